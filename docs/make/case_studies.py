@@ -24,12 +24,13 @@ from flfed.records.objects import read
 from flfed.records.reports.narrative import comparison_rows, verdict_in_words
 from flfed.records.reports.report import primary_of, report
 from flfed.records.statistics.analysis import count_in_words
-from flfed.records.statistics.noised_scores import GAIN_NOT_RELEASED, is_covered, is_uncompared
+from flfed.records.statistics.noised_scores import is_covered, is_uncompared
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
 from flfed.records.statistics.score_curves import ranks_in_words
 from flfed.records.statistics.verdict import Figure, interval, metric_name, number
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
+from flfed.words import render
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "case-studies"
@@ -230,7 +231,9 @@ def index_row(field: str, case: CaseStudy) -> list[str]:
         figure = f"{metric_name(metric)} {number(of['value'])} ({interval(of['low'], of['high'])})"
         everywhere = (found["own-model-everywhere"] or {}).get(metric)
         own = number(everywhere["value"]) if everywhere else ""
-        said = GAIN_NOT_RELEASED if is_uncompared(found) else verdict(case)[0]
+        said = verdict(case)[0]
+        if is_uncompared(found):
+            said = render("report.noised.gain")
     simulated = ", simulated" if case.dataset.source.synthetic else ""
     return [field, f"[{case.study.name}]({case.study.name}.md){simulated}", str(sites), figure, own, said]
 

@@ -290,11 +290,11 @@ def privacy(report: dict[str, Any], *, whole: bool = False) -> None:
 
 def charges(lines: Sequence[Mapping[str, str]]) -> None:
     """Print what was charged for what, where all that leaves a site is."""
-    from flfed.records.reports.privacy_tables import SHARES_READ
+    from flfed.words import render
 
     if lines:
         as_table(list(lines[0]), [list(line.values()) for line in lines], spare=("Noise multiplier",))
-        say(SHARES_READ)
+        say(render("privacy.spent.shares"))
 
 
 def promise(privacy_facts: dict[str, Any]) -> None:

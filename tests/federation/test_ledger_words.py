@@ -16,11 +16,12 @@ from flfed.federation.client.released.accounts import release_of, side_of
 from flfed.federation.server.run import run
 from flfed.paths import SiteFolder
 from flfed.records.ledger import ledger_of
-from flfed.records.reports.privacy import BOTH_SIDES, epsilon_in_words, of_all_studies, spending_in_words
+from flfed.records.reports.privacy import epsilon_in_words, of_all_studies, spending_in_words
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.updates.accounting import Release, epsilon
+from flfed.words import render
 from tests.federation.test_covered_study import STUDY, lines
 
 Small = Callable[..., list[Site]]
@@ -55,7 +56,8 @@ def test_a_runs_report_bounds_what_the_ledger_has_where_charges_count_on_both_si
         assert {of["run-epsilon"] for of in account["runs"]} == {account["spent"]} and account["spent"] == has
         assert max(each) < has < sum(each)
     said = flfed("run", "show", "latest")[1].replace("\n", " ")
-    assert AFTER.findall(said) == [epsilon_in_words(told["spent-after"])] and BOTH_SIDES in " ".join(said.split())
+    assert AFTER.findall(said) == [epsilon_in_words(told["spent-after"])]
+    assert render("privacy.spent.sides") in " ".join(said.split())
     assert "this run ε = 3.00" in said
 
 
@@ -113,5 +115,5 @@ def test_where_no_bound_is_known_the_site_is_asked(small_sites: Small):
     privacy = run(Study.parse(STUDY), sites=small_sites(3, rows=400, policy=OPEN)).report["privacy"]
     for line in privacy["sites"].values():
         line["spent-after"] = None
-    assert "before, and how much it has with it, ask the site, without a budget" in spending_in_words(privacy)[0]
+    assert "before (only the site knows the total with it), without a budget" in spending_in_words(privacy)[0]
     assert of_all_studies(privacy["sites"]["site-01"]) == (None, "not known")

@@ -253,7 +253,7 @@ def test_what_is_told_of_the_global_model_at_a_site_is_of_the_shared_layers_with
     together = metric.value(*(np.concatenate(part) for part in zip(*outcomes, strict=True)))
     assert told["global"][AUC]["value"] == pytest.approx(together, abs=1e-9)
     assert told["own-parts"] == {"arrays": ["weight-1", "bias-1"], "beside": False}
-    assert "with the site's own. The coordinator's copy has what was drawn" in " ".join(story(told))
+    assert "with the site's own part. The coordinator's copy has random values in its place" in " ".join(story(told))
 
 
 def test_a_site_that_has_not_trained_predicts_with_the_layer_as_it_was_drawn(small_sites, small_study, conduct):

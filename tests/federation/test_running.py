@@ -22,7 +22,7 @@ from flfed.federation.server.run import Result
 from flfed.records.reports.narrative import SHORT, comparison_rows
 from flfed.records.reports.report import REFERENCES
 from flfed.records.reports.site_verdict import site_verdict
-from flfed.records.statistics.verdict import Difference, gain_in_brackets
+from flfed.records.statistics.verdict import Difference, describe_verdict, gain_in_brackets
 from flfed.records.store.reader import RunReader
 from flfed.rows.data.sources import Csv, Frame
 
@@ -120,9 +120,10 @@ def test_gains_of_a_result_have_the_sign_the_model_and_the_verdict_that_are_told
     least = result.report["verdict-rule"]["worthwhile"]
     for metric in result.report["global"]:
         _, rows, _ = comparison_rows(result.report, metric)
-        for name, *_, told, code in rows[:3]:
+        for name, *_, told, read in rows[:3]:
             line = gains.loc[(name, metric)]
-            assert line["verdict"] == code == site_verdict(result.report["sites"][name], metric)[0]
+            assert line["verdict"] == site_verdict(result.report["sites"][name], metric)[0]
+            assert read == describe_verdict(line["verdict"], metric)
             if told != "n/a":
                 size = Difference(line["value"], line["low"], line["high"])
                 assert told == f"{gain_in_brackets(size, least[metric])}, {SHORT[line['model']]}"

@@ -84,7 +84,7 @@ def test_rows_on_another_cut_are_counted_as_a_join_of_the_tables_does(partition:
     assert (found["rows"], found["of"]) == (rows, sum(of["of"] for of in expected.values()))
     assert 50 < rows < found["of"]
     # It is told before the first round, in the record, and on every page that tells what the run showed.
-    said = f"{rows} of {found['of']} test rows are among those that {earlier.run}"
+    said = f"{earlier.run}, the model that the run began with, was trained on {rows} of {found['of']} test rows"
     places = [place for place, stage in enumerate(told) if stage.startswith(WARNING + said)]
     assert len(places) == 1 and places[0] < told.index("rounds")
     assert any(note.startswith(said) for note in notes(done.run)) and SEEN not in notes(done.run)
@@ -96,7 +96,11 @@ def test_on_the_same_cut_none_is_counted_and_nothing_is_said(cancer: Study):
     done = run(cancer.replace({"warm-start": run(cancer).run}))
     found = done.report[KEY]
     assert found["rows"] == 0 < found["of"] and {of["rows"] for of in found["sites"].values()} == {0}
-    assert not [line for line in [*story(done.report), *notes(done.run)] if "test rows are among" in line]
+    assert not [
+        line
+        for line in [*story(done.report), *notes(done.run)]
+        if "model that the run began with, was trained on" in line
+    ]
     assert KEY not in run(cancer).report
 
 
@@ -175,8 +179,8 @@ def test_a_site_sees_its_own_count_and_one_that_shares_sums_only_has_none(small:
     assert {"site-01", "site-02", "site-03"} < set(counts) and len(counts) == 4
     assert not {"site-04", "site-05"} & set(counts)
     own = " ".join(rests_on(done.report, "site-01", AUC))
-    assert f"{counts['site-01']['rows']} of the site's {counts['site-01']['of']} test rows are among" in own
-    assert "If this site took part in that earlier run" not in own
+    assert f"trained on {counts['site-01']['rows']} of the site's {counts['site-01']['of']} test rows" in own
+    assert "if this site took part in that earlier run" not in own
     with RunReader.open(only="site-01") as reader:
         runs = reader.runs_of(done.run)
         found = [reader.summary(one.run, KEY) for one in runs]
@@ -192,7 +196,7 @@ def test_the_pages_of_the_run_and_of_the_site_tell_it(cancer: Study):
     earlier = run(cancer)
     done = run(cancer.replace({"warm-start": earlier.run, "dataset.partition": CUTS[0]}))
     found = done.report[KEY]
-    assert f"{found['rows']} of {found['of']} test rows are among" in words(page("p20_overview", done.run))
+    assert f"was trained on {found['rows']} of {found['of']} test rows" in words(page("p20_overview", done.run))
     site, of = max(found["sites"].items(), key=lambda item: item[1]["rows"])
     assert f"{of['rows']} of the site's {of['of']} test rows" in words(page("p30_sites", done.run, site=site))
 

@@ -51,10 +51,12 @@ def test_what_was_charged_is_one_answer_and_no_step_of_training(store, url):
     private = in_store(store, url, SHAPES["one number"])["privacy"]
     lines = promise_in_words(private)
     assert lines[0] == (
-        "Promised to each person by record-dp: ε = 7.99 at δ = 1e-4, for one answer of each site, all numbers of it "
+        "Promised to each person by record-dp: ε = 7.99 at δ = 1e-4, for one answer of each site, all its numbers "
         "together."
     )
-    assert lines[1].startswith("Whoever sees the answer of a site may learn something of whether any one person's rows")
+    assert lines[1].startswith(
+        "Anyone who sees the answer of a site may learn something about whether any one person's rows"
+    )
     # e^7.9824 is 2,928.9.
     assert "were counted: the odds can change by at most e^ε, 2,930 times" in lines[1]
     spent = spending_in_words(private)
@@ -65,14 +67,14 @@ def test_what_was_charged_is_one_answer_and_no_step_of_training(store, url):
     )
     assert any("sent the same numbers again" in line for line in spent)
     line = spent_line("site-1", next(iter(private["sites"].values())), private)
-    assert (line["Answers asked"], line["Answers planned"], line["ε of this run"]) == (1, 1, "7.99")
+    assert (line["Answers requested"], line["Answers planned"], line["ε of this run"]) == (1, 1, "7.99")
     with RunReader.open(url) as reader:
         sites = reader.sites(reader.runs()[0].run)
     mechanisms = {line["Mechanism"]: line for line in mechanism_lines(private, sites)}
     how = mechanisms["differential privacy"]["How"]
-    assert how == "one answer, all numbers of it together with noise multiplier 0.545"
+    assert how == "one answer, all its numbers together with noise multiplier 0.545"
     assert mechanisms["suppression of small cells"]["Is"] == "not used"
-    assert mechanisms["secure aggregation"]["How"] == "the server sees each site's own answer, with the noise on it"
+    assert mechanisms["secure aggregation"]["How"] == "the server sees each site's own answer, with its noise"
     everything = " ".join([*lines, *spent, *line, *(cell for of in mechanisms.values() for cell in of.values())])
     assert not re.search(r"\b(steps?|rounds?|updates?|training|clip|sampling)\b", everything, re.IGNORECASE)
     # Of a run that trains the words are the old ones.
@@ -85,7 +87,7 @@ def test_in_secret_sums_it_is_the_sum_of_the_answers_that_is_seen(store, url, ki
     text = STUDY + 'secure-aggregation = "on"\n'
     private = in_store(store, url, SHAPES["one number"], text=text, sums={"kind": kind, "least": least})["privacy"]
     lines = promise_in_words(private)
-    assert lines[1].startswith("Whoever sees the sum of the answers may learn something")
+    assert lines[1].startswith("Anyone who sees the sum of the answers may learn something about")
     assert ("the parts of all but one of 3 sites are enough" in lines[-1]) == (kind == "masked")
     (line,) = [of for of in mechanism_lines(private, []) if of["Mechanism"] == "secure aggregation"]
     assert "answers" in line["How"] and not re.search("update", " ".join([*lines, *line.values()]), re.IGNORECASE)

@@ -122,7 +122,7 @@ def test_what_it_does_not_show_is_said_of_an_analysis_and_nothing_is_called_exac
     assert "Sums are exact" not in said
     assert f"{found['sites']} sites" in said and "nothing was trained" in said
     assert "Exact counts stay at the sites" in said
-    assert ("crossed to the coordinator" in said) == bool(found["by-site"])
+    assert ("were released to the coordinator" in said) == bool(found["by-site"])
     persons = found["counts-each"] == "person"
     assert (
         "Each person weighs one, shared over their rows; SD and quantiles are of rows so weighted." in said
@@ -136,7 +136,7 @@ def test_what_it_does_not_show_is_said_of_an_analysis_and_nothing_is_called_exac
     assert "normal noise of deviation 5.00" in said and "within 9.80 of the exact one" in said
     tables = [line for table in told(found) for line in table.lines]
     lost = sum(cell.startswith("n/a") for line in tables for cell in line.values())
-    assert ("That is no 0" in said) == (lost > 0)
+    assert ("That is not 0" in said) == (lost > 0)
     if lost:
         assert f"n/a: {lost} figure" in said
     assert lost > 0 or name not in ("lost", "nobody")
@@ -148,31 +148,32 @@ def test_how_many_differences_cannot_be_told_is_said_and_the_rest_is_not_taken_f
 
     def said(*ones: object) -> str:
         found["groups"]["compared"] = {"age": {"mean": dict(enumerate(ones))}}
-        return next(line for line in statistic_in_words(found) if "ifference" in line)
+        return " ".join(line for line in statistic_in_words(found) if "ifference" in line)
 
-    more = "more than noise and chance would make."
-    assert said(*[None] * 6, none) == f"Of 7 differences between groups 6 are inconclusive; the other is not {more}"
-    assert said(None, clear) == f"Of 2 differences between groups 1 is inconclusive; the other is {more}"
-    assert said(None, clear, none, none) == (
-        f"Of 4 differences between groups 1 is inconclusive; of the other 3, 1 is {more}"
-    )
-    assert said(clear, clear, none) == f"Of 3 differences between groups, 2 are {more}"
-    assert said(None, None) == "All 2 differences between groups are inconclusive."
+    of = "differences between groups"
+    assert said(*[None] * 6, none) == f"0 of 7 {of} exceed noise and chance; 6 are inconclusive."
+    assert said(None, clear) == f"1 of 2 {of} exceeds noise and chance; 1 is inconclusive."
+    assert said(None, clear, none, none) == f"1 of 4 {of} exceeds noise and chance; 1 is inconclusive."
+    assert said(clear, clear, none) == f"2 of 3 {of} exceed noise and chance."
+    assert said(None, None) == f"0 of 2 {of} exceed noise and chance; 2 are inconclusive."
     assert said(None) == "The difference between groups is inconclusive."
-    assert said(none) == f"The difference between groups is not {more}"
-    assert said(*[clear] * 8, None).endswith(f"of the other 8, 8 are {more} About one in twenty is so by chance alone.")
+    assert said(none) == "The difference between groups does not exceed noise and chance."
+    assert said(clear) == "The difference between groups exceeds noise and chance."
+    assert said(*[clear] * 8, None) == (
+        f"8 of 9 {of} exceed noise and chance; 1 is inconclusive. About one difference in twenty is so by chance alone."
+    )
 
 
 def test_a_test_that_cannot_be_told_and_a_p_of_0_are_said_in_words():
     found = copy.deepcopy(SHAPES["all"])
     test = {"chi2": 2000.0, "degrees-of-freedom": 1, "p": 0.0}
     found["cross"][0]["independence"] = test
-    assert "sex and ward: they go together" in " ".join(statistic_in_words(found))
-    assert "χ² = 2000, 1 degree of freedom, p < 1e-300" in " ".join(statistic_in_words(found))
+    assert "sex and ward are associated" in " ".join(statistic_in_words(found))
+    assert "χ² = 2000, 1 degree of freedom, p < 0.001" in " ".join(statistic_in_words(found))
     found["cross"][0]["independence"] = test | {"p": 0.2}
-    assert "sex and ward: no connection is shown" in " ".join(statistic_in_words(found))
+    assert "sex and ward: no association is shown" in " ".join(statistic_in_words(found))
     found["cross"][0]["independence"] = None
-    assert "Whether sex and ward go together is inconclusive" in " ".join(statistic_in_words(found))
+    assert "Whether sex and ward are associated is inconclusive" in " ".join(statistic_in_words(found))
 
 
 @pytest.mark.parametrize("name", SHAPES)

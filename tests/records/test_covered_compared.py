@@ -19,16 +19,19 @@ from flfed.records.reports.report import report
 from flfed.records.reports.site_answer import rests_on, site_line
 from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.statistics.intervals import widening
-from flfed.records.statistics.noised_scores import GAIN_NOT_RELEASED, OWN_UNDER_NOISE, is_uncompared, with_verdict
+from flfed.records.statistics.noised_scores import is_uncompared, with_verdict
 from flfed.records.statistics.verdict import DO_NOT_USE, INCONCLUSIVE, NO_CLEAR_GAIN, PAYS, number
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer
+from flfed.words import render
 from tests.records.covered_runs import AUC, COMPARED, COMPARED_STUDY, METRICS, NAMES, SITES, Found, in_store
 from tests.records.documents import read, section, tables
 from tests.records.one_answer import page, words
 from tests.records.test_covered_page import PAGES, cells, everything, own_page
 from tests.records.test_document import forest_columns
 
+GAIN_NOT_RELEASED = render("report.noised.gain")
+OWN_UNDER_NOISE = render("report.noised.own")
 VERDICTS = {"basel": PAYS, "bern": NO_CLEAR_GAIN, "chur": DO_NOT_USE, "geneva": INCONCLUSIVE}
 READ = {
     "basel": "joining improves AUC", "bern": "no clear improvement", "chur": "do not use it here",

@@ -20,15 +20,20 @@ from flfed.records.document.document import document
 from flfed.records.reports.privacy_tables import charged_lines
 from flfed.records.reports.report import report
 from flfed.records.statistics.intervals import NORMAL_95
-from flfed.records.statistics.noised_scores import GAIN_NOT_RELEASED, NO_CURVES, NO_ROUNDS, NO_SUMS, figure_lines
+from flfed.records.statistics.noised_scores import figure_lines
 from flfed.records.statistics.verdict import number
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer, of_summary, parsed_study
+from flfed.words import render
 from tests.records import analyses
 from tests.records.covered_runs import AUC, NAMES, PRIVACY, SITES, STUDY, Found, in_store
 from tests.records.one_answer import page, words
 from tests.records.test_one_sites_pages import page as own_page
 
+GAIN_NOT_RELEASED = render("report.noised.gain")
+NO_CURVES = render("report.noised.curves")
+NO_ROUNDS = render("report.noised.rounds")
+NO_SUMS = render("report.noised.sums")
 PAGES = ("p20_overview", "p30_sites", "p40_curves", "p50_rounds", "p55_methods", "p60_data", "p70_privacy")
 OF_JOINING = re.compile(
     r"[Jj]oining improves AUC at \d|[Ii]nconclusive|Largest clear gain|not checked for leaks|needs the counts"
@@ -116,7 +121,7 @@ def test_rounds_data_and_privacy_say_why_something_is_not_there(found):
     assert NO_SUMS in words(data) and not OF_JOINING.search(words(data))
     assert {line["Trained on, about"] for line in cells(data)} == {"3000", "3001", "3002", "3003"}
     private = page("p70_privacy", found["run"])
-    assert "for all that leaves a site of its rows" in words(private)
+    assert "for everything that a site releases of its rows" in words(private)
     told = [line for line in cells(private) if "Charged for" in line]
     assert told == charged_lines(found["privacy"]) and len(told) == 7
     assert "the larger of two accounts" in words(private)
@@ -134,7 +139,7 @@ def test_a_run_that_goes_on_promises_no_comparison(store, url):
     for name in ("p20_overview", "p40_curves", "p50_rounds"):
         said = words(page(name, found["run"]))
         assert "Joining is compared" not in said and "comes with the second round" not in said, name
-    assert "scored after the last round, by noised counts" in words(page("p20_overview", found["run"]))
+    assert "scored after the last round, by counts with noise" in words(page("p20_overview", found["run"]))
     assert [COUNTED in one.text for one in page("p20_overview", found["run"]).get("progress")] == [False]
 
 

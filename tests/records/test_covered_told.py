@@ -32,9 +32,6 @@ from flfed.records.reports.site_answer import rests_on, should_it_join, site_lin
 from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.statistics.noised_scores import (
-    GAIN_NOT_RELEASED,
-    NO_ROUNDS,
-    NO_SUMS,
     NoisedCounts,
     count_lines,
     figure_lines,
@@ -46,9 +43,13 @@ from flfed.records.statistics.verdict import ABSENT, INCONCLUSIVE, interval, num
 from flfed.records.store.reader import RunReader
 from flfed.summaries.noised_scores import CLASS_LOST
 from flfed.updates.accounting import Release, epsilon, noise_for
+from flfed.words import render
 from tests.records.covered_runs import ANSWERS, AUC, KEPT_BACK, NAMES, SITES, STUDY, Found, in_store
 from tests.records.documents import read, section, tables, titles
 
+GAIN_NOT_RELEASED = render("report.noised.gain")
+NO_ROUNDS = render("report.noised.rounds")
+NO_SUMS = render("report.noised.sums")
 OF_JOINING = re.compile(
     r"\b[Jj]oining improves AUC at \d|[Ii]nconclusive|\bgain|site model|test rows n/a|all updates of a site"
 )
@@ -115,7 +116,7 @@ def test_words_of_a_run_name_no_model_that_was_not_measured(found):
         "Shared model",
     }
     rests = " ".join(rests_on(found, "bern", AUC))
-    assert "how many these are does not leave the site" in rests and "about 3001 persons" in rests
+    assert "How many these are is not released" in rests and "about 3001 persons" in rests
 
 
 def test_everything_lost_in_the_noise_is_told_as_that_and_not_as_a_comparison(store, url, shown, flfed):
@@ -144,7 +145,7 @@ def test_slope_and_its_words():
     assert "): predictions are too extreme. A slope of 1 is calibrated" in says(0.8, 0.7, 0.9)
     assert "): no fault is shown." in says(0.95, 0.85, 1.05)
     assert "): predictions are too near to the mean." in says(1.3, 1.1, 1.5)
-    assert "): it may be that predictions tell nothing." in says(0.2, -0.1, 0.5)
+    assert "): predictions may say nothing." in says(0.2, -0.1, 0.5)
     assert slope_in_words(None) == ""
 
 
@@ -170,25 +171,26 @@ def test_ends_of_bins_are_probabilities_of_the_public_grid(found):
 def test_the_promise_is_of_all_that_leaves_and_both_accounts_are_told(found):
     lines = promise_in_words(found["privacy"])
     assert lines[0] == (
-        "Promised to each person by record-dp: ε = 3.00 at δ = 1e-5, for all that leaves a site of its rows: noised "
-        "counts and all 800 steps of training."
+        "Promised to each person by record-dp: ε = 3.00 at δ = 1e-5, for everything that a site releases of its "
+        "rows: counts with noise and all 800 steps of training."
     )
     # e^2.9998 is 20.08.
     assert lines[1] == (
-        "Whoever sees all that leaves a site of its rows may learn something of whether any one person's rows, all of "
-        "them, were in its table: the odds can change by at most e^ε, 20.1 times, but for rare results (δ)."
+        "Anyone who sees everything that a site releases of its rows may learn something about whether any one "
+        "person's rows, all of them, were in its table: the odds can change by at most e^ε, 20.1 times, but for rare "
+        "results (δ)."
     )
-    assert lines[2].startswith("Persons trained on and persons held out have accounts apart, each with the whole ε")
+    assert lines[2].startswith("Persons trained on and persons held out have separate accounts, each with the whole ε")
     assert lines[3] == (
-        "Of the account of persons held out 0.45 is kept back and not spent: 0.05 for numbers of rows by class and "
+        "Of the account of persons held out, 0.45 is reserved and not spent: 0.05 for numbers of rows by class and "
         "0.40 for a comparison with the sites' own models."
     )
     everything = " ".join(in_words(found["privacy"], []))
-    assert "for 800 steps and the noised counts" in everything and "updates" not in everything
+    assert "for 800 steps and the counts with noise" in everything and "updates" not in everything
     # Of updates alone the old words stay.
     before = promise_in_words(as_of_updates(found)["privacy"])
-    assert "over all 800 steps of the run" in before[0] and "Whoever sees all updates of a site" in before[1]
-    assert not any("accounts apart" in line for line in before)
+    assert "over all 800 steps of the run" in before[0] and "Anyone who sees all updates of a site" in before[1]
+    assert not any("separate accounts" in line for line in before)
 
 
 def shares_in(lines: list[dict[str, str]], side: str) -> float:
@@ -201,7 +203,7 @@ def test_what_was_charged_for_what_adds_up_to_the_whole_budget_on_either_side(fo
     by_what = {line["Charged for"]: (line["Noise multiplier"], line["Share"]) for line in lines}
     assert by_what["training, 800 steps with sampling 0.100"] == ("4.64", "0.75")
     assert by_what["counts by class and bin of scores"] == ("2.35", "0.35")
-    assert by_what["kept back for a comparison with the sites' own models"] == ("not sent", "0.40")
+    assert by_what["reserved for a comparison with the sites' own models"] == ("not sent", "0.40")
     assert len(lines) == 7
     # An account of rows has rows, and a record that does not tell has no table.
     assert charged_lines(found["privacy"] | {"unit": "row"})[0]["Account of"] == "rows trained on"
@@ -235,10 +237,7 @@ def test_mechanisms_in_force_have_no_suppression_and_noise_on_all(found, url):
     lines = {line["Mechanism"]: line for line in mechanism_lines(found["privacy"], sites)}
     assert lines["differential privacy"]["How"].startswith("in training noise multiplier 4.64")
     assert lines["suppression of small cells"]["Is"] == "not used"
-    assert (
-        lines["secure aggregation"]["How"]
-        == "the server sees each site's own updates and counts, with the noise on them"
-    )
+    assert lines["secure aggregation"]["How"] == "the server sees each site's own updates and counts, with their noise"
 
 
 def test_what_left_has_words_for_both_kinds_of_counts(found, url):
@@ -246,11 +245,12 @@ def test_what_left_has_words_for_both_kinds_of_counts(found, url):
         crossed = reader.crossed([run.run for run in reader.runs()])
     kinds = kinds_of(entry for entry in crossed if entry.direction == "to-server")
     assert [kind_in_words(kind, kinds) for kind in kinds] == [
-        "updates of training", "noised counts before training", "noised counts of test rows by score", "enrolment",
+        "updates of training", "counts before training, with noise", "counts of test rows by score, with noise",
+        "enrolment",
     ]  # fmt: skip
     first = left_lines(crossed)[0]
-    assert first["Noised counts of test rows by score, bytes"] == 900
-    assert first["Noised counts before training, bytes"] == 5_530
+    assert first["Counts of test rows by score, with noise, bytes"] == 900
+    assert first["Counts before training, with noise, bytes"] == 5_530
     out = [entry for entry in crossed if entry.direction == "to-server"]
     said = why_so_many(out)
     # 40 updates of 3,290 bytes are 131,600 of 138,270.
@@ -259,7 +259,7 @@ def test_what_left_has_words_for_both_kinds_of_counts(found, url):
     )
     assert "no figure" in said and "counts of predictions" not in said
     # An analysis asks once as well, and trains nothing: its words stay.
-    assert kind_in_words("query.statistic", ["query.enrol"]) == "what a study without a model asks for"
+    assert kind_in_words("query.statistic", ["query.enrol"]) == "statistic of a study without a model"
 
 
 def test_a_study_is_told_before_it_runs_what_it_would_charge(flfed, tmp_path, small_sites):
@@ -270,7 +270,7 @@ def test_a_study_is_told_before_it_runs_what_it_would_charge(flfed, tmp_path, sm
     file.write_text(STUDY.replace('name = "small"', dataset))
     code, said, error = flfed("study", "check", file)
     assert code == 0, error
-    assert "for all that leaves a site of its rows: noised counts and all 800 steps of training" in said
+    assert "for everything that a site releases of its rows: counts with noise and all 800 steps of training" in said
     assert "How, in training: noise multiplier 4.64" in said
     assert re.search(r"counts by class and bin of scores +persons held out +2.35 +0.35", said)
     told = json.loads(flfed("study", "check", file, "--json")[1])["privacy"]

@@ -162,7 +162,7 @@ def test_a_site_that_names_no_histogram_is_named_and_none_is_explained(small_sit
     sites[1] = replace(sites[1], policy=Policy(disclosure="open", share_metrics="aggregate-only"))
     page = curves(run(Study.parse(small_study), sites=sites).report["run"])
     assert list(table(page, "AUC, from rows")) == ["site-03"]  # all together would be this site alone
-    assert f"No curve of site-01: no counts of predictions came. Its policy.toml has to name {KEY}." in words(page)
+    assert f"No curve of site-01, without counts of predictions. The policy.toml has to name {KEY}." in words(page)
     assert "No curve of site-02, as figures of its own are not shared." in words(page)
     assert "The counts of 1 of 3 sites may be added up." in words(page)
     closed = run(Study.parse(small_study), sites=small_sites(3, rows=200, policy=Policy()))
@@ -331,7 +331,7 @@ def test_other_outcomes_and_runs_without_counts_have_none(writer, heart: str):
     other.finish(status="completed")
     assert "that of this study is a number" in curves(other.run).info[0].value
     page = curves(heart)
-    assert "No site gave the counts of its predictions by class" in page.info[0].value
+    assert "No site released the counts of its predictions by class" in page.info[0].value
     assert len(page.get("vega_lite_chart")) == 0
 
 

@@ -305,7 +305,7 @@ def test_a_gap_is_that_of_its_own_line_be_another_of_the_same_name():
 def test_a_run_that_goes_on_and_one_that_failed_say_when_there_will_be_figures(store):
     series = store.begin_series(study="s", study_sha256="", study_text="")
     going = store.begin_run(series, engine="", path="", seed=1, rounds_planned=9, primary="log_loss", task="binary")
-    assert words(page(going.run)).count("it comes with the comparison") == 3
+    assert words(page(going.run)).count("the table comes with the comparison") == 3
     going.finish(status="failed", reason="the disk is full")
     said = words(page(going.run))
     assert said.count("this run ended without one") == 3 and "it comes with" not in said

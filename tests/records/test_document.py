@@ -16,7 +16,7 @@ from flfed.records.document.document import MARK, document
 from flfed.records.reports.report import metrics_of, report
 from flfed.records.reports.site_verdict import best_arm, site_verdict
 from flfed.records.statistics.score_curves import ALL, ScoreCounts, calibration
-from flfed.records.statistics.verdict import metric_name, number
+from flfed.records.statistics.verdict import describe_verdict, metric_name, number
 from flfed.records.store.entries import AuditRow, SiteRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer
@@ -84,7 +84,7 @@ def check_figures(found: Node, record: dict[str, Any]) -> int:
                     compared += len(told)
             rows = [number(site[key], 0) if site[key] is not None else "n/a" for key in ("holdout-rows", "rows")]
             assert line["Test / all rows"] == " / ".join(rows)
-            assert line["Verdict"] == site_verdict(site, metric)[0]
+            assert line["Verdict"] == describe_verdict(site_verdict(site, metric)[0], metric)
             best = best_arm(site, metric)
             gain = line[f"Gain, + is better (95 % CI, widened for {record['verdict-rule']['sites']} sites)"]
             assert (gain == "n/a") == (best is None)
@@ -145,7 +145,7 @@ def check_forest(found: Node, record: dict[str, Any]) -> int:
         assert columns["shared"][row] == ("" if shared is None else number(shared))
         rows = next(texts for title, texts in columns.items() if "rows" in title)[row]
         assert rows.split(" (")[0] == ("" if site["holdout-rows"] is None else str(site["holdout-rows"]))
-        assert columns["verdict"][row] == site_verdict(site, metric)[0]
+        assert columns["verdict"][row] == describe_verdict(site_verdict(site, metric)[0], metric)
         if best is not None and best[1].low is not None:
             deciding = best[1].deciding
             assert deciding.low < best[1].low and best[1].high < deciding.high
@@ -286,7 +286,7 @@ def test_importances_are_the_records_where_the_study_asks(small_sites, small_stu
     assert [(line["Column"], line["Log loss grows by"]) for line in lines] == [
         (of["column"], number(of["increase"], 4)) for of in ranked
     ]
-    assert "nothing about what causes the outcome" in found.words()
+    assert "nothing about the cause of the outcome" in found.words()
     assert "Which columns the shared model needs" not in titles(read(document(three["run"])))
 
 
@@ -327,7 +327,7 @@ def test_a_run_that_failed_or_goes_on_says_so(store, shown):
         assert f"Nothing was compared: the run is {status}" in section(found, "Question and answer").words()
         assert "later report may differ" in found.all("footer")[0].words()
         assert FIRST not in titles(found) and FOREST not in " ".join(titles(found))
-        advice = f"Go on with it: flfed study resume {made.run}" in section(found, "Question and answer").words()
+        advice = f"Resume it: flfed study resume {made.run}" in section(found, "Question and answer").words()
         assert advice == (status == "failed")
         own = document(made.run, viewer=Viewer("site", "a"))
         assert "study resume" not in own and "the disk is full" not in own
@@ -366,7 +366,7 @@ def test_a_written_run_has_its_faults_bytes_and_warnings(heart, shown):
     found = read(document(heart))
     said = section(found, "Question and answer").words()
     assert "basel (its policy does not allow the data set heart-disease)" in said
-    assert "a column may give the answer away (slope)" in said
+    assert "a column may reveal the outcome (slope)" in said
     sites = section(found, "Sites")
     whys = [line["Why"] for line in tables(sites)[1]]
     assert "the delta has 3 values that are not finite" in whys

@@ -152,9 +152,9 @@ def test_a_site_in_sums_only_has_no_row_of_figures(store, shown):
     made.finish(status="completed")
     found = read(document(made.run))
     assert [line["Site"] for line in tables(section(found, FIRST))[0]] == ["a", "b"]
-    assert "In sums over all sites only, as they share no figures of their own: c." in section(found, FIRST).words()
+    assert "Only in sums over all sites, as they share no figures of their own: c." in section(found, FIRST).words()
     own = read(document(made.run, viewer=Viewer("site", "c")))
-    assert "c shares its figures in sums over all sites only" in section(own, "Question and answer").words()
+    assert "c shares its figures only in sums over all sites" in section(own, "Question and answer").words()
     assert [word for word in numbers_in(own.all("body")[0].words()) if float(word.replace("\u2212", "-")) == 0.8] == []
 
 

@@ -266,4 +266,4 @@ def test_the_report_of_many_sites_names_no_page_of_the_app(store, shown):
     failed = store.begin_run(again, engine="inprocess", path="", seed=1, rounds_planned=1, primary=AUC, task="binary")
     failed.finish(status="failed", reason="the disk is full")
     text = read(document(failed.run)).words()
-    assert json.dumps(text).count("stands under Privacy") == 1 and re.search(rf"\bpages? ({pages})\b", text) is None
+    assert json.dumps(text).count("are listed under Privacy") == 1 and re.search(rf"\bpages? ({pages})\b", text) is None

@@ -66,12 +66,12 @@ def test_a_bound_reads_as_one_and_an_interval_without_width_once():
 
 def test_what_nobody_promised_and_an_attack_reached_is_always_told(audit):
     assert unpromised_in_words(11, audit) == [
-        "summary-reconstruction: the sums gave cells of 100 % of the rows away exactly, at 4 of 4 sites: "
+        "summary-reconstruction: the sums gave cells of 100.0 % of the rows away exactly, at 4 of 4 sites: "
         "no promise covers them."
     ]
     quiet = [one for one in audit if one.attack != "summary-reconstruction"]
     assert not_promised(quiet) == []
-    assert unpromised_in_words(11, quiet)[0].startswith("No promise covers 11 things that leave the sites")
+    assert unpromised_in_words(11, quiet)[0].startswith("No promise covers 11 releases or choices of the run;")
     assert "no attack was tried on them" in unpromised_in_words(11, [])[0]
 
 

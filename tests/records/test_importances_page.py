@@ -51,8 +51,8 @@ def test_importances_are_those_of_the_record_with_their_spread_over_sites(small_
         (False, "2 of 3"),
     ]
     said = words(page)
-    assert f"over all sites it is {number(result['global']['log_loss']['value'])}" in said
-    assert "nothing about what causes the outcome" in said and "Columns that go together share" in said
+    assert f"Over all sites the loss is {number(result['global']['log_loss']['value'])}" in said
+    assert "nothing about the cause of the outcome" in said and "Columns that go together share" in said
     told = json.loads(flfed("run", "show", result["run"], "--json")[1])
     assert told["importances"] == found
 
@@ -64,7 +64,7 @@ def test_importances_that_stay_are_said_with_the_reason(small_sites, small_study
     result = run(Study.parse(text), sites=sites).report
     said = words(curves(result["run"]))
     assert "No figure at site-02 of any column (withheld: the histogram of predictions leaves)." in said
-    assert "among its own test rows, once, and all else stayed" in said
+    assert "among its own test rows, once, and changed nothing else" in said
     some = {"a": [{"column": "x", "why": ""}, {"column": "y", "why": "no rows"}]}
     mixed = importance_in_words(read_object(Importances, result["importances"] | {"sites": some, "loss": "half"}))
     assert mixed[-1] == "No figure at a of y (no rows)."
@@ -110,7 +110,7 @@ def test_the_gains_of_trees_are_those_of_the_record_with_their_range_over_repeat
     none = gains_over_repeats([{"trees": 1, "columns": [{"column": "x", "gain": 0.0}]}])
     assert none is not None and gain_lines(read_object(Gains, none)) == [{"Column": "x", "Share of the gain": "n/a"}]
     said = gains_in_words(read_object(Gains, none), permuted=False)
-    assert "of 1 tree (" in said and "asks how much" in said
+    assert "of 1 tree (" in said and "measures how much" in said
     assert gains_over_repeats([None]) is None
 
 

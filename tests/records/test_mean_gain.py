@@ -12,7 +12,7 @@ from statsmodels.stats.meta_analysis import combine_effects
 
 from flfed.records.reports.narrative import headline, stands_out, story
 from flfed.records.reports.report import report
-from flfed.records.reports.site_verdict import apart_in_words, mean_gain, mean_gain_in_words
+from flfed.records.reports.site_verdict import describe_spread, mean_gain, mean_gain_in_words
 from flfed.records.statistics.intervals import (
     NORMAL_95,
     chi_squared_beyond,
@@ -21,10 +21,11 @@ from flfed.records.statistics.intervals import (
     student_t_bound,
     variance_between,
 )
-from flfed.records.statistics.verdict import COVERAGE, LEAST_SITES, METHOD, UNLIKE
+from flfed.records.statistics.verdict import LEAST_SITES, UNLIKE
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, SiteRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
+from flfed.words import render
 
 AUC, LOSS = "roc_auc_score", "log_loss"
 
@@ -173,7 +174,8 @@ def test_a_report_has_the_mean_of_those_sites_whose_interval_tells_an_error(stor
     entry = found_of(url, compared(store, given))["mean-gain"][AUC]
     values, errors = zip(*gains.values(), strict=True)
     theirs = combine_effects(np.array(values), np.array(errors) ** 2, method_re="iterated", use_t=True)
-    assert (entry["sites"], entry["of"], entry["arm"], entry["method"]) == (4, 8, "global", METHOD)
+    method = render("report.mean.method")
+    assert (entry["sites"], entry["of"], entry["arm"], entry["method"]) == (4, 8, "global", method)
     assert entry["value"] == pytest.approx(theirs.mean_effect_re, abs=1e-6)
     assert entry["between-sites-sd"] == pytest.approx(math.sqrt(theirs.tau2), abs=1e-6)
     assert entry["low"] < entry["value"] < entry["high"]
@@ -201,7 +203,7 @@ def test_a_mean_of_too_few_sites_is_null_with_a_reason_and_no_sentence(store, ur
     assert (
         entry["reason"] == f"only 2 of 3 sites have figures from which an error follows, and {LEAST_SITES} are needed"
     )
-    assert (mean_gain_in_words(entry, AUC), apart_in_words(entry)) == ("", "")
+    assert (mean_gain_in_words(entry, AUC), describe_spread(entry)) == ("", "")
     assert headline(found, AUC) == ["Joining improves AUC at 2 of 3 sites (a, b); inconclusive at 1 (c)."]
 
 
@@ -226,11 +228,11 @@ def test_of_a_hundred_sites_alike_the_common_gain_is_told_and_the_luckiest_is_no
     said = story(found)
     assert headline(found, AUC) == [line for line in said if line in headline(found, AUC)]
     assert headline(found, AUC)[0].startswith(
-        "On average over 100 sites, the shared model, before adjustment, against each one's own: gain +0.0"
+        "On average over 100 sites, the shared model before adjustment against each site's own: gain +0.0"
     )
     assert headline(found, AUC)[0].endswith("for sites like these that train it together), which is clear.")
     assert not any(site in line for site in lucky for line in said)
-    assert any(line.startswith("The gains of these 100 sites") and "no more than chance" in line for line in said)
+    assert "The gains before adjustment of these 100 sites differ no more than chance explains." in said
 
 
 @pytest.mark.parametrize(
@@ -241,11 +243,11 @@ def test_what_the_mean_says_follows_from_its_interval(low, high, ends):
     entry = {"value": (low + high) / 2, "low": low, "high": high, "sites": 5, "of": 5}
     entry |= {"between-sites-sd": 0.02, "between-sites-p": 0.01}
     assert mean_gain_in_words(entry, AUC).endswith(ends)
-    differ = "The sites' gains, before adjustment, differ more than chance lets expect: by about 0.020 (SD)."
-    assert apart_in_words(entry) == differ
-    not_seen = "The gains of these 5 sites, before adjustment, differ no more than chance alone may make them."
-    assert apart_in_words(entry | {"between-sites-p": 0.06}) == not_seen
-    small = apart_in_words(entry | {"between-sites-sd": 0.0004})
+    differ = "The sites' gains before adjustment differ by more than chance explains: by about 0.020 (SD)."
+    assert describe_spread(entry) == differ
+    not_seen = "The gains before adjustment of these 5 sites differ no more than chance explains."
+    assert describe_spread(entry | {"between-sites-p": 0.06}) == not_seen
+    small = describe_spread(entry | {"between-sites-sd": 0.0004})
     assert small == differ.replace("0.020", "0.0004")
 
 
@@ -268,7 +270,7 @@ def coverage(sites: int, apart: float, cases: int, *, linked: float = 0.0) -> fl
 
 def test_a_mean_holds_as_often_as_is_said_where_sites_are_known_about_equally_well():
     assert coverage(8, 1.0, 400) >= 0.92
-    assert "94 to 100 of 100 cases" in COVERAGE
+    assert "94 to 100 of 100 cases" in render("report.mean.coverage")
 
 
 @pytest.mark.proof

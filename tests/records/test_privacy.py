@@ -65,7 +65,7 @@ def test_what_moves_through_the_encoder_is_told_unless_the_schema_makes_it(told,
     assert "ε = 1.00 at δ = 1e-4, given the encoder," in by_rows[0]
     assert describe_encoder_condition(payload["unit"]) in by_rows
     of_sites = promise_in_words(told(payload | {"unit": "site", "given-encoder": True})["privacy"])
-    assert any("What one site changes through them is not in that ε" in line for line in of_sites)
+    assert any("The effect of one site through them is not in that ε" in line for line in of_sites)
 
 
 def test_an_earlier_run_says_that_nothing_was_recorded(told):
@@ -90,7 +90,7 @@ def test_clipping_alone_promises_nothing(told, payload):
     sites = {site: line | {"epsilon": None} for site, line in payload["sites"].items()}
     found = told(payload | {"mechanism": "even-clip", "epsilon": None, "noise": 0.0, "sites": sites})
     assert promise_in_words(found["privacy"]) == [
-        "even-clip promises nothing: there is no noise that an ε would follow from."
+        "even-clip promises nothing: there is no noise from which an ε would follow."
     ]
     assert spending_in_words(found["privacy"]) == []
     assert found["privacy"]["noise"] == 0.0
@@ -99,8 +99,11 @@ def test_clipping_alone_promises_nothing(told, payload):
 @pytest.mark.parametrize(
     ("unit", "said"),
     [
-        ("row", "Whoever sees all updates of a site may learn something of whether any one row was among"),
-        ("site", "Whoever sees the models of the run, but not the server, may learn something of whether any one site"),
+        ("row", "Anyone who sees all updates of a site may learn something about whether any one row was among"),
+        (
+            "site",
+            "Anyone who sees the models of the run, but not the server, may learn something about whether any one site",
+        ),
     ],
 )
 def test_whose_privacy_it_is_and_against_whom_is_told(told, payload, unit, said):
@@ -181,7 +184,7 @@ def test_more_than_was_planned_is_told_at_the_site_and_over_repeats(told, payloa
     assert private["epsilon-of-repeats"] == pytest.approx(1.1 + 0.9972, abs=1e-12)
     said = spending_in_words(private)[0]
     assert said.startswith(
-        "At cleveland: this run ε = 1.10 for 180 steps, more than the 150 planned, since rounds were done again; "
+        "At cleveland: this run ε = 1.10 for 180 steps, more than the 150 planned, since rounds were repeated; "
     )
     assert "more than" not in str(spending_in_words(told(payload)["privacy"]))
 
@@ -273,7 +276,7 @@ def test_an_attack_beyond_the_promise_is_told_before_all_else(told, payload, att
     worse = {"promise": 1.0, "method": "", "rows": 100, "verdict": "beyond the promise", "says": "Seen."}
     found = told(payload, audit=[*attacks, AuditRow("canaries", "hungary", "epsilon", 1.4, 1.1, 1.8, worse)])
     code, said = standing(found["privacy"], read_all(AuditFigure, found["audit"]))
-    assert (code, said[:58]) == ("beyond the promise", "Attacks got further than was promised: canaries at hungary")
+    assert (code, said[:57]) == ("beyond the promise", "Attacks got further than the promise: canaries at hungary")
     assert in_words(found["privacy"], read_all(AuditFigure, found["audit"]))[-2] == said
 
 

@@ -79,7 +79,7 @@ def test_what_was_spent_is_shown_as_the_json_has_it(shown: str, protected: str):
     for site, line in sites.items():
         assert 0 <= float(lines[site]["ε of this run"]) - line["epsilon"] < 0.01
         assert lines[site]["δ"] == "1e-4" and line["delta"] == 1e-4
-        assert (lines[site]["Steps asked"], lines[site]["Steps planned"]) == ("150", "150")
+        assert (lines[site]["Steps requested"], lines[site]["Steps planned"]) == ("150", "150")
         if line["budget"] is not None:
             assert float(lines[site]["Budget (ε)"]) == line["budget"]
             together = float(lines[site]["ε of all its studies, about"])
@@ -112,7 +112,7 @@ def test_a_promise_without_a_measurement_is_not_green(shown: str, protected: str
     store.audit(protected, [AuditRow("membership", "hungary", "roc_auc_score", 0.9, 0.85, 0.94, worse)])
     said = words(privacy(protected))
     assert ":red-badge[beyond the promise]" in said and "green-badge" not in said
-    assert "Attacks got further than was promised: membership at hungary." in said
+    assert "Attacks got further than the promise: membership at hungary." in said
 
 
 def test_attacks_are_shown_as_the_json_has_them(shown: str, protected: str, store, attacks):
@@ -170,7 +170,7 @@ def test_everything_given_away_is_told_under_a_green_badge_too_and_looks_like_ev
     store.audit(protected, [*attacks, *given])
     page = privacy(protected)
     assert ":green-badge[within the promise]" in words(page)
-    said = "the sums gave cells of 100 % of the rows away exactly, at 4 of 4 sites: no promise covers them."
+    said = "the sums gave cells of 100.0 % of the rows away exactly, at 4 of 4 sites: no promise covers them."
     assert f":red[**summary-reconstruction: {said}**]" in words(page)
     assert [0.0, 1.0] in domains(page)
     line = next(line for line in lines_of(page, "Most at") if line["Attack"] == "summary-reconstruction")
@@ -286,7 +286,7 @@ def test_the_page_says_of_each_run_whether_updates_were_added_up_in_secret(
     line = next(line for line in lines_of(page, "Mechanism") if line["Mechanism"] == "secure aggregation")
     assert line["Is"] == is_
     assert how in line["How"]
-    assert ("and no single one" in words(page)) == (recorded == "masked")
+    assert ("and no single update" in words(page)) == (recorded == "masked")
     assert ("without masks" in words(page)) == (recorded == "rehearsed")
     # A single update is promised to stay hidden only where there were masks.
     assert (line["Promises"] == "nothing") == (recorded != "masked")
@@ -344,7 +344,7 @@ def test_the_people_of_one_site_get_no_green_badge_while_another_site_is_beyond_
     assert not page.exception
     said = words(page) + str([table.value.to_dict("records") for table in page.table])
     assert ":orange-badge[within, at your site]" in said and "green-badge" not in said
-    assert "100 % of the rows away exactly, at your site: no promise covers them" in said
+    assert "100.0 % of the rows away exactly, at your site: no promise covers them" in said
     assert "'named at your site'" in said and "'off, at your site'" in said
     assert [len(table.value) for table in page.table][0] == 4  # the mechanisms
     assert " of 1 site" not in said and " of 4 site" not in said and "cleveland" not in said

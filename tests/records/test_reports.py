@@ -78,7 +78,7 @@ def test_references_that_the_engine_could_not_measure_are_null(store, url):
     with RunReader.open(url) as reader:
         found = report(reader, run.run)
     assert (found["pooled"], found["own-model-everywhere"], found["global"]) == (None, None, {})
-    assert comparison_rows(found)[2] == ["Nothing was compared: the run is stopped, with 0 rounds kept (quorum)."]
+    assert comparison_rows(found)[2] == ["Nothing was compared: the run is stopped after 0 rounds (quorum)."]
 
 
 @pytest.mark.parametrize("resplit", [True, False])

@@ -292,8 +292,8 @@ def test_the_table_and_the_charts_of_all_sites_show_the_figures_of_the_command_l
 
 def test_what_repeats_show_is_called_a_mean(kind: str, series: str):
     said = texts(page("p30_sites", run=series))
-    assert ("in each of 3 repeats, of which every figure is the mean" in said) == (kind == "repeats")
-    assert ("is the interval of one typical repeat. Behind the gain is that of the mean" in said) == (kind == "repeats")
+    assert ("in each of 3 repeats. Every figure is the mean of the repeats." in said) == (kind == "repeats")
+    assert ("has the interval of one typical repeat. The gain has that of the mean" in said) == (kind == "repeats")
     assert ("of one repeat 95 % " in said) == (kind == "repeats")
 
 
@@ -333,7 +333,7 @@ def test_where_a_part_of_the_model_is_a_sites_own_its_page_says_so(store: RunSto
     told = (
         "Each site trained a model of its own beside the shared one"
         if beside
-        else "Of the model each site has its own bias,"
+        else "Each site has its own bias of the model,"
     )
     assert said.count(told) == 2
     assert ("the shared model, corrected with the site's own rows" in said) == (not beside)

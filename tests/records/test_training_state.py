@@ -146,11 +146,11 @@ def test_two_rounds_are_the_headline_everywhere_and_nobody_is_told_not_to_use_th
 def test_a_column_that_gives_the_answer_away_is_the_headline_of_an_auc_of_one():
     found: dict[str, Any] = {"global": {AUC: {"value": 0.99997}}, "leaking-columns": ["slope"], "training": None}
     found |= {"sites": {}, "faults": []}
-    assert doubts(found, AUC) == ["The AUC is 1.000 because of columns that may give the answer away: slope."]
+    assert doubts(found, AUC) == ["The AUC is 1.000: columns may reveal the outcome (slope)."]
     assert doubts(found | {"global": {AUC: {"value": 0.97}}}, AUC) == []
     assert doubts(found | {"leaking-columns": []}, AUC) == []
     many = doubts(found | {"leaking-columns": ["a", "b", "c", "d"]}, AUC)[0]
-    assert many.endswith("a, b, c and others.")
+    assert many.endswith("(a, b, c and others).")
 
 
 @pytest.mark.slow
@@ -162,4 +162,4 @@ def test_a_leak_is_found_and_is_the_headline(small_sites: Callable[..., Any], sm
     study = Study.parse(small_study).replace({"compare.draws": 200})
     found = run(study, sites=small_sites(3, rows=300, change=leaking)).report
     assert found["leaking-columns"] == ["x1"]
-    assert "x1" in verdict_in_words(found)[0] and "give the answer away" in verdict_in_words(found)[0]
+    assert "x1" in verdict_in_words(found)[0] and "reveal the outcome" in verdict_in_words(found)[0]

@@ -21,7 +21,11 @@ def test_a_run_of_trees_tells_of_its_sums_and_a_run_without_of_its_updates(small
     with RunReader.open() as reader:
         sent = [[of for of in reader.crossed([one["run"]]) if of.direction == "to-server"] for one in (grown, trained)]
     said = [why_so_many(of) for of in sent]
-    assert "a tree grew: 8 from a site" in said[0] and "outcomes of single rows" in said[0] and "update" not in said[0]
+    assert (
+        "each of which grew a tree: 8 from a site" in said[0]
+        and "outcomes of single rows" in said[0]
+        and "update" not in said[0]
+    )
     assert "are updates of training, one a round" in said[1] and "tree" not in said[1]
     assert CELLS == BINS and kind_in_words(CELLS) == "rows by bin, for the cut points of trees"
 

@@ -35,10 +35,11 @@ from flfed.records.sections.gains import at_the_ends, gains, references
 from flfed.records.statistics import importances, noised_scores, score_curves
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
-from flfed.records.statistics.verdict import ASSUMES, COVERAGE, interval, number, sentence_case
+from flfed.records.statistics.verdict import interval, number, sentence_case
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer
 from flfed.records.text import moment
+from flfed.words import render
 
 MARK = "<!DOCTYPE html>\n<!-- Report of a run by flfed -->\n"
 """Begins each document: only a file that begins so is replaced."""
@@ -126,7 +127,7 @@ def _words(content: Content) -> list[str]:
     if only is not None:
         if metric is None or only not in content.run.sites:
             return []
-        left_to_others = (site_answer.COSTS, site_answer.NO_MORE)
+        left_to_others = (render("report.site.costs"), render("report.site.limits"))
         return [line for line in site_answer.rests_on(report, only, metric) if line not in left_to_others]
     # A statistic is told in words above, and has no rounds to tell of.
     if "statistics" in report:
@@ -243,7 +244,8 @@ def curves(content: Content) -> Section:
         return Section(title=scores.RANKS, lead=(why,))
     lead = [" ".join(score_curves.says_whose(counted.payload, content.sites, only=content.only))]
     if content.is_repeated:
-        lead.insert(0, score_curves.one_repeat_alone(counted.run.repeat + 1, len(content.runs)))
+        facts = {"repeat": counted.run.repeat + 1, "repeats": len(content.runs)}
+        lead.insert(0, render("report.curves.repeat", **facts))
     there = {name: counts for name, counts in counted.drawn.items() if counts.has_both}
     return scores.ranking(counted.drawn, there, content.looks, counted.report, lead=lead)
 
@@ -292,14 +294,15 @@ def by_group(content: Content) -> Section | None:
 
 def limits(content: Content) -> Section:
     """Return what the run does not show."""
-    lines = [site_answer.NO_MORE]
+    lines = [render("report.site.limits")]
     if content.only is None and content.metric is not None:
         if content.run.noised_scores is None:
-            lines.append(site_answer.TOGETHER)
+            lines.append(render("report.site.together"))
         if figure_of(content.run.mean_gain, content.metric).value is not None:
-            lines.append(f"The mean over sites holds for {ASSUMES}. {sentence_case(COVERAGE)}.")
+            coverage = sentence_case(render("report.mean.coverage"))
+            lines.append(f"The mean over sites holds for {render('report.mean.assumes')}. {coverage}.")
     if content.counted is not None:
-        lines.append(f"Not shown by the curves: {score_curves.NOT_SHOWN}")
+        lines.append(f"Not shown by the curves: {render('report.curves.limits')}")
     if content.audit:
         lines.append("An attack that gets nowhere proves nothing.")
     return Section(title="What it does not show", says=tuple(lines))
@@ -397,8 +400,10 @@ def _head(content: Content) -> list[Markup]:
         took = f", {run.seconds:.{digits}f} seconds"
     lines = [f"Run {run.run}: {went}, started {moment(first.started)} UTC{took}."]
     if content.only:
-        own = noised_scores.NOISED if "statistics" in content.report else noised_scores.wording(content.report)
-        lines.append(own.seen.format(site=content.only))
+        wording = noised_scores.wording(content.report, content.only)
+        if "statistics" in content.report:
+            wording = noised_scores.covered_wording(content.only)
+        lines.append(wording.seen)
     return [element("h1", run.study), *(element("p", line, class_="facts-line") for line in lines)]
 
 

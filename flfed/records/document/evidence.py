@@ -11,7 +11,6 @@ from flfed.records.document.markup import Markup, bullets, element, paragraphs, 
 from flfed.records.document.sections import part, written
 from flfed.records.objects import site_of
 from flfed.records.reports.faults import (
-    SUMS_ONLY,
     holdout_in_words,
     leak_lines,
     no_sums_in_words,
@@ -27,6 +26,7 @@ from flfed.records.statistics.noised_scores import TRAINED_ON
 from flfed.records.statistics.score_curves import percent_of
 from flfed.records.statistics.verdict import ABSENT, sentence_case
 from flfed.records.store.entries import SiteEntry
+from flfed.words import render
 
 MOST_SITES = 10
 """Of more, Table 1 has all sites together alone."""
@@ -102,7 +102,9 @@ def _test_rows(test_rows: Any) -> dict[str, str]:
 def table_1(content: Content) -> Markup:
     """Return the federated Table 1, a few sites a table."""
     payload = content.table_1
-    why = SUMS_ONLY if content.only and payload else no_sums_in_words(content.report, content.events)
+    why = no_sums_in_words(content.report, content.events)
+    if content.only and payload:
+        why = render("faults.sums.alone")
     hidden = data.table_1_sites(payload)
     notes = []
     if len(hidden) > MOST_SITES:

@@ -1,7 +1,4 @@
-"""Headlines of an audit, how each is written, and how a run's promise stands against them.
-
-What attacks reached outside any guarantee is told here as well.
-"""
+"""Headlines of an audit, in words, and how a run's promise compares with them; also attacks outside any guarantee."""
 
 from __future__ import annotations
 
@@ -20,10 +17,11 @@ from flfed.records.reports.privacy import (
     spending_in_words,
 )
 from flfed.records.statistics.odd_sites import CHANCE
-from flfed.records.statistics.verdict import metric_name, number, with_interval
+from flfed.records.statistics.verdict import decimals_beside, metric_name, number, with_interval
 from flfed.records.store.entries import Runs
 from flfed.records.store.reader import RunReader
 from flfed.study.tables import in_sums_only
+from flfed.words import render, sentences
 
 Standing = Literal[
     "not recorded",
@@ -34,7 +32,7 @@ Standing = Literal[
     "within the promise",
     "beyond the promise",
 ]
-"""How a promise stands against what was measured; only "within the promise" is shown as green."""
+"""How a promise compares with measurements; only "within the promise" is shown as green."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +47,14 @@ class AuditFigure:
     value, low, high : float or None
         The figure with its 95 % interval; a bound has no upper end.
     promise : float or None
-        What is promised at most.
+        Largest value that the promise allows.
     verdict : str
     says : str
-        What it means.
+        Its meaning.
     method : str
     rows : int or None
     run, at : str
-        Which repeat's model was attacked, and when it was written down.
+        The repeat whose model was attacked, and when it was recorded.
     """
 
     attack: str
@@ -83,7 +81,7 @@ HEADLINES = {
     "membership-inference": "auc-of-lira",
     "summary-reconstruction": "share-given-away",
 }
-"""The one figure of an attack that is told first: chosen beforehand, for the larger of two would be too large.
+"""The one figure of an attack that is shown first, chosen beforehand: the larger of two would be too large.
 
 Of an attack that is not listed it is the first by name."""
 WITHIN = "within the promise"
@@ -93,44 +91,19 @@ NO_PROMISE = "no promise"
 FIRST = (BEYOND, UNKNOWN_VERDICT, NO_PROMISE, WITHIN)
 """Verdicts, those that need a look first."""
 VERDICTS = (BEYOND, UNKNOWN_VERDICT, WITHIN, NO_PROMISE)
-"""In the order in which it is counted at how many sites each is so."""
+"""Verdicts, in the order in which their sites are counted."""
 GAPS = {"promise": None, "method": "", "rows": None, "verdict": NO_PROMISE, "says": ""}
-"""What stands for what an attack did not tell."""
+"""Values in place of the facts that an attack lacks."""
 ALWAYS = FIRST[:2]
-"""Verdicts of which every figure is told, headline or not."""
+"""Verdicts of which every figure is shown, headline or not."""
 AT_BATCH = "-at-plan-batch"
-FIGURE_NAMES = {
-    "auc-of-lira": "training rows told from others (AUC)",
-    "auc-of-loss": "training rows told by their loss (AUC)",
-    "least-epsilon": "ε that the attack shows",
-    "median-cosine": "median likeness (cosine)",
-    "share-close": "share nearly recovered",
-}
-"""What people call the figures of attacks, where the name of the record says little."""
-HIDDEN = "The figures of other sites are not shown to you: whether the promise held there, the coordinator can tell."
-WHOLE_SITES = (
-    "Promised to whole sites, which no attack here measures: `flfed audit RUN` attacks rows, and of a row nothing is "
-    "promised."
-)
-VERDICTS_READ = (
-    "A verdict goes by the interval's lower end: a figure is beyond the promise only where that end is, for a "
-    "point over the promise may be chance. What an attack reached is a lower bound of what can be learned: a "
-    "better attack may reach more, and being within the promise is no proof of it."
-)
-UNCOVERED = {
-    "share-given-away": "the sums gave cells of {share} of the rows away exactly",
-    "share-recovered": "the update of one step on a single row gave {share} of the rows tried away exactly",
-    "least-epsilon": "what was trained has an ε of at least {value}",
-}
-"""What it means that an attack reached a figure, where no promise covers it."""
 
 
 def headlines(audit: Audit) -> list[AuditFigure]:
-    """Return the figures of an audit to tell first.
+    """Return the figures of an audit to show first.
 
-    Of each attack these are its headline, and all that are beyond a promise or not known.
-
-    What needs a look stands first; of the same attack and figure the worst site.
+    Of each attack these are its headline, and all that are beyond a promise or not known. Figures that need a look come
+    first; of the same attack and figure the worst site.
 
     Examples
     --------
@@ -146,10 +119,7 @@ def headlines(audit: Audit) -> list[AuditFigure]:
 
 
 def ordered(lines: Audit) -> list[AuditFigure]:
-    """Return figures in the order in which they need a look.
-
-    They go by verdict, attack and figure, the worst site first.
-    """
+    """Return figures in the order in which they need a look: by verdict, attack and figure, the worst site first."""
     return sorted(
         lines,
         key=lambda line: (
@@ -163,19 +133,13 @@ def ordered(lines: Audit) -> list[AuditFigure]:
 
 
 def _size(line: AuditFigure) -> float:
-    """Return how far an attack got, for the order of sites.
-
-    Without a figure, the most that it may be counts.
-    """
+    """Return how far an attack got, for the order of sites; without a figure, its largest bound."""
     figures = (figure for figure in (line.value, line.high, line.low) if figure is not None)
     return next(figures, float("-inf"))
 
 
 def by_figure(lines: Audit) -> list[list[AuditFigure]]:
-    """Return figures grouped by attack, figure and verdict.
-
-    The order of the figures is kept.
-    """
+    """Return figures grouped by attack, figure and verdict, in their order."""
     groups: dict[tuple[str, str, str], list[AuditFigure]] = {}
     for line in lines:
         groups.setdefault((line.attack, line.metric, line.verdict), []).append(line)
@@ -183,27 +147,27 @@ def by_figure(lines: Audit) -> list[list[AuditFigure]]:
 
 
 def figure_name(metric: str) -> str:
-    """Return the plain name of an attack's figure.
+    """Return the name of an attack's figure.
 
     Examples
     --------
     >>> figure_name("auc-of-lira"), figure_name("median-cosine-at-plan-batch"), figure_name("roc_auc_score")
-    ('training rows told from others (AUC)', "median likeness (cosine), in the plan's batches", 'AUC')
+    ('training rows distinguished from others (AUC)', "median likeness (cosine), in the plan's batches", 'AUC')
     """
     name, batch, _ = metric.partition(AT_BATCH)
-    plain = FIGURE_NAMES.get(name) or re.sub(r"\bauc\b", "AUC", metric_name(name).replace("-", " "))
+    plain = sentences("names", "attacks").get(name) or re.sub(r"\bauc\b", "AUC", metric_name(name).replace("-", " "))
     if batch:
         plain += ", in the plan's batches"
     return plain
 
 
 def place_of(line: AuditFigure) -> str:
-    """Return which attack a figure is of, and where."""
+    """Return the attack of a figure, and its site."""
     return " at ".join(filter(None, (line.attack, line.site)))
 
 
 def audit_in_words(audit: Audit) -> list[str]:
-    """Return what attacks reached, a line for each figure."""
+    """Return the results of attacks, a line for each figure."""
     groups: dict[tuple[str, str], list[AuditFigure]] = {}
     for line in audit:
         groups.setdefault((line.attack, line.metric), []).append(line)
@@ -212,32 +176,29 @@ def audit_in_words(audit: Audit) -> list[str]:
 
 def _attack_in_words(lines: Audit) -> str:
     """Return one figure of an attack, at one site or several."""
-    first, values = lines[0], [line.value for line in lines if line.value is not None]
+    first = lines[0]
+    values = [line.value for line in lines if line.value is not None]
     bounds = [line.promise for line in lines if line.promise is not None]
     bound = "nothing is promised"
     if bounds:
         bound = f"promised: at most {number(max(bounds))}"
+    name = figure_name(first.metric)
     if len(lines) == 1:
-        return f"{place_of(first)}: {figure_name(first.metric)} {reached(first)}; {bound}: {first.verdict}."
+        return f"{place_of(first)}: {name} {reached(first)}; {bound}: {first.verdict}."
     # Several sites get the range of their figures, as their intervals differ.
     got = range_of(values) if len(values) > 1 else reached(first)
     verdicts = Counter(line.verdict for line in lines)
     counted = ", ".join(f"{verdict} at {verdicts[verdict]}" for verdict in VERDICTS if verdicts[verdict])
-    return f"{first.attack}: {figure_name(first.metric)} {got} at {len(lines)} sites; {bound}: {counted}."
+    return f"{first.attack}: {name} {got} at {len(lines)} sites; {bound}: {counted}."
 
 
 def is_bound(line: AuditFigure) -> bool:
-    """Tell whether a figure is a lower bound.
-
-    A bound has no interval around it.
-    """
+    """Return whether a figure is a lower bound, which has no interval around it."""
     return line.value is not None and line.low == line.value and line.high is None
 
 
 def reached(line: AuditFigure) -> str:
-    """Return how far an attack got, in words.
-
-    It is a figure with its 95 % interval, or a bound.
+    """Return how far an attack got: a figure with its 95 % interval, or a bound.
 
     Examples
     --------
@@ -252,9 +213,7 @@ def reached(line: AuditFigure) -> str:
 
 
 def range_of(values: Sequence[float]) -> str:
-    """Return the smallest and the largest of some figures.
-
-    One is written where both read alike.
+    """Return the smallest and the largest of some figures, one where both read alike.
 
     Examples
     --------
@@ -266,9 +225,7 @@ def range_of(values: Sequence[float]) -> str:
 
 
 def scale_of(metric: str) -> tuple[float, float] | None:
-    """Return the range of a figure's possible values.
-
-    It is None where there is no upper end.
+    """Return the range of a figure's possible values, None without an upper end.
 
     Examples
     --------
@@ -282,15 +239,12 @@ def scale_of(metric: str) -> tuple[float, float] | None:
 
 
 def gave_away(line: AuditFigure) -> bool:
-    """Tell whether an attack succeeded outside any guarantee.
+    """Return whether an attack succeeded outside any guarantee, by the interval's lower end.
 
-    It did so certainly, by the interval's lower end.
-
-    A share is somewhere above none, an AUC above chance, and a bound of ε above 0.
+    Shares and bounds of ε are then above 0, an AUC above chance.
     """
     if line.verdict != "no promise" or line.low is None:
         return False
-    # Shares and bounds succeed above 0, an AUC above chance; others have no such mark.
     words = set(re.split(r"[-_]", line.metric))
     if words & {"share", "epsilon"}:
         return bool(line.low > 0)
@@ -298,25 +252,21 @@ def gave_away(line: AuditFigure) -> bool:
 
 
 def share_in_words(value: float) -> str:
-    """Return a share in percent, as people say it.
-
-    Only all of it is 100 %.
+    """Return a share in percent; only a whole is 100 %.
 
     Examples
     --------
-    >>> share_in_words(1.0), share_in_words(0.9996), share_in_words(0.02), share_in_words(0.0)
-    ('100 %', '99.9 %', '2 %', '0 %')
+    >>> share_in_words(1.0), share_in_words(0.9996), share_in_words(0.02), share_in_words(0.0002)
+    ('100.0 %', '99.9 %', '2.0 %', '0.02 %')
     """
     percent = 100 * value
     if value != 1:
         percent = min(percent, 99.9)
-    return f"{percent:.3g} %"
+    return f"{number(percent, decimals_beside((percent,), 1))} %"
 
 
 def not_promised(audit: Audit, *, only: str | None = None) -> list[str]:
-    """Return sentences on attacks that no guarantee bounds.
-
-    There is one for each headline where an attack got somewhere.
+    """Return a sentence for each headline of an attack that succeeded and that no guarantee covers.
 
     `only` is the one site whose people read it, if so.
     """
@@ -325,7 +275,8 @@ def not_promised(audit: Audit, *, only: str | None = None) -> list[str]:
 
 
 def _uncovered(lines: Audit, audit: Audit, only: str | None) -> str:
-    worst, metric = lines[0], lines[0].metric
+    worst = lines[0]
+    metric = worst.metric
     # A site whose value is withheld still counts among those at which the attack succeeded.
     values = [line.value for line in lines if line.value is not None]
     tried = {line.site for line in audit if (line.attack, line.metric) == (worst.attack, metric)}
@@ -337,118 +288,109 @@ def _uncovered(lines: Audit, audit: Audit, only: str | None) -> str:
     if only is not None:
         where = "at your site"
     if not values:
-        return f"{worst.attack} got somewhere {where}; the figure is withheld: no promise covers it."
+        return render("privacy.audit.withheld", attack=worst.attack, where=where)
+    key = "of-chance" if "auc" in metric else "other"
+    if metric in sentences("privacy", "uncovered"):
+        key = metric
     shares = [share_in_words(value) for value in (min(values), max(values))]
     share = " to ".join(dict.fromkeys(shares)).replace(" % to ", " to ")
-    template = f"{figure_name(metric)} {{value}}"
-    if "auc" in metric:
-        template += ", where 0.5 is chance"
-    reach = UNCOVERED.get(metric, template).format(share=share, value=range_of(values))
-    what = "them" if metric.endswith("away") else "it"
-    return f"{worst.attack}: {reach}, {where}: no promise covers {what}."
+    facts = {"name": figure_name(metric), "value": range_of(values), "share": share}
+    return render(f"privacy.uncovered.{key}", attack=worst.attack, where=where, **facts)
 
 
 def unpromised_in_words(uncharged: int, audit: Audit, *, only: str | None = None, trained: bool = True) -> list[str]:
-    """Return what no guarantee covers, and what attacks reached.
-
-    There is always at least one sentence.
+    """Return the releases that no guarantee covers, and the results of attacks, in one sentence or more.
 
     Parameters
     ----------
     uncharged : int
-        How many things leave the sites, or steer the run, outside the promise.
+        Number of releases, or steps of the run, outside the promise.
     audit : sequence of Line
     only : str, optional
         The one site whose people read it, and see the figures of no other.
     trained : bool
-        Whether the run has a model that could be attacked, or can come to one.
+        Whether the run has or can get a model that could be attacked.
     """
-    sentences = not_promised(audit, only=only)
-    # That no attack succeeded is told apart from no attack having been tried.
-    if sentences:
-        return sentences
-    few = {0: "what else leaves the sites", 1: "one thing that leaves the sites, or steers the run"}
-    things = few.get(uncharged, f"{uncharged} things that leave the sites, or steer the run")
+    lines = not_promised(audit, only=only)
+    if lines:
+        return lines
+    few = {0: "other releases", 1: "one release or choice of the run"}
+    releases = few.get(uncharged, f"{uncharged} releases or choices of the run")
     if not trained:
-        return [f"No promise covers {things}."]
-    tried = any(line.verdict == "no promise" and line.value is not None for line in audit)
-    attack_outcome = (
-        "no attack that was tried certainly got anywhere with them" if tried else "no attack was tried on them"
-    )
+        return [render("privacy.audit.uncovered", releases=releases)]
     where = "" if only is None else " at your site"
-    return [f"No promise covers {things}; {attack_outcome}{where}."]
+    # An attack without success is not the same as no attack.
+    if any(line.verdict == NO_PROMISE and line.value is not None for line in audit):
+        return [render("privacy.audit.tried", releases=releases, where=where)]
+    return [render("privacy.audit.untried", releases=releases, where=where)]
 
 
 def standing(
     privacy: PrivateFacts, audit: Audit, *, attackable: bool = True, only: str | None = None
 ) -> tuple[Standing, str]:
-    """Return how the promise stands against measurements, with a sentence.
+    """Return how the promise compares with measurements, with a sentence.
 
-    A promise is not good because it was made: "within the promise" needs a figure of every site that
-    spent, in every repeat, none beyond the promise, and none of which nothing is known. `attackable` is
-    whether the run has come to a model. What is read by the people of `only` one site is never
-    "within the promise": they do not see what was measured at others.
+    "within the promise" needs a figure of every site that spent, in every repeat, with none beyond the promise and none
+    unknown. `attackable` is whether the run has a model. For the people of `only` one site the result is never "within
+    the promise", as they do not see the figures of others.
     """
     private = private_of(privacy)
     # An attack that beat the promise goes before all else, even where the record has no promise.
     beyond = [line for line in audit if line.verdict == BEYOND]
     if beyond:
         places = listed(dict.fromkeys(place_of(line) for line in beyond))
-        return "beyond the promise", f"Attacks got further than was promised: {places}. Do not rely on the promise."
+        return "beyond the promise", render("privacy.audit.beyond", places=places)
     if private.mechanism is None:
-        return "not recorded", f"Nothing is known of a promise: {private.reason}."
+        return "not recorded", render("privacy.audit.unrecorded", reason=private.reason)
     if private.epsilon is None:
-        return "nothing promised", _nothing_promised(audit, is_advised=attackable and only is None)
+        key = "none"
+        if audit:
+            key = "none-measured"
+        elif attackable and only is None:
+            key = "none-advised"
+        return "nothing promised", render(f"privacy.no-promise.{key}")
     if private.unit == "site":
-        return "promised, not measured", WHOLE_SITES
+        return "promised, not measured", render("privacy.audit.whole")
     return _measured(private, audit, attackable, only)
 
 
 def _measured(privacy: PrivacyReport, audit: Audit, attackable: bool, only: str | None) -> tuple[Standing, str]:
-    """Return how a promise to rows stands of which no attack got beyond."""
-    others = "" if only is None else f" {HIDDEN}"
+    """Return how a promise to rows compares with attacks, none of which got beyond it."""
+    # People of one site cannot know whether the promise held at the others.
+    others = "" if only is None else " " + render("privacy.audit.hidden")
     within = [line for line in audit if line.verdict == WITHIN and line.value is not None]
     if not within:
-        return "promised, not measured", _not_measured(privacy, attackable, only) + others
+        key = _key_of_unmeasured(privacy, attackable, only)
+        return "promised, not measured", render(f"privacy.not-measured.{key}") + others
     part = _measured_in_part(privacy, within, audit)
     if part:
         return "measured in part", part + others
-    # People of one site cannot know whether the promise held at the others.
     if only is not None:
-        return "within, at your site", f"No attack that was tried at your site got beyond the promise.{others}"
-    return "within the promise", "Promised, and no attack that was tried got beyond it; that is no proof."
+        return "within, at your site", render("privacy.audit.here") + others
+    return "within the promise", render("privacy.audit.within")
 
 
-def _nothing_promised(audit: Audit, *, is_advised: bool) -> str:
-    if audit:
-        return "No privacy was promised: what attacks reached is covered by nothing."
-    advice = " `flfed audit RUN` measures what attacks reach." if is_advised else ""
-    return f"No privacy was promised.{advice}"
-
-
-def _not_measured(privacy: PrivacyReport, attackable: bool, only: str | None) -> str:
-    """Return that no attack was measured against a promise, and how one can be."""
+def _key_of_unmeasured(privacy: PrivacyReport, attackable: bool, only: str | None) -> str:
+    """Return the key of the sentence on a promise without measurement."""
     if only is not None:
-        return "Promised, but not measured at your site."
-    how = "attack this run's model with `flfed audit RUN`" if attackable else "the run has no model to attack"
+        return "here"
     if not privacy.is_exact:
-        how = "what an attack reaches would leave beside what is charged"
-    return f"Promised, but not measured: {how}."
+        return "covered"
+    return "attackable" if attackable else "no-model"
 
 
 def _measured_in_part(privacy: PrivacyReport, within: Audit, audit: Audit) -> str:
-    """Return where nothing is known of a promise of which no attack got beyond, "" where all is known."""
+    """Return where a promise has no measurement, though no attack got beyond it; "" where all is measured."""
     runs = {line.run for line in within}
     sites = {line.site for line in within}
     # A figure over all sites, of no site by name, stands for every one of them.
-    missing = [] if None in sites else [site for site in privacy.sites if site not in sites]
-    if missing:
-        return f"No attack got beyond the promise, but none was tried at {listed(missing)}."
+    missing = [site for site in privacy.sites if site not in sites]
+    if missing and None not in sites:
+        return render("privacy.audit.sites", sites=listed(missing))
     if len(runs) < privacy.repeats:
-        repeats = privacy.repeats - len(runs)
-        return f"No attack got beyond the promise, but none was tried in {repeats} of the repeats."
+        return render("privacy.audit.repeats", repeats=privacy.repeats - len(runs))
     unknown = listed(dict.fromkeys(place_of(line) for line in audit if line.verdict == UNKNOWN_VERDICT))
-    return f"No attack is known to be beyond the promise, but nothing is known of {unknown}." if unknown else ""
+    return render("privacy.audit.unknown", places=unknown) if unknown else ""
 
 
 def in_words(privacy: PrivateFacts, audit: Audit, *, attackable: bool = True) -> list[str]:
@@ -456,26 +398,23 @@ def in_words(privacy: PrivateFacts, audit: Audit, *, attackable: bool = True) ->
     private = private_of(privacy)
     lines = [*promise_in_words(private), *spending_in_words(private)]
     lines += [f"Warning: {warning}" for warning in private.warnings]
-    # Where nothing was promised nor measured, the first sentence has said so.
+    # Without promise and measurement the first sentence is enough.
     if not audit and private.epsilon is None:
         return lines
     first = headlines(audit)
     lines += audit_in_words(first)
     more = len(audit) - len(first)
     if more:
-        lines.append(f"{more} more figures: see `--json`, or the page Privacy.")
+        lines.append(render("privacy.audit.more", figures=more))
     lines.append(standing(private, audit, attackable=attackable)[1])
     return [*lines, *unpromised_in_words(len(private.uncharged), audit)]
 
 
 def audit_of(reader: RunReader, runs: Runs) -> list[dict[str, Any]]:
-    """Return the array `audit` of a run's report.
+    """Return the array `audit` of a run's report: the last figure of each attack, by run, site and metric.
 
-    It has the last figure of each attack, by run, attack, site and metric.
-
-    Each has the keys of `flfed audit --json` (attack, site, metric, value, low, high, promise, method,
-    rows, verdict, says, at), and `run`. A figure of a site that shares figures in sums only, or of a
-    name that the record does not have, is left out.
+    Each has the keys of `flfed audit --json` (attack, site, metric, value, low, high, promise, method, rows, verdict,
+    says, at), and `run`. A figure of an aggregate-only site, or of a name that the record does not have, is left out.
     """
     rows = []
     for run, sites in runs:

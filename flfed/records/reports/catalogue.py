@@ -32,14 +32,14 @@ def run_list(
     `runs` are the newest runs, each with the sites that took no part; `series` are the newest series of repeats with
     the shared model's primary metric over all sites. A series' `value` is the mean over its repeats and `sd` their
     standard deviation; `low` and `high` are the interval of one run, null of several, `status` the worst of any
-    repeat (by which `status` chooses a series, and with it its runs). Runs are `chosen` as by `RunReader.runs`; nothing
-    to choose by is "".
+    repeat (by which `status` chooses a series, and with it its runs). Runs are `chosen` as by `RunReader.runs`, where
+    "" is no choice.
     """
     entries = reader.runs(**chosen)
     together: dict[str, list[RunEntry]] = {}
     for run in entries:
         together.setdefault(run.series, []).append(run)
-    # Repeats come newest first, and are told from the first on.
+    # Repeats come newest first; the head begins with the first.
     heads = {series: head(runs[::-1], series) for series, runs in together.items()}
     shown = [series for series, of in heads.items() if status in ("", run_of(of).status)][:limit]
     runs = [run for run in entries if not status or run.status == status][:limit]
@@ -83,7 +83,7 @@ def _series_line(
     notes: Mapping[str, str],
     figures: Mapping[str, ComparisonRow],
 ) -> Report:
-    """Return a series of the list: its head with the figure over its repeats, which come newest first."""
+    """Return a series of the list: its head, with the figure over its repeats, newest first."""
     first = runs[-1]
     rows = [figures[run.run] for run in runs if run.run in figures]
     values = [row.value for row in rows]
@@ -129,10 +129,7 @@ def figure_in_words(series: Report) -> tuple[str, str]:
 
 
 def notes_of(reader: RunReader, runs: Sequence[str]) -> dict[str, str]:
-    """Return what a person noted, by run.
-
-    One site's people get none of it: it may name other sites.
-    """
+    """Return the notes of persons, by run; none for one site's people, as a note may name other sites."""
     query = select(Summary.run_id, Summary.payload).where(Summary.run_id.in_(runs), Summary.name == PERSONS_NOTE)
     return {run: payload["text"] for run, payload in reader.fetch(query, site=null())}
 
@@ -143,10 +140,9 @@ def note_in_words(notes: dict[str, str]) -> str:
 
 
 def run_log(reader: RunReader, name: str) -> Report:
-    """Return what happened in a run or series, in order of time.
+    """Return the events of a run or series, in order of time.
 
-    Of a round only its seconds are written down: it is told as ended so long after the one before it, and not before
-    its last event.
+    A round has only its seconds in the record: it ends so long after the one before it, and not before its last event.
 
     Raises
     ------
@@ -158,7 +154,7 @@ def run_log(reader: RunReader, name: str) -> Report:
     query = select(Metric.run_id, Metric.round, Metric.value).order_by(Metric.run_id, Metric.round)
     clock = query.where(Metric.run_id.in_(names), Metric.arm == "clock", Metric.metric == "seconds")
     events = reader.events(names)
-    # Events come by run in the order of writing, so that the last of a round counts.
+    # Events come by run in the order of writing: the last of a round counts.
     latest = {(event.run, event.round): event.at for event in events}
     lines = [LogLine(run.started, run.run, None, None, "begin", f"{run.study} on {run.engine}") for run in runs]
     lines += [LogLine(event.at, event.run, event.round, event.site, event.kind, event.reason) for event in events]
@@ -173,7 +169,7 @@ def run_log(reader: RunReader, name: str) -> Report:
             message = ": ".join(filter(None, (run.status, run.reason)))
             lines.append(LogLine(run.finished, run.run, None, None, "end", message))
     whole = head(runs, name)
-    # Of equal times the order of the lists stays: an event before its round, and the end last.
+    # At equal times an event comes before its round, and the end last.
     lines.sort(key=lambda line: line.at)
     log = [write(line) for line in lines]
     return {key: whole[key] for key in ("run", "study", "status", "reason")} | {"log": log}
@@ -181,7 +177,7 @@ def run_log(reader: RunReader, name: str) -> Report:
 
 @dataclass(frozen=True)
 class LogLine:
-    """What happened in a run: when (UTC), in which round and at which site if any, its kind and a text."""
+    """Event of a run: time (UTC), round and site if any, kind and text."""
 
     at: str
     run: str

@@ -1,7 +1,6 @@
-"""Faults and refusals of a run, and their kinds.
+"""Faults and refusals of a run, by kind, and other doubts about its figures.
 
-With them stands what else is to be known before its figures are believed: columns that leak, test rows that were read,
-sums that are missing.
+These are columns that leak, test rows that were read, and sums that are missing.
 """
 
 from __future__ import annotations
@@ -19,12 +18,13 @@ from flfed.records import objects
 from flfed.records.objects import run_of
 from flfed.records.reports.recorded_run import Recorded
 from flfed.records.statistics import Report
-from flfed.records.statistics.noised_scores import NO_SUMS, released
+from flfed.records.statistics.noised_scores import released
 from flfed.records.statistics.verdict import ABSENT, sentence_case, shorten
 from flfed.records.store.entries import EventEntry, SiteEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import Event, RunSite
 from flfed.refusals import Refusal, read
+from flfed.words import render, sentences
 
 NO_UPDATE = {
     "no-comparison", "holdout-sums", "left", "left-because", "away", "away-because", "not-there", "ledger-unsigned",
@@ -32,24 +32,24 @@ NO_UPDATE = {
 }  # fmt: skip
 """Codes of faults that concern no update."""
 NUMBER = re.compile(r"(?<![\w.,:/-])\d+(?:,\d{3})*(?:\.\d+)?(?![\w:/-])")
-"""A number that stands by itself: in no name, date or time."""
+"""A number by itself: in no name, date or time."""
 FEW_SITES = 5
 """Most sites that are all named."""
 SITES_NAMED = 3
-"""Of more than `FEW_SITES` so many are named, and the others counted."""
+"""Sites named of more than `FEW_SITES`; the others are counted."""
 WHY = "why"
-"""Fact of a refusal's or a fault's text: the reason within it."""
+"""Name of the reason among the facts of a refusal or fault."""
 
 Fault = dict[str, Any]
 Group = tuple[str, str, str]
-"""What happened, at which site, and why."""
+"""Event, site and reason."""
 Faults = dict[Group, list[int | None]]
-"""The rounds in which each happened."""
+"""Rounds of each group."""
 
 
 @dataclass(frozen=True)
 class FaultRow:
-    """A fault of a report; `repeats` counts those in which a site was refused."""
+    """A fault of a report; `repeats` is the number of repeats that refused the site."""
 
     round: int | None = None
     site: str | None = None
@@ -60,16 +60,16 @@ class FaultRow:
 def faults_of(reader: RunReader, recorded: Recorded) -> list[Fault]:
     """Return a run's faults and refused sites.
 
-    Under repeats the reason names the repeat.
-
-    Of a series a refusal is told once, with in how many `repeats` it was so.
+    Under repeats the reason names the repeat. A series has each refusal once, with its number of `repeats`.
     """
     several = len(recorded.runs) > 1
     result: list[Fault] = []
     fault_by_place: dict[tuple[str, str], Fault] = {}
     repeats: Counter[tuple[str, str]] = Counter()
     for run, sites in recorded.runs:
-        prefix = f"repeat {run.repeat + 1}: " if several else ""
+        prefix = ""
+        if several:
+            prefix = f"repeat {run.repeat + 1}: "
         events = reader.events([run.run])
         for event in events:
             if event.kind == "fault":
@@ -91,10 +91,7 @@ def faults_of(reader: RunReader, recorded: Recorded) -> list[Fault]:
 
 
 def _refused(sites: Mapping[str, SiteEntry], events: Sequence[EventEntry]) -> list[tuple[str, str]]:
-    """Return the sites that a repeat refused, each once with the reason.
-
-    A refusal may stand with the site, with an event, or with both.
-    """
+    """Return the sites that a repeat refused, each once with the reason, by its sites and its events."""
     refused = {site: entry.reason for site, entry in sites.items() if entry.status == "refused"}
     for event in events:
         if event.kind == "refused" and event.site is not None:
@@ -103,9 +100,7 @@ def _refused(sites: Mapping[str, SiteEntry], events: Sequence[EventEntry]) -> li
 
 
 def fault_kind(fault: Fault | FaultRow) -> Literal["update rejected", "site refused", "fault"]:
-    """Return the kind of one line of `faults`.
-
-    It follows from what the reason says: not every fault of a round is an update.
+    """Return the kind of one line of `faults`, by its reason: not every fault of a round is an update.
 
     Examples
     --------
@@ -125,9 +120,7 @@ def fault_kind(fault: Fault | FaultRow) -> Literal["update rejected", "site refu
 
 
 def missing_sites(report: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
-    """Return the sites that took no part, by name.
-
-    Each has the reason, and the number of repeats in which it was so.
+    """Return the sites that took no part, by name, with the reason and the number of repeats.
 
     Examples
     --------
@@ -137,7 +130,7 @@ def missing_sites(report: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
     """
     reasons: dict[str, str] = {}
     repeats: Counter[str] = Counter()
-    # A fault that is written down twice counts once.
+    # A fault that is recorded twice counts once.
     for fault in dict.fromkeys(objects.read_all(FaultRow, run_of(report).faults)):
         if fault.round is not None or not fault.site:
             continue
@@ -153,13 +146,13 @@ def missing_sites(report: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
 
 @dataclass(frozen=True)
 class _SumsOnly:
-    """How many sites have figures in one sum only."""
+    """Number of aggregate-only sites."""
 
     sites: int = 0
 
 
 def taking_part_in_words(report: Mapping[str, Any]) -> list[str]:
-    """Return how many sites took part, where others did in no repeat; one sentence or none.
+    """Return how many sites took part, where others did in no repeat, in one sentence or none.
 
     Examples
     --------
@@ -173,13 +166,11 @@ def taking_part_in_words(report: Mapping[str, Any]) -> list[str]:
     if not absent or not shown:
         return []
     took_part = shown + objects.read(_SumsOnly, run.sums_only or {}).sites
-    return [f"{took_part} of {took_part + len(absent)} sites took part."]
+    return [render("faults.absent.present", sites=took_part, of=took_part + len(absent))]
 
 
 def missing_in_words(report: Mapping[str, Any]) -> list[str]:
-    """Return which sites took no part, in sentences.
-
-    Of many sites a few are named. There is no sentence where all took part.
+    """Return the sites that took no part, in sentences; a few are named of many.
 
     Examples
     --------
@@ -193,23 +184,21 @@ def missing_in_words(report: Mapping[str, Any]) -> list[str]:
     absent = missing_sites(report)
     counts = {site: count for site, (_, count) in absent.items()}
     reasons = {site: reason for site, (reason, _) in absent.items()}
-    sentences = absence_in_words(len({*run.sites, *absent}), counts, run.repeats, reasons)
-    return [f"{sentence}." for sentence in sentences]
+    lines = absence_in_words(len({*run.sites, *absent}), counts, run.repeats, reasons)
+    return [f"{line}." for line in lines]
 
 
 def absence_in_words(
     sites: int, absent: Mapping[str, int], repeats: int, reasons: Mapping[str, str] | None = None
 ) -> list[str]:
-    """Return who took no part, in all repeats or some.
-
-    The sentences have no full stop.
+    """Return who took no part, in all repeats or some, without full stops.
 
     Parameters
     ----------
     sites : int
-        How many were asked.
+        Sites that received a request.
     absent : mapping of site to int
-        In how many repeats each took no part.
+        Number of repeats in which each took no part.
     repeats : int
     reasons : mapping of site to str, optional
 
@@ -222,26 +211,26 @@ def absence_in_words(
     by_count: dict[int, list[str]] = {}
     for site, count in absent.items():
         by_count.setdefault(count, []).append(site)
-    sentences = []
+    lines = []
     for count, names in sorted(by_count.items(), reverse=True):
         groups = _groups_with_why(names, reasons or {})
-        # Sites that were absent throughout are told with how many sites there are, the others with how often.
         if count >= repeats:
             listed = some([named + why for named, why in groups])
-            sentences.append(f"{len(names)} of {sites} sites took no part: {listed}")
+            lines.append(render("faults.absent.always", absent=len(names), sites=sites, listed=listed))
             continue
-        part = f"took no part in {count} of {repeats} repeats"
-        sentences += [f"{named} {part}{why}" for named, why in groups[:SITES_NAMED]]
+        shown = groups[:SITES_NAMED]
         if len(groups) > SITES_NAMED:
-            sentences.append(f"{len(groups) - SITES_NAMED} more {part}")
-    return sentences
+            shown.append((f"{len(groups) - SITES_NAMED} more", ""))
+        for named, why in shown:
+            lines.append(render("faults.absent.sometimes", sites=named, count=count, repeats=repeats, why=why))
+    return lines
 
 
 def _groups_with_why(names: Sequence[str], reasons: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return sites, those of alike reasons together where they are many, with the reason in brackets."""
+    """Return sites with the reason in brackets; many sites of alike reasons are together."""
     if not reasons:
         return [(some(names), "")]
-    # Reasons that differ in numbers only are told as one, with a range.
+    # Reasons that differ in numbers only become one, with a range.
     alike: dict[str, list[str]] = {}
     for site in names:
         alike.setdefault(NUMBER.sub("0", reasons[site]), []).append(site)
@@ -256,20 +245,20 @@ def _groups_with_why(names: Sequence[str], reasons: Mapping[str, str]) -> list[t
 
 @dataclass
 class SiteAttendance:
-    """Names of the sites that a run asked, and of those of them that took no part."""
+    """Names of a run's sites, and of those that took no part."""
 
     sites: set[str] = field(default_factory=set)
     missing: set[str] = field(default_factory=set)
 
 
 def missing_of(reader: RunReader, runs: Sequence[str]) -> dict[str, SiteAttendance]:
-    """Return which sites each run asked by name, and who was missing."""
+    """Return the sites of each run by name, and those that were missing."""
     sites = select(RunSite.run_id, RunSite.site, RunSite.status).where(RunSite.run_id.in_(runs))
     gone = select(Event.run_id, Event.site, literal("refused")).where(
         Event.run_id.in_(runs), Event.round.is_(None), Event.kind == "fault", Event.code.startswith("not-there")
     )
     sites_by_run = {run: SiteAttendance() for run in runs}
-    # A site that never enrolled may have no row of its own: its event tells of it.
+    # A site that never enrolled may have an event and no row.
     rows = [*reader.fetch(sites, site=RunSite.site), *reader.fetch(gone, site=Event.site)]
     for run, site, status in rows:
         if site:
@@ -280,7 +269,7 @@ def missing_of(reader: RunReader, runs: Sequence[str]) -> dict[str, SiteAttendan
 
 
 def updates_set_aside(report: Mapping[str, Any]) -> int:
-    """Return how many updates were set aside in all repeats."""
+    """Return how many updates were rejected in all repeats."""
     return sum(fault_kind(fault) == "update rejected" for fault in run_of(report).faults)
 
 
@@ -291,9 +280,7 @@ def refused_sites(report: Mapping[str, Any]) -> list[str]:
 
 
 def some(names: Sequence[str]) -> str:
-    """Return a list of names, shortened where it is long.
-
-    Of more than `FEW_SITES` names it has the first three, and how many more there are.
+    """Return a list of names; of more than `FEW_SITES` the first three, and the number of others.
 
     Examples
     --------
@@ -306,9 +293,7 @@ def some(names: Sequence[str]) -> str:
 
 
 def sites_together(groups: Faults) -> Faults:
-    """Return groups with alike reasons of many sites merged.
-
-    Alike are reasons that differ in numbers only. Groups of more than `FEW_SITES` sites are put together.
+    """Return groups, merged where more than `FEW_SITES` sites have reasons that differ in numbers only.
 
     Parameters
     ----------
@@ -335,9 +320,7 @@ def sites_together(groups: Faults) -> Faults:
 
 
 def folded(groups: Faults) -> Faults:
-    """Return groups with alike reasons of a site merged.
-
-    Alike are reasons that differ in their numbers only.
+    """Return groups, merged where reasons of a site differ in numbers only.
 
     Parameters
     ----------
@@ -359,10 +342,7 @@ def folded(groups: Faults) -> Faults:
 
 
 def _in_range(reasons: Sequence[str]) -> str:
-    """Return reasons that differ in numbers as one.
-
-    It has the range of each number.
-    """
+    """Return reasons that differ in numbers as one, with the range of each number."""
     columns = zip(*(NUMBER.findall(reason) for reason in reasons), strict=True)
     ranges = (sorted(set(column), key=lambda text: float(text.replace(",", ""))) for column in columns)
 
@@ -380,29 +360,19 @@ STATUS_WORDS = {
     "stopped": "stopped early",
     "failed": "failed",
 }
-HOLDOUT_READ = {
-    "compare": "{often} for the comparison, after the last round",
-    "audit": "{often} for `flfed audit`, which needs rows that the model was not trained on",
-}
-"""For what test rows were read, by the reason in the record."""
-NOT_DISCLOSED = "not told"
-"""Of a site that refused: its policy is its own."""
-SUMS_ONLY = "Your site's policy shares sums over all sites only: nothing of it alone is in the record."
-NOT_YET = "The sites give their sums before the first round and after the last one; it comes with the comparison."
-ENDED = "It is written down with the comparison, and this run ended without one. What left stands under Privacy."
 COLUMNS_NAMED = 3
 """Columns named in a notice."""
 
 
 def set_aside_lines(report: Report, events: Sequence[EventEntry]) -> list[dict[str, str]]:
-    """Return what was set aside, refused or flagged, a line for alike events.
+    """Return what was rejected, refused or flagged, a line for alike events.
 
-    It is of one site or of all, as `report` and `events` are.
+    The lines are of one site or of all, as `report` and `events` are.
     """
     run = run_of(report)
     groups: Faults = {}
     for row in objects.read_all(FaultRow, run.faults):
-        # The start of a reason tells of repeat and kind, which would part equal reasons.
+        # Repeat and kind at the start of a reason would separate equal reasons.
         reason = re.sub(r"^(repeat \d+: )?(refused: )?", "", row.reason)
         groups.setdefault((fault_kind(row), row.site or "all", reason), []).append(row.round)
     words = {"flag": "accepted, but odd", "note": "note"}
@@ -415,44 +385,35 @@ def set_aside_lines(report: Report, events: Sequence[EventEntry]) -> list[dict[s
 
 
 def holdout_in_words(events: Sequence[EventEntry]) -> list[str]:
-    """Return what test rows were read for.
-
-    There is a sentence for each reason in the record, with how often they were read.
-    """
+    """Return why and how often test rows were read, a sentence for each reason in the record."""
     opened = [event for event in events if event.kind == "holdout-opened"]
     reasons = {event.reason for event in opened}
     lines = []
-    # A reason that this version does not know is told as it stands in the record.
-    for reason in [
-        *(purpose for purpose in HOLDOUT_READ if purpose in reasons),
-        *sorted(reasons - HOLDOUT_READ.keys()),
-    ]:
+    purposes = sentences("faults", "holdout-read")
+    # A reason that this version does not know is shown as recorded.
+    for reason in [*(purpose for purpose in purposes if purpose in reasons), *sorted(reasons - purposes.keys())]:
         readings = [event for event in opened if event.reason == reason]
         often = _how_often(
             Counter((event.run, event.site) for event in readings), len({event.run for event in readings})
         )
-        usage = HOLDOUT_READ.get(reason, "{often} for: {reason}").format(often=often, reason=reason)
-        lines.append(f"Test rows were read {usage}.")
+        purpose = reason if reason in purposes else "other"
+        lines.append(render(f"faults.holdout-read.{purpose}", often=often, reason=reason))
     return lines
 
 
 def _how_often(by_place: Mapping[Any, int], runs: int) -> str:
-    """Return how often something was done, in words.
-
-    `by_place` counts it for each run and site.
-    """
+    """Return how often something was done, by its count for each run and site."""
     most = max(by_place.values())
-    if most > 1 and runs > 1:
-        return f"{most} times in one of {runs} repeats"
-    if most > 1:
-        return f"{most} times"
-    return "once" if runs == 1 else f"once in each of {runs} repeats"
+    often = "once" if most == 1 else f"{most} times"
+    if runs == 1:
+        return often
+    return f"{often} in each of {runs} repeats" if most == 1 else f"{often} in one of {runs} repeats"
 
 
 def _group_line(group: Group, rounds: Sequence[int | None], repeats: int, last: int | None) -> dict[str, str]:
-    """Return one line for equal events at a site.
+    """Return one line for equal events at a site, with all their rounds.
 
-    They are of all rounds in which the same happened there. `last` is the last round of a completed run.
+    `last` is the last round of a completed run.
     """
     what, site, why = group
     round_numbers = sorted({number for number in rounds if number is not None})
@@ -462,51 +423,52 @@ def _group_line(group: Group, rounds: Sequence[int | None], repeats: int, last: 
     listed = ", ".join(map(str, round_numbers))
     if len(round_numbers) > 5:
         listed = f"{round_numbers[0]} to {round_numbers[-1]}, {len(round_numbers)} times"
-    when = f"rounds {listed}" if len(round_numbers) > 1 else f"round {listed}"
+    when = "rounds" if len(round_numbers) > 1 else "round"
+    when += f" {listed}"
     if last is not None and round_numbers[0] > last:
         when = "after the last round"
     if repeats > 1:
-        when += f" ({len(rounds)} times in {repeats} repeats)"
+        when = render("faults.events.repeats", when=when, times=len(rounds), repeats=repeats)
     return {"What": what, "Site": site, "When": when, "Why": why}
 
 
 def site_facts(site: SiteEntry, report: Report) -> dict[str, Any]:
-    """Return what the record has of a site, for a table; `report` is the report of its run."""
+    """Return the record of a site, for a table; `report` is the report of its run."""
     status = ": ".join(filter(None, (site.status, site.reason)))
     rows = ABSENT if site.rows is None else site.rows
     facts = {"Site": site.site, "Title": site.title, "Status": status, released(report).rows_heading: rows}
     policy = {"Disclosure": site.disclosure, "Figures shared": site.shared_as}
     if site.status == "refused":
-        policy = dict.fromkeys(policy, NOT_DISCLOSED)
+        policy = dict.fromkeys(policy, "not disclosed")
     return facts | policy
 
 
 def no_sums_in_words(report: Report, events: Sequence[EventEntry]) -> str:
     """Return why a run has no sums over rows to show."""
     if not released(report).is_exact:
-        return NO_SUMS
+        return render("report.noised.sums")
     if run_of(report).status == "running":
-        return NOT_YET
+        return render("faults.sums.pending")
     for event in events:
         if event.code == "no-table-1":
             return f"{sentence_case(event.reason)}."
-    return ENDED
+    return render("faults.sums.ended")
 
 
 def unfinished_in_words(report: Report, *, only: str | None = None) -> list[str]:
-    """Return what to know of a run that is not completed.
+    """Return the basis of the figures of a run that is not completed, and how to resume it.
 
-    It is what its figures are of, and how to go on with it, which the people of `only` one site cannot.
+    The people of `only` one site cannot resume it.
     """
     run = run_of(report)
     if run.status == "completed":
         return []
     lines = []
     if run.global_:
-        lines.append(f"Status: {run.status}{run.why}; figures are of what was compared so far.")
-    # A point of a sweep is not gone on with: the sweep is run again.
+        lines.append(render("faults.unfinished.figures", status=run.status, why=run.why))
+    # A point of a sweep is not resumed: the sweep is run again.
     if only is None and run.status != "running" and not run.study.endswith("-sweep"):
-        lines.append(f"Go on with it: flfed study resume {run.run}")
+        lines.append(render("faults.unfinished.resume", run=run.run))
     return lines
 
 
@@ -524,13 +486,13 @@ class _Leak:
 
 
 def leaking_columns(payload: Mapping[str, Any] | None) -> list[str]:
-    """Return the columns that may give the answer away, each once, by the object "leaks" of a run."""
+    """Return the columns that may reveal the outcome, each once, by the object "leaks" of a run."""
     leaks = objects.read(_Leaks, payload or {})
     return list(dict.fromkeys(str(leak.column) for leak in objects.read_all(_Leak, leaks.found)))
 
 
 def leak_lines(events: Sequence[EventEntry], payload: Mapping[str, Any] | None) -> list[str]:
-    """Return what was found of each column that may give the target away.
+    """Return the finding on each column that may reveal the outcome.
 
     Parameters
     ----------
@@ -539,12 +501,12 @@ def leak_lines(events: Sequence[EventEntry], payload: Mapping[str, Any] | None) 
         The object "leaks" of a run.
     """
     reasons = list(dict.fromkeys(event.reason for event in events if event.kind == "leak"))
-    # Where no event tells of a leak, the warnings of the summary do.
+    # Without an event of a leak the summary has the warnings.
     return reasons or [str(warning) for warning in objects.read(_Leaks, payload or {}).warnings]
 
 
 def leaks_in_words(payload: Mapping[str, Any] | None) -> list[str]:
-    """Return a warning of columns that may leak the target, if any may.
+    """Return a warning of columns that may reveal the outcome, or nothing.
 
     Parameters
     ----------
@@ -554,16 +516,13 @@ def leaks_in_words(payload: Mapping[str, Any] | None) -> list[str]:
     Examples
     --------
     >>> leaks_in_words({"found": [{"column": "slope"}]})[0].partition(",")[0]
-    'Before you believe these figures: a column may give the answer away (slope)'
+    'Before you rely on these figures: a column may reveal the outcome (slope)'
     """
     columns = leaking_columns(payload)
     if not columns:
         return []
-    what = "a column" if len(columns) == 1 else f"{len(columns)} columns"
+    count = "a column" if len(columns) == 1 else f"{len(columns)} columns"
     listed = ", ".join(columns[:COLUMNS_NAMED])
     if len(columns) > COLUMNS_NAMED:
         listed += " and others"
-    return [
-        f"Before you believe these figures: {what} may give the answer away ({listed}), which would make every model "
-        "look too good. Run the study with features that leave it out, to see what rests on it."
-    ]
+    return [render("faults.leaks.warning", count=count, columns=listed)]

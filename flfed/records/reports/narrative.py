@@ -1,8 +1,4 @@
-"""Narrative of a report: sentences and a table.
-
-They tell the mean gain, who gains, the verdicts, and what went wrong. The glossary says what the words of pages,
-reports and commands mean; docs/glossary.md has the same list, which a test compares.
-"""
+"""Narrative of a report, in sentences and a table: mean gain, who gains, verdicts and faults; and the glossary."""
 
 from __future__ import annotations
 
@@ -11,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from flfed.errors import counted
 from flfed.records.objects import FigureReport, figure_of, read_figure, run_of, site_of
 from flfed.records.reports.faults import (
     fault_kind,
@@ -21,10 +18,10 @@ from flfed.records.reports.faults import (
 )
 from flfed.records.reports.report import AGAIN, arms_shown, primary_of
 from flfed.records.reports.site_verdict import (
-    apart_in_words,
     best_arm,
     best_gain,
     code_of_mean,
+    describe_spread,
     mean_gain_in_words,
     no_interval,
     site_verdict,
@@ -33,7 +30,6 @@ from flfed.records.reports.site_verdict import (
 )
 from flfed.records.statistics import Report
 from flfed.records.statistics.noised_scores import (
-    GAIN_NOT_RELEASED,
     covered_rows,
     own_under_noise,
     released,
@@ -74,35 +70,33 @@ from flfed.records.statistics.verdict import (
     size_and_span,
 )
 from flfed.refusals import read
+from flfed.words import render, sentences
 
 MOST_LEAKING = 3
-"""Columns that a headline names."""
+"""Most columns that a headline names."""
 GAIN = "gain (+ is better), "
 """How the head of the column of gains begins; the name of their intervals follows."""
 SHORT = {"global": "shared", "personalised": "adjusted"}
 """Short names of arms in the cells of a table."""
 MARK = " *"
-"""Behind the gain of a shared model adjusted to the site, which is the better one there."""
-ADJUSTED = f"{MARK.strip()}: of the shared model adjusted to the site."
+"""Behind the gain of a shared model adjusted to the site, where that is the better one."""
 COLUMNS = {"global": "shared model", "local-only": "site model", "personalised": "adjusted to site"}
 _OVER_ALL = {"global": "all test rows, shared model", "personalised": "all test rows, adjusted to each site"}
 _ADJUSTED = {"global": "personalised", "sites-mean": "personalised-sites-mean"}
 
 
 def comparison_rows(report: Report, metric: str | None = None) -> tuple[list[str], list[list[str]], list[str]]:
-    """Return the comparison as headers, rows and footer lines.
-
-    All of it is plain text without markup.
+    """Return the comparison as headers, rows and footer lines, in plain text.
 
     Parameters
     ----------
     report : dict
         From `report`.
     metric : str
-        Which one; the study's primary unless given.
+        By default the study's primary one.
     """
     metric = metric or primary_of(report)
-    # A run that compared nothing says why, in place of a table.
+    # A run that compared nothing has the reason in place of a table.
     if metric is None:
         return [], [], [*missing_in_words(report), *verdict_in_words(report), *odd_sites_in_words(report)]
     if not released(report).is_exact:
@@ -123,9 +117,9 @@ def comparison_rows(report: Report, metric: str | None = None) -> tuple[list[str
 
 
 def _rows_over_all(report: Report, metric: str, *, beside: bool) -> list[list[str]]:
-    """Return figures over all sites, which stand below the sites, each in its model's column.
+    """Return the figures over all sites, each in its model's column.
 
-    `beside` tells whether the adjusted model has a column.
+    `beside` is whether the adjusted model has a column.
     """
     rows = []
     for arm in ("global", "personalised", "sites-mean", "pooled", "pooled-same", "own-model-everywhere"):
@@ -143,7 +137,7 @@ def _rows_over_all(report: Report, metric: str, *, beside: bool) -> list[list[st
 
 
 def is_pooled_itself(report: Report, metric: str) -> bool:
-    """Tell whether the pooled model of the study's kind is the best one itself, as it often is of a linear study."""
+    """Return whether the pooled model of the study's kind is the best pooled one, as in many linear studies."""
     run = run_of(report)
     return bool((run.pooled_same or {}).get(metric) == (run.pooled or {}).get(metric))
 
@@ -151,7 +145,7 @@ def is_pooled_itself(report: Report, metric: str) -> bool:
 def _with_gains(
     report: Report, metric: str, headers: list[str], lines: list[list[str]]
 ) -> tuple[list[str], list[list[str]]]:
-    """Return the table of noised figures with each site's gain and verdict, where these are known."""
+    """Return the table of figures with noise, with each site's gain and verdict where known."""
     run = run_of(report)
     if not released(report).is_compared:
         return headers, lines
@@ -166,24 +160,20 @@ def _gain_and_verdict(site: Report, metric: str) -> list[str]:
 
 
 def verdict_in_words(report: Report) -> list[str]:
-    """Return the verdict on joining: on average, and at how many sites which.
-
-    Of a run that compared nothing it is one sentence, with the reason.
-    """
+    """Return the verdict on joining, on average and by site; of a run that compared nothing, the reason."""
     run = run_of(report)
     metric = primary_of(report)
     if metric is not None and not released(report).is_compared:
-        return [*_reach(report, metric), GAIN_NOT_RELEASED]
+        return [*_reach(report, metric), render("report.noised.gain")]
     if metric is not None:
         joining = (joining_in_words(report, metric), tally(report, metric))
         sentences = (*doubts(report, metric), *joining, *own_under_noise(report))
         return [sentence for sentence in sentences if sentence]
-    verb = "ran" if run.status == "completed" else "kept"
-    return [f"Nothing was compared: the run is {run.status}, with {_rounds(run.rounds)} {verb}{run.why}."]
+    return [render("report.run.nothing", status=run.status, rounds=counted(run.rounds, "round"), why=run.why)]
 
 
 def doubts(report: Report, metric: str) -> list[str]:
-    """Return what goes before any verdict: few sites, columns that give the answer away, and too little training."""
+    """Return the doubts about any verdict: missing sites, columns that reveal the outcome, too little training."""
     run = run_of(report)
     lines = taking_part_in_words(report)
     figure = figure_of(run.global_, metric).value
@@ -192,14 +182,14 @@ def doubts(report: Report, metric: str) -> list[str]:
         columns = ", ".join(leaking[:MOST_LEAKING])
         if len(leaking) > MOST_LEAKING:
             columns += " and others"
-        lines.append(f"The AUC is 1.000 because of columns that may give the answer away: {columns}.")
+        lines.append(render("report.run.leaks", columns=columns))
     if sentence := training_in_words(run.training):
         lines.append(sentence)
     return lines
 
 
 def _below_table(report: Report, metric: str) -> list[str]:
-    """Return what a table of sites and references does not say, each thing once."""
+    """Return the sentences below a table of sites and references."""
     run = run_of(report)
     best = []
     if stands_out(report, metric):
@@ -209,19 +199,16 @@ def _below_table(report: Report, metric: str) -> list[str]:
     own = (own_models_in_words(report), naive_in_words(list(run.sites.values()), metric), *own_under_noise(report))
     differing = ""
     if between is not None and between < UNLIKE:
-        differing = apart_in_words(run.mean_gain[metric], adjusts=released(report).is_exact)
+        differing = describe_spread(run.mean_gain[metric], adjusts=released(report).is_exact)
     sentences = (own_parts_in_words(report), *doubts(report, metric), unknown_training(run.training), *own, differing)
     lines += [sentence for sentence in sentences if sentence]
     if run.rule.sites > 1 and is_measured(report, metric):
-        lines.append(
-            f"Joining improves {metric_name(metric)} where the interval of the gain lies above "
-            f"{least_gain(report, metric)}."
-        )
+        lines.append(render("report.run.rule", metric=metric_name(metric), least=least_gain(report, metric)))
     lines += [*odd_sites_in_words(report), *untold_in_words(report, metric), *unadjusted_in_words(report, metric)]
     for arm in ("sites-mean", "own-model-everywhere"):
         if sentence := over_sites(figure_of(report[arm], metric)):
             lines.append(f"{sentence_case(reference_name(report, arm))}: {sentence.strip(' ()')}.")
-    # Who was refused stands in the first sentence.
+    # The first sentence names the sites that were refused.
     return [*lines, _course(report, None, refusals=not missing_in_words(report))]
 
 
@@ -241,12 +228,11 @@ def joining_in_words(report: Report, metric: str) -> str:
     code = code_of_mean(entry, entry.worthwhile or 0.0)
     if code == INCONCLUSIVE and has_interval(gain):
         return ""
-    says = {PAYS: "A clear improvement", DO_NOT_USE: "A clear loss"}.get(code, "No clear improvement")
+    conclusion = {PAYS: "A clear improvement", DO_NOT_USE: "A clear loss"}.get(code, "No clear improvement")
     size, span = size_and_span(gain, entry.worthwhile or 0.0)
-    start = f"{says} from joining: {metric_name(metric)} {size} on average"
     if entry.sites < entry.of:
         span += f"; {entry.sites} of {entry.of} sites can be judged"
-    return f"{start} (95 % CI {span})."
+    return render("report.run.joining", conclusion=conclusion, metric=metric_name(metric), gain=size, interval=span)
 
 
 def ends_of(order: Sequence[str], most: int) -> list[str]:
@@ -267,14 +253,14 @@ class ForestLine:
         None of the mean.
     name : str
     value, low, high : float or None
-        Gain, above 0 where joining is better, with the interval that the verdict goes by; None where not known.
+        Gain, above 0 where joining is better, with the interval of the verdict; None where not known.
     verdict : str
     rows, events : int or None
         Test rows, and those of them with the outcome.
     own, shared : float or None
         Figures of the two models.
     model : str
-        "global" or "personalised": of which of them the gain is.
+        "global" or "personalised": the arm of the gain.
     """
 
     site: str | None
@@ -334,26 +320,20 @@ def untold_in_words(report: Report, metric: str) -> list[str]:
     if not untold:
         return []
     (name, why), *others = untold
-    more = f" The same holds at {len(others)} more." if others else ""
-    return [f"Inconclusive at {name}: {why}.{more}"]
+    if others:
+        return [render("report.run.others", site=name, reason=why, others=len(others))]
+    return [render("report.run.inconclusive", site=name, reason=why)]
 
 
 def unadjusted_in_words(report: Report, metric: str) -> list[str]:
-    """Return why adjusted models have no column.
-
-    There is no sentence where they have one.
-    """
+    """Return why adjusted models have no column, or nothing."""
     if not released(report).is_exact or "personalised" in arms_shown(report, metric):
         return []
-    same = f"Adjusted to a site, the shared model has the same {metric_name(metric)} there: it is not shown apart."
-    return [f"{same} Over all test rows, ranked together, it may differ."]
+    return [render("report.run.unadjusted", metric=metric_name(metric))]
 
 
 def reference_name(report: Report, arm: str) -> str:
-    """Return the plain name of a reference.
-
-    The model of all rows together is named with its family.
-    """
+    """Return the name of a reference, of the pooled model with its family."""
     name = ARM_NAMES[arm]
     if arm == "pooled" and (family := pooled_in_words(report)):
         return f"{name}: {family}"
@@ -361,13 +341,11 @@ def reference_name(report: Report, arm: str) -> str:
 
 
 GAPS = {"mean-with-gaps": "site that has no such figure", "mean-without-one-class": "model that saw one class"}
-"""What a mean over sites may lack, by the code of its method."""
+"""Gaps in a mean over sites, by the code of its method."""
 
 
 def over_sites(figure: FigureReport) -> str:
-    """Return over which sites a mean was taken.
-
-    It goes behind the mean's name, where some sites had no figure.
+    """Return the sites of a mean, in brackets, where some had no figure; else "".
 
     Examples
     --------
@@ -384,10 +362,7 @@ def over_sites(figure: FigureReport) -> str:
 
 
 def gain_in_words(site: Report, metric: str) -> str:
-    """Return the better arm's gain in words.
-
-    It has its interval, and which arm it is: "+0.110 (+0.020 to +0.190), adjusted".
-    """
+    """Return the better arm's gain with interval and arm: "+0.110 (+0.020 to +0.190), adjusted"."""
     best = best_arm(site, metric)
     if best is None:
         return ABSENT
@@ -396,10 +371,7 @@ def gain_in_words(site: Report, metric: str) -> str:
 
 
 def story(report: Report, *, metric: str | None = None, planned: int | None = None) -> list[str]:
-    """Return the story of a run in a few sentences.
-
-    They tell the figure, who gains, the verdicts, and what went wrong.
-    """
+    """Return the story of a run in a few sentences: the figure, who gains, the verdicts and the faults."""
     run = run_of(report)
     metric = metric or primary_of(report)
     if metric is None:
@@ -410,7 +382,7 @@ def story(report: Report, *, metric: str | None = None, planned: int | None = No
     lines += [*_who_gains(report, metric), *headline(report, metric)]
     lines += own_under_noise(report)
     naive = naive_in_words(list(run.sites.values()), metric)
-    differing = apart_in_words(run.mean_gain.get(metric), adjusts=released(report).is_exact)
+    differing = describe_spread(run.mean_gain.get(metric), adjusts=released(report).is_exact)
     sentences = (
         own_parts_in_words(report),
         unknown_training(run.training),
@@ -434,31 +406,25 @@ def _reach(report: Report, metric: str) -> list[str]:
     entry = figure_of(run.global_, metric)
     name = metric_name(metric)
     if entry.value is None:
-        return [f"The shared model's {name} over all sites is not known: {entry.reason}."]
+        return [render("report.reach.unknown", metric=name, reason=entry.reason)]
+    figure = number(entry.value)
     remarks = "; ".join(under(entry, run.repeats))
-    line = f"The shared model reaches {name} {number(entry.value)}"
     if remarks:
-        line += f" ({remarks})"
-    lines = [f"{line}, on the test rows of all sites together ({better_of(metric)} is better)."]
-    pooled = pooled_in_words(report)
-    if pooled:
-        pooled = f"; {pooled}"
-    # Each reference is told by how far it is from the shared model.
-    for arm, start in (
-        ("pooled", f"Training on all rows in one place (pooled, for reference only{pooled}) would reach"),
-        ("pooled-same", "A model of the shared one's own kind, trained there, would reach"),
-        ("own-model-everywhere", "A site's model used at all sites would reach, on average over sites,"),
-    ):
+        figure += f" ({remarks})"
+    lines = [render("report.reach.shared", metric=name, figure=figure, better=better_of(metric))]
+    family = pooled_in_words(report)
+    if family:
+        family = f"; {family}"
+    for arm in ("pooled", "pooled-same", "own-model-everywhere"):
         other = figure_of(report[arm], metric).value
         if other is not None and not (arm == "pooled-same" and is_pooled_itself(report, metric)):
-            lines.append(f"{start} {number(other)}: {apart(other, entry.value, metric)}.")
+            distance = apart(other, entry.value, metric)
+            lines.append(render(f"report.references.{arm}", figure=number(other), distance=distance, family=family))
     return lines
 
 
 def under(entry: Report | FigureReport, repeats: int) -> list[str]:
-    """Return what goes with a model's figure.
-
-    That is its interval, and of what, or how the figure came about without one.
+    """Return the remarks on a model's figure: its interval, or how it came about without one.
 
     Under repeats the interval is the mean of the repeats' bounds: of one split, not of the mean.
 
@@ -474,19 +440,17 @@ def under(entry: Report | FigureReport, repeats: int) -> list[str]:
     figure = read_figure(entry)
     parts = [f"mean of {repeats} repeats"] if repeats > 1 else []
     if figure.low is not None and figure.high is not None:
-        of = "of one of them, " if parts else ""
-        parts.append(f"{of}95 % CI {interval(figure.low, figure.high)}")
+        of = "of one of them, 95 % CI" if parts else "95 % CI"
+        parts.append(f"{of} {interval(figure.low, figure.high)}")
     elif figure.method:
         parts.append(f"no interval: {figure.method}")
     if figure.bound is not None:
-        parts.append(f"within {bound_of(entry)}, as scores are counted in bins")
+        parts.append(render("report.reach.binned", bound=bound_of(entry)))
     return parts
 
 
 def bound_of(entry: Report | FigureReport) -> str:
-    """Return a binned figure's largest error, rounded up.
-
-    The error is against the figure of the rows themselves.
+    """Return the largest error of a binned figure against that of the rows themselves, rounded up.
 
     Examples
     --------
@@ -498,11 +462,8 @@ def bound_of(entry: Report | FigureReport) -> str:
 
 
 def apart(other: float, shared: float, metric: str) -> str:
-    """Return how far a reference is from the shared model.
-
-    It is text, such as "0.004 better than the shared model".
-    """
-    digits = decimals_of(other, shared)  # the two as they are shown: their difference must be that of what is read
+    """Return how far a reference is from the shared model: "0.004 better than the shared model"."""
+    digits = decimals_of(other, shared)  # the difference is that of the two figures as shown
     gain = gain_of(Difference(round(other, digits) - round(shared, digits)), better_of(metric)).value or 0.0
     if not float(f"{gain:.{digits}f}"):
         return "the same as the shared model"
@@ -510,12 +471,7 @@ def apart(other: float, shared: float, metric: str) -> str:
 
 
 def stands_out(report: Report, metric: str) -> tuple[str, Difference] | None:
-    """Return the site with the largest clear gain, and the gain.
-
-    Only sites with a clear gain count; None where there is none.
-
-    Its interval is the one that the verdict goes by.
-    """
+    """Return the site with the largest clear gain, and the gain with the interval of the verdict, or None."""
     paying = []
     for name, site in run_of(report).sites.items():
         best = best_gain(site, metric)
@@ -525,7 +481,7 @@ def stands_out(report: Report, metric: str) -> tuple[str, Difference] | None:
 
 
 def interval_name(report: Report) -> str:
-    """Return the name of the intervals behind a report's verdicts.
+    """Return the name of the intervals of a report's verdicts.
 
     Examples
     --------
@@ -536,15 +492,12 @@ def interval_name(report: Report) -> str:
 
 
 def least_gain(report: Report, metric: str) -> str:
-    """Return the gain above which joining is worthwhile.
-
-    It is text, such as "0" or "0.005".
-    """
+    """Return the gain above which joining is worthwhile, such as "0" or "0.005"."""
     return format_as_written(run_of(report).rule.worthwhile[metric])
 
 
 def is_measured(report: Report, metric: str) -> bool:
-    """Tell whether any site's gain has an interval."""
+    """Return whether any site's gain has an interval."""
     return any(has_interval(best_gain(site, metric)) for site in run_of(report).sites.values())
 
 
@@ -554,22 +507,21 @@ def _who_gains(report: Report, metric: str) -> list[str]:
     best = stands_out(report, metric)
     if best is not None:
         sentence = site_verdict(run.sites[best[0]], metric)[1]
-        return [f"{best[0]} has the largest clear gain: {sentence}"]
+        return [render("report.run.largest", site=best[0], verdict=sentence)]
     if len(run.sites) < 2 or not is_measured(report, metric):
-        return []  # the verdict says it already
-    least = least_gain(report, metric)
+        return []  # the verdict is enough
     name = metric_name(metric)
-    return [f"At no site does joining improve {name}: no interval ({interval_name(report)}) lies above {least}."]
+    return [render("report.run.nowhere", metric=name, name=interval_name(report), least=least_gain(report, metric))]
 
 
 def tally(report: Report, metric: str) -> str:
-    """Return how many sites got which verdict.
+    """Return the number of sites with each verdict, with their names where they are few.
 
-    Sites are named where they are few. Where no comparison leaves a site, that is said instead.
+    Where no comparison is released, the sentence is that.
     """
     run = run_of(report)
     if not released(report).is_compared:
-        return GAIN_NOT_RELEASED
+        return render("report.noised.gain")
     by_code: dict[str, list[str]] = {code: [] for code in VERDICTS}
     for name, site in run.sites.items():
         by_code[site_verdict(site, metric)[0]].append(name)
@@ -587,106 +539,61 @@ def tally(report: Report, metric: str) -> str:
 
 
 def _course(report: Report, planned: int | None, *, refusals: bool = True) -> str:
-    """Return how many rounds ran and what was set aside."""
+    """Return how many rounds ran, and how many updates were rejected and sites refused."""
     run = run_of(report)
     # Faults that are no update and no refusal are counted apart.
     kinds = Counter(map(fault_kind, run.faults))
     refused = refused_sites(report)
-    line = f"{_rounds(planned or run.rounds)} ran"
+    rounds = counted(planned or run.rounds, "round")
     if planned:
-        line = f"{run.rounds} of {line}"
+        rounds = f"{run.rounds} of {rounds}"
+    rounds += " ran"
     if run.repeats > 1:
-        line += " in every repeat"
-    line += f"; rejected updates: {kinds['update rejected']}"
+        rounds += " in every repeat"
+    parts = [rounds, f"rejected updates: {kinds['update rejected']}"]
     if refusals:
-        line += f"; sites refused: {len(refused)}"
-    if refusals and refused:
-        line += f" ({some(refused)})"
+        names = f" ({some(refused)})" if refused else ""
+        parts.append(f"sites refused: {len(refused)}{names}")
     if kinds["fault"]:
-        line += f"; other faults: {kinds['fault']}"
-    return f"{line}."
+        parts.append(f"other faults: {kinds['fault']}")
+    return f"{'; '.join(parts)}."
 
 
-def _rounds(count: int) -> str:
-    return "1 round" if count == 1 else f"{count} rounds"
-
-
-GLOSSARY = {
-    "site": "An institution that takes part with rows of its own, such as a hospital or a bank.",
-    "row": "One case in a site's table: a patient, a loan, a payment.",
-    "test rows": "Rows of a site that no model was trained on. Every figure here is measured on them.",
-    "shared model": "The model that all sites train together. No row leaves a site for it.",
-    "site model": "What a site reaches with its own rows alone: the best model that it can tune on them.",
-    "adjusted to the site": "The shared model, corrected with the site's own training rows.",
-    "pooled": "A model of all rows in one place, for reference only: rows would have to leave the sites.",
-    "gain": "The better of shared and adjusted model minus the site model. Above 0, joining helps.",
-    "AUC": "How often the model ranks a row with the outcome above one without it: 0.5 is chance, 1 is always.",
-    "95 % CI": "Confidence interval: the range that the test rows leave open for a figure, 95 times of 100.",
-    "widened": "The interval of a gain is made wider where several sites are looked at: some gain by chance alone.",
-    "joining improves AUC": "The interval of the gain lies above what is worthwhile; so for any other metric.",
-    "no clear improvement": "The interval leaves open that joining brings nothing, or less than what is worthwhile.",
-    "do not use it here": "The interval lies below 0, beyond what is worthwhile: the site model is better.",
-    "inconclusive": "Too few test rows, or too few with the outcome, to compare models at this site.",
-    "calibration": "Whether predicted probabilities hold: of rows given 0.3, three in ten have the outcome.",
-    "net benefit": "True alarms minus false ones, weighed by the threshold, for each row: what acting on alarms gains.",
-    "round": "Every site trains on its rows, and the updates are averaged; of boosted trees, one tree grows from sums.",
-    "update": "How a site's training changed the model. It leaves the site; rows do not.",
-    "rejected update": "An update that was not averaged, as it was damaged, out of bounds or late.",
-    "refused": "A site that did not take part, as its policy or its table did not allow it.",
-    "secure aggregation": "Updates are masked and added up: the coordinator gets their sum, and no single update.",
-    "pinned": "A site whose gate's fingerprint was read to another's people, who named it when they approved.",
-    "list": "The sites that one secure sum adds up. A site opens one list for one question.",
-    "repeat": "The same study once more with another seed and, on open data, other test rows.",
-    "ε (epsilon)": "How much a run may tell about one person's row at most; less is more private.",
-    "policy": "A site's rules on what may leave it, such as the smallest count that it gives.",
-}
-"""Meaning by term, in the order in which a reader meets them."""
 OF_EXACT_COUNTS = ("adjusted to the site", "pooled", "net benefit")
-"""Terms that only a study has whose models are compared on exact counts."""
+"""Terms of studies whose models are compared on exact counts."""
 OF_COMPARISON = (
     "site model", "gain", "widened", "joining improves AUC", "no clear improvement", "do not use it here",
     "inconclusive",
 )  # fmt: skip
-UNDER_NOISE = {
-    "site model": "What a site reaches with its own rows alone, trained under the same ε as the shared model.",
-    "gain": "The shared model minus the site model. Above 0, joining helps.",
-    "inconclusive": "The noise, or too few test rows, leave open more than a difference of 0.1 at this site.",
-}
-"""What terms mean where the comparison has noise."""
 WITHOUT_MODEL = ("site", "row", "refused", "repeat", "ε (epsilon)", "policy")
-"""Terms that say something of a study which trains nothing."""
+"""Terms of studies that train nothing."""
 
 
-def of_noised_scores(*, compared: bool) -> dict[str, str]:
-    """Return the glossary of a study of which all that leaves is charged; `compared` with own models, or not.
+def glossary_under_noise(*, compared: bool) -> dict[str, str]:
+    """Return the glossary of a study in which noise covers all releases.
+
+    `compared` is whether site models are compared.
 
     Examples
     --------
-    >>> "AUC" in of_noised_scores(compared=False), "gain" in of_noised_scores(compared=False)
+    >>> "AUC" in glossary_under_noise(compared=False), "gain" in glossary_under_noise(compared=False)
     (True, False)
-    >>> of_noised_scores(compared=True)["gain"]
+    >>> glossary_under_noise(compared=True)["gain"]
     'The shared model minus the site model. Above 0, joining helps.'
     """
     left_out = {*OF_EXACT_COUNTS}
     if not compared:
         left_out.update(OF_COMPARISON)
-    return {term: UNDER_NOISE.get(term, meaning) for term, meaning in GLOSSARY.items() if term not in left_out}
-
-
-def of_no_model() -> dict[str, str]:
-    """Return the glossary of a study without a model.
-
-    Examples
-    --------
-    >>> of_no_model()["row"]
-    "One case in a site's table: a patient, a loan, a payment."
-    """
-    return {term: GLOSSARY[term] for term in WITHOUT_MODEL}
+    terms = dict(sentences("glossary", "terms"))
+    # A term keeps its place where it has another meaning under noise.
+    terms |= sentences("glossary", "under-noise")
+    return {term: meaning for term, meaning in terms.items() if term not in left_out}
 
 
 def glossary_of(report: Report, *, trains: bool) -> dict[str, str]:
-    """Return the glossary of a run; `trains` tells whether its study has a model."""
-    leaves = released(report)
-    if not leaves.is_exact:
-        return of_noised_scores(compared=leaves.is_compared)
-    return GLOSSARY if trains else of_no_model()
+    """Return the glossary of a run, by term in reading order; `trains` is whether its study has a model."""
+    releases = released(report)
+    if not releases.is_exact:
+        return glossary_under_noise(compared=releases.is_compared)
+    terms = dict(sentences("glossary", "terms"))
+    return terms if trains else {term: terms[term] for term in WITHOUT_MODEL}

@@ -17,6 +17,7 @@ from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import parsed_study
 from flfed.study.study import has_analysis, trains
 from flfed.study.tables import MODES, in_sums_only
+from flfed.words import render, sentences
 
 Private = dict[str, Any]
 
@@ -24,67 +25,38 @@ PROMISED = (
     *("mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps", "given-encoder", "trusts-server"),
 )
 ON_BOTH = "epsilon-on-both"
-"""Key of a record: what a site's ledger counts of a run whose charges are each on both sides of the holdout."""
-NOT_RECORDED = "the record says nothing of privacy: the run ended before it began"
+"""Key of a record: the charge in a site's ledger of a run that is charged on both sides of the holdout."""
 
-SIMULATED = (
-    "This run was a simulation: its noise follows from the study's seed, and whoever has the study can draw it again. "
-    "The promise is what the same study keeps in a deployment, where the noise is the system's."
-)
 ENCODER_CONDITION = ", given the encoder"
 """Condition of an ε where rows move the encoder too."""
 ONE_ANSWER = "one-answer"
-"""Key that is there, and true, where sites answer once and nothing is trained: in an analysis."""
+"""Key of an analysis: true, as sites reply once and nothing is trained."""
 TRAINED = "trained"
-"""Key that is there, and false, where nothing is trained: of a statistic or an analysis."""
-SENT_AGAIN = (
-    "A site that had answered this very text before, over the same rows, sent the same numbers again: that costs "
-    "nothing more, and its ledger has less than the sum above."
-)
-BOTH_SIDES = (
-    "The most that a ledger has counts each charge for people trained on and for people held out. Where nobody changes "
-    "sides, it has less."
-)
-THE_SITES_OWN = (
-    "The ε above is this run's. What all studies together have spent stands in each site's own ledger: "
-    "`flfed site budget SITE`, at the site."
-)
+"""Key of a statistic or an analysis: false, as nothing is trained."""
 SUMS = "secure-sums"
-"""Name of what a run recorded of its sums, and of the key in a report."""
-SUMS_IN_WORDS = {
-    "masked": "Updates left their sites for sums only: the coordinator has sums of those of {least} sites or more, "
-    "and no single one.",
-    "encrypted": "Updates left encrypted, and the server has no key; one site that works with it can read all of them.",
-    "rehearsed": "Secure aggregation was rehearsed: one process held all updates, and added them up without masks.",
-    "rehearsed-encrypted": "Homomorphic encryption was rehearsed: one process held the key and all updates.",
-}
-NOISE_OF_ALL = (
-    "Each site puts its part of the noise on its answer: the parts of all but one of {least} sites are enough, so that "
-    "one that works with the coordinator takes nothing away. The ε if a third do is in each site's own ledger."
-)
-"""Of an analysis in secure sums."""
+"""Name of the record of a run's sums, and of the key in a report."""
 NAMED_AT_MOST = 8
-"""Sites whose spending is told one by one; the page has the table of all."""
+"""Sites whose spending has a sentence each; the page has the table of all."""
 
 
 @dataclass(frozen=True)
 class SiteSpending:
-    """What a site spent, over all repeats together.
+    """Spending of a site, over all repeats together.
 
     Attributes
     ----------
     steps : int or None
-        The most of one repeat; more than the run's where rounds were done again.
+        The most of one repeat; more than the run's where rounds were repeated.
     epsilon, delta : float or None
-        The largest of one repeat; such an `epsilon` is then more than was promised.
+        The largest of one repeat; with repeated rounds `epsilon` is more than the promise.
     budget : float or None
         The latest repeat's.
     spent_before : float or None
-        What its ledger had before the first repeat.
+        Spending in its ledger before the first repeat.
     spent_after : float or None
         The most that its ledger has then: all repeats added, each charge on both sides of the holdout, up to a budget
-        that the site enforces; None where it is not known. What a site's ledger has of all studies only the site
-        knows (`flfed site budget SITE`).
+        that the site enforces; None where not known. Only the site knows its total of all studies
+        (`flfed site budget SITE`).
     """
 
     steps: int | None = None
@@ -102,7 +74,7 @@ class SumsReport:
     Attributes
     ----------
     kind : str
-        "masked" where updates left for sums only, of `least` sites or more; "encrypted"; "rehearsed",
+        "masked" where updates were sent for sums only, of `least` sites or more; "encrypted"; "rehearsed",
         "rehearsed-encrypted"; "off"; or "not begun".
     least : int or None
     """
@@ -113,34 +85,34 @@ class SumsReport:
 
 @dataclass(frozen=True)
 class PrivacyReport(Released):
-    """Object `privacy` of a report, of a run's record, or of a study that is not run yet.
+    """Object `privacy` of a report, of a run's record, or of a study before its run.
 
     Attributes
     ----------
     mechanism : str or None
-        None was not recorded, and `reason` says so; "none" promises nothing.
+        None was not recorded, with a `reason`; "none" promises nothing.
     unit, epsilon, delta, noise, sampling, clip, steps, given_encoder, trusts_server
-        What one run promises, None where nothing is promised. Of an analysis, `steps`, `sampling` and `clip` are 1.
+        Promise of one run, None without one. Of an analysis, `steps`, `sampling` and `clip` are 1.
     noise_from : {"seed", "system"} or None
         "seed" where the noise follows from the study's seed, as in a simulation; "system" in a deployment and of an
         analysis of sites that have tables of their own.
     repeats : int
-        Runs of a series that recorded it, each of which spends again.
+        Runs of a series that recorded it; each spends again.
     epsilon_of_repeats, delta_of_repeats : float or None
-        Sums over repeats (basic composition), which bound what all of them tell of a row that is in each. They have
-        the larger ε of a site that did rounds again.
+        Sums over repeats (basic composition), a bound for a row that is in each of them. They have the larger ε of
+        a site that repeated rounds.
     secure_sums : object, or None
         `SumsReport`.
     warnings, uncharged : list of str
     sites : dict of name to object
-        `SiteSpending`, by the names of the record; a name that the record does not have is left out. A site that
-        shares figures in sums only has None for its budget and ledger.
+        `SiteSpending`, by the names of the record; a name that the record does not have is left out. An aggregate-only
+        site has None for its budget and ledger.
     one_answer : bool
-        Whether this is an analysis: each site answers once, with noise on all numbers of its answer.
+        Whether this is an analysis: each site replies once, with noise on all numbers.
     trained : bool
         False of a statistic or an analysis.
     answers, kept_back : list of object
-        `Charge` of each of its noised answers beside training, and of what is not asked for.
+        `Charge` of each reply with noise beside training, and of each unused reserve.
     """
 
     mechanism: str | None = None
@@ -169,29 +141,29 @@ class PrivacyReport(Released):
 
     @property
     def is_noised(self) -> bool:
-        """Whether all that leaves a site of its rows has noise that is charged."""
+        """Whether everything that a site releases of its rows is covered by the privacy budget."""
         return self.one_answer or not self.is_exact
 
     @property
     def sent(self) -> str:
-        """What a site sends, by the word of a run's page."""
+        """Name of a site's reply on a run's page."""
         return "update" if self.trained else "answer"
 
     def spending(self) -> dict[str, SiteSpending]:
-        """Return what each site spent."""
+        """Return the spending of each site."""
         return {site: read(SiteSpending, line) for site, line in (self.sites or {}).items()}
 
     def sums(self) -> SumsReport:
-        """Return how updates were added up; a study's promise says nothing of it."""
+        """Return how updates were added up; a study's promise does not depend on it."""
         return read(SumsReport, self.secure_sums or {})
 
 
 PrivateFacts = PrivacyReport | Mapping[str, Any]
 """An object `privacy`, read or as it was written."""
 SpentLine = SiteSpending | Mapping[str, Any]
-"""What a site spent, read or as it was written."""
+"""Spending of a site, read or as it was written."""
 Recording = tuple[PrivacyReport, Mapping[str, SiteEntry]]
-"""What a repeat recorded of privacy, and its sites by name."""
+"""Privacy of a repeat, and its sites by name."""
 
 
 def private_of(payload: PrivateFacts) -> PrivacyReport:
@@ -202,8 +174,8 @@ def private_of(payload: PrivateFacts) -> PrivacyReport:
 def privacy_of(reader: RunReader, runs: Runs) -> Private:
     """Return the object `privacy` of a run's report (`PrivacyReport`).
 
-    Guarantee: none of its own; it repeats what the run wrote down. Source of the sum: Dwork and
-    Roth 2014, "The algorithmic foundations of differential privacy", theorem 3.16.
+    Guarantee: none of its own; it repeats the run's record. Source of the sum: Dwork and Roth 2014, "The algorithmic
+    foundations of differential privacy", theorem 3.16.
     """
     summaries = [(reader.summary(run.run, "privacy"), sites) for run, sites in runs]
     recorded = [(payload, sites) for payload, sites in summaries if payload is not None]
@@ -215,6 +187,7 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
     study = parsed_study(reader.series(run.series).study_text)
     payloads = [payload for payload, _ in typed_payloads]
     source = None if promised.epsilon is None else noise_from(run.engine, study)
+    reason = "" if typed_payloads else render("privacy.promise.unrecorded")
     kind = without_model(is_trained=trains(study), one_answer=has_analysis(study))
     return {
         **promise,
@@ -222,7 +195,7 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
         "repeats": len(typed_payloads),
         **_over_repeats(promised, typed_payloads),
         SUMS: write(_secure_sums(reader, [run for run, _ in runs], study)),
-        "reason": "" if typed_payloads else NOT_RECORDED,
+        "reason": reason,
         "warnings": _once(payload.warnings for payload in payloads),
         "uncharged": _once(payload.uncharged for payload in payloads),
         "sites": _sites(typed_payloads),
@@ -237,25 +210,25 @@ def _once(sentence_lists: Iterable[Iterable[str] | None]) -> list[str]:
 
 
 def _over_repeats(promise: PrivacyReport, recordings: Sequence[Recording]) -> Private:
-    """Return the sums of ε and δ over several repeats, None of one."""
+    """Return the sums of ε and δ over several repeats, None for one."""
     if len(recordings) < 2 or promise.epsilon is None:
         return {"epsilon-of-repeats": None, "delta-of-repeats": None}
     largest = []
     for payload, _ in recordings:
-        # A site that did rounds again may have spent more than was promised: the larger one counts.
+        # A site that repeated rounds may have spent more than the promise: the larger one counts.
         spent = _most([line.epsilon for line in payload.spending().values()])
         largest.append(max(spent or 0.0, payload.epsilon or 0.0))
     return {"epsilon-of-repeats": math.fsum(largest), "delta-of-repeats": len(recordings) * (promise.delta or 0.0)}
 
 
 def _secure_sums(reader: RunReader, runs: Sequence[RunEntry], study: Mapping[str, Any]) -> SumsReport:
-    """Return whether a run's updates were added up in secret."""
+    """Return how a run's updates were added up."""
     for run in runs:
         recorded = reader.summary(run.run, SUMS)
         if recorded is not None:
             return read(SumsReport, recorded)
     mode = MODES[study.get("privacy", {}).get("secure-aggregation", "off")]
-    # Where "auto" decides, it has done so before the first round; in a simulation it means none.
+    # "auto" decides before the first round; in a simulation it means none.
     open_yet = runs[0].at_institutions and not any(run.rounds for run in runs)
     if mode.sums_updates and (open_yet or not mode.is_optional):
         return SumsReport("not begun")
@@ -263,25 +236,22 @@ def _secure_sums(reader: RunReader, runs: Sequence[RunEntry], study: Mapping[str
 
 
 def sums_in_words(privacy: PrivateFacts) -> list[str]:
-    """Return a sentence on secure sums, none where there were none."""
+    """Return sentences on secure aggregation, none without it."""
     private = private_of(privacy)
     sums = private.sums()
-    if sums.kind not in SUMS_IN_WORDS:
+    if sums.kind not in sentences("privacy", "sums"):
         return []
-    sentence = SUMS_IN_WORDS[sums.kind].format(least=sums.least)
-    if not private.trained:
-        sentence = sentence.replace("Updates", "Answers").replace("updates", "answers")
-    lines = [sentence]
+    lines = [render(f"privacy.sums.{sums.kind}", sent=private.sent, least=sums.least)]
     if private.one_answer and sums.kind == "masked":
-        lines.append(NOISE_OF_ALL.format(least=sums.least))
+        lines.append(render("privacy.promise.parts", least=sums.least))
     return lines
 
 
 def noise_from(engine: str, study: Mapping[str, Any]) -> Literal["seed", "system"]:
     """Return where a run's noise came from.
 
-    A site with a table of its own draws noise from its operating system, whatever the engine, where all that leaves is
-    charged.
+    Where the privacy budget covers all releases, a site with a table of its own draws noise from its operating system,
+    on any engine.
 
     Examples
     --------
@@ -297,12 +267,12 @@ def noise_from(engine: str, study: Mapping[str, Any]) -> Literal["seed", "system
 
 
 def covers_study(study: Mapping[str, Any]) -> bool:
-    """Tell whether the guarantee of a study with a model is of all that leaves a site."""
+    """Return whether the guarantee of a study with a model covers all releases of a site."""
     return bool(study.get("privacy", {}).get("covers") == "study")
 
 
 def _charged(recorded: Mapping[str, Any], study: Mapping[str, Any]) -> Private:
-    """Return what an object `privacy` has more where all that leaves a site is charged, in a study with a model."""
+    """Return the further keys of `privacy` where the budget covers all releases of a study with a model."""
     if has_analysis(study) or not covers_study(study):
         return {}
     compared = study["privacy"].get(COMPARISON, "none")
@@ -313,7 +283,7 @@ def _charged(recorded: Mapping[str, Any], study: Mapping[str, Any]) -> Private:
 
 
 def without_model(*, is_trained: bool, one_answer: bool) -> Private:
-    """Return what an object `privacy` has more where nothing is trained."""
+    """Return the further keys of `privacy` where nothing is trained."""
     more: Private = {}
     if one_answer:
         more[ONE_ANSWER] = True
@@ -324,7 +294,7 @@ def without_model(*, is_trained: bool, one_answer: bool) -> Private:
 
 @dataclass(frozen=True)
 class _Repeat:
-    """What a site spent in one repeat, what that adds to its ledger, and whether it enforces its budget."""
+    """Spending of a site in one repeat, its charge in the ledger, and whether the site enforces its budget."""
 
     spent: SiteSpending
     added: float | None
@@ -342,9 +312,9 @@ def _sites(recordings: Sequence[Recording]) -> dict[str, Private]:
 
 
 def _in_repeat(recorded: Mapping[str, Any], site: SiteEntry, *, exact: bool) -> _Repeat:
-    """Return what a site spent in one repeat; one in sums only tells neither its budget nor its ledger."""
+    """Return a site's spending in one repeat; of an aggregate-only site without budget and ledger."""
     spent = read(SiteSpending, recorded)
-    # A record of an earlier version does not say what such a run is on both sides.
+    # A record of an earlier version lacks the charge on both sides.
     added = spent.epsilon if exact else None
     if in_sums_only(site.shared_as):
         spent = replace(spent, budget=None, spent_before=None)
@@ -352,7 +322,7 @@ def _in_repeat(recorded: Mapping[str, Any], site: SiteEntry, *, exact: bool) -> 
 
 
 def _together(repeats: Sequence[_Repeat]) -> SiteSpending:
-    """Return a site's spending over its repeats, each of which adds to what its ledger had before the first."""
+    """Return a site's spending over its repeats, each of which adds to its ledger."""
     spent = [repeat.spent for repeat in repeats]
     budgets = [line.budget for line in spent if line.budget is not None]
     return SiteSpending(
@@ -367,14 +337,14 @@ def _together(repeats: Sequence[_Repeat]) -> SiteSpending:
 
 
 def _spent_after(repeats: Sequence[_Repeat], budgets: Sequence[float]) -> float | None:
-    """Return the most that a site's ledger has after all repeats, None where it is not known."""
+    """Return the most that a site's ledger has after all repeats, None where not known."""
     before = repeats[0].spent.spent_before
     added = [repeat.added for repeat in repeats if repeat.added is not None]
     if before is None or len(added) < len(repeats):
         return None
     after = before + math.fsum(added)
     if budgets and repeats[-1].enforced:
-        # A site that enforces its budget answers nothing beyond it.
+        # A site that enforces its budget sends nothing beyond it.
         return min(after, max(before, *budgets))
     return after
 
@@ -384,7 +354,7 @@ def _most(values: Sequence[Any]) -> Any:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Return a few names, and how many more there are.
+    """Return a few names, and the number of others.
 
     Examples
     --------
@@ -395,25 +365,23 @@ def listed(names: Iterable[str]) -> str:
 
 
 def epsilon_in_words(value: float | None) -> str:
-    """Return an ε with two decimals, rounded up.
+    """Return an ε with two decimals, rounded up, so that no promise looks better than it is.
 
-    A promise is never shown as better than it is.
-
-    As with what is not known, n/a is written for what is beyond any number.
+    An ε that is not known or not finite is "n/a".
 
     Examples
     --------
     >>> epsilon_in_words(0.9972), epsilon_in_words(2.301), epsilon_in_words(8.0), epsilon_in_words(None)
     ('1.00', '2.31', '8.00', 'n/a')
     """
-    # What is written with a few more digits than are shown, such as 2.3000000000000003, stays what it is.
+    # The inner rounding keeps 2.3000000000000003 at 2.30.
     if value is None or not math.isfinite(value):
         return number(None, 2)
     return number(math.ceil(round(value * 100, 6)) / 100, 2)
 
 
 def power_of_ten(value: float | None) -> str:
-    """Return a δ as people write it.
+    """Return a δ as a power of ten.
 
     Examples
     --------
@@ -427,20 +395,20 @@ def power_of_ten(value: float | None) -> str:
 
 
 def counted(privacy: PrivateFacts) -> str:
-    """Return what noise is counted in: answers, steps or rounds."""
+    """Return the unit in which noise is counted: answers, steps or rounds."""
     private = private_of(privacy)
     if private.one_answer:
         return "answers"
     return "rounds" if private.unit == "site" else "steps"
 
 
-def _how_often(privacy: PrivacyReport) -> str:
-    """Return over what a guarantee holds."""
+def _describe_scope(privacy: PrivacyReport) -> str:
+    """Return the scope of a guarantee."""
     if privacy.one_answer:
-        return "for one answer of each site, all numbers of it together"
+        return render("privacy.promise.answer")
     if privacy.is_noised:
-        return f"for all that leaves a site of its rows: noised counts and all {privacy.steps} steps of training"
-    return f"over all {privacy.steps} {counted(privacy)} of the run"
+        return render("privacy.promise.releases", steps=privacy.steps)
+    return render("privacy.promise.run", steps=privacy.steps, unit=counted(privacy))
 
 
 def bound_in_words(privacy: PrivacyReport) -> str:
@@ -450,36 +418,28 @@ def bound_in_words(privacy: PrivacyReport) -> str:
 
 
 def describe_encoder_condition(unit: str) -> str:
-    """Return what a promise to one `unit` leaves out, given the encoder.
+    """Return the gap in a promise to one `unit`, given the encoder.
 
     Examples
     --------
     >>> describe_encoder_condition("site").split(". ")[1]
-    'What one site changes through them is not in that ε, and can be more than it'
+    'The effect of one site through them is not in that ε, and can be larger'
     """
-    return (
-        "Given the encoder: the means and deviations by which all rows are scaled are exact sums over the rows. What "
-        f"one {unit} changes through them is not in that ε, and can be more than it. A study with [encode] scaler = "
-        '"schema" takes them from the schema instead, where no row has a say.'
-    )
+    return render("privacy.promise.encoder", unit=unit)
 
 
 def promise_in_words(privacy: PrivateFacts) -> list[str]:
-    """Return what a run promises, sentence by sentence."""
+    """Return the promise of a run, sentence by sentence."""
     private = private_of(privacy)
     if private.mechanism is None:
-        return [f"Privacy: not known; {private.reason}."]
+        return [render("privacy.promise.unknown", reason=private.reason)]
+    if private.mechanism == "none" and private.trained:
+        return [render("privacy.promise.none"), *sums_in_words(private)]
+    # A statistic has no updates, and no model that could be attacked.
     if private.mechanism == "none":
-        nothing = "No privacy mechanism: the run promises nothing. Whoever sees a site's"
-        learns = "updates can learn about its rows; `flfed audit RUN` measures how much."
-        # A statistic has no updates, and no model that could be attacked.
-        if not private.trained:
-            learns = "sums can learn about its rows."
-        return [f"{nothing} {learns}", *sums_in_words(private)]
-    # A mechanism without noise has no ε to tell.
+        return [render("privacy.promise.statistic"), *sums_in_words(private)]
     if private.epsilon is None:
-        nothing = f"{private.mechanism} promises nothing: there is no noise that an ε would follow from."
-        return [nothing, *sums_in_words(private)]
+        return [render("privacy.promise.noiseless", mechanism=private.mechanism), *sums_in_words(private)]
     unit = private.unit
     odds = odds_in_words(
         unit,
@@ -489,33 +449,33 @@ def promise_in_words(privacy: PrivateFacts) -> list[str]:
         summed=private.sums().kind != "off",
         covers=not private.is_exact,
     )
-    lines = [f"Promised to each {unit} by {private.mechanism}: {bound_in_words(private)}, {_how_often(private)}.", odds]
+    facts = {"unit": unit, "mechanism": private.mechanism, "bound": bound_in_words(private)}
+    lines = [render("privacy.promise.promised", scope=_describe_scope(private), **facts), odds]
     if not private.is_exact:
         lines += accounts_in_words(unit, private.kept_back)
     return [*lines, *_conditions(private), *sums_in_words(private)]
 
 
 def _conditions(privacy: PrivacyReport) -> list[str]:
-    """Return on what a promise rests: the encoder, where the noise comes from, and how often it is given."""
+    """Return the conditions of a promise: the encoder, the source of the noise, and the repeats."""
     unit = privacy.unit
     lines = []
     if privacy.given_encoder:
         lines.append(describe_encoder_condition(unit))
     if privacy.noise_from == "seed":
-        lines.append(SIMULATED)
+        lines.append(render("privacy.promise.simulated"))
     elif unit != "site" and not privacy.one_answer:
         lines.append(DRAWN_ONCE)
     if privacy.repeats > 1:
-        spent = epsilon_in_words(privacy.epsilon_of_repeats)
-        lines.append(
-            f"The promise is of one run. Each of the {privacy.repeats} repeats spends again: together at most "
-            f"ε = {spent} at δ = {power_of_ten(privacy.delta_of_repeats)} for a {unit} that is in all of them."
-        )
+        epsilon = epsilon_in_words(privacy.epsilon_of_repeats)
+        delta = power_of_ten(privacy.delta_of_repeats)
+        facts = {"epsilon": epsilon, "delta": delta, "unit": unit}
+        lines.append(render("privacy.promise.repeats", repeats=privacy.repeats, **facts))
     return lines
 
 
 def spending_in_words(privacy: PrivateFacts) -> list[str]:
-    """Return what the sites spent, in one line where alike."""
+    """Return the spending of the sites, in one line where alike."""
     private = private_of(privacy)
     spent = {site: line for site, line in private.spending().items() if line.epsilon is not None}
     if not spent:
@@ -523,39 +483,37 @@ def spending_in_words(privacy: PrivateFacts) -> list[str]:
     total = _ledgers_in_words(private, spent.values())
     alike = {(line.steps, line.epsilon, line.budget, line.spent_after) for line in spent.values()}
     if len(alike) == 1:
-        where = "At its one site"
+        where = "its one site"
         if len(spent) > 1:
-            where = f"At each of {len(spent)} sites"
-        return [f"{where}: {_spending(next(iter(spent.values())), private)}.", *total]
+            where = f"each of {len(spent)} sites"
+        return [f"At {where}: {_spending(next(iter(spent.values())), private)}.", *total]
     lines = [f"At {site}: {_spending(line, private)}." for site, line in list(spent.items())[:NAMED_AT_MOST]]
     more = len(spent) - len(lines)
     if more:
-        lines.append(f"And at {more} more sites: see `--json`, or the page Privacy.")
+        lines.append(render("privacy.spent.more", sites=more))
     return [*lines, *total]
 
 
 def _ledgers_in_words(privacy: PrivacyReport, spent: Iterable[SiteSpending]) -> list[str]:
-    """Return how the sum stands to the sites' ledgers, nothing where no site has one.
+    """Return how the sum relates to the sites' ledgers, nothing where no site has one.
 
-    Research sites that a study cuts out of a table have no ledger, and the promise of whole sites is in none.
+    Research sites that a study cuts out of a table have no ledger. No ledger has a promise to whole sites.
     """
     if all(line.spent_before is None for line in spent):
         return []
-    lines = [THE_SITES_OWN]
+    lines = [render("privacy.spent.total")]
     if not privacy.is_exact:
-        lines.insert(0, BOTH_SIDES)
+        lines.insert(0, render("privacy.spent.sides"))
     if privacy.one_answer:
-        lines.append(SENT_AGAIN)
+        lines.append(render("privacy.spent.again"))
     return lines
 
 
 def of_all_studies(line: SpentLine) -> tuple[float | None, str]:
-    """Return a bound of a site's ε over all studies.
+    """Return a bound on the ε in a site's ledger after a run, as a number and in words; None where not known.
 
-    It is that of its ledger after the run, as a number and in words. It is None where it is not known.
-
-    What the run adds to the ledger is added to what the site said was spent before: that is more than the accountant
-    makes of both, as far as they are of the same δ. The sum itself only the site can tell.
+    The bound adds the run's charge to the ledger before it. With the same δ the accountant's total is smaller, and only
+    the site knows it.
     """
     total = read(SiteSpending, line).spent_after
     if total is None:
@@ -564,27 +522,27 @@ def of_all_studies(line: SpentLine) -> tuple[float | None, str]:
 
 
 def _spending(line: SiteSpending, privacy: PrivacyReport) -> str:
-    text = f"this run ε = {epsilon_in_words(line.epsilon)} for {_times(line, privacy)}"
-    # Rounds done again spend again, so a site may have more steps than were planned.
+    text = render("privacy.spent.run", epsilon=epsilon_in_words(line.epsilon), times=_times(line, privacy))
+    # Repeated rounds spend again, so a site may have more steps than planned.
     if privacy.steps is not None and line.steps is not None and line.steps > privacy.steps:
-        text += f", more than the {privacy.steps} planned"
-        if not privacy.one_answer:
-            text += ", since rounds were done again"
+        key = "more-answers" if privacy.one_answer else "more-rounds"
+        text += render(f"privacy.over-plan.{key}", steps=privacy.steps)
     if line.spent_before is not None:
-        after = "how much it has with it, ask the site"
-        if line.spent_after is not None:
-            after = f"has {of_all_studies(line)[1]} with it"
-        text += f"; its ledger had ε = {epsilon_in_words(line.spent_before)} before, and {after}"
+        before = epsilon_in_words(line.spent_before)
+        if line.spent_after is None:
+            text += render("privacy.spent.before", before=before)
+        else:
+            text += render("privacy.spent.ledger", before=before, after=of_all_studies(line)[1])
     if line.budget is None:
         return f"{text}, without a budget"
     return f"{text}, of a budget of {number(line.budget, 2)}"
 
 
 def _times(line: SiteSpending, privacy: PrivacyReport) -> str:
-    """Return how often a site answered with noise."""
+    """Return how often a site replied with noise."""
     times = f"{line.steps} {counted(privacy)}"
     if times == "1 answers":
         return "one answer"
     if not privacy.is_exact:
-        times += " and the noised counts"
+        times += " and the counts with noise"
     return times

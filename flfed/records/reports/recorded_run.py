@@ -13,21 +13,22 @@ from flfed.records.statistics.verdict import better_of
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import parsed_study
+from flfed.words import render
 
 Place = tuple[str | None, str, str]
-"""Where a figure belongs: site (None is all together), arm, metric. Of a difference, the arm against local-only."""
+"""Key of a figure: site (None is all together), arm, metric. Of a difference, the arm compared with local-only."""
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """Records of a run's repeats, found by place.
+    """Records of a run's repeats, by place.
 
     Attributes
     ----------
     runs : list of (run, its sites by name)
         In the order of repeats.
     figures : dict of place to rows
-        One row a repeat that measured it.
+        One row for each repeat with the figure.
     differences : dict of place to (row, ratio)
         Arm minus local-only, with the repeat's holdout rows per training row (`_ratio`).
     """
@@ -42,10 +43,7 @@ class Recorded:
 
     @classmethod
     def read(cls, reader: RunReader, runs: Sequence[RunEntry]) -> Self:
-        """Return what some runs recorded, sorted by place.
-
-        It takes one pass, however many sites there are.
-        """
+        """Return the records of some runs by place, in one pass."""
         recorded = cls()
         for run in runs:
             sites = {site.site: site for site in reader.sites(run.run)}
@@ -53,7 +51,7 @@ class Recorded:
             for figure in reader.figures(run.run):
                 recorded.figures.setdefault((figure.site, figure.arm, figure.metric), []).append(figure)
             for row in reader.differences(run.run):
-                # Each arm is held against the site's own model; other pairs are not reported.
+                # Each arm is compared with the site's own model; other pairs are not reported.
                 if row.b == "local-only":
                     pairs = recorded.differences.setdefault((row.site, row.a, row.metric), [])
                     pairs.append((row, _ratio(sites.get(row.site or ""))))
@@ -61,17 +59,17 @@ class Recorded:
 
 
 LOSS = "log_loss"
-"""Metric that is told beside the primary one."""
+"""Metric that is shown beside the primary one."""
 LEAST_SPLITS = 2
-"""Of a difference with an interval."""
+"""Fewest splits for a difference with an interval."""
 SCHEMA = "schema"
 """Name of the hash of a run's schema."""
 TELLING = ("better", "worse")
-"""Of `shows`."""
+"""Conclusive results of `shows`."""
 
 
 def paired(base: Recorded, other: Recorded, place: Place) -> Report:
-    """Return how much more the other run reached than the base, on the same random splits of the same rows.
+    """Return the gain of another run on the base, on the same random splits of the same rows.
 
     Parameters
     ----------
@@ -81,8 +79,8 @@ def paired(base: Recorded, other: Recorded, place: Place) -> Report:
     Returns
     -------
     gain : dict
-        "value", "low", "high" (95 %), "p" and "repeats", as `resplit_interval` gives them; all but "repeats" are None
-        where there is no such difference, and "reason" says why then.
+        "value", "low", "high" (95 %), "p" and "repeats", by `resplit_interval`; without such a difference all but
+        "repeats" are None, with a "reason".
     """
     none = {"value": None, "low": None, "high": None, "p": None, "repeats": len(base.runs)}
     if why := _not_paired(base, other):
@@ -92,14 +90,14 @@ def paired(base: Recorded, other: Recorded, place: Place) -> Report:
     if len(values) < len(base.runs):
         return none | {"reason": f"defined in {len(values)} of {len(base.runs)} repeats only"}
     if any(a.n != b.n for a, b in pairs):
-        return none | {"reason": "the two runs were not judged on the same test rows"}
+        return none | {"reason": render("report.pairs.holdouts")}
     mean, low, high, p = resplit_interval(values, _ratio_of_all(base))
     bounds = [possible(place[2], bound, difference=True) for bound in (low, high)]
     return {"value": mean, "low": bounds[0], "high": bounds[1], "p": p, "repeats": len(values), "reason": ""}
 
 
 def shows(gain: Report, metric: str) -> str:
-    """Return in words whether a method is better than the one that it is held against.
+    """Return whether a method is better than its comparator, in words.
 
     Examples
     --------
@@ -118,21 +116,22 @@ def shows(gain: Report, metric: str) -> str:
 
 
 def _not_paired(base: Recorded, other: Recorded) -> str:
-    """Return why two runs are not on the same random splits, "" where they are."""
+    """Return why two runs are not on the same random splits, or ""."""
     first, sites = base.runs[0]
     second, others = other.runs[0]
     if len(base.runs) < LEAST_SPLITS or len(other.runs) != len(base.runs):
-        return f"both need the same repeats, {LEAST_SPLITS} or more"
+        return render("report.pairs.few", least=LEAST_SPLITS)
     if [run.seed for run, _ in base.runs] != [run.seed for run, _ in other.runs]:
-        return "their seeds differ, and with them the splits"
+        return render("report.pairs.seeds")
     same_schema = first.hashes.get(SCHEMA) == second.hashes.get(SCHEMA)
     if not same_schema or _rows(sites) != _rows(others):
-        # Of a study of which all that leaves is charged, the numbers have noise, and those of test rows do not leave.
+        # Under a budget that covers all releases, rows are counted with noise, and test rows are not counted.
         row_counts = [*_rows(sites).values(), *_rows(others).values()]
-        hidden = any(holdout is None for _, holdout in row_counts)
-        return "whether they are on the same rows is not known" if hidden else "they are not on the same rows"
+        if any(holdout is None for _, holdout in row_counts):
+            return render("report.pairs.unknown")
+        return render("report.pairs.rows")
     if not all(entry.resplit for entry in sites.values() if entry.status != "refused"):
-        return "a site's test rows are the same in every repeat"
+        return render("report.pairs.fixed")
     return ""
 
 
@@ -143,15 +142,15 @@ def _rows(sites: dict[str, SiteEntry]) -> dict[str, tuple[int | None, int | None
 STRATEGY = "strategy.name"
 """Key of a study, with its table."""
 PLAIN = "fedavg"
-"""Name of plain averaging, which other methods are held against."""
+"""Name of plain averaging, the comparator of other methods."""
 SAME_SERIES = 200
-"""Newest series that are looked at for methods beside a run."""
-UNSAID = ("name", "purpose", "legal-basis", "format", "seed", "expires", STRATEGY, "expected")
-"""Keys of a study that do not tell a method from another."""
+"""Newest series that are searched for other methods."""
+IGNORED = ("name", "purpose", "legal-basis", "format", "seed", "expires", STRATEGY, "expected")
+"""Keys of a study that do not distinguish methods."""
 
 
 def methods_of(reader: RunReader, name: str) -> list[Report]:
-    """Return what methods reached that were tried on the same random splits as a run, plain averaging first.
+    """Return the figures of methods on the same random splits as a run, plain averaging first.
 
     Parameters
     ----------
@@ -163,8 +162,8 @@ def methods_of(reader: RunReader, name: str) -> list[Report]:
     -------
     methods : list of dict
         The run's own series among them: "series", "method" in words, "plain" (whether it is plain averaging), "rounds",
-        "value" by metric, and "gain" by metric (`paired`, against the first one; None of the first). Empty where there
-        is no other. Without plain averaging the run's own series is the first.
+        "value" by metric, and "gain" by metric (`paired`, compared with the first one; None for the first). Empty
+        without another method. Without plain averaging the run's own series is the first.
     """
     opened = Recorded.read(reader, reader.runs_of(name))
     alike = _on_same_splits(reader, opened)
@@ -192,14 +191,14 @@ def methods_of(reader: RunReader, name: str) -> list[Report]:
 
 
 def _on_same_splits(reader: RunReader, opened: Recorded) -> list[Recorded]:
-    """Return what is recorded of a run, and of other series on the same random splits."""
+    """Return the records of a run, and of other series on the same random splits."""
     alike = [opened]
     newest = dict.fromkeys(run.series for run in reader.runs(limit=SAME_SERIES * max(1, len(opened.runs))))
     for series in newest:
         runs = reader.runs_of(series)
         if series == opened.runs[0][0].series or any(run.status != "completed" for run in runs):
             continue
-        # What cannot be paired is left out before its figures are read.
+        # Series that cannot be paired are left out before their figures are read.
         sites = Recorded()
         for run in runs:
             sites.runs.append((run, {entry.site: entry for entry in reader.sites(run.run)}))
@@ -213,7 +212,7 @@ def _in_words(text: Mapping[str, Any], plain: Mapping[str, Any]) -> str:
     differing = [
         f"{key.rpartition('.')[2]} {text.get(key, 'not given')}"
         for key in dict.fromkeys([*text, *plain])
-        if text.get(key) != plain.get(key) and not key.startswith(UNSAID)
+        if text.get(key) != plain.get(key) and not key.startswith(IGNORED)
     ]
     return ", ".join([str(text.get(STRATEGY, "")), *differing])
 
@@ -242,10 +241,7 @@ def _ratio_of_all(recorded: Recorded) -> float:
 
 
 def _ratio(entry: SiteEntry | None) -> float | None:
-    """Return the holdout rows per training row of a site.
-
-    It is None where the repeats did not draw new holdouts.
-    """
+    """Return the holdout rows per training row of a site, None where repeats drew no new holdouts."""
     if entry is None or not entry.resplit or not entry.rows or not entry.holdout_rows:
         return None
     return entry.holdout_rows / max(entry.rows - entry.holdout_rows, 1)

@@ -29,30 +29,31 @@ from flfed.records.store.entries import ComparisonRow, DifferenceRow, RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import parsed_study
 from flfed.study.tables import NAIVE_FAMILIES
+from flfed.words import render
 
 STARTED = ("warm-start", "warm-start-tuned")
-"""Arms of a run that began with an earlier model: that model as it is, and pulled towards it on a site's own rows."""
+"""Arms of a run with a starting model: that model as it is, and adapted to a site's own rows."""
 OWN_COLUMNS = "local-only-own-columns"
-"""The arm of a site's own model that has the site's own columns too."""
+"""Arm of a site model with the site's own columns."""
 DIFFERENCE_ARMS = ("global", "personalised")
 REFERENCES = (
     "global", "sites-mean", "personalised", "personalised-sites-mean", "pooled", "pooled-same", "own-model-everywhere",
 )  # fmt: skip
 OFTEN_ABSENT = ("personalised", "pooled", "own-model-everywhere")
-"""Those of `REFERENCES` that are null where a run has none."""
+"""References that are null where a run has none."""
 WORST_FIRST = ("running", "failed", "interrupted", "stopped", "completed")
-"""Which of its repeats' statuses a series has."""
+"""Statuses of repeats; a series has the first of them that occurs."""
 CLASSES = ("0", "1")
 """Test rows without and with the outcome."""
 AGAIN = "; in other repeats: "
-"""Separator of the ways in which a figure came about."""
+"""Separator of the methods of a figure."""
 SAME = 1e-9
-"""Largest difference between repeats that is rounding."""
+"""Largest difference between repeats by rounding."""
 
 
 @dataclass(frozen=True)
 class OwnModels:
-    """What a run recorded of models that are held against the shared one: the family of the pooled one, and by site."""
+    """Families of the comparators of the shared model: of the pooled one, and by site."""
 
     pooled: str | None = None
     sites: dict[str, str] = field(default_factory=dict)
@@ -68,7 +69,7 @@ class Counted:
 
 @dataclass(frozen=True)
 class _Opened:
-    """What a report is made of.
+    """Sources of a report.
 
     Attributes
     ----------
@@ -90,7 +91,7 @@ class _Opened:
 
     @classmethod
     def read(cls, reader: RunReader, name: str) -> Self:
-        """Return what the report of a run or series is made of."""
+        """Return the sources of the report of a run or series."""
         runs = reader.runs_of(name)
         recorded = Recorded.read(reader, runs)
         metrics = _metrics(recorded)
@@ -116,8 +117,8 @@ class _Opened:
 def report(reader: RunReader, name: str) -> Report:
     """Return the report of a run, or of a series of repeats, as JSON has it.
 
-    `RunReport`, `SiteReport` and `FigureReport` say what its keys are. It is the object of `flfed study run --json`,
-    which of a statistic lacks keys of models (`statistic_object`).
+    `RunReport`, `SiteReport` and `FigureReport` describe its keys. It is the object of `flfed study run --json`, but
+    for keys of models in a statistic (`statistic_object`).
 
     Raises
     ------
@@ -156,16 +157,13 @@ def _over_all(opened: _Opened) -> dict[str, Report]:
 
 
 def _shared_and_pooled(over_all: Report) -> Report:
-    """Return the figures over all sites; of models that not every run has, null stands where there are none."""
+    """Return the figures over all sites; models that not every run has are null where absent."""
     figures_by_arm = {arm: over_all[arm] for arm in REFERENCES if arm != "pooled-same"}
     return figures_by_arm | {arm: over_all[arm] or None for arm in OFTEN_ABSENT}
 
 
 def _sites(opened: _Opened, privacy: PrivacyReport, training: Report | None) -> Report:
-    """Return the sites' entries by name.
-
-    A refused site has no figures, and stands among the faults alone.
-    """
+    """Return the sites' entries by name; a refused site is among the faults only."""
     every = chain.from_iterable(entries.items() for _, entries in opened.recorded.runs)
     accepted = {site for site, entry in every if entry.status != "refused"}
     sites = {site: _site(opened, site) for site in sorted(accepted)}
@@ -178,9 +176,9 @@ def _sites(opened: _Opened, privacy: PrivacyReport, training: Report | None) -> 
 
 
 def _training(opened: _Opened, over_all: Mapping[str, Report], privacy: PrivacyReport) -> Report | None:
-    """Return whether the shared model was trained enough, None under noise or where it is not known.
+    """Return whether the shared model was trained enough, None under noise or where not known.
 
-    Of a run whose record does not say so, it follows from the model of the shared one's own kind on all rows.
+    Without a record, the model of the shared one's kind on all rows decides.
     """
     state = training_over_repeats(opened.of_each("training"))
     if state is not None or not opened.metrics or privacy.mechanism not in (None, "none"):
@@ -205,9 +203,9 @@ def _undertrained(site: Report, metrics: Sequence[str]) -> Report:
 
 
 def _read_optional_objects(opened: _Opened) -> Report:
-    """Return what not every run has: exact counts, groups, importances, gains, figures in sums only, own parts.
+    """Return the objects that not every run has: exact counts, groups, importances, gains, sums, own parts.
 
-    They are of the first repeat that has them: other repeats look at the same rows, at an institution counted once.
+    They are of the first repeat that has them: other repeats look at the same rows, which an institution counts once.
     """
     names = ("operating-points", "subgroups", "sums-only", "own-parts", "told-outcomes", "statistics", SCORES)
     payloads = {name: opened.first(name) for name in names}
@@ -221,7 +219,7 @@ def head(runs: Sequence[RunEntry], name: str) -> Report:
     """Return a report's head: names, status, engine and time."""
     first = runs[0]
     several = len(runs) > 1
-    # A series goes on while any of its repeats does, whatever became of another.
+    # A series is running while any of its repeats is.
     worst = min(runs, key=lambda run: WORST_FIRST.index(run.status))
     reason = worst.reason
     if several and reason:
@@ -253,10 +251,10 @@ def verdict_rule(reader: RunReader, runs: Sequence[RunEntry], metrics: Sequence[
     table = parsed_study(reader.series(runs[0].series).study_text).get("compare", {})
     worthwhile_gain = table.get("worthwhile")
     worthwhile = {metric: worthwhile_of(metric) for metric in metrics}
-    # What the study calls worthwhile is in units of its primary metric, so others keep their default.
+    # The study's worthwhile gain is in units of its primary metric, so others have their default.
     if isinstance(worthwhile_gain, (int, float)) and runs[0].primary in worthwhile:
         worthwhile[runs[0].primary] = float(worthwhile_gain)
-    # As many as the sites were told of; of runs that told them none, those that share figures.
+    # As many as the run stated to its sites; else those that share figures.
     counts = [read(_LookedAt, reader.summary(run.run, "looked-at") or {}).sites for run in runs]
     sites = max(counts, default=0) or reader.looked_at([run.run for run in runs])
     return {"sites": max(sites, 1), "level": intervals.LEVEL, "worthwhile": worthwhile}
@@ -264,7 +262,7 @@ def verdict_rule(reader: RunReader, runs: Sequence[RunEntry], metrics: Sequence[
 
 @dataclass(frozen=True)
 class _LookedAt:
-    """At how many sites a run told that one looks."""
+    """Number of sites that a run stated to its sites."""
 
     sites: int = 0
 
@@ -300,7 +298,7 @@ def _figure(rows: Sequence[ComparisonRow]) -> Report:
 def _why_none(value: float | None, low: float | None, rows: Sequence[ComparisonRow | DifferenceRow]) -> Report:
     """Return why a figure, or its interval, is missing."""
     if value is None:
-        return {"reason": rows[0].method or "it is not defined"}
+        return {"reason": rows[0].method or render("report.figures.undefined")}
     methods = dict.fromkeys(row.method for row in rows if row.method)
     if low is not None or not methods:
         return {}
@@ -308,11 +306,9 @@ def _why_none(value: float | None, low: float | None, rows: Sequence[ComparisonR
 
 
 def _classes(counted: Sequence[Report], site: str) -> Report | None:
-    """Return the test rows of each class at a site.
+    """Return a site's test rows without and with the outcome, by its score counts averaged over repeats.
 
-    They are without and with the outcome, by the score counts that the site gave, averaged over repeats.
-
-    None where it gave none: its policy has to name them.
+    None where its policy does not name score counts.
     """
     rows: dict[str, list[int | None]] = {label: [] for label in CLASSES}
     for payload in counted:
@@ -337,10 +333,10 @@ def _site(opened: _Opened, site: str) -> Report:
     }
     beside = {arm: opened.figures(site, arm) for arm in (*STARTED, *NAIVE_FAMILIES)}
     result |= {arm: figures for arm, figures in beside.items() if figures}
-    # Where another family was taken alone, the shared one's own kind is told beside it.
+    # Where the site model is of another family, a model of the shared one's kind is shown beside it.
     same = opened.figures(site, "local-only-same")
     result |= family_keys("local-only", [repeat.sites.get(site) for repeat in opened.own], other=same or None)
-    # Only where a site has own columns: reports of other runs stay as they were.
+    # Only where a site has own columns: reports of other runs have no such key.
     own_columns = opened.figures(site, OWN_COLUMNS)
     if own_columns:
         result[OWN_COLUMNS] = own_columns
@@ -368,16 +364,16 @@ def _differences(opened: _Opened, site: str, arm: str) -> Report:
 
 
 def _difference(pairs: Sequence[tuple[DifferenceRow, float | None]]) -> Report:
-    """Return a difference over all repeats; of each the row, and its holdout rows per training row."""
+    """Return a difference over all repeats, given as rows with their holdout rows per training row."""
     rows = [row for row, _ in pairs]
     values = [row.value for row in rows if row.value is not None]
     if 0 < 2 * len(values) < len(rows):
-        # The few holdouts that have, say, both classes share the same one or two rows of the rare one.
+        # The few holdouts with both classes share the same one or two rows of the rare one.
         absent = next(row.method for row in rows if row.value is None)
-        why = f"defined in {len(values)} of {len(rows)} repeats only (in others: {absent})"
+        why = render("report.figures.seldom", defined=len(values), repeats=len(rows), reason=absent)
         return {"value": None, "low": None, "high": None, "p": None, "freedom": None, "reason": why}
     ratios = [ratio for _, ratio in pairs if ratio is not None]
-    # Repeats that all say the same have no spread, which is no certainty: the interval is then that of one.
+    # Equal repeats have no spread, which is no certainty: the interval is then that of one.
     differ = bool(values) and max(values) - min(values) > SAME
     if differ and len(ratios) == len(rows):
         return _resplit_difference(values, fmean(ratios), rows[0].metric)
@@ -404,16 +400,16 @@ def _resplit_difference(values: Sequence[float], ratio: float, metric: str) -> R
     mean, *bounds, p = intervals.resplit_interval(values, ratio)
     low, high = (intervals.possible(metric, bound, difference=True) for bound in bounds)
     difference = {"value": mean, "low": low, "high": high, "p": p, "freedom": len(values) - 1}
-    # An interval that was cut at both ends says nothing, and is not shown.
+    # An interval that was cut at both ends is of no use.
     if low != bounds[0] and high != bounds[1]:
-        return difference | {"low": None, "high": None, "reason": "the repeats leave all that is possible open"}
+        return difference | {"low": None, "high": None, "reason": render("report.figures.open")}
     return difference
 
 
 def _mean_gains(opened: _Opened, sites: Report, privacy: PrivacyReport, training: Report | None) -> Report:
-    """Return the shared model's mean gain over sites by metric, nothing where no comparison left the sites.
+    """Return the shared model's mean gain over sites by metric, nothing where no comparison was released.
 
-    No site's people see it: they see one site.
+    One site's people do not see it.
     """
     if not privacy.is_compared:
         return {}
@@ -441,10 +437,8 @@ def primary_of(run_report: Report) -> str | None:
 def arms_shown(run_report: Report, metric: str) -> list[str]:
     """Return the models of a site that are shown.
 
-    The adjusted one is not, where its figure is the shared one's everywhere. Where all that leaves is charged, no other
-    than the shared one is known.
-
-    A site's own intercept moves all its predictions alike: it ranks no row before another.
+    The adjusted one is not, where its figure equals the shared one's at every site. Under a budget that covers all
+    releases, only the shared one is known.
     """
     if not released(run_report).is_exact:
         return ["global"]

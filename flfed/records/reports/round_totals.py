@@ -1,7 +1,4 @@
-"""Totals by round, added up by the database.
-
-They tell who took part, seconds, bytes, and what the guard did.
-"""
+"""Totals by round, added up by the database: participants, seconds, bytes, and rejected updates."""
 
 from __future__ import annotations
 
@@ -21,6 +18,7 @@ from flfed.records.store.entries import CurvePoint
 from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import Event, Metric, Sent
 from flfed.records.store.visibility import Query
+from flfed.words import render
 
 TRAIN = "train"
 """Kind of the messages of a round of training."""
@@ -40,7 +38,7 @@ class Block:
     first, last : int
         Rounds, from 1.
     asked, answered, aside : int
-        Rounds, over all repeats, in which it was asked to train, answered, and in which its answer was set aside.
+        Rounds, over all repeats, with a request to train, with a reply, and with a rejected reply.
     """
 
     site: str
@@ -72,9 +70,7 @@ class Cost:
 
 
 def width_of(rounds: int, most: int) -> int:
-    """Return how many rounds make a block.
-
-    There are then at most `most` blocks.
+    """Return the number of rounds in a block, for at most `most` blocks.
 
     Examples
     --------
@@ -85,9 +81,7 @@ def width_of(rounds: int, most: int) -> int:
 
 
 def nested_width(rounds: int, most: int) -> int:
-    """Return `width_of` as a power of two.
-
-    Where a run goes on, blocks stay as they are, or two become one.
+    """Return `width_of` as a power of two: in a running run blocks do not change, or two become one.
 
     Examples
     --------
@@ -98,7 +92,7 @@ def nested_width(rounds: int, most: int) -> int:
 
 
 def _trained(runs: Sequence[str], *places: Any) -> Query:
-    """Return the query for what training sent in each run, place and direction."""
+    """Return the query for the messages of training in each run, place and direction."""
     totals = (
         func.sum(Sent.bytes).label("bytes"),
         func.count().label("messages"),
@@ -113,8 +107,8 @@ def participation(reader: RunReader, runs: Sequence[str], *, rounds: int, width:
 
     Blocks have `width` rounds, from `first` up to `rounds`; they come by site and round.
 
-    A message that went to a site is one it was asked by, one that came back an answer, and an update
-    that the guard refused is an answer set aside: no answer is not.
+    A message to a site is a request, and one from it a reply. An update that the guard refused is a rejected reply;
+    a missing reply is not.
     """
     place = _block(Sent.round, width)
     sent_query = _trained(runs, Sent.site, place).where(Sent.round.between(first, rounds))
@@ -179,11 +173,11 @@ def _ends(number: int, width: int, rounds: int) -> tuple[int, int]:
 
 
 def round_bytes(reader: RunReader, runs: Sequence[str]) -> Report | None:
-    """Return the bytes of a round of training in each direction, None where no message of training crossed.
+    """Return the bytes of a round of training in each direction, None without a message of training.
 
     Over all repeats together: `round` is the mean of a round, all sites together, and `message` that of one site.
-    A study with a codec has `codec` besides, and both figures `uncompressed`: of a site that was asked twice in
-    a round, what the codec saved is counted once.
+    A study with a codec has `codec` besides, and both figures `uncompressed`. Where a site got two requests in a round,
+    the codec's saving counts once.
     """
     codecs = {run: _codec(reader, run) for run in runs}
     totals: dict[str, _Crossed] = {}
@@ -205,7 +199,7 @@ def round_bytes(reader: RunReader, runs: Sequence[str]) -> Report | None:
 
 @dataclass(frozen=True)
 class Codec:
-    """Object "codec" of a run: how updates and models are packed, and the bytes that a message saves in each way."""
+    """Object "codec" of a run: codecs of updates and models, and the bytes that a message saves in each direction."""
 
     update: str = ""
     download: str = ""
@@ -224,7 +218,7 @@ def _codec(reader: RunReader, run: str) -> Codec | None:
 
 @dataclass
 class _Crossed:
-    """What crossed in one direction, over all repeats, and what codecs saved of it."""
+    """Traffic in one direction, over all repeats, and the bytes that codecs saved."""
 
     bytes: int = 0
     messages: int = 0
@@ -250,7 +244,7 @@ class MeanBytes:
 
 
 def bytes_in_words(traffic: Report | None) -> str:
-    """Return what crosses in a round, and what it would be uncompressed; "" where nothing is known.
+    """Return the bytes of a round, also without the codec; "" where not known.
 
     Examples
     --------
@@ -268,18 +262,17 @@ def bytes_in_words(traffic: Report | None) -> str:
         return ""
     to_site, back = (size_in_words(round(of.message)) for of in means)
     unpacked = read_some(MeanBytes, [of.uncompressed for of in means])
+    if not unpacked:
+        return render("report.traffic.round", to_site=to_site, back=back)
     whole = " and ".join(size_in_words(round(of.message)) for of in unpacked)
-    besides = f" (uncompressed: {whole})" if whole else ""
-    return f"Each round about {to_site} went to each site and {back} came back{besides}."
+    return render("report.traffic.packed", to_site=to_site, back=back, unpacked=whole)
 
 
 def band_of(point: CurvePoint, metric: str) -> tuple[float | None, float | None]:
-    """Return a figure's 95 % interval.
+    """Return a figure's 95 % interval: the recorded one, else `value ± 1.96 sqrt(variance)`.
 
-    It is the recorded one, else that of its variance, `value ± 1.96 sqrt(variance)`.
-
-    It is cut to [0, 1] for a metric that lies there. Under repeats both are means over the repeats:
-    how well one of them knows its figure, not an interval of the mean.
+    It is cut to [0, 1] for a metric that lies there. Under repeats both ends are means over the repeats: the interval
+    is that of one repeat, not of the mean.
 
     Examples
     --------

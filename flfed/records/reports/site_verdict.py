@@ -1,4 +1,4 @@
-"""Verdict on joining at one site, by its report or by the figures that its gate kept, and over all sites."""
+"""Verdict on joining at one site, by its report or its gate's results, and over all sites."""
 
 from __future__ import annotations
 
@@ -11,17 +11,12 @@ from flfed.records.statistics import Report, intervals
 from flfed.records.statistics.intervals import mean_of, mean_over_sites, possible, standard_error
 from flfed.records.statistics.noised_scores import NOT_COMPARED
 from flfed.records.statistics.own_models import family_in_words
-from flfed.records.statistics.training_state import NOT_ENOUGH
 from flfed.records.statistics.verdict import (
-    ASSUMES,
-    COVERAGE,
     DO_NOT_USE,
     FEW_SITES,
     INCONCLUSIVE,
     LEAST_SITES,
-    METHOD,
     PAYS,
-    TOO_SMALL,
     UNLIKE,
     Difference,
     best_of,
@@ -39,35 +34,36 @@ from flfed.records.statistics.verdict import (
     worthwhile_of,
 )
 from flfed.records.store.entries import DifferenceRow
+from flfed.words import render
 
 UNDERTRAINED = "undertrained"
-"""Key of a site where the shared model is known not to be trained enough."""
+"""Key of a site whose shared model was not trained enough."""
 
 SITE_ARMS = ("global", "local-only", "personalised")
 DIFFERENCES = ("difference", "difference-personalised")
-"""Keys of a site of what is shown of the shared model, and of the one adjusted to it, minus the site's own."""
+"""Keys of a site: shared model, and the one adjusted to the site, each minus the site's own."""
 LEAST_OF_A_CLASS = 10
-"""Fewest test rows of each class from which models are told apart: of fewer no 95 % CI holds (simulated)."""
+"""Fewest test rows of each class for a comparison of models: with fewer no 95 % CI holds (simulated)."""
 
 
 def too_few(site: Report) -> str | None:
-    """Return why a site's holdout is too small to tell models apart."""
+    """Return why a site's holdout is too small to compare models, or None."""
     classes = site_of(site).holdout_classes
     if classes is None or min(classes.values()) >= LEAST_OF_A_CLASS:
         return None
-    return f"{class_words(site)}; at least {LEAST_OF_A_CLASS} with it and {LEAST_OF_A_CLASS} without are needed"
+    return render("report.verdict.few", rows=class_words(site), least=LEAST_OF_A_CLASS)
 
 
 def no_interval(site: Report, metric: str) -> str | None:
-    """Return why a site's difference, which is known, has no interval."""
+    """Return why a site's difference has no interval, or None."""
     figure = figure_of(site_of(site).difference, metric)
-    return figure.method if figure.method and figure.value is not None and figure.low is None else None
+    if figure.value is None or figure.low is not None:
+        return None
+    return figure.method or None
 
 
 def class_words(site: Report) -> str:
-    """Return the rarer class's rows in a holdout, in words.
-
-    Of repeats that differ it is their mean.
+    """Return how many test rows are of the rarer class; a mean where repeats differ.
 
     Examples
     --------
@@ -78,11 +74,13 @@ def class_words(site: Report) -> str:
     without = here.holdout_classes["0"]
     with_ = here.holdout_classes["1"]
     rare = min(without, with_)
-    some = "has" if rare == 1 else "have"
+    rows = f"{rare} of the {without + with_} test rows"
+    if varies(site):
+        rows = f"about {rare} of about {without + with_} test rows"
+    verb = "has" if rare == 1 else "have"
     if without < with_:
-        some = "does not have" if rare == 1 else "do not have"
-    about = "about " if varies(site) else ""
-    return f"{about}{rare} of {about or 'the '}{without + with_} test rows {some} the outcome"
+        verb = "does not have" if rare == 1 else "do not have"
+    return f"{rows} {verb} the outcome"
 
 
 def site_verdict(site: Report, metric: str) -> tuple[str, str]:
@@ -98,27 +96,28 @@ def site_verdict(site: Report, metric: str) -> tuple[str, str]:
         shared = None
         adjusted = None
         reasons = [*reasons, few]
+    undertrained = render("report.training.short") if site.get(UNDERTRAINED) else ""
     return verdict(
         shared,
         adjusted,
         better_of(metric),
         metric=metric,
         figures={arm: figure.value for arm, figure in figures.items()},
-        reason=(reasons or ["this site shares no figures of its own"])[0],
+        reason=(reasons or [render("report.verdict.unshared")])[0],
         worthwhile=worthwhile_at(site, metric),
         alone=own_in_words(site),
-        undertrained=NOT_ENOUGH if site.get(UNDERTRAINED) else "",
+        undertrained=undertrained,
     )
 
 
 def own_in_words(site: Report) -> str:
-    """Return the family of a site's own model, where it differs."""
+    """Return the family of a site's own model, where it differs from the shared one's."""
     counted = site_of(site).local_only_families or {}
     return family_in_words(counted, sum(counted.values()))
 
 
 def worthwhile_at(site: Report, metric: str) -> float:
-    """Return the gain that one entry of `sites` calls worthwhile."""
+    """Return the gain that is worthwhile in one entry of `sites`."""
     for key in DIFFERENCES:
         worthwhile = figure_of(site[key], metric).worthwhile
         if worthwhile is not None:
@@ -144,11 +143,9 @@ def as_difference(entry: Report | None) -> Difference | None:
 
 
 def best_arm(site: Report, metric: str) -> tuple[str, Difference] | None:
-    """Return the better arm at a site and its gain.
+    """Return the better arm at a site, of which the verdict is, and its gain.
 
-    Above 0 is an improvement. The verdict is about this arm.
-
-    None where none was measured, or the models cannot be told apart.
+    A gain above 0 is an improvement. None where none was measured, or the models cannot be compared.
     """
     return None if too_few(site) else best_of(*_differences_of(site, metric), better_of(metric))
 
@@ -160,10 +157,9 @@ def best_gain(site: Report, metric: str) -> Difference | None:
 
 
 def gain_at(site: Report, metric: str) -> Report:
-    """Return the gain at a site, with its verdict.
+    """Return the gain of the better model at a site, with its verdict and the interval of the verdict.
 
-    It is that of the better model, above 0 where joining is better, with the interval that the verdict goes by, as it
-    is told everywhere.
+    A gain above 0 is an improvement.
     """
     code, _ = site_verdict(site, metric)
     best = best_arm(site, metric)
@@ -174,13 +170,13 @@ def gain_at(site: Report, metric: str) -> Report:
 
 
 def varies(site: Report) -> bool:
-    """Tell whether a site's holdout has different sizes between repeats."""
+    """Return whether a site's holdout has another size in other repeats."""
     least, most = site_of(site).holdout_rows_range or (0, 0)
     return bool(least < most)
 
 
 def widened(entry: Report, metric: str, rule: Report) -> Report:
-    """Return a difference with its interval widened for the sites."""
+    """Return a difference with its interval widened for the number of sites."""
     figure = read_figure(entry)
     of = read(VerdictRule, rule)
     wide: list[float | None] = [None, None]
@@ -198,9 +194,9 @@ Pairs = Sequence[tuple[DifferenceRow, float | None]]
 
 
 def mean_gain(rows: Mapping[str, Pairs], metric: str, of: int) -> Report:
-    """Return the mean gain over sites as report keys.
+    """Return the mean over sites of the shared model's gain on the site model, as report keys.
 
-    It is what the shared model gains on each site's own. Above 0 is better.
+    Above 0 is better.
 
     Parameters
     ----------
@@ -213,21 +209,17 @@ def mean_gain(rows: Mapping[str, Pairs], metric: str, of: int) -> Report:
     Returns
     -------
     dict
-        `value`, `low`, `high`, `between-sites-sd` (of the sites' own gains about the mean, beyond what
-        each one's uncertainty explains), `between-sites-p` (of Cochran's test that all gain the same),
-        `sites` (in the mean), `of`, `arm`, `method`, `coverage` (how often the interval
-        holds); where fewer than `LEAST_SITES` have figures from
-        which an error follows, all null, with a `reason`.
+        `value`, `low`, `high`, `between-sites-sd` (of the sites' gains about the mean, beyond their own
+        uncertainty), `between-sites-p` (of Cochran's test that all gain the same), `sites` (in the mean), `of`, `arm`,
+        `method`, `coverage` (how often the interval holds). Where fewer than `LEAST_SITES` have figures with an error,
+        all are null, with a `reason`.
     """
     gain_by_site = {site: gain for site, pairs in rows.items() if (gain := _gain(pairs, metric)) is not None}
-    facts: Report = {"arm": "global", "sites": len(gain_by_site), "of": of, "method": METHOD, "coverage": COVERAGE}
+    facts: Report = {"arm": "global", "sites": len(gain_by_site), "of": of}
+    facts |= {"method": render("report.mean.method"), "coverage": render("report.mean.coverage")}
     names = ("value", "low", "high", "between-sites-sd", "between-sites-p")
-    # An interval over two sites would reach too far to say anything.
     if len(gain_by_site) < LEAST_SITES:
-        why = (
-            f"only {len(gain_by_site)} of {of} sites have figures from which an error follows, "
-            f"and {LEAST_SITES} are needed"
-        )
+        why = render("report.mean.minimum", sites=len(gain_by_site), of=of, least=LEAST_SITES)
         return dict.fromkeys(names) | {"reason": why} | facts
     # Sites whose error is unknown have no weight in the mean and are left out.
     mean = mean_over_sites(*zip(*gain_by_site.values(), strict=True))
@@ -236,9 +228,7 @@ def mean_gain(rows: Mapping[str, Pairs], metric: str, of: int) -> Report:
 
 
 def _gain(pairs: Pairs, metric: str) -> tuple[float, float] | None:
-    """Return a site's gain and its standard error.
-
-    The gain is the mean of its repeats. None where one of the two is unknown.
+    """Return a site's gain, the mean of its repeats, and its standard error; None where one is unknown.
 
     Where each of R repeats drew a holdout, with `ratio` holdout rows per training row, two of them
     correlate by `ratio / (1 + ratio)`, and the error of their mean follows from that of one.
@@ -262,7 +252,7 @@ def _gain(pairs: Pairs, metric: str) -> tuple[float, float] | None:
 
 
 def code_of_mean(mean: FigureReport, worthwhile: float) -> str:
-    """Return the verdict on a mean gain: a loss of a model that was not trained enough says nothing of joining."""
+    """Return the verdict on a mean gain; a loss is inconclusive where the model was not trained enough."""
     code = code_of(Difference(mean.value, mean.low, mean.high), worthwhile)
     if code == DO_NOT_USE and mean.undertrained:
         return INCONCLUSIVE
@@ -270,21 +260,20 @@ def code_of_mean(mean: FigureReport, worthwhile: float) -> str:
 
 
 def mean_gain_in_words(entry: Report | None, metric: str, *, adjusts: bool = True) -> str:
-    """Return the mean gain over sites as a sentence.
+    """Return the mean gain over sites as a sentence with its assumption; "" where not known.
 
-    It says what the mean assumes. An empty text where the mean is not known. `adjusts` tells whether the run has models
-    that are adjusted to a site, too.
+    `adjusts` is whether the run also has models that are adjusted to a site.
 
     Examples
     --------
     >>> known = {"value": 0.024, "low": 0.017, "high": 0.031, "sites": 9, "of": 10}
     >>> mean_gain_in_words(known, "roc_auc_score").partition(": ")[0]
-    "On average over 9 of 10 sites, the shared model, before adjustment, against each one's own"
+    "On average over 9 of 10 sites, the shared model before adjustment against each site's own"
     >>> mean_gain_in_words(known, "roc_auc_score").partition(": ")[2]
     'gain +0.024 in AUC (95 % CI +0.017 to +0.031 for sites like these that train it together), which is clear.'
     >>> few = {"value": 0.02, "low": -0.04, "high": 0.08, "sites": 3, "of": 3}
     >>> mean_gain_in_words(few, "roc_auc_score").rpartition("together), ")[2]
-    'which may be chance; of 3 sites, such a mean can hardly be clear.'
+    'which may be chance; with 3 sites, such a mean is hardly ever clear.'
     """
     mean = read_figure(entry)
     if mean.value is None:
@@ -292,46 +281,45 @@ def mean_gain_in_words(entry: Report | None, metric: str, *, adjusts: bool = Tru
     gain = Difference(mean.value, mean.low, mean.high)
     least = worthwhile_of(metric) if mean.worthwhile is None else mean.worthwhile
     size, span = size_and_span(gain, least)
-    says = _how_sure(gain, code_of_mean(mean, least), least, mean.sites)
     sites = f"{mean.sites} sites"
     if mean.sites != mean.of:
         sites = f"{mean.sites} of {mean.of} sites"
-    before = ", before adjustment," if adjusts else ""
-    start = f"On average over {sites}, the shared model{before} against each one's own"
-    return f"{start}: gain {size} in {metric_name(metric)} (95 % CI {span} for {ASSUMES}), {says}."
+    model = "shared model before adjustment" if adjusts else "shared model"
+    return render(
+        "report.mean.gain",
+        sites=sites,
+        model=model,
+        gain=size,
+        metric=metric_name(metric),
+        interval=span,
+        conclusion=_describe_conclusion(gain, code_of_mean(mean, least), least, mean.sites),
+    )
 
 
-def _how_sure(gain: Difference, code: str, worthwhile: float, sites: int) -> str:
-    """Return whether a mean gain is clear, in words.
-
-    The rule is that of a site's gain. Of few sites it says that a mean can hardly be clear.
-    """
+def _describe_conclusion(gain: Difference, code: str, worthwhile: float, sites: int) -> str:
+    """Return whether a mean gain is clear, by the rule of a site's gain; few sites are named as the reason."""
     if code == PAYS:
-        return "which is clear"
+        return render("report.mean.clear")
     if code == DO_NOT_USE:
-        return "a clear loss"
+        return render("report.mean.loss")
     if code == INCONCLUSIVE and has_interval(gain):
-        return "which says nothing of joining: the shared model was not trained enough"
+        return render("report.mean.undertrained")
     # A gain may be beyond chance and yet not worth joining for.
     if not may_be_chance(gain):
         side, may = beyond_chance(gain, worthwhile)
-        return f"which lies {side} 0, but {may} {TOO_SMALL}"
-    text = "which may be chance"
+        return render("report.mean.small", side=side, may=may)
     if sites <= FEW_SITES:
-        text += f"; of {sites} sites, such a mean can hardly be clear"
-    return text
+        return render("report.mean.few", sites=sites)
+    return render("report.mean.chance")
 
 
-def apart_in_words(entry: Report | None, *, adjusts: bool = True) -> str:
-    """Return how far the sites' gains differ, in words.
-
-    The sentence says whether they differ beyond chance. An empty text where that is not known.
-    """
-    which = ", before adjustment," if adjusts else ""
+def describe_spread(entry: Report | None, *, adjusts: bool = True) -> str:
+    """Return how far the sites' gains differ, and whether beyond chance; "" where not known."""
     mean = read_figure(entry)
     if mean.between_sites_sd is None or mean.between_sites_p is None:
         return ""
+    gains = "gains before adjustment" if adjusts else "gains"
     if mean.between_sites_p < UNLIKE:
         size = number(mean.between_sites_sd, decimals_for(Difference(mean.between_sites_sd, mean.between_sites_sd)))
-        return f"The sites' gains{which} differ more than chance lets expect: by about {size} (SD)."
-    return f"The gains of these {mean.sites} sites{which} differ no more than chance alone may make them."
+        return render("report.mean.differ", gains=gains, size=size)
+    return render("report.mean.alike", gains=gains, sites=mean.sites)

@@ -8,7 +8,7 @@ from typing import Any
 from flfed.records.charts.by_site import forest_plot, interval_chart
 from flfed.records.objects import figure_of, read_figure, run_of
 from flfed.records.reports.narrative import (
-    ADJUSTED,
+    MARK,
     ends_of,
     forest_lines,
     interval_name,
@@ -16,7 +16,7 @@ from flfed.records.reports.narrative import (
     reference_name,
 )
 from flfed.records.reports.report import REFERENCES
-from flfed.records.reports.site_answer import TOGETHER, order_of_sites
+from flfed.records.reports.site_answer import order_of_sites
 from flfed.records.reports.site_verdict import best_gain
 from flfed.records.section import Drawing, Section, Table
 from flfed.records.statistics import Report
@@ -30,6 +30,7 @@ from flfed.records.statistics.verdict import (
     number,
     sentence_case,
 )
+from flfed.words import render
 
 
 def at_the_ends(report: Report, metric: str, most: int, *, of: Sequence[str] | None = None) -> list[str]:
@@ -79,7 +80,7 @@ def gains(
     if any(row.value is not None for row in rows):
         note.append("Lines: the interval that the verdict goes by. A line that reaches the edge goes on.")
         if any(row.model == "personalised" for row in rows):
-            note.append(ADJUSTED)
+            note.append(render("report.run.adjusted", mark=MARK.strip()))
         if rows[-1].site is None:
             of = "" if own_under_noise(report) else ", of the shared model before adjustment"
             weighed = "each weighed by how well its gain is known"
@@ -115,7 +116,7 @@ def references(report: Report, metric: str) -> Section:
         says="; ".join(f"{line['Model']} {number(line['Value'])}" for line in figures),
         lines=figures,
     )
-    note = [TOGETHER] if run.noised_scores is None else []
+    note = [render("report.site.together")] if run.noised_scores is None else []
     fewer = over_sites(figure_of(run.sites_mean, metric))
     if fewer:
         note.append(f"{sentence_case(ARM_NAMES['sites-mean'])}{fewer}.")

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from flfed.errors import counted
 from flfed.records.charts.privacy import attack_chart, left_chart, spent_chart
 from flfed.records.reports.audit_headlines import (
-    VERDICTS_READ,
     Audit,
     AuditFigure,
     audit_in_words,
@@ -24,9 +23,7 @@ from flfed.records.reports.audit_headlines import (
     unpromised_in_words,
 )
 from flfed.records.reports.privacy import (
-    BOTH_SIDES,
     ONE_ANSWER,
-    SENT_AGAIN,
     TRAINED,
     Private,
     epsilon_in_words,
@@ -36,7 +33,6 @@ from flfed.records.reports.privacy import (
     spending_in_words,
 )
 from flfed.records.reports.privacy_tables import (
-    SHARES_READ,
     charged_lines,
     has_model,
     kinds_of,
@@ -53,6 +49,7 @@ from flfed.records.section import Drawing, Section, Table
 from flfed.records.statistics.noised_scores import COVERS
 from flfed.records.statistics.verdict import number
 from flfed.records.store.entries import CrossedEntry, RunEntry, SiteEntry
+from flfed.words import render
 
 SITES_DRAWN = 24
 """Most sites in a chart; the table has all."""
@@ -60,7 +57,7 @@ STEPS_REQUESTED = (
     "ε of this run counts the steps that were asked of the site, an upper bound: where rounds were done again it is "
     "more than was planned."
 )
-ANSWERED = f"ε of this run is that of one answer, all numbers of it together. {SENT_AGAIN}"
+ANSWERED = "ε of this run is that of one answer, all numbers of it together. "
 TWO_ACCOUNTS = (
     "ε of this run is the larger of two accounts: that of rows trained on counts the steps that were asked of the "
     "site, an upper bound, and the counts before them; that of rows held out the counts of scores."
@@ -132,9 +129,11 @@ def spent_section(privacy: Private) -> Section:
     # Sites with the least left are the ones that need a look.
     most = sorted(spent, key=lambda site: (-share_of_budget(spent[site]), site))[:SITES_DRAWN]
 
-    note = [ANSWERED if privacy.get(ONE_ANSWER) else STEPS_REQUESTED, LEDGERS]
+    note = [STEPS_REQUESTED, LEDGERS]
+    if privacy.get(ONE_ANSWER):
+        note[0] = ANSWERED + render("privacy.spent.again")
     if COVERS in privacy:
-        note = [TWO_ACCOUNTS, LEDGERS, BOTH_SIDES]
+        note = [TWO_ACCOUNTS, LEDGERS, render("privacy.spent.sides")]
     note.append(OVERDRAFT)
     drawing = Drawing(
         title=f"ε at δ = {power_of_ten(privacy['delta'])}: less is more private",
@@ -169,7 +168,7 @@ def charged_section(privacy: Private) -> Section | None:
     if not lines:
         return None
     table = Table(lines=lines, spare=("Noise multiplier",))
-    return Section(title="What was charged for what", tables=(table,), note=(SHARES_READ,))
+    return Section(title="What was charged for what", tables=(table,), note=(render("privacy.spent.shares"),))
 
 
 def attacks_section(privacy: Private, audit: Audit, run: RunEntry, *, only: str | None = None) -> Section:
@@ -197,7 +196,7 @@ def attacks_section(privacy: Private, audit: Audit, run: RunEntry, *, only: str 
             Table(title=f"All {len(audit)} figures{whose}", lines=every, key="attacks", rows=rows, is_folded=True),
         ),
         says=tuple(says),
-        note=(VERDICTS_READ,),
+        note=(render("privacy.audit.verdicts"),),
     )
 
 

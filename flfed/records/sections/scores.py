@@ -21,7 +21,6 @@ from flfed.records.reports.round_totals import ON_ROWS
 from flfed.records.section import Drawing, Section, Table
 from flfed.records.statistics import Report
 from flfed.records.statistics.noised_scores import (
-    NO_CURVES,
     NOISE,
     NoisedScores,
     count_lines,
@@ -32,12 +31,6 @@ from flfed.records.statistics.noised_scores import (
     shown_counts,
 )
 from flfed.records.statistics.operating_points import (
-    DECISION_READ,
-    EXACT,
-    FROM_BINS,
-    HOW_FLAGGED,
-    MARKS_READ,
-    NET_BENEFIT_READ,
     RARE,
     ExactPoints,
     OperatingPoint,
@@ -61,11 +54,7 @@ from flfed.records.statistics.operating_points import (
 )
 from flfed.records.statistics.score_curves import (
     ALL,
-    AREAS_READ,
-    CALIBRATION_READ,
-    GROUPS_READ,
     LEAST_ROWS,
-    STRETCHED,
     CountsByName,
     Group,
     ScoreCounts,
@@ -86,6 +75,7 @@ from flfed.records.statistics.score_curves import (
 )
 from flfed.records.statistics.verdict import metric_name, number, sentence_case
 from flfed.records.store.entries import CurvePoint
+from flfed.words import render
 
 Payload = Mapping[str, Any]
 SCORED = "How the scores lie"
@@ -166,7 +156,7 @@ def ranking(
         lead=tuple(lead),
         charts=tuple(charts) if shown else (),
         tables=(Table(lines=[area_line(name, counts, report) for name, counts in counts_by_name.items()]),),
-        note=(AREAS_READ, *_about_areas(counts_by_name)),
+        note=(render("report.curves.areas"), *_about_areas(counts_by_name)),
     )
 
 
@@ -216,7 +206,8 @@ def noised(report: Report, name: str = "", *, lead: Sequence[str] = ()) -> Secti
     counts = recorded.whose
     if not counts:
         why = recorded.reason or "none came"
-        return Section(title=SCORED, lead=(*lead, NO_CURVES, f"There are no counts by score to show: {why}."))
+        none = f"There are no counts by score to show: {why}."
+        return Section(title=SCORED, lead=(*lead, render("report.noised.curves"), none))
     name = name or next(iter(counts))
     lines = count_lines(counts[name])
     site = name if name in recorded.sites else ""
@@ -231,7 +222,7 @@ def noised(report: Report, name: str = "", *, lead: Sequence[str] = ()) -> Secti
     )
     return Section(
         title=SCORED,
-        lead=(*lead, NO_CURVES, *lost_in_words(report, "roc_auc_score")),
+        lead=(*lead, render("report.noised.curves"), *lost_in_words(report, "roc_auc_score")),
         charts=(drawing,),
         tables=(
             Table(lines=figure_lines(report)),
@@ -266,11 +257,11 @@ def calibrated(
         shown = [name for name in names if groups[name]]
         if shown:
             charts.append(_calibration(shown, groups, every, looks, named=named))
-    read_so = CALIBRATION_READ
+    note = [render("report.curves.calibration", least=LEAST_ROWS)]
     if every and is_stretched(every):
-        read_so += STRETCHED
+        note.append(render("report.curves.stretched"))
     lines = [calibration_line(name, counts, report) for name, counts in counts_by_name.items()]
-    return Section(title=CALIBRATED, charts=tuple(charts), tables=(Table(lines=lines),), note=(read_so,))
+    return Section(title=CALIBRATED, charts=tuple(charts), tables=(Table(lines=lines),), note=(" ".join(note),))
 
 
 def _calibration(
@@ -317,7 +308,7 @@ def flagged(counts_by_name: CountsByName, *ways: tuple[str, float]) -> Section:
         flag = at_threshold if by == "threshold" else at_budget
         points = {name: flag(counts, at) for name, counts in counts_by_name.items()}
         tables += _points(points, by, at)
-    return Section(title="Who would be flagged", tables=tuple(tables), note=(FROM_BINS,))
+    return Section(title="Who would be flagged", tables=tuple(tables), note=(render("report.points.bins"),))
 
 
 def _usual_ways(counts_by_name: CountsByName) -> list[tuple[str, float]]:
@@ -350,9 +341,11 @@ def exactly_flagged(payload: Payload | None, *ways: tuple[str, float], note: Seq
     for by, at in ways:
         lines, points = exact_lines(exact, by, at)
         tables += _points(points, by, at, lines)
-    kinds = dict.fromkeys(by for by, _ in ways)
-    read_so = EXACT + "".join(HOW_FLAGGED.get(kind, "") for kind in kinds)
-    return Section(title=EXACTLY_FLAGGED, tables=tuple(tables), note=(*note, read_so))
+    exactly = [render("report.points.exact")]
+    for kind in dict.fromkeys(by for by, _ in ways):
+        if kind != "threshold":
+            exactly.append(render(f"report.points-by.{kind}"))
+    return Section(title=EXACTLY_FLAGGED, tables=tuple(tables), note=(*note, " ".join(exactly)))
 
 
 def _points(
@@ -395,12 +388,13 @@ def decision_curves(counts_by_name: CountsByName, payload: Payload | None, looks
     # Between a few exact thresholds nobody knows where the model is ahead.
     ahead = [ahead_line(name, points) for name, points in curves.items()] if counts_by_name else []
     first = next(iter(curves))
+    note = render("report.points.decision") if counts_by_name else render("report.points.marks")
     return Section(
         title="Whether acting on it is of use (decision curves)",
-        lead=(NET_BENEFIT_READ,),
+        lead=(render("report.points.benefit"),),
         charts=tuple(map(drawing, shown)),
         tables=(Table(lines=ahead), Table(lines=_net_benefits(first, counts_by_name, dots[first]))),
-        note=(DECISION_READ if counts_by_name else MARKS_READ,),
+        note=(note,),
     )
 
 
@@ -441,7 +435,7 @@ def within_groups(payload: Payload | None, *, only: str | None = None, note: Seq
     return Section(
         title="How well it ranks within groups",
         tables=tuple(tables),
-        note=(*note, *_describe_suppression(subgroups, only), GROUPS_READ),
+        note=(*note, *_describe_suppression(subgroups, only), render("report.curves.groups")),
     )
 
 

@@ -1,7 +1,4 @@
-"""Statistics over sites from their released aggregates.
-
-They are intervals, tests and verdicts.
-"""
+"""Statistics over sites from their released aggregates: intervals, tests and verdicts."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
-"""Tables and sentences of a recorded analysis: noised counts, means, shares and cross-tables, with their intervals.
+"""Tables and sentences of a recorded analysis: counts with noise, means, shares and cross-tables, with intervals.
 
-Every cell is a figure of the record, rounded. One that is lost in the noise is "n/a", which is no 0.
+Every cell is a figure of the record, rounded. A figure that is lost in the noise is "n/a", not 0.
 """
 
 from __future__ import annotations
@@ -21,21 +21,25 @@ from flfed.records.statistics.verdict import (
     Figure,
     decimals_of,
     format_as_written,
+    format_p,
     gain_in_brackets,
     interval,
     number,
     shown,
 )
+from flfed.words import render
 
 ALL = "all"
-OF, GROUPS, COUNT, MEDIAN = "Rows of", "Groups", "Count", "Median"
-"""Headings: whose figures a line has, which groups it compares, a count with its noise, and the quantile of a half."""
+OF = "Rows of"
+GROUPS = "Groups"
+COUNT = "Count"
+MEDIAN = "Median"
 SPARE = (COUNT, "Known", "Missing", "SD")
-"""Headings that a narrow terminal leaves out, the first ones first."""
+"""Headings that a narrow terminal leaves out, in this order."""
 MOST_ACROSS = 6
-"""Values side by side in a cross-table; of more in either column each cell has a line."""
+"""Most values side by side in a cross-table; with more in both columns each cell has a line."""
 PERSON = "person"
-"""What is counted where rows of one person weigh one together."""
+"""Unit of counts where the rows of one person weigh one together."""
 NO_DIFFERENCE = "no difference is shown"
 INCONCLUSIVE = "inconclusive"
 
@@ -145,7 +149,7 @@ class Groups:
 
 @dataclass(frozen=True, kw_only=True)
 class Independence:
-    """Test of whether two columns have to do with each other."""
+    """Test of the independence of two columns."""
 
     chi2: float
     degrees_of_freedom: int
@@ -179,7 +183,7 @@ class RowsAnalysed(PartOfRows):
     Attributes
     ----------
     counts_each : str
-        What is counted: "row" or "person".
+        Unit of the counts: "row" or "person".
     deviation : float
         Of the noise on each count, of a group's where there are groups.
     groups : Groups or None
@@ -216,7 +220,7 @@ class RowsAnalysed(PartOfRows):
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis(RowsAnalysed):
-    """Recorded analysis over all sites, with that of each site where these crossed."""
+    """Recorded analysis over all sites, with that of each site where released."""
 
     sites: int = 0
     by_site: dict[str, RowsAnalysed] = field(default_factory=dict)
@@ -249,9 +253,9 @@ def column_label(name: str, column: AnalysedColumn) -> str:
 
 
 def estimate(one: Figure | None) -> str:
-    """Return a figure with its interval, "n/a" where it is not told.
+    """Return a figure with its interval, "n/a" where lost in the noise.
 
-    It has so many decimals as its size asks for, and more where its interval would else be none.
+    Its size sets the decimals, with more where the ends of its interval would else read alike.
 
     Examples
     --------
@@ -270,7 +274,7 @@ def estimate(one: Figure | None) -> str:
 
 
 def percent(one: Figure | None) -> str:
-    """Return a share with its interval in percent, "n/a" where it is not told.
+    """Return a share with its interval in percent, "n/a" where lost in the noise.
 
     Examples
     --------
@@ -281,11 +285,11 @@ def percent(one: Figure | None) -> str:
         return ABSENT
     value, low, high = (100 * end for end in one.ends)
     decimals = _decimals(low, high, 1)
-    return f"{value:.{decimals}f} % ({low:.{decimals}f} to {high:.{decimals}f} %)"
+    return f"{number(value, decimals)} % ({interval(low, high, decimals)} %)"
 
 
 def _decimals(low: float, high: float, least: int) -> int:
-    """Return with how many decimals an interval is seen: `least`, or a few more."""
+    """Return the decimals that show an interval: `least`, or a few more."""
     if high <= low:
         return least
     for digits in range(least, least + MOST_MORE):
@@ -305,12 +309,12 @@ def _with_noise(count: float, deviation: float) -> str:
 
 
 def _shared_out(analysis: RowsAnalysed) -> str:
-    """Return how persons are counted, after a title: someone's rows weigh one together."""
+    """Return how persons are counted, for a title: a person's rows weigh one together."""
     return ", each shared out by their rows" if analysis.counts_each == PERSON else ""
 
 
 def _groups(analysis: RowsAnalysed, groups: Groups) -> Table:
-    """Return how many rows each group has."""
+    """Return the number of rows of each group."""
     unit = analysis.counts_each
     counts = f"{unit.capitalize()}s"
     share = f"Share of {unit}s whose {groups.by} is known (95 % CI)"
@@ -327,7 +331,7 @@ def _columns_of(parts: Parted, *, each: bool = False) -> list[Table]:
         "Quantiles of numbers": list(_quantile_lines(parts)),
         "Shares": list(_share_lines(parts)),
     }
-    # A heading that says the same in every line is left out.
+    # A heading with the same cell in every line is left out.
     left_out = OF if len(parts) == 1 and not each else ""
     whose = " at each site" if each else ""
     tables = []
@@ -356,14 +360,14 @@ def _number_lines(parts: Parted) -> Iterator[dict[str, str]]:
             "Mean": estimate(column.mean),
             "SD": estimate(column.sd),
             "Within": " to ".join(map(end_in_words, column.within)),
-            # The number of known values has the noise of two counts, whose difference it is.
+            # The number of known values is a difference of two counts, with the noise of both.
             "Known": _with_noise(math.fsum(column.counts), deviation * math.sqrt(2)),
             "Missing": percent(column.missing),
         }
 
 
 def _numbers(parts: Parted) -> Iterator[tuple[dict[str, str], Number, float]]:
-    """Yield each number of every part: how its line begins, its figures, and the noise on a count of theirs."""
+    """Yield each number of every part: start of its line, figures, and noise on a count."""
     for name in _names(parts):
         for part, (of, deviation) in parts.items():
             if column := of.numbers.get(name):
@@ -424,17 +428,17 @@ def _difference_line(
     column: Number | Category, first: str, name: str, of: str, groups: str, one: Figure | None
 ) -> dict[str, str]:
     """Return the line of one of `differences`, of a group less the `first` one."""
-    what = f"share of {of}"
+    statistic = f"share of {of}"
     unit = "percentage points"
     scale = 100.0
     if isinstance(column, Number):
-        what = "mean"
+        statistic = "mean"
         unit = column.unit
         scale = 1.0
     difference = difference_of(one, scale)
     return {
         "Column": name,
-        "What": what,
+        "What": statistic,
         GROUPS: f"{groups.removesuffix(f' - {first}')} minus {first}",
         "Difference (95 % CI)": shown(difference, gain_in_brackets),
         "Unit": unit,
@@ -443,7 +447,7 @@ def _difference_line(
 
 
 def differences(groups: Groups) -> Iterator[tuple[str, str, str, Figure | None]]:
-    """Yield each difference between groups: its column, what of it, which groups, and the figure."""
+    """Yield each difference between groups: its column, its statistic, the groups, and the figure."""
     for name, column in groups.compared.items():
         for of, pairs in column.items():
             for pair, one in pairs.items():
@@ -451,7 +455,7 @@ def differences(groups: Groups) -> Iterator[tuple[str, str, str, Figure | None]]
 
 
 def difference_of(one: Figure | None, scale: float = 1.0) -> Difference | None:
-    """Return a recorded difference times `scale`, None where it is not told."""
+    """Return a recorded difference times `scale`, None where lost in the noise."""
     if one is None:
         return None
     value, low, high = one.ends
@@ -459,7 +463,7 @@ def difference_of(one: Figure | None, scale: float = 1.0) -> Difference | None:
 
 
 def shows_of(difference: Difference | None) -> str:
-    """Return what a difference between groups shows."""
+    """Return the direction of a difference between groups, where shown."""
     if difference is None or difference.low is None or difference.high is None:
         return INCONCLUSIVE
     if difference.low > 0:
@@ -474,8 +478,8 @@ def _crossed(analysis: RowsAnalysed, of: Crossed) -> Table:
     first, second = of.columns
     rows, columns = of.values
     reach = NORMAL_95 * analysis.deviation
-    whose = f"persons{_shared_out(analysis)}; " if analysis.counts_each == PERSON else "counts, each "
-    title = f"{first} by {second}: {whose}± {reach:,.0f}"
+    unit = f"persons{_shared_out(analysis)}; " if analysis.counts_each == PERSON else "counts, each "
+    title = f"{first} by {second}: {unit}± {reach:,.0f}"
     every = of.counts
     if len(columns) > MOST_ACROSS >= len(rows):
         first, second = second, first
@@ -492,46 +496,13 @@ def _crossed(analysis: RowsAnalysed, of: Crossed) -> Table:
 
 
 MOST_RANGES = 6
-"""Numbers whose ranges are named in the sentence; those of more stand in the table alone."""
+"""Most numbers whose ranges are named in the sentence; those of more are in the table only."""
 FEW = 8
-"""From so many differences on a reader is told that some exclude 0 by chance."""
-MORE = "more than noise and chance would make"
-LOST = "n/a: {figures} lost in the noise and not told. That is no 0: what is behind it is too little for this noise."
-NOISE = (
-    "Noise: each count has normal noise of deviation {deviation}, so that 95 % of the time it is within {reach} of the "
-    "exact one{of_all}. A 95 % CI holds this noise and chance, what other people of the same kind would have given; "
-    "that of a number of {unit}s, and ±, hold the noise alone."
-)
-CLIPPED = (
-    "Mean, SD and quantiles are of values within the range that is named; farther ones are counted as its ends"
-    "{ranges}. A quantile is read from the histogram: its interval has whole bins, and values are taken as spread "
-    "evenly within one for the figure alone."
-)
-PERSONS = "Each person weighs one, shared over their rows; SD and quantiles are of rows so weighted."
-IN_GROUP = (
-    "Someone with one of five rows in a group counts there as a fifth, so this is not how many people ever were in it."
-)
-WITH_VALUE = (
-    "Someone who has a value in one of five rows counts there as a fifth, so this is not how many people ever had it."
-)
-DISPLAYED = (
-    "A share is of {unit}s whose value is known, of missing ones of all; each has noise of its own, so that they need "
-    "not add up to 100 %. Counts in histograms and cross-tables are for display: none below 0, and adding up. Means, "
-    "shares and tests are made of the counts as they came."
-)
-COMPARED = (
-    "Groups are compared as they are: where people were not put into them by lot, they may differ otherwise, too."
-)
-NOT_SHOWN = (
-    "All rows are counted, also those that other studies hold out: nothing was trained and nothing is predicted. Exact "
-    "counts stay at the sites: outside they are known no closer than the noise allows, and to ask again with the same "
-    "text gives the same numbers.{crossed}"
-)
-CROSSED = " Each site's own numbers crossed to the coordinator, with the noise on them."
+"""From so many differences on, a sentence warns that some exclude 0 by chance."""
 
 
 def analysis_in_words(analysis: Analysis) -> list[str]:
-    """Return what an analysis says, the figure first, and what it does not show."""
+    """Return the result of an analysis, the figure first, and its limits."""
     unit = analysis.counts_each
     lines = [_headline(analysis)]
     if analysis.groups is not None:
@@ -539,98 +510,100 @@ def analysis_in_words(analysis: Analysis) -> list[str]:
     lines += [_independence(of) for of in analysis.cross]
     lost = _lost(analysis)
     if lost:
-        figures = f"{lost} figure is" if lost == 1 else f"{lost} figures are"
-        lines.append(LOST.format(figures=figures))
+        lines.append(render("report.analysis.lost", figures=counted(lost, "figure")))
     lines.append(_noise(analysis))
     if analysis.numbers:
-        lines.append(CLIPPED.format(ranges=_ranges(analysis.numbers)))
+        lines.append(render("report.analysis.clipped", ranges=_ranges(analysis.numbers)))
     if unit == PERSON:
         lines += _persons(analysis)
     if analysis.columns or analysis.cross:
-        lines.append(DISPLAYED.format(unit=unit))
+        lines.append(render("report.analysis.displayed", unit=unit))
     if analysis.groups is not None:
-        lines.append(COMPARED)
-    crossed = CROSSED if analysis.by_site else ""
-    return [*lines, NOT_SHOWN.format(crossed=crossed)]
+        lines.append(render("report.analysis.compared"))
+    lines.append(render("report.analysis.limits"))
+    if analysis.by_site:
+        lines.append(render("report.analysis.sites"))
+    return lines
 
 
 def _headline(analysis: Analysis) -> str:
-    """Return how many rows were described, and by what."""
-    by = "" if analysis.groups is None else f", also by {analysis.groups.by}"
-    number_of, span = count_in_words(analysis.rows).split(" ", 1)
-    described = f"described by {counted(len(analysis.columns), 'column')}{by}; each figure has noise"
-    return f"{number_of} {analysis.counts_each}s {span} at {counted(analysis.sites, 'site')}, {described}."
+    """Return the number of rows described, and the columns."""
+    columns = counted(len(analysis.columns), "column")
+    if analysis.groups is not None:
+        columns += f", also by {analysis.groups.by}"
+    count, span = count_in_words(analysis.rows).split(" ", 1)
+    sites = counted(analysis.sites, "site")
+    rows = f"{count} {analysis.counts_each}s {span}"
+    return render("report.analysis.headline", rows=rows, sites=sites, columns=columns)
 
 
 def _persons(analysis: Analysis) -> list[str]:
     """Return how a person with several rows is counted."""
+    persons = render("report.analysis.persons")
     if analysis.groups is not None:
-        return [PERSONS, IN_GROUP]
-    return [PERSONS, WITH_VALUE] if analysis.cross or analysis.categories else [PERSONS]
+        return [persons, render("report.analysis.members")]
+    if analysis.cross or analysis.categories:
+        return [persons, render("report.analysis.values")]
+    return [persons]
 
 
 def _clear(groups: Groups) -> list[str]:
-    """Return how many differences between groups are more than chance and noise would make, and how many are lost.
+    """Return how many differences between groups are clear, and how many inconclusive.
 
     Examples
     --------
     >>> none, clear = Figure(0.0, -1.0, 1.0), Figure(2.0, 1.0, 3.0)
     >>> of = lambda *ones: _clear(Groups(compared={"age": {"mean": dict(enumerate(ones))}}))[0]
     >>> of(None, None, none)
-    'Of 3 differences between groups 2 are inconclusive; the other is not more than noise and chance would make.'
+    '0 of 3 differences between groups exceed noise and chance; 2 are inconclusive.'
     >>> of(None, none, clear)
-    'Of 3 differences between groups 1 is inconclusive; of the other 2, 1 is more than noise and chance would make.'
-    >>> of(None, None), of(None)
-    ('All 2 differences between groups are inconclusive.', 'The difference between groups is inconclusive.')
+    '1 of 3 differences between groups exceeds noise and chance; 1 is inconclusive.'
+    >>> of(clear), of(None)
+    ('The difference between groups exceeds noise and chance.', 'The difference between groups is inconclusive.')
     """
-    every = [shows_of(difference_of(one)) for *_, one in differences(groups)]
-    conclusive_differences = [shows for shows in every if shows != INCONCLUSIVE]
+    shown_ones = [shows_of(difference_of(one)) for *_, one in differences(groups)]
+    every = len(shown_ones)
+    inconclusive = shown_ones.count(INCONCLUSIVE)
+    clear = every - inconclusive - shown_ones.count(NO_DIFFERENCE)
     if not every:
         return []
-    clear = sum(shows != NO_DIFFERENCE for shows in conclusive_differences)
-    alone = f"is {MORE}" if clear else f"is not {MORE}"
-    if len(every) == 1:
-        says = alone if conclusive_differences else "is inconclusive"
-        return [f"The difference between groups {says}."]
-    if not conclusive_differences:
-        return [f"All {len(every)} differences between groups are inconclusive."]
-    return [_clear_of_many(len(every), len(conclusive_differences), clear)]
-
-
-def _clear_of_many(every: int, conclusive_count: int, clear: int) -> str:
-    """Return how many of several differences are conclusive, and how many of those are clear."""
-    alone = f"is {MORE}" if clear else f"is not {MORE}"
-    first = f"Of {every} differences between groups"
-    of_many = f"{clear} is {MORE}" if clear == 1 else f"{clear} are {MORE}"
-    many = " About one in twenty is so by chance alone." if conclusive_count >= FEW else ""
-    if conclusive_count == every:
-        return f"{first}, {of_many}.{many}"
-    rest = f"the other {alone}" if conclusive_count == 1 else f"of the other {conclusive_count}, {of_many}"
-    are = "is" if every - conclusive_count == 1 else "are"
-    return f"{first} {every - conclusive_count} {are} inconclusive; {rest}.{many}"
+    if every == 1:
+        key = "clear" if clear else "not-clear"
+        if inconclusive:
+            key = "inconclusive"
+        return [render(f"report.difference.{key}")]
+    verb = "exceeds" if clear == 1 else "exceed"
+    line = render("report.analysis.differences", clear=clear, every=every, verb=verb)
+    if inconclusive:
+        are = "1 is" if inconclusive == 1 else f"{inconclusive} are"
+        line += f"; {are} inconclusive"
+    lines = [f"{line}."]
+    if every - inconclusive >= FEW:
+        lines.append(render("report.analysis.many"))
+    return lines
 
 
 def _independence(of: Crossed) -> str:
-    """Return whether two columns have to do with each other."""
+    """Return whether two columns are associated."""
     first, second = of.columns
     test = of.independence
     if test is None:
-        return f"Whether {first} and {second} go together is inconclusive: too few of some value, for this noise."
-    clear = f"they go together {MORE}" if test.p < 0.05 else "no connection is shown"
-    # Of what is too small for a number the next larger one is told.
-    value = f"p = {test.p:.2g}" if test.p > 0 else "p < 1e-300"
-    freedom = counted(test.degrees_of_freedom, "degree") + " of freedom"
-    return f"{first} and {second}: {clear} (χ² = {number(test.chi2)}, {freedom}, {value})."
+        return render("report.analysis.untested", first=first, second=second)
+    freedom = counted(test.degrees_of_freedom, "degree")
+    facts = {"first": first, "second": second, "freedom": freedom, "p": format_p(test.p), "chi2": number(test.chi2)}
+    if test.p < 0.05:
+        return render("report.analysis.associated", **facts)
+    return render("report.analysis.independent", **facts)
 
 
 def _noise(analysis: Analysis) -> str:
     unit = analysis.counts_each
     deviation, reach = (number(by * analysis.deviation) for by in (1, NORMAL_95))
-    of_all = ""
-    if analysis.groups is not None:
-        whole, far = (number(by * analysis.noise) for by in (1, NORMAL_95))
-        of_all = f"; of all {unit}s, which are added up from the groups, {whole} and {far}"
-    return NOISE.format(deviation=deviation, reach=reach, of_all=of_all, unit=unit)
+    if analysis.groups is None:
+        return render("report.analysis.noise", deviation=deviation, reach=reach, unit=unit)
+    whole, far = (number(by * analysis.noise) for by in (1, NORMAL_95))
+    facts = {"deviation": deviation, "reach": reach, "unit": unit, "of_all": whole, "reach_of_all": far}
+    return render("report.analysis.groups", **facts)
 
 
 def _ranges(numbers: Mapping[str, Number]) -> str:
@@ -645,7 +618,7 @@ def _ranges(numbers: Mapping[str, Number]) -> str:
 
 
 def _lost(analysis: Analysis) -> int:
-    """Return how many figures of all sites are lost in the noise."""
+    """Return the number of figures over all sites that are lost in the noise."""
     figures: list[Figure | None] = []
     for of, _ in analysis.parts.values():
         for column in of.columns.values():

@@ -12,42 +12,17 @@ from flfed.records.objects import figure_of, read, read_all, read_some, write
 from flfed.records.section import Section, Table
 from flfed.records.statistics import Report
 from flfed.records.statistics.verdict import ABSENT, interval, metric_name, number, shorten, shown
+from flfed.words import render
 
 LOG_LOSS = "log_loss"
 DECIMALS = 4
-"""Of an increase of the loss: one that matters may be a few thousandths."""
+"""Decimals of an increase of the loss, which may matter from a few thousandths on."""
 FEW_SITES = 8
-"""Sites up to which each one's reasons stand by themselves."""
+"""Most sites whose reasons have a sentence each."""
 TITLE = "Which columns the shared model needs"
-SAYS = (
-    "Each site shuffled the values of one column at a time among its own test rows, {times}, and all else stayed. "
-    "What the {loss} (lower is better{now}) grew by says how much the shared model leans on that column: at 0 it does "
-    "without it, and a little below 0 is chance. Over sites it is the mean, weighted by their test rows."
-)
-DOES_NOT_SAY = (
-    "Columns that go together share what they tell: each may look small though the model needs one of them. It says "
-    "nothing about what causes the outcome, nor how good a model would be that never had the column."
-)
 GAIN_TITLE = "What the trees split by"
-GAIN_SAYS = (
-    "The gain of a split is by how much it lowers the loss on the rows that were trained on. Shown is each column's "
-    "share of the gain of all splits, of {trees} (XGBoost's total_gain). A column of many values has more splits to "
-    "choose from and gains some by chance; of columns that go together one may get what another would have. It says "
-    "nothing about what causes the outcome{beside}."
-)
-NO_SPLIT = (
-    "No tree of the model has a split, so that it predicts the same for every row: validation rows did best without "
-    "trees (select), or no split leaves both sides enough (min-rows, least-hessian)."
-)
 LARGEST_LOG_ODDS = 20.0
-"""Up to which odds ratios are told: e^20 is 485 million, and of a model that diverged no ratio means anything."""
-COEFFICIENTS_READ = (
-    "For one step of an input, all else equal: an odds ratio of 2 doubles the odds of the outcome. A step is what "
-    "inputs are scaled by in training: their spread over all sites, unless the study says otherwise. Inputs that "
-    "go together share what they tell, and none of this says what causes the outcome. Sites keep their own models, "
-    "so there is no spread over sites."
-)
-BESIDE = ", nor about test rows: [compare] importance in a study asks how much predictions of those need each column"
+"""Up to here odds ratios are shown; larger ones come from a model that diverged."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +35,7 @@ class AtSite:
 
 @dataclass(frozen=True)
 class OwnIncrease:
-    """Increase of the loss without what a column tells, at one site, or why there is none."""
+    """Increase of the loss without a column's information at one site, or why there is none."""
 
     column: str
     increase: float | None = None
@@ -69,7 +44,7 @@ class OwnIncrease:
 
 @dataclass(frozen=True)
 class Increase:
-    """Increase of the loss without what a column tells, over sites.
+    """Increase of the loss without a column's information, over sites.
 
     Attributes
     ----------
@@ -79,9 +54,9 @@ class Increase:
     low, high : float or None
         The least and the greatest of the repeats, None of one.
     sites : int
-        Over how many.
+        Number of sites.
     least, greatest : AtSite or None
-        The site where it is so, None where no site's own is known.
+        Least and greatest increase of a site, None where no site's own is known.
     """
 
     column: str
@@ -101,7 +76,7 @@ class Importances:
     ----------
     loss : str
     permutations, rows, asked : int
-        How often each column was shuffled, test rows, and sites that were asked.
+        How often each column was shuffled, test rows, and sites with a request.
     columns : list of Increase
     sites : dict of site to list of OwnIncrease
     """
@@ -153,9 +128,9 @@ class _RecordedGains:
 
 
 def over_repeats(payloads: Sequence[Mapping[str, Any] | None]) -> Report | None:
-    """Return the importances over the repeats of a run as JSON has them (`Importances`), None where there are none.
+    """Return the importances over the repeats of a run as JSON (`Importances`), or None.
 
-    Of repeats in which fewer sites gave a column nothing is taken.
+    Repeats in which fewer sites released a column do not count for it.
 
     Parameters
     ----------
@@ -180,22 +155,23 @@ def over_repeats(payloads: Sequence[Mapping[str, Any] | None]) -> Report | None:
 
 
 def _columns_of(increases: Sequence[Increase] | Sequence[OwnIncrease]) -> list[str]:
-    """Return the columns that some figures are of, each once."""
+    """Return the columns of some figures, each once."""
     return list(dict.fromkeys(of.column for of in increases))
 
 
 def _of_site(name: str, increases: Sequence[OwnIncrease]) -> OwnIncrease:
-    """Return a column's increase at one site, the mean of what its repeats told."""
+    """Return a column's increase at one site, the mean of its repeats."""
     entries = [of for of in increases if of.column == name]
     values = [of.increase for of in entries if of.increase is not None]
-    return OwnIncrease(name, _mean(values), "" if values else entries[0].why)
+    why = "" if values else entries[0].why
+    return OwnIncrease(name, _mean(values), why)
 
 
 def _of_column(name: str, every: Sequence[Increase], sites: Mapping[str, Sequence[OwnIncrease]]) -> Increase:
     """Return a column's increase over sites and repeats."""
     entries = [of for of in every if of.column == name]
     most = max(of.sites for of in entries)
-    # An institution gives it in one repeat alone: a mean over other sites would be another figure.
+    # An institution releases it in one repeat only: a mean over other sites would be another figure.
     values = [of.increase for of in entries if of.sites == most and of.increase is not None]
     increase = Increase(column=name, increase=_mean(values), sites=most)
     if len(values) > 1:
@@ -207,7 +183,7 @@ def _of_column(name: str, every: Sequence[Increase], sites: Mapping[str, Sequenc
 
 
 def _ranked(name: str, sites: Mapping[str, Sequence[OwnIncrease]]) -> list[AtSite]:
-    """Return a column's increase at each site that tells it, the least one first."""
+    """Return a column's increase at each site that releases it, the least first."""
     own = []
     for site, columns in sites.items():
         own += [AtSite(site, of.increase) for of in columns if of.column == name and of.increase is not None]
@@ -220,7 +196,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Influence:
-    """What a report has of the influence of columns, with its figures over all sites."""
+    """Influence of columns in a report, with its figures over all sites."""
 
     importances: Importances | None = None
     gains: Gains | None = None
@@ -228,7 +204,7 @@ class Influence:
 
 
 def needed_columns(report: Mapping[str, Any]) -> Section | None:
-    """Return by how much a run's loss grows without what a column tells, None where no study asked."""
+    """Return the increase of a run's loss without each column's information, None where not requested."""
     influence = read(Influence, report)
     if influence.importances is None:
         return None
@@ -237,7 +213,7 @@ def needed_columns(report: Mapping[str, Any]) -> Section | None:
 
 
 def split_columns(report: Mapping[str, Any]) -> Section | None:
-    """Return which columns the trees of a run split by, None where no tree grew."""
+    """Return the columns by which the trees of a run split, None where no tree grew."""
     influence = read(Influence, report)
     if influence.gains is None:
         return None
@@ -247,14 +223,14 @@ def split_columns(report: Mapping[str, Any]) -> Section | None:
 
 @dataclass(frozen=True)
 class _Coefficients:
-    """What a linear model adds to the log-odds for each input, of one repeat."""
+    """Coefficients of a linear model in log-odds, of one repeat."""
 
     inputs: list[str]
     coefficients: list[float]
 
 
 def coefficients(payloads: Sequence[Mapping[str, Any]]) -> Section:
-    """Return what a linear model adds to the log-odds for each input.
+    """Return the coefficients of a linear model in log-odds, by input.
 
     Parameters
     ----------
@@ -265,7 +241,8 @@ def coefficients(payloads: Sequence[Mapping[str, Any]]) -> Section:
     by_input = {name: [of.coefficients[place] for of in repeats] for place, name in enumerate(repeats[0].inputs)}
     ranked = sorted(by_input.items(), key=lambda item: -abs(sum(item[1])))
     lines = [_coefficient(name, values) for name, values in ranked]
-    return Section(title="What the shared model goes by", tables=(Table(lines=lines),), note=(COEFFICIENTS_READ,))
+    note = render("report.importance.coefficients")
+    return Section(title="What the shared model goes by", tables=(Table(lines=lines),), note=(note,))
 
 
 def _coefficient(name: str, values: Sequence[float]) -> dict[str, str]:
@@ -281,7 +258,7 @@ def _coefficient(name: str, values: Sequence[float]) -> dict[str, str]:
 def importance_lines(importances: Importances) -> list[dict[str, str]]:
     """Return the lines of a table, the most important column first.
 
-    One site's people, who see no figure over sites, have their own.
+    One site's people see the figures of their site only.
     """
     grows = f"{importances.loss.capitalize()} grows by"
     if not importances.columns:
@@ -312,24 +289,24 @@ def _at(of: AtSite | None) -> str:
 
 
 def importance_in_words(importances: Importances, over_all: Mapping[str, Any] | None = None) -> list[str]:
-    """Return what the figures say, what they do not, and which there are none of.
+    """Return the meaning of the figures, their limits, and the columns without one.
 
     Parameters
     ----------
     importances : Importances
     over_all : dict of metric to figure, optional
-        Of the shared model over all sites: its own loss says what size matters.
+        Of the shared model over all sites: its loss shows which size matters.
     """
     times = "once" if importances.permutations == 1 else f"{importances.permutations} times"
     loss = figure_of(over_all, LOG_LOSS).value
-    now = ""
+    lines = [render("report.importance.shuffled", times=times, loss=importances.loss)]
     if importances.loss == metric_name(LOG_LOSS) and loss is not None:
-        now = f"; over all sites it is {number(loss)}"
-    return [SAYS.format(times=times, loss=importances.loss, now=now), DOES_NOT_SAY, *_without(importances)]
+        lines.append(render("report.importance.loss", figure=number(loss)))
+    return [*lines, render("report.importance.limits"), *_without(importances)]
 
 
 def _without(importances: Importances) -> list[str]:
-    """Return which columns have no figure at which site, and why."""
+    """Return the columns without a figure, by site, and why."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for site, columns in importances.sites.items():
         for of in columns:
@@ -337,16 +314,16 @@ def _without(importances: Importances) -> list[str]:
                 reasons.setdefault((site, of.why), []).append(of.column)
     silent = len({site for site, _ in reasons})
     if silent > FEW_SITES:
-        return [f"At {silent} sites columns have no figure; flfed run show --json says why."]
+        return [render("report.importance.many", sites=silent)]
     lines = []
     for (site, why), names in reasons.items():
         which = "any column" if len(names) == len(importances.sites[site]) else ", ".join(names)
-        lines.append(f"No figure at {site} of {which} ({why}).")
+        lines.append(render("report.importance.without", site=site, columns=which, reason=why))
     return lines
 
 
 def gains_over_repeats(payloads: Sequence[Mapping[str, Any] | None]) -> Report | None:
-    """Return the gains by column over the repeats of a run as JSON has them (`Gains`), None where there are none.
+    """Return the gains by column over the repeats of a run as JSON (`Gains`), or None.
 
     Parameters
     ----------
@@ -407,19 +384,22 @@ def largest_gains(payload: Mapping[str, Any], most: int | None = 5) -> str:
     shares = [f"{of.column} {_percent(of.share)}" for of in ranked if _percent(of.share) not in none]
     named = shorten(shares, most or len(shares))
     if not shares:
-        return NO_SPLIT
-    return f"Share of the gain of all splits, of {_trees(gains)}: {named}."
+        return render("report.importance.unsplit")
+    return render("report.importance.largest", trees=_trees(gains), columns=named)
 
 
 def _percent(share: float | None) -> str:
-    return shown(share, lambda part: f"{100 * part:.1f} %")
+    return shown(share, lambda part: f"{number(100 * part, 1)} %")
 
 
 def gains_in_words(gains: Gains, *, permuted: bool) -> str:
-    """Return what gains say and what not; `permuted` where importances by permutation stand beside them."""
-    return GAIN_SAYS.format(trees=_trees(gains), beside="" if permuted else BESIDE)
+    """Return the meaning of gains and its limits; `permuted` is whether importances by permutation are shown, too."""
+    if permuted:
+        return render("report.importance.gains", trees=_trees(gains))
+    return render("report.importance.alone", trees=_trees(gains))
 
 
 def _trees(gains: Gains) -> str:
-    least, most = min(gains.trees), max(gains.trees)
-    return counted(most, "tree") if least == most else f"{least:,} to {counted(most, 'tree')}"
+    least = min(gains.trees)
+    most = counted(max(gains.trees), "tree")
+    return most if least == max(gains.trees) else f"{least:,} to {most}"

@@ -1,7 +1,4 @@
-"""Means and intervals over repeats or sites.
-
-The intervals do not pretend to be narrower than the data allow.
-"""
+"""Means and intervals over repeats or sites."""
 
 from __future__ import annotations
 
@@ -13,13 +10,13 @@ from statistics import NormalDist, fmean, stdev
 
 LEVEL = 0.95
 NORMAL_95 = 1.959963984540054
-"""Of a standard normal variable 95 % lie within so much of 0."""
+"""Two-sided 95 % quantile of the standard normal distribution."""
 SHARES = ("auc_score", "accuracy_score", "precision_score", "brier_score_loss", "recall_at_alert_budget", "f1_score")
 """Ends of the names of metrics that lie between 0 and 1."""
 ERRORS = ("loss", "error")
 """Ends of the names of metrics that are never below 0."""
 STEPS = 100
-"""Of Newton's method, at most; it squares its error at each once it is near."""
+"""Most steps of Newton's method."""
 
 
 def student_t_within(t: float, freedom: int) -> float:
@@ -51,9 +48,7 @@ def student_t_bound(freedom: int, level: float = LEVEL) -> float:
 
 
 def resplit_interval(values: Sequence[float], ratio: float) -> tuple[float, float, float, float]:
-    """Return mean, interval and p-value over random splits.
-
-    The result is (mean, low, high, p). The values are differences measured on several random splits of the same rows.
+    """Return mean, ends of the interval and p-value of differences on random splits of the same rows.
 
     `mean ± t * sd * sqrt(1 / R + ratio)`: the splits share most of their rows, so the plain
     standard error `sd / sqrt(R)` would be far too small and would shrink with mere repetition.
@@ -67,7 +62,8 @@ def resplit_interval(values: Sequence[float], ratio: float) -> tuple[float, floa
 
     Source: Nadeau & Bengio 2003, "Inference for the Generalization Error", equation 8.
     """
-    mean, scale = fmean(values), stdev(values) * math.sqrt(1 / len(values) + ratio)
+    mean = fmean(values)
+    scale = stdev(values) * math.sqrt(1 / len(values) + ratio)
     reach = student_t_bound(len(values) - 1) * scale
     # Equal differences at all splits leave no t to compute.
     if scale == 0:
@@ -89,9 +85,7 @@ def mean_of(values: Sequence[float | None]) -> float | None:
 
 
 def sd_of(values: Sequence[float | None]) -> float | None:
-    """Return the sample standard deviation of the known values.
-
-    None for fewer than two.
+    """Return the sample standard deviation of the known values, None for fewer than two.
 
     Examples
     --------
@@ -126,11 +120,9 @@ def possible(metric: str, bound: float | None, *, difference: bool = False) -> f
 
 
 def standard_error(metric: str, value: float | None, low: float | None, high: float | None) -> float | None:
-    """Return the standard error behind a normal interval.
+    """Return the standard error behind a normal 95 % interval of a difference, None where unknown.
 
-    The interval is a difference's of 95 %. None where it tells no error.
-
-    The longer of its two arms counts: the other may have been cut to what the metric can be.
+    The longer of its two arms counts: the other may have been cut to the metric's range.
 
     Examples
     --------
@@ -141,7 +133,7 @@ def standard_error(metric: str, value: float | None, low: float | None, high: fl
     """
     if value is None or low is None or high is None or high <= low:
         return None
-    # An interval of all possible differences was cut at both ends and tells no error.
+    # An interval of all possible differences was cut at both ends and has no error.
     if metric.endswith(SHARES) and (low, high) == (-1.0, 1.0):
         return None
     return max(value - low, high - value) / NORMAL_95
@@ -169,20 +161,16 @@ class MeanOverSites:
 
 
 def mean_over_sites(values: Sequence[float], errors: Sequence[float]) -> MeanOverSites:
-    """Return the random-effects mean of the sites' gains.
-
-    Its interval holds for few sites of unequal precision.
+    """Return the random-effects mean of the sites' gains, with an interval for few sites of unequal precision.
 
     Random effects: each site's own gain is a draw from those of sites like these, and is measured
     with its own error; sites are independent of each other. Weights `1 / (error**2 + between**2)`.
     The interval is that of Hartung and Knapp: Student's t with one degree of freedom less than
     there are sites. Their factor is 1 with this variance between sites, and is left at 1 where the
-    sites agree better than their errors let expect, for few sites agree by chance.
+    sites agree better than their errors explain, for few sites agree by chance.
 
-    Of 95 % it holds in 94 to 100 % for 3 to 20 sites whose errors are within a factor of four and do
-    not go with their values, in 86 to 93 % where they are within a factor of ten, and in 79 to 88 % of eight
-    sites whose errors go with their values, fewer of more sites (simulated).
-    An error that all sites have in common, such as that of the one shared model, is not in it.
+    Its coverage is stated in the report (`report.mean.coverage`) and measured in tests/records/test_mean_gain.py.
+    It does not include an error that all sites have in common, such as that of the one shared model.
 
     Parameters
     ----------
@@ -212,9 +200,7 @@ def mean_over_sites(values: Sequence[float], errors: Sequence[float]) -> MeanOve
 
 
 def variance_between(values: Sequence[float], errors: Sequence[float], mean: float | None = None) -> float:
-    """Return the variance between sites.
-
-    It makes their weighted squares as large as chance lets expect.
+    """Return the variance between sites with which their weighted squares have the expected size.
 
     Parameters
     ----------
@@ -222,7 +208,7 @@ def variance_between(values: Sequence[float], errors: Sequence[float], mean: flo
     errors : sequence of float, > 0
         Standard error of each.
     mean : float, optional
-        What all sites' values are about, where that is known; else it is estimated from them.
+        Mean of all sites' values, where known; else it is estimated from them.
 
     Source: Paule and Mandel 1982, by the steps of DerSimonian and Kacker 2007.
 
@@ -233,13 +219,14 @@ def variance_between(values: Sequence[float], errors: Sequence[float], mean: flo
     >>> round(variance_between([0.3, 0.3], [0.1, 0.1], mean=0.0), 12)
     0.08
     """
-    between, expected = 0.0, len(values) - (mean is None)
+    between = 0.0
+    expected = len(values) - (mean is None)
     # Newton's method on the excess of the weighted squares over their expectation.
     for _ in range(STEPS):
         apart, _, _ = _weighted(values, errors, between, mean)
         left = math.fsum(apart) - expected
         if left <= 0 and not between:
-            break  # the sites are no further apart than their errors make them
+            break  # the errors explain the distances of the sites
         step = left / math.fsum(square / (error**2 + between) for square, error in zip(apart, errors, strict=True))
         between = max(between + step, 0.0)
         if abs(step) <= 1e-12 * between:
@@ -250,10 +237,7 @@ def variance_between(values: Sequence[float], errors: Sequence[float], mean: flo
 def _weighted(
     values: Sequence[float], errors: Sequence[float], between: float, mean: float | None = None
 ) -> tuple[list[float], float, float]:
-    """Return weighted squares, sum of weights and mean.
-
-    A site's weighted square is about the mean.
-    """
+    """Return weighted squares about the mean, sum of weights and mean."""
     weights = [1 / (error**2 + between) for error in errors]
     total = math.fsum(weights)
     if mean is None:
@@ -277,7 +261,7 @@ def chi_squared_beyond(x: float, freedom: int) -> float:
 
 
 def freedom_of(method: str) -> int | None:
-    """Return the degrees of freedom of Student's t behind a difference over blocks of time, None of another.
+    """Return the degrees of freedom of Student's t of a difference over blocks of time, None for another.
 
     Examples
     --------
@@ -289,14 +273,12 @@ def freedom_of(method: str) -> int | None:
 
 
 def widening(comparisons: int, freedom: int | None = None) -> float:
-    """Return the Bonferroni factor that widens an interval.
-
-    It is for where the best of several is looked at.
+    """Return the Bonferroni factor that widens an interval where the best of several is looked at.
 
     Parameters
     ----------
     comparisons : int, >= 1
-        How many intervals were looked at: all together then hold with 95 %.
+        Number of intervals looked at, which then hold together with 95 %.
     freedom : int, optional
         Degrees of freedom of Student's t; None for a normal interval.
 

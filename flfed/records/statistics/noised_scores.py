@@ -1,6 +1,6 @@
-"""Noised score counts of a run in tables and sentences, and what stays at the sites where all that leaves is charged.
+"""Score counts with noise in tables and sentences, and the suppressed figures under a budget that covers all releases.
 
-Every figure is of the record, rounded; none is computed here.
+Every figure is from the record, rounded; none is computed here.
 """
 
 from __future__ import annotations
@@ -14,55 +14,32 @@ from flfed.records.objects import FigureReport, figure_of, read, read_figure, ru
 from flfed.records.section import Lines
 from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.statistics.verdict import ABSENT, MINUS, format_as_written, interval, metric_name, number, shown
+from flfed.words import render
 
 ReportMapping = Mapping[str, Any]
 COVERS = "covers"
-"""Key of an object `privacy`: "study" where all that leaves a site is charged to one ε."""
+"""Key of an object `privacy`: "study" where one ε covers all releases of a site."""
 COMPARISON = "comparison"
-"""Key of an object `privacy`: what leaves of a comparison with the sites' own models, where any does."""
+"""Key of an object `privacy`: the released comparison with the site models, where there is one."""
 SCORES = "noised-scores"
-"""Name of what is recorded, and of the key in a report."""
+"""Name of the record, and of the key in a report."""
 NOT_COMPARED = "not-compared"
-"""Key of a site in a report: why it is not held against the site's own model."""
-WHY_NOT_COMPARED = (
-    "no comparison with the sites' own models leaves a site in this study, as all that leaves is charged to one ε and "
-    "it asks for none ([privacy] comparison)"
-)
-NO_PAIRS = "no counts of pairs came from this site, by which the models are compared"
-OWN_UNDER_NOISE = (
-    "Each site's own model was trained under the same ε, with noise: without noise a site may do better alone, which "
-    "only its own people can measure (flfed site compare)."
-)
-GAIN_NOT_RELEASED = f"Whether joining improves a site's figures is not released: {WHY_NOT_COMPARED}."
-NO_ROUNDS = (
-    "There is no figure by round: a loss or a metric of a round would leave a site exact, and in this study nothing "
-    "leaves that is not charged to one ε."
-)
-NO_CURVES = (
-    "No curve is drawn: exact counts of predictions do not leave a site in this study, as all that leaves is charged "
-    "to one ε. What stands here is made of counts with noise, in a few bins of about equally many rows."
-)
-NO_SUMS = (
-    "There is no Table 1, nothing of what is missing or how far sites lie apart, and no search for columns that give "
-    "the answer away: all these take exact sums over rows, and in this study nothing leaves a site that is not charged "
-    "to one ε."
-)
+"""Key of a site in a report: why it is not compared with the site's own model."""
 NOT_HERE = "see the study's report"
-"""Of a figure that another reader is shown."""
+"""In place of a figure that this reader may not see."""
 SLOPE = "Calibration slope"
-SLOPE_READ = (
-    "A slope of 1 is calibrated; below 1 predictions are too extreme, above 1 too near to the mean, and at 0 they tell "
-    "nothing of the outcome."
-)
 METRICS = ("roc_auc_score", "brier_score_loss", "log_loss")
 UNBROKEN = "\u00a0"
 """A space at which no line ends."""
 NAMED = 6
-"""Sites without a figure that are named; more are counted."""
+"""Most sites without a figure that are named; more are counted."""
 TRAINED_ON = "trained on, about"
-"""Heading of the noised number of persons, or of rows, that a site trains on."""
-FROM, TO = "Predicted, from", "Predicted, to"
-WITHOUT, WITH, NOISE = "Without the outcome", "With the outcome", "Noise on a count, 95 % (±)"
+"""Heading of the number of training persons, or rows, with noise."""
+FROM = "Predicted, from"
+TO = "Predicted, to"
+WITHOUT = "Without the outcome"
+WITH = "With the outcome"
+NOISE = "Noise on a count, 95 % (±)"
 """Headings of counts by score."""
 
 
@@ -79,7 +56,7 @@ class NoisedCounts:
     deviation : float
         Of the noise on each count, in rows.
     slope : FigureReport or None
-        Slope of calibration; None where it is lost in the noise.
+        Slope of calibration; None where lost in the noise.
     """
 
     counts: list[list[float]] = field(default_factory=list)
@@ -95,7 +72,7 @@ class NoisedScores:
     Attributes
     ----------
     asked : int
-        Sites that were asked.
+        Sites that received a request.
     reason : str
         Why there are no counts; "" where there are some.
     all_ : NoisedCounts or None
@@ -110,7 +87,7 @@ class NoisedScores:
 
     @property
     def whose(self) -> dict[str, NoisedCounts]:
-        """The counts by whose rows they are of, all sites together first."""
+        """The counts by site, all sites together first."""
         counts_by_name = {} if self.all_ is None else {f"all {self.asked} sites": self.all_}
         for site in sorted(self.sites):
             counts_by_name[site] = self.sites[site]
@@ -119,14 +96,14 @@ class NoisedScores:
 
 @dataclass(frozen=True, kw_only=True)
 class Released:
-    """How the figures of a run leave its sites, by the object "privacy" of its report.
+    """How sites release the figures of a run, by the object "privacy" of its report.
 
     Attributes
     ----------
     covers : str or None
-        "study" where all that leaves a site is charged to one ε.
+        "study" where one ε covers all releases of a site.
     comparison : str or None
-        What then leaves of a comparison with the sites' own models, where any does.
+        The comparison with the site models that is then released, where there is one.
     """
 
     covers: str | None = None
@@ -134,20 +111,20 @@ class Released:
 
     @property
     def is_exact(self) -> bool:
-        """Whether figures are made of exact counts, and not of counts with noise."""
+        """Whether figures are made of exact counts, without noise."""
         return self.covers != "study"
 
     @property
     def is_compared(self) -> bool:
-        """Whether a comparison with the sites' own models leaves them."""
+        """Whether a comparison with the site models is released."""
         return self.is_exact or self.comparison is not None
 
     @property
     def why_not_compared(self) -> str:
-        """Why a site without a difference has none; "" where its figures say so themselves."""
+        """Why a site has no difference; "" where its figures have the reason."""
         if self.is_exact:
             return ""
-        return NO_PAIRS if self.is_compared else WHY_NOT_COMPARED
+        return render("report.noised.pairs") if self.is_compared else render("report.noised.uncompared")
 
     @property
     def rows_heading(self) -> str:
@@ -156,36 +133,36 @@ class Released:
 
 
 def released(report: ReportMapping) -> Released:
-    """Return how the figures of a run leave its sites; `report` is its report."""
+    """Return how sites release the figures of a run; `report` is its report."""
     return read(Released, run_of(report).privacy or {})
 
 
 def is_covered(report: ReportMapping) -> bool:
-    """Tell whether all that leaves a site is charged to one ε, in a run with a model; `report` is its report."""
+    """Return whether one ε covers all releases of a run with a model; `report` is its report."""
     return not released(report).is_exact
 
 
 def noised_scores(report: ReportMapping) -> NoisedScores | None:
-    """Return the noised counts of a report, None where it has none."""
+    """Return the counts with noise of a report, or None."""
     recorded = run_of(report).noised_scores
     return None if recorded is None else read(NoisedScores, recorded)
 
 
 def is_uncompared(report: ReportMapping) -> bool:
-    """Tell whether all that leaves a site is charged, and no comparison with the sites' own models does."""
+    """Return whether no comparison with the site models is released."""
     return not released(report).is_compared
 
 
 def own_under_noise(report: ReportMapping) -> list[str]:
-    """Return what the sites' own models are, where they are compared under the study's ε."""
+    """Return a sentence on the site models, where they are compared under the study's ε."""
     how = released(report)
-    return [OWN_UNDER_NOISE] if how.is_compared and not how.is_exact else []
+    return [render("report.noised.own")] if how.is_compared and not how.is_exact else []
 
 
 def with_verdict(report: ReportMapping, metrics: Sequence[str]) -> list[str]:
-    """Return the metrics of which joining is judged: under noise those whose gain left a site, else all.
+    """Return the metrics with a verdict on joining: under noise those whose gain a site released, else all.
 
-    Where no gain left any site it is the first, whose verdict is then inconclusive.
+    Without any released gain it is the first, whose verdict is then inconclusive.
 
     Examples
     --------
@@ -205,7 +182,7 @@ def with_verdict(report: ReportMapping, metrics: Sequence[str]) -> list[str]:
 
 
 def figure_lines(report: ReportMapping) -> Lines:
-    """Return the figures of the shared model, a line for all sites and one for each site; `report` is a report."""
+    """Return the figures of the shared model in a report, a line for all sites and one for each site."""
     recorded = noised_scores(report) or NoisedScores()
     run = run_of(report)
     lines = Lines()
@@ -214,7 +191,7 @@ def figure_lines(report: ReportMapping) -> Lines:
         of = site_of(run.sites[name]).global_ if name in run.sites else run.global_
         line = {"Rows of": name}
         for metric in METRICS:
-            # One site's people see the counts of all sites together, and no other figure of theirs.
+            # One site's people see the counts over all sites, and no other figure of them.
             line[metric_name(metric)] = with_interval(figure_of(of, metric)) if of else NOT_HERE
         lines.append(line | {slope: with_interval(one.slope), NOISE: _reach(one)})
     return lines
@@ -225,8 +202,8 @@ def with_interval(one: FigureReport | None) -> str:
 
     Examples
     --------
-    >>> told = with_interval(FigureReport(value=0.7602, low=0.7457, high=0.7748))
-    >>> told.replace(UNBROKEN, " "), with_interval(None)
+    >>> text = with_interval(FigureReport(value=0.7602, low=0.7457, high=0.7748))
+    >>> text.replace(UNBROKEN, " "), with_interval(None)
     ('0.760 (0.746 to 0.775)', 'n/a')
     """
     if one is None or one.value is None:
@@ -239,18 +216,21 @@ def lost_in_words(report: ReportMapping, metric: str) -> list[str]:
     run = run_of(report)
     whole = figure_of(run.global_, metric)
     if metric in (run.global_ or {}) and whole.value is None:
-        return [f"No figure of any site: {whole.reason}."]
+        return [render("report.noised.lost", sites="any site", reason=whole.reason)]
     by_reason: dict[str, list[str]] = {}
     for name, site in run.sites.items():
         figures = site_of(site).global_ or {}
         one = figure_of(figures, metric)
         if metric in figures and one.value is None:
             by_reason.setdefault(one.reason, []).append(name)
-    return [f"No figure of {name_sites(names)}: {reason}." for reason, names in by_reason.items()]
+    lines = []
+    for reason, names in by_reason.items():
+        lines.append(render("report.noised.lost", sites=name_sites(names), reason=reason))
+    return lines
 
 
 def name_sites(sites: Sequence[str]) -> str:
-    """Return the names of a few sites, or how many there are."""
+    """Return the names of a few sites, or the number of many."""
     if len(sites) > NAMED:
         return f"{len(sites)} sites"
     return ", ".join(sites)
@@ -262,7 +242,7 @@ def covered_rows(report: ReportMapping, metric: str) -> tuple[list[str], list[li
     name = metric_name(metric)
     headers = ["site", TRAINED_ON, f"{name} of the shared model", "95 % CI"]
     whole = figure_of(run.global_, metric)
-    # Where the rows of all sites are lost in the noise, those of each are: no site has a figure then.
+    # Where noise hides the rows of all sites, no site has a figure.
     none = whole if whole.value is None else FigureReport(reason="no figure of its own")
     rows = []
     for site, of in run.sites.items():
@@ -272,12 +252,12 @@ def covered_rows(report: ReportMapping, metric: str) -> tuple[list[str], list[li
 
 
 def trained_on(site: ReportMapping) -> str:
-    """Return about how many a site of a report trains on."""
+    """Return the number of a site's training rows or persons."""
     return shown(site_of(site).rows)
 
 
 def _cells(one: FigureReport) -> list[str]:
-    """Return a figure and its interval, or why there is none."""
+    """Return a figure and its interval, or the reason without one."""
     if one.value is None:
         return [ABSENT, one.reason]
     return [number(one.value), interval(one.low, one.high)]
@@ -295,7 +275,7 @@ def over_all_rows(report: ReportMapping) -> tuple[list[str], list[list[str]]]:
 
 
 def slope_in_words(slope: FigureReport | None) -> str:
-    """Return what the slope of calibration says; "" where it is not told.
+    """Return the slope of calibration with its meaning, "" without one.
 
     Examples
     --------
@@ -304,44 +284,40 @@ def slope_in_words(slope: FigureReport | None) -> str:
     """
     if slope is None or slope.low is None or slope.high is None:
         return ""
-    says = "no fault is shown"
+    key = "no-fault"
     if slope.low > 1:
-        says = "predictions are too near to the mean"
+        key = "too-near"
     elif slope.high < 1 and slope.low > 0:
-        says = "predictions are too extreme"
+        key = "too-extreme"
     elif slope.high < 1:
-        says = "it may be that predictions tell nothing"
-    ends = interval(slope.low, slope.high)
-    return f"{SLOPE} {number(slope.value)} (95 % CI {ends}): {says}. {SLOPE_READ}"
+        key = "no-skill"
+    return render(f"report.slope.{key}", slope=number(slope.value), interval=interval(slope.low, slope.high))
 
 
 def scores_in_words(report: ReportMapping, site: str = "") -> list[str]:
-    """Return what is to be known of figures from noised counts, a sentence each; none without such counts.
+    """Return the notes on figures from counts with noise, a sentence each; none without such counts.
 
     Parameters
     ----------
     report : mapping
-        A report. Of repeats its counts are the first one's.
+        A report. Under repeats its counts are of the first.
     site : str
-        Whose counts; "" for those of all sites together.
+        "" for all sites together.
     """
     recorded = noised_scores(report) or NoisedScores()
     one = recorded.sites.get(site) if site else recorded.all_
     if one is None:
         return []
     repeats = run_of(report).repeats
-    where = "" if site else f"over {recorded.asked} sites "
-    whose = "the" if site else "each"
-    noise = (
-        f"Figures are made of counts of test rows by class and {len(one.counts[0])} bins of scores, which left "
-        f"{whose} site with noise: {where}a count is within {_reach(one)} of the exact one 95 % of "
-        "the time. A 95 % CI holds this noise and chance, what other people of the same kind would have given."
-    )
+    facts = {"bins": len(one.counts[0]), "reach": _reach(one)}
+    noise = render("report.noised.site", **facts)
+    if not site:
+        noise = render("report.noised.counts", sites=recorded.asked, **facts)
     slope = slope_in_words(one.slope)
     if not slope:
         return [noise]
     if repeats > 1:
-        slope = f"In the first of {repeats} repeats: {slope[0].lower()}{slope[1:]}"
+        slope = render("report.noised.first", repeats=repeats, slope=slope[0].lower() + slope[1:])
     return [slope, noise]
 
 
@@ -350,7 +326,7 @@ def _reach(one: NoisedCounts) -> str:
 
 
 def count_lines(one: NoisedCounts) -> list[dict[str, float]]:
-    """Return the counts of a record by bin of the predicted probability, as they came: they may be below 0.
+    """Return the counts of a record by bin of the predicted probability, with noise: they may be below 0.
 
     Examples
     --------
@@ -373,7 +349,7 @@ def count_lines(one: NoisedCounts) -> list[dict[str, float]]:
 
 
 def _digits(probability: float) -> float:
-    """Return a probability with three significant digits, of its distance from 0 or 1."""
+    """Return a probability with three significant digits of its distance from 0 or 1."""
     near = min(probability, 1 - probability)
     digits = 3 if near <= 0 else max(3, 2 - math.floor(math.log10(near)))
     return round(probability, digits)
@@ -398,35 +374,42 @@ def _count(value: float) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Wording:
-    """What pages say of a run, by what may leave its sites.
+    """Sentences of pages that depend on the releases of a run.
 
     Attributes
     ----------
     running, interrupted : str
-        What follows, before anything is compared.
+        The steps that follow, before any comparison.
     seen : str
-        Which figures one site's people see.
+        The figures that one site's people see.
     no_rounds, no_sums : str
         Why no round has a figure, and why there are no sums over rows; "" where there may be some.
     """
 
-    running: str = "Joining is compared after the last round, on rows nobody trained on."
-    interrupted: str = "Nothing was compared yet: that follows the last round."
-    seen: str = "Figures of {site} only: those over all sites would, with its own taken away, tell of others."
+    running: str
+    interrupted: str
+    seen: str
     no_rounds: str = ""
     no_sums: str = ""
 
 
-NOISED = Wording(
-    running="The shared model is scored after the last round, by noised counts of rows nobody trained on.",
-    interrupted="Nothing is known of the model yet: it is scored after the last round.",
-    seen="Figures of {site}, and over all sites those that are made of noised counts of three sites or more.",
-    no_rounds=NO_ROUNDS,
-    no_sums=NO_SUMS,
-)
-"""That of a run of which all that leaves a site is charged to one ε."""
+def wording(report: ReportMapping, site: str = "") -> Wording:
+    """Return the sentences of pages of a run; `report` is its report, `site` that of the reader."""
+    if is_covered(report):
+        return covered_wording(site)
+    return Wording(
+        running=render("report.pages.running"),
+        interrupted=render("report.pages.interrupted"),
+        seen=render("report.pages.seen", site=site),
+    )
 
 
-def wording(report: ReportMapping) -> Wording:
-    """Return what pages say of a run; `report` is its report."""
-    return NOISED if is_covered(report) else Wording()
+def covered_wording(site: str = "") -> Wording:
+    """Return the sentences of pages of a run in which one ε covers all releases of a site."""
+    return Wording(
+        running=render("report.noised.running"),
+        interrupted=render("report.noised.interrupted"),
+        seen=render("report.noised.seen", site=site),
+        no_rounds=render("report.noised.rounds"),
+        no_sums=render("report.noised.sums"),
+    )

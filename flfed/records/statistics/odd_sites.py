@@ -1,7 +1,4 @@
-"""Columns of a run by site, as recorded, and detection of sites that coded rows otherwise.
-
-A column may be in another unit, or an outcome the other way round.
-"""
+"""Columns of a run by site, and detection of sites with another unit or a reversed code."""
 
 from __future__ import annotations
 
@@ -10,25 +7,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from flfed.errors import counted
 from flfed.records.objects import FigureReport, figure_of, read, site_of, write
 from flfed.records.statistics.verdict import number
+from flfed.words import render
 
 FAR = 3.0
-"""Standard deviations from which on a site's rows are told to lie apart: of the shipped studies, of 15 sites on four
-sets of real and simulated rows, none is further than 2.2."""
-NEAR, SCALED = 1.0, 5.0
-"""Nearer ones too, from `NEAR` on, where the spread is `SCALED` times that of the others, or a fifth: a skewed amount
-in thousands is 1 to 2 deviations away, and its spread a thousandth."""
+"""Standard deviations from which on a site's rows lie apart."""
+NEAR = 1.0
+"""The same where the spread is `SCALED` times that of the others, or less than its inverse."""
+SCALED = 5.0
+"""Ratio of spreads that shows another scale: a skewed amount in thousands has a mean not far away."""
 ROUGH = 0.25
-"""How much further it has to be where the sums come from groups of bins, as in `flfed.summaries.drift.BINNING`."""
+"""Further distance where the sums come from groups of bins, as in `flfed.summaries.drift.BINNING`."""
 CHANCE = 0.5
 FINE = 0.6
 """Least AUC of a site's own model that has no interval."""
 AUC = "roc_auc_score"
 NAMED = 3
-"""Sites, and columns of each, at most of which it is said how they lie apart."""
+"""Most sites, and columns of each, whose distance is described."""
 LISTED = 12
-"""Further sites at most that are named."""
+"""Most further sites that are named."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +69,9 @@ class Reversed:
 
 
 def apart(payload: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """Return where a site's rows lie far apart, as JSON has it (`Apart`).
+    """Return where a site's rows lie far from those of the others, the furthest first, as JSON (`Apart`).
 
-    They are held against those of the other sites, and the furthest comes first. A category of which no two sites have
-    a value in common is left out: it names the place.
+    A category of which no two sites have a value in common is left out: it names the place.
 
     Parameters
     ----------
@@ -94,8 +92,8 @@ def _far_in(column: Column) -> list[Apart]:
     """Return the sites that lie far from the others in one column."""
     sizes = {site: _size(of) for site, of in column.sites.items()}
     if column.towards is None and len(sizes) > 2 and all(map(math.isinf, sizes.values())):
-        return []  # a category that names the place, as a region does: each site has its own
-    # One odd site shifts the others' sum, from which each of them then differs too, but less.
+        return []  # a category that names the place, such as a region
+    # One odd site shifts the sum of the others, so each of them differs a little, too.
     furthest = max(sizes.values(), default=0.0)
     lines = []
     for site, of in column.sites.items():
@@ -107,10 +105,7 @@ def _far_in(column: Column) -> list[Apart]:
 
 
 def _size(of: SiteDrift) -> float:
-    """Return a site's distance from the others.
-
-    It is infinite where they have no value in common, and 0 where it is not told.
-    """
+    """Return a site's distance from the others, infinite without a common value and 0 where suppressed."""
     if of.difference is None and of.reason:
         from flfed.summaries.drift import APART  # numpy, which few reports need
 
@@ -125,9 +120,7 @@ def _is_far(of: SiteDrift) -> bool:
 
 
 def reversed_outcomes(sites: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return sites whose outcome may be reversed.
-
-    The site's own model tells its outcome well there, and the shared one tells the contrary.
+    """Return sites whose outcome may be reversed: the own model predicts it, the shared one the contrary.
 
     Parameters
     ----------
@@ -152,29 +145,27 @@ def reversed_outcomes(sites: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _is_fine(own: FigureReport) -> bool:
-    """Tell whether a site's own model is above chance; without an interval its AUC has to be clearly so itself."""
+    """Return whether a site's own model is above chance; without an interval, clearly above it."""
     if own.low is None:
         return own.value is not None and own.value >= FINE
     return own.low > CHANCE
 
 
 def _is_below(shared: FigureReport, own: float) -> bool:
-    """Tell whether a shared model's AUC lies below chance, and its interval below the own model's."""
+    """Return whether a shared model's AUC lies below chance, and its interval below the own model's."""
     return shared.value is not None and shared.value < CHANCE and (shared.high is None or shared.high < own)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OddSites:
-    """What a report has of sites that look as if they were coded otherwise."""
+    """Sites of a report that may have another code."""
 
     apart: list[Apart]
     outcome_reversed: list[Reversed]
 
 
 def odd_sites_in_words(report: Mapping[str, Any]) -> list[str]:
-    """Return a sentence for each oddly coded site.
-
-    They are the sites of a report that look as if they were coded otherwise, at most three of a kind.
+    """Return a sentence for each site that may have another code or unit, at most three of a kind.
 
     Examples
     --------
@@ -186,66 +177,64 @@ def odd_sites_in_words(report: Mapping[str, Any]) -> list[str]:
     odd = read(OddSites, report)
     by_site: dict[str, list[Apart]] = {}
     flags: dict[str, list[Apart]] = {}
-    # An outcome of two classes that lies apart is told as reversed, not as another unit.
+    # An outcome of two classes that lies apart may be reversed, not in another unit.
     turned = {line.site: _turned(line) for line in odd.outcome_reversed}
     for line in odd.apart:
         if line.mirrored and not line.outcome:
             flags.setdefault(line.site, []).append(line)
         elif line.outcome and line.towards:
-            turned.setdefault(line.site, f"{line.column} {_far_from(line)} the other sites")
+            turned.setdefault(line.site, _reversed_share(line))
         else:
             by_site.setdefault(line.site, []).append(line)
     sentences = {site: _lies_apart(site, lines) for site, lines in by_site.items()}
-    reverse = {site: f"{site}: {why}: outcome coded the other way round?" for site, why in turned.items()}
-    mirrored = {site: _mirrored(site, lines) for site, lines in flags.items()}
+    reverse = {site: render("report.odd.outcome", site=site, reason=why) for site, why in turned.items()}
+    mirrored = {}
+    for site, lines in flags.items():
+        mirrored[site] = render("report.odd.mirrored", site=site, columns=_columns_in_words(lines))
     return [
-        *_some(reverse, "whose outcome may be the other way round"),
-        *_some(mirrored, "that may have two values the other way round"),
-        *_some(sentences, "that lie apart"),
+        *_some(reverse, render("report.odd.outcomes")),
+        *_some(mirrored, render("report.odd.mirrors")),
+        *_some(sentences, render("report.odd.apart")),
     ]
 
 
-def _some(sentences: Mapping[str, str], what: str) -> list[str]:
-    """Return the first sentences, and the names of the other sites."""
+def _some(sentences: Mapping[str, str], which: str) -> list[str]:
+    """Return the first sentences, and the names of the other sites, in a sentence with `which`."""
     others = list(sentences)[NAMED:]
     first_sentences = list(sentences.values())[:NAMED]
     if not others:
         return first_sentences
-    unnamed = f" and {len(others) - LISTED} others" if len(others) > LISTED else ""
-    sites = "site" if len(others) == 1 else "sites"
-    return [*first_sentences, f"And {len(others)} more {sites} {what}: {', '.join(others[:LISTED])}{unnamed}."]
+    named = ", ".join(others[:LISTED])
+    if len(others) > LISTED:
+        named += f" and {len(others) - LISTED} others"
+    more = counted(len(others), "more site")
+    return [*first_sentences, render("report.odd.more", count=more, which=which, sites=named)]
 
 
 def _turned(line: Reversed) -> str:
-    own, shared = number(line.local_only), number(line.global_)
-    return f"its own model reaches AUC {own}, and the shared one {shared} there"
+    return render("report.odd.reversed", own=number(line.local_only), shared=number(line.global_))
 
 
 def _columns_in_words(lines: Sequence[Apart]) -> str:
-    """Return in which columns a site lies apart, and how many more there are."""
+    """Return the first columns in which a site lies apart, and the number of others."""
     listed = ", ".join(f"{line.column} ({_far(line)})" for line in lines[:NAMED])
     if len(lines) > NAMED:
         listed += f" and {len(lines) - NAMED} more columns"
     return listed
 
 
-def _mirrored(site: str, lines: Sequence[Apart]) -> str:
-    columns = _columns_in_words(lines)
-    return f"{site}: in {columns} its share is 1 minus that of the other sites: coded the other way round?"
-
-
 def _lies_apart(site: str, lines: Sequence[Apart]) -> str:
     kinds = {line.towards == "" for line in lines}
-    # That people differ is no odd category: a column may name the region, or a ward.
-    codes = "is that so, or other codes"
-    what = codes
-    if True in kinds:
-        what = f"another unit; {codes}" if len(kinds) > 1 else "another unit"
-    return f"{site} lies apart from the other sites in {_columns_in_words(lines)}: {what}?"
+    key = "unit" if True in kinds else "codes"
+    if len(kinds) > 1:
+        key = "both"
+    return render(f"report.distances.{key}", site=site, columns=_columns_in_words(lines))
 
 
-def _far_from(line: Apart) -> str:
-    return "has no value in common with" if line.difference is None else f"is {_far(line)}"
+def _reversed_share(line: Apart) -> str:
+    if line.difference is None:
+        return render("report.odd.disjoint", column=line.column)
+    return render("report.odd.far", column=line.column, distance=_far(line))
 
 
 def _far(line: Apart) -> str:
@@ -255,22 +244,22 @@ def _far(line: Apart) -> str:
     if line.towards is None:
         way = "away"
     far = f"{number(abs(line.difference), 1)} standard deviations {way}"
-    return f"about {far}" if line.about else far
+    return "about " + far if line.about else far
 
 
 @dataclass(frozen=True)
 class SiteDrift:
-    """One site's rows held against those of the others, in a column (`flfed.summaries.drift`).
+    """One site's rows compared with those of the others, in a column (`flfed.summaries.drift`).
 
     Attributes
     ----------
     missing : int or None
-        Rows without a value, None where it is kept back.
+        Rows without a value, None where suppressed.
     rows : int
     difference : float or None
         In standard deviations.
     chance : float or None
-        How large a difference chance alone explains.
+        Largest difference that chance alone explains.
     spread : float or None
         Standard deviation, as a share of that of the others.
     about : bool
@@ -278,7 +267,7 @@ class SiteDrift:
     reason : str
         Why there is no difference.
     compared_with : int or None
-        Number of other sites; earlier versions of flfed did not keep it.
+        Number of other sites; earlier versions of flfed did not record it.
     mirrored : bool
         Whether its share of one of two values is 1 minus that of the others.
     """
@@ -300,17 +289,17 @@ class SiteDrift:
 
     @property
     def is_by_chance(self) -> bool:
-        """Whether chance alone explains the difference; False where that is not known."""
+        """Whether chance alone explains the difference; False where not known."""
         return self.difference is not None and self.chance is not None and self.size <= self.chance
 
     @property
     def gaps(self) -> int:
-        """Rows without a value, 0 where that is kept back."""
+        """Rows without a value, 0 where suppressed."""
         return self.missing or 0
 
     @property
     def share_missing(self) -> float | None:
-        """Percentage of rows without a value, None where it is kept back."""
+        """Percentage of rows without a value, None where suppressed."""
         return 100 * self.missing / self.rows if self.missing is not None and self.rows else None
 
 

@@ -1,4 +1,4 @@
-"""Operating points of a model: who would be flagged at a threshold or an alert budget, in figures, tables and words."""
+"""Operating points of a model: flagged rows at a threshold or an alert budget, in figures, tables and words."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import numpy as np
 
 from flfed.records.objects import read
 from flfed.records.statistics.score_curves import ALL, TOGETHER, ScoreCounts, is_together
-from flfed.records.statistics.verdict import ABSENT, number, sentence_case, shown
+from flfed.records.statistics.verdict import ABSENT, format_as_written, number, sentence_case, shown
+from flfed.words import render
 
 RARE = 0.1
-"""Share of rows with the outcome below which an alert budget says more than a threshold."""
+"""Share of rows with the outcome below which an alert budget is of more use than a threshold."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class OperatingPoint:
     Attributes
     ----------
     threshold : float or None
-        Probability from which on a row is flagged; None where only the counts are known.
+        Probability from which on a row is flagged; None with counts alone.
     tp, fp, fn, tn : int
         Rows flagged with and without the outcome, and rows not flagged with and without it.
     """
@@ -41,7 +42,7 @@ class OperatingPoint:
         return self.tp + self.fp + self.fn + self.tn
 
     def of_same_rows(self, other: OperatingPoint) -> bool:
-        """Tell whether another confusion table may be of the same rows, by how many there are of each class."""
+        """Return whether another confusion table may be of the same rows, by the rows of each class."""
         return (self.rows, self.events) == (other.rows, other.events)
 
     @property
@@ -84,7 +85,7 @@ class OperatingPoint:
     def net_benefit(self) -> float | None:
         """Net benefit, `tp / n - fp / n * t / (1 - t)`.
 
-        None without a threshold. One of 1 flags only what is certain, and its false alarms have no finite price.
+        None without a threshold, or with one of 1, where a false alarm has no finite price.
 
         Source: Vickers & Elkin 2006, "Decision curve analysis", equation in section "Theory".
 
@@ -111,11 +112,7 @@ def _share(part: int, whole: int) -> float | None:
 
 
 def edges(counts: Iterable[ScoreCounts]) -> list[float]:
-    """Return the thresholds at which a confusion table is known.
-
-    They are the lower ends of the bins that have rows, from low to high, and 1, from which on nobody is flagged.
-    Between two of them there is another edge only where no row lies.
-    """
+    """Return the thresholds with a known confusion table: lower ends of bins with rows, and 1, which flags nobody."""
     return sorted({float(edge) for one in counts for edge in one.low} | {1.0})
 
 
@@ -123,7 +120,7 @@ def decision_curve(counts: ScoreCounts) -> list[OperatingPoint]:
     """Return the confusion tables of a decision curve, by rising threshold.
 
     They are those at both ends of each bin that has rows, and some between such bins, more of them near 0: there the
-    same rows are flagged at another price. One of 1, where a false alarm has no finite price, is left out.
+    same rows are flagged at another price. A threshold of 1, where a false alarm has no finite price, is left out.
 
     Source: Vickers & Elkin 2006, "Decision curve analysis".
     """
@@ -136,7 +133,7 @@ def decision_curve(counts: ScoreCounts) -> list[OperatingPoint]:
 def ahead_of_both(points: Sequence[OperatingPoint]) -> tuple[float, float] | None:
     """Return the widest range of thresholds at which a model is of use.
 
-    There its net benefit is above that of flagging everybody, and above 0, which is what flagging nobody has.
+    There its net benefit is above that of flagging everybody, and above that of flagging nobody, which is 0.
 
     Parameters
     ----------
@@ -159,8 +156,9 @@ def ahead_of_both(points: Sequence[OperatingPoint]) -> tuple[float, float] | Non
 
 
 def _is_ahead(point: OperatingPoint) -> bool:
-    mine, of_all = point.net_benefit, point.net_benefit_of_all
-    return mine is not None and of_all is not None and mine > max(of_all, 0) + 1e-12
+    benefit = point.net_benefit
+    of_all = point.net_benefit_of_all
+    return benefit is not None and of_all is not None and benefit > max(of_all, 0) + 1e-12
 
 
 def at_threshold(counts: ScoreCounts, threshold: float) -> OperatingPoint:
@@ -182,7 +180,8 @@ def at_threshold(counts: ScoreCounts, threshold: float) -> OperatingPoint:
     if np.any((counts.low < threshold) & (threshold < counts.high)):
         raise ValueError(f"threshold={threshold} lies within a bin that has rows; take one of `edges`")
     flagged = counts.low >= threshold
-    tp, fp = int(counts.positive[flagged].sum()), int(counts.negative[flagged].sum())
+    tp = int(counts.positive[flagged].sum())
+    fp = int(counts.negative[flagged].sum())
     return OperatingPoint(threshold, tp, fp, counts.events - tp, counts.rows - counts.events - fp)
 
 
@@ -205,9 +204,7 @@ def at_budget(counts: ScoreCounts, budget: float) -> OperatingPoint:
 
 
 def in_words(point: OperatingPoint, of: str = "rows") -> str:
-    """Return a confusion table as a sentence about 1,000 rows.
-
-    It is empty where there are no rows.
+    """Return a confusion table as a sentence about 1,000 rows, "" without rows.
 
     Examples
     --------
@@ -217,12 +214,14 @@ def in_words(point: OperatingPoint, of: str = "rows") -> str:
     if not point.rows:
         return ""
     flagged, right, missed = (_of_1000(count, point.rows) for count in (point.alerts, point.tp, point.fn))
-    hits = f"; {right} of them {_have(right)} the outcome" if point.alerts else ""
-    return f"Of 1,000 {of}, {flagged} would be flagged{hits}. Of those not flagged, {missed} {_have(missed)} it."
+    facts = {"unit": of, "flagged": flagged, "missed": f"{missed} {_have(missed)}"}
+    if not point.alerts:
+        return render("report.points.unflagged", **facts)
+    return render("report.points.flagged", right=f"{right} of them {_have(right)}", **facts)
 
 
 def _of_1000(count: int, rows: int) -> str:
-    """Return how many of a thousand, "none" or "fewer than 1"."""
+    """Return a number of a thousand, "none" or "fewer than 1"."""
     if not count:
         return "none"
     of = 1000 * count / rows
@@ -240,39 +239,8 @@ CELLS = (
 )  # fmt: skip
 FEW_EVENTS = 0.01
 """Share of rows with the outcome below which the first budget is a hundredth of the rows."""
-FROM_BINS = (
-    "From the counts that draw the curves, so a threshold is the edge of a bin. "
-    "Counts are of test rows that nobody trained on; with few of them the shares are uncertain."
-)
-EXACT = (
-    "Each site counted its test rows exactly; a count that its policy holds back is not there, nor is one from "
-    "which such a count would follow."
-)
-HOW_FLAGGED = {
-    "alert-budget": " At an alert budget each site flags that share of its own rows.",
-    "false-positive-rate": (
-        " For a share of false alarms each site set a threshold of its own, by its training rows alone: the share on "
-        "test rows may be another."
-    ),
-}
-"""What is to be said of operating points that are no threshold, by kind."""
-NET_BENEFIT_READ = (
-    "Net benefit counts each outcome that is found as 1, and takes off each false alarm at the price that the "
-    "threshold sets: who acts at 0.2 takes four false alarms for one found outcome, so each costs a quarter. It is a "
-    "share of all rows (Vickers and Elkin 2006). A model is of use at a threshold only where its net benefit is above "
-    "0, which is what flagging nobody has, and above that of flagging everybody."
-)
-DECISION_READ = (
-    "Thresholds in the table are those nearest to a third of the odds of the outcome, to these odds, and to three "
-    "times them, and those that the study names. Lines are drawn at thresholds where all counts are known, straight "
-    "between them. No interval is shown: with few rows a line would look different with others."
-)
-MARKS_READ = (
-    "The sites' policies let counts leave at the thresholds that the study names alone: no line of the model is drawn "
-    "between them, and no interval is shown."
-)
 ODDS = (1 / 3, 1.0, 3.0)
-"""Thresholds at which net benefit is told in figures, as multiples of the odds of the outcome."""
+"""Thresholds with figures of net benefit, as multiples of the odds of the outcome."""
 
 
 def share_with_outcome(counts_by_name: Mapping[str, ScoreCounts]) -> float:
@@ -282,17 +250,17 @@ def share_with_outcome(counts_by_name: Mapping[str, ScoreCounts]) -> float:
 
 
 def first_budget(share: float) -> float:
-    """Return the alert budget that is shown first, a share of rows."""
+    """Return the alert budget to show first, a share of rows."""
     return 0.01 if share < FEW_EVENTS else 0.05
 
 
 def first_threshold(offered: Sequence[float], share: float) -> float:
-    """Return the threshold that is shown first: that near the share with the outcome."""
+    """Return the threshold to show first, near the share with the outcome."""
     return min(offered[:-1], key=lambda edge: abs(edge - share))
 
 
 def first_in_words(points: Mapping[str, OperatingPoint]) -> str:
-    """Return in words what the first table is, that of all sites where it is there."""
+    """Return the first table in words, that of all sites where known."""
     name, point = next(iter(points.items()), ("", OperatingPoint(None, 0, 0, 0, 0)))
     sentence = in_words(point)
     if is_together(name):
@@ -302,7 +270,7 @@ def first_in_words(points: Mapping[str, OperatingPoint]) -> str:
 
 @dataclass(frozen=True)
 class ExactPoint:
-    """Exact counts at one operating point; None where they are withheld, and `why`."""
+    """Exact counts at one operating point; None where withheld, and `why`."""
 
     by: str
     at: float
@@ -350,7 +318,7 @@ def list_operating_points(payload: Mapping[str, Any] | ExactPoints) -> list[tupl
 def exact_lines(
     payload: Mapping[str, Any] | ExactPoints, by: str, at: float
 ) -> tuple[list[dict[str, str]], dict[str, OperatingPoint]]:
-    """Return the exact counts at one point, a line each, and those that are known.
+    """Return the exact counts at one point, a line each, and the tables that are not withheld.
 
     Parameters
     ----------
@@ -362,8 +330,8 @@ def exact_lines(
     lines: list[dict[str, str]] = []
     point_by_name: dict[str, OperatingPoint] = {}
     for name, points in read(ExactPoints, payload).by_name().items():
-        untold = ExactPoint(by, at, why="not told")
-        of = next((of for of in points if (of.by, of.at) == (by, at)), untold)
+        absent = ExactPoint(by, at, why="not released")
+        of = next((of for of in points if (of.by, of.at) == (by, at)), absent)
         if of.point is None:
             why = of.why or "withheld"
             lines.append({"Rows of": name, "Flagged from": ABSENT, "Flagged": why} | dict.fromkeys(CELLS, ABSENT))
@@ -374,7 +342,7 @@ def exact_lines(
 
 
 def exact_at_thresholds(payload: Mapping[str, Any] | None) -> dict[str, list[OperatingPoint]]:
-    """Return the exact confusion tables at the thresholds that a study names, by whose rows they are.
+    """Return the exact confusion tables at the thresholds that a study names, by site or all together.
 
     Parameters
     ----------
@@ -393,7 +361,7 @@ def exact_at_thresholds(payload: Mapping[str, Any] | None) -> dict[str, list[Ope
 
 
 def choose_thresholds(counts_by_name: Mapping[str, ScoreCounts]) -> list[float]:
-    """Return the thresholds at which net benefit is told in figures: edges about the odds of the outcome."""
+    """Return the thresholds with figures of net benefit: edges about the odds of the outcome."""
     share = share_with_outcome(counts_by_name)
     odds = share / max(1 - share, 1e-9)
     offered = edges(counts_by_name.values())
@@ -416,7 +384,7 @@ def net_benefit_line(name: str, point: OperatingPoint, *, exact: bool) -> dict[s
 
 
 def ahead_line(name: str, points: Sequence[OperatingPoint]) -> dict[str, str]:
-    """Return where a model is better than both, for a table of several."""
+    """Return the thresholds at which a model is better than both, for a table of several."""
     widest = ahead_of_both(points)
     ahead = " to ".join(dict.fromkeys(map(probability, widest or ()))) or "nowhere"
     rows = f"{points[0].rows}, {points[0].events} with the outcome"
@@ -427,13 +395,14 @@ def point_in_words(by: str, at: float) -> str:
     """Return an operating point in words."""
     if by == "threshold":
         return f"a probability of at least {probability(at)}"
+    percent = format_as_written(round(100 * at, 9))
     if by == "alert-budget":
-        return f"an alert budget of {100 * at:g} %"
-    return f"false alarms in {100 * at:g} % of training rows without the outcome"
+        return f"an alert budget of {percent} %"
+    return render("report.points.alarms", percent=percent)
 
 
 def probability(value: float) -> str:
-    """Return a probability with three digits that count.
+    """Return a probability with three significant digits.
 
     Examples
     --------
@@ -442,7 +411,7 @@ def probability(value: float) -> str:
     >>> probability(0.0000001), probability(0.9996)
     ('0.0000001', '0.9996')
     """
-    # Near 1 it is the distance to 1 that counts: 0.9996 is not 1.
+    # Near 1 the distance to 1 counts: 0.9996 is not 1.
     digits = Decimal(f"{value:.3g}")
     if value < 1 <= digits:
         digits = 1 - Decimal(f"{1 - value:.1g}")
@@ -470,7 +439,7 @@ def figures_line(name: str, point: OperatingPoint) -> dict[str, str]:
         "Specificity": number(point.specificity),
         "PPV": number(point.ppv),
         "NPV": number(point.npv),
-        "Alerts per 1,000": shown(point.alerts_per_1000, "{:.1f}".format),
+        "Alerts per 1,000": number(point.alerts_per_1000, 1),
         "Net benefit": number(point.net_benefit),
         "Net benefit of flagging everybody": number(point.net_benefit_of_all),
     }

@@ -13,19 +13,22 @@ from flfed.records.section import Lines, Table
 from flfed.records.statistics import Report
 from flfed.records.statistics.analysis import Analysis, analysis_in_words, analysis_tables
 from flfed.records.statistics.intervals import NORMAL_95
-from flfed.records.statistics.verdict import Figure, interval, number, shown
+from flfed.records.statistics.verdict import (
+    Figure,
+    decimals_beside,
+    decimals_of,
+    format_as_written,
+    format_p,
+    interval,
+    number,
+    shown,
+    with_interval,
+)
+from flfed.words import render
 
 StatisticObject = dict[str, Any]
 ANALYSIS = "analysis"
 """Name of an analysis among recorded statistics."""
-FIRST_OF = (
-    "These are the figures of the first of {repeats} repeats. Each of the others drew other noise and was charged as "
-    "well: flfed run show with a repeat's own id tells it."
-)
-NOT_SHOWN = (
-    "All rows are counted, also those that other studies hold out: nothing was trained and nothing is predicted. Sums "
-    "are exact, and {crossed}."
-)
 
 
 def statistic_tables(statistic: StatisticObject) -> list[Table]:
@@ -38,24 +41,24 @@ def statistic_tables(statistic: StatisticObject) -> list[Table]:
 
 
 def statistic_in_words(statistic: StatisticObject, repeats: int = 1) -> list[str]:
-    """Return what a statistic says, the figure first, and what it does not show; `repeats` are those of its run."""
+    """Return the result of a statistic, the figure first, and its limits; `repeats` are those of its run."""
     of = read(Recorded, statistic)
-    # An analysis has no exact sums: what it does not show is another thing.
     if of.name == ANALYSIS:
         lines = analysis_in_words(read(Analysis, statistic))
-        # The first repeat's figures stand for all where sums are exact; here each has another draw of the noise.
+        # Each repeat has another draw of the noise; exact sums are the same in all.
         if repeats > 1:
-            lines.append(FIRST_OF.format(repeats=repeats))
+            lines.append(render("report.statistic.first", repeats=repeats))
         return lines
-    # Without a site's own figures there were sums in secret, or nobody may see whose they are.
-    crossed = "each site's own crossed to the coordinator" if of.by_site else "no site's own is shown"
     words = _lines_and_words(of.name)[1](statistic)
-    return [*words, NOT_SHOWN.format(crossed=crossed)]
+    # Without a site's own figures there was secure aggregation, or nobody may see them.
+    if of.by_site:
+        return [*words, render("report.statistic.sites")]
+    return [*words, render("report.statistic.exact")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """What every recorded statistic has: its name, and the figures of each site where these crossed."""
+    """Common part of every recorded statistic: its name, and each site's figures where released."""
 
     name: str
     by_site: Any = None
@@ -97,10 +100,10 @@ def _odds_lines(statistic: StatisticObject) -> Lines:
 def _odds_line(name: str, one: OddsOfRows) -> dict[str, str]:
     line = {"Rows of": name}
     for of in one.groups:
-        share = f" ({100 * of.events / of.rows:.1f} %)" if of.rows else ""
+        share = f" ({number(100 * of.events / of.rows, 1)} %)" if of.rows else ""
         line[f"{of.group}: with the outcome"] = f"{of.events} of {of.rows}{share}"
-    ratio_text = shown(one.odds_ratio, lambda ratio: f"{number(ratio.value)} ({interval(ratio.low, ratio.high)})")
-    return line | {"Odds ratio (95 % CI)": ratio_text}
+    ratio = one.odds_ratio or Figure()
+    return line | {"Odds ratio (95 % CI)": with_interval(ratio.value, ratio.low, ratio.high)}
 
 
 def _odds_in_words(statistic: StatisticObject) -> list[str]:
@@ -108,16 +111,14 @@ def _odds_in_words(statistic: StatisticObject) -> list[str]:
     first, second = (of.group for of in odds.groups)
     ratio = odds.odds_ratio
     if ratio is None or ratio.value is None or ratio.low is None or ratio.high is None or odds.p is None:
-        return [f"The odds ratio is inconclusive: {odds.why}."]
-    clear = "no difference is shown" if ratio.low <= 1 <= ratio.high else "more than chance lets expect"
-    less = "lower" if ratio.value < 1 else "higher"
-    figure = f"{number(ratio.value)} (95 % CI {interval(ratio.low, ratio.high)}; p = {odds.p.value:.2g})"
-    return [
-        f"With {second} the odds of the outcome are {less} than with {first}: odds ratio {figure}; {clear}.",
-        *_left_out(odds.rows_without_a_group, "a group"),
-        "It compares the groups as they are: where people were not put into them by lot, they may differ otherwise, "
-        "too. No site's own odds are held fixed.",
-    ]
+        return [render("report.statistic.inconclusive", reason=odds.why)]
+    direction = "lower" if ratio.value < 1 else "higher"
+    conclusion = "no difference is shown" if ratio.low <= 1 <= ratio.high else "more than chance explains"
+    facts = {"first": first, "second": second, "direction": direction, "conclusion": conclusion}
+    facts |= {"ratio": number(ratio.value), "interval": interval(ratio.low, ratio.high)}
+    facts["p"] = format_p(odds.p.value or 0.0)
+    left_out = _left_out(odds.rows_without_a_group, "a group")
+    return [render("report.statistic.odds", **facts), *left_out, render("report.statistic.unadjusted")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,29 +137,31 @@ def _covariance_lines(statistic: StatisticObject) -> Lines:
     of = read(Covariance, statistic)
     if of.mean is None or of.sd is None:
         return []
-    named = zip(of.columns, of.mean, strict=True)
-    return [{"Column": name, "Mean": f"{mean:.6g}", "SD": f"{of.sd[name].value:.6g}"} for name, mean in named]
+    deviations = [of.sd[name].value for name in of.columns]
+    decimals, decimals_of_sd = (decimals_beside(ends, decimals_of(*ends)) for ends in (of.mean, deviations))
+    lines = []
+    for name, mean, deviation in zip(of.columns, of.mean, deviations, strict=True):
+        lines.append({"Column": name, "Mean": number(mean, decimals), "SD": number(deviation, decimals_of_sd)})
+    return lines
 
 
 def _covariance_in_words(statistic: StatisticObject) -> list[str]:
     of = read(Covariance, statistic)
     if of.mean is None:
-        return ["There are no means and covariances: fewer than two rows have all columns."]
-    return [
-        f"Means and covariances of {counted(len(of.columns), 'column')} over {counted(of.rows, 'row')} of "
-        f"{counted(of.sites, 'site')}, the same as of one table; all of them: flfed run show RUN --json.",
-        *_left_out(of.rows_left_out, "a value in one of them"),
-    ]
+        return [render("report.statistic.empty")]
+    columns = counted(len(of.columns), "column")
+    facts = {"columns": columns, "rows": counted(of.rows, "row"), "sites": counted(of.sites, "site")}
+    return [render("report.statistic.covariance", **facts), *_left_out(of.rows_left_out, "a value in one of them")]
 
 
 def _left_out(rows: int, without: str) -> list[str]:
-    """Return that some rows were left out, nothing where none was."""
-    return [f"{counted(rows, 'row')} without {without}: left out."] if rows else []
+    """Return that some rows were left out, or nothing."""
+    return [render("report.statistic.omitted", rows=counted(rows, "row"), without=without)] if rows else []
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stock:
-    """How a stock that was set by some errors covered later rows; `miss` is how far from what was meant."""
+    """Share of later rows that a stock set by some errors covered; `miss` is the distance to the target."""
 
     service: Figure
     miss: Figure = field(default_factory=Figure)
@@ -201,8 +204,12 @@ def _stock_line(name: str, one: StocksOfRows) -> dict[str, str]:
         "Mean absolute error after": number(one.error.value),
     }
     for by, of in one.stocks.items():
-        line[f"Covered, stock by {_errors_of(by)}"] = shown(of.service.value, lambda share: f"{100 * share:.1f} %")
+        line[f"Covered, stock by {_errors_of(by)}"] = shown(of.service.value, _percent)
     return line
+
+
+def _percent(share: float) -> str:
+    return f"{number(100 * share, 1)} %"
 
 
 def _errors_of(by: str) -> str:
@@ -215,19 +222,19 @@ def _errors_of(by: str) -> str:
 def _stock_in_words(statistic: StatisticObject) -> list[str]:
     of = read(Stocks, statistic)
     shared = of.stocks["all-sites"]
-    missed, covered = shared.miss.value, shared.service.value
+    missed = shared.miss.value
+    covered = shared.service.value
     if missed is None or covered is None:
-        return ["There is no service level: no site has rows both before and after the day."]
+        return [render("report.statistic.undated")]
     rows = of.rows_after / of.sites
     chance = NORMAL_95 * math.sqrt(of.service * (1 - of.service) / rows)
     beside = _misses_beside(of, missed, chance / math.sqrt(of.sites))
+    target = f"{format_as_written(round(100 * of.service, 9))} %"
+    facts = {"until": of.until, "covered": _percent(covered), "missed": number(missed), "sites": of.sites}
+    basis = {"rows": number(rows, 0), "chance": number(chance), "forecast": of.forecast}
     return [
-        f"A stock meant to cover {100 * of.service:g} % of the rows after {of.until} covered "
-        f"{100 * covered:.1f} % at a site on average: it missed by {number(missed)} with the errors of all "
-        f"{of.sites} sites{beside}.",
-        f"A site has {rows:.0f} rows after that day on average, so that chance alone moves its share by "
-        f"± {number(chance)}. The forecast is {of.forecast}, with a mean absolute error of "
-        f"{number(of.error.value)} after that day.",
+        render("report.statistic.service", target=target, beside=beside, **facts),
+        render("report.statistic.basis", error=number(of.error.value), **basis),
         *_left_out(of.rows_left_out, "forecast, date or outcome"),
     ]
 
@@ -235,7 +242,7 @@ def _stock_in_words(statistic: StatisticObject) -> list[str]:
 def _misses_beside(of: Stocks, missed: float, chance: float) -> str:
     """Return by how much stocks of a site's own errors missed, beside `missed` with those of all sites.
 
-    `chance` is how far two of them lie apart by chance alone.
+    `chance` is the distance of two of them by chance alone.
     """
     own = []
     for by, one in of.stocks.items():
@@ -254,15 +261,20 @@ def _package_lines(statistic: StatisticObject) -> Lines:
     names = [key for key, value in statistic.items() if type(value) in (int, float)]
     lines = []
     for rows_of, one in (by_site | {"all sites": statistic}).items():
-        numbers = {name: shown(one.get(name), "{:.6g}".format) for name in names}
+        numbers = {name: shown(one.get(name), _format_plain) for name in names}
         lines.append({"Rows of": rows_of, **numbers})
     return lines
 
 
+def _format_plain(value: float) -> str:
+    """Return a number of another package: a count as it is, another figure without reading as 0."""
+    if isinstance(value, int):
+        return f"{value:,}"
+    return number(value, decimals_beside((value,), decimals_of(value)))
+
+
 def _package_words(statistic: StatisticObject) -> list[str]:
-    return [
-        f"The figures of {read(Recorded, statistic).name} are its package's; all of them: flfed run show RUN --json."
-    ]
+    return [render("report.statistic.package", name=read(Recorded, statistic).name)]
 
 
 Formats = tuple[Callable[[StatisticObject], Lines], Callable[[StatisticObject], list[str]]]
@@ -274,18 +286,18 @@ _FORMATS_BY_NAME: dict[str, Formats] = {
 
 
 def _lines_and_words(name: str) -> Formats:
-    """Return what makes the lines of a statistic's table, and its sentences; one of a package has its numbers alone."""
+    """Return the functions for a statistic's table and its sentences; one of a package has its numbers only."""
     return _FORMATS_BY_NAME.get(name, (_package_lines, _package_words))
 
 
 OF_ANY_RUN = (
     "run", "study", "status", "reason", "engine", "seconds", "repeats", "statistics", "faults", "privacy",
 )  # fmt: skip
-"""Keys that the report of a statistic or an analysis has; all others are of models."""
+"""Keys in the report of a statistic or an analysis; all others are of models."""
 
 
 def statistic_object(statistic: Mapping[str, Any]) -> Report:
-    """Return the report of a run that trains no model: no key is of models, and no object is empty.
+    """Return the report of a run that trains no model, without keys of models and empty objects.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""ROC, precision-recall and calibration from rows that are counted by class and predicted probability.
+"""ROC, precision-recall and calibration from rows counted by class and predicted probability.
 
-With their tables and sentences, and why a run has no curve.
+Here are their tables and sentences, too, and the reason why a run has no curve.
 """
 
 from __future__ import annotations
@@ -20,22 +20,21 @@ from flfed.records.statistics.verdict import ABSENT, interval, number, with_inte
 from flfed.records.store.entries import RunEntry, SiteEntry
 from flfed.study.tables import in_sums_only
 from flfed.summaries.score_bins import ScoreBins, auc_bound, dense
+from flfed.words import render
 
 GROUPS = 10
 """Groups of calibration, of about as many rows each."""
 LEAST_ROWS = 10
 """Fewest rows of such a group."""
 MOST_POINTS = 200
-"""Points that a drawn curve has at most: of 256 bins the others lie within a thousandth of it."""
+"""Most points of a drawn curve; the others lie next to it."""
 Line = tuple[np.ndarray, np.ndarray]
 """The points of a curve, x and y."""
 
 
 @dataclass(frozen=True, eq=False)
 class ScoreCounts:
-    """Rows of both classes by predicted probability.
-
-    They are ordered from low to high. Bins without rows are left out.
+    """Rows of both classes by predicted probability, from low to high, without empty bins.
 
     Attributes
     ----------
@@ -44,7 +43,7 @@ class ScoreCounts:
     negative, positive : array [bins]
         Rows without and with the outcome.
     low, high : array [bins]
-        Where each bin begins and ends: the predictions of its rows lie between.
+        Ends of each bin: the predictions of its rows lie between.
     """
 
     probability: np.ndarray
@@ -55,10 +54,7 @@ class ScoreCounts:
 
     @classmethod
     def read(cls, counts: Mapping[str, Any], bins: ScoreBins) -> Self:
-        """Return the counts that a record has.
-
-        The record has pairs of bin and rows for each class.
-        """
+        """Return the counts of a record, which has pairs of bin and rows for each class."""
         both = dense(counts, bins.bins)
         there = both.sum(axis=0) > 0
         with np.errstate(over="ignore"):  # at the ends: a probability of 0
@@ -78,26 +74,18 @@ class ScoreCounts:
 
     @property
     def predicted(self) -> tuple[float, float, float]:
-        """Mean predicted probability with its bounds.
-
-        The mean is by the middles of the rows' bins. The bounds are the least and the most that it may be.
-        """
+        """Mean predicted probability, by the middles of the bins, with its least and largest possible value."""
         share = (self.negative + self.positive) / self.rows
         return float(share @ self.probability), float(share @ self.low), float(share @ self.high)
 
     @property
     def has_both(self) -> bool:
-        """Whether there are rows of both classes.
-
-        Without rows with and without the outcome no curve is defined.
-        """
+        """Whether there are rows of both classes, without which no curve is defined."""
         return bool(self.negative.sum() and self.positive.sum())
 
 
 def roc(counts: ScoreCounts) -> Line:
-    """Return false and true positive rates.
-
-    They go from the highest threshold to the lowest, from (0, 0) to (1, 1).
+    """Return false and true positive rates, from the highest threshold to the lowest.
 
     Points on a straight line between their neighbours are left out, which changes neither curve nor area.
     """
@@ -108,55 +96,47 @@ def roc(counts: ScoreCounts) -> Line:
 
 
 def roc_auc(counts: ScoreCounts) -> float:
-    """Return the area under the ROC curve.
-
-    Ties within a bin count half (Hanley & McNeil 1982).
-    """
+    """Return the area under the ROC curve; ties within a bin count half (Hanley & McNeil 1982)."""
     false, true = roc(counts)
     return float(np.trapezoid(true, false))
 
 
 def roc_auc_hidden(counts: ScoreCounts) -> float:
-    """Return the largest error of `roc_auc`.
-
-    It is how far the area from the rows themselves may lie from it, at most.
-    """
+    """Return the largest error of `roc_auc` against the area of the rows themselves."""
     return auc_bound(counts.negative, counts.positive)
 
 
 def precision_recall(counts: ScoreCounts) -> Line:
-    """Return recall and precision by threshold.
+    """Return recall and precision, from the highest threshold to the lowest.
 
-    They go from the highest threshold to the lowest. The first point has recall 0.
-
-    Its precision is that of the highest bin, as there is no row above it.
+    The first point has recall 0 and the precision of the highest bin, as there is no row above it.
     """
-    positive, all_rows = np.cumsum(counts.positive[::-1]), np.cumsum((counts.negative + counts.positive)[::-1])
-    precision, recall = positive / all_rows, positive / positive[-1]
+    positive = np.cumsum(counts.positive[::-1])
+    all_rows = np.cumsum((counts.negative + counts.positive)[::-1])
+    precision = positive / all_rows
+    recall = positive / positive[-1]
     return np.concatenate([[0.0], recall]), np.concatenate([precision[:1], precision])
 
 
 def average_precision(counts: ScoreCounts) -> float:
-    """Return the average precision, as scikit-learn does.
-
-    It is the sum over thresholds of `(recall - recall before) * precision`.
-    """
+    """Return the average precision of scikit-learn, the sum of `(recall - recall before) * precision`."""
     recall, precision = precision_recall(counts)
     return float(np.diff(recall) @ precision[1:])
 
 
 def average_precision_hidden(counts: ScoreCounts) -> float:
-    """Return the largest error of `average_precision`.
+    """Return the largest error of `average_precision` against the value of the rows themselves.
 
-    It is how far the value of the rows themselves may lie from it, at most.
-
-    Lowest where within each bin all rows without the outcome stand above those with it, and these one
-    above the other; highest where those with the outcome stand above, all with the same score.
+    The value is lowest where within each bin all rows without the outcome rank above those with it, and these one
+    above the other. It is highest where those with the outcome rank above, all with the same score.
     """
-    negative, positive = counts.negative[::-1], counts.positive[::-1].astype(int)
-    below, above = np.cumsum(negative), np.cumsum(negative) - negative
-    true_positives, place = np.cumsum(positive), np.arange(1, positive.sum() + 1)
-    # The worst order within a bin: its rows without the outcome stand above all others.
+    negative = counts.negative[::-1]
+    positive = counts.positive[::-1].astype(int)
+    below = np.cumsum(negative)
+    above = below - negative
+    true_positives = np.cumsum(positive)
+    place = np.arange(1, positive.sum() + 1)
+    # The worst order within a bin: its rows without the outcome rank above all others.
     low = (place / (place + np.repeat(below, positive))).mean()
     there = positive > 0
     # The best order: the rows with the outcome count only those of higher bins against them.
@@ -166,9 +146,7 @@ def average_precision_hidden(counts: ScoreCounts) -> float:
 
 
 def steps(x: np.ndarray, y: np.ndarray) -> Line:
-    """Return a curve as steps of straight lines.
-
-    Its height between two points is that of the later one.
+    """Return a curve as steps of straight lines, with the later point's height between two points.
 
     So the area under a drawn curve of precision and recall is the average precision.
     """
@@ -176,12 +154,9 @@ def steps(x: np.ndarray, y: np.ndarray) -> Line:
 
 
 def thinned(x: np.ndarray, y: np.ndarray, most: int = MOST_POINTS) -> Line:
-    """Return at most `most` points of a curve.
+    """Return at most `most` points of a curve, which draw the same picture as straight lines.
 
-    As straight lines they draw the same picture.
-
-    Left out are first those on a line between their neighbours, then those of the smallest triangle with
-    them.
+    Points on a line between their neighbours are left out first, then those of the smallest triangle with them.
 
     Source: Visvalingam & Whyatt 1993, "Line generalisation by repeated elimination of points".
     """
@@ -196,19 +171,14 @@ def thinned(x: np.ndarray, y: np.ndarray, most: int = MOST_POINTS) -> Line:
 
 
 def _turns(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return twice each point's signed triangle area.
-
-    The triangle is that with its neighbours. Both ends are infinite.
-    """
+    """Return twice the signed area of each point's triangle with its neighbours; both ends are infinite."""
     inner = np.diff(x[:-1]) * np.diff(y[1:]) - np.diff(y[:-1]) * np.diff(x[1:])
     return np.concatenate([[np.inf], inner, [np.inf]])
 
 
 @dataclass(frozen=True)
 class Group:
-    """Group of rows of like predictions.
-
-    It has what was predicted for them, on average, and what happened.
+    """Group of rows of like predictions, with mean prediction and share with the outcome.
 
     Attributes
     ----------
@@ -218,7 +188,7 @@ class Group:
         95 % interval of `observed`.
     rows : int
     least, most : float
-        Between which the mean prediction of the rows themselves lies: the bins say no more.
+        Bounds of the mean prediction of the rows themselves.
     """
 
     predicted: float
@@ -231,28 +201,20 @@ class Group:
 
     @property
     def too_high(self) -> bool:
-        """Whether clearly more was predicted than happened.
-
-        The difference is more than chance and the width of the bins leave open.
-        """
+        """Whether the prediction is too high, by more than chance and the width of the bins explain."""
         return self.least > self.high
 
     @property
     def too_low(self) -> bool:
-        """Whether clearly less was predicted than happened.
-
-        The difference is more than chance and the width of the bins leave open.
-        """
+        """Whether the prediction is too low, by more than chance and the width of the bins explain."""
         return self.most < self.low
 
 
 def calibration(counts: ScoreCounts) -> list[Group]:
-    """Return calibration groups of about equally many rows.
+    """Return calibration groups of about equally many rows, from low to high predictions.
 
-    They are ordered from low to high predictions. None has fewer than `LEAST_ROWS` rows.
-
-    A bin is never divided, so that groups may be larger, and fewer than `GROUPS`; of fewer rows in all there
-    is none. The mean prediction of a group is that of the middles of its bins.
+    No group has fewer than `LEAST_ROWS` rows. A bin is never divided, so groups may be larger, and fewer than `GROUPS`.
+    The mean prediction of a group is that of the middles of its bins.
     """
     if counts.rows < LEAST_ROWS:
         return []
@@ -277,16 +239,15 @@ def _group(counts: ScoreCounts, places: np.ndarray) -> Group:
 
 
 def wilson(events: float, n: float) -> tuple[float, float]:
-    """Return the 95 % interval of a share.
-
-    It is that of Wilson 1927.
+    """Return the 95 % interval of a share, by Wilson 1927.
 
     Examples
     --------
     >>> [round(bound, 4) for bound in wilson(5, 10)]
     [0.2366, 0.7634]
     """
-    share, z = events / n, NORMAL_95
+    share = events / n
+    z = NORMAL_95
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     reach = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return max(middle - reach, 0.0), min(middle + reach, 1.0)
@@ -295,39 +256,15 @@ def wilson(events: float, n: float) -> tuple[float, float]:
 TOGETHER = "sites together"
 ALL = f"all {TOGETHER}"
 SITES_DRAWN = 6
-"""Sites drawn unless the reader picks others, beside all together."""
+"""Sites drawn by default, beside all together."""
 ONE_CLASS = "not defined: one class only"
 NOT_COMPARABLE = "– (not comparable)"
-KEY = 'outputs = ["score-histogram"]'
 CountsByName = dict[str, ScoreCounts]
-NOT_SHOWN = (
-    "Whether acting on a prediction helps anybody, where to draw the line between yes and no, and how the model will "
-    "do next year or elsewhere. With few rows of a class a curve has few, large steps, and would look different with "
-    "other rows: see the 95 % CIs."
-)
-"""What no curve shows."""
-AREAS_READ = "Higher is better for both. In brackets: the 95 % CI. Behind ±: what the counting can hide."
-CALIBRATION_READ = (
-    "On the dashed line the predictions hold; above it the model says too little, below it too much. "
-    f"Each point is a group of at least {LEAST_ROWS} rows, and a larger one of more rows."
-)
-STRETCHED = " Both axes are stretched towards 0 (by the cube root), where most predictions lie."
 APART = "intervals do not meet"
-GROUPS_READ = (
-    "Within a group the AUC compares its rows with one another only. Small groups have wide intervals: of many "
-    "groups some differ by chance. A group that a site's policy holds back has its reason in place of the figure."
-)
-
-
-NOT_SCORED_YET = "Test rows are counted by score after the last round, with noise."
-NOT_SCORED = "This run ended before its test rows were counted by score."
-"""Where all that leaves is charged."""
 
 
 def is_together(name: str) -> bool:
-    """Tell whether a curve is of several sites.
-
-    No site has a name of several words.
+    """Return whether a curve is of several sites; no site has a name of several words.
 
     Examples
     --------
@@ -344,7 +281,7 @@ class ScoreHistograms:
     Attributes
     ----------
     in_all, asked : int
-        Sites whose counts may be added up, and sites that were asked.
+        Sites whose counts may be added up, and sites with a request.
     all_ : object or None
         Counts of those added up.
     sites : dict of name to object
@@ -358,15 +295,12 @@ class ScoreHistograms:
 
     @property
     def whole(self) -> str:
-        """Whose rows those added up are."""
+        """Name of the sites whose counts are added up."""
         return ALL if self.in_all >= self.asked else f"{self.in_all} of {self.asked} {TOGETHER}"
 
 
 def read_score_counts(payload: Mapping[str, Any]) -> CountsByName:
-    """Return the score counts of a record.
-
-    All sites together come first where these are several, then each site by name.
-    """
+    """Return the score counts of a record: all sites together where these are several, then each by name."""
     recorded = read(ScoreHistograms, payload)
     bins = ScoreBins.of(payload)
     counts_by_name: CountsByName = {}
@@ -379,60 +313,41 @@ def read_score_counts(payload: Mapping[str, Any]) -> CountsByName:
 
 
 def drawn_first(counts_by_name: CountsByName) -> list[str]:
-    """Return the sites to draw, those of most rows, by name."""
+    """Return the sites to draw, those with most rows, by name."""
     sites = [name for name in counts_by_name if not is_together(name)]
     return sorted(sorted(sites, key=lambda site: -counts_by_name[site].rows)[:SITES_DRAWN])
 
 
 def says_whose(payload: Mapping[str, Any], sites: Sequence[SiteEntry], *, only: str | None = None) -> list[str]:
-    """Return whose rows the curves are of.
-
-    It also says why a site has none.
+    """Return the sites whose rows the curves show, and why others have none.
 
     Parameters
     ----------
     payload : dict
         The object "score-histograms" of a run.
     sites : sequence of SiteEntry
-        Of the run; those that refused are passed over.
+        Of the run; refused ones do not count.
     only : str, optional
         The one site that the reader sees.
     """
     recorded = read(ScoreHistograms, payload)
-    lines = ["The shared model on test rows, which nobody trained on."]
+    first = render("report.curves.whose")
     if only:
-        lines[0] += " Those of your site."
+        first = render("report.curves.yours")
     elif not recorded.all_:
-        lines[0] += " Over all sites together no curve may be shown."
+        first = render("report.curves.each")
     elif recorded.in_all < recorded.asked:
-        lines[0] += f" The counts of {recorded.in_all} of {recorded.asked} sites may be added up."
+        first = render("report.curves.some", sites=recorded.in_all, of=recorded.asked)
+    lines = [first]
     without = [site for site in sites if site.status != "refused" and site.site not in recorded.sites]
-    # A site in sums only would get no curve of its own by naming the key.
+    # The key in its policy would give an aggregate-only site no curve.
     hidden = [site.site for site in without if in_sums_only(site.shared_as)]
     silent = [site.site for site in without if not in_sums_only(site.shared_as)]
     if silent:
-        lines.append(
-            f"No curve of {name_sites(silent)}: no counts of predictions came. Its policy.toml has to name {KEY}."
-        )
+        lines.append(render("report.curves.uncounted", sites=name_sites(silent)))
     if hidden:
-        lines.append(f"No curve of {name_sites(hidden)}, as figures of its own are not shared.")
+        lines.append(render("report.curves.unshared", sites=name_sites(hidden)))
     return lines
-
-
-def one_repeat_alone(repeat: int, repeats: int) -> str:
-    """Return which repeat curves are of, and why they are of one alone."""
-    return (
-        f"**Repeat {repeat} of {repeats} alone**: the holdouts of repeats have rows in common, so their curves are not "
-        "added up."
-    )
-
-
-def says_which_repeat(repeat: int, repeats: int) -> str:
-    """Return which repeat the page's figures are of.
-
-    The record has several, and the sentence says why one alone is shown.
-    """
-    return f"**Repeat {repeat} of {repeats} alone**; others: in the margin. Overview and Sites show means."
 
 
 def area_line(name: str, counts: ScoreCounts, report: Report) -> dict[str, str]:
@@ -449,9 +364,7 @@ def area_line(name: str, counts: ScoreCounts, report: Report) -> dict[str, str]:
 
 
 def percent_of(events: int, rows: int) -> str:
-    """Return a share in percent.
-
-    It has a decimal where it is small, and is "under 0.1" where even that says nothing.
+    """Return a share in percent: a small one with a decimal, and the smallest as "under 0.1".
 
     Examples
     --------
@@ -461,17 +374,11 @@ def percent_of(events: int, rows: int) -> str:
     share = 100 * events / max(rows, 1)
     if 0 < share < 0.05:
         return "under 0.1"
-    decimals = int(0 < share < 10)
-    return f"{share:.{decimals}f}"
+    return number(share, int(0 < share < 10))
 
 
 def _of_rows(name: str, report: Report, metric: str) -> str:
-    """Return the figure computed from rows.
-
-    They are the rows of whom a line is about. The figure comes with its interval.
-
-    There is none of some of the sites together: that of the record is of all.
-    """
+    """Return the recorded figure of a line's rows with its interval; some sites together have none."""
     if is_together(name) and name != ALL:
         return NOT_COMPARABLE
     run = run_of(report)
@@ -483,10 +390,7 @@ def _of_rows(name: str, report: Report, metric: str) -> str:
 def _of_curve(
     counts: ScoreCounts, value: Callable[[ScoreCounts], float], hidden: Callable[[ScoreCounts], float]
 ) -> str:
-    """Return a curve's figure with its largest error.
-
-    The error is how far the figure of the rows may lie from it, rounded up.
-    """
+    """Return a curve's figure with its largest error against the figure of the rows, rounded up."""
     if not counts.has_both:
         return ONE_CLASS
     return f"{number(value(counts))} ± {_rounded_up(hidden(counts))}"
@@ -497,18 +401,19 @@ def _rounded_up(reach: float) -> str:
 
 
 def calibration_line(name: str, counts: ScoreCounts, report: Report) -> dict[str, str]:
-    """Return how far predictions hold on some rows, for a table."""
+    """Return how well predictions hold on some rows, for a table."""
     groups = calibration(counts)
     predicted = observed = ABSENT
     if counts.rows:
-        (mean, least, most), (low, high) = counts.predicted, wilson(counts.events, counts.rows)
+        mean, least, most = counts.predicted
+        low, high = wilson(counts.events, counts.rows)
         # Groups of few rows each may hide what all rows together show.
         predicted = f"{number(mean)} ± {_rounded_up(max(mean - least, most - mean))}"
         if least > high:
             predicted += ", too high"
         elif most < low:
             predicted += ", too low"
-        observed = f"{number(counts.events / counts.rows)} ({interval(low, high)})"
+        observed = with_interval(counts.events / counts.rows, low, high)
     agreement = f"fewer than {LEAST_ROWS} rows"
     if groups:
         agreement = describe_calibration(groups)
@@ -522,14 +427,15 @@ def calibration_line(name: str, counts: ScoreCounts, report: Report) -> dict[str
 
 
 def describe_calibration(groups: Sequence[Group]) -> str:
-    """Return in how many groups predictions hold.
-
-    They hold where the prediction may be within the interval of what happened.
-    """
-    high, low = sum(group.too_high for group in groups), sum(group.too_low for group in groups)
-    agreement = f"{len(groups) - high - low} of {len(groups)} groups"
-    off = [f"too {how} in {many}" for how, many in (("high", high), ("low", low)) if many]
-    return "; ".join([agreement, *off])
+    """Return in how many groups predictions hold, within the interval of the observed share."""
+    high = sum(group.too_high for group in groups)
+    low = sum(group.too_low for group in groups)
+    parts = [f"{len(groups) - high - low} of {len(groups)} groups"]
+    if high:
+        parts.append(f"too high in {high}")
+    if low:
+        parts.append(f"too low in {low}")
+    return "; ".join(parts)
 
 
 def group_lines(groups: Mapping[str, Sequence[Group]]) -> list[dict[str, Any]]:
@@ -551,39 +457,32 @@ def group_lines(groups: Mapping[str, Sequence[Group]]) -> list[dict[str, Any]]:
 
 
 def no_curves_in_words(run: RunEntry, run_report: Report, sites: Sequence[SiteEntry]) -> str:
-    """Return why a run has no curves, and what to do.
+    """Return why a run has no curves, and the remedy.
 
     Parameters
     ----------
     run : RunEntry
         The first repeat.
     run_report : dict
-        The report as the reader may see it: of all sites together, or of one site.
+        The report in the reader's view: of all sites together, or of one site.
     sites : sequence of SiteEntry
         Of the run.
     """
     if run.task != "binary":
-        kind = {"regression": "a number", "multi-class": "one of several classes"}
-        return (
-            "Curves of this kind are for outcomes that are yes or no; that of this study is "
-            f"{kind.get(run.task, run.task.replace('-', ' '))}."
-        )
+        kinds = {"regression": "a number", "multi-class": "one of several classes"}
+        return render("report.curves.task", outcome=kinds.get(run.task, run.task.replace("-", " ")))
+    status = "running" if run.status == "running" else "ended"
     if not released(run_report).is_exact:
-        return NOT_SCORED_YET if run.status == "running" else NOT_SCORED
+        return render(f"report.no-scores.{status}")
     report = run_of(run_report)
     if not (report.global_ or any(site_of(site).global_ for site in report.sites.values())):
-        if run.status == "running":
-            return "The curves come with the comparison on test rows, after the last round."
-        return "This run ended before its model was compared on test rows, so there are no curves."
-    return (
-        "No site gave the counts of its predictions by class, from which curves are drawn. A site that agrees to "
-        f"give them says so in its policy.toml: `{KEY}`; then run the study again."
-    )
+        return render(f"report.no-curves.{status}")
+    return render("report.curves.nobody")
 
 
 @dataclass(frozen=True)
 class GroupFigure:
-    """Area under the ROC curve within a group; None where it is undefined or withheld, as `method` says."""
+    """Area under the ROC curve within a group; None where undefined or withheld, with the reason in `method`."""
 
     column: str
     group: str
@@ -595,7 +494,7 @@ class GroupFigure:
 
 @dataclass(frozen=True)
 class Subgroups:
-    """The object "subgroups" of a run: the figures of each site, and how many sites were asked."""
+    """The object "subgroups" of a run: the figures of each site, and the number of sites with a request."""
 
     sites: dict[str, list[GroupFigure]]
     asked: int = 0
@@ -607,7 +506,7 @@ class Subgroups:
 
 
 def grouped_columns(subgroups: Subgroups) -> list[str]:
-    """Return the columns by which a run was looked at group by group."""
+    """Return the columns of a run's groups."""
     return list(dict.fromkeys(of.column for of in subgroups.every))
 
 
@@ -629,7 +528,6 @@ def _grouped_line(site: str, column: str, groups: Sequence[GroupFigure]) -> dict
     lowest = min((high for _, high in bounds), default=0.0)
     apart = any(low > lowest for low, _ in bounds)
     line = {"Rows of": site} | {of.group: _of_group(of) for of in own}
-    # Said in words, since a reader compares many cells otherwise.
     clear = "none" if len(bounds) > 1 else ABSENT
     if apart:
         clear = APART
@@ -643,12 +541,12 @@ def _of_group(of: GroupFigure) -> str:
 
 
 def ranks_in_words(report: Report) -> list[str]:
-    """Return how well the shared model puts rows of one date in order, where the study asks for it.
+    """Return how well the shared model ranks rows of one date, where the study requests it.
 
     Examples
     --------
     >>> [sentence] = ranks_in_words({"global": {"rank_correlation": {"value": 0.02, "low": -0.06, "high": 0.11}}})
-    >>> sentence.endswith(f" 0.020 with what came (95 % CI {chr(8722)}0.060 to +0.110): no skill is shown.")
+    >>> sentence.endswith(f"0.020 with the outcome (95 % CI {chr(8722)}0.060 to +0.110): no skill is shown.")
     True
     >>> ranks_in_words({"global": {}})
     []
@@ -656,12 +554,13 @@ def ranks_in_words(report: Report) -> list[str]:
     order = figure_of(run_of(report).global_, "rank_correlation")
     if order.value is None:
         return []
-    start = f"Among rows of one date its order has a mean rank correlation of {number(order.value)} with what came"
+    figure = number(order.value)
     if order.low is None or order.high is None:
-        return [f"{start}."]
+        return [render("report.ranks.figure", figure=figure)]
     conclusion = "no skill is shown"
     if order.low > 0:
-        conclusion = "better than chance would"
+        conclusion = "better than chance"
     elif order.high < 0:
-        conclusion = "worse than chance would"
-    return [f"{start} (95 % CI {interval(order.low, order.high, signed=True)}): {conclusion}."]
+        conclusion = "worse than chance"
+    span = interval(order.low, order.high, signed=True)
+    return [render("report.ranks.interval", figure=figure, interval=span, conclusion=conclusion)]

@@ -1,8 +1,7 @@
-"""Whether the shared model of a run was trained enough to be judged, and on which test rows it was trained already.
+"""Whether the shared model of a run was trained enough, and the test rows that its starting model was trained on.
 
-It was not where a model of its own kind, trained on all rows in one place, is clearly better; or, where nobody has such
-a model, where its training loss still falls. Test rows that the model which it began with was trained on are counted
-over repeats, and told in words.
+It was not trained enough where a model of its kind on all rows in one place is clearly better. Without such a model, a
+training loss that still falls is the sign.
 """
 
 from __future__ import annotations
@@ -18,24 +17,19 @@ from flfed.errors import counted
 from flfed.records.objects import read, read_all, read_figure, write
 from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import mean_of
-from flfed.records.statistics.verdict import better_of, metric_name, number, sentence_case
+from flfed.records.statistics.verdict import better_of, metric_name, number
 from flfed.records.store.entries import CurvePoint
+from flfed.words import render
 
 FALLS = 0.02
-"""Share of a loss by which it falls in the last fifth of the rounds where training was ended early."""
+"""Share by which a loss falls in the last fifth of the rounds where training ended early."""
 FALLS_MUCH = 0.2
-"""The same where a model on all rows says that training was enough: no figure is believed then."""
-NOT_ENOUGH = "the shared model was not trained enough to be judged: try more rounds"
-TRAINING_UNKNOWN = (
-    "Whether the shared model was trained enough is not known: no training losses of several rounds left the sites, "
-    "and nobody has a model of all rows."
-)
-TRY = f"{sentence_case(NOT_ENOUGH)} or a higher learning rate."
+"""The same where a model on all rows shows no lack of training: the loss then goes before it."""
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Whether the shared model was trained enough (`enough`, None where not known), and by what that is judged."""
+    """Whether the shared model was trained enough (`enough`, None where not known), and the sign of it (`by`)."""
 
     enough: bool | None = None
     by: str | None = None
@@ -63,10 +57,10 @@ class Fall:
 
 
 def loss_fall(points: Sequence[CurvePoint]) -> Fall | None:
-    """Return by how much the loss fell from one fifth of the rounds to the last one, None where that is not known.
+    """Return the fall of the loss from one fifth of the rounds to the last one, None where not known.
 
-    Each fifth has one round at least. Only sites with a loss in both are looked at, and each counts as much: who is
-    drawn for a round must not move it. A loss of all sites together stands for itself.
+    Each fifth has one round at least. Only sites with a loss in both count, all equally: the draw of sites for a round
+    must have no effect. A loss over all sites is taken as it is.
 
     Parameters
     ----------
@@ -77,7 +71,8 @@ def loss_fall(points: Sequence[CurvePoint]) -> Fall | None:
     if len(rounds) < 2:
         return None
     count = max(1, len(rounds) // 5)
-    early, late = set(rounds[-2 * count : -count]), set(rounds[-count:])
+    early = set(rounds[-2 * count : -count])
+    late = set(rounds[-count:])
     before = []
     last = []
     for losses in _losses(points):
@@ -91,7 +86,7 @@ def loss_fall(points: Sequence[CurvePoint]) -> Fall | None:
 
 
 def _losses(points: Sequence[CurvePoint]) -> list[dict[int, float]]:
-    """Return the losses by round of each site, or of all sites together where these are there."""
+    """Return the losses by round, of each site or over all sites where recorded."""
     by_site: dict[str | None, dict[int, float]] = {}
     for point in points:
         if point.value is not None:
@@ -102,25 +97,25 @@ def _losses(points: Sequence[CurvePoint]) -> list[dict[int, float]]:
 def training_state(
     fall: Fall | None, beside: Sequence[tuple[str, Report, float | None]] = (), *, by_rounds: bool = False
 ) -> Report:
-    """Return whether the shared model was trained enough, and by what that is known.
+    """Return whether the shared model was trained enough, and the sign of it.
 
     Parameters
     ----------
     fall : Fall or None
-        Of the loss that left the sites.
+        Of the loss that the sites released.
     beside : sequence of (metric, dict, float or None)
         `value`, `low` and `high` of the shared model's figure over all test rows, and the same figure of a model of its
         own kind that was trained on all rows in one place; the primary metric first.
     by_rounds : bool
         Whether that model had at most as many rounds as the shared one, as a network has: then it may be as far from
-        its end, and a falling loss says so.
+        its end, and a falling loss is the sign.
 
     Returns
     -------
     dict
-        `enough`, null where it is not known; `by`, "pooled", "loss" or null; `fall`, the share of the loss by which it
-        fell in the last `rounds` rounds; `metric`, `shared` and `of-kind`, the figure by which the shared model is
-        behind the other one, or the first of them.
+        `enough`, null where not known; `by`, "pooled", "loss" or null; `fall`, the share by which the loss fell in the
+        last `rounds` rounds; `metric`, `shared` and `of-kind`, the figure in which the shared model is behind the other
+        one, or the first of them.
 
     Examples
     --------
@@ -135,7 +130,7 @@ def training_state(
     comparisons = [one for one in beside if one[2] is not None and None not in one[1].values()]
     if not comparisons:
         return _written(state)
-    # By its primary figure a model is behind; by another one only where its loss still falls, too.
+    # The primary metric is enough; another one counts only where the loss still falls.
     falls = state.enough is False
     looked_at = comparisons if falls else comparisons[:1]
     behind = [one for one in looked_at if _is_behind(*one)]
@@ -153,7 +148,7 @@ def _written(state: TrainingState) -> Report:
 
 
 def _is_behind(metric: str, shared: Report, of_kind: float | None) -> bool:
-    """Tell whether the shared model's 95 % CI ends before the other model's figure."""
+    """Return whether the shared model's 95 % CI ends before the other model's figure."""
     if of_kind is None:
         return False
     ends = read_figure(shared)
@@ -165,7 +160,7 @@ def _is_behind(metric: str, shared: Report, of_kind: float | None) -> bool:
 def over_repeats(states: Sequence[Report | None]) -> Report | None:
     """Return the state of several repeats, None where there is none.
 
-    It is what most of those say that know it, with the means of their figures, all of one metric.
+    It is the state of most conclusive repeats, with the means of their figures, all of one metric.
     """
     there = [state for state in states if state is not None]
     typed = read_all(TrainingState, there)
@@ -182,7 +177,7 @@ def over_repeats(states: Sequence[Report | None]) -> Report | None:
 
 
 def _majority(states: Sequence[TrainingState]) -> list[TrainingState]:
-    """Return the states that say what most say, and know it by the same figure."""
+    """Return the states of the majority, all by the same figure."""
     short = [state for state in states if not state.enough]
     most = short if 2 * len(short) > len(states) else [state for state in states if state.enough]
     kinds = Counter((state.by, state.metric) for state in most)
@@ -191,7 +186,7 @@ def _majority(states: Sequence[TrainingState]) -> list[TrainingState]:
 
 
 def training_in_words(state: Report | None) -> str:
-    """Return that the shared model was not trained enough, as a headline; "" where it was, or it is not known.
+    """Return that the shared model was not trained enough, as a headline; "" where it was, or where not known.
 
     Examples
     --------
@@ -206,34 +201,35 @@ def training_in_words(state: Report | None) -> str:
         return ""
     if training.by == "loss":
         rounds = "round" if training.rounds == 1 else f"{training.rounds} rounds"
-        return f"{TRY} Its loss still fell by {100 * (training.fall or 0.0):.0f} % in the last {rounds}."
+        return render("report.training.loss", fall=number(100 * (training.fall or 0.0), 0), rounds=rounds)
+    # One site's people do not see the figures of others.
     if training.shared is None or training.of_kind is None or training.metric is None:
-        return TRY  # the figures of others are not shown to one site's people
-    name = metric_name(training.metric)
-    return f"{TRY} Its {name} is {number(training.shared)}; with all rows in one place {number(training.of_kind)}."
+        return render("report.training.headline")
+    figures = {"shared": number(training.shared), "pooled": number(training.of_kind)}
+    return render("report.training.behind", metric=metric_name(training.metric), **figures)
 
 
 def unknown_training(state: Report | None) -> str:
-    """Return that it is not known whether the shared model was trained enough; "" where it is, or under noise."""
+    """Return that nobody knows whether the shared model was trained enough; "" where known, or under noise."""
     if state is None or read(TrainingState, state).enough is not None:
         return ""
-    return TRAINING_UNKNOWN
+    return render("report.training.unknown")
 
 
 def not_enough(state: Report | None) -> bool:
-    """Tell whether the shared model is known not to be trained enough."""
+    """Return whether the shared model was found not to be trained enough."""
     return read(TrainingState, state or {}).enough is False
 
 
 TRAINED_TEST_ROWS = "trained-test-rows"
 """The named object of a run, and its key in the report."""
 WORST = 3
-"""Sites that a sentence names."""
+"""Most sites that a sentence names."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedRows:
-    """Test rows that the model which a run began with was trained on, and how many test rows there are."""
+    """Test rows that a run's starting model was trained on, and the number of test rows."""
 
     rows: int = 0
     of: int = 0
@@ -246,11 +242,11 @@ class TrainedTestRows:
     Attributes
     ----------
     source : str
-        The model that the run began with.
+        The starting model.
     why : str
-        Why nothing is known; "" where it is.
+        Why the counts are not known; "" where they are.
     rows, of : int or None
-        Over all sites; None of what one site's people see.
+        Over all sites; None in the view of one site's people.
     sites : dict of name to TrainedRows
     """
 
@@ -262,9 +258,7 @@ class TrainedTestRows:
 
 
 def trained_over_repeats(payloads: Sequence[Mapping[str, Any] | None]) -> Report | None:
-    """Return the counts of a run's repeats together; None where no repeat has any.
-
-    A row that is held out in several repeats counts in each of them.
+    """Return the counts over a run's repeats, None without any; a row counts in each repeat that holds it out.
 
     Examples
     --------
@@ -286,19 +280,19 @@ def trained_over_repeats(payloads: Sequence[Mapping[str, Any] | None]) -> Report
     rows = _total([one.rows for one in repeats])
     of = _total([one.of for one in repeats])
     together = write(TrainedTestRows(source=repeats[0].source, rows=rows, of=of, sites=sites))
-    # What one site's people see has no counts over all sites.
+    # In the view of one site's people there are no counts over all sites.
     return {key: value for key, value in together.items() if value is not None}
 
 
 def _total(counts: Sequence[int | None]) -> int | None:
-    """Return the sum of counts, None where one is not told."""
+    """Return the sum of counts, None where one is not known."""
     if None in counts:
         return None
     return sum(filter(None, counts))
 
 
 def trained_rows_in_words(payload: Mapping[str, Any] | None) -> list[str]:
-    """Return how many test rows were trained on before, and where; nothing where none was, or no run went before.
+    """Return how many test rows the starting model was trained on, and where; nothing where none or without one.
 
     Examples
     --------
@@ -309,24 +303,18 @@ def trained_rows_in_words(payload: Mapping[str, Any] | None) -> list[str]:
         return []
     trained = read(TrainedTestRows, payload)
     if trained.why:
-        return [
-            f"Whether test rows are among those that {trained.source}, the model that the run began with, was trained "
-            f"on is not known: {trained.why}."
-        ]
+        return [render("report.training.uncounted", source=trained.source, reason=trained.why)]
     if not trained.rows or trained.of is None:
         return []
     worst = sorted(trained.sites.items(), key=lambda item: -item[1].rows)[:WORST]
     where = ", ".join(f"{of.rows} of {of.of} at {site}" for site, of in worst if of.rows)
+    facts = {"source": trained.source, "rows": trained.rows, "test_rows": counted(trained.of, "test row")}
     at_sites = f" ({where})" if where else ""
-    return [
-        f"{trained.rows:,} of {counted(trained.of, 'test row')} are among those that {trained.source}, the model that "
-        f"the run began with, was trained on{at_sites}: figures on them are too good. Begin anew, or with a model of a "
-        "run on the same cut."
-    ]
+    return [render("report.training.rows", sites=at_sites, **facts)]
 
 
 def trained_at_site(payload: Mapping[str, Any] | None, site: str) -> list[str]:
-    """Return the same of one site, for its people; nothing where none of its test rows was, or that is not known.
+    """Return the same of one site, for its people; nothing where none, or where not known.
 
     Examples
     --------
@@ -336,7 +324,4 @@ def trained_at_site(payload: Mapping[str, Any] | None, site: str) -> list[str]:
     counts = read(TrainedTestRows, payload or {}).sites.get(site, TrainedRows())
     if not counts.rows:
         return []
-    return [
-        f"{counts.rows:,} of the site's {counted(counts.of, 'test row')} are among those that the model which the "
-        "run began with was trained on: its figures here are too good, and the gain is, too."
-    ]
+    return [render("report.training.here", rows=counts.rows, test_rows=counted(counts.of, "test row"))]

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from flfed.registry import MADE_SMALL
-from flfed.words import render
+from flfed.words import render, sentences
 
 Better = Literal["higher", "lower"]
 PAYS = "joining pays"
@@ -22,27 +22,9 @@ ABSENT = "n/a"
 WORTHWHILE = {"roc_auc_score": 0.005}
 """Gain that is worth joining for, by metric; 0 of any other. A study's `[compare] worthwhile` goes before it."""
 TOO_SMALL = "too small to matter"
-RAN_AWAY = 1e9  # from here on a figure is that of a model that diverged, whose digits tell nothing
+RAN_AWAY = 1e9  # a model with such a figure diverged, and its digits mean nothing
 MOST_MORE = 3
-"""Decimals that a figure gets so that a bound near 0 does not read as 0, at most."""
-
-METRIC_NAMES = {
-    "roc_auc_score": "AUC",
-    "average_precision_score": "average precision",
-    "brier_score_loss": "Brier score",
-    "log_loss": "log loss",
-    "accuracy_score": "accuracy",
-    "balanced_accuracy_score": "balanced accuracy",
-    "f1_score": "F1",
-    "r2_score": "R\u00b2",
-    "mean_absolute_error": "mean absolute error",
-    "mean_squared_error": "mean squared error",
-    "root_mean_squared_error": "root mean squared error",
-    "concordance_index": "concordance index",
-    "calibration_in_the_large_error": "calibration error (log of expected over observed)",
-    "recall_at_alert_budget": "recall at the alert budget",
-}
-"""What people call a metric; others are named by their key without underscores."""
+"""Most decimals that a figure gets in addition, so that a bound near 0 does not read as 0."""
 
 ARM_NAMES = {
     "global": "shared model",
@@ -61,12 +43,12 @@ ARM_NAMES = {
     "sites-mean": "shared model, mean of the sites",
     "personalised-sites-mean": "adjusted to the site, mean of the sites",
 }
-"""What a clinician or a risk officer reads for an arm."""
+"""Names of models and comparators, by arm."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure with its 95 % interval; None where it is not known."""
+    """A figure with its 95 % interval; None where not known."""
 
     value: float | None = None
     low: float | None = None
@@ -82,11 +64,9 @@ class Figure:
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference of two arms with its 95 % CI.
+    """Difference of two arms with its 95 % CI; any part may be unknown.
 
-    Any part may be unknown.
-
-    `wide_low` and `wide_high` are its ends once widened for looking at so many `sites`; None of one alone.
+    `wide_low` and `wide_high` are its ends, widened for the number of `sites` looked at; None for one site.
     """
 
     value: float | None
@@ -107,9 +87,7 @@ class Difference:
 def better_of(metric: str) -> Better:
     """Return which direction of a metric is better.
 
-    The rule is scikit-learn's of names.
-
-    Names that end in `_loss`, `_error` or `_deviance` are to be made small; all others large.
+    By scikit-learn's rule, names that end in `_loss`, `_error` or `_deviance` are to be made small, all others large.
 
     Examples
     --------
@@ -120,14 +98,14 @@ def better_of(metric: str) -> Better:
 
 
 def metric_name(metric: str) -> str:
-    """Return what people call a metric.
+    """Return the name of a metric, by default its key without underscores.
 
     Examples
     --------
     >>> metric_name("roc_auc_score"), metric_name("expected_calibration_error")
     ('AUC', 'expected calibration error')
     """
-    return METRIC_NAMES.get(metric, metric.replace("_", " "))
+    return sentences("names", "metrics").get(metric, metric.replace("_", " "))
 
 
 def describe_verdict(code: str, metric: str) -> str:
@@ -142,9 +120,7 @@ def describe_verdict(code: str, metric: str) -> str:
 
 
 def sentence_case(text: str) -> str:
-    """Return text with a capital first letter.
-
-    The other letters stay as they are.
+    """Return text with a capital first letter, else unchanged.
 
     Examples
     --------
@@ -169,9 +145,7 @@ def shorten(names: Sequence[str], most: int) -> str:
 
 
 def decimals_of(*values: float | None) -> int:
-    """Return how many decimals figures of this size deserve.
-
-    They are three below 1.5, and none from 100 on.
+    """Return the number of decimals of figures of this size: three below 1.5, none from 100 on.
 
     Examples
     --------
@@ -188,7 +162,7 @@ def decimals_of(*values: float | None) -> int:
 def number(value: float | None, decimals: int | None = None, *, signed: bool = False) -> str:
     """Return a figure with a leading zero.
 
-    It has as many decimals as its size deserves unless they are given; one that ran away is a power of ten.
+    Its size sets the decimals unless they are given. A figure that ran away is a power of ten.
 
     Examples
     --------
@@ -215,8 +189,21 @@ def number(value: float | None, decimals: int | None = None, *, signed: bool = F
     return sign + text
 
 
+def format_p(p: float) -> str:
+    """Return a p-value with three decimals, or that it is smaller.
+
+    Examples
+    --------
+    >>> format_p(0.0053), format_p(0.2), format_p(0.0004)
+    ('p = 0.005', 'p = 0.200', 'p < 0.001')
+    """
+    if p < 0.0005:
+        return f"p < {number(0.001)}"
+    return f"p = {number(p)}"
+
+
 def better_or_worse(gain: float, digits: int) -> str:
-    """Return the size of a gain, and whether it is one.
+    """Return the size of a gain, with "better" or "worse".
 
     Examples
     --------
@@ -228,7 +215,7 @@ def better_or_worse(gain: float, digits: int) -> str:
 
 
 def shown(value: Any, form: Callable[[Any], str] = str, absent: str = ABSENT) -> str:
-    """Return a value as `form` has it, and what stands in its place where it is not told.
+    """Return a value as `form` writes it, or `absent` where it is None.
 
     Examples
     --------
@@ -239,7 +226,7 @@ def shown(value: Any, form: Callable[[Any], str] = str, absent: str = ABSENT) ->
 
 
 def with_interval(value: float | None, low: float | None, high: float | None) -> str:
-    """Return a figure, with its interval where that is known.
+    """Return a figure, with its interval where known.
 
     Examples
     --------
@@ -252,7 +239,7 @@ def with_interval(value: float | None, low: float | None, high: float | None) ->
 
 
 def format_as_written(value: float) -> str:
-    """Return a figure with the digits that somebody wrote, such as `[compare] worthwhile`.
+    """Return a figure with the digits that a person wrote, such as `[compare] worthwhile`.
 
     Examples
     --------
@@ -268,9 +255,9 @@ def format_as_written(value: float) -> str:
 
 
 def interval(low: float | None, high: float | None, decimals: int | None = None, *, signed: bool = False) -> str:
-    """Return "LOW to HIGH" with equally many decimals.
+    """Return "LOW to HIGH" with equally many decimals, or "n/a" where an end is unknown.
 
-    They have more decimals where an end would read as 0 and is not. "n/a" where an end is unknown.
+    Both get more decimals where an end would read as 0 and is not 0.
 
     Examples
     --------
@@ -287,12 +274,9 @@ def interval(low: float | None, high: float | None, decimals: int | None = None,
 
 
 def decimals_for(difference: Difference, worthwhile: float = 0.0) -> int:
-    """Return the decimals that keep a bound's side visible.
+    """Return the decimals that show on which side of 0 and `worthwhile` a bound lies.
 
-    They follow the size, with as many more as it takes until no bound reads as what it is compared with.
-
-    That is 0 and `worthwhile`: the bound's side of them is the verdict. Of a bound that `MOST_MORE` further
-    ones would still show as one of them, nothing is gained by more.
+    The size of the figures sets them. There are up to `MOST_MORE` more, until no bound reads as 0 or as `worthwhile`.
 
     Examples
     --------
@@ -324,7 +308,7 @@ def decimals_beside(bounds: Sequence[float | None], decimals: int, marks: Sequen
 
 
 def gain_of(difference: Difference, better: Better) -> Difference:
-    """Return the difference with improvements above 0."""
+    """Return a difference in which an improvement is above 0."""
     if better == "higher":
         return difference
 
@@ -345,11 +329,10 @@ def gain_of(difference: Difference, better: Better) -> Difference:
 def best_of(
     shared: Difference | None, personalised: Difference | None, better: Better
 ) -> tuple[str, Difference] | None:
-    """Return the arm with the larger gain.
+    """Return the arm with the larger gain, and the gain; None where none was measured.
 
-    The gain comes with it; above 0 it is an improvement. None where none was measured.
-
-    One without an interval comes after all that have one; of two that differ by rounding the shared model's is taken.
+    A gain above 0 is an improvement. An arm with an interval goes before one without. The shared model is taken where
+    two gains differ by rounding only.
     """
     # Arms that were not measured cannot win.
     gains = [
@@ -361,14 +344,12 @@ def best_of(
 
 
 def has_interval(difference: Difference | None) -> bool:
-    """Tell whether a difference and its interval are known."""
+    """Return whether a difference and its interval are known."""
     return difference is not None and None not in (difference.value, difference.low, difference.high)
 
 
 def worthwhile_of(metric: str) -> float:
-    """Return the gain that is worth joining for.
-
-    A study may say another.
+    """Return the gain that is worth joining for, unless a study sets another.
 
     Examples
     --------
@@ -379,16 +360,14 @@ def worthwhile_of(metric: str) -> float:
 
 
 def code_of(gain: Difference, worthwhile: float) -> str:
-    """Return the verdict on a gain.
-
-    Above 0 is an improvement. It is the one rule, wherever a verdict is told.
+    """Return the verdict on a gain, above 0 an improvement; the only rule of verdicts.
 
     Parameters
     ----------
     gain : Difference
     worthwhile : float, >= 0
-        "joining pays": the lower end of the interval, widened for the number of sites looked at, lies
-        above it; "do not use it here": the upper end lies below its negative.
+        The lower end of the interval, widened for the number of sites looked at, lies above it: "joining pays".
+        The upper end lies below its negative: "do not use it here".
 
     Examples
     --------
@@ -420,9 +399,7 @@ def verdict(
     alone: str = "",
     undertrained: str = "",
 ) -> tuple[str, str]:
-    """Return whether joining paid at one site.
-
-    The result is a code of `VERDICTS` and one sentence with the numbers.
+    """Return the verdict on joining at one site: a code of `VERDICTS`, and a sentence with the numbers.
 
     Parameters
     ----------
@@ -436,19 +413,19 @@ def verdict(
     figures : mapping of arm to float or None
         The arms' figures, for the sentence.
     reason : str
-        Why there is no figure, where there is none.
+        Why there is no figure.
     worthwhile : float, optional
         As for `code_of`; by default that of the metric.
     alone : str
-        What the site's own model is, where it is not of the shared one's kind.
+        Family of the site's own model, where it is not of the shared one's kind.
     undertrained : str
         Why a shared model that is worse cannot be judged, where it was not trained enough.
 
     Notes
     -----
-    The arm with the larger gain decides by `code_of`, and the sentence tells its gain. A shared model that
-    is clearly worse is always told of. Choosing the better of two arms favours joining a little: each
-    interval leaves 2.5 % beyond either end, so that of both together at most 5 % lie above by chance.
+    The arm with the larger gain decides by `code_of`, and its gain is in the sentence. A shared model that is clearly
+    worse is always named. The choice of the better arm favours joining a little: each interval leaves 2.5 % beyond
+    either end, so at most 5 % of both together lie above by chance.
 
     Examples
     --------
@@ -461,33 +438,36 @@ def verdict(
     """
     best = best_of(shared, personalised, better)
     if best is None or not has_interval(best[1]):
-        return INCONCLUSIVE, _untold(metric, reason)
+        return INCONCLUSIVE, _describe_missing(metric, reason)
     arm, gain = best
     least = worthwhile_of(metric) if worthwhile is None else worthwhile
     code = code_of(gain, least)
     words = _sentence(arm, gain, better, metric, figures or {}, least, alone)
-    unadjusted = "" if undertrained else _harm_unadjusted(arm, shared, better, least)
+    unadjusted = "" if undertrained else _describe_harm(arm, shared, better, least)
     if code == PAYS:
         return code, f"{words}{unadjusted}."
     if code == DO_NOT_USE and undertrained:
         return INCONCLUSIVE, f"{words}; {undertrained}."
     if code == DO_NOT_USE:
-        where = f"below {MINUS}{format_as_written(least)}" if least else "below 0"
-        return code, f"{words}: the interval lies {where}, the {ARM_NAMES[arm]} is clearly worse here{unadjusted}."
+        bound = f"{MINUS}{format_as_written(least)}" if least else "0"
+        worse = render("report.verdict.worse", bound=bound, model=ARM_NAMES[arm])
+        return code, f"{words}: {worse}{unadjusted}."
     return code, f"{words}; {why_unclear(gain, least)}{unadjusted}."
 
 
-def _harm_unadjusted(arm: str, shared: Difference | None, better: Better, worthwhile: float) -> str:
-    """Return that the shared model does harm as it is, which must be told where the adjusted one decides; else ""."""
+def _describe_harm(arm: str, shared: Difference | None, better: Better, worthwhile: float) -> str:
+    """Return that the shared model does harm without adjustment, or an empty text."""
     if arm == "global" or shared is None or not has_interval(shared):
         return ""
-    return _if_worse(gain_of(shared, better), worthwhile)
+    gain = gain_of(shared, better)
+    if code_of(gain, worthwhile) != DO_NOT_USE:
+        return ""
+    size, _ = size_and_span(gain, worthwhile)
+    return render("report.verdict.unadjusted", gain=size, interval=describe_interval(gain, worthwhile))
 
 
 def why_unclear(gain: Difference, worthwhile: float) -> str:
-    """Return why a gain is no clear one.
-
-    It may be chance, or it is too small.
+    """Return why a gain is not clear: it may be chance, or it is too small.
 
     Examples
     --------
@@ -497,41 +477,27 @@ def why_unclear(gain: Difference, worthwhile: float) -> str:
     'the interval lies above 0, but the gain is too small to matter (under 0.005)'
     """
     if may_be_chance(gain):
-        return "the interval contains 0, so this may be chance"
+        return render("report.verdict.chance")
     side, may = beyond_chance(gain.deciding, worthwhile)
-    what = {"above": "gain", "below": "loss"}[side]
-    return f"the interval lies {side} 0, but the {what} {may} {TOO_SMALL} (under {format_as_written(worthwhile)})"
+    change = "gain" if side == "above" else "loss"
+    return render("report.verdict.small", side=side, change=change, may=may, least=format_as_written(worthwhile))
 
 
 def beyond_chance(gain: Difference, worthwhile: float) -> tuple[str, str]:
-    """Return on which side of 0 an interval lies, and whether its gain is, or may be, too small."""
+    """Return the side of 0 on which an interval lies, and whether its gain is, or may be, too small."""
     side = "above" if (gain.low or 0.0) > 0 else "below"
     may = "is" if abs(gain.value or 0.0) < worthwhile else "may be"
     return side, may
 
 
 def may_be_chance(gain: Difference) -> bool:
-    """Tell whether the deciding interval of a gain contains 0."""
+    """Return whether the deciding interval of a gain contains 0."""
     deciding = gain.deciding
     return (deciding.low or 0.0) <= 0 <= (deciding.high or 0.0)
 
 
-def _if_worse(gain: Difference, worthwhile: float) -> str:
-    """Return that the unadjusted model is worse here.
-
-    An empty text where the shared model as it is does not clearly worse.
-    """
-    if code_of(gain, worthwhile) != DO_NOT_USE:
-        return ""
-    size, _ = size_and_span(gain, worthwhile)
-    gain_text = f"{size}, {describe_interval(gain, worthwhile)}"
-    return f"; without adjustment the shared model is clearly worse here ({gain_text}): do not use it so"
-
-
 def size_and_span(gain: Difference, worthwhile: float = 0.0) -> tuple[str, str]:
-    """Return a gain and the interval that its verdict goes by, as text.
-
-    Both have the decimals that they have wherever they are shown.
+    """Return a gain and the interval of its verdict, with the decimals that they have everywhere.
 
     Examples
     --------
@@ -546,7 +512,7 @@ def size_and_span(gain: Difference, worthwhile: float = 0.0) -> tuple[str, str]:
 
 
 def name_interval(sites: int) -> str:
-    """Return the name of the interval that verdicts go by, of so many sites looked at.
+    """Return the name of a verdict's interval where so many sites are looked at.
 
     Examples
     --------
@@ -560,7 +526,7 @@ def name_interval(sites: int) -> str:
 
 
 def describe_interval(gain: Difference, worthwhile: float = 0.0) -> str:
-    """Return the interval that a gain's verdict goes by, with its name.
+    """Return the interval of a gain's verdict, with its name.
 
     Examples
     --------
@@ -587,11 +553,12 @@ def gain_in_brackets(gain: Difference, worthwhile: float = 0.0) -> str:
     return f"{size} ({span})"
 
 
-def _untold(metric: str, reason: str) -> str:
-    name = metric_name(metric) if metric else "the metric"
+def _describe_missing(metric: str, reason: str) -> str:
+    """Return why a site has no verdict."""
+    name = metric_name(metric) or "the metric"
     if reason.startswith("withheld: "):
-        return f"This site withholds {name}: {reason.removeprefix('withheld: ')}."
-    return f"{sentence_case(name)} cannot be compared here: {reason or 'it was not measured'}."
+        return render("report.verdict.withheld", metric=name, reason=reason.removeprefix("withheld: "))
+    return render("report.verdict.missing", metric=sentence_case(name), reason=reason or "it was not measured")
 
 
 def _sentence(
@@ -603,40 +570,33 @@ def _sentence(
     worthwhile: float,
     alone: str,
 ) -> str:
-    """Return the verdict's figures as a sentence.
-
-    Such as "AUC 0.710 with the shared model against 0.600 alone: gain +0.110 (95 % CI +0.020 to +0.190)".
-    """
-    with_, own = figures.get(arm), figures.get("local-only")
+    """Return the figures of a verdict, without a full stop."""
+    with_ = figures.get(arm)
+    own = figures.get("local-only")
     # Both figures get equally many decimals, so that they can be compared.
     digits = decimals_of(with_, own)
     name = sentence_case(metric_name(metric))
     if better == "lower":
         name += " (lower is better)"
-    size, _ = size_and_span(gain, worthwhile)
     against = "the site's own one"
     if own is not None:
         against = f"{number(own, digits)} alone"
         if alone:
             against += f" ({alone})"
-    start = f"{name} {number(with_, digits)} with the {ARM_NAMES[arm]} against {against}"
-    return f"{start}: gain {size} ({describe_interval(gain, worthwhile)})"
+    return render(
+        "report.verdict.gain",
+        metric=name,
+        figure=number(with_, digits),
+        model=ARM_NAMES[arm],
+        against=against,
+        gain=size_and_span(gain, worthwhile)[0],
+        interval=describe_interval(gain, worthwhile),
+    )
 
 
 FEW_SITES = 4
-"""Up to so many sites a mean can hardly be clear: Student's t of two or three degrees of freedom reaches far."""
-COVERAGE = (
-    "simulated, a 95 % interval of such a mean holds the true one in 94 to 100 of 100 cases where all sites are known "
-    "about equally well, in 86 to 93 where some are known ten times as well as others, and at worst in about 80, where "
-    "sites that gain more are known less well (eight sites; of more, fewer)"
-)
-"""How often the interval holds (tests/records/test_mean_gain.py measures it)."""
+"""With so many sites or fewer a mean is hardly ever clear: Student's t then has few degrees of freedom."""
 LEAST_SITES = 3
-"""Of fewer, no interval of a mean says anything: of two its reach is nine times their distance."""
-METHOD = (
-    "random effects over sites: Paule-Mandel variance between sites, Hartung-Knapp interval, given this shared model; "
-    "each site's error from its paired interval, under repeats as Nadeau and Bengio's"
-)
-ASSUMES = "sites like these that train it together"
+"""Fewest sites from which the interval of a mean is of use."""
 UNLIKE = 0.05
-"""Below this p-value of Cochran's test sites are said to gain differently."""
+"""Below this p-value of Cochran's test, the gains of the sites differ."""

@@ -23,7 +23,6 @@ from flfed.records.reports.site_verdict import (
 )
 from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import freedom_of
-from flfed.records.statistics.training_state import NOT_ENOUGH
 from flfed.records.statistics.verdict import (
     ARM_NAMES,
     Difference,
@@ -40,6 +39,7 @@ from flfed.records.statistics.verdict import (
 from flfed.records.store.tables import finite
 from flfed.records.text import escape, moment
 from flfed.updates.messages.compare import Figure
+from flfed.words import render
 
 PAIRS = dict(zip(("global - local-only", "personalised - local-only"), DIFFERENCES, strict=True))
 """The keys that a report has the differences of a kept result under."""
@@ -167,7 +167,8 @@ def against_our_own(result: Result, metric: str, *, suppressed_here: bool = Fals
     with st.container(border=True):
         st.markdown("### The shared model against our own")
         if result.trained == "not-enough":
-            st.markdown(f"**{escape(sentence_case(NOT_ENOUGH))}.**")
+            headline = sentence_case(render("report.training.short"))
+            st.markdown(f"**{escape(headline)}.**")
         elif result.trained == "not-known" and result.sites is not None:
             st.caption("Whether the shared model was trained enough is not known here.")
         st.markdown(f"**{escape(sentence_case(describe_verdict(code, metric)))}.** {escape(sentence)}")

@@ -16,8 +16,9 @@ from flfed.records.dashboard.refresh import Opened
 from flfed.records.sections.scores import within_groups
 from flfed.records.statistics.importances import coefficients, needed_columns, split_columns
 from flfed.records.statistics.noised_scores import SCORES
-from flfed.records.statistics.score_curves import no_curves_in_words, read_score_counts, says_which_repeat, says_whose
+from flfed.records.statistics.score_curves import no_curves_in_words, read_score_counts, says_whose
 from flfed.records.text import escape
+from flfed.words import render
 
 
 def parts(opened: Opened) -> None:
@@ -99,7 +100,7 @@ def _show_repeat(opened: Opened, one: Opened) -> int | None:
     """Return the same, and say of which repeat the page is."""
     repeat = _repeat_of(opened, one)
     if repeat is not None:
-        st.info(says_which_repeat(repeat, one.runs[0].repeats))
+        st.info(render("report.curves.shown", repeat=repeat, repeats=one.runs[0].repeats))
     return repeat
 
 

@@ -12,10 +12,11 @@ import streamlit as st
 from flfed.records.dashboard import run_page, sections
 from flfed.records.dashboard.panels import overview
 from flfed.records.dashboard.refresh import Opened
-from flfed.records.reports.faults import SUMS_ONLY, no_sums_in_words
+from flfed.records.reports.faults import no_sums_in_words
 from flfed.records.sections import data
 from flfed.records.statistics.noised_scores import wording
 from flfed.records.text import escape
+from flfed.words import render
 
 SITES_DRAWN = 12
 """Sites shown unless the reader picks others."""
@@ -42,7 +43,7 @@ def parts(opened: Opened) -> None:
     columns = first.summaries("columns")[0]
     why = no_sums_in_words(shown.report, shown.events)
     if opened.only and table_1 and not table_1["rows"]:
-        why = SUMS_ONLY
+        why = render("faults.sums.alone")
     every = data.sites_of(table_1, columns)
     # A site in sums only is in neither table, but it took part all the same.
     of = max(len(every), sum(site.status != "refused" for site in shown.sites))

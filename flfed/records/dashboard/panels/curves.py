@@ -19,7 +19,6 @@ from flfed.records.statistics import Report
 from flfed.records.statistics.analysis import Analysis, RowsAnalysed, tables_of
 from flfed.records.statistics.noised_scores import NoisedScores, noised_scores
 from flfed.records.statistics.operating_points import (
-    NET_BENEFIT_READ,
     RARE,
     edges,
     first_budget,
@@ -32,13 +31,13 @@ from flfed.records.statistics.operating_points import (
 from flfed.records.statistics.recorded_statistic import ANALYSIS, statistic_in_words, statistic_tables
 from flfed.records.statistics.score_curves import (
     LEAST_ROWS,
-    NOT_SHOWN,
     SITES_DRAWN,
     CountsByName,
     drawn_first,
     is_together,
 )
 from flfed.records.text import escape, heading
+from flfed.words import render
 
 MOST_DRAWN = 12
 """Sites that a reader can pick: more colours and dashes are not told apart."""
@@ -66,8 +65,7 @@ be told apart: what that can change at most stands behind the figure as ±. The 
 site itself, before anything left it; that over all sites is computed from rows where one machine holds all tables, and
 from these same counts where the sites are apart.
 
-**What is not shown.** {NOT_SHOWN}
-"""
+**What is not shown.** """
 
 
 HOW_FLAGGED_READ = """
@@ -181,7 +179,7 @@ def operating_points(counts_by_name: CountsByName, chosen: CountsByName, repeat:
         point = ("threshold", _threshold(edges(counts_by_name.values()), share))
     sections.show(scores.flagged(chosen, point), titled=False)
     with st.expander("How to read these tables"):
-        st.markdown(HOW_FLAGGED_READ + NET_BENEFIT_READ)
+        st.markdown(HOW_FLAGGED_READ + render("report.points.benefit"))
 
 
 def exact_counts(payload: Mapping[str, Any], repeat: int | None = None) -> None:
@@ -218,7 +216,7 @@ def _threshold(offered: Sequence[float], share: float) -> float:
 def how_to_read() -> None:
     """Explain the curves in plain words, folded away."""
     with st.expander("How to read these curves"):
-        st.markdown(HOW_TO_READ)
+        st.markdown(HOW_TO_READ + render("report.curves.limits"))
 
 
 def statistic(report: Report) -> None:

@@ -42,9 +42,7 @@ from flfed.records.reports.narrative import (
 from flfed.records.reports.round_totals import bytes_in_words
 from flfed.records.statistics import Report
 from flfed.records.statistics.noised_scores import (
-    GAIN_NOT_RELEASED,
     METRICS,
-    OWN_UNDER_NOISE,
     SLOPE,
     is_uncompared,
     noised_scores,
@@ -56,6 +54,7 @@ from flfed.records.statistics.own_models import pooled_in_words
 from flfed.records.statistics.verdict import describe_interval, metric_name, number, sentence_case, size_and_span
 from flfed.records.store.entries import RunEntry
 from flfed.records.text import escape, moment, with_code
+from flfed.words import render
 
 GOES_ON = {
     "interrupted": "Go on from the last round that was kept",
@@ -265,7 +264,8 @@ def in_words(run_report: Report, metric: str | None, planned: int) -> None:
 
     The warnings stand above already.
     """
-    above = [*odd_sites_in_words(run_report), GAIN_NOT_RELEASED, OWN_UNDER_NOISE]
+    above = [*odd_sites_in_words(run_report), render("report.noised.gain")]
+    above += own_under_noise(run_report)
     if metric:
         above += missing_in_words(run_report)
     lines = [line for line in story(run_report, metric=metric, planned=planned) if line not in above]
@@ -283,7 +283,7 @@ def answer(run_report: Report, metric: str, warnings: int) -> None:
         one = figure_of(run_of(run_report).global_, metric)
         figure_text = f"not known: {one.reason}" if one.value is None else f"{number(one.value)} over all sites"
         st.markdown(f"## {escape(metric_name(metric))} {escape(figure_text)}")
-        st.markdown(escape(GAIN_NOT_RELEASED))
+        st.markdown(escape(render("report.noised.gain")))
     else:
         _whether_it_pays(run_report, metric)
     if warnings:

@@ -25,8 +25,6 @@ from flfed.records.statistics.own_models import OwnParts, own_parts_in_words, po
 from flfed.records.statistics.verdict import (
     ABSENT,
     ARM_NAMES,
-    ASSUMES,
-    COVERAGE,
     DO_NOT_USE,
     MINUS,
     NO_CLEAR_GAIN,
@@ -42,6 +40,7 @@ from flfed.records.statistics.verdict import (
     size_and_span,
 )
 from flfed.records.text import escape
+from flfed.words import render
 
 FEW_SITES = 8
 """Sites on the page Overview."""
@@ -277,6 +276,8 @@ def how_to_read(report: Report, metric: str) -> None:
     if run_of(report).rule.worthwhile[metric]:
         small = f" A clear gain below {least} is *{TOO_SMALL}*."
         minus = MINUS
+    sites = render("report.mean.assumes")
+    coverage = render("report.mean.coverage")
     models = _models_under_noise() if noised.own_under_noise(report) else _models_in_words(report)
     with st.expander("How to read this"):
         st.markdown(
@@ -287,7 +288,7 @@ def how_to_read(report: Report, metric: str) -> None:
             "- *Widened*: of many sites some seem to gain by chance alone, as one 95 % interval in twenty excludes 0. "
             "So the intervals of gains hold at all sites together (Bonferroni).\n"
             "- *On average over sites*: gains weighted by how well each is known, with room for sites that differ "
-            f"(random effects, Hartung-Knapp). It holds for {ASSUMES}. {sentence_case(COVERAGE)}."
+            f"(random effects, Hartung-Knapp). It holds for {sites}. {sentence_case(coverage)}."
         )
 
 
@@ -313,7 +314,7 @@ def _models_in_words(report: Report) -> str:
 
 def _models_under_noise() -> str:
     """Return the same of a run of which all that leaves a site is charged."""
-    terms = narrative.of_noised_scores(compared=True)
+    terms = narrative.glossary_under_noise(compared=True)
     site, gain = terms["site model"], terms["gain"]
     return (
         f"- *Site model*: {site[0].lower()}{site[1:]} Its own figure does not leave the site.\n"
