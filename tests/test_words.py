@@ -16,7 +16,7 @@ import pytest
 from flfed.words import render
 
 ROOT = Path(__file__).resolve().parents[1] / "flfed"
-BY_KEY = {"approval"}
+BY_KEY = {"approval", "advice"}
 """Subjects whose templates are taken from a table by a key that code computes."""
 
 

@@ -87,7 +87,7 @@ def test_a_missing_driver_is_one_sentence_that_names_the_extra(words: str, absen
 def test_a_site_whose_database_address_is_malformed_says_which_variable_holds_it(tmp_path: Path):
     write_site(tmp_path)
     found = called("site check ward", MALFORMED[:-1], tmp_path)
-    assert sum("percent-encode @ : / in the password" in err for _, _, err in found) == len(found) - 1  # SQLite's opens
+    assert sum("percent-encode @:/ in the password" in err for _, _, err in found) == len(found) - 1  # SQLite's opens
     for code, out, err in found:
         assert code == 2 and SECRET not in out + err
         assert len(err.splitlines()) == 1 and "Traceback" not in out + err

@@ -40,7 +40,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.studies]
 APP = Path(site_app.__file__).with_name("app.py")
 CANARY, CANARY_NUMBER = "harbour-canary-7f3a", 87_654_321
 NAME = "site-01"
-SHORT = {"global": "Shared model", "local-only": "Site model", "personalised": "Adjusted to the site"}
+SHORT = {"global": "Shared model", "local-only": "Site model", "personalised": "Adjusted model"}
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_the_result_of_a_run_is_what_the_site_answered_and_what_the_store_has(ra
     assert site_verdict(found, "roc_auc_score")[1] in said
     assert "looked at alone here" not in said
     # An intercept of its own ranks no row before another: the same figure is not shown twice.
-    assert "Adjusted to the site, the shared model has the same AUC here: it is not shown apart." in said
+    assert "The adjusted model has the same AUC here as the shared model, and is not shown." in said
     assert SHORT["personalised"] + " " not in said
     for arm in ("global", "local-only"):
         entry = found[arm]["roc_auc_score"]

@@ -179,7 +179,7 @@ def test_repeats_that_draw_other_test_rows_say_so_and_sites_of_part_width_take_n
             said = [[event.reason for event in reader.events([one])] for one in found]
         assert [any(TRAINED in note for note in notes) for notes in said] == [True, True], name
     narrow = [replace(site, policy=site.policy.model_copy(update={"width": 0.5})) for site in sites]
-    with pytest.raises(FlfedError, match="is of all hidden units"):
+    with pytest.raises(FlfedError, match="has all hidden units"):
         run(begun(earlier, seed=5), sites=narrow)
 
 

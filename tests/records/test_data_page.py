@@ -19,8 +19,9 @@ from flfed.records.sections import data
 from flfed.records.sections.data import gaps_in_words
 from flfed.records.statistics.verdict import MINUS
 from flfed.records.store.reader import RunReader
-from flfed.records.store.visibility import NO_OTHERS, of_summary
+from flfed.records.store.visibility import of_summary
 from flfed.rows.data.site import Policy
+from flfed.words import render
 from tests.browser import opened
 from tests.records.test_dashboard import DATA, overview, words
 
@@ -177,22 +178,25 @@ def test_the_folded_table_has_each_figure_of_the_record(mixed: str):
     for one in record(mixed, "columns")["columns"]:
         for site, entry in one["sites"].items():
             line = by_line[one["column"], site]
-            told_rows = "kept back" if entry["missing"] is None else str(entry["rows"] - entry["missing"])
+            told_rows = "suppressed" if entry["missing"] is None else str(entry["rows"] - entry["missing"])
             assert (str(line["Rows"]), str(line["Rows with a value"])) == (str(entry["rows"]), told_rows)
-            assert line["Why none"] == entry["reason"]
-            assert str(line["Other sites compared with"] or 0) == str(entry["compared-with"] or "0")
+            assert line["Reason"] == entry["reason"]
+            assert str(line["Other sites compared"] or 0) == str(entry["compared-with"] or "0")
             if entry["chance"] is not None:
                 shown_as = line["Difference (standard deviations)"].replace(MINUS, "-")
                 assert float(shown_as) == pytest.approx(entry["difference"], abs=6e-4)
-                assert float(line["By chance up to"]) == pytest.approx(entry["chance"], abs=6e-4)
+                assert float(line["Largest by chance"]) == pytest.approx(entry["chance"], abs=6e-4)
             else:
-                assert line["By chance up to"] == ""
+                assert line["Largest by chance"] == ""
 
 
 def test_gaps_and_differences_are_said_with_their_figures(store, heart: str):
     said = words(write(store, heart, *COLUMNS["columns"]))
     # 190 of 294, and 3 + 102 of 303 + 200: the fourth hospital of the run tells nothing
-    assert "slope is missing at 65 % of hungary's rows and at 21 % of the rows at the 2 other sites that tell." in said
+    assert (
+        "slope is missing in 65 % of the rows of hungary and in 21 % of the rows of the 2 other sites that report it."
+        in said
+    )
     assert "hungary differs most in age: 1.00 standard deviations below the other sites." in said
     assert "long-beach differs most in slope: 0.40 standard deviations from the other sites." in said
     assert "cleveland differs most in slope: 0.31 standard deviations from the other sites." in said
@@ -205,7 +209,10 @@ def test_elsewhere_is_said_only_of_sites_that_tell(store, heart: str):
                 **{"long-beach": TOLD | {"rows": 200, "missing": 198}})  # fmt: skip
     alone = column("chol", cleveland=KEPT, hungary=KEPT, switzerland=TOLD | {"rows": 123, "missing": 123})
     said = words(write(store, heart, alone, ca))
-    assert "ca is missing at 99 % of long-beach's rows and at 1 % of the rows at the one other site that tells." in said
+    assert (
+        "ca is missing in 99 % of the rows of long-beach and in 1 % of the rows of the one other site that reports it."
+        in said
+    )
     assert "chol is missing" not in said and "elsewhere" not in said
     ca["sites"] |= {site: TOLD | {"rows": 123, "missing": 0} for site in ("hungary", "switzerland")}
     # 4 of 303 + 123 + 123
@@ -216,7 +223,10 @@ def test_a_large_site_is_set_beside_the_others_and_not_beside_all_sites_with_its
     # 8 of 100 rows against none of 20: of all 120 rows it would be 7 %, and hungary's share next to that.
     there = {"cleveland": TOLD | {"rows": 20, "missing": 0}, "hungary": TOLD | {"rows": 100, "missing": 8}}
     said = words(write(store, heart, column("x", **there)))
-    assert "x is missing at 8 % of hungary's rows and at 0 % of the rows at the one other site that tells." in said
+    assert (
+        "x is missing in 8 % of the rows of hungary and in 0 % of the rows of the one other site that reports it."
+        in said
+    )
 
 
 def test_a_few_missing_rows_are_not_none_and_make_no_site_stand_out(store, heart: str):
@@ -259,7 +269,7 @@ def test_what_only_some_tell_is_said_after_what_all_tell(store, heart: str):
     assert "cleveland differs most in b: 0.50 standard deviations above the other sites." in words(
         write(store, heart, column("a", **part), column("b", **whole))
     )
-    assert "in a: 1.40 standard deviations above the one other site that tells." in words(
+    assert "in a: 1.40 standard deviations above the one other site that reports it." in words(
         write(store, heart, column("a", **part))
     )
 
@@ -282,7 +292,7 @@ def test_one_site_s_people_see_their_own_gaps_and_why_there_are_no_differences()
         {("slope", "hungary"): "65"}
     ]
     said = words(found)
-    assert f"No difference can be given: {NO_OTHERS}." in said
+    assert f"No difference can be given: {render('store.hidden.others')}." in said
     assert "stands out" not in said and "differs" not in said and " is missing at " not in said
     assert "47.83 ± 7.81" in said and "a single row has no deviation" not in said
 

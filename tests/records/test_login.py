@@ -268,7 +268,7 @@ def test_a_report_that_is_downloaded_is_that_of_who_asks(address, people, heart,
         page.add_init_script("delete window.showSaveFilePicker")  # a dialogue of the desktop, which is not there
         log_in(window, people, who, "")
         page.get_by_role("link", name="heart-disease").click()
-        page.get_by_text("A report to print or hand on").click()
+        page.get_by_text("Printable report").click()
         with page.expect_download() as kept:
             page.get_by_role("button", name="Download the report").click()
         assert kept.value.suggested_filename == f"{heart}.html"

@@ -113,7 +113,7 @@ def test_each_cell_of_the_tables_is_that_of_the_record(store):
             line = {"After round": str(n), "Site": site, "AUC": number(auc(n, site)), "95 % low": low}
             expected.append(line | {"95 % high": high})
     assert each == expected
-    names = ("Rounds asked", "No answer", "Answer rejected", "Good updates", "Good updates, % of asked")
+    names = ("Rounds asked", "No reply", "Rejected updates", "Valid updates", "Valid, %")
     counts = {"a": (6, 0, 1, 5, 83), "b": (6, 0, 0, 6, 100), "c": (6, 1, 0, 5, 83)}
     assert part == [{"Site": site, **dict(zip(names, map(str, of), strict=True))} for site, of in counts.items()]
     expected = []
@@ -178,14 +178,14 @@ def test_a_map_of_one_block_is_a_sentence(store):
         return [row for row in all_good(number) if row.site != SITES[number % 3]]
 
     page = rounds_page(write(begin(store), sent=all_good))
-    assert "3 of 3 sites gave a good update in every round they were asked in." in words(page)
+    assert "3 of 3 sites sent a valid update in every round in which they were asked." in words(page)
     assert "map" not in drawn(page)
-    assert tables(page)[2][0]["Good updates, % of asked"] == "100"
+    assert tables(page)[2][0]["Valid, %"] == "100"
     page = rounds_page(write(begin(store), sent=sampled))
     assert "map" in drawn(page)
     assert "A site that was not asked in a round has no cell there" in words(page)
     page = rounds_page(write(begin(store)))
-    assert set(drawn(page)["map"][1]["state"]) == {"took part", "answer rejected", "no answer"}
+    assert set(drawn(page)["map"][1]["state"]) == {"took part", "update rejected", "no reply"}
     assert "A site that was not asked" not in words(page)
     assert drawn(page)["map"][0]["encoding"]["y"]["axis"]["labelFlush"] is False
 
@@ -201,7 +201,7 @@ def test_of_many_sites_that_missed_nothing_none_is_said_to_have_missed_most(stor
     assert "The 40 sites that come first by name are drawn; the table has all." in words(page)
     run.round(3, sent=[SentRow(site, "to-site", "train", 1) for site in names[-2:]])
     page = rounds_page(run.run)
-    assert "The 40 sites that missed most are drawn" in words(page)
+    assert "The chart shows the 40 sites that missed most rounds" in words(page)
     assert set(names[-2:]) <= set(drawn(page)["map"][1]["site"])
 
 
