@@ -216,7 +216,7 @@ def test_elsewhere_is_said_only_of_sites_that_tell(store, heart: str):
     assert "chol is missing" not in said and "elsewhere" not in said
     ca["sites"] |= {site: TOLD | {"rows": 123, "missing": 0} for site in ("hungary", "switzerland")}
     # 4 of 303 + 123 + 123
-    assert "and at 1 % of the rows at the other sites." in words(write(store, heart, ca))
+    assert "and in 1 % of the rows of the other sites." in words(write(store, heart, ca))
 
 
 def test_a_large_site_is_set_beside_the_others_and_not_beside_all_sites_with_itself(store, heart: str):
@@ -233,10 +233,10 @@ def test_a_few_missing_rows_are_not_none_and_make_no_site_stand_out(store, heart
     there = {"cleveland": TOLD | {"rows": 1000, "missing": 2}, "hungary": TOLD | {"rows": 1000, "missing": 998}}
     found = write(store, heart, column("x", **there))
     assert {cell["text"] for cell in maps(found)[0].values()} == {"<1", ">99"}
-    assert "x is missing at more than 99 % of hungary's rows and at less than 1 % of the rows" in words(found)
+    assert "x is missing in more than 99 % of the rows of hungary and in less than 1 % of the rows" in words(found)
     there = {"cleveland": TOLD | {"rows": 1000, "missing": 2}, "hungary": TOLD | {"rows": 1000, "missing": 51}}
     said = words(write(store, heart, column("x", **there)))
-    assert "x is missing" not in said and said.count("No site stands out: in no column") == 1
+    assert "x is missing" not in said and said.count("No site stands out. In no column") == 1
 
 
 def test_the_largest_gaps_are_drawn_and_each_column_is_named_once(store, heart: str):
@@ -249,8 +249,8 @@ def test_the_largest_gaps_are_drawn_and_each_column_is_named_once(store, heart: 
     found = write(store, heart, *columns)
     assert list(dict.fromkeys(name for name, _ in maps(found)[0])) == names[:4:-1]
     said = words(found)
-    assert "The 25 columns with the largest gaps between sites are drawn; the table has all 30." in said
-    assert [line.split()[1] for line in said.splitlines() if " is missing at " in line] == ["x30", "x29", "x28"]
+    assert "The chart shows the 25 columns with the largest gaps between sites; the table has all 30." in said
+    assert [line.split()[1] for line in said.splitlines() if " is missing in " in line] == ["x30", "x29", "x28"]
 
 
 def test_a_figure_from_groups_of_bins_is_about_and_named_only_if_it_is_very_large(store, heart: str):
@@ -258,9 +258,9 @@ def test_a_figure_from_groups_of_bins_is_about_and_named_only_if_it_is_very_larg
     columns = [column("a", cleveland=about | {"difference": 0.93}), column("b", hungary=about | {"difference": -0.45})]
     said = words(write(store, heart, *columns))
     assert "cleveland differs most in a: about 0.9 standard deviations above the other sites (from groups of" in said
-    assert "hungary differs" not in said and "how much of it is chance cannot be told" in said
+    assert "hungary differs" not in said and "It is not known how much of the difference is chance." in said
     said = words(write(store, heart, *columns[1:]))
-    assert "more than 0.25 standard deviations (of figures from groups of bins: 0.50)" in said
+    assert "For figures from groups of bins the limit is 0.50." in said
 
 
 def test_what_only_some_tell_is_said_after_what_all_tell(store, heart: str):
@@ -293,7 +293,7 @@ def test_one_site_s_people_see_their_own_gaps_and_why_there_are_no_differences()
     ]
     said = words(found)
     assert f"No difference can be given: {render('store.hidden.others')}." in said
-    assert "stands out" not in said and "differs" not in said and " is missing at " not in said
+    assert "stands out" not in said and "differs" not in said and " is missing in " not in said
     assert "47.83 ± 7.81" in said and "a single row has no deviation" not in said
 
 
@@ -308,7 +308,7 @@ def test_a_gap_is_that_of_its_own_line_be_another_of_the_same_name():
         return column("x", a=TOLD | {"rows": 100, "missing": missing}, b=TOLD | {"rows": 100, "missing": 0})
 
     assert gaps_in_words({"columns": [gap(20), gap(70)]}, sites=2) == [
-        f"x is missing at {share} % of a's rows and at 0 % of the rows at the other site." for share in (70, 20)
+        f"x is missing in {share} % of the rows of a and in 0 % of the rows of the other site." for share in (70, 20)
     ]
 
 

@@ -16,7 +16,7 @@ from flfed.records.document.document import MARK, document
 from flfed.records.reports.report import metrics_of, report
 from flfed.records.reports.site_verdict import best_arm, site_verdict
 from flfed.records.statistics.score_curves import ALL, ScoreCounts, calibration
-from flfed.records.statistics.verdict import metric_name, number
+from flfed.records.statistics.verdict import describe_verdict, metric_name, number
 from flfed.records.store.entries import AuditRow, SiteRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer
@@ -56,6 +56,11 @@ def figures_of(entry: dict[str, Any]) -> list[str]:
     digits = max(0, 3 if max(abs(entry["low"]), abs(entry["high"])) < 1.5 else 2)
     big = max(abs(entry["low"]), abs(entry["high"]))
     digits = 0 if big >= 100 else 1 if big >= 10 else digits
+    # An end that is not 0 does not read as 0: it has up to three digits more.
+    hidden = [end for end in (entry["low"], entry["high"]) if end and not float(f"{end:.{digits}f}")]
+    if hidden:
+        more = [further for further in (1, 2, 3) if all(float(f"{end:.{digits + further}f}") for end in hidden)]
+        digits += more[0] if more else 0
     return [number(entry["value"]), number(entry["low"], digits), number(entry["high"], digits)]
 
 
@@ -79,7 +84,7 @@ def check_figures(found: Node, record: dict[str, Any]) -> int:
                     compared += len(told)
             rows = [number(site[key], 0) if site[key] is not None else "n/a" for key in ("holdout-rows", "rows")]
             assert line["Test / all rows"] == " / ".join(rows)
-            assert line["Verdict"] == site_verdict(site, metric)[0]
+            assert line["Verdict"] == describe_verdict(site_verdict(site, metric)[0], metric)
             best = best_arm(site, metric)
             gain = line[f"Gain, + is better (95 % CI, widened for {record['verdict-rule']['sites']} sites)"]
             assert (gain == "n/a") == (best is None)
@@ -140,7 +145,7 @@ def check_forest(found: Node, record: dict[str, Any]) -> int:
         assert columns["shared"][row] == ("" if shared is None else number(shared))
         rows = next(texts for title, texts in columns.items() if "rows" in title)[row]
         assert rows.split(" (")[0] == ("" if site["holdout-rows"] is None else str(site["holdout-rows"]))
-        assert columns["verdict"][row] == site_verdict(site, metric)[0]
+        assert columns["verdict"][row] == describe_verdict(site_verdict(site, metric)[0], metric)
         if best is not None and best[1].low is not None:
             deciding = best[1].deciding
             assert deciding.low < best[1].low and best[1].high < deciding.high

@@ -225,7 +225,7 @@ def test_exact_counts_at_a_studys_own_thresholds_are_the_records_and_one_sites_i
     text = small_study.replace("[compare]\n", "[compare]\nthresholds = [0.3, 0.5]\nalert-budgets = [0.1]\n")
     record = run(Study.parse(text), sites=small_sites(3, rows=200)).report
     points = record["operating-points"]
-    asked = section(read(document(record["run"])), "Flagged rows, exactly")
+    asked = section(read(document(record["run"])), "Flagged rows at the study's own thresholds")
     assert [title.words() for title in asked.all("h3")] == [
         "At a probability of at least 0.3", "At a probability of at least 0.5", "At an alert budget of 10 %",
     ]  # fmt: skip
@@ -233,7 +233,9 @@ def test_exact_counts_at_a_studys_own_thresholds_are_the_records_and_one_sites_i
         for line in tables(asked)[2 * place]:
             mine = points["all"] if line["Rows of"] == ALL else points["sites"][line["Rows of"]]
             assert [int(line[name]) for name in CELLS] == [mine[place][key] for key in ("tp", "fp", "fn", "tn")]
-    own = section(read(document(record["run"], viewer=Viewer("site", "site-02"))), "Flagged rows, exactly")
+    own = section(
+        read(document(record["run"], viewer=Viewer("site", "site-02"))), "Flagged rows at the study's own thresholds"
+    )
     assert [[line["Rows of"] for line in lines] for lines in tables(own)] == [["site-02"]] * 6
 
 
@@ -243,7 +245,7 @@ def test_a_count_that_a_policy_holds_back_is_not_in_the_report_either(small_site
     points, least = record["operating-points"], Policy().cell_minimum
     held = [of for one in points["sites"].values() for of in one if of["tp"] is None]
     assert len(held) > 0
-    for at in section(read(document(record["run"])), "Flagged rows, exactly").all("table"):
+    for at in section(read(document(record["run"])), "Flagged rows at the study's own thresholds").all("table"):
         for line in table(at):
             shown = [int(line[name]) for name in CELLS if line.get(name, "n/a") != "n/a"]
             assert len(shown) in (0, 4) and all(count == 0 or count >= least for count in shown)

@@ -65,7 +65,7 @@ def test_a_site_that_did_not_answer_is_not_one_whose_answer_was_set_aside(run):
         found = by_database.participation(reader, [run.run], rounds=10, width=1)
     states = {(block.site, block.first): by_round.state_of(block) for block in found if block.asked}
     assert states["a", 3] == "update rejected"
-    assert states["c", 5] == "no answer"
+    assert states["c", 5] == "no reply"
     assert sum(state == "took part" for state in states.values()) == 23
     assert ("b", 2) not in states
     assert "b gave" not in by_round.in_words(found)

@@ -21,7 +21,15 @@ from flfed.records.reports.site_verdict import best_gain
 from flfed.records.section import Drawing, Section, Table
 from flfed.records.statistics import Report
 from flfed.records.statistics.noised_scores import own_under_noise
-from flfed.records.statistics.verdict import ARM_NAMES, gain_in_brackets, interval, metric_name, number, sentence_case
+from flfed.records.statistics.verdict import (
+    ARM_NAMES,
+    describe_verdict,
+    gain_in_brackets,
+    interval,
+    metric_name,
+    number,
+    sentence_case,
+)
 from flfed.words import render
 
 
@@ -56,7 +64,9 @@ def gains(
     run = run_of(report)
     rows = forest_lines(report, metric, shown)
     least = run.rule.worthwhile[metric]
-    says = [f"{row.name}: gain {gain_in_brackets(row.gain, least)}, {row.verdict}" for row in rows]
+    says = []
+    for row in rows:
+        says.append(f"{row.name}: gain {gain_in_brackets(row.gain, least)}, {describe_verdict(row.verdict, metric)}")
     title = render("pages.forest.title", interval=interval_name(report))
     if len(shown) < sites:
         title = render("pages.forest.ends", interval=interval_name(report), sites=sites)

@@ -90,7 +90,6 @@ RANKS = "Discrimination"
 COURSE = "Training by round"
 CALIBRATED = "Calibration"
 FLAGGED = "Flagged rows"
-EXACTLY_FLAGGED = "Flagged rows, exactly"
 DRAWN_BESIDE = 6
 """Most charts of calibration, or of net benefit: all sites together, and those with most rows."""
 
@@ -344,7 +343,7 @@ def exactly_flagged(payload: Payload | None, *ways: tuple[str, float], note: Seq
         tables += _points(points, by, at, lines)
     kinds = dict.fromkeys(by for by, _ in ways)
     read_so = EXACT + "".join(HOW_FLAGGED.get(kind, "") for kind in kinds)
-    return Section(title=EXACTLY_FLAGGED, tables=tuple(tables), note=(*note, read_so))
+    return Section(title=render("pages.flagged.exact"), tables=tuple(tables), note=(*note, read_so))
 
 
 def _points(

@@ -48,7 +48,7 @@ def parts(opened: Opened) -> None:
 
 
 def _own(opened: Opened, site: str) -> None:
-    """Show the people of one site whether joining paid."""
+    """Show the verdict at one site to its people."""
     report = opened.report
     first = st.container()
     with st.container():
@@ -64,7 +64,7 @@ def _own(opened: Opened, site: str) -> None:
 
 
 def _all_sites(opened: Opened) -> None:
-    """Show whether joining pays on average, each site's gain, and warnings."""
+    """Show whether joining improves the figure on average, each site's gain, and warnings."""
     report = opened.report
     first = st.container()  # the verdict stands above the choice of its figure
     with st.container():

@@ -27,6 +27,7 @@ from flfed.records.statistics.noised_scores import NOT_COMPARED
 from flfed.records.statistics.verdict import (
     ABSENT,
     Difference,
+    describe_verdict,
     gain_in_brackets,
     interval,
     metric_name,
@@ -187,8 +188,9 @@ def _at(of_site: Report, metric: str) -> str:
     shown = number(figure.value)
     if figure.low is not None:
         shown += f" ({interval(figure.low, figure.high)})"
-    verdict = "not compared" if NOT_COMPARED in of_site else site_verdict(of_site, metric)[0]
-    return f"{shown}: {verdict}"
+    if NOT_COMPARED in of_site:
+        return f"{shown}: not compared"
+    return f"{shown}: {describe_verdict(site_verdict(of_site, metric)[0], metric)}"
 
 
 def differences(studies: Sequence[tuple[str, str]]) -> list[dict[str, str]]:

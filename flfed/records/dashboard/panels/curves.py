@@ -132,7 +132,7 @@ def operating_points(counts_by_name: CountsByName, chosen: CountsByName, repeat:
     else:
         point = ("threshold", _threshold(edges(counts_by_name.values()), share))
     sections.show(scores.flagged(chosen, point), titled=False)
-    with st.expander("How to read this"):
+    with st.expander(render("pages.flagged.title")):
         st.markdown(render("pages.flagged.threshold"))
         st.markdown(render("pages.flagged.alerts"))
         st.markdown(render("pages.flagged.rates"))
@@ -149,7 +149,7 @@ def exact_counts(payload: Mapping[str, Any], repeat: int | None = None) -> None:
     repeat : int, optional
         Number of the repeat shown, of several.
     """
-    st.markdown(heading(scores.EXACTLY_FLAGGED, repeat))
+    st.markdown(heading(render("pages.flagged.exact"), repeat))
     labels = {point: point_in_words(*point) for point in list_operating_points(payload)}
     picked = st.selectbox("Operating point", labels, format_func=labels.__getitem__, key="points-exact", width=320)
     sections.show(scores.exactly_flagged(payload, picked), titled=False)
@@ -165,7 +165,7 @@ def _threshold(offered: Sequence[float], share: float) -> float:
 
 def how_to_read() -> None:
     """Explain the curves, folded away."""
-    with st.expander("How to read this"):
+    with st.expander(render("pages.reading.title")):
         st.markdown(render("pages.reading.auc"))
         st.markdown(render("pages.reading.precision"))
         st.markdown(render("pages.reading.calibration", rows=LEAST_ROWS))

@@ -221,7 +221,7 @@ def card(label: str, value: str, below: str) -> None:
 
 
 def _most(run_report: Report, metric: str) -> tuple[str, str]:
-    """Return the largest gain of the sites at which joining pays, and its site; "none" where it pays at none."""
+    """Return the largest gain of the sites with a clear gain, and its site; "none" where there is no such site."""
     run = run_of(run_report)
     best = stands_out(run_report, metric)
     if best is not None:
@@ -246,7 +246,7 @@ def in_words(run_report: Report, metric: str | None, planned: int) -> None:
 
 
 def answer(run_report: Report, metric: str, warnings: int) -> None:
-    """Show whether joining pays on average, else at how many sites it pays; `warnings` stand below the chart."""
+    """Show whether joining improves the figure on average, else at how many sites; `warnings` stand below the chart."""
     if is_uncompared(run_report):
         one = figure_of(run_of(run_report).global_, metric)
         figure_text = f"not known: {one.reason}"

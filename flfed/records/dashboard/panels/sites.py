@@ -30,6 +30,7 @@ from flfed.records.statistics.verdict import (
     PAYS,
     TOO_SMALL,
     describe_interval,
+    describe_verdict,
     has_interval,
     interval,
     metric_name,
@@ -46,7 +47,7 @@ CARDS = {"global": "Shared model", "local-only": "Site model", "personalised": "
 
 
 def answer(report: Report, site: str, metric: str) -> None:
-    """Show whether joining paid at one site, the figures behind it, and their limits."""
+    """Show the verdict at one site, the figures behind it, and their limits."""
     run = run_of(report)
     of_site = run.sites[site]
     with st.container(border=True):
@@ -181,7 +182,8 @@ def _beside(report: Report, metric: str, order: Sequence[str]) -> None:
     says = []
     for name in order:
         site = run_of(report).sites[name]
-        says.append(f"{name}: {site_verdict(site, metric)[0]}, {narrative.gain_in_words(site, metric)}")
+        verdict = describe_verdict(site_verdict(site, metric)[0], metric)
+        says.append(f"{name}: {verdict}, {narrative.gain_in_words(site, metric)}")
     title = render("pages.figures.gains", interval=narrative.interval_name(report))
     summary = f"Gain by joining. {'; '.join(says)}"
     figure(left, title, forest_plot(report, metric, shown), lines, key="site-gains", says=summary)
@@ -232,7 +234,7 @@ def _line(report: Report, name: str, metric: str, arms: Sequence[str]) -> Report
         deciding = gain.deciding
         cells |= {"Gain (+ is better)": gain.value, "Gain, low": deciding.low, "Gain, high": deciding.high}
     if not noised.is_uncompared(report):
-        cells["Verdict"] = site_verdict(site, metric)[0]
+        cells["Verdict"] = describe_verdict(site_verdict(site, metric)[0], metric)
     return cells
 
 
@@ -263,10 +265,11 @@ def how_to_read(report: Report, metric: str) -> None:
         ]
     else:
         lines = _models_in_words(report)
+    pays, harm, neither = (sentence_case(describe_verdict(code, metric)) for code in (PAYS, DO_NOT_USE, NO_CLEAR_GAIN))
     lines += [
-        render("pages.verdicts.pays", verdict=PAYS, interval=narrative.interval_name(report), least=least),
-        render("pages.verdicts.harm", verdict=DO_NOT_USE, least=f"{minus}{least}"),
-        render("pages.verdicts.neither", verdict=NO_CLEAR_GAIN),
+        render("pages.verdicts.pays", verdict=pays, interval=narrative.interval_name(report), least=least),
+        render("pages.verdicts.harm", verdict=harm, least=f"{minus}{least}"),
+        render("pages.verdicts.neither", verdict=neither),
     ]
     if minus:
         lines.append(render("pages.verdicts.small", small=sentence_case(TOO_SMALL), least=least))
