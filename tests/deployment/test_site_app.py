@@ -134,7 +134,7 @@ def test_the_result_of_a_run_is_what_the_site_answered_and_what_the_store_has(ra
         found = report(reader, "latest")["sites"][NAME]
     # The request says how many sites share figures: the verdict is that of the coordinator's page.
     assert site_verdict(found, "roc_auc_score")[1] in said
-    assert "looked at alone here" not in said
+    assert "This result covers only this site" not in said
     # An intercept of its own ranks no row before another: the same figure is not shown twice.
     assert "The adjusted model has the same AUC here as the shared model, and is not shown." in said
     assert SHORT["personalised"] + " " not in said
@@ -143,7 +143,7 @@ def test_the_result_of_a_run_is_what_the_site_answered_and_what_the_store_has(ra
         assert f"{SHORT[arm]} {number(entry['value'])}" in said
         assert interval(entry["low"], entry["high"]) in said
     assert f"Measured on {left.holdout_rows} rows of this site" in said
-    assert "The shared model against our own" in said
+    assert "The shared model and our own" in said
 
 
 def test_a_difference_without_an_interval_is_told_with_its_reason(ran: Any):
@@ -273,9 +273,9 @@ def test_an_approval_for_sums_shows_the_fingerprints_and_what_left_under_others(
     )
     opened = page("approvals")
     said = words(opened).replace("**", "")
-    for word in ("Updates: added up in secret", f"site-03 {pins['site-03']}", f"Lists of sums may differ by: {NAME}"):
+    for word in ("Updates: secure aggregation", f"site-03 {pins['site-03']}", f"Lists of sums may differ by: {NAME}"):
         assert word in said
-    assert f"The fingerprint of its gate, for the people of other sites: {own}" in words(page("status"))
+    assert f"The fingerprint of its gate, for people of other sites, is {own}." in words(page("status"))
     opened.session_state[f"allows-{study.sha256()}"] = True
     said = words(opened.run())
     for word in (
@@ -291,7 +291,7 @@ def test_a_changed_a_torn_and_a_lost_ledger_are_explained(ran: Any):
     whole = path.read_bytes()
     path.write_bytes(whole[:-20])
     said = words(page("ledger"))
-    assert "The ledger is not as it was written" in said and "--repair WHY" in said and "left in all" not in said
+    assert "The ledger was changed." in said and "--repair WHY" in said and "left in all" not in said
     path.write_bytes(whole.replace(b'"round":1', b'"round":9', 1))
     said = words(page("ledger"))
     assert re.search(r"line \d+ was changed: its hash is not that of its content", said)
@@ -303,7 +303,7 @@ def test_a_changed_a_torn_and_a_lost_ledger_are_explained(ran: Any):
 def test_a_line_changed_in_place_shows_though_the_file_s_time_is_set_back(ran: Any):
     path = ran[0].folder.ledger
     ledger, budget = page("ledger"), page("budget")
-    assert "is as it was written" in words(ledger) and not budget.error
+    assert "are unchanged" in words(ledger) and not budget.error
     before, whole = path.stat(), path.read_bytes()
     with path.open("r+b") as stream:
         stream.write(whole.replace(b'"round":1', b'"round":9', 1))
@@ -317,8 +317,8 @@ def test_a_line_changed_in_place_shows_though_the_file_s_time_is_set_back(ran: A
 def test_a_site_that_has_nothing_yet_is_told_what_to_do(package: Path):
     for name, command in (
         ("status", "flfed site join site-01.kit.zip"),
-        ("ledger", "Nothing has left this site yet"),
-        ("budget", "No run has spent anything"),
+        ("ledger", "This site has not sent anything yet"),
+        ("budget", "No run has spent any of it."),
         ("approvals", "flfed site approve STUDY --site site-01"),
         ("results", "flfed app"),
     ):
@@ -382,7 +382,7 @@ def test_a_result_that_is_wrong_is_said_beside_the_others(ran: Any, change: Call
     assert [one.run for one in found] == ["20261120-abcd"]
     assert problems == [f"{wrong}: is not as it was written; remove it"]
     said = words(page("results"))
-    assert problems[0] in said and "The shared model against our own" in said
+    assert problems[0] in said and "The shared model and our own" in said
 
 
 def test_a_stray_error_shows_its_box_and_nothing_of_the_server():
@@ -396,7 +396,7 @@ def test_a_stray_error_shows_its_box_and_nothing_of_the_server():
 def test_no_cell_of_the_lines_is_a_formula_in_a_spreadsheet(ran: Any):
     ledger_of(ran[0].folder).append(kind="refused", study="=1+1", run="@run", reason="=cmd|' /C calc'!A0", bytes=0)
     shown_lines = page("ledger").dataframe[0].value
-    assert [shown_lines[name][0] for name in ("Study", "Run", "Said instead")] == [
+    assert [shown_lines[name][0] for name in ("Study", "Run", "Reason")] == [
         "'=1+1",
         "'@run",
         "'=cmd|' /C calc'!A0",

@@ -133,7 +133,7 @@ def test_what_a_policy_keeps_back_stays_hidden_as_in_the_record(closed):
     sites = {line["Site"]: line for line in tables(section(found, "Sites"))[0]}
     for site, told in record["sites"].items():
         classes = told["holdout-classes"]
-        assert (sites[site].get("With the outcome, of these", "n/a") == "n/a") == (classes is None)
+        assert (sites[site].get("Test rows with outcome", "n/a") == "n/a") == (classes is None)
         assert sites[site]["Test rows"] == ("n/a" if told["holdout-rows"] is None else str(told["holdout-rows"]))
     # Every whole number of the tables of sites and data is one that the record has.
     known = " ".join(cell for row in rows for cell in row.values()) + json.dumps(record)
@@ -233,9 +233,8 @@ def test_exact_counts_at_a_studys_own_thresholds_are_the_records_and_one_sites_i
         for line in tables(asked)[2 * place]:
             mine = points["all"] if line["Rows of"] == ALL else points["sites"][line["Rows of"]]
             assert [int(line[name]) for name in CELLS] == [mine[place][key] for key in ("tp", "fp", "fn", "tn")]
-    own = section(
-        read(document(record["run"], viewer=Viewer("site", "site-02"))), "Flagged rows at the study's own thresholds"
-    )
+    of_site = read(document(record["run"], viewer=Viewer("site", "site-02")))
+    own = section(of_site, "Flagged rows at the study's own thresholds")
     assert [[line["Rows of"] for line in lines] for lines in tables(own)] == [["site-02"]] * 6
 
 

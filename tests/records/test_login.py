@@ -202,7 +202,7 @@ def test_a_file_of_roles_without_a_login_lets_nobody_in(url, heart, tmp_path):
     roles.write_text(ROLES)
     with served({"FLFED_STORE": url, "FLFED_ROLES": str(roles)}) as found, opened(found) as window:
         window.page.goto(f"{found}/overview?run={heart}")
-        window.page.get_by_text("nobody is let in").wait_for()
+        window.page.get_by_text("Nobody can log in").wait_for()
         assert frames(window).count("heart-disease") == 0
 
 
@@ -215,7 +215,7 @@ def test_a_login_that_cannot_be_read_lets_nobody_in(url, heart, tmp_path):
     found = served({"FLFED_STORE": url, "FLFED_HOME": str(tmp_path)}, options={"--secrets.files": str(path)})
     with found as address, opened(address) as window:
         window.page.goto(f"{address}/overview?run={heart}")
-        window.page.get_by_text("cannot be read as TOML: nobody is let in").wait_for()
+        window.page.get_by_text("cannot be read as TOML. Nobody can log in").wait_for()
         assert frames(window).count("heart-disease") == 0
 
 

@@ -170,7 +170,7 @@ def test_what_was_looked_for_in_all_rows_is_not_told_and_nothing_untrue_is(store
     run.summary("leaks", {"warnings": [f"column {name}: AUC 0.98" for name in found]})
     text = said(page("p60_data", heart, "hungary"))
     assert "This check covers the rows of all sites together. Its result is not shown to people of one site." in text
-    for wrong in ("slope", "0.98", "not checked", "None was found"):
+    for wrong in ("slope", "0.98", "not checked", "No leak was found"):
         assert wrong not in text, wrong
 
 

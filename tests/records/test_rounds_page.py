@@ -187,7 +187,7 @@ def test_a_map_of_one_block_is_a_sentence(store):
     assert "A site has no cell for a round without a request to it" in words(page)
     page = rounds_page(write(begin(store)))
     assert set(drawn(page)["map"][1]["state"]) == {"took part", "update rejected", "no reply"}
-    assert "A site that was not asked" not in words(page)
+    assert "A site has no cell for a round" not in words(page)
     assert drawn(page)["map"][0]["encoding"]["y"]["axis"]["labelFlush"] is False
 
 

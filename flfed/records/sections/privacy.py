@@ -278,9 +278,10 @@ def left_section(crossed: Sequence[CrossedEntry], repeats: int = 1, more: str = 
     lead = []
     if len(most) < len(totals):
         lead.append(render("pages.sent.most", shown=len(most), sites=len(totals)))
-    note = [render("pages.sent.rounds" if "train" in kinds_of(out) else "pages.sent.read")]
+    content = render("pages.sent.rounds" if "train" in kinds_of(out) else "pages.sent.bytes")
     if repeats > 1:
-        note.append(render("pages.sent.repeats", repeats=repeats))
+        content = render("pages.sent.repeats", repeats=repeats)
+    note = (content, render("pages.sent.access"), why_so_many(out), more)
     drawing = Drawing(
         title=render("pages.sent.chart"),
         draw=lambda: left_chart(out, most),
@@ -293,5 +294,5 @@ def left_section(crossed: Sequence[CrossedEntry], repeats: int = 1, more: str = 
         lead=tuple(lead),
         charts=(drawing,),
         tables=(Table(lines=shown, is_drawn=True),),
-        note=tuple(filter(None, [*note, why_so_many(out), more])),
+        note=tuple(filter(None, note)),
     )
