@@ -72,7 +72,7 @@ def cards(one: Facts, delta: float) -> None:
     with st.container(horizontal=True):
         card("ε spent", shown_or("no bound", spent), f"at δ {delta:g}")
         card("Budget", format_as_written(whole), "all studies together")
-        card("ε left", number(math.floor(one["left"] * 1000) / 1000, 3), "rounded down")
+        card("ε left", format_as_written(math.floor(one["left"] * 1000) / 1000), "rounded down")
         if rounds is not None:
             card(f"{(one['last'] or 'round').capitalize()}s like the last", f"{rounds:,}", "about so many fit")
     # A sum without bound fills the bar.
