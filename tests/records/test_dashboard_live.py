@@ -185,7 +185,7 @@ def test_a_run_without_comparison_says_why_and_draws_nothing_empty(store, study,
         said = words(page)
         assert says in said
         assert never not in said
-        for empty in ("No figures to draw", "Round by round", "own rows?"):
+        for empty in ("No figures yet", "Round by round", "own rows?"):
             assert empty not in said
         assert len(page.get("vega_lite_chart")) == 0
 

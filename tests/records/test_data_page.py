@@ -123,7 +123,7 @@ def test_no_figure_of_table_1_stands_in_two_lines_and_many_sites_go_on_to_the_ri
     (line,) = found.table[0].value.to_dict("records")
     first, *figures = line.values()
     assert " " in first and not any(" " in cell for cell in figures) and len(figures) == sites + 1
-    assert ("The table goes on to the right." in words(found)) == more
+    assert ("The table continues to the right." in words(found)) == more
 
 
 def test_the_maps_have_each_figure_of_the_record(mixed: str):

@@ -233,7 +233,7 @@ def test_why_there_is_no_figure_over_all_sites_is_said(store):
     run.finish(status="completed")
     page = rounds_page(run.run)
     assert "There is no AUC over all sites together by round." in words(page)
-    assert "No figures to draw" not in words(page)
+    assert "No figures yet" not in words(page)
     assert "There are no bands: the uncertainty of this figure is not known." in words(page)
     page.radio(key="curve-metric-training").set_value("loss").run()
     assert "over all sites together by round" not in words(page)

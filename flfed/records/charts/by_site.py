@@ -44,21 +44,21 @@ from flfed.words import render
 ARM_SHAPES = {"global": "circle", "personalised": "diamond", "local-only": "square"}
 ARMS_PIXELS, ARMS_GAP = 62, 0.36
 """Height of a site's row with a mark for each model, and the share of it that its name takes."""
-NARROW = "width < 780"
+NARROW = "width < 880"
 """Condition in Vega's language under which a forest plot has name and gain above its marks, and no columns."""
 BEFORE_PLOT = 330
-BEHIND_PLOT = 320
+BEHIND_PLOT = 385
 """Pixels of a forest plot's columns on a wide screen, left and right of its marks."""
 FOREST_COLUMNS = {
     "name": ("site", "0", "left"),
     "rows": ("test rows", "185", "right"),
     "own": ("site model", "258", "right"),
     "shared": ("shared", "312", "right"),
-    "gain": ("gain (95 % CI)", "width - 302", "left"),
+    "gain": ("gain (95 % CI)", "width - 370", "left"),
     "verdict": ("verdict", "width", "right"),
 }
 """Title, place in Vega's language and side of a forest plot's columns."""
-VERDICT_LIMIT = 130
+VERDICT_LIMIT = 145
 """Pixels of a verdict in its column; the legend has it whole."""
 NAME_LIMIT, ALONE_LIMIT = 125, 260
 """Pixels of a site's name in its column, with columns of test rows and site models beside it, and without; the table

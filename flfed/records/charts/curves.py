@@ -43,7 +43,7 @@ from flfed.words import render
 PLOT_PIXELS = 320
 DASHED: Spec = {"strokeDash": [5, 4], "strokeWidth": 1}
 ROC_TITLES = ("false positive rate (1 − specificity)", "true positive rate (sensitivity)")
-PRECISION_TITLES = ("recall (outcomes detected)", "precision (correct alarms)")
+PRECISION_TITLES = ("recall (share of outcomes detected)", "precision (share of correct alarms)")
 NOBODY, EVERYBODY, MODEL, COUNTED = "flag nobody", "flag everybody", "the model", "exact counts"
 Points = list[tuple[str, float, float]]
 """Points of curves: the curve's name, x and y."""

@@ -90,8 +90,8 @@ WIDTH = 336
 """Width of a chart in pixels: two stand side by side on A4, and one fits a phone."""
 HEIGHT = 230
 """Height of its plot."""
-WIDE = 800
-"""Width of a chart as wide as the page."""
+WIDE = 960
+"""Width of a chart as wide as the page, which scales it down."""
 
 
 def chart(title: str, drawn: Chart | Altair | None, *, says: str = "") -> Markup:

@@ -68,7 +68,7 @@ def _read(only: str | None) -> _RunListing:
     """Show the search field and return the matching runs, from one look at the store."""
     with RunReader.open(only=only) as reader:
         # The search covers the whole store, not only the lines shown.
-        search = st.text_input("Search", placeholder="study, run, status", key="search")
+        search = st.text_input("Search", placeholder="study, run or status", key="search")
         runs = reader.runs(search=search, limit=2000)
         names = [run.run for run in runs]
         listed: dict[str, list[RunEntry]] = {}

@@ -85,7 +85,7 @@ def show_promise(promise: Promise, warnings: Sequence[str]) -> None:
 def limits_of_promise(promise: Promise, audit: Audit) -> None:
     """Show the limits of the guarantee."""
     with st.container(border=True):
-        st.markdown("### Its limits")
+        st.markdown(f"### {render('pages.privacy.limits')}")
         # Leaks that an attack has shown are red; outputs that are merely not covered are orange.
         colour = "red" if not_promised(audit) else "orange"
         st.markdown(bullets(f":{colour}[**{escape(line)}**]" for line in promise.limits))
