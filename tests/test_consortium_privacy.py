@@ -155,7 +155,8 @@ def test_a_budget_holds_over_the_wire_and_over_studies(machines, test_data, hear
     begin(machines, test_data)
     for site in SITES:
         take_in(coordinator, machines[site])
-    for site, said in at_each(machines, lambda site: site.run(studied(SITE["site approve"], study))).items():
+    every = [*studied(SITE["site approve"], study), "--all"]
+    for site, said in at_each(machines, lambda site: site.run(every)).items():
         assert_approval_says_what_is_promised(said)
         machines[site].start(SITE["site serve"])
     wait_online(machines, 3)
@@ -174,10 +175,10 @@ def test_a_budget_holds_over_the_wire_and_over_studies(machines, test_data, hear
 
 def assert_approval_says_what_is_promised(said: str) -> None:
     said = " ".join(said.split())
-    assert "Mechanism record-dp: each step takes a random part of the rows" in said
+    assert "Privacy: mechanism record-dp. Each step takes a random part of the rows" in said
     assert "epsilon 2 at delta 1e-05, for 4 rounds" in said
-    assert "have spent epsilon 0 of 3.2 for 'heart-disease' at delta 1e-05; a run would make it 2 and leave 1.2" in said
-    assert "for each attack if the run is audited" in said
+    assert "have spent epsilon 0 of 3.2 for 'heart-disease' at delta 1e-05. A run makes it 2 and leaves 1.2." in said
+    assert "Released for each attack, if the run is audited (" in said
 
 
 def assert_noise_is_nobodys_to_draw_again(
@@ -338,4 +339,4 @@ def assert_third_run_stops_and_a_fourth_is_refused(
         assert len({line["rows-sha256"] for line in lines}) == 1 + (site == "hungary")
         # All that was said was said in sentences that may leave.
         assert "withheld" not in {line["kind"] for line in machines[site].ledger_lines()}
-        assert "was held back" not in machines[site].log()
+        assert "was withheld" not in machines[site].log()

@@ -91,7 +91,7 @@ def test_figures_in_sums_only_are_nowhere_on_the_coordinators_machine(machines, 
     for site in SHARES:
         take_in(coordinator, machines[site])
         words = [path if word == "heart-disease" else word for word in SITE["site approve"]]
-        said = machines[site].run(words)
+        said = machines[site].run([*words, "--all"])
         assert ("to the coordinator's memory" in said) == (SHARES[site] == "aggregate-only")
         machines[site].start(SITE["site serve"])
     wait_online(machines, 3)

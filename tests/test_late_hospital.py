@@ -67,7 +67,7 @@ def test_a_hospital_joins_late_by_the_book(machines, test_data):
             late.start(given)
         elif name == "site approve":
             for site in (*EARLY, LATE):
-                said[site] = machines[site].run(words)
+                said[site] = machines[site].run([*words, "--all"])
         elif name == "coordinator run":
             wait_online(machines, 4)
             said[name] = coordinator.run([*given, "--json"])

@@ -16,6 +16,7 @@ from flfed.errors import UsageError
 from flfed.paths import SiteFolder, home
 
 if TYPE_CHECKING:
+    from flfed.deployment.operator.proposal import Proposal, SiteFacts
     from flfed.deployment.operator.secure_sums import Agreement
     from flfed.deployment.site_state.approval import Approval
     from flfed.rows.data.site import Site
@@ -53,11 +54,12 @@ def approve_study(
         help="Let figures over test rows of the dataset leave for N more models.",
     ),
     by: str = BY,
+    every: bool = typer.Option(False, "--all", help="Show every detail after the ten lines."),
     yes: bool = typer.Option(False, "--yes", help="Approve without asking."),
     refuse: bool = typer.Option(False, "--refuse", help="Write down that the study is refused."),
     as_json: bool = output.JSON,
 ) -> None:
-    """Show in plain words what a study does with this site's rows, and write down what a person decides.
+    """Show in ten lines what a study does with this site's rows, and write down what a person decides.
 
     Approving freezes the rows where none are frozen yet: the approval holds for these very rows, this
     text of the study and these sites, until it is withdrawn or the study ends.
@@ -99,8 +101,14 @@ def approve_study(
         check_counted(own, loaded_study)
     source = read_start_folder(folder, loaded_study, start)
     agreement = agreed(folder, loaded_study, sites, _named(without))
-    words = _words(folder, own, loaded_study, others, agreement, compared)
-    decision = _decision(words, yes, as_json)
+    # The model is made for the description, which needs torch.
+    from flfed.deployment.operator.proposal import Proposal, count_single_outcomes, read_site_facts
+    from flfed.deployment.site_state.trusted_files import coordinator_of
+
+    proposal = Proposal.of(loaded_study, own, others, coordinator_of(folder), agreement)
+    facts = count_single_outcomes(folder, proposal, read_site_facts(folder, proposal))
+    text = _text(proposal, facts, compared=compared, every=every)
+    decision = _decision(text, yes, as_json)
     if decision == "approve":
         if source is not None:
             keep_start(folder, loaded_study, source)
@@ -135,21 +143,15 @@ def _others(sites: dict[str, str], site: Site) -> tuple[str, ...]:
     return others
 
 
-def _words(
-    folder: SiteFolder, own: Site, study: Study, others: tuple[str, ...], agreement: Agreement, compared: int
-) -> list[str]:
-    """Return the text that a person reads before deciding, a paragraph each."""
-    from flfed.deployment.operator.run_budget import comparisons_in_words, runs_in_words, study_in_words
-    from flfed.deployment.operator.secure_sums import other_studies, words_of_others
-    from flfed.deployment.operator.study_description import plain_words  # it makes the model, which needs torch
-    from flfed.deployment.site_state.trusted_files import coordinator_of
+def _text(proposal: Proposal, facts: SiteFacts, *, compared: int, every: bool) -> list[str]:
+    """Return the text that a person reads before deciding, a paragraph each; `every` detail, or the ten lines."""
+    from flfed.deployment.operator.approval_summary import summarise
+    from flfed.deployment.operator.study_description import describe_details, describe_site_facts
 
-    words = plain_words(study, own, others, coordinator_of(folder), agreement=agreement)
-    words += words_of_others(study.dataset.name, other_studies(folder, study, others, agreement))
-    words += (
-        _rows(folder, own, study) + _describe_single_outcomes(folder, own, study) + study_in_words(folder, own, study)
-    )
-    return words + runs_in_words(folder, own, study) + comparisons_in_words(folder, own, study, compared)
+    lines = summarise(proposal, facts)
+    if every:
+        lines += describe_details(proposal) + describe_site_facts(proposal, facts, compared)
+    return lines
 
 
 @output.with_json
@@ -275,37 +277,6 @@ def _check(study: Study, site: Site, others: tuple[str, ...]) -> None:
     refused = study_policy_refusal(study, site) or cohort_refusal([site.name, *others], site, others)
     if refused:
         raise UsageError(f"site {site.name!r} would not answer this study: {refused}")
-
-
-def _rows(folder: SiteFolder, site: Site, study: Study) -> list[str]:
-    """Return what is to be said of the rows; for the site's own eyes, so the count is exact."""
-    from flfed.rows.snapshots import snapshot
-
-    facts = snapshot.read_facts(site.serving(study.dataset.name), folder.frozen)
-    if facts is None:
-        return ["Rows: none are frozen yet; approving freezes those of now, without people who opted out."]
-    return [f"Rows: the {facts.rows} that were frozen at {facts.at} (SHA-256 {facts.sha256[:12]})."]
-
-
-def _describe_single_outcomes(folder: SiteFolder, site: Site, study: Study) -> list[str]:
-    """Return how many outcomes of frozen rows the first sums of trees tell; it is said here and nowhere else."""
-    from flfed.rows.snapshots import snapshot
-    from flfed.study.kinds import grows
-
-    serving = site.serving(study.dataset.name)
-    if not grows(study) or snapshot.read_facts(serving, folder.frozen) is None:
-        return []
-    from flfed.rows.session import SiteSession
-    from flfed.rows.site_trees import count_determined_at_start
-
-    least = int(study.strategy.settings.get("min-rows", 0))
-    single_outcomes, rows = count_determined_at_start(SiteSession(snapshot.load(serving, folder.frozen), study), least)
-    return [
-        f"Single outcomes: in this site's first sums {single_outcomes:,} of its {rows:,} training "
-        "rows are alone, or among rows of one outcome, in a cell of some column. Unless the sums "
-        "are added up in secret, they tell these outcomes. "
-        "Counted in the frozen rows, for this site's eyes."
-    ]
 
 
 def _approved(

@@ -352,10 +352,10 @@ def show_budget(
 
 def _print(one: dict[str, Any], budget: dict[str, Any]) -> None:
     """Print the account of one dataset."""
-    from flfed.deployment.operator.budget import COMPOSED, in_words
+    from flfed.deployment.operator.budget import COMPOSED, describe_account
 
     if one["dataset"]:
-        typer.echo(in_words(one, budget["delta"], enforced=budget["enforced"]))
+        typer.echo(describe_account(one, budget["delta"], enforced=budget["enforced"]))
     else:
         typer.echo("Of studies whose dataset the ledger does not name:")
     rows = [_charged(run) for run in one["runs"]]

@@ -24,7 +24,7 @@ def render(key: str, /, **facts: object) -> str:
     Examples
     --------
     >>> render("approval.study.target", column="died", kind="flag")
-    'died (what is predicted: flag)'
+    'died (predicted: flag)'
     """
     subject, table, name = key.split(".")
     return sentences(subject, table)[name].format_map(facts)
@@ -37,7 +37,7 @@ def sentences(subject: str, table: str) -> Mapping[str, str]:
     Examples
     --------
     >>> sentences("approval", "releases")["update"]
-    'What leaves, in each of {rounds} ({size}): {reveals}'
+    'Released in each of {rounds} ({size}): {reveals}'
     """
     templates: Mapping[str, str] = _tables(subject)[table]
     return templates

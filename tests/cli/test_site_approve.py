@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from flfed.cli.site_approve import approve_study, pause_site, site_status, withdraw_study
 from flfed.deployment.bundle import bundle_sha256
-from flfed.deployment.operator.study_description import plain_words, reveals, shown
+from flfed.deployment.operator.study_description import reveals, shown
 from flfed.deployment.site_state import approval
 from flfed.errors import FlfedError, UsageError
 from flfed.export.run_folder import export
@@ -35,6 +35,7 @@ from flfed.updates.messages.compare import CompareReply
 from flfed.updates.messages.enrol import EnrolReply
 from flfed.updates.messages.summarise import SummariseReply
 from flfed.updates.messages.train import Scores, TrainReply
+from tests.approval_text import details
 from tests.terminal import in_terminal
 
 WITH = ("--with", "hungary,switzerland,long-beach")
@@ -66,11 +67,11 @@ def run(heart: datasets.Dataset) -> Run:
 
 
 def test_approving_shows_the_words_freezes_the_rows_and_writes_who_and_when(run: Run):
-    said = run("approve", "heart-disease", "--site", "cleveland", *WITH, "--by", "Dr Kim", "--yes").output
+    said = run("approve", "heart-disease", "--site", "cleveland", *WITH, "--by", "Dr Kim", "--all", "--yes").output
     folder, study = SiteFolder("cleveland"), Study.load("heart-disease")
     for word in ("Purpose: Predict coronary", "Legal basis: public data, CC BY 4.0", "age (number, years)",
-                 "cleveland (this site) with hungary, long-beach, switzerland", "What leaves, in each of 40 rounds",
-                 "Rows: none are frozen yet", "the study has no last day", "is approved"):  # fmt: skip
+                 "cleveland (this site) with hungary, long-beach, switzerland", "Released in each of 40 rounds",
+                 "Rows: there is no snapshot yet", "the study has no last day", "is approved"):  # fmt: skip
         assert word in said
     written = approval.approval_of(folder, study.sha256())
     assert (written.decision, written.by, written.text) == ("approved", "Dr Kim", study.text)
@@ -91,8 +92,10 @@ def test_approving_shows_the_words_freezes_the_rows_and_writes_who_and_when(run:
 def test_comparisons_are_shown_added_and_counted_by_the_ledger(run: Run, monkeypatch: pytest.MonkeyPatch):
     closed = replace(sites.load("cleveland"), policy=Policy(compared_runs=4))
     monkeypatch.setattr(sites, "load", lambda name: closed)
-    said = run("approve", "heart-disease", "--site", "cleveland", *WITH, "--by", "Dr Kim", "--compared", "3", "--yes")
-    assert "figures over test rows of 'heart-disease' may leave for 4 more models, of 4;" in said.output
+    asked = ("approve", "heart-disease", "--site", "cleveland", *WITH, "--by", "Dr Kim", "--all", "--yes")
+    said = run(*asked, "--compared", "3")
+    assert "figures over test rows of 'heart-disease' may be released for 4 more models, of 4." in said.output
+    assert "All coordinators, studies and runs count together." in said.output
     assert "This approval adds 3 (--compared)." in said.output
     (line,) = ledger_of(SiteFolder("cleveland")).lines()
     assert (line.kind, line.facts["number"], line.facts["by"]) == ("compared-added", 3, "Dr Kim")
@@ -151,7 +154,7 @@ def test_a_study_whose_model_would_need_74_gigabytes_is_not_approved(run: Run, t
     text = Study.load("heart-disease").text.replace('name = "logistic"', 'name = "mlp"\nhidden = [100000, 100000]')
     (tmp_path / "huge.toml").write_text(text)
     refused = run("approve", str(tmp_path / "huge.toml"), "--site", "cleveland", *WITH, "--yes", raises=UsageError)
-    assert "10,003,400,001 parameters are more than 16,777,216" in str(refused.exception)
+    assert "10,003,400,001 parameters are more than the 16,777,216" in str(refused.exception)
 
 
 def test_status_tells_what_would_be_answered_and_why_not(run: Run):
@@ -198,7 +201,7 @@ def test_a_withdrawal_keeps_what_was_decided_before(run: Run):
     written = approval.approval_of(SiteFolder("cleveland"), study.sha256())
     assert (written.decision, written.by) == ("withdrawn", "B")
     error = run("withdraw", "heart-disease", "--site", "cleveland", raises=UsageError).exception
-    assert "has no approval of study 'heart-disease' that stands" in str(error)
+    assert "has no valid approval of study 'heart-disease'" in str(error)
     run("approve", "heart-disease", "--site", "cleveland", *WITH, "--by", "C", "--yes")
     again = approval.approval_of(SiteFolder("cleveland"), study.sha256())
     assert [line.rpartition(" at ")[0] for line in again.earlier] == ["approved by A", "withdrawn by B"]
@@ -250,11 +253,11 @@ def test_a_study_that_begins_from_a_model_needs_a_copy_of_it_once(run: Run, tmp_
     assert said.endswith("add: --start FOLDER")
     assert not SiteFolder("cleveland").approvals.exists()
     assert str(run(*words, "--start", str(tmp_path), raises=UsageError).exception) == (
-        f"--start {tmp_path}: is no model folder, it has no model.json; make one with: flfed run export RUN"
+        f"--start {tmp_path}: is not a model folder, it has no model.json; make one with: flfed run export RUN"
     )
     other = str(export(run_study(study.replace({"seed": 5})).run, tmp_path / "other").folder)
     assert "another model" in str(run(*words, "--start", other, raises=UsageError).exception)
-    said = run(*words, "--start", model).output
+    said = run(*words, "--start", model, "--all").output
     assert f"begins with the model {earlier} (SHA-256 {begun.start_sha256})" in " ".join(said.split())
     run("withdraw", begun.name, "--site", "cleveland")
     # As frozen rows do, the copy stays: it is good for the next study.
@@ -281,14 +284,14 @@ def test_a_person_at_a_terminal_is_asked(heart: datasets.Dataset, typed: str, de
 
 def test_the_words_say_what_every_reply_reveals(small_sites: Callable[..., list[Site]], small_study: str):
     (site,) = small_sites(1, policy=Policy())
-    words = plain_words(Study.parse(small_study), site, ["site-02", "site-03"])
+    words = details(Study.parse(small_study), site, ["site-02", "site-03"])
     whole = "\n".join(words)
     for message in (EnrolReply, TrainReply, Scores, CompareReply):
         assert reveals(message)[:200] in whole
     assert reveals(SummariseReply).startswith("the exact number of training rows. Under disclosure")
-    assert "no count of fewer than 10 rows leaves" in whole
+    assert "It suppresses counts of fewer than 10 rows." in whole
     assert "x1 (number, mm); x2 (number); flag (flag); colour (category, red, green, blue)" in whole
-    assert "a run asks at least 3 sites" in whole and "What leaves, in each of 5 rounds" in whole
+    assert "a run asks at least 3 sites" in whole and "Released in each of 5 rounds" in whole
     assert "person" not in whole.partition("Columns: ")[2].partition("\n")[0]
     assert "holds this site's own updates" in whole and "can compute the rows of the columns above" in whole
     with pytest.raises(FlfedError, match="run Python without -OO"):
@@ -298,8 +301,8 @@ def test_the_words_say_what_every_reply_reveals(small_sites: Callable[..., list[
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({}, "it can compute this site's rows and outcomes"),
-        ({"secure-aggregation": "on"}, "of the rows of all their sites together"),
+        ({}, "updates of crafted models let it compute this site's rows and outcomes"),
+        ({"secure-aggregation": "on"}, "reveal rows of all their sites together"),
         ({"privacy.name": "record-dp", "privacy.epsilon": 3.0}, "no more than the study's epsilon allows"),
     ],
 )
@@ -308,7 +311,7 @@ def test_the_words_say_what_a_coordinator_learns_that_makes_its_own_models(
 ):
     (site,) = small_sites(1, policy=Policy())
     study = Study.parse(small_study).replace(changes)
-    (said,) = (words for words in plain_words(study, site, ["site-02", "site-03"]) if words.startswith("What the coor"))
+    (said,) = (words for words in details(study, site, ["site-02", "site-03"]) if words.startswith("What the coor"))
     assert told in said
 
 
@@ -317,10 +320,10 @@ def test_aggregate_only_says_that_the_coordinators_memory_still_has_the_figures(
 ):
     (site,) = small_sites(1)
     study = Study.parse(small_study)
-    assert "Results are shown under this site's name." in "\n".join(plain_words(study, site, ["site-02"]))
+    assert "Sharing: results are shown under this site's name." in "\n".join(details(study, site, ["site-02"]))
     site = replace(site, policy=site.policy.model_copy(update={"share_metrics": "aggregate-only"}))
-    whole = "\n".join(plain_words(study, site, ["site-02"]))
-    assert "no store, no log and no page has them" in whole
+    whole = "\n".join(details(study, site, ["site-02"]))
+    assert "No store, no log and no page contains them." in whole
     assert "its messages still carry them to the coordinator's memory" in whole
 
 

@@ -13,7 +13,6 @@ from flwr.app import Message
 
 from flfed import Study, run
 from flfed.deployment.operator.secure_sums import agreed
-from flfed.deployment.operator.study_description import plain_words
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.protection import charge_of
 from flfed.federation.client.released.noised_answer import FOLDER
@@ -29,6 +28,7 @@ from flfed.updates.messages.enrol import EnrolRequest
 from flfed.updates.messages.kinds import ENROL, STATISTIC
 from flfed.updates.messages.summarise import StatisticReply, StatisticRequest
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainRequest
+from tests.approval_text import details
 from tests.deployment.summing import Consortium, Coordinator, SummingGrid
 from tests.deployment.test_spoilt_shares import spoiling
 from tests.federation.test_analysis import STUDY, Small, analysis_of, tables
@@ -62,10 +62,10 @@ def test_gates_let_one_noised_answer_leave_and_charge_it(gated: Consortium):
     assert rows == {""}
     (spent,) = (line for line in gated.lines("site-01") if line.kind == "spent")
     assert len(spent.facts["rows"]) == 64
-    words = " ".join(plain_words(gated.study, gated.sites["site-01"], ["site-02", "site-03"]))
+    words = " ".join(details(gated.study, gated.sites["site-01"], ["site-02", "site-03"]))
     assert "epsilon 1 at delta 1e-05" in words and "charged to this site's account" in words
-    assert "exact" not in words.replace("no exact count leaves", "") and "no count of fewer" not in words
-    assert "no number and no band" in words
+    assert "exact" not in words.replace("This study releases no exact count.", "") and "suppress" not in words
+    assert "no number and no size band of its rows" in words
     # Asked again, by another run of the very text: the same numbers, and nothing more is spent.
     again = coordinator.run()
     with RunReader.open() as reader:
@@ -123,8 +123,8 @@ def test_in_secret_each_site_adds_its_part_of_the_noise(in_secret: Consortium):
         # A third of four is one: what is left is what the promise counts on.
         assert line.facts["least-sites"] == 3, site
         assert line.facts["epsilon-colluding"] == pytest.approx(1.0, abs=0.02)
-    words = " ".join(plain_words(in_secret.study, in_secret.sites["site-01"], ["site-02", "site-03", "site-04"]))
-    assert "each site adds its part of the noise" in words
+    words = " ".join(details(in_secret.study, in_secret.sites["site-01"], ["site-02", "site-03", "site-04"]))
+    assert "Each site adds its share of the noise" in words
     again = coordinator.run()
     with RunReader.open() as reader:
         assert reader.summary(again.run, "statistics") == found

@@ -16,10 +16,9 @@ from streamlit.testing.v1 import AppTest
 
 from flfed.deployment.gate.message_check import may_leave, message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
-from flfed.deployment.operator.budget import budget_as_json, in_words
+from flfed.deployment.operator.budget import budget_as_json, describe_account
 from flfed.deployment.operator.replay import replay
-from flfed.deployment.operator.run_budget import run_in_words
-from flfed.deployment.operator.study_description import plain_words
+from flfed.deployment.operator.run_budget import describe_run_budget
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.privacy_budget import NO_LEDGER, PrivacyAccount
 from flfed.federation.client.protection import charge_of
@@ -33,6 +32,7 @@ from flfed.updates.messages.fields import ndarrays
 from flfed.updates.messages.in_memory import count_bytes
 from flfed.updates.messages.summarise import SummariseRequest
 from flfed.updates.messages.train import TRAIN
+from tests.approval_text import details
 
 PRIVATE = '[privacy]\nname = "record-dp"\nepsilon = 2.0\nsampling = 0.2\n'
 A_ROUND = Release(2.157, 0.2, 4)
@@ -189,18 +189,18 @@ def test_a_torn_ledger_answers_nothing(protected):
 
 def test_the_person_who_approves_is_told_what_is_promised_spent_and_left(protected):
     site = protected(epsilon=3.0)
-    words = "\n".join(plain_words(site.study, site.site, ["site-02"]))
-    assert "Mechanism record-dp: each step takes a random part of the rows" in words
-    assert "epsilon 2 at delta 1e-05, for 5 rounds" in words and "No noise is added" not in words
+    words = "\n".join(details(site.study, site.site, ["site-02"]))
+    assert "Privacy: mechanism record-dp. Each step takes a random part of the rows" in words
+    assert "epsilon 2 at delta 1e-05, for 5 rounds" in words and "adds no noise" not in words
     ledger, charge = ledger_of(site.folder), charge_of(site.study)
     assert charge is not None and charge.release == A_ROUND
 
     def told() -> str:
-        return run_in_words(site.site, ledger, "small", charge.release, 5)
+        return " ".join(describe_run_budget(site.site, ledger, "small", charge.release, 5))
 
-    assert told().endswith("epsilon 0 of 3 for 'small' at delta 1e-05; a run would make it 2 and leave 1.")
-    given = run_in_words(site.site, ledger, "small", charge.release, 5, excludes_encoder=True)
-    assert given.endswith("at delta 1e-05; a run would make it 2, given the encoder, and leave 1.")
+    assert told().endswith("epsilon 0 of 3 for 'small' at delta 1e-05. A run makes it 2 and leaves 1.")
+    given = " ".join(describe_run_budget(site.site, ledger, "small", charge.release, 5, excludes_encoder=True))
+    assert given.endswith("at delta 1e-05. A run makes it 2 (given the encoder) and leaves 1.")
     for run in "ab":
         for round in range(1, 6):
             PrivacyAccount(ledger, "small", Policy()).reserve(
@@ -232,8 +232,8 @@ def test_the_account_says_by_run_what_was_spent_and_what_left_uncharged(protecte
     )
     rounds = one["rounds-left"]
     assert epsilon([A_ROUND] * (2 + rounds), 1e-5) <= 3.0 < epsilon([A_ROUND] * (3 + rounds), 1e-5)
-    assert in_words(one, 1e-5, enforced=True).endswith(
-        f", by 2 runs; about {rounds} more rounds like the last one fit."
+    assert describe_account(one, 1e-5, enforced=True).endswith(
+        f", by 2 runs. There is room for about {rounds} more rounds like the last one."
     )
 
 
@@ -249,7 +249,7 @@ def test_the_page_shows_no_more_of_the_budget_than_is_left(left: float, shown: s
     assert float(shown) <= left
 
 
-def test_updates_that_left_without_noise_are_told_before_what_was_spent_of_a_budget(gated, small_study: str, flfed):
+def test_updates_that_left_without_noise_are_told_beside_what_was_spent_of_a_budget(gated, small_study: str, flfed):
     site = gated(small_study, policy=Policy())
     assert not any(site.answer(site.trained(), run=f"2026-{run}").has_error() for run in "abb")  # b once more
     ledger = ledger_of(site.folder)
@@ -257,24 +257,28 @@ def test_updates_that_left_without_noise_are_told_before_what_was_spent_of_a_bud
     def told(**policy: Any) -> tuple[dict[str, Any], str]:
         found = budget_as_json(replace(site.site, policy=Policy(**policy)), ledger)
         (one,) = found["datasets"]
-        return one, in_words(one, 1e-5, enforced=found["enforced"])
+        return one, describe_account(one, 1e-5, enforced=found["enforced"])
 
     one, said = told()
     assert (one["unprotected-updates"], one["spent"], one["charged-bytes"]) == (2, 0.0, 0)
+    beside = "2 updates left without noise, so no epsilon bounds what all of them reveal."
     assert said == (
-        "small: 2 updates left without noise, so that no epsilon bounds what all of them told. Of protected updates, "
-        "which alone are counted, epsilon 0 is spent at delta 1e-05; the policy has no budget."
+        "small: epsilon 0 is spent at delta 1e-05. The policy sets no budget. "
+        f"This counts protected updates only. {beside}"
     )
     PrivacyAccount(ledger, "small", Policy()).reserve(A_ROUND, run="c", study="small", round=1, given_encoder=False)
     one, said = told(epsilon=3.0)
     assert one["spent"] == pytest.approx(epsilon([A_ROUND], 1e-5)) and one["unprotected-updates"] == 2
-    assert said.startswith("small: 2 updates left without noise") and " of 3 is spent at delta 1e-05, by 1 run" in said
-    approving = run_in_words(replace(site.site, policy=Policy(epsilon=3.0)), ledger, "small", A_ROUND, 5)
-    assert approving.startswith(
-        "Budget: 2 updates left without noise, so that no epsilon bounds what all of them told. "
+    assert said.startswith("small: epsilon ") and " of 3 is spent at delta 1e-05, by 1 run. " in said
+    assert said.endswith(f"This counts protected updates only. {beside}")
+    approving = " ".join(
+        describe_run_budget(replace(site.site, policy=Policy(epsilon=3.0)), ledger, "small", A_ROUND, 5)
     )
     spent = math.ceil(one["spent"] * 1000) / 1000
-    assert f"By this site's ledger all protected studies together have spent epsilon {spent:g} of 3" in approving
+    assert approving.startswith(
+        f"Privacy budget: all protected studies together have spent epsilon {spent:g} of 3 for 'small'"
+    )
+    assert approving.endswith(f". {beside}")
 
 
 def test_the_command_shows_the_account_of_a_site(flfed, tmp_path: Path, small_sites, monkeypatch: pytest.MonkeyPatch):
@@ -297,7 +301,7 @@ def test_the_command_shows_the_account_of_a_site(flfed, tmp_path: Path, small_si
         )
     ledger_of(folder).append(kind="compare", study="heart", study_sha256="ab", bytes=900)
     code, out, _ = flfed("site", "budget", "site-01")
-    assert code == 0 and "of 4 is spent at delta 1e-05, by 1 run; about " in out
+    assert code == 0 and "of 4 is spent at delta 1e-05, by 1 run. There is room for about " in out
     assert "20261120-r" in out and "2.157" in out and "compare" in out and "900" in out
     code, out, _ = flfed("site", "budget", "site-01", "--dataset", "small", "--json")
     found = json.loads(out)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from flfed.deployment.operator.budget import Account, RunSpent, budget_as_json, in_words
-from flfed.deployment.operator.run_budget import run_in_words
+from flfed.deployment.operator.budget import Account, RunSpent, budget_as_json, describe_account
+from flfed.deployment.operator.run_budget import describe_run_budget
 from flfed.federation.client.privacy_budget import shown
 from flfed.federation.client.released.accounts import SIDES, Tally
 from flfed.rows.data.policy import Policy
@@ -25,7 +25,7 @@ def told(site: Site) -> tuple[dict[str, Any], str]:
     """Return a site's account as JSON and in words."""
     found = budget_as_json(site, ledger())
     (one,) = found["datasets"]
-    return one, in_words(one, DELTA, enforced=found["enforced"])
+    return one, describe_account(one, DELTA, enforced=found["enforced"])
 
 
 def test_what_a_site_shows_of_its_account_is_the_larger_side(small_sites: Callable[..., list[Site]]):
@@ -57,12 +57,19 @@ def test_what_a_site_shows_of_its_account_is_the_larger_side(small_sites: Callab
     )
     apart = (
         " Some runs were charged only to people trained on, some only to people held out: "
-        "the figures are those of the side with more spent."
+        "the figures are those of the side that spent more."
     )
-    assert ", by 1 run; about 1 more answer like the last one fits." in words and words.endswith(f".{apart}")
-    assert f"have spent epsilon {shown(one['spent'])} of 4" in run_in_words(site, ledger(), "small", last, 5)
-    assert in_words({**one, "budget": None}, DELTA, enforced=False).endswith(f"; the policy has no budget.{apart}")
-    assert in_words(one, DELTA, enforced=False).endswith(f"{apart} The site is 'open': it counts, and refuses nothing.")
+    assert ", by 1 run. There is room for about 1 more answer like the last one." in words
+    assert words.endswith(f".{apart}")
+    assert f"have spent epsilon {shown(one['spent'])} of 4" in " ".join(
+        describe_run_budget(site, ledger(), "small", last, 5)
+    )
+    assert describe_account({**one, "budget": None}, DELTA, enforced=False).endswith(
+        f" The policy sets no budget.{apart}"
+    )
+    assert describe_account(one, DELTA, enforced=False).endswith(
+        f"{apart} The site is 'open': it counts, and refuses nothing."
+    )
 
 
 def test_of_people_who_are_rows_of_two_datasets_the_sides_of_the_other_one_count_on_both(
@@ -78,8 +85,8 @@ def test_of_people_who_are_rows_of_two_datasets_the_sides_of_the_other_one_count
     assert [found[name]["account"] for name in ("small", "slim")] == [["slim", "small"]] * 2
     assert [found[name]["spent"] for name in ("small", "slim")] == [of(2), of(2)]
     assert account(dataset="small").spent() == account(dataset="slim").spent() == of(2)
-    assert "charged only to people held out: the" in in_words(found["small"], DELTA, enforced=True)
-    assert "charged only to people trained on: the" in in_words(found["slim"], DELTA, enforced=True)
+    assert "charged only to people held out: the" in describe_account(found["small"], DELTA, enforced=True)
+    assert "charged only to people trained on: the" in describe_account(found["slim"], DELTA, enforced=True)
 
 
 def test_a_run_that_leaves_a_side_out_of_the_account_that_people_see_is_told_from_the_right_one():

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from flfed.deployment.operator.run_budget import comparisons_in_words
+from flfed.deployment.operator.run_budget import counted_comparisons, describe_comparisons
 from flfed.deployment.site_state import comparisons
 from flfed.deployment.site_state.comparisons import ANEW, add_comparisons
 from flfed.deployment.site_state.ledger_loss import restart
@@ -131,8 +131,8 @@ def test_added_comparisons_are_added_to_each_count(institution):
     site = institution
     add_comparisons(site.folder, site.study, 1, by="Dr Kim")
     assert have_figures(site, (1, 2, 3, 4), "first") == [True, True, True, False]
-    (words,) = comparisons_in_words(site.folder, site.site, site.study)
-    assert "may leave for 0 more models, of 3;" in words and ANEW in words
+    (words,) = describe_comparisons(counted_comparisons(site.folder, site.site, site.study), site.site, "small")
+    assert "may be released for 0 more models, of 3." in words and ANEW in words
     refreshed(site, 0.7)
     assert have_figures(site, (5, 6, 7, 8), "second") == [True, True, True, False]
 

@@ -11,7 +11,7 @@ import pytest
 from flwr.app import Message
 
 from flfed.deployment.gate.local_results import results_of
-from flfed.deployment.operator.run_budget import comparisons_in_words
+from flfed.deployment.operator.run_budget import counted_comparisons, describe_comparisons
 from flfed.deployment.site_state.comparisons import TELLS, Comparisons, add_comparisons, comparisons_left
 from flfed.deployment.site_state.ledger_loss import restart
 from flfed.errors import UsageError
@@ -208,8 +208,11 @@ def test_thresholds_a_row_apart_read_outcomes_until_the_count_ends_them(gated, s
 def test_a_person_adds_comparisons_on_record_and_reads_how_many_are_left(gated):
     site = institution(gated, most=1)
     assert figures(compare(site, 1))
-    (words,) = comparisons_in_words(site.folder, site.site, site.study, 2)
-    assert words.startswith("Comparisons: figures over test rows of 'small' may leave for 0 more models, of 1;")
+    (words,) = describe_comparisons(counted_comparisons(site.folder, site.site, site.study), site.site, "small", 2)
+    assert words.startswith(
+        "Comparisons: figures over test rows of 'small' may be released for 0 more models, of 1. "
+        "All coordinators, studies and runs count together. "
+    )
     assert "This approval adds 2 (--compared)." in words and words.endswith(TELLS)
     assert figures(compare(site, 2)) == []
     add_comparisons(site.folder, site.study, 2, by="Dr Kim")
@@ -245,7 +248,8 @@ def test_nothing_is_added_to_a_ledger_that_was_lost(gated):
 
 def test_an_open_site_has_no_words_of_it(gated):
     site = institution(gated, disclosure="open")
-    assert comparisons_in_words(site.folder, site.site, site.study) == comparisons_left(site.folder, site.site) == []
+    assert counted_comparisons(site.folder, site.site, site.study) is None
+    assert describe_comparisons(None, site.site, "small") == comparisons_left(site.folder, site.site) == []
 
 
 def test_a_site_in_sums_only_has_no_part_in_the_sum_of_figures_of_one_model_too_many(small_sites, small_study: str):

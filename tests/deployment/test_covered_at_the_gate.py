@@ -17,7 +17,6 @@ from sklearn.metrics import roc_auc_score
 from flfed import Study
 from flfed.deployment.gate import study_policy
 from flfed.deployment.operator.exact_comparison import exact_comparison
-from flfed.deployment.operator.study_description import plain_words
 from flfed.errors import UsageError
 from flfed.federation.client.privacy_budget import PrivacyAccount
 from flfed.federation.client.released.noised_answer import FOLDER
@@ -46,6 +45,7 @@ from flfed.updates.messages.summarise import (
     SummariseRequest,
 )
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
+from tests.approval_text import details
 from tests.deployment.summing import Consortium, Coordinator, SummingGrid
 from tests.federation.test_compared_privately import COMPARED
 from tests.federation.test_covered_study import STUDY, Small
@@ -84,11 +84,11 @@ def test_a_run_at_gates_is_charged_by_side_and_told_before_its_approval(gated: C
         assert all(line.facts["charged-bytes"] == line.facts["bytes"] > 0 for line in left)
         spent = PrivacyAccount(ledger_of(gated.folders[name]), "small", site.policy).spent()
         assert 2.96 <= spent <= 3.0
-    words = " ".join(plain_words(gated.study, gated.sites["site-01"], ["site-02", "site-03"]))
-    assert "which covers the study" in words and "has no noise" not in words and "Table 1 and comparisons" in words
+    words = " ".join(details(gated.study, gated.sites["site-01"], ["site-02", "site-03"]))
+    assert "which covers the whole study" in words and "no noise" not in words and "Table 1 and comparisons" in words
     assert "is compared" not in words
     # What is said of other studies is not true of this one.
-    assert "no number and no band" in words and "without a count" in words
+    assert "no number and no size band of its rows" in words and "without a count" in words
     for said in ("band of one power", "fewer than", "exactly", "Pairs", "pairs of test rows"):
         assert said not in words, said
 
@@ -96,7 +96,7 @@ def test_a_run_at_gates_is_charged_by_side_and_told_before_its_approval(gated: C
 def test_own_models_are_compared_at_gates_and_told_before_the_approval(small_sites: Small):
     sites = [replace(site, policy=Policy(epsilon=8.1)) for site in small_sites(3, rows=2000)]
     consortium = approved(Consortium(sites, Study.parse(COMPARED)))
-    words = " ".join(plain_words(consortium.study, sites[0], ["site-02", "site-03"]))
+    words = " ".join(details(consortium.study, sites[0], ["site-02", "site-03"]))
     assert "trains a model of its own with such steps" in words and "and other comparisons" in words
     ended = Coordinator(consortium).run()
     assert ended.status == "completed", ended.reason

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
-from flfed.deployment.operator.budget import budget_as_json, in_words
+from flfed.deployment.operator.budget import budget_as_json, describe_account
 from flfed.deployment.site_state.ledger_loss import restart
 from flfed.federation.client import protection
 from flfed.federation.client.privacy_budget import PrivacyAccount
@@ -201,7 +201,7 @@ def test_a_crash_between_charge_and_reply_costs_one_more_draw_and_a_second_one_t
     found = budget_as_json(asking.gated.sites[SITE], ledger_of(asking.gated.folders[SITE]))
     (one,) = found["datasets"]
     assert one["drawn-again"] == 2
-    said = in_words(one, 1e-5, enforced=True)
+    said = describe_account(one, 1e-5, enforced=True)
     assert said.endswith(" 2 rounds were charged more than once: each charge counts.")
 
 

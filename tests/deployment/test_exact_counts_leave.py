@@ -9,13 +9,13 @@ from flwr.app import ConfigRecord
 
 from flfed.deployment.gate.message_check import message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
-from flfed.deployment.operator.study_description import plain_words
 from flfed.deployment.site_state.request_archive import content_sha256
 from flfed.records.ledger import ledger_of
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.updates.aggregation.guard import comparison_defect
 from flfed.updates.messages.compare import COMPARE, CompareReply, PointCounts
+from tests.approval_text import details
 
 ASKED = ("[compare]\n", "[compare]\nthresholds = [0.7]\nalert-budgets = [0.2]\n")
 
@@ -26,12 +26,11 @@ def messages_of(site) -> StudyMessages:
 
 def test_the_approval_says_at_which_points_rows_are_counted(gated, small_study):
     site = gated(small_study.replace(*ASKED), policy=Policy(disclosure="institution"))
-    said = " ".join(plain_words(site.study, site.site, []))
-    assert (
-        "at the predicted probabilities 0.7 and alert budgets (shares of the rows) 0.2: how many holdout rows" in said
-    )
+    said = " ".join(details(site.study, site.site, []))
+    places = "at the predicted probabilities 0.7 and alert budgets (shares of the rows) 0.2"
+    assert f"{places}: the exact number of holdout rows" in said
     plain = gated()
-    assert "alert budgets (shares" not in " ".join(plain_words(plain.study, plain.site, []))
+    assert "alert budgets (shares" not in " ".join(details(plain.study, plain.site, []))
 
 
 def test_a_count_that_the_policy_holds_back_does_not_leave(gated, compared, small_study):

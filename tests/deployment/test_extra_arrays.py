@@ -11,7 +11,6 @@ from flwr.app import Array, ArrayRecord, RecordDict
 
 from flfed import run
 from flfed.deployment.operator.replay import replay
-from flfed.deployment.operator.study_description import plain_words
 from flfed.deployment.site_state.request_archive import content_sha256
 from flfed.errors import UsageError
 from flfed.federation.client.client import SiteClient
@@ -22,6 +21,7 @@ from flfed.updates.checkpoints.site_state import StateFiles, open_reply_cache
 from flfed.updates.extra import STATE_PREFIX
 from flfed.updates.messages.fields import ndarrays
 from flfed.updates.messages.train import TRAIN
+from tests.approval_text import details
 from tests.deployment.summing import Consortium, Coordinator
 
 RUN = "20261120-abcd"
@@ -111,12 +111,12 @@ def test_a_round_that_is_asked_again_gives_the_same_bits_and_other_variates_are_
 
 
 def test_the_approval_says_what_leaves_with_the_update_and_what_stays(site: Any, gated: Any):
-    words = " ".join(plain_words(site.study, site.site, []))
+    words = " ".join(details(site.study, site.site, []))
     assert "With the update, arrays weight, bias of strategy scaffold: the mean gradient over a site's steps" in words
     assert (
-        "Strategy scaffold keeps arrays of its own at this site from round to round; they are in no message." in words
-    )
-    assert "arrays of its own" not in " ".join(plain_words(gated().study, gated().site, []))
+        "Strategy scaffold stores arrays of its own at this site from round to round. No message contains them."
+    ) in words
+    assert "arrays of its own" not in " ".join(details(gated().study, gated().site, []))
 
 
 def test_three_gates_end_where_one_process_does_also_after_a_crash(

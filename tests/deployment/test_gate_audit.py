@@ -11,7 +11,6 @@ from flwr.app import ArrayRecord, Message
 from flfed import registry
 from flfed.deployment.gate.message_check import may_leave, message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
-from flfed.deployment.operator.study_description import plain_words
 from flfed.federation.client.audit import attacked
 from flfed.refusals import Refusal
 from flfed.rows.data import datasets
@@ -21,6 +20,7 @@ from flfed.rows.training.answer import run_client
 from flfed.updates.messages.compare import AUDIT, AuditReply, AuditRequest
 from flfed.updates.messages.in_memory import count_bytes
 from flfed.updates.sections import most_bytes
+from tests.approval_text import details
 
 pytestmark = [pytest.mark.slow, pytest.mark.studies]
 
@@ -97,13 +97,13 @@ def test_nothing_is_attacked_for_a_study_that_is_not_approved_or_by_an_attack_of
 
 def test_a_policy_without_audits_says_so_in_a_sentence_that_may_leave_and_the_approval_shows_it(ended):
     site, request = ended
-    shown = " ".join(plain_words(site.study, site.site, [], ""))
+    shown = " ".join(details(site.study, site.site, [], ""))
     site.policy(audits=False)
     reply = asked(site, request)
     said = "its policy does not let a model be attacked with its rows (audits)"
     assert reply.error.reason == said and may_leave(said, site.site)
-    hidden = " ".join(plain_words(site.study, site.site, [], ""))
-    assert "for each attack if the run is audited" in shown and "audited" not in hidden
+    hidden = " ".join(details(site.study, site.site, [], ""))
+    assert "Released for each attack, if the run is audited (" in shown and "audited" not in hidden
 
 
 def test_a_reply_that_holds_more_than_figures_stays(ended):

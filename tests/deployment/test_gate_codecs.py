@@ -11,7 +11,6 @@ from flwr.app import Array, ArrayRecord, Message, RecordDict
 
 from flfed.deployment.gate.gate import Gate
 from flfed.deployment.operator.replay import replay
-from flfed.deployment.operator.study_description import plain_words
 from flfed.deployment.site_state.request_archive import content_sha256
 from flfed.errors import UsageError
 from flfed.federation.client.client import SiteClient
@@ -22,6 +21,7 @@ from flfed.updates.codec import codec_of
 from flfed.updates.messages.fields import ndarrays
 from flfed.updates.messages.in_memory import count_bytes
 from flfed.updates.messages.train import ENCODER_MISSING, TRAIN
+from tests.approval_text import details
 from tests.deployment.conftest import CountingFrame
 
 RUN = "20261120-abcd"
@@ -174,14 +174,13 @@ def test_a_round_that_is_asked_again_leaves_the_same_update_whatever_was_left_ou
 
 def test_the_approval_names_the_codec_what_it_reveals_and_what_stays(gated, small_study):
     said = {
-        codec: " ".join(plain_words(Study.parse(small_study + text), gated().site, []))
-        for codec, text in CODECS.items()
+        codec: " ".join(details(Study.parse(small_study + text), gated().site, [])) for codec, text in CODECS.items()
     }
-    assert all(f"The update is packed by codec {codec}: " in words for codec, words in said.items())
+    assert all(f"Codec {codec} packs the update: " in words for codec, words in said.items())
     assert all("It protects nothing." in words for words in said.values())
-    stays = "What is left out of it stays at this site"
+    stays = "The part of an update that the codec drops stays at this site."
     assert [codec for codec, words in said.items() if stays in words] == ["top-k"]
-    assert "codec" not in " ".join(plain_words(gated().study, gated().site, []))
+    assert "codec" not in " ".join(details(gated().study, gated().site, [])).lower()
 
 
 def test_what_was_left_out_of_other_rows_goes_into_no_later_update(gated, small_study):

@@ -9,13 +9,13 @@ from flwr.app import ConfigRecord
 
 from flfed.deployment.gate.message_check import message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
-from flfed.deployment.operator.study_description import plain_words
 from flfed.deployment.site_state.request_archive import content_sha256
 from flfed.records.ledger import ledger_of
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.evaluation.scoring import three_digits
 from flfed.updates.messages.compare import COMPARE, CompareReply
+from tests.approval_text import details
 
 ASKED = ("[compare]\n", "[compare]\nimportance = 3\n")
 COLUMNS = ["x1", "x2", "flag", "colour"]
@@ -27,9 +27,9 @@ def leaving_of(site) -> dict:
 
 def test_the_approval_says_what_leaves(gated, small_study):
     site = gated(small_study.replace(*ASKED), policy=Policy(disclosure="institution"))
-    said = " ".join(plain_words(site.study, site.site, []))
+    said = " ".join(details(site.study, site.site, []))
     assert "With it, of each column, by 3 permutations: how much the shared model's loss over a site's holdout" in said
-    assert "permutations" not in " ".join(plain_words(gated().study, site.site, []))
+    assert "permutations" not in " ".join(details(gated().study, site.site, []))
 
 
 def test_who_asks_for_none_sends_the_same_and_nothing_more(gated, compared, small_study):

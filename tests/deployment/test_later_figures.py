@@ -12,7 +12,7 @@ from flwr.app import Message
 from pydantic import ValidationError
 
 from flfed.deployment.gate.local_results import results_of
-from flfed.deployment.operator.run_budget import comparisons_in_words
+from flfed.deployment.operator.run_budget import counted_comparisons, describe_comparisons
 from flfed.federation.client.released.accounts import SPENT
 from flfed.federation.client.released.model_answers import (
     LATER_EPSILON,
@@ -124,8 +124,8 @@ def test_none_is_the_default(later):
 
 def test_the_approval_says_what_a_later_model_costs(later):
     site = later()
-    (said,) = comparisons_in_words(site.folder, site.site, site.study)
-    assert "Figures of further models leave with noise, each model for epsilon 1 of the budget." in said
+    (said,) = describe_comparisons(counted_comparisons(site.folder, site.site, site.study), site.site, "small")
+    assert "Figures of further models are released with noise. Each costs epsilon 1 of the budget." in said
 
 
 def test_a_policy_without_a_budget_is_refused():

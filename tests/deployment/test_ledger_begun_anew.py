@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from flwr.app import Message
 
-from flfed.deployment.operator.run_budget import runs_in_words
+from flfed.deployment.operator.run_budget import runs_left
 from flfed.deployment.site_state import ledger_loss
 from flfed.deployment.site_state.ledger_loss import restart
 from flfed.records.ledger import ledger_of
@@ -124,9 +124,11 @@ def test_a_study_that_was_approved_before_a_loss_is_answered_once_it_is_approved
     for run in ("20261120-abcd", "20261125-new"):
         assert [said(site.answer(message, run=run)) for message in asked(site)] == [BEFORE_LOSS] * 3
     assert site.gate._studies.standing(approved) == BEFORE_LOSS
-    (words,) = runs_in_words(site.folder, site.site, site.study)
+    words = runs_left(site.folder, site.site, site.study).paragraph()
     left = 1 if how is harm else 2
-    assert words.startswith(f"Runs: {left} of 2 runs left. A ledger was lost: of runs that it had, those count that")
+    assert words.startswith(
+        f"Runs: {left} of 2 runs left. A ledger was lost: runs recorded in it count only if its lines came over."
+    )
     site.approve()
     site.open()
     assert [said(site.answer(message)) for message in asked(site)] == [""] * 3

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
-from flfed.deployment.operator.study_description import plain_words
 from flfed.federation.client.client import SiteClient
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 from flfed.study.study import Study
 from flfed.updates.messages.compare import AUDIT, COMPARE, AuditRequest, CompareReply, CompareRequest
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
+from tests.approval_text import details
 
 pytestmark = [pytest.mark.slow, pytest.mark.studies]
 
@@ -145,12 +145,12 @@ def test_under_a_promise_or_for_another_model_neither_is_asked_nor_leaves_nor_is
         assert site.refusal(message).endswith("its section 'config' has 1 value too many")
     left = leaving(site, with_offset(ArrayRecord({"value": Array(np.zeros(1)), "error": Array(np.ones(1))})))
     assert said(left).endswith("it has 1 section too many")
-    assert "own intercept lies" not in " ".join(plain_words(site.study, site.site, []))
+    assert "own intercept lies" not in " ".join(details(site.study, site.site, []))
 
 
 def test_who_approves_a_study_reads_of_the_two_numbers(gated):
     site = gated(policy=Policy())
-    (line,) = [line for line in plain_words(site.study, site.site, []) if "own intercept lies" in line]
+    (line,) = [line for line in details(site.study, site.site, []) if "own intercept lies" in line]
     assert line.startswith("With the last of these, once: two numbers for each output of the model")
     assert "at least the cell minimum of training rows" in line
     assert not Study.parse(site.study.text.replace('"logistic"', '"mlp"')).adjusts_intercept()

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from flfed import OwnColumn, Study
-from flfed.deployment.operator.study_description import plain_words
 from flfed.deployment.site_state.request_archive import content_sha256
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame
 from flfed.updates.messages.compare import COMPARE, CompareReply
+from tests.approval_text import details
 
 FEWER = {"dataset.features": ["x1", "colour"]}
 DECLARED = {**FEWER, "compare.declared-columns": True}
@@ -70,7 +70,7 @@ def test_nothing_but_two_arms_of_the_comparison_tells_of_own_columns(
 
 def test_the_approval_names_them(gated: Any, small_study: str):
     site = gated(Study.parse(small_study).replace(FEWER).text)
-    assert "marker" not in " ".join(plain_words(site.study, site.site, []))
-    words = " ".join(plain_words(Study.parse(small_study).replace(DECLARED), site.site, []))
-    stays = "marker (not for the shared model: used at this site only, to adjust it to this site, and leaves in no form"
+    assert "marker" not in " ".join(details(site.study, site.site, []))
+    words = " ".join(details(Study.parse(small_study).replace(DECLARED), site.site, []))
+    stays = "marker (not for the shared model, only for adjusting it to this site; it is released in no form"
     assert f"{stays}: number, ng/L)" in words

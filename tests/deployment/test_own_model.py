@@ -13,12 +13,12 @@ from flwr.app import ConfigRecord
 from flfed.deployment.gate.local_results import results_of
 from flfed.deployment.gate.message_check import message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
-from flfed.deployment.operator.study_description import plain_words
 from flfed.paths import SiteFolder
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.updates.messages.compare import COMPARE, CompareReply
 from flfed.updates.messages.fields import MalformedMessage
+from tests.approval_text import details
 
 MLP = ('name = "logistic"', 'name = "mlp"\nhidden = [4]')
 PERSON = "P0-0017"
@@ -36,7 +36,9 @@ def messages_of(site) -> StudyMessages:
 
 def test_a_site_is_compared_with_the_best_that_it_finds_alone_and_approves_that(gated, conducted_through, small_study):
     site = gated(small_study.replace(*MLP), policy=Policy(disclosure="institution"))
-    assert "compared with the best that this site finds alone" in " ".join(plain_words(site.study, site.site, []))
+    assert "compared with the best model that this site fits alone, inside the gate" in " ".join(
+        details(site.study, site.site, [])
+    )
     outcome, grid = conducted_through(site)
     assert outcome.status == "completed"
     (reply,) = [one for one in grid.replied if one.metadata.message_type == COMPARE]
@@ -63,7 +65,7 @@ def test_a_family_that_is_no_word_of_ours_neither_leaves_nor_is_read(gated, cond
 
 def test_a_study_may_hold_the_shared_model_against_its_own_kind_alone(gated, conducted_through, small_study):
     site = gated(small_study.replace('own = "best"', 'own = "same"'))
-    assert "compared with one of its kind" in " ".join(plain_words(site.study, site.site, []))
+    assert "compared with one of its kind" in " ".join(details(site.study, site.site, []))
     _, grid = conducted_through(site)
     content = copy.copy(grid.replied[-1].content)
     assert "own-model" not in content and "local-only-same" not in content["arms"]["arm"]

@@ -12,7 +12,6 @@ from safetensors.numpy import load_file
 
 from flfed import run
 from flfed.deployment.operator.replay import replay
-from flfed.deployment.operator.study_description import plain_words
 from flfed.errors import UsageError
 from flfed.records.reports.report import report
 from flfed.records.store.reader import RunReader
@@ -21,6 +20,7 @@ from flfed.updates.checkpoints import checkpoint
 from flfed.updates.checkpoints.site_state import RunState, SiteModel, StateFiles, open_reply_cache, path_of, site_model
 from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.train import EVALUATE, TRAIN
+from tests.approval_text import details
 from tests.deployment.summing import Consortium, Coordinator
 
 RUN = "20261120-abcd"
@@ -136,13 +136,13 @@ def test_a_site_compares_again_and_takes_its_whole_model_out_after_it_forgot_the
 def test_the_approval_says_what_stays(small_sites: Any, small_study: str):
     (site,) = small_sites(1)
     for strategy, said in (
-        ("fedper", "Of the model this site has its own weight-1, bias-1, which it trains on its own rows"),
+        ("fedper", "This site has its own weight-1, bias-1 of the model. It trains them on its own rows"),
         ("ditto", "Beside the shared model this site trains a model of its own on the same rows."),
         ("fedavg", ""),
     ):
         study = Study.parse(small_study).replace({"strategy.name": strategy, **MLP})
-        words = " ".join(plain_words(study, site, []))
-        assert (said in words) and ("in no message" in words) == bool(said)
+        words = " ".join(details(study, site, []))
+        assert (said in words) and ("No message contains" in words) == bool(said)
 
 
 @pytest.mark.parametrize("sums", ["on", "ckks"])

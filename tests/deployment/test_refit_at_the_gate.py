@@ -11,7 +11,6 @@ import pytest
 from flfed import run
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.gate.study_policy import study_policy_refusal
-from flfed.deployment.operator.study_description import plain_words
 from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
@@ -21,6 +20,7 @@ from flfed.trees.forest import forest_of
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.messages.in_memory import count_bytes
 from flfed.updates.messages.train import REFIT, TRAIN
+from tests.approval_text import details
 from tests.boosting import trees_study
 from tests.deployment.summing import BUNDLE, Consortium, Coordinator
 from tests.deployment.test_trees_at_the_gate import asked_again, consortium_of
@@ -96,10 +96,10 @@ def test_bytes_rounds_and_exchanges_before_an_approval_count_both(gated: Consort
     assert entry.status == "completed" and total <= messages.run_bytes()
     plain = StudyMessages(gated.study.replace({"strategy.refit": False}), schema, site)
     assert messages.run_bytes() - plain.run_bytes() >= 3 * plain.round_bytes()
-    words = "\n".join(plain_words(gated.study, site, ["site-02", "site-03"]))
-    assert "in at most as many again, in which trees grow anew on all training rows" in words
+    words = "\n".join(details(gated.study, site, ["site-02", "site-03"]))
+    assert "in at most as many rounds again, in which trees are grown anew on all training rows" in words
     assert "Rounds: 6 in a run of at most 18 exchanges" in words
-    assert "the difference of the sums of the two roots is of the validation rows alone" in words
+    assert "The difference of the sums of the two roots is of the validation rows alone" in words
     few = replace(site, policy=Policy(disclosure="open", resplit=True, rounds=5))
     assert study_policy_refusal(gated.study, few) == Refusal("too-many-rounds", most=5, rounds=6)
 

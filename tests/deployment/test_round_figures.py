@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,6 @@ from flwr.app import Message
 from flfed import run
 from flfed.cli.study_words import sums_in_words
 from flfed.deployment.operator.secure_sums import Agreement
-from flfed.deployment.operator.study_description import plain_words
 from flfed.errors import UsageError
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
@@ -31,6 +31,7 @@ from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.secure_sum import KEYS, UNMASK, KeysRequest
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
+from tests.approval_text import details
 from tests.boosting import trees_study
 from tests.deployment.summing import BUNDLE, Consortium, Coordinator, SummingGrid
 from tests.deployment.test_secure_sums_killed import in_round
@@ -292,10 +293,11 @@ def test_who_approves_reads_what_leaves_of_rounds(small_sites: Callable[..., lis
 
     def words(**policy: Any) -> str:
         own = replace(site, policy=Policy(**policy))
-        return "\n".join(plain_words(study, own, ["b", "c"], agreement=agreement))
+        return "\n".join(details(study, own, ["b", "c"], agreement=agreement))
 
-    stays = "no loss, no metric, no count by prediction and no intercept of this site leaves by itself"
-    assert stays in words() and "are added to the sums instead" in words()
+    stays = "this site's own loss, metrics, counts by prediction and intercept, over training, validation or test rows"
+    assert re.search(rf"Not released, of any round and of the last model \(at most [^)]+\): {stays}", words())
+    assert "Instead, its mean losses over training and validation rows, with three digits, are added" in words()
     assert stays in words(share_metrics="aggregate-only")
     assert "All of these have three digits." in words(outputs=("training-figures",))
     for whole in (words(outputs=("training-figures",)), words(disclosure="open")):
@@ -317,7 +319,7 @@ def test_under_homomorphic_encryption_no_loss_leaves_and_nothing_is_chosen_by_on
     for reply in rounds_of(coordinator.grid):
         assert set(reply.to_record()) <= {"config", "metrics", "encrypted"} and not figures_of(reply)
     choosing = consortium(secure_aggregation="ckks", strategy__select="best")
-    with pytest.raises(UsageError, match="select = 'best' goes by losses, which site-01, site-02, site-03 keep"):
+    with pytest.raises(UsageError, match="select = 'best' needs losses, which site-01, site-02, site-03 keep"):
         Coordinator(choosing).run()
 
 
@@ -333,5 +335,5 @@ def test_under_homomorphic_encryption_nothing_ends_or_slows_by_a_loss(
 ):
     pytest.importorskip("tenseal")
     choosing = consortium(secure_aggregation="ckks", **changes)
-    with pytest.raises(UsageError, match=f"{chosen} goes by losses, which site-01, site-02, site"):
+    with pytest.raises(UsageError, match=f"{chosen} needs losses, which site-01, site-02, site"):
         Coordinator(choosing).run()

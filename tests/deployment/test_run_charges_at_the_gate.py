@@ -9,7 +9,7 @@ import pytest
 
 from flfed import Study
 from flfed.deployment.operator.budget import budget_as_json, times_in_words
-from flfed.deployment.operator.run_budget import ANSWERED, REUSED_CELLS, study_in_words
+from flfed.deployment.operator.run_budget import describe_study_budget
 from flfed.errors import FlfedError
 from flfed.federation.client.privacy_budget import PrivacyAccount, shown
 from flfed.federation.client.protection import holdout_hash, run_charges
@@ -25,6 +25,10 @@ from tests.federation.test_compared_privately import COMPARED
 from tests.federation.test_covered_study import STUDY, Small
 
 UPDATES = STUDY.replace('covers = "study"\n', "")
+REUSED = (
+    " The counts for the encoder were drawn earlier, for this very text and these rows. "
+    "They are sent again, at no cost."
+)
 
 
 def gated(small_sites: Small, text: str, budget: float, rows: int = 1500) -> Consortium:
@@ -35,8 +39,7 @@ def gated(small_sites: Small, text: str, budget: float, rows: int = 1500) -> Con
 
 def foretold(consortium: Consortium, site: str = "site-01") -> str:
     """What the approval says of the budget."""
-    (said,) = study_in_words(consortium.folders[site], consortium.sites[site], consortium.study)
-    return said
+    return " ".join(describe_study_budget(consortium.folders[site], consortium.sites[site], consortium.study))
 
 
 def spent(consortium: Consortium, site: str = "site-01") -> float:
@@ -57,7 +60,7 @@ def test_an_approval_says_what_the_ledger_has_after_the_run(small_sites: Small, 
     ended = Coordinator(consortium).run()
     assert ended.status == "completed", ended.reason
     after = spent(consortium)
-    assert f"a run would make it {shown(after)} and leave {20 - float(shown(after)):g}." in said
+    assert f"A run makes it {shown(after)} and leaves {20 - float(shown(after)):g}." in said
     (one,) = budget_as_json(consortium.sites["site-01"], ledger_of(consortium.folders["site-01"]))["datasets"]
     assert one["spent"] == pytest.approx(after)
     # Each kind of charge is counted by itself: three rounds of four steps, and answers.
@@ -71,7 +74,10 @@ def test_an_approval_says_what_the_ledger_has_after_the_run(small_sites: Small, 
 def test_an_analysis_that_was_answered_costs_nothing_and_another_one_is_refused_as_was_said(small_sites: Small):
     consortium = gated(small_sites, ANALYSIS.replace("epsilon = 1.0", "epsilon = 3.0"), 4.6, rows=80)
     assert Coordinator(consortium).run().status == "completed"
-    assert foretold(consortium) == ANSWERED
+    assert foretold(consortium) == (
+        "Privacy budget: this site has already answered this very text over these rows. "
+        "It sends the same numbers again, and charges nothing more."
+    )
     first = consortium.study
     # Two of the three are within 4.6, all of them are not.
     for seed in (1, 2):
@@ -80,9 +86,9 @@ def test_an_analysis_that_was_answered_costs_nothing_and_another_one_is_refused_
         said = foretold(consortium)
         if seed == 1:
             assert Coordinator(consortium).run().status == "completed"
-            assert f"would make it {shown(spent(consortium))} and leave" in said
+            assert f"makes it {shown(spent(consortium))} and leaves" in said
     before = charged(consortium)
-    found = re.search(r"a run would make it ([\d.]+), so this site refuses it\.$", said)
+    found = re.search(r"A run makes it ([\d.]+), so this site refuses it\.", said)
     assert found is not None
     with pytest.raises(FlfedError, match=rf"privacy budget: .*a whole run would make it {found[1]}"):
         Coordinator(consortium).run()
@@ -100,8 +106,8 @@ def test_a_run_that_the_budget_cannot_hold_is_refused_before_anything_is_spent(s
     before = {name: len(consortium.lines(name)) for name in consortium.sites}
     said = foretold(consortium)
     # The same text's counts for the encoder are kept and free; what is left does not hold the rest.
-    found = re.search(r"a run would make it ([\d.]+), so this site refuses it\.", said)
-    assert found is not None and said.endswith(REUSED_CELLS)
+    found = re.search(r"A run makes it ([\d.]+), so this site refuses it\.", said)
+    assert found is not None and said.endswith(REUSED)
     with pytest.raises(FlfedError, match=rf"epsilon 2\.99\S* of 3.6 .*a whole run would make it {found[1]}"):
         coordinator.run()
     assert all(charged(consortium, name) == 7 for name in consortium.sites)
@@ -123,7 +129,7 @@ def test_what_a_second_run_of_the_text_costs_leaves_out_the_counts_that_are_kept
     assert coordinator.run().status == "completed"
     said = foretold(consortium)
     assert coordinator.run().status == "completed"
-    assert f"a run would make it {shown(spent(consortium))} and leave" in said and said.endswith(REUSED_CELLS)
+    assert f"A run makes it {shown(spent(consortium))} and leaves" in said and said.endswith(REUSED)
     assert charged(consortium) == 7 + 5
 
 

@@ -16,7 +16,7 @@ from flfed.deployment.gate.gate import Gate
 from flfed.deployment.gate.outbound import Leaving
 from flfed.deployment.gate.run_limits import request_sha256
 from flfed.deployment.gate.study_policy import sha256_of
-from flfed.deployment.operator.run_budget import runs_in_words
+from flfed.deployment.operator.run_budget import runs_left
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 from flfed.study.request_hash import asks_sha256
@@ -189,10 +189,12 @@ def test_the_approval_names_studies_that_ask_the_same_and_their_runs_left(gated,
     site = gated(policy=Policy(**OPEN, runs=3))
     assert said(site.answer(compared(site))) == ""
     again = Study.parse(SAME["name"](small_study))
-    (words,) = runs_in_words(site.folder, site.site, again)
-    assert words.startswith(f"Runs: {site.study.name} ({site.study.sha256()[:12]}) asks the same of these rows")
-    assert words.endswith("Together they have 2 of 3 runs left.")
-    (words,) = runs_in_words(site.folder, site.site, Study.parse(small_study.replace("lr = ", "lr = 1")))
+    words = runs_left(site.folder, site.site, again).paragraph()
+    assert words == (
+        "Runs: other approved studies make the same request of these rows: "
+        f"{site.study.name} ({site.study.sha256()[:12]}). Together with this one they have 2 of 3 runs left."
+    )
+    words = runs_left(site.folder, site.site, Study.parse(small_study.replace("lr = ", "lr = 1"))).paragraph()
     assert words.startswith("Runs: 3 of 3 runs left.")
 
 

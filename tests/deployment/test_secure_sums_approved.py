@@ -17,12 +17,11 @@ from flfed.deployment.operator.secure_sums import (
     Agreement,
     OtherStudy,
     agreed,
+    describe_others,
     has_sums,
     other_studies,
     read_sites,
-    words_of_others,
 )
-from flfed.deployment.operator.study_description import plain_words
 from flfed.deployment.site_state import approval
 from flfed.deployment.site_state.approval import Approval
 from flfed.deployment.site_state.trusted_files import make_signing_key, own_fingerprint
@@ -34,6 +33,7 @@ from flfed.rows.data.site import Site
 from flfed.signatures import gate_fingerprint, signing_public
 from flfed.study.study import Study
 from flfed.updates.masking.rules import threshold
+from tests.approval_text import details
 from tests.deployment.conftest import Gated
 
 SITE = SiteFolder("site-01")
@@ -210,7 +210,7 @@ def test_the_gate_holds_an_approval_to_the_key_that_the_other_sites_pin(gated: C
 
 def words(site: Site, asked: Study, sites: dict[str, str], without: tuple[str, ...] = ()) -> str:
     agreement = agreed(SITE, asked, sites, without)
-    return "\n".join(plain_words(asked, site, list(sites), "Heart consortium", agreement=agreement))
+    return "\n".join(details(asked, site, list(sites), "Heart consortium", agreement=agreement))
 
 
 def test_the_words_say_what_sums_mean_here(small_sites: Callable[..., list[Site]], small_study: str, own: str):
@@ -219,20 +219,21 @@ def test_the_words_say_what_sums_mean_here(small_sites: Callable[..., list[Site]
     whole = words(site, asked, PINS)
     assert threshold(5) == 4
     for said in (
-        "sums of the updates of 4 or more of the 5 sites that take part",
-        "if 3 of 4 do, what is left is this site's update",
-        "How many rows each site has is not hidden",
+        "Sums: secure aggregation adds up the updates.",
+        "sums over 4 or more of the 5 sites that take part, this one included, and no update of one site",
+        "subtracts its own update from such a sum: if 3 of 4 do, the rest is this site's update",
+        "The number of rows of each site is not hidden",
         f"Pinned: site-02 ({PINS['site-02']}), site-03 ({PINS['site-03']})",
-        f"Read this site's to each of them: {own}",
+        f"Read this site's fingerprint to each of them: {own}",
         "All of these sites must approve with the same fingerprints",
         "a run asks at least 4 sites",
         "the coordinator's memory never holds this site's own",
     ):
         assert said in whole, said
-    assert "secure aggregation is off" not in whole and "holds this site's own updates" not in whole
+    assert "uses no secure aggregation" not in whole and "holds this site's own updates" not in whole
     assert "Lists may differ" not in whole and "consents" not in whole
     three = words(site, asked, pinned("site-02", "site-03"))
-    assert "of 3 or more of the 3 sites" in three and "if 2 of 3 do" in three
+    assert "over 3 or more of the 3 sites" in three and "if 2 of 3 do" in three
 
 
 def test_the_words_say_what_is_given_away_by_lists_that_differ(
@@ -241,12 +242,13 @@ def test_the_words_say_what_is_given_away_by_lists_that_differ(
     (site,) = small_sites(1)
     asked = study(small_study, "auto")
     one = words(site, asked, PINS, ("site-03",))
-    assert "so the coordinator can compute the update of site-03 by taking one sum off the other" in one
+    assert "Lists may differ by site-03: sites may answer this study's request with and without site-03." in one
+    assert "can then compute the update of site-03 by subtracting one sum from the other" in one
     assert "consents" not in one
     both = words(site, asked, PINS, ("site-02", "site-03", "site-01"))
     assert "Lists may differ by site-02, site-03:" in both and "the update of each of them" in both
     assert (
-        "This site consents that lists differ by it, site-01: the coordinator can then compute this site's own" in both
+        "This site consents that lists differ by it, site-01. The coordinator can then compute this site's own" in both
     )
 
 
@@ -258,10 +260,10 @@ def test_the_words_of_a_plain_study_are_as_they_were_and_auto_says_why_there_are
     assert plain.replace(study(small_study, "off").sha256(), "") == words(
         site, Study.parse(small_study), {"site-02": "", "site-03": ""}
     ).replace(Study.parse(small_study).sha256(), "")
-    assert "it is not added up in secret (secure aggregation is off)" in plain and "Sums: " not in plain
+    assert "adds no noise and uses no secure aggregation" in plain and "Sums: " not in plain
     two = words(site, study(small_study, "auto"), {"site-02": ""})
-    assert "where 3 sites or more take part (secure aggregation 'auto'); here 2 do" in two
-    assert "it is not added up in secret (secure aggregation is off)" in two
+    assert "with 3 sites or more (secure aggregation 'auto'). Here 2 take part" in two
+    assert "adds no noise and uses no secure aggregation" in two
 
 
 def left(folder: SiteFolder, asked: Study, kind: str = "train", dataset: str = "small") -> None:
@@ -305,9 +307,9 @@ def test_other_studies_are_named_whose_updates_or_sums_left_with_other_sites(gat
     assert [one.study for one in find(Agreement())] == ["fewer", "same"]
     ledger_of(site.folder).append(kind="train", study="free", dataset="small", run="r", bytes=1)
     assert OtherStudy("free", None, False) in find(agreement)
-    (said,) = words_of_others("small", find(agreement))
+    (said,) = describe_others("small", find(agreement))
     assert "fewer with site-02, site-04 (sums); free with sites that no approval names (each update by itself)" in said
-    assert "the update of one site" in said and words_of_others("small", []) == []
+    assert "the update of one site" in said and describe_others("small", []) == []
 
 
 def test_a_ledger_that_cannot_be_read_keeps_nobody_from_a_plain_approval(gated: Callable[..., Gated]):
@@ -354,7 +356,7 @@ def test_the_command_pins_and_decides_for_sums(run: Callable[..., Result]):
     own = make_signing_key(folder)[0]
     missing = run("approve", *options, "--with", "hungary,switzerland,long-beach")
     assert "the fingerprint of the gate is missing" in str(missing.exception) and not folder.approvals.exists()
-    said = run("approve", *options, "--with", WITH, "--without", "long-beach,cleveland")
+    said = run("approve", *options, "--with", WITH, "--without", "long-beach,cleveland", "--all")
     assert said.exit_code == 0, said.output
     for word in (f"hungary ({PINS['site-02']})", "This site consents", "update of long-beach", "is approved"):
         assert word in said.output
@@ -370,8 +372,8 @@ def test_the_command_pins_and_decides_for_sums(run: Callable[..., Result]):
 
 def test_the_command_writes_a_plain_approval_where_the_study_asks_for_no_sums(heart: Any):
     words = ["site", "approve", "heart-disease", "--site", "cleveland", "--with", "hungary,switzerland", "--yes"]
-    said = CliRunner().invoke(app, words)
-    assert said.exit_code == 0 and "secure aggregation is off" in said.output
+    said = CliRunner().invoke(app, [*words, "--all"])
+    assert said.exit_code == 0 and "uses no secure aggregation" in said.output
     assert not approval.approvals(SiteFolder("cleveland"))[0].sums
     refused = CliRunner().invoke(app, [*words, "--without", "hungary"])
     assert "--without goes with a study whose updates are added up in secret" in str(refused.exception)
@@ -385,14 +387,15 @@ def test_the_words_of_ciphertexts_say_who_can_read_an_update(
     assert has_sums(asked, taking_part=2)
     found = words(site, asked, pinned("site-02", "site-03"))
     for said in (
-        "updates leave encrypted",
-        "has no key: it learns no update, no sum and no model",
-        "All 3 sites have one key, this one counted, and this site makes it",
-        "a single site that works with the coordinator can read the updates of each of you",
+        "updates leave under homomorphic encryption (CKKS)",
+        "has no key. It learns no update, no sum and no model",
+        "All 3 sites share one key, this one included, and this site makes it",
+        "One site that colludes with the coordinator can read the updates of every site",
         f"Pinned: site-02 ({PINS['site-02']})",
-        "it learns figures of models of its choice",
-        "Who has the key reads each site's update",
+        "If it sends models of its choice to be scored, it learns their figures.",
+        "Whoever has the key reads each site's update",
     ):
         assert said in found
-    for other in ("How many rows each site has", "narrows it", "in which a site is missing", "rounds under masks"):
+    masked = ("number of rows of each site", "from such a sum", "in which a site drops out", "rounds, masked")
+    for other in masked:
         assert other not in found

@@ -10,7 +10,6 @@ import pytest
 
 from flfed.deployment.gate.local_results import results_of
 from flfed.deployment.operator.secure_sums import Agreement
-from flfed.deployment.operator.study_description import plain_words
 from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.federation.recording.recorder import Recorder
@@ -29,6 +28,7 @@ from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.secure_sum import LIST, UNMASK
 from flfed.updates.messages.summarise import SUMMARISE
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply
+from tests.approval_text import details
 from tests.deployment.summing import Consortium, SummingGrid, begun, conduct
 
 ROUNDS = 3
@@ -217,9 +217,9 @@ def test_the_words_say_in_which_sum_alone_the_figures_of_a_site_in_sums_only_lea
     site = replace(site, policy=site.policy.model_copy(update={"share_metrics": "aggregate-only"}))
     study, names = Study.parse(small_study).replace({"secure-aggregation": "on"}), "bcdef"[:others]
     agreement = Agreement(True, {name: f"fingerprint of {name}" for name in (site.name, *names)})
-    whole = "\n".join(plain_words(study, site, names, agreement=agreement))
-    assert f"Where at least {least} sites that share none take part" in whole
-    assert "no metric, loss or comparison of it leaves by itself" in whole
-    assert "with fewer such sites the comparison stays" in whole
-    plain = "\n".join(plain_words(Study.parse(small_study), site, names))
+    whole = "\n".join(details(study, site, names, agreement=agreement))
+    assert f"If at least {least} sites that share none take part" in whole
+    assert "no metric, loss or comparison of it is released alone" in whole
+    assert "With fewer such sites the comparison is not released." in whole
+    plain = "\n".join(details(Study.parse(small_study), site, names))
     assert "sites that share none take part" not in plain and "its messages still carry them" in plain

@@ -261,8 +261,8 @@ def test_an_approval_shows_what_was_signed_and_what_it_allows(ran: Any):
     opened.session_state[f"text-{key}"] = True
     opened.session_state[f"allows-{key}"] = True
     said = words(opened.run())
-    assert site.study.text.strip() in said and "What leaves, in each of" in said
-    assert said.count("Mechanism record-dp") == 1
+    assert site.study.text.strip() in said and "Released in each of" in said
+    assert said.count("Privacy: mechanism record-dp.") == 1
 
 
 def test_an_approval_for_sums_shows_the_fingerprints_and_what_left_under_others(ran: Any):
@@ -383,7 +383,7 @@ def test_a_result_that_is_wrong_is_said_beside_the_others(ran: Any, change: Call
     wrong.chmod(0o600)
     found, problems = results_of(folder)
     assert [one.run for one in found] == ["20261120-abcd"]
-    assert problems == [f"{wrong}: is not as it was written; remove it"]
+    assert problems == [f"{wrong}: was changed since it was written; remove it"]
     said = words(page("results"))
     assert problems[0] in said and "The shared model and our own" in said
 

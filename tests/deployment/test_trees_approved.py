@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flfed.deployment.gate.message_schema import StudyMessages
-from flfed.deployment.operator.study_description import plain_words, reveals
+from flfed.deployment.operator.study_description import reveals
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
@@ -17,6 +17,7 @@ from flfed.study.study import Study
 from flfed.updates.messages.summarise import BinsReply
 from flfed.updates.messages.train import TrainReply
 from flfed.updates.strategies.boosted_trees import BoostedTrees
+from tests.approval_text import details
 from tests.boosting import trees_study
 
 
@@ -25,18 +26,19 @@ def test_the_words_before_an_approval_are_of_sums_and_not_of_updates(
 ):
     (site,) = small_sites(1, policy=Policy(disclosure="open"))
     study = Study.parse(trees_study(small_study))
-    words = plain_words(study, site, ["site-02", "site-03"])
-    (rounds,) = [said for said in words if said.startswith("What leaves, in each of")]
+    words = details(study, site, ["site-02", "site-03"])
+    (rounds,) = [said for said in words if said.startswith("Released in each of")]
     most = StudyMessages(study, datasets.load("small").schema, site).round_bytes()
-    assert rounds.startswith("What leaves, in each of 8 rounds, each a tree in at most 3 exchanges (at most ")
+    assert rounds.startswith("Released in each of 8 rounds, each a tree in at most 3 exchanges (at most ")
     assert f"(at most {most / 1000:.2g} kB)" in rounds and rounds.endswith(reveals(BoostedTrees))
-    assert "has its outcome told" in rounds and "its columns' codes" in rounds
-    assert sum(said.startswith("What leaves, once before the rounds, for cut points") for said in words) == 1
+    assert "So the sums reveal the outcome of a row that is alone in a code of a column" in rounds
+    assert "its columns' codes" in rounds
+    assert sum(said.startswith("Released once, before the rounds, to choose cut points (") for said in words) == 1
     whole = "\n".join(words)
-    assert reveals(BinsReply) in whole and "Rounds: 8 in a run of at most 24 exchanges, which takes" in whole
+    assert reveals(BinsReply) in whole and "Rounds: 8 in a run of at most 24 exchanges. A run sends" in whole
     assert "holds this site's own sums of each tree" in whole and "updates" not in rounds
     assert reveals(TrainReply) not in whole and "holds this site's own updates" not in whole
-    plain = "\n".join(plain_words(Study.parse(small_study), site, ["site-02", "site-03"]))
+    plain = "\n".join(details(Study.parse(small_study), site, ["site-02", "site-03"]))
     assert reveals(TrainReply) in plain and "exchanges" not in plain and reveals(BinsReply) not in plain
 
 

@@ -13,7 +13,6 @@ import pytest
 from flwr.app import Array, ArrayRecord, Message
 
 from flfed import Study, run
-from flfed.deployment.operator.study_description import plain_words
 from flfed.deployment.site_state.approval import keep_start, load_start, read_start_folder
 from flfed.errors import UsageError
 from flfed.export.model_folder import SharedModel
@@ -27,6 +26,7 @@ from flfed.summaries.summary import arrays_sha256
 from flfed.updates.messages.compare import COMPARE, CompareReply
 from flfed.updates.messages.enrol import ENROL, EnrolRequest
 from flfed.updates.messages.train import with_encoder
+from tests.approval_text import details
 from tests.deployment.conftest import Gated
 
 AUC = "roc_auc_score"
@@ -175,13 +175,13 @@ def test_a_site_without_a_copy_answers_nothing_and_a_copy_is_for_its_owner_alone
 
 def test_the_approval_names_the_model_and_its_hash(begun: Study, gated: Callable[..., Gated]):
     site = gated(begun.text)
-    words = " ".join(plain_words(site.study, site.site, []))
+    words = " ".join(details(site.study, site.site, []))
     assert f"begins with the model {begun.warm_start} (SHA-256 {begun.start_sha256})" in words
     assert "with its own copy of that model" in words
     assert "does not cover that model's earlier training" not in words
     private = site.study.replace({"privacy.name": "site-dp", "privacy.noise": 1.0, "privacy.clip": 0.5})
-    assert "does not cover that model's earlier training" in " ".join(plain_words(private, site.site, []))
-    assert "begins with the model" not in " ".join(plain_words(gated().study, gated().site, []))
+    assert "does not cover that model's earlier training" in " ".join(details(private, site.site, []))
+    assert "begins with the model" not in " ".join(details(gated().study, gated().site, []))
 
 
 def test_a_gate_refuses_a_start_where_each_site_scales_by_its_own_means(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from flfed import Study
-from flfed.deployment.operator.budget import MOVED, budget_as_json, in_words
+from flfed.deployment.operator.budget import budget_as_json, describe_account
 from flfed.federation.client.privacy_budget import PrivacyAccount
 from flfed.federation.client.released.accounts import release_of, side_of
 from flfed.federation.server.run import run
@@ -82,7 +82,10 @@ def test_after_a_change_of_the_holdout_budget_and_report_count_every_charge_for_
     # Both runs spent alike.
     assert {of["run-epsilon"] for of in account["runs"]} == {found["spent-before"]}
     assert found["spent-before"] < has <= found["spent-after"]
-    assert MOVED in in_words(account, DELTA, enforced=False)
+    assert describe_account(account, DELTA, enforced=False).endswith(
+        " The holdout changed, or a new snapshot was taken. "
+        "People may have changed sides, so each charge counts for all."
+    )
 
 
 def account_of(site: Site) -> dict[str, Any]:

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from flfed.deployment.gate.message_check import may_leave
-from flfed.deployment.operator.budget import budget_as_json, in_words
-from flfed.deployment.operator.run_budget import run_in_words
+from flfed.deployment.operator.budget import budget_as_json, describe_account
+from flfed.deployment.operator.run_budget import describe_run_budget
 from flfed.deployment.site_state.freeze import freeze_first, refresh
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.privacy_budget import NO_LEDGER, PrivacyAccount
@@ -377,13 +377,11 @@ def test_a_run_under_each_name_is_charged_to_one_budget(site, small_study: str, 
     assert first["account"] == other["account"] == ["slim", "small"]
     assert first["spent"] == pytest.approx(other["spent"]) and 2.0 < first["spent"] <= 2.5
     assert [entry["dataset"] for entry in other["runs"]] == ["small", "slim"]
-    assert in_words(other, 1e-5, enforced=True).startswith(
-        "slim: Its rows are those of 'small', so that both have one account. epsilon"
-    )
-    said = run_in_words(sites[0], ledger_of(SiteFolder("site-01")), "slim", ROUND, 5)
-    assert said.startswith(
-        "Budget: Its rows are those of 'small', so that both have one account. By this site's ledger"
-    )
+    one_account = " Its rows are those of 'small', so that both have one account."
+    words = describe_account(other, 1e-5, enforced=True)
+    assert words.startswith("slim: epsilon ") and words.endswith(one_account)
+    said = " ".join(describe_run_budget(sites[0], ledger_of(SiteFolder("site-01")), "slim", ROUND, 5))
+    assert said.startswith("Privacy budget: all studies together have spent epsilon ") and said.endswith(one_account)
 
 
 def another(site: Site) -> Site:

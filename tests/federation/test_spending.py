@@ -17,8 +17,8 @@ import pytest
 from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
 from dp_accounting.pld import PLDAccountant
 
-from flfed.deployment.operator.budget import budget_as_json, in_words
-from flfed.deployment.operator.run_budget import run_in_words
+from flfed.deployment.operator.budget import budget_as_json, describe_account
+from flfed.deployment.operator.run_budget import describe_run_budget
 from flfed.federation.client.privacy_budget import NO_LEDGER, PrivacyAccount, shown
 from flfed.federation.client.released.accounts import BOTH, release_of
 from flfed.federation.client.released.accounts import SPENT as LINE
@@ -76,8 +76,8 @@ def test_what_was_spent_given_an_encoder_of_the_rows_is_told_so(
 
     def told() -> tuple[list[bool], bool | None, str, str]:
         (found,) = budget_as_json(sites[0], ledger())["datasets"]
-        words = in_words(found, DELTA, enforced=True)
-        approving = run_in_words(sites[0], ledger(), "small", ROUND, 5)
+        words = describe_account(found, DELTA, enforced=True)
+        approving = " ".join(describe_run_budget(sites[0], ledger(), "small", ROUND, 5))
         return [one["given-encoder"] for one in found["runs"]], found["given-encoder"], words, approving
 
     assert told()[:2] == ([], None)
@@ -88,8 +88,8 @@ def test_what_was_spent_given_an_encoder_of_the_rows_is_told_so(
     assert [line.facts["given-encoder"] for line in spent_lines()] == [False] * 5 + [True] * 5
     kinds, whole, words, approving = told()
     assert (kinds, whole) == ([False, True], True)
-    assert " is spent at delta 1e-05, given the encoder, by 2 runs;" in words
-    assert re.search(r"have spent epsilon [\d.]+, given the encoder, of 9 for 'small'", approving)
+    assert re.search(r"small: epsilon [\d.]+ \(given the encoder\) of 9 is spent at delta 1e-05, by 2 runs\.", words)
+    assert re.search(r"have spent epsilon [\d.]+ \(given the encoder\) of 9 for 'small'", approving)
 
 
 def test_three_runs_on_one_ledger_end_as_the_budget_says(
@@ -333,8 +333,6 @@ def test_a_kill_between_reservation_and_training_never_lowers_the_sum(
 
 RACING = """
 import sys
-from flfed.deployment.operator.budget import budget_as_json, in_words
-from flfed.deployment.operator.run_budget import run_in_words
 from flfed.paths import SiteFolder
 from flfed.records.ledger import ledger_of
 from flfed.federation.client.privacy_budget import PrivacyAccount

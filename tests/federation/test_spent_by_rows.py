@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from flfed.deployment.gate.message_check import may_leave
-from flfed.deployment.operator.budget import budget_as_json, in_words
-from flfed.deployment.operator.run_budget import run_in_words
+from flfed.deployment.operator.budget import budget_as_json, describe_account
+from flfed.deployment.operator.run_budget import describe_run_budget
 from flfed.federation.client.released.accounts import BOTH
 from flfed.federation.server.run import run
 from flfed.refusals import NotSpent, Refusal
@@ -49,7 +49,7 @@ def test_rows_counted_one_by_one_bound_nothing_of_persons_who_may_have_several(
     spending, expected = account(policy), by_others([Release(2.0, 0.1, 200), ROUND])
     found = budget_as_json(replace(site, policy=policy), ledger())
     (one,) = found["datasets"]
-    said = in_words(one, DELTA, enforced=True)
+    said = describe_account(one, DELTA, enforced=True)
     if not group:  # each row is a person
         assert spending.spent() == pytest.approx(expected, rel=0.02) == one["spent"]
         assert spending.refusal([(BOTH, ROUND)], "new") is None and one["rounds-left"] > 10
@@ -57,7 +57,13 @@ def test_rows_counted_one_by_one_bound_nothing_of_persons_who_may_have_several(
     for told in (spending, first, account(policy)):
         assert math.isinf(told.spent())
     assert (one["spent"], one["left"], one["rounds-left"]) == (None, 0.0, 0)
-    assert "epsilon beyond any number of 8 is spent" in said and "a person may have several; no more rounds fit" in said
+    assert "epsilon beyond any number of 8 is spent" in said
+    assert "a person may have several. There is no room for another round like the last one." in said
+    assert describe_account({**one, "budget": None, "unprotected-updates": 2}, DELTA, enforced=False) == (
+        "small: epsilon beyond any number is spent, by 2 runs: "
+        "unit 'row' counts rows one by one, and a person may have several. This counts protected updates only. "
+        "2 updates left without noise, so no epsilon bounds what all of them reveal."
+    )
     assert spending.refusal([(BOTH, ROUND)], "new") == Refusal("budget-by-row")
     assert Refusal("budget-by-row").startswith(SPENT)
     assert may_leave(Refusal("budget-by-row"), site)
@@ -65,7 +71,7 @@ def test_rows_counted_one_by_one_bound_nothing_of_persons_who_may_have_several(
     with pytest.raises(NotSpent, match="an earlier study of unit 'row'"):
         spending.reserve(ROUND, run="new", round=1, unit="person")
     assert len(spent_lines()) == before
-    approving = run_in_words(replace(site, policy=policy), ledger(), "small", ROUND, 5)
+    approving = " ".join(describe_run_budget(replace(site, policy=policy), ledger(), "small", ROUND, 5))
     assert "have spent epsilon beyond any number of 8" in approving and approving.endswith("this site refuses it.")
     account(Policy(epsilon=8.0, disclosure="open")).reserve(ROUND, run="new", round=1, unit="person")
     assert len(spent_lines()) == before + 1

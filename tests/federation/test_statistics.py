@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 from flfed import Study, registry, run
 from flfed.cli.runs import app as commands
 from flfed.cli.runs import object_of, print_report
-from flfed.deployment.operator.study_description import plain_words
 from flfed.errors import FlfedError, UsageError
 from flfed.experiments.verify import verify
 from flfed.export.run_folder import NO_MODEL, export
@@ -39,6 +38,7 @@ from flfed.rows.statistics.listed.odds_ratio import OddsRatio
 from flfed.rows.statistics.statistic import Statistic, Sums, entries, of_entries
 from flfed.updates.messages.kinds import ENROL, STATISTIC, UNMASK
 from flfed.updates.messages.summarise import StatisticReply, StatisticRequest
+from tests.approval_text import details
 from tests.deployment.summing import Consortium, Coordinator, SummingGrid
 from tests.records.analyses import STUDY as ANALYSIS
 
@@ -154,7 +154,7 @@ def test_what_belongs_to_a_model_is_refused_beside_a_statistic(added: str, said:
         (f"{STOCK}step = inf\n", "step must be above 0 and finite"),
         (STOCK.replace("2020-06-30", "June"), "until='June' must be a date"),
         (f"{STOCK}service = 0.4\n", "service=0.4 must lie between 0.5 and 1"),
-        (f"{STOCK}last = [0]\n", "last have numbers from 1"),
+        (f"{STOCK}last = [0]\n", "last must have numbers from 1"),
     ],
 )
 def test_a_column_that_the_statistic_cannot_be_of_is_refused_before_anything_runs(
@@ -180,7 +180,7 @@ def test_a_run_of_it_is_told_in_a_table_a_document_and_before_an_approval(small_
         assert re.search("flfed audit|attack|update", text) is None
     assert export(done["run"], tmp_path / "kept").reason == NO_MODEL
     assert "odds-ratio" in (tmp_path / "kept" / "report.json").read_text()
-    words = " ".join(plain_words(Study.parse(ODDS), sites[0], ["site-02", "site-03"]))
+    words = " ".join(details(Study.parse(ODDS), sites[0], ["site-02", "site-03"]))
     assert "The statistic is odds-ratio" in words
     assert "of each group, how many rows have the outcome" in words
     assert "Rounds: none, and one exchange" in words
@@ -334,8 +334,8 @@ def test_gates_mask_the_sums_and_open_those_of_all_alone(in_secret: Consortium):
         answer = StatisticReply.from_record(reply.content)
         assert not answer.sums and answer.masked is not None
         assert answer.masked.sums.max() > 2**60
-    words = " ".join(plain_words(in_secret.study, in_secret.sites["site-01"], ["site-02", "site-03", "site-04"]))
-    assert "added up in secret" in words and "update" not in words
+    words = " ".join(details(in_secret.study, in_secret.sites["site-01"], ["site-02", "site-03", "site-04"]))
+    assert "Sums: secure aggregation adds up the statistic's sums." in words and "update" not in words
 
 
 def test_a_site_that_is_missing_leaves_the_sum_of_the_others(in_secret: Consortium):

@@ -12,7 +12,6 @@ from sklearn.metrics import roc_auc_score
 from flfed import Study, run
 from flfed.deployment.gate.message_check import message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
-from flfed.deployment.operator.study_description import plain_words
 from flfed.errors import UsageError
 from flfed.records.store.reader import RunReader
 from flfed.rows.comparison.compare import compare
@@ -24,6 +23,7 @@ from flfed.rows.evaluation.scoring import metrics_of
 from flfed.rows.training.answer import run_client
 from flfed.updates.aggregation.guard import comparison_defect
 from flfed.updates.messages.compare import COMPARE, CompareReply, GroupFigure
+from tests.approval_text import details
 from tests.rows.test_compare import at_work, judged, model_of
 
 ASKED = '[compare]\nby = ["colour", "flag", "x1 at 45, 55"]\n'
@@ -126,7 +126,7 @@ def test_several_rows_of_one_person_are_one():
     [
         (["color"], "by names no column 'color'; did you mean 'colour'?"),
         (["person"], "by names no column 'person'"),
-        (["x1"], "by='x1' needs where bands begin, such as by = [\"x1 at 50, 65\"]"),
+        (["x1"], "by='x1' needs the beginnings of bands, such as by = [\"x1 at 50, 65\"]"),
         (["x1 at 60, 50"], "needs rising numbers within 0 to 100"),
         (["x1 at 0, 50"], "needs rising numbers within 0 to 100"),
         (["x1 at nan"], "needs rising numbers within 0 to 100"),
@@ -171,9 +171,9 @@ def test_the_gate_lets_no_other_column_group_or_word_out(small_sites, asking):
         reply = CompareReply(num_examples=9, holdout_rows=40, arms=(), differences=(), groups=(figure,))
         said = str(message_defect(reply.to_record(), leaving) or "")
         assert ("groups" in said and named in said) if named else said == ""
-    words = " ".join(plain_words(study, site, []))
+    words = " ".join(details(study, site, []))
     assert "With it, by colour; flag; x1 at 45, 55: how well the shared model ranks" in words
-    assert "colour (not for the model, only to look at it group by group: category, red, green, blue)" in words
+    assert "colour (for results by group only, not for the model: category, red, green, blue)" in words
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from flfed.errors import counted
 from flfed.federation.client.privacy_budget import shown
 from flfed.federation.client.released.accounts import (
     BOTH,
@@ -29,22 +30,18 @@ from flfed.federation.client.released.accounts import (
 from flfed.federation.client.released.accounts import SPENT as LINE
 from flfed.records.ledger import Ledger
 from flfed.records.ledger_line import RESTARTED, Line, Total, bytes_of
-from flfed.records.reports.privacy import ENCODER_CONDITION
 from flfed.registry import kebab, kebab_keys
 from flfed.rows.data.site import Site
 from flfed.updates.accounting import Release, affordable, composed, epsilon, rounds_left
 from flfed.updates.messages.kinds import TRAIN
+from flfed.words import render
 
-ROWS_OF_PERSONS = "unit 'row' counts rows one by one, and a person may have several"
-"""Why no ε bounds what was spent of persons."""
 MOST_ROUNDS = 10_000
 """Rounds that are counted ahead; more are called more than these."""
 PEOPLE = {"training": "trained on", "holdout": "held out", "both": "all"}
 """Of whose privacy a run spent, in words."""
 COMPOSED = "Spent, line by line and composed over each run; all together is less than the sum over the runs"
 """Heading of the table of what was spent."""
-MOVED = " The holdout changed, or rows were frozen anew: people may have changed sides, so each charge counts for all."
-"""Said of an account whose lines name more than one holdout."""
 AHEAD = "a run ahead"
 """In place of the name of a run that was not yet."""
 TEXTS = ("study", "study_sha256", "run", "unit", "dataset")
@@ -432,111 +429,102 @@ def times_in_words(kind: Mapping[str, Any]) -> str:
     return f"{many:,} {what}{'s' * (many != 1)}"
 
 
-def in_words(account: dict[str, Any], delta: float, *, enforced: bool) -> str:
-    """Return a sentence about a dataset's account.
+def describe_account(account: dict[str, Any], delta: float, *, enforced: bool) -> str:
+    """Return the sentences about a dataset's account.
 
     Examples
     --------
-    >>> account = {"dataset": "heart", "budget": 3.0, "spent": 1.2, "rounds-left": 41, "runs": [{"run": "a"}]}
-    >>> in_words(account | {"unprotected-updates": 0}, 1e-5, enforced=True)
-    'heart: epsilon 1.2 of 3 is spent at delta 1e-05, by 1 run; about 41 more rounds like the last one fit.'
+    >>> account = {"dataset": "wine", "budget": 3.0, "spent": 1.2, "rounds-left": 9, "runs": [{"run": "a"}]}
+    >>> describe_account(account | {"unprotected-updates": 0}, 1e-5, enforced=True)
+    'wine: epsilon 1.2 of 3 is spent at delta 1e-05, by 1 run. There is room for about 9 more rounds like the last one.'
     >>> nothing = {"spent": 0.0, "rounds-left": None, "runs": []}
-    >>> in_words(account | nothing | {"unprotected-updates": 2}, 1e-5, enforced=True)  # doctest: +NORMALIZE_WHITESPACE
-    'heart: 2 updates left without noise, so that no epsilon bounds what all of them told. Of protected updates, which
-    alone are counted, epsilon 0 of 3 is spent at delta 1e-05.'
+    >>> print(describe_account(account | nothing | {"unprotected-updates": 2}, 1e-5, enforced=True))
+    wine: epsilon 0 of 3 is spent at delta 1e-05. This counts protected updates only. 2 updates left without noise, \
+so no epsilon bounds what all of them reveal.
     """
-    runs = len({one["run"] for one in account["runs"]})
-    by = f", by {runs} run{'s' * (runs != 1)}" if runs else ""
-    # Updates without noise come first: they make every number after them incomplete.
-    unprotected = unprotected_in_words(account["unprotected-updates"])
-    alone = "Of protected updates, which alone are counted, " if unprotected else ""
-    same = same_in_words(account["dataset"], account.get("account", ()))
-    before = f"{account['dataset']}: {same}{unprotected}{alone}epsilon"
+    name = account["dataset"]
+    unprotected = account["unprotected-updates"]
+    sentences = _describe_spent(account, delta, enforced=enforced)
+    if unprotected:
+        sentences.append(render("budget.account.protected-only"))
+    sentences += describe_shared(name, account.get("account", ()), unprotected)
     if account["spent"] is None:
-        budget = f" of {account['budget']:g}" if account["budget"] is not None else ""
-        sentence = f"{before} beyond any number{budget} is spent{by}: {ROWS_OF_PERSONS}"
-        if budget and enforced:
-            return f"{sentence}; no more rounds fit."
-        return f"{sentence}."
+        return " ".join(sentences)
+    if account.get("moved"):
+        sentences.append(render("budget.account.moved"))
+    else:
+        sentences += _describe_sides(name, account["runs"])
+    again = account.get("drawn-again", 0)
+    if again:
+        rounds = "1 round was" if again == 1 else f"{again:,} rounds were"
+        sentences.append(render("budget.account.charged-again", rounds=rounds))
+    if account["budget"] is not None and not enforced:
+        sentences.append(render("budget.account.not-enforced"))
+    return " ".join(sentences)
+
+
+def _describe_spent(account: dict[str, Any], delta: float, *, enforced: bool) -> list[str]:
+    """Return what is spent of a dataset's budget, and how many more releases fit, a sentence each."""
+    runs = len({one["run"] for one in account["runs"]})
+    by = render("budget.account.by-runs", runs=counted(runs, "run")) if runs else ""
+    facts = {"dataset": account["dataset"], "runs": by}
+    budget = account["budget"]
+    if account["spent"] is None:
+        reason = render("budget.account.rows-of-persons")
+        if budget is None:
+            return [render("budget.account.unbounded", reason=reason, **facts)]
+        spent = render("budget.account.unbounded-of-budget", budget=budget, reason=reason, **facts)
+        return [spent, render("budget.account.none-fits", kind="round")] if enforced else [spent]
+    epsilon = shown(account["spent"])
     if account.get("given-encoder"):
-        by = ENCODER_CONDITION + by
-    apart = MOVED if account.get("moved") else sides_in_words(account["dataset"], account["runs"])
-    apart += again_in_words(account.get("drawn-again", 0))
-    spent = shown(account["spent"])
-    if account["budget"] is None:
-        return f"{before} {spent} is spent at delta {delta:g}{by}; the policy has no budget.{apart}"
-    fitting = _fitting_in_words(account["rounds-left"], account.get("last") or "round")
-    sentence = f"{before} {spent} of {account['budget']:g} is spent at delta {delta:g}{by}{fitting}.{apart}"
-    if enforced:
-        return sentence
-    return f"{sentence} The site is 'open': it counts, and refuses nothing."
+        epsilon = render("budget.run.given-encoder", epsilon=epsilon)
+    if budget is None:
+        return [render("budget.account.spent-without-budget", spent=epsilon, delta=delta, **facts)]
+    spent = render("budget.account.spent", spent=epsilon, budget=budget, delta=delta, **facts)
+    return [spent, *_describe_fitting(account["rounds-left"], account.get("last") or "round")]
 
 
-def _fitting_in_words(left: int | None, what: str) -> str:
-    """Return how many more releases like the last one fit; empty where that is not known."""
+def _describe_fitting(left: int | None, kind: str) -> list[str]:
+    """Return how many more releases like the last one fit; nothing where that is not known."""
     if left is None:
-        return ""
+        return []
     # Beyond a large number the exact count says nothing to a person.
     if left >= MOST_ROUNDS:
-        return f"; more than {MOST_ROUNDS:,} {what}s like the last one fit"
-    more = f"about {left:,} more {what}{'s' * (left != 1)}" if left else f"no {what}"
-    return f"; {more} like the last one fit{'s' * (left < 2)}"
+        return [render("budget.account.many-fit", count=counted(MOST_ROUNDS, kind))]
+    if left:
+        return [render("budget.account.some-fit", count=counted(left, f"more {kind}"))]
+    return [render("budget.account.none-fits", kind=kind)]
 
 
-def again_in_words(rounds: int) -> str:
-    """Return a sentence on rounds that were charged again; it begins with a space, and is empty where none was.
-
-    Examples
-    --------
-    >>> again_in_words(2)
-    ' 2 rounds were charged more than once: each charge counts.'
-    """
-    if not rounds:
-        return ""
-    many = f"{rounds:,} rounds were" if rounds > 1 else "1 round was"
-    return f" {many} charged more than once: each charge counts."
-
-
-def sides_in_words(dataset: str, runs: Collection[dict[str, Any]]) -> str:
-    """Return a sentence on runs that were charged to one side alone.
-
-    It begins with a space; empty where no run of the dataset was.
+def _describe_sides(dataset: str, runs: Collection[dict[str, Any]]) -> list[str]:
+    """Return a sentence on runs that were charged to one side alone; nothing where no run of the dataset was.
 
     Examples
     --------
-    >>> sides_in_words("heart", [{"dataset": "heart", "side": "holdout"}, {"dataset": "heart"}])
-    ' Some runs were charged only to people held out: the figures are those of the side with more spent.'
+    >>> _describe_sides("heart", [{"dataset": "heart", "side": "holdout"}, {"dataset": "heart"}])
+    ['Some runs were charged only to people held out: the figures are those of the side that spent more.']
     """
     sides = {run.get("side") for run in runs if run.get("dataset") == dataset}
     people = [f"only to people {PEOPLE[side]}" for side in SIDES if side in sides]
     if not people:
-        return ""
-    return f" Some runs were charged {', some '.join(people)}: the figures are those of the side with more spent."
+        return []
+    return [render("budget.account.sides", people=", some ".join(people))]
 
 
-def same_in_words(dataset: str, account: Collection[str]) -> str:
-    """Return a sentence on datasets of the same rows.
-
-    It ends with a space; empty where there is no other dataset.
+def describe_shared(dataset: str, account: Collection[str], unprotected: int) -> list[str]:
+    """Return which datasets share an account, and how many updates no epsilon bounds, a sentence each.
 
     Examples
     --------
-    >>> same_in_words("heart-flamby", ["heart-disease", "heart-flamby"])
-    "Its rows are those of 'heart-disease', so that both have one account. "
+    >>> describe_shared("heart-flamby", ["heart-disease", "heart-flamby"], 0)
+    ["Its rows are those of 'heart-disease', so that both have one account."]
     """
+    sentences = []
     others = [repr(name) for name in account if name != dataset]
-    if not others:
-        return ""
-    together = "both" if len(others) == 1 else "all"
-    return f"Its rows are those of {', '.join(others)}, so that {together} have one account. "
-
-
-def unprotected_in_words(updates: int) -> str:
-    """Return a sentence on updates without noise.
-
-    It ends with a space; empty where no update left so.
-    """
-    if not updates:
-        return ""
-    many = f"{updates:,} updates" if updates > 1 else "1 update"
-    return f"{many} left without noise, so that no epsilon bounds what all of them told. "
+    if others:
+        together = "both" if len(others) == 1 else "all"
+        sentences.append(render("budget.account.one-account", others=", ".join(others), together=together))
+    if unprotected:
+        updates = counted(unprotected, "update")
+        sentences.append(render("budget.account.unprotected", updates=updates))
+    return sentences

@@ -1,68 +1,110 @@
-"""Privacy guarantee of a study in plain words, before its approval: also what is not guaranteed."""
+"""Privacy guarantee of a study before its approval: protection, worst case, and what is not guaranteed."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from flfed.federation.client.privacy_budget import shown as shown_epsilon
-from flfed.federation.client.protection import charge_of
+from flfed.federation.client.protection import Charge, charge_of
 from flfed.records.reports.privacy import describe_encoder_condition
 from flfed.records.statistics.privacy_odds import DRAWN_ONCE
 from flfed.study.study import Study, compares_privately, covers_model
 from flfed.updates.masking.rules import threshold
 from flfed.updates.mechanism import Mechanism, mechanism_of
-from flfed.words import sentences
+from flfed.words import render
 
 
-def privacy_in_words(study: Study, guarantee: str, pinned: int) -> str:
+@dataclass(frozen=True)
+class Guarantee:
+    """What a study promises about a site's rows.
+
+    Attributes
+    ----------
+    key : str
+        In the tables `privacy`, `protection` and `worst` of words/approval.toml.
+    facts : mapping of str to object
+        What stands in these templates.
+    notes : tuple of str
+        Sentences that follow the paragraph on privacy.
+    updates_have_noise : bool
+        Whether whoever sees an update sees it with noise.
+    excludes_encoder : bool
+        Whether the promise leaves out the means and deviations of the encoder.
+    """
+
+    key: str
+    facts: Mapping[str, object]
+    notes: tuple[str, ...] = ()
+    updates_have_noise: bool = False
+    excludes_encoder: bool = False
+
+    def paragraph(self) -> str:
+        """Return the whole promise."""
+        return " ".join([render(f"approval.privacy.{self.key}", **self.facts), *self.notes])
+
+    def protection(self) -> str:
+        """Return how the releases are protected, in a line."""
+        return render(f"approval.protection.{self.key}", **self.facts)
+
+    def worst_case(self) -> str:
+        """Return the worst that can happen, in a line."""
+        return render(f"approval.worst.{self.key}", **self.facts)
+
+
+def guarantee_of(study: Study, without_noise: str, pinned: int) -> Guarantee:
     """Return the privacy guarantee of a study.
-
-    Whoever reads it shall also know what is not guaranteed.
 
     Parameters
     ----------
     study : Study
-    guarantee : str
-        Key of what is said of updates without noise.
+    without_noise : str
+        Key of the guarantee of updates without noise.
     pinned : int
-        Sites whose updates are added up in secret; 0 where they are not.
+        Sites whose updates are added up under secure aggregation; 0 without it.
     """
-    words = sentences("approval", "privacy")
-    alone = words[guarantee]
-    name = study.privacy.name
+    least = threshold(pinned)
+    sums = {"n": pinned, "least": least, "rest": least - 1}
     mechanism = mechanism_of(study)
     if mechanism is None:
-        return alone
+        return Guarantee(without_noise, sums)
+    name = {"name": study.privacy.name}
     promise = mechanism.promise(study.plan, study.rounds)
-    least = threshold(pinned)
-    colluding = _colluding_epsilon(mechanism, study, pinned)
-    if promise is not None and colluding is not None:
-        noised = words["noise-of-sites"].format(
-            name=name,
-            least=least,
-            epsilon=shown_epsilon(promise.epsilon),
-            delta=promise.delta,
-            rounds=study.rounds,
-            colluding=shown_epsilon(colluding),
-        )
-        return _with_encoder(study, noised, promise.unit)
-    # A mechanism that charges nothing to the account adds no noise: its text must not sound as if it did.
     charge = charge_of(study)
-    if promise is None or charge is None:
-        return words["no-noise"].format(name=name, alone=alone)
-    facts = {"name": name, "unit": promise.unit, "epsilon": shown_epsilon(promise.epsilon), "delta": promise.delta}
-    if study.analysis is not None:
-        if not pinned:
-            return words["analysis"].format(**facts)
-        of_counts = charge.colluding_epsilon(least, pinned)
-        return words["analysis-summed"].format(colluding=shown_epsilon(of_counts), **facts)
+    colluding = _colluding_epsilon(mechanism, study, pinned)
+    # A mechanism that charges nothing to the account adds no noise: its text must not sound as if it did.
+    if promise is None or (charge is None and colluding is None):
+        return Guarantee("no-noise", name, (render(f"approval.privacy.{without_noise}", **sums),))
+    facts = {
+        **name,
+        "unit": promise.unit,
+        "epsilon": shown_epsilon(promise.epsilon),
+        "delta": promise.delta,
+        "rounds": study.rounds,
+    }
+    excludes_encoder = study.encode.scaler != "schema"
+    given_encoder: tuple[str, ...] = ()
+    if excludes_encoder:
+        given_encoder = (describe_encoder_condition(promise.unit),)
+    if colluding is not None:
+        of_sites = {**facts, "least": least, "colluding": shown_epsilon(colluding)}
+        return Guarantee("noise-of-sites", of_sites, given_encoder, True, excludes_encoder)
+    if charge is not None and study.analysis is not None:
+        return _guarantee_of_analysis(facts, charge, pinned)
     if not covers_model(study):
-        noise = words["noise"].format(rounds=study.rounds, **facts)
-        return _with_encoder(study, f"{noise} {DRAWN_ONCE}", promise.unit)
-    compared = ""
-    others = ""
+        return Guarantee("noise", facts, (DRAWN_ONCE, *given_encoder), True, excludes_encoder)
+    own = {"compared": "", "others": ""}
     if compares_privately(study):
-        compared = words["covered-own"].format(**facts)
-        others = "other "
-    return f"{words['covered'].format(compared=compared, others=others, **facts)} {DRAWN_ONCE}"
+        own = {"compared": render("approval.privacy.covered-own"), "others": "other "}
+    return Guarantee("covered", {**facts, **own}, (DRAWN_ONCE,), True)
+
+
+def _guarantee_of_analysis(facts: Mapping[str, object], charge: Charge, pinned: int) -> Guarantee:
+    """Return the guarantee of one answer with noise, alone or in a sum."""
+    if not pinned:
+        return Guarantee("analysis", facts, updates_have_noise=True)
+    colluding = shown_epsilon(charge.colluding_epsilon(threshold(pinned), pinned))
+    return Guarantee("analysis-summed", {**facts, "colluding": colluding}, updates_have_noise=True)
 
 
 def _colluding_epsilon(mechanism: Mechanism, study: Study, pinned: int) -> float | None:
@@ -70,10 +112,3 @@ def _colluding_epsilon(mechanism: Mechanism, study: Study, pinned: int) -> float
     if not pinned:
         return None
     return mechanism.colluding(study.rounds, threshold(pinned), max(1, pinned // 3))
-
-
-def _with_encoder(study: Study, text: str, unit: str) -> str:
-    """Return a promise with what it takes the encoder for, where the encoder is made of rows."""
-    if study.encode.scaler == "schema":
-        return text
-    return f"{text} {describe_encoder_condition(unit)}"

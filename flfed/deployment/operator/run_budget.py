@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from flfed.deployment.gate.run_limits import RunLimits
-from flfed.deployment.operator.budget import ROWS_OF_PERSONS, Account, Accounts, same_in_words, unprotected_in_words
+from flfed.deployment.operator.budget import Account, Accounts, describe_shared
 from flfed.deployment.site_state.approval import approvals
-from flfed.deployment.site_state.comparisons import ANEW, TELLS, compared_models
+from flfed.deployment.site_state.comparisons import ANEW, TELLS, Compared, compared_models
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.privacy_budget import shown
 from flfed.federation.client.protection import LocalProtection, charge_of, excludes_encoder, run_charges
@@ -18,7 +18,7 @@ from flfed.federation.client.released.model_answers import LATER_EPSILON
 from flfed.federation.client.statistic import answered
 from flfed.paths import SiteFolder
 from flfed.records.ledger import Ledger, ledger_of
-from flfed.records.reports.privacy import ENCODER_CONDITION
+from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.session import SiteSession
 from flfed.rows.snapshots import snapshot
@@ -26,35 +26,26 @@ from flfed.study.request_hash import asks_sha256
 from flfed.study.study import Study, is_covered
 from flfed.updates.accounting import Release
 from flfed.updates.messages.kinds import COMPARE, STATISTIC, asks
-
-ANSWERED = (
-    "Budget: this site has answered this very text already, over these rows. The same numbers are sent again, and "
-    "nothing more is charged."
-)
-REUSED_CELLS = (
-    " The counts for the encoder were drawn before, for this very text and these rows: they are sent again as they "
-    "were, and cost nothing."
-)
+from flfed.words import render
 
 
-def study_in_words(folder: SiteFolder, site: Site, study: Study) -> list[str]:
+def describe_study_budget(folder: SiteFolder, site: Site, study: Study) -> list[str]:
     """Return what a run of a study would spend of the privacy of a site's rows; nothing where it spends none."""
     charge = charge_of(study)
-    ledger = ledger_of(folder)
     if charge is None:
         return []
+    ledger = ledger_of(folder)
     serving = site.serving(study.dataset.name)
-    dataset = study.dataset.name
     free = _answered(folder, serving, study, ledger)
     if STATISTIC in free:
-        return [ANSWERED]
+        return [render("budget.run.answered")]
     charges = [charged for name, charged in run_charges(study, serving).items() if name not in free]
     if not is_covered(study):
         charges = []
-    sentence = run_in_words(
+    sentences = describe_run_budget(
         site,
         ledger,
-        dataset,
+        study.dataset.name,
         charge.release,
         study.rounds,
         unit=charge.unit,
@@ -63,26 +54,50 @@ def study_in_words(folder: SiteFolder, site: Site, study: Study) -> list[str]:
         rule=holdout_hash(serving, snapshot.read_facts(serving, folder.frozen)),
     )
     if free:
-        sentence += REUSED_CELLS
-    return [sentence]
+        sentences.append(render("budget.run.reused"))
+    return sentences
 
 
-def runs_in_words(folder: SiteFolder, site: Site, study: Study) -> list[str]:
-    """Return how many runs are left of all studies that ask the same, and which of them are approved here."""
+@dataclass(frozen=True)
+class RunsLeft:
+    """Runs that are left of all studies with one request.
+
+    Attributes
+    ----------
+    left, most : int
+    same : tuple of str
+        Other studies with that request that are approved here, with the start of their hash.
+    had_loss : bool
+        Whether an earlier ledger was lost.
+    """
+
+    left: int
+    most: int
+    same: tuple[str, ...]
+    had_loss: bool
+
+    def paragraph(self) -> str:
+        """Return the paragraph on runs."""
+        lost = render("budget.run.lost") if self.had_loss else ""
+        counts = {"left": self.left, "most": self.most, "lost": lost}
+        if self.same:
+            return render("budget.run.runs-together", studies=", ".join(self.same), **counts)
+        return render("budget.run.runs", **counts)
+
+
+def runs_left(folder: SiteFolder, site: Site, study: Study) -> RunsLeft:
+    """Return how many runs are left of all studies with the same request, and which of them are approved here."""
     most = site.policy.runs
-    asks = asks_sha256(study.text)
+    request_hash = asks_sha256(study.text)
     ledger = ledger_of(folder)
     with ledger.reading() as ledger_file:
-        had = 0 if ledger_file is None else len(RunLimits(most).runs(ledger_file, study.sha256(), asks))
-    decided = [one for one in approvals(folder) if one.decision == "approved" and one.study_sha256 != study.sha256()]
-    same = [f"{one.study} ({one.study_sha256[:12]})" for one in decided if _asks(one.text) == asks]
-    words = f"{max(most - had, 0)} of {most} runs left"
-    lost = " A ledger was lost: of runs that it had, those count that came over." if ledger.loss_before() else ""
-    if same:
-        together = f"Together they have {words}.{lost}"
-        predicate = "ask the same of these rows, and are" if len(same) > 1 else "asks the same of these rows, and is"
-        return [f"Runs: {', '.join(same)} {predicate} approved. {together}"]
-    return [f"Runs: {words}.{lost} Another text that asks the same has no more of its own."]
+        had = 0 if ledger_file is None else len(RunLimits(most).runs(ledger_file, study.sha256(), request_hash))
+    same = []
+    for one in approvals(folder):
+        is_other = one.decision == "approved" and one.study_sha256 != study.sha256()
+        if is_other and _request_hash(one.text) == request_hash:
+            same.append(f"{one.study} ({one.study_sha256[:12]})")
+    return RunsLeft(max(most - had, 0), most, tuple(same), bool(ledger.loss_before()))
 
 
 def check_counted(site: Site, study: Study) -> None:
@@ -93,32 +108,46 @@ def check_counted(site: Site, study: Study) -> None:
         raise UsageError(f"--compared adds nothing: study {study.name!r} compares no models")
 
 
-def comparisons_in_words(folder: SiteFolder, site: Site, study: Study, added: int = 0) -> list[str]:
-    """Return how many comparisons are left of a study's dataset, and what they may tell; nothing where none is counted.
+def counted_comparisons(folder: SiteFolder, site: Site, study: Study) -> Compared | None:
+    """Return the models of a study's dataset whose figures were released; None where the site counts none."""
+    if site.policy.disclosure == "open" or not asks(study, COMPARE):
+        return None
+    return compared_models(folder, site, study.dataset.name)
+
+
+def describe_comparisons(limit: Compared | None, site: Site, dataset: str, added: int = 0) -> list[str]:
+    """Return how many comparisons of a dataset are left, and what they may reveal; nothing where none is counted.
 
     Parameters
     ----------
-    folder : SiteFolder
+    limit : Compared or None
+        Of `counted_comparisons`.
     site : Site
-    study : Study
+    dataset : str
     added : int
         How many this approval adds.
     """
-    if site.policy.disclosure == "open" or not asks(study, COMPARE):
+    if limit is None:
         return []
-    dataset = study.dataset.name
-    limit = compared_models(folder, site, dataset)
-    anew = "" if limit.left else f" {ANEW}"
-    adds = f" This approval adds {added} (--compared)." if added else ""
+    adds = render("budget.run.added", added=added) if added else ""
+    later = ""
     if site.policy.later_figures == "noised":
-        adds += f" Figures of further models leave with noise, each model for epsilon {LATER_EPSILON:g} of the budget."
+        later = render("budget.run.later", epsilon=LATER_EPSILON)
     return [
-        f"Comparisons: figures over test rows of {dataset!r} may leave for {limit.left} more models, of {limit.most}; "
-        f"all coordinators, studies and runs count together.{anew}{adds} {TELLS}"
+        render(
+            "budget.run.comparisons",
+            dataset=dataset,
+            left=limit.left,
+            most=limit.most,
+            anew="" if limit.left else f" {ANEW}",
+            added=adds,
+            later=later,
+            reveals=TELLS,
+        )
     ]
 
 
-def _asks(text: str) -> str:
+def _request_hash(text: str) -> str:
     try:
         return asks_sha256(text)
     except FlfedError:  # a text that this version cannot read is not answered either
@@ -126,7 +155,7 @@ def _asks(text: str) -> str:
 
 
 def _answered(folder: SiteFolder, serving: Site, study: Study, ledger: Ledger) -> tuple[str, ...]:
-    """Return the names of what the site has answered already over the rows that are frozen now."""
+    """Return the names of the answers that the site has given already over the rows of its snapshot."""
     if not is_covered(study) or snapshot.read_facts(serving, folder.frozen) is None:
         return ()
     frozen = snapshot.load(serving, folder.frozen).with_withheld()
@@ -134,7 +163,7 @@ def _answered(folder: SiteFolder, serving: Site, study: Study, ledger: Ledger) -
     return answered(SiteSession(frozen, study, protection=protection))
 
 
-def run_in_words(
+def describe_run_budget(
     site: Site,
     ledger: Ledger,
     dataset: str,
@@ -145,10 +174,8 @@ def run_in_words(
     excludes_encoder: bool = False,
     whole: Sequence[tuple[Side, Release]] = (),
     rule: str = "",
-) -> str:
-    """Return what a run would consume of the budget.
-
-    It is told beside what is consumed already, for the person who decides about it.
+) -> list[str]:
+    """Return what a run would spend of the budget, beside what is spent already, a sentence each.
 
     Parameters
     ----------
@@ -175,39 +202,42 @@ def run_in_words(
     after = account.after(dataset, unit, charges, rule).spent(dataset, policy.delta)
     then = shown(after)
     if math.isinf(after):
-        then += f" ({ROWS_OF_PERSONS})"
+        then += f" ({render('budget.account.rows-of-persons')})"
     elif excludes_encoder and not account.excludes_encoder:
-        then += ENCODER_CONDITION
-    sentence = _spent_in_words(account, dataset, account.spent(dataset, policy.delta))
+        then = render("budget.run.given-encoder", epsilon=then)
     if policy.epsilon is None:
-        return (
-            f"{sentence} of the privacy of {dataset!r} at delta {policy.delta:g}; a run of this study would make it "
-            f"{then}. The policy sets no budget (epsilon), so none is refused."
-        )
-    sentence += f" of {policy.epsilon:g} for {dataset!r} at delta {policy.delta:g}"
-    if after <= policy.epsilon:
-        # Rounded down, so that what is shown as left is never more than there is.
+        run = render("budget.run.without-budget", then=then)
+    elif after <= policy.epsilon:
+        # Rounded down, so that the rest is never shown as more than there is.
         left = math.floor((policy.epsilon - after) * 1000) / 1000
-        if then.endswith(ENCODER_CONDITION):
-            then += ","
-        return f"{sentence}; a run would make it {then} and leave {left:g}."
-    if policy.disclosure == "open":
-        return f"{sentence}; a run would make it {then}, which 'open' counts and does not refuse."
-    if whole or math.isinf(after):
-        return f"{sentence}; a run would make it {then}, so this site refuses it."
-    # The site would stop the run when the budget is used up, not before it begins.
-    fit = account.rounds_left(dataset, release, policy.epsilon, policy.delta, rounds)
-    about = f" after about {fit} of its {rounds} rounds" if fit else ""
-    return f"{sentence}; a whole run would make it {then}, so this site stops it{about}."
+        run = render("budget.run.fits", then=then, left=left)
+    elif policy.disclosure == "open":
+        run = render("budget.run.open", then=then)
+    elif whole or math.isinf(after):
+        run = render("budget.run.refused", then=then)
+    else:
+        # The site would stop the run when the budget is used up, not before it begins.
+        fit = account.rounds_left(dataset, release, policy.epsilon, policy.delta, rounds)
+        run = render("budget.run.stopped", then=then)
+        if fit:
+            run = render("budget.run.stopped-after", then=then, fit=fit, rounds=rounds)
+    return [
+        _describe_spent(account, dataset, site.policy),
+        run,
+        *describe_shared(dataset, account.datasets, len(account.unprotected)),
+    ]
 
 
-def _spent_in_words(account: Account, dataset: str, spent: float) -> str:
-    """Return what all studies have spent of a dataset's privacy, as the beginning of a sentence."""
-    unprotected = unprotected_in_words(len(account.unprotected))
-    sentence = f"Budget: {same_in_words(dataset, account.datasets)}{unprotected}"
-    by = "By" if sentence.endswith(". ") else "by"
-    studies = "protected studies" if unprotected else "studies"
-    sentence += f"{by} this site's ledger all {studies} together have spent epsilon {shown(spent)}"
+def _describe_spent(account: Account, dataset: str, policy: Policy) -> str:
+    """Return what all studies have spent of a dataset's privacy."""
+    spent = account.spent(dataset, policy.delta)
+    epsilon = shown(spent)
     if account.excludes_encoder and not math.isinf(spent):
-        sentence += f"{ENCODER_CONDITION},"
-    return sentence
+        epsilon = render("budget.run.given-encoder", epsilon=epsilon)
+    studies = render("budget.run.all-studies")
+    if account.unprotected:
+        studies = render("budget.run.protected-studies")
+    facts = {"studies": studies, "spent": epsilon, "dataset": dataset, "delta": policy.delta}
+    if policy.epsilon is None:
+        return render("budget.run.spent-without-budget", **facts)
+    return render("budget.run.spent", budget=policy.epsilon, **facts)

@@ -18,11 +18,10 @@ from flfed.study.kinds import is_statistic
 from flfed.study.study import Study, is_covered
 from flfed.updates.masking.rules import LEAST, threshold
 from flfed.updates.messages.kinds import SUMMARISE, TRAIN
-from flfed.words import sentences
+from flfed.words import render
 
 LEAVING = tuple(kind.rpartition(".")[2] for kind in (TRAIN, SUMMARISE))
 """Kinds of ledger lines whose messages had updates, or sums of rows."""
-WORDS = sentences("approval", "sums")
 HOW = "--with {sites}, each as the people there read it out to you (flfed site key SITE shows it)"
 
 
@@ -154,46 +153,43 @@ def agreement_of(approval: Approval) -> Agreement:
     return Agreement(approval.sums, dict(approval.pins), approval.lifted)
 
 
-def words_of_sums(study: Study, site: str, co_sites: Sequence[str], agreement: Agreement) -> list[str]:
-    """Return what to know of secure sums before an approval, a paragraph each.
-
-    Nothing is said where the study asks for none.
-    """
+def describe_sums(study: Study, site: str, co_sites: Sequence[str], agreement: Agreement) -> list[str]:
+    """Return what to know of secure aggregation before an approval, a paragraph each; nothing where there is none."""
     others = sorted(set(co_sites) - {site})
     n = len(others) + 1
     if not agreement.sums:
-        too_few = study.aggregation.is_optional and n < LEAST
-        if too_few:
-            return [WORDS["too-few"].format(least=LEAST, n=n)]
+        if study.aggregation.is_optional and n < LEAST:
+            return [render("approval.sums.too-few", least=LEAST, n=n)]
         return []
-    paragraphs = [_summed(study, site, others)]
+    paragraphs = [_describe_sum(study, site, others)]
     if agreement.pins:
         pins = ", ".join(f"{name} ({agreement.pins[name]})" for name in others)
-        paragraphs.append(WORDS["pinned"].format(pins=pins, own=agreement.pins[site]))
+        paragraphs.append(render("approval.sums.pinned", pins=pins, own=agreement.pins[site]))
     # Where nobody opens a sum to the coordinator, it does not matter by whom two of them differ.
     if study.aggregation.is_encrypted:
         return paragraphs
-    paragraphs.append(WORDS["one-list"].format(dataset=study.dataset.name))
+    paragraphs.append(render("approval.sums.one-list", dataset=study.dataset.name))
     lifted = [name for name in agreement.lifted if name != site]
     if lifted:
         it = lifted[0] if len(lifted) == 1 else "each of them"
-        paragraphs.append(WORDS["lifted"].format(sites=", ".join(lifted), it=it))
+        paragraphs.append(render("approval.sums.lifted", sites=", ".join(lifted), it=it))
     if site in agreement.lifted:
-        paragraphs.append(WORDS["own-consent"].format(site=site))
+        paragraphs.append(render("approval.sums.own-consent", site=site))
     return paragraphs
 
 
-def _summed(study: Study, site: str, others: Sequence[str]) -> str:
+def _describe_sum(study: Study, site: str, others: Sequence[str]) -> str:
     """Return how updates are added up, and who could open one."""
-    key = "summed-once" if is_statistic(study) else "summed"
-    if study.aggregation.is_encrypted:
-        key = "encrypted"
     n = len(others) + 1
-    first = min([site, *others])
-    if first == site:
-        first = "this site"
     least = threshold(n)
-    return WORDS[key].format(n=n, first=first, least=least, rest=least - 1)
+    if study.aggregation.is_encrypted:
+        first = min([site, *others])
+        if first == site:
+            first = "this site"
+        return render("approval.sums.encrypted", n=n, first=first)
+    if is_statistic(study):
+        return render("approval.sums.summed-once", n=n, least=least, rest=least - 1)
+    return render("approval.sums.summed", n=n, least=least, rest=least - 1)
 
 
 @dataclass(frozen=True)
@@ -250,12 +246,12 @@ def _studies_left(folder: SiteFolder, dataset: str) -> dict[str, str]:
     return names_by_hash
 
 
-def words_of_others(dataset: str, others: Sequence[OtherStudy]) -> list[str]:
-    """Return the words about studies of which something left, none where there are none.
+def describe_others(dataset: str, others: Sequence[OtherStudy]) -> list[str]:
+    """Return the paragraph about studies that released something, nothing where there are none.
 
     Examples
     --------
-    >>> words_of_others("heart-disease", [OtherStudy("risk", ("basel",), False)])[0].partition(". ")[0]
+    >>> describe_others("heart-disease", [OtherStudy("risk", ("basel",), False)])[0].partition(". ")[0]
     'Other studies on heart-disease: risk with basel (each update by itself)'
     """
     if not others:
@@ -267,4 +263,4 @@ def words_of_others(dataset: str, others: Sequence[OtherStudy]) -> list[str]:
             names = ", ".join(other.co_sites) or "no other site"
         how = "sums" if other.sums else "each update by itself"
         studies.append(f"{other.study} with {names} ({how})")
-    return [WORDS["other-studies"].format(dataset=dataset, studies="; ".join(studies))]
+    return [render("approval.sums.other-studies", dataset=dataset, studies="; ".join(studies))]

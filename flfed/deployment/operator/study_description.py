@@ -1,7 +1,7 @@
-"""Description of a study in plain words, before its approval.
+"""Every detail of a study before its approval (`flfed site approve --all`).
 
-It is for the person at a site who decides about the study: what leaves, what each message reveals, what is promised of
-the site's rows, and how many bytes a run takes.
+It is for the person at a site who decides about the study: what is released, what each message reveals, what the study
+promises about the site's rows, and how many bytes a run takes. The ten lines before it: approval_summary.py.
 """
 
 from __future__ import annotations
@@ -12,22 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import get_args
 
 from flfed.deployment.gate.message_schema import StudyMessages, Way
-from flfed.deployment.operator.privacy_words import privacy_in_words
-from flfed.deployment.operator.secure_sums import (
-    Agreement,
-    agreement_of,
-    has_sums,
-    other_studies,
-    words_of_others,
-    words_of_sums,
-)
-from flfed.deployment.site_state.approval import Approval
+from flfed.deployment.operator.proposal import Proposal, SiteFacts
+from flfed.deployment.operator.run_budget import describe_comparisons
+from flfed.deployment.operator.secure_sums import describe_others, describe_sums, has_sums
 from flfed.errors import FlfedError
 from flfed.federation.recording.source_model import UNCOVERED
-from flfed.paths import SiteFolder
 from flfed.rows.comparison.own_columns import list_requested_columns
 from flfed.rows.comparison.subgroups import groupings
-from flfed.rows.data import datasets
 from flfed.rows.data.policy import width_in_words
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.site import Site
@@ -39,144 +30,150 @@ from flfed.updates.masking.rules import least_of_figures, threshold
 from flfed.updates.mechanism import mechanism_of
 from flfed.updates.parts.part import Foreign, Text
 from flfed.updates.sections import most_bytes
-from flfed.words import sentences
-
-WORDS = sentences("approval", "study")
+from flfed.words import render
 
 
-def plain_words(
-    study: Study, site: Site, co_sites: Sequence[str], coordinator: str = "", *, agreement: Agreement | None = None
-) -> list[str]:
-    """Return the facts to know before an approval.
-
-    Each is a paragraph.
-
-    Parameters
-    ----------
-    study : Study
-    site : Site
-    co_sites : sequence of str
-        The other sites that may take part.
-    coordinator : str
-        Whom the site has joined; empty where nobody yet.
-    agreement : Agreement, optional
-        About secure sums; where nothing is agreed yet, what the study asks of so many sites.
-    """
-    taking_part = len({site.name, *co_sites})
-    agreement = agreement or Agreement(has_sums(study, taking_part))
-    schema = datasets.load(study.dataset.name).schema
-    # What leaves is computed from the same sections that the gate checks, so that the text cannot promise less.
-    pinned = taking_part if agreement.sums else 0
-    messages = StudyMessages(study, schema, site.serving(study.dataset.name), pinned)
-    besides = ""
-    if site.policy.outputs:
-        besides = f" Its policy lets leave besides: {', '.join(site.policy.outputs)}."
+def describe_details(proposal: Proposal) -> list[str]:
+    """Return every fact to know before an approval, a paragraph each."""
+    study = proposal.study
     return [
-        f"Study: {study.name} (SHA-256 {study.sha256()})",
-        f"Purpose: {shown(study.purpose)}",
-        f"Legal basis: {shown(study.legal_basis)}",
-        _who(site, co_sites, pinned, coordinator),
-        f"Columns: {'; '.join(_columns(study, schema, site))}.",
-        *_start(study),
-        *_selection(site.serving(study.dataset.name)),
-        *_leaving(messages),
-        f"Disclosure: {_disclosure(study, site)}{besides}",
-        f"Privacy: {privacy_in_words(study, messages.guarantee, pinned)}",
-        *words_of_sums(study, site.name, co_sites, agreement),
-        _sharing(study, site, taking_part, summed=agreement.sums),
-        *_part_trained(study, site),
-        _rounds(study, site, messages),
-        *learnt(study, pinned),
-        _until(study),
+        render("approval.study.study", study=study.name, sha256=study.sha256()),
+        render("approval.study.purpose", purpose=shown(study.purpose)),
+        render("approval.study.legal-basis", basis=shown(study.legal_basis)),
+        _describe_participants(proposal),
+        render("approval.study.columns", columns="; ".join(_columns(proposal))),
+        *_describe_start(study),
+        *_describe_source(proposal.serving),
+        *_describe_releases(proposal.messages),
+        _describe_disclosure(proposal),
+        proposal.guarantee.paragraph(),
+        *describe_sums(study, proposal.site.name, proposal.co_sites, proposal.agreement),
+        _describe_sharing(proposal),
+        *_describe_width(proposal),
+        _describe_rounds(proposal),
+        *_describe_knowledge(proposal),
+        _describe_end(study),
     ]
 
 
-def words_of_decision(folder: SiteFolder, study: Study, site: Site, one: Approval, coordinator: str) -> list[str]:
-    """Return what `flfed site approve` would show now of a study that is decided about, a paragraph each."""
-    if one.decision == "refused":
-        return plain_words(study, site, one.co_sites, coordinator)
-    agreement = agreement_of(one)
-    words = plain_words(study, site, one.co_sites, coordinator, agreement=agreement)
-    # A ledger that cannot be read hides what left, and not what the study allows.
-    try:
-        return words + words_of_others(study.dataset.name, other_studies(folder, study, one.co_sites, agreement))
-    except FlfedError as error:
-        return [*words, f"Other studies on {study.dataset.name} cannot be named: {error}."]
+def describe_site_facts(proposal: Proposal, facts: SiteFacts, added: int = 0) -> list[str]:
+    """Return what the site's folder holds about a proposal, a paragraph each, for the site's own eyes.
+
+    Parameters
+    ----------
+    proposal : Proposal
+    facts : SiteFacts
+    added : int
+        Comparisons that the approval adds.
+    """
+    dataset = proposal.study.dataset.name
+    if facts.rows is None:
+        rows = render("approval.study.no-rows")
+    else:
+        own = facts.rows
+        rows = render("approval.study.rows", rows=own.rows, at=own.at, sha256=own.sha256[:12])
+    paragraphs = [*describe_others(dataset, facts.others), rows]
+    if facts.single_outcomes is not None:
+        outcomes, training_rows = facts.single_outcomes
+        paragraphs.append(render("approval.study.single-outcomes", outcomes=outcomes, rows=training_rows))
+    if facts.budget:
+        paragraphs.append(" ".join(facts.budget))
+    paragraphs.append(facts.runs.paragraph())
+    return paragraphs + describe_comparisons(facts.compared, proposal.site, dataset, added)
 
 
-def _who(site: Site, co_sites: Sequence[str], pinned: int, coordinator: str) -> str:
-    least = site.policy.least_cohort()
-    if pinned:
-        least = max(least, threshold(pinned))
-    others = ", ".join(sorted(set(co_sites) - {site.name})) or "no other site"
-    return WORDS["who"].format(
-        site=site.name, others=others, least=least, coordinator=coordinator or "none is joined yet"
+def least_participants(proposal: Proposal) -> int:
+    """Return the fewest sites of a run, by policy and secure aggregation."""
+    least = proposal.site.policy.least_cohort()
+    if proposal.pinned:
+        least = max(least, threshold(proposal.pinned))
+    return least
+
+
+def _describe_participants(proposal: Proposal) -> str:
+    return render(
+        "approval.study.who",
+        site=proposal.site.name,
+        others=", ".join(proposal.co_sites) or "no other site",
+        least=least_participants(proposal),
+        coordinator=proposal.coordinator or "none is joined yet",
     )
 
 
-def _sharing(study: Study, site: Site, taking_part: int, *, summed: bool) -> str:
+def _describe_sharing(proposal: Proposal) -> str:
     """Return under which name figures are shown."""
-    sharing: str = site.policy.sharing(study)
-    if summed and site.policy.shares_in_sums_only(study):
+    policy, study = proposal.site.policy, proposal.study
+    sharing: str = policy.sharing(study)
+    if proposal.agreement.sums and policy.shares_in_sums_only(study):
         sharing = f"{sharing}-summed"
-    shares = sentences("approval", "sharing")[sharing]
-    return f"Sharing: {shares.format(least=least_of_figures(taking_part))}"
+    return render(f"approval.sharing.{sharing}", least=least_of_figures(proposal.participants))
 
 
-def _start(study: Study) -> list[str]:
+def _describe_start(study: Study) -> list[str]:
     """Return which model the run begins with, where that is one of an earlier run."""
     if not study.warm_start:
         return []
     frozen = ""
-    if study.frozen:
-        layers = f"first {study.frozen} layers stay as they are"
-        if study.frozen == 1:
-            layers = "first layer stays as it is"
-        frozen = f" Its {layers}."
+    if study.frozen == 1:
+        frozen = render("approval.study.frozen-layer")
+    elif study.frozen:
+        frozen = render("approval.study.frozen-layers", layers=study.frozen)
     uncovered = "" if study.privacy.name == "none" else f" {UNCOVERED}"
-    model = shown(study.warm_start)
-    return [WORDS["start"].format(model=model, sha256=study.start_sha256, frozen=frozen, uncovered=uncovered)]
+    facts = {"model": shown(study.warm_start), "sha256": study.start_sha256}
+    return [render("approval.study.start", frozen=frozen, uncovered=uncovered, **facts)]
 
 
-def _part_trained(study: Study, site: Site) -> list[str]:
-    """Return which part of the model the site trains, where its policy says that it is not all of it."""
-    if site.policy.width == 1:
+def _describe_width(proposal: Proposal) -> list[str]:
+    """Return which part of the model the site trains, where its policy has it train less than all of it."""
+    width = proposal.site.policy.width
+    if width == 1:
         return []
-    if study.model.build("model").linear:
-        return [WORDS["part-of-linear"]]
-    return [WORDS["part-of-model"].format(width=width_in_words(site.policy.width))]
+    if proposal.study.model.build("model").linear:
+        return [render("approval.study.part-of-linear")]
+    return [render("approval.study.part-of-model", width=width_in_words(width))]
 
 
-def _selection(site: Site) -> list[str]:
-    """Return which rows the site's package reads, and what it computes of them, where it says so."""
+def _describe_source(site: Site) -> list[str]:
+    """Return which rows the site's package reads, and which columns it computes, where it does either."""
     source = site.source
     if not isinstance(source, Selection) or not (source.where or source.derive):
         return []
-    rows = f"only those with {shown(source.where)}" if source.where else "all of the source"
-    made = "; ".join(f"{shown(name)} = {shown(rule)}" for name, rule in source.derive.items())
-    computed = f" Computed columns of the source: {made}." if made else ""
-    return [f"Rows: {rows}.{computed}"]
+    rows = render("approval.study.source-all")
+    if source.where:
+        rows = render("approval.study.source-where", where=shown(source.where))
+    computed = ""
+    if source.derive:
+        columns = "; ".join(f"{shown(name)} = {shown(rule)}" for name, rule in source.derive.items())
+        computed = render("approval.study.source-computed", columns=columns)
+    return [render("approval.study.source-rows", rows=rows, computed=computed)]
 
 
-def _columns(study: Study, schema: Schema, site: Site) -> Iterator[str]:
+def _columns(proposal: Proposal) -> Iterator[str]:
     """Yield the columns that are read, with their kinds."""
+    study, schema = proposal.study, proposal.schema
     if is_statistic(study):
         for name in statistic_of(study).columns(schema):
             yield f"{name} ({_kind(schema.columns[name])})"
         if schema.group and by_person(study):
-            yield WORDS["group-of-statistic"].format(column=schema.group)
+            yield render("approval.study.group-of-statistic", column=schema.group)
         return
     features = schema.features(study.dataset.features)
     for name in features:
         yield f"{name} ({_kind(schema.columns[name])})"
-    for one in groupings(study.compare.by, schema):
-        if one.column not in features:
-            yield WORDS["looked-at"].format(column=one.column, kind=_kind(schema.columns[one.column]))
-    for name in list_requested_columns(study, site):
-        yield WORDS["own-column"].format(column=name, kind=_kind(site.schema_of(schema).columns[name]))
-    yield WORDS["target"].format(column=schema.target, kind=_kind(schema.columns[schema.target]))
+    for name in grouped_columns(study, schema):
+        yield render("approval.study.looked-at", column=name, kind=_kind(schema.columns[name]))
+    for name in list_requested_columns(study, proposal.site):
+        kind = _kind(proposal.site.schema_of(schema).columns[name])
+        yield render("approval.study.own-column", column=name, kind=kind)
+    yield render("approval.study.target", column=schema.target, kind=_kind(schema.columns[schema.target]))
     if schema.group:
-        yield WORDS["group"].format(column=schema.group)
+        yield render("approval.study.group", column=schema.group)
+
+
+def grouped_columns(study: Study, schema: Schema) -> list[str]:
+    """Return the columns that are read for results by group only."""
+    features = schema.features(study.dataset.features)
+    return [one.column for one in groupings(study.compare.by, schema) if one.column not in features]
 
 
 def _kind(column: Column) -> str:
@@ -189,60 +186,84 @@ def _kind(column: Column) -> str:
     return ", ".join(filter(None, (kind, column.unit, values)))
 
 
-def _leaving(messages: StudyMessages) -> Iterator[str]:
-    """Yield what leaves, by message: how often, how much at most, and what it reveals."""
+def _describe_releases(messages: StudyMessages) -> Iterator[str]:
+    """Yield the releases, by message: how often, how much at most, and what it reveals."""
     round_size = size_in_bytes(messages.round_bytes())
     for release in messages.releases:
         most = most_bytes(messages.leaving(release.kind)) if release.kind else 0
         sizes = {"size": f"at most {size_in_bytes(most)}", "bytes": f"{most:,}", "round_size": round_size}
-        yield worded(release.text, sizes)
+        yield describe_release(release.text, sizes)
 
 
-def _disclosure(study: Study, site: Site) -> str:
-    """Return which counts leave, by the site's policy; where all that leaves has noise, by the study."""
-    if is_covered(study):
-        return f"This site's policy is {site.policy.disclosure!r}. {sentences('approval', 'privacy')['no-exact-count']}"
-    return sentences("approval", "disclosure")[site.policy.disclosure].format(least=site.policy.cell_minimum)
+def _describe_disclosure(proposal: Proposal) -> str:
+    """Return which counts are released, by the site's policy; where all releases have noise, by the study."""
+    policy = proposal.site.policy
+    if is_covered(proposal.study):
+        text = render("approval.privacy.no-exact-count", disclosure=policy.disclosure)
+    else:
+        text = render(f"approval.disclosure.{policy.disclosure}", least=policy.cell_minimum)
+    if policy.outputs:
+        text += render("approval.study.besides", outputs=", ".join(policy.outputs))
+    return text
 
 
-def _rounds(study: Study, site: Site, messages: StudyMessages) -> str:
-    a_run = messages.run_bytes()
-    a_day = site.policy.daily_bytes
+def _describe_rounds(proposal: Proposal) -> str:
+    study, policy = proposal.study, proposal.site.policy
+    a_run = proposal.messages.run_bytes()
     # Said before an approval: the limit of a day would stop the run in its middle.
-    stops = WORDS["stops"] if a_run > a_day else ""
+    stops = render("approval.study.stops") if a_run > policy.daily_bytes else ""
     most = exchanges_of_run(study)
-    exchanges = f" of at most {most:,} exchanges" if most else ""
-    rounds = "none, and one exchange" if is_statistic(study) else str(most_rounds(study))
-    return WORDS["rounds"].format(
+    exchanges = render("approval.study.exchanges", most=most) if most else ""
+    rounds = render("approval.study.no-rounds") if is_statistic(study) else str(most_rounds(study))
+    return render(
+        "approval.study.rounds",
         rounds=rounds,
         exchanges=exchanges,
         a_run=size_in_bytes(a_run),
-        runs=site.policy.runs,
-        a_day=size_in_bytes(a_day),
+        runs=policy.runs,
+        a_day=size_in_bytes(policy.daily_bytes),
         stops=stops,
     )
 
 
-def _until(study: Study) -> str:
-    ends = "the study has no last day"
+def _describe_end(study: Study) -> str:
+    ends = render("approval.study.no-last-day")
     if study.expires is not None:
-        ends = f"{study.expires.isoformat()} is its last day"
-    return WORDS["until"].format(ends=ends, study=study.name)
+        ends = render("approval.study.last-day", day=study.expires.isoformat())
+    return render("approval.study.until", ends=ends, study=study.name)
+
+
+def _describe_knowledge(proposal: Proposal) -> list[str]:
+    """Return what a coordinator learns that follows the protocol, asks again, or crafts its models.
+
+    Nothing of a study whose answers all have noise, and of one without a model.
+    """
+    study = proposal.study
+    if is_covered(study) or is_statistic(study):
+        return []
+    mechanism = mechanism_of(study)
+    if mechanism is not None and mechanism.charged(study.plan, study.rounds) is not None:
+        updates = render("approval.learnt.noised")
+    elif proposal.pinned:
+        updates = render("approval.learnt.of-sums")
+    else:
+        updates = render("approval.learnt.plain")
+    return [render("approval.learnt.learnt", updates=updates)]
 
 
 LONGEST = 600
 """Characters of a text that came with the study: a longer one could push the rest off the screen."""
 
 
-def worded(text: Text, shared_facts: Mapping[str, object]) -> str:
+def describe_release(text: Text, shared_facts: Mapping[str, object]) -> str:
     """Return a sentence of the table `releases`; `shared_facts` are facts beside its own."""
     facts = {name: _fact(value, shared_facts) for name, value in {**shared_facts, **text.facts}.items()}
-    return sentences("approval", "releases")[text.key].format(**facts)
+    return render(f"approval.releases.{text.key}", **facts)
 
 
 def _fact(value: object, shared_facts: Mapping[str, object]) -> str:
     if isinstance(value, Text):
-        return worded(value, shared_facts)
+        return describe_release(value, shared_facts)
     if isinstance(value, tuple):
         return " and ".join(_fact(one, shared_facts) for one in value)
     if isinstance(value, type):
@@ -271,22 +292,24 @@ def reveals(message: type) -> str:
     return " ".join(match[1].split()).replace("SummariseReply", "for the sums before the rounds")
 
 
-def shown(text: str) -> str:
-    r"""Return a study's text as one safe line.
+def shown(text: str, most: int = LONGEST) -> str:
+    r"""Return a study's text as one safe line of so many characters.
 
-    It cannot pretend to be flfed's own, nor hide what follows it.
+    It cannot pretend to be flfed's own, nor hide the text after it.
 
     Examples
     --------
     >>> shown("Predict\x1b[2J\nLegal basis: consent")
     'Predict [2J Legal basis: consent'
+    >>> shown("Predict readmission", 7)
+    'Predict … (12 characters more: flfed study show)'
     """
     # Control characters could move the cursor; what is not printable becomes a space.
     hidden = {letter for letter in text if not letter.isprintable()}
     plain = " ".join(text.translate(dict.fromkeys(map(ord, hidden), " ")).split())
-    if len(plain) <= LONGEST:
+    if len(plain) <= most:
         return plain
-    return f"{plain[:LONGEST]} … ({len(plain) - LONGEST} characters more: flfed study show)"
+    return f"{plain[:most]} … ({len(plain) - most} characters more: flfed study show)"
 
 
 def size_in_bytes(many: int) -> str:
@@ -302,21 +325,6 @@ def size_in_bytes(many: int) -> str:
             digits = 3 if many / size >= 100 else 2
             return f"{many / size:.{digits}g} {unit}"
     return f"{many} bytes"
-
-
-def learnt(study: Study, pinned: int) -> list[str]:
-    """Return what a coordinator learns that keeps to the protocol, repeats itself, or makes its models.
-
-    Nothing is to be said of a study all of whose answers have noise, and of one without a model.
-    """
-    if is_covered(study) or is_statistic(study):
-        return []
-    words = sentences("approval", "learnt")
-    updates = "of-sums" if pinned else "plain"
-    mechanism = mechanism_of(study)
-    if mechanism is not None and mechanism.charged(study.plan, study.rounds) is not None:
-        updates = "noised"
-    return [words["learnt"].format(updates=words[updates])]
 
 
 def bytes_of_runs(study: Study, schema: Schema, sites: Sequence[Site]) -> dict[str, dict[str, int]]:

@@ -21,9 +21,9 @@ import streamlit as st
 
 from flfed.deployment.gate.local_results import Result, results_of
 from flfed.deployment.gate.study_policy import parsed
+from flfed.deployment.operator.approval_summary import describe_decision
 from flfed.deployment.operator.budget import budget_as_json
 from flfed.deployment.operator.status import status_of
-from flfed.deployment.operator.study_description import shown, words_of_decision
 from flfed.deployment.site_app.page_frame import CACHE_SECONDS, Mark, State, state_of
 from flfed.deployment.site_state.approval import approvals
 from flfed.deployment.site_state.ledger_loss import ahead, loss, read_receipts
@@ -45,15 +45,16 @@ class Decided:
     ----------
     facts : dict
         From `flfed site status --json`, with the `reason` why it gets no reply now.
-    purpose : str
+    lines : list of str
+        The ten lines that `flfed site approve` would show now; none where they cannot be shown.
     words : list of str
-        Text that `flfed site approve` would show of it now, a paragraph each; one sentence where it cannot be shown.
+        Its details, a paragraph each; one sentence where they cannot be shown.
     text : str
         The study's text.
     """
 
     facts: dict[str, Any]
-    purpose: str
+    lines: list[str]
     words: list[str]
     text: str
 
@@ -106,12 +107,12 @@ def decided(name: str, mark: Mark) -> list[Decided]:
         # The list has an older study that this version cannot read, too.
         try:
             study = parsed(one.text)
-            purpose = shown(study.purpose)
-            words = words_of_decision(folder, study, sites.load(name), one, one.coordinator or coordinator_of(folder))
+            coordinator = one.coordinator or coordinator_of(folder)
+            lines, words = describe_decision(folder, study, sites.load(name), one, coordinator)
         except FlfedError as error:
-            purpose = ""
+            lines = []
             words = [render("site_app.approvals.unshown", error=error)]
-        decisions.append(Decided(facts, purpose, words, one.text))
+        decisions.append(Decided(facts, lines, words, one.text))
     return decisions
 
 

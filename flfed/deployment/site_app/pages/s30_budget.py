@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from flfed.deployment.operator.budget import COMPOSED, PEOPLE, in_words, shown_or, times_in_words
+from flfed.deployment.operator.budget import COMPOSED, PEOPLE, describe_account, shown_or, times_in_words
 from flfed.deployment.site_app import page_frame, reads
 from flfed.deployment.site_app.page_frame import Opened, kind_of_line
 from flfed.records.charts.chart import Line
@@ -55,7 +55,7 @@ def dataset(one: Facts, facts: Facts) -> None:
     if one["dataset"]:
         if one["budget"] is not None:
             cards(one, facts["delta"])
-        st.markdown(escape(in_words(one, facts["delta"], enforced=facts["enforced"])))
+        st.markdown(escape(describe_account(one, facts["delta"], enforced=facts["enforced"])))
     # An ε that excludes the encoder has a note on it.
     if one["given-encoder"]:
         units = sorted({run["unit"] for run in one["runs"] if run["given-encoder"]})

@@ -28,7 +28,10 @@ def parts(opened: Opened) -> None:
 
 
 def decision(name: str, one: Decided) -> None:
-    """Show one decision: the study's purpose, who decided and when, hashes; folded, its permissions and text."""
+    """Show one decision.
+
+    First come the ten lines of `flfed site approve`, then who, when and hashes. Details and the text are folded.
+    """
     facts = one.facts
     key = facts["study-sha256"]
     with st.container(border=True):
@@ -40,15 +43,14 @@ def decision(name: str, one: Decided) -> None:
             st.markdown(escape(render("site_app.approvals.inactive", reason=facts["reason"])))
         elif facts["decision"] == "approved":
             st.markdown(render("site_app.approvals.active", study=facts["study"], name=name))
-        if one.purpose:
-            st.markdown(f"**Purpose:** {escape(one.purpose)}")
+        st.markdown(bullets(map(escape, one.lines)))
         who = {"decision": facts["decision"].capitalize(), "by": facts["by"], "at": moment(facts["at"])}
         st.markdown(escape(render("site_app.approvals.decided", **who)))
         for earlier in facts["earlier"]:
             st.caption(escape(f"Before that: {earlier}"))
         st.markdown(bullets(f"{name}: {wording}" for name, wording in signed(facts)))
         # Long texts are sent only once somebody unfolds them.
-        allows = st.expander(render("site_app.approvals.allows"), key=f"allows-{key}", on_change="rerun")
+        allows = st.expander("Every detail", key=f"allows-{key}", on_change="rerun")
         if allows.open:
             with allows:
                 st.markdown("\n\n".join(escape(word) for word in one.words))
