@@ -12,7 +12,7 @@ from flfed.records.dashboard.server import load_pages, page_routes
 
 def main() -> None:
     """Show the page of the address, or the first one."""
-    # Not above: declared before Streamlit runs, each function whose result is kept (st.cache_data) brings a warning.
+    # Imported here: a cached function (st.cache_data) that is declared before Streamlit runs brings a warning.
     from flfed.records.dashboard import access
 
     st.set_page_config(page_title="flfed", layout="wide")
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def logs_in() -> bool:
-    """Tell whether people log in, so that no token is asked for."""
+    """Return whether people log in, so that no token is needed."""
     from flfed.records.dashboard import access
 
     return access.logs_in()

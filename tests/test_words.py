@@ -16,7 +16,7 @@ import pytest
 from flfed.words import render
 
 ROOT = Path(__file__).resolve().parents[1] / "flfed"
-WHOLE = ("approval.changed-keys.", "glossary.", "names.")
+WHOLE = ("approval.changed-keys.", "glossary.", "names.", "advice.")
 """Tables that code reads as a whole."""
 
 

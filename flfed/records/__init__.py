@@ -1,4 +1,1 @@
-"""Run store, reports and pages of recorded runs.
-
-Nothing here sees rows or arrays.
-"""
+"""Run store, reports and pages of recorded runs; nothing here sees rows or arrays."""

@@ -1,14 +1,14 @@
-"""Append-only ledger of what left a site.
+"""Append-only ledger of the messages that a site sends.
 
-Each line is on the disk before its reply leaves, and none can change.
+Each line is on the disk before its reply leaves, and no line changes later.
 
-Each line's hash covers the line and the hash before it, so that a line that is changed, removed, moved
-or inserted shows; that the last ones were cut off shows by the coordinator's receipts of earlier heads.
-A hash needs no secret: who may write the file may write it anew from any line on, and only the
-receipts tell. Nothing is ever removed here, so the file may be made append-only (`chattr +a`).
+Each line's hash covers the line and the hash before it, so that a changed, removed, moved or inserted line shows. The
+coordinator's receipts of earlier heads show that the last lines were cut off. A hash needs no secret: an account that
+may write the file may rewrite it from any line on, which only the receipts show. Nothing is ever removed here, so the
+file may be made append-only (`chattr +a`).
 
-No line is of an earlier time than the line before it, so that a clock which is set back frees neither a day's
-bytes nor a date: up to five minutes back a line takes the time of the one before, further back none is written.
+No line is of an earlier time than the line before it, so that a clock which is set back frees neither a day's bytes nor
+a date. Up to five minutes back a line gets the time of the line before; further back no line is written.
 """
 
 from __future__ import annotations
@@ -28,19 +28,17 @@ from flfed.callbacks import Now, now_utc, stamp
 from flfed.errors import FlfedError
 from flfed.paths import SiteFolder
 from flfed.records.ledger_line import FORMAT, LONGEST, REPAIRED, START, Line, is_object, new_line, read_line
+from flfed.words import render
 
 BLOCK = 16_384
 """Bytes read at once from the end: a ledger's last line is in the first block."""
 VERIFY = "flfed site ledger NAME --verify"
 CUT = "a crash cut its last line off"
-"""Why a ledger of receipts is repaired."""
+"""Reason for the repair of a ledger of receipts."""
 
 
 class LedgerError(FlfedError):
-    """Error of an unreadable, unwritable or altered ledger.
-
-    A crash may be what altered it.
-    """
+    """Error of a ledger that cannot be read or written, or was altered, possibly by a crash."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +50,12 @@ class LockedLedger:
     file : int
         Its descriptor.
     size : int
-        Bytes it has: what stands before that never changes.
+        Number of its bytes, which never change.
     name, see : str
-        For errors: the file's name, and what tells more.
+        For errors: the file's name, and the command with details.
     clock : callable
     ordered : bool
-        As `Ledger` takes it.
+        As for `Ledger`.
     """
 
     file: int
@@ -68,14 +66,12 @@ class LockedLedger:
     ordered: bool = True
 
     def backwards(self) -> Iterator[Line]:
-        """Yield the lines from the last to the first.
-
-        Each is checked against the one after it.
+        """Yield the lines from the last to the first, each checked against the one after it.
 
         Raises
         ------
         LedgerError
-            Where the lines so far are not as they were written.
+            Where a line so far was changed.
         """
         raws = _backwards(self.file, self.size)
         self._check_end(next(raws, b""))
@@ -96,7 +92,7 @@ class LockedLedger:
             raise LedgerError(f"{self.name}: its first line is missing; see: {self.see}")
 
     def _check_end(self, rest: bytes) -> None:
-        """Refuse what stands behind the last line end."""
+        """Refuse bytes after the last line end."""
         if not rest:
             return
         if not is_object(rest) or _whole(rest) is not None:
@@ -104,17 +100,11 @@ class LockedLedger:
         raise self._changed("its last line")
 
     def append(self, *, kind: str, **facts: Any) -> Line:
-        """Append a line to the disk and return it.
-
-        See `Ledger.append`.
-        """
+        """Append a line to the disk and return it (`Ledger.append`)."""
         return self._add(next(self.backwards(), None), kind, facts)
 
     def torn_end(self) -> bytes | None:
-        """Return what a crash left of a last line.
-
-        It has its line end where that was written. None where nothing is torn.
-        """
+        """Return the bytes of a torn last line, with its line end where that was written; None of a whole line."""
         raws = _backwards(self.file, self.size)
         rest = next(raws, b"")
         if rest:
@@ -123,16 +113,13 @@ class LockedLedger:
         return last + b"\n" if last is not None and not is_object(last) else None
 
     def repair(self, *, by: str, why: str) -> Line | None:
-        """Set aside a last line that is torn.
-
-        It is what a crash cut off. A line that says so is added. See `Ledger.repair`.
-        """
+        """Set a torn last line aside, and add a line that records it (`Ledger.repair`)."""
         torn = self.torn_end()
         if torn is None:
-            next(self.backwards(), None)  # which raises where the last line was changed
+            next(self.backwards(), None)  # raises where the last line was changed
             return None
         raw = torn.removesuffix(b"\n")
-        # The chain goes on from the last line before the torn bytes.
+        # The chain continues from the last line before the torn bytes.
         before = replace(self, size=self.size - len(torn))
         last = next(before.backwards(), None)
         whole_line = _whole(raw)
@@ -140,7 +127,7 @@ class LockedLedger:
             last, raw = whole_line, b""  # only its end was missing
         elif is_object(raw):
             raise LedgerError(f"{self.name}: its last line was changed, which no crash does; it is not repaired")
-        # The torn bytes stay in the file, so their length and hash are enough to recognise them.
+        # The torn bytes remain in the file, so their length and hash identify them.
         facts = {"by": by, "why": why, "torn-bytes": len(raw), "torn-sha256": hashlib.sha256(raw).hexdigest()}
         return self._add(last, REPAIRED, facts, start=b"" if torn.endswith(b"\n") else b"\n")
 
@@ -153,23 +140,20 @@ class LockedLedger:
                 text = text[os.write(self.file, text) :]
             os.fsync(self.file)
         except OSError as error:
-            # Nobody was told of this line. Where it cannot be taken back either, it shows as torn.
+            # No reply was sent for this line. If it cannot be removed either, it shows as torn.
             with suppress(OSError):
                 os.ftruncate(self.file, self.size)
             raise LedgerError(f"{self.name}: cannot be written ({error.strerror}), so nothing may leave") from None
         return line
 
     def _time_after(self, last: Line | None, kind: str) -> str:
-        """Return the time of the line that follows.
-
-        A repair may follow a line of any time.
-        """
+        """Return the time of the next line; a repair may follow a line of any time."""
         now = self.clock()
         if not self.ordered or last is None or last.at <= stamp(now):
             return stamp(now)
         if kind != REPAIRED and last.is_ahead_of(now):
             raise LedgerError(f"{self.name}: {ahead_in_words(last)}, so nothing may leave; see: {self.see}")
-        # A clock that is set back a little neither stops the site nor frees a day's bytes.
+        # A clock that is set back slightly neither stops the site nor frees a day's bytes.
         return last.at
 
     def _changed(self, where: str) -> LedgerError:
@@ -180,9 +164,7 @@ class LockedLedger:
 
 
 class Ledger:
-    """Ledger in a file for its owner alone.
-
-    The file is made with its first line.
+    """Ledger in a file that only its owner may read, made with its first line.
 
     Parameters
     ----------
@@ -190,15 +172,15 @@ class Ledger:
     clock : callable
         Returns the time; tests pass their own.
     see : str
-        The command that tells what is wrong, for errors.
+        The command that shows problems, for errors.
     ordered : bool
-        Whether lines are held to the times of those before them. Receipts are not: their order is that of the
-        lines that they sign, and a coordinator whose clock was wrong once must be able to sign again.
+        Whether a line must not be of an earlier time than those before it. Receipts need not: their order is that of
+        the lines that they sign, and a coordinator whose clock was wrong once must be able to sign again.
 
     Notes
     -----
-    One process writes at a time, by a lock on the file that ends with the process. Readers see whole
-    lines only. Keys that this version does not know are kept, and the hash covers them.
+    One process writes at a time, by a lock on the file that ends with the process. Readers see only whole lines. Keys
+    that this version does not know are preserved, and the hash covers them.
     """
 
     def __init__(self, path: Path, *, clock: Now = now_utc, see: str = VERIFY, ordered: bool = True) -> None:
@@ -213,24 +195,21 @@ class Ledger:
         Parameters
         ----------
         kind : str
-            What left: "train", "compare", "refused".
+            Kind of the message: "train", "compare", "refused".
         **facts
             JSON values by key, in kebab-case or snake_case: study, run, round, bytes, sha256.
 
         Raises
         ------
         LedgerError
-            If the line is not on the disk, for whatever reason: then nothing may leave.
+            If the line is not on the disk, for any reason: then nothing may leave.
         """
         with self.lock() as ledger:
             return ledger.append(kind=kind, **facts)
 
     @contextmanager
     def lock(self) -> Iterator[LockedLedger]:
-        """Lock the ledger against every other writing process.
-
-        Lines are read and one is added under the lock.
-        """
+        """Lock the ledger against other writing processes, to read lines and add one."""
         file = self._locked()
         try:
             yield self._opened(file, os.fstat(file).st_size)
@@ -238,15 +217,12 @@ class Ledger:
             os.close(file)
 
     def _locked(self) -> int:
-        """Return the descriptor of the locked ledger file.
-
-        It is that of the file which has the ledger's name once the lock is acquired.
-        """
+        """Return the descriptor of the locked file, which has the ledger's name after the lock is acquired."""
         while True:
             file = self._open_to_write()
             try:
                 fcntl.flock(file, fcntl.LOCK_EX)
-                # While this one waited, another may have been put in its place: see `site_state.ledger_loss.restart`.
+                # Meanwhile another file may have replaced it: see `site_state.ledger_loss.restart`.
                 if os.path.samestat(os.fstat(file), os.stat(self.path)):
                     return file
             except FileNotFoundError:
@@ -265,17 +241,14 @@ class Ledger:
             return None if ledger is None else next(ledger.backwards(), None)
 
     def head(self) -> tuple[int, str]:
-        """Return the number and hash of the last line.
-
-        They are 0 and zeros where there is none.
-        """
+        """Return the number and hash of the last line, 0 and zeros where there is none."""
         last = self.last()
         return _number(last), _hash(last)
 
     def loss_before(self) -> str:
-        """Return the hash of the first line where it says that a ledger before was lost.
+        """Return the hash of a first line that records the loss of an earlier ledger, else "".
 
-        An empty text where no ledger was. No lock is needed: a ledger that is begun anew has this line before its name.
+        No lock is needed: a restarted ledger gets its name after this line.
         """
         try:
             with self.path.open("rb") as file:
@@ -287,19 +260,13 @@ class Ledger:
         return first.hash if first is not None and first.follows_loss else ""
 
     def is_ahead(self, last: Line | None) -> bool:
-        """Tell whether the last line is ahead of time.
-
-        It is where that line is later than the clock. None can follow such a line.
-        """
+        """Return whether the last line is later than the clock, so that no line can follow it."""
         return last is not None and last.is_ahead_of(self._clock())
 
     def hash_at(self, n: int) -> str:
-        """Return the hash of line `n`.
-
-        All later lines follow from it. An empty text where the ledger is shorter.
-        """
+        """Return the hash of line `n`, which all later lines follow from; "" where the ledger is shorter."""
         with self.reading() as ledger:
-            # From the last line on, as the lines that are asked for are mostly recent.
+            # Requested lines are mostly recent, so the search begins at the last one.
             for line in () if ledger is None or n == 0 else ledger.backwards():
                 if line.n <= n:
                     return line.hash if line.n == n else ""
@@ -311,7 +278,7 @@ class Ledger:
         Raises
         ------
         LedgerError
-            At the first place that is not as it was written: sums over a part would mislead.
+            At the first altered place, as sums over a part would mislead.
         """
         inspection = Inspection()
         checked_lines = inspection.look(self.raws())
@@ -319,30 +286,29 @@ class Ledger:
             if inspection.problems or line.n != n:
                 break
             yield line
-        deque(checked_lines, maxlen=0)  # that a line is missing is known at the end
+        deque(checked_lines, maxlen=0)  # missing lines show at the end
         if inspection.problems:
             raise LedgerError(f"{self.path.name}: {inspection.problems[0]}; see: {self._see}")
 
     def problems(self, receipts: Iterable[Receipt] = ()) -> list[str]:
-        """Return a sentence for each sign of tampering.
-
-        Without receipts no cut tail is found.
-        """
+        """Return a sentence for each sign of tampering; only receipts show a cut tail."""
         inspection = Inspection(tuple(receipts))
         deque(inspection.look(self.raws()), maxlen=0)
         return inspection.problems + self.open_to_others()
 
     def open_to_others(self) -> list[str]:
-        """Return what is wrong with the file's mode."""
+        """Return a problem with the file's mode, as a list."""
         mode = stat.S_IMODE(self.path.stat().st_mode) if self.path.exists() else 0
-        return [f"others may read or write the file (mode {mode:o}): chmod 600 {self.path}"] if mode & 0o077 else []
+        if not mode & 0o077:
+            return []
+        return [render("ledger.problems.mode", mode=format(mode, "o"), path=self.path)]
 
     def raws(self) -> Iterator[bytes]:
         """Yield the file's lines unparsed, with their ends."""
         with self.reading() as ledger:
             if ledger is None:
                 return
-            # The size was taken under the lock: what is added since then is not read.
+            # The size was read under the lock; later additions are not read.
             with os.fdopen(os.dup(ledger.file), "rb") as stream:
                 stream.seek(0)
                 left = ledger.size
@@ -354,32 +320,27 @@ class Ledger:
                     yield raw
 
     def repair(self, *, by: str, why: str) -> Line | None:
-        """Set aside a torn last line and record it.
+        """Set aside a last line that a crash tore, and return the line that records it; None of a whole last line.
 
-        It is what a crash left. None where nothing is torn.
-
-        The torn bytes stay where they are: the new line holds their number and their hash. A line that
-        lacked nothing but its end counts.
+        The torn bytes remain in their place: the new line has their number and their hash. A line that lacks only its
+        end is kept.
 
         Parameters
         ----------
         by : str
-            Who has it repaired.
+            Person who requests the repair.
         why : str
         """
         with self.lock() as ledger:
             return ledger.repair(by=by, why=why)
 
     def is_torn(self) -> bool:
-        """Tell whether a crash cut the last line off.
-
-        A repair is then due.
-        """
+        """Return whether a crash cut the last line off, so that a repair is due."""
         with self.reading() as ledger:
             return ledger is not None and ledger.torn_end() is not None
 
     def _open_to_write(self) -> int:
-        # O_NOFOLLOW refuses a link that was put in the file's place.
+        # O_NOFOLLOW refuses a link in place of the file.
         flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             try:
@@ -398,10 +359,7 @@ class Ledger:
 
     @contextmanager
     def reading(self) -> Iterator[LockedLedger | None]:
-        """Open the ledger for reading alone.
-
-        Yields it as it is now. Nothing is made or changed. None where there is no file.
-        """
+        """Open the ledger for reading, which changes nothing; yields None where there is no file."""
         try:
             file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -410,7 +368,7 @@ class Ledger:
         except OSError as error:
             raise LedgerError(f"{self.path}: cannot be read ({error.strerror}); ask its owner") from None
         try:
-            fcntl.flock(file, fcntl.LOCK_SH)  # no line is half written while the size is taken
+            fcntl.flock(file, fcntl.LOCK_SH)  # no line is half written while the size is read
             size = os.fstat(file).st_size
             fcntl.flock(file, fcntl.LOCK_UN)
             yield self._opened(file, size)
@@ -419,10 +377,7 @@ class Ledger:
 
 
 def ahead_in_words(last: Line) -> str:
-    """Return "line N is later than the clock" in words.
-
-    The words are a part of a sentence.
-    """
+    """Return that the last line is later than the clock, as a clause."""
     return f"line {last.n} is of {last.at[:24]}, later than this machine's clock"
 
 
@@ -441,10 +396,7 @@ def _hash(last: Line | None) -> str:
 
 
 def _begin(made: int, folder: Path) -> None:
-    """Give a new file its folder's owner and sync the folder.
-
-    Only a file that root made changes its owner. The folder then keeps the file's name through a crash.
-    """
+    """Give a new file of root its folder's owner, and sync the folder."""
     owner = folder.stat()
     if os.geteuid() == 0 and (owner.st_uid, owner.st_gid) != (0, 0):
         os.fchown(made, owner.st_uid, owner.st_gid)
@@ -457,15 +409,12 @@ def _begin(made: int, folder: Path) -> None:
 
 
 def _ties(line: Line, after: Line | None) -> bool:
-    """Tell whether a line is the one before another, by its number and hash alone."""
+    """Return whether a line is the one before another, by its number and hash."""
     return after is None or (line.n, line.hash) == (after.n - 1, after.before)
 
 
 def _backwards(file: int, size: int) -> Iterator[bytes]:
-    """Yield the lines of a file backwards.
-
-    They come without their ends. The first item is what follows the last line end.
-    """
+    """Yield the lines of a file backwards, without their ends; the first item is the rest after the last line end."""
     end, rest = size, b""
     while end:
         start = max(0, end - BLOCK)
@@ -483,7 +432,7 @@ def ledger_of(folder: SiteFolder, *, clock: Now = now_utc) -> Ledger:
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """What the coordinator signed of a site's ledger.
+    """The coordinator's signed statement on a site's ledger.
 
     Attributes
     ----------
@@ -500,7 +449,7 @@ class Receipt:
     head: str
 
     def facts(self) -> dict[str, str | int]:
-        """Return what the signature is over."""
+        """Return the signed facts."""
         return {"site": self.site, "run": self.run, "n": self.n, "head": self.head}
 
 
@@ -508,19 +457,17 @@ class Receipt:
 class Inspection:
     """Check of a ledger's lines in file order.
 
-    It notes what is wrong.
-
     Parameters
     ----------
     receipts : tuple of Receipt
-        What was signed; only by them a cut tail, or one that was written anew, can be found.
+        Only receipts reveal a tail that was cut off or rewritten.
 
     Attributes
     ----------
     problems : list of str
-        One sentence each, with the line that it is about.
+        A sentence each, with its line.
     notes : list of str
-        Likewise, on what an earlier version let pass: lines of an earlier time than those before them.
+        Likewise, on lines that earlier versions allowed: of an earlier time than those before them.
     last : Line or None
         The line with the highest number so far.
     repairs : int
@@ -538,25 +485,23 @@ class Inspection:
     _place: str = "at the start"
 
     def __post_init__(self) -> None:
-        """Note which lines' hashes will be asked for."""
+        """Prepare for the lines whose hashes receipts have."""
         self._signed = dict.fromkeys((receipt.n for receipt in self.receipts), "")
 
     def look(self, raws: Iterable[bytes]) -> Iterator[Line]:
-        """Yield every line that can be read.
-
-        Whole and changed lines alike are yielded. `problems` is complete at the end.
+        """Yield every line that can be read, whole or changed; `problems` is complete at the end.
 
         Parameters
         ----------
         raws : iterable of bytes
-            With their ends, so that the last may lack its own.
+            With their ends, which the last may lack.
         """
         for raw in raws:
             line = read_line(raw.removesuffix(b"\n"))
             if not raw.endswith(b"\n"):
                 self._flush(None)
-                self.problems.append(f"the file ends in the middle of a line, {self._place}")
-            # What is no line may have been set aside by the next line, so it is judged then.
+                self.problems.append(render("ledger.problems.cut", place=self._place))
+            # The next line may have set aside bytes that are no line, so they are checked then.
             if line is None:
                 self._flush(None)
                 self._torn = raw.removesuffix(b"\n") if raw.endswith(b"\n") else None
@@ -569,35 +514,32 @@ class Inspection:
         self._signatures()
 
     def _flush(self, line: Line | None) -> None:
-        """Check a torn line before `line`.
-
-        `line` itself is checked too where it records a repair.
-        """
+        """Check a torn line before `line`, and `line` itself where it records a repair."""
         torn, self._torn = self._torn, None
         if torn is not None:
             if line is not None and line.whole and line.sets_aside(torn):
                 self.repairs += 1
                 return
-            self.problems.append(f"something that is no line stands {self._place}")
-        # A repair without its torn bytes shows that those were removed later.
+            self.problems.append(render("ledger.problems.unreadable", place=self._place))
+        # A repair without its torn bytes shows their later removal.
         if line is not None and line.kind == REPAIRED and line.facts.get("torn-bytes") != 0:
-            self.problems.append(f"what line {line.n} set aside no longer stands before it")
+            self.problems.append(render("ledger.problems.removed", line=line.n))
 
     def _take(self, line: Line) -> None:
         if not line.whole:
-            self.problems.append(f"line {line.n} was changed: its hash is not that of its content")
+            self.problems.append(render("ledger.problems.hash", line=line.n))
         number = 0 if self.last is None else self.last.n
-        # A number that is skipped is reported at the end, once all lines were seen.
+        # A missing number is reported at the end, after all lines.
         if line.n == number + 1:
             self._follows(line)
         elif line.n in self._seen:
-            self.problems.append(f"a second line {line.n} stands {self._place}: one of the two was inserted")
+            self.problems.append(render("ledger.problems.second", line=line.n, place=self._place))
         elif line.n < number:
-            self.problems.append(f"line {line.n} is out of its order: it stands {self._place}")
+            self.problems.append(render("ledger.problems.order", line=line.n, place=self._place))
         self._seen.add(line.n)
         if line.n > number:
             self.last = line
-        # A changed line's own hash is not trusted: that of its content is compared.
+        # A changed line's own hash is not trusted; the hash of its content is compared.
         if line.n in self._signed:
             self._signed[line.n] = line.hash if line.whole else line.content_hash()
         self._place = f"after line {line.n}"
@@ -606,47 +548,37 @@ class Inspection:
         """Check a line against its predecessor by number."""
         if self.last is None:
             if line.before != START:
-                self.problems.append("line 1 was changed: it is not the first of its ledger")
+                self.problems.append(render("ledger.problems.first"))
             return
-        # Earlier versions let clocks go back, so that in their lines it is only noted.
+        # Earlier versions allowed clocks to go back, so their lines only get a note.
         if line.at < self.last.at:
-            message = f"line {line.n} is of {line.at[:24]}, an earlier time than line {self.last.n}"
+            message = render("ledger.problems.earlier", line=line.n, at=line.at[:24], before=self.last.n)
             (self.problems if line.format >= FORMAT else self.notes).append(message)
         # Where only a line's own hash was changed, the next one still follows its content.
         if line.before != self.last.hash and (self.last.whole or line.before != self.last.content_hash()):
-            number = self.last.n
-            self.problems.append(
-                f"line {line.n} does not follow line {number} as it stands: line {number} was changed or replaced, "
-                f"or line {line.n} was"
-            )
+            self.problems.append(render("ledger.problems.link", line=line.n, before=self.last.n))
 
     def _missing(self) -> None:
         before = 0
         for n in sorted(self._seen):
             if n > before + 1:
-                self.problems.append(f"{lines_between(before + 1, n - 1)} missing")
+                self.problems.append(render("ledger.problems.missing", lines=lines_between(before + 1, n - 1)))
             before = n
 
     def _signatures(self) -> None:
-        """Check the lines against the signed receipts.
-
-        The problem names where the first line that differs may begin.
-        """
+        """Check the lines against the signed receipts; the problem has the first line that may differ."""
         agrees, number = 0, 0 if self.last is None else self.last.n
-        # The lines up to the last receipt that agrees are as they were signed.
+        # The lines up to the last receipt that agrees are unchanged.
         for receipt in sorted(self.receipts, key=lambda receipt: receipt.n):
-            signed = f"as the coordinator signed at run {receipt.run}"
             head = self._signed[receipt.n] or (START if receipt.n == 0 else "")
             if receipt.n > number:
-                self.problems.append(
-                    f"the ledger ends at line {number} but had {receipt.n}, {signed}: "
-                    f"{lines_between(number + 1, receipt.n)} cut off"
-                )
+                cut = lines_between(number + 1, receipt.n)
+                facts = {"last": number, "signed": receipt.n, "run": receipt.run, "lines": cut}
+                self.problems.append(render("ledger.problems.tail", **facts))
                 return
             if head != receipt.head:
-                self.problems.append(
-                    f"{lines_between(agrees + 1, max(receipt.n, 1))} not {signed}: changed, removed or written anew"
-                )
+                changed = lines_between(agrees + 1, max(receipt.n, 1))
+                self.problems.append(render("ledger.problems.signed", lines=changed, run=receipt.run))
                 return
             agrees = receipt.n
 

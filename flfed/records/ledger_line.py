@@ -1,7 +1,7 @@
-"""Lines of a ledger as canonical JSON, and what they add up to.
+"""Lines of a ledger as canonical JSON, and sums over them.
 
-A line's hash covers all of it and the hash of the line before. Lines and bytes that left a site are summed by study,
-by day, and by round and kind.
+A line's hash covers all of it and the hash of the line before. Lines and bytes that a site sent are summed by study, by
+day, and by round and kind.
 """
 
 from __future__ import annotations
@@ -19,44 +19,44 @@ from flfed.errors import UsageError
 from flfed.signatures import HASH, canonical
 
 START = "0" * 64
-"""What stands for the hash before the first line."""
+"""Value in place of the hash before the first line."""
 LONGEST = 65_536
 """Bytes of a line."""
 REPAIRED = "repaired"
-"""The kind of a line that sets aside what a crash left of the line before it."""
+"""The kind of a line that sets aside the torn line before it."""
 RECEIPT = "receipt"
 """The kind of a line of a site's receipts: the coordinator's signature of a head."""
 RESTARTED = "restarted"
-"""The kind of a first line that tells of a ledger before it, which was lost."""
+"""The kind of a first line that records the loss of an earlier ledger."""
 QUESTION = "question-sha256"
 PINNED, LISTED, BESIDE = "pinned", "listed", "sums-only"
-"""Keys of a line about secure sums: the question that was answered, the sites whose keys were pinned then, the list
-that was confirmed or opened, and the sites of the run that share figures in sums only."""
+"""Keys of a line about secure sums: the request, the sites whose keys were pinned then, the list that was confirmed or
+opened, and the aggregate-only sites of the run."""
 ASKS = "asks-sha256"
-"""The key of what a line's study asks, whatever its text calls it: its runs are counted by this hash."""
+"""The key of the hash of a study's requests, without its name: the study's runs are counted by this hash."""
 COMPARED_HASH, STAYED = "asked-sha256", "figures-stayed"
-"""Keys of a line of a comparison: the hash of the model that was compared, and that none of its figures left."""
+"""Keys of a line of a comparison: the hash of the compared model, and that none of its figures left."""
 ADDED = "compared-added"
 """The kind of a line by which a person adds comparisons of further models, of one dataset."""
 CARRIED, CARRIED_AT = "carried-from", "carried-at"
-"""Keys of a line that was carried over from such a ledger: the number and the time that it had there."""
+"""Keys of a line that was copied from such a ledger: its number and time there."""
 COMPLETE = "complete"
-"""The key of such a first line where no line was lost: the ledger before was later than the clock, and no more."""
+"""The key of such a first line where no line was lost: the earlier ledger was only later than the clock."""
 REFUSED = "refused"
 ERROR = "error"
 WITHHELD = "withheld"
-"""Kinds of lines for what was not answered, for what failed, and for a reply that did not leave."""
+"""Kinds of lines for refused requests, for errors, and for a reply that did not leave."""
 FORMAT = 2
-"""Of lines whose time is held to that of the line before; those of earlier versions name no format, and are of 1."""
+"""Format of lines whose time is not before that of the line before; earlier versions name no format, which is 1."""
 SLACK = timedelta(minutes=5)
-"""How far a clock may be behind the last line: the next line then takes that one's time."""
+"""How far a clock may be behind the last line: the next line then gets that line's time."""
 OWN = frozenset({"n", "at", "before", "hash", "format"})
-"""What a line says of itself; all else comes from who appends it."""
+"""Keys that the ledger sets; all others come from the caller."""
 KEY = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
 Run = tuple[str, str, int]
-"""A run as it is counted: the study's hash, the run's name, the repeat."""
+"""Key of a run in counts: the study's hash, the run's name, the repeat."""
 
 
 #   {"at":…,"before":"9f…","bytes":5120,"hash":"4c…","kind":"train","n":7,"round":3,"run":…}      one line of the file
@@ -64,11 +64,11 @@ Run = tuple[str, str, int]
 #              │                    └─ SHA-256 of the canonical JSON of all the others
 #              └─ the hash of line 6
 #
-# A line that is changed, removed, moved or inserted breaks a hash behind it. That the last lines were cut off shows by
-# a receipt: the coordinator signs n and hash after each run.
+# A changed, removed, moved or inserted line breaks a hash after it. A receipt shows that the last lines were cut off:
+# the coordinator signs n and hash after each run.
 @dataclass(frozen=True)
 class Line:
-    """A line as it stands in a ledger.
+    """A line in a ledger.
 
     Attributes
     ----------
@@ -82,11 +82,11 @@ class Line:
     facts : mapping
         All its other keys, known or not.
     raw : bytes
-        The line as it stands there, without its end.
+        Its bytes, without the line end.
     whole : bool
-        Whether its hash is that of its content, and its bytes are those that were written.
+        Whether its hash is that of its content, and its bytes are the canonical ones.
     format : int
-        From `FORMAT` on its time is held to that of the line before.
+        From `FORMAT` on, its time is not before that of the line before.
     """
 
     n: int
@@ -101,26 +101,23 @@ class Line:
 
     @property
     def first_at(self) -> str:
-        """The time at which it was first written, also where it was carried over since."""
+        """The time at which it was first written, before any copying."""
         return str(self.facts.get(CARRIED_AT, self.at))
 
     @property
     def follows_loss(self) -> bool:
-        """Whether it begins a ledger in place of one that was lost, in whole or in part."""
+        """Whether it begins a ledger that replaces a lost one, in whole or in part."""
         return self.kind == RESTARTED and self.facts.get(COMPLETE) is not True
 
     def content_hash(self) -> str:
-        """Return the hash that this content should have.
-
-        Of a line that is not whole it is the hash of the content that stands there.
-        """
+        """Return the hash of the line's current content, also of a changed line."""
         plain = {"n": self.n, "at": self.at, "kind": self.kind, "before": self.before, **_named(self.format)}
         return hashlib.sha256(canonical({**self.facts, **plain})).hexdigest()
 
     def is_ahead_of(self, now: datetime) -> bool:
-        """Tell whether this line is ahead of a clock.
+        """Return whether this line is more than `SLACK` ahead of a clock, so that no line can follow it.
 
-        No line can follow one that is more than `SLACK` later. A time that cannot be read counts as ahead.
+        A time that cannot be read counts as ahead.
         """
         try:
             return datetime.fromisoformat(self.at) - now > SLACK
@@ -128,46 +125,38 @@ class Line:
             return True
 
     def sets_aside(self, torn: bytes) -> bool:
-        """Tell whether this line sets aside `torn`.
-
-        It then records that the bytes before it are what a crash left.
-        """
+        """Return whether this line records that a crash left the bytes `torn` before it."""
         torn_facts = (self.facts.get("torn-bytes"), self.facts.get("torn-sha256"))
         return self.kind == REPAIRED and torn_facts == (len(torn), hashlib.sha256(torn).hexdigest())
 
 
 def run_of(facts: Mapping[str, Any]) -> Run:
-    """Return the run of a line's facts.
-
-    Lines from before repeats were named are of repeat 0.
-    """
+    """Return the run of a line's facts; lines of early versions name no repeat, which is 0."""
     repeat = facts.get("repeat")
     return str(facts.get("study-sha256")), str(facts.get("run")), repeat if type(repeat) is int else 0
 
 
 def run_of_new(facts: Mapping[str, Any]) -> Run:
-    """Return the run that the facts of a line to be written name."""
+    """Return the run of the facts of a new line."""
     return str(facts["study_sha256"]), str(facts["run"]), int(facts["repeat"] or 0)
 
 
 def new_line(n: int, before: str, at: str, kind: str, facts: Mapping[str, Any], *, format: int = 1) -> Line:
-    """Return the line that follows `n - 1` lines.
-
-    The last of those has the hash `before`.
+    """Return line `n`, after a line with the hash `before`.
 
     Raises
     ------
     UsageError
-        If a key is none that a line may have, or the line would be too long.
+        If a line may not have a key, or would be too long.
     ValueError, TypeError
-        If a value is none that JSON has.
+        If JSON has no such value.
     """
     named = {key.replace("_", "-"): value for key, value in facts.items()}
-    # A key of its own would let the caller write a line's number, time or hash.
+    # With a key of the ledger's own the caller could set a line's number, time or hash.
     wrong = sorted(key for key in named if not KEY.fullmatch(key) or key in OWN or key == "kind")
     if wrong:
         raise UsageError(f"ledger key {wrong[0]!r} must be of a-z, 0-9 and hyphens, and none of {', '.join(OWN)}, kind")
-    # Twice through JSON: a key that is a number becomes text there, and sorts as text from then on.
+    # JSON is read back, as it makes text of a key that is a number, which then sorts as text.
     plain = json.loads(canonical({**named, "n": n, "at": at, "kind": kind, "before": before, **_named(format)}))
     digest = hashlib.sha256(canonical(plain)).hexdigest()
     raw = canonical({**plain, "hash": digest})
@@ -178,18 +167,12 @@ def new_line(n: int, before: str, at: str, kind: str, facts: Mapping[str, Any], 
 
 
 def is_object(raw: bytes) -> bool:
-    """Tell whether bytes are a JSON object.
-
-    Its content is not looked at. What a crash leaves of a line is no object.
-    """
+    """Return whether bytes are a JSON object with any content; a torn line is none."""
     return isinstance(_json(raw), dict)
 
 
 def read_line(raw: bytes) -> Line | None:
-    """Return a line of a ledger, whole or changed.
-
-    None where the bytes are no line at all.
-    """
+    """Return a line of a ledger, whole or changed; None of bytes that are no line."""
     facts = _json(raw)
     if not isinstance(facts, dict):
         return None
@@ -198,31 +181,25 @@ def read_line(raw: bytes) -> Line | None:
         return None
     if not _is_hash(before) or not _is_hash(digest):
         return None
-    # The format is part of what the hash covers, except in lines from before it was named.
+    # The hash covers the format, except in lines of early versions.
     format = facts.pop("format") if type(facts.get("format")) is int and facts["format"] >= FORMAT else 1
     plain = {**facts, "n": n, "at": at, "kind": kind, "before": before, **_named(format)}
     # A line is whole where its hash is right and its bytes are the canonical ones.
     try:
         right = hashlib.sha256(canonical(plain)).hexdigest() == digest
         whole = right and canonical({**plain, "hash": digest}) == raw
-    except ValueError:  # NaN, which Python's reader takes
+    except ValueError:  # NaN, which Python's reader accepts
         return None
     return Line(n, at, kind, before, digest, facts, raw, whole, format)
 
 
 def _named(format: int) -> dict[str, int]:
-    """Return the entry that names a line's format.
-
-    Lines of the first format have none.
-    """
+    """Return the entry with a line's format, {} of the first format."""
     return {"format": format} if format > 1 else {}
 
 
 def _json(raw: bytes) -> Any:
-    """Return the value of a JSON text.
-
-    None where the text is no JSON.
-    """
+    """Return the value of a JSON text, None of another text."""
     try:
         return json.loads(raw)
     except (ValueError, RecursionError):
@@ -238,10 +215,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass
 class Total:
-    """Count of lines and of their bytes.
-
-    The bytes are those of the messages' content, as the run store counts them.
-    """
+    """Count of lines, and of the bytes of their messages' content, as in the run store."""
 
     lines: int = 0
     bytes: int = 0
@@ -261,7 +235,7 @@ class Totals:
     all : Total
     studies, days : dict of name, and of ISO date, to Total
     rounds : dict of (round, kind) to Total
-        Round 0 has what is of none: enrolment, sums, comparison, refusals.
+        Round 0 has messages without a round: enrolment, sums, comparison, refusals.
     """
 
     all: Total = field(default_factory=Total)
@@ -278,10 +252,7 @@ class Totals:
 
 
 def bytes_of(line: Line) -> int:
-    """Return how many bytes left with a line.
-
-    It is 0 where the line tells of nothing that left.
-    """
+    """Return the number of bytes that a line records as sent, 0 of a line without a message."""
     size = line.facts.get("bytes")
     return size if type(size) is int else 0
 
@@ -293,14 +264,12 @@ def round_of(line: Line) -> int:
 
 
 def study_of(line: Line) -> str:
-    """Return the study's name or an empty text."""
+    """Return the study's name, "" of none."""
     return str(line.facts.get("study") or "")
 
 
 def moment_of(text: str) -> str:
-    """Return a moment in the ledger's format.
-
-    The text is a date or a time. A time without a zone is taken as UTC.
+    """Return a date or a time in the ledger's format; a time without a zone is in UTC.
 
     Examples
     --------

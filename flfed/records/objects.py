@@ -1,8 +1,8 @@
 """Objects of a record as dataclasses, read and written by cattrs.
 
-A field's key is its name with hyphens, without an underscore at its end. What JSON has no type for is left as it is.
-Here are those of a run's report: the run, a site and a figure. Each is read by itself, so that a report of 10,000
-sites costs no more to open than one of three.
+A field's key is its name with hyphens, without an underscore at its end. Values without a JSON type do not change. This
+module has the run, a site and a figure of a report. Each is read by itself, so that a report of many sites costs no
+more to open than one of three.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ T = TypeVar("T")
 
 
 def read(kind: type[T], payload: Any) -> T:
-    """Return an object of a record as a dataclass; keys that it does not name are passed over.
+    """Return an object of a record as a dataclass, without keys that it does not name.
 
-    One that is of this class already is returned as it is.
+    An object of this class is returned unchanged.
     """
     if isinstance(payload, kind):
         return payload
@@ -39,17 +39,17 @@ def read_some(kind: type[T], payloads: Sequence[Any]) -> list[T]:
 
 
 def write(value: Any) -> Any:
-    """Return a dataclass as JSON has it, keys in the order of its fields."""
+    """Return a dataclass as JSON, keys in the order of its fields."""
     return _converter().unstructure(value)
 
 
 @cache
 def _converter() -> Converter:
     converter = Converter()
-    # Figures are told as they were written: 5 does not become 5.0.
+    # Figures do not change: 5 does not become 5.0.
     for kind in (float, int, str, bool):
         converter.register_structure_hook(kind, _as_it_is)
-    # Nor is what stands there by site copied: of 10,000 sites that would be done for each of them.
+    # Mappings by site are not copied, which would take long for many sites.
     converter.register_structure_hook_func(lambda kind: kind in (dict[str, Any], dict[str, str]), _as_it_is)
     converter.register_structure_hook_factory(
         is_dataclass, lambda kind: make_dict_structure_fn(kind, converter, **_keys(kind))
@@ -90,17 +90,17 @@ class RunReport:
     training : object or None
         Whether the shared model was trained enough to be judged (`training_state.training_state`).
     mean_gain : dict of metric to object
-        What the shared model gains on the sites' own, over sites.
+        The shared model's gain over the site models, over sites.
     faults : list
         Rejected updates and, with round null, refused sites and other faults.
     privacy : object
         `reports.privacy.PrivacyReport`.
     sums_only : object or None
-        Figures of three or more sites that share none of their own, where they came in one sum.
+        Figures in one sum of three or more aggregate-only sites.
     round_bytes : object or None
-        What crosses in a round of training (`round_totals.round_bytes`).
+        Bytes sent in a round of training (`round_totals.round_bytes`).
     trained_test_rows : object or None
-        How many test rows of a site the earlier model was trained on.
+        Number of a site's test rows that the earlier model was trained on.
     """
 
     run: str = ""
@@ -132,7 +132,7 @@ class RunReport:
 
     @property
     def why(self) -> str:
-        """Why it ended as it did, in brackets behind its status."""
+        """Reason for its status, in brackets."""
         return f" ({self.reason.rstrip('.')})" if self.reason else ""
 
     @property
@@ -152,7 +152,7 @@ class VerdictRule:
 
 @dataclass(frozen=True)
 class SiteReport:
-    """What a report has of one site; figures by metric, which `FigureReport` reads."""
+    """Part of a report on one site; `FigureReport` reads its figures by metric."""
 
     rows: int | None = None
     holdout_rows: int | None = None
@@ -174,13 +174,13 @@ class FigureReport:
     Attributes
     ----------
     value, low, high : float or None
-        None where not known; `reason` says why there is no value, `method` why there is no interval.
+        None where not known; `reason` is why there is no value, `method` why there is no interval.
     widened_low, widened_high, sites, worthwhile
-        Of a difference: the interval of so many sites looked at, and the least gain that is worthwhile.
+        Of a difference: the interval widened for so many sites, and the least worthwhile gain.
     sites, of, between_sites_p, between_sites_sd
-        Of a mean: over how many of the sites, and how far these differ.
+        Of a mean: the number of sites in it and of all, and the spread between them.
     bound : float or None
-        How far an AUC of counts by bin may lie from that of the rows.
+        Largest distance of an AUC from counts by bin to that of the rows.
     """
 
     value: float | None = None
@@ -203,7 +203,7 @@ class FigureReport:
 
 
 def figure_of(figures: Mapping[str, Any] | None, metric: str) -> FigureReport:
-    """Return one metric's figure of some, without a value where there is none.
+    """Return one metric's figure, without a value where there is none.
 
     Examples
     --------
@@ -214,15 +214,15 @@ def figure_of(figures: Mapping[str, Any] | None, metric: str) -> FigureReport:
 
 
 def run_of(report: Any) -> RunReport:
-    """Return a run's report as one."""
+    """Return a run's report as a dataclass."""
     return read(RunReport, report)
 
 
 def read_figure(entry: Any) -> FigureReport:
-    """Return a figure of a report as one; without a value where there is none."""
+    """Return a figure of a report as a dataclass, without a value where there is none."""
     return read(FigureReport, entry or {})
 
 
 def site_of(entry: Any) -> SiteReport:
-    """Return what a report has of a site as one."""
+    """Return a site's part of a report as a dataclass."""
     return read(SiteReport, entry)

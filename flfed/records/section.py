@@ -1,4 +1,4 @@
-"""Section of a report as data, which app, document, terminal and notebook each render."""
+"""Section of a report as data, which app, document, terminal and notebook render."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ class Table:
     Attributes
     ----------
     title : str
-        "" where it needs none beside that of its section.
+        "" where the title of its section is enough.
     lines : sequence of mappings of heading to cell
     spare : tuple of str
-        Headings of columns that a narrow terminal leaves out, the first ones first.
+        Headings of columns that a narrow terminal omits, the first ones first.
     of_each_site : bool
-        Whether its lines are of single sites, so that it is a long one.
+        Whether each line is of one site, so that the table may be long.
     stays : int
-        Of a table with a column for each of many groups or sites, how many first columns stand in each of the tables
-        that paper parts it into; 0 where it is never parted.
+        Number of first columns that each part repeats where paper splits a table with a column for each of many
+        groups or sites; 0 of a table that is never split.
     is_drawn : bool
         Whether a chart of its section has the same figures, so that a page folds them.
     lead : str
         Sentence above its lines.
     key : str
-        Name of the file of its figures on a page, "" where it offers none.
+        Name of the file of its figures on a page, "" where a page offers no file.
     rows : sequence of mappings
         Figures of the file as numbers, in place of its lines.
     is_whole : bool
-        Whether a page shows all of its lines, and each cell in one line.
+        Whether a page shows all of its lines, each cell in one line.
     is_folded : bool
         Whether a page folds it below its title.
     """
@@ -55,7 +55,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """Chart of a section, drawn where it is looked at.
+    """Chart of a section, drawn when it is shown.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class Drawing:
     key : str
         Name of the chart on its page, and of the file of its figures.
     says : str
-        What a reader who cannot see it is told.
+        Description for screen readers.
     lines : sequence of mappings
         The figures of the chart, with units in the names.
     wide : bool
@@ -92,9 +92,9 @@ class Section:
     charts : tuple of Drawing
     tables : tuple of Table
     says : tuple of str
-        What the figures say, a list below them.
+        Findings: a list below the figures.
     note : tuple of str
-        How they are read: sentences below all else.
+        Explanations: sentences below all else.
     """
 
     title: str
@@ -106,5 +106,5 @@ class Section:
 
 
 def names_of(lines: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return the headings of a table, in the order in which its lines have them; a line may lack some."""
+    """Return the headings of a table in the order of its lines; a line may lack some."""
     return list(dict.fromkeys(chain.from_iterable(lines)))

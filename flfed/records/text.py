@@ -1,25 +1,24 @@
-"""Text of a page.
-
-Markdown shows it as it is. Moments are put in words.
-"""
+"""Text of a page: Markdown shows it unchanged, and moments and durations are written for readers."""
 
 from __future__ import annotations
 
 import re
 from datetime import datetime
 
+from flfed.records.statistics.verdict import number
+
 JOINER = "\u2060"
 BREAKS = re.compile("[\x00-\x20\x7f\x85\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
-"""Spaces, ends of lines, and signs that turn the direction of writing around."""
+"""Spaces, ends of lines, and signs that reverse the direction of writing."""
 LINKED = re.compile(r"https?:(?=//)|www(?=\.)|[\w.+-](?=@)|:(?=[\w+-]+:|[^\W\d_])", re.IGNORECASE)
-"""After these an address goes on, or the name of a picture or a colour."""
+"""Beginnings of an address, or of the name of a picture or a colour."""
 CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 LISTED = re.compile(r"^( ?\d*)([-+.)])(?=[\s-]|$)")
-"""How a line begins that would be one of a list, or a rule across the page."""
+"""Beginning of a line that Markdown takes for a list or for a rule across the page."""
 
 
 def moment(stamp: str) -> str:
-    """Return an ISO time in words, to the minute.
+    """Return an ISO time for readers, to the minute.
 
     Examples
     --------
@@ -30,8 +29,23 @@ def moment(stamp: str) -> str:
     return f"{when.day} {when:%b %Y, %H:%M}"
 
 
+def seconds_in_words(seconds: float | None) -> str:
+    """Return the time that a run took, "" where none is recorded.
+
+    Examples
+    --------
+    >>> seconds_in_words(0.4), seconds_in_words(3.24), seconds_in_words(75.3), seconds_in_words(None)
+    ('under a second', '3.2 seconds', '75 seconds', '')
+    """
+    if seconds is None:
+        return ""
+    if seconds < 1:
+        return "under a second"
+    return f"{number(seconds, 1 if seconds < 10 else 0)} seconds"
+
+
 def heading(title: str, repeat: int | None) -> str:
-    """Return a heading with the repeat that the figures below it are of, where there are several.
+    """Return a heading, with the number of the repeat where there are several.
 
     Examples
     --------
@@ -42,12 +56,10 @@ def heading(title: str, repeat: int | None) -> str:
 
 
 def escape(text: str) -> str:
-    r"""Return text that Markdown shows unchanged.
+    r"""Return text that Markdown shows unchanged, in one line, without links and pictures.
 
-    It is in one line, and no link or picture is made of any of it.
-
-    Streamlit looks for addresses and `:names:` once backslashes are gone: a joiner of no width, which
-    nobody sees, parts those.
+    Streamlit looks for addresses and `:names:` after it has removed backslashes: an invisible joiner of no width
+    separates their parts.
 
     Examples
     --------
@@ -56,16 +68,14 @@ def escape(text: str) -> str:
     >>> escape("see https://x.example").replace(JOINER, "|"), escape("ask a@b.example, :red").replace(JOINER, "|")
     ('see https:|//x.example', 'ask a|@b.example, :|red')
     """
-    # Line ends go first: each of them could begin a list or a heading.
+    # Line ends are removed first: each could begin a list or a heading.
     parted = LINKED.sub(lambda match: match[0] + JOINER, BREAKS.sub(" ", text))
     plain = "".join(f"\\{sign}" if sign in "\\`*_[]$<>#~|&" else sign for sign in parted)
     return LISTED.sub(r"\1\\\2", plain)
 
 
 def with_code(text: str) -> str:
-    r"""Return escaped text with code kept as code.
-
-    What stands between backticks is code. All else is as `escape` returns it.
+    r"""Return escaped text in which backticks still mark code.
 
     Examples
     --------

@@ -169,7 +169,7 @@ def test_a_problem_is_said_in_words_and_by_the_exit_code(ledger, folder):
     code, out, error = ledger("cleveland", "--verify")
     assert code == 1
     assert (
-        "- line 3 is missing.\n- the ledger ends at line 5 but had 6, as the coordinator signed at run r6: line 6"
+        "- line 3 is missing.\n- the ledger ends at line 5 but had 6 lines, as the coordinator signed at run r6: line 6"
         in out
     )
     assert error == "the ledger of cleveland is not as it was written: line 3 is missing (and 1 more)"

@@ -77,7 +77,7 @@ def test_of_the_sixth_model_the_coordinators_page_says_why_and_the_sites_own_app
         window.turn_to("Results")
         said = read(window)
         assert "This run's figures over test rows did not leave this site" in said
-        assert "that verdict counts" not in said
+        assert "The verdict in the run's record counts" not in said
         (value,) = [one.value for one in results[0].arms if (one.arm, one.metric) == ("global", "roc_auc_score")]
         assert f"AUC {number(value)} with the shared model against" in said
         window.picture("sixth-model-results", whole=True)
@@ -85,4 +85,4 @@ def test_of_the_sixth_model_the_coordinators_page_says_why_and_the_sites_own_app
         window.page.keyboard.press("Enter")
         window.drawn()
         said = read(window)
-        assert "did not leave this site" not in said and "that verdict counts" not in said
+        assert "did not leave this site" not in said and "The verdict in the run's record counts" not in said

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import re
@@ -26,6 +25,7 @@ from flfed.deployment.site_state.trusted_files import make_signing_key
 from flfed.federation.client.privacy_budget import shown
 from flfed.paths import SiteFolder
 from flfed.records.ledger import ledger_of
+from flfed.records.reports.audit_headlines import share_in_words
 from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.reports.report import report
 from flfed.records.reports.site_verdict import SITE_ARMS, site_verdict
@@ -34,13 +34,14 @@ from flfed.records.store.reader import RunReader
 from flfed.signatures import gate_fingerprint
 from flfed.study.study import Study
 from flfed.updates.messages.compare import COMPARE, CompareReply, Figure
+from flfed.words import render
 
 pytestmark = [pytest.mark.slow, pytest.mark.studies]
 
 APP = Path(site_app.__file__).with_name("app.py")
 CANARY, CANARY_NUMBER = "harbour-canary-7f3a", 87_654_321
 NAME = "site-01"
-SHORT = {"global": "Shared model", "local-only": "Site model", "personalised": "Adjusted to the site"}
+SHORT = {"global": "Shared model", "local-only": "Site model", "personalised": "Adjusted model"}
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def told(flfed: Callable[..., Any], *command: str) -> dict[str, Any]:
 def test_the_figures_of_each_page_are_those_of_the_commands(ran: Any, flfed: Callable[..., Any]):
     ledger, verified = told(flfed, "ledger", NAME), told(flfed, "ledger", NAME, "--verify")
     said = words(page("ledger"))
-    assert f"each of {verified['lines']} lines is as it was written" in said
+    assert f"The chain is intact: {verified['lines']} lines from " in said.replace("*", "")
     assert f"{size_in_words(ledger['bytes'])} left in all" in said
     opened = page("ledger")
     by_study = opened.table[0].value
@@ -104,9 +105,11 @@ def test_the_figures_of_each_page_are_those_of_the_commands(ran: Any, flfed: Cal
     said = words(page("budget"))
     assert f"ε spent {shown(account['spent'])}" in said and "Budget 9" in said
     assert 0 < account["spent"] < 9
-    assert page("budget").get("progress")[0].proto.text == f"{account['spent'] / 9:.0%} of the budget is spent"
+    assert (
+        page("budget").get("progress")[0].proto.text == f"{share_in_words(account['spent'] / 9)} of the budget is spent"
+    )
     (run,) = account["runs"]
-    for cell in (run["run"], f"{run['noise']:g}", str(run["steps"]), shown(run["epsilon"])):
+    for cell in (run["run"], number(run["noise"]), str(run["steps"]), shown(run["epsilon"])):
         assert cell in said
     for left in account["uncharged"]:
         assert f"{left['bytes']:,}" in said
@@ -134,16 +137,16 @@ def test_the_result_of_a_run_is_what_the_site_answered_and_what_the_store_has(ra
         found = report(reader, "latest")["sites"][NAME]
     # The request says how many sites share figures: the verdict is that of the coordinator's page.
     assert site_verdict(found, "roc_auc_score")[1] in said
-    assert "looked at alone here" not in said
+    assert "This result covers only this site" not in said
     # An intercept of its own ranks no row before another: the same figure is not shown twice.
-    assert "Adjusted to the site, the shared model has the same AUC here: it is not shown apart." in said
+    assert "The adjusted model has the same AUC here as the shared model, and is not shown." in said
     assert SHORT["personalised"] + " " not in said
     for arm in ("global", "local-only"):
         entry = found[arm]["roc_auc_score"]
         assert f"{SHORT[arm]} {number(entry['value'])}" in said
         assert interval(entry["low"], entry["high"]) in said
     assert f"Measured on {left.holdout_rows} rows of this site" in said
-    assert "The shared model against our own" in said
+    assert "The shared model and our own" in said
 
 
 def test_a_difference_without_an_interval_is_told_with_its_reason(ran: Any):
@@ -233,7 +236,7 @@ def test_a_new_line_and_a_new_decision_show_at_the_next_look(ran: Any):
     assert [badge.value for badge in opened.markdown if "holds" in badge.value]
     approval.withdraw(site.folder, "small", by="Dr Roe")
     assert "Withdrawn by Dr Roe" in words(opened.run())
-    assert "It would not be answered now: the study was withdrawn here" in words(opened)
+    assert "It would get no reply now: the study was withdrawn here" in words(opened)
 
 
 def test_the_ledger_can_be_asked_for_one_study_and_one_day(ran: Any):
@@ -273,9 +276,9 @@ def test_an_approval_for_sums_shows_the_fingerprints_and_what_left_under_others(
     )
     opened = page("approvals")
     said = words(opened).replace("**", "")
-    for word in ("Updates: added up in secret", f"site-03 {pins['site-03']}", f"Lists of sums may differ by: {NAME}"):
+    for word in ("Updates: secure aggregation", f"site-03 {pins['site-03']}", f"Lists of sums may differ by: {NAME}"):
         assert word in said
-    assert f"The fingerprint of its gate, for the people of other sites: {own}" in words(page("status"))
+    assert f"The fingerprint of its gate, for people of other sites, is {own}." in words(page("status"))
     opened.session_state[f"allows-{study.sha256()}"] = True
     said = words(opened.run())
     for word in (
@@ -291,7 +294,7 @@ def test_a_changed_a_torn_and_a_lost_ledger_are_explained(ran: Any):
     whole = path.read_bytes()
     path.write_bytes(whole[:-20])
     said = words(page("ledger"))
-    assert "The ledger is not as it was written" in said and "--repair WHY" in said and "left in all" not in said
+    assert "The ledger was changed." in said and "--repair WHY" in said and "left in all" not in said
     path.write_bytes(whole.replace(b'"round":1', b'"round":9', 1))
     said = words(page("ledger"))
     assert re.search(r"line \d+ was changed: its hash is not that of its content", said)
@@ -303,7 +306,7 @@ def test_a_changed_a_torn_and_a_lost_ledger_are_explained(ran: Any):
 def test_a_line_changed_in_place_shows_though_the_file_s_time_is_set_back(ran: Any):
     path = ran[0].folder.ledger
     ledger, budget = page("ledger"), page("budget")
-    assert "is as it was written" in words(ledger) and not budget.error
+    assert "are unchanged" in words(ledger) and not budget.error
     before, whole = path.stat(), path.read_bytes()
     with path.open("r+b") as stream:
         stream.write(whole.replace(b'"round":1', b'"round":9', 1))
@@ -317,8 +320,8 @@ def test_a_line_changed_in_place_shows_though_the_file_s_time_is_set_back(ran: A
 def test_a_site_that_has_nothing_yet_is_told_what_to_do(package: Path):
     for name, command in (
         ("status", "flfed site join site-01.kit.zip"),
-        ("ledger", "Nothing has left this site yet"),
-        ("budget", "No run has spent anything"),
+        ("ledger", "This site has not sent anything yet"),
+        ("budget", "No run has spent any of it."),
         ("approvals", "flfed site approve STUDY --site site-01"),
         ("results", "flfed app"),
     ):
@@ -349,7 +352,7 @@ def test_only_the_user_with_the_data_may_look(home: Path):
         said = closed(folder)
     finally:
         os.seteuid(0)
-    assert said.endswith("only user root, who has the data of site 'site-01', may look at it; "
+    assert said.endswith("only user root, who has the data of site 'site-01', may read it; "
                          "as that user: flfed site app site-01")  # fmt: skip
     folder.root.chmod(0o700)
     os.seteuid(65534)
@@ -358,7 +361,7 @@ def test_only_the_user_with_the_data_may_look(home: Path):
     finally:
         os.seteuid(0)
     assert "a folder above it is closed to this user (Permission denied)" in said
-    assert said.endswith("the data of site 'site-01' may look at it; as that user: flfed site app site-01")
+    assert said.endswith("the data of site 'site-01' may read it; as that user: flfed site app site-01")
 
 
 WRONG: dict[str, Callable[[dict[str, Any]], object]] = {
@@ -382,7 +385,7 @@ def test_a_result_that_is_wrong_is_said_beside_the_others(ran: Any, change: Call
     assert [one.run for one in found] == ["20261120-abcd"]
     assert problems == [f"{wrong}: was changed since it was written; remove it"]
     said = words(page("results"))
-    assert problems[0] in said and "The shared model against our own" in said
+    assert problems[0] in said and "The shared model and our own" in said
 
 
 def test_a_stray_error_shows_its_box_and_nothing_of_the_server():
@@ -396,7 +399,7 @@ def test_a_stray_error_shows_its_box_and_nothing_of_the_server():
 def test_no_cell_of_the_lines_is_a_formula_in_a_spreadsheet(ran: Any):
     ledger_of(ran[0].folder).append(kind="refused", study="=1+1", run="@run", reason="=cmd|' /C calc'!A0", bytes=0)
     shown_lines = page("ledger").dataframe[0].value
-    assert [shown_lines[name][0] for name in ("Study", "Run", "Said instead")] == [
+    assert [shown_lines[name][0] for name in ("Study", "Run", "Reason")] == [
         "'=1+1",
         "'@run",
         "'=cmd|' /C calc'!A0",
@@ -408,11 +411,9 @@ def test_what_the_pages_promise_stands_word_for_word_in_the_documents():
         return " ".join(text.replace("*", "").replace("`", "").split())
 
     said = plain((Path(__file__).parents[2] / "docs" / "privacy.md").read_text())
-    source = ast.parse(site_app.page_files()["budget"].read_text())
-    constants = [node.value for node in source.body if isinstance(node, ast.Assign)]
-    quoted = [plain(node.value) for node in constants if isinstance(node, ast.Constant)]
+    quoted = [plain(render(f"site_app.budget.{key}")) for key in ("composed", "covered", "unprotected")]
     sentences = [sentence.rstrip(".") for text in quoted for sentence in re.split(r"(?<=\.) ", text)]
-    assert len(sentences) == 4
+    assert len(sentences) == 5
     assert [sentence for sentence in sentences if sentence not in said] == []
 
 

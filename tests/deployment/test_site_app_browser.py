@@ -75,7 +75,7 @@ def screen(browser: Path) -> dict[str, str]:
 
 def address_in(said: str) -> str:
     """Return the address in what the app prints where a browser would open."""
-    assert said.startswith("Open ") and said.endswith(" by hand if the browser finds no file")
+    assert said.startswith("Open ") and said.endswith(" by hand if the browser does not open it")
     return said.split()[1]
 
 
@@ -200,9 +200,9 @@ def test_with_the_token_every_page_is_sound_and_a_new_line_shows_by_itself(ran: 
         assert "token" not in page.url
         walk(window)
         window.turn_to("Ledger")
-        page.get_by_text(f"each of {len(site.lines())} lines").wait_for()
+        page.get_by_text(f"{len(site.lines())} lines from").wait_for()
         ledger_of(site.folder).append(kind="train", study="small", run="=cmd", round=1, bytes=4321)
-        page.get_by_text(f"each of {len(site.lines())} lines").wait_for()
+        page.get_by_text(f"{len(site.lines())} lines from").wait_for()
         downloaded(window).save_as(tmp_path / "lines.csv")
         with (tmp_path / "lines.csv").open(newline="") as stream:
             first = next(csv.DictReader(stream))
@@ -212,10 +212,10 @@ def test_with_the_token_every_page_is_sound_and_a_new_line_shows_by_itself(ran: 
             page.locator("h1").first.wait_for()
             window.drawn()
             window.is_sound()
-        assert "Budget of privacy" in page.locator("h1").first.inner_text()
+        assert "Privacy budget" in page.locator("h1").first.inner_text()
         another = page.context.browser.new_page()  # with no cookie of the first
         another.goto(window.address)
         assert "nothing is shown without its token" in another.content()
         another.goto(address_in(said).replace("/?", "/ledger?study=x&"))
-        another.get_by_text(f"each of {len(site.lines())} lines").wait_for()
+        another.get_by_text(f"{len(site.lines())} lines from").wait_for()
         assert another.url == f"{window.address}/ledger?study=x"

@@ -178,9 +178,9 @@ def test_the_approval_names_the_model_and_its_hash(begun: Study, gated: Callable
     words = " ".join(details(site.study, site.site, []))
     assert f"begins with the model {begun.warm_start} (SHA-256 {begun.start_sha256})" in words
     assert "with its own copy of that model" in words
-    assert "does not cover what that model learned" not in words
+    assert "does not cover that model's earlier training" not in words
     private = site.study.replace({"privacy.name": "site-dp", "privacy.noise": 1.0, "privacy.clip": 0.5})
-    assert "does not cover what that model learned before" in " ".join(details(private, site.site, []))
+    assert "does not cover that model's earlier training" in " ".join(details(private, site.site, []))
     assert "begins with the model" not in " ".join(details(gated().study, gated().site, []))
 
 

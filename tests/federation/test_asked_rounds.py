@@ -209,7 +209,7 @@ def test_what_was_asked_is_not_taken_for_nothing_where_it_cannot_be_read(small_s
     assert (whole["round"], whole["asked"]) == (2, {"site-01": 1, "site-02": 1})
     assert whole["going-on"] == ["site-01", "site-02"]
     file.write_text(file.read_text()[:-9])
-    with pytest.raises(FlfedError, match="what was asked of the sites is not known"):
+    with pytest.raises(FlfedError, match="cannot be read, so requests are not known"):
         go(study, sites, seen, run)
     checkpoints.settle(run)
     assert not file.exists()

@@ -87,7 +87,7 @@ def test_a_delta_close_to_one_over_the_rows_is_warned_of(small_sites, private, d
     result = run(private(RECORD_DP, **{"privacy.delta": delta}), sites=small_sites(3))  # 42 training rows and more
     told = [said for said in of(result)["warnings"] if said.startswith(CLOSE_DELTA)]
     assert len(told) == (close > 0)
-    assert not told or f"above a tenth of it at {close} of 3 sites" in told[0]
+    assert not told or f"above a tenth of one over the rows at {close} of 3 sites" in told[0]
     with RunReader.open(only="site-01") as reader:  # its people are told no count of sites
         own = reader.summary(result.run, "privacy")
     assert own is not None and not any(said.startswith(CLOSE_DELTA) for said in own["warnings"])

@@ -146,7 +146,7 @@ def test_what_is_no_source_is_refused_with_a_sentence(earlier: Result, sites: An
     with pytest.raises(UsageError, match="the coordinator has no model of it"):
         run(begun(encrypted, **{"privacy.secure-aggregation": "off"}), sites=sites)
     headless = run(Study.parse(small_study).replace({**MLP, "strategy.name": "fedper"}), sites=sites)
-    with pytest.raises(UsageError, match="each site has its own bias-1, weight-1: no whole"):
+    with pytest.raises(UsageError, match="each site has its own bias-1, weight-1: there is no whole"):
         run(begun(headless, **{"strategy.name": "fedavg"}), sites=sites)
 
 
@@ -182,7 +182,7 @@ def test_repeats_that_draw_other_test_rows_say_so_and_sites_of_part_width_take_n
             said = [[event.reason for event in reader.events([one])] for one in found]
         assert [any(TRAINED in note for note in notes) for notes in said] == [True, True], name
     narrow = [replace(site, policy=site.policy.model_copy(update={"width": 0.5})) for site in sites]
-    with pytest.raises(FlfedError, match="is of all hidden units"):
+    with pytest.raises(FlfedError, match="has all hidden units"):
         run(begun(earlier, seed=5), sites=narrow)
 
 

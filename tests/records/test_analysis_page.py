@@ -141,13 +141,13 @@ def test_the_page_stands_whatever_the_figures_are(name: str, store, url, shown):
 
 def test_the_page_privacy_says_what_an_answer_cost(store, url, shown):
     said = words(page("p70_privacy", in_store(store, url, SHAPES["one number"])["run"]))
-    assert "for one answer of each site" in said and "ε of this run is that of one answer" in said
+    assert "for one answer of each site" in said and "ε of this run covers one reply" in said
     assert not re.search(r"\b(steps|rounds|updates)\b", said)
 
 
 def test_a_run_without_figures_is_not_told_of_joining(store, url, shown):
     failed = in_store(store, url, None)
-    assert "Nothing is known: the run failed before that." in words(page("p20_overview", failed["run"]))
+    assert "There are no figures: the run failed first." in words(page("p20_overview", failed["run"]))
     done = in_store(store, url, SHAPES["one number"])
     for said in (words(page("p30_sites", done["run"])), section(own_document(done), "Question and answer").words()):
         assert "The study trains no model" in said and "own models" not in said

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from flfed.deployment.site_app.pages import s50_results
 from flfed.notebook.result import CallableReport, Result
-from flfed.records.dashboard.panels.overview import NO_MODEL
 from flfed.records.document.document import document
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
+from flfed.words import render
 from tests.records.analyses import SHAPES, Found, in_store
 from tests.records.documents import read, section, table
 from tests.records.one_answer import page, words
@@ -39,13 +38,13 @@ def in_order(said: str, *lines: str) -> bool:
 @pytest.mark.parametrize("payload", [SHAPES["all"], None], ids=["completed", "failed"])
 def test_a_page_on_training_sends_to_the_overview(store, url, name: str, payload: Found | None):
     said = words(page(name, in_store(store, url, payload, refused="site-3")["run"]))
-    assert said.count(NO_MODEL) == 1
+    assert said.count(render("pages.uncompared.elsewhere")) == 1
     assert not any(line in said for line in OF_TRAINING)
 
 
 @pytest.mark.parametrize("name", ["p40_curves", "p50_rounds", "p60_data"])
 def test_a_run_with_a_model_is_not_sent_away(three: dict[str, Any], name: str):
-    assert NO_MODEL not in words(page(name, three["run"]))
+    assert render("pages.uncompared.elsewhere") not in words(page(name, three["run"]))
 
 
 def test_who_took_no_part_stands_below_the_figure_and_before_the_tables(found, flfed):
@@ -87,4 +86,4 @@ def test_one_sites_people_are_not_told_who_else_took_no_part(found):
 
 
 def test_the_results_of_a_site_say_what_a_study_without_a_model_has():
-    assert "A study that trains no model compares none" in s50_results.NONE_YET
+    assert "A study without a model compares none" in render("site_app.results.none")

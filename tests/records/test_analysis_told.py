@@ -216,7 +216,7 @@ def test_the_report_has_the_same_tables_and_no_word_of_a_model(name: str, store,
         "Question and answer",
         "Sites",
         "Privacy",
-        "What the words mean",
+        "Glossary",
         "Hashes, versions and the study",
     ]
 

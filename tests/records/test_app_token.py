@@ -31,12 +31,12 @@ def test_nothing_is_shown_without_the_token_unless_people_log_in(home: Path, url
         roles.write_text('[people]\n"ana@clinic.example" = "analyst"\n')
         with opened(str(address)) as window:
             window.page.goto(f"{address}/?run={heart}")
-            window.page.get_by_text("nobody is let in").wait_for()
+            window.page.get_by_text("Nobody can log in").wait_for()
             roles.unlink()
             # Who came while it was there came without the token, and still has no login.
             window.page.keyboard.press("r")
             window.drawn()
-            assert window.page.get_by_text("nobody is let in").count() == 1
+            assert window.page.get_by_text("Nobody can log in").count() == 1
             window.page.goto(f"{address}/?run={heart}")
             assert "nothing is shown without its token" in window.page.content()
             window.page.goto(f"{address}/?run={heart}&token={token}")

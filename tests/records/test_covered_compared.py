@@ -143,13 +143,13 @@ def test_the_page_of_a_site_has_its_answer_its_gain_and_what_its_own_model_is(fo
     assert set(line) == {"Site", "Trained on, about", "Shared model", gain, "Verdict"}
     assert line["Verdict"] == READ[site]
     # Of models that there are: none is adjusted, and none is of all rows.
-    assert "Its own figure does not leave the site" in said and "Adjusted to the site" not in said
-    assert "pooled" not in said and "All rows in one place" not in said
+    assert "Its own figure does not leave the site" in said and "Adjusted model" not in said
+    assert "pooled" not in said and "Pooled model" not in said
 
 
 def test_an_attack_that_would_be_refused_is_not_proposed(found):
     said = words(page("p70_privacy", found["run"]))
-    assert "flfed audit" not in said and "what one reaches would leave beside what is charged to its ε" in said
+    assert "flfed audit" not in said and "an attack's result would leave beside the releases that its ε covers" in said
     lines = {line["Charged for"]: line["Share"] for line in charged_lines(found["privacy"])}
     assert lines["training of the site's own model"] == "0.20"
     assert lines["pairs won by the shared model over the own one"] == "0.40"
@@ -166,7 +166,7 @@ def test_the_document_has_forest_plot_and_verdicts_and_no_empty_column(found):
     columns = forest_columns(forest.all("svg")[0])
     assert set(columns) == {"site", "shared", "gain (95 % CI, widened)", "verdict"}
     assert {site: told for site, told in zip(columns["site"], columns["verdict"]) if site in NAMES} == READ
-    assert "adjustment" not in forest.words() and "Diamond: the mean over sites, each weighed by" in forest.words()
+    assert "adjustment" not in forest.words() and "Diamond: the mean gain over sites, weighted by" in forest.words()
     figures = tables(section(text, "Figures with 95 % CI"))[0]
     assert {line["Site"]: line["Verdict"] for line in figures} == READ
 

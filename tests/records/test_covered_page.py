@@ -14,8 +14,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from flfed.records.charts.histograms import scores_chart
-from flfed.records.dashboard.panels.overview import COUNTED
-from flfed.records.dashboard.run_page import OWN, OWN_NOISED, seen_in_words
+from flfed.records.dashboard.run_page import seen_in_words
 from flfed.records.document.document import document
 from flfed.records.reports.privacy_tables import charged_lines
 from flfed.records.reports.report import report
@@ -97,8 +96,8 @@ def test_curves_are_noised_counts_with_their_noise_of_whom_the_reader_picks(foun
         assert not opened.exception
         spec, bars = drawn(opened)
         there = bars[bars["class"] == "With the outcome"]
-        np.testing.assert_allclose(there["told"], one["counts"][1], atol=0.06)
-        np.testing.assert_allclose(there["high"] - there["told"], NORMAL_95 * deviation, atol=0.11)
+        np.testing.assert_allclose(there["recorded"], one["counts"][1], atol=0.06)
+        np.testing.assert_allclose(there["high"] - there["recorded"], NORMAL_95 * deviation, atol=0.11)
         assert spec["layer"][0]["encoding"]["x"]["axis"]["labelExpr"].startswith("['0', ")
         slope = one["slope"]
         assert f"Calibration slope {number(slope['value'])} (95 % CI {number(slope['low'])} to" in words(opened)
@@ -110,7 +109,7 @@ def test_a_count_below_nobody_is_drawn_as_its_noise_alone():
     assert chart is not None and scores_chart([], "persons") is None
     without, with_ = chart.rows.to_dict("records")
     assert (without["count"], without["low"], without["high"]) == (30.0, 25.0, 35.0)
-    assert (with_["count"], with_["low"], with_["high"], with_["told"]) == (0.0, 0.0, 2.0, -3.0)
+    assert (with_["count"], with_["low"], with_["high"], with_["recorded"]) == (0.0, 0.0, 2.0, -3.0)
     # Side by side: one bar ends where the other begins.
     assert without["end"] == pytest.approx(with_["start"]) and without["start"] == pytest.approx(1 - with_["end"])
 
@@ -139,8 +138,8 @@ def test_a_run_that_goes_on_promises_no_comparison(store, url):
     for name in ("p20_overview", "p40_curves", "p50_rounds"):
         said = words(page(name, found["run"]))
         assert "Joining is compared" not in said and "comes with the second round" not in said, name
-    assert "scored after the last round, by counts with noise" in words(page("p20_overview", found["run"]))
-    assert [COUNTED in one.text for one in page("p20_overview", found["run"]).get("progress")] == [False]
+    assert "scored after the last round, by noised counts" in words(page("p20_overview", found["run"]))
+    assert ["with noise" in one.text for one in page("p20_overview", found["run"]).get("progress")] == [False]
 
 
 def test_two_runs_side_by_side_have_no_verdict(store, url):
@@ -154,7 +153,7 @@ def test_two_runs_side_by_side_have_no_verdict(store, url):
     shown = AppTest.from_function(script, args=(names,), default_timeout=60).run()
     assert not shown.exception
     line = next(line for line in cells(shown) if line.get("Site") == "basel")
-    assert all(cell.endswith(": not compared with its own") for key, cell in line.items() if key != "Site")
+    assert all(cell.endswith(": not compared") for key, cell in line.items() if key != "Site")
     assert not OF_JOINING.search(words(shown))
 
 
@@ -174,10 +173,10 @@ def test_no_page_names_another_site_to_one_sites_people(found, name: str):
 
 
 def test_the_head_of_a_page_says_what_one_sites_people_see():
-    assert seen_in_words("bern", parsed_study(STUDY)) == OWN_NOISED.format(site="bern")
-    assert seen_in_words("bern", parsed_study(analyses.STUDY)) == OWN_NOISED.format(site="bern")
+    assert seen_in_words("bern", parsed_study(STUDY)) == render("pages.run.noised", site="bern")
+    assert seen_in_words("bern", parsed_study(analyses.STUDY)) == render("pages.run.noised", site="bern")
     of_updates = STUDY.replace('covers = "study"', "")
-    assert seen_in_words("bern", parsed_study(of_updates)) == OWN.format(site="bern")
+    assert seen_in_words("bern", parsed_study(of_updates)) == render("pages.run.own", site="bern")
 
 
 def test_one_sites_people_pick_between_their_own_counts_and_those_of_all(found):

@@ -314,9 +314,9 @@ def test_the_document_has_every_figure_and_a_reason_for_what_it_lacks(found):
     text = read(document(found["run"]))
     answer = section(text, "Question and answer").words()
     assert answer.index("The shared model reaches AUC") < answer.index(GAIN_NOT_RELEASED)
-    assert NO_SUMS in section(text, "Who is in the data").words()
-    assert NO_ROUNDS in section(text, "Course of the training").words()
-    scored = section(text, "How the scores lie")
+    assert NO_SUMS in section(text, "Table 1: characteristics").words()
+    assert NO_ROUNDS in section(text, "Training by round").words()
+    scored = section(text, "Predicted scores")
     lines, counts = tables(scored)[:2]
     assert [line["Rows of"] for line in lines] == ["all 4 sites", *NAMES]
     for line in lines[:-1]:
@@ -326,6 +326,6 @@ def test_the_document_has_every_figure_and_a_reason_for_what_it_lacks(found):
     assert "No figure of geneva: the smaller class is lost in the noise." in scored.words()
     charged = next(one for one in tables(section(text, "Privacy")) if "Charged for" in one[0])
     assert charged == charged_lines(found["privacy"])
-    assert not {"Forest plot", "Further figures", "Whether its probabilities hold"} & set(titles(text))
-    told = [title for title in titles(text) if title not in ("What the words mean", "What it does not show")]
+    assert not {"Forest plot", "Further figures", "Calibration"} & set(titles(text))
+    told = [title for title in titles(text) if title not in ("Glossary", "What it does not show")]
     assert not OF_JOINING.search(" ".join(section(text, title).words() for title in told))

@@ -239,9 +239,9 @@ def test_the_studys_own_points_are_shown_as_the_sites_counted_them(small_sites, 
     sites[2] = replace(sites[2], policy=Policy())
     result = run(Study.parse(text), sites=sites).report
     page, counted = curves(result["run"]), result["operating-points"]
-    assert "at the study's own thresholds" in words(page)
+    assert "Flagged rows at the study's own thresholds" in words(page)
     for place, label in enumerate(("a probability of at least 0.4", "an alert budget of 25 %")):
-        box = next(box for box in page.selectbox if box.label == "Counted by the sites")
+        box = next(box for box in page.selectbox if box.label == "Operating point")
         assert box.options[place] == label
         box.set_value((counted["all"][place]["by"], counted["all"][place]["at"])).run()
         shown = [table.value for table in page.table if FLAGGED in table.value.columns][-1].to_dict("records")
@@ -404,7 +404,7 @@ def test_counts_of_some_sites_stand_beside_no_figure_of_all(writer):
         assert ALL not in str(spec)
         assert part in set(rows["of"])
     assert sites_to_draw(page) == ["a", "b"]
-    assert f"of all sites together, not of {part}" in words(page)
+    assert f"The figures from rows cover all sites together, not {part}" in words(page)
 
 
 def rare(rows: int) -> dict:

@@ -139,7 +139,7 @@ def test_sites_that_share_no_figures_are_named_without_numbers(shown: str, store
     assert not page.exception
     assert "(lower is better)" in words(page)
     said = words(overview(run.run, SITES))
-    assert "all share their figures in sums over all sites only" in said
+    assert "all sites share their figures only in sums over all sites" in said
     assert "no figures of their own: site-1." in said
 
 
@@ -201,8 +201,8 @@ def test_a_hundred_sites_are_drawn_and_their_intervals_said_to_be_widened(shown:
     page = overview(run.run)
     assert not page.exception
     assert "no interval (95 % CI, widened for 100 sites) lies above 0.005" in words(page)
-    assert "of 100 sites, those that gain most and least" in words(page)
-    assert "12 sites that gain most" in words(overview(run.run, SITES))
+    assert "of 100 sites, those with the largest and smallest gain" in words(page)
+    assert "the 12 sites with the largest gain and the 12 with the smallest" in words(overview(run.run, SITES))
 
 
 def test_of_many_sites_the_links_lead_to_those_that_the_forest_plot_draws(shown: str, store):

@@ -106,7 +106,7 @@ def test_a_runs_report_can_be_downloaded_from_its_overview_and_fits_every_screen
     page, file = window.page, tmp_path / "report.html"
     page.add_init_script("delete window.showSaveFilePicker")  # a dialogue of the desktop, which is not there
     page.goto(f"{window.address}/overview?run={heart}")
-    page.get_by_text("A report to print or hand on").click()
+    page.get_by_text("Printable report").click()
     with page.expect_download() as kept:
         page.get_by_role("button", name="Download the report").click()
     kept.value.save_as(file)

@@ -172,8 +172,8 @@ def test_of_several_repeats_the_interrupted_one_is_resumed(store, url):
     ("study", "status", "reason", "says", "never"),
     [
         ("s", "stopped", "2 of 4 sites answered, the quorum is 3", "the quorum is 3. Once the cause", "drawn"),
-        ("s", "failed", "the disk is full", "Nothing was compared: the run failed before that.", "drawn"),
-        ("s-sweep", "completed", "", "This run was not compared with the sites' own models.", "flfed study resume"),
+        ("s", "failed", "the disk is full", "Nothing was compared: the run failed first.", "drawn"),
+        ("s-sweep", "completed", "", "This run has no comparison with site models.", "flfed study resume"),
         ("s-sweep", "stopped", "1 of 4 sites answered", "Why it is stopped: 1 of 4", "flfed study resume"),
     ],
 )
@@ -185,7 +185,7 @@ def test_a_run_without_comparison_says_why_and_draws_nothing_empty(store, study,
         said = words(page)
         assert says in said
         assert never not in said
-        for empty in ("No figures to draw", "Round by round", "own rows?"):
+        for empty in ("No figures yet", "Round by round", "own rows?"):
             assert empty not in said
         assert len(page.get("vega_lite_chart")) == 0
 

@@ -19,8 +19,9 @@ from flfed.records.sections import data
 from flfed.records.sections.data import gaps_in_words
 from flfed.records.statistics.verdict import MINUS
 from flfed.records.store.reader import RunReader
-from flfed.records.store.visibility import NO_OTHERS, of_summary
+from flfed.records.store.visibility import of_summary
 from flfed.rows.data.site import Policy
+from flfed.words import render
 from tests.browser import opened
 from tests.records.test_dashboard import DATA, overview, words
 
@@ -122,7 +123,7 @@ def test_no_figure_of_table_1_stands_in_two_lines_and_many_sites_go_on_to_the_ri
     (line,) = found.table[0].value.to_dict("records")
     first, *figures = line.values()
     assert " " in first and not any(" " in cell for cell in figures) and len(figures) == sites + 1
-    assert ("The table goes on to the right." in words(found)) == more
+    assert ("The table continues to the right." in words(found)) == more
 
 
 def test_the_maps_have_each_figure_of_the_record(mixed: str):
@@ -177,22 +178,25 @@ def test_the_folded_table_has_each_figure_of_the_record(mixed: str):
     for one in record(mixed, "columns")["columns"]:
         for site, entry in one["sites"].items():
             line = by_line[one["column"], site]
-            told_rows = "kept back" if entry["missing"] is None else str(entry["rows"] - entry["missing"])
+            told_rows = "suppressed" if entry["missing"] is None else str(entry["rows"] - entry["missing"])
             assert (str(line["Rows"]), str(line["Rows with a value"])) == (str(entry["rows"]), told_rows)
-            assert line["Why none"] == entry["reason"]
-            assert str(line["Other sites compared with"] or 0) == str(entry["compared-with"] or "0")
+            assert line["Reason"] == entry["reason"]
+            assert str(line["Other sites compared"] or 0) == str(entry["compared-with"] or "0")
             if entry["chance"] is not None:
                 shown_as = line["Difference (standard deviations)"].replace(MINUS, "-")
                 assert float(shown_as) == pytest.approx(entry["difference"], abs=6e-4)
-                assert float(line["By chance up to"]) == pytest.approx(entry["chance"], abs=6e-4)
+                assert float(line["Largest by chance"]) == pytest.approx(entry["chance"], abs=6e-4)
             else:
-                assert line["By chance up to"] == ""
+                assert line["Largest by chance"] == ""
 
 
 def test_gaps_and_differences_are_said_with_their_figures(store, heart: str):
     said = words(write(store, heart, *COLUMNS["columns"]))
     # 190 of 294, and 3 + 102 of 303 + 200: the fourth hospital of the run tells nothing
-    assert "slope is missing at 65 % of hungary's rows and at 21 % of the rows at the 2 other sites that tell." in said
+    assert (
+        "slope is missing in 65 % of the rows of hungary and in 21 % of the rows of the 2 other sites that report it."
+        in said
+    )
     assert "hungary differs most in age: 1.00 standard deviations below the other sites." in said
     assert "long-beach differs most in slope: 0.40 standard deviations from the other sites." in said
     assert "cleveland differs most in slope: 0.31 standard deviations from the other sites." in said
@@ -205,28 +209,34 @@ def test_elsewhere_is_said_only_of_sites_that_tell(store, heart: str):
                 **{"long-beach": TOLD | {"rows": 200, "missing": 198}})  # fmt: skip
     alone = column("chol", cleveland=KEPT, hungary=KEPT, switzerland=TOLD | {"rows": 123, "missing": 123})
     said = words(write(store, heart, alone, ca))
-    assert "ca is missing at 99 % of long-beach's rows and at 1 % of the rows at the one other site that tells." in said
+    assert (
+        "ca is missing in 99 % of the rows of long-beach and in 1 % of the rows of the one other site that reports it."
+        in said
+    )
     assert "chol is missing" not in said and "elsewhere" not in said
     ca["sites"] |= {site: TOLD | {"rows": 123, "missing": 0} for site in ("hungary", "switzerland")}
     # 4 of 303 + 123 + 123
-    assert "and at 1 % of the rows at the other sites." in words(write(store, heart, ca))
+    assert "and in 1 % of the rows of the other sites." in words(write(store, heart, ca))
 
 
 def test_a_large_site_is_set_beside_the_others_and_not_beside_all_sites_with_itself(store, heart: str):
     # 8 of 100 rows against none of 20: of all 120 rows it would be 7 %, and hungary's share next to that.
     there = {"cleveland": TOLD | {"rows": 20, "missing": 0}, "hungary": TOLD | {"rows": 100, "missing": 8}}
     said = words(write(store, heart, column("x", **there)))
-    assert "x is missing at 8 % of hungary's rows and at 0 % of the rows at the one other site that tells." in said
+    assert (
+        "x is missing in 8 % of the rows of hungary and in 0 % of the rows of the one other site that reports it."
+        in said
+    )
 
 
 def test_a_few_missing_rows_are_not_none_and_make_no_site_stand_out(store, heart: str):
     there = {"cleveland": TOLD | {"rows": 1000, "missing": 2}, "hungary": TOLD | {"rows": 1000, "missing": 998}}
     found = write(store, heart, column("x", **there))
     assert {cell["text"] for cell in maps(found)[0].values()} == {"<1", ">99"}
-    assert "x is missing at more than 99 % of hungary's rows and at less than 1 % of the rows" in words(found)
+    assert "x is missing in more than 99 % of the rows of hungary and in less than 1 % of the rows" in words(found)
     there = {"cleveland": TOLD | {"rows": 1000, "missing": 2}, "hungary": TOLD | {"rows": 1000, "missing": 51}}
     said = words(write(store, heart, column("x", **there)))
-    assert "x is missing" not in said and said.count("No site stands out: in no column") == 1
+    assert "x is missing" not in said and said.count("No site stands out. In no column") == 1
 
 
 def test_the_largest_gaps_are_drawn_and_each_column_is_named_once(store, heart: str):
@@ -239,8 +249,8 @@ def test_the_largest_gaps_are_drawn_and_each_column_is_named_once(store, heart: 
     found = write(store, heart, *columns)
     assert list(dict.fromkeys(name for name, _ in maps(found)[0])) == names[:4:-1]
     said = words(found)
-    assert "The 25 columns with the largest gaps between sites are drawn; the table has all 30." in said
-    assert [line.split()[1] for line in said.splitlines() if " is missing at " in line] == ["x30", "x29", "x28"]
+    assert "The chart shows the 25 columns with the largest gaps between sites; the table has all 30." in said
+    assert [line.split()[1] for line in said.splitlines() if " is missing in " in line] == ["x30", "x29", "x28"]
 
 
 def test_a_figure_from_groups_of_bins_is_about_and_named_only_if_it_is_very_large(store, heart: str):
@@ -248,9 +258,9 @@ def test_a_figure_from_groups_of_bins_is_about_and_named_only_if_it_is_very_larg
     columns = [column("a", cleveland=about | {"difference": 0.93}), column("b", hungary=about | {"difference": -0.45})]
     said = words(write(store, heart, *columns))
     assert "cleveland differs most in a: about 0.9 standard deviations above the other sites (from groups of" in said
-    assert "hungary differs" not in said and "how much of it is chance cannot be told" in said
+    assert "hungary differs" not in said and "It is not known how much of the difference is chance." in said
     said = words(write(store, heart, *columns[1:]))
-    assert "more than 0.25 standard deviations (of figures from groups of bins: 0.50)" in said
+    assert "For figures from groups of bins the limit is 0.50." in said
 
 
 def test_what_only_some_tell_is_said_after_what_all_tell(store, heart: str):
@@ -259,7 +269,7 @@ def test_what_only_some_tell_is_said_after_what_all_tell(store, heart: str):
     assert "cleveland differs most in b: 0.50 standard deviations above the other sites." in words(
         write(store, heart, column("a", **part), column("b", **whole))
     )
-    assert "in a: 1.40 standard deviations above the one other site that tells." in words(
+    assert "in a: 1.40 standard deviations above the one other site that reports it." in words(
         write(store, heart, column("a", **part))
     )
 
@@ -282,8 +292,8 @@ def test_one_site_s_people_see_their_own_gaps_and_why_there_are_no_differences()
         {("slope", "hungary"): "65"}
     ]
     said = words(found)
-    assert f"No difference can be given: {NO_OTHERS}." in said
-    assert "stands out" not in said and "differs" not in said and " is missing at " not in said
+    assert f"No difference can be given: {render('store.hidden.others')}." in said
+    assert "stands out" not in said and "differs" not in said and " is missing in " not in said
     assert "47.83 ± 7.81" in said and "a single row has no deviation" not in said
 
 
@@ -298,7 +308,7 @@ def test_a_gap_is_that_of_its_own_line_be_another_of_the_same_name():
         return column("x", a=TOLD | {"rows": 100, "missing": missing}, b=TOLD | {"rows": 100, "missing": 0})
 
     assert gaps_in_words({"columns": [gap(20), gap(70)]}, sites=2) == [
-        f"x is missing at {share} % of a's rows and at 0 % of the rows at the other site." for share in (70, 20)
+        f"x is missing in {share} % of the rows of a and in 0 % of the rows of the other site." for share in (70, 20)
     ]
 
 

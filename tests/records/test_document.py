@@ -116,7 +116,7 @@ def check_over_all(found: Node, record: dict[str, Any]) -> int:
         for arm, title in (
             ("global", "Shared model"),
             ("sites-mean", "Mean of the sites"),
-            ("pooled", "All rows together"),
+            ("pooled", "Pooled model"),
         ):
             entry = (record[arm] or {}).get(metric)
             assert numbers_in(line.get(title, "")) == (figures_of(entry) if entry else [])
@@ -218,13 +218,13 @@ def test_the_curves_and_their_tables_are_of_the_stored_counts(three):
     found = read(document(three["run"]))
     with RunReader.open() as reader:
         payload = reader.summary(three["run"], "score-histograms")
-    ranks = {line["Rows of"]: line for line in tables(section(found, "How well it ranks"))[0]}
-    holds = {line["Rows of"]: line for line in tables(section(found, "Whether its probabilities hold"))[0]}
+    ranks = {line["Rows of"]: line for line in tables(section(found, "Discrimination"))[0]}
+    holds = {line["Rows of"]: line for line in tables(section(found, "Calibration"))[0]}
     roc, precision = (
-        section(found, "How well it ranks").all("svg")[0],
-        section(found, "How well it ranks").all("figure")[1],
+        section(found, "Discrimination").all("svg")[0],
+        section(found, "Discrimination").all("figure")[1],
     )
-    drawn, calibrated = paths(roc), section(found, "Whether its probabilities hold").all("figure")
+    drawn, calibrated = paths(roc), section(found, "Calibration").all("figure")
     for nth, name in enumerate((ALL, "site-01", "site-02", "site-03")):
         counts = ScoreCounts.read(payload["all"] if name == ALL else payload["sites"][name], ScoreBins.of(payload))
         y, score = rows_of(counts, counts.probability)
@@ -251,7 +251,7 @@ def test_every_figure_of_repeats_at_real_hospitals_is_the_records(flfed, test_da
     found, record = held_against(name, flfed)
     assert record["repeats"] == 3
     assert "3 of 3 repeats" in found.all("header")[0].words()
-    assert "Repeat 1 of 3 alone" in section(found, "How well it ranks").words()
+    assert "Repeat 1 of 3 alone" in section(found, "Discrimination").words()
     spread = [line["SD over repeats"] for line in tables(section(found, FIRST))[1]]
     assert spread[0] == number(record["global"][AUC]["sd"])
     assert what_it_loads(document(name)) == []
@@ -267,13 +267,13 @@ def test_every_figure_of_a_bank_is_the_records(taiwan, flfed):
 
 def test_several_classes_have_their_figures_and_no_curves(flfed):
     found, record = held_against(run("wine", rounds=5).run, flfed)
-    assert "one of several classes" in section(found, "How well it ranks").words()
+    assert "one of several classes" in section(found, "Discrimination").words()
     assert len(tables(section(found, "Further figures"))) == len(metrics_of(record))
 
 
 def test_a_predicted_number_has_its_figures_and_no_curves(flfed):
     found, record = held_against(run("diabetes", rounds=4).run, flfed)
-    assert "outcomes that are yes or no; that of this study is a number." in section(found, "How well it ranks").words()
+    assert "outcomes that are yes or no; that of this study is a number." in section(found, "Discrimination").words()
     assert metrics_of(record)[0] == "root_mean_squared_error" or len(metrics_of(record)) > 1
 
 

@@ -126,14 +126,14 @@ def test_what_a_policy_keeps_back_stays_hidden_as_in_the_record(closed):
     with RunReader.open() as reader:
         rows = reader.summary(name, "table-1")["rows"]
     found = read(document(name))
-    shown = [line for lines in tables(section(found, "Who is in the data")) for line in lines]
+    shown = [line for lines in tables(section(found, "Table 1: characteristics")) for line in lines]
     assert sum(cell == "suppressed" for row in rows for cell in row.values()) > 0
     assert shown == [{key: " ".join(cell.split()) for key, cell in row.items()} for row in rows]
     # Outcomes in a holdout are counted only where the site gave the counts of its predictions.
     sites = {line["Site"]: line for line in tables(section(found, "Sites"))[0]}
     for site, told in record["sites"].items():
         classes = told["holdout-classes"]
-        assert (sites[site].get("With the outcome, of these", "n/a") == "n/a") == (classes is None)
+        assert (sites[site].get("Test rows with outcome", "n/a") == "n/a") == (classes is None)
         assert sites[site]["Test rows"] == ("n/a" if told["holdout-rows"] is None else str(told["holdout-rows"]))
     # Every whole number of the tables of sites and data is one that the record has.
     known = " ".join(cell for row in rows for cell in row.values()) + json.dumps(record)
@@ -199,7 +199,7 @@ def test_a_result_writes_its_report_and_is_still_read_as_a_mapping(three, tmp_pa
 
 
 def test_who_would_be_flagged_is_that_of_scikit_learn_and_of_a_hand_computation(three):
-    flagged = section(read(document(three["run"])), "Who would be flagged")
+    flagged = section(read(document(three["run"])), "Flagged rows")
     with RunReader.open() as reader:
         payload = reader.summary(three["run"], "score-histograms")
     assert [title.words() for title in flagged.all("h3")][1] == "At an alert budget of 5 %"
@@ -225,7 +225,7 @@ def test_exact_counts_at_a_studys_own_thresholds_are_the_records_and_one_sites_i
     text = small_study.replace("[compare]\n", "[compare]\nthresholds = [0.3, 0.5]\nalert-budgets = [0.1]\n")
     record = run(Study.parse(text), sites=small_sites(3, rows=200)).report
     points = record["operating-points"]
-    asked = section(read(document(record["run"])), "Who would be flagged, at the study's own thresholds")
+    asked = section(read(document(record["run"])), "Flagged rows at the study's own thresholds")
     assert [title.words() for title in asked.all("h3")] == [
         "At a probability of at least 0.3", "At a probability of at least 0.5", "At an alert budget of 10 %",
     ]  # fmt: skip
@@ -233,7 +233,8 @@ def test_exact_counts_at_a_studys_own_thresholds_are_the_records_and_one_sites_i
         for line in tables(asked)[2 * place]:
             mine = points["all"] if line["Rows of"] == ALL else points["sites"][line["Rows of"]]
             assert [int(line[name]) for name in CELLS] == [mine[place][key] for key in ("tp", "fp", "fn", "tn")]
-    own = section(read(document(record["run"], viewer=Viewer("site", "site-02"))), "Who would be flagged, at")
+    of_site = read(document(record["run"], viewer=Viewer("site", "site-02")))
+    own = section(of_site, "Flagged rows at the study's own thresholds")
     assert [[line["Rows of"] for line in lines] for lines in tables(own)] == [["site-02"]] * 6
 
 
@@ -243,7 +244,7 @@ def test_a_count_that_a_policy_holds_back_is_not_in_the_report_either(small_site
     points, least = record["operating-points"], Policy().cell_minimum
     held = [of for one in points["sites"].values() for of in one if of["tp"] is None]
     assert len(held) > 0
-    for at in section(read(document(record["run"])), "Who would be flagged, at").all("table"):
+    for at in section(read(document(record["run"])), "Flagged rows at the study's own thresholds").all("table"):
         for line in table(at):
             shown = [int(line[name]) for name in CELLS if line.get(name, "n/a") != "n/a"]
             assert len(shown) in (0, 4) and all(count == 0 or count >= least for count in shown)

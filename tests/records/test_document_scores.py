@@ -27,7 +27,7 @@ from tests.records.counted_rows import counted, rows_of
 from tests.records.documents import Node, axes, marks, moved_by, numbers_in, paths, place, read, section, tables, titles
 
 AUC = "roc_auc_score"
-DECISION, GROUPS = "Whether acting on it is of use", "How well it ranks within groups"
+DECISION, GROUPS = "Net benefit of acting on the model", "Discrimination within groups"
 ASKED = "[compare]\nthresholds = [0.3, 0.5]\nby = ['colour', 'x1 at 20, 40, 60, 80']\n"
 
 
@@ -214,7 +214,7 @@ def test_groups_and_thresholds_that_a_policy_holds_back_are_said_and_not_drawn(s
     groups = [of for one in record["subgroups"]["sites"].values() for of in one]
     held = sum(of["value"] is None for of in groups)
     assert held > 0
-    assert f"Of {len(groups)} figures {held} are held back or undefined" in section(found, GROUPS).words()
+    assert f"Of {len(groups)} figures {held} are suppressed or undefined" in section(found, GROUPS).words()
     # No score counts and no exact ones left these sites.
     assert all(of["tp"] is None for one in record["operating-points"]["sites"].values() for of in one)
     assert DECISION not in " ".join(titles(found))

@@ -171,7 +171,7 @@ def test_on_a_phone_each_run_is_a_card_in_which_nothing_is_cut(everywhere: str, 
         window.drawn()
         window.is_sound()
         assert cards.count() >= len(runs.series)
-        assert not window.page.get_by_text("Study (click to open)").is_visible()
+        assert not window.page.get_by_text("Started (UTC)", exact=True).first.is_visible()
         for card in cards.all():
             box = card.bounding_box()
             assert box["x"] >= 0

@@ -199,7 +199,7 @@ def test_a_reader_sees_the_ledger_as_it_was_when_it_began(tmp_path: Path):
     [
         (lambda raws: raws[:3] + raws[4:], 3, "line 4 is missing"),
         (lambda raws: raws[1:], 0, "line 1 is missing"),
-        (lambda raws: [*raws[:3], raws[4], raws[3], *raws[5:]], 3, "line 4 is out of its order"),
+        (lambda raws: [*raws[:3], raws[4], raws[3], *raws[5:]], 3, "line 4 is out of order"),
         (lambda raws: [*raws[:3], raws[3].replace(b"1024", b"1025"), *raws[4:]], 3, "line 4 was changed"),
         (lambda raws: [*raws[:4], raws[3], *raws[4:]], 4, "a second line 4"),
     ],
@@ -290,6 +290,6 @@ def test_only_a_repair_sets_something_aside(tmp_path: Path):
     ledger.append(kind="train", **torn)
     first, second = ledger.path.read_bytes().splitlines(keepends=True)
     ledger.path.write_bytes(first + b"torn\n" + second)
-    assert ledger.problems() == ["something that is no line stands after line 1"]
+    assert ledger.problems() == ["bytes that are no line are after line 1"]
     with pytest.raises(LedgerError, match="the line before line 2"):
         ledger.hash_at(1)

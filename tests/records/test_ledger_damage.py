@@ -143,7 +143,7 @@ def test_a_cut_tail_is_found_by_a_receipt_of_what_was_cut_and_by_no_other(
     found = problems(place, cut, receipt)
     assert len(found) == (signed > left)
     if found:
-        assert found[0].startswith(f"the ledger ends at line {left} but had {signed}, as the coordinator signed")
+        assert found[0].startswith(f"the ledger ends at line {left} but had {signed} lines, as the coordinator signed")
 
 
 # Which line it was, in words.
@@ -161,14 +161,14 @@ def test_the_sentence_names_the_line(place: Path, lines: list[bytes]):
     assert problems(place, lines[: nine - 2] + lines[nine + 1 :]) == ["lines 7 to 9 are missing"]
     assert problems(place, lines[2:]) == ["lines 1 to 2 are missing"]
     swapped = [*lines[:nine], lines[nine + 1], lines[nine], *lines[nine + 2 :]]
-    assert problems(place, swapped) == ["line 9 is out of its order: it stands after line 10"]
+    assert problems(place, swapped) == ["line 9 is out of order: it is after line 10"]
     twice = [*lines[: nine + 1], *lines[nine:]]
-    assert problems(place, twice) == ["a second line 9 stands after line 9: one of the two was inserted"]
+    assert problems(place, twice) == ["a second line 9 is after line 9: one of the two was inserted"]
     foreign = [*lines[: nine + 1], b"\n", *lines[nine + 1 :]]
-    assert problems(place, foreign) == ["something that is no line stands after line 9"]
+    assert problems(place, foreign) == ["bytes that are no line are after line 9"]
     assert problems(place, [*lines[:-1], lines[-1][:-5]]) == ["the file ends in the middle of a line, after line 11"]
     six = numbered(lines, 6)
-    assert problems(place, lines[: six - 1] + lines[six:]) == ["what line 6 set aside no longer stands before it"]
+    assert problems(place, lines[: six - 1] + lines[six:]) == ["the bytes that line 6 set aside are missing before it"]
 
 
 def test_a_line_whose_hash_alone_was_changed_is_the_only_one_named(place: Path, lines: list[bytes]):
@@ -187,26 +187,24 @@ def test_a_line_changed_with_its_own_hash_is_one_of_two_that_do_not_fit(place: P
     nine = numbered(lines, 9)
     forged = rewritten(lines, 9, {"bytes": 1})
     mixed = [*lines[:nine], forged[nine], *lines[nine + 1 :]]
-    assert problems(place, mixed) == [
-        "line 10 does not follow line 9 as it stands: line 9 was changed or replaced, or line 10 was"
-    ]
+    assert problems(place, mixed) == ["line 10 does not follow line 9: line 9 was changed or replaced, or line 10 was"]
 
 
 def test_a_rewritten_ledger_is_narrowed_down_by_its_receipts(place: Path, lines: list[bytes]):
     forged = rewritten(lines, 9, {"bytes": 1})
     signed = {n: hash_of(lines, n) for n in (12, 4, 11, 8)}
     assert problems(place, forged, signed) == [
-        "lines 9 to 11 are not as the coordinator signed at run r11: changed, removed or written anew"
+        "lines 9 to 11 are not as the coordinator signed at run r11: changed, removed or rewritten"
     ]
     first = rewritten(lines, 1, {"bytes": 1})
     assert problems(place, first, {1: hash_of(lines, 1)}) == [
-        "line 1 is not as the coordinator signed at run r1: changed, removed or written anew"
+        "line 1 is not as the coordinator signed at run r1: changed, removed or rewritten"
     ]
 
 
 def test_an_absent_ledger_with_a_receipt_was_cut(tmp_path: Path):
     receipt = Receipt(site="a", run="r7", n=3, head="ab" * 32)
     assert Ledger(tmp_path / "none.jsonl").problems([receipt]) == [
-        "the ledger ends at line 0 but had 3, as the coordinator signed at run r7: lines 1 to 3 are cut off"
+        "the ledger ends at line 0 but had 3 lines, as the coordinator signed at run r7: lines 1 to 3 are cut off"
     ]
     assert receipt.facts() == {"site": "a", "run": "r7", "n": 3, "head": "ab" * 32}

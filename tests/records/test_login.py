@@ -202,7 +202,7 @@ def test_a_file_of_roles_without_a_login_lets_nobody_in(url, heart, tmp_path):
     roles.write_text(ROLES)
     with served({"FLFED_STORE": url, "FLFED_ROLES": str(roles)}) as found, opened(found) as window:
         window.page.goto(f"{found}/overview?run={heart}")
-        window.page.get_by_text("nobody is let in").wait_for()
+        window.page.get_by_text("Nobody can log in").wait_for()
         assert frames(window).count("heart-disease") == 0
 
 
@@ -215,7 +215,7 @@ def test_a_login_that_cannot_be_read_lets_nobody_in(url, heart, tmp_path):
     found = served({"FLFED_STORE": url, "FLFED_HOME": str(tmp_path)}, options={"--secrets.files": str(path)})
     with found as address, opened(address) as window:
         window.page.goto(f"{address}/overview?run={heart}")
-        window.page.get_by_text("cannot be read as TOML: nobody is let in").wait_for()
+        window.page.get_by_text("cannot be read as TOML. Nobody can log in").wait_for()
         assert frames(window).count("heart-disease") == 0
 
 
@@ -268,7 +268,7 @@ def test_a_report_that_is_downloaded_is_that_of_who_asks(address, people, heart,
         page.add_init_script("delete window.showSaveFilePicker")  # a dialogue of the desktop, which is not there
         log_in(window, people, who, "")
         page.get_by_role("link", name="heart-disease").click()
-        page.get_by_text("A report to print or hand on").click()
+        page.get_by_text("Printable report").click()
         with page.expect_download() as kept:
             page.get_by_role("button", name="Download the report").click()
         assert kept.value.suggested_filename == f"{heart}.html"

@@ -12,9 +12,10 @@ from streamlit.testing.v1 import AppTest
 import flfed
 from flfed import Study
 from flfed.experiments.compare_runs import compare_runs
-from flfed.records.dashboard.panels.compare import ALONE, shows
+from flfed.records.dashboard.panels.compare import shows
 from flfed.records.reports.recorded_run import Recorded, methods_of, paired
 from flfed.records.store.reader import RunReader
+from flfed.words import render
 
 PAGE = Path(flfed.__file__).parent / "records" / "dashboard" / "pages" / "p55_methods.py"
 REPEATS = 3
@@ -39,7 +40,7 @@ def shown() -> AppTest:
 @pytest.mark.proof
 def test_differences_are_of_the_same_splits_and_nothing_else():
     plain = series()
-    assert [info.value for info in shown().info] == [ALONE]
+    assert [info.value for info in shown().info] == [render("pages.methods.alone")]
     other, few, elsewhere = (
         series(**{"strategy.name": "median"}),
         series(2, **{"strategy.name": "median"}),
@@ -78,7 +79,7 @@ def test_a_number_has_no_column_of_a_log_loss():
     for name in ("fedavg", "median"):
         flfed.run(Study.load("diabetes").replace({"draws": 200, "rounds": 2, "strategy.name": name}), repeats=2)
     [table] = shown().table
-    assert [*table.value.columns] == ["Method", "Rounds", "R²", "Difference in R² (95 % CI)", "What it shows"]
+    assert [*table.value.columns] == ["Method", "Rounds", "R²", "Difference in R² (95 % CI)", "Finding"]
 
 
 @pytest.mark.usefixtures("home")
@@ -89,7 +90,7 @@ def test_without_plain_averaging_no_method_is_called_that():
     [table] = page.table
     lines = table.value.to_dict("records")
     assert [line["Method"].partition(",")[0] for line in lines] == ["fedadam", "median"]  # the newest is open
-    assert lines[0]["What it shows"] == "the others are held against it"
+    assert lines[0]["Finding"] == "reference method"
     assert "No run of plain averaging" in page.info[0].value and "fedadam" in page.info[0].value
 
 
@@ -99,9 +100,9 @@ def test_the_page_says_in_words_what_an_interval_shows():
     series(rounds=40, **{"strategy.name": "fedadam", "strategy.server-lr": 0.02})
     [table] = shown().table
     lines = table.value.to_dict("records")
-    assert lines[0]["What it shows"] == "plain averaging"
+    assert lines[0]["Finding"] == "plain averaging"
     assert lines[1]["Method"] == "fedadam, server-lr 0.02"
-    assert lines[1]["What it shows"].endswith("log loss worse")
+    assert lines[1]["Finding"].endswith("log loss worse")
 
 
 def test_an_interval_that_holds_0_shows_no_difference():

@@ -169,8 +169,8 @@ def test_what_was_looked_for_in_all_rows_is_not_told_and_nothing_untrue_is(store
     run.events([EventRow(None, None, "leak", f"column {name}: AUC 0.98") for name in found])
     run.summary("leaks", {"warnings": [f"column {name}: AUC 0.98" for name in found]})
     text = said(page("p60_data", heart, "hungary"))
-    assert "Looked for in the rows of all sites together, of which one site's people are shown nothing." in text
-    for wrong in ("slope", "0.98", "not checked", "None was found"):
+    assert "This check covers the rows of all sites together. Its result is not shown to people of one site." in text
+    for wrong in ("slope", "0.98", "not checked", "No leak was found"):
         assert wrong not in text, wrong
 
 
@@ -197,7 +197,7 @@ def test_two_runs_side_by_side_are_compared_at_the_site_alone(store, heart, writ
     assert not shown.exception
     tables = str([table.value.to_dict() for table in shown.table])
     assert "0.871" in tables and "0.881" in tables  # of hungary: 0.871, and 0.01 more
-    assert "AUC of the shared model at hungary, with 95 % CI" in said(shown)
+    assert "AUC of the shared model, with 95 % CI, hungary" in said(shown)
     assert "long-beach" not in tables + said(shown)
     assert "'Sites'" not in tables
     assert "0.896" not in tables + said(shown)

@@ -366,7 +366,7 @@ def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         (lambda url: url.rpartition("/")[0] + "/no_such_database", "have the server's administrator make it"),
         (lambda url: url.replace(str(store_url(url).port), "1"), "check that the server runs"),
         (lambda url: url.replace("127.0.0.1", "no-such-host.invalid"), "check that the server runs"),
-        (lambda url: url.replace(f"{PASSWORD}@", f"x@y:{PASSWORD}/"), "percent-encode @ : /"),
+        (lambda url: url.replace(f"{PASSWORD}@", f"x@y:{PASSWORD}/"), "percent-encode @:/"),
         (lambda url: url.replace("owner:" + PASSWORD + "@", "") + f"?user=x&password={PASSWORD}", "user and password"),
         (lambda url: url.replace("postgresql+psycopg", "mysql"), "cannot be 'mysql'"),
     ],

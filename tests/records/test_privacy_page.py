@@ -174,7 +174,7 @@ def test_everything_given_away_is_told_under_a_green_badge_too_and_looks_like_ev
     assert f":red[**summary-reconstruction: {said}**]" in words(page)
     assert [0.0, 1.0] in domains(page)
     line = next(line for line in lines_of(page, "Most at") if line["Attack"] == "summary-reconstruction")
-    assert line["Verdict"] == "no promise, and it got somewhere at 4 of 4"
+    assert line["Verdict"] == "no promise; it succeeded at 4 of 4"
 
 
 def test_a_run_without_a_model_gets_no_advice_that_would_be_refused(shown: str, store, write, payload):
@@ -193,7 +193,7 @@ def test_sites_without_ledger_and_budget_get_a_sentence_and_no_chart(shown: str,
     page = privacy(run.run)
     assert charts(page) == 1  # what left
     assert "At each of 4 sites: this run ε = 1.00 for 150 steps, without a budget." in words(page)
-    assert "research sites that a study cuts out of a table have none" in words(page)
+    assert "Research sites that a study cuts out of a table have none" in words(page)
     assert not any("Budget" in table.value.columns for table in page.table)
 
 
@@ -225,10 +225,10 @@ def test_what_so_many_bytes_are_is_said_with_the_figures_of_the_record(shown: st
     said = words(privacy(series))
     # Updates: 2 repeats of 3 and 2 rounds, 40 kB of 80 kB.
     assert "About 50 % of the bytes are updates of training, one a round: 4 to 6 from a site, of about 4.00 kB" in said
-    assert "added up over all rounds of all 2 repeats together." in said
+    assert "summed over all messages of all 2 repeats." in said
     assert "docs/security.md" in said and "messages.py" not in said
     alone = words(privacy(run.run))
-    assert "added up over all rounds. " in alone and ": 2 to 3 from a site, of about 4.00 kB each" in alone
+    assert "summed over all rounds." in alone and ": 2 to 3 from a site, of about 4.00 kB each" in alone
 
 
 def test_how_many_bytes_leave_follows_from_the_model_and_not_from_how_many_rows_a_site_has(
@@ -373,7 +373,7 @@ def test_a_hundred_sites_have_a_chart_of_some_and_a_table_of_all(shown: str, sto
     line = payload["sites"]["cleveland"]
     run.summary("privacy", payload | {"sites": dict.fromkeys(names, line)})
     page = privacy(run.run)
-    assert "The chart shows the 24 sites that have least left, or no budget, of 100." in words(page)
+    assert "The chart shows the 24 of 100 sites with the least budget left, or without one." in words(page)
     assert [len(frame.value) for frame in page.dataframe] == []  # nothing of a table that is folded is sent
     unfolded(page, "epsilon-spent", "bytes")
     assert [len(frame.value) for frame in page.dataframe] == [100, 100]
@@ -385,7 +385,7 @@ def test_the_page_is_drawn_with_its_charts(window, protected: str, store, attack
     store.audit(protected, attacks)
     page = window.page
     page.get_by_role("link", name="Privacy").click()
-    page.get_by_role("heading", name="What was spent").wait_for()
+    page.get_by_role("heading", name="Privacy budget spent").wait_for()
     page.locator("[data-testid=stVegaLiteChart] svg").first.wait_for()
     window.drawn()
     drawn = page.locator("[data-testid=stVegaLiteChart]")
@@ -393,7 +393,7 @@ def test_the_page_is_drawn_with_its_charts(window, protected: str, store, attack
     assert drawn.first.locator(".mark-rect path").count() >= 7  # a bar a site and ledger, and the budgets
     window.turn_to("Overview")
     page.get_by_role("heading", name="heart-dp").wait_for()
-    page.get_by_text("Its privacy").click()
-    page.get_by_role("heading", name="What was spent").wait_for()
+    page.get_by_test_id("stMain").get_by_role("link", name="Privacy").click()
+    page.get_by_role("heading", name="Privacy budget spent").wait_for()
     window.drawn()
     window.picture("privacy", whole=True)

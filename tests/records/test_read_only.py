@@ -115,7 +115,9 @@ def test_another_account_reads_nothing_where_no_group_is_named(url, heart, mask)
     finally:
         os.umask(before)
     folder.chmod(0o700)
-    assert "it is its owner's alone; to let others read it: FLFED_STORE_GROUP" in as_nobody(READ, heart, folder).stderr
+    assert (
+        "only its owner may read it; to let others read it: FLFED_STORE_GROUP" in as_nobody(READ, heart, folder).stderr
+    )
 
 
 @needs_root

@@ -64,14 +64,14 @@ def test_a_site_that_did_not_answer_is_not_one_whose_answer_was_set_aside(run):
     with RunReader.open() as reader:
         found = by_database.participation(reader, [run.run], rounds=10, width=1)
     states = {(block.site, block.first): by_round.state_of(block) for block in found if block.asked}
-    assert states["a", 3] == "answer rejected"
-    assert states["c", 5] == "no answer"
+    assert states["a", 3] == "update rejected"
+    assert states["c", 5] == "no reply"
     assert sum(state == "took part" for state in states.values()) == 23
     assert ("b", 2) not in states
     assert "b gave" not in by_round.in_words(found)
-    assert by_round.in_words(found).startswith("1 of 3 sites gave a good update in every round")
+    assert by_round.in_words(found).startswith("1 of 3 sites sent a valid update in every round")
     table = {line["Site"]: line for line in by_round.lines(found)}
-    assert (table["c"]["Rounds asked"], table["c"]["No answer"], table["c"]["Good updates"]) == (10, 1, 9)
+    assert (table["c"]["Rounds asked"], table["c"]["No reply"], table["c"]["Valid updates"]) == (10, 1, 9)
 
 
 def test_repeats_are_added_up(run, store):

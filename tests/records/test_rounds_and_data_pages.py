@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flfed.records.dashboard import page_files
+from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.store.entries import SiteRow
 from flfed.records.store.reader import RunReader
 from tests.records.test_dashboard import overview, words
@@ -26,7 +27,7 @@ def test_the_cost_of_the_rounds_is_the_sum_of_what_was_written_down(heart: str):
         seconds = sum(row.value for rows in metrics for row in rows if row.arm == "clock")
     said = words(page("rounds", heart))
     assert seconds == pytest.approx(40 * 0.2)
-    assert "40 rounds: 8.0 seconds in all" in said
+    assert "40 rounds: " in said and "The rounds took 8.0 seconds in all." in said
 
 
 def test_who_missed_rounds_is_said_with_the_count(store, url):
@@ -41,9 +42,10 @@ def test_who_missed_rounds_is_said_with_the_count(store, url):
         run.round(number, seconds=0.5, sent=rows, events=faults(number))
     run.finish(status="completed", seconds=5.0)
     said = words(page("rounds", run.run))
-    assert "1 of 3 sites gave a good update in every round they were asked in." in said
+    assert "1 of 3 sites sent a valid update in every round in which they were asked." in said
     assert "2 sites, a among them, missed most: 1 of 10." in said
     to_server = sum(
         row.bytes for n in range(1, 11) for s in "abc" for row in sent(n, s) if row.direction == "to-server"
     )
-    assert f"10 rounds: 5.0 seconds in all; {to_server / 1e6:.2f} MB left the sites" in said
+    assert f"10 rounds: the sites sent {size_in_words(to_server)} and received" in said
+    assert "The rounds took 5.0 seconds in all." in said

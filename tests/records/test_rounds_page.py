@@ -16,6 +16,7 @@ from streamlit.testing.v1 import AppTest
 from flfed.records.charts.colours import BLUE, FAINT
 from flfed.records.dashboard import page_files
 from flfed.records.reports.faults import folded
+from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.statistics.verdict import number
 from flfed.records.store.entries import EventRow, MetricRow, SentRow, SiteRow
 from tests.records.test_dashboard import APP, words
@@ -113,15 +114,15 @@ def test_each_cell_of_the_tables_is_that_of_the_record(store):
             line = {"After round": str(n), "Site": site, "AUC": number(auc(n, site)), "95 % low": low}
             expected.append(line | {"95 % high": high})
     assert each == expected
-    names = ("Rounds asked", "No answer", "Answer rejected", "Good updates", "Good updates, % of asked")
+    names = ("Rounds asked", "No reply", "Rejected updates", "Valid updates", "Valid, %")
     counts = {"a": (6, 0, 1, 5, 83), "b": (6, 0, 0, 6, 100), "c": (6, 1, 0, 5, 83)}
     assert part == [{"Site": site, **dict(zip(names, map(str, of), strict=True))} for site, of in counts.items()]
     expected = []
     for n in range(1, ROUNDS + 1):
         ways = {way: sum(row.bytes for row in crossed(n) if row.direction == way) for way in ("to-site", "to-server")}
         line = {"Rounds": str(n), "Seconds a round": number(n / 10)}
-        line |= {"kB to the sites a round": number(ways["to-site"] / 1000)}
-        expected.append(line | {"kB from the sites a round": number(ways["to-server"] / 1000)})
+        line |= {"kB to sites": number(ways["to-site"] / 1000)}
+        expected.append(line | {"kB from sites": number(ways["to-server"] / 1000)})
     assert seconds == kilobytes == expected
 
 
@@ -147,15 +148,15 @@ def test_only_the_picked_site_has_a_band(store):
         np.testing.assert_allclose(mine["value"] - mine["low"], reach, rtol=1e-6)
         assert f"The band is the 95 % CI of each figure of {site}." in words(page)
         page.selectbox(key="curve-band-b").set_value("c").run()
-    assert "Without a band: what the sites send in a round gives this figure, but not its interval." in words(page)
+    assert "There is no band: the sites' reports of a round give this figure, but not its interval." in words(page)
 
 
 def test_bands_of_repeats_are_said_to_be_means_of_bounds(store):
     series = store.begin_series(study="s", study_sha256="", study_text="", repeats=3)
     names = [write(begin(store, series=series, repeat=n), shift=n / 100, band=(0.55, 0.91)) for n in range(3)]
     page = rounds_page(series)
-    assert words(page).count("the band is the mean of the bounds that each of them has") == 1
-    counted = "the AUC of the rows lies within 0.210 of this one at each point drawn. Where it may be further off"
+    assert words(page).count("the band is the mean of the repeats' bounds") == 1
+    counted = "at each point drawn, the AUC of the rows lies within 0.210 of it. Where it may differ by more than"
     assert counted in words(page)
     ranges = drawn(page)["all"][0]["layer"][0]
     further = "datum.low != null && max(datum.high - datum.value, datum.value - datum.low) > 0.02"
@@ -167,7 +168,7 @@ def test_bands_of_repeats_are_said_to_be_means_of_bounds(store):
 def test_the_bound_is_that_of_the_further_end_where_the_other_was_cut_at_1(store):
     # Measured are rounds before these: from 0.98 on, of which 0.985 + 0.025 would be beyond 1.
     page = rounds_page(write(begin(store, rounds=3), rounds=3, shift=0.27, band=(0.955, 1.0)))
-    assert "the AUC of the rows lies within 0.035 of this one at each point drawn. Where" in words(page)
+    assert "at each point drawn, the AUC of the rows lies within 0.035 of it. Where" in words(page)
 
 
 def test_a_map_of_one_block_is_a_sentence(store):
@@ -178,15 +179,15 @@ def test_a_map_of_one_block_is_a_sentence(store):
         return [row for row in all_good(number) if row.site != SITES[number % 3]]
 
     page = rounds_page(write(begin(store), sent=all_good))
-    assert "3 of 3 sites gave a good update in every round they were asked in." in words(page)
+    assert "3 of 3 sites sent a valid update in every round in which they were asked." in words(page)
     assert "map" not in drawn(page)
-    assert tables(page)[2][0]["Good updates, % of asked"] == "100"
+    assert tables(page)[2][0]["Valid, %"] == "100"
     page = rounds_page(write(begin(store), sent=sampled))
     assert "map" in drawn(page)
-    assert "A site that was not asked in a round has no cell there" in words(page)
+    assert "A site has no cell for a round without a request to it" in words(page)
     page = rounds_page(write(begin(store)))
-    assert set(drawn(page)["map"][1]["state"]) == {"took part", "answer rejected", "no answer"}
-    assert "A site that was not asked" not in words(page)
+    assert set(drawn(page)["map"][1]["state"]) == {"took part", "update rejected", "no reply"}
+    assert "A site has no cell for a round" not in words(page)
     assert drawn(page)["map"][0]["encoding"]["y"]["axis"]["labelFlush"] is False
 
 
@@ -198,10 +199,10 @@ def test_of_many_sites_that_missed_nothing_none_is_said_to_have_missed_most(stor
         asked = names[number_:] if number_ == 1 else names
         run.round(number_, sent=[SentRow(s, way, "train", 1) for s in asked for way in ("to-site", "to-server")])
     page = rounds_page(run.run)
-    assert "The 40 sites that come first by name are drawn; the table has all." in words(page)
+    assert "The chart shows the first 40 sites by name; the table has all." in words(page)
     run.round(3, sent=[SentRow(site, "to-site", "train", 1) for site in names[-2:]])
     page = rounds_page(run.run)
-    assert "The 40 sites that missed most are drawn" in words(page)
+    assert "The chart shows the 40 sites that missed most rounds" in words(page)
     assert set(names[-2:]) <= set(drawn(page)["map"][1]["site"])
 
 
@@ -214,7 +215,7 @@ def test_a_run_that_ended_is_not_told_to_wait(store):
     page = rounds_page(run.run)
     said = words(page)
     assert "The run ended before a round had a figure." in said
-    assert "1 round: 0.00 MB left the sites and 0.00 MB came to them" in said
+    assert "1 round: the sites sent 1.00 kB and received 2.00 kB" in said
     assert "yet" not in said
     spec, rows, _ = drawn(page)["kB"]
     assert list(rows["value"]) == [2.0, 1.0]
@@ -231,11 +232,11 @@ def test_why_there_is_no_figure_over_all_sites_is_said(store):
         run.round(last, scores=rows)
     run.finish(status="completed")
     page = rounds_page(run.run)
-    assert "Over all sites together there is no AUC by round" in words(page)
-    assert "No figures to draw" not in words(page)
-    assert "Without bands: the spread of this figure is not known." in words(page)
+    assert "There is no AUC over all sites together by round." in words(page)
+    assert "No figures yet" not in words(page)
+    assert "There are no bands: the uncertainty of this figure is not known." in words(page)
     page.radio(key="curve-metric-training").set_value("loss").run()
-    assert "there is no" not in words(page)
+    assert "over all sites together by round" not in words(page)
     assert {"all", "each"} <= set(drawn(page))
 
 
@@ -353,7 +354,7 @@ def test_one_site_that_looks_sees_its_own_rounds(store):
     kept = sum(
         row.bytes for n in range(1, ROUNDS + 1) for row in crossed(n) if row.site == "b" if "server" in row.direction
     )
-    assert f"6 rounds: {kept / 1e6:.2f} MB left your site" in said
+    assert f"6 rounds: your site sent {size_in_words(kept)}" in said
 
 
 def test_what_differs_in_its_numbers_only_is_one_line(store):
@@ -417,4 +418,4 @@ def test_where_sites_keep_their_figures_of_rounds_the_page_has_those_of_all_toge
     run.finish(status="completed", seconds=3.0)
     page = rounds_page(run.run)
     assert set(drawn(page)) >= {"all"} and "each" not in drawn(page)
-    assert "under secure aggregation an institution keeps them" in words(page)
+    assert "under secure aggregation an institution does not release them" in words(page)

@@ -12,9 +12,10 @@ from flfed.records.reports.catalogue import run_list
 from flfed.records.reports.report import REFERENCES, primary_of, purpose_of, report
 from flfed.records.store.entries import EventEntry, EventRow, SentRow, SiteRow
 from flfed.records.store.reader import RunReader
-from flfed.records.store.visibility import LARGER, NO_OTHERS, TRAINING_ONLY, WHY, of_event, of_summary
+from flfed.records.store.visibility import LARGER, TRAINING_ONLY, of_event, of_summary
 from flfed.updates.aggregation.guard import guard
 from flfed.updates.messages.train import TrainReply
+from flfed.words import render
 
 MORE_SPENT = "More than planned may have been spent"
 NO_TABLE_1 = "no Table 1"
@@ -107,7 +108,7 @@ def test_no_figure_is_read_that_others_went_into(full: str):
     assert sum(map(len, read)) > 10
     assert kept["table-1"]["rows"] == [{"Characteristic": "Rows", "hungary": "294"}]
     assert kept["columns"]["note"] == f"{TRAINING_ONLY}."
-    own = {"rows": 10, "missing": 0, "difference": None, "chance": None, "reason": NO_OTHERS}
+    own = {"rows": 10, "missing": 0, "difference": None, "chance": None, "reason": render("store.hidden.others")}
     assert [column["sites"] for column in kept["columns"]["columns"]] == [{"hungary": own}]
     assert kept["score-histograms"]["all"] is None
     assert kept["privacy"]["warnings"] == FOLLOWS
@@ -169,7 +170,9 @@ def test_why_a_run_stopped_tells_no_fault_of_another_site(store, url, monkeypatc
     with RunReader.open(only="a-2") as reader:
         (seen,) = reader.runs()
         assert reader.events([run.run]) == []
-    assert seen.reason == {"stopped": WHY["stopped"], "failed": WHY["failed"]}.get(status, "")
+    assert seen.reason == {"stopped": render("store.ended.stopped"), "failed": render("store.ended.failed")}.get(
+        status, ""
+    )
     assert (seen.status, seen.rounds, seen.rounds_planned) == (status, 0, 9)
     with RunReader.open() as reader:
         assert [run.reason for run in reader.runs()] == [reason if status != "running" else ""]
@@ -243,7 +246,7 @@ def test_no_text_names_a_site_that_never_came(store, url, monkeypatch):
         said = json.dumps([whole, text, [asdict(event) for event in reader.events([run.run for run in runs])]])
     for name in ("a-1", "basel", "vienna", "geneva", "jena", "lyon", "oslo", "university", "7777"):
         assert name not in said.lower(), name
-    assert whole["reason"] == f"repeat 1: {WHY['failed']}"
+    assert whole["reason"] == f"repeat 1: {render('store.ended.failed')}"
     assert said.count("another site, another site, another site, another site: not online; another site: left") == 2
     assert "a-2: there" in said
     assert purpose_of(text) == "To see what another site and a-2 gain"

@@ -35,7 +35,7 @@ NUMBER = re.compile(r"[+\u2212]?(?:\d*\.\d+|\d+)")
 ARMS = {
     "Shared model": "global",
     "Site model": "local-only",
-    "Adjusted to the site": "personalised",
+    "Adjusted model": "personalised",
     "Adjusted to site": "personalised",
 }
 OTHER = {"global": "difference-personalised", "personalised": "difference"}
@@ -203,11 +203,11 @@ def test_the_overview_shows_the_figures_of_the_command_line(series: str, found: 
         told, shared = cards(opened), found["global"][metric]
         is_shown(told["Shared model"][0], shared["value"])
         is_shown(told["Shared model"][1].partition("95 % CI")[2], shared["low"], shared["high"])
-        is_shown(told["All rows in one place"][0], found["pooled"][metric]["value"])
+        is_shown(told["Pooled model"][0], found["pooled"][metric]["value"])
         # The difference of the two figures as they are shown, so that a reader who takes one from the other agrees.
-        apart = abs(float(told["All rows in one place"][0]) - float(told["Shared model"][0]))
-        is_shown(told["All rows in one place"][1], *([apart] if apart else []))
-        assert ("the same as" in told["All rows in one place"][1]) == (apart == 0)
+        apart = abs(float(told["Pooled model"][0]) - float(told["Shared model"][0]))
+        is_shown(told["Pooled model"][1], *([apart] if apart else []))
+        assert ("the same as" in told["Pooled model"][1]) == (apart == 0)
         looked, best = clear_gain(found, metric)
         value, below = told["Largest clear gain"]
         assert f"(95 % CI, widened for {looked} sites" in below and looked > 1
@@ -245,7 +245,7 @@ def test_every_site_shows_the_figures_of_the_command_line(series: str, found: An
                     else:
                         is_shown(told[label][0], value)
                         is_shown(told[label][1].partition("95 %")[2], low, high)
-            is_shown(told["All rows in one place"][0], found["pooled"][metric]["value"])
+            is_shown(told["Pooled model"][0], found["pooled"][metric]["value"])
             gain = gain_of(of_site, metric)
             answer = next(block.value for block in opened.markdown if block.value.startswith("### "))
             wide = widened(found, of_site, metric)
@@ -292,9 +292,9 @@ def test_the_table_and_the_charts_of_all_sites_show_the_figures_of_the_command_l
 
 def test_what_repeats_show_is_called_a_mean(kind: str, series: str):
     said = texts(page("p30_sites", run=series))
-    assert ("in each of 3 repeats. Every figure is the mean of the repeats." in said) == (kind == "repeats")
-    assert ("has the interval of one typical repeat. The gain has that of the mean" in said) == (kind == "repeats")
-    assert ("of one repeat 95 % " in said) == (kind == "repeats")
+    assert ("in each of 3 repeats, of which every figure is the mean" in said) == (kind == "repeats")
+    assert ("is the interval of one typical repeat. Behind the gain is that of the mean" in said) == (kind == "repeats")
+    assert (" of one repeat" in said) == (kind == "repeats")
 
 
 def test_holdouts_drawn_anew_are_told_by_their_mean_and_range(store: RunStore):

@@ -116,7 +116,7 @@ def test_a_store_too_old_to_be_taken_on_is_refused_with_what_to_do(older, flfed,
     for words in (("run", "list"), ("run", "upgrade-store"), ("study", "run", "wine")):
         code, out, err = flfed(*words)
         said = " ".join(err.split())
-        assert (code, out) == (2, "") and f"the run store is at revision {found}, and this flfed takes on m0004" in said
+        assert (code, out) == (2, "") and f"the run store is at revision {found}, and this flfed updates m0004" in said
         assert "update it first with the flfed of m0004 (commit d516c7c8" in said
     assert older[1].read_bytes() == before
 
@@ -139,7 +139,7 @@ def test_no_copy_no_update(older):
     _, file = older
     copy = file.with_name("runs.db.m0004")
     copy.write_text("of last year")
-    with pytest.raises(UsageError, match="is there already: move this earlier copy away"):
+    with pytest.raises(UsageError, match="already exists: move this earlier copy away"):
         upgrade_store()
     assert (copy.read_text(), revision(file)) == ("of last year", "m0004")
     copy.unlink()

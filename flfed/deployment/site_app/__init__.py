@@ -1,7 +1,7 @@
-"""App of one site's own people.
+"""App for the people of one site, a file of `pages/` for each page.
 
-Each file of `pages/` is one page. Which site the app shows and who may look stands here: who has the token in the
-address that `flfed site app` prints. Nothing of the pages is loaded for it.
+This module has the app's site and its access: everybody with the token in the address that `flfed site app` prints. It
+loads no page.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING
 
 from flfed.paths import SiteFolder
 from flfed.records.dashboard import pages_in
+from flfed.words import render
 
 if TYPE_CHECKING:
     from flfed.records.dashboard.access import Guard
 
 
 def page_files() -> dict[str, Path]:
-    """Return the pages as name to file.
-
-    They are in the order of the number in the file name (`s10_status.py`).
+    """Return the pages' files by name, in the order of their numbers (`s10_status.py`).
 
     Examples
     --------
@@ -32,56 +31,45 @@ def page_files() -> dict[str, Path]:
 
 
 SITE = "FLFED_SITE_APP"
-"""The environment's variable with the name of the site."""
+"""Environment variable with the name of the site."""
 TOKEN = "FLFED_SITE_APP_TOKEN"
-"""The environment's variable with what the app's address must hold: other accounts cannot read a process's variables,
-but they can read its command line."""
+"""Environment variable with the token of the app's address: other accounts cannot read a process's variables, but they
+can read its command line."""
 
 
 def named() -> str:
-    """Return the name of the app's site.
-
-    It is "" where the app was not started by `flfed site app`.
-    """
+    """Return the name of the app's site, "" where `flfed site app` did not start the app."""
     return os.environ.get(SITE, "")
 
 
 def closed(folder: SiteFolder) -> str:
-    """Return why this user cannot look at a site.
+    """Return why this user may not read a site's folder, or "".
 
-    It is a sentence, or "" where nothing is in the way.
-
-    A site that has not joined has no folder yet, and its pages say what to do.
+    A site that has not joined has no folder yet, and its pages show how to join.
     """
     here = folder.gate
-    # Listing it is the test: rights alone do not tell of access lists.
+    # Listing the folder is the test, as its mode does not show access lists.
     try:
         os.scandir(here).close()
         return ""
     except FileNotFoundError:
         return ""
     except OSError:
-        pass  # said below, with whom to ask
+        pass  # the sentences below name the owner
+    facts = {"folder": here, "site": repr(folder.site), "name": folder.site}
     try:
         number = here.stat().st_uid
     except OSError as error:
-        return (
-            f"{here}: a folder above it is closed to this user ({error.strerror}); only the user that has the data "
-            f"of site {folder.site!r} may look at it; as that user: flfed site app {folder.site}"
-        )
-    # The owner is named, since that is whom to ask.
+        return render("site_app.closed.above", why=error.strerror, **facts)
     try:
         owner = pwd.getpwuid(number).pw_name
     except KeyError:
         owner = f"number {number}"
-    return (
-        f"{here}: only user {owner}, who has the data of site {folder.site!r}, may look at it; "
-        f"as that user: flfed site app {folder.site}"
-    )
+    return render("site_app.closed.owner", owner=owner, **facts)
 
 
 def make_guard() -> Guard:
-    """Return what lets in who has the token; it loads Streamlit, which the command that starts the app does not."""
+    """Return the guard that admits everybody with the token; only this loads Streamlit."""
     from flfed.records.dashboard.access import Guard
 
     return Guard(TOKEN, "flfed site app NAME")

@@ -1,7 +1,4 @@
-"""App of one site's own people.
-
-It is `flfed site app NAME`. It reads the site's folder, and writes nothing.
-"""
+"""App for the people of one site, `flfed site app NAME`, which reads the site's folder and writes nothing."""
 
 from __future__ import annotations
 

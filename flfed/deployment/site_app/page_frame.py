@@ -1,8 +1,4 @@
-"""Frame of the site's pages, and the charts on them.
-
-It knows which site the app shows and who may look. It shows errors as sentences, and refreshes the page by itself.
-Charts are in Vega-Lite's own words.
-"""
+"""Frame of the site's pages, and their charts: it shows errors as sentences, and refreshes the page."""
 
 from __future__ import annotations
 
@@ -26,15 +22,16 @@ from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.text import escape
 from flfed.rows.data import site_discovery as sites
 from flfed.rows.data.site import Site
+from flfed.words import render
 
 LOOK_SECONDS = 2.0
-"""Between two looks at the site's folder: a look at its files' times costs less than a hundredth of a second."""
+"""Seconds between two checks of the site's folder, which only read its files' times."""
 CACHE_SECONDS = 3600
 State = tuple[str, int, int, int]
-"""Name, number and size of a file, and when it last changed in any way: a time that nobody sets by hand, unlike that
-of its content."""
+"""Name, number and size of a file, and the time of its last change in any way, which nobody can set, unlike that of its
+content."""
 Mark = tuple[State | int, ...]
-"""The state of each file that the pages depend on, and the day: differs when there is more to see."""
+"""The state of each file that the pages depend on, and the day: it differs when pages have new content."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class Opened:
     ----------
     name : str
     mark : Mark
-        What is read for a page is kept by it.
+        Key of the cached content.
     """
 
     name: str
@@ -58,31 +55,25 @@ class Opened:
 
     @property
     def site(self) -> Site:
-        """Site as its package and policy describe it now."""
+        """Site by its current package and policy."""
         return sites.load(self.name)
 
 
 def mark_of(folder: SiteFolder, site: Site) -> Mark:
-    """Return the state that the pages depend on.
-
-    It differs whenever they have more to show. No file is opened.
-    """
-    # Single files first, then whatever stands in the folders.
+    """Return the state that the pages depend on, without opening a file; it differs when they have new content."""
+    # Single files come first, then the content of folders.
     places = [folder.join, folder.terms, folder.ledger, folder.receipts, folder.excluded, folder.gate / "paused"]
     for one in (folder.approvals, folder.frozen, folder.results, folder.gate / "released"):
         places += sorted(one.rglob("*"))
     if site.folder is not None:
         places.append(site.folder / "policy.toml")
-    # A day that passes can end a study, without any file changing.
-    today = today_utc().toordinal()  # a study expires
+    # A new day can end a study, without any file changing.
+    today = today_utc().toordinal()
     return (today, *(state for state in map(state_of, places) if state))
 
 
 def state_of(path: Path) -> State | None:
-    """Return the state of a file.
-
-    It differs whenever content, mode or owner do, and is None where there is no file.
-    """
+    """Return the state of a file, which depends on content, mode and owner; None where there is no file."""
     try:
         file_status = path.lstat()
     except OSError:
@@ -91,15 +82,13 @@ def state_of(path: Path) -> State | None:
 
 
 def show(title: str, parts: Callable[[Opened], None]) -> None:
-    """Show a page of the site.
-
-    Its parts are shown anew every two seconds.
+    """Show a page of the site, and refresh its parts every two seconds.
 
     Parameters
     ----------
     title : str
     parts : callable
-        Shows the page's parts, as the site is now, each in a place of its own.
+        Shows the page's parts for the current state of the site, each in a place of its own.
     """
     page_style.close_up()
     try:
@@ -110,8 +99,7 @@ def show(title: str, parts: Callable[[Opened], None]) -> None:
         st.error(escape(str(error)))
         return
     st.title(escape(title), anchor=False)
-    st.caption(escape(f"{site.title or site.name}: from this site's own folder; nothing of other sites is here."))
-    # The reason is shown in place of the page.
+    st.caption(escape(render("site_app.frame.source", site=site.title or site.name)))
     if why:
         st.error(escape(why))
     else:
@@ -119,13 +107,13 @@ def show(title: str, parts: Callable[[Opened], None]) -> None:
 
 
 def warn(problems: Iterable[str]) -> None:
-    """Show what is wrong at the site."""
+    """Show the problems of the site."""
     for problem in problems:
-        st.error(escape(f"Look at this: {problem}"))
+        st.error(escape(render("site_app.frame.problem", problem=problem)))
 
 
 def _body(name: str, parts: Callable[[Opened], None]) -> None:
-    """Show the parts as the site is now."""
+    """Show the parts for the current state of the site."""
     try:
         parts(Opened(name, mark_of(SiteFolder(name), sites.load(name))))
     except FlfedError as error:
@@ -135,14 +123,14 @@ def _body(name: str, parts: Callable[[Opened], None]) -> None:
 KINDS = {kind.rpartition(".")[2]: (name, KIND_COLOURS.get(kind, OTHER_COLOUR)) for kind, name in NAMES.items()}
 """Name and colour of a kind of line that is a message, as on the coordinator's page Privacy."""
 OTHERS = {
-    "seal": "head of this ledger",
-    "sealed": "receipt kept",
-    "refused": "refusals, in our words",
-    "error": "errors, in our words",
-    "withheld": "replies held back",
+    "seal": "ledger head",
+    "sealed": "stored receipt",
+    "refused": "refusals",
+    "error": "errors",
+    "withheld": "withheld replies",
     "spent": "privacy spent",
-    "released": "rows counted as released",
-    "compared-added": "comparisons added by a person",
+    "released": "released rows",
+    "compared-added": "added comparisons",
 }
 MOST_DAYS = 60
 HEIGHT = 320
@@ -170,9 +158,7 @@ def added_up(entries: Iterable[tuple[tuple[str, str], Total]]) -> list[tuple[tup
 
 
 def by_day(totals_by_key: Mapping[tuple[str, str, str], Total]) -> tuple[Chart | None, list[Line], str]:
-    """Return bars of the outbound kB by day.
-
-    They are by kind, with their table and what they say in words.
+    """Return bars of the kB sent by day and kind, their table, and their description.
 
     Parameters
     ----------
@@ -185,7 +171,7 @@ def by_day(totals_by_key: Mapping[tuple[str, str, str], Total]) -> tuple[Chart |
     for (day, kind), total in totals:
         lines.append({"Day (UTC)": day, "What": kind, "Lines": total.lines, "Bytes": total.bytes})
         bytes_of_days[day] = bytes_of_days.get(day, 0) + total.bytes
-    # Older days would make the bars too thin to read; the table has them all.
+    # More days would make the bars too thin to read; the table has them all.
     shown = dict(list(bytes_of_days.items())[-MOST_DAYS:])
     bars = [
         {"day": day, "kind": kind, "kB": total.bytes / 1e3, "size": size_in_words(total.bytes)}
@@ -199,7 +185,7 @@ def by_day(totals_by_key: Mapping[tuple[str, str, str], Total]) -> tuple[Chart |
 
 
 def _bars_by_day(kinds: Collection[object], days: int) -> Spec:
-    """Return bars of these kinds, in the order of `KINDS`; one without bytes gets no entry in the legend."""
+    """Return bars of these kinds, in the order of `KINDS`; the legend omits kinds without bytes."""
     colours = dict(KINDS.values()) | {"other": OTHER_COLOUR}
     names = [name for name in colours if name in kinds]
     width: object = {"band": 0.7} if days > 6 else 48

@@ -1,7 +1,7 @@
 """Readers of a site's folder for its pages, its ledger among them.
 
-Each is read once while nothing there changes; the ledger is checked whole once, and from then on only what came since.
-Nothing is written, and a running node is not asked.
+Each is read once while nothing there changes. The ledger is checked whole once, and later only its new lines. Nothing
+is written, and a running node gets no request.
 """
 
 from __future__ import annotations
@@ -34,22 +34,23 @@ from flfed.records.ledger import Inspection, Ledger, LedgerError, LockedLedger, 
 from flfed.records.ledger_line import REPAIRED, RESTARTED, START, STAYED, Line, Total, bytes_of, round_of, study_of
 from flfed.rows.data import site_discovery as sites
 from flfed.updates.messages.kinds import COMPARE
+from flfed.words import render
 
 
 @dataclass(frozen=True)
 class Decided:
-    """Decision about a study, with what it allows.
+    """Decision on a study, with its permissions.
 
     Attributes
     ----------
     facts : dict
-        As `flfed site status --json` has it, with the `reason` for which it would not be answered now.
+        From `flfed site status --json`, with the `reason` why it gets no reply now.
     lines : list of str
         The ten lines that `flfed site approve` would show now; none where they cannot be shown.
     words : list of str
         Its details, a paragraph each; one sentence where they cannot be shown.
     text : str
-        Of the study, word for word.
+        The study's text.
     """
 
     facts: dict[str, Any]
@@ -70,80 +71,69 @@ def _reader(name: str, root: str) -> LedgerReader:
 
 
 def left(name: str, mark: Mark) -> Left:
-    """Return the checked content of the ledger.
+    """Return the content of the ledger, of which every line and receipt was checked, as `--verify` does.
 
-    Every line and the coordinator's receipts are checked, as `--verify` does.
-
-    It is one for all who look, and not to be changed.
+    All readers share the result, which must not be changed.
     """
-    with st.spinner("Checking each line of the ledger ..."):
+    with st.spinner(render("site_app.ledger.checking")):
         return _reader(name, str(SiteFolder(name).root)).read(mark)
 
 
 def budget(name: str, mark: Mark) -> dict[str, Any]:
-    """Return the object of `flfed site budget --json`.
-
-    It is added up once for each state of the ledger and each policy.
-    """
-    return _budget(name, state_of(SiteFolder(name).ledger), sites.load(name).policy.model_dump_json())
+    """Return the object of `flfed site budget --json`, computed once for each state of the ledger and each policy."""
+    with st.spinner(render("site_app.budget.adding")):
+        return _budget(name, state_of(SiteFolder(name).ledger), sites.load(name).policy.model_dump_json())
 
 
-@st.cache_data(max_entries=8, ttl=CACHE_SECONDS, show_spinner="Adding up what was spent ...")
+@st.cache_data(max_entries=8, ttl=CACHE_SECONDS, show_spinner=False)
 def _budget(name: str, ledger: State | None, policy: str) -> dict[str, Any]:
     return budget_as_json(sites.load(name), ledger_of(SiteFolder(name)))
 
 
 @st.cache_data(max_entries=8, ttl=CACHE_SECONDS, show_spinner=False)
 def decided(name: str, mark: Mark) -> list[Decided]:
-    """Return the site's decisions, the latest first.
-
-    Each is about a study.
+    """Return the site's decisions on studies, the latest first.
 
     Raises
     ------
     FlfedError
-        If a file of them is damaged, or others can read or write it.
+        If one of their files is damaged, or others can read or write it.
     """
     folder = SiteFolder(name)
     texts = {one.study_sha256: one for one in approvals(folder)}
     decisions = []
     for facts in status(name, mark)["studies"]:
         one = texts[facts["study-sha256"]]
-        # An older study may be unreadable to this version, and is listed all the same.
+        # The list has an older study that this version cannot read, too.
         try:
             study = parsed(one.text)
             coordinator = one.coordinator or coordinator_of(folder)
             lines, words = describe_decision(folder, study, sites.load(name), one, coordinator)
         except FlfedError as error:
             lines = []
-            words = [f"It cannot be shown with this version of flfed, or this site, any more: {error}."]
+            words = [render("site_app.approvals.unshown", error=error)]
         decisions.append(Decided(facts, lines, words, one.text))
     return decisions
 
 
 @st.cache_data(max_entries=8, ttl=CACHE_SECONDS, show_spinner=False)
 def results(name: str, mark: Mark) -> tuple[list[Result], list[str]]:
-    """Return the site's own results, the latest first.
-
-    What cannot be read goes with them.
-    """
+    """Return the site's own results, the latest first, and problems with files that cannot be read."""
     return results_of(SiteFolder(name))
 
 
 LISTENING = "00010000"
-"""The flag of a socket that waits for others, as Linux lists it."""
+"""The flag of a listening socket in Linux's list."""
 
 
 def node_listens(folder: SiteFolder, sockets: Path = Path("/proc/net/unix")) -> bool:
-    """Tell whether a node listens at the gate's socket.
-
-    The system's list of sockets tells, and nobody is asked.
+    """Return whether a node listens at the gate's socket, by the system's list of sockets.
 
     Parameters
     ----------
     folder : SiteFolder
     sockets : Path
-        The list; where there is none, as on other systems than Linux, nobody is known to listen.
+        The list; where there is none, as on other systems than Linux, no node is known to listen.
     """
     try:
         lines = sockets.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -156,7 +146,7 @@ def node_listens(folder: SiteFolder, sockets: Path = Path("/proc/net/unix")) -> 
 
 _COMPARED = COMPARE.rpartition(".")[2]
 MOST_LINES = 200
-"""Lines of a study, or of a day, to read one by one: the last ones."""
+"""Number of last lines of a study, or of a day, on the page."""
 BLOCK = 1 << 20
 """Bytes read at once for a hash."""
 
@@ -177,32 +167,30 @@ class LineSeen:
 
 @dataclass
 class Left:
-    """Content of a ledger, with its verification.
-
-    It says whether the ledger is as it was written.
+    """Content of a ledger, and the result of its verification.
 
     Attributes
     ----------
     lines, bytes : int
     sums : dict of (day, study, kind) to Total
-        Empty where lines are not as they were written: sums over a part would mislead.
+        Empty where lines were changed, as sums over a part would mislead.
     last : dict of (day, study) to deque of LineSeen
         The last ones of each; "" stands for any.
     since, until, head : str
     restarted : str
-        When, by whom and why the ledger was begun anew; "" where it never was.
+        When, by whom and why the ledger was restarted; "" where it never was.
     receipts, signed_lines, repairs : int
-        Of the coordinator's signatures; up to which line they reach; torn lines that were set aside.
+        Numbers of the coordinator's signatures, of signed lines, and of torn lines that were set aside.
     problems : list of str
     torn : bool
     lost : str
-        By what the ledger is known to be lost; "" where it is not.
+        The sign that the ledger was lost; "" where it was not.
     notes : int
         Lines of earlier versions whose time is before that of the line before them.
     suppressed_runs : set of str
-        Runs whose comparison left without figures, since its model was one too many.
+        Runs whose comparison left without figures, as its model was one too many.
     ahead : str
-        What the site says whose last line is later than its clock; "" where it is not.
+        Sentence where the last line is later than the site's clock; "" where it is not.
     """
 
     lines: int = 0
@@ -246,10 +234,7 @@ class Left:
             self.last.setdefault(key, deque(maxlen=MOST_LINES)).append(seen)
 
     def copy(self) -> Left:
-        """Return a copy to add lines to.
-
-        Others read this one meanwhile.
-        """
+        """Return a copy to add lines to, while others read this one."""
         sums = {key: replace(total) for key, total in self.sums.items()}
         last = {key: deque(seen, MOST_LINES) for key, seen in self.last.items()}
         return replace(self, sums=sums, last=last, suppressed_runs=set(self.suppressed_runs))
@@ -257,14 +242,12 @@ class Left:
 
 @dataclass(frozen=True)
 class Checked:
-    """Verified part of a ledger.
-
-    Every line of it is as it was written.
+    """Verified, unchanged part of a ledger.
 
     Attributes
     ----------
     left : Left
-        What its lines say.
+        Content of its lines.
     size : int
         Bytes from the file's start.
     sha256 : str
@@ -280,17 +263,15 @@ class Checked:
 
 
 class LedgerReader:
-    """Incremental reader of a site's ledger.
-
-    It reads the whole at first, then only the lines that came since.
+    """Incremental reader of a site's ledger, which reads the whole at first, and then only new lines.
 
     Parameters
     ----------
     folder : SiteFolder
 
-    Guarantee: what it returns is what reading the whole anew would return. Before it goes on it holds every byte
-    that was checked to its SHA-256, so that a line that was changed since is found; and wherever something else came
-    than whole lines that follow, it reads the whole.
+    Guarantee: its result equals that of reading the whole again. Before it continues it compares the checked bytes with
+    their SHA-256, which finds a line that was changed since. It reads the whole where anything but whole lines in their
+    order was added.
     """
 
     def __init__(self, folder: SiteFolder) -> None:
@@ -301,21 +282,19 @@ class LedgerReader:
         self._outbound = Left()
 
     def read(self, mark: object) -> Left:
-        """Return the content of the ledger.
-
-        Others read the same object, so it is not to be changed.
+        """Return the content of the ledger, an object that readers share and must not change.
 
         Parameters
         ----------
         mark : object, not None
-            Differs whenever there may be more to see; while it is the same nothing is read.
+            It differs whenever there may be new content; while it is the same, nothing is read.
 
         Raises
         ------
         FlfedError
             If the ledger, its receipts or the site's terms cannot be read.
         """
-        # Several pages may ask at once, and one of them reads for all.
+        # Of several pages that read at once, one reads for all.
         with self._one_reads:
             if mark != self._mark:
                 self._outbound = self._read()
@@ -339,7 +318,7 @@ class LedgerReader:
             signed_lines=max((receipt.n for receipt in receipts.signed), default=0),
             torn=ledger.is_torn(),
         )
-        # What is changed in the ledger is told above.
+        # `problems` has the changes of a ledger that raises here.
         with suppress(FlfedError):
             last = ledger.last()
             if last is not None and ledger.is_ahead(last):
@@ -350,11 +329,9 @@ class LedgerReader:
 
 
 def checked_whole(ledger: Ledger, receipts: Sequence[Receipt]) -> tuple[Left, Checked | None]:
-    """Check a whole ledger and return its content.
+    """Check each line and receipt of a whole ledger, as `--verify` does, and return its content.
 
-    What there is to go on from goes with it, and None where something is not as it was written.
-
-    Every line and every receipt is checked, as `--verify` does.
+    The second result is the checked part to continue from, None of a changed ledger.
 
     Parameters
     ----------
@@ -367,7 +344,7 @@ def checked_whole(ledger: Ledger, receipts: Sequence[Receipt]) -> tuple[Left, Ch
     digest = hashlib.sha256()
 
     def noted() -> Iterator[bytes]:
-        # Hashed as they are checked, so that the hash is of the very bytes that were checked.
+        # Lines are hashed while they are checked, so that the hash covers the checked bytes.
         nonlocal size
         for raw in ledger.raws():
             size += len(raw)
@@ -379,7 +356,6 @@ def checked_whole(ledger: Ledger, receipts: Sequence[Receipt]) -> tuple[Left, Ch
     outbound.problems = inspection.problems
     outbound.repairs = inspection.repairs
     outbound.notes = len(inspection.notes)
-    # Only an intact ledger is something to go on from.
     if not outbound.problems:
         return outbound, Checked(outbound, size, digest.hexdigest(), frozenset(receipts))
     outbound.sums = {}
@@ -388,9 +364,7 @@ def checked_whole(ledger: Ledger, receipts: Sequence[Receipt]) -> tuple[Left, Ch
 
 
 def gone_on(ledger: Ledger, checked: Checked, receipts: Sequence[Receipt]) -> Checked | None:
-    """Extend a checked ledger by its new lines.
-
-    It is None where the whole must be read.
+    """Extend a checked ledger by its new lines; None where the whole must be read.
 
     Parameters
     ----------
@@ -398,7 +372,7 @@ def gone_on(ledger: Ledger, checked: Checked, receipts: Sequence[Receipt]) -> Ch
     checked : Checked
         Of the same ledger, earlier.
     receipts : sequence of Receipt
-        As they are now.
+        The current ones.
     """
     try:
         with ledger.reading() as ledger_file:
@@ -420,20 +394,20 @@ def gone_on(ledger: Ledger, checked: Checked, receipts: Sequence[Receipt]) -> Ch
     left = checked.left.copy() if came else checked.left
     for line in came:
         left.add(line)
-        digest.update(line.raw + b"\n")  # as it was checked: read again it may be another
+        digest.update(line.raw + b"\n")  # the checked bytes, as the file may change
     return Checked(left, size, digest.hexdigest(), checked.agreed.union(receipts))
 
 
 def _follow(checked: Checked, came: Sequence[Line], size: int) -> bool:
-    """Tell whether whole lines, and nothing else, came after what was checked, to a ledger of this size."""
+    """Return whether only whole lines follow the checked part, in a ledger of this size."""
     new_bytes = sum(len(line.raw) + 1 for line in came)
     if new_bytes != size - checked.size or any(line.kind == REPAIRED for line in came):
-        return False  # something else stands among them, or was set aside
-    # Lines of a clock that was set back are a matter of the full check.
+        return False  # other bytes are among them, or were set aside
+    # The full check handles lines of a clock that was set back.
     times = [checked.left.until, *(line.at for line in came)]
     if times != sorted(times):
         return False
-    # The first new line must follow the last checked one, which changed meanwhile otherwise.
+    # The first new line must follow the last checked one, unless that changed meanwhile.
     return not came or came[0].before == (checked.left.head or START)
 
 
@@ -443,6 +417,6 @@ def _hash(locked_ledger: LockedLedger, size: int, digest: Any) -> None:
     while start < size:
         block = os.pread(locked_ledger.file, min(BLOCK, size - start), start)
         if not block:
-            return  # the file got shorter, so that the hash is another
+            return  # the file got shorter, so the hash differs
         digest.update(block)
         start += len(block)

@@ -1,7 +1,4 @@
-"""Figures over all sites, and the sites' score histograms.
-
-The sites sent the histograms with their comparison.
-"""
+"""Figures over all sites, and the score histograms that sites sent with their comparison."""
 
 from __future__ import annotations
 
@@ -34,25 +31,23 @@ Counts = dict[str, list[list[int]]]
 
 
 SCORE_BINS = "score-bins"
-"""Of what a checkpoint says."""
+"""Key in a checkpoint."""
 LEAST_SITES = 3
-"""Of the counts of fewer sites no bins are made: of two each could tell where the other's predictions lie."""
+"""Least number of sites whose counts decide the bins: of two, each could infer the other's predictions."""
 WIDEST = 0.0025
-"""How far the AUC of the last round's counts may be from that of the rows at most where holdout rows are counted in
-the same bins: half of what a figure at the end may be off."""
+"""Largest error of the AUC from the last round's counts with which holdout rows are counted in the same bins: half of
+the error allowed in a final figure."""
 MEANS = ("loss", "log_loss", "brier_score_loss", "accuracy_score", "mean_absolute_error")
 """Metrics that are means over rows: their mean over sites, weighted by rows, is exact."""
 CENTRE_STEPS = 4
-"""Parts of the spread to which the centre is told."""
+"""Parts of the spread to which the centre is rounded."""
 
 
 def score_bins(scores: Mapping[str, Scores], shared_as: SharedAs) -> ScoreBins:
-    """Return the bins for counting holdout rows.
+    """Return the bins for counting holdout rows, from the counts that sites sent with the last round.
 
-    They follow from the counts that sites sent with the last round.
-
-    About the mean of both classes alike where the bins about even odds would leave the AUC open by more than
-    `WIDEST`: where predictions are close to each other, which those of rare events often are.
+    Their centre is the mean of both classes, weighted equally, where bins about even odds would leave the AUC open by
+    more than `WIDEST`. That is so where predictions are close to each other, as those of rare events often are.
 
     Parameters
     ----------
@@ -61,7 +56,7 @@ def score_bins(scores: Mapping[str, Scores], shared_as: SharedAs) -> ScoreBins:
     shared_as : SharedAs
     """
     histograms = {site: own.histogram for site, own in scores.items() if own.histogram is not None}
-    # Only counts that may be added up count here, since the bins tell of them.
+    # The bins reveal the counts, so only counts that may be summed are used.
     summed = [histograms[site] for site in shared_as.summable(histograms)]
     if len(summed) < LEAST_SITES:
         return EVEN_ODDS
@@ -69,13 +64,13 @@ def score_bins(scores: Mapping[str, Scores], shared_as: SharedAs) -> ScoreBins:
     if not auc_bound(counts[0], counts[1]) > WIDEST:  # as little as where a class has no rows
         return EVEN_ODDS
     odds = EVEN_ODDS.points()[1::2]
-    # Both classes weigh alike, so that a rare one is not lost in the mean.
+    # Both classes have equal weight, so that the mean includes a rare one.
     weights = (counts / counts.sum(axis=1, keepdims=True)).mean(axis=0)
     centre = weights @ odds
-    # Coarse figures: the bins are sent to all sites and shall tell little of one.
+    # All sites get the bins, which must reveal little of one site: figures are coarse.
     spread = max(float(f"{math.sqrt(weights @ (odds - centre) ** 2):.1e}"), LEAST_SPREAD)
     bins = ScoreBins(round(round(centre / spread * CENTRE_STEPS) * spread / CENTRE_STEPS, 6), spread)
-    # A few rows far away make all bins wide: they are to be finer where the pairs are that cannot be told apart.
+    # A few distant rows widen all bins, which must be finer only where pairs of rows share a bin.
     pairs = counts[0] * counts[1]
     return bins if pairs @ (bins.widths(odds) / EVEN_ODDS.widths(odds)) < pairs.sum() else EVEN_ODDS
 
@@ -83,24 +78,22 @@ def score_bins(scores: Mapping[str, Scores], shared_as: SharedAs) -> ScoreBins:
 def score_histograms(
     replies: CompareReplies, shared_as: SharedAs, bins: ScoreBins = EVEN_ODDS
 ) -> dict[str, Any] | None:
-    """Return the score histograms on holdout rows.
-
-    They are the shared model's, by site and added up. None where no site sent one.
+    """Return the shared model's score histograms on holdout rows, by site and summed; None where no site sent one.
 
     Parameters
     ----------
     replies : dict of site to CompareReply
     shared_as : SharedAs
-        A site that shares no figures of its own goes into the sum only, and only with another such.
+        A site that shares no figures of its own is only in the sum, and only together with another such site.
     bins : ScoreBins
 
     Returns
     -------
     dict
-        `bins`, `limit` and `scale`, and `centre` and `spread` where the bins lie about another centre (see
-        `ScoreBins`), `rows` (which), `sites` (by site `Counts`), `all` (`Counts` or None),
-        `in-all` and `asked`: over how many of how many sites that is. Which sites gave none is not
-        told by name: it follows from who took part, and one site's people see no other's name.
+        `bins`, `limit` and `scale`, and `centre` and `spread` where the bins have another centre (see `ScoreBins`),
+        `rows` (which), `sites` (by site `Counts`), `all` (`Counts` or None), `in-all` and `asked`: the number of sites
+        in the sum, and of all. Sites without a histogram are not named: they follow from the participants, and people
+        of one site see no other's name.
     """
     histograms = {site: reply.histogram for site, reply in replies.items() if reply.histogram is not None}
     if not histograms:
@@ -122,16 +115,15 @@ def score_histograms(
 
 
 def exact_counts(replies: CompareReplies, shared_as: SharedAs) -> dict[str, Any] | None:
-    """Return the exact counts on holdout rows.
-
-    They are the shared model's, by site and added up. None where no site was asked for any.
+    """Return the shared model's exact counts on holdout rows, by site and summed; None where none were requested.
 
     Returns
     -------
     dict
-        `rows` (which), `asked` (of how many sites), `sites` (by site) and `all`: lists of points, each with `by`, `at`,
-        `tp`, `fp`, `fn` and `tn`, which are None where they stay; of a site `why` they do, of `all` in `sites` how
-        many sites are added up. At an alert budget each site flags that share of its own rows.
+        `rows` (which), `asked` (number of sites), `sites` (by site) and `all`: lists of points, each with `by`, `at`,
+        `tp`, `fp`, `fn` and `tn`, which are None where they are suppressed. A site's point has the reason in `why`, a
+        point of `all` the number of summed sites in `sites`. At an alert budget each site flags that share of its own
+        rows.
     """
     counts_by_site: dict[str, dict[tuple[str, float], PointCounts]] = {}
     released_by_site: dict[str, set[tuple[str, float]]] = {}
@@ -155,25 +147,25 @@ def exact_counts(replies: CompareReplies, shared_as: SharedAs) -> dict[str, Any]
 
 
 def _summable(name: object, names_by_site: Mapping[str, Collection[Any]], shared_as: SharedAs, most: int) -> list[str]:
-    """Return the sites whose figures of a name may be added up, given the names that each has figures of.
+    """Return the sites whose figures of a name may be summed, given the names of each site's figures.
 
-    Of sums over other sites at each of `most` names, what one site in sums only has could be worked out: it has all of
-    them, or is in none.
+    From sums over different sites at each of `most` names, figures of an aggregate-only site would follow: it is in all
+    of them, or in none.
     """
     in_part = {site for site in shared_as.in_sums_only if len(names_by_site.get(site, ())) != most}
     return shared_as.summable([site for site, names in names_by_site.items() if name in names and site not in in_part])
 
 
 def subgroups(replies: CompareReplies, shared_as: SharedAs) -> dict[str, Any] | None:
-    """Return the figures within groups of holdout rows.
+    """Return the shared model's figures within groups of holdout rows, at each site that shares its own.
 
-    They are the shared model's at each site that shares figures of its own. None where no site was asked for any.
+    The result is None where none were requested.
 
     Returns
     -------
     dict
-        `metric`, `rows` (which), `asked` (of how many sites), and `sites`: by site a list of groups, each with
-        `column`, `group`, `value`, `low` and `high` (None where undefined or withheld) and `method`, how or why.
+        `metric`, `rows` (which), `asked` (number of sites), and `sites`: by site a list of groups, each with `column`,
+        `group`, `value`, `low` and `high` (None where undefined or suppressed) and `method`, which is also the reason.
     """
     groups_by_site = {site: reply.groups for site, reply in replies.items() if reply.groups}
     if not groups_by_site:
@@ -187,9 +179,9 @@ def _group(of: GroupFigure) -> dict[str, Any]:
 
 
 def importances(replies: CompareReplies, shared_as: SharedAs, columns: Sequence[str]) -> dict[str, Any] | None:
-    """Return the permutation importances on holdout rows.
+    """Return the shared model's permutation importances on holdout rows, by site and over sites.
 
-    They are the shared model's, by site and over sites. None where no site was asked for any.
+    The result is None where none were requested.
 
     Parameters
     ----------
@@ -201,9 +193,9 @@ def importances(replies: CompareReplies, shared_as: SharedAs, columns: Sequence[
     Returns
     -------
     dict
-        `rows` (which), `asked` (of how many sites), `columns` and `sites` (by site): lists of columns, each with
-        `column` and `increase`, which is None where there is none; over sites it is the mean weighted by their test
-        rows, and `sites` says over how many; of a site `why` there is none.
+        `rows` (which), `asked` (number of sites), `columns` and `sites` (by site): lists of columns, each with `column`
+        and `increase`, None where there is none. Over sites it is the mean weighted by their test rows, of as many as
+        `sites`; a site's column has the reason in `why`.
     """
     increases_by_site: dict[str, dict[str, float]] = {}
     for site, reply in replies.items():
@@ -222,7 +214,7 @@ def importances(replies: CompareReplies, shared_as: SharedAs, columns: Sequence[
 
 
 def _increases(reply: CompareReply, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Return one site's importances, or why there are none, in the order of the study's columns."""
+    """Return one site's importances, or the reason for their absence, in the order of the study's columns."""
     increase = {of.column: of.increase for of in reply.importance}
     why = {of.column: of.method for of in reply.withheld}
     return [
@@ -233,7 +225,7 @@ def _increases(reply: CompareReply, columns: Sequence[str]) -> list[dict[str, An
 
 
 def weighted_mean(parts: Sequence[tuple[float, float]]) -> float | None:
-    """Return the mean of values by the rows of each, None without rows.
+    """Return the mean of values weighted by rows, None without rows.
 
     Parameters
     ----------
@@ -244,14 +236,14 @@ def weighted_mean(parts: Sequence[tuple[float, float]]) -> float | None:
 
 
 def together(sums: SummedFigures) -> dict[str, Any]:
-    """Return the record of the figures of sites that share them in sums only, over all of these sites.
+    """Return the record of the figures over all aggregate-only sites.
 
     Returns
     -------
     dict
-        `rows` (which), `sites` and `holdout-rows` (how many), `figures` (by metric and arm) and `points`: as of
-        `exact_counts`, without one that a site kept back. The AUC is of counts in bins, and lies within `auc-bounds` of
-        that of the rows.
+        `rows` (which), `sites` and `holdout-rows` (numbers), `figures` (by metric and arm) and `points`: as from
+        `exact_counts`, without points that a site suppressed. The AUC comes from counts in bins; that of the rows lies
+        within `auc-bounds`.
     """
     figures: dict[str, dict[str, float]] = {}
     for (metric, arm), value in sums.means.items():
@@ -276,9 +268,7 @@ def _point(of: PointCounts) -> dict[str, Any]:
 
 
 def round_figures(scores: Mapping[str, Scores], shared_as: SharedAs) -> list[MetricRow]:
-    """Return figures over all sites without their rows.
-
-    They are the round's.
+    """Return a round's figures over all sites, without their rows.
 
     A site too small for validation rows scores training rows: the two are never mixed.
     """
@@ -288,7 +278,7 @@ def round_figures(scores: Mapping[str, Scores], shared_as: SharedAs) -> list[Met
         figures += _means(kind, alike, shared_as)
         counted = [alike[site] for site in shared_as.summable(alike)]
         counts = [s.histogram for s in counted if s.histogram is not None]
-        # Without one site's counts it would not be the AUC over these sites.
+        # The AUC over these sites needs the counts of each.
         if counts and len(counts) == len(counted):
             rows = sum(s.num_examples for s in counted)
             figures.append(MetricRow(None, kind, "roc_auc_score", *auc_between(_summed(counts)), n=rows))
@@ -296,10 +286,10 @@ def round_figures(scores: Mapping[str, Scores], shared_as: SharedAs) -> list[Met
 
 
 def _means(kind: str, alike: Mapping[str, Scores], shared_as: SharedAs) -> list[MetricRow]:
-    """Return the means over the sites of what is a mean over rows, all of one kind."""
+    """Return the means over sites of metrics that are means over rows, all of one kind."""
     means = []
     for name in dict.fromkeys(chain.from_iterable(s.metrics for s in alike.values())):
-        # A sum with a single site in sums only would give that site's figure away.
+        # A sum with a single aggregate-only site would reveal that site's figure.
         with_it = shared_as.summable([site for site, s in alike.items() if name in s.metrics])
         if name in MEANS and with_it:
             parts = [(alike[site].num_examples, alike[site].metrics[name]) for site in with_it]
@@ -308,15 +298,15 @@ def _means(kind: str, alike: Mapping[str, Scores], shared_as: SharedAs) -> list[
 
 
 def overall_figures(record: RoundRecord, shared_as: SharedAs) -> list[MetricRow]:
-    """Return a round's figures over all sites: of the sites' own, and the mean losses of a secure sum."""
+    """Return a round's figures over all sites: from the sites' own, and the mean losses of a secure sum."""
     figures = round_figures(record.scores, shared_as)
-    # Beside the sum, a mean over the sites that sent their own would be another figure.
+    # Beside the secure sum, a mean over the sites that sent their own would be another figure.
     own = [row for row in figures if row.metric != "loss" or row.arm not in record.mean_losses]
     return own + [MetricRow(None, arm, "loss", value) for arm, value in record.mean_losses.items() if arm != "fit"]
 
 
 def _summed(counts: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the sum of some sites' counts, which their own small types could not hold."""
+    """Return the sum of some sites' counts, in a type large enough for it."""
     total: np.ndarray = np.stack(counts).sum(axis=0, dtype=np.float64)
     return total
 
@@ -324,9 +314,9 @@ def _summed(counts: Sequence[np.ndarray]) -> np.ndarray:
 def tables_of(
     layout: Layout, training: Mapping[str, Summary], holdouts: Mapping[str, Summary | None], shared_as: SharedAs
 ) -> dict[str, dict[str, Any]]:
-    """Return Table 1 and the columns' figures, by the summary's name.
+    """Return Table 1 and the columns' figures over training and holdout rows, by the summary's name.
 
-    They are over training and holdout rows. A site in sums only has no column.
+    An aggregate-only site has no column.
     """
     training = {site: training[site] for site in shared_as.summable(training)}
     of_sites: dict[str, list[Summary]] = {}
@@ -356,12 +346,10 @@ def _without(row: Mapping[str, str], hidden: Collection[str]) -> dict[str, str]:
 
 
 def auc_interval(counts: np.ndarray) -> tuple[float | None, float | None]:
-    """Return the 95 % interval of a histogram's AUC.
+    """Return the 95 % interval of a histogram's AUC, for independent rows; None twice where a class has no rows.
 
-    It is None twice where a class has no rows.
-
-    As `rows.evaluation.intervals.compare` does of the rows themselves, each in the place of its bin: DeLong on the
-    logit scale, and Hanley and McNeil where that has no variance. For rows that are independent.
+    As in `rows.evaluation.intervals.compare`, but with each row in the place of its bin: DeLong on the logit scale, and
+    Hanley and McNeil where that has no variance.
 
     Parameters
     ----------
@@ -372,7 +360,7 @@ def auc_interval(counts: np.ndarray) -> tuple[float | None, float | None]:
     rows = float(negative.sum()), float(positive.sum())
     if not all(rows):
         return None, None
-    above = (np.cumsum(negative) - negative / 2) / rows[0]  # of one positive, the share of negatives below it
+    above = (np.cumsum(negative) - negative / 2) / rows[0]  # for a positive, the share of negatives below it
     below = 1 - (np.cumsum(positive) - positive / 2) / rows[1]
     auc = float(positive @ above / rows[1])
     variance = sum(

@@ -1,7 +1,4 @@
-"""Record of a run's privacy.
-
-It has the guarantee, the charge of each site, and what no guarantee covers.
-"""
+"""Record of a run's privacy: the guarantee, the charge of each site, and releases outside the guarantee."""
 
 from __future__ import annotations
 
@@ -29,46 +26,40 @@ from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
 from flfed.updates.mechanism import Mechanism, Normals, Promise, mechanism_of, planned
 from flfed.updates.messages.enrol import EnrolReply
+from flfed.words import render
 
 KEYS = ("unit", "epsilon", "delta", "noise", "sampling", "clip", "steps")
 EXCLUDES_ENCODER = "given-encoder"
-"""Whether the promise leaves out what a row moves through the encoder; null where nothing is promised."""
+"""Whether the promise excludes a row's effect through the encoder; null where nothing is promised."""
 ON_BOTH = "epsilon-on-both"
 """A site's ε where each charge counts on both sides of its holdout; null where it is not known."""
 TRUSTS = "trusts-server"
 """Whether a promise to sites assumes a trusted server; null where none is made to sites."""
-INSTEAD = {
-    "batch": "[privacy] sampling says which rows take part in a step",
-    "epochs": "[plan] steps says how many steps a round has",
-}
-"""Keys of the plan that protected training has no use for, with what stands in their place."""
 
 
 def promised(study: Study, sites: int) -> dict[str, Any]:
-    """Return the guarantee of a study, reading no table.
-
-    It is the object `privacy` of `flfed study check --json`.
+    """Return the guarantee of a study without reading a table: `privacy` of `flfed study check --json`.
 
     Parameters
     ----------
     study : Study
-        Checked, so that its mechanism has noise that is enough.
+        Checked, so that its mechanism has enough noise.
     sites : int
-        How many would take part.
+        Number of participants.
 
     Returns
     -------
     privacy : dict
         "mechanism", `KEYS`, `EXCLUDES_ENCODER` and `TRUSTS` (null where nothing is promised), "warnings",
-        "uncharged" and "notes" (lists of sentences), where all that leaves is charged also "stays" (what does not
-        leave), and as of a run's report "noise-from", "repeats" and "reason".
+        "uncharged" and "notes" (lists of sentences), where the budget covers everything a site releases also "stays"
+        (data that is not released), and as in a run's report "noise-from", "repeats" and "reason".
 
     Raises
     ------
     UsageError
-        Where so few sites take part that the promise would mean nothing.
+        Where so few sites take part that the promise would be empty.
 
-    Guarantee: none of its own. The promise is the mechanism's, of the whole run as it is planned.
+    Guarantee: none of its own. The promise is the mechanism's, for the whole run as planned.
     """
     return {
         **facts_of(study, sites),
@@ -81,26 +72,24 @@ def promised(study: Study, sites: int) -> dict[str, Any]:
 
 
 def facts_of(study: Study, sites: int) -> dict[str, Any]:
-    """Return a run's privacy facts before its first round.
-
-    Its record has the same.
+    """Return a run's privacy facts before its first round, which its record has, too.
 
     Parameters
     ----------
     study : Study
     sites : int
-        How many take part.
+        Number of participants.
 
     Returns
     -------
     facts : dict
-        "mechanism", `KEYS`, `EXCLUDES_ENCODER`, `TRUSTS`, "warnings" and "uncharged"; where all that leaves is
-        charged, also "covers", "answers" and "kept-back" (`charged_answers`).
+        "mechanism", `KEYS`, `EXCLUDES_ENCODER`, `TRUSTS`, "warnings" and "uncharged"; where the budget covers
+        everything a site releases, also "covers", "answers" and "kept-back" (`charged_answers`).
 
     Raises
     ------
     UsageError
-        Where so few sites take part that the promise would mean nothing.
+        Where so few sites take part that the promise would be empty.
     """
     mechanism = mechanism_of(study) or Mechanism()
     mechanism.check_sites(sites)
@@ -118,13 +107,13 @@ def facts_of(study: Study, sites: int) -> dict[str, Any]:
 
 
 def charged_answers(study: Study, mechanism: Mechanism) -> dict[str, Any]:
-    """Return what a run spends beside training, nothing where updates alone are charged.
+    """Return a run's charges beside training, {} where only updates are charged.
 
     Returns
     -------
     facts : dict
-        "covers" ("study"), "answers" (of each noised answer its "name", "side", "noise" multiplier and "share" of μ²)
-        and "kept-back" (of what no answer is asked for "name", "side" and "share").
+        "covers" ("study"), "answers" (of each reply with noise its "name", "side", "noise" multiplier and "share" of
+        μ²) and "kept-back" (of parts without a request "name", "side" and "share").
     """
     answers = mechanism.answer_releases(study.plan, study.rounds)
     if not answers:
@@ -138,24 +127,23 @@ def charged_answers(study: Study, mechanism: Mechanism) -> dict[str, Any]:
 
 
 def ignored(study: Study) -> list[str]:
-    """Return which plan keys protected training ignores.
-
-    Each is a sentence, and there are none for other training.
-    """
+    """Return a sentence for each plan key that protected training ignores, [] for other training."""
     mechanism = mechanism_of(study)
     if mechanism is None or mechanism.private_steps(study.plan, study.rounds) is None:
         return []
     plan = tomllib.loads(study.text).get("plan", {})
-    return [f"plan.{key}={plan[key]} is not used: {instead}." for key, instead in INSTEAD.items() if key in plan]
+    instead = {"batch": render("record.privacy.batch"), "epochs": render("record.privacy.epochs")}
+    unused = [key for key in instead if key in plan]
+    return [render("record.privacy.unused", key=key, value=plan[key], instead=instead[key]) for key in unused]
 
 
 FEW_KINDS = 4
-"""Different numbers of rounds asked of sites whose ε is computed tightly at the end; of more, a bound does."""
+"""Different numbers of requested rounds with a tight ε at the end; more of them get a bound."""
 Facts = Mapping[str, Any]
 
 
 class SiteCharges:
-    """Charges of the sites for the rounds that they were asked in.
+    """Charges of the sites for the rounds requested from them.
 
     Parameters
     ----------
@@ -167,7 +155,7 @@ class SiteCharges:
         The study's; without one nothing is counted.
     promise : Promise or None
     of_sites : bool
-        Whether the unit that is protected is a site.
+        Whether the promise protects whole sites.
     """
 
     def __init__(self, study: Study) -> None:
@@ -180,17 +168,17 @@ class SiteCharges:
         self._ledgers: dict[str, tuple[float, float]] = {}
 
     def enrolled(self, replies: Mapping[str, EnrolReply]) -> None:
-        """Add the sites' budgets; what is known from before stays."""
+        """Add the sites' budgets, without replacing known ones."""
         if self.mechanism is not None:
             budgets = {site: (reply.epsilon_budget, reply.epsilon_spent) for site, reply in replies.items()}
             self._ledgers = budgets | self._ledgers
 
     def add(self, sites: Collection[str]) -> None:
         """Count one round of these sites."""
-        self._rounds.update(list(sites))  # of a mapping a Counter would add the values
+        self._rounds.update(list(sites))  # a Counter would add the values of a mapping
 
     def facts(self) -> dict[str, Any]:
-        """Return what a checkpoint has of the charges."""
+        """Return the charges for a checkpoint."""
         ledgers = {site: [finite(budget), finite(spent)] for site, (budget, spent) in self._ledgers.items()}
         return {"asked": dict(self._rounds), "ledgers": ledgers}
 
@@ -202,7 +190,7 @@ class SiteCharges:
         }
 
     def _on_both(self, round_count: int, spent: float | None, *, is_exact: bool) -> dict[str, float | None]:
-        """Return the ε of all that a site was asked for, as of one person; nothing where no charge is of one side.
+        """Return the ε of all requests to a site for one person, {} where no charge is on one side of the holdout.
 
         A site's ledger counts so where people may be on both sides of its holdout, which the coordinator does not know.
         """
@@ -220,10 +208,7 @@ class SiteCharges:
         return {ON_BOTH: epsilon(releases, self.promise.delta)}
 
     def spent(self, *, final: bool) -> tuple[dict[str, Any], str]:
-        """Return each site's charge, by name.
-
-        A sentence goes with it where it is more than was planned.
-        """
+        """Return each site's charge, by name, and a warning where it exceeds the plan."""
         if self.mechanism is None:
             return {}, ""
         promise = self.promise
@@ -231,13 +216,13 @@ class SiteCharges:
         rounds = self._study.rounds
         rounds_by_site = {site: self._rounds[site] for site in self._ledgers.keys() | self._rounds.keys()}
         kinds = set(rounds_by_site.values())
-        # A tight bound takes long, so that it is computed once, at the end.
+        # A tight bound takes long, so it is computed once, at the end.
         quick = not final or len(kinds) > FEW_KINDS
         spent: dict[int, float | None] = {}
         for count in kinds:
             spent[count] = bound = self.mechanism.spent(plan, rounds, count, quick=quick)
             if bound is not None and promise is not None:
-                # The quick bound of all rounds would be above what is promised of them.
+                # The quick bound of all rounds would exceed their promise.
                 nearest = max if count > planned(rounds) else min
                 spent[count] = nearest(bound, promise.epsilon)
         a_round = plan.steps
@@ -260,41 +245,39 @@ class SiteCharges:
 
 
 class PrivacyRecord:
-    """Writer of a run's privacy summary.
-
-    It counts what the run's sites were asked for.
+    """Writer of a run's privacy summary, which counts the requests to the run's sites.
 
     Parameters
     ----------
     study : Study
     recorder : Recorder
-        Through whose names sites are written down; those in sums only are not.
+        It gives sites their recorded names; aggregate-only sites are not recorded.
     deployed : bool
-        Whether institutions take part: then noise comes from the operating system.
+        Whether institutions take part, whose noise comes from the operating system.
 
     Attributes
     ----------
     mechanism : Mechanism or None
         The study's. Without one there is nothing to count, and `count_round` and `goes_on` need not be called.
     draws_anew : bool
-        Whether a round that is done again would have other noise.
+        Whether a repeated round would have other noise.
 
     Notes
     -----
-    A round that is done again after a crash has the same noise in a simulation. Institutions draw theirs once, and send
-    the reply that they kept: either is counted once. At the sites of one process where all that leaves is charged it
-    has other noise, and each time counts; so does the noise of a server that makes a model anew, but for one that it
-    had sent to nobody. So who is asked in a round is on the disk before it begins, beside the checkpoints, and a resume
-    reads it there. What an institution draws once more after its own crash its ledger alone tells.
+    A round that is repeated after a crash has the same noise in a simulation. Institutions draw noise once and send
+    the stored reply. Either counts once. Sites of one process whose budget covers everything they release draw other
+    noise, and each time counts. So does the noise of a server that makes a model again, unless it had sent the earlier
+    one to nobody. The sites asked in a round are therefore on the disk before it begins, beside the checkpoints, where
+    a resume reads them. Only an institution's ledger records noise that it drew again after its own crash.
     """
 
     def __init__(self, study: Study, recorder: Recorder, *, deployed: bool) -> None:
         self._study = study
         self._recorder = recorder
-        # Research sites that a study cuts out of one table draw by the seed, whatever is charged.
+        # Research sites that a study cuts out of one table always draw by the seed.
         self.draws_anew = deployed or (is_covered(study) and study.dataset.partition is None)
         self._charges = SiteCharges(study)
-        # Institutions send the reply that they kept; sites of one process, which keep none, draw and charge anew.
+        # Institutions send the stored reply; sites of one process store none, and draw and charge again.
         self._charged_again = not deployed and not self._charges.of_sites
         self.mechanism = self._charges.mechanism
         self.chance: Callable[[int], Normals] | None = system_normals if deployed else None
@@ -305,17 +288,11 @@ class PrivacyRecord:
         self._facts: dict[str, Any] = {}
 
     def enrolled(self, replies: Mapping[str, EnrolReply]) -> None:
-        """Add the sites' budgets and earlier consumption.
-
-        What is known from before stays.
-        """
+        """Add the sites' budgets and earlier spending, without replacing known ones."""
         self._charges.enrolled(replies)
 
     def counted(self, rows: Mapping[str, float]) -> None:
-        """Compare delta with the sites' training rows.
-
-        It should be far below one over the rows.
-        """
+        """Compare delta with one over the sites' training rows, which it should be far below."""
         promise = self._charges.promise
         if promise is not None and not self._charges.of_sites:
             self._close = sum(is_close(promise.delta, count) for count in rows.values())
@@ -330,21 +307,19 @@ class PrivacyRecord:
         return facts
 
     def restore(self, checkpoint: Checkpoint | None) -> None:
-        """Restore the facts from a checkpoint.
-
-        None stands for before the first round. Enrolling again then changes nothing.
+        """Restore the facts from a checkpoint, None before the first round; enrolling again then changes nothing.
 
         Raises
         ------
         FlfedError
-            If what was asked of the sites cannot be read.
+            If the record of requests cannot be read.
         """
         facts: Facts = {}
         if checkpoint is not None:
             facts = checkpoint.facts.get("privacy", {})
             self._done = checkpoint.round
         begun = self._read_begun()
-        # A round began after the checkpoint: sites may have answered it, and it counts.
+        # A round that began after the checkpoint counts, as sites may have replied.
         if begun.get("round", 0) > self._done:
             facts = begun
         self._close = int(facts.get("delta-close", 0))
@@ -354,28 +329,26 @@ class PrivacyRecord:
 
     @contextmanager
     def during(self, sites: Collection[str]) -> Iterator[None]:
-        """Record the guarantee, and the charge after the rounds.
-
-        The charge is recorded however they end.
+        """Record the guarantee, and the charge after the rounds, however they end.
 
         Raises
         ------
         UsageError
-            Where so few sites take part that the promise would mean nothing.
+            Where so few sites take part that the promise would be empty.
         FlfedError
-            Where it cannot be written down who is asked.
+            If the requested sites cannot be recorded.
         """
         self._sites = tuple(sites)
         self._facts = facts_of(self._study, len(sites))
         self.write()
-        # An answer that is asked for again is the same one: nothing about it need be on the disk.
+        # A repeated request for a single reply gets the same one, so no record of it is needed.
         if self.mechanism is not None and self._study.rounds:
             self._begin_after(self._done)
         try:
             yield
         except BaseException:
-            self._charges.add(self._going_on)  # the round that was going on may have been trained
-            with suppress(FlfedError):  # what ended the run is what counts
+            self._charges.add(self._going_on)  # sites may have trained in the current round
+            with suppress(FlfedError):  # the error that ended the run is raised
                 self.write(final=True)
             raise
         if self.mechanism is not None:
@@ -384,10 +357,8 @@ class PrivacyRecord:
     def count_round(self, record: RoundRecord, *, trained: bool) -> None:
         """Count a round before its checkpoint.
 
-        A model that was not made tells nothing of a site; under secure sums the server, which nobody has to trust,
-        may have the sum all the same.
-
-        A site that had nothing left to spend trained nothing.
+        Without a new model a round reveals nothing of a site, except under secure sums, where an untrusted server may
+        have the sum. A site without budget left did not train.
         """
         if record.fit and (trained or not self._charges.of_sites or self._study.aggregation.masks_always):
             spent_out = {site for site, reason in record.refused.items() if reason.code in BUDGET}
@@ -395,14 +366,12 @@ class PrivacyRecord:
         self._going_on = ()
 
     def answered(self, sites: Collection[str]) -> None:
-        """Count the one answer of each site to a study without rounds."""
+        """Count the one reply of each site to a study without rounds."""
         if self.mechanism is not None:
             self._charges.add(sites)
 
     def goes_on(self, record: RoundRecord, *, trained: bool) -> None:
-        """Record who may be asked in the next round.
-
-        It runs after a round's checkpoint and before its model is sent on.
+        """Record the sites of the next round, after a round's checkpoint and before its model is sent.
 
         Raises
         ------
@@ -415,7 +384,7 @@ class PrivacyRecord:
         """Record the sites of the round after this one."""
         self._going_on = self._sites if round < self._study.rounds else ()
         if not self.draws_anew:
-            return  # a round that is done again has the same noise
+            return  # a repeated round has the same noise
         content = {"round": round + 1, "going-on": self._going_on, **self.facts()}
         try:
             replace_whole(self._file, json.dumps(content).encode())
@@ -423,18 +392,13 @@ class PrivacyRecord:
             raise FlfedError(f"{self._file}: cannot be written ({error.strerror}): free some disk space") from None
 
     def _read_begun(self) -> dict[str, Any]:
-        """Return the record of the last round begun.
-
-        It is empty for a run without one.
-        """
+        """Return the record of the last round begun, {} of a run without one."""
         if not (self.draws_anew and self._file.exists()):
             return {}
         try:
             record: dict[str, Any] = json.loads(self._file.read_bytes())
         except (OSError, ValueError):
-            raise FlfedError(
-                f"{self._file}: cannot be read: what was asked of the sites is not known; run the study anew"
-            ) from None
+            raise FlfedError(f"{self._file}: cannot be read, so requests are not known; run the study anew") from None
         return record
 
     @property
@@ -447,11 +411,10 @@ class PrivacyRecord:
         sites = dict(self._recorder.shared_as.own(lines))
         warnings = list(self._facts["warnings"])
         promise = self._charges.promise
-        # Delta is close to one over the training rows of some sites.
         if self._close and promise is not None:
-            how = f": {promise.delta:g} is above a tenth of it at {self._close} of {len(self._sites)} sites. "
-            todo = "At one over the rows, one of them may be given away whole: choose a smaller delta."
-            warnings.append(Refusal("close-delta", how=how + todo))
+            delta = format(promise.delta, "g")
+            how = render("record.privacy.delta", delta=delta, close=self._close, sites=len(self._sites))
+            warnings.append(Refusal("close-delta", how=how))
         if more:
             warnings.append(more)
         payload = {**self._facts, "warnings": warnings, "sites": sites}
@@ -461,9 +424,7 @@ class PrivacyRecord:
 def more_than_planned(
     promise: Promise | None, rounds_by_site: Mapping[str, int], rounds: int, spent: Mapping[int, float | None]
 ) -> str:
-    """Return a warning where repeated rounds cost more.
-
-    An empty text where they did not exceed the guarantee.
+    """Return a warning where repeated rounds cost more than the promise, else "".
 
     Parameters
     ----------
@@ -478,20 +439,15 @@ def more_than_planned(
     epsilon = spent.get(most)
     if promise is None or epsilon is None or most <= rounds:
         return ""
-    sites = sum(count > rounds for count in rounds_by_site.values())
-    how = (
-        f", since rounds were done again: at {sites} of {len(rounds_by_site)} sites up to "
-        f"{most} rounds instead of {rounds}, which is epsilon {math.ceil(epsilon * 100) / 100:g} at most; "
-        f"the promise was {math.ceil(promise.epsilon * 100) / 100:g}."
-    )
+    more = sum(count > rounds for count in rounds_by_site.values())
+    spent_in_all, promised_in_all = (format(math.ceil(of * 100) / 100, "g") for of in (epsilon, promise.epsilon))
+    facts = {"more": more, "sites": len(rounds_by_site), "most": most, "rounds": rounds}
+    how = render("record.privacy.more", epsilon=spent_in_all, promise=promised_in_all, **facts)
     return Refusal("more-spent", how=how)
 
 
 def system_normals(round: int) -> Normals:
-    """Return the server's noise source at institutions.
-
-    Nobody can draw its noise again.
-    """
+    """Return the server's noise source at institutions, whose noise nobody can draw again."""
     return SystemNoise().normal
 
 

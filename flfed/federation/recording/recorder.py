@@ -44,9 +44,9 @@ from flfed.updates.messages.compare import CompareReplies, Figure
 from flfed.updates.messages.enrol import ENROL, EnrolReply
 
 OVER_PEOPLE = ("bootstrap over groups", "Hanley-McNeil over people")
-"""Methods of figures whose rows are of people, who may have several."""
+"""Methods of figures over people, who may have several rows."""
 NOT_ALL = "not every site's policy lets it be computed over all sites"
-"""Why there is no figure over all rows, where no rule gives one."""
+"""Reason for a missing figure over all rows, where no rule gives another."""
 RANKINGS = ("roc_auc_score", "average_precision_score", "recall_at_alert_budget", "rank_correlation")
 """Metrics over all sites that do not follow from the sites' own: they compare rows across sites."""
 
@@ -63,9 +63,9 @@ class Recorder:
         Planned, for the progress.
     progress : callable
     shared_as : SharedAs
-        How the sites are written down: `share` adds to it.
+        Rules for recording the sites, which `share` extends.
     taking_part : set of str
-        Who enrolled last.
+        The sites that enrolled last.
     """
 
     writer: RunWriter
@@ -78,17 +78,11 @@ class Recorder:
     _resumed: bool = field(default=False, init=False)
 
     def share(self, sharing: Mapping[str, Sharing]) -> None:
-        """Add the sites' sharing policies.
-
-        Call it before anything of them is recorded.
-        """
+        """Add the sites' sharing policies, before any record of them."""
         self.shared_as = self.shared_as.and_with(sharing)
 
     def resumed(self, round: int, reason: str) -> None:
-        """Record that the run is resumed after `round`.
-
-        The reason for which it had ended is recorded, too.
-        """
+        """Record that the run is resumed after `round`, and the reason for its earlier end."""
         self._latest = round
         self._resumed = True
         self.note(Refusal("resumed", round=round, why=reason))
@@ -97,8 +91,7 @@ class Recorder:
     def enrolled(self, replies: Mapping[str, EnrolReply], earlier: Collection[str] = ()) -> None:
         """Record the participants and the refusals.
 
-        `earlier` are the sites of a run that is gone on with: one that refuses now took part before,
-        which stays written down.
+        `earlier` are the sites of a resumed run: the record keeps that one which refuses now took part before.
         """
         self.taking_part = {site for site, reply in replies.items() if reply.accepted}
         recorded_replies = {site: reply for site, reply in replies.items() if reply.accepted or site not in earlier}
@@ -127,21 +120,15 @@ class Recorder:
         )
 
     def summary(self, name: str, payload: Mapping[str, Any]) -> None:
-        """Write or replace a named object, on the disk with what is written next."""
+        """Write or replace a named object, which the next durable record brings to the disk."""
         self.writer.summary(name, payload, durable=False)
 
     def after(self, round: int) -> None:
-        """Set the round that later entries belong to.
-
-        An audit comes after the last one.
-        """
+        """Set the round of later entries; an audit comes after the last round."""
         self._latest = round
 
     def refused(self, reasons: Mapping[str, str]) -> None:
-        """Record the sites whose gate refused.
-
-        A gate says nothing of its site but why.
-        """
+        """Record the sites whose gate refused; a gate reports nothing of its site but the reason."""
         self.writer.sites(SiteRow(site, status="refused", reason=why, disclosure="") for site, why in reasons.items())
         self.events("refused", reasons)
 
@@ -163,13 +150,9 @@ class Recorder:
         )
 
     def crossed(self, kind: str, to_site: Mapping[str, int], to_server: Mapping[str, int]) -> None:
-        """Record the bytes sent and received.
+        """Record the bytes of a request and its replies at the latest round, or at round 0 before the rounds.
 
-        They are of a request and its replies, at the latest round.
-
-        Not of an enrolment under a pseudonym, whose size goes with the length of the name.
-
-        Round 0 is what comes before the rounds.
+        An enrolment under a pseudonym is not recorded, as its size depends on the length of the name.
         """
         if kind == ENROL:
             to_site = self.shared_as.named(to_site)
@@ -181,28 +164,23 @@ class Recorder:
         self.writer.events([EventRow(self._latest or None, None, "note", self.shared_as.text(reason), path_of(reason))])
 
     def leaks(self, warnings: Sequence[LeakWarning], untested: Sequence[str] = ()) -> None:
-        """Record the leak warnings and the untested columns.
-
-        Those columns have too few gaps, or values, for the test.
-        """
+        """Record the leak warnings, and the columns with too few gaps, or values, for the test."""
         columns = [{"column": w.column, "reason": w.reason, "value": w.value} for w in warnings]
         facts = {"warnings": [str(warning) for warning in warnings], "found": columns, "untested": [*untested]}
         self.summary("leaks", facts)
         self.writer.events([EventRow(None, None, "leak", str(warning)) for warning in warnings])
 
     def round(self, record: RoundRecord, *, trained: bool, durable: bool = True) -> None:
-        """Record one round.
-
-        The strategy calls it as its observer.
+        """Record one round; the strategy calls it as its observer.
 
         Parameters
         ----------
         record : RoundRecord
         trained : bool
-            Whether the round gave a new model: it has a quorum of good updates. The last
-            evaluation, and a round the run stops at, are written down but not counted.
+            Whether the round gave a new model, from a quorum of valid updates. The last evaluation, and a round at
+            which the run stops, are recorded but not counted.
         durable : bool
-            As `RunWriter.round` takes it.
+            As for `RunWriter.round`.
         """
         self._latest = record.round
         scored = []
@@ -217,7 +195,7 @@ class Recorder:
         sent = self._sent(kind, record.bytes_to_site, record.bytes_to_server)
         for further, crossed in record.of_sums.items():
             sent += self._sent(further, *crossed)
-        # An evaluation belongs to the model that it scored, which an earlier round made.
+        # An evaluation belongs to the model that it scored, from an earlier round.
         if not trained:
             self.writer.metrics(record.model_round, scored + overall)
             self.writer.events(events)
@@ -239,19 +217,13 @@ class Recorder:
         self.progress("rounds", record.round, self.rounds)
 
     def table_one(self, layout: Layout, training: Mapping[str, Summary], replies: CompareReplies) -> None:
-        """Record Table 1 over training and holdout rows.
-
-        A site in sums only has no column.
-        """
+        """Record Table 1 over training and holdout rows, without columns for aggregate-only sites."""
         holdouts = {site: reply.summary for site, reply in replies.items()}
         for name, payload in tables_of(layout, training, holdouts, self.shared_as).items():
             self.summary(name, payload)
 
     def comparison(self, replies: CompareReplies, reference: Reference | None, bins: ScoreBins = EVEN_ODDS) -> None:
-        """Record the comparison at each site and overall.
-
-        Rows were counted in these bins.
-        """
+        """Record the comparison at each site and overall, with rows counted in these bins."""
         figures = []
         differences = []
         own = self.shared_as.own(replies)
@@ -263,7 +235,7 @@ class Recorder:
         for site, reply in own.items():
             figures += [_site_figure(site, figure, reply.holdout_rows) for figure in reply.arms]
             differences += [_site_difference(site, figure) for figure in reply.differences]
-        # Weighted otherwise than the figures over all rows: of the sites in sums only, both would tell too much.
+        # These means have other weights than figures over all rows: both would reveal too much of aggregate-only sites.
         figures += [*sites_mean(own, len(replies)), *sites_mean(own, len(replies), "personalised")]
         figures += self._over_all(replies, reference)
         summaries = {
@@ -279,7 +251,7 @@ class Recorder:
         self.writer.comparison(figures, differences)
 
     def _over_all(self, replies: CompareReplies, reference: Reference | None) -> list[ComparisonRow]:
-        """Return the figures over all rows: of an engine with all tables, else of the replies."""
+        """Return the figures over all rows, from an engine with all tables, else from the replies."""
         if not self.shared_as.are_whole(replies):
             return [replace(row, value=None, n=None, method=WITHHELD) for row in from_replies(replies)]
         if reference is None:
@@ -294,7 +266,7 @@ class Recorder:
 
 
 def _own_models(own: CompareReplies, reference: Reference | None) -> dict[str, Any] | None:
-    """Return which kinds of models did best at the sites and over all rows, None where none is known."""
+    """Return the kinds of the best models at the sites and over all rows, None where none is known."""
     families = {site: reply.own_family for site, reply in own.items() if reply.own_family is not None}
     pooled = reference.pooled_family if reference is not None else None
     if pooled is None and not families:
@@ -319,10 +291,7 @@ def _site_difference(site: str, figure: Figure) -> DifferenceRow:
 
 
 def sites_mean(replies: CompareReplies, of: int, arm: str = "global") -> list[ComparisonRow]:
-    """Return the unweighted mean over sites of an arm.
-
-    It is over the sites with that figure, while `of` sites were compared.
-    """
+    """Return the unweighted mean of an arm over the sites with that figure, of `of` sites compared."""
     rows = []
     name = "sites-mean" if arm == "global" else f"{arm}-sites-mean"
     figures = _arms(replies)
@@ -341,16 +310,14 @@ def sites_mean(replies: CompareReplies, of: int, arm: str = "global") -> list[Co
 
 
 def from_reference(reference: Reference, withheld: Collection[tuple[str, str]] = ()) -> list[ComparisonRow]:
-    """Return pooled figures from an engine with all tables.
-
-    They are exact, over the union of holdouts.
+    """Return exact pooled figures over the union of holdouts, from an engine with all tables.
 
     Parameters
     ----------
     reference : Reference
     withheld : collection of (arm, metric)
-        Of figures that some site withheld. An arm's figure over all rows, less those of the other
-        sites, would give such a figure away, unless the metric ranks rows of all sites.
+        Figures that some site withheld. An arm's figure over all rows minus those of the other sites would reveal such
+        a figure, unless the metric ranks rows of all sites.
     """
     follows = "withheld: a figure that a site withheld would follow"
     arms = {
@@ -371,12 +338,10 @@ def from_reference(reference: Reference, withheld: Collection[tuple[str, str]] =
 
 
 def from_replies(replies: CompareReplies) -> list[ComparisonRow]:
-    """Return pooled figures from the sites' replies.
+    """Return pooled figures over the union of holdouts, from the sites' replies.
 
-    They are over the union of holdouts.
-
-    AUC from class-wise score histograms where every site gave one; without an interval where a site's rows
-    come in groups, which the histograms do not tell. Means over rows exactly, without an interval.
+    AUC comes from class-wise score histograms where every site sent one; it has no interval where a site's rows come in
+    groups, which histograms do not show. Means over rows are exact, without an interval.
     """
     metrics = dict.fromkeys(figure.metric for figure in _arms(replies))
     return [_from_replies(metric, replies) for metric in metrics]
@@ -391,7 +356,7 @@ def _from_replies(metric: str, replies: CompareReplies) -> ComparisonRow:
     parts = []
     for reply in replies.values():
         values = [one.value for one in reply.arms if (one.metric, one.arm) == (metric, "global")]
-        # A site that names a figure twice weighs once.
+        # A site that sends a figure twice counts once.
         parts += [(reply.holdout_rows, value) for value in values[-1:]]
     if metric in MEANS and all(math.isfinite(value) for _, value in parts):
         return replace(pooled, value=weighted_mean(parts), method="mean over sites weighted by rows")
@@ -399,7 +364,7 @@ def _from_replies(metric: str, replies: CompareReplies) -> ComparisonRow:
 
 
 def _merged_auc(pooled: ComparisonRow, replies: CompareReplies) -> ComparisonRow:
-    """Return the AUC by the histograms of all sites added up."""
+    """Return the AUC from the sum of all sites' histograms."""
     counts = [reply.histogram for reply in replies.values() if reply.histogram is not None]
     if not counts or len(counts) < len(replies):
         return replace(pooled, method=NOT_ALL)

@@ -1,7 +1,6 @@
-"""Begin and end of a run in the store, and what it was made by.
+"""Begin and end of a run in the store, with versions and the hash of the code, for every engine.
 
-It does not matter what runs it. What it was made by is the versions and the hash of the code; with its comparison
-stands whether the shared model was trained enough to be judged.
+The record also has whether the shared model was trained enough for a verdict.
 """
 
 from __future__ import annotations
@@ -32,10 +31,7 @@ from flfed.updates.arrays import Arrays
 
 @cache
 def code_sha256() -> str:
-    """Return the hash of flfed's own code.
-
-    It is over each file's path and bytes, in path order.
-    """
+    """Return the hash of flfed's own code, over each file's path and bytes, in path order."""
     package = Path(flfed.__file__).parent
     digest = hashlib.sha256()
     for file in sorted(package.rglob("*.py")):
@@ -52,10 +48,7 @@ def versions() -> Mapping[str, str]:
 
 
 def accountants(study: Study) -> Mapping[str, str]:
-    """Return the versions of the privacy accountants.
-
-    There are none for a study without a mechanism.
-    """
+    """Return the versions of the privacy accountants, {} for a study without a mechanism."""
     return {} if study.privacy.name == "none" else {"dp-accounting": version("dp-accounting")}
 
 
@@ -64,14 +57,14 @@ def recorded_training(
 ) -> dict[str, Any] | None:
     """Return whether the shared model was trained enough, by a pooled reference or else by the recorded losses.
 
-    Losses are those of validation rows where the study keeps some. Trees, whose training loss always falls, and a run
-    whose best round was chosen are not judged by it, nor is one of a cohort that changes where only sums are known.
-    None under noise, where a shortfall is the price of protection.
+    Losses are those of validation rows where the study has some. They do not count for trees, whose training loss
+    always falls, for a run whose best round was chosen, or for a changing cohort of which only sums are known. The
+    result is None under noise, where a shortfall is the price of protection.
     """
     if study.privacy.name != "none":
         return None
     beside = []
-    # Probabilities may be far off while rows are ranked well.
+    # A model may rank rows well while its probabilities are wrong.
     for metric in dict.fromkeys([primary, "log_loss"]):
         if reference is not None and metric in reference.union:
             one = reference.union[metric]
@@ -101,10 +94,10 @@ class Outcome:
     encoder : Encoder
     rounds, best_round : int
     sites : tuple of str
-        Those that took part.
+        The participants.
     seconds : float
-        Of the run's own, over all its processes where it was resumed. Of repeats side by side each has
-        its share, so that those of a series add up to the time it took.
+        Time of the run itself, over all its processes where it was resumed. Parallel repeats each have their share, so
+        that those of a series sum to its time.
     """
 
     status: str
@@ -131,9 +124,7 @@ def begin(
     path: str,
     repeat: int = 0,
 ) -> RunWriter:
-    """Record the start of a run and return its writer.
-
-    What the run can be repeated with is recorded, too.
+    """Record the start of a run, with all that a repetition needs, and return its writer.
 
     Parameters
     ----------
@@ -172,25 +163,25 @@ def bad_end_written(
     began : float
         On the clock.
     resume_hint : str
-        What a person who interrupts it is told of what was done so far.
+        Message on the progress so far for a person who interrupts it.
     clock : callable
-        Seconds that are the run's own.
+        Seconds of the run itself.
 
     Raises
     ------
     FlfedError
-        What ended it, with the run's id; `RunStopped` where it was interrupted.
+        The error that ended it, with the run's id; `RunStopped` where it was interrupted.
     """
 
     def close(status: str, reason: str) -> None:
-        # Where even that cannot be written, the first error is what counts.
+        # If even that cannot be written, the first error is raised.
         with suppress(FlfedError):
             writer.finish(status=status, reason=reason, seconds=clock() - began)
 
     try:
         yield
     except RunStopped as error:
-        # The record may have to name a site otherwise than the sentence does.
+        # The record may have another name of a site than the sentence.
         close("stopped", error.recorded or str(error))
         error.run = writer.run
         raise
@@ -198,7 +189,7 @@ def bad_end_written(
         close("failed", str(error))
         error.run = writer.run
         raise
-    # Ctrl-C is the wish of a person, and no failure.
+    # Ctrl-C is a person's choice and no failure.
     except KeyboardInterrupt as error:
         close("stopped", interruption(error))
         stopped = RunStopped(f"{interruption(error)}; {resume_hint}")

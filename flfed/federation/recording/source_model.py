@@ -21,15 +21,16 @@ from flfed.updates.arrays import Arrays, is_encrypted, shapes_of
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
 from flfed.updates.extra import extra_shapes
+from flfed.words import render
 
-UNCOVERED = "What this run promises of privacy does not cover what that model learned before."
+UNCOVERED = "The privacy promise of this run does not cover that model's earlier training."
 SEEN = (
     "the model that this run began with was trained on other rows than those held out here: at sites that took part in "
     "its run, test rows of this repeat may be among them, and all figures are too good there"
 )
-"""Of a repeat that is not the source's own, where its rows are not here: each draws test rows of its own."""
+"""Note on a repeat other than the source's, whose rows are not here: each repeat draws its own test rows."""
 SOURCE_NAME = "source"
-"""Of a series' copy of the model that it begins from, among its checkpoints."""
+"""Name of a series' copy of the model that it begins from, among its checkpoints."""
 
 
 def source_model(study: Study, *, series: str = "", store: str | None = None) -> Source:
@@ -39,15 +40,15 @@ def source_model(study: Study, *, series: str = "", store: str | None = None) ->
     ----------
     study : Study
     series : str
-        A series of the study; the model is as that wrote it down, where it did.
+        A series of the study, whose copy of the model is used where there is one.
     store : str, optional
-        Where the run of that name is; as for `flfed.run`.
+        The store with the run of that name; as for `flfed.run`.
 
     Raises
     ------
     UsageError
-        If there is none of that name, it is not the one that the study's text names, or the study's model cannot begin
-        from it.
+        If there is none of that name, it is another than the study's text names, or the study's model cannot begin from
+        it.
     """
     name = study.warm_start
     where = f"[model]: warm-start={study.warm_start!r}"
@@ -59,14 +60,14 @@ def source_model(study: Study, *, series: str = "", store: str | None = None) ->
 
 
 def source_of(study: Study, series: str = "") -> Source | None:
-    """Return the model that a study begins from; None where it begins from arrays as drawn."""
+    """Return the model that a study begins from; None where it begins from drawn arrays."""
     return source_model(study, series=series) if study.warm_start else None
 
 
 def keep_source(study: Study, series: str, store: str | None = None) -> None:
-    """Write down the model that a series begins from, where it did not yet.
+    """Copy the model that a series begins from, unless it has a copy: it can then resume without the source.
 
-    So that it goes on after a kill, whatever became of the source since. Raises as `source_model` does.
+    Raises as `source_model` does.
     """
     if not study.warm_start or load_source(series) is not None:
         return
@@ -76,7 +77,7 @@ def keep_source(study: Study, series: str, store: str | None = None) -> None:
 
 
 def load_source(series: str) -> Source | None:
-    """Return the model that a series wrote down; None where it is not here, or damaged."""
+    """Return a series' copy of its model; None where it is absent or damaged."""
     try:
         checkpoint = checkpoints.read(_source_path(series))
     except FlfedError:
@@ -85,9 +86,9 @@ def load_source(series: str) -> Source | None:
 
 
 def forget_source(series: str) -> None:
-    """Remove what a completed series wrote down of the model that it began from."""
+    """Remove a completed series' copy of the model that it began from."""
     _source_path(series).unlink(missing_ok=True)
-    with suppress(OSError):  # the folder of a run has its model, that of a series of several is empty now
+    with suppress(OSError):  # the folder of a run has its model; that of a series of several runs is empty now
         checkpoints.folder_of(series).rmdir()
 
 
@@ -96,9 +97,9 @@ def _source_path(series: str) -> Path:
 
 
 def named_start(study: Study, *, approved: bool, store: str | None = None) -> Study:
-    """Return the study with the hash of the model that it begins from in its text, and check that it can.
+    """Return the study with the hash of the model that it begins from, after checking that it can.
 
-    Raises as `source_model` does; where the text is `approved` by sites it must name the hash itself.
+    Raises as `source_model` does; a text that sites `approved` must have the hash itself.
     """
     if not study.warm_start:
         return study
@@ -109,7 +110,7 @@ def named_start(study: Study, *, approved: bool, store: str | None = None) -> St
 
 
 def required_hash(study: Study) -> None:
-    """Refuse a study for institutions whose text does not say which model it begins from.
+    """Refuse a study for institutions whose text lacks the hash of the model that it begins from.
 
     Raises
     ------
@@ -117,16 +118,13 @@ def required_hash(study: Study) -> None:
         With the line that is missing, where the model is on this machine.
     """
     if study.warm_start and not study.start_sha256:
-        raise UsageError(
-            f"[model]: warm-start={study.warm_start!r} needs start-sha256, the hash of that model: sites "
-            "approve what they start from. flfed study check says it"
-        )
+        raise UsageError(render("record.source.hash", start=repr(study.warm_start)))
 
 
 def start_arrays(
     study: Study, schema: Schema, encoder: Encoder, repeat: int, widths: Iterable[float] = (), *, series: str = ""
 ) -> Arrays:
-    """Return the arrays that the first round is trained from.
+    """Return the arrays before the first round.
 
     Parameters
     ----------
@@ -151,14 +149,12 @@ def start_arrays(
     if source is None:
         return nested_start(study.model.build("model"), drawn, widths)
     if any(width < 1 for width in widths):
-        raise UsageError(
-            f"[model]: warm-start={study.warm_start!r} is of all hidden units, and a site trains a part of them (width)"
-        )
+        raise UsageError(render("record.source.part", start=repr(study.warm_start)))
     return rewritten(source, drawn, study_layout(study, schema), encoder)
 
 
 def source_facts(source: Source, layout: Layout) -> dict[str, Any]:
-    """Return what a run's record says of the model that it begins from."""
+    """Return the facts in a run's record on the model that it begins from."""
     taken = fitting_columns(source.layout, layout)
     return {
         "from": source.run,
@@ -171,15 +167,17 @@ def source_facts(source: Source, layout: Layout) -> dict[str, Any]:
 
 
 def source_in_words(study: Study) -> tuple[str, dict[str, Any]] | None:
-    """Return what is said of the model that a study begins with, and the facts; None where it begins with none."""
+    """Return a sentence and facts on the model that a study begins with; None where it begins with none."""
     if not study.warm_start:
         return None
     source = source_model(study)
     facts = source_facts(source, study_layout(study, datasets.load(study.dataset.name).schema))
     named = {"as drawn": facts["as-drawn"], "left out": facts["left-out"]}
     rest = "".join(f"; {what}: {', '.join(columns)}" for what, columns in named.items() if columns)
-    line = "" if study.start_sha256 else f' For institutions write start-sha256 = "{facts["start-sha256"]}".'
-    return f"Begins with the model {source.run}, of which {len(facts['columns'])} columns are taken{rest}.{line}", facts
+    sentences = [render("record.source.start", run=source.run, columns=len(facts["columns"]), rest=rest)]
+    if not study.start_sha256:
+        sentences.append(render("record.source.institutions", hash=facts["start-sha256"]))
+    return " ".join(sentences), facts
 
 
 def _of_run(name: str, where: str, store: str | None) -> Source:
@@ -200,10 +198,8 @@ def _of_run(name: str, where: str, store: str | None) -> Source:
         raise UsageError(f"{where} was run under secure-aggregation='ckks': the coordinator has no model of it")
     study = Study.parse(series.study_text)
     if site_arrays := extra_shapes(study, shapes_of(final.arrays)).own_part:
-        raise UsageError(
-            f"{where} was run under {study.strategy.name!r}, where each site has its own {', '.join(site_arrays)}: "
-            "no whole model is here to begin with"
-        )
+        facts = {"strategy": repr(study.strategy.name), "arrays": ", ".join(site_arrays)}
+        raise UsageError(render("record.source.own", source=where, **facts))
     schema = Schema.model_validate(final.facts["schema"])
     source = Source.of_study(runs[0].run, study, schema, final.arrays, final.encoder)
     return replace(source, repeat=runs[0].repeat, run_id=runs[0].run)

@@ -1,7 +1,4 @@
-"""Charts by round.
-
-A running run draws them anew with each of its rounds.
-"""
+"""Charts by round, which a running run redraws with each round."""
 
 from __future__ import annotations
 
@@ -26,42 +23,41 @@ from flfed.records.charts.chart import (
 )
 from flfed.records.charts.colours import AMBER, ARM_COLOURS, BLUE, FAINT, NEUTRAL, ORANGE, PALE_BLUE
 from flfed.records.reports.round_totals import Block, band_of
+from flfed.records.statistics.verdict import number
 from flfed.records.store.entries import CurvePoint
+from flfed.words import render
 
 HEIGHT = 260
-"""Of the plot itself, in pixels, whatever legend stands above it."""
+"""Height of the plot itself in pixels, without its legend."""
 TICKS = 5
-"""About so many ticks has the axis of a figure; it ends at one, so that no line lies beyond the last."""
+"""Approximate number of ticks on the axis of a figure; it ends at a tick, so that no line lies beyond the last."""
 ROUND_NUMBERS = {"tickMinStep": 1, "format": "d"}
-"""Of an axis of rounds, which are whole numbers."""
+"""Format of an axis of rounds, which are whole numbers."""
 DRAWN_FROM = 0.02
-"""A figure made of counts by bin that may be further off than this is drawn as a range."""
+"""A figure from counts by bin that may differ by more than this is drawn as a range."""
 FEW_ROUNDS = 3
-"""Below so many rounds a curve is drawn with its points: a line through one of them is not seen."""
+"""Below this number of rounds a curve is drawn with its points: a line through one point is invisible."""
 STROKES = {"symbolType": "stroke", "symbolOpacity": 1, "symbolStrokeWidth": 3, "symbolSize": 200}
-"""Of a legend of lines: so long and wide that colour and dash are seen."""
+"""Symbols of a legend of lines, long and wide enough to show colour and dash."""
 BAND: dict[str, Any] = {"fillOpacity": 0.2, "strokeWidth": 1, "strokeOpacity": 1}
-"""Of a band: its edge is seen where its area is too light."""
+"""Look of a band, with an edge, as its area is light."""
 COLUMNS = ("round", "site", "value", "low", "high", "least", "most")
 WIDE = dict.fromkeys(("round", "value", "low", "high", "least", "most"), "float64")
-"""Kinds of the columns that may have nothing but gaps, which the browser must take for numbers."""
+"""Kinds of the columns that may be empty, which the browser must take for numbers."""
 
 
 def of_all_sites(points: Iterable[CurvePoint], metric: str) -> Chart | None:
-    """Return the all-sites figure by round.
+    """Return the all-sites figure by round, None without figures.
 
-    None without figures.
-
-    Where a point stands for several rounds, a band goes from the least of them to the largest. An AUC is made
-    of counts by bin: where that of the rows may be further than `DRAWN_FROM` away, a point is drawn as the
-    range that is left open. Not the figure before training, in either chart: on its scale the rounds would
-    lie on one line.
+    Where a point stands for several rounds, a band goes from the smallest of them to the largest. An AUC is computed
+    from counts by bin: where the AUC of the rows may differ by more than `DRAWN_FROM`, a point is drawn as a range.
+    Neither chart has the figure before training: on its scale the rounds would lie on one line.
     """
     rows = _rows((point for point in points if point.site is None), metric)
     if rows is None:
         return None
     colour = ARM_COLOURS["global"]
-    # Of two ends the further one: the other may have been cut at 0 or 1.
+    # The further end counts: the other may have been cut at 0 or 1.
     further = f"max(datum.high - datum.value, datum.value - datum.low) > {DRAWN_FROM}"
     ends = {"y": quantitative("low"), "y2": {"field": "high"}, "color": {"value": colour}}
     wide = {"strokeWidth": 5, "color": colour, "opacity": 0.75}
@@ -78,9 +74,7 @@ def of_each_site(
     *,
     banded: str | None = None,
 ) -> Chart | None:
-    """Return the figure of each site by round.
-
-    Each site has its colour and dash. None without figures.
+    """Return the figure of each site by round, None without figures.
 
     Parameters
     ----------
@@ -89,12 +83,12 @@ def of_each_site(
     looks : mapping of site to colour and dash
         Sites that are `FAINT` are drawn first and are not in the legend.
     banded : str, optional
-        The site whose intervals are drawn as a band: those of several lie on each other and are not told apart.
+        The site whose intervals are drawn as a band: bands of several sites would cover each other.
     """
     rows = _rows((point for point in points if point.site is not None), metric)
     if rows is None:
         return None
-    # Grey sites come first, so that the coloured ones are drawn above them.
+    # Grey sites come first, so that coloured ones are drawn above them.
     names = sorted(set(rows["site"]), key=lambda name: (looks[name][0] != FAINT, name))
     coloured_names = [name for name in names if looks[name][0] != FAINT]
     faint = names[: len(names) - len(coloured_names)]
@@ -109,23 +103,19 @@ def of_each_site(
         "tooltip": [nominal("site"), *tooltip("round", "value", "low", "high")],
     }
     layers = [layer("line", figures, point=are_few(rows))]
-    # Bands of several sites would lie on each other and could not be told apart.
     if banded is not None:
         bands = [_between(*ends, looks[banded][0]) for ends in (("low", "high"), ("least", "most"))]
         for band in bands:
             band["transform"].append({"filter": {"field": "site", "equal": banded}})
         layers = [*bands, *layers]
-    # The rows follow the same order, in which the lines are drawn.
+    # Lines are drawn in the order of the rows.
     if faint:
         rows = rows.sort_values("site", key=lambda of: of.map(names.index), kind="stable")
     return Chart(rows, plot(HEIGHT, encoding={"x": X, "color": site | {"scale": colours}}, layer=layers))
 
 
 def _between(low: str, high: str, colour: str) -> Spec:
-    """Return the band between two columns.
-
-    Its edge is seen. Where the two are alike nothing is drawn.
-    """
+    """Return the band between two columns, with an edge; nothing is drawn where they are equal."""
     ends = {"y": quantitative(low), "y2": {"field": high}, "color": {"value": colour}}
     return layer("area", ends, f"datum.{low} != null && datum.{low} < datum.{high}", stroke=colour, **BAND)
 
@@ -134,29 +124,24 @@ X = quantitative("round", axis={"title": "round", "tickCount": 8, **ROUND_NUMBER
 
 
 def y_axis(title: str, *, zero: bool = False) -> Spec:
-    """Return the axis of a figure by round.
-
-    It begins at 0 where `zero`. A tick stands at either end.
-    """
-    # Words at the ends stay beside their ticks: moved, they would seem to be of others.
+    """Return the axis of a figure by round, with a tick at either end; it begins at 0 where `zero`."""
+    # Labels at the ends stay beside their ticks: moved, they would seem to belong to others.
     axis = {"title": in_lines(title), "labelExpr": AXIS_NUMBERS, "tickCount": TICKS, "labelFlush": False}
     return quantitative("value", axis=axis, scale={"zero": zero, "nice": TICKS})
 
 
 def tooltip(*fields: str) -> list[Spec]:
-    """Return figures that are told under the mouse."""
+    """Return the figures of a tooltip."""
     return [quantitative(field) for field in fields]
 
 
 def are_few(rows: pd.DataFrame) -> bool:
-    """Tell whether a curve is drawn with its points, of few rounds."""
+    """Return whether there are so few rounds that a curve is drawn with its points."""
     return rows["round"].nunique() < FEW_ROUNDS
 
 
 def _rows(points: Iterable[CurvePoint], metric: str) -> pd.DataFrame | None:
-    """Return the known points after a round.
-
-    They have a value and come with their bands. None where there is no such point.
+    """Return the points of rounds with a value, and their bands; None where there is none.
 
     A point of several rounds stands in their middle.
     """
@@ -169,35 +154,33 @@ def _rows(points: Iterable[CurvePoint], metric: str) -> pd.DataFrame | None:
 
 
 COLUMNS_DRAWN = 60
-"""Most blocks of rounds side by side; narrower ones cannot be told apart."""
+"""Most blocks of rounds side by side; narrower ones cannot be distinguished."""
 SITES_DRAWN = 40
 """Most sites in the map; the table has all."""
 STATES = {
     "took part": BLUE,
-    "in some of the rounds": PALE_BLUE,
-    "answer rejected": ORANGE,
-    "no answer": AMBER,
+    "some rounds": PALE_BLUE,
+    "update rejected": ORANGE,
+    "no reply": AMBER,
 }
-"""What a cell says of its rounds, and its colour; a site that was not asked has no cell."""
+"""Colours of cells by a site's state in their rounds; a site that was not asked has no cell."""
 ROW_PIXELS, NAME_SHARE = 38, 0.48
-"""Height of a site in the map, and which share of it is for its name."""
+"""Height of a site in the map, and the share of it that its name takes."""
 
 
 def state_of(block: Block) -> str:
-    """Return a site's state in a block of rounds.
-
-    It says in a word what the site did.
+    """Return a site's state in a block of rounds, a key of `STATES`.
 
     Examples
     --------
     >>> [state_of(Block("a", 1, 9, asked=9, answered=9, aside=aside)) for aside in (0, 1, 9)]
-    ['took part', 'in some of the rounds', 'answer rejected']
+    ['took part', 'some rounds', 'update rejected']
     """
     if _good(block) >= block.asked:
         return "took part"
     if _good(block) > 0:
-        return "in some of the rounds"
-    return "answer rejected" if block.aside else "no answer"
+        return "some rounds"
+    return "update rejected" if block.aside else "no reply"
 
 
 def _together(one: Block, other: Block) -> Block:
@@ -207,17 +190,17 @@ def _together(one: Block, other: Block) -> Block:
 
 
 def _good(block: Block) -> int:
-    """Return the rounds with an update that was taken."""
+    """Return the number of rounds with a valid update."""
     return block.answered - block.aside
 
 
 def _missed(block: Block) -> int:
-    """Return the rounds without one, of those it was asked in."""
+    """Return the number of rounds without a valid update, of those in which the site was asked."""
     return block.asked - _good(block)
 
 
 def shares(blocks: Sequence[Block]) -> dict[str, Block]:
-    """Return each site's rounds, added up."""
+    """Return the sum of each site's blocks."""
     totals: dict[str, Block] = {}
     for block in blocks:
         totals[block.site] = _together(totals[block.site], block) if block.site in totals else block
@@ -228,50 +211,36 @@ def lines(blocks: Sequence[Block]) -> list[Line]:
     """Return the table of the map, a line for each site."""
     rows: list[Line] = []
     for site, of in shares(blocks).items():
-        line = {"Site": site, "Rounds asked": of.asked, "No answer": of.asked - of.answered}
-        line |= {"Answer rejected": of.aside, "Good updates": _good(of), "Good updates, % of asked": ""}
+        line = {"Site": site, "Rounds asked": of.asked, "No reply": of.asked - of.answered}
+        line |= {"Rejected updates": of.aside, "Valid updates": _good(of), "Valid, %": ""}
         if of.asked:
-            line["Good updates, % of asked"] = f"{100 * _good(of) / of.asked:.0f}"
+            line["Valid, %"] = number(100 * _good(of) / of.asked, 0)
         rows.append(line)
     return rows
 
 
 def drawn(blocks: Sequence[Block]) -> list[str]:
-    """Return the sites of the map.
-
-    They are all, or of many those that missed most rounds.
-    """
+    """Return the sites of the map: all, or of many those that missed most rounds."""
     every = shares(blocks)
     return sorted(sorted(every, key=lambda site: (-_missed(every[site]), site))[:SITES_DRAWN])
 
 
-def whose(blocks: Sequence[Block]) -> str:
-    """Return in words which sites of many `drawn` gives."""
-    which = "that come first by name" if _is_whole(blocks) else "that missed most"
-    return f"The {SITES_DRAWN} sites {which}"
-
-
-def _is_whole(blocks: Sequence[Block]) -> bool:
-    """Tell whether every site gave a good update each time that it was asked."""
+def is_complete(blocks: Sequence[Block]) -> bool:
+    """Return whether every site sent a valid update each time it was asked."""
     return all(state_of(block) == "took part" for block in blocks if block.asked)
 
 
 def left_out(blocks: Sequence[Block]) -> bool:
-    """Tell whether some site was asked less.
-
-    It then was asked less than another in some rounds.
-    """
+    """Return whether some site was asked in fewer rounds than another."""
     there = [block for block in blocks if block.asked]
     sites = {block.site for block in there}
-    # Where all were asked alike, every site has each block with the same count.
+    # Where all were asked equally, every site has each block with the same count.
     alike = {(block.first, block.asked) for block in there}
     return len(there) != len(alike) * len(sites)
 
 
 def is_plain(blocks: Sequence[Block]) -> bool:
-    """Tell whether the map would be one plain block.
-
-    It would where all sites were asked alike and gave a good update each time.
+    """Return whether the map would have one colour: all sites were asked equally and sent valid updates.
 
     Examples
     --------
@@ -279,13 +248,11 @@ def is_plain(blocks: Sequence[Block]) -> bool:
     >>> is_plain(both), is_plain([*both, Block("a", 4, 6, asked=1, answered=1, aside=0)])
     (True, False)
     """
-    return not left_out(blocks) and _is_whole(blocks)
+    return not left_out(blocks) and is_complete(blocks)
 
 
 def in_a_row(blocks: Sequence[Block]) -> list[Block]:
-    """Return blocks with equal neighbours merged.
-
-    They are those of one site that follow each other in the same state.
+    """Return blocks in which neighbours of one site with the same state are merged.
 
     Examples
     --------
@@ -304,11 +271,10 @@ def in_a_row(blocks: Sequence[Block]) -> list[Block]:
 
 
 def chart(blocks: Sequence[Block]) -> Chart | None:
-    """Return the map of sites and rounds.
+    """Return the map of sites and rounds, None where no site has been asked yet.
 
-    It has a row for a site and a cell for rounds of the same state. None where nobody was asked yet.
-
-    What went wrong stands out by colour, and by an outline for those who do not see it.
+    It has a row for a site and a cell for consecutive rounds of the same state. Failures stand out by colour, and by an
+    outline for readers who cannot see colours.
     """
     shown = set(drawn(blocks))
     there = in_a_row([block for block in blocks if block.asked and block.site in shown])
@@ -330,29 +296,28 @@ def chart(blocks: Sequence[Block]) -> Chart | None:
         "y": nominal("site", sort=sites, scale={"paddingInner": NAME_SHARE, "paddingOuter": 0}, axis=names),
         "color": nominal("state", scale={"domain": list(STATES), "range": list(STATES.values())}, legend=legend),
         "strokeWidth": {"condition": {"test": "datum.state == 'took part'", "value": 0}, "value": 1.5},
-        "tooltip": [nominal("site"), nominal("good", title="good updates"), nominal("state")],
+        "tooltip": [nominal("site"), nominal("good", title="valid updates"), nominal("state")],
     }
     return Chart(rows, plot(ROW_PIXELS * len(sites)) | layer("rect", encoding, stroke=NEUTRAL))
 
 
 def in_words(blocks: Sequence[Block]) -> str:
-    """Return who took part in a sentence.
-
-    It says how many sites took part in all rounds, and who missed most.
-    """
+    """Return how many sites took part in all rounds, and which missed most, in words."""
     totals = {site: of for site, of in shares(blocks).items() if of.asked}
     if not totals:
-        return "No site was asked to train yet."
-    # Of one site its own count says more than a share of the sites.
+        return render("charts.participation.none")
+    # For one site its own count says more than a share of the sites.
     if len(totals) == 1:
         ((site, of),) = totals.items()
-        return f"{site} gave a good update in {_good(of)} of {of.asked} rounds."
+        return render("charts.participation.site", site=site, good=_good(of), rounds=of.asked)
     missed = {site: _missed(of) for site, of in totals.items()}
     whole = [*missed.values()].count(0)
-    text = f"{whole} of {len(totals)} sites gave a good update in every round they were asked in."
+    text = render("charts.participation.sites", good=whole, sites=len(totals))
     most = max(missed.values())
     if not most:
         return text
     worst = [site for site in totals if missed[site] == most]
-    whose = worst[0] if len(worst) == 1 else f"{len(worst)} sites, {worst[0]} among them,"
-    return f"{text} {whose} missed most: {most} of {totals[worst[0]].asked}."
+    facts = {"site": worst[0], "missed": most, "rounds": totals[worst[0]].asked}
+    if len(worst) == 1:
+        return f"{text} {render('charts.participation.one', **facts)}"
+    return f"{text} {render('charts.participation.several', sites=len(worst), **facts)}"

@@ -1,7 +1,4 @@
-"""Charts of sites and models.
-
-Colours stay, shapes stand beside colours, and names above marks.
-"""
+"""Charts of sites and models, each with its own colour and shape, and names above marks."""
 
 from __future__ import annotations
 
@@ -42,31 +39,32 @@ from flfed.records.statistics.verdict import (
     metric_name,
     number,
 )
+from flfed.words import render
 
 ARM_SHAPES = {"global": "circle", "personalised": "diamond", "local-only": "square"}
 ARMS_PIXELS, ARMS_GAP = 62, 0.36
-"""Height of a site's row with a mark for each model, and which share of it is left for the name."""
-NARROW = "width < 780"
-"""On such a plot, in Vega's language, a row of the forest plot has its name and gain above its mark, and no columns."""
+"""Height of a site's row with a mark for each model, and the share of it that its name takes."""
+NARROW = "width < 880"
+"""Condition in Vega's language under which a forest plot has name and gain above its marks, and no columns."""
 BEFORE_PLOT = 330
-BEHIND_PLOT = 320
+BEHIND_PLOT = 385
 """Pixels of a forest plot's columns on a wide screen, left and right of its marks."""
 FOREST_COLUMNS = {
     "name": ("site", "0", "left"),
     "rows": ("test rows", "185", "right"),
     "own": ("site model", "258", "right"),
     "shared": ("shared", "312", "right"),
-    "gain": ("gain (95 % CI)", "width - 302", "left"),
+    "gain": ("gain (95 % CI)", "width - 370", "left"),
     "verdict": ("verdict", "width", "right"),
 }
 """Title, place in Vega's language and side of a forest plot's columns."""
-VERDICT_LIMIT = 130
+VERDICT_LIMIT = 145
 """Pixels of a verdict in its column; the legend has it whole."""
 NAME_LIMIT, ALONE_LIMIT = 125, 260
-"""Pixels of a site's name in its column, also where no column of test rows and own models follows; the table has it
-whole."""
+"""Pixels of a site's name in its column, with columns of test rows and site models beside it, and without; the table
+has the whole name."""
 REACH = 4
-"""A forest plot goes so many times as far as the middle site's interval."""
+"""Reach of a forest plot, in multiples of the median site's interval."""
 
 ENDS = ("value", "low", "high")
 Rows = list[dict[str, Any]]
@@ -76,28 +74,19 @@ inline: Callable[..., alt.Data] = alt.Data  # Altair leaves its schema classes w
 
 
 def layered(*layers: alt.Chart, height: int) -> Layers:
-    """Return layers as one chart.
-
-    Its plot has the given height in pixels.
-    """
+    """Return layers as one chart whose plot has the given height in pixels."""
     drawn: Layers = alt.layer(*layers).properties(height=height, autosize=alt.AutoSizeParams(**PLOT_HEIGHT))
     return drawn
 
 
 def figure_x(field: str, title: str, ticks: Sequence[float], *, grid: bool = True) -> alt.X:
-    """Return the x axis of a figure.
-
-    It is as `chart.figure_axis` has it.
-    """
+    """Return the x axis of a figure, from `chart.figure_axis`."""
     parts = figure_axis(title, ticks, grid=grid)
     return alt.X(f"{field}:Q", axis=alt.Axis(**parts["axis"]), scale=alt.Scale(**parts["scale"]))
 
 
 def names_y(field: str, names: Sequence[str], **scale: Any) -> alt.Y:
-    """Return the y axis of names.
-
-    They keep their order, each above its row.
-    """
+    """Return the y axis of names in their order, each above its row."""
     axis = names_axis()
     if "paddingInner" in scale:
         axis = names_axis(ARMS_PIXELS * (1 - scale["paddingInner"]) / 2 + 9)
@@ -110,10 +99,7 @@ def _spread(rows: Iterable[Line]) -> list[float]:
 
 
 def sites_by_arm(report: Report, metric: str, sites: Sequence[str]) -> Layers | None:
-    """Return each arm's figure at each site.
-
-    Every arm has a line with its interval.
-    """
+    """Return the chart of each arm's figure at each site, with its interval as a line."""
     run = run_of(report)
     rows: Rows = []
     arms = arms_shown(report, metric)
@@ -127,7 +113,7 @@ def sites_by_arm(report: Report, metric: str, sites: Sequence[str]) -> Layers | 
     if not rows:
         return None
     names = [ARM_NAMES[arm] for arm in arms]
-    # Only sites with a figure get a row, in the order that was asked for.
+    # Only sites with a figure get a row, in the order of `sites`.
     there = list(dict.fromkeys(row["site"] for row in rows))
     colours = alt.Scale(domain=names, range=[ARM_COLOURS[arm] for arm in arms])
     shapes = alt.Scale(domain=names, range=[ARM_SHAPES[arm] for arm in arms])
@@ -157,7 +143,7 @@ def sites_by_arm(report: Report, metric: str, sites: Sequence[str]) -> Layers | 
 def forest_plot(report: Report, metric: str, sites: Sequence[str]) -> Layers | None:
     """Return the forest plot of the gains: a row a site, the mean last.
 
-    A line is the interval that the verdict goes by. On a wide screen each row has its figures beside it, on a narrow
+    A line is the interval that decides the verdict. On a wide screen each row has its figures beside it, on a narrow
     one its name and gain above it.
     """
     run = run_of(report)
@@ -167,16 +153,16 @@ def forest_plot(report: Report, metric: str, sites: Sequence[str]) -> Layers | N
     words = {code: describe_verdict(code, metric) for code in VERDICT_COLOURS}
     rows = [_forest_row(line, run.rule.worthwhile[metric]) | {"verdict": words[line.verdict]} for line in lines]
     colours = alt.Scale(domain=list(words.values()), range=list(VERDICT_COLOURS.values()))
-    # The colours are of all verdicts, but the legend names only those that occur.
+    # The legend names only the verdicts that occur.
     verdicts = {line.verdict for line in lines if line.value is not None}
     there = [words[code] for code in VERDICT_COLOURS if code in verdicts]
     colour = alt.Color("verdict:N", scale=colours, legend=alt.Legend(**legend_of(there, values=there)))
     base = alt.Chart(inline(values=rows))
     y = alt.Y("name:N", sort=[line.name for line in lines], axis=None)
-    # 0 is always on the axis, for it parts gain from loss.
+    # The axis always has 0, which separates gain from loss.
     reach = plot_reach(lines)
     ends = [0.0, *(max(-reach, min(reach, end)) for end in _spread(rows))]
-    title = f"gain in {metric_name(metric)} (right of 0: it helps)"
+    title = render("charts.axes.gain", metric=metric_name(metric))
     x = figure_x("value", title, ticks_of(ends, metric, difference=True))
     ends_at = (("0", str(BEFORE_PLOT)), ("width", f"width - {BEHIND_PLOT}"))
     x["scale"]["clamp"] = True
@@ -206,9 +192,9 @@ def forest_plot(report: Report, metric: str, sites: Sequence[str]) -> Layers | N
 
 
 def plot_reach(lines: Sequence[ForestLine]) -> float:
-    """Return how far from 0 a forest plot goes.
+    """Return the reach of a forest plot from 0.
 
-    One site of which nearly nothing is known does not press the others together: its line ends at the plot's edge.
+    A single very uncertain site does not compress the others: its line ends at the plot's edge.
 
     Examples
     --------
@@ -246,9 +232,9 @@ def _forest_row(line: ForestLine, worthwhile: float) -> dict[str, Any]:
 
 
 def _forest_columns(base: alt.Chart, y: alt.Y, rows: Rows, other_titles: Mapping[str, str]) -> list[alt.Chart]:
-    """Return the texts of a forest plot, in columns under their titles; none for what no site tells.
+    """Return the texts of a forest plot, in columns under their titles, without columns that all sites lack.
 
-    On a narrow screen there is room for name and gain alone, which stand above the row's mark.
+    A narrow screen has room only for name and gain, which stand above the row's mark.
     """
     titles = alt.Chart(inline(values=[{}]))
     drawn = []

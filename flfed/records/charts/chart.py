@@ -1,6 +1,6 @@
-"""Chart in Vega-Lite, its axes and legends, and the picture of it that needs no script.
+"""Chart in Vega-Lite, its axes and legends, and its picture, which needs no script.
 
-Figures rise from left to right, end where a metric does, and no word is cut.
+Figures rise from left to right, axes end where a metric ends, and no word is cut.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Altair = alt.Chart | alt.LayerChart | alt.FacetChart
 
 Spec = dict[str, Any]
-"""A chart in Vega-Lite's own words, without its data."""
+"""A chart's Vega-Lite specification, without its data."""
 Line = Mapping[str, Any]
 """One line of a table: figures as numbers, None where there is none."""
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
@@ -42,28 +42,25 @@ SCAFFOLD = re.compile(
     r' (?:xmlns(?::xlink)?|version|aria-\w+|role|pointer-events|font-family)="[^"]*"| opacity="1"'
     r'| stroke-dasharray="1,0"|<path class="foreground" d="" display="none"/>'
 )
-"""What Vega writes into a picture that nobody sees."""
+"""Invisible parts of a picture by Vega."""
 UNUSED = re.compile(r'<path class="(?:foreground|background)"[^>]*d="(?:|M0,0h0v0h0Z)"[^>]*/>')
 DECIMALS = re.compile(r"(\.\d\d)\d+")
-"""Beyond hundredths of a pixel nobody sees a place."""
+"""Digits beyond hundredths of a pixel, which are invisible."""
 TAG = re.compile("<[^>]*>")
 
 
 @dataclass(frozen=True)
 class Chart:
-    """Chart whose rows may change while its form stands.
+    """Chart of rows in a fixed form: while only `rows` change, the browser moves its lines and keeps the chart.
 
-    While only `rows` change, the browser moves the lines and leaves the chart standing.
-
-    It is written in Vega-Lite's own words, not by Altair, whose checks took two thirds of the time
-    of each look at a running run (measured: 75 of 120 ms).
+    It is a plain Vega-Lite specification: Altair's checks would take most of the time of each refresh.
 
     Attributes
     ----------
     rows : DataFrame
     spec : dict
     is_by_row : bool
-        Whether its height follows from its rows, such as one a model.
+        Whether its height follows from the number of its rows.
     """
 
     rows: pd.DataFrame
@@ -76,14 +73,14 @@ class Chart:
         return {"data": {"values": values}, **self.spec}
 
     def altair(self) -> alt.LayerChart:
-        """Return the chart as one of Altair's, as a notebook shows it."""
+        """Return the chart as one of Altair's, for a notebook."""
         import altair
 
         return altair.LayerChart.from_dict(self.to_dict())
 
 
 def picture(drawn: Chart | Altair, width: int, height: int | None = None) -> str:
-    """Return a chart as SVG that loads nothing and knows no script.
+    """Return a chart as SVG that loads nothing and runs no script.
 
     Parameters
     ----------
@@ -92,10 +89,10 @@ def picture(drawn: Chart | Altair, width: int, height: int | None = None) -> str
     height : int, pixels, optional
         Of the plot itself; the chart's own by default.
     """
-    # It carries its own Vega, of which a command that draws nothing needs no part.
+    # It contains Vega, which a command without charts does not need.
     import vl_convert
 
-    # Altair's check of a chart that is ours takes as long as its drawing.
+    # Altair's check of our own chart takes as long as its drawing.
     chart_spec = drawn.to_dict() if isinstance(drawn, Chart) else drawn.to_dict(validate=False)
     spec = plain_texts(chart_spec)
     spec |= {"width": width, "background": None, "config": PRINTED}
@@ -108,7 +105,7 @@ def picture(drawn: Chart | Altair, width: int, height: int | None = None) -> str
 
 
 def plain_texts(value: Any) -> Any:
-    r"""Return a specification whose texts have no signs that turn the direction of writing.
+    r"""Return a specification whose texts have no signs that reverse the direction of writing.
 
     Examples
     --------
@@ -127,22 +124,22 @@ def plain_texts(value: Any) -> Any:
 AXIS_NUMBERS = "datum.value == 0 ? '0' : datum.label"
 """Numbers of an axis as `verdict.number` writes them, and 0 without decimals; Vega's language."""
 PLOT_HEIGHT: dict[str, Any] = {"type": "fit-x", "contains": "padding"}
-"""Vega-Lite's `autosize` where `height` is that of the plot itself, whatever legend and axis stand around it."""
+"""Vega-Lite's `autosize` where `height` is that of the plot itself, without legend and axis."""
 ROW_PIXELS = 44
 """Height of a row of one mark with its name above it."""
 NAME_PIXELS = 15
-"""How far a name stands above the middle of its mark."""
+"""Distance of a name above the middle of its mark."""
 NARROW_PIXELS = 250
 """Room for a legend, or for a row of names, on the narrowest screen, of 320 pixels."""
 LETTER_PIXELS, SYMBOL_PIXELS = 6.5, 34
-"""Of a legend: a letter's width, and that of a symbol and the gap behind its name."""
+"""Widths in a legend: of a letter, and of a symbol with the gap behind its name."""
 LONG_TITLE = 30
-"""Characters of an axis' title that stand in one line."""
+"""Characters of an axis' title that fit in one line."""
 MOST_TICKS = 6
 MOST_ARE_SMALL = 0.1
 """Where half of the predictions lie below this share of an axis, it is stretched towards 0."""
 STRETCH = 3
-"""A stretched axis goes by the root of this order, which has a 0, as a logarithm has not."""
+"""Order of the root of a stretched axis; unlike a logarithm, a root has a 0."""
 TICK_APART = 0.06
 """Least distance of two ticks of a stretched axis, as a share of its length."""
 
@@ -168,22 +165,17 @@ def layer(mark: str, encoding: Spec, *only: str, **look: Any) -> Spec:
 
 
 def plot(height: float, **more: Any) -> Spec:
-    """Return a chart whose plot itself has a height in pixels, whatever legend and axis stand around it."""
+    """Return a chart whose plot itself, without legend and axis, has a height in pixels."""
     return {"height": height, "autosize": PLOT_HEIGHT, **more}
 
 
 def axis_title(metric: str) -> str:
-    """Return the title of a metric's axis.
-
-    Such as "AUC (higher is better)".
-    """
+    """Return the title of a metric's axis, such as "AUC (higher is better)"."""
     return f"{metric_name(metric)} ({better_of(metric)} is better)"
 
 
 def in_lines(title: str) -> str | list[str]:
-    """Return a title in one or two lines.
-
-    One that is longer than its axis would be cut off.
+    """Return a title in one line, or in two where it is long, as an axis cuts a longer title off.
 
     Examples
     --------
@@ -195,9 +187,7 @@ def in_lines(title: str) -> str | list[str]:
 
 
 def ticks_of(values: Iterable[float | None], metric: str = "", *, difference: bool = False) -> list[float]:
-    """Return round ticks around some values.
-
-    They go from below the least value to above the largest. Ticks that the metric cannot have are left out.
+    """Return round ticks from below the least value to above the largest, of those that the metric can have.
 
     Examples
     --------
@@ -208,7 +198,7 @@ def ticks_of(values: Iterable[float | None], metric: str = "", *, difference: bo
     low, high = min(numbers), max(numbers)
     raw = max(high - low, abs(high) / 50, 1e-9) / (MOST_TICKS - 1)
     unit = 10.0 ** math.floor(math.log10(raw))
-    # The step is the smallest round one that needs no more than the allowed ticks.
+    # The step is the smallest round one within the number of ticks.
     step = next(unit * by for by in (1, 2, 5, 10) if unit * by >= raw * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     # Equal values on a tick would leave an axis of no length.
@@ -219,12 +209,9 @@ def ticks_of(values: Iterable[float | None], metric: str = "", *, difference: bo
 
 
 def figure_axis(title: str, ticks: Sequence[float], *, grid: bool = True) -> Axis:
-    """Return scale and axis of a figure.
-
-    The figure goes from the first to the last of some ticks.
-    """
+    """Return scale and axis of a figure, from the first to the last of some ticks."""
     step = ticks[1] - ticks[0]
-    # As many decimals as the step has, so that no two ticks read the same.
+    # The labels have the decimals of the step, so that no two ticks read the same.
     decimals = max(0, next(n for n in range(11) if abs(round(step, n) - step) < 1e-9 * max(step, 1e-9) or n == 10))
     axis: Axis = {"title": in_lines(title), "values": list(ticks), "format": f".{decimals}f", "labelExpr": AXIS_NUMBERS}
     axis |= {"labelFlush": False}
@@ -233,11 +220,9 @@ def figure_axis(title: str, ticks: Sequence[float], *, grid: bool = True) -> Axi
 
 
 def names_axis(above: float = NAME_PIXELS) -> Axis:
-    """Return the axis of names above their marks.
+    """Return the axis of names above their marks, where they take no room from the marks.
 
-    There they take no room from the marks.
-
-    Each is written: Streamlit's theme leaves some out, and moves the first.
+    Every name is shown: Streamlit's theme omits some, and moves the first.
     """
     where = {"labelAlign": "left", "labelBaseline": "middle", "labelOffset": -above, "labelPadding": 0}
     whole = {"labelOverlap": False, "labelFlush": False, "labelLimit": 2000, "labelFontSize": 13, "maxExtent": 0}
@@ -245,17 +230,12 @@ def names_axis(above: float = NAME_PIXELS) -> Axis:
 
 
 def figures_above(above: float = NAME_PIXELS) -> Axis:
-    """Return the text mark of a row's figure.
-
-    It stands at the right end of its name's line.
-    """
+    """Return the text mark of a row's figure, at the right end of its name's line."""
     return {"type": "text", "align": "right", "dy": -above, "fontSize": 13, "fontWeight": "bold", "color": FIGURE}
 
 
 def columns_for(names: Sequence[str]) -> int:
-    """Return how many columns a legend has.
-
-    They are those that fit the names on the narrowest screen.
+    """Return the number of columns with which a legend of names fits the narrowest screen.
 
     Examples
     --------
@@ -267,19 +247,15 @@ def columns_for(names: Sequence[str]) -> int:
 
 
 def legend_of(names: Sequence[str], **more: Any) -> Axis:
-    """Return a legend above the plot.
-
-    No name in it is cut.
-    """
+    """Return a legend above the plot, with whole names."""
     whole = {"columns": columns_for(names), "labelLimit": 2000, "labelFontSize": 12}
     return {"title": None, "orient": "top"} | whole | more
 
 
 def stretched_ticks(top: float) -> list[float]:
-    """Return round figures up to `top`.
+    """Return round figures up to `top`, at least `TICK_APART` from each other on a stretched axis.
 
-    None is nearer to the next than `TICK_APART` on a stretched axis: powers of ten go before fives, and these before
-    twos.
+    Powers of ten go before fives, and these before twos.
 
     Examples
     --------
@@ -291,7 +267,7 @@ def stretched_ticks(top: float) -> list[float]:
 
 
 def spaced(values: Iterable[float], place: Callable[[float], float], apart: float) -> list[float]:
-    """Return those values, the first ones first, that lie so far apart on an axis, sorted."""
+    """Return the values, sorted, that are at least `apart` on an axis; earlier ones go before later ones."""
     places: dict[float, float] = {}
     for value in values:
         at = place(value)
@@ -301,9 +277,7 @@ def spaced(values: Iterable[float], place: Callable[[float], float], apart: floa
 
 
 def end_of_calibration(lines: Sequence[Line]) -> float:
-    """Return where both axes end.
-
-    It is a round figure beyond every point and interval, at most 1.
+    """Return the end of both axes: a round figure beyond every point and interval, at most 1.
 
     Examples
     --------
@@ -318,9 +292,6 @@ def end_of_calibration(lines: Sequence[Line]) -> float:
 
 
 def is_stretched(lines: Sequence[Line]) -> bool:
-    """Tell whether the axes are to be stretched.
-
-    They are where most predictions are so small that they would be one blot in the corner.
-    """
+    """Return whether axes are to be stretched, because most predictions are small and would lie in one corner."""
     predicted = sorted(line["Predicted, mean"] for line in lines)
     return bool(predicted[len(predicted) // 2] < MOST_ARE_SMALL * end_of_calibration(lines))

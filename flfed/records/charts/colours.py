@@ -1,9 +1,7 @@
-"""Colours of the charts in both themes.
+"""Colours of the charts on a light page, and those with which the browser replaces them on a dark one.
 
-They are those on a light page, and those that the browser puts in their place on a dark one.
-
-Found by search and by hand: every mark has a contrast of 3 or more to its background, every word one of 4.5, and the
-first six sites are as far apart as can be to readers with any kind of colour blindness, in either theme.
+In either theme every mark has a contrast of 3 or more to its background and every word one of 4.5. The colours of the
+first six sites differ as much as possible for readers with any kind of colour blindness.
 """
 
 from __future__ import annotations
@@ -21,16 +19,16 @@ GREY = "#6e6e6e"
 PINK = "#B85C90"
 VIOLET = "#8a6bbe"
 NEUTRAL = "#808080"
-"""Of lines and marks that stand for no site, model or verdict."""
+"""Colour of lines and marks that stand for no site, model or verdict."""
 FAINT = "#949494"
-"""Of the sites beside the one that is looked at."""
+"""Colour of the sites beside the chosen one."""
 INK, FIGURE = "#1b2733", "#7a7a7a"
-"""Of words in a chart: on a mark's own colour, and beside it. A picture that a reader keeps of a chart has these."""
+"""Colours of words in a chart, and in its picture: on a mark's own colour, and beside it."""
 RISING = "#56B4E9"
 FALLING = "#E69F00"
 GRID = "#e3e7eb"
 NO_FIGURE = "#d9d9d9"
-"""Of cells: the largest figures above and below 0, smaller ones letting the page through; behind a dash."""
+"""Colours of cells: of the largest figures above and below 0 (smaller ones have a paler shade), and of dashes."""
 SITE_COLOURS = (BLUE, "#e37407", "#809677", "#940ef4", "#d21a2d", "#745f73", GREEN, "#C3699B")
 DARK = {
     BLUE: "#56b3e8",
@@ -52,7 +50,7 @@ DARK = {
 }
 """The colour on a dark page by that on a light one."""
 WORDS = ("#3d4955", "#c0c9d2")
-"""Of axes and legends, light and dark."""
+"""Colours of axes and legends, light and dark."""
 
 ARM_COLOURS = {
     "global": BLUE,
@@ -74,8 +72,8 @@ ARM_COLOURS = {
 VERDICT_COLOURS = {PAYS: GREEN, NO_CLEAR_GAIN: GREY, DO_NOT_USE: ORANGE, INCONCLUSIVE: NEUTRAL}
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2])
 SITE_DASHES = (0, 1, 2, 3, 0, 2, 3, 1)
-"""Which of `DASHES` goes with each of `SITE_COLOURS`: two colours that some eyes take for one have different dashes,
-and none is solid that they take for the grey of all sites together."""
+"""Index in `DASHES` for each of `SITE_COLOURS`: colours that some readers confuse have different dashes, and none that
+they confuse with the grey of all sites together is solid."""
 MOST_COLOURED = 8
 """Of more sites in one chart, one is drawn in colour and the others in grey."""
 
@@ -84,9 +82,7 @@ Looks = dict[str, tuple[str, list[int]]]
 
 
 def site_looks(sites: Iterable[str]) -> Looks:
-    """Return colour and dash of each site.
-
-    They go by the site's place in the alphabet, and are the same in every chart of a run.
+    """Return colour and dash of each site, by its place in the alphabet; all charts of a run have the same.
 
     Examples
     --------
@@ -95,26 +91,21 @@ def site_looks(sites: Iterable[str]) -> Looks:
     """
     looks = {}
     for place, site in enumerate(sorted(sites)):
-        # Once the colours are used up they come again with another dash.
+        # After the last colour, the colours repeat with another dash.
         turn, colour = divmod(place, len(SITE_COLOURS))
         looks[site] = (SITE_COLOURS[colour], DASHES[(SITE_DASHES[colour] + turn) % len(DASHES)])
     return looks
 
 
 def one_in_colour(sites: Iterable[str], chosen: str) -> Looks:
-    """Return looks in which one site stands out.
-
-    All other sites are alike.
-    """
+    """Return looks in which one site stands out and all others are alike."""
     return {site: (BLUE, DASHES[0]) if site == chosen else (FAINT, DASHES[0]) for site in sites}
 
 
 def style() -> str:
-    """Return the style for charts in both themes.
+    """Return the style that gives charts the colours of the page's theme, which only the browser knows.
 
-    It gives charts the colours of the page's theme, which the browser knows before the server.
-
-    A chart turns with its theme and is not made anew; a browser too old for `light-dark` shows the light colours.
+    A chart follows its theme without being redrawn. A browser too old for `light-dark` shows the light colours.
     """
     chart = "[data-testid=stVegaLiteChart] svg.marks"
     rules = [

@@ -1,4 +1,4 @@
-"""Charts of scores: how well they rank, whether they hold, and whether acting on them is of use."""
+"""Charts of scores: discrimination, calibration, and net benefit."""
 
 from __future__ import annotations
 
@@ -38,19 +38,20 @@ from flfed.records.statistics.score_curves import (
     steps,
     thinned,
 )
+from flfed.words import render
 
 PLOT_PIXELS = 320
 DASHED: Spec = {"strokeDash": [5, 4], "strokeWidth": 1}
 ROC_TITLES = ("false positive rate (1 − specificity)", "true positive rate (sensitivity)")
-PRECISION_TITLES = ("recall (share of outcomes found)", "precision (share of alarms that are right)")
+PRECISION_TITLES = ("recall (share of outcomes detected)", "precision (share of correct alarms)")
 NOBODY, EVERYBODY, MODEL, COUNTED = "flag nobody", "flag everybody", "the model", "exact counts"
 Points = list[tuple[str, float, float]]
-"""Of a drawn curve: whose it is, x and y."""
+"""Points of curves: the curve's name, x and y."""
 
 
 def _colours(names: Sequence[str], looks: Looks) -> Spec:
     of = {name: (NEUTRAL, [1, 0]) if is_together(name) else looks[name] for name in names}
-    # Sites in grey all look alike, so that the legend leaves them out.
+    # Sites in grey all look alike, so the legend omits them.
     coloured_names = [name for name in names if of[name][0] != FAINT]
     named = nominal("of", legend=legend_of(coloured_names, values=coloured_names, **STROKES))
     return {
@@ -60,20 +61,14 @@ def _colours(names: Sequence[str], looks: Looks) -> Spec:
 
 
 def _widths(names: Sequence[str], looks: Looks) -> Spec:
-    """Return the width of each curve.
-
-    Those of several sites together are the widest, those beside a chosen one the narrowest.
-    """
+    """Return the width of each curve: widest for several sites together, narrowest beside a chosen site."""
     faint = [name for name in names if not is_together(name) and looks[name][0] == FAINT]
     wide = {"test": f"indexof(datum.of, ' {TOGETHER}') > 0", "value": 4}
     return {"condition": [wide, {"test": {"field": "of", "oneOf": faint}, "value": 1}], "value": 3 if faint else 2}
 
 
 def diagonal(top: float = 1.0) -> Spec:
-    """Return the dashed line of equal figures.
-
-    On it both axes, which end at `top`, have the same figure.
-    """
+    """Return the dashed line on which both axes, which end at `top`, have the same figure."""
     ends = {"data": {"values": [{"x": 0, "y": 0}, {"x": top, "y": top}]}}
     return ends | layer("line", {"x": quantitative("x"), "y": quantitative("y")}, color=NEUTRAL, **DASHED)
 
@@ -83,17 +78,14 @@ def _axis(field: str, title: str, top: float = 1.0, *, stretched: bool = False) 
     axis: Spec = {"title": in_lines(title), "labelExpr": AXIS_NUMBERS, "tickCount": 5}
     if stretched:
         scale |= {"type": "pow", "exponent": 1 / STRETCH}
-        values, label_expression = stretched_ticks(top), "datum.value == 0 ? '0' : replace('' + datum.value, /^0/, '')"
-        # Of more values than the count of ticks Vega leaves out every other one.
-        axis |= {"labelExpr": label_expression, "values": values, "tickCount": len(values), "labelOverlap": False}
+        values = stretched_ticks(top)
+        # Vega omits every other one of more values than the count of ticks.
+        axis |= {"labelExpr": "'' + datum.value", "values": values, "tickCount": len(values), "labelOverlap": False}
     return quantitative(field, axis=axis, scale=scale)
 
 
 def by_chance(counts_by_name: Mapping[str, ScoreCounts], looks: Looks) -> Spec:
-    """Return the lines of precision by chance.
-
-    Each is its site's share of rows with the outcome.
-    """
+    """Return the lines of precision by chance, which is a site's share of rows with the outcome."""
     shares = [{"of": name, "y": round(counts.events / counts.rows, 5)} for name, counts in counts_by_name.items()]
     encoding = {"y": quantitative("y"), "color": _colours(list(counts_by_name), looks)["color"]}
     return {"data": {"values": shares}} | layer("rule", encoding, **DASHED)
@@ -102,14 +94,11 @@ def by_chance(counts_by_name: Mapping[str, ScoreCounts], looks: Looks) -> Spec:
 def unit_square(
     points: Points, titles: tuple[str, str], names: Sequence[str], looks: Looks, below: list[Spec]
 ) -> Chart | None:
-    """Return curves in the unit square.
-
-    They are in the order of their points, above the layers of `below`. None without points.
-    """
+    """Return curves in the unit square above the layers of `below`, None without points."""
     if not points:
         return None
     rows = pd.DataFrame(points, columns=["of", "x", "y"]).round(5)
-    # A step upwards has one x twice: only the place keeps its points in order.
+    # A step upwards has one x twice, so the place keeps its points in order.
     rows["place"] = range(len(rows))
     encoding = {
         "x": _axis("x", titles[0]),
@@ -135,7 +124,7 @@ def precision_chart(counts_by_name: Mapping[str, ScoreCounts], looks: Looks) -> 
 
 
 def points_of(curves: Mapping[str, tuple[Any, Any]]) -> Points:
-    """Return the points of some curves, one after the other."""
+    """Return the points of some curves in one list."""
     points = []
     for name, (x, y) in curves.items():
         points += [(name, float(across), float(up)) for across, up in zip(x, y, strict=True)]
@@ -145,9 +134,7 @@ def points_of(curves: Mapping[str, tuple[Any, Any]]) -> Points:
 def calibration_chart(
     lines: Sequence[Line], names: Sequence[str], looks: Looks, *, beside: Sequence[Line] = ()
 ) -> Chart | None:
-    """Return the chart of calibration groups.
-
-    Groups are points, larger with more rows, with their intervals, and a line from each to the next.
+    """Return the chart of calibration groups as points with their intervals, larger with more rows.
 
     Parameters
     ----------
@@ -165,10 +152,10 @@ def calibration_chart(
     keys |= {"Rows": "rows"}
     rows = pd.DataFrame(lines)[list(keys)].rename(columns=keys).round(7)
     colours = _colours(names, looks)
-    # Both axes end and stretch alike, so that the diagonal is where predictions hold.
+    # Both axes end and stretch alike, so that predictions are right on the diagonal.
     shared = [*lines, *beside]
     top, stretched = end_of_calibration(shared), is_stretched(shared)
-    x = _axis("x", "predicted probability (mean of the group)", top, stretched=stretched)
+    x = _axis("x", render("charts.axes.predicted"), top, stretched=stretched)
     y, low = (_axis(field, "observed share", top, stretched=stretched) for field in ("y", "low"))
     colour = {"color": colours["color"]}
     size = {"domain": [LEAST_ROWS, max(int(rows["rows"].max()), LEAST_ROWS + 1)], "range": [50, 200]}
@@ -197,7 +184,7 @@ def decision_chart(
     name : str
         A site, or several together.
     points : sequence of OperatingPoint
-        By rising threshold. Of exact counts alone no line is drawn.
+        By rising threshold. Without other points no line is drawn between exact counts.
     exact : sequence of OperatingPoint
         Exact counts, drawn as marks.
     beside : sequence of sequences of OperatingPoint
@@ -207,7 +194,7 @@ def decision_chart(
     top = max(line[0].events / line[0].rows for line in beside)
     ticks = ticks_of([0.0, top])
     ticks = [-ticks[1], *ticks]
-    # Where the outcome is rare, what matters lies near 0.
+    # Where the outcome is rare, relevant thresholds lie near 0.
     stretched = top < RARE
     colour = NEUTRAL if is_together(name) else looks[name][0]
     rows, events = points[0].rows, points[0].events
@@ -223,7 +210,7 @@ def decision_chart(
 
 
 def _pieces(way: str, line: Sequence[tuple[float, float]], bottom: float) -> list[dict[str, Any]]:
-    """Return the points of a line that do not lie below an axis' lower end, by piece."""
+    """Return the points of a line above an axis' lower end, by piece."""
     drawn = []
     for place, piece in enumerate(cut_below(line, bottom)):
         drawn += [{"way": way, "piece": f"{way} {place}", "x": x, "y": y} for x, y in piece]
@@ -232,10 +219,9 @@ def _pieces(way: str, line: Sequence[tuple[float, float]], bottom: float) -> lis
 
 def _decision_layers(ticks: Sequence[float], colour: str, *, stretched: bool) -> list[Spec]:
     """Return lines and marks of a decision chart."""
-    title = "threshold (stretched towards 0)" if stretched else "threshold"
+    title = render("charts.axes.stretched") if stretched else "threshold"
     x = _axis("x", title, stretched=stretched)
-    # Figures of the axis have its own first and last tick.
-    y = quantitative("y", **figure_axis("net benefit (share of rows)", ticks))
+    y = quantitative("y", **figure_axis(render("charts.axes.benefit"), ticks))
     ways = [MODEL, EVERYBODY, NOBODY, COUNTED]
     of = nominal("way", legend=legend_of(ways[:3], values=ways[:3], **STROKES))
     width = {"condition": {"test": {"field": "way", "equal": MODEL}, "value": 2}, "value": 1}
@@ -256,12 +242,12 @@ def _decision_layers(ticks: Sequence[float], colour: str, *, stretched: bool) ->
 
 
 def net_benefits(points: Sequence[OperatingPoint]) -> list[tuple[float, float]]:
-    """Return threshold and net benefit of some operating points, where there is one."""
+    """Return threshold and net benefit of the operating points that have one."""
     return [(float(point.threshold or 0), point.net_benefit) for point in points if point.net_benefit is not None]
 
 
 def cut_below(points: Sequence[tuple[float, float]], bottom: float) -> list[list[tuple[float, float]]]:
-    """Return the pieces of a line that do not lie below an axis' lower end.
+    """Return the pieces of a line above an axis' lower end.
 
     Examples
     --------

@@ -1,7 +1,4 @@
-"""Histograms of noised counts, the noise beside each bar.
-
-It is in Vega-Lite's own words.
-"""
+"""Histograms of counts with noise, the reach of the noise on each bar."""
 
 from __future__ import annotations
 
@@ -32,7 +29,7 @@ from flfed.records.statistics.noised_scores import FROM, NOISE, TO, WITH, WITHOU
 from flfed.records.statistics.verdict import format_as_written
 
 ALIKE = 1e-6
-"""Share by which bins of one width may differ, by rounding."""
+"""Share by which bins of equal width may differ through rounding."""
 TICK_APART = 0.11
 """Least distance of two ticks of a stretched axis, as a share of its length."""
 SHORT = "datum.value < 1e3 ? '' + datum.value : datum.value < 1e6 ? datum.value / 1e3 + 'k' : datum.value / 1e6 + 'M'"
@@ -41,7 +38,7 @@ LOW, HIGH = "95 % low (noise)", "95 % high (noise)"
 
 
 def histogram_lines(column: Number, deviation: float) -> list[Line]:
-    """Return a number's bins, each with its count and how far the noise on it may reach.
+    """Return a number's bins, each with its count and the reach of its noise.
 
     Parameters
     ----------
@@ -61,7 +58,7 @@ def histogram_lines(column: Number, deviation: float) -> list[Line]:
             "From": low,
             "To": high,
             "Count": round(count, 1),
-            # No number of rows is below 0, whatever the noise.
+            # A number of rows is never below 0.
             LOW: round(max(count - reach, 0.0), 1),
             HIGH: round(count + reach, 1),
         }
@@ -72,7 +69,7 @@ def histogram_lines(column: Number, deviation: float) -> list[Line]:
 def histogram_chart(lines: Sequence[Line], title: str, unit: str) -> Chart | None:
     """Return bars of bins with the reach of their noise, or None without bins.
 
-    Bins that grow from left to right, as those of amounts do, are drawn equally wide on a stretched axis.
+    Bins that widen from left to right, as those of amounts do, are drawn equally wide on a stretched axis.
 
     Parameters
     ----------
@@ -81,7 +78,7 @@ def histogram_chart(lines: Sequence[Line], title: str, unit: str) -> Chart | Non
     title : str
         Of the axis: the column and its unit.
     unit : str
-        What is counted, such as "rows".
+        Unit of the counts, such as "rows".
     """
     if not lines:
         return None
@@ -95,7 +92,7 @@ def histogram_chart(lines: Sequence[Line], title: str, unit: str) -> Chart | Non
     if widths.max() - widths.min() > ALIKE * widths.max():
         rows["middle"] = np.expm1((np.log1p(rows["from"]) + np.log1p(rows["to"])) / 2)
         scale |= {"type": "symlog", "constant": 1}
-        # Short words, such as 10k, have room on the narrowest screen.
+        # Short labels, such as 10k, fit the narrowest screen.
         axis |= {"values": stretched_ticks(first, last), "labelOverlap": False, "labelExpr": SHORT}
     title_by_column = {"from": "from", "to": "to", "count": unit, "low": LOW, "high": HIGH}
     ends = {"x": quantitative("from", scale=scale, axis=axis), "x2": {"field": "to"}}
@@ -112,7 +109,7 @@ def _with_noise(
     colour: Spec,
     noise: Spec,
 ) -> Chart:
-    """Return bars of counts from 0, each with a line of how far its noise may reach.
+    """Return bars of counts from 0, each with a line for the reach of its noise.
 
     Parameters
     ----------
@@ -120,10 +117,10 @@ def _with_noise(
         With columns count, middle, low and high.
     unit : str
     ends : dict
-        Encodings of a bar's ends, and of its colour where that is not one.
+        Encodings of a bar's ends, and of its colour where bars differ in it.
     tooltip : sequence of dict
     title_by_column : mapping of column to title
-        What tooltips say beside `tooltip`.
+        Further columns of tooltips.
     colour, noise : dict
         Looks of bars and lines.
     """
@@ -145,7 +142,7 @@ def scores_chart(lines: Sequence[Line], unit: str) -> Chart | None:
     lines : sequence of mappings
         From `noised_scores.count_lines`.
     unit : str
-        What is counted, such as "rows".
+        Unit of the counts, such as "rows".
     """
     if not lines:
         return None
@@ -153,11 +150,11 @@ def scores_chart(lines: Sequence[Line], unit: str) -> Chart | None:
     for place, line in enumerate(lines):
         for half, name in enumerate((WITHOUT, WITH)):
             start, count, reach = place + GAP + half * (0.5 - GAP), line[name], line[NOISE]
-            # Of a count that the noise has brought below 0 nothing is drawn but the noise.
+            # A count that the noise has made negative has no bar.
             row = {"class": name, "start": start, "end": start + 0.5 - GAP, "middle": start + 0.25 - GAP / 2}
             row["count"] = max(count, 0.0)
             row |= {"low": max(count - reach, 0.0), "high": max(count + reach, 0.0)}
-            drawn.append(row | {"from": line[FROM], "to": line[TO], "told": count})
+            drawn.append(row | {"from": line[FROM], "to": line[TO], "recorded": count})
     bins = len(lines)
     places = [format_as_written(end) for end in (*(line[FROM] for line in lines), lines[-1][TO])]
     axis = {"title": "predicted probability", "grid": False, "labelFlush": False, "labelOverlap": False}
@@ -168,19 +165,19 @@ def scores_chart(lines: Sequence[Line], unit: str) -> Chart | None:
         "x2": {"field": "end"},
         "color": nominal("class", scale=scale, legend=legend_of([WITHOUT, WITH])),
     }
-    title_by_column = {"from": FROM, "to": TO, "told": unit, "low": LOW, "high": HIGH}
+    title_by_column = {"from": FROM, "to": TO, "recorded": unit, "low": LOW, "high": HIGH}
     tooltip = [nominal("class", title="class")]
     return _with_noise(pd.DataFrame(drawn), unit, ends, tooltip, title_by_column, {}, {"color": INK, "strokeWidth": 2})
 
 
 GAP = 0.06
-"""Left of each pair of bars, as a share of a bin, and right of it."""
+"""Gap left and right of each pair of bars, as a share of a bin."""
 MOST_ENDS = 8
-"""Ends of bins that the axis names, at most: of more they would run into each other on a phone."""
+"""Most ends of bins that the axis names: more would overlap on a phone."""
 
 
 def stretched_ticks(low: float, high: float) -> list[float]:
-    """Return round figures between two, none too near to the next one on an axis that goes by log(1 + x).
+    """Return round figures between two ends, well apart from each other on a log(1 + x) axis.
 
     Examples
     --------

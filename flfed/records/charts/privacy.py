@@ -1,4 +1,4 @@
-"""Charts of privacy: ε against each site's budget, the bytes that left it, and what attacks reached."""
+"""Charts of privacy: ε and each site's budget, bytes sent, and attacks' figures."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from flfed.records.statistics.verdict import number
 from flfed.records.store.entries import CrossedEntry
 
 THIS_RUN = "this run"
-ALL_STUDIES = "all studies in the site's ledger"
+ALL_STUDIES = "all studies"
 BUDGET = "budget"
 SPENT_COLOURS = {THIS_RUN: BLUE, ALL_STUDIES: PALE_BLUE, BUDGET: ORANGE}
 BAR_PIXELS = 18
@@ -59,7 +59,7 @@ KIND_COLOURS = {
     "query.keys": FAINT,
 }
 OTHER_COLOUR = ORANGE
-ATTACK_SUCCEEDED = "no promise, and the attack got somewhere"
+ATTACK_SUCCEEDED = "attack succeeded, no promise"
 LOOKS = {
     BEYOND: (ORANGE, "cross"),
     ATTACK_SUCCEEDED: (ORANGE, "triangle-right"),
@@ -67,9 +67,9 @@ LOOKS = {
     WITHIN: (GREEN, "circle"),
     NO_PROMISE: (NEUTRAL, "square"),
 }
-"""Colour and shape of what is to be made of a figure, told apart without colours too.
+"""Colour and shape of a figure by its verdict, so that shapes distinguish verdicts, too.
 
-That an attack got somewhere is emphasised, whether a guarantee is broken by it or there is none."""
+A successful attack is emphasised, whether it breaks a guarantee or there is none."""
 PROMISE_COLOUR = GREY
 MARK_PIXELS = 18
 """Height of a bar, and of the line of a promise."""
@@ -99,7 +99,7 @@ def spent_chart(spent: Mapping[str, SpentLine]) -> Layers:
     y = names_y("site", list(spent), paddingInner=ARMS_GAP, paddingOuter=0)
     offset = alt.YOffset("what:N", sort=[THIS_RUN, ALL_STUDIES])
     base = alt.Chart(inline(values=bars)).encode(x=x, y=y, color=colour)
-    # With one bar a site no room is left for a second.
+    # With one bar a site there is no room for a second.
     if ALL_STUDIES in kinds:
         base = base.encode(yOffset=offset)
     tooltip = ["site:N", "what:N", "shown:N"]
@@ -143,9 +143,8 @@ def left_chart(out: Sequence[CrossedEntry], sites: Sequence[str]) -> alt.Chart:
 def attack_chart(lines: Audit) -> Layers | None:
     """Return the chart of one attack, None without figures.
 
-    Figures are dots with intervals, the guarantee is a line.
-
-    The axis is that of the figure: 0 to 1 for shares and AUCs, so that all of something looks like all.
+    Figures are dots with intervals, the guarantee is a line. The axis has the figure's whole range, 0 to 1 for shares
+    and AUCs.
     """
     alone = len({line.metric for line in lines}) == 1
     rows = [_attack_row(line, alone) for line in lines[:SITES_SHOWN]]
@@ -159,12 +158,12 @@ def attack_chart(lines: Audit) -> Layers | None:
     colour = alt.Color("look:N", scale=scale, legend=legend)
     shapes = alt.Scale(domain=there, range=[LOOKS[look][1] for look in there])
     shape = alt.Shape("look:N", scale=shapes, legend=legend)
-    title = figure_name(lines[0].metric) if alone else "the attack's figure"
+    title = figure_name(lines[0].metric) if alone else "figure"
     x = figure_x("value", title, ticks_of(_domain(lines)), grid=False)
     y = names_y("name", names)
     base = alt.Chart(inline(values=rows))
     spans = base.transform_filter("datum.low != null && datum.high != null").mark_rule(strokeWidth=3)
-    # All of something that no guarantee covers fills the chart.
+    # A complete disclosure without a guarantee fills the chart.
     disclosures = base.transform_filter(f"datum.look == '{ATTACK_SUCCEEDED}'").transform_calculate(start="0")
     bars = disclosures.mark_bar(
         size=MARK_PIXELS, fillOpacity=0.3, color=LOOKS[ATTACK_SUCCEEDED][0], stroke=LOOKS[ATTACK_SUCCEEDED][0]
@@ -183,10 +182,7 @@ def attack_chart(lines: Audit) -> Layers | None:
 
 
 def _domain(lines: Audit) -> list[float]:
-    """Return the ends of the figures' axis.
-
-    They are the figures' range where they have one, else 0 and the largest.
-    """
+    """Return the ends of the figures' axis: the figures' range where they have one, else 0 and the largest."""
     scales = [scale_of(line.metric) for line in lines]
     ends = [0.0, *chain.from_iterable(filter(None, scales))]
     if None in scales:

@@ -10,18 +10,16 @@ from pathlib import Path
 from flfed.registry import kebab
 
 APP_TOKEN = "FLFED_APP_TOKEN"
-"""The environment's variable with what the address of `flfed app` must hold."""
-GROUPS = {"1": "", "2": "Results of a run", "6": "Data and privacy", "8": "Proof"}
+"""Environment variable with the token that the address of `flfed app` must hold."""
+GROUPS = {"1": "", "2": "Run results", "6": "Data and privacy", "8": "Proof"}
 """Headings of the navigation by the first digit of a page's number; other digits belong to the heading before.
 
-Pages under "" stand at the top by themselves: a heading above a single link would say the same twice, and fold it away.
+Pages under "" stand at the top without a heading, which above a single link would repeat its label and fold it away.
 """
 
 
 def page_files() -> dict[str, Path]:
-    """Return the pages as name to file.
-
-    Their order is that of the number in the file name (`p10_runs.py`).
+    """Return the pages' files by name, in the order of their numbers (`p10_runs.py`).
 
     Examples
     --------
@@ -32,15 +30,12 @@ def page_files() -> dict[str, Path]:
 
 
 def pages_in(folder: Path) -> dict[str, Path]:
-    """Return the pages of a folder by name.
-
-    They are the files named by a letter, a number and a name, in this order.
-    """
+    """Return the pages of a folder by name: files named by a letter, a number and a name."""
     return {kebab(file.stem.split("_", 1)[1]): file for file in sorted(folder.glob("[a-z][0-9]*_*.py"))}
 
 
 def page_groups() -> dict[str, dict[str, Path]]:
-    """Return the pages by the heading they stand under.
+    """Return the pages by heading.
 
     Examples
     --------

@@ -1,7 +1,4 @@
-"""Access of viewers to the pages.
-
-A viewer is everybody on this machine, or who logged in and stands in the file of roles.
-"""
+"""Access to the pages: for everybody on this machine, or for people who log in and are in the file of roles."""
 
 from __future__ import annotations
 
@@ -32,22 +29,13 @@ from flfed.records.dashboard.server import opens_browser, served_at
 from flfed.records.store.visibility import Viewer
 from flfed.records.text import escape
 from flfed.registry import kebab
+from flfed.words import render
 
 ROLES = ("coordinator", "analyst")
 """Roles that are a word in the file; the third is a site, `{ site = "NAME" }`."""
 VIEWER = "viewer"
-"""Where a session keeps who looks."""
+"""Key of the viewer in a session."""
 ROLE_WORDS = {"coordinator": "coordinator: all", "analyst": "analyst: all results", "site": "reader of {site}"}
-
-
-UNREAD = (
-    "The file with the login, .streamlit/secrets.toml, is there and cannot be read as TOML: nobody is let in until it "
-    "is put right. The app's log says more."
-)
-NO_LOGIN = (
-    "There is a file of roles, or the folder where it belongs cannot be looked into, but no login is set up: nobody is "
-    "let in. docs/app.md says how, with `[auth]` in .streamlit/secrets.toml."
-)
 
 
 @dataclass(frozen=True)
@@ -57,10 +45,10 @@ class Roles:
     Attributes
     ----------
     people : mapping of e-mail address to role
-        A line a person: `"coordinator"` sees all, `"analyst"` all results, `{ site = "NAME" }` what one site's people
-        may see. Capitals in an address do not count. Example: `people."ana@clinic.example" = "analyst"`.
+        A line a person: `"coordinator"` sees all, `"analyst"` all results, `{ site = "NAME" }` the results that people
+        of one site may see. Addresses ignore case. Example: `people."ana@clinic.example" = "analyst"`.
     verified_only : bool
-        Whether the login provider must say that the address is verified; false is for providers that say nothing of it.
+        Whether the login provider must confirm the address as verified; false is for providers that do not report it.
     """
 
     people: Mapping[str, Any] = field(default_factory=dict)
@@ -68,11 +56,9 @@ class Roles:
 
 
 def roles_file() -> Path | None:
-    """Return the file of roles or None.
+    """Return the file of roles: that of `FLFED_ROLES`, else `roles.toml` under `home()`.
 
-    It is the file that `FLFED_ROLES` names, else `roles.toml` under `home()`.
-
-    None where there is no such file for certain. Where that cannot be told, there may be one.
+    The result is None only where it is certain that there is no such file.
 
     Raises
     ------
@@ -87,10 +73,7 @@ def roles_file() -> Path | None:
 
 
 def _may_be(path: str | Path) -> bool:
-    """Tell whether a file exists or may exist.
-
-    It may where it cannot be looked for.
-    """
+    """Return whether a file exists, or cannot be looked for and so may exist."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -106,7 +89,7 @@ def role_of(claims: Mapping[str, Any], roles: str) -> Viewer:
     Parameters
     ----------
     claims : mapping
-        What the provider says of the person: `email`, `email_verified`, `name`.
+        The provider's claims about the person: `email`, `email_verified`, `name`.
     roles : str
         TOML, with the keys of `Roles`.
 
@@ -121,14 +104,14 @@ def role_of(claims: Mapping[str, Any], roles: str) -> Viewer:
     Viewer(role='analyst', site=None, name='Ana@Clinic.example')
     """
     role_file, lines = _roles_in(roles)
-    # Addresses that differ in capitals only are one person, who must not have two roles.
+    # Addresses that differ only in case are one person, who must not have two roles.
     people = dict(lines)
     if len(people) < len(lines):
         raise UsageError("the file of roles has two lines for one person: nobody is let in")
     address = str(claims.get("email") or "")
     if role_file.verified_only is not False and claims.get("email_verified") is not True:
         raise UsageError("your login provider does not say that your e-mail address is verified")
-    # Who has no address must not match a line with an empty one.
+    # A person without an address must not match a line with an empty one.
     role = people.get(_same(address)) if address else None
     if role is None:
         who = address or "you"
@@ -140,7 +123,7 @@ def role_of(claims: Mapping[str, Any], roles: str) -> Viewer:
 
 
 def _roles_in(text: str) -> tuple[Roles, list[tuple[str, Any]]]:
-    """Return the file of roles, and its lines: an address as it is compared, and its role."""
+    """Return the file of roles, and its lines: an address in its form for comparison, and its role."""
     try:
         table = parse_toml(text, "the file of roles")
         role_file = Roles(**{one.name: table[kebab(one.name)] for one in fields(Roles) if kebab(one.name) in table})
@@ -151,7 +134,7 @@ def _roles_in(text: str) -> tuple[Roles, list[tuple[str, Any]]]:
 
 
 def _viewer(role: Any, address: str) -> Viewer | None:
-    """Return the viewer of a role, None of one that there is not."""
+    """Return the viewer of a role, None of an unknown role."""
     if role in ROLES:
         return Viewer(role=role, name=address)
     if isinstance(role, dict) and role.keys() == {"site"}:
@@ -162,19 +145,17 @@ def _viewer(role: Any, address: str) -> Viewer | None:
 
 
 def _same(address: str) -> str:
-    """Return an address in the form for comparison.
+    """Return an address in the form for comparison: only ASCII addresses ignore case.
 
-    Of ASCII, capitals are as good as small letters.
-
-    Others are compared as they are: there "ß" could pass for "ss", and be somebody else.
+    In others "ß" would equal "ss", which can be another person's address.
     """
     return address.lower() if address.isascii() else address
 
 
 def logs_in() -> bool:
-    """Tell whether people have to log in.
+    """Return whether people have to log in.
 
-    They do where a login is configured, or may be, or where there may be a file of roles.
+    They do where a login is or may be configured, or where a file of roles exists or may exist.
     """
     try:
         has_login = _login_is_unread() or (st.secrets.load_if_toml_exists() and bool(st.secrets.get("auth")))
@@ -184,22 +165,19 @@ def logs_in() -> bool:
 
 
 def needs_login() -> bool:
-    """Tell whether this viewer has to log in.
+    """Return whether this viewer has to log in.
 
-    They do where people log in, or where this one came while they did, and so without the token.
+    They do where people log in, or where they came without the token, while logging in was required.
     """
     token = os.environ.get(APP_TOKEN, "")
-    # With no token in the environment everybody counts as having come with it.
+    # Without a token in the environment every viewer counts as having the token.
     came = not token or is_it(st.context.cookies.get(cookie_of(st.get_option("server.port"))), token)
     return logs_in() or "is_logged_in" in st.user or not came
 
 
 def _login_is_unread() -> bool:
-    """Tell whether a login file cannot be read.
-
-    Streamlit then lets everybody in.
-    """
-    # Streamlit skips a file that it cannot parse, as if no login were set up.
+    """Return whether a login file cannot be read."""
+    # Streamlit skips a file that it cannot parse, and then lets everybody in.
     try:
         return any(map(_may_be, st.get_option("secrets.files"))) and not st.secrets.load_if_toml_exists()
     except (OSError, UnicodeDecodeError):
@@ -212,7 +190,7 @@ def _current_viewer() -> Viewer:
     Raises
     ------
     UsageError
-        If it says nothing of the person, or cannot be read.
+        If the person is not in it, or it cannot be read.
     """
     if not needs_login():
         return Viewer()
@@ -225,11 +203,9 @@ def _current_viewer() -> Viewer:
 
 
 def admit() -> Viewer | None:
-    """Return the viewer or show a login page.
+    """Return the viewer, or show a login page or a refusal and return None.
 
-    None where that page, or why somebody may not see the pages, is shown instead.
-
-    Without a login it is a person on this machine, who may see all of the store.
+    Without a login the viewer is a person on this machine, who may see all of the store.
     """
     if not needs_login():
         return Viewer()
@@ -237,11 +213,11 @@ def admit() -> Viewer | None:
     # A login that cannot be read must let nobody in, rather than everybody.
     if unread or "is_logged_in" not in st.user:
         st.title("Log in")
-        st.error(UNREAD if unread else NO_LOGIN)
+        st.error(render("pages.access.unread" if unread else "pages.access.unset"))
         return None
     if not st.user.is_logged_in:
         st.title("Log in")
-        st.markdown("These pages show results of studies. Who may see which is written down by the coordinator.")
+        st.markdown(render("pages.access.login"))
         st.button("Log in", on_click=st.login, type="primary")
         return None
     try:
@@ -260,19 +236,17 @@ def admit() -> Viewer | None:
 
 
 def viewer() -> Viewer:
-    """Return the viewer by the current file of roles.
+    """Return the viewer by the current file of roles; a change reloads the whole page.
 
-    All of the page is shown anew where the viewer has changed.
-
-    A page that is run without the frame that lets people in shows nothing.
+    A page that runs without the app's frame, which admits people, shows nothing.
     """
     session_viewer = st.session_state.get(VIEWER)
-    # The frame of the app lets people in, and keeps who they are in the session.
+    # The frame of the app admits people, and keeps the viewer in the session.
     if not isinstance(session_viewer, Viewer):
         if needs_login():
             st.stop()
         return Viewer()
-    # A role that was changed or removed since the last look holds at once.
+    # A role that was changed or removed since the last refresh takes effect at once.
     try:
         changed = _current_viewer() != session_viewer
     except UsageError:
@@ -284,36 +258,35 @@ def viewer() -> Viewer:
 
 
 NAME = "token"
-"""Of the token in the app's address."""
+"""Parameter of the token in the app's address."""
 ONWARD = f"""<!doctype html><title>flfed</title><script>
 const here = new URL(location.href); here.searchParams.delete("{NAME}"); location.replace(here)
 </script>"""
-"""To the same address without the token. No redirect: a browser that came from a file sends a strict cookie only to
-an address that a page of the app itself leads to."""
-BY_HAND = " by hand if the browser finds no file"
+"""Page that leads to the same address without the token. A redirect would not do: a browser that comes from a file
+sends a strict cookie only to an address that a page of the app itself links to."""
 HEADERS = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 
 
 class OnlyWithToken:
-    """Middleware that refuses requests without the token.
+    """Middleware that refuses requests and websockets without the token.
 
-    It refuses every request and every websocket that has not the token, in a cookie or at first in its address.
+    The token is in a cookie, at first in the address.
 
     Parameters
     ----------
     app : ASGI application
     guard : Guard
-        Where its token is empty nothing is shown to anybody.
+        Where its token is empty, nothing is shown to anybody.
 
-    Guarantee: without the token no page, file or websocket of the app is had, by other accounts of this machine
-    neither. Who can read the token (root, and the account that runs the app) may look.
+    Guarantee: nobody without the token, other accounts of this machine included, gets a page, file or websocket of
+    the app. Everybody who can read the token (root, and the account that runs the app) gets them.
     """
 
     def __init__(self, app: ASGIApp, guard: Guard) -> None:
         self._app, self._guard = app, guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or leave it to the app."""
+        """Answer the request, or pass it on to the app."""
         if scope["type"] == "lifespan" or self._guard.logs_in():
             await self._app(scope, receive, send)
             return
@@ -337,38 +310,30 @@ class OnlyWithToken:
 
 
 def cookie_of(port: int) -> str:
-    """Return the name of the token's cookie.
-
-    It has the port, as browsers keep one jar for all ports of a host.
-    """
+    """Return the name of the token's cookie; it has the port, as all ports of a host share their cookies."""
     return f"flfed-{port}"
 
 
 def is_it(candidate: str | None, token: str) -> bool:
-    """Tell whether a text is the token.
-
-    The time that it takes tells nothing of the token.
-    """
+    """Return whether a text is the token, in a time that reveals nothing of the token."""
     return bool(token and candidate) and hmac.compare_digest(str(candidate).encode(), token.encode())
 
 
 @dataclass(frozen=True)
 class Guard:
-    """Access rules of one app and its announcement.
-
-    It says who may see the app, and how the address with its token is told.
+    """Access rules of one app, and the message with its address.
 
     Attributes
     ----------
     variable : str
-        The environment's variable with the token: other accounts cannot read a process's variables, but they can
-        read its command line.
+        Environment variable with the token: other accounts cannot read a process's variables, but they can read its
+        command line.
     command : str
-        What starts the app, as a person types it.
+        Command that starts the app, as a person types it.
     logs_in : callable
-        Tells whether people log in: the pages let nobody in by themselves then, and no token is asked for.
+        Returns whether people log in: the pages then refuse everybody else, and need no token.
     load : callable
-        Called before the app is served: what its pages need, so that nobody waits for it.
+        Loads the modules of the pages before the app is served, so that no reader waits for them.
     """
 
     variable: str
@@ -378,19 +343,15 @@ class Guard:
 
     @property
     def token(self) -> str:
-        """Token of this process.
-
-        An empty text where the process was not started by the app's command.
-        """
+        """Token of this process, "" where the app's command did not start it."""
         return os.environ.get(self.variable, "")
 
     @property
     def closed(self) -> str:
         """Message to visitors without the token."""
         if not self.token:
-            return f"Nothing is shown: start the app with `{self.command}`, which prints its address.\n"
-        command = self.command.removesuffix(" NAME")
-        return f"Open the address that `{command}` printed where it was started: nothing is shown without its token.\n"
+            return render("pages.access.closed", command=self.command) + "\n"
+        return render("pages.access.token", command=self.command.removesuffix(" NAME")) + "\n"
 
     def middleware(self) -> Middleware:
         """Return the middleware that stands before the app."""
@@ -398,26 +359,24 @@ class Guard:
 
     @asynccontextmanager
     async def announced(self, _: App) -> AsyncIterator[None]:
-        """Print the app's address while it is served.
-
-        It is opened in a browser too unless the app runs headless.
-        """
+        """Print the app's address while it is served, and open it in a browser unless the app runs headless."""
         self.load()
         logs_in = self.logs_in()
         address = served_at() if logs_in else f"{served_at()}/?{NAME}={self.token}"
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # else it ends with an address that has no token
-        # Without a login and without a token nobody can be let in, so that no address is told.
+        # Without a login and without a token nobody can be admitted, so no address is shown.
         shut = not (logs_in or self.token)
         opens = not (shut or config.get_option("server.headless"))
-        says = f"Open {address}"
+        message = f"Open {address}"
         if opens:
-            says += BY_HAND
-        print(self.closed.strip() if shut else says, flush=True)
+            message = render("pages.access.open", address=address)
+        if shut:
+            message = self.closed.strip()
+        print(message, flush=True)
         if not opens:
             yield
             return
-        # The address has the token, and so must not stand in an argument, which `ps` shows to all: a file of this user
-        # alone leads a browser to it.
+        # `ps` shows arguments to all accounts, so the address with its token goes into a file of this user alone.
         with _own_folder() as folder:
             page = Path(folder) / "open.html"
             page.write_text(f'<!doctype html><meta http-equiv="refresh" content="0;url={html.escape(address)}">')
@@ -428,14 +387,13 @@ class Guard:
 def _own_folder() -> tempfile.TemporaryDirectory[str]:
     """Return a new private folder in the user's home.
 
-    It has mode 700 and is not hidden: a browser from a snap sees no other, nor `/tmp`.
-
-    It is in the temporary folder where the home cannot be written, or is part of flfed's own, where nothing is written.
+    It has mode 700 and is not hidden: a browser from a snap sees neither hidden folders nor `/tmp`. It is in the
+    temporary folder where the home cannot be written, or is part of flfed's own folder, which stays untouched.
     """
     try:
         home = Path.home().resolve()
         if not home.is_relative_to(where().resolve()):
             return tempfile.TemporaryDirectory(prefix="flfed-", dir=home)
     except (OSError, RuntimeError):
-        pass  # this user has no home that can be written
+        pass  # this user has no writable home
     return tempfile.TemporaryDirectory(prefix="flfed-")

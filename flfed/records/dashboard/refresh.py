@@ -1,10 +1,7 @@
-"""Refresh of a page while its run goes on.
+"""Refresh of a page while its run goes on: its rhythm, and the cache of its content.
 
-It decides when to look again, and caches what was read for a page while it is true.
-
-A page looks again by running a part of itself (a fragment) in the rhythm of a timer in the browser. The
-whole page is run anew only when its course changes: `st.rerun` inside a fragment can override a click
-on another page that arrives in the same moment (measured with Streamlit 1.67).
+A timer in the browser runs a part of the page (a fragment) again. The whole page runs again only when its course
+changes: `st.rerun` inside a fragment can override a click on another page at the same moment.
 """
 
 from __future__ import annotations
@@ -27,16 +24,16 @@ from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer
 
 LOOK_SECONDS = 0.5
-"""Between two looks at a running run: a committed round must show within 2 seconds."""
+"""Seconds between two refreshes of a running run: a committed round must show within 2 seconds."""
 SLOW_SECONDS = 5.0
-"""Between two looks where nothing runs, but something may begin: a resume, the next repeat, another run."""
+"""Seconds between two refreshes where nothing runs, but a resume, the next repeat or another run may begin."""
 CACHE_SECONDS = 60
-"""How long what was read is kept for other readers of the same page."""
+"""Seconds for which content is cached for other readers of the same page."""
 
 Mark = tuple[tuple[str, int, str, str | None], ...]
-"""Run, rounds committed, status and end of each run a page shows: differs whenever there is more to see."""
+"""Run, rounds committed, status and end of each run on a page: it differs whenever there is new content."""
 BatchPlan = tuple[float | None, tuple[str, ...]]
-"""How often to look, and at which runs."""
+"""Seconds between two refreshes, and the runs."""
 
 
 def mark_of(runs: Sequence[RunEntry]) -> Mark:
@@ -45,26 +42,21 @@ def mark_of(runs: Sequence[RunEntry]) -> Mark:
 
 
 def course_of(runs: Sequence[RunEntry]) -> BatchPlan:
-    """Return how to keep up with a series.
-
-    It is looked at often while it runs, at times while more may come, else not at all.
+    """Return how often to refresh a series: often while it runs, at times while it waits, else never.
 
     A series waits between two repeats, and after an interruption until somebody resumes it.
     """
     names, states = tuple(run.run for run in runs), {run.status for run in runs}
     if "running" in states:
         return LOOK_SECONDS, names
-    # A series that failed or was stopped gets no further repeat by itself.
+    # A series that failed or was stopped starts no further repeat by itself.
     waits = "interrupted" in states or (states == {"completed"} and len(runs) < runs[0].repeats)
     return SLOW_SECONDS if waits else None, names
 
 
 def course_of_list(reader: RunReader) -> BatchPlan:
-    """Return how to keep up with all runs.
-
-    They are looked at often while one runs, else at times, for there may be a new one.
-    """
-    # A study's name may hold the searched word too, so that the status is asked for itself.
+    """Return how often to refresh the list of runs: often while one runs, else at times, for new ones."""
+    # A study's name may contain the searched word, so the status is checked, too.
     running = [run for run in reader.runs(search="running") if run.status == "running"]
     names = tuple(run.run for run in [*reader.runs(limit=1), *running])
     return LOOK_SECONDS if running else SLOW_SECONDS, names
@@ -72,9 +64,7 @@ def course_of_list(reader: RunReader) -> BatchPlan:
 
 @dataclass(frozen=True)
 class Shown:
-    """Content of a run's page from the store.
-
-    It is read at once, and cached while the mark is the same.
+    """Content of a run's page from the store, read at once, and cached while the mark is the same.
 
     Attributes
     ----------
@@ -83,7 +73,7 @@ class Shown:
     sites : list of SiteEntry
         Of the first run, refused ones too.
     curve_names : dict of arm to metrics
-        The curves by round there are.
+        Curves by round.
     leaks : dict or None
         The object "leaks" of the first run.
     """
@@ -97,19 +87,13 @@ class Shown:
 
 
 def where() -> str:
-    """Return the store's address without its password.
-
-    It is part of the key under which results are cached.
-    """
+    """Return the store's address without its password, a part of the key of cached results."""
     return store_url().render_as_string(hide_password=True)
 
 
 @st.cache_data(max_entries=64, ttl=CACHE_SECONDS, show_spinner=False)
 def read(store: str, name: str, mark: Mark, only: str | None = None) -> Shown:
-    """Return the page content of a run or series.
-
-    It is read once for each `store`, `mark` and `only`.
-    """
+    """Return the page content of a run or series, read once for each `store`, `mark` and `only`."""
     names = [run for run, *_ in mark]
     with RunReader.open(only=only) as reader:
         series = reader.series(name)
@@ -125,17 +109,14 @@ def read(store: str, name: str, mark: Mark, only: str | None = None) -> Shown:
 
 @st.cache_data(max_entries=64, ttl=CACHE_SECONDS, show_spinner=False)
 def read_summaries(store: str, mark: Mark, name: str, only: str | None = None) -> list[dict[str, Any] | None]:
-    """Return one summary object of each run.
-
-    It is the object `name` of each run of `mark`, None where it has none. It is read once for each `mark`.
-    """
+    """Return the object `name` of each run of `mark`, None where it has none, read once for each `mark`."""
     with RunReader.open(only=only) as reader:
         return [reader.summary(run, name) for run, *_ in mark]
 
 
 @st.cache_data(max_entries=16, ttl=CACHE_SECONDS, show_spinner=False)
 def read_methods(store: str, name: str, mark: Mark) -> list[Report]:
-    """Return the methods that were tried on the same random splits as a run, read once for each `mark`."""
+    """Return the methods that ran on the same random splits as a run, read once for each `mark`."""
     with RunReader.open() as reader:
         return methods_of(reader, name)
 
@@ -159,11 +140,9 @@ def read_curves(
     width: int,
     only: str | None = None,
 ) -> list[CurvePoint]:
-    """Return one figure by round over the repeats.
+    """Return one figure by round over the repeats, averaged in the database, and read once for each `mark`.
 
-    It is averaged in the database, and read once for each `mark`.
-
-    It is None for rounds that are over, of which no figure comes any more: they are read once a minute.
+    `mark` is None for complete rounds, which get no further figure: they are read once a minute.
     """
     with RunReader.open(only=only) as reader:
         return reader.curves(names, arm=arm, metric=metric, sites=sites, width=width, between=between)
@@ -183,12 +162,12 @@ class Opened(Seen):
 
     @property
     def mark(self) -> Mark:
-        """Mark that differs whenever there is more to see."""
+        """Mark that differs whenever there is new content."""
         return mark_of(self.runs)
 
     @property
     def is_running(self) -> bool:
-        """Whether one of the repeats goes on."""
+        """Whether one of the repeats is running."""
         return any(run.status == "running" for run in self.runs)
 
     @cached_property
@@ -210,10 +189,10 @@ class Opened(Seen):
         return read_summaries(where(), self.mark, name, self.only)
 
     def document(self) -> str:
-        """Return the report as a file, with what the viewer may see."""
+        """Return the report as a file, limited to content for the viewer."""
         return read_document(where(), self.name, self.mark, self.viewer)
 
     def bytes_sent(self) -> Mapping[str, int]:
-        """Return how many bytes crossed, either way."""
+        """Return the number of bytes sent in each direction."""
         with RunReader.open(only=self.only) as reader:
             return reader.bytes_sent(self.names)

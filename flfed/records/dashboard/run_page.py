@@ -1,7 +1,4 @@
-"""Frame of each page of a run.
-
-It finds the run, chosen or from the address, shows errors as sentences, and keeps up with the run.
-"""
+"""Frame of each page of a run: it opens the run, shows errors as sentences, and refreshes the page."""
 
 from __future__ import annotations
 
@@ -21,44 +18,33 @@ from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import parsed_study
 from flfed.records.text import escape, with_code
 from flfed.study.study import has_analysis
+from flfed.words import render
 
-OWN = (
-    "You see the figures of {site} only. Figures over all sites are not shown to one site's people: with their own "
-    "taken away, they would tell of others. The coordinator can hand them out in the study's report."
-)
-OWN_NOISED = (
-    "You see the figures of {site}, and over all sites those that are made of noised counts of three sites or more. "
-    "Those of another site are not shown to one site's people."
-)
-"""The same of a run in which all that leaves a site is charged."""
 LISTED = 50
-"""Series to choose from in the list; others are opened from the page Runs."""
+"""Series in the list of runs; the page Runs opens others."""
 SESSION_PREFIX = "kept-"
-"""Begins what a session keeps of the address, which Streamlit empties when the reader turns to another page."""
+"""Prefix of the address's values in a session: Streamlit empties the address when the reader turns to another page."""
 
 
 def show(title: str, parts: Callable[[Opened], None]) -> None:
-    """Show a page of a run.
-
-    It is the run of the address (`?run=ID`), else the last one looked at, else the newest.
+    """Show a page of a run: that of the address (`?run=ID`), else the last one opened, else the newest.
 
     Parameters
     ----------
     title : str
         Of the page, before the study's name; "" for the name alone.
     parts : callable
-        Shows the page's parts, as the run is now; called again while the run goes on. It puts each
-        part in a place of its own (`st.container()`), so that one that comes later moves no other.
+        Shows the page's parts for the current state of the run; called again while the run goes on. It puts each
+        part in a place of its own (`st.container()`), so that a later one moves no other.
     """
     page_style.close_up()
     viewer = access.viewer()
     try:
         with RunReader.open(only=viewer.site) as reader:
             listed = reader.runs(limit=500)
-            # Without any run there is nothing to choose, which is said instead.
             if not listed:
                 st.title(title or "Overview")
-                overview.no_runs()
+                st.info(render("pages.runs.none"))
                 return
             name = of_address("run") or listed[0].series
             try:
@@ -71,28 +57,28 @@ def show(title: str, parts: Callable[[Opened], None]) -> None:
     except FlfedError as error:
         _says_why_not(title, error)
         return
-    # The run that "latest" means now is kept: a newer one must not take its place.
+    # "latest" is resolved once: a newer run must not take its place.
     if name == "latest":
         name = runs[0].series
     keep("run", name)
     _choose(listed, runs[0].series, name)
     course = refresh.course_of(runs)
-    # Only the parts are run again: a choice in the margin stays as it is.
+    # Only the parts run again, so that a choice in the margin stays.
     st.fragment(_body, run_every=course[0])(title, parts, name, course)
 
 
 def seen_in_words(site: str, study: Mapping[str, Any]) -> str:
-    """Return what one site's people see of a run, by its study's tables.
+    """Return which figures of a run people of one site see, by its study's tables.
 
     Examples
     --------
     >>> seen_in_words("vienna", {}).partition(".")[0]
-    'You see the figures of vienna only'
+    'You see only the figures of vienna'
     >>> seen_in_words("vienna", {"analysis": {}}).partition(",")[0]
     'You see the figures of vienna'
     """
     noised = has_analysis(study) or covers_study(study)
-    return (OWN_NOISED if noised else OWN).format(site=site)
+    return render("pages.run.noised" if noised else "pages.run.own", site=site)
 
 
 def _says_why_not(title: str, error: FlfedError) -> None:
@@ -101,43 +87,34 @@ def _says_why_not(title: str, error: FlfedError) -> None:
 
 
 def of_address(key: str) -> str | None:
-    """Return the address's value of `key`.
-
-    The key is "run" or "site". Without a value it is what the address said on the page before.
-    """
+    """Return the address's value of `key` ("run" or "site"), else that of the page before."""
     parameter: str | None = st.query_params.get(key, st.session_state.get(SESSION_PREFIX + key))
     return parameter
 
 
 def keep(key: str, value: str) -> None:
-    """Write `value` into the address.
-
-    It is kept for the next page too.
-    """
+    """Write `value` into the address, and keep it for the next page."""
     if st.query_params.get(key) != value:
         st.query_params[key] = value
     st.session_state[SESSION_PREFIX + key] = value
 
 
 def choose_site(sites: Sequence[str], *, label: str = "Site") -> str:
-    """Return the site that the reader picked.
-
-    At first it is that of the address (`?site=NAME`), else the first of `sites`.
-    """
+    """Return the site that the reader picked, at first that of the address (`?site=NAME`), else the first."""
     first = 0
     address_site = of_address("site")
-    # A site that has no figures here is kept for the pages on which it has.
+    # A site without figures here is kept for the pages on which it has some.
     if address_site in sites:
         first = sites.index(address_site)
         keep("site", sites[first])
     elif address_site is not None:
-        st.caption(escape(f"Site {address_site!r} has no figures here; this is {sites[0]}."))
+        st.caption(escape(render("pages.run.absent", site=repr(address_site), shown=sites[0])))
     key = f"site-{sites[first]}"
     return str(st.selectbox(label, sites, index=first, key=key, on_change=partial(_turn_to, "site", key), width=320))
 
 
 def pick_site(sites: Sequence[str], label: str, name: str) -> str:
-    """Return the site that the reader picked, at first that of the address, which stays as it is.
+    """Return the site that the reader picked, at first that of the address, which does not change.
 
     `name` begins the key of the widget.
     """
@@ -147,19 +124,13 @@ def pick_site(sites: Sequence[str], label: str, name: str) -> str:
 
 
 def _turn_to(key: str, widget: str) -> None:
-    """Turn to the reader's pick in a widget.
-
-    The widget's own key goes by what it showed first.
-    """
+    """Turn to the reader's pick in a widget."""
     keep(key, st.session_state[widget])
 
 
 def _choose(listed: Sequence[RunEntry], series: str | None, name: str = "") -> None:
-    """Show which run is open, in the margin.
-
-    The reader can pick another, or one repeat of it.
-    """
-    # Each series stands in the list once, the newest first.
+    """Show which run is open, in the margin, where the reader can pick another, or one repeat of it."""
+    # Each series is listed once, the newest first.
     newest = {run.series: run for run in reversed(listed)}
     options = list(newest)[::-1][:LISTED]
     first = None
@@ -195,20 +166,16 @@ def _choose_repeat(series: str, repeats: Sequence[str], name: str) -> None:
 
 
 def _body(title: str, parts: Callable[[Opened], None], name: str, course: refresh.BatchPlan) -> None:
-    """Show the page's parts for the current run.
-
-    The page is shown anew when all of it changes, or who may see it.
-    """
+    """Show the page's parts for the current run, and reload the page when all of it changes, or its viewer's role."""
     viewer = access.viewer()
     try:
         with RunReader.open(only=viewer.site) as reader:
             runs, study = reader.runs_of(name), parsed_study(reader.series(name).study_text)
-        # A run that begins or ends changes the rhythm of looking, which is the whole page's.
+        # A run that begins or ends changes how often the whole page is refreshed.
         if refresh.course_of(runs) != course:
             st.rerun()
         with st.container():
-            after = overview.COUNTED if covers_study(study) else overview.COMPARED
-            overview.head(title, runs, name, only=viewer.site, after=after)
+            overview.head(title, runs, name, only=viewer.site, covers=covers_study(study))
             if viewer.site:
                 st.caption(escape(seen_in_words(viewer.site, study)))
         parts(Opened(viewer, runs, name))

@@ -1,6 +1,6 @@
-"""Sections of a report on a page of the app, with the charts and tables in them.
+"""Sections of a report on a page of the app, with their charts and tables.
 
-Every chart is shown with title, words, table and file. A short table is shown as it is, a long one with a scroll bar.
+Every chart has a title, a description, a table and a file. A long table has a scroll bar.
 """
 
 from __future__ import annotations
@@ -16,18 +16,17 @@ from flfed.records.section import Drawing, Section, Table, names_of
 from flfed.records.statistics.verdict import number
 from flfed.records.text import escape, heading, with_code
 from flfed.spreadsheet import csv_text, plain_cell
+from flfed.words import render
 
 UNBROKEN = "\u00a0"
-"""A space at which no line ends."""
+"""A space at which no line breaks."""
 EMPHASIS = re.compile(r"\\\*(\w+)\\\*")
 PADDING = dict.fromkeys(("left", "top", "right", "bottom"), 8)
-"""Pixels around each chart: a browser's letters are larger than Vega takes them for."""
+"""Pixels around each chart: a browser's letters are larger than Vega assumes."""
 
 
 def figure(column: Any, title: str, drawn: Any, lines: Sequence[Line], *, key: str, says: str = "") -> None:
-    """Show a chart under its title.
-
-    Its table and a CSV file are folded below it. Where there is nothing to draw, that is said.
+    """Show a chart under its title, its table and CSV file folded below it, or that it has no figures.
 
     Parameters
     ----------
@@ -40,14 +39,14 @@ def figure(column: Any, title: str, drawn: Any, lines: Sequence[Line], *, key: s
     key : str
         Of the chart on its page; also the name of the file.
     says : str
-        What a reader who cannot see the chart is told; the title unless given.
+        Description for screen readers; the title by default.
     """
     with column.container():
         st.markdown(f"**{title}**")
         if drawn is None or not lines:
-            st.caption("No figures to draw.")
+            st.caption("No figures yet.")
             return
-        # A `Chart` is in Vega-Lite's own words: Altair's checks would be too slow for a running run.
+        # A `Chart` is plain Vega-Lite, as Altair's checks would be too slow for a running run.
         if isinstance(drawn, Chart):
             spec = {"padding": PADDING, **drawn.spec}
             st.vega_lite_chart(drawn.rows, spec, width="stretch", alt=says or title, key=f"{key}-chart")
@@ -57,10 +56,7 @@ def figure(column: Any, title: str, drawn: Any, lines: Sequence[Line], *, key: s
 
 
 def behind(lines: Sequence[Line], *, key: str) -> None:
-    """Show a table folded away, with its CSV file.
-
-    It is sent to the browser only once it is unfolded.
-    """
+    """Show a folded table with its CSV file, which the browser gets only once it is unfolded."""
     folded = st.expander("Table", key=f"{key}-table", on_change="rerun")
     if folded.open:
         with folded:
@@ -71,7 +67,7 @@ def behind(lines: Sequence[Line], *, key: str) -> None:
 def download(lines: Sequence[Line], *, key: str) -> None:
     """Show a button for a table's CSV file.
 
-    The file is made at once: one made at the click is lost where the page looks again in between.
+    The file is made at once: one made at the click is lost where the page is refreshed in between.
     """
     name = f"{key}.csv"
     st.download_button("Download as CSV", csv_of(lines), name, "text/csv", on_click="ignore", key=name)
@@ -89,25 +85,20 @@ def bullets(lines: Iterable[str]) -> str:
 
 
 def csv_of(lines: Iterable[Line]) -> str:
-    """Return lines as CSV.
-
-    The heading has all their names.
-    """
+    """Return lines as CSV, with all their names in the heading."""
     there = list(lines)
-    # Lines may lack a name that others have: its cell is empty there.
+    # A line may lack a name that others have, and has an empty cell there.
     names = names_of(there)
     return csv_text(names, ([line.get(name) for name in names] for line in there))
 
 
 def scrolled(lines: Sequence[Line], *, key: str | None = None, height: int | Literal["auto"] = "auto") -> None:
-    """Show a long table with its own scroll bar.
-
-    What its toolbar or a copy of it gives away holds no formula.
+    """Show a long table with its own scroll bar; copies and files of it have no formula.
 
     Parameters
     ----------
     lines : sequence of mappings
-        Headings and cells as they are: nothing of them is taken for Markdown here.
+        Headings and cells, which are not read as Markdown here.
     key : str, optional
         Of the table on its page.
     height : int or "auto"
@@ -122,33 +113,31 @@ SITES_SHOWN = 24
 
 
 def table(lines: Sequence[Line]) -> None:
-    """Show a table with its text as text.
-
-    One of up to `SITES_SHOWN` lines is shown as it is, a longer one with a scroll bar.
-    """
+    """Show a table with its text unchanged, with a scroll bar for more than `SITES_SHOWN` lines."""
     if len(lines) <= SITES_SHOWN:
-        shown = [{key: str(plain_cell(cell)) for key, cell in line.items()} for line in lines]  # it may be copied
+        # A copied table may come into a spreadsheet.
+        shown = [{key: str(plain_cell("" if cell is None else cell)) for key, cell in line.items()} for line in lines]
         st.table([{escape(plain_cell(key)): escape(cell) for key, cell in line.items()} for line in shown])
     else:
         scrolled(lines)
 
 
 COLUMNS_ABREAST = 8
-"""Columns of a table beside each other on a screen of 1,280 pixels."""
+"""Columns of a table that fit a screen of 1,280 pixels."""
 BESIDE = 2
 """Charts side by side."""
 
 
 def show(section: Section | None, *, repeat: int | None = None, titled: bool = True) -> None:
-    """Show a section in a place of its own: its sentences, charts, tables and notes; nothing of none.
+    """Show a section's sentences, charts, tables and notes in a place of its own; nothing of None.
 
     Parameters
     ----------
     section : Section or None
     repeat : int, optional
-        The one of several that its figures are of.
+        Number of the repeat of its figures, of several.
     titled : bool
-        Whether its title stands above it.
+        Whether it has its title.
     """
     with st.container():
         if section is None:
@@ -164,7 +153,7 @@ def show(section: Section | None, *, repeat: int | None = None, titled: bool = T
         if section.says:
             st.markdown(bullets(map(with_code, section.says)))
         for line in section.note:
-            # A word between stars is emphasised, as in a document.
+            # Words between stars are emphasised, as in a document.
             st.caption(EMPHASIS.sub(r"*\1*", with_code(line)))
 
 
@@ -184,16 +173,16 @@ def _show_table(of: Table) -> None:
 
 
 def _show_whole(lines: Sequence[Line]) -> None:
-    """Show a table with all of its lines; no figure in it is broken."""
+    """Show a table with all of its lines and unbroken figures."""
     shown = []
     for line in lines:
         cells = {escape(name): escape(str(cell)) for name, cell in line.items()}
         first, *others = cells
         shown.append({first: cells[first]} | {name: cells[name].replace(" ", UNBROKEN) for name in others})
     st.table(shown)
-    # Of many sites the columns go on to the right, so that no figure stands in two lines.
+    # With many sites the columns continue to the right, so that each figure stays in one line.
     if shown and len(shown[0]) > COLUMNS_ABREAST:
-        st.caption("The table goes on to the right.")
+        st.caption(render("pages.data.wide"))
 
 
 def _show_charts(charts: Sequence[Drawing]) -> None:

@@ -1,7 +1,4 @@
-"""Additions to Streamlit's server for an app.
-
-They are its pages' addresses, and a browser's window at its start.
-"""
+"""Additions to Streamlit's server for an app: its pages' addresses, and a browser's window at its start."""
 
 from __future__ import annotations
 
@@ -19,16 +16,14 @@ from streamlit.web.server.server_util import get_display_address, get_url
 from flfed.records.dashboard import page_files, pages
 
 BACKEND_SCRIPT = "<script>window.__streamlit = {BACKEND_BASE_URL: new URL('.', location.href).href}</script>"
-"""Without it a browser first looks for the server below the page's own address, and is told 404 twice."""
+"""Script without which a browser first looks for the server below the page's own address, and gets 404 twice."""
 
 
 def page_routes(names: Sequence[str]) -> list[Route]:
-    """Return the route of `/NAME` for each page.
+    """Return the route of `/NAME` for each page, which serves Streamlit's own page with the address of its server.
 
-    It serves Streamlit's own page, with the address of its server put in.
-
-    They begin with `server.baseUrlPath`, as Streamlit's own do. The first page's address is that of the app, where its
-    name leads to as well.
+    Routes begin with `server.baseUrlPath`, as Streamlit's own do. The first page's address is that of the app, to which
+    its name redirects.
     """
     shell = Path(file_util.get_static_dir(), "index.html").read_text(encoding="utf-8")
     shell_page = shell.replace("<head>", f"<head>{BACKEND_SCRIPT}", 1)
@@ -40,31 +35,22 @@ def page_routes(names: Sequence[str]) -> list[Route]:
         return RedirectResponse(f"./?{request.url.query}".removesuffix("?"))
 
     base = config.get_option("server.baseUrlPath")
-    # The first page has no address of its own, so that its name leads to the app's.
+    # The first page has no address of its own, so its name redirects to the app's.
     return [Route(make_url_path(base, name), page if place else first) for place, name in enumerate(names)]
 
 
 def served_at() -> str:
-    """Return the address of the app on this machine.
-
-    It is that of the app which this process serves.
-    """
+    """Return the address on this machine of the app that this process serves."""
     return get_url(get_display_address(config.get_option("server.address") or "localhost"))
 
 
 def opens_browser(address: str) -> None:
-    """Open an address in a browser's window.
-
-    Nothing is opened where the app runs headless. Streamlit does so for no `App`.
-    """
+    """Open an address in a browser's window unless the app runs headless; Streamlit does not do so for an `App`."""
     if not config.get_option("server.headless"):
         cli_util.open_browser(address)
 
 
 def load_pages() -> None:
-    """Load all modules that the pages need.
-
-    So the first page that somebody opens does not wait for them.
-    """
+    """Load all modules of the pages, so that the first reader does not wait for them."""
     for file in page_files().values():
         import_module(f"{pages.__name__}.{file.stem}")

@@ -1,6 +1,6 @@
-"""Document of a run: one HTML file that a reader keeps, prints and hands on.
+"""Document of a run: one HTML file to keep, print and send.
 
-Read `document.py` first (what the run found, and what the model does on test rows), then `content.py` (what is read of
-the store), `evidence.py` (what the figures rest on), `sections.py` (the app's sections and charts, as pictures) and
-`markup.py` (every text is escaped there).
+Read `document.py` first (findings of the run, and figures on test rows), then `content.py` (content from the store),
+`evidence.py` (sites, data, privacy and hashes), `sections.py` (the app's sections and charts, as pictures) and
+`markup.py` (which escapes every text).
 """

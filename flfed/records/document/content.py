@@ -17,9 +17,10 @@ from flfed.records.statistics.score_curves import CountsByName, drawn_first, is_
 from flfed.records.store.entries import CrossedEntry, CurvePoint, EventEntry, RunEntry, SeriesEntry, SiteEntry
 from flfed.records.store.reader import CURVE_ARMS, RunReader
 from flfed.records.store.visibility import Viewer
+from flfed.words import render
 
 POINTS = 200
-"""Most points of a curve by round; more cannot be told apart on paper."""
+"""Most points of a curve by round; paper cannot resolve more."""
 SITES_DRAWN = 8
 """Most sites with a line of their own in a chart."""
 
@@ -65,12 +66,12 @@ class Rounds:
 
 @dataclass(frozen=True)
 class Seen:
-    """A run, or the repeats of a series, and who looks at it.
+    """A run, or the repeats of a series, and its viewer.
 
     Attributes
     ----------
     viewer : Viewer
-        The people of one site get its figures alone.
+        People of one site get only its figures.
     runs : list of RunEntry
         The repeats, one or more.
     """
@@ -85,7 +86,7 @@ class Seen:
 
     @property
     def only(self) -> str | None:
-        """The one site whose figures may be shown, and no sums over others; None for all."""
+        """The only site whose figures may be shown, without sums over others; None for all."""
         return self.viewer.site
 
     @property
@@ -103,10 +104,17 @@ class Seen:
         """Whether figures are of several repeats."""
         return len(self.runs) > 1
 
+    @property
+    def none_rejected(self) -> str:
+        """Sentence for a run without a rejected update and a refusal."""
+        if self.only:
+            return render("pages.rejected.own", site=self.only)
+        return render("pages.rejected.none" if self.trains else "pages.rejected.sites")
+
 
 @dataclass(frozen=True)
 class Content(Seen):
-    """What a document says, from one look at the store.
+    """Content of a document, from one look at the store.
 
     Attributes
     ----------
@@ -117,7 +125,7 @@ class Content(Seen):
         Of the first repeat, refused ones too.
     events : list of EventEntry
     note : str
-        What a person noted.
+        A person's note on the run.
     table_1, leaks : dict or None
         These objects of the first repeat.
     counted : Counted or None
@@ -139,12 +147,12 @@ class Content(Seen):
 
     @classmethod
     def read(cls, reader: RunReader, name: str, viewer: Viewer) -> Self:
-        """Return what the store has of a run or series.
+        """Return the content of a run or series.
 
         Parameters
         ----------
         reader : RunReader
-            Limited to the viewer's site, where they may see one only.
+            Limited to the viewer's site, where they may see only one.
         name : str
         viewer : Viewer
 
@@ -212,7 +220,7 @@ def _rounds(reader: RunReader, runs: list[RunEntry], run_report: Report, sites: 
     if metric not in metrics_by_arm[arm]:
         metric = metrics_by_arm[arm][0]
     width = nested_width(max(run.rounds for run in runs), POINTS)
-    # Of more sites than can be told apart only the figure of all together is drawn.
+    # With more sites than a reader can distinguish, only the figure of all together is drawn.
     drawn = [site.site for site in sites if site.status != "refused"]
     if len(drawn) > SITES_DRAWN:
         drawn = []

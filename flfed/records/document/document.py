@@ -1,7 +1,7 @@
 """Document of a run: one HTML file without scripts that loads nothing.
 
-It is made of the store through `reports` and `statistics`, which the pages and `flfed run show` use as well: no figure
-and no verdict is computed here.
+Its content comes from the store through `reports` and `statistics`, as that of the pages and of `flfed run show`: no
+figure and no verdict is computed here.
 """
 
 from __future__ import annotations
@@ -38,20 +38,18 @@ from flfed.records.statistics.recorded_statistic import statistic_in_words, stat
 from flfed.records.statistics.verdict import interval, number, sentence_case
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer
-from flfed.records.text import moment
+from flfed.records.text import moment, seconds_in_words
 from flfed.words import render
 
 MARK = "<!DOCTYPE html>\n<!-- Report of a run by flfed -->\n"
-"""Begins each document: only a file that begins so is replaced."""
+"""Beginning of each document: only a file that begins so is replaced."""
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-"""What a browser lets the document load: its own style, and nothing else."""
+"""Policy by which a browser loads only the document's own style."""
 MOST_DRAWN = 20
 """Sites of the forest plot, a page of A4; of more, those at its ends."""
 MANY_SITES = 12
-"""Of more sites only the primary metric is shown at each."""
+"""With more sites, single sites have only the primary metric."""
 STYLE = Path(__file__).parent / "style.css"
-NO_MODEL = "The study trains no model: it counts rows over all sites, and nothing is compared."
-FIRST_ALONE = "Of one repeat alone, the first that has these figures."
 
 
 def answer(content: Content) -> Markup:
@@ -62,7 +60,7 @@ def answer(content: Content) -> Markup:
     words = [line for line in _words(content) if line not in {first, *others, *words}]
     tables = Markup()
     if content.run.statistics:
-        # The figure stands first, with who is missing from it; what is to be known of the tables comes after them.
+        # The figure stands first, with the sites missing from it; notes on the tables follow them.
         tables = joined(sections.tables_of(one) for one in statistic_tables(content.run.statistics))
         words = [*others, *words]
         others = missing_in_words(report)
@@ -75,12 +73,12 @@ def answer(content: Content) -> Markup:
         end = "" if purpose[-1] in ".?!" else "."
         parts.insert(0, element("p", f"{purpose}{end}", class_="purpose"))
     if content.note:
-        parts.append(paragraphs([f"**Note:** {content.note}"]))
+        parts.append(paragraphs([render("document.document.note", note=content.note)]))
     return section("Question and answer", *parts, bullets(words))
 
 
 def _verdict(content: Content) -> list[str]:
-    """Return the headline, and what belongs right below it."""
+    """Return the headline, and the sentences right below it."""
     report = content.report
     only = content.only
     metric = content.metric
@@ -89,7 +87,7 @@ def _verdict(content: Content) -> list[str]:
         return statistic_in_words(run.statistics, run.repeats)
     if only is None:
         return _nothing(content) if metric is None else verdict_in_words(report)
-    # The people of one site read of it alone.
+    # People of one site read only about it.
     if metric is not None and only in run.sites:
         advice = site_answer.should_it_join(report, only, metric)
         sentence = site_verdict(run.sites[only], metric)[1]
@@ -99,9 +97,9 @@ def _verdict(content: Content) -> list[str]:
 
 
 def _nothing(content: Content) -> list[str]:
-    """Return that nothing was compared, and why."""
+    """Return why nothing was compared."""
     if content.run.status == "completed" and not content.trains:
-        return [NO_MODEL]
+        return [render("pages.uncompared.statistic")]
     warnings = _describe_site_warnings(content)
     first, *others = [line for line in comparison_rows(content.report)[2] if line not in warnings]
     why = content.run.reason.rstrip(".")
@@ -114,13 +112,13 @@ def _describe_site_warnings(content: Content) -> list[str]:
 
 
 def _warnings(content: Content) -> list[str]:
-    """Return what to know before the figures are believed."""
+    """Return warnings about the figures."""
     unfinished = unfinished_in_words(content.report, only=content.only)
     return [*unfinished, *_describe_site_warnings(content), *leaks_in_words(content.leaks)]
 
 
 def _words(content: Content) -> list[str]:
-    """Return the run in words, without what stands above."""
+    """Return the run in words, without the lines above it."""
     report = content.report
     only = content.only
     metric = content.metric
@@ -129,7 +127,7 @@ def _words(content: Content) -> list[str]:
             return []
         left_to_others = (render("report.site.costs"), render("report.site.limits"))
         return [line for line in site_answer.rests_on(report, only, metric) if line not in left_to_others]
-    # A statistic is told in words above, and has no rounds to tell of.
+    # A statistic stands in words above, and has no rounds.
     if "statistics" in report:
         return []
     warnings = _describe_site_warnings(content)
@@ -148,12 +146,12 @@ def figures(content: Content) -> Markup:
     if noised_scores.noised_scores(report) is not None:
         notes += noised_scores.lost_in_words(report, metric)
     if not content.only:
-        # The first section has said the others.
+        # The first section has the others.
         earlier_lines = {*_verdict(content), *_warnings(content), *_words(content)}
         below = [line for line in comparison_rows(report)[2] if line not in earlier_lines]
         notes += site_answer.together(report, metric)
     notes += site_answer.left_out(content.sites)
-    title = f"{sentence_case(axis_title(metric))}, on test rows that no model was trained on."
+    title = render("document.document.lead", metric=sentence_case(axis_title(metric)))
     parts = [
         paragraphs([title], class_="lead"),
         _site_table(content, metric, order),
@@ -181,13 +179,13 @@ def further(content: Content) -> Markup:
     report = content.report
     metric = content.metric
     others = [name for name in metrics_of(report) if name != metric]
-    # From noised counts all figures follow at once: they stand with the counts.
+    # Figures from counts with noise stand with the counts.
     if metric is None or not others or noised_scores.noised_scores(report) is not None:
         return Markup()
     parts = [table([line for name in others if (line := _metric_line(content, name))])]
     order = _sites(content, metric)
     if len(order) > MANY_SITES:
-        hint = f"Those at each of the {len(order)} sites are told by `flfed run show {content.run.run} --json`."
+        hint = render("document.document.sites", run=content.run.run, sites=len(order))
         return section("Further figures", *parts, paragraphs([hint]))
     for name in others:
         title = element("h3", sentence_case(axis_title(name)))
@@ -197,7 +195,7 @@ def further(content: Content) -> Markup:
 
 def _metric_line(content: Content, metric: str) -> dict[str, str]:
     run = content.run
-    arms = {"Shared model": run.global_, "Mean of the sites": run.sites_mean, "All rows together": run.pooled}
+    arms = {"Shared model": run.global_, "Mean of the sites": run.sites_mean, "Pooled model": run.pooled}
     cells = {"Over all sites": sentence_case(axis_title(metric))}
     for title, figures in arms.items():
         if (figures or {}).get(metric):
@@ -251,12 +249,12 @@ def curves(content: Content) -> Section:
 
 
 def _alone(content: Content) -> list[str]:
-    """Return that figures are of one repeat, where there are several."""
-    return [FIRST_ALONE] if content.is_repeated else []
+    """Return a sentence on figures of one repeat, where there are several."""
+    return [render("document.document.repeat")] if content.is_repeated else []
 
 
 def calibrated(content: Content) -> Section | None:
-    """Return what was predicted against what happened, a chart for each of some sites."""
+    """Return observed against predicted probabilities, a chart for each of some sites."""
     if content.counted is None:
         return None
     counts_by_name = content.counted.drawn
@@ -266,7 +264,7 @@ def calibrated(content: Content) -> Section | None:
 
 
 def flagged(content: Content) -> Section | None:
-    """Return who would be flagged at a threshold and at an alert budget, by the stored score counts."""
+    """Return the rows flagged at a threshold and at an alert budget, by the stored score counts."""
     if content.counted is None or not content.counted.drawn:
         return None
     return scores.flagged(content.counted.drawn)
@@ -288,32 +286,35 @@ def decision_curves(content: Content) -> Section | None:
 
 
 def by_group(content: Content) -> Section | None:
-    """Return how well the model ranks within the groups that the study names, a few groups a table."""
+    """Return the model's discrimination within the groups that the study names, a few groups a table."""
     return scores.within_groups(content.report.get("subgroups"), only=content.only, note=_alone(content))
 
 
 def limits(content: Content) -> Section:
-    """Return what the run does not show."""
+    """Return the limits of the run's findings."""
     lines = [render("report.site.limits")]
     if content.only is None and content.metric is not None:
         if content.run.noised_scores is None:
             lines.append(render("report.site.together"))
         if figure_of(content.run.mean_gain, content.metric).value is not None:
-            coverage = sentence_case(render("report.mean.coverage"))
-            lines.append(f"The mean over sites holds for {render('report.mean.assumes')}. {coverage}.")
+            lines.append(
+                render(
+                    "document.document.mean",
+                    sites=render("report.mean.assumes"),
+                    coverage=render("report.mean.coverage"),
+                )
+            )
     if content.counted is not None:
-        lines.append(f"Not shown by the curves: {render('report.curves.limits')}")
+        lines.append(render("document.document.curves", limits=render("report.curves.limits")))
     if content.audit:
-        lines.append("An attack that gets nowhere proves nothing.")
-    return Section(title="What it does not show", says=tuple(lines))
+        lines.append(render("document.document.attacks"))
+    return Section(title=render("document.document.limits"), says=tuple(lines))
 
 
 def words(content: Content) -> Section:
     """Return the glossary."""
     terms = glossary_of(content.report, trains=content.trains)
-    return Section(
-        title="What the words mean", says=tuple(f"*{term}*: {definition}" for term, definition in terms.items())
-    )
+    return Section(title="Glossary", says=tuple(f"*{term}*: {definition}" for term, definition in terms.items()))
 
 
 SECTIONS: tuple[Callable[[Content], Section | Markup | None], ...] = (
@@ -337,9 +338,9 @@ SECTIONS: tuple[Callable[[Content], Section | Markup | None], ...] = (
     words,
     evidence.hashes,
 )
-"""Sections in the order in which they are read."""
+"""Sections in their order."""
 WITHOUT_MODEL = (answer, evidence.sites, evidence.privacy, words, evidence.hashes)
-"""Those of a study that trains nothing: what it does not show stands with its figures."""
+"""Sections of a study that trains nothing, whose limits stand with its figures."""
 
 
 def document(name: str, *, store: str | None = None, viewer: Viewer | None = None) -> str:
@@ -352,8 +353,8 @@ def document(name: str, *, store: str | None = None, viewer: Viewer | None = Non
     store : str, optional
         Database URL.
     viewer : Viewer, optional
-        Who reads it; the people of one site get its figures alone, others than the coordinator no hashes. By default
-        the coordinator.
+        Its reader: people of one site get only its figures, and only the coordinator gets hashes. By default the
+        coordinator.
 
     Raises
     ------
@@ -375,30 +376,28 @@ def document(name: str, *, store: str | None = None, viewer: Viewer | None = Non
     )
     shown = SECTIONS if content.trains else WITHOUT_MODEL
     parts = [sections.written(part(content)) for part in shown]
-    state = "" if run.status == "completed" else " The run has not been completed: a later report may differ."
-    made = f"Made by flfed from the record of run {run.run}. The file loads nothing and can be kept as it is.{state}"
-    footer = element("footer", paragraphs([made]))
+    made = [render("document.document.made", run=run.run)]
+    if run.status != "completed":
+        made.append(render("document.document.unfinished"))
+    footer = element("footer", paragraphs([" ".join(made)]))
     body = element("body", element("header", *_head(content)), element("main", *parts), footer)
     return f'{MARK}<html lang="en">{element("head", head)}{body}</html>\n'
 
 
 def _head(content: Content) -> list[Markup]:
-    """Return the title, and what run it is."""
+    """Return the title, and the run's status, rounds, repeats and times."""
     run = content.run
     first = content.runs[0]
-    went = STATUS_WORDS[run.status]
+    facts = [STATUS_WORDS[run.status]]
     if content.trains:
-        went += f", {run.rounds} of {content.planned} rounds"
-    # It may be of one of several repeats.
+        facts.append(f"{run.rounds} of {content.planned} rounds")
+    # It may be one of several repeats.
     if content.is_repeated:
-        went += f", {len(content.runs)} of {first.repeats} repeats"
+        facts.append(f"{len(content.runs)} of {first.repeats} repeats")
     elif first.repeats > 1:
-        went += f", repeat {first.repeat + 1} of {first.repeats}"
-    took = ""
-    if run.seconds is not None:
-        digits = 0 if run.seconds >= 10 else 1
-        took = f", {run.seconds:.{digits}f} seconds"
-    lines = [f"Run {run.run}: {went}, started {moment(first.started)} UTC{took}."]
+        facts.append(f"repeat {first.repeat + 1} of {first.repeats}")
+    facts += [f"started {moment(first.started)} UTC", seconds_in_words(run.seconds)]
+    lines = [f"Run {run.run}: {', '.join(filter(None, facts))}."]
     if content.only:
         wording = noised_scores.wording(content.report, content.only)
         if "statistics" in content.report:
@@ -417,7 +416,7 @@ def write_document(path: Path, name: str, *, store: str | None = None, site: str
     name, store
         As for `document`.
     site : str
-        For the people of this site: its figures alone.
+        Site whose people read it, and so get only its figures.
 
     Raises
     ------
@@ -428,14 +427,14 @@ def write_document(path: Path, name: str, *, store: str | None = None, site: str
     text = document(name, store=store, viewer=viewer)
     try:
         if path.is_symlink() or (path.exists() and not _is_document(path)):
-            raise UsageError(f"{path}: is there already and no report of a run; it is not replaced")
+            raise UsageError(f"{path}: exists and is no report of a run; it is not replaced")
         replace_whole(path, text.encode())
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({error.strerror}): choose another file") from None
 
 
 def _is_document(path: Path) -> bool:
-    """Tell whether a file begins as a document does."""
+    """Return whether a file begins as a document does."""
     if not path.is_file():
         return False
     with path.open("rb") as stream:

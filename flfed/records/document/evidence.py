@@ -1,4 +1,4 @@
-"""Sections of a document on what the figures rest on: sites, data, privacy and hashes."""
+"""Sections of a document on the basis of its figures: sites, data, privacy and hashes."""
 
 from __future__ import annotations
 
@@ -29,23 +29,20 @@ from flfed.records.store.entries import SiteEntry
 from flfed.words import render
 
 MOST_SITES = 10
-"""Of more, Table 1 has all sites together alone."""
+"""With more sites, Table 1 has only all sites together."""
 CLASSES = ("0", "1")
 """Names of the classes of an outcome: without it, and with it."""
-OUTCOME = "With the outcome, of these"
-HANDED_ON = "Versions, seed and hashes are in the report of the coordinator, who can hand them out."
+OUTCOME = "Test rows with outcome"
 
 
 def sites(content: Content) -> Markup:
-    """Return who took part: rows, outcomes, what each sent, and what was rejected."""
+    """Return the sites with rows, outcomes, bytes sent, and rejections."""
     parts = [table(_site_lines(content))]
     if any(varies(site) for site in content.run.sites.values()):
-        parts.append(paragraphs(["About: repeats draw new test rows, of which this is the mean."], class_="note"))
-    whose = "" if content.only is None else f" of {content.only}"
-    nothing = paragraphs([f"Nothing{whose} was rejected or refused."])
+        parts.append(paragraphs([render("document.evidence.about")], class_="note"))
     parts += [
-        element("h3", "Rejected, refused, odd"),
-        table(set_aside_lines(content.report, content.events)) or nothing,
+        element("h3", "Rejections, refusals, warnings"),
+        table(set_aside_lines(content.report, content.events)) or paragraphs([content.none_rejected]),
     ]
     if sentences := holdout_in_words(content.events):
         parts.append(paragraphs([" ".join(sentences)], class_="note"))
@@ -53,18 +50,18 @@ def sites(content: Content) -> Markup:
 
 
 def _site_lines(content: Content) -> list[dict[str, Any]]:
-    """Return a line for each site, without columns that tell nothing of any."""
+    """Return a line for each site, without columns that are empty for all."""
     sent: Counter[str] = Counter()
     for crossed in content.crossed:
         if crossed.direction == "to-server":
             sent[crossed.site] += crossed.bytes
     lines = [_site_line(content, entry, sent) for entry in content.sites]
-    untold = [OUTCOME]
-    # Of no site is it known where the outcome is none of two classes, or no policy allows the counts; an analysis
-    # is told no number of rows without noise.
+    unknown = [OUTCOME]
+    # Counts of outcomes are missing where there are not two classes, or no policy allows them; an analysis gets
+    # numbers of rows only with noise.
     if not content.trains:
-        untold += ["Rows", "Test rows"]
-    for key in untold:
+        unknown += ["Rows", "Test rows"]
+    for key in unknown:
         if all(line.get(key) == ABSENT for line in lines):
             for line in lines:
                 line.pop(key, None)
@@ -74,11 +71,11 @@ def _site_lines(content: Content) -> list[dict[str, Any]]:
 def _site_line(content: Content, entry: SiteEntry, sent: Mapping[str, int]) -> dict[str, Any]:
     facts = site_facts(entry, content.report)
     line = {"Site": entry.site}
-    # The title of a site that was cut out of a table is that of the table with its name, and says no more of it.
+    # The title of a site that was cut out of a table only repeats its name.
     if entry.title not in ("", entry.site) and not entry.title.endswith(f", {entry.site}"):
         line["Site"] = f"{entry.site} ({entry.title})"
     line |= {key: facts[key] for key in ("Status", "Rows", TRAINED_ON.capitalize()) if key in facts}
-    # Where the number of rows has noise, exact numbers of test rows stay at the site.
+    # Where the number of rows has noise, the site does not release exact numbers of test rows.
     if "Rows" in facts:
         line |= _test_rows(content.run.sites.get(entry.site) or {})
     line |= {key: facts[key] for key in ("Disclosure", "Figures shared")}
@@ -87,7 +84,7 @@ def _site_line(content: Content, entry: SiteEntry, sent: Mapping[str, int]) -> d
 
 
 def _test_rows(test_rows: Any) -> dict[str, str]:
-    """Return how many test rows a site of a report has, and how many of them with the outcome."""
+    """Return the number of a site's test rows, and of those with the outcome."""
     about = "about " if varies(test_rows) else ""
     site = site_of(test_rows)
     cells = {"Test rows": ABSENT, OUTCOME: ABSENT}
@@ -108,21 +105,21 @@ def table_1(content: Content) -> Markup:
     hidden = data.table_1_sites(payload)
     notes = []
     if len(hidden) > MOST_SITES:
-        notes.append(f"The {len(hidden)} sites, more than {MOST_SITES}, have no columns of their own here.")
+        notes.append(render("document.evidence.table", sites=f"{len(hidden)} sites", most=MOST_SITES))
     else:
         hidden = []
     if content.is_repeated:
-        notes.append("The rows are the same in every repeat; these sums are the first one's.")
+        notes.append(render("document.evidence.repeats"))
     of = data.table_1(payload, hidden, why_none=why, note=notes)
-    # One site's people are shown nothing of what the rows of all sites tell.
+    # People of one site see no results from the rows of all sites.
     if of.tables and not content.only and (leaks := leak_lines(content.events, content.leaks)):
-        title = element("h3", "Columns that may give the answer away")
+        title = element("h3", render("pages.leaks.title"))
         return written(of, title, bullets(map(sentence_case, leaks)))
     return written(of)
 
 
 def privacy(content: Content) -> Markup:
-    """Return what was promised, what was spent, what attacks reached, and what left."""
+    """Return the privacy promise, spending, attacks' figures, and bytes sent."""
     of = content.run.privacy
     audit = content.audit
     only = content.only
@@ -142,29 +139,30 @@ def privacy(content: Content) -> Markup:
     by_round = bytes_in_words(content.run.round_bytes)
     parts += part(private.left_section(content.crossed, len(content.runs), by_round))
     if of["uncharged"]:
-        title = "Not covered by the promise"
+        title = render("pages.privacy.uncovered")
         if of["epsilon"] is None:
-            title = "Not covered, for nothing was promised"
+            title = render("document.evidence.unpromised")
         parts += [element("h3", title), bullets(of["uncharged"], class_="small")]
     return section("Privacy", *parts)
 
 
 def hashes(content: Content) -> Markup:
-    """Return what the run was made by: study, arrays, versions."""
+    """Return study, seeds, hashes and versions of the run."""
     study = element("pre", verbatim(content.series.study_text))
     if content.viewer.role != "coordinator":
         heading = "The study:"
         if content.only:
-            heading = "The study, without its comments, names of other sites and the figures that it expects:"
-        return section("The study", paragraphs([HANDED_ON, heading]), study)
+            heading = render("pages.overview.redacted")
+        return section("The study", paragraphs([render("document.evidence.hashes"), heading]), study)
     run = content.runs[0]
     facts: dict[str, Any] = {"study, SHA-256": content.series.study_sha256, "engine": run.engine, "path": run.path}
     for of in content.runs:
         which = f"repeat {of.repeat + 1}: " if content.is_repeated else ""
-        facts |= {f"{which}run": of.run, f"{which}seed": of.seed, f"{which}arrays, SHA-256": of.arrays_sha256 or ABSENT}
+        hash_of_arrays = of.arrays_sha256 or ABSENT
+        facts |= {f"{which}run": of.run, f"{which}seed": of.seed, f"{which}arrays, SHA-256": hash_of_arrays}
     facts |= _flat(run.hashes, "hash of ") | _flat(run.versions, "version of ")
     lines = [{"What": key, "Is": value} for key, value in facts.items()]
-    return section("Hashes, versions and the study", table(lines, class_="facts"), study)
+    return section(render("document.evidence.title"), table(lines, class_="facts"), study)
 
 
 def _flat(tree: Mapping[str, Any], before: str = "") -> dict[str, str]:

@@ -1,7 +1,4 @@
-"""HTML in which every text is escaped.
-
-Nothing that it writes is loaded from elsewhere, and nothing is a script.
-"""
+"""HTML in which every text is escaped; it loads nothing and has no script."""
 
 from __future__ import annotations
 
@@ -20,24 +17,22 @@ EMPHASES = (
 )
 """Marks of our own sentences, with the element that each becomes."""
 FIGURE = re.compile(r"[\u2212+±≈(]?\.?\d|n/a$|\u2013$")
-"""How a cell begins that holds a figure."""
+"""Beginning of a cell with a figure."""
 BRACKET = re.compile(r"\([^()]*\)(?:, \w+)?| ± \S+")
 FEW = 8
 """Lines of a table that is kept on one page."""
 SHORT = 18
-"""A name or a figure of so many signs is never broken."""
+"""A name or a figure of up to this many signs is never broken."""
 
 
 class Markup(str):
-    """HTML that is written as it is; any other text is escaped."""
+    """HTML that is not escaped again; any other text is escaped."""
 
     __slots__ = ()
 
 
 def plain(text: object) -> Markup:
-    """Return a text as HTML, in one line.
-
-    Signs that turn the direction of writing around are taken out.
+    """Return a text as HTML, in one line, without signs that reverse the direction of writing.
 
     Examples
     --------
@@ -67,9 +62,9 @@ def element(name: str, *content: object, **attributes: object) -> Markup:
     ----------
     name : str
     *content : Markup or any
-        What is no `Markup` is escaped.
+        All but `Markup` is escaped.
     **attributes
-        `class_` is written "class", other underscores as hyphens; one that is None is left out.
+        `class_` is written "class", other underscores as hyphens; an attribute that is None is omitted.
 
     Examples
     --------
@@ -82,12 +77,12 @@ def element(name: str, *content: object, **attributes: object) -> Markup:
 
 
 def joined(parts: Iterable[object]) -> Markup:
-    """Return some HTML or texts one after the other."""
+    """Return the concatenation of HTML and texts."""
     return Markup("".join(map(plain, parts)))
 
 
 def in_words(text: str) -> Markup:
-    """Return a sentence of ours: `code`, **strong** and *emphasis* are marked.
+    """Return a sentence as HTML, with its `code`, **strong** and *emphasis*.
 
     Examples
     --------
@@ -106,7 +101,7 @@ def paragraphs(lines: Iterable[str], *, class_: str | None = None) -> Markup:
 
 
 def bullets(lines: Iterable[str], *, class_: str | None = None) -> Markup:
-    """Return sentences as a list, nothing of none."""
+    """Return sentences as a list, "" of none."""
     items = joined(element("li", in_words(line)) for line in lines)
     return element("ul", items, class_=class_) if items else items
 
@@ -128,9 +123,9 @@ def unbroken(text: str) -> str:
 
 
 def table(lines: Sequence[Mapping[str, Any]], *, class_: str = "") -> Markup:
-    """Return a table, nothing of no lines.
+    """Return a table, "" without lines.
 
-    Its heading is repeated on each printed page, and on a narrow screen each line is a block of its own.
+    Each printed page repeats its heading, and on a narrow screen each line is a block of its own.
 
     Parameters
     ----------
@@ -145,7 +140,7 @@ def table(lines: Sequence[Mapping[str, Any]], *, class_: str = "") -> Markup:
     rows = []
     for line in lines:
         rows.append(element("tr", *(_cell(name, line.get(name), first=name == names[0]) for name in names)))
-    # A short table is not parted between two pages.
+    # A short table is not split between two pages.
     classes = f"{class_} whole".strip() if len(lines) <= FEW else class_
     return element("table", element("thead", head), element("tbody", *rows), class_=classes or None)
 
@@ -155,7 +150,7 @@ def _cell(name: str, value: object, *, first: bool) -> Markup:
         return element("td", value, data_label=name, class_="drawn")
     text = "" if value is None else str(value)
     figure = FIGURE.match(text) is not None
-    # A name or a figure is broken only where it is long.
+    # Only a long name or figure is broken.
     short = len(text) <= SHORT and (figure or first)
     classes = ["figure"] if figure else []
     if short:

@@ -9,31 +9,32 @@ from flfed.records.charts.chart import Chart, picture
 from flfed.records.document.markup import Markup, bullets, element, joined, paragraphs, section, table
 from flfed.records.section import Drawing, Section, Table, names_of
 from flfed.records.statistics.verdict import ABSENT
+from flfed.words import render
 
 if TYPE_CHECKING:
     from flfed.records.charts.chart import Altair
 
 
 WIDEST = 6
-"""Columns beside each other on A4; a wider table goes on below."""
+"""Columns beside each other on A4; a wider table continues below."""
 MOST_LINES = 120
 """Lines of a table, two pages of A4; the app has all."""
 
 
 def written(of: Section | Markup | None, *more: object) -> Markup:
-    """Return a section with what else stands in it, nothing of none; one that is written already stays as it is."""
+    """Return a section with further content as HTML, "" of None; HTML is returned unchanged."""
     if isinstance(of, Section):
         return section(of.title, *parts(of), *more)
     return of or Markup()
 
 
 def part(of: Section | None) -> list[Markup]:
-    """Return a section as a part of another one, under a smaller title; nothing of none."""
+    """Return a section as a part of another one, under a smaller title; [] of None."""
     return [] if of is None else [element("h3", of.title), *parts(of)]
 
 
 def parts(of: Section) -> list[Markup]:
-    """Return what stands in a section."""
+    """Return the content of a section."""
     drawn = [drawing(one) for one in of.charts]
     pictures = element("div", *drawn, class_="charts") if any(drawn) else Markup()
     return [
@@ -46,9 +47,10 @@ def parts(of: Section) -> list[Markup]:
 
 
 def tables_of(of: Table) -> Markup:
-    """Return a table under its title; of a long one the first lines, of a wide one a few columns a table."""
+    """Return a table under its title: a long one cut off, a wide one split into several."""
     if of.of_each_site and len(of.lines) > MOST_LINES:
-        return paragraphs([f"{of.title}: {len(of.lines):,} lines, told in the app."], class_="note")
+        long = render("document.document.long", title=of.title, lines=len(of.lines))
+        return paragraphs([long], class_="note")
     elements: list[Markup] = [element("h3", of.title)] if of.title else []
     if of.lead:
         elements.append(paragraphs([of.lead], class_="lead"))
@@ -57,15 +59,15 @@ def tables_of(of: Table) -> Markup:
         is_wide = bool(lines) and len(lines[0]) > WIDEST
         elements.append(table(lines, class_="dense" if is_wide or of.stays else ""))
     if len(of.lines) > MOST_LINES:
-        rest = f"And {len(of.lines) - MOST_LINES:,} more lines, told in the app and by `flfed run show RUN --all`."
+        rest = render("document.document.more", lines=len(of.lines) - MOST_LINES)
         elements.append(paragraphs([rest], class_="note"))
     return joined(elements)
 
 
 def narrow(lines: Sequence[Mapping[str, Any]], stays: int = 1) -> list[list[dict[str, Any]]]:
-    """Return the lines of a table as those of tables of at most `WIDEST` columns.
+    """Return the lines of a table, split into tables of at most `WIDEST` columns.
 
-    The first `stays` columns stand in each, the last one at the end.
+    Each has the first `stays` columns.
 
     Examples
     --------
@@ -85,22 +87,22 @@ def narrow(lines: Sequence[Mapping[str, Any]], stays: int = 1) -> list[list[dict
 
 
 WIDTH = 336
-"""Of a chart in pixels: two stand side by side on A4, and one fits a phone."""
+"""Width of a chart in pixels: two stand side by side on A4, and one fits a phone."""
 HEIGHT = 230
-"""Of its plot."""
-WIDE = 800
-"""Of a chart as wide as the page."""
+"""Height of its plot."""
+WIDE = 960
+"""Width of a chart as wide as the page, which scales it down."""
 
 
 def chart(title: str, drawn: Chart | Altair | None, *, says: str = "") -> Markup:
-    """Return a chart under its title, nothing of none.
+    """Return a chart under its title, "" of None.
 
     Parameters
     ----------
     title : str
     drawn : chart or None
     says : str
-        What a reader who cannot see it is told; the title unless given.
+        Description for screen readers; the title by default.
     """
     if drawn is None:
         return Markup()
@@ -110,7 +112,7 @@ def chart(title: str, drawn: Chart | Altair | None, *, says: str = "") -> Markup
 
 
 def drawing(of: Drawing) -> Markup:
-    """Return a chart of a section, nothing of none; a wide one also as it is on a phone, of which style shows one."""
+    """Return a chart of a section; a wide one twice, for a page and for a phone, of which the style shows one."""
     drawn = of.draw()
     if drawn is None or not of.wide:
         return chart(of.title, drawn, says=of.says)

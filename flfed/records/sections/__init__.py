@@ -1,1 +1,1 @@
-"""Sections of a report: each is made once, and app, document and terminal render it."""
+"""Sections of a report, which app, document and terminal render."""

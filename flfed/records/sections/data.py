@@ -1,7 +1,4 @@
-"""Sections on the data of a run.
-
-They show who is in the data, what is missing, and how far sites lie apart.
-"""
+"""Sections on the data of a run: Table 1, missing values, and differences between sites."""
 
 from __future__ import annotations
 
@@ -23,30 +20,29 @@ from flfed.records.statistics.odd_sites import Column, Columns, SiteDrift
 from flfed.records.statistics.verdict import number, sentence_case
 from flfed.summaries.drift import BINNING, FEW_ROWS, LARGE, SMALL
 from flfed.summaries.table_one import explained, percent
+from flfed.words import render
 
 Payload = Mapping[str, Any]
 LEAST_GAP = 5.0
-"""Percentage points by which a site's share of missing rows has to be above that of the others to be named."""
+"""Percentage points by which a site's share of missing rows must exceed that of the others to be named."""
 NAMED = 3
-"""Sentences at most."""
+"""Most sentences."""
 
 
 def gaps_in_words(payload: Payload | Columns, *, sites: int) -> list[str]:
-    """Return where most is missing beside other sites.
-
-    It is a sentence for a column, the largest gap first, three at most.
+    """Return the largest gaps of missing values between sites, a sentence a column, three at most.
 
     Parameters
     ----------
     payload : dict
         The object "columns" of a run.
     sites : int
-        How many sites the run has, those too that are not in `payload`.
+        Number of the run's sites, including those that are not in `payload`.
 
     Returns
     -------
     list of str
-        One sentence where no gap is large; none where no site can be set beside another.
+        One sentence where no gap is large; none where no site can be compared with another.
     """
     gaps = []
     for column in read(Columns, payload).columns:
@@ -61,39 +57,36 @@ def gaps_in_words(payload: Payload | Columns, *, sites: int) -> list[str]:
             rest = [column.sites[other] for other in others]
             share = _share_in_words(own.gaps, own.rows)
             elsewhere = _share_in_words(sum(one.gaps for one in rest), sum(one.rows for one in rest))
-            there = f"{elsewhere} of the rows at {_the_others(len(others), sites)}"
-            lines.append(f"{column.column} is missing at {share} of {site}'s rows and at {there}.")
+            facts = {"column": column.column, "site": site, "sites": _name_others(len(others), sites)}
+            lines.append(render("pages.gaps.column", share=share, others=elsewhere, **facts))
     if gaps and not lines:
-        return [
-            "No site stands out: in no column is the share of missing rows "
-            f"{LEAST_GAP:.0f} percentage points or more above that of the other sites that tell."
-        ]
+        return [render("pages.gaps.none", points=number(LEAST_GAP, 0))]
     return lines
 
 
-def _the_others(others: int, sites: int) -> str:
-    """Return what other sites are called; "the other sites" would be wrong where some of them do not tell."""
+def _name_others(others: int, sites: int) -> str:
+    """Return the name of the other sites, which says so where some of them do not report."""
     if others >= sites - 1:
         return "the other site" if sites == 2 else "the other sites"
-    return "the one other site that tells" if others == 1 else f"the {others} other sites that tell"
+    if others == 1:
+        return render("pages.others.one")
+    return render("pages.others.some", sites=others)
 
 
 def widest_gap(column: Column) -> tuple[float, str, list[str]] | None:
-    """Return the widest gap of missing rows.
-
-    It is how far a site's share is above that of the others that tell, most of all sites.
+    """Return the widest gap of missing rows, between a site's share and that of the others that report theirs.
 
     Returns
     -------
     tuple or None
-        Percentage points, the site, and the others; None where fewer than two sites tell.
+        Percentage points, the site, and the others; None where fewer than two sites report theirs.
     """
     entry_by_site = {site: entry for site, entry in column.sites.items() if entry.missing is not None and entry.rows}
     if len(entry_by_site) < 2:
         return None
     missing = sum(entry.gaps for entry in entry_by_site.values())
     rows = sum(entry.rows for entry in entry_by_site.values())
-    # The others' share is of their rows together, without the site's own.
+    # The others' share covers their rows together, without the site's own.
     gaps = {
         site: 100 * (entry.gaps / entry.rows - (missing - entry.gaps) / (rows - entry.rows))
         for site, entry in entry_by_site.items()
@@ -103,39 +96,34 @@ def widest_gap(column: Column) -> tuple[float, str, list[str]] | None:
 
 
 def drift_in_words(payload: Payload | Columns, *, sites: int) -> list[str]:
-    """Return which sites differ most, and in what.
+    """Return the sites that differ most and their columns, the largest difference first, three at most.
 
-    The largest difference comes first, three at most.
-
-    What is told beside all the others goes before what only some of them tell.
+    Differences from all other sites precede differences from only some of them.
 
     Parameters
     ----------
     payload : dict
         The object "columns" of a run.
     sites : int
-        How many sites the run has, those too that are not in `payload`.
+        Number of the run's sites, including those that are not in `payload`.
     """
     entries = _entries(read(Columns, payload).columns)
-    # What is told beside fewer sites comes after what is told beside all.
     entries.sort(key=lambda one: (_count_other_sites(one[2], sites) < sites - 1, -one[2].size))
-    # Each site is named once, with the column in which it differs most.
+    # Each site is named once, with its largest difference.
     worst: dict[str, tuple[Column, SiteDrift]] = {}
     for column, site, entry in entries:
         if stands_out(entry):
             worst.setdefault(site, (column, entry))
     if worst:
         return [_difference_in_words(*worst[site], site, sites) for site in list(worst)[:NAMED]]
-    about = any(entry.about for _, _, entry in entries)
-    also = f" (of figures from groups of bins: {number(LARGE + BINNING, 2)})" if about else ""
-    return [
-        f"No site stands out: none differs from the others by more than {number(LARGE, 2)} standard "
-        f"deviations{also} and by more than chance would."
-    ]
+    lines = [render("pages.drift.none", large=number(LARGE, 2))]
+    if any(entry.about for _, _, entry in entries):
+        lines.append(render("pages.drift.large", large=number(LARGE + BINNING, 2)))
+    return lines
 
 
 def _entries(columns: Sequence[Column]) -> list[tuple[Column, str, SiteDrift]]:
-    """Return what each column has of each site."""
+    """Return each column's entry of each site."""
     entries = []
     for column in columns:
         entries += [(column, site, entry) for site, entry in column.sites.items()]
@@ -143,24 +131,19 @@ def _entries(columns: Sequence[Column]) -> list[tuple[Column, str, SiteDrift]]:
 
 
 def _difference_in_words(column: Column, entry: SiteDrift, site: str, sites: int) -> str:
-    """Return in which column a site differs most, and how far."""
+    """Return a site's largest difference, as a sentence."""
     where = "from"
     if column.towards is not None:
         where = "above" if (entry.difference or 0) > 0 else "below"
-    whom = _the_others(_count_other_sites(entry, sites), sites)
-    far = number(entry.size, 2)
-    rough = ""
+    others = _name_others(_count_other_sites(entry, sites), sites)
+    facts = {"site": site, "column": named(column), "where": where, "sites": others}
     if entry.about:
-        far = f"about {number(entry.size, 1)}"
-        rough = " (from groups of bins)"
-    return f"{site} differs most in {named(column)}: {far} standard deviations {where} {whom}{rough}."
+        return render("pages.drift.binned", size=number(entry.size, 1), **facts)
+    return render("pages.drift.site", size=number(entry.size, 2), **facts)
 
 
 def stands_out(entry: SiteDrift) -> bool:
-    """Tell whether a difference is large and clear.
-
-    It is more than chance, or than what groups of bins may add to it.
-    """
+    """Return whether a difference is large, and larger than chance or the effect of groups of bins."""
     if entry.about:
         return entry.size > LARGE + BINNING
     return entry.size > LARGE and not entry.is_by_chance
@@ -172,15 +155,12 @@ def named(column: Column) -> str:
 
 
 def _count_other_sites(entry: SiteDrift, sites: int) -> int:
-    """Return how many other sites one is compared with.
-
-    Earlier versions of flfed did not keep it.
-    """
+    """Return the number of other sites in a comparison, which earlier versions of flfed did not record."""
     return int(entry.compared_with or sites - 1)
 
 
 def _share_in_words(count: float, rows: float) -> str:
-    """Return a share in whole percent in words.
+    """Return a share in whole percent.
 
     Examples
     --------
@@ -190,32 +170,23 @@ def _share_in_words(count: float, rows: float) -> str:
     return f"{percent(count, rows)} %".replace("<", "less than ").replace(">", "more than ")
 
 
-NOISE_DRAWN = (
-    "Each orange line is how far the noise on its bar may reach, 95 % of the time (± {reach}): where it comes down to "
-    "0 there may be nobody at all. Values beyond the range count in the outermost bins."
-)
 COLUMNS_DRAWN = 25
 """Columns drawn in a map, those with the largest gaps or differences."""
 FIRST_COLUMNS = ("Characteristic", "All sites")
-TABLE_1 = "Who is in the data (Table 1)"
-MISSING = "What is missing where"
-APART = "How far the sites lie apart"
-NO_GAPS = "Every column has a value in every row, at every site that tells."
-A_DASH = (
-    "A dash stands for a count that the site's policy keeps back: it, or another that it would give away, is small. It "
-    "does not stand for 0."
-)
-SUPPRESSED = "kept back"
+TABLE_1 = "Table 1: characteristics"
+MISSING = "Missing values"
+APART = "Differences between sites"
+SUPPRESSED = "suppressed"
 ROW_PIXELS, NAME_SHARE = 40, 0.45
-"""Height of a column in a map, and which share of it is for its name."""
+"""Height of a column in a map, and the share of it that its name takes."""
 CELL_PIXELS = 38
-"""Narrower cells have no figure written in them."""
+"""Least width of a cell with a figure in it."""
 LETTER_PIXELS = 7
-"""Of a site's name above a map."""
+"""Width of a letter of a site's name above a map."""
 
 
 def sites_of(table_1: Payload | None, columns: Payload | None) -> list[str]:
-    """Return the sites that either table tells of."""
+    """Return the sites in either table."""
     sites = set(table_1_sites(table_1))
     for column in read(Columns, columns or {}).columns:
         sites |= set(column.sites)
@@ -224,7 +195,7 @@ def sites_of(table_1: Payload | None, columns: Payload | None) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class TableOne:
-    """The object "table-1" of a run: rows of heading to cell, and what is to be known of them."""
+    """The object "table-1" of a run: rows of heading to cell, and a note on them."""
 
     rows: Any = ()
     note: str | None = ""
@@ -242,7 +213,7 @@ def _text(cell: Any) -> str:
 def table_1(
     payload: Payload | None, hidden: Collection[str] = (), *, why_none: str, note: Sequence[str] = ()
 ) -> Section:
-    """Return the federated Table 1, which is merged from sums of the sites.
+    """Return the federated Table 1, computed from sums of the sites.
 
     Parameters
     ----------
@@ -251,9 +222,9 @@ def table_1(
     hidden : collection of str
         Sites without a column of their own here.
     why_none : str
-        Why there is none.
+        Reason for its absence.
     note : sequence of str
-        What is said below it beside its own notes.
+        Sentences below it beside its own notes.
     """
     of = read(TableOne, payload or {})
     if not of.rows:
@@ -263,16 +234,13 @@ def table_1(
     explanations = explained(chain.from_iterable(line.values() for line in lines))
     notes = [" ".join(explanations), str(of.note or ""), *note]
     stays = sum(name in FIRST_COLUMNS for name in names)
-    # All of its lines: who reads a Table 1 compares those that a scroll bar would keep apart.
+    # Readers compare the lines of a Table 1, so it has no scroll bar.
     table = Table(lines=lines, rows=of.rows, stays=stays, is_whole=True, key="table-1")
     return Section(title=TABLE_1, tables=(table,), note=tuple(filter(None, notes)))
 
 
 def missing(payload: Payload | None, sites: Sequence[str], *, of: int, why_none: str) -> Section:
-    """Return each site's share of missing values.
-
-    The run has `of` sites. Only columns in which any is missing are shown.
-    """
+    """Return each site's share of missing values, of columns with any; the run has `of` sites."""
     column_statistics = read(Columns, payload or {})
     if not column_statistics.columns:
         return Section(title=MISSING, lead=(why_none,))
@@ -280,8 +248,8 @@ def missing(payload: Payload | None, sites: Sequence[str], *, of: int, why_none:
         column for column in column_statistics.columns if any(entry.missing != 0 for entry in column.sites.values())
     ]
     if not gappy:
-        return Section(title=MISSING, lead=(NO_GAPS,))
-    # Columns that only one site tells of come last.
+        return Section(title=MISSING, lead=(render("pages.gaps.complete"),))
+    # Columns that only one site reports come last.
     gappy.sort(key=lambda column: (-(widest_gap(column) or (-100.0,))[0], -_most_missing(column)))
     sentences = gaps_in_words(column_statistics, sites=of)
     cells = []
@@ -292,24 +260,23 @@ def missing(payload: Payload | None, sites: Sequence[str], *, of: int, why_none:
         lines.append({"Column": column.column} | {cell["site"]: cell["value"] for cell in each})
     cells = cells[: COLUMNS_DRAWN * len(sites)]
     drawing = Drawing(
-        title="Rows without a value, % of each site's rows",
+        title=render("pages.gaps.title"),
         draw=lambda: _map(cells, most=100),
         key="missing",
         says=" ".join(sentences),
         lines=lines,
     )
-    any_suppressed = any(cell["value"] is None for cell in cells)
-    return Section(
-        title=MISSING,
-        lead=_drawn_of(gappy, "with the largest gaps between sites"),
-        charts=(drawing,),
-        says=tuple(sentences),
-        note=(A_DASH,) if any_suppressed else (),
-    )
+    lead = []
+    if len(gappy) > COLUMNS_DRAWN:
+        lead.append(render("pages.gaps.drawn", shown=COLUMNS_DRAWN, columns=len(gappy)))
+    note = []
+    if any(cell["value"] is None for cell in cells):
+        note.append(render("pages.gaps.dash"))
+    return Section(title=MISSING, lead=tuple(lead), charts=(drawing,), says=tuple(sentences), note=tuple(note))
 
 
 def drift(payload: Payload | None, sites: Sequence[str], *, of: int, why_none: str) -> Section:
-    """Return how far the sites lie apart, by column, each site against the other ones; the run has `of` sites."""
+    """Return the differences between each site and the others, by column; the run has `of` sites."""
     column_statistics = read(Columns, payload or {})
     if not column_statistics.columns:
         return Section(title=APART, lead=(why_none,))
@@ -318,7 +285,7 @@ def drift(payload: Payload | None, sites: Sequence[str], *, of: int, why_none: s
     # A map without any difference would be grey all over.
     if not any(entry.size for entry in entries):
         reasons = "; ".join(sorted({str(entry.reason) for entry in entries if entry.reason})) or "there is none"
-        return Section(title=APART, lead=(f"No difference can be given: {reasons}.",))
+        return Section(title=APART, lead=(render("pages.drift.unknown", reasons=reasons),))
     sentences = drift_in_words(column_statistics, sites=of)
     cells = []
     lines = []
@@ -329,15 +296,18 @@ def drift(payload: Payload | None, sites: Sequence[str], *, of: int, why_none: s
                 if place < COLUMNS_DRAWN:
                     cells.append(_drift_cell(column, site, column.sites[site]))
     drawing = Drawing(
-        title="Difference from the other sites, in standard deviations",
+        title=render("pages.drift.title"),
         draw=lambda: _map(cells, most=1),
         key="drift",
         says=" ".join(sentences),
         lines=lines,
     )
+    lead = []
+    if len(columns) > COLUMNS_DRAWN:
+        lead.append(render("pages.drift.drawn", shown=COLUMNS_DRAWN, columns=len(columns)))
     return Section(
         title=APART,
-        lead=_drawn_of(columns, "that differ most"),
+        lead=tuple(lead),
         charts=(drawing,),
         says=tuple(sentences),
         note=_how_to_read("".join(cell["text"] for cell in cells)),
@@ -347,34 +317,20 @@ def drift(payload: Payload | None, sites: Sequence[str], *, of: int, why_none: s
 def _how_to_read(text: str) -> tuple[str, ...]:
     """Return the key to the map's signs in `text`."""
     signs = {
-        "±": "±: a category of three or more values, whose difference has no direction.",
-        "(": "In brackets, without a colour: no larger than what chance alone brings about in some 95 of 100 "
-        "comparisons of so many rows. So about 1 in 20 of all cells may lie outside brackets by chance alone, and more "
-        "where rows depend on each other, as several visits of one patient do.",
-        "≈": "≈: about, to one decimal. A mean in it comes from groups of bins, which stand in for values that a "
-        "site's policy keeps; how much of it is chance cannot be told.",
-        "–": f"A dash: no figure, such as for want of {FEW_ROWS} rows with a value; the table says why.",
+        "±": render("pages.drift.category"),
+        "(": render("pages.drift.chance"),
+        "≈": render("pages.drift.about"),
+        "–": render("pages.drift.dash", rows=FEW_ROWS),
     }
     return (
-        "Standardised difference: the site's mean (or share) less that of the other sites that give theirs, in "
-        f"standard deviations of one row. Up to {number(SMALL, 1)} is usually called small, from {number(LARGE, 2)} "
-        "on it is worth a look: a rule of thumb.",
+        render("pages.drift.read", small=number(SMALL, 1), large=number(LARGE, 2)),
         *(meaning for sign, meaning in signs.items() if sign in text),
-        "It compares one column at a time: sites may still differ in how columns go together, or in how they measure.",
+        render("pages.drift.limits"),
     )
 
 
-def _drawn_of(columns: Sequence[Column], which: str) -> tuple[str, ...]:
-    if len(columns) <= COLUMNS_DRAWN:
-        return ()
-    return (f"The {COLUMNS_DRAWN} columns {which} are drawn; the table has all {len(columns)}.",)
-
-
 def _furthest(column: Column) -> tuple[float, float]:
-    """Return the sort key of columns by difference.
-
-    It is the largest difference that is more than chance, then the largest of all.
-    """
+    """Return the sort key of a column: its largest difference beyond chance, then the largest of all."""
     entries = list(column.sites.values())
     beyond = (entry.size for entry in entries if not entry.is_by_chance)
     return -max(beyond, default=0.0), -max((entry.size for entry in entries), default=0.0)
@@ -389,21 +345,20 @@ def _missing_cell(column: Column, site: str) -> Payload:
     entry = column.sites.get(site)
     if entry is not None and entry.share_missing is not None:
         text = percent(entry.gaps, entry.rows)
-        says = f"{entry.missing} of {entry.rows} rows ({text} %)"
+        says = f"{entry.missing} of {entry.rows} ({text} %)"
         cell |= {"value": entry.share_missing, "text": text, "says": says}
     return cell
 
 
 def _drift_cell(column: Column, site: str, entry: SiteDrift) -> Payload:
-    """Return a cell of the map of differences.
-
-    It has no colour for what may be chance, and is grey where there is no figure.
-    """
-    # A colour would make a difference by chance look like one.
+    """Return a cell of the map of differences, without a colour where it may be chance, grey without a figure."""
+    # A colour would make a difference by chance look real.
     value = 0.0 if entry.is_by_chance else entry.difference
     text = _signed(column, entry)
-    says = f"no figure: {entry.reason}" if entry.difference is None else text
-    says += f"; {entry.rows} rows, of which {_with_value(entry)} have a value"
+    says = text
+    if entry.difference is None:
+        says = f"no figure: {entry.reason}"
+    says += f"; {entry.rows} rows, {_with_value(entry)} with a value"
     return {"column": named(column), "site": site, "value": value, "text": text, "says": says}
 
 
@@ -412,10 +367,7 @@ def _with_value(entry: SiteDrift) -> int | str:
 
 
 def _signed(column: Column, entry: SiteDrift) -> str:
-    """Return a difference as its cell shows it.
-
-    It has its sign, and stands in brackets where it may be chance.
-    """
+    """Return a difference as its cell shows it: with its sign, in brackets where it may be chance."""
     if entry.difference is None:
         return "–"
     decimals = 1 if entry.about else 2
@@ -434,23 +386,22 @@ def _drift_line(column: Column, site: str, entry: SiteDrift) -> Line:
         "Rows": entry.rows,
         "Rows with a value": _with_value(entry),
         "Difference (standard deviations)": _signed(column, entry) if entry.about else entry.difference,
-        "By chance up to": entry.chance,
-        "Other sites compared with": entry.compared_with or None,
-        "Why none": entry.reason,
+        "Largest by chance": entry.chance,
+        "Other sites compared": entry.compared_with or None,
+        "Reason": entry.reason,
     }
 
 
 def _map(cells: Sequence[Payload], *, most: float) -> Chart | None:
-    """Return a map of columns and sites.
+    """Return a map of columns and sites, with a figure in each cell, which is grey without one.
 
-    A figure is written in each cell, which is grey where there is none. A cell's colour is full where its figure
-    is `most` or more, or as far below 0.
+    A cell has its full colour where its figure is `most` or more, or -`most` or less.
     """
     if not cells:
         return None
     rows = pd.DataFrame(cells).astype({"value": "float64"})
     columns = list(dict.fromkeys(rows["column"]))
-    # Each label is there and at its column's middle, however many there are.
+    # Every label is shown at its column's middle.
     sites = {"title": None, "orient": "top", "labelOverlap": False, "labelFlush": False, "labelLimit": 2000}
     sites |= {"labelPadding": 22, "ticks": False, "labelAngle": 0}
     longest = max(len(cell["site"]) for cell in cells)
@@ -481,7 +432,7 @@ def _map(cells: Sequence[Payload], *, most: float) -> Chart | None:
 
 
 def histogram(of: RowsAnalysed, name: str, group: str, *, whose: str, counts_each: str) -> Section:
-    """Return the histogram of a number of an analysis, with the reach of its noise.
+    """Return the histogram of a number in an analysis, with the reach of its noise.
 
     Parameters
     ----------
@@ -491,9 +442,9 @@ def histogram(of: RowsAnalysed, name: str, group: str, *, whose: str, counts_eac
     group : str
         Of its rows.
     whose : str
-        At which site, "" where there are no others.
+        Site of the rows, "" where there are no others.
     counts_each : str
-        What is counted, such as "row".
+        Unit of the counts, such as "row".
     """
     part, deviation = of.parts[group]
     column = part.numbers[name]
@@ -505,4 +456,5 @@ def histogram(of: RowsAnalysed, name: str, group: str, *, whose: str, counts_eac
     if which:
         title += f" ({which})"
     drawing = Drawing(title=title, draw=lambda: histogram_chart(lines, label, unit), key="histogram", lines=lines)
-    return Section(title=title, charts=(drawing,), note=(NOISE_DRAWN.format(reach=number(NORMAL_95 * deviation)),))
+    note = render("pages.noise.bars", reach=number(NORMAL_95 * deviation))
+    return Section(title=title, charts=(drawing,), note=(note,))

@@ -1,4 +1,4 @@
-"""Sections on what joining gains: the sites' gains, and the shared model beside its references."""
+"""Sections on gains by joining: the sites' gains, and the shared model beside its references."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from flfed.words import render
 
 
 def at_the_ends(report: Report, metric: str, most: int, *, of: Sequence[str] | None = None) -> list[str]:
-    """Return all sites by gain, of more than `most` those that gain most and least; `of` are those to choose from."""
+    """Return all sites (or those of `of`) by gain; of more than `most`, those with the largest and smallest gain."""
     run = run_of(report)
     order = [site for site in order_of_sites(report, metric) if of is None or site in of]
     if len(order) <= most:
         return order
-    # Those that cannot be judged come last: they are no end of the order.
+    # Sites without a gain come last and are no end of the order.
     judged = [site for site in order if best_gain(run.sites[site], metric) is not None]
     return ends_of(judged or order, most)
 
@@ -57,7 +57,7 @@ def gains(
     shown : sequence of str
         Sites in the order of the plot.
     sites : int
-        Of how many they are.
+        Number of all sites.
     lines : sequence of mappings
         Figures behind the plot.
     """
@@ -67,9 +67,11 @@ def gains(
     says = []
     for row in rows:
         says.append(f"{row.name}: gain {gain_in_brackets(row.gain, least)}, {describe_verdict(row.verdict, metric)}")
-    which = f": of {sites} sites, those that gain most and least" if len(shown) < sites else ""
+    title = render("pages.forest.title", interval=interval_name(report))
+    if len(shown) < sites:
+        title = render("pages.forest.ends", interval=interval_name(report), sites=sites)
     drawing = Drawing(
-        title=f"Gain by joining, {interval_name(report)}{which}",
+        title=title,
         draw=lambda: forest_plot(report, metric, shown),
         key="gains",
         says="; ".join(says),
@@ -78,14 +80,12 @@ def gains(
     )
     note = []
     if any(row.value is not None for row in rows):
-        note.append("Lines: the interval that the verdict goes by. A line that reaches the edge goes on.")
+        note.append(render("pages.forest.lines"))
         if any(row.model == "personalised" for row in rows):
             note.append(render("report.run.adjusted", mark=MARK.strip()))
         if rows[-1].site is None:
-            of = "" if own_under_noise(report) else ", of the shared model before adjustment"
-            weighed = "each weighed by how well its gain is known"
-            note.append(f"Diamond: the mean over sites{of}, {weighed}; its 95 % CI is not widened.")
-    return Section(title="Forest plot: what joining gains", charts=(drawing,), note=tuple(note))
+            note.append(render("pages.forest.mean" if own_under_noise(report) else "pages.forest.adjusted"))
+    return Section(title=render("pages.forest.plot"), charts=(drawing,), note=tuple(note))
 
 
 def references(report: Report, metric: str) -> Section:
@@ -110,7 +110,7 @@ def references(report: Report, metric: str) -> Section:
             line["SD over repeats"] = number(figure.sd)
         lines.append(line)
     drawing = Drawing(
-        title="All test rows together, and references",
+        title=render("pages.forest.references"),
         draw=lambda: interval_chart(drawn, metric, grid=False),
         key="references",
         says="; ".join(f"{line['Model']} {number(line['Value'])}" for line in figures),
@@ -121,7 +121,7 @@ def references(report: Report, metric: str) -> Section:
     if fewer:
         note.append(f"{sentence_case(ARM_NAMES['sites-mean'])}{fewer}.")
     return Section(
-        title="Over all sites, and for reference",
+        title=render("pages.forest.section"),
         charts=(drawing,) if figures else (),
         tables=(Table(lines=lines, is_drawn=True),),
         note=tuple(note),

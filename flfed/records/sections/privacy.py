@@ -1,4 +1,4 @@
-"""Sections on privacy: mechanisms in force, what was charged and spent, and what attacks reached and sites sent."""
+"""Sections on privacy: mechanisms in force, charges and spending, attacks' figures, and bytes sent."""
 
 from __future__ import annotations
 
@@ -53,52 +53,22 @@ from flfed.words import render
 
 SITES_DRAWN = 24
 """Most sites in a chart; the table has all."""
-STEPS_REQUESTED = (
-    "ε of this run counts the steps that were asked of the site, an upper bound: where rounds were done again it is "
-    "more than was planned."
-)
-ANSWERED = "ε of this run is that of one answer, all numbers of it together. "
-TWO_ACCOUNTS = (
-    "ε of this run is the larger of two accounts: that of rows trained on counts the steps that were asked of the "
-    "site, an upper bound, and the counts before them; that of rows held out the counts of scores."
-)
-NO_LEDGER = (
-    "The record has no budget and no ledger of these sites: research sites that a study cuts out of a table have none, "
-    "the promise of whole sites is in none, and a site in sums only does not tell."
-)
-LEDGERS = (
-    "The sum over all studies is in the site's own ledger, and the site's to tell: `flfed site budget SITE`. Here the "
-    "most that this run adds to it is added to what the site said was spent before."
-)
-OVERDRAFT = (
-    "A site under disclosure institution answers nothing that would overdraw its budget; an open one writes it down "
-    "and answers."
-)
-WHO_MAY_SEE = (
-    'Who may see what of it stands in docs/security.md ("Who may see what"); the site\'s own ledger has every message.'
-)
-
-
 IN_FILE = ("run", "attack", "site", "metric", "value", "low", "high", "promise", "verdict", "rows", "at")
-"""Columns of the file of all figures, as `AuditFigure` has them."""
-MAIN_FIGURES = (
-    "Each attack's main figure, with 95 % CIs. An upright line is what was promised at most; without it nothing is "
-    "promised."
-)
+"""Columns of the file of all figures, fields of `AuditFigure`."""
 
 
 @dataclass(frozen=True)
 class Promise:
-    """What a run promises.
+    """The privacy promise of a run.
 
     Attributes
     ----------
     code : str
-        How measurements stand to it, in a word or three.
+        Verdict of the measurements on it, in a few words.
     lines : list of str
         The promise, sentence by sentence.
     limits : list of str
-        What it leaves out.
+        Its limits.
     """
 
     code: str
@@ -107,7 +77,7 @@ class Promise:
 
 
 def promised(privacy: Private, audit: Audit, run: RunEntry, *, only: str | None = None) -> Promise:
-    """Return what a run promises, against what attacks reached; `only` is the one site whose people read it."""
+    """Return the promise of a run and the verdict of attacks on it; `only` is the one site whose people read it."""
     code, sentence = standing(privacy, audit, attackable=has_model(run), only=only)
     lines = promise_in_words(privacy)
     if privacy["mechanism"] not in (None, "none") or audit:
@@ -117,26 +87,31 @@ def promised(privacy: Private, audit: Audit, run: RunEntry, *, only: str | None 
 
 
 def spent_section(privacy: Private) -> Section:
-    """Return each site's consumed ε against its budget."""
-    title = "What was spent, against each site's budget"
+    """Return each site's spent ε and its budget."""
+    title = render("pages.budget.title")
     spent = {site: line for site, line in privacy["sites"].items() if line["epsilon"] is not None}
     if not spent:
         return Section(title=title, lead=(why_nothing_spent(privacy),))
     lines = [spent_line(site, line, privacy) for site, line in spent.items()]
-    # Without a budget or a ledger a chart would compare ε with nothing.
+    # Without a budget or a ledger a chart has nothing to compare ε with.
     if all(line["budget"] is None and line["spent-before"] is None for line in spent.values()):
-        return Section(title=title, lead=(*spending_in_words(privacy), NO_LEDGER), tables=(Table(lines=lines),))
-    # Sites with the least left are the ones that need a look.
+        lead = (*spending_in_words(privacy), render("pages.budget.unrecorded"))
+        return Section(title=title, lead=lead, tables=(Table(lines=lines),))
+    # Sites with the least budget left deserve a look first.
     most = sorted(spent, key=lambda site: (-share_of_budget(spent[site]), site))[:SITES_DRAWN]
-
-    note = [STEPS_REQUESTED, LEDGERS]
-    if privacy.get(ONE_ANSWER):
-        note[0] = ANSWERED + render("privacy.spent.again")
+    lead = (*_overdrawn(spent),)
+    if len(most) < len(spent):
+        lead += (render("pages.budget.least", shown=len(most), sites=len(spent)),)
+    note = [render("pages.budget.ledgers"), render("pages.budget.overdraft")]
     if COVERS in privacy:
-        note = [TWO_ACCOUNTS, LEDGERS, render("privacy.spent.sides")]
-    note.append(OVERDRAFT)
+        note.insert(1, render("privacy.spent.sides"))
+        note.insert(0, render("pages.budget.accounts"))
+    elif privacy.get(ONE_ANSWER):
+        note.insert(0, render("pages.budget.reply", again=render("privacy.spent.again")))
+    else:
+        note.insert(0, render("pages.budget.steps"))
     drawing = Drawing(
-        title=f"ε at δ = {power_of_ten(privacy['delta'])}: less is more private",
+        title=render("pages.budget.axis", delta=power_of_ten(privacy["delta"])),
         draw=lambda: spent_chart({site: spent[site] for site in most}),
         key="epsilon-spent",
         says="; ".join(spending_in_words(privacy)),
@@ -144,7 +119,7 @@ def spent_section(privacy: Private) -> Section:
     )
     return Section(
         title=title,
-        lead=(*_overdrawn(spent), *_drawn_of(len(most), len(spent), "have least left, or no budget")),
+        lead=lead,
         charts=(drawing,),
         tables=(Table(lines=lines, is_drawn=True),),
         note=tuple(note),
@@ -152,48 +127,46 @@ def spent_section(privacy: Private) -> Section:
 
 
 def _overdrawn(spent: Mapping[str, Private]) -> list[str]:
-    """Return which sites spent more than their budget."""
-    left = {site: left_of_budget(line) or 0.0 for site, line in spent.items()}
-    over = [f"{site} by about {epsilon_in_words(-most)}" for site, most in left.items() if most < 0]
-    return [f"Overdrawn: {listed(over)}."] if over else []
-
-
-def _drawn_of(drawn: int, sites: int, which: str) -> list[str]:
-    return [f"The chart shows the {drawn} sites that {which}, of {sites}."] if drawn < sites else []
+    """Return the sites that spent more than their budget, as a sentence."""
+    over = []
+    for site, line in spent.items():
+        left = left_of_budget(line) or 0.0
+        if left < 0:
+            over.append(render("pages.budget.site", site=site, epsilon=epsilon_in_words(-left)))
+    return [render("pages.budget.overdrawn", sites=listed(over))] if over else []
 
 
 def charged_section(privacy: Private) -> Section | None:
-    """Return what was charged for what, where all that leaves a site is; None of another run."""
+    """Return the charges of a run whose privacy budget covers everything a site releases, None of another run."""
     lines = charged_lines(privacy)
     if not lines:
         return None
     table = Table(lines=lines, spare=("Noise multiplier",))
-    return Section(title="What was charged for what", tables=(table,), note=(render("privacy.spent.shares"),))
+    return Section(title=render("pages.budget.charged"), tables=(table,), note=(render("privacy.spent.shares"),))
 
 
 def attacks_section(privacy: Private, audit: Audit, run: RunEntry, *, only: str | None = None) -> Section:
-    """Return each attack's result against the guarantee; where there is none, it says how to have one.
+    """Return each attack's figures and the promise, or how to run an attack.
 
-    `only` is the one site whose people read it, and see the figures of no other.
+    `only` is the one site whose people read it: they see no figures of others.
     """
-    title = "Attacks on the model, against the promise"
+    title = render("pages.attacks.title")
     if not audit:
         return Section(title=title, lead=(_why_no_attack(privacy, run, only),))
     first = headlines(audit)
     several = len({line.run for line in audit}) > 1
     groups = by_figure(first)
-    whose = ", site by site" if only is None else " of your site"
+    all_figures = render("pages.attacks.every" if only is None else "pages.attacks.site", figures=len(audit))
     every = [_figure_line(line, several) | {"It means": line.says} for line in ordered(audit)]
     rows = [{key: getattr(line, key) for key in IN_FILE} for line in audit]
     says = dict.fromkeys(f"{lines[0].attack}: {lines[0].says}" for lines in groups if lines[0].says)
     return Section(
         title=title,
-        lead=(MAIN_FIGURES,),
+        lead=(render("pages.attacks.main"),),
         charts=tuple(_attack(name, first, several) for name in dict.fromkeys(line.attack for line in first)),
         tables=(
             Table(lines=[_summary_line(lines, only) for lines in groups]),
-            # Every figure stays within reach, but the main ones are what a reader needs first.
-            Table(title=f"All {len(audit)} figures{whose}", lines=every, key="attacks", rows=rows, is_folded=True),
+            Table(title=all_figures, lines=every, key="attacks", rows=rows, is_folded=True),
         ),
         says=tuple(says),
         note=(render("privacy.audit.verdicts"),),
@@ -214,27 +187,24 @@ def _attack(name: str, first: Audit, several: bool) -> Drawing:
 
 
 def _why_no_attack(privacy: Private, run: RunEntry, only: str | None) -> str:
-    """Return why no attack has a figure.
-
-    It says what to do too, but nothing that would be refused.
-    """
-    why = "" if privacy["epsilon"] is None else "A promise without a measurement is not shown as green. "
+    """Return why no attack has a figure, and how to run one where that is allowed."""
     if run.status == "running":
-        return f"{why}The run's model can be attacked once it has ended."
-    if not has_model(run):
-        return f"{why}The run has no final model that could be attacked."
-    if privacy.get(COVERS) == "study":
-        return f"{why}No attack is tried on this run: what one reaches would leave beside what is charged to its ε."
-    if only is not None:
-        return f"{why}No attack at your site is in the record. The coordinator can have one tried."
-    return f"{why}This run's model was not attacked yet: `flfed audit {run.run}` does it and writes it down."
+        why = render("pages.attacks.running")
+    elif not has_model(run):
+        why = render("pages.attacks.unmodelled")
+    elif privacy.get(COVERS) == "study":
+        why = render("pages.attacks.charged")
+    elif only is not None:
+        why = render("pages.attacks.own")
+    else:
+        why = render("pages.attacks.none", run=run.run)
+    if privacy["epsilon"] is None:
+        return why
+    return f"{render('pages.attacks.unmeasured')} {why}"
 
 
 def _summary_line(lines: Audit, only: str | None) -> dict[str, str]:
-    """Return one line for an attack's figure.
-
-    The figure is over its sites, of which the worst stands first.
-    """
+    """Return one line for an attack's figure at several sites, the worst of them first."""
     worst = lines[0]
     site = worst.site or "all"
     if len({line.run for line in lines}) > 1:
@@ -248,19 +218,18 @@ def _summary_line(lines: Audit, only: str | None) -> dict[str, str]:
     if only is None:
         values = [line.value for line in lines if line.value is not None]
         span = range_of(values) if values else number(None)
-        # Figures without a value are counted too: the range is that of the others.
+        # The count includes figures without a value, which the range does not have.
         line["Lowest to highest"] = f"{span}, of {counted(len(lines), 'figure')}"
     return line | {"Promised, at most": _promised(worst), "Verdict": _verdict(lines)}
 
 
 def _verdict(lines: Audit) -> str:
-    """Return the verdict that figures share.
-
-    Where nothing is guaranteed it also says whether the attack got somewhere.
-    """
+    """Return the verdict that figures share; without a guarantee, also where the attack succeeded."""
     verdict = lines[0].verdict
     count = sum(gave_away(line) for line in lines)
-    return f"{verdict}, and it got somewhere at {count} of {len(lines)}" if count else verdict
+    if count:
+        return render("pages.attacks.succeeded", verdict=verdict, count=count, sites=len(lines))
+    return verdict
 
 
 def _figure_line(line: AuditFigure, several: bool) -> dict[str, str]:
@@ -286,11 +255,11 @@ def mechanisms_section(privacy: Private, sites: Sequence[SiteEntry], *, only: st
 
 
 def left_section(crossed: Sequence[CrossedEntry], repeats: int = 1, more: str = "") -> Section:
-    """Return how many bytes left each site, by kind of message; `more` is said of a round."""
-    title = "What left each site"
+    """Return the bytes that each site sent, by kind of message; `more` is a sentence on a round."""
+    title = render("pages.sent.title")
     out = [entry for entry in crossed if entry.direction == "to-server"]
     if not out:
-        return Section(title=title, lead=("Nothing has left a site yet.",))
+        return Section(title=title, lead=(render("pages.sent.none"),))
     totals: Counter[str] = Counter()
     for entry in out:
         totals[entry.site] += entry.bytes
@@ -302,15 +271,15 @@ def left_section(crossed: Sequence[CrossedEntry], repeats: int = 1, more: str = 
         sizes = {key.removesuffix(", bytes"): size_in_words(size) for key, size in line.items() if key != "Site"}
         shown.append({"Site": str(line["Site"])} | sizes)
     says = "; ".join(f"{site} {size_in_words(totals[site])}" for site in most)
-    content = "Bytes of the messages' content"
-    if "train" in kinds_of(out):
-        content += ", added up over all rounds"
-    # Repeats send everything again, so that the sum is not that of one run.
+    lead = []
+    if len(most) < len(totals):
+        lead.append(render("pages.sent.most", shown=len(most), sites=len(totals)))
+    content = render("pages.sent.rounds" if "train" in kinds_of(out) else "pages.sent.bytes")
     if repeats > 1:
-        content += f" of all {repeats} repeats together"
-    note = tuple(filter(None, (f"{content}. {WHO_MAY_SEE}", why_so_many(out), more)))
+        content = render("pages.sent.repeats", repeats=repeats)
+    note = (content, render("pages.sent.access"), why_so_many(out), more)
     drawing = Drawing(
-        title="Bytes that left, by kind of message",
+        title=render("pages.sent.chart"),
         draw=lambda: left_chart(out, most),
         key="bytes",
         says=says,
@@ -318,8 +287,8 @@ def left_section(crossed: Sequence[CrossedEntry], repeats: int = 1, more: str = 
     )
     return Section(
         title=title,
-        lead=tuple(_drawn_of(len(most), len(totals), "sent most")),
+        lead=tuple(lead),
         charts=(drawing,),
         tables=(Table(lines=shown, is_drawn=True),),
-        note=note,
+        note=tuple(filter(None, note)),
     )

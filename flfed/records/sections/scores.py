@@ -1,8 +1,4 @@
-"""Sections on the scores of test rows.
-
-They say how well the shared model ranks, whether its probabilities hold, who would be flagged, and whether that is of
-use.
-"""
+"""Sections on the scores of test rows: discrimination, calibration, flagged rows, and net benefit."""
 
 from __future__ import annotations
 
@@ -78,32 +74,28 @@ from flfed.records.store.entries import CurvePoint
 from flfed.words import render
 
 Payload = Mapping[str, Any]
-SCORED = "How the scores lie"
-RANKS = "How well it ranks"
-COURSE = "Course of the training"
-CALIBRATED = "Whether its probabilities hold (calibration)"
-EXACTLY_FLAGGED = "Who would be flagged, at the study's own thresholds"
+SCORED = "Predicted scores"
+RANKS = "Discrimination"
+COURSE = "Training by round"
+CALIBRATED = "Calibration"
+FLAGGED = "Flagged rows"
 DRAWN_BESIDE = 6
-"""Charts of calibration, or of net benefit, at most: all sites together, and those with most rows."""
-AS_THEY_CAME = (
-    "Each line is how far the noise on its bar may reach, 95 % of the time; where it comes down to 0 there may be "
-    "nobody at all. In the table the counts are as they came, which may be below 0, and so they go into the figures."
-)
+"""Most charts of calibration, or of net benefit: all sites together, and those with most rows."""
 
 
 def course(points: Sequence[CurvePoint], metric: str, arm: str, looks: Looks, *, repeated: bool) -> Section | None:
     """Return a figure by round, of all sites together and of each; None where no round has one.
 
-    `arm` is of which rows it is, `repeated` whether of several repeats.
+    `arm` names the rows, `repeated` is whether the points are means over repeats.
     """
     drawn_points = [point for point in points if point.value is not None and point.round]
     if not drawn_points:
         return None
     name = metric_name(metric)
     last = max(point.round for point in drawn_points)
-    rows = f"These curves are {ON_ROWS.get(arm, arm)}."
+    note = [render("pages.rounds.measured", rows=ON_ROWS.get(arm, arm))]
     if repeated:
-        rows += " They are means over the repeats."
+        note.append(render("pages.costs.repeats"))
     charts = {
         "all sites together": partial(of_all_sites, drawn_points, metric),
         "each site": partial(of_each_site, drawn_points, metric, looks),
@@ -112,13 +104,13 @@ def course(points: Sequence[CurvePoint], metric: str, arm: str, looks: Looks, *,
     for whose, draw in charts.items():
         title = f"{name} by round, {whose}"
         drawings.append(Drawing(title=title, draw=draw, key=title, says=f"{title}, up to round {last}"))
-    return Section(title=COURSE, charts=tuple(drawings), note=(rows,))
+    return Section(title=COURSE, charts=tuple(drawings), note=tuple(note))
 
 
 def ranking(
     counts_by_name: CountsByName, shown: CountsByName, looks: Looks, report: Report, *, lead: Sequence[str] = ()
 ) -> Section:
-    """Return how well the shared model ranks: curves and the areas below them.
+    """Return the shared model's discrimination: curves and the areas below them.
 
     Parameters
     ----------
@@ -136,18 +128,18 @@ def ranking(
 
     charts = [
         Drawing(
-            title="ROC curve (up and to the left is better)",
+            title=render("pages.scores.roc"),
             draw=lambda: roc_chart(shown, looks),
             key="roc",
             says=f"ROC curve. {areas}",
             lines=_curve_lines(shown, lambda of: thinned(*roc(of)), "False positive rate", "True positive rate"),
         ),
         Drawing(
-            title="Precision and recall (up and right is better)",
+            title=render("pages.scores.precision"),
             draw=lambda: precision_chart(shown, looks),
             key="precision-recall",
             says=f"Precision and recall. {means}",
-            # The table has every threshold, the chart only the points that change its picture.
+            # The table has every threshold, the chart only visible points.
             lines=_curve_lines(shown, precision_recall, "Recall", "Precision"),
         ),
     ]
@@ -172,22 +164,20 @@ def _curve_lines(
 
 
 def _about_areas(counts_by_name: CountsByName) -> list[str]:
-    """Return which curves are not drawn, are of some sites, or say little."""
+    """Return which curves are not drawn, cover only some sites, or are uncertain."""
     sentences = []
     one_class = sorted(name for name, counts in counts_by_name.items() if not counts.has_both)
     if one_class:
-        sentences.append(f"Not drawn, as all rows are of one class: {', '.join(one_class)}.")
-    # The record's figure over all sites is of other rows than a curve of some of them.
+        sentences.append(render("pages.scores.single", sites=", ".join(one_class)))
+    # The record's figure over all sites covers other rows than a curve of some of them.
     part = [name for name in counts_by_name if is_together(name) and name != ALL]
     if part:
-        sentences.append(
-            f"The figures from rows are of all sites together, not of {part[0]}: they do not stand beside these."
-        )
-    # A curve is as rough as the rows of its rarer class are few.
+        sentences.append(render("pages.scores.part", sites=part[0]))
+    # Few rows of the rarer class make a rough curve.
     rarer = {name: min(counts.events, counts.rows - counts.events) for name, counts in counts_by_name.items()}
     few = ", ".join(f"{name} ({rows})" for name, rows in rarer.items() if rows < LEAST_ROWS)
     if few:
-        sentences.append(f"Curves that say little, of fewer than {LEAST_ROWS} rows of the rarer class: {few}.")
+        sentences.append(render("pages.scores.few", rows=LEAST_ROWS, sites=few))
     return sentences
 
 
@@ -199,20 +189,19 @@ def noised(report: Report, name: str = "", *, lead: Sequence[str] = ()) -> Secti
     report : dict
         Of one repeat, or the first one's counts beside the figures of all.
     name : str
-        Whose counts are drawn, one of `NoisedScores.whose`; the first by default.
+        Name of the counts to draw, one of `NoisedScores.whose`; the first by default.
     lead : sequence of str
     """
     recorded = noised_scores(report) or NoisedScores()
     counts = recorded.whose
     if not counts:
-        why = recorded.reason or "none came"
-        none = f"There are no counts by score to show: {why}."
-        return Section(title=SCORED, lead=(*lead, render("report.noised.curves"), none))
+        why = render("pages.scores.none", reason=recorded.reason or "none came")
+        return Section(title=SCORED, lead=(*lead, render("report.noised.curves"), why))
     name = name or next(iter(counts))
     lines = count_lines(counts[name])
     site = name if name in recorded.sites else ""
     sentences = scores_in_words(report, site)
-    title = f"Test rows by class and predicted probability ({name})"
+    title = render("pages.scores.counts", rows=name)
     drawing = Drawing(
         title=title,
         draw=lambda: scores_chart(lines, f"{report['privacy']['unit']}s"),
@@ -229,14 +218,14 @@ def noised(report: Report, name: str = "", *, lead: Sequence[str] = ()) -> Secti
             Table(title=title, lines=shown_counts(counts[name]), is_drawn=True),
         ),
         says=tuple(sentences),
-        note=(f"{AS_THEY_CAME} {NOISE}: {number(lines[0][NOISE], 1)}.",),
+        note=(render("pages.noise.scores"), f"{NOISE}: {number(lines[0][NOISE], 1)}."),
     )
 
 
 def calibrated(
     counts_by_name: CountsByName, report: Report, looks: Looks, drawn: Sequence[Sequence[str]], *, named: bool = False
 ) -> Section:
-    """Return what was predicted against what happened.
+    """Return observed against predicted probabilities.
 
     Parameters
     ----------
@@ -246,9 +235,9 @@ def calibrated(
         Of the repeat that the counts are of.
     looks : mapping of site to colour and dash
     drawn : sequence of sequences of str
-        Whose groups each chart has, of those that have enough rows; all charts have the same axes.
+        Names in each chart, of those with enough rows; all charts have the same axes.
     named : bool
-        Whether each chart is of one, whose name is its title.
+        Whether each chart has one name, which is its title.
     """
     groups = {name: calibration(counts_by_name[name]) for name in chain.from_iterable(drawn)}
     every = group_lines(groups)
@@ -275,7 +264,7 @@ def _calibration(
     """Return one of several charts of calibration; `every` are the groups of all of them."""
     lines = [line for line in every if line["Rows of"] in names]
     text = "; ".join(f"{name}: predictions hold in {describe_calibration(groups[name])}" for name in names)
-    title = "Observed share against predicted probability, with 95 % CI"
+    title = render("pages.scores.calibration")
     says = f"Calibration. {text}"
     if named:
         title = _title(names[0])
@@ -295,20 +284,20 @@ def _title(name: str) -> str:
 
 
 def flagged(counts_by_name: CountsByName, *ways: tuple[str, float]) -> Section:
-    """Return who would be flagged at some thresholds and alert budgets, by the stored score counts.
+    """Return the rows flagged at some thresholds and alert budgets, by the stored score counts.
 
     Parameters
     ----------
     counts_by_name : dict of name to ScoreCounts
     *ways : (str, float)
-        What flags rows, "threshold" or "alert-budget", and at what; usual ones by default.
+        Rule that flags rows, "threshold" or "alert-budget", and its value; usual ones by default.
     """
     tables = []
     for by, at in ways or _usual_ways(counts_by_name):
         flag = at_threshold if by == "threshold" else at_budget
         points = {name: flag(counts, at) for name, counts in counts_by_name.items()}
         tables += _points(points, by, at)
-    return Section(title="Who would be flagged", tables=tuple(tables), note=(render("report.points.bins"),))
+    return Section(title=FLAGGED, tables=tuple(tables), note=(render("report.points.bins"),))
 
 
 def _usual_ways(counts_by_name: CountsByName) -> list[tuple[str, float]]:
@@ -329,7 +318,7 @@ def exactly_flagged(payload: Payload | None, *ways: tuple[str, float], note: Seq
     *ways : (str, float)
         Some of its `list_operating_points`, all by default.
     note : sequence of str
-        What is said before how to read it.
+        Sentences before how to read it.
     """
     if not payload:
         return None
@@ -345,13 +334,13 @@ def exactly_flagged(payload: Payload | None, *ways: tuple[str, float], note: Seq
     for kind in dict.fromkeys(by for by, _ in ways):
         if kind != "threshold":
             exactly.append(render(f"report.points-by.{kind}"))
-    return Section(title=EXACTLY_FLAGGED, tables=tuple(tables), note=(*note, " ".join(exactly)))
+    return Section(title=render("pages.flagged.exact"), tables=tuple(tables), note=(*note, " ".join(exactly)))
 
 
 def _points(
     points: Mapping[str, OperatingPoint], by: str, at: float, lines: Sequence[Mapping[str, str]] = ()
 ) -> list[Table]:
-    """Return confusion tables under what flags rows, and their figures; `lines` are those with what is withheld."""
+    """Return confusion tables of a rule that flags rows, and their figures; `lines` replace theirs where given."""
     lines = lines or [counts_line(name, point) for name, point in points.items()]
     counts = Table(title=f"At {point_in_words(by, at)}", lead=first_in_words(points), lines=lines)
     if not points:
@@ -366,7 +355,7 @@ def decision_curves(counts_by_name: CountsByName, payload: Payload | None, looks
     ----------
     counts_by_name : dict of name to ScoreCounts
     payload : dict or None
-        The object "operating-points" of a run: without `counts_by_name` its exact counts are drawn alone.
+        The object "operating-points" of a run; without `counts_by_name` only its exact counts are drawn.
     looks : mapping of site to colour and dash
     """
     counts_by_name = {name: counts for name, counts in counts_by_name.items() if counts.has_both}
@@ -374,7 +363,7 @@ def decision_curves(counts_by_name: CountsByName, payload: Payload | None, looks
     curves = {name: decision_curve(counts) for name, counts in counts_by_name.items()} or exact
     if not curves:
         return None
-    # Exact points of other sites together are of another curve.
+    # Exact points of other sites together belong to another curve.
     dots: dict[str, list[OperatingPoint]] = {}
     for name, points in curves.items():
         dots[name] = [point for point in exact.get(name, ()) if point.of_same_rows(points[0])]
@@ -385,12 +374,12 @@ def decision_curves(counts_by_name: CountsByName, payload: Payload | None, looks
         draw = partial(decision_chart, name, curves[name], dots[name], beside, looks)
         return Drawing(title=_title(name), draw=draw, key=f"decision-{name}")
 
-    # Between a few exact thresholds nobody knows where the model is ahead.
+    # A few exact thresholds do not show where the model is ahead between them.
     ahead = [ahead_line(name, points) for name, points in curves.items()] if counts_by_name else []
     first = next(iter(curves))
     note = render("report.points.decision") if counts_by_name else render("report.points.marks")
     return Section(
-        title="Whether acting on it is of use (decision curves)",
+        title=render("pages.scores.decision"),
         lead=(render("report.points.benefit"),),
         charts=tuple(map(drawing, shown)),
         tables=(Table(lines=ahead), Table(lines=_net_benefits(first, counts_by_name, dots[first]))),
@@ -399,7 +388,7 @@ def decision_curves(counts_by_name: CountsByName, payload: Payload | None, looks
 
 
 def _net_benefits(name: str, counts_by_name: CountsByName, exact: Sequence[OperatingPoint]) -> list[dict[str, str]]:
-    """Return net benefit in figures, by rising threshold; at one threshold that of bins before the exact one."""
+    """Return net benefit by rising threshold; at the same threshold, that from bins precedes the exact one."""
     points = [(point, True) for point in exact]
     if counts_by_name:
         points = [(at_threshold(counts_by_name[name], at), False) for at in choose_thresholds(counts_by_name)] + points
@@ -408,7 +397,7 @@ def _net_benefits(name: str, counts_by_name: CountsByName, exact: Sequence[Opera
 
 
 def within_groups(payload: Payload | None, *, only: str | None = None, note: Sequence[str] = ()) -> Section | None:
-    """Return how well the shared model ranks within the groups that a study names, None where it names none.
+    """Return the shared model's discrimination within the groups that a study names, None where it names none.
 
     Parameters
     ----------
@@ -417,7 +406,7 @@ def within_groups(payload: Payload | None, *, only: str | None = None, note: Seq
     only : str, optional
         The one site whose people read it.
     note : sequence of str
-        What is said before how to read it.
+        Sentences before how to read it.
     """
     if payload is None:
         return None
@@ -426,27 +415,25 @@ def within_groups(payload: Payload | None, *, only: str | None = None, note: Seq
         return None
     tables = [
         Table(
-            title=f"By {column}: AUC of the shared model (95 % CI)",
+            title=render("pages.scores.group", column=column),
             lines=grouped_lines(subgroups, column),
             stays=1,
         )
         for column in grouped_columns(subgroups)
     ]
     return Section(
-        title="How well it ranks within groups",
+        title="Discrimination within groups",
         tables=tuple(tables),
         note=(*note, *_describe_suppression(subgroups, only), render("report.curves.groups")),
     )
 
 
 def _describe_suppression(subgroups: Subgroups, only: str | None) -> list[str]:
-    """Return how many figures are held back, and how many sites gave none."""
-    suppressed_count = sum(of.value is None for of in subgroups.every)
-    verb = "is" if suppressed_count == 1 else "are"
-    sentences = [
-        f"Of {len(subgroups.every)} figures {suppressed_count} {verb} held back or undefined, as the cell says."
-    ]
+    """Return how many figures are suppressed, and how many sites sent none."""
+    count = sum(of.value is None for of in subgroups.every)
+    verb = "is" if count == 1 else "are"
+    sentences = [render("pages.scores.suppressed", figures=len(subgroups.every), count=count, verb=verb)]
     silent = subgroups.asked - len(subgroups.sites)
     if silent > 0 and only is None:
-        sentences.append(f"Of {subgroups.asked} sites {silent} gave no figures of their own by group.")
+        sentences.append(render("pages.scores.silent", asked=subgroups.asked, sites=silent))
     return sentences

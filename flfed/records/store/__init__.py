@@ -1,5 +1,5 @@
 """The run store in SQLite or PostgreSQL.
 
-`tables` has the columns, `writer` and `reader` the two ways in, `takeover` says whose run it is while it goes on,
-`visibility` what of it one site may see, `migrations/` how an older store becomes today's.
+`tables` has the columns, `writer` and `reader` the access, `takeover` the ownership of a run while it goes on,
+`visibility` the part that one site may see, `migrations/` the update of older stores.
 """

@@ -1,7 +1,7 @@
 """The run store's database: address, file, engines and update.
 
-It is opened for writing, which makes the tables of a new one, or for reading. An SQLite file is its owner's alone,
-unless a group of readers is named. A store that an earlier flfed wrote is updated after a copy of it was made.
+Opening it for writing makes the tables of a new store. Only its owner may read an SQLite file, unless a group of
+readers is named. A store of an earlier flfed is copied and then updated.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ from flfed.errors import FlfedError, UsageError
 from flfed.paths import home, private_folder, where
 from flfed.records.store import database
 from flfed.records.store.tables import Base, Series
+from flfed.words import render, sentences
 
 GROUP = "FLFED_STORE_GROUP"
-"""The environment's variable that names the group whose accounts may read the store."""
+"""Environment variable with the group whose accounts may read the store."""
 BESIDE = ("", "-wal", "-shm", "-journal")
-"""What SQLite adds to the file's name: its log, the log's index, and an older kind of log."""
+"""Ends of the names of SQLite's files: the store, its log, the log's index, and an older kind of log."""
 
 
 class StoreFile:
-    """A run store's file, with what SQLite keeps beside it.
+    """A run store's file, and SQLite's files beside it.
 
     Parameters
     ----------
@@ -43,7 +44,7 @@ class StoreFile:
     Raises
     ------
     UsageError
-        If the group that `FLFED_STORE_GROUP` names is not there, or could not come to the file.
+        If the group that `FLFED_STORE_GROUP` names does not exist, or could not reach the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -54,19 +55,14 @@ class StoreFile:
         import grp
 
         if self._path.resolve().is_relative_to(where().resolve()):
-            raise UsageError(
-                f"{GROUP}: the run store is in FLFED_HOME, where nobody else may enter; give it a folder of its own: "
-                "FLFED_STORE=sqlite:////srv/flfed/runs.db"
-            )
+            raise UsageError(render("store.errors.home"))
         try:
             return grp.getgrnam(self._named).gr_gid
         except KeyError:
             raise UsageError(f"{GROUP}: there is no group {self._named!r} on this machine") from None
 
     def make(self) -> None:
-        """Make the file where it is absent.
-
-        The folder is made as well. Files of an earlier version are closed to others.
+        """Make the file, and its folder, where they are absent, and close them to others.
 
         Raises
         ------
@@ -82,8 +78,8 @@ class StoreFile:
                 todo = "set FLFED_STORE to a file where you may write"
                 raise UsageError(f"the folder {folder} of the run store cannot be made ({why}): {todo}") from None
             self._give(folder, 0o2750)
-        # Never opened where it is there: closing it again would drop the locks that SQLite holds in this process.
-        with suppress(OSError):  # SQLite says why it cannot be made
+        # An existing file is never opened: closing it would drop the locks that SQLite holds in this process.
+        with suppress(OSError):  # SQLite reports why it cannot be made
             os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         self.close_to_others()
 
@@ -91,8 +87,7 @@ class StoreFile:
         """Close the files to all but owner and readers' group."""
         for end in BESIDE:
             path = self._path.with_name(self._path.name + end)
-            # A file that is absent, or somebody else's, is passed over.
-            with suppress(OSError):  # absent, or somebody else's
+            with suppress(OSError):  # absent, or another account's
                 mode = stat.S_IMODE(path.stat().st_mode)
                 if self._readers is None and mode & 0o077:
                     path.chmod(mode & 0o700)
@@ -103,7 +98,7 @@ class StoreFile:
         if self._readers is None:
             return
         try:
-            # Nothing is changed where all is as it should be: another than the owner may not.
+            # Correct files are not changed, as only their owner may do so.
             if path.stat().st_gid != self._readers:
                 os.chown(path, -1, self._readers)
         except PermissionError:
@@ -114,15 +109,10 @@ class StoreFile:
 
 POSTGRES = "postgresql+psycopg"
 """Dialect and driver of a run store's server."""
-MALFORMED = (
-    "the run store (FLFED_STORE) must be a database URL such as sqlite:////srv/flfed/runs.db or "
-    f"{POSTGRES}://user:password@host/flfed; percent-encode @ : / in the password (%40 %3A %2F)"
-)
-"""Said of an address that cannot be read, without any of it: a password may stand anywhere in it."""
 OTHERS = ("mysql", "mysql+pymysql", "mariadb", "oracle", "mssql", "mssql+pyodbc", "postgresql+psycopg2")
 """Databases that may be named in an error; anything else before "://" may be part of a secret."""
 PARTS = (re.compile(r"[\w.%-]*|[0-9A-Fa-f:.%]*"), re.compile(r"[^@:?#]*"))
-"""Host and database: what follows an "@" of a password that was not encoded has another form."""
+"""Forms of host and database; text after an unencoded "@" of a password has another form."""
 SQLITE_PARAMETERS = {"uri", "mode", "cache", "immutable", "nolock", "psow", "vfs", "timeout"}
 PARAMETER = re.compile(
     r"(host|hostaddr|port|user|password|passfile|dbname|options|service\w*|replication|ssl[a-z_]+|gss[a-z]+|requirepeer|krb\w+|"
@@ -130,42 +120,16 @@ PARAMETER = re.compile(
 )
 """Form of libpq's settings, after the "?"."""
 BUSY_SECONDS = 30
-"""How long a writer waits for another one; a round's transaction takes milliseconds."""
+"""Longest wait of a writer for another one; a round's transaction takes milliseconds."""
 
 CONNECT_SECONDS = 10
-"""How long a server may take to answer at all; a network that drops packets would keep a command for minutes."""
-
-ADVICE = (
-    ("locked", "another program is writing to it: wait, or end that program"),
-    ("is full", "free some disk space; what was committed is safe"),
-    ("No space left", "free some disk space on the server; what was committed is safe"),
-    ("readonly", "check that you may write to this file and its folder"),
-    ("unable to open", "check that the folder exists and that you may write to it"),
-    ("malformed", "the file is damaged: put a back-up in its place, or move it away; flfed then starts an empty store"),
-    ("disk I/O error", "check that it is a file, and the disk's health; a back-up may be needed"),
-    ("not a database", "move the file away; flfed then starts an empty store"),
-    ("authentication failed", "check user and password in FLFED_STORE"),
-    ("no password", "give the password in FLFED_STORE, PGPASSWORD or a .pgpass file"),
-    ("pg_hba.conf", "the server does not let this user in from this machine: ask its administrator"),
-    ("does not exist", "have the server's administrator make it, or correct FLFED_STORE"),
-    ("permission denied", "this user lacks a right on flfed's tables: docs/run-store.md says which it needs"),
-    ("read-only", "this server or user may only read: use one that may write, see docs/run-store.md"),
-    ("too many", "the server has no connection left: close other programs or raise max_connections"),
-    ("terminat", "the server is being stopped: start it again; what was committed is safe"),
-    ("closed the connection", "start the server again; what was committed is safe"),
-    ("connection is lost", "start the server again; what was committed is safe"),
-    ("onnection", "check that the server runs and that FLFED_STORE has its address; what was committed is safe"),
-    ("resolve", "check that the server runs and that FLFED_STORE has its address; what was committed is safe"),
-)
-"""What to do, by a word of the database's own message; the first that fits."""
+"""Longest wait for a server's reply; a network that drops packets would block a command for minutes."""
 MISUSED = ("permission denied", "read-only", "readonly")
-"""Words of what is wrong use even where the store could be opened."""
+"""Words of messages on wrong use, which may follow even where the store could be opened."""
 
 
 def store_url(url: str | None = None) -> URL:
-    """Return the address of the run store.
-
-    That is `url`, else `FLFED_STORE`, else `runs.db` under `home()`.
+    """Return the address of the run store: `url`, else `FLFED_STORE`, else `runs.db` under `home()`.
 
     Raises
     ------
@@ -184,7 +148,8 @@ def store_url(url: str | None = None) -> URL:
     try:
         address = make_url(location)
     except (ArgumentError, ValueError, TypeError):  # ValueError: a port that is no number
-        raise UsageError(MALFORMED) from None
+        # No error repeats any part of an address that cannot be read: a password may stand anywhere in it.
+        raise UsageError(render("store.errors.malformed")) from None
     if address.drivername in ("postgres", "postgresql"):
         address = address.set(drivername=POSTGRES)
     # A driver's name is repeated only where it is known: else it may be part of a password.
@@ -192,15 +157,12 @@ def store_url(url: str | None = None) -> URL:
         kind = repr(address.drivername) if address.drivername in OTHERS else "of that kind"
         raise UsageError(f"the run store (FLFED_STORE) cannot be {kind}: use sqlite:///FILE or {POSTGRES}://…")
     if not _is_whole(address):
-        raise UsageError(MALFORMED)
+        raise UsageError(render("store.errors.malformed"))
     return address
 
 
 def _is_whole(url: URL) -> bool:
-    """Tell whether an address is well formed.
-
-    Where a part is not of its own form, some of a password may stand in it.
-    """
+    """Return whether an address is well formed: a malformed part may contain some of a password."""
     if url.get_backend_name() == "sqlite":
         return not (url.username or url.password or url.host or url.port or url.query.keys() - SQLITE_PARAMETERS)
     parts = (url.host, url.database)
@@ -213,26 +175,23 @@ def _is_whole(url: URL) -> bool:
 
 @contextmanager
 def in_words(url: URL, verb: str) -> Iterator[None]:
-    """Turn a database error into one sentence.
+    """Turn a database error into one sentence with the failure, its place, and advice.
 
-    It says what failed, where, and what to do.
-
-    A store that cannot be opened, or only be read where one writes, is wrong use: exit code 2.
+    A store that cannot be opened, or only be read by a writer, is wrong use: exit code 2.
     """
     try:
         yield
     except (TypeError, ValueError, ArgumentError):
         if verb != "opened":
             raise
-        raise UsageError(MALFORMED) from None  # a driver refused a part of the address, and quotes it
+        raise UsageError(render("store.errors.malformed")) from None  # a driver refused a part, and quotes it
     except ImportError:
-        raise UsageError(
-            "the run store is on PostgreSQL and its driver is not installed: pip install 'flfed[postgres]'"
-        ) from None
+        raise UsageError(render("store.errors.driver")) from None
     except DBAPIError as error:
         message = _first_words(error)
-        advice = next((todo for word, todo in ADVICE if word in message), "see the database's own log")
-        # Without its query, where a password may stand as well.
+        fitting = (todo for word, todo in sentences("advice", "database").items() if word in message)
+        advice = next(fitting, "see the database's log")
+        # The query may contain a password, too.
         where = url.set(query={}).render_as_string(hide_password=True)
         misused = verb == "opened" or any(word in message for word in MISUSED)
         kind = UsageError if misused else FlfedError
@@ -243,13 +202,13 @@ def _first_words(error: DBAPIError) -> str:
     """Return the first line of a database's message."""
     # Later lines of PostgreSQL's messages quote values.
     message = (str(error.orig).splitlines() or [""])[0].strip()
-    # psycopg says twice that it could not connect, and names the server's process.
+    # psycopg reports a failed connection twice, and names the server's process.
     return re.sub(r"^(?:connection failed: )?(?:consuming input failed: )?", "", message)
 
 
 @contextmanager
 def _closed_if_refused(engine: Engine) -> Iterator[None]:
-    """Dispose of an engine that turns out to be unusable."""
+    """Dispose of an engine that cannot be used."""
     try:
         yield
     except (DBAPIError, FlfedError):
@@ -261,11 +220,11 @@ def engine_to_write(url: URL) -> Engine:
     """Return an engine for writing, with private SQLite files."""
     if url.get_backend_name() != "sqlite":
         return _postgres(url)
-    # The file is made for its owner alone, and put in WAL mode.
+    # Only the owner may read the new file, which is in WAL mode.
     if url.database and url.database != ":memory:":
         own = StoreFile(Path(url.database))
         own.make()
-        # SQLite makes its files beside the store on connecting, so these are closed to others each time.
+        # SQLite makes files beside the store at each connection, which are then closed to others.
         engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "connect", lambda *_: own.close_to_others())
@@ -278,7 +237,7 @@ def engine_to_write(url: URL) -> Engine:
 
 def _postgres(url: URL, **options: Any) -> Engine:
     """Return an engine on PostgreSQL that reconnects when dropped."""
-    # What the address itself sets goes before flfed's defaults.
+    # Settings in the address precede flfed's defaults.
     seconds = {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_SECONDS}
     names = {} if "application_name" in url.query else {"application_name": "flfed"}
     return create_engine(url, pool_pre_ping=True, connect_args={**seconds, **names}, execution_options=options)
@@ -286,19 +245,13 @@ def _postgres(url: URL, **options: Any) -> Engine:
 
 @lru_cache(maxsize=4)
 def _postgres_reader(url: URL) -> Engine:
-    """Return the engine that reads PostgreSQL.
-
-    There is one a process, as the statements that it has compiled serve the next look.
-    """
+    """Return the engine that reads PostgreSQL, one a process, as its compiled statements serve later reads."""
     return _postgres(url, postgresql_readonly=True)
 
 
 @lru_cache(maxsize=16)
 def _sqlite_reader(address: str) -> Engine:
-    """Return the engine that reads an SQLite file.
-
-    There is one a process as well. It opens the file anew for each question.
-    """
+    """Return the engine that reads an SQLite file, one a process; it opens the file again for each query."""
     return create_engine(address, poolclass=NullPool)
 
 
@@ -309,7 +262,7 @@ class OpenStore:
     ----------
     engine : Engine
     url : URL
-        Where it is, for error sentences.
+        Its address, for error sentences.
     """
 
     def __init__(self, engine: Engine, url: URL) -> None:
@@ -318,11 +271,11 @@ class OpenStore:
 
     @property
     def address(self) -> str:
-        """Where it is, by which another reader opens it."""
+        """Address by which another reader opens it."""
         return self._url.render_as_string(hide_password=False)
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the connections to the database."""
         self._engine.dispose()
 
     def __enter__(self) -> Self:
@@ -346,11 +299,9 @@ def _prepare_sqlite(connection: Any, _: Any) -> None:
 
 
 def _begin_immediate(connection: Connection) -> None:
-    """Take the write lock at once.
+    """Take the write lock at once, as a later upgrade of a read lock fails without waiting.
 
-    A later upgrade of a read lock fails without waiting.
-
-    A transaction that need not be durable does not wait for the disk; one that is waits for all before it.
+    A durable transaction waits for the disk, for itself and all before it; another does not wait.
     """
     waits = connection.get_execution_options().get("durable", True)
     connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if waits else 'NORMAL'}")
@@ -360,11 +311,9 @@ def _begin_immediate(connection: Connection) -> None:
 def engine_to_read(url: URL) -> Engine:
     """Return an engine that cannot write.
 
-    An absent SQLite file, or a database without flfed's tables, reads as empty.
-
-    Another user may read a WAL database with `mode=ro` only while its writer has it open; after
-    that `immutable=1` is what works (measured). An immutable connection does not see later writes,
-    so readers open anew for each look.
+    An absent SQLite file, or a database without flfed's tables, reads as empty. Another user may read a WAL database
+    with `mode=ro` only while its writer has it open, and later only with `immutable=1`. An immutable connection does
+    not see later writes, so readers open the store again for each read.
     """
     if url.get_backend_name() != "sqlite":
         engine = _postgres_reader(url)
@@ -379,10 +328,9 @@ def engine_to_read(url: URL) -> Engine:
         if not path.exists() or not path.stat().st_size:
             return _empty()
     except PermissionError:
-        todo = "it is its owner's alone; to let others read it: FLFED_STORE_GROUP, see docs/run-store.md"
-        raise UsageError(f"the run store {path} could not be opened (Permission denied): {todo}") from None
+        raise UsageError(render("store.errors.unreadable", path=path)) from None
     name = path.resolve().as_uri()
-    # An immutable connection comes second: it would miss what a writer at work adds.
+    # An immutable connection comes second, as it would miss later writes.
     for way in ("mode=ro", "mode=ro&immutable=1"):
         engine = _sqlite_reader(f"sqlite:///{name}?{way}&uri=true")
         try:
@@ -390,7 +338,7 @@ def engine_to_read(url: URL) -> Engine:
                 revision = revision_of(connection)
         except DBAPIError:
             continue
-        if revision is None:  # its first writer has only just made the file
+        if revision is None:  # its first writer has made the file, but no tables yet
             engine.dispose()
             return _empty()
         return engine
@@ -440,13 +388,13 @@ def check_readable(engine: Engine) -> None:
         revision = revision_of(connection)
         if revision is not None:
             refuse_other(revision)
-        # Reading one row finds out whether this user may read at all.
+        # Reading one row checks that this user may read.
         connection.execute(select(Series.id).limit(1))
 
 
 @dataclass(frozen=True)
 class Upgrade:
-    """What an update of the run store did.
+    """Result of an update of the run store.
 
     Attributes
     ----------
@@ -455,7 +403,7 @@ class Upgrade:
     before, after : str
         Its revisions; the same where there was nothing to do.
     copy : Path or None
-        The file as it was before; None where flfed made no copy.
+        Copy of the earlier file; None where flfed made none.
     """
 
     store: str
@@ -465,9 +413,7 @@ class Upgrade:
 
 
 def upgrade_store(url: str | None = None, *, backed_up: bool = False) -> Upgrade:
-    """Bring the tables of the run store up to date, in one transaction.
-
-    An SQLite file is copied first, beside itself.
+    """Update the tables of the run store in one transaction, after copying an SQLite file beside itself.
 
     Parameters
     ----------
@@ -506,55 +452,48 @@ def upgrade_store(url: str | None = None, *, backed_up: bool = False) -> Upgrade
 
 
 def _copy_of(url: URL, name: str, revision: str, *, backed_up: bool) -> Path | None:
-    """Return the copy of an SQLite file that is made here, None for a server's database that has one."""
+    """Make and return a copy of an SQLite file, None for a server's database that is backed up."""
     if url.get_backend_name() == "sqlite":
         path = Path(url.database or "")
         return copy_file(path, path.with_name(f"{path.name}.{revision}"))
     if backed_up:
         return None
-    raise UsageError(
-        f"the run store {name} is on a server, and flfed makes no copy of it: make one with pg_dump, then run "
-        f"`{database.UPGRADE} --backed-up`"
-    )
+    raise UsageError(render("store.errors.server", store=name))
 
 
 def copy_file(path: Path, copy: Path) -> Path:
-    """Copy an SQLite file whose write lock is held; the copy is its owner's alone, as the file is.
+    """Copy an SQLite file whose write lock the caller has; only its owner may read the copy.
 
     Raises
     ------
     UsageError, FlfedError
-        If the copy is there already, or cannot be made.
+        If the copy exists already, or cannot be made.
     """
     if copy.exists():
-        raise UsageError(f"{copy} is there already: move this earlier copy away, then update the run store again")
-    # Under another name until it is whole: what a kill leaves is no copy.
+        raise UsageError(render("store.errors.copied", copy=copy))
+    # An incomplete copy has another name, as the process may be killed.
     part = copy.with_name(f"{copy.name}.part")
     try:
         part.unlink(missing_ok=True)
         StoreFile(part).make()
-        # SQLite's own copy has what is in the log beside the file, too.
+        # SQLite's own copy includes the log beside the file.
         with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(part)) as target:
             source.backup(target)
         part.replace(copy)
     except (sqlite3.Error, OSError) as error:
         if part.is_file():
             part.unlink()
-        raise FlfedError(
-            f"the run store could not be copied to {copy} ({error}): free some disk space; nothing was changed"
-        ) from None
+        raise FlfedError(render("store.errors.uncopied", copy=copy, why=error)) from None
     return copy
 
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-UPGRADE = "flfed run upgrade-store"
-"""The command that updates a store of an earlier revision."""
 FORMER = "m0004"
-"""Revision of the one earlier store that is taken on: that of commit d516c7c8."""
+"""Revision of the one earlier store that can be updated: that of commit d516c7c8."""
 TOO_OLD = ("m0001", "m0002", "m0003")
-"""Revisions before it, which are taken on no longer."""
+"""Revisions before it, which can no longer be updated."""
 MIGRATING = 7_236_331
-"""Key of the lock under which PostgreSQL's tables are made: any number that no other program takes."""
+"""Key of the lock under which PostgreSQL's tables are made: any number that no other program uses."""
 
 
 def newest_revision() -> str:
@@ -581,13 +520,13 @@ def revision_of(connection: Connection) -> str | None:
 
 
 def lock_tables(connection: Connection) -> None:
-    """Wait until no other process makes or updates the tables; it lasts as long as the transaction."""
-    if connection.dialect.name == "postgresql":  # SQLite's writers wait for one another anyway
+    """Wait until no other process makes or updates the tables, and lock them for the transaction."""
+    if connection.dialect.name == "postgresql":  # SQLite's writers always wait for one another
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATING})
 
 
 def refuse_other(revision: str) -> None:
-    """Refuse a store of another revision; the error says what to do.
+    """Refuse a store of another revision.
 
     Raises
     ------
@@ -596,41 +535,32 @@ def refuse_other(revision: str) -> None:
     """
     refuse_unknown(revision)
     if revision != newest_revision():
-        raise UsageError(
-            f"the run store is of an earlier revision ({revision}, this flfed needs {newest_revision()}): "
-            f"update it with `{UPGRADE}`"
-        )
+        raise UsageError(render("store.errors.earlier", revision=revision, newest=newest_revision()))
 
 
 def refuse_unknown(revision: str) -> None:
-    """Refuse a store that a newer flfed wrote, or one too old to be taken on.
+    """Refuse a store that a newer flfed wrote, or one too old to be updated.
 
     Raises
     ------
     UsageError, FlfedError
-        If it is such a store; the error says what to do.
+        If it is such a store.
     """
     if revision in TOO_OLD:
-        raise UsageError(
-            f"the run store is at revision {revision}, and this flfed takes on {FORMER} and later: "
-            f"update it first with the flfed of {FORMER} (commit d516c7c8: `{UPGRADE}`), "
-            "or name another store with FLFED_STORE"
-        )
+        raise UsageError(render("store.errors.old", revision=revision, former=FORMER))
     if revision not in (FORMER, *_revisions()):
-        raise FlfedError(
-            f"the run store is at revision {revision}, this flfed knows up to {newest_revision()}: update flfed"
-        )
+        raise FlfedError(render("store.errors.newer", revision=revision, newest=newest_revision()))
 
 
 def take_on(connection: Connection) -> None:
-    """Take on a store of revision `FORMER`, without its table of curves."""
+    """Make a store of revision `FORMER` one of m0005, without its table of curves."""
     connection.execute(text("DROP TABLE curve"))
     connection.execute(text("UPDATE alembic_version SET version_num = :now"), {"now": "m0005"})
 
 
 def make_newest(connection: Connection) -> None:
-    """Make the tables as they are declared, and Alembic's note that they are of the newest revision."""
-    from alembic import command  # here: it takes a third of a second
+    """Make the tables as declared, with Alembic's mark of the newest revision."""
+    from alembic import command  # imported here, as it is slow
 
     Base.metadata.create_all(connection)
     command.stamp(_config(connection), "head")
@@ -644,7 +574,7 @@ def run_migrations(connection: Connection) -> None:
 
 
 def _config(connection: Connection) -> Any:
-    """Return what Alembic needs to know."""
+    """Return Alembic's configuration."""
     from alembic.config import Config
 
     config = Config()

@@ -9,14 +9,14 @@ from typing import Any, Literal, NamedTuple
 from flfed.records.store.tables import finite, plain
 
 EventKind = Literal["fault", "flag", "refused", "leak", "holdout-opened", "note"]
-"""`fault`: an update set aside; `flag`: suspicious but accepted; `refused`: a site that did not
-enrol; `leak`: a column that may give the target away; `holdout-opened`: the holdout was read."""
+"""`fault`: a rejected update; `flag`: suspicious but accepted; `refused`: a site that did not enrol; `leak`: a column
+that may leak the target; `holdout-opened`: the holdout was read."""
 
 PERSONS_NOTE = "persons-note"
-"""Name of the object with what a person noted on a run; no site's people are shown it."""
+"""Name of the object with a person's note on a run, which people of one site do not see."""
 
 Status = Literal["running", "interrupted", "completed", "stopped", "failed"]
-"""How a run stands. `interrupted` is never written: it is a running run whose process is gone."""
+"""Status of a run. `interrupted` is never written: it is a running run whose process is gone."""
 
 
 class MetricRow(NamedTuple):
@@ -27,12 +27,12 @@ class MetricRow(NamedTuple):
     site : str or None
         The site it was measured at; None for all sites together.
     arm : str
-        What was scored on which rows: "training" or "validation" for the curves by round.
+        The rows scored: "training" or "validation" for the curves by round.
     metric : str
         The exact name in `sklearn.metrics`, or of the project's own listing.
     value, low, high : float or None
-        The figure and its 95 % interval; None where undefined or unknown. Of an AUC over all sites, which
-        is made of counts by bin: between which that of the rows lies.
+        The figure and its 95 % interval; None where undefined or unknown. Of an AUC over all sites, which comes from
+        counts by bin: the bounds of that of the rows.
     variance : float or None
         Of `value`, as the site reported it.
     n : int or None
@@ -50,7 +50,7 @@ class MetricRow(NamedTuple):
 
 
 class SentRow(NamedTuple):
-    """Bytes of one kind that one site sent or got."""
+    """Bytes of one kind of message that one site sent or received."""
 
     site: str
     direction: Literal["to-site", "to-server"]
@@ -60,16 +60,14 @@ class SentRow(NamedTuple):
 
 @dataclass(frozen=True)
 class SiteRow:
-    """One site of a run, to be written.
-
-    A field that is None stays as it is already written, or else gets its default.
+    """One site of a run, to be written; a field that is None keeps its value, or gets its default.
 
     Parameters
     ----------
     name : str
         The site's name, or its pseudonym.
     title : str
-        What people call it; by default the name.
+        Its name for people; by default `name`.
     status : str
         "accepted" (by default) or "refused", with `reason`.
     rows, holdout_rows : int
@@ -79,7 +77,7 @@ class SiteRow:
     shared_as : str
         "named" (by default), "pseudonym" or "aggregate-only".
     resplit : bool
-        Whether the repeats of a series drew a new holdout here; decides how their spread reads.
+        Whether the repeats of a series drew a new holdout here, which changes the meaning of their spread.
     """
 
     name: str
@@ -97,7 +95,7 @@ class SiteRow:
 class EventRow:
     """Event that a reader of the record must know.
 
-    `round` and `site` are None where it has none, `code` is "" where the reason is no refusal (`Refusal.path`).
+    `round` and `site` are None where it has none; `code` is "" where the reason is no refusal (`Refusal.path`).
     """
 
     round: int | None
@@ -109,14 +107,11 @@ class EventRow:
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One arm's figure on a holdout.
+    """One arm's figure on a holdout, or on all holdouts together where `site` is None.
 
-    Where `site` is None, it is of all holdouts together.
-
-    Arms of a site: `global`, `local-only`, `personalised`. Arms of site None: `global` and
-    `personalised` (union of holdouts), `sites-mean`, `personalised-sites-mean`, `pooled`,
-    `own-model-everywhere`. Where `value` is None, `method` says
-    why in words ("the holdout has one class only").
+    Arms of a site: `global`, `local-only`, `personalised`. Arms of site None: `global` and `personalised` (union of
+    holdouts), `sites-mean`, `personalised-sites-mean`, `pooled`, `own-model-everywhere`. Where `value` is None,
+    `method` is the reason in words ("the holdout has one class only").
     """
 
     site: str | None
@@ -131,11 +126,9 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class DifferenceRow:
-    """Difference between two arms on the same holdout.
+    """Difference of arm `a` minus arm `b` on the same holdout, with a paired 95 % interval and p value.
 
-    It is arm `a` minus arm `b` on the same rows, with a paired 95 % interval and p value.
-
-    Where `value` is None, `method` says why in words.
+    Where `value` is None, `method` is the reason in words.
     """
 
     site: str | None
@@ -174,7 +167,7 @@ AT_INSTITUTIONS = {"deployment"}
 
 @dataclass(frozen=True)
 class RunEntry:
-    """One run, with `rounds` the number committed so far."""
+    """One run; `rounds` is the number committed so far."""
 
     run: str
     series: str
@@ -206,10 +199,7 @@ class RunEntry:
 
 @dataclass(frozen=True)
 class SiteEntry:
-    """One site of a run as the store has it.
-
-    `rows` are all of its rows, of which `holdout_rows` were never trained on.
-    """
+    """One site of a run in the store, with all of its `rows`, and `holdout_rows` that were never trained on."""
 
     site: str
     title: str
@@ -228,9 +218,7 @@ Runs = Sequence[tuple[RunEntry, Mapping[str, SiteEntry]]]
 
 @dataclass(frozen=True)
 class CrossedEntry:
-    """Bytes of one kind of message by site.
-
-    They crossed between the server and the site, over all rounds of some runs.
+    """Bytes of one kind of message between the server and a site, over all rounds of some runs.
 
     Attributes
     ----------
@@ -238,7 +226,7 @@ class CrossedEntry:
     bytes : int
         Of all messages together.
     messages : int
-        How many there were: at most one a round.
+        Number of messages: at most one a round.
     """
 
     site: str
@@ -250,12 +238,10 @@ class CrossedEntry:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """A figure of one round, averaged over repeats.
+    """A figure of one round with its interval and variance, averaged over repeats.
 
-    So are its interval and its variance.
-
-    Of several rounds that follow each other it is their mean: `first` is the first of them and `round` the last,
-    `least` and `most` are the figures of the rounds at both ends.
+    Of several consecutive rounds it is their mean: `first` is the first of them and `round` the last, `least` and
+    `most` are the smallest and the largest figure.
     """
 
     round: int
@@ -290,14 +276,14 @@ class AuditRow:
     Parameters
     ----------
     attack, metric : str
-        The attack's name, and what `value` is, such as "roc_auc_score".
+        The attack's name, and the name of its figure, such as "roc_auc_score".
     site : str or None
-        The site attacked, as it may be written down; None where the attack is not on one site.
+        The recorded name of the attacked site; None where the attack is not on one site.
     value, low, high : float or None
-        The figure and its interval; None where it could not be had.
+        The figure and its interval; None where there is none.
     payload : mapping
-        "promise" (float or None), "method", "rows", "verdict" ("within the promise",
-        "beyond the promise", "not known", "no promise"), "says" (a sentence), and what else an attack tells.
+        "promise" (float or None), "method", "rows", "verdict" ("within the promise", "beyond the promise", "not known",
+        "no promise"), "says" (a sentence), and further facts of an attack.
     """
 
     attack: str

@@ -1,7 +1,4 @@
-"""Reader of the run store.
-
-It cannot write, and opens the store anew for each look.
-"""
+"""Reader of the run store, which cannot write, and opens the store again for each read."""
 
 from __future__ import annotations
 
@@ -35,7 +32,7 @@ from flfed.records.store.visibility import Fetch, Fetched, OtherNames, Query, of
 from flfed.study.tables import IN_SUMS_ONLY
 
 CURVE_ARMS = ("validation", "training")
-"""Arms of the curves by round, the most telling first."""
+"""Arms of the curves by round, the more informative first."""
 
 
 class RunReader(OpenStore):
@@ -46,9 +43,9 @@ class RunReader(OpenStore):
     engine : Engine
         From `database.engine_to_read`.
     url : URL
-        Where it is, for error sentences.
+        Its address, for error sentences.
     only : str or None
-        The one site whose figures are read, and nothing of others, alone or together; None for all.
+        The one site whose figures are read, without those of others and sums with them; None for all.
     """
 
     def __init__(self, engine: Engine, url: URL, *, only: str | None = None) -> None:
@@ -58,16 +55,14 @@ class RunReader(OpenStore):
 
     @classmethod
     def open(cls, url: str | None = None, *, only: str | None = None) -> Self:
-        """Open the store for reading.
+        """Open the store at `url`, else `FLFED_STORE`, else `runs.db` under `home()`, for reading.
 
-        It is at `url`, else `FLFED_STORE`, else `runs.db` under `home()`.
-
-        An SQLite file that is not there reads as a store without runs.
+        An absent SQLite file reads as a store without runs.
 
         Raises
         ------
         FlfedError
-            If it cannot be read, or another version of flfed wrote it; says what to do.
+            If it cannot be read, or another version of flfed wrote it, with advice.
         """
         where = store_url(url)
         with in_words(where, "opened"):
@@ -103,19 +98,17 @@ class RunReader(OpenStore):
             return self._entries(query.limit(limit))
         word = search.lower()
         conditions = [func.lower(column).like(f"%{word}%") for column in (Run.id, Series.study, Run.status)]
-        # That a running run is interrupted is not stored: it follows from its process.
+        # The status "interrupted" is not stored: it follows from the process of a running run.
         entries = self._entries(query.where(or_(*conditions, Run.status == "running")))
         return [run for run in entries if word in f"{run.run}\n{run.study}\n{run.status}".lower()][:limit]
 
     def runs_of(self, name: str) -> list[RunEntry]:
-        """Return the runs called `name` by repeat.
-
-        `name` is that of one run or of a series; "latest" is the newest series.
+        """Return the runs of `name`, a run, a series or "latest", by repeat.
 
         Raises
         ------
         UsageError
-            If there is no such run; names the nearest one.
+            If there is no such run, with the nearest name.
         """
         if name == "latest":
             name = next((run.series for run in self.runs(limit=1)), name)
@@ -136,15 +129,15 @@ class RunReader(OpenStore):
     def sites(self, run: str) -> list[SiteEntry]:
         """Return the sites of a run by name, refused ones too."""
         query = select(RunSite.__table__).where(RunSite.run_id == run)
-        # Sorted here: databases differ in what comes first, hyphens and capitals above all.
+        # Databases differ in the order of names, above all of hyphens and capitals.
         sites = [SiteEntry(**_without(row, "run_id")) for row in self.rows(query, site=RunSite.site)]
         redact = self._names.redactor(run)
         return [replace(entry, reason=redact(entry.reason)) for entry in sorted(sites, key=attrgetter("site"))]
 
     def looked_at(self, runs: Sequence[str]) -> int:
-        """Return how many sites took part and share their own figures.
+        """Return the number of sites that took part and share their own figures, which verdicts depend on.
 
-        The count is the same for one site's people, who see nothing else of the others: verdicts go by it.
+        People of one site get the same count, and nothing else of the others.
         """
         taking_part = (RunSite.status != "refused") & (RunSite.shared_as != IN_SUMS_ONLY)
         return len(self._fetch(select(RunSite.site).where(RunSite.run_id.in_(runs), taking_part).distinct()))
@@ -166,12 +159,11 @@ class RunReader(OpenStore):
         return [MetricRow(**row) for row in self.rows(query, site=Metric.site)]
 
     def curve_names(self, runs: Sequence[str]) -> dict[str, list[str]]:
-        """Return the metrics with a curve by arm, most telling first.
+        """Return the metrics with a curve by arm, the more informative arm first.
 
-        Looked for in the first rounds and the last ones, of the names that the index has: a run of
-        500 rounds and 100 sites has a hundred thousand figures.
+        They are searched by name in some rounds only, as a long run with many sites has very many figures.
         """
-        # Whatever has a curve has figures near the start, the middle or the end.
+        # A metric with a curve has figures near the start, the middle or the end.
         newest = self._fetch(select(func.max(Run.rounds).label("rounds")).where(Run.id.in_(runs)))[0].rounds or 0
         rounds = sorted({0, 1, 2, newest // 2, *range(max(newest - 3, 0), newest + 2)})
         pairs: set[tuple[str, str]] = set()
@@ -192,7 +184,7 @@ class RunReader(OpenStore):
             select(Run.id, *(Comparison.__table__.c[name] for name in FIGURES))
             .join(Comparison, (Comparison.run_id == Run.id) & (Comparison.metric == Run.primary_metric))
             .where(Run.id.in_(runs), Comparison.against.is_(None), Comparison.arm == "global")
-            # A reader that sees all takes the figure of all holdouts together, which has no site.
+            # A reader of everything gets the figure of all holdouts together, which has no site.
             .where(Comparison.site.is_not_distinct_from(self._only))
         )
         return {run: ComparisonRow(*figures) for run, *figures in self.fetch(query, site=Comparison.site)}
@@ -214,11 +206,11 @@ class RunReader(OpenStore):
         runs : sequence of str
             The repeats to average over.
         sites : sequence of str
-            Which sites, all unless given; the figure of all sites together always comes along.
+            Sites, all by default; the figure of all sites together is always included.
         width : int, >= 1
-            How many rounds one point stands for: 1 to `width`, the next so many, and so on; round 0 by itself.
+            Number of rounds that one point stands for: 1 to `width`, the next `width`, and so on; round 0 by itself.
         between : two ints, optional
-            The first and the last round to read, all unless given.
+            The first and the last round to read, all by default.
         """
         query = _curve(runs, arm, metric, sites, between)
         of: Any = Metric.site
@@ -238,7 +230,7 @@ class RunReader(OpenStore):
         events = [EventEntry(**row) for row in self._rows(query)]
         if self._only is None:
             return events
-        # One site's people read sentences without the names of others.
+        # People of one site read sentences without the names of others.
         seen = (of_event(event, plain=self._names.redactor(event.run)) for event in events)
         return [event for event in seen if event is not None]
 
@@ -253,7 +245,7 @@ class RunReader(OpenStore):
     def audits(self, run: str) -> list[AuditEntry]:
         """Return a run's last figure of each attack, site and metric."""
         query = select(*(Audit.__table__.c[field.name] for field in fields(AuditEntry))).where(Audit.run_id == run)
-        # Rows come in the order they were written, so that a later figure replaces an earlier one.
+        # Rows come in the order of writing, so that a later figure replaces an earlier one.
         entries = [AuditEntry(**row) for row in self.rows(query.order_by(Audit.id), site=Audit.site)]
         entry_by_key = {(entry.attack, entry.site or "", entry.metric): entry for entry in entries}
         return [entry_by_key[key] for key in sorted(entry_by_key)]
@@ -268,7 +260,7 @@ class RunReader(OpenStore):
         place = (Sent.site, Sent.direction, Sent.kind)
         totals = (func.sum(Sent.bytes).label("bytes"), func.count().label("messages"))
         query = select(*place, *totals).where(Sent.run_id.in_(runs)).group_by(*place)
-        # A sum may come as a decimal.
+        # Some databases return a sum as a decimal.
         entries = [CrossedEntry(**{**row, "bytes": int(row["bytes"])}) for row in self.rows(query, site=Sent.site)]
         return sorted(entries, key=attrgetter("site", "direction", "kind"))
 
@@ -337,7 +329,7 @@ def _curve(
         .where(Metric.run_id.in_(runs), Metric.arm == arm, Metric.metric == metric)
         .group_by(Metric.round, Metric.site, Metric.arm)
     )
-    # The figure of all sites together has no site, and always comes along.
+    # The figure of all sites together has no site, and is always included.
     if sites is not None:
         query = query.where(or_(Metric.site.is_(None), Metric.site.in_(sites)))
     if between is not None:
@@ -348,7 +340,7 @@ def _curve(
 def _by_block(of: Any, width: int) -> Query:
     """Return the query for the means of each `width` rounds."""
     means = [func.avg(of[key]).label(key) for key in ("value", "low", "high", "variance")]
-    # The ends of a block show how far its rounds lie apart.
+    # The ends of a block show the spread of its rounds.
     ends = [func.min(of.value).label("least"), func.max(of.value).label("most")]
     rounds = [func.min(of.round).label("first"), func.max(of.round).label("round")]
     # Round 0 falls into a block of its own.
@@ -371,4 +363,4 @@ def _run_entry(row: Row[*tuple[Any, ...]]) -> RunEntry:
     entry = RunEntry(run=row.id, series=row.series_id, primary=row.primary_metric, **fields)
     if entry.status != "running" or not is_gone(Writer.of(row._mapping)):
         return entry
-    return replace(entry, status="interrupted", reason=entry.reason or "the program that ran it ended without a word")
+    return replace(entry, status="interrupted", reason=entry.reason or "its program ended without a message")

@@ -1,8 +1,8 @@
 """Tables of the run store for SQLAlchemy, and rows into them.
 
-They are portable to PostgreSQL. No table has a column for a row of a site: what stands here are names, counts, figures
-and bytes. A new store is made from here; `migrations/` brings an older one to the same, and a test keeps both equal.
-Many rows go in one statement: a round of ten thousand sites leaves as many.
+They are portable to PostgreSQL. No table has a column for a row of a site: tables hold names, counts, figures and
+bytes. A new store is made from here; `migrations/` updates an older one to the same tables, and a test checks that both
+are equal. Many rows go in one statement, as a round of many sites has as many rows.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ CONVENTION = {
 """Names of constraints, so that a later migration can drop one on every database."""
 
 LONG = BigInteger().with_variant(Integer, "sqlite")
-"""Primary keys of the long tables; SQLite counts up by itself only on INTEGER."""
+"""Primary keys of the long tables; SQLite numbers rows only with INTEGER."""
 
 
 class Word(TypeDecorator[str]):
-    """A text of limited length that every database takes alike.
+    """A text of limited length that every database stores alike.
 
-    PostgreSQL refuses a text that is too long or has a NUL, which SQLite keeps. A site may send
-    either, and must not end a run with it: too long a text ends in "…", a NUL becomes U+FFFD.
+    PostgreSQL refuses a text that is too long or has a NUL, which SQLite accepts. A site may send either, and must not
+    end a run with it: too long a text is cut to end in "…", and a NUL becomes U+FFFD.
     """
 
     impl = String
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """Return the text as it is stored."""
+        """Return the text in its stored form."""
         return self.fitted(value)
 
     def fitted(self, value: str | None) -> str | None:
-        """Return the text as any database stores it."""
+        """Return the text in a form that any database stores."""
         if value is None:
             return None
         plain = value.isascii() and "\0" not in value  # nearly every word is, and needs no copy
@@ -68,7 +68,7 @@ class Prose(Word):
     """A text of any length, otherwise as `Word`."""
 
     impl = Text
-    # SQLAlchemy keeps compiled statements only of types that say they may be kept.
+    # SQLAlchemy caches compiled statements only of types that allow it.
     cache_ok = True
 
 

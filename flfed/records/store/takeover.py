@@ -25,12 +25,11 @@ class Writer:
     host : str
         Name of the machine.
     boot : str
-        Identity of the machine's last start; "" where the system does not say.
+        Identity of the machine's last start; "" where it is not known.
     pid : int
         Number of the process.
     process : str
-        Start of the process in clock ticks since boot, because numbers are used again; "" where
-        the system does not say.
+        Start of the process in clock ticks since boot, as process numbers are reused; "" where it is not known.
     """
 
     host: str
@@ -51,9 +50,7 @@ def this_process() -> Writer:
 
 
 def is_gone(writer: Writer) -> bool:
-    """Tell whether `writer` has certainly ended.
-
-    It is False where the writer ran on another machine.
+    """Return whether `writer` has certainly ended; False where it ran on another machine.
 
     Examples
     --------
@@ -68,7 +65,7 @@ def is_gone(writer: Writer) -> bool:
         return True
     if not _exists(writer.pid):
         return True
-    # Numbers of processes are used again: an equal start proves that it is the same process.
+    # Process numbers are reused: an equal start proves that it is the same process.
     return bool(writer.process) and _start_of(writer.pid) != writer.process
 
 
@@ -90,9 +87,9 @@ def _boot() -> str:
 
 
 def _start_of(pid: int) -> str:
-    """Return a process's start, in clock ticks.
+    """Return a process's start in clock ticks, field 22 of `/proc/PID/stat`.
 
-    That is field 22 of `/proc/PID/stat`; the command in field 2 may hold spaces and brackets.
+    The command in field 2 may have spaces and brackets.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
@@ -102,18 +99,17 @@ def _start_of(pid: int) -> str:
 
 
 OF_THE_ROUND = ("fit", "clock")
-"""Arms that are written with their own round; scores of a round's model come with the next round."""
+"""Arms that are written with their own round; scores of a round's model are written with the next round."""
 
 
 def lock_run(connection: Connection, run: str) -> RowMapping:
-    """Return a run's row, which no other process can take over before the caller's transaction ends.
+    """Return a run's row, locked against a takeover until the caller's transaction ends.
 
     Raises
     ------
     UsageError
         If the run is completed, or a living process writes it.
     """
-    # The row is locked, so that two processes that resume one run take turns.
     row = connection.execute(select(Run.__table__).where(Run.id == run).with_for_update()).mappings().one()
     if row["status"] == "completed":
         raise UsageError(f"run {run} is completed: there is nothing to resume; see: flfed run show {run}")
@@ -122,7 +118,7 @@ def lock_run(connection: Connection, run: str) -> RowMapping:
 
 
 def take_over(connection: Connection, run: str) -> None:
-    """Make this process the writer of a run that is locked."""
+    """Make this process the writer of a locked run."""
     again = {"status": "running", "reason": "", "finished": None, "seconds": None, "arrays_sha256": None}
     connection.execute(update(Run).where(Run.id == run).values(again | vars(this_process())))
 
@@ -135,12 +131,10 @@ def _refuse_living(run: str, row: RowMapping) -> None:
 
 
 def rewind(connection: Connection, run: str, rounds: int) -> None:
-    """Delete what was written after a round.
+    """Delete all records after the first `rounds` committed rounds, in the caller's transaction.
 
-    What the first `rounds` committed rounds left stays. All is in the caller's transaction.
-
-    What a round's model scored stands under its round but came with the next one, so it goes with
-    that. That a holdout was opened stays written down: it happened. With no round nothing else is kept.
+    Scores of a round's model have that round's number but were written with the next one, so they are deleted with the
+    next one. The record that a holdout was opened is kept. Without a round, nothing else is kept.
     """
     connection.execute(update(Run).where(Run.id == run).values(rounds=rounds, best_round=None))
     connection.execute(delete(Comparison).where(Comparison.run_id == run))
@@ -148,10 +142,9 @@ def rewind(connection: Connection, run: str, rounds: int) -> None:
     connection.execute(delete(Metric).where(Metric.run_id == run, or_(Metric.round > rounds, scored_later)))
     events = delete(Event).where(Event.run_id == run, Event.kind != "holdout-opened")
     if rounds == 0:
-        # Which sites were to be asked stays: their names must stay hidden from one another.
+        # The requested sites are kept, as their names must stay hidden from one another; so is a person's note.
         for table in (Sent, RunSite):
             connection.execute(delete(table).where(table.run_id == run))
-        # So does what a person noted.
         names = ("asked", PERSONS_NOTE)
         connection.execute(delete(Summary).where(Summary.run_id == run, Summary.name.not_in(names)))
         connection.execute(events)
@@ -165,16 +158,14 @@ OF_A_RUN = (Metric, Comparison, Summary, Event, Sent, Audit, RunSite)
 
 
 def delete_runs(connection: Connection, runs: Sequence[str]) -> None:
-    """Delete everything of some runs, in the caller's transaction.
-
-    A series goes with the last of its runs.
+    """Delete everything of some runs, and series without runs, in the caller's transaction.
 
     Raises
     ------
     UsageError
         If a living process writes one of them; nothing is deleted then.
     """
-    # The rows are locked, so that no process takes one of them over meanwhile.
+    # Locked rows cannot be taken over meanwhile.
     rows = connection.execute(select(Run.__table__).where(Run.id.in_(runs)).with_for_update()).mappings().all()
     for row in rows:
         _refuse_living(row["id"], row)

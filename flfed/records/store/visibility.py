@@ -1,7 +1,4 @@
-"""Visibility of the run store by viewer.
-
-Who looks at it, and what of it that person may see.
-"""
+"""Visibility of the run store: a viewer, and the part of the store that they may see."""
 
 from __future__ import annotations
 
@@ -22,15 +19,15 @@ from flfed.records.store.entries import EventEntry, RunEntry, Status
 from flfed.records.store.tables import Event, Run, RunSite, Sent, Series, Summary
 from flfed.refusals import Refusal, read
 from flfed.study.kinds import ANALYSIS
+from flfed.words import render
 
 Fetched = Sequence[Row[*tuple[Any, ...]]]
 Query = Select[*tuple[Any, ...]]
 Fetch = Callable[[Query], Fetched]
 """Returns a query's rows."""
 Role = Literal["coordinator", "analyst", "site"]
-"""`coordinator` sees how the consortium runs, too; `analyst` all results; `site` one institution's own."""
+"""`coordinator` sees the operation of the consortium, too; `analyst` all results; `site` one institution's own."""
 ANOTHER = "another site"
-NO_OTHERS = "it is taken from the other sites, of which the people of one site are shown nothing"
 VISIBLE_KEYS = {
     "table-1": (),
     "columns": (),
@@ -51,7 +48,7 @@ VISIBLE_KEYS = {
         "uncharged", "covers", "answers", "kept-back",
     ),
 }  # fmt: skip
-"""By named object what no row of a site goes into: settings, and sentences that follow from the study."""
+"""Keys by named object that no row of a site affects: settings, and sentences that follow from the study."""
 OF_SITES = (
     "score-histograms", "operating-points", "subgroups", "importances", "privacy", "own-models", "told-outcomes",
     "trained-test-rows",
@@ -63,42 +60,38 @@ NOT_OVER_ALL: Mapping[str, Mapping[str, Any]] = {
     "operating-points": {"all": []},
     "importances": {"columns": []},
 }
-"""What stands in place of figures over all sites."""
+"""Values in place of figures over all sites."""
 WITHOUT_NOTE = ("codec", "secure-sums", "own-parts", "training", "looked-at")
 """Objects with no part for each site and no note."""
 LEAST_TOGETHER = 3
-"""Sites in a figure over all that the people of one see: of two, what is left without their own is the other's."""
+"""Least number of sites in a figure over all for people of one site: of two, the rest would be the other's."""
 ANALYSED = ("counts-each", "deviation", "rows", "columns", "groups", "cross")
-"""Figures of an analysis, over all sites or of one: each number of them has noise that was charged."""
+"""Figures of an analysis, over all sites or of one, each with noise that the privacy budget covers."""
 COUNTED = ("counts", "edges", "deviation", "slope")
 """The same of counts of scores."""
 TRAINING_ONLY = "Training rows only, for want of holdout rows that may be counted"
-"""So begins the note of sums over rows; the names of the sites of which that is so follow."""
+"""Beginning of the note on sums over rows, before the names of the sites that it applies to."""
 NONE_MISSING = "0 (0 %)"
-WHY: Mapping[Status, str] = {
-    "stopped": "too few good answers came, or somebody stopped it: ask the coordinator",
-    "failed": "something went wrong in its course: ask the coordinator",
-    "interrupted": "the program that ran it ended: ask the coordinator",
-}
-"""Why a run has not ended well: the record's own words tell what became of other sites, of two sites even of which."""
+NOT_ENDED: tuple[Status, ...] = ("stopped", "failed", "interrupted")
+"""States whose recorded reason may reveal facts on other sites, even on a single one where there are two."""
 THAN_OTHERS = re.compile(r"norm of the update is \S+ times the cohort's median.*|update is not zero, most of the.*")
-"""What the guard says of an update beside the others of its round: a median of three is one site's norm."""
+"""Reasons of the guard that compare an update with others of its round: a median of three is one site's norm."""
 LARGER = "the update is much larger than most"
 
 
 @dataclass(frozen=True)
 class Viewer:
-    """Person who looks at the pages.
+    """Person who reads the pages.
 
     Attributes
     ----------
     role : {"coordinator", "analyst", "site"}
     site : str or None
-        The one site whose figures role "site" sees, and nothing else: from a figure over all sites, or from
-        those of two runs, each can take off its own, and has another's. Sums of noised answers of three sites or more
-        are shown all the same: what is left of them has noise that was charged, and is of two others or more.
+        The one site whose figures role "site" sees, and nothing else. From a figure over all sites, or from those of
+        two runs, people of a site could subtract their own figure and get another's. Sums of replies with noise from
+        three sites or more are shown: the remainder covers two others or more, with noise that the budget covers.
     name : str
-        As the login has it; "" where nobody has to log in.
+        Name in the login; "" where nobody has to log in.
     """
 
     role: Role = "coordinator"
@@ -107,16 +100,14 @@ class Viewer:
 
 
 def without_names(names: Iterable[str]) -> Callable[[str], str]:
-    """Return a replacer of other sites' names.
-
-    It takes a sentence and returns it without these names.
+    """Return a function that replaces other sites' names in a sentence.
 
     Examples
     --------
     >>> without_names(["hungary", "hungary-2"])("hungary-2: no answer; vienna: none; hungary: none")
     'another site: no answer; vienna: none; another site: none'
     """
-    # Longer names go first, so that a name within another leaves no rest.
+    # Longer names are replaced first, as one name may be part of another.
     words = sorted(filter(None, names), key=len, reverse=True)
     if not words:
         return str
@@ -126,7 +117,7 @@ def without_names(names: Iterable[str]) -> Callable[[str], str]:
 
 @dataclass(frozen=True)
 class _Summary:
-    """What is read of a named object of a run, of whatever name."""
+    """Fields of a named object of a run, of any name."""
 
     rows: Any = ()
     columns: Any = ()
@@ -156,7 +147,7 @@ class _Scores:
 
 @dataclass(frozen=True)
 class _RequestedSites:
-    """Sites that were to be asked."""
+    """Sites that the study requests."""
 
     names: Any = ()
     sites: Any = ()
@@ -179,9 +170,7 @@ class _ColumnCounts:
 
 
 def of_summary(name: str, payload: dict[str, Any], site: str, *, plain: Callable[[str], str]) -> dict[str, Any] | None:
-    """Return a summary as one site may see it.
-
-    A summary is a named object of a run. It is None where the name is not known here.
+    """Return a summary, a named object of a run, as one site may see it; None of an unknown name.
 
     Parameters
     ----------
@@ -189,7 +178,7 @@ def of_summary(name: str, payload: dict[str, Any], site: str, *, plain: Callable
     payload : dict
     site : str
     plain : callable
-        Takes the names of other sites out of a sentence.
+        Removes the names of other sites from a sentence.
     """
     if name == "statistics":
         return _of_analysis(payload, site, plain)
@@ -214,7 +203,7 @@ def of_summary(name: str, payload: dict[str, Any], site: str, *, plain: Callable
 
 
 def _own_rows(rows: Sequence[Mapping[str, Any]], site: str) -> list[dict[str, Any]]:
-    """Return a site's column of Table 1; a line of missing values is there as soon as any site has some."""
+    """Return a site's column of Table 1, without lines of missing values that only other sites have."""
     own = [row for row in rows if row.get(site, NONE_MISSING) != NONE_MISSING]
     return [{key: row[key] for key in ("Characteristic", site) if key in row} for row in own]
 
@@ -222,9 +211,9 @@ def _own_rows(rows: Sequence[Mapping[str, Any]], site: str) -> list[dict[str, An
 def _of_analysis(payload: dict[str, Any], site: str, plain: Callable[[str], str]) -> dict[str, Any] | None:
     """Return an analysis as one site may see it: its own figures, and those over all of `LEAST_TOGETHER` sites or more.
 
-    Of a statistic without noise nothing is seen: exact sums over all, less the site's own, are those of the others, and
-    what is told of one site may follow from the sums of all. Nor is a figure over all that names another site, as where
-    groups are places. Without figures over all the site's own stand in their place.
+    A statistic without noise is hidden: exact sums over all minus the site's own are those of the others, and figures
+    of one site may follow from the sums of all. A figure over all that names another site, such as a group that is a
+    place, is hidden, too. Without figures over all, the site's own replace them.
     """
     of = objects.read(_Noised, payload)
     if of.name != ANALYSIS:
@@ -242,7 +231,7 @@ def _of_analysis(payload: dict[str, Any], site: str, plain: Callable[[str], str]
 
 
 def _of_scores(payload: dict[str, Any], site: str) -> dict[str, Any]:
-    """Return noised counts of scores as one site may see them: its own, and those of `LEAST_TOGETHER` sites or more."""
+    """Return noised counts of scores as one site may see them: its own, and those over enough sites."""
     of = objects.read(_Scores, payload)
     whole = None
     if of.all is not None and of.asked >= LEAST_TOGETHER:
@@ -262,11 +251,10 @@ def _is_own(warning: str) -> bool:
 
 
 def of_run(run: RunEntry) -> RunEntry:
-    """Return a run as one site may see it.
-
-    A fixed sentence says why it has not ended well.
-    """
-    return replace(run, reason=WHY.get(run.status, ""))
+    """Return a run as one site may see it, with a fixed sentence as the reason why it did not end well."""
+    if run.status in NOT_ENDED:
+        return replace(run, reason=render(f"store.ended.{run.status}"))
+    return replace(run, reason="")
 
 
 def of_event(event: EventEntry, *, plain: Callable[[str], str]) -> EventEntry | None:
@@ -277,13 +265,13 @@ def of_event(event: EventEntry, *, plain: Callable[[str], str]) -> EventEntry | 
     event : EventEntry
         Of the site itself, or of no site.
     plain : callable
-        Takes the names of other sites out of a sentence.
+        Removes the names of other sites from a sentence.
 
     Returns
     -------
     EventEntry or None
-        Without what a site's own fault says of the others' updates. None of what concerns the whole run, which may
-        hold figures over all sites or another's fault, unless it says that something is missing: that alone is kept.
+        Without comparisons of a site's own update with others'. None of an event on the whole run, which may have
+        figures over all sites or another's fault, unless it reports something missing: only that is kept.
 
     Examples
     --------
@@ -299,7 +287,7 @@ def of_event(event: EventEntry, *, plain: Callable[[str], str]) -> EventEntry | 
 
 
 def _own_note(note: str, site: str) -> str:
-    """Return what a note on sums over rows says of one site."""
+    """Return the part of a note on sums over rows that applies to one site."""
     begin, _, names = note.partition(".")[0].partition(": ")
     if begin != TRAINING_ONLY or site not in names.split(", "):
         return ""
@@ -312,8 +300,9 @@ def _own_columns(columns: Sequence[Any], site: str) -> list[dict[str, Any]]:
     for column in objects.read_all(_Column, columns):
         if site in column.sites:
             of = objects.read(_ColumnCounts, column.sites[site])
-            # A difference holds the sums of the other sites, so that none is kept.
-            own = {"rows": of.rows, "missing": of.missing, "difference": None, "chance": None, "reason": NO_OTHERS}
+            # A difference reveals the sums of the other sites, so none is kept.
+            own = {"rows": of.rows, "missing": of.missing, "difference": None, "chance": None}
+            own["reason"] = render("store.hidden.others")
             line = {"column": column.column, "unit": column.unit, "towards": column.towards, "sites": {site: own}}
             lines.append(line)
     return lines
@@ -325,9 +314,9 @@ def of_study(text: str, *, plain: Callable[[str], str]) -> str:
     Parameters
     ----------
     text : str
-        TOML; of what is none, nothing is shown.
+        TOML; nothing of any other text is shown.
     plain : callable
-        Takes the names of other sites out of a sentence.
+        Removes the names of other sites from a sentence.
 
     Examples
     --------
@@ -364,13 +353,13 @@ def without_in(payload: Any, plain: Callable[[str], str]) -> Any:
 
 
 class OtherNames:
-    """Names of the other sites of a run, left out of sentences.
+    """Names of the other sites of a run, which sentences must not contain.
 
     Parameters
     ----------
     rows : callable
     only : str or None
-        The one site whose people read; None for who reads everything.
+        The one site whose people read; None for readers of everything.
     """
 
     def __init__(self, fetch: Fetch, only: str | None) -> None:
@@ -379,7 +368,7 @@ class OtherNames:
         self.redactor = cache(self._redactor)
 
     def _redactor(self, name: str) -> Callable[[str], str]:
-        """Return what takes other sites' names and titles out of a sentence of a run, for the people of one site."""
+        """Return a function that removes other sites' names and titles from a sentence, for people of one site."""
         if self._only is None:
             return str
         return without_names(self._others(name))
@@ -396,7 +385,7 @@ class OtherNames:
             select(Sent.site).where(Sent.run_id.in_(runs), Sent.round == 0).distinct(),  # asked to enrol
         ):
             names.update(*self._fetch(query))
-        # Sites that were to be asked and never answered may stand in this object alone.
+        # Sites that were requested and never replied may be only in this object.
         payloads = select(Summary.payload).where(Summary.run_id.in_(runs), Summary.name == "asked")
         for row in self._fetch(payloads):
             payload = objects.read(_RequestedSites, row.payload)

@@ -52,14 +52,12 @@ Numbered = tuple[int, Sequence[MetricRow | SentRow]]
 """The number of a round, and its rows."""
 EVENTS = ("at", *(field.name for field in fields(EventRow)))
 COUNT = update(Run).where(Run.id == bindparam("of"), Run.rounds < bindparam("first")).values(rounds=bindparam("last"))
-"""Counts rounds, unless the first of them is counted already."""
+"""Statement that counts rounds, unless the first of them is already counted."""
 
 
 @dataclass(frozen=True)
 class PendingRound:
-    """One round that waits to be written.
-
-    Its lists are its own, so that nothing the caller changes later gets into the store.
+    """One round that waits to be written, with lists of its own, which the caller cannot change.
 
     Attributes
     ----------
@@ -96,12 +94,12 @@ def write_rounds(connection: Connection, run: str, rounds: Sequence[PendingRound
     ValueError
         If the first of them, or a later round, is committed already.
     """
-    # One statement both counts and checks, so that no other writer comes between.
+    # One statement counts and checks, so that no other writer can interfere.
     first, last = rounds[0].number, rounds[-1].number
     if not connection.execute(COUNT, {"of": run, "first": first, "last": last}).rowcount:
         done = connection.execute(select(Run.rounds).where(Run.id == run)).scalar_one()
         raise ValueError(f"round {first} of run {run} is committed already (last: {done})")
-    # Scores are of the model before the round, and stand under that round.
+    # Scores are of the model before the round, and have the number of that round.
     figures = [part for entry in rounds for part in ((entry.number, entry.metrics), (entry.number - 1, entry.scores))]
     insert_numbered(connection, Metric, figures, run)
     insert_numbered(connection, Sent, [(entry.number, entry.sent) for entry in rounds], run)
@@ -120,25 +118,23 @@ def insert_numbered(
 __all__ = ["ComparisonRow", "DifferenceRow", "EventRow", "MetricRow", "RunStore", "RunWriter", "SentRow", "finite"]
 
 FLUSH_INTERVAL = timedelta(seconds=0.25)
-"""Rounds that follow each other faster are written together: a transaction each costs as much as a small round."""
+"""Rounds that follow each other faster are written together, as a transaction costs as much as a small round."""
 NEW_SITE = {
     "status": "accepted", "reason": "", "rows": None, "holdout_rows": None,
     "disclosure": "open", "shared_as": "named", "resplit": False,
 }  # fmt: skip
-"""What is written of a site unless it is given; the title is its name."""
+"""Default values of a site; its default title is its name."""
 
 
 class RunStore(OpenStore):
-    """A run store open for writing.
-
-    `open` makes it where there is none.
+    """A run store open for writing; `open` makes it where there is none.
 
     Parameters
     ----------
     engine : Engine
         From `database.engine_to_write`, its tables up to date.
     url : URL
-        Where it is, for error sentences.
+        Its address, for error sentences.
     clock : callable
         Returns the time; tests pass their own.
     """
@@ -149,14 +145,12 @@ class RunStore(OpenStore):
 
     @classmethod
     def open(cls, url: str | None = None, *, clock: Now = now_utc) -> Self:
-        """Open the store for writing.
-
-        It is at `url`, else `FLFED_STORE`, else `runs.db` under `home()`.
+        """Open the store at `url`, else `FLFED_STORE`, else `runs.db` under `home()`, for writing.
 
         Raises
         ------
         FlfedError
-            If it cannot be opened or another version of flfed wrote it; says what to do.
+            If it cannot be opened or another version of flfed wrote it, with advice.
         """
         where = store_url(url)
         with in_words(where, "opened"):
@@ -172,9 +166,9 @@ class RunStore(OpenStore):
         study : str
             Name of the study.
         study_sha256, study_text : str
-            The study as it travels: TOML text and its digest.
+            The study's TOML text and its digest.
         repeats : int, >= 1
-            How many runs will follow.
+            Number of its runs.
         """
         now = self._clock()
         with in_words(self._url, "written"), self._engine.begin() as connection:
@@ -199,8 +193,8 @@ class RunStore(OpenStore):
     ) -> RunWriter:
         """Record the start of a run and return its writer.
 
-        The run's id is that of its series, with `-r01`, `-r02`, ... where the series has several
-        repeats; `repeat` counts from 0.
+        The run's id is that of its series, with `-r01`, `-r02`, ... where the series has several repeats; `repeat`
+        counts from 0.
 
         Raises
         ------
@@ -234,16 +228,16 @@ class RunStore(OpenStore):
         ----------
         run : str
         keep : callable
-            Given the number of rounds committed, returns how many are kept. It is asked in the same
-            transaction: what was read before may be older than what another process wrote since. With
-            what it raises a run whose process died is "stopped", as nothing goes on with it; another stays as it was.
+            Returns the number of rounds to keep, from the number committed. It is called in the same transaction, as
+            another process may have written since an earlier read. If it raises, a run whose process died is
+            "stopped", as nothing resumes it; another run does not change.
 
         Raises
         ------
         UsageError
             If the run is completed, or a living process writes it.
         FlfedError
-            What `keep` raises.
+            The error that `keep` raises.
         """
         lost: FlfedError | None = None
         with in_words(self._url, "written"), self._engine.begin() as connection:
@@ -278,7 +272,7 @@ class RunStore(OpenStore):
             delete_runs(connection, runs)
 
     def note(self, runs: Sequence[str], text: str, *, by: str) -> None:
-        """Write or replace a person's note on some runs; an empty one takes it away."""
+        """Write or replace a person's note on some runs; an empty one removes it."""
         payload = {"text": text, "by": by, "at": stamp(self._clock())}
         with in_words(self._url, "written"), self._engine.begin() as connection:
             connection.execute(delete(Summary).where(Summary.run_id.in_(runs), Summary.name == PERSONS_NOTE))
@@ -295,10 +289,10 @@ class RunStore(OpenStore):
             If there is no such run.
         """
         at = stamp(self._clock())
-        # What is not finite becomes NULL, in the payload as well.
+        # Values that are not finite become NULL, in the payload as well.
         lines = [{"run_id": run, "at": at, **plain(vars(row))} for row in rows]
         with in_words(self._url, "written"), self._engine.begin() as connection:
-            # A name that is not in the store would be refused by a foreign key, in the database's words.
+            # For an unknown name the error of the foreign key would be in the database's words.
             if connection.execute(select(Run.id).where(Run.id == run)).first() is None:
                 raise UsageError(f"run {run!r} is not in the store")
             if lines:
@@ -314,19 +308,17 @@ def _free_name(connection: Connection, now: datetime) -> str:
 
 
 class RunWriter:
-    """Writer of one run.
+    """Writer of one run, of which a reader never sees half a round.
 
-    A reader never sees half a round.
-
-    Each method is one transaction, in the order of the calls. Rounds that need not be on the disk
-    wait for up to `FLUSH_INTERVAL` and are then written together. A power cut may cost what was written by
-    `sites`, `metrics`, `sent` and rounds that are not durable; any other call takes it along to the disk.
+    Each method is one transaction, in the order of the calls. Rounds that need not be durable wait for up to
+    `FLUSH_INTERVAL` and are then written together. A power cut may lose the data of `sites`, `metrics`, `sent` and
+    rounds that are not durable, until any other call writes them to the disk.
 
     Parameters
     ----------
     engine : Engine
     url : URL
-        Where the store is, for error sentences.
+        The store's address, for error sentences.
     run : str
         Id of the run, also the attribute `run`.
     clock : callable
@@ -347,7 +339,7 @@ class RunWriter:
             site_names = set(connection.execute(select(RunSite.site).where(RunSite.run_id == self.run)).scalars())
             new: dict[str, dict[str, Any]] = {}
             changed: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-            # Sites are sorted into new ones and changes, by the columns that change: one statement each.
+            # New sites share one statement, and so do sites that change in the same columns.
             for row in rows:
                 cells = {key: value for key, value in vars(row).items() if value is not None}
                 (name,) = stored(RunSite.__table__.c.site, [cells.pop("name")])
@@ -358,7 +350,6 @@ class RunWriter:
             if new:
                 connection.execute(insert(RunSite), list(new.values()))
             mine = (RunSite.run_id == self.run) & (RunSite.site == bindparam("of"))
-            # Sites that change in the same columns share one statement.
             for names, changes in changed.items():
                 values: dict[str, Any] = {column: bindparam(column) for column in names}
                 connection.execute(update(RunSite).where(mine).values(values), changes)
@@ -381,15 +372,15 @@ class RunWriter:
         number : int, >= 1
             The round; greater than the last one committed.
         metrics : MetricRows of this round's training
-        scores : MetricRows of the model that came into the round
-            Kept under round `number - 1`, after which it was that model.
+        scores : MetricRows of the model before the round
+            They are stored under round `number - 1`, whose model it is.
         seconds : float
-            Wall clock of the round; kept as metric `seconds` of arm `clock`.
+            Wall clock of the round, stored as metric `seconds` of arm `clock`.
         durable : bool
-            Whether it is on the disk when this returns, with all rounds before it. If not, it is in
-            the store after `FLUSH_INTERVAL` at the latest as long as rounds come, and before anything else that
-            this writer writes; what the database then says of it is raised there. A crash of the
-            process costs the rounds that still wait, a power cut those since the last durable one.
+            Whether it is on the disk when this returns, with all rounds before it. If not, it is in the store after
+            `FLUSH_INTERVAL` at the latest as long as rounds come, and before any other data of this writer; an error
+            of the database is then raised there. A crash of the process loses the rounds that still wait, a power cut
+            those since the last durable one.
 
         Raises
         ------
@@ -401,15 +392,15 @@ class RunWriter:
         this = PendingRound(number, [*metrics, *clock], list(scores), list(sent), event_lines(stamp(now), events))
         in_order, self._latest = number > self._latest, max(number, self._latest)
         if not in_order:
-            self.flush()  # those that wait follow each other: that this one does not is found by itself
+            self.flush()  # a round out of order is checked by itself
         self._pending.append(this)
-        # A clock that was set back would have rounds wait for as long.
+        # A clock that was set back would make rounds wait for that time.
         if durable or not in_order or not timedelta() <= now - self._written < FLUSH_INTERVAL:
             self._written = now
             self._write_pending(durable=durable)
 
     def reader(self) -> RunReader:
-        """Return a reader of the same store, with all that was written."""
+        """Return a reader of the same store, after writing the rounds that wait."""
         self.flush()
         return RunReader(self._engine, self._url)
 
@@ -419,12 +410,10 @@ class RunWriter:
             self._write_pending(durable=False)
 
     def _write_pending(self, *, durable: bool) -> None:
-        """Write the waiting rounds together, or each by itself up to the one at fault, where they are refused.
+        """Write the waiting rounds together, or one by one up to the one at fault, where the database refuses them.
 
-        They wait no longer, whatever comes of it: a round that cannot be written ends the run, and how
-        it ended must be written without it.
+        A round that cannot be written ends the run, whose end must be written without it, so no round waits any longer.
         """
-        # They wait no longer, even where the database refuses them.
         waiting_rounds, self._pending = self._pending, []
         with in_words(self._url, "written"):
             try:
@@ -492,7 +481,7 @@ class RunWriter:
         arrays_sha256: str | None = None,
         best_round: int | None = None,
     ) -> None:
-        """Record how the run ended: "completed", "stopped" or "failed", and why."""
+        """Record the end of the run: "completed", "stopped" or "failed", and the reason."""
         row = {
             "status": status, "reason": reason, "seconds": finite(seconds), "best_round": best_round,
             "arrays_sha256": arrays_sha256, "finished": stamp(self._clock()),

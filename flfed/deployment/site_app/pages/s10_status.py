@@ -1,4 +1,4 @@
-"""Page of the site's status, in plain words."""
+"""Page of the site's status."""
 
 from __future__ import annotations
 
@@ -11,60 +11,56 @@ from flfed.deployment.site_app.page_frame import Opened, kind_of_line
 from flfed.deployment.site_app.reads import node_listens
 from flfed.records.dashboard.sections import bullets, table
 from flfed.records.reports.privacy_tables import size_in_words
+from flfed.records.statistics.verdict import format_as_written
 from flfed.records.text import escape, moment
 from flfed.study.tables import WRITTEN_DOWN
+from flfed.words import render
 
-Facts = dict[str, Any]  # as `flfed site status --json` has them
+Facts = dict[str, Any]  # from `flfed site status --json`
 
 
 def parts(opened: Opened) -> None:
-    """Show all parts, as the site is now."""
+    """Show all parts for the current state of the site."""
     facts = reads.status(opened.name, opened.mark)
     with st.container():
         in_short(opened, facts)
     with st.container():
         page_frame.warn(facts["problems"])
-    for part in (studies, frozen, what_left_last, policy):
+    for part in (studies, frozen, last_sent, policy):
         with st.container():
             part(opened.name, facts)
 
 
 def in_short(opened: Opened, facts: Facts) -> None:
-    """Show the state of the site in sentences.
-
-    They say whether it has joined, serves, is paused and answers.
-    """
+    """Show in sentences whether the site has joined, serves, is paused, and which studies get replies."""
     name = opened.name
     lines = []
     if facts["joined"]:
-        lines.append(f"It has {facts['joined']}.")
+        lines.append(render("site_app.status.joined", joined=facts["joined"]))
     else:
-        st.info(
-            "This site has not joined a study network yet. Ask the coordinator for a kit, then: "
-            f"`flfed site join {name}.kit.zip`"
-        )
-    # Whether a node listens is asked of the system: a file could be out of date.
+        st.info(render("site_app.status.alone", name=name))
+    # The system's list of sockets shows whether a node listens; a file could be out of date.
     if node_listens(opened.folder):
-        lines.append("It is serving: its node runs on this machine, and waits for messages.")
+        lines.append(render("site_app.status.serving"))
     else:
-        lines.append(f"It is not serving: no node of it runs on this machine. To start: flfed site serve {name}")
+        lines.append(render("site_app.status.stopped", name=name))
     if facts["paused"]:
-        lines.append(f"It is paused: nothing is answered. To answer again: flfed site pause {name} --resume")
+        lines.append(render("site_app.status.paused", name=name))
     else:
-        lines.append("It is not paused.")
+        lines.append(render("site_app.status.unpaused"))
     if facts["gate-key"]:
-        lines.append(f"The fingerprint of its gate, for the people of other sites: {facts['gate-key']}.")
-    # A decision without a reason against it is one that would be answered now.
-    active_studies = [one for one in facts["studies"] if not one["reason"]]
-    names = ", ".join(one["study"] for one in active_studies)
-    answered = f"It would answer {len(active_studies)} of {len(facts['studies'])} studies decided about"
-    if active_studies:
-        answered += f": {names}".rstrip(".")
-    lines.append(f"{answered}.")
-    lines += [
-        f"Figures over its test rows of {one['dataset']} may leave for {one['left']} more models, of {one['most']}."
-        for one in facts["comparisons"]
-    ]
+        lines.append(render("site_app.status.gate", fingerprint=facts["gate-key"]))
+    # A study without a reason against it gets replies now.
+    active = [one["study"] for one in facts["studies"] if not one["reason"]]
+    studies = len(facts["studies"])
+    if active:
+        names = ", ".join(active).rstrip(".")
+        lines.append(render("site_app.status.active", active=len(active), studies=studies, names=names))
+    else:
+        lines.append(render("site_app.status.inactive", studies=studies))
+    for one in facts["comparisons"]:
+        counts = {"dataset": one["dataset"], "left": one["left"], "most": one["most"]}
+        lines.append(render("site_app.status.comparisons", **counts))
     with st.container(border=True):
         st.markdown(bullets(map(escape, lines)))
 
@@ -73,9 +69,7 @@ def studies(name: str, facts: Facts) -> None:
     """Show each decision in a line."""
     st.markdown("### Studies")
     if not facts["studies"]:
-        st.info(
-            f"Nothing is decided yet. To read what a study asks, and decide: `flfed site approve STUDY --site {name}`"
-        )
+        st.info(render("site_app.status.undecided", name=name))
         return
     lines = []
     for one in facts["studies"]:
@@ -84,63 +78,55 @@ def studies(name: str, facts: Facts) -> None:
             "Study": one["study"],
             "Decision": f"{one['decision']} by {one['by']}",
             "When (UTC)": moment(one["at"]),
-            "Would be answered now": now,
+            "Replies now": now,
         })  # fmt: skip
     table(lines)
-    st.page_link(page_files()["approvals"], label="What each one allows", icon=":material/arrow_forward:")
+    st.page_link(page_files()["approvals"], label="Details of approvals", icon=":material/arrow_forward:")
 
 
 def frozen(name: str, facts: Facts) -> None:
-    """Show which rows are served."""
-    st.markdown("### Frozen rows: what studies are computed on")
+    """Show the snapshots of rows that studies get."""
+    st.markdown(f"### {render('site_app.status.rows')}")
     if not facts["frozen"]:
-        st.info(
-            "No rows are frozen, so that none are served. Approving a study freezes them, and so does: "
-            f"`flfed site freeze {name}`"
-        )
+        st.info(render("site_app.status.unfrozen", name=name))
         return
     table([
-        {"Dataset": one["dataset"], "Rows": one["rows"], "Frozen at (UTC)": moment(one["at"]),
+        {"Dataset": one["dataset"], "Rows": one["rows"], "Snapshot (UTC)": moment(one["at"]),
          "SHA-256": one["sha256"][:12]}
         for one in facts["frozen"]
     ])  # fmt: skip
     for one in facts["frozen"]:
-        # The number is text, since a small one is withheld.
+        # The number is text, as a small one is suppressed.
         if one["resting"] != "0":
-            st.caption(
-                escape(f"Of {one['dataset']} the rows of {one['resting']} other people rest, so that nobody can tell "
-                       "who opted out, or who came.")
-            )  # fmt: skip
+            st.caption(escape(render("site_app.status.resting", dataset=one["dataset"], people=one["resting"])))
 
 
-def what_left_last(_: str, facts: Facts) -> None:
+def last_sent(_: str, facts: Facts) -> None:
     """Show the ledger's last lines."""
-    st.markdown("### What left last")
+    st.markdown("### Sent last")
     if not facts["last"]:
-        st.info("Nothing has left this site yet.")
+        st.info(render("site_app.status.unsent"))
         return
+    outcome = render("site_app.status.outcome")
     table([
         {
             "Line": line["n"],
             "When (UTC)": line["at"][:19].replace("T", " "),
             "What": kind_of_line(line["kind"]),
-            "Study, or why not": line["reason"] or line["study"],
+            outcome: line["reason"] or line["study"],
             "Run": line["run"],
             "Size": size_in_words(line["bytes"] or 0),
         }
         for line in facts["last"]
     ])  # fmt: skip
-    st.page_link(page_files()["ledger"], label="All that left", icon=":material/arrow_forward:")
+    st.page_link(page_files()["ledger"], label="All sent messages", icon=":material/arrow_forward:")
 
 
 def policy(_: str, facts: Facts) -> None:
     """Show the site's policy in words."""
-    st.markdown("### What this site's policy allows, whatever a study asks for")
+    st.markdown(f"### {render('site_app.policy.title')}")
     st.markdown(bullets(map(escape, policy_in_words(facts["policy"]))))
-    st.caption(
-        "It stands in policy.toml beside the site's mapping; a gate that runs holds the next message to what the file "
-        "says then."
-    )
+    st.caption(render("site_app.policy.file"))
 
 
 def policy_in_words(facts: Facts) -> list[str]:
@@ -149,36 +135,31 @@ def policy_in_words(facts: Facts) -> list[str]:
     Parameters
     ----------
     facts : dict
-        As `flfed site status --json` has it.
+        From `flfed site status --json`.
     """
     if facts["disclosure"] == "open":
-        disclosure = "open: figures are exact, however few rows are behind them"
-        compared = "Figures over test rows leave for any number of models."
+        disclosure = render("site_app.policy.open")
+        compared = render("site_app.policy.unlimited")
     else:
-        disclosure = f"institution: no count of fewer than {facts['cell-minimum']} rows leaves"
-        later = "figures with noise, charged to the budget" if facts["later-figures"] == "noised" else "none"
-        models = f"{facts['compared-runs']} models of a dataset, all studies together"
-        compared = f"Figures over test rows leave for {models}; then {later}."
-    approval = "A person must approve each study."
-    if facts["approval"] == "none":
-        approval = "A study needs no approval by a person."
-    budget = "There is no budget of differential privacy."
+        disclosure = render("site_app.policy.institution", least=facts["cell-minimum"])
+        noised = facts["later-figures"] == "noised"
+        models = facts["compared-runs"]
+        compared = render("site_app.policy.noised" if noised else "site_app.policy.limited", models=models)
+    budget = render("site_app.policy.unbounded")
     if facts["epsilon"] is not None:
-        budget = (
-            f"All studies together may spend epsilon {facts['epsilon']:g} of each dataset, at delta {facts['delta']:g}."
-        )
-    audits = "may" if facts["audits"] else "may not"
+        epsilon = format_as_written(facts["epsilon"])
+        budget = render("site_app.policy.budget", epsilon=epsilon, delta=format(facts["delta"], "g"))
     return [
-        f"Disclosure is {disclosure}.",
-        f"A run has at least {facts['least-cohort']} sites.",
-        f"The site's own figures are written down {WRITTEN_DOWN[facts['share-metrics']]}.",
-        approval,
+        disclosure,
+        render("site_app.policy.cohort", sites=facts["least-cohort"]),
+        render("site_app.policy.sharing", how=WRITTEN_DOWN[facts["share-metrics"]]),
+        render("site_app.policy.unapproved" if facts["approval"] == "none" else "site_app.policy.approval"),
         compared,
-        f"A study is run at most {facts['runs']} times; at most {size_in_words(facts['daily-bytes'])} leave in a day.",
+        render("site_app.policy.limits", runs=facts["runs"], bytes=size_in_words(facts["daily-bytes"])),
         budget,
-        f"Attacks on a model {audits} be tried here; only their figures leave.",
+        render("site_app.policy.audits" if facts["audits"] else "site_app.policy.unaudited"),
     ]
 
 
 if __name__ == "__main__":
-    page_frame.show("What is going on here", parts)
+    page_frame.show(render("site_app.status.title"), parts)

@@ -1,7 +1,4 @@
-"""Page of the ledger.
-
-It shows everything that left the building, and whether the record of it is whole.
-"""
+"""Page of the ledger: every message that left the site, and whether the record is intact."""
 
 from __future__ import annotations
 
@@ -15,20 +12,21 @@ from flfed.records.charts.chart import Line
 from flfed.records.dashboard.sections import bullets, download, figure, scrolled, table
 from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.text import escape
+from flfed.words import render
 
 ALL = "all"
 PROBLEMS = 20
 
 
 def parts(opened: Opened) -> None:
-    """Show all parts, as the ledger is now."""
+    """Show all parts for the current ledger."""
     outbound = reads.left(opened.name, opened.mark)
     with st.container():
         chain(opened.name, outbound)
     if not outbound.lines and not outbound.problems:
-        st.info("Nothing has left this site yet. Each message that does gets a line here before it leaves.")
+        st.info(render("site_app.ledger.empty"))
         return
-    # Of a ledger that was changed there are no sums, since they would mislead.
+    # A changed ledger has no sums, as they would mislead.
     if not outbound.sums:
         return
     with st.container():
@@ -40,68 +38,51 @@ def parts(opened: Opened) -> None:
 
 
 def chain(name: str, outbound: Left) -> None:
-    """Show whether the ledger is as written.
-
-    Where it is not, the page says what to do.
-    """
+    """Show whether the ledger is intact, and how to mend it."""
     broken(name, outbound)
-    # Nothing more can be said of a ledger that is changed or empty.
     if outbound.problems or not outbound.lines:
         return
-    st.success(
-        f"**The chain is intact:** each of {counted(outbound.lines, 'line')} is as it was written, from "
-        f"{outbound.since[:10]} to {outbound.until[:10]}; {size_in_words(outbound.bytes)} left in all."
-    )
-    # Without a signature nobody outside knows how long the ledger was.
+    days = {"since": outbound.since[:10], "until": outbound.until[:10]}
+    count = counted(outbound.lines, "line")
+    st.success(render("site_app.ledger.intact", lines=count, bytes=size_in_words(outbound.bytes), **days))
+    # Only a signature shows others how long the ledger was.
     if outbound.receipts:
-        signed = f"{counted(outbound.receipts, 'receipt')}, up to line {outbound.signed_lines}"
+        receipts = counted(outbound.receipts, "receipt")
+        signed = [render("site_app.ledger.signed", receipts=receipts, line=outbound.signed_lines)]
         if outbound.lines > outbound.signed_lines:
-            after = counted(outbound.lines - outbound.signed_lines, "later line")
-            signed += f"; {after} would not show as cut off"
-        st.caption(f"The coordinator signed {signed}.")
+            later = counted(outbound.lines - outbound.signed_lines, "later line")
+            signed.append(render("site_app.ledger.unsigned", lines=later))
+        st.caption(" ".join(signed))
     else:
-        st.caption("The coordinator signed none of the lines yet: that the last ones were cut off would not show.")
+        st.caption(render("site_app.ledger.never"))
     if outbound.repairs:
-        st.caption(f"{counted(outbound.repairs, 'torn line')} set aside by a recorded repair.")
+        st.caption(render("site_app.ledger.repaired", lines=counted(outbound.repairs, "torn line")))
     if outbound.notes:
-        st.caption(
-            f"{counted(outbound.notes, 'line')} of an earlier time than the line before: an earlier version wrote "
-            "them, by a clock that was set back."
-        )
+        st.caption(render("site_app.ledger.backwards", lines=counted(outbound.notes, "line")))
     if outbound.restarted:
-        st.warning(
-            escape(f"The ledger began anew {outbound.restarted}. What is left of the one before it is set aside.")
-        )
+        st.warning(escape(render("site_app.ledger.restarted", restarted=outbound.restarted)))
 
 
 def broken(name: str, outbound: Left) -> None:
-    """Show why nothing leaves, or what of the ledger is not as it was written."""
+    """Show why nothing leaves, or how the ledger was changed."""
     if outbound.lost:
-        st.error(
-            escape(f"The ledger is lost or was cut: {outbound.lost}. Nothing leaves this site until it is put back "
-                   "from a backup, or begun anew with the reason on record: ")
-            + f"`flfed site ledger {name} --restart WHY`"
-        )  # fmt: skip
+        lost = escape(render("site_app.ledger.lost", reason=outbound.lost))
+        st.error(f"{lost} `flfed site ledger {name} --restart WHY`")
     if outbound.ahead:
-        st.error(escape(f"Nothing leaves this site: {outbound.ahead}"))
+        st.error(escape(render("site_app.ledger.ahead", reason=outbound.ahead)))
     if outbound.problems:
-        listing = bullets(f"{escape(problem)}." for problem in outbound.problems[:PROBLEMS])
+        problems = [f"{escape(problem)}." for problem in outbound.problems[:PROBLEMS]]
         more = len(outbound.problems) - PROBLEMS
         if more > 0:
-            listing += f"\n- and {more} more."
-        st.error(
-            f"**The ledger is not as it was written.** Nothing is added up below, for a sum over a part would "
-            f"mislead.\n{listing}\n\nTo see all of it: `flfed site ledger {name} --verify`"
-        )
+            problems.append(f"and {more} more.")
+        changed = render("site_app.ledger.changed")
+        st.error(f"{changed}\n{bullets(problems)}\n\n{render('site_app.ledger.verify', name=name)}")
     if outbound.torn:
-        st.warning(f"A crash may have cut the last line off. If so: `flfed site ledger {name} --repair WHY`")
+        st.warning(render("site_app.ledger.torn", name=name))
 
 
 def chosen(outbound: Left) -> tuple[str, str]:
-    """Return the study and the day picked.
-
-    The reader picked them, and "" stands for any.
-    """
+    """Return the study and the day that the reader picked, "" for any."""
     studies = sorted({study for _, study, _ in outbound.sums if study})
     days = sorted({day for day, _, _ in outbound.sums}, reverse=True)
     with st.container(horizontal=True):
@@ -112,35 +93,26 @@ def chosen(outbound: Left) -> tuple[str, str]:
 
 
 def sums(outbound: Left, study: str, day: str) -> None:
-    """Show the bytes of what was picked.
-
-    They are by day and kind, and by study and kind.
-    """
+    """Show the bytes of the reader's choice, by day and kind, and by study and kind."""
     totals = {
         key: total for key, total in outbound.sums.items()
         if study in ("", key[1]) and day in ("", key[0])
     }  # fmt: skip
     if not totals:
-        st.info("Nothing of this study left on this day.")
+        st.info(render("site_app.ledger.none"))
         return
     drawn, cells, says = by_day(totals)
-    figure(st, "Bytes that left, by day", drawn, cells, key="left-by-day", says=says)
+    figure(st, render("site_app.ledger.chart"), drawn, cells, key="left-by-day", says=says)
     by_study = added_up(((of_study, kind), total) for (_, of_study, kind), total in totals.items())
     table([
         {"Study": of_study or "none", "What": kind_of_line(kind), "Lines": total.lines, "Bytes": f"{total.bytes:,}"}
         for (of_study, kind), total in by_study
     ])  # fmt: skip
-    st.caption(
-        "Bytes of the messages' content. What each kind tells about a row stands with each study on the page "
-        "Approvals. Lines of 0 bytes tell of something that did not leave, such as privacy that was spent."
-    )
+    st.caption(render("site_app.ledger.read"))
 
 
 def lines(outbound: Left, study: str, day: str) -> None:
-    """Show the last lines one by one.
-
-    There is a file to keep.
-    """
+    """Show the last lines one by one, with a file of them."""
     there = list(outbound.last.get((day, study), ()))[::-1]
     table_rows: list[Line] = [
         {
@@ -151,18 +123,20 @@ def lines(outbound: Left, study: str, day: str) -> None:
             "Run": line.run,
             "Round": str(line.round or ""),
             "Bytes": line.bytes,
-            "Said instead": line.reason,
+            "Reason": line.reason,
         }
         for line in there
     ]
-    title = f"### The last {len(table_rows)} lines, latest first" if len(table_rows) > 1 else "### The one line"
-    st.markdown(title)
+    title = "The only line"
+    if len(table_rows) > 1:
+        title = render("site_app.ledger.lines", lines=len(table_rows))
+    st.markdown(f"### {title}")
     scrolled(table_rows, key="ledger-lines", height=min(36 * (len(table_rows) + 1), 400))
     download(table_rows, key="ledger-lines-file")
-    # Older lines are in the file alone.
+    # Older lines are only in the file.
     if len(table_rows) == MOST_LINES:
-        st.caption("All lines, as they stand: `flfed site ledger NAME --export FILE`")
+        st.caption(render("site_app.ledger.whole"))
 
 
 if __name__ == "__main__":
-    page_frame.show("What left the building", parts)
+    page_frame.show(render("site_app.ledger.title"), parts)

@@ -1,7 +1,4 @@
-"""Page of the decisions about studies.
-
-It shows who decided, what was signed, and what each study is allowed.
-"""
+"""Page of the decisions on studies: who decided, the signed hashes, and each study's permissions."""
 
 from __future__ import annotations
 
@@ -15,6 +12,7 @@ from flfed.deployment.site_app.page_frame import Opened
 from flfed.deployment.site_app.reads import Decided
 from flfed.records.dashboard.sections import bullets
 from flfed.records.text import escape, moment
+from flfed.words import render
 
 Colour = Literal["green", "orange", "gray", "red"]
 
@@ -24,10 +22,7 @@ def parts(opened: Opened) -> None:
     decisions = reads.decided(opened.name, opened.mark)
     page_frame.warn(reads.status(opened.name, opened.mark)["problems"])
     if not decisions:
-        st.info(
-            "Nothing is decided yet, so that no study is answered. To read what a study asks, and decide: "
-            f"`flfed site approve STUDY --site {opened.name}`"
-        )
+        st.info(render("site_app.approvals.undecided", name=opened.name))
     for one in decisions:
         decision(opened.name, one)
 
@@ -45,62 +40,58 @@ def decision(name: str, one: Decided) -> None:
             wording, colour = standing(facts)
             st.badge(wording, color=colour)
         if facts["reason"]:
-            st.markdown(escape(f"It would not be answered now: {facts['reason']}."))
+            st.markdown(escape(render("site_app.approvals.inactive", reason=facts["reason"])))
         elif facts["decision"] == "approved":
-            st.markdown(
-                f"It is answered while the site serves. To end it: `flfed site withdraw {facts['study']} --site {name}`"
-            )
+            st.markdown(render("site_app.approvals.active", study=facts["study"], name=name))
         st.markdown(bullets(map(escape, one.lines)))
-        st.markdown(escape(f"{facts['decision'].capitalize()} by {facts['by']} on {moment(facts['at'])} UTC."))
+        who = {"decision": facts["decision"].capitalize(), "by": facts["by"], "at": moment(facts["at"])}
+        st.markdown(escape(render("site_app.approvals.decided", **who)))
         for earlier in facts["earlier"]:
             st.caption(escape(f"Before that: {earlier}"))
         st.markdown(bullets(f"{name}: {wording}" for name, wording in signed(facts)))
-        # Long texts are written only once somebody opens them.
+        # Long texts are sent only once somebody unfolds them.
         allows = st.expander("Every detail", key=f"allows-{key}", on_change="rerun")
         if allows.open:
             with allows:
                 st.markdown("\n\n".join(escape(word) for word in one.words))
-        text = st.expander("The study, word for word", key=f"text-{key}", on_change="rerun")
+        text = st.expander(render("site_app.approvals.verbatim"), key=f"text-{key}", on_change="rerun")
         if text.open:
             with text:
                 st.code(one.text, language="toml")
 
 
 def standing(facts: dict[str, Any]) -> tuple[str, Colour]:
-    """Return the status of a decision.
-
-    It is a word or two, with a colour.
-    """
+    """Return the status of a decision, and its colour."""
     if facts["decision"] != "approved":
         return facts["decision"], "gray"
     if not facts["reason"]:
         return "approved, holds", "green"
-    label = "expired" if "expired" in facts["reason"] else "approved, does not hold now"
-    return label, "orange"
+    if "expired" in facts["reason"]:
+        return "expired", "orange"
+    return render("site_app.approvals.lapsed"), "orange"
 
 
 def signed(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the hashes of a decision.
-
-    Who may take part goes with them, as Markdown.
-    """
-    updates = "added up in secret, for sums only" if facts["sums"] else ""
+    """Return the participants and the hashes of a decision, as Markdown."""
+    updates = ""
+    if facts["sums"]:
+        updates = render("site_app.approvals.summed")
     words = {
         "Dataset": facts["dataset"],
-        "Other sites that may take part": ", ".join(facts["co-sites"]),
+        render("site_app.approvals.sites"): ", ".join(facts["co-sites"]),
         "Coordinator": facts["coordinator"],
         "Updates": updates,
-        "Fingerprints of the gates": ", ".join(f"{site} {text}" for site, text in facts["pins"].items()),
-        "Lists of sums may differ by": ", ".join(facts["lifted"]),
+        render("site_app.approvals.gates"): ", ".join(f"{site} {text}" for site, text in facts["pins"].items()),
+        render("site_app.approvals.lists"): ", ".join(facts["lifted"]),
     }
     hashes = {
-        "SHA-256 of the study's text": facts["study-sha256"],
-        "of the frozen rows": facts["rows-sha256"],
-        "of what the columns mean": facts["schema-sha256"],
-        "of the installed flfed": facts["bundle-sha256"],
+        render("site_app.approvals.text"): facts["study-sha256"],
+        render("site_app.approvals.rows"): facts["rows-sha256"],
+        render("site_app.approvals.columns"): facts["schema-sha256"],
+        render("site_app.approvals.code"): facts["bundle-sha256"],
     }
     entries = [(name, escape(text)) for name, text in words.items() if text]
-    # What stands in backticks cannot be escaped, so only hexadecimal digits stay.
+    # Text in backticks cannot be escaped, so only hexadecimal digits remain.
     return entries + [(name, f"`{re.sub('[^0-9a-f]', '', text)}`") for name, text in hashes.items() if text]
 
 

@@ -42,16 +42,16 @@ from flfed.updates.messages.compare import Figure
 from flfed.words import render
 
 PAIRS = dict(zip(("global - local-only", "personalised - local-only"), DIFFERENCES, strict=True))
-"""The keys that a report has the differences of a kept result under."""
+"""Keys in a report by the arms of a stored difference."""
 
 
 def difference_of(result: Result, one: Figure) -> Difference:
-    """Return a kept difference with the interval that verdicts go by."""
+    """Return a stored difference with the interval that decides verdicts."""
     return as_difference(widened(_entry(one), one.metric, _rule(result, one.metric))) or Difference(None)
 
 
 def _rule(result: Result, metric: str) -> Report:
-    """Return the rule of verdicts, of one metric."""
+    """Return the rule of verdicts for one metric."""
     worthwhile = worthwhile_of(metric)
     if metric == result.primary and result.worthwhile is not None:
         worthwhile = result.worthwhile
@@ -59,7 +59,7 @@ def _rule(result: Result, metric: str) -> Report:
 
 
 def site_entry(result: Result, metric: str) -> Report:
-    """Return a kept result as the entry of a site in a report, of one metric."""
+    """Return a stored result as the entry of a site in a report, for one metric."""
     rule = _rule(result, metric)
     entry: Report = {key: {} for key in (*SITE_ARMS, *DIFFERENCES, "local-only-families")}
     for one in result.arms:
@@ -74,48 +74,29 @@ def site_entry(result: Result, metric: str) -> Report:
 
 
 def _entry(one: Figure) -> Report:
-    """Return a figure as a report has it, with the reason where there is none."""
+    """Return a figure as in a report, or with the reason for its absence."""
     report: Report = _ends(one) | {"freedom": freedom_of(one.method)}
     if report["value"] is None:
-        report["reason"] = one.method or "it is not defined"
+        report["reason"] = one.method or "not defined"
     elif report["low"] is None and one.method:
         report["method"] = one.method
     return report
 
 
 def _ends(one: Figure) -> Report:
-    """Return a figure and its interval, None for what is not known."""
+    """Return a figure and its interval, None where not known."""
     return {end: finite(getattr(one, end)) for end in ENDS}
 
 
-SHORT = {"global": "Shared model", "local-only": "Site model", "personalised": "Adjusted to the site"}
-
-NONE_YET = (
-    "No run has compared models at this site's gate yet: that follows the last round of a study that this site "
-    "approved and serves. A study that trains no model compares none: its figures are with who ran it (`flfed app`, "
-    "page Overview). Where a study runs in one process or in a simulation there is no gate, and its results are with "
-    "who ran it: `flfed app`"
-)
-ALONE = (
-    "This site's result is looked at alone here: its run is of a version that does not say how many sites share "
-    "figures. In the record of the run, where all sites' are looked at, intervals are wider: that verdict counts."
-)
-
-SUPPRESSED_HERE = (
-    "This run's figures over test rows did not leave this site: its model was one more than the site allows. The "
-    "coordinator has no verdict of this site. `flfed site approve STUDY --compared N` allows more models."
-)
+SHORT = {"global": "Shared model", "local-only": "Site model", "personalised": "Adjusted model"}
 
 
 def parts(opened: Opened) -> None:
-    """Show the runs with a comparison here.
-
-    One of them is shown in full.
-    """
+    """Show the runs with a comparison here, one of them in full."""
     results, problems = reads.results(opened.name, opened.mark)
     page_frame.warn(problems)
     if not results:
-        st.info(NONE_YET)
+        st.info(render("site_app.results.none"))
         return
     with st.container():
         table([in_a_line(result) for result in results])
@@ -125,12 +106,14 @@ def parts(opened: Opened) -> None:
         result = next(one for one in results if one.run == run)
         suppressed_here = run in reads.left(opened.name, opened.mark).suppressed_runs
         if suppressed_here:
-            st.info(SUPPRESSED_HERE)
+            st.info(render("site_app.results.suppressed"))
         metrics = metrics_of(result)
-        # A policy may have let no figure leave, which is no error.
+        # A policy may suppress all figures, which is no error.
         if not metrics:
-            why = f": {escape(result.note)}" if result.note else "."
-            st.info(f"No figure left this site in this run{why}")
+            why = render("site_app.results.nothing")
+            if result.note:
+                why = render("site_app.results.why", reason=escape(result.note))
+            st.info(why)
             return
         metric = st.radio("Figure", metrics, format_func=metric_name, horizontal=True, key=f"metric-{run}")
     with st.container():
@@ -138,10 +121,7 @@ def parts(opened: Opened) -> None:
 
 
 def in_a_line(result: Result) -> dict[str, Any]:
-    """Return a run as one line of a table.
-
-    Its verdict is by its first figure.
-    """
+    """Return a run as one line of a table, with the verdict on its first figure."""
     metrics = metrics_of(result)
     verdict = "no figure"
     if metrics:
@@ -157,52 +137,48 @@ def in_a_line(result: Result) -> dict[str, Any]:
 
 
 def against_our_own(result: Result, metric: str, *, suppressed_here: bool = False) -> None:
-    """Show the verdict and the figures behind it.
+    """Show the verdict, its figures with intervals, and their basis.
 
-    They have intervals, and the page says what they rest on. The record has no verdict where they were
-    `suppressed_here`.
+    The record has no verdict where figures were `suppressed_here`.
     """
     code, sentence = judged(result, metric)
     there = of_metric(result, metric)
     with st.container(border=True):
-        st.markdown("### The shared model against our own")
+        st.markdown(f"### {render('site_app.results.title')}")
         if result.trained == "not-enough":
             headline = sentence_case(render("report.training.short"))
             st.markdown(f"**{escape(headline)}.**")
         elif result.trained == "not-known" and result.sites is not None:
-            st.caption("Whether the shared model was trained enough is not known here.")
+            st.caption(render("site_app.results.unknown"))
         st.markdown(f"**{escape(sentence_case(describe_verdict(code, metric)))}.** {escape(sentence)}")
         with st.container(horizontal=True):
             for line in there:
-                span = f"95 % CI {interval(line['low'], line['high'])}"
-                card(SHORT.get(line["arm"], line["name"]), number(line["value"]), span)
+                span = interval(line["low"], line["high"])
+                card(SHORT.get(line["arm"], line["name"]), number(line["value"]), f"95 % CI {span}")
         arms = {line["arm"] for line in there}
         rests_on(result, metric, arms, suppressed_here=suppressed_here)
     name = metric_name(metric)
-    # The table has the numbers that the chart shows, for who cannot see it.
+    # The table has the chart's numbers for readers who cannot see it.
     titles = {"name": "Model", "value": name, "low": "95 % low", "high": "95 % high", "method": "Method"}
     lines = [{title: line[key] for key, title in titles.items()} for line in there]
     says = f"{sentence} " + "; ".join(f"{line['name']} {number(line['value'])}" for line in there)
     drawn = interval_chart(there, metric)
-    figure(st, f"{name} on our test rows, with 95 % CI", drawn, lines, key="own-result", says=says)
+    figure(st, render("site_app.results.chart", metric=name), drawn, lines, key="own-result", says=says)
     table(differences_of(result, metric, arms))
 
 
 def rests_on(result: Result, metric: str, arms: Set[str], *, suppressed_here: bool) -> None:
-    """Show what the figures of these models rest on, and why some are not there."""
-    beside = ALONE if result.sites is None and not suppressed_here else ""
-    st.caption(
-        f"Measured on {result.holdout_rows} rows of this site that no model was trained on; a {better_of(metric)} "
-        f"{metric_name(metric)} is better. It does not show what the model would do next year, nor to care. "
-        f"{beside}"
-    )
-    # A figure that is not shown must not look forgotten.
+    """Show the basis of the figures of these models, and why some are missing."""
+    facts = {"rows": result.holdout_rows, "better": better_of(metric), "metric": metric_name(metric)}
+    sentences = [render("site_app.results.basis", **facts)]
+    if result.sites is None and not suppressed_here:
+        sentences.append(render("site_app.results.alone"))
+    st.caption(" ".join(sentences))
+    # A figure that is left out needs its reason.
     if "personalised" not in arms:
-        st.caption(
-            f"{SHORT['personalised']}, the shared model has the same {metric_name(metric)} here: it is not shown apart."
-        )
+        st.caption(render("site_app.results.same", metric=metric_name(metric)))
     if result.note:
-        st.caption(escape(f"Of some figures nothing is here: {result.note}."))
+        st.caption(escape(render("site_app.results.missing", reason=result.note)))
 
 
 def differences_of(result: Result, metric: str, arms: Set[str]) -> list[dict[str, Any]]:
@@ -218,20 +194,15 @@ def differences_of(result: Result, metric: str, arms: Set[str]) -> list[dict[str
 
 
 def metrics_of(result: Result) -> list[str]:
-    """Return the metrics that a result has.
-
-    The study's main one is first.
-    """
+    """Return the metrics of a result, the study's main one first."""
     there = sorted({one.metric for one in result.arms if finite(one.value) is not None})
     return sorted(there, key=lambda metric: metric != result.primary)
 
 
 def of_metric(result: Result, metric: str) -> list[dict[str, Any]]:
-    """Return every model's figure of a metric.
+    """Return every model's figure of a metric: arm, name, value, low, high and method.
 
-    Each has arm, name, value, low, high and method.
-
-    Without the adjusted one where its figure is the shared one's: an own intercept ranks no row before another.
+    The adjusted model is left out where its figure equals the shared model's, as an intercept changes no ranks.
     """
     figures_by_arm: dict[str, dict[str, Any]] = {}
     for one in result.arms:
@@ -239,17 +210,13 @@ def of_metric(result: Result, metric: str) -> list[dict[str, Any]]:
             name = ARM_NAMES.get(one.arm, one.arm)
             figures_by_arm[one.arm] = {"arm": one.arm, "name": name, "method": one.method, **_ends(one)}
     values = [figures_by_arm[arm]["value"] for arm in ("global", "personalised") if arm in figures_by_arm]
-    # An own intercept ranks no row before another, so that some figures are equal.
     if len(values) == 2 and values[0] == values[1] is not None:
         del figures_by_arm["personalised"]
     return list(figures_by_arm.values())
 
 
 def judged(result: Result, metric: str) -> tuple[str, str]:
-    """Return the verdict of joining at this site.
-
-    It is a code, and one sentence with the numbers.
-    """
+    """Return the verdict on joining at this site: a code, and one sentence with the numbers."""
     return site_verdict(site_entry(result, metric), metric)
 
 

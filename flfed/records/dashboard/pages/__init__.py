@@ -1,7 +1,7 @@
 """Pages of the app, one file each.
 
-A file is `pNN_name.py`. It is listed by its number, and its last lines are what Streamlit runs. That of a run shows its
-`parts`, anew while the run goes on: the run of the address, else the newest.
+A file is `pNN_name.py`. Its number gives its place, and Streamlit runs its last lines. A run's page shows its `parts`
+for the run of the address, else the newest, and refreshes them while the run goes on.
 
 A page file has no strings under its constants: Streamlit would print them on the page ("magic").
 """

@@ -1,4 +1,4 @@
-"""Page Runs with a search, newest first."""
+"""Page Runs: all runs, the newest first, with a search."""
 
 from __future__ import annotations
 
@@ -12,35 +12,33 @@ import streamlit as st
 from flfed.errors import FlfedError
 from flfed.records.dashboard import access, page_style, refresh, run_page
 from flfed.records.dashboard.panels import compare
-from flfed.records.dashboard.panels.overview import how_to_go_on, no_runs
+from flfed.records.dashboard.panels.overview import how_to_go_on
 from flfed.records.reports.faults import STATUS_WORDS, SiteAttendance, absence_in_words, missing_of
 from flfed.records.statistics.intervals import mean_of
 from flfed.records.statistics.verdict import metric_name, number
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.text import escape, moment, with_code
+from flfed.words import render
 
 WIDTHS = (3, 2, 2, 1.5, 1.5, 2)
 TITLES = ("Started (UTC)", "Status", "Rounds", "Repeats", "Shared model")
-HEADER, LINE = "runs-titles", "runs-line"  # keys, by which the style finds them
-LISTED = 200  # runs to choose from, to compare
-MISSING_SOUGHT = 600  # runs of which it is told who took no part: those of the newest series
+HEADER, LINE = "runs-titles", "runs-line"  # keys in `style.css`
+LISTED = 200  # runs that can be compared
+MISSING_SOUGHT = 600  # runs whose missing sites are shown: those of the newest series
 SHOWN = 50  # series listed at once; a docstring here would be shown on the page (Streamlit's "magic")
 
 
 def show() -> None:
-    """Show the list of runs.
-
-    It has one line for a series of repeats: those that run first, then the newest.
-    """
+    """Show the list of runs: a line for a series of repeats, running ones first, then the newest."""
     page_style.close_up()
-    page_style.cards_on_a_phone(LINE, HEADER, TITLES)
+    page_style.titles_on_a_phone(LINE, TITLES)
     st.title("Runs")
     if "run" in st.query_params:  # the pages of a run then open this one
         run_page.keep("run", st.query_params["run"])
     only = access.viewer().site
     if only:
-        st.caption(escape(run_page.OWN.format(site=only)))
+        st.caption(escape(render("pages.run.own", site=only)))
     try:
         listing = _read(only)
     except FlfedError as error:
@@ -50,14 +48,14 @@ def show() -> None:
     if listing.listed:
         _compare(listing.listed, only)
     elif listing.search:
-        st.info(escape(f"No run matches {listing.search!r}."))
+        st.info(escape(render("pages.runs.unmatched", search=repr(listing.search))))
     else:
-        no_runs()
+        st.info(render("pages.runs.none"))
 
 
 @dataclass(frozen=True)
 class _RunListing:
-    """Runs of a search by series, the newest first, with the figure of each run and who took no part in it."""
+    """Runs of a search by series, the newest first, with each run's figure and missing sites."""
 
     search: str
     listed: dict[str, list[RunEntry]]
@@ -67,9 +65,9 @@ class _RunListing:
 
 
 def _read(only: str | None) -> _RunListing:
-    """Let the reader search, and return the runs that match, from one look at the store."""
+    """Show the search field and return the matching runs, from one look at the store."""
     with RunReader.open(only=only) as reader:
-        # The search is of all that the store has, not of the lines that are shown.
+        # The search covers the whole store, not only the lines shown.
         search = st.text_input("Search", placeholder="study, run or status", key="search")
         runs = reader.runs(search=search, limit=2000)
         names = [run.run for run in runs]
@@ -81,25 +79,21 @@ def _read(only: str | None) -> _RunListing:
 
 
 def _list(listing: _RunListing, only: str | None) -> None:
-    """Show a line for each series, those that run first."""
+    """Show a line for each series, running ones first."""
     if listing.listed:
-        figure = "Shared model" if only is None else f"Shared model at {only}"
-        _header(figure)
-    # Series that run are shown in a fragment, so that the others are not read again.
+        _header("Shared model" if only is None else f"Shared model at {only}")
+    # A fragment shows running series, so that the others are not read again.
     going = [series for series, runs in listing.listed.items() if any(run.status == "running" for run in runs)]
     st.fragment(_going, run_every=listing.course[0])(going, listing.course)
     others = [series for series in listing.listed if series not in going]
     for series in others[:SHOWN]:
         _line(listing.listed[series], listing.figures, listing.absent)
     if len(others) > SHOWN:
-        st.caption(f"The newest {SHOWN} of {len(others)} are listed; search for older ones.")
+        st.caption(render("pages.runs.newest", shown=SHOWN, runs=len(others)))
 
 
 def _compare(listed: dict[str, list[RunEntry]], only: str | None) -> None:
-    """Let the reader pick runs to compare.
-
-    They are shown side by side. At first they are those of the address (`?compare=A,B`).
-    """
+    """Show the runs that the reader picks side by side, at first those of the address (`?compare=A,B`)."""
     if len(listed) < 2:
         return
 
@@ -117,7 +111,7 @@ def _compare(listed: dict[str, list[RunEntry]], only: str | None) -> None:
         format_func=label,
         max_selections=compare.MOST,
         key="compare",
-        placeholder="Choose two or more runs",
+        placeholder="Two or more runs",
     )
     if len(chosen) < 2:
         st.query_params.pop("compare", None)
@@ -130,13 +124,10 @@ def _compare(listed: dict[str, list[RunEntry]], only: str | None) -> None:
 
 
 def _going(listed: list[str], course: refresh.BatchPlan) -> None:
-    """Show the current state of running series.
-
-    The page is shown anew when a run begins or ends.
-    """
+    """Show the current state of running series, and reload the page when a run begins or ends."""
     only = access.viewer().site
-    with suppress(FlfedError), RunReader.open(only=only) as reader:  # a store that is busy is looked at again
-        # Only the whole page can move a series from the running ones to the others.
+    with suppress(FlfedError), RunReader.open(only=only) as reader:  # a busy store is read at the next refresh
+        # Only a reload moves a series from the running ones to the others.
         if refresh.course_of_list(reader) != course:
             st.rerun()
         for series in listed:
@@ -146,17 +137,14 @@ def _going(listed: list[str], course: refresh.BatchPlan) -> None:
 
 
 def _header(figure: str) -> None:
-    titles = ("Study (click to open)", *TITLES[:-1], figure)
+    titles = ("Study", *TITLES[:-1], figure)
     with st.container(key=HEADER):
         for column, title in zip(st.columns(WIDTHS), titles, strict=True):
             column.markdown(f"**{escape(title)}**")
 
 
 def _line(runs: list[RunEntry], figures: dict[str, float | None], absent: dict[str, SiteAttendance]) -> None:
-    """Show one series in the list.
-
-    The line has a link to its page, how it stands, who took no part, and what it reached.
-    """
+    """Show one series in the list: a link to its page, its status, missing sites and figure."""
     first = runs[-1]
     with st.container(key=f"{LINE}-{first.series}"):
         columns = st.columns(WIDTHS, vertical_alignment="center")
@@ -174,7 +162,7 @@ def _line(runs: list[RunEntry], figures: dict[str, float | None], absent: dict[s
     for column, cell in zip(columns[1:], cells, strict=True):
         column.text(cell)
     absences = [absent[run.run] for run in runs if run.run in absent]
-    # How often a site was missing is counted over the repeats.
+    # Absences of a site are counted over the repeats.
     gone = Counter(chain.from_iterable(of_run.missing for of_run in absences))
     site_count = max((len(of_run.sites) for of_run in absences), default=0)
     for sentence in absence_in_words(site_count, dict(sorted(gone.items())), len(absences)):
@@ -186,12 +174,12 @@ def _line(runs: list[RunEntry], figures: dict[str, float | None], absent: dict[s
 
 
 def _figure_in_words(runs: list[RunEntry], figures: dict[str, float | None]) -> str:
-    """Return the mean of a series' primary metric, or why there is none."""
+    """Return the mean of a series' primary metric, or the reason why there is none."""
     figure = mean_of([figures.get(run.run) for run in runs])
     if figure is not None:
         return f"{metric_name(runs[-1].primary)} {number(figure)}"
     if any(run.run in figures for run in runs):
-        return "withheld, or not defined"
+        return "suppressed or undefined"
     return "not compared yet" if any(run.status == "running" for run in runs) else "not compared"
 
 

@@ -1,7 +1,4 @@
-"""Page Overview of one run.
-
-Its verdict comes first, then the figures behind it and what went wrong.
-"""
+"""Page Overview of one run: the verdict first, then its figures, and rejected updates and refusals."""
 
 from __future__ import annotations
 
@@ -17,28 +14,25 @@ from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.text import escape
 
 FURTHER = {
-    "sites": "Should a site join?",
-    "curves": "How the scores lie",
-    "rounds": "Each round",
-    "data": "The data",
-    "privacy": "Its privacy",
+    "sites": "Each site's gain",
+    "curves": "Curves",
+    "rounds": "Rounds",
+    "data": "Data",
+    "privacy": "Privacy",
 }
 SCORED_ALONE = FURTHER | {"sites": "Each site"}
 """The same where no comparison leaves a site."""
-WITHOUT_MODEL = {"sites": "Who takes part", "privacy": "Its privacy"}
-"""Pages that say something of a study which trains nothing."""
+WITHOUT_MODEL = {"sites": "Sites", "privacy": "Privacy"}
+"""Pages with content on a study that trains nothing."""
 
 
 def parts(opened: Opened) -> None:
-    """Show each panel in a place of its own.
-
-    So one that comes later moves no other into a new element.
-    """
+    """Show each panel in a place of its own, so that a later one moves no other."""
     with st.container():
         purpose = purpose_of(opened.shown.study_text)
         if purpose:
             st.markdown(f"{escape(purpose)}.")
-    # Figures over all sites would tell one site's people of the others.
+    # Figures over all sites would reveal those of other sites to people of one site.
     if opened.only:
         _own(opened, opened.only)
     else:
@@ -54,7 +48,7 @@ def parts(opened: Opened) -> None:
 
 
 def _own(opened: Opened, site: str) -> None:
-    """Show one site's people whether joining paid."""
+    """Show the verdict at one site to its people."""
     report = opened.report
     first = st.container()
     with st.container():
@@ -70,9 +64,9 @@ def _own(opened: Opened, site: str) -> None:
 
 
 def _all_sites(opened: Opened) -> None:
-    """Show whether joining improves the figure on average, each site's gain, and what to know of it."""
+    """Show whether joining improves the figure on average, each site's gain, and warnings."""
     report = opened.report
-    first = st.container()  # what the figure chosen below says comes before the choice
+    first = st.container()  # the verdict stands above the choice of its figure
     with st.container():
         metric = sites.choose_metric(report)
     with first:
@@ -94,7 +88,7 @@ def _all_sites(opened: Opened) -> None:
             if metric is not None:
                 sites.figures_of_all(report, metric)
         with right:
-            # A statistic is told in words above, and has no rounds to tell of.
+            # A statistic stands in words above, and has no rounds.
             if "statistics" not in report:
                 overview.in_words(report, metric, opened.planned)
     with st.container():
@@ -110,15 +104,15 @@ def _further(opened: Opened) -> None:
     pages = WITHOUT_MODEL
     if opened.trains:
         pages = SCORED_ALONE if is_uncompared(opened.report) else FURTHER
-    st.markdown("### More of this run")
+    st.markdown("### More pages")
     with st.container(horizontal=True):
         for page, label in pages.items():
             run_page.link(page, label, opened.name)
 
 
 def _links(opened: Opened, metric: str) -> None:
-    """Show a link to each site, of many to those at the ends of the forest plot."""
-    st.markdown("### One site at a time")
+    """Show a link to each site; of many, to those at the ends of the forest plot."""
+    st.markdown("### Single sites")
     with st.container(horizontal=True, gap="xsmall"):
         for site in at_the_ends(opened.report, metric, sites.FEW_SITES):
             st.page_link(page_files()["sites"], label=escape(site), query_params={"run": opened.name, "site": site})

@@ -1,7 +1,4 @@
-"""Page Sites of one run.
-
-It shows whether joining was worth it at one site, and how every model did at each.
-"""
+"""Page Sites of one run: the verdict at one site, and every model's figures at each."""
 
 from __future__ import annotations
 
@@ -14,16 +11,14 @@ from flfed.records.reports import report
 from flfed.records.reports.site_answer import own_figures, together
 from flfed.records.statistics.noised_scores import is_uncompared
 from flfed.records.text import escape
+from flfed.words import render
 
 
 def parts(opened: Opened) -> None:
-    """Show each part in a place of its own.
-
-    So one that comes later moves no other.
-    """
+    """Show each part in a place of its own, so that a later one moves no other."""
     run_report = opened.report
     metric = report.primary_of(run_report)
-    first = st.container()  # what the figure chosen below says comes before the choice
+    first = st.container()  # the verdict stands above the choice of its figure
     with st.container():
         if metric is None and opened.only:
             sites.explain_missing_figures(opened, opened.only)
@@ -47,14 +42,16 @@ def parts(opened: Opened) -> None:
 
 
 def _one_site(opened: Opened, metric: str) -> None:
-    """Show whether joining paid at the site that the reader picks."""
+    """Show the verdict at the site that the reader picks."""
     run_report = opened.report
     own = own_figures(run_report, opened.shown.sites)
-    # Sites that share sums only have no figures to look at by themselves.
+    # Sites that share only sums have no figures of their own.
     if not own:
-        st.info("Nothing can be told of one site: all share their figures in sums over all sites only.")
+        st.info(render("pages.sites.summed"))
         return
-    label = "Site" if is_uncompared(run_report) else "Was it worth joining for this site?"
+    label = "Site"
+    if not is_uncompared(run_report):
+        label = render("pages.sites.question")
     sites.answer(run_report, run_page.choose_site(own, label=label), metric)
     overview.warn(overview.leak_warnings(opened.shown))
 

@@ -1,6 +1,6 @@
-"""Page Curves of the shared model.
+"""Page Curves of the shared model, by site and for all sites together.
 
-It shows ROC, precision and recall, calibration, and operating points, by site and all together.
+It shows ROC, precision and recall, calibration, and operating points.
 """
 
 from __future__ import annotations
@@ -22,10 +22,7 @@ from flfed.words import render
 
 
 def parts(opened: Opened) -> None:
-    """Show each part in a place of its own.
-
-    So one that comes later moves no other.
-    """
+    """Show each part in a place of its own, so that a later one moves no other."""
     if overview.trains_nothing(opened):
         return
     if noised := _first_with(opened, SCORES):
@@ -37,16 +34,18 @@ def parts(opened: Opened) -> None:
         _curves(opened, *counted)
     else:
         run = opened.runs[0]
-        more = " How good the model is stands on the pages Overview and Sites." if run.task != "binary" else ""
-        st.info(no_curves_in_words(run, opened.report, opened.shown.sites) + more)
+        why_none = [no_curves_in_words(run, opened.report, opened.shown.sites)]
+        if run.task != "binary":
+            why_none.append(render("pages.curves.elsewhere"))
+        st.info(" ".join(why_none))
         _more(opened)
 
 
 def _curves(opened: Opened, one: Opened, payload: dict[str, Any]) -> None:
     """Show the curves of the first repeat that has score counts, `one`."""
-    # Of this repeat, not of the mean over all: the figures are compared with those of its curves.
+    # Figures are of this repeat, not means over all, as they are compared with its curves.
     shown = one.shown
-    # Colours go by all sites of the run, so that a site has the same one on every page.
+    # Colours follow from all sites of the run, so that a site has the same one on every page.
     looks = site_looks(site.site for site in shown.sites)
     with st.container():
         repeat = _show_repeat(opened, one)
@@ -54,7 +53,7 @@ def _curves(opened: Opened, one: Opened, payload: dict[str, Any]) -> None:
             st.caption(escape(line))
         counts_by_name = read_score_counts(payload)
         if not counts_by_name:
-            st.info("There are no counts of predictions that may be shown here, so there are no curves.")
+            st.info(render("pages.curves.none"))
             return
         chosen = curves.choose(counts_by_name)
     with st.container():
@@ -79,7 +78,7 @@ def _first_with(opened: Opened, name: str) -> tuple[Opened, dict[str, Any]] | No
 
 
 def _more(opened: Opened) -> None:
-    """Show what the study asked for, exact counts, groups, importances; a linear model's coefficients, trees' gains."""
+    """Show exact counts, groups and importances of the study; a linear model's coefficients, trees' gains."""
     if points := _first_with(opened, "operating-points"):
         with st.container():
             curves.exact_counts(points[1], _repeat_of(opened, points[0]))
@@ -92,12 +91,12 @@ def _more(opened: Opened) -> None:
 
 
 def _repeat_of(opened: Opened, one: Opened) -> int | None:
-    """Return the number of a repeat, None where there is one alone."""
+    """Return the number of a repeat, None where there is only one."""
     return one.runs[0].repeat + 1 if opened.is_repeated else None
 
 
 def _show_repeat(opened: Opened, one: Opened) -> int | None:
-    """Return the same, and say of which repeat the page is."""
+    """Return the number of a repeat, and show it on the page."""
     repeat = _repeat_of(opened, one)
     if repeat is not None:
         st.info(render("report.curves.shown", repeat=repeat, repeats=one.runs[0].repeats))

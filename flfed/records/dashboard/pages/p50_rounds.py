@@ -1,7 +1,4 @@
-"""Page Rounds of one run.
-
-It shows the metric by round, who took part, what a round cost, and what was set aside.
-"""
+"""Page Rounds of one run: the metric by round, participation, costs, and rejected updates."""
 
 from __future__ import annotations
 
@@ -13,10 +10,7 @@ from flfed.records.dashboard.refresh import Opened
 
 
 def parts(opened: Opened) -> None:
-    """Show each part in a place of its own.
-
-    So one that comes later moves no other.
-    """
+    """Show each part in a place of its own, so that a later one moves no other."""
     panels = [rounds.curves, rounds.took_part, rounds.cost]
     if overview.trains_nothing(opened):
         panels.clear()

@@ -1,4 +1,4 @@
-"""Page Methods: what each method gained on plain averaging, on the same random splits as the run."""
+"""Page Methods: each method's gain over plain averaging, on the same random splits as the run."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import streamlit as st
 from flfed.records.dashboard import run_page
 from flfed.records.dashboard.panels import compare, overview
 from flfed.records.dashboard.refresh import Opened, read_methods, where
-
-OF_ALL = "Methods are held against each other over all sites, and such figures are not shown to one site's people."
+from flfed.words import render
 
 
 def parts(opened: Opened) -> None:
@@ -16,7 +15,7 @@ def parts(opened: Opened) -> None:
     if overview.trains_nothing(opened):
         return
     if opened.only:
-        st.info(OF_ALL)
+        st.info(render("pages.methods.hidden"))
         return
     compare.methods(read_methods(where(), opened.name, opened.mark), opened.runs[0].primary)
 

@@ -1,7 +1,4 @@
-"""Page Data of one run.
-
-It shows who is in the data, what is missing where, how far sites lie apart, and what may give the answer away.
-"""
+"""Page Data of one run: Table 1, missing values, differences between sites, and columns that may leak the target."""
 
 from __future__ import annotations
 
@@ -23,17 +20,14 @@ SITES_DRAWN = 12
 
 
 def parts(opened: Opened) -> None:
-    """Show each part in a place of its own.
-
-    So one that comes later moves no other.
-    """
+    """Show each part in a place of its own, so that a later one moves no other."""
     shown = opened.shown
     if overview.trains_nothing(opened):
         overview.who_takes_part(shown)
         return
     no_sums = wording(shown.report).no_sums
     if no_sums:
-        # One reason for all of it: three headings without a table would say it three times.
+        # One reason covers all of it: three headings without a table would repeat it.
         with st.container():
             st.info(escape(no_sums))
             overview.who_takes_part(shown)
@@ -45,13 +39,13 @@ def parts(opened: Opened) -> None:
     if opened.only and table_1 and not table_1["rows"]:
         why = render("faults.sums.alone")
     every = data.sites_of(table_1, columns)
-    # A site in sums only is in neither table, but it took part all the same.
+    # An aggregate-only site is in neither table, but it took part.
     of = max(len(every), sum(site.status != "refused" for site in shown.sites))
     with st.container():
         if opened.is_repeated:
-            st.caption("Of the first repeat; the rows are the same in each.")
+            st.caption(render("pages.data.repeat"))
         sites = choose_sites(every)
-    # Charts first: a table of all columns would hide them.
+    # Charts come first, as a table of all columns would push them out of sight.
     sections.show(data.missing(columns, sites, of=of, why_none=why))
     sections.show(data.drift(columns, sites, of=of, why_none=why))
     sections.show(data.table_1(table_1, set(every) - set(sites), why_none=why))

@@ -1,7 +1,4 @@
-"""Page Privacy of one run.
-
-It shows the run's guarantee, what each site spent of its budget, what attacks reached, and what left.
-"""
+"""Page Privacy of one run: its guarantee, each site's privacy budget, attacks' results, and bytes sent."""
 
 from __future__ import annotations
 
@@ -30,10 +27,11 @@ from flfed.records.sections.privacy import (
 from flfed.records.store.entries import Runs
 from flfed.records.store.reader import RunReader
 from flfed.records.text import escape, with_code
+from flfed.words import render
 
 
 def parts(opened: Opened) -> None:
-    """Show all parts for the current run, each in a place of its own: one that comes later moves no other."""
+    """Show each part in a place of its own, so that a later one moves no other."""
     with RunReader.open(only=opened.only) as reader:
         runs: Runs = [(run, {site.site: site for site in reader.sites(run.run)}) for run in opened.runs]
         privacy = privacy_of(reader, runs)
@@ -55,7 +53,7 @@ def parts(opened: Opened) -> None:
     with st.container():
         _uncharged(privacy)
     if outcome_counts:
-        st.markdown("## Outcomes that the sums tell")
+        st.markdown(f"## {render('pages.privacy.outcomes')}")
         st.markdown(bullets(map(escape, describe_outcome_disclosure(outcome_counts))))
 
 
@@ -63,7 +61,7 @@ STANDING_COLOURS: dict[str, Literal["green", "orange", "red"]] = {
     "within the promise": "green",
     "beyond the promise": "red",
 }
-"""Everything else is orange: that nothing is promised, or nothing measured, is no reason to be calm."""
+"""All else is orange: a run without a promise, or without a measurement, is not reassuring."""
 
 
 def show_promise(promise: Promise, warnings: Sequence[str]) -> None:
@@ -73,7 +71,7 @@ def show_promise(promise: Promise, warnings: Sequence[str]) -> None:
     """
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.markdown("### What is promised", width="content")
+            st.markdown("### Privacy promise", width="content")
             st.badge(promise.code, color=STANDING_COLOURS.get(promise.code, "orange"))
         first, *more = promise.lines
         st.markdown(with_code(first))
@@ -85,24 +83,27 @@ def show_promise(promise: Promise, warnings: Sequence[str]) -> None:
 
 
 def limits_of_promise(promise: Promise, audit: Audit) -> None:
-    """Show what the guarantee leaves out."""
+    """Show the limits of the guarantee."""
     with st.container(border=True):
-        st.markdown("### What is not promised")
-        # What an attack has shown to leak is red, what is merely not covered is not.
+        st.markdown(f"### {render('pages.privacy.limits')}")
+        # Leaks that an attack has shown are red; outputs that are merely not covered are orange.
         colour = "red" if not_promised(audit) else "orange"
         st.markdown(bullets(f":{colour}[**{escape(line)}**]" for line in promise.limits))
 
 
 def _uncharged(privacy: Private) -> None:
     """List outputs and controls outside the guarantee."""
-    st.markdown("## Not covered by the promise")
+    st.markdown(f"## {render('pages.privacy.uncovered')}")
     if not privacy["uncharged"]:
-        why_none = f"Not known: {privacy['reason']}." if privacy["mechanism"] is None else "The record lists nothing."
+        why_none = "None is recorded."
+        if privacy["mechanism"] is None:
+            why_none = f"Not known: {privacy['reason']}."
         st.caption(why_none)
         return
-    count = counted(len(privacy["uncharged"]), "thing")
-    why = "Nothing was promised, so none of it is covered" if privacy["epsilon"] is None else "Not covered"
-    with st.expander(f"{why}: {count}"):
+    title = "Not covered"
+    if privacy["epsilon"] is None:
+        title = render("pages.privacy.unpromised")
+    with st.expander(f"{title}: {counted(len(privacy['uncharged']), 'item')}"):
         st.markdown(bullets(map(escape, privacy["uncharged"])))
 
 

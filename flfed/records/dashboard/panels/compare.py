@@ -1,6 +1,6 @@
-"""Panels of runs, and of methods, side by side.
+"""Panels of runs and of methods side by side.
 
-They show what each run reached over all sites and at each, in what their studies differ, and what each method gained on
+They show each run's figures over all sites and at each, differences between their studies, and each method's gain over
 plain averaging.
 """
 
@@ -32,58 +32,49 @@ from flfed.records.statistics.verdict import (
     interval,
     metric_name,
     number,
-    sentence_case,
 )
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import parsed_study
 from flfed.records.text import escape
+from flfed.words import render
 
 MOST = 6
 """Most runs side by side; more columns cannot be read."""
-OVERLAP = (
-    "Intervals that overlap do not mean that two runs are alike. On the same test rows both go up and down "
-    "together, so that a difference between them is known better than either figure; it is not measured here."
-)
 DATASET = "dataset.name"
 """Key of a study, with its table."""
 Compared = dict[str, refresh.Shown]
 
 
 def side_by_side(series: Sequence[str], only: str | None) -> None:
-    """Show some runs beside each other.
-
-    Where they cannot be compared it says why.
-    """
+    """Show some runs beside each other, and why some of them cannot be compared."""
     shown_by_title: Compared = {}
     with RunReader.open(only=only) as reader:
         entries = {name: reader.runs_of(name) for name in series}
     for name, runs in entries.items():
-        # The end of its id tells runs of one study apart.
+        # The end of the id distinguishes runs of one study.
         title = f"{runs[0].study} {runs[0].series[-4:]}"
         shown_by_title[title] = refresh.read(refresh.where(), name, refresh.mark_of(runs), only)
     st.markdown("## Side by side")
     redrawn = {name: {site.site for site in shown.sites if site.resplit} for name, shown in shown_by_title.items()}
     for line in warnings([(name, shown.report, shown.study_text) for name, shown in shown_by_title.items()], redrawn):
         st.warning(escape(line))
-    # A record that is read for one site alone has no true number of sites.
+    # A record that is read for one site does not have the number of sites.
     table([line for line in _facts(shown_by_title) if only is None or line[""] != "Sites"])
     metric = next(filter(None, (primary_of(shown.report) for shown in shown_by_title.values())), None)
     if metric is not None:
         _figures(shown_by_title, metric, only)
     differing = differences([(name, shown.study_text) for name, shown in shown_by_title.items()])
-    st.markdown("### In what the studies differ")
+    st.markdown("### Differences between studies")
     if differing:
         table(differing)
     else:
-        st.markdown("In nothing: the studies are the same, word for word in all that counts.")
+        st.markdown(render("pages.compare.same"))
 
 
 def warnings(
     runs: Sequence[tuple[str, Report, str]], redrawn: Mapping[str, Collection[str]] = MappingProxyType({})
 ) -> list[str]:
-    """Return which runs may not be compared.
-
-    There is a sentence for each reason.
+    """Return a sentence for each reason why runs cannot be compared.
 
     Parameters
     ----------
@@ -94,35 +85,28 @@ def warnings(
     datasets = _groups({name: str(_keys(text).get(DATASET, "")) for name, _, text in runs})
     lines = []
     if len(datasets) > 1:
-        listing = _of_groups({dataset or "not known": names for dataset, names in datasets.items()})
-        lines.append(f"Figures of runs on different datasets say nothing of each other ({listing}).")
+        groups = _of_groups({dataset or "not known": names for dataset, names in datasets.items()})
+        lines.append(render("pages.compare.datasets", groups=groups))
     metrics = {name: primary_of(report) for name, report, _ in runs}
     judged = {name: _judged(report, redrawn.get(name, ())) for name, report, _ in runs}
-    # Only runs on one dataset can be compared at all, so that the rest is checked within it.
+    # Only runs on one dataset can be compared at all, so the rest is checked within it.
     for dataset, names in datasets.items():
-        where = f"Of the runs on {dataset}, " if len(datasets) > 1 else ""
+        where = f"Dataset {dataset}: " if len(datasets) > 1 else ""
         by_metric = _groups({name: metric_name(metric) for name in names if (metric := metrics[name])})
         if len(by_metric) > 1:
-            listing = _of_groups(by_metric)
-            message = f"not all were chosen by the same figure: compare one that all have ({listing})."
-            lines.append(sentence_case(where + message))
+            lines.append(where + render("pages.compare.metrics", groups=_of_groups(by_metric)))
         by_rows = _groups({name: judged[name] for name in names if judged[name]})
         if len(by_rows) > 1:
-            listing = "; ".join(map(_and, by_rows.values()))
-            message = (
-                f"not all were judged on the same sites and test rows ({listing}): part of a difference is chance."
-            )
-            lines.append(sentence_case(where + message))
+            groups = "; ".join(map(_and, by_rows.values()))
+            lines.append(where + render("pages.compare.rows", groups=groups))
     return lines
 
 
 def _judged(report: Report, redrawn: Collection[str]) -> tuple[tuple[str, int, int], ...]:
-    """Return the rows on which a run was judged.
+    """Return the test rows of a run, () of a run without a comparison; equal results mean the same rows.
 
-    Two runs were judged on the same rows where the results are equal. It is () of a run that was not judged.
-
-    A site's holdout is the same in all runs, but for one that draws another in each repeat: the mean is
-    then over as many of them as there are repeats.
+    A site's holdout is the same in all runs, unless the site draws another in each repeat: the mean then covers as many
+    holdouts as repeats.
     """
     run = run_of(report)
     rows = {name: site_of(site).holdout_rows or 0 for name, site in run.sites.items()}
@@ -158,28 +142,24 @@ def _facts(shown_by_name: Compared) -> list[dict[str, str]]:
         mechanism = privacy.mechanism or "not recorded"
         if privacy.epsilon is not None:
             mechanism += f", ε {number(privacy.epsilon)}"
-        seconds = ABSENT if run.seconds is None else f"{run.seconds:.1f}"
         facts = {
             "Run": run.run,
             "Status": STATUS_WORDS[run.status],
             "Engine": run.engine,
             "Rounds": str(run.rounds),
             "Repeats": str(run.repeats),
-            "Seconds": seconds,
+            "Seconds": number(run.seconds, 1),
             "Sites": str(len(run.sites)),
             "Privacy mechanism": mechanism,
         }
-        # The table is turned: facts are its lines and runs its columns.
+        # Facts are the table's lines and runs its columns.
         for fact, value in facts.items():
             lines.setdefault(fact, {"": fact})[name] = value
     return list(lines.values())
 
 
 def _figures(shown_by_name: Compared, metric: str, only: str | None) -> None:
-    """Show one figure of every run.
-
-    It is shown over all sites as a chart, or at one site, and at each site as a table.
-    """
+    """Show one figure of every run: over all sites or at one as a chart, and at each site as a table."""
     lines = []
     drawn: list[Report] = []
     cells: dict[str, dict[str, str]] = {}
@@ -191,14 +171,14 @@ def _figures(shown_by_name: Compared, metric: str, only: str | None) -> None:
         drawn.append({"name": name, "arm": "global", "value": of.value, "low": of.low, "high": of.high})
         for site, of_site in run.sites.items():
             cells.setdefault(site, {})[name] = _at(of_site, metric)
-    # For one site's people the figure of their own site stands in for that of all.
-    where = "over all sites" if only is None else f"at {escape(only)}"
-    title = f"{metric_name(metric)} of the shared model {where}, with 95 % CI"
+    # People of one site see the figure of their site in place of that of all.
+    title = render("pages.figures.shared", metric=metric_name(metric))
+    title += ", all sites" if only is None else f", {escape(only)}"
     says = "; ".join(f"{line['name']}: {number(line['value'])}" for line in drawn)
     figure(st, title, interval_chart(drawn, metric), lines, key="compared", says=says)
-    st.caption(OVERLAP)
+    st.caption(render("pages.compare.overlap"))
     if cells:
-        st.markdown(f"**{metric_name(metric)} of the shared model at each site, and the verdict on joining**")
+        st.markdown(f"**{render('pages.compare.sites', metric=metric_name(metric))}**")
         none = dict.fromkeys(shown_by_name, "took no part")
         table([{"Site": site} | none | cells[site] for site in sorted(cells)])
 
@@ -209,14 +189,12 @@ def _at(of_site: Report, metric: str) -> str:
     if figure.low is not None:
         shown += f" ({interval(figure.low, figure.high)})"
     if NOT_COMPARED in of_site:
-        return f"{shown}: not compared with its own"
+        return f"{shown}: not compared"
     return f"{shown}: {describe_verdict(site_verdict(of_site, metric)[0], metric)}"
 
 
 def differences(studies: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
-    r"""Return the keys in which some studies differ.
-
-    The result has a column for each run.
+    r"""Return the keys in which some studies differ, with a column for each run.
 
     Examples
     --------
@@ -235,39 +213,20 @@ def differences(studies: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
 
 
 def _keys(text: str) -> dict[str, Any]:
-    """Return the values of a study by whole keys.
-
-    What the study expects of itself is left out.
-    """
+    """Return the values of a study by whole keys, without its expected figures."""
     flat = leaves(parsed_study(text))
     return {key: value for key, value in flat.items() if not key.startswith("expected.")}
-
-
-ALONE = (
-    "No other method was run on the same random splits as this run; it takes two splits or more to tell methods apart. "
-    "Run the study on several splits, `flfed study run STUDY --repeats 10`, and again with the same seed and another "
-    "method: `flfed study run STUDY --repeats 10 --set strategy.name=fedadam`."
-)
-READ = (
-    "Each difference is the mean over the same random splits of the same rows, method minus the one of the first line, "
-    "with a 95 % confidence interval that counts how many rows the splits share (Nadeau and Bengio 2003). Where it "
-    "holds 0, no difference is shown: that is not the same as none. Of twenty such intervals one excludes 0 by chance."
-)
-UNLIKE_PLAIN = (
-    "No run of plain averaging (`fedavg`) is on the same random splits: the other methods are held against {method}. "
-    "What a method gains on plain averaging cannot be told of these."
-)
 
 
 def methods(reports: Sequence[Report], metric: str) -> None:
     """Show each method beside plain averaging, or beside the first where that was not run."""
     if not reports:
-        st.info(ALONE)
+        st.info(render("pages.methods.alone"))
         return
     method_rows = read_all(Method, reports)
     first = method_rows[0]
     if not first.plain:
-        st.info(UNLIKE_PLAIN.format(method=first.method))
+        st.info(render("pages.methods.reference", method=first.method))
     # An outcome that is a number has no log loss.
     figures = [of for of in dict.fromkeys((metric, LOSS)) if of == metric or first.value[of] is not None]
     lines = []
@@ -276,14 +235,14 @@ def methods(reports: Sequence[Report], metric: str) -> None:
         for of in figures:
             line[metric_name(of)] = number(method.value[of])
             line[f"Difference in {metric_name(of)} (95 % CI)"] = difference(method.gain, of)
-        lines.append(line | {"What it shows": _verdict(method, figures)})
+        lines.append(line | {"Finding": _verdict(method, figures)})
     table(lines)
-    st.caption(READ)
+    st.caption(render("pages.methods.read"))
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method beside others, as `recorded_run.methods_of` gives it."""
+    """A method beside others, from `recorded_run.methods_of`."""
 
     series: str
     method: str
@@ -295,16 +254,16 @@ class Method:
 
 def _verdict(method: Method, figures: Sequence[str]) -> str:
     if method.gain is None:
-        return "plain averaging" if method.plain else "the others are held against it"
+        return "plain averaging" if method.plain else "reference method"
     first, *others = figures
-    # The loss may tell what the ranks of rows do not: how far probabilities are off.
+    # The loss may show errors of probabilities, which do not change the ranks of rows.
     beside = {of: shows(method.gain, of) for of in others}
     telling = [f"{metric_name(of)} {shown}" for of, shown in beside.items() if shown in TELLING]
     return "; ".join([shows(method.gain, first), *telling])
 
 
 def difference(gain: Report | None, metric: str) -> str:
-    """Return a difference with its interval, or why there is none."""
+    """Return a difference with its interval, or the reason why there is none."""
     if gain is None:
         return ""
     entry = figure_of(gain, metric)

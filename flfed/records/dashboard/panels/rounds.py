@@ -1,7 +1,4 @@
-"""Panels of the page Rounds.
-
-They show the metric by round, who took part, what a round cost, and what the guard did.
-"""
+"""Panels of the page Rounds: the metric by round, participation, and costs."""
 
 from __future__ import annotations
 
@@ -13,6 +10,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from flfed.errors import counted
 from flfed.records.charts import by_round
 from flfed.records.charts.chart import Chart, Line, Spec, axis_title, layer, legend_of, nominal
 from flfed.records.charts.colours import BLUE, MOST_COLOURED, ORANGE, one_in_colour, site_looks
@@ -20,55 +18,49 @@ from flfed.records.dashboard.refresh import CACHE_SECONDS, Opened, read_curves, 
 from flfed.records.dashboard.run_page import pick_site
 from flfed.records.dashboard.sections import behind, figure
 from flfed.records.reports import round_totals as by_database
+from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.reports.round_totals import ON_ROWS, Cost
 from flfed.records.statistics.noised_scores import wording
 from flfed.records.statistics.verdict import metric_name, number
 from flfed.records.store.entries import CurvePoint, RunEntry
 from flfed.records.store.reader import RunReader
-from flfed.records.text import escape
+from flfed.records.text import escape, seconds_in_words
+from flfed.words import render
 
-SITES_DRAWN, MOST_DRAWN = 12, 20
-"""Sites drawn unless the reader picks others, and most of them: of more than eight one is in colour."""
+SITES_DRAWN = 12
+"""Sites drawn unless the reader picks others; of more than eight, one is in colour."""
+MOST_DRAWN = 20
+"""Most sites that the reader can pick."""
 PART_BLOCKS = 3
 """Blocks of rounds that are read together."""
 CURVE_BLOCKS = 50
 """Points of a curve that are read together."""
 POINTS = 200
-"""Most points of a curve; more cannot be told apart on a screen."""
+"""Most points of a curve; a screen cannot resolve more."""
 WAYS = ("to the sites", "from the sites")
-NONE_SENT = (
-    "No site sent a figure of its own in a round: under secure aggregation an institution keeps them, unless its "
-    "policy names training-figures."
-)
 HEIGHT = 300
-"""Of a chart of a cost with its legend, so that two side by side end alike."""
+"""Height of a chart of a cost with its legend, so that two side by side end alike."""
 BY_BLOCK: dict[str, Any] = {"participation": by_database.participation, "costs": by_database.costs}
-"""What is read of the store by blocks of rounds."""
+"""Queries of the store by blocks of rounds."""
 
 
 def last_round(runs: Sequence[RunEntry]) -> int:
-    """Return the last round that may be shown.
-
-    A round that stopped the run is not committed, but has something to show.
-    """
+    """Return the last round with content: a round that stopped the run has some, though it is not committed."""
     stopped = [run.rounds + 1 for run in runs if run.status not in ("completed", "running")]
     return max(*stopped, *(run.rounds for run in runs), 0)
 
 
 def curves(opened: Opened) -> None:
-    """Show a metric by round and its rows.
-
-    It is shown for all sites together and for each.
-    """
-    st.markdown("## How good the model was, round by round")
+    """Show a metric by round, for all sites together and for each, and its rows."""
+    st.markdown("## Performance by round")
     shown = opened.shown
     if not shown.curve_names:
         st.caption(escape(wording(shown.report).no_rounds or _no_curve(opened)))
         return
     arm, metric = _choose(shown.curve_names, opened.runs[0].primary)
     sites = sorted(site.site for site in shown.sites if site.status != "refused")
-    above = st.container()  # it does not go by the choice of sites
-    # A chart of all sites at once is not readable, so that many are chosen from.
+    above = st.container()  # its content does not depend on the choice of sites
+    # A chart of many sites is not readable, so the reader picks some of them.
     if len(sites) > MOST_COLOURED:
         sites = st.multiselect(
             "Sites drawn below", sites, default=sites[:SITES_DRAWN], max_selections=MOST_DRAWN, key="curve-sites"
@@ -76,28 +68,23 @@ def curves(opened: Opened) -> None:
     points = _points(opened, arm, metric, sites)
     with above:
         _of_all_sites(opened, points, metric)
-    above.caption(f"These curves are {ON_ROWS.get(arm, arm)}.{_before(points, metric)}{_means_of(opened)}")
+    rows = render("pages.rounds.measured", rows=ON_ROWS.get(arm, arm))
+    above.caption(" ".join([rows, *_about_points(opened, points, metric)]))
     with st.container():
         _of_each_site(opened, points, metric, sites)
 
 
 def _width(opened: Opened) -> int:
-    """Return how many rounds a point stands for.
-
-    They are the same ones whenever the page looks again.
-    """
+    """Return how many rounds a point stands for; a point's rounds do not change while the run goes on."""
     return by_database.nested_width(max(run.rounds for run in opened.runs), POINTS)
 
 
 def _points(opened: Opened, arm: str, metric: str, sites: Sequence[str]) -> list[CurvePoint]:
-    """Return a figure by round or by blocks.
-
-    A block has as many rounds as a point stands for. What was read is cached part by part.
-    """
+    """Return a figure by round or by blocks of `_width` rounds, each part cached."""
     width = _width(opened)
     last = last_round(opened.runs)
     points: list[CurvePoint] = []
-    # Round 0 is a part of its own: it is from before training and never changes.
+    # Round 0, before training, is a part of its own, as it never changes.
     for part in [(0, 0), *parts_of(last, width, CURVE_BLOCKS)]:
         mark = None if part[1] < last else opened.mark  # the figures of a round come with the next one
         wanted: Any = {"arm": arm, "metric": metric, "sites": sites, "width": width, "only": opened.only}
@@ -105,56 +92,42 @@ def _points(opened: Opened, arm: str, metric: str, sites: Sequence[str]) -> list
     return points
 
 
-def _means_of(opened: Opened) -> str:
-    """Return what a point of a long run means.
-
-    An empty text where it is one round.
-    """
-    width = _width(opened)
-    if width == 1:
-        return ""
-    return f" Each point is the mean of {width} rounds; the band, or the inner one, goes from the least to the largest."
-
-
 def _no_curve(opened: Opened) -> str:
     """Return why there is no figure by round."""
     if opened.is_running:
-        return "No round has a figure yet: the first comes with the second round."
+        return render("pages.rounds.early")
     if any(run.status != "completed" for run in opened.runs):
-        return "The run ended before a round had a figure."
-    whose = f" of {opened.only}" if opened.only else ""
-    return f"No figure by round was kept{whose}."
+        return render("pages.rounds.ended")
+    return render("pages.rounds.none")
 
 
-def _before(points: Sequence[CurvePoint], metric: str) -> str:
-    """Return the figure before training, in words.
-
-    It is not drawn. An empty text where nothing was measured then.
-    """
+def _about_points(opened: Opened, points: Sequence[CurvePoint], metric: str) -> list[str]:
+    """Return sentences on round 0, which is not drawn, and on points that stand for several rounds."""
+    sentences = []
     first = [point for point in points if point.round == 0 and point.value is not None]
-    if not first:
-        return ""
-    together = next((point.value for point in first if point.site is None), None)
-    if together is None:
-        return " Round 0, before training, is in the tables and not drawn."
-    name = metric_name(metric)
-    return f" Before training, {name} over all sites together was {number(together)}: in the tables, not drawn."
+    if first:
+        sentences.append(render("pages.rounds.undrawn"))
+    for point in first:
+        if point.site is None:
+            sentences = [render("pages.rounds.before", metric=metric_name(metric), value=number(point.value))]
+    width = _width(opened)
+    if width > 1:
+        sentences.append(render("pages.rounds.means", rounds=width))
+    return sentences
 
 
 def _of_all_sites(opened: Opened, points: Sequence[CurvePoint], metric: str) -> None:
-    """Show the curve of all sites together.
-
-    It comes with its band or why it has none. Where there is no curve, that is explained.
-    """
+    """Show the curve of all sites together with its band, or why there is no band or no curve."""
     title = "All sites together"
     if not _has_figures_of_all(points):
-        if not opened.only:  # the head of the page says why one site's people see its own figures only
+        if not opened.only:  # people of one site read the reason at the head of the page
             st.markdown(f"**{title}**")
             st.caption(_not_together(metric))
         return
-    means = " The line is the mean over the repeats." if opened.is_repeated else ""
-    without = f"Without a band: what the sites send in a round gives this figure, but not its interval.{means}"
-    _draw_together(opened, points, metric, title, "rounds-all-sites", without)
+    below = [render("pages.rounds.unbanded")]
+    if opened.is_repeated:
+        below.append(render("pages.rounds.mean"))
+    _draw_together(opened, points, metric, title, "rounds-all-sites", " ".join(below))
 
 
 def _has_figures_of_all(points: Sequence[CurvePoint]) -> bool:
@@ -172,11 +145,8 @@ def _draw_together(
 
 
 def _counted_in_bins(points: Sequence[CurvePoint], metric: str) -> str:
-    """Return how far binned figures over all sites may be off.
-
-    It is about a curve made of counts by bin. An empty text of any other.
-    """
-    # Of two ends the further one: the other may have been cut at 0 or 1.
+    """Return how far a curve from counts by bin may be off, "" of any other curve."""
+    # The further end counts: the other may have been cut at 0 or 1.
     reaches = [
         max(p.high - p.value, p.value - p.low)
         for p in points
@@ -185,57 +155,48 @@ def _counted_in_bins(points: Sequence[CurvePoint], metric: str) -> str:
     if not reaches:
         return ""
     most = number(math.ceil(max(reaches) * 1000 - 1e-9) / 1000)
-    wide = ""
+    sentences = [render("pages.rounds.binned", metric=metric_name(metric), most=most)]
     if max(reaches) > by_round.DRAWN_FROM:
-        wide = f" Where it may be further off than {number(by_round.DRAWN_FROM, 2)}, a thick line is the range."
-    return (
-        f"Worked out from counts in 256 bins: the {metric_name(metric)} of the rows lies within {most} of "
-        f"this one at each point drawn.{wide}"
-    )
+        sentences.append(render("pages.rounds.range", reach=number(by_round.DRAWN_FROM, 2)))
+    return " ".join(sentences)
 
 
 def _not_together(metric: str) -> str:
     """Return why no all-sites figure exists by round."""
     if metric == "roc_auc_score":
-        return (
-            "Over all sites together there is no AUC by round: it needs the counts of predictions of every site, and "
-            'not every one gave them (`outputs = ["score-histogram"]` in its policy.toml).'
-        )
-    return f"Over all sites together there is no {metric_name(metric)} by round: what the sites sent does not give it."
+        return render("pages.rounds.uncounted")
+    return render("pages.rounds.unknown", metric=metric_name(metric))
 
 
 def _of_each_site(opened: Opened, points: Sequence[CurvePoint], metric: str, sites: Sequence[str]) -> None:
-    """Show the curve of each site.
-
-    The one that the reader picks has its band. Where no site sent a figure of its own, that is said.
-    """
+    """Show the curve of each site, the reader's pick with its band, or why there is no curve."""
     title = "Your site" if opened.only else "Each site"
     of_sites = [point for point in points if point.site in sites]
     if not of_sites:
         st.markdown(f"**{title}**")
-        st.caption(NONE_SENT)
+        st.caption(render("pages.rounds.unsent"))
         return
     looks = site_looks(site.site for site in opened.shown.sites)
     there = _banded(of_sites, metric)
     if len(sites) > MOST_COLOURED:
-        banded = _choose_site(sites, f"Show in colour, with the other {len(sites) - 1} sites in grey")
+        banded = _choose_site(sites, render("pages.curves.coloured", others=len(sites) - 1))
         looks |= one_in_colour(sites, banded)
     else:
-        banded = _choose_site(there, "Draw the 95 % CI of")
+        banded = _choose_site(there, "Show 95 % CI of")
     each = by_round.of_each_site(points, metric, looks, banded=banded or None)
     named = axis_title(metric)
     says = _describe_chart(opened, "; ".join(f"{named}, {site}: {_course(points, site)}" for site in sites))
     figure(st, title, each, _lines(points, metric, sites), key="rounds-each-site", says=says)
-    if banded not in there:
-        means = " The lines are means over the repeats." if opened.is_repeated else ""
-        st.caption(f"Without bands: the spread of this figure is not known.{means}")
-    else:
-        means = OVER_REPEATS if opened.is_repeated else ""
-        st.caption(escape(f"The band is the 95 % CI of each figure of {banded}.{means}"))
+    below = [render("pages.rounds.spread")]
+    if banded in there:
+        below = [render("pages.rounds.band", site=banded)]
+    if opened.is_repeated:
+        below.append(render("pages.rounds.bounds" if banded in there else "pages.rounds.lines"))
+    st.caption(escape(" ".join(below)))
 
 
 def _choose_site(sites: Sequence[str], label: str) -> str:
-    """Return the site that the reader picked, "" of none; one alone is no choice."""
+    """Return the site that the reader picked, "" of none; a single site is no choice."""
     if len(sites) < 2:
         return "".join(sites)
     return pick_site(sites, label, "curve-band")
@@ -248,17 +209,8 @@ def _banded(points: Sequence[CurvePoint], metric: str) -> list[str]:
     )
 
 
-OVER_REPEATS = (
-    " Lines are means over the repeats, and the band is the mean of the bounds that each of them has: how well one "
-    "split of the rows knows its figure, not how far the repeats lie apart."
-)
-
-
 def together(opened: Opened) -> None:
-    """Show the primary metric by round.
-
-    It is that of all sites together. Where no round has it yet, that is said.
-    """
+    """Show the primary metric of all sites together by round, or why there is none."""
     st.markdown("## Round by round")
     names = opened.shown.curve_names
     if not names:
@@ -269,13 +221,10 @@ def together(opened: Opened) -> None:
     metric = choices[_place_of(opened.runs[0].primary, choices)]
     points = _points(opened, arm, metric, [])
     if not _has_figures_of_all(points):
-        whose = f"that of {opened.only}" if opened.only else "those of each site"
-        hint = f"There is no figure over all sites together by round here; the page Rounds has {whose}."
-        st.caption(escape(hint))
+        st.caption(render("pages.rounds.single" if opened.only else "pages.rounds.every"))
         return
-    caption = f"All sites together, {ON_ROWS.get(arm, arm)}.{_before(points, metric)}{_means_of(opened)}"
-    which = "your" if opened.only else "each"
-    st.caption(f"{caption} The page Rounds has {which} site.")
+    caption = [render("pages.rounds.together", rows=ON_ROWS.get(arm, arm)), *_about_points(opened, points, metric)]
+    st.caption(" ".join([*caption, render("pages.rounds.more")]))
     _draw_together(opened, points, metric, f"{metric_name(metric)} by round", "rounds-together")
 
 
@@ -301,17 +250,15 @@ def _choose(names: dict[str, list[str]], primary: str) -> tuple[str, str]:
 
 
 def _describe_chart(opened: Opened, text: str) -> str:
-    """Return the chart's description for screen readers.
+    """Return the chart's description for screen readers, "" while the run goes on: the title then describes it.
 
-    It is empty while the run goes on, so that the chart has its title, which stays.
-
-    The browser makes a chart anew whose words change, which flickers; the table below it has the figures.
+    A browser redraws a chart whose description changes, which flickers; the table below the chart has the figures.
     """
     return "" if opened.is_running else text
 
 
 def _course(points: Sequence[CurvePoint], site: str | None) -> str:
-    """Return a curve's ends in words."""
+    """Return the first and last figure of a curve in words."""
     curve = [point for point in points if point.site == site and point.value is not None]
     if not curve:
         return "no figures"
@@ -320,12 +267,9 @@ def _course(points: Sequence[CurvePoint], site: str | None) -> str:
 
 
 def _lines(points: Sequence[CurvePoint], metric: str, sites: Sequence[str] | None) -> list[Line]:
-    """Return the table of a chart.
-
-    It is of all sites together where `sites` is None, else of these.
-    """
+    """Return the table of a chart, of all sites together where `sites` is None."""
     wanted: Sequence[str | None] = [None]
-    # Of all sites together the bounds are of the counting, not a 95 % CI.
+    # The bounds of all sites together come from the bins and are no 95 % CI.
     bounds = ("At least", "At most")
     if sites is not None:
         wanted = sites
@@ -356,19 +300,17 @@ def _read_blocks(
 
 
 def _by_block(opened: Opened, what: str, last: int, width: int) -> list[Any]:
-    """Return what the store has of each block up to round `last`; `what` is a key of `BY_BLOCK`."""
+    """Return the store's content of each block up to round `last`; `what` is a key of `BY_BLOCK`."""
     parts = parts_of(last, width)
     block_lists = (_read_blocks(where(), what, opened.names, *part, width, opened.only) for part in parts)
     return list(chain.from_iterable(block_lists))
 
 
 def parts_of(last: int, width: int, blocks: int = PART_BLOCKS) -> list[tuple[int, int]]:
-    """Return the parts in which rounds are read.
+    """Return the parts in which rounds up to `last` are read, each as its first and last round.
 
-    Each is its first and last round. The parts are read one by one, up to round `last`.
-
-    A part that is whole is read once a minute, however many rounds follow. A run that is resumed
-    does rounds again that were lost: those are shown as they are after a minute at the latest.
+    A complete part is read once a minute, however many rounds follow. A resumed run repeats rounds that were lost:
+    their figures are up to date after a minute at the latest.
 
     Examples
     --------
@@ -380,42 +322,43 @@ def parts_of(last: int, width: int, blocks: int = PART_BLOCKS) -> list[tuple[int
 
 
 def took_part(opened: Opened) -> None:
-    """Show who took part in which rounds.
-
-    Of a long run only whole blocks are shown, since all of them are read anew.
-    """
-    st.markdown("## Who took part")
+    """Show which sites took part in which rounds, of a running run in whole blocks only."""
+    st.markdown("## Participation")
     last = last_round(opened.runs)
-    # Planned rounds set the width, so that cells stay where they are while the run goes on.
+    # Planned rounds set the width, so that cells do not move while the run goes on.
     width = by_database.width_of(max(run.rounds_planned for run in opened.runs), by_round.COLUMNS_DRAWN)
-    # A block that is not complete would be read anew at each look.
+    # A block that is not complete would be read again at each refresh.
     if opened.is_running:
         last -= last % width
     blocks = sorted(_by_block(opened, "participation", last, width), key=lambda block: (block.site, block.first))
     summary = by_round.in_words(blocks)
     lines = by_round.lines(blocks)
     st.markdown(escape(summary))
-    if by_round.is_plain(blocks):  # a map would be one block of one colour
+    if by_round.is_plain(blocks):  # a map would have one colour
         if blocks:
             behind(lines, key="participation")
         return
     if width > 1:
-        newest = " The newest cell comes once its rounds are complete." if opened.is_running else ""
-        st.caption(f"Each cell stands for {width} rounds.{newest}")
+        st.caption(render("pages.participation.cells", rounds=width))
+        if opened.is_running:
+            st.caption(render("pages.participation.newest"))
     drawn = by_round.chart(blocks)
-    figure(st, "Each site by round", drawn, lines, key="participation", says=_describe_chart(opened, summary))
+    figure(st, "Sites by round", drawn, lines, key="participation", says=_describe_chart(opened, summary))
     if len(lines) > by_round.SITES_DRAWN:
-        st.caption(f"{by_round.whose(blocks)} are drawn; the table has all.")
+        if by_round.is_complete(blocks):
+            st.caption(render("pages.participation.first", sites=by_round.SITES_DRAWN))
+        else:
+            st.caption(render("pages.participation.missed", sites=by_round.SITES_DRAWN))
     if by_round.left_out(blocks):
-        st.caption("A site that was not asked in a round has no cell there: a study may ask a share of the sites.")
+        st.caption(render("pages.participation.unasked"))
 
 
 def cost(opened: Opened) -> None:
     """Show the time and bytes of a round."""
-    st.markdown("## What a round costs")
+    st.markdown("## Cost of rounds")
     width = by_database.width_of(max(run.rounds_planned for run in opened.runs), POINTS)
     costs: list[Cost] = _by_block(opened, "costs", last_round(opened.runs), width)
-    # Blocks of rounds have means, so that their rows compare with those of single rounds.
+    # Blocks of rounds have means, which compare with single rounds.
     lines = [_cost_line(one) for one in costs]
     st.caption(_cost_in_words(costs, opened))
     if not costs and not opened.is_running:
@@ -425,11 +368,9 @@ def cost(opened: Opened) -> None:
     # A run without times has one chart, and no empty place beside it.
     if drawn is not None or opened.is_running:
         left, right = st.columns(2)
-        says = "Seconds that a round took, by round."
-        figure(left, "Seconds a round", drawn, lines, key="round-seconds", says=says)
-    whose = "your site" if opened.only else "all sites together"
-    says = f"Kilobytes that crossed in a round, {whose}, by round."
-    figure(right, f"Kilobytes a round, {whose}", _bytes(costs), lines, key="round-bytes", says=says)
+        figure(left, "Seconds a round", drawn, lines, key="round-seconds")
+    title = render("pages.costs.own" if opened.only else "pages.costs.total")
+    figure(right, title, _bytes(costs), lines, key="round-bytes")
 
 
 def _cost_line(one: Cost) -> Line:
@@ -437,36 +378,35 @@ def _cost_line(one: Cost) -> Line:
     return {
         "Rounds": rounds,
         "Seconds a round": one.seconds,
-        "kB to the sites a round": one.to_site / 1000,
-        "kB from the sites a round": one.to_server / 1000,
+        "kB to sites": one.to_site / 1000,
+        "kB from sites": one.to_server / 1000,
     }
 
 
 def _cost_in_words(costs: Sequence[Cost], opened: Opened) -> str:
-    """Return what the rounds took in all."""
+    """Return the time and bytes of all rounds."""
     if not costs:
-        return "No round is over yet." if opened.is_running else "No message of training crossed."
-    # A block has means by round, which are turned into sums again.
+        return render("pages.costs.early" if opened.is_running else "pages.costs.none")
+    # A block has means by round, which give sums again.
     lengths = [one.last - one.first + 1 for one in costs]
-    out = sum(length * one.to_server for length, one in zip(lengths, costs, strict=True)) / 1e6
-    back = sum(length * one.to_site for length, one in zip(lengths, costs, strict=True)) / 1e6
+    out = sum(length * one.to_server for length, one in zip(lengths, costs, strict=True))
+    back = sum(length * one.to_site for length, one in zip(lengths, costs, strict=True))
     seconds = [length * one.seconds for length, one in zip(lengths, costs, strict=True) if one.seconds is not None]
-    each = ", on average over the repeats" if opened.is_repeated else ""
-    took = f" {sum(seconds):.1f} seconds in all;" if seconds else ""
-    count = sum(lengths)
-    rounds = "1 round" if count == 1 else f"{count} rounds"
-    crossed = f"{out:.2f} MB left the sites and {back:.2f} MB came to them for training."
-    if opened.only:
-        crossed = f"{out:.2f} MB left your site and {back:.2f} MB came to it for training."
+    count = counted(sum(lengths), "round")
+    sizes = {"out": size_in_words(round(out)), "back": size_in_words(round(back))}
+    sentences = [render("pages.costs.site" if opened.only else "pages.costs.sites", rounds=count, **sizes)]
+    if seconds:
+        sentences.append(render("pages.costs.time", seconds=seconds_in_words(sum(seconds))))
+    if opened.is_repeated:
+        sentences.append(render("pages.costs.repeats"))
     with RunReader.open(only=opened.only) as reader:
-        each_round = by_database.bytes_in_words(by_database.round_bytes(reader, opened.names))
-    beside = "What crossed before and after the rounds is on the page Privacy."
-    return " ".join(filter(None, (f"{rounds}{each}:{took} {crossed}", each_round, beside)))
+        sentences.append(by_database.bytes_in_words(by_database.round_bytes(reader, opened.names)))
+    return " ".join(filter(None, [*sentences, render("pages.costs.elsewhere")]))
 
 
 def _seconds(costs: Sequence[Cost]) -> Chart | None:
     rows = [{"round": one.last, "value": one.seconds} for one in costs if one.seconds is not None]
-    return _cost_chart(rows, "seconds (lower is better)", {"color": BLUE}, {})
+    return _cost_chart(rows, "seconds a round", {"color": BLUE}, {})
 
 
 def _bytes(costs: Sequence[Cost]) -> Chart | None:
@@ -483,7 +423,7 @@ def _bytes(costs: Sequence[Cost]) -> Chart | None:
 
 
 def _cost_chart(rows: list[dict[str, Any]], title: str, look: Spec, by_way: Spec) -> Chart | None:
-    """Return the picture of a cost by round, None without rows.
+    """Return the chart of a cost by round, None without rows.
 
     Parameters
     ----------

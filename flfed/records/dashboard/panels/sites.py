@@ -1,7 +1,4 @@
-"""Panels of the page Sites.
-
-They show whether joining was worth it at one site, and how all sites did.
-"""
+"""Panels of the page Sites: the verdict at one site, and the figures of all sites."""
 
 from __future__ import annotations
 
@@ -44,14 +41,11 @@ from flfed.words import render
 
 FEW_SITES = 8
 """Sites on the page Overview."""
-CARDS = {"global": "Shared model", "local-only": "Site model", "personalised": "Adjusted to the site"}
+CARDS = {"global": "Shared model", "local-only": "Site model", "personalised": "Adjusted model"}
 
 
 def answer(report: Report, site: str, metric: str) -> None:
-    """Show whether joining paid at one site.
-
-    It shows the answer, its figures, and what they rest on.
-    """
+    """Show the verdict at one site, the figures behind it, and their limits."""
     run = run_of(report)
     of_site = run.sites[site]
     with st.container(border=True):
@@ -63,7 +57,7 @@ def answer(report: Report, site: str, metric: str) -> None:
             st.markdown(escape(line))
         with st.container(horizontal=True, gap="xsmall"):
             _cards(report, site, metric)
-        with st.expander("What these figures rest on, and what they do not show"):
+        with st.expander("Basis and limits"):
             st.markdown(bullets(map(escape, site_answer.rests_on(report, site, metric))))
 
 
@@ -80,19 +74,19 @@ def _cards(report: Report, site: str, metric: str) -> None:
             value, below = _figure(figure_of(of_site[arm], metric), metric, run.repeats)
             family = own_in_words(of_site) if arm == "local-only" else ""
             card(CARDS[arm], value, "; ".join(filter(None, (family, below))))
-    # The pooled model is measured on all sites, so that its card stands last.
+    # The pooled model is measured on all sites, so its card comes last.
     if run.pooled:
         value, below = _figure(figure_of(run.pooled, metric), metric, run.repeats)
-        caption = "; ".join(filter(None, (pooled_in_words(report), below, "at all sites together, for reference")))
-        card("All rows in one place", value, caption)
+        parts = (pooled_in_words(report), below, render("pages.sites.pooled"))
+        card("Pooled model", value, "; ".join(filter(None, parts)))
 
 
 def figures_of_all(report: Report, metric: str) -> None:
-    """Show the shared model beside its references, or its figures from noised counts, over all sites and at each."""
+    """Show the shared model beside its references, or its figures from noised counts."""
     if noised.noised_scores(report) is None:
         show(gains.references(report, metric), titled=False)
     elif lines := noised.figure_lines(report):
-        st.markdown("**Figures from noised counts, with 95 % CI**")
+        st.markdown(f"**{render('pages.sites.noised')}**")
         table(lines)
         _captions(noised.lost_in_words(report, metric))
 
@@ -115,42 +109,38 @@ def _models(report: Report, site: str, metric: str) -> None:
             lines.append({"name": CARDS[arm], "arm": arm, **entry})
             cells.append({"Model": CARDS[arm], "value": of_arm.value, "low": of_arm.low, "high": of_arm.high})
             words.append(f"{CARDS[arm]} {number(of_arm.value)}")
-    which = "the shared model" if arms == ["global"] else "each model"
-    title = f"{metric_name(metric)} of {which}, 95 % CI"
+    title = render("pages.figures.models", metric=metric_name(metric))
+    if arms == ["global"]:
+        title = render("pages.figures.shared", metric=metric_name(metric))
     figure(st, title, interval_chart(lines, metric), cells, key="site-own-models", says="; ".join(words))
 
 
 def _gain(of_site: Report, metric: str) -> tuple[str, str]:
-    """Return the gain that decides the verdict.
-
-    With it comes a text that says of which model it is, with its interval.
-    """
+    """Return the gain that decides the verdict, and its model and interval in words."""
     arm, gain = best_arm(of_site, metric) or ("", None)
     if gain is None or not has_interval(gain):
         return ABSENT, "inconclusive"
     least = worthwhile_at(of_site, metric)
     size, _ = size_and_span(gain, least)
-    return size, f"by the {ARM_NAMES[arm]}, {describe_interval(gain, least)}; + is better"
+    return size, f"{ARM_NAMES[arm]}, {describe_interval(gain, least)}; + is better"
 
 
 def _figure(figure: FigureReport, metric: str, repeats: int) -> tuple[str, str]:
-    """Return one figure and its meaning.
-
-    The meaning is its metric and interval, or why there is none.
-    """
+    """Return one figure, and its metric and interval, or the reason why there is no figure."""
     if figure.value is None:
         return ABSENT, figure.reason or "not measured"
     text = interval(figure.low, figure.high)
     if text == ABSENT:
         text = "no interval"
+    elif repeats > 1:
+        text = f"95 % CI {text} of one repeat"
     else:
-        of = "of one repeat 95 %" if repeats > 1 else "95 %"
-        text = f"{of} {text}"
+        text = f"95 % CI {text}"
     return number(figure.value), f"{metric_name(metric)}, {text}"
 
 
 def explain_missing_figures(opened: Opened, site: str) -> None:
-    """Tell one site's people why figures are missing."""
+    """Show people of one site why figures are missing."""
     why = site_answer.describe_missing_figures(opened.report, opened.shown.sites, site)
     if why:
         st.info(escape(why))
@@ -159,16 +149,13 @@ def explain_missing_figures(opened: Opened, site: str) -> None:
 
 
 def everywhere(opened: Opened, metric: str) -> None:
-    """Show gain and models of every site.
-
-    They are shown as charts and as a table, with who is not in it.
-    """
+    """Show gain and models of every site as charts and as a table, and which sites are not in it."""
     report, sites = opened.report, opened.shown.sites
     own = site_answer.own_figures(report, sites)
     order = [name for name in site_answer.order_of_sites(report, metric) if name in own]
     if order:
         whose = "All sites" if opened.only is None else escape(opened.only)
-        st.markdown(f"## {whose}: {metric_name(metric)} on rows nobody trained on")
+        st.markdown(f"## {whose}: {metric_name(metric)} on test rows")
         _beside(report, metric, order)
     if not opened.only:
         _captions(site_answer.together(report, metric))
@@ -177,11 +164,10 @@ def everywhere(opened: Opened, metric: str) -> None:
 
 def _beside(report: Report, metric: str, order: Sequence[str]) -> None:
     """Show gain and models of some sites."""
-    # Of many sites the ends of the order are drawn, and the table has all.
+    # Of many sites the charts show both ends of the order, and the table has all.
     shown = narrative.ends_of(order, SITES_SHOWN)
     if len(shown) < len(order):
-        half = SITES_SHOWN // 2
-        st.caption(f"The charts show the {half} sites that gain most and the {half} that gain least.")
+        st.caption(render("pages.sites.ends", half=SITES_SHOWN // 2))
     arms = arms_shown(report, metric)
     lines = [_line(report, name, metric, arms) for name in order]
     words = [site_answer.site_line(report, name, metric, arms) for name in order]
@@ -196,17 +182,17 @@ def _beside(report: Report, metric: str, order: Sequence[str]) -> None:
         site = run_of(report).sites[name]
         verdict = describe_verdict(site_verdict(site, metric)[0], metric)
         says.append(f"{name}: {verdict}, {narrative.gain_in_words(site, metric)}")
-    title = f"Gain of each site, {narrative.interval_name(report)}"
+    title = render("pages.figures.gains", interval=narrative.interval_name(report))
     summary = f"Gain by joining. {'; '.join(says)}"
     figure(left, title, forest_plot(report, metric, shown), lines, key="site-gains", says=summary)
-    title = "Each model at each site, with 95 % CI"
+    title = render("pages.figures.each")
     if arms == ["global"]:
-        title = f"{metric_name(metric)} of the shared model, with 95 % CI"
+        title = render("pages.figures.shared", metric=metric_name(metric))
     by_site = [_figures_in_words(name, cells, arms) for name, cells in zip(order[:SITES_SHOWN], words, strict=False)]
     summary = f"{title}. {'; '.join(by_site)}"
     figure(right, title, sites_by_arm(report, metric, shown), lines, key="site-models", says=summary)
     table(words)
-    # Below the table: in it a sentence would make rows high on a narrow screen.
+    # In the table a sentence would make rows high on a narrow screen, so it stands below.
     if why := site_answer.untold_at(report, metric, order):
         st.caption(bullets(map(escape, why)))
     _captions(narrative.unadjusted_in_words(report, metric))
@@ -220,21 +206,18 @@ def _figures_in_words(name: str, cells: Report, arms: Sequence[str]) -> str:
 
 
 def _shared_model(report: Report, metric: str, sites: Sequence[str], lines: Sequence[Report]) -> None:
-    """Show the shared model's figure at some sites, the only one that leaves them."""
+    """Show the shared model's figure at some sites, the only one that they release."""
     drawn = sites_by_arm(report, metric, sites)
     if drawn is None:
         return
-    title = f"{metric_name(metric)} of the shared model at each site, with 95 % CI"
+    title = render("pages.figures.sites", metric=metric_name(metric))
     shared = {site: figure_of(site_of(run_of(report).sites[site]).global_, metric) for site in sites}
     says = "; ".join(f"{site} {number(of.value)}" for site, of in shared.items())
     figure(st, title, drawn, lines, key="site-models", says=f"{title}. {says}")
 
 
 def _line(report: Report, name: str, metric: str, arms: Sequence[str]) -> Report:
-    """Return a site's line in the charts' table and its CSV file.
-
-    Every figure and its interval stand in a cell of its own.
-    """
+    """Return a site's line in the charts' table and its CSV file, each figure and bound in a cell of its own."""
     site = run_of(report).sites[name]
     here = site_of(site)
     cells: dict[str, Any] = {"Site": name, "Rows": here.rows, "Test rows": here.holdout_rows}
@@ -254,7 +237,7 @@ def _line(report: Report, name: str, metric: str, arms: Sequence[str]) -> Report
 
 
 def who_gains(report: Report, metric: str) -> None:
-    """Show the forest plot of the sites' gains, of many those at its ends."""
+    """Show the forest plot of the sites' gains; of many sites, of those at its ends."""
     order = site_answer.order_of_sites(report, metric)
     shown = gains.at_the_ends(report, metric, FEW_SITES)
     lines = [_line(report, site, metric, arms_shown(report, metric)) for site in order]
@@ -270,65 +253,57 @@ def how_to_read(report: Report, metric: str) -> None:
     if noised.is_uncompared(report):
         return
     least = narrative.least_gain(report, metric)
-    name = narrative.interval_name(report)
-    small = ""
-    minus = ""
-    if run_of(report).rule.worthwhile[metric]:
-        small = f" A clear gain below {least} is *{TOO_SMALL}*."
-        minus = MINUS
-    sites = render("report.mean.assumes")
-    coverage = render("report.mean.coverage")
-    models = _models_under_noise() if noised.own_under_noise(report) else _models_in_words(report)
+    minus = MINUS if run_of(report).rule.worthwhile[metric] else ""
+    if noised.own_under_noise(report):
+        terms = narrative.glossary_under_noise(compared=True)
+        lines = [
+            render("pages.models.secret", model=_begin_small(terms["site model"])),
+            render("pages.models.shared"),
+            render("pages.models.pairs", gain=_begin_small(terms["gain"])),
+        ]
+    else:
+        lines = _models_in_words(report)
+    pays, harm, neither = (sentence_case(describe_verdict(code, metric)) for code in (PAYS, DO_NOT_USE, NO_CLEAR_GAIN))
+    lines += [
+        render("pages.verdicts.pays", verdict=pays, interval=narrative.interval_name(report), least=least),
+        render("pages.verdicts.harm", verdict=harm, least=f"{minus}{least}"),
+        render("pages.verdicts.neither", verdict=neither),
+    ]
+    if minus:
+        lines.append(render("pages.verdicts.small", small=sentence_case(TOO_SMALL), least=least))
+    lines += [
+        render("pages.verdicts.widened"),
+        render(
+            "pages.verdicts.mean",
+            sites=render("report.mean.assumes"),
+            coverage=render("report.mean.coverage"),
+        ),
+    ]
     with st.expander("How to read this"):
-        st.markdown(
-            f"{models}"
-            f"- **{describe_verdict(PAYS, metric)}**: the gain's interval ({name}) lies above {least}. "
-            f"**{describe_verdict(DO_NOT_USE, metric)}**: it lies below {minus}{least}. "
-            f"**{describe_verdict(NO_CLEAR_GAIN, metric)}**: neither.{small}\n"
-            "- *Widened*: of many sites some seem to gain by chance alone, as one 95 % interval in twenty excludes 0. "
-            "So the intervals of gains hold at all sites together (Bonferroni).\n"
-            "- *On average over sites*: gains weighted by how well each is known, with room for sites that differ "
-            f"(random effects, Hartung-Knapp). It holds for {sites}. {sentence_case(coverage)}."
-        )
+        st.markdown(bullets(lines))
 
 
-def _models_in_words(report: Report) -> str:
-    """Return what the models are of which the charts tell, as lines of Markdown."""
-    # Where sites keep a part of the model, or a model, the names below stand for others.
-    own = own_parts_in_words(report)
-    if own:
-        own = f"- {own}\n"
+def _begin_small(text: str) -> str:
+    return text[0].lower() + text[1:]
+
+
+def _models_in_words(report: Report) -> list[str]:
+    """Return the meanings of the models in the charts."""
+    # Where a part of the model, or a whole model, is a site's own, the names stand for others.
+    lines = list(filter(None, [own_parts_in_words(report)]))
     beside = read(OwnParts, run_of(report).own_parts or {}).beside
-    adjusted = "a model that the site trained" if beside else "the shared model, corrected"
-    return (
-        f"{own}"
-        "- *Site model*: a model each site tuned on its own rows.\n"
-        "- *Shared model*: trained by all sites; no row left any of them.\n"
-        f"- *Adjusted to the site*: {adjusted} with the site's own rows.\n"
-        "- *All rows in one place*: for reference; needs rows to leave the sites.\n"
-        "- *Mean of the sites*: of the figures within each site; often lower than over all sites together, "
-        "where telling the sites apart helps.\n"
-        "- *Gain*: the better of *shared* and *adjusted* against the own model; + is always better.\n"
-    )
-
-
-def _models_under_noise() -> str:
-    """Return the same of a run of which all that leaves a site is charged."""
-    terms = narrative.glossary_under_noise(compared=True)
-    site, gain = terms["site model"], terms["gain"]
-    return (
-        f"- *Site model*: {site[0].lower()}{site[1:]} Its own figure does not leave the site.\n"
-        "- *Shared model*: trained by all sites; no row left any of them.\n"
-        f"- *Gain*: {gain[0].lower()}{gain[1:]} It comes from how many pairs of test rows the shared model orders "
-        "better, a number with noise: its interval holds noise and chance.\n"
-    )
+    return lines + [
+        render("pages.models.site"),
+        render("pages.models.shared"),
+        render("pages.models.beside" if beside else "pages.models.adjusted"),
+        render("pages.models.pooled"),
+        render("pages.models.mean"),
+        render("pages.models.gain"),
+    ]
 
 
 def choose_metric(report: Report) -> str | None:
-    """Return the metric that the reader picked.
-
-    The primary one comes first. None where none was compared.
-    """
+    """Return the metric that the reader picked, at first the primary one; None where none was compared."""
     metrics = noised.with_verdict(report, metrics_of(report))
     if len(metrics) < 2:
         return next(iter(metrics), None)

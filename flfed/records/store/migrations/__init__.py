@@ -1,4 +1,1 @@
-"""Migrations of the run store, run by Alembic.
-
-There is one file a step.
-"""
+"""Migrations of the run store, run by Alembic, one file a step."""

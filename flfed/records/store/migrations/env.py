@@ -1,7 +1,4 @@
-"""Alembic's environment for the run store.
-
-It migrates on the connection handed over by `flfed.records.store.database`.
-"""
+"""Alembic's environment for the run store; it uses the connection from `flfed.records.store.database`."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from flfed.records.store.tables import Base
 
 
 def migrate() -> None:
-    """Run the pending steps in the handed over transaction."""
+    """Run the pending steps in the caller's transaction."""
     connection = context.config.attributes["connection"]
     context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=True)
     with context.begin_transaction():

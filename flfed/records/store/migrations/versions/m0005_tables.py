@@ -1,6 +1,6 @@
 """The first revision: a new store has its tables as they are declared, and is stamped with the newest revision.
 
-What a later table or column needs is a step of its own behind this one, for the stores that were made before.
+A later table or column needs a step of its own after this one, for earlier stores.
 """
 
 from __future__ import annotations
