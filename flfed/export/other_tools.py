@@ -29,8 +29,8 @@ OUTPUT = "outputs"
 def write_onnx(model: SharedModel, path: Path) -> None:
     """Write a model's network as ONNX; it computes in float64.
 
-    Its input `inputs` [rows, inputs] are the encoder's; their names are in the file's metadata. Its output `outputs`
-    are probabilities [rows, classes] in the schema's order, or predictions [rows, 1] in the target's unit.
+    Its input `inputs` [rows, inputs] has the encoder's inputs; their names are in the file's metadata. Its output
+    `outputs` has probabilities [rows, classes] in the schema's order, or predictions [rows, 1] in the target's unit.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def write_onnx(model: SharedModel, path: Path) -> None:
 
 
 def _finish(graph: _Graph, model: SharedModel, last: str) -> None:
-    """Add what makes probabilities or predictions of a model's outputs."""
+    """Add the nodes that turn a model's outputs into probabilities or predictions."""
     if model.schema.task == "multi-class":
         graph.add("Softmax", last, out=OUTPUT, axis=-1)
     elif model.schema.task == "binary":
@@ -97,7 +97,7 @@ class _Graph:
         self.constants: list[Any] = []
 
     def add(self, operator: str, *inputs: str, out: str = "", **attributes: Any) -> str:
-        """Add an operator and return the name of what it gives."""
+        """Add an operator and return the name of its output."""
         import onnx
 
         out = out or f"{operator.lower()}-{len(self.nodes)}"
@@ -112,7 +112,7 @@ class _Graph:
         return name
 
     def weight(self, name: str, model: SharedModel) -> str:
-        """Add a weight, int8 with its scales where the model has it so, and return what computes with it."""
+        """Add a weight, as int8 with scales where it is quantised, and return the name of its value."""
         import onnx
 
         stored = {} if model.quantised is None else model.quantised.stored
@@ -130,7 +130,7 @@ class Encoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # - sciki
     ----------
     shared : SharedModel
     fields : mapping of schema column to Field or None, optional
-        How the columns of a table are read; default: as the schema has them.
+        Readers of a table's columns; default: the schema's names and units.
     """
 
     def __init__(self, shared: SharedModel, fields: Mapping[str, Field | None] | None = None) -> None:
@@ -138,7 +138,7 @@ class Encoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # - sciki
         self.fields = fields
 
     def fit(self, X: pd.DataFrame, y: Any = None) -> Self:
-        """Return itself: the encoder was made by the run."""
+        """Return itself: the run has fitted the encoder."""
         return self
 
     def transform(self, X: pd.DataFrame) -> np.ndarray:
@@ -151,22 +151,22 @@ class Encoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # - sciki
         return np.array(input_names(self.shared.layout), dtype=object)
 
     def __sklearn_is_fitted__(self) -> bool:
-        """Tell that it is fitted."""
+        """Return True: the run has fitted the encoder."""
         return True
 
 
 def to_sklearn(
     model: SharedModel, fields: Mapping[str, Field | None] | None = None, labels: np.ndarray | None = None
 ) -> Pipeline:
-    """Return a linear model as a fitted pipeline of encoder and scikit-learn's own class.
+    """Return a linear model as a fitted pipeline of encoder and scikit-learn estimator.
 
     Parameters
     ----------
     model : SharedModel
     fields : mapping of schema column to Field or None, optional
-        How the columns of a table are read; default: as the schema has them.
+        Readers of a table's columns; default: the schema's names and units.
     labels : array [classes], optional
-        What `predict` returns for the classes; default: the schema's.
+        Labels that `predict` returns for the classes; default: the schema's.
 
     Raises
     ------
