@@ -214,7 +214,7 @@ def test_a_study_in_another_encoding_is_refused(refused, study, encoding, says):
 WORDS = {
     "study check no-such-study": "neither shipped nor a file",
     "study show /nowhere/study.toml": "neither shipped nor a file",
-    "study run wine --set lr": "write it as key=value",
+    "study run wine --set lr": "write it as KEY=VALUE",
     "study run wine --set plan.lr=fast": "lr='fast' must be a number",
     "study run wine --set lrr=1": "did you mean 'lr'",
     "study run wine --engine rai": "engine 'rai' is not known",
@@ -228,7 +228,7 @@ WORDS = {
     "study verify wine --set expected.repeats=0": "repeats=0 must be a whole number",
     "study sweep wine": "has no [sweep]",
     "study sweep wine --grid lr=0.1,0.2": "set it, such as --set plan.validation=0.2",
-    "study sweep wine --set validation=0.2 --grid lr": "write it as key=value,value",
+    "study sweep wine --set validation=0.2 --grid lr": "write it as KEY=V1,V2",
     "study sweep wine --set validation=0.2 --grid lr=0.1,,0.2": "a value is empty",
     "study sweep wine --set validation=0.2 --grid seed=1,2": "cannot be swept",
     "study resume 20200101-000000-beef": "is not in the store",

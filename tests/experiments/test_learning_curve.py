@@ -97,5 +97,5 @@ def test_the_command_prints_a_line_a_share_and_takes_no_other_engine(flfed, home
     assert (found["study"], found["site"]) == ("breast-cancer", "breast-cancer-2")
     assert [point["share"] for point in found["points"]] == list(SHARES)
     code_shown, shown, _ = flfed(*words)
-    assert (code, code_shown) == (0, 0) and "what joining is worth to breast-cancer-2" in shown
+    assert (code, code_shown) == (0, 0) and "gain of breast-cancer-2 from joining" in shown
     assert flfed(*words, "--engine", "ray")[0] == 2

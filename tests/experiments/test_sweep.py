@@ -81,7 +81,7 @@ def test_a_sweep_that_is_ended_gives_the_points_that_were_tried_and_leaves_no_ch
     assert [point.settings for point in found.points] == [{"plan.lr": 0.1}] and found.best is found.points[0]
     error = found.error()
     assert isinstance(error, RunStopped) and error.exit_code == 3
-    assert str(error).startswith("interrupted from the keyboard; 1 of 2 points were tried")
+    assert str(error).startswith("interrupted from the keyboard; 1 of 2 points are done")
     with RunReader.open() as reader:
         assert [run.status for run in reader.runs()] == ["stopped", "completed"]
     assert not list(home.glob("runs/*"))
@@ -195,13 +195,13 @@ def test_the_grid_is_the_product_in_order_and_options_can_be_copied():
     ("grid", "why"),
     [
         ([], "has no \\[sweep\\]"),
-        (["lr"], "write it as key=value,value"),
-        (["lr="], "write it as key=value,value"),
+        (["lr"], "write it as KEY=V1,V2"),
+        (["lr="], "write it as KEY=V1,V2"),
         (["lr=0.1,,0.2"], "a value is empty"),
-        (["=1,2"], "write it as key=value,value"),
-        (["lr=0.1", "lr=0.2"], "is given twice"),
+        (["=1,2"], "write it as KEY=V1,V2"),
+        (["lr=0.1", "lr=0.2"], "the key is there twice"),
         (["lr=0.1", "plan.lr=0.2"], "stands there twice"),
-        (["lr=0.1,0.1"], "a value stands there twice"),
+        (["lr=0.1,0.1"], "a value is there twice"),
         (["lrr=0.1"], "did you mean 'lr'"),
         (["plan.lrr=0.1"], "did you mean 'lr'"),
         (["lr=fast,slow"], "lr='fast' must be a number"),
@@ -220,7 +220,7 @@ def test_a_grid_that_cannot_be_swept_is_refused_before_anything_runs(grid, why):
 
 
 def test_a_study_without_validation_rows_cannot_be_swept():
-    with pytest.raises(UsageError, match="validation=0 keeps no rows .* --set plan.validation=0.2"):
+    with pytest.raises(UsageError, match="validation=0 reserves no rows .* --set plan.validation=0.2"):
         points_of(Study.load("wine"), {"plan.lr": (0.1,)})
 
 
@@ -230,7 +230,7 @@ def test_the_command_sweeps_the_studys_own_grid_and_says_what_the_figures_are(fl
     file.write_text(f'{text}\n[sweep]\n"plan.lr" = [1e-6, 0.05]\n"plan.l2" = [0.0]\n')
     code, out, err = flfed("study", "sweep", str(file), "--grid", "plan.l2=0.02")
     assert code == 0
-    assert err == "" and out.startswith("diabetes: 2 points to try, 3 rounds each")
+    assert err == "" and out.startswith("diabetes: 2 points to run, with 3 rounds each")
     assert "Best: --set plan.lr=0.05 --set plan.l2=0.02" in out and CAUTION in out
     code, out, err = flfed("study", "sweep", str(file), "--json")
     found = json.loads(out)

@@ -135,7 +135,7 @@ def test_a_run_that_stopped_verifies_nothing():
 @pytest.mark.parametrize(
     ("figures", "why"),
     [
-        ("", "has no \\[expected\\] to verify"),
+        ("", "has no table \\[expected\\] to verify"),
         ('"global.auc" = { least = 0.5, source = "x" }', "metric 'auc' is not known"),
         ('"global" = { least = 0.5, source = "x" }', "metric '' is not known"),
         (
@@ -183,7 +183,7 @@ def test_an_altered_expectation_ends_with_1_and_says_which_figure_and_by_how_muc
 def test_a_study_without_expectations_ends_with_2(verified):
     code, out, err = verified(TINY)
     assert (code, out) == (2, "")
-    assert "has no [expected] to verify" in err
+    assert "has no table [expected] to verify" in err
 
 
 @pytest.mark.usefixtures(

@@ -85,7 +85,7 @@ def test_the_folder_says_how_far_predictions_moved_and_on_which_rows(result: flf
     assert said["mean"] == pytest.approx(moved.mean()) and said["largest"] == pytest.approx(moved.max())
     assert 0 < said["mean"] < said["largest"] < 0.05
     text = (tmp_path / "int8" / "README.txt").read_text()
-    assert f"moved by {said['mean']:.2g}" in text and "no site's rows" in text
+    assert f"changed by {said['mean']:.2g}" in text and "no site's rows" in text
 
 
 def test_onnx_has_the_whole_numbers_and_predicts_the_same(result: flfed.Result, tmp_path: Path):
@@ -149,7 +149,7 @@ def test_float32_of_a_run_in_float32_is_the_same_file_and_trees_are_not_rounded(
         export(result.run, tmp_path / dtype, dtype=dtype)
     one, other = ((tmp_path / dtype / "model.json").read_text() for dtype in ("trained", "float32"))
     assert one == other
-    with pytest.raises(UsageError, match="cut points that are not rounded to float32: leave --dtype out"):
+    with pytest.raises(UsageError, match="cut points, which cannot be rounded to float32: leave --dtype out"):
         export(trained(model="boosted-trees").run, tmp_path / "trees", dtype="float32")
     assert not (tmp_path / "trees").exists()
     beyond = replace(result.model.shared, arrays={"w": np.array([1e300])})
