@@ -68,7 +68,7 @@ def _leave_interrupted(error: KeyboardInterrupt) -> NoReturn:
 
 
 def _describe(error: click.ClickException) -> str:
-    """Return what is wrong with a command line, and which help to read."""
+    """Return the error of a command line, and the help to read."""
     import click
 
     from flfed.words import render

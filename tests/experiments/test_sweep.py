@@ -17,7 +17,7 @@ from streamlit.testing.v1 import AppTest
 from flfed import Study, run
 from flfed.cli.study import _change
 from flfed.errors import FlfedError, RunStopped, UsageError
-from flfed.experiments.sweep import CAUTION, NOTE, Point, Swept, _comparable, parse_grid, points_of, sweep
+from flfed.experiments.sweep import Point, Swept, _comparable, parse_grid, points_of, sweep
 from flfed.records.store.reader import RunReader
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.site import Site, SiteTable
@@ -26,6 +26,11 @@ from flfed.rows.data.sources import Frame
 pytestmark = [pytest.mark.slow, pytest.mark.studies]  # real studies
 
 ROOT = Path(__file__).parents[2]
+NOTE = "a point of a sweep: no holdout was read"
+CAUTION = (
+    "These figures are on validation rows: no holdout was read. The figure of the best point is too good, since it was "
+    "the criterion of its choice; flfed study run gives the figure on the holdouts."
+)
 
 
 @dataclass(frozen=True, eq=False)
