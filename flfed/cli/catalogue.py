@@ -32,9 +32,9 @@ def list_runs(
     status: str = typer.Option("", help=f"Only {STATES}."),
     engine: str = typer.Option("", help="Only this engine."),
     since: str = typer.Option("", metavar="DATE", help="Only runs that began at this date or time, or later."),
-    site: str = typer.Option("", metavar="NAME", help="Only runs of this site, by its name in the run."),
+    site: str = typer.Option("", metavar="NAME", help="Only this site."),
     limit: int = typer.Option(50, min=1, help="Most lines."),
-    whole: bool = typer.Option(False, "--all", help="One line for each repeat."),
+    whole: bool = typer.Option(False, "--all", help="List single repeats."),
 ) -> output.Shown:
     """List the runs of the store, the newest first; repeats of a study share one line.
 

@@ -68,36 +68,35 @@ for name, command, example in (
     ("delete", catalogue.delete_run, "20261120-153012-a1b2"),
     ("upgrade-store", catalogue.upgrade_run_store, ""),
 ):
-    runs.app.command(name, epilog=f"Example: flfed run {name} {example}".rstrip())(command)
-app.command("demo", epilog="Example: flfed demo")(dashboard.demo)
-study.app.command("verify", epilog="Example: flfed study verify wine")(study_runs.verify_study)
-study.app.command("sweep", epilog="Example: flfed study sweep wine --set validation=0.2 --grid lr=0.1,0.3")(
-    study_runs.sweep_study
-)
+    runs.app.command(name, epilog=example)(command)
+app.command("demo")(dashboard.demo)
+study.app.command("verify", epilog="wine")(study_runs.verify_study)
+study.app.command("sweep", epilog="wine --set validation=0.2 --grid lr=0.1,0.3")(study_runs.sweep_study)
 app.add_typer(study.app, name="study")
 app.add_typer(runs.app, name="run")
 app.add_typer(data.app, name="data")
 consortium = typer.Typer(no_args_is_help=True, help="Invite sites, serve them, run studies.")
 for whose, group, commands in (("site", site_rows.app, SITE), ("coordinator", consortium, COORDINATOR)):
     for name, command, example in commands:
-        group.command(name, epilog=f"Example: flfed {whose} {name} {example}".rstrip())(strictly()(command))
+        group.command(name, epilog=example)(strictly()(command))
     app.add_typer(group, name=whose)
-app.command("audit", epilog="Example: flfed audit latest --json")(runs.audit)
-app.command("predict", epilog="Example: flfed predict my-model patients.csv --out predictions.csv")(runs.predict)
-app.command("app", epilog="Example: flfed app --port 8501")(dashboard.open_app)
+app.command("audit", epilog="latest --json")(runs.audit)
+app.command("predict", epilog="my-model patients.csv --out predictions.csv")(runs.predict)
+app.command("app", epilog="--port 8501")(dashboard.open_app)
 
 
-def _join_lines(commands: typer.Typer) -> None:
-    """Make each paragraph of help one line, so that the terminal alone wraps it."""
+def _finish_help(commands: typer.Typer, path: str) -> None:
+    """Make each paragraph of help one line, which the terminal alone wraps, and complete the examples."""
     for command in commands.registered_commands:
         paragraphs = inspect.getdoc(command.callback) or ""
         command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs.split("\n\n"))
+        command.epilog = f"Example: {path} {command.name} {command.epilog or ''}".rstrip()
     for group in commands.registered_groups:
         if group.typer_instance:
-            _join_lines(group.typer_instance)
+            _finish_help(group.typer_instance, f"{path} {group.name}")
 
 
-_join_lines(app)
+_finish_help(app, "flfed")
 
 
 @app.callback(invoke_without_command=True)

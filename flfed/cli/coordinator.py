@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 SITE = typer.Argument(..., metavar="SITE", help="The site's name: a-z, 0-9 and single hyphens.")
-TO = typer.Option(Path("."), "--to", help="Folder for the file.", show_default="the current folder")
+TO = typer.Option(Path("."), "--to", help="Target folder.", show_default="the current folder")
 
 
 class Key(StrEnum):
@@ -35,7 +35,7 @@ class Key(StrEnum):
 @output.with_json
 def init_coordinator(
     title: str = typer.Option(..., help="Name that sites see, such as 'Heart consortium'."),
-    address: str = typer.Option(..., metavar="HOST:PORT", help="Public address of the server."),
+    address: str = typer.Option(..., metavar="HOST:PORT", help="Public address."),
 ) -> output.Shown:
     """Set up a coordinator: certificate authority, server certificate, signing key. None is ever replaced."""
     from flfed.deployment.coordinator.certificates import Settings, initialise, server_days_left
@@ -80,7 +80,7 @@ def _initialised() -> CoordinatorFolder:
 
 @output.with_json
 def admit_site(
-    file: Path = typer.Argument(..., metavar="FILE", help="The admission file, SITE.admission."),
+    file: Path = typer.Argument(..., metavar="FILE", help="Admission file."),
 ) -> output.Shown:
     """Admit a site: check signature, invitation, name and key of its admission file.
 
@@ -106,7 +106,7 @@ def admit_site(
 @output.with_json
 def site_key(
     site: str = SITE,
-    fingerprint: str = typer.Argument(..., metavar="FINGERPRINT", help="As flfed site key shows it."),
+    fingerprint: str = typer.Argument(..., metavar="FINGERPRINT", help="Of its gate."),
 ) -> output.Shown:
     """Record the fingerprint of a site's gate, where its admission had none or the site made a new key.
 

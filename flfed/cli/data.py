@@ -23,11 +23,11 @@ TABLE_KINDS = "CSV, Parquet or Excel"
 NAMES = typer.Option("", help="Column names, with commas, for a file without a header.")
 SHEET = typer.Option("", help="Sheet of a workbook; default: the first.")
 PUBLIC = typer.Option(False, "--public", help="The rows are public: show exact figures.")
-TO = typer.Option(Path(), help="Folder for the new files.")
+TO = typer.Option(Path(), help="Target folder.")
 """Options of each command that writes packages and studies for one's own tables."""
 
 
-@app.command("list", epilog="Example: flfed data list")
+@app.command("list")
 @output.tables
 def list_data() -> output.Shown:
     """List the datasets, and whether their files are here."""
@@ -72,7 +72,7 @@ def _kind(source: SourceDescription) -> str:
     return "in a package" if source.table else "embedded"
 
 
-@app.command("get", epilog="Example: flfed data get heart-disease --from /media/stick")
+@app.command("get", epilog="heart-disease --from /media/stick")
 def get_data(
     name: str = typer.Argument(..., help="A dataset.", autocompletion=completion.datasets),
     from_folder: Path | None = typer.Option(
@@ -91,7 +91,7 @@ def get_data(
     typer.echo(render("commands.data.fetched", dataset=name, files=counted(len(paths), "file"), folder=paths[0].parent))
 
 
-@app.command("new", epilog="Example: flfed data new north.csv south.csv --target died")
+@app.command("new", epilog="north.csv south.csv --target died")
 @output.tables
 def new_data(
     files: list[Path] = typer.Argument(..., metavar="FILE...", help=f"{TABLE_KINDS}, one a site."),
@@ -100,7 +100,7 @@ def new_data(
     group: str = typer.Option("", help="Column that identifies the patient or customer of a row."),
     time: str = typer.Option("", help="Column of dates: rows from one day on, the same for all sites, are held out."),
     keep: list[str] = typer.Option([], metavar="COLUMN", help="Column that is a feature in any case."),
-    drop: list[str] = typer.Option([], metavar="COLUMN", help="Column to leave out."),
+    drop: list[str] = typer.Option([], metavar="COLUMN", help="Column to drop."),
     missing: list[str] = typer.Option(
         [], metavar="VALUE", help="Value for missing cells, in every column, or in one as COLUMN=VALUE."
     ),

@@ -26,7 +26,7 @@ WORST = 4
 app = typer.Typer(no_args_is_help=True, help="Runs and their results.")
 
 
-@app.command("show", epilog="Example: flfed run show latest")
+@app.command("show", epilog="latest")
 @output.tables
 def show_run(run: str = LATEST, whole: bool = output.ALL, as_json: bool = output.JSON) -> None:
     """Show the result of a run, or of a series of repeats.
@@ -45,7 +45,7 @@ def show_run(run: str = LATEST, whole: bool = output.ALL, as_json: bool = output
     print_report(run_report, whole=whole)
 
 
-@app.command("compare", epilog="Example: flfed run compare 20261120-153012-a1b2 latest --json")
+@app.command("compare", epilog="20261120-153012-a1b2 latest --json")
 @output.tables
 def compare(
     a: str = typer.Argument(..., help=WHICH, autocompletion=completion.runs),
@@ -60,7 +60,7 @@ def compare(
     _print_comparison(comparison, whole=whole)
 
 
-@app.command("export", epilog="Example: flfed run export latest --to my-model")
+@app.command("export", epilog="latest --to my-model")
 @output.with_json
 def export_run(
     run: str = LATEST,
@@ -86,7 +86,7 @@ def export_run(
         yield render("commands.export.signed", title=done.signer.title, key=done.fingerprint)
 
 
-@app.command("report", epilog="Example: flfed run report latest --output report.html")
+@app.command("report", epilog="latest --output report.html")
 @output.with_json
 def report_run(
     run: str = LATEST,
@@ -186,7 +186,7 @@ def _cells(values: Iterable[object]) -> list[str]:
 
 
 def predict(
-    model: Path = typer.Argument(..., help="Folder from flfed run export."),
+    model: Path = typer.Argument(..., help="Exported model folder."),
     table: Path | None = typer.Argument(None, help="CSV or Parquet with the columns of the model's schema."),
     site: str = typer.Option("", metavar="NAME", help="Site whose own table and mapping are used instead."),
     out: Path | None = typer.Option(None, help="New file for the predictions (mode 600)."),
@@ -277,9 +277,9 @@ def audit(
         help="Id of a run, or of a series (its first repeat), or latest.",
         autocompletion=completion.runs,
     ),
-    sites: list[str] = typer.Option([], "--site", metavar="NAME", help="Only this site, by its name in the run."),
+    sites: list[str] = typer.Option([], "--site", metavar="NAME", help="Only this site."),
     attacks: list[str] = typer.Option([], "--attack", metavar="NAME", help="Only this attack."),
-    all_figures: bool = typer.Option(False, "--all", help="Print all figures of each attack."),
+    all_figures: bool = typer.Option(False, "--all", help="Print all figures."),
     as_json: bool = output.JSON,
 ) -> None:
     """Attack the model of a run at its sites, and compare each result with the privacy guarantee.

@@ -30,16 +30,16 @@ SHOWN = 40
 PROBLEMS = 20
 """Most problems that are printed; --json has all."""
 NONE = "–"
-SITE = typer.Argument(..., help="A site's name.", autocompletion=completion.sites)
-RUN = typer.Argument(..., help="A run of the site.")
-REPEAT = typer.Option(0, min=0, help="Number of the repeat.")
+SITE = typer.Argument(..., help="Site name.", autocompletion=completion.sites)
+RUN = typer.Argument(..., help="Run id.")
+REPEAT = typer.Option(0, min=0, help="Repeat number.")
 
 
 @output.tables
 def show_ledger(
     name: str = SITE,
     verify: bool = typer.Option(False, "--verify", help="Check all lines, and the coordinator's receipts."),
-    export: str = typer.Option("", "--export", metavar="FILE|-", help="Write the lines as JSON lines."),
+    export: str = typer.Option("", "--export", metavar="FILE|-", help="Export JSON lines."),
     since: str = typer.Option("", "--since", metavar="DATE", help="Only lines from this date or time on."),
     run: str = typer.Option("", "--run", metavar="RUN", help="Only lines of this run, with bytes by round and kind."),
     repair: str | None = typer.Option(
@@ -389,7 +389,7 @@ def _charged(run: dict[str, Any]) -> dict[str, str]:
 def take_model(
     name: str = SITE,
     run: str = RUN,
-    to: Path = typer.Option(..., help="New or empty folder."),
+    to: Path = typer.Option(..., help="Empty or new."),
     repeat: int = REPEAT,
 ) -> output.Shown:
     """Export the model of a run, for `flfed predict`, where the coordinator lacks it or a part of it."""

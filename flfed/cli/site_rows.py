@@ -33,7 +33,7 @@ def opened(name: str) -> tuple[Site, SiteFolder]:
     return site, SiteFolder(site.name)
 
 
-@app.command("list", epilog="Example: flfed site list")
+@app.command("list")
 @output.tables
 def list_sites(whole: bool = output.ALL) -> output.Shown:
     """List the sites, with dataset and disclosure."""
@@ -63,10 +63,10 @@ def list_sites(whole: bool = output.ALL) -> output.Shown:
             output.say(f"{name}: {why}")
 
 
-DATASET = typer.Option("", help="Dataset; default: the site's own.")
+DATASET = typer.Option("", help="Another served dataset.")
 
 
-@app.command("check", epilog="Example: flfed site check cleveland --local-rows broken.csv")
+@app.command("check", epilog="cleveland --local-rows broken.csv")
 @output.tables
 def check_site(
     name: str = typer.Argument(
@@ -137,7 +137,7 @@ def _first_wrong(checked: Checked) -> str:
     return f"{column}{first.detail}{more}"
 
 
-NAME = typer.Argument(..., help="The site's name.", autocompletion=completion.sites)
+NAME = typer.Argument(..., help="Site name.", autocompletion=completion.sites)
 EXACT = typer.Option(False, "--exact", help="Show small counts, too; for the site alone.")
 
 
@@ -277,7 +277,7 @@ def _resting(resting: object | None, exact: bool) -> dict[str, str] | None:
 def replay_round(
     run: str = typer.Argument(..., help="Id of the run, from the site's ledger, or latest."),
     round: int = typer.Option(..., "--round", min=1, help="The round, from 1."),
-    site: str = typer.Option(..., "--site", help="The site's name."),
+    site: str = typer.Option(..., "--site", help="Site name."),
     as_json: bool = output.JSON,
 ) -> None:
     """Compute the site's update of a round again from its snapshot, and compare it with the ledger.
@@ -298,7 +298,7 @@ def replay_round(
         typer.echo(render("commands.replay.same", site=site, round=round, run=replayed_round.run, sha256=sha256))
 
 
-@app.command("new", epilog="Example: flfed site new st-mary --from patients.csv --dataset heart-disease")
+@app.command("new", epilog="st-mary --from patients.csv --dataset heart-disease")
 @output.tables
 def new_site(
     name: str = typer.Argument(..., help="Name of the site: a-z, 0-9 and hyphens."),
@@ -308,7 +308,7 @@ def new_site(
     url_variable: str = typer.Option("FLFED_SITE_URL", help="Environment variable with the database's URL."),
     names: str = NAMES,
     sheet: str = SHEET,
-    title: str = typer.Option("", help="The institution's name."),
+    title: str = typer.Option("", help="Institution name."),
     public: bool = PUBLIC,
     to: Path = TO,
 ) -> output.Shown:

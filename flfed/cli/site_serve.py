@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from flfed.deployment.operator.join import Joined
 
 
-NAME = typer.Argument(metavar="NAME", help="Site, as in its kit.")
+NAME = typer.Argument(metavar="NAME", help="Site name.")
 BASE = "/var/lib/flfed"
 
 
@@ -61,9 +61,9 @@ def serve_site(
 @output.with_json
 def write_units(
     name: str = NAME,
-    out: Path = typer.Option(..., "--out", metavar="DIR", help="Folder for the files."),
+    out: Path = typer.Option(..., "--out", metavar="DIR", help="Target folder."),
     base: Path = typer.Option(Path(BASE), "--base", metavar="DIR", help="Parent of both users' folders."),
-    command: Path | None = typer.Option(None, "--command", metavar="FILE", help="Installed flfed; default: this."),
+    command: Path | None = typer.Option(None, "--command", metavar="FILE", help="Installed flfed command."),
     address: str = typer.Option(
         "", "--address", metavar="IP:PORT", help="Coordinator, the only address that the node may then reach."
     ),
@@ -113,7 +113,7 @@ def join_site(
         False, "--renew", help="The file is a renewal, or a new kit that replaces the site's earlier one."
     ),
     site: str = typer.Option("", help="With --renew: the site, if several have joined here."),
-    to: Path = typer.Option(Path("."), "--to", help="Folder for SITE.admission.", show_default="the current folder"),
+    to: Path = typer.Option(Path("."), "--to", help="Target folder.", show_default="the current folder"),
 ) -> output.Shown:
     """Join a consortium with its coordinator's kit; the site's private keys are made here and never leave.
 
@@ -201,7 +201,7 @@ def _has_package(site: str) -> bool:
 
 
 def open_site_app(
-    name: str = typer.Argument(..., help="A site.", autocompletion=completion.sites),
+    name: str = typer.Argument(..., help="Site name.", autocompletion=completion.sites),
     port: int = typer.Option(8502, min=1, max=65535, help="Local port."),
     headless: bool = typer.Option(False, help="Open no browser."),
 ) -> None:

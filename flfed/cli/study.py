@@ -25,7 +25,7 @@ NAME = typer.Argument(
 SET = typer.Option([], "--set", metavar="KEY=VALUE", help="Change a key: rounds=400, or plan.lr=0.1.")
 
 
-@app.command("list", epilog="Example: flfed study list")
+@app.command("list")
 @output.tables
 def list_studies(as_json: bool = output.JSON) -> None:
     """List the shipped studies, and all names for a study: strategies, models, metrics and others."""
@@ -57,7 +57,7 @@ def _names_with_packages(kind: str) -> list[str]:
     return [name + packages.get(name, "") for name in registry.names(kind)]
 
 
-@app.command("show", epilog="Example: flfed study show preterm-birth")
+@app.command("show", epilog="preterm-birth")
 def show_study(name: str = NAME) -> None:
     """Print the text of a study, as it is sent to the sites."""
     from flfed.study.study import Study
@@ -69,9 +69,9 @@ def show_study(name: str = NAME) -> None:
         typer.echo(f"# {line}")
 
 
-@app.command("new", epilog="Example: flfed study new --dataset heart-disease --model logistic --name my-study")
+@app.command("new", epilog="--dataset heart-disease --model logistic --name my-study")
 def new_study(
-    dataset: str = typer.Option("", help="Dataset; default: a question."),
+    dataset: str = typer.Option("", help="Dataset name."),
     model: str = typer.Option("", help="logistic, linear, mlp or boosted-trees; default: a question."),
     private: bool | None = typer.Option(
         None, "--private/--not-private", help="Differential privacy for each row; default: a question."
@@ -133,7 +133,7 @@ def _prompt_choice(option: str, question: str, choices: list[str], default: str)
     return str(typer.prompt(f"{question} ({', '.join(choices)})", default=default or None))
 
 
-@app.command("check", epilog="Example: flfed study check my-study.toml")
+@app.command("check", epilog="my-study.toml")
 @output.with_json
 def check_study(name: str = NAME, changes: list[str] = SET, whole: bool = output.ALL) -> output.Shown:
     """Check a study and all that it names, and print its privacy guarantee; no table is read."""

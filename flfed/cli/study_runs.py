@@ -29,7 +29,7 @@ GRID = typer.Option(
 )
 
 
-@app.command("run", epilog="Example: flfed study run preterm-birth --repeats 10 --set rounds=20 --json")
+@app.command("run", epilog="preterm-birth --repeats 10 --set rounds=20 --json")
 @output.tables
 def run_study(
     name: str = NAME,
@@ -133,7 +133,7 @@ def _run_curve(name: str, changes: list[str], site: str, repeats: int, as_json: 
     output.as_table(headers, lines, title=title, spare=("share", "run"))
 
 
-@app.command("resume", epilog="Example: flfed study resume latest")
+@app.command("resume", epilog="latest")
 @output.tables
 def resume_study(run: str = LATEST, as_json: bool = output.JSON) -> None:
     """Resume a run that died, stopped or failed, and run its remaining repeats.
@@ -175,7 +175,7 @@ def _show(result: Result, as_json: bool) -> None:
 @output.tables
 def verify_study(
     name: str = NAME,
-    engine: str = typer.Option("inprocess", help="As for study run."),
+    engine: str = typer.Option("inprocess", help="Engine."),
     changes: list[str] = SET,
     as_json: bool = output.JSON,
 ) -> None:

@@ -84,7 +84,7 @@ def test_rows_without_a_site_infinite_cells_and_rows_at_two_sites_are_said():
     one.loc[one.index[-40:], "clinic"] = None
     said: list[str] = []
     flfed.federate(one, "died", by="clinic", rounds=1, say=said.append)
-    assert said[0].startswith("2 sites, 830 rows") and said[1].startswith("70 rows have no site")
+    assert said[0].startswith("2 sites, 830 rows") and said[1].startswith("70 rows belong to no site")
     assert "20 cells of 'age' are infinite and count as missing" in said
     assert not any("another site" in line for line in said)
     twice: list[str] = []

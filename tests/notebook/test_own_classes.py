@@ -88,11 +88,11 @@ def test_a_module_started_from_the_same_arrays_ends_as_the_listed_mlp():
     [
         ([torch.nn.Linear(INPUTS, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1)], "buffers .* BatchNorm"),
         ([torch.nn.Linear(INPUTS, 4), torch.nn.Dropout(), torch.nn.Linear(4, 1)], "draws at random"),
-        ([torch.nn.Linear(3, 1)], "does not take"), ([torch.nn.Linear(INPUTS, 2)], "gives .2, 2. for 2 rows"),
+        ([torch.nn.Linear(3, 1)], "takes no input"), ([torch.nn.Linear(INPUTS, 2)], "returns .2, 2. for 2 rows"),
         ([torch.nn.ReLU()], "no parameters"),
         ([torch.nn.Linear(INPUTS, 1), torch.nn.Sigmoid()], "ends with Sigmoid"),
         ([torch.nn.Linear(INPUTS, 4).requires_grad_(False), torch.nn.Linear(4, 1)], "not trained .0.weight, 0.bias."),
-        ([Drawing(INPUTS)], "draws at random, or remembers"), ([Pair(INPUTS)], "gives a tuple"),
+        ([Drawing(INPUTS)], "draws at random, or remembers"), ([Pair(INPUTS)], "returns a tuple"),
     ],
 )  # fmt: skip
 def test_a_module_that_cannot_be_averaged_is_refused(layers: list, words: str):
