@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 SMALL = 5
@@ -159,6 +160,11 @@ def people_in_words(count: int) -> str:
     if count == 1:
         return "1 person"
     return f"{count:,} people"
+
+
+def unknown(kind: str, name: str, choices: Sequence[str]) -> UsageError:
+    """Return the error for an unknown name, with the most similar one and all known ones."""
+    return UsageError(f"{kind} {name!r} is not known{nearest(name, tuple(choices))} Known: {', '.join(choices)}")
 
 
 def nearest(word: str, allowed: list[str] | tuple[str, ...]) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from flfed.errors import UsageError, nearest
+from flfed.errors import UsageError, unknown
 from flfed.paths import home, where
 
 ROOT = 0
@@ -109,7 +109,7 @@ def unknown_name_error(kind: str, name: str, choices: list[str]) -> UsageError:
     here = passed_over(kind, name)
     if here:
         return UsageError(f"{kind} {name!r} is not known: {here}")
-    return UsageError(f"{kind} {name!r} is not known{nearest(name, choices)} Known: {', '.join(choices)}")
+    return unknown(kind, name, choices)
 
 
 def passed_over(kind: str, name: str) -> str:

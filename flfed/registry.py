@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from flfed.errors import UsageError, nearest
+from flfed.errors import UsageError, unknown
 from flfed.words import render
 
 FOLDERS = {
@@ -169,8 +169,7 @@ def load(kind: str, name: str) -> Any:
         with another.
     """
     if name not in names(kind):
-        choices = names(kind)
-        raise UsageError(f"{kind} {name!r} is not known{nearest(name, choices)} Known: {', '.join(choices)}")
+        raise unknown(kind, name, names(kind))
     if (kind, name) in _LENT:
         return _LENT[kind, name]
     # Ours have precedence, so that no installed package can replace a mechanism unnoticed.

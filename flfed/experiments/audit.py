@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 
 from flfed import registry
 from flfed.callbacks import Progress, no_progress
-from flfed.errors import FlfedError, RunStopped, UsageError, interruption, nearest
+from flfed.errors import FlfedError, RunStopped, UsageError, interruption, nearest, unknown
 from flfed.export.model_folder import SharedModel
 from flfed.export.run_folder import WITHOUT_MODEL, model_of
 from flfed.federation.client.audit import promise_of
@@ -128,7 +128,7 @@ def audit(
         recorded = {site.site: site for site in reader.sites(entry.run) if site.status == "accepted"}
     study = model.study
     if series.study != study.name:
-        raise UsageError(f"run {run} is a point of a sweep, which stores no model: run the study itself")
+        raise UsageError(render("experiments.audit.point", run=run))
     _check_named(only, recorded)
     if sites is None:
         if request.get("given"):
@@ -159,8 +159,7 @@ def _check_attacks(names: Sequence[str]) -> list[str]:
     attack_names = registry.names("attack")
     for name in names:
         if name not in attack_names:
-            known = ", ".join(attack_names)
-            raise UsageError(f"attack {name!r} is not known{nearest(name, attack_names)} Known: {known}")
+            raise unknown("attack", name, attack_names)
     return list(dict.fromkeys(names)) or attack_names
 
 
@@ -171,7 +170,7 @@ def _check_named(only: Sequence[str], recorded: Mapping[str, SiteEntry]) -> None
             names = sorted(recorded)
             raise UsageError(f"site {name!r} took no part in the run{nearest(name, names)} It had: {', '.join(names)}")
         if name in _in_sums_only(recorded):
-            raise UsageError(f"site {name!r} shares no figures of its own, and so no results of attacks")
+            raise UsageError(render("experiments.audit.unshared", site=name))
 
 
 def _in_sums_only(recorded: Mapping[str, SiteEntry]) -> frozenset[str]:

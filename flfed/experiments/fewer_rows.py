@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from flfed.callbacks import Progress, no_progress
-from flfed.errors import UsageError, nearest
+from flfed.errors import UsageError, unknown
 from flfed.federation.engines.engine import find_sites
 from flfed.federation.server.run import Result, run
 from flfed.records.reports.report import primary_of
@@ -137,14 +137,14 @@ def _closed(sites: Iterable[Site]) -> str:
 
 def _check_people_have_rows(rows: int, people: int) -> None:
     if not rows:
-        raise UsageError(f"{people} people on the list have a row here: nothing would change")
+        raise UsageError(render("experiments.subset.nobody", people=people))
 
 
 def _theirs(table: pd.DataFrame, people: Excluded, name: str) -> np.ndarray:
     """Return a mask of these people's rows."""
     if people.column not in table:
         # Not quoted: without a header, the line is a person's identifier.
-        raise UsageError(f"the first line of the list is not the name of a column of dataset {name!r}")
+        raise UsageError(render("experiments.subset.column", dataset=name))
     return plain_text(table[people.column]).isin(people.identifiers).to_numpy(dtype=bool)
 
 
@@ -242,10 +242,9 @@ def run_curve(
     """
     site_by_name = {one.name: one for one in find_sites(study, sites)}
     if site not in site_by_name:
-        names = ", ".join(site_by_name)
-        raise UsageError(f"--curve {site}: no site of the study{nearest(site, list(site_by_name))} Known: {names}")
+        raise unknown("--curve: site", site, list(site_by_name))
     if closed := _closed(site_by_name.values()):
-        raise UsageError(f"--curve needs open policies, and that of {closed} is not 'open'")
+        raise UsageError(render("experiments.subset.curve", sites=closed))
     # Research sites are made here, so that one of them can have fewer rows.
     if study.dataset.partition is not None:
         study = study.replace({"dataset.partition": None})
@@ -256,7 +255,7 @@ def run_curve(
         primary = primary_of(report)
         own = report["sites"].get(site, {})
         if primary is None:
-            raise UsageError(f"--curve: study {study.name!r} compares no models")
+            raise UsageError(render("experiments.subset.uncompared", study=study.name))
         points.append(CurvePoint(share=share, rows=_training_rows(own), run=report["run"], gain=gain_at(own, primary)))
     return tuple(points)
 

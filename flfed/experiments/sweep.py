@@ -126,7 +126,7 @@ class Swept:
             return RunStopped(self.stopped)
         if self.best is not None:
             return None
-        return FlfedError(f"no point of the sweep gave a validation loss; the first: {self.points[0].reason}")
+        return FlfedError(render("experiments.sweep.failed", reason=self.points[0].reason))
 
 
 def parse_grid(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
@@ -146,9 +146,9 @@ def parse_grid(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     for text in texts:
         key, _, values = map(str.strip, text.partition("="))
         if not key or not values:
-            raise UsageError(f"--grid {text}: write it as KEY=V1,V2, such as plan.lr=0.01,0.1")
+            raise UsageError(render("experiments.sweep.syntax", text=text))
         if key in grid:
-            raise UsageError(f"--grid {text}: the key is there twice; write all its values in one --grid")
+            raise UsageError(render("experiments.sweep.repeated", text=text))
         grid[key] = _values(values, text)
     return grid
 
@@ -161,7 +161,7 @@ def _values(values: str, text: str) -> tuple[Any, ...]:
         return tuple(array)
     words = [word.strip() for word in values.split(",")]
     if not all(words):
-        raise UsageError(f"--grid {text}: a value is empty; write it as KEY=V1,V2, such as plan.lr=0.01,0.1")
+        raise UsageError(render("experiments.sweep.syntax", text=text))
     return tuple(map(toml_value, words))
 
 
@@ -187,7 +187,7 @@ def points_of(study: Study, grid: Grid) -> list[tuple[Settings, Study]]:
         cannot run.
     """
     if not grid:
-        raise UsageError(f"study {study.name!r} has no [sweep]: give a grid, such as --grid plan.lr=0.01,0.1")
+        raise UsageError(render("experiments.sweep.empty", study=study.name))
     if not study.plan.validation:
         raise UsageError(render("experiments.sweep.validation"))
     full = [study.full_key(key, "[sweep] or --grid") for key in grid]
@@ -212,7 +212,7 @@ def _check_key(key: str, values: Sequence[Any], full: Sequence[str]) -> None:
     if key in FIXED or not (key in SWEPT or key.partition(".")[0] in SWEPT):
         raise UsageError(render("experiments.sweep.fixed", key=key, keys=", ".join(SWEPT)))
     if full.count(key) > 1:
-        raise UsageError(f"[sweep] {key}: is there twice, as table.key and as the bare key; leave one out")
+        raise UsageError(render("experiments.sweep.twice", key=key))
     # As text, since 1 and 1.0 are different settings and 1 and true equal in Python.
     texts = [json.dumps(value) for value in values]
     if len(set(texts)) < len(texts):

@@ -9,7 +9,7 @@ from itertools import count, starmap
 from typing import Any
 
 from flfed.callbacks import Progress, no_progress
-from flfed.errors import FlfedError, RunStopped, UsageError, counted, nearest
+from flfed.errors import FlfedError, RunStopped, UsageError, counted, nearest, unknown
 from flfed.federation.engines.engine import find_sites
 from flfed.federation.server.preflight import check
 from flfed.federation.server.run import run
@@ -182,11 +182,12 @@ class Verified:
     def error(self) -> FlfedError | None:
         """Return the error of a stopped run or of figures that do not hold; otherwise None."""
         if self.status == "stopped":
-            return RunStopped(f"the run stopped, so nothing is verified: {self.reason}")
+            return RunStopped(render("experiments.verify.stopped", reason=self.reason))
         wrong = [figure.failing() for figure in self.figures if not figure.holds]
         if not wrong:
             return None
-        return FlfedError(f"{len(wrong)} of {len(self.figures)} expected figures do not hold: {'; '.join(wrong)}")
+        failed = "; ".join(wrong)
+        return FlfedError(render("experiments.verify.failed", wrong=len(wrong), of=len(self.figures), figures=failed))
 
 
 def verify(study: Study, *, engine: str = "inprocess", progress: Progress = no_progress) -> Verified:
@@ -297,7 +298,7 @@ def entry_at(run_report: Report, path: str, *, strict: bool = True) -> Report | 
     if isinstance(place, Mapping) and "value" in place:
         return dict(place)
     if strict:
-        raise UsageError(f"[expected] {path!r}: is no figure of the run's report; one is 'global.roc_auc_score'")
+        raise UsageError(render("experiments.verify.path", path=path))
     return None
 
 
@@ -335,4 +336,4 @@ def _check_listed(where: str, what: str, parts: Sequence[str], names: Sequence[s
     if len(parts) == 1 and parts[0] in names:
         return
     word = ".".join(parts)
-    raise UsageError(f"{where}: {what} {word!r} is not known{nearest(word, tuple(names))} Known: {', '.join(names)}")
+    raise unknown(f"{where}: {what}", word, names)

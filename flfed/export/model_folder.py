@@ -127,7 +127,7 @@ class SharedModel:
         with np.errstate(over="ignore"):
             rounded = {name: value.astype(np.float32) for name, value in self.arrays.items()}
         if not all(np.isfinite(value).all() for value in rounded.values()):
-            raise UsageError("the model has weights that are not finite in float32")
+            raise UsageError(render("export.errors.infinite", dtype="float32"))
         return replace(self, arrays=rounded, rounded_of=arrays_sha256(self.arrays))
 
     def to_int8(self) -> Self:
@@ -301,7 +301,7 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
         for name, content in files.items():
             (folder / name).write_bytes(content)
     except OSError as error:
-        raise FlfedError(f"{folder}: cannot be written ({error.strerror}): choose another folder with --to") from None
+        raise FlfedError(render("export.errors.disk", folder=folder, reason=error.strerror)) from None
 
 
 @dataclass(frozen=True)
@@ -372,7 +372,7 @@ def quantise(arrays: Arrays) -> Arrays:
             stored[name] = value
             continue
         if not np.isfinite(value).all():
-            raise UsageError("the model has weights that are not finite: it cannot be written as int8")
+            raise UsageError(render("export.errors.infinite", dtype="int8"))
         most = np.abs(value).max(axis=tuple(range(value.ndim - 1)), initial=0.0)
         scale = (most / LARGEST).astype(np.float32)
         # An output whose weights are all 0 has scale 0.

@@ -20,6 +20,7 @@ from flfed.rows.features.encode import input_names
 from flfed.rows.model_files import SCALE
 from flfed.rows.proposals.tables import columns_by_name
 from flfed.rows.training.functional import layers_of
+from flfed.words import render
 
 OPSET = 17
 INPUT = "inputs"
@@ -44,7 +45,7 @@ def write_onnx(model: SharedModel, path: Path) -> None:
 
     layers = layers_of(model.study.model.build("model"))
     if not layers:
-        raise UsageError(f"model {model.study.model.name!r} is not made of layers: it cannot be written as ONNX")
+        raise UsageError(render("export.errors.layers", model=model.study.model.name))
     graph = _Graph()
     last = INPUT
     for number, (weight, bias) in enumerate(layers):
@@ -175,11 +176,11 @@ def to_sklearn(
     """
     made = model.study.model.build("model")
     if not made.linear:
-        raise UsageError(f"model {model.study.model.name!r} is not linear: scikit-learn has no class for its arrays")
+        raise UsageError(render("export.errors.linear", model=model.study.model.name))
     weight, bias = (model.arrays[name].astype(float) for name in made.layers[0])
     if model.schema.task == "regression":
         if model.layout.target.transform == "log1p":
-            raise UsageError("the target is logarithmic, which scikit-learn's linear regression does not know")
+            raise UsageError(render("export.errors.logarithmic"))
         scale = model.encoder.scale[-1]
         center = model.encoder.center[-1]
         estimator: Any = LinearRegression()

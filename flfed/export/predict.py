@@ -105,7 +105,7 @@ def predict_table(model: SharedModel, path: Path) -> Predictions:
     raw = kind(str(path.resolve())).read(())
     # A file with semicolons reads as one wide column, and would fail less clearly.
     if raw.shape[1] == 1 < len(model.layout.features):
-        raise UsageError(f"table {path}: has one column; separate columns by commas")
+        raise UsageError(render("export.errors.commas", file=path))
     return predict_frame(model, raw)
 
 
@@ -145,7 +145,7 @@ def predict_site(model: SharedModel, name: str) -> Predictions:
     dataset = datasets.load(model.schema.name)
     site = sites.load(name).serving(dataset.name)
     if dataset.schema.sha256() != model.schema.sha256():
-        raise UsageError(f"dataset {dataset.name!r} has another schema here than in the model's training")
+        raise UsageError(render("export.errors.schema", dataset=dataset.name))
     raw = site.source.read(dataset.folders(site.folder))
     return _predict(model, raw, site.mapping, site.source.missing, "site")
 
@@ -269,7 +269,7 @@ def _first_error(finding: Finding, dataset: str) -> UsageError | TableError:
     for mapped, plain in ADVICE.items():
         rule = rule.replace(mapped, plain)
     if rule == NO_COLUMN:
-        return UsageError(f"the table has none of the columns of dataset {dataset!r}: {finding.hint}")
+        return UsageError(render("export.errors.columns", dataset=dataset, hint=finding.hint))
     if finding.hint:
         rule = f"{rule.removesuffix(ADD_IT)}; {finding.hint}"
     return TableError(error.column, rule, error.bad)

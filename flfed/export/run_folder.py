@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flfed import registry
-from flfed.errors import FlfedError, UsageError, nearest
+from flfed.errors import FlfedError, UsageError, unknown
 from flfed.export.model_folder import SharedModel, write_files
 from flfed.federation.engines.engine import engine_of
 from flfed.paths import RUN
@@ -134,7 +134,7 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
         fit the model.
     """
     if dtype not in DTYPES:
-        raise UsageError(f"dtype {dtype!r} is not known{nearest(dtype, DTYPES)} Known: {', '.join(DTYPES)}")
+        raise unknown("dtype", dtype, DTYPES)
     with RunReader.open(store) as reader:
         runs = reader.runs_of(name)
         series = reader.series(name)
@@ -204,10 +204,9 @@ def shared_model(reader: RunReader, run: RunEntry, series: SeriesEntry, run_repo
     """
     # Only a run that ended by its own rules has a final model.
     if run.status in WITHOUT_MODEL:
-        raise UsageError(f"run {run.run} is {run.status}: it has no final model")
+        raise UsageError(render("export.absent.unfinished", run=run.run, status=run.status))
     if not run.rounds_planned:
-        reason = render("export.absent.statistic")
-        raise UsageError(f"run {run.run} has no model: {reason}; see: flfed run show {run.run}")
+        raise UsageError(render("export.absent.untrained", run=run.run, reason=render("export.absent.statistic")))
     folder = checkpoints.folder_of(run.run)
     if not (folder / f"{checkpoints.FINAL}.safetensors").is_file():
         raise UsageError(render("export.absent.file", run=run.run, folder=folder))
@@ -216,12 +215,12 @@ def shared_model(reader: RunReader, run: RunEntry, series: SeriesEntry, run_repo
         raise UsageError(why)
     # The store has the hash of the model; a file may have been replaced.
     if run.arrays_sha256 not in (None, arrays_sha256(final.arrays)):
-        raise FlfedError(f"the model in {folder} is not that of run {run.run} in the store; not exported")
+        raise FlfedError(render("export.errors.changed", what="model", folder=folder, run=run.run))
     study = Study.parse(series.study_text)
     # With a schema other than that of training, a prediction could mean something else.
     schema = Schema.model_validate(final.facts["schema"])
     if run.hashes.get("schema") != schema.sha256():
-        raise FlfedError(f"the schema in {folder} is not that of run {run.run} in the store; not exported")
+        raise FlfedError(render("export.errors.changed", what="schema", folder=folder, run=run.run))
     # Only those parts of a site's entry that describe the model.
     sites = {}
     for site, entry in run_report["sites"].items():
@@ -292,9 +291,9 @@ def _why_at_sites(run: str, text: str) -> str:
 
 def _refuse_taken(folder: Path) -> None:
     if folder.is_dir() and any(folder.iterdir()):
-        raise UsageError(f"{folder}: is not empty, and nothing is replaced: choose another folder with --to")
+        raise UsageError(render("export.errors.taken", folder=folder))
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder}: is a file: choose another folder with --to")
+        raise UsageError(render("export.errors.file", folder=folder))
 
 
 def _comparison(reader: RunReader, runs: Sequence[RunEntry]) -> Iterable[tuple[object, ...]]:

@@ -40,6 +40,7 @@ from flfed.updates.codec import codec_of, download_of
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
+from flfed.words import render
 
 TARGET = "target"
 
@@ -126,7 +127,7 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise FitError("the classifier needs at least two classes, and y has only one class")
+            raise FitError(render("notebook.classifier.classes"))
         labels = _halves(X) if sites is None else column_or_1d(sites)
         check_consistent_length(X, labels)
         table = _table(X)
@@ -179,7 +180,7 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if parameters["model"] not in ("logistic", "mlp"):
             raise FitError(f"model={parameters['model']!r} must be 'logistic' or 'mlp'")
         if not isinstance(parameters["hidden"], (list, tuple)):
-            raise FitError(f"hidden={parameters['hidden']!r} must be the widths of the layers, such as (8,)")
+            raise FitError(render("notebook.classifier.hidden", value=repr(parameters["hidden"])))
         for name in ("rounds", "lr", "epochs", "batch", "l2", "random_state"):
             if not is_number(parameters[name]) and not (name == "random_state" and parameters[name] is None):
                 raise FitError(f"{name}={parameters[name]!r} must be a number")
@@ -220,7 +221,7 @@ def _sites(table: pd.DataFrame, labels: np.ndarray, dataset: str) -> list[Site]:
     """Return a site for each label, all of whose rows train."""
     whose, values = pd.factorize(labels, sort=True, use_na_sentinel=False)
     if len(values) < 2:
-        raise FitError("sites must name at least two sites")
+        raise FitError(render("notebook.classifier.sites"))
     names = [slug(f"site-{value}") for value in values]
     # Labels that differ in punctuation only are distinguished by their place.
     names = names if len(set(names)) == len(names) else [f"site-{place:06d}" for place in range(len(names))]

@@ -124,7 +124,7 @@ def federate(
     if not is_number(share):
         raise UsageError(f"holdout={share!r} must be a number in [0, 1)")
     if not _are_classes(metrics):
-        raise UsageError(f"metrics={metrics!r} must be a list of classes of metrics, such as [Youden]")
+        raise UsageError(render("notebook.federate.metrics", value=repr(metrics)))
     chosen = {"holdout": share, "task": task, "keep": keep, "drop": drop, "missing": missing}
     workspace = workspace_of(tables, target, name=name, **columns | chosen)
     say_columns(workspace, say)

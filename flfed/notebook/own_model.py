@@ -36,9 +36,9 @@ def name_of_model(model: str | type | torch.nn.Module) -> str:
     if isinstance(model, torch.nn.Module):
         return registry.lend("model", model_of(model))
     if not isinstance(model, type):
-        raise UsageError("model must be a name, a class of a model, or a torch.nn.Module")
+        raise UsageError(render("notebook.module.kind"))
     if issubclass(model, torch.nn.Module):
-        raise UsageError(f"model: give an object of {model.__name__}, such as {model.__name__}()")
+        raise UsageError(render("notebook.module.instance", name=model.__name__))
     return registry.lend("model", model)
 
 
@@ -54,7 +54,7 @@ def model_of(module: torch.nn.Module) -> type:
     _refuse_module(network)
     arrays = {name: value.detach().numpy().copy() for name, value in network.named_parameters()}
     if not arrays:
-        raise UsageError("model: the module has no parameters to train")
+        raise UsageError(render("notebook.module.empty"))
     biases = [name for name, value in arrays.items() if value.ndim == 1]
     intercept = biases[-1] if biases else next(iter(arrays))
     body = {
@@ -132,15 +132,15 @@ class ModuleModel:
             again = self.module(rows)
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
             words = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UsageError(f"model: the module takes no input [rows, {inputs}] ({words})") from None
+            raise UsageError(render("notebook.module.inputs", inputs=inputs, reason=words)) from None
         if not isinstance(predictions, Tensor):
             kind = type(predictions).__name__
-            raise UsageError(f"model: the module returns a {kind}, not one tensor [rows, {outputs}]")
+            raise UsageError(render("notebook.module.tensor", kind=kind, outputs=outputs))
         if not torch.equal(whole, again):
             raise UsageError(render("notebook.module.random"))
         shape = tuple(predictions.shape)
         if shape not in ((2, outputs), (2,)) or (shape == (2,) and outputs != 1):
-            raise UsageError(f"model: the module returns {list(shape)} for 2 rows, not {[2, outputs]}")
+            raise UsageError(render("notebook.module.shape", shape=list(shape), expected=[2, outputs]))
         return {name: value.copy() for name, value in self.arrays.items()}
 
     def outputs(self, arrays: dict[str, Tensor], x: Tensor) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from flfed import registry
-from flfed.errors import UsageError, nearest
+from flfed.errors import UsageError, unknown
 from flfed.federation.server import run as server
 from flfed.records.reports.faults import missing_in_words, refused_sites
 from flfed.records.reports.narrative import interval_name, story, verdict_in_words
@@ -71,9 +71,7 @@ class CallableReport(dict[str, Any]):
 
         site_names = [*self["sites"], *refused_sites(self)]
         if site and site not in site_names:
-            raise UsageError(
-                f"site {site!r} is not in the run{nearest(site, site_names)} It has: {', '.join(site_names)}"
-            )
+            raise unknown("site", site, site_names)
         path = Path(file)
         write_document(path, self["run"], store=self._store, site=site)
         return path
@@ -186,10 +184,10 @@ class Result(server.Result):
             strategy belongs to this program: those need a package (docs/extend.md). Nothing is written then.
         """
         if self.workspace is None:
-            raise UsageError("only a result of federate(...) on data frames can be saved")
+            raise UsageError(render("notebook.result.frames"))
         for kind, name in (("model", self.study.model.name), ("strategy", self.study.strategy.name)):
             if name not in registry.installed(kind):
-                raise UsageError(f"{kind} {name!r} is defined in this program and cannot be saved: make it a package")
+                raise UsageError(render("notebook.result.own", kind=kind, name=name))
         return self.workspace.save(Path(folder), self.study, institutions=institutions)
 
     def __repr__(self) -> str:
@@ -276,7 +274,7 @@ class Model:
             If the model predicts a number, or the table does not fit it.
         """
         if not self.classes_:
-            raise UsageError("the model predicts a number: use predict")
+            raise UsageError(render("notebook.result.number"))
         values = self._values(table)
         return np.column_stack([1 - values[:, 0], values[:, 0]]) if len(self.classes_) == 2 else values
 
@@ -322,7 +320,7 @@ class Model:
     def _mapping(self, table: pd.DataFrame) -> Mapping[str, Any]:
         """Return the mapping of a data frame, as in training."""
         if not isinstance(table, pd.DataFrame):
-            raise UsageError(f"the model needs a DataFrame with the columns of training, not {type(table).__name__}")
+            raise UsageError(render("notebook.result.table", kind=type(table).__name__))
         return {} if self._reading is None else self._reading.mapping(list(table.columns))
 
     def _values(self, table: pd.DataFrame) -> np.ndarray:
@@ -355,7 +353,7 @@ class Plots:
         section = gains(run_report, metric, at_the_ends(run_report, metric, sites), sites)
         drawn: alt.LayerChart | alt.FacetChart | None = section.charts[0].draw()
         if drawn is None:
-            raise UsageError("no site has a gain to draw: see result.gains")
+            raise UsageError(render("notebook.plots.gains"))
         return drawn
 
     def rounds(self, metric: str = "", sites: Sequence[str] = ()) -> alt.LayerChart:
@@ -371,14 +369,13 @@ class Plots:
         sites = [sites] if isinstance(sites, str) else list(sites)
         all_sites = list(self._result.report["sites"])
         if other := [site for site in sites if site not in all_sites]:
-            known = ", ".join(all_sites)
-            raise UsageError(f"site {other[0]!r} has no figures{nearest(other[0], all_sites)} Known: {known}")
+            raise unknown("site", other[0], all_sites)
         with RunReader.open(self._result.store) as reader:
             runs = [entry.run for entry in reader.runs_of(self._result.run)]
             names = reader.curve_names(runs)
             arm = next((arm for arm in CURVE_ARMS if names.get(arm)), None)
             if arm is None:
-                raise UsageError("the run has no figures by round")
+                raise UsageError(render("notebook.plots.rounds"))
             chosen = metric or self._metric()
             if not metric and chosen not in names[arm]:
                 chosen = names[arm][0]
@@ -388,13 +385,13 @@ class Plots:
         else:
             drawn = by_round.of_all_sites(points, chosen)
         if drawn is None:
-            raise UsageError(f"the run has no {metric_name(chosen)} by round; it has {', '.join(names[arm])}")
+            raise UsageError(render("notebook.plots.metric", metric=metric_name(chosen), known=", ".join(names[arm])))
         return drawn.altair()
 
     def _metric(self) -> str:
         metric = self._result.primary
         if metric is None:
-            raise UsageError("nothing was compared: there is nothing to draw")
+            raise UsageError(render("notebook.plots.nothing"))
         return metric
 
 
