@@ -118,7 +118,9 @@ def test_a_metric_whose_direction_is_not_that_of_its_name_is_refused(name, bette
     if as_named:
         assert load("metric", name).better == said == better_of(name)
     else:
-        with pytest.raises(UsageError, match=f"metric '{name}' of their-metric 1.0: better='{said}' does not fit its name"):
+        with pytest.raises(
+            UsageError, match=f"metric '{name}' of their-metric 1.0: better='{said}' does not fit its name"
+        ):
             load("metric", name)
 
 

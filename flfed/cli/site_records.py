@@ -450,7 +450,13 @@ def compare_model(
     """
     from flfed.deployment.operator.exact_comparison import ARMS, exact_comparison
     from flfed.records.statistics.own_models import family_in_words
-    from flfed.records.statistics.verdict import ARM_NAMES, metric_name, sentence_case, with_interval
+    from flfed.records.statistics.verdict import (
+        ARM_NAMES,
+        describe_verdict,
+        metric_name,
+        sentence_case,
+        with_interval,
+    )
     from flfed.rows.data import site_discovery as sites
 
     done = exact_comparison(SiteFolder(name), sites.load(name), run, repeat)
@@ -467,7 +473,7 @@ def compare_model(
     output.as_table(headers, lines, title)
     first = next(iter(comparison.arms))
     code, sentence = done.verdict(first)
-    yield f"{sentence_case(code)}. {sentence}"
+    yield f"{sentence_case(describe_verdict(code, first))}. {sentence}"
     family = family_in_words({comparison.own_family or "same": 1}, 1)
     own = f" ({family})" if family else ""
     yield render("commands.exact.figures", family=own, rows=counted(comparison.training_rows, "row"))

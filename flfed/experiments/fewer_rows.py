@@ -164,14 +164,16 @@ class CurvePoint:
         Share of the site's training rows.
     rows : int or None
         Their number; None if the site was refused for having too few.
-    run : str
+    run, metric : str
+        `metric` is the study's primary one.
     gain : dict
-        `value`, `low`, `high`, `model` and `verdict` of the study's primary metric, as in a run's report.
+        `value`, `low`, `high`, `model` and `verdict`, as in a run's report.
     """
 
     share: float
     rows: int | None
     run: str
+    metric: str
     gain: dict[str, Any]
 
     def as_object(self) -> dict[str, Any]:
@@ -256,7 +258,9 @@ def run_curve(
         own = report["sites"].get(site, {})
         if primary is None:
             raise UsageError(render("experiments.subset.uncompared", study=study.name))
-        points.append(CurvePoint(share=share, rows=_training_rows(own), run=report["run"], gain=gain_at(own, primary)))
+        gain = gain_at(own, primary)
+        rows = _training_rows(own)
+        points.append(CurvePoint(share=share, rows=rows, run=report["run"], metric=primary, gain=gain))
     return tuple(points)
 
 

@@ -22,7 +22,7 @@ from flfed.records.reports.report import primary_of, report
 from flfed.records.reports.site_verdict import gain_at
 from flfed.records.statistics.noised_scores import is_uncompared
 from flfed.records.statistics.recorded_statistic import statistic_in_words
-from flfed.records.statistics.verdict import metric_name, number
+from flfed.records.statistics.verdict import describe_verdict, metric_name, number
 from flfed.records.store.reader import CURVE_ARMS, RunReader
 from flfed.rows.proposals.own_tables import FrameReading
 from flfed.rows.proposals.workspace import Workspace
@@ -201,7 +201,8 @@ class Result(server.Result):
         """Return the result for a notebook: the verdict, then the gain of each site from joining."""
         first, *others = self._sentences()
         lines = [f"<b>{html.escape(first)}</b>", *map(html.escape, others)]
-        shown = self.gains[["site", "gain", "low", "high", "verdict"]]
+        verdicts = [describe_verdict(code, self.primary or "") for code in self.gains["verdict"]]
+        shown = self.gains[["site", "gain", "low", "high"]].assign(verdict=verdicts)
         table = ""
         if len(shown) and not is_uncompared(self.report):
             lines.append(render("notebook.result.gain", interval=interval_name(self.report)))

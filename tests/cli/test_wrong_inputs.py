@@ -229,7 +229,7 @@ WORDS = {
     "study sweep wine": "has no [sweep]",
     "study sweep wine --grid lr=0.1,0.2": "set it, such as --set plan.validation=0.2",
     "study sweep wine --set validation=0.2 --grid lr": "write it as KEY=V1,V2",
-    "study sweep wine --set validation=0.2 --grid lr=0.1,,0.2": "a value is empty",
+    "study sweep wine --set validation=0.2 --grid lr=0.1,,0.2": "write it as KEY=V1,V2, without an empty value",
     "study sweep wine --set validation=0.2 --grid seed=1,2": "cannot be swept",
     "study resume 20200101-000000-beef": "is not in the store",
     "study frobnicate": "No such command",

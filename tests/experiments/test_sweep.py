@@ -202,7 +202,7 @@ def test_the_grid_is_the_product_in_order_and_options_can_be_copied():
         ([], "has no \\[sweep\\]"),
         (["lr"], "write it as KEY=V1,V2"),
         (["lr="], "write it as KEY=V1,V2"),
-        (["lr=0.1,,0.2"], "a value is empty"),
+        (["lr=0.1,,0.2"], "write it as KEY=V1,V2, without an empty value"),
         (["=1,2"], "write it as KEY=V1,V2"),
         (["lr=0.1", "lr=0.2"], "the key is there twice"),
         (["lr=0.1", "plan.lr=0.2"], "stands there twice"),

@@ -176,11 +176,11 @@ def test_a_model_file_that_is_not_the_runs_and_a_schema_that_changed_are_refused
     assert SharedModel.read(tmp_path / "kept").schema.columns["x1"].range == (0, 100)
     other = {"schema": datasets.load("small").schema.model_dump(mode="json", by_alias=True, exclude_none=True)}
     checkpoint.write(name, replace(final, facts=other), final=True)
-    with pytest.raises(FlfedError, match="the schema in .* is not the one that the store has"):
+    with pytest.raises(FlfedError, match="the schema in .* is not that of run .* in the store"):
         export(name, tmp_path / "x")
     moved = {key: value + 1e-9 for key, value in final.arrays.items()}
     checkpoint.write(name, Checkpoint(round=final.round, arrays=moved, encoder=final.encoder), final=True)
-    with pytest.raises(FlfedError, match="is not the one that the store has"):
+    with pytest.raises(FlfedError, match="is not that of run .* in the store"):
         export(name, tmp_path / "x")
     assert not (tmp_path / "x").exists()
 

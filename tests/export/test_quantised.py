@@ -153,7 +153,7 @@ def test_float32_of_a_run_in_float32_is_the_same_file_and_trees_are_not_rounded(
         export(trained(model="boosted-trees").run, tmp_path / "trees", dtype="float32")
     assert not (tmp_path / "trees").exists()
     beyond = replace(result.model.shared, arrays={"w": np.array([1e300])})
-    with pytest.raises(UsageError, match="not finite in float32"):
+    with pytest.raises(UsageError, match="not finite: it cannot be written as float32"):
         beyond.to_float32()
 
 
