@@ -106,7 +106,7 @@ def log_run(run: str = RUN, whole: bool = output.ALL) -> output.Shown:
         log_report = run_log(reader, run)
     yield log_report
     rows = list(map(_log_row, log_report["log"]))
-    headers = ["when (UTC)", "run", "repeat", "round", "what", "site", ""]
+    headers = ["when (UTC)", "run", "repeat", "round", "event", "site", ""]
     # A log of one run needs neither its name nor its repeat.
     if len({row[1] for row in rows}) < 2:
         for cells in (headers, *rows):

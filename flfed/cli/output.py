@@ -303,7 +303,7 @@ def promise(privacy_facts: dict[str, Any]) -> None:
     from flfed.records.reports.privacy import ONE_ANSWER, promise_in_words
     from flfed.records.reports.privacy import counted as step_word
     from flfed.records.reports.privacy_tables import charged_lines, describe_rows_needed
-    from flfed.records.statistics.verdict import number
+    from flfed.records.statistics.verdict import format_as_written, number
 
     lines = promise_in_words(privacy_facts)
     charged = charged_lines(privacy_facts)
@@ -313,7 +313,8 @@ def promise(privacy_facts: dict[str, Any]) -> None:
     if privacy_facts.get(ONE_ANSWER):
         lines.append(render("commands.privacy.reply", noise=number(privacy_facts["noise"], 3)))
     elif parameters:
-        parameters.append(f"clip {privacy_facts['clip']:g}, {privacy_facts['steps']} {step_word(privacy_facts)}")
+        parameters.append(f"clip {format_as_written(privacy_facts['clip'])}")
+        parameters.append(f"{privacy_facts['steps']} {step_word(privacy_facts)}")
         how = "In training" if charged else "How"
         lines.append(f"{how}: {', '.join(parameters)}.")
     lines += [f"Warning: {sentence}" for sentence in privacy_facts["warnings"]]

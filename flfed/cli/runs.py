@@ -12,7 +12,7 @@ import typer
 from flfed.cli import completion, output
 from flfed.cli.catalogue import LATEST, WHICH
 from flfed.cli.progress import loading, progress, stoppable
-from flfed.errors import UsageError, counted, nearest
+from flfed.errors import UsageError, counted, unknown
 from flfed.words import render
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def report_run(
         entries = chain.from_iterable(reader.sites(one.run) for one in runs)
         site_names = sorted({entry.site for entry in entries})
     if site and site not in site_names:
-        raise UsageError(f"run {runs[0].series} has no site {site!r}{nearest(site, site_names)}")
+        raise unknown(f"run {runs[0].series}: site", site, site_names)
     # "latest" is resolved here: for the people of one site another run may be the latest.
     name = runs[0].series if run == "latest" else run
     to = file or Path(f"{name}.html")
@@ -150,27 +150,37 @@ def _print_settings(comparison: dict[str, Any]) -> None:
 
 def _print_compared_figures(comparison: dict[str, Any], *, whole: bool) -> None:
     """Print the figures of two runs over all sites, and the primary metric of each site."""
+    from flfed.records.statistics.verdict import ARM_NAMES
+
     primary = comparison["primary"].values()
     headers = ["metric", "A", "B", "B - A"]
     lines = []
     for arm in ("global", "sites-mean", "pooled"):
         metrics = comparison[arm] or {}
-        lines += _metric_lines([arm], metrics, metrics if whole or arm == "global" else primary)
+        lines += _metric_lines([ARM_NAMES[arm]], metrics, metrics if whole or arm == "global" else primary)
     if lines:
         output.as_table(["over all sites", *headers], lines)
     lines = []
     for site, arms in comparison["sites"].items():
         for arm, metrics in arms.items():
-            lines += _metric_lines([site, arm], metrics or {}, primary)
+            lines += _metric_lines([site, SHORT[arm]], metrics or {}, primary)
     if lines:
-        headers = ["site", "arm", *headers]
+        headers = ["site", "model", *headers]
         output.as_table(headers, lines, spare=("metric",), more="lines: --all", whole=whole, most=12)
 
 
 def _metric_lines(of: list[str], metrics: dict[str, Any], only: Iterable[str]) -> list[list[str]]:
     """Return a line for each wanted metric of two runs, which begins with `of`."""
+    from flfed.records.statistics.verdict import metric_name, number
+
     wanted = set(only)
-    return [[*of, *_cells([metric, *both.values()])] for metric, both in metrics.items() if metric in wanted]
+    lines = []
+    for metric, both in metrics.items():
+        if metric not in wanted:
+            continue
+        difference = "–" if both["difference"] is None else number(both["difference"], signed=True)
+        lines.append([*of, metric_name(metric), *_cells([both["a"], both["b"]]), difference])
+    return lines
 
 
 def _cells(values: Iterable[object]) -> list[str]:
@@ -391,6 +401,8 @@ SHORTER = {
     "adjusted to site": "adjusted",
 }
 """Shorter headers of the table of sites."""
+SHORT = {"global": "shared", "local-only": "site model", "personalised": "adjusted"}
+"""Shorter names of the models at a site."""
 MANY, FEW = 12, 8
 """With more sites than the first number, the second number is shown: a screen of 40 lines in all."""
 

@@ -368,6 +368,7 @@ def _print(one: dict[str, Any], budget: dict[str, Any]) -> None:
 def _charged(run: dict[str, Any]) -> dict[str, str]:
     """Return the charge of one run, as cells by header."""
     from flfed.deployment.operator.budget import PEOPLE, shown_or, times_in_words
+    from flfed.records.statistics.verdict import number
 
     return {
         "study": run["study"],
@@ -378,8 +379,8 @@ def _charged(run: dict[str, Any]) -> dict[str, str]:
         "since": run["first"][:10],
         "asked for": times_in_words(run),
         "steps": str(run["steps"]),
-        "noise": f"{run['noise']:g}",
-        "sampling": f"{run['sampling']:g}",
+        "noise": number(run["noise"], 3),
+        "sampling": number(run["sampling"], 3),
         "epsilon": shown_or("beyond", run["epsilon"]),
         "of its run": shown_or("beyond", run["run-epsilon"]),
     }
