@@ -106,7 +106,7 @@ def admit_site(
 @output.with_json
 def site_key(
     site: str = SITE,
-    fingerprint: str = typer.Argument(..., metavar="FINGERPRINT", help="Of its gate."),
+    fingerprint: str = typer.Argument(..., metavar="FINGERPRINT", help="Fingerprint of its gate."),
 ) -> output.Shown:
     """Record the fingerprint of a site's gate, where its admission had none or the site made a new key.
 

@@ -37,7 +37,7 @@ Shown = Iterator[object]
 """Output of a command: its object for --json, then lines for people."""
 FORMAT = typer.Option("plain", "--format", help="Format of tables; with csv, all else goes to standard error.")
 ALL = typer.Option(False, "--all", help="Print all lines.")
-JSON = typer.Option(False, "--json", help="Print JSON.")
+JSON = typer.Option(False, "--json", help="Print one JSON object.")
 
 
 def agreed(question: str) -> bool:

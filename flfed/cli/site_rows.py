@@ -63,7 +63,7 @@ def list_sites(whole: bool = output.ALL) -> output.Shown:
             output.say(f"{name}: {why}")
 
 
-DATASET = typer.Option("", help="Another served dataset.")
+DATASET = typer.Option("", help="Another dataset of the site.")
 
 
 @app.command("check", epilog="cleveland --local-rows broken.csv")

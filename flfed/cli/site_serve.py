@@ -117,8 +117,8 @@ def join_site(
 ) -> output.Shown:
     """Join a consortium with its coordinator's kit; the site's private keys are made here and never leave.
 
-    Nothing in a kit can be checked: take it only from somebody you know, and compare its SHA-256 by telephone. Return
-    SITE.admission, and compare the fingerprint of the key, too.
+    A kit is trusted: take it only from somebody you know, and compare its SHA-256 by telephone. Return SITE.admission,
+    and compare the fingerprint of the key, too.
 
     With --renew: a renewal is signed with the coordinator's key, which the site has from its kit. It brings new
     certificates, keys or versions, and the site's own key remains. A new kit makes a new key of the site, which must

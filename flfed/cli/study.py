@@ -71,10 +71,10 @@ def show_study(name: str = NAME) -> None:
 
 @app.command("new", epilog="--dataset heart-disease --model logistic --name my-study")
 def new_study(
-    dataset: str = typer.Option("", help="Dataset name."),
-    model: str = typer.Option("", help="logistic, linear, mlp or boosted-trees; default: a question."),
+    dataset: str = typer.Option("", help="Dataset; asked for if missing."),
+    model: str = typer.Option("", help="logistic, linear, mlp or boosted-trees; asked for if missing."),
     private: bool | None = typer.Option(
-        None, "--private/--not-private", help="Differential privacy for each row; default: a question."
+        None, "--private/--not-private", help="Differential privacy for each row; asked for if missing."
     ),
     covers: str = typer.Option("updates", help="Scope of epsilon: updates, or study for all releases of a site."),
     analysis: bool = typer.Option(False, "--analysis", help="Counts and means under one epsilon, without a model."),

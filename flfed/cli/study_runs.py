@@ -176,7 +176,7 @@ def _show(result: Result, as_json: bool) -> None:
 @output.tables
 def verify_study(
     name: str = NAME,
-    engine: str = typer.Option("inprocess", help="Engine."),
+    engine: str = typer.Option("inprocess", help="Engine, as for study run."),
     changes: list[str] = SET,
     as_json: bool = output.JSON,
 ) -> None:
