@@ -74,7 +74,7 @@ def test_a_datasets_own_list_counts_in_place_of_the_sites(folder, site):
 def test_a_list_that_cannot_be_read_stops_freezing(folder, site):
     out(folder, "person\nP0-0003\n")
     folder.excluded.chmod(0o644)
-    with pytest.raises(UsageError, match="others than its owner"):
+    with pytest.raises(UsageError, match="other accounts may use it"):
         freeze_first(folder, site)
     folder.excluded.unlink()
     folder.excluded.symlink_to("nowhere")
