@@ -117,8 +117,8 @@ def log_run(run: str = RUN, whole: bool = output.ALL) -> output.Shown:
         rows = rows[-LINES:]
     output.as_table(headers, rows, title=title, spare=("run", "round"), cut="")
     if log_report["status"] != "completed":
-        outcome = [log_report["status"], log_report["reason"].rstrip(".")]
-        yield f"Status: {'; '.join(filter(None, outcome))}."
+        why = f" ({log_report['reason'].rstrip('.')})" if log_report["reason"] else ""
+        yield f"Status: {log_report['status']}{why}."
 
 
 def _log_row(line: dict[str, Any]) -> list[str]:

@@ -357,8 +357,10 @@ def _readme(
     if model is None:
         return "\n".join([*lines, render("export.readme.absent", reason=reason), ""])
     schema = model.schema
-    names = (INDEX, MODEL, ENCODER, SCHEMA, STUDY)
-    lines += ["The model", "", *_described([*names, *TREE_FILES] if model.layout.plain else names)]
+    names = [INDEX, MODEL, ENCODER, SCHEMA, STUDY]
+    if model.layout.plain:
+        names += TREE_FILES
+    lines += ["The model", "", *_described(names)]
     lines += ["", render("export.readme.predicts", prediction=_predicted(schema)), ""]
     lines += ["  flfed predict THIS_FOLDER TABLE.csv", "", render("export.notes.adjustments"), ""]
     if model.quantised is not None:
