@@ -96,7 +96,7 @@ def test_wrong_use_of_a_model_is_one_sentence_and_exit_code_2(flfed, ended, rows
         (("predict", tmp_path / "absent", rows), "is no model folder"),
         (("predict", tmp_path / "empty", rows), "flfed run export RUN"),
         (("predict", tmp_path / "m"), "give either a table or --site NAME"),
-        (("predict", tmp_path / "m", rows, "--site", "cleveland"), "one of them, and not both"),
+        (("predict", tmp_path / "m", rows, "--site", "cleveland"), "give either a table or --site NAME"),
         (("predict", tmp_path / "m", tmp_path / "absent.csv"), "there is no such file"),
         (("predict", tmp_path / "m", bad), "column 'x1' is not a number in fewer than 5 rows"),
         (("predict", tmp_path / "m", "--site", "no-such"), "site 'no-such' is not known"),

@@ -230,9 +230,9 @@ def test_rows_that_changed_since_the_run_are_not_attacked(small, small_study, sc
     table = sites[0].source.table
     fewer = replace(sites[0], source=replace(sites[0].source, table=table.iloc[:-5]))
     other = table.assign(x1=table["x1"].where(table["x1"] > 50, 50.0))
-    with pytest.raises(UsageError, match="training rows are not those of run"):
+    with pytest.raises(UsageError, match="the training rows of the sites differ from those of run"):
         audit(ended.run, attacks=[MEMBERSHIP], sites=[fewer, *sites[1:]])
-    with pytest.raises(UsageError, match="training rows are not those of run"):
+    with pytest.raises(UsageError, match="the training rows of the sites differ from those of run"):
         audit(ended.run, attacks=[MEMBERSHIP], sites=[replace(fewer, source=replace(fewer.source, table=other)),
                                                       *sites[1:]])  # fmt: skip
     assert stored(ended.run) == {}

@@ -175,7 +175,7 @@ def test_a_loss_over_fewer_rows_is_not_compared():
     points = [Point(settings={"lr": n}, loss=0.5 - n / 10, rows=rows, **same) for n, rows in enumerate((40, 31, 40))]
     kept = _comparable(points)
     assert [point.loss for point in kept] == [0.5, None, pytest.approx(0.3)]
-    assert kept[1].reason == "judged on 31 of 40 validation rows only"
+    assert kept[1].reason == "scored on 31 of 40 validation rows only"
 
 
 def test_the_grid_is_the_product_in_order_and_options_can_be_copied():
@@ -205,7 +205,7 @@ def test_the_grid_is_the_product_in_order_and_options_can_be_copied():
         (["lr=0.1,,0.2"], "write it as KEY=V1,V2, without an empty value"),
         (["=1,2"], "write it as KEY=V1,V2"),
         (["lr=0.1", "lr=0.2"], "the key is there twice"),
-        (["lr=0.1", "plan.lr=0.2"], "stands there twice"),
+        (["lr=0.1", "plan.lr=0.2"], "is there twice, as table.key"),
         (["lr=0.1,0.1"], "a value is there twice"),
         (["lrr=0.1"], "did you mean 'lr'"),
         (["plan.lrr=0.1"], "did you mean 'lr'"),

@@ -159,7 +159,7 @@ def test_float32_of_a_run_in_float32_is_the_same_file_and_trees_are_not_rounded(
 
 def test_the_commands_write_it_and_predict_with_it(result: flfed.Result, tmp_path: Path):
     code, lines = in_terminal("run", "export", result.run, "--to", str(tmp_path / "int8"), "--dtype", "int8")
-    assert code == 0 and "Use it: flfed predict" in "".join(lines)
+    assert code == 0 and "To use it: flfed predict" in "".join(lines)
     MAPPED.to_csv(tmp_path / "rows.csv", index=False)
     code, lines = in_terminal(
         "predict", str(tmp_path / "int8"), str(tmp_path / "rows.csv"), "--out", str(tmp_path / "found.csv")
