@@ -421,16 +421,12 @@ def exclusions_page() -> str:
     """Return the page of exclusions in a study."""
     names = ("task", "model", "strategy", "mechanism", "frozen", "layers", "widths", "entries")
     words = {name: f"‹{name}›" for name in names}
-    rows = [
-        [part.title, exclusion.other, exclusion.sentence.format(**words)]
-        for part in PARTS
-        for exclusion in part.exclusions
-    ]
+    rows = [[part.title, exclusion.other, exclusion.sentence(words)] for part in PARTS for exclusion in part.exclusions]
     intro = (
         "`flfed study check` refuses a study with two of these. A word in ‹ › comes from the study. Strategies and "
         "mechanisms have further checks; [Methods](../methods.md) has the combinations of each strategy."
     )
-    return page("Exclusions", intro, table(("part of a study", "excludes", "sentence"), rows))
+    return page("Exclusions", intro, table(("part of a study", "cannot be combined with", "refusal"), rows))
 
 
 PAGES: Mapping[str, tuple[Callable[[], str], str]] = {

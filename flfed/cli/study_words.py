@@ -22,7 +22,7 @@ def can_be_run(study: Study, facts: Mapping[str, Any]) -> list[str]:
     elif is_statistic(study):
         kind = f"statistic {study.statistic.name}"
     noise = [] if study.analysis is None else [noise_in_words(study)]
-    valid = render("study.check.valid", study=study.name, task=facts["task"], kind=kind)
+    valid = render("check.study.valid", study=study.name, task=facts["task"], kind=kind)
     return [valid, *analysis_in_words(study), *noise]
 
 
@@ -32,11 +32,11 @@ def trees_in_words(study: Study) -> str:
 
     rounds = most_rounds(study)
     exchanges = exchanges_of_run(study)
-    sentences = [render("study.check.trees", exchanges=exchanges, rounds=rounds, levels=exchanges_of(study))]
+    sentences = [render("check.study.trees", exchanges=exchanges, rounds=rounds, levels=exchanges_of(study))]
     if refits(study):
-        sentences.append(render("study.check.anew"))
+        sentences.append(render("check.study.anew"))
     if study.aggregation.sums_updates:
-        sentences.append(render("study.check.opened"))
+        sentences.append(render("check.study.opened"))
     return " ".join(sentences)
 
 
@@ -54,7 +54,7 @@ def analysis_in_words(study: Study) -> list[str]:
     if promise is not None:
         epsilon = epsilon_in_words(promise.epsilon)
         delta = power_of_ten(promise.delta)
-        lines.append(render("study.analysis.guarantee", epsilon=epsilon, delta=delta, unit=promise.unit))
+        lines.append(render("check.analysis.guarantee", epsilon=epsilon, delta=delta, unit=promise.unit))
     return lines
 
 
@@ -64,12 +64,12 @@ def _analysed(analysis: Analysis, dataset: str) -> str:
     columns_text = f"every column of {dataset}"
     if analysis.columns:
         columns_text = ", ".join(columns) or "no column"
-    sentences = [render("study.analysis.columns", columns=columns_text)]
+    sentences = [render("check.analysis.columns", columns=columns_text)]
     if analysis.groups:
-        sentences.append(render("study.analysis.groups", column=analysis.groups))
+        sentences.append(render("check.analysis.groups", column=analysis.groups))
     pairs = ", ".join(" by ".join(pair) for pair in analysis.cross)
     if pairs:
-        sentences.append(render("study.analysis.cross", pairs=pairs))
+        sentences.append(render("check.analysis.cross", pairs=pairs))
     return " ".join(sentences)
 
 
@@ -89,9 +89,9 @@ def noise_in_words(study: Study) -> str:
     count = "count of a group" if study.analysis.groups else "count"
     deviation = number(query.deviation)
     if study.aggregation.sums_updates:
-        return render("study.analysis.summed", count=count, deviation=deviation)
+        return render("check.analysis.summed", count=count, deviation=deviation)
     reach = number(NORMAL_95 * query.deviation)
-    return render("study.analysis.noise", count=count, deviation=deviation, reach=reach)
+    return render("check.analysis.noise", count=count, deviation=deviation, reach=reach)
 
 
 def sums_in_words(study: Study) -> list[str]:
@@ -102,11 +102,11 @@ def sums_in_words(study: Study) -> list[str]:
     if not study.aggregation.sums_updates:
         return []
     messages = "updates" if study.analysis is None else "replies"
-    sentence = render(f"study.sums.{study.secure_aggregation}", messages=messages)
+    sentence = render(f"check.sums.{study.secure_aggregation}", messages=messages)
     if is_statistic(study) or covers_model(study):
         return [sentence]
-    rounds = [render("study.check.rounds")]
+    rounds = [render("check.study.rounds")]
     if study.adjusts_intercept():
-        rounds.append(render("study.check.offsets"))
+        rounds.append(render("check.study.offsets"))
     losses = "none" if study.aggregation.is_encrypted else "summed"
-    return [sentence, " ".join([*rounds, render(f"study.losses.{losses}")])]
+    return [sentence, " ".join([*rounds, render(f"check.losses.{losses}")])]

@@ -20,7 +20,6 @@ from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.recording.pseudonyms import SharedAs, pseudonyms
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server.preflight import check
-from flfed.federation.server.run import SITE_OBJECTS
 from flfed.federation.server.run_setting import ask, deadline_of
 from flfed.records.store.entries import AuditRow, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
@@ -132,7 +131,7 @@ def audit(
     _check_named(only, recorded)
     if sites is None:
         if request.get("given"):
-            raise UsageError(f"run {run} was run on {SITE_OBJECTS.replace('resume', 'audit')}")
+            raise UsageError(render("run.resume.objects", run=run, command="audit"))
         sites = request.get("sites")
     if covers_model(study):
         raise UsageError(render("experiments.audit.covered", run=run))

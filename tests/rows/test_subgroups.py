@@ -126,7 +126,7 @@ def test_several_rows_of_one_person_are_one():
     [
         (["color"], "by names no column 'color'; did you mean 'colour'?"),
         (["person"], "by names no column 'person'"),
-        (["x1"], "by='x1' needs where bands begin, such as by = [\"x1 at 50, 65\"]"),
+        (["x1"], "by='x1' needs the beginnings of bands, such as by = [\"x1 at 50, 65\"]"),
         (["x1 at 60, 50"], "needs rising numbers within 0 to 100"),
         (["x1 at 0, 50"], "needs rising numbers within 0 to 100"),
         (["x1 at nan"], "needs rising numbers within 0 to 100"),
