@@ -3,8 +3,8 @@
 Four workloads of synthetic rows (`workload.py`), one thread. The ways take turns in one process;
 memory is that of a process for each way. All must reach the same arrays, in float64 to 1e-10, or,
 Flower's simulation, the same loss: else this fails. Then int8 both ways beside float32, boosted trees
-beside XGBoost, secure sums beside their bare cryptography, what differences of two sums tell of a
-site, noised counts beside numpy's own draws, the scale curve and the start-up. It writes
+beside XGBoost, secure aggregation beside its bare cryptography, the information on one site in differences of two
+sums, noised counts beside numpy's own draws, the scale curve and the start-up. It writes
 results.json, the tables of docs/performance.md and docs/secure-sums.md, and docs/scale.svg; it ends
 with 1 where a limit is missed.
 """
@@ -34,7 +34,7 @@ SECONDS = 900.0
 SAME_LOSS = 1e-5
 """Largest difference of the loss after the last round: the simulation draws the orders of rows as the loop does."""
 MEMORY_ROUNDS = "5"
-"""Rounds of the processes that are run for their memory: what a way holds, it holds after a few."""
+"""Rounds of the processes for memory, which no longer grows after a few."""
 
 
 def workload_figures(workload: Workload, repetitions: int, job: Path) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def workload_figures(workload: Workload, repetitions: int, job: Path) -> dict[st
 
 
 def ray_figures(bare: dict[str, Any], job: Path) -> dict[str, Any]:
-    """Return what Flower's simulation took on W2, with stacked before and after it; neither's start-up is in it."""
+    """Return the figures of Flower's simulation on W2, with stacked before and after it, without start-up."""
     try:
         stacked = [in_child("alone", "W2", "stacked", seconds=SECONDS)]
         took = in_child("ray_plain", str(job), seconds=SECONDS)
@@ -116,7 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
     stamp = {"date": datetime.date.today().isoformat(), "machine": machine()}
     if set(given.only) == set(PARTS) or "machine" not in results:
         results |= stamp | {"later": {}}
-    else:  # what is measured again by itself has a stamp of its own: the page's is that of the whole run
+    else:  # a part that is measured again has its own stamp: that of the page is the whole run's
         results["later"] = results.get("later", {}) | dict.fromkeys(given.only, stamp)
     try:
         run(given.only, given.repetitions, results)

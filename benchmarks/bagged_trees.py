@@ -24,7 +24,7 @@ SPLITS = 10
 SHARED, XGBOOST, BAGGED, EVERYWHERE = "shared", "XGBoost, all rows", "own, averaged", "own, at all sites"
 SHARED_HERE, OWN_HERE = "shared, at each site", "own, at its site"
 AGAINST = {XGBOOST: SHARED, BAGGED: SHARED, EVERYWHERE: SHARED, OWN_HERE: SHARED_HERE}
-"""What each is compared with."""
+"""Rivals of each."""
 
 
 @dataclass(frozen=True)

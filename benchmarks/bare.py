@@ -1,4 +1,4 @@
-"""Federated averaging as a bare PyTorch loop: what a run of flfed is timed against.
+"""Federated averaging as a bare PyTorch loop, the reference for the time of a run of flfed.
 
 No messages, no guard, no record, no AUC: modules, `torch.optim.SGD`, and a mean by rows of what
 training changed, in float64 as flfed's is, so that float32 runs do not drift apart by rounding.
@@ -23,20 +23,20 @@ SEED = 7
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Job:
-    """What the loop is to do.
+    """Task of the loop.
 
     Attributes
     ----------
     x, y : dict of site to array
         [rows, features] and [rows]; encoded already.
     weights : dict of site to float
-        What a site counts in the mean: its rows.
+        Weight of a site in the mean: its rows.
     start : dict of name to array
         `weight-i [in, out]` and `bias-i [out]`, as flfed names them.
     order : callable (site, round) → Generator
         Draws the order of a site's rows.
     cohort : callable round → list of sites
-        Who trains and is scored in a round. After the last one every site is scored.
+        Sites that train and are scored in a round. After the last one every site is scored.
     rounds, batch : int
     lr : float
     """

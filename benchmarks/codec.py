@@ -28,7 +28,7 @@ def codec_figures(workload: Workload, repetitions: int) -> dict[str, float]:
             for way, chosen in studies.items():
                 gc.collect()
                 taken[way].append(median(run_ours(chosen, taking_part, stacked=True).clock.by_round()))
-    # The first turn of each pays for what is loaded and drawn once.
+    # The first turn of each includes one-time imports and draws.
     found = {way: median(seconds[1:]) for way, seconds in taken.items()}
     named = {f"{way}-cpu-seconds": round(seconds, 6) for way, seconds in found.items()}
     return {**named, "ratio": round(found["packed"] / found["plain"], 3)}

@@ -90,7 +90,7 @@ def one(model: str, size: int) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Measure what is asked for, and write it into the results file and the page."""
+    """Measure the chosen sizes, and write them into the results file and the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", type=int, default=SIZES)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))

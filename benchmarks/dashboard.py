@@ -34,7 +34,7 @@ from tests.records.real_runs import MANY, begun, run
 
 FIRST_CHART = f"{CHARTS} svg"
 LOOKS_SECONDS = 5
-"""How long the running study is looked at."""
+"""Seconds for which the running study is viewed."""
 
 
 def seconds_of(go: Callable[[], object]) -> float:
@@ -85,12 +85,12 @@ def cpu_seconds(pid: int) -> float:
 
 
 def is_end(frame: bytes | str) -> bool:
-    """Tell whether a message of the server says that a look at the study is over."""
+    """Return whether a message of the server ends a view of the study."""
     return isinstance(frame, bytes) and ForwardMsg.FromString(frame).WhichOneof("type") == "script_finished"
 
 
 def looks(server: Served, window: Window, series: str, page: str) -> dict[str, float]:
-    """Return what a look at a running study costs the server in CPU seconds, on one page."""
+    """Return the server's CPU seconds for a view of a running study, on one page."""
     window.page.goto(f"{server}/{page}?run={series}")
     window.page.locator("h1").first.wait_for()
     window.page.locator(FIRST_CHART).first.wait_for()

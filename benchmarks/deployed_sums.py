@@ -24,11 +24,11 @@ SHORT = ROUNDS // 2
 """Rounds of a run that waits in each of them."""
 SUMS = '[privacy]\nsecure-aggregation = "on"\n\n[compare]'
 FAR = 1e-6
-"""Largest difference of the arrays from those of the plain run: what rounding may leave."""
+"""Largest difference of the arrays from those of the plain run, by rounding."""
 
 
 def measure(data: Path, turns: int, training: float) -> dict[str, Any]:
-    """Return what a round takes beyond the training, plain and with sums, and with sums where a site is missing.
+    """Return the time of a round beyond training: plain, with sums, and with sums and a missing site.
 
     Parameters
     ----------

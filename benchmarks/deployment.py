@@ -116,7 +116,7 @@ def _apart(found: dict[str, list[float]], expected: Arrays) -> float:
 
 
 def figures(ran: dict[str, list[Ran]], training: float) -> dict[str, Any]:
-    """Return what a round takes beyond the training, on both sides, and the ratio of the medians.
+    """Return the time of a round beyond training, on both sides, and the ratio of the medians.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--sums", action="store_true", help="secure sums alone; all else stays as it was measured")
     given = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all processes are ended
     stamp: dict[str, Any] = {"date": datetime.date.today().isoformat(), "machine": machine(), "commit": commit()}
     try:
         found = (measure_again(given.data, given.turns) if given.sums else measure(given.data, given.turns)) | stamp

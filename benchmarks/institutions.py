@@ -35,7 +35,7 @@ class Missing(RuntimeError):
 
 @dataclass
 class Processes:
-    """What one side started; each is killed by the kernel if this process dies."""
+    """Processes of one side; the kernel kills each if this process dies."""
 
     folder: Path
     started: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -94,7 +94,7 @@ def _ended(process: subprocess.Popen[bytes]) -> None:
 
 @dataclass(frozen=True)
 class Ran:
-    """What one run took.
+    """Time and result of one run.
 
     Attributes
     ----------
@@ -163,7 +163,7 @@ def ours(
     Parameters
     ----------
     folder, data : Path
-        Of what is made, and of heart-disease's files.
+        Folder of new files, and that of heart-disease's files.
     studies : mapping of name to text
         Sites approve those with secure sums by the fingerprints of each other's gates.
     sites : tuple of str
@@ -267,7 +267,7 @@ def free_port() -> int:
 
 
 def listening(port: int) -> bool:
-    """Tell whether somebody listens on a port of loopback."""
+    """Return whether a process listens on a port of loopback."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 

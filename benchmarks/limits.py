@@ -1,4 +1,4 @@
-"""What the figures are held to, and which of them miss it."""
+"""Limits of the figures, and the figures that miss them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each method gained on plain averaging, with its interval: `python -m benchmarks.methods`.
+"""Gain of each method over plain averaging, with its interval: `python -m benchmarks.methods`.
 
 Three studies over ten random splits of the same rows, and a strongly skewed cut of one of them over ten partitions.
 Nothing is tuned: each method has its plain settings, and those of the server's rules with two learning rates, both
@@ -57,7 +57,7 @@ PERSONAL: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "ditto, lam 0": ({"strategy.name": "ditto", "strategy.lam": 0.0}, {SITES_MEAN: "personalised-sites-mean"}),
     "fedper": ({"strategy.name": "fedper"}, {"global": "global", SITES_MEAN: SITES_MEAN}),
 }
-"""What sites have of their own: settings, and by the arm of plain averaging the arm that is held against it."""
+"""Settings of sites' own parts, and the pairs of arms that are compared."""
 QUICK = {"compare.own": "same", "compare.draws": 200}
 """The sites' own models are not looked at here."""
 FAR = {"plan.steps": 0, "plan.epochs": 5, "strategy.rounds": 10}
@@ -108,7 +108,7 @@ def _stopped(one: Recorded) -> list[str]:
 
 
 def own_parts(name: str) -> dict[str, Any]:
-    """Return what sites' own parts gain on plain averaging over random splits of a study's rows."""
+    """Return the gain of sites' own parts over plain averaging, over random splits of a study's rows."""
     study, found = Study.load(name).replace(QUICK), dict[str, Any]()
     plain = recorded(study, REPEATS)
     for method, (changes, arms) in PERSONAL.items():
@@ -199,7 +199,7 @@ def _interval(plain: list[float | None], other: list[float | None], ratio: float
 
 
 def main() -> int:
-    """Run what is asked for, write it into the results file and the page."""
+    """Run the chosen methods, and write them into the results file and the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = [*STUDIES, SKEWED, OWN_PARTS, WARM_START]
     parser.add_argument("--only", nargs="+", default=known, choices=known)

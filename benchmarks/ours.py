@@ -114,7 +114,7 @@ class Timed(FederatedRun):
             return super().write_start(*given)
 
     def rounds(self, participants: Any, encoder: Encoder, *given: Any) -> Any:
-        """Time the rounds, what is compared, and before them the encoding of rows."""
+        """Time the rounds, the comparison, and before them the encoding of rows."""
         self.encode(encoder)
         with self.stages.on("rounds"):
             self.strategy, arrays = super().rounds(participants, encoder, *given)
@@ -179,7 +179,7 @@ def run_ours(chosen: Study, taking_part: Sequence[Site], *, stacked: bool, condu
 
 
 def job_of(conductor: Timed, encoder: Encoder) -> Job:
-    """Return what a conductor has run as the same work for a loop."""
+    """Return the work of a conductor as a task for a loop."""
     rows = {name: session.training(encoder) for (name, _, _), session in sorted(conductor.side.sessions.items())}
     chosen = conductor.study
     return Job(

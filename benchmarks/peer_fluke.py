@@ -24,7 +24,7 @@ class Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Stands in for torchvision where it does not go with the torch that is here; only image models need it."""
 
     def find_spec(self, name, path=None, target=None):
-        """Return a module of nothing for torchvision and what is in it."""
+        """Return an empty module for torchvision and its parts."""
         if name.partition(".")[0] == "torchvision":
             return importlib.machinery.ModuleSpec(name, self, is_package=True)
         return None
@@ -40,7 +40,7 @@ class Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def has_torchvision() -> bool:
-    """Tell whether torchvision can be imported."""
+    """Return whether torchvision can be imported."""
     try:
         import torchvision  # noqa: F401 - only whether it goes
     except (ImportError, RuntimeError):
@@ -59,7 +59,7 @@ class Loss(nn.BCEWithLogitsLoss):
 
 
 def run(job: Job) -> dict[str, object]:
-    """Return what the rounds took and the loss after the last one."""
+    """Return the time of the rounds, and the loss after the last one."""
     from fluke import DDict, FlukeENV
     from fluke.algorithms.fedavg import FedAVG
     from fluke.data import DataSplitter, DummyDataContainer, FastDataLoader

@@ -59,7 +59,7 @@ def client(path: Path, marks: Path) -> None:
 
 
 def simulate(path: Path, rounds: int) -> dict[str, object]:
-    """Return what the rounds after the first took, by round, and the loss of the last incoming model."""
+    """Return the time of each round after the first, and the loss of the last incoming model."""
     from nvflare.app_opt.pt.recipes.fedavg import FedAvgRecipe
     from nvflare.recipe import SimEnv
 

@@ -46,7 +46,7 @@ class Net(nn.Module):
 
 
 def run(job: Job) -> dict[str, object]:
-    """Return what the rounds took and the loss after the last one."""
+    """Return the time of the rounds, and the loss after the last one."""
     names = sorted(job.x)
 
     def dataset(name):

@@ -117,7 +117,7 @@ def one(peer: Peer, job: Path) -> dict[str, Any]:
 
 
 def beside(job: Path) -> dict[str, dict[str, Any]]:
-    """Return what the bare loop and stacked take on W1, each in a process of its own."""
+    """Return the time of the bare loop and of stacked on W1, each in its own process."""
     return {
         "bare": in_child("alone", "W1", "bare", "--job", str(job), seconds=RUN_SECONDS),
         "stacked": in_child("alone", "W1", "stacked", seconds=RUN_SECONDS),

@@ -112,7 +112,7 @@ def _bundle(folder: Path, job: Job, plan: Mapping[str, float]) -> None:
 
 
 def _profile(home: Path, port: int, certificate: str) -> None:
-    """Tell the `flwr` command where the server is."""
+    """Give the `flwr` command the address of the server."""
     home.mkdir()
     known = f'address = "127.0.0.1:{port}"\nroot-certificates = "{certificate}"\n'
     (home / "config.toml").write_text(f'[superlink]\ndefault = "bench"\n\n[superlink.bench]\n{known}', encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What a process and all that it started use: CPU seconds and memory, read from /proc (Linux)."""
+"""CPU seconds and memory of a process and its children, from /proc (Linux)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Seen(NamedTuple):
 
 @dataclass
 class Watched:
-    """What was seen of a tree of processes."""
+    """Measurements of a tree of processes."""
 
     seen: list[Seen] = field(default_factory=list)
 
@@ -62,7 +62,7 @@ def watching(pid: int) -> Iterator[Watched]:
 
 
 def look(pid: int) -> Seen:
-    """Return what the processes use now; one that ends meanwhile counts 0."""
+    """Return the present use of the processes; one that ends meanwhile counts 0."""
     tree = descendants(pid)
     return Seen(time.time(), sum(map(_cpu, tree)), sum(map(_mb, tree)))
 

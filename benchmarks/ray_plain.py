@@ -118,7 +118,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # Under its own name: Ray's processes can import what is in it, not what is in "__main__".
+    # Under its own name, since Ray's processes cannot import from "__main__".
     from benchmarks import ray_plain
 
     ray_plain.main()

@@ -49,7 +49,7 @@ def workload(sites: int) -> Workload:
 
 
 def one(size: int, *, rounds: bool) -> dict[str, Any]:
-    """Return what one size took in this process; without `rounds` the sites are only opened and encoded."""
+    """Return the time of one size in this process; without `rounds` sites are only opened and encoded."""
     kind = Timed if rounds else FirstSums
     with (
         at_work(workload(size)) as (chosen, taking_part),
@@ -75,7 +75,7 @@ def one(size: int, *, rounds: bool) -> dict[str, Any]:
 def bare_seconds(job: Job) -> float:
     """Return the CPU seconds of a round of the bare loop.
 
-    What is done once, before the first round and after the last, is in runs of one round and of two, and taken away.
+    Runs of one round and of two are timed, so that one-time work before the first round and after the last cancels.
     """
     one_site = sorted(job.x)[:1]
     bare.loop(replace(job, rounds=1, cohort=lambda _: one_site))  # the first use of torch.optim imports for a second

@@ -1,6 +1,6 @@
 """CPU and bytes of secure sums: set-up and a round, beside their bare key exchanges and streams.
 
-Messages are not in it: what is measured is what sums add to them. A hundred sites, ten of which mask and are missing.
+Messages are not included, only the addition of sums to them. A hundred sites, ten of which mask and are missing.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Bytes:
     vectors : int
         Masked numbers.
     shares : int
-        Sealed shares there and back, confirmations there and back, and what is opened.
+        Sealed shares and confirmations, both ways, and opened shares.
     """
 
     vectors: int = 0
@@ -57,7 +57,7 @@ def measure(repetitions: int = 3) -> dict[str, object]:
     for entries in ENTRIES:
         taken, bare, crossed = list[float](), list[float](), Bytes()
         values = updates(entries)
-        # The first turn pays for what is loaded once.
+        # The first turn includes one-time imports.
         for _ in range(repetitions + 1):
             gc.collect()
             start = process_time()
@@ -121,7 +121,7 @@ def round_of_sums(values: Mapping[str, np.ndarray]) -> tuple[np.ndarray, Bytes]:
 
 
 def given(found: Value | Refusal) -> Value:
-    """Return what is no refusal."""
+    """Return an outcome that is no refusal."""
     if isinstance(found, Refusal):
         raise DifferentResults(f"secure sums: {found}")
     return found

@@ -1,4 +1,4 @@
-"""What it costs to start: a tiny study in a fresh process, against importing torch and Flower.
+"""Cost of a start: a tiny study in a fresh process, against importing torch and Flower.
 
     python -m benchmarks.startup
 
@@ -31,7 +31,7 @@ PARTS = {
     "SciPy": "import scipy.special",
     "flfed's own modules": "import flfed.cli, flfed.federation.server.run, flfed.rows.models.logistic",
 }
-"""What a run imports, in this order; each pays for what the ones before it did not load."""
+"""Imports of a run, in this order; each includes only modules that the earlier ones did not load."""
 
 
 def child(code: str, home: Path) -> tuple[float, str]:

@@ -1,4 +1,4 @@
-"""What the difference of two sums tells of the site that is in one of them only; a table of docs/secure-sums.md.
+"""Information in the difference of two sums on the site that is only in one of them; a table of docs/secure-sums.md.
 
 No site opens two lists for one question. But a model that differs by one bit makes another question, and so does each
 round: such sums are given. For each site in turn, the cosine between the difference of two of them and the site's own
@@ -41,7 +41,7 @@ STUDIES: dict[str, dict[str, Any]] = {
     "heart-disease": {},
     "taiwan-credit": {"dataset.partition": {"by": "iid", "sites": 10}, "model.name": "logistic", "model.hidden": None},
 }
-"""Shipped studies, and what is set otherwise here."""
+"""Shipped studies, and their changed keys."""
 Updates = Mapping[str, np.ndarray]
 
 
@@ -99,7 +99,7 @@ class Consortium:
         return sorted(self.conductor.side.sessions.items())
 
     def total(self, updates: Updates, listed: Collection[str], answer: str) -> np.ndarray:
-        """Return what a server gets of a list of sites; chance differs from answer to answer."""
+        """Return the sum of a list of sites for the server; chance differs from reply to reply."""
         seed, sites = self.study.seed, len(self.participants)
         if self.mechanism is not None:
             mean = self.mechanism.merged(
@@ -227,7 +227,7 @@ def round_to(value: float) -> float:
 
 
 def study_of(name: str) -> Study:
-    """Return a shipped study with what is set otherwise here."""
+    """Return a shipped study with its changed keys."""
     return Study.load(name).replace(STUDIES[name])
 
 

@@ -64,7 +64,7 @@ def wall_and_memory(results: Results) -> str:
 
 
 def simulators(results: Results) -> str:
-    """Return what Flower's simulation and the peers took against stacked."""
+    """Return the time of Flower's simulation and the peers, relative to stacked."""
     rows = [
         ["", "workload", "rounds", "wall time, stacked = 1", "CPU, stacked = 1", "CPU, bare = 1", "most MB", "remark"]
     ]
@@ -203,7 +203,7 @@ def secure_sums(results: Results) -> str:
 
 
 def sum_differences(results: Results) -> str:
-    """Return the table of what differences of two sums tell of one site."""
+    """Return the table of differences of two sums, of which one site is only in one."""
     found = results.get("sum-differences", {})
     if "seeds" not in found:
         return f"Not measured: {found.get('error', 'not run yet')}."

@@ -41,7 +41,7 @@ def measure(repetitions: int = 3) -> dict[str, float]:
         apart = float(np.abs(ours - theirs).max())
         if not apart <= CLOSE:
             raise DifferentResults(f"trees: a margin differs from XGBoost's by {apart:.1e}")
-    # The first turn of each pays for what is loaded once.
+    # The first turn of each includes one-time imports.
     found = {way: median(seconds[1:]) for way, seconds in taken.items()}
     return {
         "sites-cpu-seconds": round(found["sites"], 3),

@@ -1,4 +1,4 @@
-"""What the others' model gives a hospital that joins late: `python -m benchmarks.methods --only warm-start`.
+"""Gain from the others' model for a hospital that joins late: `python -m benchmarks.methods --only warm-start`.
 
 Three hospitals of heart-disease train a model without the fourth, over twenty random splits. The fourth has only some
 of its training rows; on its test rows three models are judged: its own, tuned from scratch; one drawn to the others'

@@ -1,7 +1,4 @@
-"""Times, and callables that are passed down: their types, clocks and silence.
-
-Each has one name and one sentence.
-"""
+"""Times, and callables that are passed down: their types, clocks and silent versions."""
 
 from __future__ import annotations
 
@@ -13,21 +10,21 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime
 
 Clock = Callable[[], float]
-"""Seconds of a run: of this process, or of a run's own share of it."""
+"""Seconds of this process, or of a run's own share of it."""
 Now = Callable[[], datetime]
-"""The time, as records, ledgers and keys have it."""
+"""The time, for records, ledgers and keys."""
 Today = Callable[[], date]
-"""The date, as studies expire by it."""
+"""The date, for the expiry of studies."""
 Notify = Callable[[str], None]
-"""Told in a sentence what happens; what it is told may be shown to a person."""
+"""Gets a sentence about an event, which may be shown to a person."""
 Progress = Callable[[str, int, int], None]
-"""Told a stage, how much of it is done, and of how much."""
+"""Gets a stage, its finished part, and its whole."""
 WARNING = "warning: "
-"""So begins a stage that is a sentence, told once: it stays on the screen."""
+"""Beginning of a stage that is a sentence, shown once, which remains on the screen."""
 
 
 SOON = 10.0
-"""Seconds before which no line of progress is shown: a short call prints none."""
+"""Seconds before the first line of progress: a short call prints none."""
 WIDTH = 60
 
 
@@ -42,9 +39,7 @@ def today_utc() -> date:
 
 
 def stamp(moment: datetime) -> str:
-    """Return a UTC time as ISO text.
-
-    It has milliseconds, so that texts sort as the times do.
+    """Return a UTC time as ISO text with milliseconds; texts sort as the times do.
 
     Examples
     --------
@@ -63,13 +58,13 @@ def no_progress(stage: str, done: int, of: int) -> None:
 
 
 def is_watched() -> bool:
-    """Tell whether a person sees standard error: on a terminal, or in a notebook."""
+    """Return whether a person sees standard error: on a terminal, or in a notebook."""
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
 @contextmanager
 def progress_line(after: float = SOON) -> Iterator[Progress]:
-    """Yield what shows a stage on one line of standard error, once all takes longer than `after` seconds."""
+    """Yield a function that shows a stage on a line of standard error, after `after` seconds in all."""
     stream = sys.stderr
     began = time.monotonic()
     words = ""
@@ -87,7 +82,7 @@ def progress_line(after: float = SOON) -> Iterator[Progress]:
         if time.monotonic() - began >= after:
             show()
 
-    # A stage that tells nothing for minutes is shown too.
+    # A stage without progress for minutes is shown, too.
     timer = threading.Timer(after, show)
     timer.daemon = True
     timer.start()

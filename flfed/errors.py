@@ -1,10 +1,8 @@
-"""Errors that a person meets.
-
-Each is one sentence that says what to do, and never holds a cell's value.
-"""
+"""Errors for people: each is one sentence with advice, and never has a cell's value."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 SMALL = 5
@@ -12,39 +10,36 @@ SMALL = 5
 
 
 class FlfedError(Exception):
-    """Error that a person can act on.
+    """Error that a person can act on, shown as one sentence without a trace.
 
-    It is shown as one sentence, without a trace.
-
-    `exit_code` is what a command ends with (DESIGN.md "Commands"): 1 failed, 2 wrong use or input,
-    3 stopped.
+    `exit_code` is that of the command (DESIGN.md "Commands"): 1 failed, 2 wrong use or input, 3 stopped.
     """
 
     exit_code = 1
     run = ""
-    """Id of the run that ended with it, where there is one in the store."""
+    """Id of the run that ended with it, if the store has one."""
 
 
 class UsageError(FlfedError):
-    """Error of wrong use or wrong input.
+    """Error of wrong use or wrong input: a key, a name, a file or an option.
 
-    The cause is a key, a name, a file or an option. The text holds our own settings only.
+    The text has only our own settings.
     """
 
     exit_code = 2
 
 
 class RunStopped(FlfedError):
-    """Run that its own rules ended early.
+    """Run that its own rules ended early, or did not let begin, such as by a missing quorum or a spent budget.
 
-    It may also not have begun. Its last good model is kept. Examples are a missing quorum and a spent budget.
+    Its last good model remains.
     """
 
     exit_code = 3
     recorded = ""
-    """What the run's record says in place of the sentence, where that names a site which has a pseudonym there."""
+    """Text of the run's record in place of the sentence, if that names a site with a pseudonym there."""
     by = ""
-    """What interrupted it, as `interruption` says it; empty where its own rules ended it."""
+    """Interruption, in the words of `interruption`; empty if its own rules ended it."""
 
 
 def require_extra(module: str, what: str, extra: str) -> None:
@@ -55,7 +50,7 @@ def require_extra(module: str, what: str, extra: str) -> None:
     module : str
         Name by which the package is imported.
     what : str
-        What needs it, as a sentence begins.
+        Beginning of the sentence: the feature that needs it.
     extra : str
         Extra of flfed that installs it.
 
@@ -69,11 +64,11 @@ def require_extra(module: str, what: str, extra: str) -> None:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: the wish that a run stops, of a person or of the system."""
+    """SIGTERM: a request of a person or the system that a run stops."""
 
 
 def interruption(error: KeyboardInterrupt) -> str:
-    """Return by what a run was interrupted, in words.
+    """Return the interruption of a run, in words.
 
     Examples
     --------
@@ -86,9 +81,7 @@ def interruption(error: KeyboardInterrupt) -> str:
 
 
 class TableError(FlfedError):
-    """Error of a table that breaks a rule.
-
-    It holds the column, a fixed phrase and a count, never a cell.
+    """Error of a table that breaks a rule: column, fixed phrase and count, never a cell.
 
     Parameters
     ----------
@@ -97,7 +90,7 @@ class TableError(FlfedError):
     rule : str
         A fixed phrase such as "is not a number". Never text that came from the table.
     bad : int
-        How many rows break the rule; shown as "fewer than 5" when small.
+        Number of rows that break the rule; a small one is shown as "fewer than 5".
 
     Examples
     --------
@@ -120,9 +113,7 @@ class TableError(FlfedError):
         return self.describe(SMALL)
 
     def describe(self, least: int) -> str:
-        """Return the phrase with small counts hidden.
-
-        Counts below `least` are written as "fewer than".
+        """Return the phrase, with counts below `least` as "fewer than".
 
         Examples
         --------
@@ -134,9 +125,7 @@ class TableError(FlfedError):
 
 
 def count_in_words(count: int, least: int = SMALL) -> str:
-    """Return a count as text.
-
-    A count that is small enough to point at a person becomes "fewer than 5".
+    """Return a count as text; one that could identify a person becomes "fewer than 5".
 
     Examples
     --------
@@ -161,7 +150,7 @@ def counted(count: int, word: str) -> str:
 
 
 def people_in_words(count: int) -> str:
-    """Return how many people.
+    """Return a number of people with its word.
 
     Examples
     --------
@@ -173,17 +162,20 @@ def people_in_words(count: int) -> str:
     return f"{count:,} people"
 
 
-def nearest(word: str, allowed: list[str] | tuple[str, ...]) -> str:
-    """Return a hint at the closest allowed word.
+def unknown(kind: str, name: str, choices: Sequence[str]) -> UsageError:
+    """Return the error for an unknown name, with the most similar one and all known ones."""
+    return UsageError(f"{kind} {name!r} is not known{nearest(name, tuple(choices))} Known: {', '.join(choices)}")
 
-    The hint is `; did you mean 'x'?`, or a full stop where nothing is close.
+
+def nearest(word: str, allowed: list[str] | tuple[str, ...]) -> str:
+    """Return `; did you mean 'x'?` for the closest allowed word, or a full stop.
 
     Examples
     --------
     >>> nearest("fedvag", ["fedavg", "fedprox"])
     "; did you mean 'fedavg'?"
     """
-    # Imported here: only a failing command needs it.
+    # Imported late: only a failing command needs it.
     import difflib
 
     close = difflib.get_close_matches(word, allowed, n=1)

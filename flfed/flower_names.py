@@ -1,10 +1,10 @@
 """Private names of Flower that flfed uses.
 
-Flower does not promise to keep them. All of them stand here and nowhere else, each with the module that has it and
-the processes that use it. Nothing of Flower is loaded before a name is asked for:
-`from flfed.flower_names import HttpGrid` loads the module of that one.
+Flower may change them in any version. All of them are here and nowhere else, each with its module and the processes
+that use it. Flower is loaded at the first use of a name: `from flfed.flower_names import HttpGrid` loads the module of
+that one.
 
-What Flower writes on the wire stands here as values of our own, and a test compares them with Flower's.
+Values that Flower writes on the wire are constants here, and a test compares them with Flower's.
 
 Public, and imported where they are used: `flwr.app`, `flwr.clientapp`, `flwr.serverapp`, `flwr.simulation`.
 To check a new version of Flower: docs/security.md, *Flower's private names*.
@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, get_type_hi
 from flfed.errors import FlfedError
 
 if TYPE_CHECKING:
-    # Only of those whose types are needed; the table below is what is loaded.
+    # For types only; the table below says which module is loaded.
     from flwr.supercore.control.control_http_client import ControlHttpClient as ControlHttpClient
     from flwr.supercore.protobuf.client import ProtobufClient as ProtobufClient
     from flwr.supercore.runtime import RuntimeHttpClient as RuntimeHttpClient
     from flwr.superlink.grid.http_grid import HttpGrid as HttpGrid
 
 FLOWER = "1.42"
-"""The version whose names these are."""
+"""Version of Flower with these names."""
 INSTALL = f"install flwr {FLOWER}"
 
 User = Literal["simulation", "server", "coordinator", "gate", "node"]
@@ -44,28 +44,28 @@ T = TypeVar("T")
 
 COMPLETED = "completed"
 FAILED = "failed"
-"""How a task ended."""
+"""Ends of a task."""
 STARTING = "starting"
 RUNNING = "running"
-"""Stages of a task that is not over."""
+"""Stages of a task that has not ended."""
 UNKNOWN = 0
 NODE_UNAVAILABLE = 5
 """Codes of error replies."""
 KEY_IN_USE = 23
 """Code of a refusal: the node's public key is registered already."""
 HEARTBEAT_SECONDS = 30
-"""How often a node that says nothing else must say that it is there."""
+"""Longest time between two messages of a node that is online."""
 PUBLIC_KEY_HEADER = "flwr-public-key"
 TIMESTAMP_HEADER = "flwr-timestamp"
 SIGNATURE_HEADER = "flwr-signature"
-"""Headers by which a node proves who it is: the time, signed."""
+"""Headers with which a node proves its identity: the time, signed."""
 OLDEST_SECONDS = 305
 AHEAD_SECONDS = 5
-"""How old that time may be, and how far ahead."""
+"""Limits of that time: its age, and how far it may be ahead."""
 
 
 class PrivateName(NamedTuple):
-    """Place of a private name.
+    """Module and users of a private name.
 
     Attributes
     ----------
@@ -81,7 +81,7 @@ class PrivateName(NamedTuple):
 
 
 def _table() -> dict[str, PrivateName]:
-    """Return the private names, each by the name that it has here."""
+    """Return the private names by their names here."""
     listed: tuple[tuple[tuple[User, ...], str, str], ...] = (
         (("simulation", "coordinator", "gate"), "flwr.supercore.task_identity", "TaskIdentity"),
         (("simulation",), "flwr.supercore", "telemetry"),
@@ -91,7 +91,7 @@ def _table() -> dict[str, PrivateName]:
         (("coordinator", "gate"), "flwr.supercore.inflatable.inflatable_utils", "inflate_object_from_contents"),
         (("gate",), "flwr.common.serde", "context_from_proto"),
         (("coordinator",), "flwr.common.serde", "run_from_proto user_config_to_proto"),
-        # Clients of Flower's servers, and what they add to a request.
+        # Clients of Flower's servers, and their additions to a request.
         (("coordinator", "gate"), "flwr.supercore.runtime", "RuntimeHttpClient"),
         (
             ("coordinator", "gate"),
@@ -108,7 +108,7 @@ def _table() -> dict[str, PrivateName]:
         (("server",), "flwr.superlink.cli", "flower_superlink"),
         (("server",), "flwr.superlink.extensions", "get_middleware"),
         (("server",), "flwr.superlink.main", "_get_middleware"),
-        # The SuperNode: its command, the errors of its questions, and what is replaced in it.
+        # The SuperNode: its command, the errors of its requests, and names that are replaced.
         (("node",), "flwr.supernode.cli.flower_supernode", "flower_supernode"),
         (("node",), "flwr.supercore.inflatable.inflatable_utils", "ObjectUnavailableError"),
         (("node",), "flwr.supercore.run", "RunNotRunningException"),
@@ -129,18 +129,18 @@ def _table() -> dict[str, PrivateName]:
     private_names: dict[str, PrivateName] = {}
     for users, module, words in listed:
         for word in words.split():
-            # Where another module has the same name, it has one of ours here, after the "=".
+            # A name that two modules have gets another one here, after the "=".
             attribute, _, ours = word.partition("=")
             private_names[ours or attribute] = PrivateName(module, attribute, users)
     return private_names
 
 
 NAMES = _table()
-"""The private names, each by the name that it has here."""
+"""Private names by their names here."""
 
 
 def __getattr__(name: str) -> Any:
-    """Return a private name, which is loaded now."""
+    """Load a private name and return it."""
     if name not in NAMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     where = NAMES[name]
@@ -177,14 +177,12 @@ def replace_name(owner: object, name: str, value: object) -> None:
 
 
 def check_names(*users: User) -> None:
-    """Check that Flower has all names of some processes.
-
-    Each calls it at its start.
+    """Check, at the start of a process, that Flower has all names it uses.
 
     Raises
     ------
     FlfedError
-        If some are missing: one sentence that names each of them.
+        If some are missing; it names each of them.
     """
     needed = [where for where in NAMES.values() if set(users) & set(where.users)]
     missing = [f"{where.module}.{where.attribute}" for where in needed if _is_missing(where)]
@@ -195,14 +193,14 @@ def check_names(*users: User) -> None:
 def ask(method: Callable[[Any], T], **fields: object) -> T:
     """Call a method of one of Flower's clients.
 
-    The request's class is the one that the method declares, so that no name of a request is needed.
+    The class of the request is the one that the method declares, so that it needs no name here.
 
     Parameters
     ----------
     method : bound method
-        As `client.ListNodes`.
+        Such as `client.ListNodes`.
     fields : value by name
-        Of the request.
+        Fields of the request.
 
     Returns
     -------
@@ -219,7 +217,7 @@ def reply_class(method: Callable[..., T]) -> type[T]:
 
 
 def _declared(method: Callable[..., Any], what: str) -> Any:
-    # A bound method is made anew each time, its function is not.
+    # A bound method is a new object each time; its function is not.
     return _hint(getattr(method, "__func__", method), what)
 
 

@@ -1,8 +1,8 @@
 """Search path and trust of site and dataset packages.
 
-What serves or runs a consortium (`flfed coordinator …`, and `flfed site …` of a site that has joined) looks in
-the folders of `FLFED_PATH` and in what came with flfed, never in the current folder, which may be anybody's; and
-it runs no package that another account could change. Everything else looks in the current folder as well.
+Commands that serve or run a consortium (`flfed coordinator …`, and `flfed site …` of a site that has joined) search
+the folders of `FLFED_PATH` and flfed itself. They never search the current folder, which may be anybody's, and run no
+package that another account could change. All other commands search the current folder, too.
 """
 
 from __future__ import annotations
@@ -16,36 +16,30 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from flfed.errors import UsageError, nearest
+from flfed.errors import UsageError, unknown
 from flfed.paths import home, where
 
 ROOT = 0
 FRAMES = "frames"
-"""Folder under `FLFED_HOME` with the schemas of data frames that were federated on this machine."""
+"""Folder under `FLFED_HOME` with schemas of federated data frames."""
 CODE = {".py", ".pyc", ".so", ".toml"}
-"""Endings of a package's files that are run, or say what its site allows."""
+"""Suffixes of a package's files with code, or with the policy of its site."""
 
 _strict = False
 """Whether this process serves or runs a consortium."""
 _looked_at: dict[Path, str] | None = None
-"""Why each package that was there is refused, "" where it is not; None where each is looked at when it is needed."""
+"""Refusal of each checked package, "" for a good one; None if each is checked when it is needed."""
 
 
 def be_strict() -> None:
-    """Trust only protected packages in this process.
-
-    The current folder is searched no longer, and packages that others could change are refused.
-    """
+    """Trust only protected packages in this process, and search the current folder no longer."""
     global _strict
     _strict = True
 
 
 @contextmanager
 def strictly() -> Iterator[None]:
-    """Apply the strict rules while the block runs.
-
-    It also works as a decorator.
-    """
+    """Apply the strict rules while the block runs, or as a decorator."""
     global _strict
     before = _strict
     _strict = True
@@ -56,12 +50,11 @@ def strictly() -> Iterator[None]:
 
 
 def look_at_packages() -> None:
-    """Check every package that may run later.
+    """Check every package that may run later, without importing any.
 
-    Call it where it is still known whose a package is.
-
-    In a user namespace the files of all other accounts, root too, seem to be nobody's; behind a filter of system calls
-    the groups of a directory service cannot be asked for. Imports none of them.
+    Call it while the owner of a package can still be determined. In a user namespace, files of all other accounts,
+    root included, seem to be nobody's. Behind a filter of system calls, groups of a directory service are not
+    available.
     """
     global _looked_at
     # Both packages in folders and installed ones may be imported later.
@@ -70,12 +63,12 @@ def look_at_packages() -> None:
         places += [path for path in (*root.glob("sites/*"), *root.glob("datasets/*")) if path.is_dir()]
     for module in {point.module for point in importlib.metadata.entry_points(group="flfed.site")}:
         places += _places(module)
-    # The verdicts are kept, because the same look after isolation would blame every file.
+    # The results are stored, because the same check after isolation would refuse every file.
     _looked_at = {place: _refusal(place) for place in dict.fromkeys(places)}
 
 
 def named_folders() -> str:
-    """Return the setting of `FLFED_PATH` for a person."""
+    """Return the setting of `FLFED_PATH` for people."""
     folders = os.environ.get("FLFED_PATH", "")
     if folders:
         return f"FLFED_PATH={folders}"
@@ -83,16 +76,14 @@ def named_folders() -> str:
 
 
 def roots() -> list[Path]:
-    """Return the folders that may hold packages.
+    """Return the folders with `sites/` and `datasets/`, in order of precedence.
 
-    They hold `sites/` and `datasets/`, and the first one goes first.
-
-    Each folder of `FLFED_PATH`, the current folder (unless strict), what came with flfed, and (unless strict) the
-    schemas of data frames that were federated here.
+    They are the folders of `FLFED_PATH`, the current folder (unless strict), flfed itself, and (unless strict) the
+    schemas of federated data frames.
     """
     user_folders = [Path(part) for part in os.environ.get("FLFED_PATH", "").split(os.pathsep) if part]
     here = [] if _strict else [Path.cwd()]
-    # The order is the precedence: what a person named goes before what came with flfed.
+    # Folders that a person names have precedence over flfed itself.
     frames = [] if _strict else [where() / FRAMES]
     folders = [*user_folders, *here, own_root(), *frames]
     resolved = dict.fromkeys(path.resolve() for path in folders)
@@ -100,15 +91,12 @@ def roots() -> list[Path]:
 
 
 def frames_folder() -> Path:
-    """Return the folder with the schemas of data frames that were federated on this machine."""
+    """Return the folder with the schemas of federated data frames."""
     return home() / FRAMES
 
 
 def own_root() -> Path:
-    """Return the folder of the bundled packages.
-
-    Sites, datasets and the app came with flfed.
-    """
+    """Return the folder of the sites, datasets and app that come with flfed."""
     package = Path(__file__).resolve().parent
     bundle = package / "_bundled"
     if bundle.is_dir():
@@ -117,20 +105,15 @@ def own_root() -> Path:
 
 
 def unknown_name_error(kind: str, name: str, choices: list[str]) -> UsageError:
-    """Return the error for an unknown site or dataset.
-
-    It says what to do.
-    """
+    """Return the error for an unknown site or dataset, with advice."""
     here = passed_over(kind, name)
     if here:
         return UsageError(f"{kind} {name!r} is not known: {here}")
-    return UsageError(f"{kind} {name!r} is not known{nearest(name, choices)} Known: {', '.join(choices)}")
+    return unknown(kind, name, choices)
 
 
 def passed_over(kind: str, name: str) -> str:
-    """Explain why a local package is ignored.
-
-    It lies in the current folder, which is not searched. An empty text where there is none.
+    """Return that a package in the current folder is ignored, since that is not searched; "" without one.
 
     Parameters
     ----------
@@ -147,14 +130,12 @@ def passed_over(kind: str, name: str) -> str:
         return ""
     for folder in dict.fromkeys((name, name.replace("-", "_"))):
         if "/" not in folder and (here / f"{kind}s" / folder).is_dir():
-            return f"{kind}s/{folder} in the current folder is not looked at; to name it: FLFED_PATH=$PWD flfed …"
+            return f"{kind}s/{folder} in the current folder is ignored; to use it: FLFED_PATH=$PWD flfed …"
     return ""
 
 
 def check_module(name: str) -> None:
-    """Refuse an installed module that others could change.
-
-    It is called before the import.
+    """Refuse an installed module that others could change, before its import.
 
     Raises
     ------
@@ -167,37 +148,32 @@ def check_module(name: str) -> None:
 
 
 def _places(module: str) -> list[Path]:
-    """Return the locations of a module's top package.
-
-    Nothing where it is imported already.
-    """
+    """Return the locations of a module's top package; none if it is imported already."""
     top = module.partition(".")[0]
     try:
         spec = importlib.util.find_spec(top) if top not in sys.modules else None
     except (ImportError, ValueError):
-        return []  # importing it says more
+        return []  # its import raises a better error
     named = (spec.submodule_search_locations or [spec.origin or ""]) if spec else []
     return [Path(place) for place in named if os.path.isabs(place)]
 
 
 def check_package(folder: Path) -> None:
-    """Refuse a package that others could change.
+    """Refuse, under the strict rules, a package that others could change.
 
-    Applies where the package would be run or trusted under the strict rules.
-
-    Every folder above it counts, too: who may write there can put another package in its place. In a folder with
-    the sticky bit, such as `/tmp`, nobody can do that to what is somebody else's.
+    Every folder above it counts, too: an account that may write there can replace the package. In a folder with the
+    sticky bit, such as `/tmp`, no account can replace files of another one.
 
     Raises
     ------
     UsageError
-        Names the folder or file, and what to do.
+        With the folder or file, and advice.
     """
     # Only strict commands refuse, and Windows has no such modes.
     if not _strict or os.name != "posix":
         return
-    unseen = f"{folder}: was not there when this process began: serve again"
-    # A package that appeared after the check was never seen, so it is not trusted.
+    unseen = f"{folder}: is newer than this process: serve again"
+    # A package that appeared after the check is not trusted.
     why = _refusal(folder) if _looked_at is None else _looked_at.get(folder, unseen)
     if why:
         raise UsageError(why)
@@ -206,17 +182,17 @@ def check_package(folder: Path) -> None:
 def _refusal(folder: Path) -> str:
     why = first_changeable([folder, *_inside(folder)])
     if why:
-        return f"{why}; what runs of {folder} would be theirs to choose"
+        return f"{why}; others could then choose the code of {folder}"
     return ""
 
 
 def first_changeable(parts: Iterable[Path]) -> str:
-    """Return the first path that others could change.
+    """Return the first path that others could change, with the reason, or "".
 
-    All folders above the given files count. The reason goes with it, and the text is empty where there is none.
+    All folders above the files count.
     """
     places: dict[Path, None] = {}
-    # A link may be moved and its target may be rewritten, so both paths are checked.
+    # Both the link and its target are checked: one can be moved, the other rewritten.
     for part in parts:
         for path in (part.absolute(), part.resolve()):
             places |= dict.fromkeys((path, *path.parents))
@@ -231,20 +207,17 @@ def _inside(folder: Path) -> Iterator[Path]:
 
 
 def changeable(place: Path) -> str:
-    """Return why other accounts could change a path.
-
-    This account and root do not count. An empty text where no other could.
-    """
+    """Return why accounts other than this one and root could change a path, or ""."""
     try:
         target = place.stat()
         link = place.lstat()
     except OSError as error:
-        return f"cannot be looked at ({error.strerror})"
-    # Who owns a link may let it point elsewhere.
+        return f"cannot be checked ({error.strerror})"
+    # The owner of a link can let it point elsewhere.
     for owner in (link.st_uid, target.st_uid):
         if owner not in (os.geteuid(), ROOT):
             return f"belongs to {_account(owner)}: chown it to {_account(os.geteuid())} or to root"
-    # In a sticky folder nobody can replace what belongs to another account.
+    # In a sticky folder no account can replace files of another one.
     sticky = stat.S_ISDIR(target.st_mode) and target.st_mode & stat.S_ISVTX
     if sticky:
         return ""
@@ -252,17 +225,17 @@ def changeable(place: Path) -> str:
 
 
 def writable(place: Path, status: os.stat_result) -> str:
-    """Return by which right of its mode other accounts may write to a path, and the command that takes it away.
+    """Return why the mode of a path lets other accounts write, and the command to change that, or "".
 
-    An empty text where none may. `status` is of the path, or of what it links to.
+    `status` is that of the path, or of the target of a link.
     """
     mode = status.st_mode
     shown = f"mode {stat.S_IMODE(status.st_mode):o}"
     if mode & stat.S_IWOTH:
         return f"every account may write there ({shown}): chmod go-w {place}"
-    # A group of one account alone gives nobody else a way in.
+    # A group with one account gives access to nobody else.
     if mode & stat.S_IWGRP and not (_is_private(status.st_gid) and not _has_list(place)):
-        return f"its group may write there ({shown}), which others may be in: chmod g-w {place}"
+        return f"its group, with other accounts, may write there ({shown}): chmod g-w {place}"
     return ""
 
 
@@ -276,10 +249,7 @@ def _account(number: int) -> str:
 
 
 def _is_private(number: int) -> bool:
-    """Tell whether a group belongs to one account.
-
-    That account is this one or root, alone in the group, and bears its name.
-    """
+    """Return whether a group has one account only: this one or root, with the group's name."""
     import grp
     import pwd
 
@@ -289,16 +259,13 @@ def _is_private(number: int) -> bool:
     except KeyError:
         return False
     allowed = {os.geteuid(), ROOT}
-    # Membership stands in two places: as a user's main group, and in the group's own list.
+    # A member has it as its main group, or is in the group's list.
     members = {user.pw_uid for user in pwd.getpwall() if user.pw_gid == number or user.pw_name in group.gr_mem}
     return owner.pw_uid in allowed and members <= allowed
 
 
 def _has_list(place: Path) -> bool:
-    """Tell whether a path has an access list.
-
-    With one, the group's bits may speak of other accounts.
-    """
+    """Return whether a path has an access list, with which the group's bits may stand for other accounts."""
     if sys.platform != "linux":
         return False
     try:

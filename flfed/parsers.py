@@ -1,6 +1,6 @@
-"""Parsers of other packages, for files that somebody handed on.
+"""Parsers of other packages, for files from elsewhere.
 
-Whatever a parser ends with becomes one sentence, and no code of flfed runs while that is caught.
+Any error of a parser becomes one sentence, and no code of flfed runs while errors are caught.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     import numpy as np
 
 DEEPEST = 32
-"""Levels of tables and lists in a file of settings or facts."""
+"""Most levels of tables and lists in a file."""
 LONGEST = 4_000_000
-"""Characters of a text that is parsed: a second's work, and a schema with a hundred thousand values."""
+"""Most characters of a parsed text: about a second, or a schema with a hundred thousand values."""
 LONGEST_REASON = 200
 _PART = r"(?:[A-Za-z0-9_-]+|\"[^\"\n]*\"|'[^'\n]*')[ \t]*\.[ \t]*"
 _LONG_KEY = re.compile(rf"(?<![A-Za-z0-9_-])(?:{_PART}){{{DEEPEST}}}")
-"""A dotted key of many parts: what tomllib needs for one grows with the square of their number."""
+"""Dotted key of many parts: the time of tomllib grows with the square of their number."""
 LOWEST = -(2**63)
 HIGHEST = 2**64 - 1
-"""Whole numbers of 64 bits, with a sign or without; Flower's numbers of nodes have none."""
+"""Whole numbers of 64 bits, signed or unsigned; Flower's node ids are unsigned."""
 DAMAGED = (
     ArithmeticError,
     AssertionError,
@@ -48,9 +48,9 @@ DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What parsers of large formats end with where bytes are damaged; of XML, an entity too, before it is expanded."""
+"""Errors of parsers of large formats for damaged bytes, and for an XML entity before it is expanded."""
 _HALF = re.compile("[\ud800-\udfff]")
-"""Half of a character of UTF-16, which JSON can write and no screen or file takes."""
+"""Half of a UTF-16 character, which JSON can write and no screen or file accepts."""
 TOO_DEEP = f"it is nested more than {DEEPEST} levels deep"
 TOO_LARGE = "a whole number in it is larger than 64 bits hold"
 TOO_LONG = f"it has more than {LONGEST:,} characters"
@@ -58,23 +58,23 @@ TOO_LONG = f"it has more than {LONGEST:,} characters"
 
 @contextmanager
 def foreign_parser(refusal: str, *errors: type[Exception], reason: str = "") -> Iterator[None]:
-    """Turn whatever a parser ends with into one sentence.
+    """Turn any error of a parser into one sentence.
 
-    Only the parser's own call belongs into the block: an error of flfed's would be hidden.
+    Only the call of the parser belongs in the block: an error of flfed would be hidden.
 
     Parameters
     ----------
     refusal : str
-        The sentence; why is added where the error tells it.
+        The sentence, to which the reason is added if the error has one.
     errors : exception types
-        The parser's own ones, beside `RecursionError`, `MemoryError` and `ValueError`.
+        Errors of the parser, beside `RecursionError`, `MemoryError` and `ValueError`.
     reason : str
-        What any other of them means.
+        Reason for any other of these errors.
 
     Raises
     ------
     UsageError
-        Without the parser's error behind it, which may quote what was read.
+        Without the parser's error as its cause, which may quote the text.
 
     Examples
     --------
@@ -87,7 +87,7 @@ def foreign_parser(refusal: str, *errors: type[Exception], reason: str = "") -> 
     try:
         yield
     except tomllib.TOMLDecodeError as error:
-        # It names a place and no value, but perhaps a key, which may be as long as the text.
+        # The error may quote a key, which may be as long as the text.
         raise UsageError(f"{refusal}: {str(error)[:LONGEST_REASON]}") from None
     except RecursionError:
         raise UsageError(f"{refusal}: {TOO_DEEP}") from None
@@ -105,7 +105,7 @@ def parse_toml(content: str | bytes, where: str) -> dict[str, Any]:
     ----------
     content : str or bytes
     where : str
-        What the sentence begins with: "the study", or a path and a colon.
+        Beginning of the sentence: "the study", or a path and a colon.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def parse_toml(content: str | bytes, where: str) -> dict[str, Any]:
     text = decode_text(content, refusal)
     if _LONG_KEY.search(text):
         raise UsageError(f"{refusal}: {TOO_DEEP}")
-    # Python refuses to turn thousands of digits into a number, and tomllib passes that on.
+    # Python refuses a number of thousands of digits, and tomllib passes that on.
     with foreign_parser(refusal, reason=TOO_LARGE):
         tables = tomllib.loads(text)
     _check_values(tables, refusal)
@@ -130,7 +130,7 @@ def parse_json(content: str | bytes, where: str, *, longest: int = LONGEST) -> A
     ----------
     content : str or bytes
     where : str
-        What the sentence begins with: a path and a colon.
+        Beginning of the sentence: a path and a colon.
     longest : int
         Most characters.
 
@@ -154,12 +154,12 @@ def parse_tensors(content: bytes, where: str) -> dict[str, np.ndarray]:
     ----------
     content : bytes
     where : str
-        What the sentence begins with: a path and a colon.
+        Beginning of the sentence: a path and a colon.
 
     Raises
     ------
     UsageError
-        If it is none, or holds numbers of a kind that NumPy does not have.
+        If it is none, or has a kind of number that NumPy lacks.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -182,7 +182,7 @@ def read_text(path: Path) -> str:
             foreign_parser(f"{path}: is not a text file in UTF-8; save it as UTF-8"),
             path.open(encoding="utf-8") as file,
         ):
-            # One more than a text may have shows that it is too long, and an endless file is left.
+            # One character more than allowed is read, also from an endless file.
             text = file.read(LONGEST + 1)
     except FileNotFoundError:
         raise UsageError(f"{path}: there is no such file") from None
@@ -194,12 +194,12 @@ def read_text(path: Path) -> str:
 
 
 def decode_text(content: str | bytes, refusal: str, *, longest: int = LONGEST) -> str:
-    """Return a text in UTF-8 that is not too long to be parsed.
+    """Return a text in UTF-8, or refuse one that is too long to parse.
 
     Raises
     ------
     UsageError
-        The `refusal`, and why.
+        The `refusal`, with the reason.
     """
     if len(content) > longest:
         raise UsageError(f"{refusal}: it has more than {longest:,} characters")
@@ -211,7 +211,7 @@ def decode_text(content: str | bytes, refusal: str, *, longest: int = LONGEST) -
 
 
 def _check_values(document: Any, refusal: str) -> None:
-    """Refuse more levels, and larger numbers, than whoever reads them can take."""
+    """Refuse too many levels, too large numbers, and halves of characters."""
     level = [document]
     for _ in range(DEEPEST):
         below: list[Any] = []

@@ -1,7 +1,4 @@
-"""Location of flfed's data folder, and paths of a coordinator's and a site's files in it.
-
-It is the user's own, and for its owner alone.
-"""
+"""The private data folder of flfed, and paths of a coordinator's and a site's files in it."""
 
 from __future__ import annotations
 
@@ -19,32 +16,28 @@ from flfed.errors import FlfedError, UsageError
 
 
 def home() -> Path:
-    """Return the private data folder of flfed.
+    """Return the private data folder, which is made if absent: downloads, checkpoints, site state and `runs.db`.
 
-    It holds downloads, checkpoints, site state and `runs.db`. It is made if absent, and closed to others.
-
-    `FLFED_HOME` if set, else the user's data folder of the operating system.
+    It is `FLFED_HOME` if set, otherwise `flfed` in the user's data folder of the operating system.
     """
     path = where()
     try:
         private_folder(path)
     except OSError as error:
         raise UsageError(f"FLFED_HOME: {path} cannot be used as a folder ({error.strerror}); set another") from None
-    # A folder of another account may exist and still be of no use.
+    # A folder may exist and be unusable for this account.
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         raise UsageError(f"FLFED_HOME: {path} cannot be read and written by this user; set another")
     return path
 
 
 def where() -> Path:
-    """Return the path of the data folder.
-
-    It need not exist or be usable: a caller that only reads may look into it.
+    """Return the path of the data folder, which need not exist or be usable.
 
     Raises
     ------
     UsageError
-        If this user has no folder of their own.
+        If this user has no home folder.
     """
     folder = os.environ.get("FLFED_HOME")
     try:
@@ -52,15 +45,13 @@ def where() -> Path:
             return Path(folder).expanduser()
         return _user_data() / "flfed"
     except RuntimeError:
-        raise UsageError("FLFED_HOME: this user has no folder of their own; set it to another") from None
+        raise UsageError("FLFED_HOME: this user has no home folder; set it to another folder") from None
 
 
 def private_folder(path: Path) -> None:
-    """Make a folder that only its owner may enter.
+    """Make a folder that only its owner may enter, whatever the umask is.
 
-    This holds whatever the umask is and whoever made it.
-
-    One of somebody else, or with the sticky bit (`/tmp`), is left as it is.
+    The mode of an existing folder is corrected, unless it belongs to another account or has the sticky bit (`/tmp`).
 
     Raises
     ------
@@ -71,7 +62,7 @@ def private_folder(path: Path) -> None:
         for absent in reversed([above for above in (path, *path.parents) if not above.is_dir()]):
             absent.mkdir(mode=0o700, exist_ok=True)
     status = path.stat()
-    # A shared folder such as /tmp would break for everybody else if it were closed.
+    # A shared folder such as /tmp must remain open for everybody else.
     if status.st_mode & 0o077 and not status.st_mode & stat.S_ISVTX:
         with suppress(OSError):
             path.chmod(0o700)
@@ -86,29 +77,27 @@ def _user_data() -> Path:
 
 
 def write_private(path: Path, text: str, *, advice: str) -> None:
-    """Write a new file for its owner alone.
-
-    It says something of each row.
+    """Write a new private file, about single rows.
 
     Parameters
     ----------
     path : Path
     text : str
     advice : str
-        What to do where it cannot be written.
+        Advice if it cannot be written.
 
     Raises
     ------
     UsageError
-        If the file is there already, or its folder is not.
+        If the file is already there, or its folder is missing.
     FlfedError
-        If writing fails on the way; nothing is left of it.
+        If writing fails; the part is removed.
     """
     try:
-        # An exclusive open follows no link and replaces no file that somebody put there.
+        # An exclusive open follows no link and replaces no file.
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        raise UsageError(f"{path}: is there already; it is not replaced") from None
+        raise UsageError(f"{path}: is already there; it is not replaced") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({error.strerror}): {advice}") from None
     try:
@@ -120,22 +109,20 @@ def write_private(path: Path, text: str, *, advice: str) -> None:
 
 
 PART = ".part-"
-"""How the name of a file begins that is not whole yet."""
+"""Prefix of the name of an unfinished file."""
 Content = bytes | Iterable[bytes | memoryview]
-"""What a file holds: in one piece, or in several that need not be in memory together."""
+"""Content of a file: in one piece, or in several that need not be in memory together."""
 
 
 def replace_whole(path: Path, content: Content, *, mode: int = 0o600) -> None:
-    """Write or replace a file atomically.
+    """Write or replace a file atomically: a reader, or a crash, meets the old file or the new one.
 
-    It is written beside and renamed: a reader, or a crash, finds the old one or the new one.
-
-    Written by root, it belongs to whom its folder belongs to.
+    A file written by root gets the owner of its folder.
 
     Raises
     ------
     OSError
-        If it cannot be written; what was there stays, and nothing is left beside it.
+        If it cannot be written; the old file remains, and nothing else.
     """
     handle, part = tempfile.mkstemp(prefix=PART, dir=path.parent)  # of mode 600
     try:
@@ -144,14 +131,14 @@ def replace_whole(path: Path, content: Content, *, mode: int = 0o600) -> None:
             stream.writelines(pieces)
             stream.flush()
             give(handle, path.parent)
-            # Owner and mode are right before the name appears, so that no reader meets a wrong one.
+            # Owner and mode are set before the name appears, so that no reader meets wrong ones.
             os.fchmod(handle, mode)
             os.fsync(handle)
         os.replace(part, path)
-    except BaseException:  # also of Ctrl-C nothing is left, since sums of sites may be in it
+    except BaseException:  # removed also after Ctrl-C, since it may have sums of sites
         Path(part).unlink(missing_ok=True)
         raise
-    # The rename itself is safe from a power cut once the folder is on the disk.
+    # The rename survives a power cut once the folder is on the disk.
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -160,25 +147,22 @@ def replace_whole(path: Path, content: Content, *, mode: int = 0o600) -> None:
 
 
 def give(file: int | Path, folder: Path) -> None:
-    """Give a path to the owner of its folder.
-
-    It is an open file or a new folder that root made.
-    """
+    """Give an open file or a new folder of root to the owner of its parent folder."""
     owner = folder.stat()
     if os.geteuid() == 0 and (owner.st_uid, owner.st_gid) != (0, 0):
-        # Not what a link names, which somebody may have put there meanwhile.
+        # Not the target of a link, which another account may have placed there meanwhile.
         os.chown(file, owner.st_uid, owner.st_gid, follow_symlinks=isinstance(file, int))
 
 
 class Below:
-    """Path below another one of the same object.
+    """Path below another path of the same object.
 
     Parameters
     ----------
     above : str
-        Attribute with the path above.
+        Attribute with the upper path.
     name : str
-        Of the file or folder in it.
+        Name of the file or folder in it.
     """
 
     def __init__(self, above: str, name: str) -> None:
@@ -186,16 +170,14 @@ class Below:
         self._name = name
 
     def __get__(self, owner: object, kind: type) -> Path:
-        """Return the path of an object's own."""
+        """Return the path for an object."""
         above: Path = getattr(owner, self._above)
         return above / self._name
 
 
 @dataclass(frozen=True)
 class CoordinatorFolder:
-    """Folder of the coordinator.
-
-    It is `coordinator` under `FLFED_HOME`, and only its owner may enter.
+    """Private folder of the coordinator: `coordinator` under `FLFED_HOME`.
 
     Parameters
     ----------
@@ -215,39 +197,24 @@ class CoordinatorFolder:
     keys = Below("root", "keys")
     """Folder of the coordinator's keys and certificates.
 
-    `ca.key`, `ca.crt` (two certificates during a change), `server.key`, `server.crt`, `signing.key`.
+    It has `ca.key`, `ca.crt` (two certificates during a change), `server.key`, `server.crt`, `signing.key`.
     """
 
     sites = Below("root", "sites")
-    """Folder of the sites' registrations.
-
-    One JSON file a site: invited, admitted or revoked, when, its public key and node id.
-    """
+    """Folder of registrations, one JSON file a site: state, times, public key and node id."""
 
     log = Below("root", "log.jsonl")
-    """Log of the consortium.
-
-    What was invited, admitted, refused, revoked and rotated, and when: one JSON line each.
-    """
+    """Log of invitations, admissions, refusals, revocations and rotations, one JSON line each."""
 
     server = Below("root", "server")
-    """Folder of the running server.
-
-    Flower's database, logs, the Caddyfile, `executor.secret` and process ids.
-    """
+    """Folder of the running server: Flower's database, logs, Caddyfile, `executor.secret`, process ids."""
 
     receipts = Below("root", "receipts.jsonl")
-    """Signed heads of the sites' ledgers.
-
-    This coordinator signed them. One JSON line each.
-    """
+    """Heads of the sites' ledgers that this coordinator signed, one JSON line each."""
 
     def make(self) -> None:
-        """Make the folders where they are absent.
-
-        They are for their owner alone.
-        """
-        # A folder that is there keeps the mode its operator gave it.
+        """Make absent folders, as private ones."""
+        # The operator's mode of an existing folder is not changed.
         for folder in (self.root, self.keys, self.sites, self.server):
             if not folder.is_dir():
                 folder.mkdir(parents=True, mode=0o700)
@@ -257,7 +224,7 @@ class CoordinatorFolder:
 NAME = re.compile(r"(?=.{1,100}$)[a-z0-9]+(-[a-z0-9]+)*")
 """A site's name."""
 RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,99}")
-"""A run's name that is fit for a folder."""
+"""A run's name, which can name a folder."""
 
 
 @dataclass(frozen=True)
@@ -271,14 +238,14 @@ class SiteFolder:
 
     Notes
     -----
-    `network` belongs to the user that has the network (and no data), `gate` to the one that has the
-    data (and no network); both may enter `link`, where the socket between them is.
+    `network` belongs to the user with the network (and no data), `gate` to the user with the data (and no network).
+    Both may enter `link`, which has the socket between them.
     """
 
     site: str
 
     def __post_init__(self) -> None:
-        """Refuse a name that could lead out of the folder."""
+        """Refuse a name that could leave the folder."""
         if not NAME.fullmatch(self.site):
             raise UsageError(f"site name {self.site!r} must be of a-z, 0-9 and single hyphens")
 
@@ -288,131 +255,80 @@ class SiteFolder:
         return home() / "sites" / self.site
 
     network = Below("root", "network")
-    """Folder of the network user.
-
-    It holds `join.toml`, `ca.crt` and `node.key`.
-    """
+    """Folder of the network user, with `join.toml`, `ca.crt` and `node.key`."""
 
     gate = Below("root", "gate")
-    """Folder of the data user.
-
-    It holds `approvals/`, `frozen/`, `starts/`, `excluded.csv`, `ledger.jsonl`, `receipts.jsonl` and `signing.key`.
-    """
+    """Folder of the data user, with approvals, snapshots, models to start from, ledger, receipts and keys."""
 
     link = Below("root", "link")
-    """Folder that both users may enter.
-
-    It holds `gate.sock`, `executor.secret`, and `terms.toml`, which is what the gate must know of the kit.
-    """
+    """Folder that both users may enter, with `gate.sock`, `executor.secret` and `terms.toml`."""
 
     join = Below("network", "join.toml")
-    """Settings from the kit and the site.
-
-    What the kit gave and the site chose, as TOML.
-    """
+    """Settings from the kit and the site, as TOML."""
 
     @property
     def admission(self) -> Path:
-        """Copy of the site's request for admission.
-
-        The site sent it to the coordinator.
-        """
+        """Copy of the site's request for admission, as sent to the coordinator."""
         return self.network / f"{self.site}.admission"
 
     node_key = Below("network", "node.key")
     """The site's private key, made here; it never leaves."""
 
     node_id = Below("network", "node.id")
-    """Node id at the coordinator's server.
-
-    It is that of the node that ran last.
-    """
+    """Id of the last node at the coordinator's server."""
 
     node_pulse = Below("network", "node.pulse")
-    """Time of the node's last contact.
-
-    The coordinator's server answered the node then.
-    """
+    """Time of the last reply of the coordinator's server to the node."""
 
     gate_pulse = Below("gate", "gate.pulse")
-    """Time when the gate last reached its node."""
+    """Time of the gate's last contact with its node."""
 
     authority = Below("network", "ca.crt")
     """The certificate of the coordinator's authority."""
 
     socket = Below("link", "gate.sock")
-    """Socket between the gate and the node.
-
-    Here the gate reaches the node of the network user.
-    """
+    """Socket between the gate and the node."""
 
     secret = Below("link", "executor.secret")
     """Secret shared by the gate and the node."""
 
     terms = Below("link", "terms.toml")
-    """Terms of the kit for the gate, as TOML.
-
-    They are the bundle's hash and the coordinator's public signing key.
-    """
+    """Terms of the kit for the gate, as TOML: hash of the bundle, and the coordinator's public signing key."""
 
     signing_key = Below("gate", "signing.key")
     """The gate's private signing key, made here; it never leaves."""
 
     approvals = Below("gate", "approvals")
-    """Folder of the approved studies.
-
-    One JSON file a study, by its SHA-256.
-    """
+    """Folder of approved studies, one JSON file a study, by its SHA-256."""
 
     starts = Below("gate", "starts")
-    """Folder of the models that approved studies begin from.
-
-    One file a model, by the `start-sha256` of a study's text.
-    """
+    """Folder of models from which approved studies begin, one file a model, by `start-sha256`."""
 
     frozen = Below("gate", "frozen")
-    """Folder of the snapshots.
-
-    One folder a dataset: the mapped rows that are served, and what is known of them.
-    """
+    """Folder of snapshots, one folder a dataset: the mapped rows that are served, and facts about them."""
 
     incoming = Below("gate", "incoming")
-    """Folder of the received requests.
-
-    One folder a run: what the site was asked in its rounds, so that `site replay` can answer again.
-    """
+    """Folder of received requests of rounds, one folder a run, for `site replay`."""
 
     results = Below("gate", "results")
-    """Folder of the site's own comparison figures.
-
-    One JSON file a run, with the figures as they left.
-    """
+    """Folder of the site's own comparison figures as they left, one JSON file a run."""
 
     excluded = Below("gate", "excluded.csv")
-    """Identifiers of people who opted out.
-
-    They stand under the name of a column of the site's own table.
-    """
+    """Identifiers of people who opted out, under the name of a column of the site's own table."""
 
     ledger = Below("gate", "ledger.jsonl")
-    """Ledger of the outbound messages.
-
-    One line each, sealed by the line before.
-    """
+    """Ledger of outbound messages, one line each, with the hash of the line before."""
 
     receipts = Below("gate", "receipts.jsonl")
     """The coordinator's signatures of the ledger's head."""
 
     def make(self) -> None:
-        """Make the folders where they are absent.
-
-        They are for their owner alone. The link is for its group too.
-        """
+        """Make absent folders, as private ones; the group may enter the link, too."""
         private_folder(self.root.parent)
-        # Others may pass the root to reach the link, but cannot list it.
+        # Other accounts may pass through the root to the link, but cannot list it.
         for folder, mode in ((self.root, 0o711), (self.network, 0o700), (self.gate, 0o700), (self.link, 0o770)):
             if not folder.is_dir():
                 folder.mkdir(mode=0o700, exist_ok=True)  # another process may have made it meanwhile
                 folder.chmod(mode)
-                # Root may make what a service's user must be able to enter.
+                # The user of a service must be able to enter a folder that root makes.
                 give(folder, folder.parent)

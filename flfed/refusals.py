@@ -1,8 +1,8 @@
 """Refusals and faults as values: a code and its facts.
 
-Each code has one template, from which the text is made. On the wire, in a ledger and in a record stands that text;
-`read` makes code and facts of it again, and nobody else looks at a text. So each end knows the sentences: who holds a
-site's key may send any text, a link or a request to call somebody, which is counted here and never written down.
+Each code has one template, from which the text is made. The wire, ledgers and records have the text; only `read` turns
+it back into code and facts. Both ends thus know all sentences. Anyone with a site's key may send another text, such as
+a link or a request to call somebody; its characters are counted here, and it is never recorded.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import Any
 from flfed.errors import FlfedError, TableError, count_in_words
 
 MARKS = "\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"
-"""Signs that show nothing, and turn around or hide what is beside them; as the inside of a character class."""
+"""Invisible characters that reverse or hide their neighbours; the inside of a character class."""
 CONTROL = re.compile(f"[\x00-\x1f\x7f-\x9f{MARKS}]")
-"""Characters that a text for people has none of: a terminal or a page would obey some."""
+"""Characters that no text for people may have: a terminal or a page would obey some."""
 LONGEST = 2000
-"""Characters of a text; no honest one comes near it."""
+"""Most characters of a text; no honest text is nearly as long."""
 NAMES = 2
-"""Times that a site's name may stand before what it says."""
+"""Most names of a site before its text."""
 
 SLOTS = {
     "n": r"[0-9][0-9.e+-]{0,23}",
@@ -53,43 +53,43 @@ SLOTS = {
     "rows": r"(?:fewer than )?[0-9]{1,16}",
     "rest": r"(?s:.*)",
 }
-"""What may stand in a sentence: a number, a name of ours, a column's name, a day, parts of the rows; `s` is the plural
-of the number before it, and `rest` is for sentences of this side alone."""
+"""Slots of a sentence: a number, a name of ours, a column's name, a day, parts of the rows. `s` is the plural of the
+number before it, and `rest` is only for sentences of this side."""
 
 _TABLES: dict[str, dict[str, str]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 TABLE = _TABLES["table"]
-"""What is wrong with a table: a column, a rule and a count."""
+"""Defects of a table: a column, a rule and a count."""
 DEFECTS = _TABLES["defects"]
 WRONG = _TABLES["wrong"]
-"""What a gate finds wrong with a message, and with one section of it."""
+"""Defects of a message for a gate, and of a section of it."""
 ABOUT = _TABLES["about"]
-"""What the coordinator says of a refusal or a fault, which stands in it."""
+"""Sentences of the coordinator around a refusal or a fault."""
 RULES = _TABLES.pop("rules")["all"]
-"""Every rule that `flfed.rows` names in an error about a table."""
+"""Rules of `flfed.rows` in errors about a table."""
 
 _OF_SITES = ("messages", "policy", "rows", "study", "sums", "errors", "grid", "table")
 _HERE = ("defects", "wrong", "server", "noted", "about", "named")
 OF_SITES = dict(chain.from_iterable(_TABLES[name].items() for name in _OF_SITES))
-"""What a site may say, or stands here in its place."""
+"""Templates of texts of a site, or of those recorded here in their place."""
 TEMPLATES = dict(chain.from_iterable(table.items() for table in _TABLES.values()))
-"""The one template of each code: `{fact:slot}`, or `{fact!r:slot}` where it stands in quotation marks."""
+"""Template of each code, with places `{fact:slot}`, or `{fact!r:slot}` in quotation marks."""
 BUDGET = frozenset({"budget-spent", "budget-of-run", "budget-by-row"})
-"""Codes of a site without privacy budget left: it is not asked again in the round."""
+"""Codes of a site without privacy budget, which gets no further request in the round."""
 NO_ANSWER = frozenset({"no-reply", "node-offline", "node-unknown", "reply-lost"})
-"""Codes of what no site said: there was no answer."""
+"""Codes of a missing reply, which no site sends."""
 UNTOLD = frozenset({"study-unusable", "model-unmade", "privacy-unusable"})
-"""Codes with the text of an error, which is not written down here."""
+"""Codes with the text of an error, which is not recorded here."""
 
 
 class Refusal(str):
-    """A refusal or a fault: its text, with the code and the facts that it is made of.
+    """Refusal or fault: its text, with its code and facts.
 
     Parameters
     ----------
     code : str
         One of `TEMPLATES`.
     **facts
-        What its template has places for.
+        Values for the places of its template.
 
     Examples
     --------
@@ -109,12 +109,12 @@ class Refusal(str):
         return refusal
 
     def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, str]]:
-        """Return what a copy is made from."""
+        """Return the arguments of a copy."""
         return (self.code,), self.facts
 
     @property
     def path(self) -> str:
-        """Its code, and behind it the code of the refusal that stands in it.
+        """Its code, followed by the code of the refusal inside it.
 
         Examples
         --------
@@ -125,7 +125,7 @@ class Refusal(str):
 
     @property
     def cause(self) -> Refusal:
-        """The innermost refusal: what happened, without when or where."""
+        """The innermost refusal: the event, without time and place."""
         return list(self._nested())[-1]
 
     def _nested(self) -> Iterator[Refusal]:
@@ -136,46 +136,39 @@ class Refusal(str):
 
 
 def _fact_text(fact: object) -> str:
-    """Return a fact as a text; a refusal stays one."""
+    """Return a fact as a text, or a refusal unchanged."""
     if isinstance(fact, Refusal):
         return fact
     return str(fact)
 
 
 class NotTakingPart(FlfedError):
-    """Refusal of a site by its own policy.
-
-    It is a fixed sentence of ours, so it may cross.
-    """
+    """Refusal of a site by its own policy: a fixed sentence of ours, which may leave the site."""
 
 
 class NotSpent(FlfedError):
-    """Refusal of a round by the privacy account.
+    """Refusal of a round by the privacy account: it is not allowed, or cannot be recorded.
 
-    It is not allowed, or cannot be recorded. The sentence is a fixed one of ours, so it may cross.
-
-    It has the site's budget, what is spent of it and what was asked, as numbers; nothing of rows.
+    The sentence is a fixed one of ours, which may leave the site. It has the site's budget, its spent part and the
+    requested part, as numbers, and nothing about rows.
     """
 
 
 def refuse(why: Refusal | None) -> None:
-    """Raise NotTakingPart with a refusal, where there is one."""
+    """Raise NotTakingPart where there is a refusal."""
     if why:
         raise NotTakingPart(why)
 
 
 def or_refuse(outcome: Any) -> Any:
-    """Return what was found, or raise NotTakingPart with the refusal that it is."""
+    """Return an outcome, or raise NotTakingPart if it is a refusal."""
     if isinstance(outcome, Refusal):
         raise NotTakingPart(outcome)
     return outcome
 
 
 def refusal_of(error: FlfedError) -> Refusal:
-    """Return the refusal that an error was raised with.
-
-    Of an error that says something else, the text stays here.
-    """
+    """Return the refusal of an error; the text of any other error is not passed on."""
     reason = error.args[0] if error.args else ""
     if isinstance(reason, Refusal):
         return reason
@@ -183,7 +176,7 @@ def refusal_of(error: FlfedError) -> Refusal:
 
 
 class _Text(string.Formatter):
-    """Formatter of a template, whose slots are not format specifications."""
+    """Formatter of a template; its slots are not format specifications."""
 
     def format_field(self, value: Any, format_spec: str) -> str:
         if format_spec == "s":
@@ -195,16 +188,14 @@ _TEXT = _Text()
 
 
 def path_of(reason: str) -> str:
-    """Return the path of codes of a reason, an empty text where it is a text alone."""
+    """Return the path of codes of a reason; "" for a plain text."""
     if isinstance(reason, Refusal):
         return reason.path
     return ""
 
 
 def of_table(error: TableError, least: int) -> Refusal:
-    """Return the refusal of a table that breaks a rule.
-
-    Counts below `least` are written as "fewer than".
+    """Return the refusal of a table that breaks a rule, with counts below `least` as "fewer than".
 
     Examples
     --------
@@ -218,7 +209,7 @@ def of_table(error: TableError, least: int) -> Refusal:
 
 
 def unmarked(text: str) -> str:
-    r"""Return a text without marks that hide or reverse it.
+    r"""Return a text without characters that hide or reverse it.
 
     Examples
     --------
@@ -229,29 +220,27 @@ def unmarked(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Return a text as one line that hides nothing."""
+    """Return a text as one line without hidden characters."""
     return CONTROL.sub(" ", unmarked(text)).strip()
 
 
 def read(text: str) -> Refusal | None:
-    """Return the refusal that a text says, None where it is none.
-
-    A refusal that stands in another one is read as well.
+    """Return the refusal of a text, or None; a refusal inside another one is read, too.
 
     Examples
     --------
     >>> read("no comparison: no reply before the deadline").path
     'no-comparison/no-reply'
     """
-    # What stands around another refusal comes last, since anything may stand in it.
+    # Templates around another refusal come last, since they may contain any text.
     groups = (_OF_SITES, *((name,) for name in _HERE))
     return next((refusal for tables in groups if (refusal := _read(text, tables)) is not None), None)
 
 
 def read_of_site(text: str) -> Refusal | None:
-    """Return the refusal that a site may say, None for any other text.
+    """Return the refusal of a site's text, without its name before it; None for any other text.
 
-    What stands in a site's place may be said by it as well. The site's name does not stand before it.
+    The sentences that are recorded in place of a site's text are accepted, too.
 
     Examples
     --------
@@ -264,26 +253,24 @@ def read_of_site(text: str) -> Refusal | None:
 
 
 def recorded(reason: str, site: str = "") -> Refusal:
-    """Return what is recorded of a site's reason.
-
-    It is the refusal, or how long the text was.
+    """Return the record of a site's reason: the refusal, or the length of another text.
 
     Parameters
     ----------
     reason : str
     site : str
-        Whose name may stand before the sentence, as while it enrols; "" where nobody knows yet who it is.
+        Name that may precede the sentence, as during enrolment; "" if it is not known yet.
 
     Examples
     --------
     >>> str(recorded("clinic: the study is not approved here")), recorded("see https://evil.example").path
     ('clinic: the study is not approved here', 'something-else')
     """
-    # Only the beginning of a long text is looked at: no honest one is as long.
+    # Only the beginning of a long text is read: no honest one is as long.
     text = plain(reason[:LONGEST])
     before = list[str]()
     name_first = re.compile(f"({re.escape(site) or SLOTS['name']}): ")
-    # The whole text may be known by itself, before a name is taken off it.
+    # The whole text may be a sentence of ours, before a name is removed from it.
     while (refusal := read_of_site(text)) is None and len(before) < NAMES and (named := name_first.match(text)):
         before.append(named[1])
         text = text[named.end() :]
@@ -297,7 +284,7 @@ def recorded(reason: str, site: str = "") -> Refusal:
 
 
 def pattern(template: str, slots: Mapping[str, str], *, named: bool = False) -> str:
-    """Return the expression of one template, its facts as groups where `named`."""
+    """Return the regular expression of a template, with its facts as groups where `named`."""
     expression = ""
     seen = set[str]()
     for words, fact, slot, quoted in string.Formatter().parse(template):
@@ -305,7 +292,7 @@ def pattern(template: str, slots: Mapping[str, str], *, named: bool = False) -> 
         if fact is None:
             continue
         inner = slots[slot or fact]
-        # A fact that stands twice, as a number and its plural, is read where it stands first.
+        # A fact that occurs twice, as a number and its plural, is read at its first place.
         inner = f"(?P<{fact}>{inner})" if named and fact not in seen else f"(?:{inner})"
         seen.add(fact)
         part = f"'{inner}'" if quoted else inner
@@ -314,12 +301,12 @@ def pattern(template: str, slots: Mapping[str, str], *, named: bool = False) -> 
 
 
 def any_of(templates: Iterable[str], slots: Mapping[str, str]) -> str:
-    """Return the expression of any one of these templates."""
+    """Return the regular expression of any of these templates."""
     return "|".join(pattern(template, slots) for template in templates)
 
 
 def _read(text: str, tables: tuple[str, ...]) -> Refusal | None:
-    """Return the refusal of some tables that a text says."""
+    """Return the refusal of a text by the templates of some tables, or None."""
     match = _any(tables).fullmatch(text)
     if match is None or match.lastgroup is None:
         return None
@@ -328,7 +315,7 @@ def _read(text: str, tables: tuple[str, ...]) -> Refusal | None:
     if parts is None:
         return None
     facts: dict[str, Any] = parts.groupdict()
-    # What stands within a sentence is read by itself, where it is one of ours.
+    # A sentence of ours within a sentence is read by itself.
     if "why" in facts:
         facts["why"] = read(facts["why"]) or facts["why"]
     made = Refusal(code, **facts)
@@ -337,7 +324,7 @@ def _read(text: str, tables: tuple[str, ...]) -> Refusal | None:
     return None
 
 
-# Made at the first look, which most runs never take.
+# Made at the first use, which most runs never need.
 @cache
 def _any(tables: tuple[str, ...]) -> re.Pattern[str]:
     slots = _slots()

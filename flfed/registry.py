@@ -1,7 +1,7 @@
 """Registry of strategies, models and metrics by name.
 
-A thing is one file: its name is the file name in kebab-case and the file defines one public
-class. The names are listed without importing anything; its signature is the schema of its settings.
+Each is one file with one public class; its name is the file name in kebab-case. Names are listed without an import. The
+signature of the class is the schema of its settings.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from flfed.errors import UsageError, nearest
+from flfed.errors import UsageError, unknown
+from flfed.words import render
 
 FOLDERS = {
     "strategy": "flfed.updates.strategies",
@@ -31,11 +32,11 @@ FOLDERS = {
     "reader": "flfed.rows.data.readers",
     "statistic": "flfed.rows.statistics.listed",
 }
-"""Kind of thing to the package whose files are its listing."""
+"""Kind to the package whose files are its listing."""
 
 
 MADE_SMALL = ("_loss", "_error", "_deviance")
-"""How names of metrics end of which less is better: scikit-learn's rule, which verdicts go by."""
+"""Endings of metrics of which less is better: scikit-learn's rule, which verdicts use."""
 _BROKEN = (
     ArithmeticError,
     AttributeError,
@@ -48,34 +49,26 @@ _BROKEN = (
     TypeError,
     ValueError,
 )
-"""What another package's code may raise when it is imported."""
+"""Errors that another package may raise at its import."""
 
 
 def kebab(name: str) -> str:
-    """Return a Python name as a key.
-
-    `roc_auc` becomes `roc-auc`.
-    """
+    """Return a Python name as a key: `roc_auc` becomes `roc-auc`."""
     return name.replace("_", "-")
 
 
 def kebab_keys(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return facts under the names that files have."""
+    """Return facts with their names as keys of files."""
     return {kebab(name): value for name, value in facts.items()}
 
 
 def snake(name: str) -> str:
-    """Return a key as a Python name.
-
-    `roc-auc` becomes `roc_auc`.
-    """
+    """Return a key as a Python name: `roc-auc` becomes `roc_auc`."""
     return name.replace("-", "_")
 
 
 def names(kind: str) -> list[str]:
-    """Return the sorted names of a kind.
-
-    None of them is imported.
+    """Return the sorted names of a kind, without an import.
 
     Parameters
     ----------
@@ -92,16 +85,16 @@ def names(kind: str) -> list[str]:
 
 
 def installed(kind: str) -> set[str]:
-    """Return the names of a kind that flfed or an installed package brings."""
+    """Return the names of a kind from flfed and installed packages."""
     return {*_own(kind), *(point.name for point in _entry_points(kind))}
 
 
 _LENT: dict[tuple[str, str], type] = {}
-"""Classes that a program gave, by kind and name: in this process alone."""
+"""Classes of the program in this process, by kind and name."""
 
 
 def lend(kind: str, thing: type) -> str:
-    """List a class in this process, under its own name, and return the name.
+    """List a class in this process under its own name, and return the name.
 
     Parameters
     ----------
@@ -113,7 +106,7 @@ def lend(kind: str, thing: type) -> str:
     Raises
     ------
     UsageError
-        If the name is one of ours, or an installed package's.
+        If flfed or an installed package has the name.
     """
     name = _key(kind, re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", thing.__name__).lower())
     if name in _own(kind) or any(point.name == name for point in _entry_points(kind)):
@@ -125,7 +118,7 @@ def lend(kind: str, thing: type) -> str:
 
 @contextmanager
 def lending(kind: str, things: Iterable[type]) -> Iterator[None]:
-    """List classes for as long as the block runs; see `lend`."""
+    """List classes while the block runs; see `lend`."""
     before = dict(_LENT)
     try:
         for thing in things:
@@ -138,21 +131,18 @@ def lending(kind: str, things: Iterable[type]) -> Iterator[None]:
 
 
 def lent(kind: str) -> tuple[type, ...]:
-    """Return the classes of a kind that were given in this process."""
+    """Return the classes of a kind that this process has listed."""
     return tuple(thing for (of, _), thing in _LENT.items() if of == kind)
 
 
 def _own(kind: str) -> list[str]:
-    """Return the names that flfed itself brings.
-
-    An installed package cannot take one of them.
-    """
+    """Return the names from flfed itself, which no installed package can take."""
     return list(_modules(kind))
 
 
 @cache
 def _modules(kind: str) -> dict[str, str]:
-    """Return the module of each name that flfed itself brings; what is alike stands in a folder of its own."""
+    """Return the module of each name from flfed itself; similar ones share a subfolder."""
     folder = Path(__file__).parent.joinpath(*FOLDERS[kind].split(".")[1:])
     modules = dict[str, str]()
     for place in pkgutil.iter_modules([str(folder)]):
@@ -163,10 +153,7 @@ def _modules(kind: str) -> dict[str, str]:
 
 
 def _key(kind: str, file: str) -> str:
-    """Return the name of a file's class.
-
-    A metric keeps scikit-learn's underscores.
-    """
+    """Return the name of a file's class; a metric has scikit-learn's underscores."""
     if kind == "metric":
         return file
     return kebab(file)
@@ -178,19 +165,18 @@ def load(kind: str, name: str) -> Any:
     Raises
     ------
     UsageError
-        If no such thing is listed; names the nearest one that is. Or if the package that brings it
-        cannot be imported, or shares the name with another.
+        If the name is not listed (with the most similar one), or its package cannot be imported or shares the name
+        with another.
     """
     if name not in names(kind):
-        choices = names(kind)
-        raise UsageError(f"{kind} {name!r} is not known{nearest(name, choices)} Known: {', '.join(choices)}")
+        raise unknown(kind, name, names(kind))
     if (kind, name) in _LENT:
         return _LENT[kind, name]
-    # Ours go first, so that an installed package cannot replace a mechanism unnoticed.
+    # Ours have precedence, so that no installed package can replace a mechanism unnoticed.
     if name in _own(kind):
         return public_class(importlib.import_module(_modules(kind)[name]))
     points = [point for point in _entry_points(kind) if point.name == name]
-    # Which of two would win depends on the order of installation, so neither does.
+    # Precedence between two packages would depend on the order of installation, so that both are refused.
     if len(points) > 1:
         packages = " and ".join(sorted(map(_package, points)))
         raise UsageError(f"{kind} {name!r} comes from several packages ({packages}): uninstall all but one")
@@ -198,43 +184,31 @@ def load(kind: str, name: str) -> Any:
 
 
 def others(kind: str) -> dict[str, str]:
-    """Return the names that other packages bring.
-
-    Each goes with its package and version.
-    """
+    """Return the names from other packages, each with its package and version."""
     return {point.name: _package(point) for point in _entry_points(kind) if point.name not in _own(kind)}
 
 
 def clashes(kind: str) -> list[str]:
-    """Describe the entry points that clash with ours.
-
-    One sentence for each entry point that takes a name of ours, and is not used.
-    """
+    """Return a sentence for each entry point that has a name of ours, and is not used."""
     ours = _own(kind)
     return [
-        f"{_package(point)}: its {kind} {point.name!r} has the name of one of ours and is not used; rename it"
+        f"{_package(point)}: {kind} {point.name!r} is not used, since flfed has that name; rename it"
         for point in _entry_points(kind)
         if point.name in ours
     ]
 
 
 def _package(point: importlib.metadata.EntryPoint) -> str:
-    """Return the package of an entry point.
-
-    An example is `flfed-median 1.0`.
-    """
+    """Return the package of an entry point, such as `flfed-median 1.0`."""
     if point.dist:
         return f"{point.dist.name} {point.dist.version}"
     return point.value
 
 
 def _brought(kind: str, point: importlib.metadata.EntryPoint) -> Any:
-    """Import a class from another package.
-
-    It is the class that is named, or the one that its file defines.
-    """
+    """Import a class from another package: the named class, or that of the named file."""
     where = f"{kind} {point.name!r} of {_package(point)}"
-    # Whatever the other package raises becomes one sentence, and never a trace.
+    # Any error of the other package becomes one sentence, and never a trace.
     try:
         plugin = point.load()
     except _BROKEN as error:
@@ -248,22 +222,18 @@ def _brought(kind: str, point: importlib.metadata.EntryPoint) -> Any:
 
 
 def _check_direction(kind: str, name: str, plugin: type, where: str) -> None:
-    """Refuse a metric whose direction does not go with its name."""
-    # Verdicts know a metric's name alone: with another direction they would call a loss a gain.
+    """Refuse a metric whose direction does not fit its name."""
+    # Verdicts use the name only: with another direction they would call a loss a gain.
     better = getattr(plugin, "better", None)
     wrong = "higher" if name.endswith(MADE_SMALL) else "lower"
     if kind == "metric" and better == wrong:
         raise UsageError(
-            f"{where}: better={better!r} does not go with its name: names that end in {', '.join(MADE_SMALL)} "
-            "are of metrics of which less is better, all others of those of which more is"
+            render("commands.plugins.direction", where=where, better=better, endings=", ".join(MADE_SMALL))
         )
 
 
 def public_class(module: Any) -> type:
-    """Return the one public class of a module.
-
-    Only classes that the module itself defines count.
-    """
+    """Return the one public class that a module itself defines."""
     classes = [
         value
         # Imported classes and private ones do not count.
@@ -281,8 +251,5 @@ def _entry_points(kind: str) -> tuple[importlib.metadata.EntryPoint, ...]:
 
 @cache
 def _on_path(group: str, path: tuple[str, ...]) -> tuple[importlib.metadata.EntryPoint, ...]:
-    """Return the entry points of a group.
-
-    They are looked up once a path, since a look at every installed package takes 5 ms.
-    """
+    """Return the entry points of a group, from a search of all packages that is made once a path."""
     return tuple(importlib.metadata.entry_points(group=group))

@@ -1,7 +1,4 @@
-"""Seeds of every random draw of a run.
-
-There is one seed sequence per study seed, site, purpose and round.
-"""
+"""Seeds of all random draws of a run: one sequence per study seed, site, purpose and round."""
 
 from __future__ import annotations
 
@@ -16,13 +13,11 @@ from typing import Any
 import numpy as np
 
 FEW = 32
-"""Sites that are seeded one by one: together they would take as long."""
+"""Fewer sites are seeded one by one, since seeding them together would take as long."""
 
 
 def words(text: str) -> list[int]:
-    """Return the SHA-256 of a text as eight words.
-
-    Each word has 32 bits.
+    """Return the SHA-256 of a text as eight words of 32 bits.
 
     Examples
     --------
@@ -43,7 +38,7 @@ def generator(seed: int, *, site: str, purpose: str, number: int = 0) -> np.rand
     site : str
         Name of the site, or "" for the server.
     purpose : str
-        What the draw is for, such as "fit". Two purposes never share a stream.
+        Purpose of the draw, such as "fit". Two purposes never share a stream.
     number : int, >= 0
         The round, or another counter such as a fold.
 
@@ -60,16 +55,16 @@ def generator(seed: int, *, site: str, purpose: str, number: int = 0) -> np.rand
     (True, False)
     """
     entropy = [seed, *words(f"{site}/{purpose}"), number]
-    # One array of words makes the same numbers in half the time; a larger number would be several words.
+    # An array of words gives the same numbers faster; a larger number would be several words.
     entropy_words = np.array(entropy, dtype=np.uint32) if max(seed, number) < 2**32 else entropy
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy_words)))
 
 
 @lru_cache(maxsize=64)
 def noise_key(text: str) -> str:
-    r"""Return what seeded noise follows from in a study's text: the hash of all that it asks for.
+    r"""Return the hash of a study's text without its expected figures, from which seeded noise follows.
 
-    The figures that it expects are not in it: they are written there once they are measured.
+    Expected figures are written into the text after they are measured.
 
     Examples
     --------
@@ -83,9 +78,9 @@ def noise_key(text: str) -> str:
 
 
 def generator_apart(rng: np.random.Generator, text: str) -> np.random.Generator:
-    """Return a generator that follows from where another one stands, and from a text.
+    """Return a generator that follows from the state of another one and a text.
 
-    The other one does not move. Two texts have nothing in common.
+    The other generator does not advance. The draws of two texts are independent.
 
     Examples
     --------
@@ -99,9 +94,7 @@ def generator_apart(rng: np.random.Generator, text: str) -> np.random.Generator:
 
 
 class Draws:
-    """Generators of one purpose at many sites.
-
-    They equal those of `generator`. Those of a round are seeded together.
+    """Generators of one purpose at many sites, seeded together for a round; they equal those of `generator`.
 
     Parameters
     ----------
@@ -125,26 +118,23 @@ class Draws:
         self._states = np.empty((0, 4), dtype=np.uint64)
 
     def of(self, site: str, number: int) -> np.random.Generator:
-        """Return the site's generator for a round.
-
-        Sites that drew in an earlier round are seeded together.
-        """
-        # A new round: all sites known so far are seeded in one pass.
+        """Return the site's generator for a round; sites with an earlier draw are seeded together."""
+        # In a new round, all sites so far are seeded in one pass.
         if number != self._number:
             self._states = self._seeded(number)
             self._number = number
         place = self._places.setdefault(site, len(self._entropy))
         if place == len(self._entropy):
             self._entropy.append([self._seed, *words(f"{site}/{self._purpose}")])
-        # Without a state, as of a new site or of few sites, it is seeded alone.
+        # A new site, or each of few sites, is seeded alone.
         if place >= len(self._states):
             return generator(self._seed, site=site, purpose=self._purpose, number=number)
-        # NumPy takes any such sequence; its types know of its own only.
+        # NumPy accepts any such sequence, its types only its own.
         seeded: Any = _Seeded((*self._entropy[place], number), self._states[place])
         return np.random.Generator(np.random.PCG64(seeded))
 
     def _seeded(self, number: int) -> np.ndarray:
-        # The vectorised path pays only for many sites, and holds numbers of one word only.
+        # The vectorised path is faster only for many sites, and needs numbers of one word.
         if len(self._entropy) < FEW or max(self._seed, number) >= 2**32:
             return self._states[:0]
         prefixes = np.array(self._entropy, dtype=np.uint32)
@@ -159,19 +149,16 @@ class _Seeded(np.random.bit_generator.ISeedSequence):
         self._state = state
 
     def generate_state(self, n_words: int, dtype: Any = np.uint32) -> np.ndarray:
-        """Return the state for a bit generator.
-
-        `PCG64` gets the known state, and any other gets what NumPy makes.
-        """
+        """Return the precomputed state for `PCG64`, and NumPy's for any other bit generator."""
         if n_words == 4 and dtype is np.uint64:
             return self._state
         return np.random.SeedSequence(self.entropy).generate_state(n_words, dtype)
 
 
 def states(entropy: np.ndarray) -> np.ndarray:
-    """Return the PCG64 seed states of many sequences.
+    """Return the PCG64 seed states of many sequences, uint64 [rows, 4].
 
-    They equal `SeedSequence(row).generate_state(4, np.uint64)` of each row, uint64 [rows, 4].
+    They equal `SeedSequence(row).generate_state(4, np.uint64)` of each row.
 
     Parameters
     ----------
@@ -179,8 +166,7 @@ def states(entropy: np.ndarray) -> np.ndarray:
 
     Notes
     -----
-    For ten thousand sites NumPy's own takes a tenth of a second a round. Its streams may not change
-    from version to version, by NumPy's policy, so neither may these.
+    NumPy's own is slow for thousands of sites. By NumPy's policy its streams do not change from version to version.
 
     Source: O'Neill 2015, "Developing a seed_seq alternative", as in NumPy's `SeedSequence`.
     """
@@ -216,12 +202,10 @@ def states(entropy: np.ndarray) -> np.ndarray:
 
 
 def seed_of(rng: np.random.Generator) -> int:
-    """Return the study's seed of a generator.
+    """Return the study's seed of a generator from `generator`.
 
-    It is the seed that the generator of `generator` was made from.
-
-    For draws that another library makes from the bare seed, as published runs did. Of a generator
-    made elsewhere: the first number of its entropy, in 63 bits.
+    It is for draws that another library makes from the bare seed, as in published runs. For a generator from elsewhere
+    it is the first number of its entropy, in 63 bits.
 
     Examples
     --------

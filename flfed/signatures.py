@@ -29,15 +29,13 @@ from flfed.errors import UsageError
 HASH = re.compile(r"[0-9a-f]{64}")
 """SHA-256, or a public signing key, as hex."""
 GROUP = 4
-"""Characters that are read out together, of a gate's fingerprint."""
+"""Characters of a group in a gate's fingerprint."""
 SPOKEN = 20
-"""Bytes of a hash in a gate's fingerprint: another key of the same one takes 2^160 tries."""
+"""Bytes of a hash in a gate's fingerprint: another key with the same one takes 2^160 tries."""
 
 
 def canonical(value: object) -> bytes:
-    """Return the canonical JSON of a value.
-
-    Keys are sorted, and there are no blanks, only ASCII, and no NaN.
+    """Return the canonical JSON of a value: sorted keys, no blanks, ASCII only, no NaN.
 
     Examples
     --------
@@ -48,36 +46,24 @@ def canonical(value: object) -> bytes:
 
 
 def new_node_key() -> EllipticCurvePrivateKey:
-    """Return a new private node key.
-
-    It is EC P-384, the kind that Flower's nodes have.
-    """
+    """Return a new private node key (EC P-384, as for Flower's nodes)."""
     return generate_private_key(SECP384R1())
 
 
 def private_text(key: EllipticCurvePrivateKey | Ed25519PrivateKey) -> bytes:
-    """Return a private key in OpenSSH format.
-
-    It has no password.
-    """
+    """Return a private key in OpenSSH format, without a password."""
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
     )
 
 
 def public_text(key: EllipticCurvePublicKey) -> str:
-    """Return a public key in OpenSSH format.
-
-    It has no comment.
-    """
+    """Return a public key in OpenSSH format, without a comment."""
     return key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode("ascii")
 
 
 def node_public_key(text: str) -> EllipticCurvePublicKey | None:
-    """Return the public node key of an OpenSSH text.
-
-    It is EC P-384, and `None` where the text is anything else.
-    """
+    """Return the public node key (EC P-384) of an OpenSSH text, or None."""
     try:
         key = serialization.load_ssh_public_key(text.encode())
     except (ValueError, UnsupportedAlgorithm):
@@ -89,10 +75,7 @@ def node_public_key(text: str) -> EllipticCurvePublicKey | None:
 
 
 def fingerprint(public: str) -> str:
-    """Return the fingerprint of an OpenSSH public key.
-
-    It is what `ssh-keygen -lf` shows, for two people to compare by telephone.
-    """
+    """Return the fingerprint of an OpenSSH public key, as `ssh-keygen -lf` shows it."""
     digest = hashlib.sha256(base64.b64decode(public.split()[1])).digest()
     return "SHA256:" + base64.b64encode(digest).decode("ascii").rstrip("=")
 
@@ -106,7 +89,7 @@ def node_signed(facts: Mapping[str, object], signature: str, key: EllipticCurveP
     """Verify a node's signature over facts."""
     try:
         key.verify(bytes.fromhex(signature), canonical(facts), ECDSA(hashes.SHA384()))
-    # A signature that is no hex at all is as wrong as one that does not fit.
+    # A signature that is not hex counts as wrong.
     except (InvalidSignature, ValueError):
         return False
     return True
@@ -118,11 +101,8 @@ def sign(facts: Mapping[str, object], key: Ed25519PrivateKey) -> str:
 
 
 def is_signed(facts: Mapping[str, object], signature: str, public: str) -> bool:
-    """Verify a signature over facts.
-
-    `public` is the signing key's public half as hex.
-    """
-    # A key or signature that is malformed counts as wrong, and not as an error.
+    """Verify a signature over facts; `public` is the public signing key as hex."""
+    # A malformed key or signature counts as wrong, and not as an error.
     try:
         Ed25519PublicKey.from_public_bytes(bytes.fromhex(public)).verify(bytes.fromhex(signature), canonical(facts))
     except (InvalidSignature, ValueError):
@@ -136,15 +116,12 @@ def sign_as_coordinator(facts: Mapping[str, object], key: Ed25519PrivateKey) -> 
 
 
 def coordinator_signed(facts: Mapping[str, object], signature: str, public: str) -> bool:
-    """Verify a coordinator's signature over facts.
-
-    `public` is its public signing key as hex.
-    """
+    """Verify a coordinator's signature over facts; `public` is its public signing key as hex."""
     return is_signed(facts, signature, public)
 
 
 def signing_key_of(content: bytes) -> Ed25519PrivateKey | None:
-    """Return the signing key of a file in OpenSSH format, None where it is anything else."""
+    """Return the signing key of a file in OpenSSH format, or None."""
     try:
         key = serialization.load_ssh_private_key(content, None)
     except (ValueError, UnsupportedAlgorithm):
@@ -160,34 +137,25 @@ def signing_public(key: Ed25519PrivateKey) -> str:
 
 
 KIND = "model"
-"""Keeps a model's signature apart from whatever else the coordinator's key signs."""
+"""Distinguishes a model's signature from others of the coordinator's key."""
 
 
 @dataclass(frozen=True)
 class Signer:
-    """Coordinator that signs models.
-
-    It has a title, as its sites know it, and a key.
-    """
+    """Coordinator that signs models: its title, as its sites know it, and its key."""
 
     title: str
     key: Ed25519PrivateKey
 
     def signature(self, sha256: str) -> dict[str, str]:
-        """Return the signature block of `model.json`.
-
-        `sha256` is the hash of all else in it.
-        """
+        """Return the signature block of `model.json`; `sha256` is the hash of its other content."""
         facts = model_facts(self.title, sha256)
         public = signing_public(self.key)
         return {"coordinator": self.title, "signing-key": public, "signature": sign_as_coordinator(facts, self.key)}
 
 
 def fingerprint_of(public: str) -> str:
-    """Return the fingerprint of a public signing key.
-
-    The key is given as hex. The fingerprint is what `ssh-keygen -lf` shows.
-    """
+    """Return the fingerprint of a public signing key (hex), as `ssh-keygen -lf` shows it."""
     key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
     text = key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     return fingerprint(text.decode("ascii"))
@@ -196,8 +164,8 @@ def fingerprint_of(public: str) -> str:
 def gate_fingerprint(public: str) -> str:
     """Return the fingerprint of a gate's signing key, for two people to read to each other.
 
-    Eight groups are of the key, and a ninth of these, so that a character read wrong is seen at once. It has
-    letters and the digits 2 to 7: none of them looks like another, and capitals do not count.
+    Eight groups are for the key, and the ninth is a check of these, so that a wrong character is noticed at once. It
+    has letters and the digits 2 to 7, of which none looks like another; case does not matter.
 
     Parameters
     ----------
@@ -218,7 +186,7 @@ def read_gate_fingerprint(text: str) -> str:
     Raises
     ------
     UsageError
-        If it is none, or a character of it was read or written wrong.
+        If it is none, or has a wrong character.
 
     Examples
     --------
@@ -228,15 +196,15 @@ def read_gate_fingerprint(text: str) -> str:
     letters = re.sub(r"[\s-]", "", text).upper()
     shown = f"{text[:60]!r} is no fingerprint of a gate"
     if not re.fullmatch(r"[A-Z2-7]{36}", letters):
-        raise UsageError(f"{shown}: it has nine groups of four letters and digits 2 to 7; see flfed site key SITE")
+        raise UsageError(f"{shown}: one has nine groups of four letters and digits 2 to 7; see flfed site key SITE")
     expected = _spoken(base64.b32decode(letters[:-GROUP]))
     if expected.replace("-", "").upper() != letters:
-        raise UsageError(f"{shown}: a character of it is wrong; have it read out again")
+        raise UsageError(f"{shown}: a character is wrong; let it be read out again")
     return expected
 
 
 def _spoken(digest: bytes) -> str:
-    """Return bytes in groups, with a group that a wrong character does not fit."""
+    """Return bytes in groups, with a check group."""
     check = hashlib.sha256(b"flfed check " + digest).digest()
     letters = (base64.b32encode(digest) + base64.b32encode(check)[:GROUP]).decode("ascii").lower()
     return "-".join(letters[start : start + GROUP] for start in range(0, len(letters), GROUP))

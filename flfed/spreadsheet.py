@@ -1,7 +1,4 @@
-"""Tables as CSV without spreadsheet formulas.
-
-No cell becomes a formula where a spreadsheet opens it, wherever it splits a line.
-"""
+"""Tables as CSV in which a spreadsheet finds no formula, wherever it splits a line."""
 
 from __future__ import annotations
 
@@ -12,26 +9,24 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 SIGNS = "=+\\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b"
-"""How a formula begins, as the inside of a character class; also as full-width and small forms of the four signs."""
+"""First characters of a formula, also in full-width and small forms; the inside of a character class."""
 ENDS = ";|\t\r\n\v\f\x1c-\x1e\x85\u2028\u2029"
-"""Where a spreadsheet may take a cell to end, besides at a comma: what has a comma is quoted whole."""
+"""Characters at which a spreadsheet may end a cell, besides a comma: a text with a comma is quoted."""
 BLANKS = ' "\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\xa0\xad\u061c\u1680\u180e\u2000-\u206f\u3000\ufeff'
-"""What a spreadsheet drops, or does not show, before what stands in a cell; a quote and dashes among them."""
+"""Characters that a spreadsheet drops or hides at the beginning of a cell, a quote and dashes included."""
 FIGURE = re.compile(r"[+-][\d.]+(\s\(([+\u2212\d.\sto]+|n/a)\))?(,\s[a-z]+)?")
-"""A figure with its sign, perhaps with its interval and a word: nothing in it can be called or looked up."""
+"""Figure with its sign, perhaps with its interval and a word: a spreadsheet can run nothing in it."""
 _START = re.compile(f"((?:^|[{ENDS}])[{BLANKS}]*)([{SIGNS}][^{ENDS}]*)")
 _WITHIN = re.compile(f"(?<=[{BLANKS}])(?=[=@\uff1d\uff20\ufe66\ufe6b]\\S|[{SIGNS}][^\\s;|]*[(|!])")
-"""A formula after a blank, where somebody splits at blanks; of + and - only what calls something."""
+"""Formula after a blank, for those who split at blanks; after + and - only a call."""
 _BROKEN = ("\t", "\r", "\n")
 
 
 def plain_cell(value: Any) -> Any:
-    """Return a cell that no spreadsheet evaluates.
+    """Return a cell that no spreadsheet evaluates: an apostrophe precedes each text like a formula.
 
-    Text that it would take for a formula has an apostrophe before it.
-
-    So has what follows a semicolon, a bar, a tab, an end of line or a blank in it, where some spreadsheets
-    begin another cell. Numbers stay numbers, and a figure with its interval stays as it is.
+    This includes text after a semicolon, a bar, a tab, an end of line or a blank, where some spreadsheets begin another
+    cell. Numbers, and figures with their intervals, do not change.
 
     Source: OWASP, "CSV Injection".
 
@@ -45,7 +40,7 @@ def plain_cell(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     plain = _WITHIN.sub("'", _START.sub(_quoted, value))
-    # Some spreadsheets drop a leading tab or line end, and then see the formula behind it.
+    # Some spreadsheets drop a leading tab or line end, and then evaluate the rest.
     if plain.startswith(_BROKEN):
         return f"'{plain}"
     return plain
@@ -53,16 +48,14 @@ def plain_cell(value: Any) -> Any:
 
 def _quoted(match: re.Match[str]) -> str:
     before, formula = match.groups()
-    # A figure with its sign is no formula, and stays readable.
+    # A figure with its sign is no formula.
     if FIGURE.fullmatch(formula.strip()):
         return match[0]
     return f"{before}'{formula}"
 
 
 def csv_text(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return rows as CSV with a heading.
-
-    Numbers keep all their digits, and None becomes an empty cell.
+    """Return rows as CSV with a heading; numbers have all their digits, and None is an empty cell.
 
     Examples
     --------

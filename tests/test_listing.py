@@ -88,7 +88,7 @@ def test_an_installed_package_adds_a_strategy_by_entry_point(plugin):
 def test_an_installed_package_cannot_take_the_name_of_one_of_ours(plugin):
     assert names("strategy").count("fedavg") == 1
     assert load("strategy", "fedavg").__name__ == "FedAvg"
-    sentence = "its strategy 'fedavg' has the name of one of ours and is not used; rename it"
+    sentence = "strategy 'fedavg' is not used, since flfed has that name; rename it"
     assert registry.clashes("strategy") == [f"their-package 1.0: {sentence}"]
     assert registry.others("strategy") == {"theirs": "their-package 1.0"}
 
@@ -118,7 +118,9 @@ def test_a_metric_whose_direction_is_not_that_of_its_name_is_refused(name, bette
     if as_named:
         assert load("metric", name).better == said == better_of(name)
     else:
-        with pytest.raises(UsageError, match=f"metric '{name}' of their-metric 1.0: better='{said}' does not go with"):
+        with pytest.raises(
+            UsageError, match=f"metric '{name}' of their-metric 1.0: better='{said}' does not fit its name"
+        ):
             load("metric", name)
 
 

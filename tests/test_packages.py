@@ -40,8 +40,8 @@ def test_a_package_in_the_current_folder_has_to_be_named(
     code, out, said = flfed("site", words, "ward")
     assert (code, out) == (2, "")
     assert said == (
-        "flfed: site 'ward' is not known: sites/ward in the current folder is not looked at; "
-        "to name it: FLFED_PATH=$PWD flfed …\n"
+        "flfed: site 'ward' is not known: sites/ward in the current folder is ignored; "
+        "to use it: FLFED_PATH=$PWD flfed …\n"
     )
 
 
@@ -68,7 +68,7 @@ def test_one_of_the_same_name_in_the_current_folder_is_told_of_and_not_run(
     monkeypatch.chdir(tmp_path)
     code, out, said = flfed("site", "status", "cleveland")
     assert (code, out.splitlines()[0]) == (0, "cleveland: has not joined yet")
-    assert said.startswith("sites/cleveland in the current folder is not looked at; to name it: FLFED_PATH=$PWD")
+    assert said.startswith("sites/cleveland in the current folder is ignored; to use it: FLFED_PATH=$PWD")
 
 
 @needs_root
@@ -82,7 +82,7 @@ def test_one_of_the_same_name_in_the_current_folder_is_told_of_and_not_run(
         ("sites", OTHER, 0o755, f"belongs to account {OTHER}"),
         (".", 0, 0o777, "every account may write there"),
         (".", OTHER, 0o1777, f"belongs to account {OTHER}"),
-        ("sites/ward", 0, 0o775, "its group may write there (mode 775), which others may be in: chmod g-w"),
+        ("sites/ward", 0, 0o775, "its group, with other accounts, may write there (mode 775): chmod g-w"),
     ],
 )
 def test_a_package_that_another_account_could_change_is_refused(

@@ -101,7 +101,7 @@ def _only_run(study: Study) -> Verified:
 
 
 def data_folder() -> Path:
-    """Return the folder in which files of datasets are looked for."""
+    """Return the folder with the files of datasets."""
     return Path(os.environ.get("FLFED_TEST_DATA", ROOT.parent / "shared" / "data"))
 
 
@@ -128,7 +128,7 @@ def page(case: CaseStudy) -> str:
 
 
 def verdict(case: CaseStudy) -> list[str]:
-    """Return what the record says, the headline first."""
+    """Return the sentences of the record, the headline first."""
     found = case.found
     whole = "statistics" in found
     said = statistic_in_words(found["statistics"]) if whole else [*verdict_in_words(found), *ranks_in_words(found)]
@@ -160,9 +160,12 @@ def comparison_parts(case: CaseStudy) -> list[str]:
     least, most = (min(sizes), max(sizes)) if sizes else (0, 0)
     span = f"{least:,}" if least == most else f"{least:,} to {most:,}"
     of = f" that train on about {span} rows each" if is_covered(found) else f" of {span} rows"
-    told = f"{many} sites{of if sizes else ''}."
+    extent = f"{many} sites{of if sizes else ''}."
     more = "" if many <= MOST_SITES else " Each of them: `flfed run show RUN --all`."
-    parts = ["## Sites and figures", f"{told} Judged by {metric_name(metric or '')}, on rows nobody trained on.{more}"]
+    parts = [
+        "## Sites and figures",
+        f"{extent} Judged by {metric_name(metric or '')}, on rows nobody trained on.{more}",
+    ]
     empty = [place for place in range(len(headers)) if not any(row[place] for row in shown)]
     kept = [place for place in range(len(headers)) if place not in empty]
     parts.append(table([headers[place] for place in kept], [[row[place] for place in kept] for row in shown]))
@@ -188,7 +191,7 @@ def alarm_line(point: Mapping[str, Any]) -> str:
 
 
 def limits(dataset: datasets.Dataset) -> str:
-    """Return what may not be concluded, by the dataset's README."""
+    """Return the limits of conclusions, from the dataset's README."""
     text = (dataset.folder / "README.md").read_text(encoding="utf-8")
     return text.partition("## What may not be concluded\n")[2].partition("\n## ")[0].strip()
 
@@ -245,8 +248,8 @@ def _odds_ratio(found: Mapping[str, Any]) -> str:
 
 def _rows_figure(found: dict[str, Any]) -> str:
     """Return the number of rows of an analysis with its interval, and how many columns it has."""
-    told = f"{counted(len(found['columns']), 'column')}, with noise"
-    return f"{count_in_words(read(Figure, found['rows']))} {found['counts-each']}s, {told}"
+    columns = f"{counted(len(found['columns']), 'column')}, with noise"
+    return f"{count_in_words(read(Figure, found['rows']))} {found['counts-each']}s, {columns}"
 
 
 FIGURES: Mapping[str, Callable[[dict[str, Any]], str]] = {
@@ -255,7 +258,7 @@ FIGURES: Mapping[str, Callable[[dict[str, Any]], str]] = {
     "covariance": lambda found: f"covariances of {len(found['columns'])} columns, exact",
     "safety-stock": lambda found: f"mean miss of the service {number(found['stocks']['all-sites']['miss']['value'])}",
 }
-"""How the index tells a statistic, by its name."""
+"""Figure of each statistic in the index, by its name."""
 
 HEADERS = [
     "field",

@@ -17,22 +17,22 @@ _EXAMPLES = re.compile(r"\s*Examples?: (`[^`]+`(?:,(?: and)? `[^`]+`)*)\.?")
 LISTS = ("Parameters", "Other Parameters", "Attributes", "Returns", "Raises")
 """Sections that are lists of entries; the others are text."""
 _CLOSING = re.compile(r"^(?=(?:Guarantee|Reveals|Source): )", re.MULTILINE)
-"""Where the paragraphs begin that end a docstring, or what stands before its examples."""
+"""Beginnings of the last paragraphs of a docstring, or of those before its examples."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a docstring says of one name, or of several at once.
+    """Entry of a docstring for one name, or several.
 
     Attributes
     ----------
     names : tuple of str
     type : str
-        As the docstring has it, "" where it has none.
+        From the docstring, or "".
     text : str
         In one line, without its examples.
     examples : tuple of str
-        Such as `lr = 0.1`: what stands in backticks after "Example:".
+        Such as `lr = 0.1`: texts in backticks after "Example:".
     """
 
     names: tuple[str, ...]
@@ -50,9 +50,9 @@ class Docstring:
     summary : str
         Its first paragraph.
     paragraphs : sequence of str
-        What else stands before the first section, one line each.
+        Its other paragraphs before the first section, one line each.
     closing : sequence of str
-        What ends it, such as "Source: ...", and what else stands after a list.
+        Its last paragraphs, such as "Source: ...", and other text after a list.
     entries : mapping of section to sequence of Entry
     texts : mapping of section to str
         Sections that are no lists, such as Notes and Examples, line by line.
@@ -65,7 +65,7 @@ class Docstring:
     closing: Sequence[str] = ()
 
     def entry(self, name: str) -> Entry | None:
-        """Return what is said of a parameter or an attribute, None where nothing is."""
+        """Return the entry of a parameter or an attribute, or None."""
         listed = [entry for section in LISTS[:3] for entry in self.entries.get(section, ())]
         return next((entry for entry in listed if name in entry.names), None)
 
@@ -103,7 +103,7 @@ def _entries(body: str) -> tuple[list[Entry], list[str]]:
     """Return the entries of a list, and the paragraphs after it."""
     found: list[Entry] = []
     more = []
-    # An entry begins at the margin, and what is said of it is indented.
+    # An entry begins at the margin, and its text is indented.
     for block in re.split(r"\n(?=\S)", body.strip("\n")):
         first, _, rest = block.partition("\n")
         head = _ENTRY.fullmatch(first.strip())
@@ -111,15 +111,15 @@ def _entries(body: str) -> tuple[list[Entry], list[str]]:
             more += _paragraphs(block)
             continue
         text = " ".join(textwrap.dedent(rest).split())
-        told = _EXAMPLES.search(text)
-        examples = tuple(re.findall(r"`([^`]+)`", told[1])) if told else ()
+        quoted = _EXAMPLES.search(text)
+        examples = tuple(re.findall(r"`([^`]+)`", quoted[1])) if quoted else ()
         text = _EXAMPLES.sub("", text).strip()
         found.append(Entry(tuple(head["names"].split(", ")), head["type"] or "", text, examples))
     return found, more
 
 
 def said_of_value(module: ModuleType, name: str) -> str:
-    """Return the text that stands after an assignment in a module, "" where there is none."""
+    """Return the text after an assignment in a module, or ""."""
     body = ast.parse(inspect.getsource(module)).body
     for statement, after in zip(body, body[1:], strict=False):
         targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]

@@ -132,7 +132,7 @@ def _default_of(field: FieldInfo) -> Any:
 def _default(kind: type, parameter: inspect.Parameter) -> Any:
     if parameter.default is inspect.Parameter.empty:
         return REQUIRED
-    # A dataclass shows a mark in place of what its factory makes.
+    # A dataclass shows a mark in place of the value of its factory.
     made = next((f for f in dataclasses.fields(kind) if f.name == parameter.name), None) if (
         dataclasses.is_dataclass(kind)) else None  # fmt: skip
     if made is not None and made.default_factory is not dataclasses.MISSING:
@@ -154,7 +154,7 @@ def _nothing() -> None:
 
 
 def _entry(kind: type, name: str) -> Entry | None:
-    """Return what is said of a key where it is defined, or in a class nearer by."""
+    """Return the entry of a key in the class that defines it, or in a nearer class."""
     definer = _definer(kind, name)
     nearer = kind.__mro__[: kind.__mro__.index(definer)]
     found = [read(base).entry(name) for base in (definer, *nearer)]
@@ -237,9 +237,9 @@ def type_in_words(hint: Any) -> str:
         for end, value in vars_of(limit).items()
         if end in ENDS
     ]
-    # Words of the definition's own go before what follows from its ends.
-    told = words[-1:] or ([" and ".join(ends)] if ends else [])
-    return ", ".join([_plain_in_words(_without_none(_bare(hint))), *told])
+    # Words of the definition have precedence over those made from its ends.
+    limits_in_words = words[-1:] or ([" and ".join(ends)] if ends else [])
+    return ", ".join([_plain_in_words(_without_none(_bare(hint))), *limits_in_words])
 
 
 def vars_of(limit: Any) -> dict[str, Any]:

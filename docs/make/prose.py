@@ -1,7 +1,7 @@
-"""Prose of the pages: what is longer than a reader takes in, and commands that flfed does not have.
+"""Prose of the pages: passages that are too long, and commands that flfed does not have.
 
 `python -m docs [PAGE ...]` prints each such place and ends with 1 where there is one. A page is read as Markdown, so
-that code, links and tables are told apart from sentences.
+that code, links and tables are distinguished from sentences.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Passage:
     line : int
     kind : {"paragraph", "item", "cell", "heading", "code"}
     text : str
-        Without marks; what is code is one word.
+        Without marks; a piece of code is one word.
     """
 
     page: str
@@ -90,7 +90,7 @@ def passages(path: Path) -> list[Passage]:
 
 
 def _kind(within: Sequence[str]) -> str:
-    """Return the kind of a passage by what it stands in."""
+    """Return the kind of a passage, by the elements around it."""
     if "list_item_open" in within:
         return "item"
     return KINDS.get(within[-1], "heading")
@@ -154,7 +154,7 @@ def unknown_commands(found: Sequence[Passage]) -> Iterator[str]:
 
 
 def _missing(command: click.Command, words: Sequence[str]) -> str:
-    """Return the first word that names no command, "" where there is none."""
+    """Return the first word that names no command, or ""."""
     for word in words:
         if not isinstance(command, click.Group):
             return ""

@@ -42,11 +42,11 @@ SITE_CLASSES = (
     Limits, holdout.Holdout, holdout.HoldoutByTime, Transactions, SimulatedTransactions,
 )  # fmt: skip
 LISTED_WORDS = {
-    "model": "Settings of each model stand in the same table.",
-    "strategy": "Settings of each strategy stand in the same table.",
-    "mechanism": "Settings of each mechanism stand in the same table. Without this table nothing is promised.",
-    "codec": "Settings of each codec stand in the same table. Without this table updates and model cross as they are.",
-    "statistic": "In place of a model: figures from sums over all rows. Settings of each stand in the same table.",
+    "model": "The settings of each model are in the same table.",
+    "strategy": "The settings of each strategy are in the same table.",
+    "mechanism": "The settings of each mechanism are in the same table. Without it a study gives no privacy guarantee.",
+    "codec": "The settings of each codec are in the same table. Without it updates and model are sent uncompressed.",
+    "statistic": "Figures from sums over all rows, without a model. The settings of each are in the same table.",
 }
 
 
@@ -54,7 +54,7 @@ BESIDE = {
     "strategy": ("rounds",), "codec": ("download",), "mechanism": ("secure-aggregation", "largest-entry"),
     "model": ("warm-start", "start-sha256", "frozen"),
 }  # fmt: skip
-"""Keys of such a table that are the study's own."""
+"""Keys of such a table that belong to the study itself."""
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -78,7 +78,7 @@ def page(title: str, *parts: str) -> str:
 
 
 def sentences(said: Docstring) -> str:
-    """Return what a docstring says before its lists."""
+    """Return the sentences of a docstring before its lists."""
     return " ".join([said.summary, *said.paragraphs])
 
 
@@ -92,7 +92,7 @@ def _text(lines: str) -> str:
 
 
 def section(title: str, kind: type, *, python: bool = False, more: str = "") -> str:
-    """Return a class as a section: what it is, its keys, its notes."""
+    """Return a class as a section: summary, keys, notes."""
     said = read(kind)
     intro = re.sub(r" Parameters as for .*", "", sentences(said)) if python else sentences(said)
     parts = (f"## {title}", intro, more, keys_table(keys_of(kind, python=python)), *said.closing, notes(said))
@@ -107,10 +107,9 @@ def whole_file(path: str, why: str) -> str:
 def study_page() -> str:
     """Return the page of the study's file."""
     intro = (
-        "A study is one TOML file: purpose, dataset, model, training plan, strategy, seed. It may lie anywhere; "
-        "shipped ones are known by their names. `flfed study new` writes one, `flfed study check FILE` says what is "
-        "wrong with one, and `--set table.key=value` changes a key for one run. A key that is not on this page is "
-        "refused."
+        "A study is one TOML file: purpose, dataset, model, training plan, strategy, seed. It may be in any folder; "
+        "shipped studies have names. `flfed study new` writes one, `flfed study check FILE` checks one, and "
+        "`--set table.key=value` changes a key for one run. A key that is not on this page is refused."
     )
     parts = [f"## Top of the file\n\n{keys_table(top_keys())}"]
     parts += [_table_section(name) for name in studies._TABLES]
@@ -119,7 +118,7 @@ def study_page() -> str:
     parts += [expected_section(), sweep_section()]
     return page(
         "The study file", intro, *parts,
-        whole_file("flfed/studies/heart-disease.toml", "What `flfed study show heart-disease` prints"),
+        whole_file("flfed/studies/heart-disease.toml", "Output of `flfed study show heart-disease`"),
     )  # fmt: skip
 
 
@@ -174,12 +173,12 @@ def listed_section(name: str) -> str:
 
 
 def meaning_of(kind: type, name: str) -> str:
-    """Return what a class says of one of its attributes.
+    """Return the meaning of an attribute, from its class.
 
     Raises
     ------
     Undocumented
-        If it says nothing.
+        If it has none.
     """
     said = read(kind).entry(name)
     if said is None or not said.text:
@@ -188,7 +187,7 @@ def meaning_of(kind: type, name: str) -> str:
 
 
 def expected_section() -> str:
-    """Return the section of what `flfed study verify` compares with."""
+    """Return the section of the figures for `flfed study verify`."""
     repeats, figure = keys_of(Expected, without=("figures",)), keys_of(Expectation, without=("path",))
     return "\n\n".join(
         ["## [expected]", sentences(read(Expected)), keys_table(repeats), "### A figure of [expected]",
@@ -207,8 +206,8 @@ def policy_page() -> str:
     """Return the page of a site's policy."""
     said = read(Policy)
     intro = (
-        "What a site allows stands in `policy.toml` beside its `__init__.py`, and no study can loosen it. Without the "
-        "file the strictest holds: every default below."
+        "A site's permissions are in `policy.toml` beside its `__init__.py`, and no study can loosen them. Without the "
+        "file, every default below applies, which is the strictest policy."
     )
     return page(
         "The policy file", intro, keys_table(keys_of(Policy)), notes(said),
@@ -219,20 +218,19 @@ def policy_page() -> str:
 def schema_page() -> str:
     """Return the page of a dataset's schema."""
     intro = (
-        "A dataset is a folder `datasets/NAME/`. Its `schema.toml` says what the columns mean, whatever an institution "
-        "calls them: every site maps its own table onto it. `flfed data new` proposes one from tables."
+        "A dataset is a folder `datasets/NAME/`. Its `schema.toml` defines the columns. Every site maps its own table "
+        "to them, whatever its columns are called. `flfed data new` proposes a schema from tables."
     )
     return page(
         "The schema file", intro, section("Top of the file", Schema), section("[columns.NAME]", Column),
-        whole_file("datasets/wine/schema.toml", "The shortest of those that come with flfed"),
+        whole_file("datasets/wine/schema.toml", "The shortest one that comes with flfed"),
     )  # fmt: skip
 
 
 def source_page() -> str:
     """Return the page of a dataset's source."""
     intro = (
-        "Beside the schema stands `source.toml`: where the data comes from, under which licence, and its files with "
-        "their hashes."
+        "`source.toml`, beside the schema, has the origin of the data, its licence, and its files with their hashes."
     )
     return page(
         "The source file of a dataset", intro, section("Top of the file", SourceDescription),
@@ -243,11 +241,11 @@ def source_page() -> str:
 
 def transactions_page() -> str:
     """Return the page of windows over transactions."""
-    intro = "Where rows are made of transactions (cards, claims), `transactions.toml` beside the schema declares how."
+    intro = "If rows are made of transactions (cards, claims), `transactions.toml` beside the schema defines them."
     return page(
         "The transactions file", intro, section("Top of the file", transactions.Windows),
-        section("[calendar]", transactions.Calendar, more="A table for each column that is made."),
-        section("[windows]", transactions.Window, more="A table for each column that is made."),
+        section("[calendar]", transactions.Calendar, more="One table for each new column."),
+        section("[windows]", transactions.Window, more="One table for each new column."),
         whole_file("datasets/card-fraud/transactions.toml", "Of the simulated banks"),
     )  # fmt: skip
 
@@ -255,8 +253,8 @@ def transactions_page() -> str:
 def roles_page() -> str:
     """Return the page of the file of roles."""
     intro = (
-        "Who may see which results in the app, after a login ([the app](../app.md)). It is `roles.toml` under "
-        "`FLFED_HOME`, or the file that `FLFED_ROLES` names."
+        "The file defines who may see which results in the app, after a login ([the app](../app.md)). It is "
+        "`roles.toml` under `FLFED_HOME`, or the file in `FLFED_ROLES`."
     )
     return page("The roles file", intro, keys_table(keys_of(Roles)), notes(read(Roles)))
 
@@ -264,10 +262,9 @@ def roles_page() -> str:
 def site_page() -> str:
     """Return the page of a site's package."""
     intro = (
-        "A site is a folder with one Python file, `sites/NAME/__init__.py`, that ends with `site = Site(...)`: where "
-        "the rows are, what the columns are called here, and the holdout. `flfed site new` proposes one, "
-        "`flfed site check NAME` tries it. These are the classes that it is made of; all come from "
-        "`flfed`: `from flfed import Csv, Field, Holdout, Site`."
+        "A site is a folder with one Python file, `sites/NAME/__init__.py`, which ends with `site = Site(...)`: the "
+        "source of its rows, the local names of its columns, and the holdout. `flfed site new` proposes one, and "
+        "`flfed site check NAME` checks it. Its classes are below: `from flfed import Csv, Field, Holdout, Site`."
     )
     parts = [section(f"{kind.__name__}", kind, python=True) for kind in SITE_CLASSES]
     return page("The site package: source, mapping, holdout", intro, *parts)
@@ -276,7 +273,7 @@ def site_page() -> str:
 def commands_page() -> str:
     """Return the page of all commands, from the parser's own help."""
     intro = (
-        "Every command, as `--help` has it. Exit codes: 0 completed, 1 failed, 2 wrong use or wrong input, 3 stopped. "
+        "Every command, as in `--help`. Exit codes: 0 completed, 1 failed, 2 wrong use or wrong input, 3 stopped. "
         "With `--json` a command prints one object on standard output; everything else goes to standard error."
     )
     return page(
@@ -285,7 +282,7 @@ def commands_page() -> str:
 
 
 def commands(group: click.Command, *words: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Yield every command that does something, with the words that call it."""
+    """Yield every command that is no group, with its words."""
     if not isinstance(group, click.Group):
         yield words, group
         return
@@ -330,7 +327,7 @@ def _parameter(given: click.Parameter) -> list[str]:
 
 def python_page() -> str:
     """Return the page of the public names of `flfed`."""
-    intro = "All that `from flfed import …` has. Whatever else a module holds may change with any version."
+    intro = "All names of `from flfed import …`. Any other name in a module may change with any version."
     return page("Python", intro, *(name_section(name) for name in flfed.__all__))
 
 
@@ -384,7 +381,7 @@ def signature_of(name: str, thing: Callable[..., Any]) -> str:
     found = inspect.signature(thing)
     bare = [one.replace(annotation=empty) for one in found.parameters.values() if one.name != "self"]
     text = str(found.replace(parameters=bare, return_annotation=empty))
-    # What is made anew for each call has no short form, and says nothing to a reader.
+    # A default that is made for each call has no short form.
     short = name + re.sub(r"<[^>]*>", "...", text)
     return textwrap.fill(short, 100, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
 
@@ -421,44 +418,40 @@ def _entries(title: str, entries: Sequence[Entry]) -> str:
 
 
 def exclusions_page() -> str:
-    """Return the page of what does not go together in a study."""
+    """Return the page of exclusions in a study."""
     names = ("task", "model", "strategy", "mechanism", "frozen", "layers", "widths", "entries")
     words = {name: f"‹{name}›" for name in names}
     rows = [[part.title, exclusion.other, exclusion.sentence(words)] for part in PARTS for exclusion in part.exclusions]
     intro = (
-        "`flfed study check` refuses a study that has two of these. A word in ‹ › is the study's own. Strategies and "
-        "mechanisms have checks of their own besides; what goes with each strategy is in [Methods](../methods.md)."
+        "`flfed study check` refuses a study with two of these. A word in ‹ › comes from the study. Strategies and "
+        "mechanisms have further checks; [Methods](../methods.md) has the combinations of each strategy."
     )
-    return page(
-        "What does not go together", intro, table(("part of a study", "cannot be combined with", "refusal"), rows)
-    )
+    return page("Exclusions", intro, table(("part of a study", "cannot be combined with", "refusal"), rows))
 
 
 PAGES: Mapping[str, tuple[Callable[[], str], str]] = {
     "study": (study_page, "The study file: every key, with each model, strategy, mechanism and codec"),
-    "exclusions": (exclusions_page, "What does not go together in a study, and why"),
-    "policy": (policy_page, "`policy.toml`: what a site allows"),
-    "schema": (schema_page, "`schema.toml`: what a dataset's columns mean"),
+    "exclusions": (exclusions_page, "Exclusions: parts of a study that cannot be combined"),
+    "policy": (policy_page, "`policy.toml`: permissions of a site"),
+    "schema": (schema_page, "`schema.toml`: meaning of a dataset's columns"),
     "source": (source_page, "`source.toml`: licence, citation and files of a dataset"),
     "site": (site_page, "The site package: source, mapping, holdout"),
     "transactions": (transactions_page, "`transactions.toml`: rows made of transactions"),
-    "roles": (roles_page, "`roles.toml`: who sees what in the app"),
+    "roles": (roles_page, "`roles.toml`: access to results in the app"),
     "commands": (commands_page, "Every command with its arguments and options"),
     "python": (python_page, "The public names of `flfed`"),
 }
-"""Name of each page, what makes it, and what it is about."""
+"""Name of each page, its function, and its subject."""
 
 
 def index_page() -> str:
     """Return the list of the pages."""
     intro = (
-        "These pages are made from the code: a key, an option or a name that is not here is not there. In tables of "
-        "keys `–` as a default means that the key is left out."
+        "These pages are made from the code and complete: any other key, option or name does not exist. In tables of "
+        "keys, the default `–` means that the key is left out."
     )
     lines = "\n".join(f"- [{about}]({name}.md)" for name, (_, about) in PAGES.items())
-    return page(
-        "Reference", intro, lines, "What crosses between sites and coordinator: [the messages](../messages.md)."
-    )
+    return page("Reference", intro, lines, "Between sites and coordinator: [the messages](../messages.md).")
 
 
 def pages() -> dict[Path, str]:
@@ -467,7 +460,7 @@ def pages() -> dict[Path, str]:
 
 
 def stale() -> list[str]:
-    """Return the pages that are not what the code says."""
+    """Return the pages that differ from the code."""
     made = pages()
     found = [path for path, text in made.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     return sorted(path.name for path in {*found, *(set(FOLDER.glob("*.md")) - set(made))})

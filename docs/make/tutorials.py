@@ -1,7 +1,7 @@
 """Run the notebooks of docs/tutorials anew, with their outputs: `make tutorials`. With `--check` nothing is written.
 
 Each notebook runs in a process and a home of its own. `python -m docs.make.tutorials [--check] [NAME...]` ends with 1
-where a cell fails, or says something else than what is stored.
+where a cell fails, or prints something else than the stored output.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ANY = (
     re.compile(r"/tmp/\S+"),
     re.compile(r"\d+(?:[.,:]\d+)*"),
 )
-"""What differs from one time to another: ids, hashes, folders and, since floats may, numbers."""
+"""Parts of outputs that differ between executions: ids, hashes, folders, and numbers, since floats may."""
 
 
 def notebooks(names: list[str]) -> list[Path]:
@@ -69,7 +69,7 @@ def executed(path: Path) -> Any:
 
 
 def joined(outputs: list[Any]) -> list[Any]:
-    """Return outputs with what is printed together, and without standard error: there is progress, which is chance."""
+    """Return outputs with joined streams, and without standard error, where progress depends on chance."""
     made: list[Any] = []
     for one in outputs:
         if one.get("name") == "stderr":
@@ -82,7 +82,7 @@ def joined(outputs: list[Any]) -> list[Any]:
 
 
 def words_of(notebook: Any) -> list[str]:
-    """Return what each code cell says, without what differs from one time to another."""
+    """Return the outputs of each code cell, without parts that differ between executions."""
     said = []
     for cell in notebook.cells:
         texts = []
@@ -96,7 +96,7 @@ def words_of(notebook: Any) -> list[str]:
 
 
 def differences(stored: Any, made: Any) -> list[str]:
-    """Return what a notebook says now and did not say when it was stored, a line each.
+    """Return the new outputs of a notebook that differ from the stored ones, a line each.
 
     A cell with the tag "varies" is left out: its holdouts have a salt that is drawn anew.
     """

@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 
 NOT_WHOLE = re.compile(r"is not a valid integer(?: range)?")
 ALIKE = 0.7
-"""Likeness from which on an option is taken to be the one that was meant (of 1)."""
+"""Least similarity (of 1) at which an option is suggested."""
 STOPPED = 3
-"""Exit code of what was stopped by a person, or by its own rules."""
+"""Exit code where a person, or a rule of the study, stopped the command."""
 
 
 def main() -> None:
-    """Run a command; an error a person can act on is one sentence and an exit code."""
+    """Run a command; end with one sentence and an exit code where it fails."""
     for library in ("OMP", "OPENBLAS"):
-        # Before either is loaded: at our sizes a second thread only waits, and burns a core meanwhile.
+        # Set before either library is loaded: at these sizes a second thread only waits.
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     try:
         _run()
     except KeyboardInterrupt as error:
-        # Before a command began, or where it has nothing to say of what is left undone.
+        # Either no command began, or the command has no advice of its own.
         _leave_interrupted(error)
 
 
@@ -39,7 +39,7 @@ def _run() -> NoReturn:
     from flfed.cli.commands import app
     from flfed.errors import FlfedError
 
-    # As it ends, Python looks for garbage among all that is loaded, again and again: 0.7 of a run's seconds (measured).
+    # At exit, Python would otherwise search all that is loaded for garbage, several times.
     atexit.register(gc.freeze)
     try:
         code = app(standalone_mode=False)
@@ -49,11 +49,11 @@ def _run() -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        _leave(_in_words(error), error.exit_code)
+        _leave(_describe(error), error.exit_code)
     except click.Abort:
         sys.exit(1)
     except BrokenPipeError:
-        # Whoever read our output (head, less) has left.
+        # The reader of our output (head, less) has ended.
         sys.stderr.close()
         sys.exit(1)
     if code == 128 + signal.SIGINT:  # Typer's own code for Ctrl-C
@@ -67,36 +67,38 @@ def _leave_interrupted(error: KeyboardInterrupt) -> NoReturn:
     _leave(interruption(error), STOPPED)
 
 
-def _in_words(error: click.ClickException) -> str:
-    """Return what is wrong with a command's words, and where to look."""
+def _describe(error: click.ClickException) -> str:
+    """Return the error of a command line, and the help to read."""
     import click
 
-    # Click and Typer both add what was meant: said once, it is enough.
+    from flfed.words import render
+
+    # Click and Typer both add the suggestion: once is enough.
     message = re.sub(r"( Did you mean [^?]+\?)\1", r"\1", error.format_message().rstrip("."))
     message = NOT_WHOLE.sub("is not a whole number", message)
     if not isinstance(error, click.UsageError) or error.ctx is None:
         return message
     if isinstance(error, click.NoSuchOption):
         message = error.message.rstrip(".")
-        # Click also finds words alike that have little more than the dashes in common.
+        # Click also suggests options that share little more than their dashes.
         near = [name for name in error.possibilities or () if _alike(name, error.option_name)]
         if near:
             message += f"; did you mean {near[0]}?"
         elif any("--set" in parameter.opts for parameter in error.ctx.command.params):
-            message += "; a key of the study is set with --set KEY=VALUE, such as --set rounds=3"
+            message += f"; {render('commands.usage.set')}"
     see = " See" if message.endswith("?") else "; see"
     return f"{message}{see}: {error.ctx.command_path} --help"
 
 
 def _alike(name: str, typed: str) -> bool:
-    """Tell whether an option is probably the one that was meant."""
+    """Return whether an option is probably the one that was meant."""
     from difflib import SequenceMatcher
 
     return SequenceMatcher(None, name.strip("-"), typed.strip("-")).ratio() >= ALIKE
 
 
 def _leave(sentence: str, code: int) -> NoReturn:
-    """Print one line to standard error and end; a terminal gets it broken between words."""
+    """Print one sentence to standard error and end; on a terminal it wraps between words."""
     line = f"flfed: {' '.join(sentence.split())}"
     if sys.stderr.isatty():
         import shutil

@@ -9,37 +9,37 @@ import typer
 
 from flfed.cli import completion, output
 from flfed.errors import UsageError, counted
+from flfed.words import render
 
 if TYPE_CHECKING:
     from flfed.records.store.entries import RunEntry
 
-RUN = typer.Argument(..., metavar="RUN", help="A run's or series' id, or latest.", autocompletion=completion.runs)
-LATEST = typer.Argument(
-    "latest", metavar="RUN", help="A run's or series' id, or latest.", autocompletion=completion.runs
-)
+WHICH = "Id of a run or a series, or latest."
+RUN = typer.Argument(..., metavar="RUN", help=WHICH, autocompletion=completion.runs)
+LATEST = typer.Argument("latest", metavar="RUN", help=WHICH, autocompletion=completion.runs)
 STATUSES = ("completed", "running", "stopped", "failed", "interrupted")
 STATES = f"{', '.join(STATUSES[:-1])} or {STATUSES[-1]}"
 SPARE = ("started, UTC", "engine", "note", "rounds", "repeats", "took no part", "95 % CI", "figure")
-"""Columns that go first where a terminal is narrow."""
+"""Columns that a narrow terminal leaves out, in this order."""
 LINES = 200
-"""Lines of a log that are printed: the last ones."""
+"""Most lines of a log that are printed: the last ones."""
 
 
 @output.tables
 def list_runs(
-    search: str = typer.Option("", help="Only runs whose study or id contains this."),
-    study: str = typer.Option("", help="Only runs of this study.", autocompletion=completion.studies),
-    status: str = typer.Option("", help=f"Only runs that are {STATES}."),
-    engine: str = typer.Option("", help="Only runs on this engine."),
-    since: str = typer.Option("", metavar="DATE", help="Only runs that began at this date, or time, or later."),
-    site: str = typer.Option("", metavar="NAME", help="Only runs that asked this site, as the run names it."),
-    limit: int = typer.Option(50, min=1, help="At most so many."),
-    whole: bool = typer.Option(False, "--all", help="A line for each repeat instead of one for all of them."),
+    search: str = typer.Option("", help="Part of study or id."),
+    study: str = typer.Option("", help="Only this study.", autocompletion=completion.studies),
+    status: str = typer.Option("", help=f"Only {STATES}."),
+    engine: str = typer.Option("", help="Only this engine."),
+    since: str = typer.Option("", metavar="DATE", help="Only runs that began at this date or time, or later."),
+    site: str = typer.Option("", metavar="NAME", help="Only this site."),
+    limit: int = typer.Option(50, min=1, help="Most lines."),
+    whole: bool = typer.Option(False, "--all", help="List single repeats."),
 ) -> output.Shown:
-    """List studies that were run, newest first: one line for all repeats, with the shared model's figure.
+    """List the runs of the store, the newest first; repeats of a study share one line.
 
-    The figure is the study's primary metric on the holdout rows of all sites together, with its interval; of
-    repeats it is their mean, with its standard deviation.
+    The figure is the shared model's primary metric on the holdout rows of all sites, with its 95 % interval. For
+    repeats it is the mean and the standard deviation.
     """
     from flfed.records.ledger_line import moment_of
     from flfed.records.reports.catalogue import run_list
@@ -58,12 +58,12 @@ def list_runs(
     elif search or site or any(chosen.values()):
         yield "No run matches."
     else:
-        yield "No runs yet. Start one with: flfed demo"
+        yield render("commands.runs.none")
 
 
 def _print(lines: list[dict[str, Any]], whole: bool) -> None:
     rows = [_row(line, whole) for line in lines]
-    # A column that says nothing is left out.
+    # An empty column is left out.
     headers = [header for header in rows[0] if any(map(itemgetter(header), rows))]
     gone = output.as_table(headers, list(map(itemgetter(*headers), rows)), spare=SPARE)
     for row in rows:
@@ -95,9 +95,9 @@ def _row(of: dict[str, Any], whole: bool) -> dict[str, str]:
 
 @output.tables
 def log_run(run: str = RUN, whole: bool = output.ALL) -> output.Shown:
-    """Show what happened in a run, in order of time: its begin, its rounds, its events, its end.
+    """Show the events of a run in order of time: start, rounds, faults and notes, end.
 
-    Of a round the seconds are written down; when it ended is counted from them.
+    The time at which a round ended is computed from the recorded seconds of the rounds.
     """
     from flfed.records.reports.catalogue import run_log
     from flfed.records.store.reader import RunReader
@@ -106,14 +106,14 @@ def log_run(run: str = RUN, whole: bool = output.ALL) -> output.Shown:
         log_report = run_log(reader, run)
     yield log_report
     rows = list(map(_log_row, log_report["log"]))
-    headers = ["when (UTC)", "run", "repeat", "round", "what", "site", ""]
-    # Of one run neither its name nor its repeat need be told.
+    headers = ["when (UTC)", "run", "repeat", "round", "event", "site", ""]
+    # A log of one run needs neither its name nor its repeat.
     if len({row[1] for row in rows}) < 2:
         for cells in (headers, *rows):
             del cells[1:3]
     title = log_report["run"]
     if len(rows) > LINES and not whole:
-        title = f"{title}: the last {LINES} of {len(rows):,} lines, --all has all"
+        title = render("commands.runs.log", run=title, shown=LINES, lines=len(rows))
         rows = rows[-LINES:]
     output.as_table(headers, rows, title=title, spare=("run", "round"), cut="")
     if log_report["status"] != "completed":
@@ -131,64 +131,65 @@ def _log_row(line: dict[str, Any]) -> list[str]:
 @output.with_json
 def note_run(
     run: str = RUN,
-    text: str = typer.Argument(..., help="What to note; an empty text takes the note away."),
+    text: str = typer.Argument(..., help="The note; an empty text removes it."),
 ) -> output.Shown:
-    """Note something on a run, or on all repeats of a series: run list and run show tell it.
+    """Add a note to a run, or to all repeats of a series; run list and run show print it.
 
-    The note is kept in the store. It replaces an earlier one.
+    The note is stored with the run and replaces an earlier one.
     """
     from flfed.cli.site_records import who
     from flfed.records.store.writer import RunStore
 
-    # What is no text at all becomes a question mark: no database takes it.
+    # A sign that no database can store becomes a question mark.
     words = " ".join(text.encode("utf-8", "replace").decode().split())
     name, runs = _runs_of(run)
     with RunStore.open() as store:
         store.note([one.run for one in runs], words, by=who())
     yield {"run": name, "note": words}
-    done = "noted" if words else "the note is gone"
+    done = "noted" if words else "note removed"
     yield f"{name}: {done}."
 
 
 def delete_run(
     run: str = RUN,
-    yes: bool = typer.Option(False, "--yes", help="Delete without asking."),
+    yes: bool = typer.Option(False, "--yes", help="Do not ask."),
     as_json: bool = output.JSON,
 ) -> None:
     """Delete a run, or all repeats of a series, from the store, with its checkpoints and its model.
 
-    What sites keep of it stays: a site's ledger is never changed. A run that a living process writes is refused.
-    With --json nothing is asked: it deletes with --yes only.
+    Records at the sites remain: no ledger is changed. A run that is still being written cannot be deleted. With
+    --json there is no question, and --yes is needed.
     """
     from flfed.records.store.writer import RunStore
 
     name, runs = _runs_of(run)
     many = counted(len(runs), "run")
-    if not yes and (as_json or not output.agreed(f"Delete {name} ({runs[0].study}, {many}) for good?")):
-        raise UsageError(f"run {name} is not deleted; to delete it: flfed run delete {name} --yes")
-    # Imported once it is needed: it loads numpy.
+    question = render("commands.runs.delete", run=name, study=runs[0].study, count=many)
+    if not yes and (as_json or not output.agreed(question)):
+        raise UsageError(f"run {name} was not deleted; to delete it: flfed run delete {name} --yes")
+    # Imported late: it loads numpy.
     from flfed.updates.checkpoints import checkpoint as checkpoints
 
     ids = [one.run for one in runs]
     with RunStore.open() as store:
         store.delete(ids)
-    # After the store: files without a record are of no use, a record without its files is one that is no more.
+    # Files go after the record: a record without its files would mislead.
     for each in {name, *ids}:
         checkpoints.forget(each)
     if as_json:
         output.print_json({"run": name, "deleted": ids})
     else:
-        typer.echo(f"{name}: deleted ({many}).")
+        typer.echo(render("commands.runs.deleted", run=name, count=many))
 
 
 @output.with_json
 def upgrade_run_store(
-    backed_up: bool = typer.Option(False, "--backed-up", help="A copy of the store on a server was made (pg_dump)."),
+    backed_up: bool = typer.Option(False, "--backed-up", help="A copy was made with pg_dump (PostgreSQL)."),
 ) -> output.Shown:
-    """Update a run store that an earlier flfed wrote; an SQLite file is copied first.
+    """Upgrade a run store of an earlier version of flfed; an SQLite file is copied first.
 
-    End all runs before. The copy stands beside the file, with the earlier revision after its name. Of a store on
-    PostgreSQL make a copy with pg_dump, and say so with --backed-up.
+    End all runs first. The copy is beside the file and has the earlier revision in its name. Copy a store on
+    PostgreSQL with pg_dump, and confirm that with --backed-up.
     """
     from flfed.records.store.database import upgrade_store
 
@@ -196,15 +197,15 @@ def upgrade_run_store(
     copy = None if done.copy is None else str(done.copy)
     yield {"store": done.store, "before": done.before, "after": done.after, "copy": copy}
     if done.before == done.after:
-        yield f"{done.store}: revision {done.after} is the newest, nothing is to be done."
+        yield render("commands.store.newest", store=done.store, revision=done.after)
         return
-    yield f"{done.store}: updated from revision {done.before} to {done.after}."
+    yield render("commands.store.upgraded", store=done.store, before=done.before, after=done.after)
     if copy is not None:
-        yield f"As it was before: {copy}"
+        yield f"Copy: {copy}"
 
 
 def _runs_of(name: str) -> tuple[str, list[RunEntry]]:
-    """Return the runs of a name, and the id that was meant, also where it was "latest"."""
+    """Return the runs of a name, and their id, also for "latest"."""
     from flfed.records.store.reader import RunReader
 
     with RunReader.open() as reader:

@@ -24,86 +24,84 @@ from flfed.packages import strictly
 
 Commands = tuple[tuple[str, Callable[..., None], str], ...]
 COORDINATOR: Commands = (
-    ("init", coordinator.init_coordinator, "init --title 'Heart consortium' --address fl.example.org:443"),
-    ("invite", coordinator.invite_site, "invite cleveland"),
-    ("admit", coordinator.admit_site, "admit cleveland.admission"),
-    ("key", coordinator.site_key, "key cleveland d255-jrl3-avdk-svrf-e2zs-ilh6-lpr4-mfv5-tkxg"),
-    ("serve", coordinator.serve_coordinator, "serve"),
-    ("run", coordinator.run_deployed, "run heart-disease"),
-    ("status", coordinator.coordinator_status, "status"),
-    ("revoke", coordinator.revoke_site, "revoke cleveland"),
-    ("ledger", coordinator.site_ledger, "ledger cleveland"),
-    ("rotate", coordinator.rotate_key, "rotate server"),
-    ("renewal", coordinator.write_renewal, "renewal --to ."),
+    ("init", coordinator.init_coordinator, "--title 'Heart consortium' --address fl.example.org:443"),
+    ("invite", coordinator.invite_site, "cleveland"),
+    ("admit", coordinator.admit_site, "cleveland.admission"),
+    ("key", coordinator.site_key, "cleveland d255-jrl3-avdk-svrf-e2zs-ilh6-lpr4-mfv5-tkxg"),
+    ("serve", coordinator.serve_coordinator, ""),
+    ("run", coordinator.run_deployed, "heart-disease"),
+    ("status", coordinator.coordinator_status, ""),
+    ("revoke", coordinator.revoke_site, "cleveland"),
+    ("ledger", coordinator.site_ledger, "cleveland"),
+    ("rotate", coordinator.rotate_key, "server"),
+    ("renewal", coordinator.write_renewal, "--to ."),
 )
 SITE: Commands = (
-    ("join", site_serve.join_site, "join cleveland.kit.zip"),
-    ("key", site_serve.show_key, "key cleveland"),
-    ("approve", site_approve.approve_study, "approve heart-disease --site cleveland --with hungary,switzerland"),
-    ("serve", site_serve.serve_site, "serve cleveland"),
-    ("status", site_approve.site_status, "status cleveland"),
-    ("pause", site_approve.pause_site, "pause cleveland"),
-    ("withdraw", site_approve.withdraw_study, "withdraw heart-disease --site cleveland"),
-    ("freeze", site_rows.freeze_rows, "freeze cleveland"),
-    ("refresh", site_rows.refresh_rows, "refresh cleveland"),
-    ("ledger", site_records.show_ledger, "ledger cleveland --verify"),
-    ("budget", site_records.show_budget, "budget cleveland --dataset heart-disease"),
-    ("model", site_records.take_model, "model cleveland RUN --to my-model"),
-    ("models", site_records.list_models, "models cleveland --people asked.csv"),
-    ("compare", site_records.compare_model, "compare cleveland RUN"),
-    ("app", site_serve.open_site_app, "app cleveland"),
-    ("replay", site_rows.replay_round, "replay RUN --round 3 --site cleveland"),
-    ("units", site_serve.write_units, "units cleveland --out units"),
+    ("join", site_serve.join_site, "cleveland.kit.zip"),
+    ("key", site_serve.show_key, "cleveland"),
+    ("approve", site_approve.approve_study, "heart-disease --site cleveland --with hungary,switzerland"),
+    ("serve", site_serve.serve_site, "cleveland"),
+    ("status", site_approve.site_status, "cleveland"),
+    ("pause", site_approve.pause_site, "cleveland"),
+    ("withdraw", site_approve.withdraw_study, "heart-disease --site cleveland"),
+    ("freeze", site_rows.freeze_rows, "cleveland"),
+    ("refresh", site_rows.refresh_rows, "cleveland"),
+    ("ledger", site_records.show_ledger, "cleveland --verify"),
+    ("budget", site_records.show_budget, "cleveland --dataset heart-disease"),
+    ("model", site_records.take_model, "cleveland RUN --to my-model"),
+    ("models", site_records.list_models, "cleveland --people asked.csv"),
+    ("compare", site_records.compare_model, "cleveland RUN"),
+    ("app", site_serve.open_site_app, "cleveland"),
+    ("replay", site_rows.replay_round, "RUN --round 3 --site cleveland"),
+    ("units", site_serve.write_units, "cleveland --out units"),
 )
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Federated learning for hospitals and banks, on tables. Start with: flfed demo",
 )
 for name, command, example in (
-    ("list", catalogue.list_runs, "list --study heart-disease --status completed"),
-    ("log", catalogue.log_run, "log latest"),
-    ("note", catalogue.note_run, "note latest 'the one of the paper'"),
-    ("delete", catalogue.delete_run, "delete 20261120-153012-a1b2"),
-    ("upgrade-store", catalogue.upgrade_run_store, "upgrade-store"),
+    ("list", catalogue.list_runs, "--study heart-disease --status completed"),
+    ("log", catalogue.log_run, "latest"),
+    ("note", catalogue.note_run, "latest 'the one of the paper'"),
+    ("delete", catalogue.delete_run, "20261120-153012-a1b2"),
+    ("upgrade-store", catalogue.upgrade_run_store, ""),
 ):
-    runs.app.command(name, epilog=f"Example: flfed run {example}")(command)
-app.command("demo", epilog="Example: flfed demo")(dashboard.demo)
-study.app.command("verify", epilog="Example: flfed study verify wine")(study_runs.verify_study)
-study.app.command("sweep", epilog="Example: flfed study sweep wine --set validation=0.2 --grid lr=0.1,0.3")(
-    study_runs.sweep_study
-)
+    runs.app.command(name, epilog=example)(command)
+app.command("demo")(dashboard.demo)
+study.app.command("verify", epilog="wine")(study_runs.verify_study)
+study.app.command("sweep", epilog="wine --set validation=0.2 --grid lr=0.1,0.3")(study_runs.sweep_study)
 app.add_typer(study.app, name="study")
 app.add_typer(runs.app, name="run")
 app.add_typer(data.app, name="data")
-consortium = typer.Typer(no_args_is_help=True, help="Invite sites, serve them, and run studies at them.")
+consortium = typer.Typer(no_args_is_help=True, help="Invite sites, serve them, run studies.")
 for whose, group, commands in (("site", site_rows.app, SITE), ("coordinator", consortium, COORDINATOR)):
     for name, command, example in commands:
-        group.command(name, epilog=f"Example: flfed {whose} {example}")(strictly()(command))
+        group.command(name, epilog=example)(strictly()(command))
     app.add_typer(group, name=whose)
-app.command("audit", epilog="Example: flfed audit latest --json")(runs.audit)
-app.command("predict", epilog="Example: flfed predict my-model patients.csv --out predictions.csv")(runs.predict)
-app.command("app", epilog="Example: flfed app --port 8501")(dashboard.open_app)
+app.command("audit", epilog="latest --json")(runs.audit)
+app.command("predict", epilog="my-model patients.csv --out predictions.csv")(runs.predict)
+app.command("app", epilog="--port 8501")(dashboard.open_app)
 
 
-def _join_lines(commands: typer.Typer) -> None:
-    """Make each paragraph of help one line, so that a terminal breaks it at its own width alone."""
+def _finish_help(commands: typer.Typer, path: str) -> None:
+    """Make each paragraph of help one line, which the terminal alone wraps, and complete the examples."""
     for command in commands.registered_commands:
         paragraphs = inspect.getdoc(command.callback) or ""
         command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs.split("\n\n"))
+        command.epilog = f"Example: {path} {command.name} {command.epilog or ''}".rstrip()
     for group in commands.registered_groups:
         if group.typer_instance:
-            _join_lines(group.typer_instance)
+            _finish_help(group.typer_instance, f"{path} {group.name}")
 
 
-_join_lines(app)
+_finish_help(app, "flfed")
 
 
 @app.callback(invoke_without_command=True)
-def version(show: bool = typer.Option(False, "--version", help="Print the version and leave.")) -> None:
-    """Federated learning for hospitals and banks, on tables. Start with: flfed demo."""
+def version(show: bool = typer.Option(False, "--version", help="Print the version.")) -> None:
+    """Federated learning on tables, for hospitals and banks. Start with: flfed demo."""
     if show:
         import flfed
 

@@ -10,18 +10,18 @@ from pathlib import Path
 from flfed.errors import FlfedError
 
 RUNS = 50
-"""The newest runs that a shell offers."""
+"""Most runs that a shell offers."""
 
 
 def _beginning(names: Callable[[], Iterable[str]], begun: str) -> list[str]:
-    """Return the names that begin so, none where they cannot be read: a shell shows no errors."""
+    """Return the names with this beginning; none where they cannot be read, since a shell shows no errors."""
     with suppress(FlfedError, OSError):
         return [name for name in names() if name.startswith(begun)]
     return []
 
 
 def runs(incomplete: str) -> list[str]:
-    """Return the newest series' ids, of repeats each run's too once the series' is typed."""
+    """Return the ids of the newest series, and of single runs once "-r" is typed."""
     from flfed.records.store.reader import RunReader
 
     def names() -> list[str]:
@@ -34,7 +34,7 @@ def runs(incomplete: str) -> list[str]:
 
 
 def studies(incomplete: str) -> list[str]:
-    """Return the shipped studies' names, and the TOML files that begin so."""
+    """Return the names of shipped studies, and TOML files with this beginning."""
     import flfed
 
     shipped = (file.stem for file in (Path(flfed.__file__).parent / "studies").glob("*.toml"))
@@ -42,12 +42,12 @@ def studies(incomplete: str) -> list[str]:
 
 
 def datasets(incomplete: str) -> list[str]:
-    """Return the names of datasets found."""
+    """Return the names of all datasets."""
     return _beginning(lambda: _folders("datasets/*/schema.toml"), incomplete)
 
 
 def sites(incomplete: str) -> list[str]:
-    """Return the names of sites found, without importing any."""
+    """Return the names of all sites, without importing any."""
     from importlib.metadata import entry_points
 
     def names() -> list[str]:

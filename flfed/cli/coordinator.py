@@ -1,4 +1,4 @@
-"""`flfed coordinator`: keys, who may join, the server, and a study at the institutions."""
+"""`flfed coordinator`: keys, admission of sites, the server, and studies at the institutions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import typer
 
 from flfed.cli import output
 from flfed.cli.study import NAME, SET
+from flfed.errors import counted
 from flfed.paths import CoordinatorFolder
+from flfed.words import render
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,12 +21,11 @@ if TYPE_CHECKING:
 
 
 SITE = typer.Argument(..., metavar="SITE", help="The site's name: a-z, 0-9 and single hyphens.")
-TO = typer.Option(Path("."), "--to", help="The folder to write the file into.", show_default="the current folder")
-TAKEN_UP = "A coordinator that serves takes it up by itself, within seconds."
+TO = typer.Option(Path("."), "--to", help="Target folder.", show_default="the current folder")
 
 
 class Key(StrEnum):
-    """What `rotate` changes."""
+    """Keys that `rotate` changes."""
 
     server = "server"
     authority = "authority"
@@ -33,39 +34,39 @@ class Key(StrEnum):
 
 @output.with_json
 def init_coordinator(
-    title: str = typer.Option(..., help="What people read at the sites, such as 'Heart consortium'."),
-    address: str = typer.Option(..., metavar="HOST:PORT", help="Where sites reach it from outside."),
+    title: str = typer.Option(..., help="Name that sites see, such as 'Heart consortium'."),
+    address: str = typer.Option(..., metavar="HOST:PORT", help="Public address."),
 ) -> output.Shown:
-    """Make a coordinator: a certificate authority, the server's certificate and a signing key; never over another."""
+    """Set up a coordinator: certificate authority, server certificate, signing key. None is ever replaced."""
     from flfed.deployment.coordinator.certificates import Settings, initialise, server_days_left
 
     folder = CoordinatorFolder.default()
     initialise(folder, Settings(title, address))
     days = server_days_left(folder)
     yield {"title": title, "address": address, "folder": str(folder.root), "server-days": days}
-    yield f"{title} is at {folder.root}: keep a backup of its folder `keys` where nobody else can read it."
-    yield f"The server's certificate, for {address}, holds for {days} days: flfed coordinator rotate server"
-    yield "Invite the first site with: flfed coordinator invite SITE"
+    yield render("commands.coordinator.made", title=title, folder=folder.root)
+    yield render("commands.coordinator.certificate", address=address, days=counted(days, "day"))
+    yield render("commands.coordinator.first")
 
 
 @output.with_json
 def invite_site(
     site: str = SITE,
-    days: int = typer.Option(14, min=1, max=90, help="For how many days the invitation holds."),
+    days: int = typer.Option(14, min=1, max=90, help="Days of validity."),
     to: Path = TO,
 ) -> output.Shown:
-    """Invite a site: write its kit, SITE.kit.zip. Inviting it again makes the earlier kit worthless.
+    """Invite a site: write its kit, SITE.kit.zip. A new invitation invalidates the earlier kit.
 
-    Whoever has the kit can join under this name, once: send it by a way that both sides trust, and
-    compare its SHA-256 by telephone. A site that was revoked can be invited anew.
+    Anyone with the kit can join under this name, once. Send it by a channel that both sides trust, and compare its
+    SHA-256 by telephone. A revoked site can be invited again.
     """
     from flfed.deployment.coordinator.kits import invite
 
     made = invite(CoordinatorFolder.default(), site, to=to, days=days)
     yield {"site": made.site, "kit": str(made.file), "expires": made.expires, "kit-sha256": made.sha256}
-    yield f"{made.file} is the kit of {made.site}; it holds until {made.expires}."
-    yield f"SHA-256 of the kit, which `flfed site join` shows too: {made.sha256}"
-    yield f"The site sends {made.site}.admission back; then: flfed coordinator admit {made.site}.admission"
+    yield render("commands.kit.file", file=made.file, site=made.site, expires=made.expires)
+    yield render("commands.kit.sha256", sha256=made.sha256)
+    yield render("commands.kit.next", site=made.site)
 
 
 def _initialised() -> CoordinatorFolder:
@@ -79,15 +80,15 @@ def _initialised() -> CoordinatorFolder:
 
 @output.with_json
 def admit_site(
-    file: Path = typer.Argument(..., metavar="FILE", help="What the site sent back, SITE.admission."),
+    file: Path = typer.Argument(..., metavar="FILE", help="Admission file."),
 ) -> output.Shown:
-    """Admit a site by its admission file: signature, invitation, name and key are checked.
+    """Admit a site: check signature, invitation, name and key of its admission file.
 
-    Compare the key's fingerprint with the site by telephone: whoever had the kit could have made the file.
+    Compare the fingerprint of the key with the site by telephone: anyone with the kit could have made the file.
     """
     from flfed.deployment.coordinator.admission import admit
 
-    # Settings are read first, so that a missing coordinator is said before a file is opened.
+    # Settings are read first, so that a missing coordinator is reported before a file is opened.
     folder = _initialised()
     admission = admit(folder, file)
     yield {
@@ -96,35 +97,36 @@ def admit_site(
         "already": admission.already,
         "gate-key": admission.gate_key,
     }
-    done = "was admitted by this file already: nothing is left to do" if admission.already else "is admitted"
-    yield f"{admission.site} {done}; its key, as `flfed site join` showed it: {admission.fingerprint}"
+    state = "before" if admission.already else "now"
+    yield render(f"commands.admitted.{state}", site=admission.site, fingerprint=admission.fingerprint)
     if admission.gate_key:
-        yield f"Its gate's, which other sites ask it for and not you: {admission.gate_key}"
+        yield render("commands.gate.admitted", fingerprint=admission.gate_key)
 
 
 @output.with_json
 def site_key(
     site: str = SITE,
-    fingerprint: str = typer.Argument(..., metavar="FINGERPRINT", help="As `flfed site key` shows it at the site."),
+    fingerprint: str = typer.Argument(..., metavar="FINGERPRINT", help="Fingerprint of its gate."),
 ) -> output.Shown:
-    """Take in the fingerprint of a site's gate, where its admission had none or the site made another key.
+    """Record the fingerprint of a site's gate, where its admission had none or the site made a new key.
 
-    It is for you to see which sites can take part in studies with secure sums. Each site pins the fingerprints that
-    the other sites read to it, and takes none from here.
+    It shows which sites can take part in studies with secure aggregation. Each site pins the fingerprints that the
+    other sites read to it, and takes none from the coordinator.
     """
     from flfed.deployment.coordinator.admission import note_gate_key
 
     gate_key, before = note_gate_key(_initialised(), site, fingerprint)
     yield {"site": site, "gate-key": gate_key, "before": before}
-    instead = f" instead of {before}: who pins that one must approve anew" if before not in ("", gate_key) else ""
-    yield f"{site}: the fingerprint of its gate is {gate_key}{instead}."
+    yield render("commands.gate.known", site=site, fingerprint=gate_key)
+    if before not in ("", gate_key):
+        yield render("commands.gate.changed", before=before)
 
 
 @output.with_json
 def revoke_site(site: str = SITE) -> output.Shown:
-    """Take back a site's invitation or admission: its key is never admitted again, under any name.
+    """Revoke a site's invitation or admission; its key is never admitted again, under any name.
 
-    What it sent before stays in the run records.
+    Its earlier replies remain in the run records.
     """
     from flfed.deployment.coordinator.admission import revoke
 
@@ -133,20 +135,20 @@ def revoke_site(site: str = SITE) -> output.Shown:
     yield {"site": site, "already": already}
     done = "was revoked already" if already else "is revoked"
     yield f"{site} {done}."
-    yield f"To have it back, with another key: flfed coordinator invite {site}"
+    yield render("commands.coordinator.reinvite", site=site)
 
 
 @output.with_json
 def site_ledger(
     site: str = SITE,
-    restart: str = typer.Option("", "--restart", metavar="WHY", help="The site lost its ledger; WHY goes on record."),
+    restart: str = typer.Option("", "--restart", metavar="WHY", help="Record that the site lost its ledger, and why."),
 ) -> output.Shown:
-    """Show what was signed last of a site's ledger; with --restart, take note that the site lost it.
+    """Show the last signed state of a site's ledger; with --restart, record that the site lost it.
 
-    A ledger that does not go on from what was signed is a fault in every run: it was cut, written anew, or
-    lost. Ask the site. Where it was lost (a disk, no backup), the site begins another, by `flfed site ledger
-    SITE --restart WHY`, and you take note of it: both are on record for good. What left the site before is
-    then proved by what was signed here, and by the run records, alone.
+    A ledger that does not continue from its signed state is a fault in every run: it was cut, rewritten or lost. Ask
+    the site. If it was lost (a disk without a backup), the site starts another one with `flfed site ledger SITE
+    --restart WHY`, and you record the loss here; both entries are permanent. Earlier messages of the site are then
+    proved only by the signatures here and by the run records.
     """
     from flfed.cli.site_records import who
     from flfed.deployment.coordinator.admission import check_invited
@@ -159,34 +161,35 @@ def site_ledger(
         check_invited(folder, site)
     yield {**receipt.facts(), "restarted": bool(restart)}
     if receipt.n:
-        yield f"{receipt.n} lines of {site}'s ledger were signed, at run {receipt.run}, with the head {receipt.head}."
+        lines = counted(receipt.n, "line")
+        yield render("commands.signed.lines", site=site, lines=lines, run=receipt.run, head=receipt.head)
     else:
-        yield f"No line of {site}'s ledger is signed."
+        yield render("commands.signed.none", site=site)
     if restart:
-        yield "It is on record that the site lost them: the next run signs the ledger that it has then."
+        yield render("commands.signed.lost")
 
 
 @output.with_json
 def rotate_key(
-    key: Key = typer.Argument(..., help="Which key to change."),
-    finish: bool = typer.Option(False, "--finish", help="authority only: let the prepared one take over."),
+    key: Key = typer.Argument(..., help="Key to change."),
+    finish: bool = typer.Option(False, "--finish", help="authority only: switch to the prepared one."),
     to: Path = TO,
 ) -> output.Shown:
     """Change a key of the coordinator.
 
-    server: another key and certificate for the server, by the same authority. Nothing to do at the sites.
+    server: a new key and certificate for the server, from the same authority. Sites have nothing to do.
 
-    authority: in two steps, each of which writes a renewal, to be sent to every site, which takes it
-    by `flfed site join --renew FILE`. The first prepares another authority and tells sites to trust
-    both. When all have taken it, the second, with --finish, lets the new one take over and tells
-    sites to trust it alone; a site that was late takes that one, and is cut off until then. If the
-    authority's key was stolen, do both at once: each site trusts the thief until it took the last.
+    authority: two steps. Each writes a renewal, which every site applies with `flfed site join --renew FILE`. The
+    first step prepares a new authority, and sites trust both. When all sites have applied it, run the second step
+    with --finish: the new authority takes over, and sites trust it alone. A late site applies that renewal, and is
+    cut off until then. If the authority's key was stolen, do both steps at once: each site trusts the thief until it
+    has applied the last renewal.
 
-    signing: another key for receipts and renewals. The renewal it writes is the last thing the old
-    key signs; send it to every site. If it was stolen, a renewal proves nothing: change it, then
-    revoke and invite every site anew.
+    signing: a new key for receipts and renewals. Its renewal is the last document that the old key signs; send it to
+    every site. If the old key was stolen, a renewal proves nothing: change the key, then revoke and invite every
+    site again.
 
-    A renewal is not secret, and signed: any way of sending it will do.
+    A renewal is signed and not secret. Send it in any way.
     """
     from flfed.deployment.coordinator import kits
     from flfed.errors import UsageError
@@ -199,16 +202,16 @@ def rotate_key(
     file = _change(folder, key, finish, to)
     renewal = None if file is None else str(file)
     yield {"key": key.value, "finished": finish, "renewal": renewal}
-    yield f"{key.value}: done. {TAKEN_UP}"
+    yield render("commands.coordinator.rotated", key=key.value)
     # Only some changes concern the sites.
     if file is not None:
-        yield _renewal(file)
+        yield render("commands.coordinator.renewal", file=file, name=file.name)
     if key is Key.authority and not finish:
-        yield "When all sites have: flfed coordinator rotate authority --finish"
+        yield render("commands.coordinator.finish")
 
 
 def _change(folder: CoordinatorFolder, key: Key, finish: bool, to: Path) -> Path | None:
-    """Change a key and return the renewal, or None where no site has to know."""
+    """Change a key and return the renewal; None where sites have nothing to do."""
     from flfed.deployment.coordinator import certificates, kits
 
     if key is Key.server:
@@ -216,7 +219,7 @@ def _change(folder: CoordinatorFolder, key: Key, finish: bool, to: Path) -> Path
         return None
     if key is Key.signing:
         return kits.rotate_signing(folder, to=to)
-    # Two steps, so that at each time sites trust the authority in use.
+    # Two steps, so that sites trust the authority in use at any time.
     if finish:
         certificates.finish_authority(folder)
     else:
@@ -226,37 +229,27 @@ def _change(folder: CoordinatorFolder, key: Key, finish: bool, to: Path) -> Path
 
 @output.with_json
 def write_renewal(to: Path = TO) -> output.Shown:
-    """Write a renewal for all sites: after flfed was updated, or if that of `rotate authority` was lost."""
+    """Write a renewal for all sites: after an update of flfed, or if that of `rotate authority` was lost."""
     from flfed.deployment.coordinator.kits import renewal
 
     file = renewal(CoordinatorFolder.default(), to=to)
     yield {"renewal": str(file)}
-    yield _renewal(file)
-
-
-def _renewal(file: Path) -> str:
-    return f"Send {file} to every site, which takes it by: flfed site join --renew {file.name}"
+    yield render("commands.coordinator.renewal", file=file, name=file.name)
 
 
 LISTEN = typer.Option(
     "",
     "--listen",
     metavar="[IP][:PORT]",
-    help="Where to listen, where it is not the public address: 10.0.0.5, :8443 or 10.0.0.5:8443.",
-)
-
-
-NOT_APPROVED = (
-    "--set {}: sites approve a study word for word, and have not approved this text; each refuses it unless its policy "
-    "asks for no approval. To ask for approvals, write the changes into a study file, and send that to the sites."
+    help="Local address, if it is not the public one: 10.0.0.5, :8443 or 10.0.0.5:8443.",
 )
 
 
 def serve_coordinator(listen: str = LISTEN) -> None:
-    """Serve the consortium until Ctrl-C or SIGTERM: nodes of admitted sites can connect, nobody else.
+    """Serve the consortium until Ctrl-C or SIGTERM; only nodes of admitted sites can connect.
 
-    Flower's SuperLink runs on loopback, Caddy before it. A site that is admitted or revoked meanwhile is taken in or
-    cut off within seconds. The server's certificate is renewed in its last 30 days, where no run goes on.
+    Flower's SuperLink runs on loopback, behind Caddy. An admission or a revocation takes effect within seconds. The
+    server certificate is renewed in its last 30 days, while no run is in progress.
     """
     from flfed.deployment.coordinator.proxy import listening
     from flfed.deployment.coordinator.serve import serve
@@ -270,46 +263,48 @@ def serve_coordinator(listen: str = LISTEN) -> None:
 
 @output.tables
 def coordinator_status(whole: bool = output.ALL) -> output.Shown:
-    """Show who is admitted and online, and what each site did in its last run."""
+    """Show which sites are admitted and online, and how each did in its last run."""
     from flfed.deployment.coordinator.certificates import RENEWED_DAYS
     from flfed.deployment.coordinator.status import status
 
     overview = status(CoordinatorFolder.default())
     yield overview.as_json()
-    serving = "serving" if overview.serving else "NOT serving: flfed coordinator serve"
-    yield f"{overview.title}, {overview.address}: {serving}."
-    days = f"{overview.server_days} days"
+    state = "up" if overview.serving else "down"
+    yield render(f"commands.serving.{state}", title=overview.title, address=overview.address)
+    yield render("commands.coordinator.valid", days=counted(overview.server_days, "day"))
     if overview.server_days < RENEWED_DAYS:
-        days += "; a coordinator that serves renews it where no run goes on, or: flfed coordinator rotate server"
-    yield f"The server's certificate holds for {days}."
-    # A file that cannot be read hides one site, and not all of them.
+        yield render("commands.coordinator.renew")
+    # A file that cannot be read hides one site only.
     for problem in overview.problems:
         yield f"Left out: {problem}."
     if overview.sites:
         _print_sites(overview.sites, whole)
     else:
-        yield "No site was invited yet: flfed coordinator invite SITE"
+        yield render("commands.coordinator.empty")
 
 
 def _print_sites(sites: Sequence[SiteStatus], whole: bool) -> None:
-    headers = ["site", "", "node", "asked", "online since", "last run", "run", "answer", "round"]
-    spare = ("run", "online since", "asked", "round", "last run")
+    headers = ["site", "", "node", "last request", "online since", "last run", "run", "reply", "round"]
+    spare = ("run", "online since", "last request", "round", "last run")
     output.as_table(headers, list(map(_row, sites)), spare=spare, more="sites: --all", whole=whole)
     reasons = []
     for site in sites:
         last = site.last_run
         if last is not None and last.reason:
-            reasons.append(f"{site.site}: {last.answer}: {last.reason}")
+            reasons.append(": ".join((site.site, last.answer, last.reason)))
     output.say_some(reasons, whole=whole)
-    key_lines = [f"{site.site}: its gate's fingerprint is {site.gate_key}" for site in sites if site.gate_key]
-    output.say_some(key_lines, whole=whole)
+    fingerprints = []
+    for site in sites:
+        if site.gate_key:
+            fingerprints.append(render("commands.gate.known", site=site.site, fingerprint=site.gate_key))
+    output.say_some(fingerprints, whole=whole)
     without = ", ".join(site.site for site in sites if site.status == "admitted" and not site.gate_key)
     if without:
-        typer.echo(f"No gate's key is known here of {without}; at the site: flfed site key SITE")
+        output.say(render("commands.gate.missing", sites=without))
 
 
 def _row(site: SiteStatus) -> list[str]:
-    """Return how a site's node stands, when it asked last, since when it is online, and its last run."""
+    """Return the cells of a site: state of its node, last request, and last run."""
     last_request = ""
     if site.seconds_since_request is not None:
         last_request = f"{site.seconds_since_request:.0f} s ago"
@@ -326,19 +321,19 @@ def _row(site: SiteStatus) -> list[str]:
 def run_deployed(
     name: str = NAME,
     changes: list[str] = SET,
-    repeats: int = typer.Option(1, help="How often, with other seeds."),
-    sites: list[str] = typer.Option([], "--site", metavar="NAME", help="Ask only these sites; all that are admitted."),
+    repeats: int = typer.Option(1, help="Number of runs, each with its own seed."),
+    sites: list[str] = typer.Option([], "--site", metavar="NAME", help="Only these sites; default: all admitted ones."),
     as_json: bool = output.JSON,
 ) -> None:
-    """Run a study at the institutions and print how every site did: study run --engine deployment.
+    """Run a study at the institutions and print the results by site: study run --engine deployment.
 
     Exit codes: 0 completed, 1 failed, 2 wrong use or wrong input, 3 stopped.
     """
     from flfed.cli.study_runs import run_study
 
-    # Told before the run, because each site decides about the text as it is.
+    # Printed before the run, because each site decides about the text as it is.
     if changes:
-        typer.echo(NOT_APPROVED.format(", ".join(changes)), err=True)
+        typer.echo(render("commands.coordinator.unapproved", changes=", ".join(changes)), err=True)
     run_study(
         name,
         engine="deployment",

@@ -8,30 +8,29 @@ from typing import TYPE_CHECKING
 import typer
 
 from flfed.cli import completion, output
-from flfed.errors import UsageError, count_in_words
+from flfed.errors import UsageError, count_in_words, counted
+from flfed.words import render
 
 if TYPE_CHECKING:
     from flfed.rows.data.datasets import SourceDescription
     from flfed.rows.data.schema import Task
     from flfed.rows.proposals.workspace import Workspace
 
-app = typer.Typer(
-    no_args_is_help=True, help="List datasets, fetch their files, and make new ones from your own tables."
-)
+app = typer.Typer(no_args_is_help=True, help="List, fetch and create datasets.")
 
 
 TABLE_KINDS = "CSV, Parquet or Excel"
-NAMES = typer.Option("", help="Names of the columns, with commas, where a file has no line of names.")
-SHEET = typer.Option("", help="The sheet of a workbook; default: the first one.")
-PUBLIC = typer.Option(False, "--public", help="The rows are public: exact figures may be shown.")
-TO = typer.Option(Path(), help="Write what is new into this folder.")
-"""Options of every command that writes packages and studies for a person's own tables."""
+NAMES = typer.Option("", help="Column names, with commas, for a file without a header.")
+SHEET = typer.Option("", help="Sheet of a workbook; default: the first.")
+PUBLIC = typer.Option(False, "--public", help="The rows are public: show exact figures.")
+TO = typer.Option(Path(), help="Target folder.")
+"""Options of each command that writes packages and studies for one's own tables."""
 
 
-@app.command("list", epilog="Example: flfed data list")
+@app.command("list")
 @output.tables
 def list_data() -> output.Shown:
-    """List the datasets found, and whether their files are here."""
+    """List the datasets, and whether their files are here."""
     from flfed.rows.data import datasets
 
     entries: list[dict[str, object]] = []
@@ -49,12 +48,12 @@ def list_data() -> output.Shown:
         else:
             source = dataset.source
             absent = [file.name for file in dataset.absent()]
-            state = f"to be fetched: flfed data get {name}" if absent else "here"
+            state = render("commands.data.absent", dataset=name) if absent else "here"
             line |= {"task": dataset.schema.task, "licence": source.licence, "kind": _kind(source)}
             line |= {"synthetic": source.synthetic, "state": state, "absent": absent}
         entries.append(line)
         cells = [str(line[key]).replace("to be fetched", "fetch") for key in headers]
-        # Sentences would leave no room for anything else, and stand below.
+        # Sentences would leave no room for other columns, and stand below.
         if name in broken:
             cells[-1] = "broken"
         rows.append(cells)
@@ -73,54 +72,50 @@ def _kind(source: SourceDescription) -> str:
     return "in a package" if source.table else "embedded"
 
 
-@app.command("get", epilog="Example: flfed data get heart-disease --from /media/stick")
+@app.command("get", epilog="heart-disease --from /media/stick")
 def get_data(
-    name: str = typer.Argument(..., help="A dataset's name.", autocompletion=completion.datasets),
+    name: str = typer.Argument(..., help="A dataset.", autocompletion=completion.datasets),
     from_folder: Path | None = typer.Option(
-        None, "--from", help="Take the files from this folder and its sub-folders, found by hash: no internet needed."
+        None, "--from", help="Folder with the files, which are recognised by hash: no internet needed."
     ),
 ) -> None:
     """Fetch a dataset's files and check them against their SHA-256."""
     from flfed.rows.data import datasets
 
     dataset = datasets.load(name)
-    # Some datasets need no files, which is no error.
+    # A dataset without files is no error.
     if not dataset.source.files:
-        typer.echo(f"{name}: nothing to fetch; it comes with flfed or with a package that flfed needs.")
+        typer.echo(render("commands.data.embedded", dataset=name))
         return
     paths = datasets.get(dataset, from_folder=from_folder, progress=typer.echo)
-    typer.echo(f"{name}: {len(paths)} files are in {paths[0].parent}")
+    typer.echo(render("commands.data.fetched", dataset=name, files=counted(len(paths), "file"), folder=paths[0].parent))
 
 
-@app.command("new", epilog="Example: flfed data new north.csv south.csv --target died")
+@app.command("new", epilog="north.csv south.csv --target died")
 @output.tables
 def new_data(
-    files: list[Path] = typer.Argument(..., metavar="FILE...", help=f"{TABLE_KINDS}: a site each."),
-    target: str = typer.Option(..., help="The column to predict."),
-    by: str = typer.Option("", help="Cut one table into sites by this column; the smallest are one, 'other'."),
-    group: str = typer.Option("", help="The column of the patient or customer that several rows belong to."),
-    time: str = typer.Option(
-        "", help="A column of dates: the latest rows are held out, for all sites from one day on."
-    ),
-    keep: list[str] = typer.Option([], metavar="COLUMN", help="Take this column as a feature, whatever it looks like."),
-    drop: list[str] = typer.Option([], metavar="COLUMN", help="Leave this column out."),
+    files: list[Path] = typer.Argument(..., metavar="FILE...", help=f"{TABLE_KINDS}, one a site."),
+    target: str = typer.Option(..., help="Column to predict."),
+    by: str = typer.Option("", help="Split one table into sites by this column; the smallest form one site, 'other'."),
+    group: str = typer.Option("", help="Column that identifies the patient or customer of a row."),
+    time: str = typer.Option("", help="Column of dates: rows from one day on, the same for all sites, are held out."),
+    keep: list[str] = typer.Option([], metavar="COLUMN", help="Column that is a feature in any case."),
+    drop: list[str] = typer.Option([], metavar="COLUMN", help="Column to drop."),
     missing: list[str] = typer.Option(
-        [], metavar="VALUE", help="Cells with this value are not known: in every column, or in one by COLUMN=VALUE."
+        [], metavar="VALUE", help="Value for missing cells, in every column, or in one as COLUMN=VALUE."
     ),
     name: str = typer.Option("", help="Name of the dataset; default: the first file's."),
-    task: str = typer.Option("", help="binary, multi-class or regression, where the target's values do not say it."),
+    task: str = typer.Option("", help="binary, multi-class or regression, if the target's values leave it open."),
     names: str = NAMES,
     sheet: str = SHEET,
     public: bool = PUBLIC,
     to: Path = TO,
-    replace: bool = typer.Option(
-        False, "--replace", help="Write over dataset and sites that are there; holdouts and policies stay as they are."
-    ),
+    replace: bool = typer.Option(False, "--replace", help="Replace dataset and sites, but not holdouts and policies."),
 ) -> output.Shown:
-    """Write dataset, schema, sites and a first study for tables of your own.
+    """Write dataset, schema, sites and a first study for your own tables.
 
-    Kinds of columns, values, ranges and codes for "not known" are proposed from the rows, and marked for a person to
-    confirm. No value that fewer than ten rows have is written down.
+    Kinds of columns, values, ranges and codes for missing cells are proposed from the rows and marked for
+    confirmation. A value that fewer than ten rows have is not written.
     """
     from flfed.packages import own_root, roots
     from flfed.rows.proposals.own_tables import OwnTable, read_named, source_of
@@ -139,15 +134,12 @@ def new_data(
     yield _as_json(made, written) | {"kept-holdouts": list(holdouts.sites), "moved-holdouts": list(holdouts.moved)}
     below = list(holdouts.lines())
     if left:
-        below.append(
-            f"Sites of this dataset that were made before, and are none of its tables now: {', '.join(left)}. Delete "
-            "their folders if no study is to ask them."
-        )
+        below.append(render("commands.data.earlier", sites=", ".join(left)))
     _print_new(made, written, to, below)
 
 
 def _task(word: str) -> Task | None:
-    """Return the task that a word names."""
+    """Return the task of a word, or None for no word."""
     if not word:
         return None
     tasks: tuple[Task, ...] = ("binary", "multi-class", "regression")
@@ -157,7 +149,7 @@ def _task(word: str) -> Task | None:
 
 
 def _lines(made: Workspace) -> list[dict[str, object]]:
-    """Return what each column is taken for."""
+    """Return the kind of each column, and why."""
     proposal = made.proposal
     target = proposal.target
     lines: list[dict[str, object]] = [
@@ -202,44 +194,43 @@ def _print_new(made: Workspace, written: list[Path], to: Path, below: list[str])
     for line in _lines(made):
         why = str(line["why"])
         if line["leak"]:
-            why = f"{why}; LEFT OUT, for it may leak: {line['leak']}"
+            why = render("commands.data.leak", reason=why, leak=line["leak"])
         mark = "" if line["sure"] and not line["leak"] else "look"
         rows.append([str(line["column"]), str(line["kind"]), mark, why])
     print_reasons("taken for", rows, f"{made.name}: {summary_of(made)}")
     if made.left_out:
-        few = count_in_words(made.left_out)
-        output.say(f"{few} rows are at no site: they are too few for one, or do not say whose they are.")
+        output.say(render("commands.data.siteless", rows=count_in_words(made.left_out)))
     if unlabelled := made.proposal.target.unlabelled:
-        typer.echo(f"{count_in_words(unlabelled)} rows have no {made.proposal.schema.target}, and are left out.")
+        target = made.proposal.schema.target
+        output.say(render("commands.data.unlabelled", rows=count_in_words(unlabelled), target=target))
     _print_left_out(made)
     for note in [*made.notes, *below, *map(str, made.proposal.offers)]:
         output.say(note)
-    many = len(made.proposal.schema.unconfirmed)
-    output.say(f"{many} columns are unconfirmed: look at them in {written[0]}, and take their names out of the list.")
+    unconfirmed = counted(len(made.proposal.schema.unconfirmed), "column")
+    output.say(render("commands.data.unconfirmed", columns=unconfirmed, file=written[0]))
     study = next(path for path in written if path.suffix == ".toml" and path.parent == to)
-    typer.echo(f"Written: {len(written)} files. Next:")
-    typer.echo(f"  {cd(to)}flfed site check {made.sites[0].name}")
-    typer.echo(f"  {cd(to)}flfed study run {study.name} && flfed app")
+    typer.echo(render("commands.data.written", files=counted(len(written), "file")))
+    typer.echo("  " + render("commands.data.check", cd=cd(to), site=made.sites[0].name))
+    typer.echo("  " + render("commands.data.run", cd=cd(to), study=study.name))
 
 
 def print_reasons(header: str, rows: list[list[str]], title: str) -> None:
-    """Print a table of columns, what each is, a mark of those to look at, and the reasons, of these whole."""
+    """Print a table of columns with kinds, marks and reasons; marked reasons are repeated in full below."""
     marked = [bool(row[2]) for row in rows]
     output.as_table(["column", header, "", "because"], rows, title=title, cut="because", below=marked)
 
 
 def cd(to: Path) -> str:
-    """Return the command that goes to a folder, with what joins it to the next one; "" where it is the current one."""
+    """Return "cd FOLDER && ", or "" for the current folder."""
     return "" if to.resolve() == Path.cwd() else f"cd {to} && "
 
 
 def _print_left_out(made: Workspace) -> None:
-    """Print which columns are no features, and of which of them one can be."""
+    """Print the columns that are no features, and how to make one of them a feature."""
     named = [column for name, column in made.proposal.columns.items() if name != made.proposal.schema.group]
     ids = [column for column in named if column.kind == "id"]
     left = [column.name for column in ids if column.feature] + list(made.proposal.leaks)
     if left:
-        again = "together with --replace, or another --to"
-        output.say(f"Not among the features: {', '.join(left)}. Take one in with --keep COLUMN, {again}.")
+        output.say(render("commands.data.excluded", columns=", ".join(left)))
     if rest := [column.name for column in ids if not column.feature]:
-        output.say(f"No features either, and identifiers, names or texts throughout: {', '.join(rest)}.")
+        output.say(render("commands.data.identifiers", columns=", ".join(rest)))

@@ -1,4 +1,4 @@
-"""Output of commands: JSON on standard output, the rest for people; and loading torch with a sign of life."""
+"""Output of commands: JSON for programs, lines and tables for people."""
 
 from __future__ import annotations
 
@@ -19,28 +19,29 @@ import click
 import typer
 
 from flfed import packages
-from flfed.errors import UsageError
+from flfed.errors import UsageError, counted
 from flfed.spreadsheet import csv_text
+from flfed.words import render
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 SCREEN = 30
-"""Lines that are printed of a long table; with what stands around it, that is a screen of 40."""
+"""Most lines of a long table; with the lines around it, that is a screen of 40."""
 CUT_TO, LEAST_CUT = 20, 10
-"""Signs of a text that is cut: other columns are left out for the first, and nothing is for the second."""
+"""Width to which a text is cut before other columns are left out, and its least width."""
 BETWEEN = 2
-"""Blanks behind each column."""
+"""Blanks after each column."""
 Form = Literal["plain", "csv", "md"]
 Shown = Iterator[object]
-"""What a command yields: its object for --json, then lines for people."""
-FORMAT = typer.Option("plain", "--format", help="How tables are printed; of csv the rest goes to standard error.")
-ALL = typer.Option(False, "--all", help="Print every line of a long table.")
-JSON = typer.Option(False, "--json", help="Print one JSON object on standard output.")
+"""Output of a command: its object for --json, then lines for people."""
+FORMAT = typer.Option("plain", "--format", help="Format of tables; with csv, all else goes to standard error.")
+ALL = typer.Option(False, "--all", help="Print all lines.")
+JSON = typer.Option(False, "--json", help="Print one JSON object.")
 
 
 def agreed(question: str) -> bool:
-    """Ask the person at the terminal; where there is none, nobody agrees."""
+    """Return whether the person at the terminal agrees; False without a terminal."""
     return sys.stdin.isatty() and typer.confirm(question)
 
 
@@ -50,24 +51,24 @@ def print_json(content: object) -> None:
 
 
 def say(line: str) -> None:
-    """Print a line for people; a terminal gets it broken between words."""
+    """Print a line for people; on a terminal it wraps between words."""
     if sys.stdout.isatty():
-        # A word that is longer than a line, such as a path, stays whole.
+        # A word longer than a line, such as a path, is not broken.
         width = shutil.get_terminal_size().columns
         line = textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
     typer.echo(line)
 
 
 def say_some(lines: Sequence[str], *, whole: bool, most: int = 8) -> None:
-    """Print the first of some lines, and how many more there are; all of them where `whole`."""
+    """Print the first lines and the number of the others; all of them where `whole`."""
     for line in lines if whole else lines[:most]:
         say(line)
     if len(lines) > most and not whole:
-        say(f"… and {len(lines) - most} more such lines: --all")
+        say(render("commands.output.more", count=len(lines) - most, what="lines: --all"))
 
 
 def show(steps: Shown, as_json: bool) -> None:
-    """Print the object that comes first, or without it all that follows."""
+    """Print the first item as JSON where `as_json`, else all items after it."""
     json_object = next(steps)
     if as_json:
         print_json(json_object)
@@ -77,9 +78,9 @@ def show(steps: Shown, as_json: bool) -> None:
 
 
 def with_json(command: Callable[..., Shown]) -> Callable[..., None]:
-    """Give a command the option --json: it yields its object, and after that the lines for people.
+    """Add the option --json to a command that yields its object, then lines for people.
 
-    With the option its object is printed, and it goes no further.
+    With the option, the object is printed and the command ends.
     """
 
     @wraps(command)
@@ -90,7 +91,7 @@ def with_json(command: Callable[..., Shown]) -> Callable[..., None]:
 
 
 def tables(command: Callable[..., Shown | None]) -> Callable[..., None]:
-    """Give a command that prints tables the option --format, and --json to one that yields (`with_json`)."""
+    """Add the option --format to a command that prints tables, and --json to one that yields (`with_json`)."""
     shown = with_json(command) if inspect.isgeneratorfunction(command) else command
 
     @wraps(command)
@@ -99,9 +100,9 @@ def tables(command: Callable[..., Shown | None]) -> Callable[..., None]:
             shown(*args, **options)
             return
         if options.get("as_json"):
-            raise UsageError("--format and --json are asked one at a time")
+            raise UsageError("--format and --json exclude each other")
         click.get_current_context().meta[__name__] = _Tables(form, sys.stdout)
-        # Of CSV standard output has the tables alone, so that a program can read it.
+        # With CSV, standard output has only the tables, so that a program can read it.
         with redirect_stdout(sys.stderr if form == "csv" else sys.stdout):
             shown(*args, **options)
 
@@ -111,8 +112,8 @@ def tables(command: Callable[..., Shown | None]) -> Callable[..., None]:
 def _with_option(
     wrapper: Callable[..., None], command: Callable[..., object], name: str, option: Any, kind: Any
 ) -> Callable[..., None]:
-    """Return a wrapper of a command with one more option than it."""
-    # Typer reads the options off the signature, and their types off the annotations.
+    """Return a wrapper of a command with one more option."""
+    # Typer reads options from the signature, and their types from the annotations.
     signature = inspect.signature(command)
     more = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind)
     signature = signature.replace(parameters=[*signature.parameters.values(), more])
@@ -123,14 +124,14 @@ def _with_option(
 
 @dataclass
 class _Tables:
-    """How a command's tables are printed, and where."""
+    """Format and target of a command's tables."""
 
     form: Form
     to: TextIO
     printed: int = 0
 
     def print(self, headers: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
-        """Print one table, behind a blank line where another stands before it."""
+        """Print one table, with a blank line after an earlier one."""
         gap = "\n" if self.printed else ""
         self.printed += 1
         if self.form == "csv":
@@ -142,7 +143,7 @@ class _Tables:
 
 
 def _in_markdown(cell: str) -> str:
-    """Return a text as one cell of a Markdown table."""
+    """Return a text as a cell of a Markdown table."""
     return re.sub(r"([\\|*_`<\[])", r"\\\1", " ".join(cell.split()))
 
 
@@ -160,7 +161,7 @@ def as_table(
 ) -> list[str]:
     """Print a table for people, and return the columns that were left out.
 
-    On a pipe it is as wide as it needs to be, on a terminal lines break between words.
+    On a pipe it is as wide as it needs to be. On a terminal, lines wrap between words.
 
     Parameters
     ----------
@@ -169,12 +170,12 @@ def as_table(
     spare : sequence of str
         Headers of columns that are left out, in this order, until every row fits on one line.
     more : str
-        What its lines are, and how to see all of them ("sites: --all"): of more than `most` lines the first ones are
-        printed, with how many more there are; unless `whole`, and only as a plain table.
+        Name of its lines, and how to see all of them ("sites: --all"). A plain table then has at most `most` lines,
+        unless `whole`, and the number of the others below it.
     cut : str, optional
-        Header of the column whose texts end in "…" where a terminal has no room for them.
+        Header of the column whose texts are cut, with "…", where a terminal has no room for them.
     below : sequence of bool, one for each row
-        Of which rows such a text stands whole below the table, behind the first cell of its row.
+        Rows whose cut text is repeated in full below the table, after the first cell of the row.
     """
     other = getattr(click.get_current_context(silent=True), "meta", {}).get(__name__)
     if other is not None:
@@ -191,15 +192,15 @@ def as_table(
     gone = _fit(columns, texts, spare, console.width)
     _print_columns(columns, title, console)
     if len(printed) < len(rows):
-        typer.echo(f"… and {len(rows) - len(printed)} more {more}")
+        typer.echo(render("commands.output.more", count=len(rows) - len(printed), what=more))
     if texts:
         _say_cut_texts(texts, columns[texts[0]], rows, below)
     return gone
 
 
 def _fit(columns: dict[str, list[str]], texts: Sequence[str], spare: Sequence[str], width: int) -> list[str]:
-    """Leave out columns until every row fits on one line, and cut texts to what is left; return those columns."""
-    # Texts that are cut leave room for other columns first, and take what is left of it.
+    """Leave out columns until each row fits on one line, and cut texts to the rest; return these columns."""
+    # Cut texts leave room for other columns first, and then take the rest.
     if texts:
         columns[texts[0]] = _cut(texts, CUT_TO)
     gone = []
@@ -216,10 +217,10 @@ def _fit(columns: dict[str, list[str]], texts: Sequence[str], spare: Sequence[st
 def _say_cut_texts(
     texts: Sequence[str], shown: Sequence[str], rows: Sequence[Sequence[str]], below: Sequence[bool]
 ) -> None:
-    """Print texts that were cut whole, where the table has them below it; else say where they are whole."""
+    """Print cut texts in full where the table has them below it, else how to see them."""
     cut_off = [number for number, text in enumerate(texts) if text != shown[number]]
     if cut_off and not below:
-        say("Texts that end in … are whole with --json, and with --format md.")
+        say(render("commands.output.cut"))
         return
     # The header comes first, and is never cut.
     for number in cut_off:
@@ -228,7 +229,7 @@ def _say_cut_texts(
 
 
 def _cut(column: Sequence[str], width: int) -> list[str]:
-    """Return a column with its texts cut to a width; its header is whole."""
+    """Return a column with its texts cut to a width, and its header uncut."""
     header, *texts = column
     return [header, *(text if len(text) <= width else f"{text[: width - 1].rstrip()}…" for text in texts)]
 
@@ -239,7 +240,7 @@ def _width(columns: Iterable[Sequence[str]]) -> int:
 
 
 def _print_columns(columns: Mapping[str, Sequence[str]], title: str, console: Console) -> None:
-    """Print a table at the width of a console; where not even its words fit, the terminal breaks the lines."""
+    """Print a table at the width of a console, or wider where its words need it."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -251,18 +252,18 @@ def _print_columns(columns: Mapping[str, Sequence[str]], title: str, console: Co
         table.add_column(header, overflow="fold", width=width)
     for cells in islice(zip(*columns.values(), strict=True), 1, None):
         table.add_row(*map(Text, cells))
-    # Where not even the words fit, the terminal breaks the lines: an id stays whole.
+    # Where not even the words fit, the terminal wraps the lines, and no id is broken.
     console.width = max(console.width, sum(widths) + between)
-    # By itself: as the table's own title it would be broken at the width of a narrow table.
+    # Apart from the table, at whose width it would wrap.
     if title:
         console.print(Text(title, style="bold"))
     console.print(table)
 
 
 def privacy(report: dict[str, Any], *, whole: bool = False) -> None:
-    """Print what a run promised of privacy, what of it was spent and measured, and what it does not cover.
+    """Print the privacy guarantee of a run, its use of the budget, audits, and the releases it does not cover.
 
-    `whole`: with the list of what is not covered.
+    The last are listed where `whole`, else counted.
     """
     from flfed.records.objects import read_all
     from flfed.records.reports.audit_headlines import AuditFigure, in_words
@@ -277,43 +278,42 @@ def privacy(report: dict[str, Any], *, whole: bool = False) -> None:
     charges(charged_lines(private))
     uncharged = private_of(private).uncharged
     if not uncharged:
-        # A run without anything uncovered has nothing to warn of.
+        # The guarantee covers all: there is nothing to warn of.
         return
     if not whole:
-        typer.echo(f"Not covered: {len(uncharged)} things, see: flfed run show {report['run']} --all")
+        typer.echo(render("commands.privacy.uncovered", count=counted(len(uncharged), "item"), run=report["run"]))
         return
-    why = ", for nothing was promised" if private["epsilon"] is None else " by the promise"
-    typer.echo(f"Not covered{why}:")
+    guarantee = "none" if private["epsilon"] is None else "partial"
+    typer.echo(render(f"commands.uncovered.{guarantee}"))
     for sentence in uncharged:
         typer.echo(f"  - {sentence}")
 
 
 def charges(lines: Sequence[Mapping[str, str]]) -> None:
-    """Print what was charged for what, where all that leaves a site is."""
-    from flfed.words import render
-
+    """Print the charges by release, where the privacy budget covers all releases."""
     if lines:
         as_table(list(lines[0]), [list(line.values()) for line in lines], spare=("Noise multiplier",))
         say(render("privacy.spent.shares"))
 
 
 def promise(privacy_facts: dict[str, Any]) -> None:
-    """Print what a study promises of privacy, before it is run, and how much that does not cover."""
-    from flfed.records.reports.privacy import ONE_ANSWER, counted, promise_in_words
+    """Print the privacy guarantee of a study before it is run, and how much it does not cover."""
+    from flfed.records.reports.privacy import ONE_ANSWER, promise_in_words
+    from flfed.records.reports.privacy import counted as step_word
     from flfed.records.reports.privacy_tables import charged_lines, describe_rows_needed
-    from flfed.records.statistics.verdict import number
+    from flfed.records.statistics.verdict import format_as_written, number
 
     lines = promise_in_words(privacy_facts)
     charged = charged_lines(privacy_facts)
     # A mechanism without such a figure leaves it out.
     figures = {"noise multiplier": privacy_facts["noise"], "sampling": privacy_facts["sampling"]}
     parameters = [f"{word} {number(value, 3)}" for word, value in figures.items() if value is not None]
-    if parameters:
-        parameters.append(f"clip {privacy_facts['clip']:g}, {privacy_facts['steps']} {counted(privacy_facts)}")
     if privacy_facts.get(ONE_ANSWER):
-        parameters = [f"noise multiplier {number(privacy_facts['noise'], 3)} on all numbers of the answer together"]
-    if parameters:
-        how = "How, in training" if charged else "How"
+        lines.append(render("commands.privacy.reply", noise=number(privacy_facts["noise"], 3)))
+    elif parameters:
+        parameters.append(f"clip {format_as_written(privacy_facts['clip'])}")
+        parameters.append(f"{privacy_facts['steps']} {step_word(privacy_facts)}")
+        how = "In training" if charged else "How"
         lines.append(f"{how}: {', '.join(parameters)}.")
     lines += [f"Warning: {sentence}" for sentence in privacy_facts["warnings"]]
     lines += [f"Note: {sentence}" for sentence in privacy_facts["notes"]]
@@ -323,16 +323,15 @@ def promise(privacy_facts: dict[str, Any]) -> None:
     if least := describe_rows_needed(privacy_facts):
         typer.echo(least)
     if stays := privacy_facts.get("stays"):
-        typer.echo(f"Stays at each site, as no ε is charged for it: {'; '.join(stays)}.")
-    many = f"{len(privacy_facts['uncharged'])} things that leave the sites, or steer the run"
-    typer.echo(f"Not covered: {many}. --json lists them, docs/privacy.md explains them.")
+        typer.echo(render("commands.privacy.suppressed", items="; ".join(stays)))
+    typer.echo(render("commands.privacy.outside", count=counted(len(privacy_facts["uncharged"]), "item")))
 
 
 def column_widths(columns: Sequence[Sequence[str]], *, room: int) -> list[int]:
     """Return the width of each column, in all at most `room` where the longest words allow it.
 
-    A column, whose header comes first, is at least as wide as its longest word, so that no word and no figure is
-    broken, and at most as wide as its longest cell. What is left goes, character by character, to the column
+    The header of a column comes first. A column is at least as wide as its longest word, so that no word and no
+    figure is broken, and at most as wide as its longest cell. The rest goes, character by character, to the column
     whose cells need the most lines.
 
     Examples
@@ -345,7 +344,7 @@ def column_widths(columns: Sequence[Sequence[str]], *, room: int) -> list[int]:
     [15, 7]
     """
     widths = list(map(_whole, columns))
-    # Where every cell has room on one line, only headers are broken; else no column starts wider than a word.
+    # If each cell fits on one line, only headers wrap; else each column starts at its longest word.
     if sum(widths) > room:
         widths = list(map(_longest_word, columns))
     lines = list(map(_lines, columns, widths))
@@ -361,7 +360,7 @@ def column_widths(columns: Sequence[Sequence[str]], *, room: int) -> list[int]:
 
 
 def _whole(column: Sequence[str]) -> int:
-    """Return the least width at which no cell of a column is broken, and no word of its header."""
+    """Return the least width that breaks no cell of a column and no word of its header."""
     header, *cells = column
     return max([_longest_word([header]), *map(len, cells)])
 
@@ -385,6 +384,6 @@ def _lines(cells: Sequence[str], width: int) -> int:
 
 
 def passed_over(site: str) -> None:
-    """Say where a package of this site lies in the current folder, and another one is taken."""
+    """Print that a package of this site in the current folder is ignored, where there is one."""
     if sentence := packages.passed_over("site", site):
         typer.echo(sentence, err=True)

@@ -1,4 +1,7 @@
-"""How far something long is, on standard error: a bar on a terminal, lines elsewhere; its stop; a quicker import."""
+"""Progress on standard error, the stop of what takes long, and a quicker import.
+
+Progress is a bar on a terminal and lines elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -15,25 +18,25 @@ import typer
 
 from flfed.callbacks import WARNING, Clock, Progress
 from flfed.errors import RunStopped, Terminated, interruption
+from flfed.words import render
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 FIRST = "reading tables"
 SENTENCES = ("waiting for ", "without ", WARNING)
-"""So begin stages that are said in lines where no bar is shown: nobody shall wait without a word."""
+"""Beginnings of stages that are printed even without a bar, so that nobody waits without knowing why."""
 MINUTE = 60.0
 SOON = 10.0
-"""Seconds after which a line is printed in any case, and before which none is: a short run prints none."""
+"""Most and least seconds between two lines: a short run prints none."""
 TENTHS = 10
 
 
 @contextmanager
 def progress(quiet: bool = False) -> Iterator[Progress]:
-    """Yield a function that shows stages on standard error while something long runs.
+    """Yield a function that shows stages on standard error.
 
-    Where there is no bar, since the output is piped, a line is printed now and then; where it is to be `quiet`, only
-    who is waited for is said.
+    On a pipe there is no bar, and a line is printed now and then. Where `quiet`, only waits and warnings are printed.
     """
     from rich.console import Console
 
@@ -44,7 +47,7 @@ def progress(quiet: bool = False) -> Iterator[Progress]:
         with _bars(console) as show_stage:
             yield show_stage
     else:
-        # A bar that is redrawn would fill a log file.
+        # A redrawn bar would fill a log file.
         yield ProgressLines()
 
 
@@ -63,12 +66,12 @@ def _bars(console: Console) -> Iterator[Progress]:
     clocks = (TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn())
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *clocks)
     with Progress(*columns, console=console, transient=True) as bars:
-        # A stage that cannot be counted has no total: its bar moves, and its clock runs.
+        # A stage without a count has no total: its bar moves, and its clock runs.
         tasks: dict[str, Any] = {}
         stand_in = [bars.add_task(FIRST, total=None)]
 
         def show_stage(stage: str, done: int, of: int) -> None:
-            # The first stage is a stand-in until the run tells its own.
+            # The first stage stands for the run's own stages until one of them begins.
             while stand_in:
                 bars.remove_task(stand_in.pop())
             if stage.startswith(WARNING):
@@ -93,7 +96,7 @@ def _to_stderr(line: str) -> None:
 
 
 class ProgressLines:
-    """Lines that say how far a stage is and how long it will take: each tenth, or each minute.
+    """Lines with the progress of a stage and the time left, for each tenth or each minute.
 
     Parameters
     ----------
@@ -110,7 +113,7 @@ class ProgressLines:
         self._tenth = 0
 
     def __call__(self, stage: str, done: int, of: int) -> None:
-        """Tell how much of a stage is done."""
+        """Print the progress of a stage, if a line is due."""
         if of <= 1:
             _waiting(stage, done, of, self._say)
             return
@@ -125,9 +128,9 @@ class ProgressLines:
         self._last = now
         self._tenth = tenth
         since, before = self._began[stage]
-        line = f"{stage}: {done} of {of}, {in_words(now - since)}"
+        line = render("progress.lines.done", stage=stage, done=done, of=of, time=in_words(now - since))
         if before < done < of:
-            line += f", about {in_words((now - since) / (done - before) * (of - done))} left"
+            line += render("progress.lines.left", time=in_words((now - since) / (done - before) * (of - done)))
         self._say(line)
 
 
@@ -148,16 +151,16 @@ def in_words(seconds: float) -> str:
 
 
 def _waiting(stage: str, done: int, of: int, say: Callable[[str], None] = _to_stderr) -> None:
-    """Say a stage that is a sentence; show no other."""
+    """Print a stage that is a sentence, and no other."""
     if (done, of) == (0, 1) and stage.startswith(SENTENCES):
         say(stage)
 
 
 @contextmanager
 def stoppable(when: str = "before a run began") -> Iterator[None]:
-    """Let SIGTERM stop what is long as Ctrl-C does: what is done so far is kept, and a sentence says how to go on.
+    """Let SIGTERM stop a long command as Ctrl-C does: its results so far are kept.
 
-    `when` is said of either at which nothing was done yet.
+    `when` ends the sentence where the stop came before the first result.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -177,12 +180,11 @@ def stoppable(when: str = "before a run began") -> Iterator[None]:
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Import in a `with` block without a look for garbage after every few hundred new objects.
+    """Import in a `with` block without garbage collection.
 
-    Modules are kept for good, so there is nothing to find; looking takes a sixth of a short run's
-    seconds (measured). What was loaded is left out of later looks too.
+    Modules are never freed, so that a search for garbage is lost time. Later searches leave them out, too.
     """
-    # The second import finds everything loaded, and changes nothing.
+    # A second import loads nothing new.
     if "torch" in sys.modules or not gc.isenabled():
         yield
         return

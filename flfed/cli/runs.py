@@ -1,4 +1,4 @@
-"""`flfed run`, `flfed audit` and `flfed predict`: what was run, what it showed, and what can be done with its model."""
+"""`flfed run`, `flfed audit` and `flfed predict`: results of runs, and use of their models."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from flfed.cli import completion, output
-from flfed.cli.catalogue import LATEST
+from flfed.cli.catalogue import LATEST, WHICH
 from flfed.cli.progress import loading, progress, stoppable
-from flfed.errors import UsageError, nearest
+from flfed.errors import UsageError, counted, unknown
+from flfed.words import render
 
 if TYPE_CHECKING:
     from flfed.experiments.audit import Audited
@@ -21,16 +22,17 @@ if TYPE_CHECKING:
 
 
 WORST = 4
-"""Sites of each attack that are shown where there are many."""
-app = typer.Typer(no_args_is_help=True, help="List, show, report, note, compare, export and delete runs.")
+"""Most sites of each attack that are printed."""
+app = typer.Typer(no_args_is_help=True, help="Runs and their results.")
 
 
-@app.command("show", epilog="Example: flfed run show latest")
+@app.command("show", epilog="latest")
 @output.tables
 def show_run(run: str = LATEST, whole: bool = output.ALL, as_json: bool = output.JSON) -> None:
-    """Show what a run, or a series of repeats, found.
+    """Show the result of a run, or of a series of repeats.
 
-    Of many sites the most telling are shown; --all shows each, and lists what no promise covers.
+    With many sites, those with the clearest results are shown. --all shows each site, and lists the releases that the
+    privacy guarantee does not cover.
     """
     if as_json:
         output.print_json(object_of(run))
@@ -43,14 +45,14 @@ def show_run(run: str = LATEST, whole: bool = output.ALL, as_json: bool = output
     print_report(run_report, whole=whole)
 
 
-@app.command("compare", epilog="Example: flfed run compare 20261120-153012-a1b2 latest --json")
+@app.command("compare", epilog="20261120-153012-a1b2 latest --json")
 @output.tables
 def compare(
-    a: str = typer.Argument(..., help="A run's or series' id, or latest.", autocompletion=completion.runs),
+    a: str = typer.Argument(..., help=WHICH, autocompletion=completion.runs),
     b: str = typer.Argument(..., help="The other one.", autocompletion=completion.runs),
     whole: bool = output.ALL,
 ) -> output.Shown:
-    """Show two runs side by side: settings, figures, and how far their models are apart."""
+    """Compare two runs: settings, figures, and the difference between their models."""
     from flfed.experiments.compare_runs import compare_runs
 
     comparison = compare_runs(a, b)
@@ -58,43 +60,43 @@ def compare(
     _print_comparison(comparison, whole=whole)
 
 
-@app.command("export", epilog="Example: flfed run export latest --to my-model")
+@app.command("export", epilog="latest --to my-model")
 @output.with_json
 def export_run(
     run: str = LATEST,
-    to: Path | None = typer.Option(None, help="A new or empty folder; default: one with the run's id, here."),
+    to: Path | None = typer.Option(None, help="New or empty folder; default: RUN."),
     dtype: str = typer.Option(
         "trained",
         metavar="trained|float32|int8",
-        help="Weights as trained, in float32, or as int8, a quarter of float32's bytes.",
+        help="Weights as trained, as float32, or as int8 (a quarter of the size of float32).",
     ),
 ) -> output.Shown:
-    """Write a run into a folder: its model for `flfed predict`, its report, its figures as CSV."""
+    """Export a run to a folder: model for `flfed predict`, report, and figures as CSV."""
     from flfed.export.run_folder import export
 
     done = export(run, to, dtype=dtype)
     yield done.as_object()
-    # The files are named even where a model is not among them.
+    # Files are listed also without a model among them.
     yield f"{done.folder}: {', '.join(done.files)}"
     if done.model is None:
-        yield f"No model is among them: {done.reason}"
+        yield f"No model: {done.reason}"
     else:
-        yield f"Use it: flfed predict {done.folder} TABLE"
+        yield render("commands.export.use", folder=done.folder)
     if done.signer is not None:
-        yield f"Signed by {done.signer.title}, key {done.fingerprint}; who predicts with it can compare that."
+        yield render("commands.export.signed", title=done.signer.title, key=done.fingerprint)
 
 
-@app.command("report", epilog="Example: flfed run report latest --output report.html")
+@app.command("report", epilog="latest --output report.html")
 @output.with_json
 def report_run(
     run: str = LATEST,
-    file: Path | None = typer.Option(None, "--output", help="The HTML file; default: RUN.html, here."),
-    site: str = typer.Option("", metavar="NAME", help="For the people of this site: its figures alone."),
+    file: Path | None = typer.Option(None, "--output", help="HTML file; default: RUN.html."),
+    site: str = typer.Option("", metavar="NAME", help="Only the figures of this site, for its own people."),
 ) -> output.Shown:
-    """Write a run's report as one HTML file, to read, print or hand on.
+    """Write the report of a run as one HTML file.
 
-    It has the verdict, figures with intervals, curves, Table 1, privacy and hashes; it loads nothing. An earlier report
-    at the same place is replaced, any other file is not.
+    It has verdict, figures with intervals, curves, Table 1, privacy and hashes, and loads nothing. An earlier report
+    at the same place is replaced; any other file is not.
     """
     from flfed.records.document.document import write_document
     from flfed.records.store.reader import RunReader
@@ -104,22 +106,24 @@ def report_run(
         entries = chain.from_iterable(reader.sites(one.run) for one in runs)
         site_names = sorted({entry.site for entry in entries})
     if site and site not in site_names:
-        raise UsageError(f"run {runs[0].series} has no site {site!r}{nearest(site, site_names)}")
-    # What "latest" means is settled here: for one site's people another run may be the latest.
+        raise unknown(f"run {runs[0].series}: site", site, site_names)
+    # "latest" is resolved here: for the people of one site another run may be the latest.
     name = runs[0].series if run == "latest" else run
     to = file or Path(f"{name}.html")
     write_document(to, name, site=site)
     yield {"run": name, "file": str(to), "site": site or None}
-    whose = f" for {site}" if site else ""
-    yield f"{to}: the report of run {name}{whose}."
+    if site:
+        yield render("commands.report.site", file=to, run=name, site=site)
+    else:
+        yield render("commands.report.run", file=to, run=name)
 
 
 def _print_comparison(comparison: dict[str, Any], *, whole: bool) -> None:
     """Print two runs side by side, for people."""
     _print_settings(comparison)
-    # Runs without a round, such as those of an analysis, have no arrays to hold against each other.
+    # Runs without a round, such as those of an analysis, have no arrays to compare.
     trained = comparison["a"]["rounds"] or comparison["b"]["rounds"]
-    words = {True: "equal", False: "different", None: "not known"}
+    words = {True: "equal", False: "different", None: "unknown"}
     hashes = {name: words[both["equal"]] for name, both in comparison["hashes"].items()}
     if not trained:
         del hashes["arrays"]
@@ -127,15 +131,15 @@ def _print_comparison(comparison: dict[str, Any], *, whole: bool) -> None:
     _print_compared_figures(comparison, whole=whole)
     apart = comparison["arrays-max-difference"]
     if not trained:
-        typer.echo("No models are compared: neither run has one.")
+        typer.echo(render("commands.compare.untrained"))
     elif apart is None:
-        typer.echo(f"How far the models' arrays are apart is not known: {comparison['arrays-reason']}.")
+        output.say(render("commands.compare.unknown", reason=comparison["arrays-reason"]))
     else:
-        typer.echo(f"The models' arrays differ by at most {apart:.3g}.")
+        typer.echo(render("commands.compare.apart", most=apart))
 
 
 def _print_settings(comparison: dict[str, Any]) -> None:
-    """Print what two runs are, and the keys in which their studies differ: they share most of theirs."""
+    """Print the facts of two runs, and the keys in which their studies differ."""
     a = comparison["a"]
     b = comparison["b"]
     keys = ("run", "study", "status", "engine", "rounds", "repeats", "seconds")
@@ -145,28 +149,38 @@ def _print_settings(comparison: dict[str, Any]) -> None:
 
 
 def _print_compared_figures(comparison: dict[str, Any], *, whole: bool) -> None:
-    """Print the figures of two runs over all sites and at each: of a site the primary metric is enough."""
+    """Print the figures of two runs over all sites, and the primary metric of each site."""
+    from flfed.records.statistics.verdict import ARM_NAMES
+
     primary = comparison["primary"].values()
     headers = ["metric", "A", "B", "B - A"]
     lines = []
     for arm in ("global", "sites-mean", "pooled"):
         metrics = comparison[arm] or {}
-        lines += _metric_lines([arm], metrics, metrics if whole or arm == "global" else primary)
+        lines += _metric_lines([ARM_NAMES[arm]], metrics, metrics if whole or arm == "global" else primary)
     if lines:
         output.as_table(["over all sites", *headers], lines)
     lines = []
     for site, arms in comparison["sites"].items():
         for arm, metrics in arms.items():
-            lines += _metric_lines([site, arm], metrics or {}, primary)
+            lines += _metric_lines([site, SHORT[arm]], metrics or {}, primary)
     if lines:
-        headers = ["site", "arm", *headers]
+        headers = ["site", "model", *headers]
         output.as_table(headers, lines, spare=("metric",), more="lines: --all", whole=whole, most=12)
 
 
 def _metric_lines(of: list[str], metrics: dict[str, Any], only: Iterable[str]) -> list[list[str]]:
-    """Return a line for each of some metrics of two runs, which begins with where its figures are of."""
+    """Return a line for each wanted metric of two runs, which begins with `of`."""
+    from flfed.records.statistics.verdict import metric_name, number
+
     wanted = set(only)
-    return [[*of, *_cells([metric, *both.values()])] for metric, both in metrics.items() if metric in wanted]
+    lines = []
+    for metric, both in metrics.items():
+        if metric not in wanted:
+            continue
+        difference = "–" if both["difference"] is None else number(both["difference"], signed=True)
+        lines.append([*of, metric_name(metric), *_cells([both["a"], both["b"]]), difference])
+    return lines
 
 
 def _cells(values: Iterable[object]) -> list[str]:
@@ -182,28 +196,30 @@ def _cells(values: Iterable[object]) -> list[str]:
 
 
 def predict(
-    model: Path = typer.Argument(..., help="A folder that `flfed run export` made."),
-    table: Path | None = typer.Argument(None, help="CSV or Parquet, in the columns of the model's schema."),
-    site: str = typer.Option("", metavar="NAME", help="Instead of a table: a site's own rows, with its own mapping."),
-    out: Path | None = typer.Option(None, help="Write the predictions into this new file (mode 600)."),
+    model: Path = typer.Argument(..., help="Exported model folder."),
+    table: Path | None = typer.Argument(None, help="CSV or Parquet with the columns of the model's schema."),
+    site: str = typer.Option("", metavar="NAME", help="Site whose own table and mapping are used instead."),
+    out: Path | None = typer.Option(None, help="New file for the predictions (mode 600)."),
     explain: Path | None = typer.Option(
         None,
         metavar="FILE",
-        help="Of boosted trees: write what each column added to each row into this new CSV.",
+        help="New CSV file for the contribution of each column to each row (boosted trees).",
     ),
     signed_by: str = typer.Option(
-        "", metavar="FILE|FINGERPRINT", help="Only a model signed by this coordinator: its kit, or its key's SHA256:..."
+        "",
+        metavar="FILE|FINGERPRINT",
+        help="Require this coordinator's signature: its kit, or its key's SHA256:...",
     ),
     as_json: bool = output.JSON,
 ) -> None:
     """Predict each row of a table with a run's model; a table that breaks the schema is refused.
 
-    Prints CSV: the row's number from 1, and its probability, probabilities, or prediction. Where
-    the table has the outcome, metrics on it are shown as well. Says whose signature the model bears.
+    Prints CSV: the number of the row, from 1, and its probability, probabilities or prediction. If the table has the
+    outcome, metrics are printed as well. In any case the signer of the model is printed.
     """
     if (table is None) == (not site):
-        raise UsageError("give a table or --site NAME: one of them, and not both")
-    # Imported late, so that a wrong call is refused at once.
+        raise UsageError("give either a table or --site NAME")
+    # Imported late, so that wrong usage is refused at once.
     from flfed.deployment.model_signer import whose
     from flfed.export.model_folder import SharedModel
     from flfed.export.predict import explained, predict_site, predict_table
@@ -238,15 +254,11 @@ def predict(
     if out is None:
         typer.echo(predictions.as_csv(), nl=False)
     else:
-        typer.echo(
-            f"{len(predictions.values)} predictions of {predictions.of} are in {out}; keep it where the table is."
-        )
+        count = counted(len(predictions.values), "prediction")
+        typer.echo(render("commands.predict.written", count=count, target=predictions.of, file=out))
     if reasons is not None:
-        typer.echo(
-            f"What each column added to each row, in {reasons.unit}, is in {explain}; keep it where the table is.",
-            err=out is None,
-        )
-    # Standard output has the predictions alone, so that they can be piped.
+        typer.echo(render("commands.predict.explained", unit=reasons.unit, file=explain), err=out is None)
+    # Standard output has only the predictions, so that they can be piped.
     typer.echo(signed.sentence, err=out is None)
     _print_figures(predictions, to_stderr=out is None)
 
@@ -260,10 +272,10 @@ def _print_figures(predictions: Predictions, *, to_stderr: bool) -> None:
     for name, figure in predictions.figures.items():
         text = f"not defined: {figure['method']}"
         if figure["value"] is not None:
-            reach = f"no interval: {figure['method']}"
+            span = f"no interval: {figure['method']}"
             if figure["low"] is not None:
-                reach = f"95 % CI {interval(figure['low'], figure['high'])}"
-            text = f"{number(figure['value'])} ({reach})"
+                span = f"95 % CI {interval(figure['low'], figure['high'])}"
+            text = f"{number(figure['value'])} ({span})"
         typer.echo(f"  {name}: {text}", err=to_stderr)
 
 
@@ -272,22 +284,22 @@ def audit(
     run: str = typer.Argument(
         "latest",
         metavar="RUN",
-        help="A run's or series' id, or latest; of repeats the first.",
+        help="Id of a run, or of a series (its first repeat), or latest.",
         autocompletion=completion.runs,
     ),
-    sites: list[str] = typer.Option([], "--site", metavar="NAME", help="Only at these sites, as the run names them."),
-    attacks: list[str] = typer.Option([], "--attack", metavar="NAME", help="Only these attacks."),
-    all_figures: bool = typer.Option(False, "--all", help="Print every figure, not only each attack's main one."),
+    sites: list[str] = typer.Option([], "--site", metavar="NAME", help="Only this site."),
+    attacks: list[str] = typer.Option([], "--attack", metavar="NAME", help="Only this attack."),
+    all_figures: bool = typer.Option(False, "--all", help="Print all figures."),
     as_json: bool = output.JSON,
 ) -> None:
-    """Attack the model of a run at its sites, and show how far each attack got against what the run promised.
+    """Attack the model of a run at its sites, and compare each result with the privacy guarantee.
 
-    Each site is attacked with its own rows; figures and their intervals go into the run's record. Where
-    the run was a deployment, sites are asked through the coordinator and attack themselves: no row leaves,
-    and the site's ledger has a line for each attack. An attack that gets nowhere proves nothing. Of each attack
-    the main figure is printed, and any that is beyond the promise; --all and --json have the others.
+    Each site is attacked with its own rows. Figures and intervals are added to the run's record. In a deployment, the
+    coordinator asks the sites to attack themselves: no row leaves a site, and its ledger has a line for each attack.
+    An attack without success proves nothing. Printed are the main figure of each attack and each figure beyond the
+    guarantee; --all and --json have the others.
 
-    Exit codes: 0 done, 1 failed or an attack got beyond what was promised, 2 wrong use or wrong input.
+    Exit codes: 0 done, 1 failed or an attack exceeded the guarantee, 2 wrong use or wrong input.
     """
     with stoppable("before the first attack: nothing is recorded"):
         with loading():
@@ -298,48 +310,53 @@ def audit(
         output.print_json(outcome.as_object())
     else:
         _print_audit(outcome, whole=all_figures)
-    # Beyond the promise is a failure, so that a script notices.
+    # An attack beyond the guarantee is a failure, so that a script notices.
     if outcome.beyond():
         raise typer.Exit(1)
 
 
 def _print_audit(outcome: Audited, *, whole: bool) -> None:
-    """Print what each attack reached, and what it means, for people; `whole`: every figure."""
+    """Print the result of each attack and its meaning, for people; all figures where `whole`."""
     from flfed.records.objects import read_all
     from flfed.records.reports.audit_headlines import AuditFigure, by_figure, headlines, not_promised, ordered
+    from flfed.records.reports.privacy import epsilon_in_words, power_of_ten
 
     promise = outcome.promise
-    promise_text = "promises nothing: no [privacy] mechanism with a guarantee."
-    if promise is not None:
-        promise_text = (
-            f"promises each {promise.unit}: epsilon {promise.epsilon:.3g} at delta {promise.delta:g}, "
-            f"by {promise.mechanism}."
+    run = f"{outcome.study} ({outcome.run})"
+    if promise is None:
+        output.say(render("commands.audit.unprotected", run=run))
+    else:
+        output.say(
+            render(
+                "commands.audit.guarantee",
+                run=run,
+                unit=promise.unit,
+                epsilon=epsilon_in_words(promise.epsilon),
+                delta=power_of_ten(promise.delta),
+                mechanism=promise.mechanism,
+            )
         )
-    typer.echo(f"{outcome.study} ({outcome.run}) {promise_text}")
-    # Which of the models was attacked matters, since each repeat has its own.
+    # Each repeat has its own model.
     if outcome.repeats > 1:
-        typer.echo(
-            f"It is repeat {outcome.repeat + 1} of {outcome.repeats}, each with its own model: "
-            "name another to attack that."
-        )
+        output.say(render("commands.audit.repeat", repeat=outcome.repeat + 1, repeats=outcome.repeats))
     rows = read_all(AuditFigure, [row.as_object() for row in outcome.findings])
     figures = shown = ordered(rows)
     if not whole:
         shown = headlines(rows)
-        # Of each figure what it means at the worst site; where there is none, why.
+        # The meaning of each figure at the worst site, or why there is no figure.
         figures = [lines[0] for lines in by_figure(shown)] + [line for line in shown if line.value is None]
     if shown:
         _print_attacks(shown, whole=whole)
     for line in [*_sentences(figures, rows), *not_promised(rows)]:
         output.say(line)
     if len(shown) < len(rows):
-        typer.echo(f"{len(rows) - len(shown)} more figures: --all prints them, --json has them too.")
+        typer.echo(render("commands.audit.more", count=counted(len(rows) - len(shown), "more figure")))
     for site, reason in outcome.faults.items():
         typer.echo(f"Not attacked: {site}: {reason}", err=True)
 
 
 def _print_attacks(shown: Audit, *, whole: bool) -> None:
-    """Print a line for each figure; of many sites those at which an attack got farthest."""
+    """Print a line for each figure; with many sites, those with the strongest results."""
     from flfed.records.reports.audit_headlines import by_figure, figure_name, reached
     from flfed.records.statistics.verdict import number
 
@@ -361,16 +378,16 @@ def _print_attacks(shown: Audit, *, whole: bool) -> None:
         for line in names:
             output.say(line)
     if len(printed_rows) < len(shown):
-        typer.echo(f"… and {len(shown) - len(printed_rows)} more lines: --all")
-    output.say("A verdict goes by the interval's lower end: a figure over the promise may be chance.")
+        typer.echo(render("commands.output.more", count=len(shown) - len(printed_rows), what="lines: --all"))
+    output.say(render("commands.audit.verdict"))
 
 
 def _sentences(figures: Audit, rows: Audit) -> list[str]:
-    """Return what figures mean, each sentence once, with its sites where it is not true of all that were attacked."""
+    """Return the meaning of figures, each sentence once, with its sites unless all attacked sites have it."""
     from flfed.records.reports.faults import some
 
     sentences = []
-    # A sentence that is true of all sites names none of them.
+    # A sentence about all attacked sites names none of them.
     for attack, says in dict.fromkeys((row.attack, row.says) for row in figures):
         tried = {row.site for row in rows if row.attack == attack}
         sites = dict.fromkeys(str(row.site) for row in rows if (row.attack, row.says) == (attack, says))
@@ -383,11 +400,11 @@ SHORTER = {
     "shared model": "shared",
     "adjusted to site": "adjusted",
 }
-"""Headers of the table of sites as a terminal has them."""
-SHOW_ALL = "flfed run show {run} --all"
-EACH_SITE = f"Figures of each site: {SHOW_ALL}; those of its groups: --json."
+"""Shorter headers of the table of sites."""
+SHORT = {"global": "shared", "local-only": "site model", "personalised": "adjusted"}
+"""Shorter names of the models at a site."""
 MANY, FEW = 12, 8
-"""Of more sites than the first, so many are shown: with what stands around them that is a screen of 40 lines."""
+"""With more sites than the first number, the second number is shown: a screen of 40 lines in all."""
 
 
 def object_of(run: str) -> dict[str, Any]:
@@ -402,7 +419,7 @@ def object_of(run: str) -> dict[str, Any]:
 
 
 def print_report(report: dict[str, Any], *, whole: bool = False) -> None:
-    """Print a run's comparison and its story, for people; `whole` with every site, and all that nobody promised."""
+    """Print a run's comparison and findings, for people; `whole`: each site, and all that has no guarantee."""
     from flfed.records.reports.catalogue import note_in_words, notes_of
     from flfed.records.reports.faults import missing_sites, unfinished_in_words
     from flfed.records.reports.narrative import comparison_rows, doubts, joining_in_words, tally
@@ -410,7 +427,7 @@ def print_report(report: dict[str, Any], *, whole: bool = False) -> None:
     from flfed.records.statistics.importances import largest_gains
     from flfed.records.store.reader import RunReader
 
-    # Events and notes are not in the report, which is of the figures.
+    # Events and notes are not part of the report.
     with RunReader.open() as reader:
         runs = [run.run for run in reader.runs_of(report["run"])]
         events = reader.events(runs)
@@ -435,7 +452,7 @@ def print_report(report: dict[str, Any], *, whole: bool = False) -> None:
         most = None if whole else FEW
         output.say(largest_gains(report["gains"], most))
     output.privacy(report, whole=whole)
-    # Who took no part stands above, with the reason.
+    # Sites that took no part are listed above, with the reason.
     above = () if whole else missing_sites(report)
     output.say_some(_events_in_words(events, above=above), whole=whole, most=FEW)
 
@@ -446,12 +463,12 @@ def _say_all(lines: Iterable[str]) -> None:
 
 
 def _print_statistic(report: dict[str, Any], *, whole: bool) -> list[str]:
-    """Print the tables of a study's statistic, those of single sites where `whole`, and return its sentences."""
+    """Print the tables of a statistic, those of single sites where `whole`, and return its sentences."""
     from flfed.records.reports.faults import missing_in_words
     from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
 
-    more = f"lines: {SHOW_ALL}".format(**report)
-    # The run's name stands above the first table alone.
+    more = render("commands.show.lines", run=report["run"])
+    # Only the first table has the run's name above it.
     title = f"{report['study']} ({report['run']})"
     hidden = False
     for table in statistic_tables(report["statistics"]):
@@ -465,12 +482,12 @@ def _print_statistic(report: dict[str, Any], *, whole: bool) -> list[str]:
     first, *others = statistic_in_words(report["statistics"], report["repeats"])
     lines = [first, *missing_in_words(report), *others]
     if hidden:
-        lines.append(EACH_SITE.format(**report))
+        lines.append(render("commands.show.single", run=report["run"]))
     return lines
 
 
 def _events_in_words(events: Sequence[Any], *, above: Collection[str]) -> list[str]:
-    """Return the events that people should know of, alike ones of many sites together; the others stay in the store."""
+    """Return the events that people should know, alike ones of several sites together."""
     from flfed.records.reports.faults import fault_kind, sites_together
 
     words = {"refused": "Refused", "fault": "Fault", "flag": "Odd", "leak": "Possible leak", "note": "Note"}
@@ -487,7 +504,7 @@ def _events_in_words(events: Sequence[Any], *, above: Collection[str]) -> list[s
 
 
 def _print_sites(report: dict[str, Any], headers: Sequence[str], rows: Sequence[Sequence[str]], *, every: bool) -> None:
-    """Print a line a site, and a line for each figure over all of them."""
+    """Print a line for each site, and for each figure over all sites."""
     from flfed.records.reports.narrative import GAIN, MARK, interval_name
     from flfed.records.reports.report import metrics_of
     from flfed.records.statistics.noised_scores import over_all_rows, released
@@ -496,7 +513,7 @@ def _print_sites(report: dict[str, Any], headers: Sequence[str], rows: Sequence[
     metric = metrics_of(report)[0]
     many = len(report["sites"])
     title = f"{report['study']} ({report['run']})"
-    more = f"sites: flfed run show {report['run']} --all"
+    more = render("commands.show.sites", run=report["run"])
     if not released(report).is_exact:
         output.as_table(headers, rows[:many], title, more=more, whole=every, most=FEW)
         output.as_table(*over_all_rows(report))
@@ -505,18 +522,18 @@ def _print_sites(report: dict[str, Any], headers: Sequence[str], rows: Sequence[
     names = [SHORTER.get(header, header) for header in headers]
     names[gain] = f"gain ({interval_name(report)})"
     by_name = {row[0]: list(row) for row in rows[:many]}
-    shown = list(by_name) if every else telling(report, metric)[:FEW]
+    shown = list(by_name) if every else rank_sites(report, metric)[:FEW]
     adjusted = _put_gains(report, metric, by_name, gain)
     order = dict.fromkeys([*shown, *by_name])
     spare = ("adjusted", "test rows", "site model")
     output.as_table(names, [by_name[name] for name in order], title, spare=spare, more=more, whole=every, most=FEW)
     if adjusted & set(shown):
-        output.say(f"{MARK.strip()} of the shared model adjusted to the site, which is the better one there.")
+        output.say(render("commands.show.adjusted", mark=MARK.strip()))
     _print_references(rows[many:], names[:gain], metric_name(metric))
 
 
 def _put_gains(report: dict[str, Any], metric: str, rows: dict[str, list[str]], place: int) -> set[str]:
-    """Put the gain of each site into its row; return the sites where the adjusted model is better, told by a mark."""
+    """Put the gain of each site into its row; return the sites where the adjusted model is better."""
     from flfed.records.reports.narrative import MARK
     from flfed.records.reports.site_verdict import best_arm
     from flfed.records.statistics.verdict import gain_in_brackets
@@ -528,7 +545,7 @@ def _put_gains(report: dict[str, Any], metric: str, rows: dict[str, list[str]], 
         if best is None:
             continue
         rows[name][place] = gain_in_brackets(best[1], least)
-        # For want of room it is a mark.
+        # A mark, as there is no room for words.
         if best[0] == "personalised":
             rows[name][place] += MARK
             adjusted.add(name)
@@ -536,7 +553,7 @@ def _put_gains(report: dict[str, Any], metric: str, rows: dict[str, list[str]], 
 
 
 def _print_references(rows: Sequence[Sequence[str]], names: Sequence[str], metric: str) -> None:
-    """Print a line for each figure over all sites; it has figures in the columns of the models alone."""
+    """Print a line for each figure over all sites, with the columns of models only."""
     columns = [place for place in range(1, len(names)) if any(row[place] for row in rows)]
     figures = [names[place] for place in columns]
     if len(figures) == 1:
@@ -547,8 +564,8 @@ def _print_references(rows: Sequence[Sequence[str]], names: Sequence[str], metri
     output.as_table(["over all sites", *figures], lines)
 
 
-def telling(report: dict[str, Any], metric: str) -> list[str]:
-    """Return the sites, the most telling first: those with a clear verdict, then the largest gains and losses."""
+def rank_sites(report: dict[str, Any], metric: str) -> list[str]:
+    """Return the sites, those with a clear verdict first, then by size of gain or loss."""
     from flfed.records.reports.site_verdict import best_gain, site_verdict
     from flfed.records.statistics.verdict import DO_NOT_USE, INCONCLUSIVE, NO_CLEAR_GAIN, PAYS
 

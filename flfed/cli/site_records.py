@@ -1,4 +1,4 @@
-"""`flfed site ledger`, `budget`, `model`, `models` and `compare`: what left a site, and what it has of models."""
+"""`flfed site ledger`, `budget`, `model`, `models` and `compare`: outbound messages and models of a site."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import typer
 from flfed.cli import completion, output
 from flfed.errors import FlfedError, UsageError, counted, people_in_words
 from flfed.paths import SiteFolder, write_private
+from flfed.words import render
 
 if TYPE_CHECKING:
     from flfed.deployment.site_state.ledger_loss import Receipts
@@ -25,34 +26,34 @@ if TYPE_CHECKING:
 
 
 SHOWN = 40
-"""Lines of a table: the last ones."""
+"""Most lines of a table: the last ones."""
 PROBLEMS = 20
-"""Sentences on a page; the object of --json has them all."""
+"""Most problems that are printed; --json has all."""
 NONE = "–"
-SITE = typer.Argument(..., help="A site's name.", autocompletion=completion.sites)
-RUN = typer.Argument(..., help="A run that the site took part in.")
-REPEAT = typer.Option(0, min=0, help="Of a series of repeats, which.")
+SITE = typer.Argument(..., help="Site name.", autocompletion=completion.sites)
+RUN = typer.Argument(..., help="Run id.")
+REPEAT = typer.Option(0, min=0, help="Repeat number.")
 
 
 @output.tables
 def show_ledger(
     name: str = SITE,
-    verify: bool = typer.Option(False, "--verify", help="Check every line and the coordinator's receipts."),
-    export: str = typer.Option("", "--export", metavar="FILE|-", help="Write the lines as they are: JSON lines."),
-    since: str = typer.Option("", "--since", metavar="DATE", help="Only lines from this date, or time, on."),
+    verify: bool = typer.Option(False, "--verify", help="Check all lines, and the coordinator's receipts."),
+    export: str = typer.Option("", "--export", metavar="FILE|-", help="Export JSON lines."),
+    since: str = typer.Option("", "--since", metavar="DATE", help="Only lines from this date or time on."),
     run: str = typer.Option("", "--run", metavar="RUN", help="Only lines of this run, with bytes by round and kind."),
     repair: str | None = typer.Option(
-        None, "--repair", metavar="WHY", help="Set aside a last line that a crash cut off; WHY goes on record."
+        None, "--repair", metavar="WHY", help="Set aside a last line that a crash cut off; WHY is recorded."
     ),
     restart: str | None = typer.Option(
         None,
         "--restart",
         metavar="WHY",
-        help="Begin anew where the ledger was lost, or its last line is later than the clock; WHY goes on record.",
+        help="Start a new ledger, if it was lost or its last line is later than the clock; WHY is recorded.",
     ),
     as_json: bool = output.JSON,
 ) -> None:
-    """Show what left a site, by line, study and day.
+    """Show the messages that left a site, by line, study and day.
 
     Exit codes: 0 all is well, 1 the ledger is not as it was written, 2 wrong use.
     """
@@ -62,9 +63,9 @@ def show_ledger(
     _check_reason("--restart", restart)
     # Each of these ends the command in its own way.
     if sum(map(bool, (verify, export, repair, restart))) > 1:
-        raise UsageError("--verify, --export, --repair and --restart are asked one at a time")
+        raise UsageError("--verify, --export, --repair and --restart exclude each other")
     if any((verify, repair, restart)) and any((since, run)):
-        raise UsageError("--since and --run choose lines to show or to export; all lines are verified")
+        raise UsageError("--since and --run select lines to show or export, and go with no other option")
     if export and as_json:
         raise UsageError("--export writes JSON lines already; leave --json out")
     folder = _joined(name)
@@ -82,7 +83,7 @@ def show_ledger(
 
 
 def _joined(name: str) -> SiteFolder:
-    """Return a site's folder; without one it has no ledger, and an empty one would look as if nothing had left."""
+    """Return a site's folder, or refuse: without one, an empty ledger would suggest that nothing had left."""
     folder = SiteFolder(name)
     if not folder.root.is_dir():
         raise UsageError(f"site {name!r} has no folder here ({folder.root}); first: flfed site join KIT")
@@ -91,11 +92,11 @@ def _joined(name: str) -> SiteFolder:
 
 def _check_reason(option: str, why: str | None) -> None:
     if why is not None and not why.strip():
-        raise UsageError(f"{option} needs a reason, which goes on record: {option} 'the disk was lost'")
+        raise UsageError(f"{option} needs a reason, which is recorded: {option} 'the disk was lost'")
 
 
 def _chosen(ledger: Ledger, since: str, run: str) -> Iterator[Line]:
-    """Return the lines from a time on, and of a run."""
+    """Return the lines from a time on, of one run where it is named."""
     from flfed.records.ledger_line import moment_of
 
     start = moment_of(since) if since else ""
@@ -105,7 +106,7 @@ def _chosen(ledger: Ledger, since: str, run: str) -> Iterator[Line]:
 def _show(name: str, lines: Iterator[Line], run: str, as_json: bool) -> None:
     from flfed.records.ledger_line import Totals
 
-    # A ledger may be long: it is added up line by line, and for people the last ones are kept.
+    # A ledger may be long: totals are summed line by line, and only the last lines are printed.
     most = None if as_json else SHOWN
     last = deque[Any](maxlen=most)
     totals = Totals()
@@ -116,7 +117,7 @@ def _show(name: str, lines: Iterator[Line], run: str, as_json: bool) -> None:
 
 
 def _lines(name: str, run: str, totals: Totals, last: deque[Line]) -> output.Shown:
-    """Yield the lines, as they stand in the ledger and as --export gives them, with their sums; then for people."""
+    """Yield the object of the lines with their totals, then lines for people."""
     rounds = _rounds(totals)
     shown = {"site": name, "run": run or None, **vars(totals.all)}
     shown |= {"studies": _listed(totals.studies, "study"), "days": _listed(totals.days, "day")}
@@ -124,21 +125,20 @@ def _lines(name: str, run: str, totals: Totals, last: deque[Line]) -> output.Sho
         shown["rounds"] = rounds
     yield shown | {"entries": [json.loads(line.raw) for line in last]}
     if not last:
-        what = "nothing of this left" if run else "nothing left"
-        yield f"{name}: {what} so far."
+        scope = "run" if run else "site"
+        yield render(f"commands.empty.{scope}", site=name, run=run)
         return
-    title = f"{name}: what left"
-    # The table tells that it has a part only.
+    title = f"{name}: messages"
     if totals.all.lines > len(last):
-        title = f"{name}: the last {len(last)} of {totals.all.lines:,} lines"
-    columns = ["line", "when (UTC)", "what", "study", "run", "round", "bytes"]
+        title = render("commands.ledger.end", site=name, shown=len(last), lines=totals.all.lines)
+    columns = ["line", "when (UTC)", "kind", "study", "run", "round", "bytes"]
     output.as_table(columns, list(map(_row, last)), title=title, spare=("study", "line", "round"))
     if run:
         cells = [[str(one["round"] or NONE), str(one["kind"]), f"{one['bytes']:,}"] for one in rounds]
-        output.as_table(["round", "what", "bytes"], cells, title=f"Run {run}, by round")
+        output.as_table(["round", "kind", "bytes"], cells, title="By round")
     _sums("study", totals.studies)
     _sums("day", totals.days)
-    yield f"In all {totals.all.bytes:,} bytes in {counted(totals.all.lines, 'line')}."
+    yield render("commands.ledger.total", bytes=totals.all.bytes, lines=counted(totals.all.lines, "line"))
 
 
 def _rounds(totals: Totals) -> list[dict[str, Any]]:
@@ -174,18 +174,17 @@ def _export(lines: Iterator[Line], target: str) -> None:
         return
     whole = list(texts)
     write_private(Path(target), "".join(whole), advice="name a file in a folder that is there")
-    typer.echo(f"{len(whole):,} lines written to {target}.", err=True)
+    typer.echo(render("commands.ledger.exported", lines=counted(len(whole), "line"), file=target), err=True)
 
 
 def _repair(ledger: Ledger, name: str, why: str) -> output.Shown:
     line = ledger.repair(by=who(), why=why)
     if line is None:
         yield {"site": name, "repaired": None}
-        yield f"{name}: its last line is whole; there is nothing to repair."
+        yield render("commands.ledger.whole", site=name)
         return
     yield {"site": name, "repaired": line.n}
-    left = line.facts["torn-bytes"]
-    yield f"{name}: {left} bytes of a torn line are set aside; line {line.n} says so, by whom, and why."
+    yield render("commands.ledger.repaired", site=name, bytes=line.facts["torn-bytes"], line=line.n)
 
 
 def _restart(folder: SiteFolder, why: str) -> output.Shown:
@@ -194,19 +193,19 @@ def _restart(folder: SiteFolder, why: str) -> output.Shown:
     outcome = restart(folder, by=who(), why=why)
     aside = list(map(str, outcome.aside))
     yield {"site": folder.site, "restarted": outcome.line.at, "carried": outcome.carried, "aside": aside}
-    yield f"{folder.site}: its ledger begins anew; line 1 says so, by whom, and why."
-    yield f"{counted(outcome.carried, 'line')} of runs and of spent privacy could be read and came over."
+    yield render("commands.ledger.restarted", site=folder.site)
+    yield render("commands.ledger.carried", lines=counted(outcome.carried, "line"))
     if outcome.line.follows_loss:
-        yield "Studies that were approved before need a new approval; until then nothing of them is answered."
-        yield "All models that might be compared count as used: flfed site approve STUDY --compared N adds some."
-        yield "Masked sums have all sites that an approval pins, or a list that came over."
+        yield render("commands.ledger.approvals")
+        yield render("commands.ledger.comparisons")
+        yield render("commands.ledger.lists")
     for path in aside:
-        yield f"Set aside, to be kept: {path}"
-    yield f"Tell the coordinator, who takes note of it: flfed coordinator ledger {folder.site} --restart WHY"
+        yield f"Set aside, keep: {path}"
+    yield render("commands.ledger.inform", site=folder.site)
 
 
 def who() -> str:
-    """Return the user that runs the command."""
+    """Return the name of the user that runs the command."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user has a number only
@@ -221,23 +220,22 @@ def _verify(folder: SiteFolder, ledger: Ledger, as_json: bool) -> None:
     inspection = Inspection(tuple(receipts.all()))
     lines = inspection.look(ledger.raws())
     first = next(lines, None)
-    # All lines must be read before the problems are known.
+    # The problems are complete once all lines are read.
     count = (first is not None) + sum(1 for _ in lines)
     problems = [*inspection.problems, *ledger.open_to_others(), *receipts.problems]
-    # Traces of a loss are looked for beside a ledger whose lines and receipts agree.
+    # A ledger whose lines and receipts agree may still be lost.
     changed = problems or _lost(folder, ledger)
-    # A clock that runs behind is no damage, and has a sentence of its own.
+    # A clock that runs behind is no damage.
     ahead = _ahead(folder.site, ledger, inspection.last)
     problems = [*changed, *ahead]
     output.show(_verified(folder.site, count, first, inspection, receipts, problems), as_json)
     if not as_json:
-        _say_some("- {}.", problems, "- and {:,} more; --json has them all.")
-        earlier = "Note: {}; an earlier version wrote it, by a clock that was set back."
-        _say_some(earlier, inspection.notes, "And {:,} such lines more; --json has them all.")
+        _print_first([f"- {problem}." for problem in problems])
+        _print_first([render("commands.ledger.clock", note=note) for note in inspection.notes])
         if ledger.is_torn():
-            typer.echo(f"If a crash cut the last line off: flfed site ledger {folder.site} --repair WHY")
+            typer.echo(render("commands.ledger.torn", site=folder.site))
         if not changed:
-            typer.echo("Every line is as it was written.")
+            typer.echo(render("commands.ledger.intact"))
     if ahead and not changed:
         raise FlfedError(f"the ledger of {ahead[0]}")
     if problems:
@@ -245,38 +243,36 @@ def _verify(folder: SiteFolder, ledger: Ledger, as_json: bool) -> None:
         raise FlfedError(f"the ledger of {folder.site} is not as it was written: {problems[0]}{more}")
 
 
-def _say_some(sentence: str, problems: Sequence[str], more: str) -> None:
-    """Print the first problems or notes, each in its sentence, and how many more there are."""
-    for one in problems[:PROBLEMS]:
-        typer.echo(sentence.format(one))
-    if len(problems) > PROBLEMS:
-        typer.echo(more.format(len(problems) - PROBLEMS))
+def _print_first(lines: Sequence[str]) -> None:
+    """Print the first of some lines, and the number of the others."""
+    for line in lines[:PROBLEMS]:
+        typer.echo(line)
+    if len(lines) > PROBLEMS:
+        typer.echo(render("commands.output.more", count=len(lines) - PROBLEMS, what="lines: --json"))
 
 
 def _lost(folder: SiteFolder, ledger: Ledger) -> list[str]:
-    """Return by what the ledger is known to be lost or cut."""
+    """Return the problem of a lost or cut ledger, where there is evidence of one."""
     from flfed.deployment.site_state.ledger_loss import loss
 
-    lost = loss(folder, ledger)
-    todo = f"put it back, or: flfed site ledger {folder.site} --restart WHY"
-    return [f"it is lost or was cut, for {lost}; {todo}"] if lost else []
+    evidence = loss(folder, ledger)
+    return [render("commands.ledger.lost", evidence=evidence, site=folder.site)] if evidence else []
 
 
 def _ahead(site: str, ledger: Ledger, last: Line | None) -> list[str]:
-    """Return what to do where no line can follow the last one, for it is later than the clock."""
+    """Return the problem of a last line that is later than the clock, which no line can follow."""
     from flfed.records.ledger import ahead_in_words
 
     if last is None or not ledger.is_ahead(last):
         return []
-    todo = f"set the clock right, or: flfed site ledger {site} --restart WHY"
-    return [f"{site} cannot go on: {ahead_in_words(last)}; {todo}"]
+    return [render("commands.ledger.ahead", site=site, reason=ahead_in_words(last))]
 
 
 def _verified(
     site: str, count: int, first: Line | None, inspection: Inspection, receipts: Receipts, problems: list[str]
 ) -> output.Shown:
     last = inspection.last
-    # The newest receipt says up to which line the ledger cannot have been cut.
+    # Up to the line of the newest receipt, a cut would show.
     newest = max(receipts.signed, key=lambda receipt: receipt.n, default=None)
     head = None if last is None else last.hash
     signed = 0 if newest is None else newest.n
@@ -296,44 +292,43 @@ def _verified(
         yield f"{site}: no lines."
     else:
         lines = last.n
-        dates = f"from {first.at[:10]} to {last.at[:10]}"
-        yield f"{site}: {counted(count, 'line')}, {dates}; the head is {last.hash}."
+        dates = f"{first.at[:10]} to {last.at[:10]}"
+        yield render("commands.ledger.lines", site=site, lines=counted(count, "line"), dates=dates, head=last.hash)
     if first is not None:
         yield from _restarted(first)
     if newest is None:
-        yield "The coordinator signed none of them: that the last ones were cut off would not show."
+        yield render("commands.ledger.receiptless")
     else:
-        after = lines - newest.n
-        open_ones = f"; {counted(after, 'later line')} would not show as cut off" if after > 0 else ""
         many = counted(len(receipts.signed), "receipt")
-        yield f"{many} of the coordinator, the last of line {newest.n:,} (run {newest.run}){open_ones}."
+        yield render("commands.ledger.receipts", receipts=many, line=newest.n, run=newest.run)
+        if lines > newest.n:
+            yield render("commands.ledger.unsigned", lines=counted(lines - newest.n, "line"))
     if receipts.earlier:
-        many = counted(len(receipts.earlier), "receipt")
-        yield f"{many} signed with a key that the coordinator never had, as far as its renewals say."
+        yield render("commands.ledger.foreign", receipts=counted(len(receipts.earlier), "receipt"))
     if inspection.repairs:
-        yield f"{counted(inspection.repairs, 'torn line')} set aside by a recorded repair."
+        yield render("commands.ledger.repairs", lines=counted(inspection.repairs, "torn line"))
 
 
 def _restarted(first: Line) -> Iterator[str]:
-    """Yield who began the ledger anew, and why, where its first line says so."""
+    """Yield who restarted the ledger, and why, where its first line records that."""
     from flfed.records.ledger_line import RESTARTED
 
     if first.kind == RESTARTED:
+        cause = "ahead" if "ahead-line" in first.facts else "lost"
         by = first.facts.get("by")
         why = first.facts.get("why")
-        before = "had a line that was later than the clock" if "ahead-line" in first.facts else "was lost"
-        yield f"It began anew on {first.at[:10]}, by {by}: {why}. The ledger before it {before}."
+        yield render(f"commands.loss.{cause}", date=first.at[:10], by=by, why=why)
 
 
 @output.tables
 def show_budget(
     name: str = SITE,
-    dataset: str = typer.Option("", "--dataset", help="One of the site's datasets; all unless given."),
+    dataset: str = typer.Option("", "--dataset", help="Only this dataset."),
 ) -> output.Shown:
-    """Show what was spent of the budget of differential privacy, by dataset, study and run, and what left uncharged.
+    """Show the spent privacy budget by dataset, study and run, and the releases that it does not cover.
 
-    By the site's ledger, over all studies and years. What is spent was written down before it was used,
-    so that a crash may have spent what nobody got.
+    The figures are from the site's ledger, over all studies and years. A charge is recorded before its release, so
+    that a crash may leave a charge without a release.
     """
     from flfed.deployment.operator.budget import budget_as_json
     from flfed.records.ledger import ledger_of
@@ -347,7 +342,7 @@ def show_budget(
     for one in budget["datasets"]:
         _print(one, budget)
     if budget["restarted"]:
-        yield f"The ledger began anew on {budget['restarted'][:10]}: what the one before lost is not counted here."
+        yield render("commands.budget.restarted", date=budget["restarted"][:10])
 
 
 def _print(one: dict[str, Any], budget: dict[str, Any]) -> None:
@@ -357,22 +352,23 @@ def _print(one: dict[str, Any], budget: dict[str, Any]) -> None:
     if one["dataset"]:
         typer.echo(describe_account(one, budget["delta"], enforced=budget["enforced"]))
     else:
-        typer.echo("Of studies whose dataset the ledger does not name:")
+        typer.echo(render("commands.budget.unnamed"))
     rows = [_charged(run) for run in one["runs"]]
     if rows:
-        # The columns are of use only where datasets share one account, or a run was charged to one side alone.
+        # Datasets differ only in a shared account, and people only where a run was charged to one side.
         is_useful = {"dataset": len(one["account"]) > 1, "people": any("side" in run for run in one["runs"])}
         columns = [name for name in rows[0] if is_useful.get(name, True)]
         spare = ("unit", "sampling", "steps", "since", "noise")
         output.as_table(columns, list(map(itemgetter(*columns), rows)), title=COMPOSED, spare=spare)
     lines = [[left["kind"], f"{left['lines']:,}", f"{left['bytes']:,}"] for left in one["uncharged"]]
     if lines:
-        output.as_table(["what", "lines", "bytes"], lines, title="Left without noise: no budget counts it")
+        output.as_table(["kind", "lines", "bytes"], lines, title=render("commands.budget.uncovered"))
 
 
 def _charged(run: dict[str, Any]) -> dict[str, str]:
-    """Return what one run was charged, by the headers of its cells."""
+    """Return the charge of one run, as cells by header."""
     from flfed.deployment.operator.budget import PEOPLE, shown_or, times_in_words
+    from flfed.records.statistics.verdict import number
 
     return {
         "study": run["study"],
@@ -383,8 +379,8 @@ def _charged(run: dict[str, Any]) -> dict[str, str]:
         "since": run["first"][:10],
         "asked for": times_in_words(run),
         "steps": str(run["steps"]),
-        "noise": f"{run['noise']:g}",
-        "sampling": f"{run['sampling']:g}",
+        "noise": number(run["noise"], 3),
+        "sampling": number(run["sampling"], 3),
         "epsilon": shown_or("beyond", run["epsilon"]),
         "of its run": shown_or("beyond", run["run-epsilon"]),
     }
@@ -394,28 +390,31 @@ def _charged(run: dict[str, Any]) -> dict[str, str]:
 def take_model(
     name: str = SITE,
     run: str = RUN,
-    to: Path = typer.Option(..., help="A new or empty folder."),
+    to: Path = typer.Option(..., help="New or empty folder."),
     repeat: int = REPEAT,
 ) -> output.Shown:
-    """Write the model of a run that the coordinator lacks, or lacks a part of, into a folder, for `flfed predict`."""
+    """Export the model of a run, for `flfed predict`, where the coordinator lacks it or a part of it."""
     from flfed.export.run_folder import export_at_site
 
     done = export_at_site(SiteFolder(name).site, run, repeat, to)
     yield done.as_object()
     yield f"{done.folder}: {', '.join(done.files)}"
-    yield f"Use it: flfed predict {done.folder} TABLE"
+    yield render("commands.export.use", folder=done.folder)
 
 
 @output.tables
 def list_models(
     name: str = SITE,
     people: Path = typer.Option(
-        ..., "--people", metavar="FILE", help="A private file as excluded.csv: a column's name, an identifier a line."
+        ...,
+        "--people",
+        metavar="FILE",
+        help="Private file like excluded.csv: a column's name, an identifier a line.",
     ),
 ) -> output.Shown:
-    """List the runs that had these people's rows in them, by the keyed hashes that the site keeps.
+    """List the runs that used rows of these people, by keyed hashes that the site stores.
 
-    Nothing of it leaves the site, and no identifier is written down.
+    Nothing leaves the site, and no identifier is written.
     """
     from flfed.federation.client.released.sets import lineage, unlisted
     from flfed.rows.data import site_discovery as sites
@@ -432,18 +431,12 @@ def list_models(
     for one in model_runs:
         parts = ", ".join(f"{part}: {count}" for part, count in one.parts.items())
         lines.append([one.run, str(one.repeat), one.study, parts])
-    output.as_table(["run", "repeat", "study", "people in its rows"], lines, f"{name}: runs with these people's rows")
-    yield (
-        f"{counted(len({one.run for one in model_runs}), 'run')} had rows of "
-        f"{people_in_words(len(wanted.identifiers))} on the list. To leave people out from now on: "
-        "excluded.csv, flfed site refresh, and a new approval."
-    )
+    output.as_table(["run", "repeat", "study", "people in its rows"], lines, render("commands.models.title", site=name))
+    run_count = counted(len({one.run for one in model_runs}), "run")
+    yield render("commands.models.counted", runs=run_count, people=people_in_words(len(wanted.identifiers)))
     if others:
         named = ", ".join(f"{run} ({study})" for run, study in others.items())
-        yield (
-            f"No list of people is kept of {counted(len(others), 'run')} of which all that left was charged to an "
-            f"epsilon, as whoever was in the table then took part: {named}."
-        )
+        yield render("commands.models.unlisted", runs=counted(len(others), "run"), named=named)
 
 
 @output.tables
@@ -452,19 +445,18 @@ def compare_model(
     run: str = RUN,
     repeat: int = REPEAT,
 ) -> output.Shown:
-    """Hold a run's last model against the site's own model, without noise, on the site's test rows.
+    """Compare a run's last model with the site's own model, without noise, on the site's test rows.
 
-    It is for runs of which no exact figure leaves. Nothing of it leaves either, and nothing is charged.
+    It is for runs that release no exact figure. Nothing leaves the site, and nothing is charged.
     """
     from flfed.deployment.operator.exact_comparison import ARMS, exact_comparison
     from flfed.records.statistics.own_models import family_in_words
     from flfed.records.statistics.verdict import (
         ARM_NAMES,
         describe_verdict,
-        interval,
         metric_name,
-        number,
         sentence_case,
+        with_interval,
     )
     from flfed.rows.data import site_discovery as sites
 
@@ -474,21 +466,16 @@ def compare_model(
     lines = []
     for metric, of in comparison.arms.items():
         figures = [of[arm] for arm in ARMS]
-        cells = [f"{number(figure.value)} ({interval(figure.low, figure.high)})" for figure in figures]
+        cells = [with_interval(figure.value, figure.low, figure.high) for figure in figures]
         lines.append([metric_name(metric), *cells])
     headers = ["with 95 % CI", *(ARM_NAMES[arm] for arm in ARMS)]
-    output.as_table(headers, lines, f"{done.study.name} ({done.run}) at {name}: {comparison.holdout_rows} test rows")
+    test_rows = counted(comparison.holdout_rows, "test row")
+    title = render("commands.exact.title", study=done.study.name, run=done.run, site=name, rows=test_rows)
+    output.as_table(headers, lines, title)
     first = next(iter(comparison.arms))
     code, sentence = done.verdict(first)
     yield f"{sentence_case(describe_verdict(code, first))}. {sentence}"
     family = family_in_words({comparison.own_family or "same": 1}, 1)
     own = f" ({family})" if family else ""
-    yield (
-        f"The site's own model{own} was trained here on {comparison.training_rows} rows "
-        "without noise, and so is the adjusted one. These figures are exact: who is told them learns of single rows "
-        "what no epsilon bounds."
-    )
-    yield (
-        f"The rows are those frozen at {done.frozen}. If that was after the run, rows may have changed sides since, "
-        "and the run's model may have been trained on some of these test rows: its figures are too good then."
-    )
+    yield render("commands.exact.figures", family=own, rows=counted(comparison.training_rows, "row"))
+    yield render("commands.exact.snapshot", at=done.frozen)

@@ -1,4 +1,4 @@
-"""`flfed site list`, `check`, `new`, `freeze`, `refresh` and `replay`: a site's table, and its rows that are served."""
+"""`flfed site list`, `check`, `new`, `freeze`, `refresh` and `replay`: a site's table and its snapshots."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from flfed.cli import completion, output
 from flfed.cli.data import NAMES, PUBLIC, SHEET, TABLE_KINDS, TO, cd, print_reasons
-from flfed.errors import UsageError, count_in_words
+from flfed.errors import UsageError, count_in_words, counted
 from flfed.paths import SiteFolder
 from flfed.words import render
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from flfed.rows.proposals.matching import SiteProposal
 
 
-app = typer.Typer(no_args_is_help=True, help="List sites and check their tables.")
+app = typer.Typer(no_args_is_help=True, help="List, check and serve sites.")
 
 
 def opened(name: str) -> tuple[Site, SiteFolder]:
@@ -33,10 +33,10 @@ def opened(name: str) -> tuple[Site, SiteFolder]:
     return site, SiteFolder(site.name)
 
 
-@app.command("list", epilog="Example: flfed site list")
+@app.command("list")
 @output.tables
 def list_sites(whole: bool = output.ALL) -> output.Shown:
-    """List the sites found, with dataset and disclosure."""
+    """List the sites, with dataset and disclosure."""
     from flfed.rows.data import site_discovery as sites
 
     entries = []
@@ -57,28 +57,28 @@ def list_sites(whole: bool = output.ALL) -> output.Shown:
     yield {"sites": entries}
     headers = ["site", "title", "dataset", "disclosure"]
     gone = output.as_table(headers, lines, spare=("title", "disclosure"), more="sites: --all", whole=whole)
-    # A package that cannot be loaded has its reason in the column of titles.
+    # The column of titles has the reason why a package cannot be loaded.
     if "title" in gone:
         for name, why in broken.items():
             output.say(f"{name}: {why}")
 
 
-DATASET = typer.Option("", help="One of the datasets that the site serves; its own unless given.")
+DATASET = typer.Option("", help="Another dataset of the site.")
 
 
-@app.command("check", epilog="Example: flfed site check cleveland --local-rows broken.csv")
+@app.command("check", epilog="cleveland --local-rows broken.csv")
 @output.tables
 def check_site(
     name: str = typer.Argument(
-        ..., help="A site's name, or an import path such as package.module.", autocompletion=completion.sites
+        ..., help="Name of a site, or an import path such as package.module.", autocompletion=completion.sites
     ),
     dataset: str = DATASET,
     local_rows: Path | None = typer.Option(
-        None, help="Write which rows break which rule into this file (mode 600): for the site's own eyes."
+        None, help="New file (mode 600) for the rows that break a rule; it must not leave the site."
     ),
     as_json: bool = output.JSON,
 ) -> None:
-    """Check a site's table against its dataset's schema: pass or fail a column, counts only."""
+    """Check a site's table against its dataset's schema; only counts are printed."""
     from flfed.deployment.site_state.trusted_files import open_folder
     from flfed.rows.data.table_check import check_site as check
     from flfed.rows.data.table_check import write_local_rows
@@ -88,17 +88,14 @@ def check_site(
         typer.echo(f"WARNING, {why}", err=True)
     dataset = dataset or site.dataset
     checked = check(site.serving(dataset))
-    # The file names rows, so that it is written apart from what is printed.
+    # The file names rows, which the printed table does not.
     if local_rows is not None:
         lines = write_local_rows(checked, local_rows)
-        amount = "1 line" if lines == 1 else f"{lines} lines"
-        typer.echo(f"{amount} written to {local_rows}; it names rows, so it must not leave the site.", err=True)
+        typer.echo(render("commands.check.rows", lines=counted(lines, "line"), file=local_rows), err=True)
     output.show(_checked(checked), as_json)
     if not checked.passed:
-        raise UsageError(
-            f"site {checked.site!r} does not fit dataset {dataset!r}: {_first_wrong(checked)}; "
-            "correct table or mapping, --local-rows FILE lists the rows"
-        )
+        problem = _first_wrong(checked)
+        raise UsageError(render("commands.check.unfit", site=checked.site, dataset=dataset, problem=problem))
 
 
 def _checked(checked: Checked) -> output.Shown:
@@ -121,29 +118,32 @@ def _checked(checked: Checked) -> output.Shown:
     title = f"{checked.site}: {checked.rows} rows"
     below = [row[1] != "pass" for row in rows]
     output.as_table(["column", "", "counts"], rows, title=title, cut="counts", below=below)
-    fits = f"fits: {checked.training_rows} training rows, {checked.holdout_rows} holdout rows"
-    verdict = fits if checked.passed else "does not fit yet"
-    mapped = render("findings.check.features", mapped=checked.mapped, features=checked.features)
-    yield f"{checked.site} {verdict}; {mapped}."
+    features = render("findings.check.features", mapped=checked.mapped, features=checked.features)
+    if checked.passed:
+        training = counted(checked.training_rows, "training row")
+        holdout = counted(checked.holdout_rows, "holdout row")
+        yield render("commands.check.fits", site=checked.site, training=training, holdout=holdout, features=features)
+    else:
+        yield render("commands.check.fails", site=checked.site, features=features)
 
 
 def _first_wrong(checked: Checked) -> str:
-    """Return the first reason why a table does not fit; one is enough for a sentence, and the table has them all."""
+    """Return the first reason why a table does not fit; the printed table has them all."""
     first, *others = (line for line in checked.lines if not line.passed)
     more = f" (and {len(others)} more)" if others else ""
     column = "" if first.column == "table" else f"column {first.column!r} "
     return f"{column}{first.detail}{more}"
 
 
-NAME = typer.Argument(..., help="The site's name.", autocompletion=completion.sites)
-EXACT = typer.Option(False, "--exact", help="Show small counts as they are: for the site's own eyes.")
+NAME = typer.Argument(..., help="Site name.", autocompletion=completion.sites)
+EXACT = typer.Option(False, "--exact", help="Show small counts, too; for the site alone.")
 
 
 @output.with_json
 def freeze_rows(name: str = NAME, dataset: str = DATASET, exact: bool = EXACT) -> output.Shown:
-    """Write down the site's rows as they are now, mapped and checked, as those that its gate serves.
+    """Write a snapshot of the site's rows, mapped and checked, which its gate then serves.
 
-    People on the list of those who opted out (excluded.csv) are left out first.
+    Rows of people who opted out (excluded.csv) are left out.
     """
     from flfed.deployment.site_state.freeze import freeze_first
 
@@ -163,7 +163,7 @@ def freeze_rows(name: str = NAME, dataset: str = DATASET, exact: bool = EXACT) -
     }
     _say_excluded(gone)
     _say_resting(resting)
-    yield f"{frozen.site}: {frozen.rows} rows of {frozen.dataset!r} are frozen."
+    yield render("commands.snapshot.written", site=frozen.site, rows=frozen.rows, dataset=frozen.dataset)
     yield f"SHA-256 of the rows: {frozen.sha256}"
 
 
@@ -171,14 +171,14 @@ def freeze_rows(name: str = NAME, dataset: str = DATASET, exact: bool = EXACT) -
 def refresh_rows(
     name: str = NAME,
     dataset: str = DATASET,
-    yes: bool = typer.Option(False, "--yes", help="Write without asking."),
+    yes: bool = typer.Option(False, "--yes", help="Do not ask."),
     exact: bool = EXACT,
     as_json: bool = output.JSON,
 ) -> None:
-    """Show how the site's rows differ from its frozen ones, and freeze them again once a person agrees.
+    """Show how the site's rows differ from its snapshot, and write a new one after a question.
 
-    Where nearly all of them differ though about as many people are there, it warns that nobody can then tell who
-    joined or left. With --json nothing is asked: it writes with --yes only.
+    If nearly all rows differ while the number of people is about the same, a warning says that sums can no longer be
+    compared with earlier ones. With --json there is no question, and --yes is needed.
     """
     from flfed.deployment.site_state.freeze import refresh
 
@@ -186,20 +186,20 @@ def refresh_rows(
     difference = refresh(folder, site.serving(dataset or site.dataset))
     if not as_json:
         _say_difference(difference, exact)
-    # With --json nothing is asked, so that only --yes writes.
-    agreed = difference.changes and (yes or (not as_json and output.agreed("Freeze the rows as they are now?")))
+    # With --json there is no question: only --yes writes.
+    agreed = difference.changes and (yes or (not as_json and output.agreed("Write a new snapshot?")))
     frozen = difference.write() if agreed else None
     if as_json:
         output.print_json(_refreshed(difference, frozen, exact))
     elif frozen is not None:
         _say_excluded(_excluded(frozen, exact))
-        typer.echo(f"{frozen.site}: frozen again. SHA-256 of the rows: {frozen.sha256}")
+        typer.echo(render("commands.snapshot.rewritten", site=frozen.site, sha256=frozen.sha256))
     elif difference.changes:
-        typer.echo(f"{site.name}: nothing was written; to write it: flfed site refresh {site.name} --yes")
+        typer.echo(render("commands.snapshot.unwritten", site=site.name))
 
 
 def _refreshed(refresh: Refresh, frozen: Any, exact: bool) -> dict[str, object]:
-    """Return what was found and written, for a program; small counts are withheld, as it may be sent on."""
+    """Return the object of `--json`; small counts are withheld, as it may be passed on."""
     site = refresh.prepared.site
     now = frozen or refresh.before
     return {
@@ -219,55 +219,47 @@ def _say_difference(refresh: Refresh, exact: bool) -> None:
     site = refresh.prepared.site
     # A snapshot that cannot be compared may still be replaced.
     if refresh.unusable:
-        typer.echo(f"The snapshot that is there cannot be compared with: {refresh.unusable}", err=True)
+        typer.echo(render("commands.snapshot.unusable", reason=refresh.unusable), err=True)
     if not refresh.changes:
-        typer.echo(f"{site.name}: the rows of {site.dataset!r} are those that are frozen.")
+        typer.echo(render("commands.snapshot.unchanged", site=site.name, dataset=site.dataset))
         return
     lines = [[part, _count(many, exact)] for part, many in vars(refresh.difference).items()]
-    output.as_table(["rows", "count"], lines, title=f"{site.name}, {site.dataset}: now against the frozen rows")
+    title = render("commands.snapshot.difference", site=site.name, dataset=site.dataset)
+    output.as_table(["rows", "count"], lines, title=title)
     if refresh.names_table:
-        typer.echo("An earlier version froze them, and did not write down which table they are: freeze them again.")
+        typer.echo(render("commands.snapshot.nameless"))
     _say_resting(_resting(refresh.prepared.resting, exact))
     _warn_of_drift(refresh)
     for study in refresh.voids:
-        typer.echo(f"The approval of study {study!r} would not hold for them: approve it again.")
+        typer.echo(render("commands.snapshot.voids", study=study))
 
 
 def _warn_of_drift(refresh: Refresh) -> None:
-    """Warn, under `institution`, where sums over the rows could not be held against those that left before."""
+    """Warn, under `institution`, if sums over the rows cannot be compared with those released before."""
     site = refresh.prepared.site
-    # Sums of an open site are not held against those that left before.
+    # Sums of an open site are not compared with earlier ones.
     if not refresh.drifted or site.policy.disclosure == "open":
         return
     group = refresh.prepared.schema.group
-    which = f"nearly all identifiers in column {group!r} changed" if group else "nearly all rows changed"
-    typer.echo(
-        f"Warning: {which} while about as many people are there. Sums over these rows cannot be held against sums that "
-        "left before: who joined or left in between may follow from both, and resting rows do not hide it. If a column "
-        "is computed anew each time (an age as of today, a sum in floating point, a numbering), round it or fix its "
-        "date in the mapping before you agree.",
-        err=True,
-    )
+    changed = f"identifiers in column {group!r}" if group else "rows"
+    typer.echo(render("commands.snapshot.drift", changed=changed), err=True)
 
 
 def _excluded(frozen: Any, exact: bool) -> dict[str, Any] | None:
-    """Return how many people opted out, how many of them were found, and how many rows went."""
-    counted = frozen.excluded
-    return counted and {"listed": counted.listed, "found": counted.found, "rows": _count(counted.rows, exact)}
+    """Return the counts of people who opted out, of those with rows, and of their rows."""
+    gone = frozen.excluded
+    return gone and {"listed": gone.listed, "found": gone.found, "rows": _count(gone.rows, exact)}
 
 
 def _say_excluded(gone: dict[str, Any] | None) -> None:
     if gone is not None:
-        sentence = f"{gone['found']} of {gone['listed']} identifiers of people who opted out were found"
-        typer.echo(f"{sentence}; {gone['rows']} rows went.")
+        listed = counted(gone["listed"], "identifier")
+        typer.echo(render("commands.snapshot.excluded", listed=listed, found=gone["found"], rows=gone["rows"]))
 
 
 def _say_resting(resting: dict[str, str] | None) -> None:
     if resting is not None:
-        typer.echo(
-            f"{resting['persons']} other people's rows rest as well, so that nobody can tell from sums "
-            "which left before who opted out, or who came; they come back when that cannot be told any more."
-        )
+        typer.echo(render("commands.snapshot.withheld", people=resting["persons"]))
 
 
 def _count(many: int, exact: bool) -> str:
@@ -281,14 +273,14 @@ def _resting(resting: object | None, exact: bool) -> dict[str, str] | None:
 
 
 def replay_round(
-    run: str = typer.Argument(..., help="The run's id, as the site's ledger has it, or latest."),
+    run: str = typer.Argument(..., help="Id of the run, from the site's ledger, or latest."),
     round: int = typer.Option(..., "--round", min=1, help="The round, from 1."),
-    site: str = typer.Option(..., "--site", help="The site's name."),
+    site: str = typer.Option(..., "--site", help="Site name."),
     as_json: bool = output.JSON,
 ) -> None:
-    """Compute the site's update of a round again from its frozen rows, and compare it with what left.
+    """Compute the site's update of a round again from its snapshot, and compare it with the ledger.
 
-    Exit codes: 0 bit for bit what the ledger says, 1 not, 2 wrong use, or no longer kept.
+    Exit codes: 0 bit for bit the same, 1 not, 2 wrong use, or no longer stored.
     """
     from flfed.deployment.operator.replay import replay
 
@@ -296,31 +288,29 @@ def replay_round(
     replayed_round = replay(SiteFolder(site), own, run, round)
     if as_json:
         output.print_json(replayed_round.as_json())
-    # The object is printed first, so that a program has it also where the replay differs.
+    # The object is printed first, so that a program gets it also where the replay differs.
     if error := replayed_round.error():
         raise error
     if not as_json:
-        typer.echo(
-            f"{site}: round {round} of run {replayed_round.run} gives bit for bit what left "
-            f"(SHA-256 {replayed_round.ledger_hashes[0]})."
-        )
+        sha256 = replayed_round.ledger_hashes[0]
+        typer.echo(render("commands.replay.same", site=site, round=round, run=replayed_round.run, sha256=sha256))
 
 
-@app.command("new", epilog="Example: flfed site new st-mary --from patients.csv --dataset heart-disease")
+@app.command("new", epilog="st-mary --from patients.csv --dataset heart-disease")
 @output.tables
 def new_site(
-    name: str = typer.Argument(..., help="The site's name, of a-z, 0-9 and hyphens."),
-    dataset: str = typer.Option(..., help="The dataset whose schema the table is mapped to."),
+    name: str = typer.Argument(..., help="Name of the site: a-z, 0-9 and hyphens."),
+    dataset: str = typer.Option(..., help="Dataset whose schema the table is mapped to."),
     from_file: Path | None = typer.Option(None, "--from", help=f"The table: {TABLE_KINDS}."),
-    query: str = typer.Option("", help="Or one SELECT on a database; its address stands in --url-variable."),
-    url_variable: str = typer.Option("FLFED_SITE_URL", help="Environment variable that holds the database's URL."),
+    query: str = typer.Option("", help="Or a SELECT on the database of --url-variable."),
+    url_variable: str = typer.Option("FLFED_SITE_URL", help="Environment variable with the database's URL."),
     names: str = NAMES,
     sheet: str = SHEET,
-    title: str = typer.Option("", help="The institution's name for people."),
+    title: str = typer.Option("", help="Institution name."),
     public: bool = PUBLIC,
     to: Path = TO,
 ) -> output.Shown:
-    """Write a site's package: its source, a proposed mapping to a dataset's schema, a holdout and a policy.
+    """Write a site package: source, proposed mapping to a dataset's schema, holdout and policy.
 
     Columns are matched one to one by names, values, units and ranges. No cell is printed.
     """
@@ -357,22 +347,20 @@ def _source(file: Path | None, query: str, url_variable: str, names: str, sheet:
 
 
 def _advice(made: SiteProposal, path: Path) -> list[str]:
-    """Return what a person has to do in the file."""
+    """Return the tasks that remain for a person."""
     from flfed.rows.proposals.matching import UNKNOWN
 
     absent = [m.column for m in made.matches if m.own is None and m.column != made.target.column]
-    lines = [f"Written: {path} and policy.toml beside it."]
-    if made.target.own is None:
-        lines.append(f"Say there which column holds {made.target.column}, which is to be predicted: {made.target.why}.")
-    elif not made.target.sure:
-        lines.append(f"Look whether {made.target.own} is {made.target.column}, which is to be predicted.")
+    target = made.target
+    lines = [render("commands.mapping.written", file=path)]
+    if target.own is None:
+        lines.append(render("commands.mapping.target", target=target.column, reason=target.why))
+    elif not target.sure:
+        lines.append(render("commands.mapping.unsure", column=target.own, target=target.column))
     if made.unnamed:
-        columns = ", ".join(made.unnamed)
-        lines.append(f"Say there what the codes of {columns} mean: each {UNKNOWN!r} is one of the schema's values.")
+        lines.append(render("commands.mapping.codes", columns=", ".join(made.unnamed), mark=repr(UNKNOWN)))
     if absent:
-        lines.append(
-            f"No column was found for {', '.join(absent)}: they are mapped to None, which means not recorded here."
-        )
+        lines.append(render("commands.mapping.absent", columns=", ".join(absent)))
     if made.unread:
-        lines.append(f"Nothing is read from {', '.join(made.unread)}.")
+        lines.append(render("commands.mapping.unread", columns=", ".join(made.unread)))
     return lines

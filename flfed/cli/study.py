@@ -1,4 +1,4 @@
-"""`flfed study list`, `show`, `new` and `check`: a study before it is run, and in words."""
+"""`flfed study list`, `show`, `new` and `check`: a study before it is run."""
 
 from __future__ import annotations
 
@@ -13,28 +13,29 @@ from flfed.cli import completion, output
 from flfed.cli.data import TO
 from flfed.cli.study_words import analysis_in_words, can_be_run, sums_in_words, trees_in_words
 from flfed.errors import UsageError
+from flfed.words import render
 
 if TYPE_CHECKING:
     from flfed.rows.data.schema import Schema
 
-app = typer.Typer(no_args_is_help=True, help="List, show, check and run studies.")
+app = typer.Typer(no_args_is_help=True, help="List, check and run studies.")
 NAME = typer.Argument(
-    ..., metavar="NAME|FILE", help="A shipped study's name, or a TOML file.", autocompletion=completion.studies
+    ..., metavar="NAME|FILE", help="Name of a shipped study, or a TOML file.", autocompletion=completion.studies
 )
-SET = typer.Option([], "--set", metavar="KEY=VALUE", help="Set a key of the study: rounds=400, or plan.lr=0.1.")
+SET = typer.Option([], "--set", metavar="KEY=VALUE", help="Change a key: rounds=400, or plan.lr=0.1.")
 
 
-@app.command("list", epilog="Example: flfed study list")
+@app.command("list")
 @output.tables
 def list_studies(as_json: bool = output.JSON) -> None:
-    """List the shipped studies, and all that a study may name, from strategies to statistics, metrics and attacks."""
+    """List the shipped studies, and all names for a study: strategies, models, metrics and others."""
     from flfed import registry
     from flfed.study.study import Study, names
 
     studies = [Study.load(name) for name in names()]
     kinds = {"strategies": "strategy"}
     kinds |= {f"{kind}s": kind for kind in ("model", "metric", "mechanism", "codec", "attack", "statistic")}
-    # A program gets the names alone, and people also where each comes from.
+    # A program gets only the names, people also the packages.
     if as_json:
         named = [{"study": s.name, "dataset": s.dataset.name, "purpose": s.purpose} for s in studies]
         output.print_json({"studies": named} | {word: registry.names(kind) for word, kind in kinds.items()})
@@ -49,16 +50,16 @@ def list_studies(as_json: bool = output.JSON) -> None:
 
 
 def _names_with_packages(kind: str) -> list[str]:
-    """Return the names of one kind, with the package of those that another one brings."""
+    """Return the names of one kind, with the package of those that are not from flfed."""
     from flfed import registry
 
     packages = {name: f" ({package})" for name, package in registry.others(kind).items()}
     return [name + packages.get(name, "") for name in registry.names(kind)]
 
 
-@app.command("show", epilog="Example: flfed study show preterm-birth")
+@app.command("show", epilog="preterm-birth")
 def show_study(name: str = NAME) -> None:
-    """Print a study's text, as it would travel to the sites."""
+    """Print the text of a study, as it is sent to the sites."""
     from flfed.study.study import Study
 
     study = Study.load(name)
@@ -68,17 +69,17 @@ def show_study(name: str = NAME) -> None:
         typer.echo(f"# {line}")
 
 
-@app.command("new", epilog="Example: flfed study new --dataset heart-disease --model logistic --name my-study")
+@app.command("new", epilog="--dataset heart-disease --model logistic --name my-study")
 def new_study(
-    dataset: str = typer.Option("", help="Which dataset; asked for where it is left out."),
-    model: str = typer.Option("", help="logistic, linear, mlp or boosted-trees; asked for where it is left out."),
+    dataset: str = typer.Option("", help="Dataset; asked for if missing."),
+    model: str = typer.Option("", help="logistic, linear, mlp or boosted-trees; asked for if missing."),
     private: bool | None = typer.Option(
-        None, "--private/--not-private", help="Protect each row by differential privacy; asked for where left out."
+        None, "--private/--not-private", help="Differential privacy for each row; asked for if missing."
     ),
-    covers: str = typer.Option("updates", help="What epsilon is of: updates, or study for all that leaves a site."),
-    analysis: bool = typer.Option(False, "--analysis", help="Counts and means under one epsilon, in place of a model."),
-    name: str = typer.Option("", help="Name of the study; default: the dataset's with -study, or -table."),
-    purpose: str = typer.Option("", help="What it is for; everybody who approves it reads this."),
+    covers: str = typer.Option("updates", help="Scope of epsilon: updates, or study for all releases of a site."),
+    analysis: bool = typer.Option(False, "--analysis", help="Counts and means under one epsilon, without a model."),
+    name: str = typer.Option("", help="Name; default: the dataset's with -study or -table."),
+    purpose: str = typer.Option("", help="Purpose, which is part of each approval."),
     to: Path = TO,
 ) -> None:
     """Write a new study, with a comment for each choice."""
@@ -102,21 +103,21 @@ def new_study(
             answer = _prompt_choice("--private or --not-private", "Privacy of rows", ["yes", "no"], "no")
             choices["private"] = answer == "yes"
     named = name or f"{dataset}-{suffix}"
-    # Only open sites have their validation rows back; research sites, cut from one table, are open.
+    # Only open sites refit on their validation rows; sites cut from one table are open.
     opened = all(site.policy.disclosure == "open" for site in site_discovery.of_dataset(dataset))
     template = StudyTemplate(
         name=named, dataset=dataset, purpose=purpose, task=schema.task, covers=covers, sums=True,
         refit=opened, **choices,
     )  # fmt: skip
-    # What cannot be run is refused before it is written.
+    # A study that cannot run is refused before it is written.
     text = template.text()
     check(Study.parse(text))
     path = write_new(to, {f"{named}.toml": text})[0]
-    typer.echo(f"Written: {path}. Look at purpose and legal-basis in it. Next: flfed study run {path}")
+    typer.echo(render("commands.study.written", file=path))
 
 
 def _countable(schema: Schema) -> list[str]:
-    """Return the columns that an analysis can count, of those that a person has confirmed."""
+    """Return the confirmed columns that an analysis can count."""
     from flfed.rows.statistics.analysis import COUNTED
 
     confirmed = [name for name in schema.columns if name not in schema.unconfirmed]
@@ -124,16 +125,16 @@ def _countable(schema: Schema) -> list[str]:
 
 
 def _prompt_choice(option: str, question: str, choices: list[str], default: str) -> str:
-    """Ask a person at a terminal; a program is told which option is missing."""
+    """Ask a person at a terminal; elsewhere refuse, with the missing option."""
     if not sys.stdin.isatty():
         raise UsageError(f"give {option}; known: {', '.join(choices)}")
     return str(typer.prompt(f"{question} ({', '.join(choices)})", default=default or None))
 
 
-@app.command("check", epilog="Example: flfed study check my-study.toml")
+@app.command("check", epilog="my-study.toml")
 @output.with_json
 def check_study(name: str = NAME, changes: list[str] = SET, whole: bool = output.ALL) -> output.Shown:
-    """Check a study against everything it names, and say what it promises of privacy, without reading a table."""
+    """Check a study and all that it names, and print its privacy guarantee; no table is read."""
     study = study_of(name, changes)
     from flfed.deployment.operator.study_description import bytes_of_runs
     from flfed.federation.engines.engine import find_sites
@@ -172,7 +173,7 @@ def check_study(name: str = NAME, changes: list[str] = SET, whole: bool = output
 
 
 def _print_sites(sites: list[str], sizes: Mapping[str, Mapping[str, int]], whole: bool) -> None:
-    """Print the sites of a study, and how many bytes each sends and gets."""
+    """Print the sites of a study, and the bytes that each sends and receives."""
     from flfed.deployment.operator.study_description import bytes_in_words
     from flfed.records.reports.faults import some
 
@@ -180,7 +181,7 @@ def _print_sites(sites: list[str], sizes: Mapping[str, Mapping[str, int]], whole
     named = listed(sites)
     more = "" if named.count(",") + 1 >= len(sites) else " (--all names them)"
     typer.echo(f"Sites: {named}{more}")
-    # Sites of one policy need the same, but for the length of their names.
+    # Sites with one policy differ only by the length of their names.
     by_words: dict[str, list[str]] = {}
     for site, size in sizes.items():
         by_words.setdefault(bytes_in_words(size), []).append(site)
@@ -200,7 +201,7 @@ def study_of(name: str, changes: list[str]) -> Any:
 def _change(text: str) -> tuple[str, Any]:
     key, separator, value = text.partition("=")
     if not separator or not key:
-        raise UsageError(f"--set {text}: write it as key=value, such as rounds=400")
+        raise UsageError(f"--set {text}: write it as KEY=VALUE, such as rounds=400")
     from flfed.study.settings import toml_value
 
     return key.strip(), toml_value(value)

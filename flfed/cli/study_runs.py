@@ -1,4 +1,4 @@
-"""`flfed study run`, `resume`, `verify` and `sweep`: runs of a study, and what they found."""
+"""`flfed study run`, `resume`, `verify` and `sweep`: runs of a study, and their results."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from flfed.cli.catalogue import LATEST
 from flfed.cli.progress import loading, progress, stoppable
 from flfed.cli.study import NAME, SET, app, study_of
 from flfed.errors import FlfedError, UsageError, counted, people_in_words
+from flfed.words import render
 
 if TYPE_CHECKING:
     from flfed.experiments.fewer_rows import Without
@@ -24,11 +25,11 @@ if TYPE_CHECKING:
 
 ABSENT = "–"
 GRID = typer.Option(
-    [], "--grid", metavar="KEY=V1,V2", help="Values to try of a key: plan.lr=0.01,0.1. May be given for several keys."
+    [], "--grid", metavar="KEY=V1,V2", help="Values of a key: plan.lr=0.01,0.1. Repeat it for more keys."
 )
 
 
-@app.command("run", epilog="Example: flfed study run preterm-birth --repeats 10 --set rounds=20 --json")
+@app.command("run", epilog="preterm-birth --repeats 10 --set rounds=20 --json")
 @output.tables
 def run_study(
     name: str = NAME,
@@ -36,42 +37,42 @@ def run_study(
         "inprocess", help="inprocess; ray (an extra); deployment: the sites that this coordinator admitted."
     ),
     changes: list[str] = SET,
-    repeats: int = typer.Option(1, help="How often, with other seeds and, on public data, other holdouts."),
+    repeats: int = typer.Option(1, help="Number of runs, each with its own seed and, on public data, its own holdout."),
     sites: list[str] = typer.Option(
-        [], "--site", metavar="NAME", help="Ask only these sites: names, or import paths such as package.module."
+        [], "--site", metavar="NAME", help="Only these sites: names, or import paths such as package.module."
     ),
     one_by_one: bool = typer.Option(
-        False, "--one-by-one", help="Compute for one site after the other: the same figures, several times slower."
+        False, "--one-by-one", help="Compute the sites in sequence: same figures, several times slower."
     ),
     without: Path | None = typer.Option(
         None,
         metavar="FILE",
-        help="Run it once more without the rows of the people in FILE (as excluded.csv), and say what moves.",
+        help="Run again without the rows of the people in FILE (like excluded.csv), and print the changes.",
     ),
     curve: str | None = typer.Option(
         None,
         metavar="SITE",
-        help="Run it with growing shares of SITE's training rows, and say what joining is worth to it with each.",
+        help="Run with growing shares of SITE's training rows, and print its gain from joining for each.",
     ),
     as_json: bool = output.JSON,
 ) -> None:
-    """Run a study and print how every site did.
+    """Run a study and print the results by site.
 
     Exit codes: 0 completed, 1 failed, 2 wrong use or wrong input, 3 stopped.
     """
     if without is not None:
         if engine != "inprocess" or repeats != 1 or sites or one_by_one:
-            raise UsageError("--without runs a study in process, once with all rows and once without: no other option")
+            raise UsageError("--without goes with no other option: it runs the study twice, in process")
         _run_without(name, changes, without, as_json)
         return
     if curve is not None:
         if engine != "inprocess" or sites or one_by_one:
-            raise UsageError("--curve runs a study in process, several times: no option but --repeats")
+            raise UsageError("--curve goes with --repeats only: it runs the study several times, in process")
         _run_curve(name, changes, curve, repeats, as_json)
         return
     options: dict[str, Any] = {"engine": engine, "repeats": repeats, "sites": sites or None, "stacked": not one_by_one}
     with stoppable():
-        # Imported in the block: it loads torch, and takes most of a short command's time.
+        # Imported in the block: it loads torch, which takes most of a short command's time.
         with loading():
             study = study_of(name, changes)
             from flfed.federation.server.run import run
@@ -80,7 +81,7 @@ def run_study(
 
 
 def _run_without(name: str, changes: list[str], people: Path, as_json: bool) -> None:
-    """Run a study with and without some people's rows, and say how far model and figures move."""
+    """Run a study with and without some people's rows, and print the changes of model and figures."""
     with stoppable():
         with loading():
             study = study_of(name, changes)
@@ -97,20 +98,21 @@ def _without(comparison: Without, study: str) -> output.Shown:
     shown = comparison.as_object()
     yield shown
     output.say(
-        f"Without {counted(comparison.rows, 'row')} of {people_in_words(comparison.people)}: "
-        f"the model's numbers move by at most {comparison.largest:.3g} "
-        f"(root mean square {comparison.root_mean_square:.3g})."
+        render(
+            "commands.without.change",
+            rows=counted(comparison.rows, "row"),
+            people=people_in_words(comparison.people),
+            largest=comparison.largest,
+            root_mean_square=comparison.root_mean_square,
+        )
     )
     lines = [[metric, number(all_), number(left)] for metric, (all_, left) in comparison.figures.items()]
     output.as_table(["over all test rows", "all rows", "without them"], lines, study)
-    output.say(
-        f"Runs: {shown['run']} and {shown['run-without']}. Test rows of these people are left out, "
-        "too. One person's leaving must not show to others: of open data alone is it told."
-    )
+    output.say(render("commands.without.runs", run=shown["run"], other=shown["run-without"]))
 
 
 def _run_curve(name: str, changes: list[str], site: str, repeats: int, as_json: bool) -> None:
-    """Run a study with growing shares of a site's training rows, and say what joining is worth to it."""
+    """Run a study with growing shares of a site's training rows, and print its gains from joining."""
     with stoppable():
         with loading():
             study = study_of(name, changes)
@@ -128,13 +130,14 @@ def _run_curve(name: str, changes: list[str], site: str, repeats: int, as_json: 
         verdict = describe_verdict(point.gain["verdict"], point.metric)
         lines.append([f"{point.share:.0%}", rows, *figures, verdict, point.run])
     headers = ["share", "training rows", "gain (+ is better)", "low", "high", "verdict", "run"]
-    output.as_table(headers, lines, title=f"{study.name}: what joining is worth to {site}", spare=("share", "run"))
+    title = render("commands.curve.title", study=study.name, site=site)
+    output.as_table(headers, lines, title=title, spare=("share", "run"))
 
 
-@app.command("resume", epilog="Example: flfed study resume latest")
+@app.command("resume", epilog="latest")
 @output.tables
 def resume_study(run: str = LATEST, as_json: bool = output.JSON) -> None:
-    """Go on with a run that died, stopped or failed, and with the repeats that are left.
+    """Resume a run that died, stopped or failed, and run its remaining repeats.
 
     No round is lost or counted twice. Exit codes: as for study run.
     """
@@ -146,26 +149,26 @@ def resume_study(run: str = LATEST, as_json: bool = output.JSON) -> None:
 
 
 def _ran(go: Callable[[Progress], Result], as_json: bool) -> Result:
-    """Run with progress shown and return the result."""
+    """Run, show progress, and return the result."""
     try:
         with progress(quiet=as_json) as show_progress:
             return go(show_progress)
-    # A run that failed is in the store, and --json gives what it has.
+    # A failed run is in the store, and --json prints its results so far.
     except FlfedError as error:
         if as_json and error.run:
-            # Where the store itself has gone, the first error is what counts.
+            # If the store itself is gone, the first error counts.
             with suppress(FlfedError):
                 output.print_json(runs.object_of(error.run))
         raise
 
 
 def _show(result: Result, as_json: bool) -> None:
-    """Print what a run found, and leave with 3 where it stopped."""
+    """Print the result of a run, and end with exit code 3 where it stopped."""
     if as_json:
         output.print_json(runs.object_of(result.run))
     else:
         runs.print_report(result.report)
-    # Stopped is neither success nor failure, so that a script can tell it apart.
+    # A stopped run is neither success nor failure, and has a code of its own.
     if result.status == "stopped":
         raise typer.Exit(3)
 
@@ -173,11 +176,11 @@ def _show(result: Result, as_json: bool) -> None:
 @output.tables
 def verify_study(
     name: str = NAME,
-    engine: str = typer.Option("inprocess", help="As for study run."),
+    engine: str = typer.Option("inprocess", help="Engine, as for study run."),
     changes: list[str] = SET,
     as_json: bool = output.JSON,
 ) -> None:
-    """Run a study as often as it says and hold it to the figures it expects.
+    """Run a study with its own number of repeats, and compare it with its expected figures.
 
     Exit codes: 0 all figures hold, 1 one does not or the run failed, 2 wrong use or wrong input, 3 stopped.
     """
@@ -205,13 +208,16 @@ def _verified(verification: Verified) -> output.Shown:
         verdict = "holds" if figure.holds else "does not hold"
         difference = number(figure.difference, figure.decimals, signed=True)
         rows.append([figure.expected.path, _published(figure), ours, difference, verdict])
-    over = f"{verification.repeats} repeats" if verification.repeats > 1 else "1 run"
-    title = f"{verification.study}: expected and ours, {over} ({verification.run})"
+    runs_of_study = counted(verification.repeats, "run")
+    title = render("commands.verify.title", study=verification.study, runs=runs_of_study, run=verification.run)
     headers = ["figure", "expected", "ours (mean, sd)", "difference", "verdict"]
     output.as_table(headers, rows, title=title, spare=("difference", "expected"))
     for figure in verification.figures:
-        output.say(f"{figure.expected.path}: {_published(figure)} is expected, after: {figure.expected.source}.")
-    # Single repeats are shown only where each has a published figure.
+        expected = figure.expected
+        output.say(
+            render("commands.verify.expected", figure=expected.path, value=_published(figure), source=expected.source)
+        )
+    # Single repeats are printed only if each has a published figure.
     for figure in verification.figures:
         lines = []
         for r in figure.by_repeat:
@@ -219,33 +225,40 @@ def _verified(verification: Verified) -> output.Shown:
             lines.append([str(r.repeat), str(r.seed), number(r.published), number(r.ours), difference])
         if lines:
             columns = ["repeat", "seed", "published", "ours", "difference"]
-            output.as_table(columns, lines, title=f"{figure.expected.path}, one by one")
+            output.as_table(columns, lines, title=f"{figure.expected.path} by repeat")
     if verification.holds:
-        yield "Every expected figure holds."
+        yield render("commands.verify.holds")
 
 
 def _published(figure: Compared) -> str:
+    from flfed.records.statistics.verdict import format_as_written
+
     expected = figure.expected
-    return f"at least {expected.least:g}" if expected.value is None else f"{expected.value:g} ± {expected.tolerance:g}"
+    if expected.value is None:
+        return f"at least {format_as_written(figure.published)}"
+    return f"{format_as_written(expected.value)} ± {format_as_written(expected.tolerance)}"
 
 
 @output.tables
 def sweep_study(
     name: str = NAME, grid: list[str] = GRID, changes: list[str] = SET, as_json: bool = output.JSON
 ) -> None:
-    """Try every point of a grid, and name the best on validation rows; no holdout is read.
+    """Run each point of a grid, and name the best on validation rows; no holdout is read.
 
-    The grid is the study's table `sweep` and every --grid; where both name a key, --grid counts.
+    The grid is the study's table `sweep` with each --grid, which has precedence for the same key.
     """
     study = study_of(name, changes)
     with stoppable():
         from flfed.experiments.sweep import parse_grid, points_of, sweep
 
-        # What is given on the command line goes before the study's own grid.
+        # The command line has precedence over the study's own grid.
         points = points_of(study, {**study.sweep, **parse_grid(grid)})
         if not as_json:
-            many = "1 point" if len(points) == 1 else f"{len(points)} points"
-            typer.echo(f"{study.name}: {many} to try, {study.rounds} rounds each unless the grid says otherwise.")
+            rounds = counted(study.rounds, "round")
+            begin = render(
+                "commands.sweep.begin", study=study.name, points=counted(len(points), "point"), rounds=rounds
+            )
+            typer.echo(begin)
         with progress(quiet=as_json) as show_progress:
             sweep_outcome = sweep(study, points, progress=show_progress)
     output.show(_swept(sweep_outcome), as_json)
@@ -267,7 +280,8 @@ def _swept(outcome: Swept) -> output.Shown:
         figures = [number(point.loss), number(point.primary), str(point.rounds), point.reason]
         rows.append([point.run, *values, *figures])
     spare = ("rounds", f"validation {outcome.primary}", "run")
-    output.as_table(headers, rows, title=f"{outcome.study}: {len(rows)} points, best first", spare=spare)
+    title = render("commands.sweep.title", study=outcome.study, points=counted(len(rows), "point"))
+    output.as_table(headers, rows, title=title, spare=spare)
     if outcome.best is not None:
         output.say(f"Best: {outcome.best.as_options()}")
-    output.say(outcome.caution)
+    output.say(render("experiments.sweep.caution"))

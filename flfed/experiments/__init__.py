@@ -1,4 +1,1 @@
-"""Experiments over several runs.
-
-They are audits by attack, sweeps, comparisons, and the verification of published tables.
-"""
+"""Experiments over several runs: audits by attack, sweeps, comparisons, verification of published figures."""

@@ -1,7 +1,4 @@
-"""Audit of a run by attacks at its sites.
-
-Its own model is attacked, and how far each attack got is recorded beside the guarantee.
-"""
+"""Audit of a run: attacks on its model at its sites, recorded beside the privacy guarantee."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from flwr.serverapp import Grid
 
 from flfed import registry
 from flfed.callbacks import Progress, no_progress
-from flfed.errors import FlfedError, RunStopped, UsageError, interruption, nearest
+from flfed.errors import FlfedError, RunStopped, UsageError, interruption, nearest, unknown
 from flfed.export.model_folder import SharedModel
 from flfed.export.run_folder import WITHOUT_MODEL, model_of
 from flfed.federation.client.audit import promise_of
@@ -35,27 +32,22 @@ from flfed.updates.messages.compare import AUDIT, AuditReply, AuditRequest
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest, sharing_of
 from flfed.words import render
 
-CHANGED = "its rows are not as many as in the run: an attack on others would say nothing of it"
-OTHERWISE = "it shares its figures otherwise than when it ran, and is not in the record under that name"
-
 
 @dataclass(frozen=True)
 class Audited:
-    """Result of an audit.
-
-    It is in the run's record as well.
+    """Result of an audit, which the run's record has, too.
 
     Attributes
     ----------
     run, study : str
     promise : Promise or None
-        Of the run as it was planned.
+        Guarantee of the run as planned.
     findings : tuple of AuditRow
         By attack and site.
     faults : mapping of site to reason
-        Of sites that were not attacked, or not by every attack.
+        Sites that were not attacked, or not by every attack.
     repeat, repeats : int
-        Which repeat's model it was, of how many of the name that was given; each has a model of its own.
+        Repeat whose model was attacked, and their number; each has a model of its own.
     """
 
     run: str
@@ -92,30 +84,27 @@ def audit(
     store: str | None = None,
     progress: Progress = no_progress,
 ) -> Audited:
-    """Attack a run's final model at its sites.
-
-    The figures go into the run's record.
+    """Attack a run's final model at its sites, and add the figures to the run's record.
 
     Parameters
     ----------
     run : str
-        Id of a run or a series, or "latest". Of a series with repeats the first one's model is attacked
-        that has one.
+        Id of a run or a series, or "latest". In a series with repeats, the first model is attacked.
     only : sequence of str
-        Sites, as the record names them; all unless given.
+        Sites, by their names in the record; default: all.
     attacks : sequence of str
-        Listed ones; all unless given.
+        Listed attacks; default: all.
     sites : sequence of names, import paths or Site, optional
-        Needed only where the run was given Site objects.
+        Needed only if the run was on Site objects.
     store : str, optional
         Database URL.
     progress : callable (stage, done, of)
 
     Notes
     -----
-    The sites are opened as the run opened them: same study, same repeat, so the same holdout. Where the
-    run was a deployment, they are asked through the coordinator, attack themselves, and figures come
-    back; else this process opens their tables. One that shares its figures in sums only is not attacked.
+    The sites are opened as in the run: same study, same repeat, and so the same holdout. In a deployment, the
+    coordinator asks the sites, which attack themselves and return figures; otherwise this process opens their tables.
+    A site that shares its figures only in sums is not attacked.
 
     Raises
     ------
@@ -128,9 +117,9 @@ def audit(
     with RunReader.open(store) as reader:
         entries = reader.runs_of(run)
         series = reader.series(run)
-        # The first repeat with a model is attacked; repeats differ in seeds only.
+        # Repeats differ only in seeds: the first with a model is attacked.
         entry = next((one for one in entries if one.status not in WITHOUT_MODEL), entries[0])
-        # Some engines leave the attack to another one that reads the same tables.
+        # Some engines leave the attack to another engine, which reads the same tables.
         engine = engine_of(engine_of(entry.engine).audited_by)
         model = model_of(reader, entry)
         request = reader.summary(entry.run, "asked") or {}
@@ -138,22 +127,19 @@ def audit(
         recorded = {site.site: site for site in reader.sites(entry.run) if site.status == "accepted"}
     study = model.study
     if series.study != study.name:
-        raise UsageError(f"run {run} is a point of a sweep, which keeps no model to attack: run the study itself")
+        raise UsageError(render("experiments.audit.point", run=run))
     _check_named(only, recorded)
     if sites is None:
         if request.get("given"):
             raise UsageError(render("run.resume.objects", run=run, command="audit"))
         sites = request.get("sites")
     if covers_model(study):
-        raise UsageError(
-            f"all that left the sites of run {run} is charged to one epsilon, and what an attack reaches would leave "
-            "besides: an audit is of studies whose epsilon covers the updates"
-        )
+        raise UsageError(render("experiments.audit.covered", run=run))
     facts = check(study)
     there = engine.sites(study, sites)
     attacked_sites = [site for site in there if site.name in request.get("names", [site.name])]
     torch.set_num_threads(1)
-    # Under the run's own name: a site whose budget is spent answers for a run that spent some of it.
+    # Under the run's own name: a site with a spent budget answers for a run that spent some of it.
     key = "run" if engine.remote else "run-here"
     config: RunConfig = {"study": study.text, "repeat": entry.repeat, key: entry.run}
     resources = RunResources(answer_of(path_of(engine, study, stacked=True)), progress)
@@ -168,31 +154,26 @@ def audit(
 
 
 def _check_attacks(names: Sequence[str]) -> list[str]:
-    """Return the attacks to make, each once."""
+    """Return the attacks, each once."""
     attack_names = registry.names("attack")
     for name in names:
         if name not in attack_names:
-            raise UsageError(
-                f"attack {name!r} is not known{nearest(name, attack_names)} Known: {', '.join(attack_names)}"
-            )
+            raise unknown("attack", name, attack_names)
     return list(dict.fromkeys(names)) or attack_names
 
 
 def _check_named(only: Sequence[str], recorded: Mapping[str, SiteEntry]) -> None:
-    """Refuse sites that cannot be attacked by name.
-
-    The run does not have them, or they share no figure of their own.
-    """
+    """Refuse sites that the run does not have, or that share no figure of their own."""
     for name in only:
         if name not in recorded:
             names = sorted(recorded)
             raise UsageError(f"site {name!r} took no part in the run{nearest(name, names)} It had: {', '.join(names)}")
         if name in _in_sums_only(recorded):
-            raise UsageError(f"site {name!r} shares no figures of its own: what an attack reached there is one")
+            raise UsageError(render("experiments.audit.unshared", site=name))
 
 
 def _in_sums_only(recorded: Mapping[str, SiteEntry]) -> frozenset[str]:
-    """Return the sites that shared figures in sums only, as the record has them."""
+    """Return the sites that shared figures only in sums, by their names in the record."""
     sharing: dict[str, Any] = {name: site.shared_as for name, site in recorded.items()}
     return SharedAs(sharing).in_sums_only
 
@@ -205,16 +186,16 @@ class Auditor:
     ----------
     grid : Grid
     model : SharedModel
-        What is attacked.
+        Model under attack.
     entry : RunEntry
     recorded : mapping of name to SiteEntry
-        The sites that took part, as the record names them.
+        The participants, by their names in the record.
     recorder : Recorder
     store : RunStore
     tables : PooledReference or None
-        Of an engine that holds every site's table.
+        Tables of all sites, from an engine that has them.
     training_sums : mapping
-        Hashes of the sums over the run's training rows; empty where its record has none.
+        Hashes of the sums over the run's training rows; empty if its record has none.
     """
 
     grid: Grid
@@ -228,19 +209,17 @@ class Auditor:
     faults: dict[str, str] = field(default_factory=dict, init=False)
 
     def conduct(self, attacks: Sequence[str], only: Sequence[str] = ()) -> Audited:
-        """Enrol the sites, attack, and record the findings.
-
-        They are recorded attack by attack.
+        """Enrol the sites, attack, and record the findings of each attack.
 
         Raises
         ------
         UsageError
-            If the rows are not those of the run.
+            If the rows differ from those of the run.
         FlfedError
             If no site could be attacked.
         """
         nodes = self._enrol()
-        # Sums can be held to the record only where all sites of the run are here.
+        # Sums can be compared with the record only if all sites of the run are here.
         if self.tables is not None and self._is_whole(nodes):
             self._check_rows(self.tables, sorted(nodes))
         wanted = self._wanted(nodes, only)
@@ -250,11 +229,11 @@ class Auditor:
             try:
                 findings += self._attack(attack, wanted)
             except KeyboardInterrupt as error:
-                done = f"{number} of {len(attacks)} attacks are in the record of the run"
                 rest = _command(self.entry.run, attacks[number:], only)
-                raise RunStopped(f"{interruption(error)}; {done}; to go on: {rest}") from None
+                done = render("experiments.audit.stopped", done=number, of=len(attacks), rest=rest)
+                raise RunStopped(f"{interruption(error)}; {done}") from None
         self.recorder.progress("attacks", len(attacks), len(attacks))
-        # A fault at some sites is told beside the findings; at all of them it is an error.
+        # A fault at some sites is reported beside the findings; at all of them it is an error.
         if not findings and (self.faults or not wanted):
             raise self._no_site()
         self.recorder.events("holdout-opened", dict.fromkeys(wanted, "audit"))
@@ -267,7 +246,7 @@ class Auditor:
         )
 
     def _wanted(self, nodes: Mapping[str, int], only: Sequence[str]) -> dict[str, int]:
-        """Return the sites to attack: those that share figures of their own, or of these the named ones."""
+        """Return the sites to attack: those with figures of their own, or the named ones of them."""
         shared_as = self.recorder.shared_as
         named = {site for site in nodes if not only or shared_as.name(site) in only}
         return {site: nodes[site] for site in nodes if site in named - shared_as.in_sums_only}
@@ -277,21 +256,18 @@ class Auditor:
         return FlfedError(f"no site could be attacked ({why or 'none that took part shares figures of its own'})")
 
     def _enrol(self) -> dict[str, int]:
-        """Return the nodes of the run's sites.
-
-        Only sites that are there count, in name order.
-        """
+        """Return the nodes of the run's sites that are present, in order of names."""
         request = EnrolRequest(dataset=self.model.schema.name, schema_sha256=self.model.schema.sha256())
         nodes = {str(node): node for node in self.grid.get_node_ids()}
         answers = ask(self.grid, ENROL, request, nodes, EnrolReply.from_record, timeout=deadline_of(self.model.study))
         replies = {reply.site: (key, reply) for key, reply in answers.replies.items()}
         recorded_as = self._recorded_as(replies)
-        # What a site asked for once stays, whatever its policy says now.
+        # The sharing of the run remains in force, whatever the policy of a site is now.
         self.recorder.share(recorded_as)
         self.recorder.share(sharing_of(answers.replies.values()))
         node_by_site: dict[str, int] = {}
         for site, (key, reply) in sorted(replies.items()):
-            # One that is not recorded took no part in the run.
+            # A site without a record took no part in the run.
             if site in recorded_as and self._is_there(site, reply):
                 node_by_site[site] = nodes[key]
         self.recorder.taking_part = set(node_by_site)
@@ -302,7 +278,7 @@ class Auditor:
         return node_by_site
 
     def _note_silent(self, faults: Mapping[str, Any]) -> None:
-        # Only an engine of institutions knows the sites of nodes that sent no reply.
+        # Only an engine of institutions knows the site of a node without a reply.
         site_by_key = {str(node): site for site, node in getattr(self.grid, "nodes", {}).items()}
         for key, why in faults.items():
             if key in site_by_key:
@@ -314,47 +290,35 @@ class Auditor:
         if not reply.accepted:
             self._fault(site, reply.reason)
         elif self.recorder.shared_as.name(site) not in self.recorded:
-            self._fault(site, OTHERWISE)
+            self._fault(site, render("experiments.audit.sharing"))
         else:
             return True
         return False
 
     def _recorded_as(self, sites: Iterable[str]) -> dict[str, Any]:
-        """Return how sites are recorded in the run.
-
-        Sites that are not in its record are left out.
-        """
+        """Return the sharing of sites in the run's record, without sites that it does not have."""
         hidden = [site for site in sites if site not in self.recorded]
         called = pseudonyms(self.entry.series, hidden) if hidden else {}
         names = {site: called.get(site, site) for site in sites}
         return {site: self.recorded[name].shared_as for site, name in names.items() if name in self.recorded}
 
     def _is_whole(self, sites: Collection[str]) -> bool:
-        """Tell whether these sites made the run's encoder.
+        """Return whether the sums of these sites made the run's encoder.
 
-        Their sums did. A site that gave none was not compared.
+        A site without sums was not compared.
         """
         compared = {name for name, entry in self.recorded.items() if entry.rows is not None}
         compared |= _in_sums_only(self.recorded)
         return {self.recorder.shared_as.name(site) for site in sites} == compared == set(self.recorded)
 
     def _check_rows(self, tables: PooledReference, sites: list[str]) -> None:
-        """Refuse tables that are not the run's.
-
-        An attack needs the rows it trained on, and their sums tell.
-        """
+        """Refuse tables other than the run's, by their sums: an attack needs the training rows."""
         merged = merge([session.summary() for session in tables.sessions(sites)])
         if set(sums_sha256(merged)).isdisjoint(self.training_sums.get("rounded", ())):
-            raise UsageError(
-                f"the sites' training rows are not those of run {self.entry.run} (their sums differ), or a "
-                "site's policy has changed since: run the study anew, and audit that run"
-            )
+            raise UsageError(render("experiments.audit.rows", run=self.entry.run))
 
     def _attack(self, attack: str, nodes: Mapping[str, int]) -> list[AuditRow]:
-        """Attack every site and record the findings.
-
-        It is one attack.
-        """
+        """Make one attack at every site, and record the findings."""
         request = AuditRequest(arrays=self.model.arrays, encoder=self.model.encoder, attack=attack)
         answers = ask(self.grid, AUDIT, request, nodes, AuditReply.from_record, timeout=deadline_of(self.model.study))
         self.recorder.crossed(AUDIT, answers.to_node, answers.to_server)
@@ -362,7 +326,7 @@ class Auditor:
             self._fault(site, why, attack)
         rows: list[AuditRow] = []
         shared_as = self.recorder.shared_as
-        # A site whose rows changed would be tested on rows that the model never saw.
+        # The model never saw the rows of a site whose rows have changed.
         usable = {site: reply for site, reply in answers.replies.items() if not self._other_rows(site, reply)}
         for name, reply in shared_as.own(usable).items():
             for figure in reply.figures:
@@ -373,22 +337,16 @@ class Auditor:
         return rows
 
     def _other_rows(self, site: str, reply: AuditReply) -> bool:
-        """Tell whether a site's row count has changed.
-
-        The change is recorded.
-        """
+        """Return whether a site's row count has changed, and record a change."""
         then = self.recorded[self.recorder.shared_as.name(site)]
         now = (reply.num_examples + reply.holdout_rows, reply.holdout_rows)
         if then.rows is None or now == (then.rows, then.holdout_rows):
             return False
-        self._fault(site, CHANGED)
+        self._fault(site, render("experiments.audit.changed"))
         return True
 
     def _fault(self, site: str, reason: str, attack: str = "") -> None:
-        """Record that a site was not attacked.
-
-        It is a note in the record, for the run itself is as it was.
-        """
+        """Note in the record that a site was not attacked."""
         text = f"{attack}: {reason}" if attack else reason
         redacted_text = self.recorder.shared_as.text(text)
         name = self.recorder.shared_as.name(site)
@@ -399,7 +357,7 @@ class Auditor:
 
 
 def _command(run: str, attacks: Sequence[str], sites: Sequence[str]) -> str:
-    """Return the command that makes some attacks at some sites."""
+    """Return the command for some attacks at some sites."""
     words = ["flfed", "audit", run]
     words += [f"--attack {name}" for name in attacks]
     words += [f"--site {name}" for name in sites]

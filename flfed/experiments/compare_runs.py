@@ -1,7 +1,4 @@
-"""Comparison of two runs.
-
-It shows what was set differently, and what came out differently.
-"""
+"""Comparison of two runs: differences of their settings, and of their results."""
 
 from __future__ import annotations
 
@@ -19,6 +16,7 @@ from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.updates.arrays import is_encrypted
 from flfed.updates.checkpoints import checkpoint as checkpoints
+from flfed.words import render
 
 HEAD = ("run", "study", "status", "reason", "engine", "rounds", "repeats", "seconds")
 HASHES = ("study", "schema", "code", "encoder", "arrays")
@@ -37,12 +35,11 @@ def compare_runs(a: str, b: str, *, store: str | None = None) -> dict[str, Any]:
     Returns
     -------
     comparison : dict
-        "a", "b" (what each is), "primary", "settings" (keys of the study that differ), "hashes"
-        (each with "equal"; null where one is not known), figures of each arm over all sites and
-        by site, each with "a", "b" and "difference" = b - a, and "arrays-max-difference": the
-        largest |b - a| over all entries of the final arrays, of all repeats; null with
-        "arrays-reason" where it is not known. "paired" has b - a by metric, over all sites, with its 95 % interval
-        over the random splits that both were judged on, or the reason why there is none (`recorded_run.paired`).
+        "a" and "b" (facts of each run), "primary", "settings" (keys of the study that differ), and "hashes" (each
+        with "equal"; null where one is unknown). Figures of each model over all sites and by site, each with "a", "b"
+        and "difference" = b - a. "arrays-max-difference": the largest |b - a| over all entries of the final arrays, of
+        all repeats; null with "arrays-reason" where it is unknown. "paired": b - a by metric, over all sites, with its
+        95 % interval over the random splits of both, or the reason why there is none (`recorded_run.paired`).
 
     Raises
     ------
@@ -86,10 +83,7 @@ def _sites(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, dic
 
 
 def _hashes(reader: RunReader, runs: Sequence[RunEntry]) -> dict[str, str | None]:
-    """Return the hashes of a run.
-
-    Those of a series are there where all repeats agree.
-    """
+    """Return the hashes of a run, or those in which all repeats of a series agree."""
     hashes_by_name: dict[str, set[Any]] = {name: set() for name in HASHES}
     for run in runs:
         encoder = (reader.summary(run.run, "encoder") or {}).get("sha256")
@@ -107,13 +101,10 @@ def _equal(a: str | None, b: str | None) -> dict[str, Any]:
 
 
 def _settings(a: str, b: str) -> list[dict[str, Any]]:
-    """Return the keys in which two studies differ.
-
-    Both values go with each, and null where a study has no such key.
-    """
+    """Return the keys in which two studies differ, each with both values; None for an absent key."""
     first, second = (leaves(tomllib.loads(text)) for text in (a, b))
     settings = []
-    # In the order of the texts: a person finds the keys where they stand.
+    # In the order of the texts, where a person looks for the keys.
     for key in first | second:
         values = {"a": _plain(first.get(key)), "b": _plain(second.get(key))}
         if values["a"] != values["b"]:
@@ -122,15 +113,12 @@ def _settings(a: str, b: str) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON has it; a date becomes its text."""
+    """Return a value for JSON; a date becomes its text."""
     return value if isinstance(value, (bool, int, float, str, list, type(None))) else str(value)
 
 
 def _figures(a: dict[str, Any] | None, b: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return both values of each metric and b - a.
-
-    It is None where neither run has this arm.
-    """
+    """Return both values of each metric and b - a; None if neither run has this model."""
     if not a and not b:
         return None
     figures = {}
@@ -144,13 +132,10 @@ def _figures(a: dict[str, Any] | None, b: dict[str, Any] | None) -> dict[str, An
 
 
 def _arrays_apart(a: Sequence[RunEntry], b: Sequence[RunEntry]) -> tuple[float | None, str]:
-    """Return the largest difference of two runs' arrays.
-
-    It is over same-named arrays of all repeats, or else the reason why there is none.
-    """
-    # Repeats are compared one with one, by their order.
+    """Return the largest difference of two runs' arrays over all repeats, or the reason why there is none."""
+    # Repeats are compared in pairs, by their order.
     if len(a) != len(b):
-        return None, f"one has {len(a)} repeats, the other {len(b)}"
+        return None, render("experiments.compare.repeats", a=len(a), b=len(b))
     largest = 0.0
     for one, other in zip(a, b, strict=True):
         try:
@@ -158,10 +143,10 @@ def _arrays_apart(a: Sequence[RunEntry], b: Sequence[RunEntry]) -> tuple[float |
         except FlfedError as error:
             return None, str(error)
         if is_encrypted(first) or is_encrypted(second):
-            return None, "the coordinator has a model as ciphertexts only"
+            return None, render("experiments.compare.encrypted")
         # Models of other shapes have no entry-wise difference.
         if _shapes(first) != _shapes(second):
-            return None, "the models have arrays of other names or shapes"
+            return None, render("experiments.compare.shapes")
         apart = [float(np.abs(second[name] - first[name]).max(initial=0.0)) for name in first]
         largest = max([largest, *apart])
     return largest, ""

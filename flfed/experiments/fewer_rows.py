@@ -1,6 +1,6 @@
-"""A study run with fewer rows: without some people's, or with growing shares of one site's training rows.
+"""Runs of a study with fewer rows: without some people's, or with growing shares of a site's training rows.
 
-The first tells how far model and figures move, the second what joining is worth by how many rows a site has.
+The first shows the change of model and figures, the second the gain from joining by a site's number of rows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from flfed.callbacks import Progress, no_progress
-from flfed.errors import UsageError, nearest
+from flfed.errors import UsageError, unknown
 from flfed.federation.engines.engine import find_sites
 from flfed.federation.server.run import Result, run
 from flfed.records.reports.report import primary_of
@@ -26,25 +26,26 @@ from flfed.rows.snapshots.opt_outs import Excluded
 from flfed.seeds import generator
 from flfed.study.study import Study
 from flfed.updates.checkpoints import checkpoint as checkpoints
+from flfed.words import render
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
-"""Of a site's training rows."""
+"""Shares of a site's training rows in a learning curve."""
 
 
 @dataclass(frozen=True)
 class Without:
-    """What a study is without some people.
+    """Effect of some people's rows on a study.
 
     Attributes
     ----------
     rows, people : int
-        Rows that were left out, and people on the list whom they are of.
+        Removed rows, and people on the list with such rows.
     whole, left : Result
-        The run on all rows, and the one without theirs.
+        The run on all rows, and the one without these.
     largest, root_mean_square : float
-        Change of the model's numbers.
+        Change of the model's parameters.
     figures : dict of metric to (float, float)
-        Over all sites' test rows, of the run on all rows and of the other one; their test rows may differ.
+        Figures over all sites' test rows, of both runs; their test rows may differ.
     """
 
     rows: int
@@ -56,7 +57,7 @@ class Without:
     figures: dict[str, tuple[float, float]]
 
     def as_object(self) -> dict[str, Any]:
-        """Return it as an object of JSON."""
+        """Return the object for JSON."""
         return {
             "rows": self.rows,
             "people": self.people,
@@ -70,7 +71,7 @@ class Without:
 
 @dataclass(frozen=True)
 class Remaining(datasets.Dataset):
-    """A dataset of one table, some people's rows left out.
+    """A dataset of one table, without some people's rows.
 
     Attributes
     ----------
@@ -88,7 +89,7 @@ class Remaining(datasets.Dataset):
 def run_without(
     study: Study, people: Excluded, *, sites: Sequence[Site] | None = None, progress: Progress = no_progress
 ) -> Without:
-    """Run a study on all rows, and on those that are not these people's.
+    """Run a study on all rows, and without these people's rows.
 
     Parameters
     ----------
@@ -101,15 +102,12 @@ def run_without(
     Raises
     ------
     UsageError
-        If a site's policy is not open, the list fits no table, or nobody on it has a row.
+        If a site's policy is not open, the list fits no table, or no person on it has a row.
     """
     sites_argument = sites
     sites = find_sites(study, sites)
     if closed := _closed(sites):
-        raise UsageError(
-            f"--without shows what single rows change in a model, and the policy of {closed} is not 'open': "
-            "in a consortium a site leaves people out itself (excluded.csv, flfed site refresh, a new approval)"
-        )
+        raise UsageError(render("experiments.subset.open", sites=closed))
     whole = run(study, sites=sites_argument, progress=progress)
     if study.dataset.partition is not None:
         dataset = datasets.load(study.dataset.name)
@@ -133,43 +131,43 @@ def run_without(
 
 
 def _closed(sites: Iterable[Site]) -> str:
-    """Return the sites whose policy is not open, in a row."""
+    """Return the names of the sites whose policy is not open, with commas."""
     return ", ".join(site.name for site in sites if site.policy.disclosure != "open")
 
 
 def _check_people_have_rows(rows: int, people: int) -> None:
     if not rows:
-        raise UsageError(f"{people} people on the list have a row here: nothing would change")
+        raise UsageError(render("experiments.subset.nobody", people=people))
 
 
 def _theirs(table: pd.DataFrame, people: Excluded, name: str) -> np.ndarray:
-    """Return which rows are these people's."""
+    """Return a mask of these people's rows."""
     if people.column not in table:
-        # It is not quoted: where the name is forgotten, it is a person's identifier.
-        raise UsageError(f"the first line of the list is not the name of a column of dataset {name!r}")
+        # Not quoted: without a header, the line is a person's identifier.
+        raise UsageError(render("experiments.subset.column", dataset=name))
     return plain_text(table[people.column]).isin(people.identifiers).to_numpy(dtype=bool)
 
 
 def _moved(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) -> tuple[float, float]:
-    """Return the largest and the root mean square change of a model's numbers."""
+    """Return the largest and the root mean square change of a model's parameters."""
     change = np.concatenate([(np.asarray(after[name], float) - values).ravel() for name, values in before.items()])
     return float(np.abs(change).max()), float(np.sqrt(np.mean(change**2)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class CurvePoint:
-    """What joining is worth to a site with some of its training rows.
+    """Gain of a site from joining with a share of its training rows.
 
     Attributes
     ----------
     share : float in (0, 1]
-        Of the site's training rows.
+        Share of the site's training rows.
     rows : int or None
-        How many these are; None where the site was refused for having too few.
+        Their number; None if the site was refused for having too few.
     run, metric : str
         `metric` is the study's primary one.
     gain : dict
-        `value`, `low`, `high`, `model` and `verdict`, as a run's report has them.
+        `value`, `low`, `high`, `model` and `verdict`, as in a run's report.
     """
 
     share: float
@@ -179,22 +177,22 @@ class CurvePoint:
     gain: dict[str, Any]
 
     def as_object(self) -> dict[str, Any]:
-        """Return it as an object of JSON."""
+        """Return the object for JSON."""
         return {"share": self.share, "rows": self.rows, "run": self.run, **self.gain}
 
 
 @dataclass(frozen=True, kw_only=True)
 class FewerRows(Site):
-    """A site that trains on a share of its training rows; its test rows stay.
+    """A site that trains on a share of its training rows; its test rows are the same.
 
-    The rows of a smaller share are among those of a larger one. Where rows have groups (patients, customers), few rows
-    are those of few groups, the last of which may be kept in part.
+    A larger share contains the rows of a smaller one. If rows have groups (patients, customers), few rows are those of
+    few groups, the last of which may be partial.
 
     Attributes
     ----------
     share : float in (0, 1]
     seed : int
-        With the repeat, of the order in which rows are kept.
+        Seed, with the repeat, of the order of rows.
     """
 
     share: float
@@ -210,11 +208,11 @@ class FewerRows(Site):
     def read(
         self, repeat: int = 0, *, complete: Sequence[str] = (), published: PublishedSplit | None = None
     ) -> SiteTable:
-        """Read the table as any site does, and keep a share of its training rows."""
+        """Read the table, and reduce it to a share of its training rows."""
         table = super().read(repeat, complete=complete, published=published)
         rng = generator(self.seed + repeat, site=self.name, purpose="learning-curve")
         order = _random_order(table.training, table.schema.group, rng)
-        # Sorted as they were, so that batches are those of a table that never had others.
+        # In their old order, so that batches are those of a table that never had other rows.
         sample = np.sort(order[: max(1, round(self.share * len(order)))])
         return replace(table, training=table.training.iloc[sample].reset_index(drop=True))
 
@@ -227,7 +225,7 @@ def run_curve(
     repeats: int = 1,
     progress: Progress = no_progress,
 ) -> tuple[CurvePoint, ...]:
-    """Run a study with growing shares of one site's training rows, the other sites with all of theirs.
+    """Run a study with growing shares of one site's training rows, and all rows of the others.
 
     Parameters
     ----------
@@ -236,7 +234,7 @@ def run_curve(
     sites : sequence of Site, optional
         As `run` takes them.
     repeats : int, >= 1
-        Of each run.
+        Repeats of each run.
     progress : callable (stage, done, of)
 
     Raises
@@ -246,11 +244,10 @@ def run_curve(
     """
     site_by_name = {one.name: one for one in find_sites(study, sites)}
     if site not in site_by_name:
-        names = ", ".join(site_by_name)
-        raise UsageError(f"--curve {site}: no site of the study{nearest(site, list(site_by_name))} Known: {names}")
+        raise unknown("--curve: site", site, list(site_by_name))
     if closed := _closed(site_by_name.values()):
-        raise UsageError(f"--curve compares models of some of a site's rows, and the policy of {closed} is not 'open'")
-    # Research sites are cut here, so that one of them can be given fewer rows.
+        raise UsageError(render("experiments.subset.curve", sites=closed))
+    # Research sites are made here, so that one of them can have fewer rows.
     if study.dataset.partition is not None:
         study = study.replace({"dataset.partition": None})
     points = []
@@ -260,7 +257,7 @@ def run_curve(
         primary = primary_of(report)
         own = report["sites"].get(site, {})
         if primary is None:
-            raise UsageError(f"--curve: study {study.name!r} compares no models")
+            raise UsageError(render("experiments.subset.uncompared", study=study.name))
         gain = gain_at(own, primary)
         rows = _training_rows(own)
         points.append(CurvePoint(share=share, rows=rows, run=report["run"], metric=primary, gain=gain))
@@ -268,7 +265,7 @@ def run_curve(
 
 
 def _random_order(rows: pd.DataFrame, group: str | None, rng: np.random.Generator) -> np.ndarray:
-    """Return rows in random order, those of one group together."""
+    """Return the order of rows at random, those of one group together."""
     if not group:
         return rng.permutation(len(rows))
     groups = pd.factorize(rows[group])[0]
@@ -276,7 +273,7 @@ def _random_order(rows: pd.DataFrame, group: str | None, rng: np.random.Generato
 
 
 def _training_rows(figures: Mapping[str, Any]) -> int | None:
-    """Return the training rows of a site's entry in a report, None where it keeps them back."""
+    """Return the number of training rows in a site's entry of a report, None if it is suppressed."""
     rows = figures.get("rows")
     test_rows = figures.get("holdout-rows")
     return rows - test_rows if rows and test_rows else None

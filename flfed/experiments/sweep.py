@@ -1,7 +1,4 @@
-"""Sweep of a study over a grid.
-
-Every point is a run of its own, and is judged on validation rows only.
-"""
+"""Sweep of a study over a grid: each point is a run, and is scored on validation rows only."""
 
 from __future__ import annotations
 
@@ -30,17 +27,12 @@ from flfed.study.settings import toml_value
 from flfed.study.study import Study
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.checkpoints import checkpoint as checkpoints
+from flfed.words import render
 
-NOTE = "a point of a sweep: no holdout was read"
-CAUTION = (
-    "These figures are on validation rows: no holdout was read. The best point's is optimistic, "
-    "because it was chosen by it; flfed study run gives the figure on the holdouts."
-)
-ANEW = "to go on, sweep the values of the grid that are left"
 SWEPT = ("model", "plan", "strategy", "encode.scaler", "encode.missing-indicator")
-"""Tables and keys that a grid may change: they leave the rows that judge as they are."""
+"""Tables and keys that a grid may change: they do not change the validation rows."""
 FIXED = ("plan.validation", "strategy.refit")
-"""Keys of these tables that change which rows judge."""
+"""Keys of these tables that change the validation rows."""
 
 Grid = Mapping[str, Sequence[Any]]
 Settings = Mapping[str, Any]
@@ -55,15 +47,15 @@ class Point:
     settings : dict of key to value
     run : str
     status, reason : str
-        How the run ended; or why its loss cannot be compared.
+        End of the run; or why its loss cannot be compared.
     rounds : int
-        Rounds after which the judged model came.
+        Rounds of the scored model.
     loss : float or None
-        Over the validation rows of all sites; None where the model has none.
+        Loss over the validation rows of all sites; None without one.
     primary : float or None
-        The study's primary metric on validation rows, where it follows from what sites send.
+        The study's primary metric on validation rows, where the sites' messages give it.
     rows : int
-        Validation rows behind the loss.
+        Validation rows of the loss.
     """
 
     settings: Settings
@@ -76,17 +68,11 @@ class Point:
     rows: int
 
     def as_options(self) -> str:
-        """Return the point as options for a shell.
-
-        They are those of `flfed study run`.
-        """
+        """Return the point as options of `flfed study run`, for a shell."""
         return " ".join(f"--set {shlex.quote(f'{key}={_toml(value)}')}" for key, value in self.settings.items())
 
     def as_json(self, metric: str) -> dict[str, Any]:
-        """Return the entry of `flfed study sweep --json`.
-
-        `metric` names the primary one.
-        """
+        """Return the entry of `flfed study sweep --json`, with the name of the primary metric."""
         return {
             "set": dict(self.settings),
             "run": self.run,
@@ -110,49 +96,37 @@ class Swept:
         Name of the study's primary metric.
     points : tuple of Point
         In the grid's order.
-    caution : str
-        What the figures are, and what they are not.
     stopped : str
-        What ended it before all points were tried; empty where they were.
+        Reason why points are missing; empty if all were run.
     """
 
     study: str
     primary: str
     points: tuple[Point, ...]
-    caution: str = CAUTION
     stopped: str = ""
 
     def ranked(self) -> list[Point]:
-        """Return the points by validation loss.
-
-        The best is first, and those without one are last.
-        """
+        """Return the points by validation loss, the best first and those without one last."""
         return sorted(self.points, key=lambda point: (point.loss is None, point.loss))
 
     @property
     def best(self) -> Point | None:
-        """Point of the smallest validation loss.
-
-        It is the first of equals, and None where no point has one.
-        """
+        """First point with the smallest validation loss; None if no point has one."""
         return next((point for point in self.ranked() if point.loss is not None), None)
 
     def as_json(self) -> dict[str, Any]:
         """Return the object of `flfed study sweep --json`."""
         points = [point.as_json(self.primary) for point in self.ranked()]
         best = None if self.best is None else {**points[0], "options": self.best.as_options()}
-        return {"study": self.study, "points": points, "best": best, "note": self.caution}
+        return {"study": self.study, "points": points, "best": best, "note": render("experiments.sweep.caution")}
 
     def error(self) -> FlfedError | None:
-        """Return the error of a sweep that was stopped, or is without any loss.
-
-        Without one no point gave a model that can be judged.
-        """
+        """Return the error of a sweep that was stopped, or has no loss at all; otherwise None."""
         if self.stopped:
             return RunStopped(self.stopped)
         if self.best is not None:
             return None
-        return FlfedError(f"no point of the sweep gave a validation loss; the first: {self.points[0].reason}")
+        return FlfedError(render("experiments.sweep.failed", reason=self.points[0].reason))
 
 
 def parse_grid(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
@@ -172,25 +146,22 @@ def parse_grid(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     for text in texts:
         key, _, values = map(str.strip, text.partition("="))
         if not key or not values:
-            raise UsageError(f"--grid {text}: write it as key=value,value, such as plan.lr=0.01,0.1")
+            raise UsageError(render("experiments.sweep.syntax", text=text))
         if key in grid:
-            raise UsageError(f"--grid {text}: the key is given twice; write all its values after one --grid")
+            raise UsageError(render("experiments.sweep.repeated", text=text))
         grid[key] = _values(values, text)
     return grid
 
 
 def _values(values: str, text: str) -> tuple[Any, ...]:
-    """Return the comma-separated values of a text.
-
-    They are read as TOML where they are, and as words where they are not.
-    """
-    # A list of TOML values keeps numbers and flags as what they are.
+    """Return the comma-separated values of a text, as TOML where possible, otherwise as words."""
+    # In a list of TOML values, numbers and flags keep their types.
     array = toml_value(f"[{values}]")
     if isinstance(array, list):
         return tuple(array)
     words = [word.strip() for word in values.split(",")]
     if not all(words):
-        raise UsageError(f"--grid {text}: a value is empty; write it as key=value,value, such as plan.lr=0.01,0.1")
+        raise UsageError(render("experiments.sweep.syntax", text=text))
     return tuple(map(toml_value, words))
 
 
@@ -202,9 +173,7 @@ def _toml(value: Any) -> str:
 
 
 def points_of(study: Study, grid: Grid) -> list[tuple[Settings, Study]]:
-    """Return every point of a grid.
-
-    Each has its settings, and the study with them.
+    """Return every point of a grid: its settings, and the study with them.
 
     Parameters
     ----------
@@ -214,49 +183,40 @@ def points_of(study: Study, grid: Grid) -> list[tuple[Settings, Study]]:
     Raises
     ------
     UsageError
-        For an empty grid, a study without validation rows, a key that changes which rows judge,
-        or a point that is no study that can be run.
+        For an empty grid, a study without validation rows, a key that changes the validation rows, or a point that
+        cannot run.
     """
     if not grid:
-        raise UsageError(f"study {study.name!r} has no [sweep]: give a grid, such as --grid plan.lr=0.01,0.1")
+        raise UsageError(render("experiments.sweep.empty", study=study.name))
     if not study.plan.validation:
-        raise UsageError(
-            "[plan]: validation=0 keeps no rows to choose on, and a sweep reads no others: "
-            "set it, such as --set plan.validation=0.2"
-        )
+        raise UsageError(render("experiments.sweep.validation"))
     full = [study.full_key(key, "[sweep] or --grid") for key in grid]
     # All keys are checked before any point is built, so that the error names the key.
     for key, values in zip(full, grid.values(), strict=True):
         _check_key(key, values, full)
-    # Trees that are grown anew have no rows left to judge them.
+    # Trees that are grown anew leave no validation rows.
     if study.strategy.settings.get("refit"):
         study = study.replace({"strategy.refit": False})
     points: list[tuple[Settings, Study]] = []
     for values in itertools.product(*grid.values()):
         settings = dict(zip(full, values, strict=True))
         point = study.replace(settings)
-        # A point that cannot run is found before the first one has run for hours.
+        # A point that cannot run is refused before the first one has run for hours.
         check(point)
         points.append((settings, point))
     return points
 
 
 def _check_key(key: str, values: Sequence[Any], full: Sequence[str]) -> None:
-    """Refuse a key or value that cannot be swept.
-
-    A key or value that is there twice is refused, too.
-    """
+    """Refuse a key or value that cannot be swept, or is there twice."""
     if key in FIXED or not (key in SWEPT or key.partition(".")[0] in SWEPT):
-        raise UsageError(
-            f"[sweep] {key}: cannot be swept, since points must be judged on the same rows and from the same seed; "
-            f"what can: {', '.join(SWEPT)}"
-        )
+        raise UsageError(render("experiments.sweep.fixed", key=key, keys=", ".join(SWEPT)))
     if full.count(key) > 1:
-        raise UsageError(f"[sweep] {key}: stands there twice, as table.key and as the bare key; leave one out")
+        raise UsageError(render("experiments.sweep.twice", key=key))
     # As text, since 1 and 1.0 are different settings and 1 and true equal in Python.
     texts = [json.dumps(value) for value in values]
     if len(set(texts)) < len(texts):
-        raise UsageError(f"[sweep] {key}: a value stands there twice; each is tried once")
+        raise UsageError(f"[sweep] {key}: a value is there twice")
 
 
 def sweep(
@@ -266,13 +226,11 @@ def sweep(
     sites: Sequence[str | Site] | None = None,
     progress: Progress = no_progress,
 ) -> Swept:
-    """Run every point and return its validation loss.
+    """Run every point to its last evaluation, without a comparison, and return the validation losses.
 
-    Each runs to its last evaluation, with no comparison.
-
-    Each point is a run in the store, under the study's name with `-sweep`. Tables are read once a
-    site. All points have the study's seed. A point whose rounds stop is listed without a loss. Where a person or the
-    system stops the sweep, the points that were tried are returned.
+    Each point is a run in the store, under the study's name with `-sweep`. Tables are read once a site. All points
+    have the study's seed. A point whose rounds stop has no loss. If a person or the system stops the sweep, the points
+    so far are returned.
 
     Parameters
     ----------
@@ -286,7 +244,7 @@ def sweep(
     Raises
     ------
     FlfedError
-        If a point failed; it is in the store as failed.
+        If a point failed; the store has it.
     """
     # All points share one reading of the tables.
     taking_part = list(map(CachedSite.of, find_sites(study, sites)))
@@ -302,12 +260,12 @@ def sweep(
             by = error.by if isinstance(error, RunStopped) else interruption(error)
             if not by:
                 raise
-            stopped = f"{by}; {len(outcomes)} of {len(points)} points were tried, and are in the run store; {ANEW}"
+            stopped = render("experiments.sweep.stopped", by=by, done=len(outcomes), of=len(points))
     return Swept(study=study.name, primary=check(study)["primary"], points=_comparable(outcomes), stopped=stopped)
 
 
 def _run_of(series: str, point: Study, sites: Sequence[Site], store: RunStore, progress: Progress) -> str:
-    """Run one point, in a series of its own since its settings are; return the run's id."""
+    """Run one point in a series of its own, as its settings differ, and return the id of the run."""
     facts = check(point)
     engine = engine_of("inprocess")
     name = store.begin_series(study=series, study_sha256=point.sha256(), study_text=point.text)
@@ -320,15 +278,15 @@ def _run_of(series: str, point: Study, sites: Sequence[Site], store: RunStore, p
     try:
         with (
             engine.started(sites, config, resources) as (grid, _),
-            bad_end_written(writer, began, resume_hint="the points that were done are in the run store"),
+            bad_end_written(writer, began, resume_hint="finished points are in the run store"),
         ):
-            recorder.note(NOTE)
-            # It enrols, summarises, and runs the rounds and the last evaluation: there is no comparison.
+            recorder.note(render("experiments.sweep.note"))
+            # Enrolment, first sums, rounds and the last evaluation, but no comparison.
             conductor = FederatedRun(grid, point, recorder)
             participants, checkpoint = conductor.begin()
             strategy, arrays = conductor.rounds(participants, checkpoint.encoder, checkpoint)
     finally:
-        checkpoints.forget(writer.run)  # a point is not resumed: the sweep is run anew
+        checkpoints.forget(writer.run)  # a point is not resumed: the sweep runs again
     writer.summary("encoder", {"sha256": checkpoint.encoder.sha256()})
     status = "stopped" if strategy.stopped else "completed"
     writer.finish(
@@ -342,20 +300,17 @@ def _run_of(series: str, point: Study, sites: Sequence[Site], store: RunStore, p
 
 
 def _judged(settings: Settings, run: str) -> Point:
-    """Return a point's recorded figures.
-
-    They are of the model that it ended with.
-    """
+    """Return a point with the recorded figures of its last model."""
     with RunReader.open() as reader:
         entry = reader.runs_of(run)[0]
         rounds = entry.best_round or 0
-        # Points are ranked by the figures over all sites.
+        # Points are ranked by figures over all sites.
         rows = [row for row in reader.metrics(run, rounds) if row.site is None and row.arm == "validation"]
     figures = {row.metric: row.value for row in rows}
     loss = figures.get("loss") if entry.status == "completed" else None
     reason = entry.reason
     if loss is None and not reason:
-        reason = "no site may give its validation loss"
+        reason = render("experiments.sweep.loss")
     return Point(
         settings=settings,
         run=run,
@@ -369,14 +324,12 @@ def _judged(settings: Settings, run: str) -> Point:
 
 
 def _comparable(points: Sequence[Point]) -> tuple[Point, ...]:
-    """Return the points with comparable losses.
-
-    Those that fewer rows judged lose theirs, which is another mean altogether.
-    """
+    """Return the points, without the losses of those scored on fewer rows, which are another mean."""
     most = max((point.rows for point in points if point.loss is not None), default=0)
     comparable_points = []
     for point in points:
         if point.loss is not None and point.rows != most:
-            point = replace(point, loss=None, reason=f"judged on {point.rows} of {most} validation rows only")
+            reason = render("experiments.sweep.fewer", rows=point.rows, most=most)
+            point = replace(point, loss=None, reason=reason)
         comparable_points.append(point)
     return tuple(comparable_points)

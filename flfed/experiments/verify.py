@@ -1,7 +1,4 @@
-"""Verification of a study against published figures.
-
-Its run stands beside them, with a verdict for each.
-"""
+"""Verification of a study: figures of its run beside published ones, with a verdict for each."""
 
 from __future__ import annotations
 
@@ -12,25 +9,26 @@ from itertools import count, starmap
 from typing import Any
 
 from flfed.callbacks import Progress, no_progress
-from flfed.errors import FlfedError, RunStopped, UsageError, nearest
+from flfed.errors import FlfedError, RunStopped, UsageError, counted, nearest, unknown
 from flfed.federation.engines.engine import find_sites
 from flfed.federation.server.preflight import check
 from flfed.federation.server.run import run
 from flfed.records.reports.report import REFERENCES, report
 from flfed.records.reports.site_verdict import SITE_ARMS
 from flfed.records.statistics import Report, intervals
-from flfed.records.statistics.verdict import decimals_of, number
+from flfed.records.statistics.verdict import decimals_of, format_as_written, number
 from flfed.records.store.reader import RunReader
 from flfed.rows.evaluation.scoring import list_study_metrics
 from flfed.study.study import Study
 from flfed.study.tables import Expectation
+from flfed.words import render
 
 SITE_PARTS = (*SITE_ARMS, "difference", "difference-personalised")
 
 
 @dataclass(frozen=True)
 class Repeat:
-    """One repeat and its published figure.
+    """Repeat with its published figure.
 
     Attributes
     ----------
@@ -54,19 +52,19 @@ class Repeat:
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """One expected figure beside ours.
+    """Expected figure beside ours.
 
     Attributes
     ----------
     expected : Expectation
     ours : float or None
-        Mean over the repeats; None where the run did not give it.
+        Mean over the repeats; None if the run did not measure it.
     sd : float or None
-        Over the repeats, divisor n - 1.
+        Standard deviation over the repeats, divisor n - 1.
     without : int
-        Repeats that did not give the figure although others did.
+        Repeats without the figure, although others have it.
     by_repeat : tuple of Repeat
-        Where something was published for each.
+        If a figure was published for each.
     """
 
     expected: Expectation
@@ -77,7 +75,7 @@ class Compared:
 
     @property
     def published(self) -> float:
-        """Published figure, or the least that was asked."""
+        """Published figure, or the least expected one."""
         expected = self.expected
         return expected.least if expected.value is None and expected.least is not None else expected.value or 0.0
 
@@ -88,7 +86,7 @@ class Compared:
 
     @property
     def decimals(self) -> int:
-        """Decimals that the figure deserves, and at least those of the tolerance."""
+        """Decimals of the figure, at least those of the tolerance."""
         decimals = decimals_of(self.ours, self.published)
         if not self.expected.tolerance:
             return decimals
@@ -96,9 +94,7 @@ class Compared:
 
     @property
     def holds(self) -> bool:
-        """Tell whether the figure holds in all repeats.
-
-        It is within the tolerance, or reaches the least.
+        """Whether the figure is within its tolerance, or reaches the least, and no repeat lacks it.
 
         A billionth is allowed for rounding: 0.83 must reach a least of 0.83.
         """
@@ -109,24 +105,31 @@ class Compared:
         return abs(self.difference) <= self.expected.tolerance + 1e-9
 
     def failing(self) -> str:
-        """Describe by how much the figure fails.
-
-        An empty text where it holds.
-        """
+        """Return a sentence on how the figure fails, or ""."""
         path = self.expected.path
         difference = self.difference
         if self.holds:
             return ""
         if difference is None:
-            return f"{path} was not measured"
-        # A mean over the repeats that have the figure would hide those that failed.
+            return render("experiments.verify.unmeasured", figure=path)
+        # A mean over the other repeats would hide those that failed.
         if self.without:
-            return f"{path} is missing in {self.without} of the repeats"
-        measured = f"{path} is {number(self.ours, self.decimals)}, {number(abs(difference), self.decimals)}"
+            return render("experiments.verify.missing", figure=path, repeats=self.without)
+        ours = number(self.ours, self.decimals)
+        apart = number(abs(difference), self.decimals)
+        published = format_as_written(self.published)
         if self.expected.least is not None:
-            return f"{measured} below the least of {self.expected.least:g}"
+            return render("experiments.verify.below", figure=path, ours=ours, difference=apart, least=published)
         side = "above" if difference > 0 else "below"
-        return f"{measured} {side} {self.published:g} where {self.expected.tolerance:g} is allowed"
+        return render(
+            "experiments.verify.outside",
+            figure=path,
+            ours=ours,
+            difference=apart,
+            side=side,
+            published=published,
+            tolerance=format_as_written(self.expected.tolerance),
+        )
 
     def as_json(self) -> Report:
         """Return the entry of `flfed study verify --json`."""
@@ -154,7 +157,7 @@ class Verified:
     ----------
     study, run : str
     status, reason : str
-        How the run ended.
+        End of the run.
     repeats : int
     figures : tuple of Compared
     """
@@ -168,10 +171,7 @@ class Verified:
 
     @property
     def holds(self) -> bool:
-        """Tell whether the whole study is verified.
-
-        The run completed, and every figure holds.
-        """
+        """Whether the run completed and every figure holds."""
         return self.status == "completed" and all(figure.holds for figure in self.figures)
 
     def as_json(self) -> Report:
@@ -180,22 +180,18 @@ class Verified:
         return {"study": self.study, "run": self.run, "holds": self.holds, "figures": figures}
 
     def error(self) -> FlfedError | None:
-        """Return the error of a failed verification.
-
-        The run stopped, or figures do not hold. None where all is well.
-        """
+        """Return the error of a stopped run or of figures that do not hold; otherwise None."""
         if self.status == "stopped":
-            return RunStopped(f"the run stopped, so nothing is verified: {self.reason}")
+            return RunStopped(render("experiments.verify.stopped", reason=self.reason))
         wrong = [figure.failing() for figure in self.figures if not figure.holds]
         if not wrong:
             return None
-        return FlfedError(f"{len(wrong)} of {len(self.figures)} expected figures do not hold: {'; '.join(wrong)}")
+        failed = "; ".join(wrong)
+        return FlfedError(render("experiments.verify.failed", wrong=len(wrong), of=len(self.figures), figures=failed))
 
 
 def verify(study: Study, *, engine: str = "inprocess", progress: Progress = no_progress) -> Verified:
-    """Run a study and compare its expected figures.
-
-    It runs as often as its table [expected] says.
+    """Run a study with the repeats of its table [expected], and compare its expected figures.
 
     Parameters
     ----------
@@ -207,23 +203,22 @@ def verify(study: Study, *, engine: str = "inprocess", progress: Progress = no_p
     Raises
     ------
     UsageError
-        If the study expects nothing, or a figure that a run of it cannot have; before anything runs
-        where that is known then.
+        If the study expects no figure, or one that its run cannot have; before anything runs where that can be known.
     FlfedError
         If the run failed.
     """
-    # Known before anything runs, a misspelt path costs no hours.
+    # Checked before anything runs: a misspelt path should not cost hours.
     check_expected(study)
     try:
         overall_report = run(study, engine=engine, repeats=study.expected.repeats, progress=progress).report
     except RunStopped as error:
         if error.by:
-            error.args = (f"{error} (which verifies nothing: flfed study verify begins anew)",)
+            error.args = (render("experiments.verify.interrupted", reason=error),)
         raise
     with RunReader.open() as reader:
         runs = reader.runs_of(overall_report["run"])
         each = [report(reader, entry.run) for entry in runs]
-    # A run that stopped may lack any figure, which its status explains.
+    # A stopped run may lack any figure.
     strict = overall_report["status"] == "completed"
     seeds = [entry.seed for entry in runs]
     figures = [compared(expected, overall_report, each, seeds, strict=strict) for expected in study.expected.figures]
@@ -240,19 +235,19 @@ def verify(study: Study, *, engine: str = "inprocess", progress: Progress = no_p
 def compared(
     expected: Expectation, whole: Report, each: Sequence[Report], seeds: Sequence[int], *, strict: bool = True
 ) -> Compared:
-    """Return one expected figure beside ours.
+    """Return an expected figure beside ours.
 
     Parameters
     ----------
     expected : Expectation
     whole : dict
-        The report of the series.
+        Report of the series.
     each : sequence of dict
-        The report of each repeat.
+        Report of each repeat.
     seeds : sequence of int
-        Of the repeats.
+        Seeds of the repeats.
     strict : bool
-        Whether a path that leads nowhere is an error; a run that stopped may lack any figure.
+        Whether a wrong path is an error; a stopped run may lack any figure.
 
     Raises
     ------
@@ -262,7 +257,7 @@ def compared(
     entry = entry_at(whole, expected.path, strict=strict) or {}
     values = [(entry_at(repeat_report, expected.path, strict=False) or {}).get("value") for repeat_report in each]
     there = [value for value in values if value is not None]
-    # The report's own spread counts, where it has one.
+    # The spread of the report has precedence.
     sd = entry.get("sd")
     if sd is None:
         sd = intervals.sd_of(values)
@@ -278,13 +273,11 @@ def compared(
 
 
 def entry_at(run_report: Report, path: str, *, strict: bool = True) -> Report | None:
-    """Return the figure at a path of a report.
-
-    An example of a path is "global.roc_auc_score".
+    """Return the figure at a path of a report, such as "global.roc_auc_score".
 
     Returns
     -------
-    entry : dict with "value", or None where it is not there and `strict` is off
+    entry : dict with "value", or None if there is none and `strict` is off
 
     Raises
     ------
@@ -297,7 +290,7 @@ def entry_at(run_report: Report, path: str, *, strict: bool = True) -> Report | 
         if part in keys:
             place = place[part]
         elif strict:
-            # Where the path must exist, the error names the nearest part that does.
+            # The error names the most similar part.
             names = f" There: {', '.join(keys)}" if keys else ""
             raise UsageError(f"[expected] {path!r}: the run's report has no {part!r}{nearest(part, keys)}{names}")
         else:
@@ -305,14 +298,12 @@ def entry_at(run_report: Report, path: str, *, strict: bool = True) -> Report | 
     if isinstance(place, Mapping) and "value" in place:
         return dict(place)
     if strict:
-        raise UsageError(f"[expected] {path!r}: is no figure of the run's report; one is 'global.roc_auc_score'")
+        raise UsageError(render("experiments.verify.path", path=path))
     return None
 
 
 def check_expected(study: Study) -> None:
-    """Refuse expectations that no run can meet.
-
-    Also refused is a study that expects nothing. No table is read.
+    """Refuse a study without expected figures, or with one that no run can have; no table is read.
 
     Raises
     ------
@@ -324,19 +315,14 @@ def check_expected(study: Study) -> None:
     metrics = list(list_study_metrics(task, study.compare))
     sites = [site.name for site in find_sites(study)]
     if not expected.figures:
-        raise UsageError(
-            f"study {study.name!r} has no [expected] to verify: write one, such as "
-            '"global.roc_auc_score" = { value = 0.89, tolerance = 0.02, source = "..." }'
-        )
+        raise UsageError(render("experiments.verify.empty", study=study.name))
     for figure in expected.figures:
         where = f"[expected] {figure.path!r}"
         parts = figure.path.split(".")
         # Each published repeat needs one of ours beside it.
         if figure.by_repeat and len(figure.by_repeat) != expected.repeats:
-            figure_count = len(figure.by_repeat)
-            raise UsageError(
-                f"{where}: by-repeat has {figure_count} figures, the study's repeats are {expected.repeats}"
-            )
+            count_of_figures = counted(len(figure.by_repeat), "figure")
+            raise UsageError(f"{where}: by-repeat has {count_of_figures}, and the study has {expected.repeats} repeats")
         if parts[0] == "sites":
             _check_listed(where, "site", parts[1:2], sites)
             _check_listed(where, "arm", parts[2:3], SITE_PARTS)
@@ -346,11 +332,8 @@ def check_expected(study: Study) -> None:
 
 
 def _check_listed(where: str, what: str, parts: Sequence[str], names: Sequence[str]) -> None:
-    """Refuse an unknown part of a path.
-
-    It must be exactly one of what is known.
-    """
+    """Refuse a part of a path that is not exactly one of some names."""
     if len(parts) == 1 and parts[0] in names:
         return
     word = ".".join(parts)
-    raise UsageError(f"{where}: {what} {word!r} is not known{nearest(word, tuple(names))} Known: {', '.join(names)}")
+    raise unknown(f"{where}: {what}", word, names)

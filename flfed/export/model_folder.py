@@ -1,8 +1,8 @@
-"""Folder of an exported model: arrays, encoder, schema and study, their hashes, and maybe a signature.
+"""Folder of an exported model: arrays, encoder, schema and study, their hashes, and an optional signature.
 
-The coordinator signs what `model.json` says, and with it each file's hash. Hashes show damage; who can write the
-folder can write new hashes. A signature cannot be made anew, only taken away. Weights may be quantised: whole numbers
-of eight bits, with a scale for each output.
+The coordinator signs `model.json`, which has the hash of each file. Hashes show damage; anyone who can write to the
+folder can write new hashes. A signature cannot be forged, only removed. Weights may be quantised to integers of eight
+bits, with a scale for each output.
 """
 
 from __future__ import annotations
@@ -51,32 +51,17 @@ from flfed.signatures import (
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, Layout, arrays_sha256, schema_encoder
 from flfed.updates.arrays import Arrays
+from flfed.words import render
 
 PARTS = {"coordinator", "signing-key", "signature"}
 LARGEST = 127
-"""Of an int8 that has its opposite too: -128 is not used."""
+"""Largest absolute value of a quantised weight: -128 is not used."""
 DRAWN_ROWS = 10_000
-ABOUT = (
-    "The weights are whole numbers of eight bits with a scale for each output. `mean` and `largest` are how far a "
-    "prediction moved by that (a probability, or in the target's unit) on rows that were drawn column by column from "
-    "the encoder's means, deviations and shares: no site's rows. The figures are of the model before."
-)
-NOT_SHOWN = (
-    "The figures were measured on the holdout rows of the sites named here, with the shared model as it is. They say "
-    "nothing about other institutions, other years, or rows that were chosen in another way, and a prediction is no "
-    "diagnosis and no decision: check the model on rows of your own first."
-)
-NOT_EXPORTED = (
-    "What adjusts the shared model to one site (its own intercept, or fine-tuning) is fitted at that site and "
-    "is not in this folder: the predictions are those of the shared model."
-)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SharedModel:
-    """Shared model of a run.
-
-    It has all that predicting needs.
+    """Shared model of a run, with all that a prediction needs.
 
     Attributes
     ----------
@@ -88,13 +73,13 @@ class SharedModel:
     arrays : dict of name to array
     encoder : Encoder
     figures : dict
-        The comparison's figures and intervals, as in the run's report: "global" and "sites".
+        Figures and intervals of the comparison, as in the run's report: "global" and "sites".
     signature : Signature, optional
-        The coordinator's, where it was read from a folder that has one that holds.
+        The coordinator's valid signature, if the folder has one.
     quantised : Quantised, optional
-        The weights as int8, where `arrays` are made of them.
+        The weights as int8, if `arrays` are made of them.
     rounded_of : str
-        SHA-256 of the arrays that `arrays` were rounded from to float32; "" where they are as they were trained.
+        SHA-256 of the arrays before rounding to float32; "" if they are as trained.
     """
 
     run: str
@@ -115,8 +100,8 @@ class SharedModel:
     def predictions(self, x: np.ndarray) -> np.ndarray:
         """Return the model's predictions for encoded inputs.
 
-        Of a binary target the probability of the last class [rows], of more classes one each [rows, classes], of a
-        regression the target in its unit [rows].
+        Binary: the probability of the last class [rows]. Several classes: one each [rows, classes]. Regression: the
+        target in its unit [rows].
 
         Parameters
         ----------
@@ -128,7 +113,7 @@ class SharedModel:
         return probabilities(self.schema.task, outputs)
 
     def to_float32(self) -> Self:
-        """Return the model with its weights in float32, itself where they are so already.
+        """Return the model with its weights in float32.
 
         Raises
         ------
@@ -138,19 +123,17 @@ class SharedModel:
         if all(value.dtype == np.float32 for value in self.arrays.values()):
             return self
         if self.layout.plain:
-            raise UsageError(
-                f"model {self.study.model.name!r} has cut points that are not rounded to float32: leave --dtype out"
-            )
+            raise UsageError(render("export.errors.trees", model=self.study.model.name))
         with np.errstate(over="ignore"):
             rounded = {name: value.astype(np.float32) for name, value in self.arrays.items()}
         if not all(np.isfinite(value).all() for value in rounded.values()):
-            raise UsageError("the model has weights that are not finite in float32")
+            raise UsageError(render("export.errors.infinite", dtype="float32"))
         return replace(self, arrays=rounded, rounded_of=arrays_sha256(self.arrays))
 
     def to_int8(self) -> Self:
-        """Return the model with its weights as int8, and how far its predictions moved.
+        """Return the model with its weights as int8, and the change of its predictions.
 
-        That is measured on rows that no site has (`drawn_rows`): an exporter has none of a site's.
+        The change is measured on drawn rows (`drawn_rows`): an exporter has no rows of a site.
 
         Raises
         ------
@@ -158,13 +141,11 @@ class SharedModel:
             If a weight is not finite, or the model is trees, which have none.
         """
         if self.layout.plain:
-            raise UsageError(
-                f"model {self.study.model.name!r} has no weights that could be written as int8: leave --dtype out"
-            )
+            raise UsageError(render("export.errors.weights", model=self.study.model.name))
         stored = quantise(self.arrays)
         layout = self.layout
         by = self.encoder
-        # Under scaler "none" the encoder knows no deviations; the schema's are near enough to draw rows by.
+        # Under scaler "none" the encoder has no deviations; those of the schema are close enough.
         if self.study.encode.scaler == "none":
             by = replace(by, scale=schema_encoder(layout).scale)
         rows = drawn_rows(layout, by, DRAWN_ROWS, generator(self.study.seed, site="", purpose="quantised"))
@@ -183,15 +164,15 @@ class SharedModel:
         ----------
         folder : Path
         signer : Signer, optional
-            Who signs what `model.json` says.
+            Signer of `model.json`.
 
         Raises
         ------
         FlfedError
-            If the disk does not take them.
+            If they cannot be written.
         """
         meaning = self.schema.model_dump(mode="json", by_alias=True, exclude_none=True)
-        # All files are made in memory first, so that their hashes can go into the index.
+        # All files are made in memory first, since the index has their hashes.
         arrays = self.arrays if self.quantised is None else self.quantised.stored
         files = {
             MODEL: _safetensors(arrays),
@@ -203,7 +184,7 @@ class SharedModel:
             files |= xgboost_files(self.arrays, self.layout, self.encoder)
         index = self._index()
         index["files"] = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-        # The signature is made first, so that the seal covers it as well.
+        # The signature is made first, so that the seal covers it, too.
         if signer is not None:
             index["signed"] = signer.signature(seal(index))
         index["sha256"] = seal(index)
@@ -211,10 +192,7 @@ class SharedModel:
         write_files(folder, files)
 
     def _index(self) -> dict[str, Any]:
-        """Return the content of `model.json`.
-
-        It is without the files' hashes.
-        """
+        """Return the content of `model.json` without the hashes of files."""
         layout = self.layout
         form = FORMAT
         more: dict[str, Any] = {}
@@ -223,7 +201,7 @@ class SharedModel:
             more["quantised"] = self.quantised.as_object()
         if self.rounded_of:
             more["rounded"] = {"dtype": "float32", "of-arrays-sha256": self.rounded_of}
-        if layout.plain:  # what an input of the XGBoost file is
+        if layout.plain:  # the inputs of the XGBoost file
             more["columns"] = []
             for column in layout.features:
                 kind = {"unit": column.unit} if column.kind == "number" else {"values": list(column.cells[:-1])}
@@ -244,8 +222,8 @@ class SharedModel:
             "encode": {"missing-indicator": layout.missing_indicator, "rows": self.study.encode.rows},
             "hashes": self._hashes(),
             "figures": dict(self.figures),
-            "not-shown": NOT_SHOWN,
-            "not-exported": NOT_EXPORTED,
+            "not-shown": render("export.notes.limits"),
+            "not-exported": render("export.notes.adjustments"),
             **more,
         }
 
@@ -264,8 +242,8 @@ class SharedModel:
         Raises
         ------
         UsageError
-            If it is no model folder, is of another version, or a file is missing or is not the
-            one that was written, or its signature does not hold.
+            If it is no model folder or one of another version, a file is missing or changed, or the signature is
+            invalid.
         """
         files = read_model_files(folder)
         facts = files.facts
@@ -291,7 +269,7 @@ class SharedModel:
 
 
 def _signature(folder: Path, index: Mapping[str, Any]) -> Signature | None:
-    """Return the valid signature of `model.json` over all else that it says, None where it has none."""
+    """Return the valid signature of `model.json` over its other content, or None."""
     rest = dict(index)
     entry = rest.pop("signed", None)
     if entry is None:
@@ -303,9 +281,7 @@ def _signature(folder: Path, index: Mapping[str, Any]) -> Signature | None:
         whole = 1 <= len(title) <= 100 and title.isprintable() and HASH.fullmatch(key)
         if whole and coordinator_signed(model_facts(title, seal(rest)), entry["signature"], key):
             return Signature(title, key)
-    raise UsageError(
-        f"{folder / INDEX}: its signature does not hold: somebody changed the model after it was signed; not used"
-    )
+    raise UsageError(render("export.errors.signature", file=folder / INDEX))
 
 
 def _safetensors(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -313,51 +289,42 @@ def _safetensors(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files into a folder.
-
-    The folder is made where it is absent.
+    """Write files into a folder, which is made if absent.
 
     Raises
     ------
     FlfedError
-        If the disk does not take them.
+        If they cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             (folder / name).write_bytes(content)
     except OSError as error:
-        raise FlfedError(f"{folder}: cannot be written ({error.strerror}): choose another folder with --to") from None
+        raise FlfedError(render("export.errors.disk", folder=folder, reason=error.strerror)) from None
 
 
 @dataclass(frozen=True)
 class Signature:
-    """Valid signature of a model.
-
-    It has the title that signed, and its public key (hex).
-    """
+    """Valid signature of a model: title of the signer, and its public key (hex)."""
 
     title: str
     key: str
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of the signing key.
-
-        Two people compare it by telephone.
-        """
+        """Fingerprint of the signing key, for comparison by telephone."""
         return fingerprint_of(self.key)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Quantised:
-    """Quantised weights of a model, and how far its predictions moved.
+    """Quantised weights of a model, and the change of its predictions.
 
     Attributes
     ----------
     stored : dict of name to array
-        Each matrix as int8, with its scales (float32 [outputs]) under the name that ends with ".scale"; other arrays
-        as they are.
+        Each matrix as int8, with its scales (float32 [outputs]) under its name with ".scale"; other arrays unchanged.
     of : str
         SHA-256 of the arrays that were quantised.
     mean, largest : float
@@ -370,18 +337,14 @@ class Quantised:
     largest: float
 
     def as_object(self) -> dict[str, Any]:
-        """Return what `model.json` says of the quantised weights."""
+        """Return the entry of `model.json`."""
         moved = {"rows": DRAWN_ROWS, "mean": self.mean, "largest": self.largest}
-        return {"dtype": "int8", "of-arrays-sha256": self.of, **moved, "about": ABOUT}
+        return {"dtype": "int8", "of-arrays-sha256": self.of, **moved, "about": render("export.notes.entry")}
 
     def in_words(self, unit: str = "") -> str:
-        """Return how far predictions moved, and on which rows."""
+        """Return the change of predictions, and the rows on which it was measured."""
         of = f" {unit}" if unit else ""
-        return (
-            f"The weights are int8 (whole numbers of eight bits), a quarter of the bytes. On {DRAWN_ROWS:,} rows drawn "
-            f"from the encoder's means and shares, no site's rows, a prediction moved by {self.mean:.2g}{of} on "
-            f"average and by {self.largest:.2g}{of} at most. The figures are of the model before."
-        )
+        return render("export.notes.int8", rows=DRAWN_ROWS, mean=self.mean, largest=self.largest, unit=of)
 
 
 def quantise(arrays: Arrays) -> Arrays:
@@ -409,10 +372,10 @@ def quantise(arrays: Arrays) -> Arrays:
             stored[name] = value
             continue
         if not np.isfinite(value).all():
-            raise UsageError("the model has weights that are not finite: it cannot be written as int8")
+            raise UsageError(render("export.errors.infinite", dtype="int8"))
         most = np.abs(value).max(axis=tuple(range(value.ndim - 1)), initial=0.0)
         scale = (most / LARGEST).astype(np.float32)
-        # An output without any weight has scale 0, and all its weights are 0.
+        # An output whose weights are all 0 has scale 0.
         whole = np.rint(np.divide(value, scale, out=np.zeros_like(value, dtype=float), where=scale > 0))
         stored[name] = np.clip(whole, -LARGEST, LARGEST).astype(np.int8)
         stored[name + SCALE] = scale
@@ -420,7 +383,7 @@ def quantise(arrays: Arrays) -> Arrays:
 
 
 def dequantise(stored: Mapping[str, np.ndarray]) -> Arrays:
-    """Return the arrays of `quantise`, float32 where they were quantised."""
+    """Return arrays from those of `quantise`; quantised ones become float32."""
     arrays = {}
     for name, value in stored.items():
         if not name.endswith(SCALE):
@@ -430,16 +393,16 @@ def dequantise(stored: Mapping[str, np.ndarray]) -> Arrays:
 
 
 def drawn_rows(layout: Layout, encoder: Encoder, rows: int, rng: np.random.Generator) -> ColumnArrays:
-    """Return rows that no site has, drawn column by column.
+    """Return drawn rows, column by column; no site has them.
 
-    A number is normal about the encoder's centre and within the schema's range; a value, and a missing cell, comes by
-    the encoder's share.
+    A number is normal about the encoder's centre and within the schema's range. Values and missing cells have the
+    encoder's shares.
 
     Parameters
     ----------
     layout : Layout
     encoder : Encoder
-        Its scales are the deviations of numbers, after their transform.
+        Its scales are the standard deviations of numbers, after their transform.
     rows : int
     rng : Generator
     """

@@ -20,6 +20,7 @@ from flfed.rows.features.encode import input_names
 from flfed.rows.model_files import SCALE
 from flfed.rows.proposals.tables import columns_by_name
 from flfed.rows.training.functional import layers_of
+from flfed.words import render
 
 OPSET = 17
 INPUT = "inputs"
@@ -29,8 +30,8 @@ OUTPUT = "outputs"
 def write_onnx(model: SharedModel, path: Path) -> None:
     """Write a model's network as ONNX; it computes in float64.
 
-    Its input `inputs` [rows, inputs] are the encoder's; their names are in the file's metadata. Its output `outputs`
-    are probabilities [rows, classes] in the schema's order, or predictions [rows, 1] in the target's unit.
+    Its input `inputs` [rows, inputs] has the encoder's inputs; their names are in the file's metadata. Its output
+    `outputs` has probabilities [rows, classes] in the schema's order, or predictions [rows, 1] in the target's unit.
 
     Raises
     ------
@@ -44,7 +45,7 @@ def write_onnx(model: SharedModel, path: Path) -> None:
 
     layers = layers_of(model.study.model.build("model"))
     if not layers:
-        raise UsageError(f"model {model.study.model.name!r} is not made of layers: it cannot be written as ONNX")
+        raise UsageError(render("export.errors.layers", model=model.study.model.name))
     graph = _Graph()
     last = INPUT
     for number, (weight, bias) in enumerate(layers):
@@ -73,7 +74,7 @@ def write_onnx(model: SharedModel, path: Path) -> None:
 
 
 def _finish(graph: _Graph, model: SharedModel, last: str) -> None:
-    """Add what makes probabilities or predictions of a model's outputs."""
+    """Add the nodes that turn a model's outputs into probabilities or predictions."""
     if model.schema.task == "multi-class":
         graph.add("Softmax", last, out=OUTPUT, axis=-1)
     elif model.schema.task == "binary":
@@ -97,7 +98,7 @@ class _Graph:
         self.constants: list[Any] = []
 
     def add(self, operator: str, *inputs: str, out: str = "", **attributes: Any) -> str:
-        """Add an operator and return the name of what it gives."""
+        """Add an operator and return the name of its output."""
         import onnx
 
         out = out or f"{operator.lower()}-{len(self.nodes)}"
@@ -112,7 +113,7 @@ class _Graph:
         return name
 
     def weight(self, name: str, model: SharedModel) -> str:
-        """Add a weight, int8 with its scales where the model has it so, and return what computes with it."""
+        """Add a weight, as int8 with scales where it is quantised, and return the name of its value."""
         import onnx
 
         stored = {} if model.quantised is None else model.quantised.stored
@@ -130,7 +131,7 @@ class Encoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # - sciki
     ----------
     shared : SharedModel
     fields : mapping of schema column to Field or None, optional
-        How the columns of a table are read; default: as the schema has them.
+        Readers of a table's columns; default: the schema's names and units.
     """
 
     def __init__(self, shared: SharedModel, fields: Mapping[str, Field | None] | None = None) -> None:
@@ -138,7 +139,7 @@ class Encoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # - sciki
         self.fields = fields
 
     def fit(self, X: pd.DataFrame, y: Any = None) -> Self:
-        """Return itself: the encoder was made by the run."""
+        """Return itself: the run has fitted the encoder."""
         return self
 
     def transform(self, X: pd.DataFrame) -> np.ndarray:
@@ -151,22 +152,22 @@ class Encoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # - sciki
         return np.array(input_names(self.shared.layout), dtype=object)
 
     def __sklearn_is_fitted__(self) -> bool:
-        """Tell that it is fitted."""
+        """Return True: the run has fitted the encoder."""
         return True
 
 
 def to_sklearn(
     model: SharedModel, fields: Mapping[str, Field | None] | None = None, labels: np.ndarray | None = None
 ) -> Pipeline:
-    """Return a linear model as a fitted pipeline of encoder and scikit-learn's own class.
+    """Return a linear model as a fitted pipeline of encoder and scikit-learn estimator.
 
     Parameters
     ----------
     model : SharedModel
     fields : mapping of schema column to Field or None, optional
-        How the columns of a table are read; default: as the schema has them.
+        Readers of a table's columns; default: the schema's names and units.
     labels : array [classes], optional
-        What `predict` returns for the classes; default: the schema's.
+        Labels that `predict` returns for the classes; default: the schema's.
 
     Raises
     ------
@@ -175,11 +176,11 @@ def to_sklearn(
     """
     made = model.study.model.build("model")
     if not made.linear:
-        raise UsageError(f"model {model.study.model.name!r} is not linear: scikit-learn has no class for its arrays")
+        raise UsageError(render("export.errors.linear", model=model.study.model.name))
     weight, bias = (model.arrays[name].astype(float) for name in made.layers[0])
     if model.schema.task == "regression":
         if model.layout.target.transform == "log1p":
-            raise UsageError("the target is logarithmic, which scikit-learn's linear regression does not know")
+            raise UsageError(render("export.errors.logarithmic"))
         scale = model.encoder.scale[-1]
         center = model.encoder.center[-1]
         estimator: Any = LinearRegression()

@@ -1,6 +1,6 @@
-"""Predictions by an exported model, and what each column added to those of trees.
+"""Predictions of an exported model, and the contributions of columns to those of trees.
 
-They are for a table in the schema's columns, or for a site's own rows.
+They are for a table with the schema's columns, or for a site's own rows.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -30,24 +30,15 @@ from flfed.rows.features.encode import codes, encode
 from flfed.seeds import generator
 from flfed.spreadsheet import csv_text
 from flfed.trees.cut_points import contributions_of
+from flfed.words import render
 
 MEAN = "mean of all rows"
-"""Header of what a prediction is without knowing any column."""
-ON_TABLE = (
-    "These figures are of this table only, with 95 % intervals: they flatter the model if it was trained on some of "
-    "these rows, and say nothing about rows that were chosen in another way."
-)
-ON_SITE = (
-    "These figures are of all rows of this site, with 95 % intervals: if the site took part they flatter the model, "
-    "which was trained on most of them; the holdout's are in the run's report."
-)
+"""Header of the prediction without any column."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Predictions:
-    """Predictions for the rows of one table.
-
-    They are in the order of the rows.
+    """Predictions for the rows of one table, in their order.
 
     Attributes
     ----------
@@ -55,19 +46,19 @@ class Predictions:
         One name per column of `values`: "probability", "probability CLASS", or "prediction".
     values : float64 array [rows, columns]
         P(last class) of a binary target, P(each class), or predictions in the target's unit. NaN
-        where the study trained on complete rows only and this one has a gap.
+        for a row with a gap, if the study trained on complete rows only.
     of : str
-        What a value is about: the last class, the classes, or the target with its unit.
+        Target of a value: the last class, the classes, or the target with its unit.
     figures : dict of metric to {"value", "low", "high", "method"}
-        On the rows whose outcome the table has; empty where it has none.
+        On the rows with an outcome; empty if the table has none.
     known : int
-        How many rows have an outcome and a prediction.
+        Number of rows with an outcome and a prediction.
     notes : tuple of str
         The `clipped` ones first.
     clipped : tuple of str
-        Of each column with values outside a range that nobody has confirmed, with how many.
+        A sentence for each column with values outside an unconfirmed range.
     inputs : float64 array [rows, inputs]
-        The rows as the model takes them.
+        The rows as inputs of the model.
     """
 
     headers: tuple[str, ...]
@@ -80,34 +71,26 @@ class Predictions:
     inputs: np.ndarray
 
     def rows(self) -> list[dict[str, float | int | None]]:
-        """Return one object per row.
-
-        It has the row's number from 1, and its values by name.
-        """
+        """Return one object a row: its number from 1, and its values by name."""
         rows = []
         for number, row in enumerate(self.values.tolist(), start=1):
             rows.append({"row": number, **dict(zip(self.headers, map(finite, row), strict=True))})
         return rows
 
     def as_csv(self) -> str:
-        """Return the rows as CSV.
-
-        First is "row", then the values with all their digits.
-        """
+        """Return the rows as CSV: "row", then the values with all their digits."""
         return _as_csv(self.headers, self.values)
 
 
 def _as_csv(headers: Sequence[str], values: np.ndarray) -> str:
-    """Return the values of all rows as CSV, the row's number first; NaN is an empty cell."""
+    """Return the values of all rows as CSV, with the row's number first; NaN is an empty cell."""
     cells = values.astype(object)
     cells[np.isnan(values)] = None
     return csv_text(["row", *headers], ([number, *row] for number, row in enumerate(cells, start=1)))
 
 
 def predict_table(model: SharedModel, path: Path) -> Predictions:
-    """Return predictions for a CSV or Parquet file.
-
-    It is in the schema's columns.
+    """Return predictions for a CSV or Parquet file with the schema's columns.
 
     Raises
     ------
@@ -122,23 +105,21 @@ def predict_table(model: SharedModel, path: Path) -> Predictions:
     raw = kind(str(path.resolve())).read(())
     # A file with semicolons reads as one wide column, and would fail less clearly.
     if raw.shape[1] == 1 < len(model.layout.features):
-        raise UsageError(f"table {path}: has one column only; its columns must be separated by commas")
+        raise UsageError(render("export.errors.commas", file=path))
     return predict_frame(model, raw)
 
 
 def predict_frame(
     model: SharedModel, table: pd.DataFrame, mapping: Mapping[str, str | Field | None] | None = None
 ) -> Predictions:
-    """Return predictions for a data frame.
-
-    A column that the model does not read may be absent.
+    """Return predictions for a data frame; a column that the model does not read may be absent.
 
     Parameters
     ----------
     model : SharedModel
     table : DataFrame
     mapping : mapping of schema column to own column, Field or None, optional
-        How its columns are read; default: under the schema's names.
+        Readers of its columns; default: the schema's names.
 
     Raises
     ------
@@ -148,13 +129,11 @@ def predict_frame(
     table = with_text_names(table)
     unread = set(model.schema.features()) - {column.name for column in model.layout.features}
     absent: dict[str, str | Field | None] = dict.fromkeys(unread - set(table.columns))
-    return _predict(model, table, absent | dict(mapping or {}), (), ON_TABLE)
+    return _predict(model, table, absent | dict(mapping or {}), (), "table")
 
 
 def predict_site(model: SharedModel, name: str) -> Predictions:
-    """Return predictions for all rows of a site.
-
-    They are read and mapped as the site does.
+    """Return predictions for all rows of a site, with its own mapping.
 
     Raises
     ------
@@ -166,9 +145,9 @@ def predict_site(model: SharedModel, name: str) -> Predictions:
     dataset = datasets.load(model.schema.name)
     site = sites.load(name).serving(dataset.name)
     if dataset.schema.sha256() != model.schema.sha256():
-        raise UsageError(f"dataset {dataset.name!r} has another schema here than the model was trained with")
+        raise UsageError(render("export.errors.schema", dataset=dataset.name))
     raw = site.source.read(dataset.folders(site.folder))
-    return _predict(model, raw, site.mapping, site.source.missing, ON_SITE)
+    return _predict(model, raw, site.mapping, site.source.missing, "site")
 
 
 def _predict(
@@ -176,13 +155,13 @@ def _predict(
     raw: pd.DataFrame,
     mapping: Mapping[str, str | Field | None],
     missing: tuple[str, ...],
-    about: str,
+    scope: Literal["table", "site"],
 ) -> Predictions:
     table, clipped = mapped_rows(model, raw, mapping, missing)
     x = encode(table, model.layout, model.encoder).x
     values = model.predictions(x).astype(float).reshape(len(table), -1)
     usable = np.ones(len(table), dtype=bool)
-    # The study never saw a row with a gap, so that a value there would mean nothing.
+    # The study trained on no row with a gap: a value there would mean nothing.
     if model.study.encode.rows == "complete":
         usable = table[[column.name for column in model.layout.features]].notna().all(axis=1).to_numpy(dtype=bool)
         values[~usable] = np.nan
@@ -190,18 +169,15 @@ def _predict(
     if model.quantised is not None:
         notes.append(model.quantised.in_words(model.schema.columns[model.schema.target].unit))
     if not usable.all():
-        few = count_in_words(int((~usable).sum()))
-        notes.append(f"{few} rows have a gap and get no prediction: the study trained on complete rows only")
+        notes.append(render("export.predict.gaps", rows=count_in_words(int((~usable).sum()))))
     # Figures need rows that have both an outcome and a prediction.
     comparable_rows = usable & table[model.schema.target].notna().to_numpy()
     figures = {}
     if comparable_rows.any():
         figures = _figures(model, table[comparable_rows], values[comparable_rows])
-        notes.append(about)
+        notes.append(render(f"export.figures.{scope}"))
         if not comparable_rows.all():
-            notes.append(
-                f"The figures are of {comparable_rows.sum()} of {len(table)} rows: the others have no outcome."
-            )
+            notes.append(render("export.predict.known", known=comparable_rows.sum(), rows=len(table)))
     headers, of = _headers(model)
     return Predictions(
         headers=headers, values=values, of=of, figures=figures, known=int(comparable_rows.sum()),
@@ -215,9 +191,9 @@ def mapped_rows(
     mapping: Mapping[str, str | Field | None] | None = None,
     missing: tuple[str, ...] = (),
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Return a table in the schema's columns, as a model's encoder takes it.
+    """Return a table in the schema's columns, for a model's encoder.
 
-    With it comes a sentence for each column with values outside a range that nobody has confirmed.
+    With it comes a sentence for each column with values outside an unconfirmed range.
 
     Raises
     ------
@@ -226,18 +202,15 @@ def mapped_rows(
     UsageError
         If it has no rows, or no encoder fits it.
     """
-    # There is no encoder that would fit a table which no site scaled.
+    # No encoder fits a table that no site has scaled.
     if model.study.encode.scaler == "per-site":
-        raise UsageError(
-            "the model was trained with encode.scaler='per-site', every site by its own means: there is no encoder "
-            "for another table; train it with scaler='global'"
-        )
-    # The outcome may be missing: predicting is for rows without one.
+        raise UsageError(render("export.errors.scaler"))
+    # The outcome may be missing: predictions are for rows without one.
     table, findings = map_table(raw, _unbounded(model), mapping or {}, missing, outcome=False)
     if findings:
         raise _first_error(findings[0], model.schema.name)
     if not len(table):
-        raise UsageError("the table has no rows: there is nothing to predict")
+        raise UsageError("the table has no rows to predict")
     return _within_ranges(model, table)
 
 
@@ -249,7 +222,7 @@ def inputs_of(
 
 
 def _unbounded(model: SharedModel) -> Any:
-    """Return a model's schema without the ranges that nobody has confirmed."""
+    """Return a model's schema without unconfirmed ranges."""
     schema = model.schema
     columns = dict(schema.columns)
     for name in schema.unconfirmed:
@@ -259,9 +232,9 @@ def _unbounded(model: SharedModel) -> Any:
 
 
 def _within_ranges(model: SharedModel, table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Return a table with values at the ends of unconfirmed ranges where they lie outside.
+    """Return a table with values moved to the ends of unconfirmed ranges where they lie outside.
 
-    With it come a sentence for each such column, with its count.
+    With it comes a sentence with the count for each such column.
     """
     notes = []
     columns = {}
@@ -273,36 +246,30 @@ def _within_ranges(model: SharedModel, table: pd.DataFrame) -> tuple[pd.DataFram
         columns[name] = table[name].clip(low, high)
         outside = int((columns[name] != table[name]).sum() - table[name].isna().sum())
         if outside:
-            few = count_in_words(outside)
-            notes.append(
-                f"column {name!r}: {few} rows lie outside {low:g} to {high:g}, a range that nobody has confirmed, and "
-                "are scored at its end"
-            )
+            rows = count_in_words(outside)
+            notes.append(render("export.predict.clipped", column=name, rows=rows, low=low, high=high))
     return table.assign(**columns), notes
 
 
-ADD_IT = " (add it; leave its cells empty where they are not known)"
+ADD_IT = " (add it; leave unknown cells empty)"
 ADVICE = {
     MAP_IT: ADD_IT,
-    " (set thousands)": ": write numbers without marks between thousands, and decimals with another number of digits",
+    " (set thousands)": ": write numbers without marks between thousands, and not with three decimals",
     " (set censored)": "",
     " (name them in missing)": ": leave them empty",
 }
-"""What is to be done about a table without a mapping, instead of what its mapping could say."""
+"""Advice for a table without a mapping, in place of advice for a mapping."""
 
 
 def _first_error(finding: Finding, dataset: str) -> UsageError | TableError:
-    """Return the error of a table to predict.
-
-    What may be meant is told as well, for the table is the reader's own.
-    """
+    """Return the error of a table to predict, with a likely column, since the table is the reader's own."""
     error = finding.error()
     rule = error.rule
-    # Advice for a mapping makes no sense where there is none.
+    # A table to predict has no mapping, so that advice for a mapping is replaced.
     for mapped, plain in ADVICE.items():
         rule = rule.replace(mapped, plain)
     if rule == NO_COLUMN:
-        return UsageError(f"the table has none of the columns of dataset {dataset!r}: {finding.hint}")
+        return UsageError(render("export.errors.columns", dataset=dataset, hint=finding.hint))
     if finding.hint:
         rule = f"{rule.removesuffix(ADD_IT)}; {finding.hint}"
     return TableError(error.column, rule, error.bad)
@@ -311,17 +278,14 @@ def _first_error(finding: Finding, dataset: str) -> UsageError | TableError:
 def _notes(
     model: SharedModel, raw: pd.DataFrame, table: pd.DataFrame, mapping: Mapping[str, str | Field | None]
 ) -> list[str]:
-    """Return oddities of the table and its columns.
-
-    Only columns that the model reads count.
-    """
+    """Return oddities of the table, and of its columns that the model reads."""
     named = {column.name: f"column {column.name!r}" for column in model.layout.features} | {"table": "the table"}
     notes = [note for note in oddities(raw, table, model.schema, mapping) if note.column in named]
     return [f"{named[note.column]}: {note.text}" for note in notes]
 
 
 def _headers(model: SharedModel) -> tuple[tuple[str, ...], str]:
-    """Return the prediction columns and their meaning."""
+    """Return the headers of predictions, and their target."""
     schema = model.schema
     if schema.task == "regression":
         unit = schema.columns[schema.target].unit
@@ -333,15 +297,12 @@ def _headers(model: SharedModel) -> tuple[tuple[str, ...], str]:
 
 
 def _figures(model: SharedModel, table: pd.DataFrame, values: np.ndarray) -> dict[str, dict[str, Any]]:
-    """Return each metric with its interval.
-
-    Its method goes with it, or why the metric is not there.
-    """
+    """Return each metric with interval and method, or the reason why it is undefined."""
     task = model.schema.task
     cells = table[model.schema.target]
     y = cells.to_numpy(dtype=float) if task == "regression" else codes(cells, model.layout.target)
     group = table[model.schema.group] if model.schema.group else None
-    # Rows of one person go together into a resample, or the interval would be too short.
+    # Rows of one person are resampled together, or the interval would be too short.
     groups = pd.factorize(group)[0] if group is not None and group.notna().all() and not group.is_unique else None
     score = values if task == "multi-class" else values[:, 0]
     interval_by_metric, _ = compare(
@@ -362,16 +323,16 @@ def _figures(model: SharedModel, table: pd.DataFrame, values: np.ndarray) -> dic
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Explanations:
-    """What each column added to the score of each row, in the order of the rows.
+    """Contribution of each column to the score of each row, in the order of the rows.
 
     Attributes
     ----------
     headers : tuple of str
-        The columns, then `MEAN`; of several classes each with its class.
+        The columns, then `MEAN`; with several classes, once for each class.
     values : float64 array [rows, headers]
-        In the unit of the score: log-odds of the last class, a score of each class, or the number that is predicted
-        (its logarithm under the transform log1p). Of one class, or number, they add up to the row's score. NaN where a
-        row gets no prediction.
+        In the unit of the score: log-odds of the last class, a score of each class, or the predicted number (its
+        logarithm under the transform log1p). Those of one class, or of a number, add up to the row's score. NaN for a
+        row without a prediction.
     unit : str
     """
 
@@ -385,28 +346,25 @@ class Explanations:
 
 
 def explained(model: SharedModel, x: np.ndarray) -> Explanations:
-    """Return what each column added to predictions.
+    """Return the contribution of each column to predictions.
 
     Parameters
     ----------
     model : SharedModel
     x : float64 array [rows, columns]
-        As the encoder makes them; NaN where a value is missing.
+        The encoder's inputs; NaN where a value is missing.
 
     Raises
     ------
     UsageError
-        If the model is no trees.
+        If the model has no trees.
 
     Notes
     -----
     Source: Lundberg et al. 2020, "From local explanations to global understanding with explainable AI for trees".
     """
     if not model.layout.plain:
-        raise UsageError(
-            f"--explain is of boosted trees, and this model is {model.study.model.name!r}: of a regression the "
-            "coefficients say it, in the run's report"
-        )
+        raise UsageError(render("export.errors.explain", model=model.study.model.name))
     schema = model.schema
     scale = 1.0
     base = 0.0

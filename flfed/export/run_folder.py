@@ -1,11 +1,9 @@
-"""Folder of an exported run.
-
-Others can read its files: the model, the report, tables, and a text that explains them.
-"""
+"""Folder of an exported run: its model, its report, tables, and a README."""
 
 from __future__ import annotations
 
 import json
+import textwrap
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
@@ -14,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flfed import registry
-from flfed.errors import FlfedError, UsageError, nearest
-from flfed.export.model_folder import NOT_EXPORTED, NOT_SHOWN, SharedModel, write_files
+from flfed.errors import FlfedError, UsageError, unknown
+from flfed.export.model_folder import SharedModel, write_files
 from flfed.federation.engines.engine import engine_of
 from flfed.paths import RUN
 from flfed.records.reports.narrative import story
@@ -27,7 +25,7 @@ from flfed.records.store.entries import EventEntry, MetricRow, RunEntry, SeriesE
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
-from flfed.rows.model_files import INDEX
+from flfed.rows.model_files import ENCODER, INDEX, MODEL, SCHEMA, STUDY, TREE_FILES
 from flfed.signatures import Signer, fingerprint_of, signing_public
 from flfed.spreadsheet import csv_text
 from flfed.study.study import Study
@@ -35,6 +33,7 @@ from flfed.summaries.summary import arrays_sha256
 from flfed.updates.arrays import is_encrypted, shapes_of
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.site_state import site_model
+from flfed.words import render
 
 Payload = Mapping[str, Any]
 FILE = "statistics.csv"
@@ -46,10 +45,10 @@ class Figure(NamedTuple):
     Attributes
     ----------
     site, group, column : str
-        Whose it is; "" means all sites, all groups and no column.
+        "" means all sites, all groups or no column.
     figure : str
     value, low, high : float or None
-        With its 95 % interval; None where it is not told, or has none.
+        With its 95 % interval; None if inconclusive, or without an interval.
     """
 
     site: str
@@ -67,17 +66,8 @@ ROUNDS = ("run", "round", *MetricRow._fields)
 STATISTICS = ("run", *Figure._fields)
 EVENTS = tuple(field.name for field in fields(EventEntry))
 AS_TRAINED, FLOAT32, INT8 = DTYPES = ("trained", "float32", "int8")
-AT_SITES = (
-    "the coordinator has the model of run {run} as ciphertexts only; at an institution that took part: flfed site "
-    "model SITE {run} --to FOLDER (a rehearsal in one process keeps none)"
-)
-OWN_AT_SITES = (
-    "{arrays} of the model of run {run} are each site's own, and the coordinator has them as they were drawn; at an "
-    "institution that took part, its whole model: flfed site model SITE {run} --to FOLDER (a run in one process keeps "
-    "none)"
-)
 WITHOUT_MODEL = ("running", "interrupted", "failed")
-"""States of a run that has no final model."""
+"""States of a run without a final model."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +79,12 @@ class Exported:
     run : str
     folder : Path
     model : str or None
-        Id of the run whose model is in the folder; None where none is.
+        Id of the run whose model is in the folder; None without a model.
     reason : str
         Why there is no model.
     files : tuple of str
     signer : Signer or None
-        Who signed the model.
+        Signer of the model.
     """
 
     run: str
@@ -118,14 +108,8 @@ class Exported:
 
     @property
     def fingerprint(self) -> str | None:
-        """Fingerprint of the signing key.
-
-        People compare it. It is None where nobody signed the model.
-        """
+        """Fingerprint of the signing key, for comparison by people; None without a signature."""
         return None if self.signer is None else fingerprint_of(signing_public(self.signer.key))
-
-
-NO_MODEL = "its study asks for a statistic or an analysis, and trains none"
 
 
 def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, store: str | None = None) -> Exported:
@@ -134,24 +118,23 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
     Parameters
     ----------
     name : str
-        Id of a run or a series, or "latest". Of a series with repeats there is no one model: the
-        report is of all, and the model is exported by the repeat's own id.
+        Id of a run or a series, or "latest". A series with repeats has several models: its report covers all
+        repeats, and a model is exported by the repeat's own id.
     folder : Path, optional
         New or empty; default: a folder with the run's id, here.
     dtype : {"trained", "float32", "int8"}
-        Of the model's weights: as they were trained, float32 (half the bytes of float64), or int8 (a quarter of
-        float32's).
+        Weights as trained, as float32 (half the bytes of float64), or as int8 (a quarter of the bytes of float32).
     store : str, optional
         Database URL.
 
     Raises
     ------
     UsageError
-        If there is no such run, the folder is not empty, the run has no model on this machine, or it cannot be
-        written so.
+        If there is no such run, the folder is not empty, the run has no model on this machine, or `dtype` does not
+        fit the model.
     """
     if dtype not in DTYPES:
-        raise UsageError(f"dtype {dtype!r} is not known{nearest(dtype, DTYPES)} Known: {', '.join(DTYPES)}")
+        raise unknown("dtype", dtype, DTYPES)
     with RunReader.open(store) as reader:
         runs = reader.runs_of(name)
         series = reader.series(name)
@@ -162,10 +145,10 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
         target = folder or Path(run_report["run"])
         if model is not None:
             model = _in_dtype(model, dtype)
-        # Refused before anything is written: an export is never mixed with another one.
+        # Refused before anything is written: two exports are never mixed.
         _refuse_taken(target)
         files = _tables(reader, runs, run_report)
-        files["README.txt"] = _readme(run_report, runs[0].rounds_planned, model, reason)
+        files["README.txt"] = _readme(run_report, runs[0].rounds_planned, list(files), model, reason)
     write_files(target, {file: content.encode() for file, content in files.items()})
     exported = None
     if model is not None:
@@ -188,14 +171,14 @@ def _names(folder: Path) -> tuple[str, ...]:
 def _why_no_model(runs: Sequence[RunEntry], series: SeriesEntry) -> str:
     """Return why an export has no model, or ""."""
     if not runs[0].rounds_planned:
-        return NO_MODEL
+        return render("export.absent.statistic")
     if len(runs) == 1:
         return _why_at_sites(runs[0].run, series.study_text)
-    return f"{len(runs)} repeats have {len(runs)} models: export one, such as {runs[0].run}"
+    return render("export.absent.repeats", repeats=len(runs), run=runs[0].run)
 
 
 def _tables(reader: RunReader, runs: Sequence[RunEntry], run_report: Mapping[str, Any]) -> dict[str, str]:
-    """Return the text of a run's report and tables, by the names of their files."""
+    """Return the report and the tables of a run, by file name."""
     shown = run_report if runs[0].rounds_planned else statistic_object(run_report)
     files = {
         "report.json": json.dumps(shown, indent=2, ensure_ascii=False) + "\n",
@@ -210,40 +193,35 @@ def _tables(reader: RunReader, runs: Sequence[RunEntry], run_report: Mapping[str
 
 
 def shared_model(reader: RunReader, run: RunEntry, series: SeriesEntry, run_report: Mapping[str, Any]) -> SharedModel:
-    """Return the final model of a run.
-
-    It is checked against what the store says of it.
+    """Return the final model of a run, checked against its hashes in the store.
 
     Raises
     ------
     UsageError
         If the run has none on this machine.
     FlfedError
-        If the file on this machine is not the model that the store names.
+        If the file on this machine does not have the hash in the store.
     """
-    # Only a run that ended by its own rules has a model to export.
+    # Only a run that ended by its own rules has a final model.
     if run.status in WITHOUT_MODEL:
-        raise UsageError(f"run {run.run} is {run.status}: it has no final model")
+        raise UsageError(render("export.absent.unfinished", run=run.run, status=run.status))
     if not run.rounds_planned:
-        raise UsageError(f"run {run.run} has no model: {NO_MODEL}; see: flfed run show {run.run}")
+        raise UsageError(render("export.absent.untrained", run=run.run, reason=render("export.absent.statistic")))
     folder = checkpoints.folder_of(run.run)
     if not (folder / f"{checkpoints.FINAL}.safetensors").is_file():
-        raise UsageError(
-            f"the model of run {run.run} is not in {folder}: it stopped before it had one, or ran on another "
-            "machine or under another FLFED_HOME"
-        )
+        raise UsageError(render("export.absent.file", run=run.run, folder=folder))
     final = checkpoints.final(run.run)
     if why := _why_at_sites(run.run, series.study_text):
         raise UsageError(why)
-    # The store says which model it was; a file may have been replaced.
+    # The store has the hash of the model; a file may have been replaced.
     if run.arrays_sha256 not in (None, arrays_sha256(final.arrays)):
-        raise FlfedError(f"the model in {folder} is not the one that the store has of run {run.run}; not exported")
+        raise FlfedError(render("export.errors.changed", what="model", folder=folder, run=run.run))
     study = Study.parse(series.study_text)
-    # With another schema than it was trained with, a prediction could mean something else.
+    # With a schema other than that of training, a prediction could mean something else.
     schema = Schema.model_validate(final.facts["schema"])
     if run.hashes.get("schema") != schema.sha256():
-        raise FlfedError(f"the schema in {folder} is not the one that the store has of run {run.run}; not exported")
-    # Of each site's entry only what describes the model goes along.
+        raise FlfedError(render("export.errors.changed", what="schema", folder=folder, run=run.run))
+    # Only those parts of a site's entry that describe the model.
     sites = {}
     for site, entry in run_report["sites"].items():
         sites[site] = {key: entry[key] for key in ("rows", "holdout-rows", "global")}
@@ -263,9 +241,9 @@ def model_of(reader: RunReader, run: RunEntry) -> SharedModel:
 
 
 def export_at_site(site: str, run: str, repeat: int, folder: Path) -> Exported:
-    """Write the last model of a run that the coordinator lacks, or lacks a part of, at one of its sites.
+    """Export the last model of a run at one of its sites, where the coordinator lacks it or a part of it.
 
-    Where a part of the model is the site's own, or it has a model of its own beside the shared one, it is with that.
+    The model includes the site's own part, or its own model beside the shared one.
 
     Parameters
     ----------
@@ -281,10 +259,7 @@ def export_at_site(site: str, run: str, repeat: int, folder: Path) -> Exported:
     """
     last_model = site_model(site, run, repeat) if RUN.fullmatch(run) else None
     if last_model is None:
-        raise UsageError(
-            f"site {site!r} has no model of run {run!r}, repeat {repeat}: sites keep the model of a run under "
-            "secure-aggregation = 'ckks', and one of which a part is their own, once they have compared it"
-        )
+        raise UsageError(render("export.absent.site", site=site, run=run, repeat=repeat))
     _refuse_taken(folder)
     study = Study.parse(last_model.study)
     model = SharedModel(
@@ -300,25 +275,25 @@ def export_at_site(site: str, run: str, repeat: int, folder: Path) -> Exported:
 
 
 def _why_at_sites(run: str, text: str) -> str:
-    """Return why a run's last model is at its sites only, "" where it is here or was never written."""
+    """Return why a run's last model is only at its sites; "" where it is here or was never written."""
     path = checkpoints.folder_of(run) / f"{checkpoints.FINAL}.safetensors"
     if not path.is_file():
         return ""
     arrays = checkpoints.final(run).arrays
     if is_encrypted(arrays):
-        return AT_SITES.format(run=run)
+        return render("export.absent.encrypted", run=run)
     name = tomllib.loads(text).get("strategy", {}).get("name", "fedavg")
-    # Without the package of another strategy nobody knows what it keeps, as before.
+    # Without the package of a strategy, its own parts are unknown.
     is_registered = name in registry.names("strategy")
     own = registry.load("strategy", name).extra_shapes(shapes_of(arrays)).own_part if is_registered else {}
-    return OWN_AT_SITES.format(run=run, arrays=", ".join(own)) if own else ""
+    return render("export.absent.own", run=run, arrays=", ".join(own)) if own else ""
 
 
 def _refuse_taken(folder: Path) -> None:
     if folder.is_dir() and any(folder.iterdir()):
-        raise UsageError(f"{folder}: is not empty, and nothing in it is replaced: choose another folder with --to")
+        raise UsageError(render("export.errors.taken", folder=folder))
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder}: is a file: choose another folder with --to")
+        raise UsageError(render("export.errors.file", folder=folder))
 
 
 def _comparison(reader: RunReader, runs: Sequence[RunEntry]) -> Iterable[tuple[object, ...]]:
@@ -341,7 +316,7 @@ def _gains(run_report: Mapping[str, Any]) -> Iterable[tuple[object, ...]]:
 
 def _rounds(reader: RunReader, runs: Sequence[RunEntry]) -> Iterable[tuple[object, ...]]:
     for run in runs:
-        # From the first arrays, which are round 0, to the round that a run stopped at.
+        # From the first arrays (round 0) to the round at which a run stopped.
         for number in range(run.rounds + 2):
             for row in reader.metrics(run.run, number):
                 yield (run.run, number, *row)
@@ -355,95 +330,69 @@ def _statistics(reader: RunReader, runs: Sequence[RunEntry]) -> Iterable[tuple[o
 
 
 def _predicted(schema: Schema) -> str:
-    """Return in words what a model of this schema predicts."""
+    """Return the prediction of a model with this schema, in words."""
     if schema.task == "binary":
-        return f"the probability (0 to 1) of {schema.target} = {schema.classes[-1]}"
+        return render("export.predicts.binary", target=schema.target, value=schema.classes[-1])
     if schema.task == "multi-class":
-        return f"a probability (0 to 1) of each value of {schema.target}"
+        return render("export.predicts.classes", target=schema.target)
     unit = schema.columns[schema.target].unit
     return f"{schema.target} in {unit}" if unit else schema.target
 
 
-def _readme(run_report: Mapping[str, Any], planned: int, model: SharedModel | None, reason: str) -> str:
-    """Return a plain description of the folder."""
-    lines = [
-        f"Run {run_report['run']} of the study {run_report['study']!r}, exported by flfed. "
-        f"Status: {run_report['status']}."
-    ]
+def _readme(
+    run_report: Mapping[str, Any], planned: int, files: Sequence[str], model: SharedModel | None, reason: str
+) -> str:
+    """Return the README of the folder, with its report and tables in `files`."""
+    study = run_report["study"]
+    lines = [render("export.readme.run", run=run_report["run"], study=study, status=run_report["status"])]
     if run_report["reason"]:
         lines.append(run_report["reason"])
-    files = [*FILES, ""]
     if "statistics" in run_report:
         words = statistic_in_words(run_report["statistics"], run_report["repeats"])
-        lines += ["", "What it showed, and what it does not show", "", *words, ""]
-        files = [*STATISTIC_FILES, *files]
+        lines += ["", "Results and limits", "", *words, ""]
     else:
-        lines += ["", "What it showed", "", *story(dict(run_report), planned=planned), ""]
-        lines += ["What it does not show", "", NOT_SHOWN, ""]
-    lines += ["Files", "", *files]
+        lines += ["", "Results", "", *story(dict(run_report), planned=planned), ""]
+        lines += ["Limits", "", render("export.notes.limits"), ""]
+    lines += ["Files", "", *_described(files), render("export.readme.csv"), ""]
     if model is None:
-        return "\n".join([*lines, f"There is no model here: {reason}.", ""])
+        return "\n".join([*lines, render("export.readme.absent", reason=reason), ""])
     schema = model.schema
-    lines += ["The model", "", *MODEL_FILES]
+    names = [INDEX, MODEL, ENCODER, SCHEMA, STUDY]
     if model.layout.plain:
-        lines += TREE_FILES
-    lines += ["", f"It predicts {_predicted(schema)}, one line a row:", ""]
-    lines += ["  flfed predict THIS_FOLDER TABLE.csv", "", NOT_EXPORTED, ""]
+        names += TREE_FILES
+    lines += ["The model", "", *_described(names)]
+    lines += ["", render("export.readme.predicts", prediction=_predicted(schema)), ""]
+    lines += ["  flfed predict THIS_FOLDER TABLE.csv", "", render("export.notes.adjustments"), ""]
     if model.quantised is not None:
         lines += [model.quantised.in_words(schema.columns[schema.target].unit), ""]
     if model.rounded_of:
-        lines += [ROUNDED, ""]
-    # Without a unit and the meaning of a value nobody could use the predictions.
-    lines += ["The columns it reads, with their units (schema.toml has ranges and allowed values):", ""]
-    lines += [f"  {column.name}: {column.unit or column.kind}" for column in model.layout.features]
+        lines += [render("export.notes.float32"), ""]
+    # Predictions are of no use without units and the meaning of values.
+    lines += [render("export.readme.columns"), ""]
+    for column in model.layout.features:
+        lines.append(f"  {column.name}: {column.unit or column.kind}")
     return "\n".join([*lines, "", ""])
 
 
-ROUNDED = (
-    "The weights are rounded from float64, in which they were trained, to float32: a prediction moves in its seventh "
-    "digit or so. The figures are of the model before."
-)
-FILES = (
-    "report.json     the run's report, as `flfed run show RUN --json` prints it",
-    "gains.csv       what joining gains at each site (above 0 it helps), by which model, with the interval that the",
-    "                verdict goes by: 95 %, widened for the number of sites looked at",
-    "comparison.csv  per site and over all (site empty): each arm's figure with its 95 % interval; where `against` is",
-    "                filled in, the difference of the two arms, its interval not widened. Metrics are named as in",
-    "                scikit-learn.",
-    "rounds.csv      the figures of each round; round 0 is before training; `seconds` are seconds of wall clock",
-    "events.csv      faults, refusals, warnings and notes, with the time in UTC",
-    "                In all CSV files, a text that a spreadsheet would run has an apostrophe before its first sign",
-)
-STATISTIC_FILES = (
-    f"{FILE}  each figure with its 95 % interval, a line each: per site and over all (site empty), per group",
-    "                and over all (group empty); an empty value is one that cannot be told",
-)
-MODEL_FILES = (
-    f"{INDEX}           what the model is, its inputs in order, its figures, and the SHA-256 of each other file;",
-    "                     signed by the coordinator where it says so (`flfed predict` tells whose signature it is)",
-    "model.safetensors    its arrays",
-    "encoder.safetensors  how rows become inputs: means, deviations, shares",
-    "schema.toml          the columns: kinds, units, ranges, allowed values",
-    "study.toml           the study that it was trained by",
-)
-TREE_FILES = (
-    "xgboost.json, .ubj   the trees as XGBoost's own file: inputs are numbers as they are, the places of values in",
-    "                     their order from 0 on (model.json lists both under `columns`), NaN where a value is missing",
-)
+def _described(files: Sequence[str]) -> list[str]:
+    """Return the lines that describe some files, the names in one column."""
+    width = max(map(len, files)) + 2
+    lines = []
+    for name in files:
+        text = render(f"export.files.{name.replace('.', '-')}")
+        lines += textwrap.wrap(f"{name:<{width}}{text}", 110, subsequent_indent=" " * width)
+    return lines
 
 
 def figures_of(statistic: Payload) -> Iterator[Figure]:
-    """Yield the figures of a recorded statistic, over all sites first.
-
-    `statistic` is the object "statistics" of a run.
-    """
+    """Yield the figures of a recorded statistic (object "statistics" of a run), over all sites first."""
     lines = _of_analysis if statistic["name"] == ANALYSIS else _of_statistic
     for site, own in {"": statistic, **statistic["by-site"]}.items():
         yield from (one._replace(site=site) for one in lines(own))
 
 
 def _figure(group: str, column: str, figure: str, one: object) -> Figure:
-    """Return a figure of the record, which is a number or has a value and its interval."""
+    """Return a figure of the record, which is a number, or a value with its interval."""
     ends: Payload = one if isinstance(one, Mapping) else {"value": one}
     return Figure("", group, column, figure, ends.get("value"), ends.get("low"), ends.get("high"))
 
@@ -473,7 +422,7 @@ def _of_crossed(crossed: Payload) -> Iterator[Figure]:
 
 
 def _of_rows(statistic: Payload, group: str, unit: str) -> Iterator[Figure]:
-    """Yield the figures of all rows, or of those of a group."""
+    """Yield the figures of all rows, or of a group."""
     yield _figure(group, "", f"{unit}s", statistic["rows"])
     for column, of in statistic["columns"].items():
         named = {name: of[name] for name in ("missing", "mean", "sd") if name in of}
@@ -488,7 +437,7 @@ def _of_rows(statistic: Payload, group: str, unit: str) -> Iterator[Figure]:
 
 
 def _of_statistic(statistic: Payload, before: str = "") -> Iterator[Figure]:
-    """Yield the numbers of another statistic, each by the name that it has in the record."""
+    """Yield the numbers of another statistic, each by its name in the record."""
     columns = statistic.get("columns", [])
     for name, one in statistic.items():
         figure = f"{before}{name}"
@@ -504,7 +453,7 @@ def _of_statistic(statistic: Payload, before: str = "") -> Iterator[Figure]:
 
 
 def _of_parts(parts: Payload, figure: str, columns: list[str]) -> Iterator[Figure]:
-    """Yield figures by column, or by another part, which is then in their name."""
+    """Yield figures by column, or by another part, which is then part of their name."""
     for part, one in parts.items():
         if part in columns:
             yield _figure("", part, figure, one)

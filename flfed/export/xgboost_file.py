@@ -1,4 +1,4 @@
-"""Boosted trees as a file of XGBoost 3, which many tools read; XGBoost itself need not be installed."""
+"""Boosted trees as a file of XGBoost 3, which many tools read; XGBoost need not be installed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from flfed.trees.forest import UNIT, Tree, forest_of
 VERSION = (3, 2, 0)
 OBJECTIVES = {"binary": "binary:logistic", "multi-class": "multi:softprob", "regression": "reg:squarederror"}
 NO_PARENT = 2**31 - 1
-"""What XGBoost writes as the root's parent."""
+"""Parent of the root in XGBoost's file."""
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -43,7 +43,7 @@ def xgboost_files(arrays: Mapping[str, np.ndarray], layout: Layout, encoder: Enc
         column.name: cuts[cuts < NO_CUT].astype(np.float32)
         for column, cuts in zip(layout.features, arrays["cuts"], strict=True)
     }
-    # Missing rows that were too few for a code of their own go where the last code goes.
+    # Missing values that are too few for a code of their own follow the last code.
     last = np.array([len(cuts) for cuts in own.values()])
     shared = arrays["missing"].astype(np.int64) == last
     trees = []
@@ -81,7 +81,7 @@ def xgboost_document(
         Cut points of each column, in the order of the trees' columns.
     task : {"binary", "multi-class", "regression"}
     outputs : int
-        Scores of a row, where there are no trees to tell it.
+        Scores of a row, if there are no trees.
     scale, base : float
         Of a regression: its outcome is `base + scale * score`.
 
@@ -175,12 +175,12 @@ def _threshold(thresholds: np.ndarray, code: int) -> float:
 
 
 def to_json(document: Mapping[str, Any]) -> str:
-    """Return a document as JSON, in which a float32 has the digits that read back as the same."""
+    """Return a document as JSON; the digits of a float32 read back as the same number."""
     return json.dumps(document, default=_plain)
 
 
 def _plain(array: np.ndarray) -> list[Any]:
-    # The shortest text of a float32, read as float64, is rounded back to it.
+    # The shortest text of a float32, read as float64, rounds back to it.
     return [float(str(value)) for value in array] if array.dtype.kind == "f" else list(array.tolist())
 
 

@@ -1,4 +1,4 @@
 """flfed from Python: data frames in, a result with tables and charts out.
 
-Read `federate.py` first: it puts together what a study needs. `result.py` is what a run gives back.
+Read `federate.py` first: it makes dataset, sites and study of data frames. `result.py` is the result of a run.
 """

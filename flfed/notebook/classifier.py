@@ -40,12 +40,13 @@ from flfed.updates.codec import codec_of, download_of
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
+from flfed.words import render
 
 TARGET = "target"
 
 
 class FitError(FlfedError, ValueError):
-    """What cannot be fitted, as a ValueError too, for scikit-learn's own tools."""
+    """Error of a fit, also a ValueError, for scikit-learn's own tools."""
 
 
 class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # - scikit-learn has no types
@@ -60,7 +61,7 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     lr : float, > 0
         Learning rate of the sites' steps.
     epochs : int, >= 1
-        Of each site in a round.
+        Epochs of each site in a round.
     batch : int, >= 0
         Rows of a step; 0 means all.
     l2 : float, >= 0
@@ -68,15 +69,15 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     hidden : tuple of int
         Units of the layers of an mlp.
     random_state : int, >= 0
-        Every draw follows from it.
+        Seed of all random draws.
 
     Attributes
     ----------
     classes_ : array of the classes
     arrays_ : dict of name to array
-        Of the trained model.
+        Arrays of the trained model.
     sites_ : list of str
-        Who took part.
+        Participants.
     n_features_in_ : int
 
     Examples
@@ -114,7 +115,7 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         X : array or DataFrame of numbers [rows, features]
         y : array [rows]
         sites : array [rows], optional
-            Label of the site that each row is of, two at least; without it, rows are cut in two by their hash.
+            Site of each row, at least two in all; without it, rows are split in two by their hash.
 
         Raises
         ------
@@ -126,7 +127,7 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise FitError("the classifier needs two classes at least, and y has only one class")
+            raise FitError(render("notebook.classifier.classes"))
         labels = _halves(X) if sites is None else column_or_1d(sites)
         check_consistent_length(X, labels)
         table = _table(X)
@@ -159,7 +160,7 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(self.classes_[best])
 
     def __sklearn_tags__(self) -> Any:
-        """Return what scikit-learn may expect: missing values are allowed."""
+        """Return scikit-learn's tags: missing values are allowed."""
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         return tags
@@ -174,12 +175,12 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return Dataset(schema.name, Path(), schema, SourceDescription(licence="", citation=""))
 
     def _chosen(self) -> dict[str, Any]:
-        """Return the keys of a study that the parameters are, or refuse what no key can be."""
+        """Return the keys of a study for the parameters, or refuse a wrong value."""
         parameters = {name: plain_value(value) for name, value in self.get_params(deep=False).items()}
         if parameters["model"] not in ("logistic", "mlp"):
             raise FitError(f"model={parameters['model']!r} must be 'logistic' or 'mlp'")
         if not isinstance(parameters["hidden"], (list, tuple)):
-            raise FitError(f"hidden={parameters['hidden']!r} must be the widths of the layers, such as (8,)")
+            raise FitError(render("notebook.classifier.hidden", value=repr(parameters["hidden"])))
         for name in ("rounds", "lr", "epochs", "batch", "l2", "random_state"):
             if not is_number(parameters[name]) and not (name == "random_state" and parameters[name] is None):
                 raise FitError(f"{name}={parameters[name]!r} must be a number")
@@ -194,7 +195,7 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:
-    """Return a range that all values lie in."""
+    """Return a range that contains all values."""
     numbers = values[~np.isnan(values)]
     low, high = (float(numbers.min()), float(numbers.max())) if len(numbers) else (0.0, 0.0)
     wider = 0.1 * (high - low) + 1e-6 * max(abs(low), abs(high)) or 1.0
@@ -210,7 +211,7 @@ def _table(x: np.ndarray) -> pd.DataFrame:
 
 
 def _halves(x: np.ndarray) -> np.ndarray:
-    """Return which half each row is of, by its hash; every second one where one half would be empty."""
+    """Return the half of each row, by its hash; alternately if one half would be empty."""
     numbers = np.ascontiguousarray(x + 0.0)
     halves = np.array([hashlib.sha256(row.tobytes()).digest()[0] % 2 for row in numbers])
     return halves if 0 < halves.sum() < len(halves) else np.arange(len(halves)) % 2
@@ -220,9 +221,9 @@ def _sites(table: pd.DataFrame, labels: np.ndarray, dataset: str) -> list[Site]:
     """Return a site for each label, all of whose rows train."""
     whose, values = pd.factorize(labels, sort=True, use_na_sentinel=False)
     if len(values) < 2:
-        raise FitError("sites must name two sites at least")
+        raise FitError(render("notebook.classifier.sites"))
     names = [slug(f"site-{value}") for value in values]
-    # Labels that differ in signs only are told apart by their place.
+    # Labels that differ in punctuation only are distinguished by their place.
     names = names if len(set(names)) == len(names) else [f"site-{place:06d}" for place in range(len(names))]
     policy = Policy(disclosure="open")
     return [
@@ -238,12 +239,12 @@ def _sites(table: pd.DataFrame, labels: np.ndarray, dataset: str) -> list[Site]:
 
 
 def train(study: Study, sites: Sequence[Site]) -> tuple[dict[str, np.ndarray], Encoder]:
-    """Return the arrays and the encoder of a study, trained as a run of it would.
+    """Return the arrays and the encoder of a study, trained as in a run.
 
     Parameters
     ----------
     study : Study
-        Without a privacy mechanism: nothing is charged to a ledger here.
+        Without a privacy mechanism: no ledger is charged here.
     sites : sequence of Site
 
     Raises

@@ -1,4 +1,4 @@
-"""Federated learning in one call: on data frames, by a study, or by one that goes on."""
+"""Federated learning in one call: on data frames, by a study, or by a resumed run."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from flfed.rows.proposals.tables import TableProposal
 from flfed.rows.proposals.workspace import HOLDOUT_SHARE, Workspace, new_workspace, summary_of
 from flfed.study.study import Study, keys_of, plain_value, protects_rows
 from flfed.updates.strategies.fedavg import FedAvg
+from flfed.words import render
 
 Say = Callable[[str], None]
 
@@ -57,49 +58,49 @@ def federate(
     callback: RoundCallback | None = None,
     **changes: Any,
 ) -> Result:
-    """Train one model on several tables as if each stayed with its owner, and compare.
+    """Train one model on several tables, as if each were at its owner, and compare.
 
-    Kinds of columns, ranges and codes for "not known" are taken from the rows; what they were taken for is said.
+    Kinds of columns, ranges and codes for missing values are derived from the rows, and reported by `say`.
 
     Parameters
     ----------
     tables : mapping of site to DataFrame, at least two; or one DataFrame with `by`
     target : str
-        The column to predict.
+        Column to predict.
     by : str
-        The column of one table whose values are sites; the smallest are one, "other".
+        Column of one table whose values are sites; the smallest form one site, "other".
     model : {"logistic", "linear", "mlp"}, a torch.nn.Module or a model's class, optional
-        Default: logistic regression for classes, linear regression for a number. A module takes [rows, inputs] and
-        gives [rows, outputs]: log-odds, logits or a number; it starts from the arrays that it has.
+        Default: logistic regression for classes, linear regression for a number. A module maps [rows, inputs] to
+        [rows, outputs]: log-odds, logits or a number. Training starts from its present arrays.
     strategy : name, a strategy's class, or keys such as `{"name": "fedprox", "mu": 0.1}`, optional
     metrics : sequence of classes
-        Further figures, as docs/extend.md says; in this call alone. Classes of models and strategies stay listed in
+        Further metrics, as in docs/extend.md, for this call only. Classes of models and strategies remain listed in
         this process.
     rounds : int, >= 1
     repeats : int, >= 1
-        Runs with other seeds and other holdouts.
+        Runs, each with its own seed and holdout.
     group : str
-        Column of the patient or customer whose rows stay on one side of the holdout.
+        Column of the patient or customer, whose rows are all training or all test rows.
     time : str
-        Column of dates by which the latest rows are held out.
+        Column of dates; the latest rows are held out.
     holdout : float in [0, 1)
-        Share of rows that models are judged on. 0 trains on all rows, and compares nothing.
+        Share of test rows. 0 trains on all rows, and compares nothing.
     task : {"binary", "multi-class", "regression"}, optional
-        Where the target's values do not say it.
+        If the target's values leave it open.
     keep, drop : sequence of str
-        Columns that are features although they look like identifiers or leaks, and columns that are none.
+        Columns that are features although they look like identifiers or leaks, and columns to leave out.
     missing : sequence of str
-        Values that stand for "not known": each in every column, or in one as `COLUMN=VALUE`.
+        Values for missing cells, in every column, or in one as `COLUMN=VALUE`.
     name : str
-        Of the dataset; default: "frames" and a part of its schema's hash.
+        Name of the dataset; default: "frames" and a part of its schema's hash.
     store : str, optional
         Database URL of the run store.
     say : callable
-        Told what the columns were taken for.
+        Gets sentences about the columns.
     progress : callable (stage, done, of), optional
-        Default: a line on standard error where a person sees it, once the call takes longer than 10 s.
+        Default: a line on a terminal or in a notebook, once the call takes longer than 10 s.
     callback : callable (figures), optional
-        Told the figures of each round; the run ends after it where what it returns is true.
+        Gets the figures of each round. The run ends after a round for which it returns true.
     **changes
         Keys of the study, such as `lr=0.1`, `hidden=[8]` with `model="mlp"`, `mu=0.1` with `strategy="fedprox"`, or
         `encode={"scaler": "per-site"}`.
@@ -107,7 +108,7 @@ def federate(
     Raises
     ------
     UsageError
-        If a column is not there or cannot be used, or a table breaks a rule: says which, with a count.
+        If a column is missing or unusable, or a table breaks a rule; it names column and count.
 
     Examples
     --------
@@ -123,7 +124,7 @@ def federate(
     if not is_number(share):
         raise UsageError(f"holdout={share!r} must be a number in [0, 1)")
     if not _are_classes(metrics):
-        raise UsageError(f"metrics={metrics!r} must be a list of metrics' classes, such as [Youden]")
+        raise UsageError(render("notebook.federate.metrics", value=repr(metrics)))
     chosen = {"holdout": share, "task": task, "keep": keep, "drop": drop, "missing": missing}
     workspace = workspace_of(tables, target, name=name, **columns | chosen)
     say_columns(workspace, say)
@@ -139,7 +140,7 @@ def federate(
         changes |= keys_of_strategy(strategy)
     with registry.lending("metric", metrics):
         study = study.replace(changes, "keyword") if changes else study
-        # The schema stands where studies find it by name, and how the data frames were read beside it.
+        # Studies find the schema by name; the reading of the data frames is beside it.
         workspace.reading().keep(workspace.name, workspace.files())
         with _shown(progress) as show_progress:
             result = server.run(
@@ -154,31 +155,28 @@ def _are_classes(metrics: object) -> bool:
 
 
 def _shown(progress: Progress | None) -> AbstractContextManager[Progress]:
-    """Return what a run tells its progress to: a line, where none is given and a person watches."""
+    """Return the progress of a run; a line by default, where a person watches."""
     if progress is None and is_watched():
         return progress_line()
     return nullcontext(progress or no_progress)
 
 
 def keys_of_strategy(strategy: str | type | Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys of a study that ask for a strategy, whose class is listed in this process.
+    """Return the keys of a study for a strategy, and list its class in this process.
 
     Raises
     ------
     UsageError
-        If it is none.
+        If it is no strategy.
     """
     keys = dict(strategy) if isinstance(strategy, Mapping) else {"name": strategy}
     chosen = keys.get("name", "fedavg")
     if isinstance(chosen, type) and issubclass(chosen, FedAvg):
         chosen = registry.lend("strategy", chosen)
     if not isinstance(chosen, str):
-        raise UsageError(
-            f"strategy={chosen!r} must be a name, a class that inherits flfed.FedAvg, or keys such as "
-            '{"name": "fedprox", "mu": 0.1}'
-        )
+        raise UsageError(render("notebook.federate.strategy", value=repr(chosen)))
     keys["name"] = chosen
-    # The proposed study asks for a quorum, which a class need not have.
+    # The proposed study has a quorum, which a class need not have.
     lacks = "quorum" not in inspect.signature(registry.load("strategy", chosen)).parameters
     strategy_keys = keys_of({"strategy": keys})
     return {"strategy.quorum": None} | strategy_keys if lacks else strategy_keys
@@ -196,42 +194,43 @@ def workspace_of(
     made = new_workspace(own, target, name=name or "frames", open_data=True, salted=False, **options)
     if name:
         return made
-    # Tables of the same columns and ranges are one dataset, whenever they are federated.
+    # Tables with the same columns and ranges are always the same dataset.
     digest = hashlib.sha256(made.files()["datasets/frames/schema.toml"].encode()).hexdigest()[:8]
     return made.named(f"frames-{digest}")
 
 
 def say_columns(workspace: Workspace, say: Say) -> None:
-    """Say what columns were taken for, and which of them a person should look at."""
+    """Report the kinds of columns, and those that a person should check."""
     proposal = workspace.proposal
-    say(f"{summary_of(workspace)}; target {proposal.schema.target!r}: {proposal.target.why}")
+    target = proposal.target
+    say(f"{summary_of(workspace)}; target {proposal.schema.target!r}: {target.why}")
     if workspace.left_out:
-        say(f"{count_in_words(workspace.left_out)} rows have no site: too few for one, or not known whose they are")
+        say(render("notebook.columns.siteless", rows=count_in_words(workspace.left_out)))
     left = [column.name for column in proposal.columns.values() if column.kind in ("left-out", "id", "date")]
-    if proposal.target.unlabelled:
-        say(f"{count_in_words(proposal.target.unlabelled)} rows have no outcome, and are left out")
+    if target.unlabelled:
+        say(render("notebook.columns.unlabelled", rows=count_in_words(target.unlabelled)))
     if workspace.of_no_class:
-        say(f"{count_in_words(workspace.of_no_class)} rows are of no class, and are left out")
+        say(render("notebook.columns.classless", rows=count_in_words(workspace.of_no_class)))
     if left:
         say(f"not learnt from: {', '.join(left)}")
     tables = {site.name: site.source.table for site in workspace.sites if isinstance(site.source, Frame)}
     for name, many in infinite(tables.values()).items():
-        say(f"{count_in_words(many)} cells of {name!r} are infinite: they are taken for not known")
+        say(render("notebook.columns.infinite", column=name, cells=count_in_words(many)))
     if twice := at_several(tables.values()):
-        say(f"look at the sites: {count_in_words(twice)} rows stand alike at another site too")
+        say(render("notebook.columns.duplicates", rows=count_in_words(twice)))
     _say_doubts(proposal, say)
 
 
 def _say_doubts(proposal: TableProposal, say: Say) -> None:
     for column in proposal.columns.values():
         if not column.sure:
-            say(f"look at {column.name!r}: taken for {column.kind}, for {column.why}")
+            say(render("notebook.columns.unsure", column=column.name, kind=column.kind, reason=column.why))
     for name, why in proposal.leaks.items():
-        say(f"left out, for it may leak: {name!r}: {why} (keep=[{name!r}] takes it in)")
+        say(render("notebook.columns.leak", column=name, reason=why))
 
 
 def infinite(tables: Iterable[pd.DataFrame]) -> dict[str, int]:
-    """Return how many cells of each column are infinite, without the columns that have none."""
+    """Return the number of infinite cells of each column that has some."""
     counts: Counter[str] = Counter()
     for table in tables:
         for name in table.columns:
@@ -241,9 +240,9 @@ def infinite(tables: Iterable[pd.DataFrame]) -> dict[str, int]:
 
 
 def at_several(tables: Iterable[pd.DataFrame]) -> int:
-    """Return how many rows a site shares with another, 0 where they are less than half of its rows.
+    """Return the number of rows that sites share with others, without sites that share less than half of theirs.
 
-    Rows that are alike at one site already, as those of few categories are, do not count.
+    Rows that are alike within one site, as with few categories, do not count.
     """
     hashes = []
     for table in tables:
@@ -274,14 +273,14 @@ def run(
     Parameters
     ----------
     **changes
-        Keys of the study, as `--set` has them: `rounds=5`, or `encode={"scaler": "per-site"}`.
+        Keys of the study, as for `--set`: `rounds=5`, or `encode={"scaler": "per-site"}`.
 
     Raises
     ------
     UsageError
-        For anything wrong with study, sites or options; nothing was run.
+        If study, sites or options are wrong; nothing was run.
     FlfedError
-        If a run failed; it is in the store as failed, with the reason.
+        If a run failed; the store has it, with the reason.
 
     Examples
     --------

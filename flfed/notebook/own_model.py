@@ -1,4 +1,4 @@
-"""Model that a program gives as a module or a class, in its own process."""
+"""Model of a program, as a module or a class, in its own process."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from torch.func import functional_call
 
 from flfed import registry
 from flfed.errors import UsageError
+from flfed.words import render
 
 PROBABILITIES = ("Sigmoid", "Softmax", "LogSoftmax", "LogSigmoid")
-"""Layers after which outputs are no log-odds or logits any more."""
+"""Layers whose outputs are neither log-odds nor logits."""
 ROWS = 64
-"""Rows on which a module is tried: of one that draws, some differ the second time."""
-NO_DRAWS = "leave it out; l2 in the plan regularises"
+"""Rows on which a module is tried twice: outputs differ if it draws at random."""
 
 
 def name_of_model(model: str | type | torch.nn.Module) -> str:
-    """Return the name by which a study names a model, which is listed in this process.
+    """Return the name of a model for a study, and list the model in this process.
 
     Raises
     ------
@@ -36,58 +36,56 @@ def name_of_model(model: str | type | torch.nn.Module) -> str:
     if isinstance(model, torch.nn.Module):
         return registry.lend("model", model_of(model))
     if not isinstance(model, type):
-        raise UsageError("model must be a name, a model's class, or a torch.nn.Module")
+        raise UsageError(render("notebook.module.kind"))
     if issubclass(model, torch.nn.Module):
-        raise UsageError(f"model: give an object of {model.__name__}, such as {model.__name__}(), so that it can begin")
+        raise UsageError(render("notebook.module.instance", name=model.__name__))
     return registry.lend("model", model)
 
 
 def model_of(module: torch.nn.Module) -> type:
-    """Return the class of a model whose first arrays are a module's.
+    """Return the class of a model with a module's arrays as its first arrays.
 
     Raises
     ------
     UsageError
-        If it has buffers, as BatchNorm has, which averages would spoil; if it draws at random; or has no parameters.
+        If it has buffers (BatchNorm), which averaging would spoil, if it draws at random, or has no parameters.
     """
     network = copy.deepcopy(module).double().eval()
     _refuse_module(network)
     arrays = {name: value.detach().numpy().copy() for name, value in network.named_parameters()}
     if not arrays:
-        raise UsageError("model: the module has no parameters to train")
+        raise UsageError(render("notebook.module.empty"))
     biases = [name for name, value in arrays.items() if value.ndim == 1]
     intercept = biases[-1] if biases else next(iter(arrays))
     body = {
-        "__doc__": "A module that a program gave.",
+        "__doc__": "Module of a program.",
         "module": network,
         "arrays": arrays,
         "penalised": tuple(name for name, value in arrays.items() if value.ndim > 1),
         "intercept": intercept,
     }
-    # A run is stored under this name: another module must not answer to it when the run is opened later.
+    # A run is stored under this name, which no other module may have when the run is loaded later.
     return type(f"Module{structure_sha256(network)[:12]}", (ModuleModel,), body)
 
 
 def _refuse_module(network: torch.nn.Module) -> None:
-    """Refuse a module that cannot be trained at sites as it is."""
+    """Refuse a module that sites cannot train."""
     buffers = [name for name, _ in network.named_buffers()]
     if buffers:
-        raise UsageError(
-            f"model: the module has buffers ({', '.join(buffers)}), as BatchNorm has: use LayerNorm, or none"
-        )
+        raise UsageError(render("notebook.module.buffers", names=", ".join(buffers)))
     parts = [type(part).__name__ for part in network.modules()]
     drawing = [part for part in parts if "Dropout" in part]
     if drawing:
-        raise UsageError(f"model: the module draws at random ({', '.join(drawing)}): {NO_DRAWS}")
+        raise UsageError(render("notebook.module.dropout", layers=", ".join(drawing)))
     if parts[-1] in PROBABILITIES:
-        raise UsageError(f"model: the module ends with {parts[-1]}: leave it out, outputs are log-odds or logits")
+        raise UsageError(render("notebook.module.probabilities", layer=parts[-1]))
     frozen = [name for name, value in network.named_parameters() if not value.requires_grad]
     if frozen:
-        raise UsageError(f"model: the module has parameters that are not trained ({', '.join(frozen)}): train all")
+        raise UsageError(render("notebook.module.frozen", names=", ".join(frozen)))
 
 
 def structure_sha256(module: torch.nn.Module) -> str:
-    """Return the hash of a module's structure: its layers, shapes and the code of its own classes."""
+    """Return the hash of a module's structure: layers, shapes and the code of its own classes."""
     parts = [repr(module), *(f"{name} {tuple(value.shape)}" for name, value in module.named_parameters())]
     kinds = dict.fromkeys(type(part) for part in module.modules())
     parts += [_code_of(kind) for kind in kinds if not kind.__module__.startswith("torch.")]
@@ -95,7 +93,7 @@ def structure_sha256(module: torch.nn.Module) -> str:
 
 
 def _code_of(kind: type) -> str:
-    """Return the source of a class, or what it compiles to where it was typed in."""
+    """Return the source of a class, or its bytecode where it was typed in."""
     try:
         return inspect.getsource(kind)
     except (OSError, TypeError):
@@ -104,16 +102,16 @@ def _code_of(kind: type) -> str:
 
 
 def _plain(code: CodeType) -> list[object]:
-    """Return the constants of a function that have no address in what they are shown as."""
+    """Return the constants of a function whose text has no address."""
     return [value for value in code.co_consts if isinstance(value, (str, int, float, bool, type(None)))]
 
 
 class ModuleModel:
-    """Model whose outputs are a module's; see `model_of`."""
+    """Model with the outputs of a module; see `model_of`."""
 
     tasks: tuple[str, ...] = ("binary", "multi-class", "regression")
     linear = False
-    rows_apart = False  # a module may let one row's output depend on others, which a listed model does not
+    rows_apart = False  # in a module, the output of a row may depend on other rows
     module: torch.nn.Module
     arrays: dict[str, np.ndarray]
     penalised: tuple[str, ...]
@@ -125,7 +123,7 @@ class ModuleModel:
         Raises
         ------
         UsageError
-            If it does not take as many inputs, or give as many outputs.
+            If its numbers of inputs or outputs differ.
         """
         rows = torch.linspace(-1, 1, ROWS * inputs, dtype=torch.float64).reshape(ROWS, inputs)
         try:
@@ -134,16 +132,15 @@ class ModuleModel:
             again = self.module(rows)
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
             words = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UsageError(f"model: the module does not take [rows, {inputs}] ({words})") from None
+            raise UsageError(render("notebook.module.inputs", inputs=inputs, reason=words)) from None
         if not isinstance(predictions, Tensor):
-            raise UsageError(
-                f"model: the module gives a {type(predictions).__name__}, not one tensor [rows, {outputs}]"
-            )
+            kind = type(predictions).__name__
+            raise UsageError(render("notebook.module.tensor", kind=kind, outputs=outputs))
         if not torch.equal(whole, again):
-            raise UsageError(f"model: the module draws at random, or remembers rows: {NO_DRAWS}")
+            raise UsageError(render("notebook.module.random"))
         shape = tuple(predictions.shape)
         if shape not in ((2, outputs), (2,)) or (shape == (2,) and outputs != 1):
-            raise UsageError(f"model: the module gives {list(shape)} for 2 rows, not {[2, outputs]}")
+            raise UsageError(render("notebook.module.shape", shape=list(shape), expected=[2, outputs]))
         return {name: value.copy() for name, value in self.arrays.items()}
 
     def outputs(self, arrays: dict[str, Tensor], x: Tensor) -> Any:

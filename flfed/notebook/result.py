@@ -1,7 +1,4 @@
-"""Result of a run for notebooks: tables, charts, a model and a verdict.
-
-Runs of the store are loaded and listed here, too.
-"""
+"""Result of a run for notebooks: tables, charts, a model and a verdict; runs of the store."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from flfed import registry
-from flfed.errors import UsageError, nearest
+from flfed.errors import UsageError, unknown
 from flfed.federation.server import run as server
 from flfed.records.reports.faults import missing_in_words, refused_sites
 from flfed.records.reports.narrative import interval_name, story, verdict_in_words
@@ -30,6 +27,7 @@ from flfed.records.store.reader import CURVE_ARMS, RunReader
 from flfed.rows.proposals.own_tables import FrameReading
 from flfed.rows.proposals.workspace import Workspace
 from flfed.study.study import Study
+from flfed.words import render
 
 if TYPE_CHECKING:
     import altair as alt
@@ -40,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class CallableReport(dict[str, Any]):
-    """Report of a run: a mapping, and a call that writes it as a file.
+    """Report of a run: a mapping, which can also be called to write it to a file.
 
     Parameters
     ----------
@@ -62,7 +60,7 @@ class CallableReport(dict[str, Any]):
         file : str or Path
             A new file, or an earlier report of a run, which is replaced.
         site : str, optional
-            For the people of this site: its figures alone.
+            Only the figures of this site, for its own people.
 
         Raises
         ------
@@ -73,31 +71,29 @@ class CallableReport(dict[str, Any]):
 
         site_names = [*self["sites"], *refused_sites(self)]
         if site and site not in site_names:
-            raise UsageError(
-                f"site {site!r} is not in the run{nearest(site, site_names)} It has: {', '.join(site_names)}"
-            )
+            raise unknown("site", site, site_names)
         path = Path(file)
         write_document(path, self["run"], store=self._store, site=site)
         return path
 
 
 def labels_array(labels: Sequence[Any]) -> np.ndarray:
-    """Return a target's own values as an array: texts as objects, whole numbers and flags as such."""
+    """Return the labels of a target as an array; texts become objects."""
     dtype = object if any(isinstance(label, str) for label in labels) else None
     return np.array(list(labels), dtype=dtype)
 
 
 GAINS = ("site", "gain", "low", "high", "verdict", "model")
 OTHERS = 3
-"""Sentences of a run's story that its `repr` tells after the verdict."""
+"""Most sentences of `repr` after the verdict."""
 
 
 @dataclass(frozen=True)
 class Result(server.Result):
     """Result of a run or of a series of repeats.
 
-    `report` is the object of `flfed run show --json`, and `report("run.html")` writes it as a file to read and print.
-    `overall` and `sites` are its figures as data frames, as `flfed run show` has them.
+    `report` is the object of `flfed run show --json`, and `report("run.html")` writes it as an HTML file. `overall` and
+    `sites` are its figures as data frames.
     """
 
     report: CallableReport
@@ -105,22 +101,22 @@ class Result(server.Result):
 
     @property
     def primary(self) -> str | None:
-        """The metric of the verdict; None where nothing was compared."""
+        """Metric of the verdict; None without a comparison."""
         return primary_of(self.report)
 
     @cached_property
     def study(self) -> Study:
-        """Study that was run."""
+        """Study of the run."""
         with RunReader.open(self.store) as reader:
             return Study.parse(reader.series(self.run).study_text)
 
     @cached_property
     def gains(self) -> pd.DataFrame:
-        """Table of what joining gains at each site, in the primary metric.
+        """Table of the gain from joining at each site, in the primary metric.
 
-        One row a site: `gain` (above 0 where joining is better), `low` and `high`, the `verdict`, and which `model` the
-        gain is of, as the app and `flfed run show` tell them. The interval is the one that the verdict goes by: its
-        95 % CI, widened because several sites are looked at. The plain one is in `report`.
+        One row a site: `gain` (above 0 where joining is better), `low` and `high`, `verdict`, and the `model` of the
+        gain, as in the app and in `flfed run show`. The interval is that of the verdict: a 95 % CI, widened for the
+        number of sites. The plain interval is in `report`.
         """
         lines = []
         sites = self.report["sites"] if self.primary else {}
@@ -133,7 +129,7 @@ class Result(server.Result):
     def rounds(self) -> pd.DataFrame:
         """Table of figures by round: round, site ("" for all together), arm, metric and value.
 
-        Means over repeats, of the rows that rounds are scored on.
+        They are means over repeats, on the rows on which rounds are scored.
         """
         lines = []
         with RunReader.open(self.store) as reader:
@@ -146,7 +142,7 @@ class Result(server.Result):
 
     @cached_property
     def model(self) -> Model:
-        """Shared model, to predict with; of a series the first repeat's.
+        """Shared model, for predictions; of a series, the model of the first repeat.
 
         Raises
         ------
@@ -157,7 +153,7 @@ class Result(server.Result):
 
         with RunReader.open(self.store) as reader:
             shared = model_of(reader, reader.runs_of(self.run)[0])
-        # What this result was made of: a later one of the same name is read by its own.
+        # A later dataset of the same name may be read in another way.
         if self.workspace is not None:
             return Model(shared, self.workspace.reading())
         return Model(shared, FrameReading.load(shared.schema.name))
@@ -168,54 +164,55 @@ class Result(server.Result):
         return Plots(self)
 
     def save(self, folder: str | Path, *, institutions: bool = False) -> list[Path]:
-        """Write dataset, sites and study of a `federate` call, to go on with commands.
+        """Write dataset, sites and study of a `federate` call, for use with commands.
 
-        Afterwards `cd FOLDER && flfed study run NAME.toml` repeats this result, array by array: so the sites' policies
-        say that every figure may leave, and holdouts can be told. With `institutions` they hold small counts back, and
-        each holdout has a secret salt: for tables that are not public, before a site serves them.
+        Afterwards `cd FOLDER && flfed study run NAME.toml` repeats this result, array by array. For this the sites'
+        policies are open: every figure may leave, and holdouts follow from the rows. With `institutions`, policies
+        withhold small counts, and each holdout has a secret salt. Use it for tables that are not public, before a site
+        serves them.
 
         Parameters
         ----------
         folder : str or Path
         institutions : bool
-            Whether policies are those of institutions; figures then differ from this result's.
+            Whether policies are those of institutions; figures then differ from those of this result.
 
         Raises
         ------
         UsageError
-            If the result is not of data frames, a file is there already, a table cannot be stored, or the model or
-            strategy is a program's own: those need a package, as docs/extend.md says. Nothing is written then.
+            If the result is not of data frames, a file is already there, a table cannot be stored, or the model or
+            strategy belongs to this program: those need a package (docs/extend.md). Nothing is written then.
         """
         if self.workspace is None:
-            raise UsageError("only what federate(...) made of data frames can be saved; a study's own files are there")
+            raise UsageError(render("notebook.result.frames"))
         for kind, name in (("model", self.study.model.name), ("strategy", self.study.strategy.name)):
             if name not in registry.installed(kind):
-                raise UsageError(f"{kind} {name!r} is this program's own, and no file can hold it: make it a package")
+                raise UsageError(render("notebook.result.own", kind=kind, name=name))
         return self.workspace.save(Path(folder), self.study, institutions=institutions)
 
     def __repr__(self) -> str:
         """Return the result in a few lines."""
-        why = self.report["reason"] if self.status == "completed" else ""  # else the verdict gives it
+        why = self.report["reason"] if self.status == "completed" else ""  # otherwise part of the verdict
         end = f"; {why}" if why else ""
         first = f"{self.report['study']}: {self.status} ({self.run}){end}"
         return "\n".join([first, *self._sentences()])
 
     def _repr_html_(self) -> str:
-        """Return the result as a notebook shows it: the verdict, then what joining gains at each site."""
+        """Return the result for a notebook: the verdict, then the gain of each site from joining."""
         first, *others = self._sentences()
         lines = [f"<b>{html.escape(first)}</b>", *map(html.escape, others)]
         verdicts = [describe_verdict(code, self.primary or "") for code in self.gains["verdict"]]
         shown = self.gains[["site", "gain", "low", "high"]].assign(verdict=verdicts)
         table = ""
         if len(shown) and not is_uncompared(self.report):
-            lines.append(f"Gain by joining (+ is better), low to high: {interval_name(self.report)}.")
+            lines.append(render("notebook.result.gain", interval=interval_name(self.report)))
             table = shown.to_html(
                 index=False, na_rep="–", float_format=lambda value: number(value, signed=True), border=0
             )
         return "".join(f"<p>{line}</p>" for line in lines) + table
 
     def _sentences(self) -> list[str]:
-        """Return the verdict, then what comes first of the run's story; without a model the figure, then its notes."""
+        """Return the verdict and the first findings; without a model, the figure and its notes."""
         if (statistic := self.report.get("statistics")) is not None:
             figure, *notes = statistic_in_words(statistic, self.report["repeats"])
             return [figure, *missing_in_words(self.report), *notes[:OTHERS]]
@@ -229,9 +226,9 @@ class Model:
     Parameters
     ----------
     shared : SharedModel
-        With arrays, encoder, schema and study.
+        Arrays, encoder, schema and study.
     reading : FrameReading, optional
-        How data frames were read, where the run was of such.
+        Reading of data frames, for a run on data frames.
     """
 
     def __init__(self, shared: SharedModel, reading: FrameReading | None = None) -> None:
@@ -240,12 +237,12 @@ class Model:
 
     @classmethod
     def read(cls, folder: str | Path) -> Self:
-        """Return the model of a folder that `flfed run export` made.
+        """Return the model of a folder from `flfed run export`.
 
         Raises
         ------
         UsageError
-            If it is no such folder, or one of its files is not the one that was exported.
+            If it is no such folder, or one of its files was changed.
         """
         from flfed.export.model_folder import SharedModel
 
@@ -253,9 +250,9 @@ class Model:
 
     @property
     def classes_(self) -> tuple[Any, ...]:
-        """Classes of the target, in the order of `predict_proba`; none of a regression.
+        """Classes of the target, in the order of `predict_proba`; none for a regression.
 
-        Of data frames they are the target's own values, else the schema's.
+        For data frames they are the target's own values, otherwise those of the schema.
         """
         return self.shared.schema.classes if self._reading is None else self._reading.labels
 
@@ -278,7 +275,7 @@ class Model:
             If the model predicts a number, or the table does not fit it.
         """
         if not self.classes_:
-            raise UsageError("the model predicts a number: use predict")
+            raise UsageError(render("notebook.result.number"))
         values = self._values(table)
         return np.column_stack([1 - values[:, 0], values[:, 0]]) if len(self.classes_) == 2 else values
 
@@ -316,15 +313,15 @@ class Model:
         write_onnx(self.shared, Path(path))
 
     def inputs(self, table: pd.DataFrame) -> np.ndarray:
-        """Return a table as the encoder's inputs, float64 [rows, inputs], which an ONNX file takes."""
+        """Return a table as the encoder's inputs, float64 [rows, inputs], for an ONNX file."""
         from flfed.export.predict import inputs_of
 
         return inputs_of(self.shared, table, self._mapping(table))
 
     def _mapping(self, table: pd.DataFrame) -> Mapping[str, Any]:
-        """Return how a data frame is read: as those of the training were."""
+        """Return the mapping of a data frame, as in training."""
         if not isinstance(table, pd.DataFrame):
-            raise UsageError(f"the model takes a DataFrame with the columns of training, not {type(table).__name__}")
+            raise UsageError(render("notebook.result.table", kind=type(table).__name__))
         return {} if self._reading is None else self._reading.mapping(list(table.columns))
 
     def _values(self, table: pd.DataFrame) -> np.ndarray:
@@ -336,13 +333,13 @@ class Model:
         return predictions.values
 
     def __repr__(self) -> str:
-        """Return what the model is."""
+        """Return kind, target and run of the model."""
         schema = self.shared.schema
         return f"{self.shared.study.model.name} model for {schema.target!r} ({schema.task}), run {self.shared.run}"
 
 
 class Plots:
-    """Charts of a result, as the app draws them (Altair)."""
+    """Charts of a result, as in the app (Altair)."""
 
     def __init__(self, result: Result) -> None:
         self._result = result
@@ -357,11 +354,11 @@ class Plots:
         section = gains(run_report, metric, at_the_ends(run_report, metric, sites), sites)
         drawn: alt.LayerChart | alt.FacetChart | None = section.charts[0].draw()
         if drawn is None:
-            raise UsageError("no site has a gain to draw: see result.gains")
+            raise UsageError(render("notebook.plots.gains"))
         return drawn
 
     def rounds(self, metric: str = "", sites: Sequence[str] = ()) -> alt.LayerChart:
-        """Return a figure by round, over all sites or of the named ones.
+        """Return a figure by round, over all sites or for the named ones.
 
         Raises
         ------
@@ -373,15 +370,13 @@ class Plots:
         sites = [sites] if isinstance(sites, str) else list(sites)
         all_sites = list(self._result.report["sites"])
         if other := [site for site in sites if site not in all_sites]:
-            raise UsageError(
-                f"site {other[0]!r} has no figures{nearest(other[0], all_sites)} Known: {', '.join(all_sites)}"
-            )
+            raise unknown("site", other[0], all_sites)
         with RunReader.open(self._result.store) as reader:
             runs = [entry.run for entry in reader.runs_of(self._result.run)]
             names = reader.curve_names(runs)
             arm = next((arm for arm in CURVE_ARMS if names.get(arm)), None)
             if arm is None:
-                raise UsageError("the run has no figures by round")
+                raise UsageError(render("notebook.plots.rounds"))
             chosen = metric or self._metric()
             if not metric and chosen not in names[arm]:
                 chosen = names[arm][0]
@@ -391,13 +386,13 @@ class Plots:
         else:
             drawn = by_round.of_all_sites(points, chosen)
         if drawn is None:
-            raise UsageError(f"the run has no {metric_name(chosen)} by round; it has {', '.join(names[arm])}")
+            raise UsageError(render("notebook.plots.metric", metric=metric_name(chosen), known=", ".join(names[arm])))
         return drawn.altair()
 
     def _metric(self) -> str:
         metric = self._result.primary
         if metric is None:
-            raise UsageError("nothing was compared: there is nothing to draw")
+            raise UsageError(render("notebook.plots.nothing"))
         return metric
 
 
@@ -414,7 +409,7 @@ def load(run: str = "latest", *, model: type | torch.nn.Module | None = None, st
     run : str
         Id of a run or a series, or "latest".
     model : torch.nn.Module or a model's class, optional
-        The one that the run was given, where another program gave it; its own arrays do not matter.
+        The model of the run, if another program defined it; its present arrays do not matter.
     store : str, optional
         Database URL; default `FLFED_STORE`, else `runs.db` under `FLFED_HOME`.
 
@@ -448,5 +443,5 @@ def runs(*, search: str = "", store: str | None = None) -> pd.DataFrame:
 
 
 def is_number(value: object) -> bool:
-    """Tell whether a parameter is a number, which a flag is not."""
+    """Return whether a parameter is a number, and not a flag."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)

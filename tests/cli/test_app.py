@@ -106,7 +106,7 @@ def test_a_port_in_use_is_said_with_a_port_that_is_free(words: list[str]):
         done = subprocess.run(
             [*FLFED, *words, "--port", str(port), "--headless"], capture_output=True, text=True, check=False, timeout=60
         )
-    said = f"flfed: port {port} is in use on this machine: flfed {' '.join(words)} --port "
+    said = f"flfed: port {port} is in use: flfed {' '.join(words)} --port "
     assert (done.returncode, done.stdout, done.stderr[: len(said)]) == (2, "", said)
     other = int(done.stderr[len(said) :])
     assert other != port

@@ -69,13 +69,15 @@ def test_the_object_is_as_documented_and_the_report_has_the_figures_too(flfed, e
 
 def test_a_person_reads_a_table_and_what_it_means_once(flfed, ended):
     code, out, _ = flfed("audit", "--attack", MEMBERSHIP, "--site", SITES[0], "--site", SITES[2])
-    assert code == 0 and f"preterm-birth ({ended}) promises nothing" in out
+    assert code == 0 and f"preterm-birth ({ended}) gives no privacy guarantee" in out
     lines = [line for line in out.splitlines() if line.strip().startswith(MEMBERSHIP)]
     assert sum("no promise" in line for line in lines) == 2
     assert all(any(name in line for line in lines) for name in (SITES[0], SITES[2]))
     assert SITES[1] not in out and out.count(", by LiRA with") == 1
     assert "2 more figures: --all prints them" in out and ", by its loss," not in out
-    assert "verdict goes by the interval's lower end" in " ".join(out.split())
+    assert "A verdict uses the lower end of the interval: a figure above the guarantee may be chance." in " ".join(
+        out.split()
+    )
 
 
 @pytest.mark.slow
@@ -130,4 +132,4 @@ def test_help_shows_an_example_and_the_exit_codes(flfed):
     code, out, _ = flfed("audit", "--help")
     said = " ".join(out.split())
     assert code == 0 and "Example: flfed audit latest --json" in said
-    assert "0 done, 1 failed or an attack got beyond what was promised, 2 wrong use" in said
+    assert "0 done, 1 failed or an attack exceeded the guarantee, 2 wrong use" in said

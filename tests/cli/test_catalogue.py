@@ -198,7 +198,7 @@ def test_tables_are_printed_as_markdown_and_as_csv_alone(here, flfed):
     assert all(len(row) == len(table[0]) for table in tables for row in table)
     assert "3 rounds ran" in err  # what is no table
     code, _, err = flfed("run", "show", several, "--format", "csv", "--json")
-    assert code == 2 and "one at a time" in err
+    assert code == 2 and "--format and --json exclude each other" in err
     assert flfed("site", "list", "--format", "csv")[1].startswith("site,title,dataset,disclosure\n")
 
 

@@ -134,7 +134,7 @@ def test_an_empty_store_says_what_to_do(flfed):
         ("study run preterm-birth --set lr=-1", 2, "lr=-1.0 must be > 0"),
         ("study run preterm-birth --set plan.lrr=1", 2, "did you mean 'lr'"),
         ("study check preterm-birth --set name=x", 0, ""),
-        ("study run preterm-birth --set rounds", 2, "key=value"),
+        ("study run preterm-birth --set rounds", 2, "write it as KEY=VALUE"),
         ("study run preterm-birth --engine deployment", 2, "no site is admitted yet"),
         ("study run preterm-birth --engine rai", 2, "Known: inprocess"),
         ("study run preterm-birth --repeats 0", 2, "repeats=0 must be a whole number >= 1"),

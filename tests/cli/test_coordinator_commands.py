@@ -62,7 +62,7 @@ def test_the_words_of_one_site_joining_end_in_its_admission(made: Call, tmp_path
     assert "no site package" not in joining
     key = next(word for word in joining.split() if word.startswith("SHA256:"))
     assert "cleveland is admitted" in admitted and key in admitted
-    assert "nothing is left to do" in made("admit", "cleveland.admission")
+    assert "cleveland was admitted with this file before; nothing has changed." in made("admit", "cleveland.admission")
 
 
 def test_programs_read_the_same_as_json(call: Call):
@@ -87,7 +87,7 @@ def test_a_site_whose_package_is_not_here_joins_and_is_told(made: Call):
     made("invite", "new-clinic"), made("invite", "hungary")
     said = made("join", "new-clinic.kit.zip").splitlines()[-1]
     assert said.startswith("There is no site package 'new-clinic' here yet")
-    assert said.endswith("when there is: flfed site check new-clinic")
+    assert said.endswith("Once it is there: flfed site check new-clinic")
     assert json.loads(made("join", "hungary.kit.zip", "--json"))["package"] is True
 
 
@@ -97,7 +97,7 @@ def test_a_site_that_joins_is_told_of_folders_that_others_may_write_in(made: Cal
     folder.root.chmod(0o777)
     made("invite", "hungary")
     commands()(("join", "hungary.kit.zip"), standalone_mode=False)
-    assert f"Look at this: {folder.root}: every account may write there (mode 777)" in capsys.readouterr().err
+    assert f"WARNING: {folder.root}: every account may write there (mode 777)" in capsys.readouterr().err
 
 
 def test_an_authority_is_changed_in_the_words_that_are_printed(made: Call, tmp_path: Path):
@@ -121,9 +121,9 @@ def test_that_a_site_lost_its_ledger_is_noted_once(made: Call, home: Path):
     from flfed.paths import CoordinatorFolder
 
     made("invite", "a")
-    assert made("ledger", "a") == "No line of a's ledger is signed.\n"
+    assert made("ledger", "a") == "No line of the ledger of a is signed.\n"
     sign_head(CoordinatorFolder.default(), "a", "r0", 3, "c" * 64, base_line=0, base_hash="0" * 64)
-    said = f"3 lines of a's ledger were signed, at run r0, with the head {'c' * 64}.\n"
+    said = f"3 lines of the ledger of a were signed, last in run r0. Head: {'c' * 64}\n"
     assert made("ledger", "a") == said
     assert made("ledger", "a", "--restart", "the disk broke").startswith(said)
     assert json.loads(made("ledger", "a", "--json"))["n"] == 0

@@ -144,7 +144,7 @@ def test_the_status_without_a_server_says_who_is_admitted_and_that_nothing_serve
     assert cleveland["last-run"]["reason"] == "the study expired on 2026-01-01"
     assert cleveland["last-run"]["of"] == 40
     said = call("status")
-    assert said.splitlines()[0] == ("Heart consortium, 127.0.0.1:18443: NOT serving: flfed coordinator serve.")
+    assert said.splitlines()[0] == ("Heart consortium, 127.0.0.1:18443: NOT serving. To serve: flfed coordinator serve")
     assert "refused: the study expired on 2026-01-01" in said and "0 of 40" in said
 
 
@@ -160,13 +160,15 @@ def test_a_site_whose_file_is_damaged_is_named_and_the_others_are_shown(call: Ca
         call("run", "heart-disease", "--site", "cleveland", "--site", "hungary")
 
 
-@pytest.mark.parametrize(("days", "said"), [(396, "396 days."), (30, "30 days."), (29, "29 days; a coordinator that")])
+@pytest.mark.parametrize(("days", "is_renewed"), [(396, False), (30, False), (29, True)])
 def test_the_status_says_how_long_the_servers_certificate_holds(
-    call: Call, folder: CoordinatorFolder, days: int, said: str
+    call: Call, folder: CoordinatorFolder, days: int, is_renewed: bool
 ):
     renew_server(folder, now=now_utc() - timedelta(days=396 - days))
     assert json.loads(call("status", "--json"))["server-days"] == days
-    assert call("status").splitlines()[1].startswith(f"The server's certificate holds for {said}")
+    lines = call("status").splitlines()
+    assert lines[1] == f"The server certificate is valid for {days} days."
+    assert lines[2].startswith("A serving coordinator renews it while no run is in progress.") == is_renewed
 
 
 def test_a_coordinator_without_sites_says_how_to_invite_one(call: Call, folder: CoordinatorFolder):
@@ -199,5 +201,5 @@ def test_a_study_is_run_at_the_institutions_that_are_admitted(call: Call, folder
 def test_nothing_heavy_is_loaded_with_the_commands():
     text = Path(coordinator.__file__).read_text()
     top = [line for line in text.splitlines() if line.startswith(("import ", "from "))]
-    assert len(top) == 8
+    assert len(top) == 10
     assert [line for line in top if "flfed.deployment" in line or "flwr" in line] == []

@@ -76,7 +76,7 @@ def test_negated_weights_are_refused_where_the_model_was_signed_and_nobodys_wher
     assert (code, err.strip()) == (0, NOBODY)
     assert (wrong + honest).to_list() == pytest.approx([1.0, 1.0], abs=1e-6)  # so they really are turned around
     code, out, err = flfed("predict", turned(folders["signed"], tmp_path / "b"), folders["rows"])
-    assert (code, out) == (2, "") and "its signature does not hold" in err and len(err.splitlines()) == 1
+    assert (code, out) == (2, "") and "its signature is invalid" in err and len(err.splitlines()) == 1
     code, _, err = flfed("predict", turned(folders["signed"], tmp_path / "c", signature=False), folders["rows"])
     assert (code, err.strip()) == (0, NOBODY)
     code, _, err = flfed("predict", tmp_path / "c", folders["rows"], "--signed-by", tmp_path / "cleveland.kit.zip")

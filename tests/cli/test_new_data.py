@@ -109,7 +109,7 @@ def test_one_table_is_cut_into_sites_and_the_smallest_are_one(folder: Path, flfe
     code, out, err = flfed("data", "new", "all.csv", "--target", "died", "--by", "clinic")
     assert code == 0, err
     assert sorted(path.name for path in Path("sites").iterdir()) == ["north", "south", "st_mary_s"]
-    assert "rows are at no site" in out  # of the tiny one
+    assert "rows belong to no site" in out  # of the tiny one
     assert "clinic" not in datasets.load("all").schema.columns
     rows = {}
     for site in ("north", "south", "st-mary-s"):
@@ -297,7 +297,7 @@ def test_a_site_joins_a_dataset_with_a_proposed_mapping(folder: Path, flfed: Com
         }
     ).to_csv("own.csv", index=False)  # fmt: skip
     code, out, err = flfed("site", "new", "my-clinic", "--from", "own.csv", "--dataset", "heart-disease")
-    assert code == 0 and "seen by" not in out and "Nothing is read from notes." in out, err
+    assert code == 0 and "seen by" not in out and "Not used: notes." in out, err
     code, out, err = flfed("site", "check", "my-clinic")
     assert code == 2 and "only 3 of 13 features are mapped: map those that the site has, or set partial=True" in err
     assert out.splitlines()[-1] == "my-clinic does not fit yet; 3 of 13 features are mapped."
@@ -315,11 +315,11 @@ def test_a_target_of_another_name_is_proposed_to_be_looked_at_or_asked_for(folde
     assert flfed("data", "new", "all.csv", "--target", "died", "--by", "clinic", "--name", "ward")[0] == 0
     clinics().drop(columns="clinic").rename(columns={"died": "verstorben"}).to_csv("west.csv", index=False)
     code, out, err = flfed("site", "new", "west", "--from", "west.csv", "--dataset", "ward")
-    assert code == 0 and "Look whether verstorben is died, which is to be predicted." in out, err
+    assert code == 0 and "Check that verstorben is died, the target." in out, err
     assert flfed("site", "check", "west")[0] == 0
     clinics().drop(columns=["clinic", "died"]).to_csv("east.csv", index=False)
     code, out, err = flfed("site", "new", "east", "--from", "east.csv", "--dataset", "ward")
-    assert code == 0 and "Say there which column holds died, which is to be predicted" in out, err
+    assert code == 0 and "Enter there the column of died, the target:" in out, err
     assert '"died": None,  # name the column here' in Path("sites/east/__init__.py").read_text()
     code, _, err = flfed("site", "check", "east")
     assert code == 2 and "column 'died' is not in the table" in err

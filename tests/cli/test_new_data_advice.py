@@ -152,7 +152,7 @@ def test_codes_are_named_with_their_counts(ward, flfed: Command):
 def test_sites_are_no_words_for_not_known(ward, flfed: Command):
     ward.assign(site=np.resize(["north", "south", "?"], ROWS)).to_csv("own.csv", index=False)
     code, out, err = flfed(*NEW)
-    assert code == 0 and "100 rows are at no site" in words(out), err
+    assert code == 0 and "100 rows belong to no site" in words(out), err
     assert sorted(path.name for path in Path("sites").iterdir()) == ["north", "south"]
     few = np.where(
         np.arange(ROWS) % 4 == 3, np.resize([f"v{n}" for n in range(25)], ROWS), np.resize(["a", "?", "b", ""], ROWS)

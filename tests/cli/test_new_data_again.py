@@ -128,7 +128,7 @@ def test_sites_that_are_made_no_longer_are_named(ward, flfed: Command):
     assert flfed(*NEW)[0] == 0
     ward[ward["site"] != "west"].to_csv("own.csv", index=False)
     code, out, _ = flfed(*NEW, "--replace")
-    assert code == 0 and "are none of its tables now: west" in " ".join(out.split())
+    assert code == 0 and "Earlier sites of this dataset without a table now: west." in " ".join(out.split())
 
 
 def test_only_columns_that_can_be_kept_are_offered(ward, flfed: Command):
@@ -143,8 +143,8 @@ def test_only_columns_that_can_be_kept_are_offered(ward, flfed: Command):
     assert code == 0, err
     said = " ".join(out.split())
     offered = said.partition("Not among the features: ")[2].partition(".")[0].split(", ")
-    assert offered == ["wardid", "autopsy"] and "--keep COLUMN, together with --replace, or another --to" in said
-    assert "identifiers, names or texts throughout: " in said
+    assert offered == ["wardid", "autopsy"] and "--keep COLUMN, together with --replace or another --to." in said
+    assert "No features, since all values are identifiers, names or texts: " in said
     for name in offered:
         assert flfed(*NEW, "--keep", name, "--to", f"with-{name}")[0] == 0
     for name in ("note", "code"):

@@ -52,7 +52,7 @@ def test_a_run_without_a_mechanism_says_plainly_that_nothing_is_promised(ran):
     assert (found["privacy"]["mechanism"], found["privacy"]["epsilon"], found["audit"]) == ("none", None, [])
     assert "No privacy mechanism: the run promises nothing." in said
     assert len(found["privacy"]["uncharged"]) >= 5
-    listed = said.partition("Not covered, for nothing was promised:")[2]
+    listed = said.partition("Not covered, since the study gives no guarantee:")[2]
     assert all(f"  - {sentence}" in listed for sentence in found["privacy"]["uncharged"])
 
 
@@ -67,7 +67,9 @@ def test_a_check_says_beforehand_what_the_run_will_promise(flfed, ran, tmp_path:
     assert "by record-dp: ε = 3.00 at δ = 1e-3, over all 4 steps of the run." in said
     assert f"How: noise multiplier {number(checked['noise'], 3)}, sampling 0.200, clip 1, 4 steps." in said
     assert "Note: plan.batch=16 is not used: [privacy] sampling says which rows" in said
-    assert f"Not covered: {len(checked['uncharged'])} things" in said and "docs/privacy.md" in said
+    assert (
+        f"Not covered: {len(checked['uncharged'])} items that the sites release" in said and "docs/privacy.md" in said
+    )
     plain = json.loads(flfed("study", "check", "preterm-birth", "--json")[1])["privacy"]
     assert (plain["mechanism"], plain["epsilon"], plain["notes"]) == ("none", None, [])
 
@@ -85,5 +87,5 @@ def test_a_run_under_record_level_privacy_says_what_it_promises_spent_and_leaves
         assert (line["steps"], line["epsilon"]) == (4, pytest.approx(privacy["epsilon"], rel=1e-9))
     assert "by record-dp: ε = 3.00 at δ = 1e-3, over all 4 steps of the run." in said
     assert "Promised, but not measured: attack this run's model with `flfed audit RUN`." in said
-    listed = said.partition("Not covered by the promise:")[2]
+    listed = said.partition("Not covered by the guarantee:")[2]
     assert all(f"  - {sentence}" in listed for sentence in privacy["uncharged"])

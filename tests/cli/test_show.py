@@ -47,8 +47,8 @@ def test_a_terminal_too_narrow_for_the_words_still_gets_them_whole(monkeypatch, 
 
 
 def test_a_title_wider_than_its_table_stands_on_one_line(capsys):
-    output.as_table(["what", "lines"], [["train", "3"]], title="Left without noise: no budget counts it")
-    assert capsys.readouterr().out.splitlines()[0] == "Left without noise: no budget counts it"
+    output.as_table(["what", "lines"], [["train", "3"]], title="Released without noise: no budget covers it")
+    assert capsys.readouterr().out.splitlines()[0] == "Released without noise: no budget covers it"
 
 
 def test_what_is_left_of_a_line_goes_where_it_saves_most_lines():

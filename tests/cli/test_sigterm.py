@@ -121,7 +121,7 @@ def test_a_sweep_that_is_stopped_shows_the_points_that_were_tried(home, by: sign
     found = json.loads(out)
     assert code == 3 and [point["set"] for point in found["points"]] == [{"plan.lr": 0.1}]
     assert found["best"]["rounds"] == 500
-    assert err.startswith(f"flfed: {STOPS[by]}; 1 of 3 points were tried, and are in the run store; to go on, ")
+    assert err.startswith(f"flfed: {STOPS[by]}; 1 of 3 points are done, and in the run store; to go on, ")
     with RunReader.open() as reader:
         assert [(run.status, run.reason) for run in reader.runs()] == [("stopped", STOPS[by]), ("completed", "")]
     assert not list(home.glob("runs/*"))
@@ -137,7 +137,7 @@ def test_a_verification_that_is_stopped_verifies_nothing_and_its_run_can_be_resu
     assert (code, out) == (3, "") and {(run.status, run.reason) for run in runs} == {("stopped", STOPS[by])}
     assert err == (
         f"flfed: {STOPS[by]}; all results so far are stored: flfed study resume {runs[0].series} "
-        "(which verifies nothing: flfed study verify begins anew)\n"
+        "(nothing is verified: flfed study verify begins again)\n"
     )
 
 

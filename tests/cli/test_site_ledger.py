@@ -148,12 +148,13 @@ def test_a_log_collector_gets_the_lines_as_they_are(ledger, folder, tmp_path):
 def test_verification_says_what_is_vouched_for(ledger, folder):
     code, out, error = ledger("cleveland", "--verify")
     assert (code, error) == (0, "")
-    assert "The coordinator signed none of them: that the last ones were cut off would not show." in out
+    assert "The coordinator has signed none of them: it would not show if the last ones were cut off." in out
     receipt(folder, 5)
     _, out, _ = ledger("cleveland", "--verify")
-    assert out.splitlines()[0].startswith("cleveland: 7 lines, from 2026-11-20 to 2026-11-21; the head is ")
+    assert out.splitlines()[0].startswith("cleveland: 7 lines, 2026-11-20 to 2026-11-21; head: ")
     assert out.splitlines()[1:] == [
-        "1 receipt of the coordinator, the last of line 5 (run r5); 2 later lines would not show as cut off.",
+        "1 receipt of the coordinator, the last for line 5 (run r5).",
+        "It would not show if the 2 lines after that were cut off.",
         "Every line is as it was written.",
     ]
     receipt(folder, 7)
@@ -186,11 +187,11 @@ def test_a_forged_receipt_is_a_problem_an_unknown_keys_a_remark_and_an_earlier_k
     folder.terms.write_text(f'signing-key = "{"ab" * 32}"\n')
     code, out, _ = ledger("cleveland", "--verify")
     assert code == 0
-    assert "1 receipt signed with a key that the coordinator never had, as far as its renewals say." in out
-    assert "The coordinator signed none of them" in out
+    assert "1 receipt with a key that, by its renewals, the coordinator never had." in out
+    assert "The coordinator has signed none of them" in out
     known = folder.receipts.read_text().partition('"signing-key":"')[2][:64]
     folder.terms.write_text(f'signing-key = "{"ab" * 32}"\nearlier-signing-keys = ["{known}"]\n')
-    assert "1 receipt of the coordinator, the last of line 6" in ledger("cleveland", "--verify")[1]
+    assert "1 receipt of the coordinator, the last for line 6" in ledger("cleveland", "--verify")[1]
     whole = folder.ledger.read_bytes()
     folder.ledger.write_bytes(b"".join(whole.splitlines(keepends=True)[:5]))
     assert (ledger("cleveland", "--verify")[0], "line 6 is cut off" in ledger("cleveland", "--verify")[2]) == (1, True)
@@ -207,13 +208,13 @@ def test_a_lost_ledger_begins_anew_in_the_words_that_are_printed(ledger, folder)
     assert ledger("cleveland", "--verify")[0] == 1
     code, out, _ = ledger("cleveland", "--restart", "the disk broke")
     assert (code, out.splitlines()[-1]) == (
-        0, "Tell the coordinator, who takes note of it: flfed coordinator ledger cleveland --restart WHY",
+        0, "Inform the coordinator, who records it with: flfed coordinator ledger cleveland --restart WHY",
     )  # fmt: skip
     (aside,) = folder.gate.glob("receipts-before-*.jsonl")
-    assert "Studies that were approved before need a new approval; until then nothing of them is answered." in out
-    assert f"Set aside, to be kept: {aside}" in out and aside.stat().st_mode & 0o777 == 0o600
+    assert "Approved studies need a new approval. Until then the gate refuses their requests." in out
+    assert f"Set aside, keep: {aside}" in out and aside.stat().st_mode & 0o777 == 0o600
     code, out, _ = ledger("cleveland", "--verify")
-    assert code == 0 and ": the disk broke. The ledger before it was lost." in out
+    assert code == 0 and ": the disk broke. The earlier ledger was lost." in out
     assert ledger("cleveland", "--restart", "x", "--verify")[0] == 2
 
 
@@ -221,12 +222,12 @@ def test_a_lost_ledger_is_no_whole_one_and_a_restart_needs_a_reason(ledger, fold
     folder.ledger.unlink()
     (folder.gate / "rows.key").write_bytes(bytes(32))
     code, out, error = ledger("cleveland", "--verify")
-    assert code == 1 and "it is lost or was cut, for there is a key of released rows" in error
+    assert code == 1 and "it is lost or was cut, since there is a key of released rows" in error
     assert "Every line is as it was written" not in out
     for option in ("--restart", "--repair"):
         code, _, error = ledger("cleveland", option, " ")
-        assert code == 2 and f"{option} needs a reason, which goes on record" in error
-    assert "All models that might be compared count as used" in ledger("cleveland", "--restart", "disk")[1]
+        assert code == 2 and f"{option} needs a reason, which is recorded" in error
+    assert "All comparisons of models count as used." in ledger("cleveland", "--restart", "disk")[1]
 
 
 def test_a_torn_line_is_repaired_on_record_only(ledger, folder):
@@ -234,10 +235,10 @@ def test_a_torn_line_is_repaired_on_record_only(ledger, folder):
     code, out, _ = ledger("cleveland", "--verify")
     assert code == 1
     assert "the file ends in the middle of a line, after line 6" in out
-    assert out.splitlines()[-1] == "If a crash cut the last line off: flfed site ledger cleveland --repair WHY"
+    assert out.splitlines()[-1] == "If a crash cut off the last line: flfed site ledger cleveland --repair WHY"
     assert ledger("cleveland")[0] == 1
     code, out, _ = ledger("cleveland", "--repair", "power cut on Friday")
-    assert (code, "line 7 says so, by whom, and why" in out) == (0, True)
+    assert (code, "Line 7 records it, with user and reason." in out) == (0, True)
     assert "1 torn line set aside by a recorded repair." in ledger("cleveland", "--verify")[1]
     last = json.loads(ledger("cleveland", "--export", "-")[1].splitlines()[-1])
     assert (last["n"], last["kind"], last["why"]) == (7, "repaired", "power cut on Friday")
@@ -252,15 +253,15 @@ def test_a_long_list_of_problems_is_cut_for_people_only(ledger, folder):
     raws = folder.ledger.read_bytes().splitlines(keepends=True)
     folder.ledger.write_bytes(b"".join(raw for at, raw in enumerate(raws) if at % 2))
     _, out, error = ledger("cleveland", "--verify")
-    assert (out.count("\n- "), "- and 13 more; --json has them all." in out) == (21, True)
+    assert (out.count("\n- "), "… and 13 more lines: --json" in out) == (20, True)
     assert error.endswith("(and 32 more)")
     assert len(json.loads(ledger("cleveland", "--verify", "--json")[1])["problems"]) == 33
 
 
 def test_a_site_that_answered_nothing_has_no_lines(ledger, home):
     SiteFolder("new").make()
-    assert ledger("new")[:2] == (0, "new: nothing left so far.\n")
-    assert ledger("new", "--run", "r1")[:2] == (0, "new: nothing of this left so far.\n")
+    assert ledger("new")[:2] == (0, "new: nothing has left so far.\n")
+    assert ledger("new", "--run", "r1")[:2] == (0, "new: nothing of run r1 has left so far.\n")
     code, out, _ = ledger("new", "--verify")
     assert (code, out.splitlines()[0]) == (0, "new: no lines.")
     assert json.loads(ledger("new", "--json")[1])["bytes"] == 0
@@ -273,9 +274,9 @@ def test_a_site_that_answered_nothing_has_no_lines(ledger, home):
         (("nowhere",), "has no folder here"),
         (("../x",), "must be of a-z"),
         (("cleveland", "--since", "yesterday"), "'yesterday' is no date and no time"),
-        (("cleveland", "--verify", "--export", "-"), "one at a time"),
-        (("cleveland", "--verify", "--repair", "why"), "one at a time"),
-        (("cleveland", "--verify", "--since", "2026-11-20"), "all lines are verified"),
+        (("cleveland", "--verify", "--export", "-"), "exclude each other"),
+        (("cleveland", "--verify", "--repair", "why"), "exclude each other"),
+        (("cleveland", "--verify", "--since", "2026-11-20"), "--since and --run select lines to show or export"),
         (("cleveland", "--export", "-", "--json"), "leave --json out"),
         (("cleveland", "--export", "/nowhere/x"), "cannot be written"),
     ],

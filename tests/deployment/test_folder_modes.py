@@ -96,9 +96,7 @@ def test_a_group_of_others_may_not_write_and_one_of_this_account_alone_may(gated
     os.chown(place, -1, 65534)
     place.chmod(0o2770)
     told = open_folder(site.folder)
-    assert told.startswith(
-        f"{place}: its group may write there (mode 2770), which others may be in: chmod g-w {place};"
-    )
+    assert told.startswith(f"{place}: its group, with other accounts, may write there (mode 2770): chmod g-w {place};")
     assert "its folders cannot be used safely" in site.refusal(site.trained())
     subprocess.run(command_of(told), check=True)
     assert not site.answer(site.trained()).has_error()

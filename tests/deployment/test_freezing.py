@@ -74,7 +74,7 @@ def test_a_datasets_own_list_counts_in_place_of_the_sites(folder, site):
 def test_a_list_that_cannot_be_read_stops_freezing(folder, site):
     out(folder, "person\nP0-0003\n")
     folder.excluded.chmod(0o644)
-    with pytest.raises(UsageError, match="others than its owner"):
+    with pytest.raises(UsageError, match="other accounts may use it"):
         freeze_first(folder, site)
     folder.excluded.unlink()
     folder.excluded.symlink_to("nowhere")
@@ -153,7 +153,7 @@ def test_a_snapshot_that_cannot_be_served_is_replaced_and_nothing_frozen_is_not(
     first = freeze_first(folder, site)
     (folder.frozen / "small" / first.file).chmod(0o644)
     found = refresh(folder, site)
-    assert "others than its owner may use it" in found.unusable
+    assert "other accounts may use it" in found.unusable
     assert (found.difference, found.changes, found.before) == (Difference(60, 0, 0), True, None)
     written = found.write()
     assert load(site, folder.frozen).snapshot == written
@@ -212,8 +212,8 @@ def test_freeze_says_counts_only(command, folder):
     frozen = json.loads((folder.frozen / "small" / "frozen.json").read_text())
     assert said.exit_code == 0
     assert said.stdout.splitlines() == [
-        "1 of 2 identifiers of people who opted out were found; fewer than 5 rows went.",
-        "site-01: 59 rows of 'small' are frozen.",
+        "People who opted out: 2 identifiers listed, 1 found; rows removed: fewer than 5.",
+        "site-01: snapshot of 59 rows of 'small' written.",
         f"SHA-256 of the rows: {frozen['sha256']}",
     ]
     assert "P0-0003" not in said.output
@@ -243,16 +243,16 @@ def test_refresh_writes_only_with_yes(command, folder, tmp_path, small_study):
     said = command("refresh", FOLDER, input="y\n")  # from a pipe, not by a person
     words = said.stdout.split()
     assert {"added", "0", "removed", "fewer", "than", "5", "unchanged", "57"} <= set(words)
-    assert "The approval of study 'small' would not hold for them: approve it again." in said.stdout
+    assert "The approval of study 'small' would not be valid for the new snapshot: approve it again." in said.stdout
     assert said.stdout.splitlines()[-1] == (
-        "site-01: nothing was written; to write it: flfed site refresh site-01 --yes"
+        "site-01: nothing was written. To write it: flfed site refresh site-01 --yes"
     )
     assert load(sites_site(), folder.frozen).snapshot == first
     written = command("refresh", FOLDER, "--yes", "--exact")
     second = load(sites_site(), folder.frozen).snapshot
     assert (second.rows, written.stdout.splitlines()[-1]) == (
         57,
-        f"site-01: frozen again. SHA-256 of the rows: {second.sha256}",
+        f"site-01: new snapshot written. SHA-256 of the rows: {second.sha256}",
     )
     assert ["removed", "3"] in [line.split() for line in written.stdout.splitlines()]
 
@@ -269,7 +269,7 @@ def test_refresh_gives_a_program_the_difference(command, folder, tmp_path):
     found = json.loads(command("refresh", FOLDER, "--json", "--yes").stdout)
     assert (found["written"], found["rows-sha256"] != first.sha256) == (True, True)
     same = command("refresh", FOLDER, "--yes")
-    assert same.stdout == "site-01: the rows of 'small' are those that are frozen.\n"
+    assert same.stdout == "site-01: the rows of 'small' are those of the snapshot.\n"
     assert json.loads(command("refresh", FOLDER, "--json", "--yes").stdout)["written"] is False
 
 
@@ -301,12 +301,12 @@ def test_refresh_warns_of_a_drift_before_it_writes(command, folder, tmp_path):
     table = pd.read_csv(path)
     table.assign(x1=table["x1"] + 1e-6).to_csv(path, index=False)
     said = command("refresh", FOLDER)
-    assert "Warning: nearly all rows changed while about as many people are there." in said.stderr
-    assert "cannot be held against sums that left before: who joined or left" in said.stderr
+    assert "Warning: nearly all rows have changed, while the number of people is about the same." in said.stderr
+    assert "cannot be compared with sums released before. Both together may show who joined or left" in said.stderr
     assert load(sites_site(), folder.frozen).snapshot == first
     assert json.loads(command("refresh", FOLDER, "--json").stdout)["drifted"] is True
     assert load(sites_site(), folder.frozen).snapshot == first
-    assert "Warning: nearly all rows changed" in command("refresh", FOLDER, "--yes").stderr
+    assert "Warning: nearly all rows have changed" in command("refresh", FOLDER, "--yes").stderr
     assert load(sites_site(), folder.frozen).snapshot != first
 
 

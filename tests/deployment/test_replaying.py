@@ -257,7 +257,9 @@ def test_the_command_ends_with_0_only_where_it_matches(gated, tmp_path):
     app.command()(replay_round)
     said = CliRunner().invoke(app, [RUN, "--round", "1", "--site", "site-01"])
     assert said.exit_code == 0
-    assert said.stdout == f"site-01: round 1 of run {RUN} gives bit for bit what left (SHA-256 {sha256}).\n"
+    assert (
+        said.stdout == f"site-01: round 1 of run {RUN} gives, bit for bit, the update that left (SHA-256 {sha256}).\n"
+    )
     found = json.loads(CliRunner().invoke(app, [RUN, "--round", "1", "--site", "site-01", "--json"]).stdout)
     assert (found["matches"], found["sha256"], found["sha256-again"]) == (True, [sha256], [sha256])
     refrozen(site, lambda table: table.assign(x1=np.minimum(table["x1"] + 0.5, 100)))

@@ -306,9 +306,12 @@ def test_who_approves_reads_what_leaves_of_rounds(small_sites: Callable[..., lis
 
 def test_a_check_says_what_a_run_lacks_of_its_rounds(small_study: str):
     study = Study.parse(small_study)
-    for asked, instead in (("auto", "go by the mean loss of all sites"), ("ckks", "No sum of losses is opened")):
+    for asked, instead in (("auto", "use the mean loss of all sites"), ("ckks", "No sum of losses is opened")):
         _, rounds = sums_in_words(study.replace({"secure-aggregation": asked}))
-        assert "no curves by site, no figures over test rows by round, and no spread" in rounds and instead in rounds
+        assert (
+            "no curves by site, and no figures over test rows by round. There is no spread" in rounds
+            and instead in rounds
+        )
     assert "spread" not in sums_in_words(study.replace({"secure-aggregation": "on", "model.name": "mlp"}))[1]
 
 

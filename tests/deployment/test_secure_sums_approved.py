@@ -123,7 +123,7 @@ def test_sites_and_fingerprints_are_read_as_a_person_types_them():
     assert read_sites(f"site-02={said.replace('-', ' ')}") == {"site-02": said}
     last = "a" if said[-1] != "a" else "b"
     for text, expected in {
-        f"site-02={said[:-1]}{last}": "--with site-02: .* a character of it is wrong; have it read out again",
+        f"site-02={said[:-1]}{last}": "--with site-02: .* a character is wrong; let it be read out again",
         "site-02=": "--with site-02: .* nine groups of four",
         f"site-02=SHA256:{'a' * 43}": "nine groups of four",
         f"Site-02={said}": "a site's name is of a-z",

@@ -167,7 +167,7 @@ def test_an_admission_of_an_earlier_version_has_no_fingerprint_and_one_is_taken_
     assert "gate-key" not in json.loads((folder.sites / "cleveland.json").read_text())
     assert note_gate_key(folder, "cleveland", done.gate_key) == (done.gate_key, "")
     assert note_gate_key(folder, "cleveland", done.gate_key) == (done.gate_key, done.gate_key)
-    with pytest.raises(UsageError, match="a character of it is wrong"):
+    with pytest.raises(UsageError, match="a character is wrong"):
         note_gate_key(folder, "cleveland", done.gate_key[:-1] + ("a" if done.gate_key[-1] != "a" else "b"))
     with pytest.raises(UsageError, match="'clevland' was never invited; did you mean 'cleveland'"):
         note_gate_key(folder, "clevland", done.gate_key)
@@ -225,4 +225,4 @@ def test_both_sides_show_the_fingerprint(folder: CoordinatorFolder, kit: Path, t
     assert found["gate-key"] == made["gate-key"] and found["before"] not in ("", made["gate-key"])
     shown = {site["site"]: site["gate-key"] for site in json.loads(call("coordinator", "status", "--json"))["sites"]}
     assert shown == {"cleveland": said, "hungary": made["gate-key"]}
-    assert f"cleveland: its gate's fingerprint is {said}" in call("coordinator", "status")
+    assert f"cleveland: the fingerprint of its gate is {said}" in call("coordinator", "status")

@@ -49,7 +49,7 @@ def test_a_check_says_how_many_exchanges_a_run_takes(
     (tmp_path / "trees.toml").write_text(wine_study)
     changes = ["--set", "strategy.rounds=100", "--set", f"model.depth={depth}"]
     code, out, _ = flfed("study", "check", tmp_path / "trees.toml", *changes)
-    assert code == 0 and f"at most {exchanges} exchanges, one after the other: 100 rounds of {depth} levels" in out
+    assert code == 0 and f"at most {exchanges} exchanges in sequence: 100 rounds of {depth} levels" in out
     assert json.loads(flfed("study", "check", tmp_path / "trees.toml", *changes, "--json")[1])["exchanges"] == exchanges
     assert "exchanges" not in json.loads(flfed("study", "check", "wine", "--json")[1])
 
@@ -79,7 +79,10 @@ def test_a_new_study_of_trees_has_its_validation_rows_back_and_a_check_counts_bo
     )
     rounds, levels = study.rounds, study.model.build("model").depth
     code, out, _ = flfed("study", "check", written)
-    said = f"at most {2 * rounds * levels} exchanges, one after the other: {2 * rounds} rounds, half of them at most to"
+    said = (
+        f"at most {2 * rounds * levels} exchanges in sequence: {2 * rounds} rounds of {levels} levels. "
+        "At most half of these rounds grow the trees anew on all training rows."
+    )
     assert code == 0 and said in " ".join(out.split())
     assert json.loads(flfed("study", "check", written, "--json")[1])["exchanges"] == 2 * rounds * levels
     # Off unless a study says so, also where one is made in Python.

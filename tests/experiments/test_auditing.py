@@ -12,7 +12,7 @@ import pytest
 
 from flfed import registry
 from flfed.errors import FlfedError, UsageError
-from flfed.experiments.audit import CHANGED, Auditor, audit
+from flfed.experiments.audit import Auditor, audit
 from flfed.export.model_folder import SharedModel
 from flfed.federation.client.audit import promised_to_rows, verdict_of
 from flfed.federation.client.protection import protection_of
@@ -193,7 +193,7 @@ def test_what_a_site_asks_for_now_holds_too(small):
     again = audit(ended.run, attacks=[MEMBERSHIP], sites=named)
     alias = pseudonyms(ended.run, ["site-01"])["site-01"]
     assert {row.site for row in again.findings} == {"site-02", "site-03"}
-    assert again.faults[alias].startswith("it shares its figures otherwise than when it ran")
+    assert again.faults[alias].startswith("it shares its figures in another way than in the run")
 
 
 def test_a_site_that_lets_nobody_attack_is_told_of_and_the_others_are_attacked(small):
@@ -230,15 +230,16 @@ def test_rows_that_changed_since_the_run_are_not_attacked(small, small_study, sc
     table = sites[0].source.table
     fewer = replace(sites[0], source=replace(sites[0].source, table=table.iloc[:-5]))
     other = table.assign(x1=table["x1"].where(table["x1"] > 50, 50.0))
-    with pytest.raises(UsageError, match="training rows are not those of run"):
+    with pytest.raises(UsageError, match="the training rows of the sites differ from those of run"):
         audit(ended.run, attacks=[MEMBERSHIP], sites=[fewer, *sites[1:]])
-    with pytest.raises(UsageError, match="training rows are not those of run"):
+    with pytest.raises(UsageError, match="the training rows of the sites differ from those of run"):
         audit(ended.run, attacks=[MEMBERSHIP], sites=[replace(fewer, source=replace(fewer.source, table=other)),
                                                       *sites[1:]])  # fmt: skip
     assert stored(ended.run) == {}
     # Where not all sites are there, their sums cannot be compared: then the numbers of rows are.
     found = audit(ended.run, attacks=[MEMBERSHIP], sites=[fewer, sites[1]])
-    assert found.faults == {"site-01": CHANGED}
+    changed = "its number of rows differs from that in the run: an attack on other rows would not show anything"
+    assert found.faults == {"site-01": changed}
     assert {row.site for row in found.findings} == {"site-02"}
 
 

@@ -82,10 +82,10 @@ def test_research_sites_of_one_table_have_a_curve_too():
 
 def test_what_cannot_have_a_curve_is_refused_in_one_sentence(small_sites, small_study):
     study = Study.parse(small_study)
-    with pytest.raises(UsageError, match="--curve site-9: no site of the study"):
+    with pytest.raises(UsageError, match="--curve: site 'site-9' is not known"):
         run_curve(study, "site-9", sites=small_sites(2))
     closed = [replace(site, policy=Policy()) for site in small_sites(2)]
-    with pytest.raises(UsageError, match="the policy of site-01, site-02 is not 'open'"):
+    with pytest.raises(UsageError, match="--curve needs open policies, and that of site-01, site-02 is not 'open'"):
         run_curve(study, "site-01", sites=closed)
 
 
@@ -97,5 +97,5 @@ def test_the_command_prints_a_line_a_share_and_takes_no_other_engine(flfed, home
     assert (found["study"], found["site"]) == ("breast-cancer", "breast-cancer-2")
     assert [point["share"] for point in found["points"]] == list(SHARES)
     code_shown, shown, _ = flfed(*words)
-    assert (code, code_shown) == (0, 0) and "what joining is worth to breast-cancer-2" in shown
+    assert (code, code_shown) == (0, 0) and "gain of breast-cancer-2 from joining" in shown
     assert flfed(*words, "--engine", "ray")[0] == 2

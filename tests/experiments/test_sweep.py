@@ -17,7 +17,7 @@ from streamlit.testing.v1 import AppTest
 from flfed import Study, run
 from flfed.cli.study import _change
 from flfed.errors import FlfedError, RunStopped, UsageError
-from flfed.experiments.sweep import CAUTION, NOTE, Point, Swept, _comparable, parse_grid, points_of, sweep
+from flfed.experiments.sweep import Point, Swept, _comparable, parse_grid, points_of, sweep
 from flfed.records.store.reader import RunReader
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.site import Site, SiteTable
@@ -26,6 +26,11 @@ from flfed.rows.data.sources import Frame
 pytestmark = [pytest.mark.slow, pytest.mark.studies]  # real studies
 
 ROOT = Path(__file__).parents[2]
+NOTE = "a point of a sweep: no holdout was read"
+CAUTION = (
+    "These figures are on validation rows: no holdout was read. The figure of the best point is too good, since it was "
+    "the criterion of its choice; flfed study run gives the figure on the holdouts."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +86,7 @@ def test_a_sweep_that_is_ended_gives_the_points_that_were_tried_and_leaves_no_ch
     assert [point.settings for point in found.points] == [{"plan.lr": 0.1}] and found.best is found.points[0]
     error = found.error()
     assert isinstance(error, RunStopped) and error.exit_code == 3
-    assert str(error).startswith("interrupted from the keyboard; 1 of 2 points were tried")
+    assert str(error).startswith("interrupted from the keyboard; 1 of 2 points are done")
     with RunReader.open() as reader:
         assert [run.status for run in reader.runs()] == ["stopped", "completed"]
     assert not list(home.glob("runs/*"))
@@ -170,7 +175,7 @@ def test_a_loss_over_fewer_rows_is_not_compared():
     points = [Point(settings={"lr": n}, loss=0.5 - n / 10, rows=rows, **same) for n, rows in enumerate((40, 31, 40))]
     kept = _comparable(points)
     assert [point.loss for point in kept] == [0.5, None, pytest.approx(0.3)]
-    assert kept[1].reason == "judged on 31 of 40 validation rows only"
+    assert kept[1].reason == "scored on 31 of 40 validation rows only"
 
 
 def test_the_grid_is_the_product_in_order_and_options_can_be_copied():
@@ -195,13 +200,13 @@ def test_the_grid_is_the_product_in_order_and_options_can_be_copied():
     ("grid", "why"),
     [
         ([], "has no \\[sweep\\]"),
-        (["lr"], "write it as key=value,value"),
-        (["lr="], "write it as key=value,value"),
-        (["lr=0.1,,0.2"], "a value is empty"),
-        (["=1,2"], "write it as key=value,value"),
-        (["lr=0.1", "lr=0.2"], "is given twice"),
-        (["lr=0.1", "plan.lr=0.2"], "stands there twice"),
-        (["lr=0.1,0.1"], "a value stands there twice"),
+        (["lr"], "write it as KEY=V1,V2"),
+        (["lr="], "write it as KEY=V1,V2"),
+        (["lr=0.1,,0.2"], "write it as KEY=V1,V2, without an empty value"),
+        (["=1,2"], "write it as KEY=V1,V2"),
+        (["lr=0.1", "lr=0.2"], "the key is there twice"),
+        (["lr=0.1", "plan.lr=0.2"], "is there twice, as table.key"),
+        (["lr=0.1,0.1"], "a value is there twice"),
         (["lrr=0.1"], "did you mean 'lr'"),
         (["plan.lrr=0.1"], "did you mean 'lr'"),
         (["lr=fast,slow"], "lr='fast' must be a number"),
@@ -220,7 +225,7 @@ def test_a_grid_that_cannot_be_swept_is_refused_before_anything_runs(grid, why):
 
 
 def test_a_study_without_validation_rows_cannot_be_swept():
-    with pytest.raises(UsageError, match="validation=0 keeps no rows .* --set plan.validation=0.2"):
+    with pytest.raises(UsageError, match="validation=0 reserves no rows .* --set plan.validation=0.2"):
         points_of(Study.load("wine"), {"plan.lr": (0.1,)})
 
 
@@ -230,7 +235,7 @@ def test_the_command_sweeps_the_studys_own_grid_and_says_what_the_figures_are(fl
     file.write_text(f'{text}\n[sweep]\n"plan.lr" = [1e-6, 0.05]\n"plan.l2" = [0.0]\n')
     code, out, err = flfed("study", "sweep", str(file), "--grid", "plan.l2=0.02")
     assert code == 0
-    assert err == "" and out.startswith("diabetes: 2 points to try, 3 rounds each")
+    assert err == "" and out.startswith("diabetes: 2 points to run, with 3 rounds each")
     assert "Best: --set plan.lr=0.05 --set plan.l2=0.02" in out and CAUTION in out
     code, out, err = flfed("study", "sweep", str(file), "--json")
     found = json.loads(out)

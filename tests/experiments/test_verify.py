@@ -85,7 +85,7 @@ def test_a_figure_holds_up_to_the_edge_of_its_tolerance_and_from_its_least_on(ex
 def test_what_does_not_hold_says_by_how_much():
     assert figure([0.79, 0.81], least=0.83).failing() == "global.roc_auc_score is 0.800, 0.030 below the least of 0.83"
     high = figure([0.79, 0.81], value=0.7, tolerance=0.02).failing()
-    assert high == "global.roc_auc_score is 0.800, 0.100 above 0.7 where 0.02 is allowed"
+    assert high == "global.roc_auc_score is 0.800, 0.100 above 0.7, where 0.02 is allowed"
 
 
 def test_a_figure_that_only_some_repeats_have_does_not_hold_although_their_mean_would():
@@ -135,7 +135,7 @@ def test_a_run_that_stopped_verifies_nothing():
 @pytest.mark.parametrize(
     ("figures", "why"),
     [
-        ("", "has no \\[expected\\] to verify"),
+        ("", "has no table \\[expected\\] to verify"),
         ('"global.auc" = { least = 0.5, source = "x" }', "metric 'auc' is not known"),
         ('"global" = { least = 0.5, source = "x" }', "metric '' is not known"),
         (
@@ -143,7 +143,10 @@ def test_a_run_that_stopped_verifies_nothing():
             "site 'diabetes-9' is not known; did you mean",
         ),
         ('"sites.diabetes-1.locally.r2_score" = { least = 0.5, source = "x" }', "arm 'locally' is not known"),
-        ('"global.r2_score" = { value = 1, tolerance = 1, source = "x", by-repeat = [1] }', "by-repeat has 1 figures"),
+        (
+            '"global.r2_score" = { value = 1, tolerance = 1, source = "x", by-repeat = [1] }',
+            "by-repeat has 1 figure, and the study has 2 repeats",
+        ),
     ],
 )
 def test_an_expectation_that_no_run_could_meet_is_refused_before_anything_runs(figures, why):
@@ -167,7 +170,7 @@ def verified(flfed, tmp_path) -> Callable[..., tuple[int, str, str]]:
 def test_an_altered_expectation_ends_with_1_and_says_which_figure_and_by_how_much(verified):
     code, out, err = verified(TINY + LOOSE + SITE)
     assert (code, err) == (0, "")
-    assert "Every expected figure holds." in out and "one by one" in out
+    assert "Every expected figure holds." in out and "global.roc_auc_score by repeat" in out
     code, out, err = verified(TINY + LOOSE + WRONG, "--json")
     found = json.loads(out)
     assert (code, found["holds"]) == (1, False)
@@ -183,7 +186,7 @@ def test_an_altered_expectation_ends_with_1_and_says_which_figure_and_by_how_muc
 def test_a_study_without_expectations_ends_with_2(verified):
     code, out, err = verified(TINY)
     assert (code, out) == (2, "")
-    assert "has no [expected] to verify" in err
+    assert "has no table [expected] to verify" in err
 
 
 @pytest.mark.usefixtures(

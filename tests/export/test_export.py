@@ -92,7 +92,12 @@ def test_an_exported_run_says_what_the_store_says(ran, tmp_path):
             assert [float(value) for value in written] == [m.value for m in reader.metrics(ran.first, number)]
         assert len(rows_of(tmp_path / "out" / "events.csv")) == len(reader.events([ran.first]))
     text = (tmp_path / "out" / "README.txt").read_text()
-    for said in ("x1: mm", "What it does not show", "the probability (0 to 1) of y = yes", "own intercept"):
+    for said in (
+        "x1: mm",
+        "They do not apply to other institutions",
+        "the probability (0 to 1) of y = yes",
+        "own intercept",
+    ):
         assert said in text
 
 
@@ -125,7 +130,7 @@ def test_a_series_is_exported_with_all_repeats_and_each_repeat_with_its_model(ra
 def test_nothing_is_replaced_and_what_has_no_model_is_refused(ran, tmp_path, home, monkeypatch):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match="is not empty, and nothing in it is replaced"):
+    with pytest.raises(UsageError, match="is not empty, and nothing is replaced"):
         export(ran.first, tmp_path / "taken")
     with pytest.raises(UsageError, match="is a file"):
         export(ran.first, tmp_path / "taken" / "notes.txt")
@@ -134,7 +139,7 @@ def test_nothing_is_replaced_and_what_has_no_model_is_refused(ran, tmp_path, hom
         export("no-such", tmp_path / "x")
     store = f"sqlite:///{ran.home}/runs.db"
     monkeypatch.setenv("FLFED_HOME", str(home / "elsewhere"))
-    with pytest.raises(UsageError, match="or ran on another machine"):
+    with pytest.raises(UsageError, match="or was on another machine"):
         export(ran.first, tmp_path / "x", store=store)
     monkeypatch.setenv("FLFED_HOME", str(home))
     with RunStore.open() as opened:
@@ -171,11 +176,11 @@ def test_a_model_file_that_is_not_the_runs_and_a_schema_that_changed_are_refused
     assert SharedModel.read(tmp_path / "kept").schema.columns["x1"].range == (0, 100)
     other = {"schema": datasets.load("small").schema.model_dump(mode="json", by_alias=True, exclude_none=True)}
     checkpoint.write(name, replace(final, facts=other), final=True)
-    with pytest.raises(FlfedError, match="the schema in .* is not the one that the store has"):
+    with pytest.raises(FlfedError, match="the schema in .* is not that of run .* in the store"):
         export(name, tmp_path / "x")
     moved = {key: value + 1e-9 for key, value in final.arrays.items()}
     checkpoint.write(name, Checkpoint(round=final.round, arrays=moved, encoder=final.encoder), final=True)
-    with pytest.raises(FlfedError, match="is not the one that the store has"):
+    with pytest.raises(FlfedError, match="is not that of run .* in the store"):
         export(name, tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
@@ -212,7 +217,7 @@ def test_two_runs_differ_by_what_was_set_and_what_came_out(ran):
 def test_models_that_cannot_be_set_side_by_side_are_null_with_a_reason(ran, home, monkeypatch):
     shapes = compare_runs(ran.first, ran.deep)
     assert (shapes["arrays-max-difference"], shapes["hashes"]["arrays"]["equal"]) == (None, False)
-    assert "other names or shapes" in shapes["arrays-reason"]
+    assert "different names or shapes" in shapes["arrays-reason"]
     assert {"key": "model.name", "a": "logistic", "b": "mlp"} in shapes["settings"]
     repeats = compare_runs(ran.series, ran.first)
     assert (repeats["arrays-max-difference"], repeats["hashes"]["arrays"]["equal"]) == (None, None)

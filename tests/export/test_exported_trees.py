@@ -114,7 +114,7 @@ def test_a_folder_whose_xgboost_file_was_changed_is_not_used(small_sites, small_
     (folder / "xgboost.json").write_text("{}")
     with pytest.raises(UsageError, match="is not the file that was exported"):
         SharedModel.read(folder)
-    with pytest.raises(UsageError, match="no weights that could be written as int8: leave --dtype out"):
+    with pytest.raises(UsageError, match="no weights to write as int8: leave --dtype out"):
         export(done.run, tmp_path / "other", dtype="int8")
 
 
@@ -142,7 +142,7 @@ def test_predict_writes_what_each_column_added_as_xgboost_reckons_it(
     np.testing.assert_allclose(1 / (1 + np.exp(-score)), ours, atol=1e-9)
     assert oct(out.stat().st_mode & 0o777) == "0o600"
     code, _, said = flfed("predict", folder, table, "--explain", out)
-    assert code == 2 and "is there already; it is not replaced" in said
+    assert code == 2 and "is already there; it is not replaced" in said
 
 
 @pytest.mark.parametrize("dataset", OTHERS)
@@ -163,5 +163,5 @@ def test_a_model_that_is_no_trees_is_not_explained(small_sites, small_study, hom
     table = tmp_path / "rows.csv"
     sites[0].read().training.to_csv(table, index=False)
     code, out, said = flfed("predict", folder, table, "--explain", tmp_path / "why.csv")
-    assert code == 2 and "--explain is of boosted trees" in said and out == ""
+    assert code == 2 and "--explain needs boosted trees" in said and out == ""
     assert not (tmp_path / "why.csv").exists()

@@ -288,7 +288,7 @@ def test_a_row_with_a_gap_gets_no_prediction_where_the_study_trained_on_complete
 def test_a_model_whose_sites_scaled_by_themselves_predicts_for_nobody_else(small_sites, small_study, written):
     small_sites(1)
     model = model_of(small_study + '[encode]\nscaler = "per-site"\n', ROWS.assign(person="p"))
-    with pytest.raises(UsageError, match="no encoder for another table; train it with scaler='global'"):
+    with pytest.raises(UsageError, match="no encoder fits another table; train it with scaler='global'"):
         predict_table(model, written(ROWS))
 
 
@@ -314,7 +314,7 @@ def test_a_sites_own_rows_are_read_and_mapped_as_the_site_does(small_model, tmp_
         predict_site(small_model, "cleveland")
     schema = tmp_path / "root" / "datasets" / "small" / "schema.toml"
     schema.write_text(schema.read_text().replace("[0, 100]", "[0, 200]"))
-    with pytest.raises(UsageError, match="another schema here than the model was trained with"):
+    with pytest.raises(UsageError, match="another schema here than in the model's training"):
         predict_site(small_model, "ward")
 
 
@@ -322,7 +322,7 @@ def test_predictions_are_written_for_their_owner_alone_and_never_replaced(tmp_pa
     path, advice = tmp_path / "out.csv", "choose another file with --out"
     write_private(path, "row,probability\n", advice=advice)
     assert path.stat().st_mode & 0o777 == 0o600
-    with pytest.raises(UsageError, match="is there already; it is not replaced"):
+    with pytest.raises(UsageError, match="is already there; it is not replaced"):
         write_private(path, "", advice=advice)
     with pytest.raises(UsageError, match="choose another file with --out"):
         write_private(tmp_path / "no" / "folder" / "out.csv", "", advice=advice)

@@ -85,7 +85,7 @@ def test_the_folder_says_how_far_predictions_moved_and_on_which_rows(result: flf
     assert said["mean"] == pytest.approx(moved.mean()) and said["largest"] == pytest.approx(moved.max())
     assert 0 < said["mean"] < said["largest"] < 0.05
     text = (tmp_path / "int8" / "README.txt").read_text()
-    assert f"moved by {said['mean']:.2g}" in text and "no site's rows" in text
+    assert f"changed by {said['mean']:.2g}" in text and "no site's rows" in text
 
 
 def test_onnx_has_the_whole_numbers_and_predicts_the_same(result: flfed.Result, tmp_path: Path):
@@ -149,17 +149,17 @@ def test_float32_of_a_run_in_float32_is_the_same_file_and_trees_are_not_rounded(
         export(result.run, tmp_path / dtype, dtype=dtype)
     one, other = ((tmp_path / dtype / "model.json").read_text() for dtype in ("trained", "float32"))
     assert one == other
-    with pytest.raises(UsageError, match="cut points that are not rounded to float32: leave --dtype out"):
+    with pytest.raises(UsageError, match="cut points, which cannot be rounded to float32: leave --dtype out"):
         export(trained(model="boosted-trees").run, tmp_path / "trees", dtype="float32")
     assert not (tmp_path / "trees").exists()
     beyond = replace(result.model.shared, arrays={"w": np.array([1e300])})
-    with pytest.raises(UsageError, match="not finite in float32"):
+    with pytest.raises(UsageError, match="not finite: it cannot be written as float32"):
         beyond.to_float32()
 
 
 def test_the_commands_write_it_and_predict_with_it(result: flfed.Result, tmp_path: Path):
     code, lines = in_terminal("run", "export", result.run, "--to", str(tmp_path / "int8"), "--dtype", "int8")
-    assert code == 0 and "Use it: flfed predict" in "".join(lines)
+    assert code == 0 and "To use it: flfed predict" in "".join(lines)
     MAPPED.to_csv(tmp_path / "rows.csv", index=False)
     code, lines = in_terminal(
         "predict", str(tmp_path / "int8"), str(tmp_path / "rows.csv"), "--out", str(tmp_path / "found.csv")

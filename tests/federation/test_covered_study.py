@@ -309,7 +309,9 @@ def test_what_stays_at_a_site_and_how_many_rows_it_takes_is_told_before_a_run(ca
     assert len(found["stays"]) == 7 and "stays" not in promised(Study.parse(STUDY.replace('covers = "study"', "")), 3)
     output.promise(found)
     said = capsys.readouterr().out
-    assert "Stays at each site, as no ε is charged for it: how many rows it has, but for a noised count;" in said
+    assert (
+        "Not released by the sites, since no ε is charged for it: how many rows it has, but for a noised count;" in said
+    )
     assert "about 57 or more of its test persons are of the rarer class" in said
     compared = promised(Study.parse(STUDY.replace('"study"', '"study"\ncomparison = "own-model"')), 3)
     assert any("but for pairs won of an own model trained under noise" in line for line in compared["stays"])
@@ -318,7 +320,7 @@ def test_what_stays_at_a_site_and_how_many_rows_it_takes_is_told_before_a_run(ca
 def test_an_audit_gets_nothing(done: Any, sites: list[Site]):
     from flfed.experiments.audit import audit
 
-    with pytest.raises(UsageError, match="what an attack reaches would leave besides"):
+    with pytest.raises(UsageError, match="results of attacks would be released besides"):
         audit(done.report["run"], sites=sites)
 
 

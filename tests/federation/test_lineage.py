@@ -124,7 +124,7 @@ def test_the_commands_say_it_in_words_and_json_and_want_a_private_file(home, tmp
     table = dataset.whole_table()
     assert np.isin(["1001", "1002"], table["id"].astype(str)).all()
     said = CliRunner().invoke(app, ["study", "run", str(study), "--without", str(listed)])
-    assert "Without 2 rows of 2 people: the model's numbers move by at most" in " ".join(said.output.split())
+    assert "Without 2 rows of 2 people, the model's parameters change by at most" in " ".join(said.output.split())
     more = CliRunner().invoke(app, ["study", "run", str(study), "--without", str(listed), "--repeats", "2"])
     assert more.exit_code != 0
     refused = CliRunner().invoke(app, ["site", "models", "cleveland", "--people", str(listed), "--json"])

@@ -21,7 +21,7 @@ from flfed.cli.runs import app as commands
 from flfed.cli.runs import object_of, print_report
 from flfed.errors import FlfedError, UsageError
 from flfed.experiments.verify import verify
-from flfed.export.run_folder import NO_MODEL, export
+from flfed.export.run_folder import export
 from flfed.federation.client.summed_replies import forget_compared
 from flfed.federation.server.preflight import check
 from flfed.paths import home
@@ -178,7 +178,8 @@ def test_a_run_of_it_is_told_in_a_table_a_document_and_before_an_approval(small_
         # It sends no update, and has no model to attack.
         assert "sums can learn about its rows." in text
         assert re.search("flfed audit|attack|update", text) is None
-    assert export(done["run"], tmp_path / "kept").reason == NO_MODEL
+    reason = "its study has a statistic or an analysis, and trains none"
+    assert export(done["run"], tmp_path / "kept").reason == reason
     assert "odds-ratio" in (tmp_path / "kept" / "report.json").read_text()
     words = " ".join(details(Study.parse(ODDS), sites[0], ["site-02", "site-03"]))
     assert "The statistic is odds-ratio" in words

@@ -84,12 +84,12 @@ def test_rows_without_a_site_infinite_cells_and_rows_at_two_sites_are_said():
     one.loc[one.index[-40:], "clinic"] = None
     said: list[str] = []
     flfed.federate(one, "died", by="clinic", rounds=1, say=said.append)
-    assert said[0].startswith("2 sites, 830 rows") and said[1].startswith("70 rows have no site")
-    assert "20 cells of 'age' are infinite: they are taken for not known" in said
+    assert said[0].startswith("2 sites, 830 rows") and said[1].startswith("70 rows belong to no site")
+    assert "20 cells of 'age' are infinite and count as missing" in said
     assert not any("another site" in line for line in said)
     twice: list[str] = []
     flfed.federate(FRAMES | {"west": FRAMES["north"]}, "died", rounds=1, say=twice.append)
-    assert any(line.startswith("look at the sites: 600 rows stand alike at another site") for line in twice)
+    assert any(line.startswith("check the sites: 600 rows are the same at another site") for line in twice)
 
 
 def test_the_files_that_save_writes_give_the_same_arrays(
@@ -115,7 +115,7 @@ def test_a_value_outside_an_unconfirmed_range_is_scored_at_its_end_with_a_warnin
     schema = result.model.shared.schema
     low, high = schema.columns["age"].range
     rows = FRAMES["north"].head(3)
-    with pytest.warns(UserWarning, match="column 'age': fewer than 5 rows lie outside"):
+    with pytest.warns(UserWarning, match="column 'age': fewer than 5 rows are outside"):
         far = result.model.predict_proba(rows.assign(age=[high + 100, low - 100, 60]))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -300,7 +300,7 @@ def test_a_column_that_tells_the_outcome_is_found_where_a_site_lacks_another():
     tables["north"] = tables["north"].drop(columns="code")
     said: list[str] = []
     flfed.federate(tables, "died", rounds=1, say=said.append)
-    assert any(line.startswith("left out, for it may leak: 'code'") for line in said)
+    assert any(line.startswith("left out, possible leak: 'code'") for line in said)
 
 
 def of_classes(count: int) -> dict[str, pd.DataFrame]:
@@ -339,7 +339,7 @@ def test_the_studies_of_the_docstring_run_and_a_dataset_without_sites_is_told_to
         told = "".join(part for part in (flfed.Study.__doc__ or "").split("`") if study.dataset.name in part)
         assert told.startswith("Study(dataset=")
         assert flfed.run(study, repeats=np.int64(1)).status == "completed"
-    with pytest.raises(UsageError, match="dataset is 'wine'.*cut into sites by .dataset. partition = "):
+    with pytest.raises(UsageError, match="no site has dataset 'wine'.*cut into sites by .dataset. partition = "):
         flfed.run(flfed.Study(dataset="wine", model="mlp", rounds=1))
     assert flfed.run("wine", model="mlp", rounds=1).study.model.name == "mlp"
 
@@ -383,5 +383,5 @@ def test_a_site_that_is_not_there_and_what_is_no_table_are_named(tmp_path: Path)
             ask()
     assert found.plot.rounds(sites="north").to_dict() == found.plot.rounds(sites=["north"]).to_dict()
     for table in (FRAMES["north"].to_numpy(), FRAMES["north"].iloc[0], [1, 2]):
-        with pytest.raises(UsageError, match=f"takes a DataFrame .* not {type(table).__name__}"):
+        with pytest.raises(UsageError, match=f"needs a DataFrame .* not {type(table).__name__}"):
             found.model.predict_proba(table)

@@ -88,11 +88,11 @@ def test_a_module_started_from_the_same_arrays_ends_as_the_listed_mlp():
     [
         ([torch.nn.Linear(INPUTS, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1)], "buffers .* BatchNorm"),
         ([torch.nn.Linear(INPUTS, 4), torch.nn.Dropout(), torch.nn.Linear(4, 1)], "draws at random"),
-        ([torch.nn.Linear(3, 1)], "does not take"), ([torch.nn.Linear(INPUTS, 2)], "gives .2, 2. for 2 rows"),
+        ([torch.nn.Linear(3, 1)], "takes no input"), ([torch.nn.Linear(INPUTS, 2)], "returns .2, 2. for 2 rows"),
         ([torch.nn.ReLU()], "no parameters"),
         ([torch.nn.Linear(INPUTS, 1), torch.nn.Sigmoid()], "ends with Sigmoid"),
         ([torch.nn.Linear(INPUTS, 4).requires_grad_(False), torch.nn.Linear(4, 1)], "not trained .0.weight, 0.bias."),
-        ([Drawing(INPUTS)], "draws at random, or remembers"), ([Pair(INPUTS)], "gives a tuple"),
+        ([Drawing(INPUTS)], "draws at random, or remembers"), ([Pair(INPUTS)], "returns a tuple"),
     ],
 )  # fmt: skip
 def test_a_module_that_cannot_be_averaged_is_refused(layers: list, words: str):
@@ -140,9 +140,9 @@ def test_the_run_of_a_module_is_opened_with_that_module_and_with_no_other(monkey
 
 
 def test_what_no_file_can_hold_is_not_saved(tmp_path: Path):
-    with pytest.raises(UsageError, match="is this program's own, and no file can hold it"):
+    with pytest.raises(UsageError, match="is defined in this program and cannot be saved"):
         federated(model=Net(INPUTS), rounds=1).save(tmp_path / "a")
-    with pytest.raises(UsageError, match="strategy 'half-step' is this program's own"):
+    with pytest.raises(UsageError, match="strategy 'half-step' is defined in this program"):
         federated(strategy=HalfStep, rounds=1).save(tmp_path / "a")
     assert not (tmp_path / "a").exists()
 
@@ -232,8 +232,8 @@ def test_settings_of_a_listed_strategy_are_keywords_too():
     [
         ({"strategy": Scaled()}, "strategy=.* must be a name, a class that inherits flfed.FedAvg"),
         ({"strategy": 3}, "strategy=3 must be a name"), ({"strategy": dict}, "must be a name, a class that inherits"),
-        ({"metrics": ["f1_score"]}, "metrics=.'f1_score'. must be a list of metrics' classes"),
-        ({"metrics": BalancedAccuracyScore}, "metrics=.* must be a list of metrics' classes"),
+        ({"metrics": ["f1_score"]}, "metrics=.'f1_score'. must be a list of classes of metrics"),
+        ({"metrics": BalancedAccuracyScore}, "metrics=.* must be a list of classes of metrics"),
         ({"repeats": 2.0}, "repeats=2.0 must be a whole number >= 1"),
         ({"holdout": "0.3"}, "holdout='0.3' must be a number in"), ({"by": ["died"]}, "by=.'died'. must be the name"),
         ({"rounds": 2.5}, "rounds=2.5 must be a whole number"),

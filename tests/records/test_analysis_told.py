@@ -12,7 +12,7 @@ import pytest
 from docs.make.case_studies import FIGURES
 from flfed import Study, run
 from flfed.cli.runs import print_report
-from flfed.export.run_folder import NO_MODEL, export
+from flfed.export.run_folder import export
 from flfed.records.document.document import document
 from flfed.records.objects import read as read_object
 from flfed.records.statistics.analysis import COUNT, MEDIAN, Analysis
@@ -240,11 +240,14 @@ def test_commands_say_what_is_analysed_and_export_and_compare_know_no_model(smal
     file.write_text(STUDY)
     code, said, err = flfed("study", "show", file)
     assert (code, err) == (0, "")
-    analysed = "Analysed: x1, x2, flag, y, over all and for each value of colour; counted together: colour by y."
-    assert f"# {analysed}" in said and "# Each site answers once, with noise: epsilon" in said
+    analysed = (
+        "Analysed: x1, x2, flag, y. Figures are over all rows, and for each value of colour. Cross-tables: colour by y."
+    )
+    assert f"# {analysed}" in said and "# Each site replies once, with noise: ε = " in said
     file.write_text(STUDY.replace('columns = ["x1", "x2", "flag", "y"]\n', ""))
-    assert "Analysed: every column of small, over all" in flfed("study", "show", file)[1]
-    assert export(done["run"], tmp_path / "kept").reason == NO_MODEL
+    assert "Analysed: every column of small. Figures are over all rows" in flfed("study", "show", file)[1]
+    reason = "its study has a statistic or an analysis, and trains none"
+    assert export(done["run"], tmp_path / "kept").reason == reason
     text = (tmp_path / "kept" / "README.txt").read_text()
     assert statistic_in_words(done["statistics"])[0] in text and "rounds ran" not in text
     compared = flfed("run", "compare", done["run"], other["run"])[1]
@@ -256,17 +259,17 @@ def test_a_check_tells_the_noise_at_a_site_before_anything_runs(flfed, tmp_path)
     file.write_text(CUT)
     code, said, err = flfed("study", "check", file)
     assert (code, err) == (0, "")
-    assert "wine-analysis: can be run (multi-class, an analysis: no model)." in said
+    assert "wine-analysis: can be run (multi-class, analysis without a model)." in said
     checked = json.loads(flfed("study", "check", file, "--json")[1])["privacy"]
     # One histogram, two sums and the number of rows: sensitivity 2.
     deviation = number(2 * checked["noise"])
-    assert f"gets noise of deviation {deviation}, so" in said
+    assert f"gets noise with standard deviation {deviation}. In" in said
     assert f"How: noise multiplier {number(checked['noise'], 3)} on all numbers" in said
     assert checked["one-answer"] and "steps" not in said
     file.write_text(CUT.replace("sites = 2", "sites = 3") + 'secure-aggregation = "on"\n')
     said = flfed("study", "check", file)[1]
-    assert f"the sites together put noise of deviation {deviation} or more" in said
-    assert "answers of institutions leave for sums only" in said and "updates" not in said
+    assert f"the sites together add noise with standard deviation {deviation} or more" in said
+    assert "replies of institutions leave for sums only" in said and "updates" not in said
 
 
 def test_the_index_of_case_studies_has_a_line_for_an_analysis():

@@ -184,7 +184,7 @@ def test_the_command_writes_the_whole_report_or_one_sites(three, flfed, tmp_path
     assert flfed("run", "report", name, "--output", "own.html", "--site", "site-03")[0] == 0
     assert Path("own.html").read_text() == document(name, viewer=Viewer("site", "site-03"))
     code, _, told = flfed("run", "report", name, "--site", "site-30")
-    assert code == 2 and "has no site 'site-30'" in told and "site-03" in told
+    assert code == 2 and "site 'site-30' is not known" in told and "site-03" in told
     code, _, told = flfed("run", "report", "no-such-run")
     assert code == 2 and "is not in the store" in told
 

@@ -84,7 +84,7 @@ def test_the_command_copies_the_file_and_then_brings_it_up_to_date(older, flfed,
         assert [(run.run, run.status) for run in reader.runs()] == [(name, "completed")]
     assert flfed("run", "show")[0] == 0
     code, out, _ = flfed("run", "upgrade-store")
-    assert code == 0 and "revision m0005 is the newest, nothing is to be done" in " ".join(out.split())
+    assert code == 0 and "revision m0005 is the newest; there is nothing to upgrade" in " ".join(out.split())
     # Put back, the copy is the store as it was.
     file.write_bytes(copy.read_bytes())
     assert flfed("run", "list")[0] == 2

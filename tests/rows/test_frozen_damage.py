@@ -126,8 +126,8 @@ def test_a_file_that_others_may_open_is_refused(site, own, name, mode):
     path = rows_file(own) if name == "rows" else own / name
     path.chmod(mode)
     assert refusal(site, own) == (
-        f"{path}: others than its owner may use it (mode {mode:04o}) and it concerns patients or customers; see who "
-        f"did, then: chmod 600 {path}"
+        f"{path}: other accounts may use it (mode {mode:04o}), and it concerns patients or customers; "
+        f"find out who did, then: chmod 600 {path}"
     )
     path.chmod(0o600)
     assert load(site, own.parent).snapshot.rows == 60
@@ -137,7 +137,7 @@ def test_a_file_that_others_may_open_is_refused(site, own, name, mode):
 def test_a_folder_that_others_may_enter_is_refused_and_freezing_closes_it(site, own, mode):
     own.chmod(mode)
     assert f"chmod 700 {own}" in refusal(site, own)
-    with pytest.raises(UsageError, match="others than its owner may use it"):
+    with pytest.raises(UsageError, match="other accounts may use it"):
         read_facts(site, own.parent)
     freeze(site, own.parent, None)
     assert own.stat().st_mode & 0o777 == 0o700
@@ -157,7 +157,7 @@ def test_links_and_what_is_no_file_are_refused(site, own, tmp_path):
     assert "cannot be read (Is a directory)" in refusal(site, own)
     own.rename(tmp_path / "moved")
     own.symlink_to(tmp_path / "moved")
-    assert f"{own}: cannot be used by this user" in refusal(site, own)
+    assert f"{own}: this user cannot use it" in refusal(site, own)
 
 
 def test_nothing_frozen_yet_is_said_with_the_command(site, tmp_path):
@@ -177,7 +177,7 @@ def test_a_full_disk_leaves_the_snapshot_before(site, own):
     told = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
-        with pytest.raises(FlfedError, match=r"cannot be written \(File too large\); what was there before stays"):
+        with pytest.raises(FlfedError, match=r"cannot be written \(File too large\); the earlier content remains"):
             freeze(larger, own.parent, None)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -90,7 +90,7 @@ def test_nothing_in_the_current_folder_runs_in_the_gate_and_of_the_environment_o
     names = {text.partition("=")[0] for text in passed}
     assert {name for name in names if name not in PASSED_ON and not name.startswith(PREFIXES)} == set()
     assert names >= {"PATH", "FLFED_HOME", "FLFED_OWN", "LC_TIME"}
-    assert "sites/cleveland in the current folder is not looked at; to name it: FLFED_PATH=$PWD flfed …" in said
+    assert "sites/cleveland in the current folder is ignored; to use it: FLFED_PATH=$PWD flfed …" in said
     assert "/sites/cleveland (FLFED_PATH is not set)" in said
 
 
@@ -135,7 +135,7 @@ def test_nothing_in_the_current_folder_runs_in_other_commands_of_a_site(home: Pa
         done = subprocess.run(
             [COMMAND, "site", *words.split()], cwd=planted[0], capture_output=True, text=True, check=False, timeout=90
         )
-        assert "sites/cleveland in the current folder is not looked at" in done.stderr
+        assert "sites/cleveland in the current folder is ignored" in done.stderr
     (planted[0] / ".streamlit").mkdir()
     (planted[0] / ".streamlit/config.toml").write_text('[server]\nbaseUrlPath = "planted"\n')
     app = started("site", "app", "cleveland", "--headless", "--port", str(free_port()), cwd=planted[0])

@@ -209,7 +209,7 @@ def test_one_character_read_wrong_is_seen_at_once():
     swapped = [text for text in swapped if text.replace("-", "") != said.replace("-", "")]
     assert len(wrong) == 36 * 31 and len(swapped) > 25
     for text in wrong + swapped:
-        with pytest.raises(UsageError, match="a character of it is wrong; have it read out again"):
+        with pytest.raises(UsageError, match="a character is wrong; let it be read out again"):
             read_gate_fingerprint(text)
 
 
@@ -217,5 +217,5 @@ def test_one_character_read_wrong_is_seen_at_once():
     "text", ["", "abcd", PINNED["a"][:-5], PINNED["a"] + "-aaaa", "1" * 36, "ä" * 36, "SHA256:" + "a" * 43]
 )
 def test_what_is_no_fingerprint_is_said_to_be_none(text: str):
-    with pytest.raises(UsageError, match="it has nine groups of four letters and digits 2 to 7"):
+    with pytest.raises(UsageError, match="one has nine groups of four letters and digits 2 to 7"):
         read_gate_fingerprint(text)
