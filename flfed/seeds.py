@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from flfed.study.former_names import former_names
+
 FEW = 32
 """Sites that are seeded one by one: together they would take as long."""
 
@@ -69,7 +71,8 @@ def generator(seed: int, *, site: str, purpose: str, number: int = 0) -> np.rand
 def noise_key(text: str) -> str:
     r"""Return what seeded noise follows from in a study's text: the hash of all that it asks for.
 
-    The figures that it expects are not in it: they are written there once they are measured.
+    The figures that it expects are not in it: they are written there once they are measured. Keys that were renamed
+    count under their former names, so that the noise stays as it was.
 
     Examples
     --------
@@ -77,7 +80,7 @@ def noise_key(text: str) -> str:
     >>> keys[0] == keys[1], keys[0] == keys[2]
     (False, True)
     """
-    table = tomllib.loads(text)
+    table = former_names(tomllib.loads(text))
     table.pop("expected", None)
     return hashlib.sha256(json.dumps(table, default=str).encode()).hexdigest()
 

@@ -56,7 +56,7 @@ epsilon = 2.0
 delta = 1e-5
 sampling = 0.2
 [compare]
-draws = 200
+resamples = 200
 """
 OTHER_NAME = STUDY.replace("heart-private", "flamby-private").replace('"heart-disease"', '"heart-flamby"')
 COMPLETE = STUDY.replace("heart-private", "complete-rows").replace("[model]", '[encode]\nrows = "complete"\n[model]')

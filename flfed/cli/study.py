@@ -29,7 +29,7 @@ SET = typer.Option([], "--set", metavar="KEY=VALUE", help="Set a key of the stud
 def list_studies(as_json: bool = output.JSON) -> None:
     """List the shipped studies, and all that a study may name, from strategies to statistics, metrics and attacks."""
     from flfed import registry
-    from flfed.study.study import Study, names
+    from flfed.study.study import Study, listed_names, names
 
     studies = [Study.load(name) for name in names()]
     kinds = {"strategies": "strategy"}
@@ -37,7 +37,7 @@ def list_studies(as_json: bool = output.JSON) -> None:
     # A program gets the names alone, and people also where each comes from.
     if as_json:
         named = [{"study": s.name, "dataset": s.dataset.name, "purpose": s.purpose} for s in studies]
-        output.print_json({"studies": named} | {word: registry.names(kind) for word, kind in kinds.items()})
+        output.print_json({"studies": named} | {word: listed_names(kind) for word, kind in kinds.items()})
     else:
         rows = [[s.name, s.dataset.name, s.purpose] for s in studies]
         output.as_table(["study", "dataset", "purpose"], rows, spare=("dataset",), cut="purpose")
@@ -51,9 +51,10 @@ def list_studies(as_json: bool = output.JSON) -> None:
 def _names_with_packages(kind: str) -> list[str]:
     """Return the names of one kind, with the package of those that another one brings."""
     from flfed import registry
+    from flfed.study.study import listed_names
 
     packages = {name: f" ({package})" for name, package in registry.others(kind).items()}
-    return [name + packages.get(name, "") for name in registry.names(kind)]
+    return [name + packages.get(name, "") for name in listed_names(kind)]
 
 
 @app.command("show", epilog="Example: flfed study show preterm-birth")
@@ -76,7 +77,7 @@ def new_study(
         None, "--private/--not-private", help="Protect each row by differential privacy; asked for where left out."
     ),
     covers: str = typer.Option("updates", help="What epsilon is of: updates, or study for all that leaves a site."),
-    analysis: bool = typer.Option(False, "--analysis", help="Counts and means under one epsilon, in place of a model."),
+    summary: bool = typer.Option(False, "--summary", help="Counts and means under one epsilon, in place of a model."),
     name: str = typer.Option("", help="Name of the study; default: the dataset's with -study, or -table."),
     purpose: str = typer.Option("", help="What it is for; everybody who approves it reads this."),
     to: Path = TO,
@@ -93,7 +94,7 @@ def new_study(
     choices: dict[str, Any] = {"model": model, "private": bool(private)}
     suffix = "study"
     purpose_then = StudyTemplate.purpose
-    if analysis:
+    if summary:
         suffix = "table"
         purpose_then = COUNTS
         choices["columns"] = _countable(schema)

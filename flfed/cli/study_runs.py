@@ -225,7 +225,9 @@ def _verified(verification: Verified) -> output.Shown:
 
 def _published(figure: Compared) -> str:
     expected = figure.expected
-    return f"at least {expected.least:g}" if expected.value is None else f"{expected.value:g} ± {expected.tolerance:g}"
+    return (
+        f"at least {expected.minimum:g}" if expected.value is None else f"{expected.value:g} ± {expected.tolerance:g}"
+    )
 
 
 @output.tables

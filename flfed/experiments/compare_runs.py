@@ -5,7 +5,6 @@ It shows what was set differently, and what came out differently.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from flfed.records.reports.report import REFERENCES, report
 from flfed.records.reports.site_verdict import SITE_ARMS
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
+from flfed.records.store.visibility import parsed_study
 from flfed.updates.arrays import is_encrypted
 from flfed.updates.checkpoints import checkpoint as checkpoints
 
@@ -111,7 +111,7 @@ def _settings(a: str, b: str) -> list[dict[str, Any]]:
 
     Both values go with each, and null where a study has no such key.
     """
-    first, second = (leaves(tomllib.loads(text)) for text in (a, b))
+    first, second = (leaves(parsed_study(text)) for text in (a, b))
     settings = []
     # In the order of the texts: a person finds the keys where they stand.
     for key in first | second:

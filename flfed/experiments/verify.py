@@ -77,9 +77,9 @@ class Compared:
 
     @property
     def published(self) -> float:
-        """Published figure, or the least that was asked."""
+        """Published figure, or the minimum that was asked."""
         expected = self.expected
-        return expected.least if expected.value is None and expected.least is not None else expected.value or 0.0
+        return expected.minimum if expected.value is None and expected.minimum is not None else expected.value or 0.0
 
     @property
     def difference(self) -> float | None:
@@ -98,13 +98,13 @@ class Compared:
     def holds(self) -> bool:
         """Tell whether the figure holds in all repeats.
 
-        It is within the tolerance, or reaches the least.
+        It is within the tolerance, or reaches the minimum.
 
-        A billionth is allowed for rounding: 0.83 must reach a least of 0.83.
+        A billionth is allowed for rounding: 0.83 must reach a minimum of 0.83.
         """
         if self.difference is None or self.without:
             return False
-        if self.expected.least is not None:
+        if self.expected.minimum is not None:
             return self.difference >= -1e-9
         return abs(self.difference) <= self.expected.tolerance + 1e-9
 
@@ -123,20 +123,20 @@ class Compared:
         if self.without:
             return f"{path} is missing in {self.without} of the repeats"
         measured = f"{path} is {number(self.ours, self.decimals)}, {number(abs(difference), self.decimals)}"
-        if self.expected.least is not None:
-            return f"{measured} below the least of {self.expected.least:g}"
+        if self.expected.minimum is not None:
+            return f"{measured} below the minimum of {self.expected.minimum:g}"
         side = "above" if difference > 0 else "below"
         return f"{measured} {side} {self.published:g} where {self.expected.tolerance:g} is allowed"
 
     def as_json(self) -> Report:
         """Return the entry of `flfed study verify --json`."""
         expected = self.expected
-        tolerance = expected.tolerance if expected.least is None else None
+        tolerance = expected.tolerance if expected.minimum is None else None
         return {
             "figure": expected.path,
             "published": expected.value,
             "tolerance": tolerance,
-            "least": expected.least,
+            "minimum": expected.minimum,
             "ours": self.ours,
             "sd": self.sd,
             "difference": self.difference,

@@ -238,7 +238,7 @@ def shared_model(reader: RunReader, run: RunEntry, series: SeriesEntry, run_repo
     # The store says which model it was; a file may have been replaced.
     if run.arrays_sha256 not in (None, arrays_sha256(final.arrays)):
         raise FlfedError(f"the model in {folder} is not the one that the store has of run {run.run}; not exported")
-    study = Study.parse(series.study_text)
+    study = Study.parse_recorded(series.study_text)
     # With another schema than it was trained with, a prediction could mean something else.
     schema = Schema.model_validate(final.facts["schema"])
     if run.hashes.get("schema") != schema.sha256():
@@ -286,7 +286,7 @@ def export_at_site(site: str, run: str, repeat: int, folder: Path) -> Exported:
             "secure-aggregation = 'ckks', and one of which a part is their own, once they have compared it"
         )
     _refuse_taken(folder)
-    study = Study.parse(last_model.study)
+    study = Study.parse_recorded(last_model.study)
     model = SharedModel(
         run=run,
         study=study,

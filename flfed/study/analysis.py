@@ -1,4 +1,4 @@
-"""Table `[analysis]` of a study: counts, means and cross-tables under one privacy guarantee, in place of a model."""
+"""Statistic "summary" of a study: counts, means and cross-tables under one privacy guarantee, in place of a model."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ LEAST_BINS = 4
 MOST_BINS = 256
 
 
-_WITHIN = "[analysis] within"
+WHERE = "[statistic] summary"
+_BOUNDS = f"{WHERE}: bounds"
 
 
-class Analysis(Settings, where="[analysis]", frozen=True):
+class Analysis(Settings, where=WHERE, frozen=True):
     """Columns of which noised counts and sums are asked, over all rows of the sites.
 
     Attributes
@@ -38,14 +39,14 @@ class Analysis(Settings, where="[analysis]", frozen=True):
         Pairs of flags, categories or the target, each counted together and tested for independence.
         Example: `cross = [["sex", "disease"]]`.
     bins : int, 4 to 256
-        Bins of a number's histogram, evenly wide from one end of its range to the other (see `within`); those of a
-        column with `transform = "log1p"` are even in the logarithm where there is neither `within` nor `typical`.
+        Bins of a number's histogram, evenly wide from one end of its range to the other (see `bounds`); those of a
+        column with `transform = "log1p"` are even in the logarithm where there are neither `bounds` nor `typical`.
         Values outside count in the outermost. More bins tell quantiles of many rows closer, and lose those of few.
         Example: `bins = 32`.
-    within : mapping of column to (low, high)
+    bounds : mapping of column to (low, high)
         Range in which values of a number are taken, farther ones as its ends: by public knowledge, and not by the
         rows. Default: the schema's `typical`, else its `range`. It is for columns that are asked for.
-        Example: `within = { chol = [100, 400] }`.
+        Example: `bounds = { chol = [100, 400] }`.
     """
 
     columns: tuple[str, ...] | None = None
@@ -53,53 +54,53 @@ class Analysis(Settings, where="[analysis]", frozen=True):
     quantiles: tuple[float, ...] = (0.25, 0.5, 0.75)
     cross: tuple[tuple[str, ...], ...] = ()
     bins: Annotated[int, Field(ge=LEAST_BINS, le=MOST_BINS), f"{LEAST_BINS} to {MOST_BINS}"] = 16
-    within: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    bounds: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse settings that say nothing, or something twice."""
         super().__post_init__()
         self._check_columns()
         self._check_pairs()
-        for name, ends in self.within.items():
+        for name, ends in self.bounds.items():
             self._check_range(name, ends)
 
     def _check_columns(self) -> None:
         if self.columns is not None and not self.columns:
-            raise UsageError("[analysis]: columns must name at least one column; leave it out for all")
+            raise UsageError(f"{WHERE}: columns must name at least one column; leave it out for all")
         if len(set(self.columns or ())) < len(self.columns or ()):
-            raise UsageError("[analysis]: columns names a column twice")
+            raise UsageError(f"{WHERE}: columns names a column twice")
         if not are_shares(self.quantiles):
-            raise UsageError(f"[analysis]: quantiles={list(self.quantiles)} must be different numbers between 0 and 1")
+            raise UsageError(f"{WHERE}: quantiles={list(self.quantiles)} must be different numbers between 0 and 1")
         if self.groups and self.groups in (self.columns or ()):
             raise UsageError(
-                f"[analysis]: groups={self.groups!r} is also in columns; leave it out there: how many have each of its "
+                f"{WHERE}: groups={self.groups!r} is also in columns; leave it out there: how many have each of its "
                 "values is told anyway"
             )
 
     def _check_pairs(self) -> None:
         pairs = [frozenset(pair) for pair in self.cross]
         if any(len(pair) != 2 for pair in (*self.cross, *pairs)) or len(set(pairs)) < len(pairs):
-            raise UsageError("[analysis]: cross must be different pairs of two columns, such as [['sex', 'disease']]")
+            raise UsageError(f"{WHERE}: cross must be different pairs of two columns, such as [['sex', 'disease']]")
 
     def _check_range(self, name: str, ends: tuple[float, ...]) -> None:
         if len(ends) != 2 or not ends[0] < ends[1]:
-            raise UsageError(f"{_WITHIN}: {name}={list(ends)} must be two numbers, low and high")
+            raise UsageError(f"{_BOUNDS}: {name}={list(ends)} must be two numbers, low and high")
         if name == self.groups or self.columns is not None and name not in self.columns:
             columns = [column for column in self.columns or () if column != self.groups]
-            raise UsageError(f"{_WITHIN}: {name!r} is not among columns{nearest(name, columns)}")
+            raise UsageError(f"{_BOUNDS}: {name!r} is not among columns{nearest(name, columns)}")
 
     @classmethod
     def parse(cls, settings: Mapping[str, Any]) -> Self:
-        """Return the analysis of the table `[analysis]`; raises UsageError for what is wrong in it."""
+        """Return the analysis of a table `[statistic]`, without its name; raises UsageError for what is wrong in it."""
         made = dict(settings)
         if "cross" in made:
-            made["cross"] = _tuples("[analysis]: cross", made["cross"])
-        if "within" in made:
-            ranges = made["within"]
+            made["cross"] = _tuples(f"{WHERE}: cross", made["cross"])
+        if "bounds" in made:
+            ranges = made["bounds"]
             if not isinstance(ranges, dict):
-                raise UsageError(f"[analysis]: within={ranges!r} must be a table, such as {{ age = [20, 90] }}")
-            made["within"] = {name: _ends(name, ends) for name, ends in ranges.items()}
-        return cls(**read_settings(cls, made, "[analysis]"))
+                raise UsageError(f"{_BOUNDS}={ranges!r} must be a table, such as {{ age = [20, 90] }}")
+            made["bounds"] = {name: _ends(name, ends) for name, ends in ranges.items()}
+        return cls(**read_settings(cls, made, WHERE, beside=("name",)))
 
 
 def _tuples(where: str, entries: object) -> tuple[tuple[Any, ...], ...]:
@@ -112,5 +113,5 @@ def _tuples(where: str, entries: object) -> tuple[tuple[Any, ...], ...]:
 def _ends(name: str, ends: object) -> tuple[float, ...]:
     """Return the ends of a column's range; raises UsageError, which names it, for what are no numbers."""
     if not isinstance(ends, list) or not all(type(end) in (int, float) for end in ends):
-        raise UsageError(f"{_WITHIN}: {name}={ends!r} must be two numbers, low and high")
+        raise UsageError(f"{_BOUNDS}: {name}={ends!r} must be two numbers, low and high")
     return tuple(float(end) for end in ends)

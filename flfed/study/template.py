@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import tomli_w
 
 from flfed.errors import UsageError
+from flfed.study.former_names import SUMMARY
 from flfed.study.tables import TREES
 
 LARGE = 10_000
@@ -16,7 +17,7 @@ STEPS = 600
 EPSILON = 3.0
 ONE_EPSILON = 1.0
 DELTA = 1e-5
-"""Of a study with a model, of an analysis, and of both."""
+"""Of a study with a model, of the statistic "summary", and of both."""
 COUNTS = "First look: what the rows of all sites are like, without an exact count of any"
 """Purpose of a new study that counts in place of training a model."""
 MODELS = {"binary": "logistic", "multi-class": "logistic", "regression": "linear"}
@@ -117,7 +118,9 @@ class StudyTemplate:
             lines += ['name = "record-dp"', _line("epsilon", EPSILON), _line("delta", DELTA)]
         if self._covered:
             lines += ['covers = "study"  # epsilon is of all that leaves a site, not of the updates alone']
-            lines += ['comparison = "own-model"  # of it each site tells whether the shared model is better; or "none"']
+            lines += [
+                'comparison = "site-model"  # of it each site tells whether the shared model is better; or "none"'
+            ]
         elif self.sums and self.model != TREES:
             lines += ["# of three institutions or more the coordinator gets sums of updates, and no single one"]
             lines += ['secure-aggregation = "auto"']
@@ -136,7 +139,12 @@ class StudyTemplate:
     def _analysis(self) -> list[str]:
         """Return what is counted in place of training a model, and its budget."""
         return [
-            *("", "[analysis]", "# Each column costs all others: leave out what you do not need."),
+            *(
+                "",
+                "[statistic]",
+                _line("name", SUMMARY),
+                "# Each column costs all others: leave out what you do not need.",
+            ),
             *(_line("columns", list(self.columns)), "quantiles = [0.25, 0.5, 0.75]"),
             '# groups = "a flag or category"  # each column for each group, too, with the differences',
             *("", "[privacy]", 'name = "record-dp"', _line("epsilon", ONE_EPSILON), _line("delta", DELTA)),

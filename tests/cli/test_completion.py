@@ -60,7 +60,7 @@ def test_a_sites_and_a_datasets_package_in_a_folder_of_ones_own_is_offered_and_n
 
 
 def test_runs_are_offered_and_of_repeats_each_once_the_series_is_typed(home):
-    name = run(Study.load("breast-cancer").replace({"rounds": 1, "draws": 200}), repeats=2).run
+    name = run(Study.load("breast-cancer").replace({"rounds": 1, "resamples": 200}), repeats=2).run
     assert offered("flfed run show ") == ["latest", name]
     assert offered("flfed study resume lat") == ["latest"]
     assert set(offered(f"flfed run delete {name}-r")) == {f"{name}-r01", f"{name}-r02"}

@@ -44,7 +44,7 @@ epsilon = 8.0
 delta = 5e-4
 sampling = 0.2
 [compare]
-draws = 200
+resamples = 200
 """
 SHOWN: dict[str, Callable[[Any], object]] = {
     "run list": lambda found: len(found["runs"]) == 1,

@@ -239,7 +239,9 @@ def test_a_study_that_the_gate_would_refuse_is_not_approved(run: Run, tmp_path: 
 
 
 def test_a_study_that_begins_from_a_model_needs_a_copy_of_it_once(run: Run, tmp_path: Path):
-    study = Study.load("heart-disease").replace({"strategy.rounds": 1, "compare.own": "same", "compare.draws": 200})
+    study = Study.load("heart-disease").replace(
+        {"strategy.rounds": 1, "compare.site-model": "same", "compare.resamples": 200}
+    )
     earlier = run_study(study).run
     model, late = str(export(earlier, tmp_path / "model").folder), tmp_path / "late.toml"
     begun = named_start(study.replace({"model.warm-start": earlier}), approved=False)

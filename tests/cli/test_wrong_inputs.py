@@ -176,13 +176,13 @@ STUDIES = {
     "an unknown dataset": (NAMED, NAMED.replace("small", "smal"), "did you mean 'small'"),
     "an unknown site": (NAMED, NAMED + '\nsites = ["nobody"]', "site 'nobody' is not known"),
     "an unknown feature": (NAMED, NAMED + '\nfeatures = ["x9"]', "x9"),
-    "an unknown metric": ("draws = 200", 'draws = 200\nprimary = "auc"', "auc"),
+    "an unknown metric": ("resamples = 200", 'resamples = 200\nprimary = "auc"', "auc"),
     "a negative learning rate": ("lr = 0.1", "lr = -1", "lr=-1.0 must be > 0"),
     "another format": ("format = 1", "format = 2", "format=2 must be 1"),
     "no purpose": ('purpose = "Test"', 'purpose = ""', "purpose must be a text"),
     "an expired study": ("seed = 7", "seed = 7\nexpires = 2020-01-31", "expired on 2020-01-31"),
     "a model for another task": ('name = "logistic"', 'name = "linear"', "is for regression"),
-    "a figure without source": ("", '[expected]\n"global.roc_auc_score" = { least = 0.5 }\n', "source must say"),
+    "a figure without source": ("", '[expected]\n"global.roc_auc_score" = { minimum = 0.5 }\n', "source must say"),
     "a sweep over nothing": ("", "[sweep]\nlr = []\n", "must be a list of values to try"),
 }  # fmt: skip
 

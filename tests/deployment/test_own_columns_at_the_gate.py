@@ -18,7 +18,7 @@ from flfed.rows.data.sources import Frame
 from flfed.updates.messages.compare import COMPARE, CompareReply
 
 FEWER = {"dataset.features": ["x1", "colour"]}
-DECLARED = {**FEWER, "compare.declared-columns": True}
+DECLARED = {**FEWER, "compare.site-columns": True}
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ MLP = {"model.name": "mlp", "model.hidden": [8]}
 
 def consortium_of(small_sites: Any, small_study: str, strategy: str, **more: Any) -> Consortium:
     """Return three institutions that approved a study with a network."""
-    study = Study.parse(small_study).replace({"strategy.name": strategy, "compare.own": "same", **MLP, **more})
+    study = Study.parse(small_study).replace({"strategy.name": strategy, "compare.site-model": "same", **MLP, **more})
     consortium = Consortium(small_sites(3, rows=80), study)
     for name in consortium.sites:
         consortium.approve(name, sums=False, pins={})
@@ -150,7 +150,7 @@ def test_the_approval_says_what_stays(small_sites: Any, small_study: str):
 def test_under_secure_sums_gates_keep_what_is_a_sites_own_too(
     small_sites: Any, small_study: str, strategy: str, sums: str
 ):
-    study = Study.parse(small_study).replace({"strategy.name": strategy, "compare.own": "same", **MLP})
+    study = Study.parse(small_study).replace({"strategy.name": strategy, "compare.site-model": "same", **MLP})
     here = run(study, sites=small_sites(3, rows=80))
     consortium = Consortium(small_sites(3, rows=80), study.replace({"privacy.secure-aggregation": sums}))
     done = Coordinator(consortium).run()

@@ -21,8 +21,8 @@ TEXT = (ROOT / PAGE).read_text(encoding="utf-8")
 def test_the_study_of_the_page_is_accepted_and_every_key_of_it_is_one(heart: datasets.Dataset):
     (text,) = blocks_of(TEXT, "toml")
     assert check(Study.parse(text))["task"] == "binary"
-    with pytest.raises(UsageError, match="least-hessian"):
-        check(Study.parse(text.replace("least-hessian = 1.0", "least-hessian = -1.0")))
+    with pytest.raises(UsageError, match="min-child-weight"):
+        check(Study.parse(text.replace("min-child-weight = 1.0", "min-child-weight = -1.0")))
 
 
 @pytest.mark.slow

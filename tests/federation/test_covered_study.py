@@ -283,7 +283,7 @@ def test_the_encoder_is_that_of_the_noised_counts_of_all_sites(done: Any, sites:
             "where [privacy] has covers = 'study' alone",
         ),
         (("[plan]", '[encode]\nrows = "complete"\n[plan]'), "rows = 'complete'"),
-        (("[privacy]", '[compare]\nby = ["colour"]\n[privacy]'), "by or declared-columns"),
+        (("[privacy]", '[compare]\nsubgroups = ["colour"]\n[privacy]'), "subgroups or site-columns"),
         (("sampling = 0.2", 'sampling = 0.2\nsecure-aggregation = "on"'), "secure-aggregation"),
         (('name = "fedavg"', 'name = "fedper"'), "a part of the model is each site's own"),
         (('covers = "study"', 'covers = "all"'), "covers='all' must be one of 'updates', 'study'"),
@@ -308,7 +308,7 @@ def test_what_stays_at_a_site_and_how_many_rows_it_takes_is_told_before_a_run(ca
     said = capsys.readouterr().out
     assert "Stays at each site, as no ε is charged for it: how many rows it has, but for a noised count;" in said
     assert "about 57 or more of its test persons are of the rarer class" in said
-    compared = promised(Study.parse(STUDY.replace('"study"', '"study"\ncomparison = "own-model"')), 3)
+    compared = promised(Study.parse(STUDY.replace('"study"', '"study"\ncomparison = "site-model"')), 3)
     assert any("but for pairs won of an own model trained under noise" in line for line in compared["stays"])
 
 

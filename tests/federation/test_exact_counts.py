@@ -201,7 +201,7 @@ def test_who_looks_at_its_own_rows_claims_nothing(small_sites, asking):
 )
 def test_what_cannot_be_asked_for_is_refused_in_one_sentence(small_study, line, said):
     with pytest.raises(UsageError) as error:
-        Study.parse(small_study.replace("[compare]\n", "").replace("draws = 200", f"[compare]\n{line}"))
+        Study.parse(small_study.replace("[compare]\n", "").replace("resamples = 200", f"[compare]\n{line}"))
     assert said in str(error.value)
 
 

@@ -181,7 +181,7 @@ def test_a_site_in_sums_only_has_none_of_its_own(small_sites, asking):
 )
 def test_what_cannot_be_asked_for_is_refused_in_one_sentence(small_study, line, said):
     with pytest.raises(UsageError) as error:
-        Study.parse(small_study.replace("[compare]\n", "").replace("draws = 200", f"[compare]\n{line}"))
+        Study.parse(small_study.replace("[compare]\n", "").replace("resamples = 200", f"[compare]\n{line}"))
     assert said in str(error.value)
 
 

@@ -101,7 +101,7 @@ def test_repeats_draw_other_holdouts_and_the_report_is_their_mean(small_sites, s
 def test_results_are_data_frames_and_progress_counts_rounds_and_repeats(small_sites, study: Study):
     steps: list[tuple[str, int, int]] = []
     result = run(
-        study.replace({"compare.own": "best"}), sites=small_sites(2), progress=lambda *step: steps.append(step)
+        study.replace({"compare.site-model": "best"}), sites=small_sites(2), progress=lambda *step: steps.append(step)
     )
     assert steps == [("rounds", 1, 2), ("rounds", 2, 2), ("compare", 0, 1), ("compare", 1, 1), ("repeats", 1, 1)]
     assert result.status == "completed"
@@ -246,7 +246,11 @@ def test_wrong_options_are_refused_before_anything_is_written(
             'name = "linear"',
             "[model] linear: is for regression, the dataset's task is 'binary'",
         ),
-        ("draws = 200", "draws = 200\nprimary = 'r2_score'", "[compare]: primary='r2_score' is no metric for task"),
+        (
+            "resamples = 200",
+            "resamples = 200\nprimary = 'r2_score'",
+            "[compare]: primary='r2_score' is no metric for task",
+        ),
         ("rounds = 5", "rounds = 5\npatience = 3", "set [plan] validation = 0.2"),
         ("rounds = 5", "rounds = 5\nselect = 'best'", "set [plan] validation = 0.2"),
         ("rounds = 5", "rounds = 5\nquorun = 1.0", "key 'quorun' is not known; did you mean 'quorum'?"),

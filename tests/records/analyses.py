@@ -26,7 +26,8 @@ legal-basis = "made for tests"
 seed = 3
 [dataset]
 name = "small"
-[analysis]
+[statistic]
+name = "summary"
 columns = ["x1", "x2", "flag", "y"]
 groups = "colour"
 quantiles = [0.1, 0.5]
@@ -44,7 +45,8 @@ legal-basis = "public data that ships with scikit-learn"
 [dataset]
 name = "wine"
 partition = { by = "iid", sites = 2, seed = 1 }
-[analysis]
+[statistic]
+name = "summary"
 columns = ["alcohol"]
 [privacy]
 name = "record-dp"

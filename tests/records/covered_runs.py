@@ -67,7 +67,7 @@ PRIVACY = {
 
 COMPARED = {
     **PRIVACY,
-    "comparison": "own-model",
+    "comparison": "site-model",
     "answers": [
         *ANSWERS,
         {"name": "own-model", "side": "training", "noise": 8.872, "share": 0.2},
@@ -75,7 +75,7 @@ COMPARED = {
     ],
     "kept-back": KEPT_BACK[:1],
 }
-COMPARED_STUDY = STUDY.replace('covers = "study"', 'covers = "study"\ncomparison = "own-model"')
+COMPARED_STUDY = STUDY.replace('covers = "study"', 'covers = "study"\ncomparison = "site-model"')
 
 
 def differences_of(site: str) -> list[DifferenceRow]:

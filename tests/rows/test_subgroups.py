@@ -26,7 +26,7 @@ from flfed.updates.aggregation.guard import comparison_defect
 from flfed.updates.messages.compare import COMPARE, CompareReply, GroupFigure
 from tests.rows.test_compare import at_work, judged, model_of
 
-ASKED = '[compare]\nby = ["colour", "flag", "x1 at 45, 55"]\n'
+ASKED = '[compare]\nsubgroups = ["colour", "flag", "x1 at 45, 55"]\n'
 FEW = "withheld: fewer than 10 rows of a class"
 LEFT = "withheld: what is left has fewer than 10 rows of a class"
 
@@ -124,9 +124,9 @@ def test_several_rows_of_one_person_are_one():
 @pytest.mark.parametrize(
     ("by", "said"),
     [
-        (["color"], "by names no column 'color'; did you mean 'colour'?"),
-        (["person"], "by names no column 'person'"),
-        (["x1"], "by='x1' needs where bands begin, such as by = [\"x1 at 50, 65\"]"),
+        (["color"], "subgroups names no column 'color'; did you mean 'colour'?"),
+        (["person"], "subgroups names no column 'person'"),
+        (["x1"], "subgroups='x1' needs where bands begin, such as subgroups = [\"x1 at 50, 65\"]"),
         (["x1 at 60, 50"], "needs rising numbers within 0 to 100"),
         (["x1 at 0, 50"], "needs rising numbers within 0 to 100"),
         (["x1 at nan"], "needs rising numbers within 0 to 100"),

@@ -102,7 +102,7 @@ def exact_comparison(folder: SiteFolder, site: Site, run: str, repeat: int = 0) 
             "whose study has [privacy] covers = 'study', once it has scored it. Its runs: flfed site ledger "
             f"{site.name}"
         )
-    study = Study.parse(final_model.study)
+    study = Study.parse_recorded(final_model.study)
     frozen = load(site.serving(study.dataset.name), folder.frozen).with_withheld()
     # Cell minima are of what leaves; all else of the policy stays, as the split of each repeat follows from it.
     policy = frozen.policy.model_copy(update={"disclosure": "open"})

@@ -145,7 +145,7 @@ def replay(folder: SiteFolder, site: Site, run: str, round: int) -> Replayed:
             f"site {folder.site!r}: what it was asked in round {round} of run {run} is no longer kept (or damaged), "
             f"so that its update cannot be computed again; {still}"
         )
-    study = Study.parse(messages[0].study)
+    study = Study.parse_recorded(messages[0].study)
     dataset = study.dataset.name
     if round > 1:
         _check_keeps_nothing(folder.site, study, round)

@@ -128,9 +128,9 @@ def _start(study: Study) -> list[str]:
     if not study.warm_start:
         return []
     frozen = ""
-    if study.frozen:
-        layers = f"first {study.frozen} layers stay as they are"
-        if study.frozen == 1:
+    if study.frozen_layers:
+        layers = f"first {study.frozen_layers} layers stay as they are"
+        if study.frozen_layers == 1:
             layers = "first layer stays as it is"
         frozen = f" Its {layers}."
     uncovered = "" if study.privacy.name == "none" else f" {UNCOVERED}"
@@ -169,7 +169,7 @@ def _columns(study: Study, schema: Schema, site: Site) -> Iterator[str]:
     features = schema.features(study.dataset.features)
     for name in features:
         yield f"{name} ({_kind(schema.columns[name])})"
-    for one in groupings(study.compare.by, schema):
+    for one in groupings(study.compare.subgroups, schema):
         if one.column not in features:
             yield WORDS["looked-at"].format(column=one.column, kind=_kind(schema.columns[one.column]))
     for name in list_requested_columns(study, site):

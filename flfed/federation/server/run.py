@@ -218,7 +218,7 @@ def resume(
         entries = reader.runs_of(series.series)
         options = reader.summary(entries[0].run, "asked") or {}
     engine = engine_of(entries[0].engine)
-    study = Study.parse(series.study_text)
+    study = Study.parse_recorded(series.study_text)
     if series.study != study.name:
         raise UsageError(f"run {run} is a point of a sweep, which keeps nothing to go on from: run the sweep anew")
     _check_left(run, entries, series.repeats)

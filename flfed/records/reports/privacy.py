@@ -285,9 +285,10 @@ def noise_from(engine: str, study: Mapping[str, Any]) -> Literal["seed", "system
 
     Examples
     --------
-    >>> noise_from("inprocess", {}), noise_from("inprocess", {"analysis": {}}), noise_from("deployment", {})
+    >>> summary = {"statistic": {"name": "summary"}}
+    >>> noise_from("inprocess", {}), noise_from("inprocess", summary), noise_from("deployment", {})
     ('seed', 'system', 'system')
-    >>> noise_from("inprocess", {"analysis": {}, "dataset": {"partition": {"sites": 3}}})
+    >>> noise_from("inprocess", {**summary, "dataset": {"partition": {"sites": 3}}})
     'seed'
     """
     covered = has_analysis(study) or covers_study(study)

@@ -261,7 +261,10 @@ def why_nothing_spent(privacy: PrivateFacts) -> str:
             whose = "is the whole run's, not a site's own"
         return f"The promise of ε = {epsilon_in_words(private.epsilon)} {whose}: no site's ledger counts it."
     if not private.trained:
-        return "No ε is counted: nothing was promised. An [analysis] has noise, and each site counts what it spends."
+        return (
+            "No ε is counted: nothing was promised. The statistic 'summary' has noise, and each site counts what it "
+            "spends."
+        )
     return (
         'No ε is counted: nothing was promised. With [privacy] name = "record-dp", and [plan] steps, in the study '
         "each site counts what it spends."

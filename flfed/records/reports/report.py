@@ -251,7 +251,7 @@ def head(runs: Sequence[RunEntry], name: str) -> Report:
 def verdict_rule(reader: RunReader, runs: Sequence[RunEntry], metrics: Sequence[str]) -> Report:
     """Return the rule of every verdict: sites and worthwhile gains."""
     table = parsed_study(reader.series(runs[0].series).study_text).get("compare", {})
-    worthwhile_gain = table.get("worthwhile")
+    worthwhile_gain = table.get("minimum-gain")
     worthwhile = {metric: worthwhile_of(metric) for metric in metrics}
     # What the study calls worthwhile is in units of its primary metric, so others keep their default.
     if isinstance(worthwhile_gain, (int, float)) and runs[0].primary in worthwhile:

@@ -37,7 +37,7 @@ GAIN_SAYS = (
 )
 NO_SPLIT = (
     "No tree of the model has a split, so that it predicts the same for every row: validation rows did best without "
-    "trees (select), or no split leaves both sides enough (min-rows, least-hessian)."
+    "trees (select), or no split leaves both sides enough (min-rows, min-child-weight)."
 )
 LARGEST_LOG_ODDS = 20.0
 """Up to which odds ratios are told: e^20 is 485 million, and of a model that diverged no ratio means anything."""

@@ -190,7 +190,7 @@ def with_verdict(report: ReportMapping, metrics: Sequence[str]) -> list[str]:
     Examples
     --------
     >>> entry = {"difference": {"roc_auc_score": {"value": 0.02}, "log_loss": {"value": None}}}
-    >>> compared = {"privacy": {"covers": "study", "comparison": "own-model"}, "sites": {"bern": entry}}
+    >>> compared = {"privacy": {"covers": "study", "comparison": "site-model"}, "sites": {"bern": entry}}
     >>> with_verdict(compared, ["roc_auc_score", "log_loss"])
     ['roc_auc_score']
     """

@@ -21,6 +21,7 @@ from flfed.records import objects
 from flfed.records.store.entries import EventEntry, RunEntry, Status
 from flfed.records.store.tables import Event, Run, RunSite, Sent, Series, Summary
 from flfed.refusals import Refusal, read
+from flfed.study.former_names import current_names
 from flfed.study.kinds import ANALYSIS
 
 Fetched = Sequence[Row[*tuple[Any, ...]]]
@@ -345,11 +346,12 @@ def of_study(text: str, *, plain: Callable[[str], str]) -> str:
 
 
 def parsed_study(text: str) -> dict[str, Any]:
-    """Return a recorded study's tables, none of a text that is not TOML."""
+    """Return a recorded study's tables under the names of now, none of a text that is not TOML."""
     try:
-        return parse_toml(text, "the study")
+        tables, _ = current_names(parse_toml(text, "the study"))
     except UsageError:
         return {}
+    return tables
 
 
 def without_in(payload: Any, plain: Callable[[str], str]) -> Any:

@@ -81,7 +81,7 @@ class GroupFigure:
 
 
 def groupings(by: Sequence[str], schema: Schema) -> list[Grouping]:
-    """Return the groupings that `[compare] by` names.
+    """Return the groupings that `[compare] subgroups` names.
 
     Parameters
     ----------
@@ -95,11 +95,13 @@ def groupings(by: Sequence[str], schema: Schema) -> list[Grouping]:
         For a column that is unknown or cannot be grouped by, or cuts that are none.
     """
     if by and schema.task != "binary":
-        raise UsageError(f"[compare]: by is for outcomes that are yes or no; the dataset's task is {schema.task!r}")
+        raise UsageError(
+            f"[compare]: subgroups is for outcomes that are yes or no; the dataset's task is {schema.task!r}"
+        )
     partitions = [_grouping(words, schema) for words in by]
     # Bands that overlap would give small ones between their ends.
     if len({one.column for one in partitions}) < len(partitions) or len(partitions) > MOST_COLUMNS:
-        raise UsageError(f"[compare]: by={list(by)} must name different columns, at most {MOST_COLUMNS}")
+        raise UsageError(f"[compare]: subgroups={list(by)} must name different columns, at most {MOST_COLUMNS}")
     return partitions
 
 
@@ -108,12 +110,12 @@ def _grouping(words: str, schema: Schema) -> Grouping:
     choices = [name for name, of in schema.columns.items() if of.kind in ("category", "flag", "number")]
     if column not in choices:
         raise UsageError(
-            f"[compare]: by names no column {column!r}{nearest(column, choices)} Known: {', '.join(choices)}"
+            f"[compare]: subgroups names no column {column!r}{nearest(column, choices)} Known: {', '.join(choices)}"
         )
     kind = schema.columns[column].kind
     if kind != "number":
         if cut:
-            raise UsageError(f"[compare]: by={words!r}: {column} is a {kind}, whose values are the groups")
+            raise UsageError(f"[compare]: subgroups={words!r}: {column} is a {kind}, whose values are the groups")
         groups = ("0", "1") if kind == "flag" else tuple(schema.columns[column].values)
         return Grouping(column, groups)
     return _bands(column, schema, words, ends)
@@ -121,16 +123,17 @@ def _grouping(words: str, schema: Schema) -> Grouping:
 
 def _bands(column: str, schema: Schema, words: str, ends: str) -> Grouping:
     """Return the bands of a number, from where they begin."""
-    example = f'by = ["{column}{CUT}50, 65"]'
+    example = f'subgroups = ["{column}{CUT}50, 65"]'
     try:
         cuts = tuple(float(end) for end in ends.split(","))
     except ValueError:
-        raise UsageError(f"[compare]: by={words!r} needs where bands begin, such as {example}") from None
+        raise UsageError(f"[compare]: subgroups={words!r} needs where bands begin, such as {example}") from None
     low, high = schema.columns[column].range or (-math.inf, math.inf)
     rising = all(a < b for a, b in zip((low, *cuts), (*cuts, high)))
     if not rising or len(cuts) > MOST_CUTS:
         raise UsageError(
-            f"[compare]: by={words!r} needs rising numbers within {low:g} to {high:g}, at most {MOST_CUTS}: {example}"
+            f"[compare]: subgroups={words!r} needs rising numbers within {low:g} to {high:g}, at most {MOST_CUTS}: "
+            f"{example}"
         )
     between = [f"{a:g} to below {b:g}" for a, b in zip(cuts, cuts[1:])]
     return Grouping(column, (f"below {cuts[0]:g}", *between, f"{cuts[-1]:g} and above"), cuts)

@@ -49,11 +49,10 @@ def cut(dataset: Dataset, partition: Partition) -> list[Site]:
     owner, names = _owners(table, dataset, partition)
     counts = np.bincount(owner, minlength=len(names))
     # A site that no row was dealt to is one that has too few.
-    if counts.min() < partition.least_rows:
+    if counts.min() < partition.min_rows:
         what = "raise alpha, or cut fewer sites" if partition.by in ("dirichlet", "quantity") else "cut fewer sites"
         raise UsageError(
-            f"[dataset] partition: by={partition.by!r} leaves a site with fewer than {partition.least_rows} rows; "
-            f"{what}"
+            f"[dataset] partition: by={partition.by!r} leaves a site with fewer than {partition.min_rows} rows; {what}"
         )
     # Mapped twice, as if each site read its own: a number of 17 digits may move in the last bits. Sites hold slices.
     ordered = partition.holdout and HoldoutByOrder(partition.holdout)

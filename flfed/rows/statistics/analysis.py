@@ -14,7 +14,7 @@ from flfed.rows.features.encode import codes
 from flfed.rows.features.summarise import column_layout
 from flfed.rows.statistics.noised_counts import STEP, GaussianQuery, clipped, weights_of
 from flfed.rows.statistics.statistic import Shapes, Sums, added
-from flfed.study.analysis import Analysis
+from flfed.study.analysis import WHERE, Analysis
 from flfed.study.study import by_person
 from flfed.summaries.analysis import CROSS, ROWS, AnalysisLayout, own_edges
 from flfed.summaries.summary import Arrays, ColumnLayout
@@ -59,7 +59,7 @@ class NoisedAnalysis:
     def of_study(cls, study: Study, noise: float) -> NoisedAnalysis:
         """Return a study's analysis, with the noise multiplier of its answers; raises UsageError where it has none."""
         if study.analysis is None:
-            raise UsageError(f"study {study.name!r} has no [analysis]")
+            raise UsageError(f"study {study.name!r} has no [statistic] summary")
         return cls(of=study.analysis, noise=noise, by_person=by_person(study))
 
     def columns(self, schema: Schema) -> tuple[str, ...]:
@@ -79,10 +79,10 @@ class NoisedAnalysis:
         """
         countable = [name for name, column in schema.columns.items() if column.kind in COUNTED]
         names = countable if self.of.columns is None else list(self.of.columns)
-        for name in self.of.within:
-            column = _find_column(schema, name, "within")
+        for name in self.of.bounds:
+            column = _find_column(schema, name, "bounds")
             if not column.is_number():
-                raise UsageError(f"[analysis] within: column {name!r} is no number")
+                raise UsageError(f"{WHERE}: bounds: column {name!r} is no number")
         group = self._categorical(schema, self.of.groups, "groups") if self.of.groups else None
         columns = tuple(self._column(schema, name, "columns") for name in names if name != self.of.groups)
         cross = tuple(
@@ -130,15 +130,15 @@ class NoisedAnalysis:
         column = _find_column(schema, name, where)
         if not column.is_number():
             return column_layout(name, column)
-        low, high = self.of.within.get(name) or column.typical or column.range or (0.0, 1.0)
+        low, high = self.of.bounds.get(name) or column.typical or column.range or (0.0, 1.0)
         if column.range is not None and not column.range[0] <= low < high <= column.range[1]:
             ends = list(column.range)
-            raise UsageError(f"[analysis] within: {name}={[low, high]} must lie in the schema's range {ends}")
+            raise UsageError(f"{WHERE}: bounds: {name}={[low, high]} must lie in the schema's range {ends}")
         # Values are divided by half the width, which may neither vanish nor overflow.
         if not np.finfo(np.float64).tiny <= (high - low) / 2 <= np.finfo(np.float64).max / 4:
-            raise UsageError(f"[analysis] within: {name}={[low, high]} is too narrow or too wide to divide by")
+            raise UsageError(f"{WHERE}: bounds: {name}={[low, high]} is too narrow or too wide to divide by")
         # Where it is known where most values lie, bins of a logarithm would put nearly all of them into a few.
-        if name in self.of.within or column.typical:
+        if name in self.of.bounds or column.typical:
             column = column.model_copy(update={"transform": "none"})
         return column_layout(name, column, within=(low, high), bins=self.of.bins)
 
@@ -146,7 +146,7 @@ class NoisedAnalysis:
         column = self._column(schema, name, where)
         if column.edges or len(column.cells) > MOST_VALUES + 1:
             raise UsageError(
-                f"[analysis]: {where} names {name!r}, which must be a flag, category or target of at most "
+                f"{WHERE}: {where} names {name!r}, which must be a flag, category or target of at most "
                 f"{MOST_VALUES} values"
             )
         return column
@@ -174,7 +174,7 @@ def _find_column(schema: Schema, name: str, where: str) -> Column:
     countable = [one for one, column in schema.columns.items() if column.kind in COUNTED]
     if name not in countable:
         raise UsageError(
-            f"[analysis]: {where} names {name!r}, which is no number, flag, category or target of dataset "
+            f"{WHERE}: {where} names {name!r}, which is no number, flag, category or target of dataset "
             f"{schema.name!r}{nearest(name, countable)}"
         )
     return schema.columns[name]

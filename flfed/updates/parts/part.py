@@ -105,7 +105,7 @@ class StudyFacts:
             "model": self.study.model.name,
             "strategy": self.study.strategy.name,
             "mechanism": self.study.privacy.name,
-            "frozen": self.study.frozen,
+            "frozen": self.study.frozen_layers,
             "layers": self.layers or "none that it names",
             "widths": widths,
             "entries": entries_of(self.shapes),

@@ -174,14 +174,14 @@ def _round_releases(border: Border) -> Iterator[Release]:
 def _comparison_releases(border: Border) -> Iterator[Release]:
     """Yield what leaves of the comparison, and what a study asks for with it."""
     compare = border.study.compare
-    own = Text(f"own-{compare.own}")
+    own = Text(f"own-{compare.site_model}")
     compared = Text("comparison", {"reveals": CompareReply, "own": own})
     yield Release(Place.END, compared, COMPARE)
     beside = []
     if compare.points:
         beside.append(Text("points", {"points": _points(border), "reveals": PointCounts}))
-    if compare.by:
-        beside.append(Text("groups", {"columns": Foreign(tuple(compare.by)), "reveals": GroupFigure}))
+    if compare.subgroups:
+        beside.append(Text("groups", {"columns": Foreign(tuple(compare.subgroups)), "reveals": GroupFigure}))
     if compare.importance:
         beside.append(Text("importance", {"permutations": compare.importance, "reveals": ColumnImportance}))
     for one in beside:
@@ -204,19 +204,19 @@ class FrozenLayers(Part):
     exclusions = (
         Exclusion(
             "a model without further layers",
-            lambda facts: facts.study.frozen >= facts.layers,
-            "[model] {model}: frozen={frozen} leaves no layer to train; it has {layers}",
+            lambda facts: facts.study.frozen_layers >= facts.layers,
+            "[model] {model}: frozen-layers={frozen} leaves no layer to train; it has {layers}",
         ),
         Exclusion(
             "[privacy]: record-dp",
             lambda facts: facts.protects_rows,
-            "[model]: frozen does not go with record-dp, whose noise falls on every layer: leave one out",
+            "[model]: frozen-layers does not go with record-dp, whose noise falls on every layer: leave one out",
         ),
     )
 
     def is_in_study(self, facts: StudyFacts) -> bool:
         """Tell whether a study freezes any."""
-        return facts.study.frozen > 0
+        return facts.study.frozen_layers > 0
 
 
 _SOME = "[dataset] partition: widths={widths} lets sites train a part of the hidden units, and "

@@ -74,9 +74,9 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         What ε is of: the updates alone, or all that leaves a site, the counts behind the encoder and those of the
         model's scores included. What cannot be charged stays at the site then: losses, metrics, comparisons with own
         models, Table 1. Example: `covers = "study"`.
-    comparison : {"none", "own-model"}
+    comparison : {"none", "site-model"}
         Where ε covers the study: whether each site trains a model of its own under the same ε, and tells under noise by
-        how many pairs of people the shared one is better. Example: `comparison = "own-model"`.
+        how many pairs of people the shared one is better. Example: `comparison = "site-model"`.
 
     Notes
     -----
@@ -102,7 +102,7 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
     sampling: Sampling = 0.1
     unit: Literal["person", "row"] = "person"
     covers: Literal["updates", "study"] = "updates"
-    comparison: Literal["none", "own-model"] = "none"
+    comparison: Literal["none", "site-model"] = "none"
 
     def check(self, study: Study) -> None:
         """Refuse a study that would break the promise.
@@ -112,7 +112,7 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         if study.analysis is None:
             check_steps(study)
         if self.comparison != "none" and self.covers != "study":
-            raise UsageError("[privacy]: comparison = 'own-model' needs covers = 'study'")
+            raise UsageError("[privacy]: comparison = 'site-model' needs covers = 'study'")
         if self.covers == "study":
             check_covered(study)
         # There may be no noise that is enough.
@@ -252,7 +252,7 @@ def check_covered(study: Study) -> None:
         "[encode]: rows = 'complete', of which a count is told": study.encode.rows == "complete",
         "[strategy]: select or patience, which follow losses": settings.get("select") == "best"
         or settings.get("patience"),
-        "[compare]: by or declared-columns, whose figures are exact": compare.by or compare.declared_columns,
+        "[compare]: subgroups or site-columns, whose figures are exact": compare.subgroups or compare.site_columns,
         "[privacy]: secure-aggregation": study.aggregation.sums_updates,
         "[split]: fixed, of which all rows are on both sides": study.split.fixed,
     }

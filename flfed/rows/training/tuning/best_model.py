@@ -379,19 +379,21 @@ def check_naive(study: Study, schema: Schema) -> None:
         For a column that is no feature of the study, or has another unit or transform than the target; and for a
         target that is no number.
     """
-    names = study.compare.naive
+    names = study.compare.naive_forecasts
     target = schema.columns[schema.target]
     if names and schema.task != "regression":
-        raise UsageError(f"[compare]: naive is for a target that is a number; the dataset's task is {schema.task!r}")
+        raise UsageError(
+            f"[compare]: naive-forecasts is for a target that is a number; the dataset's task is {schema.task!r}"
+        )
     features = schema.features(study.dataset.features)
     for name in names:
         if name not in features:
             raise UsageError(
-                f"[compare]: naive names {name!r}, which is no feature of the study{nearest(name, features)}"
+                f"[compare]: naive-forecasts names {name!r}, which is no feature of the study{nearest(name, features)}"
             )
         column = schema.columns[name]
         if (column.kind, column.unit, column.transform) != ("number", target.unit, target.transform):
             raise UsageError(
-                f"[compare]: naive names {name!r}, which must have the target's unit and transform to be a forecast of "
-                f"{schema.target!r}"
+                f"[compare]: naive-forecasts names {name!r}, which must have the target's unit and transform to be a "
+                f"forecast of {schema.target!r}"
             )
