@@ -55,10 +55,10 @@ def test_the_list_has_one_line_for_all_repeats_with_the_mean_over_them(here, flf
     with RunReader.open() as reader:
         values = [report(reader, f"{several}-r0{n}")["global"]["roc_auc_score"]["value"] for n in (1, 2, 3)]
         one = report(reader, single)["global"]["roc_auc_score"]
-    mean, sd = (f"{of(values):.3f}".removeprefix("0") for of in (statistics.mean, statistics.stdev))
+    mean, sd = (f"{of(values):.3f}" for of in (statistics.mean, statistics.stdev))
     assert (lines[several]["figure"], lines[several]["95 % CI"]) == (f"AUC {mean}", f"sd {sd}")
     assert (lines[several]["repeats"], lines[several]["rounds"], lines[several]["status"]) == ("3", "3", "completed")
-    low, high = (f"{one[end]:.3f}".removeprefix("0") for end in ("low", "high"))
+    low, high = (f"{one[end]:.3f}" for end in ("low", "high"))
     assert lines[single]["95 % CI"] == f"{low} to {high}"
     found = json.loads(flfed("run", "list", "--json")[1])
     assert [line["run"] for line in found["runs"]] == [single, *(f"{several}-r0{n}" for n in (3, 2, 1))]

@@ -56,6 +56,11 @@ def figures_of(entry: dict[str, Any]) -> list[str]:
     digits = max(0, 3 if max(abs(entry["low"]), abs(entry["high"])) < 1.5 else 2)
     big = max(abs(entry["low"]), abs(entry["high"]))
     digits = 0 if big >= 100 else 1 if big >= 10 else digits
+    # An end that is not 0 does not read as 0: it has up to three digits more.
+    hidden = [end for end in (entry["low"], entry["high"]) if end and not float(f"{end:.{digits}f}")]
+    if hidden:
+        more = [further for further in (1, 2, 3) if all(float(f"{end:.{digits + further}f}") for end in hidden)]
+        digits += more[0] if more else 0
     return [number(entry["value"]), number(entry["low"], digits), number(entry["high"], digits)]
 
 

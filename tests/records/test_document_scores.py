@@ -184,7 +184,7 @@ def held_groups(found: Node, record: dict[str, Any]) -> int:
             by_site.setdefault(line["Rows of"], []).extend(cells)
     assert sorted(by_site) == sorted(payload["sites"])
     for site, groups in payload["sites"].items():
-        shown = [numbers_in(cell) if cell.startswith((".", "1.")) else [cell] for cell in by_site[site]]
+        shown = [numbers_in(cell) if cell.startswith(("0.", "1.")) else [cell] for cell in by_site[site]]
         assert shown == figures_of(groups)
         compared += len(shown)
     return compared

@@ -122,7 +122,7 @@ def unbroken(text: str) -> str:
     Examples
     --------
     >>> unbroken("+0.110 (+0.020 to +0.190), shared").replace(chr(160), "_")
-    '+0.110 (+.020_to_+0.190),_shared'
+    '+0.110 (+0.020_to_+0.190),_shared'
     """
     return BRACKET.sub(lambda match: match[0].replace(" ", "\u00a0"), text)
 

@@ -299,7 +299,7 @@ def slope_in_words(slope: FigureReport | None) -> str:
 
     Examples
     --------
-    >>> slope_in_words(FigureReport(value=0.811, low=0.702, high=0.919))[:78]
+    >>> slope_in_words(FigureReport(value=0.811, low=0.702, high=0.919))[:81]
     'Calibration slope 0.811 (95 % CI 0.702 to 0.919): predictions are too extreme. A '
     """
     if slope is None or slope.low is None or slope.high is None:
