@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 NOT_WHOLE = re.compile(r"is not a valid integer(?: range)?")
 ALIKE = 0.7
 """Likeness from which on an option is taken to be the one that was meant (of 1)."""
+FORMER_OPTIONS = {"--to": "--output", "--out": "--output", "--analysis": "--summary"}
+FORMER_COMMANDS = {"site freeze": "site snapshot"}
+"""Options and commands before version 0.5.0, with those of now."""
 STOPPED = 3
 """Exit code of what was stopped by a person, or by its own rules."""
 
@@ -76,6 +79,8 @@ def _in_words(error: click.ClickException) -> str:
     message = NOT_WHOLE.sub("is not a whole number", message)
     if not isinstance(error, click.UsageError) or error.ctx is None:
         return message
+    if former := _former_name(error, error.ctx):
+        return former
     if isinstance(error, click.NoSuchOption):
         message = error.message.rstrip(".")
         # Click also finds words alike that have little more than the dashes in common.
@@ -86,6 +91,20 @@ def _in_words(error: click.ClickException) -> str:
             message += "; a key of the study is set with --set KEY=VALUE, such as --set rounds=3"
     see = " See" if message.endswith("?") else "; see"
     return f"{message}{see}: {error.ctx.command_path} --help"
+
+
+def _former_name(error: click.UsageError, context: click.Context) -> str:
+    """Return what an option or a command from before 0.5.0 is called now, "" for any other error."""
+    import click
+
+    if isinstance(error, click.exceptions.NoSuchCommand):
+        former = f"{context.info_name} {error.command_name}"
+        return f"flfed {former} is now flfed {FORMER_COMMANDS[former]}" if former in FORMER_COMMANDS else ""
+    if isinstance(error, click.NoSuchOption) and error.option_name in FORMER_OPTIONS:
+        now = FORMER_OPTIONS[error.option_name]
+        known = any(now in parameter.opts for parameter in context.command.params)
+        return f"{error.option_name} is now {now}" if known else ""
+    return ""
 
 
 def _alike(name: str, typed: str) -> bool:

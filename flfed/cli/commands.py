@@ -20,6 +20,7 @@ from flfed.cli import (
     study,
     study_runs,
 )
+from flfed.cli.site_rows import EVERY_DAY, RARELY, SETTING_UP
 from flfed.packages import strictly
 
 Commands = tuple[tuple[str, Callable[..., None], str], ...]
@@ -34,27 +35,34 @@ COORDINATOR: Commands = (
     ("revoke", coordinator.revoke_site, "revoke cleveland"),
     ("ledger", coordinator.site_ledger, "ledger cleveland"),
     ("rotate", coordinator.rotate_key, "rotate server"),
-    ("renewal", coordinator.write_renewal, "renewal --to ."),
+    ("renewal", coordinator.write_renewal, "renewal --output ."),
 )
-SITE: Commands = (
-    ("join", site_serve.join_site, "join cleveland.kit.zip"),
-    ("key", site_serve.show_key, "key cleveland"),
-    ("approve", site_approve.approve_study, "approve heart-disease --site cleveland --with hungary,switzerland"),
-    ("serve", site_serve.serve_site, "serve cleveland"),
-    ("status", site_approve.site_status, "status cleveland"),
-    ("pause", site_approve.pause_site, "pause cleveland"),
-    ("withdraw", site_approve.withdraw_study, "withdraw heart-disease --site cleveland"),
-    ("freeze", site_rows.freeze_rows, "freeze cleveland"),
-    ("refresh", site_rows.refresh_rows, "refresh cleveland"),
-    ("ledger", site_records.show_ledger, "ledger cleveland --verify"),
-    ("budget", site_records.show_budget, "budget cleveland --dataset heart-disease"),
-    ("model", site_records.take_model, "model cleveland RUN --to my-model"),
-    ("models", site_records.list_models, "models cleveland --people asked.csv"),
-    ("compare", site_records.compare_model, "compare cleveland RUN"),
-    ("app", site_serve.open_site_app, "app cleveland"),
-    ("replay", site_rows.replay_round, "replay RUN --round 3 --site cleveland"),
-    ("units", site_serve.write_units, "units cleveland --out units"),
-)
+SITE: dict[str | None, Commands] = {
+    EVERY_DAY: (
+        ("approve", site_approve.approve_study, "approve heart-disease --site cleveland --with hungary,switzerland"),
+        ("serve", site_serve.serve_site, "serve cleveland"),
+        ("status", site_approve.site_status, "status cleveland"),
+        ("app", site_serve.open_site_app, "app cleveland"),
+    ),
+    SETTING_UP: (
+        ("join", site_serve.join_site, "join cleveland.kit.zip"),
+        ("key", site_serve.show_key, "key cleveland"),
+        ("snapshot", site_rows.snapshot_rows, "snapshot cleveland"),
+        ("units", site_serve.write_units, "units cleveland --output units"),
+    ),
+    RARELY: (
+        ("pause", site_approve.pause_site, "pause cleveland"),
+        ("withdraw", site_approve.withdraw_study, "withdraw heart-disease --site cleveland"),
+        ("refresh", site_rows.refresh_rows, "refresh cleveland"),
+        ("ledger", site_records.show_ledger, "ledger cleveland --verify"),
+        ("budget", site_records.show_budget, "budget cleveland --dataset heart-disease"),
+        ("model", site_records.take_model, "model cleveland RUN --output my-model"),
+        ("models", site_records.list_models, "models cleveland --people asked.csv"),
+        ("compare", site_records.compare_model, "compare cleveland RUN"),
+        ("replay", site_rows.replay_round, "replay RUN --round 3 --site cleveland"),
+    ),
+}
+"""Commands of a site, by the panel of its help."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -79,12 +87,14 @@ app.add_typer(study.app, name="study")
 app.add_typer(runs.app, name="run")
 app.add_typer(data.app, name="data")
 consortium = typer.Typer(no_args_is_help=True, help="Invite sites, serve them, and run studies at them.")
-for whose, group, commands in (("site", site_rows.app, SITE), ("coordinator", consortium, COORDINATOR)):
-    for name, command, example in commands:
-        group.command(name, epilog=f"Example: flfed {whose} {example}")(strictly()(command))
+for whose, group, panels in (("site", site_rows.app, SITE), ("coordinator", consortium, {None: COORDINATOR})):
+    for panel, commands in panels.items():
+        for name, command, example in commands:
+            register = group.command(name, epilog=f"Example: flfed {whose} {example}", rich_help_panel=panel)
+            register(strictly()(command))
     app.add_typer(group, name=whose)
 app.command("audit", epilog="Example: flfed audit latest --json")(runs.audit)
-app.command("predict", epilog="Example: flfed predict my-model patients.csv --out predictions.csv")(runs.predict)
+app.command("predict", epilog="Example: flfed predict my-model patients.csv --output predictions.csv")(runs.predict)
 app.command("app", epilog="Example: flfed app --port 8501")(dashboard.open_app)
 
 

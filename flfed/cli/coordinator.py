@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 SITE = typer.Argument(..., metavar="SITE", help="The site's name: a-z, 0-9 and single hyphens.")
-TO = typer.Option(Path("."), "--to", help="The folder to write the file into.", show_default="the current folder")
+TO = typer.Option(Path("."), "--output", help="The folder to write the file into.", show_default="the current folder")
 TAKEN_UP = "A coordinator that serves takes it up by itself, within seconds."
 
 

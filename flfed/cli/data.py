@@ -24,7 +24,7 @@ TABLE_KINDS = "CSV, Parquet or Excel"
 NAMES = typer.Option("", help="Names of the columns, with commas, where a file has no line of names.")
 SHEET = typer.Option("", help="The sheet of a workbook; default: the first one.")
 PUBLIC = typer.Option(False, "--public", help="The rows are public: exact figures may be shown.")
-TO = typer.Option(Path(), help="Write what is new into this folder.")
+TO = typer.Option(Path(), "--output", help="Write what is new into this folder.")
 """Options of every command that writes packages and studies for a person's own tables."""
 
 
@@ -136,7 +136,7 @@ def new_data(
     left = left_behind(made, to)
     study = made.study(sums=True)
     written = made.write(to, {f"{study.name}.toml": study.text()}, replace=replace, hint=", or --replace it")
-    yield _as_json(made, written) | {"kept-holdouts": list(holdouts.sites), "moved-holdouts": list(holdouts.moved)}
+    yield _as_json(made, written) | {"unchanged-holdouts": list(holdouts.sites), "moved-holdouts": list(holdouts.moved)}
     below = list(holdouts.lines())
     if left:
         below.append(
@@ -239,7 +239,7 @@ def _print_left_out(made: Workspace) -> None:
     ids = [column for column in named if column.kind == "id"]
     left = [column.name for column in ids if column.feature] + list(made.proposal.leaks)
     if left:
-        again = "together with --replace, or another --to"
+        again = "together with --replace, or another --output"
         output.say(f"Not among the features: {', '.join(left)}. Take one in with --keep COLUMN, {again}.")
     if rest := [column.name for column in ids if not column.feature]:
         output.say(f"No features either, and identifiers, names or texts throughout: {', '.join(rest)}.")

@@ -271,7 +271,7 @@ def privacy(report: dict[str, Any], *, whole: bool = False) -> None:
 
     private = report["privacy"]
     ended = report["status"] in ("completed", "stopped") and report["rounds"] > 0
-    outcome_lines = describe_outcome_disclosure(report.get("told-outcomes") or {})
+    outcome_lines = describe_outcome_disclosure(report.get("revealed-outcomes") or {})
     for line in [*in_words(private, read_all(AuditFigure, report["audit"]), attackable=ended), *outcome_lines]:
         say(line)
     charges(charged_lines(private))
@@ -322,7 +322,7 @@ def promise(privacy_facts: dict[str, Any]) -> None:
     charges(charged)
     if least := describe_rows_needed(privacy_facts):
         typer.echo(least)
-    if stays := privacy_facts.get("stays"):
+    if stays := privacy_facts.get("not-released"):
         typer.echo(f"Stays at each site, as no ε is charged for it: {'; '.join(stays)}.")
     many = f"{len(privacy_facts['uncharged'])} things that leave the sites, or steer the run"
     typer.echo(f"Not covered: {many}. --json lists them, docs/privacy.md explains them.")

@@ -58,11 +58,13 @@ def compare(
     _print_comparison(comparison, whole=whole)
 
 
-@app.command("export", epilog="Example: flfed run export latest --to my-model")
+@app.command("export", epilog="Example: flfed run export latest --output my-model")
 @output.with_json
 def export_run(
     run: str = LATEST,
-    to: Path | None = typer.Option(None, help="A new or empty folder; default: one with the run's id, here."),
+    to: Path | None = typer.Option(
+        None, "--output", help="A new or empty folder; default: one with the run's id, here."
+    ),
     dtype: str = typer.Option(
         "trained",
         metavar="trained|float32|int8",
@@ -185,7 +187,7 @@ def predict(
     model: Path = typer.Argument(..., help="A folder that `flfed run export` made."),
     table: Path | None = typer.Argument(None, help="CSV or Parquet, in the columns of the model's schema."),
     site: str = typer.Option("", metavar="NAME", help="Instead of a table: a site's own rows, with its own mapping."),
-    out: Path | None = typer.Option(None, help="Write the predictions into this new file (mode 600)."),
+    out: Path | None = typer.Option(None, "--output", help="Write the predictions into this new file (mode 600)."),
     explain: Path | None = typer.Option(
         None,
         metavar="FILE",
@@ -218,7 +220,7 @@ def predict(
         reasons = explained(shared, predictions.inputs)
         write_private(explain, reasons.as_csv(), advice="choose another file with --explain")
     if out is not None:
-        write_private(out, predictions.as_csv(), advice="choose another file with --out")
+        write_private(out, predictions.as_csv(), advice="choose another file with --output")
     if as_json:
         shown = {"model": str(model), "run": shared.run, "of": predictions.of, "rows": len(predictions.values)}
         shown |= signed.as_object()
@@ -521,7 +523,7 @@ def _put_gains(report: dict[str, Any], metric: str, rows: dict[str, list[str]], 
     from flfed.records.reports.site_verdict import best_arm
     from flfed.records.statistics.verdict import gain_in_brackets
 
-    least = report["verdict-rule"]["worthwhile"][metric]
+    least = report["verdict-rule"]["minimum-gain"][metric]
     adjusted = set()
     for name, site in report["sites"].items():
         best = best_arm(site, metric)

@@ -394,7 +394,7 @@ def _charged(run: dict[str, Any]) -> dict[str, str]:
 def take_model(
     name: str = SITE,
     run: str = RUN,
-    to: Path = typer.Option(..., help="A new or empty folder."),
+    to: Path = typer.Option(..., "--output", help="A new or empty folder."),
     repeat: int = REPEAT,
 ) -> output.Shown:
     """Write the model of a run that the coordinator lacks, or lacks a part of, into a folder, for `flfed predict`."""

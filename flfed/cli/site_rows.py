@@ -1,4 +1,4 @@
-"""`flfed site list`, `check`, `new`, `freeze`, `refresh` and `replay`: a site's table, and its rows that are served."""
+"""`flfed site list`, `check`, `new`, `snapshot`, `refresh` and `replay`: a site's table, and the rows it serves."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 
 app = typer.Typer(no_args_is_help=True, help="List sites and check their tables.")
+EVERY_DAY, SETTING_UP, RARELY = "Every day", "Setting up", "Rarely"
+"""Panels of the help of `flfed site`."""
 
 
 def opened(name: str) -> tuple[Site, SiteFolder]:
@@ -32,7 +34,7 @@ def opened(name: str) -> tuple[Site, SiteFolder]:
     return site, SiteFolder(site.name)
 
 
-@app.command("list", epilog="Example: flfed site list")
+@app.command("list", epilog="Example: flfed site list", rich_help_panel=EVERY_DAY)
 @output.tables
 def list_sites(whole: bool = output.ALL) -> output.Shown:
     """List the sites found, with dataset and disclosure."""
@@ -65,7 +67,7 @@ def list_sites(whole: bool = output.ALL) -> output.Shown:
 DATASET = typer.Option("", help="One of the datasets that the site serves; its own unless given.")
 
 
-@app.command("check", epilog="Example: flfed site check cleveland --local-rows broken.csv")
+@app.command("check", epilog="Example: flfed site check cleveland --local-rows broken.csv", rich_help_panel=EVERY_DAY)
 @output.tables
 def check_site(
     name: str = typer.Argument(
@@ -140,8 +142,8 @@ EXACT = typer.Option(False, "--exact", help="Show small counts as they are: for 
 
 
 @output.with_json
-def freeze_rows(name: str = NAME, dataset: str = DATASET, exact: bool = EXACT) -> output.Shown:
-    """Write down the site's rows as they are now, mapped and checked, as those that its gate serves.
+def snapshot_rows(name: str = NAME, dataset: str = DATASET, exact: bool = EXACT) -> output.Shown:
+    """Take a snapshot of the site's rows, mapped and checked: its gate serves these.
 
     People on the list of those who opted out (excluded.csv) are left out first.
     """
@@ -159,7 +161,7 @@ def freeze_rows(name: str = NAME, dataset: str = DATASET, exact: bool = EXACT) -
         "rows-sha256": frozen.sha256,
         "schema-sha256": frozen.schema_sha256,
         "excluded": gone,
-        "resting": resting,
+        "withheld": resting,
     }
     _say_excluded(gone)
     _say_resting(resting)
@@ -207,7 +209,7 @@ def _refreshed(refresh: Refresh, frozen: Any, exact: bool) -> dict[str, object]:
         "dataset": site.dataset,
         **{part: _count(many, exact) for part, many in vars(refresh.difference).items()},
         "voids": list(refresh.voids),
-        "resting": _resting(refresh.prepared.resting, exact),
+        "withheld": _resting(refresh.prepared.resting, exact),
         "drifted": refresh.drifted,
         "written": frozen is not None,
         "rows-sha256": now and now.sha256,
@@ -253,12 +255,12 @@ def _warn_of_drift(refresh: Refresh) -> None:
 def _excluded(frozen: Any, exact: bool) -> dict[str, Any] | None:
     """Return how many people opted out, how many of them were found, and how many rows went."""
     counted = frozen.excluded
-    return counted and {"listed": counted.listed, "found": counted.found, "rows": _count(counted.rows, exact)}
+    return counted and {"listed": counted.listed, "matched": counted.found, "rows": _count(counted.rows, exact)}
 
 
 def _say_excluded(gone: dict[str, Any] | None) -> None:
     if gone is not None:
-        sentence = f"{gone['found']} of {gone['listed']} identifiers of people who opted out were found"
+        sentence = f"{gone['matched']} of {gone['listed']} identifiers of people who opted out were found"
         typer.echo(f"{sentence}; {gone['rows']} rows went.")
 
 
@@ -306,7 +308,11 @@ def replay_round(
         )
 
 
-@app.command("new", epilog="Example: flfed site new st-mary --from patients.csv --dataset heart-disease")
+@app.command(
+    "new",
+    epilog="Example: flfed site new st-mary --from patients.csv --dataset heart-disease",
+    rich_help_panel=SETTING_UP,
+)
 @output.tables
 def new_site(
     name: str = typer.Argument(..., help="The site's name, of a-z, 0-9 and hyphens."),
@@ -333,7 +339,12 @@ def new_site(
     rows = []
     for match in made.matches:
         factor = match.field.multiply if match.field else None
-        facts: dict[str, object] = {"column": match.column, "own": match.own, "sure": match.sure, "why": match.why}
+        facts: dict[str, object] = {
+            "column": match.column,
+            "site-column": match.own,
+            "sure": match.sure,
+            "why": match.why,
+        }
         columns.append(facts | {"unit-factor": factor})
         mark = "" if match.sure else "look"
         rows.append([match.column, match.own or "–", mark, match.why])

@@ -58,7 +58,7 @@ def serve_site(
 @output.with_json
 def write_units(
     name: str = NAME,
-    out: Path = typer.Option(..., "--out", metavar="DIR", help="Where to write them."),
+    out: Path = typer.Option(..., "--output", metavar="DIR", help="Where to write them."),
     base: Path = typer.Option(Path(BASE), "--base", metavar="DIR", help="Folder of the two users' folders."),
     command: Path | None = typer.Option(None, "--command", metavar="FILE", help="The installed flfed; default: this."),
     address: str = typer.Option(
@@ -79,7 +79,7 @@ As root, once:
   cp {out}/flfed-{name}-sysusers.conf /etc/sysusers.d/ && systemd-sysusers
   cp {out}/flfed-{name}-tmpfiles.conf /etc/tmpfiles.d/ && systemd-tmpfiles --create
 The package of the site goes into {base}/gate/packages/sites, or the folder FLFED_PATH of {base}/gate/serve.env.
-Join as flfed-net with FLFED_HOME={base}/net; approve and freeze as flfed-gate with
+Join as flfed-net with FLFED_HOME={base}/net; approve and take the snapshot as flfed-gate with
 FLFED_HOME={base}/gate FLFED_PATH={base}/gate/packages; so make the gate's key: flfed site key {name}. Then:
   cp {out}/flfed-{name}-*.service /etc/systemd/system/ && systemctl daemon-reload
   systemctl enable --now flfed-{name}-network flfed-{name}-gate"""
@@ -113,7 +113,7 @@ def join_site(
     ),
     site: str = typer.Option("", help="With --renew: which site, where several have joined here."),
     to: Path = typer.Option(
-        Path("."), "--to", help="The folder to write SITE.admission into.", show_default="the current folder"
+        Path("."), "--output", help="The folder to write SITE.admission into.", show_default="the current folder"
     ),
 ) -> output.Shown:
     """Join a consortium with the kit that its coordinator sent; the site's private keys are made here and stay here.
@@ -190,7 +190,7 @@ def show_key(name: str = NAME) -> output.Shown:
     from flfed.deployment.site_state.trusted_files import make_signing_key
 
     fingerprint, made = make_signing_key(SiteFolder(name))
-    yield {"site": name, "gate-key": fingerprint, "made": made}
+    yield {"site": name, "gate-key": fingerprint, "created": made}
     now = ", whose key is made now" if made else ""
     yield f"Fingerprint of the gate of {name}{now}: {fingerprint}"
     yield f"Read it to each other site of a study with secure sums, who names it: --with {name}={fingerprint}"

@@ -327,7 +327,9 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
         for name, content in files.items():
             (folder / name).write_bytes(content)
     except OSError as error:
-        raise FlfedError(f"{folder}: cannot be written ({error.strerror}): choose another folder with --to") from None
+        raise FlfedError(
+            f"{folder}: cannot be written ({error.strerror}): choose another folder with --output"
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -69,12 +69,12 @@ EVENTS = tuple(field.name for field in fields(EventEntry))
 AS_TRAINED, FLOAT32, INT8 = DTYPES = ("trained", "float32", "int8")
 AT_SITES = (
     "the coordinator has the model of run {run} as ciphertexts only; at an institution that took part: flfed site "
-    "model SITE {run} --to FOLDER (a rehearsal in one process keeps none)"
+    "model SITE {run} --output FOLDER (a rehearsal in one process keeps none)"
 )
 OWN_AT_SITES = (
     "{arrays} of the model of run {run} are each site's own, and the coordinator has them as they were drawn; at an "
-    "institution that took part, its whole model: flfed site model SITE {run} --to FOLDER (a run in one process keeps "
-    "none)"
+    "institution that took part, its whole model: flfed site model SITE {run} --output FOLDER (a run in one process "
+    "keeps none)"
 )
 WITHOUT_MODEL = ("running", "interrupted", "failed")
 """States of a run that has no final model."""
@@ -316,9 +316,9 @@ def _why_at_sites(run: str, text: str) -> str:
 
 def _refuse_taken(folder: Path) -> None:
     if folder.is_dir() and any(folder.iterdir()):
-        raise UsageError(f"{folder}: is not empty, and nothing in it is replaced: choose another folder with --to")
+        raise UsageError(f"{folder}: is not empty, and nothing in it is replaced: choose another folder with --output")
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder}: is a file: choose another folder with --to")
+        raise UsageError(f"{folder}: is a file: choose another folder with --output")
 
 
 def _comparison(reader: RunReader, runs: Sequence[RunEntry]) -> Iterable[tuple[object, ...]]:

@@ -39,7 +39,7 @@ OFFERED = {
     "flfed run list --study card-fraud-": {"card-fraud-ulb"},
     "flfed data get heart": {"heart-disease", "heart-flamby"},
     "flfed site ledger cle": {"cleveland"},
-    "flfed site freeze kentucky": {"kentucky-clinic"},
+    "flfed site snapshot kentucky": {"kentucky-clinic"},
     "flfed run show nothing-like": set[str](),
     "flfed run list --fo": {"--format"},
 }

@@ -59,7 +59,7 @@ SHOWN: dict[str, Callable[[Any], object]] = {
 BESIDES = (
     "--help", "site check --help", "site list", "data list", "study list", "study show preterm-birth",
     "site status river-bank", "run compare latest latest",
-    "coordinator invite new-york-clinic --to {home}",
+    "coordinator invite new-york-clinic --output {home}",
     f"coordinator ledger {SITE}", f"site pause {SITE}", f"site pause {SITE} --resume",
     f"site withdraw preterm-dp --site {SITE}", f"site approve preterm-birth --site {SITE} --refuse",
 )  # fmt: skip

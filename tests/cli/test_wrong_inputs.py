@@ -355,7 +355,7 @@ def test_a_table_that_breaks_the_schema_gets_no_predictions(refused, flfed, ward
     wards()
     assert flfed("study", "run", study())[0] == 0
     model = tmp_path / "model"
-    assert flfed("run", "export", "latest", "--to", str(model))[0] == 0
+    assert flfed("run", "export", "latest", "--output", str(model))[0] == 0
     sound = Path(os.environ["FLFED_PATH"]) / "sites" / "ward_a" / "rows.csv"
     code, out, _ = flfed("predict", str(model), str(sound))
     assert code == 0 and len(out.splitlines()) == 61

@@ -220,7 +220,7 @@ def test_both_sides_show_the_fingerprint(folder: CoordinatorFolder, kit: Path, t
     SiteFolder("hungary").signing_key.unlink()
     assert "none yet: flfed site key hungary" in call("site", "status", "hungary")
     made = json.loads(call("site", "key", "hungary", "--json"))
-    assert made["made"] is True
+    assert made["created"] is True
     found = json.loads(call("coordinator", "key", "hungary", made["gate-key"], "--json"))
     assert found["gate-key"] == made["gate-key"] and found["before"] not in ("", made["gate-key"])
     shown = {site["site"]: site["gate-key"] for site in json.loads(call("coordinator", "status", "--json"))["sites"]}

@@ -41,6 +41,6 @@ def test_every_command_of_the_page_runs_and_xgboost_predicts_as_flfed(
         "age,sex,cp,trestbps,chol,fbs,restecg,thalach,exang,oldpeak,slope,ca,thal\n"
         "63,male,asymptomatic,145,233,1,left-ventricular-hypertrophy,150,0,2.3,down,0,\n"
     )
-    assert flfed("predict", "heart-model", "patient.csv", "--out", "one.csv")[0] == 0
+    assert flfed("predict", "heart-model", "patient.csv", "--output", "one.csv")[0] == 0
     (own,) = pd.read_csv("one.csv").iloc[:, 1]
     assert own == pytest.approx(float(printed), abs=1e-5)

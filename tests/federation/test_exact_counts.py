@@ -51,7 +51,7 @@ def test_at_an_edge_of_a_bin_they_are_those_of_the_histogram(small_sites, small_
     assert len(at) >= 5
     text = small_study.replace("[compare]\n", f"[compare]\nthresholds = {at}\n")
     found = summary(run(Study.parse(text), sites=sites), "operating-points")
-    assert (found["rows"], found["asked"], sorted(found["sites"])) == ("holdout", 3, sorted(histograms))
+    assert (found["rows"], found["requested-sites"], sorted(found["sites"])) == ("holdout", 3, sorted(histograms))
     for site, points in found["sites"].items():
         for point, threshold in zip(points, at, strict=True):
             expected = at_threshold(histograms[site], threshold)

@@ -117,7 +117,7 @@ def test_gains_of_a_result_have_the_sign_the_model_and_the_verdict_that_are_told
     result = run(study, sites=small_sites(3, rows=200))
     gains = result.sites[result.sites["arm"] == "gain"].set_index(["site", "metric"])
     assert {metric for _, metric in gains.index} == set(result.report["global"])
-    least = result.report["verdict-rule"]["worthwhile"]
+    least = result.report["verdict-rule"]["minimum-gain"]
     for metric in result.report["global"]:
         _, rows, _ = comparison_rows(result.report, metric)
         for name, *_, told, code in rows[:3]:

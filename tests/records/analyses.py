@@ -130,7 +130,8 @@ def is_shown(cell: str, one: Found | None, scale: float = 1.0) -> bool:
 
 PRIVACY = {
     "mechanism": "record-dp", "unit": "person", "epsilon": 7.9824, "delta": 1e-4, "noise": 0.545, "sampling": 1.0,
-    "clip": 1.0, "steps": 1, "given-encoder": False, "trusts-server": None, "warnings": [], "uncharged": ["How long."],
+    "clip": 1.0, "steps": 1, "excludes-encoder": False, "trusts-server": None, "warnings": [],
+    "uncharged": ["How long."],
 }  # fmt: skip
 SPENT = {"steps": 1, "epsilon": 7.9824, "delta": 1e-4, "budget": 10.0, "spent-before": 1.19}
 

@@ -73,7 +73,14 @@ def recorded(
                 rows.append(DifferenceRow(site, arm, "local-only", metric, *(told or (None, None, None))))
         if classes:
             counts = {site: {"0": [[1, 2], [7, n - 2]], "1": [[9, m]]} for site, (n, m) in classes.items()}
-            payload = {"bins": 256, "limit": 12.0, "sites": counts, "all": None, "in-all": 0, "asked": len(sites)}
+            payload = {
+                "bins": 256,
+                "limit": 12.0,
+                "sites": counts,
+                "all": None,
+                "combined-sites": 0,
+                "requested-sites": len(sites),
+            }
             run.summary("score-histograms", payload)
         run.comparison(figures, rows)
         run.finish(status="completed")

@@ -161,7 +161,7 @@ def test_links_and_what_is_no_file_are_refused(site, own, tmp_path):
 
 
 def test_nothing_frozen_yet_is_said_with_the_command(site, tmp_path):
-    expected = "site 'site-01': nothing is frozen yet of dataset 'small': flfed site freeze site-01 --dataset small"
+    expected = "site 'site-01': nothing is frozen yet of dataset 'small': flfed site snapshot site-01 --dataset small"
     assert read_facts(site, tmp_path) is None
     assert refusal(site, tmp_path / "small") == expected
     (tmp_path / "small").mkdir(mode=0o700)

@@ -147,7 +147,7 @@ def test_the_record_has_them_by_site_and_one_sites_people_see_their_own(small_si
     sites[1] = replace(sites[1], policy=Policy())
     result = run(Study.parse(asking), sites=sites).report
     found = result["subgroups"]
-    assert (found["metric"], found["rows"], found["asked"]) == ("roc_auc_score", "holdout", 3)
+    assert (found["metric"], found["rows"], found["requested-sites"]) == ("roc_auc_score", "holdout", 3)
     assert sorted(found["sites"]) == ["site-02", "site-03"]
     methods = {of["method"] for of in found["sites"]["site-02"]}
     assert methods <= {FEW, LEFT, "DeLong", "Hanley-McNeil"} and FEW in methods

@@ -231,7 +231,7 @@ def check_folder(to: Path) -> None:
     It is asked before anything is changed for the file that would go there.
     """
     if not to.is_dir() or not os.access(to, os.W_OK | os.X_OK):
-        raise UsageError(f"{to}: is not a folder that can be written; name another with --to")
+        raise UsageError(f"{to}: is not a folder that can be written; name another with --output")
 
 
 def packed(toml: bytes, ca: bytes) -> bytes:

@@ -127,7 +127,7 @@ class RunSpent:
         """
         lines = Counter((release.noise, release.sampling) for release in self.releases)
         texts = {name: getattr(self, name) for name in TEXTS}
-        plain = kebab_keys({**texts, "given_encoder": self.excludes_encoder, "first": self.first, "last": self.last})
+        plain = kebab_keys({**texts, "excludes_encoder": self.excludes_encoder, "first": self.first, "last": self.last})
         if self.side != BOTH:
             plain["side"] = self.side
         return [
@@ -383,9 +383,9 @@ def _of_dataset(site: Site, ledger: Ledger, name: str, accounts: Accounts) -> di
         "account": list(account.datasets),
         "budget": budget,
         "spent": _finite(spent),
-        "given-encoder": account.excludes_encoder,
-        "left": left,
-        "rounds-left": rounds,
+        "excludes-encoder": account.excludes_encoder,
+        "remaining": left,
+        "rounds-remaining": rounds,
         "last": last_release,
         "moved": account.tally(name).moved,
         "drawn-again": account.drawn_again,
@@ -437,10 +437,10 @@ def in_words(account: dict[str, Any], delta: float, *, enforced: bool) -> str:
 
     Examples
     --------
-    >>> account = {"dataset": "heart", "budget": 3.0, "spent": 1.2, "rounds-left": 41, "runs": [{"run": "a"}]}
+    >>> account = {"dataset": "heart", "budget": 3.0, "spent": 1.2, "rounds-remaining": 41, "runs": [{"run": "a"}]}
     >>> in_words(account | {"unprotected-updates": 0}, 1e-5, enforced=True)
     'heart: epsilon 1.2 of 3 is spent at delta 1e-05, by 1 run; about 41 more rounds like the last one fit.'
-    >>> nothing = {"spent": 0.0, "rounds-left": None, "runs": []}
+    >>> nothing = {"spent": 0.0, "rounds-remaining": None, "runs": []}
     >>> in_words(account | nothing | {"unprotected-updates": 2}, 1e-5, enforced=True)  # doctest: +NORMALIZE_WHITESPACE
     'heart: 2 updates left without noise, so that no epsilon bounds what all of them told. Of protected updates, which
     alone are counted, epsilon 0 of 3 is spent at delta 1e-05.'
@@ -458,14 +458,14 @@ def in_words(account: dict[str, Any], delta: float, *, enforced: bool) -> str:
         if budget and enforced:
             return f"{sentence}; no more rounds fit."
         return f"{sentence}."
-    if account.get("given-encoder"):
+    if account.get("excludes-encoder"):
         by = ENCODER_CONDITION + by
     apart = MOVED if account.get("moved") else sides_in_words(account["dataset"], account["runs"])
     apart += again_in_words(account.get("drawn-again", 0))
     spent = shown(account["spent"])
     if account["budget"] is None:
         return f"{before} {spent} is spent at delta {delta:g}{by}; the policy has no budget.{apart}"
-    fitting = _fitting_in_words(account["rounds-left"], account.get("last") or "round")
+    fitting = _fitting_in_words(account["rounds-remaining"], account.get("last") or "round")
     sentence = f"{before} {spent} of {account['budget']:g} is spent at delta {delta:g}{by}{fitting}.{apart}"
     if enforced:
         return sentence

@@ -69,7 +69,7 @@ class ExactComparison:
             gains[metric] = {arm: _plain(pairs[arm, AGAINST]) for arm in GAINING if (arm, AGAINST) in pairs}
         verdicts = {metric: self.verdict(metric)[0] for metric in arms}
         facts = {"site": self.site, "run": self.run, "repeat": self.repeat, "study": self.study.name}
-        facts |= {"rows-frozen": self.frozen, "training-rows": self.comparison.training_rows}
+        facts |= {"snapshot-at": self.frozen, "training-rows": self.comparison.training_rows}
         facts |= {
             "holdout-rows": self.comparison.holdout_rows,
             "local-only-family": self.comparison.own_family or "same",

@@ -103,8 +103,8 @@ class Replayed:
 
     def as_json(self) -> dict[str, Any]:
         """Return the facts for a program."""
-        rows = {"rows-sha256": self.rows_then, "rows-sha256-now": self.rows_now}
-        hashes = {"sha256": list(self.ledger_hashes), "sha256-again": list(self.again)}
+        rows = {"rows-sha256": self.rows_then, "current-rows-sha256": self.rows_now}
+        hashes = {"sha256": list(self.ledger_hashes), "recomputed-sha256": list(self.again)}
         reason = "" if self.matches else self._why()
         place = {"site": self.site, "run": self.run, "round": self.round}
         return {**place, "matches": self.matches, **hashes, **rows, "reason": reason}

@@ -99,7 +99,7 @@ def score_histograms(
     dict
         `bins`, `limit` and `scale`, and `centre` and `spread` where the bins lie about another centre (see
         `ScoreBins`), `rows` (which), `sites` (by site `Counts`), `all` (`Counts` or None),
-        `in-all` and `asked`: over how many of how many sites that is. Which sites gave none is not
+        `combined-sites` and `requested-sites`: over how many of how many sites that is. Which sites gave none is not
         told by name: it follows from who took part, and one site's people see no other's name.
     """
     histograms = {site: reply.histogram for site, reply in replies.items() if reply.histogram is not None}
@@ -116,8 +116,8 @@ def score_histograms(
         "rows": "holdout",
         "sites": {site: _sparse(counts) for site, counts in shared_as.own(histograms).items()},
         "all": _sparse(reduce(np.add, summed)) if summed else None,
-        "in-all": len(summed),
-        "asked": len(replies),
+        "combined-sites": len(summed),
+        "requested-sites": len(replies),
     }
 
 
@@ -129,9 +129,9 @@ def exact_counts(replies: CompareReplies, shared_as: SharedAs) -> dict[str, Any]
     Returns
     -------
     dict
-        `rows` (which), `asked` (of how many sites), `sites` (by site) and `all`: lists of points, each with `by`, `at`,
-        `tp`, `fp`, `fn` and `tn`, which are None where they stay; of a site `why` they do, of `all` in `sites` how
-        many sites are added up. At an alert budget each site flags that share of its own rows.
+        `rows` (which), `requested-sites` (how many), `sites` (by site) and `all`: lists of points, each with `by`,
+        `at`, `tp`, `fp`, `fn` and `tn`, which are None where they stay; of a site `why` they do, of `all` in `sites`
+        how many sites are added up. At an alert budget each site flags that share of its own rows.
     """
     counts_by_site: dict[str, dict[tuple[str, float], PointCounts]] = {}
     released_by_site: dict[str, set[tuple[str, float]]] = {}
@@ -151,7 +151,7 @@ def exact_counts(replies: CompareReplies, shared_as: SharedAs) -> dict[str, Any]
         total = np.sum(counts, axis=0).tolist() if counts else [None] * 4
         summed.append({"by": by, "at": at, **dict(zip(CELLS, total, strict=True)), "sites": len(counts)})
     own = {site: [*map(_point, points_of.values())] for site, points_of in shared_as.own(counts_by_site).items()}
-    return {"rows": "holdout", "asked": len(replies), "sites": own, "all": summed}
+    return {"rows": "holdout", "requested-sites": len(replies), "sites": own, "all": summed}
 
 
 def _summable(name: object, names_by_site: Mapping[str, Collection[Any]], shared_as: SharedAs, most: int) -> list[str]:
@@ -172,14 +172,14 @@ def subgroups(replies: CompareReplies, shared_as: SharedAs) -> dict[str, Any] | 
     Returns
     -------
     dict
-        `metric`, `rows` (which), `asked` (of how many sites), and `sites`: by site a list of groups, each with
+        `metric`, `rows` (which), `requested-sites` (how many), and `sites`: by site a list of groups, each with
         `column`, `group`, `value`, `low` and `high` (None where undefined or withheld) and `method`, how or why.
     """
     groups_by_site = {site: reply.groups for site, reply in replies.items() if reply.groups}
     if not groups_by_site:
         return None
     sites = {site: [*map(_group, groups)] for site, groups in shared_as.own(groups_by_site).items()}
-    return {"metric": "roc_auc_score", "rows": "holdout", "asked": len(replies), "sites": sites}
+    return {"metric": "roc_auc_score", "rows": "holdout", "requested-sites": len(replies), "sites": sites}
 
 
 def _group(of: GroupFigure) -> dict[str, Any]:
@@ -201,7 +201,7 @@ def importances(replies: CompareReplies, shared_as: SharedAs, columns: Sequence[
     Returns
     -------
     dict
-        `rows` (which), `asked` (of how many sites), `columns` and `sites` (by site): lists of columns, each with
+        `rows` (which), `requested-sites` (how many), `columns` and `sites` (by site): lists of columns, each with
         `column` and `increase`, which is None where there is none; over sites it is the mean weighted by their test
         rows, and `sites` says over how many; of a site `why` there is none.
     """
@@ -218,7 +218,7 @@ def importances(replies: CompareReplies, shared_as: SharedAs, columns: Sequence[
         merged.append({"column": name, "increase": mean, "sites": len(inside)})
     shared_replies = shared_as.own({site: replies[site] for site in increases_by_site})
     own = {site: _increases(reply, columns) for site, reply in shared_replies.items()}
-    return {"rows": "holdout", "asked": len(replies), "columns": merged, "sites": own}
+    return {"rows": "holdout", "requested-sites": len(replies), "columns": merged, "sites": own}
 
 
 def _increases(reply: CompareReply, columns: Sequence[str]) -> list[dict[str, Any]]:

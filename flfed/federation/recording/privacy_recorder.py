@@ -31,7 +31,7 @@ from flfed.updates.mechanism import Mechanism, Normals, Promise, mechanism_of, p
 from flfed.updates.messages.enrol import EnrolReply
 
 KEYS = ("unit", "epsilon", "delta", "noise", "sampling", "clip", "steps")
-EXCLUDES_ENCODER = "given-encoder"
+EXCLUDES_ENCODER = "excludes-encoder"
 """Whether the promise leaves out what a row moves through the encoder; null where nothing is promised."""
 ON_BOTH = "epsilon-on-both"
 """A site's ε where each charge counts on both sides of its holdout; null where it is not known."""
@@ -60,8 +60,8 @@ def promised(study: Study, sites: int) -> dict[str, Any]:
     -------
     privacy : dict
         "mechanism", `KEYS`, `EXCLUDES_ENCODER` and `TRUSTS` (null where nothing is promised), "warnings",
-        "uncharged" and "notes" (lists of sentences), where all that leaves is charged also "stays" (what does not
-        leave), and as of a run's report "noise-from", "repeats" and "reason".
+        "uncharged" and "notes" (lists of sentences), where all that leaves is charged also "not-released" (what does
+        not leave), and as of a run's report "noise-from", "repeats" and "reason".
 
     Raises
     ------
@@ -73,7 +73,7 @@ def promised(study: Study, sites: int) -> dict[str, Any]:
     return {
         **facts_of(study, sites),
         "notes": ignored(study),
-        **({"stays": [*stays]} if (stays := staying(study)) else {}),
+        **({"not-released": [*stays]} if (stays := staying(study)) else {}),
         "noise-from": None,
         "repeats": 1,
         "reason": "",
@@ -95,7 +95,7 @@ def facts_of(study: Study, sites: int) -> dict[str, Any]:
     -------
     facts : dict
         "mechanism", `KEYS`, `EXCLUDES_ENCODER`, `TRUSTS`, "warnings" and "uncharged"; where all that leaves is
-        charged, also "covers", "answers" and "kept-back" (`charged_answers`).
+        charged, also "covers", "answers" and "unspent" (`charged_answers`).
 
     Raises
     ------
@@ -124,7 +124,7 @@ def charged_answers(study: Study, mechanism: Mechanism) -> dict[str, Any]:
     -------
     facts : dict
         "covers" ("study"), "answers" (of each noised answer its "name", "side", "noise" multiplier and "share" of μ²)
-        and "kept-back" (of what no answer is asked for "name", "side" and "share").
+        and "unspent" (of what no answer is asked for "name", "side" and "share").
     """
     answers = mechanism.answer_releases(study.plan, study.rounds)
     if not answers:
@@ -134,7 +134,7 @@ def charged_answers(study: Study, mechanism: Mechanism) -> dict[str, Any]:
         for name, answer in answers.items()
     ]
     withheld_parts = [{"name": name, "side": side, "share": share} for name, side, share in mechanism.kept_back()]
-    return {"covers": "study", "answers": noised_answers, "kept-back": withheld_parts}
+    return {"covers": "study", "answers": noised_answers, "unspent": withheld_parts}
 
 
 def ignored(study: Study) -> list[str]:

@@ -76,7 +76,7 @@ class Result:
             for arm in ("global", "local-only", "personalised", "difference"):
                 lines += _lines({"site": site, "arm": arm}, site_report.get(arm))
         for site, site_report in self.report["sites"].items():
-            gains = {metric: gain_at(site_report, metric) for metric in self.report["verdict-rule"]["worthwhile"]}
+            gains = {metric: gain_at(site_report, metric) for metric in self.report["verdict-rule"]["minimum-gain"]}
             lines += _lines({"site": site, "arm": "gain"}, gains)
         return pd.DataFrame(lines)
 

@@ -154,7 +154,7 @@ def forest_plot(report: Report, metric: str, sites: Sequence[str]) -> Layers | N
     lines = forest_lines(report, metric, sites)
     if all(line.value is None for line in lines):
         return None
-    rows = [_forest_row(line, run.rule.worthwhile[metric]) for line in lines]
+    rows = [_forest_row(line, run.rule.minimum_gain[metric]) for line in lines]
     colours = alt.Scale(domain=list(VERDICT_COLOURS), range=list(VERDICT_COLOURS.values()))
     # The colours are of all verdicts, but the legend names only those that occur.
     verdicts = {line.verdict for line in lines if line.value is not None}

@@ -21,7 +21,8 @@ from flfed.study.tables import MODES, in_sums_only
 Private = dict[str, Any]
 
 PROMISED = (
-    *("mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps", "given-encoder", "trusts-server"),
+    *("mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps"),
+    *("excludes-encoder", "trusts-server"),
 )
 ON_BOTH = "epsilon-on-both"
 """Key of a record: what a site's ledger counts of a run whose charges are each on both sides of the holdout."""
@@ -119,7 +120,7 @@ class PrivacyReport(Released):
     ----------
     mechanism : str or None
         None was not recorded, and `reason` says so; "none" promises nothing.
-    unit, epsilon, delta, noise, sampling, clip, steps, given_encoder, trusts_server
+    unit, epsilon, delta, noise, sampling, clip, steps, excludes_encoder, trusts_server
         What one run promises, None where nothing is promised. Of an analysis, `steps`, `sampling` and `clip` are 1.
     noise_from : {"seed", "system"} or None
         "seed" where the noise follows from the study's seed, as in a simulation; "system" in a deployment and of an
@@ -139,7 +140,7 @@ class PrivacyReport(Released):
         Whether this is an analysis: each site answers once, with noise on all numbers of its answer.
     trained : bool
         False of a statistic or an analysis.
-    answers, kept_back : list of object
+    answers, unspent : list of object
         `Charge` of each of its noised answers beside training, and of what is not asked for.
     """
 
@@ -151,7 +152,7 @@ class PrivacyReport(Released):
     sampling: float | None = None
     clip: float | None = None
     steps: int | None = None
-    given_encoder: bool | None = None
+    excludes_encoder: bool | None = None
     trusts_server: bool | None = None
     noise_from: str | None = None
     repeats: int = 1
@@ -165,7 +166,7 @@ class PrivacyReport(Released):
     one_answer: bool = False
     trained: bool = True
     answers: Any = ()
-    kept_back: Any = ()
+    unspent: Any = ()
 
     @property
     def is_noised(self) -> bool:
@@ -310,7 +311,7 @@ def _charged(recorded: Mapping[str, Any], study: Mapping[str, Any]) -> Private:
     charge_keys: Private = {COVERS: "study"}
     if compared != "none":
         charge_keys[COMPARISON] = compared
-    return charge_keys | {key: recorded.get(key, []) for key in ("answers", "kept-back")}
+    return charge_keys | {key: recorded.get(key, []) for key in ("answers", "unspent")}
 
 
 def without_model(*, is_trained: bool, one_answer: bool) -> Private:
@@ -446,7 +447,7 @@ def _how_often(privacy: PrivacyReport) -> str:
 
 def bound_in_words(privacy: PrivacyReport) -> str:
     """Return ε and δ of a promise, with its condition."""
-    condition = ENCODER_CONDITION if privacy.given_encoder else ""
+    condition = ENCODER_CONDITION if privacy.excludes_encoder else ""
     return f"ε = {epsilon_in_words(privacy.epsilon)} at δ = {power_of_ten(privacy.delta)}{condition}"
 
 
@@ -492,7 +493,7 @@ def promise_in_words(privacy: PrivateFacts) -> list[str]:
     )
     lines = [f"Promised to each {unit} by {private.mechanism}: {bound_in_words(private)}, {_how_often(private)}.", odds]
     if not private.is_exact:
-        lines += accounts_in_words(unit, private.kept_back)
+        lines += accounts_in_words(unit, private.unspent)
     return [*lines, *_conditions(private), *sums_in_words(private)]
 
 
@@ -500,7 +501,7 @@ def _conditions(privacy: PrivacyReport) -> list[str]:
     """Return on what a promise rests: the encoder, where the noise comes from, and how often it is given."""
     unit = privacy.unit
     lines = []
-    if privacy.given_encoder:
+    if privacy.excludes_encoder:
         lines.append(describe_encoder_condition(unit))
     if privacy.noise_from == "seed":
         lines.append(SIMULATED)

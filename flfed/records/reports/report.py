@@ -209,7 +209,7 @@ def _read_optional_objects(opened: _Opened) -> Report:
 
     They are of the first repeat that has them: other repeats look at the same rows, at an institution counted once.
     """
-    names = ("operating-points", "subgroups", "sums-only", "own-parts", "told-outcomes", "statistics", SCORES)
+    names = ("operating-points", "subgroups", "sums-only", "own-parts", "revealed-outcomes", "statistics", SCORES)
     payloads = {name: opened.first(name) for name in names}
     payloads["importances"] = over_repeats(opened.of_each("importances"))
     payloads[TRAINED_TEST_ROWS] = trained_over_repeats(opened.of_each(TRAINED_TEST_ROWS))
@@ -259,7 +259,7 @@ def verdict_rule(reader: RunReader, runs: Sequence[RunEntry], metrics: Sequence[
     # As many as the sites were told of; of runs that told them none, those that share figures.
     counts = [read(_LookedAt, reader.summary(run.run, "looked-at") or {}).sites for run in runs]
     sites = max(counts, default=0) or reader.looked_at([run.run for run in runs])
-    return {"sites": max(sites, 1), "level": intervals.LEVEL, "worthwhile": worthwhile}
+    return {"sites": max(sites, 1), "level": intervals.LEVEL, "minimum-gain": worthwhile}
 
 
 @dataclass(frozen=True)
@@ -420,9 +420,9 @@ def _mean_gains(opened: _Opened, sites: Report, privacy: PrivacyReport, training
     gains = {}
     compared_sites = [site for site, of in sites.items() if too_few(of) is None]
     more = {UNDERTRAINED: True} if not_enough(training) else {}
-    for metric, worthwhile in read(VerdictRule, opened.rule).worthwhile.items():
+    for metric, worthwhile in read(VerdictRule, opened.rule).minimum_gain.items():
         pairs = {site: opened.recorded.differences.get((site, "global", metric), []) for site in compared_sites}
-        gains[metric] = mean_gain(pairs, metric, len(sites)) | {"worthwhile": worthwhile} | more
+        gains[metric] = mean_gain(pairs, metric, len(sites)) | {"minimum-gain": worthwhile} | more
     return gains
 
 

@@ -54,7 +54,7 @@ def gains(
     """
     run = run_of(report)
     rows = forest_lines(report, metric, shown)
-    least = run.rule.worthwhile[metric]
+    least = run.rule.minimum_gain[metric]
     says = [f"{row.name}: gain {gain_in_brackets(row.gain, least)}, {row.verdict}" for row in rows]
     which = f": of {sites} sites, those that gain most and least" if len(shown) < sites else ""
     drawing = Drawing(

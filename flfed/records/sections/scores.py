@@ -452,7 +452,7 @@ def _describe_suppression(subgroups: Subgroups, only: str | None) -> list[str]:
     sentences = [
         f"Of {len(subgroups.every)} figures {suppressed_count} {verb} held back or undefined, as the cell says."
     ]
-    silent = subgroups.asked - len(subgroups.sites)
+    silent = subgroups.requested_sites - len(subgroups.sites)
     if silent > 0 and only is None:
-        sentences.append(f"Of {subgroups.asked} sites {silent} gave no figures of their own by group.")
+        sentences.append(f"Of {subgroups.requested_sites} sites {silent} gave no figures of their own by group.")
     return sentences

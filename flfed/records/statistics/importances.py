@@ -100,7 +100,7 @@ class Importances:
     Attributes
     ----------
     loss : str
-    permutations, rows, asked : int
+    permutations, rows, requested_sites : int
         How often each column was shuffled, test rows, and sites that were asked.
     columns : list of Increase
     sites : dict of site to list of OwnIncrease
@@ -109,7 +109,7 @@ class Importances:
     loss: str
     permutations: int
     rows: Any
-    asked: int
+    requested_sites: int
     columns: list[Increase]
     sites: dict[str, list[OwnIncrease]]
 
@@ -295,7 +295,7 @@ def importance_lines(importances: Importances) -> list[dict[str, str]]:
         line |= {"Least, at": _at(of.least), "Most, at": _at(of.greatest)}
         if several:
             line["In the repeats"] = interval(of.low, of.high, DECIMALS)
-        lines.append(line | {"Sites": f"{of.sites} of {importances.asked}"})
+        lines.append(line | {"Sites": f"{of.sites} of {importances.requested_sites}"})
     return lines
 
 

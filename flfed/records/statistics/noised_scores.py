@@ -94,7 +94,7 @@ class NoisedScores:
 
     Attributes
     ----------
-    asked : int
+    requested_sites : int
         Sites that were asked.
     reason : str
         Why there are no counts; "" where there are some.
@@ -103,7 +103,7 @@ class NoisedScores:
     sites : dict of name to NoisedCounts
     """
 
-    asked: int = 0
+    requested_sites: int = 0
     reason: str | None = ""
     all_: NoisedCounts | None = None
     sites: dict[str, NoisedCounts] = field(default_factory=dict)
@@ -111,7 +111,7 @@ class NoisedScores:
     @property
     def whose(self) -> dict[str, NoisedCounts]:
         """The counts by whose rows they are of, all sites together first."""
-        counts_by_name = {} if self.all_ is None else {f"all {self.asked} sites": self.all_}
+        counts_by_name = {} if self.all_ is None else {f"all {self.requested_sites} sites": self.all_}
         for site in sorted(self.sites):
             counts_by_name[site] = self.sites[site]
         return counts_by_name
@@ -330,7 +330,7 @@ def scores_in_words(report: ReportMapping, site: str = "") -> list[str]:
     if one is None:
         return []
     repeats = run_of(report).repeats
-    where = "" if site else f"over {recorded.asked} sites "
+    where = "" if site else f"over {recorded.requested_sites} sites "
     whose = "the" if site else "each"
     noise = (
         f"Figures are made of counts of test rows by class and {len(one.counts[0])} bins of scores, which left "

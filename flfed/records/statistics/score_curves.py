@@ -343,7 +343,7 @@ class ScoreHistograms:
 
     Attributes
     ----------
-    in_all, asked : int
+    combined_sites, requested_sites : int
         Sites whose counts may be added up, and sites that were asked.
     all_ : object or None
         Counts of those added up.
@@ -351,15 +351,17 @@ class ScoreHistograms:
         Counts of each site.
     """
 
-    in_all: int
-    asked: int
+    combined_sites: int
+    requested_sites: int
     all_: Any = None
     sites: dict[str, Any] = field(default_factory=dict)
 
     @property
     def whole(self) -> str:
         """Whose rows those added up are."""
-        return ALL if self.in_all >= self.asked else f"{self.in_all} of {self.asked} {TOGETHER}"
+        if self.combined_sites >= self.requested_sites:
+            return ALL
+        return f"{self.combined_sites} of {self.requested_sites} {TOGETHER}"
 
 
 def read_score_counts(payload: Mapping[str, Any]) -> CountsByName:
@@ -371,7 +373,7 @@ def read_score_counts(payload: Mapping[str, Any]) -> CountsByName:
     bins = ScoreBins.of(payload)
     counts_by_name: CountsByName = {}
     # One site's counts alone would be drawn twice: as its own and as those of all together.
-    if recorded.all_ and recorded.in_all > 1:
+    if recorded.all_ and recorded.combined_sites > 1:
         counts_by_name[recorded.whole] = ScoreCounts.read(recorded.all_, bins)
     for site in sorted(recorded.sites):
         counts_by_name[site] = ScoreCounts.read(recorded.sites[site], bins)
@@ -404,8 +406,8 @@ def says_whose(payload: Mapping[str, Any], sites: Sequence[SiteEntry], *, only: 
         lines[0] += " Those of your site."
     elif not recorded.all_:
         lines[0] += " Over all sites together no curve may be shown."
-    elif recorded.in_all < recorded.asked:
-        lines[0] += f" The counts of {recorded.in_all} of {recorded.asked} sites may be added up."
+    elif recorded.combined_sites < recorded.requested_sites:
+        lines[0] += f" The counts of {recorded.combined_sites} of {recorded.requested_sites} sites may be added up."
     without = [site for site in sites if site.status != "refused" and site.site not in recorded.sites]
     # A site in sums only would get no curve of its own by naming the key.
     hidden = [site.site for site in without if in_sums_only(site.shared_as)]
@@ -598,7 +600,7 @@ class Subgroups:
     """The object "subgroups" of a run: the figures of each site, and how many sites were asked."""
 
     sites: dict[str, list[GroupFigure]]
-    asked: int = 0
+    requested_sites: int = 0
 
     @property
     def every(self) -> list[GroupFigure]:

@@ -39,22 +39,22 @@ VISIBLE_KEYS = {
     "own-models": (),
     "looked-at": ("sites",),
     "training": ("enough", "by", "fall", "rounds"),
-    "score-histograms": ("bins", "limit", "centre", "spread", "in-all", "asked"),
-    "operating-points": ("rows", "asked"),
-    "subgroups": ("metric", "rows", "asked"),
-    "told-outcomes": (),
+    "score-histograms": ("bins", "limit", "centre", "spread", "combined-sites", "requested-sites"),
+    "operating-points": ("rows", "requested-sites"),
+    "subgroups": ("metric", "rows", "requested-sites"),
+    "revealed-outcomes": (),
     "trained-test-rows": ("source", "why"),
-    "importances": ("loss", "permutations", "rows", "asked"),
+    "importances": ("loss", "permutations", "rows", "requested-sites"),
     "codec": ("update", "download", "saved-to-site", "saved-to-server"),
     "secure-sums": ("kind", "least"),
     "privacy": (
-        "mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps", "given-encoder", "trusts-server",
-        "uncharged", "covers", "answers", "kept-back",
+        "mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps", "excludes-encoder",
+        "trusts-server", "uncharged", "covers", "answers", "unspent",
     ),
 }  # fmt: skip
 """By named object what no row of a site goes into: settings, and sentences that follow from the study."""
 OF_SITES = (
-    "score-histograms", "operating-points", "subgroups", "importances", "privacy", "own-models", "told-outcomes",
+    "score-histograms", "operating-points", "subgroups", "importances", "privacy", "own-models", "revealed-outcomes",
     "trained-test-rows",
 )  # fmt: skip
 """Objects with a part for each site."""
@@ -149,7 +149,7 @@ class _Noised:
 class _Scores:
     """Noised counts of scores that a run recorded."""
 
-    asked: int
+    requested_sites: int
     reason: str
     all: Any
     sites: Any
@@ -246,10 +246,10 @@ def _of_scores(payload: dict[str, Any], site: str) -> dict[str, Any]:
     """Return noised counts of scores as one site may see them: its own, and those of `LEAST_TOGETHER` sites or more."""
     of = objects.read(_Scores, payload)
     whole = None
-    if of.all is not None and of.asked >= LEAST_TOGETHER:
+    if of.all is not None and of.requested_sites >= LEAST_TOGETHER:
         whole = _only(of.all, COUNTED)
     own = {name: _only(counts, COUNTED) for name, counts in _only(of.sites, [site]).items()}
-    return {"asked": of.asked, "reason": of.reason, "all": whole, "sites": own}
+    return {"requested-sites": of.requested_sites, "reason": of.reason, "all": whole, "sites": own}
 
 
 def _only(payload: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:

@@ -220,7 +220,7 @@ def write_new(
         there = [path for path in files if path.exists()]
         if there and not replace:
             raise UsageError(
-                f"{there[0]} is there already, and nothing is replaced: give another name, or --to a folder{hint}"
+                f"{there[0]} is there already, and nothing is replaced: give another name, or --output a folder{hint}"
             )
         files = {path: content for path, content in files.items() if path not in there or path.name not in THEIRS}
         for path in files:

@@ -383,7 +383,7 @@ def _facts(site: Site, own: Path) -> Frozen | None:
 def _nothing(site: Site) -> UsageError:
     return UsageError(
         f"site {site.name!r}: nothing is frozen yet of dataset {site.dataset!r}: "
-        f"flfed site freeze {site.name} --dataset {site.dataset}"
+        f"flfed site snapshot {site.name} --dataset {site.dataset}"
     )
 
 

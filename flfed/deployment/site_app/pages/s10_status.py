@@ -62,7 +62,8 @@ def in_short(opened: Opened, facts: Facts) -> None:
         answered += f": {names}".rstrip(".")
     lines.append(f"{answered}.")
     lines += [
-        f"Figures over its test rows of {one['dataset']} may leave for {one['left']} more models, of {one['most']}."
+        f"Figures over its test rows of {one['dataset']} may leave for {one['remaining']} more models, "
+        f"of {one['most']}."
         for one in facts["comparisons"]
     ]
     with st.container(border=True):
@@ -93,22 +94,22 @@ def studies(name: str, facts: Facts) -> None:
 def frozen(name: str, facts: Facts) -> None:
     """Show which rows are served."""
     st.markdown("### Frozen rows: what studies are computed on")
-    if not facts["frozen"]:
+    if not facts["snapshots"]:
         st.info(
             "No rows are frozen, so that none are served. Approving a study freezes them, and so does: "
-            f"`flfed site freeze {name}`"
+            f"`flfed site snapshot {name}`"
         )
         return
     table([
         {"Dataset": one["dataset"], "Rows": one["rows"], "Frozen at (UTC)": moment(one["at"]),
          "SHA-256": one["sha256"][:12]}
-        for one in facts["frozen"]
+        for one in facts["snapshots"]
     ])  # fmt: skip
-    for one in facts["frozen"]:
+    for one in facts["snapshots"]:
         # The number is text, since a small one is withheld.
-        if one["resting"] != "0":
+        if one["withheld"] != "0":
             st.caption(
-                escape(f"Of {one['dataset']} the rows of {one['resting']} other people rest, so that nobody can tell "
+                escape(f"Of {one['dataset']} the rows of {one['withheld']} other people rest, so that nobody can tell "
                        "who opted out, or who came.")
             )  # fmt: skip
 

@@ -69,8 +69,8 @@ def dataset(one: Facts, facts: Facts) -> None:
             cards(one, facts["delta"])
         st.markdown(escape(in_words(one, facts["delta"], enforced=facts["enforced"])))
     # An ε that leaves the encoder out must say so.
-    if one["given-encoder"]:
-        units = sorted({run["unit"] for run in one["runs"] if run["given-encoder"]})
+    if one["excludes-encoder"]:
+        units = sorted({run["unit"] for run in one["runs"] if run["excludes-encoder"]})
         st.caption(escape(describe_encoder_condition(" or ".join(units))))
     runs(one)
     uncharged(one)
@@ -80,11 +80,11 @@ def cards(one: Facts, delta: float) -> None:
     """Show the spent budget as figures and a bar."""
     spent = one["spent"]
     whole = one["budget"]
-    rounds = one["rounds-left"]
+    rounds = one["rounds-remaining"]
     with st.container(horizontal=True):
         card("ε spent", shown_or("no bound", spent), f"at δ {delta:g}")
         card("Budget", f"{whole:g}", "all studies together")
-        card("ε left", f"{int(one['left'] * 1000) / 1000:g}", "rounded down")
+        card("ε left", f"{int(one['remaining'] * 1000) / 1000:g}", "rounded down")
         if rounds is not None:
             card(f"{(one['last'] or 'round').capitalize()}s like the last", f"{rounds:,}", "about so many still fit")
     # A sum without bound fills the bar.

@@ -255,7 +255,7 @@ def _most(run_report: Report, metric: str) -> tuple[str, str]:
     if best is None:
         none = f"no interval ({interval_name(run_report)}) lies above {least_gain(run_report, metric)}"
         return "none", none if is_measured(run_report, metric) else "no gain was measured"
-    least = run.rule.worthwhile[metric]
+    least = run.rule.minimum_gain[metric]
     size, _ = size_and_span(best[1], least)
     return size, f"at {best[0]} ({describe_interval(best[1], least)})"
 

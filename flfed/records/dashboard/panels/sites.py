@@ -271,7 +271,7 @@ def how_to_read(report: Report, metric: str) -> None:
     least = narrative.least_gain(report, metric)
     small = ""
     minus = ""
-    if run_of(report).rule.worthwhile[metric]:
+    if run_of(report).rule.minimum_gain[metric]:
         small = f" A clear gain below {least} is *{TOO_SMALL}*."
         minus = MINUS
     models = _models_under_noise() if noised.own_under_noise(report) else _models_in_words(report)
