@@ -99,11 +99,12 @@ def _former_name(error: click.UsageError, context: click.Context) -> str:
 
     if isinstance(error, click.exceptions.NoSuchCommand):
         former = f"{context.info_name} {error.command_name}"
-        return f"flfed {former} is now flfed {FORMER_COMMANDS[former]}" if former in FORMER_COMMANDS else ""
-    if isinstance(error, click.NoSuchOption) and error.option_name in FORMER_OPTIONS:
-        now = FORMER_OPTIONS[error.option_name]
-        known = any(now in parameter.opts for parameter in context.command.params)
-        return f"{error.option_name} is now {now}" if known else ""
+        if former in FORMER_COMMANDS:
+            return f"flfed {former} is now flfed {FORMER_COMMANDS[former]}"
+    if isinstance(error, click.NoSuchOption):
+        now = FORMER_OPTIONS.get(error.option_name)
+        if any(now in parameter.opts for parameter in context.command.params):
+            return f"{error.option_name} is now {now}"
     return ""
 
 

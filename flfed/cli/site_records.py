@@ -458,7 +458,14 @@ def compare_model(
     """
     from flfed.deployment.operator.exact_comparison import ARMS, exact_comparison
     from flfed.records.statistics.own_models import family_in_words
-    from flfed.records.statistics.verdict import ARM_NAMES, interval, metric_name, number, sentence_case
+    from flfed.records.statistics.verdict import (
+        ARM_NAMES,
+        describe_verdict,
+        interval,
+        metric_name,
+        number,
+        sentence_case,
+    )
     from flfed.rows.data import site_discovery as sites
 
     done = exact_comparison(SiteFolder(name), sites.load(name), run, repeat)
@@ -473,7 +480,7 @@ def compare_model(
     output.as_table(headers, lines, f"{done.study.name} ({done.run}) at {name}: {comparison.holdout_rows} test rows")
     first = next(iter(comparison.arms))
     code, sentence = done.verdict(first)
-    yield f"{sentence_case(code)}. {sentence}"
+    yield f"{sentence_case(describe_verdict(code, first))}. {sentence}"
     family = family_in_words({comparison.own_family or "same": 1}, 1)
     own = f" ({family})" if family else ""
     yield (

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 
 app = typer.Typer(no_args_is_help=True, help="List sites and check their tables.")
-EVERY_DAY, SETTING_UP, RARELY = "Every day", "Setting up", "Rarely"
+EVERY_DAY = "Every day"
+SETTING_UP = "Setting up"
+RARELY = "Rarely"
 """Panels of the help of `flfed site`."""
 
 

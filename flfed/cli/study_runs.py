@@ -115,7 +115,7 @@ def _run_curve(name: str, changes: list[str], site: str, repeats: int, as_json: 
         with loading():
             study = study_of(name, changes)
             from flfed.experiments.fewer_rows import run_curve
-            from flfed.records.statistics.verdict import number
+            from flfed.records.statistics.verdict import describe_verdict, number
         with progress(quiet=as_json) as show_progress:
             points = run_curve(study, site, repeats=repeats, progress=show_progress)
     if as_json:
@@ -125,7 +125,8 @@ def _run_curve(name: str, changes: list[str], site: str, repeats: int, as_json: 
     for point in points:
         rows = ABSENT if point.rows is None else str(point.rows)
         figures = [number(point.gain[end], signed=True) for end in ("value", "low", "high")]
-        lines.append([f"{point.share:.0%}", rows, *figures, point.gain["verdict"], point.run])
+        verdict = describe_verdict(point.gain["verdict"], point.metric)
+        lines.append([f"{point.share:.0%}", rows, *figures, verdict, point.run])
     headers = ["share", "training rows", "gain (+ is better)", "low", "high", "verdict", "run"]
     output.as_table(headers, lines, title=f"{study.name}: what joining is worth to {site}", spare=("share", "run"))
 

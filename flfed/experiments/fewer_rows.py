@@ -166,14 +166,16 @@ class CurvePoint:
         Of the site's training rows.
     rows : int or None
         How many these are; None where the site was refused for having too few.
-    run : str
+    run, metric : str
+        `metric` is the study's primary one.
     gain : dict
-        `value`, `low`, `high`, `model` and `verdict` of the study's primary metric, as a run's report has them.
+        `value`, `low`, `high`, `model` and `verdict`, as a run's report has them.
     """
 
     share: float
     rows: int | None
     run: str
+    metric: str
     gain: dict[str, Any]
 
     def as_object(self) -> dict[str, Any]:
@@ -259,7 +261,9 @@ def run_curve(
         own = report["sites"].get(site, {})
         if primary is None:
             raise UsageError(f"--curve: study {study.name!r} compares no models")
-        points.append(CurvePoint(share=share, rows=_training_rows(own), run=report["run"], gain=gain_at(own, primary)))
+        gain = gain_at(own, primary)
+        rows = _training_rows(own)
+        points.append(CurvePoint(share=share, rows=rows, run=report["run"], metric=primary, gain=gain))
     return tuple(points)
 
 

@@ -25,7 +25,7 @@ from flfed.records.reports.report import primary_of, report
 from flfed.records.reports.site_verdict import gain_at
 from flfed.records.statistics.noised_scores import is_uncompared
 from flfed.records.statistics.recorded_statistic import statistic_in_words
-from flfed.records.statistics.verdict import metric_name, number
+from flfed.records.statistics.verdict import describe_verdict, metric_name, number
 from flfed.records.store.reader import CURVE_ARMS, RunReader
 from flfed.rows.proposals.own_tables import FrameReading
 from flfed.rows.proposals.workspace import Workspace
@@ -204,7 +204,8 @@ class Result(server.Result):
         """Return the result as a notebook shows it: the verdict, then what joining gains at each site."""
         first, *others = self._sentences()
         lines = [f"<b>{html.escape(first)}</b>", *map(html.escape, others)]
-        shown = self.gains[["site", "gain", "low", "high", "verdict"]]
+        verdicts = [describe_verdict(code, self.primary or "") for code in self.gains["verdict"]]
+        shown = self.gains[["site", "gain", "low", "high"]].assign(verdict=verdicts)
         table = ""
         if len(shown) and not is_uncompared(self.report):
             lines.append(f"Gain by joining (+ is better), low to high: {interval_name(self.report)}.")

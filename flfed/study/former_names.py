@@ -11,7 +11,9 @@ from typing import Any
 
 from flfed.errors import UsageError
 
-STATISTIC, SUMMARY, ANALYSIS = "statistic", "summary", "analysis"
+STATISTIC = "statistic"
+SUMMARY = "summary"
+ANALYSIS = "analysis"
 """The table and the name that stand in place of the former table `[analysis]`."""
 NAMES = {
     "compare.own": "site-model",
@@ -55,7 +57,8 @@ def rename(tables: Mapping[str, Any], names: Mapping[str, str], place: str = "")
     for key, value in tables.items():
         path = f"{place}{key}"
         if isinstance(value, dict):
-            value, within = rename(value, names, "expected.*." if place == "expected." else f"{path}.")
+            inner = "expected.*." if place == "expected." else f"{path}."
+            value, within = rename(value, names, inner)
             changed += within
         changed += [one for one in (path, f"{path}={value}") if one in names]
         made[names.get(path, key)] = names.get(f"{path}={value}", value)

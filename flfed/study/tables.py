@@ -316,8 +316,8 @@ class Compare(Settings, where="[compare]", frozen=True):
         no message, and the coordinator learns neither which there are nor their names.
         Example: `site-columns = true`.
     minimum_gain : float or None, >= 0
-        Gain in the primary metric from which on joining is worth it: a smaller one is never told as
-        "joining pays". None means 0.005 for an AUC and 0 for any other. Example: `minimum-gain = 0.01`.
+        Gain in the primary metric from which on joining is worth it: a smaller one is no clear
+        improvement. None means 0.005 for an AUC and 0 for any other. Example: `minimum-gain = 0.01`.
     site_model : {"best", "same"}
         What a site's own model, and the model of all rows together, are: `best` is the better, by
         cross-validation on training rows, of a tuned ridge (logistic) regression and boosted trees, with the study's

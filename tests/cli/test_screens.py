@@ -8,6 +8,7 @@ import pytest
 
 from flfed import Study, run
 from flfed.records.reports.report import report
+from flfed.records.statistics.verdict import describe_verdict
 from flfed.records.store.reader import RunReader
 from tests.conftest import small_table
 from tests.terminal import in_terminal
@@ -58,7 +59,8 @@ def test_a_run_is_one_screen_with_a_line_a_site_and_all_sites_are_there_with_all
     rows = table_of(lines, "site ")
     with RunReader.open() as reader:
         sites = report(reader, name)["sites"]
-    assert all(row.split()[0] in sites and row.rstrip().endswith(sites[row.split()[0]]["verdict"]) for row in rows)
+    read = {site: describe_verdict(of["verdict"], "roc_auc_score") for site, of in sites.items()}
+    assert all(row.split()[0] in sites and row.rstrip().endswith(read[row.split()[0]]) for row in rows)
     assert len({row.split()[0] for row in rows}) == len(rows) == (4 if count == 4 else 8)
     assert (f"… and 92 more sites: flfed run show {name} --all" in lines) == (count == 100)
     _, every = in_terminal("run", "show", name, "--all")
@@ -135,6 +137,12 @@ def test_no_table_of_any_command_breaks_a_row(columns: int, home, tmp_path, monk
 def test_a_report_says_each_thing_once(shown):
     _, name = shown
     said = " ".join(" ".join(in_terminal("run", "show", name)[1]).split())
-    for phrase in ("Joining pays at", "rounds ran", "Not covered", "The shared model reaches", "on average (95 % CI"):
+    for phrase in (
+        "Joining improves AUC at",
+        "rounds ran",
+        "Not covered",
+        "The shared model reaches",
+        "on average (95 % CI",
+    ):
         assert said.count(phrase) == 1, phrase
-    assert "At no site does joining pay" not in said and "one interval in twenty" not in said
+    assert "At no site does joining improve" not in said and "one interval in twenty" not in said

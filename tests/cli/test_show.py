@@ -22,7 +22,7 @@ HEADERS = [
     "verdict",
 ]
 ROWS = [
-    ["mississippi-clinic", "54", "0.784", "0.743", "0.784", "+0.041 (−0.081 to +0.163)", "no clear gain"],
+    ["mississippi-clinic", "54", "0.784", "0.743", "0.784", "+0.041 (−0.081 to +0.163)", "no clear improvement"],
     ["a site's model used at all sites (mean)", "", "0.616", "", "", "", ""],
 ]
 

@@ -64,7 +64,7 @@ def test_of_the_sixth_model_the_coordinators_page_says_why_and_the_sites_own_app
             window.page.goto(f"{address}/sites?run={run.run}")
             said = read(window)
             assert (f"site-01: This site withholds AUC: {WHY}." not in said) == there
-            assert ("It cannot be told at site-01." not in said) == there
+            assert ("Inconclusive at site-01." not in said) == there
             window.page.goto(f"{address}/overview?run={run.run}")
             assert (f"withheld by the site's policy: {WHY}" not in read(window)) == there
         window.picture("sixth-model-overview", whole=True)

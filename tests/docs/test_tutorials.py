@@ -31,7 +31,7 @@ def test_there_are_five_notebooks_with_the_outputs_of_cells_that_ran_in_order():
 def test_another_output_is_found_and_another_number_is_not():
     stored = nbformat.read(FOLDER / "first-run.ipynb", as_version=4)
     assert differences(stored, copy.deepcopy(stored)) == []
-    for old, new, found in (("0.753", "0.748", 0), ("Joining pays", "Joining loses", 1)):
+    for old, new, found in (("0.753", "0.748", 0), ("Joining improves", "Joining lowers", 1)):
         made = copy.deepcopy(stored)
         output = made.cells[1].outputs[0].data
         assert old in output["text/plain"]

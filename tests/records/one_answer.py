@@ -13,15 +13,23 @@ from streamlit.testing.v1 import AppTest
 from flfed.records.reports.narrative import comparison_rows, headline, story
 from flfed.records.reports.report import report
 from flfed.records.statistics.intervals import possible, widening
-from flfed.records.statistics.verdict import DO_NOT_USE, INCONCLUSIVE, NO_CLEAR_GAIN, PAYS, better_of
+from flfed.records.statistics.verdict import (
+    DO_NOT_USE,
+    INCONCLUSIVE,
+    NO_CLEAR_GAIN,
+    PAYS,
+    better_of,
+    describe_verdict,
+    metric_name,
+)
 from flfed.records.store.reader import RunReader
 
 ROOT = Path(__file__).parents[2]
 STARTS = {
-    PAYS: "Yes: joining pays at",
-    NO_CLEAR_GAIN: "No clear gain at",
+    PAYS: "Yes: joining improves {name} at",
+    NO_CLEAR_GAIN: "No clear improvement at",
     DO_NOT_USE: "No: do not use the shared model at",
-    INCONCLUSIVE: "It cannot be told at",
+    INCONCLUSIVE: "Inconclusive at",
 }
 """The head of the page Sites by verdict."""
 SITES_OPENED = 4
@@ -42,7 +50,8 @@ def check(url: str, name: str, flfed: Callable[..., Any]) -> dict[str, str]:
         return {}
     codes = next(iter(by_metric.values()))
     assert {site: of["verdict"] for site, of in told["sites"].items()} == codes
-    start = tally(codes)
+    metric = next(iter(by_metric))
+    start = tally(codes, metric)
     assert start in printed
     overview = page("p20_overview", name)
     assert start in words(overview)
@@ -50,26 +59,29 @@ def check(url: str, name: str, flfed: Callable[..., Any]) -> dict[str, str]:
     assert (card.value == "none") == (PAYS not in codes.values())
     for site in sorted(codes)[:SITES_OPENED]:
         heads = re.findall(r"### (.*)", words(page("p30_sites", name, site=site)))
-        (answer,) = [head for head in heads if head.startswith(tuple(STARTS.values()))]
-        assert answer.startswith(f"{STARTS[codes[site]]} {site}"), (answer, codes[site])
+        starts = {code: start.format(name=metric_name(metric)) for code, start in STARTS.items()}
+        (answer,) = [head for head in heads if head.startswith(tuple(starts.values()))]
+        assert answer.startswith(f"{starts[codes[site]]} {site}"), (answer, codes[site])
     return codes
 
 
-def tally(codes: dict[str, str]) -> str:
+def tally(codes: dict[str, str], metric: str) -> str:
     """The beginning of the sentence that counts verdicts."""
-    return f"Joining pays at {sum(code == PAYS for code in codes.values())} of {len(codes)} sites"
+    name = metric_name(metric)
+    return f"Joining improves {name} at {sum(code == PAYS for code in codes.values())} of {len(codes)} sites"
 
 
 def in_sentences(found: dict[str, Any], metric: str, codes: dict[str, str]) -> None:
     """Hold table and sentences against the verdicts."""
     _, rows, _ = comparison_rows(found, metric)
-    assert {row[0]: row[-1] for row in rows if row[0] in codes} == codes
-    assert headline(found, metric)[-1].startswith(tally(codes))
+    read = {site: describe_verdict(code, metric) for site, code in codes.items()}
+    assert {row[0]: row[-1] for row in rows if row[0] in codes} == read
+    assert headline(found, metric)[-1].startswith(tally(codes, metric))
     said = story(found, metric=metric)
     largest = [line for line in said if " has the largest clear gain: " in line]
     assert bool(largest) == (PAYS in codes.values())
     assert all(codes[line.partition(" has the ")[0]] == PAYS for line in largest)
-    assert not (largest and any("At no site does joining pay" in line for line in said))
+    assert not (largest and any("At no site does joining improve" in line for line in said))
 
 
 def by_hand(told: dict[str, Any], metric: str) -> dict[str, str]:

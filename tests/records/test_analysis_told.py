@@ -80,7 +80,7 @@ def test_groups_and_their_differences_are_the_records(name: str):
         assert (line["Column"], line["What"]) == (column, "mean" if mean else f"share of {what}")
         assert line["Unit"] == (found["columns"][column]["unit"] if mean else "percentage points")
         low, high = (one or {}).get("low"), (one or {}).get("high")
-        shows = "cannot be told" if one is None else "higher" if low > 0 else "lower" if high < 0 else None
+        shows = "inconclusive" if one is None else "higher" if low > 0 else "lower" if high < 0 else None
         assert line["Shows"] == (shows or "no difference is shown")
         if len(groups["of"]) > 2:
             assert line["Groups"] == f"{pair.removesuffix(f' - {first}')} minus {first}"
@@ -151,14 +151,14 @@ def test_how_many_differences_cannot_be_told_is_said_and_the_rest_is_not_taken_f
         return next(line for line in statistic_in_words(found) if "ifference" in line)
 
     more = "more than noise and chance would make."
-    assert said(*[None] * 6, none) == f"Of 7 differences between groups 6 cannot be told; the other is not {more}"
-    assert said(None, clear) == f"Of 2 differences between groups 1 cannot be told; the other is {more}"
+    assert said(*[None] * 6, none) == f"Of 7 differences between groups 6 are inconclusive; the other is not {more}"
+    assert said(None, clear) == f"Of 2 differences between groups 1 is inconclusive; the other is {more}"
     assert said(None, clear, none, none) == (
-        f"Of 4 differences between groups 1 cannot be told; of the other 3, 1 is {more}"
+        f"Of 4 differences between groups 1 is inconclusive; of the other 3, 1 is {more}"
     )
     assert said(clear, clear, none) == f"Of 3 differences between groups, 2 are {more}"
-    assert said(None, None) == "None of the 2 differences between groups can be told."
-    assert said(None) == "The difference between groups cannot be told."
+    assert said(None, None) == "All 2 differences between groups are inconclusive."
+    assert said(None) == "The difference between groups is inconclusive."
     assert said(none) == f"The difference between groups is not {more}"
     assert said(*[clear] * 8, None).endswith(f"of the other 8, 8 are {more} About one in twenty is so by chance alone.")
 
@@ -172,7 +172,7 @@ def test_a_test_that_cannot_be_told_and_a_p_of_0_are_said_in_words():
     found["cross"][0]["independence"] = test | {"p": 0.2}
     assert "sex and ward: no connection is shown" in " ".join(statistic_in_words(found))
     found["cross"][0]["independence"] = None
-    assert "Whether sex and ward go together cannot be told" in " ".join(statistic_in_words(found))
+    assert "Whether sex and ward go together is inconclusive" in " ".join(statistic_in_words(found))
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -30,6 +30,11 @@ from tests.records.test_covered_page import PAGES, cells, everything, own_page
 from tests.records.test_document import forest_columns
 
 VERDICTS = {"basel": PAYS, "bern": NO_CLEAR_GAIN, "chur": DO_NOT_USE, "geneva": INCONCLUSIVE}
+READ = {
+    "basel": "joining improves AUC", "bern": "no clear improvement", "chur": "do not use it here",
+    "geneva": "inconclusive",
+}  # fmt: skip
+"""Verdicts as people read them."""
 OTHERS = ("basel", "chur", "geneva")
 
 pytestmark = pytest.mark.usefixtures("shown")
@@ -73,11 +78,11 @@ def test_each_site_has_its_gain_and_verdict_and_the_mean_is_of_those_with_one(fo
 
 def test_the_terminal_tells_gains_and_that_own_models_had_noise(found, flfed):
     said = flfed("run", "show", found["run"], "--all")[1]
-    assert tally(found, AUC).startswith("Joining pays at 1 of 4 sites (basel)") and tally(found, AUC) in said
+    assert tally(found, AUC).startswith("Joining improves AUC at 1 of 4 sites (basel)") and tally(found, AUC) in said
     assert said.count(OWN_UNDER_NOISE) == 1 and GAIN_NOT_RELEASED not in said
     for site in SITES:
         size = number(gain_of(found, site)["value"], signed=True)
-        assert re.search(rf"{site} +300\d .* {re.escape(size)} .*{VERDICTS[site]}", said), site
+        assert re.search(rf"{site} +300\d .* {re.escape(size)} .*{READ[site]}", said), site
     # What an own model reaches is not there, and is not told as "n/a".
     assert "against the site's own one: gain" in said and "n/a alone" not in said
 
@@ -119,8 +124,8 @@ def test_a_forest_plot_has_no_column_of_what_no_site_tells(found):
 
 
 @pytest.mark.parametrize(("site", "answer"), [
-    ("basel", "Yes: joining pays at basel."), ("bern", "No clear gain at bern"),
-    ("chur", "No: do not use the shared model at chur."), ("geneva", "It cannot be told at geneva."),
+    ("basel", "Yes: joining improves AUC at basel."), ("bern", "No clear improvement at bern"),
+    ("chur", "No: do not use the shared model at chur."), ("geneva", "Inconclusive at geneva."),
 ])  # fmt: skip
 def test_the_page_of_a_site_has_its_answer_its_gain_and_what_its_own_model_is(found, site: str, answer: str):
     opened = page("p30_sites", found["run"], site=site)
@@ -133,7 +138,7 @@ def test_the_page_of_a_site_has_its_answer_its_gain_and_what_its_own_model_is(fo
     line = next(line for line in cells(opened) if line.get("Site") == site)
     gain = f"Gain, + is better (95 % CI, widened for {len(NAMES)} sites)"
     assert set(line) == {"Site", "Trained on, about", "Shared model", gain, "Verdict"}
-    assert line["Verdict"] == VERDICTS[site]
+    assert line["Verdict"] == READ[site]
     # Of models that there are: none is adjusted, and none is of all rows.
     assert "Its own figure does not leave the site" in said and "Adjusted to the site" not in said
     assert "pooled" not in said and "All rows in one place" not in said
@@ -157,10 +162,10 @@ def test_the_document_has_forest_plot_and_verdicts_and_no_empty_column(found):
     forest = section(text, "Forest plot")
     columns = forest_columns(forest.all("svg")[0])
     assert set(columns) == {"site", "shared", "gain (95 % CI, widened)", "verdict"}
-    assert {site: told for site, told in zip(columns["site"], columns["verdict"]) if site in NAMES} == VERDICTS
+    assert {site: told for site, told in zip(columns["site"], columns["verdict"]) if site in NAMES} == READ
     assert "adjustment" not in forest.words() and "Diamond: the mean over sites, each weighed by" in forest.words()
     figures = tables(section(text, "Figures with 95 % CI"))[0]
-    assert {line["Site"]: line["Verdict"] for line in figures} == VERDICTS
+    assert {line["Site"]: line["Verdict"] for line in figures} == READ
 
 
 # --- As one site's people see them
@@ -177,10 +182,10 @@ def test_one_sites_people_see_their_own_gain_and_no_mean(found):
         seen = report(reader, found["run"])
     assert seen["sites"] == {"bern": found["sites"]["bern"]} and not seen["mean-gain"].get(AUC, {}).get("value")
     opened = own_page("p30_sites", found["run"], "bern")
-    assert "### No clear gain at bern" in words(opened) and words(opened).count(OWN_UNDER_NOISE) == 1
+    assert "### No clear improvement at bern" in words(opened) and words(opened).count(OWN_UNDER_NOISE) == 1
     text = document(found["run"], viewer=Viewer("site", "bern"))
     said = read(text).words()
-    assert "No clear gain at bern" in said and said.count(OWN_UNDER_NOISE) == 1
+    assert "No clear improvement at bern" in said and said.count(OWN_UNDER_NOISE) == 1
     assert not any(other in text for other in OTHERS)
     for other in SITES:
         size = number(gain_of(found, other)["value"], signed=True)
@@ -192,7 +197,7 @@ def test_one_sites_people_see_their_own_gain_and_no_mean(found):
 def test_each_page_stands_where_all_is_lost_in_the_noise(store, url, name: str):
     lost = in_store(store, url, text=COMPARED_STUDY, compared=True, lost=True)
     said = words(page(name, lost["run"]))
-    assert "joining pays at 1" not in said.lower()
+    assert "joining improves auc at 1" not in said.lower()
 
 
 def test_a_result_in_a_notebook_has_verdict_and_gains(found, url):
@@ -201,6 +206,6 @@ def test_a_result_in_a_notebook_has_verdict_and_gains(found, url):
     assert [said.index(line) for line in verdict_in_words(found)] == sorted(map(said.index, verdict_in_words(found)))
     for site in SITES:
         assert result.gains.set_index("site").loc[site, "gain"] == pytest.approx(gain_of(found, site)["value"])
-        assert f"<td>{VERDICTS[site]}</td>" in shown
+        assert f"<td>{READ[site]}</td>" in shown
     # The fault: overlooked, there is no table.
     assert "<table" not in replace(result, report=CallableReport(as_uncompared(found), url))._repr_html_()

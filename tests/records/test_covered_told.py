@@ -49,7 +49,9 @@ from flfed.updates.accounting import Release, epsilon, noise_for
 from tests.records.covered_runs import ANSWERS, AUC, KEPT_BACK, NAMES, SITES, STUDY, Found, in_store
 from tests.records.documents import read, section, tables, titles
 
-OF_JOINING = re.compile(r"\b[Jj]oining pays at \d|cannot be told|\bgain|site model|test rows n/a|all updates of a site")
+OF_JOINING = re.compile(
+    r"\b[Jj]oining improves AUC at \d|[Ii]nconclusive|\bgain|site model|test rows n/a|all updates of a site"
+)
 """What only a run says whose models were compared, or whose promise is of updates alone."""
 
 
@@ -81,9 +83,9 @@ def test_the_terminal_tells_figures_with_intervals_and_says_once_that_joining_is
     assert re.search(r"geneva +3003 +n/a +the smaller class is lost in the noise", said)
     slope = found["noised-scores"]["all"]["slope"]
     assert f"calibration slope  {number(slope['value'])}" in said
-    # The fault: told as of updates alone, each site "cannot be told" and five columns are empty.
+    # The fault: told as of updates alone, each site is inconclusive and five columns are empty.
     before = as_of_updates(found)
-    assert tally(before, AUC).startswith("Joining pays at 0 of 4 sites; cannot be told at 4")
+    assert tally(before, AUC).startswith("Joining improves AUC at 0 of 4 sites; inconclusive at 4")
     assert {"test rows", "site model", "verdict"} <= set(comparison_rows(before)[0])
     assert [row.count(ABSENT) for row in comparison_rows(before)[1]][0] >= 3
 
@@ -105,7 +107,7 @@ def test_words_of_a_run_name_no_model_that_was_not_measured(found):
     said = [*story(found), *verdict_in_words(found), *comparison_rows(found)[2]]
     assert GAIN_NOT_RELEASED in said and not OF_JOINING.search(" ".join(said))
     assert arms_shown(found, AUC) == ["global"]
-    assert should_it_join(found, "bern", AUC) == "Whether joining pays at bern is not told."
+    assert should_it_join(found, "bern", AUC) == "Whether joining improves AUC at bern is not released."
     assert site_verdict(found["sites"]["bern"], AUC)[1].startswith("AUC cannot be compared here: no comparison with")
     assert set(site_line(found, "bern", AUC, ["global"])) == {
         "Site",
@@ -282,7 +284,7 @@ def test_two_runs_are_compared_without_a_word_on_rows_that_have_noise(store, url
     code, said, _ = flfed("run", "compare", first, second)
     assert code == 0 and not OF_JOINING.search(said)
     third = in_store(store, url, repeats=2, sites=SITES, rows=(2000, 1500, 1200))["run"]
-    assert compare_runs(first, third)["paired"][AUC]["reason"] == "it cannot be told whether they are on the same rows"
+    assert compare_runs(first, third)["paired"][AUC]["reason"] == "whether they are on the same rows is not known"
 
 
 def test_repeats_say_which_of_them_the_slope_is_of(store, url, shown, flfed):

@@ -61,10 +61,10 @@ def test_the_page_of_a_run_answers_the_five_questions_in_words(shown: str, heart
     assert not page.exception
     said = words(page)
     assert "1 of 5 sites took no part: basel (its policy does not allow the data set heart-disease)." in said
-    assert "Joining pays at 0 of 4 sites; no clear gain at 3 (cleveland, hungary, long-beach)" in said
+    assert "Joining improves AUC at 0 of 4 sites; no clear improvement at 3 (cleveland, hungary, long-beach)" in said
     average = "On average over 3 of 4 sites, the shared model, before adjustment, against each one's own: gain +0.0"
     assert average in said
-    assert "At no site does joining pay: at none the interval (95 % CI, widened for 4 sites) lies above 0.005" in said
+    assert "At no site does joining improve AUC: no interval (95 % CI, widened for 4 sites) lies above 0.005" in said
     assert "would reach 0.901: 0.005 better than the shared model" in said
     assert "40 of 40 rounds ran; rejected updates: 2; sites refused: 1 (basel)" in said
     assert "3 values that are not finite" in said
@@ -102,7 +102,7 @@ def test_a_site_with_one_class_is_told_apart_from_a_bad_one(shown: str, heart: s
     page = overview(heart, SITES)
     assert "switzerland: AUC cannot be compared here: the holdout has one class only." in words(page)
     page.selectbox(key="site-cleveland").set_value("switzerland").run()
-    assert "It cannot be told at switzerland." in words(page)
+    assert "Inconclusive at switzerland." in words(page)
 
 
 def test_the_page_says_on_which_rows_the_curves_were_measured(shown: str, heart: str):

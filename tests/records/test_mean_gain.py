@@ -202,7 +202,7 @@ def test_a_mean_of_too_few_sites_is_null_with_a_reason_and_no_sentence(store, ur
         entry["reason"] == f"only 2 of 3 sites have figures from which an error follows, and {LEAST_SITES} are needed"
     )
     assert (mean_gain_in_words(entry, AUC), apart_in_words(entry)) == ("", "")
-    assert headline(found, AUC) == ["Joining pays at 2 of 3 sites (a, b); cannot be told at 1 (c)."]
+    assert headline(found, AUC) == ["Joining improves AUC at 2 of 3 sites (a, b); inconclusive at 1 (c)."]
 
 
 def test_the_people_of_one_site_get_no_mean_over_sites(store, url):

@@ -111,4 +111,4 @@ def test_an_interval_that_holds_0_shows_no_difference():
     assert told(-0.01, 0.03, AUC) == told(0.0, 0.2, AUC) == "no difference shown"
     assert (told(0.01, 0.03, AUC), told(-0.02, -0.01, AUC)) == ("better", "worse")
     assert (told(0.01, 0.03, "log_loss"), told(-0.02, -0.01, "log_loss")) == ("worse", "better")
-    assert shows({AUC: {"value": None}}, AUC) == "cannot be told"
+    assert shows({AUC: {"value": None}}, AUC) == "inconclusive"

@@ -51,7 +51,7 @@ def test_a_sites_people_read_their_own_verdict_first(heart, name, site):
     figures = {"hungary": ["0.871", "0.874", "0.873"], "long-beach": ["0.662", "0.600", "0.711"]}[site]
     assert [card.value for card in shown.metric][1:] == figures  # the first is the gain
     text = said(shown)
-    assert f"No clear gain at {site}" in text
+    assert f"No clear improvement at {site}" in text
     for wrong in ("not compared", "Nothing was compared", "All sites", "no site was refused", "sites (", "of 1 sites"):
         assert wrong not in text, wrong
 

@@ -358,8 +358,11 @@ def test_a_site_in_sums_and_one_that_refused_are_named_and_not_offered(store: Ru
 def test_few_holdout_rows_are_said_and_the_answer_follows_the_verdict(store: RunStore):
     name = regression(store)
     north, south = (page("p30_sites", run=name, site=site) for site in ("north", "south"))
-    assert "### Yes: joining pays at north." in [block.value for block in north.markdown]
-    assert sum(block.value.startswith("### No clear gain at south: these rows leave") for block in south.markdown) == 1
+    assert "### Yes: joining improves R² at north." in [block.value for block in north.markdown]
+    assert (
+        sum(block.value.startswith("### No clear improvement at south: these rows leave") for block in south.markdown)
+        == 1
+    )
     few = [texts(opened).count("test rows are few") for opened in (north, south)]
     assert few == [0, 1]  # 363 test rows are enough to know a half to within 0.05, 27 are not
 
@@ -389,11 +392,11 @@ def test_rows_of_each_class_are_counted_and_few_of_the_rarer_are_said(store: Run
     few = "few, so a gain that matters may stay unseen."
     assert f"10 of the 1549 test rows have the outcome: {few}" in said["valley"]
     assert "149 of the 1549 test rows have the outcome." in said["lake"] and few not in said["lake"]
-    assert "### It cannot be told at hill." in [block.value for block in pages["hill"].markdown]
+    assert "### Inconclusive at hill." in [block.value for block in pages["hill"].markdown]
     assert "7 of the 1549 test rows have the outcome; at least 10 with it and 10 without are needed" in "".join(
         block.value for block in pages["hill"].markdown
     )
-    assert cards(pages["hill"])["Gain by joining"] == ("n/a", "it cannot be told")
+    assert cards(pages["hill"])["Gain by joining"] == ("n/a", "inconclusive")
     overview = page("p20_overview", run=series)
     assert cards(overview)["Shared model"] == ("0.900", "AUC, no interval: merged score histograms")
     assert "Shared model, mean of the sites (mean of 2 sites; 1 without this figure left out)." in [

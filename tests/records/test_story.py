@@ -35,6 +35,7 @@ from flfed.records.statistics.verdict import (
     Difference,
     better_of,
     decimals_for,
+    describe_verdict,
     number,
     verdict,
 )
@@ -154,7 +155,7 @@ def test_a_bound_near_the_limit_is_one_and_the_same_on_every_side(store, url, lo
     headers, rows, _ = comparison_rows(found)
     assert headers[-2].endswith("95 % CI, widened for 4 sites")
     (line,) = [row for row in rows if row[0] == "near"]
-    assert line[-2:] == [f"+0.0500 ({span}), shared", code]
+    assert line[-2:] == [f"+0.0500 ({span}), shared", describe_verdict(code, AUC)]
     drawn = json.dumps(forest_plot(found, AUC, list(found["sites"])).to_dict())  # type: ignore[union-attr]
     assert f"+0.0500 ({span})" in drawn and "gain (95 % CI, widened)" in drawn
     # Nowhere stands the interval of one site looked at alone, which is in the JSON.
@@ -271,9 +272,9 @@ def test_models_are_not_told_apart_where_one_class_has_too_few_rows(store, url):
     assert (best_gain(sites["rare"], AUC), gain_in_words(sites["rare"], AUC)) == (None, "n/a")
     assert gain_in_words(sites["least"], AUC) == "+0.400 (+0.018 to +0.782), shared"
     assert found["mean-gain"][AUC]["sites"] == 2
-    rare = "Why it cannot be told at rare: 2 of the 38 test rows do not have the outcome"
-    (why,) = [line for line in comparison_rows(found, AUC)[2] if line.startswith("Why ")]
-    assert why == f"{rare}; {needed}. It is alike at 1 more."
+    rare = "Inconclusive at rare: 2 of the 38 test rows do not have the outcome"
+    (why,) = [line for line in comparison_rows(found, AUC)[2] if line.startswith("Inconclusive ")]
+    assert why == f"{rare}; {needed}. The same holds at 1 more."
     whole = {**found, "sites": {"least": sites["least"]}}
     assert untold_in_words(whole, AUC) == []
 

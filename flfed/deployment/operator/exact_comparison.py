@@ -49,7 +49,7 @@ class ExactComparison:
     frozen: str
 
     def verdict(self, metric: str) -> tuple[str, str]:
-        """Return code and sentence of whether joining pays here, by one metric."""
+        """Return code and sentence of the verdict on joining here, by one metric."""
         pairs = self.comparison.differences.get(metric, {})
         shared, adjusted = (_difference(pairs.get((arm, AGAINST))) for arm in GAINING)
         values = {arm: estimate.value for arm, estimate in self.comparison.arms[metric].items()}

@@ -34,24 +34,34 @@ from flfed.records.objects import read_figure, run_of
 from flfed.records.reports.narrative import MARK, ForestLine, forest_lines
 from flfed.records.reports.report import arms_shown
 from flfed.records.statistics import Report
-from flfed.records.statistics.verdict import ARM_NAMES, gain_in_brackets, interval, metric_name, number
+from flfed.records.statistics.verdict import (
+    ARM_NAMES,
+    describe_verdict,
+    gain_in_brackets,
+    interval,
+    metric_name,
+    number,
+)
 
 ARM_SHAPES = {"global": "circle", "personalised": "diamond", "local-only": "square"}
 ARMS_PIXELS, ARMS_GAP = 62, 0.36
 """Height of a site's row with a mark for each model, and which share of it is left for the name."""
 NARROW = "width < 780"
 """On such a plot, in Vega's language, a row of the forest plot has its name and gain above its mark, and no columns."""
-BEFORE_PLOT, BEHIND_PLOT = 330, 300
+BEFORE_PLOT = 330
+BEHIND_PLOT = 320
 """Pixels of a forest plot's columns on a wide screen, left and right of its marks."""
 FOREST_COLUMNS = {
     "name": ("site", "0", "left"),
     "rows": ("test rows", "185", "right"),
     "own": ("site model", "258", "right"),
     "shared": ("shared", "312", "right"),
-    "gain": ("gain (95 % CI)", "width - 282", "left"),
+    "gain": ("gain (95 % CI)", "width - 302", "left"),
     "verdict": ("verdict", "width", "right"),
 }
 """Title, place in Vega's language and side of a forest plot's columns."""
+VERDICT_LIMIT = 130
+"""Pixels of a verdict in its column; the legend has it whole."""
 NAME_LIMIT, ALONE_LIMIT = 125, 260
 """Pixels of a site's name in its column, also where no column of test rows and own models follows; the table has it
 whole."""
@@ -154,11 +164,12 @@ def forest_plot(report: Report, metric: str, sites: Sequence[str]) -> Layers | N
     lines = forest_lines(report, metric, sites)
     if all(line.value is None for line in lines):
         return None
-    rows = [_forest_row(line, run.rule.minimum_gain[metric]) for line in lines]
-    colours = alt.Scale(domain=list(VERDICT_COLOURS), range=list(VERDICT_COLOURS.values()))
+    words = {code: describe_verdict(code, metric) for code in VERDICT_COLOURS}
+    rows = [_forest_row(line, run.rule.minimum_gain[metric]) | {"verdict": words[line.verdict]} for line in lines]
+    colours = alt.Scale(domain=list(words.values()), range=list(VERDICT_COLOURS.values()))
     # The colours are of all verdicts, but the legend names only those that occur.
     verdicts = {line.verdict for line in lines if line.value is not None}
-    there = [verdict for verdict in VERDICT_COLOURS if verdict in verdicts]
+    there = [words[code] for code in VERDICT_COLOURS if code in verdicts]
     colour = alt.Color("verdict:N", scale=colours, legend=alt.Legend(**legend_of(there, values=there)))
     base = alt.Chart(inline(values=rows))
     y = alt.Y("name:N", sort=[line.name for line in lines], axis=None)
@@ -230,7 +241,7 @@ def _forest_row(line: ForestLine, worthwhile: float) -> dict[str, Any]:
         cells["rows"] += f" ({line.events})"
     marked = MARK if line.model == "personalised" else ""
     gain = gain_in_brackets(line.gain, worthwhile) + marked
-    drawn = {name: getattr(line, name) for name in ("name", *ENDS, "verdict")}
+    drawn = {name: getattr(line, name) for name in ("name", *ENDS)}
     return {**drawn, **cells, "mean": line.site is None, "gain": gain}
 
 
@@ -242,7 +253,9 @@ def _forest_columns(base: alt.Chart, y: alt.Y, rows: Rows, other_titles: Mapping
     titles = alt.Chart(inline(values=[{}]))
     drawn = []
     columns = {field: column for field, column in FOREST_COLUMNS.items() if any(row[field] for row in rows)}
-    widest = NAME_LIMIT if {"rows", "own"} & columns.keys() else ALONE_LIMIT
+    limits = {"name": ALONE_LIMIT, "verdict": VERDICT_LIMIT}
+    if {"rows", "own"} & columns.keys():
+        limits["name"] = NAME_LIMIT
     wide_only = alt.ExprRef(f"{NARROW} ? 0 : 1")
     narrow = {"name": "0", "gain": "width"}
     above = alt.ExprRef(f"{NARROW} ? {-NAME_PIXELS} : 0")
@@ -255,7 +268,7 @@ def _forest_columns(base: alt.Chart, y: alt.Y, rows: Rows, other_titles: Mapping
         if field == "gain":
             look["align"] = alt.ExprRef(f"{NARROW} ? 'right' : 'left'")
             own["fontWeight"] = "bold"
-        limit = alt.ExprRef(f"{NARROW} ? 0 : {widest if field == 'name' else 0}")
+        limit = alt.ExprRef(f"{NARROW} ? 0 : {limits.get(field, 0)}")
         drawn.append(base.mark_text(**look, **own, dy=above, limit=limit).encode(y=y, text=f"{field}:N"))
         drawn.append(titles.mark_text(**look, text=other_titles.get(field, title), y=-10, opacity=wide_only))
     return drawn

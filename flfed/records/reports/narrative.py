@@ -60,6 +60,7 @@ from flfed.records.statistics.verdict import (
     better_of,
     better_or_worse,
     decimals_of,
+    describe_verdict,
     format_as_written,
     gain_in_brackets,
     gain_of,
@@ -113,8 +114,7 @@ def comparison_rows(report: Report, metric: str | None = None) -> tuple[list[str
     # A site's line has its figures as they are, its gain and its verdict.
     for name, site in run_of(report).sites.items():
         cells = [number(figure_of(site[arm], metric).value) for arm in arms]
-        gain_and_verdict = [gain_in_words(site, metric), site_verdict(site, metric)[0]]
-        rows.append([name, shown(site_of(site).holdout_rows), *cells, *gain_and_verdict])
+        rows.append([name, shown(site_of(site).holdout_rows), *cells, *_gain_and_verdict(site, metric)])
     return (
         headers,
         [*rows, *_rows_over_all(report, metric, beside="personalised" in arms)],
@@ -155,10 +155,14 @@ def _with_gains(
     run = run_of(report)
     if not released(report).is_compared:
         return headers, lines
-    gains_and_verdicts = [[gain_in_words(site, metric), site_verdict(site, metric)[0]] for site in run.sites.values()]
+    gains_and_verdicts = [_gain_and_verdict(site, metric) for site in run.sites.values()]
     gains_and_verdicts += [["", ""]] * (len(lines) - len(gains_and_verdicts))
     headers = [*headers, GAIN + interval_name(report), "verdict"]
     return headers, [[*line, *more] for line, more in zip(lines, gains_and_verdicts, strict=True)]
+
+
+def _gain_and_verdict(site: Report, metric: str) -> list[str]:
+    return [gain_in_words(site, metric), describe_verdict(site_verdict(site, metric)[0], metric)]
 
 
 def verdict_in_words(report: Report) -> list[str]:
@@ -209,7 +213,10 @@ def _below_table(report: Report, metric: str) -> list[str]:
     sentences = (own_parts_in_words(report), *doubts(report, metric), unknown_training(run.training), *own, differing)
     lines += [sentence for sentence in sentences if sentence]
     if run.rule.sites > 1 and is_measured(report, metric):
-        lines.append(f"Joining pays where the interval of the gain lies above {least_gain(report, metric)}.")
+        lines.append(
+            f"Joining improves {metric_name(metric)} where the interval of the gain lies above "
+            f"{least_gain(report, metric)}."
+        )
     lines += [*odd_sites_in_words(report), *untold_in_words(report, metric), *unadjusted_in_words(report, metric)]
     for arm in ("sites-mean", "own-model-everywhere"):
         if sentence := over_sites(figure_of(report[arm], metric)):
@@ -219,13 +226,13 @@ def _below_table(report: Report, metric: str) -> list[str]:
 
 
 def joining_in_words(report: Report, metric: str) -> str:
-    """Return whether joining pays on average, in one line.
+    """Return whether joining improves a metric on average, in one line.
 
     Examples
     --------
     >>> mean = {"value": 0.008, "low": -0.061, "high": 0.077, "sites": 3, "of": 4, "minimum-gain": 0.005}
     >>> joining_in_words({"mean-gain": {"roc_auc_score": mean}}, "roc_auc_score")
-    'No clear benefit from joining: AUC +0.008 on average (95 % CI −0.061 to +0.077; 3 of 4 sites can be judged).'
+    'No clear improvement from joining: AUC +0.008 on average (95 % CI −0.061 to +0.077; 3 of 4 sites can be judged).'
     """
     entry = figure_of(run_of(report).mean_gain, metric)
     if entry.value is None:
@@ -234,7 +241,7 @@ def joining_in_words(report: Report, metric: str) -> str:
     code = code_of_mean(entry, entry.minimum_gain or 0.0)
     if code == INCONCLUSIVE and has_interval(gain):
         return ""
-    says = {PAYS: "A clear benefit", DO_NOT_USE: "A clear loss"}.get(code, "No clear benefit")
+    says = {PAYS: "A clear improvement", DO_NOT_USE: "A clear loss"}.get(code, "No clear improvement")
     size, span = size_and_span(gain, entry.minimum_gain or 0.0)
     start = f"{says} from joining: {metric_name(metric)} {size} on average"
     if entry.sites < entry.of:
@@ -321,14 +328,14 @@ def _forest_line(name: str, site: Report, metric: str) -> ForestLine:
 
 
 def untold_in_words(report: Report, metric: str) -> list[str]:
-    """Return why nothing can be told at some sites: of the first of them, and how many more there are."""
+    """Return why the verdict is inconclusive at some sites: at the first one, and at how many more."""
     reasons = {name: too_few(site) or no_interval(site, metric) for name, site in run_of(report).sites.items()}
     untold = [(name, why) for name, why in reasons.items() if why]
     if not untold:
         return []
     (name, why), *others = untold
-    more = f" It is alike at {len(others)} more." if others else ""
-    return [f"Why it cannot be told at {name}: {why}.{more}"]
+    more = f" The same holds at {len(others)} more." if others else ""
+    return [f"Inconclusive at {name}: {why}.{more}"]
 
 
 def unadjusted_in_words(report: Report, metric: str) -> list[str]:
@@ -505,7 +512,7 @@ def apart(other: float, shared: float, metric: str) -> str:
 def stands_out(report: Report, metric: str) -> tuple[str, Difference] | None:
     """Return the site with the largest clear gain, and the gain.
 
-    Only sites at which joining pays count; None where it pays nowhere.
+    Only sites with a clear gain count; None where there is none.
 
     Its interval is the one that the verdict goes by.
     """
@@ -529,7 +536,7 @@ def interval_name(report: Report) -> str:
 
 
 def least_gain(report: Report, metric: str) -> str:
-    """Return the gain above which joining pays.
+    """Return the gain above which joining is worthwhile.
 
     It is text, such as "0" or "0.005".
     """
@@ -542,7 +549,7 @@ def is_measured(report: Report, metric: str) -> bool:
 
 
 def _who_gains(report: Report, metric: str) -> list[str]:
-    """Return where joining pays most, or that it does nowhere."""
+    """Return the site with the largest clear gain, or that there is none."""
     run = run_of(report)
     best = stands_out(report, metric)
     if best is not None:
@@ -551,7 +558,8 @@ def _who_gains(report: Report, metric: str) -> list[str]:
     if len(run.sites) < 2 or not is_measured(report, metric):
         return []  # the verdict says it already
     least = least_gain(report, metric)
-    return [f"At no site does joining pay: at none the interval ({interval_name(report)}) lies above {least}."]
+    name = metric_name(metric)
+    return [f"At no site does joining improve {name}: no interval ({interval_name(report)}) lies above {least}."]
 
 
 def tally(report: Report, metric: str) -> str:
@@ -567,9 +575,9 @@ def tally(report: Report, metric: str) -> str:
         by_code[site_verdict(site, metric)[0]].append(name)
     parts = []
     for code, names in by_code.items():
-        # How many sites joining pays at is told even where there are none.
+        # The number of sites that gain is shown even where it is 0.
         if names or code == PAYS:
-            part = f"{code.removesuffix(' here')} at {len(names)}"
+            part = f"{describe_verdict(code, metric).removesuffix(' here')} at {len(names)}"
             if code == PAYS:
                 part += f" of {len(run.sites)} sites"
             if 0 < len(names) <= 6:
@@ -615,10 +623,10 @@ GLOSSARY = {
     "AUC": "How often the model ranks a row with the outcome above one without it: 0.5 is chance, 1 is always.",
     "95 % CI": "Confidence interval: the range that the test rows leave open for a figure, 95 times of 100.",
     "widened": "The interval of a gain is made wider where several sites are looked at: some gain by chance alone.",
-    "joining pays": "The interval of the gain lies above what is worthwhile.",
-    "no clear gain": "The interval leaves open that joining brings nothing, or less than what is worthwhile.",
+    "joining improves AUC": "The interval of the gain lies above what is worthwhile; so for any other metric.",
+    "no clear improvement": "The interval leaves open that joining brings nothing, or less than what is worthwhile.",
     "do not use it here": "The interval lies below 0, beyond what is worthwhile: the site model is better.",
-    "cannot be told": "Too few test rows, or too few with the outcome, to compare models at this site.",
+    "inconclusive": "Too few test rows, or too few with the outcome, to compare models at this site.",
     "calibration": "Whether predicted probabilities hold: of rows given 0.3, three in ten have the outcome.",
     "net benefit": "True alarms minus false ones, weighed by the threshold, for each row: what acting on alarms gains.",
     "round": "Every site trains on its rows, and the updates are averaged; of boosted trees, one tree grows from sums.",
@@ -636,12 +644,13 @@ GLOSSARY = {
 OF_EXACT_COUNTS = ("adjusted to the site", "pooled", "net benefit")
 """Terms that only a study has whose models are compared on exact counts."""
 OF_COMPARISON = (
-    "site model", "gain", "widened", "joining pays", "no clear gain", "do not use it here", "cannot be told",
+    "site model", "gain", "widened", "joining improves AUC", "no clear improvement", "do not use it here",
+    "inconclusive",
 )  # fmt: skip
 UNDER_NOISE = {
     "site model": "What a site reaches with its own rows alone, trained under the same ε as the shared model.",
     "gain": "The shared model minus the site model. Above 0, joining helps.",
-    "cannot be told": "The noise, or too few test rows, leave open more than a difference of 0.1 at this site.",
+    "inconclusive": "The noise, or too few test rows, leave open more than a difference of 0.1 at this site.",
 }
 """What terms mean where the comparison has noise."""
 WITHOUT_MODEL = ("site", "row", "refused", "repeat", "ε (epsilon)", "policy")

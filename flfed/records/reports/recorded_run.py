@@ -110,7 +110,7 @@ def shows(gain: Report, metric: str) -> str:
     """
     figure = figure_of(gain, metric)
     if figure.value is None or figure.low is None or figure.high is None:
-        return "cannot be told"
+        return "inconclusive"
     if figure.low <= 0 <= figure.high:
         return "no difference shown"
     rises = figure.low > 0
@@ -130,7 +130,7 @@ def _not_paired(base: Recorded, other: Recorded) -> str:
         # Of a study of which all that leaves is charged, the numbers have noise, and those of test rows do not leave.
         row_counts = [*_rows(sites).values(), *_rows(others).values()]
         hidden = any(holdout is None for _, holdout in row_counts)
-        return "it cannot be told whether they are on the same rows" if hidden else "they are not on the same rows"
+        return "whether they are on the same rows is not known" if hidden else "they are not on the same rows"
     if not all(entry.resplit for entry in sites.values() if entry.status != "refused"):
         return "a site's test rows are the same in every repeat"
     return ""

@@ -41,6 +41,7 @@ from flfed.records.statistics.verdict import (
     better_of,
     better_or_worse,
     decimals_for,
+    describe_verdict,
     has_interval,
     interval,
     metric_name,
@@ -55,8 +56,8 @@ FEW_HOLDOUT_ROWS = 100
 """Below so many test rows, of the rarer class where both are counted, an interval is wide: of 100 rows a share of
 one half is known to within 0.10."""
 SHOULD = {
-    PAYS: "Yes: joining pays at {site}.",
-    NO_CLEAR_GAIN: "No clear gain at {site}: these rows leave open anything from {span}.",
+    PAYS: "Yes: joining improves {name} at {site}.",
+    NO_CLEAR_GAIN: "No clear improvement at {site}: these rows leave open anything from {span}.",
     DO_NOT_USE: "No: do not use the shared model at {site}.",
 }
 """The answer to "should this site join?" by its verdict."""
@@ -84,9 +85,10 @@ def should_it_join(report: Report, site: str, metric: str) -> str:
     """Return the answer to whether a site should join."""
     of_site = run_of(report).sites[site]
     if not released(report).is_compared:
-        return f"Whether joining pays at {site} is not told."
+        return f"Whether joining improves {metric_name(metric)} at {site} is not released."
     code, _ = site_verdict(of_site, metric)
-    return SHOULD.get(code, "It cannot be told at {site}.").format(site=site, span=_worse_to_better(of_site, metric))
+    answer = SHOULD.get(code, "Inconclusive at {site}.")
+    return answer.format(site=site, name=metric_name(metric), span=_worse_to_better(of_site, metric))
 
 
 def _worse_to_better(of_site: Report, metric: str) -> str:
@@ -343,11 +345,11 @@ def site_line(report: Report, name: str, metric: str, arms: Sequence[str] = SITE
     if not how.is_compared:
         return start | cells
     gain = {f"Gain, + is better ({interval_name(report)})": _unbroken(gain_in_words(site, metric))}
-    return start | cells | gain | {"Verdict": site_verdict(site, metric)[0]}
+    return start | cells | gain | {"Verdict": describe_verdict(site_verdict(site, metric)[0], metric)}
 
 
 def untold_at(report: Report, metric: str, sites: Sequence[str]) -> list[str]:
-    """Return why it cannot be told at some of these sites, a sentence each."""
+    """Return why the verdict is inconclusive at some of these sites, a sentence each."""
     if not released(report).is_compared:
         return []  # it is so at every site, and told once
     verdicts = {site: site_verdict(run_of(report).sites[site], metric) for site in sites}

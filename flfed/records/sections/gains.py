@@ -21,7 +21,15 @@ from flfed.records.reports.site_verdict import best_gain
 from flfed.records.section import Drawing, Section, Table
 from flfed.records.statistics import Report
 from flfed.records.statistics.noised_scores import own_under_noise
-from flfed.records.statistics.verdict import ARM_NAMES, gain_in_brackets, interval, metric_name, number, sentence_case
+from flfed.records.statistics.verdict import (
+    ARM_NAMES,
+    describe_verdict,
+    gain_in_brackets,
+    interval,
+    metric_name,
+    number,
+    sentence_case,
+)
 
 
 def at_the_ends(report: Report, metric: str, most: int, *, of: Sequence[str] | None = None) -> list[str]:
@@ -55,7 +63,9 @@ def gains(
     run = run_of(report)
     rows = forest_lines(report, metric, shown)
     least = run.rule.minimum_gain[metric]
-    says = [f"{row.name}: gain {gain_in_brackets(row.gain, least)}, {row.verdict}" for row in rows]
+    says = []
+    for row in rows:
+        says.append(f"{row.name}: gain {gain_in_brackets(row.gain, least)}, {describe_verdict(row.verdict, metric)}")
     which = f": of {sites} sites, those that gain most and least" if len(shown) < sites else ""
     drawing = Drawing(
         title=f"Gain by joining, {interval_name(report)}{which}",

@@ -36,7 +36,8 @@ MOST_ACROSS = 6
 """Values side by side in a cross-table; of more in either column each cell has a line."""
 PERSON = "person"
 """What is counted where rows of one person weigh one together."""
-NO_DIFFERENCE, INCONCLUSIVE = "no difference is shown", "cannot be told"
+NO_DIFFERENCE = "no difference is shown"
+INCONCLUSIVE = "inconclusive"
 
 
 Parted = dict[str, tuple["PartOfRows", float]]
@@ -576,11 +577,11 @@ def _clear(groups: Groups) -> list[str]:
     >>> none, clear = Figure(0.0, -1.0, 1.0), Figure(2.0, 1.0, 3.0)
     >>> of = lambda *ones: _clear(Groups(compared={"age": {"mean": dict(enumerate(ones))}}))[0]
     >>> of(None, None, none)
-    'Of 3 differences between groups 2 cannot be told; the other is not more than noise and chance would make.'
+    'Of 3 differences between groups 2 are inconclusive; the other is not more than noise and chance would make.'
     >>> of(None, none, clear)
-    'Of 3 differences between groups 1 cannot be told; of the other 2, 1 is more than noise and chance would make.'
+    'Of 3 differences between groups 1 is inconclusive; of the other 2, 1 is more than noise and chance would make.'
     >>> of(None, None), of(None)
-    ('None of the 2 differences between groups can be told.', 'The difference between groups cannot be told.')
+    ('All 2 differences between groups are inconclusive.', 'The difference between groups is inconclusive.')
     """
     every = [shows_of(difference_of(one)) for *_, one in differences(groups)]
     conclusive_differences = [shows for shows in every if shows != INCONCLUSIVE]
@@ -589,10 +590,10 @@ def _clear(groups: Groups) -> list[str]:
     clear = sum(shows != NO_DIFFERENCE for shows in conclusive_differences)
     alone = f"is {MORE}" if clear else f"is not {MORE}"
     if len(every) == 1:
-        says = alone if conclusive_differences else "cannot be told"
+        says = alone if conclusive_differences else "is inconclusive"
         return [f"The difference between groups {says}."]
     if not conclusive_differences:
-        return [f"None of the {len(every)} differences between groups can be told."]
+        return [f"All {len(every)} differences between groups are inconclusive."]
     return [_clear_of_many(len(every), len(conclusive_differences), clear)]
 
 
@@ -605,7 +606,8 @@ def _clear_of_many(every: int, conclusive_count: int, clear: int) -> str:
     if conclusive_count == every:
         return f"{first}, {of_many}.{many}"
     rest = f"the other {alone}" if conclusive_count == 1 else f"of the other {conclusive_count}, {of_many}"
-    return f"{first} {every - conclusive_count} cannot be told; {rest}.{many}"
+    are = "is" if every - conclusive_count == 1 else "are"
+    return f"{first} {every - conclusive_count} {are} inconclusive; {rest}.{many}"
 
 
 def _independence(of: Crossed) -> str:
@@ -613,7 +615,7 @@ def _independence(of: Crossed) -> str:
     first, second = of.columns
     test = of.independence
     if test is None:
-        return f"Whether {first} and {second} go together cannot be told: too few of some value, for this noise."
+        return f"Whether {first} and {second} go together is inconclusive: too few of some value, for this noise."
     clear = f"they go together {MORE}" if test.p < 0.05 else "no connection is shown"
     # Of what is too small for a number the next larger one is told.
     value = f"p = {test.p:.2g}" if test.p > 0 else "p < 1e-300"

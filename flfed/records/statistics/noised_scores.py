@@ -33,7 +33,7 @@ OWN_UNDER_NOISE = (
     "Each site's own model was trained under the same ε, with noise: without noise a site may do better alone, which "
     "only its own people can measure (flfed site compare)."
 )
-GAIN_NOT_RELEASED = f"Whether joining pays is not told: {WHY_NOT_COMPARED}."
+GAIN_NOT_RELEASED = f"Whether joining improves a site's figures is not released: {WHY_NOT_COMPARED}."
 NO_ROUNDS = (
     "There is no figure by round: a loss or a metric of a round would leave a site exact, and in this study nothing "
     "leaves that is not charged to one ε."
@@ -185,7 +185,7 @@ def own_under_noise(report: ReportMapping) -> list[str]:
 def with_verdict(report: ReportMapping, metrics: Sequence[str]) -> list[str]:
     """Return the metrics of which joining is judged: under noise those whose gain left a site, else all.
 
-    Where no gain left any site it is the first, of which it is then said that it cannot be told.
+    Where no gain left any site it is the first, whose verdict is then inconclusive.
 
     Examples
     --------

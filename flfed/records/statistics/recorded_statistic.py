@@ -108,7 +108,7 @@ def _odds_in_words(statistic: StatisticObject) -> list[str]:
     first, second = (of.group for of in odds.groups)
     ratio = odds.odds_ratio
     if ratio is None or ratio.value is None or ratio.low is None or ratio.high is None or odds.p is None:
-        return [f"The odds ratio cannot be told: {odds.why}."]
+        return [f"The odds ratio is inconclusive: {odds.why}."]
     clear = "no difference is shown" if ratio.low <= 1 <= ratio.high else "more than chance lets expect"
     less = "lower" if ratio.value < 1 else "higher"
     figure = f"{number(ratio.value)} (95 % CI {interval(ratio.low, ratio.high)}; p = {odds.p.value:.2g})"
@@ -143,7 +143,7 @@ def _covariance_lines(statistic: StatisticObject) -> Lines:
 def _covariance_in_words(statistic: StatisticObject) -> list[str]:
     of = read(Covariance, statistic)
     if of.mean is None:
-        return ["Means and covariances cannot be told: fewer than two rows have all columns."]
+        return ["There are no means and covariances: fewer than two rows have all columns."]
     return [
         f"Means and covariances of {counted(len(of.columns), 'column')} over {counted(of.rows, 'row')} of "
         f"{counted(of.sites, 'site')}, the same as of one table; all of them: flfed run show RUN --json.",
@@ -217,7 +217,7 @@ def _stock_in_words(statistic: StatisticObject) -> list[str]:
     shared = of.stocks["all-sites"]
     missed, covered = shared.miss.value, shared.service.value
     if missed is None or covered is None:
-        return ["The service level cannot be told: no site has rows both before and after the day."]
+        return ["There is no service level: no site has rows both before and after the day."]
     rows = of.rows_after / of.sites
     chance = NORMAL_95 * math.sqrt(of.service * (1 - of.service) / rows)
     beside = _misses_beside(of, missed, chance / math.sqrt(of.sites))

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from flfed.registry import MADE_SMALL
+from flfed.words import render
 
 Better = Literal["higher", "lower"]
 PAYS = "joining pays"
@@ -15,6 +16,7 @@ NO_CLEAR_GAIN = "no clear gain"
 DO_NOT_USE = "do not use it here"
 INCONCLUSIVE = "cannot be told"
 VERDICTS = (PAYS, NO_CLEAR_GAIN, DO_NOT_USE, INCONCLUSIVE)
+"""Codes in JSON and CSV; people read `describe_verdict`."""
 MINUS = "\u2212"
 ABSENT = "n/a"
 WORTHWHILE = {"roc_auc_score": 0.005}
@@ -126,6 +128,17 @@ def metric_name(metric: str) -> str:
     ('AUC', 'expected calibration error')
     """
     return METRIC_NAMES.get(metric, metric.replace("_", " "))
+
+
+def describe_verdict(code: str, metric: str) -> str:
+    """Return a verdict as people read it.
+
+    Examples
+    --------
+    >>> describe_verdict(PAYS, "log_loss"), describe_verdict(INCONCLUSIVE, "log_loss")
+    ('joining improves log loss', 'inconclusive')
+    """
+    return render(f"report.verdicts.{code.replace(' ', '-')}", metric=metric_name(metric))
 
 
 def sentence_case(text: str) -> str:

@@ -28,6 +28,7 @@ from flfed.records.statistics.verdict import (
     ARM_NAMES,
     Difference,
     better_of,
+    describe_verdict,
     gain_in_brackets,
     interval,
     metric_name,
@@ -142,14 +143,16 @@ def in_a_line(result: Result) -> dict[str, Any]:
     Its verdict is by its first figure.
     """
     metrics = metrics_of(result)
-    code = judged(result, metrics[0])[0] if metrics else "no figure"
+    verdict = "no figure"
+    if metrics:
+        verdict = describe_verdict(judged(result, metrics[0])[0], metrics[0])
     return {
         "Study": result.study,
         "Run": result.run,
         "When (UTC)": moment(result.at),
         "Training rows": result.rows,
         "Test rows": result.holdout_rows,
-        "Verdict": code,
+        "Verdict": verdict,
     }
 
 
@@ -167,7 +170,7 @@ def against_our_own(result: Result, metric: str, *, suppressed_here: bool = Fals
             st.markdown(f"**{escape(sentence_case(NOT_ENOUGH))}.**")
         elif result.trained == "not-known" and result.sites is not None:
             st.caption("Whether the shared model was trained enough is not known here.")
-        st.markdown(f"**{escape(code.capitalize())}.** {escape(sentence)}")
+        st.markdown(f"**{escape(sentence_case(describe_verdict(code, metric)))}.** {escape(sentence)}")
         with st.container(horizontal=True):
             for line in there:
                 span = f"95 % CI {interval(line['low'], line['high'])}"

@@ -70,7 +70,7 @@ def _own(opened: Opened, site: str) -> None:
 
 
 def _all_sites(opened: Opened) -> None:
-    """Show whether joining pays on average, each site's gain, and what to know of it."""
+    """Show whether joining improves the figure on average, each site's gain, and what to know of it."""
     report = opened.report
     first = st.container()  # what the figure chosen below says comes before the choice
     with st.container():

@@ -27,6 +27,7 @@ from flfed.records.statistics.noised_scores import NOT_COMPARED
 from flfed.records.statistics.verdict import (
     ABSENT,
     Difference,
+    describe_verdict,
     gain_in_brackets,
     interval,
     metric_name,
@@ -197,7 +198,7 @@ def _figures(shown_by_name: Compared, metric: str, only: str | None) -> None:
     figure(st, title, interval_chart(drawn, metric), lines, key="compared", says=says)
     st.caption(OVERLAP)
     if cells:
-        st.markdown(f"**{metric_name(metric)} of the shared model at each site, and whether joining pays**")
+        st.markdown(f"**{metric_name(metric)} of the shared model at each site, and the verdict on joining**")
         none = dict.fromkeys(shown_by_name, "took no part")
         table([{"Site": site} | none | cells[site] for site in sorted(cells)])
 
@@ -207,8 +208,9 @@ def _at(of_site: Report, metric: str) -> str:
     shown = number(figure.value)
     if figure.low is not None:
         shown += f" ({interval(figure.low, figure.high)})"
-    verdict = "not compared with its own" if NOT_COMPARED in of_site else site_verdict(of_site, metric)[0]
-    return f"{shown}: {verdict}"
+    if NOT_COMPARED in of_site:
+        return f"{shown}: not compared with its own"
+    return f"{shown}: {describe_verdict(site_verdict(of_site, metric)[0], metric)}"
 
 
 def differences(studies: Sequence[tuple[str, str]]) -> list[dict[str, str]]:

@@ -248,7 +248,7 @@ def card(label: str, value: str, below: str) -> None:
 def _most(run_report: Report, metric: str) -> tuple[str, str]:
     """Return the largest clear gain and its site.
 
-    It is that of the sites at which joining pays. The text says so where it is clear at none.
+    Only sites with a clear gain count; the text states where there is none.
     """
     run = run_of(run_report)
     best = stands_out(run_report, metric)
@@ -275,9 +275,9 @@ def in_words(run_report: Report, metric: str | None, planned: int) -> None:
 
 
 def answer(run_report: Report, metric: str, warnings: int) -> None:
-    """Show whether joining pays on average, with the figure.
+    """Show whether joining improves the figure on average.
 
-    Where no mean is known it is at how many sites joining pays. `warnings` stand below the chart.
+    Without a mean, show the number of sites that gain. `warnings` stand below the chart.
     """
     if is_uncompared(run_report):
         one = figure_of(run_of(run_report).global_, metric)

@@ -33,6 +33,7 @@ from flfed.records.statistics.verdict import (
     PAYS,
     TOO_SMALL,
     describe_interval,
+    describe_verdict,
     has_interval,
     interval,
     metric_name,
@@ -127,7 +128,7 @@ def _gain(of_site: Report, metric: str) -> tuple[str, str]:
     """
     arm, gain = best_arm(of_site, metric) or ("", None)
     if gain is None or not has_interval(gain):
-        return ABSENT, "it cannot be told"
+        return ABSENT, "inconclusive"
     least = worthwhile_at(of_site, metric)
     size, _ = size_and_span(gain, least)
     return size, f"by the {ARM_NAMES[arm]}, {describe_interval(gain, least)}; + is better"
@@ -194,7 +195,8 @@ def _beside(report: Report, metric: str, order: Sequence[str]) -> None:
     says = []
     for name in order:
         site = run_of(report).sites[name]
-        says.append(f"{name}: {site_verdict(site, metric)[0]}, {narrative.gain_in_words(site, metric)}")
+        verdict = describe_verdict(site_verdict(site, metric)[0], metric)
+        says.append(f"{name}: {verdict}, {narrative.gain_in_words(site, metric)}")
     title = f"Gain of each site, {narrative.interval_name(report)}"
     summary = f"Gain by joining. {'; '.join(says)}"
     figure(left, title, forest_plot(report, metric, shown), lines, key="site-gains", says=summary)
@@ -248,7 +250,7 @@ def _line(report: Report, name: str, metric: str, arms: Sequence[str]) -> Report
         deciding = gain.deciding
         cells |= {"Gain (+ is better)": gain.value, "Gain, low": deciding.low, "Gain, high": deciding.high}
     if not noised.is_uncompared(report):
-        cells["Verdict"] = site_verdict(site, metric)[0]
+        cells["Verdict"] = describe_verdict(site_verdict(site, metric)[0], metric)
     return cells
 
 
@@ -269,6 +271,7 @@ def how_to_read(report: Report, metric: str) -> None:
     if noised.is_uncompared(report):
         return
     least = narrative.least_gain(report, metric)
+    name = narrative.interval_name(report)
     small = ""
     minus = ""
     if run_of(report).rule.minimum_gain[metric]:
@@ -278,9 +281,9 @@ def how_to_read(report: Report, metric: str) -> None:
     with st.expander("How to read this"):
         st.markdown(
             f"{models}"
-            f"- **{PAYS}**: the gain's interval ({narrative.interval_name(report)}) lies above {least}. "
-            f"**{DO_NOT_USE}**: it lies below {minus}{least}. "
-            f"**{NO_CLEAR_GAIN}**: neither.{small}\n"
+            f"- **{describe_verdict(PAYS, metric)}**: the gain's interval ({name}) lies above {least}. "
+            f"**{describe_verdict(DO_NOT_USE, metric)}**: it lies below {minus}{least}. "
+            f"**{describe_verdict(NO_CLEAR_GAIN, metric)}**: neither.{small}\n"
             "- *Widened*: of many sites some seem to gain by chance alone, as one 95 % interval in twenty excludes 0. "
             "So the intervals of gains hold at all sites together (Bonferroni).\n"
             "- *On average over sites*: gains weighted by how well each is known, with room for sites that differ "
