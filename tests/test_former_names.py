@@ -12,7 +12,7 @@ from flfed import Study
 from flfed.cli import FORMER_COMMANDS, FORMER_OPTIONS
 from flfed.errors import UsageError
 from flfed.seeds import noise_key
-from flfed.study.former_names import FORMER, NAMES, current_names, former_names, rename
+from flfed.study.former_names import LAST, NAMES, current_names, former_names, rename
 from flfed.study.request_hash import asks_sha256
 from tests.cli.test_every_help import ALL
 
@@ -74,6 +74,13 @@ name = "record-dp"
 epsilon = 1.0
 delta = 1e-5
 """
+COVARIANCE = f"""{HEAD}
+[dataset]
+name = "breast-cancer"
+[statistic]
+name = "covariance"
+columns = ["mean radius", "mean texture"]
+"""
 HASHES = {
     LINEAR: (
         "a4aa1ac3db3a21809578cb338535d3e49db49e7b5a7ca05c743037fc1566ff11",
@@ -82,6 +89,10 @@ HASHES = {
     TREES: (
         "29fe28540dba3a11dfcfefe8f6a32b9835f4d9dae3aed28bb68877e39c47bd0b",
         "095d1ed6b30e6a7d49ea9e74f590ca6bdf6473a1d7b394b4eedaa32966a4b1b5",
+    ),
+    COVARIANCE: (
+        "426dfb1136d871bd3f683efb98aa6aa9700b12ba686b8d57eb7f005e5f5ba02c",
+        "b864240f754fed58042fb9ab5b5710238e42a73c2667c560c0dd747bd5a25109",
     ),
     SUMMARY: (
         "8702c91387dc2419ee9ffc37a3954b6d68c4121ca5bff6ab8845487301e69071",
@@ -99,9 +110,9 @@ def former_text(text: str) -> str:
 
 def with_one_former_name(path: str) -> str:
     """Return a study that has one name, as `NAMES` has it, from before."""
-    current = next(now for now, before in FORMER.items() if before == path.rpartition(".")[2].rpartition("=")[2])
+    current = LAST.sub(rf"\g<1>{NAMES[path]}", path)
     for text in HASHES:
-        tables, changed = rename(tomllib.loads(text), {current: FORMER[current]})
+        tables, changed = rename(tomllib.loads(text), {current: LAST.sub(r"\2", path)})
         if changed:
             return tomli_w.dumps(tables)
     raise LookupError(path)
@@ -149,7 +160,7 @@ def test_a_key_of_another_packages_model_keeps_its_name():
     assert current_names(table) == (table, [])
 
 
-@pytest.mark.parametrize("text", HASHES, ids=["linear", "trees", "summary"])
+@pytest.mark.parametrize("text", HASHES, ids=["linear", "trees", "covariance", "summary"])
 def test_a_recorded_text_is_the_study_that_it_was_and_hashes_stay(text: str):
     former = former_text(text)
     assert former != text

@@ -26,15 +26,20 @@ NAMES = {
     "model.frozen": "frozen-layers",
     "model.codes": "max-bins",
     "strategy.least-hessian": "min-child-weight",
+    "statistic.of": "columns",
     "statistic.within": "bounds",
     "privacy.comparison=own-model": "site-model",
     "expected.*.least": "minimum",
 }
 """Names of now, by the former keys with their tables; after "=", a key's value."""
-ONLY_OF = {"model.codes": "boosted-trees", "strategy.least-hessian": "boosted-trees", "statistic.within": SUMMARY}
-"""Former keys of one listed thing: another package's may have a key of that name."""
+ONLY_OF = {
+    "model.codes": "boosted-trees",
+    "strategy.least-hessian": "boosted-trees",
+    "statistic.of": "covariance",
+    "statistic.within": SUMMARY,
+}
+"""Former keys of one listed thing: another one may have a key of that name."""
 LAST = re.compile(r"(.*[.=])(.*)")
-FORMER = {LAST.sub(rf"\g<1>{now}", path): LAST.sub(r"\2", path) for path, now in NAMES.items()}
 
 
 def rename(tables: Mapping[str, Any], names: Mapping[str, str], place: str = "") -> tuple[dict[str, Any], list[str]]:
@@ -81,11 +86,10 @@ def current_names(tables: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]
         sentences.append(f'[{ANALYSIS}] is now [{STATISTIC}] with name = "{SUMMARY}"')
         if isinstance(made[STATISTIC], dict):
             made[STATISTIC] = {"name": SUMMARY, **made[STATISTIC]}
-    names = {path: now for path, now in NAMES.items() if ONLY_OF.get(path) in (None, _name_in(made, path))}
-    made, changed = rename(made, names)
+    made, changed = rename(made, _names_in(made))
     for path in changed:
         table, _, key = path.replace("*.", "").partition(".")
-        sentences.append(f"[{table}] {key} is now {names[path]}")
+        sentences.append(f"[{table}] {key} is now {NAMES[path]}")
     return made, sentences
 
 
@@ -104,11 +108,32 @@ def former_names(tables: Mapping[str, Any]) -> dict[str, Any]:
     >>> former_names({"statistic": {"name": "summary", "bounds": {}}, "compare": {"resamples": 200}})
     {'analysis': {'within': {}}, 'compare': {'draws': 200}}
     """
-    made, _ = rename(tables, FORMER)
+    names = {LAST.sub(rf"\g<1>{now}", path): LAST.sub(r"\2", path) for path, now in _names_in(tables).items()}
+    made, _ = rename(tables, names)
     if _name_in(made, STATISTIC) == SUMMARY:
         made = {ANALYSIS if key == STATISTIC else key: value for key, value in made.items()}
         del made[ANALYSIS]["name"]
     return made
+
+
+def _names_in(tables: Mapping[str, Any]) -> dict[str, str]:
+    """Return the names of `NAMES` that concern a study's tables."""
+    return {path: now for path, now in NAMES.items() if ONLY_OF.get(path) in (None, _name_in(tables, path))}
+
+
+def bare_name(key: str) -> str:
+    """Return a former key, which has no table, as its table and the key of now; "" where it is none.
+
+    Examples
+    --------
+    >>> bare_name("draws"), bare_name("rounds")
+    ('compare.resamples', '')
+    """
+    for path, now in NAMES.items():
+        place, _, before = path.rpartition(".")
+        if before == key and "*" not in place:
+            return f"{place}.{now}"
+    return ""
 
 
 def _name_in(tables: Mapping[str, Any], path: str) -> object:

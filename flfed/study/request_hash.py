@@ -39,6 +39,7 @@ FORMER_NAMES = {
     "dataset.partition.min_rows": "least_rows",
     "model.max_bins": "codes",
     "strategy.min_child_weight": "least_hessian",
+    "statistic.columns": "of",
     "privacy.comparison=site-model": "own-model",
 }
 """Names that fields had before 0.5.0: the hashes on ledgers have them, too."""

@@ -19,7 +19,7 @@ from flfed import registry
 from flfed.errors import UsageError, nearest
 from flfed.parsers import parse_toml, read_text
 from flfed.study.analysis import Analysis
-from flfed.study.former_names import FORMER, SUMMARY, current_names, refuse_former
+from flfed.study.former_names import SUMMARY, bare_name, current_names, refuse_former
 from flfed.study.plan import Plan
 from flfed.study.settings import read_settings
 from flfed.study.tables import (
@@ -352,8 +352,8 @@ def _path(key: str, table: Mapping[str, Any], option: str = "--set") -> list[str
         paths.append([key])
     # A bare key of several tables would set one of them by chance.
     if len(paths) != 1:
-        if now := [current for current, former in FORMER.items() if former == key and "*" not in current]:
-            raise UsageError(f"{option} {key}: the key is now {now[0]}")
+        if now := bare_name(key):
+            raise UsageError(f"{option} {key}: the key is now {now}")
         every = sorted(set[str]().union(*keys_by_table.values()))
         close = f"; did you mean {OTHERS_CALL[key]!r}?" if key in OTHERS_CALL else nearest(key, every)
         why = "stands in several tables." if paths else f"is not known{close}"
