@@ -58,7 +58,8 @@ def rename(tables: Mapping[str, Any], names: Mapping[str, str], place: str = "")
     >>> rename({"compare": {"own": "same"}, "own": 1}, NAMES)
     ({'compare': {'site-model': 'same'}, 'own': 1}, ['compare.own'])
     """
-    made, changed = {}, list[str]()
+    made = {}
+    changed = list[str]()
     for key, value in tables.items():
         path = f"{place}{key}"
         if isinstance(value, dict):
