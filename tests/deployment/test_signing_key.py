@@ -210,7 +210,7 @@ def test_both_sides_show_the_fingerprint(folder: CoordinatorFolder, kit: Path, t
     admit(folder, join(kit, to=tmp_path).admission)
     said = own_fingerprint(SITE)
     assert json.loads(call("site", "key", "cleveland", "--json")) == {
-        "site": "cleveland", "gate-key": said, "made": False
+        "site": "cleveland", "gate-key": said, "created": False
     }  # fmt: skip
     assert f"--with cleveland={said}" in call("site", "key", "cleveland")
     assert json.loads(call("site", "status", "cleveland", "--json"))["gate-key"] == said
