@@ -38,7 +38,7 @@ def crossed(number: int, table: pd.DataFrame) -> pd.DataFrame:
 @pytest.fixture
 def small_study(small_study: str) -> str:
     """A study that holds the shared model against the best that each site finds alone."""
-    return small_study.replace('own = "same"', 'own = "best"')
+    return small_study.replace('site-model = "same"', 'site-model = "best"')
 
 
 @pytest.fixture

@@ -117,9 +117,9 @@ def test_a_study_says_what_gain_is_worthwhile_and_one_sites_people_read_the_same
     }  # fmt: skip
     for text, codes in (
         ("", {"a": PAYS, "b": NO_CLEAR_GAIN, "c": DO_NOT_USE}),
-        ("[compare]\nworthwhile = 0.001", {"a": PAYS, "b": PAYS, "c": DO_NOT_USE}),
-        ("[compare]\nworthwhile = 0.0025", {"a": PAYS, "b": NO_CLEAR_GAIN, "c": DO_NOT_USE}),
-        ("[compare]\nworthwhile = 0.05", {"a": NO_CLEAR_GAIN, "b": NO_CLEAR_GAIN, "c": NO_CLEAR_GAIN}),
+        ("[compare]\nminimum-gain = 0.001", {"a": PAYS, "b": PAYS, "c": DO_NOT_USE}),
+        ("[compare]\nminimum-gain = 0.0025", {"a": PAYS, "b": NO_CLEAR_GAIN, "c": DO_NOT_USE}),
+        ("[compare]\nminimum-gain = 0.05", {"a": NO_CLEAR_GAIN, "b": NO_CLEAR_GAIN, "c": NO_CLEAR_GAIN}),
     ):
         series = recorded(store, sites, text=text)
         found = found_of(url, series)
