@@ -338,4 +338,4 @@ def assert_third_run_stops_and_a_fourth_is_refused(
         assert len({line["rows-sha256"] for line in lines}) == 1 + (site == "hungary")
         # All that was said was said in sentences that may leave.
         assert "withheld" not in {line["kind"] for line in machines[site].ledger_lines()}
-        assert "was held back" not in machines[site].log()
+        assert "was withheld" not in machines[site].log()

@@ -176,7 +176,7 @@ def stopped_after_some_rounds(
     assert process.wait(30) == 3, coordinator.log()
     run, log = newest(), coordinator.log()[before:]
     assert run is not None and (run.status, run.reason) == ("stopped", said)
-    assert f"flfed: {said}; what was done so far is kept: flfed study resume {run.series}\n" in log
+    assert f"flfed: {said}; all results so far are stored: flfed study resume {run.series}\n" in log
     assert "Traceback" not in log
     return run.run, run.rounds
 

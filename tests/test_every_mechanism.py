@@ -180,8 +180,8 @@ def test_a_study_that_keeps_the_promise_passes_and_its_mechanism_is_built_of_its
     ("changes", "said"),
     [
         ({"plan.steps": 0}, r"record-dp: needs \[plan\] steps"),
-        ({"plan.clip": 1.0}, "clip is of whole gradients"),
-        ({"encode.scaler": "per-site"}, r"one more moves the gradients of all, and \[privacy\] record-dp bounds"),
+        ({"plan.clip": 1.0}, "clip limits whole gradients"),
+        ({"encode.scaler": "per-site"}, r"One more row changes the gradients of all, and \[privacy\] record-dp bounds"),
         ({"privacy.epsilon": 0.0}, r"epsilon=0.0 must be in \(0, 100\]"),
         ({"privacy.epsilon": float("nan")}, "epsilon=nan"),
         ({"privacy.delta": 0.5}, "delta=0.5 must be"),
@@ -234,7 +234,7 @@ def test_what_is_uncharged_follows_from_the_study():
 
 
 def test_a_budget_is_named_among_what_leaves_only_where_the_run_counts_epsilon():
-    said = "What a site's budget of epsilon is, and how much of it all studies have spent."
+    said = "A site's budget of epsilon, and how much of it all studies have spent."
     for text, leaves in ((STUDY, True), (SITE_DP, False), (STUDY.partition("[privacy]")[0], False)):
         study = Study.parse(text)
         assert (said in (mechanism_of(study) or Mechanism()).uncharged(study)) == leaves, study.privacy.name
@@ -262,7 +262,7 @@ def test_site_dp_refuses_a_strategy_that_could_pass_its_noise_by(tmp_path: Path,
     installed(tmp_path, "own_way", OWN_WAY, "[flfed.strategy]\nown-way = own_way:OwnWay\n")
     monkeypatch.syspath_prepend(tmp_path)
     study = Study.parse(SITE_DP).replace({"strategy.name": "own-way"})
-    with pytest.raises(UsageError, match="own-way: aggregates by itself"):
+    with pytest.raises(UsageError, match="own-way: aggregates without the noise of site-dp"):
         SiteDp().check(study)
     SiteDp().check(study.replace({"strategy.name": "fedprox"}))
     RecordDp().check(study)  # whose noise is in the updates already

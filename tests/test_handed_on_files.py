@@ -55,7 +55,7 @@ def test_a_study_whose_model_is_huge_is_refused_before_an_array_is_made(
     # 5 inputs: 5 * 100,000 + 100,000 + 100,000² + 100,000 + 100,000 + 1.
     count = 5 * 10**5 + 10**5 + 10**10 + 10**5 + 10**5 + 1
     code, _, said = flfed("study", "check", tmp_path / "huge.toml")
-    assert code == 2 and f"[model] mlp: {count:,} parameters are more than 16,777,216" in said and "hidden" in said
+    assert code == 2 and f"[model] mlp: {count:,} parameters are more than the 16,777,216" in said and "hidden" in said
     schema = datasets.load("small").schema
     tracemalloc.start()
     with pytest.raises(UsageError, match="lower hidden"):

@@ -176,9 +176,9 @@ def test_secure_sums_stand_beside_a_mechanism_and_are_off_unless_asked_for():
 @pytest.mark.parametrize("asked", ["auto", "on"])
 def test_secure_sums_are_refused_with_what_cannot_be_summed_or_would_be_of_few_sites(asked: str):
     study = Study.parse(TEXT.replace('"off"', f'"{asked}"'))
-    with pytest.raises(UsageError, match="adds them up on one: leave one of them out"):
+    with pytest.raises(UsageError, match="needs one grid for all: leave one of them out"):
         study.replace({"codec.name": "int8"})
-    with pytest.raises(UsageError, match="lets chance choose the sites of a sum"):
+    with pytest.raises(UsageError, match="draws the sites of a sum at random"):
         study.replace({"strategy.fraction": 0.5})
     assert study.replace({"codec.download": "int8"}).download == "int8"
 
@@ -241,8 +241,8 @@ def test_a_key_set_to_none_is_left_out():
     ("changes", "said"),
     [
         ({"round": 4}, "--set round: the key is not known; did you mean 'rounds'?"),
-        ({"seed.x": 4}, "--set seed.x: 'seed' is no table of the study"),
-        ({"plan.lr.x": 4}, "--set plan.lr.x: 'lr' is no table of the study"),
+        ({"seed.x": 4}, "--set seed.x: 'seed' is not a table of the study"),
+        ({"plan.lr.x": 4}, "--set plan.lr.x: 'lr' is not a table of the study"),
         ({"plans.lr": 4}, "study: key 'plans' is not known; did you mean 'plan'?"),
         ({"plan.lrr": 4}, "[plan]: key 'lrr' is not known; did you mean 'lr'?"),
         ({"lr": "high"}, "[plan]: lr='high' must be a number"),
@@ -314,7 +314,7 @@ def test_a_name_that_could_not_be_a_key_everywhere_is_refused(name):
             "[expected] 'a.b': needs either value with tolerance, or minimum",
         ),
         (TEXT + "[expected]\n'a.b' = { value = 1, source = 'x' }", "[expected] 'a.b': tolerance=0.0 must be > 0"),
-        (TEXT + "[expected]\n'a.b' = { minimum = 1 }", "[expected] 'a.b': source must say where the figure comes from"),
+        (TEXT + "[expected]\n'a.b' = { minimum = 1 }", "[expected] 'a.b': source must name the origin of the figure"),
     ],
 )
 def test_a_wrong_pooled_plan_split_sweep_or_expectation_is_named(text: str, said: str):

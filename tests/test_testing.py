@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,9 +31,11 @@ from flfed.testing import (
     check_model,
     check_site,
     check_strategy,
+    rules,
 )
 from flfed.updates.extra import ExtraArrays
 from flfed.updates.strategies.fedavg import FedAvg
+from tests.test_words import places, templates
 
 EXTENSION = Path(__file__).parent / "extension"
 BROKEN_STRATEGIES = {
@@ -50,6 +54,25 @@ BROKEN_STRATEGIES = {
     "arrays_beside_the_model_are_as_declared": "Undeclared",
     "a_resumed_run_goes_on_as_if_nothing_had_happened": "Forgetful",
 }
+
+
+def held_sentences() -> Iterator[tuple[str, set[str]]]:
+    """Yield the key of each sentence that a rule holds something by, with the facts that it gives."""
+    for file in sorted(Path(rules.__file__).parent.glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            name = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+            if name == "hold" and isinstance(node.args[1], ast.Constant):
+                yield node.args[1].value, {keyword.arg for keyword in node.keywords}
+            elif name == "_equal":
+                yield node.args[2].value, {"gap"}
+
+
+def test_each_thing_that_a_rule_holds_has_a_sentence_with_its_facts():
+    held = list(held_sentences())
+    assert len(held) > 100
+    assert [key for key, facts in held if facts != places(templates()[f"testing.rules.{key}"])] == []
+    # The last one is rendered without `hold`.
+    assert {key for key, _ in held} | {"model"} == {key.split(".")[2] for key in templates() if "testing." in key}
 
 
 def broken_by(rules: Any, check: Any, broken: dict[str, Any]) -> None:
@@ -347,7 +370,7 @@ def test_the_sides_of_a_holdout_by_time_are_checked_too(small_sites):
     (folder / "schema.toml").write_text("\n".join([head, *lines]))
     sound = replace(small, source=Frame(table), holdout=HoldoutByTime("seen", **given))
     check_site(sound)
-    with pytest.raises(RuleBroken, match="earlier than the last training row and the gap of 7 days: 6"):
+    with pytest.raises(RuleBroken, match="6 holdout rows are earlier than the last training row and the gap of 7 days"):
         check_site(replace(sound, holdout=NoGap("seen", **given)))
     known = HoldoutByTime("seen", **given, same_groups=True)
     check_site(replace(sound, source=Frame(table.assign(person=0)), holdout=known))
@@ -360,7 +383,8 @@ def test_what_is_seen_is_a_number_and_no_cell_of_a_table(small_sites):
     with pytest.raises(RuleBroken, match="site-01: its table fits its schema: column 'x1' is not a number") as told:
         check_site(replace(sound, source=Frame(table)))
     assert "fewer than 5 rows" in str(told.value) and "Jane" not in str(told.value)
-    with pytest.raises(RuleBroken, match="half way to the truth it moved by -0.1085, though higher is better"):
+    said = "with scores half way to the targets it changes by -0.1085, and higher is better"
+    with pytest.raises(RuleBroken, match=said):
         check_metric(Inverted)
 
 
@@ -405,12 +429,12 @@ ONE = np.ones(1)
 WRONG_ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
     "keeps more": (
         {"client_extra": classmethod(lambda c, s, a, u: ExtraArrays(returned=u.delta, kept=u.delta | {"n": ONE}))},
-        "what client_extra() keeps: names of arrays differ",
+        "client_extra().kept: names of arrays differ",
     ),
     "writes into what was kept": ({"client_extra": classmethod(scribbled)}, "ValueError: output array is read-only"),
     "returns less": (
         {"client_extra": classmethod(lambda c, s, a, u: ExtraArrays(kept=u.delta))},
-        "what client_extra() returns for the server: names of arrays differ",
+        "client_extra().returned: names of arrays differ",
     ),
     "another type": (
         {"client_arrays": lambda self: {n: v.astype(np.float32) for n, v in self.round.incoming.items()}},
@@ -420,10 +444,13 @@ WRONG_ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
         {"client_terms": classmethod(lambda c, s, a: ({"w": np.ones(2)},))},
         "a constant gradient is for ['w']",
     ),
-    "silent": ({"__doc__": "Says nothing of what it reveals. Source: none.\n\nReveal: nothing."}, "no 'Reveals: ...'"),
+    "silent": (
+        {"__doc__": "Says nothing of what it reveals. Source: none.\n\nReveal: nothing."},
+        "its docstring has no paragraph 'Reveals:'",
+    ),
     "forgets after a resume": (
         {"state": lambda self: ({}, {}), "restore": lambda self, round, arrays, facts: None},
-        "the arrays that sites are sent after it are others",
+        "client_arrays() differs after a resumption",
     ),
 }
 

@@ -425,17 +425,13 @@ def exclusions_page() -> str:
     """Return the page of what does not go together in a study."""
     names = ("task", "model", "strategy", "mechanism", "frozen", "layers", "widths", "entries")
     words = {name: f"‹{name}›" for name in names}
-    rows = [
-        [part.title, exclusion.other, exclusion.sentence.format(**words)]
-        for part in PARTS
-        for exclusion in part.exclusions
-    ]
+    rows = [[part.title, exclusion.other, exclusion.sentence(words)] for part in PARTS for exclusion in part.exclusions]
     intro = (
         "`flfed study check` refuses a study that has two of these. A word in ‹ › is the study's own. Strategies and "
         "mechanisms have checks of their own besides; what goes with each strategy is in [Methods](../methods.md)."
     )
     return page(
-        "What does not go together", intro, table(("part of a study", "does not go with", "what is said"), rows)
+        "What does not go together", intro, table(("part of a study", "cannot be combined with", "refusal"), rows)
     )
 
 

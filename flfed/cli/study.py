@@ -87,16 +87,14 @@ def new_study(
     from flfed.rows.data import datasets, site_discovery
     from flfed.rows.proposals.texts import write_new
     from flfed.study.study import Study
-    from flfed.study.template import COUNTS, MODELS, StudyTemplate
+    from flfed.study.template import MODELS, StudyTemplate
 
     dataset = dataset or _prompt_choice("--dataset", "Dataset", datasets.names(), "")
     schema = datasets.load(dataset).schema
     choices: dict[str, Any] = {"model": model, "private": bool(private)}
     suffix = "study"
-    purpose_then = StudyTemplate.purpose
     if summary:
         suffix = "table"
-        purpose_then = COUNTS
         choices["columns"] = _countable(schema)
     else:
         usual = MODELS[schema.task]
@@ -108,7 +106,7 @@ def new_study(
     # Only open sites have their validation rows back; research sites, cut from one table, are open.
     opened = all(site.policy.disclosure == "open" for site in site_discovery.of_dataset(dataset))
     template = StudyTemplate(
-        name=named, dataset=dataset, purpose=purpose or purpose_then, task=schema.task, covers=covers, sums=True,
+        name=named, dataset=dataset, purpose=purpose, task=schema.task, covers=covers, sums=True,
         refit=opened, **choices,
     )  # fmt: skip
     # What cannot be run is refused before it is written.

@@ -50,7 +50,7 @@ def bundle() -> bytes:
     Its bytes are the same at every institution.
     """
     files = {"pyproject.toml": PROJECT, "flfed_bundle.py": MODULE}
-    # Flower's list of the files: path, hash, and size in bits.
+    # Flower's list of the files has path, hash, and size in bits.
     listed = [f"{name},{hashlib.sha256(text.encode()).hexdigest()},{8 * len(text)}" for name, text in files.items()]
     written = io.BytesIO()
     with zipfile.ZipFile(written, "w") as archive:

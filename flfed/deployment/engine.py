@@ -2,8 +2,8 @@
 
 It gives a grid to the nodes of the participating sites, over the running SuperLink.
 
-The coordinator's own process conducts the run: it acquires the server's task, which Flower would have
-started a process for, so that no code of a bundle is executed anywhere.
+The coordinator's own process conducts the run: it acquires the server's task, for which Flower would have started a
+process. So no code of a bundle is executed anywhere.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ from flfed.federation.server.run_setting import LEAST_SITES
 from flfed.paths import CoordinatorFolder
 from flfed.signatures import Signer
 from flfed.study.study import Study
+from flfed.words import render
 
 WAIT_SECONDS = 90.0
-"""How long sites are waited for: longer than the minute for which Flower refuses a node that comes back."""
+"""How long a run waits for sites: above the minute for which Flower refuses a node that comes back."""
 
 
 class Deployment(Engine):
@@ -55,7 +56,7 @@ class Deployment(Engine):
     remote = True
 
     def sites(self, study: Study, selection: SiteSelection = None) -> Sequence[RemoteSite]:
-        """Return the sites that are asked; see `admitted_sites`."""
+        """Return the requested sites; see `admitted_sites`."""
         return admitted_sites(study, selection)
 
     @contextmanager
@@ -69,7 +70,7 @@ class Deployment(Engine):
     def before_rounds(self, grid: Grid, recorder: Recorder) -> Callable[[Mapping[str, int]], None]:
         """Return the check of ledgers against signed heads.
 
-        Each ledger is compared with what was signed of it last.
+        Each ledger is compared with its last signed head.
         """
         return SignedHeads(grid, recorder).check
 
@@ -88,7 +89,7 @@ class Deployment(Engine):
 def admitted_sites(study: Study, selection: SiteSelection = None) -> list[RemoteSite]:
     """Return the sites of a deployment, in name order.
 
-    They are those of the `selection`, else those that the study names, else all that are admitted.
+    They are those of the `selection`, else those that the study names, else all admitted ones.
 
     Raises
     ------
@@ -96,7 +97,7 @@ def admitted_sites(study: Study, selection: SiteSelection = None) -> list[Remote
         If there are none, one is not admitted, or the study cuts its dataset itself.
     """
     if study.dataset.partition is not None:
-        raise UsageError("the study cuts its dataset into research sites: it runs on one machine, not in a deployment")
+        raise UsageError(render("coordinator.sites.partition"))
     members = admission.admitted(CoordinatorFolder.default())
     wanted = selection if selection is not None else study.dataset.sites
     if wanted is None:
@@ -105,9 +106,11 @@ def admitted_sites(study: Study, selection: SiteSelection = None) -> list[Remote
     # Every unknown name is listed at once, so that one correction is enough.
     strangers = [name for name in names if name not in members]
     if strangers:
-        raise UsageError(f"not admitted: {', '.join(strangers)}; see: flfed coordinator status")
+        raise UsageError(
+            render("coordinator.sites.strangers", sites=", ".join(strangers), admitted=", ".join(members) or "none")
+        )
     if not names:
-        raise UsageError("no site is admitted yet: flfed coordinator invite SITE")
+        raise UsageError(render("coordinator.sites.none"))
     return [RemoteSite(name) for name in names]
 
 
@@ -127,16 +130,16 @@ def deployed(
     Parameters
     ----------
     folder : CoordinatorFolder
-        Of the coordinator, which serves.
+        Of the coordinator that serves.
     sites : sequence of str
-        Names of the sites that are asked; each must be admitted.
+        Names of the requested sites; each must be admitted.
     run_config : mapping of str to scalar
-        The study, the repeat, the run's id; which sites are there is added.
+        The study, the repeat, the run's id; the names of the sites that are online are added.
     wait_seconds : float
-        How long to wait for them. A site that is not there by then is asked all the same, so that
-        the record says that its node is not online; with fewer than two there is no run.
+        How long to wait for the sites. A site that is still missing takes part all the same, so that the record
+        shows that its node is not online. With fewer than two sites online there is no run.
     notify : callable
-        Told who is waited for, and who is missing.
+        Receives sentences about sites that are awaited or missing.
 
     Raises
     ------
@@ -147,13 +150,13 @@ def deployed(
         of the run.
     """
     keys = _keys(folder, sites)
-    # A damaged admission is of a site that is not asked: it is reported, and the run goes on.
+    # A damaged admission is of a site without a request: it is reported, and the run goes on.
     for damaged in admission.readable(folder)[1]:
         notify(damaged)
     link = Link.of(folder)
     with _quiet(), Control(link) as control:
         names, missing = _present(control, keys, wait_seconds, notify)
-        # A site counts its cohort by these: one that is not there is none of it.
+        # A site counts its cohort by these names: a site that is not online is no part of the cohort.
         there = ",".join(sorted(set(sites) - set(missing)))
         task = acquired(folder, link, control, {**run_config, "sites": there})
         try:
@@ -170,7 +173,7 @@ def deployed(
                     yield grid
                 except BaseException:
                     # Also an interruption from the keyboard ends the run in Flower: else nodes would go on working.
-                    with suppress(FlfedError):  # the first error is what counts
+                    with suppress(FlfedError):  # the first error is the one that counts
                         task.end("the coordinator's process ended it early")
                     raise
                 finally:
@@ -183,12 +186,12 @@ def deployed(
 
 
 def _keys(folder: CoordinatorFolder, sites: Sequence[str]) -> dict[bytes, str]:
-    """Return the asked sites by their admitted keys."""
+    """Return the requested sites by their admitted keys."""
     admitted = admission.admitted(folder)
     strangers = sorted(set(sites) - set(admitted))
     if strangers:
         names = ", ".join(admitted) or "none"
-        raise UsageError(f"not admitted: {', '.join(strangers)}; admitted are: {names} (flfed coordinator status)")
+        raise UsageError(render("coordinator.sites.strangers", sites=", ".join(strangers), admitted=names))
     return {pem_of(admitted[site].public_key_openssh): site for site in sorted(set(sites))}
 
 
@@ -204,18 +207,18 @@ def _present(
     due = 0.0
     active_nodes, missing = _looked(control, keys)
     while missing and time.monotonic() < end:
-        # Say who is missing when that changes, and now and then in between, so that a person sees it still waits.
+        # Report who is missing when that changes, and every so often, so that a person sees that it still waits.
         if missing != last_missing or time.monotonic() >= due:
             there = ", ".join(site for site in keys.values() if site not in missing) or "nobody yet"
             until = describe_deadline(end - time.monotonic())
-            notify(f"waiting for {', '.join(missing)} to come online; online: {there}; {until}")
+            notify(render("run.progress.online", missing=", ".join(missing), online=there, deadline=until))
             last_missing = missing
             due = time.monotonic() + REPEATED_SECONDS
         time.sleep(min(0.5, max(0.0, end - time.monotonic())))
         active_nodes, missing = _looked(control, keys)
     _check_enough(keys, active_nodes, missing)
     if missing:
-        notify(f"without {', '.join(missing)}: not online")
+        notify(render("run.progress.offline", missing=", ".join(missing)))
     elif last_missing:
         notify("")
     return {node.node_id: keys[key] for key, node in active_nodes.items()}, missing
@@ -231,17 +234,17 @@ def _looked(control: Control, keys: Mapping[bytes, str]) -> tuple[dict[bytes, No
 
 
 def _check_enough(keys: Mapping[bytes, str], active_nodes: Mapping[bytes, Node], missing: Sequence[str]) -> None:
-    """Raise where too few sites are online, or one has no node to send to."""
-    # Of several sites two must be there: with one, the global model would be that site's own.
+    """Raise where too few sites are online.
+
+    A site without a node raises, too.
+    """
+    # Of several sites two must be online: with one, the shared model would be that site's own.
     if len(keys) - len(missing) < min(LEAST_SITES, len(keys)):
-        raise FlfedError(
-            f"not online: {', '.join(missing)}; at least {LEAST_SITES} sites are needed. "
-            "Each starts its node with: flfed site serve"
-        )
+        raise FlfedError(render("coordinator.sites.offline", missing=", ".join(missing), least=LEAST_SITES))
     # The serving process registers admitted keys; until then a site has no node to send to.
     unknown = [site for key, site in keys.items() if key not in active_nodes]
     if unknown:
-        raise FlfedError(f"not registered at the server yet: {', '.join(unknown)}; see: flfed coordinator status")
+        raise FlfedError(render("coordinator.sites.unregistered", sites=", ".join(unknown)))
 
 
 def _online(control: Control) -> dict[int, str]:
@@ -255,7 +258,7 @@ def _purge(folder: CoordinatorFolder, control: Control, run: int, notify: Notify
 
     They are this run's, and those of every other run that is over.
 
-    Where that fails the run has ended as it has: who serves tries again each minute, and says so.
+    Where that fails the run's own end is unchanged: the serving process tries again each minute, and reports it.
     """
     over = {run}
     with suppress(FlfedError):  # the server is away: the others are removed when it is there again

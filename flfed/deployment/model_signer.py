@@ -1,4 +1,4 @@
-"""Signatures of models, and the known keys.
+"""Signatures of models, and the trusted keys.
 
 A model bears the signature of the coordinator that exported it.
 """
@@ -20,11 +20,12 @@ from flfed.export.model_folder import Signature
 from flfed.parsers import parse_toml
 from flfed.paths import NAME, CoordinatorFolder, SiteFolder, home
 from flfed.signatures import HASH, Signer
+from flfed.words import render
 
 TRUSTED_KEY = "known"
 UNTRUSTED_KEY = "not known here"
 NOT_SIGNED = "not signed"
-"""What is said of a model's signature in `flfed predict --json`."""
+"""Statuses of a model's signature in `flfed predict --json`."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,9 @@ class Whose:
 
 @dataclass(frozen=True)
 class Trusted:
-    """A known key and its origin.
+    """A trusted key and its origin.
 
-    `because` ends the sentence about it.
+    `because` is the end of the sentence about it.
     """
 
     keys: tuple[str, ...]
@@ -71,7 +72,7 @@ def signer_here() -> Signer | None:
 
 
 def whose(signature: Signature | None, signed_by: str = "") -> Whose:
-    """Return whose a model is, by known keys.
+    """Return whose a model is, by trusted keys.
 
     Parameters
     ----------
@@ -85,28 +86,27 @@ def whose(signature: Signature | None, signed_by: str = "") -> Whose:
     UsageError
         If the model must be signed by a key, and is not.
     """
-    # A key that the person demands is the only one that counts; without one, all known keys do.
+    # A key that the person demands is the only one that counts; without one, all trusted keys do.
     wanted = _wanted(signed_by) if signed_by else None
     if signature is None:
         if wanted:
-            raise UsageError("the model is not signed, so that --signed-by cannot be met: export it at the coordinator")
-        sentence = "Not signed: the hashes in the folder show damage, and not who made it."
-        return Whose(None, NOT_SIGNED, sentence)
-    by = f"Signed by {signature.title}, key {signature.fingerprint}"
+            raise UsageError(render("coordinator.signature.required"))
+        return Whose(None, NOT_SIGNED, render("coordinator.signature.missing"))
+    signed = {"title": signature.title, "fingerprint": signature.fingerprint}
     # The demanded key is a condition: a model by another one is an error, not a remark.
     if wanted is not None and not {signature.key, signature.fingerprint} & set(wanted.keys):
-        raise UsageError(f"the model is signed by {signature.title}, key {signature.fingerprint}: not by --signed-by")
+        raise UsageError(render("coordinator.signature.other", **signed))
     trusted = [wanted] if wanted is not None else _load_trusted_keys()
-    # A key may be known by its fingerprint or as a whole: both forms of the signature's key are looked for.
+    # A key may be trusted by its fingerprint or as a whole: both forms of the signature's key are compared.
     signer = next((one for one in trusted if {signature.key, signature.fingerprint} & set(one.keys)), None)
     if signer is None:
-        return Whose(signature, UNTRUSTED_KEY, f"{by} (not known here: compare it by telephone).")
-    return Whose(signature, TRUSTED_KEY, f"{by}: {signer.because}.")
+        return Whose(signature, UNTRUSTED_KEY, render("coordinator.signature.untrusted", **signed))
+    return Whose(signature, TRUSTED_KEY, render("coordinator.signature.trusted", because=signer.because, **signed))
 
 
 def _wanted(signed_by: str) -> Trusted:
     if signed_by.startswith("SHA256:"):
-        return Trusted((signed_by,), "the key that was asked for")
+        return Trusted((signed_by,), render("coordinator.signature.demanded"))
     # A file may be a kit (an archive), terms in TOML, or the bare key in hex.
     content = read_some(Path(signed_by))
     if content.startswith(b"PK"):
@@ -114,10 +114,8 @@ def _wanted(signed_by: str) -> Trusted:
     text = content.decode("utf-8", "replace").strip()
     keys = (text,) if HASH.fullmatch(text) else _keys_of(text)
     if not keys:
-        raise UsageError(
-            f"--signed-by {signed_by}: holds no key of a coordinator; give its kit, terms.toml or signing.pub"
-        )
-    return Trusted(keys, "the key that was asked for")
+        raise UsageError(render("coordinator.signature.keyless", signed_by=signed_by))
+    return Trusted(keys, render("coordinator.signature.demanded"))
 
 
 def _keys_of(text: str) -> tuple[str, ...]:
@@ -130,7 +128,7 @@ def _keys_of(text: str) -> tuple[str, ...]:
 def _keys(terms: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the signing keys that terms name.
 
-    Earlier keys are among them: a model signed before a change of keys stays its coordinator's.
+    Earlier keys are among them: a model signed before a change of keys remains its coordinator's.
     """
     earlier = terms.get("earlier-signing-keys")
     keys = [terms.get("signing-key")]
@@ -140,7 +138,7 @@ def _keys(terms: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _load_trusted_keys() -> Iterable[Trusted]:
-    """Yield the keys that this machine knows.
+    """Yield the keys that this machine trusts.
 
     They are its own coordinator's, and those of the coordinators that its sites have joined.
     """
@@ -153,7 +151,7 @@ def _load_trusted_keys() -> Iterable[Trusted]:
         return
     for site in sites:
         try:
-            yield Trusted(_keys(read_terms(SiteFolder(site))), f"the coordinator that {site} has joined")
+            yield Trusted(_keys(read_terms(SiteFolder(site))), render("coordinator.signature.joined", site=site))
         except FlfedError:
-            # A site with damaged terms vouches for nobody; the other sites still do.
+            # A site with damaged terms vouches for no key; the other sites still do.
             continue

@@ -23,7 +23,6 @@ from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.recording.pseudonyms import SharedAs, pseudonyms
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server.preflight import check
-from flfed.federation.server.run import SITE_OBJECTS
 from flfed.federation.server.run_setting import ask, deadline_of
 from flfed.records.store.entries import AuditRow, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
@@ -34,6 +33,7 @@ from flfed.summaries.summary import merge, sums_sha256
 from flfed.updates.mechanism import Promise
 from flfed.updates.messages.compare import AUDIT, AuditReply, AuditRequest
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest, sharing_of
+from flfed.words import render
 
 CHANGED = "its rows are not as many as in the run: an attack on others would say nothing of it"
 OTHERWISE = "it shares its figures otherwise than when it ran, and is not in the record under that name"
@@ -142,7 +142,7 @@ def audit(
     _check_named(only, recorded)
     if sites is None:
         if request.get("given"):
-            raise UsageError(f"run {run} was run on {SITE_OBJECTS.replace('resume', 'audit')}")
+            raise UsageError(render("run.resume.objects", run=run, command="audit"))
         sites = request.get("sites")
     if covers_model(study):
         raise UsageError(

@@ -1,4 +1,4 @@
 """Place where rows, updates and records meet.
 
-It holds the client app, the server app and the engines.
+It has the client app, the server app and the engines.
 """

@@ -81,8 +81,8 @@ def tuned_network(rows: Encoded, trainable: Trainable) -> Asking[Arrays]:
 
     Yields the requests and returns the arrays.
 
-    Penalty (the plan's, and ten and a hundred times it) and number of epochs are chosen on a
-    quarter of the rows (of the groups), the penalties side by side; then all rows are trained on.
+    Penalty (the plan's, and ten and a hundred times it) and number of epochs are chosen on a quarter of the rows (of
+    the groups), the penalties side by side. Then all rows are trained on.
     """
     base = trainable.plan.l2 or 1e-4
     plans = [replace(trainable.plan, l2=l2) for l2 in (base, 10 * base, 100 * base)]
@@ -237,7 +237,10 @@ def local_model(
 def naive_outputs(
     rows: Encoded, x: np.ndarray, layout: Layout, encoder: Encoder, naive: Sequence[str], least: int
 ) -> dict[OwnFamily, np.ndarray]:
-    """Return what forecasts without a model say of inputs, by family; rows in no order of time have none."""
+    """Return what forecasts without a model say of inputs, by family.
+
+    Rows in no order of time have none.
+    """
     # They are functions of scaled inputs, also where trees take the columns as they are.
     own = replace(rows, x=scaled_of(rows.x, layout, encoder))
     scaled = scaled_of(x, layout, encoder)

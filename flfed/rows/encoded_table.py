@@ -66,7 +66,7 @@ class EncodedTable:
 
     @property
     def task(self) -> str:
-        """What is predicted: two classes, several, or a number."""
+        """The outcome: two classes, several, or a number."""
         return self.schema.task
 
     @property
@@ -230,7 +230,7 @@ class EncodedTable:
         return cache["training"]
 
     def holdout_rows(self, encoder: Encoder) -> Encoded:
-        """Return the encoded holdout rows, kept for later rounds: what is scored before figures of a model leave."""
+        """Return the encoded holdout rows, kept for later rounds: they are scored before figures of a model leave."""
         cache = self._through(encoder)
         if "holdout" not in cache:
             cache["holdout"] = self.encode(self.table.holdout("score-check"), self.in_use(encoder))
@@ -314,7 +314,7 @@ class EncodedTable:
 
 
 def _same(one: Encoder, other: Encoder) -> bool:
-    """Tell whether two encoders have the same numbers.
+    """Return whether two encoders have the same numbers.
 
     Each message may bring an encoder of its own.
     """

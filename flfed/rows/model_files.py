@@ -21,6 +21,7 @@ from flfed.study.study import Study
 from flfed.summaries.summary import Arrays, Encoder, Layout
 from flfed.trees.cut_points import codes_in
 from flfed.trees.forest import NoTrees, forest_of
+from flfed.words import render
 
 FORMAT = 1
 FORMAT_INT8 = 2
@@ -44,7 +45,10 @@ LARGEST_TREES = 4 * LARGEST_FILE
 
 
 class QuantisedFacts(BaseModel):
-    """Facts of quantised weights that reading `model.json` needs; those that `flfed run export --dtype int8` writes."""
+    """Facts of quantised weights that reading `model.json` needs.
+
+    Those that `flfed run export --dtype int8` writes.
+    """
 
     model_config = ConfigDict(strict=True)
 
@@ -117,7 +121,7 @@ def read_model_files(folder: Path) -> ModelFiles:
 
 def parts_apart(folder: Path) -> UsageError:
     """Return the error of files that are whole, each of another model."""
-    return UsageError(f"{folder}: its parts do not belong together: export the model again")
+    return UsageError(render("models.files.parts", folder=folder))
 
 
 def seal(index: Mapping[str, Any]) -> str:
@@ -129,16 +133,15 @@ def _read_index(folder: Path) -> dict[str, Any]:
     """Return the verified content of `model.json`."""
     path = folder / INDEX
     if not os.path.isfile(path):
-        raise UsageError(f"{folder}: is no model folder, it has no {INDEX}; make one with: flfed run export RUN")
-    refusal = f"{path}: is not the file that was exported: it"
-    index = parse_json(_content(path, LARGEST_INDEX), refusal, longest=LARGEST_INDEX)
+        raise UsageError(render("models.files.folder", folder=folder, index=INDEX))
+    index = parse_json(_content(path, LARGEST_INDEX), render("models.files.json", path=path), longest=LARGEST_INDEX)
     # An older flfed must not guess at a newer format.
     if not isinstance(index, dict) or index.get("format") not in (FORMAT, FORMAT_INT8):
         formats = f"{FORMAT} and {FORMAT_INT8}"
-        raise UsageError(f"{path}: is of a format that this flfed does not know (it knows {formats}): update flfed")
+        raise UsageError(render("models.files.format", path=path, formats=formats))
     # The hash is of all but itself.
     if index.pop("sha256", "") != seal(index):
-        raise UsageError(f"{path}: is not the file that was exported (its own SHA-256 differs); not used")
+        raise UsageError(render("models.files.index", path=path))
     return index
 
 
@@ -148,11 +151,9 @@ def _read_facts(folder: Path, index: Mapping[str, Any]) -> Facts:
         facts = Facts.model_validate(index)
     except ValidationError as error:
         place = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise UsageError(
-            f"{folder / INDEX}: {place[:80]!r} is not as an export writes it: export the model again"
-        ) from None
+        raise UsageError(render("models.files.fact", path=folder / INDEX, place=place[:80])) from None
     if (facts.format == FORMAT_INT8) != (facts.quantised is not None):
-        raise UsageError(f"{folder / INDEX}: 'quantised' is not as an export writes it: export the model again")
+        raise UsageError(render("models.files.fact", path=folder / INDEX, place="quantised"))
     return facts
 
 
@@ -166,16 +167,16 @@ def _verified_files(folder: Path, files: Mapping[str, str]) -> dict[str, bytes]:
     """
     # Only files of ours are read: a name from the index could lead out of the folder.
     if not set(READ) <= set(files) <= {*READ, *TREE_FILES}:
-        raise UsageError(f"{folder / INDEX}: names other files than those of a model: export the model again")
+        raise UsageError(render("models.files.names", path=folder / INDEX))
     bytes_by_name = {}
     for name, sha256 in files.items():
         path = folder / name
         if not os.path.isfile(path):
-            raise UsageError(f"{folder}: {name} is missing: export the model again")
+            raise UsageError(render("models.files.missing", folder=folder, name=name))
         largest = LARGEST_FILE if name in READ else LARGEST_TREES
         content = _content(path, largest)
         if hashlib.sha256(content).hexdigest() != sha256:
-            raise UsageError(f"{path}: is not the file that was exported (its SHA-256 differs); not used")
+            raise UsageError(render("models.files.differs", path=path))
         if name in READ:
             bytes_by_name[name] = content
     return bytes_by_name
@@ -187,14 +188,14 @@ def _content(path: Path, most: int) -> bytes:
         with path.open("rb") as stream:
             content = stream.read(most + 1)
     except OSError as error:
-        raise UsageError(f"{path}: cannot be opened ({error.strerror})") from None
+        raise UsageError(render("models.files.opened", path=path, error=error.strerror)) from None
     if len(content) > most:
-        raise UsageError(f"{path}: has more than {most:,} bytes, which no exported model has; not used")
+        raise UsageError(render("models.files.large", path=path, most=most))
     return content
 
 
 def _stored_fits(stored: Arrays, study: Study, schema: Schema, facts: Facts) -> bool:
-    """Tell whether arrays are those of the study's model on the schema's inputs, by shapes and types."""
+    """Return whether arrays are those of the study's model on the schema's inputs, by shapes and types."""
     wanted: dict[str, tuple[object, str]] = {}
     for name, (shape, _) in model_shapes(study, schema).items():
         wanted[name] = (shape, "f")
@@ -205,7 +206,7 @@ def _stored_fits(stored: Arrays, study: Study, schema: Schema, facts: Facts) -> 
 
 
 def _encoder_fits(arrays: Arrays, layout: Layout) -> bool:
-    """Tell whether arrays are those of an encoder of the layout, by shapes, types and signs."""
+    """Return whether arrays are those of an encoder of the layout, by shapes, types and signs."""
     shapes = {name: value.shape for name, value in arrays.items()}
     if shapes != layout.encoder_shapes() or any(value.dtype != np.float64 for value in arrays.values()):
         return False
@@ -214,7 +215,7 @@ def _encoder_fits(arrays: Arrays, layout: Layout) -> bool:
 
 
 def _are_trees(arrays: Arrays) -> bool:
-    """Tell whether arrays of a forest's shapes are trees, down which every row finds a leaf."""
+    """Return whether arrays of a forest's shapes are trees, down which every row finds a leaf."""
     try:
         forest_of(arrays)
         codes_in(np.zeros((0, len(arrays["cuts"]))), arrays)

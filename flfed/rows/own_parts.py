@@ -1,4 +1,4 @@
-"""What is a site's own of a study's model: a part of it, one that it trains beside the shared one, or an intercept.
+"""A site's own part of a study's model: a part of it, one that it trains beside the shared one, or an intercept.
 
 The intercept is added to the shared model's outputs at that site, and drawn to nothing by a prior.
 """
@@ -19,7 +19,9 @@ from flfed.summaries.summary import Arrays
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OwnArrays:
-    """What a site has of its own of a study's model; it is in no message.
+    """What a site has of its own of a study's model.
+
+    It is in no message.
 
     Attributes
     ----------
@@ -42,7 +44,7 @@ class OwnArrays:
         return arrays
 
     def parted(self, start: Arrays, delta: Arrays, beside: Arrays) -> tuple[Arrays, Arrays]:
-        """Return an update in which the own part is zero, and what is the site's own after the round.
+        """Return an update in which the own part is zero, and the own part after the round.
 
         Parameters
         ----------
@@ -132,7 +134,7 @@ def own_offset(outputs: np.ndarray, y: np.ndarray, task: str) -> tuple[np.ndarra
 
     Notes
     -----
-    By maximum likelihood. Several outputs are told apart by their differences only, so that their mean is
+    By maximum likelihood. Several outputs differ by their differences only, so that their mean is
     taken off. For a regression the mean residual, of `residual_variance`.
     """
     outputs = outputs.astype(float)  # what crosses is of one type, whatever the plan's precision
@@ -161,7 +163,7 @@ def site_deviation(outputs: np.ndarray, y: np.ndarray, task: str, sd: float) -> 
     It is that of all sites, unless the site's rows contradict it.
 
     One site in `UNLIKE` is taken to be unlike the others, of deviation `INTERCEPT_SD`: a site's rows are evidence
-    for either. So one that all others are near to, or whose rows of one class told no offset, is not held to them.
+    for either. So one that all others are near to, or whose rows of one class gave no offset, is not held to them.
 
     Parameters
     ----------

@@ -70,7 +70,10 @@ class Trained:
     own: Arrays = field(default_factory=dict)
 
     def without_figures(self) -> Trained:
-        """Return the round without loss and metrics; how many rows there are crosses anyway."""
+        """Return the round without loss and metrics.
+
+        How many rows there are crosses anyway.
+        """
         scores = None if self.scores is None else self.scores.bare()
         return replace(self, loss=None, scores=scores)
 
@@ -91,7 +94,7 @@ def study_table(study: Study, site: Site, repeat: int = 0) -> SiteTable:
 
 
 def redraws(study: Study, site: Site) -> bool:
-    """Tell whether repeats hold out other rows."""
+    """Return whether repeats hold out other rows."""
     if study.split.fixed:
         return study.split.redraw
     # By time the holdout is the same in every repeat.
@@ -99,7 +102,7 @@ def redraws(study: Study, site: Site) -> bool:
 
 
 class ClaimCounts(Protocol):
-    """Tells whether exact counts of the holdout may leave, and claims the rows for this run where asked to."""
+    """Returns whether exact counts of the holdout may leave, and claims the rows for this run where asked to."""
 
     def __call__(self, *, claim: bool) -> bool:
         """Return whether they may."""
@@ -211,7 +214,10 @@ class SiteSession(EncodedTable):
 
     @property
     def width(self) -> float:
-        """The share of the model's hidden units that the site trains; all of a model that has none."""
+        """The share of the model's hidden units that the site trains.
+
+        All of a model that has none.
+        """
         if self.model.linear or self.layout.plain:
             return 1.0
         return self.policy.width
@@ -318,7 +324,7 @@ class SiteSession(EncodedTable):
         if key in self._personal:
             return self._personal[key]
         rows = self.training(encoder)
-        # A copy: what is kept must not change with the caller's arrays.
+        # A copy: the kept arrays must not change with the caller's.
         arrays = {name: value.copy() for name, value in arrays.items()}
         if self.model.linear or self.layout.plain:
             outputs = yield from self.outputs(arrays, rows.x)

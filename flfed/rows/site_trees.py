@@ -126,7 +126,7 @@ def grown(session: SiteSession, encoder: Encoder, level: Level, *, counted: bool
     fitted, scored = _rows(session, encoder, level)
     trees = session.trees = _trees(session, encoder, level)
     if not trees.follow(level.place, level.last, level.sha256):
-        # What is sent under a hash must have it: by the hash the site knows what it was asked.
+        # A request sent under a hash must have it: the site knows a request by its hash.
         if not level.forest or arrays_sha256(dict(level.forest)) != level.sha256:
             return None
         trees.take(level.forest)
@@ -187,7 +187,7 @@ def _trees_anew(session: SiteSession, encoder: Encoder, before: SiteTrees) -> Si
 
 
 def _tell_single_rows(session: SiteSession, trees: SiteTrees, *, validated: bool) -> bool:
-    """Tell whether figures of the trees before the round would tell of single rows."""
+    """Return whether figures of the trees before the round would reveal single rows."""
     if not holds_models(session) or not trees.grown:
         return False
     parts = ("fitted", "scored", "holdout") if validated else ("fitted", "holdout")
@@ -243,7 +243,7 @@ def count_determined_outcomes(sessions: Sequence[SiteSession], encoder: Encoder,
     -------
     dict with "sites", by site, and "together"
         Each a dict with "rows", "root" and "tree": rows, and those that the root's sums and those of the whole tree
-        tell, of the site's own sums and of the sums over all sites.
+        reveal. They are of the site's own sums, and of the sums over all sites.
     """
     missing = widths_of(arrays) - 1
     depth = depth_of(arrays["value"].shape[2])
@@ -273,9 +273,9 @@ def count_determined_outcomes(sessions: Sequence[SiteSession], encoder: Encoder,
 
 
 def count_determined_at_start(session: SiteSession, least: int) -> tuple[int, int]:
-    """Return how many of a site's training rows have their outcome told by its first sums, and how many there are.
+    """Return how many of a site's training rows have their outcome revealed by its first sums, and how many there are.
 
-    With a least number of rows these are its counts by fine bin and outcome; else the root's sums, whose codes are
+    With a least number of rows these are its counts by fine bin and outcome, else the root's sums. Their codes are
     taken from the site's own rows here, since those of all sites are not known before a run.
     """
     rows = tree_columns(session)

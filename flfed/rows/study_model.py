@@ -17,6 +17,7 @@ from flfed.rows.features.summarise import layout_of
 from flfed.rows.training.functional import outputs_of
 from flfed.study.study import Study
 from flfed.summaries.summary import Arrays, Layout
+from flfed.words import render
 
 MOST_PARAMETERS = 2**24
 """Of a model: as many numbers of four bytes as a message of 64 MiB holds."""
@@ -66,11 +67,10 @@ def model_shapes(study: Study, schema: Schema) -> dict[str, tuple[tuple[int, ...
         keys = [*study.model.settings]
         if layout.plain:
             keys.append("rounds")
-        lower = f"lower {' or '.join(keys)}" if keys else "choose fewer features"
-        raise UsageError(
-            f"[model] {study.model.name}: {count:,} parameters are more than {MOST_PARAMETERS:,}, the most that a "
-            f"model may have: {lower}"
-        )
+        many = {"model": study.model.name, "count": count, "most": MOST_PARAMETERS}
+        if keys:
+            raise UsageError(render("study.strategies.settings", keys=" or ".join(keys), **many))
+        raise UsageError(render("study.strategies.features", **many))
     return {name: (shape, precision) for name, shape in shapes.items()}
 
 

@@ -1,7 +1,7 @@
 """Warm starts: a model of an earlier run, rewritten for the encoder of this one.
 
 Columns go by name. A weight of the source is a weight of its own inputs, whose centre, scale and shares are those of
-the source's sites: here it is changed so that the output stays the same for the same row.
+the source's sites. Here it is changed so that the output stays the same for the same row.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from flfed.rows.training.tuning.linear import PENALTIES, LinearPredictor, Predic
 from flfed.seeds import generator
 from flfed.study.study import Study
 from flfed.summaries.summary import Arrays, ColumnLayout, Encoder, Layout, arrays_sha256
+from flfed.words import render
 
 PULLS = np.concatenate([PENALTIES, [100.0, 1000.0]])
 """Ridge penalties of the distance from the source that are tried, of a loss that is a mean over rows."""
@@ -79,11 +80,11 @@ class Source:
             If the arrays are of other inputs than the schema's, or each site scaled its rows by itself.
         """
         if study.encode.scaler == "per-site":
-            raise UsageError(f"[model]: warm-start={name!r}: {Refusal('source-per-site')}")
+            raise UsageError(render("models.start.refused", name=name, why=Refusal("source-per-site")))
         layout = study_layout(study, schema)
         layers = layers_of(study.model.build("model"))
         if layers and len(arrays[layers[0][0]]) != len(input_names(layout)):
-            raise UsageError(f"[model]: warm-start={name!r}: the schema of its dataset has changed since it was run")
+            raise UsageError(render("models.start.schema", name=name))
         return cls(run=name, layout=layout, encoder=encoder, layers=layers, arrays=arrays)
 
     def facts(self) -> dict[str, Any]:
@@ -93,7 +94,10 @@ class Source:
 
     @classmethod
     def of_facts(cls, facts: Mapping[str, Any], arrays: Arrays, encoder: Encoder) -> Source:
-        """Return a source from its numbers and what `facts` returned; raises ValueError, TypeError or KeyError."""
+        """Return a source from its numbers and what `facts` returned.
+
+        Raises ValueError, TypeError or KeyError.
+        """
         layout = TypeAdapter(Layout).validate_python(facts["layout"])
         layers = tuple((weight, bias) for weight, bias in facts["layers"])
         of_run = {"run": facts["run"], "repeat": facts["repeat"], "run_id": facts.get("run-id", "")}
@@ -120,7 +124,7 @@ class Source:
             If the study's text names another model, or the study's model cannot begin from it.
         """
         if study.start_sha256 not in ("", sha256 := self.sha256()):
-            raise UsageError(f"{where} has SHA-256 {sha256}, and start-sha256 is {study.start_sha256}: another model")
+            raise UsageError(render("models.start.hash", where=where, sha256=sha256, expected=study.start_sha256))
         why = defect(self, study.model.build("model"), first_model(study, schema), study_layout(study, schema))
         if why:
             raise UsageError(f"{where}: {why}")
@@ -169,7 +173,7 @@ def read_source(folder: Path, where: str) -> Source:
         # Who names the folder in `where` need not read it twice.
         raise UsageError(f"{where}: {str(error).removeprefix(f'{folder}: ')}") from None
     if files.facts.quantised is not None:
-        raise UsageError(f"{where} holds weights of eight bits: export the run without --dtype int8")
+        raise UsageError(render("models.start.quantised", where=where))
     repeat = REPEAT.fullmatch(files.facts.run)
     source = Source.of_study(str(folder), files.study, files.schema, files.arrays, files.encoder)
     number = int(repeat[1]) - 1 if repeat else 0
@@ -240,7 +244,7 @@ def rewritten(source: Source, first: Arrays, layout: Layout, encoder: Encoder) -
 
 
 def _inputs(layout: Layout, encoder: Encoder) -> dict[str, list[tuple[str | None, float, float]]]:
-    """Return by column what each of its inputs is of: a value, and what is taken off it and it is divided by."""
+    """Return by column each input's value, and the numbers that it is shifted and divided by."""
     inputs_by_column = {}
     for number, column, place in layout.places():
         shares = encoder.frequency[place]
@@ -289,22 +293,25 @@ def defect(source: Source, model: Any, first: Arrays, layout: Layout) -> str:
     """
     layers = layers_of(model)
     if not layers or not source.layers:
-        return "a warm start needs models that name their layers"
+        return render("models.start.layers")
     if _outcome(source.layout) != _outcome(layout):
-        return f"it predicts {source.layout.target.name!r} and the study {layout.target.name!r}, or other classes of it"
+        return render("models.start.target", source=source.layout.target.name, target=layout.target.name)
     of_source = {name: value.shape for name, value in source.arrays.items()}
     of_study = {name: value.shape for name, value in first.items()}
     for shapes, names in ((of_source, source.layers), (of_study, layers)):
         shapes[names[0][0]] = shapes[names[0][0]][1:]
     if source.layers != layers or of_source != of_study:
-        return "its layers have other widths than the study's model"
+        return render("models.start.widths")
     if not fitting_columns(source.layout, layout):
-        return "none of its columns is among the study's"
+        return render("models.start.columns")
     return ""
 
 
 def _outcome(layout: Layout) -> tuple[object, ...]:
-    """Return what a layout predicts; the cells of a number are bins of its range, which may be another."""
+    """Return what a layout predicts.
+
+    The cells of a number are bins of its range, which may be another.
+    """
     target = layout.target
     cells = () if layout.task == "regression" else target.cells
     return layout.task, target.name, target.transform, cells
@@ -315,8 +322,8 @@ def pulled(rows: Encoded, start: Arrays, trainable: Trainable) -> Asking[Predict
 
     Yields the requests and returns the function of its outputs.
 
-    A linear model is drawn to the source by a ridge penalty of its distance, chosen by cross-validation on these rows;
-    another is fine-tuned from it, for as many epochs as help on a quarter of the rows.
+    A linear model is drawn to the source by a ridge penalty of its distance, chosen by cross-validation on these rows.
+    Another model is fine-tuned from it, for as many epochs as help on a quarter of the rows.
 
     Parameters
     ----------

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from flfed.errors import UsageError, nearest
 from flfed.study.settings import Settings, are_shares, read_settings
+from flfed.words import render
 
 LEAST_BINS = 4
 
@@ -18,7 +19,6 @@ MOST_BINS = 256
 
 
 WHERE = "[statistic] summary"
-_BOUNDS = f"{WHERE}: bounds"
 
 
 class Analysis(Settings, where=WHERE, frozen=True):
@@ -30,7 +30,7 @@ class Analysis(Settings, where=WHERE, frozen=True):
         Numbers, flags, categories or the target; None means all of the dataset. The noise on each number grows with
         the root of how many there are. Example: `columns = ["age", "chol", "disease"]`.
     groups : str
-        A flag, category or target with few values: every column is told for each of them, too, and compared.
+        A flag, category or target with few values: every column is counted for each of them, too, and compared.
         Example: `groups = "sex"`.
     quantiles : tuple of float in (0, 1)
         Of each number, by its histogram: the 95 % interval has whole bins, all that noise and chance leave possible.
@@ -39,9 +39,9 @@ class Analysis(Settings, where=WHERE, frozen=True):
         Pairs of flags, categories or the target, each counted together and tested for independence.
         Example: `cross = [["sex", "disease"]]`.
     bins : int, 4 to 256
-        Bins of a number's histogram, evenly wide from one end of its range to the other (see `bounds`); those of a
+        Bins of a number's histogram, evenly wide from one end of its range to the other (see `bounds`). Those of a
         column with `transform = "log1p"` are even in the logarithm where there are neither `bounds` nor `typical`.
-        Values outside count in the outermost. More bins tell quantiles of many rows closer, and lose those of few.
+        Values outside count in the outermost. More bins give closer quantiles of many rows, and lose those of few.
         Example: `bins = 32`.
     bounds : mapping of column to (low, high)
         Range in which values of a number are taken, farther ones as its ends: by public knowledge, and not by the
@@ -66,52 +66,58 @@ class Analysis(Settings, where=WHERE, frozen=True):
 
     def _check_columns(self) -> None:
         if self.columns is not None and not self.columns:
-            raise UsageError(f"{WHERE}: columns must name at least one column; leave it out for all")
+            raise UsageError(render("study.analysis.columns"))
         if len(set(self.columns or ())) < len(self.columns or ()):
-            raise UsageError(f"{WHERE}: columns names a column twice")
+            raise UsageError(render("study.analysis.twice"))
         if not are_shares(self.quantiles):
-            raise UsageError(f"{WHERE}: quantiles={list(self.quantiles)} must be different numbers between 0 and 1")
+            raise UsageError(render("study.analysis.quantiles", quantiles=list(self.quantiles)))
         if self.groups and self.groups in (self.columns or ()):
-            raise UsageError(
-                f"{WHERE}: groups={self.groups!r} is also in columns; leave it out there: how many have each of its "
-                "values is told anyway"
-            )
+            raise UsageError(render("study.analysis.groups", groups=self.groups))
 
     def _check_pairs(self) -> None:
         pairs = [frozenset(pair) for pair in self.cross]
         if any(len(pair) != 2 for pair in (*self.cross, *pairs)) or len(set(pairs)) < len(pairs):
-            raise UsageError(f"{WHERE}: cross must be different pairs of two columns, such as [['sex', 'disease']]")
+            raise UsageError(render("study.analysis.cross"))
 
     def _check_range(self, name: str, ends: tuple[float, ...]) -> None:
         if len(ends) != 2 or not ends[0] < ends[1]:
-            raise UsageError(f"{_BOUNDS}: {name}={list(ends)} must be two numbers, low and high")
+            raise UsageError(render("study.analysis.ends", name=name, ends=list(ends)))
         if name == self.groups or self.columns is not None and name not in self.columns:
             columns = [column for column in self.columns or () if column != self.groups]
-            raise UsageError(f"{_BOUNDS}: {name!r} is not among columns{nearest(name, columns)}")
+            raise UsageError(render("study.analysis.column", name=name, close=nearest(name, columns)))
 
     @classmethod
     def parse(cls, settings: Mapping[str, Any]) -> Self:
-        """Return the analysis of a table `[statistic]`, without its name; raises UsageError for what is wrong in it."""
+        """Return the analysis of a table `[statistic]`, without its name.
+
+        Raises UsageError where it breaks a rule.
+        """
         made = dict(settings)
         if "cross" in made:
-            made["cross"] = _tuples(f"{WHERE}: cross", made["cross"])
+            made["cross"] = _tuples(made["cross"])
         if "bounds" in made:
             ranges = made["bounds"]
             if not isinstance(ranges, dict):
-                raise UsageError(f"{_BOUNDS}={ranges!r} must be a table, such as {{ age = [20, 90] }}")
+                example = "{ age = [20, 90] }"
+                raise UsageError(
+                    render("study.settings.table", where=f"{WHERE}: bounds", value=ranges, example=example)
+                )
             made["bounds"] = {name: _ends(name, ends) for name, ends in ranges.items()}
         return cls(**read_settings(cls, made, WHERE, beside=("name",)))
 
 
-def _tuples(where: str, entries: object) -> tuple[tuple[Any, ...], ...]:
+def _tuples(entries: object) -> tuple[tuple[Any, ...], ...]:
     """Return a list of lists as tuples."""
     if not isinstance(entries, list) or not all(isinstance(one, list) for one in entries):
-        raise UsageError(f"{where} must have lists of two, such as [['sex', 'disease']]")
+        raise UsageError(render("study.analysis.lists"))
     return tuple(tuple(one) for one in entries)
 
 
 def _ends(name: str, ends: object) -> tuple[float, ...]:
-    """Return the ends of a column's range; raises UsageError, which names it, for what are no numbers."""
+    """Return the ends of a column's range.
+
+    Raises UsageError, which names it, for what are no numbers.
+    """
     if not isinstance(ends, list) or not all(type(end) in (int, float) for end in ends):
-        raise UsageError(f"{_BOUNDS}: {name}={ends!r} must be two numbers, low and high")
+        raise UsageError(render("study.analysis.ends", name=name, ends=ends))
     return tuple(float(end) for end in ends)

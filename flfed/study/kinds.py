@@ -18,17 +18,17 @@ ANALYSIS = "analysis"
 
 
 def is_statistic(study: Study) -> bool:
-    """Tell whether a study asks for a statistic, or an analysis, in place of a model."""
+    """Return whether a study asks for a statistic, or an analysis, in place of a model."""
     return study.statistic.name != "none" or study.analysis is not None
 
 
 def grows(study: Study) -> bool:
-    """Tell whether a study's rounds grow trees."""
+    """Return whether a study's rounds grow trees."""
     return study.model.name == TREES
 
 
 def refits(study: Study) -> bool:
-    """Tell whether the trees that validation rows chose are grown anew on all training rows."""
+    """Return whether the trees that validation rows chose are grown anew on all training rows."""
     return grows(study) and bool(study.strategy.settings.get("refit", False))
 
 
@@ -43,7 +43,9 @@ def exchanges_of(study: Study) -> int:
 
 
 def exchanges_of_run(study: Study) -> int:
-    """Return in how many exchanges all trees grow, at most; 0 where none do.
+    """Return in how many exchanges all trees grow, at most.
+
+    0 where none do.
 
     Under secure sums another one opens each sum.
     """

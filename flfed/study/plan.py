@@ -10,6 +10,7 @@ from pydantic import Field
 
 from flfed.errors import UsageError
 from flfed.study.settings import Settings
+from flfed.words import render
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 BETAS = (0.9, 0.999)
@@ -82,9 +83,9 @@ class Plan(Settings, where="[plan]", frozen=True):
         """Refuse values out of their ranges, or that contradict each other."""
         super().__post_init__()
         if self.momentum and self.optimiser != "sgd":
-            raise UsageError(f"[plan]: momentum is for optimiser 'sgd', not {self.optimiser!r}")
+            raise UsageError(render("study.plan.momentum", optimiser=self.optimiser))
         if self.schedule == "plateau" and not self.validation:
-            raise UsageError("[plan]: schedule 'plateau' reads validation rows: set validation, such as 0.2")
+            raise UsageError(render("study.plan.plateau"))
 
     def factor(self, round: int, rounds: int) -> float:
         """Return the schedule's factor of `lr` in a round.
@@ -128,7 +129,7 @@ class Plan(Settings, where="[plan]", frozen=True):
     def effective_steps(self, steps: int) -> float:
         """Return the sum of the weights that the gradients of so many steps have in an update of `sgd`.
 
-        In units of the learning rate: with momentum r it is `(s - r (1 - r^s) / (1 - r)) / (1 - r)` for s steps.
+        In units of the learning rate. With momentum r it is `(s - r (1 - r^s) / (1 - r)) / (1 - r)` for s steps.
 
         Examples
         --------
@@ -143,7 +144,7 @@ class Plan(Settings, where="[plan]", frozen=True):
 class PrivateSteps:
     """Steps of a plan that protect rows or persons.
 
-    No row, or no person, can be told from what comes of them.
+    The result distinguishes no row, or no person.
 
     Attributes
     ----------

@@ -50,8 +50,8 @@ _KINDS = {"privacy": "mechanism"}
 def asks_sha256(text: str) -> str:
     """Return the hash of what a study asks of a site's rows.
 
-    Texts that differ in blanks, comments, the order of keys and lists, in name, purpose, legal basis, last day, seed,
-    expected figures or a sweep have the same one, as have those where one writes a default out.
+    Texts that differ in blanks, comments or the order of keys and lists have the same one. So have texts that differ in
+    name, purpose, legal basis, last day, seed, expected figures or a sweep, and those where one writes a default out.
 
     Parameters
     ----------
@@ -93,7 +93,10 @@ def _whole(named: Named, kind: str) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value of a table for JSON; the order of a list asks nothing."""
+    """Return a value of a table for JSON.
+
+    The order of a list asks nothing.
+    """
     if is_dataclass(value):
         return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
     if isinstance(value, Mapping):

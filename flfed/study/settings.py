@@ -1,7 +1,7 @@
 """Settings of tables and listed classes.
 
-The signature of a class is its schema: pydantic checks values by their types and ranges, and what it refuses is
-told in one sentence.
+The signature of a class is its schema: pydantic checks values by their types and ranges, and a refusal is
+one sentence.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from flfed.errors import UsageError, nearest
 from flfed.parsers import parse_toml
 from flfed.registry import kebab, snake
+from flfed.words import render
 
 WORDS = {"bool": "true or false", "float": "a number", "int": "a whole number", "string": "a text", "tuple": "a list"}
 """What a value must be, by pydantic's name of the type that it is not."""
@@ -33,7 +34,7 @@ class Settings:
     Parameters
     ----------
     where : str
-        What is being set, for an error: `class Plan(Settings, where="[plan]")`.
+        Place of the settings, for an error: `class Plan(Settings, where="[plan]")`.
     frozen : bool
         Whether fields stay as they are, and equal ones make equal objects.
     """
@@ -71,14 +72,14 @@ def read_settings(
     settings : mapping of kebab-case key to value
         As read from TOML.
     where : str
-        What is being set, for the error: "[plan]" or "model 'mlp'".
+        Place of the settings, for the error: "[plan]" or "model 'mlp'".
     beside : collection of str
         Further keys that may stand there, for the error: who calls took them out.
 
     Raises
     ------
     UsageError
-        For an unknown key or a value of a wrong type: names key, value and what is allowed.
+        For an unknown key or a value of a wrong type: names key, value and the allowed values.
 
     Examples
     --------
@@ -90,9 +91,14 @@ def read_settings(
     # All keys are checked here, so that a misspelt one is never silently ignored.
     for key in settings:
         if key not in allowed:
-            choices = [*beside, *allowed]
-            raise UsageError(f"{where}: key {key!r} is not known{nearest(key, choices)} Allowed: {', '.join(choices)}")
+            raise unknown_key(where, key, [*beside, *allowed])
     return _checked(target, {snake(key): value for key, value in settings.items()}, where, ranges=False)
+
+
+def unknown_key(where: str, key: str, choices: list[str]) -> UsageError:
+    """Return the error for a key that is not among the choices."""
+    close = nearest(key, choices)
+    return UsageError(render("study.settings.unknown", where=where, key=key, close=close, allowed=", ".join(choices)))
 
 
 def hints_of(target: Callable[..., Any]) -> dict[str, Any]:
@@ -119,7 +125,10 @@ def _types(target: Any, ranges: bool) -> dict[str, tuple[Any, Callable[[Any], An
 
 
 def _adapter(hint: Any) -> TypeAdapter[Any]:
-    """Return what checks a type; no range has a number that is not finite."""
+    """Return what checks a type.
+
+    No range has a number that is not finite.
+    """
     finite = get_origin(hint) is Annotated
     return TypeAdapter(hint, config=ConfigDict(strict=True, allow_inf_nan=not finite, arbitrary_types_allowed=True))
 
@@ -142,16 +151,18 @@ def _checked(target: Callable[..., Any], settings: Mapping[str, Any], where: str
 
 
 def _describe_error(hint: Any, value: Any, refused: ValidationError) -> str:
-    """Return a wrong value and what is allowed, as an error tells them."""
+    """Return a wrong value and the allowed ones, in words."""
     error = refused.errors(include_url=False)[0]
     kind = error["type"].removesuffix("_type")
     if kind == "literal_error":
-        return f"={value!r} must be one of {error['ctx']['expected'].replace(' or ', ', ')}"
+        allowed = error["ctx"]["expected"].replace(" or ", ", ")
+        return render("study.settings.literal", value=value, allowed=allowed)
     if kind in WORDS:
-        # Of a list, one of its values is told.
+        # Of a list, one of its values is named.
         wrong = error["input"] if error["loc"] else value
-        return f"={wrong!r} must be {WORDS[kind]}"
-    return f"={value} must be {_in_words(getattr(hint, '__metadata__', [error['msg']])[-1])}"
+        return render("study.settings.kind", value=wrong, kind=WORDS[kind])
+    limit = getattr(hint, "__metadata__", [error["msg"]])[-1]
+    return render("study.settings.range", value=value, range=_in_words(limit))
 
 
 def _in_words(limit: str | FieldInfo) -> str:
@@ -194,5 +205,5 @@ def toml_value(word: str) -> Any:
 
 
 def are_shares(values: tuple[float, ...]) -> bool:
-    """Tell whether numbers are different ones between 0 and 1."""
+    """Return whether numbers are different ones between 0 and 1."""
     return all(0 < value < 1 for value in values) and len(set(values)) == len(values)

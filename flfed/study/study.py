@@ -21,7 +21,7 @@ from flfed.parsers import parse_toml, read_text
 from flfed.study.analysis import Analysis
 from flfed.study.former_names import SUMMARY, bare_name, current_names, refuse_former
 from flfed.study.plan import Plan
-from flfed.study.settings import read_settings
+from flfed.study.settings import read_settings, unknown_key
 from flfed.study.tables import (
     STATISTIC_MODES,
     TABLE_OF,
@@ -39,6 +39,7 @@ from flfed.study.tables import (
     parse_sweep,
 )
 from flfed.study.template import StudyTemplate
+from flfed.words import render
 
 FOLDER = Path(__file__).parents[1] / "studies"
 OTHERS_CALL = {
@@ -58,10 +59,7 @@ class _FromKeywords(type):
         if isinstance(given.get("dataset"), str) and not values:
             return _from_keywords(**given)
         if values or "text" not in given:
-            raise UsageError(
-                'a study needs the name of a dataset, such as Study(dataset="preterm-birth", model="mlp", rounds=5); '
-                "Study.load reads a file, or a shipped study by its name"
-            )
+            raise UsageError(render("study.reading.keywords"))
         return super().__call__(**given)
 
 
@@ -88,16 +86,15 @@ class Study(Crossing, metaclass=_FromKeywords):
     dataset, split, encode, model, plan, strategy, privacy, codec, compare, statistic, analysis
         The tables of the file; `analysis` is that of a statistic "summary", in place of `statistic`, else None.
     download : {"none", "float16", "int8"}
-        Codec of the model that sites are sent; the coordinator keeps the model itself as it is, and all sites train
+        Codec of the model that sites are sent. The coordinator keeps the model itself as it is, and all sites train
         from the same unpacked one. It stands in the table `[codec]`. Example: `download = "int8"`.
     secure_aggregation : {"off", "auto", "on", "ckks"}
         Whether the coordinator gets sums of the sites' updates only, and no update of one site: "auto" where three
-        institutions or more take part. "ckks" (extra `flfed[he]`) sums ciphertexts: the coordinator has no model
+        institutions or more take part. "ckks" (extra `flfed[he]`) sums ciphertexts. The coordinator has no model
         either, but a single site that works with it can read all updates, and a round needs all sites. It stands in the
-        table `[privacy]`.
-        Example: `secure-aggregation = "auto"`.
+        table `[privacy]`. Example: `secure-aggregation = "auto"`.
     largest_entry : float, > 0
-        Largest absolute value of an entry of a site's update under secure aggregation, under "ckks" of its model: a
+        Largest absolute value of an entry of a site's update under secure aggregation, under "ckks" of its model. A
         site whose update has a larger one sends none. Under `site-dp` it is not used: `clip` and the noise decide. It
         stands in the table `[privacy]`. Example: `largest-entry = 2.0`.
     warm_start : str
@@ -114,7 +111,7 @@ class Study(Crossing, metaclass=_FromKeywords):
         Times that the sites train and the server aggregates; 0 where there is a statistic or an analysis.
         Example: `rounds = 40`.
     text : str
-        The TOML text itself: what travels and what is hashed.
+        The TOML text itself, which is sent and hashed.
     expected : Expected
         What `flfed study verify` checks.
     sweep : dict of key to tuple of values
@@ -159,22 +156,23 @@ class Study(Crossing, metaclass=_FromKeywords):
             If there is neither, or the file breaks a rule.
         """
         path = FOLDER / f"{name}.toml"
-        shipped = path.is_file()
-        if not shipped:
+        is_shipped = path.is_file()
+        if not is_shipped:
             path = Path(name)
         if not path.is_file():
             choices = names()
             close = nearest(str(name), choices)
-            raise UsageError(f"study {str(name)!r} is neither shipped nor a file{close} Shipped: {', '.join(choices)}")
+            shipped = ", ".join(choices)
+            raise UsageError(render("study.reading.unknown", name=str(name), close=close, shipped=shipped))
         text = read_text(path)
         if text.startswith("\ufeff"):
             # It would be part of the hash that sites approve, and no editor shows it.
-            raise UsageError(f"{path}: starts with a byte-order mark (BOM); save it as UTF-8 without one")
+            raise UsageError(render("study.reading.mark", path=path))
         try:
             return cls.parse(text)
         # A file's own name goes before the error; a shipped study is known by its name.
         except UsageError as error:
-            if shipped:
+            if is_shipped:
                 raise
             raise UsageError(f"{path}: {error}") from None
 
@@ -203,7 +201,7 @@ class Study(Crossing, metaclass=_FromKeywords):
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     def adjusts_intercept(self) -> bool:
-        """Tell whether each site's own intercept adjusts the model: a linear one, or trees, without a mechanism."""
+        """Return whether each site's own intercept adjusts the model: a linear one, or trees, without a mechanism."""
         model = registry.load("model", self.model.name)
         return self.privacy.name == "none" and bool(model.linear or getattr(model, "plain", False))
 
@@ -233,7 +231,7 @@ class Study(Crossing, metaclass=_FromKeywords):
             for part in path:
                 place = place.setdefault(part, {})
                 if not isinstance(place, dict):
-                    raise UsageError(f"{said} {key}: {part!r} is no table of the study")
+                    raise UsageError(render("study.reading.path", option=said, key=key, part=part))
             if value is None:
                 place.pop(last, None)
             else:
@@ -289,7 +287,10 @@ def keys_of(changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plain_value(value: Any) -> Any:
-    """Return a number of NumPy, or an array, as Python's own; anything else as it is."""
+    """Return a number of NumPy, or an array, as Python's own.
+
+    Anything else as it is.
+    """
     if hasattr(value, "tolist"):
         return value.tolist()
     return value
@@ -302,7 +303,8 @@ def _from_keywords(*, dataset: str, model: Any = "logistic", name: str = "", **c
         keys = dict(model)
     model = keys.pop("name", "")
     if not isinstance(model, str) or not model:
-        raise UsageError(f"model={model!r} must be a name, or keys with one, such as {{'name': 'mlp', 'hidden': [8]}}")
+        example = {"name": "mlp", "hidden": [8]}
+        raise UsageError(render("study.reading.model", model=model, example=example))
     if keys:
         changes["model"] = keys
     chosen = {
@@ -351,13 +353,14 @@ def _path(key: str, table: Mapping[str, Any], option: str = "--set") -> list[str
     if key in _TOP:
         paths.append([key])
     # A bare key of several tables would set one of them by chance.
-    if len(paths) != 1:
+    if len(paths) > 1:
+        raise UsageError(render("study.reading.several", option=option, key=key))
+    if not paths:
         if now := bare_name(key):
             raise UsageError(f"{option} {key}: the key is now {now}")
         every = sorted(set[str]().union(*keys_by_table.values()))
         close = f"; did you mean {OTHERS_CALL[key]!r}?" if key in OTHERS_CALL else nearest(key, every)
-        why = "stands in several tables." if paths else f"is not known{close}"
-        raise UsageError(f"{option} {key}: the key {why} Write it as table.key, such as plan.lr")
+        raise UsageError(render("study.reading.key", option=option, key=key, close=close))
     return paths[0]
 
 
@@ -400,7 +403,7 @@ def _study(table: dict[str, Any], text: str) -> Study:
         analysis = Analysis.parse(parts.pop(STATISTIC))
         parts[STATISTIC] = {}
     if "partition" in parts["dataset"] and "sites" in parts["dataset"]:
-        raise UsageError("[dataset]: sites and partition exclude each other; a partition makes its own sites")
+        raise UsageError(render("study.reading.partition"))
     rounds = _rounds(parts["strategy"])
     if asks_sums:
         rounds = 0
@@ -409,7 +412,7 @@ def _study(table: dict[str, Any], text: str) -> Study:
     made = {name: _made(name, parts[name]) for name in _TABLES}
     check_scaler(made["encode"].scaler, made["plan"].class_weight, parts["privacy"], counts=analysis is not None)
     if not made["dataset"].name:
-        raise UsageError("[dataset]: name is missing")
+        raise UsageError(render("study.reading.dataset"))
     sums = _split_off(parts["privacy"], Sums)
     start = _split_off(parts["model"], WarmStart)
     start.check()
@@ -441,16 +444,16 @@ def _check_keys(table: Mapping[str, Any]) -> None:
     choices = [*_TOP, *_TABLES, *_LISTED, *_LOOSE]
     for key in table:
         if key not in choices:
-            raise UsageError(f"study: key {key!r} is not known{nearest(key, choices)} Allowed: {', '.join(choices)}")
+            raise unknown_key("study", key, choices)
     if table.get("format") != 1:
-        raise UsageError(f"study: format={table.get('format')!r} must be 1")
+        raise UsageError(render("study.reading.format", format=table.get("format")))
 
 
 def _rounds(strategy: dict[str, Any]) -> int:
     """Take the number of rounds out of a strategy's table."""
     rounds = strategy.pop("rounds", 1)
     if type(rounds) is not int or rounds < 1:
-        raise UsageError(f"[strategy]: rounds={rounds!r} must be a whole number >= 1")
+        raise UsageError(render("study.reading.rounds", rounds=rounds))
     return rounds
 
 
@@ -467,7 +470,8 @@ def _made(name: str, settings: dict[str, Any]) -> Any:
         if outer == name and key in settings:
             value = settings.pop(key)
             if not isinstance(value, dict):
-                raise UsageError(f"[{name}]: {key}={value!r} must be a table, such as {_EXAMPLES[key]}")
+                where = f"[{name}]: {key}"
+                raise UsageError(render("study.settings.table", where=where, value=value, example=_EXAMPLES[key]))
             # A partition has a table of its own within.
             parse = getattr(kind, "parse", None)
             inner[key] = parse(value) if parse else kind(**read_settings(kind, value, f"[{name}] {key}"))
@@ -478,7 +482,7 @@ def _made(name: str, settings: dict[str, Any]) -> Any:
 def _table(table: Mapping[str, Any], name: str) -> dict[str, Any]:
     settings = table.get(name, {})
     if not isinstance(settings, dict):
-        raise UsageError(f"study: {name} must be a table, written [{name}]")
+        raise UsageError(render("study.reading.table", name=name))
     return dict(settings)
 
 
@@ -496,48 +500,50 @@ def _listed(kind: str, settings: dict[str, Any]) -> Named:
     without = None if needed else "none"
     name = settings.pop("name", without)
     where = f"[{TABLE_OF.get(kind, kind)}]"
-    choices = listed_names(kind)
+    names = listed_names(kind)
+    choices = ", ".join(names)
     if name == "none" and not needed:
         # Settings without a name would do nothing while they seem to.
         if settings:
-            raise UsageError(f"{where}: {next(iter(settings))} needs name; known: {', '.join(choices)}")
+            raise UsageError(render("study.reading.settings", where=where, key=next(iter(settings)), choices=choices))
         return Named(name="none")
     if not isinstance(name, str):
-        raise UsageError(f"{where}: name is missing; known: {', '.join(choices)}")
-    if name not in choices:
-        lent = re.fullmatch("module[0-9a-f]{12}", name)
-        hint = "; a program gave it as a module: use load(RUN, model=MODULE)." if lent else nearest(name, choices)
-        raise UsageError(f"{where}: name={name!r} is not known{hint} Known: {', '.join(choices)}")
+        raise UsageError(render("study.reading.name", where=where, choices=choices))
+    if re.fullmatch("module[0-9a-f]{12}", name) and name not in names:
+        raise UsageError(render("study.reading.lent", where=where, name=name, choices=choices))
+    if name not in names:
+        close = nearest(name, names)
+        raise UsageError(render("study.reading.listed", where=where, name=name, close=close, choices=choices))
     return Named(name=name, settings=settings)
 
 
 def _text(table: Mapping[str, Any], key: str) -> str:
     value = table.get(key)
     if not isinstance(value, str) or not value.strip():
-        raise UsageError(f"study: {key} must be a text that is not empty")
+        raise UsageError(render("study.reading.text", key=key))
     return value
 
 
 def _name(table: Mapping[str, Any]) -> str:
     value = _text(table, "name")
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", value):
-        raise UsageError(f"study: name={value!r} must be of a-z, 0-9 and single hyphens")
+        raise UsageError(render("study.reading.title", name=value))
     return value
 
 
 def _seed(table: Mapping[str, Any]) -> int:
     value = table.get("seed", 0)
     if type(value) is not int or value < 0:
-        raise UsageError(f"study: seed={value!r} must be a whole number >= 0")
+        raise UsageError(render("study.reading.seed", seed=value))
     if value > LARGEST_SEED:
-        raise UsageError(f"study: seed={value!r} must be at most {LARGEST_SEED}")
+        raise UsageError(render("study.reading.large", seed=value, most=LARGEST_SEED))
     return value
 
 
 def _date(table: Mapping[str, Any]) -> datetime.date | None:
     value = table.get("expires")
     if value is not None and type(value) is not datetime.date:
-        raise UsageError(f"study: expires={value!r} must be a date, such as 2027-12-31")
+        raise UsageError(render("study.reading.expires", expires=value))
     return value
 
 
@@ -558,12 +564,12 @@ def has_analysis(table: Mapping[str, Any]) -> bool:
 
 
 def trains(table: Mapping[str, Any]) -> bool:
-    """Tell whether a study's parsed text has a model, and neither a statistic nor an analysis in place of one."""
+    """Return whether a study's parsed text has a model, and neither a statistic nor an analysis in place of one."""
     return STATISTIC not in table
 
 
 def protects_rows(privacy: Mapping[str, Any]) -> bool:
-    """Tell whether a table `[privacy]` names a mechanism whose noise protects single rows.
+    """Return whether a table `[privacy]` names a mechanism whose noise protects single rows.
 
     The scaler, and whether counts may have noise, follow from it.
     """
@@ -581,7 +587,9 @@ def protected_scaler(privacy: Mapping[str, Any]) -> str:
 
 
 def check_scaler(scaler: str, class_weight: str, privacy: Mapping[str, Any], *, counts: bool) -> None:
-    """Refuse inputs that are scaled by what nothing charges; `counts` tells whether it is a study of an analysis.
+    """Refuse inputs that are scaled by what nothing charges.
+
+    `counts` says whether it is a study of an analysis.
 
     Raises
     ------
@@ -589,46 +597,35 @@ def check_scaler(scaler: str, class_weight: str, privacy: Mapping[str, Any], *, 
         For the first such thing.
     """
     if counts and "covers" in privacy:
-        raise UsageError(
-            "[privacy]: covers is of a study with a model, and the statistic 'summary' is charged as a whole: leave it "
-            "out"
-        )
+        raise UsageError(render("study.encode.analysis"))
     if scaler == "private" and privacy.get("covers") != "study":
-        raise UsageError(
-            "[encode]: scaler = 'private' is made of noised counts, which are charged where [privacy] has covers = "
-            "'study' alone: add that, or write scaler = \"schema\""
-        )
+        raise UsageError(render("study.encode.private"))
     if scaler == "schema" and class_weight == "balanced":
-        raise UsageError(
-            "[plan]: class-weight='balanced' counts the classes of all rows, and [encode] scaler='schema' (the default "
-            'under record-dp) takes nothing from rows: leave it out, or write scaler = "global"'
-        )
+        raise UsageError(render("study.encode.balanced"))
 
 
 def without_model(parts: dict[str, dict[str, Any]], *, analysis: bool) -> bool:
-    """Tell whether a study asks for a statistic or an analysis, and fill in what it lacks then.
+    """Return whether a study asks for a statistic or an analysis, and fill in what it lacks then.
 
     Raises UsageError where it has what belongs to a model.
     """
     if not parts[STATISTIC]:
         return False
     if conflicts := [other for other in NO_USE if parts[other]]:
-        raise UsageError(
-            f"[{STATISTIC}]: is in place of a model, and the study has a table [{conflicts[0]}]: leave one out"
-        )
+        raise UsageError(render("study.statistic.conflict", table=conflicts[0]))
     if analysis:
         _check_noise(parts["privacy"])
     else:
         _check_exact_sums(parts["privacy"])
     partition = parts["dataset"].get("partition")
     if isinstance(partition, dict) and "holdout" in partition:
-        raise UsageError(f"[dataset] partition: holdout does not go with [{STATISTIC}], which is over all rows")
+        raise UsageError(render("study.statistic.holdout"))
     parts |= {name: dict(table) for name, table in UNUSED.items()}
     return True
 
 
 def _adds_statistics(privacy: Mapping[str, Any]) -> bool:
-    """Tell whether the way of secure aggregation that a table `[privacy]` names is one for statistics."""
+    """Return whether the way of secure aggregation that a table `[privacy]` names is one for statistics."""
     mode = privacy.get("secure-aggregation", "off")
     return mode in STATISTIC_MODES
 
@@ -636,49 +633,42 @@ def _adds_statistics(privacy: Mapping[str, Any]) -> bool:
 def _check_exact_sums(privacy: Mapping[str, Any]) -> None:
     """Refuse a mechanism, whose noise is made for updates, and homomorphic encryption, which is made for a model."""
     if set(privacy) - {"secure-aggregation"} or not _adds_statistics(privacy):
-        raise UsageError(
-            "[privacy]: with a statistic, all but secure-aggregation = 'on' or 'off' is not available in this version"
-        )
+        raise UsageError(render("study.statistic.privacy"))
 
 
 def _check_noise(privacy: Mapping[str, Any]) -> None:
     """Refuse an analysis without noise, or with settings of training."""
     if not protects_rows(privacy):
-        raise UsageError(
-            "[statistic] summary: needs [privacy] name = 'record-dp' with epsilon and delta, by which noise is put on "
-            "its counts; the other statistics are exact sums"
-        )
+        raise UsageError(render("study.statistic.noise"))
     for key in ("clip", "sampling"):
         if key in privacy:
-            raise UsageError(
-                f"[privacy]: {key} is of steps of training, and the statistic 'summary' has none: leave it out"
-            )
+            raise UsageError(render("study.statistic.training", key=key))
     if not _adds_statistics(privacy):
-        raise UsageError("[privacy]: with the statistic 'summary', secure-aggregation must be 'on' or 'off'")
+        raise UsageError(render("study.statistic.mode"))
 
 
 def is_covered(study: Study) -> bool:
-    """Tell whether all that leaves a site is charged: of an analysis, and where [privacy] covers the study."""
+    """Return whether ε covers all releases of a site: of an analysis, and where [privacy] covers the study."""
     return study.analysis is not None or covers_model(study)
 
 
 def compares_privately(study: Study) -> bool:
-    """Tell whether sites of such a study compare the model with their own under noise."""
+    """Return whether sites of such a study compare the model with their own under noise."""
     return bool(study.privacy.settings.get("comparison", "none") != "none")
 
 
 def by_person(study: Study) -> bool:
-    """Tell whether a study protects persons, whose rows weigh one together."""
+    """Return whether a study protects persons, whose rows weigh one together."""
     return bool(study.privacy.settings.get("unit", "person") == "person")
 
 
 def covers_model(study: Study) -> bool:
-    """Tell whether a study trains a model, and all that leaves a site for it is charged."""
+    """Return whether a study trains a model, and ε covers all releases of a site for it."""
     return study.analysis is None and study.privacy.settings.get("covers") == "study"
 
 
 def staying(study: Study) -> tuple[str, ...]:
-    """Return what does not leave a site where all that leaves is charged, as no ε is charged for it.
+    """Return the outputs that a site does not release where ε covers the study, as no ε is charged for them.
 
     Examples
     --------
@@ -688,13 +678,6 @@ def staying(study: Study) -> tuple[str, ...]:
     """
     if not covers_model(study):
         return ()
-    pairs = ", but for pairs won of an own model trained under noise" if compares_privately(study) else ""
-    return (
-        "how many rows it has, but for a noised count",
-        "losses and metrics of rounds",
-        "Table 1, missing values and warnings of columns that give the answer away",
-        f"figures of its own model, and by how much the shared one differs from them{pairs}",
-        "the shared model adjusted to its rows",
-        "exact counts of scores, of groups and at thresholds, importances of columns",
-        "what an audit reaches",
-    )
+    own = "pairs" if compares_privately(study) else "own"
+    keys = ("rows", "rounds", "sums", own, "adjusted", "counts", "audit")
+    return tuple(render(f"mechanisms.staying.{key}") for key in keys)

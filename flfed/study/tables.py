@@ -17,6 +17,7 @@ from flfed import registry
 from flfed.errors import UsageError, nearest
 from flfed.study.plan import Plan
 from flfed.study.settings import Settings, are_shares, read_settings
+from flfed.words import render
 
 
 class OrderedHoldout(Settings, where="[dataset] partition: holdout", frozen=True):
@@ -49,9 +50,9 @@ class OrderedHoldout(Settings, where="[dataset] partition: holdout", frozen=True
         """Refuse a rule without a column, or without exactly one limit."""
         super().__post_init__()
         if not self.by:
-            raise UsageError(f"{self.where}: by is missing: name a date or number column")
+            raise UsageError(render("study.dataset.by"))
         if (self.train_share is None) == (self.train_until is None):
-            raise UsageError(f"{self.where}: give train-share or train-until: one of them, and not both")
+            raise UsageError(render("study.dataset.train"))
 
 
 class Partition(Settings, where="[dataset] partition", frozen=True):
@@ -70,12 +71,12 @@ class Partition(Settings, where="[dataset] partition", frozen=True):
         The cut's own, so that other seeds of the study keep the sites. Example: `seed = 1`.
     widths : tuple of float in (0, 1]
         Share of the hidden units that each site trains, by order of the sites' names, as `width` of an institution's
-        policy; empty: all of them at every site. Example: `widths = [1.0, 0.5, 0.5, 0.5]`.
+        policy. Empty: all of them at every site. Example: `widths = [1.0, 0.5, 0.5, 0.5]`.
     holdout : OrderedHoldout or None
-        Hold out the later rows of each site, by time or another order, instead of rows drawn at random: then no repeat
-        draws another holdout. Keys: `by`, a date or number column; `train-share`, the share of each site's rows, the
-        earliest, that are trained on, or `train-until`, the last value trained on; `same-groups = true`, where a group
-        may stand on both sides; `blocks`, the column whose rows of one value intervals draw together (default: the
+        Hold out the later rows of each site, by time or another order, instead of rows drawn at random. Then no repeat
+        draws another holdout. Keys: `by`, a date or number column. `train-share`, the share of each site's rows, the
+        earliest, that are trained on, or `train-until`, the last value trained on. `same-groups = true`, where a group
+        may stand on both sides. `blocks`, the column whose rows of one value intervals draw together (default: the
         schema's group, else `by`). Example: `holdout = { by = "week", train-share = 0.7 }`.
     min_rows : int, >= 1
         Fewest rows of a site. Example: `min-rows = 3`.
@@ -97,7 +98,9 @@ class Partition(Settings, where="[dataset] partition", frozen=True):
         holdout = None
         if ordered is not None:
             if not isinstance(ordered, dict):
-                raise UsageError(f"{cls.where}: holdout={ordered!r} must be a table, such as {{ by = 'week', ... }}")
+                where = f"{cls.where}: holdout"
+                example = "{ by = 'week', ... }"
+                raise UsageError(render("study.settings.table", where=where, value=ordered, example=example))
             plain = {key: _date_text(one) for key, one in ordered.items()}
             holdout = OrderedHoldout(**read_settings(OrderedHoldout, plain, OrderedHoldout.where))
         return cls(**{**read_settings(cls, settings, cls.where), "holdout": holdout})
@@ -106,11 +109,14 @@ class Partition(Settings, where="[dataset] partition", frozen=True):
         """Refuse a share that no site can train."""
         super().__post_init__()
         if not all(0 < width <= 1 for width in self.widths):
-            raise UsageError(f"[dataset] partition: widths={list(self.widths)} must be above 0 and at most 1")
+            raise UsageError(render("study.dataset.widths", widths=list(self.widths)))
 
 
 def _date_text(value: object) -> object:
-    """Return a date of TOML as its text, which is one as well; anything else as it is."""
+    """Return a date of TOML as its text, which is one as well.
+
+    Anything else as it is.
+    """
     if isinstance(value, datetime.date):
         return value.isoformat()
     return value
@@ -159,7 +165,7 @@ WRITTEN_DOWN = {
 
 
 def in_sums_only(sharing: str) -> bool:
-    """Tell whether figures of a site leave it in sums over several sites only.
+    """Return whether figures of a site leave it in sums over several sites only.
 
     Examples
     --------
@@ -210,7 +216,7 @@ class Dataset(Settings, where="[dataset]", frozen=True):
         """
         super().__post_init__()
         if self.features is not None and not self.features:
-            raise UsageError("[dataset]: features must name at least one column; leave it out for all")
+            raise UsageError(render("study.dataset.features"))
 
 
 class Encode(Settings, where="[encode]", frozen=True):
@@ -260,11 +266,10 @@ class Split(Settings, where="[split]", frozen=True):
         super().__post_init__()
         choices = registry.names("split")
         if self.fixed and self.fixed not in choices:
-            raise UsageError(
-                f"[split]: fixed={self.fixed!r} is not known{nearest(self.fixed, choices)} Known: {', '.join(choices)}"
-            )
+            close = nearest(self.fixed, choices)
+            raise UsageError(render("study.dataset.fixed", fixed=self.fixed, close=close, choices=", ".join(choices)))
         if self.redraw and not self.fixed:
-            raise UsageError("[split]: redraw needs fixed, the name of a published split")
+            raise UsageError(render("study.dataset.redraw"))
 
 
 class Compare(Settings, where="[compare]", frozen=True):
@@ -283,51 +288,50 @@ class Compare(Settings, where="[compare]", frozen=True):
         How the model of all rows together is trained, to repeat a published table; None takes what
         `site-model` says. Example: `pooled = { optimiser = "adam", epochs = 50 }`.
     union_scaler : {"same", "global"}
-        Which scaler rows go through where all holdouts are scored together: `global` under
-        `encode.scaler = "per-site"` repeats tables that mixed the two.
+        Which scaler rows go through where all holdouts are scored together. `global` under `encode.scaler = "per-site"`
+        repeats tables that mixed the two.
     alert_budget : float in (0, 1) or None
         Share of rows that people can look at; None shows no `recall_at_alert_budget`. Example: `alert-budget = 0.05`.
     thresholds : tuple of float in (0, 1)
-        Predicted probabilities from which on rows are flagged: sites count, exactly, how many of these and of the
-        others have the outcome. An institution gives each of the four counts only as its policy allows.
-        Example: `thresholds = [0.1, 0.2]`.
+        Predicted probabilities from which on rows are flagged. Sites count, exactly, how many of these and of the
+        others have the outcome. An institution gives each of the four counts only as its policy allows. Example:
+        `thresholds = [0.1, 0.2]`.
     alert_budgets : tuple of float in (0, 1)
         Shares of a site's rows to flag, those of the highest predictions first; counted likewise.
         Example: `alert-budgets = [0.05]`.
     false_positive_rates : tuple of float in (0, 1)
-        Shares of false alarms: each site takes the least threshold at which at most this share of its own training rows
-        without the outcome is flagged, and counts its test rows at it. An institution keeps these counts: its training
+        Shares of false alarms. Each site takes the least threshold that flags at most this share of its own training
+        rows without the outcome, and counts its test rows at it. An institution withholds these counts: its training
         rows set the threshold. Example: `false-positive-rates = [0.05]`.
     rank_within : str
         Column of steps of time: a regression is judged by the rank correlation within each, too (`rank_correlation`),
         the mean over steps. Example: `rank-within = "month"`.
     subgroups : tuple of str
-        Columns by which the shared model is looked at group by group, at each site: a category or flag by its name, a
-        number with where its bands begin, as "age at 50, 65". An institution gives figures of large groups only, and of
-        any row in one run alone, as of exact counts.
+        Columns whose groups the shared model is evaluated in, at each site: a category or flag by its name, a number
+        with the beginnings of its bands, as "age at 50, 65". An institution releases figures of large groups only, and
+        of any row in one run alone, as of exact counts.
         Example: `subgroups = ["sex", "age at 50, 65"]`.
     importance : int, 0 to 100
-        Permutations of each column: sites shuffle its values among their own test rows, and say by how much the shared
+        Permutations of each column. Sites shuffle its values among their own test rows, and say by how much the shared
         model's loss grows. 0 asks for nothing. An institution gives it only as its policy allows, and of any row in one
         run alone, as of exact counts. Example: `importance = 10`.
     site_columns : bool
-        Whether each site uses the columns that its own package declares beside the schema's: where at least half of
-        its training rows have a value, the model adjusted to that site adds their fit to the shared score. They are in
-        no message, and the coordinator learns neither which there are nor their names.
-        Example: `site-columns = true`.
+        Whether each site uses the columns that its own package declares beside the schema's. Where at least half of its
+        training rows have a value, the model adjusted to that site adds their fit to the shared score. They are in no
+        message, and the coordinator learns neither which there are nor their names. Example: `site-columns = true`.
     minimum_gain : float or None, >= 0
         Gain in the primary metric from which on joining is worth it: a smaller one is no clear
         improvement. None means 0.005 for an AUC and 0 for any other. Example: `minimum-gain = 0.01`.
     site_model : {"best", "same"}
-        What a site's own model, and the model of all rows together, are: `best` is the better, by
-        cross-validation on training rows, of a tuned ridge (logistic) regression and boosted trees, with the study's
-        own model beside it; `same` is the study's own model alone, fairly tuned. Where a site holds out its later rows,
-        all choices are made on its latest training rows; a regression's own model may then also be the site's mean, its
-        last training value or a column of `naive-forecasts`. Example: `site-model = "same"`.
+        The kind of a site's own model, and of the model of all rows together. `best` is the better, by cross-validation
+        on training rows, of a tuned ridge (logistic) regression and boosted trees. The study's own model stands beside
+        it. `same` is the study's own model alone, fairly tuned. Where a site holds out its later rows, all choices are
+        made on its latest training rows. A regression's own model may then also be the site's mean, its last training
+        value or a column of `naive-forecasts`. Example: `site-model = "same"`.
     naive_forecasts : tuple of str
-        Features whose value is itself a forecast of the target, in its unit, such as the value a day before: shown
-        beside the models where a site holds out its later rows, and its own model where none does better. No column
-        is guessed. Example: `naive-forecasts = ["day_before"]`.
+        Features whose value is itself a forecast of the target, in its unit, such as the value a day before. They are
+        shown beside the models where a site holds out its later rows, and are its own model where none does better. No
+        column is guessed. Example: `naive-forecasts = ["day_before"]`.
     """
 
     primary: str = ""
@@ -355,25 +359,22 @@ class Compare(Settings, where="[compare]", frozen=True):
         for kind, values in self.points_by_kind.items():
             key = f"{kind}s"
             if not are_shares(values):
-                raise UsageError(f"[compare]: {key}={list(values)} must be different numbers between 0 and 1")
+                raise UsageError(render("study.compare.shares", key=key, values=list(values)))
             # Each count between two of them must be large, so that of many most would be withheld.
             if len(values) > MOST_POINTS:
-                raise UsageError(f"[compare]: {key} has {len(values)} numbers; at most {MOST_POINTS} are counted")
+                raise UsageError(render("study.compare.most", key=key, count=len(values), most=MOST_POINTS))
         # A pooled fit has no rounds that a schedule or a validation loss could steer.
         if self.pooled is not None and (self.pooled.schedule != "constant" or self.pooled.validation):
-            raise UsageError("[compare] pooled: schedule and validation are for rounds; a pooled fit has none")
+            raise UsageError(render("study.compare.pooled"))
 
     def check_privacy(self, mechanism: str) -> None:
         """Refuse exact figures beside a mechanism that protects rows or sites."""
-        for setting, what in (
-            (self.points, "thresholds, alert-budgets and false-positive-rates ask for exact counts of rows"),
-            (self.importance, "importance asks for exact figures of single columns"),
-        ):
-            if setting and mechanism != "none":
-                raise UsageError(
-                    f"[compare]: {what}, on which there is no noise, and [privacy] name={mechanism!r} protects rows or "
-                    "sites: leave one of them out"
-                )
+        if mechanism == "none":
+            return
+        if self.points:
+            raise UsageError(render("study.compare.points", mechanism=mechanism))
+        if self.importance:
+            raise UsageError(render("study.compare.importance", mechanism=mechanism))
 
     @property
     def points_by_kind(self) -> dict[PointKind, tuple[float, ...]]:
@@ -453,7 +454,7 @@ class Expectation(Settings, where="[expected]", frozen=True):
     path : str
         Where the figure stands in the object of `study run --json`: "global.roc_auc_score".
     value : float or None
-        What was published; None where only `minimum` is asked. Example: `value = 0.896`.
+        The published figure; None where only `least` is set. Example: `value = 0.896`.
     tolerance : float, >= 0
         How far from `value` ours may be. Example: `tolerance = 0.014`.
     minimum : float or None
@@ -461,7 +462,7 @@ class Expectation(Settings, where="[expected]", frozen=True):
     source : str
         Where the figure comes from; it must be given. Example: `source = "Table 2 of the paper"`.
     by_repeat : tuple of float
-        What was published for each repeat, in order; listed beside ours. Example: `by-repeat = [0.741, 0.782]`.
+        The published figure of each repeat, in order; listed beside ours. Example: `by-repeat = [0.741, 0.782]`.
     """
 
     path: str = ""
@@ -477,14 +478,13 @@ class Expectation(Settings, where="[expected]", frozen=True):
         The test is one that a figure could fail.
         """
         super().__post_init__()
-        where = f"[expected] {self.path!r}"
         # With both or neither, it would not be clear what counts as met.
-        if (self.value is None) == (self.minimum is None):
-            raise UsageError(f"{where}: needs either value with tolerance, or minimum")
+        if (self.value is None) == (self.least is None):
+            raise UsageError(render("study.expected.either", path=self.path))
         if self.value is not None and not self.tolerance > 0:
-            raise UsageError(f"{where}: tolerance={self.tolerance} must be > 0")
+            raise UsageError(render("study.expected.tolerance", path=self.path, tolerance=self.tolerance))
         if not self.source:
-            raise UsageError(f"{where}: source must say where the figure comes from")
+            raise UsageError(render("study.expected.source", path=self.path))
 
 
 class Expected(Settings, where="[expected]", frozen=True):
@@ -512,11 +512,12 @@ class Expected(Settings, where="[expected]", frozen=True):
             if path == "repeats":
                 continue
             if not isinstance(figure, dict):
-                raise UsageError(f"[expected]: {path!r} must be a table, such as {{ value = 0.89, tolerance = 0.02 }}")
+                example = "{ value = 0.89, tolerance = 0.02 }"
+                raise UsageError(render("study.expected.table", path=path, example=example))
             where = f"[expected] {path!r}"
             # The path is the table's key, so that a second one could contradict it.
             if "path" in figure:
-                raise UsageError(f"{where}: key 'path' is not known")
+                raise UsageError(render("study.expected.path", path=path))
             figures.append(Expectation(path=path, **read_settings(Expectation, figure, where)))
         return cls(repeats=settings.get("repeats", 1), figures=tuple(figures))
 
@@ -537,19 +538,12 @@ class Sums(Settings, where="[privacy]", frozen=True):
         """Refuse tables of a study that cannot be summed, or would be summed over a few sites only."""
         if not MODES[self.secure_aggregation].sums_updates:
             return
-        option = f"secure-aggregation={self.secure_aggregation!r}"
         codec = tables["codec"].get("name", "none")
         fraction = tables["strategy"].get("fraction", 1.0)
         if codec != "none":
-            raise UsageError(
-                f"[codec]: name={codec!r} rounds each site's update on a grid of its own, "
-                f"and [privacy] {option} adds them up on one: leave one of them out"
-            )
+            raise UsageError(render("study.sums.codec", codec=codec, mode=self.secure_aggregation))
         if fraction != 1.0:
-            raise UsageError(
-                f"[strategy]: fraction={fraction!r} lets chance choose the sites of a sum, "
-                f"and [privacy] {option} needs all that take part: leave one of them out"
-            )
+            raise UsageError(render("study.sums.fraction", fraction=fraction, mode=self.secure_aggregation))
 
 
 class WarmStart(Settings, where="[model]", frozen=True):
@@ -569,13 +563,14 @@ class WarmStart(Settings, where="[model]", frozen=True):
         """Refuse keys that need a source, where none is named."""
         needing = [name for name in ("start-sha256", "frozen-layers") if getattr(self, name.replace("-", "_"))]
         if needing and not self.warm_start:
-            raise UsageError(f"[model]: {needing[0]} needs warm-start, the run or folder of the model to begin from")
+            raise UsageError(render("study.sums.start", key=needing[0]))
 
 
 def parse_download(value: object) -> Download:
     """Return the codec of the model that sites are sent, as [codec] names it."""
     if value not in get_args(Download):
-        raise UsageError(f"[codec]: download={value!r} must be one of {', '.join(map(repr, get_args(Download)))}")
+        choices = ", ".join(map(repr, get_args(Download)))
+        raise UsageError(render("study.reading.download", download=value, choices=choices))
     return cast(Download, value)
 
 
@@ -586,7 +581,7 @@ def parse_sweep(settings: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
     """
     for key, values in settings.items():
         if not isinstance(values, list) or not values:
-            raise UsageError(f"[sweep]: {key}={values!r} must be a list of values to try")
+            raise UsageError(render("study.reading.sweep", key=key, values=values))
     return {key: tuple(values) for key, values in settings.items()}
 
 

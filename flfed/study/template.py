@@ -10,6 +10,7 @@ import tomli_w
 from flfed.errors import UsageError
 from flfed.study.former_names import SUMMARY
 from flfed.study.tables import TREES
+from flfed.words import render, sentences
 
 LARGE = 10_000
 """Training rows of a site from which on a round takes a fixed number of steps."""
@@ -18,8 +19,6 @@ EPSILON = 3.0
 ONE_EPSILON = 1.0
 DELTA = 1e-5
 """Of a study with a model, of the statistic "summary", and of both."""
-COUNTS = "First look: what the rows of all sites are like, without an exact count of any"
-"""Purpose of a new study that counts in place of training a model."""
 MODELS = {"binary": "logistic", "multi-class": "logistic", "regression": "linear"}
 """The model that is proposed for each task: the one whose coefficients can be read."""
 PACES = {"multi-class": (0.2, 0.001)}
@@ -29,13 +28,15 @@ PACE = (0.05, 0.01)
 
 @dataclass(frozen=True, kw_only=True)
 class StudyTemplate:
-    """Choices of a new study; all others are as a first study of a table needs them.
+    """Choices of a new study.
+
+    All others are as a first study of a table needs them.
 
     Attributes
     ----------
     name, dataset : str
-    purpose : str
-    legal_basis : str
+    purpose, legal_basis : str
+        "" for a text to be replaced.
     model : str
         "linear", "logistic", "mlp" or "boosted-trees".
     task : str
@@ -51,19 +52,19 @@ class StudyTemplate:
         Training rows of a site on average, or 0 where that is not known.
     seed : int
     sums : bool
-        Whether the updates of three institutions or more are added up in secret.
+        Whether updates of three institutions or more are under secure aggregation.
     covers : {"updates", "study"}
-        What ε is of; of all that leaves a site, rows are protected and nothing is added up in secret.
+        Outputs that ε covers. With "study", rows are protected and there is no secure aggregation.
     refit : bool
         Whether validation rows choose how many trees there are, which then grow anew on all training rows.
     columns : sequence of str
-        Those that are counted in place of training a model; empty for a study with one.
+        Columns that are counted in place of training a model; empty for a study with a model.
     """
 
     name: str
     dataset: str
-    purpose: str = "First look: does a shared model predict better than each site's own?"
-    legal_basis: str = "to be filled in before other institutions take part"
+    purpose: str = ""
+    legal_basis: str = ""
     model: str = "logistic"
     task: str = ""
     rounds: int = 40
@@ -80,7 +81,7 @@ class StudyTemplate:
     def __post_init__(self) -> None:
         """Refuse what ε cannot be of."""
         if self.covers not in ("updates", "study"):
-            raise UsageError(f"covers={self.covers!r} must be one of 'updates', 'study'")
+            raise UsageError(render("study.reading.covers", covers=self.covers))
 
     def text(self) -> str:
         """Return the study as TOML."""
@@ -95,12 +96,13 @@ class StudyTemplate:
         """Return the model and how rows become its inputs."""
         lines = []
         if self.gaps and not self._protected and self.model != TREES:
-            lines += ["", "[encode]", "missing-indicator = true  # that a cell is missing may tell something"]
-        lines += ["", "[model]", _line("name", self.model) + _MODEL_WORDS.get(self.model, "")]
+            lines += ["", "[encode]", _line("missing-indicator", True, render("study.template.gaps"))]
+        comment = render(f"study.models.{self.model}") if self.model in sentences("study", "models") else ""
+        lines += ["", "[model]", _line("name", self.model, comment)]
         if self.model == "mlp":
-            lines.append("hidden = [16]  # one layer of 16 units")
+            lines.append(f"hidden = [16]  # {render('study.template.hidden')}")
         if self.model == TREES:
-            lines.append("depth = 4  # most splits from the root of a tree to a leaf")
+            lines.append(_line("depth", 4, render("study.template.depth")))
         return lines
 
     def _strategy(self) -> list[str]:
@@ -109,7 +111,7 @@ class StudyTemplate:
         lines = ["", "[strategy]", _line("name", name), _line("rounds", self.rounds)]
         if self.model == TREES:
             lines += self._trees()
-        return [*lines, "quorum = 0.75  # share of the sites that must answer in a round"]
+        return [*lines, _line("quorum", 0.75, render("study.template.quorum"))]
 
     def _privacy(self) -> list[str]:
         """Return what protects updates, nothing where nothing does."""
@@ -117,13 +119,10 @@ class StudyTemplate:
         if self._protected:
             lines += ['name = "record-dp"', _line("epsilon", EPSILON), _line("delta", DELTA)]
         if self._covered:
-            lines += ['covers = "study"  # epsilon is of all that leaves a site, not of the updates alone']
-            lines += [
-                'comparison = "site-model"  # of it each site tells whether the shared model is better; or "none"'
-            ]
+            lines += [_line("covers", "study", render("study.template.covers"))]
+            lines += [_line("comparison", "site-model", render("study.template.comparison"))]
         elif self.sums and self.model != TREES:
-            lines += ["# of three institutions or more the coordinator gets sums of updates, and no single one"]
-            lines += ['secure-aggregation = "auto"']
+            lines += [f"# {render('study.template.sums')}", _line("secure-aggregation", "auto")]
         if lines:
             return ["", "[privacy]", *lines]
         return []
@@ -137,58 +136,65 @@ class StudyTemplate:
         return self.private or self._covered
 
     def _analysis(self) -> list[str]:
-        """Return what is counted in place of training a model, and its budget."""
+        """Return the columns that are counted in place of training a model, and their budget."""
         return [
-            *(
-                "",
-                "[statistic]",
-                _line("name", SUMMARY),
-                "# Each column costs all others: leave out what you do not need.",
-            ),
+            *("", "[statistic]", _line("name", SUMMARY), f"# {render('study.template.analysis')}"),
             *(_line("columns", list(self.columns)), "quantiles = [0.25, 0.5, 0.75]"),
-            '# groups = "a flag or category"  # each column for each group, too, with the differences',
+            f"# {_line('groups', 'FLAG', render('study.template.groups'))}",
             *("", "[privacy]", 'name = "record-dp"', _line("epsilon", ONE_EPSILON), _line("delta", DELTA)),
         ]
 
     def _head(self) -> list[str]:
         """Return what every study begins with."""
-        lines = ["format = 1", _line("name", self.name), _line("purpose", self.purpose)]
-        lines += [_line("legal-basis", self.legal_basis), _line("seed", self.seed) + "  # every draw follows from it"]
+        purpose = render("study.template.counts") if self.columns else render("study.template.purpose")
+        basis = self.legal_basis or render("study.template.basis")
+        lines = [
+            "format = 1",
+            _line("name", self.name),
+            _line("purpose", self.purpose or purpose),
+            _line("legal-basis", basis),
+        ]
+        lines += [_line("seed", self.seed, render("study.template.seed"))]
         lines += ["", "[dataset]", _line("name", self.dataset)]
         if self.sites:
             lines.append(_line("sites", list(self.sites)))
         return lines
 
     def _trees(self) -> list[str]:
-        """Return how trees grow, and how many; only open data has its validation rows back."""
-        lines = ["learning-rate = 0.1  # what each tree's leaves are multiplied by"]
+        """Return how trees grow, and how many.
+
+        Only open data has its validation rows back.
+        """
+        lines = [_line("learning-rate", 0.1, render("study.template.rate"))]
         if not self.refit:
             return lines
-        lines += ['select = "best"  # the trees up to the one after which validation rows did best']
-        lines += ["patience = 20  # trees without a better one that end these rounds"]
-        again = "then as many trees are grown anew on all training rows; for open data"
-        return [*lines, f"refit = true  # {again}"]
+        lines += [_line("select", "best", render("study.template.select"))]
+        lines += [_line("patience", 20, render("study.template.patience"))]
+        return [*lines, _line("refit", True, render("study.template.refit"))]
 
     def _plan(self) -> list[str]:
-        """Return how sites train; privacy needs a number of steps that no row changes."""
+        """Return how sites train.
+
+        Privacy needs a number of steps that no row changes.
+        """
         if self.model == TREES:
-            use = "which choose how many trees there are" if self.refit else "for the curves by round"
-            return [f"validation = 0.2  # share of training rows kept apart, {use}"]
+            use = render("study.template.chosen") if self.refit else render("study.template.curves")
+            return [_line("validation", 0.2, use)]
         lr, l2 = PACES.get(self.task, PACE)
-        lines = ['optimiser = "sgd"', f"lr = {lr}  # learning rate", 'schedule = "cosine"', "batch = 32"]
+        steps = render("study.template.steps")
         if self._protected:
-            return ['optimiser = "sgd"', "lr = 0.5", "batch = 64", "steps = 20  # of a round, at each site"]
-        pace = f"steps = {STEPS}  # of a round, at each site" if self.rows > LARGE else "epochs = 2  # of a round"
-        return [*lines, pace, f"l2 = {l2}  # penalty on the weights", "clip = 1.0  # largest norm of a step's gradient"]
+            return ['optimiser = "sgd"', "lr = 0.5", "batch = 64", _line("steps", 20, steps)]
+        pace = _line("steps", STEPS, steps) if self.rows > LARGE else "epochs = 2  # of a round"
+        return [
+            *('optimiser = "sgd"', f"lr = {lr}  # learning rate", 'schedule = "cosine"', "batch = 32", pace),
+            _line("l2", l2, render("study.template.penalty")),
+            _line("clip", 1.0, render("study.template.clip")),
+        ]
 
 
-_MODEL_WORDS = {
-    "logistic": "  # coefficients that can be read; or mlp, a small neural network",
-    "linear": "  # coefficients that can be read; or mlp, a small neural network",
-    "mlp": "  # a small neural network; or logistic (linear for a number)",
-    TREES: "  # the same trees as of one table of all rows",
-}
-
-
-def _line(key: str, value: object) -> str:
-    return tomli_w.dumps({key: value}).strip()
+def _line(key: str, value: object, comment: str = "") -> str:
+    """Return a line of TOML, with a comment where there is one."""
+    line = tomli_w.dumps({key: value}).strip()
+    if comment:
+        return f"{line}  # {comment}"
+    return line

@@ -43,7 +43,10 @@ class AnalysisLayout:
 
     @property
     def groups(self) -> int:
-        """Number of groups, with those whose group is not known; 1 without groups."""
+        """Number of groups, with those whose group is not known.
+
+        1 without groups.
+        """
         if self.group is None:
             return 1
         return len(self.group.cells)
@@ -108,7 +111,10 @@ class AnalysisLayout:
         return figures | {"groups": self._grouped(parts, self.group, deviation)}
 
     def _column(self, column: ColumnLayout, parts: Mapping[str, Any], deviation: float) -> Figures:
-        """Return the figures of one column; parts are of one group, or of all."""
+        """Return the figures of one column.
+
+        Parts are of one group, or of all.
+        """
         counts = parts[f"counts {column.name}"]
         rows = float(parts[ROWS])
         present_rows = rows - float(counts[-1])
@@ -198,7 +204,10 @@ def _means(column: ColumnLayout, parts: Mapping[str, Any], deviation: float) -> 
 
 
 def moments_of(column: ColumnLayout, parts: Mapping[str, Any], present_rows: float, deviation: float) -> Moments:
-    """Return a number's noised sums; `present_rows` is the noised number of its values."""
+    """Return a number's noised sums.
+
+    `present_rows` is the noised number of its values.
+    """
     low, *_, high = own_edges(column).tolist()
     return Moments(
         rows=present_rows,
@@ -224,7 +233,10 @@ def _in_own_unit(column: ColumnLayout, values: np.ndarray) -> np.ndarray:
 
 
 def _quantile(probability: float, column: ColumnLayout, counts: np.ndarray, deviation: float) -> Interval | None:
-    """Return a number's quantile in its own unit; within a bin values are even on the scale of the bins."""
+    """Return a number's quantile in its own unit.
+
+    Within a bin values are even on the scale of the bins.
+    """
     interval = quantile(probability, counts, np.array(column.edges), deviation)
     if interval is None:
         return None
@@ -232,7 +244,9 @@ def _quantile(probability: float, column: ColumnLayout, counts: np.ndarray, devi
 
 
 def kurtosis(counts: np.ndarray, edges: np.ndarray) -> float:
-    """Return the fourth moment in squared variances, by a histogram; 3 where it has no spread.
+    """Return the fourth moment in squared variances, by a histogram.
+
+    3 where it has no spread.
 
     Parameters
     ----------

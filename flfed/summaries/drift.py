@@ -15,22 +15,21 @@ import numpy as np
 from flfed.summaries.summary import ColumnLayout, Encoder, Layout, Summary
 from flfed.summaries.table_one import in_groups
 
-SITE_SUPPRESSES = "the site keeps it back: a count in it, or one that it would give away, is small"
-OTHERS_KEEP_BACK = "the other sites keep counts back"
+SITE_SUPPRESSES = "the site does not release it: a count in it, or one that it would give away, is small"
+OTHERS_KEEP_BACK = "the other sites do not release all counts"
 NO_OTHERS = "there is no other site to compare with"
 EMPTY = "no row has a value"
 CONSTANT = "every row has the same value"
 APART = "the site and the others have no value in common, so there is no spread to measure it by"
 MIRRORED = 0.8
-"""Least standardised difference of a share from the others' of which it is looked whether one is 1 minus the other: of
-40 and 60 rows of 100, which are too near to tell, it is 0.41, of 30 and 70 it is 0.87."""
+"""Least standardised difference of a share from the others' at which one is tested for being 1 minus the other. Below
+it, shares are too near 0.5."""
 MIRROR_WIDTH = 0.06
 ALIKE_SHARES = 0.1
 """How far a share may be from 1 minus that of the others at most, and each of the others from theirs together."""
 FEW_ROWS = 20
-"""Fewest rows with a value, here and elsewhere, of which a difference is given: below, the spread is not known
-well enough to say what chance alone brings about: it is more than `by_chance` in up to 17 of 100 cases of 5 rows
-(four values, each as frequent), and in up to 9 of 100 of 20 rows."""
+"""Fewest rows with a value, here and elsewhere, of which a difference is given. Of fewer, the spread is not known well
+enough for `by_chance`."""
 FEW = f"fewer than {FEW_ROWS} rows have a value at the site"
 FEW_ELSEWHERE = f"fewer than {FEW_ROWS} rows have a value at the other sites"
 SMALL = 0.1
@@ -56,7 +55,7 @@ def columns_of(layout: Layout, sites: Mapping[str, Summary]) -> list[dict[str, A
     ----------
     layout : Layout
     sites : dict of site to Summary
-        Over all rows of each site that may be told of by itself.
+        Over all rows of each site whose own figures may be shown.
 
     Returns
     -------
@@ -113,7 +112,7 @@ def _missing(summary: Summary, cell: int) -> int | None:
 class SiteSums:
     """Sums of a column that a site gives.
 
-    Of a number they are count, sum and squares, else the rows by value. `grouped` tells whether they are of groups.
+    Of a number they are count, sum and squares, else the rows by value. `grouped` says whether they are of groups.
     """
 
     sums: list[float]
@@ -173,7 +172,7 @@ def _compared(column: ColumnLayout, own: SiteSums | None, others: Sequence[SiteS
 
 
 def is_mirrored(difference: float | None, own: SiteSums | None, others: Sequence[SiteSums | None]) -> bool:
-    """Tell whether a site's share of a value is 1 minus that of the others, as if it were coded the other way round.
+    """Return whether a site's share of a value is 1 minus that of the others, as if it were coded the other way round.
 
     Shares near a half look the same both ways, and two sites alone are each the other's mirror.
 
@@ -202,7 +201,7 @@ def is_mirrored(difference: float | None, own: SiteSums | None, others: Sequence
     m = sum(map(sum, there))
     share = sum(sums[1] for sums in there) / m
     error = math.sqrt(share * (1 - share) * (1 / n + 1 / m))
-    # Sites differ by more than chance: half of what is read as a small difference beside it.
+    # Sites differ by more than chance: half of a small difference beside it.
     near = NORMAL_975 * error + SMALL / 2 * math.sqrt(share * (1 - share))
     # Of few rows nearly any other share would do, and so it would where the others are no two alike.
     alike = max(abs(one - share) for one in shares) <= ALIKE_SHARES

@@ -56,12 +56,14 @@ class Interval:
 
 
 def exceeds_noise(rows: float, deviation: float) -> bool:
-    """Tell whether a noised number of rows is large enough that something may be divided by it."""
+    """Return whether a noised number of rows is large enough that something may be divided by it."""
     return rows > LEAST_SIZE * deviation and rows >= 1
 
 
 def share(count: float, rows: float, deviation: float, of_rows: float | None = None) -> Interval | None:
-    """Return the share of rows that a count is; None where the number of rows is lost in the noise.
+    """Return the share of rows that a count is.
+
+    None where the number of rows is lost in the noise.
 
     Parameters
     ----------
@@ -118,7 +120,10 @@ class Moments:
     high: float
 
     def mean(self) -> Interval | None:
-        """Return the mean of the clipped values; None where the number of rows is lost in the noise."""
+        """Return the mean of the clipped values.
+
+        None where the number of rows is lost in the noise.
+        """
         if not exceeds_noise(self.rows, self.of_rows):
             return None
         mean, variance = self._scaled()
@@ -128,7 +133,9 @@ class Moments:
         return Interval.about(middle + half * mean, half**2 * error, least=self.low, most=self.high)
 
     def standard_deviation(self, kurtosis: float = 3.0) -> Interval | None:
-        """Return the standard deviation of the clipped values; None where their number or spread is lost in the noise.
+        """Return the standard deviation of the clipped values.
+
+        None where their number or spread is lost in the noise.
 
         Parameters
         ----------
@@ -140,7 +147,7 @@ class Moments:
         mean, variance = self._scaled()
         of_sums = self.deviation**2 * (1 + 4 * mean**2)
         of_noise = (of_sums + (self.of_rows * (mean**2 - variance)) ** 2) / self.rows**2
-        # A variance that noise brought to 0 or below tells nothing, and least of all that all values are the same.
+        # A variance that noise brought to 0 or below shows nothing, and least of all that all values are the same.
         if variance <= 0:
             return None
         about = Interval.about(variance, (kurtosis - 1) * max(variance, 0.0) ** 2 / self.rows + of_noise)
@@ -153,7 +160,9 @@ class Moments:
 
 
 def quantile(share: float, counts: np.ndarray, edges: np.ndarray, deviation: float) -> Interval | None:
-    """Return a quantile of values that were counted in bins; None where their number is lost in the noise.
+    """Return a quantile of values that were counted in bins.
+
+    None where their number is lost in the noise.
 
     Parameters
     ----------
@@ -239,9 +248,11 @@ def independence(table: np.ndarray, deviation: float) -> tuple[float, int, float
 
 
 def shown(counts: np.ndarray, total: float) -> np.ndarray:
-    """Return counts for display: none below 0, and together `total`; no figure is made of them.
+    """Return counts for display: none below 0, and together `total`.
 
-    They are the nearest such, in squares: a part of what is too much is taken off each, down to 0.
+    No figure is made of them.
+
+    They are the nearest such, in squares: a part of the excess is taken off each, down to 0.
 
     Examples
     --------

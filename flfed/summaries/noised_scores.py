@@ -116,7 +116,9 @@ def score_counts(odds: Floats, classes: Integers, weights: Floats, edges: Intege
 
 
 def choose_edges(first: Floats, deviation: float, bins: int = BINS) -> Integers | None:
-    """Return bins of about equally many rows each; None where the rows are lost in the noise.
+    """Return bins of about equally many rows each.
+
+    None where the rows are lost in the noise.
 
     Parameters
     ----------
@@ -189,7 +191,7 @@ class ScoreCounts:
 
     @property
     def reason(self) -> str:
-        """Why no metric is told, or ""."""
+        """Why there is no metric, or ""."""
         bins = self.counts.shape[1]
         if not exceeds_noise(float(self.counts.sum(axis=1).min()), self.deviation * math.sqrt(bins)):
             return CLASS_LOST
@@ -199,19 +201,20 @@ class ScoreCounts:
 
     @property
     def slope_reason(self) -> str:
-        """Why no calibration slope is told, or ""."""
+        """Why there is no calibration slope, or ""."""
         if self.reason or self._line is not CALIBRATED:
             return self.reason
         return NO_LINE
 
     def roc_auc_score(self) -> Interval | None:
-        """Return the AUC with its 95 % interval; None where there is a `reason`.
+        """Return the AUC with its 95 % interval.
+
+        None where there is a `reason`.
 
         Notes
         -----
-        It is the area by trapezoids, in which a pair of one bin counts half, plus what the order within bins adds to it
-        where the recalibration line holds there: 0.0016 of an AUC of 0.778 in 16 bins, 0.0005 in 32, 0.004 in 16
-        bins of an outcome of 2 %. What is certain of it is that it is less than `flfed.summaries.score_bins.auc_bound`.
+        It is the area by trapezoids, in which a pair of one bin counts half. The order within bins adds to it where the
+        recalibration line holds there. It is certainly less than `flfed.summaries.score_bins.auc_bound`.
 
         Source: of the sampling variance, DeLong, DeLong and Clarke-Pearson 1988, "Comparing the areas under two or
         more correlated receiver operating characteristic curves".
@@ -232,7 +235,10 @@ class ScoreCounts:
         return Interval.about(area, max(sampling, 0.0) + of_noise, least=0.0, most=1.0)
 
     def brier_score_loss(self) -> Interval | None:
-        """Return the Brier score with its 95 % interval; None where there is a `reason`."""
+        """Return the Brier score with its 95 % interval.
+
+        None where there is a `reason`.
+        """
         if self.reason:
             return None
         p = expit(self._spread.odds)
@@ -240,16 +246,21 @@ class ScoreCounts:
         return self._mean(np.stack([p**2, (1 - p) ** 2]), np.stack([slope * p, slope * (p - 1)]), most=1.0)
 
     def log_loss(self) -> Interval | None:
-        """Return the log loss with its 95 % interval; None where there is a `reason`."""
+        """Return the log loss with its 95 % interval.
+
+        None where there is a `reason`.
+        """
         if self.reason:
             return None
         p = expit(self._spread.odds)
         return self._mean(-np.log(np.stack([1 - p, p])), np.stack([p, p - 1]))
 
     def calibration_slope(self) -> Interval | None:
-        """Return the slope of the recalibration line with its 95 % interval; None where there is a `slope_reason`.
+        """Return the slope of the recalibration line with its 95 % interval.
 
-        1 is calibrated, less than 1 too extreme, and 0 tells nothing of the outcome.
+        None where there is a `slope_reason`.
+
+        1 is calibrated, less than 1 too extreme, and 0 says nothing of the outcome.
         """
         if self.slope_reason:
             return None
@@ -353,7 +364,7 @@ class Line:
 
 
 CALIBRATED = Line(0.0, 1.0, math.inf)
-"""The line where nothing can be told of it."""
+"""The line where it is inconclusive."""
 
 
 def expit(odds: Floats) -> Floats:
@@ -394,10 +405,10 @@ def spread_within(rows: Floats, edges: Integers, first: Floats, deviation: float
 
     Notes
     -----
-    Before the first histogram is looked at, predictions lie evenly in a bin and exponentially in an end bin, give or
-    take a deviation of a quarter of the bin's width, or of what is not known of the end bin's mean distance. Their mean
-    is then drawn to that of the first histogram, by the weights of the two variances: all the way where the noise is
-    small, and hardly where an end bin has few rows in many noisy cells.
+    Before the first histogram, predictions lie evenly in a bin and exponentially in an end bin. Their deviation is a
+    quarter of the bin's width, or the uncertainty of the end bin's mean distance. Their mean is then drawn to that of
+    the first histogram, by the weights of the two variances. It is drawn all the way where the noise is small, and
+    hardly where an end bin has few rows in many noisy cells.
     """
     bounds = bounds_of(edges)
     least = float(rows.sum()) / len(rows) / 4
@@ -491,9 +502,9 @@ def recalibrate(counts: Floats, deviation: float, spread: Spread) -> Line | None
     -----
     The equations are sums of counts, `sum_j w_j (1, x_j) (N1_j (1 - Q_j) - N0_j Q_j) = 0`, x_j the mean log-odds of bin
     j and Q_j the mean of the line's probabilities there, so that their mean is 0 at the true line with noise as
-    without. The weights w_j, 1 without noise, are small where noise, or what is not known of the predictions, is
-    larger than chance; a bin has as many rows there as all have on average, since with its own the noise would be
-    squared. The variance is the sandwich of the counts' variance.
+    without. The weights w_j, 1 without noise, are small where noise, or uncertainty of the predictions, is larger than
+    chance. In them a bin has as many rows as all have on average: with its own the noise would be squared. The variance
+    is the sandwich of the counts' variance.
 
     Source: Cox 1958, "Two further applications of a model for binary regression"; of the variance, White 1982,
     "Maximum likelihood estimation of misspecified models".
@@ -532,7 +543,7 @@ NO_CLEAR_GAIN = "no-clear-gain"
 DO_NOT_USE = "do-not-use"
 INCONCLUSIVE = "cannot-be-told-under-this-budget"
 MOST_DIFFERENCE = 0.5
-"""Difference of AUCs, either way, at which a site cuts its pairs: one of more is told as this."""
+"""Difference of AUCs, either way, at which a site cuts its pairs: one of more is reported as this."""
 SQUARES_WEIGHT = 0.5
 """Of the second number in an answer: at 1 the first would have 26 % more noise, at 1/4 the second 84 %."""
 STANDARD_ERRORS = 2.8
@@ -582,10 +593,10 @@ class NoisedPairs:
     -----
     In pairs won times the scale, the variance of sampling is `(scale · rows)^2 W - (pairs^2 - σ^2) rows / (events ·
     others)`, W the squares without noise: DeLong's, with n in place of n - 1. Of it only a noised figure is known,
-    which may be below 0; in its place stands the mean of what it may be, given that it is not (the noise cut at 0, all
-    such values taken as equally likely before): the figure itself where it is far above its noise, and half to one
-    deviation of the noise where it is lost in that. Intervals then hold the difference in 94 to 99 of 100 cases; cut
-    at 0 instead, in as few as 90.
+    which may be below 0. In its place stands the mean of its possible values, given that it is not (the noise cut at 0,
+    all such values taken as equally likely before). That is the figure itself where it is far above its noise, and half
+    to one deviation of the noise where it is lost in that. Intervals then hold the difference in 94 to 99 of 100 cases;
+    cut at 0 instead, in as few as 90.
 
     Source: DeLong, DeLong and Clarke-Pearson 1988, "Comparing the areas under two or more correlated receiver
     operating characteristic curves".

@@ -1,6 +1,6 @@
 """Bins by which sites count predictions.
 
-How far an AUC of such counts may be from that of the rows is told here as well.
+The largest distance of an AUC of such counts from that of the rows is computed here as well.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ BINS = 256
 LIMIT = 12.0
 """Log-odds beyond which predictions share the last bin, where nobody knows where most of them lie."""
 LEAST_SPREAD = 0.25
-"""Log-odds: so narrow, bins are 0.003 wide at their centre. Narrower ones would tell one row's prediction."""
+"""Log-odds: so narrow, bins are 0.003 wide at their centre. Narrower ones would reveal one row's prediction."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class ScoreBins:
 
     Notes
     -----
-    Even in the inverse hyperbolic sine, bins are 0.025 wide about even odds, where a model of the first rounds has
-    all its predictions, and grow with the log-odds, so that rare events keep their resolution.
+    Even in the inverse hyperbolic sine, bins are 0.025 wide about even odds, where a model of the first rounds has all
+    its predictions. They grow with the log-odds, so that rare events keep their resolution.
 
     Examples
     --------
@@ -136,7 +136,7 @@ def auc_bound(negative: np.ndarray, positive: np.ndarray) -> float:
     It is against the AUC of the rows: half the pairs of one bin.
 
     Of two rows in one bin nobody knows which has the higher prediction: such a pair counts half, and is 0 or 1.
-    Certain, and nothing less is: a bin may hold all that a strong input has to tell where the model gives it a
+    Certain, and no smaller bound is. A bin may have all the information of a strong input where the model gives it a
     small weight, so no slope over all bins says how the rows of one bin are ordered.
 
     Parameters

@@ -17,10 +17,12 @@ from typing import Literal
 
 import numpy as np
 
+from flfed.words import render
+
 Arrays = dict[str, np.ndarray]
 """Arrays by name, such as a model's."""
 BINS = 64
-"""Bins of a number, even over its range: enough that groups of ten rows tell a spread."""
+"""Bins of a number, even over its range: enough that groups of ten rows show a spread."""
 SEPARATION = 0.98
 SHIFTS = (2**0.5 - 1, 2**0.5 - 0.5)
 STEP = 1e-5
@@ -231,9 +233,8 @@ class Encoder:
         Of numbers, after their transform: input = (value − center) / scale; a missing value
         becomes `center`. For the target of a regression likewise.
     frequency, spread : arrays [all cells of all columns]
-        Share of each value of a flag or category among rows that have one, of "missing" among all
-        rows, and what its indicator is divided by: input = (indicator − frequency) / spread; a
-        missing value becomes 0.
+        Share of each value of a flag or category among rows that have one, of "missing" among all rows, and the divisor
+        of its indicator. The input is (indicator − frequency) / spread; a missing value becomes 0.
     class_weight : array [classes]
         What a row of each class counts under class-weight "balanced"; ones otherwise.
     """
@@ -329,7 +330,7 @@ def schema_encoder(layout: Layout) -> Encoder:
             scale[number] = (high - low) / 4
             if layout.plain and column is layout.target:
                 scale[number] = 2 * column.half
-        # The last cell is "missing", whose share no schema tells.
+        # The last cell is "missing", whose share no schema has.
         values = len(column.cells) - 1
         frequency += [1 / values] * values + [0.0]
     shares = np.array(frequency)
@@ -340,7 +341,7 @@ def schema_encoder(layout: Layout) -> Encoder:
 
 
 def one_class(layout: Layout, summary: Summary) -> bool:
-    """Tell whether all rows are known to be of one class."""
+    """Return whether all rows are known to be of one class."""
     if layout.task == "regression":
         return False
     place = layout.slices()[layout.target.name]
@@ -366,7 +367,7 @@ def _frequency(summary: Summary, number: int, place: slice) -> np.ndarray:
     unknown = summary.sites[0] - summary.cells_known[place][:-1]
     rest = summary.left[number] - summary.lower[place].sum()
     # Rows in cells that were not given are spread evenly over the values that lack a site.
-    # What remains of the rows is shared out only among values that some site held back.
+    # The rest of the rows is shared out only among values that some site suppressed.
     if rest > 0 and unknown.sum() > 0:
         counts = counts + rest * unknown / unknown.sum()
     total = counts.sum()
@@ -409,7 +410,7 @@ def arrays_sha256(arrays: Mapping[str, Stacked]) -> str:
 
 MISSING_P = 1e-4
 LEAST_TESTED = 10
-"""Fewest rows without a value, and with one, of which missingness is tested: two in 15,000 tell nothing."""
+"""Fewest rows without a value, and with one, of which missingness is tested: two in 15,000 show nothing."""
 
 
 @dataclass(frozen=True)
@@ -436,11 +437,8 @@ class LeakWarning:
         The words are for whoever has to decide about the column, and the same in every repeat.
         """
         if self.reason == "missingness":
-            return (
-                f"whether {self.column!r} is missing goes with the target, within sites (p < {MISSING_P:g}): "
-                "was it recorded after the outcome, or only for some outcomes?"
-            )
-        return f"{self.column!r} alone separates the target (over {SEPARATION:g}): is it the outcome itself?"
+            return render("sums.leaks.missingness", column=self.column, p=MISSING_P)
+        return render("sums.leaks.separation", column=self.column, strength=SEPARATION)
 
 
 def leak_warnings(layout: Layout, summary: Summary) -> list[LeakWarning]:

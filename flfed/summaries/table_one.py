@@ -1,6 +1,6 @@
 """The federated Table 1, from merged sums.
 
-It tells who is in the data. Suppressed cells are marked.
+It describes the people in the data. Suppressed cells are marked.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from itertools import chain
 import numpy as np
 
 from flfed.summaries.summary import ColumnLayout, Layout, Summary, merge
+from flfed.words import render
 
 SUPPRESSED = "suppressed"
 ALL = "All sites"
@@ -19,18 +20,16 @@ ABOUT = "about"
 NO_DEVIATION = "–"
 CONSTANT = 1e-12
 """Share of the second moment up to which a variance is rounding, as the encoder takes it: every value is the same."""
-WORDS = {
-    "suppressed": "*suppressed*: kept back by the site's policy. It, or another cell that it would give away, is "
-    "small; it may itself be large, and it does not stand for 0.",
-    "at least": "*at least*: some of it is kept back.",
-    "SD": "*SD*: standard deviation, how far rows usually lie from their mean.",
-    "± –": "± –: a single row has no deviation.",
-    "geometric mean": "*geometric mean*: an average of amounts that a few large ones do not carry off.",
-    "%)": "A share is that of the rows with a value; of missing rows, of all rows.",
-    "about ": "*about*: from groups of bins, which stand in for the values that the site's policy keeps; as a "
-    "share: a few of the rows may have no value.",
+EXPLAINED = {
+    "suppressed": "suppressed",
+    "at least": "partial",
+    "SD": "deviation",
+    "± –": "single",
+    "geometric mean": "geometric",
+    "%)": "share",
+    "about ": "about",
 }
-"""What is explained below Table 1 where these words stand in it."""
+"""Words of Table 1 that are explained below it, each with the key of its sentence in `flfed/words/sums.toml`."""
 
 
 def table_one(layout: Layout, sites: Mapping[str, Sequence[Summary]]) -> list[dict[str, str]]:
@@ -53,9 +52,9 @@ def table_one(layout: Layout, sites: Mapping[str, Sequence[Summary]]) -> list[di
     that comes from groups of bins, as where a site's disclosure is "institution"; it has two digits
     of the deviation, or two of a geometric mean. A mean that lacks sites says over how
     many it is; one that lacks some summary of a site, "not all rows". A count of a value has its
-    share of the rows with a value ("about", where it is kept back how few have none), one of
+    share of the rows with a value ("about", where their number is suppressed), one of
     missing rows that of all rows. A count of which a site kept its part back is "at least"; where
-    all that is not 0 was kept back, "suppressed".
+    all that is not 0 was suppressed, "suppressed".
     """
     merged = {site: merge(parts) for site, parts in sites.items()}
     columns = {ALL: merge(list(chain.from_iterable(sites.values()))), **merged}
@@ -98,7 +97,7 @@ def _means(
     grouped = {site: in_groups(column, parts, number, place) for site, parts in sites.items()}
     grouped[ALL] = any(grouped.values())
     cells = {name: _mean(column, summary, number, grouped[name]) for name, summary in columns.items()}
-    # How many sites a mean lacks is told with all sites, what a site's own lacks with that site.
+    # The number of missing sites stands with the mean of all sites, missing rows of a site with that site.
     giving = sum(columns[site].moments_known[number] > 0 for site in sites)
     lacking = 0 < giving < len(sites)
     if lacking:
@@ -111,7 +110,7 @@ def _means(
 
 
 def in_groups(column: ColumnLayout, summaries: Sequence[Summary], number: int, place: slice) -> bool:
-    """Tell whether a number's mean comes from groups of bins.
+    """Return whether a number's mean comes from groups of bins.
 
     The mean and deviation of a site come from groups of bins, or from its rows.
 
@@ -175,7 +174,7 @@ def _mean(column: ColumnLayout, summary: Summary, number: int, grouped: bool) ->
 
 
 def _count(summary: Summary, cell: int, missing: int | None = None) -> str:
-    """Return a count and its share, or what is known.
+    """Return a count and its share, or a bound.
 
     The share is of the rows with a value, or of all rows if `missing` is None.
 
@@ -245,8 +244,8 @@ def explained(cells: Iterable[str]) -> list[str]:
 
     Examples
     --------
-    >>> explained(["at least 5"]) == [WORDS["at least"]], explained(["5", "none"])
-    (True, [])
+    >>> explained(["at least 5"]), explained(["5", "none"])
+    (['*at least*: some of it is not released.'], [])
     """
     text = "\n".join(cells)
-    return [meaning for word, meaning in WORDS.items() if word in text]
+    return [render(f"sums.explained.{key}") for word, key in EXPLAINED.items() if word in text]

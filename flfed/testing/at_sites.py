@@ -1,4 +1,4 @@
-"""What every site, every metric and every attack keeps: what is read and computed where the rows are."""
+"""Rules that every site, metric and attack keeps: reading and computing where the rows are."""
 
 from __future__ import annotations
 
@@ -52,36 +52,42 @@ def check_site(site: Site) -> None:
 
 
 def its_table_fits_its_schema(site: Site) -> None:
-    """Kinds, units, ranges and categories are the dataset's; `flfed site check` says more."""
+    """Kinds, units, ranges and categories are the dataset's.
+
+    `flfed site check` says more.
+    """
     _, findings, _ = site.inspect()
-    hold(not findings, "; ".join(str(finding.error()) for finding in findings[:3]))
+    hold(not findings, "findings", findings="; ".join(str(finding.error()) for finding in findings[:3]))
 
 
 def every_row_is_on_one_side(site: Site) -> None:
-    """A row is trained on or held out; a person has one side only, unless a holdout by time says otherwise."""
+    """A row is trained on or held out.
+
+    A person has one side only, unless a holdout by time says otherwise.
+    """
     table = site.inspect()[0]
     site_table = site.read()
     test_rows = site_table.holdout("check")
     schema = site_table.schema
-    hold(len(site_table.training), "it has no training rows")
-    hold(len(test_rows), "it has no holdout rows")
+    hold(len(site_table.training), "no-training-rows")
+    hold(len(test_rows), "no-holdout-rows")
     if isinstance(site.holdout, HoldoutByTime):
         column = site.holdout.column
         gap = pd.Timedelta(days=site.holdout.gap_days)
         early = int((test_rows[column] < site_table.training[column].max() + gap).sum())
-        hold(not early, f"holdout rows earlier than the last training row and the gap of {gap.days} days: {early}")
+        hold(not early, "early", rows=early, days=gap.days)
     both = set(site_table.training[schema.group]) & set(test_rows[schema.group]) if schema.group else set()
-    hold(not both or getattr(site.holdout, "same_groups", False), f"groups stand on both sides: {len(both)}")
+    hold(not both or getattr(site.holdout, "same_groups", False), "both-sides", groups=len(both))
     if isinstance(site.holdout, Holdout):
         with_target = int(table[schema.target].notna().sum())
-        hold(len(site_table.training) + len(test_rows) == with_target, "a row is on no side, or on both")
+        hold(len(site_table.training) + len(test_rows) == with_target, "sides")
 
 
 def two_readings_are_the_same_rows(site: Site) -> None:
     """Batches, holdout and hashes follow from the table alone."""
     one = site.read()
     two = site.read()
-    hold(_same(one, two), "the table came in another order or with other cells")
+    hold(_same(one, two), "readings")
 
 
 def its_target_has_two_classes_on_both_sides(site: Site) -> None:
@@ -90,12 +96,12 @@ def its_target_has_two_classes_on_both_sides(site: Site) -> None:
     if site_table.schema.task == "regression":
         return
     for side, rows in (("training", site_table.training), ("holdout", site_table.holdout("check"))):
-        hold(rows[site_table.schema.target].nunique() >= 2, f"its {side} rows all have one class")
+        hold(rows[site_table.schema.target].nunique() >= 2, "one-class", side=side)
 
 
 def its_holdout_has_a_salt(site: Site) -> None:
-    """Without one anybody who knows a row can tell which side it is on."""
-    hold(not isinstance(site.holdout, Holdout) or site.holdout.salt, "give it one: holdout=Holdout(salt='...')")
+    """Without one anybody who knows a row can compute its side."""
+    hold(not isinstance(site.holdout, Holdout) or site.holdout.salt, "salt")
 
 
 def it_can_be_sent_to_another_process(site: Site) -> None:
@@ -103,10 +109,9 @@ def it_can_be_sent_to_another_process(site: Site) -> None:
     try:
         again = pickle.loads(pickle.dumps(site))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
-        words = "a function in it must stand in an installed package, a file in it must not be open"
-        hold(False, f"it cannot be pickled ({type(error).__name__}): {words}")
+        hold(False, "pickle", error=type(error).__name__)
     else:
-        hold(_same(again.read(), site.read()), "after the way there and back it reads other rows")
+        hold(_same(again.read(), site.read()), "pickled-rows")
 
 
 SITE_RULES: tuple[Rule, ...] = (
@@ -150,10 +155,10 @@ def check_metric(metric: type[Any], settings: Mapping[str, Any] | None = None) -
 def it_says_what_it_is(subject: Subject) -> None:
     """Reports and verdicts read for which tasks it is, which side is better, in which unit, and its words."""
     kind = subject.kind
-    hold(kind.tasks and set(kind.tasks) <= set(TASKS), f"tasks={kind.tasks!r} must be some of {', '.join(TASKS)}")
-    hold(kind.better in ("higher", "lower"), f"better={kind.better!r} must be 'higher' or 'lower'")
-    hold(kind.unit in ("", "target"), f"unit={kind.unit!r} must be '' or 'target', the target's own")
-    hold(kind.label and "_" not in kind.label, f"label={kind.label!r} must be words for people")
+    hold(kind.tasks and set(kind.tasks) <= set(TASKS), "tasks", tasks=kind.tasks, allowed=", ".join(TASKS))
+    hold(kind.better in ("higher", "lower"), "better", better=kind.better)
+    hold(kind.unit in ("", "target"), "unit", unit=kind.unit)
+    hold(kind.label and "_" not in kind.label, "label", label=kind.label)
 
 
 def a_weight_of_two_is_a_row_given_twice(subject: Subject) -> None:
@@ -161,7 +166,7 @@ def a_weight_of_two_is_a_row_given_twice(subject: Subject) -> None:
     for y, score in _examples(subject):
         times = np.arange(len(y)) % 3
         repeated = subject.make().value(np.repeat(y, times), np.repeat(score, times, axis=0))
-        _equal(subject.make().weighted(y, score, times[None].astype(float)), [repeated], "it differs by {:g}")
+        _equal(subject.make().weighted(y, score, times[None].astype(float)), [repeated], "weight-of-two")
 
 
 def only_the_ratio_of_weights_counts(subject: Subject) -> None:
@@ -169,7 +174,7 @@ def only_the_ratio_of_weights_counts(subject: Subject) -> None:
     for y, score in _examples(subject):
         weights = np.random.default_rng(8).uniform(0.1, 1, (3, len(y)))
         expected = subject.make().weighted(y, score, weights)
-        _equal(subject.make().weighted(y, score, 7 * weights), expected, "with 7 times the weights it differs by {:g}")
+        _equal(subject.make().weighted(y, score, 7 * weights), expected, "weights-scaled")
 
 
 def the_order_of_rows_does_not_count(subject: Subject) -> None:
@@ -179,9 +184,7 @@ def the_order_of_rows_does_not_count(subject: Subject) -> None:
         weights = rng.uniform(0.1, 1, (3, len(y)))
         order = rng.permutation(len(y))
         expected = subject.make().weighted(y, score, weights)
-        _equal(
-            subject.make().weighted(y[order], score[order], weights[:, order]), expected, "shuffled it is off by {:g}"
-        )
+        _equal(subject.make().weighted(y[order], score[order], weights[:, order]), expected, "rows-shuffled")
 
 
 def its_arguments_are_left_as_they_were(subject: Subject) -> None:
@@ -191,18 +194,18 @@ def its_arguments_are_left_as_they_were(subject: Subject) -> None:
         arguments = {"y": y, "score": score, "weights": weights}
         before = {name: value.copy() for name, value in arguments.items()}
         subject.make().weighted(y, score, weights)
-        hold(are_same(before, arguments), "it wrote into y, score or weights")
+        hold(are_same(before, arguments), "wrote", argument="y, score or weights")
 
 
 def without_rows_it_is_nan_with_a_reason(subject: Subject) -> None:
     """A figure that is undefined is no 0 and no error."""
     for y, score in _examples(subject):
         metric = subject.make()
-        hold(metric.defined(y) == "", f"on 60 ordinary rows it says {metric.defined(y)!r}")
-        hold(metric.defined(y[:0]) == "no rows", f"without rows it says {metric.defined(y[:0])!r}, not 'no rows'")
-        hold(np.isnan(metric.value(y[:0], score[:0])), "its value without rows is not NaN")
+        hold(metric.defined(y) == "", "defined", reason=metric.defined(y))
+        hold(metric.defined(y[:0]) == "no rows", "no-rows", reason=metric.defined(y[:0]))
+        hold(np.isnan(metric.value(y[:0], score[:0])), "value-no-rows")
         drawn = metric.weighted(y, score, np.stack([np.zeros(len(y)), np.ones(len(y))]))
-        hold(list(np.isnan(drawn)) == [True, False], "a draw without weight must be NaN, and only that one")
+        hold(list(np.isnan(drawn)) == [True, False], "draw-no-weight")
 
 
 def a_score_that_is_nan_gives_nan(subject: Subject) -> None:
@@ -210,7 +213,7 @@ def a_score_that_is_nan_gives_nan(subject: Subject) -> None:
     for y, score in _examples(subject):
         score[4] = np.nan
         value = subject.make().value(y, score)
-        hold(np.isnan(value), f"one score of NaN gives {value:g}")
+        hold(np.isnan(value), "nan-score", value=value)
 
 
 def a_better_score_moves_it_to_its_better_side(subject: Subject) -> None:
@@ -219,7 +222,7 @@ def a_better_score_moves_it_to_its_better_side(subject: Subject) -> None:
         best = np.eye(3)[y] if score.ndim == 2 else y.astype(float)
         gain = subject.make().value(y, (score + best) / 2) - subject.make().value(y, score)
         right = gain > 0 if subject.kind.better == "higher" else gain < 0
-        hold(right, f"half way to the truth it moved by {gain:g}, though {subject.kind.better} is better")
+        hold(right, "halfway", gain=gain, better=subject.kind.better)
 
 
 METRIC_RULES: tuple[Rule, ...] = (
@@ -260,10 +263,10 @@ def _examples(subject: Subject) -> Iterator[tuple[Rows, Rows]]:
     yield from (example(task) for task in subject.kind.tasks)
 
 
-def _equal(values: Rows, expected: Any, message: str) -> None:
+def _equal(values: Rows, expected: Any, sentence: str) -> None:
     gap = np.abs(np.asarray(values) - np.asarray(expected))
     scale = max(1.0, float(np.abs(expected).max()))
-    hold((gap <= CLOSE * scale).all(), message.format(float(gap.max())))
+    hold((gap <= CLOSE * scale).all(), sentence, gap=float(gap.max()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,54 +316,62 @@ def it_finds_what_it_names(subject: AttackSubject) -> None:
     """A reader looks a figure up by the attack's name and its metrics."""
     name = re.sub(r"(?<!^)(?=[A-Z])", "-", subject.kind.__name__).lower()
     findings = subject.findings()
-    hold(findings, "it found nothing, not even why")
+    hold(findings, "no-finding")
     for finding in findings:
-        hold(finding.attack == name, f"a finding of {finding.attack!r} instead of {name!r}")
-        hold(finding.metric in subject.kind.metrics, f"a finding of {finding.metric!r}, which `metrics` does not name")
-    hold(len({finding.metric for finding in findings}) == len(findings), "two findings of one metric")
+        hold(finding.attack == name, "finding-attack", attack=finding.attack, name=name)
+        hold(finding.metric in subject.kind.metrics, "finding-metric", metric=finding.metric)
+    hold(len({finding.metric for finding in findings}) == len(findings), "finding-twice")
 
 
 def a_value_lies_in_its_interval(subject: AttackSubject) -> None:
-    """A figure without an interval says more than is known; that of a bound ends where the bound is."""
+    """A figure without an interval says more than is known.
+
+    That of a bound ends where the bound is.
+    """
     for finding in subject.findings():
         right = finding.low <= finding.value and (math.isnan(finding.high) or finding.value <= finding.high)
-        hold(right, f"{finding.metric}: {finding.value:g} is not in {finding.low:g} to {finding.high:g}")
-        hold(finding.method and finding.rows > 0, f"{finding.metric}: it has no method, or is of no row")
-        hold(finding.says.endswith("."), f"{finding.metric}: it does not say in a sentence what it is")
+        hold(right, "interval", metric=finding.metric, value=finding.value, low=finding.low, high=finding.high)
+        hold(finding.method and finding.rows > 0, "no-method", metric=finding.metric)
+        hold(finding.says.endswith("."), "no-sentence", metric=finding.metric)
 
 
 def it_is_beyond_a_promise_where_its_interval_is(subject: AttackSubject) -> None:
     """The verdict is the lower limit against the promise, and without a promise there is none."""
     for promised in (None, (1e-6, 0.0), (50.0, 0.0)):
         for finding in subject.findings(replace(subject.attacked, promised=promised)):
-            hold(finding.beyond == (finding.low > finding.promise), f"{finding.metric}: beyond={finding.beyond}")
+            right = finding.beyond == (finding.low > finding.promise)
+            hold(right, "beyond", metric=finding.metric, low=finding.low, promise=finding.promise)
             silent = promised is not None or math.isnan(finding.promise)
-            hold(silent, f"{finding.metric}: a promise of {finding.promise:g}, where none was made")
+            hold(silent, "unpromised", metric=finding.metric, promise=finding.promise)
 
 
 def the_same_seed_gives_the_same_figures(subject: AttackSubject) -> None:
-    """An audit can be repeated, and to ask again tells no more."""
+    """An audit can be repeated, and a repetition reveals no more."""
     one = subject.findings()
     other = subject.findings()
-    hold(repr(one) == repr(other), f"{one} and then {other}")
+    hold(repr(one) == repr(other), "repeated", first=one, second=other)
 
 
 def the_model_is_left_as_it_was(subject: AttackSubject) -> None:
     """The arrays are the caller's, who attacks them again or sends them on."""
     before = {name: value.copy() for name, value in subject.attacked.arrays.items()}
     subject.findings()
-    hold(are_same(before, subject.attacked.arrays), "it wrote into the arrays")
+    hold(are_same(before, subject.attacked.arrays), "wrote", argument="the arrays")
 
 
 def of_few_rows_no_figure_leaves_an_institution(subject: AttackSubject) -> None:
-    """A figure of fewer rows than the cell minimum tells of people; that there is none is told, and why."""
+    """A figure of fewer rows than the cell minimum reveals people.
+
+    The finding says why there is none.
+    """
     work = subject.attacked.session
     site = replace(work.site, policy=Policy(disclosure="institution", cell_minimum=MANY))
     strict = SiteSession(site, work.study, table=work.table, protection=work.protection)
     for finding in subject.findings(replace(subject.attacked, session=strict)):
         figures = finding.value, finding.low, finding.high
-        hold(all(map(math.isnan, figures)) and not finding.rows, f"{finding.metric}: {figures} of {finding.rows} rows")
-        hold(finding.says.startswith("No figure: "), f"{finding.metric}: it says {finding.says!r}")
+        nothing = all(map(math.isnan, figures)) and not finding.rows
+        hold(nothing, "few-rows", metric=finding.metric, figures=figures, rows=finding.rows)
+        hold(finding.says.startswith("No figure: "), "no-reason", metric=finding.metric, says=finding.says)
 
 
 ATTACK_RULES: tuple[Rule, ...] = (

@@ -49,17 +49,17 @@ def check_model(model: type[Any], settings: Mapping[str, Any] | None = None) -> 
 def it_says_what_it_is(subject: Subject) -> None:
     """Which tasks it is for, and whether scikit-learn's linear models are its fair local rival."""
     kind = subject.kind
-    hold(kind.tasks and set(kind.tasks) <= set(CLASSES), f"tasks={kind.tasks!r} must be some of {', '.join(CLASSES)}")
-    hold(isinstance(kind.linear, bool), f"linear={kind.linear!r} must be True or False")
+    hold(kind.tasks and set(kind.tasks) <= set(CLASSES), "tasks", tasks=kind.tasks, allowed=", ".join(CLASSES))
+    hold(isinstance(kind.linear, bool), "linear", linear=kind.linear)
 
 
 def its_intercept_and_its_penalised_arrays_are_among_its_arrays(subject: Subject) -> None:
     """`l1` and `l2` fall on weights, never on the intercept, which a site may fit for itself."""
     for task in subject.kind.tasks:
         model, arrays = _started(subject, task)
-        hold(model.intercept in arrays, f"intercept={model.intercept!r} is none of {list(arrays)}")
+        hold(model.intercept in arrays, "intercept", intercept=model.intercept, names=list(arrays))
         wrong = sorted(set(model.penalised) - (set(arrays) - {model.intercept}))
-        hold(not wrong, f"penalised names {wrong}, which is the intercept or no array")
+        hold(not wrong, "penalised", names=wrong)
 
 
 def first_arrays_follow_from_the_generator_alone(subject: Subject) -> None:
@@ -68,8 +68,8 @@ def first_arrays_follow_from_the_generator_alone(subject: Subject) -> None:
         arrays = _started(subject, task)[1]
         again = _started(subject, task)[1]
         good = all(value.dtype == np.float64 and np.isfinite(value).all() for value in arrays.values())
-        hold(good, "an array is not float64 or not finite")
-        hold(largest_gap(again, arrays) == 0, "the same generator gave another start")
+        hold(good, "start-unfit")
+        hold(largest_gap(again, arrays) == 0, "start-differs")
 
 
 def its_shapes_are_those_of_its_first_arrays(subject: Subject) -> None:
@@ -78,17 +78,20 @@ def its_shapes_are_those_of_its_first_arrays(subject: Subject) -> None:
         model, arrays = _started(subject, task)
         if hasattr(model, "shapes"):
             shapes = model.shapes(INPUTS, outputs_of(task, CLASSES[task]))
-            hold(shapes == {name: value.shape for name, value in arrays.items()}, "its arrays have other shapes")
+            hold(shapes == {name: value.shape for name, value in arrays.items()}, "first-shapes")
 
 
 def hidden_units_start_apart(subject: Subject) -> None:
-    """Equal starts would leave all hidden units equal for ever; a linear model has none."""
+    """Equal starts would leave all hidden units equal for ever.
+
+    A linear model has none.
+    """
     tasks = () if subject.kind.linear else subject.kind.tasks
     for task in tasks:
         model, arrays = _started(subject, task)
         first = arrays[model.penalised[0]]
-        hold(len(np.unique(first)) == first.size, f"{model.penalised[0]!r} has equal numbers")
-        hold(largest_gap(_started(subject, task, seed=4)[1], arrays) > 0, "another seed gave the same start")
+        hold(len(np.unique(first)) == first.size, "equal-numbers", name=model.penalised[0])
+        hold(largest_gap(_started(subject, task, seed=4)[1], arrays) > 0, "start-same")
 
 
 def a_stack_of_sites_gives_each_its_own_outputs(subject: Subject) -> None:
@@ -103,11 +106,11 @@ def a_stack_of_sites_gives_each_its_own_outputs(subject: Subject) -> None:
             stack[name] = torch.from_numpy(np.stack([arrays[name] for arrays in several]))
         outputs = model.outputs(stack, x)
         shape = (3, 11, outputs_of(task, CLASSES[task]))
-        hold(outputs.shape == shape, f"{task}: outputs of shape {tuple(outputs.shape)} instead of {shape}")
+        hold(outputs.shape == shape, "outputs", place=task, shape=tuple(outputs.shape), expected=shape)
         for place, arrays in enumerate(several):
             alone = model.outputs({name: torch.from_numpy(value) for name, value in arrays.items()}, x[place])
             gap = float((outputs[place] - alone).abs().max())
-            hold(gap < 1e-12, f"{task}: a site in a stack gets other outputs than alone, by {gap:g}")
+            hold(gap < 1e-12, "stacked-outputs", task=task, gap=gap)
 
 
 def _moved(arrays: Arrays, rng: np.random.Generator) -> Arrays:
@@ -121,7 +124,7 @@ def the_intercept_moves_every_output_alike(subject: Subject) -> None:
         moved = {**arrays, model.intercept: arrays[model.intercept] + 0.7}
         before, after = (score(ScoreRequest(model=model, arrays=a, x=_rows(task).x)) for a in (arrays, moved))
         gap = float(np.abs(after - before - 0.7).max())
-        hold(gap < 1e-12, f"{task}: 0.7 more moved an output by another amount, off by {gap:g}")
+        hold(gap < 1e-12, "intercept-moves", task=task, gap=gap)
 
 
 def training_lowers_the_loss(subject: Subject) -> None:
@@ -130,7 +133,7 @@ def training_lowers_the_loss(subject: Subject) -> None:
         model, arrays = _started(subject, task)
         trained = _fitted(model, task, arrays, Plan(optimiser="adam", batch=0, steps=60)).arrays
         before, after = (_fitted(model, task, a, Plan(batch=0)).loss for a in (arrays, trained))
-        hold(after < 0.9 * before, f"{task}: the loss went from {before:.4f} to {after:.4f}")
+        hold(after < 0.9 * before, "loss", task=task, before=before, after=after)
 
 
 def no_row_depends_on_another(subject: Subject) -> None:
@@ -142,7 +145,7 @@ def no_row_depends_on_another(subject: Subject) -> None:
             score(ScoreRequest(model=model, arrays=arrays, x=x)) for x in (_rows(task).x, _rows(task).x[7:9])
         )
         gap = float(np.abs(part - whole[7:9]).max())
-        hold(gap < 1e-12, f"{task}: alone two rows get other outputs, by {gap:g}")
+        hold(gap < 1e-12, "rows-alone", task=task, gap=gap)
 
 
 def it_accepts_every_dataset_of_its_tasks(subject: Subject) -> None:
@@ -156,7 +159,7 @@ def it_accepts_every_dataset_of_its_tasks(subject: Subject) -> None:
         model = subject.make()
         arrays = model.first_arrays(inputs, outputs, np.random.default_rng(0))
         shape = score(ScoreRequest(model=model, arrays=arrays, x=np.zeros((5, inputs)))).shape
-        hold(shape == (5, outputs), f"dataset {name!r}: outputs of shape {shape} instead of {(5, outputs)}")
+        hold(shape == (5, outputs), "outputs", place=f"dataset {name!r}", shape=shape, expected=(5, outputs))
 
 
 MODEL_RULES: tuple[Rule, ...] = (

@@ -22,12 +22,14 @@ from flfed.rows.training.requests import FitRequest
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.study.study import Study
 from flfed.study.tables import Named
+from flfed.study.template import StudyTemplate
 from flfed.testing.rules import LISTED, Rule, Subject, are_same, check, hold, hold_paragraph
 from flfed.testing.strategies import importing_it_brings_no_tables
 from flfed.updates.accounting import Release, epsilon
 from flfed.updates.arrays import Arrays, Shapes, shapes_of
 from flfed.updates.codec import Codec
-from flfed.updates.mechanism import BUDGETS, Mechanism, uncharged_outputs
+from flfed.updates.mechanism import Mechanism, uncharged_outputs
+from flfed.words import render
 
 DRAWS = 4000
 OFF = 6.0
@@ -39,21 +41,6 @@ SITES = 12
 ROWS = 20
 CLOSE = 1e-9
 PLAN = Plan(steps=STEPS)
-STUDY = f"""
-format = 1
-name = "checked"
-purpose = "check a mechanism"
-legal-basis = "no data"
-[dataset]
-name = "none"
-[model]
-name = "logistic"
-[plan]
-steps = {STEPS}
-[strategy]
-name = "fedavg"
-rounds = {ROUNDS}
-"""
 
 
 def check_codec(codec: type[Any], settings: Mapping[str, Any] | None = None) -> None:
@@ -80,8 +67,11 @@ def check_codec(codec: type[Any], settings: Mapping[str, Any] | None = None) -> 
 
 
 def it_builds_on_codec(subject: Subject) -> None:
-    """Sites and server ask it what `Codec` answers; what it does not change has the answer there."""
-    hold(issubclass(subject.kind, Codec), "it is no subclass of flfed.updates.codec.Codec")
+    """Sites and server ask it what `Codec` answers.
+
+    What it does not change has the answer there.
+    """
+    hold(issubclass(subject.kind, Codec), "base", base="flfed.updates.codec.Codec")
 
 
 def the_docstring_says_what_it_reveals(subject: Subject) -> None:
@@ -95,26 +85,31 @@ def the_packed_shapes_follow_from_the_model(subject: Subject) -> None:
         made = subject.make()
         expected = made.shapes(shapes_of(arrays))
         shapes = shapes_of(made.encode(arrays, np.random.default_rng(1)))
-        hold(shapes == dict(expected), f"it packs {shapes} instead of {dict(expected)}")
+        hold(shapes == dict(expected), "packed-shapes", shapes=shapes, expected=dict(expected))
 
 
 def it_takes_fewer_bytes_than_the_model(subject: Subject) -> None:
-    """Of a model of some hundred parameters in single precision; else nothing is gained by it."""
+    """Of a model of some hundred parameters in single precision.
+
+    Else nothing is gained by it.
+    """
     model = shapes_of(_arrays("float32"))
     packed = _bytes(subject.make().shapes(model))
     plain = _bytes(model)
-    hold(packed < plain, f"it takes {packed} bytes, the model itself {plain}")
+    hold(packed < plain, "bytes", packed=packed, plain=plain)
 
 
 def it_reads_back_names_shapes_and_types(subject: Subject) -> None:
-    """What is unpacked takes the place of the arrays in everything that follows."""
+    """Unpacked arrays replace the originals in everything that follows."""
     for dtype in DTYPES:
         arrays = _arrays(dtype)
         decoded_shapes = shapes_of(_back(subject, arrays))
         expected = shapes_of(arrays)
         hold(
             decoded_shapes == expected and list(decoded_shapes) == list(expected),
-            f"it reads {decoded_shapes} instead of {expected}",
+            "decoded-shapes",
+            shapes=decoded_shapes,
+            expected=expected,
         )
 
 
@@ -125,17 +120,17 @@ def it_errs_by_no_more_than_it_says(subject: Subject) -> None:
         decoded_arrays = _back(subject, arrays)
         for name, value in arrays.items():
             gap = float(np.abs(decoded_arrays[name].astype(np.float64) - value).max())
-            hold(gap <= stated[name], f"an entry of {name!r} is {gap:g} off, {stated[name]:g} is stated")
+            hold(gap <= stated[name], "error", name=name, gap=gap, stated=stated[name])
 
 
 def zeros_come_back_as_zeros(subject: Subject) -> None:
     """A site that learned nothing must not move the model."""
     decoded_arrays = _back(subject, _zeros("float64"))
-    hold(all(not value.any() for value in decoded_arrays.values()), "an update of zeros comes back as another one")
+    hold(all(not value.any() for value in decoded_arrays.values()), "zeros")
 
 
 def it_is_unbiased_where_it_says_so(subject: Subject) -> None:
-    """Over sites and rounds what was rounded away comes back, or a small update would never count."""
+    """Over sites and rounds the rounded parts come back, or a small update would never count."""
     made = subject.make()
     rng = np.random.default_rng(2)
     arrays = _uneven("float64")
@@ -149,14 +144,14 @@ def it_is_unbiased_where_it_says_so(subject: Subject) -> None:
         # No draw is further off than that, so that their deviation is no larger.
         deviation = error[name] / math.sqrt(DRAWS)
         off = float(np.abs(mean - value).max())
-        hold(off <= OFF * deviation, f"the mean of {DRAWS} draws of {name!r} is {off:g} off")
+        hold(off <= OFF * deviation, "biased", draws=DRAWS, name=name, off=off)
 
 
 def the_same_state_gives_the_same_bytes(subject: Subject) -> None:
     """A round that is done again after a failure sends what it sent before."""
     first, second = (_packed(subject) for _ in range(2))
     same = list(first) == list(second) and all(first[name].tobytes() == second[name].tobytes() for name in first)
-    hold(same, "two generators of the same state gave different bytes")
+    hold(same, "draws-differ")
 
 
 def the_given_arrays_are_unchanged(subject: Subject) -> None:
@@ -168,7 +163,7 @@ def the_given_arrays_are_unchanged(subject: Subject) -> None:
     made.encode(arrays, np.random.default_rng(4))
     made.decode(packed, shapes_of(arrays))
     same = are_same(arrays, _arrays("float64")) and are_same(packed, before)
-    hold(same, "what it was given became something else")
+    hold(same, "arguments")
 
 
 def it_finds_no_defect_in_what_it_packed(subject: Subject) -> None:
@@ -176,7 +171,7 @@ def it_finds_no_defect_in_what_it_packed(subject: Subject) -> None:
     for arrays in _updates():
         made = subject.make()
         defect = made.defect(made.encode(arrays, np.random.default_rng(5)), shapes_of(arrays))
-        hold(defect is None, f"it finds in what it packed itself: {defect}")
+        hold(defect is None, "own-defect", defect=defect)
 
 
 def it_refuses_arrays_of_another_form(subject: Subject) -> None:
@@ -186,14 +181,14 @@ def it_refuses_arrays_of_another_form(subject: Subject) -> None:
     for name, value in _packed(subject).items():
         rest = {key: other for key, other in _packed(subject).items() if key != name}
         wrong = {
-            f"without {name!r}": rest,
-            f"with {name!r} of another length": rest | {name: value[:-1]},
-            f"with {name!r} of more dimensions": rest | {name: value[None]},
-            f"with {name!r} of another type": rest | {name: value.astype(np.complex128)},
-            "with one more array": rest | {name: value, "more": value},
+            "missing": rest,
+            "cut short": rest | {name: value[:-1]},
+            "of more dimensions": rest | {name: value[None]},
+            "of another type": rest | {name: value.astype(np.complex128)},
+            "given twice": rest | {name: value, "more": value},
         }
-        for what, packed in wrong.items():
-            hold(made.defect(packed, model) is not None, f"packed arrays {what} have no defect")
+        for change, packed in wrong.items():
+            hold(made.defect(packed, model) is not None, "wrong-form", name=name, change=change)
 
 
 def it_refuses_what_is_not_finite(subject: Subject) -> None:
@@ -205,17 +200,18 @@ def it_refuses_what_is_not_finite(subject: Subject) -> None:
             arrays = _arrays("float64")
             arrays[name].flat[0] = bad
             packed = made.encode(arrays, np.random.default_rng(6))
-            hold(made.defect(packed, model) is not None, f"an update with {bad} in {name!r} has no defect")
+            hold(made.defect(packed, model) is not None, "update-infinite", bad=bad, name=name)
         for name, packed in _spoilt(subject, bad):
-            hold(made.defect(packed, model) is not None, f"packed arrays with {bad} in {name!r} have no defect")
+            hold(made.defect(packed, model) is not None, "packed-infinite", bad=bad, name=name)
     model = shapes_of(_arrays("float32"))
-    # What is finite as it crosses must be so as it is read.
+    # Values that are finite as they cross must be finite as they are read.
     for name, packed in _spoilt(subject, 3e38):
         refused = made.defect(packed, model) is not None
         decoded_arrays = {} if refused else made.decode(packed, model)
         hold(
             all(np.isfinite(value).all() for value in decoded_arrays.values()),
-            f"with 3e38 in {name!r} it reads infinite values",
+            "decoded-infinite",
+            name=name,
         )
 
 
@@ -316,38 +312,45 @@ def check_mechanism(mechanism: type[Any], settings: Mapping[str, Any] | None = N
 
 
 def it_builds_on_mechanism(subject: Subject) -> None:
-    """A run asks it what `Mechanism` answers; what it does not change has the answer there."""
-    hold(issubclass(subject.kind, Mechanism), "it is no subclass of flfed.updates.mechanism.Mechanism")
+    """A run asks it what `Mechanism` answers.
+
+    What it does not change has the answer there.
+    """
+    hold(issubclass(subject.kind, Mechanism), "base", base="flfed.updates.mechanism.Mechanism")
 
 
 def the_docstring_names_a_guarantee_and_its_neighbours(subject: Subject) -> None:
-    """A promise says against whom it holds and which two tables cannot be told apart; none is said too."""
+    """A promise says against whom it holds and which two tables look alike.
+
+    So does the lack of one.
+    """
     text = inspect.getdoc(subject.kind) or ""
     hold_paragraph(subject, "Guarantee", "paragraph")
-    hold("neighbours" in text.partition("Guarantee:")[2].lower(), "its Guarantee does not name the neighbours")
+    hold("neighbours" in text.partition("Guarantee:")[2].lower(), "neighbours")
 
 
 def its_promise_is_what_its_rounds_spend(subject: Subject) -> None:
-    """What all rounds release, by the accountant, is what is promised: never less is spent than is said."""
+    """The accountant's ε of all rounds is the promised one: a run never spends more than it says."""
     made = subject.make()
     promise = made.promise(PLAN, ROUNDS)
     release = made.round_release(PLAN, ROUNDS)
     steps = made.private_steps(PLAN, ROUNDS)
     if promise is None:
-        hold(release is None, "it promises nothing, and has sites write down that they spent something")
-        hold(made.spent(PLAN, ROUNDS, 1) is None, "it promises nothing, and says what a round spends")
+        hold(release is None, "free-release")
+        hold(made.spent(PLAN, ROUNDS, 1) is None, "free-spent")
         return
-    hold(0 < promise.delta < 1 and 0 < promise.epsilon < math.inf, f"it promises {promise.epsilon}, {promise.delta}")
+    possible = 0 < promise.delta < 1 and 0 < promise.epsilon < math.inf
+    hold(possible, "promise", epsilon=promise.epsilon, delta=promise.delta)
     if release is not None:
         every = epsilon([release] * ROUNDS, promise.delta)
-        hold(every <= promise.epsilon + CLOSE, f"its rounds spend {every:g}, it promises {promise.epsilon:g}")
+        hold(every <= promise.epsilon + CLOSE, "overspent", spent=every, promised=promise.epsilon)
     if steps is not None:
         taken = Release(steps.noise, steps.sampling, PLAN.steps)
-        hold(release is not None, "sites take protected steps, and no ledger would count them")
-        hold(release == taken, f"a round takes {taken}, and {release} is counted")
+        hold(release is not None, "uncounted")
+        hold(release == taken, "miscounted", taken=taken, counted=release)
         promised_steps = (promise.noise, promise.sampling, promise.unit, promise.steps)
         really = (steps.noise, steps.sampling, steps.unit, PLAN.steps * ROUNDS)
-        hold(promised_steps == really, f"it promises steps of {promised_steps}, sites take {really}")
+        hold(promised_steps == really, "steps", promised=promised_steps, taken=really)
 
 
 def spending_grows_from_nothing_to_the_promise(subject: Subject) -> None:
@@ -357,13 +360,13 @@ def spending_grows_from_nothing_to_the_promise(subject: Subject) -> None:
     if promise is None:
         return
     spent = [made.spent(PLAN, ROUNDS, number) for number in range(ROUNDS + 1)]
-    hold(spent[0] == 0, f"before the first round {spent[0]} is spent")
+    hold(spent[0] == 0, "spent-first", spent=spent[0])
     grows = all(a < b for a, b in zip(spent, spent[1:], strict=False))
-    hold(grows, f"round by round {spent} is spent, which does not grow")
-    hold(abs(spent[-1] - promise.epsilon) <= CLOSE, f"all rounds spend {spent[-1]:g} of {promise.epsilon:g}")
+    hold(grows, "spent-still", spent=spent)
+    hold(abs(spent[-1] - promise.epsilon) <= CLOSE, "spent-last", spent=spent[-1], promised=promise.epsilon)
     quick = [made.spent(PLAN, ROUNDS, number, quick=True) for number in range(ROUNDS + 1)]
     low = [number for number in range(ROUNDS + 1) if quick[number] < spent[number] - CLOSE]
-    hold(not low, f"the quick figure of {low} rounds is below what is spent")
+    hold(not low, "spent-quick", rounds=low)
 
 
 def a_row_moves_a_step_by_its_clip_at_most(subject: Subject) -> None:
@@ -376,7 +379,7 @@ def a_row_moves_a_step_by_its_clip_at_most(subject: Subject) -> None:
     clip = (promise or steps).clip
     whole = _summed(steps, np.arange(ROWS))
     apart = [_apart(whole, _summed(steps, np.delete(np.arange(ROWS), row))) for row in range(ROWS)]
-    hold(max(apart) <= clip * (1 + CLOSE), f"a row moves the sum by {max(apart):g}, the clip is {clip:g}")
+    hold(max(apart) <= clip * (1 + CLOSE), "row-moves", moved=max(apart), clip=clip)
 
 
 def a_site_moves_the_mean_by_its_clip_at_most(subject: Subject) -> None:
@@ -392,8 +395,8 @@ def a_site_moves_the_mean_by_its_clip_at_most(subject: Subject) -> None:
         without = {other: delta for other, delta in deltas.items() if other != site}
         most = max(most, _apart(whole, _merged(made, without, 0.0) or {}))
     bound = promise.clip / SITES
-    hold(most <= bound * (1 + CLOSE), f"a site moves the mean by {most:g}, the clip allows {bound:g}")
-    hold(list(whole) == list(_like()), f"its arrays are {list(whole)} instead of {list(_like())}")
+    hold(most <= bound * (1 + CLOSE), "site-moves", moved=most, bound=bound)
+    hold(list(whole) == list(_like()), "names", names=list(whole), expected=list(_like()))
 
 
 def the_mean_has_the_noise_of_the_promise(subject: Subject) -> None:
@@ -405,29 +408,29 @@ def the_mean_has_the_noise_of_the_promise(subject: Subject) -> None:
         return
     expected = promise.noise * promise.clip / SITES
     gap = max(float(np.abs(noisy[name] - still[name] - expected).max()) for name in still)
-    hold(gap <= CLOSE * expected, f"its noise is not of {promise.noise:g} times the clip over the sites: {gap:g} off")
+    hold(gap <= CLOSE * expected, "noise", gap=gap, noise=promise.noise)
 
 
 def one_site_is_not_judged_by_the_others(subject: Subject) -> None:
-    """Where a site is hidden, an update set aside for the others' norms would tell of it, by more than its clip."""
+    """Where a site is hidden, an update set aside for the others' norms would reveal it, by more than its clip."""
     made = subject.make()
     promise = made.promise(PLAN, ROUNDS)
     if promise is not None and promise.unit == "site":
-        hold(made.refuses_by_norm is False, "the guard sets updates aside by the others' norms: refuses_by_norm")
+        hold(made.refuses_by_norm is False, "by-norm")
 
 
 def it_says_what_is_not_in_its_promise(subject: Subject) -> None:
-    """Whoever believes the promise reads beside it all that leaves a site without noise."""
+    """Whoever believes the promise reads beside it every release without noise."""
     study = _study()
     made = subject.make()
     uncharged_sentences = made.uncharged(study)
-    budget_note = (BUDGETS,) if made.round_release(study.plan, study.rounds) is not None else ()
-    lacking = [
-        sentence for sentence in (*uncharged_outputs(study), *budget_note) if sentence not in uncharged_sentences
-    ]
-    hold(not lacking, f"it leaves out: {lacking[:1]}")
+    needed = list(uncharged_outputs(study))
+    if made.round_release(study.plan, study.rounds) is not None:
+        needed.append(render("mechanisms.uncharged.budgets"))
+    lacking = [sentence for sentence in needed if sentence not in uncharged_sentences]
+    hold(not lacking, "left-out", lacking=lacking[:1])
     texts = [*uncharged_sentences, *subject.make().warnings(study, SITES)]
-    hold(all(isinstance(text, str) and text.strip().endswith(".") for text in texts), "not all of it are sentences")
+    hold(all(isinstance(text, str) and text.strip().endswith(".") for text in texts), "sentences")
 
 
 MECHANISM_RULES: tuple[Rule, ...] = (
@@ -446,8 +449,12 @@ MECHANISM_RULES: tuple[Rule, ...] = (
 
 
 def _study() -> Study:
-    """Return a study that every mechanism should take; it names none, as another package's may not be installed."""
-    return replace(Study.parse(STUDY), privacy=Named(name="checked"))
+    """Return a study that every mechanism should take.
+
+    It names none, as another package's may not be installed.
+    """
+    study = Study.parse(StudyTemplate(name="checked", dataset="none", rounds=ROUNDS).text())
+    return replace(study.replace({"plan.steps": STEPS}), privacy=Named(name="checked"))
 
 
 def _rows(selection: np.ndarray) -> Encoded:

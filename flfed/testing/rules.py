@@ -13,12 +13,13 @@ import numpy as np
 from flfed.errors import FlfedError
 from flfed.registry import kebab
 from flfed.study.settings import hints_of, read_settings
+from flfed.words import render
 
 PLAIN = {bool, int, float, str}
 
 
 class RuleBroken(FlfedError, AssertionError):
-    """A rule of the contract that does not hold; says which, of what, and what was seen."""
+    """A rule of the contract that does not hold: its name, its subject and the observation."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Subject:
     ----------
     kind : type
     settings : mapping of parameter to value, optional
-        For its constructor; what is not given has its default.
+        For its constructor; others have their defaults.
     """
 
     kind: type[Any]
@@ -83,37 +84,48 @@ def check(rules: Iterable[Rule], subject: Any) -> None:
         keep(rule, subject)
 
 
-def hold(condition: object, seen: str) -> None:
-    """Break the rule unless `condition`; `seen` says what was found instead.
+def hold(condition: object, sentence: str, /, **facts: object) -> None:
+    """Break the rule unless `condition` is true.
+
+    Parameters
+    ----------
+    condition : object
+    sentence : str
+        Key of the sentence in `flfed/words/testing.toml`.
+    **facts
+        Of the sentence.
 
     Examples
     --------
-    >>> hold(1 == 2, "1 is not 2")
+    >>> hold(False, "no-default", name="rate")
     Traceback (most recent call last):
-    flfed.testing.rules.RuleBroken: 1 is not 2
+    flfed.testing.rules.RuleBroken: 'rate' has no default
     """
     if not condition:
-        raise RuleBroken(seen)
+        raise RuleBroken(render(f"testing.rules.{sentence}", **facts))
 
 
 def largest_gap(arrays: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> float:
-    """Return the largest difference of two sets of arrays; they must have the same names and shapes."""
-    hold(list(arrays) == list(expected), f"arrays {list(arrays)} instead of {list(expected)}")
+    """Return the largest difference of two sets of arrays.
+
+    They must have the same names and shapes.
+    """
+    hold(list(arrays) == list(expected), "names", names=list(arrays), expected=list(expected))
     for name, value in expected.items():
-        hold(arrays[name].shape == value.shape, f"{name!r} has shape {arrays[name].shape} instead of {value.shape}")
+        hold(arrays[name].shape == value.shape, "shape", name=name, shape=arrays[name].shape, expected=value.shape)
     return max(
         (float(np.abs(arrays[name] - value).max()) for name, value in expected.items() if value.size), default=0.0
     )
 
 
 def are_same(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> bool:
-    """Tell whether two sets of arrays have the same names and entries."""
+    """Return whether two sets of arrays have the same names and entries."""
     return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
 def hold_paragraph(subject: Subject, word: str, what: str) -> None:
     """Hold that a docstring says something in a paragraph, or line, of its own."""
-    hold(f"{word}:" in (inspect.getdoc(subject.kind) or ""), f"its docstring has no {what} '{word}: ...'")
+    hold(f"{word}:" in (inspect.getdoc(subject.kind) or ""), "paragraph", what=what, word=word)
 
 
 def the_docstring_names_a_source(subject: Subject) -> None:
@@ -126,15 +138,15 @@ def the_signature_is_the_config_schema(subject: Subject) -> None:
     hints = hints_of(subject.kind)
     documented = set().union(*(_documented(base.__doc__ or "") for base in subject.kind.__mro__))
     for name, parameter in inspect.signature(subject.kind).parameters.items():
-        hold(parameter.kind is inspect.Parameter.KEYWORD_ONLY, f"{name!r} is not keyword-only; put it after *")
+        hold(parameter.kind is inspect.Parameter.KEYWORD_ONLY, "keyword-only", name=name)
         hint = hints.get(name)
         listed = get_origin(hint) is tuple and get_args(hint)[0] in PLAIN and get_args(hint)[1:] == (...,)
-        hold(hint in PLAIN or get_origin(hint) is Literal or listed, f"{name!r} is no bool, int, float, str, Literal")
-        hold(parameter.default is not inspect.Parameter.empty, f"{name!r} has no default")
-        hold(name in documented, f"{name!r} is not in the docstring's Parameters")
+        hold(hint in PLAIN or get_origin(hint) is Literal or listed, "hint", name=name)
+        hold(parameter.default is not inspect.Parameter.empty, "no-default", name=name)
+        hold(name in documented, "undocumented", name=name)
         default = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
         read = read_settings(subject.kind, {kebab(name): default}, subject.kind.__name__)
-        hold(read == {name: parameter.default}, f"{name!r}: its default is no value that a study may give")
+        hold(read == {name: parameter.default}, "default", name=name)
 
 
 LISTED: tuple[Rule, ...] = (the_docstring_names_a_source, the_signature_is_the_config_schema)

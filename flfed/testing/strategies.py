@@ -24,6 +24,7 @@ from flfed.updates.arrays import Arrays, Shapes, arrays_defect, shapes_of
 from flfed.updates.extra import LocalUpdate, SiteArrays, client_terms
 from flfed.updates.messages.train import TRAIN, TrainReply, TrainRequest
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
+from flfed.words import render
 
 NODES = {"alpha": 41, "beta": 7, "gamma": 99, "delta": 3, "epsilon": 12}
 """Sites and their nodes: ids do not follow names, so that nothing can lean on them."""
@@ -70,13 +71,16 @@ def check_strategy(strategy: type[Any], settings: Mapping[str, Any] | None = Non
 
 
 def it_builds_on_fedavg(subject: Subject) -> None:
-    """Sampling, guard, quorum, deadline and checkpoint are FedAvg's; a run relies on them."""
-    hold(issubclass(subject.kind, FedAvg), "it is no subclass of flfed.updates.strategies.fedavg.FedAvg")
+    """Sampling, guard, quorum, deadline and checkpoint are FedAvg's.
+
+    A run relies on them.
+    """
+    hold(issubclass(subject.kind, FedAvg), "base", base="flfed.updates.strategies.fedavg.FedAvg")
 
 
 def importing_it_brings_no_tables(subject: Subject) -> None:
     """It sees updates, never rows: in a fresh interpreter no table library comes along."""
-    hold(not (along := _brought_along(subject.kind.__module__)), f"these come along: {along[:200]}")
+    hold(not (along := _brought_along(subject.kind.__module__)), "loads", modules=along[:200])
 
 
 @cache
@@ -90,7 +94,7 @@ def _brought_along(module: str) -> str:
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, env=environment)
     error_lines = done.stderr.strip().splitlines()
     why = error_lines[-1] if error_lines else "no reason given"
-    hold(done.returncode == 0, f"it cannot be imported on its own ({why})")
+    hold(done.returncode == 0, "unimportable", why=why)
     return done.stdout.strip()
 
 
@@ -102,23 +106,26 @@ def replies_equal_to_what_was_sent_change_nothing(subject: Subject) -> None:
         still = dict.fromkeys(NODES, zeros)
         aggregate = _after_a_round(subject, still, ROWS, arrays=arrays)
         gap = largest_gap(aggregate, arrays)
-        hold(gap == 0, f"in {dtype} an array moved by {gap:g}")
+        hold(gap == 0, "moved", dtype=dtype, gap=gap)
         for value in aggregate.values():
-            hold(value.dtype == dtype, f"{dtype} arrays came back as {value.dtype}")
+            hold(value.dtype == dtype, "dtype", expected=dtype, dtype=value.dtype)
 
 
 def updates_change_the_model(subject: Subject) -> None:
     """What the sites learned reaches the model."""
     gap = largest_gap(_after_a_round(subject, _deltas(), ROWS), _start())
-    hold(gap > 1e-6, "five updates of size 1 moved nothing")
+    hold(gap > 1e-6, "unmoved")
 
 
 def the_order_of_replies_does_not_change_a_bit(subject: Subject) -> None:
-    """Replies come as the network has them; a run must not depend on it."""
+    """Replies come as the network has them.
+
+    A run must not depend on it.
+    """
     expected = _after_a_round(subject, _deltas(), ROWS)
     for order in ((4, 3, 2, 1, 0), (2, 0, 4, 1, 3)):
         gap = largest_gap(_after_a_round(subject, _deltas(), ROWS, order), expected)
-        hold(gap == 0, f"in the order {order} an array differs by {gap:g}")
+        hold(gap == 0, "order", order=order, gap=gap)
 
 
 def only_the_ratio_of_weights_counts(subject: Subject) -> None:
@@ -127,7 +134,7 @@ def only_the_ratio_of_weights_counts(subject: Subject) -> None:
     aggregate = _after_a_round(subject, _deltas(), {site: 3 * rows for site, rows in ROWS.items()})
     scale = max(float(np.abs(value).max()) for value in expected.values())
     gap = largest_gap(aggregate, expected)
-    hold(gap <= 1e-12 * scale, f"with three times the rows at every site an array differs by {gap:g}")
+    hold(gap <= 1e-12 * scale, "rows-scaled", gap=gap)
 
 
 def no_replies_give_no_update(subject: Subject) -> None:
@@ -136,8 +143,8 @@ def no_replies_give_no_update(subject: Subject) -> None:
         strategy = _made(subject)
         _request_training(strategy, to_record(_start()))
         updated, _ = strategy.aggregate_train(1, [])
-        hold(updated is None, "it made a model of nothing")
-        hold(strategy.aggregate_evaluate(2, []) is None, "it made an evaluation of nothing")
+        hold(updated is None, "model-of-nothing")
+        hold(strategy.aggregate_evaluate(2, []) is None, "evaluation-of-nothing")
 
 
 def the_callers_records_are_unchanged(subject: Subject) -> None:
@@ -151,26 +158,31 @@ def the_callers_records_are_unchanged(subject: Subject) -> None:
         replies = _answered(strategy, messages, _deltas(), ROWS)
         before = [_bytes(reply.content.array_records["arrays"]) for reply in replies]
         strategy.aggregate_train(1, replies)
-        hold(dict(config) == {"mine": 1}, f"the settings became {dict(config)}")
-        hold(largest_gap(to_arrays(arrays), _start()) == 0, "the global arrays were written into")
-        hold([_bytes(reply.content.array_records["arrays"]) for reply in replies] == before, "a reply was written into")
+        hold(dict(config) == {"mine": 1}, "settings-changed", settings=dict(config))
+        hold(largest_gap(to_arrays(arrays), _start()) == 0, "wrote", argument="the global arrays")
+        hold(
+            [_bytes(reply.content.array_records["arrays"]) for reply in replies] == before, "wrote", argument="a reply"
+        )
 
 
 def every_site_is_sent_a_record_of_its_own(subject: Subject) -> None:
-    """The global arrays, the encoder and the strategy's numbers; one client's edit must not reach the next."""
+    """The global arrays, the encoder and the strategy's numbers.
+
+    One client's edit must not reach the next.
+    """
     with _on_a_task():
         strategy = _made(subject)
         messages = _request_training(strategy, to_record(_start()))
         sent = [message.metadata.dst_node_id for message in messages]
-        hold(sorted(sent) == sorted(NODES.values()), f"nodes {sent} were asked instead of {sorted(NODES.values())}")
-        hold({m.metadata.message_type for m in messages} == {TRAIN}, "a message is no train message")
+        hold(sorted(sent) == sorted(NODES.values()), "nodes", nodes=sent, expected=sorted(NODES.values()))
+        hold({m.metadata.message_type for m in messages} == {TRAIN}, "message-type")
         for message in messages:
             request = TrainRequest.from_record(message.content)
-            hold(request.encoder.sha256() == ENCODER.sha256(), "the encoder is another one")
-            hold((request.round, request.rounds) == (1, 3), f"it is told round {request.round} of {request.rounds}")
-            hold(dict(request.settings) == dict(strategy.client_settings()), "the settings are not client_settings()")
-            hold(largest_gap(request.arrays, _start()) == 0, "the arrays are not the global ones")
-            hold(are_same(request.extra, strategy.client_arrays()), "the arrays beside them are not client_arrays()")
+            hold(request.encoder.sha256() == ENCODER.sha256(), "encoder")
+            hold((request.round, request.rounds) == (1, 3), "round", round=request.round, rounds=request.rounds)
+            hold(dict(request.settings) == dict(strategy.client_settings()), "settings")
+            hold(largest_gap(request.arrays, _start()) == 0, "global-arrays")
+            hold(are_same(request.extra, strategy.client_arrays()), "extra-arrays")
             message.content.clear()
 
 
@@ -182,13 +194,13 @@ def a_client_term_takes_one_site_or_a_stack_of_them(subject: Subject) -> None:
     arrays = SiteArrays(received=strategy.client_arrays())
     for term in client_terms(type(strategy), dict(strategy.client_settings()), arrays)[0]:
         stacked = term(w, anchor)
-        hold(stacked.shape == w.shape, f"a gradient of shape {tuple(stacked.shape)} for arrays of {tuple(w.shape)}")
+        hold(stacked.shape == w.shape, "gradient-shape", shape=tuple(stacked.shape), expected=tuple(w.shape))
         gap = max(float((term(w[k], anchor[k]) - stacked[k]).abs().max()) for k in range(len(w)))
-        hold(gap < 1e-12, f"a site in a stack gets another gradient than alone, by {gap:g}")
+        hold(gap < 1e-12, "stacked-gradient", gap=gap)
 
 
 def arrays_beside_the_model_are_as_declared(subject: Subject) -> None:
-    """A gate knows their shapes before a message comes: what is sent, returned and kept are those of `extra_shapes`."""
+    """A gate knows their shapes before a message comes: they are those of `extra_shapes`."""
     strategy = _begun(subject)
     model = shapes_of(_start())
     kind = type(strategy)
@@ -203,17 +215,17 @@ def arrays_beside_the_model_are_as_declared(subject: Subject) -> None:
         arrays = SiteArrays(received=_unwritable(received), kept=arrays_before)
         _, constant = client_terms(kind, settings, arrays)
         unknown = sorted(constant.keys() - model.keys())
-        hold(not unknown, f"a constant gradient is for {unknown}, which the model does not have")
-        _hold_like("a constant gradient", constant, {name: model[name] for name in constant})
+        hold(not unknown, "constant-gradient", names=unknown)
+        _hold_like("constant gradient", constant, {name: model[name] for name in constant})
         update = LocalUpdate(delta=_unwritable(_deltas()["beta"]), steps=3, lr=0.1, plan=strategy.run.plan)
         made = kind.client_extra(settings, arrays, update)
-        _hold_like("what client_extra() returns for the server", made.returned, declared.returned)
-        _hold_like("what client_extra() keeps", made.kept, declared.kept)
+        _hold_like("client_extra().returned", made.returned, declared.returned)
+        _hold_like("client_extra().kept", made.kept, declared.kept)
         state = made.kept
     is_documented = "Reveals: " in (kind.__doc__ or "")
     hold(
         is_documented or not declared.returned,
-        "it sends arrays back, and no 'Reveals: ...' says what can be seen of them",
+        "returned-arrays",
     )
 
 
@@ -228,8 +240,8 @@ def a_resumed_run_goes_on_as_if_nothing_had_happened(subject: Subject) -> None:
         resumed = _made(subject)
         resumed.restore(1, arrays, json.loads(json.dumps(facts)))
         gap = largest_gap(to_arrays(_round(resumed, 2, first)), expected)
-        hold(gap == 0, f"the round after it differs by {gap:g}")
-        hold(are_same(resumed.client_arrays(), sent), "the arrays that sites are sent after it are others")
+        hold(gap == 0, "resumed", gap=gap)
+        hold(are_same(resumed.client_arrays(), sent), "resumed-arrays")
 
 
 STRATEGY_RULES: tuple[Rule, ...] = (
@@ -251,7 +263,10 @@ STRATEGY_RULES: tuple[Rule, ...] = (
 
 @contextmanager
 def _on_a_task() -> Iterator[None]:
-    """Let Flower build messages: only where these are set it does; a SuperLink does it for its processes."""
+    """Let Flower build messages: only where these are set it does.
+
+    A SuperLink does it for its processes.
+    """
     names = ("run_id", "task_id", "node_id")
     before = {name: vars(TaskIdentity).get(name) for name in names}
     TaskIdentity.run_id = 1
@@ -343,7 +358,7 @@ def _after_a_round(
 
 def _model(updated: ArrayRecord | None) -> ArrayRecord:
     if updated is None:
-        raise RuleBroken("five good replies gave no model")
+        raise RuleBroken(render("testing.rules.model"))
     return updated
 
 
@@ -354,7 +369,7 @@ def _bytes(record: ArrayRecord) -> dict[str, bytes]:
 def _hold_like(what: str, arrays: Arrays, shapes: Shapes) -> None:
     """Hold that arrays have the names, shapes and types that were declared, and are finite."""
     defect = arrays_defect(arrays, shapes)
-    hold(defect is None, f"{what}: {defect} (declared: {', '.join(shapes) or 'none'})")
+    hold(defect is None, "declared", what=what, defect=defect, names=", ".join(shapes) or "none")
 
 
 def _unwritable(arrays: Arrays) -> Arrays:

@@ -13,7 +13,7 @@ from flfed.trees.forest import NoTrees, contributions, forest_of
 FINE_BINS = 1024
 """Bins in which sites count a number: 64 even ones, as a summary has, cost 0.006 of AUC on taiwan-credit."""
 CODES = 64
-"""Most codes of a number that a tree tells apart, unless a study says otherwise."""
+"""Most codes of a number that a tree distinguishes, unless a study says otherwise."""
 
 
 NO_CUT = float(np.finfo(np.float32).max)
@@ -108,7 +108,7 @@ def merged_codes(counts: np.ndarray, least: int, most: int = CODES) -> np.ndarra
         if cell in ends and _enough(group_rows, least):
             groups.append(groups[-1] + 1)
             group_rows = np.zeros_like(group_rows)
-    # What is left over at the end is too little for a code of its own.
+    # The rest at the end is too little for a code of its own.
     if not _enough(group_rows, least) and groups[-1]:
         codes[codes == groups[-1]] -= 1
     codes[-1] = codes[:-1].max(initial=0) + int(_enough(missing, least) or not missing.sum())
@@ -130,7 +130,7 @@ def possible_cuts(column: ColumnLayout) -> np.ndarray:
 
 
 def are_possible(cuts: np.ndarray, layout: Layout, most: int) -> bool:
-    """Tell whether the cut points of all columns are some of the possible ones, to the last bit.
+    """Return whether the cut points of all columns are some of the possible ones, to the last bit.
 
     Parameters
     ----------
@@ -171,7 +171,10 @@ def cells_of(column: ColumnLayout) -> int:
 
 
 def empty_cuts(layout: Layout, most: int) -> Arrays:
-    """Return the arrays of cut points as they are before sites have counted; see `chosen_cuts`."""
+    """Return the arrays of cut points as they are before sites have counted.
+
+    See `chosen_cuts`.
+    """
     width = 1
     for column in layout.features:
         own = most - 1 if column.kind == "number" else len(column.cells) - 2
@@ -249,7 +252,7 @@ def _ends(counts: np.ndarray, most: int) -> np.ndarray:
         return filled[:-1]
     below = np.cumsum(counts)
     ends = np.unique(np.searchsorted(below, below[-1] * np.arange(1, most) / most))
-    # After the last filled bin there is nothing to tell apart.
+    # After the last filled bin there is nothing to distinguish.
     return np.asarray(ends[ends < filled[-1]])
 
 

@@ -23,7 +23,10 @@ UNIT = 2.0**-30
 
 
 class NoTrees(FlfedError):
-    """Error of arrays that are no trees; nothing of a table is in it."""
+    """Error of arrays that are no trees.
+
+    Nothing of a table is in it.
+    """
 
     def __init__(self) -> None:
         super().__init__(Refusal("trees-unsound"))
@@ -64,7 +67,9 @@ class Tree:
         return dict(vars(self))
 
     def step(self, node: np.ndarray, codes: np.ndarray, missing: np.ndarray) -> np.ndarray:
-        """Return the node of each row one level further down; a row at a leaf stays.
+        """Return the node of each row one level further down.
+
+        A row at a leaf stays.
 
         Parameters
         ----------
@@ -182,7 +187,7 @@ LARGEST = 2.0**62
 
 
 def _sound(of: Arrays, columns: int) -> bool:
-    """Tell whether a tree's arrays are one: each split has a column, and as its children the next pair of nodes."""
+    """Return whether a tree's arrays are one: each split has a column, and as its children the next pair of nodes."""
     whole = np.stack([of["column"], of["code"], of["left"], of["cover"]])
     every = np.stack(list(of.values()))
     if not ((np.abs(every) < LARGEST).all() and (whole == np.rint(whole)).all()):
@@ -263,7 +268,7 @@ def contributions(
     missing : int array [columns]
         The code of a missing value, by column.
     outputs : int
-        Scores of a row, where there are no trees to tell it.
+        Scores of a row, where no trees show it.
 
     Returns
     -------
@@ -390,9 +395,9 @@ def best_splits(sums: np.ndarray, widths: np.ndarray, settings: TreeSettings) ->
 
     Notes
     -----
-    Of equal gains the one that XGBoost's `hist` method keeps is taken, so that trees are the same: gains are float32;
-    columns come in their order; of one column first splits whose missing rows go right, from the lowest code on,
-    then those whose missing rows go left, from the highest code down.
+    Of equal gains the one that XGBoost's `hist` method keeps is taken, so that trees are the same. Gains are float32,
+    and columns come in their order. Of one column first come splits whose missing rows go right, from the lowest code
+    on, then those whose missing rows go left, from the highest code down.
     """
     # By node, column and code, without the last code of each column: that of missing rows.
     codes = int(widths.max()) - 1
@@ -464,8 +469,8 @@ class GrowingTree:
         if not self._levels:
             self.tree = _leaves(sums[:, : self.widths[0]].sum(axis=1), self.settings)
         else:
-            # Children are numbered in pairs after the root, so that a left one is odd: those that were not asked
-            # for are what their parents have more than their siblings.
+            # Children are numbered in pairs after the root, so that a left one is odd. Those that were not asked for
+            # are what their parents have more than their siblings.
             every = np.concatenate([nodes, nodes + np.where(nodes % 2, 1, -1)])
             order = np.argsort(every)
             nodes = every[order]

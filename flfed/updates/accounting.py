@@ -6,8 +6,8 @@ One function does so for calibration, account and promise. Releases without samp
 2018, "Improving the Gaussian mechanism", theorem 8). All others go through dp-accounting's privacy loss distributions
 (Doroshenko et al. 2022, "Connect the dots"), whose rounding is always towards more ε.
 
-A budget (ε, δ) is split over all that leaves a site in a study. Shares are of μ², the square of sensitivity over noise:
-of Gaussian queries it adds up, and the whole is that of the one Gaussian that spends the budget alone. Persons who are
+A budget (ε, δ) is split over all releases of a site in a study. Shares are of μ², the square of sensitivity over noise.
+Of Gaussian queries it adds up, and the whole is that of the one Gaussian that spends the budget alone. Persons who are
 trained on and persons who are held out have accounts apart.
 """
 
@@ -25,6 +25,7 @@ from pydantic import Field
 
 from flfed.errors import UsageError
 from flfed.refusals import Refusal
+from flfed.words import render
 
 Epsilon = Annotated[float, Field(gt=0, le=100), "in (0, 100]; above 10 it hardly promises anything"]
 Delta = Annotated[float, Field(gt=0, lt=0.1)]
@@ -227,7 +228,7 @@ def _grid(sampled: Sequence[Release], kinds: Sequence[Release], delta: float, po
     """Return the width of the grid of losses.
 
     It is a power of two, so that a finer grid has all points of a coarser one, and does not depend on the number of
-    steps: more of them never seem to spend less.
+    steps. More of them never seem to spend less.
     """
     needed = min(_deviation(release) for release in sampled) / points
     reach = sum(_reach(release, math.log(delta) - TAIL) for release in kinds)
@@ -256,11 +257,11 @@ def _more_steps(release: Release) -> Release:
 
 def _check(delta: float) -> None:
     if not 0 < delta < 1:
-        raise UsageError(f"delta={delta} must be between 0 and 1")
+        raise UsageError(render("mechanisms.refusals.range", delta=delta))
 
 
 def affordable(releases: Iterable[Release], release: Release, budget: float, delta: float) -> bool:
-    """Tell whether a release still fits the budget.
+    """Return whether a release still fits the budget.
 
     It comes on top of `releases`, within ε = `budget` at `delta`.
 
@@ -296,7 +297,7 @@ def delta_defect(delta: float, units: int) -> Refusal | None:
 
 
 def is_close(delta: float, rows: float) -> bool:
-    """Tell whether `delta` is close to one over the rows.
+    """Return whether `delta` is close to one over the rows.
 
     It is where it is above a tenth of that, while it should be far below.
 
@@ -368,17 +369,14 @@ def least_noise(
         start = _least(rough, target, least, near=ROUGHLY) or least
     thousandths = _least(spent, target, start)
     if thousandths is None:
-        raise UsageError(
-            f"[privacy]: no noise up to {MOST_NOISE:g} spends as little as epsilon={target:g}: take fewer steps or "
-            "rounds, or a larger epsilon or delta"
-        )
+        raise UsageError(render("mechanisms.refusals.unreachable", most=MOST_NOISE, epsilon=target))
     return thousandths / 1000
 
 
 def _least(spent: Callable[[float], float], target: float, start: int, near: float = 0.0) -> int | None:
     """Return the least thousandths whose ε is at most `target`, or a share `near` more; None if there are none.
 
-    ε is nearly a power of the noise: a line through the two nearest of the noises that were tried, in logarithms, says
+    ε is nearly a power of the noise. A line through the two nearest of the noises that were tried, in logarithms, says
     which to try next.
     """
     low = round(LEAST_NOISE * 1000) - 1
@@ -419,7 +417,7 @@ def _on_line(tried: Mapping[int, float]) -> float:
     return nearest * math.exp(min(max(move, -0.7), 0.7))
 
 
-# a person's account     histograms  sums   what is left
+# a person's account     histograms  sums   the rest
 # training, ε at δ       0.20         0.05    0.75 training
 #   own model compared   0.25         0.05    0.50 training, 0.20 the own model
 # holdout, ε at δ        0.20         0.05    0.35 scores, 0.40 comparison
@@ -440,7 +438,7 @@ class TrainingShares(NamedTuple):
     training : float in (0, 1)
         Of all rounds of the shared model.
     own : float in (0, 1) or None
-        Of the site's own model, where what leaves is held against it; None where nothing of it leaves.
+        Of the site's own model, where it is compared; None where nothing of it leaves.
     """
 
     histograms: float = 0.2
@@ -589,7 +587,7 @@ def training_releases(
     -------
     TrainingReleases
         The noise of training is the least, in thousandths, that the accountant leaves: whatever is not training's
-        stands in the account as the Gaussian query of its share. The own model has what is left then.
+        stands in the account as the Gaussian query of its share. The own model has the rest then.
 
     Raises
     ------
@@ -651,7 +649,7 @@ EXACT = 50
 def rounds_left(spent: Sequence[Release], release: Release, budget: float, delta: float, most: int = 10_000) -> int:
     """Return how many more rounds a budget allows.
 
-    They are like `release` and beside what is spent, at most `most`, to one in fifty.
+    They are like `release` and beside the spent ones, at most `most`, to one in fifty.
 
     Examples
     --------

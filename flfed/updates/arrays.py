@@ -30,7 +30,7 @@ CIPHERTEXT = "ciphertext"
 
 
 def is_encrypted(arrays: Mapping[str, object]) -> bool:
-    """Tell whether arrays are ciphertexts of a model, and not the model."""
+    """Return whether arrays are ciphertexts of a model, and not the model."""
     return set(arrays) == {CIPHERTEXT}
 
 

@@ -31,7 +31,7 @@ class Codec:
     """
 
     feedback = False
-    """Whether what was left out is added to the site's next update. It is kept at the site, and never sent."""
+    """Whether the omitted part is added to the site's next update. It is kept at the site, and never sent."""
     unbiased = True
     """Whether the mean over draws of `decode(encode(x))` is `x`."""
 
@@ -55,7 +55,7 @@ class Codec:
         arrays : dict of name to float array, any shapes
             Left as they are.
         rng : Generator
-            What is drawn comes from it alone: the same state gives the same bytes.
+            All draws come from it alone: the same state gives the same bytes.
         """
         return dict(arrays)
 
@@ -81,7 +81,7 @@ class Codec:
         Parameters
         ----------
         packed : dict of name to array
-            Without a `defect`; then what is read is finite.
+            Without a `defect`; then decoded values are finite.
         model : mapping of name to (shape, dtype)
         """
         return dict(packed)

@@ -17,7 +17,7 @@ from flfed.updates.messages.fields import MalformedMessage
 STATE_PREFIX = "kept/"
 """Before the names of a strategy's arrays in a site's state of the run."""
 OWN = "own/"
-"""Before the names of what is a site's own of the model, there too."""
+"""Before the names of a site's own part of the model, there too."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,7 +35,7 @@ class ExtraShapes:
     kept : mapping of name to (shape, dtype)
         At the site, from one of its rounds to the next; in no message.
     own_part : mapping of name to (shape, dtype)
-        Arrays of the model of which each site has values of its own: it trains and predicts with these, and in its
+        Arrays of the model of which each site has values of its own. It trains and predicts with these, and in its
         update they are zero. They stay at the site.
     own_model : mapping of name to (shape, dtype)
         The model's arrays, where each site trains a model of its own beside the shared one. They stay at the site.
@@ -49,7 +49,7 @@ class ExtraShapes:
 
     @property
     def own(self) -> Shapes:
-        """What is a site's own of the model: a part of it, or one beside the shared one."""
+        """A site's own part of the model, or its own model beside the shared one."""
         return {**self.own_part, **self.own_model}
 
     @property
@@ -60,7 +60,9 @@ class ExtraShapes:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SiteArrays:
-    """Arrays of a strategy that a site has when it trains; nobody may write into them.
+    """Arrays of a strategy that a site has when it trains.
+
+    Nobody may write into them.
 
     Attributes
     ----------
@@ -150,12 +152,15 @@ def prefix_state(arrays: Arrays) -> Arrays:
 
 
 def own_state(own: Arrays) -> Arrays:
-    """Return what is a site's own of the model under its names in the site's state."""
+    """Return a site's own part of the model under its names in the site's state."""
     return with_prefix(OWN, own)
 
 
 def own_arrays(state: Arrays, shapes: ExtraShapes) -> Arrays:
-    """Return what a site has of its own of the model; none before it trained, and where it is lost."""
+    """Return what a site has of its own of the model.
+
+    None before it trained, and where it is lost.
+    """
     arrays = without_prefix(OWN, state)
     if arrays_defect(arrays, shapes.own):
         return {}
@@ -190,5 +195,5 @@ def _parted(terms: tuple[Any, ...]) -> tuple[Any, Arrays]:
 
 @cache
 def _takes_arrays(terms: Any) -> bool:
-    """Tell whether a strategy's terms are made of arrays too: one without any takes the settings alone."""
+    """Return whether a strategy's terms are made of arrays too: one without any takes the settings alone."""
     return len(inspect.signature(terms).parameters) > 1

@@ -19,6 +19,7 @@ from flfed.study.study import Study
 from flfed.study.tables import TREES
 from flfed.updates.accounting import Release
 from flfed.updates.ring import Ring
+from flfed.words import render
 
 if TYPE_CHECKING:
     from flfed.updates.arrays import Arrays
@@ -49,13 +50,13 @@ class SiteNoise:
     Notes
     -----
     In units of the ring, of which there are s to 1, a clipped update is at most s·C long. Rounding it up or down at
-    random moves each of its p entries by less than one, and so its length by less than √p: one site moves the sum by
-    at most s·C + √p. Each site adds whole numbers, normal draws of deviation σ (s·C + √p) / √t that are rounded; t of
-    them have deviation σ (s·C + √p) together. So the multiplier, and with it ε, is σ with the rounding counted in, and
-    the noise is larger than σ·C by the share √p / (s·C), which is 0.001 % of 20 sites and 4,000 entries.
+    random moves each of its p entries by less than one, and so its length by less than √p. One site moves the sum by at
+    most s·C + √p. Each site adds whole numbers, normal draws of deviation σ (s·C + √p) / √t that are rounded; t of them
+    have deviation σ (s·C + √p) together. So the multiplier, and with it ε, is σ with the rounding counted in. The noise
+    is larger than σ·C by the share √p / (s·C), which is 0.001 % of 20 sites and 4,000 entries.
 
-    A sum of rounded normal draws tells no more than that of the draws before rounding: given the latter, the parts
-    that rounding takes off are uniform, whatever the updates are, but for a probability below exp(-π² d²), where d is
+    A sum of rounded normal draws reveals no more than that of the draws before rounding. Given the latter, the parts
+    that rounding takes off are uniform, whatever the updates are, but for a probability below exp(-π² d²). There d is
     the deviation in units; of 1,000 sites with σ = 0.3 it is over 1,000. So no allowance is made for that.
 
     Source: Kairouz, Liu and Steinke 2021, "The distributed discrete Gaussian mechanism for federated learning with
@@ -75,14 +76,17 @@ class SiteNoise:
     def largest(self) -> float:
         """Largest entry of the ring, in place of the study's `largest-entry`.
 
-        No honest update with its noise has a larger one, nor does the check of a sum's norm refuse honest sites: it is
-        ten times what clip and one deviation are together, rounded up to a power of two, so that all sites have the
-        same number.
+        No honest update with its noise has a larger one, nor does the check of a sum's norm refuse honest sites. It is
+        ten times the sum of clip and one deviation, rounded up to a power of two, so that all sites have the same
+        number.
         """
         return 2.0 ** math.ceil(math.log2(10 * (self.clip + self.deviation)))
 
     def clipped(self, entries: np.ndarray) -> np.ndarray:
-        """Return an update whose norm is at most `clip`; one that is not finite has entries that are not either."""
+        """Return an update whose norm is at most `clip`.
+
+        One that is not finite has entries that are not either.
+        """
         norm = float(np.linalg.norm(entries))
         if norm <= self.clip:
             return entries
@@ -115,9 +119,9 @@ class Promise:
     ----------
     mechanism : str
     unit : {"row", "person", "site"}
-        Who cannot be told from the results: neighbours are tables, or federations, with and without one.
+        Who is hidden in the results: neighbours are tables, or federations, with and without one.
     epsilon : float
-        Of the whole run as it is planned, by the accountant; not what was asked for.
+        Of the whole run as it is planned, by the accountant; not the requested one.
     delta : float
     noise, sampling : float
         Noise multiplier and share of each step.
@@ -180,7 +184,7 @@ class Mechanism:
         Raises
         ------
         UsageError
-            What is wrong with the study.
+            If the study would break it.
         """
 
     def check_sites(self, sites: int) -> None:
@@ -206,7 +210,10 @@ class Mechanism:
         return None
 
     def answer_releases(self, plan: Plan, rounds: int) -> Mapping[str, AnswerRelease]:
-        """Return what each noised answer beside the updates spends, by its name; none where nothing else is charged."""
+        """Return what each noised answer beside the updates spends, by its name.
+
+        None where nothing else is charged.
+        """
         return {}
 
     def kept_back(self) -> Sequence[tuple[str, str, float]]:
@@ -290,7 +297,7 @@ class Mechanism:
         rounds, least : int
             As `site_noise` takes them.
         sites : int, < least
-            That tell the server their own noise; what is left is that of the others.
+            Sites that give the server their own noise; only the noise of the others remains.
         """
         return None
 
@@ -313,41 +320,21 @@ class Mechanism:
         Such a thing leaves a site, or steers the run, and is not in the promise.
         """
         if is_statistic(study):
-            sums = STATISTIC_IN_SECRET if study.aggregation.sums_updates else SUMS_OF_A_STATISTIC
-            return (sums,)
-        own = (SUMS_OF_TREES, CELLS_OF_TREES) if study.model.name == TREES else (NO_NOISE,)
-        return own + uncharged_outputs(study)
-
-
-SUMS_OF_TREES = (
-    "Each site's sums of gradients of every round, by node of a tree, column and code, exact: they tell the outcomes "
-    "of single rows, and whoever chooses the splits freely reads all of them; in secure sums those of all sites."
-)
-SUMS_OF_A_STATISTIC = (
-    "Each site's sums of the study's statistic over all of its rows, exact: where few rows are behind one, it tells of "
-    "single rows."
-)
-STATISTIC_IN_SECRET = (
-    "The sums of the study's statistic over all rows of the sites of a sum, exact: where few rows are behind one, it "
-    "tells of single rows."
-)
-CELLS_OF_TREES = (
-    "How many of each site's training rows lie in each of 1,024 bins of every number; with min-rows also of every "
-    "category, by outcome."
-)
-NO_NOISE = (
-    "Each site's update of every round: a function of its training rows as large as the model, without noise. "
-    "After one step on one row it gives that row away."
-)
+            if study.aggregation.sums_updates:
+                return (render("mechanisms.uncharged.summed"),)
+            return (render("mechanisms.uncharged.statistic"),)
+        if study.model.name == TREES:
+            return (
+                render("mechanisms.uncharged.trees"),
+                render("mechanisms.uncharged.cells"),
+                *uncharged_outputs(study),
+            )
+        return (render("mechanisms.uncharged.update"), *uncharged_outputs(study))
 
 
 def planned(rounds: int) -> int:
-    """Return how often a study asks each site for what is protected: once where it has no rounds, an analysis."""
+    """Return how many protected replies a study requests of each site: one where it has no rounds, an analysis."""
     return max(1, rounds)
-
-
-BUDGETS = "What a site's budget of epsilon is, and how much of it all studies have spent."
-"""What a site tells the server besides where its ledger counts what rounds spend (`Mechanism.round_release`)."""
 
 
 def uncharged_outputs(study: Study) -> tuple[str, ...]:
@@ -358,48 +345,38 @@ def uncharged_outputs(study: Study) -> tuple[str, ...]:
     They are what the messages of `flfed.updates.messages` hold (each class says what it Reveals), and
     what the run does by them.
     """
+    is_schema = study.encode.scaler == "schema"
+    sums = render("mechanisms.uncharged.schema") if is_schema else render("mechanisms.uncharged.sums")
     rows = "validation" if study.plan.validation else "training"
-    encoder = "" if study.encode.scaler == "schema" else "The encoder, "
-    settings = study.strategy.settings
-    # A loss steers the run only where some rule of the study reads it.
-    steered = [
-        what
-        for what, read in (
-            ("which round's model is the result", settings.get("select") == "best"),
-            ("when the run ends", bool(settings.get("patience"))),
-            ("the learning rate", study.plan.schedule == "plateau"),
-        )
-        if read
-    ]
     sentences = [
-        "A band of one power of ten for each site's number of training rows, and its exact number of training and of "
-        "holdout rows.",
-        "Where a site refuses or fails, the reason: a column, a rule and a count.",
-        "Sums over each site's training rows and over its holdout rows, column by column. "
-        f"{encoder}Table 1 and the warnings of leaks are made of them; "
-        "a site with disclosure 'institution' suppresses small cells, and adds no noise.",
-        "Each site's mean training loss of every round.",
-        f"Metrics of every round's model on each site's {rows} rows, with their variances.",
-        "How long each answer took, and its size.",
-        "In a deployment, how many lines a site's ledger has, of all studies: the coordinator signs that number.",
-        "The comparison: metrics with intervals on each site's holdout rows, also of its own models and of the "
-        "personalised one, which are trained without noise, and which kind of own model did best where several were "
-        "tried.",
-        "Where a site's policy names them, histograms: rows by class and predicted probability; and to the sites, "
-        "where most predictions of all of them lie.",
-        "If somebody audits the run, the figures of the attacks on its model.",
-        "Where one machine holds all tables, figures of models trained without noise on all rows together.",
+        render("mechanisms.uncharged.rows"),
+        render("mechanisms.uncharged.reasons"),
+        sums,
+        render("mechanisms.uncharged.loss"),
+        render("mechanisms.uncharged.metrics", rows=rows),
+        render("mechanisms.uncharged.replies"),
+        render("mechanisms.uncharged.ledger"),
+        render("mechanisms.uncharged.comparison"),
+        render("mechanisms.uncharged.histograms"),
+        render("mechanisms.uncharged.audit"),
+        render("mechanisms.uncharged.pooled"),
     ]
-    # What only some studies give out follows.
+    # The next outputs are of some studies only.
     if study.adjusts_intercept():
-        sentences.append(
-            "After the last round, how far each site's own intercept lies from the shared model's, with its standard "
-            "error; and to the sites, how far such intercepts differ over all of them."
-        )
-    if steered:
-        sentences.append(f"Choices by the losses on validation rows: {' and '.join(steered)}.")
+        sentences.append(render("mechanisms.uncharged.intercept"))
+    settings = study.strategy.settings
+    choices = []
+    # A loss steers the run only where some rule of the study reads it.
+    if settings.get("select") == "best":
+        choices.append(render("mechanisms.choices.select"))
+    if settings.get("patience"):
+        choices.append(render("mechanisms.choices.patience"))
+    if study.plan.schedule == "plateau":
+        choices.append(render("mechanisms.choices.plateau"))
+    if choices:
+        sentences.append(render("mechanisms.uncharged.choices", choices=" and ".join(choices)))
     if study.sweep:
-        sentences.append("Choices between the runs of a sweep by their figures.")
+        sentences.append(render("mechanisms.uncharged.sweep"))
     return tuple(sentences)
 
 
@@ -417,15 +394,12 @@ def check_steps(study: Study) -> None:
     plan = study.plan
     # Each step is charged, so that their number must not depend on the rows.
     if not plan.steps:
-        raise UsageError(f"[privacy] {name}: needs [plan] steps: how many, at every site, is part of the promise")
+        raise UsageError(render("mechanisms.refusals.steps", name=name))
     if plan.clip:
-        raise UsageError("[plan]: clip is of whole gradients; [privacy] clip is each row's: leave plan.clip out")
+        raise UsageError(render("mechanisms.refusals.clip"))
     # Under a site's own scaler one row moves the inputs of all others.
     if study.encode.scaler == "per-site":
-        raise UsageError(
-            "[encode]: scaler='per-site' scales all rows of a site by means and deviations to which each row belongs: "
-            f"one more moves the gradients of all, and [privacy] {name} bounds one alone; use 'schema' or 'global'"
-        )
+        raise UsageError(render("mechanisms.refusals.scaler", name=name))
 
 
 def mechanism_of(study: Study) -> Mechanism | None:

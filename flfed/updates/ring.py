@@ -54,7 +54,9 @@ class Ring:
 
     @classmethod
     def of_updates(cls, sites: int, largest: float) -> Ring:
-        """Return the ring of 32 bits for updates; of 20 sites, its step is `largest` / 107,374,181.
+        """Return the ring of 32 bits for updates.
+
+        Of 20 sites, its step is `largest` / 107,374,181.
 
         Parameters
         ----------
@@ -120,7 +122,7 @@ class Ring:
         fraction = np.where(fits[:, np.newaxis], values, 0.0)
         fraction *= self.scale
         below = np.floor(fraction)
-        # What is left is exact in float64, and so is the sum in int64, which no float64 of 53 bits could hold.
+        # The rest is exact in float64, and so is the sum in int64, which no float64 of 53 bits could hold.
         fraction -= below
         whole = below.astype(np.int64)
         for own, part, rng in zip(whole, fraction, rngs, strict=True):

@@ -92,12 +92,18 @@ def flag() -> Field:
 
 
 def whole(low: int = 0, high: int = LARGEST, *, beside: int | None = None) -> Field:
-    """Return the field of a whole number, bounds included; `beside` is one more that it may be."""
+    """Return the field of a whole number, bounds included.
+
+    `beside` is one more that it may be.
+    """
     return Field(types=(int,), low=low, high=high, beside=beside)
 
 
 def number(low: float = -math.inf, high: float = math.inf, *, nan: bool = False) -> Field:
-    """Return the field of a finite number within bounds; with `nan` an unknown number passes too."""
+    """Return the field of a finite number within bounds.
+
+    With `nan` an unknown number passes too.
+    """
     return Field(types=(float, int), low=low, high=high, nan=nan)
 
 
@@ -308,7 +314,10 @@ Sections = Mapping[str, Section]
 
 
 def with_fields(section: Section, fields: Mapping[str, Field], *, optional: Collection[str] = ()) -> Plain:
-    """Return a section of plain values with further fields; raises TypeError for any other section."""
+    """Return a section of plain values with further fields.
+
+    Raises TypeError for any other section.
+    """
     if not isinstance(section, Plain):
         raise TypeError("only a section of plain values has fields")
     return replace(section, fields={**section.fields, **fields}, optional=section.optional | frozenset(optional))

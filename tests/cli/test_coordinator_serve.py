@@ -153,7 +153,7 @@ def test_a_site_whose_file_is_damaged_is_named_and_the_others_are_shown(call: Ca
     damaged.write_text("{")
     found = json.loads(call("status", "--json"))
     assert [site["site"] for site in found["sites"]] == ["basel", "cleveland", "lyon"]
-    said = f"{damaged}: is damaged; bring it back from a backup, or remove it and invite anew"
+    said = f"{damaged}: is damaged; restore it from a backup, or remove it and invite the site again"
     assert found["problems"] == [said]
     assert f"Left out: {said}." in call("status").splitlines()
     with pytest.raises(UsageError, match="not admitted: hungary"):

@@ -69,7 +69,7 @@ def test_ctrl_c_while_sites_are_asked_before_the_first_round_says_how_to_go_on(w
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     with RunReader.open() as reader:
         (run,) = reader.runs()
-    said = f"flfed: interrupted from the keyboard; what was done so far is kept: flfed study resume {run.run}\n"
+    said = f"flfed: interrupted from the keyboard; all results so far are stored: flfed study resume {run.run}\n"
     assert (done.returncode, done.stdout) == (3, "")
     first = "" if words != ("demo",) else "\nRunning the study preterm-birth ...\n"
     assert done.stderr.removesuffix(said) == first

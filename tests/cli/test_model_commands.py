@@ -41,7 +41,7 @@ def test_export_then_predict_gives_csv_json_and_a_private_file_alike(flfed, ende
     code, text, err = flfed("predict", tmp_path / "m", rows)
     lines = list(csv.DictReader(io.StringIO(text)))
     assert (code, [line["row"] for line in lines]) == (0, ["1", "2", "3"])
-    assert err == "Not signed: the hashes in the folder show damage, and not who made it.\n"
+    assert err == "Not signed: the hashes in the folder show damage, but not who made it.\n"
     code, out, err = flfed("predict", tmp_path / "m", rows, "--json")
     found = json.loads(out)
     assert (code, err) == (0, "")
@@ -93,7 +93,7 @@ def test_wrong_use_of_a_model_is_one_sentence_and_exit_code_2(flfed, ended, rows
         (("run", "export", "no-such"), "is not in the store"),
         (("run", "export", ended, "--output", tmp_path / "m"), "is not empty"),
         (("run", "compare", ended, "no-such"), "is not in the store"),
-        (("predict", tmp_path / "absent", rows), "is no model folder"),
+        (("predict", tmp_path / "absent", rows), "is not a model folder"),
         (("predict", tmp_path / "empty", rows), "flfed run export RUN"),
         (("predict", tmp_path / "m"), "give a table or --site NAME"),
         (("predict", tmp_path / "m", rows, "--site", "cleveland"), "one of them, and not both"),

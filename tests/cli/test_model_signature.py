@@ -26,7 +26,7 @@ from flfed.summaries.summary import arrays_sha256
 pytestmark = [pytest.mark.slow, pytest.mark.studies]  # a real study
 
 TITLE = "Heart consortium"
-NOBODY = "Not signed: the hashes in the folder show damage, and not who made it."
+NOBODY = "Not signed: the hashes in the folder show damage, but not who made it."
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_a_signature_is_told_with_its_key_and_known_where_a_site_has_joined(flfe
     assert [found[name] for name in ("signature", "signed-by", "signing-key")] == ["not known here", TITLE, key]
     for proof in (key, tmp_path / "cleveland.kit.zip", coordinator.keys / "signing.pub"):
         code, _, err = flfed("predict", folders["signed"], folders["rows"], "--signed-by", proof)
-        assert (code, err.strip()) == (0, f"{by}: the key that was asked for.")
+        assert (code, err.strip()) == (0, f"{by}: the key that --signed-by names.")
     assert flfed("site", "join", tmp_path / "cleveland.kit.zip", "--output", tmp_path)[0] == 0
     out = tmp_path / "p.csv"
     code, said, err = flfed("predict", folders["signed"], folders["rows"], "--output", out)
@@ -116,6 +116,6 @@ def test_another_key_under_the_same_title_is_not_the_coordinators(flfed, folders
     assert (code, out) == (2, "") and "not by --signed-by" in err
     (tmp_path / "no.key").write_text("hello")
     code, _, err = flfed("predict", folders["signed"], folders["rows"], "--signed-by", tmp_path / "no.key")
-    assert code == 2 and "holds no key of a coordinator" in err
+    assert code == 2 and "has no key of a coordinator" in err
     code, _, err = flfed("predict", folders["bare"], folders["rows"], "--signed-by", tmp_path / "absent")
     assert code == 2 and len(err.splitlines()) == 1

@@ -92,7 +92,7 @@ def test_a_study_asks_a_site_under_the_dataset_it_names(ward, small_study):
     found = run(study, sites=[ward, partner]).report
     assert (found["faults"], sorted(found["sites"])) == ([], ["ward", "yard"])
     assert found["sites"]["ward"]["rows"] == 80
-    with pytest.raises(UsageError, match="has dataset 'small' and 'smaller', the study asks 'wine'"):
+    with pytest.raises(UsageError, match="has dataset 'small' and 'smaller', the study needs 'wine'"):
         find_sites(study.replace({"dataset.name": "wine", "dataset.sites": None}), [ward])
 
 

@@ -67,7 +67,7 @@ def stopped(words: Sequence[str], *, after: int, by: signal.Signals = signal.SIG
 @pytest.mark.parametrize("repeats", [1, 2])
 def test_sigterm_is_recorded_and_the_run_can_be_gone_on_with_and_stopped_again(home, repeats: int):
     code, _, err = stopped(["study", "run", "breast-cancer", *LONG, "--repeats", str(repeats)], after=0)
-    assert code == 3 and "stopped by SIGTERM; what was done so far is kept: flfed study resume " in err
+    assert code == 3 and "stopped by SIGTERM; all results so far are stored: flfed study resume " in err
     with RunReader.open() as reader:
         first = reader.runs()
     assert [(run.status, run.reason) for run in first] == [("stopped", "stopped by SIGTERM")] * repeats
@@ -82,7 +82,7 @@ def test_sigterm_is_recorded_and_the_run_can_be_gone_on_with_and_stopped_again(h
 @pytest.mark.studies
 def test_ctrl_c_says_that_it_was_the_keyboard(home):
     code, _, err = stopped(["study", "run", "breast-cancer", *LONG], after=0, by=signal.SIGINT)
-    assert code == 3 and "interrupted from the keyboard; what was done so far is kept" in err
+    assert code == 3 and "interrupted from the keyboard; all results so far are stored" in err
 
 
 def test_sigterm_before_a_run_began_is_said_too(home):
@@ -136,7 +136,7 @@ def test_a_verification_that_is_stopped_verifies_nothing_and_its_run_can_be_resu
         runs = reader.runs()
     assert (code, out) == (3, "") and {(run.status, run.reason) for run in runs} == {("stopped", STOPS[by])}
     assert err == (
-        f"flfed: {STOPS[by]}; what was done so far is kept: flfed study resume {runs[0].series} "
+        f"flfed: {STOPS[by]}; all results so far are stored: flfed study resume {runs[0].series} "
         "(which verifies nothing: flfed study verify begins anew)\n"
     )
 

@@ -182,7 +182,11 @@ STUDIES = {
     "no purpose": ('purpose = "Test"', 'purpose = ""', "purpose must be a text"),
     "an expired study": ("seed = 7", "seed = 7\nexpires = 2020-01-31", "expired on 2020-01-31"),
     "a model for another task": ('name = "logistic"', 'name = "linear"', "is for regression"),
-    "a figure without source": ("", '[expected]\n"global.roc_auc_score" = { minimum = 0.5 }\n', "source must say"),
+    "a figure without source": (
+        "",
+        '[expected]\n"global.roc_auc_score" = { minimum = 0.5 }\n',
+        "source must name the origin of the figure",
+    ),
     "a sweep over nothing": ("", "[sweep]\nlr = []\n", "must be a list of values to try"),
 }  # fmt: skip
 
@@ -218,7 +222,7 @@ WORDS = {
     "study run wine --set plan.lr=fast": "lr='fast' must be a number",
     "study run wine --set lrr=1": "did you mean 'lr'",
     "study run wine --engine rai": "engine 'rai' is not known",
-    "study run wine --repeats 0": "repeats=0 must be at least 1",
+    "study run wine --repeats 0": "repeats=0 must be a whole number >= 1",
     "study run wine --repeats many": "'many' is not a whole number",
     "study run wine --site cleveland": "cuts its dataset into research sites itself",
     "study run preterm-birth --site kentucky-clinic --site kentucky-clinic": "'kentucky-clinic'",

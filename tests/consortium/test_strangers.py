@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from flfed.deployment.processes.node import REFUSED
 from flfed.signatures import new_node_key
+from flfed.words import render
 from tests.consortium.members import key_of
 from tests.consortium.strangers import headers
 from tests.machines import until
@@ -225,7 +225,8 @@ def test_what_is_larger_than_the_server_takes_is_said_in_one_sentence_by_the_nod
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
     # Of one that is not too large the beginning is read: it says no node.
     assert done.stdout.split() == ["413", "400", "413", "413"], done.stderr
-    assert done.stderr.count(f"the coordinator's server refuses this site (413): {REFUSED[413]}\n") == 3
+    refused = render("processes.node.refused", status=413, why=render("processes.refused.413"))
+    assert done.stderr.count(f"{refused}\n") == 3
 
 
 def test_a_wide_model_passes_in_the_pieces_that_flower_makes(serving: Any):

@@ -27,9 +27,8 @@ def messages_of(site) -> StudyMessages:
 def test_the_approval_says_at_which_points_rows_are_counted(gated, small_study):
     site = gated(small_study.replace(*ASKED), policy=Policy(disclosure="institution"))
     said = " ".join(plain_words(site.study, site.site, []))
-    assert (
-        "at the predicted probabilities 0.7 and alert budgets (shares of the rows) 0.2: how many holdout rows" in said
-    )
+    places = "at the predicted probabilities 0.7 and alert budgets (shares of the rows) 0.2"
+    assert f"{places}: the exact number of holdout rows" in said
     plain = gated()
     assert "alert budgets (shares" not in " ".join(plain_words(plain.study, plain.site, []))
 

@@ -209,19 +209,19 @@ def spoilt(kit: Path, tmp_path: Path, /, *, ca: bytes | None = None, **changed: 
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"format": 2}, "its format is not known"),
-        ({"format": True}, "its format is not known"),
-        ({"site": None}, "'site' is missing or not known"),
-        ({"command": "x"}, "'command' is missing or not known"),
-        ({"site": "../x"}, "site='../x' is not of its form"),
+        ({"format": 2}, "its format is unknown to this version"),
+        ({"format": True}, "its format is unknown to this version"),
+        ({"site": None}, "'site' is missing or unknown"),
+        ({"command": "x"}, "'command' is missing or unknown"),
+        ({"site": "../x"}, "site='../x' is malformed"),
         ({"site": 3}, "a value in it is not a text"),
-        ({"invitation": "x"}, "invitation is not of its form"),
+        ({"invitation": "x"}, "its invitation is malformed"),
         ({"address": "x"}, "must be host:port"),
         ({"coordinator": "\x1b[2J"}, "printable characters"),
-        ({"signing_key": "00"}, "signing_key='00' is not of its form"),
+        ({"signing_key": "00"}, "signing_key='00' is malformed"),
         ({"expires": "2026-12-01"}, "must be a time with its zone"),
         ({"expires": "soon"}, "must be a time with its zone"),
-        ({"flwr": "1"}, "flwr='1' is not of its form"),
+        ({"flwr": "1"}, "flwr='1' is malformed"),
     ],
 )
 def test_a_kit_that_says_something_odd_is_refused(kit: Path, tmp_path: Path, changed, reason: str):

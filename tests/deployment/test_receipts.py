@@ -78,7 +78,7 @@ def test_a_receipt_without_the_coordinators_signature_is_refused(folder: SiteFol
         (replace(good, n=2, head=ledger_of(folder).hash_at(2)), signature),
         (replace(good, site="hungarian"), sign_as_coordinator(replace(good, site="hungarian").facts(), KEY)),
     ):
-        with pytest.raises(RefusedReceipt, match="bears no signature of the coordinator"):
+        with pytest.raises(RefusedReceipt, match="has no signature of the coordinator"):
             keep_receipt(folder, receipt, signed)
     assert not folder.receipts.exists()
     keep_receipt(folder, good, signature)
@@ -109,7 +109,7 @@ def test_receipts_that_were_changed_removed_or_forged_are_found(folder: SiteFold
     facts = json.loads(raws[1])
     forged = {key: facts[key] for key in ("run", "head", "signature", "signing-key")}
     Ledger(folder.receipts).append(kind="receipt", line=3, **forged)
-    assert read_receipts(folder).problems == ["receipt 1 (run r1) bears no signature that fits it"]
+    assert read_receipts(folder).problems == ["receipt 1 (run r1) has no signature that fits it"]
     assert len(read_receipts(folder).all()) == 0
 
 

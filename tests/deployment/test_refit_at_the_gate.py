@@ -99,7 +99,7 @@ def test_bytes_rounds_and_exchanges_before_an_approval_count_both(gated: Consort
     words = "\n".join(plain_words(gated.study, site, ["site-02", "site-03"]))
     assert "in at most as many again, in which trees grow anew on all training rows" in words
     assert "Rounds: 6 in a run of at most 18 exchanges" in words
-    assert "the difference of the sums of the two roots is of the validation rows alone" in words
+    assert "The difference of the sums of the two roots is of the validation rows alone" in words
     few = replace(site, policy=Policy(disclosure="open", resplit=True, rounds=5))
     assert study_policy_refusal(gated.study, few) == Refusal("too-many-rounds", most=5, rounds=6)
 

@@ -317,7 +317,7 @@ def test_under_homomorphic_encryption_no_loss_leaves_and_nothing_is_chosen_by_on
     for reply in rounds_of(coordinator.grid):
         assert set(reply.to_record()) <= {"config", "metrics", "encrypted"} and not figures_of(reply)
     choosing = consortium(secure_aggregation="ckks", strategy__select="best")
-    with pytest.raises(UsageError, match="select = 'best' goes by losses, which site-01, site-02, site-03 keep"):
+    with pytest.raises(UsageError, match="select = 'best' needs losses, which site-01, site-02, site-03 keep"):
         Coordinator(choosing).run()
 
 
@@ -333,5 +333,5 @@ def test_under_homomorphic_encryption_nothing_ends_or_slows_by_a_loss(
 ):
     pytest.importorskip("tenseal")
     choosing = consortium(secure_aggregation="ckks", **changes)
-    with pytest.raises(UsageError, match=f"{chosen} goes by losses, which site-01, site-02, site"):
+    with pytest.raises(UsageError, match=f"{chosen} needs losses, which site-01, site-02, site"):
         Coordinator(choosing).run()

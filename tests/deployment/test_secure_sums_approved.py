@@ -391,7 +391,7 @@ def test_the_words_of_ciphertexts_say_who_can_read_an_update(
         "a single site that works with the coordinator can read the updates of each of you",
         f"Pinned: site-02 ({PINS['site-02']})",
         "it learns figures of models of its choice",
-        "Who has the key reads each site's update",
+        "Whoever has the key reads each site's update",
     ):
         assert said in found
     for other in ("How many rows each site has", "narrows it", "in which a site is missing", "rounds under masks"):

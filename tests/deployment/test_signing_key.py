@@ -121,7 +121,7 @@ def test_a_damaged_key_is_said_and_not_replaced(content: bytes):
     make_signing_key(SITE)
     SITE.signing_key.write_bytes(content)
     for ask in (signing_key, own_fingerprint, make_signing_key):
-        with pytest.raises(FlfedError, match="is damaged; bring it back from a backup"):
+        with pytest.raises(FlfedError, match="is damaged; restore it from a backup"):
             ask(SITE)
     assert SITE.signing_key.read_bytes() == content
 
@@ -186,7 +186,7 @@ def test_an_admission_with_an_odd_fingerprint_is_refused(
     with pytest.raises(UsageError):
         admit(folder, done.admission)
     done.admission.write_text(json.dumps({**facts, "gate-key": facts["gate-key"].upper()}))
-    with pytest.raises(UsageError, match="the fingerprint of the gate in it is not of its form"):
+    with pytest.raises(UsageError, match="the fingerprint of the gate in it is malformed"):
         admit(folder, done.admission)
     assert members(folder)["cleveland"].status == "invited"
 
@@ -197,7 +197,7 @@ def test_a_fingerprint_that_another_put_into_an_admission_is_refused(
     done = join(kit, to=tmp_path)
     other = gate_fingerprint(signing_public(Ed25519PrivateKey.generate()))
     done.admission.write_text(done.admission.read_text().replace(done.gate_key, other))
-    with pytest.raises(UsageError, match="signature is not that of the key"):
+    with pytest.raises(UsageError, match="its signature does not fit its key"):
         admit(folder, done.admission)
 
 

@@ -380,7 +380,7 @@ def test_a_result_that_is_wrong_is_said_beside_the_others(ran: Any, change: Call
     wrong.chmod(0o600)
     found, problems = results_of(folder)
     assert [one.run for one in found] == ["20261120-abcd"]
-    assert problems == [f"{wrong}: is not as it was written; remove it"]
+    assert problems == [f"{wrong}: was changed since it was written; remove it"]
     said = words(page("results"))
     assert problems[0] in said and "The shared model against our own" in said
 

@@ -30,7 +30,10 @@ def test_the_words_before_an_approval_are_of_sums_and_not_of_updates(
     most = StudyMessages(study, datasets.load("small").schema, site).round_bytes()
     assert rounds.startswith("What leaves, in each of 8 rounds, each a tree in at most 3 exchanges (at most ")
     assert f"(at most {most / 1000:.2g} kB)" in rounds and rounds.endswith(reveals(BoostedTrees))
-    assert "has its outcome told" in rounds and "its columns' codes" in rounds
+    assert (
+        "So the sums reveal the outcome of a row that is alone in a code of a column" in rounds
+        and "its columns' codes" in rounds
+    )
     assert sum(said.startswith("What leaves, once before the rounds, for cut points") for said in words) == 1
     whole = "\n".join(words)
     assert reveals(BinsReply) in whole and "Rounds: 8 in a run of at most 24 exchanges, which takes" in whole

@@ -293,7 +293,7 @@ def test_a_verdict_follows_from_the_promise():
     [
         ({"attacks": ["membership"]}, "attack 'membership' is not known; did you mean 'membership-inference'"),
         ({"only": ["site-1"]}, "site 'site-1' took no part in the run; did you mean 'site-01'"),
-        ({"sites": None}, "was run on sites that a program gave; audit it from Python"),
+        ({"sites": None}, "was run on sites that a program passed; audit it from Python"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_attacked(small, changes, said):

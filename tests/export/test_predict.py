@@ -179,7 +179,7 @@ def test_an_altered_or_missing_file_is_refused(small_model, tmp_path, name):
         with pytest.raises(UsageError, match="is not the file that was exported"):
             SharedModel.read(folder)
     (folder / name).unlink()
-    with pytest.raises(UsageError, match="is missing|is no model folder"):
+    with pytest.raises(UsageError, match="is missing|is not a model folder"):
         SharedModel.read(folder)
 
 

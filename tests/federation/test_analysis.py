@@ -222,7 +222,7 @@ def test_research_sites_follow_from_the_seed_and_have_no_ledger(home):
     [
         (("[privacy]", "[plan]\nlr = 0.1\n[privacy]"), r"the study has a table \[plan\]"),
         (('name = "record-dp"', 'name = "site-dp"'), "needs .privacy. name = 'record-dp'"),
-        (("delta = 1e-5", "delta = 1e-5\nclip = 0.5"), "clip is of steps of training"),
+        (("delta = 1e-5", "delta = 1e-5\nclip = 0.5"), "clip is for steps of training"),
         (("delta = 1e-5", 'delta = 1e-5\nsecure-aggregation = "ckks"'), "must be 'on' or 'off'"),
         (("columns =", "column ="), "did you mean 'columns'"),
         (
@@ -252,11 +252,11 @@ def test_what_an_analysis_cannot_be_is_refused_when_it_is_read(change: tuple[str
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (('"x1", "x2"', '"x1", "x3"'), "names 'x3', which is no number, flag, category or target"),
+        (('"x1", "x2"', '"x1", "x3"'), "names 'x3', which is not a number, flag, category or target"),
         (('"x1", "x2"', '"x1", "person"'), "names 'person'"),
         (('columns = ["x1", ', 'groups = "x1"\ncolumns = ['), "must be a flag, category or target"),
         (("cross =", "bounds = { x1 = [20, 200] }\ncross ="), "must lie in the schema's range"),
-        (("cross =", "bounds = { colour = [20, 200] }\ncross ="), "column 'colour' is no number"),
+        (("cross =", "bounds = { colour = [20, 200] }\ncross ="), "column 'colour' is not a number"),
         (("cross =", "bounds = { x1 = [0.0, 5e-324] }\ncross ="), "too narrow or too wide"),
     ],
 )

@@ -261,7 +261,7 @@ def test_a_weight_of_nothing_and_a_number_that_is_none_are_refused():
 REFUSED = {
     "download": ({"codec.download": "int8"}, r"\[codec\]: download packs a model"),
     "largest": ({"largest-entry": 2_000.0}, "largest-entry: 3 sites"),
-    "figures": ({"compare.share-metrics": "aggregate-only"}, "needs sums under masks"),
+    "figures": ({"compare.share-metrics": "aggregate-only"}, "needs masked sums"),
     "site noise": (
         {"privacy.name": "site-dp", "privacy.noise": 1.0},
         "under secure-aggregation=.on. only, not under .ckks.",

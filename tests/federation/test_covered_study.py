@@ -275,17 +275,20 @@ def test_the_encoder_is_that_of_the_noised_counts_of_all_sites(done: Any, sites:
     ("change", "said"),
     [
         (("steps = 4", "steps = 4\nvalidation = 0.2"), "validation, whose losses are exact"),
-        (("steps = 4", 'steps = 4\nschedule = "plateau"\nvalidation = 0.2'), "covers = 'study' does not go with"),
+        (
+            ("steps = 4", 'steps = 4\nschedule = "plateau"\nvalidation = 0.2'),
+            "covers = 'study' cannot be combined with",
+        ),
         (("[plan]", '[encode]\nscaler = "global"\n[plan]'), "scaler = 'global', which is made of exact sums"),
         (("[plan]", '[encode]\nscaler = "none"\n[plan]'), "scaler = 'none', which is made of exact sums"),
         (
             ('covers = "study"', '[encode]\nscaler = "private"'),
-            "where [privacy] has covers = 'study' alone",
+            "only where [privacy] has covers = 'study'",
         ),
         (("[plan]", '[encode]\nrows = "complete"\n[plan]'), "rows = 'complete'"),
         (("[privacy]", '[compare]\nsubgroups = ["colour"]\n[privacy]'), "subgroups or site-columns"),
         (("sampling = 0.2", 'sampling = 0.2\nsecure-aggregation = "on"'), "secure-aggregation"),
-        (('name = "fedavg"', 'name = "fedper"'), "a part of the model is each site's own"),
+        (('name = "fedavg"', 'name = "fedper"'), "each site has a part of the model of its own"),
         (('covers = "study"', 'covers = "all"'), "covers='all' must be one of 'updates', 'study'"),
     ],
 )

@@ -195,7 +195,7 @@ def test_who_looks_at_its_own_rows_claims_nothing(small_sites, asking):
         ('thresholds = "half"', "thresholds='half' must be a list"),
         (
             'thresholds = [0.5]\n[privacy]\nname = "record-dp"\nepsilon = 3.0',
-            "on which there is no noise, and [privacy]",
+            "request exact counts of rows without noise, and [privacy] name='record-dp'",
         ),
     ],
 )
@@ -207,7 +207,7 @@ def test_what_cannot_be_asked_for_is_refused_in_one_sentence(small_study, line, 
 
 def test_an_outcome_that_is_no_yes_or_no_has_none():
     study = Study.load("wine").replace({"compare.thresholds": [0.5]})
-    with pytest.raises(UsageError, match="are for outcomes that are yes or no"):
+    with pytest.raises(UsageError, match="are for binary outcomes"):
         run(study)
 
 

@@ -175,7 +175,7 @@ def test_a_site_in_sums_only_has_none_of_its_own(small_sites, asking):
         ("importance = 2.5", "importance=2.5 must be a whole number"),
         (
             'importance = 5\n[privacy]\nname = "record-dp"\nepsilon = 3.0\nclip = 1.0',
-            "importance asks for exact figures of single",
+            "importance requests exact figures of single columns without noise",
         ),
     ],
 )

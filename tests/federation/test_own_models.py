@@ -85,7 +85,7 @@ def test_words_and_pages_name_what_the_own_model_is(study, sites):
     assert own_models_in_words(found) in text
     assert " alone (boosted decision trees): gain " in site_verdict(own, AUC)[1]
     assert own_in_words(found["sites"]["site-03"]) == "logistic regression"
-    same = f"{own['local-only-same'][AUC]['value']:.3f}".removeprefix("0")
+    same = f"{own['local-only-same'][AUC]['value']:.3f}"
     assert f"reaches {same}." in "\n".join(rests_on(found, "site-01", AUC))
     linear = run(study.replace({"model.name": "logistic", "model.hidden": None}), sites=sites).report
     assert own_in_words(linear["sites"]["site-01"]) == "boosted decision trees"

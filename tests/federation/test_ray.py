@@ -222,7 +222,7 @@ def test_an_interrupt_ends_a_run_whose_sites_are_busy_and_rays_processes_with_it
         out, err = running.communicate(timeout=60)
     finally:
         running.kill()
-    assert "interrupted from the keyboard; what was done so far is kept: flfed study resume" in out, err
+    assert "interrupted from the keyboard; all results so far are stored: flfed study resume" in out, err
     assert (running.returncode, err) == (0, "")
     with RunReader.open() as reader:
         assert reader.runs_of("latest")[0].status == "stopped"

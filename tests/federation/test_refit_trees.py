@@ -190,7 +190,7 @@ def test_all_that_does_not_fit_is_told_at_once_and_each_once(small_sites, trees)
         check(study)
     told = str(error.value).split(". Also: ")
     assert [words.partition(":")[0] for words in told] == ["[encode]", "[strategy]", "[compare]"]
-    assert ["does not go with boosted-trees" in told[0], "refit" in told[1], "nowhere" in told[2]] == [True] * 3
+    assert ["cannot be combined with boosted-trees" in told[0], "refit" in told[1], "nowhere" in told[2]] == [True] * 3
 
 
 def test_a_sweep_is_judged_on_validation_rows_and_grows_nothing_anew(small_sites, trees):

@@ -269,7 +269,7 @@ def test_a_series_goes_on_with_the_sites_that_it_began_with(small_sites, small_s
             continue
         with RunReader.open() as reader:
             notes = {e.reason for e in reader.events([f"{ended}-r02"]) if e.kind == "note"}
-        assert f"without {more}: part of the series when it began, and not here now" in notes
+        assert f"without {more}: part of the series when it began, and absent now" in notes
 
 
 def test_a_study_whose_name_ends_in_sweep_is_no_sweep(small_sites, small_study):

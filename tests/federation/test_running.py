@@ -220,12 +220,12 @@ def test_an_error_of_the_program_is_in_the_store_as_failed_without_its_text(smal
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"engine": "deployment"}, "not admitted: site-01, site-02; see: flfed coordinator status"),
+        ({"engine": "deployment"}, "not admitted: site-01, site-02; admitted: none (see: flfed coordinator status)"),
         (
             {"engine": "inproces"},
             "engine 'inproces' is not known; did you mean 'inprocess'? Known: inprocess, ray, deployment",
         ),
-        ({"repeats": 0}, "repeats=0 must be at least 1"),
+        ({"repeats": 0}, "repeats=0 must be a whole number >= 1"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_written(
@@ -249,7 +249,7 @@ def test_wrong_options_are_refused_before_anything_is_written(
         (
             "resamples = 200",
             "resamples = 200\nprimary = 'r2_score'",
-            "[compare]: primary='r2_score' is no metric for task",
+            "[compare]: primary='r2_score' is not a metric for task",
         ),
         ("rounds = 5", "rounds = 5\npatience = 3", "set [plan] validation = 0.2"),
         ("rounds = 5", "rounds = 5\nselect = 'best'", "set [plan] validation = 0.2"),
@@ -282,11 +282,11 @@ def test_absent_downloads_are_named_with_the_command_that_fetches_them(home: Pat
 
 def test_sites_of_another_dataset_and_sites_of_one_name_are_refused(small_sites, study: Study, home: Path):
     sites = small_sites(2)
-    with pytest.raises(UsageError, match="site 'site-02' has dataset 'wine', the study asks 'small'"):
+    with pytest.raises(UsageError, match="site 'site-02' has dataset 'wine', the study needs 'small'"):
         run(study, sites=[sites[0], replace(sites[1], dataset="wine")])
     with pytest.raises(UsageError, match="a site's name must be unique"):
         run(study, sites=[sites[0], sites[0]])
-    with pytest.raises(UsageError, match="no site is found whose dataset is 'small'"):
+    with pytest.raises(UsageError, match="no site has dataset 'small'"):
         run(study)
     assert not (home / "runs.db").exists()
 

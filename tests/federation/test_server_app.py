@@ -18,6 +18,7 @@ from flwr.app import Error, Message
 from flfed.errors import RunStopped
 from flfed.federation.server.run import resume, run
 from flfed.paths import home
+from flfed.records.statistics.verdict import number
 from flfed.records.store.reader import RunReader
 from flfed.rows.data.site import Policy
 from flfed.rows.data.sources import Csv, Frame
@@ -121,7 +122,7 @@ def test_two_nodes_of_one_name_end_the_run(small_sites, small_study, conduct: Co
         return reply
 
     done = conduct(small_sites(3), small_study, change=tampering(ENROL, 2, as_first))
-    assert str(done.error) == "two nodes say they are site 'site-01'; a site's name must be unique"
+    assert str(done.error) == "two nodes report that they are site 'site-01'; a site's name must be unique"
 
 
 @pytest.mark.slow
@@ -260,7 +261,7 @@ def test_disclosure_institution_says_what_it_cost(closed):
     # counts in bins of 5 mm leave, so a mean is off by less than half a bin, here a quarter of a deviation
     assert 0 < abs(used.center[0] - exact.center[0]) < 2.5
     assert abs(cost["primary-moved"]) < 0.05
-    assert f"by {cost['primary-moved']:+.4f}; in the encoder" in note
+    assert f"by {number(cost['primary-moved'], signed=True)}; in the encoder" in note
 
 
 def test_what_disclosure_costs_is_the_same_under_secure_sums(closed, small_sites, small_study, conduct):

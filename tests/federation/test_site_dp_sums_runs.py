@@ -127,7 +127,7 @@ def test_the_record_says_who_added_what_and_that_the_server_need_not_be_trusted(
         notes = [event.reason for event in reader.events([result.run]) if event.kind == "note"]
     private = told["privacy"]
     # Three of four sites are the threshold: each adds 2 · 0.3 / √3.
-    assert any("adds noise of deviation 0.3464" in note and "that of 3 sites" in note for note in notes)
+    assert any("adds noise of deviation 0.3464" in note and "the noise of 3 sites" in note for note in notes)
     assert private["trusts-server"] is False and private["epsilon"] is not None
     said = " ".join([*promise_in_words(private), *private["warnings"], *private["uncharged"]])
     assert "as the server does" in said and "need not be trusted" in said

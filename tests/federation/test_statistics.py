@@ -154,7 +154,7 @@ def test_what_belongs_to_a_model_is_refused_beside_a_statistic(added: str, said:
         (f"{STOCK}step = inf\n", "step must be above 0 and finite"),
         (STOCK.replace("2020-06-30", "June"), "until='June' must be a date"),
         (f"{STOCK}service = 0.4\n", "service=0.4 must lie between 0.5 and 1"),
-        (f"{STOCK}last = [0]\n", "last have numbers from 1"),
+        (f"{STOCK}last = [0]\n", "last must have numbers from 1"),
     ],
 )
 def test_a_column_that_the_statistic_cannot_be_of_is_refused_before_anything_runs(

@@ -113,8 +113,8 @@ def test_the_record_names_who_trained_a_part_where_their_policies_let_it(small_s
     done = conduct(sites, network(small_study).text)
     told = [note for note in notes_of(done.run) if "trained in part" in note]
     assert told == [
-        "trained in part by site-01 (0.5 of each hidden layer), site-02 (0.25 of each hidden layer): for its other "
-        "units such a site counts as having changed nothing"
+        "trained in part by site-01 (0.5 of each hidden layer), site-02 (0.25 of each hidden layer): such a site "
+        "counts as having left its other units unchanged"
     ]
     enrolled = {heard.site: heard.message.content for heard in done.sent(ENROL, "to-server")}
     assert {site: EnrolReply.from_record(content).width for site, content in enrolled.items()} == {
@@ -252,7 +252,7 @@ def test_a_partition_gives_its_sites_their_widths():
     [
         ({"strategy.name": "scaffold"}, "strategy 'scaffold' needs updates of the whole model: leave one of them out"),
         ({"strategy.name": "median"}, "strategy 'median' needs updates of the whole model: leave one of them out"),
-        ({"model.warm-start": "a-run"}, "warm-start under .model. begins with all of them: leave one of them out"),
+        ({"model.warm-start": "a-run"}, "warm-start under .model. starts with all of them: leave one of them out"),
     ],
 )
 def test_a_partition_with_weak_sites_is_refused_where_all_of_the_model_is_needed(changes: dict[str, str], said: str):

@@ -201,7 +201,7 @@ def test_a_module_is_refused_where_each_row_is_protected():
         site: pd.DataFrame({name: draw.random(80) < 0.4 for name in ("smokes", "drinks", "died")}) for site in "ab"
     }
     given = {"model": torch.nn.Linear(2, 1), "rounds": 2, "steps": 5, "say": lambda line: None}
-    with pytest.raises(UsageError, match="a model whose rows do not see each other; a torch.nn.Module"):
+    with pytest.raises(UsageError, match="a model in which no row affects another, and a torch.nn.Module"):
         flfed.federate(frames, "died", privacy={"name": "record-dp", "epsilon": 8.0, "delta": 1e-3}, **given)
 
 

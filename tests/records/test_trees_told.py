@@ -16,7 +16,7 @@ def test_a_run_of_trees_tells_of_its_sums_and_a_run_without_of_its_updates(small
     sites = small_sites(3, rows=120)
     grown, trained = (run(Study.parse(text), sites=sites).report for text in (trees_study(small_study), small_study))
     told = [found["privacy"]["uncharged"] for found in (grown, trained)]
-    assert "exact: they tell the outcomes of single rows" in told[0][0] and "1,024 bins" in told[0][1]
+    assert "They reveal the outcomes of single rows" in told[0][0] and "1,024 bins" in told[0][1]
     assert told[1][0].startswith("Each site's update of every round") and not set(told[0][:2]) & set(told[1])
     with RunReader.open() as reader:
         sent = [[of for of in reader.crossed([one["run"]]) if of.direction == "to-server"] for one in (grown, trained)]

@@ -68,7 +68,7 @@ def test_rows_without_a_step_are_left_out_and_an_institution_keeps_it():
     ("study", "within", "said"),
     [
         ("scms-demand", "now", "rank-within='now' must be a date of the dataset: Delivered to Client Date"),
-        ("influenza-alarm", "date", "rank-within is for outcomes that are numbers; the dataset's task is 'binary'"),
+        ("influenza-alarm", "date", "rank-within is for numeric outcomes; the dataset's task is 'binary'"),
     ],
 )
 def test_what_has_no_steps_or_no_ranks_is_refused(study: str, within: str, said: str):

@@ -250,9 +250,9 @@ def test_rows_of_one_bin_count_half_a_pair_each():
 def test_the_primary_metric_is_the_tasks_first_unless_the_study_names_one():
     assert {task: primary_of(task, "") for task in PRIMARY} == PRIMARY
     assert primary_of("binary", "log_loss") == "log_loss"
-    with pytest.raises(UsageError, match="primary='roc_auc_scor' is no metric for task 'binary'; did you mean"):
+    with pytest.raises(UsageError, match="primary='roc_auc_scor' is not a metric for task 'binary'; did you mean"):
         primary_of("binary", "roc_auc_scor")
-    with pytest.raises(UsageError, match="primary='r2_score' is no metric for task 'binary'"):
+    with pytest.raises(UsageError, match="primary='r2_score' is not a metric for task 'binary'"):
         primary_of("binary", "r2_score")
 
 

@@ -193,8 +193,8 @@ def test_selection_without_validation_rows_is_refused(bench, given):
 
 @pytest.mark.parametrize("given", [{"select": "best"}, {"patience": 3}])
 def test_selection_among_changing_cohorts_is_refused(given):
-    with pytest.raises(UsageError, match="fraction=0.5 does not go with"):
+    with pytest.raises(UsageError, match="fraction=0.5 cannot be combined with"):
         FedAvg(fraction=0.5, **given).check(Plan(validation=0.2))
-    with pytest.raises(UsageError, match="does not go with schedule='plateau'"):
+    with pytest.raises(UsageError, match="cannot be combined with schedule='plateau'"):
         FedAvg(fraction=0.5).check(Plan(validation=0.2, schedule="plateau"))
     FedAvg(fraction=0.5).check(Plan(validation=0.2))

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from flfed.updates.messages.fields import recorded_words
+from tests.test_words import places, templates
 
 ROOT = Path(__file__).resolve().parents[2]
-OF_FIGURES = {"defined", "reason", "too_few", "withheld", "_not_bounded"}
-"""Functions that return why there is no figure, or what it does not mean."""
+OF_FIGURES = {"defined", "reason", "too_few", "withheld"}
+"""Functions that return why there is no figure."""
 HERE = {
     "flfed/deployment/coordinator", "flfed/deployment/engine.py", "flfed/federation/engines", "flfed/records",
     "flfed/cli", "flfed/testing", "flfed/summaries/noised_scores.py",
@@ -26,13 +27,17 @@ PLACED = ("3", "heart-disease", "'heart-disease'", "2026-01-31", "1e-05", "s", "
 
 
 def texts(node: ast.expr) -> Iterator[str]:
-    """Yield what a literal, an f-string or a choice of them may say, with each of PLACED in its places."""
+    """Yield what a literal, an f-string, a template or a choice of them may say, with each of PLACED in its places."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         yield node.value
     elif isinstance(node, ast.Name):
         yield from itertools.chain.from_iterable(map(texts, constants().get(node.id, ())))
     elif isinstance(node, ast.BoolOp):
         yield from itertools.chain.from_iterable(map(texts, node.values))
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "render":
+        for template in map(templates().__getitem__, texts(node.args[0])):
+            for facts in itertools.product(PLACED, repeat=len(places(template))):
+                yield template.format_map(dict(zip(places(template), facts)))
     elif isinstance(node, ast.IfExp):
         yield from itertools.chain(texts(node.body), texts(node.orelse))
     elif isinstance(node, ast.JoinedStr):

@@ -107,7 +107,7 @@ def test_a_delta_that_would_give_a_site_away_is_refused_and_few_sites_are_warned
     study = Study.parse(small_study)
     made = SiteDp(delta=0.02)
     made.check_sites(49)
-    with pytest.raises(UsageError, match=r"delta=0.02 is not below one over 50 sites: .* set 0.002"):
+    with pytest.raises(UsageError, match=r"delta=0.02 is not below one over 50 sites, .*: set 0.002"):
         made.check_sites(50)
     few, many = made.warnings(study, 4), made.warnings(study, 10)
     assert len(few) == len(many) + 1 == 2

@@ -144,7 +144,7 @@ def test_a_study_of_sums_is_checked_and_says_that_the_server_need_not_be_trusted
     check(study)
     assert noise_of_site(study, 7).least == 7
     assert largest_entry(study, 7) == noise_of_site(study, 7).largest != study.largest_entry
-    with pytest.raises(UsageError, match="'auto' leaves open who adds the noise of site-dp"):
+    with pytest.raises(UsageError, match="'auto' does not fix who adds the noise of site-dp"):
         check(study.replace({"secure-aggregation": "auto"}))
     found, trusted = (facts_of(one, 10) for one in (study, study.replace({"secure-aggregation": "off"})))
     assert (found["trusts-server"], trusted["trusts-server"]) == (False, True)

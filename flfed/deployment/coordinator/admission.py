@@ -22,12 +22,13 @@ from flfed.parsers import parse_json
 from flfed.paths import NAME, CoordinatorFolder
 from flfed.registry import kebab_keys, snake
 from flfed.signatures import fingerprint, node_public_key, node_signed, public_text, read_gate_fingerprint
+from flfed.words import render
 
 FORMAT = 1
 LARGEST = 16_384
 """Bytes of an admission file; a real one has about 750."""
 OPTIONAL = {"gate-key": str}
-"""What admissions of earlier versions lack, and those of sites whose gate is another user's."""
+"""Keys that an admission may lack: one of an earlier version, or of a site whose gate is another user's."""
 ADMISSION = {"format": int, "site": str, "public-key": str, "invitation": str, "flfed": str, "signature": str}
 
 
@@ -57,7 +58,8 @@ class Membership:
 
     `earlier_keys` are those of earlier admissions that were revoked; none of them is admitted again.
 
-    `gate_key` is the fingerprint of the site's gate, as the site told it; other sites take it from nobody but the site.
+    `gate_key` is the fingerprint of the site's gate, as the site reported it. Other sites accept it from that site
+    alone.
     """
 
     site: str
@@ -87,7 +89,7 @@ def members(folder: CoordinatorFolder) -> dict[str, Membership]:
     Raises
     ------
     FlfedError
-        If a file is damaged: whose key it had, and whether that was revoked, nobody knows.
+        If a file is damaged: its key and its status are unknown then.
     """
     return {member.site: member for member in map(_read, _files(folder))}
 
@@ -134,8 +136,8 @@ def note_node(folder: CoordinatorFolder, site: str, node_id: int) -> None:
     with locked(folder.sites):
         member = _member(folder, site)
         if member.status != "admitted":
-            raise FlfedError(f"site {site!r} is not admitted, so it has no node")
-        # Written only on a change: each writing makes every reader of the folder read it anew.
+            raise FlfedError(render("coordinator.admission.nodeless", site=site))
+        # Written only on a change: each write makes every reader of the folder read it again.
         if member.node_id != node_id:
             _write(folder, replace(member, node_id=node_id))
 
@@ -156,29 +158,26 @@ def new_invitation(folder: CoordinatorFolder, site: str, *, days: int, now: date
     Returns
     -------
     code : str
-        Random, 256 bits; only its SHA-256 is kept here.
+        Random, 256 bits; this folder has its SHA-256 alone.
     expires : str
 
     Raises
     ------
     UsageError
-        If the name is not one, or admitted already.
+        If the site's name is malformed, or the site is admitted already.
     """
     now = now or now_utc()
     if not NAME.fullmatch(site):
-        raise UsageError(f"site name {site!r} must be of a-z, 0-9 and single hyphens")
+        raise UsageError(render("coordinator.admission.name", site=site))
     if not 1 <= days <= 90:
-        raise UsageError(f"days={days} must be 1 to 90: a kit lies about until it expires")
+        raise UsageError(render("coordinator.admission.days", days=days))
     code = secrets.token_hex(32)
     expires = (now + timedelta(days=days)).isoformat(timespec="seconds")
     # Under the lock, so that two commands cannot invite the same name with two codes.
     with locked(folder.sites):
         before = members(folder).get(site)
         if before is not None and before.status == "admitted":
-            raise UsageError(
-                f"site {site!r} was admitted on {before.admitted}; "
-                f"to invite it anew, with another key, first: flfed coordinator revoke {site}"
-            )
+            raise UsageError(render("coordinator.admission.present", site=site, admitted=before.admitted))
         earlier = () if before is None else before.earlier_keys
         if before is not None and before.public_key:
             last = {"public-key": before.public_key, "node-id": before.node_id, "revoked": before.revoked}
@@ -192,7 +191,7 @@ def new_invitation(folder: CoordinatorFolder, site: str, *, days: int, now: date
 class Admission:
     """Result of an admission.
 
-    `already` tells that the same file had admitted the site before; `gate_key` is the fingerprint of its gate.
+    `already` is true where the same file admitted the site before. `gate_key` is the fingerprint of its gate.
     """
 
     site: str
@@ -209,7 +208,7 @@ def admit(folder: CoordinatorFolder, file: Path, *, now: datetime | None = None)
     Raises
     ------
     UsageError
-        If anything of it is not; the refusal is in the log.
+        If one of them is wrong; the log records the refusal.
     """
     now = now or now_utc()
     try:
@@ -218,7 +217,7 @@ def admit(folder: CoordinatorFolder, file: Path, *, now: datetime | None = None)
             if not already:
                 _write(folder, member)
     except FlfedError as error:
-        # A refused file is logged too: it may be somebody else's try.
+        # A refused file is logged too: it may be an attempt of somebody else.
         note(folder.log, now, "admission refused", file=file.name[:100], reason=str(error))
         raise
     admission = Admission(member.site, fingerprint(member.public_key), already, member.gate_key)
@@ -230,36 +229,27 @@ def admit(folder: CoordinatorFolder, file: Path, *, now: datetime | None = None)
 def _admitted_by(folder: CoordinatorFolder, content: dict[str, Any], now: datetime) -> tuple[Membership, bool]:
     """Return an admission's membership and whether it exists already."""
     site = content["site"]
-    again = f"flfed coordinator invite {site}"
     public = _signing_key(content)
     everyone = members(folder)
     member = everyone.get(site)
     if member is None:
-        raise UsageError(f"admission: site {site!r} was not invited; to invite it: {again}")
+        raise UsageError(render("coordinator.admission.uninvited", site=site))
     invited = hmac.compare_digest(_hash(content["invitation"]), member.invitation_sha256)
     # The same file again changes nothing: a person may repeat the command.
     if member.status == "admitted" and invited and public == member.public_key:
         return member, True
     if member.status == "admitted":
-        raise UsageError(
-            f"admission: site {site!r} was admitted on {member.admitted} with another key or invitation; "
-            f"if this file is to replace it: flfed coordinator revoke {site}, then: {again}"
-        )
+        raise UsageError(render("coordinator.admission.replaced", site=site, admitted=member.admitted))
     if member.status == "revoked":
-        raise UsageError(f"admission: site {site!r} was revoked on {member.revoked}; to invite it anew: {again}")
+        raise UsageError(render("coordinator.admission.revoked", site=site, revoked=member.revoked))
     if not invited:
-        raise UsageError(f"admission: not by the last invitation of site {site!r}; send it its last kit, or: {again}")
+        raise UsageError(render("coordinator.admission.outdated", site=site))
     if now >= datetime.fromisoformat(member.expires):
-        raise UsageError(
-            f"admission: the invitation of site {site!r} expired on {member.expires}; to invite it anew: {again}"
-        )
+        raise UsageError(render("coordinator.admission.expired", site=site, expires=member.expires))
     # A key names one site for good: with it in two places, a revoked site could return under another name.
     for other in everyone.values():
         if public in other.every_key():
-            raise UsageError(
-                f"admission: its key is or was in use as site {other.site!r}; "
-                "the site makes another one with a kit that was not used"
-            )
+            raise UsageError(render("coordinator.admission.reused", other=other.site))
     admitted_at = now.isoformat(timespec="seconds")
     return replace(
         member, status="admitted", admitted=admitted_at, public_key=public, gate_key=content.get("gate-key", "")
@@ -267,27 +257,28 @@ def _admitted_by(folder: CoordinatorFolder, content: dict[str, Any], now: dateti
 
 
 def _signing_key(content: Mapping[str, Any]) -> str:
-    """Return the public key of an admission that it signed.
+    """Return the public key by which an admission is signed.
 
-    The signature proves that who wrote the file has the key's private half; the code, that it was invited.
+    The signature proves that the file's author has the private key. The invitation code proves that the author was
+    invited.
     """
     key = node_public_key(content["public-key"])
     if key is None:
-        raise UsageError("admission: the key in it is not of the kind EC P-384; make it with: flfed site join")
+        raise UsageError(render("coordinator.admission.kind"))
     if not node_signed({k: v for k, v in content.items() if k != "signature"}, content["signature"], key):
-        raise UsageError("admission: the signature is not that of the key in it; ask the site for the file anew")
+        raise UsageError(render("coordinator.admission.unsigned"))
     return public_text(key)
 
 
 def note_gate_key(folder: CoordinatorFolder, site: str, fingerprint_text: str) -> tuple[str, str]:
-    """Take in the fingerprint of a site's gate, as the site read it out.
+    """Record the fingerprint of a site's gate, as the site read it out.
 
-    It is for people to look up. No run goes by it: each site takes the fingerprints of the others from these.
+    It is for people to look up, and no run uses it. Each site gets the fingerprints of the others from those sites.
 
     Returns
     -------
     fingerprint, before : str
-        What was known before; empty where nothing was.
+        The fingerprint before; empty where there was none.
 
     Raises
     ------
@@ -298,7 +289,7 @@ def note_gate_key(folder: CoordinatorFolder, site: str, fingerprint_text: str) -
     with locked(folder.sites):
         member = _member(folder, site)
         if member.status != "admitted":
-            raise UsageError(f"site {site!r} is {member.status}, not admitted; its gate's key is taken in after that")
+            raise UsageError(render("coordinator.admission.early", site=site, status=member.status))
         if member.gate_key != fingerprint:
             _write(folder, replace(member, gate_key=fingerprint))
     note(folder.log, now_utc(), "gate key", site=site, key=fingerprint, before=member.gate_key)
@@ -308,34 +299,35 @@ def note_gate_key(folder: CoordinatorFolder, site: str, fingerprint_text: str) -
 def read_admission(file: Path) -> dict[str, Any]:
     """Return an admission file's content, checked for form.
 
-    Each key is there and of its type. Nothing of it is believed yet.
+    Each key is present and has its type. Nothing of the content is trusted yet.
     """
     content = _parsed(file)
-    # Exactly these keys: what is not known here could mean something to another version.
+    # Exactly these keys: an unknown one could mean something to another version.
     right = isinstance(content, dict) and content.keys() - OPTIONAL.keys() == ADMISSION.keys()
     kinds = ADMISSION | OPTIONAL
     if not right or not all(type(value) is kinds[key] for key, value in content.items()):
-        raise UsageError("admission: not an admission file; the site's `flfed site join` writes it, SITE.admission")
+        raise UsageError(render("coordinator.admission.form"))
     if content["format"] != FORMAT:
-        raise UsageError(f"admission: format {content['format']} is not known here; use the same flfed as the site")
+        raise UsageError(render("coordinator.admission.format", format=content["format"]))
     if not NAME.fullmatch(content["site"]):
-        raise UsageError("admission: the site's name in it must be of a-z, 0-9 and single hyphens")
-    # Written as the site shows it, or it could not be compared.
+        raise UsageError(render("coordinator.admission.inner"))
+    # In the form that the site shows, else the two could not be compared.
     if "gate-key" in content and read_gate_fingerprint(content["gate-key"]) != content["gate-key"]:
-        raise UsageError(
-            "admission: the fingerprint of the gate in it is not of its form; ask the site for the file anew"
-        )
+        raise UsageError(render("coordinator.admission.gate"))
     return dict(content)
 
 
 def _parsed(file: Path) -> Any:
-    """Return the JSON of an admission file; None where it is none, or too large."""
+    """Return the JSON of an admission file.
+
+    It is None where it is invalid or too large.
+    """
     try:
         # One byte more than allowed is enough to see that a file is too large.
         with file.open("rb") as stream:
             content = stream.read(LARGEST + 1)
     except OSError as error:
-        raise UsageError(f"{file}: cannot be read ({error.strerror})") from None
+        raise UsageError(render("coordinator.files.unread", file=file, why=error.strerror)) from None
     if len(content) > LARGEST:
         return None
     try:
@@ -349,7 +341,7 @@ def revoke(folder: CoordinatorFolder, site: str, *, now: datetime | None = None)
 
     Return whether it was revoked already.
 
-    The serving coordinator unregisters the node; what the site sent before stays in the run records.
+    The serving coordinator unregisters the node. Run records keep the earlier replies of the site.
     """
     now = now or now_utc()
     with locked(folder.sites):
@@ -375,9 +367,9 @@ def check_invited(folder: CoordinatorFolder, site: str) -> None:
     """Raise `UsageError` where a site was never invited, such as a misspelt one."""
     invited_sites = [file.stem for file in _files(folder)]
     if site not in invited_sites:
-        raise UsageError(
-            f"site {site!r} was never invited{nearest(site, invited_sites)} Known: {', '.join(invited_sites) or 'none'}"
-        )
+        invited_names = ", ".join(invited_sites) or "none"
+        hint = nearest(site, invited_sites)
+        raise UsageError(render("coordinator.admission.never", site=site, hint=hint, invited=invited_names))
 
 
 def _files(folder: CoordinatorFolder) -> list[Path]:
@@ -398,7 +390,7 @@ def _read(file: Path) -> Membership:
             raise ValueError
         return replace(member, earlier_keys=tuple(member.earlier_keys))
     except (OSError, UsageError, ValueError, TypeError, AttributeError, KeyError):
-        raise FlfedError(f"{file}: is damaged; bring it back from a backup, or remove it and invite anew") from None
+        raise FlfedError(render("coordinator.admission.damaged", file=file)) from None
 
 
 def _write(folder: CoordinatorFolder, member: Membership) -> None:

@@ -2,8 +2,8 @@
 
 They are its certificate authority, the server's certificate, and the signing key; they are made and changed here.
 
-Sites trust `ca.crt`. While authorities change it holds two certificates, the one that issues and the
-one to come, so that no site loses the coordinator before it took its renewal.
+Sites trust `ca.crt`. During a change of authority it holds two certificates, the one that issues and the next one.
+So no site loses the coordinator before it has its renewal.
 """
 
 from __future__ import annotations
@@ -33,15 +33,16 @@ from flfed.files import locked, note, read_private, write_whole
 from flfed.parsers import parse_toml
 from flfed.paths import CoordinatorFolder
 from flfed.signatures import private_text, signing_key_of, signing_public
+from flfed.words import render
 
 FORMAT = 1
 AUTHORITY_DAYS = 3650
 SERVER_DAYS = 397
-"""What public authorities grant at most."""
+"""Most that public authorities grant."""
 RENEWED_DAYS = 30
-"""A server that serves renews its certificate where fewer days are left."""
+"""A serving process renews the server's certificate where fewer days are left."""
 EARLIER = timedelta(hours=1)
-"""Certificates hold from an hour before they are made: clocks differ."""
+"""Certificates are valid from an hour before they are made: clocks differ."""
 ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):(?P<port>[1-9][0-9]{0,4})")
 LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 
@@ -56,21 +57,19 @@ def host_and_port(address: str) -> tuple[str, int]:
     >>> host_and_port("fl.example.org:443"), host_and_port("[::1]:8443")
     (('fl.example.org', 443), ('::1', 8443))
     """
-    refusal = f"address {address[:100]!r} must be host:port as sites reach it, such as fl.example.org:443"
-    match = ADDRESS.fullmatch(address)
-    if match is None or int(match["port"]) > 65535:
-        raise UsageError(refusal)
-    host = match["host"].strip("[]")
-    # A name that ends in a number is a mistyped IPv4 address.
-    numeric = ":" in host or host.rpartition(".")[2].isdigit()
-    if numeric:
-        try:
+    try:
+        match = ADDRESS.fullmatch(address)
+        if match is None or int(match["port"]) > 65535:
+            raise ValueError
+        host = match["host"].strip("[]")
+        # A name that ends in a number is a mistyped IPv4 address.
+        if ":" in host or host.rpartition(".")[2].isdigit():
             ipaddress.ip_address(host)
-        except ValueError:
-            raise UsageError(refusal) from None
-    elif not all(LABEL.fullmatch(label) for label in host.split(".")):
-        raise UsageError(refusal)
-    return host, int(match["port"])
+        elif not all(LABEL.fullmatch(label) for label in host.split(".")):
+            raise ValueError
+        return host, int(match["port"])
+    except ValueError:
+        raise UsageError(render("coordinator.certificates.address", address=address[:100])) from None
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class Settings:
     def __post_init__(self) -> None:
         """Refuse a title or an address that is none."""
         if not 1 <= len(self.title.strip()) <= 100 or not self.title.isprintable():
-            raise UsageError(f"title {self.title[:120]!r} must be of 1 to 100 printable characters")
+            raise UsageError(render("coordinator.certificates.title", title=self.title[:120]))
         host_and_port(self.address)
 
     @property
@@ -106,9 +105,9 @@ def settings(folder: CoordinatorFolder) -> Settings:
         content = parse_toml(folder.settings.read_bytes(), str(folder.settings))
         return Settings(str(content["title"]), str(content["address"]))
     except FileNotFoundError:
-        raise UsageError(f"{folder.root}: is no coordinator yet; make it with: flfed coordinator init") from None
+        raise UsageError(render("coordinator.certificates.absent", folder=folder.root)) from None
     except (OSError, UsageError, KeyError):
-        raise FlfedError(f"{folder.settings}: cannot be read; it must be TOML with title and address") from None
+        raise FlfedError(render("coordinator.certificates.settings", file=folder.settings)) from None
 
 
 def initialise(folder: CoordinatorFolder, coordinator_settings: Settings, *, now: datetime | None = None) -> None:
@@ -117,25 +116,22 @@ def initialise(folder: CoordinatorFolder, coordinator_settings: Settings, *, now
     Raises
     ------
     UsageError
-        If anything of one is there already: keys are never overwritten.
+        If any of these files exists: keys are never overwritten.
     """
     now = now or now_utc()
     # Any single key is enough to refuse: sites may trust it already.
     if folder.settings.exists() or any(folder.keys.glob("*")):
-        raise UsageError(
-            f"{folder.root}: holds a coordinator already and is not overwritten; its keys are changed by "
-            "`flfed coordinator rotate`, another one goes under another FLFED_HOME"
-        )
+        raise UsageError(render("coordinator.certificates.present", folder=folder.root))
     folder.make()
     # The folder's mode is checked before the first private key is written into it.
     if folder.root.stat().st_mode & 0o077:
-        raise UsageError(f"{folder.root}: others may enter it; first: chmod 700 {folder.root}")
+        raise UsageError(render("coordinator.certificates.open", folder=folder.root))
     key, certificate = new_authority(coordinator_settings.title, now)
     write_whole(folder.keys / "ca.key", _pem(key))
     write_whole(folder.keys / "ca.crt", certificate_text(certificate))
     _write_server(folder, coordinator_settings.host, key, certificate, now)
     write_signing_key(folder, Ed25519PrivateKey.generate())
-    # Last: a folder with settings is a whole one.
+    # Last: a folder with settings is complete.
     made = now.isoformat(timespec="seconds")
     facts = {
         "format": FORMAT,
@@ -150,10 +146,10 @@ def initialise(folder: CoordinatorFolder, coordinator_settings: Settings, *, now
 def new_authority(title: str, now: datetime) -> tuple[EllipticCurvePrivateKey, x509.Certificate]:
     """Return a new authority's key and self-signed certificate.
 
-    It may issue certificates of servers, and nothing below them.
+    It may issue certificates of servers, and none of further authorities.
     """
     key = generate_private_key(SECP384R1())
-    # Two authorities of one coordinator must not bear one name: a chain is found by it.
+    # Two authorities of one coordinator must not bear one name: a chain is looked up by name.
     name = x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, title[:64]),
@@ -173,7 +169,7 @@ def _write_server(
 ) -> None:
     """Issue the server's key and certificate.
 
-    They hold for the public host and for this machine, since the proxy reaches the server by loopback.
+    They are valid for the public host and for this machine, since the proxy reaches the server by loopback.
     """
     own = generate_private_key(SECP256R1())
     # A dict keeps the order and drops a host that is one of this machine's names.
@@ -202,7 +198,7 @@ def _alternative(name: str) -> x509.GeneralName:
 def new_loopback(now: datetime) -> tuple[bytes, bytes]:
     """Return the key and the certificate of the loopback, which signs itself.
 
-    They hold from a day before, should this machine's clock be set back.
+    They are valid from a day before, should this machine's clock be set back.
     """
     key = generate_private_key(SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "flfed coordinator, loopback")])
@@ -268,7 +264,7 @@ def server_days_left(folder: CoordinatorFolder, *, now: datetime | None = None) 
     """
     chain = certificates(read_private(folder.keys / "server.crt"))
     if not chain:
-        raise FlfedError(f"{folder.keys / 'server.crt'}: is damaged; renew it with: flfed coordinator rotate server")
+        raise FlfedError(render("coordinator.certificates.server", file=folder.keys / "server.crt"))
     return (chain[0].not_valid_after_utc - (now or now_utc())).days
 
 
@@ -277,7 +273,7 @@ def signing_key(folder: CoordinatorFolder) -> Ed25519PrivateKey:
     file = folder.keys / "signing.key"
     key = signing_key_of(read_private(file))
     if key is None:
-        raise FlfedError(f"{file}: is damaged; bring it back from a backup")
+        raise FlfedError(render("coordinator.files.damaged", file=file))
     return key
 
 
@@ -293,7 +289,7 @@ def write_signing_key(folder: CoordinatorFolder, key: Ed25519PrivateKey) -> None
 def renew_server(folder: CoordinatorFolder, *, now: datetime | None = None) -> None:
     """Renew the server's key and certificate.
 
-    The authority stays the same, so that no site needs to know.
+    The authority is unchanged, so that no site needs to know.
     """
     now = now or now_utc()
     host = settings(folder).host
@@ -306,21 +302,18 @@ def renew_server(folder: CoordinatorFolder, *, now: datetime | None = None) -> N
 def prepare_authority(folder: CoordinatorFolder, *, now: datetime | None = None) -> None:
     """Prepare the next certificate authority.
 
-    From now on sites are told to trust both; the old one still issues.
+    From now on renewals list both authorities; the old one still issues.
     """
     now = now or now_utc()
     title = settings(folder).title
     with locked(folder.keys):
         # A second prepared authority would be unknown to sites that took the first one's renewal.
         if (folder.keys / "ca-next.key").exists():
-            raise UsageError(
-                "another authority was prepared already; "
-                "when the sites took their renewal: flfed coordinator rotate authority --finish"
-            )
+            raise UsageError(render("coordinator.certificates.prepared"))
         issuing = certificate_text(_pair(folder, "ca.key")[1])
         key, certificate = new_authority(title, now)
         write_whole(folder.keys / "ca.crt", issuing + certificate_text(certificate))
-        # Last: without it the other certificate counts for nothing, and is replaced when this is done again.
+        # Last: without this key the new certificate has no effect, and the next attempt replaces it.
         write_whole(folder.keys / "ca-next.key", _pem(key))
     note(folder.log, now, "authority prepared")
 
@@ -335,9 +328,9 @@ def finish_authority(folder: CoordinatorFolder, *, now: datetime | None = None) 
     coming = folder.keys / "ca-next.key"
     with locked(folder.keys):
         if not coming.exists():
-            raise UsageError("no other authority was prepared; first: flfed coordinator rotate authority")
+            raise UsageError(render("coordinator.certificates.unprepared"))
         key, certificate = _pair(folder, coming.name)
-        # Every step may be the last before a crash: doing it again ends it.
+        # Each step may be the last one before a crash: a repeated command completes the change.
         _write_server(folder, host, key, certificate, now)
         write_whole(folder.keys / "ca.key", _pem(key))
         write_whole(folder.keys / "ca.crt", certificate_text(certificate))
@@ -348,18 +341,18 @@ def finish_authority(folder: CoordinatorFolder, *, now: datetime | None = None) 
 def _pair(folder: CoordinatorFolder, name: str) -> tuple[EllipticCurvePrivateKey, x509.Certificate]:
     """Return a private key and its certificate.
 
-    The certificate is looked for among the trusted ones.
+    The certificate is one of the trusted ones.
     """
     file = folder.keys / name
     trusted_file = folder.keys / "ca.crt"
     try:
         key = serialization.load_pem_private_key(read_private(file), None)
     except (ValueError, TypeError):
-        raise FlfedError(f"{file}: is damaged; bring it back from a backup") from None
+        raise FlfedError(render("coordinator.files.damaged", file=file)) from None
     # The file may hold two authorities: a certificate belongs to the key whose public half it has.
     own = [c for c in certificates(read_private(trusted_file)) if c.public_key() == key.public_key()]
     if not own or not isinstance(key, EllipticCurvePrivateKey):
-        raise FlfedError(f"{trusted_file}: has no certificate of {file.name}; bring both back from a backup")
+        raise FlfedError(render("coordinator.certificates.unpaired", trusted=trusted_file, key=file.name))
     return key, own[0]
 
 

@@ -1,8 +1,8 @@
 """Countersigning of the sites' ledger heads.
 
-A ledger that is cut or rewritten shows by it.
+It shows a ledger that was cut or rewritten.
 
-Before a run's first round each head is held to the one that was signed last; after it, those that follow are signed.
+Before a run's first round each head must continue the last signed one. After the run the new heads are signed.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from flfed.records.ledger_line import RESTARTED, START, Line
 from flfed.refusals import Refusal
 from flfed.signatures import sign_as_coordinator
 from flfed.updates.messages.kinds import SEAL, SEALED
+from flfed.words import render
 
 if TYPE_CHECKING:
     from flwr.serverapp import Grid
@@ -44,11 +45,11 @@ class Sealed:
     Attributes
     ----------
     signed : dict of site to Receipt
-        What this coordinator signed.
+        Receipts that this coordinator signed.
     faults : dict of site to reason
-        Whose ledger is not signed, or who has no receipt.
+        Sites whose ledger is not signed, or that have no receipt.
     crossed : tuple of (kind, Answers)
-        What was asked and answered, with its bytes.
+        The two exchanges, with their bytes.
     """
 
     signed: Mapping[str, Receipt]
@@ -70,7 +71,7 @@ def sign_head(
 ) -> str:
     """Sign the head of a site's ledger.
 
-    Return the signature once it is on this disk that it was given.
+    Return the signature once the receipt is on this disk.
 
     Parameters
     ----------
@@ -78,21 +79,21 @@ def sign_head(
     site, run : str
     n : int
     head : str
-        What the site says its ledger's head is.
+        The head that the site reports of its ledger.
     base_line : int
-        The line that it was asked for.
+        The line whose hash was requested.
     base_hash : str
-        What the site says is the hash of that line.
+        The hash of that line, as the site reports it.
 
     Raises
     ------
     UnfollowedHead
-        If the site's ledger no longer has, as it was, the line that was signed last.
+        If the site's ledger no longer has the last signed line as it was.
 
     Notes
     -----
-    That the head really follows from that line only the ledger itself shows: a site that lies says the
-    old hash. But then its ledger and the receipts here, held side by side, do not agree.
+    Only the ledger itself shows that the head really follows from that line: a dishonest site can report the old
+    hash. But then its ledger and the receipts here, compared with each other, disagree.
     """
     receipt = Receipt(site=site, run=run, n=n, head=head)
     key = signing_key(folder)
@@ -103,7 +104,7 @@ def sign_head(
         if why := _why_not(last, receipt, base_line, base_hash):
             raise UnfollowedHead(why)
         signature = sign_as_coordinator(receipt.facts(), key)
-        # A head that was signed already is signed again without a second line.
+        # A head that was signed before is signed again without a second line.
         if receipt != last:
             locked_ledger.append(kind=SIGNED, site=site, run=run, line=n, head=head, signature=signature)
     return signature
@@ -112,20 +113,17 @@ def sign_head(
 def _why_not(last: Receipt, new: Receipt, base_line: int, base_hash: str) -> str:
     """Return why a head does not follow the signed one.
 
-    An empty text where it follows.
+    The text is empty where it follows.
     """
-    ask = f"ask the site what happened, there: flfed site ledger {new.site} --verify"
-    ask += f"; where it was lost: flfed coordinator ledger {new.site} --help"
-    signed = f"{last.n} lines were signed at run {last.run}"
-    # Another run signed meanwhile, so that the site was asked about an older line: no fault of the site's.
+    facts = {"site": new.site, "run": last.run, "n": last.n}
+    # Another run signed meanwhile, so that the request named an older line: no fault of the site's.
     if base_line != last.n:
-        return f"{new.site}'s ledger was signed at run {last.run} meanwhile; the next run signs these lines too"
+        return render("coordinator.ledger.meanwhile", **facts)
     # Fewer lines mean that it was cut; another hash at a signed line, that it was rewritten.
     if new.n < last.n:
-        return f"{new.site}'s ledger was cut: it has {new.n} lines, and {signed}; {ask}"
+        return render("coordinator.ledger.cut", lines=new.n, **facts)
     if base_hash != last.head or (new.n == last.n and new.head != last.head):
-        line = f"line {last.n} is not the one that was signed at run {last.run}"
-        return f"{new.site}'s ledger was written anew: {line}; {ask}"
+        return render("coordinator.ledger.rewritten", **facts)
     return ""
 
 
@@ -134,10 +132,10 @@ def unfollowed(
 ) -> tuple[dict[str, str], Answers[SealReply]]:
     """Return the sites whose ledgers do not continue.
 
-    Each comes with its reason, beside what was answered.
+    Each comes with its reason. The replies are returned too.
 
-    Nothing is signed. Parameters and errors as of `seal_all`. A site that does not answer is among the faults of
-    the answers: of its ledger nothing is known.
+    Nothing is signed. Parameters and errors are as of `seal_all`. A site without a reply is among the faults of the
+    replies: the state of its ledger is unknown.
     """
     last_by_site, heads = _heads(grid, folder, run, nodes, timeout)
     whys = {}
@@ -152,9 +150,9 @@ def _heads(
 ) -> tuple[dict[str, Receipt], Answers[SealReply]]:
     """Return each site's last signed receipt and present head.
 
-    The head is what the site itself says.
+    The head is the one that the site reports.
     """
-    # Who asks a site has Flower at hand; who only looks at what is signed needs none.
+    # Only a command that requests heads loads Flower; one that lists receipts does not.
     from flfed.federation.server.run_setting import ask
     from flfed.updates.messages.enrol import SealReply, SealRequest
 
@@ -202,7 +200,7 @@ def seal_all(grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str
             continue
         signed[site] = Receipt(site=site, run=run, n=reply.n, head=reply.head)
         receipts[site] = SealedRequest(run=run, n=reply.n, head=reply.head, signature=signature)
-    # Receipts go out after all are on this disk: none may be at a site that is not known here.
+    # Receipts go out after all are on this disk: no site may have one that is missing here.
     confirmations: Answers[SealedReply] = Answers({}, {}, {})
     if receipts:
         receivers = {site: nodes[site] for site in receipts}
@@ -216,19 +214,19 @@ def note_restart(folder: CoordinatorFolder, site: str, *, by: str, why: str) -> 
 
     Return the last receipt of the lost one.
 
-    It is on record here, among the receipts, for good; the next run signs what the site has then.
+    The receipts here record it for good; the next run signs the ledger that the site has then.
 
     Raises
     ------
     UsageError
-        If nothing of this site's ledger was signed so far, or nothing since the last time.
+        If no line of this site's ledger was signed so far, or none since the last time.
     """
     _repair(folder)
     with _receipts(folder).lock() as locked_ledger:
         last = _last_of(locked_ledger.backwards(), [site])[site]
         # Without a signed line there is nothing that a new ledger could contradict.
         if last.n == 0:
-            raise UsageError(f"no line of {site}'s ledger is signed: it may begin as it likes")
+            raise UsageError(render("coordinator.ledger.free", site=site))
         facts = {"line": last.n, "head": last.head, "by": by, "why": why}
         locked_ledger.append(kind=RESTARTED, site=site, run=last.run, **facts)
     return last
@@ -241,7 +239,7 @@ def _receipts(folder: CoordinatorFolder) -> Ledger:
 def _repair(folder: CoordinatorFolder) -> None:
     """Set aside an incomplete receipt after a crash.
 
-    It was never sent, so nobody has it.
+    The receipt was never sent, so no site has it.
     """
     with _receipts(folder).lock() as locked_ledger:
         locked_ledger.repair(by="flfed", why=CUT)
@@ -256,7 +254,7 @@ def _last_of(lines: Iterable[Line], sites: Collection[str]) -> dict[str, Receipt
     for line in lines:
         site = str(line.facts.get("site"))
         if line.kind in (SIGNED, RESTARTED) and site in sites and site not in receipts:
-            # What was signed of a ledger that was lost binds the next one to nothing.
+            # Signed lines of a lost ledger do not bind the next one.
             receipts[site] = Receipt(site=site, run=str(line.facts["run"]), n=0, head=START)
             if line.kind == SIGNED:
                 receipts[site] = replace(receipts[site], n=int(line.facts["line"]), head=str(line.facts["head"]))
@@ -266,7 +264,7 @@ def _last_of(lines: Iterable[Line], sites: Collection[str]) -> dict[str, Receipt
 
 
 SECONDS = 30.0
-"""For each of the two exchanges: a site answers at once, or its node is away."""
+"""For each of the two exchanges: a site replies at once, or its node is away."""
 AT_ONCE = 10.0
 """Where a person who interrupted the run waits."""
 
@@ -275,14 +273,14 @@ AT_ONCE = 10.0
 def sealed_afterwards(grid: DeployedGrid, recorder: Recorder) -> Iterator[None]:
     """Countersign the sites' ledgers after the block.
 
-    A run that failed, or was interrupted, is sealed too: what left the sites has left.
+    A run that failed, or was interrupted, is sealed too: its releases have left the sites.
     """
     try:
         yield
     except BaseException as error:
         # A person who interrupted the run waits, so the sites get less time to answer.
         seconds = SECONDS if isinstance(error, FlfedError) else AT_ONCE
-        with suppress(FlfedError):  # the first error is what counts
+        with suppress(FlfedError):  # the first error is the one that counts
             _seal(grid, recorder, seconds)
         raise
     _seal(grid, recorder)
@@ -297,21 +295,18 @@ def _seal(grid: DeployedGrid, recorder: Recorder, seconds: float = SECONDS) -> N
     try:
         outcome = seal_all(grid, CoordinatorFolder.default(), recorder.writer.run, taking_part, timeout=seconds)
     except FlfedError as error:
-        recorder.note(f"the ledgers of the sites are not signed: {error}")
+        recorder.note(render("run.notes.unsigned", why=error))
         return
     for kind, answers in outcome.crossed:
         recorder.crossed(kind, answers.to_node, answers.to_server)
     recorder.events("fault", outcome.faults)
 
 
-NOT_COUNTERSIGNED = "its ledger is not held to what was signed of it"
-
-
 @dataclass(frozen=True)
 class SignedHeads:
     """Guard against runs on outdated or exchanged ledgers.
 
-    A run stops where a ledger is older than what was signed of it, or is another one.
+    A run stops where a ledger is older than its last signed head, or is another one.
 
     Parameters
     ----------
@@ -320,34 +315,33 @@ class SignedHeads:
 
     Notes
     -----
-    A site's own receipts can be put back together with its ledger, from one backup; the coordinator's cannot. What
-    the site had spent and released since would be forgotten, and might be asked for again.
+    A backup of a site restores its receipts together with its ledger; it cannot restore the coordinator's. After such
+    a restore the site would forget what it had spent and released since, and could be asked for it again.
     """
 
     grid: Grid
     recorder: Recorder
 
     def check(self, nodes: Mapping[str, int]) -> None:
-        """Ask the participating sites for their ledgers' heads.
+        """Check the heads of the participating sites' ledgers.
 
         Raises
         ------
         RunStopped
-            If a ledger does not go on from what was signed, which names site and line; or if what was signed cannot
-            be read here.
+            If a ledger does not continue its last signed head, with the site and the line; or if the receipts here
+            cannot be read.
         """
         recorder = self.recorder
         run = recorder.writer.run
         try:
             whys, heads = unfollowed(self.grid, CoordinatorFolder.default(), run, nodes, timeout=SECONDS)
         except FlfedError as error:
-            why = f"no round was begun: the ledgers of the sites cannot be held to what was signed of them: {error}"
-            raise RunStopped(why) from None
+            raise RunStopped(render("run.stops.heads", why=error)) from None
         # The exchange is recorded in any case: its bytes left the sites.
         recorder.crossed(SEAL, heads.to_node, heads.to_server)
-        recorder.events("fault", {site: f"{NOT_COUNTERSIGNED}: {why}" for site, why in heads.faults.items()})
+        recorder.events("fault", {site: render("run.faults.unchecked", why=why) for site, why in heads.faults.items()})
         if whys:
-            # The record may name sites by pseudonyms only; the person at the terminal sees the names.
-            stopped = RunStopped(f"no round was begun: {'; '.join(whys.values())}")
+            # The record may name sites by their pseudonyms alone; the person at the terminal sees the names.
+            stopped = RunStopped(render("run.stops.ledgers", why="; ".join(whys.values())))
             stopped.recorded = recorder.shared_as.text(str(stopped))
             raise stopped

@@ -1,9 +1,9 @@
 """Kits and renewals for sites.
 
-A site joins with a kit; a renewal keeps it joined when keys or versions change.
+A site joins with a kit; a renewal updates its terms when keys or versions change.
 
-A kit must reach the site by a way that both trust, for the site believes it; a renewal may come any
-way, for it is signed by the key that the site's kit (or its last renewal) named.
+A kit must reach the site by a way that both trust, for the site believes it. A renewal may come any way: the key that
+the site's kit (or its last renewal) named signs it.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from flfed.files import locked, note, write_whole
 from flfed.paths import NAME, CoordinatorFolder
 from flfed.registry import kebab, kebab_keys, snake
 from flfed.signatures import HASH, canonical, sign_as_coordinator, signing_public
+from flfed.words import render
 
 FORMAT = 1
 MEMBERS = ("kit.toml", "ca.crt")
@@ -52,7 +53,7 @@ class Terms:
     flfed, flwr : str
         Its version, and Flower's "major.minor".
     issued : str
-        When, ISO 8601 with a zone; a site takes none that is older than what it has.
+        When, ISO 8601 with a zone; a site refuses terms that are older than its own.
     """
 
     coordinator: str
@@ -65,7 +66,7 @@ class Terms:
     issued: str
 
     def __post_init__(self) -> None:
-        """Refuse what is not of its form."""
+        """Refuse malformed values."""
         Settings(self.coordinator, self.address)
         for name in ("ca_sha256", "signing_key", "bundle_sha256"):
             _match(name, getattr(self, name), HASH)
@@ -93,12 +94,12 @@ class Kit:
         """
         _match("site", self.site, NAME)
         if not HASH.fullmatch(self.invitation):
-            raise UsageError("kit: invitation is not of its form; ask the coordinator for another kit")
+            raise UsageError(render("coordinator.kits.invitation"))
         moment("expires", self.expires)
 
     @property
     def invitation_sha256(self) -> str:
-        """What the coordinator knows the code by."""
+        """Hash by which the coordinator recognises the code."""
         return hashlib.sha256(self.invitation.encode()).hexdigest()
 
     def as_toml(self) -> str:
@@ -114,12 +115,12 @@ class Kit:
 
 
 def kit_of(facts: Mapping[str, object]) -> Kit:
-    """Return the kit that a `kit.toml` tells of.
+    """Return the kit that a `kit.toml` describes.
 
     Raises
     ------
     UsageError
-        If a key is missing, unknown, or not of its form.
+        If a key is missing, unknown, or malformed.
     """
     terms = terms_of(facts, "kit", "site", "invitation", "expires")
     return Kit(terms, str(facts["site"]), str(facts["invitation"]), str(facts["expires"]))
@@ -131,15 +132,15 @@ def terms_of(facts: Mapping[str, object], what: str, *more: str) -> Terms:
     The facts must hold exactly the terms, `format` and `more`, each a text.
     """
     if type(facts.get("format")) is not int or facts["format"] != FORMAT:
-        raise UsageError(f"{what}: its format is not known here; use the same flfed as the coordinator")
+        raise UsageError(render("coordinator.kits.format", file=what))
     names = [kebab(name) for name in Terms.__dataclass_fields__]
     expected = {"format", *names, *more}
     # Missing and unknown keys are both refused: a newer version may mean something by an unknown one.
     if facts.keys() != expected:
         odd = ", ".join(repr(name[:40]) for name in sorted(facts.keys() ^ expected)[:3])
-        raise UsageError(f"{what}: {odd} is missing or not known; ask the coordinator for another {what}")
+        raise UsageError(render("coordinator.kits.keys", file=what, keys=odd))
     if not all(isinstance(facts[name], str) for name in expected - {"format"}):
-        raise UsageError(f"{what}: a value in it is not a text; ask the coordinator for another {what}")
+        raise UsageError(render("coordinator.kits.text", file=what))
     return Terms(**{snake(name): str(facts[name]) for name in names})
 
 
@@ -150,13 +151,13 @@ def moment(name: str, text: str) -> datetime:
     except ValueError:
         instant = None
     if instant is None or instant.utcoffset() is None:
-        raise UsageError(f"{name}={text[:40]!r} must be a time with its zone; ask the coordinator for another file")
+        raise UsageError(render("coordinator.kits.time", name=name, value=text[:40]))
     return instant
 
 
 def _match(name: str, value: str, pattern: re.Pattern[str]) -> None:
     if not pattern.fullmatch(value):
-        raise UsageError(f"{name}={value[:80]!r} is not of its form; ask the coordinator for another file")
+        raise UsageError(render("coordinator.kits.value", name=name, value=value[:80]))
 
 
 def flwr_version() -> str:
@@ -209,11 +210,11 @@ def invite(folder: CoordinatorFolder, site: str, *, to: Path, days: int = 14, no
     to : Path
         The folder of the kit.
     days : int, 1 to 90
-        How long it holds.
+        How long it is valid.
     now : datetime, optional
     """
     now = now or now_utc()
-    # The folder is checked before the invitation: else a code would be spent on a kit that nobody gets.
+    # The folder is checked before the invitation: else a code would be spent on a kit that no site gets.
     check_folder(to)
     terms, ca = _terms(folder, now)
     code, expires = new_invitation(folder, site, days=days, now=now)
@@ -228,10 +229,10 @@ def invite(folder: CoordinatorFolder, site: str, *, to: Path, days: int = 14, no
 def check_folder(to: Path) -> None:
     """Refuse a folder that cannot be written into.
 
-    It is asked before anything is changed for the file that would go there.
+    It is checked before any change for the file that would be written there.
     """
     if not to.is_dir() or not os.access(to, os.W_OK | os.X_OK):
-        raise UsageError(f"{to}: is not a folder that can be written; name another with --output")
+        raise UsageError(render("coordinator.kits.folder", folder=to))
 
 
 def packed(toml: bytes, ca: bytes) -> bytes:
@@ -255,14 +256,14 @@ def renewal_of(facts: Mapping[str, object]) -> tuple[Terms, bytes]:
     terms = terms_of(facts, "renewal", "kind", "ca", "signature")
     ca = str(facts["ca"]).encode()
     if facts["kind"] != "renewal" or hashlib.sha256(ca).hexdigest() != terms.ca_sha256:
-        raise UsageError("renewal: its parts do not belong together; ask the coordinator for another renewal")
+        raise UsageError(render("coordinator.kits.parts"))
     return terms, ca
 
 
 def renewal(folder: CoordinatorFolder, *, to: Path, now: datetime | None = None) -> Path:
     """Write a renewal for all sites.
 
-    It tells how the coordinator is now, after its keys or its version changed.
+    It has the coordinator's present terms, after its keys or its version changed.
     """
     now = now or now_utc()
     settings(folder)
@@ -273,7 +274,7 @@ def renewal(folder: CoordinatorFolder, *, to: Path, now: datetime | None = None)
 def rotate_signing(folder: CoordinatorFolder, *, to: Path, now: datetime | None = None) -> Path:
     """Change the signing key and return its renewal.
 
-    The renewal tells sites of the new key; it is the last thing that the old one signs.
+    The renewal names the new key to sites; the old key signs nothing after it.
     """
     now = now or now_utc()
     settings(folder)
@@ -281,7 +282,7 @@ def rotate_signing(folder: CoordinatorFolder, *, to: Path, now: datetime | None 
         old = signing_key(folder)
         key = Ed25519PrivateKey.generate()
         file = _written(folder, to, now, old, key)
-        # Only now: a key that nobody was told of could not be trusted by anyone.
+        # Only now: sites could not trust a key that no renewal names.
         write_signing_key(folder, key)
     note(folder.log, now, "signing key changed", key=signing_public(key))
     return file
@@ -293,9 +294,9 @@ def _written(
     check_folder(to)
     terms, ca = _terms(folder, now)
     terms = replace(terms, signing_key=signing_public(named))
-    # `kind` keeps it apart from whatever else that key signs.
+    # `kind` distinguishes it from all else that this key signs.
     facts = {"format": FORMAT, "kind": "renewal", **kebab_keys(asdict(terms)), "ca": ca.decode("ascii")}
-    # With its microseconds: one of a signing key that replaced another of the same second would be missed for good.
+    # With microseconds: of two renewals of one second the later would replace the earlier, and its key be lost.
     file = to / f"renewal-{now:%Y%m%dT%H%M%S.%f}Z.json"
     write_whole(file, canonical({**facts, "signature": sign_as_coordinator(facts, signer)}) + b"\n")
     note(folder.log, now, "renewal written", issued=terms.issued, file=file.name)

@@ -1,7 +1,7 @@
 """Identification of nodes by admitted keys.
 
-The keys are registered at the server. In a request's headers a node is known by its key, and by the time that is
-signed with it; Flower checks the same, but only once it has read the whole body.
+The keys are registered at the server. A request's headers identify a node by its key, and by the time that is signed
+with it. Flower checks the same, but only after it has read the whole body.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ from flfed.flower_names import (
     TIMESTAMP_HEADER,
 )
 from flfed.paths import CoordinatorFolder
+from flfed.words import render
 
 KEY, TIME, SIGNATURE = (name.encode() for name in (PUBLIC_KEY_HEADER, TIMESTAMP_HEADER, SIGNATURE_HEADER))
 LOOK_SECONDS = 1.0
-"""How often the sites' files are looked at: a revoked site is cut off after this long."""
+"""How often the sites' files are read: a revoked site is cut off after this time."""
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -71,13 +72,13 @@ class NodeKeys:
         Returns
         -------
         tuple of str and bytes, or None
-            `None` where the key is not admitted, the time is not within what Flower tolerates, or is not signed.
+            `None` where the key is not admitted, or the time is outside Flower's tolerance or not signed.
         """
         words: dict[bytes, list[bytes]] = {KEY: [], TIME: [], SIGNATURE: []}
         for name, value in headers:
             if name in words:
                 words[name].append(value)
-        # A header given twice is refused: two programs may each believe another one of them.
+        # A header that occurs twice is refused: two programs may each believe another one of them.
         if any(len(values) != 1 for values in words.values()):
             return None
         (key,), (signed,), (signature,) = words.values()
@@ -90,11 +91,11 @@ class NodeKeys:
     def admitted(self) -> dict[bytes, tuple[str, EllipticCurvePublicKey]]:
         """Return the admitted sites and keys, by header text.
 
-        The text is what a node sends of its key.
+        The text is the form in which a node sends its key.
         """
         now = self.clock()
         changed = self.folder.sites.stat().st_mtime_ns
-        # A folder's time shows a replaced file at once, but not one written in place: so all are looked at each second.
+        # A folder's time shows a replaced file at once, but not one written in place: so all are read each second.
         if changed != self._changed or now >= self._next:
             self._changed = changed
             self._next = now + LOOK_SECONDS
@@ -107,7 +108,7 @@ class NodeKeys:
     def _read(self, sites: set[str]) -> None:
         """Read the folder's admissions.
 
-        Where a file is damaged, what was known before holds.
+        Where a file is damaged, the keys that were read before stay valid.
         """
         members, _ = admission.readable(self.folder)
         texts = {name: text for name, text in self._texts.items() if name in sites - members.keys()}
@@ -116,7 +117,7 @@ class NodeKeys:
         for site, text in texts.items():
             pem = pem_of(text)
             key = load_pem_public_key(pem)
-            if isinstance(key, EllipticCurvePublicKey):  # `pem_of` gives no other
+            if isinstance(key, EllipticCurvePublicKey):  # `pem_of` returns no other
                 keys[base64.b64encode(pem)] = (site, key)
         self._texts = texts
         self._keys = keys
@@ -146,7 +147,7 @@ class NodeRegistration:
     ----------
     folder : CoordinatorFolder
     notify : callable
-        Told in a sentence who can connect, and who is cut off.
+        Receives a sentence about each site that can connect, or is cut off.
     """
 
     folder: CoordinatorFolder
@@ -163,19 +164,19 @@ class NodeRegistration:
         keys = {pem_of(member.public_key_openssh): member for member in admitted}
         damaged = admission.readable(self.folder)[1]
         for sentence in damaged:
-            self._say_once(f"{sentence}; until then its key is neither let in nor cut off, and the others go on")
-        # A key that was cut off never holds again: one that may be of a damaged file is left as it is.
+            self._say_once(render("coordinator.server.damaged", sentence=sentence))
+        # A key that was cut off is never valid again: a key that may be of a damaged file is left as it is.
         gone = {pem_of(node.public_key_openssh) for node in admission.revoked(self.folder)} if damaged else set(nodes)
         for key, node in nodes.items():
             if key in gone and key not in keys and node.status != "unregistered":
                 control.unregister(node.node_id)
-                self._note("unregistered", f"node {node.node_id} is cut off: no admitted site has its key")
+                self._note("unregistered", render("coordinator.server.unregistered", node=node.node_id))
         self._register(control, nodes, keys)
 
     def _register(
         self, control: Control, nodes: Mapping[bytes, Node], keys: Mapping[bytes, admission.Admitted]
     ) -> None:
-        # Admitted keys that the server does not know are registered; new numbers are written down.
+        # Admitted keys that are new to the server are registered; new numbers are written down.
         for key, member in keys.items():
             site = member.site
             node = nodes.get(key)
@@ -185,9 +186,9 @@ class NodeRegistration:
                 self._say_once(str(error))
                 continue
             if member.node_id != node_id:
-                with suppress(FlfedError):  # revoked this very moment: seen at the next look
+                with suppress(FlfedError):  # revoked this very moment: the next look shows it
                     admission.note_node(self.folder, site, node_id)
-                self._note("registered", f"site {site} can connect: node {node_id}")
+                self._note("registered", render("coordinator.server.registered", site=site, node=node_id))
 
     def _say_once(self, sentence: str) -> None:
         if sentence not in self._reported:

@@ -1,8 +1,8 @@
 """Public proxy of the coordinator, and its port.
 
-Caddy passes on the requests of nodes and refuses all others. It listens so that a second Caddy of the same account
-could listen on the same port (`SO_REUSEPORT`), and get half of the sites' connections. So the port is tried before,
-and a name for it is held meanwhile.
+Caddy passes on the requests of nodes and refuses all others. By its way of listening (`SO_REUSEPORT`) a second Caddy of
+the same account could share the port, and get half of the sites' connections. So the port is tried before, and the
+process holds a name for it meanwhile.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from flfed.deployment.processes.child_processes import passed_on
 from flfed.errors import FlfedError, UsageError
 from flfed.files import write_whole
 from flfed.paths import CoordinatorFolder
+from flfed.words import render
 
 ROUTES = (
     "activate-node",
@@ -40,25 +41,25 @@ ROUTES = (
     "pull-object",
     "confirm-message-received",
 )
-"""What a node of Flower 1.42 asks, under `/v1/fleet/`. Two more, which (un)register nodes, are not for nodes here."""
+"""Requests of a node of Flower 1.42, under `/v1/fleet/`. Two more, which (un)register nodes, are not for nodes here."""
 LARGEST_BODY = "20MB"
-"""Of a body that does not say how long it is. One that does is held to less by `superlink`, which can say so:
-Caddy 2.6 answers 502, which Flower takes for a server that is started anew, and asks again for ever."""
+"""Limit of a body without a length. `superlink` limits a body with one to less, since it can reply with the reason:
+Caddy 2.6 answers 502, which Flower takes for a server that starts, and it repeats the request for ever."""
 
 LISTEN = re.compile(r"(?P<host>[0-9.]+|\[[0-9A-Fa-f:.]+\])?(:(?P<port>[1-9][0-9]{0,4}))?")
 
 CADDYFILE = Path(__file__).with_name("Caddyfile")
-"""In it nothing is of anybody else's making: host, address and ports were checked before.
+"""Its host, address and ports were checked before: it holds no text of another origin.
 
 Caddy asks the SuperLink (`Expect`) before it passes on a body, or reads more of it than came with the headers. HTTP/1.1
-alone: over HTTP/2 one connection could begin and drop requests without end. Who is refused is not waited for.
+alone: over HTTP/2 one connection could begin and drop requests without end. Caddy does not wait for a refused sender.
 """
 
 
 def listening(text: str) -> tuple[str, int]:
     """Return the address and port of `--listen`.
 
-    "" and 0 stand for what the option does not say.
+    "" and 0 stand for the parts that the option leaves out.
 
     Examples
     --------
@@ -75,24 +76,24 @@ def listening(text: str) -> tuple[str, int]:
             host = str(ipaddress.ip_address(host))
         return host, int(match["port"] or 0)
     except ValueError:
-        raise UsageError(f"--listen {text[:100]}: must be IP, :PORT or IP:PORT, such as 10.0.0.5:8443") from None
+        raise UsageError(render("coordinator.proxy.listen", text=text[:100])) from None
 
 
 def caddyfile(folder: CoordinatorFolder) -> Path:
-    """Return where Caddy's configuration is."""
+    """Return the path of Caddy's configuration."""
     return folder.server / "Caddyfile"
 
 
 def environment(folder: CoordinatorFolder) -> dict[str, str]:
     """Return Caddy's environment.
 
-    It keeps its files in the server's folder and nothing in anybody's home.
+    Caddy's files are in the server's folder, and none in a person's home.
     """
     return {name: str(folder.server) for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME")}
 
 
 def command(folder: CoordinatorFolder) -> tuple[str, ...]:
-    """Return how Caddy is started."""
+    """Return the command that starts Caddy."""
     return (_program(), "run", "--config", str(caddyfile(folder)), "--adapter", "caddyfile")
 
 
@@ -112,7 +113,7 @@ def write_caddyfile(folder: CoordinatorFolder, inside: int, *, bind: str = "", p
     Raises
     ------
     FlfedError
-        If Caddy is not there, or does not take it.
+        If Caddy is missing, or refuses its configuration.
     """
     coordinator_settings = settings(folder)
     listen = ""
@@ -139,22 +140,22 @@ def write_caddyfile(folder: CoordinatorFolder, inside: int, *, bind: str = "", p
     variables = {**passed_on(), **environment(folder)}
     done = subprocess.run(arguments, env=variables, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode:
-        last = (done.stderr.strip() or "it says nothing").splitlines()[-1]
-        raise FlfedError(f"{path}: caddy does not take it: {last}")
+        last = (done.stderr.strip() or "no reason").splitlines()[-1]
+        raise FlfedError(render("coordinator.proxy.refused", file=path, why=last))
 
 
 def _quoted(path: Path) -> str:
     """Return a path as one word of the configuration."""
     # Characters that could end the word, or begin a block or a placeholder, are refused.
     if any(sign in str(path) for sign in '"`{}\\\n'):
-        raise UsageError(f"{path}: Caddy cannot be told of a folder of this name; set FLFED_HOME to another")
+        raise UsageError(render("coordinator.proxy.path", path=path))
     return f'"{path}"'
 
 
 def _program() -> str:
     program = shutil.which("caddy", path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/bin", "/usr/local/bin")))
     if program is None:
-        raise FlfedError("caddy is not installed: apt-get install caddy, then systemctl disable --now caddy")
+        raise FlfedError(render("coordinator.proxy.absent"))
     return program
 
 
@@ -165,7 +166,7 @@ ASK_SECONDS = 2.0
 def holding(bind: str, port: int) -> Iterator[None]:
     """Hold a port for a serving coordinator.
 
-    It is held while the block runs.
+    The port is held while the block runs.
 
     Parameters
     ----------
@@ -176,7 +177,7 @@ def holding(bind: str, port: int) -> Iterator[None]:
     Raises
     ------
     UsageError
-        If another coordinator of this account has it, or some other program listens there.
+        If another coordinator of this account has the port, or another program listens there.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as name:
         # Names without a file exist on Linux alone; elsewhere only the port itself is tried.
@@ -187,11 +188,7 @@ def holding(bind: str, port: int) -> Iterator[None]:
             yield
         finally:
             with suppress(OSError):
-                name.shutdown(socket.SHUT_RDWR)  # so that who waits for a connection ends
-
-
-def _taken(port: int, why: str) -> UsageError:
-    return UsageError(f"port {port} {why}: stop that one first, or choose another port with --listen :PORT")
+                name.shutdown(socket.SHUT_RDWR)  # ends the thread that waits for a connection
 
 
 def _take(name: socket.socket, text: str, port: int) -> None:
@@ -199,15 +196,15 @@ def _take(name: socket.socket, text: str, port: int) -> None:
 
     It is free again as soon as the process ends.
 
-    Such a name belongs to no account: where another one took it only to be in the way, it does not count.
+    Such a name belongs to no account: a name that another account took only to be in the way does not count.
     """
     try:
         name.bind(text)
         name.listen()
     except OSError as error:
-        # Only the same account's holder counts: a stranger's could be there to keep us from serving.
+        # Only a holder of the same account counts: a stranger could hold it to keep this one from serving.
         if error.errno == errno.EADDRINUSE and _owner(text) == os.geteuid():
-            raise _taken(port, "is served already by another coordinator of this account") from None
+            raise UsageError(render("coordinator.proxy.coordinator", port=port)) from None
         return
     threading.Thread(target=_answer, args=(name,), daemon=True).start()
 
@@ -215,7 +212,7 @@ def _take(name: socket.socket, text: str, port: int) -> None:
 def _answer(name: socket.socket) -> None:
     """Accept and close each connection.
 
-    Connections that nobody accepts fill the queue, and then no more owners can be asked for.
+    Connections that are not accepted fill the queue, and then no owner can be asked for any more.
     """
     with suppress(OSError):
         while True:
@@ -225,7 +222,7 @@ def _answer(name: socket.socket) -> None:
 def _owner(text: str) -> int | None:
     """Return the account that holds a name.
 
-    None where it does not tell.
+    None where the name's holder does not show it.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(ASK_SECONDS)
@@ -249,17 +246,20 @@ def _check_free(bind: str, port: int) -> None:
         addresses = {family: bind}
     for family, address in addresses.items():
         if _is_taken(family, address, port, bind):
-            raise _taken(port, "is in use on this machine")
+            raise UsageError(render("coordinator.proxy.busy", port=port))
 
 
 def _is_taken(family: socket.AddressFamily, address: str, port: int, bind: str) -> bool:
-    """Tell whether a program listens at an address, as far as this account can see."""
+    """Return whether a program listens at an address.
+
+    Only what this account can see counts.
+    """
     try:
         tried = socket.socket(family, socket.SOCK_STREAM)
     except OSError:
         return False  # a machine without it
     with tried:
-        # Past what a server that has ended left behind, but not beside one that listens.
+        # Past connections of a server that has ended do not count, but one that listens does.
         tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             tried.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -271,9 +271,9 @@ def _is_taken(family: socket.AddressFamily, address: str, port: int, bind: str) 
 
 
 def _answers(bind: str, port: int) -> bool:
-    """Tell whether a program answers on a port.
+    """Return whether a program answers on a port.
 
-    It is for ports that this account may not take, which binding cannot test.
+    It is for ports that this account may not take: binding cannot test them.
     """
     try:
         socket.create_connection((bind or "127.0.0.1", port), ASK_SECONDS).close()

@@ -1,6 +1,6 @@
 """Server of `flfed coordinator serve`.
 
-The SuperLink listens on loopback with Caddy before it, and the list of who may connect is kept up to date.
+The SuperLink listens on loopback behind Caddy, and the list of sites that may connect is updated.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ from flfed.deployment.processes.supervisor import Child, Supervisor
 from flfed.errors import FlfedError, UsageError
 from flfed.files import locked, read_private, state_of, write_whole
 from flfed.paths import CoordinatorFolder
+from flfed.words import render
 
 ANEW_SECONDS = 60.0
-"""How often all is compared although nothing changed, and what runs that died left is removed."""
+"""How often all is compared although nothing changed, and leftovers of dead runs are removed."""
 DAY_SECONDS = 86_400.0
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -47,7 +48,7 @@ QUIET = {
     "PYTHONUNBUFFERED": "1",
     "MALLOC_MMAP_THRESHOLD_": "1000000",
 }
-"""For the SuperLink: it reports to nobody, installs nothing, and gives the memory of large bodies back at once."""
+"""For the SuperLink: no reports, no installations, and the memory of large bodies is returned at once."""
 
 
 def serve(
@@ -60,7 +61,7 @@ def serve(
 ) -> None:
     """Serve until `stop` is set.
 
-    Everything that was started is ended.
+    All processes that it started are ended.
 
     Parameters
     ----------
@@ -68,7 +69,7 @@ def serve(
         Of a coordinator that was initialised.
     stop : Event
     notify : callable
-        Told in a sentence what happens.
+        Receives a sentence about each event.
     bind : str
         The address to listen on; all of the machine's where empty.
     port : int
@@ -77,19 +78,19 @@ def serve(
     Raises
     ------
     UsageError
-        If it serves already, or another program on this port; was not initialised; or its folder is open to others.
+        If it serves already, or another program on this port; has no settings; or its folder is open to others.
     FlfedError
         If Caddy refuses its configuration, or the SuperLink is not locked.
     """
     check_private(folder)
     # Two servers must not write to one database.
-    taken = f"{folder.root}: the coordinator serves already; stop the other one first"
+    taken = render("coordinator.server.taken", folder=folder.root)
     with ExitStack() as alone:
         alone.enter_context(locked(folder.server, "serving.lock", taken=taken))
         alone.callback(serving_file(folder).unlink, missing_ok=True)
         alone.enter_context(holding(bind, port or settings(folder).port))
         # Before Caddy starts: it reads the certificate once.
-        if notice := _renewed(folder):
+        if notice := _renew(folder)[1]:
             notify(notice)
         inside = _prepare(folder, bind, port)
         quiet = {**QUIET, "FLWR_HOME": str(folder.server / "flower"), "HOME": str(folder.server)}
@@ -99,25 +100,22 @@ def serve(
         ]
         with Supervisor(children, notify=notify) as supervisor:
             supervisor.supervise(stop, Watch(folder, supervisor, notify).look)
-    notify("the coordinator has stopped")
+    notify(render("coordinator.server.stopped"))
 
 
-RENEWED = f"the server's certificate had fewer than {RENEWED_DAYS} days left, and was renewed"
-
-
-def _renewed(folder: CoordinatorFolder) -> str:
+def _renew(folder: CoordinatorFolder) -> tuple[bool, str]:
     """Renew the server's certificate before it expires.
 
-    Return a sentence that says so or why it failed; empty where nothing was due.
+    Return whether it was renewed, and a sentence for people; the sentence is empty where no renewal was due.
     """
     days = server_days_left(folder)
     if days >= RENEWED_DAYS:
-        return ""
+        return False, ""
     try:
         renew_server(folder)
-    except FlfedError as error:  # who keeps the authority's key elsewhere renews it by hand
-        return f"the server's certificate holds for {days} days, and cannot be renewed: {error}"
-    return RENEWED
+    except FlfedError as error:  # an authority's key that is stored elsewhere needs a renewal by hand
+        return False, render("coordinator.server.expiring", days=days, why=error)
+    return True, render("coordinator.server.renewed", days=RENEWED_DAYS)
 
 
 def check_private(folder: CoordinatorFolder) -> None:
@@ -126,7 +124,7 @@ def check_private(folder: CoordinatorFolder) -> None:
     Raises
     ------
     UsageError
-        What is wrong and what to do.
+        With the fault and its remedy.
     """
     settings(folder)
     for path in (folder.root, folder.keys, folder.sites, folder.server):
@@ -134,9 +132,9 @@ def check_private(folder: CoordinatorFolder) -> None:
         file_status = path.stat()
         mode = stat.S_IMODE(file_status.st_mode)
         if mode & 0o077:
-            raise UsageError(f"{path}: other users may enter (mode {mode:o}): chmod 700 {path}")
+            raise UsageError(render("coordinator.server.mode", path=path, mode=f"{mode:o}"))
         if file_status.st_uid != os.geteuid():
-            raise UsageError(f"{path}: belongs to another user; serve as the one who initialised the coordinator")
+            raise UsageError(render("coordinator.server.owner", path=path))
 
 
 class CertificateWatch:
@@ -155,7 +153,7 @@ class CertificateWatch:
         self._due = 0.0
 
     def changed(self) -> bool:
-        """Tell whether it is another one than at the last look."""
+        """Return whether it is another one than at the last look."""
         before = self._shown
         self._shown = state_of(self._folder.keys, "server.*")
         return self._shown != before
@@ -163,12 +161,15 @@ class CertificateWatch:
     def renew(self, now: float, *, busy: bool) -> None:
         """Renew the certificate in time.
 
-        Where a run is active, or it fails, that is said once a day.
+        Where a run is active, or the renewal fails, a notice says so once a day.
         """
-        notice = "" if busy else _renewed(self._folder)
-        if busy and (days := server_days_left(self._folder)) < RENEWED_DAYS:
-            notice = f"the server's certificate holds for {days} days; it is renewed when no run goes on"
-        if notice and (notice == RENEWED or now >= self._due):
+        renewed = False
+        notice = ""
+        if not busy:
+            renewed, notice = _renew(self._folder)
+        elif (days := server_days_left(self._folder)) < RENEWED_DAYS:
+            notice = render("coordinator.server.due", days=days)
+        if notice and (renewed or now >= self._due):
             self._due = now + DAY_SECONDS
             self._notify(notice)
 
@@ -177,7 +178,7 @@ class CertificateWatch:
 class Watch:
     """Watcher that applies the folder to the running server.
 
-    It keeps up to date who may connect, and which certificate is shown.
+    It updates which sites may connect, and which certificate is shown.
 
     Parameters
     ----------
@@ -205,7 +206,7 @@ class Watch:
     def look(self) -> None:
         """Look at the folder where it is due.
 
-        What cannot be done now is tried again.
+        A step that fails now is tried again.
         """
         now = time.monotonic()
         if now < self._next:
@@ -217,18 +218,18 @@ class Watch:
         except NotLocked:
             raise
         except FlfedError as error:
-            # While the SuperLink starts, that it does not answer is no news.
+            # While the SuperLink starts, a missing reply is no news.
             if self._answers and str(error) != self._problem:
                 self.notify(str(error))
             self._problem = str(error)
 
     def _look(self, now: float) -> None:
-        # A certificate that was renewed by hand is taken over without a restart of the SuperLink.
+        # A certificate that was renewed by hand is used without a restart of the SuperLink.
         if self._certificate.changed():
             self.supervisor.renew("caddy")
-            self.notify("the server's certificate has changed: caddy was started again with it")
+            self.notify(render("coordinator.server.certificate"))
         sites = state_of(self.folder.sites, "*.json")
-        # Nothing changed and no minute has passed: the server is not asked.
+        # Nothing changed and no minute has passed: no request to the server.
         if sites == self._sites and now < self._anew:
             return
         with Control(Link.of(self.folder), timeout=ANSWER_SECONDS) as control:
@@ -237,7 +238,7 @@ class Watch:
                 control.check_lock()
                 self._nodes.update(control)
                 self._answers = True
-                self.notify(f"sites can connect: {settings(self.folder).address}")
+                self.notify(render("coordinator.server.ready", address=settings(self.folder).address))
             self._nodes.update(control)
             self._sites = sites
             # Slow work once a minute: leftovers of dead runs, and the certificate.
@@ -250,11 +251,11 @@ class Watch:
 def _prepare(folder: CoordinatorFolder, bind: str, public: int) -> int:
     """Write both processes' files and return the SuperLink's port.
 
-    It is the one that it had before where that is free.
+    It is the earlier port where that one is free.
 
-    Secret, certificate and port last, so that a run that is under way finds the server again.
+    Secret, certificate and port last, so that a run in progress can reach the server again.
     """
-    # The secret stays over restarts; reading it checks that nobody else can.
+    # The secret is the same over restarts; reading it checks that no other account can.
     if not secret_file(folder).exists():
         write_whole(secret_file(folder), secrets.token_hex(32).encode())
     read_private(secret_file(folder))
@@ -273,7 +274,7 @@ def _prepare(folder: CoordinatorFolder, bind: str, public: int) -> int:
 def _write_certificate(folder: CoordinatorFolder) -> None:
     """Make the loopback certificate where there is none.
 
-    Only this machine's commands and Caddy trust it.
+    This machine's commands and Caddy alone trust it.
     """
     key_file = folder.server / "loopback.key"
     if key_file.exists() and certificate_file(folder).exists():

@@ -1,6 +1,6 @@
 """Status of the consortium.
 
-It says who is admitted, who is online, and what each site did in its last run.
+It shows which sites are admitted and online, and the part of each in its last run.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from flfed.refusals import read
 from flfed.registry import kebab_keys
 
 RUNS_LOOKED_AT = 20
-"""A site that took part in none of so many runs has no last one here."""
+"""A site that took part in none of so many runs has no last run here."""
 
 
 @dataclass(frozen=True)
 class LastRun:
     """A site's part in its newest run.
 
-    The run is the newest one in which it was asked.
+    The run is the newest one that requested it.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class LastRun:
     answer : str
         The site's: "accepted", "refused" or "not there".
     reason : str
-        Why it refused, or is not there.
+        Why it refused, or is missing.
     round, of : int
         Rounds committed so far, and planned.
     """
@@ -53,7 +53,7 @@ class LastRun:
 
 @dataclass(frozen=True)
 class SiteStatus:
-    """How one site stands.
+    """Status of one site.
 
     Attributes
     ----------
@@ -61,17 +61,17 @@ class SiteStatus:
     status : str
         "invited", "admitted" or "revoked".
     since : str
-        When it came to be that, ISO 8601.
+        Since when, ISO 8601.
     node : str
         "online", "offline", "never seen", or "not known" where the server does not answer; empty
         where it may not connect.
     online_since : str
         ISO 8601; empty where it is not online.
     seconds_since_request : float or None
-        Since its node last asked the server something; `None` where it did not since the server began.
+        Since its node's last request; `None` where there was none since the server began.
     last_run : LastRun or None
     gate_key : str
-        The fingerprint of its gate's key; empty where none is known here.
+        The fingerprint of its gate's key; empty where it is not on record here.
     """
 
     site: str
@@ -90,7 +90,7 @@ class SiteStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """How the consortium stands.
+    """Status of the consortium.
 
     Attributes
     ----------
@@ -98,7 +98,7 @@ class Status:
     serving : bool
         Whether the server answers.
     server_days : int
-        How long its certificate holds.
+        How long its certificate is valid.
     sites : tuple of SiteStatus, by name
     problems : tuple of str
         A sentence for each site whose file is damaged; it is not among `sites`.
@@ -117,7 +117,7 @@ class Status:
 
 
 def status(folder: CoordinatorFolder) -> Status:
-    """Return how the consortium stands now."""
+    """Return the consortium's present status."""
     coordinator_settings = settings(folder)
     nodes, seconds = _nodes(folder)
     members, problems = admission.readable(folder)
@@ -153,7 +153,7 @@ def _site(
     since = {"invited": member.invited, "admitted": member.admitted, "revoked": member.revoked}[member.status]
     node = ""
     online_since = ""
-    # Only an admitted site may connect, so only of such a one is the node told.
+    # Only an admitted site may connect, so only its node has a status.
     if member.status == "admitted":
         node = "not known"
         if nodes is not None:
@@ -168,12 +168,12 @@ def _site(
 def last_runs(*, members: Collection[str] = ()) -> dict[str, LastRun]:
     """Return each site's newest run, by site.
 
-    It is the newest run over a deployment in which the site was asked.
+    It is the newest run over a deployment that requested the site.
 
     Parameters
     ----------
     members : collection of str
-        Sites that the store may know under pseudonyms of this coordinator.
+        Sites that the store may show under pseudonyms of this coordinator.
     """
     runs_by_site: dict[str, LastRun] = {}
     with RunReader.open() as reader:
@@ -185,14 +185,14 @@ def last_runs(*, members: Collection[str] = ()) -> dict[str, LastRun]:
 
 
 def _answers(reader: RunReader, run: RunEntry, members: Collection[str]) -> dict[str, tuple[str, str]]:
-    """Return what each site of a run answered, and why, by its name."""
+    """Return each site's answer in a run with its reason, by name."""
     sites = reader.sites(run.run)
     names = {}
-    # Where the store has pseudonyms, they are computed again from the names that are known here.
+    # Where the store has pseudonyms, they are computed again from these names.
     if members and any(site.shared_as == "pseudonym" for site in sites):
         names = {alias: name for name, alias in pseudonyms(run.series, members).items()}
     answers = {names.get(site.site, site.site): (site.status, site.reason) for site in sites}
-    # A site that was not there has no row of its own: its absence is an event.
+    # A missing site has no row of its own: its absence is an event.
     for event in reader.events([run.run]):
         absence = read(event.reason) if event.code.startswith("not-there") else None
         if event.site is not None and absence is not None:

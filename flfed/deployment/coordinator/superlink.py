@@ -2,18 +2,18 @@
 
 It is run as `python -m flfed.deployment.coordinator.superlink FOLDER OPTION…`.
 
-Flower 1.42 asks nobody who starts a run, lists or registers nodes. Here every route but those of the
-nodes answers only who knows the coordinator's secret: other users of the machine, and whatever else
-might reach the port, do not. And it reads whole bodies before it asks whose they are. Here a node
-proves who it is by its headers, before a byte of the body is read; then its body is held to a size
-and a time. An object is read to its end only where a run waits for it: Flower reads one whole before it asks for which
-run it is, and whether anybody declared it, but its nodes write run and object before the content, and the session
-behind it, so the first bytes are enough to refuse it.
+Flower 1.42 lets any caller start a run, list nodes and register them. Here every route but those of the nodes answers
+only callers with the coordinator's secret. Other users of the machine, and whatever else might reach the port, get no
+answer.
 
-And it sends each request through nine layers of middleware. Here it goes through those alone that do something
-with it: two milliseconds of CPU less (measured on a node's request that is refused: 2.9 and 1.0).
+Flower reads whole bodies before it checks their sender. Here a node's headers prove its identity before a byte of the
+body is read; then size and time of its body are limited. An object is read to its end only where a run waits for it.
+Flower reads one whole before it checks the run and the declaration. But its nodes write run and object before the
+content, and the session after it, so the first bytes are enough to refuse it.
 
-Two functions of Flower are replaced, which make its middleware. That the lock holds is asked at each start
+Flower sends each request through nine layers of middleware. Here it passes only those that act on it, which saves CPU.
+
+Two functions of Flower, which make its middleware, are replaced. Each start checks that the lock works
 (`Control.check_lock`). Private to Flower 1.42 besides: the numbers and the order of the fields of `PushObjectRequest`;
 the tables `run`, `object_push_sessions` and `object_push_session_pending`, which are read.
 """
@@ -47,9 +47,10 @@ from flfed.errors import FlfedError
 from flfed.files import keep_files_private, read_private
 from flfed.flower_names import INSTALL, check_names, replace, reply_class
 from flfed.paths import CoordinatorFolder
+from flfed.words import render
 
 MOST_BYTES = 64_000
-"""Of a body that a node sends: its questions have some hundred."""
+"""Limit of a body that a node sends: its requests have some hundred bytes."""
 MOST_BYTES_OF = {"push-object": 16_000_000, "push-messages": 1_000_000}
 """Flower sends arrays in pieces of 5 MB; a message's list of parts has 70 bytes for each."""
 LIMITS = {f"/v1/fleet/{route}": MOST_BYTES_OF.get(route, MOST_BYTES) for route in ROUTES}
@@ -65,14 +66,14 @@ ROUTES_OF = {
     "NodeAuthMiddleware": FLEET,
     "FleetEventLogMiddleware": FLEET,
 }
-"""The routes with which Flower's middleware does something."""
+"""The routes on which Flower's middleware acts."""
 AT_A_TIME = 8
-"""Requests of one node; Flower's has four at most: two objects, a heartbeat, and what its loop asks."""
+"""Requests of one node; Flower's has four at most: two objects, a heartbeat, and one of its loop."""
 OBJECTS_AT_A_TIME = 2
 PLACE_SECONDS = 10.0
 """Objects of one node, and how long the next one waits; its node gives up after 15 s.
 
-A limit over all nodes would let one of them keep the others waiting.
+A limit over all nodes would let one of them delay the others.
 """
 FREED_BYTES = 16_000_000
 """Bodies that may be answered before their memory is freed."""
@@ -81,7 +82,7 @@ FREED_BYTES = 16_000_000
 class Lock:
     """Lock in front of the SuperLink's application.
 
-    It lets in who knows the word, and nodes that are known by their keys.
+    It admits callers with the secret word, and nodes whose keys are admitted.
 
     Parameters
     ----------
@@ -104,7 +105,7 @@ class Lock:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        # Node routes need a key, all other routes the word; the start and end of the server need neither.
+        # Node routes need a key, all other routes the word; the server's own start and end need neither.
         if scope["type"] == "http" and scope["path"] in LIMITS:
             await self._of_node(scope, receive, send)
         elif scope["type"] == "lifespan":
@@ -128,7 +129,7 @@ class Lock:
     async def _of_node(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a node's request.
 
-        Nothing of the request is read before the node is known, nor more than is allowed.
+        Nothing of the request is read before the node is identified, and never more than its limit.
         """
         node = self._keys.identify(scope["headers"])
         most = LIMITS[scope["path"]]
@@ -161,7 +162,7 @@ class Lock:
     def _free(self, size: int) -> None:
         """Free the memory of bodies that were answered.
 
-        Flower's layers leave each in a circle of references, and Python counts objects before it looks for those.
+        Flower's layers leave each in a circle of references, and Python counts objects before it collects those.
         """
         self._not_freed += size
         if self._not_freed >= FREED_BYTES:
@@ -194,7 +195,7 @@ class Lock:
         if not run_exists:
             raise BodyRefused(404)
         if not declared:
-            # Flower is asked by the head alone: its nodes understand how it says that a run is over.
+            # Flower gets the head alone: its nodes understand its reply that a run is over.
             status, content = await self._heard(scope, head.fields)
             if status == 200:
                 raise BodyRefused(409)
@@ -202,17 +203,17 @@ class Lock:
         body.most = min(body.most, head.most)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Begin to serve, where Flower's database is as this version knows it."""
+        """Begin to serve, where Flower's database has the expected tables."""
         if problem := self._objects.problem():
             await send({"type": "lifespan.startup.failed", "message": problem})
         else:
-            # What is there before the first request stays: looking through it each time would cost most.
+            # Objects from before the first request are never collected: to scan them each time would cost most.
             gc.collect()
             gc.freeze()
             await self._app(scope, receive, send)
 
     async def _heard(self, scope: Scope, content: bytes) -> tuple[int, bytes]:
-        """Return the status and the content of what Flower answers to a whole request."""
+        """Return the status and the content of Flower's answer to a whole request."""
         heard: list[Message] = []
 
         async def hear(message: Message) -> None:
@@ -229,7 +230,7 @@ class Lock:
     async def _nodes(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer with Flower's nodes, as JSON.
 
-        So the coordinator's status needs no Flower to be loaded: a second of CPU.
+        So the coordinator's status does not load Flower, which takes a second of CPU.
         """
         route = {"method": "POST", "path": LIST_NODES, "raw_path": LIST_NODES.encode(), "query_string": b""}
         kind = [(b"content-type", b"application/protobuf")]
@@ -244,7 +245,7 @@ class Lock:
         """Return each admitted site's seconds since its last request."""
         now = time.monotonic()
         admitted = self._keys.admitted()
-        # Keys that are not admitted any more are forgotten.
+        # Keys that are no longer admitted are removed.
         self._last = {key: then for key, then in self._last.items() if key in admitted}
         return {admitted[key][0]: round(now - then, 1) for key, then in self._last.items()}
 
@@ -275,7 +276,7 @@ class OwnRoutes:
 def on_own_routes(middleware: Sequence[Middleware]) -> list[Middleware]:
     """Return Flower's middleware, each on its own routes.
 
-    One that is not known stays on all.
+    One with an unlisted name stays on all routes.
     """
     layers = []
     for each in middleware:
@@ -299,7 +300,7 @@ def _length(scope: Scope) -> int:
 async def _refuse(status: int, scope: Scope, receive: Receive, send: Send, reason: bytes = b"") -> None:
     """Answer with a status, and close.
 
-    The unread rest of the body is not waited for.
+    It does not wait for the unread rest of the body.
     """
     kind = "application/json" if reason else None
     await Response(reason, status, {"connection": "close"}, kind)(scope, receive, send)
@@ -318,7 +319,7 @@ def _raise_open_files() -> None:
 def main(arguments: Sequence[str]) -> None:
     """Run the SuperLink with Flower's own options.
 
-    The files that it writes are for its owner only.
+    Only their owner can read the files that it writes.
     """
     check_names("server")
     _raise_open_files()
@@ -337,13 +338,13 @@ def main(arguments: Sequence[str]) -> None:
 
 BODY_SECONDS = 120.0
 SILENT_SECONDS = 20.0
-"""How long a body may take, and how long nothing of it may come."""
+"""Most seconds for a whole body, and most without a piece of it."""
 
 
 class BodyRefused(Exception):
     """A body that is not read to its end.
 
-    `status` answers it, with a `reason` of Flower's; it is 0 where nobody waits for an answer.
+    `status` is the answer, with a `reason` of Flower's; it is 0 where no sender waits for an answer.
     """
 
     def __init__(self, status: int, reason: bytes = b"") -> None:
@@ -353,7 +354,10 @@ class BodyRefused(Exception):
 
 
 def whole(content: bytes, more: Receive) -> Receive:
-    """Return a callable that gives a body, once and without keeping it; `more` is asked for what comes after it."""
+    """Return a callable that gives a body once, without storing it.
+
+    Later messages come from `more`.
+    """
     bodies = [content]
 
     async def receive() -> Message:
@@ -383,7 +387,7 @@ class BodyReader:
     _is_whole: bool = False
 
     async def first(self, count: int) -> bytes:
-        """Return the first bytes, so many or all that there are.
+        """Return the first bytes: `count`, or all where there are fewer.
 
         Raises
         ------
@@ -395,7 +399,7 @@ class BodyReader:
         return b"".join(self._pieces)[:count]
 
     async def rest(self) -> bytes:
-        """Return the whole body, once; it is not kept.
+        """Return the whole body, once; it is not stored.
 
         Raises
         ------
@@ -430,9 +434,9 @@ class BodyReader:
 
 
 HEAD_BYTES = 4096
-"""What is read of a pushed object before it is looked up; Flower's nodes write about 100 bytes before the content."""
+"""Bytes read of a pushed object before it is looked up; Flower's nodes write about 100 before the content."""
 TAIL_BYTES = 100
-"""What may follow the content: the session's name has 38 bytes."""
+"""Bytes that may follow the content: the session's name has 38."""
 NODE = 0x0A
 RUN = 0x10
 OBJECT = 0x1A
@@ -461,7 +465,7 @@ class ObjectHead:
     run_id : int
     object_id : str
     fields : bytes
-        What stands before the content, by itself a request without one.
+        The part before the content, by itself a request without one.
     most : int
         Bytes that the whole request may have.
     """
@@ -502,7 +506,7 @@ class ObjectHead:
 
 @dataclass
 class _Fields:
-    """Reader of the protobuf wire format, within the bytes that are there."""
+    """Reader of the protobuf wire format, within the available bytes."""
 
     content: bytes
     position: int = 0
@@ -513,7 +517,10 @@ class _Fields:
             raise HeadError("another field stands where Flower's nodes have none")
 
     def read_number(self) -> int:
-        """Return a number of 64 bits: seven a byte, the lowest first; the last byte is below 128."""
+        """Return a number of 64 bits: seven a byte, the lowest first.
+
+        The last byte is below 128.
+        """
         number = 0
         for shift in range(0, 70, 7):
             byte = self._take(1)[0]
@@ -527,7 +534,7 @@ class _Fields:
         return number
 
     def read_bytes(self) -> bytes:
-        """Return bytes that are preceded by how many they are."""
+        """Return bytes that follow their own number."""
         return self._take(self.read_number())
 
     def _take(self, count: int) -> bytes:
@@ -552,7 +559,7 @@ class PushedObjects:
         self._address = f"file:{quote(str(database))}?mode=ro"
 
     def look_up(self, run_id: int, object_id: str) -> tuple[bool, bool]:
-        """Tell whether a run is known, and whether it waits for an object.
+        """Return whether a run exists, and whether it waits for an object.
 
         Raises
         ------
@@ -565,11 +572,14 @@ class PushedObjects:
         return bool(run), bool(pending)
 
     def problem(self) -> str:
-        """Return in a sentence why nothing can be looked up; empty where it can."""
+        """Return a sentence about an unreadable database.
+
+        The text is empty where the database can be read as expected.
+        """
         try:
             self.look_up(0, "")
         except sqlite3.Error as error:
-            return f"this Flower does not keep the objects it waits for where flfed looks ({error}); {INSTALL}"
+            return render("coordinator.server.tables", why=error, install=INSTALL)
         return ""
 
 

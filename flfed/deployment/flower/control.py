@@ -14,7 +14,7 @@ from typing import Any, Self
 import httpx
 
 from flfed.deployment.bundle import bundle, bundle_sha256
-from flfed.deployment.flower.link import NOT_SERVING, REFUSED, TIMEOUT_SECONDS, Link, Node
+from flfed.deployment.flower.link import TIMEOUT_SECONDS, Link, Node
 from flfed.errors import FlfedError, UsageError
 from flfed.files import locked
 from flfed.flower_names import (
@@ -31,19 +31,20 @@ from flfed.flower_names import (
     user_config_to_proto,
 )
 from flfed.paths import CoordinatorFolder
+from flfed.words import render
 
 RUNS_AT_ONCE = 1000
 FINISHED = "finished"
 
 
 class Control:
-    """What the coordinator asks of the running SuperLink.
+    """Requests of the coordinator to the running SuperLink.
 
     Parameters
     ----------
     link : Link
     timeout : float, seconds
-        For one answer.
+        For one reply.
 
     Raises
     ------
@@ -62,32 +63,32 @@ class Control:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._flower.close()
 
     def check_lock(self) -> None:
         """Refuse a server without its lock.
 
-        A server without it answers whoever does not know the secret: see `superlink`.
+        Such a server answers callers without the secret: see `superlink`.
 
         Raises
         ------
         NotLocked
-            If it does.
+            If it answers.
         """
-        # Asked as a stranger would: only a refusal proves that the lock is there.
+        # Asked without the secret, as a stranger would: only a refusal proves that the lock works.
         stranger = self._link.control(timeout=self._timeout, with_secret=False)
         try:
             ask(stranger.ListNodes)
         except httpx.HTTPStatusError as error:
             if error.response.status_code == httpx.codes.FORBIDDEN:
                 return
-            raise FlfedError(NOT_SERVING) from None
+            raise FlfedError(render("coordinator.server.silent")) from None
         except httpx.HTTPError:
-            raise FlfedError(NOT_SERVING) from None
+            raise FlfedError(render("coordinator.server.silent")) from None
         finally:
             stranger.close()
-        raise NotLocked("the control routes of this version of Flower are not locked by flfed: it must not be used")
+        raise NotLocked(render("coordinator.server.unlocked"))
 
     def nodes(self) -> dict[bytes, Node]:
         """Return every node ever registered, by its key."""
@@ -106,13 +107,10 @@ class Control:
         except Refused as error:
             if error.code != KEY_IN_USE:
                 raise
-        # The key is known already: it may be in use, which is fine, or have been cut off for good.
+        # The key is registered already: it may be in use, which is fine, or have been cut off for good.
         node = self.nodes().get(public_key)
         if node is None or node.status == "unregistered":
-            raise UsageError(
-                f"site {site!r}: its key was revoked before and never holds again; "
-                f"revoke it, invite it anew, and let it join with another key: flfed coordinator revoke {site}"
-            )
+            raise UsageError(render("coordinator.admission.burnt", site=site))
         return node.node_id
 
     def unregister(self, node_id: int) -> None:
@@ -134,7 +132,7 @@ class Control:
             return ask(self._flower.StartRun, fab=fab, override_config=config, federation="", app_spec="").run_id
 
     def stop_run(self, run: int) -> None:
-        """Stop a run that is under way."""
+        """Stop a run in progress."""
         with in_words():
             ask(self._flower.StopRun, run_id=run)
 
@@ -155,12 +153,12 @@ class Control:
             # A page that is not full is the last one.
             if len(page) < RUNS_AT_ONCE:
                 return status_by_run
-        raise FlfedError("Flower's database has too many runs; make a new one: move its folder away and serve again")
+        raise FlfedError(render("coordinator.server.full"))
 
     def status_of(self, run: int) -> tuple[str, str]:
         """Return the status and sub-status of a run.
 
-        They are words such as ("finished", "completed").
+        They are texts such as ("finished", "completed").
         """
         with in_words():
             status = ask(self._flower.ListRuns, run_id=run).run_dict[run].status
@@ -168,7 +166,7 @@ class Control:
 
 
 class NotLocked(FlfedError):
-    """A SuperLink that anybody who reaches it may command."""
+    """A SuperLink that obeys any caller."""
 
 
 class Refused(FlfedError):
@@ -190,14 +188,14 @@ def in_words() -> Iterator[None]:
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
         flower_error = FlowerError.from_json(error.response.text)
-        # A refusal without Flower's own error comes from a lock that knows another secret.
+        # A refusal without Flower's own error comes from a lock with another secret.
         if status in (httpx.codes.FORBIDDEN, httpx.codes.UNAUTHORIZED) and flower_error is None:
-            raise FlfedError(REFUSED) from None
+            raise FlfedError(render("coordinator.server.stranger")) from None
         if flower_error is None:
-            raise Refused(f"the coordinator's server refused: status {status}", 0) from None
-        raise Refused(f"the coordinator's server refused: {flower_error.message}", flower_error.code) from None
+            raise Refused(render("coordinator.server.refused", why=f"status {status}"), 0) from None
+        raise Refused(render("coordinator.server.refused", why=flower_error.message), flower_error.code) from None
     except httpx.HTTPError:
-        raise FlfedError(NOT_SERVING) from None
+        raise FlfedError(render("coordinator.server.silent")) from None
 
 
 HEARTBEAT_SECONDS = 10.0
@@ -213,7 +211,7 @@ class ServerTask:
     run : int
         Flower's number of it.
     token : str
-        By which the server knows who has the task; it stands in no command line and no file.
+        Shows the server who has the task; it is in no command line and no file.
     """
 
     def __init__(self, link: Link, run: int, token: str) -> None:
@@ -223,7 +221,7 @@ class ServerTask:
         self.client = self.runtime()
 
     def runtime(self) -> RuntimeHttpClient:
-        """Return a client that speaks for this task."""
+        """Return a client with the token of this task."""
         return self.link.runtime("flwr-serverapp", RuntimeTokenHttpInterceptor(self._token))
 
     def begin(self) -> Any:
@@ -239,14 +237,14 @@ class ServerTask:
     def end(self, failure: str = "") -> None:
         """Report to Flower that the run is completed, or why it failed.
 
-        Flower keeps nothing else of the run.
+        Flower stores nothing else of the run.
         """
         status = FAILED if failure else COMPLETED
         with translate_errors():
             ask(self.client.PushTaskOutput, sub_status=status, details=failure)
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self.client.close()
 
 
@@ -271,7 +269,7 @@ def acquired(
     FlfedError
         If the server does not answer, or gives no task.
     """
-    # Flower hands tasks to whoever asks; under the lock the only other ones are of processes that died.
+    # Flower hands tasks to any caller; under the lock the only other tasks are of processes that died.
     with locked(folder.server):
         run = control.start_run(config)
         acquiring = link.acquiring()
@@ -284,16 +282,16 @@ def acquired(
                     time.sleep(0.05)
                     continue
                 task = ServerTask(link, response.task.run_id, response.token)
-                # A task of another run was left behind: it is ended, and the next one is asked for.
+                # A task of another run is a leftover: it is ended, and the next one is requested.
                 if task.run == run:
                     return task
                 _end_stray(task)
         finally:
             acquiring.close()
-        # Without a task nobody would ever end the run.
+        # Without a task no process would ever end the run.
         with suppress(FlfedError):
             control.stop_run(run)
-        raise FlfedError("the server gave no task for the run: stop and start flfed coordinator serve")
+        raise FlfedError(render("coordinator.server.taskless"))
 
 
 def _end_stray(task: ServerTask) -> None:
@@ -309,7 +307,7 @@ def _end_stray(task: ServerTask) -> None:
 class Heartbeat:
     """Heartbeat of a run's server task.
 
-    A thread tells the server that the run is active, and notices when the server has ended it.
+    A thread reports to the server that the run is active, and notices when the server has ended it.
 
     Parameters
     ----------
@@ -336,17 +334,17 @@ class Heartbeat:
     def check(self) -> None:
         """Raise where the run has been ended."""
         if self._ended:
-            raise FlfedError("the run was ended at the server: by flfed, by hand, or because it was away too long")
+            raise FlfedError(render("run.stops.server"))
 
     def _beat(self) -> None:
         while not self._over.is_set():
             try:
                 self._ended |= not ask(self._client.SendTaskHeartbeat).success
             except httpx.HTTPStatusError as error:
-                # A refusal means that the task is gone; all other errors may pass.
+                # A refusal means that the task is gone; all other errors may be temporary.
                 self._ended |= error.response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
             except httpx.TransportError:
-                pass  # the grid says so, if it lasts
+                pass  # the grid reports it, if it lasts
             self._over.wait(HEARTBEAT_SECONDS)
 
 
@@ -357,6 +355,6 @@ def translate_errors() -> Iterator[None]:
         yield
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
-        raise FlfedError(f"the server refuses the run (status {status}): it was ended there") from None
+        raise FlfedError(render("run.stops.refused", status=status)) from None
     except httpx.HTTPError:
-        raise FlfedError(NOT_SERVING) from None
+        raise FlfedError(render("coordinator.server.silent")) from None

@@ -1,7 +1,7 @@
 """Grid to the nodes of institutions, and a run's open questions to them.
 
-It works over the running SuperLink and keeps its deadlines. A node that went away, or began anew, is asked again; who
-has not answered is named.
+It works over the running SuperLink and keeps its deadlines. A node that went away, or restarted, gets its request
+again; progress sentences name the sites without a reply.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ from flfed.flower_names import NODE_UNAVAILABLE, UNKNOWN, HttpGrid, RuntimeHttpC
 from flfed.refusals import Refusal, recorded, refusal_of
 from flfed.updates.messages.enrol import ENROL, EnrolReply
 from flfed.updates.messages.fields import MalformedMessage, reason_of
+from flfed.words import render
 
 POLL_SECONDS = 0.1
-"""How often replies are looked for; Flower's own grid does every 3 s."""
+"""How often the grid looks for replies; Flower's own grid does every 3 s."""
 PATIENCE_SECONDS = 120.0
-"""How long the server may be away in the middle of a run: it is started again with back-off."""
+"""How long the server may be away in the middle of a run: its supervisor restarts it with back-off."""
 LIFE_SECONDS = 600.0
 """How long beyond its deadline a message may live: a site's clock may be five minutes off."""
 AT_ONCE = 4
-"""Parts that a node sends at a time: as many are looked for beyond those that are there."""
+"""Parts that a node sends at a time: the grid looks for as many beyond those that have arrived."""
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 5.0
 """Seconds before a request is tried again, at first and at most."""
@@ -44,7 +45,7 @@ NEVER_THERE = Refusal("node-unknown")
 
 @dataclass(frozen=True)
 class NodeReplies:
-    """Replies and faults of the nodes, each as its own.
+    """Replies and faults of the nodes, each under its own node.
 
     Parameters
     ----------
@@ -55,9 +56,9 @@ class NodeReplies:
     names: Mapping[int, str]
 
     def own(self, request: Message, reply: Message | Refusal) -> Message:
-        """Return a reply that is its node's own.
+        """Return a reply of the node itself.
 
-        Return an error in its place where it is not.
+        Return an error in its place where another sender replied.
         """
         if isinstance(reply, Refusal):
             return self.fault(request, reply)
@@ -73,7 +74,7 @@ class NodeReplies:
         if request.metadata.message_type != ENROL:
             return reply
         if reply.has_error():
-            # Who it is that does not enrol is known here only.
+            # Only the coordinator knows which site does not enrol.
             site = self.names.get(request.metadata.dst_node_id, "")
             return self.fault(request, reason_of(reply, site), reply.error.code)
         wrong = self._wrong_name(request, reply)
@@ -84,7 +85,7 @@ class NodeReplies:
     def lost(self, reply: Message) -> Refusal | None:
         """Return why a node's answer is lost.
 
-        None where it is not: only these two errors are worth another try.
+        None where it is not: only these two errors are worth another request.
         """
         name = self.names.get(reply.metadata.src_node_id, "")
         cause = recorded(reply.error.reason or "", name).cause if reply.has_error() else None
@@ -93,7 +94,7 @@ class NodeReplies:
         return None
 
     def fault(self, request: Message, reason: Refusal, code: int = SITE_ERROR) -> Message:
-        """Return an error reply of the node that was asked."""
+        """Return an error reply of the requested node."""
         name = self.names.get(request.metadata.dst_node_id, f"node {request.metadata.dst_node_id}")
         return Message(Error(code=code, reason=f"{name}: {reason}"), reply_to=request)
 
@@ -122,13 +123,13 @@ class DeployedGrid(HttpGrid):
     runtime : callable
         Returns a client that speaks for the run's task.
     names : mapping of int to str
-        Each node's site, by the key it was admitted with. No other node is asked.
+        Each node's site, by the key it was admitted with. No other node gets a request.
     check : callable
         Raises where the run was ended.
     online : callable
-        Returns the nodes that may connect, each with since when it is online.
+        Returns the nodes that may connect, each with the time since which it is online.
     notify : callable
-        Told who is waited for.
+        Receives sentences about sites without a reply.
     """
 
     sites_keep_state = True
@@ -147,14 +148,14 @@ class DeployedGrid(HttpGrid):
         self._runtime = runtime
         self._names = dict(names)
         self._check = check
-        # Flower's own tries for ever, and interrupts its process when the run was ended.
+        # Flower's own repeats for ever, and interrupts its process when the run was ended.
         make_patient(self._retry_invoker)
         self._replies = NodeReplies(self._names)
         self._presence = Presence(online)
         self._notify = notify
 
     def _connect(self) -> None:
-        """Connect by our own client: no redirect, no proxy."""
+        """Connect by flfed's own client: no redirect, no proxy."""
         self._client = self._runtime()
         # The hook refuses a huge answer before a byte of its body is read.
         self._client._client.event_hooks["response"] = [_not_too_long]
@@ -162,11 +163,11 @@ class DeployedGrid(HttpGrid):
 
     @property
     def nodes(self) -> dict[str, int]:
-        """The node of each site that is asked."""
+        """The node of each requested site."""
         return {site: node for node, site in sorted(self._names.items(), key=lambda item: item[1])}
 
     def get_node_ids(self) -> Iterable[int]:
-        """Return the nodes of the asked sites, in the order of the sites' names."""
+        """Return the nodes of the requested sites, in the order of the sites' names."""
         return list(self.nodes.values())
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
@@ -174,8 +175,8 @@ class DeployedGrid(HttpGrid):
 
         A fault is a reply with an error.
 
-        A reply counts by the message that it answers: where Flower answers for a node that is gone,
-        the error is made that node's own. A node that began anew is asked again.
+        A reply counts by the request that it answers: where Flower replies in place of a lost node, the error becomes
+        that node's own. A restarted node gets its request again.
         """
         return self._exchange(list(messages), timeout, wait=False)
 
@@ -190,7 +191,7 @@ class DeployedGrid(HttpGrid):
         # One deadline for all messages, also for those that are sent again.
         end = math.inf if timeout is None else time.monotonic() + timeout
         waiting, replies = self._send(sent, timeout)
-        telling = WaitReporter(self._notify)
+        reporter = WaitReporter(self._notify)
         while waiting:
             # A run that was ended at the server is noticed here, within a tenth of a second.
             self._check()
@@ -202,17 +203,17 @@ class DeployedGrid(HttpGrid):
             if not waiting or pause <= 0:
                 break
             missing = {self._names[q.node]: q.lost for q in waiting.values() if q.node in self._names}
-            telling.waiting(missing, set(self._names.values()) - missing.keys(), left)
+            reporter.waiting(missing, set(self._names.values()) - missing.keys(), left)
             time.sleep(pause)
-        telling.over()
-        # Without a reply are those whose node is away, and those who would have told who they are.
+        reporter.over()
+        # Without a reply are the sites whose node is away, and those whose enrolment would have named them.
         late = [one for one in waiting.values() if one.lost or one.request.metadata.message_type == ENROL]
         return replies + [self._replies.fault(one.request, one.lost or LATE) for one in late]
 
     def _send(self, sent: list[Message], timeout: float | None) -> tuple[dict[str, Question], list[Message]]:
         """Send messages and return their open questions.
 
-        Questions are by message id; messages that could not be sent give errors.
+        Questions are by message id; a message that could not be sent gives an error.
         """
         self._check()
         self._presence.look()
@@ -226,14 +227,14 @@ class DeployedGrid(HttpGrid):
             for number, message in zip(ids, sent, strict=False)
             if number
         }
-        # The server gives no id for a message to a node that it does not know.
+        # The server gives no id for a message to an unregistered node.
         lost = [message for message in sent if message.metadata.message_id not in waiting]
         return waiting, [self._replies.fault(message, NEVER_THERE, NODE_UNAVAILABLE) for message in lost]
 
     def _answers(self, waiting: dict[str, Question]) -> list[Message]:
-        """Return the replies that have arrived, whose questions wait no longer.
+        """Return the replies that have arrived, and close their questions.
 
-        A question notes where its reply got lost, and stays open, so that it can be sent again.
+        A question notes that its reply got lost, and stays open, so that it can be sent again.
         """
         self._begin(waiting)
         replies = []
@@ -241,7 +242,7 @@ class DeployedGrid(HttpGrid):
             if question.arriving is None:
                 continue
             reply = self._arrived(question.arriving)
-            # Only a reply whose parts are all there counts; the others are looked at again.
+            # Only a complete reply counts; the others are looked at again.
             if reply is None:
                 continue
             question.arriving = None
@@ -255,22 +256,22 @@ class DeployedGrid(HttpGrid):
     def _ask_again(self, waiting: dict[str, Question], *, wait: bool) -> list[Message]:
         """Send again the questions of restarted nodes.
 
-        Return errors of nodes that are no longer waited for.
+        Return errors of nodes that the run waits for no longer.
         """
         if not self._presence.look():
             return []
         errors = []
         for number, question in list(waiting.items()):
             since = self._presence.since(question.node)
-            question.since = question.since or since  # not known when it was sent: that it was lost would be said
+            question.since = question.since or since  # unknown when it was sent: the server would report a loss
             fault = question.lost
-            # Another time online means that the node began anew, and that its process has forgotten the question.
+            # Another time online means that the node restarted, and that its process has forgotten the question.
             if since and question.sent < MOST_SENT and (question.lost or since != question.since):
                 del waiting[number]
                 if self._send_again(waiting, question, since):
                     continue
                 fault = NEVER_THERE
-            # A revoked node can never come back; others may, within the patience that was asked for.
+            # A revoked node can never come back; others may, within the patience of the caller.
             elif fault and not self._presence.may_return(question.node, wait=wait):
                 del waiting[number]
             else:
@@ -279,7 +280,10 @@ class DeployedGrid(HttpGrid):
         return errors
 
     def _send_again(self, waiting: dict[str, Question], question: Question, since: str) -> bool:
-        """Send a question to a node that is there since then; tell whether the server knows the node."""
+        """Send a question again to a node that is online.
+
+        Return whether the server knows the node.
+        """
         again = question.request
         again.metadata.created_at = time.time()
         (fresh,) = self.push_messages([joined(again)]) or ("",)
@@ -288,7 +292,7 @@ class DeployedGrid(HttpGrid):
         return bool(fresh)
 
     def _begin(self, waiting: Mapping[str, Question]) -> None:
-        """Take the beginning of each reply that is there.
+        """Take the beginning of each reply that has arrived.
 
         The server hands it out only once.
         """
@@ -299,7 +303,7 @@ class DeployedGrid(HttpGrid):
         for envelope, tree in zip(
             map(message_from_proto, response.messages_list), response.message_object_trees, strict=True
         ):
-            # The envelope carries no content yet: parts come later and are counted first.
+            # The envelope has no content yet: parts come later and are counted first.
             envelope.__dict__["_content"] = RecordDict()
             question = waiting.get(envelope.metadata.reply_to_message_id)
             if question is not None:
@@ -328,7 +332,7 @@ class DeployedGrid(HttpGrid):
                     return Refusal("reply-lost")
                 return None
             metadata = arriving.envelope.metadata
-            # Confirmed only when all parts are here: then the server may forget them.
+            # Confirmed only with all parts here: then the server may delete them.
             ask(
                 self._runtime_client.ConfirmMessageReceived,
                 node=self.node,
@@ -342,7 +346,7 @@ class DeployedGrid(HttpGrid):
     def _take(self, arriving: Arriving) -> None:
         """Take the available parts of a reply.
 
-        Parts beyond the allowed bytes are not kept.
+        Parts beyond the allowed bytes are refused.
         """
         awaited = 0
         for name in list(arriving.missing):
@@ -356,16 +360,13 @@ class DeployedGrid(HttpGrid):
                 raise MalformedMessage(Refusal("reply-lost"))
             if part.object_available:
                 arriving.take(name, part.object_content, time.monotonic())
-            # A node sends few parts at a time: looking at all the others would only cost requests.
+            # A node sends few parts at a time: a look at all the others would only cost requests.
             elif (awaited := awaited + 1) == AT_ONCE:
                 return
 
 
 def _not_too_long(response: httpx.Response) -> None:
-    """Refuse an answer too large for the memory.
-
-    It is refused before it is read.
-    """
+    """Refuse an answer too large for the memory before it is read."""
     length = response.headers.get("content-length", "0")
     if not length.isdecimal() or int(length) > MOST_BYTES + SHORT:
         raise MalformedMessage(Refusal("reply-too-large", most=MOST_BYTES))
@@ -374,13 +375,13 @@ def _not_too_long(response: httpx.Response) -> None:
 def make_patient(invoker: Any) -> None:
     """Have one of Flower's retry policies be patient, within bounds.
 
-    A server that is away is asked again for a while; what it refuses is given up.
+    Requests to a server that is away are repeated for a while; a refusal is final.
     """
 
     def final(error: Exception) -> bool:
         if isinstance(error, httpx.HTTPStatusError):
             return not is_away(error.response.status_code)
-        # A wrong certificate does not become right by asking again.
+        # A repeated request does not make a wrong certificate right.
         return "certificate" in str(error).lower()
 
     retry(invoker, FIRST_PAUSE, LONGEST_PAUSE, final)
@@ -388,26 +389,26 @@ def make_patient(invoker: Any) -> None:
 
 
 LOOK_SECONDS = 1.0
-"""How often the server is asked which nodes are online, while a question waits."""
+"""How often the server is asked for the online nodes, while a question is open."""
 RESTART_SECONDS = 30.0
-"""How long a node that went away is waited for where no more patience is asked for: a site's supervisor starts it
-anew within seconds. One that is away for longer costs the rounds after it no time."""
+"""How long to wait for a node that went away, unless the caller asks for more. A site's supervisor restarts it within
+seconds. A node that is away for longer costs the later rounds no time."""
 MOST_SENT = 5
 """How often a question is sent, at most."""
 QUIET_SECONDS = 5.0
-"""For how long nothing is said of a question that waits: most are answered by then."""
+"""How long an open question is not reported: most are answered by then."""
 REPEATED_SECONDS = 30.0
-"""After how long it is said again who is waited for."""
+"""After how long the missing sites are reported again."""
 NAMED = 5
 """Sites that a sentence names; the others are counted."""
 
 ARRIVING_SECONDS = 150.0
 GONE_SECONDS = 30.0
-"""How long no part of a reply may come whose beginning has arrived: a little longer than the server lets one part
-take (120 s); and where its node is not online."""
+"""How long a reply whose beginning has arrived may pause between parts: a little longer than the server allows for one
+part (120 s); and where its node is not online."""
 
 Online = Callable[[], Mapping[int, str]]
-"""Returns the nodes that may connect, each with since when it is online; "" for one that is not."""
+"""Returns the nodes that may connect, each with the time since which it is online; "" for one that is not."""
 
 
 @dataclass(eq=False)
@@ -417,16 +418,16 @@ class Arriving:
     Attributes
     ----------
     envelope : Message
-        What the server says of it.
+        As the server sends it.
     missing : list of str
-        Names of the parts that have not come.
+        Names of the parts that have not arrived.
     last : float, seconds
-        When something of it came last.
+        When its last part came.
     fault : Refusal, optional
         Why it cannot be read.
     contents : dict of part to bytes
     left : int, bytes
-        How many may still come.
+        How many may still arrive.
     """
 
     envelope: Message
@@ -437,7 +438,7 @@ class Arriving:
     left: int = field(default_factory=lambda: MOST_BYTES)
 
     def take(self, name: str, content: bytes, now: float) -> None:
-        """Keep a part.
+        """Store a part.
 
         Raises
         ------
@@ -461,13 +462,13 @@ class Question:
     ----------
     request : Message
     since : str
-        When its node had come online when it was sent; "" where it was not, or that is not known.
+        Since when its node was online when it was sent; "" where it was not, or the time is unknown.
     lost : Refusal, optional
-        Why it is to be sent again: its node went away with it, or its reply got lost.
+        Why it must be sent again: its node went away with it, or its reply got lost.
     sent : int
         How often it was sent.
     arriving : Arriving, optional
-        Its reply, of which not all is there.
+        Its reply, while it is incomplete.
     """
 
     request: Message
@@ -478,17 +479,17 @@ class Question:
 
     @property
     def node(self) -> int:
-        """The node that is asked."""
+        """The node that it is for."""
         return int(self.request.metadata.dst_node_id)
 
 
 class Presence:
-    """Which nodes are there, as the server said last.
+    """Which nodes are online, by the last answer of the server.
 
     Parameters
     ----------
     online : callable
-        Asks the server. While that does not answer, what it said before holds.
+        Asks the server. While the server does not answer, its last answer counts.
     clock : callable
         Seconds.
     """
@@ -500,19 +501,19 @@ class Presence:
         self._nodes: Mapping[int, str] = {}
         self._gone: dict[int, float] = {}
         self.look()
-        # Who is not there from the beginning is not waited for.
+        # The grid does not wait for a node that is absent from the beginning.
         self._gone = {node: -RESTART_SECONDS for node, since in self._nodes.items() if not since}
 
     def look(self) -> bool:
         """Ask the server for the online nodes, where due.
 
-        Tell whether it was asked.
+        Return whether it was asked.
         """
         now = self._clock()
         if now < self._due:
             return False
         self._due = now + LOOK_SECONDS
-        # A server that is away leaves the last known state, and the question is due again later.
+        # While the server is away its last answer counts, and the look is due again later.
         with suppress(FlfedError):
             self._nodes = self._online()
             for node in [node for node in self._gone if self._nodes.get(node)]:
@@ -527,9 +528,10 @@ class Presence:
         return self._nodes.get(node, "")
 
     def may_return(self, node: int, *, wait: bool = False) -> bool:
-        """Tell whether an absent node may soon return, at any time where a question is to `wait`.
+        """Return whether an absent node may return.
 
-        It may where it left so lately that it may just be starting anew. One that may not connect never does.
+        Soon, or ever where a question is to `wait`. It may soon where it left so lately that it may be restarting. One
+        that may not connect never does.
         """
         now = self._clock()
         return node in self._nodes and (wait or now - self._gone.setdefault(node, now) < RESTART_SECONDS)
@@ -537,19 +539,19 @@ class Presence:
 
 @dataclass
 class WaitReporter:
-    """Reporter of questions that wait.
+    """Reporter of open questions.
 
-    It says who has answered, who has not, and when the questions are given up.
+    It names the sites that have replied, the others, and the time when the questions are given up.
 
     Attributes
     ----------
-    tell : callable
-        Told a sentence, and "" once nobody is waited for.
+    notify : callable
+        Receives a sentence, and "" once no reply is missing.
     clock : callable
         Seconds.
     """
 
-    tell: Notify
+    notify: Notify
     clock: Clock = time.monotonic
     _began: float = field(init=False)
     _due: float = field(init=False, default=0.0)
@@ -564,31 +566,31 @@ class WaitReporter:
 
         Parameters
         ----------
-        missing : mapping of site to what is known of why
+        missing : mapping of site to reason, empty where unknown
         answered : collection of site
         left : float or None, seconds
-            Until it is given up; None for never.
+            Until the questions are given up; None for never.
         """
         now = self.clock()
-        # Most questions are answered at once; a person hears only of those that are not.
+        # Most questions are answered at once; a person reads only of the others.
         if now - self._began < QUIET_SECONDS or not missing:
             return
         who = waiting_sentence(missing, answered)
-        # The same sentence is repeated seldom, and in the beginning the list changes too fast to be told.
+        # The same sentence is repeated seldom, and at first the list changes too fast to be read.
         if (who == self._last or now - self._began < 2 * QUIET_SECONDS) and now < self._due:
             return
         self._last = who
         self._due = now + REPEATED_SECONDS
-        self.tell(f"{who}; {describe_deadline(left)}")
+        self.notify(f"{who}; {describe_deadline(left)}")
 
     def over(self) -> None:
-        """Say that nobody is waited for."""
+        """Report that no reply is missing."""
         if self._last:
-            self.tell("")
+            self.notify("")
 
 
 def waiting_sentence(missing: Mapping[str, str | None], answered: Collection[str]) -> str:
-    """Return who is waited for, and who is not.
+    """Return which sites have replied, and which have not.
 
     Examples
     --------
@@ -599,17 +601,16 @@ def waiting_sentence(missing: Mapping[str, str | None], answered: Collection[str
     for site, why in sorted(missing.items()):
         name = f"{site} ({why})" if why else site
         names.append(name)
-    return f"waiting for {_some(names)}; answered: {_some(sorted(answered)) or 'nobody yet'}"
+    return render("run.progress.replies", missing=_some(names), answered=_some(sorted(answered)) or "nobody yet")
 
 
 def describe_deadline(left: float) -> str:
-    """Return when waiting ends, in words.
-
-    It is told by the clock on the wall and in seconds.
-    """
+    """Return when waiting ends, by the clock on the wall and in seconds."""
     if left == math.inf:
-        return "it is not given up"
-    return f"given up at {time.strftime('%H:%M:%S', time.localtime(time.time() + left))} (in {left:.0f} s)"
+        return render("run.progress.endless")
+    return render(
+        "run.progress.deadline", clock=time.strftime("%H:%M:%S", time.localtime(time.time() + left)), left=left
+    )
 
 
 def _some(names: list[str]) -> str:

@@ -1,7 +1,7 @@
 """Link to this machine's SuperLink.
 
-It says where the server is and what it trusts. Routes of our own are asked here; what Flower has routes for is
-`control`'s, and Flower is loaded only for that.
+It has the server's address and the certificate to trust. Requests to flfed's own routes are here. Requests to Flower's
+routes are in `control`, and load Flower.
 """
 
 from __future__ import annotations
@@ -22,21 +22,20 @@ from flfed.errors import FlfedError, UsageError
 from flfed.files import read_private
 from flfed.paths import CoordinatorFolder
 from flfed.signatures import node_public_key
+from flfed.words import render
 
 if TYPE_CHECKING:
     import httpx
 
     from flfed.flower_names import ControlHttpClient, ProtobufClient, RuntimeHttpClient
 
-REFUSED = "the server refuses this command: another coordinator uses its port"
-NOT_SERVING = "the coordinator's server does not answer; start it and leave it running: flfed coordinator serve"
 HEADER = "x-flfed-coordinator"
 LAST_REQUESTS = "/flfed/last-requests"
 NODES = "/flfed/nodes"
-"""Routes of our own at the server, see `superlink`."""
+"""flfed's own routes at the server, see `superlink`."""
 TIMEOUT_SECONDS = 30.0
 ANSWER_SECONDS = 5.0
-"""How long the server is waited for where nobody waits for a run."""
+"""How long to wait for the server where no run depends on it."""
 
 Client = TypeVar("Client", bound="ProtobufClient")
 
@@ -54,7 +53,7 @@ def database(folder: CoordinatorFolder) -> Path:
 def secret_file(folder: CoordinatorFolder) -> Path:
     """Return the file with the server's secret.
 
-    The server and the coordinator's commands know each other by it.
+    It authenticates the server and the coordinator's commands to each other.
     """
     return folder.server / "executor.secret"
 
@@ -62,7 +61,7 @@ def secret_file(folder: CoordinatorFolder) -> Path:
 def certificate_file(folder: CoordinatorFolder) -> Path:
     """Return the server's loopback certificate file.
 
-    Only this machine's commands and Caddy trust it.
+    This machine's commands and Caddy alone trust it.
     """
     return folder.server / "loopback.crt"
 
@@ -101,7 +100,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Link:
-    """How this machine's SuperLink is reached.
+    """Address and secrets of this machine's SuperLink.
 
     Attributes
     ----------
@@ -110,7 +109,7 @@ class Link:
     certificate : str
         The only one that is trusted there, PEM.
     secret : bytes
-        What a caller must know.
+        Needed by every caller.
     """
 
     address: str
@@ -131,15 +130,15 @@ class Link:
             certificate = certificate_file(folder).read_text(encoding="ascii")
             return cls(f"127.0.0.1:{port}", certificate, read_private(secret_file(folder)))
         except (OSError, UsageError):
-            raise FlfedError(NOT_SERVING) from None
+            raise FlfedError(render("coordinator.server.silent")) from None
         except (ValueError, KeyError, TypeError):
-            # A damaged file is told apart from a missing one: starting the server is not enough to mend it.
-            raise FlfedError(f"{serving_file(folder)}: is damaged; stop the server and start it again") from None
+            # A damaged file is distinguished from a missing one: starting the server is not enough to mend it.
+            raise FlfedError(render("coordinator.server.record", file=serving_file(folder))) from None
 
     def control(self, *, timeout: float = TIMEOUT_SECONDS, with_secret: bool = True) -> ControlHttpClient:
         """Return a client of the control interface.
 
-        Without its secret it shows that it is refused.
+        Without the secret it can show that the server refuses it.
         """
         from flfed.flower_names import ControlHttpClient, RuntimeVersionHttpInterceptor
 
@@ -151,7 +150,7 @@ class Link:
     def runtime(self, name: str, *more: Any) -> RuntimeHttpClient:
         """Return a client of the runtime interface.
 
-        It speaks for the component `name`, with `more` interceptors.
+        It is a client of the component `name`, with `more` interceptors.
         """
         from flfed.flower_names import RuntimeHttpClient, RuntimeVersionHttpInterceptor
 
@@ -180,7 +179,7 @@ class Link:
         return client
 
     def ask(self, route: str) -> Any:
-        """Return what a route of our own says, as JSON.
+        """Return the JSON answer of one of flfed's own routes.
 
         No part of Flower is needed for it.
 
@@ -195,17 +194,17 @@ class Link:
             reply = connection.getresponse()
             content = reply.read()
         except (OSError, http.client.HTTPException):
-            raise FlfedError(NOT_SERVING) from None
+            raise FlfedError(render("coordinator.server.silent")) from None
         finally:
             connection.close()
         if reply.status == http.HTTPStatus.FORBIDDEN:
-            raise FlfedError(REFUSED)
+            raise FlfedError(render("coordinator.server.stranger"))
         if reply.status != http.HTTPStatus.OK:
-            raise FlfedError(f"the coordinator's server has no answer to {route}")
+            raise FlfedError(render("coordinator.server.routeless", route=route))
         return json.loads(content)
 
     def _trusted(self) -> ssl.SSLContext:
-        """Return what trusts the server's certificate alone."""
+        """Return a context that trusts the server's certificate alone."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.load_verify_locations(cadata=self.certificate)
         return context
@@ -213,7 +212,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Node:
-    """A node that Flower knows.
+    """A node that is registered in Flower.
 
     Attributes
     ----------
@@ -248,14 +247,14 @@ class Node:
 
 
 def pem_of(public_key_openssh: str) -> bytes:
-    """Return a node's public key as Flower keeps it.
+    """Return a node's public key as Flower stores it.
 
     Raises
     ------
     FlfedError
-        If it is none.
+        If it is damaged.
     """
     key = node_public_key(public_key_openssh)
     if key is None:
-        raise FlfedError("a site's public key is damaged; bring its file back from a backup, or invite it anew")
+        raise FlfedError(render("coordinator.admission.keyless"))
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)

@@ -1,9 +1,8 @@
-"""Messages on their way: in one piece, and in parts.
+"""Messages in transit: in one piece, and in parts.
 
 Parts are counted before they are read, and the message is compared with its envelope. A small message is packed into
-one piece, which coordinator and gate read and check as before: Flower sends every record and every array as an object
-of its own, and asks three times for each. A round of logistic regression is 34 objects a site; in one piece it is 6, a
-third of the CPU time.
+one piece, which coordinator and gate read and check as before. Flower sends every record and every array as an object
+of its own, with three requests for each. One piece saves most of the requests of a round, and of their CPU time.
 """
 
 from __future__ import annotations
@@ -22,16 +21,16 @@ from flfed.refusals import Refusal
 from flfed.updates.messages.fields import MalformedMessage
 
 SHORT = 1 << 20
-"""Bytes of an answer that holds no message's part."""
+"""Bytes of an answer without a part of a message."""
 MOST_BYTES = 64 << 20
-"""Of one message: far above every model for tables, far below what fills a machine."""
+"""Of one message: far above every model for tables, far below the memory of a machine."""
 MOST_PARTS = 10_000
 """Of one message: Flower sends every array, and every piece of one, as an object of its own."""
 ENVELOPE_FIELDS = ("run_id", "message_type", "src_node_id", "dst_node_id", "reply_to_message_id", "group_id")
 
 
 def iterate_parts(tree: Any) -> Iterator[Any]:
-    """Yield the parts of a message's tree, those within a part before it."""
+    """Yield the parts of a message's tree, inner parts first."""
     for child in tree.children:
         yield from iterate_parts(child)
     yield tree
@@ -60,13 +59,13 @@ def opened(envelope: Message, contents: Mapping[str, bytes]) -> Message:
     Parameters
     ----------
     envelope : Message
-        What the server says of it: who sent it, of which run it is, what it answers.
+        From the server: sender, run, and the message that it answers.
     contents : dict of part to bytes
 
     Raises
     ------
     MalformedMessage
-        If they make up none, or one that says otherwise of itself.
+        If they make up none, or one that differs from its envelope.
     """
     try:
         message = inflate_object_from_contents(envelope.metadata.message_id, dict(contents))
@@ -85,13 +84,13 @@ def opened(envelope: Message, contents: Mapping[str, bytes]) -> Message:
 PIECE_SECTION = "one-piece"
 PIECE_KEY = "content"
 MOST_PIECE_BYTES = 1 << 20
-"""Of a piece: what is larger goes as Flower sends it, in pieces of its own."""
+"""Of a piece: Flower sends a larger message in pieces of its own."""
 
 
 def joined(message: Message) -> Message:
-    """Return a message packed for its way.
+    """Return a message packed for transit.
 
-    The given message is not changed. An error, and a large message, stays as it is.
+    The given message is unchanged. An error, and a large message, stays as it is.
     """
     if not message.has_content():
         return message
@@ -105,19 +104,19 @@ def joined(message: Message) -> Message:
 
 
 def apart(message: Message) -> Message:
-    """Return a message unpacked after its way.
+    """Return a message unpacked after transit.
 
-    The given message is not changed.
+    The given message is unchanged.
 
     Raises
     ------
     MalformedMessage
-        If its piece is none, or larger than one may be.
+        If its piece is malformed, or larger than allowed.
     """
     if not message.has_content() or list(message.content) != [PIECE_SECTION]:
         return message
     section = message.content[PIECE_SECTION]
-    # Exactly one key and a bounded size: nothing else may travel beside the piece.
+    # Exactly one key and a limited size: nothing else may travel beside the piece.
     piece = None
     if isinstance(section, ConfigRecord) and list(section) == [PIECE_KEY]:
         piece = section[PIECE_KEY]

@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from flfed.errors import FlfedError
+from flfed.words import render
 
 BUSY_SECONDS = 30.0
 """How long Flower's own work may keep the database busy."""
@@ -29,36 +30,36 @@ def remove_bodies(
 
     Return how many stored objects were removed.
 
-    What SQLite has deleted stays in its file until it is overwritten, and in its log until that is
-    truncated. So what remains is written anew (VACUUM), and the log is truncated.
+    SQLite leaves deleted bytes in its file until they are overwritten, and in its log until that is truncated. So the
+    file is rewritten (VACUUM), and the log truncated.
 
     Parameters
     ----------
     database : Path
         Of a SuperLink that may be running.
     over : collection of int
-        Flower's numbers of these runs; those of any other, such as one begun meanwhile, stay.
+        Flower's numbers of these runs; those of all others, such as one begun meanwhile, remain.
     seconds : float
         How long to wait for Flower's own work on the database.
     only_if_any : bool
-        Whether to leave the file as it is where there is nothing to remove; a removal that was not
-        brought to its end is.
+        Whether to leave the file as it is where there is nothing to remove. An unfinished removal is always
+        finished.
 
     Raises
     ------
     FlfedError
-        If it could not be done, so that the bytes may still be there.
+        If it fails, so that the bytes may still be in the file.
     """
     if not database.exists():
         return 0
-    # The marker outlives a crash, so that the next call finishes what this one began.
+    # The marker survives a crash, so that the next call finishes an unfinished removal.
     begun = database.with_name(f"{database.name}.removing")
     try:
         where = f"file:{quote(str(database))}?mode=rw"
         with closing(sqlite3.connect(where, uri=True, timeout=seconds, isolation_level=None)) as connection:
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute("PRAGMA secure_delete = ON")
-            # Without anything to remove, rewriting the file would only cost time.
+            # With nothing to remove, rewriting the file would only cost time.
             if only_if_any and not begun.exists() and not _any(connection, over):
                 return 0
             begun.touch(mode=0o600)
@@ -66,15 +67,12 @@ def remove_bodies(
             _rewrite(connection, time.monotonic() + seconds)
             begun.unlink()
     except (sqlite3.Error, OSError) as error:
-        raise FlfedError(
-            f"{database}: the messages of the run could not be removed ({error}); they are when the next run ends, or: "
-            "stop and start flfed coordinator serve"
-        ) from None
+        raise FlfedError(render("coordinator.server.unpurged", database=database, why=error)) from None
     return removed
 
 
 def _any(connection: sqlite3.Connection, over: Collection[int]) -> bool:
-    """Tell whether anything of these runs is left."""
+    """Return whether the database has anything of these runs."""
     of = f"WHERE run_id IN ({_list(over)})"
     return any(connection.execute(f"SELECT 1 FROM {table} {of} LIMIT 1").fetchone() for table in BY_RUN)
 
@@ -82,12 +80,12 @@ def _any(connection: sqlite3.Connection, over: Collection[int]) -> bool:
 def _delete(connection: sqlite3.Connection, over: Collection[int]) -> int:
     """Delete rows and correct the reference counts.
 
-    Flower counts the parents of an object, so the counts of what stays are computed anew.
+    Flower counts the parents of an object, so the counts of the remaining objects are computed again.
     """
     connection.execute("BEGIN IMMEDIATE")
     for table in BY_RUN:
         connection.execute(f"DELETE FROM {table} WHERE run_id IN ({_list(over)})")
-    # An object may belong to several runs: only what no run has any more is deleted.
+    # An object may belong to several runs: it is deleted where no run has it any more.
     removed = connection.execute("DELETE FROM objects WHERE object_id NOT IN (SELECT object_id FROM run_objects)")
     count = removed.rowcount
     parents = "SELECT count(*) FROM object_children WHERE child_id = objects.object_id"
@@ -99,7 +97,7 @@ def _delete(connection: sqlite3.Connection, over: Collection[int]) -> int:
 def _rewrite(connection: sqlite3.Connection, end: float) -> None:
     """Rewrite the file and truncate its log.
 
-    That waits until nobody reads from it.
+    The log can be truncated when no process reads from it.
     """
     connection.execute("VACUUM")
     while True:

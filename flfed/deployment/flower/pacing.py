@@ -1,6 +1,6 @@
-"""Waiting times between questions and after failures.
+"""Waiting times between requests and after failures.
 
-Questions come often while a study runs, and seldom otherwise.
+Requests are frequent while a study runs, and rare otherwise.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 SHARE = 20
-"""A wait is at most this part of the time since something last came: it adds a twentieth to what a site waited for
-anyway, 0.15 s where a round takes 3 s, 3 s after a minute, and a hundred sites do not wear the server down."""
+"""A wait is at most this part of the time since the last message. It adds a twentieth to the time that a site waited
+anyway, and a hundred sites do not overload the server."""
 
 
 class Pace:
-    """The seconds to wait before asking again.
+    """The seconds to wait before the next request.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class Pace:
         self._last = clock()
 
     def came(self) -> None:
-        """Note that something came now."""
+        """Note that a message came now."""
         self._last = self._clock()
 
     def seconds(self) -> float:
@@ -82,7 +82,7 @@ class Backoff:
         return wait
 
     def reset(self) -> None:
-        """Note that it worked."""
+        """Note a success."""
         self._next = 0.0
 
 

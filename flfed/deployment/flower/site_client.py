@@ -44,12 +44,13 @@ from flfed.flower_names import (
 )
 from flfed.refusals import Refusal, refusal_of
 from flfed.updates.messages.fields import MalformedMessage
+from flfed.words import render
 
 SECONDS = 30.0
 """For one answer of the node, which is on this machine."""
 ARRIVING = 60.0
-"""How long the node may take to say which message a task is about. What it then downloads takes as long as the line
-does: it tells that it still waits, or that it gave the message up, and its own supervisor looks whether it hangs."""
+"""How long the node may take to name the message of a task. Its download takes as long as the line does. The node
+reports that it still waits, or that it gave the message up, and its supervisor checks whether it hangs."""
 SOON = 0.02
 LATEST = 0.5
 """Seconds between two looks for a part, at first and at most."""
@@ -60,7 +61,7 @@ REFUSED = 1
 T = TypeVar("T")
 Alive = Callable[[], None]
 Leaving = Callable[[Message, Message, Context], Message]
-"""What an error reply passes before it leaves: (what was asked, the reply, the settings) → the reply."""
+"""Passed by an error reply before it leaves the site: (request, reply, settings) → reply."""
 
 
 def _as_it_is(request: Message, reply: Message, context: Context) -> Message:
@@ -68,7 +69,7 @@ def _as_it_is(request: Message, reply: Message, context: Context) -> Message:
 
 
 class LinkLost(FlfedError):
-    """An unreachable node, or one that forgot the task."""
+    """An unreachable node, or one that has lost the task."""
 
 
 @contextlib.contextmanager
@@ -77,18 +78,18 @@ def _link() -> Iterator[None]:
     try:
         yield
     except httpx.HTTPStatusError as error:
-        raise LinkLost(f"the node answered {error.response.status_code}") from None
+        raise LinkLost(render("processes.link.status", status=error.response.status_code)) from None
     except (httpx.HTTPError, OSError) as error:
-        raise LinkLost(f"the node cannot be reached ({type(error).__name__})") from None
+        raise LinkLost(render("processes.link.unreached", kind=type(error).__name__)) from None
     except ObjectPushError:
-        # A run that ends takes along what the node had registered for its replies.
-        raise LinkLost("the node no longer takes the reply: its run may have ended") from None
+        # The end of a run removes the places that the node had registered for its replies.
+        raise LinkLost(render("processes.link.refused")) from None
 
 
 class Bounded(httpx.BaseTransport):
     """Connections with a limit on received bytes.
 
-    Bytes are counted before one is read.
+    Bytes are counted before any is read.
 
     Parameters
     ----------
@@ -97,7 +98,7 @@ class Bounded(httpx.BaseTransport):
     most : int
         Bytes of all answers together.
     each : bool
-        Whether every answer may have so many, instead of all together.
+        Whether the limit is for each answer, instead of all together.
     """
 
     def __init__(self, connect: Connect, most: int, *, each: bool = False) -> None:
@@ -157,16 +158,16 @@ class NodeClient(RuntimeHttpClient):
 class Task:
     """One message waiting for its reply.
 
-    The node gets heart-beats until then.
+    The node gets heartbeats until then.
 
     Parameters
     ----------
     envelope : Message
-        The message with nothing in it: who asks, what kind, which run.
+        The message without content: its sender, kind and run.
     context : Context
         With the site's name (`node_config`) and the run's settings (`run_config`).
     bundle : bytes
-        What the run names as its code. Never installed, never imported.
+        The run's named code. Never installed, never imported.
     bundle_sha256 : str
         Of the bundle's bytes.
     """
@@ -200,12 +201,12 @@ class Task:
     def reply(self, message: Message) -> None:
         """Send the reply.
 
-        It goes in one piece where the message came so. Nothing of this process's state goes with it.
+        It travels in one piece where the request did. Nothing of this process's state is added.
 
         Raises
         ------
         LinkLost
-            If the node went away, which answers for the site then, or if the run ended meanwhile.
+            If the node went away, which then replies for the site, or if the run ended meanwhile.
         """
         try:
             with _link():
@@ -228,7 +229,7 @@ class Task:
         return self._leaving(self.envelope, reply, self.context)
 
     def close(self) -> None:
-        """Let the heart stop; safe to call again."""
+        """Stop the heartbeats; safe to call again."""
         if self._beating.is_running:
             self._beating.stop()
         self._client.close()
@@ -242,9 +243,9 @@ class Tasks:
     connect : callable () → socket
         Returns a connection to the node, from the relay (`connector.py`).
     secret : bytes
-        What the node and the gate know of each other; it signs each question for a task.
+        Shared by node and gate; it signs each request for a task.
     leaving : callable (message, reply, context) → reply
-        `Gate.leaving`: what the errors pass that are replied to messages which never reach the gate.
+        `Gate.leaving`: error replies to messages that never reach the gate pass it.
     alive : callable
         Called with each answer of a node that still downloads a message.
     """
@@ -272,7 +273,7 @@ class Tasks:
         LinkLost
             If the node cannot be reached.
         MalformedMessage
-            If the message is too large, or its bundle is not the one it claims; it was answered so.
+            If the message is too large, or its bundle differs from its claim; an error reply was sent.
         """
         with _link():
             response = ask(self._client.AcquireTask, supported_task_types=[KIND])
@@ -295,8 +296,11 @@ class Tasks:
             raise MalformedMessage(Refusal("message-unreadable")) from None
 
     def _read(self, client: NodeClient, bounded: Bounded, response: Any) -> Task:
-        """Read all of a task, with heart-beats; a message that may not be read is answered with an error."""
-        # Flower keeps the present task in class attributes, and its functions read them there.
+        """Read a whole task, with heartbeats.
+
+        The reply to a malformed message is an error.
+        """
+        # Flower stores the present task in class attributes, and its functions read them there.
         identity: Any = TaskIdentity
         identity.task_id = response.task.task_id
         identity.run_id = response.task.run_id
@@ -313,7 +317,7 @@ class Tasks:
             self._fill(task, ask(client.PullTaskInput))
             self._pull(task, client, tree)
         except (MalformedMessage, ValueError, KeyError, TypeError, DecodeError) as error:
-            # A message that cannot be read is refused at once, so that the coordinator need not wait for its deadline.
+            # A malformed message is refused at once, so that the coordinator need not wait for its deadline.
             reason = refusal_of(error) if isinstance(error, MalformedMessage) else Refusal("message-unreadable")
             bounded.has_read()
             task.refuse(reason)
@@ -329,7 +333,7 @@ class Tasks:
         digest = hashlib.sha256(task_input.fab.content).hexdigest()
         task.context = context_from_proto(task_input.context)
         task.bundle_sha256 = digest
-        # Two places name the bundle; both must name these very bytes.
+        # Two places name the bundle; both must name these exact bytes.
         for claimed in (task_input.fab.hash_str, task_input.run.fab_hash):
             if not hmac.compare_digest(claimed.encode(), digest.encode()):
                 raise MalformedMessage(Refusal("false-bundle"))
@@ -345,18 +349,18 @@ class Tasks:
             pull = partial(ask, client.PullObject, node=node, run_id=run, object_id=name)
             response = self._soon(pull, lambda got: got.object_available or not got.object_found)
             if not response.object_found:
-                raise LinkLost("the node gave up receiving a message")
+                raise LinkLost(render("processes.link.incomplete"))
             task._contents[name] = response.object_content
         ask(client.ConfirmMessageReceived, node=node, run_id=run, message_object_id=tree.object_id)
 
     def _soon(self, ask: Callable[[], T], there: Callable[[T], bool], seconds: float = math.inf) -> T:
-        """Ask until the node has received the whole message."""
+        """Repeat a request until the node has received the whole message."""
         # The node hands a task out before its message is complete.
         until = time.monotonic() + seconds
         pace = Pace(SOON, LATEST)
         while not there(response := ask()):
             if time.monotonic() > until:
-                raise LinkLost("the node does not say which message a task is about")
+                raise LinkLost(render("processes.link.nameless"))
             self._alive()
             time.sleep(pace.seconds())
         return response
@@ -367,9 +371,9 @@ class Tasks:
 
 
 def _beat(client: NodeClient) -> Callable[[], bool]:
-    """Return a heart-beat that never ends this process.
+    """Return a heartbeat that never ends this process.
 
-    Flower's own would end it. Here the reply fails, and that is reported.
+    Flower's own would end it. Here the reply fails, and the failure is reported.
     """
 
     def beat() -> bool:

@@ -1,9 +1,9 @@
 """HTTP transport over given sockets, and a server that is away.
 
-httpx asks through it and opens no connection by itself. What a server that is away answered is asked again.
+httpx sends its requests through it and opens no connection by itself. A request to a server that is away is repeated.
 
-Private name of httpx 0.28 that this file uses: `HTTPTransport._pool`, in place of which a pool of httpcore
-with a network backend of ours is put (`docs/security.md`). All of httpcore's that is used here is public.
+Private name of httpx 0.28 that this file uses: `HTTPTransport._pool`, replaced by a pool of httpcore with flfed's
+network backend (`docs/security.md`). All other names of httpcore here are public.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ import httpx
 
 from flfed.deployment.flower.pacing import pauses
 from flfed.errors import FlfedError
+from flfed.words import render
 
 TOO_MANY = 429
 SERVER_ERRORS = 500
-"""Status codes: too many requests; from here on the fault is the server's."""
+"""Status codes: too many requests; from the second on the fault is the server's."""
 
 
 def is_away(status: int) -> bool:
-    """Tell whether a status code asks for another try.
+    """Return whether a status code calls for another request.
 
     The server is away, has too much to do, or failed for now.
 
@@ -39,7 +40,10 @@ def is_away(status: int) -> bool:
 
 
 def retry(invoker: Any, first: float, most: float, is_final: Callable[[Exception], bool]) -> None:
-    """Have one of Flower's retry policies try again what line or server lost, with pauses that double."""
+    """Have a retry policy of Flower repeat lost requests.
+
+    They are lost by line or server; the pauses double.
+    """
     invoker.wait_gen_factory = lambda: pauses(first, most)
     invoker.recoverable_exceptions = (httpx.TransportError, httpx.HTTPStatusError)
     invoker.should_giveup = is_final
@@ -51,7 +55,7 @@ def retry(invoker: Any, first: float, most: float, is_final: Callable[[Exception
 
 AT_A_TIME = 4
 KEEPALIVE_SECONDS = 2.0
-"""Connections, and seconds that an unused one is kept: the node closes its own after 5."""
+"""Connections, and seconds until an unused one is closed: the node closes its own after 5."""
 Connect = Callable[[], socket.socket]
 """Returns a connection to the node, or raises OSError."""
 
@@ -63,7 +67,7 @@ class SocketStream(httpcore.NetworkStream):
         self._socket = connection
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Return what came, b"" at the end."""
+        """Return received bytes, b"" at the end."""
         try:
             self._socket.settimeout(timeout)
             return self._socket.recv(max_bytes)
@@ -73,7 +77,7 @@ class SocketStream(httpcore.NetworkStream):
             raise httpcore.ReadError from error
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Send all of it."""
+        """Send all bytes."""
         try:
             self._socket.settimeout(timeout)
             self._socket.sendall(buffer)
@@ -87,9 +91,9 @@ class SocketStream(httpcore.NetworkStream):
         self._socket.close()
 
     def get_extra_info(self, info: str) -> Any:
-        """Tell whether an unused connection was closed.
+        """Return whether an unused connection was closed.
 
-        Something to be read on it means that the node closed it.
+        Readable bytes on it mean that the node closed it.
         """
         if info != "is_readable":
             return None
@@ -123,9 +127,9 @@ class NodeTransport(httpx.HTTPTransport):
 
     def __init__(self, connect: Connect) -> None:
         super().__init__(verify=False, trust_env=False)
-        # The pool is a private name: another httpx must fail here and not open connections of its own.
+        # The pool is a private name: another httpx must fail here, and not open connections of its own.
         if not hasattr(self, "_pool"):
-            raise FlfedError("this httpx has no '_pool' where flfed needs it; install httpx 0.28")
+            raise FlfedError(render("processes.link.httpx"))
         self._pool.close()
         self._pool = httpcore.ConnectionPool(
             max_connections=AT_A_TIME,

@@ -39,29 +39,29 @@ from flfed.updates.messages.kinds import AUDIT, BRINGING, KINDS
 from flfed.updates.messages.train import ENCODER_MISSING, lacks_encoder
 
 
-#   message ──► bundle ──► kind ──► site's name ──► policy as it is now ──► study ──► sections ──► limits ──► client app
-#                                                                             │                                 │
-#      pause, approval of this very text, expiry, what the policy allows,  ◄──┘                                 │
-#      the rows that were frozen for it, who else takes part                                                    │
-#                                                                                                               ▼
-#   reply ◄── ledger's line ◄── byte limit of the day ◄── sections again ◄── decision and policy again ◄────── reply
+#   message ──► bundle ──► kind ──► site's name ──► present policy ──► study ──► sections ──► limits ──► client app
+#                                                                        │                                 │
+#      pause, approval of this exact text, expiry, the policy's limits, ◄┘                                 │
+#      the frozen rows, the other sites of the run                                                         │
+#                                                                                                          ▼
+#   reply ◄── ledger's line ◄── byte limit of the day ◄── sections again ◄── decision and policy again ◄── reply
 #
-# The first thing that does not fit is the answer, and no row is read before all of it does. What the ledger has a line
-# of may have left; what it has none of has not.
+# The first defect is the answer, and no row is read before all checks have passed. A reply with a line in the ledger
+# may have left; a reply without one has not.
 class Gate:
     """Gate in front of one site's client app.
 
-    It decides what is answered, and what leaves.
+    It decides which messages get an answer, and which replies leave.
 
     Parameters
     ----------
     folder : SiteFolder
     site : Site
-        As the institution installed it; its rows are served from what is frozen.
+        As the institution installed it; its rows are served from a snapshot.
     today : callable
         Returns the date; tests pass their own.
     expected_bundle : str
-        SHA-256 of the bundle that a run must come with.
+        SHA-256 of the bundle that every run must bring.
     ledger : Ledger, optional
         Default: the site's own.
     """
@@ -86,35 +86,35 @@ class Gate:
         self._leaving = Leaving(site, self._continuity, today)
         self._own: deque[Refusal] = deque(maxlen=64)
         self._sides: OrderedDict[tuple[str, str, int], SiteClient] = OrderedDict()
-        # Of whatever `Leaving` there is by then: another policy brings another one.
+        # It takes the present `Leaving`: another policy brings another one.
         self._approving = lambda study: self._studies.sum_approval(study, self._leaving.opened)
 
     @property
     def site(self) -> Site:
-        """The site, with its policy as messages are held to it now."""
+        """The site, with its present policy."""
         return self._studies.site
 
     def answer(self, message: Message, context: Context, fab_sha256: str) -> Message:
         """Return the reply to a message, or an error.
 
-        The reply is the installed client app's where it may leave; else an error reply says why not.
+        The reply is the installed client app's where it may leave; else an error reply states the reason.
 
         The ledger has its line before this returns.
         """
-        # What is checked, hashed and kept is the message as if its encoder had crossed whole.
+        # Checks, hashes and the archive see the message as if its encoder had crossed whole.
         message = whole_message(message, run_state(self.folder.site, context))
         # Nothing is computed for a message that is refused.
         reason = self.refusal(message, context, fab_sha256)
         if not reason:
             try:
-                # The request is kept before it is answered, so that a replay can answer it again.
+                # The request is stored before it is answered, so that a replay can answer it again.
                 keep(self.folder, message, context)
             except StorageError as error:
                 reason = refusal_of(error)
                 self._own.append(reason)
         if reason:
             return self.leaving(message, error_reply(reason, message), context)
-        # Questions about the ledger need no study's rows, so the client app is not opened for them.
+        # Requests for the ledger need no study's rows, so the client app is not opened for them.
         answers = self._sealing if message.metadata.message_type in SEALERS else self._side(context).app()
         in_sum = self._in_sum(message, context)  # before a comparison ends the site's state of the run
         return self.leaving(message, answers(message, context), context, in_sum)
@@ -122,7 +122,7 @@ class Gate:
     def _sealing(self, message: Message, context: Context) -> Message:
         """Answer a message about the ledger.
 
-        An engine without a gate has no ledger, so the client app does not know of these messages.
+        An engine without a gate has no ledger, so the client app has no such messages.
         """
 
         def answer(message: Message, context: Context) -> Message:
@@ -140,15 +140,15 @@ class Gate:
         ----------
         message : Message
         context : Context
-            Its run config has the study's text, the repeat, the run's name and the sites asked.
+            Its run config has the study's text, the repeat, the run's name and the requested sites.
         fab_sha256 : str
-            Of the bundle that the run came with. Nobody opens it.
+            Of the run's bundle, which is never opened.
         """
         try:
             self._check(message, context, fab_sha256)
         except Refused as error:
             reason = refusal_of(error)
-            # The gate's own sentences are remembered: they may leave without being read again.
+            # The gate's own sentences are stored: they may leave without a second check.
             self._own.append(reason)
             return reason
         return None
@@ -161,12 +161,12 @@ class Gate:
         Parameters
         ----------
         message : Message
-            What was asked.
+            The request.
         reply : Message
             Of the client app, or an error.
         context : Context
         in_sum : InSum
-            What the message is of the run's secure sums.
+            The message's part in the run's secure sums.
         """
         facts = self._facts(message, context)
         if reply.has_error():
@@ -203,13 +203,13 @@ class Gate:
         Raises
         ------
         UsageError
-            If another site is asked for, or its rows cannot be served.
+            If it is for another site, or the rows cannot be served.
         NotTakingPart
-            If other rows are frozen than the study was approved for.
+            If the frozen rows are not those of the study's approval.
         """
         if name != self.folder.site:
             raise UsageError(f"this gate is of site {self.folder.site!r}, not {name!r}")
-        # The rows that are opened must be those that the study was checked with, not those that came since.
+        # The rows that are opened must be those that the study was checked with, not later ones.
         frozen_site = snapshot.load(self.site.serving(study.dataset.name), self.folder.frozen)
         if frozen_site.snapshot.sha256 != self._studies.rows_sha256(study.sha256()):
             raise NotTakingPart(Refusal("rows-changed"))
@@ -218,12 +218,15 @@ class Gate:
         return frozen_site
 
     def _side(self, context: Context) -> SiteClient:
-        """Return the client that holds a study's rows; where other rows are frozen, it is another client."""
+        """Return the client with a study's rows.
+
+        Other frozen rows need another client.
+        """
         sha256 = sha256_of(str(context.run_config["study"]))
         rows = self._studies.rows_sha256(sha256)
         key = (sha256, rows, int(context.run_config.get("repeat", 0)))
         if key not in self._sides:
-            # Noise, and who takes part in a step, are nobody's to compute: not from the study's seed.
+            # Nobody may predict the noise, or who takes part in a step: neither comes from the study's seed.
             protect = LocalProtection.by_system(self._ledger, rows)
             source = partial(load_start, self.folder)
             self._sides[key] = SiteClient(
@@ -235,20 +238,20 @@ class Gate:
         return self._sides[key]
 
     def _in_sum(self, message: Message, context: Context) -> InSum:
-        """Return what a message is of the run's secure sums."""
+        """Return a message's part in the run's secure sums."""
         messages = self._studies.messages(sha256_of(str(context.run_config.get("study", ""))))
         here = SiteRun.of(context, run_state(self.folder.site, context), self._approving)
         try:
             if messages is None:
                 return NO_SUM
             return in_sum_of(message, here, messages.study, self.site.policy)
-        except NotTakingPart:  # of a sum that is not known here, as the client will say
+        except NotTakingPart:  # of a sum that is unknown here, as the client will report
             return NO_SUM
 
     def _facts(self, message: Message, context: Context) -> dict[str, Any]:
         """Return the ledger's facts about a message.
 
-        They can be written whatever came in the message.
+        They can be written whatever the message holds.
         """
         text = str(context.run_config.get("study", ""))
         sha256 = sha256_of(text)
@@ -271,23 +274,23 @@ class Gate:
         return facts
 
     def _adopt_policy(self) -> None:
-        """Hold messages to the policy as it stands now; one that cannot be read is refused."""
+        """Apply the present policy to messages; an unreadable one is refused."""
         try:
             changed = self._studies.adopt()
         except Refused:
             self._sides.clear()
             raise
         if changed:
-            # Rows are opened anew: those at work were opened under the policy before.
+            # Rows are opened again: the open ones are under the earlier policy.
             self._sides.clear()
             self._leaving = Leaving(self.site, self._continuity, self._today)
 
     def _check(self, message: Message, context: Context, fab_sha256: str) -> None:
         """Refuse a message at its first defect.
 
-        Checks go from whoever asks to what is asked. Raises `Refused`.
+        The sender is checked first, then the request. Raises `Refused`.
         """
-        # Constant time: how long a comparison takes tells nothing of the hash that is expected.
+        # Constant time: the duration of a comparison shows nothing of the expected hash.
         if not hmac.compare_digest(fab_sha256.encode(), self._bundle.encode()):
             reject("other-bundle", version=flfed.__version__)
         kind = message.metadata.message_type
@@ -301,7 +304,7 @@ class Gate:
             reject("no-content")
         if kind in BRINGING and lacks_encoder(message.content):
             raise Refused(ENCODER_MISSING)
-        # What a request may hold follows from the study: nothing else gets in.
+        # The study determines what a request may hold: nothing else gets in.
         defect = message_defect(message.content, messages.incoming(kind))
         if defect:
             reject("message-unfit", kind=kind, defect=defect)

@@ -1,6 +1,6 @@
-"""A site's own results, kept at its gate.
+"""A site's own results, stored at its gate.
 
-They are its figures of the runs that it took part in, which its people may show without asking anybody.
+They are its figures of the runs that it took part in. Its people may show them without a request to the coordinator.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from flfed.registry import kebab
 from flfed.study.tables import OWN_FAMILIES, OwnFamily
 from flfed.updates.messages.compare import COMPARE, TRAINED, TRAINED_UNKNOWN, CompareReply, Figure
 from flfed.updates.messages.fields import MalformedMessage
+from flfed.words import render
 
 LOG = logging.getLogger("flfed.site")
 FORMAT = 1
@@ -36,7 +37,10 @@ def _with_nan(figure: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_two(classes: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return the test rows without and with the outcome; raises ValueError where one is not there."""
+    """Return the test rows without and with the outcome.
+
+    Raises ValueError where a count is missing.
+    """
     if classes is None:
         return None
     if not {"0", "1"} <= classes.keys():
@@ -45,12 +49,15 @@ def _of_two(classes: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _family(name: object) -> object:
-    """Return a family's name, None for one that is not known."""
+    """Return a family's name, or None for an unknown one."""
     return name if name in OWN_FAMILIES else None
 
 
 def _training(word: object) -> str:
-    """Return whether a model was trained enough; of another word that is not known."""
+    """Return whether a model was trained enough.
+
+    Any other word counts as unknown.
+    """
     return str(word) if word in TRAINED else TRAINED_UNKNOWN
 
 
@@ -64,7 +71,7 @@ Classes = Annotated[Mapping[str, int] | None, BeforeValidator(_of_two)]
 class Result:
     """Figures of one run on a site's holdout.
 
-    They are the figures that left the site, or stayed there where it shares them in sums only; no model is in them.
+    They are the figures that left the site, or that stayed there because it shares sums only; no model is in them.
 
     Attributes
     ----------
@@ -72,22 +79,22 @@ class Result:
     at : str
         When the figures left; UTC, ISO 8601.
     primary : str
-        The metric that the study calls its main one.
+        The study's primary metric.
     repeat : int
     rows, holdout_rows : int
-        Training rows, and rows that nobody trained on.
+        Training rows, and rows that no model was trained on.
     arms, differences : tuple of Figure
         With 95 % intervals; NaN where there is no figure.
     note : str
-        What was left out and why.
+        Figures that were left out, with the reason.
     own_family : str or None
-        Of the site's own model; None where it is of the shared one's kind, or is not told.
+        Of the site's own model; None where it is of the shared model's kind, or unknown.
     sites : int or None
-        How many sites share figures, for which a verdict's interval is widened; None in files of earlier runs.
+        Sites that share figures, for which a verdict's interval is widened; None in files of earlier runs.
     trained : {"enough", "not-enough", "not-known"}
-        Whether the shared model was trained enough, as the request said.
+        Whether the shared model was trained enough, by the request.
     worthwhile : float or None
-        Gain in the primary metric from which on joining is worth it, where the study says one.
+        Least gain in the primary metric that makes joining worthwhile, where the study names one.
     classes : mapping of "0" and "1" to int, or None
         Test rows without and with the outcome, where their counts left.
     """
@@ -125,9 +132,9 @@ def keep_result(
     facts: Mapping[str, Any],
     messages: StudyMessages,
 ) -> None:
-    """Keep the figures of a comparison that is answered.
+    """Store the figures of a comparison that was answered.
 
-    Nothing else of the reply is kept, and nothing of other kinds of messages.
+    The rest of the reply, and other kinds of messages, are not stored.
 
     Parameters
     ----------
@@ -136,16 +143,16 @@ def keep_result(
     reply : Message
         As the site made it.
     left : Message
-        What left of it, which has its line in the ledger. Differences in it are kept as they crossed, rounded; where
-        none left, the site's own exact ones are.
+        The part that left, with a line in the ledger. Its differences are stored as they crossed, rounded; where none
+        left, the site's own exact ones are stored.
     facts : mapping
-        What the ledger says of the study and of the run.
+        The ledger's facts about the study and the run.
     messages : StudyMessages
         Of the study.
 
     Notes
     -----
-    A disk that cannot take the file holds no reply up: the figures are in the coordinator's record as well.
+    A full disk does not delay the reply: the coordinator's record has the figures as well.
     """
     run = str(facts["run"])
     if reply.metadata.message_type != COMPARE or not RUN.fullmatch(run):
@@ -153,19 +160,22 @@ def keep_result(
     try:
         result = _result(request, reply, left, facts, messages)
         text = _FILE.dump_json(result, by_alias=True, exclude_none=True, indent=1)
-        # The folder belongs to the gate's user, whoever runs this.
+        # The folder belongs to the gate's user, whichever user runs this.
         if not folder.results.is_dir():
             folder.results.mkdir(mode=0o700)
             give(folder.results, folder.gate)
         write_whole(folder.results / f"{run}.json", text)
     except (MalformedMessage, FlfedError, OSError, ValueError) as error:
-        LOG.error("the result of run %s is not kept: %s", run, error)
+        LOG.error(render("gate.log.result", run=run, why=error))
 
 
 def _result(
     request: Message, reply: Message, left: Message, facts: Mapping[str, Any], messages: StudyMessages
 ) -> Result:
-    """Return what a file says of a comparison: all of it is from the ledger's facts and the reply."""
+    """Return the stored result of a comparison.
+
+    All of it is from the ledger's facts and the reply.
+    """
     comparison = CompareReply.from_record(reply.content)
     crossed = CompareReply.from_record(left.content)
     if any(math.isfinite(one.value) for one in crossed.differences):
@@ -192,7 +202,7 @@ def _result(
 
 
 def results_of(folder: SiteFolder) -> tuple[list[Result], list[str]]:
-    """Return a site's kept results and its unreadable files.
+    """Return a site's stored results and its unreadable files.
 
     The latest result comes first. Only files are read.
 
@@ -205,10 +215,10 @@ def results_of(folder: SiteFolder) -> tuple[list[Result], list[str]]:
     for path in folder.results.glob("*.json"):
         try:
             result = _FILE.validate_json(read_private(path))
-            datetime.fromisoformat(result.at)  # ValueError where it is none
+            datetime.fromisoformat(result.at)  # ValueError where it is malformed
             results.append(result)
         except FlfedError as error:
             problems.append(str(error))
         except (ValueError, AttributeError):
-            problems.append(f"{path}: is not as it was written; remove it")
+            problems.append(render("gate.files.changed", file=path))
     return sorted(results, key=lambda result: (result.at, result.run), reverse=True), sorted(problems)

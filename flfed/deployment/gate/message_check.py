@@ -1,6 +1,6 @@
 """The gate's checks of messages against their declared sections.
 
-What a section may hold follows from the study and the schema alone, in both directions.
+Study and schema alone determine what a section may hold, in both directions.
 """
 
 from __future__ import annotations
@@ -37,15 +37,13 @@ from flfed.updates.sections import (
 )
 
 PACKED_UNFIT = Refusal("packed-unfit")
-"""What a gate says of arrays that the codec of another package refuses for a reason of its own."""
+"""The gate's refusal of arrays that the codec of another package refuses for its own reason."""
 LONGEST = 500
 """Characters of an error's text that leaves."""
 
 
 def message_defect(record: RecordDict, sections: Sections) -> Refusal | None:
-    """Return why a message does not fit its sections.
-
-    None where it does.
+    """Return why a message does not fit its sections, or None.
 
     Parameters
     ----------
@@ -54,7 +52,7 @@ def message_defect(record: RecordDict, sections: Sections) -> Refusal | None:
 
     Notes
     -----
-    The sentence names only what was expected: a name that somebody else chose may say something.
+    The sentence names expected names alone: a name that the sender chose may carry a value.
     """
     many = len(set(record) - set(sections))
     if many:
@@ -70,7 +68,7 @@ def message_defect(record: RecordDict, sections: Sections) -> Refusal | None:
             wrong = Refusal("unreadable")
         if wrong:
             return Refusal("section-unfit", section=name, wrong=wrong)
-    # The whole is measured too: there could be bytes beside the values that were checked.
+    # The size of the whole is checked too: there could be bytes beside the checked values.
     size = count_bytes(record)
     most = most_bytes(sections)
     if size > most:
@@ -79,7 +77,10 @@ def message_defect(record: RecordDict, sections: Sections) -> Refusal | None:
 
 
 def _section_defect(section: Section, record: RecordDict, name: str) -> Refusal | None:
-    """Return why the named section does not fit, None where it does; no text has a word of the content."""
+    """Return why the named section does not fit, or None.
+
+    No text has a word of the content.
+    """
     content = record[name]
     if isinstance(section, Plain):
         kind = MetricRecord if section.metrics else ConfigRecord
@@ -114,7 +115,7 @@ def _columns_defect(section: Columns, content: Mapping[str, Any]) -> Refusal | N
         return wrong
     if not all(isinstance(values, list) for values in content.values()):
         return Refusal("no-list")
-    # Lists of one length are the columns of a table; more rows than there are figures are refused.
+    # Lists of one length are the columns of a table; more rows than figures are refused.
     lengths = {len(values) for values in content.values()}
     if len(lengths) != 1 or not 1 <= lengths.pop() <= section.longest:
         return Refusal("lengths-unfit")
@@ -132,7 +133,7 @@ def _distinct_defect(section: Columns, content: Mapping[str, Any]) -> Refusal | 
 
 
 def fits(field: Field, value: Any) -> bool:
-    """Tell whether a plain value is what a field says.
+    """Return whether a plain value fits a field.
 
     Examples
     --------
@@ -140,7 +141,7 @@ def fits(field: Field, value: Any) -> bool:
     >>> fits(number(0), 2.5), fits(number(0), -1.0), fits(whole(), True)
     (True, False, False)
     """
-    # A boolean is an int in Python and none here.
+    # A boolean is an int in Python, but not in a message.
     if type(value) not in field.types:
         return False
     if field.values is not None:
@@ -168,7 +169,10 @@ def _number_fits(field: Field, value: float) -> bool:
 
 
 def _arrays_defect(section: ArraySection, array_record: ArrayRecord, record: RecordDict, name: str) -> Refusal | None:
-    """Return why a section's arrays do not fit; nothing is decoded before its size is known to fit."""
+    """Return why a section's arrays do not fit.
+
+    No array is decoded before its size was checked.
+    """
     wrong = _names_defect(array_record, section.arrays, "array", needed=section.arrays)
     wrong = wrong or _size_defect(array_record, {key: array.most for key, array in section.arrays.items()})
     if wrong:
@@ -205,7 +209,10 @@ def _has_shape(shape: Shape, array: ArrayField) -> bool:
 
 
 def _is_between(shape: Shape, least: Shape, most: Shape) -> bool:
-    """Tell whether a shape is between two; a table without rows, where none is needed, may have any columns."""
+    """Return whether a shape is between two.
+
+    A table without rows, where none is needed, may have any columns.
+    """
     if len(shape) != len(most):
         return False
     if len(shape) == 2 and shape[0] == least[0] == 0:
@@ -232,7 +239,10 @@ def _packed_defect(section: ArraySection, content: Arrays) -> Refusal | None:
 
 
 def _ciphertexts_defect(section: Encrypted, array_record: ArrayRecord, record: RecordDict, name: str) -> Refusal | None:
-    """Return why ciphertexts do not fit; whether one is one, nobody tells without the key's settings."""
+    """Return why ciphertexts do not fit.
+
+    Only the key's settings could show whether one is valid.
+    """
     if set(array_record) != {CIPHERTEXT}:
         if section.plain is None:
             return Refusal("ciphertexts-unfit")
@@ -247,18 +257,18 @@ def _ciphertexts_defect(section: Encrypted, array_record: ArrayRecord, record: R
 def _names_defect(
     content: Mapping[str, Any], allowed_names: Collection[str], word: str, *, needed: Iterable[str]
 ) -> Refusal | None:
-    """Return why the names in a section do not fit, None where they do.
+    """Return why the names in a section do not fit, or None.
 
     Parameters
     ----------
     content : mapping of name to value
     allowed_names : collection of str
     word : str
-        What a name is of: "array", "list" or "value".
+        Kind of the named item: "array", "list" or "value".
     needed : iterable of str
-        Names that must be there.
+        Names that must be present.
     """
-    # An unknown name is counted and not repeated: whoever chose it may have put something into it.
+    # An unknown name is counted and not repeated: its sender may have put something into it.
     many = len(set(content) - set(allowed_names))
     if many:
         return Refusal("extra-items", many=many, item=word)
@@ -269,12 +279,12 @@ def _names_defect(
 
 
 def _size_defect(arrays: Mapping[str, Array], most: Mapping[str, int]) -> Refusal | None:
-    """Return why arrays that are not yet decoded are too large, None where none is.
+    """Return why encoded arrays are too large, or None.
 
     Parameters
     ----------
     arrays : mapping of name to Array
-        With these names at least.
+        With at least these names.
     most : mapping of name to int
         Bytes that each may have.
     """
@@ -287,15 +297,15 @@ def _size_defect(arrays: Mapping[str, Array], most: Mapping[str, int]) -> Refusa
 
 
 def may_leave(text: str, site: Site) -> Refusal | None:
-    """Return the refusal that an error's text says, None where it may not leave.
+    """Return the refusal in an error's text, or None.
 
-    The client app redacts what goes wrong. This is the second look: a text that is no refusal stays at the site,
-    whatever made it.
+    It is None where the text may not leave. The client app redacts errors first. This is the second check: a text that
+    is no refusal stays at the site, whatever made it.
 
     Parameters
     ----------
     text : str
-        The site's own name may stand before it.
+        The site's own name may precede it.
     site : Site
         Its columns may be named, no others.
     """
@@ -305,7 +315,7 @@ def may_leave(text: str, site: Site) -> Refusal | None:
     refusal = read_of_site(plain)
     if refusal is None:
         return None
-    # A column is named only where it is of the schema, with enough rows behind its count.
+    # A column may be named only where it is of the schema, with enough rows behind its count.
     if refusal.code in TABLE:
         rows = refusal.facts.get("rows", "")
         few = bool(rows) and 0 <= int(rows.rpartition(" ")[2]) < CROSSING
@@ -322,7 +332,7 @@ def _columns(site: Site) -> set[str]:
     They are those of its schema, and of its own table.
     """
     columns = {str(getattr(site.holdout, "column", "") or "")}
-    # The data owner knows a column by its own table's name, the study by the schema's: either may be said.
+    # The data owner knows a column by the name in its own table, the study by the schema's: either may occur.
     for dataset in site.datasets:
         columns |= set(datasets.load(dataset).schema.columns)
         for own in site.serving(dataset).mapping.values():

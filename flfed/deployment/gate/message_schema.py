@@ -1,6 +1,6 @@
-"""Expected messages of one study, comparisons among them.
+"""Allowed messages of one study, comparisons among them.
 
-They say what may come in and what may leave; `message_check` checks messages against them.
+They declare what may come in and what may leave; `message_check` checks messages against them.
 """
 
 from __future__ import annotations
@@ -63,19 +63,19 @@ WITH_MODEL = (kinds.TRAIN, kinds.EVALUATE, kinds.SCORES, kinds.COMPARE, kinds.AU
 REASON = 500
 """Characters of a refusal, at most."""
 Way = Literal["to-server", "to-site"]
-"""Which way a message goes."""
+"""Direction of a message."""
 _RUN = text(RUN.pattern, 100)
 _HASH = text(HASH, 64)
 _SEALING = {
     kinds.SEAL: config({"run": _RUN, "n-known": whole()}),
     kinds.SEALED: config({"run": _RUN, "n": whole(), "head": _HASH, "signature": text(r"[0-9a-f]{128}", 128)}),
 }
-"""What asks for the ledger's head, and what brings the coordinator's signature over it."""
+"""Requests for the ledger's head, and with the coordinator's signature over it."""
 _SEALINGS = {
     kinds.SEAL: config({"n": whole(), "head": _HASH, "at-known": text(f"({HASH})?", 64)}),
     kinds.SEALED: config({}),
 }
-"""What they are answered with."""
+"""The replies to them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,7 @@ class StudyMessages:
     schema : Schema
     site : Site
     pinned : int
-        Sites that the approval pins, this one counted, where its updates leave for sums only; else 0.
+        Sites that the approval pins, this one counted, where its updates leave in sums only; else 0.
     """
 
     study: Study
@@ -105,7 +105,7 @@ class StudyMessages:
 
     @property
     def outputs(self) -> int:
-        """Numbers that the model predicts of a row."""
+        """Numbers that the model predicts for a row."""
         return outputs_of(self.schema.task, len(self.schema.classes))
 
     @property
@@ -140,12 +140,12 @@ class StudyMessages:
 
     @property
     def noised_cells(self) -> Shapes:
-        """Names, shapes and types of counts by cell, where noise covers all that leaves."""
+        """Names, shapes and types of counts by cell, where noise covers everything that leaves."""
         return shapes_of_cells(self.layout)
 
     @property
     def round_figures(self) -> str:
-        """How figures of rounds leave the site."""
+        """How the figures of rounds leave the site."""
         return self.site.policy.round_figures(summed=bool(self.pinned))
 
     @property
@@ -160,12 +160,12 @@ class StudyMessages:
 
     @property
     def may_audit(self) -> bool:
-        """Whether the site's policy lets a run be audited."""
+        """Whether the site's policy permits audits of a run."""
         return self.site.policy.audits
 
     @cached_property
     def releases(self) -> Releases:
-        """What leaves the site, in the order in which it leaves."""
+        """The site's releases, in the order in which they leave."""
         releases: Releases = ()
         for part in BORDER:
             releases = part.releases(self, releases)
@@ -173,7 +173,7 @@ class StudyMessages:
 
     @property
     def guarantee(self) -> str:
-        """Key of what is said of updates without noise, in the table `privacy` of words/approval.toml."""
+        """Key of the sentence on updates without noise, in the table `privacy` of words/approval.toml."""
         guarantee = ""
         for part in BORDER:
             guarantee = part.guarantee(self, guarantee)
@@ -188,14 +188,14 @@ class StudyMessages:
         return exchanges
 
     def incoming(self, kind: str) -> Sections:
-        """Return what a request of this kind may hold."""
+        """Return the allowed sections of a request of this kind."""
         sections = self._request(kind)
         for part in BORDER:
             sections = part.request_sections(self, kind, sections)
         return sections
 
     def _request(self, kind: str) -> Sections:
-        """Return what a request may hold in any study."""
+        """Return the allowed sections of a request in any study."""
         if kind in _SEALING:
             return {"config": _SEALING[kind]}
         if kind == kinds.ENROL:
@@ -212,7 +212,10 @@ class StudyMessages:
         return {"config": plain, "arrays": arrays(self.model), "encoder": self._encoder()}
 
     def _encoder(self) -> ArraySection:
-        """Return the section of the encoder, all of whose values follow from the study under the schema's scaler."""
+        """Return the section of the encoder.
+
+        Under the schema's scaler all its values follow from the study.
+        """
         values = schema_encoder(self.layout).arrays() if self.study.encode.scaler == "schema" else {}
         array_fields = {}
         for name, shape in self.layout.encoder_shapes().items():
@@ -221,7 +224,10 @@ class StudyMessages:
         return ArraySection(arrays=array_fields)
 
     def leaving(self, kind: str, **options: bool) -> Sections:
-        """Return what a reply of this kind may hold; `options` is the rest of a `Wanted`."""
+        """Return the allowed sections of a reply of this kind.
+
+        `options` are the rest of a `Wanted`.
+        """
         wanted = Wanted(kind=kind, **options)
         sections = self._reply(wanted)
         for part in BORDER:
@@ -229,7 +235,7 @@ class StudyMessages:
         return sections
 
     def _reply(self, wanted: Wanted) -> Sections:
-        """Return what a reply may hold in any study."""
+        """Return the allowed sections of a reply in any study."""
         kind = wanted.kind
         if kind in _SEALINGS:
             return {"config": _SEALINGS[kind]}
@@ -244,7 +250,7 @@ class StudyMessages:
         return {"config": config({})}
 
     def run_bytes(self, way: Way = "to-server") -> int:
-        """Return the most bytes that a run may take; every round is asked once.
+        """Return the most bytes of a run with one request for each round.
 
         Parameters
         ----------
@@ -257,7 +263,7 @@ class StudyMessages:
         return once + most_rounds(self.study) * self.round_bytes(way)
 
     def round_bytes(self, way: Way = "to-server") -> int:
-        """Return the most bytes of a round of training, the encoder's first delivery not counted.
+        """Return the most bytes of a round of training, without the encoder's first delivery.
 
         Parameters are those of `run_bytes`.
         """
@@ -283,7 +289,7 @@ def _enrolled(site: Site) -> Plain:
     more = {"width": equal(width)} if width < 1 else {}
     fields = {
         "site": equal(site.name),
-        # Who refuses before a table is open has the name alone.
+        # A site that refuses before it opens its table has the name alone.
         "title": one_of((site.title or site.name, site.name)),
         "version": equal(flfed.__version__),
         "accepted": flag(),
@@ -305,7 +311,7 @@ def _message_bytes(sections: Sections) -> int:
 
 
 def choices(study: Study, schema: Schema) -> tuple[dict[str, Field], dict[str, Field]]:
-    """Return the fields that a request always has, and those that it may have.
+    """Return the fields that a request always has, and the optional ones.
 
     These are the adjustment of intercepts, and the bins where the task is binary.
     """
@@ -339,12 +345,18 @@ def comparison(messages: StudyMessages) -> Sections:
 
 
 def without_figures() -> Sections:
-    """Return the sections of a comparison whose figures stay, or leave in a sum over several sites only."""
+    """Return the sections of a comparison without figures of its own.
+
+    They do not leave, or leave only in a sum over several sites.
+    """
     return {"config": config({**_numbers_of_rows(ROWS_IN_CLEAR), "note": equal("")})}
 
 
 def _numbers_of_rows(in_clear: Collection[str]) -> dict[str, Field]:
-    """Return the fields of the numbers of rows; one that is not `in_clear` is 0."""
+    """Return the fields of the numbers of rows.
+
+    A number that is not `in_clear` is 0.
+    """
     fields: dict[str, Field] = {}
     for name, least in LEAST_ROWS.items():
         fields[name.replace("_", "-")] = whole(least) if name in in_clear else equal(0)
@@ -352,7 +364,7 @@ def _numbers_of_rows(in_clear: Collection[str]) -> dict[str, Field]:
 
 
 def _arms(study: Study, schema: Schema) -> set[str]:
-    """Return the models that may be compared."""
+    """Return the names of the compared models."""
     arms = set(chain.from_iterable(PAIRS))
     if study.compare.site_model == "best":
         arms.add(OWN_SAME)
@@ -372,9 +384,9 @@ def _figures(metrics: Collection[str], arms: Collection[str]) -> Columns:
 
 
 def points(messages: StudyMessages) -> Sections:
-    """Return the section of exact counts, none where the study asks for none.
+    """Return the section of exact counts, none where the study has none.
 
-    A count is large enough for the policy, or is not there.
+    A count is large enough for the policy, or is missing.
     """
     points = messages.study.compare.points
     if not points or messages.task != "binary":
@@ -390,7 +402,10 @@ def points(messages: StudyMessages) -> Sections:
 
 
 def groups(study: Study, schema: Schema) -> Sections:
-    """Return the section of figures by group, none where the study names no column."""
+    """Return the section of figures by group.
+
+    There is none where the study names no column.
+    """
     group_columns = groupings(study.compare.subgroups, schema)
     if not group_columns:
         return {}
@@ -401,7 +416,10 @@ def groups(study: Study, schema: Schema) -> Sections:
 
 
 def importance(study: Study, layout: Layout) -> Sections:
-    """Return the sections of columns' importances, none where the study asks for no permutations."""
+    """Return the sections of feature importances.
+
+    There are none where the study has no permutations.
+    """
     if not study.compare.importance:
         return {}
     names = [column.name for column in layout.features]

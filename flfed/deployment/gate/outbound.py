@@ -39,6 +39,7 @@ from flfed.updates.messages.compare import IMPORTANCE
 from flfed.updates.messages.in_memory import count_bytes
 from flfed.updates.messages.kinds import ENROL, SCORES, STATISTIC, TRAIN
 from flfed.updates.messages.train import OFFSET
+from flfed.words import render
 
 LOG = logging.getLogger("flfed.site")
 CHARGED = {TRAIN: "arrays", STATISTIC: "sums", SCORES: "scores"}
@@ -52,7 +53,7 @@ class Leaving:
     ----------
     site : Site
     continuity : Continuity
-        Of the ledger. It tells where the ledger was lost: then nothing is written into what is there in its place.
+        Of the ledger. It shows a lost ledger: then nothing is written to the file in its place.
     """
 
     def __init__(self, site: Site, continuity: Continuity, today: Today) -> None:
@@ -66,19 +67,18 @@ class Leaving:
         self._comparisons = Comparisons(continuity.folder, site.policy, ledger, self._limits.compared)
 
     def used_up(self, message: Message, context: Context, facts: Facts) -> Refusal | None:
-        """Return why a message gets no reply.
+        """Return why a message gets no reply, or None.
 
-        None where it gets one. Reasons are the state of the ledger, the bytes of the day, and what its run
-        already had.
+        Reasons are the state of the ledger, the bytes of the day, and earlier replies to the message's run.
 
         Parameters
         ----------
         message : Message
-            What is asked; it fits the study.
+            A request that fits the study.
         context : Context
             It names the run's sites.
         facts : mapping
-            What the ledger says of the study, and of the run.
+            The ledger's facts about the study and the run.
         """
         if anew := attempts_refusal(message, context):
             return anew
@@ -97,25 +97,25 @@ class Leaving:
     ) -> Message:
         """Return a reply that fits, else an error reply.
 
-        It fits where it is what its kind may be, and the day's bytes allow it.
+        It fits where it has the form of its kind, and the day's bytes allow it.
 
         Parameters
         ----------
         message : Message
-            What was asked; it fits the study.
+            A request that fits the study.
         reply : Message
             Of the client app.
         facts : mapping
-            What the ledger says of the study.
+            The ledger's facts about the study.
         messages : StudyMessages
         in_sum : InSum
-            What the message is of the run's secure sums: with a site that shares figures in sums only, sums over rows
+            The message's part in the run's secure sums. With a site that shares figures in sums only, sums over rows
             are masked.
         later : callable () → tuple of Figure
-            Returns figures with noise of the model that was compared.
+            Returns figures with noise of the compared model.
         """
         kind = message.metadata.message_type
-        # What was not asked for may not be in the reply, even where the study knows it.
+        # A figure without a request may not be in the reply, even where the study allows it.
         flags = _round_of(message)
         wanted = {"score": flags.get("score") is not False, "offset": flags.get("offset") is True}
         wanted["score"] &= self._site.name not in in_sum.reserved
@@ -134,8 +134,8 @@ class Leaving:
         try:
             if lost := self._continuity.refusal():
                 return error_reply(lost, message)
-            # All limits and the line are one step under the lock: another process of the site may have answered this
-            # run since the message was let in, from another model, or taken the last bytes.
+            # All limits and the line are one step under the lock. Since the first check another process of the site may
+            # have answered this run, from another model, or used the last bytes.
             with self._ledger.lock() as locked_ledger:
                 over = (
                     self._too_much(locked_ledger, size)
@@ -155,11 +155,14 @@ class Leaving:
         return self.reply(message, came, study_facts, messages, in_sum, later)
 
     def _over(self, locked_ledger: LockedLedger, message: Message, facts: Facts) -> Refusal | None:
-        """Return why a message's run may have no answer to it by the ledger as it is held, None where it may."""
+        """Return why the locked ledger allows the message's run no answer, or None."""
         return self._limits.refusal(locked_ledger, message, run_of_new(facts), str(facts["asks_sha256"]))
 
     def _opened_since(self, locked_ledger: LockedLedger, in_sum: InSum, facts: Facts) -> Refusal | None:
-        """Refuse what was decided by lists of a question that are others by now, as of another process."""
+        """Refuse a decision by outdated lists of a question.
+
+        Another process may have changed them.
+        """
         if not in_sum.question:
             return None
         history = self._limits.sums(locked_ledger).get_history(in_sum.question, str(facts["dataset"]))
@@ -168,7 +171,7 @@ class Leaving:
         return Refusal("list-differs")
 
     def withhold(self, message: Message, reason: Refusal, facts: Facts) -> Message:
-        """Return an error reply in a withheld reply's place.
+        """Return an error reply in place of a withheld reply.
 
         The reason is one of the gate's own sentences.
         """
@@ -184,15 +187,15 @@ class Leaving:
             An error.
         facts : mapping
         own : Refusal or None
-            What the gate itself said; what anything else said is read word for word.
+            The gate's own sentence; any other text is checked as a whole before it leaves.
         """
         if own is not None:
             return self._record_error(REFUSED, message, own, facts)
         text = reply.error.reason or ""
-        # A text that is no refusal is replaced as a whole: no part of it is safe by itself.
+        # A text that is no refusal is replaced as a whole: no part of it is safe alone.
         reason = may_leave(text, self._site)
         if reason is None:
-            LOG.error("an error of %d characters was held back", len(text))
+            LOG.error(render("gate.log.withheld", length=len(text)))
         return self._record_error(ERROR, message, reason or Refusal("error-untold"), facts)
 
     def _record_error(self, kind: str, message: Message, reason: Refusal, facts: Facts) -> Message:
@@ -207,7 +210,7 @@ class Leaving:
         try:
             lost = self._continuity.refusal()
             if lost:
-                text = lost  # and no line: it would be the first of a ledger that nobody began anew
+                text = lost  # and no line: it would be the first of a ledger that no person restarted
             else:
                 self._ledger.append(kind=kind, **line)
         except FlfedError as error:
@@ -219,7 +222,7 @@ class Leaving:
         config = record["config"]
         accepted = config["accepted"]
         reason = config["reason"]
-        # A reason beside an acceptance would be free text that nobody reads.
+        # A reason beside an acceptance would be free text without a reader.
         if accepted and reason:
             return Refusal("accepted-with-reason")
         if accepted or may_leave(str(reason), self._site):
@@ -231,8 +234,8 @@ class Leaving:
 
         A line of a later day, after a clock was set back, counts too.
 
-        Only lines that came since the last count are read, whoever wrote them; where what was counted is
-        not in the ledger any more, all of the day's are.
+        Only lines since the last count are read, by whichever process they were written. Where the counted lines are
+        gone from the ledger, all lines of the day are read.
         """
         day = self._today().isoformat()
         used = 0
@@ -245,7 +248,7 @@ class Leaving:
             if line.at[:10] < day:
                 break
             size = line.facts.get("bytes", 0)
-            # Errors are short and always leave; they do not use the day's bytes up. What was carried over left before.
+            # Errors are short and always leave: they do not count. Neither do lines carried over, which left before.
             counts = line.kind not in (REFUSED, ERROR, WITHHELD) and line.first_at[:10] >= day
             if isinstance(size, int) and counts:
                 used += size
@@ -262,10 +265,13 @@ class Leaving:
 
 
 def _line_of(message: Message, reply: Message, facts: Facts, messages: StudyMessages) -> dict[str, Any]:
-    """Return what the ledger's line of a reply says, which has these facts of the study, the run and its sums."""
+    """Return the ledger's line of a reply.
+
+    It has these facts of the study, the run and its sums.
+    """
     kind = message.metadata.message_type
-    # Of an update the arrays alone were charged to the budget: the figures beside them have no noise. Where all
-    # that leaves is charged there are none, and what else a message has are names and shapes.
+    # Of an update the budget was charged for the arrays alone: the figures beside them have no noise. Where noise
+    # covers everything there are no such figures, and the rest of a message is names and shapes.
     line = {
         "round": _round_of(message).get("round", 0),
         **facts,
@@ -277,7 +283,7 @@ def _line_of(message: Message, reply: Message, facts: Facts, messages: StudyMess
         update = update_section(reply, CHARGED[kind])
         paid = reply.content if is_covered(messages.study) else {update: reply.content[update]}
         line["charged_bytes"] = count_bytes(paid)
-    # The line names what the coordinator chose, so that a later question by another model is recognised.
+    # The line names the coordinator's choice, so that a later request with another model is recognised.
     if chosen := request_sha256(message):
         line["asked_sha256"] = chosen
     if OFFSET in reply.content:
@@ -292,7 +298,7 @@ def _line_of(message: Message, reply: Message, facts: Facts, messages: StudyMess
 def _round_of(message: Message) -> dict[str, Any]:
     """Return the requested round and its flags.
 
-    The flags say whether scores and an offset were asked for. Values that are not plain are left out.
+    The flags state whether scores and an offset were requested. Values that are not plain are left out.
     """
     config = message.content.get("config") if message.has_content() else None
     if config is None:
@@ -303,7 +309,7 @@ def _round_of(message: Message) -> dict[str, Any]:
 
 
 def error_reply(reason: str, message: Message) -> Message:
-    """Return the reply that says why a message is not answered.
+    """Return an error reply with its reason.
 
     The reason is a refusal, or its text without control characters.
     """

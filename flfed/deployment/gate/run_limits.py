@@ -1,7 +1,7 @@
-"""Limits of what a run may get from a site.
+"""Limits of the answers that a run gets from a site.
 
-The site's own ledger tells: a study has few runs, and each has one model for a question. Comparisons leave with three
-digits, and of few models of a dataset.
+They are read from the site's own ledger: a study has few runs, and each has one model for a question. Comparisons leave
+with three digits, and of few models of a dataset.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from flfed.updates.messages.secure_sum import parted
 from flfed.updates.messages.train import CUTS_SHA256, EVALUATE, MOST_ATTEMPTS, REFIT, TRAIN, TREES_SHA256, formless
 
 QUESTIONS = {TRAIN: "train from", EVALUATE: "evaluate", SCORES: "score", COMPARE: "compare", AUDIT: "audit"}
-"""Kinds of messages whose answer is a function of the rows and of arrays that the coordinator chose."""
+"""Kinds of messages whose answer depends on the rows and on arrays that the coordinator chose."""
 NUMBERS = {
     "offset-deviation": "other-deviation",
     "odds-centre": "other-bins",
@@ -52,7 +52,7 @@ NUMBERS = {
 }
 """Numbers that the coordinator chooses for a comparison, and why a run has one of each."""
 CHOSEN = NUMBERS | {EDGES: "other-edges", CUTS_SHA256: "other-cuts"}
-"""The same of all that it chooses, hashes of counts' bins and of trees' cut points too."""
+"""The same for all its choices, with the hashes of counts' bins and of trees' cut points."""
 _OF_LINE = {kind.rpartition(".")[2]: kind for kind in QUESTIONS}
 _KEYS = KEYS.rpartition(".")[2]
 _SUMMARISE = SUMMARISE.rpartition(".")[2]
@@ -61,9 +61,9 @@ _SUMMARISE = SUMMARISE.rpartition(".")[2]
 def request_sha256(message: Message) -> str:
     """Return the hash of the coordinator's choices.
 
-    An empty text for a kind of message in which it chooses nothing.
+    The text is empty for a kind of message without a choice.
 
-    Scores and figures depend on the model and its encoder alone; an update depends on all that was sent.
+    Scores and figures depend on the model and its encoder alone; an update depends on the whole request.
 
     Raises
     ------
@@ -79,9 +79,9 @@ def request_sha256(message: Message) -> str:
 
 
 def choices_of(message: Message) -> dict[str, Any]:
-    """Return what the coordinator chose in a request that fits, by the keys of `CHOSEN`.
+    """Return the coordinator's choices in a request that fits, by the keys of `CHOSEN`.
 
-    Of a comparison each number has its place, None where the request has none.
+    A comparison has an entry for each number, None where the request lacks it.
     """
     kind = message.metadata.message_type
     content = message.content
@@ -96,7 +96,10 @@ def choices_of(message: Message) -> dict[str, Any]:
 
 
 class SumLines:
-    """Lines of a ledger about secure sums: lists, answers and keys of runs."""
+    """Lines of a ledger about secure sums.
+
+    They are of lists, answers and keys of runs.
+    """
 
     def __init__(self) -> None:
         self._lists: dict[str, dict[Sites, None]] = defaultdict(dict)
@@ -109,11 +112,11 @@ class SumLines:
         self._after_loss = False
 
     def begin(self, first: Line) -> None:
-        """Take note of how the ledger begins."""
+        """Note how the ledger begins."""
         self._after_loss = first.follows_loss
 
     def add(self, line: Line, run: Run) -> None:
-        """Count one line more of a run."""
+        """Count one more line of a run."""
         # Lines are read from the last one back, and in parts: a run's first line is its enrolment.
         self._first[run[1]] = min(self._first.get(run[1], line.n), line.n)
         if line.kind == _KEYS:
@@ -131,7 +134,7 @@ class SumLines:
             self._alone.add(str(line.facts.get("dataset")))
 
     def get_history(self, question: str, dataset: str) -> QuestionHistory:
-        """Return what is known of a question, in whatever run, and of a dataset."""
+        """Return the history of a question, in whatever run, and of a dataset."""
         return QuestionHistory(
             lists=tuple(self._lists[question]),
             earlier_pins=tuple(self._pins[question]),
@@ -141,15 +144,16 @@ class SumLines:
         )
 
     def newest(self, question: str, place: Place) -> bool:
-        """Tell whether no later run, repeat or round had a masked answer to a question.
+        """Return whether an answer to a question is its newest.
 
-        A run that had its keys before another one enrolled is the earlier one at every site, whatever their names
-        say: clocks are set back, and a second has room for two runs. Runs that began at once go by their names.
+        No later run, repeat or round had a masked one then. A run that had its keys before another one enrolled is the
+        earlier one at every site, whatever their names are. Clocks are set back, and a second has room for two runs.
+        Runs that began at once are ordered by name.
         """
         return not any(self._is_later(other, place) for other in self._answered[question])
 
     def has_keys(self, run: str) -> bool:
-        """Tell whether a run's keys were taken."""
+        """Return whether a run's keys were taken."""
         return run in self._keyed
 
     def _is_later(self, other: Place, place: Place) -> bool:
@@ -165,21 +169,21 @@ class SumLines:
 class RunLimits:
     """Counter of the answers that each run had.
 
-    The ledger tells what the runs of all studies had, and so which question would be one too many.
+    The ledger shows the answers that runs of all studies had, and so which question would be one too many.
 
     Parameters
     ----------
     most : int
-        Runs of all studies that ask the same, each repeat counted, that may have an answer.
+        Runs of all studies with the same requests, each repeat counted, that may have an answer.
 
     Notes
     -----
-    Every evaluation of a model is an exact figure of the rows, and every comparison many of them: who
-    may choose the models freely reads rows from such figures. So each run, of which there are few, has one
-    model evaluated and one compared, and is trained from one in a round. Runs of a ledger that was begun
-    anew count where a line of theirs was carried over. A comparison's adjusted figures depend on the deviation
-    of the sites' own intercepts as well, and its counts by prediction on the bins: of these a run has one, too. Trees
-    have one set of cut points a run: sums at others would tell how rows lie between the two.
+    Every evaluation of a model is an exact figure of the rows, and every comparison many of them. A coordinator that
+    may choose the models freely reads rows from such figures. So each run, of which there are few, has one model
+    evaluated and one compared, and is trained from one in a round. Runs of a ledger that was restarted count where a
+    line of theirs was carried over. A comparison's adjusted figures depend on the deviation of the sites' own
+    intercepts as well, and its counts by prediction on the bins. Of these a run has one, too. Trees have one set of cut
+    points a run: sums at others would show how rows lie between the two.
     """
 
     def __init__(self, most: int) -> None:
@@ -188,7 +192,7 @@ class RunLimits:
         self._forget()
 
     def _forget(self) -> None:
-        # By the hash of what is asked; lines of earlier versions have none, and count by the study's own.
+        # By the hash of the requests; lines of earlier versions have none, and count by the study's own.
         self._runs: dict[str, set[Run]] = defaultdict(set)
         self._studies: dict[str, set[str]] = defaultdict(set)
         self._request_hashes: dict[tuple[Run, str, Exchange], set[str]] = defaultdict(set)
@@ -198,24 +202,25 @@ class RunLimits:
         self._trained_from: dict[Run, set[str]] = defaultdict(set)
 
     def compared(self, locked_ledger: LockedLedger) -> ComparedLines:
-        """Return what the ledger has of compared models."""
+        """Return the ledger's lines about compared models."""
         self._read(locked_ledger)
         return self._compared
 
     def sums(self, locked_ledger: LockedLedger) -> SumLines:
-        """Return what the ledger has of secure sums."""
+        """Return the ledger's lines about secure sums."""
         self._read(locked_ledger)
         return self._sums
 
     def runs(self, locked_ledger: LockedLedger, study: str, asks: str) -> set[Run]:
-        """Return the runs that count for a study, by the hashes of its text and of what it asks."""
+        """Return the runs that count for a study.
+
+        They are looked up by the hashes of its text and of its requests.
+        """
         self._read(locked_ledger)
         return self._runs[asks] | self._runs[study]
 
     def refusal(self, locked_ledger: LockedLedger, message: Message, run: Run, asks: str) -> Refusal | None:
-        """Return why a run may not have an answer.
-
-        None where it may.
+        """Return why a run may not have an answer, or None.
 
         Parameters
         ----------
@@ -223,9 +228,9 @@ class RunLimits:
         message : Message
             One that fits the study.
         run : Run
-            By whom it is asked.
+            The requesting run.
         asks : str
-            Hash of what its study asks.
+            Hash of its study's requests.
         """
         study, name, _ = run
         runs = self.runs(locked_ledger, study, asks)
@@ -236,7 +241,7 @@ class RunLimits:
             return Refusal("too-many-runs", most=self._most, had=len(runs))
         kind = message.metadata.message_type
         request_hash = request_sha256(message)
-        # An attack needs a model that the site compared in this run: others could be made to read rows.
+        # An attack needs a model that the site compared in this run: other models could be made to read rows.
         if kind == AUDIT:
             was_compared = request_hash in self._request_hashes[run, COMPARE, ONCE]
             if was_compared:
@@ -249,7 +254,7 @@ class RunLimits:
             return refused
         place = _place(kind, facts)
         round = place[0]
-        # The same question again is harmless: it is answered as before.
+        # The same question again is harmless: its answer is the same.
         if not self._request_hashes[run, kind, place] - {request_hash}:
             return self._other_model(kind, run, request_hash)
         if round > 0:
@@ -257,14 +262,20 @@ class RunLimits:
         return Refusal("other-model", question=QUESTIONS[kind])
 
     def _other_choice(self, message: Message, run: Run) -> Refusal | None:
-        """Return why a run may not have the bins, cut points or numbers of a request beside those that it had."""
+        """Return why a run may not have other bins, or None.
+
+        The same rule holds for cut points and numbers.
+        """
         for name, value in choices_of(message).items():
             if self._chosen[run, name] - {value}:
                 return Refusal(CHOSEN[name])
         return None
 
     def _other_model(self, kind: str, run: Run, request_hash: str) -> Refusal | None:
-        """Return why a run may not have a model evaluated or compared beside those that it had."""
+        """Return why a run may not have another model, or None.
+
+        It is one to evaluate or to compare, beside the run's earlier ones.
+        """
         if kind not in (EVALUATE, COMPARE):
             return None
         models = {one: self._request_hashes[run, one, ONCE] for one in (EVALUATE, COMPARE)} | {kind: {request_hash}}
@@ -281,7 +292,7 @@ class RunLimits:
                 break
             since.append(line)
         else:
-            # No line was the one seen last: the ledger is another one, or is read for the first time.
+            # No line is the last one seen: the ledger is another one, or is read for the first time.
             self._forget()
         if since:
             self._seen = (since[0].n, since[0].hash)
@@ -292,7 +303,7 @@ class RunLimits:
         self._compared.add(line)
         if line.n == 1:
             self._sums.begin(line)
-        # What was refused or held back gave the run nothing, so that it may ask again.
+        # A refused or withheld reply gave the run nothing, so that it may request it again.
         if line.kind in (REFUSED, ERROR, WITHHELD) or not line.facts.get("run"):
             return
         run = run_of(line.facts)
@@ -300,8 +311,8 @@ class RunLimits:
         if "study-sha256" in line.facts:
             self._studies[run[1]].add(run[0])
         self._sums.add(line, run)
-        # Of a lost ledger the line of an answer may be missing; what was written before it shows that there was one.
-        # What a run spent counts whether or not its answer left: else runs without one would spend a whole budget.
+        # A lost ledger may lack the line of an answer; the line before the answer shows that there was one. A run's
+        # charge counts whether or not its answer left: else runs without an answer would spend a whole budget.
         answered = CARRIED in line.facts and (line.kind == RELEASED or QUESTION in line.facts)
         if kind or line.kind == SPENT or answered:
             self._runs[str(line.facts.get(ASKS, run[0]))].add(run)
@@ -310,7 +321,7 @@ class RunLimits:
         self._add_choices(line, run, kind)
 
     def _add_choices(self, line: Line, run: Run, kind: str) -> None:
-        """Take note of what the coordinator chose for a request that was answered."""
+        """Note the coordinator's choices for a request that was answered."""
         if FROM in line.facts:
             self._trained_from[run].add(str(line.facts[FROM]))
         for name in CHOSEN:
@@ -319,13 +330,16 @@ class RunLimits:
 
 
 Exchange = tuple[int, int, int]
-"""Round, level of a tree, and how often the tree had begun anew."""
+"""Round, level of a tree, and how often the tree was begun again."""
 ONCE: Exchange = (0, 0, 0)
-"""The exchange of a question that a run asks once."""
+"""The exchange of a question that a run may ask once."""
 
 
 def _place(kind: str, facts: Mapping[str, Any]) -> Exchange:
-    """Return the exchange that a question is: of each a run has one."""
+    """Return the exchange of a question.
+
+    A run has one answer to each.
+    """
     if kind != TRAIN:
         return ONCE
     round, level, attempt = (_whole(facts.get(key)) for key in ("round", "level", "attempt"))
@@ -340,36 +354,42 @@ def _whole(value: object) -> int:
 
 @dataclass(frozen=True)
 class OpenedLists:
-    """Lists of secure sums that a site's ledger knows, in whatever run they were opened.
+    """Lists of secure sums in a site's ledger, of whatever run.
 
     Parameters
     ----------
     ledger : Ledger
     limits : RunLimits
-        Which reads the ledger's lines.
+        Reader of the ledger's lines.
     """
 
     ledger: Ledger
     limits: RunLimits
 
     def get_history(self, question: str, dataset: str) -> QuestionHistory:
-        """Return what the ledger knows of a question, and of the dataset whose rows it is about."""
+        """Return the ledger's history of a question, and of its rows' dataset."""
         with self.ledger.lock() as locked_ledger:
             return self.limits.sums(locked_ledger).get_history(question, dataset)
 
     def newest(self, question: str, place: Place) -> bool:
-        """Tell whether no later run, repeat or round has the site's answer to the question."""
+        """Return whether the site's answer to a question is its newest.
+
+        No later run, repeat or round has one then.
+        """
         with self.ledger.lock() as locked_ledger:
             return self.limits.sums(locked_ledger).newest(question, place)
 
     def has_keys(self, run: str) -> bool:
-        """Tell whether the site took the keys of a run."""
+        """Return whether the site took the keys of a run."""
         with self.ledger.lock() as locked_ledger:
             return self.limits.sums(locked_ledger).has_keys(run)
 
 
 def attempts_refusal(message: Message, context: Context) -> Refusal | None:
-    """Return why a tree may not begin anew, None where it may: at most once for each site of the run."""
+    """Return why a tree may not be begun again, or None.
+
+    It may at most once for each site of the run.
+    """
     names = str(context.run_config.get("sites", "")).split(",")
     if exchange_of(message).get("attempt", 0) > len(names):
         return Refusal("too-many-attempts", most=len(names))
@@ -377,7 +397,10 @@ def attempts_refusal(message: Message, context: Context) -> Refusal | None:
 
 
 def exchange_of(message: Message) -> dict[str, Any]:
-    """Return the level and the attempt of a request of trees, as a ledger's facts; empty of any other request."""
+    """Return level and attempt of a request of trees.
+
+    They are a ledger's facts, and empty for other requests.
+    """
     content = message.content if message.has_content() else {}
     config = content.get("config")
     settings = content.get("settings")

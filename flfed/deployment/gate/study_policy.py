@@ -41,9 +41,9 @@ LOG = logging.getLogger("flfed.gate")
 
 
 def study_policy_refusal(study: Study, site: Site, *, noise: bool = True) -> Refusal | None:
-    """Return why a site's policy refuses a study.
+    """Return why a site's policy refuses a study, or None.
 
-    None where it does not. It looks at the rows, and at how the study computes; `noise` as for `privacy_refusal`.
+    It considers the rows, and how the study computes; `noise` as for `privacy_refusal`.
     """
     if elsewhere := dataset_refusal(study, site):
         return elsewhere
@@ -52,7 +52,7 @@ def study_policy_refusal(study: Study, site: Site, *, noise: bool = True) -> Ref
     names = {"strategy": study.strategy.name, "model": study.model.name, "mechanism": study.privacy.name}
     refused = site.policy.not_allowed(**names, codec=study.codec.name, rounds=most_rounds(study))
     refused = refused or study_refusal(study, site.serving(study.dataset.name))
-    # A mechanism whose settings cannot be used raises here; that is the site's answer, and no crash.
+    # A mechanism with unusable settings raises here; that is the site's answer, and no crash.
     try:
         return refused or privacy_refusal(study, site, noise=noise)
     except FlfedError as error:
@@ -60,19 +60,17 @@ def study_policy_refusal(study: Study, site: Site, *, noise: bool = True) -> Ref
 
 
 def cohort_refusal(names: Sequence[str], site: Site, co_sites: Sequence[str] | None) -> Refusal | None:
-    """Return why a site refuses to compute with these sites.
-
-    None where it does not refuse.
+    """Return why a site refuses to compute with these sites, or None.
 
     Parameters
     ----------
     names : sequence of str
-        All sites that are asked, this one among them.
+        All requested sites, this one among them.
     site : Site
     co_sites : sequence of str or None
-        The others that the approval names; None where there is no approval, and none is needed.
+        The others that the approval names; None where the policy needs no approval, and there is none.
     """
-    # A name given twice would make a cohort look larger than it is.
+    # A name that occurs twice would make a cohort look larger than it is.
     cohort = set(names)
     least = site.policy.least_cohort()
     if len(cohort) < len(names) or site.name not in cohort:
@@ -88,11 +86,11 @@ def cohort_refusal(names: Sequence[str], site: Site, co_sites: Sequence[str] | N
 
 
 LONGEST_STUDY = 100_000
-"""Characters of a study's text: it is parsed before anybody approved it."""
+"""Characters of a study's text: it is parsed before any approval."""
 STUDIES = 4
-"""Studies, each with its rows, that stay warm."""
+"""Studies whose rows stay in memory."""
 REPEATS = 1_000_000
-"""As a study's seed allows."""
+"""Limit of a study's seed."""
 MOST_SITES = 10_000
 """Names that a run config may list."""
 
@@ -110,11 +108,11 @@ def reject(code: str, **facts: object) -> NoReturn:
 
 
 def parsed(text: str) -> Study:
-    """Return the study, or raise Refused in plain words."""
+    """Return the study, or raise Refused with a sentence."""
     try:
         return Study.parse(text)
     except UsageError as error:
-        # The parser's sentence may quote the study; it is cut, and control characters go.
+        # The parser's sentence may quote the study; it is cut, and control characters are removed.
         reject("study-unusable", error=CONTROL.sub(" ", str(error))[:300])
     except (RecursionError, ValueError, OverflowError):
         reject("study-unreadable")
@@ -123,7 +121,7 @@ def parsed(text: str) -> Study:
 def name_of(text: str) -> str:
     """Return the name in an unapproved study's text.
 
-    An empty text where there is none that can be read.
+    An empty text where no name can be read.
     """
     try:
         name = parse_toml(text, "the study").get("name")
@@ -154,7 +152,7 @@ def _checked_text(config: Mapping[str, object]) -> str:
 def sha256_of(text: str) -> str:
     """Return the hash of a study's text.
 
-    It has one also where it could not be a file's text.
+    Every text has one, also one that could not be a file's text.
     """
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -170,7 +168,7 @@ class StudyAdmission:
     today : callable
         Returns the date.
     expected_bundle : str
-        SHA-256 of the bundle that an approval must have been given for.
+        SHA-256 of the bundle that an approval must be for.
 
     Attributes
     ----------
@@ -200,9 +198,10 @@ class StudyAdmission:
         return self._rows.get(study_sha256, "")
 
     def rows_in_line(self, study_sha256: str) -> str:
-        """Return what a ledger's line has of the rows' hash: nothing of an analysis.
+        """Return the hash of the rows for a ledger's line.
 
-        The ledger's head leaves, and may not follow from exact rows; a keyed hash stands in the line of the charge.
+        It is empty for an analysis: the ledger's head leaves, and must not depend on exact rows. The line of the charge
+        has a keyed hash.
         """
         messages = self.messages(study_sha256)
         if messages is not None and is_covered(messages.study):
@@ -210,9 +209,9 @@ class StudyAdmission:
         return self.rows_sha256(study_sha256)
 
     def adopt(self) -> bool:
-        """Hold studies to the policy as it stands now; tell whether it is another one.
+        """Apply the present policy to studies; return whether it has changed.
 
-        What was admitted under the one before is forgotten. Raises `Refused` where it cannot be read.
+        Studies that were admitted under the earlier one are admitted again. Raises `Refused` where it is unreadable.
         """
         policy = self.policy_now()
         if policy == self.site.policy:
@@ -226,7 +225,7 @@ class StudyAdmission:
     def policy_now(self) -> Policy | None:
         """Return the present policy.
 
-        None where its file cannot be read or is gone. A site that came without a file keeps the policy that it had.
+        None where its file is unreadable or gone. A site that came without a file keeps its policy.
         """
         try:
             if self._policy_file is not None and self._policy_file.exists():
@@ -238,13 +237,13 @@ class StudyAdmission:
     def check(self, config: Mapping[str, object], kind: str) -> StudyMessages:
         """Return the messages of a run config's study.
 
-        Raises `Refused` where the run config brings none that may be answered, or one that does not ask this kind.
+        Raises `Refused` where the run config has no study that may be answered, or one without messages of this kind.
         """
         study, approval = self._study(config)
         if not asks(study, kind):
             reject("kind-of-another-study")
         if approval is None and study.aggregation.sums_updates:
-            # Without a person nobody has pinned a key: the sums could be of invented sites.
+            # Without a person's approval no key is pinned: the sums could be of invented sites.
             reject("sums-not-approved")
         pinned = len(approval.pins) if approval is not None and approval.sums else 0
         messages = self._admitted.get(sha256_of(study.text))
@@ -253,9 +252,10 @@ class StudyAdmission:
         return self._messages(study, pinned)
 
     def sum_approval(self, study: Study, opened: ListBook) -> SumApproval | None:
-        """Return what was approved of a study's secure sums, None where its updates may cross as they are.
+        """Return the approval of a study's secure sums, or None.
 
-        `opened` are the lists that the site's ledger knows. Raises `Refused` where the study may not be answered.
+        It is None where its updates may cross in the clear. `opened` are the lists in the site's ledger. Raises
+        `Refused` where the study may not be answered.
         """
         from flfed.federation.client.run_keys import SumApproval  # torch and Flower: a site's status needs neither
 
@@ -263,19 +263,19 @@ class StudyAdmission:
         if approval is None or not approval.sums:
             return None
         key = signing_key(self._folder)
-        # The difference of two sums would have a site's own part of the noise alone.
+        # The difference of two sums would have this site's part of the noise alone.
         lifted = () if is_covered(study) else approval.lifted
         return SumApproval.by_gate(key, pinned=approval.pins, lifted=lifted, book=opened)
 
     def standing(self, approval: Approval) -> Refusal | None:
-        """Return why a study would be refused now.
+        """Return why a study would be refused now, or None.
 
-        All that is known at the site is considered, and its policy as it stands. None where it would be answered.
+        All facts at the site are considered, and its present policy.
 
-        Neither the model is made nor its noise computed: both were when the study was approved, for this very version
-        of flfed, and nothing else of this needs torch or an accountant.
+        Neither the model is made nor its noise computed: both were at the approval, for this same version of flfed.
+        Nothing else here needs torch or an accountant.
         """
-        # The approval's own sites stand in for a run's: that is the cohort that a person agreed to.
+        # The approval's own sites stand in for a run's: a person agreed to this cohort.
         names = ",".join(sorted({self.site.name, *approval.co_sites}))
         try:
             self.adopt()
@@ -287,10 +287,10 @@ class StudyAdmission:
     def _study(self, config: Mapping[str, object], *, noise: bool = True) -> tuple[Study, Approval | None]:
         """Return a run config's study, which may be answered, and its approval.
 
-        Raises `Refused` where it brings none.
+        Raises `Refused` where it has none.
         """
         text = _checked_text(config)
-        # The decision comes first: a text that was refused is not parsed as a study.
+        # The decision comes first: a refused text is not parsed as a study.
         approval = self.check_decision(text)
         messages = self._admitted.get(sha256_of(text))
         study = messages.study if messages is not None else parsed(text)
@@ -314,7 +314,7 @@ class StudyAdmission:
     def check_decision(self, text: str) -> Approval | None:
         """Return the approval of a study's exact text.
 
-        None where the policy asks for none. Raises `Refused` where the study may not be answered.
+        None where the policy needs none. Raises `Refused` where the study may not be answered.
         """
         if decided.is_paused(self._folder):
             reject("paused")
@@ -336,17 +336,20 @@ class StudyAdmission:
         return approval
 
     def _check_approval(self, approval: Approval, *, lost: bool) -> None:
-        """Refuse a study whose decision does not hold now; `lost` says that a ledger was lost since."""
+        """Refuse a study whose decision is not valid now.
+
+        With `lost`, a ledger was lost since.
+        """
         if approval.decision != "approved":
             reject("decided-against", decision=approval.decision, day=approval.at[:10])
         if lost:
             reject("approved-before-loss")
-        # An approval holds for the code and the coordinator that it was given for, and for no others.
+        # An approval is valid for its code and its coordinator, and for no others.
         if not hmac.compare_digest(approval.bundle_sha256, self._bundle):
             reject("approved-other-version")
         if other_coordinator(self._folder, approval.coordinator):
             reject("approved-other-coordinator")
-        # Other sites pin the key that was there: with another one this site could not take part.
+        # Other sites pin the earlier key: with another one this site could not take part.
         if approval.sums:
             own = ""
             with suppress(FlfedError):
@@ -355,9 +358,9 @@ class StudyAdmission:
                 reject("approved-other-key")
 
     def _check_unapproved(self, name: str, others: Sequence[Approval], *, lost: bool) -> None:
-        """Refuse a study that nobody decided about, by its name, where the policy asks for a decision.
+        """Refuse a study without a decision, by its name, where the policy needs one.
 
-        Also without a need for approval, one that a person refused or withdrew stays refused when it is reworded.
+        Also without a need for approval, a study that a person refused or withdrew stays refused when it is reworded.
         """
         free = self.site.policy.approval == "none"
         if lost and free:
@@ -372,7 +375,7 @@ class StudyAdmission:
     def _check_rows(self, study: Study, approval: Approval | None) -> None:
         """Refuse a study whose columns or rows have changed.
 
-        They are compared with those at the time of the approval.
+        They are compared with those of the approval.
         """
         schema_sha256 = datasets.load(study.dataset.name).schema.sha256()
         if approval is not None and approval.schema_sha256 != schema_sha256:
@@ -386,7 +389,7 @@ class StudyAdmission:
             reject("no-frozen-rows", dataset=study.dataset.name)
         if changed:
             reject("opt-outs-changed", site=self.site.name)
-        # Also without an approval, rows frozen under another schema mean something else.
+        # Also without an approval, rows that were frozen under another schema have another meaning.
         if rows.schema_sha256 != schema_sha256:
             reject("schema-changed-after-freeze", dataset=study.dataset.name)
         if approval is not None and rows.sha256 != approval.rows_sha256:
@@ -398,7 +401,7 @@ class StudyAdmission:
 
         messages = StudyMessages(study, datasets.load(study.dataset.name).schema, self.site, pinned)
         try:
-            _ = messages.model  # made once, now: a model that cannot be made is refused, not tried
+            _ = messages.model  # made once, now: a study whose model cannot be made is refused
         except FlfedError as error:
             reject("model-unmade", error=error)
         except (MemoryError, ValueError):

@@ -1,7 +1,7 @@
 """Child processes: commands, environments, signs of life, and memory.
 
-They share the secret by which the node knows the gate. A process touches a file as a sign of life, and its supervisor
-looks at it. A table that asks for more memory ends the gate, or its message, and not the machine.
+They share the secret that shows the node its gate. A process touches a file as a sign of life, and its supervisor
+looks at it. A table that needs too much memory ends the gate, or its message, and not the machine.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from pathlib import Path
 from flfed.errors import FlfedError, UsageError
 from flfed.files import SHARED, read_private, write_whole
 from flfed.paths import SiteFolder
+from flfed.words import render
 
 LOOPBACK = "127.0.0.1"
 PASSED_ON = frozenset(
     ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TZ", "LANG", "LANGUAGE", "XDG_DATA_HOME")
     + ("PYTHONDONTWRITEBYTECODE", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    # With other kernels a gate would not compute the bits that its operator's commands compute.
+    # With other kernels a gate would not compute the same bits as its operator's commands.
     + ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 )
-"""Variables that a process of a consortium is given, where the caller has them (docs/security.md)."""
+"""Variables that a process of a consortium gets, where the caller has them (docs/security.md)."""
 PREFIXES = ("FLFED_", "LC_")
-"""What the names of others begin with that it is given: our own, where a site package finds its settings, too."""
+"""Prefixes of further variables that it gets: flfed's own, where a site package finds its settings, too."""
 
 
 def passed_on(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -50,7 +51,7 @@ def passed_on(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
 def python(module: str, *words: str) -> tuple[str, ...]:
     """Return the command line that runs a module.
 
-    With -P no module is looked for in the current folder.
+    With -P, Python does not look for modules in the current folder.
 
     Examples
     --------
@@ -73,12 +74,12 @@ def free_port(wanted: int = 0) -> int:
 def node_command(folder: SiteFolder, port: int) -> list[str]:
     """Return the SuperNode's command line.
 
-    It names files and holds no secret.
+    It names files and contains no secret.
 
     Raises
     ------
     UsageError, FlfedError
-        If the site has not joined, or its key may be read by others.
+        If the site has not joined, or others may read its key.
     """
     from flfed.deployment.operator.join import joined
 
@@ -86,7 +87,7 @@ def node_command(folder: SiteFolder, port: int) -> list[str]:
     address = membership.get("address")
     # The address comes from a file, so it is checked before a command line is made of it.
     if not isinstance(address, str) or membership.get("site") != folder.site:
-        raise FlfedError(f"{folder.join}: does not say the coordinator's address and this site's name; join again")
+        raise FlfedError(render("processes.files.join", file=folder.join))
     read_private(folder.node_key)
     words = ["flower-supernode", "--superlink", address, "--root-certificates", str(folder.authority)]
     words += ["--auth-supernode-private-key", str(folder.node_key), "--node-config", f"site={json.dumps(folder.site)}"]
@@ -95,7 +96,7 @@ def node_command(folder: SiteFolder, port: int) -> list[str]:
 
 
 def make_secret(folder: SiteFolder) -> None:
-    """Create the node's and gate's shared secret if absent."""
+    """Create the shared secret of node and gate, if absent."""
     if not folder.secret.exists():
         write_whole(folder.secret, secrets.token_hex(32).encode(), mode=SHARED)
 
@@ -109,14 +110,14 @@ def shared_secret(folder: SiteFolder) -> bytes:
         with open(os.open(folder.secret, os.O_RDONLY | os.O_NOFOLLOW), "rb") as stream:
             # Checked on the open file, so that it cannot be exchanged between the check and the reading.
             if os.fstat(stream.fileno()).st_mode & 0o037:
-                raise FlfedError(f"{folder.secret}: others may read or change it; remove it, and serve again")
+                raise FlfedError(render("processes.files.secret", file=folder.secret))
             return stream.read()
     except OSError as error:
-        raise UsageError(f"{folder.secret}: cannot be read ({error.strerror})") from None
+        raise UsageError(render("processes.files.unread", file=folder.secret, why=error.strerror)) from None
 
 
 BUSY = 0
-"""The file's time while work goes on that may take any time; no disk space is needed to say so."""
+"""The file's time during work that may take any time; it needs no disk space."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class Pulse:
     path: Path
 
     def beat(self) -> None:
-        """Tell that this process is alive now."""
+        """Show that this process is alive now."""
         with suppress(OSError):
             try:
                 os.utime(self.path)
@@ -155,7 +156,7 @@ class Pulse:
     def busy(self) -> Iterator[None]:
         """Mark this process as busy during the block.
 
-        However long that takes, it counts as alive.
+        However long the block takes, the process counts as alive.
         """
         self.beat()
         with suppress(OSError):
@@ -175,18 +176,18 @@ class Pulse:
         return None
 
     def forget(self) -> None:
-        """Remove what a process left that has ended."""
+        """Remove the file of a process that has ended."""
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
 
 
 VARIABLE = "FLFED_GATE_MEMORY"
-"""Of the gate's process: bytes, as its supervisor says."""
+"""Of the gate's process: bytes, set by its supervisor."""
 OPEN_FILES = 1024
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 SIZE = re.compile(r"([0-9]{1,15})([KMGT]?)", re.IGNORECASE)
 LEAST = 512 << 20
-"""Below this a gate does not even load what it computes with."""
+"""Below this a gate does not even load its packages."""
 
 
 def bytes_of(size: str) -> int:
@@ -197,7 +198,7 @@ def bytes_of(size: str) -> int:
     Raises
     ------
     UsageError
-        If it is not one, or less than a gate needs.
+        If it is malformed, or less than a gate needs.
 
     Examples
     --------
@@ -208,10 +209,10 @@ def bytes_of(size: str) -> int:
         return max(half_of_machine(), LEAST)
     match = SIZE.fullmatch(size)
     if match is None:
-        raise UsageError(f"--memory {size!r}: is not a size; write for example 4G or 700M")
+        raise UsageError(render("processes.memory.size", size=size))
     count = int(match[1]) * UNITS[match[2].upper()]
     if count < LEAST:
-        raise UsageError(f"--memory {size!r}: is less than a gate needs; the least is {LEAST >> 20}M")
+        raise UsageError(render("processes.memory.least", size=size, least=LEAST >> 20))
     return count
 
 
@@ -223,15 +224,15 @@ def half_of_machine() -> int:
 def limit_process() -> int:
     """Limit memory and open files of this process.
 
-    The limits are for good, and also for what it starts. Return the bytes.
+    The limits are for good, and also for child processes. Return the bytes.
 
-    The memory is RLIMIT_DATA: what is the process's own and may be written. Beyond it an allocation
-    fails, which Python says as `MemoryError`.
+    The limit is RLIMIT_DATA: the process's own writable memory. Beyond it an allocation fails, which Python raises as
+    `MemoryError`.
     """
     count = int(os.environ.get(VARIABLE, "0")) or bytes_of("")
     limits = {resource.RLIMIT_DATA: count, resource.RLIMIT_NOFILE: OPEN_FILES}
     for kind, most in limits.items():
-        # A limit that the system sets lower stays: it could not be raised.
+        # A lower limit of the system stays: this process could not raise it.
         hard = resource.getrlimit(kind)[1]
         limits[kind] = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (limits[kind], limits[kind]))

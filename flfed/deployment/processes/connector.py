@@ -4,10 +4,10 @@ The gate may not connect by itself.
 
     gate (data, no `connect`) ── pair of sockets ── connector (no data) ── Unix socket ── relay (network) ── node
 
-On both ways one byte asks for a connection, and one byte answers, with an open socket beside it or without: then
-it says whether the node is there at all.
-What the gate writes cannot name a place, and a socket that it gets was made by the relay. The connector stays when
-the node is started anew, and so does the gate, with its tables warm; it ends with the gate.
+On both ways one byte requests a connection, and one byte replies, with or without an open socket. Without one, the
+byte shows whether the node runs at all.
+The gate's bytes cannot name a place, and the relay makes every socket that the gate gets. A restart of the node leaves
+the connector and the gate running, with their tables warm; the connector ends with the gate.
 
 Run as a program: `python -m flfed.deployment.processes.connector NUMBER PATH`, with the number of its end of the pair.
 """
@@ -26,12 +26,13 @@ from pathlib import Path
 from flfed.deployment.processes.child_processes import python
 from flfed.deployment.processes.isolation import drop_capabilities, hide_memory, refuse_calls
 from flfed.errors import FlfedError
+from flfed.words import render
 
 ASK = b"?"
 HERE = b"+"
 NONE = b"-"
 ABSENT = b"0"
-"""The question, and the answers: a socket comes with this byte; there is none; the node is not there."""
+"""The request, and the replies: with a socket; without one; without a node."""
 SAME_PROGRAM = "/proc/self/exe"
 SECONDS = 5.0
 """How long the relay, which is on this machine, may take."""
@@ -40,9 +41,9 @@ END_SECONDS = 2.0
 
 
 class NodeAbsent(ConnectionRefusedError):
-    """Error of a node that is not there.
+    """Error of an absent node.
 
-    The node does not run, or is not up yet.
+    The node does not run, or has not started yet.
     """
 
 
@@ -52,11 +53,11 @@ def fetched(control: socket.socket) -> socket.socket:
     Raises
     ------
     EOFError
-        If nobody is at the other end any more.
+        If the other end is closed.
     NodeAbsent
-        If the node is not there.
+        If the node is absent.
     ConnectionRefusedError
-        If there is none to be had: it has too many.
+        If there is none to be had: the node has too many.
     """
     control.sendall(ASK)
     # Marked close-on-exec at once, so that no program started meanwhile inherits it.
@@ -72,7 +73,7 @@ def fetched(control: socket.socket) -> socket.socket:
 
 
 def hand_over(control: socket.socket, made: socket.socket | bytes) -> None:
-    """Answer with a socket, or why there is none."""
+    """Reply with a socket, or with the reason why there is none."""
     if isinstance(made, bytes):
         control.sendall(made)
     else:
@@ -100,19 +101,19 @@ class RelayClient:
         Raises
         ------
         NodeAbsent
-            If the node is not there.
+            If the node is absent.
         OSError
             If there is none now.
         """
-        # One question at a time: two would mix up their answers on one control socket.
+        # One request at a time: two would mix up their replies on one control socket.
         with self._asking:
-            # Where the relay was started anew, it is where it was: a broken control socket is opened once more.
+            # A restarted relay is at the same path: a broken control socket is opened once more.
             for control in dict.fromkeys((self._control, None)):
                 try:
                     self._control = control or self._opened()
                     return fetched(self._control)
                 except ConnectionRefusedError:
-                    # A refusal is an answer; only a broken control socket is worth opening again.
+                    # A refusal is a reply; only a broken control socket is worth opening again.
                     raise
                 except (EOFError, OSError):
                     self.close()
@@ -133,7 +134,7 @@ class RelayClient:
     def close(self) -> None:
         """Close the control socket.
 
-        The next connection opens it anew.
+        The next connection opens it again.
         """
         if self._control is not None:
             self._control.close()
@@ -146,14 +147,14 @@ class Connector:
     Parameters
     ----------
     path : Path
-        Of the relay's socket. It is said once, before the gate reads anything that came from elsewhere.
+        Of the relay's socket. It is fixed before the gate reads anything that came from elsewhere.
     """
 
     def __init__(self, path: Path) -> None:
         self._control, theirs = socket.socketpair()
         self._asking = threading.Lock()
         words = python(__name__, str(theirs.fileno()), str(path))
-        # This very program, also where its file lies in a folder that this user may not enter.
+        # This same program, also where its file lies in a folder that this user may not enter.
         program = SAME_PROGRAM if os.path.exists(SAME_PROGRAM) else None
         # Its end of the pair is closed here, so that the connector alone keeps it open.
         with theirs:
@@ -167,11 +168,11 @@ class Connector:
         Raises
         ------
         NodeAbsent
-            If the node is not there.
+            If the node is absent.
         ConnectionRefusedError
             If there is none now.
         FlfedError
-            If the connector has ended: this process cannot reach the node any more, and is to be started anew.
+            If the connector has ended: this process cannot reach the node any more, and needs a restart.
         """
         with self._asking:
             try:
@@ -179,7 +180,7 @@ class Connector:
             except ConnectionRefusedError:
                 raise
             except (EOFError, OSError):
-                raise FlfedError("the process that connects the gate to its node has ended") from None
+                raise FlfedError(render("processes.gate.connector")) from None
 
     def close(self) -> None:
         """Have the connector end."""
@@ -210,9 +211,9 @@ def work(control: socket.socket, path: Path) -> None:
 if __name__ == "__main__":
     hide_memory()
     drop_capabilities()
-    refuse_calls(connecting=True)  # where it could not, the gate could not either, and says so
+    refuse_calls(connecting=True)  # where this fails it fails in the gate too, which reports it
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)  # also sent to the gate, which has yet to say that it ends
+        signal.signal(number, signal.SIG_IGN)  # also sent to the gate, which has yet to report that it ends
     try:
         work(socket.socket(fileno=int(sys.argv[1])), Path(sys.argv[2]))
     except OSError:

@@ -24,6 +24,7 @@ from flfed.errors import FlfedError
 from flfed.packages import be_strict, look_at_packages
 from flfed.paths import SiteFolder
 from flfed.refusals import Refusal
+from flfed.words import render
 
 if TYPE_CHECKING:
     from flwr.app import Context, Message
@@ -37,10 +38,10 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("flfed.gate")
 LEAST = 0.05
 MOST = 1.0
-"""Seconds between two questions to the node, which is on this machine: 0.05 while a study runs, 1 when idle."""
+"""Seconds between two requests to the node, which is on this machine: 0.05 while a study runs, 1 when idle."""
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
-"""Seconds after which a broken link is tried again, and at most."""
+"""Seconds after which a broken link is tried again, at first and at most."""
 ENDED = Refusal("gate-ended")
 
 
@@ -50,12 +51,12 @@ class Executor:
     Parameters
     ----------
     tasks : Tasks
-        Where the messages come from.
+        Source of the messages.
     answer : callable (message, context, bundle's SHA-256) → Message
-        The gate's decisions around the installed client app. What it raises becomes an error reply
-        that names the exception's type; only our own sentences cross (`redaction.redact`).
+        The gate's decisions around the installed client app. An exception becomes an error reply that names its
+        type; only flfed's own sentences cross (`redaction.redact`).
     pulse : Pulse
-        Touched whenever the node was reached, and where it is not there; busy while a message is answered.
+        Touched whenever the node was reached, and where it is absent; busy while a message is answered.
     """
 
     def __init__(self, tasks: Tasks, answer: Compute, pulse: Pulse) -> None:
@@ -73,7 +74,7 @@ class Executor:
     def run(self, ended: threading.Event) -> None:
         """Answer until `ended` is set.
 
-        A node that goes away or comes back is waited for.
+        It waits for a node that goes away.
         """
         from flfed.deployment.flower.site_client import LinkLost
         from flfed.updates.messages.fields import MalformedMessage
@@ -84,8 +85,8 @@ class Executor:
             except LinkLost as error:
                 # A lost link is reported once, and tried again with growing pauses.
                 if self._linked:
-                    # Its text alone: a record with the error holds on to what was open when it was raised.
-                    LOG.warning("%s; it is tried again until it answers", str(error))
+                    # Its text alone: a log record with the error would hold on to what was open when it was raised.
+                    LOG.warning(render("processes.gate.unlinked", why=error))
                 self._linked = False
                 pause = self._backoff.seconds()
             except MalformedMessage as error:
@@ -96,13 +97,13 @@ class Executor:
     def step(self) -> float:
         """Answer the waiting message, if there is one.
 
-        Return the seconds until the next question.
+        Return the seconds until the next request.
         """
         task = self._tasks.next()
         self._pulse.beat()
         self._backoff.reset()
         if not self._linked:
-            LOG.info("linked to the node; waiting for messages")
+            LOG.info(render("processes.gate.linked"))
             self._linked = True
         if task is None:
             return self._pace.seconds()
@@ -116,7 +117,7 @@ class Executor:
         return 0.0
 
     def _reply(self, task: Task) -> None:
-        # The answer is kept aside, so that a reply of the gate can be told from an error raised around it.
+        # The answer is stored, to distinguish a reply of the gate from an error raised around it.
         answered: list[Message] = []
 
         def ask(*_: object) -> Message:
@@ -126,53 +127,54 @@ class Executor:
         try:
             reply = self._redact(task.envelope, task.context, ask)
         except (SystemExit, KeyboardInterrupt):
-            # Asked to end in the middle of a fit: said at once, so that nobody waits for a deadline.
+            # An end in the middle of a fit is reported at once, so that no deadline has to pass.
             task.refuse(ENDED)
             raise
         if reply.has_error():
-            LOG.warning("%s answered with an error: %s", task.envelope.metadata.message_type, reply.error.reason)
-        # What the gate answered it has seen; what was raised instead it sees now.
+            kind = task.envelope.metadata.message_type
+            LOG.warning(render("processes.gate.error", kind=kind, reason=reply.error.reason))
+        # The gate has passed its own answers; an error raised instead passes it now.
         if not answered:
             reply = task.seen(reply)
         task.reply(reply)
 
 
 def work(folder: SiteFolder, make_gate: MakeGate) -> None:
-    """Run the gate until this process is told to end.
+    """Run the gate until this process receives a signal to end.
 
-    It says plainly where it still has a network.
+    A warning in its log shows where it still has a network.
 
     Parameters
     ----------
     folder : SiteFolder
     make_gate : callable
-        Returns what answers (`Gate.answer`), and what an error passes before it leaves (`Gate.leaving`).
+        Returns `Gate.answer`, and `Gate.leaving`, which an error passes before it leaves the site.
     """
     look_at_packages()
     pulse = Pulse(folder.gate_pulse)
     pulse.beat()
     refused = leave_network()  # before torch or numpy start a thread
-    # The order matters: each step takes away what an earlier one needed.
+    # The order matters: each step removes a right that an earlier one needed.
     drop_capabilities()
     memory = limit_process()
     connector = Connector(folder.socket)  # it may connect; this process, from here on, may not
     hide_memory()
     unfiltered = refuse_calls()
-    # Of others only what is wrong: httpx would write a line for each question to the node, twenty a second.
+    # Of other packages only warnings: httpx would write a line for each request to the node, twenty a second.
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     logging.getLogger("flfed").setLevel(logging.INFO)
     if refused:
-        LOG.warning("THIS PROCESS HAS DATA AND A NETWORK: %s. Serve with the units of: flfed site units", refused)
+        LOG.warning(render("processes.gate.exposed", why=refused))
     else:
-        LOG.info("this process has no network")
+        LOG.info(render("processes.gate.isolated"))
     if unfiltered:
-        LOG.warning("THIS PROCESS COULD OPEN A UNIX SOCKET that its user may: %s", unfiltered)
-    LOG.info("it may have %d MB of memory", memory >> 20)
+        LOG.warning(render("processes.gate.unfiltered", why=unfiltered))
+    LOG.info(render("processes.gate.memory", megabytes=memory >> 20))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     secret = wait_for_secret(folder, pulse.beat)
     tasks: Tasks | None = None
     try:
-        with pulse.busy():  # what it loads takes as long as the machine is busy
+        with pulse.busy():  # loading takes as long as the machine is busy
             tasks, executor = _loaded(folder, make_gate, connector, secret, pulse)
         executor.run(threading.Event())
     except KeyboardInterrupt:
@@ -189,7 +191,7 @@ def _loaded(
 ) -> tuple[Tasks, Executor]:
     """Load the gate and its message loop.
 
-    Torch, Flower and the site's package are imported. Return what asks the node, and what answers.
+    Torch, Flower and the site's package are imported. Return the requests to the node, and the answering loop.
     """
     from flfed.flower_names import check_names
 
@@ -202,7 +204,7 @@ def _loaded(
         try:
             return connector.connect()
         except NodeAbsent:
-            pulse.beat()  # no fault of this process: a new one would not find the node either
+            pulse.beat()  # no fault of this process: a new one would not reach the node either
             raise
 
     tasks = Tasks(connect, secret, leaving=leaving, alive=pulse.beat)
@@ -210,11 +212,11 @@ def _loaded(
 
 
 def wait_for_secret(folder: SiteFolder, waits: Callable[[], None]) -> bytes:
-    """Return the shared secret, once the node wrote it.
+    """Return the shared secret, once the node has written it.
 
-    Nobody else may read it: else `UsageError` or `FlfedError` is raised.
+    A secret that others may read raises `UsageError` or `FlfedError`.
 
-    `waits` is called before each second, or less, that it is not there.
+    `waits` is called before each second, or less, in which the secret is absent.
     """
     waiting = threading.Event()
     backoff = Backoff(FIRST_PAUSE, 1.0)

@@ -1,8 +1,8 @@
 """Isolation of the gate's process: no network, and few system calls.
 
 The filter is a seccomp filter, written without a package and loaded without root. It sees a call's number and its
-arguments as numbers, never what a pointer points to. So a socket's path cannot be looked at, and `connect` is refused
-altogether; what reaches the node is handed in (`connector.py`).
+arguments as numbers, never the memory behind a pointer. So it cannot check a socket's path, and `connect` is refused
+altogether; connections to the node come from another process (`connector.py`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import struct
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from flfed.words import render
 
 NO_NEW_PRIVILEGES = 38
 SET_SECCOMP = 22
@@ -34,17 +36,17 @@ FAIL = 0x00050000
 NUMBER = 0
 ARCHITECTURE = 4
 ARGUMENTS = 16
-"""Where `struct seccomp_data` has the call's number, the architecture, and six arguments of eight bytes."""
+"""Places in `struct seccomp_data`: the call's number, the architecture, and six arguments of eight bytes."""
 NEWEST = 462
-"""Calls with a higher number did not exist when this list was made; x32's, too, are higher. Answered ENOSYS."""
+"""Calls with a higher number are newer than this list; those of x32 are higher, too. Answered ENOSYS."""
 AF_UNIX = 1
 SOCK_STREAM = 1
 SOCK_TYPE = 0xF
 NEW_NAMESPACE = 0x7E020000
-"""Every CLONE_NEW… flag that `clone` takes (linux/sched.h)."""
+"""Every CLONE_NEW… flag of `clone` (linux/sched.h)."""
 TIOCSTI = 0x5412
 TIOCLINUX = 0x541C
-"""Requests of `ioctl` that type into somebody's terminal."""
+"""Requests of `ioctl` that type into another user's terminal."""
 
 REFUSED: dict[str, tuple[int, int]] = {
     # another process: its memory, its registers, its open files
@@ -54,7 +56,7 @@ REFUSED: dict[str, tuple[int, int]] = {
     "process_madvise": (440, 440),
     "pidfd_getfd": (438, 438),
     "kcmp": (312, 272),
-    # sockets by another way, and sockets that somebody else could reach
+    # sockets by another way, and sockets that others could reach
     "io_uring_setup": (425, 425),
     "io_uring_enter": (426, 426),
     "io_uring_register": (427, 427),
@@ -102,22 +104,22 @@ LOOKED_AT = {
     "ioctl": (16, 29),
     "seccomp": (317, 277),
 }
-"""Calls of which only some arguments are refused, and `seccomp` itself, which stays."""
+"""Calls of which only some arguments are refused, and `seccomp` itself, which is allowed."""
 
 Line = tuple[int, int, int, int]
-"""One instruction: what it does, how far to jump where it holds and where not, and its constant."""
+"""One instruction: its code, the jumps where it holds and where not, and its constant."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """One kind of processor that the filter knows.
+    """One kind of processor with a filter.
 
     Attributes
     ----------
     audit : int
-        AUDIT_ARCH_…: a call that comes by another way than this one (32 bits) has other numbers.
+        AUDIT_ARCH_…: a call that comes by another way (32 bits) has other numbers.
     column : int
-        Which of the two numbers of a call is its own.
+        Which of a call's two numbers is its own.
     """
 
     audit: int
@@ -130,19 +132,19 @@ MACHINES = {"x86_64": Machine(0xC000003E, 0), "aarch64": Machine(0xC00000B7, 1)}
 def refuse_calls(*, connecting: bool = False) -> str:
     """Refuse system calls that lead out.
 
-    They are refused to this process and its children. Return "", or why it could not be done.
+    They are refused to this process and its children. Return "", or why that failed.
 
     Parameters
     ----------
     connecting : bool
         Leave `connect` to Unix sockets: for the one process that fetches connections (`connector.py`).
 
-    Guarantee: where "" is returned no thread of this process, and no program that it starts, can take the filter off.
+    Guarantee: after "" no thread of this process, and no program that it starts, can take the filter off.
     """
     machine = MACHINES.get(os.uname().machine)
     if sys.platform != "linux" or machine is None:
-        return f"flfed has no list of system calls for {os.uname().sysname} on {os.uname().machine}"
-    # The connector alone may connect, since fetching connections is all that it does.
+        return render("processes.isolation.unlisted", system=os.uname().sysname, machine=os.uname().machine)
+    # The connector alone may connect, since it does nothing but fetch connections.
     refused = REFUSED if connecting else {**REFUSED, **CONNECT}
     code = b"".join(struct.pack("=HBBI", *line) for line in program(machine, refused))
     code_buffer = ctypes.create_string_buffer(code, len(code))
@@ -151,16 +153,16 @@ def refuse_calls(*, connecting: bool = False) -> str:
     library.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0)
     if library.syscall(LOOKED_AT["seccomp"][machine.column], 1, ALL_THREADS, bpf) == 0:
         return ""
-    # systemd's own filter may leave `prctl` alone, which is for the thread that calls.
+    # systemd's own filter may allow `prctl`, which sets one for the calling thread.
     if len(os.listdir("/proc/self/task")) == 1 and library.prctl(SET_SECCOMP, MODE_FILTER, bpf, 0, 0) == 0:
         return ""
-    return f"the kernel took no filter of system calls ({os.strerror(ctypes.get_errno())})"
+    return render("processes.isolation.filter", why=os.strerror(ctypes.get_errno()))
 
 
 def program(machine: Machine, refused: dict[str, tuple[int, int]]) -> list[Line]:
     """Return the instructions of the filter.
 
-    They check the architecture, then each refused call, then the calls whose arguments are looked at.
+    They check the architecture, then each refused call, then the calls with checked arguments.
     """
     denied = _fail(errno.EPERM)
     unknown = _fail(errno.ENOSYS)
@@ -175,7 +177,7 @@ def program(machine: Machine, refused: dict[str, tuple[int, int]]) -> list[Line]
     ]
     for numbers in refused.values():
         lines += [(EQUAL, 0, 1, numbers[machine.column]), denied]
-    # Its flags are behind a pointer; libc then takes `clone`.
+    # The flags of `clone3` are behind a pointer; libc then uses `clone`.
     lines += _block(own["clone3"], [unknown])
     lines += _block(own["clone"], [_argument(0), (ANY_BIT, 0, 1, NEW_NAMESPACE), denied])
     # A datagram socket needs no `connect`: each datagram may name a path.
@@ -191,7 +193,7 @@ def program(machine: Machine, refused: dict[str, tuple[int, int]]) -> list[Line]
 def _block(number: int, lines: list[Line]) -> list[Line]:
     """Return instructions for one call alone.
 
-    What none of them refuses is allowed.
+    A call that none of them refuses is allowed.
     """
     return [(EQUAL, 0, len(lines) + 1, number), *lines, (RETURN, 0, 0, ALLOW)]
 
@@ -210,7 +212,7 @@ def _fail(number: int) -> Line:
 
 NEW_USER = 0x10000000
 NEW_NET = 0x40000000
-"""CLONE_NEWUSER and CLONE_NEWNET (linux/sched.h); `os` has them from Python 3.12 on only."""
+"""CLONE_NEWUSER and CLONE_NEWNET (linux/sched.h); `os` has them only from Python 3.12 on."""
 SET_DEATH_SIGNAL = 1
 GET_DEATH_SIGNAL = 2
 """PR_SET_PDEATHSIG and PR_GET_PDEATHSIG (linux/prctl.h)."""
@@ -227,10 +229,9 @@ def leave_network() -> str:
 
     Return "", or why it still has a network.
 
-    To be called before anything starts a thread: a thread would stay in the old namespace. As root
-    the namespace is made directly, else inside a user namespace of this process alone. Where the
-    kernel refuses, a process that has no interface but its own loopback (systemd's
-    `PrivateNetwork=yes`, a container's `network_mode: none`) is as well off.
+    Call it before anything starts a thread: a thread would stay in the old namespace. As root the namespace is made
+    directly, else inside a user namespace of this process alone. The kernel may refuse. Then a process whose only
+    interface is its own loopback (systemd's `PrivateNetwork=yes`, a container's `network_mode: none`) is as well off.
     """
     refused = _unshared()
     if refused and set(interfaces()) - LOOPBACK:
@@ -241,10 +242,10 @@ def leave_network() -> str:
 def drop_capabilities() -> None:
     """Give up all privileges but those over files.
 
-    They are given up for good, also for what this process starts.
+    They are given up for good, also for child processes.
 
-    A process in a user namespace of its own has all of them there, and root has all of them everywhere:
-    with one it could write into the memory of a process that has a network.
+    A process in its own user namespace has all privileges there, and root has all of them everywhere. With one of
+    them it could write into the memory of a process that has a network.
     """
     try:
         library = ctypes.CDLL(None, use_errno=True)
@@ -271,7 +272,7 @@ def hide_memory() -> None:
 def interfaces() -> list[str]:
     """Return the names of the visible network interfaces.
 
-    By reading a file: to ask the kernel takes a socket of a kind that the gate's unit forbids.
+    They are read from a file: a request to the kernel takes a socket of a kind that the gate's unit forbids.
     """
     try:
         lines = Path("/proc/self/net/dev").read_text(encoding="ascii").splitlines()[2:]
@@ -283,17 +284,17 @@ def interfaces() -> list[str]:
 def _unshared() -> str:
     """Move into a new network namespace.
 
-    Return "" where it worked, else why it did not.
+    Return "" where that worked, else why it failed.
     """
     try:
         threads = len(list(Path("/proc/self/task").iterdir()))
         library = ctypes.CDLL(None, use_errno=True)
         unshare = library.unshare
     except (OSError, AttributeError):
-        return "this system has no network namespaces"
+        return render("processes.isolation.spaceless")
     # Only the calling thread would move, and a user namespace needs a process of one thread.
     if threads != 1:
-        return "a thread was started before"
+        return render("processes.isolation.threaded")
     # Read before the change: afterwards the process has other numbers until the maps are written.
     user = os.getuid()
     group = os.getgid()
@@ -302,12 +303,12 @@ def _unshared() -> str:
     library.prctl(GET_DEATH_SIGNAL, ctypes.byref(signal), 0, 0, 0)
     spaces = NEW_NET if root else NEW_USER | NEW_NET
     if unshare(spaces) != 0:
-        return f"the kernel did not let it have an empty network ({os.strerror(ctypes.get_errno())})"
+        return render("processes.isolation.network", why=os.strerror(ctypes.get_errno()))
     if not root:
-        # Keep our own names inside, so that who owns a file still reads as who owns it.
+        # Keep the same names inside, so that the owners of files read as before.
         for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
             Path("/proc/self", name).write_text(text, encoding="ascii")
-    # A new user namespace forgets that this process is to die with its supervisor.
+    # In a new user namespace the signal for the supervisor's death is lost, so it is set again.
     library.prctl(SET_DEATH_SIGNAL, signal.value, 0, 0, 0)
     # No program that this process starts shall gain a privilege by its file.
     library.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0)

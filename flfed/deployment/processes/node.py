@@ -1,27 +1,26 @@
 """Process of the network, and its connection to the coordinator.
 
-It is Flower's SuperNode of a site with the relay to the gate; it has no data. What breaks is tried
-again for ever, and what got lost is asked for again: Flower 1.42 gives up at any error whose text
-has "ssl", "tls" or "certificate", and its server hands a message out once: where the answer that
-carried it was lost, nobody has it. Here a node that may have lost a message leaves and comes back in
-one breath; the coordinator sees that, and asks again what it had not answered.
+It is Flower's SuperNode of a site with the relay to the gate; it has no data. A broken request is repeated for ever,
+and a lost message is requested again. Flower 1.42 gives up at any error whose text has "ssl", "tls" or "certificate".
+Its server hands a message out once: where the reply with the message was lost, the message is lost. Here a node that
+may have lost a message leaves and comes back at once. The coordinator sees that, and repeats its open requests.
 
-What is replaced in Flower's own modules (their names are in `flower_names.py`):
+Replaced in Flower's own modules (their names are in `flower_names.py`):
 
-- `time` of the SuperNode's loop: its `sleep(3)` between two questions to the server and its `sleep(0.5)` until
-  the gate has answered are the only two things it uses `time` for (`paced`);
-- `_pull_and_store_message`; of the node's state `msg_store` is looked at, and its entries' `is_retrieved` and
-  `message`: a reply that was left is sent (`nothing_left_unsent`);
-- `pull_objects`, with `initial_backoff`: parts that come later are asked for soon (`parts_soon`);
-- `ProtobufClient.__init__`, with `_client`: made by Flower to follow redirects, also to another host, with the
+- `time` of the SuperNode's loop: its `sleep(3)` between two requests to the server and its `sleep(0.5)` until
+  the gate has answered are its only uses of `time` (`paced`);
+- `_pull_and_store_message`; the node's `msg_store` is read, and its entries' `is_retrieved` and `message`: a
+  leftover reply is sent (`nothing_left_unsent`);
+- `pull_objects`, with `initial_backoff`: parts that come later are requested soon (`parts_soon`);
+- `ProtobufClient.__init__`, with `_client`: Flower makes it follow redirects, also to another host, with the
   message in the body (`stay_with_the_host`);
-- `make_simple_http_retry_invoker`, whose retry policy is given other pauses, errors and words;
+- `make_simple_http_retry_invoker`, whose retry policy gets other pauses, errors and sentences;
 - `http_request_response` as the node's loop names it;
-- `exponential`, the pauses between heart-beats that fail, and `HeartbeatSender` as the node's connection names it;
-- `acquire_task`; `get_tasks` of the node's state is asked.
+- `exponential`, the pauses between failed heartbeats, and `HeartbeatSender` as the node's connection names it;
+- `acquire_task`; it reads `get_tasks` of the node's state.
 
-Of Flower's client of the server, `_client`, `DeactivateNode` and `SendNodeHeartbeat` are used. A name that is not there
-ends the process with a sentence: a new Flower is not used half-guarded.
+Of Flower's client of the server, `_client`, `DeactivateNode` and `SendNodeHeartbeat` are used. A missing name ends the
+process with a sentence: a new Flower is never used half-guarded.
 """
 
 from __future__ import annotations
@@ -50,14 +49,15 @@ from flfed.errors import FlfedError
 from flfed.files import write_whole
 from flfed.flower_names import HEARTBEAT_SECONDS, RUNNING, STARTING, ask, check_names, replace, replace_name
 from flfed.paths import SiteFolder
+from flfed.words import render
 
 LEAST = 0.15
 MOST = 10.0
-"""Seconds between two questions to the server: 0.15 while a study runs, 3 after a minute with no message, then 10."""
+"""Seconds between two requests to the server: 0.15 while a study runs, 3 after a minute with no message, then 10."""
 ANSWERING = 0.02
 """Seconds between two looks for the gate's answer, in this process's own memory."""
 PARTS = 0.05
-"""Seconds until the second question for a part of a message; each further wait is twice as long, up to 10 s."""
+"""Seconds until the second request for a part of a message; each further wait is twice as long, up to 10 s."""
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 
 
@@ -65,7 +65,7 @@ QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 class PacedTime:
     """Replacement for `time` in the SuperNode's loop.
 
-    It waits as long as flfed's own pace says.
+    It waits at flfed's own pace.
 
     Attributes
     ----------
@@ -99,35 +99,35 @@ def nothing_left_unsent() -> None:
 
     It changes the SuperNode of this process.
 
-    Flower's loop looks for replies only after a message. Where a run ended while a message of it was on
-    its way, the next message's turn goes to the old reply, and its own would wait for the message after.
+    Flower's loop looks for replies only after a message. A run may end while one of its messages is in transit. Then
+    the next message's turn goes to the old reply, and its own reply would wait for the message after.
     """
     pull = flower_names._pull_and_store_message
 
     def pulled(**arguments: Any) -> int | None:
         run: int | None = pull(**arguments)
         if run is None and _unsent(arguments["state"]):
-            return 0  # any run: the loop only asks whether there is one, and then sends what there is
+            return 0  # any run: the loop only checks whether there is one, and then sends the waiting reply
         return run
 
     replace("_pull_and_store_message", pulled)
 
 
 def parts_soon() -> None:
-    """Ask soon again for parts of a message that are not at the server yet.
+    """Request missing parts of a message again soon.
 
     It changes the SuperNode of this process.
 
-    The server hands a message out before all of its parts have come, some hundredths of a second later. Flower waits
-    a second then, and longer each time.
+    The server hands a message out some hundredths of a second before all of its parts have come. Flower waits a second
+    then, and longer each time.
     """
     replace("pull_objects", functools.partial(flower_names.pull_objects, initial_backoff=PARTS))
 
 
 def _unsent(state: Any) -> bool:
-    """Tell whether an answer of the gate is unsent.
+    """Return whether an answer of the gate is unsent.
 
-    Nothing is taken out by looking.
+    The look removes nothing.
     """
     entries = list(state.msg_store.values())
     return any(not entry.is_retrieved and entry.message.metadata.reply_to_message_id for entry in entries)
@@ -136,10 +136,10 @@ def _unsent(state: Any) -> bool:
 def stay_with_the_host(opened: Callable[[Any], None]) -> None:
     """Forbid redirects to every Flower client here.
 
-    `opened` is given each client of this process.
+    `opened` receives each client of this process.
 
-    Whoever stands at the server's address could else have a site send its messages to any host,
-    within the hospital's network too.
+    An impostor at the server's address could else have a site send its messages to any host, within the hospital's
+    network too.
     """
     # The class itself is changed, since Flower makes its clients in many places.
     client = flower_names.ProtobufClient
@@ -162,7 +162,7 @@ def say(sentence: str) -> None:
 def end_process(why: str) -> None:
     """Report why this process ends, and end it.
 
-    Flower leaves the server first; the supervisor starts the process anew.
+    Flower leaves the server first; the supervisor restarts the process.
     """
     print(f"flfed: {why}", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -171,17 +171,17 @@ def end_process(why: str) -> None:
 def thread_ended(ended: threading.ExceptHookArgs) -> None:
     """End the process after a thread's error.
 
-    Nobody else does what that thread did.
+    No other thread does its work.
     """
     if ended.exc_type is not SystemExit:
-        end_process(f"a thread of Flower's node ended ({ended.exc_type.__name__})")
+        end_process(render("processes.node.thread", kind=ended.exc_type.__name__))
 
 
 def work(folder: SiteFolder) -> None:
-    """Run the node until this process is told to end."""
+    """Run the node until this process receives a signal to end."""
     os.environ.update(QUIET, FLWR_HOME=str(folder.network / "flower"))  # read by Flower at its import
     check_names("node")
-    port = free_port()  # should another program take it, the process is started again
+    port = free_port()  # should another program take it, the supervisor restarts the process
     words = node_command(folder, port)
     make_secret(folder)
     shared_secret(folder)
@@ -192,13 +192,13 @@ def work(folder: SiteFolder) -> None:
     paced(Pace(LEAST, MOST))
     nothing_left_unsent()
     parts_soon()
-    notice_a_gate_anew(end_process)
+    notice_lost_messages(end_process)
     threading.excepthook = thread_ended
     sys.argv = words
     with relaying(folder.socket, port):
         flower_names.flower_supernode()
-    # Flower's loop has ended by an error that it only logs; its other threads would stay, and do nothing.
-    print("flfed: Flower's node ended by itself", file=sys.stderr, flush=True)
+    # Flower's loop has ended by an error that it only logs; its other threads would remain, and do nothing.
+    print(f"flfed: {render('processes.node.ended')}", file=sys.stderr, flush=True)
     os._exit(1)
 
 
@@ -209,25 +209,11 @@ LONGEST_PAUSE = 4.0
 """Seconds before a request is tried again, at first and at most; Flower pauses up to 20."""
 REPORT_SECONDS = 60.0
 MOST_SECONDS = 3600.0
-"""After how long it is said again that the server cannot be reached; each time twice as long, up to an hour."""
+"""After how long an unreachable server is reported again; each time twice as long, up to an hour."""
 NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 """Errors after which the server cannot have handed out anything."""
-WRONG_CERTIFICATE = (
-    "who answers at the coordinator's address shows a certificate that the coordinator's authority did not sign, or "
-    "not for this address or day (CERTIFICATE_VERIFY_FAILED); it is not trusted, and tried again; if it lasts, ask the "
-    "coordinator"
-)
-ASK = "ask the coordinator for: flfed coordinator status"
-REFUSED = {
-    401: f"its key was never admitted, was revoked, or this machine's clock is five minutes off; {ASK}",
-    403: f"it publishes no such route: is it a coordinator of this flfed? {ASK}",
-    409: "it waits for no such part of an answer: that has arrived, or its time is over; it asks for the answer again",
-    412: f"its key was never admitted or was revoked, or its node was here a minute ago and is tried again; {ASK}",
-    413: "what it sends is larger than the server takes, 16 MB a piece; ask the coordinator for a smaller model",
-    503: "it takes too long to send, or asks too much at a time: is the line slow? It is tried again",
-}
-"""What the server's status codes mean for who reads the log."""
-GATE_ANEW = "the gate began anew in the middle of a message; the coordinator is asked for it again"
+REFUSED = frozenset({401, 403, 409, 412, 413, 503})
+"""Status codes of the server with a sentence for the reader of the log (`flfed/words/processes.toml`)."""
 
 Say = Callable[[str], None]
 
@@ -236,12 +222,12 @@ Say = Callable[[str], None]
 class Outage:
     """Reporter of an unreachable server.
 
-    It reports once, seldom again, and when the server answers.
+    It reports the outage at once, repeats that seldom, and reports the server's return.
 
     Parameters
     ----------
     say : callable
-        Told the sentences.
+        Receives the sentences.
     """
 
     say: Say
@@ -252,11 +238,11 @@ class Outage:
     _reasons: set[str] = field(default_factory=set)
 
     def failed(self, error: Exception) -> None:
-        """Take note of a request that failed."""
+        """Note a request that failed."""
         why = reason_of(error)
         now = time.monotonic()
         with self._lock:
-            # The first failure starts the clock; further ones are told seldom, unless the reason is new.
+            # The first failure starts the clock; further ones are reported seldom, unless the reason is new.
             if not self._reasons:
                 self._began = now
                 self._pause = REPORT_SECONDS
@@ -267,49 +253,49 @@ class Outage:
             elif now >= self._due:
                 self._pause = min(2 * self._pause, MOST_SECONDS)
                 self._due = now + self._pause
-                self.say(f"still after {now - self._began:.0f} s: {why}")
+                self.say(render("processes.node.still", seconds=now - self._began, why=why))
 
     def over(self) -> None:
-        """Take note of a request that was answered."""
+        """Note a request that was answered."""
         with self._lock:
             if self._reasons:
-                self.say(f"the coordinator's server answers again, after {time.monotonic() - self._began:.0f} s")
+                self.say(render("processes.node.back", seconds=time.monotonic() - self._began))
             self._reasons.clear()
 
 
 def reason_of(error: Exception) -> str:
-    """Return in a sentence why a request failed.
+    """Return the sentence about a failed request.
 
-    Nothing of the error's own text is in it.
+    It has nothing of the error's own text.
 
     Examples
     --------
     >>> reason_of(httpx.ReadTimeout("hospital"))
-    "the coordinator's server does not answer (ReadTimeout); it is tried again until it does"
+    "the coordinator's server does not answer (ReadTimeout); the request is repeated until it does"
     """
-    # httpx has no class for it: only the text tells a wrong certificate from another broken connection.
+    # httpx has no class for it: the text alone distinguishes a wrong certificate from another broken connection.
     if "certificate" in str(error).lower():
-        return WRONG_CERTIFICATE
+        return render("processes.node.certificate")
     status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else 0
     if status in REFUSED:
-        return f"the coordinator's server refuses this site ({status}): {REFUSED[status]}"
+        return render("processes.node.refused", status=status, why=render(f"processes.refused.{status}"))
     what = f"status {status}" if status else type(error).__name__
-    return f"the coordinator's server does not answer ({what}); it is tried again until it does"
+    return render("processes.node.silent", why=what)
 
 
 @dataclass
 class Connection:
-    """Keeps the connection of this process's SuperNode.
+    """Connection of this process's SuperNode to the server.
 
     Parameters
     ----------
     node_file : Path
-        The file with the number that the server knows this node by: after a kill, what it holds of the process
-        before is let go of by it, and not after a minute.
+        The file with the node's number at the server. After a kill it frees the previous process's place at once,
+        and not after a minute.
     pulse : Pulse
         Touched with each answer of the server.
     say : callable
-        Told in sentences what happens.
+        Receives sentences about events.
     """
 
     node_file: Path
@@ -320,7 +306,7 @@ class Connection:
     _freed: bool = False
 
     def install(self) -> None:
-        """Have the SuperNode of this process connect by it."""
+        """Make the SuperNode of this process connect by it."""
         make = flower_names.make_simple_http_retry_invoker
         connect = flower_names.http_request_response
         beats = flower_names.node_heartbeat_pauses
@@ -330,7 +316,7 @@ class Connection:
         replace("node_heartbeat_pauses", lambda max_delay: beats(max_delay=min(max_delay, LONGEST_PAUSE)))
 
     def opened(self, client: Any) -> None:
-        """Take the client that Flower made for the server."""
+        """Adopt Flower's client of the server."""
         self._client = client
         client._client.timeout = httpx.Timeout(SECONDS)
         client._client.event_hooks["response"].append(self._answered)
@@ -338,16 +324,16 @@ class Connection:
     def patient(self, invoker: Any) -> Any:
         """Return Flower's invoker with unlimited retries.
 
-        It tries again whatever breaks on the way.
+        It repeats whatever breaks in transit.
         """
-        # Flower's own test for giving up is kept for what the server refuses.
+        # Flower's own test for giving up still decides on refusals of the server.
         refused = invoker.should_giveup
         retry(invoker, FIRST_PAUSE, LONGEST_PAUSE, lambda error: self._is_final(error, refused))
         invoker.on_backoff = self._failed
         return invoker
 
     def beating(self, make: Callable[[Callable[[], bool]], Any]) -> Callable[[Callable[[], bool]], Any]:
-        """Return a maker of heart-beats that survive outages.
+        """Return a maker of heartbeats that survive outages.
 
         They go on while the server is away.
         """
@@ -364,9 +350,9 @@ class Connection:
         return lambda beat: make(functools.partial(beaten, beat))
 
     def _is_final(self, error: Exception, refused: Callable[[Exception], bool]) -> bool:
-        """Tell whether a request is given up.
+        """Return whether a request is given up.
 
-        A place that a killed process still holds is freed first.
+        The place of a killed process is freed first.
         """
         if not isinstance(error, httpx.HTTPStatusError) or is_away(error.response.status_code):
             return False
@@ -376,17 +362,17 @@ class Connection:
             return False
         from flfed.flower_names import FlowerError
 
-        # With a reason of its own Flower refuses a run that is over, and not the site.
+        # A refusal with a reason of Flower's own is of a run that is over, and not of the site.
         if error.response.status_code in REFUSED and FlowerError.from_json(error.response.text) is None:
             self.outage.say(reason_of(error))
         return refused(error)
 
     def _failed(self, state: Any) -> None:
-        """Note a request that is tried again.
+        """Note a request that is repeated.
 
-        After a failed question for messages, a message may be lost.
+        After a failed request for messages, a message may be lost.
         """
-        if self._freed:  # the next one is let in
+        if self._freed:  # the next request is admitted
             self._freed = False
             return
         self.outage.failed(state.exception)
@@ -399,16 +385,16 @@ class Connection:
             self.outage.over()
 
     def _leave_before(self) -> bool:
-        """Free the place of the node's previous process.
+        """Free the place of the node's previous process, and return whether there was one.
 
-        That process could not leave the server itself. Tell whether there was one.
+        That process could not leave the server itself.
         """
         try:
             self._leave(int(self.node_file.read_text(encoding="ascii")))
             self.node_file.unlink()
         except (OSError, ValueError, httpx.HTTPError):
-            return False  # there was none; or it is tried again with the next request
-        self.outage.say("the server still held the place of the node that was here before; it was freed")
+            return False  # there was none; or the next request tries again
+        self.outage.say(render("processes.node.freed"))
         return True
 
     def _leave(self, node: int) -> None:
@@ -421,37 +407,37 @@ class Connection:
 
     @contextmanager
     def _connected(self, connect: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
-        """Connect as Flower does, noting failures."""
+        """Connect as Flower does, and note failures."""
         with connect(*arguments) as (node, receive, send, *asks):
             with suppress(FlfedError):  # a full disk: the number only shortens a wait after a kill
                 write_whole(self.node_file, str(node).encode())
-            # Every function that Flower got for asking the server is wrapped, so that no failure is missed.
+            # Every function for requests that Flower got is wrapped, so that no failure is missed.
             receive = functools.partial(self._received, receive, node)
             send = functools.partial(self._sent, send)
             yield (node, receive, *map(self._noted, [send, *asks]))
 
     def _received(self, receive: Callable[[], Any], node: int) -> Any:
-        """Ask for a message, and recover a lost one.
+        """Request a message, and recover a lost one.
 
         Where none comes and one may be lost, leave the server and come back.
         """
         message = receive()
         if message is None and self._lost.is_set():
-            with suppress(httpx.HTTPError):  # else it stays as it is, and the next question is followed by it
-                # Leaving and returning gives the node a new time online: the coordinator then asks again.
+            with suppress(httpx.HTTPError):  # else the loss stays noted, and the next request tries again
+                # Leaving and returning gives the node a new time online: the coordinator then repeats its requests.
                 self._leave(node)
                 ask(self._client.SendNodeHeartbeat, node={"node_id": node}, heartbeat_interval=HEARTBEAT_SECONDS)
                 self._lost.clear()
-                self.outage.say("a message may have been lost on the way; the coordinator is asked for it again")
+                self.outage.say(render("processes.node.lost"))
         return message
 
     def _sent(self, send: Callable[..., tuple[set[str], str]], *arguments: Any) -> tuple[set[str], str]:
         """Send the beginning of a reply.
 
-        It counts as lost where the server then wants none of its parts.
+        It counts as lost where the server then needs none of its parts.
 
-        The coordinator has taken the beginning of it already: the server's answer to that was lost on the way. It would
-        wait for parts that nobody sends.
+        The coordinator has taken its beginning already, and the server's answer to that was lost in transit. It would
+        wait for parts that no process sends.
         """
         parts, session = send(*arguments)
         if not parts:
@@ -459,7 +445,7 @@ class Connection:
         return parts, session
 
     def _noted(self, ask: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a question that notes its final failure.
+        """Return a function that notes the final failure of a request.
 
         Where it fails for good, a message counts as lost.
         """
@@ -470,7 +456,7 @@ class Connection:
             try:
                 return ask(*arguments)
             except (ObjectUnavailableError, RunNotRunningException):
-                raise  # to be asked again, or of a run that is over
+                raise  # to be repeated, or of a run that is over
             except BaseException:
                 self._lost.set()
                 raise
@@ -478,19 +464,19 @@ class Connection:
         return ask_and_note
 
 
-def notice_a_gate_anew(end: Say) -> None:
-    """Call `end` when the gate has forgotten a message.
+def notice_lost_messages(end: Say) -> None:
+    """Call `end` when the gate has lost a message.
 
-    It has where it asks for a message although one is not answered.
+    It has where it requests a message although one is unanswered.
 
-    A gate answers one message after the other, so the process that had it is gone, or the handing over failed.
+    A gate answers one message after the other: the process with that message is gone, or the handing over failed.
     Flower would wait a minute, then answer in the site's name, or wait for ever.
     """
     acquire = flower_names.acquire_task
 
     def acquired(request: Any, state: Any) -> Any:
         if state.get_tasks(statuses=[STARTING, RUNNING]):
-            end(GATE_ANEW)
+            end(render("processes.node.restarted"))
         return acquire(request, state)
 
     replace("acquire_task", acquired)

@@ -2,9 +2,9 @@
 
 It is a Unix socket in the process that has the network, for the one that has none.
 
-Who connects there asks for a connection with a byte, and is handed an open socket (SCM_RIGHTS). What comes
-in on that goes to one port of this machine's loopback and nowhere else; nothing in it is read, so nothing in
-it can name another place.
+A process that connects there requests a connection with a byte, and gets an open socket (SCM_RIGHTS). Bytes on that
+socket go to one port of this machine's loopback and nowhere else. The relay reads none of them, so they cannot name
+another place.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from flfed.deployment.processes.child_processes import LOOPBACK
 from flfed.deployment.processes.connector import ABSENT, NONE, hand_over
 from flfed.errors import UsageError
 from flfed.files import made_with
+from flfed.words import render
 
 MODE = 0o660
-"""Of the socket: its owner and its group, who may enter the folder that it is in."""
+"""Of the socket: for its owner and its group, who may enter its folder."""
 MOST = 16
-"""Connections at a time. The gate has one question open, and a few that carry a message's arrays."""
+"""Connections at a time. The gate has one open request, and a few for a message's arrays."""
 ASKERS = 4
-"""Who may ask at a time: one gate, and those before it that have just ended."""
+"""Processes that may connect at a time: one gate, and gates before it that have just ended."""
 IDLE_SECONDS = 60.0
-"""A connection on which nothing came for so long is closed; the gate opens another when it needs one."""
+"""A connection that was silent for so long is closed; the gate opens another when it needs one."""
 LONGEST = 107
 """Bytes of a Unix socket's path (Linux: 108, with the ending zero)."""
 REFUSED_SECONDS = 0.5
@@ -44,25 +45,25 @@ def check_length(path: Path) -> None:
     Raises
     ------
     UsageError
-        What to do instead.
+        With the remedy.
     """
     if len(os.fsencode(path)) > LONGEST:
-        raise UsageError(f"{path}: too long for a socket ({LONGEST} bytes at most); set FLFED_HOME to a shorter folder")
+        raise UsageError(render("processes.socket.long", path=path, most=LONGEST))
 
 
 def bound(path: Path) -> socket.socket:
     """Return a listening Unix socket at `path`.
 
-    It is for its owner and group; a dead one there is replaced.
+    It is for its owner and group; an unused socket there is replaced.
 
     Raises
     ------
     UsageError
-        If something serves there already, if something else than a socket is there, or if the path is too long.
+        If a process serves there already, if the path is of another kind of file, or if it is too long.
     """
     check_length(path)
     if path.is_symlink() or (path.exists() and not stat.S_ISSOCK(path.lstat().st_mode)):
-        raise UsageError(f"{path}: is there and is not a socket; remove it")
+        raise UsageError(render("processes.socket.file", path=path))
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         check_free(path)
@@ -71,7 +72,7 @@ def bound(path: Path) -> socket.socket:
         made.listen(MOST)
     except OSError as error:
         made.close()
-        raise UsageError(f"{path}: no socket can be made there ({error.strerror})") from None
+        raise UsageError(render("processes.socket.unmade", path=path, why=error.strerror)) from None
     except UsageError:
         made.close()
         raise
@@ -81,23 +82,23 @@ def bound(path: Path) -> socket.socket:
 def check_free(path: Path) -> None:
     """Refuse to serve a site a second time.
 
-    A socket that nobody serves any more is removed.
+    A socket without a serving process is removed.
 
     Raises
     ------
     UsageError
-        If it is being served.
+        If the site is served already.
     """
     if not path.is_socket():
         return
-    # Only a connection tells whether somebody still serves there: the file outlives its process.
+    # Only a connection shows whether a process still serves there: the file outlives its process.
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
         try:
             asking.connect(str(path))
         except ConnectionRefusedError:
             path.unlink(missing_ok=True)
             return
-    raise UsageError(f"{path}: this site is being served already; end that process first")
+    raise UsageError(render("processes.socket.served", path=path))
 
 
 @dataclass
@@ -111,7 +112,7 @@ class Relay:
     most : int
         Connections at a time; one more is refused.
     idle : float, seconds
-        How long a connection may say nothing.
+        How long a connection may be silent.
     """
 
     port: int
@@ -136,14 +137,14 @@ class Relay:
             except OSError:
                 await asyncio.sleep(REFUSED_SECONDS)  # too many open files, here or on the machine
                 continue
-            # One gate asks, and perhaps one that is just ending: more askers are refused.
+            # One gate connects, and perhaps one that is just ending: more are refused.
             if len(self._asking) >= ASKERS:
                 control.close()
             else:
                 _note(self._asking, self._hand_out(control))
 
     async def _hand_out(self, control: socket.socket) -> None:
-        """Answer one asker until it is gone."""
+        """Answer one gate until it is gone."""
         with control, contextlib.suppress(OSError):
             control.setblocking(False)
             while await asyncio.get_running_loop().sock_recv(control, 1):
@@ -157,7 +158,7 @@ class Relay:
     async def _connected(self) -> socket.socket | bytes:
         """Return one end of a new connection to the node.
 
-        Return the byte that says why where there is none.
+        Return the byte with the reason where there is none.
         """
         if len(self._open) >= MOST:
             return NONE
@@ -167,7 +168,7 @@ class Relay:
             return ABSENT  # its own port does not listen, or not yet
         except OSError:
             return NONE
-        # The gate's end is one of a pair: the socket that it gets can only lead here.
+        # The gate's end is one of a pair: its socket can only lead here.
         try:
             ours, theirs = socket.socketpair()
         except OSError:
@@ -185,12 +186,12 @@ class Relay:
         node_writer: asyncio.StreamWriter,
     ) -> None:
         try:
-            # One clock for both directions: a long answer keeps the silent question's side open.
+            # One clock for both directions: a long answer keeps the other, silent direction open.
             async with asyncio.timeout(IDLE_SECONDS) as clock, asyncio.TaskGroup() as both:
                 both.create_task(self._pump(reader, node_writer, clock))
                 both.create_task(self._pump(node_reader, writer, clock))
         except* OSError:
-            pass  # one side is gone, or said nothing for too long (TimeoutError is an OSError)
+            pass  # one side is gone, or was silent for too long (TimeoutError is an OSError)
         finally:
             await _close(node_writer)
             await _close(writer)
@@ -238,7 +239,7 @@ def relaying(path: Path, port: int) -> Iterator[None]:
     try:
         yield
     finally:
-        # The loop runs in another thread and must be told from within.
+        # The loop runs in another thread: the event must be set from within.
         loop.call_soon_threadsafe(ended.set)
         thread.join()
         loop.close()

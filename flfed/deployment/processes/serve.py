@@ -1,6 +1,6 @@
 """Server of `flfed site serve`.
 
-Node and gate of a site are two processes, kept running and ended together.
+Node and gate of a site are two processes; they are supervised and ended together.
 """
 
 from __future__ import annotations
@@ -21,15 +21,13 @@ from flfed.deployment.site_state.trusted_files import open_folder
 from flfed.errors import FlfedError, UsageError
 from flfed.files import locked
 from flfed.paths import SiteFolder
+from flfed.words import render
 
-UNTRIED = "it could not be tried"
 NODE_SILENCE = 90.0
 GATE_SILENCE = 60.0
-"""Seconds after which a node none of whose requests the server answered well, and a gate that has not reached its
-node and is not answering a message, are ended and started anew. Flower's heart beats every 30 s, also while the gate
-computes."""
-UNHEARD = "had no request answered well by the coordinator's server"
-UNLINKED = "has not reached its node"
+"""Seconds of silence after which a process is ended and restarted. A node is silent without a successful request to
+the server; a gate without a link to its node while it answers no message. Flower's heartbeat comes every 30 s, also
+while the gate computes."""
 
 
 #       coordinator's server                 institution
@@ -41,8 +39,8 @@ UNLINKED = "has not reached its node"
 #                                        ▲ signs of life: files             ▲
 #                                        └────────── supervisor ────────────┘
 #
-# The gate asks and the node answers: nothing can be pushed to where the rows are. The gate leaves the network before
-# it imports anything else; where it may not connect to a socket by itself, the connector hands it one.
+# Requests go from the gate to the node: nothing can be pushed to the process with the rows. The gate leaves the
+# network before it imports anything else. It may not connect to a socket by itself, so the connector hands it one.
 def children(
     folder: SiteFolder,
     *,
@@ -59,11 +57,11 @@ def children(
     processes = []
     if network:
         node = python("flfed.deployment.processes.node", folder.site)
-        life = Life(Pulse(folder.node_pulse), silence[0], UNHEARD)
+        life = Life(Pulse(folder.node_pulse), silence[0], render("processes.silence.node"))
         processes.append(Child("the node", node, folder.network / "node.log", life=life))
     if gate:
         executor = python("flfed.deployment.processes.executor", folder.site)
-        life = Life(Pulse(folder.gate_pulse), silence[1], UNLINKED)
+        life = Life(Pulse(folder.gate_pulse), silence[1], render("processes.silence.gate"))
         processes.append(Child("the gate", executor, folder.gate / "gate.log", environment=limit, life=life))
     return processes
 
@@ -71,12 +69,12 @@ def children(
 def network_left() -> tuple[str, str]:
     """Test the isolation that a process here can reach.
 
-    It is tried whether a process can leave the network, and refuse itself system calls.
+    A child process tries to leave the network, and to refuse itself system calls.
 
     Returns
     -------
     refused, unfiltered : str
-        "", or why it cannot.
+        "", or why it failed.
     """
     # In a process of its own: the test cannot be undone.
     probe = subprocess.run(
@@ -90,7 +88,8 @@ def network_left() -> tuple[str, str]:
     lines = probe.stdout.splitlines()
     if probe.returncode == 0 and len(lines) == 2:
         return (lines[0], lines[1])
-    return (UNTRIED, UNTRIED)
+    untried = render("processes.isolation.untried")
+    return (untried, untried)
 
 
 def serve(
@@ -111,18 +110,18 @@ def serve(
     network, gate : bool
         Which of the two to run here; by default both.
     notify : callable
-        Told in sentences what happens.
+        Receives sentences about events.
     memory : str
-        What the gate's process may have, as "4G"; "" is half of the machine's.
+        Limit of the gate's process, as "4G"; "" is half of the machine's.
 
     Raises
     ------
     UsageError, FlfedError
-        If the site has not joined, or is being served already; its key may be read by others; or FLFED_HOME is
-        too long for a socket.
+        If the site has not joined, or is served already; others may read its key; or FLFED_HOME is too long for a
+        socket.
     """
     if not (network or gate):
-        raise UsageError("choose --network-only or --gate-only, not both; with neither, both processes run")
+        raise UsageError(render("processes.start.both"))
     # Whatever can fail is checked before a process is started, so that its sentence reaches the person.
     check_length(folder.socket)
     limit = bytes_of(memory)
@@ -131,49 +130,52 @@ def serve(
         if network:
             node_command(folder, 0)
             check_free(folder.socket)
-            _one(alone, folder.network, f"the node of {folder.site}")
-            notify(f"node of {folder.site}: log in {folder.network / 'node.log'}")
+            _lock(alone, folder.network, "node", folder.site)
+            notify(render("processes.start.node", site=folder.site, log=folder.network / "node.log"))
         if gate:
-            _one(alone, folder.gate, f"the gate of {folder.site}")
-            hide_memory()  # this process, which the gate is a child of, may connect
-            room = _describe_isolation(*network_left(), root=os.geteuid() == 0)
-            room += f"; it may have {limit >> 20} MB of memory"
-            notify(f"gate of {folder.site}: log in {folder.gate / 'gate.log'}; {room}")
+            _lock(alone, folder.gate, "gate", folder.site)
+            hide_memory()  # this process, the gate's parent, may connect
+            facts = {
+                "site": folder.site,
+                "log": folder.gate / "gate.log",
+                "isolation": _describe_isolation(*network_left(), root=os.geteuid() == 0),
+                "megabytes": limit >> 20,
+            }
+            notify(render("processes.start.gate", **facts))
             if why := open_folder(folder):
                 notify(f"WARNING, {why}")
         there = children(folder, network=network, gate=gate, memory=memory)
         supervisor = alone.enter_context(Supervisor(there, notify=notify))
-        notify("serving; Ctrl-C ends it")
+        notify(render("processes.start.serving"))
         also = _renewing(folder, supervisor, notify) if network else lambda: None
         supervisor.supervise(stop, also)
         notify("ending")
 
 
-def _one(alone: ExitStack, folder: Path, what: str) -> None:
-    """Hold the folder of the node or the gate.
+def _lock(alone: ExitStack, folder: Path, process: str, site: str) -> None:
+    """Lock the folder of the node or the gate.
 
     Two gates would each answer half of the messages.
     """
-    alone.enter_context(
-        locked(folder, "serving.lock", taken=f"{folder}: {what} is being served already; end that process first")
-    )
+    taken = render("processes.start.taken", folder=folder, process=process, site=site)
+    alone.enter_context(locked(folder, "serving.lock", taken=taken))
 
 
 def _describe_isolation(refused: str, unfiltered: str = "", *, root: bool) -> str:
     if unfiltered:
         isolation = _describe_isolation(refused, root=root)
-        return f"{isolation}; WARNING, it could open a Unix socket that its user may: {unfiltered}"
+        return render("processes.isolation.unfiltered", isolation=isolation, why=unfiltered)
     if not refused and root:
-        return "it has no network; but root could take it back: serve as another user"
+        return render("processes.isolation.root")
     if not refused:
-        return "it has no network"
-    return f"WARNING, it has data AND a network: {refused}; better: flfed site units"
+        return render("processes.isolation.complete")
+    return render("processes.isolation.exposed", why=refused)
 
 
 def _renewing(folder: SiteFolder, supervisor: Supervisor, notify: Notify) -> Callable[[], None]:
     """Return a check for changes of `join.toml`.
 
-    A node reads address, certificates and key at its start only.
+    A node reads address, certificates and key only at its start.
     """
     seen = [_changed(folder)]
 
@@ -181,8 +183,8 @@ def _renewing(folder: SiteFolder, supervisor: Supervisor, notify: Notify) -> Cal
         now = _changed(folder)
         if now != seen[0] and now:
             seen[0] = now
-            notify("what the site knows of its coordinator has changed; the node is started again")
-            # A file that cannot be used leaves the running node alone: the old settings may still work.
+            notify(render("processes.node.joined"))
+            # An unusable file leaves the running node alone: the old settings may still work.
             try:
                 node_command(folder, 0)
             except FlfedError as error:
@@ -196,7 +198,7 @@ def _renewing(folder: SiteFolder, supervisor: Supervisor, notify: Notify) -> Cal
 def _changed(folder: SiteFolder) -> int:
     """Return when `join.toml` was written.
 
-    0 where it is not there. It is the last file that joining writes.
+    0 where it is absent. It is the last file that joining writes.
     """
     try:
         return folder.join.stat().st_mtime_ns

@@ -1,9 +1,9 @@
 """Supervision of child processes.
 
-They are started, watched, started again, logged and ended together.
+They are started, watched, restarted, logged and ended together.
 
-Run as a program (`python -m flfed.deployment.processes.supervisor PARENT COMMAND…`) it becomes the command, bound
-to the life of its parent: the kernel kills it when the parent dies, however that happens.
+Run as a program (`python -m flfed.deployment.processes.supervisor PARENT COMMAND…`) it becomes the command, bound to
+the life of its parent. The kernel kills it when the parent dies in any way.
 """
 
 from __future__ import annotations
@@ -23,22 +23,23 @@ from typing import IO, NoReturn, Self
 
 from flfed.callbacks import Clock, Notify, silent
 from flfed.deployment.processes.child_processes import BUSY, Pulse, passed_on, python
+from flfed.words import render
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0, 15.0, 30.0)
-"""Seconds before a child that ended is started again, by how often it did: the first six reach past the
-60 seconds within which Flower refuses a node that was killed and comes back."""
+"""Seconds before a child that ended is started again, by how often it ended. The first six reach past the 60 seconds
+for which Flower refuses a node that was killed and comes back."""
 STEADY_SECONDS = 60.0
-"""A child that ran this long has done well: what came before is forgotten."""
+"""After a run of this length a child's earlier ends no longer count."""
 LOOK_SECONDS = 0.2
 STAND_STILL_SECONDS = 5.0
-"""Between two looks: then this process, or the whole machine, stood still, and its children with it."""
+"""A longer time between two looks means that this process, or the machine, stood still, and its children with it."""
 LOG_BYTES = 5_000_000
-"""How much of a child's output is kept, and as much again of what came before."""
+"""Size limit of a child's log, and of the log before it."""
 OURS = "flfed: "
 LONGEST = 300
-"""What a sentence of ours in a child's output begins with; of what was said last, so many characters are told."""
+"""Prefix of flfed's sentences in a child's output; so many characters of the last one are reported."""
 NEWS = "flfed says: "
-"""What a sentence begins with that is told at once, and not when the child ends."""
+"""Prefix of a sentence that is reported at once, and not at the child's end."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -50,9 +51,9 @@ class Life:
     ----------
     pulse : Pulse
     silence : float, seconds
-        How long none may come: then the child is ended, and started anew.
+        Longest time without one: then the child is ended, and started again.
     meaning : str
-        What it means that none came, as "has not reached its node".
+        Meaning of the silence, as "has not reached its node".
     """
 
     pulse: Pulse
@@ -67,15 +68,15 @@ class Child:
     Attributes
     ----------
     name : str
-        What it is called in messages.
+        Its name in messages.
     command : tuple of str
-        Shown to every local user by the system: no secret may stand here.
+        Shown to every local user by the system: it must have no secret.
     log : Path
-        Where its output goes, readable by its owner only; `LOG.1` holds what came before.
+        File of its output, readable by its owner alone; `LOG.1` has the earlier output.
     environment : mapping of str to str
-        Added to what of this process's is passed on (`child_processes`).
+        Added to the variables that this process passes on (`child_processes`).
     life : Life, optional
-        Its signs of life; without them it is started anew only where it ends.
+        Its signs of life; without them it is started again only after its end.
     """
 
     name: str
@@ -89,14 +90,14 @@ class Child:
 class LimitedLog:
     """Log file with a size limit.
 
-    A full file is put aside, in place of the one put aside before.
+    A full file replaces the one that was put aside before.
 
     Parameters
     ----------
     path : Path
     limit : int, bytes
     news : callable
-        Told at once the sentences that begin with NEWS.
+        Receives at once the sentences that begin with NEWS.
     """
 
     path: Path
@@ -109,12 +110,12 @@ class LimitedLog:
 
         Where the disk is full, the output is lost.
 
-        `last_sentence` is the last one of ours in it.
+        `last_sentence` is flfed's last one in it.
         """
         self.last_sentence = ""
         while data := os.read(stream.fileno(), 65536):
             lines = data.decode(errors="replace").splitlines()
-            # News are told at once; of the other sentences only the last one, when the child has ended.
+            # News are reported at once; of the other sentences only the last one, at the child's end.
             for who, colon, sentence in (line.partition(": ") for line in lines):
                 if who + colon == NEWS:
                     self.news(sentence[:LONGEST])
@@ -153,7 +154,7 @@ class _ChildRunner:
     def start(self, now: float) -> None:
         """Start the child in its own process group.
 
-        Ctrl-C is for the supervisor, which ends its children in order.
+        Ctrl-C reaches the supervisor alone, which ends its children in order.
         """
         if self.child.life is not None:
             self.child.life.pulse.forget()
@@ -180,30 +181,30 @@ class _ChildRunner:
         return code
 
     def hear(self, now: float) -> None:
-        """Count a sign of life that nobody could hear."""
+        """Count a sign of life while nothing could be observed."""
         self._heard = now
 
     def silence(self, now: float) -> str:
-        """Return how long the child has been silent.
+        """Return a sentence where the child was silent for too long.
 
-        An empty text where that is not too long. It is counted by our clock, whatever the file's time says.
+        It is empty elsewhere. The supervisor's clock counts, whatever the file's time is.
         """
         life = self.child.life
         if life is None or self.process is None:
             return ""
         seen = life.pulse.seen()
-        # Any change of the file's time counts, also backwards: only our own clock measures.
+        # Any change of the file's time counts, also backwards: only the supervisor's clock measures.
         if seen == BUSY or seen != self._seen:
             self._seen = seen
             self._heard = now
         if now - self._heard >= life.silence:
-            return f"{life.meaning} for {life.silence:g} s"
+            return render("processes.child.silence", meaning=life.meaning, seconds=life.silence)
         return ""
 
     def end(self, patience: float) -> None:
         """End the child.
 
-        It is asked first, and killed where it has not ended after `patience` seconds.
+        It gets a signal first, and is killed where it has not ended after `patience` seconds.
         """
         if self.process is None:
             return
@@ -216,7 +217,7 @@ class _ChildRunner:
         """Kill the rest of the child's group."""
         if self.process is None:
             return
-        # What the child had started would go on without anybody who looks after it.
+        # Processes that the child had started would go on without supervision.
         self._signal(signal.SIGKILL)
         self.process.wait()
         self._reader.join(2.0)
@@ -240,7 +241,7 @@ class Supervisor:
     children : sequence of Child
         In the order in which they are started.
     notify : callable
-        Told in a sentence when a child ends and when it will be started again.
+        Receives a sentence when a child ends, with the time of its next start.
     pauses : sequence of float, seconds
         Before a child is started again, by how often it has ended; the last one counts from there on.
     patience : float, seconds
@@ -250,8 +251,8 @@ class Supervisor:
 
     Notes
     -----
-    On Linux a child is killed when the thread that started it dies, so that a supervisor that is
-    killed leaves nothing behind: start and supervise in one thread, which lives as long.
+    On Linux a child is killed when the thread that started it dies, so that a killed supervisor leaves no process
+    behind. Start and supervise in one thread, which lives as long.
     """
 
     def __init__(
@@ -273,7 +274,7 @@ class Supervisor:
     def __enter__(self) -> Self:
         """Start all children, or none.
 
-        Where one cannot be started, those that were are ended.
+        Where one cannot be started, the others are ended.
         """
         try:
             for runner in self._runners.values():
@@ -311,30 +312,31 @@ class Supervisor:
         for runner in self._runners.values():
             code = runner.ended()
             now = self._clock()
-            # While the machine slept nobody could touch a file: that is no silence.
+            # While the machine slept no process could touch a file: that is no silence.
             if stood_still:
                 runner.hear(now)
             if code is not None:
-                self._note_end(runner, now, f"{runner.child.name} ended ({in_words(code)})")
+                self._note_end(runner, now, render("processes.child.ended", name=runner.child.name, how=in_words(code)))
             elif silence := runner.silence(now):
                 runner.end(self._patience)
-                self._note_end(runner, now, f"{runner.child.name} {silence}, and was ended")
+                self._note_end(runner, now, render("processes.child.killed", name=runner.child.name, silence=silence))
             if runner.process is None and now >= runner.due:
                 runner.start(now)
 
     def _note_end(self, runner: _ChildRunner, now: float, what: str) -> None:
         """Report a child's end and its next start."""
-        # A child that ran well for long begins with the shortest pause again.
+        # After a long run a child begins with the shortest pause again.
         runner.ends = 1 if now - runner.began >= STEADY_SECONDS else runner.ends + 1
         pause = self._pauses[min(runner.ends, len(self._pauses)) - 1]
         runner.due = now + pause
         detail = f": {runner.last_sentence}" if runner.last_sentence else ""
-        self._notify(f"{what}{detail}, see {runner.child.log}; started again in {pause:g} s")
+        facts = {"event": what, "detail": detail, "log": runner.child.log, "pause": pause}
+        self._notify(render("processes.child.again", **facts))
 
     def renew(self, name: str) -> None:
         """Restart one child at once.
 
-        What it reads at its start has changed.
+        The files that it reads at its start have changed.
         """
         runner = self._runners[name]
         runner.end(self._patience)
@@ -347,7 +349,7 @@ class Supervisor:
 
 
 def in_words(code: int) -> str:
-    """Return an exit code as a person says it.
+    """Return an exit code in words.
 
     Examples
     --------
@@ -365,7 +367,7 @@ def in_words(code: int) -> str:
 def stop_on_signals() -> Iterator[threading.Event]:
     """Yield an event set by SIGTERM and SIGINT.
 
-    It replaces what these signals do; for the main thread only.
+    It replaces the handlers of these signals; for the main thread only.
     """
     stop = threading.Event()
     numbers = (signal.SIGTERM, signal.SIGINT)
@@ -384,13 +386,13 @@ def become(parent: int, command: Sequence[str]) -> NoReturn:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        # It may have died before this was said; then somebody else is the parent.
+        # The parent may have died before this call; then another process is the parent.
         if os.getppid() != parent:
             sys.exit(1)
     try:
         os.execvp(command[0], list(command))
     except OSError as error:
-        sys.exit(f"{command[0]}: cannot be started ({error.strerror}); is it installed?")
+        sys.exit(render("processes.child.unstarted", command=command[0], why=error.strerror))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
 """State that a gate keeps about its site.
 
-It has approvals, receipts, archived requests, the coordinator's terms, and what shows that a ledger was lost.
+It has approvals, receipts, archived requests, the coordinator's terms, and the traces of a lost ledger.
 """

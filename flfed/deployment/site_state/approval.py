@@ -1,8 +1,8 @@
 """Approvals of studies at a site, and the models that they begin from.
 
-They say which studies a person approved, and what was shown before. A model to begin from a person gives as a folder
-with the approval; the coordinator sends none of them. It is kept under the hash that the study's text names, and is
-held to that hash each time that it is read.
+An approval records which study a person approved, and the facts that it was shown with. A model to begin from comes as
+a folder that a person adds to the approval; the coordinator sends none. It is stored under the hash that the study's
+text names, and that hash is checked at each reading.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from flfed.records.ledger import ledger_of
 from flfed.refusals import NotTakingPart, Refusal
 from flfed.registry import kebab, kebab_keys
 from flfed.study.study import Study
+from flfed.words import render
 
 if TYPE_CHECKING:
     from flfed.rows.warm_start import Source
@@ -43,29 +44,29 @@ class Approval:
     Attributes
     ----------
     study, study_sha256, text, dataset : str
-        The study that was decided about, word for word.
+        The study of the decision, word for word.
     decision : {"approved", "refused", "withdrawn"}
     by, at : str
         Who decided, and when (UTC, ISO 8601).
     co_sites : tuple of str
         The other sites that may take part, in name order.
     rows_sha256, schema_sha256, bundle_sha256 : str
-        Of the frozen rows, of what the columns mean, and of the flfed that was installed.
+        Of the frozen rows, of the columns' schema, and of the installed flfed.
     coordinator : str
-        Whom the site had joined; empty where it had joined nobody yet.
+        The coordinator that the site had joined; empty where it had joined none.
     earlier : tuple of str
-        What was decided before, by whom and when, the first one first.
+        Earlier decisions with person and time, the first one first.
     sums : bool
-        Whether this site's updates leave for secure sums only: then no plain update of the study may leave.
+        Whether this site's updates leave in secure sums only: then no plain update of the study may leave.
     pins : dict of site to fingerprint
-        Fingerprints of the gates of the sites that take part, this one's too where there are sums.
+        Fingerprints of the gates of the participating sites, this one's too where there are sums.
     lifted : tuple of str
         Sites by which the lists of sums may differ; this site's own name is its consent.
     ledger : str
-        Where a ledger before was lost, the hash of the first line of the one that was there when it was decided.
+        Hash of the ledger's first line at the decision; only where an earlier ledger was lost.
     """
 
-    # A file may have been changed: each value must have its type, or the whole is no approval.
+    # A file may have been changed: each value must have its type, or the whole is invalid.
     __pydantic_config__ = ConfigDict(alias_generator=kebab, extra="forbid", strict=True)
 
     study: str
@@ -104,7 +105,7 @@ class Approval:
         Raises
         ------
         ValueError
-            If it is none of ours.
+            If the text is no valid approval.
         """
         approval: Approval = _READER.validate_json(text)
         return approval
@@ -112,13 +113,13 @@ class Approval:
 
 _READER = TypeAdapter(Approval)
 _LATER = ("sums", "pins", "lifted", "ledger")
-"""Fields that a file has only where they say something, so that an earlier version reads the others."""
+"""Fields that a file has only where they are set, so that an earlier version can read the others."""
 
 
 def approval_of(folder: SiteFolder, study_sha256: str) -> Approval | None:
     """Return the decision about a study, by its hash.
 
-    None where nothing was decided.
+    None where there was no decision.
 
     Raises
     ------
@@ -129,9 +130,9 @@ def approval_of(folder: SiteFolder, study_sha256: str) -> Approval | None:
     if not path.is_file():
         return None
     approval = _read(path)
-    # The file's name is its hash: one that was renamed would approve a study that nobody saw.
+    # The file's name is its hash: a renamed file would approve a study that nobody saw.
     if approval.study_sha256 != study_sha256:
-        raise FlfedError(f"{path}: is the approval of another study; remove it and approve again")
+        raise FlfedError(render("gate.approval.other", file=path))
     return approval
 
 
@@ -150,9 +151,10 @@ def approvals(folder: SiteFolder) -> list[Approval]:
 
 
 def is_before_loss(folder: SiteFolder, approval: Approval | None) -> bool:
-    """Tell whether a ledger was lost after a decision, or at any time where there is none.
+    """Return whether a ledger was lost after a decision.
 
-    What runs of the study had may not be known then. Raises LedgerError where the ledger cannot be opened.
+    Without a decision, return whether one was ever lost. The ledger may then lack answers to the study's runs. Raises
+    LedgerError where the ledger cannot be opened.
     """
     ledger = "" if approval is None else approval.ledger
     return ledger_of(folder).loss_before() != ledger
@@ -175,12 +177,12 @@ def approve(
 ) -> Approval:
     """Write and return a person's approval of a study.
 
-    It holds for these rows, columns, sites and this coordinator.
+    It is valid for these rows, columns, sites and this coordinator.
 
     Raises
     ------
     ValueError
-        If there are to be sums, and not each site that takes part is pinned.
+        If sums are approved, and a participating site is not pinned.
     LedgerError
         If the site's ledger cannot be opened.
     """
@@ -241,14 +243,14 @@ def withdraw(folder: SiteFolder, study: str, *, by: str) -> list[Approval]:
     Raises
     ------
     UsageError
-        If no approval of that name or hash stands.
+        If no valid approval has that name or hash.
     """
     standing = [approval for approval in approvals(folder) if approval.decision == "approved"]
-    # Part of a hash is enough, but not so little of it that it could be a name or another study.
+    # Part of a hash is enough, but not so short that it could be a name or another study.
     meant = [a for a in standing if a.study == study or (len(study) >= 8 and a.study_sha256.startswith(study))]
     if not meant:
         names = ", ".join(sorted({a.study for a in standing})) or "none"
-        raise UsageError(f"site {folder.site!r} has no approval of study {study!r} that stands; those that do: {names}")
+        raise UsageError(render("gate.approval.none", site=folder.site, study=study, approved=names))
     return [_write(folder, replace(approval, decision="withdrawn", by=by, at=_moment())) for approval in meant]
 
 
@@ -266,7 +268,7 @@ def resume(folder: SiteFolder) -> bool:
 
 
 def is_paused(folder: SiteFolder) -> bool:
-    """Tell whether the site answers no message.
+    """Return whether the site answers no message.
 
     Anything at the marker's place counts as a pause, also a link or a folder.
     """
@@ -285,15 +287,16 @@ def _read(path: Path) -> Approval:
     try:
         return Approval.from_json(read_private(path))
     except ValueError:
-        raise FlfedError(f"{path}: is damaged; remove it and approve the study again") from None
+        raise FlfedError(render("gate.approval.damaged", file=path)) from None
 
 
 def _write(folder: SiteFolder, approval: Approval) -> Approval:
-    """Write a decision in the earlier one's place.
+    """Write a decision in place of the earlier one.
 
-    The new decision names the one before.
+    The new decision names the earlier one.
+
     """
-    # Earlier decisions are carried along, so that the file alone tells the whole history.
+    # Earlier decisions are copied, so that the file alone has the whole history.
     before = approval_of(folder, approval.study_sha256)
     if before is not None:
         history_entry = f"{before.decision} by {before.by} at {before.at}"
@@ -308,16 +311,18 @@ def _write(folder: SiteFolder, approval: Approval) -> Approval:
 
 MODEL = "model/"
 ENCODER = "encoder/"
-"""What the names of a file's arrays begin with."""
+"""Prefixes of the names of a file's arrays."""
 
 
 def has_start(folder: SiteFolder, study: Study) -> bool:
-    """Tell whether a site has what a study begins from, which is not read."""
+    """Return whether a site has a study's start model, which is not read."""
     return not study.warm_start or _start_path(folder, study).is_file()
 
 
 def read_start_folder(folder: SiteFolder, study: Study, model_folder: Path | None) -> Source | None:
-    """Return the model that a person gives with an approval; None where none is needed, or the site has it.
+    """Return the start model that a person adds to an approval, or None.
+
+    None where the study needs none, or the site has it.
 
     Parameters
     ----------
@@ -329,19 +334,14 @@ def read_start_folder(folder: SiteFolder, study: Study, model_folder: Path | Non
     Raises
     ------
     UsageError
-        If it is not the one that the study's text names, or none is given where one is needed.
+        If it is not the one that the study's text names, or a needed one is missing.
     """
     if model_folder is None:
         if not has_start(folder, study):
-            raise UsageError(
-                f"the study begins from the model {study.warm_start!r}, of which this site needs a copy: ask the "
-                "coordinator for the folder that flfed run export wrote, and add: --start FOLDER"
-            )
+            raise UsageError(render("gate.approval.start", model=study.warm_start))
         return None
     if not study.warm_start:
-        raise UsageError(
-            f"--start {model_folder}: study {study.name!r} begins from no earlier model (it has no warm-start)"
-        )
+        raise UsageError(render("gate.approval.startless", folder=model_folder, study=study.name))
     from flfed.rows.data import datasets  # its models need torch, which a site's status does not
     from flfed.rows.warm_start import read_source
 
@@ -351,7 +351,10 @@ def read_start_folder(folder: SiteFolder, study: Study, model_folder: Path | Non
 
 
 def keep_start(folder: SiteFolder, study: Study, source: Source) -> None:
-    """Keep what a study begins from, whole or not at all; raises FlfedError where it cannot be written."""
+    """Store a study's start model, whole or not at all.
+
+    Raises FlfedError where it cannot be written.
+    """
     from flfed.updates.arrays import file_content, with_prefix
 
     parts = with_prefix(MODEL, source.arrays) | with_prefix(ENCODER, source.encoder.arrays())
@@ -363,12 +366,12 @@ def keep_start(folder: SiteFolder, study: Study, source: Source) -> None:
 
 
 def load_start(folder: SiteFolder, study: Study) -> Source:
-    """Return the site's own copy of what a study begins from.
+    """Return the site's own copy of a study's start model.
 
     Raises
     ------
     NotTakingPart
-        If it is not here, is damaged, or is another model than the study's text names.
+        If it is absent or damaged, or is another model than the study's text names.
     """
     from safetensors import SafetensorError
 

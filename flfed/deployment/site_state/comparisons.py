@@ -1,7 +1,7 @@
-"""How many models of a dataset were compared at a site, by its ledger, and more of them by a person's decision.
+"""Compared models of a dataset at a site, by its ledger.
 
-A comparison tells of single rows where the coordinator made the model for it. So models are counted, over all
-coordinators, studies and runs together.
+A person may decide to add some. A comparison reveals single rows where the coordinator made the model for the purpose.
+So models are counted, over all coordinators, studies and runs together.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
 from flfed.updates.messages.kinds import AUDIT, COMPARE
+from flfed.words import render
 
 if TYPE_CHECKING:
     from flwr.app import Message
@@ -35,8 +36,8 @@ _COMPARED = COMPARE.rpartition(".")[2]
 Facts = Mapping[str, Any]
 Later = Callable[[], "tuple[Figure, ...]"]
 TELLS = (
-    "A model that the coordinator made for it tells by one comparison whether a person is among the test rows, and "
-    "with which outcome, or more: a figure has three digits, which are ten bits."
+    "A model that the coordinator made for the purpose shows by one comparison whether a person is among the test "
+    "rows, and with which outcome, or more: a figure has three digits, which are ten bits."
 )
 ANEW = (
     "A model compared before does not count for a run on another snapshot where at least half of the people in the "
@@ -53,7 +54,7 @@ class Compared:
     models : frozenset of str
         Hashes of arrays and encoder.
     most : int
-        By the policy and by what people added.
+        By the policy and by people's additions.
     """
 
     models: frozenset[str]
@@ -61,11 +62,14 @@ class Compared:
 
     @property
     def left(self) -> int:
-        """How many further models are compared."""
+        """How many further models may be compared."""
         return max(self.most - len(self.models), 0)
 
     def refusal(self, model_sha256: str) -> Refusal | None:
-        """Return why no figure of a model leaves, by its hash; None where it is one more, or the same again."""
+        """Return why no figure of a model leaves, by its hash.
+
+        It is None for one more model, or a repeated one.
+        """
         if model_sha256 in self.models or self.left:
             return None
         return Refusal("too-many-compared", most=self.most, had=len(self.models))
@@ -85,7 +89,7 @@ class Comparison:
         Hash of the snapshot; empty where the line has none.
     run : Run
     carried : bool
-        Whether the line came over from a ledger before.
+        Whether the line came over from an earlier ledger.
     """
 
     n: int
@@ -96,7 +100,7 @@ class Comparison:
 
 
 class ComparedLines:
-    """Lines of a ledger about compared models, and about whose rows they were compared on."""
+    """Lines of a ledger about compared models, and about the rows of each comparison."""
 
     def __init__(self) -> None:
         self._comparisons: dict[str, list[Comparison]] = defaultdict(list)
@@ -105,7 +109,7 @@ class ComparedLines:
         self._after_loss = False
 
     def add(self, line: Line) -> None:
-        """Count one line more."""
+        """Count one more line."""
         dataset = str(line.facts.get("dataset", ""))
         carried = CARRIED in line.facts
         if line.follows_loss:
@@ -121,7 +125,7 @@ class ComparedLines:
     def of(self, dataset: str, policy: Policy) -> Compared:
         """Return the compared models of a dataset.
 
-        After a loss the ledger does not tell how many there were: all that was allowed before counts as used.
+        After a loss the ledger does not show how many there were: the earlier allowance counts as used up.
         """
         models = frozenset(one.model for one in self._comparisons[dataset])
         if self._after_loss:
@@ -133,9 +137,9 @@ class ComparedLines:
     def counted(self, row_sets: RowSets, policy: Policy, run: Run, rows: str) -> Compared:
         """Return the compared models that count for a run on a snapshot.
 
-        One that was compared on another snapshot does not where at least half of the people in the run's test rows
-        were in no test rows up to then. What cannot be told counts: of a ledger that was lost, of test rows that are
-        not kept. A model counts where it does by any run in which it was compared.
+        A model that was compared on another snapshot may not count. It does not where at least half of the people in
+        the run's test rows were in no test rows up to then. An unknown case counts: of a lost ledger, or of test rows
+        without a stored set. A model counts where it does by any run that compared it.
 
         Parameters
         ----------
@@ -165,7 +169,7 @@ class ComparedLines:
 
 
 def _part(line: Line) -> str:
-    """Return the part of the rows that a line of released rows is of."""
+    """Return the part of the rows that a line of released rows is about."""
     chosen = line.facts.get("chosen")
     if isinstance(chosen, dict):
         return str(chosen.get("part"))
@@ -178,7 +182,10 @@ def compared_models(folder: SiteFolder, site: Site, dataset: str) -> Compared:
 
 
 def comparisons_left(folder: SiteFolder, site: Site) -> list[dict[str, Any]]:
-    """Return how many models of each dataset may have figures yet, for JSON; nothing of an open site."""
+    """Return how many models may still have figures, for JSON.
+
+    There is one entry a dataset, and none for an open site.
+    """
     if site.policy.disclosure == "open":
         return []
     lines = _read(folder)
@@ -187,7 +194,7 @@ def comparisons_left(folder: SiteFolder, site: Site) -> list[dict[str, Any]]:
 
 
 def _read(folder: SiteFolder) -> ComparedLines:
-    """Return what the site's ledger has of compared models."""
+    """Return the site's ledger lines about compared models."""
     compared_lines = ComparedLines()
     with ledger_of(folder).reading() as ledger_file:
         if ledger_file is not None:
@@ -208,14 +215,14 @@ def add_comparisons(folder: SiteFolder, study: Study, number: int, *, by: str) -
     ledger = ledger_of(folder)
     lost = Continuity(folder, ledger).refusal()
     if lost:
-        raise UsageError(f"no comparisons are added: {lost}")
+        raise UsageError(render("gate.ledger.unadded", why=lost))
     ledger.append(kind=ADDED, study=study.name, dataset=study.dataset.name, number=number, by=by)
-    give(folder.ledger, folder.gate)  # the gate's user goes on with it, whoever runs this
+    give(folder.ledger, folder.gate)  # the gate's user continues it, whichever user runs this
 
 
 @dataclass
 class Comparisons:
-    """The comparisons of a site, each held to how many models had figures before.
+    """Comparisons of a site, limited by how many models had figures before.
 
     Parameters
     ----------
@@ -231,10 +238,10 @@ class Comparisons:
     lines_of: Callable[[LockedLedger], ComparedLines]
 
     def leaving(self, message: Message, reply: Message, facts: Facts, later: Later) -> tuple[Message, Facts]:
-        """Return an institution's reply as it leaves, and what its line says.
+        """Return an institution's outbound reply, and the facts for its line.
 
-        Figures of a comparison have three digits, or stay where their model is one too many: the site's own people
-        have them exact.
+        Figures of a comparison have three digits, or do not leave where their model is one too many. The site's own
+        people have them exact.
 
         Parameters
         ----------
@@ -242,9 +249,9 @@ class Comparisons:
         reply : Message
             One that fits the study.
         facts : mapping
-            What the ledger's line says.
+            Of the ledger's line.
         later : callable () → tuple of Figure
-            Returns figures with noise of the model that was compared.
+            Returns figures with noise of the compared model.
         """
         if not self._counts(message, COMPARE):
             return reply, facts
@@ -253,7 +260,7 @@ class Comparisons:
                 refused = self._refusal(locked_ledger, message, facts)
         except FlfedError:
             refused = NO_LEDGER
-        # Flower is loaded where a message is answered, and not where lines are counted.
+        # Flower is loaded only where a message is answered, and not where lines are counted.
         from flwr.app import Message as Reply
 
         from flfed.federation.client import redaction
@@ -268,14 +275,20 @@ class Comparisons:
         return Reply(withheld.to_record(), reply_to=message), {**facts, STAYED: True}
 
     def over(self, locked_ledger: LockedLedger, message: Message, facts: Facts) -> Refusal | None:
-        """Return why a comparison with figures is one too many by now, as by another process; else None."""
+        """Return why a comparison is one too many by now, or None.
+
+        Another process may have used the last one.
+        """
         leaves = self._counts(message, COMPARE) and STAYED not in facts
         if leaves:
             return self._refusal(locked_ledger, message, facts)
         return None
 
     def attack_refusal(self, locked_ledger: LockedLedger, message: Message, facts: Facts) -> Refusal | None:
-        """Return why a model is not attacked: none of its figures left, and none does now; else None."""
+        """Return why a model is not attacked, or None.
+
+        None of its figures left, and none may leave now.
+        """
         if self._counts(message, AUDIT):
             return self._refusal(locked_ledger, message, facts)
         return None

@@ -1,6 +1,6 @@
 """Snapshots of a site's rows for its gate.
 
-Rows are frozen again only once a person has seen what that changes.
+Rows are frozen again only after a person has seen the changes.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from flfed.rows.snapshots.differencing import group_texts
 from flfed.rows.snapshots.opt_outs import Excluded, Exclusion
 from flfed.rows.snapshots.snapshot import Frozen, Prepared, load, read_facts
 from flfed.rows.snapshots.withholding import resting
+from flfed.words import render
 
 DRIFTED = 0.5
-"""From this share of the frozen rows on, changed at once, it is the table that drifts and not its people who do."""
+"""Where this share of the frozen rows changed at once, the table has drifted, and not its people."""
 
 
 @dataclass(frozen=True)
@@ -38,25 +39,25 @@ class Difference:
 
 @dataclass(frozen=True, eq=False)
 class Refresh:
-    """What freezing again would change; nothing is written yet.
+    """Changes by a new snapshot; nothing is written yet.
 
     Attributes
     ----------
     folder : SiteFolder
     prepared : Prepared
-        The rows as they are now.
+        The present rows.
     before : Frozen or None
-        The snapshot that is there; None where there is none that can be served.
+        The present snapshot; None where none can be served.
     unusable : str
-        Why the snapshot that is there cannot be served, or an empty text.
+        Why the present snapshot cannot be served, or an empty text.
     difference : Difference
-        Of the rows; where nothing can be served, every row counts as added.
+        Of the rows; where no snapshot can be served, every row counts as added.
     voids : tuple of str
-        Names of the studies whose approval would not hold any more.
+        Names of the studies whose approval would become void.
     drifted : bool
-        Whether nearly all people are others, and about as many: then nobody can tell who joined or left, and
-        sums that left before cannot be held against new ones. People are told by the schema's group, else by
-        all that their rows say.
+        Whether nearly all people are others, and about as many. Then nobody can know who joined or left, and sums that
+        left before cannot be compared with new ones. People are identified by the schema's group, else by all values
+        of their rows.
     """
 
     folder: SiteFolder
@@ -69,26 +70,26 @@ class Refresh:
 
     @property
     def changes(self) -> bool:
-        """Tell whether there is anything to write."""
+        """Whether there is anything to write."""
         if self.before is None or self.before.sha256 != self.prepared.sha256():
             return True
-        # Also the same rows are written again where the snapshot lacks its table's name, or the opt-outs changed.
+        # The same rows are written again, too, where the snapshot lacks its table's name, or the opt-outs changed.
         if self.names_table:
             return True
         return _list_of(self.before.excluded) != _list_of(self.prepared.excluded)
 
     @property
     def names_table(self) -> bool:
-        """Tell whether writing adds the snapshot's missing table name.
+        """Whether writing adds the snapshot's missing table name.
 
-        An earlier version did not write down of which table the frozen rows are.
+        An earlier version did not record the table of the frozen rows.
         """
         return self.before is not None and self.before.origin is None and self.prepared.source is not None
 
     def write(self) -> Frozen:
-        """Write the rows as they are now.
+        """Write the present rows.
 
-        The snapshot before stays until this one is complete.
+        The earlier snapshot remains until this one is complete.
         """
         return self.prepared.write(self.folder.frozen)
 
@@ -109,7 +110,7 @@ def excluded_of(folder: SiteFolder, dataset: str) -> Excluded | None:
 
 
 def list_changed(folder: SiteFolder, frozen: Frozen) -> bool:
-    """Tell whether the opt-outs changed since the snapshot.
+    """Return whether the opt-outs changed since the snapshot.
 
     Raises
     ------
@@ -128,7 +129,7 @@ def _list_of(excluded: Exclusion | None) -> str:
 
 
 def _is_there(path: Path) -> bool:
-    # A link to nowhere is there too: reading it then fails, where nobody would be excluded.
+    # A link to nowhere exists too: reading it then fails, where else nobody would be excluded.
     return path.exists() or path.is_symlink()
 
 
@@ -146,16 +147,13 @@ def freeze_first(folder: SiteFolder, site: Site) -> Frozen:
     Raises
     ------
     UsageError
-        If they are frozen already: approvals hold for these rows, so that they are only replaced by
-        `refresh`, which says what changes.
+        If they are frozen already: approvals are for these rows, so only `refresh` replaces them, and shows the
+        changes first.
     """
     before = read_facts(site, folder.frozen)
     # A second freeze would void approvals silently; `refresh` shows first what it voids.
     if before is not None:
-        raise UsageError(
-            f"site {site.name!r}: dataset {site.dataset!r} is frozen since {before.at}; to see what has changed since: "
-            f"flfed site refresh {site.name} --dataset {site.dataset}"
-        )
+        raise UsageError(render("gate.files.frozen", site=site.name, dataset=site.dataset, at=before.at))
     folder.make()
     return _prepared(folder, site).write(folder.frozen)
 
@@ -163,12 +161,12 @@ def freeze_first(folder: SiteFolder, site: Site) -> Frozen:
 def refresh(folder: SiteFolder, site: Site) -> Refresh:
     """Compare a site's table with its snapshot.
 
-    The table is read again; nothing is written. Return what freezing it would change.
+    The table is read again; nothing is written. Return the changes by a new snapshot.
 
     Raises
     ------
     UsageError
-        If nothing is frozen yet, or as `freeze`.
+        If there is no snapshot yet, or as `freeze`.
     """
     before = None
     frozen = Counter[str]()
@@ -186,7 +184,7 @@ def refresh(folder: SiteFolder, site: Site) -> Refresh:
             raise
         unusable = str(error)
     prepared = _prepared(folder, site)
-    # Rows are compared as a multiset of texts, since a table has no key that tells them apart.
+    # Rows are compared as a multiset of texts, since a table has no key that identifies them.
     rows = Counter(row_texts(prepared.table))
     unchanged = (rows & frozen).total()
     difference = Difference(rows.total() - unchanged, frozen.total() - unchanged, unchanged)
@@ -195,9 +193,9 @@ def refresh(folder: SiteFolder, site: Site) -> Refresh:
 
 
 def _drifted(prepared: Prepared, rows: Difference, people: set[str]) -> bool:
-    """Tell whether nearly all people were replaced.
+    """Return whether nearly all people were replaced.
 
-    About as many must be there as before. Without a group in the schema, rows are counted instead of people.
+    About as many must be there as before. Without a group in the schema, rows are counted in place of people.
     """
     came = rows.added
     went = rows.removed
@@ -217,12 +215,12 @@ def _prepared(folder: SiteFolder, site: Site) -> Prepared:
 
     Withheld rows are left out beside the opt-outs, so that released sums never differ by few people.
 
-    Under `open` nothing rests: everything is exact there, and so is who went.
+    Under `open` no row is withheld: everything is exact there, the departures too.
     """
     present_rows = Prepared.of(site, excluded_of(folder, site.dataset))
     if site.policy.disclosure == "open":
         return present_rows
-    # Only against sets whose sums left can new sums be compared: without any, nothing is withheld.
+    # New sums can be compared only with sets whose sums left: without any, nothing is withheld.
     released, key = RowSets(folder, site.dataset).released()
     if released:
         return present_rows.without(resting(site, present_rows.table, released, key, site.policy.cell_minimum))

@@ -1,9 +1,8 @@
 """Detection of a lost or truncated ledger: receipts, and a restart.
 
-The coordinator signs the ledger's head as a receipt; here are also the handlers that answer where a site is asked for
-it. A ledger that restarts at zero would let the whole budget be spent again. So a restart is on record: the new
-ledger's first line says by whom, and why; and what can still be read of what left, and of spent privacy, is carried
-over.
+The coordinator signs the ledger's head as a receipt; the handlers for its requests are here, too. A ledger that
+restarts at zero would let the whole budget be spent again. So a restart is on record: the new ledger's first line has
+the person and the reason. Readable lines about releases and spent privacy are carried over.
 """
 
 from __future__ import annotations
@@ -43,6 +42,7 @@ from flfed.records.ledger_line import (
 from flfed.refusals import Refusal
 from flfed.signatures import HASH, coordinator_signed
 from flfed.updates.messages.kinds import SEAL, SEALED
+from flfed.words import render
 
 if TYPE_CHECKING:
     from flwr.app import Message
@@ -51,9 +51,9 @@ if TYPE_CHECKING:
 
 
 class RefusedReceipt(FlfedError):
-    """A receipt that the site does not keep.
+    """A receipt that the site refuses.
 
-    The site's log says why.
+    The site's log has the reason.
     """
 
 
@@ -64,11 +64,11 @@ class Receipts:
     Attributes
     ----------
     signed : list of Receipt
-        By the coordinator's key, or by one that it had before: a renewal named each.
+        By the coordinator's key, or by an earlier one: a renewal named each.
     earlier : list of Receipt
-        By a key that no renewal named: nobody knows whose.
+        By a key that no renewal named: its owner is unknown.
     problems : list of str
-        What in the file is not as it was written, or bears no signature.
+        Changed or unsigned parts of the file.
     """
 
     signed: list[Receipt] = field(default_factory=list)
@@ -78,7 +78,7 @@ class Receipts:
     def all(self) -> list[Receipt]:
         """Return both kinds of receipts.
 
-        A ledger that is whole agrees with either.
+        A complete ledger agrees with either.
         """
         return [*self.earlier, *self.signed]
 
@@ -103,16 +103,16 @@ def coordinator_key(folder: SiteFolder) -> str:
 def _keys(folder: SiteFolder) -> list[str]:
     """Return the coordinator's present and earlier keys.
 
-    Its signed renewals tell them.
+    Its signed renewals name them.
     """
     terms = read_terms(folder)
     earlier = terms.get("earlier-signing-keys", [])
     if not isinstance(earlier, list):
         earlier = [None]
     keys = [terms.get("signing-key"), *earlier]
-    # One value that is no key makes the file unusable: what it says of keys must be whole.
+    # One invalid value makes the file unusable: its list of keys must be complete.
     if not all(isinstance(key, str) and HASH.fullmatch(key) for key in keys):
-        raise UsageError(f"{folder.terms}: names no signing key; at the site: flfed site join KIT")
+        raise UsageError(render("gate.files.signer", file=folder.terms))
     return [str(key) for key in keys]
 
 
@@ -124,14 +124,14 @@ def keep_receipt(folder: SiteFolder, receipt: Receipt, signature: str) -> None:
     RefusedReceipt
         If it bears no signature of the coordinator, or is of another ledger than the site's.
     """
-    # A receipt is checked twice: that the coordinator signed it, and that it is of this very ledger.
+    # A receipt is checked twice: the coordinator signed it, and it is of this same ledger.
     key = coordinator_key(folder)
     if receipt.site != folder.site or not coordinator_signed(receipt.facts(), signature, key):
-        raise RefusedReceipt(f"a receipt for {folder.site} bears no signature of the coordinator; it is not kept")
+        raise RefusedReceipt(render("gate.ledger.unsigned", site=folder.site))
     if ledger_of(folder).hash_at(receipt.n) != receipt.head:
-        raise RefusedReceipt(f"a receipt for {folder.site} is of another ledger than its own; it is not kept")
+        raise RefusedReceipt(render("gate.ledger.foreign", site=folder.site))
     with _receipts_of(folder).lock() as locked_ledger:
-        # What a crash left of a receipt harms nothing: the next one covers the same lines.
+        # A receipt cut off by a crash harms nothing: the next one covers the same lines.
         repaired = locked_ledger.repair(by="flfed", why=CUT)
     with _receipts_of(folder).lock() as locked_ledger:
         # The same receipt may come again after a lost reply; it is written once.
@@ -152,7 +152,7 @@ def read_receipts(folder: SiteFolder) -> Receipts:
     ledger = _receipts_of(folder)
     keys: list[str] = []
     for line in inspection.look(ledger.raws()):
-        # A line that is not as it was written is among the inspection's problems already.
+        # A changed line is among the inspection's problems already.
         if line.kind != RECEIPT or not line.whole:
             continue
         keys = keys or _keys(folder)
@@ -162,9 +162,9 @@ def read_receipts(folder: SiteFolder) -> Receipts:
         if type(n) is not int:
             n = -1
         receipt = Receipt(site=folder.site, run=run, n=n, head=head)
-        # Valid by its own key first, then by whether a renewal vouches for that key.
+        # First its own key must verify it, then a renewal must vouch for that key.
         if not coordinator_signed(receipt.facts(), signature, key):
-            receipts.problems.append(f"receipt {line.n} (run {run}) bears no signature that fits it")
+            receipts.problems.append(render("gate.ledger.receipt", n=line.n, run=run))
         elif key in keys:
             receipts.signed.append(receipt)
         else:
@@ -175,18 +175,18 @@ def read_receipts(folder: SiteFolder) -> Receipts:
 
 def seal(message: Message, site: str) -> SealReply:
     """Return the head of the site's ledger."""
-    # Flower is loaded where a message is answered, and not where receipts are read.
+    # Flower is loaded only where a message is answered, and not where receipts are read.
     from flfed.updates.messages.enrol import SealReply, SealRequest
 
     request = SealRequest.from_record(message.content)
     ledger = ledger_of(SiteFolder(site))
     n, head = ledger.head()
-    # The head at the line that the coordinator knows lets it see that nothing before was rewritten.
+    # The head at the coordinator's last line shows it that nothing before was rewritten.
     return SealReply(n=n, head=head, at_known=ledger.hash_at(request.n_known))
 
 
 def sealed(message: Message, site: str) -> SealedReply:
-    """Keep the coordinator's receipt."""
+    """Store the coordinator's receipt."""
     from flfed.federation.client.summed_replies import forget_compared
     from flfed.updates.messages.enrol import SealedReply, SealedRequest
 
@@ -198,7 +198,7 @@ def sealed(message: Message, site: str) -> SealedReply:
 
 
 SEALERS: dict[str, Callable[[Message, str], SealReply | SealedReply]] = {SEAL: seal, SEALED: sealed}
-"""What answers for the ledger of a site, by kind of message; no row is read."""
+"""Handlers of requests for a site's ledger, by kind of message; no row is read."""
 
 
 LOG = logging.getLogger("flfed.site")
@@ -207,25 +207,25 @@ LOG = logging.getLogger("flfed.site")
 def loss(folder: SiteFolder, ledger: Ledger) -> str:
     """Return the evidence of a lost or truncated ledger.
 
-    An empty text where there is none.
+    The text is empty where there is none.
 
-    What a ledger leaves beside itself tells: the coordinator's receipts of its heads, the sets of rows
-    whose sums left, and their key. A site that never had any of them has lost nothing.
+    The evidence is beside the ledger: the coordinator's receipts of its heads, the sets of rows whose sums left, and
+    their key. A site that never had any of them has lost nothing.
 
     Raises
     ------
     LedgerError
-        If the ledger, as far as it is read, is not as it was written.
+        If the part of the ledger that is read was changed.
     """
     # Three traces, the strongest first: a signed head, rows whose sums left, and the key that names them.
     n, head = _newest_receipt(folder)
     if ledger.hash_at(n) != head:
-        return f"a receipt has line {n}, and the ledger has no such line"
+        return render("gate.ledger.short", n=n)
     has_row_sets = any(HASH.fullmatch(path.name) for path in (folder.gate / "released").glob("*/*"))
     if has_row_sets and not any(line.kind in (RELEASED, RESTARTED) for line in ledger.lines()):
-        return "rows are kept whose sums left, and the ledger has no line of any"
+        return render("gate.ledger.lineless")
     if (folder.gate / "rows.key").exists() and not ledger.path.exists():
-        return "there is a key of released rows, and no ledger"
+        return render("gate.ledger.absent")
     return ""
 
 
@@ -234,7 +234,7 @@ def _newest_receipt(folder: SiteFolder) -> tuple[int, str]:
 
     Without a receipt they are those before the first line.
 
-    Nothing here is held to its signature: one that nobody signed can only keep the site from answering.
+    Signatures are not checked here: an unsigned receipt can only keep the site from answering.
     """
     newest = (0, START)
     for raw in Ledger(folder.receipts).raws():
@@ -250,7 +250,7 @@ def _newest_receipt(folder: SiteFolder) -> tuple[int, str]:
 class Continuity:
     """Watcher of a ledger's continuity.
 
-    It tells whether the ledger goes on from where it was seen last, and if not, whether it was lost.
+    It shows whether the ledger continues its last seen line, and if not, whether it was lost.
 
     Parameters
     ----------
@@ -259,8 +259,8 @@ class Continuity:
 
     Notes
     -----
-    What is beside the ledger is looked at once a process, and again where the last line seen is gone;
-    else only lines that came since are read.
+    The traces beside the ledger are read once a process, and again where the last line seen is gone. Else only later
+    lines are read.
     """
 
     folder: SiteFolder
@@ -268,30 +268,27 @@ class Continuity:
     _seen: tuple[int, str] | None = None
 
     def refusal(self) -> Refusal | None:
-        """Return why the ledger can take no line.
+        """Return why the ledger can take no line, or None.
 
-        None where it can. The sentence is what the site answers; the ledger can have no line of that either.
-
-        So it is of a ledger that was lost or cut, and of one whose last line is later than the clock.
+        The sentence is the site's answer, which the ledger cannot record either. The ledger was lost or cut, or its
+        last line is later than the clock.
 
         Raises
         ------
         LedgerError
-            If the ledger, as far as it is read, is not as it was written.
+            If the part of the ledger that is read was changed.
         """
-        # The traces are read once, and again only where the line seen last is not there any more.
+        # The traces are read once, and again only where the last line seen is gone.
         last = self.ledger.last()
         if self._seen is None or self.ledger.hash_at(self._seen[0]) != self._seen[1]:
             lost = loss(self.folder, self.ledger)
             if lost:
-                LOG.error("the ledger is lost or was cut: %s", lost)
+                LOG.error(render("gate.log.lost", why=lost))
                 self._seen = None
                 return Refusal("ledger-lost", site=self.folder.site)
         # Where the clock is behind the last line, no further line would be in order of time.
         if last is not None and self.ledger.is_ahead(last):
-            LOG.error(
-                "nothing is answered: line %d of the ledger is of %s, and the clock is behind it", last.n, last.at
-            )
+            LOG.error(render("gate.log.ahead", n=last.n, at=last.at))
             return ahead(last, self.folder.site)
         self._seen = (last.n, last.hash) if last is not None else (0, START)
         return None
@@ -315,32 +312,32 @@ class Restarted:
 
 
 def restart(folder: SiteFolder, *, by: str, why: str, now: datetime | None = None) -> Restarted:
-    """Begin a site's ledger anew.
+    """Begin a new ledger for a site.
 
-    What is left of the one before, and its receipts, are set aside and kept.
+    The rest of the earlier one, and its receipts, are set aside.
 
-    Lines of runs that are as they were written come after the new first line, each with the number and the time that
-    it had (`carried-from`, `carried-at`): questions that were answered, lists that were opened, spent privacy, released
-    rows. Where lines may be missing, each study needs a new approval, and masked sums have all pinned sites.
+    Intact lines of runs follow the new first line, each with its earlier number and time (`carried-from`,
+    `carried-at`): answered questions, opened lists, spent privacy, released rows. Where lines may be missing, each
+    study needs a new approval, and masked sums need all pinned sites.
 
     Parameters
     ----------
     folder : SiteFolder
     by, why : str
-        Who does it and for what reason; both stand in the first line, with the last receipt of the
-        ledger before, and the hash of what is left of it.
+        The person and the reason. The first line has both, with the last receipt of the earlier ledger, and the hash
+        of its rest.
     now : datetime, optional
 
     Raises
     ------
     UsageError
-        If every line is as it was written, none is known to be lost and none later than the clock, or only its
-        last line is torn.
+        If every line is intact, none is known to be lost and none later than the clock, or only its last line is
+        torn.
 
     Notes
     -----
-    The coordinator goes on saying that the ledger was cut until somebody there, who was told why, takes
-    note of it too (`flfed coordinator ledger SITE --restart WHY`): a site cannot forget by itself.
+    The coordinator reports that the ledger was cut until a person there learns the reason and records the restart, too
+    (`flfed coordinator ledger SITE --restart WHY`). No site can forget alone.
     """
     when = now or now_utc()
     ledger = ledger_of(folder, clock=lambda: when)
@@ -350,7 +347,7 @@ def restart(folder: SiteFolder, *, by: str, why: str, now: datetime | None = Non
         absent = not folder.ledger.exists()
         ahead = _check_needed(folder, ledger, receipts)
         stem = f"{when:%Y%m%dT%H%M%SZ}"
-        # Under the ledger's own lock: who waits for it finds the new one, and nothing is added to what is set aside.
+        # Under the ledger's own lock: a waiting process opens the new one, and no line is added to the old one.
         with ledger.lock():
             facts = {"by": by, "why": why, **_lost(folder.ledger, receipts), **ahead}
             aside = [
@@ -359,24 +356,24 @@ def restart(folder: SiteFolder, *, by: str, why: str, now: datetime | None = Non
                 if path.exists() and not (absent and path == folder.ledger)
             ]
             if any(to.exists() for _, to in aside):
-                raise UsageError(f"site {folder.site!r}: its ledger was begun anew this very second; look, and wait")
+                raise UsageError(render("gate.ledger.twice", site=folder.site))
             coming = folder.ledger.with_name("ledger-coming.jsonl")
             # The new ledger is complete under another name before it takes the old one's place.
             coming.unlink(missing_ok=True)
             begun = Ledger(coming, clock=lambda: when)
             line = begun.append(kind=RESTARTED, **facts)
             carried = _carry(folder, begun)
-            # Linked and not moved: until the last step the old ledger is where it was.
+            # Linked and not moved: until the last step the old ledger is in its place.
             for path, to in aside:
                 os.link(path, to)
-            # The ledger first: of a crash in between, receipts are left that do not fit, and this is done again.
+            # The ledger first: after a crash in between, the receipts do not fit, and the restart is repeated.
             os.replace(coming, folder.ledger)
             folder.receipts.unlink(missing_ok=True)
     return Restarted(line, tuple(to for _, to in aside), carried)
 
 
 def _carry(folder: SiteFolder, begun: Ledger) -> int:
-    """Carry over what can still be read of runs, and return how many lines that are."""
+    """Carry over the readable lines of runs, and return how many they are."""
     many = 0
     with folder.ledger.open("rb") as raws:  # as it stands: its lock is held
         for line in Inspection().look(raws):
@@ -388,9 +385,10 @@ def _carry(folder: SiteFolder, begun: Ledger) -> int:
 
 
 def _comes_over(folder: SiteFolder, line: Line) -> bool:
-    """Tell whether a line says what left in a run, what was spent, or which comparisons people added.
+    """Return whether a line is carried over to a new ledger.
 
-    A line on rows whose set is gone stays behind: nothing could be held to it, and nothing would leave again.
+    It records a release of a run, spent privacy, or added comparisons. A line about rows whose set is gone is left out:
+    no rows could be compared with it, and nothing would leave again.
     """
     if line.kind == RELEASED:
         rows_sha256 = str(line.facts.get("rows-sha256"))
@@ -400,13 +398,15 @@ def _comes_over(folder: SiteFolder, line: Line) -> bool:
 
 
 def _check_needed(folder: SiteFolder, ledger: Ledger, receipts: list[Receipt]) -> dict[str, object]:
-    """Return the line later than the clock, if any, and whether every line is there.
+    """Return the line later than the clock, if any.
+
+    With it comes whether every line is there.
 
     Raises `UsageError` where there is no reason for a restart.
     """
     # A torn last line can be repaired, which loses nothing else.
     if ledger.is_torn():
-        raise UsageError(f"a crash cut its last line off, no more: flfed site ledger {folder.site} --repair WHY")
+        raise UsageError(render("gate.ledger.torn", site=folder.site))
     inspection = Inspection(tuple(receipts))
     deque(inspection.look(ledger.raws()), maxlen=0)
     if inspection.last is None or inspection.problems or loss(folder, ledger):
@@ -414,14 +414,14 @@ def _check_needed(folder: SiteFolder, ledger: Ledger, receipts: list[Receipt]) -
     if ledger.is_ahead(inspection.last):
         complete = {} if ledger.loss_before() else {COMPLETE: True}
         return {"ahead-line": inspection.last.n, "ahead-at": inspection.last.at, **complete}
-    signed = "as the coordinator signed it" if receipts else "as it was written"
-    raise UsageError(f"the ledger of {folder.site} is {signed}: there is nothing to restart")
+    state = "signed" if receipts else "whole"
+    raise UsageError(render(f"gate.restart.{state}", site=folder.site))
 
 
 def _lost(ledger: Path, receipts: list[Receipt]) -> dict[str, object]:
-    """Return the known facts of the lost ledger.
+    """Return the facts of the lost ledger for its successor.
 
-    They are the hash and the size of what is left of it, and what was signed last.
+    They are the hash and the size of its rest, and its last signed head.
     """
     left = ledger.read_bytes() if ledger.exists() else b""
     last = max(receipts, key=lambda receipt: receipt.n, default=None)

@@ -1,7 +1,7 @@
 """Requests to a site: their archive, and the models that they brought.
 
-They are kept at its gate by run and round, so that `flfed site replay` can answer them again. The model that a run
-compares is the one that was evaluated, or was trained from.
+They are stored at its gate by run and round, so that `flfed site replay` can answer them again. A run's compared model
+is the evaluated one, or one that it was trained from.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from flfed.updates.messages import fields
 from flfed.updates.messages.train import EXTRA, HASHES, TRAIN, TrainRequest, sha256_of
 
 RUNS = 16
-"""Runs whose messages stay, the latest ones."""
+"""Runs whose messages are stored, the latest ones."""
 BYTES_A_RUN = 256 * 2**20
-"""Of one run; beyond them its earliest messages go. 400 rounds of 60,000 parameters are 192 MB."""
+"""Limit for one run; beyond it the earliest messages are removed."""
 _METADATA = {"asked", "sha256", "version", "encoder-sha256"}
 _PLAIN = ("round", "rounds", "lr_scale", "fit", "score")
 
@@ -47,7 +47,7 @@ class ArchivedRequest:
         The study's text, as it came with the run.
     repeat : int
     version : str
-        The flfed that answered.
+        The version of flfed that answered.
     """
 
     request: TrainRequest
@@ -59,10 +59,10 @@ class ArchivedRequest:
 def content_sha256(record: RecordDict) -> str:
     """Return the hash of a message's content.
 
-    The ledger names it for what left, and a replay must give it again.
+    The ledger has it of each reply, and a replay must give it again.
 
-    Over sorted sections, each with its kind, its keys and its values; arrays by name, dtype, shape and
-    little-endian bytes. It does not depend on how a message is written as bytes.
+    It covers sorted sections, each with its kind, its keys and its values; arrays by name, dtype, shape and
+    little-endian bytes. The form of the message in bytes does not matter.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def content_sha256(record: RecordDict) -> str:
 
 
 def keep(folder: SiteFolder, message: Message, context: Context) -> str:
-    """Keep a training request before it is answered.
+    """Store a training request before it is answered.
 
     Return the hash of its content.
 
@@ -92,31 +92,30 @@ def keep(folder: SiteFolder, message: Message, context: Context) -> str:
     ----------
     folder : SiteFolder
     message : Message
-        One that the gate has checked and lets through. Only train messages are kept.
+        One that has passed the gate's checks. Only train messages are stored.
     context : Context
         Its run config has the study's text, the repeat and the run's name.
     runs, bytes_a_run : int
-        How much stays: of the latest runs, and of each the latest messages, at least one.
+        Limits: of the latest runs, and of each the latest messages, at least one.
 
     Returns
     -------
     sha256 : str
-        Empty where nothing is kept: another kind of message, or a run without a name. The same message
-        again is the same file.
+        Empty where nothing is stored: another kind of message, or a run without a name. The same message again is the
+        same file.
 
     Raises
     ------
     StorageError
-        If it cannot be written, such as on a full disk, and then nothing of it is left; or if another model
-        was to be trained from in this round of the run: each further one would tell more of the rows.
-        `run_limits` holds the same, by the ledger, for what is no longer kept here.
+        If it cannot be written, such as on a full disk, and then nothing of it remains. Or if this round of the run
+        was to be trained from another model: each further one would reveal more of the rows. `run_limits` checks the
+        same, by the ledger, for requests that are no longer stored.
     MalformedMessage
         If the message is no train request.
 
     Notes
     -----
-    Files that only their owner may read: a message holds nothing of a row, but the global model is not
-    for everybody.
+    Only their owner may read the files: a message holds nothing of a row, but the shared model is not for everyone.
     """
     run = context.run_config.get("run")
     if message.metadata.message_type != TRAIN or not isinstance(run, str) or not RUN.fullmatch(run):
@@ -124,7 +123,7 @@ def keep(folder: SiteFolder, message: Message, context: Context) -> str:
     request = TrainRequest.from_record(message.content)
     digest, whole = _as_file(request, str(context.run_config["study"]), int(context.run_config.get("repeat", 0)))
     name = f"round-{request.round:06d}"
-    if request.trees_sha256:  # of a tree each level is a question of its own, and no replay has the trees before
+    if request.trees_sha256:  # each level of a tree is its own question, and no replay has the earlier trees
         level, attempt = (int(request.settings.get(key, 0)) for key in ("level", "attempt"))
         name = f"tree-{request.round:06d}-{level}-{attempt}"
     path = folder.incoming / run / f"{name}-{digest[:16]}.safetensors"
@@ -136,8 +135,8 @@ def keep(folder: SiteFolder, message: Message, context: Context) -> str:
             for old in sorted(folder.incoming.iterdir(), key=_written, reverse=True)[RUNS:]:
                 shutil.rmtree(old, ignore_errors=True)
         if not path.is_file():
-            # Another model in the same round is refused; a message that trains nothing chooses none. This very one may
-            # have been kept by another process since.
+            # Another model in the same round is refused; a message that trains nothing chooses none. Another process
+            # may have stored this same message since.
             others = set(path.parent.glob(f"{name}-*.safetensors")) - {path}
             if request.fit and others:
                 raise StorageError(Refusal("other-model-in-round", question="train from", round=request.round))
@@ -171,7 +170,7 @@ def list_rounds(folder: SiteFolder, run: str) -> list[int]:
 
 def _as_file(request: TrainRequest, study: str, repeat: int) -> tuple[str, Content]:
     """Return a request's hash, and the pieces of its safetensors file."""
-    model = {} if request.trees_sha256 else request.arrays  # which are named by their hash
+    model = {} if request.trees_sha256 else request.arrays  # trees are named by their hash
     arrays = with_prefix("arrays/", model) | with_prefix("encoder/", request.encoder.arrays())
     arrays |= with_prefix(f"{EXTRA}/", request.extra)
     plain = {name: getattr(request, name) for name in _PLAIN} | {"settings": dict(request.settings)}
@@ -185,10 +184,7 @@ def _as_file(request: TrainRequest, study: str, repeat: int) -> tuple[str, Conte
 
 
 def _from_file(path: Path) -> ArchivedRequest | None:
-    """Return a file's request.
-
-    None where the file is not as it was written.
-    """
+    """Return a file's request, or None where the file was changed."""
     try:
         arrays, metadata = read_file(path)
         # Only a file whose content still has its hash is answered again.
@@ -231,33 +227,39 @@ def _written(path: Path) -> int:
 
 
 FROM = "trained-from-sha256"
-"""Key of a line: the hash of the model that a round was trained from, empty where it crossed in another form."""
+"""Key of a line: hash of the model that a round was trained from, empty where the model crossed in another form."""
 
 
 def model_sha256(message: Message) -> str:
-    """Return the hash of a request's model and encoder; raises MalformedMessage if an array cannot be read."""
+    """Return the hash of a request's model and encoder.
+
+    Raises MalformedMessage if an array cannot be read.
+    """
     both = [arrays_sha256(fields.ndarrays(message.content, name)) for name in ("arrays", "encoder")]
     return hashlib.sha256("/".join(both).encode()).hexdigest()
 
 
 def trained_from(message: Message, study: Study) -> dict[str, str]:
-    """Return what the line of a round says of its model; nothing of other messages."""
+    """Return the model's entry for the line of a round.
+
+    It is empty for other messages.
+    """
     if message.metadata.message_type != TRAIN:
         return {}
-    # Packed, encrypted, or named by its hash it has other bytes than where it is compared.
+    # A packed, encrypted or hashed model has other bytes than at its comparison.
     as_it_is = study.download == "none" and not study.aggregation.is_encrypted and not grows(study)
     sha256 = model_sha256(message) if as_it_is else ""
     return {FROM: sha256}
 
 
 def other_model_refusal(evaluated: Set[str], compared: Set[str], trained_from: Set[str]) -> Refusal | None:
-    """Return why a run may not have these models evaluated and compared, by their hashes; None where it may.
+    """Return why a run may not have these models, or None.
 
-    A run gets figures of validation rows by the one and of test rows by the other. Both are of one model, or the
-    compared one is that of an earlier round.
+    They are hashes of evaluated and of compared models. A run gets figures of validation rows by the one and of test
+    rows by the other. Both are of one model, or the compared one is that of an earlier round.
     """
     earlier_models = evaluated | trained_from
-    # What crossed in another form cannot be told from others, and a site may have missed the evaluation.
+    # A model that crossed in another form cannot be identified, and a site may have missed the evaluation.
     if "" in earlier_models or not evaluated or compared <= earlier_models:
         return None
     return Refusal("other-model-compared")

@@ -1,13 +1,14 @@
-"""Files that a site's gate trusts: the coordinator's terms and its own signing key.
+"""Files that a site's gate trusts.
 
-The user of the network wrote `terms.toml`, and the gate trusts it no further than that. Who is that user can name
-another signing key there. What it would gain is a receipt that looks like the coordinator's; it could send the gate
-whatever an approved coordinator may send anyway (docs/security.md).
+They are the coordinator's terms and its own signing key. The user of the network wrote `terms.toml`, and the gate
+trusts it no further than that. A person or program with that user's rights can name another signing key there, and
+gains a receipt that looks like the coordinator's. It could send the gate no more than an approved coordinator may send
+anyway (docs/security.md).
 
-The signing key signs a site's keys of runs under secure aggregation. Other sites know it by its fingerprint, which two
-people read to each other, so that nobody between the sites can put a key of their own in its place.
+The signing key signs a site's keys of runs under secure aggregation. Other sites recognise it by its fingerprint, which
+two people read to each other. So nobody between the sites can replace it with another key.
 
-Who may write in the folders that a gate believes could put other rows and approvals in.
+Whoever may write in the folders that a gate believes could replace rows and approvals there.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from flfed.packages import writable
 from flfed.parsers import parse_toml
 from flfed.paths import SiteFolder
 from flfed.signatures import gate_fingerprint, private_text, signing_key_of, signing_public
+from flfed.words import render
 
 LARGEST = 65_536
 """Bytes; real terms have about 500."""
 WRITABLE = 0o022
-"""Modes that let others than the user of the network change it."""
+"""Modes by which others than the user of the network may change it."""
 
 
 def coordinator_of(folder: SiteFolder) -> str:
@@ -41,7 +43,7 @@ def coordinator_of(folder: SiteFolder) -> str:
     Raises
     ------
     UsageError
-        If the terms are there and cannot be read.
+        If the terms exist and cannot be read.
     """
     if os.path.lexists(folder.terms):
         return str(read_terms(folder).get("coordinator", ""))
@@ -49,12 +51,12 @@ def coordinator_of(folder: SiteFolder) -> str:
 
 
 def other_coordinator(folder: SiteFolder, approved_for: str) -> bool:
-    """Tell whether a study's approval names another coordinator.
+    """Return whether a study's approval names another coordinator.
 
     Where the terms cannot be read, it counts as another.
     """
     try:
-        # An approval from before the site had joined anybody holds for the coordinator that it joined.
+        # An approval from before the site joined any coordinator is valid for the one that it joined.
         return approved_for not in ("", coordinator_of(folder))
     except UsageError:
         return True
@@ -68,27 +70,26 @@ def read_terms(folder: SiteFolder) -> dict[str, Any]:
     Raises
     ------
     UsageError
-        If it is absent, damaged, a link, no plain file, or others than its owner may change it; nothing
-        of its content is said.
+        If it is absent, damaged, a link, no plain file, or others than its owner may change it; the error shows
+        nothing of its content.
     """
     path = folder.terms
-    again = "at the site: flfed site join KIT"
     try:
-        # A pipe in its place would hold the gate up, a link would have it read what only the gate may read.
+        # A pipe in its place would block the gate; a link would have it read a file that only the gate may read.
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
-            # Looked at through the open file: between a check by path and the reading, the file could be exchanged.
+            # Checked on the open file: between a check by path and the reading, the file could be exchanged.
             file_status = os.fstat(stream.fileno())
             if file_status.st_mode & WRITABLE:
-                raise UsageError(f"{path}: others may change it; first: chmod 640 {path}")
+                raise UsageError(render("gate.files.writable", file=path))
             if not stat.S_ISREG(file_status.st_mode) or file_status.st_size > LARGEST:
-                raise UsageError(f"{path}: is not what joining writes; {again}")
+                raise UsageError(render("gate.files.terms", file=path))
             content = stream.read(LARGEST)
     except OSError:
-        raise UsageError(f"{path}: cannot be read; {again}") from None
+        raise UsageError(render("gate.files.unread", file=path)) from None
     try:
         return parse_toml(content, str(path))
     except UsageError:
-        raise UsageError(f"{path}: cannot be read; {again}") from None
+        raise UsageError(render("gate.files.unread", file=path)) from None
 
 
 def signing_key(folder: SiteFolder) -> Ed25519PrivateKey:
@@ -105,9 +106,7 @@ def signing_key(folder: SiteFolder) -> Ed25519PrivateKey:
     try:
         file_status = os.lstat(path)
     except OSError:
-        raise UsageError(
-            f"the gate of {folder.site!r} has no signing key; at the site: flfed site key {folder.site}"
-        ) from None
+        raise UsageError(render("gate.files.keyless", site=folder.site)) from None
     return _read(
         path,
         folder.site,
@@ -120,15 +119,14 @@ def signing_key(folder: SiteFolder) -> Ed25519PrivateKey:
 def _read(path: Path, site: str, state: tuple[int, ...]) -> Ed25519PrivateKey:
     key = signing_key_of(read_private(path))
     if key is None:
-        raise FlfedError(
-            f"{path}: is damaged; bring it back from a backup, or remove it, make another one with "
-            f"flfed site key {site}, and read its fingerprint to the other sites"
-        )
+        raise FlfedError(render("gate.files.key", file=path, site=site))
     return key
 
 
 def own_fingerprint(folder: SiteFolder) -> str:
-    """Return the fingerprint of a site's gate, an empty text where it has no key.
+    """Return the fingerprint of a site's gate.
+
+    The text is empty where it has no key.
 
     Raises
     ------
@@ -141,21 +139,18 @@ def own_fingerprint(folder: SiteFolder) -> str:
 
 
 def make_signing_key(folder: SiteFolder) -> tuple[str, bool]:
-    """Make the key of a site's gate where there is none.
+    """Make the key of a site's gate, where it has none.
 
     Returns
     -------
     fingerprint : str
     made : bool
-        False where the key was there, which stays.
+        False where the site had a key, which is unchanged.
     """
     if is_elsewhere(folder) and folder.join.exists():
-        raise UsageError(
-            f"{folder.root} is of the user with the network, who may not have the gate's key; as the user with the "
-            f"data: flfed site key {folder.site}"
-        )
+        raise UsageError(render("gate.files.network", folder=folder.root, site=folder.site))
     folder.make()
-    # Under the lock, so that two commands cannot make two keys and show the one that is not kept.
+    # Under the lock, so that two commands cannot make two keys and show the one that is lost.
     with locked(folder.gate):
         if made := not os.path.lexists(folder.signing_key):
             write_whole(folder.signing_key, private_text(Ed25519PrivateKey.generate()))
@@ -163,26 +158,27 @@ def make_signing_key(folder: SiteFolder) -> tuple[str, bool]:
 
 
 def is_elsewhere(folder: SiteFolder) -> bool:
-    """Tell whether the gate of a site that joins here is in the folder of another user.
+    """Return whether a site's gate is in another user's folder.
 
-    `flfed site units` makes the link one to a folder of both users. A gate's key that were made by the user with the
-    network would be readable where the network is.
+    The site joins in this one. `flfed site units` makes the link to a folder of both users. A gate's key made by the
+    user with the network would be readable where the network is.
     """
     return folder.link.is_symlink()
 
 
 BELIEVED = ("", "frozen", "approvals", "starts")
-"""Names of folders in `gate`, itself first."""
+"""Names of folders in `gate`, the gate's own first."""
 
 
 def open_folder(folder: SiteFolder) -> str:
-    """Return the first folder of a gate that other accounts may change, and the command that closes it.
+    """Return the first folder of a gate that others may change.
 
-    An empty text where there is none. Of a link it is the folder that it leads to; what is absent is none.
+    The sentence has the command that closes it. The text is empty where there is none. A link stands for its target; an
+    absent folder is not checked.
     """
     if os.name != "posix":
         return ""
-    gate = folder.gate  # asked once: it is looked at with each message
+    gate = folder.gate  # read once, since this runs for each message
     for place in (str(gate.parent), *(os.path.join(gate, name) for name in BELIEVED)):
         try:
             file_status = os.stat(place)
@@ -190,5 +186,5 @@ def open_folder(folder: SiteFolder) -> str:
             continue
         others_write = file_status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
         if others_write and (why := writable(Path(place), file_status)):
-            return f"{Path(place)}: {why}; nothing is answered until then, and see what was changed meanwhile"
+            return render("gate.files.open", folder=Path(place), why=why)
     return ""

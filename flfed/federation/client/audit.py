@@ -25,7 +25,7 @@ from flfed.updates.messages.fields import MalformedMessage
 def promise_of(study: Study) -> Promise | None:
     """Return the guarantee of a study's planned run.
 
-    It is None for nothing.
+    It is None without a guarantee.
     """
     return (mechanism_of(study) or Mechanism()).promise(study.plan, study.rounds)
 
@@ -44,12 +44,12 @@ def promised_to_rows(study: Study) -> Promised | None:
 def attacked(request: AuditRequest, session: SiteSession, own: SiteRun) -> Generator[ComputeRequest, Any, AuditReply]:
     """Attack a model with the site's own rows.
 
-    Returns how far the attack got.
+    Return the attack's results.
 
     Raises
     ------
     NotTakingPart
-        Where the site's policy does not let its rows be used so.
+        Where the site's policy does not permit this use of its rows.
     MalformedMessage
         If there is no such attack here.
     """
@@ -69,7 +69,7 @@ def attacked(request: AuditRequest, session: SiteSession, own: SiteRun) -> Gener
         seed=session.seed,
         promised=promised_to_rows(session.study),
     )
-    # By these counts the coordinator sees whether the rows are those of the run.
+    # These counts show the coordinator whether the rows are those of the run.
     rows = len(session.table.training)
     holdout_rows = session.table.holdout_rows
     return AuditReply(num_examples=rows, holdout_rows=holdout_rows, figures=tuple(map(_figure, results)))
@@ -80,7 +80,7 @@ def verdict_of(finding: Finding) -> Verdict:
 
     Without a guarantee, or without a figure, there is none.
 
-    A figure without a lower limit may be anything: whether it is within the promise is not known.
+    A figure without a lower limit may have any value: whether it is within the promise is unknown.
     """
     if math.isnan(finding.promise):
         return "no promise"

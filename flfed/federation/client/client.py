@@ -1,6 +1,6 @@
 """Client app of a node.
 
-It answers for the site that the node stands for.
+It answers for the node's site.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from flfed.updates.messages.enrol import ENROL, EnrolRequest
 from flfed.updates.messages.in_memory import InMemoryRecord, is_in_memory, read, replying
 from flfed.updates.messages.kinds import asks
 from flfed.updates.messages.train import TrainRequest
+from flfed.words import render
 
 LOG = logging.getLogger("flfed.site")
 
@@ -60,27 +61,27 @@ class SiteClient:
     Parameters
     ----------
     find_site : callable (name, study) → Site
-        How a node's `site` setting becomes a site.
+        Returns the site of a node's `site` setting.
     today : callable
         Returns the date; tests pass their own.
     rows : str
-        Says which rows a site has now, where they may change: a reply kept for others is not sent again.
+        Version of a site's rows, where they may change: a reply that was stored for others is not sent again.
     protect : LocalProtection, optional
-        How rows are protected where a study asks for it, and where it is written down; default: draws
-        follow from the study's seed, and each site has its ledger on this machine.
+        How rows are protected where a study requires it, and where it is recorded. By default draws follow from the
+        study's seed, and each site has its ledger on this machine.
     releasing : bool
-        Whether what is answered leaves the site, so that it is held to what was released before, and
-        written down; false where a site looks at its own rows.
+        Whether replies leave the site, so that they are checked against earlier releases, and recorded. False where a
+        site looks at its own rows.
     approval : callable (study) → SumApproval or None
-        What people at an institution approved of a study's secure sums; elsewhere a study that asks for sums rehearses
-        them in one process.
+        The approval of a study's secure sums by people at an institution. Elsewhere a study with sums rehearses them
+        in one process.
     source : callable (study) → Source or None
-        What the site has of the model of an earlier run that a study begins from: no message brings it.
+        The site's copy of the earlier run's model that a study begins from: no message brings it.
 
     Notes
     -----
-    Handlers are generators: they yield fit and score requests and are sent the results, so that
-    an engine may answer the requests of a whole cohort together.
+    Handlers are generators: they yield fit and score requests and receive the results. So an engine may answer the
+    requests of a whole cohort together.
     """
 
     def __init__(
@@ -123,11 +124,11 @@ class SiteClient:
     def exchange(self, message: Message, context: Context) -> Generator[ComputeRequest, Any, Message]:
         """Yield the requests that answer one message.
 
-        Returns the reply, or the error that may cross.
+        Return the reply, or the error that may cross.
 
-        For an engine that computes for all its sites together. No reply is kept on a disk: such an
-        engine's sites live and die with its process, and a round asked again gives the same bits. Of a round with
-        noise of the operating system the last reply is kept in memory.
+        For an engine that computes for all its sites together. No reply is stored on a disk: such an engine's sites
+        live in its process, and a repeated round gives the same bits. Of a round with noise of the operating system the
+        last reply is kept in memory.
         """
         # An engine of many sites has no Flower app around the handler, so this is the border.
         try:
@@ -139,13 +140,16 @@ class SiteClient:
             return redacted(error, message, context)
 
     def later_figures(self, message: Message, context: Context) -> tuple[Figure, ...]:
-        """Return noised figures of the model of a comparison; none where the site's account does not allow them."""
+        """Return noised figures of the model of a comparison.
+
+        There are none where the site's account does not allow them.
+        """
         own = self._run_of(context, run_state(str(context.node_config["site"]), context))
         try:
             request = read(CompareRequest, message.content)
             figures: tuple[Figure, ...] = run_client(later_figures(request, self.session(context, COMPARE), own))
         except FlfedError as error:
-            LOG.warning("no figure with noise leaves: %s", error)
+            LOG.warning(render("gate.log.noised", why=error))
             return ()
         return figures
 
@@ -161,23 +165,23 @@ class SiteClient:
         kind = message.metadata.message_type
         keeps = kind in ROUNDS and run_kind(study_of(str(context.run_config["study"]))).keeps_replies
         if reply_cache is not None and reply_cache not in self._over and keeps:
-            # The site's policy comes first, also before an old reply.
+            # The site's policy comes first, also before a stored reply.
             session = self.session(context, kind)
             request = read(TrainRequest, message.content)
-            # It is the reply given before, where the very same was asked before.
+            # The reply is the earlier one, where the same request came before.
             record = load_or_train(request, session, own, reply_cache, lambda: run_client(train(request, session, own)))
             keep_encoder(message, own.state)
             return Message(record, reply_to=message)
         reply = run_client(self._handled(message, context, own))
-        # Whose figures stand in a sum opens it yet: its gate ends the site's part of the run.
+        # A site with figures in a sum still opens it: its gate ends the site's part of the run.
         compared = isinstance(reply, CompareReply) and reply.is_final
         if reply_cache is not None and (compared or is_last(reply)):
-            self._over.add(reply_cache)  # what is asked after the comparison is for reference only
+            self._over.add(reply_cache)  # requests after the comparison are for reference only
             reply_cache.forget()
         return Message(reply.to_record(), reply_to=message)
 
     def _handled(self, message: Message, context: Context, own: SiteRun) -> Replying:
-        """Answer a message by its handler; training keeps the encoder that came."""
+        """Answer a message by its handler; training stores the message's encoder."""
         kind = message.metadata.message_type
         if kind == ENROL:
             request = read(EnrolRequest, message.content)
@@ -197,21 +201,21 @@ class SiteClient:
 
         Its table is read once for a study's run.
 
-        Every handler comes through here, so that a server cannot pass by the site's own policy.
-        An expired study, or one on another dataset, reads no row. That both sides have the same
-        schema is asked at enrolment only: it guards the result, not the site.
+        Every handler comes through here, so that a server cannot bypass the site's own policy. An expired study, or one
+        on another dataset, reads no row. Equal schemas on both sides are checked at enrolment only: that protects the
+        result, not the site.
 
         Raises
         ------
         NotTakingPart
-            By the site's own policy, or for a kind of message that the study does not ask.
+            By the site's own policy, or for a kind of message that the study does not have.
         """
         name = str(context.node_config["site"])
         text = str(context.run_config["study"])
         key = (name, text, int(context.run_config.get("repeat", 0)))
         opened = self.sessions.get(key)
         study = study_of(text)
-        # The date is asked each time, since a run may outlive its study.
+        # The date is read each time, since a run may outlive its study.
         if study.expires is not None and self._today() > study.expires:
             raise NotTakingPart(Refusal("expired", day=study.expires.isoformat()))
         if opened is None:
@@ -220,7 +224,7 @@ class SiteClient:
         run = run_of(context)
         opened.counts_may_leave = _always
         if self._releases is not None and checks_history(study, opened.site):
-            # Released rows are held to the new ones before any sum over them is computed.
+            # New rows are compared with released ones before any sum over them is computed.
             refuse(self._releases.refusal(opened, run, leaves=kind != ENROL))
             opened.counts_may_leave = partial(self._releases.first_counts, opened, run)
         if self._runs.get(key) != run:  # each run spends under its own name
@@ -236,14 +240,17 @@ def _always(*, claim: bool) -> bool:
 
 
 def _whole(message: Message, state: RunState) -> Message:
-    """Return a message with its encoder; what crossed within a process has it."""
+    """Return a message with its encoder.
+
+    A message within a process has it.
+    """
     return message if is_in_memory(message.content) else whole_message(message, state)
 
 
 def _opened(site: Site, study: Study, repeat: int, draws: Draws) -> SiteSession:
     """Open a site's session for a study.
 
-    An error says why the site does not take part.
+    An error states why the site does not take part.
     """
     refuse(dataset_refusal(study, site))
     site = site.serving(study.dataset.name)

@@ -1,4 +1,4 @@
-"""What a site answers to each kind of message."""
+"""A site's replies to each kind of message."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def enrol(request: EnrolRequest, open_session: Callable[[], SiteSession], own: S
     except TableError as error:
         return _refusal(site, of_table(error, CROSSING))
     except UsageError:
-        # Its text may hold the path or the address of the site's table.
+        # Its text may have the path or the address of the site's table.
         return _refusal(site, Refusal("table-unopened", site=site))
     if session.schema.sha256() != request.schema_sha256:
         return _refusal(site, Refusal("other-schema", dataset=request.dataset))
@@ -101,7 +101,7 @@ def enrol(request: EnrolRequest, open_session: Callable[[], SiteSession], own: S
         statement=statement,
         width=session.width,
     )
-    yield  # a handler is a generator, also one that asks for nothing
+    yield  # a handler is a generator, also one without requests
 
 
 def _refusal(site: str, reason: Refusal) -> EnrolReply:
@@ -142,4 +142,4 @@ HANDLERS: dict[str, tuple[type[Any], Handler]] = {
     COMPARE: (CompareRequest, judge),
     AUDIT: (AuditRequest, attacked),
 }
-"""What answers each kind of message once its session is open; enrolment opens it itself."""
+"""Handler of each kind of message once its session is open; enrolment opens it itself."""

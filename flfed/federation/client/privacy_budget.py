@@ -1,13 +1,13 @@
 """Privacy account of a site's rows.
 
-It says what all studies together have consumed, and whether one more round is allowed.
+It shows what all studies together have consumed, and whether one more round is allowed.
 
-People whose rows are trained on and people who are held out have accounts apart: nobody is in both, so that a
-person's ε is the larger of the two.
+People whose rows are trained on and people who are held out have separate accounts. Nobody is in both, so a person's ε
+is the larger of the two.
 
-The site's own ledger is the account: a line of kind "spent" for each round that rows were trained on
-under record-level differential privacy, on the disk before the training begins. A crash after it has
-spent what nobody got; nothing that anybody got was not spent.
+The site's own ledger is the account. It has a line of kind "spent" for each round that trained on rows under
+record-level differential privacy. The line is on the disk before the training begins. After a crash it may have a
+charge for an update that nobody received, but never the reverse.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ from flfed.rows.data.site import Site
 from flfed.updates.accounting import Release, affordable, epsilon
 
 NO_LEDGER = Refusal("ledger-unwritable")
-"""What a site says whose ledger is torn, changed, or cannot be reached.
+"""A site's reply where its ledger is torn, changed, or unreachable.
 
-The one sentence that leaves without a line: it says nothing, and silence would hold up everybody's round.
+The one sentence that leaves without a line: it reveals nothing, and silence would delay every site's round.
 """
 LOG = logging.getLogger("flfed.site")
 
@@ -62,23 +62,23 @@ class PrivacyAccount:
     ledger : Ledger
         The site's own; all studies and all years are in it.
     dataset : str
-        Whose lines count. All of them do, whatever rows there were when they were written: rows that
-        came later are charged for what earlier ones spent, which is more than is true of them. So do those of
-        every other dataset that is of the same rows, now or ever, and lines that do not say of which they are.
+        Dataset of the lines that count. All of them do, whatever rows there were when they were written. Later rows are
+        charged for the spending of earlier ones, which is more than they lost. Lines of every other dataset of the same
+        rows count, too, now or ever, and lines that do not name their rows.
     policy : Policy
         With the budget: `institution` enforces it, `open` records and never refuses.
     prepare : callable
         Makes the ledger's folder where it is absent.
     origin : Origin or None
-        Where the rows come from that are served now; None where nothing tells, so that every line counts.
+        Source of the present rows; None where it is unknown, so that every line counts.
 
-    Guarantee: between two processes that reserve at once, the sum of what both were granted is within
-    the budget: a line is written under the lock under which all lines before it were read. The sum
-    is of Gaussian mechanisms on Poisson samples, for neighbours that differ by one person; where the
-    schema names no group a person has one row. Where it names one, the sum is infinite as soon as a
-    study of unit "row" is in it: how far several rows move its updates together, nothing bounds.
-    A side's sum bounds what a person of that side lost as long as the person stays there. A line names the rule of the
-    holdout by its hash: once there were two rules, people may have changed sides, and all lines count on both.
+    Guarantee: between two processes that reserve at once, the sum of both grants is within the budget. A line is
+    written under the lock under which all lines before it were read. The sum is of Gaussian mechanisms on Poisson
+    samples, for neighbours that differ by one person. Where the schema names no group a person has one row. Where it
+    names one, the sum is infinite as soon as it has a study of unit "row". Nothing bounds how far several rows move
+    that study's updates together. A side's sum bounds the loss of a person of that side as long as the person stays
+    there. A line names the rule of the holdout by its hash. Once there were two rules, people may have changed sides,
+    and all lines count on both.
     """
 
     def __init__(
@@ -101,12 +101,14 @@ class PrivacyAccount:
         self._seen = Seen()
 
     def spent(self, rule: str | None = None) -> float:
-        """Return the consumed ε at the policy's δ, of the side that lost more; infinite where nothing bounds it.
+        """Return the consumed ε at the policy's δ.
+
+        It is that of the side that lost more, and infinite where it is unbounded.
 
         Parameters
         ----------
         rule : str, optional
-            Hash of the holdout that people are on a side by now; by another one than before they may have moved.
+            Hash of the holdout rule in force; under a changed rule people may have changed sides.
         """
         with self._lock_ledger() as locked_ledger:
             spent = self._read(locked_ledger, rule)
@@ -116,19 +118,19 @@ class PrivacyAccount:
         return spent.epsilon(self.delta)
 
     def refusal(self, charges: Charges, run: str, *, rule: str = "", whole: bool = False) -> Refusal | None:
-        """Return why a run could not spend what it asks for, None where it could.
+        """Return why a run could not spend these charges, or None.
 
         Parameters
         ----------
         charges : sequence of (side, Release)
             Together.
         run : str
-            One that has spent here before is let in again: it may have no round left to ask for, and
-            each that it asks for is decided anew.
+            A run that has spent here before is admitted again: it may have no round left to request, and each of its
+            rounds is decided anew.
         rule : str
-            Hash of the holdout by which people are on a side.
+            Hash of the holdout that assigns people to sides.
         whole : bool
-            Whether that is all of a run.
+            Whether these are all charges of a run.
         """
         with self._lock_ledger() as locked_ledger:
             spent = self._read(locked_ledger, rule if any(side in SIDES for side, _ in charges) else None)
@@ -137,7 +139,9 @@ class PrivacyAccount:
         return self._over(spent, charges, whole)
 
     def reserve_round(self, release: Release, *, same_noise: bool, side: Side = BOTH, **facts: Any) -> None:
-        """Record a round's cost before it is trained, once: what is asked again has no new noise.
+        """Record a round's cost before it is trained, once.
+
+        A repeated request has no new noise.
 
         Parameters
         ----------
@@ -166,22 +170,22 @@ class PrivacyAccount:
     def reserve(self, *releases: Release, side: Side = BOTH, **facts: Any) -> list[Line]:
         """Record the cost of an answer before its numbers are drawn.
 
-        Returns one line a release, in their order, once all are on the disk.
+        Return one line a release, in their order, once all are on the disk.
 
         Parameters
         ----------
         *releases : Release
         side : {"training", "holdout", "both"}
-            Of whose privacy; the line names it where it is one side's alone.
+            Whose privacy it costs; the line names the side where it is one side's alone.
         **facts
-            What the lines say besides: study, study_sha256, run, repeat, round, rows_sha256, unit, delta, of one side
-            holdout_sha256; `answer` names the answer, and `request_sha256` is the hash of what was chosen for it.
+            Further facts of the lines: study, study_sha256, run, repeat, round, rows_sha256, unit, delta; of one side
+            holdout_sha256. `answer` names the answer, and `request_sha256` is the hash of the coordinator's choice.
 
         Raises
         ------
         NotSpent
             If the run had the answer for another request, the budget does not allow all of them together, or the ledger
-            cannot be written. Nothing is spent then.
+            cannot be written. Then no budget is spent.
         """
         with self._lock_ledger() as locked_ledger:
             tally = self._tally(locked_ledger, side, facts)
@@ -193,7 +197,10 @@ class PrivacyAccount:
             return self._append(locked_ledger, tally, releases, side, facts)
 
     def _tally(self, locked_ledger: LockedLedger, side: Side, facts: Mapping[str, Any]) -> Tally:
-        """Return the account as it counts for people on a side by the holdout that the facts name."""
+        """Return the account as it counts for people on a side.
+
+        The holdout in the facts assigns them.
+        """
         return self._read(locked_ledger, facts.get("holdout_sha256", "") if side in SIDES else None)
 
     def _append(
@@ -204,7 +211,10 @@ class PrivacyAccount:
         side: Side,
         facts: Mapping[str, Any],
     ) -> list[Line]:
-        """Append one line a release where the budget allows all of them; raises NotSpent."""
+        """Append one line a release where the budget allows all of them.
+
+        Raises NotSpent.
+        """
         # Read and written under one lock: two processes cannot both take the last round.
         over = self._over(tally, [(side, release) for release in releases])
         if over:
@@ -219,10 +229,10 @@ class PrivacyAccount:
         try:
             for release in releases:
                 written.append(at.append(kind=SPENT, **shared, **vars(release)))
-                # Where a line ends the next one begins.
+                # The next line begins at the end of this one.
                 at = replace(at, size=at.size + len(written[-1].raw) + 1)
         except (FlfedError, OSError):
-            # Nobody gets the answer. In a file that only grows the lines stay counted, which is more than is true.
+            # The answer is never sent. In a file that only grows the lines still count, more than was lost.
             with suppress(OSError):
                 if written:
                     os.ftruncate(locked_ledger.file, locked_ledger.size)
@@ -232,7 +242,7 @@ class PrivacyAccount:
     def _named(self) -> dict[str, Any]:
         """Return the row names for a line.
 
-        The key is made with the first such line.
+        The key is made for the first such line.
         """
         if self._origin is None:
             return {}
@@ -243,11 +253,11 @@ class PrivacyAccount:
         if self._origin is None:
             return None
         if not (self.folder / KEY).exists() and not self._seen.accounts.groups:
-            return frozenset()  # there is no such line yet
+            return frozenset()  # no line has names yet
         return names_in(named(self._origin, rows_key(self.folder)))
 
     def _is_unbounded(self, spent: Tally) -> bool:
-        """Tell whether no ε bounds the persons' consumption."""
+        """Return whether no ε bounds the persons' consumption."""
         return spent.rows and may_have_several_rows(self.dataset)
 
     def _over(self, spent: Tally, charges: Charges, whole: bool = False) -> Refusal | None:
@@ -258,7 +268,7 @@ class PrivacyAccount:
             return Refusal("budget-by-row")  # rows were counted one by one, and the budget is of persons
         over = set[tuple[float, tuple[Release, ...]]]()
         for one in SIDES:
-            # Where people may have changed sides, what is spent of one side is spent of the other, too.
+            # Where people may have changed sides, spending of one side counts for the other, too.
             releases = [release for side, release in charges if spent.moved or one in charged_sides(side)]
             kinds = spent.releases(one)
             if releases and not affordable([*kinds, *releases[:-1]], releases[-1], self.budget, self.delta):
@@ -271,9 +281,10 @@ class PrivacyAccount:
         return Refusal("budget-of-run" if whole else "budget-spent", spent=now, **facts)
 
     def _read(self, locked_ledger: LockedLedger, rule: str | None = None) -> Tally:
-        """Return the account by the ledger's newest lines, as it counts for people on a side by a `rule`.
+        """Return the account by the ledger's newest lines.
 
-        Where the last line seen is not in the ledger any more, all of it is read anew.
+        It counts for people on a side by a `rule`. Where the last line seen is gone from the ledger, all of it is read
+        again.
         """
         since: list[Line] = []
         for line in locked_ledger.backwards():
@@ -286,7 +297,7 @@ class PrivacyAccount:
             for line in reversed(since):
                 self._seen.add(line)
         except LedgerError:
-            self._seen = Seen()  # of half of the lines nothing is known
+            self._seen = Seen()  # half-read lines show nothing
             raise
         if since:
             self._seen.n = since[0].n
@@ -315,9 +326,7 @@ def account_of_site(site: Site, ledger: Ledger, dataset: str) -> PrivacyAccount:
 
 
 def shown(value: float) -> str:
-    """Return an ε for people, rounded up.
-
-    It is never less than it is.
+    """Return an ε for people, rounded up, so that it is never understated.
 
     Examples
     --------

@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 
 Draw = Callable[..., NoiseSource]
-"""Makes of a round's seeded generator what its draws come from."""
+"""Makes the source of a round's draws from its seeded generator."""
 
 
 ANY_ROWS = (0, 2**32 - 1)
-"""Band of a study whose every answer is noised: of so many rows, clipped sums are exact in a secure sum of up to 2,000
-sites."""
+"""Band of a study with noise on every answer: with up to so many rows, clipped sums are exact in a secure sum of up to
+2,000 sites."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Charge:
     unit : {"person", "row"}
         Whose privacy.
     delta : float
-        Of the study's own promise.
+        Of the study's own guarantee.
     """
 
     release: Release
@@ -58,7 +58,10 @@ class Charge:
     delta: float
 
     def colluding_epsilon(self, least: int, sites: int) -> float:
-        """Return the ε of an answer in a sum of at least `least` of `sites`, of which a third tell their noise."""
+        """Return the ε of an answer if a third of the sites collude.
+
+        The sum is of `least` or more of `sites`; who colludes reveals the noise.
+        """
         left = math.sqrt((least - sites // 3) / (least - 1))
         return epsilon([replace(self.release, noise=self.release.noise * left)], self.delta)
 
@@ -66,7 +69,7 @@ class Charge:
 def charge_of(study: Study) -> Charge | None:
     """Return the cost of each round of a study.
 
-    It is a site's, and None without record-level differential privacy.
+    It is charged to a site, and is None without record-level differential privacy.
     """
     mechanism = mechanism_of(study) or Mechanism()
     release = mechanism.round_release(study.plan, study.rounds)
@@ -77,16 +80,16 @@ def charge_of(study: Study) -> Charge | None:
 
 
 def privacy_refusal(study: Study, site: Site, *, noise: bool = True) -> Refusal | None:
-    """Return why a policy refuses a study's protection.
+    """Return why a policy refuses a study's protection, or None.
 
-    None where it does not. No row is read.
+    No row is read.
 
     Parameters
     ----------
     study : Study
     site : Site
     noise : bool
-        Whether it is seen that some noise is enough, which takes the accountant a second and raises where none is.
+        Whether to check that some noise is enough, which takes the accountant a second and raises where none is.
     """
     mechanism = mechanism_of(study) or Mechanism()
     policy = site.policy
@@ -107,15 +110,16 @@ def privacy_refusal(study: Study, site: Site, *, noise: bool = True) -> Refusal 
     # Only a budget of a site that enforces it can be overdrawn.
     enforced = policy.disclosure != "open" and policy.epsilon is not None
     if not refused and enforced and unit == "row" and schema.group:
-        # Of a person with several rows a budget of rows says nothing, and the two cannot be added up.
+        # A budget of rows does not bound a person with several rows, and the two cannot be added up.
         return Refusal("unit-person-needed")
     return refused
 
 
 def _sides_refusal(holdout: AnyHoldout, *, grouped: bool) -> Refusal | None:
-    """Return why a holdout does not keep the persons who are trained on and those held out apart.
+    """Return why a holdout does not separate persons, or None.
 
-    Each has the whole ε of a study that covers both sides: who is on both would spend more.
+    They are trained on or held out. Each has the whole ε of a study that covers both sides: a person on both would
+    spend more.
     """
     if grouped and getattr(holdout, "same_groups", False):
         return Refusal("sides-share-persons")
@@ -125,34 +129,35 @@ def _sides_refusal(holdout: AnyHoldout, *, grouped: bool) -> Refusal | None:
 
 
 def checks_history(study: Study, site: Site) -> bool:
-    """Tell whether what leaves a site for a study is held to what was released before.
+    """Return whether a site's figures for a study are compared with earlier releases.
 
-    Exact figures of an open site leave anyway, and research sites keep no record. What is charged is not held to what
-    was released, which reads exact rows.
+    Exact figures of an open site leave anyway, and research sites keep no record. Charged figures are not compared: the
+    comparison reads exact rows.
     """
     exact = study.dataset.partition is None and not is_covered(study)
     return exact and site.policy.disclosure != "open"
 
 
 def rows_refusal(study: Study, training: pd.DataFrame, too_small: Refusal | None) -> Refusal | None:
-    """Return why a site's rows are too few for a study, or for its guarantee; None where they are enough.
+    """Return why a site's rows are too few, or None.
 
-    Where all that leaves is charged nothing may follow from exact counts, a refusal neither.
+    They may be for the study, or for its guarantee. Where noise covers every release nothing may follow from exact
+    counts, not even a refusal.
 
     Parameters
     ----------
     study : Study
     training : DataFrame
-        The mapped rows that are trained on.
+        The mapped training rows.
     too_small : Refusal or None
-        Which part of the rows is too small for the kind of run.
+        Refusal of a part of the rows that is too small for the kind of run.
     """
     if is_covered(study):
         return None
     charge = charge_of(study)
     if too_small or charge is None:
         return too_small
-    # Delta is held against the units that it protects: persons, or else rows.
+    # Delta is compared with the units that it protects: persons, or else rows.
     units = len(training)
     group = datasets.load(study.dataset.name).schema.group
     if group and charge.unit == "person":
@@ -161,9 +166,9 @@ def rows_refusal(study: Study, training: pd.DataFrame, too_small: Refusal | None
 
 
 def rows_band(study: Study, rows: int) -> tuple[int, int]:
-    """Return the power of ten in which a number of rows lies.
+    """Return the power of ten of a number of rows.
 
-    Where all that leaves is charged, the number of rows is one of the noised answers, and the band is that of any
+    Where noise covers every release, the number of rows is one of the noised answers, and the band is that of any
     table.
     """
     if is_covered(study):
@@ -173,9 +178,9 @@ def rows_band(study: Study, rows: int) -> tuple[int, int]:
 
 
 def excludes_encoder(study: Study) -> bool:
-    """Tell whether a row moves the study's encoder.
+    """Return whether a row moves the study's encoder.
 
-    The study's ε leaves that out.
+    The study's ε does not cover that.
     """
     return study.encode.scaler not in ("schema", "private")
 
@@ -185,15 +190,15 @@ def protection_of(
 ) -> Protection | None:
     """Return how a run protects a site's rows.
 
-    It is None where the study asks for nothing.
+    It is None where the study requires no protection.
 
     Parameters
     ----------
     study : Study
     spend : callable (round)
-        Writes down what a round will spend.
+        Records the cost of a round.
     chance : callable (Generator, study=text) → NoiseSource
-        Where draws come from; by default they follow from the study's seed, and noise from its hash, too.
+        Source of the draws; by default they follow from the study's seed, and noise from its hash, too.
     """
     steps = (mechanism_of(study) or Mechanism()).private_steps(study.plan, study.rounds)
     if steps is None:
@@ -202,22 +207,22 @@ def protection_of(
 
 
 def side_charged(side: Side, *, study: Study, resplit: bool = False, holdout: AnyHoldout | None = None) -> Side:
-    """Return on whose account a release of one side's rows counts.
+    """Return the account of a release of one side's rows.
 
-    On both where a person of one side may be on the other too, in this study or in another one.
+    It is both where a person of one side may be on the other too, in this study or in another one.
 
     Parameters
     ----------
     side : {"training", "holdout", "both"}
-        Whose rows the release is of.
+        Side of the release's rows.
     study : Study
-        A published split is another than the site's own. Under a holdout by time a person without a complete row
-        of the early period is held out of a study of complete rows, and trained on in one of all.
+        A published split differs from the site's own. Under a holdout by time a person without a complete row of the
+        early period is held out of a study of complete rows, and trained on in one of all.
     resplit : bool
-        Whether each repeat draws another split, as the site's policy says.
+        Whether each repeat draws another split, by the site's policy.
     holdout : AnyHoldout or None
-        The site's own rule: by hash the side follows from the person alone, by time where nobody is on both sides,
-        by order it follows from all rows. None where it is known to be by hash.
+        The site's own rule. By hash the side follows from the person alone. By time it does where nobody is on both
+        sides. By order it follows from all rows. None where it is known to be by hash.
 
     Examples
     --------
@@ -232,13 +237,13 @@ def side_charged(side: Side, *, study: Study, resplit: bool = False, holdout: An
 
 
 Charged = dict[str, tuple[Side, Release]]
-"""What is charged, by name of what leaves, with the side of the holdout on whose account it counts."""
+"""Charges by the name of the release, each with the side of the holdout whose account it counts on."""
 
 
 def run_charges(study: Study, site: Site) -> Charged:
-    """Return all that one run of a study charges to a site's account: its rounds or its one answer, and all answers.
+    """Return all charges of one run of a study.
 
-    Nothing of a study that a site's ledger counts nothing of.
+    They are its rounds or its one answer, and all answers; they are empty for a study without a charge.
     """
     mechanism = mechanism_of(study) or Mechanism()
     release = mechanism.round_release(study.plan, study.rounds)
@@ -272,7 +277,7 @@ class RoundCharge:
         Hash of the site's rows, where one is known.
     repeat : int
     same_noise : bool
-        Whether a round that is asked again has the same noise, which follows from the study's seed then.
+        Whether a repeated round has the same noise, which then follows from the study's seed.
     """
 
     spending: PrivacyAccount
@@ -287,19 +292,21 @@ class RoundCharge:
     def __call__(self, round: int) -> None:
         """Charge a round to the account.
 
-        It is on the disk when this returns.
+        The charge is on the disk when this returns.
 
         Raises
         ------
         NotSpent
-            If it may not be spent, or cannot be written down.
+            If it exceeds the budget, or cannot be recorded.
         """
-        # Updates of a study whose sums are exact are charged to everybody: those moved with both sides' rows.
+        # Exact sums moved with both sides' rows: so updates of a study with such sums are charged to both sides.
         side: Side = self.on("training") if covers_model(self.study) else BOTH
         self.spending.reserve_round(self.charge.release, same_noise=self.same_noise, side=side, **self._line(round))
 
     def answer(self, releases: Sequence[Release], *, answer: str, request: str, side: Side, **facts: Any) -> None:
-        """Charge an answer that is noised as a whole; `facts` are what its lines say besides. Raises as a round does.
+        """Charge an answer that is noised as a whole.
+
+        `facts` are added to its lines. Raises as a round does.
 
         Parameters
         ----------
@@ -308,15 +315,15 @@ class RoundCharge:
         answer : str
             Its name: a run has it for one request.
         request : str
-            Hash of what the coordinator chose for it, an empty text where it chooses nothing.
+            Hash of the coordinator's choice for it; an empty text without a choice.
         side : {"training", "holdout", "both"}
-            Whose rows it counts.
+            Side of the rows that it counts.
         """
         named = {"answer": answer, "request_sha256": request}
         self.spending.reserve(*releases, side=self.on(side), **self._line(0), **named, **facts)
 
     def on(self, side: Side) -> Side:
-        """Return on whose account a release of one side's rows counts."""
+        """Return the account of a release of one side's rows."""
         return side_charged(side, study=self.study, resplit=self.site.policy.resplit, holdout=self.site.holdout)
 
     def _line(self, round: int) -> dict[str, Any]:
@@ -327,7 +334,7 @@ class RoundCharge:
             "run": self.run,
             "repeat": self.repeat,
             "round": round,
-            # Where all is charged the line names rows by a keyed hash alone: the ledger's head follows from it.
+            # Under covering noise the line names rows by a keyed hash alone: the ledger's head follows from it.
             "rows_sha256": "" if is_covered(self.study) else self.rows,
             "unit": self.charge.unit,
             "delta": self.charge.delta,
@@ -336,17 +343,17 @@ class RoundCharge:
         }
 
     def figures(self, *, free: Collection[str] = ()) -> tuple[float, float]:
-        """Return the budget and what is consumed.
+        """Return the budget and the consumed ε.
 
-        The budget is NaN where there is none. One more round must be possible; where all that leaves is charged the
-        whole run, since one that stops has spent and tells no figure. What has a name in `free` costs nothing.
+        The budget is NaN where there is none. One more round must be possible. Where noise covers every release it is
+        the whole run, since a run that stops has spent and shows no figure. Charges with a name in `free` cost nothing.
 
-        What is spent is NaN where no ε bounds it: no number that is not finite crosses.
+        The consumed ε is NaN where it is unbounded: no infinite number crosses.
 
         Raises
         ------
         NotSpent
-            If that may not be spent, or the ledger cannot be read.
+            If that exceeds the budget, or the ledger cannot be read.
         """
         releases = [(BOTH, self.charge.release)]
         whole = is_covered(self.study)
@@ -369,14 +376,20 @@ class RoundCharge:
 
 
 def round_charge(protection: Protection | None) -> RoundCharge | None:
-    """Return where a session's noise is charged, None where nothing is, as of research sites, which have no ledger."""
+    """Return the charge of a session's noise, or None.
+
+    Research sites have none, since they have no ledger.
+    """
     if protection is not None and isinstance(protection.spend, RoundCharge):
         return protection.spend
     return None
 
 
 def draws_once(protection: Protection | None) -> bool:
-    """Tell whether a round's noise is drawn once, since nobody can draw the same again."""
+    """Return whether a round's noise is drawn once.
+
+    Nobody can draw the same again then.
+    """
     charge = round_charge(protection)
     return charge is not None and not charge.same_noise
 
@@ -384,15 +397,15 @@ def draws_once(protection: Protection | None) -> bool:
 class LocalProtection:
     """Protection of the sites of one process.
 
-    It knows where each site records what it consumes.
+    It has the ledger in which each site records its consumption.
 
     Parameters
     ----------
     ledger_of : callable (site) → Ledger
         Default: the site's own on this machine.
     chance : callable (Generator, study=text) → NoiseSource
-        Where draws come from: an institution's come from its operating system, those of simulation
-        follow from the study's seed and hash.
+        Source of the draws: an institution's come from its operating system, those of simulation follow from the
+        study's seed and hash.
     rows : str
         Hash of the rows that are served, where one is known.
     """
@@ -413,16 +426,15 @@ class LocalProtection:
     def __call__(self, site: Site, study: Study, repeat: int, run: str) -> Protection | None:
         """Return how a run protects a site's rows.
 
-        It is None where the study asks for nothing.
+        It is None where the study requires no protection.
 
-        What research sites spend that a study cuts out of a table lives and dies with the run: nothing of it
-        is on the disk.
+        Research sites, which a study cuts out of a table, spend within the run only: nothing of it is on the disk.
         """
         charge = charge_of(study)
-        # Research sites have no ledger: what they spend lives and dies with the run.
+        # Research sites have no ledger: their spending ends with the run.
         if charge is None or study.dataset.partition is not None:
             return protection_of(study, chance=self._chance)
-        # Where all that leaves is promised, nobody may draw the noise again: in one process, too.
+        # Where the guarantee covers every release, nobody may draw the noise again: in one process, too.
         chance = SystemNoise if is_covered(study) else self._chance
         reserving = RoundCharge(
             self._account(site, study.dataset.name), charge, study, run, site, self._rows, repeat,
@@ -432,7 +444,7 @@ class LocalProtection:
 
     def _account(self, site: Site, dataset: str) -> PrivacyAccount:
         key = (site.name, dataset)
-        # One account a dataset: it remembers the lines read, for a ledger may be long.
+        # One account a dataset: it remembers its lines, for a ledger may be long.
         if key not in self._accounts:
             self._accounts[key] = account_of_site(site, self.ledger_of(site), dataset)
         return self._accounts[key]

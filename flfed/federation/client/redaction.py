@@ -1,7 +1,7 @@
 """Redaction of errors and figures that leave a site.
 
-Of an error a sentence of ours may leave, or else its type. Figures leave exact, or rounded where rows are protected
-by noise.
+Of an error only one of flfed's own sentences may leave, or else its type. Figures leave exact, or rounded where noise
+protects rows.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ CROSSING = 10
 
 
 def redact(message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
-    """Replace an exception by what may leave.
+    """Replace an exception by the part that may leave.
 
-    It is our own sentence, or the exception's type.
+    That part is flfed's own sentence, or the exception's type.
 
     Flower sends the text of any exception to the server; pandas and scikit-learn quote cells, and
     a UsageError may name the site's files. The site's log gets type and places, no text.
@@ -62,10 +62,10 @@ def redact(message: Message, context: Context, call_next: Callable[[Message, Con
 def redacted(error: Exception, message: Message, context: Context) -> Message:
     """Return the reply to a failed message.
 
-    It has of the error what may leave.
+    It has the part of the error that may leave.
     """
     if isinstance(error, (NotTakingPart, MalformedMessage, StorageError, NotSpent, NoTrees)):
-        # What is malformed came from the server: it holds nothing of a table.
+        # A malformed message came from the server: its error has nothing of a table.
         reason = refusal_of(error)
     elif isinstance(error, TableError):
         reason = of_table(error, CROSSING)
@@ -82,17 +82,14 @@ def redacted(error: Exception, message: Message, context: Context) -> Message:
 
 
 def _no_memory(error: Exception) -> bool:
-    """Tell whether an allocation failed.
-
-    Torch says so with a RuntimeError.
-    """
+    """Return whether an allocation failed, which Torch reports as a RuntimeError."""
     if not isinstance(error, RuntimeError):
         return isinstance(error, MemoryError)
     return "memory" in str(error) and "allocate" in str(error)
 
 
 Rounding = Callable[[float], float]
-"""Makes of a figure the one that leaves."""
+"""Returns the outbound figure."""
 
 
 def choose_rounding(session: SiteSession) -> Rounding:
@@ -100,21 +97,21 @@ def choose_rounding(session: SiteSession) -> Rounding:
 
     It is to three digits where the site is an institution and training has noise.
 
-    There the updates tell next to nothing of a row, and an exact loss would: of a model chosen for it, the last
-    digits of a mean over all rows are one row's. Its first ones can be made to be, which no rounding prevents: so
-    nothing over the rows that are trained on leaves at all (`training_stays`).
+    There the updates reveal next to nothing of a row, and an exact loss would. With a model made for the purpose, the
+    last digits of a mean over all rows can be one row's. Its first digits can be made so, too, which no rounding
+    prevents. So nothing over training rows leaves at all (`training_stays`).
     """
     return three_digits if _noisy(session) and session.site.policy.disclosure == "institution" else float
 
 
 def training_stays(session: SiteSession) -> bool:
-    """Tell whether training figures stay at the site.
+    """Return whether training figures stay at the site.
 
-    Losses and metrics over rows that are trained on stay where noise in the updates protects these rows.
+    Losses and metrics over training rows stay where noise in the updates protects these rows.
 
     At an institution they do, unless its policy names the output "training-figures".
     """
-    # What is not charged stays where all that leaves is: also at an open site.
+    # Under covering noise an uncharged figure never leaves: also at an open site.
     return covers_model(session.study) or (_noisy(session) and not session.site.policy.allows("training-figures"))
 
 
@@ -124,23 +121,21 @@ def _noisy(session: SiteSession) -> bool:
 
 
 def scores_of(scores: RowScores | None, rounding: Rounding, *, stays: bool = False) -> Scores | None:
-    """Return a model's scores as they leave, counts in the smallest whole type.
-
-    They are None where there are none.
+    """Return a model's outbound scores, counts in the smallest whole type, or None.
 
     Parameters
     ----------
     scores : RowScores or None
     rounding : callable
     stays : bool
-        Whether figures over training rows stay: of those only the number of rows leaves, which crosses anyway.
+        Whether figures over training rows stay: then only the number of rows leaves, which crosses anyway.
     """
     if scores is None:
         return None
-    # The number of rows crosses anyway, and is all that is left.
+    # The number of rows crosses anyway, and nothing else is left.
     if stays and scores.rows == "training":
         return Scores(rows=scores.rows, num_examples=scores.num_examples, metrics={})
-    # Each field by its name: what a later version adds to the scores of rows does not leave by itself.
+    # Each field by its name: a field that a later version adds does not leave by accident.
     return Scores(
         rows=scores.rows,
         num_examples=scores.num_examples,
@@ -151,24 +146,24 @@ def scores_of(scores: RowScores | None, rounding: Rounding, *, stays: bool = Fal
 
 
 def _small(counts: np.ndarray | None) -> np.ndarray | None:
-    """Return counts of rows as they cross, None where there are none."""
+    """Return counts of rows in the smallest type, or None."""
     return None if counts is None else small(counts)
 
 
 def losses_of(rows: float, loss: float | None, scores: RowScores | None, session: SiteSession) -> dict[str, RowLoss]:
-    """Return a site's losses of a round as they are added up, each with three digits.
+    """Return a site's losses of a round for a sum, each with three digits.
 
-    A loss that its policy or the study's noise keeps at the site is left out, and so is one of other rows than the
-    study decides by.
+    A loss that its policy or the study's noise withholds is left out, and so is one of other rows than the study
+    decides by.
 
     Parameters
     ----------
     rows : float
-        That were trained on.
+        Number of training rows.
     loss : float or None
         Over them.
     scores : RowScores or None
-        Of the model that came.
+        Of the incoming model.
     session : SiteSession
     """
     stays = training_stays(session)
@@ -184,7 +179,10 @@ def losses_of(rows: float, loss: float | None, scores: RowScores | None, session
 
 
 def redact_round(reply: TrainReply, figures: RoundFigures) -> TrainReply:
-    """Return a reply to a round with its figures as they leave: as they are, of three digits, or none."""
+    """Return a reply to a round with its outbound figures.
+
+    The figures are exact, of three digits, or absent.
+    """
     if figures == "exact":
         return reply
     if figures == "none":
@@ -213,7 +211,7 @@ def _three_digits(values: np.ndarray) -> np.ndarray:
 
 
 def arms_of(comparison: SiteComparison, rounding: Rounding) -> tuple[Figure, ...]:
-    """Return all arms' holdout figures as they leave."""
+    """Return all arms' outbound holdout figures."""
     return tuple(
         _figure(metric, arm, asdict(estimate), "variance", rounding)
         for metric, arms in comparison.arms.items()
@@ -222,10 +220,7 @@ def arms_of(comparison: SiteComparison, rounding: Rounding) -> tuple[Figure, ...
 
 
 def differences_of(comparison: SiteComparison, rounding: Rounding) -> tuple[Figure, ...]:
-    """Return the arms' differences as they leave.
-
-    There is one for every two arms.
-    """
+    """Return the outbound differences of the arms, one for every two."""
     return tuple(
         _figure(metric, f"{a} - {b}", asdict(difference), "p", rounding)
         for metric, pairs in comparison.differences.items()
@@ -239,14 +234,17 @@ def _figure(metric: str, arm: str, fields: Mapping[str, Any], extra: str, roundi
 
 
 def rounded_comparison(reply: CompareReply) -> CompareReply:
-    """Return a comparison whose figures have three digits: ten bits each, by which a chosen model tells of rows."""
+    """Return a comparison with three digits a figure.
+
+    They are ten bits each, by which a chosen model reveals rows.
+    """
     arms = tuple(_with_all(one, three_digits) for one in reply.arms)
     differences = tuple(_with_all(one, three_digits) for one in reply.differences)
     return replace(reply, arms=arms, differences=differences)
 
 
 def withheld_comparison(reply: CompareReply, why: Refusal) -> CompareReply:
-    """Return a comparison without a figure of its model; each says why it stays."""
+    """Return a comparison without a figure of its model, with the reason for each."""
     method = f"withheld: {why}"
     rows = [*(one.column for one in reply.importance), *(one.column for one in reply.withheld)]
     return replace(
@@ -265,7 +263,7 @@ def withheld_comparison(reply: CompareReply, why: Refusal) -> CompareReply:
 
 
 def with_later_figures(withheld: CompareReply, later: Sequence[Figure]) -> CompareReply:
-    """Return a comparison of which figures with noise leave, and no other."""
+    """Return a comparison in which only figures with noise leave."""
     noised = {(one.metric, one.arm): one for one in later}
     return replace(withheld, arms=tuple(noised.get((one.metric, one.arm), one) for one in withheld.arms))
 
@@ -275,19 +273,19 @@ def _nothing(_: float) -> float:
 
 
 def _with_all(figure: Figure, rounding: Rounding) -> Figure:
-    """Return a figure with all its numbers as they leave."""
+    """Return a figure with all its numbers rounded."""
     value, low, high, extra = map(rounding, (figure.value, figure.low, figure.high, figure.extra))
     return replace(figure, value=value, low=low, high=high, extra=extra)
 
 
 def count_rows(session: SiteSession) -> dict[str, Any]:
-    """Return the numbers of rows that a comparison says, by the names of `LEAST_ROWS`."""
+    """Return the numbers of rows in a comparison, by the names of `LEAST_ROWS`."""
     table = session.table
     return {"num_examples": len(table.training), "holdout_rows": table.holdout_rows}
 
 
 def redact_comparison(session: SiteSession, comparison: SiteComparison) -> CompareReply:
-    """Return a comparison as it leaves, counts in the smallest whole type."""
+    """Return the outbound comparison, counts in the smallest whole type."""
     rounding = choose_rounding(session)
     return CompareReply(
         **count_rows(session),
@@ -307,5 +305,8 @@ def redact_comparison(session: SiteSession, comparison: SiteComparison) -> Compa
 
 
 def table_error(study: Study, error: TableError) -> TableError:
-    """Return an error about a site's table as it may leave: where all that leaves is charged no count of rows does."""
+    """Return the outbound error about a site's table.
+
+    Under covering noise it has no count of rows.
+    """
     return TableError(error.column, error.rule) if is_covered(study) else error

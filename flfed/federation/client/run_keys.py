@@ -1,6 +1,7 @@
-"""A site's keys of one run with secure sums: its own, those of its peers, and the chain of links with them.
+"""A site's keys of one run with secure sums.
 
-All of it is in the site's state of the run, and outlives the process.
+They are its own, those of its peers, and the chain of links with them. All of it is in the site's state of the run, and
+survives the process.
 """
 
 from __future__ import annotations
@@ -36,34 +37,34 @@ from flfed.updates.messages.secure_sum import KeysReply, KeysRequest, SharedKey
 KEY, STATEMENT, COHORT, CHAIN = (f"{OF_RUN}{name}" for name in ("key", "statement", "cohort", "chain"))
 """Names in a site's state of a run."""
 SHARED = f"{OF_RUN}ckks"
-"""The run's key of homomorphic encryption there, at the first site with what it sealed to the others."""
+"""The run's key of homomorphic encryption there; at the first site with its sealed copies for the others."""
 LISTED = f"{OF_RUN}tree-list"
 """Name of the round whose list a site opened last, and of that list."""
 ENDED = f"{OF_RUN}ended"
 OPENED = f"{OF_RUN}opened"
-"""Where a model came that was no sum of one part of each site; and the models that were one."""
+"""Set where a model was no sum of one part of each site; and the models that were one."""
 REHEARSAL = b"flfed rehearsal"
-"""What the link of all sites follows from where a run is rehearsed: there is no secret, on Ray no common process."""
+"""Source of all links in a rehearsal: there is no secret, and on Ray no common process."""
 Place = tuple[str, int, int]
-"""Run, repeat and round of an answer. Runs are named by the time at which they began, by the coordinator's clock."""
+"""Run, repeat and round of an answer. Runs are named by their start, by the coordinator's clock."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionHistory:
-    """What a site's ledger knows of a question of secure sums.
+    """A site's ledger history of a question of secure sums.
 
     Attributes
     ----------
     lists : tuple of frozenset of str
-        That the site confirmed or opened for it.
+        Lists that the site confirmed or opened for it.
     earlier_pins : tuple of frozenset of str
         The pinned sites of the runs in which it answered.
     beside : tuple of str
         Other sites of these runs that share figures in sums only.
     alone : bool
-        Whether the site's sums over rows of the question's dataset left by themselves before.
+        Whether the site's sums over rows of the question's dataset left alone before.
     after_loss : bool
-        Whether a ledger before was lost: what is known is not all then.
+        Whether an earlier ledger was lost: then the history is incomplete.
     """
 
     lists: tuple[Sites, ...] = ()
@@ -74,31 +75,34 @@ class QuestionHistory:
 
 
 class ListBook(Protocol):
-    """Lists that a site has confirmed or opened, in whatever run."""
+    """Lists that a site has confirmed or opened, in any run."""
 
     def get_history(self, question: str, dataset: str) -> QuestionHistory:
-        """Return what is known of a question, and of the dataset whose rows it is about."""
+        """Return the history of a question, and of its rows' dataset."""
         ...
 
     def newest(self, question: str, place: Place) -> bool:
-        """Tell whether no later run, repeat or round has the site's answer to the question."""
+        """Return whether the site's answer to a question is its newest.
+
+        No later run, repeat or round has one then.
+        """
         ...
 
     def has_keys(self, run: str) -> bool:
-        """Tell whether the site took the keys of a run."""
+        """Return whether the site took the keys of a run."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class SumApproval:
-    """What people at an institution approved of a study's secure sums.
+    """Approval of a study's secure sums by people at an institution.
 
     Attributes
     ----------
     pinned : mapping of site to fingerprint
         This site counted.
     lifted : tuple of str
-        Sites by which lists may differ, as far as this site goes.
+        Sites by which lists may differ, with this site's consent.
     signing_key : str
         Public key of the gate, as hex.
     sign : callable (statement) → signature
@@ -116,7 +120,7 @@ class SumApproval:
     def by_gate(
         cls, key: Ed25519PrivateKey, *, pinned: Mapping[str, str], lifted: tuple[str, ...], book: ListBook
     ) -> SumApproval:
-        """Return what was approved, with the gate's key to sign by."""
+        """Return the approval, with the gate's key to sign with."""
         return cls(
             pinned=pinned,
             lifted=lifted,
@@ -127,12 +131,12 @@ class SumApproval:
 
 
 Approving = Callable[[Study], SumApproval | None]
-"""Returns what was approved of a study's secure sums, None where its updates may cross as they are."""
+"""Returns the approval of a study's secure sums, None where its updates may cross in the clear."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cohort:
-    """What a site knows of its run's cohort since it has the keys.
+    """Facts about a run's cohort at a site with its keys.
 
     Attributes
     ----------
@@ -145,9 +149,9 @@ class Cohort:
     in_sums_only : tuple of str
         Sites that share figures in sums only, by their statements.
     keep_rounds : tuple of str
-        Sites whose figures of rounds stay, by their statements.
+        Sites whose figures of rounds do not leave, by their statements.
     sha256 : str
-        Of all that was told with the keys.
+        Of the whole request with the keys.
     pins : str
         `pins_hash` of the sites that the approval pinned then; empty in a rehearsal.
     """
@@ -166,7 +170,7 @@ class Cohort:
 
     @classmethod
     def of(cls, arrays: Arrays) -> Cohort:
-        """Return the cohort that `arrays` made bytes of."""
+        """Return the cohort in the bytes of `arrays`."""
         facts = json.loads(arrays["facts"].tobytes())
         lists: dict[str, Any] = {key: tuple(value) for key, value in facts.items() if isinstance(value, list)}
         return cls(**{**facts, **lists})
@@ -195,7 +199,10 @@ class RunKeys:
     approval: SumApproval | None
 
     def statement(self, share_metrics: Sharing, *, keeps_rounds: bool) -> bytes:
-        """Return the signed statement of the site's key of this run, the same each time; b"" in a rehearsal."""
+        """Return the signed statement of the site's key of this run.
+
+        It is the same each time, and b"" in a rehearsal.
+        """
         if self.approval is None:
             return b""
         arrays = self.state.read(STATEMENT)
@@ -221,12 +228,14 @@ class RunKeys:
         return packed
 
     def take(self, request: KeysRequest) -> KeysReply:
-        """Take the keys of the run's cohort, and begin the chain of links with each of them.
+        """Take the keys of the run's cohort.
+
+        A chain of links begins with each of its sites.
 
         Raises
         ------
         NotTakingPart
-            If the cohort or a statement is not one that was approved, or the run has another cohort.
+            If the cohort or a statement differs from the approval, or the run has another cohort.
         """
         sites = tuple(request.cohort.split(","))
         parts = [b"keys", request.cohort.encode(), str(request.most_rows).encode(), *request.statements]
@@ -238,16 +247,16 @@ class RunKeys:
             self._begin(request, sites, sha256, self.approval)
         elif cohort.sha256 != sha256:
             raise NotTakingPart(Refusal("cohort-other"))
-        # From the private key every link would follow; after a crash it may still be there.
+        # Every link would follow from the private key; after a crash it may still exist.
         if self.state.read(KEY) is not None:
             self.state.remove(KEY)
         shared = self._share(request.shared, sites, bytes.fromhex(sha256))
         return KeysReply(sha256=sha256, least=self.least(len(sites)), shared=shared)
 
     def _share(self, shared_key: SharedKey | None, sites: tuple[str, ...], binding: bytes) -> SharedKey | None:
-        """Make the run's key of homomorphic encryption at the first site, take it at the others.
+        """Make or take the run's key of homomorphic encryption.
 
-        It is made and taken once: asked again, the first site gives the same bytes.
+        The first site makes it, the others take it. It is made and taken once: a repeated request gets the same bytes.
         """
         if not self.study.aggregation.is_encrypted:
             return None
@@ -277,7 +286,10 @@ class RunKeys:
         return None
 
     def secret_context(self) -> SecretContext:
-        """Return the run's key of homomorphic encryption; raises NotTakingPart where it is not here."""
+        """Return the run's key of homomorphic encryption.
+
+        Raises NotTakingPart where it is missing.
+        """
         arrays = self._shared()
         if arrays is None:
             raise NotTakingPart(Refusal("sums-key-lost"))
@@ -285,24 +297,30 @@ class RunKeys:
         return context
 
     def _shared(self) -> Arrays | None:
-        """Return the run's key of homomorphic encryption as it is kept; raises NotTakingPart once it was destroyed."""
+        """Return the run's stored key of homomorphic encryption.
+
+        Raises NotTakingPart once it was destroyed.
+        """
         check_lasting(self.state)
         return self.state.read(SHARED)
 
     def destroy_shared(self) -> None:
-        """Destroy the run's key of homomorphic encryption, after which the site answers nothing more in the run."""
+        """Destroy the run's key of homomorphic encryption.
+
+        After that the site answers nothing in the run.
+        """
         if self.state.read(SHARED) is not None:
             self.state.remove(SHARED)
         self.state.write(ENDED, {"ended": np.ones(1, np.uint8)})
 
     def opened_models(self) -> dict[str, bytes]:
-        """Return by the hash of each model that was opened before to what its round was bound."""
+        """Return the binding of each opened model's round, by the model's hash."""
         arrays = self.state.read(OPENED)
         rows = () if arrays is None else arrays["models"]
         return {row[:BYTES].tobytes().hex(): row[BYTES:].tobytes() for row in rows}
 
     def keep_opened(self, sha256: str, binding: bytes) -> None:
-        """Keep that a model was opened; raises StorageError."""
+        """Record that a model was opened; raises StorageError."""
         models = self.opened_models() | {sha256: binding}
         rows = b"".join(bytes.fromhex(one) + bound for one, bound in models.items())
         self.state.write(OPENED, {"models": np.frombuffer(rows, np.uint8).reshape(-1, 2 * BYTES)})
@@ -331,14 +349,15 @@ class RunKeys:
         self.state.write(COHORT, cohort.arrays())
 
     def read_cohort(self) -> Cohort | None:
-        """Return the run's cohort, None before its keys were told."""
+        """Return the run's cohort, None before its keys came."""
         arrays = self.state.read(COHORT)
         return None if arrays is None else Cohort.of(arrays)
 
     def cohort(self) -> Cohort:
-        """Return the run's cohort; raises NotTakingPart where its keys are not here, or others are pinned since.
+        """Return the run's cohort.
 
-        The threshold follows from the pinned sites, and a run has one.
+        Raises NotTakingPart where its keys are missing, or the pins have changed since. The pinned sites determine the
+        threshold, and a run has one.
         """
         cohort = self.read_cohort()
         if cohort is None:
@@ -348,10 +367,11 @@ class RunKeys:
         return cohort
 
     def rows_leave_masked(self) -> bool:
-        """Tell whether sums over training rows leave under masks; raises NotTakingPart where that is not known.
+        """Return whether sums over training rows leave under masks.
 
-        Without the keys nobody knows who shares figures in sums only. What left in a sum with such a site before does
-        not leave by itself in a run without it: the difference would be that site's.
+        Raises NotTakingPart where that is unknown. Without the keys it is unknown who shares figures in sums only. Sums
+        that left together with such a site do not leave alone in a run without it. The difference would be that site's
+        own.
         """
         if self.approval is None:
             cohort = self.read_cohort()
@@ -367,24 +387,33 @@ class RunKeys:
         return False
 
     def has_all_pinned(self) -> bool:
-        """Tell whether each site that the approval pins is in the run."""
+        """Return whether each site that the approval pins is in the run."""
         return self.approval is not None and {*self.cohort().sites} == {*self.approval.pinned}
 
     def chain(self) -> Chain:
-        """Return the links with each of the cohort; raises NotTakingPart where they are not here."""
+        """Return the links with each of the cohort.
+
+        Raises NotTakingPart where they are missing.
+        """
         arrays = self.state.read(CHAIN)
         if arrays is None:
             raise NotTakingPart(Refusal("sums-key-lost"))
         return Chain.from_arrays(arrays)
 
     def move(self, step: int, link_count: int = CHAIN_LINKS) -> dict[str, bytes]:
-        """Return the links of a masked question, and delete all but the last so many."""
+        """Return the links of a masked question.
+
+        All links but the last so many are deleted.
+        """
         chain = self.chain().moved(step, link_count)
         self.state.write(CHAIN, chain.to_arrays())
         return self.links(step, chain)
 
     def links(self, step: int, chain: Chain | None = None) -> dict[str, bytes]:
-        """Return the links of a question that was masked; raises NotTakingPart where they are deleted."""
+        """Return the links of a masked question.
+
+        Raises NotTakingPart where they are deleted.
+        """
         links: dict[str, bytes] = or_refuse((chain or self.chain()).at(step))
         return links
 
@@ -393,17 +422,23 @@ class RunKeys:
         return generator(self.study.seed + self.repeat, site=self.site, purpose=purpose, number=number)
 
     def chance(self, number: int) -> NoiseSource:
-        """Return what the noise of a question comes from: the operating system, but where a run is rehearsed."""
+        """Return the source of a question's noise.
+
+        It is the operating system, except in a rehearsal.
+        """
         if self.approval is not None:
             return SystemNoise()
         return SeededNoise(self.rng(f"site-noise {noise_key(self.study.text)}", number))
 
     def least(self, cohort: int) -> int:
-        """Return the threshold of the pinned sites, or of the cohort where nobody is pinned."""
+        """Return the threshold of the pinned sites.
+
+        It is that of the cohort where no site is pinned.
+        """
         return rules.threshold(cohort if self.approval is None else len(self.approval.pinned))
 
 
-# Every question of a run needs it, and it takes a few milliseconds to be read.
+# Every question of a run needs it, and reading it takes a few milliseconds.
 @lru_cache(maxsize=2)
 def _context_of(data: bytes) -> SecretContext | Refusal:
     return SecretContext.of_bytes(data)
@@ -412,7 +447,7 @@ def _context_of(data: bytes) -> SecretContext | Refusal:
 def _stated(
     run: RunKeys, sites: tuple[str, ...], packed: Sequence[bytes], approval: SumApproval
 ) -> dict[str, Statement]:
-    """Return the statement of each of a cohort, each of which is as it was approved."""
+    """Return the statements of a cohort, each of them as approved."""
     if sites != tuple(sorted(set(sites))) or len(sites) != len(packed):
         raise NotTakingPart(Refusal("cohort-unfit"))
     refuse(rules.cohort_refusal(run.site, sites, approval.pinned))
@@ -422,7 +457,7 @@ def _stated(
     for site, one in zip(sites, packed, strict=True):
         made, signature = or_refuse(statements.read(one, **here))
         refuse(statements.statement_refusal(made, signature, pinned=approval.pinned, **here))
-        # A second key in this site's own name would be one that somebody else holds, or that the site has lost.
+        # A second key in this site's own name would belong to somebody else, or be one that the site has lost.
         if site == run.site and (own is None or own["packed"].tobytes() != one):
             raise NotTakingPart(Refusal("sums-key-lost"))
         if made.site != site:
@@ -432,6 +467,9 @@ def _stated(
 
 
 def check_lasting(state: RunState) -> None:
-    """Raise NotTakingPart where the site's part of the run has ended by what came as a sum."""
+    """Raise NotTakingPart where a false sum ended the run here.
+
+    The site's part of the run is over then.
+    """
     if state.read(ENDED) is not None:
         raise NotTakingPart(Refusal("sum-unverified"))

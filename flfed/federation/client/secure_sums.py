@@ -1,6 +1,7 @@
-"""Secure sums at a site, of updates, figures, ciphertexts and trees: its masked vectors, what it confirms and opens.
+"""Secure sums at a site, of updates, figures, ciphertexts and trees.
 
-Which lists were opened is in the site's ledger, which outlives runs; all else is in its state of the run.
+They are masked vectors, confirmations and openings. The site's ledger has the opened lists, for all runs; the rest is
+in its state of the run.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ from flfed.updates.messages.summarise import BINS, STATISTIC, SUMMARISE
 from flfed.updates.messages.train import EVALUATE, SUMS, TRAIN, TrainReply, TrainRequest
 
 _LEVEL = "masked-level-"
-"""Names of what was masked there, which counts for the same rows, policy and study only."""
+"""Prefix of a level's masked numbers there, which are valid for the same rows, policy and study only."""
 
 
 _FIRST = bytes(32)
-"""In place of a binding, of the first model of a run."""
+"""In place of a binding, for the first model of a run."""
 ModelRequest = TrainRequest | CompareRequest
 """A request that brings a model."""
 
@@ -55,7 +56,7 @@ class SiteSums:
     Attributes
     ----------
     keys : RunKeys
-        In a rehearsal there are none: vectors are rounded and added as under masks, and have none.
+        A rehearsal has none: vectors are rounded and added as under masks, but without masks.
     """
 
     keys: RunKeys
@@ -63,7 +64,7 @@ class SiteSums:
     """Kinds of the questions whose answers are masked."""
 
     def cohort(self) -> Cohort:
-        """Return the sites that have masks with each other; raises NotTakingPart where they are not known."""
+        """Return the sites that have masks with each other; raises NotTakingPart."""
         return self.keys.cohort()
 
     def least(self) -> int:
@@ -77,7 +78,7 @@ class SiteSums:
 
     @property
     def context(self) -> SumContext:
-        """What the sites of a sum have in common; raises NotTakingPart where these are not known."""
+        """Facts that the sites of a sum share; raises NotTakingPart."""
         keys = self.keys
         cohort = self.cohort()
         return SumContext(
@@ -98,15 +99,15 @@ class SiteSums:
     def masked(
         self, request: TrainRequest, reply: TrainReply, losses: Losses, *, model: Arrays
     ) -> Generator[PackRequest, Any, TrainReply]:
-        """Return a reply whose update is masked; yields the request that rounds it.
+        """Yield the rounding request, and return a reply with a masked update.
 
         Parameters
         ----------
         request : TrainRequest
         reply, losses : TrainReply, mapping of part to RowLoss
-            The update, and what is added up beside it.
+            The update, and the losses to add up beside it.
         model : dict of name to array
-            That was trained from.
+            The start of the training.
 
         Raises
         ------
@@ -133,7 +134,9 @@ class SiteSums:
         return replace(reply, delta={}, masked=self._mask(exchange, vector, beside))
 
     def masked_numbers(self, kind: str, numbers: np.ndarray) -> Masked:
-        """Return sums to which a row adds 1 at most under masks, the same each time they are asked for.
+        """Return sums under masks, the same for each request.
+
+        A row adds 1 at most.
 
         Raises NotTakingPart where the rows, the policy or the study changed since.
         """
@@ -143,7 +146,10 @@ class SiteSums:
         return self.once(exchange, "masked-summary", lambda: ring.encode(numbers, rng))
 
     def once(self, exchange: RunQuestion, name: str, numbers: Callable[[], np.ndarray | Refusal]) -> Masked:
-        """Return numbers of 64 bits under masks; asked again, what was kept under a name."""
+        """Return numbers of 64 bits under masks.
+
+        A repeated request gets the stored ones of a name.
+        """
         if self.keys.approval is None:
             return self._mask(exchange, np.empty(0, np.uint32), or_refuse(numbers()))
         state = self.keys.state
@@ -154,14 +160,17 @@ class SiteSums:
             made = self._mask(exchange, np.empty(0, np.uint32), or_refuse(numbers()))
             arrays = {"vector": made.vector, "sums": made.sums, "shares": made.shares, "binding": binding}
             state.write(name, arrays)
-        # Another request would have other masks, and what was kept has been sent.
+        # Another request would have other masks, and the stored vector has been sent.
         elif not np.array_equal(arrays.get("binding", binding), binding):
             raise NotTakingPart(Refusal("masks-used", round=self.order.place(exchange.number)[0]))
         self.note(exchange)
         return Masked(**{part: arrays[part] for part in ("vector", "sums", "shares")}, opened=self._opened(exchange))
 
     def identify_exchange(self, request: TrainRequest | CompareRequest | None, kind: str = SUMMARISE) -> RunQuestion:
-        """Return where a question stands; the `kind` is of one without a request, for sums over training rows."""
+        """Return a question's place.
+
+        The `kind` is of one without a request, for sums over training rows.
+        """
         study = self.keys.study
         number = 0
         if isinstance(request, TrainRequest):
@@ -179,22 +188,25 @@ class SiteSums:
         )
 
     def rng(self, exchange: RunQuestion) -> np.random.Generator:
-        """Return what rounds numbers to a ring.
+        """Return the generator for rounding numbers to a ring.
 
-        It follows from the run's seed, from the site and the question, so that every engine rounds alike, and a
-        question that is asked again has the same bits.
+        It follows from the run's seed, the site and the question. So every engine rounds alike, and a repeated question
+        has the same bits.
         """
         return self.keys.rng(f"sum {exchange.rounding}")
 
     def _opened(self, exchange: RunQuestion) -> tuple[Sites, ...]:
-        """Return the lists that were opened for a question, if the site may answer it; else raises NotTakingPart."""
+        """Return the opened lists of a question.
+
+        Raises NotTakingPart where the site may not answer it.
+        """
         approval = self.keys.approval
         cohort = self.cohort()
         if approval is None:
             return ()
         dataset = self.keys.study.dataset.name
         history = approval.book.get_history(exchange.question, dataset)
-        # A sum less what sites gave by themselves before is that of the sites that share figures in sums only.
+        # A sum minus the sums that sites gave alone before is that of the sites that share figures in sums only.
         had = len(cohort.in_sums_only)
         least = rules.least_of_figures(len(approval.pinned))
         if history.alone and exchange.question == rows_question(dataset) and 0 < had < least:
@@ -207,7 +219,10 @@ class SiteSums:
         return history.lists
 
     def as_of_now(self, exchange: RunQuestion, reply: TrainReply) -> TrainReply:
-        """Return a kept reply with the lists that are opened now: other runs may have asked since it was made."""
+        """Return a stored reply with the lists opened by now.
+
+        Other runs may have opened some since.
+        """
         if reply.masked is None:
             return reply
         return replace(reply, masked=replace(reply.masked, opened=self._opened(exchange)))
@@ -232,7 +247,10 @@ class SiteSums:
         return Masked(vector=made.updates, sums=made.sums, shares=shares, opened=opened)
 
     def note(self, exchange: RunQuestion) -> None:
-        """Write down that the masks of a question are used, before its reply leaves; raises StorageError."""
+        """Record that the masks of a question are used.
+
+        That is before its reply leaves. Raises StorageError.
+        """
         if self.keys.approval is not None and self.keys.state.read(exchange.name) is None:
             self._write_facts(exchange)
 
@@ -242,7 +260,7 @@ class SiteSums:
             np.frombuffer(raw, np.uint8) for raw in (bytes.fromhex(exchange.question), exchange.binding)
         )
         state.write(exchange.name, {"question": question, "binding": binding, "step": np.array([exchange.step])})
-        # Whatever question the chain has links for yet may not be masked a second time.
+        # A question with links in the chain may not be masked a second time.
         for old in [name for name in state.names() if name.startswith(FACTS)]:
             facts = state.read(old)
             if facts is not None and facts["step"][0] <= exchange.step - self.order.repeatable_requests:
@@ -251,7 +269,7 @@ class SiteSums:
     def check_unused(self, exchange: RunQuestion) -> None:
         """Refuse to mask a second vector for a question; raises NotTakingPart.
 
-        Two vectors under one mask give their difference.
+        Two vectors under one mask reveal their difference.
         """
         if self.keys.approval is not None and self.keys.state.read(exchange.name) is not None:
             raise NotTakingPart(Refusal("masks-used", round=self.order.place(exchange.number)[0]))
@@ -289,7 +307,7 @@ class SiteSums:
         return self._sum(kind, number)["question"].tobytes().hex()
 
     def list_refusal(self, kind: str, number: int, listed: Sites) -> Refusal | None:
-        """Return why the site neither confirms nor opens a list, None where it does."""
+        """Return why the site neither confirms nor opens a list, or None."""
         if (keys := self.keys).approval is None:
             return Refusal("sums-unknown")
         cohort = self.cohort()
@@ -297,7 +315,8 @@ class SiteSums:
         question = self.question(kind, number)
         history = book.get_history(question, keys.study.dataset.name)
         pinned = keys.approval.pinned
-        # Who consents is lifted where an honest site sees both lists: else others could be taken out with it.
+        # Lists may differ by a consenting site only where an honest site sees both: else others could be removed with
+        # it.
         seen = all(rules.have_honest_opener(pinned, before) for before in history.earlier_pins)
         return rules.list_refusal(
             keys.site,
@@ -311,7 +330,10 @@ class SiteSums:
         )
 
     def place_of(self, number: int) -> dict[str, int]:
-        """Return round and level of an exchange, as a ledger's facts; none where an exchange is a round."""
+        """Return round and level of an exchange, as a ledger's facts.
+
+        It is empty where an exchange is a round.
+        """
         return {}
 
     def opened(self, request: ModelRequest, model: Shapes) -> Arrays:
@@ -319,7 +341,7 @@ class SiteSums:
         return request.arrays
 
     def _of_sum(self, request: ListRequest | UnmaskRequest, listed: Sites) -> tuple[dict[str, bytes], bytes]:
-        """Return links and binding of the sum whose list this is, if the site may open it."""
+        """Return links and binding of a list's sum, if the site may open it."""
         refuse(self.list_refusal(request.kind, request.round, listed))
         facts = self._sum(request.kind, request.round)
         return _among(self.cohort(), self.keys.links(int(facts["step"][0]))), facts["binding"].tobytes()
@@ -332,24 +354,31 @@ class SiteSums:
 
 @dataclass(frozen=True, eq=False)
 class SiteFigures(SiteSums):
-    """A site's half of the sum of figures, among the sites of a run that share figures in sums only.
+    """A site's half of the sum of figures.
 
-    Their list is all of them, each of them must open it, and nobody's consent makes it another one.
+    The sum is among the sites of a run that share figures in sums only. Their list is all of them, each of them must
+    open it, and no consent makes it another one.
     """
 
     kinds: ClassVar[tuple[str, ...]] = (COMPARE,)
 
     def cohort(self) -> Cohort:
-        """Return the sites that share figures in sums only, as the cohort of this sum."""
+        """Return the cohort of this sum.
+
+        It is the sites that share figures in sums only.
+        """
         cohort = self.keys.cohort()
         return replace(cohort, sites=cohort.in_sums_only, lifted=())
 
     def least(self) -> int:
-        """Return the number of all of them."""
+        """Return the number of all these sites."""
         return len(self.cohort().sites)
 
     def are_summed(self) -> bool:
-        """Tell whether the site's figures leave in a sum: it is one of these sites, and they are enough."""
+        """Return whether the site's figures leave in a sum.
+
+        They do where it is one of these sites, and these are enough.
+        """
         approval = self.keys.approval
         cohort = self.keys.read_cohort()
         if approval is None or cohort is None or self.keys.site not in cohort.in_sums_only:
@@ -362,20 +391,21 @@ class SiteCiphers(SiteSums):
     """A site's half of the sums of one run under homomorphic encryption.
 
     No list is opened to the server. A site opens the sum of the round that it answered last, where it has the tags of
-    one part of each site; what else comes as the model ends its part of the run.
+    one part of each site. Anything else in place of the model ends its part of the run.
     """
 
     def opened(self, request: ModelRequest, model: Shapes) -> Arrays:
-        """Return the model of a request, which is the first one of the run or the sum of a round.
+        """Return the decrypted model of a request.
 
-        The first one follows from the study, and crosses as it is.
+        It is the first one of the run, or the sum of a round. The first one follows from the study, and crosses in the
+        clear.
 
         Raises
         ------
         NotTakingPart
-            If it is another. The site then has no key of the run any more.
+            If it is another one. The site then has no key of the run any more.
         """
-        # Where the site has lost its state of the run, nobody is to blame.
+        # Where the site has lost its state of the run, no attack is assumed.
         self.keys.secret_context()
         arrays: Arrays | Refusal = Refusal("sum-unverified")
         binding = self._binding(request)
@@ -386,7 +416,7 @@ class SiteCiphers(SiteSums):
         if isinstance(arrays, Refusal):
             self.keys.destroy_shared()
             raise NotTakingPart(arrays)
-        # The best model may be compared at the end though it is not the last one.
+        # The best model may be compared at the end even if it is not the last one.
         if self.keys.study.strategy.settings.get("select") == "best":
             self.keys.keep_opened(arrays_sha256(request.arrays), binding)
         return arrays
@@ -394,12 +424,15 @@ class SiteCiphers(SiteSums):
     def masked(
         self, request: TrainRequest, reply: TrainReply, losses: Losses, *, model: Arrays
     ) -> Generator[PackRequest, Any, TrainReply]:
-        """Return a reply with the site's part of the next model, encrypted; the `model` before is the opened one."""
+        """Return a reply with the site's part of the next model, encrypted.
+
+        `model` is the opened earlier one.
+        """
         exchange = self.identify_exchange(request)
         most_rows = float(self.keys.cohort().most_rows)
         strategy = self.keys.study.strategy.build("strategy")
         weight = strategy.relative_weight(reply, most_rows)
-        # The weighted mean of these is FedAvg's next model: it is the model before, and its share of the mean update.
+        # The weighted mean of these is FedAvg's next model: the earlier model, and its share of the mean update.
         following = {
             name: value.astype(np.float64) + strategy.server_lr * reply.delta[name] for name, value in model.items()
         }
@@ -407,15 +440,18 @@ class SiteCiphers(SiteSums):
         ciphertext = or_refuse(
             encrypt_model(self._tags(exchange.binding), self.keys.site, following, weight, largest=largest)
         )
-        # In one process no reply is kept, behind which it would be written down.
+        # In one process no reply is stored, so the use is recorded here.
         if self.keys.approval is None:
             self._write_facts(exchange)
         return replace(reply, delta={}, encrypted=ciphertext)
-        yield  # as the other half, which asks for rounding
+        yield  # a generator, like the other half, which requests rounding
 
     def check_unused(self, exchange: RunQuestion) -> None:
-        """Refuse to make a second part for a round, or one for an earlier round; raises NotTakingPart."""
-        # Whoever can multiply makes of two parts under the same tags their difference.
+        """Refuse to make a second part for a round.
+
+        A part for an earlier round is refused, too. Raises NotTakingPart.
+        """
+        # Whoever can multiply gets from two parts under the same tags their difference.
         super().check_unused(exchange)
         if self.keys.approval is not None and exchange.number < self._last_answered():
             raise NotTakingPart(Refusal("masks-used", round=exchange.number))
@@ -424,7 +460,10 @@ class SiteCiphers(SiteSums):
         return RoundTags(self.keys.secret_context(), binding, self.keys.cohort().sites)
 
     def _binding(self, request: ModelRequest) -> bytes:
-        """Return the binding of the round whose sum a request must bring, b"" where it can bring none."""
+        """Return the binding of the sum that a request must bring.
+
+        It is the binding of a round, and b"" where the request can bring none.
+        """
         number = self._last_answered()
         if isinstance(request, TrainRequest) and request.fit:
             number = request.round - 1
@@ -438,7 +477,10 @@ class SiteCiphers(SiteSums):
         return b"" if facts is None else facts["binding"].tobytes()
 
     def _last_answered(self) -> int:
-        """Return the last round that the site has trained in, 0 before the first."""
+        """Return the last round that the site has trained in.
+
+        It is 0 before the first.
+        """
         start = f"{FACTS}{TRAIN}-"
         names = self.keys.state.names()
         return max((int(name.removeprefix(start)) for name in names if name.startswith(start)), default=0)
@@ -446,10 +488,10 @@ class SiteCiphers(SiteSums):
 
 @dataclass(frozen=True, eq=False)
 class SiteTreeSums(SiteSums):
-    """A site's half of the secure sums of a run of trees, each level of which is a sum.
+    """A site's half of the secure sums of a run of trees.
 
-    All levels of a tree have one list: a node's sums less those of one of its children are its other child's, and of
-    two lists they would be those of a site that is in one of them only, too.
+    Each level of a tree is a sum. All levels of a tree have one list: a node's sums minus those of one child are its
+    other child's. Of two lists they would also be those of a site that is in one of them only.
     """
 
     kinds: ClassVar[tuple[str, ...]] = (TRAIN, EVALUATE, BINS, SUMMARISE)
@@ -460,7 +502,10 @@ class SiteTreeSums(SiteSums):
         return {"round": round, "level": level}
 
     def masked_cells(self, counts: Arrays) -> Masked:
-        """Return rows by cell under masks, the same each time they are asked for; raises NotTakingPart."""
+        """Return rows by cell under masks, the same for each request.
+
+        Raises NotTakingPart.
+        """
         numbers = np.concatenate([values.ravel() for values in counts.values()])
         return self.once(self.identify_exchange(None, BINS), "masked-cells", lambda: numbers.astype(np.uint64))
 
@@ -479,10 +524,10 @@ class SiteTreeSums(SiteSums):
             if int(name.removeprefix(_LEVEL)) <= exchange.number - self.order.repeatable_requests:
                 state.remove(name)
         return replace(reply, extra={}, masked=made)
-        yield  # as that of an update, which asks for rounding
+        yield  # a generator, like that of an update, which requests rounding
 
     def list_refusal(self, kind: str, number: int, listed: Sites) -> Refusal | None:
-        """Return why the site neither confirms nor opens a list, None where it does."""
+        """Return why the site neither confirms nor opens a list, or None."""
         refused = super().list_refusal(kind, number, listed)
         if refused is not None or kind != TRAIN:
             return refused
@@ -491,7 +536,7 @@ class SiteTreeSums(SiteSums):
         if root_list is not None and root_list["round"][0] == round:
             differs = parted(root_list["listed"].tobytes().decode()) != listed
         else:
-            # Without the list of its root a tree goes on with none.
+            # Without the list of its root a tree cannot continue.
             differs = level > 0
         return Refusal("list-differs") if differs else None
 
@@ -508,7 +553,10 @@ class SiteTreeSums(SiteSums):
         return reply
 
     def _keep_list(self, request: ListRequest | UnmaskRequest) -> None:
-        """Keep the list of a tree's root, which all of its levels have; one that was not opened binds to nothing."""
+        """Store the list of a tree's root.
+
+        All levels of the tree have it; an unopened one does not bind.
+        """
         if request.kind != TRAIN:
             return
         round, level = self.order.place(request.round)
@@ -526,10 +574,10 @@ def sums_of(keys: RunKeys) -> SiteSums:
 
 
 def masked_losses(sums: SiteSums, request: TrainRequest, losses: Losses) -> Masked | None:
-    """Return the losses of a model that is only scored under masks, the same each time they are asked for.
+    """Return the masked losses of a model that is only scored.
 
-    They are None in a rehearsal, whose server has the sites' own, and where the run is over at the site; and under
-    homomorphic encryption, since nobody but the sites opens a sum.
+    They are the same for each request. They are None in a rehearsal, whose server has the sites' own, and where the run
+    is over at the site. Under homomorphic encryption they are None too, since only the sites open a sum.
 
     Raises
     ------
@@ -544,9 +592,10 @@ def masked_losses(sums: SiteSums, request: TrainRequest, losses: Losses) -> Mask
 
 
 def losses_in_sum(keys: RunKeys, losses: Losses, rng: np.random.Generator) -> np.ndarray:
-    """Return losses as numbers of 64 bits; none in a rehearsal, whose server has the sites' own.
+    """Return losses as numbers of 64 bits.
 
-    They weigh nothing where too many sites of the run send their own: what is left of the sum would be one site's.
+    There are none in a rehearsal, whose server has the sites' own. They weigh nothing where too many sites of the run
+    send their own: the rest of the sum would be one site's.
     """
     approval = keys.approval
     cohort = keys.cohort()

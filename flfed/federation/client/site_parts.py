@@ -1,4 +1,7 @@
-"""List of a study's parts at a site; nothing else there names one."""
+"""List of a study's parts at a site.
+
+No other code there names one.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from flfed.federation.client.parts.strategy_rule import StrategyRule
 from flfed.federation.client.site_run import study_of
 
 PARTS: tuple[type[SitePart], ...] = (SecureAggregation, CoveringNoise, Codec, OwnPart, StrategyRule)
-"""From the outermost to the innermost: the first one sees a request as it came, and a reply as it leaves."""
+"""From the outermost to the innermost: the first one has the original request, and the outbound reply."""
 
 
 @lru_cache(maxsize=64)
@@ -29,7 +32,7 @@ def site_parts(text: str) -> tuple[SitePart, ...]:
 
 
 def leave(step: SiteStep, reply: PartReply) -> Leaving:
-    """Return a reply as it leaves the site, through all parts of its study."""
+    """Return the outbound reply, through all parts of its study."""
     for part in reversed(site_parts(step.session.study.text)):
         reply = yield from part.reply(step, reply)
     return reply

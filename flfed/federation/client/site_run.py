@@ -1,4 +1,7 @@
-"""A site's part of one run: its state there, its half of the run's sums, and what follows from the study's text."""
+"""A site's part of one run.
+
+It has the state there, its half of the run's sums, and facts of the study's text.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ from flfed.updates.strategies.fedavg import FedAvg
 def study_of(text: str) -> Study:
     """Return a parsed study.
 
-    It is parsed once for all sites of one process that it asks.
+    It is parsed once for all sites of one process.
     """
     return Study.parse_recorded(text)
 
@@ -48,19 +51,27 @@ def extra_shapes_of(text: str) -> ExtraShapes:
 
 @cache
 def strategy_class(name: str) -> type[FedAvg]:
-    """Return the class of a strategy, whose client half stands in the same file as the server's."""
+    """Return the class of a strategy.
+
+    Its client half is in the same file as the server's.
+    """
     strategy: type[FedAvg] = registry.load("strategy", name)
     return strategy
 
 
 def run_of(context: Context) -> str:
-    """Return the run of a message's context; where its sites keep no reply it is named for their ledgers alone."""
+    """Return the run of a message's context.
+
+    Where sites store no reply it is named for their ledgers alone.
+    """
     return str(context.run_config.get("run") or context.run_config.get("run-here", ""))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SiteRun:
-    """What a site has of one run: its name there, its state, and what was approved of secure sums.
+    """A site's state of one run.
+
+    It has the name, the arrays, and the approval of secure sums.
 
     Attributes
     ----------
@@ -68,11 +79,11 @@ class SiteRun:
     repeat : int
     state : RunState
     approving : callable (study) → SumApproval or None, optional
-        None where no institution's gate stands before the site.
+        None where no institution's gate protects the site.
     rows : str
-        Says which rows the site has now, where they may change.
+        Version of the site's rows, where they may change.
     source : callable (study) → Source or None
-        What is here of the model that a study begins from.
+        The site's copy of the model that a study begins from.
     """
 
     site: str
@@ -99,13 +110,19 @@ class SiteRun:
         return cls(site=site, run=run, repeat=repeat, state=state, approving=approving, rows=rows, source=source)
 
     def under(self, session: SiteSession) -> str:
-        """Return what an answer that is kept depends on besides its request: seed, rows, policy and study."""
+        """Return the facts besides its request on which a stored answer depends.
+
+        They are seed, rows, policy and study.
+        """
         policy = session.site.policy.model_dump_json()
         self.state.under = "\n".join((str(session.seed), self.rows, policy, session.study.text))
         return self.state.under
 
     def start(self, session: SiteSession, encoder: Encoder) -> Arrays | None:
-        """Return what the run began with, for its encoder; None where that is no earlier model, or it is not here."""
+        """Return the run's start model for its encoder.
+
+        It is None without an earlier model, or without a copy here.
+        """
         study = session.study
         source = self.source(study) if study.warm_start else None
         if source is None:
@@ -113,7 +130,10 @@ class SiteRun:
         return rewritten(source, drawn_model(session), session.layout, encoder)
 
     def figures(self, study: Study) -> SiteFigures | None:
-        """Return the site's half of the sum of figures, None where its own do not leave in one."""
+        """Return the site's half of the sum of figures, or None.
+
+        It is None where its figures leave in none.
+        """
         sums = self.sums(study)
         if sums is None or study.aggregation.is_encrypted:
             return None
@@ -121,11 +141,14 @@ class SiteRun:
         return figures if figures.are_summed() else None
 
     def sums(self, study: Study) -> SiteSums | None:
-        """Return the site's half of a study's secure sums, None where its updates cross as they are."""
+        """Return the site's half of a study's secure sums, or None.
+
+        It is None where its updates cross in the clear.
+        """
         if not study.aggregation.sums_updates:
             return None
         approval = None if self.approving is None else self.approving(study)
-        # Institutions decide when they approve; one process rehearses where it is asked to.
+        # Institutions decide at the approval; one process rehearses where the study says so.
         if approval is None and (self.approving is not None or study.aggregation.is_optional):
             return None
         return sums_of(
@@ -133,14 +156,14 @@ class SiteRun:
         )
 
     def before(self, round: int, session: SiteSession) -> Arrays:
-        """Return the arrays that the site kept in its last round before this one."""
+        """Return the arrays that the site stored in its last round before this one."""
         self.under(session)
         return self.state.before(round)
 
     def last_own(self, session: SiteSession, shapes: ExtraShapes) -> Arrays:
-        """Return what the site has of its own of the run's model, after its last round.
+        """Return the site's own part of the run's model, after its last round.
 
-        A comparison may be asked again when the site has forgotten the rounds: it is with the run's model then.
+        A comparison may be repeated after the site has deleted the rounds: then the part is with the run's model.
         """
         self.under(session)
         if (arrays := own_arrays(self.state.last(), shapes)) or self.approving is None:
@@ -149,7 +172,7 @@ class SiteRun:
         return {} if stored_model is None or arrays_defect(stored_model.own, shapes.own) else stored_model.own
 
     def opened(self, request: ModelRequest, study: Study) -> Arrays:
-        """Return the model of a request, opened where it is a sum of ciphertexts.
+        """Return the model of a request, decrypted where it is a sum of ciphertexts.
 
         Raises
         ------
@@ -162,10 +185,10 @@ class SiteRun:
         return request.arrays if sums is None else sums.opened(request, model_shapes_of(study.text))
 
     def last_model(self, request: CompareRequest, study: Study, own: Arrays) -> Arrays:
-        """Return the model of a comparison, and keep it where the coordinator lacks it or a part; raises StorageError.
+        """Return a comparison's model.
 
-        The site forgets the run's key, and its own part of the model, once it has compared; what is asked again is
-        answered from what was kept.
+        It is stored where the coordinator lacks it or a part. Raises StorageError. After the comparison the site
+        deletes the run's key, and its own part of the model. A repeated request is answered from the stored model.
         """
         if not (study.aggregation.is_encrypted or own):
             return request.arrays
@@ -178,7 +201,9 @@ class SiteRun:
         return arrays
 
     def keep_model(self, study: Study, arrays: Arrays, encoder: Encoder, *, of: str, own: Arrays | None = None) -> None:
-        """Keep the model of a comparison for the site's own people, where the site is an institution.
+        """Store the model of a comparison for the site's people.
+
+        Only an institution does.
 
         Parameters
         ----------
@@ -189,19 +214,22 @@ class SiteRun:
         own : dict of name to array, optional
             The site's own part of it.
         """
-        # One process that rehearses has all sites, and its run has no place of theirs.
+        # One process that rehearses has all sites, and no folders of theirs.
         if self.approving is not None:
             model = SiteModel(study=study.text, of=of, arrays=arrays, encoder=encoder, own=own or {})
             model.write(self.site, self.run, self.repeat)
 
 
 def drawn_model(session: SiteSession) -> Arrays:
-    """Return the arrays of a study's model as they are drawn for a session's repeat."""
+    """Return the random initial arrays of a study's model for a session's repeat."""
     return first_model(session.study, session.schema, session.seed - session.study.seed)
 
 
 def compared_model(request: CompareRequest, session: SiteSession, own: SiteRun) -> Arrays:
-    """Return the model of a comparison, whose part of the site's own its session has then; raises StorageError."""
+    """Return the model of a comparison.
+
+    The session gets the site's own part of it. Raises StorageError.
+    """
     shapes = extra_shapes_of(session.study.text)
     own_part = own.last_own(session, shapes) if shapes.own else {}
     arrays = own.last_model(request, session.study, own_part)
@@ -210,7 +238,10 @@ def compared_model(request: CompareRequest, session: SiteSession, own: SiteRun) 
 
 
 def own_part_of(own_arrays: Arrays, shapes: ExtraShapes, incoming: Arrays) -> OwnArrays:
-    """Return what a site has of its own of the model; before its first round, what came stands for it."""
+    """Return a site's own part of the model.
+
+    Before its first round it is the incoming one.
+    """
     if shapes.own_model:
         return OwnArrays(model=own_arrays or incoming)
     return OwnArrays(part=own_arrays, names=tuple(shapes.own_part))

@@ -1,4 +1,7 @@
-"""Site's answer in a study that asks for a statistic or an analysis in place of a model: one kind, two protections."""
+"""Site's answer in a study with a statistic or an analysis.
+
+They are one kind of run, with two protections, in place of a model.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ from flfed.updates.messages.summarise import STATISTIC, StatisticReply, Statisti
 
 @dataclass(frozen=True)
 class ExactSums:
-    """Sums of a statistic over all rows of a site, as they are.
+    """Exact sums of a statistic over all rows of a site.
 
     Attributes
     ----------
@@ -45,16 +48,18 @@ class ExactSums:
         return statistic_of(self.study)
 
     def refusal(self, session: SiteSession) -> Refusal | None:
-        """Return why a site's policy forbids its sums to leave by themselves, None where it allows them."""
+        """Return why a site's policy forbids its sums to leave alone, or None."""
         return session.site.policy.statistic_refusal(summed=False)
 
     def sums(self, session: SiteSession, secure: SiteSums | None) -> Arrays:
-        """Return the sums as they leave: by themselves, or in a secure sum."""
+        """Return the outbound sums: alone, or for a secure sum."""
         sums = self.statistic.sums(all_rows(session), session.schema)
         return {name: np.asarray(values) for name, values in sums.items()}
 
     def statistic_of_sum(self, least: int, sites: int) -> Statistic:
-        """Return the statistic of a secure sum of so many sites, with the noise of all of them.
+        """Return the statistic of a secure sum.
+
+        It has the noise of all its sites.
 
         Parameters
         ----------
@@ -67,17 +72,20 @@ class ExactSums:
 
 
 class NoisedSums(ExactSums):
-    """Sums of an analysis, with the noise of the study's budget, drawn once for a run."""
+    """Sums of an analysis, with the noise of the study's budget.
+
+    The noise is drawn once for a run.
+    """
 
     @cached_property
     def statistic(self) -> NoisedAnalysis:
-        """The counts, with the noise of an answer that leaves by itself."""
+        """The counts, with the noise of an answer that leaves alone."""
         charge = charge_of(self.study)
         noise = math.nan if charge is None else charge.release.noise
         return NoisedAnalysis.of_study(self.study, noise)
 
     def refusal(self, session: SiteSession) -> Refusal | None:
-        """Return why a site's policy asks for its noise in a secure sum."""
+        """Return why a site's policy requires its noise in a secure sum."""
         return session.site.policy.analysis_refusal(summed=False)
 
     def sums(self, session: SiteSession, secure: SiteSums | None) -> Arrays:
@@ -85,9 +93,9 @@ class NoisedSums(ExactSums):
         return self.answer(session, secure).drawn()
 
     def part_of_noise(self, least: int) -> NoisedAnalysis:
-        """Return the analysis with a site's own part of the noise: that of all but one of `least` sites is enough.
+        """Return the analysis with a site's own part of the noise.
 
-        The one may be a site that tells the coordinator its part.
+        That of all but one of `least` sites is enough. The one may be a site that reveals its part to the coordinator.
         """
         if not least:
             return self.statistic
@@ -99,7 +107,7 @@ class NoisedSums(ExactSums):
         return replace(own, noise=own.noise * math.sqrt(sites))
 
     def answer(self, session: SiteSession, secure: SiteSums | None = None) -> NoisedAnswer:
-        """Return a site's answer, by itself or as its part of a secure sum."""
+        """Return a site's answer, alone or as its part of a secure sum."""
         charge = charge_of(self.study)
         if charge is None:
             raise ValueError(f"study {self.study.name!r} charges nothing")
@@ -119,7 +127,7 @@ class NoisedSums(ExactSums):
 
 
 class StatisticKind(RunKind):
-    """A run that asks for sums over all rows once, and trains nothing."""
+    """A run with one request for sums over all rows, and no training."""
 
     def too_small(self, session: SiteSession) -> Refusal | None:
         """Return None: a statistic is of all rows, and has no parts."""
@@ -140,8 +148,7 @@ def count_statistic(
 ) -> Generator[ComputeRequest, Any, StatisticReply]:
     """Return the sums of the study's statistic over all rows, held-out ones too.
 
-    Of a study with a model, all of which is charged, they are the noised counts of training rows that the encoder is
-    made of.
+    In a study with a model and covering noise, they are the noised counts of training rows for the encoder.
 
     Raises
     ------
@@ -153,7 +160,7 @@ def count_statistic(
     protection = protection_of(session.study)
     secure = own.sums(session.study)
     if secure is None:
-        # A study may ask for sums that nobody approved.
+        # A study may request sums without an approval.
         refuse(protection.refusal(session))
     sums = protection.sums(session, secure)
     if secure is None:
@@ -161,17 +168,19 @@ def count_statistic(
     own.under(session)
     numbers = entries(protection.statistic, sums, session.schema)
     return StatisticReply(masked=secure.masked_numbers(STATISTIC, numbers))
-    yield  # a handler is a generator, also one that asks for nothing
+    yield  # a handler is a generator, also one without requests
 
 
 def account_of(session: SiteSession) -> tuple[float, float]:
-    """Return a site's budget of ε and what is spent of it, NaN where a study spends nothing.
+    """Return a site's budget of ε and the spent part of it.
+
+    It is NaN where a study spends nothing.
 
     Raises
     ------
     NotSpent
-        If there is no room for one round, or for the whole run where all that leaves is charged: it keeps the site out
-        from the start.
+        If there is no room for one round, or for the whole run where every release is charged: then the site does not
+        take part at all.
     """
     charge = round_charge(session.protection)
     if charge is None:
@@ -180,12 +189,15 @@ def account_of(session: SiteSession) -> tuple[float, float]:
 
 
 def answered(session: SiteSession) -> tuple[str, ...]:
-    """Return the names of what a site has answered already, of this very text and over the same rows: it is free."""
+    """Return the names of a site's stored answers.
+
+    They are to this exact text over the same rows, and cost nothing.
+    """
     if session.study.analysis is None:
         return stored_cells(session)
     answer = NoisedSums(session.study).answer(session)
     if answer.charge is not None:
-        # By itself or as a part of some sum: whose threshold is not known before the keys are.
+        # Alone or as a part of some sum: its threshold is unknown before the keys are exchanged.
         every = answer_path(answer.charge, session, f"{ANALYSIS}-*")
         if any(answer.read_stored(path) is not None for path in every.parent.glob(every.name)):
             return (STATISTIC,)
@@ -193,5 +205,8 @@ def answered(session: SiteSession) -> tuple[str, ...]:
 
 
 def all_rows(session: SiteSession) -> pd.DataFrame:
-    """Return all rows: nothing is trained and nothing is judged, and the holdout is no other than the rest."""
+    """Return all rows.
+
+    Without training and comparison, the holdout is like the other rows.
+    """
     return pd.concat([session.table.training, session.table.holdout("statistic")], ignore_index=True)

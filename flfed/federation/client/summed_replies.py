@@ -1,4 +1,7 @@
-"""What a site says of its run's secure sums: its answers about keys and lists, and what leaves beside a sum."""
+"""A site's replies about its run's secure sums.
+
+They are on keys and lists, and figures beside a sum.
+"""
 
 from __future__ import annotations
 
@@ -51,11 +54,14 @@ def answer_sums(request: SumRequest, session: SiteSession, own: SiteRun) -> Gene
     if isinstance(request, ListRequest):
         return sums.confirm(request)
     return sums.open(request)
-    yield  # a handler is a generator, also one that asks for nothing
+    yield  # a handler is a generator, also one without requests
 
 
 def _half(own: SiteRun, study: Study, request: SumRequest) -> SiteSums:
-    """Return the site's half of the sums that a request is about; raises NotTakingPart where there is none."""
+    """Return the site's half of a request's sums.
+
+    Raises NotTakingPart where there is none.
+    """
     of_figures = not isinstance(request, KeysRequest) and request.kind == COMPARE
     half = own.figures(study) if of_figures else own.sums(study)
     if half is None:
@@ -64,7 +70,10 @@ def _half(own: SiteRun, study: Study, request: SumRequest) -> SiteSums:
 
 
 def forget_compared(site: str, run: str) -> None:
-    """Forget a site's state of a run that is over, where it was kept to open a sum of figures or of a statistic."""
+    """Delete a site's state of a finished run.
+
+    It was kept to open a sum of figures or of a statistic.
+    """
     cache = open_reply_cache(site, run)
     if cache is not None and {sum_name(kind, 0) for kind in (COMPARE, STATISTIC)} & {*StateFiles(cache).names()}:
         cache.forget()
@@ -72,18 +81,18 @@ def forget_compared(site: str, run: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class InSum:
-    """What a message is of its run's secure sums.
+    """A message's part in its run's secure sums.
 
     Attributes
     ----------
     reserved : tuple of str
         Sites of the run that share figures in sums only.
     facts : mapping
-        What a ledger's line says of the reply: question, pinned sites, and the list that it is for.
+        For the ledger's line of the reply: question, pinned sites, and the list that it is for.
     question : str
-        Hash of the question of sums that it is about; empty where there is none.
-    history : Known
-        What the ledger knew of the question when the message came.
+        Hash of the question of its sums; empty where there is none.
+    history : QuestionHistory
+        The ledger's history of the question when the message came.
     """
 
     reserved: tuple[str, ...] = ()
@@ -92,12 +101,18 @@ class InSum:
     history: QuestionHistory = field(default_factory=QuestionHistory)
 
     def facts_of(self, message: Message, reply: Message) -> Mapping[str, Any]:
-        """Return what the ledger's line of a reply says: nothing where no figures leave in a sum."""
+        """Return the facts for the ledger's line of a reply.
+
+        It is empty where no figures leave in a sum.
+        """
         stays = message.metadata.message_type in (COMPARE, EVALUATE) and MASKED not in reply.content
         return {} if stays else self.facts
 
     def matches_history(self, now: QuestionHistory) -> bool:
-        """Tell whether a ledger knows no more by now than this answer, as another process of the site gave it."""
+        """Return whether a ledger's history grew by this answer alone.
+
+        Another process of the site may have added one.
+        """
         facts = self.facts
         before = self.history
         own_list = {parted(facts["listed"])} if "listed" in facts else set()
@@ -108,17 +123,19 @@ class InSum:
         new_beside = set(now.beside) ^ set(before.beside)
         if not (new_lists <= own_list and new_pins <= own_pins and new_beside <= own_beside):
             return False
-        # Sums that leave by themselves were not alone before: that is this answer, too.
+        # Sums that leave alone were recorded by no line before: that is this answer, too.
         alone = now.alone == before.alone or not facts
         return alone and now.after_loss == before.after_loss
 
 
 NO_SUM = InSum()
-"""Of a study whose updates cross as they are."""
+"""Of a study whose updates cross in the clear."""
 
 
 def in_sum_of(message: Message, own: SiteRun, study: Study, policy: Policy) -> InSum:
-    """Return what a message is of its run's secure sums; raises NotTakingPart for a sum that is not known here.
+    """Return a message's part in its run's secure sums.
+
+    Raises NotTakingPart for a sum that is unknown here.
 
     Parameters
     ----------
@@ -126,8 +143,8 @@ def in_sum_of(message: Message, own: SiteRun, study: Study, policy: Policy) -> I
     own : SiteRun
     study : Study
     policy : Policy
-        Of the site. Before the keys are told and after the comparison no cohort
-        is known here, and a site that shares figures in sums only shares none even then.
+        Of the site. Before the keys are exchanged and after the comparison no cohort is known here. A site that shares
+        figures in sums only shares none even then.
     """
     kind = message.metadata.message_type
     sums = own.sums(study)
@@ -151,14 +168,17 @@ def in_sum_of(message: Message, own: SiteRun, study: Study, policy: Policy) -> I
         facts = {"question_sha256": question_sha256(study, kind, request), "pinned": pinned}
         if reserved:
             facts["sums_only"] = joined(frozenset(reserved))
-    # What leaves of Table 1 by itself depends on the sums that it was in before.
+    # Whether sums of Table 1 may leave alone depends on the earlier sums with them.
     question = rows_question(study.dataset.name) if kind == SUMMARISE else facts.get("question_sha256", "")
     history = sums.keys.approval.book.get_history(question, study.dataset.name)
     return InSum(reserved=reserved, facts=facts, question=question, history=history)
 
 
 def _facts_of_list(message: Message, own: SiteRun, study: Study) -> dict[str, Any]:
-    """Return what a ledger's line says of a list that is confirmed or opened; raises NotTakingPart."""
+    """Return the facts for a ledger's line of a list.
+
+    The list is confirmed or opened. Raises NotTakingPart.
+    """
     of = LIST_REQUESTS[message.metadata.message_type].from_record(message.content)
     half = _half(own, study, of)
     facts = {"question_sha256": half.question(of.kind, of.round), "listed": of.listed}
@@ -166,22 +186,25 @@ def _facts_of_list(message: Message, own: SiteRun, study: Study) -> dict[str, An
 
 
 def update_section(reply: Message, plain: str) -> str:
-    """Return the name of the section that a reply's update stands in, `plain` where it leaves by itself."""
+    """Return the name of the section with a reply's update.
+
+    It is `plain` where the update leaves alone.
+    """
     return MASKED if MASKED in reply.content else plain
 
 
 def without_figures(message: Message, reply: Message, *, reserved: bool, own: bool, rounds: RoundFigures) -> Message:
-    """Return a reply without what may not leave under secure sums.
+    """Return a reply without figures that may not leave under secure sums.
 
     Parameters
     ----------
     message, reply : Message
-        What was asked, and what the site answers.
+        The request, and the site's reply.
     reserved : bool
         Whether a site of the run shares figures in sums only.
     own : bool
-        Whether this one is such a site, so that none of its figures leaves but under masks; of the others the sums
-        over holdout rows stay, from which its own would follow by subtraction.
+        Whether this site is one of them, so that its figures leave under masks only. The others' sums over holdout
+        rows stay, since its own would follow by subtraction.
     rounds : {"exact", "rounded", "none"}
         How figures of rounds leave.
     """

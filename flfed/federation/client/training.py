@@ -1,6 +1,7 @@
-"""What a run asks of a site, by its kind; and of training a round, through the parts of its study.
+"""Kinds of runs at a site, and training of a round.
 
-A round is answered once: who asks for it again gets the reply that was kept, or a refusal.
+A round passes the parts of its study, and is answered once: a repeated request gets the stored
+reply, or a refusal.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from flfed.rows.training.requests import ComputeRequest
 from flfed.updates.arrays import Arrays
 from flfed.updates.checkpoints.site_state import ReplyCache, digest_of
 from flfed.updates.messages.train import Offset, TrainReply, TrainRequest
+from flfed.words import render
 
 LOG = logging.getLogger("flfed.site")
 
@@ -38,17 +40,20 @@ class RunKind:
     Attributes
     ----------
     keeps_replies : bool
-        Whether the reply to a round is kept, and sent again: its noise, or mask, must not be drawn twice.
+        Whether the reply to a round is stored, and sent again: its noise, or mask, must not be drawn twice.
     """
 
     keeps_replies: ClassVar[bool] = False
 
     def answer(self, request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
-        """Return the site's reply to a round; raises NotTakingPart where it gives none."""
+        """Return the site's reply to a round.
+
+        Raises NotTakingPart where the kind has none.
+        """
         raise NotTakingPart(Refusal("kind-of-another-study"))
 
     def too_small(self, session: SiteSession) -> Refusal | None:
-        """Return which part of the rows is too small, None where all are large enough."""
+        """Return a refusal if a part of the rows is too small, else None."""
         return session.too_small()
 
     def count_rows(self, session: SiteSession) -> int:
@@ -80,16 +85,16 @@ class Training(RunKind):
             correction=step.correction,
             own=step.own_gradients,
         )
-        # No figure leaves of a model that was made to tell of single rows.
+        # No figure leaves of a model that was made to reveal single rows.
         encoder = request.encoder
         refused = yield from model_refusal(session, step.model, encoder, lambda: own.start(session, encoder))
         if refused is not None:
-            LOG.warning("no figure of the model of round %d leaves: %s", request.round, refused)
+            LOG.warning(render("gate.log.figureless", round=request.round, why=refused))
             step.done = step.trained.without_figures()
         step.delta = step.trained.delta
         for part in reversed(parts):
             yield from part.after(step)
-        # Before the reply leaves: a round that is asked again starts from what there was before it.
+        # Before the reply leaves: a repeated round starts from the same state.
         if request.fit and step.state:
             own.state.keep(request.round, step.state)
         reply = yield from _reply(step, may_leave=refused is None)
@@ -97,7 +102,7 @@ class Training(RunKind):
 
 
 def leave_round(step: TrainingStep, reply: TrainReply) -> Round:
-    """Return the reply of a round as it leaves the site, through all parts of its study."""
+    """Return the outbound reply of a round, through all parts of its study."""
     left = yield from leave(step, reply)
     if not isinstance(left, TrainReply):
         raise TypeError("parts make a reply to training of one")
@@ -117,7 +122,7 @@ def _reply(step: TrainingStep, *, may_leave: bool) -> Round:
 
 
 def reply_with_figures(step: TrainingStep, *, delta: Arrays, steps: int, extra: Arrays) -> TrainReply:
-    """Return the reply of a round, whose figures are as they leave.
+    """Return the reply of a round, with its outbound figures.
 
     Parameters
     ----------
@@ -126,7 +131,7 @@ def reply_with_figures(step: TrainingStep, *, delta: Arrays, steps: int, extra: 
     delta, extra : dict of name to array
         Of the reply.
     steps : int
-        That were taken.
+        Of the training.
     """
     session = step.session
     done = step.done
@@ -146,9 +151,10 @@ def load_or_train(
     reply_cache: ReplyCache,
     trained: Callable[[], TrainReply],
 ) -> RecordDict:
-    """Return the reply that a site's disk has of a request, else a new one, which is kept.
+    """Return the stored reply to a request, else a new one.
 
-    Of two processes that are asked at once the second one waits for the first one's reply.
+    A new one is stored on the site's disk. Of two processes with the request at once, the second one waits for the
+    first one's reply.
 
     Raises
     ------
@@ -174,14 +180,17 @@ def load_or_train(
             sums.check_unused(sums.identify_exchange(request))
         record = trained().to_record()
         reply_cache.keep(request, record, under=under)
-        # Written once the reply is kept: whatever is asked from here on, no other vector leaves under its masks.
+        # Written once the reply is stored: from here on no other vector leaves under its masks.
         if sums is not None:
             sums.note(sums.identify_exchange(request))
         return record
 
 
 class LastUpdates:
-    """Last updates of the sites of one process, which keeps nothing of a round on a disk."""
+    """Last updates of the sites of one process.
+
+    The process stores no round on a disk.
+    """
 
     def __init__(self) -> None:
         self._of_run: dict[tuple[str, str, int], tuple[int, str, Any]] = {}
@@ -189,9 +198,9 @@ class LastUpdates:
     def once(
         self, request: TrainRequest, session: SiteSession, own: SiteRun, training: Generator[ComputeRequest, Any, Any]
     ) -> Generator[ComputeRequest, Any, Any]:
-        """Return the last reply where the very same is asked again, else that of the training.
+        """Return the last reply to a repeated request, else that of the training.
 
-        Noise that follows from a seed is the same each time, and nothing is kept of it.
+        Noise that follows from a seed is the same each time, so its replies are not stored.
 
         Raises
         ------

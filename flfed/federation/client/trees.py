@@ -1,4 +1,7 @@
-"""A site's answers where trees grow: rows by cell, and sums of gradients in place of an update."""
+"""A site's replies for trees.
+
+They are rows by cell, and sums of gradients in place of an update.
+"""
 
 from __future__ import annotations
 
@@ -20,19 +23,25 @@ from flfed.updates.messages.train import LAST, MARKS, REFIT, SUMS, TREE, TREES_M
 
 
 class Trees(Training):
-    """A run that grows trees: sums of gradients of a level stand in place of an update, and have no noise."""
+    """A run that grows trees.
+
+    Sums of gradients of a level stand in place of an update, and have no noise.
+    """
 
     keeps_replies = False
 
     def answer(self, request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
-        """Return the sums of a level, or the scores of all trees once they are grown."""
+        """Return the sums of a level, or the scores of trees.
+
+        Scores are of all trees, once they are grown.
+        """
         if request.trees_sha256:
             return grow(request, session, own)
         return super().answer(request, session, own)
 
 
 def count_cells(request: BinsRequest, session: SiteSession, own: SiteRun) -> Generator[ComputeRequest, Any, BinsReply]:
-    """Return the rows that are trained on by cell of a column."""
+    """Return the training rows by cell of a column."""
     sums = _sums_of(session, own)
     counts = cells_of_rows(session, least_rows(session))
     if sums is None:
@@ -42,26 +51,29 @@ def count_cells(request: BinsRequest, session: SiteSession, own: SiteRun) -> Gen
 
 
 def _sums_of(session: SiteSession, own: SiteRun) -> SiteTreeSums | None:
-    """Return the site's half of a run's secure sums, None where its sums cross as they are; raises NotTakingPart."""
+    """Return the site's half of a run's secure sums, or None.
+
+    It is None where its sums cross in the clear; raises NotTakingPart.
+    """
     sums = own.sums(session.study)
     if isinstance(sums, SiteTreeSums):
         own.under(session)
         return sums
-    # A study may ask for sums that nobody approved.
+    # A study may request sums without an approval.
     if session.site.policy.disclosure != "open":
         raise NotTakingPart(Refusal("trees-single-rows"))
     return None
 
 
 def grow(request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
-    """Return the sums of gradients of the nodes that are asked for.
+    """Return the sums of gradients of the requested nodes.
 
     Raises
     ------
     NotTakingPart
-        If they may not cross as they are, and there is no secure sum.
+        If they may not cross in the clear, and there is no secure sum.
     MalformedMessage
-        If the site lacks the trees before.
+        If the site lacks the earlier trees.
     """
     _sums_of(session, own)
     before = 0
@@ -90,5 +102,5 @@ def grow(request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
 
 
 def least_rows(session: SiteSession) -> int:
-    """Return the fewest rows of a code and of a leaf that the study asks for."""
+    """Return the fewest rows of a code and of a leaf in the study."""
     return int(session.study.strategy.settings.get("min-rows", 0))

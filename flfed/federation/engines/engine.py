@@ -1,8 +1,8 @@
-"""Base class of the engines, their registry, and the sites that they ask.
+"""Base class of the engines, their registry, and the sites of a run.
 
 An engine runs a study's sites in this process, in Flower's simulation, or at institutions.
 
-What differs between engines is asked of the engine; nobody else compares their names.
+Each difference between engines is an attribute or method of the engine; no other code compares their names.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ from flfed.rows.training.requests import Compute
 from flfed.rows.warm_start import Source, SourceRows
 from flfed.signatures import Signer
 from flfed.study.study import Study
+from flfed.words import render
 
 RunConfig = Mapping[str, bool | float | int | str]
-"""What every node's context carries: the study, the repeat, the run."""
+"""Content of every node's context: the study, the repeat, the run."""
 StartedGrid = tuple[Grid, PooledReference | None]
-"""What carries the messages of a run, and the figures over all rows where the engine has every table."""
+"""Grid of a run, and the figures over all rows where the engine has every table."""
 
 
 ENGINES = {
@@ -45,14 +46,14 @@ ENGINES = {
     "ray": "flfed.federation.engines.ray:Ray",
     "deployment": "flfed.deployment.engine:Deployment",
 }
-"""Name to module and class: loaded when it is asked for, as each brings libraries of its own."""
+"""Name to module and class: loaded on request, as each brings its own libraries."""
 
 
 @dataclass(frozen=True)
 class RemoteSite:
     """Site with its table at its institution.
 
-    A coordinator knows its name only.
+    A coordinator has its name alone.
     """
 
     name: str
@@ -67,8 +68,8 @@ RunSites = Sequence[Site | RemoteSite]
 class RunResources:
     """Resources of one repeat.
 
-    They are the function that answers its requests (None: one by one), its progress and its clock, and the model of
-    an earlier run that it begins from, with the rows of that.
+    They are the function that answers its requests (None: one by one), its progress and its clock. The earlier run's
+    model that it begins from is among them, with the rows of that run.
     """
 
     answer: Compute | None
@@ -81,9 +82,9 @@ class RunResources:
     def show_activity(self, sentence: str) -> None:
         """Show a sentence as the current activity.
 
-        It takes the place of the one before. An empty one shows none.
+        It replaces the earlier one. An empty sentence shows none.
         """
-        # One stage at a time: the one before is closed first.
+        # One stage at a time: the earlier one is closed first.
         while self._shown:
             self.progress(self._shown.pop(), 1, 1)
         if sentence:
@@ -97,16 +98,16 @@ class Engine(ABC):
     Attributes
     ----------
     name : str
-        As `study run --engine` and the run store have it.
+        As in `study run --engine` and the run store.
     stacks : bool
-        Whether many sites can be computed for at once.
+        Whether it can compute for many sites at once.
     remote : bool
         Whether sites are institutions: they approve the study's text, keep a ledger of each run, and a checkpoint
         is written each round.
     keeps_replies : bool
-        Whether a site keeps a reply that may have to be sent again.
+        Whether a site stores a reply that may have to be sent again.
     audited_by : str
-        Name of the engine by which a run of this one is audited.
+        Name of the engine that audits a run of this one.
     """
 
     name: ClassVar[str]
@@ -115,17 +116,17 @@ class Engine(ABC):
     keeps_replies: ClassVar[bool] = True
     audited_by: ClassVar[str]
 
-    def require(self) -> None:  # noqa: B027 - most engines miss nothing
-        """Refuse to continue where something is missing.
+    def require(self) -> None:  # noqa: B027 - most engines need nothing
+        """Refuse to continue where a package is missing.
 
         Raises
         ------
         UsageError
-            What is missing, and how to get it.
+            With its name and the command that installs it.
         """
 
     def sites(self, study: Study, selection: SiteSelection = None) -> Sequence[Site] | Sequence[RemoteSite]:
-        """Return the sites that are asked.
+        """Return the requested sites.
 
         See `find_sites`.
         """
@@ -135,7 +136,7 @@ class Engine(ABC):
     def started(
         self, sites: RunSites, run_config: RunConfig, resources: RunResources
     ) -> AbstractContextManager[StartedGrid]:
-        """Yield a grid, and the tables where all are here.
+        """Yield a grid, and the tables where all are on this machine.
 
         The engine ends with the block.
 
@@ -144,8 +145,8 @@ class Engine(ABC):
         sites : sequence of Site, or of RemoteSite
         run_config : mapping of str to scalar
         resources : RunResources
-            Of the in-process engine: what answers the requests of all sites, and the clock that deadlines are in.
-            Of a deployment: told in a sentence which sites are waited for, and which are missing.
+            Of the in-process engine: the function that answers the requests of all sites, and the clock of deadlines.
+            Of a deployment: receives sentences about sites that are awaited or missing.
 
         Raises
         ------
@@ -163,14 +164,14 @@ class Engine(ABC):
     def after_run(self, grid: Grid, recorder: Recorder) -> AbstractContextManager[None]:
         """Return the context in which a run takes place.
 
-        What follows the run happens when the block ends.
+        Work after the run is done at the end of the block.
         """
         return nullcontext()
 
     def signer(self) -> Signer | None:
         """Return the signer of models, or None.
 
-        It signs those of runs on this engine.
+        It signs models of runs on this engine.
         """
         return None
 
@@ -183,13 +184,13 @@ def find_sites(study: Study, selection: SiteSelection = None) -> list[Site]:
     Raises
     ------
     UsageError
-        If there are none, their dataset's files are to be fetched first, or the study cuts its
-        own and others are given.
+        If there are none, their dataset's files are not fetched yet, or the study cuts its own sites and others are
+        passed.
     """
     # Research sites are cut from one public table, so an institution cannot be among them.
     if study.dataset.partition is not None:
         if selection is not None:
-            raise UsageError("the study cuts its dataset into research sites itself; it takes no others")
+            raise UsageError(render("run.sites.partition"))
         return cut(datasets.load(study.dataset.name), study.dataset.partition)
     wanted = study.dataset.sites if selection is None else selection
     sites = sites_listing.of_dataset(study.dataset.name) if wanted is None else sites_listing.chosen(wanted)
@@ -197,25 +198,23 @@ def find_sites(study: Study, selection: SiteSelection = None) -> list[Site]:
     for site in sites:
         if study.dataset.name not in site.datasets:
             served = " and ".join(repr(name) for name in site.datasets)
-            raise UsageError(f"site {site.name!r} has dataset {served}, the study asks {study.dataset.name!r}")
+            facts = {"site": site.name, "served": served, "dataset": study.dataset.name}
+            raise UsageError(render("run.sites.dataset", **facts))
     sites = [site.serving(study.dataset.name) for site in sites]
     if not sites:
-        example = "[dataset] partition = { by = 'iid', sites = 3 }"
-        raise UsageError(
-            f"no site is found whose dataset is {study.dataset.name!r}; see: flfed site list. "
-            f"A dataset of one table is cut into sites by {example}"
-        )
+        example = "{ by = 'iid', sites = 3 }"
+        raise UsageError(render("run.sites.absent", dataset=study.dataset.name, example=example))
     _check_fetched(study.dataset.name, sites)
     return sites
 
 
 def _check_fetched(dataset: str, sites: Sequence[Site]) -> None:
-    """Refuse sites of which public files are not here yet; raises UsageError."""
+    """Refuse sites whose public files are not fetched yet; raises UsageError."""
     # Only the files that these sites read: an institution's own table needs no public ones.
     read = {getattr(site.source, "path", "") for site in sites}
     absent = [file.name for file in datasets.load(dataset).absent() if file.name in read]
     if absent:
-        raise UsageError(f"dataset {dataset!r} is not here yet ({', '.join(absent)}): flfed data get {dataset}")
+        raise UsageError(render("run.sites.files", dataset=dataset, files=", ".join(absent)))
 
 
 def engine_of(name: str) -> Engine:
@@ -227,22 +226,21 @@ def engine_of(name: str) -> Engine:
         If there is none.
     """
     if name not in ENGINES:
-        raise UsageError(f"engine {name!r} is not known{nearest(name, tuple(ENGINES))} Known: {', '.join(ENGINES)}")
+        facts = {"name": name, "hint": nearest(name, tuple(ENGINES)), "engines": ", ".join(ENGINES)}
+        raise UsageError(render("run.sites.engine", **facts))
     module, _, kind = ENGINES[name].partition(":")
     return cast(Engine, getattr(importlib.import_module(module), kind)())
 
 
 def path_of(engine: Engine, study: Study, *, stacked: bool) -> str:
-    """Return how an engine computes for a study.
-
-    It is "stacked" or "one-by-one".
+    """Return how an engine computes for a study, "stacked" or "one-by-one".
 
     Parameters
     ----------
     engine : Engine
     study : Study
     stacked : bool
-        Whether stacking is wanted. Every plan can be; a model that is not of affine layers cannot.
+        Whether to stack where possible. Every plan can be stacked; a model that is not of affine layers cannot.
     """
     # A model without named layers is still computed, one site after the other.
     able = stacked and engine.stacks and _of_layers(study.model.build("model"))
@@ -258,7 +256,7 @@ def answer_of(path: str) -> Compute | None:
 
 
 def _of_layers(model: Any) -> bool:
-    """Tell whether layers describe the whole model.
+    """Return whether layers describe the whole model.
 
     Its `layers` must name all of its arrays, and those it penalises.
     """

@@ -1,7 +1,7 @@
 """In-process engine and its Flower grids.
 
-All tables are in this process. One grid calls the client app directly, site by site; sites of a cohort compute
-together, and what they ask is answered at once.
+All tables are in this process. One grid calls the client app directly, site by site. In the other, the sites of a
+cohort compute together, and their requests are answered at once.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class InProcessGrid(Grid):
     sites : sequence of str
         A node for each; ids follow the given order, nothing else does.
     run_config : mapping of str to scalar
-        What every node's context carries: the study, the repeat.
+        Content of every node's context: the study, the repeat.
     clock : callable
         Seconds; tests pass their own.
     """
@@ -101,12 +101,12 @@ class InProcessGrid(Grid):
         return self._contexts[message.metadata.dst_node_id]
 
     def site_states(self, round: int) -> dict[str, Arrays]:
-        """Return the arrays of its own that each site had after a round, for a checkpoint."""
+        """Return each site's own arrays after a round, for a checkpoint."""
         states = {str(context.node_config["site"]): NodeState(context.state) for context in self._contexts.values()}
         return {site: arrays for site, state in states.items() if (arrays := state.before(round + 1))}
 
     def restore_states(self, round: int, states: Mapping[str, Arrays]) -> None:
-        """Give sites back the arrays that they had after a round."""
+        """Restore each site's own arrays of a round."""
         for context in self._contexts.values():
             if arrays := states.get(str(context.node_config["site"])):
                 NodeState(context.state).keep(round, arrays)
@@ -135,14 +135,14 @@ class InProcessGrid(Grid):
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Refuse to send without a reply.
 
-        Replies are there at once, so nothing is pushed and pulled apart.
+        Replies come at once, so nothing is pushed and pulled separately.
         """
         raise RuntimeError("use send_and_receive: an in-process grid answers at once")
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Refuse to fetch replies.
 
-        Replies are there at once, so nothing is pushed and pulled apart.
+        Replies come at once, so nothing is pushed and pulled separately.
         """
         raise RuntimeError("use send_and_receive: an in-process grid answers at once")
 
@@ -150,7 +150,7 @@ class InProcessGrid(Grid):
 class CohortGrid(InProcessGrid):
     """Grid that computes for its sites together.
 
-    Each message goes to its site, and the engine answers what all sites ask.
+    Each message goes to its site, and the engine answers the requests of all sites.
 
     Parameters
     ----------
@@ -181,17 +181,17 @@ class CohortGrid(InProcessGrid):
 
         Sites that took more than `timeout` seconds are left out.
 
-        A site's time is that of its own code, and an even share of what is computed for all.
+        A site's time is that of its own code, and an even share of the common computations.
         """
         exchanges = [
             _Exchange(self._side.exchange(self.numbered(m), self.context_of(m)), self._clock) for m in messages
         ]
         for exchange in exchanges:
             exchange.go_on()
-        # Sites that have replied ask nothing more, and the others go on together.
+        # Sites that have replied have no more requests, and the others continue together.
         while waiting := [exchange for exchange in exchanges if exchange.reply is None]:
             began = self._clock()
-            # What a site asked and its result go as it answers: all of them and all replies are not alive together.
+            # A site's requests and results are freed as it answers: not all of them and all replies exist at once.
             results = deque(self._answer([request for exchange in waiting for request in listed(exchange.request)]))
             share = (self._clock() - began) / len(waiting)
             for exchange in waiting:
@@ -203,7 +203,7 @@ class CohortGrid(InProcessGrid):
 class _Exchange:
     """Exchange of one message.
 
-    It has its generator, what that asks, its reply, and the seconds it took.
+    It has its generator, its open requests, its reply, and its seconds.
     """
 
     def __init__(self, handler: ClientGenerator, clock: Clock) -> None:
@@ -214,7 +214,10 @@ class _Exchange:
         self.seconds = 0.0
 
     def go_on(self, results: Sequence[object] | None = None, share: float = 0.0) -> None:
-        """Go on with the results of what was asked, or begin; `share` is what computing them took."""
+        """Continue with the results of the requests, or begin.
+
+        `share` is the time of computing them.
+        """
         self.seconds += share
         began = self._clock()
         try:
@@ -230,7 +233,7 @@ class _Exchange:
 class InProcess(Engine):
     """Engine with all sites in this process.
 
-    It therefore holds every table.
+    So it has every table.
     """
 
     name = audited_by = "inprocess"

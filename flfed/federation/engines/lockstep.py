@@ -14,10 +14,11 @@ from typing import Any, Generic, TypeVar
 
 from flfed.callbacks import Clock, Progress
 from flfed.rows.training.requests import Compute, Request
+from flfed.words import render
 
 Done = TypeVar("Done")
 Task = Callable[[Compute], Done]
-"""A federation: given what answers its requests, it runs to its end."""
+"""A federation: it gets the function that answers its requests, and runs to its end."""
 ROWS_AT_ONCE = 500_000
 """Rows of all sites that federations side by side may have open at a time: about half a kilobyte each."""
 
@@ -30,21 +31,21 @@ def side_by_side(tasks: Sequence[Task[Done]], answer: Compute) -> list[Done | Ba
     Parameters
     ----------
     tasks : sequence of callables
-        Each is called with what answers its requests. One runs at a time, so that they share what
-        they like without locks; where one asks, it waits until all others have asked or ended.
+        Each is called with the function that answers its requests. One runs at a time, so that they can share data
+        without locks; after a request it waits until all others have one too, or have ended.
     answer : callable
-        Is given what all tasks ask at a time, in the order of the tasks.
+        Gets the open requests of all tasks, in the order of the tasks.
 
     Raises
     ------
     KeyboardInterrupt
-        Where a person interrupts, or a task raises it: every other task is interrupted where it
-        waits, and may write down how it ended. So is what `answer` raises.
+        Where a person interrupts, or a task raises it: every other task is interrupted where it waits, and may record
+        how it ended. Errors of `answer` do the same.
 
     Notes
     -----
-    Each task has a thread because Flower's strategies call their grid and wait. What a thread does
-    by itself cannot be interrupted: it is waited for, until it asks.
+    Each task has a thread because Flower's strategies call their grid and wait. A thread's own work cannot be
+    interrupted: it runs on until its next request.
     """
     steps = [_Step(task) for task in tasks]
     try:
@@ -53,7 +54,7 @@ def side_by_side(tasks: Sequence[Task[Done]], answer: Compute) -> list[Done | Ba
             _answer(waiting, answer)
             waiting = _after_a_turn(waiting)
     except BaseException as error:
-        # The one whose turn it is comes first: two would run at a time else.
+        # The task whose turn it is comes first: else two would run at a time.
         for step in sorted(steps, key=lambda step: not step.running):
             step.end(error)
         raise
@@ -61,9 +62,9 @@ def side_by_side(tasks: Sequence[Task[Done]], answer: Compute) -> list[Done | Ba
 
 
 def _after_a_turn(steps: Sequence[_Step[Any]]) -> list[_Step[Any]]:
-    """Run each task until it asks or ends.
+    """Run each task until its next request or its end.
 
-    They run one after the other. Returns those that ask.
+    They run one after the other. Return those with a request.
     """
     for step in steps:
         step.go_on()
@@ -83,12 +84,12 @@ def _answer(waiting: Sequence[_Step[Any]], answer: Compute) -> None:
     results = iter(zip(requests, answer(requests), strict=True))
     for step in waiting:
         step.results = [result for _, result in islice(results, len(step.requests))]
-    # strict: results that are missing, or too many, are found here and not at another task.
+    # strict: missing or surplus results are detected here, and not at another task.
     next(results, None)
 
 
 class _Step(Generic[Done]):
-    """Task in a thread of its own.
+    """Task in its own thread.
 
     It runs only while it is its turn.
     """
@@ -102,11 +103,11 @@ class _Step(Generic[Done]):
         self._error: BaseException | None = None
         self._mine = threading.Semaphore(0)
         self._theirs = threading.Semaphore(0)
-        # A daemon: a second Ctrl-C ends the process, whatever a task is doing.
+        # A daemon: a second Ctrl-C ends the process, whatever a task does.
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def go_on(self) -> None:
-        """Run the task until it asks or ends."""
+        """Run the task until its next request or its end."""
         self.running = True
         if self._thread.ident is None:
             self._thread.start()
@@ -118,7 +119,7 @@ class _Step(Generic[Done]):
     def end(self, error: BaseException) -> None:
         """Raise an error in the task and wait.
 
-        It is raised where the task asks. One that has not begun never begins.
+        It is raised at the task's open request. A task that has not begun never begins.
         """
         self._error = error
         if self._thread.ident is not None:
@@ -130,7 +131,7 @@ class _Step(Generic[Done]):
         try:
             if self._error is None:
                 self.outcome = self._task(self._ask)
-        except BaseException as error:  # noqa: BLE001 - handed to the one who waits for the task
+        except BaseException as error:  # noqa: BLE001 - passed to the thread that waits for the task
             self.outcome = error
         self.over = True
         self._theirs.release()
@@ -140,13 +141,13 @@ class _Step(Generic[Done]):
 
         The task waits for its turn in between.
         """
-        # After an error nothing is asked any more, so that the task ends soon.
+        # After an error there are no more requests, so that the task ends soon.
         if self._error is None:
             self.requests = requests
             self._theirs.release()
             self._mine.acquire()
         if self._error is not None:
-            # A copy each: what the others add to theirs is not about this one.
+            # A copy each: additions of other tasks to their error do not concern this one.
             raise copy(self._error)
         return self.results
 
@@ -154,15 +155,15 @@ class _Step(Generic[Done]):
 class SharedTime:
     """Time account of tasks side by side.
 
-    Each has its own turns, and an even share of what is computed for all.
+    Each has its own turns, and an even share of the common computations.
 
-    So the seconds of the tasks add up to those that passed, and are what a task would be charged
-    with; that each took as long as all of them together would be true and of no use.
+    So the seconds of the tasks add up to those that passed, and are a fair charge for a task. That each took as long
+    as all of them together would be true and of no use.
 
     Parameters
     ----------
     answer : callable
-        What `side_by_side` is to answer with; its time is shared by the tasks that asked.
+        The function for `side_by_side`; its time is shared by the tasks with requests.
     clock : callable
         Seconds; tests pass their own.
     """
@@ -173,11 +174,11 @@ class SharedTime:
         self.asking: list[OwnTime] = []
 
     def answer(self, requests: Sequence[Request]) -> Sequence[Any]:
-        """Answer requests and charge the tasks that asked."""
+        """Answer requests and charge their tasks."""
         began = self.clock()
         try:
             return self._answer(requests)
-        # Charged also where the computation fails, since its time has passed.
+        # Charged also where the computation fails, since the time has passed.
         finally:
             share = (self.clock() - began) / max(1, len(self.asking))
             for own in self.asking:
@@ -188,7 +189,7 @@ class SharedTime:
 class OwnTime:
     """Clock of one task.
 
-    It counts the seconds that were the task's own.
+    It counts the seconds of the task itself.
 
     Parameters
     ----------
@@ -203,14 +204,14 @@ class OwnTime:
     def __call__(self) -> float:
         """Return the seconds so far.
 
-        The task itself asks, in its turn.
+        The task itself calls it, in its turn.
         """
         return self.spent + self._shared.clock() - self._since
 
     def stopped_while(self, answer: Compute) -> Compute:
         """Return `answer` with the clock stopped."""
 
-        # What passed until now is the task's own; the waiting is shared.
+        # The time until now is the task's own; the waiting is shared.
         def asking(requests: Sequence[Request]) -> Sequence[Any]:
             self.spent = self()
             self._shared.asking.append(self)
@@ -245,7 +246,7 @@ class Slowest:
 
         def report(stage: str, done: int, of: int) -> None:
             self._done_by_stage.setdefault(stage, {})[repeat] = done
-            self._tell(stage, of)
+            self._report(stage, of)
 
         return report
 
@@ -253,16 +254,18 @@ class Slowest:
         """Remove a repeat that has ended."""
         self._going.discard(repeat)
         for stage, (_, of) in list(self._shown_by_stage.items()):
-            self._tell(stage, of)
+            self._report(stage, of)
 
-    def _tell(self, stage: str, of: int) -> None:
+    def _report(self, stage: str, of: int) -> None:
         done_by_repeat = self._done_by_stage[stage]
         before, _ = self._shown_by_stage.get(stage, (-1, of))
-        # Until each repeat has told this stage, the slowest of them is not known.
+        # Until each repeat has reported this stage, the slowest of them is unknown.
         now = before
         if self._going and self._going <= done_by_repeat.keys():
             now = min(done_by_repeat[repeat] for repeat in self._going)
         self._shown_by_stage[stage] = (max(before, now), of)
         if now > before:
             # Else a person would expect as many rounds again for every repeat.
-            self._progress(f"{stage} of {self._repeats} repeats" if len(done_by_repeat) > 1 else stage, now, of)
+            if len(done_by_repeat) > 1:
+                stage = render("run.progress.repeats", stage=stage, repeats=self._repeats)
+            self._progress(stage, now, of)

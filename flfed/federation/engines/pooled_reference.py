@@ -20,10 +20,10 @@ class PooledReference:
     Parameters
     ----------
     side : SiteClient
-        Whose sessions are open.
+        With the open sessions.
     key : (study text, repeat)
     answer : callable
-        Answers what is asked, alone or together.
+        Answers requests, one by one or together.
     """
 
     def __init__(self, side: SiteClient, key: tuple[str, int], answer: Compute) -> None:
@@ -43,7 +43,7 @@ class PooledReference:
     ) -> Reference:
         """Return the figures over all rows.
 
-        `deviation` is that of the sites' own intercepts, as it was sent.
+        `deviation` is that of the sites' own intercepts, as the sites received it.
         """
         figures: Reference = run_client_by(reference(self.sessions(sites), arrays, encoder, deviation), self._answer)
         return figures

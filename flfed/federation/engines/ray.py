@@ -2,7 +2,7 @@
 
 It runs the same apps on many cores, with the extra `flfed[ray]`.
 
-`run_simulation` is deprecated, and its notice accepted here: what replaces it leaves a daemon running.
+`run_simulation` is deprecated, and its notice accepted here: its replacement leaves a daemon running.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ from flfed.flower_names import telemetry
 from flfed.refusals import Refusal
 from flfed.rows.data.site import Site
 from flfed.rows.warm_start import Source
+from flfed.words import render
 
 POLL_SECONDS = 0.02
-"""How often replies are looked for; Flower's own side of it polls every 0.1 s."""
+"""How often the grid looks for replies; Flower's own side of it polls every 0.1 s."""
 PATIENCE_SECONDS = 5.0
 """How long Flower's side may take to end by itself; it looks once a second."""
 QUIET = {
@@ -50,7 +51,7 @@ QUIET = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
-"""Set while Ray starts, for its processes: nothing is reported to anybody, one thread a process."""
+"""Set while Ray starts, for its processes: no reports to others, one thread a process."""
 
 
 def require() -> None:
@@ -64,13 +65,13 @@ def require() -> None:
     require_extra("ray", "engine 'ray'", "ray")
     loaded = sys.modules.get("ray")
     if loaded is not None and loaded.is_initialized():
-        raise UsageError("engine 'ray' starts Ray itself: call ray.shutdown() first")
+        raise UsageError(render("run.ray.started"))
 
 
 class Ray(Engine):
     """Engine with a process a core.
 
-    No process holds every table.
+    No process has every table.
     """
 
     name = "ray"
@@ -107,9 +108,9 @@ def simulated(sites: Sequence[Site], run_config: RunConfig, source: Source | Non
     ----------
     sites : sequence of Site
     run_config : mapping of str to scalar
-        What every node's context carries: the study, the repeat.
+        Content of every node's context: the study, the repeat.
     source : Source, optional
-        The model of an earlier run that the study begins from.
+        The earlier run's model that the study begins from.
 
     Raises
     ------
@@ -124,7 +125,7 @@ def simulated(sites: Sequence[Site], run_config: RunConfig, source: Source | Non
     over = threading.Event()
     server = ServerApp()
 
-    # Flower runs this in a thread of its own, which waits while the caller uses the grid.
+    # Flower runs this in its own thread, which waits while the caller uses the grid.
     @server.main()
     def hand_over(grid: Grid, context: Context) -> None:
         handed.put(grid)
@@ -142,7 +143,7 @@ def simulated(sites: Sequence[Site], run_config: RunConfig, source: Source | Non
             yield RayGrid(handed, simulation, len(ordered))
         finally:
             over.set()
-            # A site may compute for hours, which nobody waits for after an error.
+            # A site may compute for hours: after an error nothing waits for it.
             if not wait([simulation], timeout=PATIENCE_SECONDS).done:
                 _stop_computing()
 
@@ -150,7 +151,7 @@ def simulated(sites: Sequence[Site], run_config: RunConfig, source: Source | Non
 def _put(sites: Sequence[Site], source: Source | None) -> tuple[Any, Any]:
     """Send the sites to Ray's processes.
 
-    An error names the site that holds something which cannot travel there.
+    An error names a site with contents that cannot be sent.
     """
     import ray
 
@@ -159,10 +160,7 @@ def _put(sites: Sequence[Site], source: Source | None) -> tuple[Any, Any]:
         try:
             dumps(site)
         except (pickle.PicklingError, TypeError, AttributeError):
-            raise UsageError(
-                f"site {site.name!r} holds something that cannot be sent to Ray's processes, such as a function "
-                "written in its package: say it as text, or use --engine inprocess"
-            ) from None
+            raise UsageError(render("run.ray.contents", site=site.name)) from None
     return ray.put(list(sites)), ray.put(source)
 
 
@@ -179,9 +177,9 @@ class Nodes:
         Sites by partition.
     run_config : dict of str to scalar
     sites : Ray reference to a tuple of Site
-        Fetched once a process: a site may hold its table.
+        Fetched once a process: a site may have its table in it.
     source : Ray reference to a Source or None
-        What the study begins from; fetched once a process.
+        Start model of the study; fetched once a process.
     """
 
     key: str
@@ -192,7 +190,7 @@ class Nodes:
 
 
 class NodeApp(ClientApp):
-    """Client app that knows its partition's site.
+    """Client app with its partition's site.
 
     It is the client app of every engine.
 
@@ -243,7 +241,7 @@ class RayGrid(Grid):
     simulation : future
         Done when the simulation has ended.
     nodes : int
-        How many there will be.
+        Number of nodes to wait for.
     """
 
     def __init__(self, handed: Queue[Grid], simulation: Future[None], nodes: int) -> None:
@@ -269,7 +267,7 @@ class RayGrid(Grid):
         if self._simulation.done():
             error = self._simulation.exception()
             what = type(error.__cause__ or error).__name__ if error else "it ended early"
-            raise FlfedError(f"engine 'ray': Flower's simulation ended in the middle of the run ({what})")
+            raise FlfedError(render("run.ray.ended", why=what))
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the ids of all nodes.
@@ -314,14 +312,14 @@ class RayGrid(Grid):
         return self._flower().push_messages(messages)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Return the replies that are there."""
+        """Return the available replies."""
         return self._flower().pull_messages(message_ids)
 
 
 def _remove_trace(message: Message) -> Message:
     """Return a reply without Ray's error text.
 
-    The client app's own text stays. Ray quotes whole traces.
+    The client app's own text is unchanged. Ray quotes whole traces.
     """
     if message.has_error() and message.error.code != SITE_ERROR:
         message.error = Error(code=message.error.code, reason=str(Refusal("process-failed")))
@@ -341,8 +339,8 @@ def _ray() -> Iterator[None]:
     try:
         ray.init(include_dashboard=False, logging_level=logging.CRITICAL, log_to_driver=False)
     except (OSError, RuntimeError, ValueError) as error:
-        raise FlfedError(f"engine 'ray': Ray could not be started ({type(error).__name__})") from error
-    # Ray would end the process at once, and nobody would write down how the run ended.
+        raise FlfedError(render("run.ray.failed", kind=type(error).__name__)) from error
+    # Ray would end the process at once, and the run's end would not be recorded.
     if callable(on_term) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_term)
     node: Any = worker._global_node  # mypy sees None, which Ray replaces when it starts
@@ -363,13 +361,13 @@ def _stop_computing() -> None:
 
     After an error or Ctrl-C Flower would wait for them.
 
-    Flower keeps the handles to itself, so that Ray is asked for all that this run started.
+    Flower does not publish the handles, so Ray lists all that this run started.
     """
     import ray
     from ray._private import state, worker
 
     core: Any = worker.global_worker  # mypy sees no attribute that Ray sets when it connects
-    # What else is raised here says that Flower has ended Ray meanwhile.
+    # Any other error here means that Flower has ended Ray meanwhile.
     with suppress(AssertionError, AttributeError, RuntimeError, ray.exceptions.RayError):
         job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
         for actor in state.actors(job_id=job, actor_state_name="ALIVE"):
@@ -388,12 +386,12 @@ def _quiet() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)
     telemetry.FLWR_TELEMETRY_ENABLED = "0"
-    # Ray's processes import what this one can.
+    # Ray's processes can import the same modules as this one.
     os.environ.update(QUIET, PYTHONPATH=os.pathsep.join(path for path in sys.path if path))
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="ray")
-            # Ray leaves what it opened to Python to close.
+            # Ray leaves it to Python to close its files.
             warnings.filterwarnings("ignore", "unclosed file .*/dev/null", ResourceWarning)
             yield
     finally:

@@ -2,9 +2,9 @@
 
 Its steps are enrolment, first sums, rounds and comparison.
 
-`run` is what a person starts, `repeats` conducts it once a seed, and `server` is one run: it calls the steps in
-`enrolment` (with the first sums), `rounds` and `comparison`, and `checkpoint_writer` writes the rounds. All of them
-take a `RunSetting`, which asks all sites and waits. What a feature of the study does at these steps is a file in
-`parts`, of which `server_parts` has the list. `row_sums` are sums over the sites' rows, `secure_sums` has the keys of
-those of which no site's part is seen. `run_kinds` has the run without a model.
+A person starts `run`, `repeats` conducts it once a seed, and `server` is one run. It calls the steps in `enrolment`
+(with the first sums), `rounds` and `comparison`, and `checkpoint_writer` writes the rounds. All of them take a
+`RunSetting`, which sends requests to all sites and waits. A feature of the study is a file in `parts`, with its work at
+each of these steps; `server_parts` lists them. `row_sums` are sums over the sites' rows, `secure_sums` has the keys of
+sums that hide each site's part.
 """

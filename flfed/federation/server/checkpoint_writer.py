@@ -17,17 +17,18 @@ from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
 from flfed.updates.messages.train import Scores
 from flfed.updates.strategies.fedavg import FedAvg
+from flfed.words import render
 
 RunObserver = Callable[[str, int], None]
-"""Told a stage of a round and its number: "checkpoint", "round", "evaluation"."""
+"""Receives a stage of a round and its number: "checkpoint", "round", "evaluation"."""
 
 
 RoundCallback = Callable[[Mapping[str, Any]], object]
-"""Told the figures of each round; the run ends after it where what it returns is true."""
+"""Receives the figures of each round; the run ends after it where the return value is true."""
 
 
 OF_SITE = "site:"
-"""Before a site's name, in a checkpoint's states: the site's own arrays."""
+"""Prefix of a site's name in a checkpoint's states, for the site's own arrays."""
 
 
 def no_observer(stage: str, round: int) -> None:
@@ -36,16 +37,16 @@ def no_observer(stage: str, round: int) -> None:
 
 # A round that is due:  1. its checkpoint on the disk, whole or not at all
 #                       2. the round in the store, committed
-#                       3. the observer is told
+#                       3. the call of the observer
 #
-# In this order, so that a run which is killed at any point goes on from a round that both have. Rounds between two
+# In this order, so that a run that is killed at any point continues from a round that both have. Rounds between two
 # checkpoints are in the store only, and are computed again: with the same seeds, to the same bits.
 @dataclass(eq=False, repr=False)
 class CheckpointWriter:
     """Writer of a run's rounds and of the checkpoints among them.
 
     The first round, the last, the last good one before a stop, and one in every `checkpoints.seconds_apart` is a
-    checkpoint; each round is where sites draw noise that nobody can draw again.
+    checkpoint. Each round is one where sites draw noise that cannot be drawn again.
 
     Attributes
     ----------
@@ -53,7 +54,7 @@ class CheckpointWriter:
     parts : sequence of ServerPart
     observer : callable (stage, round)
     callback : callable (figures) or None
-        Told the figures of each round.
+        Receives the figures of each round.
     began : float
         When the run began, on its clock.
     last : Checkpoint or None
@@ -77,7 +78,7 @@ class CheckpointWriter:
 
     @property
     def last_round(self) -> int:
-        """The last round that there may be."""
+        """The last round of the study."""
         return most_rounds(self.run.study)
 
     def seconds(self) -> float:
@@ -87,11 +88,11 @@ class CheckpointWriter:
     def observe(self, record: RoundRecord, strategy: FedAvg, common: Checkpoint) -> bool:
         """Write a round, after its checkpoint where one is due.
 
-        `common` is what all checkpoints of the run share. Returns whether the run is to end after this round.
+        `common` is shared by all checkpoints of the run. Return whether the run ends after this round.
         """
         self.scores = record.scores
         trained = record.summed and len(record.losses) >= strategy.needed(len(record.sampled_sites))
-        protected = self.run.privacy.mechanism is not None  # without one there is nothing to count
+        protected = self.run.privacy.mechanism is not None  # without a mechanism there is nothing to count
         # A round that failed may be the last one, so the good one before it is written first: a resume begins there.
         if not trained and self._pending is not None:
             self._write(self._pending.round, self._pending.arrays, strategy, common)
@@ -109,19 +110,19 @@ class CheckpointWriter:
         return trained and self._ends_run(record)
 
     def _is_due(self, record: RoundRecord) -> bool:
-        """Tell whether a round is to be a checkpoint."""
+        """Return whether a round needs a checkpoint."""
         return time.monotonic() >= self._due_at or record.round == self.last_round
 
     def _ends_run(self, record: RoundRecord) -> bool:
-        """Tell the callback a round's figures, and return whether it ends the run."""
+        """Pass a round's figures to the callback, and return whether it ends the run."""
         if self.callback is None or not self.callback(self._figures(record)):
             return False
         if record.round < self.last_round:
-            self.ended = f"its callback ended it after round {record.round} of {self.last_round}"
+            self.ended = render("run.stops.callback", round=record.round, rounds=self.last_round)
         return True
 
     def _keep_evaluated(self, record: RoundRecord) -> None:
-        """Keep what the last evaluation tells of the last model."""
+        """Store the facts of the last evaluation about the last model."""
         if record.fit or self.last is None:
             return
         facts: dict[str, Any] = {}
@@ -133,7 +134,7 @@ class CheckpointWriter:
         checkpoints.write(self.run.name, self.last)
 
     def _figures(self, record: RoundRecord) -> dict[str, Any]:
-        """Return the figures of a round, under the names that are recorded."""
+        """Return the figures of a round, under their recorded names."""
         shared_as = self.run.recorder.shared_as
         return {
             "run": self.run.name,
@@ -145,7 +146,10 @@ class CheckpointWriter:
         }
 
     def begin(self, arrays: Arrays, strategy: FedAvg, common: Checkpoint) -> None:
-        """Write a checkpoint from before the first round, `arrays` being the first model, where a part needs it."""
+        """Write a checkpoint before the first round.
+
+        It has the first model `arrays`, and is written where a part needs it.
+        """
         if self.run.each_round and any(part.binds_encoder for part in self.parts):
             self._write(0, arrays, strategy, common)
 
@@ -153,7 +157,7 @@ class CheckpointWriter:
         """Write the checkpoint of a round."""
         state, of_strategy = strategy.state()
         state = dict(state)
-        # Where sites live and die with this process, what they keep for themselves is on its disk too.
+        # Where sites live in this process, their own state is on its disk, too.
         site_states = getattr(self.run.grid, "site_states", None)
         if site_states is not None:
             for site, own in site_states(round).items():
@@ -170,20 +174,20 @@ class CheckpointWriter:
         checkpoints.write(self.run.name, self.last)
         if self.run.privacy.mechanism is not None:
             self.run.privacy.write()
-        # Sites draw the system's noise once for a round: a resume that asked for an earlier one would be refused.
+        # Sites draw the system's noise once for a round: a resumed run that repeated an earlier one would be refused.
         each_round = self.run.each_round or self.run.privacy.draws_anew
         self._due_at = time.monotonic() + (0.0 if each_round else checkpoints.seconds_apart())
         self.observer("checkpoint", round)
 
     def once(self, name: str, facts: dict[str, Any]) -> dict[str, Any]:
-        """Return facts as the sites may have heard them.
+        """Return facts as the sites may have received them.
 
-        A site compares in one way in a run, and after a crash another set of sites may answer.
+        A site compares in one way in a run, and after a crash another set of sites may reply.
         """
         last = self.last
         if last is None:
             return facts
-        # Written before it is sent: after a crash the sites hear the same again.
+        # Written before they are sent: after a crash the sites receive the same again.
         if name not in last.facts and self.run.each_round:
             self.last = replace(last, facts={**last.facts, name: facts})
             checkpoints.write(self.run.name, self.last)

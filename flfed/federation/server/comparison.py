@@ -28,6 +28,7 @@ from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.messages.compare import COMPARE, TRAINED_UNKNOWN, CompareReplies, CompareReply, CompareRequest
 from flfed.updates.messages.train import Scores
 from flfed.updates.strategies.fedavg import FedAvg
+from flfed.words import render
 
 if TYPE_CHECKING:
     from flfed.federation.engines.pooled_reference import PooledReference
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 FAR = 0.1
 """Standard deviations by which a column's centre may move before the record names it."""
 Rehearse = Callable[[Participants, Encoder], tuple[FedAvg, Arrays]]
-"""Runs the rounds once more, by another encoder."""
+"""Runs the rounds once more, with another encoder."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -50,7 +51,7 @@ class Comparison:
     scores : mapping of site to Scores
         Of the last round.
     rehearse : callable (participants, encoder) → (strategy, arrays)
-        Runs the rounds once more, by another encoder.
+        Runs the rounds once more, with another encoder.
     """
 
     run: RunSetting
@@ -61,7 +62,7 @@ class Comparison:
 
     @property
     def participants(self) -> Participants:
-        """Sites that are asked."""
+        """Requested sites."""
         return self.model.participants
 
     @property
@@ -72,7 +73,7 @@ class Comparison:
     def conduct(self, start: str) -> None:
         """Compare the models and record it.
 
-        What only all tables show is added. `start` is the start file's hash.
+        Figures that need all tables are added. `start` is the start file's hash.
         """
         request = CompareRequest(arrays=self.outcome.arrays, encoder=self.outcome.encoder)
         for part in self.parts:
@@ -82,9 +83,9 @@ class Comparison:
         bins = ScoreBins(**self.model.once(SCORE_BINS, asdict(estimate)))
         recorder.progress("compare", 0, 1)
         replies = self._replies(request, bins)
-        # Where all sites share figures in sums only, each of them stays or is in their sum.
+        # Where all sites share figures in sums only, none leaves except in their sum.
         if not replies and not self._shares_sums_only:
-            raise FlfedError("no site could compare the models: see the faults in the run record")
+            raise FlfedError(render("run.failures.compared"))
         reference = self._reference(replies, request.deviation)
         recorder.comparison(replies, reference, bins)
         training = recorded_training(recorder.writer, recorder.primary, self.run.study, reference)
@@ -108,7 +109,10 @@ class Comparison:
 
     @property
     def _unreadable(self) -> str:
-        """Why the server cannot compute with the final model; "" where it can."""
+        """Why the server cannot compute with the final model.
+
+        The text is empty where it can.
+        """
         reasons = (part.unreadable(self.outcome.arrays) for part in self.parts)
         return next(filter(None, reasons), "")
 
@@ -118,7 +122,7 @@ class Comparison:
         return all(part.has_whole_model() for part in self.parts)
 
     def _coefficients(self) -> None:
-        """Record a linear model's coefficients, which every site has been sent."""
+        """Record a linear model's coefficients, which every site has received."""
         if self._unreadable or not self._has_whole_model:
             return
         model = self.run.study.model.build("model")
@@ -135,13 +139,13 @@ class Comparison:
 
     @property
     def _columns(self) -> list[str]:
-        """Columns whose importance the study asks for."""
+        """Columns whose importance the study requests."""
         return [column.name for column in self.run.layout.features] if self.run.study.compare.importance else []
 
     def _replies(self, request: CompareRequest, bins: ScoreBins) -> CompareReplies:
-        """Return the sites' comparisons that can be used, and looked at one by one."""
+        """Return the sites' usable comparisons, with figures of their own."""
         recorder = self.run.recorder
-        # Sites that take part and share figures of their own: verdicts go by their number.
+        # Verdicts depend on the number of participants that share figures of their own.
         sharing = len(recorder.shared_as.own(self.participants))
         looked_at = self.model.once("looked-at", {"sites": max(sharing, 1)})
         recorder.summary("looked-at", looked_at)
@@ -157,15 +161,21 @@ class Comparison:
         return replies
 
     def _trained(self) -> str:
-        """Return whether the model was trained enough, as its sites are told: by the losses that left them."""
+        """Return whether the model was trained enough, for the sites.
+
+        The losses that left the sites decide it.
+        """
         training = recorded_training(self.run.recorder.writer, self.run.recorder.primary, self.run.study)
         words = {True: "enough", False: "not-enough", None: TRAINED_UNKNOWN}
         enough = training["enough"] if training else None
         return words[enough]
 
     def _ask(self, request: CompareRequest, delivery: EncoderDelivery) -> Answers[CompareReply]:
-        """Return the sites' answers; who has lost the encoder is asked again, and gets it whole."""
-        # Sites that have the encoder are sent one request, which is written once, and so are the others.
+        """Return the sites' replies.
+
+        A site that lost the encoder is asked again, and gets it whole.
+        """
+        # Sites that have the encoder get one request, which is written once, and so do the others.
         written = {by_hash: replace(request, by_hash=by_hash) for by_hash in (False, True)}
         sent = {site: written[site in delivery.holders] for site in self.participants}
         answers = self.run.ask(COMPARE, sent, self.participants, CompareReply.from_record)
@@ -198,7 +208,10 @@ class Comparison:
         return usable
 
     def _select_requested(self, reply: CompareReply, groups: Collection[tuple[str, str]]) -> CompareReply:
-        """Return a reply with what the study asks for: all else is of no site's policy, and is not written down."""
+        """Return a reply with the requested figures.
+
+        A site may not add others to the record.
+        """
         points = self.run.study.compare.points
         columns = self._columns
         return replace(
@@ -210,7 +223,7 @@ class Comparison:
         )
 
     def _reference(self, replies: CompareReplies, deviation: float | None) -> Reference | None:
-        """Return the pooled reference, None where there is none."""
+        """Return the pooled reference, or None."""
         tables = self.model.tables
         if tables is None:
             return None
@@ -218,7 +231,7 @@ class Comparison:
         # Figures of a site that shares in sums only could be computed from the pooled ones.
         if not refused and not self.run.recorder.shared_as.are_whole(replies):
             refused = WITHHELD
-        # Without a site's holdout it would compare with something else; and what fails there fails here.
+        # Without a site's holdout the comparison would be another one; and a failure there is one here.
         if not refused and len(replies) < len(self.participants):
             refused = "not every site could be compared"
         if refused:
@@ -244,10 +257,15 @@ class Comparison:
         figure = f"by {number(moved, signed=True)}" if math.isfinite(moved) else "(not defined there)"
         most = f" (most: {', '.join(far[:3])})" if far else ""
         primary = self.run.recorder.primary
-        self.run.recorder.note(
-            f"disclosure 'institution', against exact sums, moved {primary} over all holdouts {figure}; "
-            f"in the encoder {len(far)} of {len(columns)} columns moved by more than {FAR:g} standard deviations{most}"
-        )
+        facts = {
+            "primary": primary,
+            "figure": figure,
+            "far": len(far),
+            "columns": len(columns),
+            "by": FAR,
+            "most": most,
+        }
+        self.run.recorder.note(render("run.notes.disclosure", **facts))
 
     def _table_one(self, start: str, replies: CompareReplies) -> None:
         """Record Table 1 from the training and holdout sums."""
@@ -257,7 +275,7 @@ class Comparison:
         try:
             summaries = checkpoints.summaries_of(self.run.name, start)
         except FlfedError as error:
-            # All else of the run is there, and is not given up for it.
+            # The rest of the run is complete, and is not given up for it.
             self.run.recorder.note(Refusal("no-table-1", why=error))
         else:
             self.run.recorder.table_one(self.run.layout, summaries, replies)

@@ -1,6 +1,7 @@
-"""Beginning of a run: which sites take part, and why the others do not; and their first sums.
+"""Beginning of a run.
 
-Of the sums over training rows a run's encoder is made.
+It has the participants, the reasons of the other sites, and the first sums. A run's encoder is made of the sums over
+training rows.
 """
 
 from __future__ import annotations
@@ -29,15 +30,10 @@ from flfed.updates.aggregation.guard import summary_defect
 from flfed.updates.aggregation.rounds import Participant, Participants
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest, sharing_of
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
+from flfed.words import render
 
 SAYS_WHERE = ("policy-unreadable", "table-unopened")
 """Codes of refusals that name `flfed site check` themselves."""
-
-
-PER_SITE = (
-    "every site scaled its rows by its own means (encode.scaler = 'per-site'): "
-    "this reproduces others' results and costs accuracy; 'global' is right"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +47,9 @@ class Absent:
     refused : mapping of site to Refusal
         By their gate.
     silent : mapping of site to Refusal
-        Of those that sent no answer.
+        Of sites without a reply.
     unnamed : sequence of Refusal
-        Of nodes whose site is not known.
+        Of nodes whose site is unknown.
     """
 
     own: Mapping[str, str]
@@ -63,7 +59,7 @@ class Absent:
 
     @property
     def reasons(self) -> Mapping[str, str]:
-        """The reason of each site that is known by name."""
+        """The reason of each site with a known name."""
         return {**self.own, **self.refused, **self.silent}
 
 
@@ -81,16 +77,16 @@ def enrol(
     run : RunSetting
     parts : sequence of ServerPart
     check : callable (nodes by site)
-        Told who takes part; what it raises ends the run.
+        Receives the participants; an error of it ends the run.
     earlier : sequence of str
         Sites that took part before the run was resumed.
     cohort : collection of str
-        Where there is one, no other site takes part, and nobody of it is dropped.
+        Where there is one, no other site takes part, and none of it is dropped.
 
     Raises
     ------
     UsageError, FlfedError
-        If too few sites take part, or two nodes say that they are one site.
+        If too few sites take part, or two nodes report the same site.
     """
     nodes = {str(node): node for node in run.grid.get_node_ids()}
     answers = _answers(run, nodes)
@@ -108,7 +104,7 @@ def enrol(
     run.recorder.refused({site: why for site, why in absent.refused.items() if site not in earlier})
     not_there = {site: Refusal("not-there", why=why) for site, why in absent.silent.items() if site not in earlier}
     run.recorder.events("fault", not_there)
-    # Below their threshold sums stop by themselves, and may go on later.
+    # Below their threshold sums stop by themselves, and may continue later.
     if not cohort:
         _check_enough(run, participants, absent)
     check(nodes_of(participants))
@@ -116,10 +112,13 @@ def enrol(
 
 
 def _answers(run: RunSetting, nodes: Mapping[str, int]) -> Answers[EnrolReply]:
-    """Return the nodes' enrolments; how figures are shared, and what crossed, is recorded."""
+    """Return the nodes' enrolments.
+
+    The sharing of figures and the bytes are recorded.
+    """
     request = EnrolRequest(dataset=run.study.dataset.name, schema_sha256=run.schema.sha256())
     answers = ask(run.grid, ENROL, request, nodes, EnrolReply.from_record, timeout=run.deadline)
-    # Sharing is set before anything is recorded, since it decides under which name.
+    # Sharing is set before anything is recorded, since it decides the names in the record.
     run.recorder.share(sharing_of(reply for reply in answers.replies.values() if reply.accepted))
     names = {node: f"node {node}" for node in nodes}
     names |= {node: reply.site for node, reply in answers.replies.items()}
@@ -132,12 +131,15 @@ def _answers(run: RunSetting, nodes: Mapping[str, int]) -> Answers[EnrolReply]:
 def _replies(
     answers: Answers[EnrolReply], nodes: Mapping[str, int], cohort: Collection[str]
 ) -> tuple[dict[str, EnrolReply], dict[str, Participant]]:
-    """Return the sites' replies, and the participants, in name order; raises FlfedError where two have one name."""
+    """Return the sites' replies, and the participants, in name order.
+
+    Raises FlfedError where two have one name.
+    """
     replies: dict[str, EnrolReply] = {}
     participants = {}
     for node, answer in sorted(answers.replies.items(), key=lambda item: item[1].site):
         if answer.site in replies:
-            raise FlfedError(f"two nodes say they are site {answer.site!r}; a site's name must be unique")
+            raise FlfedError(render("run.failures.twins", site=answer.site))
         reply = answer
         if answer.accepted and answer.version != flfed.__version__:
             reason = Refusal("other-version", theirs=answer.version or "none", ours=flfed.__version__)
@@ -149,7 +151,10 @@ def _replies(
 
 
 def _absent(run: RunSetting, answers: Answers[EnrolReply], replies: Mapping[str, EnrolReply]) -> Absent:
-    """Return why sites do not take part; whose a silent node is only an engine of institutions knows beforehand."""
+    """Return why sites do not take part.
+
+    Only an engine of institutions knows the site of a silent node.
+    """
     site_by_node = {str(node): site for site, node in getattr(run.grid, "nodes", {}).items()}
     whys = {site_by_node[node]: why.cause for node, why in answers.faults.items() if node in site_by_node}
     return Absent(
@@ -163,7 +168,10 @@ def _absent(run: RunSetting, answers: Answers[EnrolReply], replies: Mapping[str,
 
 
 def _check_enough(run: RunSetting, participants: Participants, absent: Absent) -> None:
-    """Refuse too few sites; raises UsageError where a person can do something about it, else FlfedError."""
+    """Refuse too few sites.
+
+    Raises UsageError where a person can change that, else FlfedError.
+    """
     says_where = any(path_of(reason) in SAYS_WHERE for reason in absent.own.values())
     run.check_enough(
         participants,
@@ -174,14 +182,20 @@ def _check_enough(run: RunSetting, participants: Participants, absent: Absent) -
 
 
 def absence(why: str, *, stays: bool) -> Refusal:
-    """Return the fault of a site that took part before a run was resumed, whether it `stays` in the run or not."""
+    """Return the fault of a site that is missing after a resumption.
+
+    With `stays` the site is still in the cohort.
+    """
     if stays:
         return Refusal("away-because", why=why) if why else Refusal("away")
     return Refusal("left-because", why=why) if why else Refusal("left")
 
 
 def summarise(run: RunSetting, participants: Participants) -> dict[str, Summary]:
-    """Return the sums of the sites that can give them; raises FlfedError where they are too few."""
+    """Return the sums of the sites that have them.
+
+    Raises FlfedError where they are too few.
+    """
 
     def defect(site: str, reply: SummariseReply) -> Refusal | None:
         return summary_defect(reply.summary, run.layout, participants[site].rows_high)
@@ -192,21 +206,22 @@ def summarise(run: RunSetting, participants: Participants) -> dict[str, Summary]
 
 
 def record_beginnings(run: RunSetting, participants: Participants, merged: Summary) -> None:
-    """Record the sums over all sites by their hashes, and columns that may give the answer away.
+    """Record the sums over all sites by their hashes.
 
-    Noted are sites that train a part of the model, how rows are scaled, and which earlier model comes first.
+    Columns that may reveal the outcome are recorded, too.
+
+    Notes state which sites train a part of the model, how rows are scaled, and which earlier model comes first.
     """
     run.recorder.leaks(leak_warnings(run.layout, merged), untested(run.layout, merged))
     sums = {"sha256": arrays_sha256(merged.arrays()), "rounded": sums_sha256(merged)}
     run.recorder.summary("training-sums", sums)
     widths = {site: one.width for site, one in participants.items() if one.width < 1}
-    sites = [f"{site} ({width:g} of each hidden layer)" for site, width in run.recorder.shared_as.own(widths).items()]
+    own_widths = run.recorder.shared_as.own(widths).items()
+    sites = [render("run.notes.width", site=site, width=width) for site, width in own_widths]
     if sites:
-        run.recorder.note(
-            f"trained in part by {', '.join(sites)}: for its other units such a site counts as having changed nothing"
-        )
+        run.recorder.note(render("run.notes.widths", sites=", ".join(sites)))
     if run.study.encode.scaler == "per-site":
-        run.recorder.note(PER_SITE)
+        run.recorder.note(render("run.notes.scaler"))
     source = source_of(run.study, run.recorder.shared_as.series)
     if source is not None:
         run.recorder.summary("warm-start", source_facts(source, run.layout))
@@ -215,11 +230,11 @@ def record_beginnings(run: RunSetting, participants: Participants, merged: Summa
 
 
 def fitted_encoder(run: RunSetting, merged: Summary) -> Encoder:
-    """Return the encoder of all sites; raises UsageError where no model can be learned."""
+    """Return the encoder of all sites.
+
+    Raises UsageError where no model can be learned.
+    """
     encoder = fit_encoder(run.layout, merged, run.study.encode.scaler)
     if one_class(run.layout, merged):
-        raise UsageError(
-            f"column {run.layout.target.name!r} has one class only in the training rows of all sites: "
-            "no model can be learned from it; ask sites that have another class, or check their mappings"
-        )
+        raise UsageError(render("run.failures.class", column=run.layout.target.name))
     return encoder

@@ -21,12 +21,11 @@ from flfed.study.study import Study
 from flfed.updates.mechanism import Mechanism, mechanism_of
 from flfed.updates.parts.every_part import PARTS
 from flfed.updates.parts.part import StudyFacts, check_each
+from flfed.words import render
 
 
 def check(study: Study) -> dict[str, str]:
-    """Check a study without reading a table.
-
-    It is held against everything that is listed.
+    """Check a study against everything that is listed, without reading a table.
 
     Returns
     -------
@@ -35,7 +34,7 @@ def check(study: Study) -> dict[str, str]:
     Raises
     ------
     UsageError
-        For all that does not fit, as far as one thing can be looked at without another.
+        With every defect, as far as one can be checked without another.
     """
     dataset = datasets.load(study.dataset.name)
     dataset.schema.features(study.dataset.features)
@@ -46,8 +45,7 @@ def check(study: Study) -> dict[str, str]:
     model = study.model.build("model")
     if dataset.schema.task not in model.tasks:
         raise UsageError(
-            f"[model] {study.model.name}: is for {' and '.join(model.tasks)}, "
-            f"the dataset's task is {dataset.schema.task!r}"
+            render("run.check.model", name=study.model.name, tasks=" and ".join(model.tasks), task=dataset.schema.task)
         )
     schema = dataset.schema
     facts = StudyFacts(
@@ -75,63 +73,61 @@ def check(study: Study) -> dict[str, str]:
 
 
 def _check_plan(study: Study, dataset: datasets.Dataset) -> None:
-    """Refuse class weights of numbers, and a start that is no model of this study."""
+    """Refuse class weights of a numeric outcome.
+
+    A start that is no model of this study is refused, too.
+    """
     if study.plan.class_weight == "balanced" and dataset.schema.task == "regression":
-        raise UsageError("[plan]: class-weight='balanced' needs classes; the dataset's task is 'regression'")
+        raise UsageError(render("run.check.weights"))
     if refused := start_refusal(study):
         raise UsageError(f"[model]: warm-start={study.warm_start!r}: {refused}")
 
 
 def _check_confirmed(study: Study, dataset: datasets.Dataset) -> None:
-    """Refuse ranges that were read off rows, and that nobody has confirmed, where noise protects rows."""
+    """Refuse unconfirmed ranges that were read off rows, where noise protects rows."""
     unconfirmed = unconfirmed_columns(study, dataset.schema)
-    # Such a range tells of the rows, and so does whatever is scaled by it, or counted within it.
+    # Such a range reveals the rows, and so does everything that is scaled by it, or counted within it.
     if unconfirmed:
-        raise UsageError(
-            f"[privacy]: nobody has confirmed the ranges or values of {', '.join(unconfirmed)} in "
-            f"{dataset.folder / 'schema.toml'}, which were read off rows: correct them from public knowledge and take "
-            "the names out of unconfirmed"
-        )
+        facts = {"columns": ", ".join(unconfirmed), "file": dataset.folder / "schema.toml"}
+        raise UsageError(render("run.check.unconfirmed", **facts))
 
 
 def _check_statistic(study: Study, dataset: datasets.Dataset) -> None:
-    """Refuse columns that a statistic does not take, and sums in secret of one that compares sites."""
+    """Refuse columns that a statistic does not take.
+
+    Secure aggregation of one that compares sites is refused, too.
+    """
     statistic = statistic_of(study)
     statistic.columns(dataset.schema)
     if study.analysis is not None:
         _check_confirmed(study, dataset)
     (mechanism_of(study) or Mechanism()).check(study)
     if study.aggregation.sums_updates and not statistic.adds_up:
-        raise UsageError(
-            f"[privacy]: statistic {study.statistic.name!r} holds each site's own figures against those of all, and "
-            "secure-aggregation has sums of all sites alone: leave one of them out"
-        )
+        raise UsageError(render("run.check.statistic", name=study.statistic.name))
 
 
 def _check_points(study: Study, dataset: datasets.Dataset) -> None:
-    """Refuse counts of flagged rows where nothing is flagged."""
+    """Refuse counts of flagged rows where no row is flagged."""
     if study.compare.points and dataset.schema.task != "binary":
-        raise UsageError(
-            "[compare]: thresholds, alert-budgets and false-positive-rates are for outcomes that are yes or no; the "
-            f"dataset's task is {dataset.schema.task!r}"
-        )
+        raise UsageError(render("run.check.points", task=dataset.schema.task))
 
 
 def _check_steps(study: Study, dataset: datasets.Dataset) -> None:
-    """Refuse a rank correlation within what is no step of time, or of what has no ranks."""
+    """Refuse a rank correlation within a column that is no date.
+
+    One of an outcome without ranks is refused, too.
+    """
     name = study.compare.rank_within
     schema = dataset.schema
     if not name:
         return
     if schema.task != "regression":
-        raise UsageError(
-            f"[compare]: rank-within is for outcomes that are numbers; the dataset's task is {schema.task!r}"
-        )
+        raise UsageError(render("run.check.ranks", task=schema.task))
     if name not in schema.columns or schema.columns[name].kind != "date":
         dates = [one for one, column in schema.columns.items() if column.kind == "date"]
-        raise UsageError(f"[compare]: rank-within={name!r} must be a date of the dataset: {', '.join(dates) or 'none'}")
+        raise UsageError(render("run.check.date", name=name, dates=", ".join(dates) or "none"))
 
 
 def _check_expired(study: Study) -> None:
     if study.expires is not None and datetime.date.today() > study.expires:
-        raise UsageError(f"the study expired on {study.expires.isoformat()}; its sites would refuse it")
+        raise UsageError(render("run.check.expired", day=study.expires.isoformat()))

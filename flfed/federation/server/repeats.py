@@ -37,12 +37,12 @@ from flfed.summaries.summary import schema_encoder
 from flfed.updates.aggregation.rounds import rarely_collected
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
+from flfed.words import render
 
 AT_ONCE = 32
 """Repeats that run side by side, at most."""
 SITES_AT_ONCE = 2000
 """Sites whose tables are open at a time, over all repeats side by side."""
-RESUME_HINT = "what was done so far is kept: flfed study resume"
 
 
 #   series (study run --repeats 10)
@@ -51,8 +51,8 @@ RESUME_HINT = "what was done so far is kept: flfed study resume"
 #     └─ …                          ┘
 #          └─ rounds, the last evaluation, the comparison
 #
-# A repeat has other seeds and, where the sites' policies allow, another holdout; the tables are read once. What is left
-# of a series is gone on with by `resume`: repeats that are completed stay as they are.
+# A repeat has other seeds and, where the sites' policies allow, another holdout; the tables are read once. `resume`
+# continues a series: completed repeats stay as they are.
 @dataclass(frozen=True)
 class Series:
     """Repeats of one study, new or resumed.
@@ -69,15 +69,15 @@ class Series:
         From `preflight.check`.
     engine : Engine
     path : str
-        From `path_of`; a series is gone on with by the path it was begun with.
+        From `path_of`; a series is resumed with the path that it was begun with.
     sites : sequence of Site, or of RemoteSite where the engine is remote
     options : dict
-        How the sites can be found again.
+        Facts to find the sites again.
     progress, observer : callables
-        Side by side, the progress is that of the slowest repeat, and the observer is told by each
-        repeat in its turn.
+        Side by side, the progress is that of the slowest repeat, and the observer is called for each repeat in its
+        turn.
     callback : callable (figures), optional
-        Told the figures of each round of each repeat; that repeat ends after it where what it returns is true.
+        Receives the figures of each round of each repeat; that repeat ends after it where it returns true.
     """
 
     store: RunStore
@@ -102,7 +102,7 @@ class Series:
         left = [
             number for number in range(self.repeats) if number not in entries or entries[number].status != "completed"
         ]
-        # Repeats differ in the split only.
+        # Repeats differ only in the split.
         again = self.path == "stacked" and len(left) > 1
         # Several repeats share the tables, so each is read and encoded once.
         once = replace(self, sites=[CachedSite.of(site) for site in self._here()]) if again else self
@@ -130,7 +130,7 @@ class Series:
     def _at_once(self) -> int:
         """Return how many repeats may run side by side.
 
-        Each splits the tables anew, so it depends on what is known of them.
+        Each splits the tables again, so it depends on the known size of the tables.
         """
         if self.path != "stacked":
             return 1
@@ -142,9 +142,9 @@ class Series:
     def _several(self, repeats: Sequence[int], entries: Mapping[int, RunEntry], before: SourceRows | None) -> list[int]:
         """Run several repeats side by side.
 
-        An error is raised once all have ended, and it is that of the first. `before` are rows of the source's run.
+        An error is raised after all have ended, and it is that of the first. `before` are rows of the source's run.
 
-        Returns those that there was no room for, once the first one had read the tables.
+        Return the repeats for which there was no room, after the first one had read the tables.
         """
         progress = Slowest(self.progress, repeats)
         shared = SharedTime(stacked_compute())
@@ -154,14 +154,14 @@ class Series:
             def go(answer: Compute) -> None:
                 own = OwnTime(shared)
                 try:
-                    # The room is known by now: a repeat beyond it gives up its turn.
+                    # The room is known by now: a repeat beyond it waits for a later turn.
                     if repeat in repeats[self._at_once() :]:
                         later.append(repeat)
                         return
                     way = RunResources(own.stopped_while(answer), progress.of(repeat), own, source_rows=before)
                     self._repeat(repeat, entries.get(repeat), way)
                 except RunStopped as stopped:
-                    raise KeyboardInterrupt from stopped  # a person means all of them
+                    raise KeyboardInterrupt from stopped  # the person interrupts all of them
                 finally:
                     progress.over(repeat)
 
@@ -169,9 +169,10 @@ class Series:
 
         try:
             outcomes = side_by_side([task(repeat) for repeat in repeats], shared.answer)
-        # The stop of one repeat has ended all, and is told as that of the series.
+        # The stop of one repeat has ended all, and is reported as that of the series.
         except KeyboardInterrupt as error:
-            stopped = RunStopped(f"{interruption(error)}; {RESUME_HINT} {self.series}")
+            hint = render("run.stops.resume", run=self.series)
+            stopped = RunStopped(f"{interruption(error)}; {hint}")
             stopped.by = interruption(error)
             stopped.run = self.series
             raise stopped from None
@@ -183,9 +184,9 @@ class Series:
     def _repeat(self, repeat: int, entry: RunEntry | None, way: RunResources) -> None:
         """Run one repeat.
 
-        It starts at its beginning or where it ended.
+        It starts at its beginning, or where it ended.
         """
-        # Sites that are gone are named in the record of each repeat.
+        # The record of each repeat names sites that are gone.
         gone = sorted(set(self.options.get("names", ())) - {site.name for site in self.sites})
         checkpoint: Checkpoint | None = None
         if entry is None:
@@ -195,42 +196,41 @@ class Series:
         else:
             writer, checkpoint = self._again(entry)
         began = way.clock() - (checkpoint.facts["seconds"] if checkpoint else 0.0)
-        with bad_end_written(writer, began, resume_hint=f"{RESUME_HINT} {writer.run}", clock=way.clock):
+        hint = render("run.stops.resume", run=writer.run)
+        with bad_end_written(writer, began, resume_hint=hint, clock=way.clock):
             if entry is None:
                 writer.summary("asked", self.options)
             else:
                 checkpoints.reopen(entry.run, checkpoint.round if checkpoint else 0)
             shared_as = SharedAs(series=self.series)
             recorder = Recorder(writer, self.facts["primary"], most_rounds(self.study), way.progress, shared_as)
-            # Another version of the code may compute otherwise, which a reader of the record should see.
+            # Another version of the code may compute otherwise, which the record should show.
             if entry is not None and entry.hashes.get("code") != code_sha256():
-                recorder.note("resumed with another version of flfed's code")
+                recorder.note(render("run.notes.version"))
             if entry is not None and checkpoint is not None:
                 recorder.resumed(checkpoint.round, entry.reason)
             elif gone:
-                recorder.note(f"without {', '.join(gone)}: part of the series when it began, and not here now")
+                recorder.note(render("run.notes.gone", sites=", ".join(gone)))
             stackable = self.engine.stacks and self.options.get("stacked") and not grows(self.study)
             if self.path == "one-by-one" and stackable:
-                recorder.note(f"model {self.study.model.name!r} names no layers: computed one site after the other")
+                recorder.note(render("run.notes.unstacked", model=self.study.model.name))
             outcome = self._conduct(repeat, recorder, checkpoint, way)
         self._record_end(writer, outcome)
 
     def _again(self, entry: RunEntry) -> tuple[RunWriter, Checkpoint | None]:
         """Resume a repeat at its last checkpoint.
 
-        It is the last one that the store knows of.
+        It is the last one in the store.
         """
         checkpoint: Checkpoint | None = None
 
         def keep(rounds: int) -> int:
             nonlocal checkpoint
             checkpoint = checkpoints.newest(entry.run, rounds)
-            # Rounds without their checkpoint cannot be computed on from, and are not overwritten.
+            # Rounds without their checkpoint cannot be continued, and are not overwritten.
             if rounds and checkpoint is None:
-                raise UsageError(
-                    f"run {entry.run} has {rounds} rounds in the store and no checkpoint of them in "
-                    f"{checkpoints.folder_of(entry.run)}: set FLFED_HOME to where it ran, or run the study anew"
-                )
+                where = checkpoints.folder_of(entry.run)
+                raise UsageError(render("run.resume.lost", run=entry.run, rounds=rounds, folder=where))
             return checkpoint.round if checkpoint else 0
 
         return self.store.resume_run(entry.run, keep), checkpoint
@@ -253,17 +253,17 @@ class Series:
     def _conduct(self, repeat: int, recorder: Recorder, checkpoint: Checkpoint | None, way: RunResources) -> Outcome:
         """Run one repeat on the engine.
 
-        Returns how it ended.
+        Return its outcome.
         """
         config: dict[str, bool | float | int | str] = {"study": self.study.text, "repeat": repeat}
-        # In one process no reply is kept to be sent again; the sites' ledgers name the run all the same.
+        # In one process no reply is stored to be sent again; the sites' ledgers name the run all the same.
         keeps_replies = self.study.dataset.partition is None and self.engine.keeps_replies
         config["run" if keeps_replies else "run-here"] = recorder.writer.run
-        # Institutions took it in themselves: nobody sends it.
+        # Institutions received the source with the approval: it is not sent.
         way = replace(way, source=None if self.engine.remote else source_of(self.study, self.series))
         with self.engine.started(self.sites, config, way) as (grid, tables), self.engine.after_run(grid, recorder):
             check = self.engine.before_rounds(grid, recorder)
-            # A repeat that goes on has counted its test rows before its first round.
+            # A resumed repeat has counted its test rows before its first round.
             before = way.source_rows if checkpoint is None else None
             conductor = FederatedRun(
                 grid,
@@ -286,13 +286,13 @@ class Series:
 def _after_writing(observer: RunObserver, writer: RunWriter) -> RunObserver:
     """Return the observer of a repeat.
 
-    It hears of a round once that is in the store, and waits for nothing where nobody looks.
+    It is called for a round after that is in the store, and does not wait where there is no observer.
     """
     if observer is no_observer:
         return no_observer
 
     def observe(stage: str, round: int) -> None:
-        # An observer that reads the store finds the round that it hears of.
+        # An observer that reads the store finds the round of the call.
         writer.flush()
         observer(stage, round)
 
@@ -300,11 +300,12 @@ def _after_writing(observer: RunObserver, writer: RunWriter) -> RunObserver:
 
 
 def conduct_statistic(run: FederatedRun) -> Outcome:
-    """Ask the sites for the sums of the study's statistic, record its figures, and return the outcome.
+    """Request and record a statistic, and return the outcome.
 
-    There is no model: the outcome has no arrays, and no encoder was fitted to rows.
+    The sites send the sums of the study's statistic. There is no model: the outcome has no arrays, and no encoder was
+    fitted to rows.
     """
-    # A run that goes on asks the sites that had each other's keys: to others the sum would be another one.
+    # A resumed run asks the sites that had each other's keys: over others the sum would be another one.
     participants, _ = run.enrol_cohort()
     protection = protection_of(run.study)
     statistic = protection.statistic
@@ -312,11 +313,11 @@ def conduct_statistic(run: FederatedRun) -> Outcome:
         sums = site_sums(run, run.parts).statistic(participants, statistic)
         run.privacy.answered(sums.sites)
         if run.study.analysis is not None:
-            # What is known of a site's rows is their noised count.
+            # The noised count is all that the server knows of a site's rows.
             rows = {site: statistic.figures([own], run.schema, own)["rows"] for site, own in sums.by_site.items()}
             run.privacy.counted({site: count["value"] for site, count in rows.items()})
     if sums.least:
-        # One answer stands for all sites of the list, with the noise of each.
+        # One answer is of all sites of the list, with the noise of each.
         statistic = protection.statistic_of_sum(sums.least, len(sums.sites))
     of_all = added(sums.parts)
     by_site = {site: statistic.figures([own], run.schema, of_all) for site, own in sums.by_site.items()}

@@ -1,4 +1,4 @@
-"""Rounds of a run: the strategy, what it is given, and the model that it begins with."""
+"""Rounds of a run: the strategy, its inputs, and the first model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def conduct_rounds(
     common: Checkpoint,
     after: Checkpoint | None,
 ) -> tuple[FedAvg, Arrays]:
-    """Run the rounds, each of them written down, and return the strategy and the final arrays.
+    """Run and record the rounds, and return the strategy and the final arrays.
 
     Parameters
     ----------
@@ -36,9 +36,9 @@ def conduct_rounds(
     writer : CheckpointWriter
     participants : mapping of site to Participant
     common : Checkpoint
-        What all checkpoints of the run share.
+        Shared by all checkpoints of the run.
     after : Checkpoint or None
-        After which the run goes on.
+        The checkpoint from which the run continues.
     """
     strategy: FedAvg = run.study.strategy.build("strategy")
     observer = partial(writer.observe, strategy=strategy, common=common)
@@ -57,14 +57,14 @@ def conduct_rounds(
 def rehearse_rounds(
     run: RunSetting, parts: Sequence[ServerPart], participants: Participants, encoder: Encoder
 ) -> tuple[FedAvg, Arrays]:
-    """Run the rounds once more by another encoder, of which nothing is written down."""
+    """Run the rounds once more with another encoder, without a record."""
     strategy: FedAvg = run.study.strategy.build("strategy")
     _assign(run, parts, strategy, participants, encoder, None)
     return strategy, _train(run, strategy, first_arrays(run, parts, encoder, participants))
 
 
 def site_sums(run: RunSetting, parts: Sequence[ServerPart]) -> SiteSums:
-    """Return how sums over the sites' rows come to the server."""
+    """Return the sums over the sites' rows, as the server receives them."""
     sums = SiteSums(run)
     for part in parts:
         sums = part.row_sums(sums)
@@ -72,7 +72,10 @@ def site_sums(run: RunSetting, parts: Sequence[ServerPart]) -> SiteSums:
 
 
 def first_arrays(run: RunSetting, parts: Sequence[ServerPart], encoder: Encoder, participants: Participants) -> Arrays:
-    """Return the arrays that a run's first round is trained from; raises FlfedError where there are none."""
+    """Return the arrays of a run's first round.
+
+    Raises FlfedError where there are none.
+    """
     for part in parts:
         arrays = part.first_arrays(participants, site_sums(run, parts))
         if arrays is not None:
@@ -89,7 +92,10 @@ def _assign(
     encoder: Encoder,
     observer: Observer | None,
 ) -> None:
-    """Give the strategy what it needs of the run; without an observer the rounds are a rehearsal."""
+    """Set the strategy's facts of the run.
+
+    Without an observer the rounds are a rehearsal.
+    """
     context = RunContext(
         participants=participants,
         encoder=encoder,
@@ -109,7 +115,7 @@ def _assign(
 
 
 def _restore(run: RunSetting, parts: Sequence[ServerPart], strategy: FedAvg, after: Checkpoint) -> None:
-    """Give strategy, parts and sites what they had at a checkpoint, and note what is lost."""
+    """Restore strategy, parts and sites as at a checkpoint, and note losses."""
     of_parts: set[str] = set()
     for part in parts:
         part.restore(after.facts, after.state)
@@ -122,7 +128,7 @@ def _restore(run: RunSetting, parts: Sequence[ServerPart], strategy: FedAvg, aft
         elif name not in of_parts:
             of_strategy[name] = arrays
     strategy.restore(after.round, of_strategy, after.facts["strategy"])
-    # In one process it goes with the checkpoint; institutions have it on their own disks.
+    # In one process the state is in the checkpoint; institutions have it on their own disks.
     restore = getattr(run.grid, "restore_states", None)
     if restore is not None:
         restore(after.round, of_sites)

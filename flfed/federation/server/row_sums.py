@@ -1,4 +1,7 @@
-"""Sums over rows of which each site's own cross: counts by cell for the cut points of trees, and a statistic's."""
+"""Sums over rows, received site by site.
+
+They are counts by cell for the cut points of trees, and sums of a statistic.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ from flfed.updates.messages.summarise import (
     StatisticReply,
     StatisticRequest,
 )
+from flfed.words import render
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,13 +36,13 @@ class StatisticSums:
     Attributes
     ----------
     parts : list of dict of name to array
-        What adds up to the sums: each site's own, or one that stands for all of them.
+        Arrays that add up to the sums: each site's own, or one for all of them.
     sites : tuple of str
-        Whose rows are in them.
+        Sites whose rows are in them.
     by_site : mapping of site to dict of name to array
-        Each site's own, where the server sees them.
+        Each site's own, where the server receives them.
     least : int
-        The fewest sites in a sum, where the server sees the sum only; else 0.
+        The fewest sites in a sum, where the server receives only the sum; else 0.
     """
 
     parts: list[Arrays]
@@ -49,7 +53,7 @@ class StatisticSums:
 
 @dataclass(frozen=True, eq=False)
 class SiteSums:
-    """Sums over rows that each site sends by itself, and the server adds.
+    """Sums over rows that each site sends alone, and the server adds.
 
     Attributes
     ----------
@@ -59,7 +63,9 @@ class SiteSums:
     run: RunSetting
 
     def summary(self, participants: Participants) -> Summary | None:
-        """Return the sums over all training rows, None where each site's own cross.
+        """Return the sums over all training rows, or None.
+
+        It is None where each site sends its own.
 
         Raises
         ------
@@ -90,7 +96,7 @@ class SiteSums:
         answers = run.ask_checked(BINS, BinsRequest(), participants, BinsReply.from_record, defect)
         good = [reply.counts for reply in answers.replies.values()]
         if not good:
-            raise FlfedError("no site counted its rows by cell, so that trees have no cut points")
+            raise FlfedError(render("run.failures.cells"))
         # In the order of the sites' names, though whole numbers add up to the same in any.
         counts = {}
         for name in cell_shapes(run.layout, least):
@@ -98,7 +104,9 @@ class SiteSums:
         return counts
 
     def statistic(self, participants: Participants, statistic: Statistic) -> StatisticSums:
-        """Return the sums of a statistic, in the order of names, so that the same sites give the same bits.
+        """Return the sums of a statistic, in the order of names.
+
+        So the same sites give the same bits.
 
         Raises
         ------
@@ -110,7 +118,10 @@ class SiteSums:
 
 
 def statistic_sums(run: RunSetting, participants: Participants, shapes: Shapes) -> dict[str, Arrays]:
-    """Return each site's own sums of a statistic; raises FlfedError where too few sent any of these shapes."""
+    """Return each site's own sums of a statistic.
+
+    Raises FlfedError where too few sent valid ones.
+    """
 
     def defect(site: str, reply: StatisticReply) -> Refusal | None:
         return sums_defect(reply.sums, shapes)
@@ -121,9 +132,10 @@ def statistic_sums(run: RunSetting, participants: Participants, shapes: Shapes) 
 
 
 def begun_forest(run: RunSetting, participants: Participants, sums: SiteSums) -> Arrays:
-    """Return the arrays that trees begin with: no tree, and the cut points of the counts over all sites.
+    """Return the first arrays of trees.
 
-    What a site did not count has no part in the cut points; its rows are trained on all the same.
+    They are no tree, and the cut points of the counts over all sites. A site without counts has no part in the cut
+    points; its rows are trained on all the same.
     """
     model = run.study.model.build("model")
     least = int(run.study.strategy.settings.get("min-rows", 0))
@@ -138,7 +150,10 @@ def cell_shapes(layout: Layout, least: int) -> dict[str, tuple[int, int]]:
 
 
 def cells_defect(reply: BinsReply, rows_high: int, *, layout: Layout, least: int) -> Refusal | None:
-    """Return why a site's counts by cell cannot be those of its rows, None where they can."""
+    """Return why a site's counts by cell are wrong, or None.
+
+    They cannot be those of its rows then.
+    """
     if {name: counts.shape for name, counts in reply.counts.items()} != cell_shapes(layout, least):
         return Refusal("cells-unfit")
     if any(counts.dtype.kind != "u" for counts in reply.counts.values()):
@@ -148,7 +163,7 @@ def cells_defect(reply: BinsReply, rows_high: int, *, layout: Layout, least: int
 
 
 def sums_defect(sums: Arrays, shapes: Shapes) -> Refusal | None:
-    """Return why arrays are no sums of these shapes, None where they are."""
+    """Return why arrays are no sums of these shapes, or None."""
     actual_shapes = {name: (values.shape, values.dtype) for name, values in sums.items()}
     if actual_shapes == shapes and all(np.isfinite(values).all() for values in sums.values()):
         return None

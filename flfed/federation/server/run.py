@@ -25,8 +25,7 @@ from flfed.records.store.writer import RunStore
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
 from flfed.updates.checkpoints import checkpoint as checkpoints
-
-SITE_OBJECTS = "sites that a program gave; resume it from Python with the same ones: resume(run, sites=...)"
+from flfed.words import render
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Result:
     Attributes
     ----------
     report : dict
-        The object of `flfed study run --json`, which of a statistic or an analysis leaves out the keys of models.
+        The object of `flfed study run --json`; for a statistic or an analysis, without the keys of models.
     store : str or None
         URL of the run store; None for the default.
     """
@@ -66,8 +65,8 @@ class Result:
 
         The columns hold value, low, high and sd.
 
-        Arm "gain" is what `flfed run show` and the app tell: of the `model` that is better there, above 0 where
-        joining is, with the `verdict` and the interval that it goes by. Arm "difference" is the shared model minus the
+        Arm "gain" has the figures of `flfed run show` and the app, with the `verdict` and its interval. It is of the
+        `model` that is better there, and above 0 where joining is. Arm "difference" is the shared model minus the
         site's own, in the metric's sign, with its plain interval.
         """
         # Sites may miss an arm: one that could not be compared has no figures.
@@ -84,7 +83,7 @@ class Result:
     def overall(self) -> pd.DataFrame:
         """Table of one row per metric and arm.
 
-        It is over all sites: global, pooled and the others that were measured.
+        It is over all sites: shared model, pooled model and the other models.
         """
         lines: list[dict[str, Any]] = []
         for arm in REFERENCES:
@@ -93,7 +92,10 @@ class Result:
 
 
 def _lines(of: Mapping[str, str], figures: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """Return a line of a table for each metric, which begins with where its figure is of."""
+    """Return a line of a table for each metric.
+
+    It begins with the place of its figure.
+    """
     return [{**of, "metric": metric, **figure} for metric, figure in (figures or {}).items()]
 
 
@@ -111,7 +113,7 @@ def run(
 ) -> Result:
     """Run a study and return its result.
 
-    Everything is in the run store as well.
+    The run store has everything as well.
 
     Parameters
     ----------
@@ -121,7 +123,7 @@ def run(
     repeats : int, >= 1
         Runs with other seeds, and other holdouts where the sites' policies allow.
     sites : sequence of names, import paths or Site, optional
-        Instead of those that the study names or that are found.
+        In place of the sites that the study names or that are available.
     store : str, optional
         Database URL; default `FLFED_STORE`, else `runs.db` under `FLFED_HOME`.
     stacked : bool
@@ -129,25 +131,25 @@ def run(
         figures are the same, several times faster.
     progress : callable (stage, done, of)
     observer : callable (stage, round)
-        Told "checkpoint" once a round's file is on the disk, "round" once it is in the store. Repeats
-        side by side tell it in turn, a round of each before the next one.
+        Receives "checkpoint" once a round's file is on the disk, "round" once it is in the store. Repeats side by
+        side call it in turn, a round of each before the next one.
     callback : callable (figures), optional
-        Told the figures of each round: `run`, `round`, `rounds`, `scored-model` (after how many rounds the model came
-        that they are of), `all` (by metric, over all sites) and `sites`. A repeat ends after the round in which it
-        returns something true, and is compared with the model of then.
+        Receives the figures of each round: `run`, `round`, `rounds`, `scored-model` (the round of the scored model),
+        `all` (by metric, over all sites) and `sites`. A repeat ends after the round in which it returns something
+        true, and its model at that time is compared.
 
     Notes
     -----
-    Side by side, the others go on where one repeat fails or stops; the first error is raised at the
-    end. Ctrl-C stops all of them, and `resume` goes on with all. The seconds of a repeat are its share
-    of the time, so that those of a series add up to what it took.
+    Side by side, the others continue where one repeat fails or stops; the first error is raised at the end. Ctrl-C
+    stops all of them, and `resume` continues all. The seconds of a repeat are its share of the time, so that those of a
+    series add up to its duration.
 
     Raises
     ------
     UsageError
-        For anything wrong with study, sites or options; nothing was run.
+        For an error in study, sites or options; nothing was run.
     FlfedError
-        If a run failed; it is in the store as failed, with the reason.
+        If a run failed; the store has it as failed, with the reason.
 
     Examples
     --------
@@ -156,13 +158,11 @@ def run(
     >>> result.sites  # doctest: +SKIP
     """
     chosen = study if isinstance(study, Study) else Study.load(study)
-    # Everything that may be wrong with the wish is refused before the store is written.
+    # All errors of the request are refused before the store is written.
     runs_on = engine_of(engine)
     runs_on.require()
-    if type(repeats) is not int:
-        raise UsageError(f"repeats={repeats!r} must be a whole number >= 1")
-    if repeats < 1:
-        raise UsageError(f"repeats={repeats} must be at least 1")
+    if type(repeats) is not int or repeats < 1:
+        raise UsageError(render("run.failures.repeats", repeats=repeats))
     checkpoints.seconds_apart()
     facts = check(chosen)
     chosen = named_start(chosen, approved=runs_on.remote, store=store)
@@ -190,17 +190,17 @@ def resume(
 ) -> Result:
     """Resume a run that died, stopped or failed.
 
-    What is left of its series is run as well.
+    The rest of its series is run as well.
 
-    It goes on after the last round that is both in its checkpoint and in the store, with the same
-    arrays as if nothing had happened. Repeats that are completed are left as they are.
+    It continues from the last round that is both in its checkpoint and in the store, with the same arrays as without
+    the break. Completed repeats are left as they are.
 
     Parameters
     ----------
     run : str
         Id of a run or of its series, or "latest".
     sites : sequence of names, import paths or Site, optional
-        Needed only where the run was given Site objects.
+        Needed only where a program passed Site objects to the run.
     store, progress, observer
         As for `run`.
 
@@ -211,7 +211,7 @@ def resume(
     FlfedError
         If it failed again.
     """
-    # The record alone says what is left, on which engine, and with which sites.
+    # The record alone shows the missing repeats, their engine and their sites.
     with RunReader.open(store) as reader:
         entries = reader.runs_of(run)
         series = reader.series(run)
@@ -220,17 +220,17 @@ def resume(
     engine = engine_of(entries[0].engine)
     study = Study.parse_recorded(series.study_text)
     if series.study != study.name:
-        raise UsageError(f"run {run} is a point of a sweep, which keeps nothing to go on from: run the sweep anew")
+        raise UsageError(render("run.resume.sweep", run=run))
     _check_left(run, entries, series.repeats)
     engine.require()
     checkpoints.seconds_apart()
     # A changed schema would train one model on two kinds of rows.
     facts = check(study)
     if facts["schema"] != entries[0].hashes.get("schema"):
-        raise UsageError(f"run {run}: the schema of dataset {study.dataset.name!r} has changed since; run it anew")
+        raise UsageError(render("run.resume.schema", run=run, dataset=study.dataset.name))
     # Site objects of a program cannot be found by name again.
     if sites is None and options.get("given"):
-        raise UsageError(f"run {run} was run on {SITE_OBJECTS}")
+        raise UsageError(render("run.resume.objects", run=run, command="resume"))
     wanted = options.get("sites") if sites is None else sites
     resolved_sites = engine.sites(study, wanted)
     first = options.get("names", [site.name for site in resolved_sites])
@@ -243,7 +243,7 @@ def resume(
             facts=facts,
             engine=engine,
             path=entries[0].path,
-            # A site that is new here would join the repeats that are left, and not those that are done.
+            # A site that is new here would join the missing repeats, and not the completed ones.
             sites=[site for site in resolved_sites if site.name in first],
             options=options,
             progress=progress,
@@ -254,14 +254,17 @@ def resume(
 
 
 def _check_left(run: str, entries: Sequence[RunEntry], repeats: int) -> None:
-    """Refuse to go on with a series that is completed, or that a living process writes; raises UsageError."""
+    """Refuse to resume a completed series.
+
+    One that a living process writes is refused, too. Raises UsageError.
+    """
     left = [entry for entry in entries if entry.status != "completed"]
     if not left and len(entries) == repeats:
-        raise UsageError(f"run {run} is completed: there is nothing to resume; see: flfed run show {run}")
+        raise UsageError(render("run.resume.completed", run=run))
     # A living process of the series would write the same repeats.
-    for entry in left[1:]:  # the first is refused when it is taken over
+    for entry in left[1:]:  # the first is refused when it is resumed
         if entry.status == "running":
-            raise UsageError(f"run {entry.run} of the same series is still running: wait for it, or end its process")
+            raise UsageError(render("run.resume.running", run=entry.run))
 
 
 def _result(series: str, store: str | None) -> Result:
@@ -274,9 +277,9 @@ def _result(series: str, store: str | None) -> Result:
 
 
 def _run_options(sites: Sequence[str | Site] | None, resolved_sites: Sequence[Site | RemoteSite]) -> dict[str, Any]:
-    """Return how to find the sites again.
+    """Return the facts to find the sites again.
 
-    The names of those that were found go with it.
+    The names of the chosen sites are among them.
     """
     words = None if sites is None else [item for item in sites if isinstance(item, str)]
     has_objects = words is not None and len(words) < len(sites or ())

@@ -1,4 +1,7 @@
-"""What every step of a run needs at the server: requests to all sites, and their sorted replies."""
+"""Shared state of a run's steps at the server.
+
+It sends requests to all sites, and sorts their replies.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,7 @@ from flfed.updates.arrays import Arrays
 from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.fields import receive
 from flfed.updates.messages.in_memory import count_bytes, own_copy
+from flfed.words import render
 
 Reply = TypeVar("Reply")
 LEAST_SITES = 2
@@ -52,7 +56,7 @@ class Answers(Generic[Reply]):
 
 @dataclass(eq=False, repr=False)
 class RunSetting:
-    """What every step of a run needs at the server.
+    """Shared state of a run's steps at the server.
 
     Attributes
     ----------
@@ -61,12 +65,12 @@ class RunSetting:
     recorder : Recorder
     repeat : int
     clock : callable
-        Seconds that are the run's own.
+        Seconds of the run itself.
     each_round : bool
-        Whether every round is a checkpoint: institutions train from one model in a round, and a round
-        that is asked again after a crash must bring the same. Noise is the operating system's then, too.
+        Whether every round is a checkpoint: institutions train from one model in a round, and a request that is
+        repeated after a crash must bring the same. The noise then comes from the operating system, too.
     resumed : bool
-        Whether the run goes on after a checkpoint.
+        Whether the run continues from a checkpoint.
     privacy : PrivacyRecord
     """
 
@@ -130,13 +134,15 @@ class RunSetting:
         read: Callable[[RecordDict], Reply],
         defect: Callable[[str, Reply], Refusal | None],
     ) -> Answers[Reply]:
-        """Send sites a message and record who sent no usable reply; parameters as for `ask`.
+        """Send sites a message and record sites without a usable reply.
+
+        Parameters are as for `ask`.
 
         Parameters
         ----------
         kind, request, participants, read
         defect : callable (site, reply) → Refusal or None
-            Returns why a reply cannot be used.
+            Returns why a reply is unusable.
         """
         answers = self.ask(kind, request, participants, read)
         defects = {site: why for site, reply in answers.replies.items() if (why := defect(site, reply))}
@@ -155,7 +161,7 @@ class RunSetting:
     ) -> None:
         """Refuse to continue with too few sites.
 
-        The input is at fault where they `refused`, or where no more were asked.
+        The input is at fault where sites `refused`, or where no others were asked.
         """
         if len(participants) >= LEAST_SITES:
             return
@@ -163,15 +169,19 @@ class RunSetting:
         if len(reasons) > FEW_SITES:
             shown_reasons = [*reasons[:SITES_NAMED], f"{len(reasons) - SITES_NAMED} more"]
         why = f" ({'; '.join(shown_reasons)})" if reasons else ""
-        few = "only one site takes part" if participants else "no site takes part"
-        todo = "; see, at each site: flfed site check NAME" if at_site else ""
-        sentence = self.recorder.shared_as.text(f"{few}, at least {LEAST_SITES} are needed{why}{todo}")
+        todo = render("run.sites.check") if at_site else ""
+        facts = {"least": LEAST_SITES, "why": why, "todo": todo}
+        few = "one" if participants else "none"
+        sentence = self.recorder.shared_as.text(render(f"run.few.{few}", **facts))
         if refused or not reasons:
             raise UsageError(sentence)
         raise FlfedError(sentence)
 
     def error(self, why: str) -> FlfedError:
-        """Return the error that ends the run, its sites named as the run shares their names."""
+        """Return the error that ends the run.
+
+        It has the sites' names as the run shares them.
+        """
         return FlfedError(self.recorder.shared_as.text(why))
 
     def check_answers(self, answers: Answers[Any]) -> None:
@@ -204,7 +214,7 @@ def ask(
     timeout : float, seconds
     """
     requests = request if isinstance(request, Mapping) else dict.fromkeys(nodes, request)
-    # A message is written once, and each node gets a record of its own: one client's edit must not reach the next.
+    # A message is written once, and each node gets its own record: one client's edit must not reach the next.
     written = {id(one): one.to_record() for one in requests.values()}
     sizes = {number: count_bytes(record) for number, record in written.items()}
     messages = [

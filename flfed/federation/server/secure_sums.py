@@ -1,4 +1,7 @@
-"""Secure sums at the server: whether a run has them, its cohort, and the keys of its sites."""
+"""Secure sums at the server.
+
+This file decides whether a run has them, and has its cohort and the keys of its sites.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ from flfed.updates.masking.rules import LEAST, lifted_sites
 from flfed.updates.masking.statement import Statement, read
 from flfed.updates.mechanism import largest_entry, noise_of_site
 from flfed.updates.messages.secure_sum import KEYS, KeysReply, KeysRequest
+from flfed.words import render
 
 KINDS = {
     (False, False): "rehearsed",
@@ -28,31 +32,28 @@ KINDS = {
     (True, False): "rehearsed-encrypted",
     (True, True): "encrypted",
 }
-"""What a run records of its sums, by whether they are of ciphertexts and its sites institutions."""
-NOISED = (
-    "in each round every site clips its update to a norm of {clip:g} and adds noise of deviation {deviation:.4g} to "
-    "each number itself: that of {least} sites, the fewest in a sum, is the noise that the promise counts"
-)
-"""What is added by whom where sites add noise before a sum; the part for rounding is left out."""
+"""Kinds of sums in a run's record: whether they are of ciphertexts, and whether the sites are institutions."""
 
 
 def exchange_keys(run: RunSetting, participants: Participants, back: Collection[str]) -> SecureSums | None:
-    """Give a run's sites each other's keys, and return its secure sums, None where it has none.
+    """Exchange the keys of a run's sites, and return its secure sums, or None.
+
+    It is None where it has none.
 
     Parameters
     ----------
     run : RunSetting
-        Where every round is a checkpoint, sites are institutions, of which each decided by its approval.
+        Where every round is a checkpoint, sites are institutions, and each approval decided.
     participants : mapping of site to Participant
-        Who enrolled at the start.
+        Sites that enrolled at the start.
     back : collection of str
-        Sites that enrolled now: they are given the keys, once more where the run goes on.
+        Sites that enrolled now: they get the keys, once more where the run is resumed.
 
     Raises
     ------
     UsageError, FlfedError
-        If there are too few sites for sums, some approved plain updates, or a site does not take the keys at the start
-        of the run; one that does not when it goes on is missing.
+        If there are too few sites for sums, some approved plain updates, or a site refuses the keys at the start of
+        the run. A site that refuses them when the run is resumed counts as missing.
     """
     study = run.study
     deployed = run.each_round
@@ -65,13 +66,14 @@ def exchange_keys(run: RunSetting, participants: Participants, back: Collection[
         statements = _read_statements(run, signed)
     if study.aggregation.is_encrypted:
         _check_losses(run, [site for site, one in statements.items() if one.keeps_rounds])
-    # Who has the keys of a cohort takes no others in this run: it stays this one, however often the run goes on.
+    # A site that has the keys of a cohort takes no others in this run: the cohort stays the same at each resumption.
     if deployed:
         keep_cohort(run.name, participants)
     least = _give_keys(run, _keys_request(participants), {s: one for s, one in participants.items() if s in back})
     noise = noise_of_site(study, least)
     if noise:
-        run.recorder.note(NOISED.format(clip=noise.clip, deviation=noise.deviation, least=least))
+        facts = {"clip": noise.clip, "deviation": noise.deviation, "least": least}
+        run.recorder.note(render("run.notes.noise", **facts))
     kind = KINDS[study.aggregation.is_encrypted, deployed]
     run.recorder.writer.summary("secure-sums", {"kind": kind, "least": least})
     if deployed:
@@ -82,7 +84,10 @@ def exchange_keys(run: RunSetting, participants: Participants, back: Collection[
 def _masked_sums(
     run: RunSetting, participants: Participants, least: int, statements: Mapping[str, Statement]
 ) -> SecureSums:
-    """Return the sums of institutions, which state by which sites lists may differ, and who shares sums only."""
+    """Return the sums of institutions.
+
+    They state the sites by which lists may differ, and who shares sums only.
+    """
     lifted = lifted_sites({site: one.lifted for site, one in statements.items()})
     return _sums(
         run,
@@ -96,40 +101,38 @@ def _masked_sums(
 
 
 def check_enrolled(run: RunSetting, sites: Collection[str], refused: Mapping[str, Refusal]) -> None:
-    """Refuse a run with sums that too few sites take part in.
+    """Refuse a run with sums in which too few sites take part.
 
     Parameters
     ----------
     run : RunSetting
     sites : collection of str
-        That enrolled.
+        Sites that enrolled.
     refused : mapping of site to Refusal
-        By whose gate.
+        By their gates.
 
     Raises
     ------
     UsageError
-        Which names the sites and says what to do.
+        With the sites and the remedy.
     """
     if not run.study.aggregation.is_required or not refused or len(sites) >= LEAST:
         return
     reasons = "; ".join(f"{site}: {refused[site]}" for site in sorted(refused))
-    raise UsageError(
-        f"[privacy]: secure aggregation needs {LEAST} sites, and {len(sites)} take part ({reasons}): let the site "
-        "approve the study, or begin the run without it (--site)"
-    )
+    facts = {"least": LEAST, "sites": len(sites), "reasons": reasons}
+    raise UsageError(render("run.sums.refused", **facts))
 
 
 def _check_cohort(run: RunSetting, participants: Participants, signed: Collection[str]) -> None:
-    """Refuse sites of which some approved no sums, or which are too few or too many; raises UsageError."""
+    """Refuse a cohort without sums, or of a wrong size.
+
+    Some of its sites approved no sums, or it is too small or too large. Raises UsageError.
+    """
     plain = sorted(set(participants) - set(signed))
     if run.each_round and plain:
-        raise UsageError(
-            f"{', '.join(plain)} did not approve sums under keys for this study, the other sites did: its updates may "
-            "not cross beside sums; let the site approve again with the keys of the others (flfed site approve --with)"
-        )
+        raise UsageError(render("run.sums.plain", sites=", ".join(plain)))
     if len(participants) < LEAST:
-        raise UsageError(f"[privacy]: secure aggregation needs {LEAST} sites, and {len(participants)} take part")
+        raise UsageError(render("run.sums.few", least=LEAST, sites=len(participants)))
     if run.study.aggregation.is_encrypted:
         refused = range_refusal(len(participants), run.study.largest_entry)
         if refused:
@@ -137,7 +140,10 @@ def _check_cohort(run: RunSetting, participants: Participants, signed: Collectio
 
 
 def _check_losses(run: RunSetting, keeping: Collection[str]) -> None:
-    """Refuse a choice by losses that sites keep, and that no sum tells the server; raises UsageError."""
+    """Refuse a choice by losses that do not leave the sites.
+
+    No sum of them is opened. Raises UsageError.
+    """
     if not keeping:
         return
     settings = run.study.strategy.settings
@@ -149,14 +155,11 @@ def _check_losses(run: RunSetting, keeping: Collection[str]) -> None:
         chosen = "schedule = 'plateau'"
     else:
         return
-    raise UsageError(
-        f"{chosen} goes by losses, which {', '.join(keeping)} keep in each round, and under [privacy] "
-        "secure-aggregation='ckks' no sum of them is opened: leave it out, or set secure-aggregation='on'"
-    )
+    raise UsageError(render("run.sums.losses", choice=chosen, sites=", ".join(keeping)))
 
 
 def _read_statements(run: RunSetting, signed: Mapping[str, bytes]) -> dict[str, Statement]:
-    """Return what sites state of their keys, of those that can be read."""
+    """Return the readable statements of sites about their keys."""
     study_sha256 = run.study.sha256()
     statements = {}
     for site, packed in signed.items():
@@ -167,7 +170,9 @@ def _read_statements(run: RunSetting, signed: Mapping[str, bytes]) -> dict[str, 
 
 
 def rehearse_keys(run: RunSetting, participants: Participants) -> SecureSums | None:
-    """Return the secure sums of a federation in one process of which nothing is recorded; None without them.
+    """Return the unrecorded secure sums of a federation in one process.
+
+    It is None without them.
 
     Raises
     ------
@@ -185,7 +190,10 @@ def rehearse_keys(run: RunSetting, participants: Participants) -> SecureSums | N
 
 
 def _adds_up(run: RunSetting, signed: Collection[str]) -> bool:
-    """Tell whether a run has sums; "auto" leaves it to the approvals of institutions, which are `signed`."""
+    """Return whether a run has sums.
+
+    With "auto" the approvals of institutions decide, which are `signed`.
+    """
     if run.study.aggregation.is_optional:
         return run.each_round and bool(signed)
     return run.study.aggregation.is_required
@@ -229,38 +237,42 @@ def _sums(
 
 
 def _give_keys(run: RunSetting, request: KeysRequest, back: Participants) -> int:
-    """Give sites the keys of the cohort, and return the threshold of those that they pin.
+    """Send sites the keys of the cohort.
 
-    The checkpoint of a run that goes on has it too: after the comparison no site has keys any more.
+    Return the threshold of the sites that they pin. The checkpoint of a resumed run has it too: after the comparison no
+    site has keys any more.
     """
     requests = dict.fromkeys(back, request)
     replies = dict[str, KeysReply]()
-    # The first site makes the key of homomorphic encryption, which the others are sent sealed; later they have it.
+    # The first site makes the key of homomorphic encryption, which the others get sealed; later they have it.
     if run.study.aggregation.is_encrypted and not run.resumed:
         first = request.cohort.split(",")[0]
         replies = _exchange_keys(run, {first: request}, back)
         others = request.cohort.split(",")[1:]
         shared = replies[first].shared
         if shared is None or len(shared.keys) != len(others):
-            raise FlfedError("the site that makes the key of homomorphic encryption sent none; begin the run anew")
+            raise FlfedError(render("run.sums.keyless"))
         for site, key in zip(others, shared.keys, strict=True):
             requests[site] = replace(request, shared=replace(shared, keys=(key,)))
         del requests[first]
     replies |= _exchange_keys(run, requests, back)
     agreements = {(reply.sha256, reply.least) for reply in replies.values()}
     if len(agreements) > 1:
-        raise FlfedError("the sites of the run do not have the same keys of each other; begin it anew")
+        raise FlfedError(render("run.sums.differing"))
     return max((least for _, least in agreements), default=LEAST)
 
 
 def _exchange_keys(run: RunSetting, requests: Mapping[str, KeysRequest], back: Participants) -> dict[str, KeysReply]:
-    """Return the replies of sites that have each other's keys; at the start of a run each of them must."""
+    """Return the replies of sites that have each other's keys.
+
+    At the start of a run each of them must.
+    """
     if away := sorted(requests.keys() - back.keys()):
-        raise run.error(f"{', '.join(away)} did not enrol, and the run needs all its sites")
+        raise run.error(render("run.sums.absent", sites=", ".join(away)))
     receivers = {site: one for site, one in back.items() if site in requests}
     answers = run.ask(KEYS, requests, receivers, KeysReply.from_record)
     run.recorder.events("fault", answers.faults)
     if answers.faults and not run.resumed:
         whys = "; ".join(f"{site}: {why}" for site, why in answers.faults.items())
-        raise run.error(f"the sites of the run do not all have each other's keys ({whys})")
+        raise run.error(render("run.sums.unkeyed", why=whys))
     return dict(answers.replies)

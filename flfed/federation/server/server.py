@@ -24,7 +24,7 @@ from flfed.updates.strategies.fedavg import FedAvg
 
 if TYPE_CHECKING:
     from flfed.federation.engines.pooled_reference import (
-        PooledReference,  # a site's half, which a coordinator does without
+        PooledReference,  # a site's half, which a coordinator does not load
     )
 
 
@@ -40,15 +40,15 @@ class FederatedRun(RunSetting):
     Attributes
     ----------
     tables : PooledReference, optional
-        Of an engine that holds every site's table.
+        Of an engine that has every site's table.
     checkpoint : Checkpoint, optional
-        Of the round after which the run goes on.
+        Of the round from which the run continues.
     observer : callable (stage, round), optional
-        Told "checkpoint" once a round's file is on the disk, "round" once it is in the store.
+        Receives "checkpoint" once a round's file is on the disk, "round" once it is in the store.
     callback : callable (figures), optional
-        Told the figures of each round; the run ends after it where what it returns is true.
+        Receives the figures of each round; the run ends after it where the return value is true.
     enrolled : callable (nodes by site)
-        Told who takes part, each time the sites were enrolled; what it raises ends the run.
+        Receives the participants after each enrolment; an error of it ends the run.
     """
 
     tables: PooledReference | None = None
@@ -58,7 +58,7 @@ class FederatedRun(RunSetting):
     enrolled: Callable[[Mapping[str, int]], None] = lambda nodes: None
 
     def __post_init__(self) -> None:
-        """Make what the steps share, and take up what a checkpoint knows."""
+        """Make the state that the steps share, and restore a checkpoint's."""
         began = self.clock()
         if self.checkpoint is not None:
             self.resumed = True
@@ -76,7 +76,10 @@ class FederatedRun(RunSetting):
         )
 
     def conduct(self) -> Outcome:
-        """Run every step of the study and return the outcome; raises FlfedError if too few sites take part."""
+        """Run every step of the study and return the outcome.
+
+        Raises FlfedError if too few sites take part.
+        """
         if self.checkpoint is None:
             participants, common = self.begin()
         else:
@@ -91,7 +94,7 @@ class FederatedRun(RunSetting):
             best_round=strategy.best_round,
             sites=tuple(participants),
         )
-        # With its schema, so that the model can be used where nobody has the dataset's folder.
+        # With its schema, so that the model can be used without the dataset's folder.
         facts = {"schema": self.schema.model_dump(mode="json", by_alias=True, exclude_none=True)}
         final = Checkpoint(round=outcome.best_round, arrays=arrays, encoder=common.encoder, facts=facts)
         checkpoints.write(self.name, final, final=True)
@@ -122,9 +125,9 @@ class FederatedRun(RunSetting):
         return participants, self.write_start(participants, encoder, summaries)
 
     def enrol_cohort(self) -> tuple[dict[str, Participant], dict[str, Participant]]:
-        """Return the participants, and those of them that are there, prepared for the run.
+        """Return the participants, and those of them that are present, prepared for the run.
 
-        A run that ended before its first round may have told its sites who takes part: of these nobody is dropped.
+        A run that ended before its first round may have named its participants to the sites: none of them is dropped.
         """
         cohort: Participants = {}
         for part in self.parts:
@@ -132,7 +135,7 @@ class FederatedRun(RunSetting):
         back = self.enrol(tuple(cohort), cohort)
         participants = dict(back)
         nodes: Mapping[str, int] = getattr(self.grid, "nodes", {})
-        # Who of a cohort is away has the node that it enrolled with, or the one that is known by now.
+        # An absent site of the cohort keeps the node of its enrolment, or has the node that is known by now.
         for site in sorted(cohort):
             one = cohort[site]
             if site in back:
@@ -150,7 +153,7 @@ class FederatedRun(RunSetting):
         if any(part.cohort() for part in self.parts):
             return self.enrol_cohort()[0], checkpoint
         before = checkpoint.participants
-        # A site that was missing at an earlier resume is not asked back.
+        # A site that was missing at an earlier resumption is not asked again.
         bands = {site: high for site, high in before.items() if site not in checkpoint.left}
         now = self.enrol(tuple(bands))
         participants = {site: replace(now[site], rows_high=bands[site]) for site in sorted(set(bands) & set(now))}
@@ -161,7 +164,10 @@ class FederatedRun(RunSetting):
         return participants, replace(checkpoint, left=tuple(sorted(set(before) - set(participants))))
 
     def enrol(self, earlier: Sequence[str] = (), cohort: Collection[str] = ()) -> dict[str, Participant]:
-        """Enrol the sites and return the participants in name order; parameters as for `enrolment.enrol`."""
+        """Enrol the sites and return the participants in name order.
+
+        Parameters are as for `enrolment.enrol`.
+        """
         return enrolment.enrol(self, self.parts, self.enrolled, earlier, cohort)
 
     def summarise(self, participants: Participants) -> dict[str, Summary]:
@@ -178,15 +184,18 @@ class FederatedRun(RunSetting):
     ) -> tuple[FedAvg, Arrays]:
         """Run the rounds and return the strategy and final arrays.
 
-        It starts from the checkpoint where there is one. Without `checkpoint`, which all checkpoints share, neither
-        checkpoint nor round is written.
+        It starts from the checkpoint where there is one. Without `checkpoint`, which all checkpoints share, nothing is
+        written.
         """
         if checkpoint is None:
             return rehearse_rounds(self, self.parts, participants, encoder)
         return conduct_rounds(self, self.parts, self.writer, participants, checkpoint, self.checkpoint)
 
     def compare(self, participants: Participants, outcome: Outcome, start: str, strategy: FedAvg) -> None:
-        """Compare the models at every site, or as a part says; `start` is the start file's hash."""
+        """Compare the models at every site, or as a part says.
+
+        `start` is the start file's hash.
+        """
         model = FinalModel(
             participants=participants,
             outcome=outcome,

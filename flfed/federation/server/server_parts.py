@@ -1,4 +1,7 @@
-"""List of a study's parts at the server; nothing else there names one."""
+"""List of a study's parts at the server.
+
+No other code there names one.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from flfed.federation.server.parts.trees import Trees
 from flfed.federation.server.run_setting import RunSetting
 
 PARTS: tuple[type[ServerPart], ...] = (SecureAggregation, CoveringNoise, Trees, Codec, OwnPart, OwnIntercepts)
-"""From the outermost to the innermost: the first one has the last word on what comes from the sites."""
+"""From the outermost to the innermost: the first one has the last word on the sites' replies."""
 
 
 def server_parts(run: RunSetting) -> tuple[ServerPart, ...]:

@@ -1,4 +1,7 @@
-"""Test rows that the run of a source was trained on, where this process can read the tables of both runs."""
+"""Test rows in the training of a source's run.
+
+This process must be able to read the tables of both runs.
+"""
 
 from __future__ import annotations
 
@@ -20,28 +23,31 @@ from flfed.rows.data.site import Site
 from flfed.rows.session import study_table
 from flfed.rows.warm_start import SourceRows
 from flfed.study.study import Study, is_covered
+from flfed.words import render
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 EnrolledCheck = Callable[[Mapping[str, int]], None]
-"""Told the nodes by site, once the sites of a run are known."""
+"""Receives the nodes by site, once the sites of a run are known."""
 
 
 def source_rows(study: Study, series: str, sites: Sequence[Site], store: str) -> SourceRows | None:
-    """Return the rows that the source of a series was trained on; None where it begins from arrays as drawn.
+    """Return the training rows of a series' source.
+
+    It is None where the series begins from random arrays.
 
     Parameters
     ----------
     study : Study
-        That begins with it.
+        That begins with the source.
     series : str
     sites : sequence of Site
-        Of that study; none where they are institutions. Where a program gave the sites of the earlier run, those of
+        Of that study; none where they are institutions. Where a program passed the sites of the earlier run, those of
         the same names stand for them.
     store : str
-        Where the earlier run is.
+        Store of the earlier run.
     """
     source = source_of(study, series)
     if source is None:
@@ -49,9 +55,9 @@ def source_rows(study: Study, series: str, sites: Sequence[Site], store: str) ->
     if not sites:
         return SourceRows(source)
     if is_covered(study):
-        return SourceRows(source, why="all that leaves a site is charged, and no exact count of its test rows does")
+        return SourceRows(source, why=render("run.source.covered"))
     if not source.run_id:
-        return SourceRows(source, why="the model does not say which run it is of")
+        return SourceRows(source, why=render("run.source.unnamed"))
     try:
         return SourceRows(source, _training_texts(source.run_id, study, sites, store))
     except FlfedError as error:
@@ -61,21 +67,21 @@ def source_rows(study: Study, series: str, sites: Sequence[Site], store: str) ->
 def counting(
     check: EnrolledCheck, rows: SourceRows | None, study: Study, sites: Sequence[Site], repeat: int, recorder: Recorder
 ) -> EnrolledCheck:
-    """Return a check of enrolled sites, after which the test rows that a source was trained on are counted.
+    """Return a check of enrolled sites that counts test rows, too.
 
-    They are recorded, and a warning is told where there are some. Where they are not known it is said of a repeat that
-    is not the source's own: it drew other test rows.
+    The rows are in a source's training. The counts are recorded, and shown as a warning where there are some. Where
+    they are unknown, a repeat other than the source's own notes that it drew other test rows.
 
     Parameters
     ----------
     check : callable
         The engine's own.
     rows : SourceRows or None
-        None where nothing is to be counted: the check stays as it is.
+        None where there is nothing to count: the check stays as it is.
     study : Study
         That begins with the source.
     sites : sequence of Site
-        Whose tables are here.
+        Their tables are on this machine.
     repeat : int
     recorder : Recorder
     """
@@ -103,7 +109,10 @@ def counting(
 def _counted(
     texts: Collection[str], study: Study, sites: Sequence[Site], repeat: int, recorder: Recorder
 ) -> dict[str, Any]:
-    """Return the counts of test rows among texts that may be recorded."""
+    """Return the counts of test rows among texts.
+
+    Only counts that may be recorded are in it.
+    """
     counts = {}
     for site in sites:
         own = _texts(study_table(study, site, repeat).holdout("warm-start"), study)
@@ -119,9 +128,9 @@ def _texts(table: pd.DataFrame, study: Study) -> list[str]:
 
 
 def _training_texts(run: str, study: Study, sites: Sequence[Site], store: str | None) -> set[str]:
-    """Return the canonical texts of a run's rows, and of those that its own source was trained on.
+    """Return the canonical texts of a run's training rows, and of its own source's.
 
-    Raises FlfedError, which says why they are not known.
+    Raises FlfedError with the reason where they are unknown.
     """
     with RunReader.open(store) as reader:
         entry = reader.runs_of(run)[0]
@@ -131,9 +140,9 @@ def _training_texts(run: str, study: Study, sites: Sequence[Site], store: str | 
         entries = reader.sites(entry.run)
     earlier = Study.parse_recorded(series.study_text)
     if earlier.dataset.name != study.dataset.name:
-        raise UsageError(f"its rows are of dataset {earlier.dataset.name!r}, whose columns are others")
+        raise UsageError(render("run.source.dataset", dataset=earlier.dataset.name))
     if entry.hashes.get("schema") != datasets.load(study.dataset.name).schema.sha256():
-        raise UsageError(f"the schema of dataset {study.dataset.name!r} has changed since its run")
+        raise UsageError(render("run.source.schema", dataset=study.dataset.name))
     texts = _training_texts(earlier.warm_start, study, sites, store) if earlier.warm_start else set[str]()
     of_record = {one.site: one for one in entries}
     for site in _sites_of(earlier, options, sites):
@@ -142,24 +151,27 @@ def _training_texts(run: str, study: Study, sites: Sequence[Site], store: str | 
             continue
         training = study_table(earlier, site, entry.repeat).training
         if _differs(site_entry, len(training)):
-            raise UsageError(f"the table of {site.name} has changed since its run")
+            raise UsageError(render("run.source.table", site=site.name))
         texts.update(_texts(training, study))
     return texts
 
 
 def _sites_of(earlier: Study, options: Mapping[str, Any], sites: Sequence[Site]) -> list[Site]:
-    """Return the sites of an earlier run; raises FlfedError where they are not on this machine."""
+    """Return the sites of an earlier run.
+
+    Raises FlfedError where they are not on this machine.
+    """
     names = options.get("names", ())
     if not options.get("given"):
         return [site for site in find_sites(earlier, options.get("sites")) if site.name in names]
     here = {site.name: site for site in sites}
     if absent := [name for name in names if name not in here]:
-        raise UsageError(f"a program gave the sites of its run, and {absent[0]} is not among those of this one")
+        raise UsageError(render("run.source.site", site=absent[0]))
     return [here[name] for name in names]
 
 
 def _differs(site_entry: SiteEntry | None, rows: int) -> bool:
-    """Tell whether a site of the record had another number of training rows."""
+    """Return whether a site of the record had another number of training rows."""
     if site_entry is None or site_entry.rows is None or site_entry.holdout_rows is None:
         return False
     return site_entry.rows - site_entry.holdout_rows != rows

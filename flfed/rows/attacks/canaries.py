@@ -17,6 +17,7 @@ from flfed.rows.evaluation.intervals import NAN
 from flfed.rows.features.encode import Encoded, pooled_rows
 from flfed.rows.training.requests import Asking, together
 from flfed.study.settings import Settings
+from flfed.words import render
 
 NAME = "canaries"
 METRIC = "least-epsilon"
@@ -57,8 +58,8 @@ class Canaries(Settings, where=f"attack {NAME!r}"):
     means that this attack shows nothing. Over the promise it means that something is wrong: the noise, the
     clipping, the sampling or the accounting.
 
-    Reveals: the bound. The site's rows are trained on beside the canaries, but the coins are the canaries'; what
-    the figure says of a row is next to nothing, and it is not differentially private.
+    Reveals: the bound. The site's rows are trained on beside the canaries, but the coins are the canaries'. The figure
+    says next to nothing of a row, and it is not differentially private.
 
     Source: Steinke, Nasr and Jagielski 2023, "Privacy auditing with one (1) training run", theorem 5.2.
     """
@@ -80,7 +81,7 @@ class Canaries(Settings, where=f"attack {NAME!r}"):
         if why := attacked.untrained() or attacked.too_few(training=len(rows)):
             return (nothing(NAME, METRIC, why),)
         if not rows.x.shape[1]:
-            return (nothing(NAME, METRIC, "the model has no inputs"),)
+            return (nothing(NAME, METRIC, render("figures.missing.inputs")),)
         rows = rows.take(rng.permutation(len(rows))[: self.beside])
         canaries = self._canaries(attacked, rows, rng)
         # As many trainings as the coins need, since canaries are at most as many as inputs.
@@ -91,8 +92,8 @@ class Canaries(Settings, where=f"attack {NAME!r}"):
         outputs = yield from together([work.outputs(arrays, canaries.x) for arrays in models])
         signals = np.stack([log_odds(work.task, output, canaries.y) for output in outputs])
         if not np.isfinite(signals).all():
-            return (nothing(NAME, METRIC, "the outputs of a model are not finite"),)
-        # Less the mean over trainings: a canary that is easy in all of them tells nothing.
+            return (nothing(NAME, METRIC, render("figures.missing.infinite")),)
+        # Less the mean over trainings: a canary that is easy in all of them shows nothing.
         order = np.argsort(signals - signals.mean(axis=0), axis=None, kind="stable")
         # Only the clearest coins are guessed, since a wrong guess costs more than none: the highest are "in".
         half = max(1, int(self.guessed * inside.size / 2))
@@ -120,13 +121,10 @@ class Canaries(Settings, where=f"attack {NAME!r}"):
     def _finding(self, attacked: Attacked, coins: int, guesses: int, right: int) -> Finding:
         epsilon, delta = attacked.promised or (NAN, DELTA)
         bound = least_epsilon(coins, guesses, right, delta)
-        says = (
-            f"{right} of {guesses} guesses were right, of {coins} coins: with 95 % confidence an implementation with a "
-            f"smaller ε than {bound:.2f} is not what was trained here. This is a loose detector of bugs, "
-            "and not the ε of the run."
-        )
+        says = render("figures.attacks.canaries", right=right, guesses=guesses, coins=coins, bound=f"{bound:.2f}")
+        method = render("figures.methods.steinke")
         return Finding(
-            attack=NAME, metric=METRIC, value=bound, low=bound, method="Steinke, Nasr and Jagielski 2023",
+            attack=NAME, metric=METRIC, value=bound, low=bound, method=method,
             rows=coins, promise=epsilon, beyond=bound > epsilon, says=says,
         )  # fmt: skip
 

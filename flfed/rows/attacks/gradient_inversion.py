@@ -21,6 +21,7 @@ from flfed.rows.training.submodel import narrowed, widened
 from flfed.study.plan import EPS, Plan
 from flfed.study.settings import Settings
 from flfed.summaries.summary import Arrays
+from flfed.words import render
 
 NAME = "gradient-inversion"
 CLOSE = {"float64": 1e-6, "float32": 1e-3}
@@ -37,9 +38,9 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
 
     It is `x = ΔW_j / Δb_j` of the first layer, for any output j.
 
-    The gradient of one row by the first layer's weights is its inputs times the derivative by an output, and
-    the gradient by that output's intercept is the derivative alone, so that the row is their quotient. Of
-    several rows the quotient is a mixture, but an output that only one of them reaches gives that row alone.
+    The gradient of one row by the first layer's weights is its inputs times the derivative by an output. The gradient
+    by that output's intercept is the derivative alone, so that the row is their quotient. Of several rows the quotient
+    is a mixture, but an output that only one of them reaches gives that row alone.
 
     Parameters
     ----------
@@ -48,30 +49,29 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
 
     Notes
     -----
-    What is attacked is one step from the run's global model, as this site would take it, once with a batch of
-    the single row and once with a batch as large as the plan's (or as the protection samples on average). The step
-    goes through the site's own training code, with its clipping and its noise σ: each row of the batch takes part
-    with probability 1, and the noise is that of a batch of so many rows. The attacker knows the plan and undoes the
-    optimiser's first step and the penalties. It knows nothing of the rows.
+    The attack is on one step from the run's global model, as this site would take it. It is made twice: with a batch of
+    the single row, and with a batch as large as the plan's (or as the protection samples on average). The step uses the
+    site's own training code, with its clipping and its noise σ. Each row of the batch takes part with probability 1,
+    and the noise is that of a batch of so many rows. The attacker knows the plan and undoes the optimiser's first step
+    and the penalties. It knows nothing of the rows.
 
     A row counts as recovered where some output's quotient is within 1e-6 of it, as a share of its length (1e-3 where
     the plan computes in float32). The cosine is that of the output whose intercept moved most; over 0.5 the guess
     counts as close.
 
-    Where any noise is added the promise for rows recovered exactly is 0: a number with noise on it equals another
-    with probability 0, whatever ε is. Nothing is promised of the cosine.
+    Where any noise is added the promise for rows recovered exactly is 0. A number with noise on it equals another with
+    probability 0, whatever ε is. Nothing is promised of the cosine.
 
-    Measured on 300 rows of 40 numbers: logistic regression gives 50 of 50 rows of single rows and none from 2 on; a
-    network of 32 hidden units 60 to 94 % of batches of 2 (over six draws of 50), 10 to 28 % of batches of 8, 0 to 2 %
-    of batches of 16, none of batches of 32. No size of a batch is a protection.
+    No size of a batch is a protection: logistic regression gives single rows away, a network also rows of small batches
+    (docs/privacy.md has figures).
 
-    Limits: real updates come from several steps, and this attack undoes one; an attacker who optimises inputs
-    (Geiping et al. 2020) may do better on small batches, so that 0 recovered is no proof. The row is recovered in
-    the model's inputs, which the encoder, known to all, turns back into values. An input whose weight is held at 0
-    by an l1 penalty cannot be read. A client-side term of the strategy is taken as 0, which it is in most first steps.
+    Limits: real updates come from several steps, and this attack undoes one. An attacker who optimises inputs (Geiping
+    et al. 2020) may do better on small batches, so that 0 recovered is no proof. The row is recovered in the model's
+    inputs, which the encoder, known to all, turns back into values. An input whose weight is held at 0 by an l1 penalty
+    cannot be read. A client-side term of the strategy is taken as 0, which it is in most first steps.
 
-    Reveals: how many of `records` rows an attack recovers or comes close to (at an institution not where that is a
-    small count), and the median cosine with its interval in hundredths: each is that of one row.
+    Reveals: how many of `records` rows an attack recovers or comes close to; an institution withholds a small count.
+    The median cosine and its interval, in hundredths: each is that of one row.
 
     Source: Phong et al. 2018, "Privacy-preserving deep learning via additively homomorphic encryption", section III;
     Geiping et al. 2020, "Inverting gradients", section 3.
@@ -91,7 +91,7 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
         number = min(self.records, len(rows))
         why = attacked.too_few(training=number)
         if not why and not layers_of(attacked.session.model):
-            why = "the model's first layer is not known to be x @ weight + bias"
+            why = render("figures.missing.layer")
         if why:
             return tuple(nothing(NAME, metric, why) for metric in self.metrics)
         targets = rng.choice(len(rows), number, replace=False)
@@ -157,11 +157,10 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
         count = int((gaps <= close * length).sum())
         # Single rows and batches have names of their own among the figures.
         where = "" if size == 1 else AT_BATCH
-        rows = "a single row" if size == 1 else f"{size} rows, as in the plan"
-        steps = f"one step on {rows}"
-        noisy = "with the site's clipping and noise" if attacked.session.protection else "without protection"
-        says = f"From the update of {steps} from the global model, {noisy}, an attacker guesses the inputs of a row. "
-        blind = f"A blind guess has cosines of about {1 / np.sqrt(max(x.shape[1], 1)):.2f} either way."
+        rows = render("figures.rows.single") if size == 1 else render("figures.rows.plan", n=size)
+        is_protected = attacked.session.protection is not None
+        noise = render("figures.noise.protected") if is_protected else render("figures.noise.none")
+        blind = f"{1 / np.sqrt(max(x.shape[1], 1)):.2f}"
         # The interval of a median lies between two of the values, in hundredths, and needs no distribution.
         ordered = np.sort(cosines)
         lower = max(int(binom.ppf(0.025, len(x), 0.5)) - 1, 0)
@@ -170,17 +169,17 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
         promise = NAN if attacked.promised is None else 0.0
         return (
             share(
-                attacked, NAME, f"share-recovered{where}", count, len(x), says=says + "This share it has exactly.",
-                promise=promise,
+                attacked, NAME, f"share-recovered{where}", count, len(x), promise=promise,
+                says=render("figures.attacks.recovered", rows=rows, noise=noise),
             ),
             share(
                 attacked, NAME, f"share-close{where}", int((cosines > NEAR).sum()), len(x),
-                says=f"{says}For this share the guess has a cosine over {NEAR} with the row. {blind}",
+                says=render("figures.attacks.close", rows=rows, noise=noise, near=NEAR, blind=blind),
             ),
             Finding(
                 attack=NAME, metric=f"median-cosine{where}", value=median, low=low, high=high,
                 method="order statistics", rows=len(x),
-                says=f"{says}The median cosine of guess and row; 1 is the row's own direction. {blind}",
+                says=render("figures.attacks.cosine", rows=rows, noise=noise, blind=blind),
             ),
         )  # fmt: skip
 
@@ -195,7 +194,7 @@ def candidates(attacked: Attacked, delta: Arrays) -> tuple[np.ndarray, int]:
     plan = work.study.plan
     penalised = work.model.penalised
     g = {name: _gradient(plan, attacked.arrays[name], delta[name], name in penalised) for name in (weight, bias)}
-    # An output whose intercept did not move tells nothing: its quotient is 0 / 0.
+    # An output whose intercept did not move shows nothing: its quotient is 0 / 0.
     moved = np.flatnonzero(np.abs(g[bias]) > 0)
     if not len(moved):
         return np.empty((0, len(g[weight]))), 0

@@ -1,6 +1,6 @@
 """Membership inference from a model's fit.
 
-It tells who was trained on, from how well the model fits.
+It guesses the training rows from how well the model fits.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from flfed.rows.features.encode import Encoded, pooled_rows
 from flfed.rows.metrics.roc_auc_score import RocAucScore
 from flfed.rows.training.requests import Asking, together
 from flfed.study.settings import Settings
+from flfed.words import render
 
 NAME = "membership-inference"
 METRICS = ("auc-of-loss", "auc-of-lira")
@@ -28,14 +29,14 @@ LEAST_SPREAD = 1e-6
 
 
 class MembershipInference(Settings, where=f"attack {NAME!r}"):
-    """Attack that tells members from non-members.
+    """Attack that distinguishes members from non-members.
 
     Members are training rows, the others holdout rows. The global model is attacked, and the figure is the area
     under the ROC curve.
 
     Two attacks. By the loss: a row that fits well is guessed to be a member (Yeom et al. 2018). LiRA: as many shadow
-    models as `shadows` are trained by the study's own plan, under the site's own protection, each on half of the
-    site's training and holdout rows, so that every row is in half of them; a row's score is how much likelier its
+    models as `shadows` are trained by the study's own plan, under the site's own protection. Each is trained on half of
+    the site's training and holdout rows, so that every row is in half of them. A row's score is how much likelier its
     log-odds are among those with it than among those without (Carlini et al. 2022).
 
     Parameters
@@ -43,32 +44,32 @@ class MembershipInference(Settings, where=f"attack {NAME!r}"):
     shadows : int, even, >= 4
         Shadow models of LiRA. Carlini et al. take 256: with few the attack is weaker.
     rows : int, >= 20
-        Training and holdout rows that are attacked, at most, drawn at random: shadow models are trained on half
-        of just these, and memory holds them all at once.
+        Training and holdout rows that are attacked, at most, drawn at random. Shadow models are trained on half of just
+        these, and memory holds them all at once.
     mode : {"online", "offline"}
         Whether a row's score compares with shadow models that have it, too. Offline is only how unusual
         the row's log-odds are among those without.
 
     Notes
     -----
-    The normal distributions of LiRA have a mean for each row, and one deviation for all rows with and one without:
-    a row's own deviation, from half of `shadows` values, would be noise. People with several rows are in a shadow model
+    The normal distributions of LiRA have a mean for each row, and one deviation for all rows with and one without. A
+    row's own deviation, from half of `shadows` values, would be noise. People with several rows are in a shadow model
     with all of them or none. The log-odds are of the row's own class; of a regression, minus the log of the squared
     error.
 
     The promise is the area under the trade-off curve (see `largest_auc`). There is none where the holdout is by time,
-    since what changed in between is in the figure, nor where the promise is to each row alone and people have several,
-    who are members with all of them; the finding says which.
+    since changes in between are in the figure. Nor is there one where the promise is to each row alone and people have
+    several: they are members with all of them. The finding says which.
 
-    Limits: a 95 % interval is DeLong's (with people of several rows: the bootstrap over people, and Hanley and McNeil's
-    over people where each draw gives the same) and takes the model and the shadows as they are. Holdout rows that
-    differ from training rows in other ways than membership move the figure from 0.5 for that reason alone, up or down.
-    Shadow models know this site's rows only: where others have trained too they fit more closely than the model
-    attacked. The mean over rows hides that some rows are easier to tell than others.
+    Limits: a 95 % interval is DeLong's and takes the model and the shadows as they are. With people of several rows it
+    is the bootstrap's over people, and Hanley and McNeil's over people where each draw gives the same. Holdout rows
+    that differ from training rows in other ways than membership move the figure from 0.5 for that reason alone, up or
+    down. Shadow models know this site's rows only: where others have trained too they fit more closely than the model
+    attacked. The mean over rows hides that some rows are easier to guess than others.
 
-    Reveals: the area under the ROC curve of either attack and its interval, and how many members and non-members it is
-    of, which the site's other replies tell anyway. Under disclosure "institution" only where both are at least the
-    cell minimum.
+    Reveals: the area under the ROC curve of either attack and its interval, and the number of members and non-members,
+    which the site's other replies have anyway. Under disclosure "institution" only where both are at least the cell
+    minimum.
 
     Source: Yeom et al. 2018, "Privacy risk in machine learning"; Carlini et al. 2022, "Membership inference attacks
     from first principles", section V.
@@ -101,12 +102,14 @@ class MembershipInference(Settings, where=f"attack {NAME!r}"):
         signals = np.stack([log_odds(work.task, output, rows.y) for output in outputs])
         # A model that diverged gives no order of rows.
         if not np.isfinite(signals).all():
-            return tuple(nothing(NAME, metric, "the outputs of a model are not finite") for metric in METRICS)
+            why = render("figures.missing.infinite")
+            return tuple(nothing(NAME, metric, why) for metric in METRICS)
         lira = likelihood_ratio(signals[0], signals[1:], inside, online=self.mode == "online")
         loss = signals[0]  # falls as the loss rises, for every task: the same order
+        by_lira = render("figures.how.lira", n=self.shadows)
         return (
-            self._finding(attacked, METRICS[0], rows, member, loss, "by its loss"),
-            self._finding(attacked, METRICS[1], rows, member, lira, f"by LiRA with {self.shadows} shadow models"),
+            self._finding(attacked, METRICS[0], rows, member, loss, render("figures.how.loss")),
+            self._finding(attacked, METRICS[1], rows, member, lira, by_lira),
         )
 
     def _halves(self, attacked: Attacked, rows: Encoded) -> np.ndarray:
@@ -131,15 +134,14 @@ class MembershipInference(Settings, where=f"attack {NAME!r}"):
         # Every draw of a perfect attack is 1, so that the bootstrap has no interval.
         if np.isfinite(auc.value) and not np.isfinite(auc.low):
             auc = over_people(auc, member, rows.group)
-        why = _not_bounded(attacked, rows)
-        promise = NAN if attacked.promised is None or why else largest_auc(*attacked.promised)
-        says = (
-            f"A member of the site's training rows has a higher score than one of its holdout rows, {how}, with this "
-            "probability; 0.5 is chance."
-        )
+        sentence = _sentence(attacked, rows)
+        promise = NAN
+        if attacked.promised is not None and sentence == "bounded":
+            promise = largest_auc(*attacked.promised)
+        says = render(f"figures.members.{sentence}", how=how)
         return Finding(
             attack=NAME, metric=metric, value=auc.value, low=auc.low, high=auc.high, method=auc.method,
-            rows=len(rows), promise=promise, beyond=auc.low > promise, says=f"{says} {why}".rstrip(),
+            rows=len(rows), promise=promise, beyond=auc.low > promise, says=says,
         )  # fmt: skip
 
 
@@ -158,8 +160,8 @@ def over_people(auc: Estimate, member: np.ndarray, group: np.ndarray | None) -> 
 
     Notes
     -----
-    People are counted as if each had one row, and the area is first moved towards 0.5 by half a person of the
-    smaller side, as for rows: the interval is never a point. It has no limits where a side has nobody.
+    People are counted as if each had one row, and the area is first moved towards 0.5 by half a person of the smaller
+    side, as for rows. The interval is never a point. It has no limits where a side has nobody.
     """
     codes, _ = units_of(len(member), group)
     people = [len(np.unique(codes[side])) for side in (member, ~member)]
@@ -170,26 +172,17 @@ def over_people(auc: Estimate, member: np.ndarray, group: np.ndarray | None) -> 
     return Estimate(auc.value, *limits, variance, "Hanley-McNeil over people")
 
 
-def _not_bounded(attacked: Attacked, rows: Encoded) -> str:
-    """Return why no guarantee bounds the figure.
-
-    It would be one to a row or person. An empty text where one does.
-    """
+def _sentence(attacked: Attacked, rows: Encoded) -> str:
+    """Return the key of the figure's sentence, by whether a guarantee to a row or person bounds it."""
     work = attacked.session
     if isinstance(work.site.holdout, (HoldoutByTime, HoldoutByOrder)):
-        return (
-            "The holdout is later than the training rows: the difference in time is in this figure, too, so that no "
-            "promise bounds it."
-        )
+        return "later"
     protection = work.protection
     people = rows.group
     alone = protection is not None and protection.steps.unit == "row"
     if alone and people is not None and len(np.unique(people)) < len(people):
-        return (
-            "The promise is made to each row alone, and people enter training with all of their several rows: no "
-            "promise bounds this figure. A promise to each person would."
-        )
-    return ""
+        return "person"
+    return "bounded"
 
 
 def largest_auc(epsilon: float, delta: float) -> float:
@@ -210,8 +203,8 @@ def largest_auc(epsilon: float, delta: float) -> float:
     (1 - δ - a*) / 2, together a* (1 - δ) = (1 - δ)² / (1 + exp(ε)): what an ROC curve leaves above itself at least.
 
     This is of the test of one row that is put in by a coin of its own. Of two rows of one run, one in and one out, the
-    probability that the first scores higher can be up to 1 - exp(-ε) (1/2 - δ): two rows may be told apart where
-    neither can be told alone. Among hundreds of rows such pairs do not count.
+    probability that the first scores higher can be up to 1 - exp(-ε) (1/2 - δ). Two rows may be distinguished where
+    neither can be guessed alone. Among hundreds of rows such pairs do not count.
 
     Source: Dong, Roth and Su 2022, "Gaussian differential privacy", section 2.2.
 

@@ -1,6 +1,6 @@
 """Reconstruction of cells from a site's sums.
 
-It tells whose cells follow exactly from the summary that a site sends before any training.
+It counts rows whose cells follow exactly from the summary that a site sends before any training.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from flfed.rows.evaluation.intervals import NAN
 from flfed.rows.features.encode import ColumnArrays
 from flfed.rows.training.requests import Asking
 from flfed.summaries.summary import ColumnLayout, Layout, Summary
+from flfed.words import render
 
 NAME = "summary-reconstruction"
 METRIC = "share-given-away"
@@ -27,7 +28,7 @@ class SummaryReconstruction:
     A row's cell is given away where its count is known to be 1: somebody has it, and nobody else, so that whoever is
     known to stand out is found. Or where its count is known to be that of all rows: then everybody has it. A count is
     known where it is in the summary, or where the total leaves no choice. Also given away are the values of a number
-    that at most two rows have (they follow from its count, sum and sum of squares), and the outcome of the rows in
+    that at most two rows have: they follow from its count, sum and sum of squares. So is the outcome of the rows in
     which a column is missing, where that is one row or where all of these have the same.
 
     Notes
@@ -36,9 +37,9 @@ class SummaryReconstruction:
     its rows are public. Under "institution" the share is 0 by the rules of `disclose`, and a figure over 0
     is a bug.
 
-    Limits: only the summary of the training rows is attacked, with arithmetic: not two summaries over rows that differ
-    (the site's ledger guards against these), and not what an attacker makes of knowing the rule of suppression, which
-    a test tries out on all small tables. A bin of a number says its value to 1/64 of the range.
+    Limits: only the summary of the training rows is attacked, with arithmetic. Two summaries over rows that differ are
+    not (the site's ledger guards against these). Nor is the rule of suppression used, which a test tries out on all
+    small tables. A bin of a number says its value to 1/64 of the range.
 
     Reveals: the share of rows. Under disclosure "institution" a small count of them stays.
 
@@ -59,16 +60,11 @@ class SummaryReconstruction:
         )
         if work.site.policy.disclosure == "open":
             promise = NAN
-            promised = "The site's policy is 'open'."
+            says = render("figures.attacks.open")
         else:
             promise = 0.0
-            promised = "The site's policy promises that there is none."
-        finding = share(
-            attacked, NAME, METRIC, int(leaking_rows.sum()), len(table), promise=promise,
-            says="Of this share of the site's training rows the sums that it sends before training give a cell away "
-            f"exactly. {promised}",
-        )  # fmt: skip
-        return (finding,)
+            says = render("figures.attacks.promised")
+        return (share(attacked, NAME, METRIC, int(leaking_rows.sum()), len(table), promise=promise, says=says),)
         yield  # a generator, as every attack is
 
 
@@ -129,7 +125,7 @@ def derive_counts(summary: Summary, layout: Layout, number: int) -> tuple[np.nda
 
 
 def _few_values(summary: Summary, column: ColumnLayout, number: int) -> bool:
-    """Tell whether a number's values follow.
+    """Return whether a number's values follow.
 
     They would from its count, sum and sum of squares. Coarse sums give none.
     """

@@ -1,10 +1,10 @@
 """Runner of attacks at one site.
 
-They attack what a run gave away. This says what they are given, what they find, and how several are carried out; and
-it trains shadow models by a study's own plan on chosen rows, and scores how well a model knows a row.
+They attack the outputs of a run. This module has their input and their result, and carries out several. It trains
+shadow models by a study's own plan on chosen rows, and scores how well a model knows a row.
 
-An attack runs where the rows are, because it needs them to know whether it was right. What leaves the
-site is the figure and its interval.
+An attack runs where the rows are, because it needs them to know whether it was right. Only the figure and its
+interval leave the site.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from flfed.rows.training.requests import Asking, together
 from flfed.seeds import generator
 from flfed.study.settings import read_settings
 from flfed.summaries.summary import Arrays, Encoder
+from flfed.words import render
 
-GROWN = "trees grow from the sums of all sites, so that none can be trained beside them on other rows"
 Promised = tuple[float, float]
 """ε and δ that a run promises each row of a site, or each person."""
 
@@ -43,20 +43,20 @@ class Finding:
     attack : str
         Name in the listing: "gradient-inversion".
     metric : str
-        What was measured: "auc-of-loss", "share-recovered".
+        The measure: "auc-of-loss", "share-recovered".
     value, low, high : float
         With a 95 % interval; a bound is in `value` and `low`, and `high` is NaN. All NaN where there is no figure.
     method : str
         How the interval was made, or "" where there is no figure.
     rows : int
         Rows that the figure is of: records, members and non-members, or coins of canaries. 0 where there is
-        no figure: then their number is not told.
+        no figure: then their number does not leave.
     promise : float
         Largest value that the promise allows; NaN where nothing is promised of this metric.
     beyond : bool
         Whether `low` is over the promise. That something is within it proves nothing.
     says : str
-        What was attacked, what was found and what that means, in plain sentences.
+        The target, the result and its meaning, in plain sentences.
     """
 
     attack: str
@@ -120,7 +120,7 @@ class Attacked:
     def too_few(self, **parts: int) -> str:
         """Return which part is too small to report.
 
-        It has fewer rows than may be told of. An empty text where none is.
+        It has fewer rows than a figure may have. An empty text where none is too small.
 
         Examples
         --------
@@ -129,13 +129,16 @@ class Attacked:
         least = self.session.policy.least_rows()
         small = [name for name, rows in parts.items() if rows < least]
         if small:
-            return f"fewer than {least} {' and '.join(small)} rows"
+            return render("figures.missing.rows", n=least, parts=" and ".join(small))
         return ""
 
     def untrained(self) -> str:
-        """Return why no model can be trained beside the attacked one; an empty text where it can."""
+        """Return why no model can be trained beside the attacked one.
+
+        An empty text where it can.
+        """
         if self.session.layout.plain:
-            return GROWN
+            return render("figures.missing.trees")
         return ""
 
 
@@ -156,8 +159,8 @@ def attack(
     Parameters
     ----------
     session : SiteSession
-        Its protection is used for what the attacks train themselves; nothing is written to a ledger for it,
-        because nothing but figures leaves.
+        Its protection is used for what the attacks train themselves. Nothing is written to a ledger for it, because
+        nothing but figures leaves.
     arrays : dict of name to array
         The run's global model; unchanged.
     encoder : Encoder
@@ -195,7 +198,7 @@ def nothing(attack: str, metric: str, why: str) -> Finding:
 
     It says why there is none.
     """
-    return Finding(attack=attack, metric=metric, says=f"No figure: {why}.")
+    return Finding(attack=attack, metric=metric, says=render("figures.attacks.none", why=why))
 
 
 def share(
@@ -205,8 +208,8 @@ def share(
 
     It has Wilson's interval.
 
-    At an institution a count of 1 … k − 1, of rows that are or that are not, stays: then there is no value,
-    and the interval says only that it is such a count.
+    An institution withholds a count of 1 … k − 1, of rows that are or that are not. Then there is no value, and the
+    interval says only that it is such a count.
     """
     policy = attacked.session.policy
     value = count / rows
@@ -214,14 +217,14 @@ def share(
     method = "Wilson"
     least = min(count, rows - count)
     if policy.disclosure != "open" and 0 < least < policy.cell_minimum:
-        # The interval spans all small counts, so that it does not tell which one it is.
+        # The interval spans all small counts, so that it does not show which one it is.
         low = 1 / rows
         high = (policy.cell_minimum - 1) / rows
         if count > least:
             low = 1 - high
             high = 1 - 1 / rows
         value = NAN
-        method = "a small count, withheld"
+        method = render("figures.methods.small")
     return Finding(
         attack=attack, metric=metric, value=value, low=low, high=high, method=method, rows=rows, promise=promise,
         beyond=low > promise, says=says,

@@ -17,10 +17,6 @@ import pandas as pd
 from flfed.rows.baselines import naive_outputs
 from flfed.rows.comparison.importance import ColumnImportance, importances
 from flfed.rows.comparison.operating_points import (
-    ANOTHER,
-    HISTOGRAM,
-    ONCE,
-    TRAINED,
     CellSuppression,
     PointCounts,
     count_points,
@@ -40,6 +36,7 @@ from flfed.seeds import generator
 from flfed.study.tables import POINT_KINDS, OwnFamily, Point
 from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
 from flfed.summaries.summary import Arrays, Encoder, Summary
+from flfed.words import render
 
 Arms = dict[str, dict[str, Estimate]]
 Differences = dict[str, dict[Pair, Difference]]
@@ -103,9 +100,9 @@ def arm_scores(
 
     The requests of all arms go side by side, and the predictions are on the rows of `table`.
 
-    `sd` as `SiteSession.personalised` takes it; `same` adds the site's own model of the study's kind, where its own
-    model is another, and the one that has the site's own columns too, where it has some; `start` the model that the run
-    began with, as it is and fitted to the site.
+    `sd` as `SiteSession.personalised` takes it. `same` adds the site's own model of the study's kind, where its own
+    model is another. It also adds the one that has the site's own columns, where it has some. `start` adds the model
+    that the run began with, unchanged and fitted to the site.
     """
     session.coded(table)
     arrays = session.own_arrays.at_site(arrays)
@@ -188,7 +185,7 @@ def compare(
         losses = _losses(task, y, scores)
         judged = (judged[0], widen_differences(judged[1], losses, blocks))
     budget = session.study.compare.alert_budget
-    # One arm's reason withholds a metric of all, since the others would tell it.
+    # One arm's reason withholds a metric of all, since the others would reveal it.
     reasons = {}
     for name in judged[0]:
         reasons[name] = _withheld(withheld(name, y, score, task, policy, budget) for score in scores.values())
@@ -245,7 +242,7 @@ def _points(
         return count_points(points, y, score, rules)
     points = tuple(point for point in points if point not in rates)
     suppressed = _suppressed(session, table, score, counts, points) if points else []
-    return [*suppressed, *withhold_all(rates, TRAINED)]
+    return [*suppressed, *withhold_all(rates, render("figures.withheld.threshold"))]
 
 
 def _losses(task: str, y: np.ndarray, scores: Arrays) -> Arrays:
@@ -271,12 +268,12 @@ def _suppressed(
         return withhold_all(points, why)
     # Between two edges of the histogram's bins lie few rows, and a threshold there would part them.
     if policy.allows("score-histogram"):
-        return withhold_all(points, HISTOGRAM)
+        return withhold_all(points, render("figures.withheld.histogram"))
     if leaving - {"accuracy_score"}:
-        return withhold_all(points, ANOTHER)
-    # Before they are looked at: which of another model's counts are small would tell something, too.
+        return withhold_all(points, render("figures.withheld.another"))
+    # Before they are looked at: which of another model's counts are small would reveal something, too.
     if not session.counts_may_leave(claim=False):
-        return withhold_all(points, ONCE)
+        return withhold_all(points, render("figures.withheld.once"))
     suppression = CellSuppression(
         y=y,
         score=score,
@@ -287,11 +284,11 @@ def _suppressed(
         accuracy=bool(leaving),
     )
     point_counts = suppression.leaving(points)
-    # Written down only where some leave: by another model's counts of the same rows few rows could be told apart.
+    # Written down only where some leave: by another model's counts of the same rows few rows could be distinguished.
     leaves = all(point.method for point in point_counts) or session.counts_may_leave(claim=True)
     if leaves:
         return point_counts
-    return withhold_all(points, ONCE)
+    return withhold_all(points, render("figures.withheld.once"))
 
 
 def _by_group(session: SiteSession, table: pd.DataFrame, score: np.ndarray) -> list[GroupFigure]:
@@ -310,13 +307,13 @@ def _by_group(session: SiteSession, table: pd.DataFrame, score: np.ndarray) -> l
     rng = generator(session.seed, site=session.site.name, purpose="bootstrap")
     partitions = groupings(study.compare.subgroups, schema)
     figures = list(chain.from_iterable(scores.figures(one, one.of(table, schema), rng) for one in partitions))
-    # Figures by group of several models would tell of the rows that these order otherwise, as exact counts do.
+    # Figures by group of several models would reveal the rows that these order otherwise, as exact counts do.
     if session.policy.disclosure == "open" or all(math.isnan(one.value) for one in figures):
         return figures
     leaves = session.counts_may_leave(claim=True)
     if leaves:
         return figures
-    return [GroupFigure.withheld(one.column, one.group, ONCE) for one in figures]
+    return [GroupFigure.withheld(one.column, one.group, render("figures.withheld.once")) for one in figures]
 
 
 def _persons(session: SiteSession, table: pd.DataFrame) -> np.ndarray:
@@ -347,7 +344,7 @@ def _one_accuracy(arms: Arms, differences: Differences, counts: Sequence[str]) -
 
     Metrics that are `counts` (accuracy, recall) are of the global model only, and of no difference.
     """
-    why = "withheld: it would say how many rows two models call differently"
+    why = f"withheld: {render('figures.withheld.accuracies')}"
     figures: tuple[Arms, Differences] = dict(arms), dict(differences)
     for name in counts:
         figures[0][name] = _hidden(arms[name], why) | {"global": arms[name]["global"]}
@@ -368,8 +365,9 @@ def _left_out(session: SiteSession) -> list[str]:
     small = policy.disclosure != "open" and count < policy.cell_minimum
     if policy.disclosure == "open" and not count:
         return []
-    left = f"fewer than {policy.cell_minimum}" if small else str(count)
-    return [f"rows left out because a feature is missing: {left}"]
+    if small:
+        return [render("figures.notes.few", n=policy.cell_minimum)]
+    return [render("figures.notes.incomplete", n=count)]
 
 
 def _all_hidden(

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from flfed.rows.comparison.operating_points import HISTOGRAM, ONCE
 from flfed.rows.evaluation.scoring import three_digits, too_few
 from flfed.rows.features.encode import ColumnArrays, Encoded, input_slices
 from flfed.rows.session import SiteSession
@@ -19,9 +18,9 @@ from flfed.rows.training.functional import loss_of_rows
 from flfed.rows.training.requests import Asking
 from flfed.seeds import generator
 from flfed.summaries.summary import Arrays, ColumnLayout, Encoder
+from flfed.words import render
 
 NO_ROWS = "no rows"
-NOT_FINITE = "the scores are not finite"
 PERMUTE = "permute"
 """The purpose of these draws."""
 
@@ -64,12 +63,12 @@ def importances(
     encoder : Encoder
         Of all sites.
 
-    Guarantee: under disclosure "institution" nothing leaves of fewer than the cell minimum of rows, of as many
-    persons, of each class, nor beside a histogram of predictions, nor of rows of which exact counts, importances or
-    figures by group left in another run. A column leaves where each value that the schema names for it has as many
-    rows and persons, or of a number as many have other values than the commonest: so that permuting it moves many
-    rows. Rows without a value count for neither, so that it does not follow whether there are few or none. Figures
-    have three digits.
+    Guarantee: under disclosure "institution" nothing leaves of fewer than the cell minimum of rows, of as many persons,
+    of each class. Nothing leaves beside a histogram of predictions, nor of rows of which exact counts, importances or
+    figures by group left in another run. A column leaves where each value that the schema names for it has as many rows
+    and persons. Of a number, as many must have other values than the commonest, so that permuting it moves many rows.
+    Rows without a value count for neither, so that it does not follow whether there are few or none. Figures have three
+    digits.
 
     Source: Breiman 2001, "Random Forests", section 10; Fisher, Rudin and Dominici 2019, equation 3.
     """
@@ -88,7 +87,7 @@ def importances(
         method = why
         if not why:
             increase = digits((yield from _mean_loss(session, arrays, rows, places[column], number)) - before)
-            method = "" if np.isfinite(increase) else NOT_FINITE
+            method = "" if np.isfinite(increase) else render("figures.methods.infinite")
         elif why != NO_ROWS:  # which is no matter of policy
             method = f"withheld: {why}"
         if method:
@@ -129,7 +128,7 @@ def _reasons(session: SiteSession, table: pd.DataFrame, person: np.ndarray) -> d
     stays = {column.name: why or _of_column(column, rows, person, least) for column in features}
     # Written down only where some leave, before anything is computed.
     if not all(stays.values()) and not session.counts_may_leave(claim=True):
-        return dict.fromkeys(stays, ONCE)
+        return dict.fromkeys(stays, render("figures.withheld.once"))
     return stays
 
 
@@ -143,14 +142,14 @@ def _of_all(session: SiteSession, table: pd.DataFrame, person: np.ndarray) -> st
     alone = np.unique(person, return_index=True)[1]
     of_each = [person[y == label] for label in range(session.classes)] if session.task != "regression" else []
     if min((len(np.unique(of)) for of in of_each), default=len(alone)) < policy.cell_minimum:
-        of_class = " of a class" if of_each else ""
-        return f"fewer than {policy.cell_minimum} rows{of_class}"
+        least = policy.cell_minimum
+        return render("figures.withheld.class", n=least) if of_each else render("figures.withheld.rows", n=least)
     # Whatever holds back exact counts holds back these figures, which are exact functions of the same rows, too.
     if session.task == "binary" and policy.allows("score-histogram"):
-        return HISTOGRAM
+        return render("figures.withheld.histogram")
     if session.counts_may_leave(claim=False):
         return ""
-    return ONCE
+    return render("figures.withheld.once")
 
 
 def _of_column(column: ColumnLayout, rows: ColumnArrays, person: np.ndarray, least: int) -> str:
@@ -158,8 +157,9 @@ def _of_column(column: ColumnLayout, rows: ColumnArrays, person: np.ndarray, lea
     few = min(len(np.unique(person[of])) for of in _groups(column, rows)) < least
     if not few:
         return ""
-    kind = "other values than the commonest" if column.kind == "number" else "one of its values"
-    return f"fewer than {least} rows with {kind}"
+    if column.kind == "number":
+        return render("figures.withheld.commonest", n=least)
+    return render("figures.withheld.value", n=least)
 
 
 def _groups(column: ColumnLayout, rows: ColumnArrays) -> Iterator[np.ndarray]:

@@ -1,6 +1,6 @@
 """Exact confusion tables at the thresholds and alert budgets of a study.
 
-They are of one model on one site's holdout, and held back as the site's policy has it.
+They are of one model on one site's holdout, and suppressed as the site's policy says.
 """
 
 from __future__ import annotations
@@ -14,16 +14,12 @@ from flfed.rows.features.encode import ColumnArrays
 from flfed.rows.features.summarise import grouped
 from flfed.study.tables import POINT_KINDS, Point, PointKind
 from flfed.summaries.summary import Layout
+from flfed.words import render
 
 CALLED = 0.5
 """Probability above which accuracy calls a row positive."""
-HISTOGRAM = "the histogram of predictions leaves"
-ONCE = "exact counts, importances or figures by group of these rows left in another run"
-ENOUGH = "enough counts of these rows leave"
 MOST_CUTS = 6
 """Points of an institution whose counts leave: all that follows from more of them could not be looked through."""
-TRAINED = "training rows set the threshold"
-ANOTHER = "another count of these rows leaves"
 SUPPRESSED = -1
 """Stands for a count that stays."""
 
@@ -116,7 +112,10 @@ def flagged_rows(score: np.ndarray, point: Point) -> np.ndarray:
 def count_points(
     points: Sequence[Point], y: np.ndarray, score: np.ndarray, rules: Sequence[Point] = ()
 ) -> list[PointCounts]:
-    """Return the exact confusion table at each point; `rules` flag rows in the points' place, if there are some."""
+    """Return the exact confusion table at each point.
+
+    `rules` flag rows in the points' place, if there are some.
+    """
     pairs = zip(points, rules or points, strict=True)
     return [_counted(point, y == 1, flagged_rows(score, rule)) for point, rule in pairs]
 
@@ -154,15 +153,15 @@ class CellSuppression:
     accuracy : bool
         Whether the accuracy of the same scores leaves.
 
-    Guarantee: from the counts that leave, and either the accuracy or the numbers of rows in the groups of any one
-    column of the summary, no sum and no difference gives a number of rows, with the outcome, without it or in all, that
-    is below `minimum`; zero counts as small. The flagged rows of all points are nested, so that together they cut
-    the rows into layers: each has at least `minimum` rows, of as many persons, of each class, and every count and
-    every difference of counts is a sum of such cells. Neither do cells, nor several together, miss or exceed groups
-    of a column by a few rows, as they would where the model knows little more than that column.
+    Guarantee: no number of rows below `minimum`, with the outcome, without it or in all, follows by sums and
+    differences from the counts that leave. This holds together with either the accuracy or the numbers of rows in the
+    groups of any one column of the summary. Zero counts as small. The flagged rows of all points are nested, so that
+    together they cut the rows into layers. Each layer has at least `minimum` rows, of as many persons, of each class.
+    Every count and every difference of counts is a sum of such cells. Neither do cells, nor several together, miss or
+    exceed groups of a column by a few rows, as they would where the model knows little more than that column.
 
     What it does not cover: several columns' sums put together, or one's and the accuracy. Two models would differ by
-    the rows that one of them flags and the other does not: so exact counts of a row leave in one run alone, which is
+    the rows that one of them flags and the other does not. So exact counts of a row leave in one run alone, which is
     not decided here.
     """
 
@@ -187,15 +186,16 @@ class CellSuppression:
             between = np.bincount(self.y[cut ^ (self.score > CALLED)], minlength=2)
             apart = not self.accuracy or ((between == 0) | (between >= self.minimum)).all()
             if len(cuts) == MOST_CUTS:
-                counts[place] = withhold_all([point], ENOUGH)[0]
+                counts[place] = withhold_all([point], render("figures.withheld.enough"))[0]
             elif apart and self._fits([*cuts, cut]):
                 cuts.append(cut)
             else:
-                counts[place] = withhold_all([point], f"a count of fewer than {self.minimum} rows would follow")[0]
+                why = render("figures.withheld.follows", n=self.minimum)
+                counts[place] = withhold_all([point], why)[0]
         return counts
 
     def _fits(self, cuts: Sequence[np.ndarray]) -> bool:
-        """Tell whether no small count follows from these cuts."""
+        """Return whether no small count follows from these cuts."""
         # Nested sets: a row's layer is how many of them it is in, and each layer has a cell a class.
         cells = 2 * (len(cuts) + 1)
         cell = 2 * np.sum(cuts, axis=0, dtype=int) + (self.y == 1)
@@ -222,7 +222,7 @@ class CellSuppression:
             yield of_cell[codes], len(groups)
 
     def _apart(self, cell: np.ndarray, cells: int, group: np.ndarray, groups: int) -> bool:
-        """Tell whether cells and groups differ by no few rows.
+        """Return whether cells and groups differ by no few rows.
 
         They do where some cells together lie within some groups together, and the rest of these is small. Cells that
         hold groups with a small rest are the same, seen from the other side: all else lies within the other groups.

@@ -24,6 +24,7 @@ from flfed.rows.training.tuning.linear import LinearPredictor, tuned_beside
 from flfed.seeds import generator
 from flfed.study.study import Study
 from flfed.summaries.summary import Arrays, Encoder
+from flfed.words import render
 
 ARM = "local-only-own-columns"
 """The arm of a site's own model of the shared columns and its own."""
@@ -43,10 +44,7 @@ def check_own_columns(study: Study, schema: Schema) -> None:
         For a study that asks for them.
     """
     if study.compare.site_columns and schema.task == "multi-class":
-        raise UsageError(
-            "[compare]: site-columns is for outcomes that are yes or no, or numbers; the dataset's task is "
-            "'multi-class'"
-        )
+        raise UsageError(render("study.compare.outcome"))
 
 
 def list_requested_columns(study: Study, site: Site) -> tuple[str, ...]:

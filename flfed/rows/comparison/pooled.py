@@ -131,7 +131,7 @@ def _own_everywhere(
 
     The mean is over sites.
 
-    A model that saw one class tells nothing of a row, and is left out. The spread of the others over rows is
+    A model that saw one class predicts nothing, and is left out. The spread of the others over rows is
     not an interval of anything, so it is not bootstrapped.
     """
     first = sessions[0]
@@ -158,7 +158,7 @@ def _own_everywhere(
 
 
 def _has_one_class(session: SiteSession) -> bool:
-    """Tell whether training rows have one class.
+    """Return whether training rows have one class.
 
     They are one site's, and its own model is then a constant.
     """

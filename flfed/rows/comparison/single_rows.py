@@ -1,6 +1,6 @@
-"""Models whose figures would tell of single rows: nearly all of their scores are alike, or sure.
+"""Models whose figures would reveal single rows: nearly all of their scores are alike, or sure.
 
-A threshold between all people and one tells whether this one is there, and with which outcome.
+A threshold between all people and one shows whether this one is there, and with which outcome.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Start = Callable[[], Arrays | None]
 
 
 def tells_single_rows(score: np.ndarray, person: np.ndarray, task: str, least: int) -> bool:
-    """Tell whether figures of these scores may tell of fewer than `least` people.
+    """Return whether figures of these scores may reveal fewer than `least` people.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def tells_single_rows(score: np.ndarray, person: np.ndarray, task: str, least: i
 
 
 def holds_models(session: SiteSession) -> bool:
-    """Tell whether a site looks at a model's scores before figures of it leave."""
+    """Return whether a site looks at a model's scores before figures of it leave."""
     return session.policy.disclosure != "open" and not covers_model(session.study)
 
 
@@ -103,7 +103,7 @@ def outputs_refusal(session: SiteSession, outputs: Sequence[np.ndarray]) -> Refu
 
 
 def _ignores_inputs(session: SiteSession, arrays: Arrays) -> bool:
-    """Tell whether a model has one score whatever the row, as the first one of most runs: it tells of no row."""
+    """Return whether a model has one score whatever the row, as the first one of most runs: it reveals no row."""
     if session.layout.plain:
         return not arrays["value"].any()
     return not any(value.any() for value in arrays.values())

@@ -19,6 +19,7 @@ from flfed.rows.evaluation.intervals import Estimate, estimate
 from flfed.rows.evaluation.scoring import metrics_of, three_digits, too_few
 from flfed.rows.features.encode import codes
 from flfed.rows.features.summarise import layout_of
+from flfed.words import render
 
 METRIC = "roc_auc_score"
 """The one figure by group: from areas over a whole and its parts that over another part cannot be worked out."""
@@ -95,13 +96,11 @@ def groupings(by: Sequence[str], schema: Schema) -> list[Grouping]:
         For a column that is unknown or cannot be grouped by, or cuts that are none.
     """
     if by and schema.task != "binary":
-        raise UsageError(
-            f"[compare]: subgroups is for outcomes that are yes or no; the dataset's task is {schema.task!r}"
-        )
+        raise UsageError(render("study.compare.task", task=schema.task))
     partitions = [_grouping(words, schema) for words in by]
     # Bands that overlap would give small ones between their ends.
     if len({one.column for one in partitions}) < len(partitions) or len(partitions) > MOST_COLUMNS:
-        raise UsageError(f"[compare]: subgroups={list(by)} must name different columns, at most {MOST_COLUMNS}")
+        raise UsageError(render("study.compare.subgroups", by=list(by), most=MOST_COLUMNS))
     return partitions
 
 
@@ -109,13 +108,12 @@ def _grouping(words: str, schema: Schema) -> Grouping:
     column, cut, ends = words.partition(CUT)
     choices = [name for name, of in schema.columns.items() if of.kind in ("category", "flag", "number")]
     if column not in choices:
-        raise UsageError(
-            f"[compare]: subgroups names no column {column!r}{nearest(column, choices)} Known: {', '.join(choices)}"
-        )
+        close = nearest(column, choices)
+        raise UsageError(render("study.compare.column", column=column, close=close, choices=", ".join(choices)))
     kind = schema.columns[column].kind
     if kind != "number":
         if cut:
-            raise UsageError(f"[compare]: subgroups={words!r}: {column} is a {kind}, whose values are the groups")
+            raise UsageError(render("study.compare.values", by=words, column=column, kind=kind))
         groups = ("0", "1") if kind == "flag" else tuple(schema.columns[column].values)
         return Grouping(column, groups)
     return _bands(column, schema, words, ends)
@@ -123,18 +121,15 @@ def _grouping(words: str, schema: Schema) -> Grouping:
 
 def _bands(column: str, schema: Schema, words: str, ends: str) -> Grouping:
     """Return the bands of a number, from where they begin."""
-    example = f'subgroups = ["{column}{CUT}50, 65"]'
+    example = f'"{column}{CUT}50, 65"'
     try:
         cuts = tuple(float(end) for end in ends.split(","))
     except ValueError:
-        raise UsageError(f"[compare]: subgroups={words!r} needs where bands begin, such as {example}") from None
+        raise UsageError(render("study.compare.bands", by=words, example=example)) from None
     low, high = schema.columns[column].range or (-math.inf, math.inf)
     rising = all(a < b for a, b in zip((low, *cuts), (*cuts, high)))
     if not rising or len(cuts) > MOST_CUTS:
-        raise UsageError(
-            f"[compare]: subgroups={words!r} needs rising numbers within {low:g} to {high:g}, at most {MOST_CUTS}: "
-            f"{example}"
-        )
+        raise UsageError(render("study.compare.rising", by=words, low=low, high=high, most=MOST_CUTS, example=example))
     between = [f"{a:g} to below {b:g}" for a, b in zip(cuts, cuts[1:])]
     return Grouping(column, (f"below {cuts[0]:g}", *between, f"{cuts[-1]:g} and above"), cuts)
 
@@ -154,10 +149,10 @@ class GroupScores:
     draws : int
         Bootstrap resamples, where several rows are one person's.
 
-    Guarantee: under disclosure "institution" a figure is over at least the cell minimum of rows, of as many persons,
-    of each class, and so is what is left of the site's rows without all groups of a column whose figures leave, if
-    anything is left. No number of rows leaves with it, and it has three digits. Of any row such figures leave in one
-    run alone, as exact counts do, which is not decided here.
+    Guarantee: under disclosure "institution" a figure is over at least the cell minimum of rows, of as many persons, of
+    each class. The site's rows outside all groups of a column whose figures leave, if there are any, are as many. No
+    number of rows leaves with it, and it has three digits. Of any row such figures leave in one run alone, as exact
+    counts do, which is not decided here.
     """
 
     y: np.ndarray
@@ -185,7 +180,7 @@ class GroupScores:
         """Return the groups whose figures may leave."""
         releasable = {number for number in range(groups) if not self._small(group == number)}
         rest = ~np.isin(group, list(releasable))
-        # What is left together must be large, too: else the smallest of the others stays with it.
+        # The rest together must be large, too: else the smallest of the others stays with it.
         while releasable and rest.any() and self._small(rest):
             releasable.remove(min(releasable, key=lambda number: int((group == number).sum())))
             rest = ~np.isin(group, list(releasable))
@@ -199,11 +194,11 @@ class GroupScores:
         people = min(len(np.unique(person[y == label])) for label in (0, 1))
         few = not self._open and people < self.policy.cell_minimum
         if not why and few:
-            return f"fewer than {self.policy.cell_minimum} rows of a class"
+            return render("figures.withheld.class", n=self.policy.cell_minimum)
         return why
 
     def _withheld(self, rows: np.ndarray) -> Estimate:
-        why = self._small(rows) or f"what is left has fewer than {self.policy.cell_minimum} rows of a class"
+        why = self._small(rows) or render("figures.withheld.rest", n=self.policy.cell_minimum)
         return Estimate(NAN, NAN, NAN, NAN, f"withheld: {why}")
 
     def _estimate(self, rows: np.ndarray, rng: np.random.Generator) -> Estimate:

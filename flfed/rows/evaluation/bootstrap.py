@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from flfed.rows.evaluation.weighted_metrics import Drawn, Floats, RowMetric, Score, Target
+from flfed.words import render
 
 Groups: TypeAlias = NDArray[np.integer] | None
 Pair: TypeAlias = tuple[str, str]
@@ -27,8 +28,8 @@ Metrics: TypeAlias = Mapping[str, RowMetric]
 
 CHUNK = 64_000
 MOST = 250_000
-"""Weights held at once, draws times rows: 512 KB, as memory that the system gives anew for larger
-arrays costs more than what is done in it; up to 2 MB where that is fewer than 100 draws."""
+"""Weights at one time, draws times rows: 512 KB, since memory that the system allocates for larger arrays costs more
+than the work in it. Up to 2 MB where that is fewer than 100 draws."""
 
 BLOCKS = 300
 """Most parts left out in turn for the acceleration of BCa; beyond that, units share a part.
@@ -58,7 +59,7 @@ class OfSums(Protocol):
     """
 
     def columns(self, y: Target, score: Score) -> Floats:
-        """Return what is summed of each row [n, sums]."""
+        """Return the terms of each row [n, sums]."""
 
     def of_sums(self, sums: Floats, total: Floats) -> Floats:
         """Return the metric [draws] of weighted sums.
@@ -97,7 +98,7 @@ def left_out_weights(rng: np.random.Generator, codes: Codes, units: int) -> Iter
 
     They are 0 for one part of the units and else 1.
 
-    A row's weights lie together in memory, here and below: what is picked or added is then long.
+    A row's weights lie together in memory, here and below: pieces that are picked or added are then long.
     """
     parts = min(units, BLOCKS)
     part = (rng.permutation(units) % parts)[codes]
@@ -216,7 +217,7 @@ def _functions(metrics: Metrics, y: Target, scores: Scores) -> dict[Pair, Drawn]
 
 
 def _follows(metric: object, shortcut: str) -> bool:
-    """Tell whether a metric's shortcut is valid.
+    """Return whether a metric's shortcut is valid.
 
     It stands for `weighted` and `signed`, and a subclass may have its own of these.
     """
@@ -270,11 +271,11 @@ class Replicates:
         values = self.defined_draws
         # Too few draws left would be those of an unusual kind of rows.
         if len(values) < len(self.draws) / 2:
-            return "undefined in most draws of rows"
+            return render("figures.methods.draws")
         spread = float(np.ptp(values)) if len(values) else 0.0
         if spread > ROUNDING * self.scale:
             return ""
-        return "every draw of rows gives the same value"
+        return render("figures.methods.same")
 
     @cached_property
     def defined_draws(self) -> Floats:
@@ -301,8 +302,8 @@ class Replicates:
         Source: Efron 1987, "Better bootstrap confidence intervals" (the limits);
         Hesterberg 2015, "What teachers should know about the bootstrap" (the factor
         `sqrt(n / (n - 1)) t / z`, without which intervals from n rows are too short by about
-        `1 / n`). The interval of a size is that of its figure with the sign, folded at 0: no draw
-        of a size is below 0, so its own would not reach down to a model that is right.
+        `1 / n`). The interval of a size is that of its figure with the sign, folded at 0. No draw of a size is below 0,
+        so its own interval would not reach down to a model that is right.
         """
         if self.signed is not None:
             low, high = self.signed.limits(level)

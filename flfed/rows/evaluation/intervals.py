@@ -21,9 +21,10 @@ from scipy.special import expit, logit, ndtr, ndtri, stdtr, stdtrit
 from flfed.rows.evaluation.bootstrap import Groups, Metrics, Pair, Replicates, Scores, replicate
 from flfed.rows.evaluation.delong import delong
 from flfed.rows.evaluation.weighted_metrics import Floats, RowMetric, Score, Target
+from flfed.words import render
 
 DRAWS = 2000
-"""Bootstrap draws unless told otherwise: each 95 % limit then has 50 draws beyond it."""
+"""Bootstrap draws by default: each 95 % limit then has 50 draws beyond it."""
 
 LEVEL = 0.95
 """Of each interval on its own."""
@@ -129,11 +130,10 @@ def compare(
 
     Notes
     -----
-    The AUC of two classes: DeLong, the interval on the logit scale. Where its variance is 0 or
-    unknown (perfect scores, one row in a class): Hanley and McNeil's variance at an AUC moved
-    towards 0.5 by half a row of the smaller class, so that no interval is a point. Accuracy:
-    Wilson's interval, and Agresti and Min's for a difference. Else the bootstrap: BCa limits
-    (rankings: on the logit scale), and value +- `t` times its spread for a difference.
+    The AUC of two classes: DeLong, the interval on the logit scale. Where its variance is 0 or unknown (perfect scores,
+    one row in a class), Hanley and McNeil's variance is taken. It is at an AUC moved towards 0.5 by half a row of the
+    smaller class, so that no interval is a point. Accuracy: Wilson's interval, and Agresti and Min's for a difference.
+    Else the bootstrap: BCa limits (rankings: on the logit scale), and value +- `t` times its spread for a difference.
 
     Nominal 95 % intervals fall short on small holdouts (simulated): 91 to 94 % for an AUC above
     0.9 with 20 rows in the smaller class, 92 % for a Brier score of 20 rows.
@@ -166,13 +166,13 @@ def compare(
 
 def _estimate(evidence: _Evidence | None, why: str, arm: str) -> Estimate:
     if evidence is None or not np.isfinite(evidence.value[arm]):
-        return Estimate(NAN, NAN, NAN, NAN, why or "the scores are not finite")
+        return Estimate(NAN, NAN, NAN, NAN, why or render("figures.methods.infinite"))
     return evidence.estimate(arm)
 
 
 def _difference(evidence: _Evidence | None, why: str, pair: Pair, scores: Scores) -> Difference:
     if evidence is None or not np.isfinite([evidence.value[arm] for arm in pair]).all():
-        return Difference(NAN, NAN, NAN, NAN, why or "the scores are not finite")
+        return Difference(NAN, NAN, NAN, NAN, why or render("figures.methods.infinite"))
     # Equal scores differ by nothing, and have no variance to divide by.
     if np.array_equal(scores[pair[0]], scores[pair[1]]):
         return Difference(0.0, 0.0, 0.0, 1.0, "identical scores")
@@ -350,12 +350,10 @@ _Evidence = _Areas | _Shares | _Draws
 """Values of one metric by arm, and their uncertainty."""
 LEAST_BLOCKS = 8
 """Effective blocks below which there is no interval."""
-TOO_FEW_BLOCKS = "too few independent blocks of time"
-"""Why a difference has no interval."""
 
 
 def effective_blocks(gains: Floats) -> float:
-    """Return to how many independent blocks the mean of `gains` is equal in what it tells.
+    """Return how many independent blocks the mean of `gains` is worth.
 
     Parameters
     ----------
@@ -364,8 +362,8 @@ def effective_blocks(gains: Floats) -> float:
 
     Notes
     -----
-    `n (1 - r) / (1 + r)`, r the correlation of neighbours, to which `(1 + 3 r) / n` is added for the bias that it has
-    of n blocks; r is at least 0, so that there are at most n. Where all gains are the same there are n.
+    `n (1 - r) / (1 + r)`, r the correlation of neighbours. `(1 + 3 r) / n` is added to r for its bias from n blocks. r
+    is at least 0, so that there are at most n. Where all gains are the same there are n.
 
     Source: Bayley and Hammersley 1946, "The effective number of independent observations in an autocorrelated time
     series" (first-order series); Marriott and Pope 1954, "Bias in the estimation of autocorrelations".
@@ -415,7 +413,8 @@ def widen_differences(
             if not math.isfinite(interval.low) or interval.low == interval.high:
                 continue
             if effective < LEAST_BLOCKS:
-                widened[metric][a, b] = Difference(interval.value, NAN, NAN, NAN, TOO_FEW_BLOCKS)
+                few = render("figures.methods.few")
+                widened[metric][a, b] = Difference(interval.value, NAN, NAN, NAN, few)
                 continue
             quantile = float(stdtrit(effective - 1, (1 + LEVEL) / 2))
             # A bootstrap's interval is Student's already, that of a closed form is normal.
@@ -425,7 +424,7 @@ def widen_differences(
             factor = math.sqrt(count / effective) * quantile / before
             low, high = (interval.value + factor * (bound - interval.value) for bound in (interval.low, interval.high))
             p = float(2 * stdtr(effective - 1, -abs(interval.value) * 2 * quantile / (high - low)))
-            method = f"{int(effective)} independent blocks of time"
+            method = render("figures.methods.blocks", n=int(effective))
             widened[metric][a, b] = Difference(interval.value, low, high, p, method)
     return widened
 

@@ -18,6 +18,7 @@ from flfed.errors import UsageError, nearest
 from flfed.rows.data.policy import Policy
 from flfed.study.tables import Compare
 from flfed.summaries.score_bins import BINS, EVEN_ODDS, RowScores, ScoreBins, auc_bound
+from flfed.words import render
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,17 +86,16 @@ def primary_of(task: str, wanted: str, alert_budget: float | None = None) -> str
     metrics = metrics_of(task, alert_budget)
     # A metric of an alert budget exists, and only its share is missing.
     if wanted not in metrics and wanted in metrics_of(task, 0.5):
-        raise UsageError(f"[compare]: primary={wanted!r} needs alert-budget, the share of rows that people can look at")
+        raise UsageError(render("study.compare.budget", primary=wanted))
     if wanted and wanted not in metrics:
-        raise UsageError(
-            f"[compare]: primary={wanted!r} is no metric for task {task!r}{nearest(wanted, list(metrics))} "
-            f"Known: {', '.join(metrics)}"
-        )
+        close = nearest(wanted, list(metrics))
+        choices = ", ".join(metrics)
+        raise UsageError(render("study.compare.primary", primary=wanted, task=task, close=close, choices=choices))
     return wanted or PRIMARY[task]
 
 
 def is_count(metric: str, task: str, alert_budget: float | None = None) -> bool:
-    """Tell whether counts of rows follow from a metric.
+    """Return whether counts of rows follow from a metric.
 
     Two such figures of one site say how many rows two models call differently.
     """
@@ -108,7 +108,7 @@ def _is_count(metric: str, task: str, alert_budget: float | None, lent: tuple[ty
 
 
 def follows_from_counts(metric: Any, task: str) -> bool:
-    """Tell whether a metric is made of counts of rows, whoever wrote it.
+    """Return whether a metric is made of counts of rows, whoever wrote it.
 
     It says so itself (`behind`), or has the same value where scores say no more than which class is called.
     """
@@ -158,9 +158,9 @@ def withheld(
 
     Notes
     -----
-    Under disclosure "institution" an average over fewer rows than the cell minimum stays, and so
-    does every figure from which a smaller count follows: an accuracy of 0.95 over 60 rows says
-    that 3 were wrong, a recall of 0.95 over 60 events that 3 were missed.
+    Under disclosure "institution" an average over fewer rows than the cell minimum is withheld, and so is every figure
+    from which a smaller count follows. An accuracy of 0.95 over 60 rows shows that 3 were wrong, a recall of 0.95 over
+    60 events that 3 were missed.
     """
     # An open site withholds nothing.
     if policy.disclosure == "open":
@@ -173,9 +173,9 @@ def withheld(
     scorer = _listed(task, alert_budget, registry.lent("metric")).get(metric)
     # Steps whose rows are all alike have no part in it, and the others may have few rows.
     if hasattr(scorer, "within"):
-        return "its steps may have few rows"
+        return render("figures.withheld.steps")
     if scorer is not None and is_count(metric, task, alert_budget) and smallest_count(scorer, y, score) < least:
-        return f"fewer than {least} rows behind it"
+        return render("figures.withheld.behind", n=least)
     return ""
 
 
@@ -188,9 +188,9 @@ def too_few(y: np.ndarray, task: str, classes: int, policy: Policy) -> str:
     if policy.disclosure == "open":
         return ""
     if len(y) < least:
-        return f"fewer than {least} rows"
+        return render("figures.withheld.rows", n=least)
     if task != "regression" and np.bincount(y.astype(int), minlength=classes).min() < least:
-        return f"fewer than {least} rows of a class"
+        return render("figures.withheld.class", n=least)
     return ""
 
 
@@ -199,8 +199,8 @@ def three_digits(value: float) -> float:
 
     It stays as it is where it is not finite.
 
-    One rule for losses, metrics in any unit, their variances, limits and p: rounding keeps their order and sign,
-    and makes nothing 0, so that intervals hold what they held, and a verdict stays.
+    One rule for losses, metrics in any unit, their variances, limits and p. Rounding keeps their order and sign, and
+    makes nothing 0, so that intervals hold what they held, and a verdict stays.
 
     Examples
     --------

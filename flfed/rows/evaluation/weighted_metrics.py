@@ -12,6 +12,8 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from flfed.words import render
+
 Floats: TypeAlias = NDArray[np.float64]
 Target: TypeAlias = NDArray[np.number]
 Score: TypeAlias = NDArray[np.floating]
@@ -78,7 +80,10 @@ class RowMetric(Protocol):
         """Return "" or why the metric is undefined on `y` [n]."""
 
     def weighted(self, y: Target, score: Score, weights: Floats) -> Floats:
-        """Return the metric [draws] under weights [draws, n], which are >= 0; NaN where it is not defined."""
+        """Return the metric [draws] under weights [draws, n], which are >= 0.
+
+        NaN where it is not defined.
+        """
 
     def value(self, y: Target, score: Score) -> float:
         """Return the metric on `y` [n], NaN if undefined."""
@@ -106,7 +111,7 @@ class SumMetric(ABC):
 
     @abstractmethod
     def columns(self, y: Target, score: Score) -> Floats:
-        """Return what is summed of each row [n, sums]."""
+        """Return the terms of each row [n, sums]."""
 
     def of_sums(self, sums: Floats, total: Floats) -> Floats:
         """Return the metric [draws] of weighted sums.
@@ -150,7 +155,7 @@ class RankMetric(ABC):
             return "no rows"
         if len(np.unique(y)) > 1:
             return ""
-        return "only one class in the holdout"
+        return render("figures.methods.class")
 
     def ranked(self, y: Target, score: Score) -> Drawn:
         """Return the function from weights to the metric.

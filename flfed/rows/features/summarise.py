@@ -162,7 +162,7 @@ def _leak_sums(rows: ColumnArrays, layout: Layout) -> np.ndarray:
         has_value: np.ndarray | slice = slice(None)
         if gap.any():
             has_value = ~gap
-            # Column by column: of a product of all, the last bit of one would tell of gaps in another.
+            # Column by column: of a product of all, the last bit of one would reveal gaps in another.
             u[number] = gap.astype(float) @ centred
             share = gap.mean()
             v[number] = squares * (len(y) * share * (1 - share)) / max(len(y) - 1, 1)
@@ -237,14 +237,14 @@ def disclose(exact: Summary, layout: Layout, minimum: int, people: Summary | Non
         Of one row of each person, where some have several: its leak sums stand in `exact`.
 
     Guarantee: all that leaves of one column follows from the numbers of rows in the groups of
-    `grouped`, each of at least `minimum` rows. A cell leaves where it is a group of its own; of a
-    cell in a larger group only the group is known; where a value of a flag or category has all rows
-    but fewer than `minimum`, that is said, and not how many they are. Zero counts as small. Sums of values would not
-    do: where a column is 0 for nearly all and 1 for three rows, they say so.
+    `grouped`, each of at least `minimum` rows. A cell leaves where it is a group of its own; of a cell in a larger
+    group only the group is known. Where a value of a flag or category has all rows but fewer than `minimum`, the
+    summary says so, without their number. Zero counts as small. Sums of values would not do: where a column is 0 for
+    nearly all and 1 for three rows, they say so.
 
-    Of missingness against the outcome, U and V leave where each cell of that table is large; for a
-    regression, and where a person has several rows, only U over the root of V in steps of 0.1, and V down to a
-    power of 2. Of separation it leaves whether the column alone tells the outcome almost perfectly, one bit.
+    Of missingness against the outcome, U and V leave where each cell of that table is large. For a regression, and
+    where a person has several rows, only U over the root of V leaves in steps of 0.1, and V down to a power of 2. Of
+    separation it leaves whether the column alone predicts the outcome almost perfectly, one bit.
     """
     alone_cells = []
     left = []
@@ -285,7 +285,7 @@ def disclose(exact: Summary, layout: Layout, minimum: int, people: Summary | Non
         cells_known=released_cells,
         lower=np.concatenate(lower),
         left=np.array(left),
-        # Not a product: -0.0 would tell the sign of a sum that is kept back.
+        # Not a product: -0.0 would reveal the sign of a suppressed sum.
         leaks=np.where(np.repeat(released_leaks, 2, axis=-1) > 0, coarse, 0.0),
         leaks_known=released_leaks,
     )
@@ -305,12 +305,11 @@ def grouped(counts: np.ndarray, kind: str, minimum: int, *, complete: bool = Fal
 
     Notes
     -----
-    Cells are taken in an order that the schema gives, and a group is closed once it has enough
-    rows; what is over at the end goes with the last one. Few missing rows come first, where they
-    cannot be told from a small next cell; then bins from low to high, values from last to first,
-    because the first is often the common one. Which cells go together must not follow from which
-    are small: were it the smallest of the large ones that goes with the small ones, then of 20
-    given and 18 left in two cells, anybody could tell that these are 9 and 9.
+    Cells are taken in an order that the schema gives, and a group is closed once it has enough rows. The rest at the
+    end goes with the last one. Few missing rows come first, where they cannot be distinguished from a small next cell;
+    then bins from low to high, values from last to first, because the first is often the common one. Which cells go
+    together must not follow from which are small. Suppose that the smallest of the large ones went with the small ones.
+    Of 20 released and 18 left in two cells, anybody could see that these are 9 and 9.
 
     Examples
     --------
@@ -404,10 +403,9 @@ def _find_releasable_leaks(
 ) -> np.ndarray:
     """Return whether a column's test and strength may leave, [outcomes, 2].
 
-    U and V give the table of missing against outcome away, so each of its cells must be large,
-    and the count of missing rows must be given anyway; of several outcomes all, because the last
-    follows from the others. Whether the strength leaves depends on the classes alone. `exact` is of the rows
-    that leaks were looked for in.
+    U and V give the table of missing against outcome away, so each of its cells must be large, and the count of missing
+    rows must be released anyway. Of several outcomes all must be, because the last follows from the others. Whether the
+    strength leaves depends on the classes alone. `exact` is of the rows that leaks were looked for in.
     """
     slices = layout.slices()
     rows = exact.rows[0]

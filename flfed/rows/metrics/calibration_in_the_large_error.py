@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from flfed.rows.evaluation.weighted_metrics import Floats, Score, SumMetric, Target
+from flfed.words import render
 
 
 class CalibrationInTheLargeError(SumMetric):
@@ -35,7 +36,7 @@ class CalibrationInTheLargeError(SumMetric):
             return "no rows"
         if (y == 1).any():
             return ""
-        return "no positive in the holdout"
+        return render("figures.methods.positive")
 
     def columns(self, y: Target, score: Score) -> Floats:
         """Return each row's expectation and observation [n, 2].

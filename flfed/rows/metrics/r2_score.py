@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from flfed.rows.evaluation.weighted_metrics import Floats, Score, SumMetric, Target
+from flfed.words import render
 
 
 class R2Score(SumMetric):
@@ -29,11 +30,11 @@ class R2Score(SumMetric):
         """
         if len(y) < 2:
             if len(y):
-                return "fewer than two rows"
+                return render("figures.methods.two")
             return "no rows"
         if np.ptp(y) > 0:
             return ""
-        return "the target is the same in every row"
+        return render("figures.methods.target")
 
     def columns(self, y: Target, score: Score) -> Floats:
         """Return three terms of each row [n, 3].

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flfed.rows.evaluation.weighted_metrics import Floats, Score, Target, undefined
+from flfed.words import render
 
 ROUNDING = 1e-12
 
@@ -16,7 +17,7 @@ class RankCorrelation:
     """Mean over steps of Spearman's rank correlation of predictions and outcomes within a step.
 
     A step, such as a month, counts by its rows; one whose predictions or outcomes are all alike has none and is left
-    out. What moves all rows of a step together has no part in it: it tells how well rows of one step are put in order,
+    out. A common move of all rows of a step has no part in it. It measures how well rows of one step are put in order,
     as an information coefficient of stocks does.
 
     All rows are one step until `within` says which step each is of.
@@ -33,19 +34,25 @@ class RankCorrelation:
     _steps: NDArray[np.intp] | None = None
 
     def within(self, steps: NDArray[np.intp]) -> RankCorrelation:
-        """Return the metric of rows of these steps, the code of each [n]; below 0 it is of none and left out."""
+        """Return the metric of rows of these steps, the code of each [n].
+
+        Below 0 it is of none and left out.
+        """
         metric = RankCorrelation()
         metric._steps = steps
         return metric
 
     def defined(self, y: Target) -> str:
-        """Return "" or why there is no figure; the rows have targets `y` [n]."""
+        """Return "" or why there is no figure.
+
+        The rows have targets `y` [n].
+        """
         if len(y) == 0:
             return "no rows"
         several = any(len(np.unique(y[rows])) > 1 for rows in self._rows(len(y)))
         if several:
             return ""
-        return "no step has two different outcomes"
+        return render("figures.methods.outcome")
 
     def weighted(self, y: Target, score: Score, weights: Floats) -> Floats:
         """Return the metric [draws] under weights [draws, n], which stand for so many equal rows."""
@@ -86,13 +93,16 @@ def _ranks(values: Target | Score, weights: Floats) -> Floats:
 
 
 def _correlation(a: Floats, b: Floats, weights: Floats) -> Floats:
-    """Return Pearson's weighted correlation [draws]; NaN where one of both does not vary."""
+    """Return Pearson's weighted correlation [draws].
+
+    NaN where one of both does not vary.
+    """
     total = weights.sum(axis=1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
         a = a - (weights * a).sum(axis=1, keepdims=True) / total
         b = b - (weights * b).sum(axis=1, keepdims=True) / total
         both = (weights * a * b).sum(axis=1)
         spreads = [(weights * one * one).sum(axis=1) for one in (a, b)]
-        # Ranks that are all the same differ from their mean by what is rounded.
+        # Ranks that are all the same differ from their mean by rounding.
         vary = np.minimum(*spreads) > ROUNDING * total[:, 0] ** 3
         return np.where(vary, both / np.sqrt(spreads[0] * spreads[1]), np.nan)

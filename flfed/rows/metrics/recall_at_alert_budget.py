@@ -12,6 +12,7 @@ from pydantic import Field
 
 from flfed.rows.evaluation.weighted_metrics import Drawn, Floats, RankMetric, Score, Target, add_up
 from flfed.study.settings import Settings
+from flfed.words import render
 
 
 class RecallAtAlertBudget(RankMetric, Settings, where="recall_at_alert_budget"):
@@ -19,7 +20,7 @@ class RecallAtAlertBudget(RankMetric, Settings, where="recall_at_alert_budget"):
 
     The budget is the `alert_budget` of rows with the highest scores.
 
-    Rows of equal score are looked at in random order: the value is what is found in expectation.
+    Rows of equal score are looked at in random order: the value is an expectation.
     A budget that ends within a row counts that part of it. A useless score finds the budget itself.
 
     Parameters
@@ -47,7 +48,7 @@ class RecallAtAlertBudget(RankMetric, Settings, where="recall_at_alert_budget"):
             return "no rows"
         if (y == 1).any():
             return ""
-        return "no positive in the holdout"
+        return render("figures.methods.positive")
 
     def behind(self, y: Target, score: Score) -> tuple[float, ...]:
         """Return how many events are found, and how many are missed."""
@@ -67,7 +68,7 @@ class RecallAtAlertBudget(RankMetric, Settings, where="recall_at_alert_budget"):
             ordered = weights.T.take(order, axis=0)
             blocks = np.add.reduceat(ordered, starts, axis=0)
             ones = np.add.reduceat(ordered * positive, starts, axis=0)
-            # What is left of the budget when a block's turn comes, the blocks before it taken off.
+            # The rest of the budget when a block's turn comes, the blocks before it taken off.
             room = self.alert_budget * blocks.sum(axis=0) - (add_up(blocks.copy()) - blocks)
             looked_at = np.clip(np.divide(room, blocks, out=np.zeros_like(blocks), where=blocks > 0), 0.0, 1.0)
             with np.errstate(divide="ignore", invalid="ignore"):

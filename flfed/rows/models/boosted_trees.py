@@ -12,6 +12,7 @@ from flfed.errors import UsageError
 from flfed.summaries.summary import Arrays, Layout
 from flfed.trees.cut_points import CODES, codes_in, empty_cuts, widths_of
 from flfed.trees.forest import empty_forest, forest_of, forest_shapes, margins
+from flfed.words import render
 
 DEEPEST = 10
 MOST_BINS = 256
@@ -27,7 +28,7 @@ class BoostedTrees:
     depth : int, 1 to 10
         Most splits from the root to a leaf. Example: `depth = 6`.
     max_bins : int, 2 to 256
-        Most bins of a number, which splits tell apart. Example: `max-bins = 32`.
+        Most bins of a number, which splits distinguish. Example: `max-bins = 32`.
 
     Source: Friedman 2001, "Greedy function approximation: a gradient boosting machine"; codes as in Chen and Guestrin
     2016, "XGBoost: a scalable tree boosting system".
@@ -42,7 +43,7 @@ class BoostedTrees:
     def __init__(self, *, depth: int = 4, max_bins: int = CODES) -> None:
         for name, value, least, most in (("depth", depth, 1, DEEPEST), ("max-bins", max_bins, 2, MOST_BINS)):
             if not least <= value <= most:
-                raise UsageError(f"[model] boosted-trees: {name}={value} must be {least} to {most}")
+                raise UsageError(render("study.strategies.trees", name=name, value=value, least=least, most=most))
         self.depth = depth
         self.max_bins = max_bins
 
@@ -59,5 +60,5 @@ class BoostedTrees:
         """Return scores [rows, outputs] of plain inputs [rows, columns]."""
         own = {name: np.asarray(value, dtype=float) for name, value in arrays.items()}
         scores = margins(forest_of(own), codes_in(np.asarray(x), own), widths_of(own) - 1)
-        # Without any tree margins do not tell how many outputs there are.
+        # Without any tree margins do not show how many outputs there are.
         return torch.from_numpy(np.broadcast_to(scores, (len(x), own["value"].shape[1])).copy())

@@ -7,6 +7,7 @@ import numpy as np
 from flfed.errors import UsageError
 from flfed.rows.training.functional import layered_outputs
 from flfed.summaries.summary import Arrays
+from flfed.words import render
 
 
 class Mlp:
@@ -27,7 +28,7 @@ class Mlp:
 
     def __init__(self, *, hidden: tuple[int, ...] = (32,)) -> None:
         if not hidden or any(width < 1 for width in hidden):
-            raise UsageError(f"[model] mlp: hidden={list(hidden)} must be widths of at least 1")
+            raise UsageError(render("study.strategies.hidden", hidden=list(hidden)))
         self.hidden = hidden
         self.penalised = tuple(f"weight-{layer}" for layer in range(len(hidden) + 1))
         self.layers = tuple((f"weight-{layer}", f"bias-{layer}") for layer in range(len(hidden) + 1))

@@ -10,6 +10,7 @@ import pandas as pd
 
 from flfed.errors import UsageError
 from flfed.rows.data.schema import Schema
+from flfed.words import render
 
 
 class Flamby43:
@@ -55,9 +56,9 @@ class Flamby43:
 
         # The published rule knows no groups: it would put rows of one patient on both sides.
         if schema.group:
-            raise UsageError(f"[split] flamby-43: dataset {schema.name!r} has groups of rows, which it would cut")
+            raise UsageError(render("study.splits.groups", dataset=schema.name))
         if len(table) < 3:
-            raise UsageError("[split] flamby-43: a table of fewer than 3 rows cannot be split")
+            raise UsageError(render("study.splits.rows"))
         strata = None
         if schema.task != "regression":
             cells = table[schema.target].to_numpy(dtype=str)

@@ -7,6 +7,7 @@ import pandas as pd
 
 from flfed.errors import UsageError
 from flfed.rows.data.schema import Schema
+from flfed.words import render
 
 COLUMN = "part"
 TEST = "test"
@@ -31,10 +32,10 @@ class Official:
         """
         column = schema.columns.get(COLUMN)
         if column is None or TEST not in column.values:
-            raise UsageError(f"[split] official: dataset {schema.name!r} has no column {COLUMN!r} with value {TEST!r}")
+            raise UsageError(render("study.splits.column", dataset=schema.name, column=COLUMN, value=TEST))
         if draw:
-            raise UsageError("[split] official: there is one draw; leave redraw out")
+            raise UsageError(render("study.splits.draw"))
         test = (table[COLUMN] == TEST).to_numpy()
         if schema.group and set(table[schema.group][test]) & set(table[schema.group][~test]):
-            raise UsageError(f"[split] official: groups of {schema.group!r} have rows on both sides")
+            raise UsageError(render("study.splits.sides", group=schema.group))
         return ~test, test

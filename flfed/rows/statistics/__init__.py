@@ -1,1 +1,4 @@
-"""Estimators whose sites turn rows into sums; each has its other half in `flfed/updates/strategies`."""
+"""Estimators whose sites turn rows into sums.
+
+Each has its other half in `flfed/updates/strategies`.
+"""

@@ -14,10 +14,11 @@ from flfed.rows.features.encode import codes
 from flfed.rows.features.summarise import column_layout
 from flfed.rows.statistics.noised_counts import STEP, GaussianQuery, clipped, weights_of
 from flfed.rows.statistics.statistic import Shapes, Sums, added
-from flfed.study.analysis import WHERE, Analysis
+from flfed.study.analysis import Analysis
 from flfed.study.study import by_person
 from flfed.summaries.analysis import CROSS, ROWS, AnalysisLayout, own_edges
 from flfed.summaries.summary import Arrays, ColumnLayout
+from flfed.words import render
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +46,7 @@ class NoisedAnalysis:
         Whether rows of one person weigh one together; else each row weighs one.
 
     Reveals: counts, clipped sums and cross-tables of the study's columns over all rows of the site, each with normal
-    noise that follows from the study's ε and δ: whether one person's rows are among them changes what can leave by no
+    noise that follows from the study's ε and δ. Whether one person's rows are among them changes what can leave by no
     more than these allow. The noise is drawn once; who asks again gets the same numbers.
     """
 
@@ -57,13 +58,19 @@ class NoisedAnalysis:
 
     @classmethod
     def of_study(cls, study: Study, noise: float) -> NoisedAnalysis:
-        """Return a study's analysis, with the noise multiplier of its answers; raises UsageError where it has none."""
+        """Return a study's analysis, with the noise multiplier of its answers.
+
+        Raises UsageError where it has none.
+        """
         if study.analysis is None:
-            raise UsageError(f"study {study.name!r} has no [statistic] summary")
+            raise UsageError(render("study.analysis.none", study=study.name))
         return cls(of=study.analysis, noise=noise, by_person=by_person(study))
 
     def columns(self, schema: Schema) -> tuple[str, ...]:
-        """Return the columns that are read; raises UsageError where the dataset has none such."""
+        """Return the columns that are read.
+
+        Raises UsageError where the dataset has none such.
+        """
         layout = self.layout(schema)
         group = () if layout.group is None else (layout.group.name,)
         crossed = (column.name for column in chain.from_iterable(layout.cross))
@@ -82,7 +89,7 @@ class NoisedAnalysis:
         for name in self.of.bounds:
             column = _find_column(schema, name, "bounds")
             if not column.is_number():
-                raise UsageError(f"{WHERE}: bounds: column {name!r} is no number")
+                raise UsageError(render("study.analysis.number", name=name))
         group = self._categorical(schema, self.of.groups, "groups") if self.of.groups else None
         columns = tuple(self._column(schema, name, "columns") for name in names if name != self.of.groups)
         cross = tuple(
@@ -132,11 +139,11 @@ class NoisedAnalysis:
             return column_layout(name, column)
         low, high = self.of.bounds.get(name) or column.typical or column.range or (0.0, 1.0)
         if column.range is not None and not column.range[0] <= low < high <= column.range[1]:
-            ends = list(column.range)
-            raise UsageError(f"{WHERE}: bounds: {name}={[low, high]} must lie in the schema's range {ends}")
+            known = list(column.range)
+            raise UsageError(render("study.analysis.range", name=name, ends=[low, high], range=known))
         # Values are divided by half the width, which may neither vanish nor overflow.
         if not np.finfo(np.float64).tiny <= (high - low) / 2 <= np.finfo(np.float64).max / 4:
-            raise UsageError(f"{WHERE}: bounds: {name}={[low, high]} is too narrow or too wide to divide by")
+            raise UsageError(render("study.analysis.width", name=name, ends=[low, high]))
         # Where it is known where most values lie, bins of a logarithm would put nearly all of them into a few.
         if name in self.of.bounds or column.typical:
             column = column.model_copy(update={"transform": "none"})
@@ -145,10 +152,7 @@ class NoisedAnalysis:
     def _categorical(self, schema: Schema, name: str, where: str) -> ColumnLayout:
         column = self._column(schema, name, where)
         if column.edges or len(column.cells) > MOST_VALUES + 1:
-            raise UsageError(
-                f"{WHERE}: {where} names {name!r}, which must be a flag, category or target of at most "
-                f"{MOST_VALUES} values"
-            )
+            raise UsageError(render("study.analysis.categorical", where=where, name=name, most=MOST_VALUES))
         return column
 
 
@@ -173,8 +177,6 @@ def _counted(column: ColumnLayout, cells: pd.Series, at: np.ndarray, groups: int
 def _find_column(schema: Schema, name: str, where: str) -> Column:
     countable = [one for one, column in schema.columns.items() if column.kind in COUNTED]
     if name not in countable:
-        raise UsageError(
-            f"{WHERE}: {where} names {name!r}, which is no number, flag, category or target of dataset "
-            f"{schema.name!r}{nearest(name, countable)}"
-        )
+        close = nearest(name, countable)
+        raise UsageError(render("study.analysis.unknown", where=where, name=name, dataset=schema.name, close=close))
     return schema.columns[name]

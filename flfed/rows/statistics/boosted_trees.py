@@ -206,7 +206,7 @@ class SiteTrees:
         self.sha256 = arrays_sha256(dict(arrays))
 
     def follow(self, round: int, last: np.ndarray, sha256: str) -> bool:
-        """Add the trees of the round before, and tell whether the forest is then the one that is meant.
+        """Add the trees of the round before, and return whether the forest is then the one that is meant.
 
         Parameters
         ----------

@@ -1,11 +1,13 @@
-"""Numbers of a site's rows that may leave with normal noise; a person moves none by more than is charged.
+"""Numbers of a site's rows that may leave with normal noise.
+
+A person moves none by more than is charged.
 
 They are exact counts behind a model's encoder, and pairs won by the shared model minus a site's own.
 
-Pairs protect persons of the holdout, and them alone. A site's own model moves with each of its training rows: one
-moves the scores of many holdout rows at once, and nothing bounds by how much. So the numbers may leave only of an own
-model that was trained privately, whose training is charged to the persons of the training rows; of an ordinary one
-exact figures stay at the site and are shown there.
+Pairs protect persons of the holdout, and them alone. A site's own model moves with each of its training rows. One moves
+the scores of many holdout rows at once, and nothing bounds by how much. So the numbers may leave only of an own model
+that was trained privately, whose training is charged to the persons of the training rows. Exact figures of an ordinary
+one stay at the site and are shown there.
 """
 
 from __future__ import annotations
@@ -54,9 +56,9 @@ class GaussianQuery:
 
     Guarantee: an answer is `S + round(z)`, S the exact numbers and z normal noise of deviation `noise · sensitivity`,
     rounded to the step. S lies on multiples of the step, so that this is `round(S + z)`, which is post-processing of
-    the Gaussian mechanism on S: no last bit tells S. Tables with and without one person differ in S by at most
-    `sensitivity`; of tables in which a person is another one it would be twice that, or √2 times in histograms.
-    It costs one step of this noise over all rows, however many sums the answer has. Draws must be such as nobody can
+    the Gaussian mechanism on S. No last bit reveals S. Tables with and without one person differ in S by at most
+    `sensitivity`. Of tables in which a person is another one it would be twice that, or √2 times in histograms. It
+    costs one step of this noise over all rows, however many sums the answer has. Draws must be such as nobody can
     repeat (`SystemNoise`).
 
     Source: Dwork and Roth 2014, "The algorithmic foundations of differential privacy", appendix A; of the rounding,
@@ -149,7 +151,10 @@ def weights_of(table: pd.DataFrame, schema: Schema, *, by_person: bool) -> np.nd
 
 
 def persons_of(table: pd.DataFrame, schema: Schema) -> np.ndarray | None:
-    """Return the code of each row's person, int64 [rows]; None where the schema names no group."""
+    """Return the code of each row's person, int64 [rows].
+
+    None where the schema names no group.
+    """
     import pandas as pd
 
     # Rows whose person is not known may all be one's.
@@ -217,7 +222,7 @@ def pair_numbers(
 ) -> np.ndarray:
     """Return two exact numbers, float64 [2]: scaled pairs won, and squares for their variance.
 
-    A pair is an event and a row without it; a model wins it by the higher score for the event, and half of it by equal
+    A pair is an event and a row without it. A model wins it by the higher score for the event, and half of it by equal
     ones. With weights w of rows, n1 and n0 their sums by class and n = n1 + n0, L and S the larger and smaller of n1
     and n0: a row's part g is the weight of the other class that it is paired with and won by the shared model, minus
     that by the own one. Then
@@ -243,9 +248,9 @@ def pair_numbers(
     Notes
     -----
     Guarantee: with and without one person of the holdout, given both models, `pairs` moves by at most 1 and `squares`
-    by `SQUARES_WEIGHT`, each by `STEP` more for rounding (of up to 10^8 rows); both together by at most `SENSITIVITY`
-    in L2. No class size is told or capped for it, and nothing is taken out of δ. It is assumed that a row's scores do
-    not depend, in their last bits, on the rows beside it.
+    by `SQUARES_WEIGHT`. Each moves by `STEP` more for rounding (of up to 10^8 rows), and both together by at most
+    `SENSITIVITY` in L2. No class size is released or capped for it, and nothing is taken out of δ. It is assumed that a
+    row's scores do not depend, in their last bits, on the rows beside it.
 
     Proof: a person comes in as weight that grows from 0, one row after the other, to at most 1 together, and no number
     moves faster than that weight at any place of the way. Let the weight of a row of one class grow by dt.

@@ -10,10 +10,13 @@ from flfed.errors import UsageError
 from flfed.rows.data.schema import Schema
 from flfed.rows.statistics.statistic import Statistic
 from flfed.study.study import Study
+from flfed.words import render
 
 
 def statistic_of(study: Study) -> Statistic:
-    """Return the statistic that a study names, or its analysis; raises UsageError for a setting that it does not take.
+    """Return the statistic that a study names, or its analysis.
+
+    Raises UsageError for a setting that it does not take.
 
     Of an analysis it has columns and shapes, and no noise yet: `NoisedAnalysis.of_study` has.
     """
@@ -23,11 +26,11 @@ def statistic_of(study: Study) -> Statistic:
         return NoisedAnalysis.of_study(study, math.nan)
     try:
         made: Statistic = study.statistic.build("statistic")
-    # All that stands there is known and of the right kind: what is left is what is not there.
+    # All keys are known and of the right kind: some are missing.
     except TypeError:
         parameters = inspect.signature(registry.load("statistic", study.statistic.name)).parameters.values()
         needed = ", ".join(one.name for one in parameters if one.default is inspect.Parameter.empty)
-        raise UsageError(f"[statistic] {study.statistic.name}: a setting is missing; it needs {needed}") from None
+        raise UsageError(render("study.statistic.setting", name=study.statistic.name, needed=needed)) from None
     return made
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from flfed.errors import FlfedError, UsageError
+from flfed.words import render
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,10 +29,13 @@ class Statistic(Protocol):
 
     label: str
     adds_up: bool
-    """Whether all of its figures follow from the added sums alone, so that sums in secret are enough."""
+    """Whether all of its figures follow from the added sums alone, so that secure aggregation is enough."""
 
     def columns(self, schema: Schema) -> tuple[str, ...]:
-        """Return the columns that are read; raises UsageError where the schema has none such."""
+        """Return the columns that are read.
+
+        Raises UsageError where the schema has none such.
+        """
         ...
 
     def shapes(self, schema: Schema) -> Shapes:
@@ -70,7 +74,10 @@ def entries(statistic: Statistic, sums: Sums, schema: Schema) -> np.ndarray:
 
 
 def of_entries(statistic: Statistic, entries: np.ndarray, schema: Schema) -> Sums:
-    """Return the sums that added entries stand for; raises FlfedError where a count is below 0."""
+    """Return the sums that added entries stand for.
+
+    Raises FlfedError where a count is below 0.
+    """
     sums = Sums()
     start = 0
     largest = statistic.largest(schema)
@@ -78,15 +85,18 @@ def of_entries(statistic: Statistic, entries: np.ndarray, schema: Schema) -> Sum
         part = entries[start : start + math.prod(shape)].reshape(shape)
         start += part.size
         if name not in largest and (np.rint(part) < 0).any():
-            raise FlfedError("the sums of all sites are not those that the statistic has: a count is below 0")
+            raise FlfedError(render("study.statistic.negative"))
         sums[name] = part * largest[name] if name in largest else np.rint(part).astype(kind)
     return sums
 
 
 def column_of(name: str, schema: Schema, *, where: str, kinds: tuple[str, ...]) -> str:
-    """Return the name of a column of one of these kinds; "target" is the schema's own; raises UsageError."""
+    """Return the name of a column of one of these kinds.
+
+    "target" is the schema's own; raises UsageError.
+    """
     column = schema.columns.get(name)
     if column is None or column.kind not in kinds:
         choices = [one for one, of in schema.columns.items() if of.kind in kinds]
-        raise UsageError(f"[statistic]: {where}={name!r} must be a column of the dataset: {', '.join(choices)}")
+        raise UsageError(render("study.statistic.column", where=where, name=name, choices=", ".join(choices)))
     return name

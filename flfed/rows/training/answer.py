@@ -1,6 +1,6 @@
 """Engines that answer requests: one by one, or those of many sites at once.
 
-Stacked, what is alike is computed together, and the rest one by one. Parameters of a stack are [sites, ...], products
+Stacked, equal requests are computed together, and the rest one by one. Parameters of a stack are [sites, ...], products
 are batched, and masks stand for missing rows.
 """
 
@@ -46,8 +46,9 @@ TOGETHER: dict[type, Callable[[Any], Sequence[Any]]] = {
     TuneRequest: tune_together,
     PackRequest: packed,
 }
-"""What is computed together, one request or many: searches of scikit-learn's fits, one after another, would take twenty
-times as long as one stack."""
+"""Requests that are computed together, one or many.
+
+Searches of scikit-learn's fits, one after another, would take far longer than one stack."""
 
 
 def compute_one_by_one(requests: Sequence[Request]) -> list[Any]:

@@ -37,7 +37,7 @@ class BufferPool:
     def of(self, use: tuple[object, ...], dtype: torch.dtype, *shape: int, ones: bool = False) -> Tensor:
         """Return a tensor of a shape.
 
-        It holds what was in it before; at first it holds anything, or ones.
+        It has its earlier content; at first it has anything, or ones.
         """
         size = math.prod(shape)
         key = (*use, dtype)
@@ -56,7 +56,7 @@ class Packed:
     Attributes
     ----------
     x : tensor [rows + 1, inputs + 1]
-        In the plan's precision; the last input is 1 in every true row and meets the intercepts.
+        In the plan's precision. The last input is 1 in every true row and meets the intercepts.
     y : tensor [rows + 1]
         Class codes (int64) of a multi-class task, else in the plan's precision.
     weight : tensor [rows + 1]
@@ -120,7 +120,7 @@ class PackCache:
         return packed_rows
 
     def nbytes(self) -> int:
-        """Return the memory of what is kept."""
+        """Return the memory of the kept arrays."""
         return sum(packed.nbytes() for _, packed in self._entries.values())
 
     def _keep(self, key: tuple[object, ...], rows: Sequence[Encoded], packed: Packed) -> None:

@@ -116,8 +116,8 @@ def gradient(
 
     The loss is `sum(weight * loss) / rows`.
 
-    The divisor is the number of rows, not the sum of weights: so the sum over sites, weighted by
-    rows, is the pooled gradient also with class weights. No weight means that each row counts 1.
+    The divisor is the number of rows, not the sum of weights. So the sum over sites, weighted by rows, is the pooled
+    gradient also with class weights. No weight means that each row counts 1.
     """
     leaves = {name: value.detach().requires_grad_() for name, value in w.items()}
     loss = batch_loss(task, model.outputs(leaves, x), y, weight)

@@ -36,9 +36,8 @@ def layered_outputs(model: Any, arrays: dict[str, Tensor], x: Tensor) -> Tensor:
 
     [..., rows, outputs] from x [..., rows, inputs]; arrays may have leading dimensions.
 
-    A model that is nothing but its `layers`, (weight, intercepts) by name in order with ReLU
-    between, says `outputs = layered_outputs` in its class: then it can be computed for many sites
-    at once, with gradients written out.
+    A model that is nothing but its `layers`, (weight, intercepts) by name in order with ReLU between, says `outputs =
+    layered_outputs` in its class. Then it can be computed for many sites at once, with gradients written out.
     """
     for number, (weight, bias) in enumerate(model.layers):
         if number:

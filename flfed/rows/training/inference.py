@@ -31,9 +31,8 @@ CELLS = 4096
 EVEN = 16
 """Rows and hidden units are filled up to a multiple of this.
 
-Products compute what is left over in another order of summation (measured: one unit in the last
-place), and then two equal rows of a table would not tie, and which of them wins would depend on
-the rows beside them.
+Products compute the rest in another order of summation. Then two equal rows of a table would not tie, and which of them
+wins would depend on the rows beside them.
 """
 
 _OutputRequest = tuple[Any, Arrays, np.ndarray, str]

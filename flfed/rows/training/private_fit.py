@@ -1,10 +1,10 @@
 """Protected steps by per-row gradients (DP-SGD).
 
-Each row, or each person, can be told only within a guarantee: it is sampled, clipped alone, and noise is added.
+Each row, or each person, is hidden within a guarantee: it is sampled, clipped alone, and noise is added.
 
-The rows of any model are differentiated one by one (`clipped_by_row`). Models of known layers are done in closed
-form, as a stack of one site or of many (`PrivateStack`): samples of unequal sizes are padded, and every site has its
-own draws.
+The rows of any model are differentiated one by one (`clipped_by_row`). Models of known layers are done in closed form,
+as a stack of one site or of many (`PrivateStack`). Samples of unequal sizes are padded, and every site has its own
+draws.
 
 Source: Abadi et al. 2016, "Deep learning with differential privacy", algorithm 1.
 """
@@ -103,7 +103,7 @@ def fit_by_row(request: FitRequest) -> Fitted:
     rows = request.rows
     private, chance = request.protected()
     now = Descent(request)
-    # Where the number of rows is told under noise alone, steps of noise are taken without any, too.
+    # Where the number of rows is known under noise alone, steps of noise are taken without any, too.
     steps = plan.steps if len(rows) or request.units else 0
     x = torch.tensor(rows.x, dtype=now.dtype)
     weight = torch.tensor(rows.weight, dtype=now.dtype)
@@ -120,7 +120,7 @@ def fit_by_row(request: FitRequest) -> Fitted:
         batch = (tensor.index_select(0, part) for tensor in (x, y, weight))
         batch_losses, g = clipped_by_row(request.model, request.task, now.w, *batch, clip=grid.clip)
         parts = dict(zip(names, torch.split(torch.from_numpy(noise), sizes)))
-        # The sum is put on the grid before the noise is added, so that no last bit tells of a row.
+        # The sum is put on the grid before the noise is added, so that no last bit reveals a row.
         g = {n: ((grid.rounded(g[n]) + parts[n].view_as(g[n])) / divisor).to(now.dtype) for n in names}
         # From here on only the noisy sum is used, which costs no further privacy.
         now.step(float(batch_losses.sum()) / max(1, len(chosen)), g)
@@ -159,8 +159,8 @@ def fit_private_stack(
 
     Notes
     -----
-    Sums that are rounded otherwise in their last bit may be put on the next number of the site's `PublicGrid`: with
-    noise a site in a stack is within 1e-8 of the site alone, without it within 1e-10 as plain training is.
+    Sums that are rounded otherwise in their last bit may be put on the next number of the site's `PublicGrid`. With
+    noise a site in a stack is within 1e-8 of the site alone; without it, within 1e-10 as plain training is.
     """
     stack = PrivateStack(requests, packed.x.dtype, room)
     for samples in blocks(requests, packed, stack.numbers, block_bytes):
@@ -327,13 +327,12 @@ def private_fit(request: FitRequest) -> Fitted:
 
     A site without rows takes no step, as in `fit`.
 
-    Guarantee: each step is the Poisson-sampled Gaussian mechanism on a sum of gradients: adding or
-    removing a row, or a person with all rows, moves the sum by at most `private.clip` in L2, and its
-    noise has deviation `private.noise * private.clip`. Both are float64 numbers of one public grid,
-    whose addition is exact: no last bit tells them apart (see `PublicGrid`, also for what rounding adds).
-    A row whose gradient is not finite adds nothing. What is done with the sum afterwards (division,
-    penalties, terms, optimiser) reads no row. The divisor is the expected number of rows (persons) of
-    a step; how many there are is taken as known. The loss is of the rows themselves, without noise.
+    Guarantee: each step is the Poisson-sampled Gaussian mechanism on a sum of gradients. Adding or removing a row, or a
+    person with all rows, moves the sum by at most `private.clip` in L2. Its noise has deviation `private.noise *
+    private.clip`. Both are float64 numbers of one public grid, whose addition is exact: no last bit distinguishes them
+    (see `PublicGrid`, also for what rounding adds). A row whose gradient is not finite adds nothing. Work on the sum
+    afterwards (division, penalties, terms, optimiser) reads no row. The divisor is the expected number of rows
+    (persons) of a step; how many there are is taken as known. The loss is of the rows themselves, without noise.
     """
     if program_of(request) is None:
         return fit_by_row(request)

@@ -1,6 +1,6 @@
 """Noise sources and protection of private training.
 
-They say where draws come from, and who is told before training begins.
+They say where draws come from, and whom training informs before it begins.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class SeededNoise:
         Of samples, which studies with one seed share as they share splits and batches.
     study : str
         What of the study noise follows from (`noise_key`). Two studies with the same noise would give their exact
-        numbers away: at two values of ε each answer is the same number plus the same draws, in two known proportions.
+        numbers away. At two values of ε each answer is the same number plus the same draws, in two known proportions.
     """
 
     rng: np.random.Generator
@@ -75,16 +75,16 @@ class SystemNoise:
 
     Each call takes a new key of 256 bits from the system and stretches it by ChaCha20, as the system itself does, in
     a thirtieth of its time. Two draws of `normal` are made of two uniform numbers of 53 bits by Box and Muller's
-    formula; none is beyond 8.6 deviations, where a true one is once in 10^16 draws.
+    formula. None is beyond 8.6 deviations, where a true one is once in 10^16 draws.
 
-    Guarantee: neither the study's seed nor any number of earlier draws tells the next one. That is of the draws
-    alone. Added to a gradient as they are, their last bits would tell whether anything had been added to them, for
-    doubles near 0 are finer than those of a sum, and which uniform numbers they came from. So protected steps round
-    both to one grid first (`flfed.rows.training.private_steps`), a cell of which holds 2^26 of the draws. How long a
-    step takes is not hidden.
+    Guarantee: the next draw follows neither from the study's seed nor from any number of earlier draws. That holds for
+    the draws alone. Added to a gradient unchanged, their last bits would reveal whether noise had been added, and which
+    uniform numbers they came from. Doubles near 0 are finer than those of a sum. So protected steps round both to one
+    grid first (`flfed.rows.training.private_steps`), a cell of which has 2^26 of the draws. The time of a step is not
+    hidden.
 
-    Source: Box and Muller 1958, "A note on the generation of random normal deviates"; RFC 8439 (ChaCha20). What last
-    bits tell: Mironov 2012, and Holohan and Braghin 2021, "Secure random sampling in differential privacy", who add
+    Source: Box and Muller 1958, "A note on the generation of random normal deviates"; RFC 8439 (ChaCha20). On last
+    bits: Mironov 2012, and Holohan and Braghin 2021, "Secure random sampling in differential privacy", who add
     several draws instead of rounding them.
     """
 
@@ -132,7 +132,7 @@ def no_spending(round: int) -> None:
 
 @dataclass(frozen=True)
 class UnitCounts:
-    """What is known of the number of rows, or persons, that can be sampled.
+    """Knowledge of the number of rows, or persons, that can be sampled.
 
     Attributes
     ----------
@@ -158,7 +158,7 @@ class Protection:
     chance : callable (Generator) → NoiseSource
         Makes of the round's seeded generator what the draws come from.
     units : UnitCounts or None
-        What is known of the number of rows where all that leaves is charged, and no exact one does.
+        Knowledge of the number of rows where ε covers all outputs, and no exact number leaves.
     """
 
     steps: PrivateSteps

@@ -1,6 +1,6 @@
 """What a protected step draws: rows by Poisson sampling, and noise on a public grid.
 
-Sums of gradients and noise lie on that grid, so that no last bit of a float tells them apart. Both are drawn the same
+Sums of gradients and noise lie on that grid, so that no last bit of a float distinguishes them. Both are drawn the same
 for a site alone and in a stack.
 """
 
@@ -17,6 +17,7 @@ from flfed.errors import UsageError
 from flfed.rows.features.encode import Encoded
 from flfed.rows.training.private_noise import NoiseSource, UnitCounts
 from flfed.study.plan import PrivateSteps
+from flfed.words import render
 
 FINENESS = 27
 """How many bits the grid is finer than the noise's deviation, or the clip where that is more. Each cell then holds
@@ -39,15 +40,15 @@ class PublicGrid:
     clip : float, > 0
         Largest norm of a row's gradient: less than the promise's, by what rounding may add.
 
-    Guarantee: what leaves a step is `round(S + z)`, S the sum put on the grid and z normal noise of deviation
-    σC, with C the promise's clip: as S is on the grid, `round(S + z) = S + round(z)`, and so is computed without
-    any further rounding. That is post-processing of the Gaussian mechanism on S. With and without a row (person)
-    two S differ by at most C in L2: by `clip` before rounding; by half a step in each of d numbers of each sum,
-    together `sqrt(d)` steps; and by what float64 makes of sums of N rows in whatever order, at most
-    `2 (N + 1)^2 + d` times 2^-53 of C; `clip` is C less both. N is the site's rows (persons), taken as known, as
-    the divisor of a step takes it. Two things are not in it. Rounded noise is that of doubles: a cell holds 2^26
-    of them about its deviation, so that it is as likely as by normal noise within about 1e-8. And of the
-    gradients themselves it is assumed that a row's does not depend, in its last bits, on the rows beside it.
+    Guarantee: the output of a step is `round(S + z)`, S the sum put on the grid and z normal noise of deviation σC,
+    with C the promise's clip. As S is on the grid, `round(S + z) = S + round(z)` is computed without any further
+    rounding. That is post-processing of the Gaussian mechanism on S. With and without a row (person) two S differ by at
+    most C in L2: by `clip` before rounding; by half a step in each of d numbers of each sum, together `sqrt(d)` steps;
+    and by what float64 makes of sums of N rows in whatever order, at most `2 (N + 1)^2 + d` times 2^-53 of C; `clip` is
+    C less both. N is the site's rows (persons), taken as known, as the divisor of a step takes it. Two things are not
+    in it. Rounded noise is that of doubles. A cell holds 2^26 of them about its deviation, so that it is as likely as
+    by normal noise within about 1e-8. And of the gradients themselves it is assumed that a row's does not depend, in
+    its last bits, on the rows beside it.
 
     Source: Mironov 2012, "On significance of the least significant bits for differential privacy"; Casacuberta
     et al. 2022, "Widespread underestimation of sensitivity in differentially private libraries and how to fix it".
@@ -84,10 +85,7 @@ class PublicGrid:
         # What rounding could add to a row's share of the sum is taken off its clip beforehand.
         lost = math.sqrt(numbers) * step + (2 * (units + 1) ** 2 + numbers) * 2.0**-53 * private.clip
         if not lost < private.clip:
-            raise UsageError(
-                f"[privacy]: clip={private.clip:g} is too small for {numbers} numbers and this many rows: rounding "
-                "alone could move a sum by as much"
-            )
+            raise UsageError(render("mechanisms.refusals.coarse", clip=private.clip, numbers=numbers))
         return cls(step, private.clip - lost)
 
     def rounded(self, total: Tensor) -> Tensor:
@@ -202,7 +200,7 @@ def drawn_steps(
     at_a_time = max(1, PAGE // max(count, numbers))
     for start in range(0, steps, at_a_time):
         page = min(at_a_time, steps - start)
-        # One call draws for several steps: the places that are taken tell step and row.
+        # One call draws for several steps: the places that are taken give step and row.
         taken = np.flatnonzero(chance.uniform(page * count) < private.sampling)
         bounds = np.searchsorted(taken, np.arange(page + 1) * count)
         chosen = taken % count

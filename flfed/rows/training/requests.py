@@ -79,7 +79,9 @@ class FitRequest:
 
     @property
     def source(self) -> np.random.BitGenerator | None:
-        """The generator that is drawn from; None where it is the operating system's.
+        """The generator that is drawn from.
+
+        None where it is the operating system's.
 
         Requests that share one are known by it. A protected one draws from `chance` alone.
         """
@@ -89,7 +91,10 @@ class FitRequest:
         return drawn.bit_generator
 
     def protected(self) -> tuple[PrivateSteps, NoiseSource]:
-        """Return the protection of the steps, and where its draws come from; raises UsageError where they lack."""
+        """Return the protection of the steps, and where its draws come from.
+
+        Raises UsageError where they lack.
+        """
         if self.private is None or self.chance is None or not self.plan.steps:
             raise UsageError("protected training needs plan.steps, and where its draws come from")
         return self.private, self.chance
@@ -205,7 +210,10 @@ class RivalRequest(_OfRowsAlone):
 
 
 class TreesRequest(_OfRowsAlone):
-    """A request for tuned boosted trees of `rows`; the result is the function of their outputs."""
+    """A request for tuned boosted trees of `rows`.
+
+    The result is the function of their outputs.
+    """
 
 
 Packed = Any
@@ -216,7 +224,9 @@ PACKED_AT_ONCE = 64
 
 @dataclass(frozen=True, eq=False)
 class PackRequest:
-    """A request to pack an update for its way; the result is what it is packed into.
+    """A request to pack an update for its way.
+
+    The result is what it is packed into.
 
     Attributes
     ----------
@@ -224,7 +234,7 @@ class PackRequest:
         The same of all sites whose updates are packed alike, and then called once for all of them.
     arrays : dict of name to array, or array [entries]
     rng : Generator
-        What is rounded at random comes from it.
+        Random rounding comes from it.
     """
 
     pack: Callable[[Sequence[Packed], Sequence[np.random.Generator]], Sequence[Packed]]
@@ -238,7 +248,10 @@ class PackRequest:
 
 
 def packed(requests: Sequence[PackRequest]) -> list[Packed]:
-    """Return the packed arrays of each request; what is packed alike is packed together."""
+    """Return the packed arrays of each request.
+
+    Requests of one codec are packed together.
+    """
     replies: list[Any] = [None] * len(requests)
     alike: dict[Hashable, list[int]] = {}
     for place, request in enumerate(requests):
@@ -347,7 +360,7 @@ def program_of(request: FitRequest, cache: dict[Hashable, Hashable] | None = Non
 
     Requests of one program can train as one stack. It is None for a request that cannot be stacked.
 
-    `cache` holds what was found for the same arrays and plan; those must still live.
+    `cache` has results for the same arrays and plan; those must still live.
     """
     rows = request.rows
     layers = layers_of(request.model)
@@ -387,7 +400,7 @@ def _shared(request: FitRequest) -> Hashable | None:
 
 
 def _fitting(shapes: tuple[Any, ...], x: tuple[int, ...], task: str) -> bool:
-    """Tell whether layers fit to each other.
+    """Return whether layers fit to each other.
 
     They must follow one another from the inputs to the outputs of a task.
     """

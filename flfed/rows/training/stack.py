@@ -1,9 +1,8 @@
 """Arrays of a stack of sites in training, with their passes and the optimiser's steps.
 
-Parameters are [sites, ...], and products are batched. A layer's weights and intercepts are one
-tensor [sites, inputs + 1, outputs], the intercepts last: inputs carry a column of ones, so that one
-product adds the intercepts, and one gives the gradient of both. Without autograd, whose bookkeeping
-costs more than the products of small layers.
+Parameters are [sites, ...], and products are batched. A layer's weights and intercepts are one tensor [sites, inputs +
+1, outputs], the intercepts last. Inputs carry a column of ones, so that one product adds the intercepts, and one gives
+the gradient of both. Without autograd, whose bookkeeping costs more than the products of small layers.
 """
 
 from __future__ import annotations
@@ -73,7 +72,10 @@ class Stack:
         return layers
 
     def _constants(self, requests: list[FitRequest], dtype: torch.dtype) -> list[Tensor]:
-        """Stack the constant gradients of each layer, if there are some; what a site names none for has zeros."""
+        """Stack the constant gradients of each layer, if there are some.
+
+        What a site names none for has zeros.
+        """
         if not self._first.correction:
             return []
         zeros = {name: np.zeros_like(value) for name, value in self._arrays[0].items()}
@@ -218,7 +220,10 @@ class OptimiserState:
 
     @classmethod
     def of(cls, w: Tensor, plan: Plan, *, plain: bool) -> OptimiserState:
-        """Return the state before the first step; gradients that are `plain` are added to the weights at once."""
+        """Return the state before the first step.
+
+        Gradients that are `plain` are added to the weights at once.
+        """
         g = w if plain else torch.empty_like(w)
         memories = int(plan.momentum > 0) if plan.optimiser == "sgd" else 2
         return cls(w, g, tuple(torch.zeros_like(w) for _ in range(memories)))
@@ -287,8 +292,8 @@ class Passes:
 
         `x` is [sites, rows, inputs + 1]; they are written to `out` [sites, rows, outputs].
 
-        `absent` are the places [of sites × rows] that hold no row: there a site whose weights are
-        infinite would make 0 * inf of them, so activations are set to 0, not multiplied by it.
+        `absent` are the places [of sites × rows] that hold no row. There a site whose weights are infinite would make 0
+        * inf of them, so activations are set to 0, not multiplied by it.
         """
         for layer in self._layers[:-1]:
             layer.product(x, layer.room)
@@ -421,7 +426,7 @@ class _Layer:
 
 
 def _is_plain(request: FitRequest) -> bool:
-    """Tell whether a step is linear in the gradient, and in nothing else: products add it to the weights."""
+    """Return whether a step is linear in the gradient, and in nothing else: products add it to the weights."""
     plan = request.plan
     by_hand = request.terms or request.correction or request.private or request.frozen
     added = plan.momentum or plan.l2 or plan.clip or by_hand

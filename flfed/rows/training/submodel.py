@@ -1,7 +1,7 @@
 """Sub-models of layered networks, for sites that train a part of the hidden units.
 
 The part is the first units of each hidden layer, the same in every round. What a site trains is cut out of the model
-that it was sent, and its update is put back into zeros of the model's shapes: for the units that it does not train the
+that it was sent, and its update is put back into zeros of the model's shapes. For the units that it does not train the
 site counts as having changed nothing.
 """
 
@@ -17,6 +17,7 @@ from flfed.errors import UsageError
 from flfed.rows.training.functional import layers_of
 from flfed.rows.training.requests import FitRequest
 from flfed.summaries.summary import Arrays
+from flfed.words import render
 
 
 #   weight-0 [inputs, 16]   bias-0 [16]   weight-1 [16, 1]   bias-1 [1]
@@ -83,7 +84,9 @@ def nested_start(model: object, arrays: Arrays, widths: Iterable[float]) -> Arra
 
 
 def narrowed(request: FitRequest, width: float) -> FitRequest:
-    """Return the request to train the sub-model of a width; the request itself where all units are trained.
+    """Return the request to train the sub-model of a width.
+
+    The request itself where all units are trained.
 
     Raises
     ------
@@ -93,7 +96,7 @@ def narrowed(request: FitRequest, width: float) -> FitRequest:
     if width >= 1:
         return request
     if not layers_of(request.model):
-        raise UsageError("a part of the hidden units can be trained of a model that names its layers only")
+        raise UsageError(render("study.strategies.units"))
     arrays = submodel(request.model, request.arrays, width)
     if not request.correction:
         return replace(request, arrays=arrays)

@@ -100,10 +100,10 @@ def _of_extra(reasons: Mapping[str, Refusal]) -> dict[str, Refusal]:
 
 
 def _by_norm(norms: Mapping[str, float], flag: float, refuse: float) -> tuple[dict[str, Refusal], dict[str, Refusal]]:
-    """Return what is refused, and what is flagged, for its norm among the others'."""
+    """Return the refused and the flagged updates, by their norm among the others'."""
     refused = dict[str, Refusal]()
     flagged = dict[str, Refusal]()
-    # A median of fewer than three does not tell which update is wrong.
+    # A median of fewer than three does not show which update is wrong.
     median = float(np.median(list(norms.values()))) if len(norms) >= 3 else 0.0
     for site, norm in norms.items():
         times = norm / median if median > 0 else 0.0
@@ -117,7 +117,10 @@ def _by_norm(norms: Mapping[str, float], flag: float, refuse: float) -> tuple[di
 
 
 def _steps_defect(reply: TrainReply, steps: Callable[[int], int] | None) -> Refusal | None:
-    """Return why a reply's steps cannot be, of so many rows; None where they can."""
+    """Return why a reply's steps cannot be, of so many rows.
+
+    None where they can.
+    """
     if steps is None or reply.steps == (expected := steps(int(reply.num_examples))):
         return None
     return Refusal("steps-unfit", steps=reply.steps, expected=expected)
@@ -188,7 +191,10 @@ def _defect(reply: TrainReply, incoming: Arrays, rows_high: int, norm: float) ->
 
 
 def reply_defect(reply: TrainReply, rows_high: int) -> Refusal | None:
-    """Return why a reply to training cannot be used, whatever its update is; None where it can."""
+    """Return why a reply to training cannot be used, whatever its update is.
+
+    None where it can.
+    """
     if defect := _rows_defect(reply, rows_high):
         return defect
     if reply.loss is not None and not math.isfinite(reply.loss):
@@ -261,8 +267,8 @@ def weighted_mean(updates: Sequence[Arrays], name: str, shares: np.ndarray) -> n
 
     Notes
     -----
-    The sum is about the first update: where all agree the mean is theirs to the last bit, so that a
-    weight that L1 made 0 everywhere is 0, not 1e-17.
+    The sum is about the first update. Where all agree the mean is theirs to the last bit, so that a weight that L1 made
+    0 everywhere is 0, not 1e-17.
     """
     first = updates[0][name].astype(np.float64)
     total = np.zeros(first.size)

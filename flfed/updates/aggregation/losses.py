@@ -63,7 +63,7 @@ def encode_losses(losses: Losses, *, sites: int, most_rows: float, rng: np.rando
     Parameters
     ----------
     losses : mapping of part to RowLoss
-        Rounded already: the sum tells no more digits of them.
+        Rounded already: the sum has no more digits of them.
     sites : int
         Of the sum, at most.
     most_rows : float
@@ -87,7 +87,10 @@ def encode_losses(losses: Losses, *, sites: int, most_rows: float, rng: np.rando
 
 
 def _clipped(loss: float) -> float:
-    """Return a loss within the bound; what is no number is what a spoilt model has."""
+    """Return a loss within the bound.
+
+    A value that is no number becomes a spoilt model's loss.
+    """
     if math.isfinite(loss):
         return min(max(loss, -LARGEST), LARGEST)
     return LARGEST

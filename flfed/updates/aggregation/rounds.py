@@ -41,7 +41,7 @@ class Participant:
     rows_high : int
         Upper end of the band of rows it declared.
     version : str
-        Of its flfed, as it said; what is new in a message goes to those alone that read it.
+        Of its flfed, as it reported; new fields of a message go only to sites that read them.
     statement : bytes
         Its signed key of the run, where it approved secure sums.
     width : float
@@ -71,7 +71,10 @@ Participants = Mapping[str, Participant]
 
 
 def keep_cohort(run: str, participants: Participants) -> None:
-    """Write down who enrolled at a run's start; raises FlfedError where it cannot be written."""
+    """Write down who enrolled at a run's start.
+
+    Raises FlfedError where it cannot be written.
+    """
     sites: dict[str, dict[str, object]] = {}
     for site, one in participants.items():
         signed = one.statement.hex()
@@ -82,7 +85,10 @@ def keep_cohort(run: str, participants: Participants) -> None:
 
 
 def load_cohort(run: str) -> dict[str, Participant]:
-    """Return who enrolled at a run's start; empty where the run has no keys yet. Raises as `read_cohort` does."""
+    """Return who enrolled at a run's start.
+
+    Empty where the run has no keys yet. Raises as `read_cohort` does.
+    """
     return {site: Participant(**facts) for site, facts in read_cohort(run).items()}
 
 
@@ -153,11 +159,11 @@ class RunContext:
     rounds : int
     seed : int
     observer : callable
-        Told each round once it is complete; the rounds end where what it returns is true.
+        Called with each round once it is complete; the rounds end where it returns true.
     in_sums_only : frozenset of str
         Sites of the run whose figures go into sums over sites only, as `summable` says.
     mechanism : Mechanism, optional
-        What is done to a round's updates before the strategy sees them.
+        Changes a round's updates before the strategy sees them.
     chance : callable (round) → Normals, optional
         Where the server's own noise comes from; by default it follows from the seed, the study and the round.
     study : str
@@ -169,7 +175,7 @@ class RunContext:
     sums : SecureSums, optional
         How the sites' updates are summed, where the server sees only sums.
     scored : bool
-        Whether sites score the models of rounds, exactly: not where all that leaves them is charged.
+        Whether sites score the models of rounds, exactly: not where ε covers all releases.
     """
 
     participants: Participants
@@ -232,8 +238,9 @@ class RunContext:
     def merged(self, now: Round, good: Replies, *, needed: int) -> Arrays | None:
         """Return the one update that stands for all of a round's.
 
-        It is None where the strategy sees the sites' own: without a mechanism, and as `Mechanism.merged` says; and
-        where the server sees only sums and there is none of this round, which then has a reason why it is `unsummed`.
+        It is None where the strategy sees the sites' own: without a mechanism, and as `Mechanism.merged` says. It is
+        also None where the server sees only sums and there is none of this round, which then has a reason why it is
+        `unsummed`.
         """
         if self.sums is not None:
             try:
@@ -397,7 +404,7 @@ class Round:
         self.is_final = error.final
 
     def note(self, faults: Mapping[str, Refusal]) -> None:
-        """Count sites' faults among what was refused."""
+        """Count sites' faults among the refusals."""
         self.result = replace(self.result, refused=dict(sorted({**self.result.refused, **faults}.items())))
 
     def receive(
@@ -426,7 +433,10 @@ class Round:
         return len(self.asked) - len(self.spent)
 
     def record(self, number: int, arrays: Arrays, now: float) -> RoundRecord:
-        """Return the record of the round, for observers; `now` is on the clock of `began`."""
+        """Return the record of the round, for observers.
+
+        `now` is on the clock of `began`.
+        """
         accepted = self.result.accepted
         return RoundRecord(
             round=number,
@@ -494,16 +504,15 @@ def summable(sites: Collection[str], in_sums_only: frozenset[str]) -> list[str]:
 
     Notes
     -----
-    Such sites count all together or not at all, and only where they are at least two: of one, the
-    figure would be the sum less that of the others; of some of them, two sums over the same model
-    that differ by one site would tell it.
+    Such sites count all together or not at all, and only where they are at least two. Of one, the figure would be the
+    sum less that of the others. Of some of them, two sums over the same model that differ by one site would reveal it.
 
     Examples
     --------
     >>> summable("abc", frozenset("bc")), summable("ab", frozenset("bc")), summable("ab", frozenset("b"))
     (['a', 'b', 'c'], ['a'], ['a'])
     """
-    # Sites in sums only count together or not at all: a difference of two sums would tell of one.
+    # Sites in sums only count together or not at all: a difference of two sums would reveal one.
     if len(in_sums_only) > 1 and in_sums_only.issubset(sites):
         return list(sites)
     return [site for site in sites if site not in in_sums_only]
@@ -524,7 +533,9 @@ class EncoderDelivery:
     holders: set[str] = field(default_factory=set)
 
     def answered(self, site: str, reply: Message) -> bool:
-        """Take note of a site's reply; returns whether the site lacks the encoder.
+        """Take note of a site's reply.
+
+        Returns whether the site lacks the encoder.
 
         Such a site is asked again, and gets it whole.
         """
@@ -534,7 +545,10 @@ class EncoderDelivery:
         return False
 
     def lost(self, site: str, reason: Refusal) -> bool:
-        """Take note of a site's error; returns whether it says that it lacks the encoder, or trees."""
+        """Take note of a site's error.
+
+        Returns whether it says that it lacks the encoder, or trees.
+        """
         if site not in self.holders or reason.cause not in LOST:
             return False
         self.holders.discard(site)
@@ -551,16 +565,15 @@ def rarely_collected() -> Iterator[None]:
 
     It does not search among the objects that are in memory now.
 
-    A message is some seventy objects without a cycle, which go when nobody refers to them. While
-    those of a cohort are alive, Python's search goes through all of them again and again, half as
-    long as everything else that is done with a message; and one search through all imported
-    modules takes a fifth of a second (measured).
+    A message is some seventy objects without a cycle, which go when nobody refers to them. While those of a cohort are
+    alive, Python's search goes through all of them again and again. That takes half as long as all other work on a
+    message.
     """
     before = gc.get_threshold()
     if before == RARELY:  # another run beside or around this one asked for it, and will end it
         yield
         return
-    # What is imported by now lives until the end, so no search need visit it.
+    # Imported modules live until the end, so no search need visit it.
     gc.freeze()
     gc.set_threshold(*RARELY)
     try:

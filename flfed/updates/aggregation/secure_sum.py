@@ -1,4 +1,4 @@
-"""Secure sums at the server: which list is summed, what is asked for it, and what is made of the sum.
+"""Secure aggregation at the server: the list of sites, the requests for its sum, and the use of the sum.
 
 Sites whose shares are none for others are left out of a list. A sum of ciphertexts has a server without key or model.
 """
@@ -111,7 +111,10 @@ class SumQuestions:
     losses: MeanLosses | None = None
 
     def losses_beside(self, replies: Replies) -> MeanLosses | None:
-        """Return the mean losses of the sum; None where there are none, or each site sent scores of its own."""
+        """Return the mean losses of the sum.
+
+        None where there are none, or each site sent scores of its own.
+        """
         if self.losses and self.losses.means and any(reply.scores is None for reply in replies.values()):
             return self.losses
         return None
@@ -153,7 +156,10 @@ class SumQuestions:
         return {site: good_replies[site] for site in sorted(good_replies)}
 
     def _ask(self, send: Send, kind: str, requests: Mapping[str, Crossing], reply: type[Reply]) -> dict[str, Reply]:
-        """Return the replies that came and can be read; why others did not is among the faults."""
+        """Return the replies that came and can be read.
+
+        Why others did not is among the faults.
+        """
         sizes = Sizes()
         messages = []
         to_site, to_server = self.crossed.setdefault(kind, ({}, {}))
@@ -197,7 +203,7 @@ class SecureSums:
     norm : float
         Of the last sum that was not zero; 0 where there was none.
     check : LossCheck
-        What is known of the losses of the run's models.
+        The known losses of the run's models.
     """
 
     cohort: tuple[str, ...]
@@ -218,13 +224,18 @@ class SecureSums:
 
     @property
     def loss_entries(self) -> int:
-        """Numbers of a masked answer that are of losses; in a rehearsal the server has the sites' own."""
+        """Numbers of a masked answer that are of losses.
+
+        In a rehearsal the server has the sites' own.
+        """
         if self.masked:
             return ENTRIES
         return 0
 
     def guard(self, replies: Replies, rows_high: Mapping[str, int], *, updates: int, sums: int = 1) -> GuardResult:
-        """Sort masked replies into accepted and refused; what is under the masks is checked at the sites.
+        """Sort masked replies into accepted and refused.
+
+        Sites check the numbers under the masks.
 
         Parameters
         ----------
@@ -240,7 +251,7 @@ class SecureSums:
             for site, reply in sorted(replies.items())
         }
         verdict = judged(replies, defects)
-        # Where too few sites are left, no mean loss tells it.
+        # Where too few sites are left, no mean loss shows it.
         self.check.note_infinite(verdict.refused)
         return verdict
 
@@ -283,7 +294,10 @@ class SecureSums:
         questions.losses = decode_losses(total, listed, sites=len(self.cohort), scored=self.check.scored)
 
     def check_loss(self, questions: SumQuestions, good: Replies) -> None:
-        """Raise Unsummed where the model that was scored is spoilt; parameters are those of `mean`."""
+        """Raise Unsummed where the model that was scored is spoilt.
+
+        Parameters are those of `mean`.
+        """
         if why := self._spoilt(questions, good):
             raise Unsummed(why, final=True)
 
@@ -291,7 +305,9 @@ class SecureSums:
         return self.check.refusal(questions.mean_losses(good), good, questions.refused, questions.incoming)
 
     def evaluate(self, questions: SumQuestions, good: Replies) -> Refusal | None:
-        """Return why a model that was scored without training is not used; parameters are those of `mean`.
+        """Return why a model that was scored without training is not used.
+
+        Parameters are those of `mean`.
 
         A run that goes on has the losses that it had: after the comparison its sites open no sum.
         """
@@ -471,7 +487,7 @@ class CipherSums(SecureSums):
 
     @property
     def loss_entries(self) -> int:
-        """None: what is not encrypted is not added up."""
+        """None: a model that is not encrypted is not added up."""
         return 0
 
     def mean(self, questions: SumQuestions, good: Replies, needed: int) -> Arrays:
@@ -549,7 +565,7 @@ def _pairs(left: set[str], named: Named) -> list[tuple[str, str]]:
 def smaller_list(listed_vectors: ListedVectors, named: Named, *, cohort: Collection[str], least: int) -> Sites | None:
     """Return the list that is asked for in place of one that was not opened, None where none may be.
 
-    A site that opened the larger list refuses a smaller one, and those that did not would be bound to it: so each of
+    A site that opened the larger list refuses a smaller one, and those that did not would be bound to it. So each of
     the others must have said that it opened nothing. Who did not answer may have.
 
     Parameters
@@ -570,7 +586,7 @@ def smaller_list(listed_vectors: ListedVectors, named: Named, *, cohort: Collect
 
 
 def left_out_faults(sites: Sites, named: Named, *, excluded: Sites) -> dict[str, Refusal]:
-    """Return what is recorded of sites that are left out: who named them, and whether further sums are without them."""
+    """Return the record of sites that are left out: who named them, and whether further sums are without them."""
     reasons = {}
     for site in sorted(sites):
         at = ", ".join([other for other in sorted(named) if site in named[other]][:NAMED])

@@ -19,6 +19,7 @@ from flfed.updates.aggregation.losses import MeanLosses
 from flfed.updates.aggregation.rounds import summable
 from flfed.updates.arrays import Arrays
 from flfed.updates.messages.train import REFIT, Scores
+from flfed.words import render
 
 PLATEAU_FACTOR = 0.5
 """What a plateau multiplies the learning rate by."""
@@ -43,14 +44,11 @@ def check_selection(plan: Plan, *, select: str, patience: int, fraction: float) 
     if patience:
         settings.append(f"patience={patience}")
     if settings and not plan.validation:
-        raise UsageError(f"[strategy]: {settings[0]} reads validation rows: set [plan] validation = 0.2")
+        raise UsageError(render("study.strategies.validation", setting=settings[0]))
     if plan.schedule == "plateau":
         settings.append("schedule='plateau'")
     if settings and fraction < 1:
-        raise UsageError(
-            f"[strategy]: fraction={fraction} does not go with {settings[0]}: "
-            "losses of different sites cannot be compared"
-        )
+        raise UsageError(render("study.strategies.fraction", fraction=fraction, setting=settings[0]))
 
 
 @dataclass
@@ -150,7 +148,7 @@ class Selection:
             self.waited = 0
 
     def ends(self, number: int, patience: int) -> bool:
-        """Tell whether a round is not begun any more, by the rounds without improvement; 0 waits for ever."""
+        """Return whether a round is not begun any more, by the rounds without improvement; 0 waits for ever."""
         return 0 < patience <= self.since_best
 
     def state(self) -> tuple[dict[str, Arrays], dict[str, Any]]:
@@ -177,10 +175,7 @@ _FACT = "grown-before"
 def check_refit(*, refit: bool, select: str) -> None:
     """Refuse trees that would grow anew without a number of them."""
     if refit and select != "best":
-        raise UsageError(
-            "[strategy]: refit grows as many trees anew as validation rows chose: set select = 'best', and [plan] "
-            "validation = 0.2"
-        )
+        raise UsageError(render("study.strategies.refit"))
 
 
 # rounds 1 … n: trees without the validation rows ──► n + 1 …: as many trees as did best, of all training rows
@@ -205,7 +200,7 @@ class TreeSelection(Selection):
     grown_before: int = 0
 
     def ends(self, number: int, patience: int) -> bool:
-        """Tell whether a round is not begun any more.
+        """Return whether a round is not begun any more.
 
         Where those with validation rows are over, those that grow trees anew begin with this one.
         """
@@ -218,7 +213,7 @@ class TreeSelection(Selection):
         return False
 
     def settings(self) -> dict[str, float]:
-        """Return what sites are told of the rounds before."""
+        """Return the facts of earlier rounds for the sites."""
         if self.refit:
             return {REFIT: float(self.grown_before)}
         return {}

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -24,6 +24,7 @@ from flfed.paths import PART, Content, home, private_folder, replace_whole
 from flfed.study.tables import Sharing
 from flfed.summaries.summary import Encoder, Stacked, Summary
 from flfed.updates.arrays import Arrays, facts_sha256, file_content, with_prefix, without_prefix
+from flfed.words import render
 
 STORED_CHECKPOINTS = 2
 """Checkpoints that stay: the last one, and the one before in case its round is not in the store."""
@@ -91,8 +92,8 @@ class Checkpoint:
 def seconds_apart() -> float:
     """Return the seconds between checkpoints, which a crash may cost.
 
-    `FLFED_CHECKPOINT_SECONDS`, or 1; 0 keeps every round. A round in between is computed again by
-    a resume, to the same bits; waiting for the disk in each would take longer than small rounds do.
+    `FLFED_CHECKPOINT_SECONDS`, or 1; 0 keeps every round. A round in between is computed again by a resume, to the same
+    bits. Waiting for the disk in each would take longer than small rounds do.
 
     Raises
     ------
@@ -105,7 +106,7 @@ def seconds_apart() -> float:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < float("inf"):
-        raise UsageError(f"FLFED_CHECKPOINT_SECONDS={setting} must be a number of at least 0; 0 keeps every round")
+        raise UsageError(render("checkpoints.files.seconds", setting=setting))
     return seconds
 
 
@@ -220,19 +221,19 @@ def _write(
     if start:
         metadata |= {"format": OF_A_ROUND, "start": start}
     content = file_content(tensors, metadata)
-    write_whole(path, content, f"the checkpoint {path} cannot be written", "free some disk space or set FLFED_HOME")
+    write_whole(path, content, "checkpoint")
     return sha256
 
 
-def write_whole(path: Path, content: Content, failed: str, advice: str = "free some disk space") -> None:
+def write_whole(path: Path, content: Content, failed: Literal["checkpoint", "list", "cohort"]) -> None:
     """Write a file of a run, whole or not at all.
 
     Parameters
     ----------
     path : Path
     content : bytes, or several pieces
-    failed, advice : str
-        What is said where it cannot be written.
+    failed : {"checkpoint", "list", "cohort"}
+        Key of the sentence for a file that cannot be written.
 
     Raises
     ------
@@ -246,7 +247,7 @@ def write_whole(path: Path, content: Content, failed: str, advice: str = "free s
         replace_whole(path, content)
     except OSError as error:
         run = path.parent.name
-        raise FlfedError(f"{failed} ({error.strerror}): {advice}; then: flfed study resume {run}") from None
+        raise FlfedError(render(f"checkpoints.unwritten.{failed}", path=path, error=error.strerror, run=run)) from None
 
 
 def reopen(run: str, round: int) -> None:
@@ -302,7 +303,7 @@ def newest(run: str, committed: int) -> Checkpoint | None:
         except FlfedError:
             continue
         if not start:
-            raise FlfedError(f"{path}: was written by an earlier flfed: go on with that one, or run the study anew")
+            raise FlfedError(render("checkpoints.files.earlier", path=path))
         return _with_start(path, tensors, facts, start)
     return None
 
@@ -317,7 +318,7 @@ def final(run: str) -> Checkpoint:
     """
     path = folder_of(run) / f"{FINAL}{SUFFIX}"
     if not path.is_file():
-        raise FlfedError(f"the model of run {run} is not in {path.parent}: it has not ended, or ran elsewhere")
+        raise FlfedError(render("checkpoints.files.model", run=run, folder=path.parent))
     return read(path)
 
 
@@ -358,7 +359,7 @@ def _started(path: Path, start: str) -> tuple[Arrays, dict[str, Any]]:
     try:
         tensors, facts, _ = _opened(beside, sha256=start)
     except FlfedError as error:
-        raise FlfedError(f"{error}, and {path.name} is of no use without it: run the study anew") from None
+        raise FlfedError(render("checkpoints.files.start", error=error, name=path.name)) from None
     return tensors, facts
 
 
@@ -388,7 +389,7 @@ def _opened(path: Path, *, sha256: str = "") -> tuple[Arrays, dict[str, Any], st
         or file_sha256 != _sha256(tensors, text, start)
         or sha256 not in ("", file_sha256)
     ):
-        raise FlfedError(f"{path}: is damaged, or of another version of flfed")
+        raise FlfedError(render("checkpoints.files.damaged", path=path))
     return tensors, json.loads(text), start
 
 

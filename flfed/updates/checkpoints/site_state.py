@@ -1,13 +1,13 @@
 """A site's state of a run: its last replies, the encoder in force, and arrays of its own from round to round.
 
-With its replies on its disk an institution answers a round once, and sends that reply again. The rest is in no message:
-it stands in files beside the replies, elsewhere in Flower's `Context.state`, since a site's next message may reach
-another process, and in the checkpoints of a run in one process.
+With its replies on its disk an institution answers a round once, and sends that reply again. The rest is in no message.
+It stands in files beside the replies, elsewhere in Flower's `Context.state`, since a site's next message may reach
+another process. In a run in one process it is in the checkpoints.
 
-The last model of a run of which the coordinator lacks all or a part is kept at a site: where the coordinator has
+A site keeps the last model of a run where the coordinator lacks all or a part of it. The coordinator does where it has
 ciphertexts only, and where a part of the model is the site's own. A site writes it down when it compares the run's
-models, and forgets the key and its state of the run then: from there on nobody opens what the coordinator has, and a
-comparison that is asked again is answered from here.
+models, and then deletes the key and its state of the run. From there on nobody opens the coordinator's ciphertexts, and
+a repeated comparison is answered from here.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class ReplyCache:
         return _record(arrays, json.loads(metadata["plain"]))
 
     def has_reply(self, round: int) -> bool:
-        """Tell whether there is a reply to any request of a round."""
+        """Return whether there is a reply to any request of a round."""
         return (self.folder / _reply_name(round)).exists()
 
     @contextmanager
@@ -145,7 +145,10 @@ class ReplyCache:
             raise StorageError(Refusal("reply-not-kept", error=error.strerror)) from None
 
     def make_folder(self) -> None:
-        """Make the run's folder, and remove those of the earliest runs; raises OSError."""
+        """Make the run's folder, and remove those of the earliest runs.
+
+        Raises OSError.
+        """
         folder = self.folder
         if folder.is_dir():
             return
@@ -256,7 +259,7 @@ class RunState(ABC):
 
     @abstractmethod
     def names(self) -> Iterable[str]:
-        """Return the names of what is there."""
+        """Return the names of the stored entries."""
 
     def encoder(self, sha256: str) -> Arrays | None:
         """Return the encoder of a hash, None where another one or none is here."""
@@ -270,7 +273,10 @@ class RunState(ABC):
         return self._last_of([number for number in self.rounds() if number < round])
 
     def last(self) -> Arrays:
-        """Return the arrays that the site had after its last round of all; none before the first."""
+        """Return the arrays that the site had after its last round of all.
+
+        None before the first.
+        """
         return self._last_of(self.rounds())
 
     def _last_of(self, rounds: list[int]) -> Arrays:
@@ -330,7 +336,10 @@ class StateFiles(RunState):
             raise StorageError(Refusal("state-not-kept", error=error.strerror)) from None
 
     def _sha256(self, name: str, arrays: Arrays) -> str:
-        """Return a file's hash; encoder and keys are the run's, whatever the site's rows are."""
+        """Return a file's hash.
+
+        Encoder and keys are the run's, whatever the site's rows are.
+        """
         if name == ENCODER or name.startswith(OF_RUN):
             return arrays_sha256(arrays)
         return facts_sha256(arrays, self.under)
@@ -414,7 +423,7 @@ def _state_name(round: int) -> str:
 
 
 FACTS = ("study", "of", "sha256")
-"""What a file says besides its arrays: the study's text, the hash of what was opened, and that of the arrays."""
+"""Facts of a file beside its arrays: the study's text, the hash of the opened sum, and that of the arrays."""
 _MODEL = "model/"
 _ENCODER = "encoder/"
 _OWN = "own/"
@@ -434,7 +443,7 @@ class SiteModel:
         Of the shared model.
     encoder : Encoder
     own : dict of name to array
-        What is the site's own of the model, or its own model beside the shared one.
+        The site's own part of the model, or its own model beside the shared one.
     """
 
     study: str
@@ -444,7 +453,10 @@ class SiteModel:
     own: Arrays = field(default_factory=dict)
 
     def write(self, site: str, run: str, repeat: int) -> None:
-        """Write it whole or not at all, for its owner alone; raises StorageError."""
+        """Write it whole or not at all, for its owner alone.
+
+        Raises StorageError.
+        """
         parts = with_prefix(_MODEL, self.arrays) | with_prefix(_ENCODER, self.encoder.arrays())
         parts |= with_prefix(_OWN, self.own)
         facts = {"study": self.study, "of": self.of, "sha256": arrays_sha256(parts)}
@@ -457,7 +469,10 @@ class SiteModel:
 
 
 def path_of(site: str, run: str, repeat: int) -> Path:
-    """Return the file of a run's last model; raises ValueError for a run without a plain name."""
+    """Return the file of a run's last model.
+
+    Raises ValueError for a run without a plain name.
+    """
     if not RUN.fullmatch(run):
         raise ValueError("a run's name is a plain word")
     return home() / "sites" / site / "models" / f"{run}-{repeat}.safetensors"

@@ -1,6 +1,6 @@
 """What the coordinator has of secure sums on its disk: a run's sites, and the list that is summed with its vectors.
 
-The list is kept until the sum is had, in memory or on disk. It is written down before anybody hears of it: a
+The list is kept until the sum is had, in memory or on disk. It is written down before anybody hears of it. A
 coordinator that was killed asks for the same list again, and needs none of its vectors anew.
 """
 
@@ -19,6 +19,7 @@ from flfed.errors import FlfedError
 from flfed.updates.arrays import facts_sha256, file_content, read_file, with_prefix
 from flfed.updates.checkpoints.checkpoint import COHORT, SUM, folder_of, write_whole
 from flfed.updates.messages.secure_sum import Masked, Sites, joined, parted
+from flfed.words import render
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,7 +47,9 @@ TIMES = 2
 
 
 class SumStore:
-    """Where a list and its vectors are kept until their sum is had; this one keeps them in memory.
+    """Where a list and its vectors are kept until their sum is had.
+
+    This one keeps them in memory.
 
     Attributes
     ----------
@@ -79,7 +82,7 @@ class SumStore:
         self._listed_vectors = listed_vectors
 
     def of(self, kind: str, round: int) -> ListedVectors | None:
-        """Return what was kept of a question, None where nothing was."""
+        """Return the kept list of a request, None where there is none."""
         entry = self._listed_vectors
         if entry is not None and (entry.kind, entry.round) == (kind, round):
             return entry
@@ -102,7 +105,10 @@ class SumFile(SumStore):
             self.left_out = dict(content[1].get("left-out", {}))
 
     def keep(self, listed_vectors: ListedVectors) -> None:
-        """Write a list with its vectors, whole or not at all; raises FlfedError where it cannot be written."""
+        """Write a list with its vectors, whole or not at all.
+
+        Raises FlfedError where it cannot be written.
+        """
         parts: dict[str, np.ndarray] = {}
         opened = {}
         for site, masked in listed_vectors.vectors.items():
@@ -113,10 +119,10 @@ class SumFile(SumStore):
             "opened": opened, "left-out": self.left_out,
         })  # fmt: skip
         metadata = {"facts": facts, "sha256": facts_sha256(parts, facts)}
-        write_whole(self._path, file_content(parts, metadata), f"the list of a sum cannot be written to {self._path}")
+        write_whole(self._path, file_content(parts, metadata), "list")
 
     def of(self, kind: str, round: int) -> ListedVectors | None:
-        """Return what was kept of a question, None where nothing was or it cannot be read."""
+        """Return the kept list of a request, None where there is none or it cannot be read."""
         content = self._read()
         if content is None or (content[1]["kind"], content[1]["round"]) != (kind, round):
             return None
@@ -142,14 +148,18 @@ def _masked(site: str, arrays: Mapping[str, np.ndarray], opened: Sequence[str]) 
 
 
 def write_cohort(run: str, sites: Mapping[str, Mapping[str, object]]) -> None:
-    """Write down who enrolled at a run's start, before they have keys; raises FlfedError where it cannot be written."""
+    """Write down who enrolled at a run's start, before they have keys.
+
+    Raises FlfedError where it cannot be written.
+    """
     path = folder_of(run) / COHORT
-    failed = f"the sites of a run with secure sums cannot be written to {path}"
-    write_whole(path, json.dumps(sites).encode(), failed)
+    write_whole(path, json.dumps(sites).encode(), "cohort")
 
 
 def read_cohort(run: str) -> dict[str, dict[str, Any]]:
-    """Return the facts of who enrolled at a run's start, by site; none where the run has no keys yet.
+    """Return the facts of who enrolled at a run's start, by site.
+
+    None where the run has no keys yet.
 
     Raises
     ------
@@ -170,5 +180,5 @@ def read_cohort(run: str) -> dict[str, dict[str, Any]]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise FlfedError(f"{path} is damaged: the sites of the run cannot be summed without it; begin anew") from None
+        raise FlfedError(render("checkpoints.files.lost", path=path)) from None
     return cohort

@@ -26,15 +26,15 @@ HAIR = 1e-9
 class TopK(Codec, Settings, where="[codec]"):
     """The entries of largest absolute value, over all arrays together.
 
-    What is left out is not lost: the site adds it to its next update, and never sends it by itself (error feedback). An
+    The omitted part is not lost: the site adds it to its next update, and never sends it by itself (error feedback). An
     update that came too late, or was refused, is lost as any is: what it held is not sent again.
 
     Parameters
     ----------
     share : float in [0.1, 1)
-        Share of the entries that are sent, rounded up. Each takes six bytes up to 65,536 entries, and else eight:
-        a share of 0.1 is a seventh of the bytes of float32, and from 0.6 on little or nothing is saved.
-        Example: `share = 0.2`.
+        Share of the entries that are sent, rounded up. Each takes six bytes up to 65,536 entries, and else eight. A
+        share of 0.1 is a seventh of the bytes of float32, and from 0.6 on little or nothing is saved. Example: `share =
+        0.2`.
 
     Reveals: the largest entries in single precision, and which they are. It protects nothing.
 
@@ -100,7 +100,10 @@ def _index_type(entries: int) -> np.dtype[np.unsignedinteger]:
 
 
 def _largest(absolute: np.ndarray, count: int) -> np.ndarray:
-    """Return the ascending places of the largest values [count]; of equal ones the first."""
+    """Return the ascending places of the largest values [count].
+
+    Of equal ones the first.
+    """
     absolute = np.where(np.isnan(absolute), math.inf, absolute)  # so that it is sent, and refused
     least = np.partition(absolute, len(absolute) - count)[len(absolute) - count]
     above = np.flatnonzero(absolute > least)

@@ -7,14 +7,14 @@ secret context ──── sealed to each other site of the run
  ciphertexts of the sites ──► the server adds ──► ciphertext of the sum
 ```
 
-All sites of a run have one secret key, and there is no public one: the server can neither read a vector nor make one
+All sites of a run have one secret key, and there is no public one. The server can neither read a vector nor make one
 under the key. A site that works for it can read them all, which masks do not allow (`protocol`). But the server can
-multiply a ciphertext and add to it without the key, and the sites would read the result: so they open what has the tags
-of a sum alone (`RoundTags`). A sum that was decrypted goes to no server with all its digits: with the ciphertext,
-its error is an equation of the key.
+multiply a ciphertext and add to it without the key, and the sites would read the result. So they open what has the tags
+of a sum alone (`RoundTags`). A sum that was decrypted goes to no server with all its digits: with the ciphertext, its
+error is an equation of the key.
 
 Source: Cheon et al. 2017, "Homomorphic encryption for arithmetic of approximate numbers", for the scheme; Li and
-Micciancio 2021, "On the security of homomorphic encryption on approximate numbers", for what must not be told.
+Micciancio 2021, "On the security of homomorphic encryption on approximate numbers", for what must stay secret.
 
 Each site encrypts the model that it would make alone, times its weight, behind the weight. The sum of these holds the
 weighted mean: who opens it needs neither the model before nor another site. A tag stands behind for each few entries:
@@ -25,7 +25,7 @@ weighted mean: who opens it needs neither the model before nor another site. A t
 ```
 
 The server, which has no key, can multiply entries of a ciphertext and add to them. Of a part that is missing, is there
-twice or is multiplied the βᵢ are wrong, and to make up for it one would have to know them; what is added to an entry
+twice or is multiplied the βᵢ are wrong, and to make up for it one would have to know them. An addition to an entry
 would have to be multiplied by its α. Parts of another round have other α and β.
 
 Source: Agrawal and Boneh 2009, "Homomorphic MACs: MAC-based integrity for network coding", for tags of this form.
@@ -55,13 +55,13 @@ from flfed.updates.masking import keys
 DEGREE = 4096
 """Of the polynomials: with primes of 109 bits at most, as hard to break as AES-128."""
 PRIMES = (54, 54)
-"""Bits of the primes. What is added needs one of them; the other one is for the keys."""
+"""Bits of the primes. An addition needs one of them; the other one is for the keys."""
 SCALE = 2.0**40
 """Whole numbers a unit: a mean of twenty has an error of about 1e-10."""
 SLOTS = DEGREE // 2
 """Entries of one ciphertext."""
 LARGEST_SUM = 2.0**12
-"""Bound of a sum. Beyond twice as much, 2^54 / `SCALE` / 2, it wraps, and nothing tells."""
+"""Bound of a sum. Beyond twice as much, 2^54 / `SCALE` / 2, it wraps without a sign."""
 MOST_ENTRIES = 250_000
 """Of a vector with its tags, of which a million would take 55 MiB."""
 CHUNK_BYTES = 32 * SLOTS
@@ -139,7 +139,10 @@ class SecretContext:
         return Refusal("ckks-key-unfit")
 
     def to_bytes(self) -> bytes:
-        """Return the key, of 61.8 kB; it leaves a site only as `seal_context` seals it."""
+        """Return the key, of 61.8 kB.
+
+        It leaves a site only as `seal_context` seals it.
+        """
         return _serialized(self.context, secret=True)
 
     @cached_property
@@ -218,7 +221,10 @@ class PublicContext:
 
     @classmethod
     def of_bytes(cls, data: bytes) -> PublicContext:
-        """Return the context that some bytes are; raises ValueError where a secret key is in them."""
+        """Return the context that some bytes are.
+
+        Raises ValueError where a secret key is in them.
+        """
         context = _tenseal().context_from(data, n_threads=1)
         if context.is_private():
             raise ValueError("a server adds ciphertexts without the key that opens them")
@@ -342,7 +348,7 @@ def packed(chunks: Sequence[bytes]) -> np.ndarray:
 def unpacked(array: np.ndarray, entries: int) -> tuple[bytes, ...] | Refusal:
     """Return the ciphertexts of a vector, or that it is none.
 
-    It needs no extra: a gate looks at a vector's form by it. What is within a ciphertext is random to the gate.
+    It needs no extra: a gate looks at a vector's form by it. The content of a ciphertext is random to the gate.
 
     Parameters
     ----------
@@ -380,7 +386,7 @@ def _vectors(context: Any, chunks: Sequence[bytes], count: int) -> list[Any] | R
         return unfit
     try:
         ciphertexts = [tenseal.ckks_vector_from(context, chunk) for chunk in chunks]
-    # By which of the two a damaged ciphertext is told depends on where it is damaged.
+    # Which of the two detects a damaged ciphertext depends on where it is damaged.
     except (ValueError, RuntimeError):
         return unfit
     if all(map(_fits, ciphertexts)):
@@ -389,7 +395,7 @@ def _vectors(context: Any, chunks: Sequence[bytes], count: int) -> list[Any] | R
 
 
 def _fits(vector: Any) -> bool:
-    """Tell whether a ciphertext has the form that `SecretContext.encrypt` gives it."""
+    """Return whether a ciphertext has the form that `SecretContext.encrypt` gives it."""
     # How many entries there are it says itself, and they would be read.
     parts = vector.ciphertext()
     return (vector.size(), len(parts)) == (SLOTS, 1) and (parts[0].size(), parts[0].scale) == (2, SCALE)
@@ -429,13 +435,13 @@ LEAST_WEIGHT = 1e-2
 """Weight of a sum, at least: an error of 6.5e-10 that is divided by less would show through `STEP`. An honest sum has
 the site with the most rows in it, whose weight is 0.1 or more."""
 STEP = 2.0**-20
-"""Whole multiples of it are what an opened model has. A sum's exact digits are an equation of the key: the rounding
+"""Whole multiples of it are what an opened model has. A sum's exact digits are an equation of the key. The rounding
 hides the error of the ciphertext before any figure is made of the model."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RoundTags:
-    """Tags of the parts of one round, by which its sum is told from anything else.
+    """Tags of the parts of one round, by which its sum is recognised.
 
     Attributes
     ----------
@@ -457,7 +463,7 @@ class RoundTags:
         return tags
 
     def fit(self, values: np.ndarray, tags: np.ndarray) -> bool:
-        """Tell whether entries and tags are those of the sum of one part of each site."""
+        """Return whether entries and tags are those of the sum of one part of each site."""
         wanted = self._weighed(values)
         for site in self.sites:
             wanted = wanted + self._added(site, tags.size)
@@ -474,11 +480,14 @@ class RoundTags:
         return np.asarray((np.where(drawn[1] < 0.5, -factors, factors) * padded).sum(axis=1))
 
     def _added(self, site: str, groups: int) -> np.ndarray:
-        """Return what a site adds to its tags; over all sites at most half of `LARGEST_SUM`."""
+        """Return what a site adds to its tags.
+
+        Over all sites at most half of `LARGEST_SUM`.
+        """
         return (self._drawn(site, groups) - 0.5) * (LARGEST_SUM / len(self.sites))
 
     def _drawn(self, owner: str, count: int) -> np.ndarray:
-        """Return numbers from 0 to 1 that nobody without the key can tell from drawn ones."""
+        """Return numbers from 0 to 1 that look random without the key."""
         _, numbers = keys.stream(keys.tag_seed(self.context.tag_key, self.binding, owner), 0, count)
         return (numbers >> np.uint64(11)) * 2.0**-53
 

@@ -1,4 +1,4 @@
-"""Figures of a comparison as numbers that can be added, and what their sum over several sites tells.
+"""Figures of a comparison as numbers that can be added, and the meaning of their sum over several sites.
 
 Of sites that share figures in sums only. Means over rows are added as sums over rows; exact counts and counts by
 predicted probability as they are. What compares rows across sites, or is no mean, cannot be added up.
@@ -99,7 +99,10 @@ class FigureLayout:
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
-        """Blocks in their order; before the numbers of each stands how many sites gave them."""
+        """Blocks in their order.
+
+        Before the numbers of each stands how many sites gave them.
+        """
         step = self.scale if self.task == "regression" else 1.0
         means = []
         for metric, arm in product(MEANS[self.task], ARMS):
@@ -123,7 +126,7 @@ class FigureLayout:
     ) -> np.ndarray | Refusal:
         """Return a site's figures as numbers of the ring, or why there are none.
 
-        A block that the site's policy keeps back has random numbers in it: without them its sum would be of the other
+        A block that the site's policy suppresses has random numbers in it. Without them its sum would be of the other
         sites alone, perhaps of two.
 
         Parameters
@@ -152,7 +155,10 @@ class FigureLayout:
         return encoded
 
     def decode(self, total: np.ndarray, ring: Ring, sites: int) -> SummedFigures:
-        """Return the figures of a sum over so many sites; of a block that one of them kept back there are none."""
+        """Return the figures of a sum over so many sites.
+
+        There are none of a block that one of them suppressed.
+        """
         values = ring.decode(total)
         place = 0
         numbers_by_block = dict[Name, np.ndarray]()
@@ -179,7 +185,10 @@ class FigureLayout:
         )
 
     def _values(self, reply: CompareReply) -> Iterator[np.ndarray]:
-        """Yield the numbers of each block; NaN where the site keeps them back."""
+        """Yield the numbers of each block.
+
+        NaN where the site keeps them back.
+        """
         rows = float(reply.holdout_rows)
         value_by_name: dict[Name, float] = {(one.metric, one.arm): one.value for one in reply.arms}
         counts: dict[Name, tuple[int, ...]] = {of.point: of.counts for of in reply.points if min(of.counts) >= 0}

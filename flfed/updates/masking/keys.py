@@ -73,7 +73,7 @@ def pair_secrets(site: str, key: RunKey, publics: Mapping[str, bytes], context: 
     key : RunKey
         The site's own.
     publics : mapping of site to bytes, 32
-        Public keys of the cohort. What stands there for the site itself is not looked at: with itself it shares a
+        Public keys of the cohort. What stands there for the site itself is not looked at. With itself it shares a
         secret that nobody else has, under which it seals its own share.
     context : bytes
         What names the run and its cohort: another context gives other secrets.
@@ -85,8 +85,8 @@ def pair_secrets(site: str, key: RunKey, publics: Mapping[str, bytes], context: 
 
     Notes
     -----
-    HKDF-SHA256 of the X25519 secret; context, names and public keys of both, in name order, are its info, so that a
-    key under another name gives another secret (RFC 7748 section 6.1, RFC 5869).
+    HKDF-SHA256 of the X25519 secret. Context, names and public keys of both, in name order, are its info, so that a key
+    under another name gives another secret (RFC 7748 section 6.1, RFC 5869).
     """
     private = X25519PrivateKey.from_private_bytes(key.private)
     secret_by_peer = {}
@@ -117,9 +117,9 @@ class Chain:
 
     Notes
     -----
-    Link k + 1 is HKDF of link k, from which nobody computes link k: who reads a site's disk later learns nothing of
-    questions before these. A site that missed questions moves over their links. That a step belongs to the run
-    is for the caller to check.
+    Link k + 1 is HKDF of link k, from which nobody computes link k. Who reads a site's disk later learns nothing of
+    questions before these. A site that missed questions moves over their links. That a step belongs to the run is for
+    the caller to check.
     """
 
     step: int
@@ -131,7 +131,10 @@ class Chain:
         return cls(0, (dict(secrets),))
 
     def moved(self, step: int, largest: int = CHAIN_LINKS) -> Chain:
-        """Return the chain whose newest question is `step`, with so many links; itself where that is not later."""
+        """Return the chain whose newest question is `step`, with so many links.
+
+        Itself where that is not later.
+        """
         newest = self.step
         links = self.links
         while newest < step:
@@ -227,7 +230,7 @@ def stream(seed: bytes, updates: int, sums: int = 0) -> tuple[np.ndarray, np.nda
     Notes
     -----
     AES-256 in counter mode from 0. It takes 0.7 of ChaCha20's time where the processor knows AES; without, OpenSSL's
-    takes longer, but its time tells nothing of the key either.
+    takes longer, but its time reveals nothing of the key either.
     """
     cipher = Cipher(algorithms.AES(seed), modes.CTR(bytes(16))).encryptor()
     raw = cipher.update(bytes(8 * sums + 4 * updates))
@@ -290,9 +293,9 @@ def _list_hash(listed: Sites) -> bytes:
 
 
 def _sealing(link: bytes, binding: bytes, sender: str, receiver: str) -> tuple[ChaCha20Poly1305, bytes, bytes]:
-    """Return cipher, nonce and what is authenticated besides, of one share."""
-    # A key is of one pair and one question, and a question is masked once: so it seals one share each way, and the
-    # direction tells the two apart. Were a question masked twice, the pair masks would give it away first.
+    """Return cipher, nonce and associated data of one share."""
+    # A key is of one pair and one question, and a question is masked once. So it seals one share each way, and the
+    # direction distinguishes the two. Were a question masked twice, the pair masks would give it away first.
     nonce = bytes(11) + bytes([sender < receiver])
     key = _key(link, b"flfed seal", binding)
     return ChaCha20Poly1305(key), nonce, joined(binding, sender.encode(), receiver.encode())

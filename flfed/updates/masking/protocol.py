@@ -1,13 +1,13 @@
 """The two halves of one sum: what a site masks, confirms and opens, and what the server adds up.
 
-A vector leaves its site with two kinds of masks on it: one for each other site of the cohort, which that site has with
-the other sign, and a self-mask, whose seed is shared among the cohort. For a *list* of sites the server gets, of each
-of them, shares of the self-mask, and for each site of the cohort that is missing, the seeds of its pair masks: never
-both of one site.
+A vector leaves its site with two kinds of masks on it. There is one for each other site of the cohort, which that site
+has with the other sign. There is a self-mask, whose seed is shared among the cohort. For a *list* of sites the server
+receives, of each of them, shares of the self-mask. For each site of the cohort that is missing, it receives the seeds
+of its pair masks: never both of one site.
 
 Source: Bonawitz et al. 2017, "Practical secure aggregation for privacy-preserving machine learning", figure 4.
 
-The seed's shares are Shamir's: any `threshold` of them give it, fewer tell nothing. The seed is the value at 0 of a
+The seed's shares are Shamir's: any `threshold` of them give it, fewer reveal nothing. The seed is the value at 0 of a
 random polynomial modulo a prime, and a share its value at 1, 2, ….
 
 Source: Shamir 1979, "How to share a secret", Communications of the ACM 22 (11).
@@ -95,12 +95,15 @@ def recover_secret(shares: Mapping[int, bytes], threshold: int) -> bytes:
 
 
 def is_share(part: bytes) -> bool:
-    """Tell whether bytes are a share: a whole number below the prime, of 32 bytes."""
+    """Return whether bytes are a share: a whole number below the prime, of 32 bytes."""
     return len(part) == SHARE_BYTES and int.from_bytes(part, "big") < PRIME
 
 
 def share_number(share: bytes) -> int:
-    """Return the whole number that a secret or a share is; raises ValueError where it is none."""
+    """Return the whole number that a secret or a share is.
+
+    Raises ValueError where it is none.
+    """
     if not is_share(share):
         raise ValueError("a secret or a share is a number below the prime, of 32 bytes")
     return int.from_bytes(share, "big")
@@ -165,7 +168,7 @@ Links = Mapping[str, bytes]
 class MaskedVector:
     """A site's masked vector and the shares of its self-mask.
 
-    It is made once for a question, written down, and sent as it is whenever it is asked for again: two vectors under
+    It is made once for a question, written down, and sent as it is whenever it is asked for again. Two vectors under
     the same pair masks give their difference.
 
     Attributes
@@ -323,7 +326,7 @@ def open_list(
     listed : frozenset of str
         One that `rules.list_refusal` does not refuse, and that is written down.
     sealed : mapping of sender to bytes, 48
-        The shares for this site that came with the vectors of the list's sites; others are not looked at.
+        The shares for this site that came with the vectors of the list's sites. Others are not looked at.
     confirmations : mapping of sender to bytes, 32
         Of this list to this site; needed where a site of the cohort is missing.
     links, binding, least
@@ -497,7 +500,7 @@ def counted(numbers: np.ndarray) -> np.ndarray:
 
 
 def _has(parts: Mapping[str, bytes], sites: Collection[str], length: int) -> bool:
-    """Tell whether there is a part of this length for each of these sites, and no other."""
+    """Return whether there is a part of this length for each of these sites, and no other."""
     return parts.keys() == set(sites) and all(len(part) == length for part in parts.values())
 
 

@@ -70,7 +70,7 @@ class SumContext:
 def question_sha256(study: Study, kind: str, request: TrainRequest | CompareRequest | None) -> str:
     """Return the hash of the question by which the lists of a sum are kept, whatever run and round ask it.
 
-    All sums over rows that do not depend on a model are one question of a dataset: Table 1, counts before trees, a
+    All sums over rows that do not depend on a model are one question of a dataset. Table 1, counts before trees, a
     statistic, and the roots of trees share columns, and of two lists their difference would be one site's. So are all
     comparisons. Features, holdout, plan, model and rows of the day are not in it: who asks for others asks again.
     """
@@ -87,7 +87,7 @@ def rows_question(dataset: str) -> str:
 
 
 def _is_root(request: TrainRequest | CompareRequest) -> bool:
-    """Tell whether the root of a tree is asked for, whatever cuts and trees come with it.
+    """Return whether the root of a tree is asked for, whatever cuts and trees come with it.
 
     A first tree of zeros would ask the root of the first one again.
     """
@@ -95,10 +95,10 @@ def _is_root(request: TrainRequest | CompareRequest) -> bool:
 
 
 def rounding_sha256(study: Study, kind: str, request: TrainRequest | CompareRequest | None) -> str:
-    """Return the hash of what is asked of the rows, from which the rounding of an answer follows.
+    """Return the hash of a request's content, from which the rounding of a reply follows.
 
     Neither name, seed nor dates of the study are in it, nor what a vector is scaled by, nor whether scores are asked
-    for beside it: none of them makes it another question. A comparison has one, whatever its model.
+    for beside it. None of them makes it another question. A comparison has one, whatever its model.
     """
     parts: dict[str, Any] = {}
     if not is_statistic(study):
@@ -231,7 +231,10 @@ class QuestionOrder:
         return self.rounds * self.exchanges + 1
 
     def place(self, number: int) -> tuple[int, int]:
-        """Return round and level of a question by its number; 0 is of what is asked once."""
+        """Return round and level of a question by its number.
+
+        0 is of requests that are sent once.
+        """
         if number:
             return round_and_level(number, self.exchanges)
         return (0, 0)

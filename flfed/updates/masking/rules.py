@@ -1,7 +1,7 @@
 """Rules of secure aggregation: which sites may be summed, and what a site opens for it.
 
 They are functions of names alone, so that a test can play them against a server that lies. A *list* has the sites
-whose vectors one sum adds up; a *question* is what is asked of the rows, whatever run asks it.
+whose vectors one sum adds up; a *question* is the request for rows, whatever run sends it.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def threshold(pinned: int) -> int:
 def least_of_figures(pinned: int) -> int:
     """Return the sites that a sum of figures needs, of those that share figures in sums only.
 
-    Their list is all of them, and each of them must open it: two lists that were opened for one question then have no
-    honest site in common, unless they are the same list. So their number has to hide a site among honest ones alone:
-    at least two, where a third of the pinned sites work for the server and sign that they are such sites.
+    Their list is all of them, and each of them must open it. Two lists that were opened for one question then have no
+    honest site in common, unless they are the same list. So their number has to hide a site among honest ones alone: at
+    least two, where a third of the pinned sites work for the server and sign that they are such sites.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def least_of_figures(pinned: int) -> int:
 
 
 def have_honest_opener(pinned: Collection[str], before: Collection[str]) -> bool:
-    """Tell whether one honest site at least opens any two lists, of the pinned sites of two approvals.
+    """Return whether one honest site at least opens any two lists, of the pinned sites of two approvals.
 
     Each list needs its threshold of them, and at most a third of either is taken to work for the server.
 
@@ -172,15 +172,15 @@ def lifted_sites(allowed: Mapping[str, Collection[str]], consented: Collection[s
 
 
 def _lifts(name: str, allowed: Mapping[str, Collection[str]]) -> bool:
-    """Tell whether a site allows itself, or all others allow it."""
+    """Return whether a site allows itself, or all others allow it."""
     return name in allowed.get(name, ()) or all(name in theirs for site, theirs in allowed.items() if site != name)
 
 
 def may_open(listed: Sites, opened: Iterable[Sites], lifted: Collection[str]) -> bool:
-    """Tell whether a list goes with those that a site opened for the same question.
+    """Return whether a list goes with those that a site opened for the same question.
 
     Two sums of one question give away who is in one of them only, unless this was allowed. Of two lists one has the
-    other within it: else three of them could take all lifted sites out of a sum, and leave fewer others than it needs.
+    other within it. Else three of them could take all lifted sites out of a sum, and leave fewer others than it needs.
 
     Parameters
     ----------
@@ -228,14 +228,14 @@ def list_refusal(
     lifted : collection of str
         As in `may_open`; none where lists of the pinned sites that it answered with need no honest opener in common.
     newest : bool
-        Whether no later run has the site's answer to the question. In that answer the site said which lists it
-        has opened, and the later run's server counts on it: so the run is noted before these lists are read.
-        Later is what began later, repeats and rounds of one run too: by the order in which a site was asked, two
-        runs at once could bind two sites to two lists for ever. A run that has its keys at one site before another
-        one enrols there is at no site the later of the two by this order: all had enrolled for it by then.
+        Whether no later run has the site's answer to the question. In that answer the site said which lists it has
+        opened, and the later run's server counts on it. So the run is noted before these lists are read. Later is what
+        began later, repeats and rounds of one run too: by the order in which a site was asked, two runs at once could
+        bind two sites to two lists for ever. A run that has its keys at one site before another one enrols there is at
+        no site the later of the two by this order. All had enrolled for it by then.
     after_loss : bool
         Whether the site has lost a ledger, so that it does not know all lists that it opened, and the list is not of
-        all pinned sites: of these each that is honest and knows its lists holds to them.
+        all pinned sites. Each of these that is honest and knows its lists keeps to them.
     """
     if site not in listed:
         return Refusal("list-without-site")
@@ -301,7 +301,7 @@ def choose_list(
     -----
     All that answered go first: so a site that consents joins. A list that was opened before is next, without the sites
     that are missing where they are lifted. Of all lists that servers chose by this rule for a question, the last one
-    can be opened as soon as its sites answer: none of them can be bound to another by then.
+    can be opened as soon as its sites answer. None of them can be bound to another by then.
     """
     lifts = lifted or {}
     # The larger list first, and one order for all servers.
@@ -318,7 +318,10 @@ def choose_list(
 def _why_none(
     members: Sites, answered: Mapping[str, Collection[Sites]], cohort: Collection[str], least: int
 ) -> Refusal:
-    """Return why a server has opened none of the lists that sites know; `members` are the sites of these."""
+    """Return why a server has opened none of the lists that sites know.
+
+    `members` are the sites of these.
+    """
     if gone := sorted(members - set(cohort)):
         return Refusal("list-site-gone", sites=", ".join(gone[:3]))
     silent = sorted(set(cohort) - answered.keys())

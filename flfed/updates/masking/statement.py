@@ -80,7 +80,7 @@ class Statement:
         return {"what": WHAT, "format": 1, **kebab_keys(asdict(self)), "lifted": list(self.lifted)}
 
     def is_well_formed(self) -> bool:
-        """Tell whether each value has its form."""
+        """Return whether each value has its form."""
         forms = [(HASH, self.public_key), (HASH, self.signing_key), (PINS, self.pins), (VERSION, self.flfed)]
         forms += [(NAME, name) for name in (self.site, *self.lifted)]
         fit = all(isinstance(text, str) and form.fullmatch(text) for form, text in forms)
@@ -177,7 +177,7 @@ def statement_refusal(
         return Refusal("statement-other-run", site=site)
     if not is_signed(statement.facts(), signature, statement.signing_key):
         return Refusal("statement-unsigned", site=site)
-    # Only what the gate itself signed tells of its pins: anything else the coordinator may have written.
+    # Only statements signed by the gate itself show its pins: anything else the coordinator may have written.
     if statement.pins == pins_hash(pinned):
         return None
     return Refusal("statement-other-pins", site=site)

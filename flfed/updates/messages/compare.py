@@ -86,14 +86,14 @@ class PointCounts:
     method : str
         Why they stay, or "".
 
-    Reveals: how many holdout rows of each class the shared model flags at each threshold, alert budget and false
-    positive rate that the study names, exactly; the threshold of a rate stays at the site. Under disclosure
-    "institution" only where each of these counts, each difference between two of them, and what is left of a class, is
-    over at least the cell minimum of rows, of as many persons; where they do not differ by fewer from rows in the
-    groups of a column that the sums give, nor from those that the accuracy counts as called right; never beside a
-    histogram of predictions; none at a false positive rate; and of any row in one run alone, since the counts of two
-    models differ by the rows that they call differently. No noise is on them: a study that protects rows or sites by
-    a mechanism has none.
+    Reveals: the exact number of holdout rows that the shared model flags, by class. It is given at each threshold,
+    alert budget and false positive rate of the study. The threshold of a rate stays at the site. Under disclosure
+    "institution", a count leaves only under these conditions. Each of these counts is over at least the cell minimum of
+    rows, of as many persons. So is each difference between two of them, and the rest of a class. Nor do they differ by
+    fewer rows from a group of a column in the sums, or from the rows that the accuracy counts as right. No histogram of
+    predictions leaves. Counts at a false positive rate never leave. Counts of a row leave in one run alone: the counts
+    of two models differ by the rows that they classify differently. The counts have no noise: a study that protects
+    rows or sites by a mechanism has none.
     """
 
     by: Annotated[str, r"threshold|alert-budget|false-positive-rate"]
@@ -131,10 +131,10 @@ class GroupFigure:
         "DeLong", "bootstrap", or why the figure is undefined or stays.
 
     Reveals: how well the shared model ranks holdout rows of each group that the study names. Under disclosure
-    "institution" only over at least the cell minimum of rows, of as many persons, of each class, where as much is left
-    of the site's rows without all these groups of the column, if anything is left; of three digits; and of any row in
-    one run alone, as of exact counts. No number of rows of a group crosses with it; that it stays says that the group,
-    or what is left, has few rows of a class.
+    "institution", a figure is over at least the cell minimum of rows, of as many persons, of each class. The site's
+    rows outside all these groups of the column, if there are any, must be as many. The figure has three digits. Figures
+    of a row leave in one run alone, as exact counts do. No number of rows of a group crosses. A withheld figure shows
+    that the group, or the rest, has few rows of a class.
     """
 
     column: str
@@ -159,14 +159,15 @@ class ColumnImportance:
         Mean over the permutations of the loss with this column permuted, less the loss: log loss, or half the squared
         error in steps of the outcome's scale.
 
-    Reveals: how much the shared model's loss over a site's holdout rows grows where one column's values are shuffled
-    among them, for each column. Under disclosure "institution" of three digits, and only over at least the cell minimum
-    of rows, of as many persons, of each class; of a column only where each value that the schema names for it has as
-    many rows and persons, or, of a number, where as many have other values than the commonest, so that permuting it
-    moves many rows; never beside a histogram of predictions; and of any row in one run alone, which exact counts,
-    importances and figures by group count for together. No number of rows crosses with it; that a column stays says
-    that a value of it has few rows or none, and nothing of rows without a value. One extreme value of a number may
-    weigh much in it, as in a mean. No noise is on it: a study that protects rows or sites by a mechanism has none.
+    Reveals: how much the shared model's loss over a site's holdout rows grows where the values of each column are
+    shuffled among them. Under disclosure "institution", the figure has three digits. It is over at least the cell
+    minimum of rows, of as many persons, of each class. It leaves only where each value that the schema names for the
+    column has as many rows and persons. Of a number, as many must have other values than the commonest, so that
+    permuting it moves many rows. It never leaves beside a histogram of predictions. Figures of a row leave in one run
+    alone, for which exact counts, importances and figures by group count together. No number of rows crosses. A
+    withheld column shows that a value of it has few rows or none, and nothing of rows without a value. One extreme
+    value of a number may weigh much in the figure, as in a mean. It has no noise: a study that protects rows or sites
+    by a mechanism has none.
     """
 
     column: str
@@ -211,10 +212,10 @@ class CompareRequest:
     by_hash : bool
         As in `TrainRequest`.
 
-    Reveals: nothing about rows of the site it goes to, and how many sites share figures; whether the mean training loss
-    of all sites still fell at the end. The deviation is of all sites' offsets: see Offset. Centre
-    and spread are of the counts by predicted probability that three or more sites sent with the last round, to
-    about a quarter of the spread.
+    Reveals: nothing about rows of the site it goes to. It shows how many sites share figures, and whether the mean
+    training loss of all sites still fell at the end. The deviation is of all sites' offsets: see Offset. Centre and
+    spread follow, to about a quarter of the spread, from counts by predicted probability. Three or more sites sent
+    these with the last round.
     """
 
     arrays: Arrays
@@ -228,7 +229,7 @@ class CompareRequest:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        # What is not known does not cross.
+        # Unknown values do not cross.
         chosen = ("offset_deviation", "odds_centre", "odds_spread")
         settings = {name: value for name in chosen if not math.isnan(value := getattr(self, name))}
         return record_of(
@@ -295,7 +296,7 @@ class CompareReply:
     histogram : array [classes, bins] or None
         Holdout rows by class and predicted probability; where policy allows.
     note : str
-        What was left out and why, in fixed words.
+        Rows or figures left out and why, in fixed words.
     own_family : str or None
         Of the site's own model, where that is the best of several families; a section of its own.
     points : tuple of PointCounts
@@ -309,24 +310,24 @@ class CompareReply:
     masked : Masked or None
         Of a site that shares figures in sums only, under secure sums with enough such sites: in place of its figures.
 
-    Reveals: the exact number of holdout rows; averages over them with intervals, under
-    disclosure "institution" only where at least the cell minimum of rows of each class stands
-    behind them and no smaller count follows, of three digits where a gate stands before an "institution" or
-    record-level differential privacy protects rows there, and behind a gate of as many models of a dataset as the
-    site's policy says (`compared-runs`), of further ones with noise that is charged to the holdout's account
-    (`later-figures`); sums over holdout rows under the same rules as
-    SummariseReply (training and holdout rows are disjoint, so neither narrows the other); where the site's policy
-    names it, holdout rows by class and predicted probability, in 256 bins about a centre that the coordinator
-    chooses, 0.003 log-odds wide or wider: with few rows most hold one; and where the site's own
-    model is the best of several families, which one did best on training rows kept apart (not where
-    record-level differential privacy protects these of an "institution", unless its policy names "training-figures").
-    Of a regression at a site that holds out its later rows, figures of forecasts without a model, too: from those the
-    mean outcome of the training rows follows, and that of the latest ones, at an "institution" over at least the cell
-    minimum of rows and persons.
-    Where the study names columns of a site's own, that their arm is there says that the site has values of one or more.
-    Of a site that shares figures in sums only, under secure sums, the two numbers of rows leave by themselves and
-    nothing else. Where three or more such sites take part (more among six sites and up), means over rows, counts at
-    operating points and rows by predicted probability leave under masks: see `Masked`, and what opens the sum.
+    Reveals: the exact number of holdout rows, and averages over them with intervals. Under disclosure "institution", an
+    average has at least the cell minimum of rows of each class behind it. No smaller count follows from it. Averages
+    have three digits where a gate stands before an "institution", or where record-level differential privacy protects
+    rows there. Behind a gate they leave for as many models of a dataset as the site's policy says (`compared-runs`).
+    Those of further models leave with noise that is charged to the holdout's account (`later-figures`). Sums over
+    holdout rows leave under the rules of SummariseReply; training and holdout rows are disjoint, so that neither
+    narrows the other. Where the site's policy names it, the reply counts holdout rows by class and predicted
+    probability. There are 256 bins about a centre that the coordinator chooses. They are 0.003 log-odds wide or wider:
+    with few rows most hold one. Where the site's own model is the best of several families, the reply names that
+    family. It did best on training rows kept apart. The reply does not where record-level differential privacy protects
+    these rows of an "institution", unless its policy names "training-figures". Of a regression, a site that holds out
+    its later rows also sends figures of forecasts without a model. The mean outcome of the training rows follows from
+    them, and that of the latest ones. At an "institution" these are over at least the cell minimum of rows and persons.
+    Where the study requests columns of a site's own, figures of their model show that the site has values of one. A
+    site that shares figures in sums only, under secure aggregation, sends the two numbers of rows by themselves and
+    nothing else. Where three or more such sites take part (more among six sites and up), further numbers leave under
+    masks. They are means over rows, counts at operating points and rows by predicted probability: see `Masked`, and
+    what opens the sum.
     """
 
     num_examples: int
@@ -396,7 +397,7 @@ CompareReplies = Mapping[str, CompareReply]
 
 
 def _family(record: RecordDict) -> OwnFamily | None:
-    """Return the family of a site's own model, if told."""
+    """Return the family of a site's own model, None where the reply has none."""
     if "own-model" not in record:
         return None
     family = fields.text(fields.section(record, "own-model"), "family")
@@ -446,7 +447,7 @@ class AuditRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class AuditFigure:
-    """One figure of an attack, against what was promised.
+    """One figure of an attack, against the promise.
 
     Attributes
     ----------
@@ -485,13 +486,12 @@ class AuditReply:
         Training rows and holdout rows, so that it is seen whether they are as many as in the run.
     figures : tuple of AuditFigure
 
-    Reveals: the exact numbers of training and holdout rows; how well an attacker who has the model
-    tells the site's rows from others, or how many of some it rebuilds: figures over at least the
-    cell minimum of rows under disclosure "institution", with intervals. No row, and no word on which
-    rows an attack was right about. The figures follow from rows without noise: no promise of
-    differential privacy covers them. The model attacked is one that the site judged in the run's
-    comparison (behind a gate, another one is refused), and the same attack gives the same figures
-    again, so that asking more often tells no more.
+    Reveals: the exact numbers of training and holdout rows. The figures show how well an attacker who has the model
+    distinguishes the site's rows from others. Or they show how many of some it rebuilds. Under disclosure
+    "institution", they are over at least the cell minimum of rows, with intervals. No row crosses, nor which rows an
+    attack was right about. The figures follow from rows without noise: no promise of differential privacy covers them.
+    The model attacked is one that the site judged in the run's comparison; behind a gate, another one is refused. The
+    same attack gives the same figures again, so that a repetition reveals no more.
     """
 
     num_examples: int

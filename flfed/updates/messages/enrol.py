@@ -82,12 +82,12 @@ class EnrolReply(PlainMessage):
     width : float
         Share of the model's hidden units that the site trains; crosses only where it is not all of them.
 
-    Reveals: the site's name and versions, and its number of training rows as a band of one power
-    of ten, which an analysis does without. No count. A refusal's reason is a fixed phrase of ours: column, rule and a
-    count that is "fewer than 5" when small. Where the study asks for record-level differential privacy, the
-    site's budget of epsilon for the dataset, and what all studies there have spent of it (NaN: no
-    budget, or none counted): how much was computed with the rows, and nothing of what is in them.
-    Of a site that trains a part of the model, which part: a setting of its policy.
+    Reveals: the site's name and versions, and its number of training rows as a band of one power of ten. An analysis
+    does without the band. The reply has no count, but for one in the reason of a refusal. A reason is a fixed phrase of
+    flfed: a column, a rule, and a count that is "fewer than 5" when small. Where the study asks for record-level
+    differential privacy, the reply has the site's budget of epsilon for the dataset. It also has the epsilon that all
+    studies there have spent (NaN: no budget, or none counted). These show how much was computed with the rows, and
+    nothing of what is in them. A site that trains a part of the model names the part, a setting of its policy.
     """
 
     site: fields.SiteName
@@ -178,10 +178,10 @@ class SealReply(_Counts, PlainMessage):
     at_known : str
         Hash of the line that the coordinator signed last; empty where the ledger no longer has it.
 
-    Reveals: nothing about rows. How many messages the site has answered or refused in all, under
-    every study, so that a reader sees by how many it grew since the run before. The hashes tell
-    nothing to who does not know the lines; who can guess a whole line, with its time and the hash of
-    what left, and knows the one before it, can see that the guess is right.
+    Reveals: nothing about rows. The reply shows how many messages the site has answered or refused in all, under every
+    study. So a reader sees by how many this number grew since the run before. The hashes reveal nothing to a reader who
+    does not know the lines. A reader who knows the line before can check a guess of a whole line: its time, and the
+    hash of what left.
     """
 
     n: int
@@ -219,7 +219,7 @@ class SealedRequest(_Counts, PlainMessage):
 class SealedReply(PlainMessage):
     """Confirmation that the receipt is kept.
 
-    Reveals: nothing about rows; that the site holds the receipt on its disk.
+    Reveals: nothing about rows, and that the site holds the receipt on its disk.
     """
 
 

@@ -1,7 +1,7 @@
 """Fields of messages, read with checks.
 
-A message's content is named records, which are written in one way. A site tells in words how a figure was made, why
-there is none, and what was left out. Who holds a site's key may send any text instead: what is none of our sentences is
+A message's content is named records, which are written in one way. A site says in words how a figure was made, why
+there is none, and which rows were left out. Whoever holds a site's key may send any text instead: any other text is
 counted, and not written down. A new sentence is a new line here.
 """
 
@@ -35,6 +35,7 @@ from flfed.refusals import CONTROL, LONGEST, OF_SITES, SLOTS, Refusal, any_of, p
 from flfed.summaries.score_bins import BINS
 from flfed.updates.arrays import Arrays
 from flfed.updates.messages.in_memory import STYPE, InMemoryArray, Sizes, kebab_record, record_of
+from flfed.words import sentences
 
 PROTOCOL = 1
 COUNTS = tuple(map(np.dtype, (np.uint16, np.uint32)))
@@ -189,7 +190,7 @@ def made(kind: type[Any], values: Mapping[str, Any]) -> Any:
 def _fields(kind: Hashable) -> tuple[dict[str, Check], set[str]]:
     """Return each field's check, and the required fields.
 
-    A check tells whether a value is of the field's type. Required fields have no default.
+    A check returns whether a value is of the field's type. Required fields have no default.
     """
     missing = dataclasses.MISSING
     required = {
@@ -204,7 +205,7 @@ def _fields(kind: Hashable) -> tuple[dict[str, Check], set[str]]:
 def _check_of(hint: Any) -> Check:
     """Return the check of a field's type.
 
-    It tells whether a value that crossed is of that type, if that is a plain one.
+    It returns whether a value that crossed is of that type, if that is a plain one.
     """
     if hint in _CHECKS:
         return _CHECKS[hint]
@@ -234,7 +235,7 @@ _CHECKS: dict[Any, Check] = {
 
 
 def _is_plain(value: str) -> bool:
-    """Tell whether a text can be shown as it is."""
+    """Return whether a text can be shown as it is."""
     return len(value) <= LONGEST and (value.isprintable() or not CONTROL.search(value))
 
 
@@ -310,7 +311,7 @@ def receive(
 
 
 def _fits(value: float) -> bool:
-    """Tell whether a number is no bool and not too large.
+    """Return whether a number is no bool and not too large.
 
     Not Python alone can hold it.
     """
@@ -406,76 +407,19 @@ def read_figures(record: RecordDict, name: str, kind: type[Any], *, of: str = "m
     return tuple(figures)
 
 
-SLOTS_HERE = SLOTS | {
-    "rows": r"(?:a single row|[0-9]+ rows, as in the plan)",
-    "noise": r"(?:with the site's clipping and noise|without protection)",
-    "how": r"(?:by its loss|by LiRA with [0-9]+ shadow models)",
-}
 TITLE = 100
 """Characters of a site's title."""
-WITHHELD = (
-    "fewer than {n} rows", "fewer than {n} rows of a class", "fewer than {n} rows behind it",
-    "its steps may have few rows",
-    "it would say how many rows two models call differently",
-    "a count of fewer than {n} rows would follow", "the histogram of predictions leaves",
-    "another count of these rows leaves",
-    "enough counts of these rows leave", "what is left has fewer than {n} rows of a class",
-    "exact counts, importances or figures by group of these rows left in another run",
-    "fewer than {n} rows with one of its values",
-    "fewer than {n} rows with other values than the commonest", OF_SITES["too-many-compared"],
-)  # fmt: skip
 METHODS = (
     "", "DeLong", "Hanley-McNeil", "Hanley-McNeil over people", "Wilson", "Agresti-Min", "bootstrap",
-    "bootstrap over groups", "noised score counts", "identical scores", "order statistics",
-    "Steinke, Nasr and Jagielski 2023",
-    "the scores are not finite", "undefined in most draws of rows", "every draw of rows gives the same value",
-    "too few independent blocks of time", "{n} independent blocks of time",
-    "no rows", "fewer than two rows", "only one class in the holdout", "no positive in the holdout",
-    "no step has two different outcomes",
-    "the target is the same in every row", "a small count, withheld", *(f"withheld: {why}" for why in WITHHELD),
+    "bootstrap over groups", "noised score counts", "identical scores", "order statistics", "no rows",
 )  # fmt: skip
-"""How a figure was made, or why there is none."""
-NOTES = (
-    "rows left out because a feature is missing: {n}",
-    "rows left out because a feature is missing: fewer than {n}",
-    str(Refusal("model-single-rows")),
-)
-"""What was left out of a comparison; why figures stay is said behind it."""
-_STEP = (
-    "From the update of one step on {rows} from the global model, {noise}, an attacker guesses the inputs of a row. "
-)
-_BLIND = "A blind guess has cosines of about {n} either way."
-_MEMBER = (
-    "A member of the site's training rows has a higher score than one of its holdout rows, {how}, with this "
-    "probability; 0.5 is chance."
-)
-SAYS = (
-    "No figure: fewer than {n} {parts} rows.", "No figure: the model has no inputs.",
-    "No figure: the outputs of a model are not finite.",
-    "No figure: the model's first layer is not known to be x @ weight + bias.",
-    "No figure: trees grow from the sums of all sites, so that none can be trained beside them on other rows.",
-    "{n} of {n} guesses were right, of {n} coins: with 95 % confidence an implementation with a smaller ε than {n} is "
-    "not what was trained here. This is a loose detector of bugs, and not the ε of the run.",
-    f"{_STEP}This share it has exactly.",
-    f"{_STEP}For this share the guess has a cosine over {{n}} with the row. {_BLIND}",
-    f"{_STEP}The median cosine of guess and row; 1 is the row's own direction. {_BLIND}",
-    _MEMBER,
-    f"{_MEMBER} The holdout is later than the training rows: the difference in time is in this figure, too, so that no "
-    "promise bounds it.",
-    f"{_MEMBER} The promise is made to each row alone, and people enter training with all of their several rows: no "
-    "promise bounds this figure. A promise to each person would.",
-    "Of this share of the site's training rows the sums that it sends before training give a cell away exactly. "
-    "The site's policy promises that there is none.",
-    "Of this share of the site's training rows the sums that it sends before training give a cell away exactly. "
-    "The site's policy is 'open'.",
-)  # fmt: skip
-"""What an attack's figure means."""
+"""Methods of figures and their intervals, beside those of `flfed/words/figures.toml`."""
 OF_ANOTHER_PACKAGE = re.compile(r"[A-Za-z0-9 .,:;()<>='%+-]{0,500}")
 """What an attack or a metric of another package may say, which is not known here: no address fits in."""
 
 
 def recorded_note(note: str) -> str:
-    """Return what is recorded of a comparison's note."""
+    """Return the recorded text of a comparison's note."""
     text = plain(note[:LONGEST])
     if not text or _notes().fullmatch(text):
         return text
@@ -483,7 +427,7 @@ def recorded_note(note: str) -> str:
 
 
 def recorded_words(words: str, kind: str) -> str:
-    """Return what is recorded of a figure's words.
+    """Return the recorded text of a figure's words.
 
     They say how it was made, or what it means.
 
@@ -506,12 +450,22 @@ def _else(words: str) -> str:
 
 @cache
 def _notes() -> re.Pattern[str]:
-    why = rf"(?:{any_of(WITHHELD, SLOTS)})"
-    # A note has what was left out, why figures stay, or both.
-    withheld = rf"withheld by the site's policy: {why}(?:; {why})*"
-    return re.compile(rf"(?:{any_of(NOTES, SLOTS)})(?:; {withheld})?|{withheld}")
+    notes = any_of((*sentences("figures", "notes").values(), str(Refusal("model-single-rows"))), SLOTS)
+    withheld = rf"withheld by the site's policy: {_withheld()}(?:; {_withheld()})*"
+    # A note has the rows left out, why figures are withheld, or both.
+    return re.compile(rf"(?:{notes})(?:; {withheld})?|{withheld}")
 
 
 @cache
 def _words() -> re.Pattern[str]:
-    return re.compile(any_of((*METHODS, *SAYS), SLOTS_HERE))
+    methods = any_of((*METHODS, *sentences("figures", "methods").values()), SLOTS)
+    counts = dict.fromkeys(("right", "guesses", "coins", "bound", "near", "blind"), SLOTS["n"])
+    phrases = {name: any_of(sentences("figures", name).values(), SLOTS) for name in ("rows", "noise", "how")}
+    why = any_of(sentences("figures", "missing").values(), SLOTS)
+    meanings = (*sentences("figures", "attacks").values(), *sentences("figures", "members").values())
+    attacks = any_of(meanings, SLOTS | counts | phrases | {"why": why})
+    return re.compile(f"{methods}|withheld: {_withheld()}|{attacks}")
+
+
+def _withheld() -> str:
+    return f"(?:{any_of((*sentences('figures', 'withheld').values(), OF_SITES['too-many-compared']), SLOTS)})"

@@ -41,7 +41,7 @@ class InMemoryArray(Array):
     Parameters
     ----------
     values : ndarray of booleans, whole numbers or numbers, in C order
-        Held without a copy, read-only: many messages may share it, and a reader gets this very array.
+        Held without a copy, read-only. Many messages may share it, and a reader gets this very array.
 
     Raises
     ------
@@ -50,7 +50,7 @@ class InMemoryArray(Array):
 
     Notes
     -----
-    What leaves the process (Flower's protobuf and objects, a pickle) is Flower's own array with the
+    Outside the process (Flower's protobuf and objects, a pickle) it is Flower's own array with the
     bytes of `numpy.save`. No attribute can be set: who wants another array in a message puts it there.
     """
 
@@ -110,7 +110,7 @@ class InMemoryArray(Array):
         super().__setattr__(name, value)
 
     def __eq__(self, other: object) -> bool:
-        """Tell whether type, shape and bytes are the same."""
+        """Return whether type, shape and bytes are the same."""
         if not isinstance(other, Array):
             return NotImplemented
         return self.__reduce__() == (Array, (other.dtype, other.shape, other.stype, other.data))
@@ -140,7 +140,7 @@ def immutable(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _of_bytes(value: np.ndarray) -> np.ndarray:
-    """Return an array of bytes, which never change: what is made of them already stays as it is."""
+    """Return an array of bytes, which never change: objects made of them stay as they are."""
     if isinstance(value.base, bytes):
         return value
     return np.ndarray(value.shape, value.dtype, value.tobytes())
@@ -155,7 +155,10 @@ def array_record(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
 
 
 def _wrap_array(value: np.ndarray) -> Array:
-    """Return an array for a message; one of another kind is left to Flower to judge."""
+    """Return an array for a message.
+
+    One of another kind is left to Flower to judge.
+    """
     if value.dtype.kind in KINDS:
         return InMemoryArray(value)
     return Array(value)
@@ -207,8 +210,8 @@ def _holding(empty: AnyRecord, values: dict[str, Any]) -> AnyRecord:
 
     They are known to be such as Flower takes.
 
-    The one place that knows how Flower's records keep their values: to have Flower check each as it
-    is put in costs more than all else that is done with a message.
+    The one place that knows how Flower's records keep their values. To have Flower check each as it is put in costs
+    more than all else that is done with a message.
     """
     record = object.__new__(type(empty))
     vars(record).update(vars(empty), _data=values)
@@ -279,7 +282,7 @@ class InMemoryRecord(RecordDict):
 
     Notes
     -----
-    What leaves the process (Flower's protobuf and objects, a pickle, a copy) is Flower's own record.
+    Outside the process (Flower's protobuf and objects, a pickle, a copy) it is Flower's own record.
     """
 
     __slots__ = ("_written", "message")
@@ -296,14 +299,14 @@ class InMemoryRecord(RecordDict):
     def written(self) -> RecordDict:
         """Return Flower's own record of the message.
 
-        It is made at the first look; later looks see what was changed.
+        It is made at the first look; later looks see changes.
         """
         if self._written is None:
             self._written = self.message.to_record()
         return self._written
 
     def untouched(self) -> bool:
-        """Tell whether nobody has looked at the sections.
+        """Return whether nobody has looked at the sections.
 
         Nobody can then have changed them.
         """
@@ -326,7 +329,7 @@ class InMemoryRecord(RecordDict):
 
 
 def is_in_memory(record: RecordDict) -> bool:
-    """Tell whether a record holds a message as it was made: nobody looked at its sections."""
+    """Return whether a record holds a message as it was made: nobody looked at its sections."""
     return type(record) is InMemoryRecord and record.untouched()
 
 
@@ -375,7 +378,7 @@ def _layout(message: Crossing) -> tuple[Any, ...]:
 def _add_layout(layout: list[Any], values: Iterable[Any]) -> None:
     """Add the layout of values, one after the other.
 
-    It is what decides how many bytes they are. The kind of each tells where it ends.
+    It is what decides how many bytes they are. The kind of each shows where it ends.
     """
     for value in values:
         kind = type(value)
@@ -406,7 +409,7 @@ def addressed(like: Message, node: int, content: RecordDict) -> Message:
 
 def replying(content: RecordDict, to: Message) -> Message:
     """Return `Message(content, reply_to=to)`."""
-    # The reply goes back the way that the message came, and within what is left of its time.
+    # The reply goes back the way that the message came, and within the rest of its time.
     metadata = vars(to.metadata)
     now = time.time()
     answers = {

@@ -36,10 +36,10 @@ BRINGING = (TRAIN, EVALUATE, COMPARE)
 
 
 def asks(study: Study, kind: str) -> bool:
-    """Tell whether a study asks its sites for messages of a kind: a gate lets in, and a site answers, no other.
+    """Return whether a study asks its sites for messages of a kind: a gate lets in, and a site answers, no other.
 
-    A study of a statistic asks for nothing else, but what its secure sums take; one that is charged as a whole for
-    noised counts, updates and noised scores; and any other study for neither statistics nor noised scores.
+    A study of a statistic requests nothing else, but for the messages of its secure sums. One whose ε covers the study
+    requests noised counts, updates and noised scores. Any other study requests neither statistics nor noised scores.
 
     Examples
     --------

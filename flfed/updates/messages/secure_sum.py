@@ -60,7 +60,8 @@ class SharedKey:
     keys : tuple of bytes, 48
         That key, sealed to each other site in name order, or to the one that the message goes to.
 
-    Reveals: nothing about rows, and nothing to who is none of these sites. Who has the key reads each site's update.
+    Reveals: nothing about rows, and nothing to a reader other than these sites. Whoever has the key reads each site's
+    update.
     """
 
     sealed: bytes
@@ -184,7 +185,7 @@ class ListReply:
     codes : uint8 array [sites, 32]
         A message authentication code for each site of the list, in name order.
 
-    Reveals: nothing about rows. That the site takes part in this sum and in no other of the same question.
+    Reveals: nothing about rows. The site takes part in this sum, and in no other sum of the same request.
     """
 
     codes: np.ndarray
@@ -248,9 +249,9 @@ class UnmaskReply:
     seeds : uint8 array [missing sites, 32]
         Seed of the mask that the site shares with each missing site in this sum, in name order.
 
-    Reveals: with those of enough other sites, the sum over the sites of the list and nothing of one of them: a
-    function of the rows of all of them. Who works for the coordinator among them takes its own part off. A seed is of
-    one sum, and opens nothing of a site that is missing.
+    Reveals: with those of enough other sites, the sum over the sites of the list, and nothing of one of them alone. The
+    sum is a function of the rows of all of them. A site among them that works for the coordinator can take its own part
+    off. A seed is of one sum, and opens nothing of a site that is missing.
     """
 
     shares: np.ndarray
@@ -283,11 +284,11 @@ class Masked:
     opened : tuple of frozenset of str
         Lists that the site has confirmed or opened for this question before.
 
-    Reveals: nothing about rows by itself: the vectors are random numbers to whoever has not the seeds of all their
-    masks. With what a threshold of the sites opens, `UnmaskReply`, it becomes part of one sum. A loss in
-    it has three digits, and weighs nothing where too many sites of the run send their own: of the rest a sum would
-    tell one site's. In a rehearsal there are no masks and no losses, since one process holds all sites. The lists say
-    with whom the site was summed before.
+    Reveals: nothing about rows by itself: without the seeds of all their masks, the vectors are random numbers. With
+    what a threshold of the sites opens (`UnmaskReply`), the message becomes part of one sum. A loss in it has three
+    digits. It weighs nothing where too many sites of the run send their own: the sum of the rest would reveal one
+    site's. In a rehearsal there are no masks and no losses, since one process holds all sites. The lists show with
+    which sites the site was summed before.
     """
 
     vector: np.ndarray

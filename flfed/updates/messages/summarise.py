@@ -72,13 +72,13 @@ class SummariseReply:
     masked : Masked or None
         In its place, where the study has secure sums and a site shares figures in sums only.
 
-    Reveals: the exact number of training rows. Under disclosure "open" also every count, sum and
-    sum of squares of a column. Under "institution" only counts of groups of at least the site's
-    cell minimum, none of which lets a smaller one be computed; that a value has all rows but fewer
-    than the minimum; means and deviations that follow from these; whether missing goes with the
-    outcome only where each cell of that table is large, in steps where a person has several rows; and
-    one bit a column, whether it alone tells the outcome. Where a site of the run shares figures in sums only, under
-    secure sums, those of all sites are masked: see `Masked`, and what opens the sum.
+    Reveals: the exact number of training rows. Under disclosure "open", also every count, sum and sum of squares of a
+    column. Under "institution", only counts of groups of at least the site's cell minimum, none of which lets a smaller
+    one be computed. They may show that a value has all rows but fewer than the minimum. Means and deviations follow
+    from these counts. Whether missing values go with the outcome is in the reply only where each cell of that table is
+    large. Where a person has several rows, it is in steps. For each column one bit shows whether it alone gives the
+    outcome away. Under secure aggregation, the sums of all sites are masked where a site of the run shares figures in
+    sums only. See `Masked`, and what opens the sum.
     """
 
     summary: Summary | None = None
@@ -123,9 +123,9 @@ class BinsReply:
     masked : Masked or None
         In their place, where the study has secure sums.
 
-    Reveals: the exact number of rows in each of 1,024 bins of every number, which tells most values of a rare range to
-    within a bin; where codes have a least number of rows, by outcome, and of flags and categories too. It crosses once
-    a run. Under secure sums the counts are masked: see `Masked`, and what opens the sum.
+    Reveals: the exact number of rows in each of 1,024 bins of every number. It shows most values of a rare range to
+    within a bin. Where codes have a least number of rows, the counts are by outcome, and of flags and categories too.
+    The reply crosses once a run. Under secure aggregation the counts are masked: see `Masked`, and what opens the sum.
     """
 
     counts: Arrays = field(default_factory=dict)
@@ -161,10 +161,10 @@ class StatisticReply:
     masked : Masked or None
         In their place, where the study has secure sums.
 
-    Reveals: what the study's statistic says that its sums reveal, of this site alone, exactly; of an analysis what
-    its noise leaves of them. Where a study with a model is charged as a whole, they are counts of training rows by
-    cell of each column, as its noise leaves them. It crosses once a run. Under secure sums they are masked, and what
-    they reveal is of all sites of a list: see `Masked`.
+    Reveals: the sums of the study's statistic, of this site alone and exact; the statistic states what they reveal. Of
+    an analysis they have noise. Where ε covers a study with a model, they are counts of training rows by cell of each
+    column, with noise. The reply crosses once a run. Under secure aggregation the sums are masked, and what they reveal
+    is of all sites of a list: see `Masked`.
     """
 
     sums: Arrays = field(default_factory=dict)
@@ -227,9 +227,9 @@ class ScoresReply:
         By cell; by class and bin; pairs won by the shared model minus those won by the site's own, scaled, and squares
         for their variance.
 
-    Reveals: what the study's noise leaves of the counts: whether one person's rows are among them changes what can
-    leave by no more than its ε and δ allow. The noise of one model's counts is drawn once. Pairs are those of a model
-    that the site trained on its own rows under the same ε.
+    Reveals: the counts, with the study's noise. Whether one person's rows are among them changes what can leave by no
+    more than the study's ε and δ allow. The noise of one model's counts is drawn once. Pairs compare the shared model
+    with one that the site trained on its own rows under the same ε.
     """
 
     counts: np.ndarray

@@ -108,7 +108,7 @@ class TrainRequest:
     def to_record(self) -> RecordDict:
         """Return the message's content."""
         plain = {name: getattr(self, name) for name in ("round", "rounds", "lr_scale", "fit", "score")}
-        # What is not asked for does not cross.
+        # Options that are off do not cross.
         options = {name: value for name in ("offset", *HASHES) if (value := getattr(self, name))}
         records = hashed_sections(self.arrays, self.encoder, by_hash=self.by_hash, **plain, **options)
         if self.trees_sha256 and self.by_hash:
@@ -137,19 +137,19 @@ class Scores(RowScores):
     num_examples : int
         Rows scored.
     metrics, variances : dict of name to float
-        Exact, or of three digits (see Reveals); a metric that is undefined at the site is left out.
+        Exact, or of three digits (see Reveals). A metric that is undefined at the site is left out.
     histogram : array [classes, bins] or None
         Rows by class and predicted probability; where policy allows.
 
-    Reveals: averages over the rows scored, and under disclosure "institution" only over at least
-    the cell minimum of them, of each class; no metric from which a smaller count follows. Who
-    chooses the model that is scored makes an average tell one row's loss. Where record-level
-    differential privacy protects rows of an "institution", nothing over rows that are trained on is
-    in it (unless its policy names "training-figures"), and averages over others have three digits. Under
-    secure sums an "institution" sends none of it, or, where its policy names "training-figures", all of it with three
-    digits: enough for a coordinator that chooses the models to read outcomes of single rows one by one. The
-    histogram, where the site's policy names it, counts rows by class and predicted probability:
-    with the model at hand, a cell of one row tells that row's predicted probability.
+    Reveals: averages over the rows scored. Under disclosure "institution", only averages over at least the cell minimum
+    of them, of each class. No metric leaves from which a smaller count follows. Whoever chooses the model that is
+    scored can make an average reveal the loss of one row. Where record-level differential privacy protects rows of an
+    "institution", no figure over trained rows leaves, unless its policy names "training-figures". Averages over other
+    rows then have three digits. Under secure aggregation an "institution" sends none of these figures. Where its policy
+    names "training-figures", it sends all of them with three digits. That is enough for a coordinator that chooses the
+    models to read outcomes of single rows one by one. The histogram leaves where the site's policy names it, and counts
+    rows by class and predicted probability. With the model at hand, a cell of one row shows that row's predicted
+    probability.
     """
 
     def into(self, records: dict[str, Any], prefix: str) -> None:
@@ -203,20 +203,19 @@ class TrainReply:
     extra : dict of name to array
         What the strategy sends back beside the update, of names and shapes that follow from the study.
 
-    Reveals: a function of the site's training rows as large as the model. Without further
-    protection deltas give rows away: after one step on one row exactly; and who chooses the models
-    that are sent, instead of averaging, computes all rows and outcomes from some hundred replies,
-    since the order of the batches is known. Disclosure "institution" does not change it: sums that
-    were held back may be read off an update. The exact number of rows trained on crosses with it.
-    Under secure sums the update is masked: see `Masked`, and what opens the sum. Under homomorphic encryption it is
-    a ciphertext, which tells nothing to who has not the key that all sites of the run have: who gets it of one of them
-    reads the updates of all.
-    The loss has no noise on it, also where the update has: then it stays at an "institution", unless
-    its policy names "training-figures", and has three digits where it does. What a strategy sends back beside the
-    update is a function of the training rows too, and crosses as it is: the strategy says what can be seen of it. Where
-    trees grow there is no update, but sums of gradients by node, column and code, exact: the first tree's tell the
-    outcome of a row that is alone in a cell, or among rows of one outcome; who chooses splits freely reads all of them.
-    Under secure sums these are masked too, and of the sites of a list together.
+    Reveals: a function of the site's training rows as large as the model. Without further protection an update gives
+    rows away: after one step on one row, exactly. A coordinator that chooses the models it sends, instead of averaging,
+    computes all rows and outcomes from some hundred replies. It can, since the order of the batches is known.
+    Disclosure "institution" does not change this: suppressed sums may be read off an update. The exact number of rows
+    trained on crosses with it. Under secure aggregation the update is masked: see `Masked`, and what opens the sum.
+    Under homomorphic encryption it is a ciphertext, which reveals nothing without the key that all sites of the run
+    have. Whoever obtains the key from one of them reads the updates of all. The loss has no noise, even where the
+    update has. An "institution" then withholds it, unless its policy names "training-figures"; it has three digits in
+    that case. Arrays that a strategy sends back beside the update are a function of the training rows too. They cross
+    unchanged: the strategy states what they reveal. Where trees grow there is no update. The reply has sums of
+    gradients by node, column and code, exact. Those of the first tree reveal the outcome of a row alone in a cell, or
+    among rows of one outcome. Whoever chooses splits freely reads all outcomes. Under secure aggregation these sums are
+    masked too, and of the sites of a list together.
     """
 
     delta: Arrays
@@ -258,7 +257,7 @@ class TrainReply:
         # Values are taken as they came: the guard judges them.
         config = fields.config_of(record)
         values = fields.numbers(record, "metrics")
-        # What is there and is no number counts as missing; only a loss need not be there.
+        # A value that is no number counts as missing; only a loss need not be there.
         missing = {"num-examples", "steps", *record.get("metrics", ())} - values.keys()
         if missing:
             raise fields.MalformedMessage(Refusal("reply-incomplete", fields=", ".join(sorted(missing))))
@@ -327,7 +326,10 @@ def read_request(record: RecordDict) -> dict[str, Any]:
 
 
 def read_hashed(kind: type[Any], record: RecordDict) -> dict[str, Any]:
-    """Return what `read_request` does of a request that names its encoder's hash; raises MalformedMessage."""
+    """Return what `read_request` does of a request that names its encoder's hash.
+
+    Raises MalformedMessage.
+    """
     content = read_request(record)
     named = content.pop(ENCODER_SHA256, None)
     if named is None:
@@ -360,7 +362,10 @@ def with_encoder(record: RecordDict, encoder: Arrays) -> RecordDict:
 
 
 def named_encoder(record: RecordDict) -> tuple[str, Arrays]:
-    """Return the encoder that a request brought with its hash; "" and nothing where it brought none."""
+    """Return the encoder that a request brought with its hash.
+
+    "" and nothing where it brought none.
+    """
     # What crossed within a process is not written out for it.
     if type(record) is InMemoryRecord and record.untouched():
         sent = record.message
@@ -382,7 +387,7 @@ def sha256_of(encoder: Encoder) -> str:
 def small(counts: np.ndarray) -> np.ndarray:
     """Return counts of rows as whole numbers of 16 bits, or of 32 where there are more than 65,535 rows.
 
-    Not of 8 bits where there are few rows: the size of a reply would tell that, of a site under a pseudonym too.
+    Not of 8 bits where there are few rows: the size of a reply would reveal that, of a site under a pseudonym too.
 
     Examples
     --------
@@ -435,12 +440,13 @@ class Offset:
     error : float64 array [outputs], > 0
         Its standard error.
 
-    Reveals: two numbers for each output of the model, each over all training rows: how far the site's own
-    intercept lies from the shared model's, and the standard error of that. With the model and the number of rows of
-    each class, either is one equation about the site's rows. Under disclosure "institution" only where each class has
-    at least the cell minimum of training rows; never where a study protects rows or sites by a mechanism, and not of
-    a model that is not linear. The coordinator makes one number of all sites' offsets, how far sites differ, and
-    sends it to the sites: of three or more sites, of which all but one together could compute the last one's.
+    Reveals: two numbers for each output of the model, each over all training rows. One is how far the site's own
+    intercept lies from the shared model's, the other its standard error. With the model and the number of rows of each
+    class, either is one equation about the site's rows. Under disclosure "institution" they leave only where each class
+    has at least the cell minimum of training rows. They never leave where a study protects rows or sites by a
+    mechanism, nor of a model that is not linear. The coordinator computes from the offsets of three or more sites how
+    far sites differ, and sends that number to the sites. All of these sites but one could together compute the offset
+    of the last one.
     """
 
     value: np.ndarray
@@ -471,7 +477,7 @@ class Offset:
         """
         if self.value.shape != (outputs,) or self.error.shape != (outputs,):
             return Refusal("offset-outputs", outputs=outputs)
-        # One bad offset would spoil what is estimated over all sites.
+        # One bad offset would spoil the estimate over all sites.
         if not (np.isfinite(self.value).all() and np.isfinite(self.error).all() and (self.error > 0).all()):
             return Refusal("offset-infinite")
         return None

@@ -1,1 +1,1 @@
-"""Parts of a study, a file a feature: what it does not go with, what its messages may hold, and what leaves a site."""
+"""Parts of a study, a file a feature: its exclusions, the content of its messages, and the outputs of a site."""

@@ -14,7 +14,7 @@ class PackedArrays(Part):
     title = "[codec]"
 
     def is_in_study(self, facts: StudyFacts) -> bool:
-        """Tell whether arrays are packed."""
+        """Return whether arrays are packed."""
         return facts.packs
 
     def check(self, facts: StudyFacts) -> None:
@@ -22,7 +22,10 @@ class PackedArrays(Part):
         codec_of(facts.study)
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
-        """Pack the model that a site trains from; the one that is scored and compared at the end is whole."""
+        """Pack the model that a site trains from.
+
+        The one that is scored and compared at the end is whole.
+        """
         return _packed(border, kind, download_of(border.study), sections)
 
     def reply_sections(self, border: Border, wanted: Wanted, sections: Sections) -> Sections:

@@ -38,4 +38,4 @@ BORDER: tuple[Part, ...] = (
     EncryptedModels(),
     CoveringNoise(),
 )
-"""In the order in which they change a message, the innermost first: the last one has the last word on what leaves."""
+"""In the order in which they change a message, the innermost first: the last one has the last word on an output."""

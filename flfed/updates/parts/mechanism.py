@@ -1,4 +1,4 @@
-"""The privacy mechanism of a study, and noise that covers all that leaves a site."""
+"""The privacy mechanism of a study, and noise that covers all releases of a site."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class PrivacyMechanism(Part):
     title = "a privacy mechanism"
 
     def is_in_study(self, facts: StudyFacts) -> bool:
-        """Tell whether a study has one."""
+        """Return whether a study has one."""
         return facts.study.privacy.name != "none"
 
     def check(self, facts: StudyFacts) -> None:
@@ -45,16 +45,15 @@ class NoiseOnRows(Part):
     title = "noise on each row (record-dp)"
     exclusions = (
         Exclusion(
-            "a model whose rows may see each other",
-            # Nobody knows whether one row's output in a module depends on the rows beside it.
+            "rows-apart",
+            "a torch.nn.Module",
+            # In a module one row's output may depend on the rows beside it.
             lambda facts: not getattr(facts.model, "rows_apart", True),
-            "[privacy]: {mechanism} needs a model whose rows do not see each other; a torch.nn.Module is not "
-            "looked through for that: use a listed model, or a model's class",
         ),
     )
 
     def is_in_study(self, facts: StudyFacts) -> bool:
-        """Tell whether the mechanism protects rows."""
+        """Return whether the mechanism protects rows."""
         return facts.protects_rows
 
 
@@ -67,21 +66,19 @@ class CoveringNoise(Part):
     title = "[privacy] covers = 'study'"
     exclusions = (
         Exclusion(
-            "an outcome that is not yes or no",
+            "covers-task",
+            "other outcomes than binary",
             lambda facts: facts.task != "binary",
-            "[privacy]: covers = 'study' is for outcomes that are yes or no, by which scores are counted; the "
-            "task of the dataset is {task}",
         ),
         Exclusion(
-            "a strategy with a part of the model at each site",
+            "covers-own-part",
+            "a site-specific strategy",
             lambda facts: bool(facts.extra.own_part),
-            "[strategy] {strategy}: a part of the model is each site's own, and [privacy] covers = 'study' "
-            "scores the shared one: leave one of them out",
         ),
     )
 
     def is_in_study(self, facts: StudyFacts) -> bool:
-        """Tell whether a study is covered."""
+        """Return whether a study is covered."""
         return covers_model(facts.study)
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
@@ -120,7 +117,7 @@ class CoveringNoise(Part):
         return replace(without, once=(*others, STATISTIC, *scores))
 
     def releases(self, border: Border, without: Releases) -> Releases:
-        """Replace all that leaves by what has noise."""
+        """Replace all releases by those with noise."""
         study = border.study
         if not covers_model(study):
             return without

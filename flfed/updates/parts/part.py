@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from flfed.errors import UsageError
+from flfed.errors import UsageError, counted
 from flfed.study.study import Study
 from flfed.summaries.score_bins import BINS
 from flfed.summaries.summary import Layout
@@ -24,11 +24,12 @@ from flfed.updates.mechanism import Mechanism, mechanism_of
 from flfed.updates.messages.fields import COUNTS
 from flfed.updates.sections import ArrayField, ArraySection, Sections
 from flfed.updates.strategies.fedavg import FedAvg, averages, needs_updates
+from flfed.words import render
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StudyFacts:
-    """What is known of a study before a table is read.
+    """Facts of a study before a table is read.
 
     Attributes
     ----------
@@ -106,7 +107,7 @@ class StudyFacts:
             "strategy": self.study.strategy.name,
             "mechanism": self.study.privacy.name,
             "frozen": self.study.frozen_layers,
-            "layers": self.layers or "none that it names",
+            "layers": counted(self.layers, "layer"),
             "widths": widths,
             "entries": entries_of(self.shapes),
         }
@@ -118,20 +119,24 @@ class Exclusion:
 
     Attributes
     ----------
+    key : str
+        Of the sentence in `flfed/words/study.toml`, which says why and what to do.
     other : str
-        What it is, by its key in a study.
+        The key of a study, or the feature, that is excluded.
     applies : callable (StudyFacts) → bool
         Whether a study that has the part has this, too.
-    sentence : str
-        Says so and what to do, with names in braces for what is the study's own.
     alone : bool
-        Whether nothing further is told of the part where this applies.
+        Whether no further exclusion of the part is reported where this one applies.
     """
 
+    key: str
     other: str
     applies: Callable[[StudyFacts], bool]
-    sentence: str
     alone: bool = False
+
+    def sentence(self, words: Mapping[str, object]) -> str:
+        """Return why a study is refused, given the words of the study."""
+        return render(f"study.exclusions.{self.key}", other=self.other, **words)
 
 
 class Part(ABC):
@@ -150,7 +155,7 @@ class Part(ABC):
 
     @abstractmethod
     def is_in_study(self, facts: StudyFacts) -> bool:
-        """Tell whether a study has the part."""
+        """Return whether a study has the part."""
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
         """Return what a request of a kind may hold, given what it may hold without the part."""
@@ -165,11 +170,11 @@ class Part(ABC):
         return without
 
     def releases(self, border: Border, without: Releases) -> Releases:
-        """Return what leaves a site, as a person is told before an approval, given what leaves without the part."""
+        """Return the outputs of a site, as an approval states them, given those without the part."""
         return without
 
     def guarantee(self, border: Border, without: str) -> str:
-        """Return the key of what is said of updates without noise, given that without the part."""
+        """Return the key of the sentence on updates without noise, given that without the part."""
         return without
 
     def round_bytes(self, border: Border, sections: Sections, once: int) -> int:
@@ -189,7 +194,7 @@ class Part(ABC):
         refusals = []
         for exclusion in self.exclusions:
             if exclusion.applies(facts):
-                refusals.append(exclusion.sentence.format(**facts.words))
+                refusals.append(exclusion.sentence(facts.words))
                 if exclusion.alone:
                     break
         refuse_all(refusals)
@@ -200,13 +205,19 @@ ALSO = ". Also: "
 
 
 def refuse_all(sentences: Sequence[str]) -> None:
-    """Refuse a study for all that does not fit, each sentence once; raises UsageError unless there is none."""
+    """Refuse a study for all that does not fit, each sentence once.
+
+    Raises UsageError unless there is none.
+    """
     if sentences:
         raise UsageError(ALSO.join(dict.fromkeys(sentences)))
 
 
 def check_each(checks: Iterable[Callable[[], object]]) -> None:
-    """Do all checks in their order; raises UsageError with what each of them refuses."""
+    """Do all checks in their order.
+
+    Raises UsageError with what each of them refuses.
+    """
     refusals = []
     for check in checks:
         try:
@@ -261,7 +272,7 @@ class Border(Protocol):
 
     @property
     def noised_cells(self) -> Shapes:
-        """The same of counts of rows by cell, where noise covers all that leaves."""
+        """The same of counts of rows by cell, where noise covers all releases."""
         ...
 
     @property
@@ -364,7 +375,7 @@ class Foreign:
 
 
 class Place(IntEnum):
-    """When something leaves a site; in this order it is told."""
+    """When something leaves a site; in this order an approval states it."""
 
     ENROLMENT = 0
     BEFORE_ROUNDS = 1
@@ -378,7 +389,7 @@ class Place(IntEnum):
 
 @dataclass(frozen=True)
 class Release:
-    """Something that leaves a site, or stays there, as it is told before an approval.
+    """An output of a site, or something that stays there, as an approval states it.
 
     Attributes
     ----------

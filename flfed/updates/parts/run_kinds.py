@@ -68,7 +68,7 @@ class Training(Part):
     title = "training"
 
     def is_in_study(self, facts: StudyFacts) -> bool:
-        """Tell whether a study trains a model."""
+        """Return whether a study trains a model."""
         return not is_statistic(facts.study)
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
@@ -97,7 +97,7 @@ class Training(Part):
         return {**sections, **more}
 
     def releases(self, border: Border, without: Releases) -> Releases:
-        """Return what leaves in rounds, and in the comparison at the end."""
+        """Return the outputs of rounds, and of the comparison at the end."""
         if is_statistic(border.study):
             return without
         rounds = Text("rounds", {"rounds": border.study.rounds})
@@ -127,7 +127,10 @@ class Training(Part):
 
 
 def _round_fields(border: Border, kind: str) -> dict[str, Field]:
-    """Return the fields that say which round it is; the evaluation after the last round trains nothing."""
+    """Return the fields that say which round it is.
+
+    The evaluation after the last round trains nothing.
+    """
     study = border.study
     first = 1
     last = most_rounds(study)
@@ -163,7 +166,7 @@ def _scores(border: Border, wanted: Wanted) -> dict[str, Section]:
 
 
 def _round_releases(border: Border) -> Iterator[Release]:
-    """Yield what leaves of losses and metrics in each round."""
+    """Yield the losses and metrics that leave in each round."""
     digits = Text("three-digits") if border.round_figures == "rounded" else ""
     scores = Text("round-figures", {"reveals": Scores, "digits": digits})
     yield Release(Place.FIGURES, scores, EVALUATE)
@@ -172,7 +175,7 @@ def _round_releases(border: Border) -> Iterator[Release]:
 
 
 def _comparison_releases(border: Border) -> Iterator[Release]:
-    """Yield what leaves of the comparison, and what a study asks for with it."""
+    """Yield the outputs of the comparison, and those that a study requests with it."""
     compare = border.study.compare
     own = Text(f"own-{compare.site_model}")
     compared = Text("comparison", {"reveals": CompareReply, "own": own})
@@ -203,24 +206,20 @@ class FrozenLayers(Part):
     title = "frozen layers"
     exclusions = (
         Exclusion(
-            "a model without further layers",
+            "frozen-all",
+            "all of the model's layers",
             lambda facts: facts.study.frozen_layers >= facts.layers,
-            "[model] {model}: frozen-layers={frozen} leaves no layer to train; it has {layers}",
         ),
         Exclusion(
+            "frozen-noise",
             "[privacy]: record-dp",
             lambda facts: facts.protects_rows,
-            "[model]: frozen-layers does not go with record-dp, whose noise falls on every layer: leave one out",
         ),
     )
 
     def is_in_study(self, facts: StudyFacts) -> bool:
-        """Tell whether a study freezes any."""
+        """Return whether a study freezes any."""
         return facts.study.frozen_layers > 0
-
-
-_SOME = "[dataset] partition: widths={widths} lets sites train a part of the hidden units, and "
-_LEAVE = ": leave one of them out"
 
 
 def _takes_whole_models(facts: StudyFacts) -> bool:
@@ -231,27 +230,27 @@ def _takes_whole_models(facts: StudyFacts) -> bool:
 class PartOfUnits(Part):
     """Widths of a partition."""
 
-    title = "a part of the hidden units"
+    title = "[dataset] partition: widths"
     exclusions = (
         Exclusion(
+            "widths-start",
             "[model]: warm-start",
             lambda facts: bool(facts.study.warm_start),
-            f"{_SOME}warm-start under [model] begins with all of them{_LEAVE}",
         ),
         Exclusion(
-            "a model that names no layers",
+            "widths-layers",
+            "models without layers",
             lambda facts: not facts.layers,
-            f"{_SOME}which they are of model '{{model}}' is not known: it names no layers{_LEAVE}",
         ),
         Exclusion(
-            "a strategy that needs whole models",
+            "widths-strategy",
+            "whole-model strategies",
             _takes_whole_models,
-            f"{_SOME}strategy '{{strategy}}' needs updates of the whole model{_LEAVE}",
         ),
     )
 
     def is_in_study(self, facts: StudyFacts) -> bool:
-        """Tell whether a site of the partition trains less than all of a network."""
+        """Return whether a site of the partition trains less than all of a network."""
         partition = facts.study.dataset.partition
         if partition is None or facts.model.linear:
             return False
@@ -264,7 +263,7 @@ class Statistic(Part):
     title = "[statistic]"
 
     def is_in_study(self, facts: StudyFacts) -> bool:
-        """Tell whether a study asks for one."""
+        """Return whether a study asks for one."""
         return is_statistic(facts.study)
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
@@ -321,11 +320,14 @@ class Audit(Part):
     title = "audits"
 
     def is_in_study(self, facts: StudyFacts) -> bool:
-        """Tell that every study may be audited; a site's policy decides."""
+        """Return True: every study may be audited; a site's policy decides."""
         return True
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
-        """Add the attack: one that flfed brings; another package's is not run when asked."""
+        """Add the attack: one that flfed brings.
+
+        Another package's is not run when asked.
+        """
         if kind != AUDIT:
             return sections
         others = registry.others("attack")

@@ -75,7 +75,6 @@ from flfed.updates.sections import (
     with_fields,
 )
 
-_CKKS = "[privacy] secure-aggregation='ckks'"
 _LISTS = 64
 """Lists of one question that a site names; consent alone makes several."""
 _LONGEST_NAME = 101
@@ -90,7 +89,7 @@ _SUMMED = {SUMMARISE: "summary", STATISTIC: "sums", BINS: "counts"}
 
 
 def _noise_of_sites(facts: StudyFacts) -> bool:
-    """Tell whether the mechanism's noise is added by the sites under secure sums, and by the server else."""
+    """Return whether the mechanism's noise is added by the sites under secure sums, and by the server else."""
     return facts.changes_updates and facts.adds_site_noise
 
 
@@ -100,32 +99,32 @@ class SecureAggregation(Part):
     title = "[privacy] secure-aggregation"
     exclusions = (
         Exclusion(
-            "a strategy that looks at single updates",
+            "sums-strategy",
+            "single-update strategies",
             lambda facts: facts.needs_updates,
-            "[strategy] {strategy}: looks at the sites' own updates, of which the server has none under "
-            "[privacy] secure-aggregation: leave one of them out",
         ),
         Exclusion(
-            "a mechanism that changes single updates at the server",
+            "sums-mechanism",
+            "single-update mechanisms",
             lambda facts: facts.changes_updates and not facts.adds_site_noise,
-            "[privacy] {mechanism}: changes the sites' own updates at the server, which has none of them "
-            "under secure-aggregation: leave one of them out",
         ),
         Exclusion(
-            "noise of the sites, under 'ckks'",
+            "noise-ckks",
+            "'ckks' with site noise",
             lambda facts: _noise_of_sites(facts) and facts.study.aggregation.is_encrypted,
-            "[privacy]: sites add the noise of {mechanism} under secure-aggregation='on' only, not under 'ckks'",
         ),
         Exclusion(
-            "noise of the sites, under 'auto'",
+            "noise-auto",
+            "'auto' with site noise",
             lambda facts: _noise_of_sites(facts) and facts.study.aggregation.is_optional,
-            "[privacy]: secure-aggregation='auto' leaves open who adds the noise of {mechanism}, and with it "
-            "what it promises: set 'on' (the sites, and the server need not be trusted) or 'off' (the server)",
         ),
     )
 
     def is_in_study(self, facts: StudyFacts) -> bool:
-        """Tell whether a study has sums of models; trees have sums of their own."""
+        """Return whether a study has sums of models.
+
+        Trees have sums of their own.
+        """
         return facts.study.aggregation.sums_updates and facts.study.strategy.name != TREES
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
@@ -174,7 +173,10 @@ class SecureAggregation(Part):
         return replace(without, once=once, each_round=each_round)
 
     def releases(self, border: Border, without: Releases) -> Releases:
-        """Add keys and what opens sums; replace an update by masks, and figures where these stay."""
+        """Add keys and what opens sums.
+
+        Replace an update by masks, and figures where these stay.
+        """
         if not border.pinned:
             return without
         # A study without rounds has one sum.
@@ -189,11 +191,11 @@ class SecureAggregation(Part):
                 releases += _withhold_figures(border, release)
             else:
                 releases.append(release)
-        # Keys are told after the sums before the rounds.
+        # Keys stand after the sums before the rounds.
         return tuple(sorted(releases, key=lambda release: (release.place, release.kind == KEYS)))
 
     def guarantee(self, border: Border, without: str) -> str:
-        """Return what is said of sums."""
+        """Return the key of the sentence on sums."""
         if border.pinned:
             return f"{without}-summed"
         return without
@@ -204,13 +206,13 @@ _STATISTIC_RELEASES = (
     Release(Place.WITH_UPDATE, Text("statistic-opened", {"reveals": UnmaskReply})),
     Release(Place.WITH_UPDATE, Text("statistic-missing", {"reveals": ListReply})),
 )
-"""What leaves beside a statistic whose sums are added up."""
+"""Outputs beside a statistic whose sums are added up."""
 
 
 def _masked_releases(update: Release) -> list[Release]:
-    """Return what leaves of an update under masks, and what opens its sum."""
+    """Return the outputs of an update under masks, and those that open its sum."""
     facts = update.text.facts
-    # Sums of updates tell what the message says; those of trees something of their own.
+    # Sums of updates reveal what the message says; those of trees something of their own.
     of_sum = "" if update.text.key == "update" else Text("of-sum", {"reveals": facts["reveals"]})
     masked = {"rounds": facts["rounds"], "reveals": Masked, "of_sum": of_sum}
     opened = {"step": facts["step"], "reveals": UnmaskReply}
@@ -252,7 +254,10 @@ def _with_masks(border: Border, wanted: Wanted, sections: Sections) -> Sections:
 
 
 def _with_masked_update(border: Border, kind: str, sections: Sections) -> Sections:
-    """Return an update's sections with masks, with the site's weight and losses; of trees the sums of one level."""
+    """Return an update's sections with masks, with the site's weight and losses.
+
+    Of trees the sums of one level.
+    """
     # A model that is only scored has losses alone; a site whose run is over sends none.
     if kind == EVALUATE:
         return {**sections, **_masked(border.pinned, sums=1 + LOSSES, needed=False)}
@@ -312,30 +317,32 @@ class EncryptedModels(Part):
     title = "[privacy] secure-aggregation = 'ckks'"
     exclusions = (
         Exclusion(
-            "a strategy that does more than average",
+            "ckks-strategy",
+            "strategies beyond averaging",
             lambda facts: not facts.averages,
-            "[strategy] {strategy}: makes the next model of the one before and the mean update, and under "
-            f"{_CKKS} the server has neither: take one that averages",
         ),
         Exclusion(
+            "ckks-download",
             "[codec]: download",
             lambda facts: facts.study.download != "none",
-            f"[codec]: download packs a model, and under {_CKKS} it is encrypted: leave one of them out",
         ),
         Exclusion(
+            "ckks-metrics",
             "[compare]: share-metrics = 'aggregate-only'",
             lambda facts: in_sums_only(facts.study.compare.share_metrics),
-            f"[compare]: share-metrics='aggregate-only' needs sums under masks, and {_CKKS} has none",
         ),
         Exclusion(
+            "ckks-entries",
             "more than 199,999 parameters",
             lambda facts: vector_entries(entries_of(facts.shapes)) > MOST_ENTRIES,
-            f"[model]: {{entries}} parameters are too many under {_CKKS}: at most 199,999 are encrypted",
         ),
     )
 
     def is_in_study(self, facts: StudyFacts) -> bool:
-        """Tell whether a study asks for it; trees have no model that could be encrypted."""
+        """Return whether a study asks for it.
+
+        Trees have no model that could be encrypted.
+        """
         return facts.study.aggregation.is_encrypted and facts.study.strategy.name != TREES
 
     def check(self, facts: StudyFacts) -> None:
@@ -389,7 +396,7 @@ class EncryptedModels(Part):
         return tuple(releases)
 
     def guarantee(self, border: Border, without: str) -> str:
-        """Return what is said of updates that leave encrypted."""
+        """Return the key of the sentence on updates that leave encrypted."""
         if _encrypts(border) and without == "alone-summed":
             return "alone-encrypted"
         return without

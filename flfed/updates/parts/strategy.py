@@ -21,9 +21,6 @@ from flfed.updates.parts.part import (
 )
 from flfed.updates.sections import Field, Plain, Sections, arrays, equal, number
 
-_BESIDE = "[strategy] {strategy}: arrays beside the update cross as they are"
-_ALONE = "under [privacy] would protect the update alone: leave one of them out"
-
 
 def _sends_arrays(facts: StudyFacts) -> bool:
     return bool(facts.extra.sent or facts.extra.returned)
@@ -35,7 +32,7 @@ class Strategy(Part):
     title = "a strategy"
 
     def is_in_study(self, facts: StudyFacts) -> bool:
-        """Tell that every study has one."""
+        """Return True: every study has one."""
         return True
 
     def check(self, facts: StudyFacts) -> None:
@@ -43,7 +40,10 @@ class Strategy(Part):
         facts.strategy.check(facts.study.plan)
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
-        """Add the strategy's numbers; one that the study itself sets must have exactly that value."""
+        """Add the strategy's numbers.
+
+        One that the study itself sets must have exactly that value.
+        """
         if kind not in (TRAIN, EVALUATE):
             return sections
         strategy = border.study.strategy.build("strategy")
@@ -60,33 +60,32 @@ class Strategy(Part):
 class ArraysBesideModel(Part):
     """Arrays of a strategy, on which neither noise, nor masks, nor a codec is put."""
 
-    title = "a strategy that sends arrays beside the model, or trains a second one"
+    title = "a strategy with further arrays"
     exclusions = (
         Exclusion(
-            "[privacy]: record-dp, with a second model on the same rows",
+            "own-model-noise",
+            "[privacy]: record-dp",
             lambda facts: facts.protects_rows and bool(facts.extra.own_model),
-            "[strategy] {strategy}: each site trains a second model on the same rows, which {mechanism} under "
-            "[privacy] neither protects nor charges: leave one of them out",
         ),
         Exclusion(
+            "arrays-noise",
             "[privacy]: name",
             lambda facts: _sends_arrays(facts) and facts.study.privacy.name != "none",
-            f"{_BESIDE}, and {{mechanism}} {_ALONE}",
         ),
         Exclusion(
+            "arrays-sums",
             "[privacy]: secure-aggregation",
             lambda facts: _sends_arrays(facts) and facts.study.aggregation.sums_updates,
-            f"{_BESIDE}, and secure-aggregation {_ALONE}",
         ),
         Exclusion(
+            "arrays-codec",
             "[codec]",
             lambda facts: _sends_arrays(facts) and facts.packs,
-            f"{_BESIDE}, and a codec packs the model and the update alone: leave [codec] out",
         ),
     )
 
     def is_in_study(self, facts: StudyFacts) -> bool:
-        """Tell whether the strategy has any."""
+        """Return whether the strategy has any."""
         return _sends_arrays(facts) or bool(facts.extra.own_model)
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:

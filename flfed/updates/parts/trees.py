@@ -68,39 +68,31 @@ class Trees(Part):
     title = "trees"
     exclusions = (
         Exclusion(
+            "trees-and-others",
             "another model or strategy",
             lambda facts: _are_trees(facts.model) != (facts.study.strategy.name == TREES),
-            f"[model] {{model}} and [strategy] {{strategy}}: {TREES} is a model and a strategy: name it under "
-            "both, or under neither",
             alone=True,
         ),
-        *(
-            Exclusion(other, applies, f"{other} does not go with {TREES}: leave it out")
-            for other, applies in _LEFT_OUT.items()
-        ),
+        *(Exclusion("trees-without", other, applies) for other, applies in _LEFT_OUT.items()),
         Exclusion(
+            "trees-privacy",
             "[privacy]: name",
             lambda facts: facts.study.privacy.name != "none",
-            f"[privacy]: {{mechanism}} does not go with {TREES}: what its noise leaves of trees is worse than "
-            "a perceptron with the same promise (on taiwan-credit an AUC of 0.75 to 0.77 at epsilon 3, untuned, "
-            "against 0.766): take model 'mlp'",
         ),
         Exclusion(
-            "[strategy]: refit with secure-aggregation",
+            "trees-refit",
+            "refit with secure-aggregation",
             lambda facts: refits(facts.study) and facts.study.aggregation.sums_updates,
-            "[strategy]: refit grows the first trees twice, without the validation rows and with them, and "
-            "the difference is of these rows alone: it is for open data, and does not go with [privacy] "
-            "secure-aggregation: leave one of them out",
         ),
         Exclusion(
-            "[privacy]: secure-aggregation = 'ckks'",
+            "trees-ckks",
+            "secure-aggregation = 'ckks'",
             lambda facts: facts.study.aggregation.is_encrypted,
-            f"[privacy]: secure-aggregation='ckks' is of models; the sums of {TREES} are masked: set 'on'",
         ),
     )
 
     def is_in_study(self, facts: StudyFacts) -> bool:
-        """Tell whether the model or the strategy is of trees."""
+        """Return whether the model or the strategy is of trees."""
         return _are_trees(facts.model) or facts.study.strategy.name == TREES
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
@@ -140,7 +132,10 @@ class Trees(Part):
         return tree_sections
 
     def exchanges(self, border: Border, without: Exchanges) -> Exchanges:
-        """Add the counts for cut points; a round opens a sum for each level."""
+        """Add the counts for cut points.
+
+        A round opens a sum for each level.
+        """
         if not grows(border.study):
             return without
         return replace(
@@ -171,7 +166,10 @@ class Trees(Part):
         return without
 
     def round_bytes(self, border: Border, sections: Sections, once: int) -> int:
-        """Return the most bytes of a round; all exchanges but the first bring neither scores nor the trees before."""
+        """Return the most bytes of a round.
+
+        All exchanges but the first bring neither scores nor the trees before.
+        """
         if not grows(border.study):
             return once
         levels = exchanges_of(border.study)
@@ -209,7 +207,10 @@ def _counts(border: Border) -> ArraySection:
 
 
 def _forest(border: Border, *, needed: bool) -> ArraySection:
-    """Return the section of the trees of a request; any cut points where the sites' sums are not added up."""
+    """Return the section of the trees of a request.
+
+    Any cut points where the sites' sums are not added up.
+    """
     forest = arrays(border.model, needed=needed)
     if border.pinned:
         return replace(forest, cuts=(border.layout, _codes(border)))
@@ -219,7 +220,7 @@ def _forest(border: Border, *, needed: bool) -> ArraySection:
 def _level(border: Border) -> dict[str, Section]:
     """Return the sections of a request of one level beside the trees, of the shapes of the model's arrays.
 
-    Under secure sums no tree begins anew: two sums of one node tell who is in one only.
+    Under secure sums no tree begins anew: two sums of one node reveal who is in one only.
     """
     (_, outputs, nodes), _ = border.model["value"]
     trees = ArrayField(shape=(len(NODES), outputs, nodes))

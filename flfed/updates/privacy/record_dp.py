@@ -30,7 +30,6 @@ from flfed.updates.accounting import (
     training_releases,
 )
 from flfed.updates.mechanism import (
-    BUDGETS,
     WEAK_EPSILON,
     AnswerRelease,
     Mechanism,
@@ -39,17 +38,7 @@ from flfed.updates.mechanism import (
     planned,
     uncharged_outputs,
 )
-
-ROUNDED = (
-    "Of these, a site with disclosure 'institution' keeps the losses and metrics over rows that are trained on (unless "
-    "its policy names the output 'training-figures'), and rounds those over other rows, and the comparison's, to three "
-    "digits. There is no noise on them, and whoever chooses the model that is scored can make them tell of one row."
-)
-
-BESIDE = (
-    "How long a site takes to answer, that it takes part, and why it does not: there is no noise on these. Whether "
-    "delta is small enough for a site's rows is not checked there, since that would tell how many it has."
-)
+from flfed.words import render
 
 
 class RecordDp(Mechanism, Settings, where="[privacy]"):
@@ -60,9 +49,8 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
     Parameters
     ----------
     epsilon, delta : float, > 0
-        What all rounds of the run may spend together at a site; the noise follows from it and from the
-        steps planned. `delta` must be below one over the training rows of the largest site.
-        Examples: `epsilon = 3.0`, `delta = 1e-5`.
+        What all rounds of the run may spend together at a site. The noise follows from it and from the steps planned.
+        `delta` must be below one over the training rows of the largest site. Examples: `epsilon = 3.0`, `delta = 1e-5`.
     clip : float, > 0
         Largest norm of what one row adds to a step. Example: `clip = 0.5`.
     sampling : float in (0, 1]
@@ -71,12 +59,12 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
     unit : {"person", "row"}
         Whose privacy: a person's, where the schema names a group, or each row's alone.
     covers : {"updates", "study"}
-        What ε is of: the updates alone, or all that leaves a site, the counts behind the encoder and those of the
+        Releases that ε covers: the updates alone, or all of a site, the counts behind the encoder and those of the
         model's scores included. What cannot be charged stays at the site then: losses, metrics, comparisons with own
         models, Table 1. Example: `covers = "study"`.
     comparison : {"none", "site-model"}
-        Where ε covers the study: whether each site trains a model of its own under the same ε, and tells under noise by
-        how many pairs of people the shared one is better. Example: `comparison = "site-model"`.
+        Where ε covers the study: whether each site trains a model of its own under the same ε. It then releases, with
+        noise, by how many pairs of people the shared one is better. Example: `comparison = "site-model"`.
 
     Notes
     -----
@@ -84,9 +72,9 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
     once, with the noise of one step that takes all rows. `clip` and `sampling` are not used.
 
     Where it covers the study, a person who is trained on spends 0.2 of μ² (of the Gaussian with the same ε and δ) for
-    histograms, 0.05 for counts and what is left for training; one who is held out 0.2 for the edges of score bins and
-    0.35 for counts of scores, and 0.4 for a comparison; with one, training has 0.5, histograms 0.25 and the own model
-    0.2. What nobody asks for is kept back.
+    histograms, 0.05 for counts and the rest for training. A person who is held out spends 0.2 for the edges of score
+    bins, 0.35 for counts of scores, and 0.4 for a comparison. With a comparison, training has 0.5, histograms 0.25 and
+    the own model 0.2. Shares that no request uses are reserved and not spent.
 
     Guarantee: whoever sees all updates of a site learns almost the same whether or not one row (person)
     of its training rows was there: (ε, δ) by `promise`. Neighbours are tables with and without one.
@@ -112,7 +100,7 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         if study.analysis is None:
             check_steps(study)
         if self.comparison != "none" and self.covers != "study":
-            raise UsageError("[privacy]: comparison = 'site-model' needs covers = 'study'")
+            raise UsageError(render("mechanisms.refusals.comparison"))
         if self.covers == "study":
             check_covered(study)
         # There may be no noise that is enough.
@@ -192,11 +180,9 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         warnings = []
         # Above this ε the promise hardly protects anybody.
         if self.epsilon > WEAK_EPSILON:
-            warnings.append(
-                f"epsilon={self.epsilon:g} hardly promises anything: of 1 it is strong, up to 8 it is usual."
-            )
+            warnings.append(render("mechanisms.warnings.weak", epsilon=self.epsilon))
         if self.unit == "row":
-            warnings.append("The promise is each row's: who has several rows has less, in proportion to them.")
+            warnings.append(render("mechanisms.warnings.unit"))
         return tuple(warnings)
 
     def uncharged(self, study: Study) -> tuple[str, ...]:
@@ -204,9 +190,10 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
 
         There is no noise on any of them.
         """
+        budgets = render("mechanisms.uncharged.budgets")
         if is_covered(study):
-            return (BUDGETS, BESIDE)
-        return (*uncharged_outputs(study), BUDGETS, ROUNDED)
+            return (budgets, render("mechanisms.uncharged.covered"))
+        return (*uncharged_outputs(study), budgets, render("mechanisms.uncharged.rounded"))
 
     def _training(self, plan: Plan, rounds: int) -> TrainingReleases:
         shares = self._training_shares()
@@ -244,21 +231,20 @@ def check_covered(study: Study) -> None:
     settings = study.strategy.settings
     compare = study.compare
     exclusions = {
-        "[plan]: validation, whose losses are exact": plan.validation,
-        "[plan]: schedule = 'plateau', which follows losses": plan.schedule == "plateau",
-        "[plan]: class-weight = 'balanced', which counts rows": plan.class_weight == "balanced",
-        f"[encode]: scaler = {study.encode.scaler!r}, which is made of exact sums": study.encode.scaler
-        not in ("private", "schema"),
-        "[encode]: rows = 'complete', of which a count is told": study.encode.rows == "complete",
-        "[strategy]: select or patience, which follow losses": settings.get("select") == "best"
-        or settings.get("patience"),
-        "[compare]: subgroups or site-columns, whose figures are exact": compare.subgroups or compare.site_columns,
-        "[privacy]: secure-aggregation": study.aggregation.sums_updates,
-        "[split]: fixed, of which all rows are on both sides": study.split.fixed,
+        "validation": plan.validation,
+        "plateau": plan.schedule == "plateau",
+        "classes": plan.class_weight == "balanced",
+        "scaler": study.encode.scaler not in ("private", "schema"),
+        "rows": study.encode.rows == "complete",
+        "losses": settings.get("select") == "best" or settings.get("patience"),
+        "figures": compare.subgroups or compare.site_columns,
+        "sums": study.aggregation.sums_updates,
+        "split": study.split.fixed,
     }
-    for what, is_set in exclusions.items():
+    for key, is_set in exclusions.items():
         if is_set:
-            raise UsageError(f"[privacy]: covers = 'study' does not go with {what}: leave one of them out")
+            excluded = render(f"mechanisms.excluded.{key}", scaler=study.encode.scaler)
+            raise UsageError(render("mechanisms.refusals.covers", excluded=excluded))
 
 
 def _steps(plan: Plan, rounds: int) -> int:

@@ -21,6 +21,7 @@ from flfed.updates.aggregation.guard import joint_norms, weighted_mean
 from flfed.updates.arrays import Arrays
 from flfed.updates.masking.rules import threshold
 from flfed.updates.mechanism import WEAK_EPSILON, Mechanism, Normals, Promise, SiteNoise, uncharged_outputs
+from flfed.words import render
 
 FEW_SITES = 10
 
@@ -44,27 +45,27 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
 
     Notes
     -----
-    Every site counts the same: a study that sets `strategy.weights` to another rule is refused, and
-    one that sets none gets equal weights by this mechanism. The strategy sees one update, the mean.
-    The mean divides by the sites asked, whatever they answered: how many did would depend on a site.
-    For the same reason no update is set aside for its norm among the others', which clipping bounds.
-    Who is asked in a round follows from the study's seed, which everybody has: a sample that is known
-    hides nobody, so that nothing is taken off for it, and a site counts as taking part in every round.
+    Every site counts the same. A study that sets `strategy.weights` to another rule is refused, and one that sets none
+    gets equal weights by this mechanism. The strategy sees one update, the mean. The mean divides by the sites asked,
+    whatever they answered: how many did would depend on a site. For the same reason no update is set aside for its norm
+    among the others', which clipping bounds. The sites of a round follow from the study's seed, which everybody has. A
+    sample that is known hides nobody, so that nothing is taken off for it, and a site counts as taking part in every
+    round.
 
     Under `secure-aggregation = "on"` each site clips its own update and adds noise itself (`SiteNoise`), before its
     vector is masked: enough if only the threshold of the sites is in the sum. The mean divides by the sites of the
     list, which the server knows: who answers is not hidden by it, what they answer is. `largest-entry` is not used
-    then. The noise of a round is drawn once and kept with the masked vector: a round that is asked for again has the
+    then. The noise of a round is drawn once and kept with the masked vector. A round that is asked for again has the
     same bits, and is charged once.
 
     Guarantee: whoever sees the models that the server sends on learns almost the same whether or not
     one site's updates were in them: (ε, δ) by `promise`. Neighbours are federations with and without one
     site's updates; replacing them all by others moves a sum twice as far. Assumes a server that is
     trusted: it sees every update without noise, and could draw the noise again. Under secure sums the server
-    need not be trusted: the same (ε, δ) holds against it, as long as no site colludes with it. Sites that do take
-    their own noise off: with c of t, ε is that of a multiplier of σ √((t - c) / t), which the run's warnings say for
-    one site and for a third of them. Neighbours are then runs in which one site's updates are as they are, or zero:
-    that the site takes part is known.
+    need not be trusted: the same (ε, δ) holds against it, as long as no site colludes with it. Sites that collude take
+    their own noise off. With c of t, ε is that of a multiplier of σ √((t - c) / t). The run's warnings have it for one
+    site and for a third of them. Neighbours are then runs in which one site's updates are as they are, or zero: that
+    the site takes part is known.
 
     Source: McMahan et al. 2018, "Learning differentially private recurrent language models", algorithm 1;
     ε by Balle and Wang 2018, "Improving the Gaussian mechanism for differential privacy", theorem 8.
@@ -81,8 +82,7 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
         """Refuse noise that no accountant can count."""
         super().__post_init__()
         if self.noise and not LEAST_NOISE <= self.noise <= MOST_NOISE:
-            allowed = f"0 (by epsilon) or from {LEAST_NOISE:g} to {MOST_NOISE:g}"
-            raise UsageError(f"[privacy]: noise={self.noise} must be {allowed}")
+            raise UsageError(render("mechanisms.refusals.noise", noise=self.noise, least=LEAST_NOISE, most=MOST_NOISE))
 
     def check(self, study: Study) -> None:
         """Refuse a study that would break the promise.
@@ -94,15 +94,12 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
         kind = type(study.strategy.build("strategy"))
         # Noise is added where FedAvg aggregates: a strategy of its own would leave it out.
         if getattr(kind, "aggregate_train", None) is not FedAvg.aggregate_train:
-            raise UsageError(f"[strategy] {study.strategy.name}: aggregates by itself, without site-dp's noise")
+            raise UsageError(render("mechanisms.refusals.aggregates", strategy=study.strategy.name))
         if not kind.sums:
-            raise UsageError(
-                f"[strategy] {study.strategy.name}: looks at the sites' own updates, and under site-dp it is given "
-                "their mean with noise alone: leave one of them out"
-            )
+            raise UsageError(render("mechanisms.refusals.single", strategy=study.strategy.name))
         weights = study.strategy.settings.get("weights", "equal")
         if weights != "equal":
-            raise UsageError(f"[strategy]: weights={weights!r} lets one site count more; site-dp needs 'equal'")
+            raise UsageError(render("mechanisms.refusals.weights", weights=weights))
         self._noise(study.rounds)  # there may be none that is enough
 
     def check_sites(self, sites: int) -> None:
@@ -111,10 +108,7 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
         It is too large for so few sites.
         """
         if self.delta * sites >= 1:
-            raise UsageError(
-                f"[privacy]: delta={self.delta:g} is not below one over {sites} sites: "
-                f"one of them could be given away whole; set {0.1 / sites:.2g}"
-            )
+            raise UsageError(render("mechanisms.refusals.delta", delta=self.delta, sites=sites, tenth=0.1 / sites))
 
     def promise(self, plan: Plan, rounds: int) -> Promise | None:
         """Return what the run promises as it is planned."""
@@ -166,18 +160,11 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
         if study.aggregation.masks_always:
             warnings = [self._collusion(study.rounds, sites)]
         else:
-            warnings = [
-                "The server sees every site's update without noise and is trusted with it: "
-                "the promise is against those who see the models that it sends on."
-            ]
+            warnings = [render("mechanisms.warnings.trusted")]
         if sites < FEW_SITES:
-            warnings.append(
-                f"With {sites} sites this is hardly a guarantee: delta is {self.delta:g}, and a tenth of one over the "
-                f"sites would be {0.1 / sites:.2g} still; and noise that hides one of {sites} sites hides most of what "
-                "they learn. Take record-dp with few sites."
-            )
+            warnings.append(render("mechanisms.warnings.few", sites=sites, delta=self.delta, tenth=0.1 / sites))
         if (ε := self.spent(study.plan, study.rounds, study.rounds)) is not None and ε > WEAK_EPSILON:
-            warnings.append(f"epsilon={ε:.3g} hardly promises anything: of 1 it is strong, up to 8 it is usual.")
+            warnings.append(render("mechanisms.warnings.weak", epsilon=math.ceil(100 * ε) / 100))
         return tuple(warnings)
 
     def uncharged(self, study: Study) -> tuple[str, ...]:
@@ -185,28 +172,17 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
 
         The mean alone has noise.
         """
-        seen: tuple[str, ...]
+        outputs = uncharged_outputs(study)
         if study.aggregation.masks_always:
-            seen = ("Which sites take part, which answered in a round, and which are in the list of its sum.",)
-        else:
-            seen = (
-                "Each site's update as the server sees it: a function of its training rows as large as the model, "
-                "without noise.",
-                "Which sites take part, which answered in a round, and whose update the guard set aside or flagged.",
-            )
-        return (*seen, *uncharged_outputs(study))
+            return (render("mechanisms.uncharged.masked"), *outputs)
+        return (render("mechanisms.uncharged.trusted"), render("mechanisms.uncharged.guarded"), *outputs)
 
     def _collusion(self, rounds: int, sites: int) -> str:
         """Return a sentence on who knows part of the noise."""
         least = threshold(sites)
         third = max(1, sites // 3)
-        one, some = (self.colluding(rounds, least, count) for count in (1, third))
-        return (
-            "Each site adds noise to its update before the sum, and the server need not be trusted, if no site "
-            "colludes with it. A site knows its own noise: against the server and one site of a sum of "
-            f"{least} epsilon is {math.ceil(one * 100) / 100:g}, and against the server and a third of the sites "
-            f"({third} of {sites}) it is {math.ceil(some * 100) / 100:g}."
-        )
+        one, some = (math.ceil(100 * self.colluding(rounds, least, count)) / 100 for count in (1, third))
+        return render("mechanisms.warnings.collusion", least=least, one=one, third=third, sites=sites, some=some)
 
     def _noise(self, rounds: int) -> float:
         return self.noise or _noise_for(self.epsilon, rounds, self.delta)

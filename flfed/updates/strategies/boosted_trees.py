@@ -27,6 +27,7 @@ from flfed.updates.aggregation.selection import TreeSelection, check_refit
 from flfed.updates.messages.in_memory import immutable
 from flfed.updates.messages.train import LAST, MARKS, SUMS, TREE, Replies, TrainReply, TrainRequest
 from flfed.updates.strategies.fedavg import FedAvg, mean_loss, to_arrays, to_record
+from flfed.words import render
 
 USED = ("validation", "precision")
 """Keys of a plan that trees use; the others are of gradient descent."""
@@ -62,21 +63,22 @@ class BoostedTrees(FedAvg):
     Notes
     -----
     Gradients are rounded to whole units before they are added up, so that the order of sites changes no bit. A site
-    that is lost within a tree would leave its rows in the sibling of a node: the tree is grown again from its root
+    that is lost within a tree would leave its rows in the sibling of a node. The tree is grown again from its root
     without it. Under secure sums it is waited for instead, since the difference of two sums of one node would be its
-    own; if it does not come back, the run stops with the last whole tree.
+    own. If it does not come back, the run stops with the last whole tree.
 
     With `refit` the cut points are those of all training rows from the beginning on, so that the trees grown anew are
     those of a run without validation rows. The first of its rounds brings the loss of the last tree before, too.
 
-    Reveals: sums of gradients and of Hessians (with `min_rows` counts of rows, too) over the site's training rows by
-    node of a tree, column and code, exact, in each exchange; and how many rows these are. In the first tree a row's
-    gradient is its outcome: a row that is alone in a code of a column, or among rows that all have one outcome, has its
-    outcome told. `min_rows` prevents that at the root of a tree, over all sites together, and not below it, nor in the
-    sums of one site. Who chooses the splits freely, instead of by the sums, makes nodes of ever fewer rows, and reads
-    the outcome of each of them, and its columns' codes. Under secure sums all these are of a list of sites
-    together, and do not tell whose row it is. With `refit` the first trees grow twice, without the validation rows and
-    with them: the difference of the sums of the two roots is of the validation rows alone. So it is for open data.
+    Reveals: sums of gradients and of Hessians (with `min_rows` counts of rows, too) over the site's training rows,
+    exact, in each exchange. They are by node of a tree, column and code. The number of these rows is revealed, too. In
+    the first tree a row's gradient is its outcome. So the sums reveal the outcome of a row that is alone in a code of a
+    column, or among rows that all have one outcome. `min_rows` prevents that at the root of a tree, over all sites
+    together, and not below it, nor in the sums of one site. Who chooses the splits freely, instead of by the sums,
+    makes nodes of ever fewer rows, and reads the outcome of each of them, and its columns' codes. Under secure sums all
+    these are of a list of sites together, and do not show whose row it is. With `refit` the first trees grow twice,
+    without the validation rows and with them. The difference of the sums of the two roots is of the validation rows
+    alone. So it is for open data.
 
     Source: Friedman 2001, "Greedy function approximation: a gradient boosting machine"; Chen and Guestrin 2016,
     "XGBoost: a scalable tree boosting system".
@@ -96,19 +98,16 @@ class BoostedTrees(FedAvg):
         """Refuse settings out of their range, and weights."""
         super().__post_init__()
         if (self.weights, self.server_lr) != ("rows", 1.0):
-            raise UsageError("[strategy] boosted-trees: weights and server-lr are of averages; rows count as they are")
+            raise UsageError(render("study.strategies.averages"))
 
     def check(self, plan: Plan) -> None:
         """Refuse a plan of gradient descent."""
         super().check(plan)
         changes = [own.name for own in fields(Plan) if getattr(plan, own.name) != getattr(Plan(), own.name)]
         if unused := [name.replace("_", "-") for name in changes if name not in USED]:
-            raise UsageError(
-                f"[plan]: {', '.join(unused)}: trees are grown, not trained by gradient descent: leave it out; "
-                "learning-rate and l2 of trees stand under [strategy]"
-            )
+            raise UsageError(render("study.strategies.descent", keys=", ".join(unused)))
         if plan.precision != "float64":
-            raise UsageError(f"[plan]: precision={plan.precision!r}: trees are of float64")
+            raise UsageError(render("study.strategies.precision", precision=plan.precision))
         check_refit(refit=self.refit, select=self.select)
 
     def assign(self, run: RunContext) -> None:
@@ -209,7 +208,7 @@ class BoostedTrees(FedAvg):
     def _grown_of_sums(self, roots: Replies) -> tuple[list[Tree] | None, dict[str, Refusal]]:
         """Return the round's trees where the server sees only sums, and the sites' faults.
 
-        A lost site is waited for in the round's second attempt: a tree without it would tell its sums.
+        A lost site is waited for in the round's second attempt: a tree without it would reveal its sums.
         """
         now = self.round
         trees = None

@@ -28,7 +28,7 @@ class Ditto(FedAvg):
     Parameters
     ----------
     lam : float, >= 0
-        How strongly own models are pulled towards the shared one, the paper's lambda: at 0 each site trains alone, and
+        How strongly own models are pulled towards the shared one, the paper's lambda. At 0 each site trains alone, and
         at `1 / lr` its model stays one step from the shared one. A step of size `lr` needs `lam * lr` well below 2.
         Example: `lam = 0.1`.
     fraction, weights, cap, server_lr, quorum, deadline, select, patience, flag_norm, refuse_norm : as in FedAvg
@@ -37,7 +37,7 @@ class Ditto(FedAvg):
     Notes
     -----
     A site's own model begins as the shared model of its first round. It takes as many steps as the shared one, by the
-    same plan and on the same draws of rows, so that training takes twice the time; messages are those of FedAvg. It is
+    same plan and on the same draws of rows, so that training takes twice the time. Messages are those of FedAvg. It is
     as the last round left it, also where `select` takes the shared model of an earlier one. The second training is not
     charged to any budget, and a study that promises something of rows is refused.
 

@@ -26,7 +26,7 @@ class FedAdagrad(FedAvg):
         About how far an entry of the model moves in a round, at most; where updates stay the same, a fifth of it.
         Example: `server-lr = 0.01`.
     beta1 : float in [0, 1)
-        What is kept of the first moment from round to round. Example: `beta1 = 0.9`.
+        Share of the first moment that is kept from round to round. Example: `beta1 = 0.9`.
     tau : float, > 0
         Below this size of an entry's updates it moves in proportion to them. Example: `tau = 1e-3`.
     fraction, weights, cap, quorum, deadline, select, patience, flag_norm, refuse_norm : as in FedAvg

@@ -27,6 +27,7 @@ from flfed.updates.arrays import Arrays, Shapes, entries_of, is_encrypted, shape
 from flfed.updates.extra import ExtraArrays, ExtraShapes, LocalUpdate, SiteArrays
 from flfed.updates.messages.in_memory import array_record, immutable
 from flfed.updates.messages.train import EVALUATE, TRAIN, Offset, Replies, TrainReply, TrainRequest
+from flfed.words import render
 
 MOMENT = "moment-"
 """Begins the names of a strategy's moments in a checkpoint."""
@@ -59,8 +60,8 @@ class FedAvg(FlowerFedAvg):
     server_lr : float, > 0
         How much of the mean delta is taken; 1.0 gives plain averaging. Example: `server-lr = 0.5`.
     quorum : float in (0, 1]
-        Share of the asked sites whose update must be good; else the round is asked once more,
-        and then the run stops with its last good model. Example: `quorum = 1.0`.
+        Share of the asked sites whose update must be good. Else the round is asked once more, and then the run stops
+        with its last good model. Example: `quorum = 1.0`.
     deadline : float, > 0
         Seconds a round; what comes later is not used. Example: `deadline = 120.0`.
     select : {"last", "best"}
@@ -76,11 +77,11 @@ class FedAvg(FlowerFedAvg):
     replies nor node ids change a bit of it.
 
     A subclass may override `combine`, `weight`, `cohort`, `client_settings` and `client_terms`, and add to `check`,
-    `state` and `restore`; it may read `run`, `selection` and `round`, and keep arrays by name in `moments`. One that
+    `state` and `restore`. It may read `run`, `selection` and `round`, and keep arrays by name in `moments`. One that
     needs the sites' own updates, not their weighted mean, sets `sums = False`: under secure aggregation there is only
     the mean. One that weighs updates by the steps that sites say they took sets `by_steps = True`: the guard refuses
     other steps than the plan's. One whose sites are sent arrays beside the model, send some back or keep some names
-    them in `extra_shapes` and makes them in `client_arrays` and `client_extra`; what came back is
+    them in `extra_shapes` and makes them in `client_arrays` and `client_extra`. What came back is
     `round.result.accepted[site].extra`.
 
     Source: McMahan et al. 2017, "Communication-efficient learning of deep networks from
@@ -113,7 +114,7 @@ class FedAvg(FlowerFedAvg):
         """Refuse settings out of their range."""
         check_ranges(self, "[strategy]")
         if not self.refuse_norm >= self.flag_norm > 0:
-            raise UsageError(f"[strategy]: refuse-norm={self.refuse_norm} must be at least flag-norm, which is > 0")
+            raise UsageError(render("study.strategies.norms", norm=self.refuse_norm))
         super().__init__(fraction_train=self.fraction, fraction_evaluate=1.0)
 
     def assign(self, run: RunContext) -> None:
@@ -142,7 +143,7 @@ class FedAvg(FlowerFedAvg):
         Flower's own loop neither retries, stops nor survives a bad reply, so this one replaces it behind the same
         signature. `timeout` is the strategy's `deadline`. A round that misses the quorum twice, or gives no model, ends
         the run: `stopped` says why, and the result is the last good model. After `restore` it goes on from the round
-        that follows. The observer is told of each round.
+        that follows. The observer is called with each round.
         """
         arrays = initial_arrays
         config = ConfigRecord(dict(train_config or {}))
@@ -218,9 +219,8 @@ class FedAvg(FlowerFedAvg):
     def client_terms(cls, settings: Mapping[str, float]) -> tuple[Term | Arrays, ...]:
         """Return gradients that sites add, of which FedAvg has none.
 
-        They are made of what `client_settings` gave, as it crossed. A strategy with arrays takes them, `SiteArrays`,
-        as a second argument; in place of a function it may return a constant gradient, by the names of the model's
-        arrays.
+        They are made of what `client_settings` gave, as it crossed. A strategy with arrays takes them, `SiteArrays`, as
+        a second argument. In place of a function it may return a constant gradient, by the names of the model's arrays.
         """
         return ()
 
@@ -324,13 +324,13 @@ class FedAvg(FlowerFedAvg):
 
 
 def needs_updates(strategy: FedAvg) -> bool:
-    """Tell whether a strategy looks at the sites' own updates."""
+    """Return whether a strategy looks at the sites' own updates."""
     kind = type(strategy)
     return not (kind.sums and kind.aggregate_train is FedAvg.aggregate_train)
 
 
 def averages(strategy: FedAvg) -> bool:
-    """Tell whether a strategy's next model is the mean of the sites' models."""
+    """Return whether a strategy's next model is the mean of the sites' models."""
     return type(strategy).combine is FedAvg.combine
 
 
@@ -439,7 +439,7 @@ def combine_all(strategy: FedAvg, good: Replies, merged: Arrays | None) -> tuple
 
 
 def combined_defect(combined: object, incoming: Arrays) -> str:
-    """Return what is wrong with a strategy's new model, "" where nothing is.
+    """Return the defect of a strategy's new model, "" where it has none.
 
     Parameters
     ----------
@@ -452,19 +452,19 @@ def combined_defect(combined: object, incoming: Arrays) -> str:
     if isinstance(combined, Mapping) and is_encrypted(combined):
         return ""
     if not isinstance(combined, Mapping) or combined.keys() != incoming.keys():
-        return f"no arrays under the names of the model ({', '.join(incoming)})"
+        return render("study.strategies.names", names=", ".join(incoming))
     for name, value in incoming.items():
         array = np.asarray(combined[name])
         if array.shape != value.shape:
-            return f"array {name!r} of shape {array.shape}, which must be {value.shape}"
+            return render("study.strategies.shape", name=name, shape=array.shape, expected=value.shape)
         if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-            return f"values of {name!r} that are not finite numbers"
+            return render("study.strategies.finite", name=name)
     return ""
 
 
 def mean_loss(replies: Replies, weights: Mapping[str, float]) -> MetricRecord:
     """Return the sites' mean training loss, for Flower."""
-    # A site may keep its loss: the mean is over those that tell it.
+    # A site may withhold its loss: the mean is over those that send it.
     losses = {site: reply.loss for site, reply in replies.items() if reply.loss is not None}
     mean = MetricRecord()
     if losses:

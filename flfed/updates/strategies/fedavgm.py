@@ -21,13 +21,13 @@ class FedAvgM(FedAvg):
     Parameters
     ----------
     momentum : float in [0, 1)
-        What is kept of the momentum from round to round; 0 is FedAvg. Example: `momentum = 0.9`.
+        Share of the momentum that is kept from round to round; 0 is FedAvg. Example: `momentum = 0.9`.
     fraction, weights, cap, server_lr, quorum, deadline, select, patience, flag_norm, refuse_norm : as in FedAvg
         The other parameters as for `FedAvg`.
 
     Notes
     -----
-    Where sites agree the model moves by `server_lr / (1 - momentum)` mean updates a round in the end: with a momentum
+    Where sites agree the model moves by `server_lr / (1 - momentum)` mean updates a round in the end. With a momentum
     of 0.9 take a tenth of the `server_lr`, or of the sites' `lr`.
 
     Source: Hsu, Qi and Brown 2019, "Measuring the effects of non-identical data distribution for federated visual

@@ -11,6 +11,7 @@ from flfed.errors import UsageError
 from flfed.study.plan import Plan
 from flfed.updates.arrays import Arrays
 from flfed.updates.strategies.fedavg import FedAvg
+from flfed.words import render
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -28,7 +29,7 @@ class FedNova(FedAvg):
     Notes
     -----
     Under `epochs` a site of more rows makes more steps, and FedAvg's fixed point is drawn towards its optimum. The
-    effective steps of plain SGD are its steps; with momentum r they are `(s - r (1 - r^s) / (1 - r)) / (1 - r)`.
+    effective steps of plain SGD are its steps. With momentum r they are `(s - r (1 - r^s) / (1 - r)) / (1 - r)`.
 
     Source: Wang et al. 2020, "Tackling the objective inconsistency problem in heterogeneous federated optimization",
     equation 6 and section 4.
@@ -41,10 +42,7 @@ class FedNova(FedAvg):
         """Refuse an optimiser whose steps are not sums of gradients."""
         super().check(plan)
         if plan.optimiser != "sgd":
-            raise UsageError(
-                f"[strategy] fednova: optimiser={plan.optimiser!r} scales each gradient by the ones before, so that "
-                "steps do not normalise its updates: take 'sgd'"
-            )
+            raise UsageError(render("study.strategies.fednova", optimiser=plan.optimiser))
 
     def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
         """Return `incoming + server_lr * (sum p_k a_k) * sum p_k delta_k / a_k` in its dtypes."""

@@ -10,13 +10,14 @@ from flfed.study.plan import Plan
 from flfed.updates.arrays import Shapes, is_encrypted
 from flfed.updates.extra import ExtraShapes
 from flfed.updates.strategies.fedavg import FedAvg
+from flfed.words import render
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class FedPer(FedAvg):
     """Federated averaging of all layers but the last, which is each site's own.
 
-    A site trains both together, from the shared layers of the round and its own last one as its last round left it; of
+    A site trains both together, from the shared layers of the round and its own last one as its last round left it. Of
     a model of one layer, the intercepts are its own. They stay at the site: in its update they are zero.
 
     Parameters
@@ -37,10 +38,7 @@ class FedPer(FedAvg):
         """Refuse to take the shared layers of an earlier round."""
         super().check(plan)
         if self.select == "best":
-            raise UsageError(
-                "[strategy] fedper: select='best' takes the shared layers of an earlier round, and the sites' own are "
-                "those of the last: leave it out"
-            )
+            raise UsageError(render("study.strategies.best"))
 
     @classmethod
     def extra_shapes(cls, model: Shapes) -> ExtraShapes:
@@ -58,7 +56,10 @@ class FedPer(FedAvg):
 
 
 def _last_layer(model: Shapes) -> tuple[str, ...]:
-    """Return the arrays of the layer with the highest number; of a model of one layer, its intercepts."""
+    """Return the arrays of the layer with the highest number.
+
+    Of a model of one layer, its intercepts.
+    """
     numbers = {name: list(map(int, re.findall(r"\d+", name))) for name in model}
     last = max(numbers.values())
     last_arrays = tuple(name for name in model if numbers[name] == last)
@@ -66,8 +67,5 @@ def _last_layer(model: Shapes) -> tuple[str, ...]:
         return last_arrays
     intercepts = tuple(name for name, (shape, _) in model.items() if len(shape) == 1)
     if len(model) != 2 or len(intercepts) != 1:
-        raise UsageError(
-            f"[strategy] fedper: which layer is the last one does not follow from the names {', '.join(model)}: "
-            "take a model whose arrays have their layer's number in their names"
-        )
+        raise UsageError(render("study.strategies.layers", names=", ".join(model)))
     return intercepts

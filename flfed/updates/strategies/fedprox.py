@@ -55,8 +55,8 @@ class FedProx(FedAvg):
 
     Notes
     -----
-    The term is zero in the first step of a round, where a site still stands at the global model:
-    it needs at least two steps a round to matter.
+    The term is zero in the first step of a round, where a site still stands at the global model. It needs at least two
+    steps a round to matter.
 
     Source: Li et al. 2020, "Federated optimization in heterogeneous networks", algorithm 2.
     """

@@ -23,12 +23,12 @@ class FedYogi(FedAvg):
     Parameters
     ----------
     server_lr : float, > 0
-        How far an entry of the model moves in a round, up to a factor: where updates stay the same, at most 2.1 times
-        this with the plain betas, 6.6 times with `beta2 = 0.999`. Example: `server-lr = 0.01`.
+        How far an entry of the model moves in a round, up to a factor. Where updates stay the same, it is at most 2.1
+        times this with the plain betas, 6.6 times with `beta2 = 0.999`. Example: `server-lr = 0.01`.
     beta1 : float in [0, 1)
-        What is kept of the first moment from round to round. Example: `beta1 = 0.9`.
+        Share of the first moment that is kept from round to round. Example: `beta1 = 0.9`.
     beta2 : float in [0, 1)
-        What is kept of the second moment. Example: `beta2 = 0.99`.
+        Share of the second moment that is kept. Example: `beta2 = 0.99`.
     tau : float, > 0
         Below this size of an entry's updates it moves in proportion to them. Example: `tau = 1e-3`.
     fraction, weights, cap, quorum, deadline, select, patience, flag_norm, refuse_norm : as in FedAvg
@@ -36,7 +36,7 @@ class FedYogi(FedAvg):
 
     Notes
     -----
-    There is no correction of the moments' bias, which Adam has: the first round moves an entry by
+    There is no correction of the moments' bias, which Adam has. The first round moves an entry by
     `(1 - beta1) / sqrt(1 - beta2)` of `server_lr`. The second moment begins at 0, as in Flower; the source begins it at
     `tau^2` or above.
 

@@ -13,6 +13,7 @@ from flfed.study.plan import Plan
 from flfed.updates.arrays import Arrays, Shapes
 from flfed.updates.extra import NO_ARRAYS, ExtraArrays, ExtraShapes, LocalUpdate, SiteArrays
 from flfed.updates.strategies.fedavg import FedAvg, Term, mean_update
+from flfed.words import render
 
 VARIATE = "variate-"
 """Begins the names of the sites' control variates among the strategy's moments."""
@@ -24,7 +25,7 @@ COUNTED = "weights"
 class Scaffold(FedAvg):
     """Federated averaging whose sites correct their gradients by control variates.
 
-    A site k takes steps by `g_k - c_k + c`: c_k is its mean gradient in its last round, which it keeps, and c the mean
+    A site k takes steps by `g_k - c_k + c`. c_k is its mean gradient in its last round, which it keeps, and c the mean
     of all sites' c_k, weighted as the model is. At the optimum of all rows every corrected gradient is zero, so that
     sites stay there however many steps they take.
 
@@ -37,12 +38,12 @@ class Scaffold(FedAvg):
     -----
     Control variates are those of the paper's option II, `c_k - c - delta / (a lr)`, with the learning rate in force in
     the round and a the sum of the weights that gradients have in an update: the steps, and more with momentum
-    (`Plan.effective_steps`). A site sends c_k whole and not its change, and the server keeps the last one of each: a
+    (`Plan.effective_steps`). A site sends c_k whole and not its change, and the server keeps the last one of each. A
     reply that is lost or set aside spoils no later round. A site that has not trained yet has a variate of zero, and
     counts as the mean of those that have.
 
     Reveals: the mean gradient over a site's steps, without its correction. It follows from the update and the arrays
-    that crossed before, so that who has all messages learns nothing that the updates do not tell.
+    that crossed before, so that a reader of all messages learns nothing that the updates do not show.
 
     Source: Karimireddy et al. 2020, "SCAFFOLD: stochastic controlled averaging for federated learning", algorithm 1
     with option II; there all sites count the same.
@@ -56,13 +57,13 @@ class Scaffold(FedAvg):
         super().check(plan)
         why = ""
         if plan.optimiser != "sgd":
-            why = f"optimiser={plan.optimiser!r} scales each gradient by the ones before"
+            why = render("study.scaffold.optimiser", optimiser=plan.optimiser)
         elif plan.clip:
-            why = f"clip={plan.clip:g} cuts corrected gradients"
+            why = render("study.scaffold.clip", clip=plan.clip)
         elif plan.l1:
-            why = f"l1={plan.l1:g} moves weights beside the gradients"
+            why = render("study.scaffold.penalty", l1=plan.l1)
         if why:
-            raise UsageError(f"[strategy] scaffold: {why}, so that an update tells no mean gradient: leave it out")
+            raise UsageError(render("study.strategies.scaffold", why=why))
 
     @classmethod
     def extra_shapes(cls, model: Shapes) -> ExtraShapes:

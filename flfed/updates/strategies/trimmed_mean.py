@@ -39,7 +39,7 @@ class TrimmedMean(FedAvg):
     parts: ClassVar[bool] = False  # zeros of sites that train a part would be the middle
 
     def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
-        """Return `incoming + server_lr * mean` of what is left of the deltas, in its dtypes."""
+        """Return `incoming + server_lr * mean` of the remaining deltas, in its dtypes."""
         left = {name: self.server_lr * trim_mean(values, self.trim) for name, values in stacked(deltas).items()}
         return moved_by(left, incoming)
 

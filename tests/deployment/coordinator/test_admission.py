@@ -113,14 +113,14 @@ def test_an_expired_invitation_admits_nobody(folder, tmp_path: Path):
 def test_inviting_again_makes_the_earlier_code_worthless(folder, tmp_path: Path):
     first, _ = new_invitation(folder, "a", days=14, now=NOW)
     second, _ = new_invitation(folder, "a", days=14, now=NOW)
-    assert "not by the last invitation" in refusal(folder, admission(tmp_path, "a", first))
+    assert "does not answer the last invitation" in refusal(folder, admission(tmp_path, "a", first))
     assert admit(folder, admission(tmp_path, "a", second), now=NOW).site == "a"
 
 
 def test_an_invitation_of_one_site_admits_no_other_name(folder, tmp_path: Path):
     code, _ = new_invitation(folder, "a", days=14, now=NOW)
     new_invitation(folder, "b", days=14, now=NOW)
-    assert "not by the last invitation of site 'b'" in refusal(folder, admission(tmp_path, "b", code))
+    assert "does not answer the last invitation of site 'b'" in refusal(folder, admission(tmp_path, "b", code))
     assert "'c' was not invited" in refusal(folder, admission(tmp_path, "c", code))
     assert len(admitted(folder)) == 0
 
@@ -136,11 +136,11 @@ def test_one_key_is_one_site_also_after_it_was_revoked(folder, tmp_path: Path):
     key = new_node_key()
     admit(folder, admission(tmp_path, "a", new_invitation(folder, "a", days=1, now=NOW)[0], key), now=NOW)
     code, _ = new_invitation(folder, "b", days=1, now=NOW)
-    assert "is or was in use as site 'a'" in refusal(folder, admission(tmp_path, "b", code, key))
+    assert "belongs, or belonged, to site 'a'" in refusal(folder, admission(tmp_path, "b", code, key))
     revoke(folder, "a", now=NOW)
-    assert "is or was in use as site 'a'" in refusal(folder, admission(tmp_path, "b", code, key))
+    assert "belongs, or belonged, to site 'a'" in refusal(folder, admission(tmp_path, "b", code, key))
     again, _ = new_invitation(folder, "a", days=1, now=NOW)
-    assert "is or was in use as site 'a'" in refusal(folder, admission(tmp_path, "a", again, key))
+    assert "belongs, or belonged, to site 'a'" in refusal(folder, admission(tmp_path, "a", again, key))
     assert len(admitted(folder)) == 0
 
 
@@ -158,7 +158,7 @@ def test_a_revoked_name_is_invited_anew_and_its_old_node_stays_out(folder, tmp_p
     assert (admitted(folder), revoked(folder)) == ({}, (old,))
     assert "was revoked on" in refusal(folder, file)
     code, _ = new_invitation(folder, "a", days=1, now=LATER)
-    assert "not by the last invitation" in refusal(folder, file)
+    assert "does not answer the last invitation" in refusal(folder, file)
     admit(folder, admission(tmp_path, "a", code, keys[1]), now=LATER)
     assert admitted(folder)["a"] == Admitted("a", public_text(keys[1].public_key()), None)
     assert revoked(folder) == (old,)
@@ -192,14 +192,14 @@ def test_a_file_that_was_changed_or_signed_by_another_key_is_refused(folder, tmp
     code, _ = new_invitation(folder, "a", days=1, now=NOW)
     new_invitation(folder, "b", days=1, now=NOW)
     for changed in ({"signer": new_node_key()}, {"flfed": "2"}, {"site": "b"}, {"signature": "00"}, {"signature": "ä"}):
-        assert "signature is not that of the key" in refusal(folder, admission(tmp_path, "a", code, **changed))
+        assert "its signature does not fit its key" in refusal(folder, admission(tmp_path, "a", code, **changed))
 
 
 def test_what_is_no_admission_file_is_refused_whatever_it_is(folder, tmp_path: Path):
     code, _ = new_invitation(folder, "a", days=1, now=NOW)
     for changed in ({"more": 1}, {"flfed": None}, {"flfed": 3}, {"format": True}, {"site": ["a"]}):
         assert "not an admission file" in refusal(folder, admission(tmp_path, "a", code, **changed))
-    assert "format 2 is not known" in refusal(folder, admission(tmp_path, "a", code, format=2))
+    assert "format 2 is unknown to this version" in refusal(folder, admission(tmp_path, "a", code, format=2))
     assert "must be of a-z" in refusal(folder, admission(tmp_path, "a", code, site="../a"))
     large = tmp_path / "large"
     large.write_text(" " * 16_385)
@@ -247,7 +247,7 @@ def test_a_damaged_file_is_named_and_the_others_are_read(folder, text: str):
     new_invitation(folder, "a", days=1, now=NOW)
     new_invitation(folder, "b", days=1, now=NOW)
     (folder.sites / "a.json").write_bytes(text.encode("utf-8", "surrogateescape"))
-    said = f"{folder.sites / 'a.json'}: is damaged; bring it back from a backup, or remove it and invite anew"
+    said = f"{folder.sites / 'a.json'}: is damaged; restore it from a backup, or remove it and invite the site again"
     found, damaged = readable(folder)
     assert (list(found), damaged, admitted(folder), revoked(folder)) == (["b"], (said,), {}, ())
     # Its key may be revoked: nobody is let in before that is known, and whoever is known can be cut off.

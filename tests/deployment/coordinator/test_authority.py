@@ -89,7 +89,7 @@ def test_only_the_owner_may_read_any_of_it(folder):
 
 def test_a_second_init_changes_nothing_and_says_so(folder):
     before = {file: file.read_bytes() for file in folder.keys.iterdir()}
-    with pytest.raises(UsageError, match="holds a coordinator already and is not overwritten"):
+    with pytest.raises(UsageError, match="has a coordinator already and is not overwritten"):
         initialise(folder, Settings("Other", "other.example.org:443"))
     folder.settings.unlink()  # as after a crash in the middle
     with pytest.raises(UsageError, match="not overwritten"):

@@ -157,7 +157,7 @@ def test_caddy_takes_its_configuration_and_publishes_ten_routes(folder: Coordina
 
 def test_what_caddy_does_not_take_is_said(folder: CoordinatorFolder, monkeypatch: pytest.MonkeyPatch):
     (folder.keys / "server.crt").write_text("no certificate")
-    with pytest.raises(FlfedError, match="caddy does not take it") as error:
+    with pytest.raises(FlfedError, match="Caddy refuses it") as error:
         proxy.write_caddyfile(folder, 12345)
     assert len(str(error.value).splitlines()) == 1
     with pytest.raises(UsageError, match="FLFED_HOME"):

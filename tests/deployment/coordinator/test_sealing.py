@@ -137,10 +137,10 @@ def test_a_ledger_that_was_cut_or_written_anew_shows_at_the_coordinator(coordina
     assert list(found.signed) == ["switzerland"]
     assert found.faults["cleveland"] == (
         "cleveland's ledger was cut: it has 5 lines, and 6 lines were signed at run run-1; "
-        "ask the site what happened, there: flfed site ledger cleveland --verify; "
+        "ask the site for the reason: flfed site ledger cleveland --verify; "
         "where it was lost: flfed coordinator ledger cleveland --help"
     )
-    assert "written anew: line 6 is not the one that was signed at run run-1" in found.faults["hungarian"]
+    assert "rewritten: line 6 is not the one that was signed at run run-1" in found.faults["hungarian"]
     # Filling it up again does not help, and what was refused is not on record as signed.
     answered(joined[0], 40)
     again = sealed(coordinator, "run-3")
@@ -262,10 +262,10 @@ A, B, C = ("a" * 64, "b" * 64, "c" * 64)
     [
         (5, A, 5, A, ""),
         (9, B, 5, A, ""),
-        (5, B, 5, A, "written anew"),
-        (5, A, 5, B, "written anew"),
-        (9, B, 5, B, "written anew"),
-        (9, B, 5, "", "written anew"),
+        (5, B, 5, A, "was rewritten"),
+        (5, A, 5, B, "was rewritten"),
+        (9, B, 5, B, "was rewritten"),
+        (9, B, 5, "", "was rewritten"),
         (4, A, 5, "", "was cut: it has 4 lines"),
         (4, A, 5, A, "was cut"),
         (0, START, 5, "", "was cut: it has 0 lines"),

@@ -92,7 +92,7 @@ def test_a_second_coordinator_on_the_port_or_in_the_folder_is_refused_and_the_fi
                 code, out, error = late.run("serve")
                 assert (code, out, error.count("\n")) == (2, "", 1), error
                 assert error.startswith(f"flfed: port {port} is ")
-                assert error.endswith("stop that one first, or choose another port with --listen :PORT\n")
+                assert error.endswith("stop that one first, or choose another port with --listen IP:PORT\n")
                 assert not (late.home / "coordinator/server/Caddyfile").exists() or late is first
             code, _, error = serves.run("serve")
             assert (code, error.count("\n")) == (2, 1)

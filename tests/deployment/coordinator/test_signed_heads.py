@@ -36,7 +36,7 @@ def test_before_a_run_a_ledger_older_than_what_was_signed_is_found_with_its_rece
     # Filled up again it has as many lines, and not those that were signed.
     answered(site, 5)
     whys, _ = unfollowed(grid, coordinator, "run-3", grid.nodes, timeout=10)
-    assert "written anew: line 7 is not the one that was signed at run run-2" in whys["cleveland"]
+    assert "rewritten: line 7 is not the one that was signed at run run-2" in whys["cleveland"]
     assert note_restart(coordinator, "cleveland", by="co", why="a backup was put back").n == 7
     assert unfollowed(grid, coordinator, "run-4", grid.nodes, timeout=10)[0] == {}
 

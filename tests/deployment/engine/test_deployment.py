@@ -123,7 +123,9 @@ def test_a_run_that_was_ended_at_the_server_stops_at_once_and_no_signal_is_raise
 def test_a_site_that_is_not_admitted_is_not_asked(world: Any):
     with pytest.raises(UsageError) as error, deployed(world.folder, ["site-1", "nobody"], CONFIG):
         pass
-    assert str(error.value) == ("not admitted: nobody; admitted are: site-1, site-2, site-3 (flfed coordinator status)")
+    assert str(error.value) == (
+        "not admitted: nobody; admitted: site-1, site-2, site-3 (see: flfed coordinator status)"
+    )
     assert error.value.exit_code == 2
 
 
@@ -178,7 +180,7 @@ def test_a_revoked_key_is_cut_off_in_the_middle_of_a_round_and_for_good(world: A
     assert b'"status":401' in (world.folder.server / "caddy.log").read_bytes()
     # By mistake admitted again with the old key, it stays out, and the coordinator says why.
     world.record("site-2", "admitted")
-    assert world.until(lambda: "never holds again" in world.log("serve"), 60)
+    assert world.until(lambda: "is never valid again" in world.log("serve"), 60)
     assert world.online() == 2
     nodes_now = {site.site: site.node for site in status_of_sites(world.folder).sites}
     assert nodes_now == {"site-1": "online", "site-2": "unregistered", "site-3": "online"}

@@ -10,11 +10,13 @@ import pytest
 from flfed.callbacks import now_utc
 from flfed.deployment.coordinator.certificates import Settings, initialise, renew_server, server_days_left
 from flfed.deployment.coordinator.node_auth import NodeRegistration
-from flfed.deployment.coordinator.serve import DAY_SECONDS, RENEWED, CertificateWatch
+from flfed.deployment.coordinator.serve import DAY_SECONDS, CertificateWatch
 from flfed.deployment.flower.control import Control
 from flfed.deployment.flower.link import Link, Node, pem_of
 from flfed.errors import UsageError
 from flfed.paths import CoordinatorFolder
+
+RENEWED = "the server's certificate had fewer than 30 days left, and was renewed"
 
 
 def aged(folder: CoordinatorFolder, days: int) -> None:
@@ -32,7 +34,7 @@ def test_a_certificate_is_renewed_in_its_last_month_and_not_under_a_run(tmp_path
     aged(folder, 29)
     for hours in (0, 1, 23, 24, 30):
         watch.renew(DAY_SECONDS + 3600 * hours, busy=True)
-    waiting = "the server's certificate holds for 29 days; it is renewed when no run goes on"
+    waiting = "the server's certificate is valid for 29 days; it will be renewed when no run is active"
     assert (server_days_left(folder), told) == (29, [waiting, waiting])
     watch.renew(DAY_SECONDS, busy=False)
     assert (server_days_left(folder), told) == (396, [waiting, waiting, RENEWED])
@@ -46,8 +48,8 @@ def test_a_certificate_is_renewed_in_its_last_month_and_not_under_a_run(tmp_path
     told.clear()
     for hours in (24, 25, 47, 48):
         watch.renew(DAY_SECONDS + 3600 * hours, busy=False)
-    assert [said[:76] for said in told] == 2 * [
-        "the server's certificate holds for 7 days, and cannot be renewed: " + str(folder.keys / "ca.key")[:10]
+    assert [said[:79] for said in told] == 2 * [
+        "the server's certificate is valid for 7 days, and cannot be renewed: " + str(folder.keys / "ca.key")[:10]
     ]
 
 
@@ -62,7 +64,7 @@ class Registering:
 
     def register(self, site: str, public_key: bytes) -> int:
         if public_key == self._key:
-            raise UsageError(f"site {site!r}: its key was revoked before and never holds again")
+            raise UsageError(f"site {site!r}: its key was revoked before and is never valid again")
         self.taken.append(site)
         return len(self.taken)
 
@@ -77,8 +79,8 @@ def test_a_key_that_is_never_taken_holds_up_no_other_site_and_is_said_once(own_w
     for _ in range(3):
         registration.update(control)
     assert control.taken[:2] == ["site-1", "site-3"]
-    assert [sentence for sentence in told if "never holds again" in sentence] == [
-        "site 'site-2': its key was revoked before and never holds again"
+    assert [sentence for sentence in told if "is never valid again" in sentence] == [
+        "site 'site-2': its key was revoked before and is never valid again"
     ]
 
 

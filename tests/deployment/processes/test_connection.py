@@ -113,7 +113,7 @@ def test_a_server_that_fails_for_now_ends_neither_a_question_nor_the_heart(node:
         assert (number, receive()) == (NODE, None)
         wait_until(lambda: node.server.asked.count("send-node-heartbeat") >= 3, 60)
     assert node.server.asked.count("pull-messages") == 2
-    assert any("does not answer (status 500); it is tried again until it does" in line for line in node.said)
+    assert any("does not answer (status 500); the request is repeated until it does" in line for line in node.said)
 
 
 def test_a_number_that_cannot_be_written_down_keeps_no_node_offline(node: Node):

@@ -138,7 +138,7 @@ def test_a_node_that_hangs_is_started_anew_and_so_is_the_gate_that_lost_it(
         wait_until(lambda: supervisor.look() or folder.node_id.exists(), 60)
         os.kill(supervisor.processes["the node"], signal.SIGSTOP)
         until("the gate has not reached its node for 10 s, and was ended")
-        until("the node had no request answered well by the coordinator's server for 20 s, and was ended")
+        until("the node had no successful request to the coordinator's server for 20 s, and was ended")
         folder.node_id.unlink()
         wait_until(lambda: supervisor.look() or folder.node_id.exists(), 90)
 

@@ -230,7 +230,7 @@ def test_a_second_gate_or_node_of_a_site_is_refused_and_the_first_is_undisturbed
     home: Path, tmp_path: Path, serve: Callable[..., subprocess.Popen[bytes]], wait_until: Callable[..., None]
 ):
     folder = joined(tmp_path)
-    gate = f"flfed: {folder.gate}: the gate of cleveland is being served already; end that process first"
+    gate = f"flfed: {folder.gate}: the gate of cleveland is served already; end that process first"
     first = serve("--gate-only")
     wait_until(lambda: list(processes("cleveland")) == ["executor"], 60)
     before = processes("cleveland")
@@ -242,7 +242,7 @@ def test_a_second_gate_or_node_of_a_site_is_refused_and_the_first_is_undisturbed
     wait_until(lambda: folder.socket.exists(), 60)
     before = processes("cleveland")
     assert set(before) == {"node", "executor"}
-    taken = f"flfed: {folder.socket}: this site is being served already; end that process first"
+    taken = f"flfed: {folder.socket}: this site is served already; end that process first"
     assert refused(*SERVE, "--network-only") == taken
     assert (processes("cleveland"), node.poll(), first.poll()) == (before, None, None)
     for process in (node, first):

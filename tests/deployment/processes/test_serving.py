@@ -144,7 +144,7 @@ def test_a_killed_node_comes_back_within_the_minute_in_which_flower_refuses_it(
     assert processes("cleveland")["executor"] == before["executor"]
     said = (consortium.root / "serve.log").read_text()
     assert said.count("the node ended") == 1
-    assert "the server still held the place of the node that was here before; it was freed" in said
+    assert "the server still held the place of this site's previous node; it was freed" in said
     serving.kill()
     serving.wait()
     wait_until(lambda: processes("cleveland") == {})

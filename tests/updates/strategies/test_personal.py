@@ -49,7 +49,7 @@ def test_a_second_training_that_no_budget_is_charged_for_is_refused(small_sites:
     private = {"privacy.name": "record-dp", "privacy.epsilon": 8.0, "privacy.delta": 1e-3, "plan.steps": 4}
     study = Study.parse(small_study).replace({**private, "plan.epochs": 1})
     check(study)
-    with pytest.raises(UsageError, match="a second model on the same rows, which record-dp under .privacy. neither"):
+    with pytest.raises(UsageError, match="a second model on the same rows, and record-dp under .privacy. neither"):
         check(study.replace({"strategy.name": "ditto"}))
 
 
@@ -74,7 +74,8 @@ def test_the_own_part_is_the_last_layer_and_of_one_layer_its_intercepts(names: t
 
 
 def test_a_model_whose_last_layer_is_not_known_is_refused():
-    with pytest.raises(UsageError, match="which layer is the last one does not follow from the names hidden.weight"):
+    said = "the names hidden.weight, hidden.bias, out.weight, out.bias do not show which layer is the last"
+    with pytest.raises(UsageError, match=said):
         FedPer.extra_shapes(shapes_named("hidden.weight", "hidden.bias", "out.weight", "out.bias"))
 
 
@@ -83,5 +84,5 @@ def test_own_last_layers_keep_strategies_contract_and_take_no_earlier_round(smal
     small_sites(1)
     study = Study.parse(small_study).replace({"strategy.name": "fedper", "plan.validation": 0.3})
     check(study)
-    with pytest.raises(UsageError, match="the sites' own are those of the last"):
+    with pytest.raises(UsageError, match="each site's own layers are those of the last round"):
         check(study.replace({"strategy.select": "best"}))

@@ -53,7 +53,7 @@ def test_one_site_of_five_cannot_move_an_entry_beyond_the_others():
 @pytest.mark.parametrize("name", ["median", "trimmed-mean", "fednova"])
 def test_what_hides_or_merges_single_updates_is_refused_beside_them(name):
     study = Study.load("wine").replace({"strategy.name": name})
-    with pytest.raises(UsageError, match=f"{name}: looks at the sites' own updates, of which the server has none"):
+    with pytest.raises(UsageError, match=f"{name}: needs the sites' single updates, which the server does not have"):
         check(study.replace({"privacy.secure-aggregation": "on"}))
-    with pytest.raises(UsageError, match=f"{name}: looks at the sites' own updates, and under site-dp"):
+    with pytest.raises(UsageError, match=f"{name}: needs the sites' single updates, and site-dp gives it"):
         SiteDp().check(study)

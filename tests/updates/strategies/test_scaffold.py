@@ -107,10 +107,11 @@ def test_a_site_without_a_step_keeps_its_variate():
         (Plan(l1=0.01), "l1=0.01 moves weights beside the gradients"),
     ],
 )
-def test_plans_whose_updates_tell_no_mean_gradient_are_refused(plan: Plan, why: str):
+def test_plans_whose_updates_show_no_mean_gradient_are_refused(plan: Plan, why: str):
     with pytest.raises(UsageError) as refused:
         Scaffold().check(plan)
-    assert str(refused.value) == f"[strategy] scaffold: {why}, so that an update tells no mean gradient: leave it out"
+    said = f"[strategy] scaffold: {why}, so that an update does not show the mean gradient: leave it out"
+    assert str(refused.value) == said
     Scaffold().check(Plan(momentum=0.9, l2=0.1))
 
 
@@ -121,10 +122,10 @@ def test_plans_whose_updates_tell_no_mean_gradient_are_refused(plan: Plan, why: 
         ({"codec.download": "float16"}, "and a codec packs the model and the update alone: leave [codec] out"),
         (
             {"privacy.name": "record-dp", "plan.steps": 5},
-            "and record-dp under [privacy] would protect the update",
+            "and record-dp under [privacy] protects the update",
         ),
-        ({"privacy.name": "site-dp"}, "looks at the sites' own updates, and under site-dp"),
-        ({"privacy.secure-aggregation": "on"}, "looks at the sites' own updates, of which the server has none"),
+        ({"privacy.name": "site-dp"}, "needs the sites' single updates, and site-dp gives it"),
+        ({"privacy.secure-aggregation": "on"}, "needs the sites' single updates, which the server does not have"),
     ],
 )
 def test_studies_that_protect_or_pack_the_update_alone_are_refused(changes: dict[str, object], why: str):

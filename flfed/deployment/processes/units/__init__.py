@@ -12,10 +12,11 @@ from pathlib import Path
 import flfed
 from flfed.errors import FlfedError, UsageError
 from flfed.paths import SiteFolder
+from flfed.words import render
 
 BASE = Path("/var/lib/flfed")
 PLAIN = re.compile(r"/[A-Za-z0-9._+/-]*")
-"""A path that no unit, shell or YAML reader takes for anything else."""
+"""A path that is plain to every reader of units, shell and YAML."""
 TEMPLATES = ("network.service", "gate.service", "sysusers.conf", "tmpfiles.conf", "compose.yaml")
 """Filled in they have the site's name before their own."""
 ANYWHERE = "# No egress rule: the coordinator is named, not numbered. With --address IP: IPAddressDeny, IPAddressAllow."
@@ -28,7 +29,7 @@ def filled(site: str, *, command: Path, base: Path = BASE, address: str = "") ->
     ----------
     site : str
     command : Path
-        Where `flfed` is installed.
+        Path of the installed `flfed`.
     base : Path
         The folder of the two users' folders; each has an `FLFED_HOME` of its own in it.
     address : str
@@ -37,18 +38,18 @@ def filled(site: str, *, command: Path, base: Path = BASE, address: str = "") ->
     Raises
     ------
     UsageError
-        If a path is not absolute, or has characters that a unit would read as something else.
+        If a path is not absolute, or has characters with another meaning in a unit.
     """
     SiteFolder(site)
     # Checked against few characters: each reader of these files quotes in another way.
     for path in (command, base):
         if not PLAIN.fullmatch(str(path)):
-            raise UsageError(f"{path}: must be an absolute path of letters, digits, '.', '_', '+' and '-'")
+            raise UsageError(render("processes.files.path", path=path))
     host = _host(address)
     egress = ANYWHERE
     if host:
         egress = f"IPAddressDeny=any\nIPAddressAllow=localhost {host}"
-    # A program in somebody's home could not be started otherwise.
+    # A program in a person's home could not be started otherwise.
     protect_home = "read-only" if command.parts[1] in ("home", "root") else "yes"
     values = {
         "SITE": site,
@@ -90,5 +91,5 @@ def write(folder: Path, files: dict[str, str]) -> list[Path]:
         for path in written:
             path.write_text(files[path.name], encoding="utf-8")
     except OSError as error:
-        raise FlfedError(f"{folder}: cannot be written ({error.strerror})") from None
+        raise FlfedError(render("processes.files.unwritten", folder=folder, why=error.strerror)) from None
     return written

@@ -1,1 +1,4 @@
-"""Parts of a study at a site: what each feature does to a request that comes and to the reply that leaves."""
+"""Parts of a study at a site.
+
+Each file has a feature's work on a request that comes and on the reply that leaves.
+"""

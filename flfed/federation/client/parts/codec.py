@@ -1,4 +1,7 @@
-"""Codec at a site: the model that comes is unpacked, the update that leaves is packed."""
+"""Codec at a site.
+
+The incoming model is unpacked, the outbound update is packed.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +23,17 @@ from flfed.updates.messages.in_memory import immutable
 from flfed.updates.messages.train import Same
 
 FAR = 1 << 96
-"""Draws between a fit's and those by which its update is rounded: no fit takes so many."""
+"""Draws between a fit's and those for rounding its update: no fit takes so many."""
 
 
 @dataclass(frozen=True, eq=False)
 class Codec(SitePart):
-    """How a study's arrays are packed on their way.
+    """Packing of a study's arrays in transit.
 
     Attributes
     ----------
     upload, download : Codec or None
-        What packs the update that leaves, and the model that comes.
+        Codecs of the outbound update, and of the incoming model.
     shapes : mapping of name to (shape, dtype)
         The model's.
     """
@@ -41,7 +44,7 @@ class Codec(SitePart):
 
     @classmethod
     def of_study(cls, study: Study) -> Self | None:
-        """Return the part, None where arrays cross as they are."""
+        """Return the part, None where arrays cross unpacked."""
         upload = codec_of(study)
         download = download_of(study)
         if upload is None and download is None:
@@ -49,30 +52,33 @@ class Codec(SitePart):
         return cls(upload, download, model_shapes_of(study.text))
 
     def before(self, step: TrainingStep) -> None:
-        """Unpack the model; one that is only scored comes as it is.
+        """Unpack the model; one that is only scored comes unpacked.
 
         Raises
         ------
         MalformedMessage
-            If its arrays are not packed as the study's codec packs.
+            If its arrays do not fit the study's codec.
         """
         if step.request.fit and self.download is not None:
             step.model = _unpacked(self, Same(step.model))
 
     def after(self, step: TrainingStep) -> Work:
-        """Pack the update; what was left out of the one before is added, and what is left out now is kept."""
+        """Pack the update.
+
+        The rest of the earlier one is added, and the new rest is stored.
+        """
         codec = self.upload
         if not step.request.fit or codec is None:
             return
         whole = step.delta
-        # What is rounded at random follows from seed, site and round, so that every engine rounds the same.
+        # Random rounding follows from seed, site and round, so that every engine rounds the same.
         session = step.session
         stream: Any = session.draws.of(session.site.name, step.request.round).bit_generator
-        rng = np.random.Generator(stream.advance(FAR))  # NumPy's types know of no `advance`
+        rng = np.random.Generator(stream.advance(FAR))  # NumPy's types lack `advance`
         if codec.feedback and step.previous_state.keys() >= whole.keys():
             whole = {name: value + step.previous_state[name] for name, value in whole.items()}
         step.delta = yield PackRequest(codec.encode_all, whole, rng=rng)
-        # An update that cannot be read is refused on its way, and leaves nothing to be added to the next.
+        # An unreadable update will be refused in transit, and leaves no rest for the next.
         if codec.feedback and codec.defect(step.delta, self.shapes) is None:
             sent = codec.decode(step.delta, self.shapes)
             step.state |= {name: value - sent[name] for name, value in whole.items()}
@@ -80,7 +86,10 @@ class Codec(SitePart):
 
 @lru_cache(maxsize=8)
 def _unpacked(part: Codec, packed: Same) -> Arrays:
-    """Return a model's arrays, one for all sites of a process that were sent the very same."""
+    """Return a model's arrays.
+
+    All sites of a process that received the same share one copy.
+    """
     codec = part.download
     if codec is None:
         return packed.arrays

@@ -1,4 +1,7 @@
-"""Noise that covers all that leaves a site: what is not charged to the privacy budget is not asked for."""
+"""Noise that covers everything that a site releases.
+
+Uncharged figures are not requested.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,18 @@ from flfed.study.study import Study, covers_model
 
 @dataclass(frozen=True)
 class CoveringNoise(SitePart):
-    """The privacy budget of a study whose every release is charged to it."""
+    """The privacy budget of a study that charges every release."""
 
     @classmethod
     def of_study(cls, study: Study) -> Self | None:
-        """Return the part, None where only updates are charged, or nothing is."""
+        """Return the part, None where only updates are charged, or nothing."""
         return cls() if covers_model(study) else None
 
     def before(self, step: TrainingStep) -> None:
-        """Ask for no score, and divide by the noised number of rows; raises NotSpent."""
+        """Request no score, and divide by the noised number of rows.
+
+        Raises NotSpent.
+        """
         session = step.session
         if session.protection is not None:
             session.protection = replace(session.protection, units=trained_units(session))

@@ -1,4 +1,7 @@
-"""A site's own part of the model, or its own model beside the shared one: it is kept at the site, and in no message."""
+"""A site's own part of the model, or its own model.
+
+It stays at the site, and is in no message.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from flfed.updates.strategies.fedavg import FedAvg
 
 @dataclass(frozen=True, eq=False)
 class OwnPart(SitePart):
-    """What each site has of its own of a study's model.
+    """Each site's own part of a study's model.
 
     Attributes
     ----------
@@ -34,7 +37,10 @@ class OwnPart(SitePart):
         return cls(strategy_class(study.strategy.name), shapes) if shapes.own else None
 
     def before(self, step: TrainingStep) -> None:
-        """Put the site's own arrays in place, and what the strategy adds to the gradients of its own model."""
+        """Set the site's own arrays.
+
+        The strategy's additions to the gradients of its own model are set, too.
+        """
         arrays = own_arrays(step.previous_state, self.shapes)
         step.session.own_arrays = own_part_of(arrays, self.shapes, step.model)
         own_model = step.session.own_arrays.model
@@ -44,7 +50,7 @@ class OwnPart(SitePart):
         step.own_gradients = AddedGradients(terms=terms, correction=correction)
 
     def after(self, step: TrainingStep) -> Work:
-        """Keep them as they are after the round."""
+        """Store them as they are after the round."""
         step.state |= own_state(step.trained.own)
         return
         yield

@@ -1,4 +1,7 @@
-"""Secure aggregation at a site: a model is opened where it came as a sum of ciphertexts, and replies leave masked."""
+"""Secure aggregation at a site.
+
+A model that came as a sum of ciphertexts is decrypted, and replies leave masked.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from flfed.updates.arrays import flattened
 from flfed.updates.masking.figure_sums import FigureLayout
 from flfed.updates.messages.compare import CompareReply, CompareRequest
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply
+from flfed.words import render
 
 LOG = logging.getLogger("flfed.site")
 
@@ -25,17 +29,19 @@ class SecureAggregation(SitePart):
 
     @classmethod
     def of_study(cls, study: Study) -> Self | None:
-        """Return the part, None where updates cross as they are."""
+        """Return the part, None where updates cross in the clear."""
         return cls() if study.aggregation.sums_updates else None
 
     def before(self, step: TrainingStep) -> None:
-        """Open the model; raises NotTakingPart where it is none of the run."""
+        """Decrypt the model; raises NotTakingPart where it is none of the run."""
         opened = step.own.opened(step.request, step.session.study)
         step.request = replace(step.request, arrays=opened)
         step.model = opened
 
     def reply(self, step: SiteStep, reply: PartReply) -> Leaving:
-        """Return the reply under masks; the reply itself where the site approved no sums.
+        """Return the reply under masks.
+
+        It is the reply itself where the site approved no sums.
 
         Raises
         ------
@@ -49,7 +55,7 @@ class SecureAggregation(SitePart):
         if sums is None:
             return reply
         if isinstance(reply, SummariseReply):
-            # Where one site shares figures in sums only, the sums of all leave so: what is left would tell.
+            # Where one site shares figures in sums only, the sums of all leave so: the difference would reveal its own.
             if not sums.keys.rows_leave_masked() or reply.summary is None:
                 return reply
             step.own.under(session)
@@ -68,7 +74,10 @@ class SecureAggregation(SitePart):
 
 
 def _with_figures(step: SiteStep, reply: CompareReply) -> CompareReply:
-    """Return a comparison with its figures under masks, too, where sites that share none add theirs up."""
+    """Return a comparison with its figures under masks, too.
+
+    They are where sites that share none add theirs up.
+    """
     session = step.session
     sums = step.own.figures(session.study)
     if sums is None or not isinstance(step.original_request, CompareRequest):
@@ -82,7 +91,7 @@ def _with_figures(step: SiteStep, reply: CompareReply) -> CompareReply:
         rng = sums.rng(exchange)
         masked = sums.once(exchange, "masked-figures", lambda: layout.encode(reply, ring, rng))
     except NotTakingPart as error:
-        # They stay, and the site's own people have them all the same.
-        LOG.warning("the figures of the comparison are in no sum: %s", error)
+        # The figures do not leave, but the site's own people have them all the same.
+        LOG.warning(render("gate.log.unsummed", why=error))
         return reply
     return replace(reply, masked=masked)

@@ -1,4 +1,7 @@
-"""A request at a site on its way through the parts of its study, and what a part is there."""
+"""A request at a site as it passes the parts of its study.
+
+The interface of a part is here, too.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,9 @@ from flfed.updates.messages.train import TrainReply, TrainRequest
 
 PartReply = TrainReply | SummariseReply | CompareReply
 Work = Generator[ComputeRequest, Any, None]
-"""What a part does to an update; it may have requests computed."""
+"""A part's work on an update; it may have requests computed."""
 Leaving = Generator[ComputeRequest, Any, PartReply]
-"""What a part makes of a reply."""
+"""A part's work on a reply."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -33,10 +36,10 @@ class SiteStep:
     Attributes
     ----------
     original_request : TrainRequest, SummariseRequest or CompareRequest
-        The request as it came.
+        The unchanged request.
     session : SiteSession
     own : SiteRun
-        What the site has of the run.
+        The site's state of the run.
     """
 
     original_request: TrainRequest | SummariseRequest | CompareRequest
@@ -46,14 +49,16 @@ class SiteStep:
 
 @dataclass(kw_only=True, eq=False)
 class TrainingStep(SiteStep):
-    """One request to train or to score: each part changes it on the way in, and its update on the way out.
+    """One request to train or to score.
+
+    Each part changes it on the way in, and its update on the way out.
 
     Attributes
     ----------
     request : TrainRequest
-        As far as the parts have read it.
+        As changed by the parts so far.
     model : dict of name to array
-        From which training starts.
+        Start of the training.
     terms : tuple of functions
         Gradients that are added in every step of the optimiser.
     correction : dict of name to array
@@ -61,13 +66,13 @@ class TrainingStep(SiteStep):
     own_gradients : AddedGradients
         The same of the site's own model, where it trains one.
     done : Trained or Grown
-        What training came to, or the sums by which trees grow.
+        Result of training, or the sums by which trees grow.
     delta : dict of name to array
-        The update as it leaves.
+        The outbound update.
     returned : dict of name to array
         Arrays of the strategy that leave with it.
     state : dict of name to array
-        What the site keeps for its next round.
+        Stored by the site for its next round.
     """
 
     original_request: TrainRequest
@@ -86,12 +91,15 @@ class TrainingStep(SiteStep):
 
     @cached_property
     def previous_state(self) -> Arrays:
-        """What the site kept in its last round before this one; read where a part asks for it."""
+        """The site's state after its last round before this one.
+
+        It is read where a part needs it.
+        """
         return self.own.before(self.request.round, self.session)
 
     @property
     def trained(self) -> Trained:
-        """What training came to; raises ValueError where trees grew."""
+        """The result of training; raises ValueError where trees grew."""
         if not isinstance(self.done, Trained):
             raise ValueError("no update was trained in the round")
         return self.done
@@ -100,24 +108,27 @@ class TrainingStep(SiteStep):
 class SitePart(ABC):
     """A feature of a study at a site.
 
-    The parts of a study stand around its training like the skins of an onion, the outermost first: `before` is called
+    The parts of a study surround its training like the skins of an onion, the outermost first: `before` is called
     inwards, `after` and `reply` outwards. A part does nothing that it does not define.
     """
 
     @classmethod
     @abstractmethod
     def of_study(cls, study: Study) -> Self | None:
-        """Return the part of a study, None where the study does not have it."""
+        """Return the part of a study, or None."""
 
     def before(self, step: TrainingStep) -> None:  # noqa: B027 - a part may have nothing to read
-        """Read a request to train: change `step.request`, `step.model` or what is added to gradients."""
+        """Read a request to train.
+
+        A part changes `step.request`, `step.model` or the additions to gradients.
+        """
 
     def after(self, step: TrainingStep) -> Work:
-        """Change the update, and what the site keeps for its next round."""
+        """Change the update, and the site's state for its next round."""
         return
-        yield  # a generator, also where nothing is to be computed
+        yield  # a generator, also without requests
 
     def reply(self, step: SiteStep, reply: PartReply) -> Leaving:
-        """Return the reply as it leaves."""
+        """Return the outbound reply."""
         return reply
         yield

@@ -1,4 +1,7 @@
-"""The strategy's rule at a site: what it adds to gradients, and the arrays that it sends and keeps beside the model."""
+"""The strategy's rule at a site.
+
+It has additions to gradients, and arrays beside the model.
+"""
 
 from __future__ import annotations
 
@@ -39,15 +42,15 @@ class StrategyRule(SitePart):
         return cls(strategy_class(study.strategy.name), extra_shapes_of(study.text))
 
     def before(self, step: TrainingStep) -> None:
-        """Add the strategy's gradients; raises MalformedMessage where its arrays are not what it sends."""
+        """Add the strategy's gradients; raises MalformedMessage where its arrays do not fit."""
         arrays = self._arrays(step)
-        # One whose gradients are made of arrays has none where a model is only scored.
+        # A strategy whose gradients are made of arrays has none where a model is only scored.
         if self.shapes.sent and not step.request.fit:
             return
         step.terms, step.correction = client_terms(self.strategy, step.request.settings, arrays)
 
     def after(self, step: TrainingStep) -> Work:
-        """Make the strategy's own arrays of the update."""
+        """Make the strategy's own arrays from the update."""
         if step.request.fit and (self.shapes.returned or self.shapes.kept):
             done = step.trained
             update = LocalUpdate(delta=done.delta, steps=done.steps, lr=done.lr, plan=step.session.study.plan)

@@ -1,1 +1,4 @@
-"""What left a site before: sets of rows, the sums over them, and what its rows have spent."""
+"""A site's earlier releases.
+
+They are sets of rows, the sums over them, and their cost in privacy.
+"""

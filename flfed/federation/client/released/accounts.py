@@ -1,8 +1,9 @@
-"""Privacy accounts of datasets of the same rows: what a ledger's lines add up to, and what noise was drawn.
+"""Privacy accounts of datasets of the same rows.
 
-A ledger's lines of kinds `spent` and `released` name, beside the dataset, the rows: `rows` is the keyed hash of what
-the table is, `sources` are those of where it stands. Datasets that have one of these in common, now or ever, are on
-one account, whatever they are called; so are those that share it with a third.
+An account is the sum of a ledger's lines, and has the noise that was drawn. A ledger's lines of kinds `spent` and
+`released` name, beside the dataset, the rows: `rows` is the keyed hash of the table's content, `sources` are those of
+its places. Datasets that have one of these in common, now or ever, are on one account, whatever their names. So are
+those that share one with a third.
 
 An account adds up by side of the holdout. A run draws its noise once: that of a round once, and that of an answer for
 one request.
@@ -32,6 +33,7 @@ from flfed.rows.snapshots.differencing import keyed
 from flfed.rows.snapshots.snapshot import Frozen, FrozenSite, read_facts
 from flfed.summaries.noised_scores import SCORES
 from flfed.updates.accounting import Release, composed, epsilon
+from flfed.words import render
 
 KEY_BYTES = 32
 KEY = "rows.key"
@@ -39,7 +41,7 @@ RELEASED_FOLDER = "released"
 
 
 SPENT = "spent"
-"""The kind of a ledger's line for what a round, or an answer, spends."""
+"""The kind of a ledger's line for the cost of a round, or of an answer."""
 UPDATE = "train"
 COMPARISON = "compare"
 COUNTS = "scores"
@@ -48,18 +50,18 @@ EDGES = "edges-sha256"
 """Key of a line for counts by class: the hash of their bins."""
 ANSWER = "answer"
 REQUEST = "request-sha256"
-"""Keys of a spent line: the name of a noised answer, and the hash of what the coordinator chose for it."""
+"""Keys of a spent line: the name of a noised answer, and the hash of the coordinator's choice for it."""
 
 
 Side = Literal["training", "holdout", "both"]
-"""Whose privacy a release spends: of people trained on, of people held out, or of all."""
+"""Whose privacy a release costs: that of people trained on, of people held out, or of all."""
 Charges = Sequence[tuple[Side, Release]]
-"""What is asked for, each of whose privacy."""
+"""Requested charges, each with its side."""
 SIDES: tuple[Side, ...] = ("training", "holdout")
-"""The sides of a holdout, each with an account of its own."""
+"""The sides of a holdout, each with its own account."""
 BOTH: Side = "both"
 Kinds = Counter[tuple[Side, float, float]]
-"""Steps by (side, noise multiplier, sampling): all that an accountant needs of a history."""
+"""Steps by (side, noise multiplier, sampling): an accountant needs no more of a history."""
 
 
 def rows_key(gate: Path, *, make: bool = False) -> bytes:
@@ -72,12 +74,12 @@ def rows_key(gate: Path, *, make: bool = False) -> bytes:
     gate : Path
         The folder of the site's ledger.
     make : bool
-        Whether it may be made: only while no line and no file was written with one.
+        Whether it may be made: only while no line and no file depends on one.
 
     Raises
     ------
     UsageError
-        If it cannot be read, others may read it, or it is gone while there are sets.
+        If it cannot be read, others may read it, or it is gone although there are sets.
     """
     path = gate / KEY
     try:
@@ -85,20 +87,20 @@ def rows_key(gate: Path, *, make: bool = False) -> bytes:
     except FileNotFoundError:
         # A new key would not match the old hashes, so that all would seem unreleased.
         if not make or any((gate / RELEASED_FOLDER).glob("*/*")):
-            raise UsageError(f"{path}: is gone, and with it what was released cannot be told") from None
+            raise UsageError(render("gate.rows.key", file=path)) from None
         write_whole(path, secrets.token_bytes(KEY_BYTES))
         return read_private(path, rows=True)
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+        raise UsageError(render("gate.rows.unread", file=path, why=error.strerror)) from None
     if len(key) != KEY_BYTES:
-        raise UsageError(f"{path}: is damaged")
+        raise UsageError(render("gate.rows.damaged", file=path))
     return key
 
 
 def origin_of(site: Site) -> Origin | None:
     """Return the origin of a site's rows.
 
-    It is None where nothing tells.
+    It is None where it is unknown.
     """
     if isinstance(site, FrozenSite):
         return identifying_origin(site.snapshot.origin)
@@ -120,10 +122,11 @@ RULE = 16
 
 
 def holdout_hash(site: Site, frozen: Frozen | None = None) -> str:
-    """Return the hash of a site's holdout, by which people are on a side: by another one they may be on the other.
+    """Return the hash of a site's holdout, which assigns people to sides.
 
-    Without a group a person's side follows from what the row holds, so that whoever freezes rows anew may move people:
-    the hash has the time of the freeze then, `frozen` or that of a site that serves such rows. It has nothing of rows.
+    By another one they may be on the other side. Without a group a person's side follows from the row's values, so that
+    a new snapshot may move people. Then the hash has the time of the snapshot, `frozen` or that of a site that serves
+    such rows. It has nothing of rows.
     """
     if isinstance(site, FrozenSite):
         frozen = site.snapshot
@@ -135,7 +138,7 @@ def holdout_hash(site: Site, frozen: Frozen | None = None) -> str:
 def identifying_origin(origin: Origin | None) -> Origin | None:
     """Return an origin that identifies its rows.
 
-    It is None where the origin is of a query whose tables nothing tells.
+    It is None for a query of unknown tables.
     """
     return origin if origin is not None and origin.content else None
 
@@ -150,7 +153,7 @@ def named(origin: Origin, key: bytes) -> dict[str, Any]:
 def names_in(facts: Mapping[str, Any]) -> frozenset[str]:
     """Return the row names of a ledger's line.
 
-    There are none where an earlier version wrote it.
+    There are none in a line of an earlier version.
     """
     # A line of an earlier version names no rows.
     rows = facts.get("rows")
@@ -163,7 +166,7 @@ def names_in(facts: Mapping[str, Any]) -> frozenset[str]:
 def names_now(site: Site, ledger: Ledger, dataset: str, *, look: bool = False) -> frozenset[str] | None:
     """Return the names of a dataset's present rows.
 
-    Lines of the ledger name the rows that they are of. None where nobody knows the names of the present rows.
+    Lines of the ledger name their rows. None where the names of the present rows are unknown.
 
     Parameters
     ----------
@@ -171,7 +174,7 @@ def names_now(site: Site, ledger: Ledger, dataset: str, *, look: bool = False) -
     ledger : Ledger
     dataset : str
     look : bool
-        Whether the table is read where it is not frozen yet; else the ledger alone tells.
+        Whether to read the table where it is not frozen yet; else only the ledger counts.
     """
     gate = ledger.path.parent
     # Without a key no line has a name yet, so there is nothing to compare.
@@ -189,9 +192,7 @@ def names_now(site: Site, ledger: Ledger, dataset: str, *, look: bool = False) -
 
 @dataclass
 class RowAccounts:
-    """Groups of datasets of the same rows.
-
-    They follow from the lines of a ledger.
+    """Groups of datasets of the same rows, by the lines of a ledger.
 
     Attributes
     ----------
@@ -251,7 +252,7 @@ class RunDraws:
     requests: dict[str, str] = field(default_factory=dict)
 
     def add(self, line: Line) -> None:
-        """Count one line more of this run."""
+        """Count one more line of this run."""
         facts = line.facts
         # Counts by class may have been charged in another run of the same text, and sent again in this one.
         scored = line.kind == COUNTS and EDGES in facts
@@ -263,17 +264,17 @@ class RunDraws:
         if type(round) is int and round > 0:
             if line.kind == SPENT:
                 self.charged[round] += 1
-            # Of a ledger that was lost a charge may have come over alone: its update may have left.
+            # From a lost ledger a charge may have come over alone: its update may have left.
             if line.kind == UPDATE or CARRIED in facts:
                 self.sent.add(round)
         if line.kind == SPENT and ANSWER in facts:
             self.requests.setdefault(str(facts[ANSWER]), str(facts.get(REQUEST, "")))
 
     def round_refusal(self, round: int) -> Refusal | None:
-        """Return why a round may not be drawn, None where it may.
+        """Return why a round may not be drawn, or None.
 
-        Once more is allowed after a crash between a round's charge and its reply: its one charge is the newest of the
-        run, and no update of it left.
+        A second draw is allowed after a crash between a round's charge and its reply. Then its one charge is the newest
+        of the run, and no update of it left.
         """
         if self.ended:
             return Refusal("training-ended")
@@ -286,7 +287,7 @@ class RunDraws:
         return Refusal("round-drawn", round=round)
 
     def answer_refusal(self, answer: str, request: str) -> Refusal | None:
-        """Return why an answer may not be drawn for a request, None where it may."""
+        """Return why an answer may not be drawn for a request, or None."""
         if self.requests.get(answer, request) == request:
             return None
         return Refusal("answer-drawn")
@@ -303,7 +304,7 @@ class Tally:
     rows : bool
         Whether some of it was counted by rows, and not by persons.
     rules : set of str
-        Hashes of the holdouts by which people were on a side; of more than one nobody is known to have stayed on his.
+        Hashes of the holdouts that assigned people to sides; with more than one, people may have changed sides.
     """
 
     kinds: Kinds = field(default_factory=Kinds)
@@ -312,7 +313,7 @@ class Tally:
     rules: set[str] = field(default_factory=set)
 
     def add(self, line: Line) -> None:
-        """Count one line more."""
+        """Count one more line."""
         release = release_of(line)
         self.kinds[side_of(line), release.noise, release.sampling] += release.steps
         self.runs.add(str(line.facts.get("run", "")))
@@ -328,7 +329,7 @@ class Tally:
     def releases(self, side: Side) -> tuple[Release, ...]:
         """Return the consumed privacy of one side, by kind.
 
-        What spent of both is of each, and so is all where people may have changed sides.
+        A cost for both sides counts for each, and so does any cost where people may have changed sides.
         """
         sides = (*SIDES, BOTH) if self.moved else (side, BOTH)
         return composed(
@@ -362,7 +363,7 @@ class Tally:
 class Seen:
     """Privacy consumed up to a line.
 
-    The line is known by its number and its hash.
+    The number and the hash identify the line.
 
     Attributes
     ----------
@@ -371,10 +372,10 @@ class Seen:
     datasets : dict of name to Tally
         By lines that name their rows.
     unnamed : dict of name to Tally
-        By those that do not, for an earlier version wrote them: nobody knows which rows they were of.
+        By lines without row names, of an earlier version: their rows are unknown.
     accounts : RowAccounts
     draws : dict of run to RunDraws
-        What noise each run has drawn.
+        Noise that each run has drawn.
     """
 
     n: int = 0
@@ -385,7 +386,7 @@ class Seen:
     draws: dict[Run, RunDraws] = field(default_factory=lambda: defaultdict(RunDraws))
 
     def add(self, line: Line) -> None:
-        """Count one line more."""
+        """Count one more line."""
         self.accounts.add(line)
         if line.kind in (SPENT, UPDATE, COMPARISON, COUNTS):
             self.draws[run_of(line.facts)].add(line)
@@ -394,14 +395,14 @@ class Seen:
             of.setdefault(str(line.facts.get("dataset", "")), Tally()).add(line)
 
     def account(self, dataset: str, names: frozenset[str] | None) -> Tally:
-        """Return what counts for a dataset.
+        """Return the tally that counts for a dataset.
 
-        Its rows have these names. With None nobody knows them, so that everything counts.
+        Its rows have these names. With None they are unknown, so that everything counts.
         """
         on_it = set(self.datasets) if names is None else self.accounts.datasets(dataset, names)
         on_it &= set(self.datasets)
         counted = [*self.unnamed.items(), *((name, self.datasets[name]) for name in sorted(on_it))]
-        # Under another name the same rows have other columns, by whose hash or date they may be on the other side.
+        # Under another name the same rows have other columns, whose hash or date may put them on the other side.
         total = Tally.of(tally if name == dataset else tally.on_both() for name, tally in counted)
         total.rows |= any(counts_rows_of(dataset, name) for name in on_it)
         return total
@@ -410,13 +411,16 @@ class Seen:
 def side_of(line: Line) -> Side:
     """Return whose privacy a line spent.
 
-    That of both sides where it does not say, as lines of earlier versions, or says what this version does not know.
+    It is both sides' where the line names none, as in earlier versions, or names one that is unknown to this version.
     """
     return next((side for side in SIDES if side == line.facts.get("side")), BOTH)
 
 
 def rule_of(line: Line) -> str:
-    """Return the hash of the holdout by which people were on the side that a line names."""
+    """Return the hash of the holdout in a line.
+
+    It assigned people to the side that the line names.
+    """
     return str(line.facts.get("holdout-sha256", ""))
 
 
@@ -437,18 +441,18 @@ def release_of(line: Line) -> Release:
     Raises
     ------
     LedgerError
-        If it does not say so in numbers: a sum without it would be too low.
+        If its numbers are missing or impossible: a sum without it would be too low.
     """
     noise, sampling, steps = (line.facts.get(key) for key in ("noise", "sampling", "steps"))
     if not (isinstance(noise, (int, float)) and isinstance(sampling, (int, float)) and isinstance(steps, int)):
-        raise LedgerError(f"line {line.n} says that privacy was spent, and not how much: another version wrote it")
+        raise LedgerError(render("gate.rows.numberless", n=line.n))
     if not (noise >= 0 and 0 < sampling <= 1 and steps > 0):
-        raise LedgerError(f"line {line.n} says that privacy was spent in numbers that cannot be")
+        raise LedgerError(render("gate.rows.impossible", n=line.n))
     return Release(float(noise), float(sampling), steps)
 
 
 def may_have_several_rows(dataset: str) -> bool:
-    """Tell whether a person may have several rows.
+    """Return whether a person may have several rows.
 
     An unknown dataset counts as such.
     """
@@ -459,5 +463,5 @@ def may_have_several_rows(dataset: str) -> bool:
 
 
 def counts_rows_of(dataset: str, other: str) -> bool:
-    """Tell whether another name counted rows, not persons."""
+    """Return whether another name counted rows, not persons."""
     return other != dataset and may_have_several_rows(dataset) and not may_have_several_rows(other)

@@ -1,6 +1,7 @@
-"""A site's noised answers about a model: counts for encoder and scores where all that leaves is charged.
+"""A site's noised answers about a model.
 
-At other sites, figures of a model that is one too many: with noise, charged to the account of the test rows.
+They are counts for encoder and scores, under covering noise. At other sites they are figures of a model that is one too
+many: with noise, charged to the account of the test rows.
 """
 
 from __future__ import annotations
@@ -55,21 +56,27 @@ from flfed.updates.messages.compare import CompareRequest, Figure
 from flfed.updates.messages.summarise import ScoresReply, ScoresRequest
 
 LATER_EPSILON = 1.0
-"""ε that the figures of one such model cost, at the delta of the site's policy."""
+"""ε of the figures of one such model, at the delta of the site's policy."""
 LATER_FIRST = "later-first"
 LATER_SCORES = "later-scores"
 """Names of both answers on the ledger: counts by predicted probability, and by class and bin of these."""
 
 
 def is_last(reply: object) -> bool:
-    """Tell whether a reply is the last that a study asks for: counts by class and score."""
+    """Return whether a reply is the last of a study.
+
+    The last one has counts by class and score.
+    """
     return isinstance(reply, ScoresReply) and reply.counts.ndim == 2
 
 
 def count_scores(
     request: ScoresRequest, session: SiteSession, own: SiteRun
 ) -> Generator[ComputeRequest, Any, ScoresReply]:
-    """Return noised counts of holdout rows by score, or by class and score; raises NotSpent where not allowed."""
+    """Return noised counts of holdout rows by score.
+
+    Where bins are given they are by class and score. Raises NotSpent where not allowed.
+    """
     if request.pairs:
         if not compares_privately(session.study):
             raise NotTakingPart(Refusal("kind-of-another-study"))
@@ -89,9 +96,9 @@ def count_scores(
         exact = score_counts(odds, rows.y.astype(np.int64), weights, request.edges)
         of_model = arrays_sha256({"edges": request.edges, "of": np.frombuffer(bytes.fromhex(of_model), np.uint8)})
     release = releases_of(session.study)[name].release
-    # Of another model they are other counts, which are charged and drawn anew.
+    # The counts of another model are other counts, which are charged and drawn separately.
     counts = noised_holdout_counts(session, name, of_model, exact, release)
-    # So that the site's people can compare it with their own, exact and at home.
+    # So that the site's people can compare it with their own, with exact figures at the site.
     if request.edges is not None:
         arrays = request.arrays
         own.keep_model(session.study, arrays, encoder, of=arrays_sha256(arrays))
@@ -99,7 +106,10 @@ def count_scores(
 
 
 def _compared(request: ScoresRequest, session: SiteSession) -> Generator[ComputeRequest, Any, ScoresReply]:
-    """Return noised pairs of holdout rows that the model orders better than the site's own, trained under noise."""
+    """Return noised pairs of holdout rows for a comparison.
+
+    The model orders them better than the site's own, which is trained under noise.
+    """
     encoder = session.in_use(request.encoder)
     releases = releases_of(session.study)
     own = yield from _own_model(session, encoder, releases[OWN].release)
@@ -123,9 +133,10 @@ def _compared(request: ScoresRequest, session: SiteSession) -> Generator[Compute
 
 
 def _own_model(session: SiteSession, encoder: Encoder, release: Release) -> Generator[ComputeRequest, Any, Arrays]:
-    """Return a model of the study's kind and plan that is trained on the site's rows alone, under its own noise.
+    """Return a model that is trained on the site's rows alone.
 
-    It is charged before its training and kept, so that who asks again costs nothing.
+    It is of the study's kind and plan, with its own noise. It is charged before its training and stored, so that a
+    repeated request costs nothing.
     """
     charge = round_charge(session.protection)
     if charge is None:
@@ -145,7 +156,10 @@ def _own_model(session: SiteSession, encoder: Encoder, release: Release) -> Gene
 
 
 def _trained_alone(session: SiteSession, encoder: Encoder, release: Release) -> Generator[ComputeRequest, Any, Arrays]:
-    """Return a model of the study's kind and plan after all rounds on the site's rows, with the noise of a release."""
+    """Return a model after all rounds on the site's rows.
+
+    It is of the study's kind and plan, with the noise of a release.
+    """
     protection = session.protection
     if protection is None:
         raise ValueError(f"study {session.study.name!r} protects nothing")
@@ -164,7 +178,7 @@ def _trained_alone(session: SiteSession, encoder: Encoder, release: Release) -> 
 
 
 def later_releases(delta: float) -> tuple[Release, Release]:
-    """Return what both answers cost: together `LATER_EPSILON` at a delta.
+    """Return the cost of both answers: together `LATER_EPSILON` at a delta.
 
     Examples
     --------
@@ -178,14 +192,14 @@ def later_releases(delta: float) -> tuple[Release, Release]:
 def later_figures(
     request: CompareRequest, session: SiteSession, own: SiteRun
 ) -> Generator[ComputeRequest, Any, tuple[Figure, ...]]:
-    """Yield requests and return the noised figures of the model that a comparison asks for.
+    """Yield requests and return the noised figures of a comparison's model.
 
     None where the outcome is not binary, the rows are lost in the noise, or the site has no budget for them.
 
     Parameters
     ----------
     request : CompareRequest
-        Of a comparison that the site has answered before, to its own people.
+        Of a comparison that the site has made before, for its own people.
     session : SiteSession
     own : SiteRun
 

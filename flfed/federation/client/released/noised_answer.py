@@ -1,4 +1,7 @@
-"""A site's one noised answer to a question: charged before the noise is drawn, kept, and sent again as it was."""
+"""A site's one noised answer to a question.
+
+It is charged before the noise is drawn, stored, and sent again unchanged.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +36,9 @@ SALT = 16
 HASH = 32
 """Bytes before an answer in its file: a salt, and with it the hash of the exact numbers."""
 CELLS = "cells"
-"""What is asked for the encoder, in a file's name."""
+"""Question of the encoder's counts, in a file's name."""
 FAR = 10.0
-"""Deviations of the noise within which a noised number of rows is: beyond is one in 10^23."""
+"""Deviations of the noise within which a noised number of rows lies: the chance of more is one in 10^23."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,10 +48,10 @@ class Part:
     Attributes
     ----------
     exact : float64 array, of any shape
-        Which does not leave.
+        Never released.
     query : GaussianQuery
     release : Release
-        What it costs.
+        Its cost.
     """
 
     exact: np.ndarray
@@ -66,12 +69,12 @@ class NoisedAnswer:
     question : str
         Its name, in a word of a file's name.
     request : str
-        Hash of what the coordinator chose for it, such as a model; an empty text where it chooses nothing.
+        Hash of the coordinator's choice for it, such as a model; an empty text without a choice.
     parts : mapping of name to Part
     side : {"training", "holdout", "both"}
-        Whose rows are counted.
+        Side of the counted rows.
     facts : mapping
-        What the ledger's lines say besides.
+        Further facts of the ledger's lines.
     """
 
     session: SiteSession
@@ -83,25 +86,31 @@ class NoisedAnswer:
 
     @property
     def charge(self) -> RoundCharge | None:
-        """Where an answer is charged; None of research sites, which have no ledger."""
+        """Charge of an answer; None for research sites, which have no ledger."""
         return round_charge(self.session.protection)
 
     @property
     def purpose(self) -> str:
-        """What is asked, in a word of a file's name: one that depends on a request names it."""
+        """The question in a word of a file's name.
+
+        One that depends on a request names it.
+        """
         return f"{self.question}-{self.request}" if self.request else self.question
 
     def drawn(self) -> dict[str, np.ndarray]:
-        """Return the noised numbers; raises NotSpent where the site's account does not allow it."""
+        """Return the noised numbers.
+
+        Raises NotSpent where the site's account does not allow it.
+        """
         charge = self.charge
         session = self.session
-        # Of a cut of one table the noise follows from the seed, as do its sites; else it is the system's.
+        # For a cut of one table the noise follows from the seed, as do its sites; else it is the system's.
         rng = generator(session.seed, site=session.site.name, purpose=self.purpose)
         chance = SystemNoise() if session.protection is None else session.protection.chance(rng)
         if charge is None:
             return self._noised(chance)
         path = answer_path(charge, session, self.purpose)
-        # Of two that ask at once the second gets the first one's answer.
+        # Of two requests at once the second gets the first one's answer.
         with self._file(path).locked():
             before = self.read_stored(path)
             if before is not None:
@@ -113,7 +122,10 @@ class NoisedAnswer:
             return numbers
 
     def read_stored(self, path: Path) -> dict[str, np.ndarray] | None:
-        """Return the answer that a file holds, None where there is none of these rows."""
+        """Return the answer in a file, or None.
+
+        It is None where the file has none of these rows.
+        """
         sizes = [part.exact.size for part in self.parts.values()]
         answer = self._file(path).read(sum(sizes))
         if answer is None:
@@ -133,7 +145,10 @@ class NoisedAnswer:
 def noised_holdout_counts(
     session: SiteSession, question: str, request: str, exact: np.ndarray, release: Release
 ) -> np.ndarray:
-    """Return counts of test rows with noise, of which one person moves all together by at most 1; raises NotSpent."""
+    """Return counts of test rows with noise.
+
+    One person moves all of them together by at most 1. Raises NotSpent.
+    """
     query = GaussianQuery(sensitivity=1.0, noise=release.noise, step=STEP)
     parts = {question: Part(exact=exact, query=query, release=release)}
     answer = NoisedAnswer(session=session, question=question, request=request, parts=parts, side="holdout")
@@ -142,13 +157,15 @@ def noised_holdout_counts(
 
 @dataclass(frozen=True, eq=False)
 class AnswerFile:
-    """A file with numbers that were charged, and a salted hash of what they were made of: they count for that alone.
+    """A file with charged numbers, and a salted hash of their basis.
+
+    They are valid for that basis alone.
 
     Attributes
     ----------
     path : Path
     basis : sequence of arrays
-        The exact numbers that they were made of.
+        The exact numbers behind them.
     """
 
     path: Path
@@ -173,7 +190,7 @@ class AnswerFile:
         return np.frombuffer(numbers, dtype="<f8").astype(np.float64) if matches else None
 
     def write(self, arrays: Iterable[np.ndarray]) -> None:
-        """Write numbers in place of those that were there."""
+        """Write numbers in place of the earlier ones."""
         salt = secrets.token_bytes(SALT)
         write_whole(self.path, salt + self._hash(salt) + _bytes(arrays))
 
@@ -182,10 +199,10 @@ class AnswerFile:
 
 
 def answer_path(charge: RoundCharge, session: SiteSession, question: str) -> Path:
-    """Return the file of an answer to a question of this very text, beside the site's ledger.
+    """Return the file of an answer, beside the site's ledger.
 
-    Of rows that were frozen anew it is another one, whatever they are: an answer that came again if they were as before
-    would tell that they are.
+    It is for a question of this exact text. A new snapshot has another file, whatever its rows: an answer that was
+    repeated for unchanged rows would reveal that they are unchanged.
     """
     name = f"{session.study.sha256()}-{session.seed}-{question}"
     if isinstance(session.site, FrozenSite):
@@ -198,22 +215,28 @@ def _bytes(arrays: Iterable[np.ndarray]) -> bytes:
 
 
 def releases_of(study: Study) -> Mapping[str, AnswerRelease]:
-    """Return what a study's noised answers beside the updates spend, by name."""
+    """Return the cost of a study's noised answers beside the updates, by name."""
     mechanism = mechanism_of(study) or Mechanism()
     return mechanism.answer_releases(study.plan, study.rounds)
 
 
 def noised_cells(session: SiteSession) -> dict[str, np.ndarray]:
-    """Return the noised counts that the encoder is made of; raises NotSpent where the account does not allow them."""
+    """Return the noised counts for the encoder.
+
+    Raises NotSpent where the account does not allow them.
+    """
     return _cells_answer(session).drawn()
 
 
 def stored_cells(session: SiteSession) -> tuple[str, ...]:
-    """Return the names of the counts that the encoder is made of, none unless they were drawn of these rows before."""
+    """Return the names of the encoder's stored counts.
+
+    There are none unless they were drawn of these rows before.
+    """
     charge = round_charge(session.protection)
     if charge is not None and covers_model(session.study):
         path = answer_path(charge, session, CELLS)
-        # Only where there is such a file the rows need to be counted, to tell whether it is of them.
+        # The rows are counted only where there is such a file, to check whether it is of them.
         if path.exists() and _cells_answer(session).read_stored(path) is not None:
             return HISTOGRAMS, VALUES
     return ()
@@ -246,9 +269,10 @@ def cells_of(study: Study, layout: Layout, numbers: Mapping[str, np.ndarray]) ->
 
 
 def trained_units(session: SiteSession) -> UnitCounts:
-    """Return how many rows, or persons, training divides by: what is known of it under noise.
+    """Return how many rows, or persons, training divides by.
 
-    The counts of the encoder tell it; where a coordinator asked for none, they are charged and drawn now.
+    The number has noise. The counts of the encoder show it; where no coordinator requested them, they are charged and
+    drawn now.
     """
     rows, deviation = noised_rows(session.layout, cells_of(session.study, session.layout, noised_cells(session)))
     return UnitCounts(units=max(1.0, round(rows)), most=max(1, round(rows + FAR * deviation)))

@@ -1,13 +1,13 @@
 """Differencing check against released rows.
 
-The sets of rows whose sums left a site are stored there. A study over rows too close to one of them is refused.
+The site stores the sets of rows whose sums left. A study over rows too close to one of them is refused.
 
-Beside the site's ledger are a key, and for each set a file of keyed hashes; the ledger has a line of kind
-`released` for each set and run, on the disk before the first sum leaves. Of the rows themselves nothing
-is kept, and without the key nobody can tell whether a person is among them.
+Beside the site's ledger are a key, and for each set a file of keyed hashes. The ledger has a line of kind `released`
+for each set and run, on the disk before the first sum leaves. Nothing of the rows themselves is stored, and without the
+key nobody can find out whether a person is among them.
 
-One table may be served under the names of several datasets. So beside each set stands another one of the same
-persons as their source has them, and a study is held to what left under the other names, too.
+One table may be served under the names of several datasets. So beside each set is another one of the same persons by
+their source. A study is compared with releases under the other names, too.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ from flfed.rows.snapshots.differencing import RowSet, SourceSet, apart_by_few, t
 from flfed.rows.snapshots.snapshot import FrozenSite
 from flfed.rows.snapshots.withholding import Chosen
 from flfed.study.request_hash import asks_sha256
+from flfed.words import render
 
 if TYPE_CHECKING:
     import pandas as pd
 
 LOG = logging.getLogger("flfed.site")
 COUNTED = "exact-counts"
-"""Key of a line for a set of rows of which exact counts, or importances of columns, leave."""
+"""Key of a line for a set of rows of which exact counts, or feature importances, leave."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +83,7 @@ def parts_of(session: SiteSession, key: bytes) -> Parts:
     parts = []
     whole, source = _rows_of(site)
     places = defaultdict[str, list[int]](list)
-    # Alike rows stand under one text, and are handed out one after the other.
+    # Equal rows have one text, and get its places one after the other.
     if source is not None:
         for at, text in enumerate(row_texts(whole)):
             places[text].append(at)
@@ -100,7 +101,7 @@ def parts_of(session: SiteSession, key: bytes) -> Parts:
 def _rows_of(site: Site) -> tuple[pd.DataFrame, SourceRows | None]:
     """Return a site's mapped table and its source rows.
 
-    The source rows are the same rows as the source has them, and None where nothing tells.
+    The source rows are the same rows as the source has them, and None where the source is unknown.
     """
     import pandas as pd
 
@@ -110,11 +111,11 @@ def _rows_of(site: Site) -> tuple[pd.DataFrame, SourceRows | None]:
 
 
 def _places_of(table: pd.DataFrame, places: Mapping[str, list[int]]) -> list[int] | None:
-    """Return the positions of a part in the table.
+    """Return the positions of a part in the whole table.
 
-    It is the whole table. None where a row is not in it.
+    None where a row is missing there.
 
-    Rows that are alike in all columns are on the same side of every split that an institution allows.
+    Rows that are equal in all columns are on the same side of every split that an institution allows.
     """
     seen = defaultdict[str, int](int)
     positions = list[int]()
@@ -129,17 +130,17 @@ def _places_of(table: pd.DataFrame, places: Mapping[str, list[int]]) -> list[int
 class Releases:
     """Differencing guard of a site's releases.
 
-    It refuses studies over rows too close to released ones, and records what is released next.
+    It refuses studies over rows too close to released ones, and records the next releases.
 
     Parameters
     ----------
     ledger_of : callable (site) → Ledger
-        Where a site writes down what it releases.
+        Where a site records its releases.
 
     Notes
     -----
-    One for a client side, which asks it only of sites whose figures are held back. A session is looked at once a
-    run: whichever message comes first. Enrolment writes no line, since no sum leaves with it.
+    One for a client side, which uses it only for sites whose figures are withheld. A session is checked once a run, at
+    whichever message comes first. Enrolment writes no line, since no sum leaves with it.
     """
 
     def __init__(self, ledger_of: Callable[[Site], Ledger]) -> None:
@@ -151,16 +152,16 @@ class Releases:
     def refusal(self, session: SiteSession, run: str, *, leaves: bool) -> Refusal | None:
         """Return why no sum may leave, or None.
 
-        Where it may, the ledger has it afterwards.
+        Where sums may leave, the ledger has them afterwards.
 
         Parameters
         ----------
         session : SiteSession
-            The site at work on the study.
+            The site's session of the study.
         run : str
-            The run's name; where it has none, this process stands for one.
+            The run's name; without one, this process stands for a run.
         leaves : bool
-            Whether sums leave with the answer: then it is on the disk when this returns.
+            Whether sums leave with the reply: then the line is on the disk when this returns.
         """
         run = run or self._here
         done = self._done.setdefault(session, set())
@@ -176,10 +177,10 @@ class Releases:
         return refusal
 
     def first_counts(self, session: SiteSession, run: str, *, claim: bool) -> bool:
-        """Tell whether exact counts of the holdout may leave.
+        """Return whether exact counts of the holdout may leave.
 
-        They may where no other run's had any of these rows in them; where `claim`, the ledger has it afterwards.
-        Importances of columns and figures by group are held to the same: one run has all of them, or none.
+        They may where no other run's counts had any of these rows in them; with `claim`, the ledger has it afterwards.
+        Feature importances and figures by group follow the same rule: one run has all of them, or none.
 
         Counts by two models differ by the rows that one of them flags and the other does not, which may be one row.
         """
@@ -201,12 +202,12 @@ class Releases:
     def _decided(self, session: SiteSession, run: str, leaves: bool) -> Refusal | None:
         SiteFolder(session.site.name).make()
         row_sets = self._sets(session)
-        # The key is made only where no line and no set can be of another one.
+        # The key is made only where no line and no set can depend on another one.
         with row_sets.ledger.lock() as locked_ledger:
             named_before = any(line.kind == RELEASED or names_in(line.facts) for line in locked_ledger.backwards())
             key = row_sets.key(make=not named_before)
         if session not in self._parts:
-            self._parts[session] = parts_of(session, key)  # takes a while, so nobody waits for the ledger
+            self._parts[session] = parts_of(session, key)  # slow, so it runs without the ledger's lock
         parts = self._parts[session]
         with row_sets.ledger.lock() as locked_ledger:
             accounts, released = _released(locked_ledger)
@@ -215,7 +216,7 @@ class Releases:
             before = row_sets.all(lines, key)
             for part in parts.all:
                 if part.rows.id in before:
-                    row_sets.write(part.rows, part.source)  # an earlier version kept nothing to hold other names to
+                    row_sets.write(part.rows, part.source)  # an earlier version stored no persons for other names
             # Checked and written under one lock, so that no other process releases in between.
             refusal = _refusal(parts.all, before, lines, facts, session.site)
             same = accounts.datasets(row_sets.dataset, names_in(facts))
@@ -226,7 +227,7 @@ class Releases:
 
 
 def _facts(session: SiteSession, run: str, parts: Parts, key: bytes) -> dict[str, Any]:
-    """Return what each line of a run's releases says."""
+    """Return the facts of each line of a run's releases."""
     study = session.study
     facts: dict[str, Any] = {"study": study.name, "study-sha256": study.sha256(), "dataset": study.dataset.name}
     facts |= {ASKS: asks_sha256(study.text), "run": run, "repeat": session.seed - study.seed}
@@ -236,7 +237,10 @@ def _facts(session: SiteSession, run: str, parts: Parts, key: bytes) -> dict[str
 
 
 def _released(locked_ledger: LockedLedger) -> tuple[RowAccounts, list[Line]]:
-    """Return the accounts by a ledger's lines, and those of its lines that are on released sets, the newest first."""
+    """Return a ledger's accounts and its lines about released sets.
+
+    The newest line comes first.
+    """
     accounts = RowAccounts()
     released = []
     for line in locked_ledger.backwards():
@@ -249,17 +253,17 @@ def _released(locked_ledger: LockedLedger) -> tuple[RowAccounts, list[Line]]:
 def _claim_counts(
     row_sets: RowSets, locked_ledger: LockedLedger, parts: Parts, facts: Mapping[str, Any], key: bytes, *, claim: bool
 ) -> bool:
-    """Tell whether exact counts may leave, and record it where asked to.
+    """Return whether exact counts may leave, and record it with `claim`.
 
-    The ledger is held meanwhile, so that no other run claims the same rows.
+    The ledger is locked meanwhile, so that no other run claims the same rows.
     """
     accounts, released = _released(locked_ledger)
     counted = [line for line in released if line.facts.get(COUNTED)]
     if any(run_of(line.facts) == run_of(facts) for line in counted):
-        return True  # asked again: the same counts
+        return True  # a repeated request: the same counts
     same = accounts.datasets(row_sets.dataset, names_in(facts))
     counted = [line for line in counted if line.facts.get("dataset") in {*same, row_sets.dataset}]
-    # Rows under another dataset's name cannot be told from these one by one.
+    # Rows under another dataset's name cannot be compared with these one by one.
     if any(line.facts.get("dataset") != row_sets.dataset for line in counted):
         return False
     before = row_sets.all(counted, key)
@@ -296,7 +300,10 @@ def _runs_over(part: Part, lines: Sequence[Line]) -> set[Run]:
 
 
 def _too_many(runs: set[Run], facts: Mapping[str, Any], site: Site) -> Refusal | None:
-    """Return the refusal of one run more over rows that were in these runs, or None."""
+    """Return why one more run is too many, or None.
+
+    It is over rows that were in these runs.
+    """
     had = len(runs - {run_of(facts)})
     return Refusal("too-many-queries", most=site.policy.queries, had=had) if had >= site.policy.queries else None
 
@@ -310,7 +317,7 @@ class Names:
     row_sets : RowSets
         Of the dataset's own name.
     lines : sequence of Line
-        The ledger's on released sets, of all names.
+        Those about released sets, of all names.
     same : collection of str
         Datasets that are known to be of the same rows.
     key : bytes
@@ -324,7 +331,7 @@ class Names:
     def others(self) -> Iterator[tuple[str, list[Line], dict[str, list[SourceSet]]]]:
         """Yield each other name and its released persons.
 
-        Its lines go with it, and a set has no persons where nothing tells.
+        Its lines are returned too, and a set has no persons where they are unknown.
         """
         for other in self.row_sets.others(self.lines):
             lines = [line for line in self.lines if line.facts.get("dataset") == other.dataset]
@@ -343,10 +350,10 @@ def _refusal_of_names(parts: Parts, names: Names, facts: Mapping[str, Any], site
     for name, lines, sets in names.others():
         source_sets = [*chain.from_iterable(sets.values())]
         alike = _of_same_columns(source_sets, sources)
-        # Sets that an earlier version wrote, and those of the same rows that are told by something else.
+        # Sets of an earlier version have no persons; those of the same rows may be identified by other columns.
         untold = not all(sets.values()) or (name in names.same and len(alike) < len(source_sets))
         if sets and (untold or len(sources) < len(parts.all)):
-            LOG.error("the rows of %r cannot be held to those of %r, whose sums left", names.row_sets.dataset, name)
+            LOG.error(render("gate.rows.incomparable", dataset=names.row_sets.dataset, other=name))
             return Refusal("other-people-untold", dataset=name)
         others += alike
         for line in lines:
@@ -363,12 +370,15 @@ def _refusal_of_names(parts: Parts, names: Names, facts: Mapping[str, Any], site
 
 
 def _of_same_columns(source_sets: Iterable[SourceSet], sources: Sequence[SourceSet]) -> list[SourceSet]:
-    """Return the sets that can be compared person by person with those of a study: of the same columns."""
+    """Return the sets of the same columns as a study's.
+
+    They can be compared person by person.
+    """
     return [one for one in source_sets if sources and one.columns == sources[0].columns]
 
 
 def _closes_in(sources: Sequence[SourceSet], others: Sequence[SourceSet], names: Names, site: Site) -> bool:
-    """Tell whether persons are too close to released ones.
+    """Return whether persons are too close to released ones.
 
     Those released under this name and under others count together.
     """
@@ -391,10 +401,7 @@ def _record(
     lines: Sequence[Line],
     facts: Mapping[str, Any],
 ) -> None:
-    """Record each part that this run newly releases.
-
-    Its file goes first, then its line.
-    """
+    """Record each part that this run newly releases, first its file, then its line."""
     there = [(run_of(line.facts), line.facts.get("rows-sha256"), line.facts.get("chosen")) for line in lines]
     for part in parts:
         chosen = part.chosen.facts()

@@ -1,7 +1,7 @@
-"""Sets of rows whose sums left a site: their files, people and runs.
+"""Sets of rows whose sums left a site.
 
-They are of one dataset's rows, and of the same persons as their source has them. The keyed hashes that a site keeps
-tell which people of a run's test rows were in no test rows before, and in which runs some people's rows took part.
+The files are of one dataset's rows, and of the same persons by their source. The site's keyed hashes show which people
+of a run's test rows were in no test rows before. They also show in which runs some people's rows took part.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.snapshots.differencing import RowSet, SourceSet
 from flfed.rows.snapshots.opt_outs import Excluded
 from flfed.rows.snapshots.withholding import Chosen
+from flfed.words import render
 
 RELEASED = "released"
 """The kind of a ledger's line for a set of rows whose sums leave."""
@@ -43,9 +44,9 @@ class RowSets:
 
     Notes
     -----
-    A set counts once its file is there, also where a crash kept its line from the ledger, or where the
-    ledger was begun anew. One that the ledger names without its file, and a key that is gone while there
-    are sets, are errors: what cannot be compared is not released.
+    A set counts once its file exists, also where a crash kept its line from the ledger, or where the ledger was
+    restarted. A line without the set's file, and a missing key beside sets, are errors: rows that cannot be compared
+    are not released.
     """
 
     def __init__(self, folder: SiteFolder, dataset: str, ledger: Ledger | None = None) -> None:
@@ -63,7 +64,7 @@ class RowSets:
         Raises
         ------
         UsageError
-            If it cannot be read, others may read it, or it is gone while there are sets.
+            If it cannot be read, others may read it, or it is gone although there are sets.
         """
         return rows_key(self._site.gate, make=make)
 
@@ -73,13 +74,13 @@ class RowSets:
         Parameters
         ----------
         lines : sequence of Line
-            The ledger's of this dataset and kind.
+            Those of the ledger, of this dataset and kind.
         key : bytes
 
         Raises
         ------
         UsageError
-            If one cannot be read, is not as it was written, or is named in the ledger and gone.
+            If one cannot be read or was changed, or its file is gone although the ledger names it.
         """
         named = {str(line.facts.get("rows-sha256")) for line in lines}
         if not named and not self.folder.is_dir():
@@ -93,15 +94,15 @@ class RowSets:
         try:
             return RowSet.from_bytes(self.dataset, read_private(self.folder / id, rows=True), key, id=id)
         except OSError as error:
-            raise UsageError(f"the set of released rows {id[:12]} cannot be read ({error.strerror})") from None
+            raise UsageError(render("gate.rows.set", id=id[:12], why=error.strerror)) from None
 
     def write(self, rows: RowSet, source: SourceSet | None = None) -> None:
         """Write a set, and its persons in the source.
 
-        What is there stays as it is.
+        Existing files are left as they are.
         """
         with folder_locked(self.folder, writing=True):
-            # The source's persons go first: a set without them could not be held to other names.
+            # The source's persons go first: a set without them could not be compared with other names.
             if source is not None and not (beside := self.folder / f"{rows.id}.{source.id}").exists():
                 write_whole(beside, source.to_bytes())
             if not (self.folder / rows.id).exists():
@@ -115,7 +116,7 @@ class RowSets:
         Raises
         ------
         UsageError
-            If one cannot be read, or is not as it was written.
+            If one cannot be read, or was changed.
         """
         sets_by_id: dict[str, list[SourceSet]] = defaultdict(list)
         if not self.folder.is_dir():
@@ -128,13 +129,13 @@ class RowSets:
                 try:
                     sets_by_id[id].append(SourceSet.from_bytes(read_private(path, rows=True), key, id=own))
                 except OSError as error:
-                    raise UsageError(f"released persons {own[:12]} cannot be read ({error.strerror})") from None
+                    raise UsageError(render("gate.rows.persons", id=own[:12], why=error.strerror)) from None
         return sets_by_id
 
     def others(self, lines: Iterable[Line]) -> list[RowSets]:
         """Return the sets released under other names.
 
-        They are of lines of the ledger, and of files.
+        They are named by lines of the ledger, and by files.
         """
         names = {str(line.facts.get("dataset")) for line in lines}
         # A set may have been written by a process that crashed before its line.
@@ -156,14 +157,14 @@ class RowSets:
     def released(self) -> tuple[list[tuple[Chosen, RowSet]], bytes]:
         """Return each released set, and the key.
 
-        With each set is how it was chosen. Both are empty where nothing was released.
+        Each set comes with its selection. Both are empty where nothing was released.
 
         Raises
         ------
         FlfedError
             If ledger, key or a set cannot be read.
         """
-        # Nothing was ever released here, and no key is made for looking.
+        # Nothing was ever released here, and a look makes no key.
         if not self.ledger.path.exists() and not self.folder.is_dir():
             return [], b""
         with self.ledger.lock() as locked_ledger:
@@ -180,17 +181,19 @@ def _chosen(lines: Sequence[Line], sets: Mapping[str, RowSet]) -> Iterator[tuple
         try:
             yield Chosen.of_facts(line.facts["chosen"]), sets[line.facts["rows-sha256"]]
         except (KeyError, TypeError, ValueError):
-            raise UsageError(f"line {line.n} of the ledger does not say how rows were chosen") from None
+            raise UsageError(render("gate.rows.selection", n=line.n)) from None
 
 
 Digests = Mapping[bytes, np.ndarray]
-"""Hashes of people, by what they are of: their rows, their identifiers, and what their source says of them."""
+"""Hashes of people, by their basis: their rows, their identifiers, and their source's columns."""
 _ROWS = b"rows"
 _IDENTIFIERS = b"identifiers"
 
 
 class NewPeople:
-    """People of one set of rows who are in none of the sets that are taken in.
+    """People of a set of rows who are new.
+
+    They are in none of the sets added so far.
 
     Parameters
     ----------
@@ -202,11 +205,11 @@ class NewPeople:
     Raises
     ------
     FlfedError
-        If a set or the key cannot be read, or the set is not there.
+        If a set or the key cannot be read, or the set is missing.
 
     Notes
     -----
-    By rows, by identifiers and by what the source says different people may be new. The fewest count.
+    By rows, by identifiers and by source, different people may be new. The fewest count.
     """
 
     def __init__(self, row_sets: RowSets, set_id: str) -> None:
@@ -215,17 +218,18 @@ class NewPeople:
         sources = row_sets.sources(key)
         self._sets = {id: _digests(rows, sources.get(id, ())) for id, rows in sets.items()}
         if set_id not in self._sets:
-            raise UsageError(f"the set of released rows {set_id[:12]} is not there")
+            raise UsageError(render("gate.rows.absent", id=set_id[:12]))
         self._all = self._sets[set_id]
         self._new = dict(self._all)
 
     def are_half_without(self, ids: Iterable[str]) -> bool:
-        """Take sets in, and tell whether at least half of the people are in none so far.
+        """Add sets, and return whether half of the people are new.
 
-        Of sets that cannot be held to this one nobody is known to be new.
+        At least half of them are in none of the sets then. With sets that cannot be compared with this one, nobody
+        counts as new.
         """
         earlier_sets = [self._sets.get(id, {}) for id in ids]
-        # People of two sets can be told by the same where both have identifiers, or neither has.
+        # People of two sets can be compared where both have identifiers, or neither has.
         alike = all(one and (_IDENTIFIERS in one) == (_IDENTIFIERS in self._all) for one in earlier_sets)
         if not earlier_sets or not alike:
             return False
@@ -248,14 +252,14 @@ def _digests(rows: RowSet, sources: Iterable[SourceSet]) -> Digests:
 
 @dataclass(frozen=True, kw_only=True)
 class Lineage:
-    """One run, or repeat of it, that had rows of the people in it.
+    """One run, or repeat of it, with rows of the people.
 
     Attributes
     ----------
     run, study, dataset : str
     repeat : int
     parts : dict of str to int
-        Parts of the rows, "fitted" or "training", "validation" and "holdout", with how many of the people are in each.
+        Parts of the rows, "fitted" or "training", "validation" and "holdout", with the number of these people in each.
     """
 
     run: str
@@ -270,27 +274,26 @@ class Lineage:
 
 
 def lineage(site: Site, people: Excluded) -> list[Lineage]:
-    """Return the runs that had rows of these people in them, the oldest first.
+    """Return the runs with rows of these people, the oldest first.
 
-    Where the schema names a group, people are known by their identifier, also where their rows have changed since;
-    else by their rows as they stand in the table now.
+    Where the schema names a group, people are identified by it, also where their rows have changed since. Else they are
+    identified by their rows as they are in the table now.
 
     Raises
     ------
     UsageError
-        If the site keeps no record of rows, the list does not fit its table, or what it keeps cannot be read.
+        If the site keeps no record of rows, the list does not fit its table, or the record cannot be read.
     """
     if site.policy.disclosure == "open":
-        raise UsageError(
-            f"site {site.name!r}: its policy is 'open', and of open data no record is kept of whose rows a run had"
-        )
+        raise UsageError(render("gate.rows.open", site=site.name))
     return [entry for dataset in site.datasets for entry in _of_dataset(site.serving(dataset), people)]
 
 
 def unlisted(site: Site) -> dict[str, str]:
-    """Return the runs that spent of people's privacy and keep no list of whose rows they had, with their studies.
+    """Return the runs without a list of their rows.
 
-    They are those of which all that leaves is charged: whoever had rows in the table then took part.
+    They spent privacy, and come with their studies. They are those under covering noise: everyone with rows in the
+    table then took part.
     """
     lines = list(ledger_of(SiteFolder(site.name)).lines())
     listed = {str(line.facts.get("run", "")) for line in lines if line.kind == RELEASED}

@@ -1,1 +1,4 @@
-"""Parts of a study at the server of a run, a file a feature: what each does at the steps of the run."""
+"""Parts of a study at the server of a run.
+
+A file has a feature's work at each step of the run.
+"""

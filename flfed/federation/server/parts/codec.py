@@ -1,4 +1,7 @@
-"""Codec at the server: updates are unpacked, the model is packed, and what that saves is recorded."""
+"""Codec at the server.
+
+It unpacks updates, packs the model, and records the saved bytes.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +15,19 @@ from flfed.updates.arrays import Arrays
 from flfed.updates.codec import Codec as ArrayCodec
 from flfed.updates.codec import codec_of, download_of
 from flfed.updates.messages.in_memory import count_array_bytes
-
-FORGOTTEN = (
-    "the run was resumed on an engine that keeps no site's error feedback: what sites had left out of their updates "
-    "until then is lost, and the arrays are not those of a run without a break"
-)
+from flfed.words import render
 
 
 class Codec(ServerPart):
-    """How a study's arrays are packed on their way."""
+    """Packing of a study's arrays in transit."""
 
     @classmethod
     def is_in_study(cls, run: RunSetting) -> bool:
-        """Tell whether arrays are packed."""
+        """Return whether arrays are packed."""
         return codec_of(run.study) is not None or download_of(run.study) is not None
 
     def note(self) -> None:
-        """Record the codecs, and the bytes that each takes off a message of training."""
+        """Record the codecs, and the bytes that each saves of a message of training."""
         study = self.run.study
         arrays = self.run.first_arrays()
         facts = {
@@ -40,21 +39,21 @@ class Codec(ServerPart):
         self.run.recorder.summary("codec", facts)
 
     def context(self, context: RunContext, *, is_recorded: bool) -> RunContext:
-        """Give the strategy what packs and unpacks."""
+        """Add the codecs to the strategy's facts."""
         return replace(context, codec=codec_of(self.run.study), download=download_of(self.run.study))
 
     def lost_at_sites(self) -> str:
-        """Return that error feedback is lost, where the codec has any."""
+        """Return the loss of error feedback, where the codec has any."""
         codec = codec_of(self.run.study)
         if codec is not None and codec.feedback:
-            return FORGOTTEN
+            return render("run.notes.feedback")
         return ""
 
 
 def bytes_saved(codec: ArrayCodec | None, arrays: Arrays) -> int:
-    """Return how many bytes shorter the section of these arrays is once it is packed.
+    """Return how many bytes packing saves on the section of these arrays.
 
-    They are counted on both sections: a packed array's size does not depend on its values.
+    Both sections are counted: a packed array's size does not depend on its values.
     """
     if codec is None:
         return 0

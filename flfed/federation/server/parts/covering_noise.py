@@ -1,4 +1,7 @@
-"""Noise that covers all that leaves a site: encoder and figures are made of noised counts."""
+"""Noise that covers everything that a site releases.
+
+Encoder and figures are made of noised counts.
+"""
 
 from __future__ import annotations
 
@@ -51,11 +54,13 @@ class CoveringNoise(ServerPart):
 
     @classmethod
     def is_in_study(cls, run: RunSetting) -> bool:
-        """Tell whether all that leaves is charged."""
+        """Return whether every release is charged."""
         return covers_model(run.study)
 
     def begin(self, participants: Participants) -> tuple[dict[str, Participant], Encoder]:
-        """Return the sites that sent noised counts of their training rows, and the encoder that these give.
+        """Return the sites with noised counts, and the encoder.
+
+        The counts are of training rows, and make the encoder.
 
         Raises
         ------
@@ -76,7 +81,7 @@ class CoveringNoise(ServerPart):
         return {site: participants[site] for site in good}, encoder
 
     def context(self, context: RunContext, *, is_recorded: bool) -> RunContext:
-        """Ask for no exact score of a round's model."""
+        """Request no exact score of a round's model."""
         return replace(context, scored=False)
 
     def compare(self, model: FinalModel) -> bool:
@@ -86,9 +91,10 @@ class CoveringNoise(ServerPart):
 
 
 def scored_under_noise(run: RunSetting, model: FinalModel) -> None:
-    """Record the figures of the final model, by noised counts of holdout rows by class and score.
+    """Record the figures of the final model under noise.
 
-    First by cell without classes, by which the bins are chosen, then by class and bin.
+    They are made of noised counts of holdout rows by class and score. First by cell without classes, to choose the
+    bins, then by class and bin.
     """
     releases = releases_of(run.study)
     participants = model.participants
@@ -97,7 +103,7 @@ def scored_under_noise(run: RunSetting, model: FinalModel) -> None:
     noise = releases[SCORES].release.noise
     first = _request_counts(run, participants, request, (GRID.bins,))
     if not first:
-        return _record(run, {}, None, "no site told counts of its scores")
+        return _record(run, {}, None, "no site sent counts of its scores")
     of_all = np.sum(list(first.values()), axis=0)
     root = math.sqrt(len(first))
     edges = choose_edges(of_all, first_noise * root, number_of_bins(float(of_all.sum()), noise * root))
@@ -119,7 +125,7 @@ def scored_under_noise(run: RunSetting, model: FinalModel) -> None:
     by_site = {site: counts([site]) for site in sorted(counted)}
     receivers = {site: participants[site] for site in counted}
     pairs = _pairs(run, receivers, replace(request, pairs=True), by_site)
-    # Of all but one its counts would follow, though they have noise: it shares none.
+    # From those of all the others its counts would follow, though they have noise: this site shares none.
     if not run.recorder.shared_as.are_whole(by_site):
         return _record(run, by_site, None, WITHHELD, pairs)
     whole = counts(sorted(counted)) if counted else None
@@ -132,7 +138,10 @@ def _pairs(
     request: ScoresRequest,
     by_site: Mapping[str, ScoreCounts],
 ) -> dict[str, NoisedPairs]:
-    """Return by how many pairs the model is better than each site's own, where the study compares the two."""
+    """Return the pairs by which the model beats each site's own.
+
+    There are none where the study does not compare the two.
+    """
     if not compares_privately(run.study):
         return {}
     deviation = pair_query(releases_of(run.study)[PAIRS].release.noise).deviation
@@ -153,7 +162,7 @@ def _pairs(
 def _request_counts(
     run: RunSetting, participants: Participants, request: ScoresRequest, shape: tuple[int, ...]
 ) -> dict[str, np.ndarray]:
-    """Return the noised counts of the sites that sent some of this shape, in name order."""
+    """Return the noised counts of sites that sent this shape, in name order."""
     wanted: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {"counts": (shape, np.dtype(np.float64))}
 
     def defect(site: str, reply: ScoresReply) -> Refusal | None:
@@ -170,7 +179,10 @@ def _record(
     reason: str,
     pairs: Mapping[str, NoisedPairs] | None = None,
 ) -> None:
-    """Record figures of each site that shares its own, and of all sites together."""
+    """Record the figures of sites, and of all together.
+
+    Only sites that share their own are named.
+    """
     shared = run.recorder.shared_as
     rows: list[ComparisonRow] = []
     for site, own in shared.own(by_site).items():
@@ -201,7 +213,10 @@ def _rows(site: str | None, counts: ScoreCounts | None, reason: str) -> list[Com
 
 
 def _differences(site: str, pairs: NoisedPairs) -> list[DifferenceRow]:
-    """Return the shared model's figures minus those of the site's own, both under the study's ε: of AUCs alone."""
+    """Return the difference of the shared model and the site's own.
+
+    Both are under the study's ε, and only their AUCs are compared.
+    """
     gain = pairs.difference()
     against = ("global", "local-only")
     empty_rows = [DifferenceRow(site, *against, name, None, method=AUC_ALONE) for name in METRICS if name != AUC]
@@ -212,7 +227,10 @@ def _differences(site: str, pairs: NoisedPairs) -> list[DifferenceRow]:
 
 
 def _describe_counts(counts: ScoreCounts) -> Arrays | dict[str, Any]:
-    """Return what is recorded of noised counts, for the page of curves, with the slope of calibration."""
+    """Return the record of noised counts for the page of curves.
+
+    It has the slope of calibration.
+    """
     slope = counts.calibration_slope()
     return {
         "counts": counts.counts.tolist(),

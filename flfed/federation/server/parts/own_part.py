@@ -1,6 +1,7 @@
-"""Arrays that stay at the sites: a site's own part of the model, its own model, or what a strategy keeps there.
+"""Arrays that stay at the sites.
 
-How far the sites' own intercepts differ is estimated over the sites, and each adjusts its own by it.
+They are a site's own part of the model, its own model, or a strategy's state there. The difference of the sites' own
+intercepts is estimated over the sites, and each adjusts its own by it.
 """
 
 from __future__ import annotations
@@ -19,40 +20,39 @@ from flfed.updates.aggregation.rounds import RunContext
 from flfed.updates.extra import own_facts
 from flfed.updates.messages.compare import CompareRequest
 from flfed.updates.messages.train import Offset
-
-UNKEPT = (
-    "the run was resumed on an engine that keeps no site's own arrays: what the strategy had kept at sites until then "
-    "is lost, and the arrays are not those of a run without a break"
-)
+from flfed.words import render
 
 
 class OwnPart(ServerPart):
-    """Arrays of a strategy that are at the sites only."""
+    """Arrays of a strategy that exist at the sites only."""
 
     @classmethod
     def is_in_study(cls, run: RunSetting) -> bool:
-        """Tell whether sites keep arrays from round to round."""
+        """Return whether sites keep arrays from round to round."""
         return extra_shapes_of(run.study.text).stay
 
     def note(self) -> None:
-        """Record what of the model is each site's own."""
+        """Record the parts of the model that are each site's own."""
         facts = own_facts(extra_shapes_of(self.run.study.text))
         if facts:
             self.run.recorder.summary("own-parts", facts)
 
     def lost_at_sites(self) -> str:
-        """Return that the sites' own arrays are lost."""
-        return UNKEPT
+        """Return the loss of the sites' own arrays."""
+        return render("run.notes.arrays")
 
     def has_whole_model(self) -> bool:
-        """Tell whether each site predicts with the arrays at the server, and with none of its own."""
+        """Return whether sites predict with the server's arrays alone.
+
+        Else they have arrays of their own.
+        """
         return not extra_shapes_of(self.run.study.text).own_part
 
 
 LEAST_OFFSETS = 3
-"""Of fewer sites nothing is estimated: it would be known too badly, and of two each could compute the other's."""
+"""With fewer sites nothing is estimated: it would be too uncertain, and of two each could compute the other's."""
 SITE_OFFSETS = "site-offsets"
-"""Of the summary in the run store, and of what a checkpoint says."""
+"""Key of the summary in the run store, and of a checkpoint's facts."""
 
 
 class OwnIntercepts(ServerPart):
@@ -60,19 +60,19 @@ class OwnIntercepts(ServerPart):
 
     @classmethod
     def is_in_study(cls, run: RunSetting) -> bool:
-        """Tell whether sites adjust the model."""
+        """Return whether sites adjust the model."""
         return run.study.adjusts_intercept()
 
     def context(self, context: RunContext, *, is_recorded: bool) -> RunContext:
-        """Have sites asked for their own after the last round."""
+        """Request the sites' own intercepts after the last round."""
         return replace(context, outputs=outputs_of(self.run.schema.task, len(self.run.schema.classes)))
 
     def compare_request(self, model: FinalModel, request: CompareRequest) -> CompareRequest:
-        """Send the sites how far their intercepts differ, and record it."""
+        """Add the deviation of the sites' intercepts to the request, and record it."""
         offsets = model.strategy.offsets
         facts = model.once(SITE_OFFSETS, {"sites": len(offsets), "deviation": offset_deviation(offsets)})
         self.run.recorder.summary(SITE_OFFSETS, facts)
-        # NaN stands for an unknown one: each site adjusts as it did before it was asked.
+        # NaN stands for an unknown one: each site adjusts as without it.
         deviation = math.nan if facts["deviation"] is None else facts["deviation"]
         return replace(request, offset_deviation=deviation)
 
@@ -80,7 +80,7 @@ class OwnIntercepts(ServerPart):
 def offset_deviation(offsets: Mapping[str, Offset]) -> float | None:
     """Return the deviation of the sites' offsets.
 
-    It is taken about the shared model's intercept, and None where the offsets are of too few sites.
+    It is taken about the shared model's intercept, and is None with too few sites.
 
     Parameters
     ----------
@@ -89,23 +89,23 @@ def offset_deviation(offsets: Mapping[str, Offset]) -> float | None:
 
     Notes
     -----
-    Random effects about a mean that is known to be 0, which is the prior's: an offset that all sites have in
-    common, as of a model that is not trained to its end, counts as well. Of several outputs, told apart by
-    their differences only, each has a share of (outputs - 1) / outputs of the variance.
+    Random effects about a known mean of 0, which is the prior's. So a shift that all sites have in common counts as
+    well, as of a model that is not trained to its end. Of several outputs, known by their differences alone, each has
+    a share of (outputs - 1) / outputs of the variance.
 
     Examples
     --------
     >>> import numpy as np
-    >>> said = {site: Offset(value=np.array([v]), error=np.array([0.3])) for site, v in zip("abc", (-1.5, 0.0, 1.5))}
-    >>> round(offset_deviation(said), 3), offset_deviation({"a": said["a"]})
+    >>> offsets = {site: Offset(value=np.array([v]), error=np.array([0.3])) for site, v in zip("abc", (-1.5, 0.0, 1.5))}
+    >>> round(offset_deviation(offsets), 3), offset_deviation({"a": offsets["a"]})
     (1.187, None)
     """
     if len(offsets) < LEAST_OFFSETS:
         return None
-    # In name order, so that the sum rounds alike whoever answered first.
+    # In name order, so that the sum is rounded alike whatever the order of replies.
     of_sites = [offsets[site] for site in sorted(offsets)]
     outputs = len(of_sites[0].value)
-    # Outputs that are told apart by differences only share the variance.
+    # Outputs that are known by differences alone share the variance.
     share = max(outputs - 1, 1) / outputs
     values = [*map(float, chain.from_iterable(offset.value for offset in of_sites))]
     errors = [*map(float, chain.from_iterable(offset.error for offset in of_sites))]

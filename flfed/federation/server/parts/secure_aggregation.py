@@ -1,6 +1,7 @@
-"""Secure aggregation at the server: the cohort keeps its keys, and sums stand in place of what sites send.
+"""Secure aggregation at the server.
 
-Beside updates these are answers that cross once: sums over rows, counts by cell, a statistic, figures.
+The cohort keeps its keys, and sums stand in place of the sites' replies. Beside updates there are sums of replies that
+cross once: sums over rows, counts by cell, a statistic, figures.
 """
 
 from __future__ import annotations
@@ -37,9 +38,10 @@ from flfed.updates.messages.summarise import (
     SummariseReply,
     SummariseRequest,
 )
+from flfed.words import render
 
 BEFORE = "sums-before"
-"""What a checkpoint has of secure sums: the last model whose loss was right, and facts."""
+"""Key in a checkpoint: the last model whose loss was right, and facts of the sums."""
 ENCRYPTED = "the server has the run's models as ciphertexts only"
 
 
@@ -54,7 +56,7 @@ class SecureAggregation(ServerPart):
     Attributes
     ----------
     sums : SecureSums or None
-        Once the sites have each other's keys; None where they approved none, so that updates cross as they are.
+        Once the sites have each other's keys; None where they approved none, so that updates cross in the clear.
     """
 
     state_names: ClassVar[tuple[str, ...]] = (BEFORE,)
@@ -62,11 +64,11 @@ class SecureAggregation(ServerPart):
 
     @classmethod
     def is_in_study(cls, run: RunSetting) -> bool:
-        """Tell whether updates may be summed."""
+        """Return whether updates may be summed."""
         return run.study.aggregation.sums_updates
 
     def cohort(self) -> Participants:
-        """Return the sites that have each other's keys already, as this run gave them."""
+        """Return the sites that have each other's keys already, from this run."""
         return load_cohort(self.run.name)
 
     def check_enrolled(self, sites: Collection[str], refused: Mapping[str, Refusal]) -> None:
@@ -74,7 +76,7 @@ class SecureAggregation(ServerPart):
         check_enrolled(self.run, sites, refused)
 
     def enrolled(self, participants: Participants, back: Collection[str]) -> None:
-        """Give the sites each other's keys.
+        """Send the sites each other's keys.
 
         Raises
         ------
@@ -85,24 +87,33 @@ class SecureAggregation(ServerPart):
 
     @property
     def keeps_cohort(self) -> bool:
-        """Whether masks are made for the whole cohort, so that who is away is missing until it is back."""
+        """Whether masks are made for the whole cohort.
+
+        Then an absent site is missing until it is back.
+        """
         return self.sums is not None
 
     def row_sums(self, sums: SiteSums) -> SiteSums:
-        """Return how sums over rows cross under masks."""
+        """Return the sums over rows under masks."""
         if self.sums is None:
             return sums
         return SecureSiteSums(self.run, self.sums)
 
     def context(self, context: RunContext, *, is_recorded: bool) -> RunContext:
-        """Give the strategy what adds updates up; raises FlfedError where a site takes no part in a rehearsal."""
+        """Add the secure sums to the strategy's facts.
+
+        Raises FlfedError where a site refuses a rehearsal.
+        """
         if is_recorded:
             return replace(context, sums=self.sums)
         return replace(context, sums=rehearse_keys(self.run, context.participants))
 
     @property
     def binds_encoder(self) -> bool:
-        """Whether masks of the first round are bound to its encoder: one made anew might be another."""
+        """Whether masks of the first round are bound to its encoder.
+
+        A second fit might give another.
+        """
         return self.sums is not None
 
     def state(self) -> Mapping[str, Arrays]:
@@ -112,25 +123,31 @@ class SecureAggregation(ServerPart):
         return {BEFORE: self.sums.check.before}
 
     def facts(self) -> Mapping[str, Any]:
-        """Return what is known of the sums of the rounds."""
+        """Return the facts of the rounds' sums."""
         if self.sums is None:
             return {}
         return {BEFORE: self.sums.facts()}
 
     def facts_of_last_model(self) -> Mapping[str, Any]:
-        """Return the losses of the last model: after the comparison the sites open no sum of them again."""
+        """Return the losses of the last model.
+
+        After the comparison the sites open no sum of them again.
+        """
         if self.sums is None or self.sums.check.evaluated is None:
             return {}
         return self.facts()
 
     def restore(self, facts: Mapping[str, Any], state: Mapping[str, Arrays]) -> None:
-        """Take up what a checkpoint knows of the sums."""
+        """Restore a checkpoint's facts of the sums."""
         before = facts.get(BEFORE)
         if self.sums is not None and before:
             self.sums.restore(before, state.get(BEFORE, {}))
 
     def received(self, model: FinalModel, replies: CompareReplies) -> CompareReplies:
-        """Add up the figures of sites that share them in sums only, and return the replies of the others."""
+        """Add up figures that are shared in sums only.
+
+        Return the replies of the other sites.
+        """
         if self.sums is None:
             return replies
         reserved = sorted(self.sums.in_sums_only & replies.keys())
@@ -170,13 +187,13 @@ class SecureAggregation(ServerPart):
         return self.sums is not None and bool(self.sums.in_sums_only)
 
     def unreadable(self, arrays: Arrays) -> str:
-        """Return that the model is encrypted, where it is."""
+        """Return a reason where the model is encrypted."""
         return ENCRYPTED if is_encrypted(arrays) else ""
 
 
 @dataclass(frozen=True, eq=False)
 class SecureSiteSums(SiteSums):
-    """Sums over rows of which the server sees the sum of all sites only.
+    """Sums over rows; the server receives only the sum of all sites.
 
     Attributes
     ----------
@@ -187,7 +204,9 @@ class SecureSiteSums(SiteSums):
     sums: SecureSums
 
     def summary(self, participants: Participants) -> Summary | None:
-        """Return the sums over all training rows, None where no site shares figures in sums only.
+        """Return the sums over all training rows, or None.
+
+        It is None where no site shares figures in sums only.
 
         Raises
         ------
@@ -201,7 +220,10 @@ class SecureSiteSums(SiteSums):
         return Summary(**unflattened(self.sums.decode_counts(totals), shapes))
 
     def cells(self, participants: Participants, least: int) -> Arrays:
-        """Return the rows by cell and outcome of all sites of a list; raises FlfedError without such a sum."""
+        """Return the rows by cell and outcome of a list's sites.
+
+        Raises FlfedError without such a sum.
+        """
         # Whole numbers as they are: no ring divides them.
         shapes = cell_shapes(self.run.layout, least)
         sizes = [math.prod(shape) for shape in shapes.values()]
@@ -210,7 +232,10 @@ class SecureSiteSums(SiteSums):
         return {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
 
     def statistic(self, participants: Participants, statistic: Statistic) -> StatisticSums:
-        """Return the sums of a statistic over the sites of a list; raises FlfedError without such a sum."""
+        """Return the sums of a statistic over the sites of a list.
+
+        Raises FlfedError without such a sum.
+        """
         schema = self.run.schema
         entries = sum(math.prod(shape) for shape, _ in statistic.shapes(schema).values())
         totals, listed = self._sum(STATISTIC, participants, StatisticRequest(), StatisticReply, entries)
@@ -220,7 +245,10 @@ class SecureSiteSums(SiteSums):
     def _sum(
         self, kind: str, participants: Participants, request: Request, reply: AnyReply, entries: int
     ) -> tuple[np.ndarray, frozenset[str]]:
-        """Return the sum of what sites answer once, and whose it is; raises FlfedError where there is none."""
+        """Return the sum of the replies to one request, and its sites.
+
+        Raises FlfedError without one.
+        """
         cohort = len(self.sums.cohort) if self.sums.masked else 0
         questions = _questions(self.run, kind, participants)
         replies = questions.answers(
@@ -234,17 +262,20 @@ class SecureSiteSums(SiteSums):
         totals = _totals(self.run, self.sums, questions, vectors)
         if isinstance(totals, Refusal):
             rows = "rows" if kind == STATISTIC else "training rows"
-            raise self.run.error(f"there is no sum over the {rows} of the sites ({totals})")
+            raise self.run.error(render("run.sums.none", rows=rows, why=totals))
         return totals
 
 
 def _questions(run: RunSetting, kind: str, participants: Participants) -> SumQuestions:
-    """Return what is asked for a sum that a run has once."""
+    """Return the questions of a sum that a run has once."""
     return SumQuestions.over(run.grid, kind=kind, nodes=nodes_of(participants), timeout=run.deadline)
 
 
 def _has_sums(masked: Masked | None, entries: int, cohort: int) -> bool:
-    """Tell whether a masked answer has so many numbers of 64 bits, and a share for each of a cohort."""
+    """Return whether a masked answer has the right size.
+
+    It has so many numbers of 64 bits, and a share for each of a cohort.
+    """
     sizes = ((0,), (1 + entries,), cohort)
     return masked is not None and (masked.vector.shape, masked.sums.shape, len(masked.shares)) == sizes
 
@@ -252,7 +283,10 @@ def _has_sums(masked: Masked | None, entries: int, cohort: int) -> bool:
 def _totals(
     run: RunSetting, sums: SecureSums, questions: SumQuestions, vectors: Mapping[str, Masked]
 ) -> tuple[np.ndarray, frozenset[str]] | Refusal:
-    """Return the sum of numbers of 64 bits and whose it is, or why there is none; what crossed for it is recorded."""
+    """Return a sum of numbers and its sites, or the refusal.
+
+    The numbers have 64 bits; the bytes for the sum are recorded.
+    """
     try:
         totals, listed = sums.summed(questions, vectors)
         return totals.sums, listed

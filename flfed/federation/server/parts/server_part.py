@@ -1,4 +1,7 @@
-"""What a part of a study is at the server of a run, and what the steps of a run show it."""
+"""Interface of a study's part at the server of a run.
+
+The facts that the steps of a run pass to it are here, too.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +22,16 @@ from flfed.updates.strategies.fedavg import FedAvg
 
 if TYPE_CHECKING:
     from flfed.federation.engines.pooled_reference import (
-        PooledReference,  # a site's half, which a coordinator does without
+        PooledReference,  # a site's half, which a coordinator does not load
     )
 
 OnceFacts = Callable[[str, dict[str, Any]], dict[str, Any]]
-"""Returns facts by a name as the sites may have heard them, as `CheckpointWriter.once` does."""
+"""Returns facts by a name as the sites may have received them, as `CheckpointWriter.once` does."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FinalModel:
-    """The final model of a run, on its way to be compared.
+    """The final model of a run, before its comparison.
 
     Attributes
     ----------
@@ -37,9 +40,9 @@ class FinalModel:
     strategy : FedAvg
         After its last round.
     tables : PooledReference or None
-        Of an engine that holds every site's table.
+        Of an engine that has every site's table.
     once : callable (name, facts) → facts
-        Returns facts as the sites may have heard them.
+        Returns facts as the sites may have received them.
     """
 
     participants: Participants
@@ -54,13 +57,13 @@ class ServerPart(ABC):
     """A feature of a study at the server of a run.
 
     Each step of a run calls the parts of its study in the order of their list. A part does nothing that it does not
-    define, and it is made anew for each run: what it learns in one step it has in the next.
+    define. It is made for each run, and keeps its state from step to step.
 
     Attributes
     ----------
     run : RunSetting
     state_names : tuple of str
-        Names under which the part keeps arrays and facts in a checkpoint.
+        Names of the part's arrays and facts in a checkpoint.
     """
 
     run: RunSetting
@@ -69,86 +72,107 @@ class ServerPart(ABC):
     @classmethod
     @abstractmethod
     def is_in_study(cls, run: RunSetting) -> bool:
-        """Tell whether the study of a run has the part."""
+        """Return whether the study of a run has the part."""
 
     # Enrolment.
 
     def cohort(self) -> Participants:
-        """Return the sites that the run stays with, empty where those that enrol take part."""
+        """Return the sites that the run keeps.
+
+        It is empty where the enrolled sites take part.
+        """
         return {}
 
     def check_enrolled(self, sites: Collection[str], refused: Mapping[str, Refusal]) -> None:  # noqa: B027 - a part may do nothing
-        """Refuse a new run of these sites, where the gates of others `refused`; raises UsageError."""
+        """Refuse a new run of these sites.
+
+        The gates of others `refused`. Raises UsageError.
+        """
 
     def enrolled(self, participants: Participants, back: Collection[str]) -> None:  # noqa: B027 - a part may do nothing
         """Prepare the participants, of which those in `back` enrolled now; raises FlfedError."""
 
     @property
     def keeps_cohort(self) -> bool:
-        """Whether a site stays in the run that does not answer."""
+        """Whether a site without a reply stays in the run."""
         return False
 
-    # What a run begins with.
+    # Beginning.
 
     def begin(self, participants: Participants) -> tuple[dict[str, Participant], Encoder] | None:
-        """Return what a run begins with, None where it is made of sums over the sites' rows; raises FlfedError."""
+        """Return a run's participants and encoder, or None.
+
+        It is None where sums over rows make them; raises FlfedError.
+        """
         return None
 
     def row_sums(self, sums: SiteSums) -> SiteSums:
-        """Return how sums over rows come to the server."""
+        """Return the sums over rows, as the server receives them."""
         return sums
 
     def first_arrays(self, participants: Participants, sums: SiteSums) -> Arrays | None:
-        """Return the arrays that the first round begins with, None where they follow from the study."""
+        """Return the arrays of the first round, or None.
+
+        It is None where they follow from the study.
+        """
         return None
 
     def note(self) -> None:  # noqa: B027 - a part may do nothing
-        """Record what is known of the run before its first round."""
+        """Record facts of the run before its first round."""
 
     # Rounds.
 
     def context(self, context: RunContext, *, is_recorded: bool) -> RunContext:
-        """Return what the strategy is given; rounds that are not recorded are a rehearsal."""
+        """Return the strategy's facts of the run.
+
+        Rounds without a record are a rehearsal.
+        """
         return context
 
     # Checkpoints.
 
     @property
     def binds_encoder(self) -> bool:
-        """Whether sites answer for one encoder only, so that it is on the disk before the first round."""
+        """Whether sites answer for one encoder only.
+
+        Then it is on the disk before the first round.
+        """
         return False
 
     def state(self) -> Mapping[str, Arrays]:
-        """Return the arrays that a checkpoint keeps, by `state_names`."""
+        """Return the part's arrays in a checkpoint, by `state_names`."""
         return {}
 
     def facts(self) -> Mapping[str, Any]:
-        """Return the facts that a checkpoint keeps, by `state_names`."""
+        """Return the part's facts in a checkpoint, by `state_names`."""
         return {}
 
     def facts_of_last_model(self) -> Mapping[str, Any]:
-        """Return what the last evaluation adds to the newest checkpoint."""
+        """Return the facts that the last evaluation adds to the newest checkpoint."""
         return {}
 
     def restore(self, facts: Mapping[str, Any], state: Mapping[str, Arrays]) -> None:  # noqa: B027 - a part may do nothing
-        """Take up the facts and arrays of a checkpoint."""
+        """Restore the facts and arrays of a checkpoint."""
 
     def lost_at_sites(self) -> str:
-        """Return what is lost where nobody has kept the sites' own arrays, in a sentence; "" where nothing is."""
+        """Return a sentence about lost arrays of the sites, or an empty text."""
         return ""
 
     # Comparison.
 
     def compare(self, model: FinalModel) -> bool:
-        """Compare the final model, and tell whether that is done: else the sites compare it with their own."""
+        """Compare the final model, and return whether that is done.
+
+        Else the sites compare it with their own.
+        """
         return False
 
     def compare_request(self, model: FinalModel, request: CompareRequest) -> CompareRequest:
-        """Return the request to compare, with what the part adds."""
+        """Return the request to compare, with the part's additions."""
         return request
 
     def received(self, model: FinalModel, replies: CompareReplies) -> CompareReplies:
-        """Return the replies whose figures may be looked at one by one."""
+        """Return the replies whose figures may be recorded one by one."""
         return replies
 
     @property
@@ -157,12 +181,15 @@ class ServerPart(ABC):
         return False
 
     def unreadable(self, arrays: Arrays) -> str:
-        """Return why the server cannot compute with a model, in a sentence; "" where it can."""
+        """Return why the server cannot compute with a model.
+
+        The text is empty where it can.
+        """
         return ""
 
     def has_whole_model(self) -> bool:
-        """Tell whether the arrays at the server are all that sites predict with."""
+        """Return whether the sites predict with the arrays at the server alone."""
         return True
 
     def record(self, model: FinalModel, replies: CompareReplies) -> None:  # noqa: B027 - a part may do nothing
-        """Record what is known of the final model itself."""
+        """Record facts of the final model itself."""

@@ -1,4 +1,4 @@
-"""Trees: they begin with cut points, and what their splits gain is recorded."""
+"""Trees: they begin with cut points, and the gains of their splits are recorded."""
 
 from __future__ import annotations
 
@@ -13,19 +13,25 @@ from flfed.updates.messages.compare import CompareReplies
 
 
 class Trees(ServerPart):
-    """Trees that grow of sums of gradients."""
+    """Trees made of sums of gradients."""
 
     @classmethod
     def is_in_study(cls, run: RunSetting) -> bool:
-        """Tell whether the model is trees."""
+        """Return whether the model is trees."""
         return run.layout.plain
 
     def first_arrays(self, participants: Participants, sums: SiteSums) -> Arrays:
-        """Return no tree, and the cut points; raises FlfedError where no site counted its rows."""
+        """Return no tree, and the cut points.
+
+        Raises FlfedError where no site counted its rows.
+        """
         return begun_forest(self.run, participants, sums)
 
     def record(self, model: FinalModel, replies: CompareReplies) -> None:
-        """Record the gains of columns, and what the sums of the first trees tell of outcomes."""
+        """Record the gains of columns.
+
+        The outcomes that the sums of the first trees reveal are recorded, too.
+        """
         recorder = self.run.recorder
         forest = forest_of(model.outcome.arrays)
         names = [column.name for column in self.run.layout.features]
@@ -33,8 +39,8 @@ class Trees(ServerPart):
         columns = [{"column": name, "gain": gain} for name, gain in zip(names, gains, strict=True)]
         summary = {"trees": sum(map(len, forest)), "columns": columns}
         recorder.summary("gains", summary)
-        # Told outcomes are of all trees, where this engine holds the tables: validation rows may have chosen none of
-        # them, and their sums have left all the same.
+        # The count is of all trees, where this engine has the tables. Validation rows may have chosen none of them, and
+        # their sums have left all the same.
         shared = recorder.shared_as
         if model.tables is None or not shared.are_whole(replies):
             return

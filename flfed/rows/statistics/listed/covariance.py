@@ -9,6 +9,7 @@ import numpy as np
 
 from flfed.errors import UsageError
 from flfed.rows.statistics.statistic import Shapes, Sums, added, column_of
+from flfed.words import render
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,10 +42,13 @@ class Covariance:
         self.names = tuple(columns)
 
     def columns(self, schema: Schema) -> tuple[str, ...]:
-        """Return the columns; raises UsageError where they are not different numbers of the schema."""
+        """Return the columns.
+
+        Raises UsageError where they are not different numbers of the schema.
+        """
         names = tuple(column_of(name, schema, where="columns", kinds=("number",)) for name in self.names)
         if len(set(names)) < len(names) or len(names) < 2:
-            raise UsageError("[statistic] covariance: columns must name two or more different columns")
+            raise UsageError(render("study.statistic.columns"))
         return names
 
     def shapes(self, schema: Schema) -> Shapes:

@@ -11,6 +11,7 @@ import numpy as np
 from flfed.errors import UsageError
 from flfed.rows.statistics.statistic import Shapes, Sums, added, column_of
 from flfed.summaries.drift import NORMAL_975
+from flfed.words import render
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +33,7 @@ class OddsRatio:
 
     Notes
     -----
-    Odds ratio a d / (b c); its 95 % interval after Woolf is exp(log ratio ± 1.96 √(1/a + 1/b + 1/c + 1/d)), the p-value
+    Odds ratio a d / (b c). Its 95 % interval after Woolf is exp(log ratio ± 1.96 √(1/a + 1/b + 1/c + 1/d)), the p-value
     Wald's of the same. With an empty cell there is none. All rows are one table: no hospital's own odds are held fixed,
     as Mantel and Haenszel's ratio would. Source: B. Woolf 1955, "On estimating the relation between blood group and
     disease".
@@ -45,10 +46,13 @@ class OddsRatio:
         self.by = by
 
     def columns(self, schema: Schema) -> tuple[str, ...]:
-        """Return group and outcome; raises UsageError where they have other than two values."""
+        """Return group and outcome.
+
+        Raises UsageError where they have other than two values.
+        """
         name = column_of(self.by, schema, where="by", kinds=("flag", "category"))
         if len(_values(schema, name)) != 2 or schema.task != "binary":
-            raise UsageError(f"[statistic] odds-ratio: {name!r} and the outcome must have two values each")
+            raise UsageError(render("study.statistic.values", name=name))
         return name, schema.target
 
     def shapes(self, schema: Schema) -> Shapes:
@@ -79,7 +83,7 @@ class OddsRatio:
         groups = [{"group": of, "rows": yes + no, "events": yes} for of, (yes, no) in rows]
         figures: dict[str, Any] = {"groups": groups, "rows-without-a-group": int(sums["missing"][0])}
         if not min(a, b, c, d):
-            return figures | {"odds-ratio": None, "why": "no row of a group has, or all rows have, the outcome"}
+            return figures | {"odds-ratio": None, "why": render("study.statistic.ratio")}
         log = math.log(a * d / (b * c))
         sd = math.sqrt(1 / a + 1 / b + 1 / c + 1 / d)
         ratio = {

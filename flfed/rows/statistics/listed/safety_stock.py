@@ -12,6 +12,7 @@ import numpy as np
 
 from flfed.errors import UsageError
 from flfed.rows.statistics.statistic import Shapes, Sums, added, column_of
+from flfed.words import render
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,18 +43,18 @@ class SafetyStock:
     last : sequence of int, default [12, 24]
         How many of a site's last errors set the stocks with which it is compared. Example: `last = [24]`.
     step : float, default 0.05
-        Stocks are multiples of it, in the outcome's unit, and none is below what is asked for. Example: `step = 0.1`.
+        Stocks are multiples of it, in the outcome's unit, and none is below the request. Example: `step = 0.1`.
 
     Reveals: the number of rows until that day, and the sum of their squared errors, over all of them and over the last
-    few; and of the rows after it, how many have each error, in steps of `step`. Who knows the forecasts knows single
+    few. Of the rows after it, how many have each error, in steps of `step`. Who knows the forecasts knows single
     outcomes from these, to a step.
 
     Notes
     -----
-    Error: outcome − forecast. The deviation is the root of the mean squared error, without a mean taken off; the stock
+    Error: outcome − forecast. The deviation is the root of the mean squared error, without a mean taken off. The stock
     is the forecast and z times the deviation, z the normal distribution's quantile at `service`. A site's miss is the
-    distance of the share of its later rows that are covered from `service`. Source: E. A. Silver, D. F. Pyke and
-    D. J. Thomas, "Inventory and Production Management in Supply Chains", 4th edition, chapter 6.
+    distance of the share of its later rows that are covered from `service`. Source: E. A. Silver, D. F. Pyke and D. J.
+    Thomas, "Inventory and Production Management in Supply Chains", 4th edition, chapter 6.
     """
 
     label = "safety stock from the errors of a forecast"
@@ -72,11 +73,11 @@ class SafetyStock:
         try:
             self.until = np.datetime64(datetime.date.fromisoformat(until))
         except ValueError:
-            raise UsageError(f"[statistic] safety-stock: until={until!r} must be a date such as 2025-06-30") from None
+            raise UsageError(render("study.statistic.until", until=until)) from None
         if not 0.5 < service < 1:
-            raise UsageError(f"[statistic] safety-stock: service={service} must lie between 0.5 and 1")
+            raise UsageError(render("study.statistic.service", service=service))
         if not 0 < step < math.inf or any(count < 1 for count in last):
-            raise UsageError("[statistic] safety-stock: step must be above 0 and finite, and last have numbers from 1")
+            raise UsageError(render("study.statistic.step"))
         self.forecast = forecast
         self.by = by
         self.service = service
@@ -84,11 +85,14 @@ class SafetyStock:
         self.step = step
 
     def columns(self, schema: Schema) -> tuple[str, ...]:
-        """Return forecast, date and outcome; raises UsageError where they are no number and date of a regression."""
+        """Return forecast, date and outcome.
+
+        Raises UsageError where they are no number and date of a regression.
+        """
         if schema.task != "regression":
-            raise UsageError("[statistic] safety-stock: the outcome must be a number, as a regression has")
+            raise UsageError(render("study.statistic.regression"))
         if 2 * self._most(schema) + 1 > MOST_BINS:
-            raise UsageError(f"[statistic] safety-stock: step={self.step:g} makes more than {MOST_BINS:,} steps")
+            raise UsageError(render("study.statistic.bins", step=self.step, most=MOST_BINS))
         forecast = column_of(self.forecast, schema, where="forecast", kinds=("number",))
         return forecast, column_of(self.by, schema, where="by", kinds=("date",)), schema.target
 
@@ -148,7 +152,10 @@ class SafetyStock:
         }
 
     def _judged(self, sites: Sequence[Sums], of_all: Sums, place: int) -> dict[str, Any]:
-        """Return sites' mean service and miss with a stock; `place` -1 is that of all sites' errors."""
+        """Return sites' mean service and miss with a stock.
+
+        `place` -1 is that of all sites' errors.
+        """
         covered = []
         for own in sites:
             errors = of_all if place < 0 else own

@@ -35,6 +35,7 @@ from flfed.rows.training.tuning.linear import (
 from flfed.study.study import Study
 from flfed.study.tables import NAIVE_FAMILIES, OwnFamily
 from flfed.summaries.summary import Encoder, Layout
+from flfed.words import render
 
 FOLDS = 3
 PENALTIES = np.array([1e-4, 3e-3, 3e-2, 3e-1])
@@ -174,7 +175,7 @@ def linear_family(task: str) -> OwnFamily:
 
 
 def suffice_for_trees(rows: Encoded, task: str, classes: int) -> bool:
-    """Tell whether rows suffice to grow trees."""
+    """Return whether rows suffice to grow trees."""
     if len(rows) < LEAST_ROWS or task == "regression":
         return len(rows) >= LEAST_ROWS
     _, units = units_by_class(rows, classes)
@@ -274,7 +275,9 @@ def _loss(task: str, outputs: np.ndarray, y: np.ndarray) -> float:
 def naive_forecasts(
     rows: Encoded, columns: Sequence[LinearPredictor] = (), least: int = 0
 ) -> dict[OwnFamily, LinearPredictor]:
-    """Return the forecasts that rows in the order of time allow, by family; none of other rows.
+    """Return the forecasts that rows in the order of time allow, by family.
+
+    None of other rows.
 
     Parameters
     ----------
@@ -283,7 +286,7 @@ def naive_forecasts(
     columns : sequence of LinearPredictor
         `column_forecasts`, of which the one with the least squared error is taken.
     least : int
-        Rows, of as many people, that the last value is the mean of at least: figures of a constant tell the constant.
+        Rows, of as many people, that the last value is the mean of at least. Figures of a constant reveal the constant.
         0 leaves it out, as of rows of several sites.
     """
     if rows.elapsed is None:
@@ -320,7 +323,7 @@ def squared_error(forecast: LinearPredictor, rows: Encoded) -> float:
 def last_over_mean(rows: Encoded, least: int) -> float:
     """Return the squared error of the last value over that of the mean, of rows in the order of time.
 
-    Both are made of the rows before a block and tried on all from that block on, for blocks of `Encoded.latest`: a
+    Both are made of the rows before a block and tried on all from that block on, for blocks of `Encoded.latest`. A
     single last value may be near the next ones by chance. Infinite where there is no last value; `least` as
     `naive_forecasts` takes it.
     """
@@ -363,7 +366,7 @@ def column_forecasts(names: Sequence[str], layout: Layout, encoder: Encoder) -> 
             continue  # the coordinator's own check refuses it before
         number = numbers[name]
         weight = np.zeros((inputs, 1))
-        # Both are scaled about a centre: what is one deviation of the column is so many of the target.
+        # Both are scaled about a centre: one deviation of the column is so many of the target.
         weight[places[name].start] = encoder.scale[number] / encoder.scale[-1]
         bias = (encoder.center[number] - encoder.center[-1]) / encoder.scale[-1]
         forecasts.append(LinearPredictor(weight, np.array([bias])))
@@ -382,18 +385,11 @@ def check_naive(study: Study, schema: Schema) -> None:
     names = study.compare.naive_forecasts
     target = schema.columns[schema.target]
     if names and schema.task != "regression":
-        raise UsageError(
-            f"[compare]: naive-forecasts is for a target that is a number; the dataset's task is {schema.task!r}"
-        )
+        raise UsageError(render("study.compare.naive_forecasts", task=schema.task))
     features = schema.features(study.dataset.features)
     for name in names:
         if name not in features:
-            raise UsageError(
-                f"[compare]: naive-forecasts names {name!r}, which is no feature of the study{nearest(name, features)}"
-            )
+            raise UsageError(render("study.compare.feature", name=name, close=nearest(name, features)))
         column = schema.columns[name]
         if (column.kind, column.unit, column.transform) != ("number", target.unit, target.transform):
-            raise UsageError(
-                f"[compare]: naive-forecasts names {name!r}, which must have the target's unit and transform to be a "
-                f"forecast of {schema.target!r}"
-            )
+            raise UsageError(render("study.compare.unit", name=name, target=schema.target))

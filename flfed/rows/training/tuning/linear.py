@@ -1,9 +1,9 @@
 """Tuned linear models of some rows alone, or beside scores that rows have already.
 
-They are scikit-learn's fits, cross-validated. What is to be fitted (`search_of`: classes, folds) is told from fitting
+They are scikit-learn's fits, cross-validated. The search (`search_of`: classes, folds) is separate from fitting
 it (`search_alone`).
 
-Beside a score (`fit_beside`) its coefficient stays 1; what is added to it is drawn to nothing by normal priors.
+Beside a score (`fit_beside`) its coefficient stays 1; normal priors shrink the terms that are added to it.
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ def _regression(rows: Encoded, rng: np.random.Generator, count: int) -> Search |
     if len(rows) < 2 * FOLDS or (latest is None and units < 2):
         mean = rows.y.mean() if len(rows) else 0.0
         return LinearPredictor.constant(np.array([mean]), rows.x.shape[1])
-    # Drawn whatever it is for: what is drawn after it must not depend on the kind of folds.
+    # Drawn for every kind of folds: later draws must not depend on the kind.
     seed = int(rng.integers(2**31))
     if latest is not None:
         split = [(np.flatnonzero(~latest), np.flatnonzero(latest))] if latest.any() else []

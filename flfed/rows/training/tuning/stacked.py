@@ -3,8 +3,8 @@
 All folds and penalties are solved as stacks of Newton steps: logistic regressions with ridge penalties, binary or of
 several classes, over a few tables.
 
-The folds of a search share its rows: a fold is a row of weights that is 0 where it is not trained
-on, and what depends on the rows alone is made once for all.
+The folds of a search share its rows. A fold is a row of weights that is 0 where it is not trained on, and what depends
+on the rows alone is made once for all.
 """
 
 from __future__ import annotations
@@ -91,7 +91,10 @@ def search_together(searches: Sequence[Search]) -> list[LinearPredictor]:
 
 
 def _path_of_each(searches: Sequence[Search]) -> Sequence[np.ndarray | None]:
-    """Return the coefficients of each search, as `_paths` does; None for one that no stack can solve."""
+    """Return the coefficients of each search, as `_paths` does.
+
+    None for one that no stack can solve.
+    """
     try:
         return _paths(searches)
     except np.linalg.LinAlgError:
