@@ -479,7 +479,7 @@ class Expectation(Settings, where="[expected]", frozen=True):
         """
         super().__post_init__()
         # With both or neither, it would not be clear what counts as met.
-        if (self.value is None) == (self.least is None):
+        if (self.value is None) == (self.minimum is None):
             raise UsageError(render("study.expected.either", path=self.path))
         if self.value is not None and not self.tolerance > 0:
             raise UsageError(render("study.expected.tolerance", path=self.path, tolerance=self.tolerance))

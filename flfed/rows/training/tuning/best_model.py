@@ -385,7 +385,7 @@ def check_naive(study: Study, schema: Schema) -> None:
     names = study.compare.naive_forecasts
     target = schema.columns[schema.target]
     if names and schema.task != "regression":
-        raise UsageError(render("study.compare.naive_forecasts", task=schema.task))
+        raise UsageError(render("study.compare.naive-forecasts", task=schema.task))
     features = schema.features(study.dataset.features)
     for name in names:
         if name not in features:
