@@ -82,7 +82,7 @@ def xgboost_scores(rows: Boosting, inputs: np.ndarray, settings: TreeSettings, t
     """Return the scores that as many trees of XGBoost, with bins of its own, give the test rows of all sites."""
     given = {
         "tree_method": "hist", "max_depth": settings.depth, "eta": settings.learning_rate, "reg_lambda": settings.l2,
-        "min_child_weight": settings.least_hessian, "max_bin": 256, "nthread": 1, "objective": "binary:logistic",
+        "min_child_weight": settings.min_child_weight, "max_bin": 256, "nthread": 1, "objective": "binary:logistic",
         "base_score": 0.5,
     }  # fmt: skip
     train = xgboost.DMatrix(inputs[rows.training], rows.y[rows.training], nthread=1)

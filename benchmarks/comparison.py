@@ -78,7 +78,7 @@ def one(model: str, size: int) -> dict[str, Any]:
         seconds = time.process_time() - began
     compared, pooled = (conductor.stages.cpu[stage] for stage in (STAGE, POOLED))
     return {
-        "own": chosen.compare.own,
+        "own": chosen.compare.site_model,
         "without-cpu-seconds": round(seconds - compared, 2),
         "with-cpu-seconds": round(seconds, 2),
         "compare-cpu-seconds": round(compared, 2),

@@ -58,7 +58,7 @@ PERSONAL: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "fedper": ({"strategy.name": "fedper"}, {"global": "global", SITES_MEAN: SITES_MEAN}),
 }
 """Settings of sites' own parts, and the pairs of arms that are compared."""
-QUICK = {"compare.own": "same", "compare.draws": 200}
+QUICK = {"compare.site-model": "same", "compare.resamples": 200}
 """The sites' own models are not looked at here."""
 FAR = {"plan.steps": 0, "plan.epochs": 5, "strategy.rounds": 10}
 """Plan of the skewed cut: ten rounds of five epochs, in which sites go far apart."""

@@ -31,7 +31,7 @@ STUDY = "heart-disease"
 HOSPITALS = ("cleveland", "hungary", "long-beach")
 SIZES = (10, 20, 40, 80)
 REPEATS = 20
-QUICK = {"compare.own": "same", "compare.draws": 200}
+QUICK = {"compare.site-model": "same", "compare.resamples": 200}
 """The comparison of the three hospitals is not looked at here."""
 SCRATCH, DRAWN, AS_IS = "scratch", "drawn", "as-it-is"
 

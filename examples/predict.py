@@ -32,8 +32,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         table, out = Path(place, "patients.csv"), Path(place, "predictions.csv")
         patients.drop(columns=datasets.load("breast-cancer").schema.target).to_csv(table, index=False)
-        for words in (["run", "export", "latest", "--to", f"{place}/model"],
-                      ["predict", f"{place}/model", str(table), "--out", str(out)]):  # fmt: skip
+        for words in (["run", "export", "latest", "--output", f"{place}/model"],
+                      ["predict", f"{place}/model", str(table), "--output", str(out)]):  # fmt: skip
             subprocess.run([*FLFED, *words], check=True, stdout=subprocess.DEVNULL)
         told = pd.read_csv(out)
     gap = np.abs(told.iloc[:, -1] - mine[:, 1]).max()

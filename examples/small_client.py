@@ -94,7 +94,7 @@ class Study:
         found = tomllib.loads(text)
         plan = {"optimiser": "sgd", "lr": 0.05, "l2": 0.0, "batch": 32, "steps": 0, "epochs": 1} | found["plan"]
         known = {"optimiser", "lr", "l2", "batch", "steps", "epochs"}
-        others = {"privacy", "codec", "statistic", "analysis"} & found.keys()
+        others = {"privacy", "codec", "statistic"} & found.keys()
         if found["model"] != {"name": "logistic"} or plan.keys() != known or plan["optimiser"] != "sgd" or others:
             raise UnfitError("this study asks for more than this client can do")
         read = {key: plan[key] for key in known - {"optimiser"}}

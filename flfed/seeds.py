@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from flfed.study.former_names import former_names
+
 FEW = 32
 """Fewer sites are seeded one by one, since seeding them together would take as long."""
 
@@ -64,7 +66,8 @@ def generator(seed: int, *, site: str, purpose: str, number: int = 0) -> np.rand
 def noise_key(text: str) -> str:
     r"""Return the hash of a study's text without its expected figures, from which seeded noise follows.
 
-    Expected figures are written into the text after they are measured.
+    Expected figures are written into the text after they are measured. Keys that were renamed
+    count under their former names, so that the noise stays as it was.
 
     Examples
     --------
@@ -72,7 +75,7 @@ def noise_key(text: str) -> str:
     >>> keys[0] == keys[1], keys[0] == keys[2]
     (False, True)
     """
-    table = tomllib.loads(text)
+    table = former_names(tomllib.loads(text))
     table.pop("expected", None)
     return hashlib.sha256(json.dumps(table, default=str).encode()).hexdigest()
 

@@ -90,7 +90,7 @@ class Boosting:
 
 
 TREES = {
-    "model": {"name": "boosted-trees", "depth": 3, "codes": 16},
+    "model": {"name": "boosted-trees", "depth": 3, "max-bins": 16},
     "strategy": {"name": "boosted-trees", "rounds": 8, "learning-rate": 0.3},
     "plan": {"validation": 0.2},
 }

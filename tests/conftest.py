@@ -359,8 +359,8 @@ l2 = 0.01
 name = "fedavg"
 rounds = 5
 [compare]
-draws = 200
-own = "same"
+resamples = 200
+site-model = "same"
 """
 
 

@@ -44,7 +44,7 @@ def xgboost_margins(rows: Boosting, settings: TreeSettings, rounds: int, inputs:
     several = rows.outputs > 1
     given = {
         "tree_method": "hist", "max_depth": settings.depth, "eta": settings.learning_rate, "reg_lambda": settings.l2,
-        "min_child_weight": settings.least_hessian, "max_bin": bins, "nthread": 1,
+        "min_child_weight": settings.min_child_weight, "max_bin": bins, "nthread": 1,
     }  # fmt: skip
     given |= {"objective": "multi:softprob", "base_score": 0.0, "num_class": rows.outputs} if several else BINARY
     train = xgboost.DMatrix(inputs[rows.training], rows.y[rows.training], nthread=1)

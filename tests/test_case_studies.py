@@ -26,7 +26,7 @@ ERROR, AUC = "mean_absolute_error", "roc_auc_score"
 
 @pytest.mark.proof
 def test_devices_at_home_share_slopes_and_keep_their_own_intercept(telemonitoring):
-    study = Study.load("telemonitoring").replace({"compare.draws": 200})
+    study = Study.load("telemonitoring").replace({"compare.resamples": 200})
     done = run(study).report
     assert done["global"][ERROR]["value"] <= 3.40
     assert study.dataset.partition is not None
@@ -46,19 +46,19 @@ def test_devices_at_home_share_slopes_and_keep_their_own_intercept(telemonitorin
 
 @pytest.mark.proof
 def test_the_voice_adds_nothing_to_the_time(telemonitoring):
-    alone = Study.load("telemonitoring").replace({"dataset.features": ["test_time"], "compare.draws": 200})
+    alone = Study.load("telemonitoring").replace({"dataset.features": ["test_time"], "compare.resamples": 200})
     assert run(alone).report["global"][ERROR]["value"] == pytest.approx(3.28, abs=0.01)
 
 
 @pytest.mark.proof
 def test_an_intercept_added_afterwards_is_worse_and_without_one_all_are_far_off(telemonitoring):
-    changes = {"strategy.name": "fedavg", "compare.draws": 200}
+    changes = {"strategy.name": "fedavg", "compare.resamples": 200}
     done = run(Study.load("telemonitoring").replace(changes)).report
     assert done["global"][ERROR]["value"] > 7
     assert done["personalised"][ERROR]["value"] > 3.40  # found 3.56
 
 
-FEW = {"compare.draws": 200}
+FEW = {"compare.resamples": 200}
 
 
 @pytest.mark.proof
@@ -317,8 +317,8 @@ learning-rate = 0.2
 
 [compare]
 primary = "mean_absolute_error"
-draws = 200
-own = "same"
+resamples = 200
+site-model = "same"
 """
     head = text[: text.index("partition")]
     at_random, by_time = (
@@ -351,7 +351,7 @@ def test_flights_of_one_engine_on_both_sides_and_lives_that_are_not_capped_are_o
         schema=engine_life.schema.model_copy(update={"group": ""}),
         source=engine_life.source.model_copy(update={"table": flights}),
     )
-    trees = Study.load("engine-life-trees").replace({**FEW, "compare.own": "same", "strategy.rounds": 200})
+    trees = Study.load("engine-life-trees").replace({**FEW, "compare.site-model": "same", "strategy.rounds": 200})
     with datasets.in_memory(at_random):
         found = run(trees.replace({"split.fixed": None, "model.depth": 8})).report
         assert found["global"][RMSE]["value"] < 8
@@ -365,5 +365,5 @@ def test_flights_of_one_engine_on_both_sides_and_lives_that_are_not_capped_are_o
         ),
     )
     with datasets.in_memory(uncapped):
-        more = {**FEW, "compare.own": "same"}
+        more = {**FEW, "compare.site-model": "same"}
         assert run(Study.load("engine-life").replace(more)).report["global"][RMSE]["value"] > 13.5

@@ -64,11 +64,11 @@ def test_a_consortium_by_the_book(machines, test_data):
 
 def signed_by_its_coordinator(coordinator: Machine, site: Machine, run: str) -> None:
     """Check that a site knows whose the exported model is; one of a run on the coordinator's machine is nobody's."""
-    exported = coordinator.json(["run", "export", run, "--to", "model"])
+    exported = coordinator.json(["run", "export", run, "--output", "model"])
     found = site.json(["predict", "model", "--site", "SITE"])
     assert (found["signature"], found["signed-by"]) == ("known", exported["signed-by"])
     assert found["signing-key"] == exported["signing-key"] and found["rows"] > 100
-    alone = coordinator.json(["run", "export", "latest", "--to", "alone"])
+    alone = coordinator.json(["run", "export", "latest", "--output", "alone"])
     assert alone["model"] != run and alone["signed-by"] is None
 
 

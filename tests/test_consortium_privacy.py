@@ -56,7 +56,7 @@ epsilon = 2.0
 delta = 1e-5
 sampling = 0.2
 [compare]
-draws = 200
+resamples = 200
 """
 OTHER_NAME = STUDY.replace("heart-private", "flamby-private").replace('"heart-disease"', '"heart-flamby"')
 COMPLETE = STUDY.replace("heart-private", "complete-rows").replace("[model]", '[encode]\nrows = "complete"\n[model]')
@@ -313,7 +313,7 @@ def lose_a_row(hungary: Machine, study: Path) -> None:
     table.chmod(0o600)
     table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
     found = hungary.json(["site", "refresh", "SITE", "--yes", "--exact"])
-    assert (found["removed"], found["added"], found["resting"]["persons"], found["written"]) == ("10", "0", "9", True)
+    assert (found["removed"], found["added"], found["withheld"]["persons"], found["written"]) == ("10", "0", "9", True)
     assert found["voids"] == ["heart-private"]
     said = " ".join(hungary.run(studied(SITE["site approve"], study)).split())
     assert "have spent epsilon 2.8" in said and "so this site stops it after about 2 of its 4 rounds" in said

@@ -137,7 +137,7 @@ def test_a_wheel_of_another_package_is_listed_checked_and_run(installed: Path):
     check = "from flfed.registry import load; from flfed.testing import check_strategy; "
     check += "check_strategy(load('strategy', 'winsorised-mean')); print('kept')"
     assert said(installed, sys.executable, "-c", check).strip() == "kept"
-    quick = ("--set", "rounds=3", "--set", "draws=200", "--json")
+    quick = ("--set", "rounds=3", "--set", "resamples=200", "--json")
     ways = {"fedavg": (), "winsorised-mean": ("--set", "strategy.trim=0.25")}
     found = {}
     for name, more in ways.items():

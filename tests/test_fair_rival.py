@@ -70,7 +70,7 @@ def own_auc(session: SiteSession, own: Own) -> float:
 
 def means(name: str, changes: dict[str, object]) -> tuple[float, float, float]:
     """Return the mean AUC over sites and splits of scikit-learn's better model, the best own one, and one of a kind."""
-    study = Study.load(name).replace({"compare.own": "best", **changes})
+    study = Study.load(name).replace({"compare.site-model": "best", **changes})
     found = []
     for repeat in range(SPLITS):
         for site in find_sites(study):

@@ -172,7 +172,7 @@ def tensors(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[
 BAD_FOLDERS: dict[str, tuple[str, str, Callable[[bytes], bytes], str]] = {
     "a huge model": ("logistic", STUDY, lambda c: c.replace(b'"logistic"', f'"mlp"\n{HUGE}'.encode()), "hidden"),
     "huge trees": ("trees", STUDY, lambda c: c.replace(b"rounds = 8", b"rounds = 1000000000"), "rounds"),
-    "endless resamples": ("logistic", STUDY, lambda c: c.replace(b"= 200", b"= 9007199254740992"), "draws"),
+    "endless resamples": ("logistic", STUDY, lambda c: c.replace(b"= 200", b"= 9007199254740992"), "resamples"),
     "a study that nests": ("logistic", STUDY, lambda c: c + b"[a]\na = " + b"[" * DEEP, "32 levels"),
     "a schema that nests": ("logistic", SCHEMA, lambda c: c + b"\na = " + b"[" * DEEP, "32 levels"),
     "no study in UTF-8": ("logistic", STUDY, lambda c: c + b"# \xff", "UTF-8"),

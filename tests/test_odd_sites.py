@@ -55,7 +55,7 @@ def told(flfed) -> Callable[[], tuple[list[str], dict]]:
     """A function that runs loan-default and returns what each reader is told, and the report as JSON."""
 
     def run() -> tuple[list[str], dict]:
-        code, ran, err = flfed("study", "run", "loan-default", "--set", "rounds=10", "--set", "compare.draws=200")
+        code, ran, err = flfed("study", "run", "loan-default", "--set", "rounds=10", "--set", "compare.resamples=200")
         assert (code, err) == (0, "")
         code, shown, _ = flfed("run", "show", "latest")
         assert code == 0

@@ -89,7 +89,7 @@ def test_the_study_and_the_policy_of_the_page_are_read_as_it_says(tmp_path: Path
     assert check(whole)["primary"] == "roc_auc_score"
     top = "".join(rest.partition("[dataset]")[:2]) + '\nname = "heart-disease"\n'
     table = Study.parse(top + blocks(PRIVACY, "toml")[2])
-    assert table.analysis is not None and table.analysis.columns == tuple(analysis["analysis"]["columns"])
+    assert table.analysis is not None and table.analysis.columns == tuple(analysis["statistic"]["columns"])
     assert check(table)["schema"]
     policy = Policy.model_validate(allowed)
     assert (policy.epsilon, policy.delta, policy.queries, policy.cell_minimum) == (8.0, 1e-5, 20, 10)

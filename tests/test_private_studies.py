@@ -22,7 +22,7 @@ AUC, ACCURACY = "roc_auc_score", "accuracy_score"
 
 def overall(study: str, repeats: int, metric: str, **changes: object) -> tuple[float, dict[str, Any]]:
     """Return a study's figure over all holdouts, mean of its repeats, and the report."""
-    result = run(Study.load(study).replace({"draws": 200, **changes}), repeats=repeats)
+    result = run(Study.load(study).replace({"resamples": 200, **changes}), repeats=repeats)
     if result.status != "completed" or result.report["faults"]:
         pytest.fail(f"{study}: {result.status} {result.report['faults']}")
     return result.report["global"][metric]["value"], result.report

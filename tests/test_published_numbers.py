@@ -22,7 +22,7 @@ SITES = {"cleveland": 0, "hungary": 1, "switzerland": 2, "long-beach": 3}
 
 def ran(study: str, repeats: int, **changes: object) -> tuple[dict[str, Any], pd.DataFrame]:
     """Return the report of a series, and its figures: one row per repeat, site (None: all), arm and metric."""
-    chosen = Study.load(study).replace({"draws": 200, **changes})
+    chosen = Study.load(study).replace({"resamples": 200, **changes})
     result = run(chosen, repeats=repeats)
     if result.status != "completed" or result.report["faults"]:
         pytest.fail(f"{study}: {result.status} {result.report['faults']}")

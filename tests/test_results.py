@@ -31,7 +31,7 @@ class Series:
 
 def series_of(study: str, repeats: int, **changes: object) -> Series:
     """Run a series; it must complete without a fault."""
-    result = run(Study.load(study).replace({"draws": 200, **changes}), repeats=repeats)
+    result = run(Study.load(study).replace({"resamples": 200, **changes}), repeats=repeats)
     if result.status != "completed" or result.report["faults"]:
         pytest.fail(f"{study}: {result.status} {result.report['faults']}")
     with RunReader.open(result.store) as reader:

@@ -50,7 +50,7 @@ def test_the_term_of_a_loan_tells_how_long_it_was_paid(sba_loans):
 
 @pytest.mark.proof
 def test_shared_trees_beat_a_sites_own_model_used_at_all_sites(sba_loans):
-    found = run(Study.load("sba-loans-trees").replace({"compare.draws": 200})).report
+    found = run(Study.load("sba-loans-trees").replace({"compare.resamples": 200})).report
     assert found["faults"] == []
     auc = {arm: found[arm]["roc_auc_score"]["value"] for arm in ("global", "pooled", "own-model-everywhere")}
     assert auc["global"] >= auc["own-model-everywhere"] + 0.1

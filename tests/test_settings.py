@@ -81,7 +81,7 @@ def test_python_names_are_no_keys():
         (Encode, {"missing_indicator": 1}, "[encode]: missing-indicator=1 must be true or false"),
         (Partition, {"sites": 2.5}, "[dataset] partition: sites=2.5 must be a whole number"),
         (Partition, {"alpha": float("inf")}, "[dataset] partition: alpha=inf must be > 0"),
-        (Compare, {"worthwhile": float("nan")}, "[compare]: worthwhile=nan must be 0 or more"),
+        (Compare, {"minimum_gain": float("nan")}, "[compare]: minimum-gain=nan must be 0 or more"),
         (RecordDp, {"unit": "site"}, "[privacy]: unit='site' must be one of 'person', 'row'"),
         (RecordDp, {"sampling": 0.0}, "[privacy]: sampling=0.0 must be in (0, 1]"),
     ],

@@ -27,7 +27,7 @@ HEAVY = {
 """What a tiny run loads none of, and why."""
 RUN = """
 import json, sys, time
-sys.argv = ["flfed", "study", "run", "preterm-birth", "--set", "rounds=1", "--set", "compare.own=same"]
+sys.argv = ["flfed", "study", "run", "preterm-birth", "--set", "rounds=1", "--set", "compare.site-model=same"]
 from flfed.cli import main
 try:
     main()

@@ -40,7 +40,7 @@ rounds = 7
 server-lr = 0.5
 [compare]
 primary = "log_loss"
-draws = 500
+resamples = 500
 [privacy]
 secure-aggregation = "off"
 [codec]
@@ -72,7 +72,7 @@ def test_every_table_of_the_file_becomes_a_part_of_the_study():
     assert study.model == Named(name="mlp", settings={"hidden": [8, 4]})
     assert study.plan == Plan(optimiser="adam", lr=1.0, batch=16)
     assert study.strategy == Named(name="fedavg", settings={"server-lr": 0.5})
-    assert (study.compare.primary, study.compare.draws) == ("log_loss", 500)
+    assert (study.compare.primary, study.compare.resamples) == ("log_loss", 500)
     assert study.text == TEXT
 
 
@@ -83,7 +83,7 @@ def test_what_is_left_out_takes_its_default():
     )
     assert (study.seed, study.rounds, study.expires) == (0, 1, None)
     assert study.plan == Plan()
-    assert (study.dataset.sites, study.dataset.partition, study.compare.draws) == (None, None, 2000)
+    assert (study.dataset.sites, study.dataset.partition, study.compare.resamples) == (None, None, 2000)
 
 
 def test_a_strategy_and_a_model_are_built_from_their_settings():
@@ -132,7 +132,7 @@ def test_the_hash_is_of_the_text_itself():
         ("batch = 16", "batch = 1.5", "[plan]: batch=1.5 must be a whole number"),
         ("batch = 16", "validation = 1.0", "[plan]: validation=1.0 must be in [0, 1)"),
         ("batch = 16", "momentum = 0.9", "[plan]: momentum is for optimiser 'sgd', not 'adam'"),
-        ("draws = 500", "draws = 199", "[compare]: draws=199 must be 200 to 100,000"),
+        ("resamples = 500", "resamples = 199", "[compare]: resamples=199 must be 200 to 100,000"),
         ('primary = "log_loss"', "primary = 1", "[compare]: primary=1 must be a text"),
         ("[encode]", "[encoding]", "study: key 'encoding' is not known; did you mean 'encode'?"),
     ],
@@ -303,7 +303,7 @@ def test_a_name_that_could_not_be_a_key_everywhere_is_refused(name):
         (with_line("compare", "pooled = 5"), "[compare]: pooled=5 must be a table"),
         (with_line("compare", "pooled = { lr = -1 }"), "[plan]: lr=-1.0 must be > 0"),
         (with_line("compare", "alert-budget = 1.5"), "[compare]: alert-budget=1.5 must be in (0, 1)"),
-        (with_line("compare", "worthwhile = -0.1"), "[compare]: worthwhile=-0.1 must be 0 or more"),
+        (with_line("compare", "minimum-gain = -0.1"), "[compare]: minimum-gain=-0.1 must be 0 or more"),
         (TEXT + "[split]\nfixed = 'flamby-44'", "[split]: fixed='flamby-44' is not known"),
         (TEXT + "[split]\nredraw = true", "[split]: redraw needs fixed"),
         (TEXT + "[sweep]\nlr = 1", "[sweep]: lr=1 must be a list of values to try"),
@@ -311,10 +311,10 @@ def test_a_name_that_could_not_be_a_key_everywhere_is_refused(name):
         (TEXT + "[expected]\nrepeats = 0", "[expected]: repeats=0 must be a whole number >= 1"),
         (
             TEXT + "[expected]\n'a.b' = { source = 'x' }",
-            "[expected] 'a.b': needs either value with tolerance, or least",
+            "[expected] 'a.b': needs either value with tolerance, or minimum",
         ),
         (TEXT + "[expected]\n'a.b' = { value = 1, source = 'x' }", "[expected] 'a.b': tolerance=0.0 must be > 0"),
-        (TEXT + "[expected]\n'a.b' = { least = 1 }", "[expected] 'a.b': source must name the origin of the figure"),
+        (TEXT + "[expected]\n'a.b' = { minimum = 1 }", "[expected] 'a.b': source must name the origin of the figure"),
     ],
 )
 def test_a_wrong_pooled_plan_split_sweep_or_expectation_is_named(text: str, said: str):

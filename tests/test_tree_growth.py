@@ -13,7 +13,7 @@ from flfed.trees.cut_points import codes_of, cut_points, fine_edges, merged_code
 from flfed.trees.forest import UNIT, GrowingTree, TreeSettings, best_splits, contributions, margins
 from tests.boosting import Boosting, arrays_of
 
-ONE_TREE = TreeSettings(depth=3, learning_rate=1.0, l2=0.0, least_hessian=0.0)
+ONE_TREE = TreeSettings(depth=3, learning_rate=1.0, l2=0.0, min_child_weight=0.0)
 
 
 def drawn(rows: int = 400, *, codes: tuple[int, ...] = (5, 9, 3), sites: int = 3, seed: int = 0) -> Boosting:
@@ -150,9 +150,9 @@ def test_a_site_of_one_class_and_one_without_rows_count_like_any():
     assert np.isfinite(one_class.margins(one_class.grown(settings, 20))).all()
 
 
-def test_no_child_has_less_than_the_least_hessian():
+def test_no_child_has_less_than_the_min_child_weight():
     rows = drawn()
-    (trees,) = rows.grown(TreeSettings(depth=6, least_hessian=8.0), 1)
+    (trees,) = rows.grown(TreeSettings(depth=6, min_child_weight=8.0), 1)
     tree = trees[0]
     leaf = tree.column < 0
     assert (tree.cover[1:] * UNIT >= 8.0).all() and (~leaf).sum() > 2

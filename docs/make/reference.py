@@ -30,6 +30,7 @@ from flfed.rows.data.simulated_transactions import SimulatedTransactions
 from flfed.rows.data.transactions import Transactions
 from flfed.study import study as studies
 from flfed.study.analysis import Analysis
+from flfed.study.former_names import SUMMARY
 from flfed.study.tables import Expectation, Expected, Named
 from flfed.updates.parts.every_part import PARTS
 
@@ -52,7 +53,7 @@ LISTED_WORDS = {
 
 BESIDE = {
     "strategy": ("rounds",), "codec": ("download",), "mechanism": ("secure-aggregation", "largest-entry"),
-    "model": ("warm-start", "start-sha256", "frozen"),
+    "model": ("warm-start", "start-sha256", "frozen-layers"),
 }  # fmt: skip
 """Keys of such a table that belong to the study itself."""
 
@@ -114,7 +115,6 @@ def study_page() -> str:
     parts = [f"## Top of the file\n\n{keys_table(top_keys())}"]
     parts += [_table_section(name) for name in studies._TABLES]
     parts += [listed_section(name) for name in studies._LISTED]
-    parts.append(section("[analysis]", Analysis))
     parts += [expected_section(), sweep_section()]
     return page(
         "The study file", intro, *parts,
@@ -159,13 +159,13 @@ def _table_section(name: str) -> str:
 def listed_section(name: str) -> str:
     """Return the section of a table that names a listed thing, with the settings of each."""
     kind = studies._LISTED[name]
-    known = [one for one in registry.names(kind) if one not in registry.others(kind)]
+    known = [one for one in studies.listed_names(kind) if one not in registry.others(kind)]
     default = "none" if kind in ("mechanism", "codec") else REQUIRED
     rows = [Key("name", Literal[tuple(known)], default, meaning_of(Named, "name"), f'name = "{known[0]}"')]
     rows += [_study_key(key) for key in BESIDE.get(kind, ())]
     parts = [f"## [{name}]", LISTED_WORDS[kind], keys_table(rows)]
     for one in known:
-        of = registry.load(kind, one)
+        of = Analysis if one == SUMMARY else registry.load(kind, one)
         keys = keys_of(of)
         said = read(of)
         parts += [f'### [{name}] with name = "{one}"', sentences(said), keys_table(keys) if keys else "", *said.closing]

@@ -20,6 +20,7 @@ from flfed.cli import (
     study,
     study_runs,
 )
+from flfed.cli.site_rows import EVERY_DAY, RARELY, SETTING_UP
 from flfed.packages import strictly
 
 Commands = tuple[tuple[str, Callable[..., None], str], ...]
@@ -34,27 +35,34 @@ COORDINATOR: Commands = (
     ("revoke", coordinator.revoke_site, "cleveland"),
     ("ledger", coordinator.site_ledger, "cleveland"),
     ("rotate", coordinator.rotate_key, "server"),
-    ("renewal", coordinator.write_renewal, "--to ."),
+    ("renewal", coordinator.write_renewal, "--output ."),
 )
-SITE: Commands = (
-    ("join", site_serve.join_site, "cleveland.kit.zip"),
-    ("key", site_serve.show_key, "cleveland"),
-    ("approve", site_approve.approve_study, "heart-disease --site cleveland --with hungary,switzerland"),
-    ("serve", site_serve.serve_site, "cleveland"),
-    ("status", site_approve.site_status, "cleveland"),
-    ("pause", site_approve.pause_site, "cleveland"),
-    ("withdraw", site_approve.withdraw_study, "heart-disease --site cleveland"),
-    ("freeze", site_rows.freeze_rows, "cleveland"),
-    ("refresh", site_rows.refresh_rows, "cleveland"),
-    ("ledger", site_records.show_ledger, "cleveland --verify"),
-    ("budget", site_records.show_budget, "cleveland --dataset heart-disease"),
-    ("model", site_records.take_model, "cleveland RUN --to my-model"),
-    ("models", site_records.list_models, "cleveland --people asked.csv"),
-    ("compare", site_records.compare_model, "cleveland RUN"),
-    ("app", site_serve.open_site_app, "cleveland"),
-    ("replay", site_rows.replay_round, "RUN --round 3 --site cleveland"),
-    ("units", site_serve.write_units, "cleveland --out units"),
-)
+SITE: dict[str | None, Commands] = {
+    EVERY_DAY: (
+        ("approve", site_approve.approve_study, "heart-disease --site cleveland --with hungary,switzerland"),
+        ("serve", site_serve.serve_site, "cleveland"),
+        ("status", site_approve.site_status, "cleveland"),
+        ("app", site_serve.open_site_app, "cleveland"),
+    ),
+    SETTING_UP: (
+        ("join", site_serve.join_site, "cleveland.kit.zip"),
+        ("key", site_serve.show_key, "cleveland"),
+        ("snapshot", site_rows.snapshot_rows, "cleveland"),
+        ("units", site_serve.write_units, "cleveland --output units"),
+    ),
+    RARELY: (
+        ("pause", site_approve.pause_site, "cleveland"),
+        ("withdraw", site_approve.withdraw_study, "heart-disease --site cleveland"),
+        ("refresh", site_rows.refresh_rows, "cleveland"),
+        ("ledger", site_records.show_ledger, "cleveland --verify"),
+        ("budget", site_records.show_budget, "cleveland --dataset heart-disease"),
+        ("model", site_records.take_model, "cleveland RUN --output my-model"),
+        ("models", site_records.list_models, "cleveland --people asked.csv"),
+        ("compare", site_records.compare_model, "cleveland RUN"),
+        ("replay", site_rows.replay_round, "RUN --round 3 --site cleveland"),
+    ),
+}
+"""Commands of a site, by the panel of its help."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -76,12 +84,13 @@ app.add_typer(study.app, name="study")
 app.add_typer(runs.app, name="run")
 app.add_typer(data.app, name="data")
 consortium = typer.Typer(no_args_is_help=True, help="Invite sites, serve them, run studies.")
-for whose, group, commands in (("site", site_rows.app, SITE), ("coordinator", consortium, COORDINATOR)):
-    for name, command, example in commands:
-        group.command(name, epilog=example)(strictly()(command))
+for whose, group, panels in (("site", site_rows.app, SITE), ("coordinator", consortium, {None: COORDINATOR})):
+    for panel, commands in panels.items():
+        for name, command, example in commands:
+            group.command(name, epilog=example, rich_help_panel=panel)(strictly()(command))
     app.add_typer(group, name=whose)
 app.command("audit", epilog="latest --json")(runs.audit)
-app.command("predict", epilog="my-model patients.csv --out predictions.csv")(runs.predict)
+app.command("predict", epilog="my-model patients.csv --output predictions.csv")(runs.predict)
 app.command("app", epilog="--port 8501")(dashboard.open_app)
 
 

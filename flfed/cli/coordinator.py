@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 SITE = typer.Argument(..., metavar="SITE", help="The site's name: a-z, 0-9 and single hyphens.")
-TO = typer.Option(Path("."), "--to", help="Target folder.", show_default="the current folder")
+TO = typer.Option(Path("."), "--output", help="Target folder.", show_default="the current folder")
 
 
 class Key(StrEnum):

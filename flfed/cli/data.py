@@ -23,7 +23,7 @@ TABLE_KINDS = "CSV, Parquet or Excel"
 NAMES = typer.Option("", help="Column names, with commas, for a file without a header.")
 SHEET = typer.Option("", help="Sheet of a workbook; default: the first.")
 PUBLIC = typer.Option(False, "--public", help="The rows are public: show exact figures.")
-TO = typer.Option(Path(), help="Target folder.")
+TO = typer.Option(Path(), "--output", help="Target folder.")
 """Options of each command that writes packages and studies for one's own tables."""
 
 
@@ -131,7 +131,7 @@ def new_data(
     left = left_behind(made, to)
     study = made.study(sums=True)
     written = made.write(to, {f"{study.name}.toml": study.text()}, replace=replace, hint=", or --replace it")
-    yield _as_json(made, written) | {"kept-holdouts": list(holdouts.sites), "moved-holdouts": list(holdouts.moved)}
+    yield _as_json(made, written) | {"unchanged-holdouts": list(holdouts.sites), "moved-holdouts": list(holdouts.moved)}
     below = list(holdouts.lines())
     if left:
         below.append(render("commands.data.earlier", sites=", ".join(left)))

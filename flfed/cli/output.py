@@ -272,7 +272,7 @@ def privacy(report: dict[str, Any], *, whole: bool = False) -> None:
 
     private = report["privacy"]
     ended = report["status"] in ("completed", "stopped") and report["rounds"] > 0
-    outcome_lines = describe_outcome_disclosure(report.get("told-outcomes") or {})
+    outcome_lines = describe_outcome_disclosure(report.get("revealed-outcomes") or {})
     for line in [*in_words(private, read_all(AuditFigure, report["audit"]), attackable=ended), *outcome_lines]:
         say(line)
     charges(charged_lines(private))
@@ -322,7 +322,7 @@ def promise(privacy_facts: dict[str, Any]) -> None:
     charges(charged)
     if least := describe_rows_needed(privacy_facts):
         typer.echo(least)
-    if stays := privacy_facts.get("stays"):
+    if stays := privacy_facts.get("not-released"):
         typer.echo(render("commands.privacy.suppressed", items="; ".join(stays)))
     typer.echo(render("commands.privacy.outside", count=counted(len(privacy_facts["uncharged"]), "item")))
 

@@ -60,11 +60,11 @@ def compare(
     _print_comparison(comparison, whole=whole)
 
 
-@app.command("export", epilog="latest --to my-model")
+@app.command("export", epilog="latest --output my-model")
 @output.with_json
 def export_run(
     run: str = LATEST,
-    to: Path | None = typer.Option(None, help="New or empty folder; default: RUN."),
+    to: Path | None = typer.Option(None, "--output", help="New or empty folder; default: RUN."),
     dtype: str = typer.Option(
         "trained",
         metavar="trained|float32|int8",
@@ -199,7 +199,7 @@ def predict(
     model: Path = typer.Argument(..., help="Exported model folder."),
     table: Path | None = typer.Argument(None, help="CSV or Parquet with the columns of the model's schema."),
     site: str = typer.Option("", metavar="NAME", help="Site whose own table and mapping are used instead."),
-    out: Path | None = typer.Option(None, help="New file for the predictions (mode 600)."),
+    out: Path | None = typer.Option(None, "--output", help="New file for the predictions (mode 600)."),
     explain: Path | None = typer.Option(
         None,
         metavar="FILE",
@@ -234,7 +234,7 @@ def predict(
         reasons = explained(shared, predictions.inputs)
         write_private(explain, reasons.as_csv(), advice="choose another file with --explain")
     if out is not None:
-        write_private(out, predictions.as_csv(), advice="choose another file with --out")
+        write_private(out, predictions.as_csv(), advice="choose another file with --output")
     if as_json:
         shown = {"model": str(model), "run": shared.run, "of": predictions.of, "rows": len(predictions.values)}
         shown |= signed.as_object()
@@ -538,7 +538,7 @@ def _put_gains(report: dict[str, Any], metric: str, rows: dict[str, list[str]], 
     from flfed.records.reports.site_verdict import best_arm
     from flfed.records.statistics.verdict import gain_in_brackets
 
-    least = report["verdict-rule"]["worthwhile"][metric]
+    least = report["verdict-rule"]["minimum-gain"][metric]
     adjusted = set()
     for name, site in report["sites"].items():
         best = best_arm(site, metric)

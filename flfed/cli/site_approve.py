@@ -231,16 +231,16 @@ def _print_frozen(status: dict[str, Any]) -> None:
     """Print which rows are frozen, for how many models they may be compared, and whose rest."""
     from flfed.deployment.site_state.comparisons import TELLS
 
-    rows = [[one["dataset"], str(one["rows"]), one["at"], one["sha256"][:12]] for one in status["frozen"]]
+    rows = [[one["dataset"], str(one["rows"]), one["at"], one["sha256"][:12]] for one in status["snapshots"]]
     _table(["dataset", "rows", "frozen at", "SHA-256"], rows, "Frozen rows", "no rows are frozen")
     for one in status["comparisons"]:
-        quota = f"figures over test rows may leave for {one['left']} more models, of {one['most']}"
+        quota = f"figures over test rows may leave for {one['remaining']} more models, of {one['most']}"
         typer.echo(f"Comparisons of {one['dataset']!r}: {quota}. {TELLS}")
-    for one in status["frozen"]:
+    for one in status["snapshots"]:
         # The number is text, since a small one is withheld.
-        if one["resting"] != "0":
+        if one["withheld"] != "0":
             why = "so that nobody can tell who opted out, or who came"
-            typer.echo(f"Of {one['dataset']!r} the rows of {one['resting']} other people rest, {why}.")
+            typer.echo(f"Of {one['dataset']!r} the rows of {one['withheld']} other people rest, {why}.")
 
 
 def _opened(name: str) -> tuple[Site, SiteFolder]:

@@ -390,7 +390,7 @@ def _charged(run: dict[str, Any]) -> dict[str, str]:
 def take_model(
     name: str = SITE,
     run: str = RUN,
-    to: Path = typer.Option(..., help="New or empty folder."),
+    to: Path = typer.Option(..., "--output", help="New or empty folder."),
     repeat: int = REPEAT,
 ) -> output.Shown:
     """Export the model of a run, for `flfed predict`, where the coordinator lacks it or a part of it."""

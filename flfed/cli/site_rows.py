@@ -1,4 +1,4 @@
-"""`flfed site list`, `check`, `new`, `freeze`, `refresh` and `replay`: a site's table and its snapshots."""
+"""`flfed site list`, `check`, `new`, `snapshot`, `refresh` and `replay`: a site's table and its snapshots."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 
 app = typer.Typer(no_args_is_help=True, help="List, check and serve sites.")
+EVERY_DAY = "Every day"
+SETTING_UP = "Setting up"
+RARELY = "Rarely"
+"""Panels of the help of `flfed site`."""
 
 
 def opened(name: str) -> tuple[Site, SiteFolder]:
@@ -33,7 +37,7 @@ def opened(name: str) -> tuple[Site, SiteFolder]:
     return site, SiteFolder(site.name)
 
 
-@app.command("list")
+@app.command("list", rich_help_panel=EVERY_DAY)
 @output.tables
 def list_sites(whole: bool = output.ALL) -> output.Shown:
     """List the sites, with dataset and disclosure."""
@@ -66,7 +70,7 @@ def list_sites(whole: bool = output.ALL) -> output.Shown:
 DATASET = typer.Option("", help="Another dataset of the site.")
 
 
-@app.command("check", epilog="cleveland --local-rows broken.csv")
+@app.command("check", epilog="cleveland --local-rows broken.csv", rich_help_panel=EVERY_DAY)
 @output.tables
 def check_site(
     name: str = typer.Argument(
@@ -140,7 +144,7 @@ EXACT = typer.Option(False, "--exact", help="Show small counts, too; for the sit
 
 
 @output.with_json
-def freeze_rows(name: str = NAME, dataset: str = DATASET, exact: bool = EXACT) -> output.Shown:
+def snapshot_rows(name: str = NAME, dataset: str = DATASET, exact: bool = EXACT) -> output.Shown:
     """Write a snapshot of the site's rows, mapped and checked, which its gate then serves.
 
     Rows of people who opted out (excluded.csv) are left out.
@@ -159,7 +163,7 @@ def freeze_rows(name: str = NAME, dataset: str = DATASET, exact: bool = EXACT) -
         "rows-sha256": frozen.sha256,
         "schema-sha256": frozen.schema_sha256,
         "excluded": gone,
-        "resting": resting,
+        "withheld": resting,
     }
     _say_excluded(gone)
     _say_resting(resting)
@@ -207,7 +211,7 @@ def _refreshed(refresh: Refresh, frozen: Any, exact: bool) -> dict[str, object]:
         "dataset": site.dataset,
         **{part: _count(many, exact) for part, many in vars(refresh.difference).items()},
         "voids": list(refresh.voids),
-        "resting": _resting(refresh.prepared.resting, exact),
+        "withheld": _resting(refresh.prepared.resting, exact),
         "drifted": refresh.drifted,
         "written": frozen is not None,
         "rows-sha256": now and now.sha256,
@@ -248,13 +252,13 @@ def _warn_of_drift(refresh: Refresh) -> None:
 def _excluded(frozen: Any, exact: bool) -> dict[str, Any] | None:
     """Return the counts of people who opted out, of those with rows, and of their rows."""
     gone = frozen.excluded
-    return gone and {"listed": gone.listed, "found": gone.found, "rows": _count(gone.rows, exact)}
+    return gone and {"listed": gone.listed, "matched": gone.found, "rows": _count(gone.rows, exact)}
 
 
 def _say_excluded(gone: dict[str, Any] | None) -> None:
     if gone is not None:
         listed = counted(gone["listed"], "identifier")
-        typer.echo(render("commands.snapshot.excluded", listed=listed, found=gone["found"], rows=gone["rows"]))
+        typer.echo(render("commands.snapshot.excluded", listed=listed, found=gone["matched"], rows=gone["rows"]))
 
 
 def _say_resting(resting: dict[str, str] | None) -> None:
@@ -296,7 +300,7 @@ def replay_round(
         typer.echo(render("commands.replay.same", site=site, round=round, run=replayed_round.run, sha256=sha256))
 
 
-@app.command("new", epilog="st-mary --from patients.csv --dataset heart-disease")
+@app.command("new", epilog="st-mary --from patients.csv --dataset heart-disease", rich_help_panel=SETTING_UP)
 @output.tables
 def new_site(
     name: str = typer.Argument(..., help="Name of the site: a-z, 0-9 and hyphens."),
@@ -323,7 +327,12 @@ def new_site(
     rows = []
     for match in made.matches:
         factor = match.field.multiply if match.field else None
-        facts: dict[str, object] = {"column": match.column, "own": match.own, "sure": match.sure, "why": match.why}
+        facts: dict[str, object] = {
+            "column": match.column,
+            "site-column": match.own,
+            "sure": match.sure,
+            "why": match.why,
+        }
         columns.append(facts | {"unit-factor": factor})
         mark = "" if match.sure else "look"
         rows.append([match.column, match.own or "–", mark, match.why])

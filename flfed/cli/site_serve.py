@@ -61,7 +61,7 @@ def serve_site(
 @output.with_json
 def write_units(
     name: str = NAME,
-    out: Path = typer.Option(..., "--out", metavar="DIR", help="Target folder."),
+    out: Path = typer.Option(..., "--output", metavar="DIR", help="Target folder."),
     base: Path = typer.Option(Path(BASE), "--base", metavar="DIR", help="Parent of both users' folders."),
     command: Path | None = typer.Option(None, "--command", metavar="FILE", help="Installed flfed command."),
     address: str = typer.Option(
@@ -187,7 +187,7 @@ def show_key(name: str = NAME) -> output.Shown:
     from flfed.deployment.site_state.trusted_files import make_signing_key
 
     fingerprint, made = make_signing_key(SiteFolder(name))
-    yield {"site": name, "gate-key": fingerprint, "made": made}
+    yield {"site": name, "gate-key": fingerprint, "created": made}
     age = "new" if made else "known"
     yield render(f"commands.fingerprint.{age}", site=name, fingerprint=fingerprint)
     yield render("commands.join.pin", site=name, fingerprint=fingerprint)

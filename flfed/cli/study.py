@@ -30,7 +30,7 @@ SET = typer.Option([], "--set", metavar="KEY=VALUE", help="Change a key: rounds=
 def list_studies(as_json: bool = output.JSON) -> None:
     """List the shipped studies, and all names for a study: strategies, models, metrics and others."""
     from flfed import registry
-    from flfed.study.study import Study, names
+    from flfed.study.study import Study, listed_names, names
 
     studies = [Study.load(name) for name in names()]
     kinds = {"strategies": "strategy"}
@@ -38,7 +38,7 @@ def list_studies(as_json: bool = output.JSON) -> None:
     # A program gets only the names, people also the packages.
     if as_json:
         named = [{"study": s.name, "dataset": s.dataset.name, "purpose": s.purpose} for s in studies]
-        output.print_json({"studies": named} | {word: registry.names(kind) for word, kind in kinds.items()})
+        output.print_json({"studies": named} | {word: listed_names(kind) for word, kind in kinds.items()})
     else:
         rows = [[s.name, s.dataset.name, s.purpose] for s in studies]
         output.as_table(["study", "dataset", "purpose"], rows, spare=("dataset",), cut="purpose")
@@ -52,9 +52,10 @@ def list_studies(as_json: bool = output.JSON) -> None:
 def _names_with_packages(kind: str) -> list[str]:
     """Return the names of one kind, with the package of those that are not from flfed."""
     from flfed import registry
+    from flfed.study.study import listed_names
 
     packages = {name: f" ({package})" for name, package in registry.others(kind).items()}
-    return [name + packages.get(name, "") for name in registry.names(kind)]
+    return [name + packages.get(name, "") for name in listed_names(kind)]
 
 
 @app.command("show", epilog="preterm-birth")
@@ -77,7 +78,7 @@ def new_study(
         None, "--private/--not-private", help="Differential privacy for each row; asked for if missing."
     ),
     covers: str = typer.Option("updates", help="Scope of epsilon: updates, or study for all releases of a site."),
-    analysis: bool = typer.Option(False, "--analysis", help="Counts and means under one epsilon, without a model."),
+    summary: bool = typer.Option(False, "--summary", help="Counts and means under one epsilon, without a model."),
     name: str = typer.Option("", help="Name; default: the dataset's with -study or -table."),
     purpose: str = typer.Option("", help="Purpose, which is part of each approval."),
     to: Path = TO,
@@ -93,7 +94,7 @@ def new_study(
     schema = datasets.load(dataset).schema
     choices: dict[str, Any] = {"model": model, "private": bool(private)}
     suffix = "study"
-    if analysis:
+    if summary:
         suffix = "table"
         choices["columns"] = _countable(schema)
     else:

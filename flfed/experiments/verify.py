@@ -75,9 +75,9 @@ class Compared:
 
     @property
     def published(self) -> float:
-        """Published figure, or the least expected one."""
+        """Published figure, or the expected minimum."""
         expected = self.expected
-        return expected.least if expected.value is None and expected.least is not None else expected.value or 0.0
+        return expected.minimum if expected.value is None and expected.minimum is not None else expected.value or 0.0
 
     @property
     def difference(self) -> float | None:
@@ -94,13 +94,13 @@ class Compared:
 
     @property
     def holds(self) -> bool:
-        """Whether the figure is within its tolerance, or reaches the least, and no repeat lacks it.
+        """Whether the figure is within its tolerance, or reaches the minimum, and no repeat lacks it.
 
-        A billionth is allowed for rounding: 0.83 must reach a least of 0.83.
+        A billionth is allowed for rounding: 0.83 must reach a minimum of 0.83.
         """
         if self.difference is None or self.without:
             return False
-        if self.expected.least is not None:
+        if self.expected.minimum is not None:
             return self.difference >= -1e-9
         return abs(self.difference) <= self.expected.tolerance + 1e-9
 
@@ -118,7 +118,7 @@ class Compared:
         ours = number(self.ours, self.decimals)
         apart = number(abs(difference), self.decimals)
         published = format_as_written(self.published)
-        if self.expected.least is not None:
+        if self.expected.minimum is not None:
             return render("experiments.verify.below", figure=path, ours=ours, difference=apart, least=published)
         side = "above" if difference > 0 else "below"
         return render(
@@ -134,12 +134,12 @@ class Compared:
     def as_json(self) -> Report:
         """Return the entry of `flfed study verify --json`."""
         expected = self.expected
-        tolerance = expected.tolerance if expected.least is None else None
+        tolerance = expected.tolerance if expected.minimum is None else None
         return {
             "figure": expected.path,
             "published": expected.value,
             "tolerance": tolerance,
-            "least": expected.least,
+            "minimum": expected.minimum,
             "ours": self.ours,
             "sd": self.sd,
             "difference": self.difference,

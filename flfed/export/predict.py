@@ -311,7 +311,7 @@ def _figures(model: SharedModel, table: pd.DataFrame, values: np.ndarray) -> dic
         {"": score},
         (),
         generator(model.study.seed, site="", purpose="bootstrap"),
-        draws=model.study.compare.draws,
+        draws=model.study.compare.resamples,
         groups=groups,
     )
     figures = {}

@@ -216,7 +216,7 @@ def shared_model(reader: RunReader, run: RunEntry, series: SeriesEntry, run_repo
     # The store has the hash of the model; a file may have been replaced.
     if run.arrays_sha256 not in (None, arrays_sha256(final.arrays)):
         raise FlfedError(render("export.errors.changed", what="model", folder=folder, run=run.run))
-    study = Study.parse(series.study_text)
+    study = Study.parse_recorded(series.study_text)
     # With a schema other than that of training, a prediction could mean something else.
     schema = Schema.model_validate(final.facts["schema"])
     if run.hashes.get("schema") != schema.sha256():
@@ -261,7 +261,7 @@ def export_at_site(site: str, run: str, repeat: int, folder: Path) -> Exported:
     if last_model is None:
         raise UsageError(render("export.absent.site", site=site, run=run, repeat=repeat))
     _refuse_taken(folder)
-    study = Study.parse(last_model.study)
+    study = Study.parse_recorded(last_model.study)
     model = SharedModel(
         run=run,
         study=study,

@@ -108,7 +108,7 @@ class Result(server.Result):
     def study(self) -> Study:
         """Study of the run."""
         with RunReader.open(self.store) as reader:
-            return Study.parse(reader.series(self.run).study_text)
+            return Study.parse_recorded(reader.series(self.run).study_text)
 
     @cached_property
     def gains(self) -> pd.DataFrame:

@@ -143,11 +143,11 @@ class RunReport:
 
 @dataclass(frozen=True)
 class VerdictRule:
-    """Rule of every verdict: sites looked at, level of intervals, worthwhile gain by metric."""
+    """Rule of every verdict: sites looked at, level of intervals, minimum gain by metric."""
 
     sites: int = 1
     level: float = 0.95
-    worthwhile: Any = None
+    minimum_gain: Any = None
 
 
 @dataclass(frozen=True)
@@ -175,8 +175,8 @@ class FigureReport:
     ----------
     value, low, high : float or None
         None where not known; `reason` is why there is no value, `method` why there is no interval.
-    widened_low, widened_high, sites, worthwhile
-        Of a difference: the interval widened for so many sites, and the least worthwhile gain.
+    widened_low, widened_high, sites, minimum_gain
+        Of a difference: the interval widened for so many sites, and the minimum gain.
     sites, of, between_sites_p, between_sites_sd
         Of a mean: the number of sites in it and of all, and the spread between them.
     bound : float or None
@@ -196,7 +196,7 @@ class FigureReport:
     widened_high: float | None = None
     sites: int = 1
     of: int = 1
-    worthwhile: float | None = None
+    minimum_gain: float | None = None
     between_sites_p: float | None = None
     between_sites_sd: float | None = None
     undertrained: bool = False

@@ -35,7 +35,7 @@ from flfed.rows.training.tuning.best_model import (
 from flfed.rows.training.tuning.linear import Predictor
 from flfed.seeds import generator
 from flfed.study.plan import Plan
-from flfed.study.tables import LINEAR_FAMILIES, Own, OwnFamily
+from flfed.study.tables import LINEAR_FAMILIES, OwnFamily, SiteModelKind
 from flfed.summaries.summary import Arrays, Encoder, Layout
 
 
@@ -223,7 +223,7 @@ def local_model(
     trainable: Trainable,
     layout: Layout,
     encoder: Encoder,
-    own: Own,
+    own: SiteModelKind,
     naive: Sequence[str],
     least: int = 0,
 ) -> Asking[LocalModel]:

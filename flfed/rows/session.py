@@ -33,7 +33,7 @@ from flfed.rows.training.tuning.linear import Predictor
 from flfed.rows.warm_start import pulled
 from flfed.seeds import Draws
 from flfed.study.study import Study
-from flfed.study.tables import Own
+from flfed.study.tables import SiteModelKind
 from flfed.summaries.score_bins import RowScores
 from flfed.summaries.summary import Arrays, Encoder, Layout, arrays_sha256
 
@@ -157,7 +157,7 @@ class SiteSession(EncodedTable):
         self.metrics = list_study_metrics(self.task, study.compare)
         self.primary = primary_of(self.task, study.compare.primary, study.compare.alert_budget)
         self._figures: dict[str, RoundFigures] = {}
-        self._local: dict[Own, LocalModel] = {}
+        self._local: dict[SiteModelKind, LocalModel] = {}
         self._personal: dict[tuple[str, str, float | None], Predictor] = {}
 
     def train(
@@ -239,7 +239,7 @@ class SiteSession(EncodedTable):
             lr=lr,
             rng=rng,
             terms=terms,
-            frozen=tuple(chain.from_iterable(layers_of(self.model)[: self.study.frozen])),
+            frozen=tuple(chain.from_iterable(layers_of(self.model)[: self.study.frozen_layers])),
             delta=True,
         )
         if protection is None:
@@ -279,23 +279,23 @@ class SiteSession(EncodedTable):
         """Return the settings for training on this site alone."""
         return study_trainable(self.study, self.schema, self.model, seed=self.seed, site=self.site.name)
 
-    def local_model(self, own: Own | None = None) -> Asking[LocalModel]:
+    def local_model(self, own: SiteModelKind | None = None) -> Asking[LocalModel]:
         """Tune a model on this site's training rows alone.
 
         Yields the requests and returns the model, which is made once.
 
         `own` is of what kind; None means what the study says.
         """
-        own = own or self.study.compare.own
+        own = own or self.study.compare.site_model
         if own not in self._local:
             encoder = self.own_encoder()
             rows = self.encode(self.table.training, encoder)
             self._local[own] = yield from self.tuned_model(rows, self.layout, encoder, own)
         return self._local[own]
 
-    def tuned_model(self, rows: Encoded, layout: Layout, encoder: Encoder, own: Own) -> Asking[LocalModel]:
+    def tuned_model(self, rows: Encoded, layout: Layout, encoder: Encoder, own: SiteModelKind) -> Asking[LocalModel]:
         """Yield requests and return a model of a kind of this site's rows in a layout, as study and policy allow."""
-        naive = self.study.compare.naive
+        naive = self.study.compare.naive_forecasts
         return local_model(rows, self.trainable(), layout, encoder, own, naive, self.policy.least_rows())
 
     def outputs(self, arrays: Arrays, x: np.ndarray) -> Asking[np.ndarray]:

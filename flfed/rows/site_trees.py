@@ -284,7 +284,7 @@ def count_determined_at_start(session: SiteSession, least: int) -> tuple[int, in
         cuts = [fine_codes(rows, column) for column in counted_columns(layout, least)]
         codes = np.stack(cuts)
     else:
-        arrays = chosen_cuts(layout, cell_counts(rows, layout), session.study.model.build("model").codes)
+        arrays = chosen_cuts(layout, cell_counts(rows, layout), session.study.model.build("model").max_bins)
         codes = codes_in(plain_inputs(rows, layout), arrays)
     y = rows.scaled(layout.target) if layout.task == "regression" else rows.codes[layout.target.name]
     return int(find_determined_rows(codes, y).sum()), rows.rows

@@ -1,4 +1,4 @@
-"""Table `[analysis]` of a study: counts, means and cross-tables under one privacy guarantee, in place of a model."""
+"""Statistic "summary" of a study: counts, means and cross-tables under one privacy guarantee, in place of a model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ LEAST_BINS = 4
 MOST_BINS = 256
 
 
-class Analysis(Settings, where="[analysis]", frozen=True):
+WHERE = "[statistic] summary"
+
+
+class Analysis(Settings, where=WHERE, frozen=True):
     """Columns of which noised counts and sums are asked, over all rows of the sites.
 
     Attributes
@@ -36,14 +39,14 @@ class Analysis(Settings, where="[analysis]", frozen=True):
         Pairs of flags, categories or the target, each counted together and tested for independence.
         Example: `cross = [["sex", "disease"]]`.
     bins : int, 4 to 256
-        Bins of a number's histogram, evenly wide from one end of its range to the other (see `within`). Those of a
-        column with `transform = "log1p"` are even in the logarithm where there is neither `within` nor `typical`.
+        Bins of a number's histogram, evenly wide from one end of its range to the other (see `bounds`). Those of a
+        column with `transform = "log1p"` are even in the logarithm where there are neither `bounds` nor `typical`.
         Values outside count in the outermost. More bins give closer quantiles of many rows, and lose those of few.
         Example: `bins = 32`.
-    within : mapping of column to (low, high)
+    bounds : mapping of column to (low, high)
         Range in which values of a number are taken, farther ones as its ends: by public knowledge, and not by the
         rows. Default: the schema's `typical`, else its `range`. It is for columns that are asked for.
-        Example: `within = { chol = [100, 400] }`.
+        Example: `bounds = { chol = [100, 400] }`.
     """
 
     columns: tuple[str, ...] | None = None
@@ -51,14 +54,14 @@ class Analysis(Settings, where="[analysis]", frozen=True):
     quantiles: tuple[float, ...] = (0.25, 0.5, 0.75)
     cross: tuple[tuple[str, ...], ...] = ()
     bins: Annotated[int, Field(ge=LEAST_BINS, le=MOST_BINS), f"{LEAST_BINS} to {MOST_BINS}"] = 16
-    within: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    bounds: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse settings that say nothing, or something twice."""
         super().__post_init__()
         self._check_columns()
         self._check_pairs()
-        for name, ends in self.within.items():
+        for name, ends in self.bounds.items():
             self._check_range(name, ends)
 
     def _check_columns(self) -> None:
@@ -85,22 +88,22 @@ class Analysis(Settings, where="[analysis]", frozen=True):
 
     @classmethod
     def parse(cls, settings: Mapping[str, Any]) -> Self:
-        """Return the analysis of the table `[analysis]`.
+        """Return the analysis of a table `[statistic]`, without its name.
 
         Raises UsageError where it breaks a rule.
         """
         made = dict(settings)
         if "cross" in made:
             made["cross"] = _tuples(made["cross"])
-        if "within" in made:
-            ranges = made["within"]
+        if "bounds" in made:
+            ranges = made["bounds"]
             if not isinstance(ranges, dict):
                 example = "{ age = [20, 90] }"
                 raise UsageError(
-                    render("study.settings.table", where="[analysis]: within", value=ranges, example=example)
+                    render("study.settings.table", where=f"{WHERE}: bounds", value=ranges, example=example)
                 )
-            made["within"] = {name: _ends(name, ends) for name, ends in ranges.items()}
-        return cls(**read_settings(cls, made, "[analysis]"))
+            made["bounds"] = {name: _ends(name, ends) for name, ends in ranges.items()}
+        return cls(**read_settings(cls, made, WHERE, beside=("name",)))
 
 
 def _tuples(entries: object) -> tuple[tuple[Any, ...], ...]:

@@ -11,13 +11,14 @@ from functools import lru_cache
 from typing import Any
 
 from flfed import registry
+from flfed.study.former_names import rename
 from flfed.study.settings import read_settings
 from flfed.study.study import Study
 from flfed.study.tables import Compare, Named
 
 WORDS = ("name", "purpose", "legal_basis", "expires", "seed", "text", "expected", "sweep")
 """Fields of a study that ask nothing of a site's rows; the seed says only which chance a run has."""
-AFTERWARDS = ("pooled", "union_scaler", "worthwhile")
+AFTERWARDS = ("pooled", "union_scaler", "minimum_gain")
 """Fields of `[compare]` that no site behind a gate reads: they judge or rerun what left."""
 FORMER: dict[str, dict[str, Any]] = {
     "compare": {"holdout_curve": False, "own_columns": ()},
@@ -27,6 +28,21 @@ FORMER: dict[str, dict[str, Any]] = {
     "strategy boosted-trees": {"least_gain": 0.0},
 }
 """Fields that tables had once, with their defaults: the hashes on ledgers have them."""
+FORMER_NAMES = {
+    "frozen_layers": "frozen",
+    "analysis.bounds": "within",
+    "compare.site_model": "own",
+    "compare.site_columns": "declared_columns",
+    "compare.resamples": "draws",
+    "compare.subgroups": "by",
+    "compare.naive_forecasts": "naive",
+    "dataset.partition.min_rows": "least_rows",
+    "model.max_bins": "codes",
+    "strategy.min_child_weight": "least_hessian",
+    "statistic.columns": "of",
+    "privacy.comparison=site-model": "own-model",
+}
+"""Names that fields had before 0.5.0: the hashes on ledgers have them, too."""
 _KINDS = {"privacy": "mechanism"}
 
 
@@ -47,7 +63,7 @@ def asks_sha256(text: str) -> str:
     UsageError
         If the text is no study.
     """
-    study = Study.parse(text)
+    study = Study.parse_recorded(text)
     request = {name: _plain(value) for name, value in vars(study).items() if name not in WORDS}
     for name, value in vars(study).items():
         if isinstance(value, Named):
@@ -57,6 +73,7 @@ def asks_sha256(text: str) -> str:
     request["compare"] = _plain(FORMER["compare"]) | _compared(study)
     # A model to begin from is known by its hash: its name is the coordinator's word for it.
     request["warm_start"] = bool(study.warm_start)
+    request, _ = rename(request, FORMER_NAMES)
     return hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -19,6 +19,7 @@ from flfed import registry
 from flfed.errors import UsageError, nearest
 from flfed.parsers import parse_toml, read_text
 from flfed.study.analysis import Analysis
+from flfed.study.former_names import SUMMARY, bare_name, current_names, refuse_former
 from flfed.study.plan import Plan
 from flfed.study.settings import read_settings, unknown_key
 from flfed.study.tables import (
@@ -83,7 +84,7 @@ class Study(Crossing, metaclass=_FromKeywords):
     seed : int, >= 0
         Every draw of the run follows from it. Example: `seed = 42`.
     dataset, split, encode, model, plan, strategy, privacy, codec, compare, statistic, analysis
-        The tables of the file; `analysis` is None where there is none.
+        The tables of the file; `analysis` is that of a statistic "summary", in place of `statistic`, else None.
     download : {"none", "float16", "int8"}
         Codec of the model that sites are sent. The coordinator keeps the model itself as it is, and all sites train
         from the same unpacked one. It stands in the table `[codec]`. Example: `download = "int8"`.
@@ -103,8 +104,9 @@ class Study(Crossing, metaclass=_FromKeywords):
         SHA-256 of that model: arrays, encoder and columns (`flfed study check` says it). Sites approve it and have the
         model themselves; another one is refused. It stands in the table `[model]`. Example:
         `start-sha256 = "9f86d081…"`.
-    frozen : int, >= 0
-        Layers, from the inputs on, that stay as they began. It stands in the table `[model]`. Example: `frozen = 1`.
+    frozen_layers : int, >= 0
+        Layers, from the inputs on, that stay as they began. It stands in the table `[model]`.
+        Example: `frozen-layers = 1`.
     rounds : int, >= 1
         Times that the sites train and the server aggregates; 0 where there is a statistic or an analysis.
         Example: `rounds = 40`.
@@ -136,7 +138,7 @@ class Study(Crossing, metaclass=_FromKeywords):
     analysis: Analysis | None = None
     warm_start: str = ""
     start_sha256: str = ""
-    frozen: int = 0
+    frozen_layers: int = 0
     rounds: int = 1
     compare: Compare
     text: str
@@ -184,7 +186,15 @@ class Study(Crossing, metaclass=_FromKeywords):
             For text that is not TOML, an unknown key, a wrong value, or a key that a later
             version will know.
         """
-        return _study(parse_toml(text, "the study"), text)
+        tables = parse_toml(text, "the study")
+        refuse_former(tables)
+        return _study(tables, text)
+
+    @classmethod
+    def parse_recorded(cls, text: str) -> Study:
+        """Return the study of a text that was recorded, by version 0.4.0 perhaps; raises UsageError."""
+        tables, _ = current_names(parse_toml(text, "the study"))
+        return _study(tables, text)
 
     def sha256(self) -> str:
         """Return the hash of the text, as approvals name it."""
@@ -212,7 +222,7 @@ class Study(Crossing, metaclass=_FromKeywords):
         """
         import tomli_w
 
-        table = tomllib.loads(self.text)
+        table, _ = current_names(tomllib.loads(self.text))
         # What a table names decides which keys it has, so names are set first.
         for key, value in sorted(changes.items(), key=lambda change: not change[0].endswith(".name")):
             # A table that the study leaves out is made, so that any key can be set.
@@ -226,6 +236,7 @@ class Study(Crossing, metaclass=_FromKeywords):
                 place.pop(last, None)
             else:
                 place[last] = value
+        refuse_former(table)
         return _study(table, tomli_w.dumps(table))
 
     def full_key(self, key: str, said: str) -> str:
@@ -244,7 +255,7 @@ class Study(Crossing, metaclass=_FromKeywords):
         UsageError
             For a bare key that is unknown or stands in several tables.
         """
-        return ".".join(_path(key, tomllib.loads(self.text), said))
+        return ".".join(_path(key, current_names(tomllib.loads(self.text))[0], said))
 
 
 def keys_of(changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -306,6 +317,13 @@ def _from_keywords(*, dataset: str, model: Any = "logistic", name: str = "", **c
     return study
 
 
+def listed_names(kind: str) -> list[str]:
+    """Return the sorted names that a table of a kind may have."""
+    if kind == STATISTIC:
+        return sorted([*registry.names(kind), SUMMARY])
+    return registry.names(kind)
+
+
 def names() -> list[str]:
     """Return the names of the shipped studies, sorted."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
@@ -338,6 +356,8 @@ def _path(key: str, table: Mapping[str, Any], option: str = "--set") -> list[str
     if len(paths) > 1:
         raise UsageError(render("study.reading.several", option=option, key=key))
     if not paths:
+        if now := bare_name(key):
+            raise UsageError(f"{option} {key}: the key is now {now}")
         every = sorted(set[str]().union(*keys_by_table.values()))
         close = f"; did you mean {OTHERS_CALL[key]!r}?" if key in OTHERS_CALL else nearest(key, every)
         raise UsageError(render("study.reading.key", option=option, key=key, close=close))
@@ -348,7 +368,7 @@ def _keys_by_table(table: Mapping[str, Any]) -> dict[str, set[str]]:
     """Return the keys of every table, and those in the signatures of what the study names."""
     keys_by_table = {name: _field_keys(kind) - {"name"} for name, kind in _TABLES.items()}
     if has_analysis(table):
-        keys_by_table["analysis"] = _field_keys(Analysis)
+        keys_by_table[STATISTIC] = _field_keys(Analysis)
     keys_by_table |= {
         "strategy": {"rounds"},
         "codec": {"download"},
@@ -376,8 +396,12 @@ def _study(table: dict[str, Any], text: str) -> Study:
     """
     _check_keys(table)
     parts = {name: _table(table, name) for name in (*_TABLES, *_LISTED, *_LOOSE)}
-    analysis = Analysis.parse(_table(table, "analysis")) if has_analysis(table) else None
-    asks_sums = without_model(parts, analysis=analysis is not None)
+    asks_sums = without_model(parts, analysis=has_analysis(table))
+    analysis = None
+    if has_analysis(table):
+        del parts[STATISTIC]["name"]
+        analysis = Analysis.parse(parts.pop(STATISTIC))
+        parts[STATISTIC] = {}
     if "partition" in parts["dataset"] and "sites" in parts["dataset"]:
         raise UsageError(render("study.reading.partition"))
     rounds = _rounds(parts["strategy"])
@@ -417,7 +441,7 @@ def _study(table: dict[str, Any], text: str) -> Study:
 
 def _check_keys(table: Mapping[str, Any]) -> None:
     """Refuse unknown keys: a mistyped table would otherwise be left out in silence."""
-    choices = [*_TOP, *_TABLES, *_LISTED, "analysis", *_LOOSE]
+    choices = [*_TOP, *_TABLES, *_LISTED, *_LOOSE]
     for key in table:
         if key not in choices:
             raise unknown_key("study", key, choices)
@@ -476,7 +500,7 @@ def _listed(kind: str, settings: dict[str, Any]) -> Named:
     without = None if needed else "none"
     name = settings.pop("name", without)
     where = f"[{TABLE_OF.get(kind, kind)}]"
-    names = registry.names(kind)
+    names = listed_names(kind)
     choices = ", ".join(names)
     if name == "none" and not needed:
         # Settings without a name would do nothing while they seem to.
@@ -528,20 +552,20 @@ NO_USE = ("model", "plan", "strategy", "encode", "split", "compare", "codec", "s
 UNUSED: Mapping[str, Any] = {"model": {"name": "mlp"}, "strategy": {"name": "fedavg"}}
 """Stand in for model and strategy where a study has none: nothing is trained by them."""
 STATISTIC = "statistic"
-ANALYSIS = "analysis"
-"""Tables that stand in place of a model."""
+"""The table that stands in place of a model."""
 WITHOUT_IMPORT = {"none": False, "record-dp": True, "site-dp": False}
 """Whether mechanisms protect rows whose modules, with numpy, are not loaded for that; all others are asked."""
 
 
 def has_analysis(table: Mapping[str, Any]) -> bool:
-    """Return whether a study's parsed text has an analysis."""
-    return ANALYSIS in table
+    """Return whether a study's parsed text has an analysis: the statistic "summary"."""
+    statistic = table.get(STATISTIC)
+    return isinstance(statistic, dict) and statistic.get("name") == SUMMARY
 
 
 def trains(table: Mapping[str, Any]) -> bool:
     """Return whether a study's parsed text has a model, and neither a statistic nor an analysis in place of one."""
-    return not {STATISTIC, ANALYSIS} & table.keys()
+    return STATISTIC not in table
 
 
 def protects_rows(privacy: Mapping[str, Any]) -> bool:
@@ -585,19 +609,17 @@ def without_model(parts: dict[str, dict[str, Any]], *, analysis: bool) -> bool:
 
     Raises UsageError where it has what belongs to a model.
     """
-    if not (parts["statistic"] or analysis):
+    if not parts[STATISTIC]:
         return False
-    name = ANALYSIS if analysis else STATISTIC
-    others = (*NO_USE, STATISTIC) if analysis else NO_USE
-    if conflicts := [other for other in others if parts[other]]:
-        raise UsageError(render("study.statistic.conflict", name=name, table=conflicts[0]))
+    if conflicts := [other for other in NO_USE if parts[other]]:
+        raise UsageError(render("study.statistic.conflict", table=conflicts[0]))
     if analysis:
         _check_noise(parts["privacy"])
     else:
         _check_exact_sums(parts["privacy"])
     partition = parts["dataset"].get("partition")
     if isinstance(partition, dict) and "holdout" in partition:
-        raise UsageError(render("study.statistic.holdout", name=name))
+        raise UsageError(render("study.statistic.holdout"))
     parts |= {name: dict(table) for name, table in UNUSED.items()}
     return True
 

@@ -1,7 +1,7 @@
 """Tables of a study, as frozen dataclasses.
 
 Each checks its own keys. They include `[dataset.partition]`, by which a dataset's own table becomes research sites.
-`[analysis]` stands in `analysis.py`.
+The statistic "summary" stands in `analysis.py`.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ class Partition(Settings, where="[dataset] partition", frozen=True):
         earliest, that are trained on, or `train-until`, the last value trained on. `same-groups = true`, where a group
         may stand on both sides. `blocks`, the column whose rows of one value intervals draw together (default: the
         schema's group, else `by`). Example: `holdout = { by = "week", train-share = 0.7 }`.
-    least_rows : int, >= 1
-        Fewest rows of a site. Example: `least-rows = 3`.
+    min_rows : int, >= 1
+        Fewest rows of a site. Example: `min-rows = 3`.
     """
 
     by: str = "iid"
@@ -88,7 +88,7 @@ class Partition(Settings, where="[dataset] partition", frozen=True):
     seed: Annotated[int, Field(ge=0)] = 0
     widths: tuple[float, ...] = ()
     holdout: OrderedHoldout | None = None
-    least_rows: Annotated[int, Field(ge=1)] = 10
+    min_rows: Annotated[int, Field(ge=1)] = 10
 
     @classmethod
     def parse(cls, settings: Mapping[str, Any]) -> Self:
@@ -134,7 +134,7 @@ TABLE_OF = {"mechanism": "privacy"}
 """The study's table that names a listed kind, where it is not the kind's own name."""
 TREES = "boosted-trees"
 """Name of the model and of the strategy that grow trees."""
-Own = Literal["best", "same"]
+SiteModelKind = Literal["best", "same"]
 """What joining is held against: the best model that a site finds alone, or one of the shared model's own kind."""
 OwnFamily = Literal[
     "logistic-regression", "ridge-regression", "boosted-trees", "site-mean", "last-value", "named-column"
@@ -281,11 +281,12 @@ class Compare(Settings, where="[compare]", frozen=True):
         The metric of the verdict; empty means the task's first. Example: `primary = "roc_auc_score"`.
     share_metrics : {"named", "pseudonym", "aggregate-only"}
         How each site's own figures may be written down, at most; a site's policy may be stricter.
-    draws : int, 200 to 100,000
-        Bootstrap resamples; of 200 the ends of a 95 % interval are the fifth from either end. Example: `draws = 1000`.
+    resamples : int, 200 to 100,000
+        Bootstrap resamples; of 200 the ends of a 95 % interval are the fifth from either end.
+        Example: `resamples = 1000`.
     pooled : Plan or None
-        How the model of all rows together is trained, to repeat a published table; None takes what `own`
-        says. Example: `pooled = { optimiser = "adam", epochs = 50 }`.
+        How the model of all rows together is trained, to repeat a published table; None takes what
+        `site-model` says. Example: `pooled = { optimiser = "adam", epochs = 50 }`.
     union_scaler : {"same", "global"}
         Which scaler rows go through where all holdouts are scored together. `global` under `encode.scaler = "per-site"`
         repeats tables that mixed the two.
@@ -305,36 +306,37 @@ class Compare(Settings, where="[compare]", frozen=True):
     rank_within : str
         Column of steps of time: a regression is judged by the rank correlation within each, too (`rank_correlation`),
         the mean over steps. Example: `rank-within = "month"`.
-    by : tuple of str
+    subgroups : tuple of str
         Columns whose groups the shared model is evaluated in, at each site: a category or flag by its name, a number
         with the beginnings of its bands, as "age at 50, 65". An institution releases figures of large groups only, and
-        of any row in one run alone, as of exact counts. Example: `by = ["sex", "age at 50, 65"]`.
+        of any row in one run alone, as of exact counts.
+        Example: `subgroups = ["sex", "age at 50, 65"]`.
     importance : int, 0 to 100
         Permutations of each column. Sites shuffle its values among their own test rows, and say by how much the shared
         model's loss grows. 0 asks for nothing. An institution gives it only as its policy allows, and of any row in one
         run alone, as of exact counts. Example: `importance = 10`.
-    declared_columns : bool
+    site_columns : bool
         Whether each site uses the columns that its own package declares beside the schema's. Where at least half of its
         training rows have a value, the model adjusted to that site adds their fit to the shared score. They are in no
-        message, and the coordinator learns neither which there are nor their names. Example: `declared-columns = true`.
-    worthwhile : float or None, >= 0
+        message, and the coordinator learns neither which there are nor their names. Example: `site-columns = true`.
+    minimum_gain : float or None, >= 0
         Gain in the primary metric from which on joining is worth it: a smaller one is no clear
-        improvement. None means 0.005 for an AUC and 0 for any other. Example: `worthwhile = 0.01`.
-    own : {"best", "same"}
+        improvement. None means 0.005 for an AUC and 0 for any other. Example: `minimum-gain = 0.01`.
+    site_model : {"best", "same"}
         The kind of a site's own model, and of the model of all rows together. `best` is the better, by cross-validation
         on training rows, of a tuned ridge (logistic) regression and boosted trees. The study's own model stands beside
         it. `same` is the study's own model alone, fairly tuned. Where a site holds out its later rows, all choices are
         made on its latest training rows. A regression's own model may then also be the site's mean, its last training
-        value or a column of `naive`. Example: `own = "same"`.
-    naive : tuple of str
+        value or a column of `naive-forecasts`. Example: `site-model = "same"`.
+    naive_forecasts : tuple of str
         Features whose value is itself a forecast of the target, in its unit, such as the value a day before. They are
         shown beside the models where a site holds out its later rows, and are its own model where none does better. No
-        column is guessed. Example: `naive = ["day_before"]`.
+        column is guessed. Example: `naive-forecasts = ["day_before"]`.
     """
 
     primary: str = ""
     share_metrics: Sharing = "named"
-    draws: Annotated[int, Field(ge=200, le=100_000), "200 to 100,000"] = (
+    resamples: Annotated[int, Field(ge=200, le=100_000), "200 to 100,000"] = (
         2000  # the ends of a 95 % interval are then the fifth from either
     )
     pooled: Plan | None = None
@@ -344,12 +346,12 @@ class Compare(Settings, where="[compare]", frozen=True):
     alert_budgets: tuple[float, ...] = ()
     false_positive_rates: tuple[float, ...] = ()
     rank_within: str = ""
-    by: tuple[str, ...] = ()
+    subgroups: tuple[str, ...] = ()
     importance: Annotated[int, Field(ge=0, le=100), "0 to 100"] = 0
-    declared_columns: bool = False
-    worthwhile: Annotated[float | None, Field(ge=0), "0 or more"] = None
-    own: Own = "best"
-    naive: tuple[str, ...] = ()
+    site_columns: bool = False
+    minimum_gain: Annotated[float | None, Field(ge=0), "0 or more"] = None
+    site_model: SiteModelKind = "best"
+    naive_forecasts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
@@ -455,8 +457,8 @@ class Expectation(Settings, where="[expected]", frozen=True):
         The published figure; None where only `least` is set. Example: `value = 0.896`.
     tolerance : float, >= 0
         How far from `value` ours may be. Example: `tolerance = 0.014`.
-    least : float or None
-        What ours must reach. Example: `least = 0.85`.
+    minimum : float or None
+        What ours must reach. Example: `minimum = 0.85`.
     source : str
         Where the figure comes from; it must be given. Example: `source = "Table 2 of the paper"`.
     by_repeat : tuple of float
@@ -466,7 +468,7 @@ class Expectation(Settings, where="[expected]", frozen=True):
     path: str = ""
     value: float | None = None
     tolerance: float = 0.0
-    least: float | None = None
+    minimum: float | None = None
     source: str = ""
     by_repeat: tuple[float, ...] = ()
 
@@ -477,7 +479,7 @@ class Expectation(Settings, where="[expected]", frozen=True):
         """
         super().__post_init__()
         # With both or neither, it would not be clear what counts as met.
-        if (self.value is None) == (self.least is None):
+        if (self.value is None) == (self.minimum is None):
             raise UsageError(render("study.expected.either", path=self.path))
         if self.value is not None and not self.tolerance > 0:
             raise UsageError(render("study.expected.tolerance", path=self.path, tolerance=self.tolerance))
@@ -549,17 +551,17 @@ class WarmStart(Settings, where="[model]", frozen=True):
 
     Attributes
     ----------
-    warm_start, start_sha256, frozen
+    warm_start, start_sha256, frozen_layers
         As `Study` has them.
     """
 
     warm_start: str = ""
     start_sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$"), "64 digits of 0-9 and a-f"] = ""
-    frozen: Annotated[int, Field(ge=0), ">= 0"] = 0
+    frozen_layers: Annotated[int, Field(ge=0), ">= 0"] = 0
 
     def check(self) -> None:
         """Refuse keys that need a source, where none is named."""
-        needing = [name for name in ("start-sha256", "frozen") if getattr(self, name.replace("-", "_"))]
+        needing = [name for name in ("start-sha256", "frozen-layers") if getattr(self, name.replace("-", "_"))]
         if needing and not self.warm_start:
             raise UsageError(render("study.sums.start", key=needing[0]))
 

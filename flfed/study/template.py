@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import tomli_w
 
 from flfed.errors import UsageError
+from flfed.study.former_names import SUMMARY
 from flfed.study.tables import TREES
 from flfed.words import render, sentences
 
@@ -17,7 +18,7 @@ STEPS = 600
 EPSILON = 3.0
 ONE_EPSILON = 1.0
 DELTA = 1e-5
-"""Of a study with a model, of an analysis, and of both."""
+"""Of a study with a model, of the statistic "summary", and of both."""
 MODELS = {"binary": "logistic", "multi-class": "logistic", "regression": "linear"}
 """The model that is proposed for each task: the one whose coefficients can be read."""
 PACES = {"multi-class": (0.2, 0.001)}
@@ -119,7 +120,7 @@ class StudyTemplate:
             lines += ['name = "record-dp"', _line("epsilon", EPSILON), _line("delta", DELTA)]
         if self._covered:
             lines += [_line("covers", "study", render("study.template.covers"))]
-            lines += [_line("comparison", "own-model", render("study.template.comparison"))]
+            lines += [_line("comparison", "site-model", render("study.template.comparison"))]
         elif self.sums and self.model != TREES:
             lines += [f"# {render('study.template.sums')}", _line("secure-aggregation", "auto")]
         if lines:
@@ -137,7 +138,7 @@ class StudyTemplate:
     def _analysis(self) -> list[str]:
         """Return the columns that are counted in place of training a model, and their budget."""
         return [
-            *("", "[analysis]", f"# {render('study.template.analysis')}"),
+            *("", "[statistic]", _line("name", SUMMARY), f"# {render('study.template.analysis')}"),
             *(_line("columns", list(self.columns)), "quantiles = [0.25, 0.5, 0.75]"),
             f"# {_line('groups', 'FLAG', render('study.template.groups'))}",
             *("", "[privacy]", 'name = "record-dp"', _line("epsilon", ONE_EPSILON), _line("delta", DELTA)),

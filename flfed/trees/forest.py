@@ -349,7 +349,7 @@ class TreeSettings:
         What a leaf's value is multiplied by.
     l2 : float
         Ridge penalty of a leaf's value.
-    least_hessian : float
+    min_child_weight : float
         Least sum of Hessians in a child.
     least_rows : int
         Fewest rows in a child; where it is not 0, sums come with counts of rows.
@@ -358,7 +358,7 @@ class TreeSettings:
     depth: int = 4
     learning_rate: float = 0.1
     l2: float = 1.0
-    least_hessian: float = 1.0
+    min_child_weight: float = 1.0
     least_rows: int = 0
 
 
@@ -413,7 +413,7 @@ def best_splits(sums: np.ndarray, widths: np.ndarray, settings: TreeSettings) ->
     right = total[:, :, None] - left
     parent = _gain(total[:, :1], settings)
     gain = (_gain(left, settings) + _gain(right, settings)) - parent[:, :, None]
-    least = settings.least_hessian
+    least = settings.min_child_weight
     allowed = (left[..., 1] * UNIT >= least) & (right[..., 1] * UNIT >= least)
     allowed &= (left[..., 1] > 0) & (right[..., 1] > 0) & (gain > LEAST_GAIN)
     if settings.least_rows:

@@ -25,7 +25,7 @@ from flfed.records.store.writer import RunStore
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from tests.terminal import in_terminal
 
-QUICK = {"rounds": 3, "draws": 200}
+QUICK = {"rounds": 3, "resamples": 200}
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from flfed import Study
 from flfed.federation.server.run import run
 from flfed.study.study import names
 
-QUICK = ("--set", "rounds=3", "--set", "draws=200")
+QUICK = ("--set", "rounds=3", "--set", "resamples=200")
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_run_prints_exactly_the_documented_json_and_nothing_else(printed):
 
 def test_the_command_line_and_python_give_the_same_arrays(printed, home, monkeypatch):
     monkeypatch.setenv("FLFED_HOME", str(home))  # a run of its own
-    result = run(Study.load("preterm-birth").replace({"rounds": 3, "draws": 200}))
+    result = run(Study.load("preterm-birth").replace({"rounds": 3, "resamples": 200}))
     assert printed["arrays-sha256"] == result.report["arrays-sha256"]
     assert len(result.report["arrays-sha256"]) == 64
 

@@ -39,7 +39,7 @@ OFFERED = {
     "flfed run list --study card-fraud-": {"card-fraud-ulb"},
     "flfed data get heart": {"heart-disease", "heart-flamby"},
     "flfed site ledger cle": {"cleveland"},
-    "flfed site freeze kentucky": {"kentucky-clinic"},
+    "flfed site snapshot kentucky": {"kentucky-clinic"},
     "flfed run show nothing-like": set[str](),
     "flfed run list --fo": {"--format"},
 }
@@ -60,7 +60,7 @@ def test_a_sites_and_a_datasets_package_in_a_folder_of_ones_own_is_offered_and_n
 
 
 def test_runs_are_offered_and_of_repeats_each_once_the_series_is_typed(home):
-    name = run(Study.load("breast-cancer").replace({"rounds": 1, "draws": 200}), repeats=2).run
+    name = run(Study.load("breast-cancer").replace({"rounds": 1, "resamples": 200}), repeats=2).run
     assert offered("flfed run show ") == ["latest", name]
     assert offered("flfed study resume lat") == ["latest"]
     assert set(offered(f"flfed run delete {name}-r")) == {f"{name}-r01", f"{name}-r02"}

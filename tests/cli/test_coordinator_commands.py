@@ -140,8 +140,8 @@ def test_the_ledger_of_a_site_that_was_never_invited_is_asked_for_by_mistake(mad
 def test_nothing_is_changed_where_its_renewal_could_not_be_written(made: Call, home: Path):
     before = {file: file.read_bytes() for file in (home / "coordinator" / "keys").iterdir()}
     for words in (["rotate", "authority"], ["rotate", "signing"], ["invite", "a"], ["renewal"]):
-        with pytest.raises(UsageError, match="--to"):
-            made(*words, "--to", "absent")
+        with pytest.raises(UsageError, match="--output"):
+            made(*words, "--output", "absent")
     assert {file: file.read_bytes() for file in (home / "coordinator" / "keys").iterdir()} == before
     assert len(list((home / "coordinator" / "sites").glob("*.json"))) == 0
 

@@ -44,7 +44,7 @@ epsilon = 8.0
 delta = 5e-4
 sampling = 0.2
 [compare]
-draws = 200
+resamples = 200
 """
 SHOWN: dict[str, Callable[[Any], object]] = {
     "run list": lambda found: len(found["runs"]) == 1,
@@ -59,7 +59,7 @@ SHOWN: dict[str, Callable[[Any], object]] = {
 BESIDES = (
     "--help", "site check --help", "site list", "data list", "study list", "study show preterm-birth",
     "site status river-bank", "run compare latest latest",
-    "coordinator invite new-york-clinic --to {home}",
+    "coordinator invite new-york-clinic --output {home}",
     f"coordinator ledger {SITE}", f"site pause {SITE}", f"site pause {SITE} --resume",
     f"site withdraw preterm-dp --site {SITE}", f"site approve preterm-birth --site {SITE} --refuse",
 )  # fmt: skip

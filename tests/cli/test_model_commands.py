@@ -34,7 +34,7 @@ def rows(tmp_path: Path) -> Path:
 
 
 def test_export_then_predict_gives_csv_json_and_a_private_file_alike(flfed, ended, rows, tmp_path):
-    code, out, _ = flfed("run", "export", ended, "--to", tmp_path / "m", "--json")
+    code, out, _ = flfed("run", "export", ended, "--output", tmp_path / "m", "--json")
     assert code == 0
     assert set(json.loads(out)) == {"run", "folder", "model", "reason", "files", "signed-by", "signing-key"}
     assert json.loads(out)["model"] == ended and json.loads(out)["signed-by"] is None
@@ -54,14 +54,14 @@ def test_export_then_predict_gives_csv_json_and_a_private_file_alike(flfed, ende
     )
     assert [p["probability"] for p in found["predictions"]] == [float(line["probability"]) for line in lines]
     assert all(0 < p["probability"] < 1 for p in found["predictions"])
-    code, out, _ = flfed("predict", tmp_path / "m", rows, "--out", tmp_path / "p.csv")
+    code, out, _ = flfed("predict", tmp_path / "m", rows, "--output", tmp_path / "p.csv")
     assert code == 0 and "3 predictions of y=yes" in out and "row" not in out
     assert (tmp_path / "p.csv").read_text() == text and (tmp_path / "p.csv").stat().st_mode & 0o777 == 0o600
-    assert flfed("predict", tmp_path / "m", rows, "--out", tmp_path / "p.csv")[0] == 2
+    assert flfed("predict", tmp_path / "m", rows, "--output", tmp_path / "p.csv")[0] == 2
 
 
 def test_metrics_go_where_they_spoil_no_output(flfed, ended, rows, tmp_path):
-    flfed("run", "export", ended, "--to", tmp_path / "m")
+    flfed("run", "export", ended, "--output", tmp_path / "m")
     pd.read_csv(rows).assign(y=["yes", "no", "yes"]).to_csv(rows, index=False)
     _, out, err = flfed("predict", tmp_path / "m", rows)
     assert len(out.splitlines()) == 4 and "roc_auc_score: " in err and "this table only" in err
@@ -82,16 +82,16 @@ def test_compare_prints_the_documented_json_and_a_table(flfed, ended):
 
 
 def test_wrong_use_of_a_model_is_one_sentence_and_exit_code_2(flfed, ended, rows, tmp_path):
-    flfed("run", "export", ended, "--to", tmp_path / "m")
+    flfed("run", "export", ended, "--output", tmp_path / "m")
     (tmp_path / "empty").mkdir()
     bad = tmp_path / "bad.csv"
     bad.write_text("x1,x2,flag,colour\nJane Roe,0,1,red\n")
     altered = tmp_path / "altered"
-    flfed("run", "export", ended, "--to", altered)
+    flfed("run", "export", ended, "--output", altered)
     (altered / "schema.toml").write_text((altered / "schema.toml").read_text().replace("100", "900"))
     wrong = [
         (("run", "export", "no-such"), "is not in the store"),
-        (("run", "export", ended, "--to", tmp_path / "m"), "is not empty"),
+        (("run", "export", ended, "--output", tmp_path / "m"), "is not empty"),
         (("run", "compare", ended, "no-such"), "is not in the store"),
         (("predict", tmp_path / "absent", rows), "is not a model folder"),
         (("predict", tmp_path / "empty", rows), "flfed run export RUN"),

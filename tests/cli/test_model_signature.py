@@ -35,7 +35,7 @@ def coordinator(flfed, tmp_path: Path, monkeypatch) -> CoordinatorFolder:
     monkeypatch.setenv("FLFED_HOME", str(tmp_path / "coordinator-home"))
     code, _, err = flfed("coordinator", "init", "--title", TITLE, "--address", "fl.example.org:443")
     assert code == 0, err
-    assert flfed("coordinator", "invite", "cleveland", "--to", tmp_path)[0] == 0
+    assert flfed("coordinator", "invite", "cleveland", "--output", tmp_path)[0] == 0
     return CoordinatorFolder.default()
 
 
@@ -47,7 +47,7 @@ def folders(coordinator, flfed, small_sites, small_study, tmp_path: Path, home: 
     monkeypatch.setenv("FLFED_HOME", str(home))
     assert engine_of("deployment").signer() is None
     made = run(Study.parse(small_study).replace({"rounds": 2}), sites=small_sites(2)).run
-    assert flfed("run", "export", made, "--to", tmp_path / "bare")[0] == 0
+    assert flfed("run", "export", made, "--output", tmp_path / "bare")[0] == 0
     SharedModel.read(tmp_path / "bare").write(tmp_path / "signed", signer)
     rows = pd.DataFrame([[40, 0.5, 1, "red"], [60, None, 0, "blue"]], columns=["x1", "x2", "flag", "colour"])
     rows.to_csv(tmp_path / "rows.csv", index=False)
@@ -94,9 +94,9 @@ def test_a_signature_is_told_with_its_key_and_known_where_a_site_has_joined(flfe
     for proof in (key, tmp_path / "cleveland.kit.zip", coordinator.keys / "signing.pub"):
         code, _, err = flfed("predict", folders["signed"], folders["rows"], "--signed-by", proof)
         assert (code, err.strip()) == (0, f"{by}: the key that --signed-by names.")
-    assert flfed("site", "join", tmp_path / "cleveland.kit.zip", "--to", tmp_path)[0] == 0
+    assert flfed("site", "join", tmp_path / "cleveland.kit.zip", "--output", tmp_path)[0] == 0
     out = tmp_path / "p.csv"
-    code, said, err = flfed("predict", folders["signed"], folders["rows"], "--out", out)
+    code, said, err = flfed("predict", folders["signed"], folders["rows"], "--output", out)
     assert (code, err) == (0, "") and f"{by}: the coordinator that cleveland has joined." in said
     found = json.loads(flfed("predict", folders["signed"], folders["rows"], "--json")[1])
     assert found["signature"] == "known"
@@ -107,7 +107,7 @@ def test_a_signature_is_told_with_its_key_and_known_where_a_site_has_joined(flfe
 def test_another_key_under_the_same_title_is_not_the_coordinators(flfed, folders, coordinator, tmp_path):
     impostor = Signer(settings(coordinator).title, Ed25519PrivateKey.generate())
     SharedModel.read(folders["bare"]).write(tmp_path / "theirs", impostor)
-    assert flfed("site", "join", tmp_path / "cleveland.kit.zip", "--to", tmp_path)[0] == 0
+    assert flfed("site", "join", tmp_path / "cleveland.kit.zip", "--output", tmp_path)[0] == 0
     code, _, err = flfed("predict", tmp_path / "theirs", folders["rows"])
     assert code == 0 and f"Signed by {TITLE}, key SHA256:" in err and "not known here: compare it by telephone" in err
     code, out, err = flfed(

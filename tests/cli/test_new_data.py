@@ -205,7 +205,7 @@ def test_a_count_of_few_rows_is_no_number_for_programs_either(folder: Path, flfe
     assert code == 0 and json.loads(out)["left-out-rows"] == "fewer than 5"
     table.loc[:6, "clinic"] = ""
     table.to_csv("more.csv", index=False)
-    code, out, _ = flfed("data", "new", "more.csv", "--target", "died", "--by", "clinic", "--to", "more", "--json")
+    code, out, _ = flfed("data", "new", "more.csv", "--target", "died", "--by", "clinic", "--output", "more", "--json")
     assert code == 0 and json.loads(out)["left-out-rows"] == "7"
 
 
@@ -255,10 +255,10 @@ def test_a_word_of_others_in_a_comment_is_no_code(folder: Path, flfed: Command):
 def test_a_folder_that_is_a_file_is_told(folder: Path, flfed: Command):
     clinics().to_csv("all.csv", index=False)
     Path("taken").write_text("mine")
-    code, _, err = flfed("data", "new", "all.csv", "--target", "died", "--by", "clinic", "--to", "taken")
+    code, _, err = flfed("data", "new", "all.csv", "--target", "died", "--by", "clinic", "--output", "taken")
     assert code == 2 and "taken: nothing can be written there (Not a directory): give another folder" in err
     assert flfed("data", "new", "all.csv", "--target", "died", "--by", "clinic")[0] == 0
-    code, _, err = flfed("site", "new", "west", "--from", "all.csv", "--dataset", "all", "--to", "taken/further")
+    code, _, err = flfed("site", "new", "west", "--from", "all.csv", "--dataset", "all", "--output", "taken/further")
     assert code == 2 and "nothing can be written there" in err and Path("taken").read_text() == "mine"
 
 
@@ -340,7 +340,7 @@ def test_a_column_that_one_table_lacks_is_missing_there_and_other_classes_are_re
     assert code == 2 and "of table 'north' has no value in common with the other tables" in err
     # Amounts need not have a value in common.
     code, _, err = flfed(
-        "data", "new", "north.parquet", "coded.csv", "--target", "age", "--name", "amounts", "--to", "more"
+        "data", "new", "north.parquet", "coded.csv", "--target", "age", "--name", "amounts", "--output", "more"
     )
     assert code == 0, err
 
@@ -369,8 +369,8 @@ def test_a_new_study_is_one_that_can_be_run(folder: Path, flfed: Command):
 def test_a_first_study_under_one_epsilon_is_written_of_a_model_and_of_counts(folder: Path, flfed: Command):
     assert flfed("study", "new", "--dataset", "breast-cancer", "--covers", "study", "--model", "logistic")[0] == 0
     study = Study.parse(Path("breast-cancer-study.toml").read_text())
-    assert study.privacy.settings["covers"] == "study" and study.privacy.settings["comparison"] == "own-model"
-    assert flfed("study", "new", "--dataset", "breast-cancer", "--analysis")[0] == 0
+    assert study.privacy.settings["covers"] == "study" and study.privacy.settings["comparison"] == "site-model"
+    assert flfed("study", "new", "--dataset", "breast-cancer", "--summary")[0] == 0
     table = Study.parse(Path("breast-cancer-table.toml").read_text())
     assert table.analysis is not None and table.analysis.columns is not None
     assert "mean radius" in table.analysis.columns and "what the rows of all sites are like" in table.purpose

@@ -101,7 +101,7 @@ def test_a_row_that_is_none_is_named_by_its_number(ward, flfed: Command, what):
     code, out, err = flfed("site", "check", "north")
     assert code == 2 and said in words(out, err), out + err
     assert err.partition("dataset 'own': ")[2].startswith(said) and "39000" not in out + err
-    code, out, err = flfed(*NEW, "--to", "again", "--name", "again")
+    code, out, err = flfed(*NEW, "--output", "again", "--name", "again")
     assert code == 0 and f"own: {said}" in words(out), out + err
 
 
@@ -158,5 +158,5 @@ def test_sites_are_no_words_for_not_known(ward, flfed: Command):
         np.arange(ROWS) % 4 == 3, np.resize([f"v{n}" for n in range(25)], ROWS), np.resize(["a", "?", "b", ""], ROWS)
     )
     ward.assign(site=few).to_csv("own.csv", index=False)
-    assert flfed(*NEW, "--to", "more")[0] == 0
+    assert flfed(*NEW, "--output", "more")[0] == 0
     assert "'?'" in Path("more/sites/other/__init__.py").read_text()

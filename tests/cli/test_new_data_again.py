@@ -84,12 +84,12 @@ def test_small_sites_would_refuse_with_another_salt(ward, flfed: Command):
 
 def test_into_another_folder_the_holdout_of_the_same_file_is_kept_too(ward, flfed: Command):
     assert flfed(*NEW)[0] == 0
-    code, out, err = flfed(*NEW, "--to", "other", "--name", "other", "--json")
+    code, out, err = flfed(*NEW, "--output", "other", "--name", "other", "--json")
     assert code == 0, err
-    assert salts("other") == salts() and json.loads(out)["kept-holdouts"] == list(SITES)
+    assert salts("other") == salts() and json.loads(out)["unchanged-holdouts"] == list(SITES)
     ward.to_csv("more.csv", index=False)
-    code, out, _ = flfed("data", "new", "more.csv", *NEW[3:], "--to", "more", "--json")
-    assert code == 0 and json.loads(out)["kept-holdouts"] == [] and salts("more") != salts()
+    code, out, _ = flfed("data", "new", "more.csv", *NEW[3:], "--output", "more", "--json")
+    assert code == 0 and json.loads(out)["unchanged-holdouts"] == [] and salts("more") != salts()
 
 
 def test_where_other_columns_are_read_it_is_said_that_rows_change_sides(ward, flfed: Command):
@@ -102,13 +102,13 @@ def test_where_other_columns_are_read_it_is_said_that_rows_change_sides(ward, fl
         and "so that no training row" not in words(out)
     )
     # By a date each row stays where it is, whatever columns are read.
-    time = ("--time", "seen", "--to", "time", "--name", "time")
+    time = ("--time", "seen", "--output", "time", "--name", "time")
     assert flfed(*NEW, *time)[0] == 0
     before = salts("time")
     code, out, _ = flfed(*NEW, *time, "--drop", "pressure", "--replace", "--json")
     found = json.loads(out)
     assert code == 0 and salts("time") == before
-    assert found["kept-holdouts"] == list(SITES) and found["moved-holdouts"] == []
+    assert found["unchanged-holdouts"] == list(SITES) and found["moved-holdouts"] == []
 
 
 def test_of_a_run_from_which_a_site_stays_away_that_is_said_first(ward, flfed: Command):
@@ -143,10 +143,10 @@ def test_only_columns_that_can_be_kept_are_offered(ward, flfed: Command):
     assert code == 0, err
     said = " ".join(out.split())
     offered = said.partition("Not among the features: ")[2].partition(".")[0].split(", ")
-    assert offered == ["wardid", "autopsy"] and "--keep COLUMN, together with --replace or another --to." in said
+    assert offered == ["wardid", "autopsy"] and "--keep COLUMN, together with --replace or another --output." in said
     assert "No features, since all values are identifiers, names or texts: " in said
     for name in offered:
-        assert flfed(*NEW, "--keep", name, "--to", f"with-{name}")[0] == 0
+        assert flfed(*NEW, "--keep", name, "--output", f"with-{name}")[0] == 0
     for name in ("note", "code"):
-        code, _, err = flfed(*NEW, "--keep", name, "--to", f"with-{name}")
+        code, _, err = flfed(*NEW, "--keep", name, "--output", f"with-{name}")
         assert code == 2 and "is unusable as a feature" in err

@@ -158,7 +158,7 @@ def test_a_person_keeps_columns_and_drops_others(made: Callable, folder: Path, f
     assert why["sex"][0] == "is dropped as requested"
     assert {"autopsy", "hospitalid"} <= set(said["unconfirmed"])
     assert flfed("site", "check", "north")[0] == 0
-    words = ("data", "new", "own.csv", "--target", "died", "--by", "site", "--name", "other", "--to", "other")
+    words = ("data", "new", "own.csv", "--target", "died", "--by", "site", "--name", "other", "--output", "other")
     code, out, err = flfed(*words)
     assert code == 0 and "LEFT OUT, possible leak: nearly all rows with one of its values" in " ".join(out.split())
     assert "Not among the features: hospitalid, autopsy. To include one: --keep COLUMN, together" in out, err
@@ -197,7 +197,7 @@ def test_a_value_is_missing_in_every_column_or_in_one(made: Callable, flfed: Com
         return {name: int(rows[name].isna().sum()) for name in gaps}
 
     assert absent(said["sites"]) == gaps
-    said = made(table, "died", "--missing", "died=44", "--missing", "age=44", "--to", "one", "--name", "one")
+    said = made(table, "died", "--missing", "died=44", "--missing", "age=44", "--output", "one", "--name", "one")
     assert said["rows-without-outcome"] == "30" and datasets_in("one").columns["sex"].values == ("44", "F", "M")
     text = Path("one/sites/north/__init__.py").read_text()
     assert '"age": Field("age", missing=("44",))' in text and '"died": Field("died", missing=("44",))' in text

@@ -71,8 +71,8 @@ def test_a_warning_is_said_at_once_in_lines_and_where_it_is_quiet(capsys):
 
 def test_a_real_run_tells_its_rounds_and_nothing_is_said_with_json(home, flfed):
     said, seconds = list[str](), count(step=5.0)
-    study = Study.load("breast-cancer").replace({"rounds": 20, "draws": 200})
+    study = Study.load("breast-cancer").replace({"rounds": 20, "resamples": 200})
     run(study, progress=ProgressLines(said.append, lambda: next(seconds)))
     rounds = [line for line in said if line.startswith("rounds: ")]
     assert 5 <= len(rounds) <= 10 and " of 20, " in rounds[0] and rounds[0].endswith(" left")
-    assert flfed("study", "run", "breast-cancer", "--set", "rounds=2", "--set", "draws=200", "--json")[2] == ""
+    assert flfed("study", "run", "breast-cancer", "--set", "rounds=2", "--set", "resamples=200", "--json")[2] == ""

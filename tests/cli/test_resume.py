@@ -13,7 +13,7 @@ from flfed.summaries.summary import arrays_sha256
 from flfed.updates.checkpoints import checkpoint as checkpoints
 
 # The bound is so tight that in round 30 an honest update is over it: a real quorum, really missed.
-TIGHT = ("quorum=1.0", "strategy.flag-norm=1.0", "strategy.refuse-norm=1.4", "compare.draws=200")
+TIGHT = ("quorum=1.0", "strategy.flag-norm=1.0", "strategy.refuse-norm=1.4", "compare.resamples=200")
 
 
 @pytest.mark.slow

@@ -90,7 +90,7 @@ def test_lists_checks_and_comparisons_break_no_row_and_fold(shown):
 
 
 OWN_TABLES = [
-    ("data", "new", "north.csv", "south.csv", "--target", "died", "--to", "other"), ("site", "check", "north"),
+    ("data", "new", "north.csv", "south.csv", "--target", "died", "--output", "other"), ("site", "check", "north"),
     ("site", "new", "west", "--from", "west.csv", "--dataset", "ward"), ("study", "list"), ("data", "list"),
     ("site", "list"), ("site", "ledger", "north"), ("site", "status", "north"), ("run", "log", "latest"),
     ("run", "list"), ("run", "list", "--all"), ("audit", "latest", "--attack", "membership-inference"),

@@ -43,7 +43,7 @@ main()
 STOPS = {signal.SIGTERM: "stopped by SIGTERM", signal.SIGINT: "interrupted from the keyboard"}
 BOTH = [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.proof)]
 COMMAND = [sys.executable, "-c", "from flfed.cli import main; main()"]
-LONG = ("--set", "rounds=1000000", "--set", "draws=200")
+LONG = ("--set", "rounds=1000000", "--set", "resamples=200")
 
 
 def stopped(words: Sequence[str], *, after: int, by: signal.Signals = signal.SIGTERM) -> tuple[int, str, str]:

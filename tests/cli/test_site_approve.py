@@ -159,14 +159,14 @@ def test_a_study_whose_model_would_need_74_gigabytes_is_not_approved(run: Run, t
 
 def test_status_tells_what_would_be_answered_and_why_not(run: Run):
     found = json.loads(run("status", "cleveland", "--json").stdout)
-    assert (found["joined"], found["paused"], found["frozen"], found["studies"]) == ("", False, [], [])
+    assert (found["joined"], found["paused"], found["snapshots"], found["studies"]) == ("", False, [], [])
     run("approve", "heart-disease", "--site", "cleveland", *WITH, "--yes")
     ledger_of(SiteFolder("cleveland")).append(kind="train", study="heart-disease", bytes=1234)
     found = json.loads(run("status", "cleveland", "--json").stdout)
     assert [(one["study"], one["decision"], one["reason"]) for one in found["studies"]] == [
         ("heart-disease", "approved", "")
     ]
-    assert [(one["dataset"], one["rows"]) for one in found["frozen"]] == [("heart-disease", 303)]
+    assert [(one["dataset"], one["rows"]) for one in found["snapshots"]] == [("heart-disease", 303)]
     assert [(line["n"], line["kind"], line["bytes"]) for line in found["last"]] == [(1, "train", 1234)]
     assert found["policy"]["least-cohort"] == 2 and found["problems"] == []
     run("pause", "cleveland")
@@ -242,7 +242,9 @@ def test_a_study_that_the_gate_would_refuse_is_not_approved(run: Run, tmp_path: 
 
 
 def test_a_study_that_begins_from_a_model_needs_a_copy_of_it_once(run: Run, tmp_path: Path):
-    study = Study.load("heart-disease").replace({"strategy.rounds": 1, "compare.own": "same", "compare.draws": 200})
+    study = Study.load("heart-disease").replace(
+        {"strategy.rounds": 1, "compare.site-model": "same", "compare.resamples": 200}
+    )
     earlier = run_study(study).run
     model, late = str(export(earlier, tmp_path / "model").folder), tmp_path / "late.toml"
     begun = named_start(study.replace({"model.warm-start": earlier}), approved=False)

@@ -176,7 +176,7 @@ STUDIES = {
     "an unknown dataset": (NAMED, NAMED.replace("small", "smal"), "did you mean 'small'"),
     "an unknown site": (NAMED, NAMED + '\nsites = ["nobody"]', "site 'nobody' is not known"),
     "an unknown feature": (NAMED, NAMED + '\nfeatures = ["x9"]', "x9"),
-    "an unknown metric": ("draws = 200", 'draws = 200\nprimary = "auc"', "auc"),
+    "an unknown metric": ("resamples = 200", 'resamples = 200\nprimary = "auc"', "auc"),
     "a negative learning rate": ("lr = 0.1", "lr = -1", "lr=-1.0 must be > 0"),
     "another format": ("format = 1", "format = 2", "format=2 must be 1"),
     "no purpose": ('purpose = "Test"', 'purpose = ""', "purpose must be a text"),
@@ -184,7 +184,7 @@ STUDIES = {
     "a model for another task": ('name = "logistic"', 'name = "linear"', "is for regression"),
     "a figure without source": (
         "",
-        '[expected]\n"global.roc_auc_score" = { least = 0.5 }\n',
+        '[expected]\n"global.roc_auc_score" = { minimum = 0.5 }\n',
         "source must name the origin of the figure",
     ),
     "a sweep over nothing": ("", "[sweep]\nlr = []\n", "must be a list of values to try"),
@@ -359,7 +359,7 @@ def test_a_table_that_breaks_the_schema_gets_no_predictions(refused, flfed, ward
     wards()
     assert flfed("study", "run", study())[0] == 0
     model = tmp_path / "model"
-    assert flfed("run", "export", "latest", "--to", str(model))[0] == 0
+    assert flfed("run", "export", "latest", "--output", str(model))[0] == 0
     sound = Path(os.environ["FLFED_PATH"]) / "sites" / "ward_a" / "rows.csv"
     code, out, _ = flfed("predict", str(model), str(sound))
     assert code == 0 and len(out.splitlines()) == 61

@@ -76,7 +76,7 @@ epochs = 1
 name = "fedavg"
 rounds = 3
 [compare]
-draws = 200
+resamples = 200
 """
 
 

@@ -70,7 +70,7 @@ def taken_out(consortium: Any, name: str, run: str) -> dict[str, np.ndarray]:
     machine = consortium.sites[name]
     folder = machine.exchange / f"model-{name}-{run}"
     code, out, said = called(
-        ["site", "model", name, run, "--to", str(folder), "--json"], machine.environment, machine.exchange
+        ["site", "model", name, run, "--output", str(folder), "--json"], machine.environment, machine.exchange
     )
     assert code == 0, (out, said)
     return load_file(folder / "model.safetensors")

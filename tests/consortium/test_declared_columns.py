@@ -35,7 +35,7 @@ def declare(consortium: Any, name: str) -> np.ndarray:
 def test_what_a_site_declares_adjusts_it_and_is_nowhere_else(consortium: Any):
     first = THREE[0]
     marker = declare(consortium, first)
-    study = consortium.study(("draws = 200", "draws = 200\ndeclared-columns = true"))
+    study = consortium.study(("resamples = 200", "resamples = 200\nsite-columns = true"))
     for name in THREE:
         consortium.approve(name, study, THREE)
         consortium.sites[name].serve(f"site serve {name}")

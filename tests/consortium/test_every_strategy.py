@@ -51,7 +51,7 @@ def test_a_run_at_three_institutions_begins_with_the_model_of_another(consortium
     line = f'start-sha256 = "{checked["warm-start"]["start-sha256"]}"\n'
     study = consortium.study(('name = "logistic"\n', start + line))
     folder = consortium.coordinator.exchange / "model"
-    command(consortium, ["run", "export", earlier["run"], "--to", str(folder), "--json"])
+    command(consortium, ["run", "export", earlier["run"], "--output", str(folder), "--json"])
     for name in THREE:
         consortium.approve(name, study, THREE)
     # An approval without a copy of the model is none yet.

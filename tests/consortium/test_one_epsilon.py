@@ -23,7 +23,8 @@ seed = 7
 name = "small"
 """
 ANALYSIS = f"""{HEAD}
-[analysis]
+[statistic]
+name = "summary"
 columns = ["x1", "colour"]
 groups = "y"
 [privacy]

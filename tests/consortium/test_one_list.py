@@ -25,7 +25,7 @@ legal-basis = "none needed"
 name = "small"
 [statistic]
 name = "covariance"
-of = ["x1", "x2"]
+columns = ["x1", "x2"]
 [privacy]
 secure-aggregation = "on"
 """

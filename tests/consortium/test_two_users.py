@@ -83,7 +83,7 @@ class TwoUsers:
             kit = invite(CoordinatorFolder.default(), "alpha", to=self.consortium.root / "exchange").file
         own = net / kit.name
         own.write_bytes(kit.read_bytes())
-        done = self.run(NET, *FLFED, "site", "join", own, "--to", net)
+        done = self.run(NET, *FLFED, "site", "join", own, "--output", net)
         assert done.returncode == 0, done.stderr
         with coordinator.here():
             admit(CoordinatorFolder.default(), net / "alpha.admission")

@@ -219,7 +219,7 @@ def test_the_account_says_by_run_what_was_spent_and_what_left_uncharged(protecte
     found = budget_as_json(site.site, ledger_of(site.folder))
     (one,) = found["datasets"]
     assert (found["enforced"], found["delta"], found["restarted"]) == (True, 1e-5, None)
-    assert one["spent"] == pytest.approx(epsilon([A_ROUND] * 2, 1e-5)) and one["left"] == 3.0 - one["spent"]
+    assert one["spent"] == pytest.approx(epsilon([A_ROUND] * 2, 1e-5)) and one["remaining"] == 3.0 - one["spent"]
     assert [(run["run"], run["rounds"], run["steps"], run["noise"]) for run in one["runs"]] == [
         ("20261120-abcd", 1, 4, 2.157), ("2026-other", 1, 4, 2.157),
     ]  # fmt: skip
@@ -230,7 +230,7 @@ def test_the_account_says_by_run_what_was_spent_and_what_left_uncharged(protecte
     assert left["train"]["bytes"] + one["charged-bytes"] == sum(
         line.facts["bytes"] for line in site.lines() if line.kind == TRAIN
     )
-    rounds = one["rounds-left"]
+    rounds = one["rounds-remaining"]
     assert epsilon([A_ROUND] * (2 + rounds), 1e-5) <= 3.0 < epsilon([A_ROUND] * (3 + rounds), 1e-5)
     assert describe_account(one, 1e-5, enforced=True).endswith(
         f", by 2 runs. There is room for about {rounds} more rounds like the last one."
@@ -242,7 +242,7 @@ def test_the_page_shows_no_more_of_the_budget_than_is_left(left: float, shown: s
     def show(left: float) -> None:
         from flfed.deployment.site_app.pages.s30_budget import cards
 
-        cards({"spent": 3.0 - left, "budget": 3.0, "left": left, "rounds-left": None}, 1e-5)
+        cards({"spent": 3.0 - left, "budget": 3.0, "remaining": left, "rounds-remaining": None}, 1e-5)
 
     opened = AppTest.from_function(show, args=(left,)).run()
     assert {part.label: part.value for part in opened.metric}["ε left"] == shown

@@ -41,11 +41,11 @@ def test_what_a_site_shows_of_its_account_is_the_larger_side(small_sites: Callab
     # Of people trained on: two releases at noise 3 on top of the first; of people held out one at noise 4.
     training, holdout = [ANSWER, Release(3.0, 1, 2)], [ANSWER, Release(4.0, 1, 1)]
     spent = one["spent"]
-    assert spent == pytest.approx(epsilon(training, DELTA)) == spending.spent() and one["left"] == 4 - spent
+    assert spent == pytest.approx(epsilon(training, DELTA)) == spending.spent() and one["remaining"] == 4 - spent
     assert epsilon(holdout, DELTA) < spent - 0.4 and epsilon([*training, *holdout[1:]], DELTA) > spent + 0.1
     # One more of them fits, two would by the other side alone, and none would by both in one sum.
     last = Release(3.0, 1, 1)
-    assert one["rounds-left"] == 1
+    assert one["rounds-remaining"] == 1
     assert epsilon([*training, last], DELTA) <= 4 < epsilon([*training, last, *holdout[1:]], DELTA)
     assert epsilon([*holdout, last, last], DELTA) <= 4 < epsilon([*training, last, last], DELTA)
     # Lines of different sides of one run are entries of their own.

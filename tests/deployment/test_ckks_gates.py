@@ -195,13 +195,13 @@ def test_the_model_is_taken_out_at_a_site_and_not_at_the_coordinator(
     conduct(found, grid)
     run = str(next(iter(grid._contexts.values())).run_config["run"])
     folder = tmp_path / "model"
-    done = CliRunner().invoke(app, ["site", "model", FIRST, run, "--to", str(folder), "--json"])
+    done = CliRunner().invoke(app, ["site", "model", FIRST, run, "--output", str(folder), "--json"])
     assert done.exit_code == 0 and json.loads(done.stdout)["model"] == run
     model = SharedModel.read(folder)
     assert max_difference(model.arrays, plain_model(found)) < 1e-6 and model.run == run
-    again = CliRunner().invoke(app, ["site", "model", FIRST, run, "--to", str(folder)])
+    again = CliRunner().invoke(app, ["site", "model", FIRST, run, "--output", str(folder)])
     assert isinstance(again.exception, UsageError) and "is not empty" in str(again.exception)
-    other = CliRunner().invoke(app, ["site", "model", FIRST, run, "--to", str(tmp_path / "b"), "--repeat", "1"])
+    other = CliRunner().invoke(app, ["site", "model", FIRST, run, "--output", str(tmp_path / "b"), "--repeat", "1"])
     assert isinstance(other.exception, UsageError) and "has no model of run" in str(other.exception)
     path = path_of(FIRST, run, 0)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

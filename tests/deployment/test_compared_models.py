@@ -222,7 +222,7 @@ def test_a_person_adds_comparisons_on_record_and_reads_how_many_are_left(gated):
     assert [figures(compare(site, by)) != [] for by in (2, 3, 4)] == [True, True, False]
     site.open()
     assert figures(compare(site, 4, run="another")) == []
-    assert comparisons_left(site.folder, site.site) == [{"dataset": "small", "left": 0, "most": 3}]
+    assert comparisons_left(site.folder, site.site) == [{"dataset": "small", "remaining": 0, "most": 3}]
 
 
 def test_who_adds_to_another_dataset_adds_none_here(gated):

@@ -15,7 +15,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from flfed.cli.site_rows import freeze_rows, refresh_rows
+from flfed.cli.site_rows import refresh_rows, snapshot_rows
 from flfed.deployment.site_state.approval import Approval, approve, withdraw
 from flfed.deployment.site_state.freeze import Difference, freeze_first, list_changed, refresh
 from flfed.errors import FlfedError, UsageError
@@ -192,7 +192,7 @@ def command(tmp_path: Path, site: Site) -> Callable[..., Result]:
     (package / "__init__.py").write_text(PACKAGE)
     site.source.table.to_csv(package / "table.csv", index=False)
     app = typer.Typer()
-    app.command("freeze")(freeze_rows)
+    app.command("snapshot")(snapshot_rows)
     app.command("refresh")(refresh_rows)
 
     def call(*words: str, input: str = "") -> Result:
@@ -208,7 +208,7 @@ def lines_less(tmp_path: Path, many: int) -> None:
 
 def test_freeze_says_counts_only(command, folder):
     out(folder, "person\nP0-0003\nP1-0003\n")
-    said = command("freeze", FOLDER)
+    said = command("snapshot", FOLDER)
     frozen = json.loads((folder.frozen / "small" / "frozen.json").read_text())
     assert said.exit_code == 0
     assert said.stdout.splitlines() == [
@@ -217,15 +217,15 @@ def test_freeze_says_counts_only(command, folder):
         f"SHA-256 of the rows: {frozen['sha256']}",
     ]
     assert "P0-0003" not in said.output
-    again = command("freeze", FOLDER)
+    again = command("snapshot", FOLDER)
     assert isinstance(again.exception, UsageError)
 
 
 def test_freeze_gives_a_program_the_facts(command, folder):
     out(folder, "person\nP0-0003\n")
-    found = json.loads(command("freeze", FOLDER, "--json", "--exact").stdout)
+    found = json.loads(command("snapshot", FOLDER, "--json", "--exact").stdout)
     assert {key: found[key] for key in ("site", "dataset", "rows")} == {"site": FOLDER, "dataset": "small", "rows": 59}
-    assert found["excluded"] == {"listed": 1, "found": 1, "rows": "1"}
+    assert found["excluded"] == {"listed": 1, "matched": 1, "rows": "1"}
     assert found["rows-sha256"] == load(sites_site(), folder.frozen).snapshot.sha256
 
 
@@ -236,7 +236,7 @@ def sites_site() -> Site:
 
 
 def test_refresh_writes_only_with_yes(command, folder, tmp_path, small_study):
-    command("freeze", FOLDER)
+    command("snapshot", FOLDER)
     first = load(sites_site(), folder.frozen).snapshot
     approved(folder, small_study, first)
     lines_less(tmp_path, 3)
@@ -258,13 +258,13 @@ def test_refresh_writes_only_with_yes(command, folder, tmp_path, small_study):
 
 
 def test_refresh_gives_a_program_the_difference(command, folder, tmp_path):
-    command("freeze", FOLDER)
+    command("snapshot", FOLDER)
     first = load(sites_site(), folder.frozen).snapshot
     lines_less(tmp_path, 20)
     found = json.loads(command("refresh", FOLDER, "--json").stdout)
     assert found == {
         "site": FOLDER, "dataset": "small", "added": "0", "removed": "20", "unchanged": "40", "voids": [],
-        "resting": None, "drifted": False, "written": False, "rows-sha256": first.sha256, "unusable": "",
+        "withheld": None, "drifted": False, "written": False, "rows-sha256": first.sha256, "unusable": "",
     }  # fmt: skip
     found = json.loads(command("refresh", FOLDER, "--json", "--yes").stdout)
     assert (found["written"], found["rows-sha256"] != first.sha256) == (True, True)
@@ -295,7 +295,7 @@ def test_where_the_schema_names_people_only_other_identifiers_are_a_drift(folder
 
 
 def test_refresh_warns_of_a_drift_before_it_writes(command, folder, tmp_path):
-    command("freeze", FOLDER)
+    command("snapshot", FOLDER)
     first = load(sites_site(), folder.frozen).snapshot
     path = tmp_path / "root" / "sites" / "site_01" / "table.csv"
     table = pd.read_csv(path)
@@ -311,7 +311,7 @@ def test_refresh_warns_of_a_drift_before_it_writes(command, folder, tmp_path):
 
 
 def test_refresh_of_a_damaged_snapshot_says_why_and_replaces_it(command, folder):
-    command("freeze", FOLDER)
+    command("snapshot", FOLDER)
     (path,) = (folder.frozen / "small").glob("*.parquet")
     path.write_bytes(path.read_bytes()[:-1])
     said = command("refresh", FOLDER, "--yes")
@@ -320,5 +320,5 @@ def test_refresh_of_a_damaged_snapshot_says_why_and_replaces_it(command, folder)
 
 
 def test_a_wrong_name_is_refused(command):
-    assert isinstance(command("freeze", "site-77").exception, FlfedError)
-    assert "has dataset 'small', not 'wine'" in str(command("freeze", FOLDER, "--dataset", "wine").exception)
+    assert isinstance(command("snapshot", "site-77").exception, FlfedError)
+    assert "has dataset 'small', not 'wine'" in str(command("snapshot", FOLDER, "--dataset", "wine").exception)

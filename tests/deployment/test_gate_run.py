@@ -24,7 +24,7 @@ VARIANTS = {
     "fedprox": [FEDPROX],
     "validation": [("l2 = 0.01", "l2 = 0.01\nvalidation = 0.3\nschedule = 'plateau'\nplateau-patience = 1")],
     "float32 mlp": [('name = "logistic"', 'name = "mlp"\nhidden = [4, 3]'), ("l2 = 0.01", "precision = 'float32'")],
-    "alert budget": [("draws = 200", "draws = 200\nalert-budget = 0.3")],
+    "alert budget": [("resamples = 200", "resamples = 200\nalert-budget = 0.3")],
     "missing, best": [("l2 = 0.01", "validation = 0.3\n[encode]\nmissing-indicator = true"),
                       ("rounds = 5", "rounds = 5\nselect = 'best'\npatience = 2")],
     "balanced, unscaled": [("l2 = 0.01", "class-weight = 'balanced'\n[encode]\nscaler = 'none'")],
@@ -64,7 +64,7 @@ def test_an_honest_run_passes_the_gate_whatever_the_study_asks(
 
 @pytest.mark.parametrize("name", ["diabetes", "wine", "heart-disease"])
 def test_every_message_of_shipped_studies_is_as_the_gate_expects(conduct, heart, name: str):
-    study = Study.load(name).replace({"strategy.rounds": 2, "compare.draws": 200})
+    study = Study.load(name).replace({"strategy.rounds": 2, "compare.resamples": 200})
     ran = conduct(find_sites(study), study.text)
     assert ran.outcome.status == "completed"
     sites = {site.name: site for site in find_sites(study)}

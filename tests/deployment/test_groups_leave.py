@@ -10,7 +10,7 @@ import pytest
 from flfed.rows.data.policy import Policy
 from flfed.updates.messages.compare import CompareReply, GroupFigure
 
-BY = ("[compare]\n", '[compare]\nby = ["flag", "colour"]\n')
+BY = ("[compare]\n", '[compare]\nsubgroups = ["flag", "colour"]\n')
 POINTS = ("[compare]\n", "[compare]\nthresholds = [0.5]\n")
 ONCE = "withheld: exact counts, importances or figures by group of these rows left in another run"
 

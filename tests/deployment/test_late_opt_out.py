@@ -117,12 +117,12 @@ def test_a_person_at_the_site_is_told_how_many_rest_and_nobody_who(released, tmp
     app = typer.Typer()
     app.command()(refresh_rows)
     said = json.loads(CliRunner().invoke(app, [site.site.name, "--json", "--exact"]).stdout)
-    assert (said["resting"], said["removed"], said["written"]) == ({"persons": "9", "rows": "9"}, "10", False)
+    assert (said["withheld"], said["removed"], said["written"]) == ({"persons": "9", "rows": "9"}, "10", False)
     told = CliRunner().invoke(app, [site.site.name, "--yes"]).stdout
     assert (
         "Rows of 9 other people are withheld against differencing: earlier sums then do not show who opted out" in told
     )
-    assert status_of(site.folder, site.site, last=1)["frozen"][0]["resting"] == "9"
+    assert status_of(site.folder, site.site, last=1)["snapshots"][0]["withheld"] == "9"
     assert refresh(site.folder, site.site).prepared.resting == Resting(9, 9)
     written = (site.folder.frozen / "small" / "frozen.json").read_text()
     rest = load(site.site, site.folder.frozen).source.table["person"]

@@ -89,7 +89,7 @@ def test_they_agree_on_either_side_of_the_limit(run_of):
     for limit in (wide - 1e-6, (plain + wide) / 2) if wide > 1e-6 else ((plain + wide) / 2,):
         if limit < 0:
             continue
-        found, kept, _ = run_of(rounds=40, **{"compare.worthwhile": limit})
+        found, kept, _ = run_of(rounds=40, **{"compare.minimum-gain": limit})
         agree(found, kept)
         assert (found["sites"][name]["verdict"] == "joining pays") == (limit < wide)
 

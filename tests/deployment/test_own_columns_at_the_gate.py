@@ -18,7 +18,7 @@ from flfed.updates.messages.compare import COMPARE, CompareReply
 from tests.approval_text import details
 
 FEWER = {"dataset.features": ["x1", "colour"]}
-DECLARED = {**FEWER, "compare.declared-columns": True}
+DECLARED = {**FEWER, "compare.site-columns": True}
 
 
 @pytest.fixture

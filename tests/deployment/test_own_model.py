@@ -27,7 +27,7 @@ PERSON = "P0-0017"
 @pytest.fixture
 def small_study(small_study: str) -> str:
     """A study that holds the shared model against the best that each site finds alone."""
-    return small_study.replace('own = "same"', 'own = "best"')
+    return small_study.replace('site-model = "same"', 'site-model = "best"')
 
 
 def messages_of(site) -> StudyMessages:
@@ -64,7 +64,7 @@ def test_a_family_that_is_no_word_of_ours_neither_leaves_nor_is_read(gated, cond
 
 
 def test_a_study_may_hold_the_shared_model_against_its_own_kind_alone(gated, conducted_through, small_study):
-    site = gated(small_study.replace('own = "best"', 'own = "same"'))
+    site = gated(small_study.replace('site-model = "best"', 'site-model = "same"'))
     assert "compared with one of its kind" in " ".join(details(site.study, site.site, []))
     _, grid = conducted_through(site)
     content = copy.copy(grid.replied[-1].content)

@@ -30,7 +30,7 @@ MLP = {"model.name": "mlp", "model.hidden": [8]}
 
 def consortium_of(small_sites: Any, small_study: str, strategy: str, **more: Any) -> Consortium:
     """Return three institutions that approved a study with a network."""
-    study = Study.parse(small_study).replace({"strategy.name": strategy, "compare.own": "same", **MLP, **more})
+    study = Study.parse(small_study).replace({"strategy.name": strategy, "compare.site-model": "same", **MLP, **more})
     consortium = Consortium(small_sites(3, rows=80), study)
     for name in consortium.sites:
         consortium.approve(name, sums=False, pins={})
@@ -99,7 +99,7 @@ def test_a_site_compares_again_and_takes_its_whole_model_out_after_it_forgot_the
     coordinator = Coordinator(consortium)
     done = coordinator.run()
     told = {site: reply for site, message, reply in coordinator.grid.sent if message.metadata.message_type == COMPARE}
-    code, said, _ = flfed("site", "model", "site-01", done.run, "--to", tmp_path / "mine")
+    code, said, _ = flfed("site", "model", "site-01", done.run, "--output", tmp_path / "mine")
     assert code == 0 and "model.safetensors" in said
     mine, shared = load_file(tmp_path / "mine" / "model.safetensors"), checkpoint.final(done.run).arrays
     kept = site_model("site-01", done.run, 0)
@@ -108,7 +108,7 @@ def test_a_site_compares_again_and_takes_its_whole_model_out_after_it_forgot_the
         np.testing.assert_array_equal(value, kept.own.get(name, shared[name]))
         assert (np.abs(value - shared[name]).max() > 0) == (name in kept.own)
     assert path_of("site-01", done.run, 0).stat().st_mode & 0o077 == 0
-    code, _, said = flfed("run", "export", done.run, "--to", tmp_path / "ours")
+    code, _, said = flfed("run", "export", done.run, "--output", tmp_path / "ours")
     exported = (tmp_path / "ours" / "README.txt").read_text()
     assert (
         ("each site's own" in exported)
@@ -150,7 +150,7 @@ def test_the_approval_says_what_stays(small_sites: Any, small_study: str):
 def test_under_secure_sums_gates_keep_what_is_a_sites_own_too(
     small_sites: Any, small_study: str, strategy: str, sums: str
 ):
-    study = Study.parse(small_study).replace({"strategy.name": strategy, "compare.own": "same", **MLP})
+    study = Study.parse(small_study).replace({"strategy.name": strategy, "compare.site-model": "same", **MLP})
     here = run(study, sites=small_sites(3, rows=80))
     consortium = Consortium(small_sites(3, rows=80), study.replace({"privacy.secure-aggregation": sums}))
     done = Coordinator(consortium).run()

@@ -261,7 +261,7 @@ def test_the_command_ends_with_0_only_where_it_matches(gated, tmp_path):
         said.stdout == f"site-01: round 1 of run {RUN} gives, bit for bit, the update that left (SHA-256 {sha256}).\n"
     )
     found = json.loads(CliRunner().invoke(app, [RUN, "--round", "1", "--site", "site-01", "--json"]).stdout)
-    assert (found["matches"], found["sha256"], found["sha256-again"]) == (True, [sha256], [sha256])
+    assert (found["matches"], found["sha256"], found["recomputed-sha256"]) == (True, [sha256], [sha256])
     refrozen(site, lambda table: table.assign(x1=np.minimum(table["x1"] + 0.5, 100)))
     differs = CliRunner().invoke(app, [RUN, "--round", "1", "--site", "site-01", "--json"])
     assert isinstance(differs.exception, FlfedError)
@@ -278,4 +278,4 @@ def test_another_process_gives_the_same_bits(gated, tmp_path):
     hashes = trained(site, rounds=2)
     package(tmp_path)
     said = subprocess.run([sys.executable, "-c", REPLAY, RUN], capture_output=True, check=True)
-    assert json.loads(said.stdout)["sha256-again"] == hashes[1:]
+    assert json.loads(said.stdout)["recomputed-sha256"] == hashes[1:]

@@ -80,7 +80,7 @@ def test_a_kit_that_was_made_to_break_out_is_refused_logged_and_explained(
         warnings.simplefilter("ignore", UserWarning)  # of a name that is there twice
         for info, content in make(members):
             archive.writestr(info, content)
-    code, out, err = flfed("site", "join", file, "--to", exchange)
+    code, out, err = flfed("site", "join", file, "--output", exchange)
     assert (code, out) == (2, "")
     assert err.startswith("flfed: kit: ") and err.count("\n") == 1 and reason in err
     assert "do not use it" in err or "ask the coordinator" in err
@@ -100,7 +100,7 @@ def test_a_honest_kit_of_the_same_make_is_taken(
         for info, content in as_is(members):
             archive.writestr(info, content)
     (tmp_path / "kit.zip").write_bytes(stream.getvalue())
-    code, _, err = flfed("site", "join", tmp_path / "kit.zip", "--to", tmp_path)
+    code, _, err = flfed("site", "join", tmp_path / "kit.zip", "--output", tmp_path)
     assert (code, err) == (0, "")
     assert (home / "sites/cleveland/network/node.key").stat().st_mode & 0o777 == 0o600
 

@@ -210,7 +210,7 @@ def test_both_sides_show_the_fingerprint(folder: CoordinatorFolder, kit: Path, t
     admit(folder, join(kit, to=tmp_path).admission)
     said = own_fingerprint(SITE)
     assert json.loads(call("site", "key", "cleveland", "--json")) == {
-        "site": "cleveland", "gate-key": said, "made": False
+        "site": "cleveland", "gate-key": said, "created": False
     }  # fmt: skip
     assert f"--with cleveland={said}" in call("site", "key", "cleveland")
     assert json.loads(call("site", "status", "cleveland", "--json"))["gate-key"] == said
@@ -220,7 +220,7 @@ def test_both_sides_show_the_fingerprint(folder: CoordinatorFolder, kit: Path, t
     SiteFolder("hungary").signing_key.unlink()
     assert "none yet: flfed site key hungary" in call("site", "status", "hungary")
     made = json.loads(call("site", "key", "hungary", "--json"))
-    assert made["made"] is True
+    assert made["created"] is True
     found = json.loads(call("coordinator", "key", "hungary", made["gate-key"], "--json"))
     assert found["gate-key"] == made["gate-key"] and found["before"] not in ("", made["gate-key"])
     shown = {site["site"]: site["gate-key"] for site in json.loads(call("coordinator", "status", "--json"))["sites"]}

@@ -66,7 +66,7 @@ def test_a_new_study_of_trees_has_its_validation_rows_back_and_a_check_counts_bo
 ):
     monkeypatch.chdir(tmp_path)
     words = ("study", "new", "--dataset", "preterm-birth", "--model", "boosted-trees", "--not-private", "--name", "t")
-    code, out, err = flfed(*words, "--to", str(tmp_path))
+    code, out, err = flfed(*words, "--output", str(tmp_path))
     assert code == 0, err
     (written,) = tmp_path.glob("**/t.toml")
     study = Study.load(written)

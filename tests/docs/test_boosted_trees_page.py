@@ -21,8 +21,8 @@ TEXT = (ROOT / PAGE).read_text(encoding="utf-8")
 def test_the_study_of_the_page_is_accepted_and_every_key_of_it_is_one(heart: datasets.Dataset):
     (text,) = blocks_of(TEXT, "toml")
     assert check(Study.parse(text))["task"] == "binary"
-    with pytest.raises(UsageError, match="least-hessian"):
-        check(Study.parse(text.replace("least-hessian = 1.0", "least-hessian = -1.0")))
+    with pytest.raises(UsageError, match="min-child-weight"):
+        check(Study.parse(text.replace("min-child-weight = 1.0", "min-child-weight = -1.0")))
 
 
 @pytest.mark.slow
@@ -41,6 +41,6 @@ def test_every_command_of_the_page_runs_and_xgboost_predicts_as_flfed(
         "age,sex,cp,trestbps,chol,fbs,restecg,thalach,exang,oldpeak,slope,ca,thal\n"
         "63,male,asymptomatic,145,233,1,left-ventricular-hypertrophy,150,0,2.3,down,0,\n"
     )
-    assert flfed("predict", "heart-model", "patient.csv", "--out", "one.csv")[0] == 0
+    assert flfed("predict", "heart-model", "patient.csv", "--output", "one.csv")[0] == 0
     (own,) = pd.read_csv("one.csv").iloc[:, 1]
     assert own == pytest.approx(float(printed), abs=1e-5)

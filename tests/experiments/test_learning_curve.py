@@ -57,7 +57,7 @@ def test_few_rows_of_patients_with_several_are_those_of_few_patients(small_sites
 
 
 def test_each_point_is_an_ordinary_run_and_that_of_all_rows_the_study_itself(small_sites, small_study):
-    study, sites = Study.parse(small_study).replace({"compare.own": "same"}), small_sites(3, rows=200)
+    study, sites = Study.parse(small_study).replace({"compare.site-model": "same"}), small_sites(3, rows=200)
     points = run_curve(study, "site-02", sites=sites)
     rows = len(sites[1].read().training)
     assert [point.share for point in points] == list(SHARES)
@@ -74,7 +74,7 @@ def test_each_point_is_an_ordinary_run_and_that_of_all_rows_the_study_itself(sma
 
 
 def test_research_sites_of_one_table_have_a_curve_too():
-    study = Study.load("breast-cancer").replace({"rounds": 2, "compare.own": "same", "compare.draws": 200})
+    study = Study.load("breast-cancer").replace({"rounds": 2, "compare.site-model": "same", "compare.resamples": 200})
     points = run_curve(study, "breast-cancer-2")
     assert [point.rows for point in points] == sorted(point.rows for point in points)
     assert points[-1].gain["verdict"] and run(study).report["arrays-sha256"]
@@ -90,7 +90,7 @@ def test_what_cannot_have_a_curve_is_refused_in_one_sentence(small_sites, small_
 
 
 def test_the_command_prints_a_line_a_share_and_takes_no_other_engine(flfed, home):
-    words = ("study", "run", "breast-cancer", "--set", "rounds=2", "--set", "compare.own=same")
+    words = ("study", "run", "breast-cancer", "--set", "rounds=2", "--set", "compare.site-model=same")
     words += ("--curve", "breast-cancer-2")
     code, out, _ = flfed(*words, "--json")
     found = json.loads(out)

@@ -213,7 +213,7 @@ def test_the_grid_is_the_product_in_order_and_options_can_be_copied():
         (["lr=0.1,-1"], "lr=-1.0 must be > 0"),
         (["seed=1,2"], "seed: cannot be swept"),
         (["validation=0.1,0.2"], "plan.validation: cannot be swept"),
-        (["compare.draws=200,300"], "compare.draws: cannot be swept"),
+        (["compare.resamples=200,300"], "compare.resamples: cannot be swept"),
         (["model.name=logistic,linear"], "is for regression"),
         (["strategy.name=fedavg,fedvag"], "did you mean 'fedavg'"),
     ],

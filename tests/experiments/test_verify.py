@@ -37,13 +37,13 @@ lr = 0.05
 name = "fedavg"
 rounds = 3
 [compare]
-draws = 200
+resamples = 200
 [expected]
 repeats = 2
 """
 LOOSE = '"global.r2_score" = { value = 0.5, tolerance = 9.0, source = "nobody", by-repeat = [0.25, 0.5] }\n'
-SITE = '"sites.diabetes-2.local-only.r2_score" = { least = -9.0, source = "nobody" }\n'
-WRONG = '"global.mean_absolute_error" = { least = 999, source = "nobody" }\n'
+SITE = '"sites.diabetes-2.local-only.r2_score" = { minimum = -9.0, source = "nobody" }\n'
+WRONG = '"global.mean_absolute_error" = { minimum = 999, source = "nobody" }\n'
 
 
 def figure(values: list[float | None], **expected: object) -> Compared:
@@ -73,9 +73,9 @@ def test_mean_sd_and_difference_are_those_computed_by_hand():
         ({"value": 0.75, "tolerance": 0.049}, False),
         ({"value": 0.85, "tolerance": 0.05}, True),
         ({"value": 0.851, "tolerance": 0.05}, False),
-        ({"least": 0.80}, True),
-        ({"least": 0.7999}, True),
-        ({"least": 0.8001}, False),
+        ({"minimum": 0.80}, True),
+        ({"minimum": 0.7999}, True),
+        ({"minimum": 0.8001}, False),
     ],
 )
 def test_a_figure_holds_up_to_the_edge_of_its_tolerance_and_from_its_least_on(expected, holds):
@@ -83,7 +83,8 @@ def test_a_figure_holds_up_to_the_edge_of_its_tolerance_and_from_its_least_on(ex
 
 
 def test_what_does_not_hold_says_by_how_much():
-    assert figure([0.79, 0.81], least=0.83).failing() == "global.roc_auc_score is 0.800, 0.030 below the least of 0.83"
+    below = figure([0.79, 0.81], minimum=0.83).failing()
+    assert below == "global.roc_auc_score is 0.800, 0.030 below the minimum of 0.83"
     high = figure([0.79, 0.81], value=0.7, tolerance=0.02).failing()
     assert high == "global.roc_auc_score is 0.800, 0.100 above 0.7, where 0.02 is allowed"
 
@@ -92,7 +93,7 @@ def test_a_figure_that_only_some_repeats_have_does_not_hold_although_their_mean_
     found = figure([0.8, None, 0.8], value=0.8, tolerance=0.1)
     assert (found.ours, found.without, found.holds) == (0.8, 1, False)
     assert "missing in 1 of the repeats" in found.failing()
-    assert not figure([None, None], least=0.0).holds
+    assert not figure([None, None], minimum=0.0).holds
 
 
 def test_a_path_leads_to_a_figure_or_to_an_error_that_says_what_is_there():
@@ -136,13 +137,13 @@ def test_a_run_that_stopped_verifies_nothing():
     ("figures", "why"),
     [
         ("", "has no table \\[expected\\] to verify"),
-        ('"global.auc" = { least = 0.5, source = "x" }', "metric 'auc' is not known"),
-        ('"global" = { least = 0.5, source = "x" }', "metric '' is not known"),
+        ('"global.auc" = { minimum = 0.5, source = "x" }', "metric 'auc' is not known"),
+        ('"global" = { minimum = 0.5, source = "x" }', "metric '' is not known"),
         (
-            '"sites.diabetes-9.global.r2_score" = { least = 0.5, source = "x" }',
+            '"sites.diabetes-9.global.r2_score" = { minimum = 0.5, source = "x" }',
             "site 'diabetes-9' is not known; did you mean",
         ),
-        ('"sites.diabetes-1.locally.r2_score" = { least = 0.5, source = "x" }', "arm 'locally' is not known"),
+        ('"sites.diabetes-1.locally.r2_score" = { minimum = 0.5, source = "x" }', "arm 'locally' is not known"),
         (
             '"global.r2_score" = { value = 1, tolerance = 1, source = "x", by-repeat = [1] }',
             "by-repeat has 1 figure, and the study has 2 repeats",
@@ -177,8 +178,8 @@ def test_an_altered_expectation_ends_with_1_and_says_which_figure_and_by_how_muc
     good, wrong = found["figures"]
     assert (good["holds"], wrong["holds"]) == (True, False)
     assert wrong["difference"] == pytest.approx(wrong["ours"] - 999)
-    assert (wrong["published"], wrong["least"], wrong["tolerance"]) == (None, 999, None)
-    below = f"global.mean_absolute_error is {wrong['ours']:.0f}, {999 - wrong['ours']:.0f} below the least of 999"
+    assert (wrong["published"], wrong["minimum"], wrong["tolerance"]) == (None, 999, None)
+    below = f"global.mean_absolute_error is {wrong['ours']:.0f}, {999 - wrong['ours']:.0f} below the minimum of 999"
     assert err == f"flfed: 1 of 2 expected figures do not hold: {below}\n"
     assert good["by-repeat"][0]["difference"] == pytest.approx(good["by-repeat"][0]["ours"] - 0.25)
 

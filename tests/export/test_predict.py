@@ -319,10 +319,10 @@ def test_a_sites_own_rows_are_read_and_mapped_as_the_site_does(small_model, tmp_
 
 
 def test_predictions_are_written_for_their_owner_alone_and_never_replaced(tmp_path):
-    path, advice = tmp_path / "out.csv", "choose another file with --out"
+    path, advice = tmp_path / "out.csv", "choose another file with --output"
     write_private(path, "row,probability\n", advice=advice)
     assert path.stat().st_mode & 0o777 == 0o600
     with pytest.raises(UsageError, match="is already there; it is not replaced"):
         write_private(path, "", advice=advice)
-    with pytest.raises(UsageError, match="choose another file with --out"):
+    with pytest.raises(UsageError, match="choose another file with --output"):
         write_private(tmp_path / "no" / "folder" / "out.csv", "", advice=advice)

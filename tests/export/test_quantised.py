@@ -123,7 +123,7 @@ def test_an_altered_folder_and_an_unknown_dtype_are_refused(result: flfed.Result
 
 def test_float32_is_written_of_a_run_in_float64_and_predicts_nearly_the_same(result: flfed.Result, tmp_path: Path):
     for dtype in ("trained", "float32"):
-        code, _ = in_terminal("run", "export", result.run, "--to", str(tmp_path / dtype), "--dtype", dtype)
+        code, _ = in_terminal("run", "export", result.run, "--output", str(tmp_path / dtype), "--dtype", dtype)
         assert code == 0
     stored = [load((tmp_path / dtype / "model.safetensors").read_bytes()) for dtype in ("trained", "float32")]
     assert [{value.dtype for value in arrays.values()} for arrays in stored] == [
@@ -158,11 +158,11 @@ def test_float32_of_a_run_in_float32_is_the_same_file_and_trees_are_not_rounded(
 
 
 def test_the_commands_write_it_and_predict_with_it(result: flfed.Result, tmp_path: Path):
-    code, lines = in_terminal("run", "export", result.run, "--to", str(tmp_path / "int8"), "--dtype", "int8")
+    code, lines = in_terminal("run", "export", result.run, "--output", str(tmp_path / "int8"), "--dtype", "int8")
     assert code == 0 and "To use it: flfed predict" in "".join(lines)
     MAPPED.to_csv(tmp_path / "rows.csv", index=False)
     code, lines = in_terminal(
-        "predict", str(tmp_path / "int8"), str(tmp_path / "rows.csv"), "--out", str(tmp_path / "found.csv")
+        "predict", str(tmp_path / "int8"), str(tmp_path / "rows.csv"), "--output", str(tmp_path / "found.csv")
     )
     assert code == 0 and "int8" in " ".join(lines)
     assert len((tmp_path / "found.csv").read_text().splitlines()) == len(ROWS) + 1

@@ -366,7 +366,7 @@ def test_columns_and_sites_with_little_in_them_give_finite_trees(least: int, con
 
 
 REFUSED = {
-    "model": ({"model.name": "logistic", "model.depth": None, "model.codes": None}, "name it under both"),
+    "model": ({"model.name": "logistic", "model.depth": None, "model.max-bins": None}, "name it under both"),
     "lr": ({"plan.lr": 0.1}, "lr: trees are grown"),
     "float32": ({"plan.precision": "float32"}, "float64"),
     "weights": ({"strategy.weights": "equal"}, "rows count as they are"),

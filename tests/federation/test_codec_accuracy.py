@@ -33,7 +33,7 @@ CODECS: dict[str, tuple[Changes, float]] = {
 
 def aucs(study: Study, changes: Changes, splits: int = SPLITS) -> np.ndarray:
     """Return the shared model's AUC over all sites' holdouts in each of some splits [splits]."""
-    result = run(study.replace({"compare.draws": 200, **changes}), repeats=splits)
+    result = run(study.replace({"compare.resamples": 200, **changes}), repeats=splits)
     with RunReader.open() as reader:
         reports = [report(reader, entry.run) for entry in reader.runs_of(result.run)]
     assert [told["status"] for told in reports] == ["completed"] * splits

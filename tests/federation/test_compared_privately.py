@@ -23,7 +23,7 @@ from flfed.updates.arrays import Arrays, entries_of, shapes_of, unflattened
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from tests.federation.test_covered_study import STUDY, Small, account, lines
 
-COMPARED = STUDY.replace('covers = "study"', 'covers = "study"\ncomparison = "own-model"').replace(
+COMPARED = STUDY.replace('covers = "study"', 'covers = "study"\ncomparison = "site-model"').replace(
     "epsilon = 3.0", "epsilon = 8.0"
 )
 
@@ -83,7 +83,7 @@ def test_what_is_told_is_the_difference_of_both_models_on_rows_nobody_trained_on
         others = done.report["sites"][site.name]["difference"]["log_loss"]
         assert others["value"] is None and "by their AUC alone" in others["reason"]
         assert NOT_COMPARED not in done.report["sites"][site.name]
-    assert done.report["privacy"]["comparison"] == "own-model"
+    assert done.report["privacy"]["comparison"] == "site-model"
     assert done.report["mean-gain"]["roc_auc_score"]["sites"] == 3
 
 
@@ -110,4 +110,4 @@ def test_a_table_of_few_rows_tells_nothing_of_joining(small_sites: Small):
 
 def test_a_comparison_is_of_a_study_that_is_charged_as_a_whole(small_sites: Small):
     with pytest.raises(UsageError, match="needs covers = 'study'"):
-        run(Study.parse(STUDY.replace('covers = "study"', 'comparison = "own-model"')), sites=small_sites(2))
+        run(Study.parse(STUDY.replace('covers = "study"', 'comparison = "site-model"')), sites=small_sites(2))

@@ -286,7 +286,7 @@ def test_the_encoder_is_that_of_the_noised_counts_of_all_sites(done: Any, sites:
             "only where [privacy] has covers = 'study'",
         ),
         (("[plan]", '[encode]\nrows = "complete"\n[plan]'), "rows = 'complete'"),
-        (("[privacy]", '[compare]\nby = ["colour"]\n[privacy]'), "by or declared-columns"),
+        (("[privacy]", '[compare]\nsubgroups = ["colour"]\n[privacy]'), "subgroups or site-columns"),
         (("sampling = 0.2", 'sampling = 0.2\nsecure-aggregation = "on"'), "secure-aggregation"),
         (('name = "fedavg"', 'name = "fedper"'), "each site has a part of the model of its own"),
         (('covers = "study"', 'covers = "all"'), "covers='all' must be one of 'updates', 'study'"),
@@ -306,15 +306,17 @@ def test_outcomes_that_are_numbers_are_refused(home):
 
 def test_what_stays_at_a_site_and_how_many_rows_it_takes_is_told_before_a_run(capsys):
     found = promised(Study.parse(STUDY), 3)
-    assert len(found["stays"]) == 7 and "stays" not in promised(Study.parse(STUDY.replace('covers = "study"', "")), 3)
+    assert len(found["not-released"]) == 7 and "not-released" not in promised(
+        Study.parse(STUDY.replace('covers = "study"', "")), 3
+    )
     output.promise(found)
     said = capsys.readouterr().out
     assert (
         "Not released by the sites, since no ε is charged for it: how many rows it has, but for a noised count;" in said
     )
     assert "about 57 or more of its test persons are of the rarer class" in said
-    compared = promised(Study.parse(STUDY.replace('"study"', '"study"\ncomparison = "own-model"')), 3)
-    assert any("but for pairs won of an own model trained under noise" in line for line in compared["stays"])
+    compared = promised(Study.parse(STUDY.replace('"study"', '"study"\ncomparison = "site-model"')), 3)
+    assert any("but for pairs won of an own model trained under noise" in line for line in compared["not-released"])
 
 
 def test_an_audit_gets_nothing(done: Any, sites: list[Site]):

@@ -14,7 +14,7 @@ from flfed.rows.session import SiteSession
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from tests.test_private_scaling import find_sites, protected
 
-ALONE = {"privacy.covers": "updates", "encode.scaler": "global", "compare.draws": 200, "compare.own": "same"}
+ALONE = {"privacy.covers": "updates", "encode.scaler": "global", "compare.resamples": 200, "compare.site-model": "same"}
 """Private training alone: updates under the whole ε, of inputs that exact sums scale, and exact figures."""
 WHOLE = {"privacy.covers": "study", "encode.scaler": "private"}
 
@@ -51,7 +51,7 @@ def test_breast_cancer_loses_a_hundredth_at_most_to_a_guarantee_that_covers_the_
 @pytest.mark.studies
 @pytest.mark.proof
 @pytest.mark.usefixtures("heart", "taiwan")
-@pytest.mark.parametrize("compared", ["none", "own-model"])
+@pytest.mark.parametrize("compared", ["none", "site-model"])
 @pytest.mark.parametrize(("epsilon", "most"), [(3.0, 0.01), (1.0, 0.025)])
 @pytest.mark.parametrize(("name", "repeats"), [("breast-cancer", 20), ("heart-disease", 20), ("taiwan-credit", 5)])
 def test_whole_studies_lose_little(name: str, repeats: int, epsilon: float, most: float, compared: str):

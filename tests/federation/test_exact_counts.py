@@ -51,7 +51,7 @@ def test_at_an_edge_of_a_bin_they_are_those_of_the_histogram(small_sites, small_
     assert len(at) >= 5
     text = small_study.replace("[compare]\n", f"[compare]\nthresholds = {at}\n")
     found = summary(run(Study.parse(text), sites=sites), "operating-points")
-    assert (found["rows"], found["asked"], sorted(found["sites"])) == ("holdout", 3, sorted(histograms))
+    assert (found["rows"], found["requested-sites"], sorted(found["sites"])) == ("holdout", 3, sorted(histograms))
     for site, points in found["sites"].items():
         for point, threshold in zip(points, at, strict=True):
             expected = at_threshold(histograms[site], threshold)
@@ -201,7 +201,7 @@ def test_who_looks_at_its_own_rows_claims_nothing(small_sites, asking):
 )
 def test_what_cannot_be_asked_for_is_refused_in_one_sentence(small_study, line, said):
     with pytest.raises(UsageError) as error:
-        Study.parse(small_study.replace("[compare]\n", "").replace("draws = 200", f"[compare]\n{line}"))
+        Study.parse(small_study.replace("[compare]\n", "").replace("resamples = 200", f"[compare]\n{line}"))
     assert said in str(error.value)
 
 

@@ -72,7 +72,7 @@ def test_a_site_in_sums_only_is_in_all_means_or_in_none():
 def payload(increase: float | None, sites: int, own: dict[str, float | None]) -> dict:
     columns = {site: [{"column": "age", "increase": of, "why": LEFT if of is None else ""}] for site, of in own.items()}
     merged = [{"column": "age", "increase": increase, "sites": sites}]
-    told = {"loss": "log loss", "permutations": 3, "rows": "holdout", "asked": 2}
+    told = {"loss": "log loss", "permutations": 3, "rows": "holdout", "requested-sites": 2}
     return told | {"columns": merged, "sites": columns}
 
 
@@ -97,8 +97,8 @@ def test_a_run_that_asks_has_them_and_no_other_has(small_sites, small_study, ask
     assert set(asked.report) - set(plain.report) == {"importances"}
     assert plain.report["global"] == asked.report["global"]
     found = asked.report["importances"]
-    told = {key: found[key] for key in ("loss", "permutations", "rows", "asked")}
-    assert told == {"loss": "log loss", "permutations": 3, "rows": "holdout", "asked": 3}
+    told = {key: found[key] for key in ("loss", "permutations", "rows", "requested-sites")}
+    assert told == {"loss": "log loss", "permutations": 3, "rows": "holdout", "requested-sites": 3}
     assert [of["column"] for of in found["columns"]] == COLUMNS
     rows = [asked.report["sites"][site]["holdout-rows"] for site in found["sites"]]
     for place, of in enumerate(found["columns"]):
@@ -181,7 +181,7 @@ def test_a_site_in_sums_only_has_none_of_its_own(small_sites, asking):
 )
 def test_what_cannot_be_asked_for_is_refused_in_one_sentence(small_study, line, said):
     with pytest.raises(UsageError) as error:
-        Study.parse(small_study.replace("[compare]\n", "").replace("draws = 200", f"[compare]\n{line}"))
+        Study.parse(small_study.replace("[compare]\n", "").replace("resamples = 200", f"[compare]\n{line}"))
     assert said in str(error.value)
 
 

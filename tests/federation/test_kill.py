@@ -25,7 +25,7 @@ from flfed.records.store.reader import RunReader
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = 12
-CHANGES = {"strategy.rounds": ROUNDS, "strategy.select": "best", "plan.validation": 0.2, "compare.draws": 200}
+CHANGES = {"strategy.rounds": ROUNDS, "strategy.select": "best", "plan.validation": 0.2, "compare.resamples": 200}
 CHILDREN = """
 import json, os, signal, sys, time
 from flfed import Study, run
@@ -184,7 +184,7 @@ def test_a_run_that_begins_with_an_earlier_model_goes_on_after_a_kill_while_that
     with threadpool_limits(1):
         earlier = run(Study.load("preterm-birth").replace({**CHANGES, **network, "seed": 5}))
         export(earlier.run, model)
-        children = Children({**CHANGES, **network, "model.warm-start": str(model), "model.frozen": 1})
+        children = Children({**CHANGES, **network, "model.warm-start": str(model), "model.frozen-layers": 1})
 
         @contextmanager
         def away() -> Iterator[None]:

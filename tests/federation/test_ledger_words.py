@@ -26,7 +26,7 @@ from tests.federation.test_covered_study import STUDY, lines
 
 Small = Callable[..., list[Site]]
 DELTA = 1e-5
-COMPARED = STUDY + 'comparison = "own-model"\n'
+COMPARED = STUDY + 'comparison = "site-model"\n'
 OPEN = Policy(disclosure="open", resplit=True)
 AFTER = re.compile(r"before, and has at most ([\d.]+) with it")
 

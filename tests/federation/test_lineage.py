@@ -111,7 +111,7 @@ def test_the_commands_say_it_in_words_and_json_and_want_a_private_file(home, tmp
     study.write_text(
         'format = 1\nname = "trial"\npurpose = "Who has pancreatitis"\nlegal-basis = "public data"\n'
         '[dataset]\nname = "pancreatitis-trial"\npartition = { by = "iid", sites = 3 }\n'
-        '[model]\nname = "logistic"\n[strategy]\nname = "fedavg"\nrounds = 3\n[compare]\ndraws = 200\n'
+        '[model]\nname = "logistic"\n[strategy]\nname = "fedavg"\nrounds = 3\n[compare]\nresamples = 200\n'
     )
     done = CliRunner().invoke(app, ["study", "run", str(study), "--without", str(listed), "--json"])
     assert done.exit_code == 0, done.output

@@ -30,7 +30,7 @@ def auc_of(conduct: Any, strategy: str, *, attacked: bool) -> float:
         return reply
 
     study = Study.load("heart-disease").replace(
-        {"strategy.name": strategy, "strategy.flag-norm": 100.0, "strategy.refuse-norm": 100.0, "draws": 200}
+        {"strategy.name": strategy, "strategy.flag-norm": 100.0, "strategy.refuse-norm": 100.0, "resamples": 200}
     )
     done = conduct(list(find_sites(study)), study.text, change=turned)
     assert done.outcome is not None and done.outcome.status == "completed"

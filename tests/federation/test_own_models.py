@@ -38,7 +38,7 @@ def crossed(number: int, table: pd.DataFrame) -> pd.DataFrame:
 @pytest.fixture
 def small_study(small_study: str) -> str:
     """A study that holds the shared model against the best that each site finds alone."""
-    return small_study.replace('own = "same"', 'own = "best"')
+    return small_study.replace('site-model = "same"', 'site-model = "best"')
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def sites(small_sites):
 @pytest.mark.slow
 @pytest.mark.studies
 def test_a_model_that_is_not_linear_is_held_against_the_best_that_each_site_finds_alone(study, sites):
-    best, same = (run(made, sites=sites).report for made in (study, study.replace({"compare.own": "same"})))
+    best, same = (run(made, sites=sites).report for made in (study, study.replace({"compare.site-model": "same"})))
     families = {name: of["local-only-family"] for name, of in best["sites"].items()}
     assert families == {"site-01": "boosted-trees", "site-02": "boosted-trees", "site-03": "logistic-regression"}
     assert best["sites"]["site-01"]["local-only-families"] == {"boosted-trees": 1}
@@ -92,7 +92,7 @@ def test_words_and_pages_name_what_the_own_model_is(study, sites):
     # Of the linear family it is just the study's own model, tuned alone.
     third = linear["sites"]["site-03"]
     assert own_in_words(third) == "logistic regression" and third["local-only"] == third["local-only-same"]
-    kind = run(study.replace({"compare.own": "same"}), sites=sites).report
+    kind = run(study.replace({"compare.site-model": "same"}), sites=sites).report
     assert own_models_in_words(kind) == own_in_words(kind["sites"]["site-01"]) == ""
 
 
@@ -145,7 +145,7 @@ def test_which_model_is_best_is_not_told_of_an_institutions_rows_that_noise_prot
 def test_joining_is_held_against_the_best_whatever_the_model_and_pooled_sets_the_pooled_one_alone(
     study, sites, changes
 ):
-    planned = study.replace(changes | {"compare.pooled": {"optimiser": "adam", "epochs": 5}, "compare.draws": 200})
+    planned = study.replace(changes | {"compare.pooled": {"optimiser": "adam", "epochs": 5}, "compare.resamples": 200})
     found = run(planned, sites=sites).report
     assert {site["local-only-family"] for site in found["sites"].values()} == {"boosted-trees", "logistic-regression"}
     assert (found["pooled-family"], found["pooled-same"]) == ("same", None)

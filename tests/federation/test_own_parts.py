@@ -364,7 +364,8 @@ def gains(name: str, splits: int, base: Mapping[str, Any], strategy: Mapping[str
     told = []
     for changes in ({}, strategy):
         done = run(
-            Study.load(name).replace({"compare.own": "same", "compare.draws": 200, **base, **changes}), repeats=splits
+            Study.load(name).replace({"compare.site-model": "same", "compare.resamples": 200, **base, **changes}),
+            repeats=splits,
         )
         with RunReader.open() as reader:
             told.append([report(reader, entry.run) for entry in reader.runs_of(done.run)])

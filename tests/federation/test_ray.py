@@ -27,7 +27,7 @@ from flfed.updates.checkpoints import checkpoint
 from flfed.updates.checkpoints.site_state import NodeState
 from tests.boosting import trees_study
 
-QUICK = {"rounds": 3, "draws": 200}
+QUICK = {"rounds": 3, "resamples": 200}
 
 
 def arrays_of(result: Result) -> dict[str, np.ndarray]:

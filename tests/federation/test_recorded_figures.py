@@ -93,7 +93,11 @@ def test_a_column_that_few_rows_have_gives_no_figure_and_says_so(small_sites, sm
 def test_a_curve_has_the_area_that_the_site_computed_from_its_rows(apart):
     result, _ = apart
     payload = summary(result, "score-histograms")
-    assert (payload["in-all"], payload["asked"], sorted(payload["sites"])) == (3, 3, sorted(result.report["sites"]))
+    assert (payload["combined-sites"], payload["requested-sites"], sorted(payload["sites"])) == (
+        3,
+        3,
+        sorted(result.report["sites"]),
+    )
     for site, counts in payload["sites"].items():
         read = ScoreCounts.read(counts, ScoreBins.of(payload))
         exact = result.report["sites"][site]["global"]["roc_auc_score"]["value"]
@@ -108,7 +112,11 @@ def test_a_site_that_names_no_histogram_gives_none(small_sites, small_study):
     sites = small_sites(3, rows=200)
     sites[0] = replace(sites[0], policy=Policy())
     payload = summary(run(Study.parse(small_study), sites=sites), "score-histograms")
-    assert (payload["in-all"], payload["asked"], sorted(payload["sites"])) == (2, 3, ["site-02", "site-03"])
+    assert (payload["combined-sites"], payload["requested-sites"], sorted(payload["sites"])) == (
+        2,
+        3,
+        ["site-02", "site-03"],
+    )
     closed = run(Study.parse(small_study), sites=small_sites(3, rows=200, policy=Policy()))
     assert summary(closed, "score-histograms") is None
 
@@ -125,5 +133,5 @@ def test_a_site_in_sums_only_is_in_no_column_and_follows_from_no_sum(small_sites
     assert {site for column in columns["columns"] for site in column["sites"]} == named
     assert set(histograms["sites"]) == named
     # One alone would be the sum less those that are named; of two, neither follows.
-    assert histograms["in-all"] == (3 if hidden == 1 else 4)
+    assert histograms["combined-sites"] == (3 if hidden == 1 else 4)
     assert not any(name in json.dumps(histograms) for name in names)

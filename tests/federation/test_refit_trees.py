@@ -108,7 +108,7 @@ def drawn(number: int, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def test_where_no_tree_is_better_than_none_there_is_none(conduct: Conduct, small_sites, trees):
-    text = trees(**{"strategy.learning-rate": 1.0, "strategy.l2": 0.0, "strategy.least-hessian": 0.0})
+    text = trees(**{"strategy.learning-rate": 1.0, "strategy.l2": 0.0, "strategy.min-child-weight": 0.0})
     done = conduct(small_sites(3, rows=60, change=drawn), text)
     validated = losses(done, "validation")
     assert min(validated, key=lambda number: validated[number]) == 0
@@ -185,7 +185,7 @@ def test_what_does_not_go_with_refit_is_refused_before_a_run(name: str, small_si
 def test_all_that_does_not_fit_is_told_at_once_and_each_once(small_sites, trees):
     small_sites(2)
     asked = {"encode.missing-indicator": True, "strategy.refit": True, "privacy.secure-aggregation": "on"}
-    study = Study.parse(trees(**asked, **{"compare.by": ["nowhere"]}))
+    study = Study.parse(trees(**asked, **{"compare.subgroups": ["nowhere"]}))
     with pytest.raises(UsageError) as error:
         check(study)
     told = str(error.value).split(". Also: ")

@@ -101,7 +101,7 @@ def test_repeats_draw_other_holdouts_and_the_report_is_their_mean(small_sites, s
 def test_results_are_data_frames_and_progress_counts_rounds_and_repeats(small_sites, study: Study):
     steps: list[tuple[str, int, int]] = []
     result = run(
-        study.replace({"compare.own": "best"}), sites=small_sites(2), progress=lambda *step: steps.append(step)
+        study.replace({"compare.site-model": "best"}), sites=small_sites(2), progress=lambda *step: steps.append(step)
     )
     assert steps == [("rounds", 1, 2), ("rounds", 2, 2), ("compare", 0, 1), ("compare", 1, 1), ("repeats", 1, 1)]
     assert result.status == "completed"
@@ -117,7 +117,7 @@ def test_gains_of_a_result_have_the_sign_the_model_and_the_verdict_that_are_told
     result = run(study, sites=small_sites(3, rows=200))
     gains = result.sites[result.sites["arm"] == "gain"].set_index(["site", "metric"])
     assert {metric for _, metric in gains.index} == set(result.report["global"])
-    least = result.report["verdict-rule"]["worthwhile"]
+    least = result.report["verdict-rule"]["minimum-gain"]
     for metric in result.report["global"]:
         _, rows, _ = comparison_rows(result.report, metric)
         for name, *_, told, read in rows[:3]:
@@ -247,7 +247,11 @@ def test_wrong_options_are_refused_before_anything_is_written(
             'name = "linear"',
             "[model] linear: is for regression, the dataset's task is 'binary'",
         ),
-        ("draws = 200", "draws = 200\nprimary = 'r2_score'", "[compare]: primary='r2_score' is not a metric for task"),
+        (
+            "resamples = 200",
+            "resamples = 200\nprimary = 'r2_score'",
+            "[compare]: primary='r2_score' is not a metric for task",
+        ),
         ("rounds = 5", "rounds = 5\npatience = 3", "set [plan] validation = 0.2"),
         ("rounds = 5", "rounds = 5\nselect = 'best'", "set [plan] validation = 0.2"),
         ("rounds = 5", "rounds = 5\nquorun = 1.0", "key 'quorun' is not known; did you mean 'quorum'?"),

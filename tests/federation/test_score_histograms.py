@@ -64,7 +64,7 @@ def test_the_areas_at_real_sites_are_those_of_their_rows():
     with RunReader.open() as reader:
         payload = reader.summary(result.report["run"], "score-histograms")
     read = {"all": payload["all"], **payload["sites"]}
-    assert (payload["in-all"], payload["asked"], len(payload["sites"])) == (4, 4, 4)
+    assert (payload["combined-sites"], payload["requested-sites"], len(payload["sites"])) == (4, 4, 4)
     assert payload["rows"] == "holdout"
     for name, counts in read.items():
         found = ScoreCounts.read(counts, ScoreBins.of(payload))
@@ -105,7 +105,9 @@ def test_no_site_that_shares_none_follows_from_what_is_written_down(silent):
             continue
         rest = dense(payload["all"]) - sum(map(dense, payload["sites"].values()), np.zeros((2, 256)))
         assert rest.min() >= 0
-        within = payload["in-all"] - len(told)  # hidden sites in the sum: none or all of them, which are several
+        within = payload["combined-sites"] - len(
+            told
+        )  # hidden sites in the sum: none or all of them, which are several
         assert within in (0, len(hidden)) and within != 1
         assert rest.sum() == (sum(replies[site].holdout_rows for site in hidden) if within else 0)
         pseudonyms = [site for site, how in shared_as.sharing.items() if how == "pseudonym"]

@@ -86,7 +86,7 @@ def test_updates_share_their_samples_and_none_of_their_noise(small_sites: Small)
 
 def test_own_models_have_noise_of_the_study(small_sites: Small):
     (site,) = small_sites(1, rows=400)
-    study = Study.parse(STUDY).replace({"privacy.comparison": "own-model"})
+    study = Study.parse(STUDY).replace({"privacy.comparison": "site-model"})
 
     def own(of: Study) -> np.ndarray:
         session = session_of(site, of)

@@ -43,7 +43,7 @@ delta = 0.001
 name = "fedavg"
 rounds = 10
 [compare]
-draws = 200
+resamples = 200
 """
 
 

@@ -78,7 +78,7 @@ def test_what_was_spent_given_an_encoder_of_the_rows_is_told_so(
         (found,) = budget_as_json(sites[0], ledger())["datasets"]
         words = describe_account(found, DELTA, enforced=True)
         approving = " ".join(describe_run_budget(sites[0], ledger(), "small", ROUND, 5))
-        return [one["given-encoder"] for one in found["runs"]], found["given-encoder"], words, approving
+        return [one["excludes-encoder"] for one in found["runs"]], found["excludes-encoder"], words, approving
 
     assert told()[:2] == ([], None)
     run(private(small_study, seed=7), sites=sites)

@@ -52,11 +52,11 @@ def test_rows_counted_one_by_one_bound_nothing_of_persons_who_may_have_several(
     said = describe_account(one, DELTA, enforced=True)
     if not group:  # each row is a person
         assert spending.spent() == pytest.approx(expected, rel=0.02) == one["spent"]
-        assert spending.refusal([(BOTH, ROUND)], "new") is None and one["rounds-left"] > 10
+        assert spending.refusal([(BOTH, ROUND)], "new") is None and one["rounds-remaining"] > 10
         return
     for told in (spending, first, account(policy)):
         assert math.isinf(told.spent())
-    assert (one["spent"], one["left"], one["rounds-left"]) == (None, 0.0, 0)
+    assert (one["spent"], one["remaining"], one["rounds-remaining"]) == (None, 0.0, 0)
     assert "epsilon beyond any number of 8 is spent" in said
     assert "a person may have several. There is no room for another round like the last one." in said
     assert describe_account({**one, "budget": None, "unprotected-updates": 2}, DELTA, enforced=False) == (

@@ -196,7 +196,7 @@ def observer(stage, number):
     if len(rounds) == int(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
 
-run(Study.load("preterm-birth").replace({"strategy.rounds": 6, "compare.draws": 200}), repeats=3, observer=observer)
+run(Study.load("preterm-birth").replace({"strategy.rounds": 6, "compare.resamples": 200}), repeats=3, observer=observer)
 """
 
 

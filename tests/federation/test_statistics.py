@@ -52,7 +52,7 @@ legal-basis = "made for tests"
 name = "small"
 """
 ODDS = f'{STUDY}\n[statistic]\nname = "odds-ratio"\nby = "flag"\n'
-COVARIANCE = f'{STUDY}\n[statistic]\nname = "covariance"\nof = ["x1", "x2"]\n'
+COVARIANCE = f'{STUDY}\n[statistic]\nname = "covariance"\ncolumns = ["x1", "x2"]\n'
 STOCK = f'{STUDY}\n[statistic]\nname = "safety-stock"\nforecast = "x1"\nby = "x2"\nuntil = "2020-06-30"\n'
 Small = Callable[..., list[Site]]
 
@@ -145,7 +145,7 @@ def test_what_belongs_to_a_model_is_refused_beside_a_statistic(added: str, said:
     [
         (ODDS.replace('"flag"', '"x1"'), "by='x1' must be a column of the dataset: flag, colour"),
         (ODDS.replace('"flag"', '"colour"'), "must have two values each"),
-        (COVARIANCE.replace('"x2"', '"colour"'), "of='colour' must be a column of the dataset"),
+        (COVARIANCE.replace('"x2"', '"colour"'), "columns='colour' must be a column of the dataset"),
         (COVARIANCE.replace('"x2"', '"x1"'), "two or more different columns"),
         (ODDS.replace("by =", "arm ="), "arm"),
         (STOCK, "the outcome must be a number"),
@@ -280,7 +280,7 @@ def test_sums_in_secret_give_the_same_figures_and_none_of_a_site(small_sites: Sm
 
 
 @pytest.mark.parametrize(
-    "statistic", [OddsRatio(by="flag"), Covariance(of=["x1", "x2"])], ids=["odds-ratio", "covariance"]
+    "statistic", [OddsRatio(by="flag"), Covariance(columns=["x1", "x2"])], ids=["odds-ratio", "covariance"]
 )
 def test_no_row_adds_more_than_one_to_a_sum_in_secret(small_sites: Small, statistic: Statistic):
     (site,) = small_sites(1)
@@ -380,7 +380,7 @@ def test_once_a_run_is_sealed_a_site_keeps_no_key_of_it(in_secret: Consortium):
 
 def test_a_column_of_one_value_has_no_deviation(small_sites: Small):
     table, schema = tables(small_sites(1)).assign(x1=0.1 + 0.2), datasets.load("small").schema
-    statistic = Covariance(of=["x1", "x2"])
+    statistic = Covariance(columns=["x1", "x2"])
     parts = [statistic.sums(table[at::3], schema) for at in range(3)]
     found = statistic.figures(parts, schema, parts[0])
     assert found["sd"]["x1"]["value"] == pytest.approx(0.0, abs=1e-6)

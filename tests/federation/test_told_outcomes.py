@@ -37,7 +37,7 @@ def test_the_record_counts_the_outcomes_that_the_first_tree_tells(
 ):
     text = trees_study(small_study, **{"strategy.rounds": 2, "strategy.min-rows": least})
     done = conduct(small_sites(3, rows=60), text, tables=True)
-    told = done.reader.summary(done.run, "told-outcomes")
+    told = done.reader.summary(done.run, "revealed-outcomes")
     missing, parts = widths_of(done.outcome.arrays) - 1, []
     for session in done.sessions():
         fitted = session.round_rows(done.outcome.encoder)[0]
@@ -70,19 +70,19 @@ def test_sums_of_trees_that_validation_rows_did_not_choose_have_told_as_much(
     for select in ("best", "last"):
         changes = {"strategy.rounds": 2, "strategy.learning-rate": 1.0, "strategy.select": select}
         done = conduct(small_sites(3, rows=60, change=drawn), trees_study(small_study, **changes), tables=True)
-        told[select] = done.reader.summary(done.run, "told-outcomes")
+        told[select] = done.reader.summary(done.run, "revealed-outcomes")
         assert (len(forest_of(done.outcome.arrays)) == 0) == (select == "best")
     assert told["best"] == told["last"] and told["best"]["together"]["tree"] > told["best"]["together"]["root"]
 
 
 def test_what_is_told_is_said_and_of_one_site_its_own_alone(conduct: Conduct, small_sites, small_study: str):
     done = conduct(small_sites(3, rows=60), trees_study(small_study, **{"strategy.rounds": 2}), tables=True)
-    told = done.reader.summary(done.run, "told-outcomes")
+    told = done.reader.summary(done.run, "revealed-outcomes")
     over_all, each = describe_outcome_disclosure(told)
     assert f"the outcomes of {told['together']['tree']} of {told['together']['rows']} training rows" in over_all
     assert all(f"{site} {of['tree']} of {of['rows']}" in each for site, of in told["sites"].items())
     with type(done.reader).open(only="site-02") as own:
-        seen = own.summary(done.run, "told-outcomes")
+        seen = own.summary(done.run, "revealed-outcomes")
     assert seen == {"sites": {"site-02": told["sites"]["site-02"]}}
     assert describe_outcome_disclosure({}) == []
 

@@ -36,7 +36,7 @@ from tests.records.documents import read
 from tests.records.one_answer import page, words
 
 AUC, KEY = "roc_auc_score", "trained-test-rows"
-QUICK = {"strategy.rounds": 2, "compare.own": "same"}
+QUICK = {"strategy.rounds": 2, "compare.site-model": "same"}
 CUTS: list[dict[str, Any]] = [
     {"by": "iid", "sites": 4, "seed": 9},
     {"by": "iid", "sites": 3, "seed": 1},
@@ -127,7 +127,7 @@ def test_other_data_of_the_same_dataset_count_0():
 
 @pytest.fixture
 def small(small_study: str) -> Study:
-    return Study.parse(small_study).replace({"compare.own": "same"})
+    return Study.parse(small_study).replace({"compare.site-model": "same"})
 
 
 def test_repeats_count_each_their_own_test_rows_also_from_an_exported_folder(

@@ -37,7 +37,7 @@ GOING_WITH: dict[str, dict[str, Any]] = {
     },
     "site-dp": {"privacy.name": "site-dp", "privacy.noise": 1.0, "privacy.clip": 0.5, "privacy.delta": 1e-3},
     "a codec": {"codec.name": "int8", "codec.download": "int8"},
-    "frozen layers": {"model.frozen": 1},
+    "frozen layers": {"model.frozen-layers": 1},
     "ditto": {"strategy.name": "ditto"},
     "own last layers": {"strategy.name": "fedper"},
     "control variates": {"strategy.name": "scaffold"},
@@ -130,10 +130,13 @@ def test_what_is_no_source_is_refused_with_a_sentence(earlier: Result, sites: An
         "no run": ({"warm-start": "20200101-0000"}, "20200101-0000"),
         "another model": ({"start-sha256": "0" * 64}, ": another model"),
         "another width": ({"model.hidden": [6]}, "its layers have other widths than the study's model"),
-        "no layer to train": ({"model.frozen": 2}, "frozen=2 leaves no layer to train: the model names 2 layers"),
+        "no layer to train": (
+            {"model.frozen-layers": 2},
+            "frozen-layers=2 leaves no layer to train: the model names 2 layers",
+        ),
         "noise on frozen layers": (
-            {"model.frozen": 1, **GOING_WITH["record-dp"]},
-            "frozen cannot be combined with record-dp",
+            {"model.frozen-layers": 1, **GOING_WITH["record-dp"]},
+            "frozen-layers cannot be combined with record-dp",
         ),
     }
     for why, (changes, expected) in said.items():

@@ -175,7 +175,7 @@ def test_a_partition_gives_its_sites_widths_in_the_order_of_their_names(small_si
 
 def aucs(name: str, widths: Sequence[float], splits: int, **changes: Any) -> np.ndarray:
     """Return the shared model's AUC over all holdouts in each re-split [splits]."""
-    study = Study.load(name).replace({**MLP, "compare.draws": 200, **changes})
+    study = Study.load(name).replace({**MLP, "compare.resamples": 200, **changes})
     partition, sites = study.dataset.partition, None
     if partition is None:
         sites = with_widths(find_sites(study), widths)

@@ -126,7 +126,7 @@ def checkpoint() -> dict[str, Any]:
 def model_folder() -> dict[str, Any]:
     """Return what a run is exported as: every file's name, and its keys, columns or tensors."""
     to = Path(os.environ["FLFED_HOME"]) / "exported"
-    said_by(f"run export latest --to {to}")
+    said_by(f"run export latest --output {to}")
     return {str(path.relative_to(to)): _inside(path) for path in sorted(to.rglob("*")) if path.is_file()}
 
 

@@ -46,7 +46,7 @@ FRAMES = {"north": frame(300, 1), "south": frame(200, 2), "east": frame(150, 3),
 
 @pytest.fixture
 def result() -> Result:
-    given = {"rounds": 4, "repeats": 2, "own": "same", "say": lambda line: None}
+    given = {"rounds": 4, "repeats": 2, "site_model": "same", "say": lambda line: None}
     return flfed.federate(FRAMES, target="died", model="logistic", **given)
 
 

@@ -26,7 +26,7 @@ INPUTS = 10
 
 
 def federated(**more: Any) -> flfed.Result:
-    return flfed.federate(FRAMES, "died", **({"say": lambda line: None, "rounds": 4, "own": "same"} | more))
+    return flfed.federate(FRAMES, "died", **({"say": lambda line: None, "rounds": 4, "site_model": "same"} | more))
 
 
 class Net(torch.nn.Module):

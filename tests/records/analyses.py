@@ -26,7 +26,8 @@ legal-basis = "made for tests"
 seed = 3
 [dataset]
 name = "small"
-[analysis]
+[statistic]
+name = "summary"
 columns = ["x1", "x2", "flag", "y"]
 groups = "colour"
 quantiles = [0.1, 0.5]
@@ -44,7 +45,8 @@ legal-basis = "public data that ships with scikit-learn"
 [dataset]
 name = "wine"
 partition = { by = "iid", sites = 2, seed = 1 }
-[analysis]
+[statistic]
+name = "summary"
 columns = ["alcohol"]
 [privacy]
 name = "record-dp"
@@ -128,7 +130,8 @@ def is_shown(cell: str, one: Found | None, scale: float = 1.0) -> bool:
 
 PRIVACY = {
     "mechanism": "record-dp", "unit": "person", "epsilon": 7.9824, "delta": 1e-4, "noise": 0.545, "sampling": 1.0,
-    "clip": 1.0, "steps": 1, "given-encoder": False, "trusts-server": None, "warnings": [], "uncharged": ["How long."],
+    "clip": 1.0, "steps": 1, "excludes-encoder": False, "trusts-server": None, "warnings": [],
+    "uncharged": ["How long."],
 }  # fmt: skip
 SPENT = {"steps": 1, "epsilon": 7.9824, "delta": 1e-4, "budget": 10.0, "spent-before": 1.19}
 

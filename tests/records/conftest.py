@@ -190,7 +190,7 @@ SPENT = {  # epsilon of this run, budget, spent before
     "switzerland": (0.5, 1.5, 1.2),
 }
 PROMISE = {"mechanism": "record-dp", "unit": "person", "epsilon": 0.9972, "delta": 1e-4}
-PROMISE |= {"noise": 7.992, "sampling": 0.2, "clip": 1.0, "steps": 150, "given-encoder": False}
+PROMISE |= {"noise": 7.992, "sampling": 0.2, "clip": 1.0, "steps": 150, "excludes-encoder": False}
 SPENT_KEYS = ("steps", "epsilon", "delta", "budget", "spent-before")
 
 

@@ -60,22 +60,22 @@ PAIRS = {"basel": 27.0, "bern": 3.0, "chur": -30.0}
 SPENT = {"steps": 800, "epsilon": 2.9998, "delta": 1e-5, "budget": 4.0, "spent-before": 0.5, "epsilon-on-both": 3.7}
 PRIVACY = {
     "mechanism": "record-dp", "unit": "person", "epsilon": 2.9998, "delta": 1e-5, "noise": 4.64, "sampling": 0.1,
-    "clip": 4.0, "steps": 800, "given-encoder": False, "trusts-server": None, "covers": "study", "answers": ANSWERS,
-    "kept-back": KEPT_BACK, "warnings": [], "uncharged": ["What a site's budget is.", "How long a site takes."],
+    "clip": 4.0, "steps": 800, "excludes-encoder": False, "trusts-server": None, "covers": "study", "answers": ANSWERS,
+    "unspent": KEPT_BACK, "warnings": [], "uncharged": ["What a site's budget is.", "How long a site takes."],
 }  # fmt: skip
 
 
 COMPARED = {
     **PRIVACY,
-    "comparison": "own-model",
+    "comparison": "site-model",
     "answers": [
         *ANSWERS,
         {"name": "own-model", "side": "training", "noise": 8.872, "share": 0.2},
         {"name": "pairs", "side": "holdout", "noise": 2.206, "share": 0.4},
     ],
-    "kept-back": KEPT_BACK[:1],
+    "unspent": KEPT_BACK[:1],
 }
-COMPARED_STUDY = STUDY.replace('covers = "study"', 'covers = "study"\ncomparison = "own-model"')
+COMPARED_STUDY = STUDY.replace('covers = "study"', 'covers = "study"\ncomparison = "site-model"')
 
 
 def differences_of(site: str) -> list[DifferenceRow]:
@@ -180,7 +180,11 @@ def write(
         run.comparison([*figures, *rows_of(None, whole, reason)], gains)
         run.summary(
             "noised-scores",
-            {"asked": 0 if lost else len(sites), "reason": reason, "all": None if whole is None else told(whole)}
+            {
+                "requested-sites": 0 if lost else len(sites),
+                "reason": reason,
+                "all": None if whole is None else told(whole),
+            }
             | {"sites": {site: told(one) for site, one in each.items()}},
         )
     if end != "running":

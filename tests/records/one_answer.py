@@ -102,7 +102,7 @@ def judged(site: dict[str, Any], metric: str, rule: dict[str, Any]) -> str:
     if not gains or (classes is not None and min(classes.values()) < 10):
         return INCONCLUSIVE
     _, low, high = max(gains, key=lambda gain: gain[0])
-    least = rule["worthwhile"][metric]
+    least = rule["minimum-gain"][metric]
     return PAYS if low > least else DO_NOT_USE if high < -least else NO_CLEAR_GAIN
 
 

@@ -35,14 +35,14 @@ from tests.records.one_answer import page, words
         ("ray", STUDY, "system"),
         ("deployment", STUDY, "system"),
         ("inprocess", CUT, "seed"),
-        ("inprocess", STUDY.replace("[analysis]", "[statistic]"), "seed"),
+        ("inprocess", STUDY.replace('"summary"', '"covariance"'), "seed"),
     ],
 )
 def test_noise_of_tables_of_their_own_is_the_systems_and_of_a_cut_the_seeds(store, url, engine, text, expected):
     private = in_store(store, url, SHAPES["one number"], text=text, engine=engine)["privacy"]
     assert private["noise-from"] == expected
     assert ("simulation" in " ".join(promise_in_words(private))) == (expected == "seed")
-    assert private.get("one-answer", False) == ("[analysis]" in text)
+    assert private.get("one-answer", False) == ('"summary"' in text)
     # The fault: by the engine alone each run in one process would be called a simulation.
     assert noise_from(engine, {}) == ("system" if engine == "deployment" else "seed")
 

@@ -61,7 +61,7 @@ def as_uncompared(found: Found) -> Found:
 
 
 def test_the_study_of_these_tests_is_one_that_compares_under_noise():
-    assert Study.parse(COMPARED_STUDY).privacy.settings["comparison"] == COMPARED["comparison"] == "own-model"
+    assert Study.parse(COMPARED_STUDY).privacy.settings["comparison"] == COMPARED["comparison"] == "site-model"
 
 
 def test_each_site_has_its_gain_and_verdict_and_the_mean_is_of_those_with_one(found, flfed):

@@ -237,7 +237,7 @@ def test_a_sites_people_see_its_own_counts_those_of_all_and_no_others(found, url
     of_others -= numbers_of([found["noised-scores"]["all"], found["noised-scores"]["sites"]["bern"]])
     assert len(of_others & whole) > 100
     assert not of_others & numbers_of(seen)
-    charged = {key: seen["privacy"][key] for key in ("covers", "answers", "kept-back")}
+    charged = {key: seen["privacy"][key] for key in ("covers", "answers", "unspent")}
     assert charged == {key: PRIVACY[key] for key in charged} and list(seen["privacy"]["sites"]) == ["bern"]
 
 
@@ -312,12 +312,12 @@ def test_of_exact_sums_nothing_is_seen_as_before():
 
 def test_what_is_new_in_counts_of_scores_is_kept_back():
     payload = {
-        "asked": 4, "reason": "", "new": 77.771,
+        "requested-sites": 4, "reason": "", "new": 77.771,
         "all": {"counts": [[1.0], [2.0]], "edges": [0, 128], "deviation": 1.0, "slope": None, "by": {"chur": 77.772}},
         "sites": {"bern": {"counts": [[1.0], [1.0]], "edges": [0, 128], "deviation": 1.0, "slope": None}, "chur": {}},
     }  # fmt: skip
     seen = of_summary("noised-scores", payload, "bern", plain=str)
-    assert seen is not None and set(seen) == {"asked", "reason", "all", "sites"}
+    assert seen is not None and set(seen) == {"requested-sites", "reason", "all", "sites"}
     assert "77.77" not in json.dumps(seen) and "chur" not in json.dumps(seen)
     lost = of_summary("noised-scores", payload | {"all": None}, "bern", plain=str)
     assert lost is not None and lost["all"] is None

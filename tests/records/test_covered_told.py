@@ -64,7 +64,7 @@ def found(store, url, shown) -> Found:
 def as_of_updates(found: Found) -> Found:
     """The same report as if its promise were of updates alone: what earlier words made of such a run."""
     before = copy.deepcopy(found)
-    for key in ("covers", "answers", "kept-back"):
+    for key in ("covers", "answers", "unspent"):
         del before["privacy"][key]
     for site in before["sites"].values():
         del site["not-compared"]
@@ -93,14 +93,14 @@ def test_the_terminal_tells_figures_with_intervals_and_says_once_that_joining_is
 
 def test_the_json_has_all_figures_and_why_none_is_held_against_an_own_model(found, flfed):
     told = json.loads(flfed("run", "show", found["run"], "--json")[1])
-    assert told["noised-scores"]["asked"] == 4 and set(told["noised-scores"]["sites"]) == set(NAMES)
+    assert told["noised-scores"]["requested-sites"] == 4 and set(told["noised-scores"]["sites"]) == set(NAMES)
     assert told["mean-gain"] == {}
     for site in told["sites"].values():
         assert site["verdict"] == INCONCLUSIVE and site["holdout-rows"] is None
         assert "no comparison with the sites' own models" in site["not-compared"]
     assert told["sites"]["geneva"]["global"][AUC]["reason"] == CLASS_LOST
-    assert {key: told["privacy"][key] for key in ("covers", "answers", "kept-back")} == {
-        "covers": "study", "answers": ANSWERS, "kept-back": KEPT_BACK,
+    assert {key: told["privacy"][key] for key in ("covers", "answers", "unspent")} == {
+        "covers": "study", "answers": ANSWERS, "unspent": KEPT_BACK,
     }  # fmt: skip
 
 
@@ -209,7 +209,7 @@ def test_what_was_charged_for_what_adds_up_to_the_whole_budget_on_either_side(fo
     assert charged_lines(found["privacy"] | {"unit": "row"})[0]["Account of"] == "rows trained on"
     assert charged_lines(as_of_updates(found)["privacy"]) == []
     # The fault: what is kept back left out, so that held-out persons seem to have spent all.
-    without = charged_lines(found["privacy"] | {"kept-back": []})
+    without = charged_lines(found["privacy"] | {"unspent": []})
     assert shares_in(without, "held out") == pytest.approx(0.55)
 
 
@@ -222,13 +222,13 @@ def test_the_recorder_writes_the_noise_and_share_of_each_answer():
         # The fault: a share of the noise itself.
         assert abs(answer["share"] - whole / answer["noise"]) > 0.1
     assert [{**of, "noise": round(of["noise"], 3)} for of in facts["answers"]] == ANSWERS
-    assert (facts["covers"], facts["kept-back"]) == ("study", KEPT_BACK)
+    assert (facts["covers"], facts["unspent"]) == ("study", KEPT_BACK)
     trained_on = [Release(of["noise"], 1.0, 1) for of in facts["answers"] if of["side"] == "training"]
     steps = Release(facts["noise"], facts["sampling"], facts["steps"])
     assert 2.96 <= epsilon([*trained_on, steps], 1e-5) <= 3.0
     # Another study has none of these keys: its record stays as it was.
     other = facts_of(Study.parse(STUDY.replace('covers = "study"', "")), 4)
-    assert not {"covers", "answers", "kept-back"} & other.keys()
+    assert not {"covers", "answers", "unspent"} & other.keys()
 
 
 def test_mechanisms_in_force_have_no_suppression_and_noise_on_all(found, url):

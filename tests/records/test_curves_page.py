@@ -272,8 +272,8 @@ def test_figures_by_group_are_those_of_the_record_and_say_where_groups_differ(wr
     for site in sites:
         run.sites([SiteRow(site)])
     groups = {site: [{"column": "sex", **of} for of in own] for site, own in sites.items()}
-    run.summary("subgroups", {"metric": AUC, "rows": "holdout", "asked": 2, "sites": groups})
-    page = curves(compared(run, {"sites": {"a": COUNTS}, "all": None, "in-all": 0, "asked": 2}))
+    run.summary("subgroups", {"metric": AUC, "rows": "holdout", "requested-sites": 2, "sites": groups})
+    page = curves(compared(run, {"sites": {"a": COUNTS}, "all": None, "combined-sites": 0, "requested-sites": 2}))
     assert "**By sex: AUC of the shared model (95 % CI)**" in words(page)
     shown = table(page, "female")
     assert shown["a"]["female"] == "0.650 (0.600 to 0.700)"
@@ -362,7 +362,10 @@ def test_a_mean_prediction_outside_the_interval_of_the_observed_share_is_said_to
     sites = {"a": {"0": few[0], "1": few[1]}, "b": {"0": few[1], "1": few[0]}, "c": {"0": half, "1": half}}
     for site in sites:
         run.sites([SiteRow(site)])
-    holds = table(curves(compared(run, {"sites": sites, "all": COUNTS, "in-all": 3, "asked": 3})), "Predicted, mean")
+    holds = table(
+        curves(compared(run, {"sites": sites, "all": COUNTS, "combined-sites": 3, "requested-sites": 3})),
+        "Predicted, mean",
+    )
     said = [holds[site]["Predicted, mean"].partition(", ")[2] for site in sites]
     assert said == ["too high", "too low", ""]
     assert holds["a"]["Observed share"] == f"0.100 ({interval(*proportion_confint(4, 40, method='wilson'))})"
@@ -372,7 +375,7 @@ def test_one_class_and_few_rows_are_said(writer):
     run, sites = writer(), {"a": COUNTS, "b": {"0": [], "1": [[5, 12]]}, "c": {"0": [[5, 4]], "1": [[6, 2]]}}
     for site in sites:
         run.sites([SiteRow(site)])
-    page = curves(compared(run, {"sites": sites, "all": COUNTS, "in-all": 3, "asked": 3}))
+    page = curves(compared(run, {"sites": sites, "all": COUNTS, "combined-sites": 3, "requested-sites": 3}))
     ranks, holds = table(page, "AUC, from rows"), table(page, "Predicted, mean")
     assert ranks["b"]["AUC, of the curve"] == "not defined: one class only"
     assert (ranks["a"]["AUC, of the curve"], ranks["a"]["AUC, from rows"]) == ("1.000 ± 0.000", "n/a")
@@ -388,7 +391,7 @@ def test_counts_of_some_sites_stand_beside_no_figure_of_all(writer):
     for site in (*sites, "c", "d"):
         run.sites([SiteRow(site)])
     together = {"0": [[3, 12]], "1": [[9, 17]]}
-    page = curves(compared(run, {"sites": sites, "all": together, "in-all": 2, "asked": 4}, OF_A))
+    page = curves(compared(run, {"sites": sites, "all": together, "combined-sites": 2, "requested-sites": 4}, OF_A))
     part = "2 of 4 sites together"
     ranks, holds = table(page, "AUC, from rows"), table(page, "Predicted, mean")
     assert list(ranks) == list(holds) == [part, "a", "b"]
@@ -416,7 +419,7 @@ def test_the_calibration_of_a_rare_outcome_is_no_blot(writer):
     for site, counts in (("a", rare(2000)), ("b", {"0": [[110, 30]], "1": [[146, 20]]})):
         run = writer()
         run.sites([SiteRow(site)])
-        page = curves(compared(run, {"sites": {site: counts}, "all": None, "in-all": 0, "asked": 1}))
+        page = curves(compared(run, {"sites": {site: counts}, "all": None, "combined-sites": 0, "requested-sites": 1}))
         spec, rows = drawn(page)[2]
         top = {axis["scale"]["domain"][1] for layer in spec["layer"][1:] for axis in ends(layer)}
         assert len(top) == 1  # the same on both axes, and the diagonal ends there
@@ -433,7 +436,7 @@ def test_the_calibration_of_a_rare_outcome_is_no_blot(writer):
 def test_of_a_rare_outcome_the_alert_budget_comes_first(writer):
     run = writer()
     run.sites([SiteRow("a")])
-    page = curves(compared(run, {"sites": {"a": rare(2000)}, "all": None, "in-all": 0, "asked": 1}))
+    page = curves(compared(run, {"sites": {"a": rare(2000)}, "all": None, "combined-sites": 0, "requested-sites": 1}))
     assert page.radio[0].options == ["an alert budget", "a threshold"]
     # 6,020 rows, 14 of them with the outcome; one hundredth is 60: the 12 rows of the highest bin, not the next 2,006.
     assert table(page, FLAGGED)["a"]["Flagged"] == "12 of 6020"
@@ -461,7 +464,7 @@ def test_one_site_that_looks_sees_its_own_curves(writer):
     for site in ("a", "b", "c"):
         run.sites([SiteRow(site)])
     sites = {"a": COUNTS, "b": COUNTS, "c": COUNTS}
-    name = compared(run, {"sites": sites, "all": COUNTS, "in-all": 3, "asked": 3}, OF_A)
+    name = compared(run, {"sites": sites, "all": COUNTS, "combined-sites": 3, "requested-sites": 3}, OF_A)
     page = AppTest.from_function(as_seen, args=(name,), default_timeout=60).run()
     assert not page.exception
     assert list(table(page, "AUC, from rows")) == ["a"]
@@ -476,7 +479,7 @@ def test_of_many_sites_those_of_most_rows_are_drawn_at_first(writer):
     sites = {f"site-{n:03d}": {"0": [[3, 20 + n]], "1": [[9, 30]]} for n in range(40)}
     for site in sites:
         run.sites([SiteRow(site)])
-    page = curves(compared(run, {"sites": sites, "all": COUNTS, "in-all": 40, "asked": 40}))
+    page = curves(compared(run, {"sites": sites, "all": COUNTS, "combined-sites": 40, "requested-sites": 40}))
     assert page.multiselect[0].value == [f"site-{n:03d}" for n in range(40 - SITES_DRAWN, 40)]
     assert len(table(page, "AUC, from rows")) == 1 + SITES_DRAWN
     assert len(page.multiselect[0].options) == len(sites_to_draw(page)) == 40

@@ -51,7 +51,8 @@ def trapped(store, shown) -> str:
     counts = {"0": [[3, 15]], "1": [[9, 15]]}
     bins = {"bins": 256, "limit": 12.0, "centre": None, "spread": None}
     made.summary(
-        "score-histograms", bins | {"sites": dict.fromkeys(names, counts), "all": counts, "in-all": 4, "asked": 4}
+        "score-histograms",
+        bins | {"sites": dict.fromkeys(names, counts), "all": counts, "combined-sites": 4, "requested-sites": 4},
     )
     made.summary(
         "table-1", {"rows": [{"Characteristic": TRAPS[0], "All sites": TRAPS[1], names[0]: TRAPS[2]}], "note": TRAPS[3]}

@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.studies]
 
 
 def series(repeats: int = REPEATS, **changes: object) -> str:
-    study = Study.load("preterm-birth").replace({"draws": 200, "rounds": 5, **changes})
+    study = Study.load("preterm-birth").replace({"resamples": 200, "rounds": 5, **changes})
     return flfed.run(study, repeats=repeats).run
 
 
@@ -77,7 +77,7 @@ def test_differences_are_of_the_same_splits_and_nothing_else():
 @pytest.mark.usefixtures("home")
 def test_a_number_has_no_column_of_a_log_loss():
     for name in ("fedavg", "median"):
-        flfed.run(Study.load("diabetes").replace({"draws": 200, "rounds": 2, "strategy.name": name}), repeats=2)
+        flfed.run(Study.load("diabetes").replace({"resamples": 200, "rounds": 2, "strategy.name": name}), repeats=2)
     [table] = shown().table
     assert [*table.value.columns] == ["Method", "Rounds", "R²", "Difference in R² (95 % CI)", "Finding"]
 

@@ -403,7 +403,7 @@ def progress(stage, done, of):
     if (stage, done) == ("rounds", 3):
         subprocess.run(command, user=user, cwd="/", check=True, stdout=subprocess.DEVNULL)
 try:
-    run(Study.load("preterm-birth").replace({"rounds": 6, "draws": 200}), progress=progress)
+    run(Study.load("preterm-birth").replace({"rounds": 6, "resamples": 200}), progress=progress)
 except FlfedError as error:
     print(error)
 """

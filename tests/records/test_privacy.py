@@ -59,12 +59,12 @@ def test_the_report_has_what_the_run_wrote_down(told, payload, attacks):
 
 
 def test_what_moves_through_the_encoder_is_told_unless_the_schema_makes_it(told, payload):
-    by_schema = promise_in_words(told(payload | {"given-encoder": False})["privacy"])
-    by_rows = promise_in_words(told(payload | {"given-encoder": True})["privacy"])
+    by_schema = promise_in_words(told(payload | {"excludes-encoder": False})["privacy"])
+    by_rows = promise_in_words(told(payload | {"excludes-encoder": True})["privacy"])
     assert "encoder" not in " ".join(by_schema)
     assert "ε = 1.00 at δ = 1e-4, given the encoder," in by_rows[0]
     assert describe_encoder_condition(payload["unit"]) in by_rows
-    of_sites = promise_in_words(told(payload | {"unit": "site", "given-encoder": True})["privacy"])
+    of_sites = promise_in_words(told(payload | {"unit": "site", "excludes-encoder": True})["privacy"])
     assert any("The effect of one site through them is not in that ε" in line for line in of_sites)
 
 

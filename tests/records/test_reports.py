@@ -49,9 +49,9 @@ def test_the_object_has_the_keys_of_the_design(found, heart):
         "value": pytest.approx(0.111, abs=1e-12), "low": 0.022, "high": 0.199, "p": 0.01, "freedom": None,
         # z(1 - 0.025 / 4) / z(0.975) = 2.4977 / 1.9600 = 1.27436, of arms of 0.089 and 0.088
         "widened-low": pytest.approx(0.111 - 0.089 * 1.27436, abs=1e-6),
-        "widened-high": pytest.approx(0.111 + 0.088 * 1.27436, abs=1e-6), "sites": 4, "worthwhile": 0.005,
+        "widened-high": pytest.approx(0.111 + 0.088 * 1.27436, abs=1e-6), "sites": 4, "minimum-gain": 0.005,
     }  # fmt: skip
-    assert found["verdict-rule"] == {"sites": 4, "level": 0.95, "worthwhile": {AUC: 0.005, BRIER: 0.0}}
+    assert found["verdict-rule"] == {"sites": 4, "level": 0.95, "minimum-gain": {AUC: 0.005, BRIER: 0.0}}
     assert set(found["sites"]) == {"cleveland", "hungary", "long-beach", "switzerland"}
 
 

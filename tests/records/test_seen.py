@@ -28,7 +28,7 @@ FOLLOWS = ["Who has several rows has less: the promise is for one row."]  # from
 SUMMARIES = {
     "score-histograms": {
         "bins": 256, "limit": 12.0, "sites": {"hungary": COUNTS, "cleveland": {"0": [[1, 77771]], "1": []}},
-        "all": COUNTS, "in-all": 4, "asked": 4,
+        "all": COUNTS, "combined-sites": 4, "requested-sites": 4,
     },
     "columns": {
         "columns": [{"column": "age", "unit": "", "towards": "", "sites": {

@@ -305,7 +305,14 @@ def test_holdouts_drawn_anew_are_told_by_their_mean_and_range(store: RunStore):
         )
         run.sites([SiteRow("a", rows=294, holdout_rows=holdout)])
         counts = {"0": [[3, holdout - 30]], "1": [[200, 30]]}
-        payload = {"sites": {"a": counts}, "all": None, "bins": 256, "limit": 12.0, "in-all": 0, "asked": 1}
+        payload = {
+            "sites": {"a": counts},
+            "all": None,
+            "bins": 256,
+            "limit": 12.0,
+            "combined-sites": 0,
+            "requested-sites": 1,
+        }
         run.summary("score-histograms", payload)
         figures = [ComparisonRow("a", arm, AUC, 0.8, 0.7, 0.9, holdout) for arm in ("global", "local-only")]
         figures.append(ComparisonRow(None, "global", AUC, 0.8, 0.7, 0.9, holdout))
@@ -374,7 +381,10 @@ def test_rows_of_each_class_are_counted_and_few_of_the_rarer_are_said(store: Run
         figures += [ComparisonRow(site, arm, AUC, 0.8, 0.3, 0.98, 1549) for arm in ("global", "local-only")]
         gaps.append(DifferenceRow(site, "global", "local-only", AUC, 0.1, -0.1, 0.3))
     counts = {site: {"0": [[3, without]], "1": [[200, with_]]} for site, (without, with_) in counted.items()}
-    run.summary("score-histograms", {"sites": counts, "all": None, "bins": 256, "limit": 12.0, "in-all": 0, "asked": 3})
+    run.summary(
+        "score-histograms",
+        {"sites": counts, "all": None, "bins": 256, "limit": 12.0, "combined-sites": 0, "requested-sites": 3},
+    )
     run.comparison(figures, gaps)
     run.finish(status="completed", seconds=1.0)
     pages = {site: page("p30_sites", run=series, site=site) for site in counted}

@@ -74,7 +74,14 @@ def recorded(
                 rows.append(DifferenceRow(site, arm, "local-only", metric, *(told or (None, None, None))))
         if classes:
             counts = {site: {"0": [[1, 2], [7, n - 2]], "1": [[9, m]]} for site, (n, m) in classes.items()}
-            payload = {"bins": 256, "limit": 12.0, "sites": counts, "all": None, "in-all": 0, "asked": len(sites)}
+            payload = {
+                "bins": 256,
+                "limit": 12.0,
+                "sites": counts,
+                "all": None,
+                "combined-sites": 0,
+                "requested-sites": len(sites),
+            }
             run.summary("score-histograms", payload)
         run.comparison(figures, rows)
         run.finish(status="completed")
@@ -110,9 +117,9 @@ def test_a_study_says_what_gain_is_worthwhile_and_one_sites_people_read_the_same
     }  # fmt: skip
     for text, codes in (
         ("", {"a": PAYS, "b": NO_CLEAR_GAIN, "c": DO_NOT_USE}),
-        ("[compare]\nworthwhile = 0.001", {"a": PAYS, "b": PAYS, "c": DO_NOT_USE}),
-        ("[compare]\nworthwhile = 0.0025", {"a": PAYS, "b": NO_CLEAR_GAIN, "c": DO_NOT_USE}),
-        ("[compare]\nworthwhile = 0.05", {"a": NO_CLEAR_GAIN, "b": NO_CLEAR_GAIN, "c": NO_CLEAR_GAIN}),
+        ("[compare]\nminimum-gain = 0.001", {"a": PAYS, "b": PAYS, "c": DO_NOT_USE}),
+        ("[compare]\nminimum-gain = 0.0025", {"a": PAYS, "b": NO_CLEAR_GAIN, "c": DO_NOT_USE}),
+        ("[compare]\nminimum-gain = 0.05", {"a": NO_CLEAR_GAIN, "b": NO_CLEAR_GAIN, "c": NO_CLEAR_GAIN}),
     ):
         series = recorded(store, sites, text=text)
         found = found_of(url, series)

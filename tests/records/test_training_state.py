@@ -117,7 +117,7 @@ def test_of_repeats_most_decide_and_figures_are_of_one_metric():
 def two_rounds(small_sites: Callable[..., Any], small_study: str) -> Any:
     """A run of a network with two rounds, at sites where trees find what it has not learned."""
     text = small_study.replace('name = "logistic"', 'name = "mlp"\nhidden = [8]')
-    study = Study.parse(text).replace({"strategy.rounds": 2, "compare.own": "best"})
+    study = Study.parse(text).replace({"strategy.rounds": 2, "compare.site-model": "best"})
     return run(study, sites=small_sites(3, rows=900, change=crossed)).report
 
 
@@ -159,7 +159,7 @@ def test_a_leak_is_found_and_is_the_headline(small_sites: Callable[..., Any], sm
     def leaking(_: int, table: Any) -> Any:
         return table.assign(x1=[60.0 if y == "yes" else 40.0 for y in table["y"]])
 
-    study = Study.parse(small_study).replace({"compare.draws": 200})
+    study = Study.parse(small_study).replace({"compare.resamples": 200})
     found = run(study, sites=small_sites(3, rows=300, change=leaking)).report
     assert found["leaking-columns"] == ["x1"]
     assert "x1" in verdict_in_words(found)[0] and "reveal the outcome" in verdict_in_words(found)[0]

@@ -13,7 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, text
 
-from flfed import Study
+from flfed import Study, load
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.server.run import run
 from flfed.records.reports.report import report
@@ -107,6 +107,37 @@ def test_a_run_of_before_is_read_from_the_store_that_was_taken_on(older, shown):
     assert found["global"]["roc_auc_score"]["value"] == pytest.approx(0.7468965517)
     with RunStore.open() as store:  # and written into
         store.begin_series(study="s", study_sha256="", study_text="")
+
+
+def test_renamed_summaries_and_keys_of_a_run_of_before_have_the_names_of_now(older, flfed):
+    _, file = older
+    before = {"trees": 3, "sites": {"site-01": {"rows": 12}}}
+    noised = {"asked": 3, "reason": "", "all": None, "sites": {}}
+    with closing(sqlite3.connect(file)) as connection, connection:
+        lines = [(RUN, "told-outcomes", json.dumps(before)), (RUN, "noised-scores", json.dumps(noised))]
+        connection.executemany("INSERT INTO summary VALUES(?, ?, ?)", lines)
+        (histograms,) = connection.execute("SELECT payload FROM summary WHERE name = 'score-histograms'").fetchone()
+    upgrade_store()
+    with RunReader.open() as reader:
+        assert reader.summary(RUN, "told-outcomes") is None
+        assert reader.summary(RUN, "revealed-outcomes") == before
+        assert reader.summary(RUN, "noised-scores") == {"requested-sites": 3, "reason": "", "all": None, "sites": {}}
+        privacy, figures = reader.summary(RUN, "privacy"), reader.summary(RUN, "score-histograms")
+    assert privacy is not None and "excludes-encoder" in privacy and "given-encoder" not in privacy
+    earlier = json.loads(histograms)
+    assert figures is not None and figures["requested-sites"] == earlier.pop("asked") == 3
+    assert figures["combined-sites"] == earlier.pop("in-all")
+    assert {key: figures[key] for key in earlier} == earlier
+    shown = json.loads(flfed("run", "show", RUN, "--json")[1])
+    assert shown["revealed-outcomes"] == before and shown["verdict-rule"]["minimum-gain"]["roc_auc_score"] == 0.005
+
+
+def test_the_text_of_a_run_of_before_is_read_under_the_names_of_now(older):
+    upgrade_store()
+    study = load(RUN).study
+    assert "draws = 200" in study.text and study.compare.resamples == 200
+    with pytest.raises(UsageError, match="draws is now resamples"):
+        Study.parse(study.text)
 
 
 @pytest.mark.parametrize("found", ["m0001", "m0002", "m0003"])

@@ -177,7 +177,7 @@ def test_a_class_that_comes_up_in_the_latest_rows_only_leaves_a_model_all_the_sa
 def test_a_named_column_is_the_forecast_in_the_targets_unit(zone_power):
     study = Study.load("zone-power")
     for site in cut(datasets.load(study.dataset.name), study.dataset.partition):
-        session = SiteSession(site, study.replace({"compare.naive": ["day_before"]}))
+        session = SiteSession(site, study.replace({"compare.naive-forecasts": ["day_before"]}))
         table = session.table.holdout("test")
         found = _naive_scores(session, table)["named-column"]
         assert found == pytest.approx(table["day_before"].to_numpy(), abs=1e-9)
@@ -197,4 +197,4 @@ def test_a_named_column_is_the_forecast_in_the_targets_unit(zone_power):
 )
 def test_a_column_that_cannot_be_a_forecast_is_refused(zone_power, name: str, column: str, why: str):
     with pytest.raises(UsageError, match=why):
-        check(Study.load(name).replace({"compare.naive": [column]}))
+        check(Study.load(name).replace({"compare.naive-forecasts": [column]}))

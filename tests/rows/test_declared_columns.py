@@ -70,7 +70,7 @@ def test_rows_that_are_alike_in_the_schema_stand_in_one_order_whatever_the_sourc
 
 def test_only_the_site_that_declares_it_gains_and_a_run_that_was_ended_goes_on_with_it(marked, small_study):
     short, sites = Study.parse(small_study).replace({"strategy.rounds": 3}), marked()
-    study = short.replace({"compare.declared-columns": True})
+    study = short.replace({"compare.site-columns": True})
     whole = run(study, sites=sites).report
     plain = run(short, sites=[replace(site, own={}) for site in sites]).report
     gain = [
@@ -153,13 +153,13 @@ def test_a_name_of_the_schema_is_refused_and_so_is_what_is_no_declaration(marked
 
 
 def test_a_study_of_several_classes_cannot_ask_for_them(small_study):
-    study = Study.load("wine").replace({"compare.declared-columns": True})
-    with pytest.raises(UsageError, match="declared-columns is for outcomes that are yes or no, or numbers"):
+    study = Study.load("wine").replace({"compare.site-columns": True})
+    with pytest.raises(UsageError, match="site-columns is for outcomes that are yes or no, or numbers"):
         run(study)
 
 
 def test_under_institution_they_are_adjusted_by_like_any_column(marked, small_study):
-    study = Study.parse(small_study).replace({"compare.declared-columns": True})
+    study = Study.parse(small_study).replace({"compare.site-columns": True})
     sites = marked(policy=Policy(disclosure="institution"))
     report = run(study, sites=sites).report
     assert "local-only-own-columns" in report["sites"]["site-01"]

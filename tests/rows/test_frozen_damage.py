@@ -161,7 +161,8 @@ def test_links_and_what_is_no_file_are_refused(site, own, tmp_path):
 
 
 def test_nothing_frozen_yet_is_said_with_the_command(site, tmp_path):
-    expected = "site 'site-01': there is no snapshot yet of dataset 'small': flfed site freeze site-01 --dataset small"
+    command = "flfed site snapshot site-01 --dataset small"
+    expected = f"site 'site-01': there is no snapshot yet of dataset 'small': {command}"
     assert read_facts(site, tmp_path) is None
     assert refusal(site, tmp_path / "small") == expected
     (tmp_path / "small").mkdir(mode=0o700)

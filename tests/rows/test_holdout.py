@@ -199,7 +199,7 @@ lr = 0.3
 name = "fedavg"
 rounds = 6
 [compare]
-draws = 200
+resamples = 200
 """
 KEPT = ("training", "validation", "fit")
 SELECTING = {

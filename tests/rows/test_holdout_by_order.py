@@ -98,7 +98,7 @@ ORDERED = {"by": "iid", "sites": 3, "holdout": {"by": "age", "train-share": 0.6,
 
 
 def test_a_study_holds_out_the_later_rows_of_each_site_and_draws_blocks_for_intervals():
-    study = Study(dataset="diabetes", model="linear", rounds=3, partition=ORDERED, compare={"draws": 200})
+    study = Study(dataset="diabetes", model="linear", rounds=3, partition=ORDERED, compare={"resamples": 200})
     assert study.dataset.partition is not None
     for site in cut(datasets.load("diabetes"), study.dataset.partition):
         table = site.read(repeat=1)
@@ -117,5 +117,5 @@ def test_sites_may_have_as_few_rows_as_the_partition_says():
     few = {"by": "quantity", "sites": 10, "alpha": 1.0, "seed": 6}
     with pytest.raises(UsageError, match="fewer than 10 rows"):
         cut(datasets.load("wine"), Partition.parse(few))
-    sites = cut(datasets.load("wine"), Partition.parse({**few, "least-rows": 1}))
+    sites = cut(datasets.load("wine"), Partition.parse({**few, "min-rows": 1}))
     assert sorted(len(site.read().training) + len(site.read().holdout("test")) for site in sites)[:3] == [1, 1, 4]

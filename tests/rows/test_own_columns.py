@@ -24,9 +24,9 @@ from flfed.summaries.summary import fit_encoder
 
 AUC = "roc_auc_score"
 DECLARED = {"second": OwnColumn("x2", kind="number", range=(-5, 5))}
-OWN = {"dataset.features": ["x1", "colour"], "compare.declared-columns": True}
+OWN = {"dataset.features": ["x1", "colour"], "compare.site-columns": True}
 TEN = ["age", "sex", "cp", "trestbps", "chol", "fbs", "restecg", "thalach", "exang", "oldpeak"]
-HEART = {"dataset.features": TEN, "compare.declared-columns": True, "compare.draws": 200}
+HEART = {"dataset.features": TEN, "compare.site-columns": True, "compare.resamples": 200}
 THREE = ("ca", "thal", "slope")
 
 

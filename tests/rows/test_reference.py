@@ -190,7 +190,7 @@ def test_pooled_is_the_best_model_of_all_rows_and_that_of_the_studys_kind_stands
     mlp = small_study.replace('name = "logistic"', 'name = "mlp"\nhidden = [4]')
     found = {}
     for own in ("best", "same"):
-        study = Study.parse(mlp).replace({"compare.own": own})
+        study = Study.parse(mlp).replace({"compare.site-model": own})
         sessions = [SiteSession(site, study) for site in small_sites(3, rows=150, change=crossed)]
         encoder = fit_encoder(sessions[0].layout, merge([w.exact_summary for w in sessions]))
         arrays = {name: np.zeros(shape) for name, shape in SHAPES.items()}

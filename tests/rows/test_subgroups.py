@@ -26,7 +26,7 @@ from flfed.updates.messages.compare import COMPARE, CompareReply, GroupFigure
 from tests.approval_text import details
 from tests.rows.test_compare import at_work, judged, model_of
 
-ASKED = '[compare]\nby = ["colour", "flag", "x1 at 45, 55"]\n'
+ASKED = '[compare]\nsubgroups = ["colour", "flag", "x1 at 45, 55"]\n'
 FEW = "withheld: fewer than 10 rows of a class"
 LEFT = "withheld: what is left has fewer than 10 rows of a class"
 
@@ -124,9 +124,9 @@ def test_several_rows_of_one_person_are_one():
 @pytest.mark.parametrize(
     ("by", "said"),
     [
-        (["color"], "by names no column 'color'; did you mean 'colour'?"),
-        (["person"], "by names no column 'person'"),
-        (["x1"], "by='x1' needs the beginnings of bands, such as by = [\"x1 at 50, 65\"]"),
+        (["color"], "subgroups names no column 'color'; did you mean 'colour'?"),
+        (["person"], "subgroups names no column 'person'"),
+        (["x1"], "subgroups='x1' needs the beginnings of bands, such as subgroups = [\"x1 at 50, 65\"]"),
         (["x1 at 60, 50"], "needs rising numbers within 0 to 100"),
         (["x1 at 0, 50"], "needs rising numbers within 0 to 100"),
         (["x1 at nan"], "needs rising numbers within 0 to 100"),
@@ -147,7 +147,7 @@ def test_the_record_has_them_by_site_and_one_sites_people_see_their_own(small_si
     sites[1] = replace(sites[1], policy=Policy())
     result = run(Study.parse(asking), sites=sites).report
     found = result["subgroups"]
-    assert (found["metric"], found["rows"], found["asked"]) == ("roc_auc_score", "holdout", 3)
+    assert (found["metric"], found["rows"], found["requested-sites"]) == ("roc_auc_score", "holdout", 3)
     assert sorted(found["sites"]) == ["site-02", "site-03"]
     methods = {of["method"] for of in found["sites"]["site-02"]}
     assert methods <= {FEW, LEFT, "DeLong", "Hanley-McNeil"} and FEW in methods

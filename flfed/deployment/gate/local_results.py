@@ -196,7 +196,7 @@ def _result(
         own_family=comparison.own_family,
         sites=config["sites"],
         trained=config["trained"],
-        worthwhile=messages.study.compare.worthwhile,
+        worthwhile=messages.study.compare.minimum_gain,
         classes=classes,
     )
 

@@ -329,7 +329,7 @@ def comparison(messages: StudyMessages) -> Sections:
     schema = messages.schema
     metrics = sorted(list_study_metrics(schema.task, study.compare))
     family: Sections = {}
-    if study.compare.own == "best":
+    if study.compare.site_model == "best":
         family = {"own-model": Plain(fields={"family": one_of(OWN_FAMILIES)}, needed=False)}
     return {
         "config": config({**_numbers_of_rows(LEAST_ROWS), "note": text(WORDS, LONGEST)}),
@@ -366,13 +366,13 @@ def _numbers_of_rows(in_clear: Collection[str]) -> dict[str, Field]:
 def _arms(study: Study, schema: Schema) -> set[str]:
     """Return the names of the compared models."""
     arms = set(chain.from_iterable(PAIRS))
-    if study.compare.own == "best":
+    if study.compare.site_model == "best":
         arms.add(OWN_SAME)
         if schema.task == "regression":
             arms |= set(NAIVE_FAMILIES)
     if study.warm_start:
         arms |= set(STARTED)
-    if study.compare.declared_columns:
+    if study.compare.site_columns:
         arms.add(OWN_COLUMNS)
     return arms
 
@@ -406,7 +406,7 @@ def groups(study: Study, schema: Schema) -> Sections:
 
     There is none where the study names no column.
     """
-    group_columns = groupings(study.compare.by, schema)
+    group_columns = groupings(study.compare.subgroups, schema)
     if not group_columns:
         return {}
     labels = list(chain.from_iterable(one.labels for one in group_columns))

@@ -124,7 +124,7 @@ class RunSpent:
         """
         lines = Counter((release.noise, release.sampling) for release in self.releases)
         texts = {name: getattr(self, name) for name in TEXTS}
-        plain = kebab_keys({**texts, "given_encoder": self.excludes_encoder, "first": self.first, "last": self.last})
+        plain = kebab_keys({**texts, "excludes_encoder": self.excludes_encoder, "first": self.first, "last": self.last})
         if self.side != BOTH:
             plain["side"] = self.side
         return [
@@ -380,9 +380,9 @@ def _of_dataset(site: Site, ledger: Ledger, name: str, accounts: Accounts) -> di
         "account": list(account.datasets),
         "budget": budget,
         "spent": _finite(spent),
-        "given-encoder": account.excludes_encoder,
-        "left": left,
-        "rounds-left": rounds,
+        "excludes-encoder": account.excludes_encoder,
+        "remaining": left,
+        "rounds-remaining": rounds,
         "last": last_release,
         "moved": account.tally(name).moved,
         "drawn-again": account.drawn_again,
@@ -434,10 +434,10 @@ def describe_account(account: dict[str, Any], delta: float, *, enforced: bool) -
 
     Examples
     --------
-    >>> account = {"dataset": "wine", "budget": 3.0, "spent": 1.2, "rounds-left": 9, "runs": [{"run": "a"}]}
+    >>> account = {"dataset": "wine", "budget": 3.0, "spent": 1.2, "rounds-remaining": 9, "runs": [{"run": "a"}]}
     >>> describe_account(account | {"unprotected-updates": 0}, 1e-5, enforced=True)
     'wine: epsilon 1.2 of 3 is spent at delta 1e-05, by 1 run. There is room for about 9 more rounds like the last one.'
-    >>> nothing = {"spent": 0.0, "rounds-left": None, "runs": []}
+    >>> nothing = {"spent": 0.0, "rounds-remaining": None, "runs": []}
     >>> print(describe_account(account | nothing | {"unprotected-updates": 2}, 1e-5, enforced=True))
     wine: epsilon 0 of 3 is spent at delta 1e-05. This counts protected updates only. 2 updates left without noise, \
 so no epsilon bounds what all of them reveal.
@@ -476,12 +476,12 @@ def _describe_spent(account: dict[str, Any], delta: float, *, enforced: bool) ->
         spent = render("budget.account.unbounded-of-budget", budget=budget, reason=reason, **facts)
         return [spent, render("budget.account.none-fits", kind="round")] if enforced else [spent]
     epsilon = shown(account["spent"])
-    if account.get("given-encoder"):
+    if account.get("excludes-encoder"):
         epsilon = render("budget.run.given-encoder", epsilon=epsilon)
     if budget is None:
         return [render("budget.account.spent-without-budget", spent=epsilon, delta=delta, **facts)]
     spent = render("budget.account.spent", spent=epsilon, budget=budget, delta=delta, **facts)
-    return [spent, *_describe_fitting(account["rounds-left"], account.get("last") or "round")]
+    return [spent, *_describe_fitting(account["rounds-remaining"], account.get("last") or "round")]
 
 
 def _describe_fitting(left: int | None, kind: str) -> list[str]:

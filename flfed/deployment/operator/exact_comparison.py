@@ -69,7 +69,7 @@ class ExactComparison:
             gains[metric] = {arm: _plain(pairs[arm, AGAINST]) for arm in GAINING if (arm, AGAINST) in pairs}
         verdicts = {metric: self.verdict(metric)[0] for metric in arms}
         facts = {"site": self.site, "run": self.run, "repeat": self.repeat, "study": self.study.name}
-        facts |= {"rows-frozen": self.frozen, "training-rows": self.comparison.training_rows}
+        facts |= {"snapshot-at": self.frozen, "training-rows": self.comparison.training_rows}
         facts |= {
             "holdout-rows": self.comparison.holdout_rows,
             "local-only-family": self.comparison.own_family or "same",
@@ -102,7 +102,7 @@ def exact_comparison(folder: SiteFolder, site: Site, run: str, repeat: int = 0) 
             "whose study has [privacy] covers = 'study', once it has scored it. Its runs: flfed site ledger "
             f"{site.name}"
         )
-    study = Study.parse(final_model.study)
+    study = Study.parse_recorded(final_model.study)
     frozen = load(site.serving(study.dataset.name), folder.frozen).with_withheld()
     # Cell minima are of what leaves; all else of the policy stays, as the split of each repeat follows from it.
     policy = frozen.policy.model_copy(update={"disclosure": "open"})

@@ -103,8 +103,8 @@ class Replayed:
 
     def as_json(self) -> dict[str, Any]:
         """Return the facts for a program."""
-        rows = {"rows-sha256": self.rows_then, "rows-sha256-now": self.rows_now}
-        hashes = {"sha256": list(self.ledger_hashes), "sha256-again": list(self.again)}
+        rows = {"rows-sha256": self.rows_then, "current-rows-sha256": self.rows_now}
+        hashes = {"sha256": list(self.ledger_hashes), "recomputed-sha256": list(self.again)}
         reason = "" if self.matches else self._why()
         place = {"site": self.site, "run": self.run, "round": self.round}
         return {**place, "matches": self.matches, **hashes, **rows, "reason": reason}
@@ -145,7 +145,7 @@ def replay(folder: SiteFolder, site: Site, run: str, round: int) -> Replayed:
             f"site {folder.site!r}: what it was asked in round {round} of run {run} is no longer kept (or damaged), "
             f"so that its update cannot be computed again; {still}"
         )
-    study = Study.parse(messages[0].study)
+    study = Study.parse_recorded(messages[0].study)
     dataset = study.dataset.name
     if round > 1:
         _check_keeps_nothing(folder.site, study, round)

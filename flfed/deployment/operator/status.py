@@ -60,7 +60,7 @@ def status_of(folder: SiteFolder, site: Site, *, last: int = 5) -> dict[str, Any
         "paused": approval.is_paused(folder),
         "gate-key": "",
         "policy": policy.model_dump(mode="json", by_alias=True) | {"least-cohort": policy.least_cohort()},
-        "frozen": [],
+        "snapshots": [],
         "comparisons": [],
         "studies": [],
         "last": [],
@@ -69,7 +69,7 @@ def status_of(folder: SiteFolder, site: Site, *, last: int = 5) -> dict[str, Any
         facts["gate-key"] = own_fingerprint(folder)
     for dataset in site.datasets:
         with _noted(problems):
-            facts["frozen"] += _frozen(folder, site, dataset)
+            facts["snapshots"] += _frozen(folder, site, dataset)
     with _noted(problems):
         if not lost:
             facts["comparisons"] = comparisons_left(folder, site)
@@ -131,4 +131,4 @@ def _frozen(folder: SiteFolder, site: Site, dataset: str) -> list[dict[str, Any]
     list_changed(folder, facts)  # it raises where the list of those who opted out cannot be read
     resting = facts.resting.persons if facts.resting else 0
     shown = {"dataset": dataset, "rows": facts.rows, "at": facts.at, "sha256": facts.sha256}
-    return [{**shown, "resting": count_in_words(resting)}]
+    return [{**shown, "withheld": count_in_words(resting)}]

@@ -114,10 +114,10 @@ def _describe_start(study: Study) -> list[str]:
     if not study.warm_start:
         return []
     frozen = ""
-    if study.frozen == 1:
-        frozen = render("approval.study.frozen-layer")
-    elif study.frozen:
-        frozen = render("approval.study.frozen-layers", layers=study.frozen)
+    if study.frozen_layers == 1:
+        frozen = render("approval.study.frozen_layers-layer")
+    elif study.frozen_layers:
+        frozen = render("approval.study.frozen_layers-layers", layers=study.frozen_layers)
     uncovered = "" if study.privacy.name == "none" else f" {UNCOVERED}"
     facts = {"model": shown(study.warm_start), "sha256": study.start_sha256}
     return [render("approval.study.start", frozen=frozen, uncovered=uncovered, **facts)]
@@ -173,7 +173,7 @@ def _columns(proposal: Proposal) -> Iterator[str]:
 def grouped_columns(study: Study, schema: Schema) -> list[str]:
     """Return the columns that are read for results by group only."""
     features = schema.features(study.dataset.features)
-    return [one.column for one in groupings(study.compare.by, schema) if one.column not in features]
+    return [one.column for one in groupings(study.compare.subgroups, schema) if one.column not in features]
 
 
 def _kind(column: Column) -> str:

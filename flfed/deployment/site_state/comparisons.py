@@ -190,7 +190,7 @@ def comparisons_left(folder: SiteFolder, site: Site) -> list[dict[str, Any]]:
         return []
     lines = _read(folder)
     models_by_dataset = {dataset: lines.of(dataset, site.policy) for dataset in site.datasets}
-    return [{"dataset": dataset, "left": one.left, "most": one.most} for dataset, one in models_by_dataset.items()]
+    return [{"dataset": dataset, "remaining": one.left, "most": one.most} for dataset, one in models_by_dataset.items()]
 
 
 def _read(folder: SiteFolder) -> ComparedLines:

@@ -91,9 +91,9 @@ def score_histograms(
     -------
     dict
         `bins`, `limit` and `scale`, and `centre` and `spread` where the bins have another centre (see `ScoreBins`),
-        `rows` (which), `sites` (by site `Counts`), `all` (`Counts` or None), `in-all` and `asked`: the number of sites
-        in the sum, and of all. Sites without a histogram are not named: they follow from the participants, and people
-        of one site see no other's name.
+        `rows` (which), `sites` (by site `Counts`), `all` (`Counts` or None), `combined-sites` and `requested-sites`:
+        the number of sites in the sum, and of all. Sites without a histogram are not named: they follow from the
+        participants, and people of one site see no other's name.
     """
     histograms = {site: reply.histogram for site, reply in replies.items() if reply.histogram is not None}
     if not histograms:
@@ -109,8 +109,8 @@ def score_histograms(
         "rows": "holdout",
         "sites": {site: _sparse(counts) for site, counts in shared_as.own(histograms).items()},
         "all": _sparse(reduce(np.add, summed)) if summed else None,
-        "in-all": len(summed),
-        "asked": len(replies),
+        "combined-sites": len(summed),
+        "requested-sites": len(replies),
     }
 
 
@@ -120,10 +120,10 @@ def exact_counts(replies: CompareReplies, shared_as: SharedAs) -> dict[str, Any]
     Returns
     -------
     dict
-        `rows` (which), `asked` (number of sites), `sites` (by site) and `all`: lists of points, each with `by`, `at`,
-        `tp`, `fp`, `fn` and `tn`, which are None where they are suppressed. A site's point has the reason in `why`, a
-        point of `all` the number of summed sites in `sites`. At an alert budget each site flags that share of its own
-        rows.
+        `rows` (which), `requested-sites` (number of sites), `sites` (by site) and `all`: lists of points, each with
+        `by`, `at`, `tp`, `fp`, `fn` and `tn`, which are None where they are suppressed. A site's point has the reason
+        in `why`, a point of `all` the number of summed sites in `sites`. At an alert budget each site flags that share
+        of its own rows.
     """
     counts_by_site: dict[str, dict[tuple[str, float], PointCounts]] = {}
     released_by_site: dict[str, set[tuple[str, float]]] = {}
@@ -143,7 +143,7 @@ def exact_counts(replies: CompareReplies, shared_as: SharedAs) -> dict[str, Any]
         total = np.sum(counts, axis=0).tolist() if counts else [None] * 4
         summed.append({"by": by, "at": at, **dict(zip(CELLS, total, strict=True)), "sites": len(counts)})
     own = {site: [*map(_point, points_of.values())] for site, points_of in shared_as.own(counts_by_site).items()}
-    return {"rows": "holdout", "asked": len(replies), "sites": own, "all": summed}
+    return {"rows": "holdout", "requested-sites": len(replies), "sites": own, "all": summed}
 
 
 def _summable(name: object, names_by_site: Mapping[str, Collection[Any]], shared_as: SharedAs, most: int) -> list[str]:
@@ -164,14 +164,15 @@ def subgroups(replies: CompareReplies, shared_as: SharedAs) -> dict[str, Any] | 
     Returns
     -------
     dict
-        `metric`, `rows` (which), `asked` (number of sites), and `sites`: by site a list of groups, each with `column`,
-        `group`, `value`, `low` and `high` (None where undefined or suppressed) and `method`, which is also the reason.
+        `metric`, `rows` (which), `requested-sites` (number of sites), and `sites`: by site a list of groups, each with
+        `column`, `group`, `value`, `low` and `high` (None where undefined or suppressed) and `method`, which is also
+        the reason.
     """
     groups_by_site = {site: reply.groups for site, reply in replies.items() if reply.groups}
     if not groups_by_site:
         return None
     sites = {site: [*map(_group, groups)] for site, groups in shared_as.own(groups_by_site).items()}
-    return {"metric": "roc_auc_score", "rows": "holdout", "asked": len(replies), "sites": sites}
+    return {"metric": "roc_auc_score", "rows": "holdout", "requested-sites": len(replies), "sites": sites}
 
 
 def _group(of: GroupFigure) -> dict[str, Any]:
@@ -193,9 +194,9 @@ def importances(replies: CompareReplies, shared_as: SharedAs, columns: Sequence[
     Returns
     -------
     dict
-        `rows` (which), `asked` (number of sites), `columns` and `sites` (by site): lists of columns, each with `column`
-        and `increase`, None where there is none. Over sites it is the mean weighted by their test rows, of as many as
-        `sites`; a site's column has the reason in `why`.
+        `rows` (which), `requested-sites` (number of sites), `columns` and `sites` (by site): lists of columns, each
+        with `column` and `increase`, None where there is none. Over sites it is the mean weighted by their test rows,
+        of as many as `sites`; a site's column has the reason in `why`.
     """
     increases_by_site: dict[str, dict[str, float]] = {}
     for site, reply in replies.items():
@@ -210,7 +211,7 @@ def importances(replies: CompareReplies, shared_as: SharedAs, columns: Sequence[
         merged.append({"column": name, "increase": mean, "sites": len(inside)})
     shared_replies = shared_as.own({site: replies[site] for site in increases_by_site})
     own = {site: _increases(reply, columns) for site, reply in shared_replies.items()}
-    return {"rows": "holdout", "asked": len(replies), "columns": merged, "sites": own}
+    return {"rows": "holdout", "requested-sites": len(replies), "columns": merged, "sites": own}
 
 
 def _increases(reply: CompareReply, columns: Sequence[str]) -> list[dict[str, Any]]:

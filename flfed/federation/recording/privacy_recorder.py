@@ -29,7 +29,7 @@ from flfed.updates.messages.enrol import EnrolReply
 from flfed.words import render
 
 KEYS = ("unit", "epsilon", "delta", "noise", "sampling", "clip", "steps")
-EXCLUDES_ENCODER = "given-encoder"
+EXCLUDES_ENCODER = "excludes-encoder"
 """Whether the promise excludes a row's effect through the encoder; null where nothing is promised."""
 ON_BOTH = "epsilon-on-both"
 """A site's ε where each charge counts on both sides of its holdout; null where it is not known."""
@@ -51,8 +51,8 @@ def promised(study: Study, sites: int) -> dict[str, Any]:
     -------
     privacy : dict
         "mechanism", `KEYS`, `EXCLUDES_ENCODER` and `TRUSTS` (null where nothing is promised), "warnings",
-        "uncharged" and "notes" (lists of sentences), where the budget covers everything a site releases also "stays"
-        (data that is not released), and as in a run's report "noise-from", "repeats" and "reason".
+        "uncharged" and "notes" (lists of sentences), where the budget covers everything a site releases also
+        "not-released" (data that is not released), and as in a run's report "noise-from", "repeats" and "reason".
 
     Raises
     ------
@@ -64,7 +64,7 @@ def promised(study: Study, sites: int) -> dict[str, Any]:
     return {
         **facts_of(study, sites),
         "notes": ignored(study),
-        **({"stays": [*stays]} if (stays := staying(study)) else {}),
+        **({"not-released": [*stays]} if (stays := staying(study)) else {}),
         "noise-from": None,
         "repeats": 1,
         "reason": "",
@@ -84,7 +84,7 @@ def facts_of(study: Study, sites: int) -> dict[str, Any]:
     -------
     facts : dict
         "mechanism", `KEYS`, `EXCLUDES_ENCODER`, `TRUSTS`, "warnings" and "uncharged"; where the budget covers
-        everything a site releases, also "covers", "answers" and "kept-back" (`charged_answers`).
+        everything a site releases, also "covers", "answers" and "unspent" (`charged_answers`).
 
     Raises
     ------
@@ -113,7 +113,7 @@ def charged_answers(study: Study, mechanism: Mechanism) -> dict[str, Any]:
     -------
     facts : dict
         "covers" ("study"), "answers" (of each reply with noise its "name", "side", "noise" multiplier and "share" of
-        μ²) and "kept-back" (of parts without a request "name", "side" and "share").
+        μ²) and "unspent" (of parts without a request "name", "side" and "share").
     """
     answers = mechanism.answer_releases(study.plan, study.rounds)
     if not answers:
@@ -123,7 +123,7 @@ def charged_answers(study: Study, mechanism: Mechanism) -> dict[str, Any]:
         for name, answer in answers.items()
     ]
     withheld_parts = [{"name": name, "side": side, "share": share} for name, side, share in mechanism.kept_back()]
-    return {"covers": "study", "answers": noised_answers, "kept-back": withheld_parts}
+    return {"covers": "study", "answers": noised_answers, "unspent": withheld_parts}
 
 
 def ignored(study: Study) -> list[str]:

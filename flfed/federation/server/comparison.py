@@ -193,7 +193,7 @@ class Comparison:
         usable = {}
         faults = {}
         requested_groups: set[tuple[str, str]] = set()
-        for one in groupings(self.run.study.compare.by, self.run.schema):
+        for one in groupings(self.run.study.compare.subgroups, self.run.schema):
             requested_groups.update((one.column, label) for label in one.labels)
         for site, reply in replies.items():
             defect = comparison_defect(reply)

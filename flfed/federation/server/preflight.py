@@ -62,7 +62,7 @@ def check(study: Study) -> dict[str, str]:
     checks += [
         partial(_check_points, study, dataset),
         partial(_check_steps, study, dataset),
-        partial(groupings, study.compare.by, schema),
+        partial(groupings, study.compare.subgroups, schema),
         partial(check_own_columns, study, schema),
         partial(check_naive, study, schema),
         partial(_check_expired, study),

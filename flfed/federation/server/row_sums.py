@@ -140,7 +140,7 @@ def begun_forest(run: RunSetting, participants: Participants, sums: SiteSums) ->
     model = run.study.model.build("model")
     least = int(run.study.strategy.settings.get("min-rows", 0))
     counts = sums.cells(participants, least)
-    return {**run.first_arrays(), **chosen_cuts(run.layout, counts, model.codes, least)}
+    return {**run.first_arrays(), **chosen_cuts(run.layout, counts, model.max_bins, least)}
 
 
 def cell_shapes(layout: Layout, least: int) -> dict[str, tuple[int, int]]:

@@ -75,7 +75,7 @@ class Result:
             for arm in ("global", "local-only", "personalised", "difference"):
                 lines += _lines({"site": site, "arm": arm}, site_report.get(arm))
         for site, site_report in self.report["sites"].items():
-            gains = {metric: gain_at(site_report, metric) for metric in self.report["verdict-rule"]["worthwhile"]}
+            gains = {metric: gain_at(site_report, metric) for metric in self.report["verdict-rule"]["minimum-gain"]}
             lines += _lines({"site": site, "arm": "gain"}, gains)
         return pd.DataFrame(lines)
 
@@ -218,7 +218,7 @@ def resume(
         entries = reader.runs_of(series.series)
         options = reader.summary(entries[0].run, "asked") or {}
     engine = engine_of(entries[0].engine)
-    study = Study.parse(series.study_text)
+    study = Study.parse_recorded(series.study_text)
     if series.study != study.name:
         raise UsageError(render("run.resume.sweep", run=run))
     _check_left(run, entries, series.repeats)

@@ -138,7 +138,7 @@ def _training_texts(run: str, study: Study, sites: Sequence[Site], store: str | 
         first = reader.runs_of(series.series)[0]
         options = reader.summary(first.run, "asked") or {}
         entries = reader.sites(entry.run)
-    earlier = Study.parse(series.study_text)
+    earlier = Study.parse_recorded(series.study_text)
     if earlier.dataset.name != study.dataset.name:
         raise UsageError(render("run.source.dataset", dataset=earlier.dataset.name))
     if entry.hashes.get("schema") != datasets.load(study.dataset.name).schema.sha256():

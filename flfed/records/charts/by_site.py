@@ -151,7 +151,7 @@ def forest_plot(report: Report, metric: str, sites: Sequence[str]) -> Layers | N
     if all(line.value is None for line in lines):
         return None
     words = {code: describe_verdict(code, metric) for code in VERDICT_COLOURS}
-    rows = [_forest_row(line, run.rule.worthwhile[metric]) | {"verdict": words[line.verdict]} for line in lines]
+    rows = [_forest_row(line, run.rule.minimum_gain[metric]) | {"verdict": words[line.verdict]} for line in lines]
     colours = alt.Scale(domain=list(words.values()), range=list(VERDICT_COLOURS.values()))
     # The legend names only the verdicts that occur.
     verdicts = {line.verdict for line in lines if line.value is not None}

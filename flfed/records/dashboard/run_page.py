@@ -74,7 +74,7 @@ def seen_in_words(site: str, study: Mapping[str, Any]) -> str:
     --------
     >>> seen_in_words("vienna", {}).partition(".")[0]
     'You see only the figures of vienna'
-    >>> seen_in_words("vienna", {"analysis": {}}).partition(",")[0]
+    >>> seen_in_words("vienna", {"statistic": {"name": "summary"}}).partition(",")[0]
     'You see the figures of vienna'
     """
     noised = has_analysis(study) or covers_study(study)

@@ -217,7 +217,7 @@ def joining_in_words(report: Report, metric: str) -> str:
 
     Examples
     --------
-    >>> mean = {"value": 0.008, "low": -0.061, "high": 0.077, "sites": 3, "of": 4, "worthwhile": 0.005}
+    >>> mean = {"value": 0.008, "low": -0.061, "high": 0.077, "sites": 3, "of": 4, "minimum-gain": 0.005}
     >>> joining_in_words({"mean-gain": {"roc_auc_score": mean}}, "roc_auc_score")
     'No clear improvement from joining: AUC +0.008 on average (95 % CI −0.061 to +0.077; 3 of 4 sites can be judged).'
     """
@@ -225,11 +225,11 @@ def joining_in_words(report: Report, metric: str) -> str:
     if entry.value is None:
         return ""
     gain = Difference(entry.value, entry.low, entry.high)
-    code = code_of_mean(entry, entry.worthwhile or 0.0)
+    code = code_of_mean(entry, entry.minimum_gain or 0.0)
     if code == INCONCLUSIVE and has_interval(gain):
         return ""
     conclusion = {PAYS: "A clear improvement", DO_NOT_USE: "A clear loss"}.get(code, "No clear improvement")
-    size, span = size_and_span(gain, entry.worthwhile or 0.0)
+    size, span = size_and_span(gain, entry.minimum_gain or 0.0)
     if entry.sites < entry.of:
         span += f"; {entry.sites} of {entry.of} sites can be judged"
     return render("report.run.joining", conclusion=conclusion, metric=metric_name(metric), gain=size, interval=span)
@@ -288,7 +288,7 @@ def forest_lines(report: Report, metric: str, sites: Sequence[str]) -> list[Fore
     mean = figure_of(run.mean_gain, metric)
     # The mean is of the shared model before adjustment, and of all sites, shown here or not.
     if mean.value is not None:
-        verdict = code_of_mean(mean, mean.worthwhile or 0.0)
+        verdict = code_of_mean(mean, mean.minimum_gain or 0.0)
         lines.append(ForestLine(None, f"Mean of {mean.sites} sites", mean.value, mean.low, mean.high, verdict))
     return lines
 
@@ -493,7 +493,7 @@ def interval_name(report: Report) -> str:
 
 def least_gain(report: Report, metric: str) -> str:
     """Return the gain above which joining is worthwhile, such as "0" or "0.005"."""
-    return format_as_written(run_of(report).rule.worthwhile[metric])
+    return format_as_written(run_of(report).rule.minimum_gain[metric])
 
 
 def is_measured(report: Report, metric: str) -> bool:

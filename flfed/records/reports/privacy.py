@@ -22,7 +22,8 @@ from flfed.words import render, sentences
 Private = dict[str, Any]
 
 PROMISED = (
-    *("mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps", "given-encoder", "trusts-server"),
+    *("mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps"),
+    *("excludes-encoder", "trusts-server"),
 )
 ON_BOTH = "epsilon-on-both"
 """Key of a record: the charge in a site's ledger of a run that is charged on both sides of the holdout."""
@@ -91,7 +92,7 @@ class PrivacyReport(Released):
     ----------
     mechanism : str or None
         None was not recorded, with a `reason`; "none" promises nothing.
-    unit, epsilon, delta, noise, sampling, clip, steps, given_encoder, trusts_server
+    unit, epsilon, delta, noise, sampling, clip, steps, excludes_encoder, trusts_server
         Promise of one run, None without one. Of an analysis, `steps`, `sampling` and `clip` are 1.
     noise_from : {"seed", "system"} or None
         "seed" where the noise follows from the study's seed, as in a simulation; "system" in a deployment and of an
@@ -111,7 +112,7 @@ class PrivacyReport(Released):
         Whether this is an analysis: each site replies once, with noise on all numbers.
     trained : bool
         False of a statistic or an analysis.
-    answers, kept_back : list of object
+    answers, unspent : list of object
         `Charge` of each reply with noise beside training, and of each unused reserve.
     """
 
@@ -123,7 +124,7 @@ class PrivacyReport(Released):
     sampling: float | None = None
     clip: float | None = None
     steps: int | None = None
-    given_encoder: bool | None = None
+    excludes_encoder: bool | None = None
     trusts_server: bool | None = None
     noise_from: str | None = None
     repeats: int = 1
@@ -137,7 +138,7 @@ class PrivacyReport(Released):
     one_answer: bool = False
     trained: bool = True
     answers: Any = ()
-    kept_back: Any = ()
+    unspent: Any = ()
 
     @property
     def is_noised(self) -> bool:
@@ -255,9 +256,10 @@ def noise_from(engine: str, study: Mapping[str, Any]) -> Literal["seed", "system
 
     Examples
     --------
-    >>> noise_from("inprocess", {}), noise_from("inprocess", {"analysis": {}}), noise_from("deployment", {})
+    >>> summary = {"statistic": {"name": "summary"}}
+    >>> noise_from("inprocess", {}), noise_from("inprocess", summary), noise_from("deployment", {})
     ('seed', 'system', 'system')
-    >>> noise_from("inprocess", {"analysis": {}, "dataset": {"partition": {"sites": 3}}})
+    >>> noise_from("inprocess", {**summary, "dataset": {"partition": {"sites": 3}}})
     'seed'
     """
     covered = has_analysis(study) or covers_study(study)
@@ -279,7 +281,7 @@ def _charged(recorded: Mapping[str, Any], study: Mapping[str, Any]) -> Private:
     charge_keys: Private = {COVERS: "study"}
     if compared != "none":
         charge_keys[COMPARISON] = compared
-    return charge_keys | {key: recorded.get(key, []) for key in ("answers", "kept-back")}
+    return charge_keys | {key: recorded.get(key, []) for key in ("answers", "unspent")}
 
 
 def without_model(*, is_trained: bool, one_answer: bool) -> Private:
@@ -413,7 +415,7 @@ def _describe_scope(privacy: PrivacyReport) -> str:
 
 def bound_in_words(privacy: PrivacyReport) -> str:
     """Return ε and δ of a promise, with its condition."""
-    condition = ENCODER_CONDITION if privacy.given_encoder else ""
+    condition = ENCODER_CONDITION if privacy.excludes_encoder else ""
     return f"ε = {epsilon_in_words(privacy.epsilon)} at δ = {power_of_ten(privacy.delta)}{condition}"
 
 
@@ -452,7 +454,7 @@ def promise_in_words(privacy: PrivateFacts) -> list[str]:
     facts = {"unit": unit, "mechanism": private.mechanism, "bound": bound_in_words(private)}
     lines = [render("privacy.promise.promised", scope=_describe_scope(private), **facts), odds]
     if not private.is_exact:
-        lines += accounts_in_words(unit, private.kept_back)
+        lines += accounts_in_words(unit, private.unspent)
     return [*lines, *_conditions(private), *sums_in_words(private)]
 
 
@@ -460,7 +462,7 @@ def _conditions(privacy: PrivacyReport) -> list[str]:
     """Return the conditions of a promise: the encoder, the source of the noise, and the repeats."""
     unit = privacy.unit
     lines = []
-    if privacy.given_encoder:
+    if privacy.excludes_encoder:
         lines.append(describe_encoder_condition(unit))
     if privacy.noise_from == "seed":
         lines.append(render("privacy.promise.simulated"))

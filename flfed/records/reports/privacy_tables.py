@@ -157,7 +157,7 @@ def charged_lines(privacy: PrivateFacts) -> list[dict[str, str]]:
     """
     private = private_of(privacy)
     answers = read_all(Charge, private.answers or [])
-    reserves = read_all(Charge, private.kept_back or [])
+    reserves = read_all(Charge, private.unspent or [])
     lines: list[dict[str, str]] = []
     if not answers:
         return lines

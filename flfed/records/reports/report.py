@@ -207,7 +207,7 @@ def _read_optional_objects(opened: _Opened) -> Report:
 
     They are of the first repeat that has them: other repeats look at the same rows, which an institution counts once.
     """
-    names = ("operating-points", "subgroups", "sums-only", "own-parts", "told-outcomes", "statistics", SCORES)
+    names = ("operating-points", "subgroups", "sums-only", "own-parts", "revealed-outcomes", "statistics", SCORES)
     payloads = {name: opened.first(name) for name in names}
     payloads["importances"] = over_repeats(opened.of_each("importances"))
     payloads[TRAINED_TEST_ROWS] = trained_over_repeats(opened.of_each(TRAINED_TEST_ROWS))
@@ -249,7 +249,7 @@ def head(runs: Sequence[RunEntry], name: str) -> Report:
 def verdict_rule(reader: RunReader, runs: Sequence[RunEntry], metrics: Sequence[str]) -> Report:
     """Return the rule of every verdict: sites and worthwhile gains."""
     table = parsed_study(reader.series(runs[0].series).study_text).get("compare", {})
-    worthwhile_gain = table.get("worthwhile")
+    worthwhile_gain = table.get("minimum-gain")
     worthwhile = {metric: worthwhile_of(metric) for metric in metrics}
     # The study's worthwhile gain is in units of its primary metric, so others have their default.
     if isinstance(worthwhile_gain, (int, float)) and runs[0].primary in worthwhile:
@@ -257,7 +257,7 @@ def verdict_rule(reader: RunReader, runs: Sequence[RunEntry], metrics: Sequence[
     # As many as the run stated to its sites; else those that share figures.
     counts = [read(_LookedAt, reader.summary(run.run, "looked-at") or {}).sites for run in runs]
     sites = max(counts, default=0) or reader.looked_at([run.run for run in runs])
-    return {"sites": max(sites, 1), "level": intervals.LEVEL, "worthwhile": worthwhile}
+    return {"sites": max(sites, 1), "level": intervals.LEVEL, "minimum-gain": worthwhile}
 
 
 @dataclass(frozen=True)
@@ -416,9 +416,9 @@ def _mean_gains(opened: _Opened, sites: Report, privacy: PrivacyReport, training
     gains = {}
     compared_sites = [site for site, of in sites.items() if too_few(of) is None]
     more = {UNDERTRAINED: True} if not_enough(training) else {}
-    for metric, worthwhile in read(VerdictRule, opened.rule).worthwhile.items():
+    for metric, worthwhile in read(VerdictRule, opened.rule).minimum_gain.items():
         pairs = {site: opened.recorded.differences.get((site, "global", metric), []) for site in compared_sites}
-        gains[metric] = mean_gain(pairs, metric, len(sites)) | {"worthwhile": worthwhile} | more
+        gains[metric] = mean_gain(pairs, metric, len(sites)) | {"minimum-gain": worthwhile} | more
     return gains
 
 

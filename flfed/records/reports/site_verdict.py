@@ -119,7 +119,7 @@ def own_in_words(site: Report) -> str:
 def worthwhile_at(site: Report, metric: str) -> float:
     """Return the gain that is worthwhile in one entry of `sites`."""
     for key in DIFFERENCES:
-        worthwhile = figure_of(site[key], metric).worthwhile
+        worthwhile = figure_of(site[key], metric).minimum_gain
         if worthwhile is not None:
             return float(worthwhile)
     return worthwhile_of(metric)
@@ -186,7 +186,7 @@ def widened(entry: Report, metric: str, rule: Report) -> Report:
         ends = [figure.value + by * (bound - figure.value) for bound in (figure.low, figure.high)]
         wide = [intervals.possible(metric, end, difference=True) for end in ends]
     widened_interval = {"widened-low": wide[0], "widened-high": wide[1], "sites": of.sites}
-    return entry | widened_interval | {"worthwhile": of.worthwhile[metric]}
+    return entry | widened_interval | {"minimum-gain": of.minimum_gain[metric]}
 
 
 Pairs = Sequence[tuple[DifferenceRow, float | None]]
@@ -279,7 +279,7 @@ def mean_gain_in_words(entry: Report | None, metric: str, *, adjusts: bool = Tru
     if mean.value is None:
         return ""
     gain = Difference(mean.value, mean.low, mean.high)
-    least = worthwhile_of(metric) if mean.worthwhile is None else mean.worthwhile
+    least = worthwhile_of(metric) if mean.minimum_gain is None else mean.minimum_gain
     size, span = size_and_span(gain, least)
     sites = f"{mean.sites} sites"
     if mean.sites != mean.of:

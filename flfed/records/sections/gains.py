@@ -63,7 +63,7 @@ def gains(
     """
     run = run_of(report)
     rows = forest_lines(report, metric, shown)
-    least = run.rule.worthwhile[metric]
+    least = run.rule.minimum_gain[metric]
     says = []
     for row in rows:
         says.append(f"{row.name}: gain {gain_in_brackets(row.gain, least)}, {describe_verdict(row.verdict, metric)}")

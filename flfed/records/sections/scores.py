@@ -433,7 +433,7 @@ def _describe_suppression(subgroups: Subgroups, only: str | None) -> list[str]:
     count = sum(of.value is None for of in subgroups.every)
     verb = "is" if count == 1 else "are"
     sentences = [render("pages.scores.suppressed", figures=len(subgroups.every), count=count, verb=verb)]
-    silent = subgroups.asked - len(subgroups.sites)
+    silent = subgroups.requested_sites - len(subgroups.sites)
     if silent > 0 and only is None:
-        sentences.append(render("pages.scores.silent", asked=subgroups.asked, sites=silent))
+        sentences.append(render("pages.scores.silent", asked=subgroups.requested_sites, sites=silent))
     return sentences

@@ -75,7 +75,7 @@ class Importances:
     Attributes
     ----------
     loss : str
-    permutations, rows, asked : int
+    permutations, rows, requested_sites : int
         How often each column was shuffled, test rows, and sites with a request.
     columns : list of Increase
     sites : dict of site to list of OwnIncrease
@@ -84,7 +84,7 @@ class Importances:
     loss: str
     permutations: int
     rows: Any
-    asked: int
+    requested_sites: int
     columns: list[Increase]
     sites: dict[str, list[OwnIncrease]]
 
@@ -272,7 +272,7 @@ def importance_lines(importances: Importances) -> list[dict[str, str]]:
         line |= {"Least, at": _at(of.least), "Most, at": _at(of.greatest)}
         if several:
             line["In the repeats"] = interval(of.low, of.high, DECIMALS)
-        lines.append(line | {"Sites": f"{of.sites} of {importances.asked}"})
+        lines.append(line | {"Sites": f"{of.sites} of {importances.requested_sites}"})
     return lines
 
 

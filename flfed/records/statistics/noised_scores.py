@@ -71,7 +71,7 @@ class NoisedScores:
 
     Attributes
     ----------
-    asked : int
+    requested_sites : int
         Sites that received a request.
     reason : str
         Why there are no counts; "" where there are some.
@@ -80,7 +80,7 @@ class NoisedScores:
     sites : dict of name to NoisedCounts
     """
 
-    asked: int = 0
+    requested_sites: int = 0
     reason: str | None = ""
     all_: NoisedCounts | None = None
     sites: dict[str, NoisedCounts] = field(default_factory=dict)
@@ -88,7 +88,7 @@ class NoisedScores:
     @property
     def whose(self) -> dict[str, NoisedCounts]:
         """The counts by site, all sites together first."""
-        counts_by_name = {} if self.all_ is None else {f"all {self.asked} sites": self.all_}
+        counts_by_name = {} if self.all_ is None else {f"all {self.requested_sites} sites": self.all_}
         for site in sorted(self.sites):
             counts_by_name[site] = self.sites[site]
         return counts_by_name
@@ -167,7 +167,7 @@ def with_verdict(report: ReportMapping, metrics: Sequence[str]) -> list[str]:
     Examples
     --------
     >>> entry = {"difference": {"roc_auc_score": {"value": 0.02}, "log_loss": {"value": None}}}
-    >>> compared = {"privacy": {"covers": "study", "comparison": "own-model"}, "sites": {"bern": entry}}
+    >>> compared = {"privacy": {"covers": "study", "comparison": "site-model"}, "sites": {"bern": entry}}
     >>> with_verdict(compared, ["roc_auc_score", "log_loss"])
     ['roc_auc_score']
     """
@@ -312,7 +312,7 @@ def scores_in_words(report: ReportMapping, site: str = "") -> list[str]:
     facts = {"bins": len(one.counts[0]), "reach": _reach(one)}
     noise = render("report.noised.site", **facts)
     if not site:
-        noise = render("report.noised.counts", sites=recorded.asked, **facts)
+        noise = render("report.noised.counts", sites=recorded.requested_sites, **facts)
     slope = slope_in_words(one.slope)
     if not slope:
         return [noise]

@@ -296,14 +296,14 @@ class ExactPoints:
 
     all: list[ExactPoint]
     sites: dict[str, list[ExactPoint]]
-    asked: int
+    requested_sites: int
 
     def by_name(self) -> dict[str, list[ExactPoint]]:
         """Return the points of all sites together, where these are several, and of each site."""
         inside = max((of.sites for of in self.all), default=0)
         points_by_name: dict[str, list[ExactPoint]] = {}
         if inside > 1:
-            name = ALL if inside >= self.asked else f"{inside} of {self.asked} {TOGETHER}"
+            name = ALL if inside >= self.requested_sites else f"{inside} of {self.requested_sites} {TOGETHER}"
             points_by_name[name] = [of for of in self.all if of.sites == inside]
         return points_by_name | {site: self.sites[site] for site in sorted(self.sites)}
 

@@ -280,7 +280,7 @@ class ScoreHistograms:
 
     Attributes
     ----------
-    in_all, asked : int
+    combined_sites, requested_sites : int
         Sites whose counts may be added up, and sites with a request.
     all_ : object or None
         Counts of those added up.
@@ -288,15 +288,17 @@ class ScoreHistograms:
         Counts of each site.
     """
 
-    in_all: int
-    asked: int
+    combined_sites: int
+    requested_sites: int
     all_: Any = None
     sites: dict[str, Any] = field(default_factory=dict)
 
     @property
     def whole(self) -> str:
         """Name of the sites whose counts are added up."""
-        return ALL if self.in_all >= self.asked else f"{self.in_all} of {self.asked} {TOGETHER}"
+        if self.combined_sites >= self.requested_sites:
+            return ALL
+        return f"{self.combined_sites} of {self.requested_sites} {TOGETHER}"
 
 
 def read_score_counts(payload: Mapping[str, Any]) -> CountsByName:
@@ -305,7 +307,7 @@ def read_score_counts(payload: Mapping[str, Any]) -> CountsByName:
     bins = ScoreBins.of(payload)
     counts_by_name: CountsByName = {}
     # One site's counts alone would be drawn twice: as its own and as those of all together.
-    if recorded.all_ and recorded.in_all > 1:
+    if recorded.all_ and recorded.combined_sites > 1:
         counts_by_name[recorded.whole] = ScoreCounts.read(recorded.all_, bins)
     for site in sorted(recorded.sites):
         counts_by_name[site] = ScoreCounts.read(recorded.sites[site], bins)
@@ -336,8 +338,8 @@ def says_whose(payload: Mapping[str, Any], sites: Sequence[SiteEntry], *, only: 
         first = render("report.curves.yours")
     elif not recorded.all_:
         first = render("report.curves.each")
-    elif recorded.in_all < recorded.asked:
-        first = render("report.curves.some", sites=recorded.in_all, of=recorded.asked)
+    elif recorded.combined_sites < recorded.requested_sites:
+        first = render("report.curves.some", sites=recorded.combined_sites, of=recorded.requested_sites)
     lines = [first]
     without = [site for site in sites if site.status != "refused" and site.site not in recorded.sites]
     # The key in its policy would give an aggregate-only site no curve.
@@ -497,7 +499,7 @@ class Subgroups:
     """The object "subgroups" of a run: the figures of each site, and the number of sites with a request."""
 
     sites: dict[str, list[GroupFigure]]
-    asked: int = 0
+    requested_sites: int = 0
 
     @property
     def every(self) -> list[GroupFigure]:

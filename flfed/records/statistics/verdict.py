@@ -20,7 +20,7 @@ VERDICTS = (PAYS, NO_CLEAR_GAIN, DO_NOT_USE, INCONCLUSIVE)
 MINUS = "\u2212"
 ABSENT = "n/a"
 WORTHWHILE = {"roc_auc_score": 0.005}
-"""Gain that is worth joining for, by metric; 0 of any other. A study's `[compare] worthwhile` goes before it."""
+"""Gain that is worth joining for, by metric; 0 of any other. A study's `[compare] minimum-gain` goes before it."""
 TOO_SMALL = "too small to matter"
 RAN_AWAY = 1e9  # a model with such a figure diverged, and its digits mean nothing
 MOST_MORE = 3
@@ -239,7 +239,7 @@ def with_interval(value: float | None, low: float | None, high: float | None) ->
 
 
 def format_as_written(value: float) -> str:
-    """Return a figure with the digits that a person wrote, such as `[compare] worthwhile`.
+    """Return a figure with the digits that a person wrote, such as `[compare] minimum-gain`.
 
     Examples
     --------

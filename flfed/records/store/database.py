@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, text, update
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool, StaticPool
@@ -25,7 +25,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 from flfed.errors import FlfedError, UsageError
 from flfed.paths import home, private_folder, where
 from flfed.records.store import database
-from flfed.records.store.tables import Base, Series
+from flfed.records.store.tables import Base, Series, Summary
 from flfed.words import render, sentences
 
 GROUP = "FLFED_STORE_GROUP"
@@ -492,6 +492,14 @@ FORMER = "m0004"
 """Revision of the one earlier store that can be updated: that of commit d516c7c8."""
 TOO_OLD = ("m0001", "m0002", "m0003")
 """Revisions before it, which can no longer be updated."""
+RENAMED_SUMMARIES = {"told-outcomes": "revealed-outcomes"}
+"""Names of summaries in such a store, and those of now."""
+RENAMED_KEYS = {
+    "score-histograms": {"asked": "requested-sites", "in-all": "combined-sites"},
+    **dict.fromkeys(("operating-points", "subgroups", "importances", "noised-scores"), {"asked": "requested-sites"}),
+    "privacy": {"given-encoder": "excludes-encoder", "kept-back": "unspent"},
+}
+"""Keys of summaries in such a store, and those of now."""
 MIGRATING = 7_236_331
 """Key of the lock under which PostgreSQL's tables are made: any number that no other program uses."""
 
@@ -555,6 +563,13 @@ def refuse_unknown(revision: str) -> None:
 def take_on(connection: Connection) -> None:
     """Make a store of revision `FORMER` one of m0005, without its table of curves."""
     connection.execute(text("DROP TABLE curve"))
+    for name, now in RENAMED_SUMMARIES.items():
+        connection.execute(update(Summary).where(Summary.name == name).values(name=now))
+    columns = (Summary.run_id, Summary.name, Summary.payload)
+    for run, name, payload in connection.execute(select(*columns).where(Summary.name.in_(RENAMED_KEYS))).all():
+        renamed = {RENAMED_KEYS[name].get(key, key): value for key, value in payload.items()}
+        this = (Summary.run_id == run) & (Summary.name == name)
+        connection.execute(update(Summary).where(this).values(payload=renamed))
     connection.execute(text("UPDATE alembic_version SET version_num = :now"), {"now": "m0005"})
 
 

@@ -18,6 +18,7 @@ from flfed.records import objects
 from flfed.records.store.entries import EventEntry, RunEntry, Status
 from flfed.records.store.tables import Event, Run, RunSite, Sent, Series, Summary
 from flfed.refusals import Refusal, read
+from flfed.study.former_names import current_names
 from flfed.study.kinds import ANALYSIS
 from flfed.words import render
 
@@ -35,22 +36,22 @@ VISIBLE_KEYS = {
     "own-models": (),
     "looked-at": ("sites",),
     "training": ("enough", "by", "fall", "rounds"),
-    "score-histograms": ("bins", "limit", "centre", "spread", "in-all", "asked"),
-    "operating-points": ("rows", "asked"),
-    "subgroups": ("metric", "rows", "asked"),
-    "told-outcomes": (),
+    "score-histograms": ("bins", "limit", "centre", "spread", "combined-sites", "requested-sites"),
+    "operating-points": ("rows", "requested-sites"),
+    "subgroups": ("metric", "rows", "requested-sites"),
+    "revealed-outcomes": (),
     "trained-test-rows": ("source", "why"),
-    "importances": ("loss", "permutations", "rows", "asked"),
+    "importances": ("loss", "permutations", "rows", "requested-sites"),
     "codec": ("update", "download", "saved-to-site", "saved-to-server"),
     "secure-sums": ("kind", "least"),
     "privacy": (
-        "mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps", "given-encoder", "trusts-server",
-        "uncharged", "covers", "answers", "kept-back",
+        "mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps", "excludes-encoder",
+        "trusts-server", "uncharged", "covers", "answers", "unspent",
     ),
 }  # fmt: skip
 """Keys by named object that no row of a site affects: settings, and sentences that follow from the study."""
 OF_SITES = (
-    "score-histograms", "operating-points", "subgroups", "importances", "privacy", "own-models", "told-outcomes",
+    "score-histograms", "operating-points", "subgroups", "importances", "privacy", "own-models", "revealed-outcomes",
     "trained-test-rows",
 )  # fmt: skip
 """Objects with a part for each site."""
@@ -139,7 +140,7 @@ class _Noised:
 class _Scores:
     """Noised counts of scores that a run recorded."""
 
-    asked: int
+    requested_sites: int
     reason: str
     all: Any
     sites: Any
@@ -234,10 +235,10 @@ def _of_scores(payload: dict[str, Any], site: str) -> dict[str, Any]:
     """Return noised counts of scores as one site may see them: its own, and those over enough sites."""
     of = objects.read(_Scores, payload)
     whole = None
-    if of.all is not None and of.asked >= LEAST_TOGETHER:
+    if of.all is not None and of.requested_sites >= LEAST_TOGETHER:
         whole = _only(of.all, COUNTED)
     own = {name: _only(counts, COUNTED) for name, counts in _only(of.sites, [site]).items()}
-    return {"asked": of.asked, "reason": of.reason, "all": whole, "sites": own}
+    return {"requested-sites": of.requested_sites, "reason": of.reason, "all": whole, "sites": own}
 
 
 def _only(payload: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
@@ -334,11 +335,12 @@ def of_study(text: str, *, plain: Callable[[str], str]) -> str:
 
 
 def parsed_study(text: str) -> dict[str, Any]:
-    """Return a recorded study's tables, none of a text that is not TOML."""
+    """Return a recorded study's tables under the names of now, none of a text that is not TOML."""
     try:
-        return parse_toml(text, "the study")
+        tables, _ = current_names(parse_toml(text, "the study"))
     except UsageError:
         return {}
+    return tables
 
 
 def without_in(payload: Any, plain: Callable[[str], str]) -> Any:

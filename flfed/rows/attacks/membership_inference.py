@@ -127,7 +127,8 @@ class MembershipInference(Settings, where=f"attack {NAME!r}"):
     ) -> Finding:
         work = attacked.session
         auc = estimate(
-            RocAucScore(), member.astype(int), score, attacked.rng(f"{NAME}/{metric}"), draws=work.study.compare.draws,
+            RocAucScore(), member.astype(int), score, attacked.rng(f"{NAME}/{metric}"),
+            draws=work.study.compare.resamples,
             groups=rows.group,
         )  # fmt: skip
         # Every draw of a perfect attack is 1, so that the bootstrap has no interval.

@@ -108,7 +108,7 @@ def arm_scores(
     arrays = session.own_arrays.at_site(arrays)
     x = session.encode(table, session.in_use(encoder)).x
     arms = [session.outputs(arrays, x), session.local_model(), adjusted_scores(session, table, arrays, encoder, sd)]
-    if same and session.study.compare.own == "best":
+    if same and session.study.compare.site_model == "best":
         arms.append(session.local_model("same"))
     outputs, local, adjusted, *others = yield from together(arms)
     begun: list[Any] = []
@@ -131,12 +131,12 @@ def arm_scores(
 
 def _naive_scores(session: SiteSession, table: pd.DataFrame) -> Arrays:
     """Return the predictions of forecasts without a model, of a regression under a holdout by time."""
-    if session.task != "regression" or session.study.compare.own != "best":
+    if session.task != "regression" or session.study.compare.site_model != "best":
         return {}
     encoder = session.own_encoder()
     training = session.encode(session.table.training, encoder)
     x = session.encode(table, encoder).x
-    naive = session.study.compare.naive
+    naive = session.study.compare.naive_forecasts
     outputs = naive_outputs(training, x, session.layout, encoder, naive, session.policy.least_rows())
     return {arm: session.predictions(output, encoder) for arm, output in outputs.items()}
 
@@ -177,7 +177,7 @@ def compare(
     # One seed for all arms: their difference is taken draw by draw.
     rng = generator(session.seed, site=session.site.name, purpose="bootstrap")
     blocks = session.blocks(table)
-    draws = session.study.compare.draws
+    draws = session.study.compare.resamples
     groups = groups_of(session, table)
     metrics = within_steps(session.metrics, [table], session.study.compare)
     judged = compare_scores(metrics, y, scores, PAIRS, rng, draws=draws, groups=groups)
@@ -295,17 +295,17 @@ def _by_group(session: SiteSession, table: pd.DataFrame, score: np.ndarray) -> l
     """Return the figures by the columns that the study names, as they may leave."""
     study = session.study
     schema = session.schema
-    if not study.compare.by:
+    if not study.compare.subgroups:
         return []
     scores = GroupScores(
         y=session.target(table),
         score=score,
         person=_persons(session, table),
         policy=session.policy,
-        draws=study.compare.draws,
+        draws=study.compare.resamples,
     )
     rng = generator(session.seed, site=session.site.name, purpose="bootstrap")
-    partitions = groupings(study.compare.by, schema)
+    partitions = groupings(study.compare.subgroups, schema)
     figures = list(chain.from_iterable(scores.figures(one, one.of(table, schema), rng) for one in partitions))
     # Figures by group of several models would reveal the rows that these order otherwise, as exact counts do.
     if session.policy.disclosure == "open" or all(math.isnan(one.value) for one in figures):

@@ -43,13 +43,13 @@ def check_own_columns(study: Study, schema: Schema) -> None:
     UsageError
         For a study that asks for them.
     """
-    if study.compare.declared_columns and schema.task == "multi-class":
+    if study.compare.site_columns and schema.task == "multi-class":
         raise UsageError(render("study.compare.outcome"))
 
 
 def list_requested_columns(study: Study, site: Site) -> tuple[str, ...]:
     """Return the columns of a site's own that a study asks it for: all that it declares, or none."""
-    if study.compare.declared_columns:
+    if study.compare.site_columns:
         return tuple(site.own)
     return ()
 
@@ -122,7 +122,7 @@ def local_scores(session: SiteSession, table: pd.DataFrame) -> Asking[np.ndarray
     wide = _with_columns(session, (*features, *used_at(session)))
     encoder = wide.own_encoder()
     rows = wide.encode(session.table.training, encoder)
-    model = yield from session.tuned_model(rows, wide.layout, encoder, session.study.compare.own)
+    model = yield from session.tuned_model(rows, wide.layout, encoder, session.study.compare.site_model)
     return wide.predictions(model.outputs(wide.encode(table, encoder).x), encoder)
 
 

@@ -25,7 +25,7 @@ from flfed.rows.training.requests import Asking, FitRequest, Fitted, together
 from flfed.rows.training.tuning.linear import Predictor
 from flfed.seeds import generator
 from flfed.study.plan import Plan
-from flfed.study.tables import Own, OwnFamily
+from flfed.study.tables import OwnFamily, SiteModelKind
 from flfed.summaries.summary import Arrays, Encoder, fit_encoder, merge
 
 Figures = Mapping[str, Estimate]
@@ -102,7 +102,7 @@ def reference(
     scores |= {arm: first.predictions(model.outputs(x), exact) for arm, model in pooled.items()}
     rng = generator(first.seed, site="", purpose="bootstrap")
     # Groups are drawn together: rows of one person are no independent evidence.
-    figures, _ = compare(metrics, y, scores, (), rng, draws=first.study.compare.draws, groups=_groups(sessions))
+    figures, _ = compare(metrics, y, scores, (), rng, draws=first.study.compare.resamples, groups=_groups(sessions))
     return Reference(
         union=_of_arm(figures, "global"),
         personalised=_of_arm(figures, "personalised"),
@@ -177,11 +177,13 @@ def _pooled(sessions: Sequence[SiteSession], exact: Encoder) -> Asking[dict[str,
     if plan is not None:
         return {"pooled": LocalModel(exact, (yield from by_plan(rows, joint_trainable, plan)))}
     compare = sessions[0].study.compare
-    kinds: dict[str, Own] = {"pooled": compare.own}
-    if compare.own != "same":
+    kinds: dict[str, SiteModelKind] = {"pooled": compare.site_model}
+    if compare.site_model != "same":
         kinds["pooled-same"] = "same"
     layout = sessions[0].layout
-    requests = [local_model(rows, joint_trainable, layout, exact, own, compare.naive) for own in kinds.values()]
+    requests = [
+        local_model(rows, joint_trainable, layout, exact, own, compare.naive_forecasts) for own in kinds.values()
+    ]
     return dict(zip(kinds, (yield from together(requests))))
 
 

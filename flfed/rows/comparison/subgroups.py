@@ -82,7 +82,7 @@ class GroupFigure:
 
 
 def groupings(by: Sequence[str], schema: Schema) -> list[Grouping]:
-    """Return the groupings that `[compare] by` names.
+    """Return the groupings that `[compare] subgroups` names.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def groupings(by: Sequence[str], schema: Schema) -> list[Grouping]:
     partitions = [_grouping(words, schema) for words in by]
     # Bands that overlap would give small ones between their ends.
     if len({one.column for one in partitions}) < len(partitions) or len(partitions) > MOST_COLUMNS:
-        raise UsageError(render("study.compare.by", by=list(by), most=MOST_COLUMNS))
+        raise UsageError(render("study.compare.subgroups", by=list(by), most=MOST_COLUMNS))
     return partitions
 
 

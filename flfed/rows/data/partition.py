@@ -46,10 +46,10 @@ def cut(dataset: Dataset, partition: Partition) -> list[Site]:
     owner, names = _owners(table, dataset, partition)
     counts = np.bincount(owner, minlength=len(names))
     # A site without any row has too few as well.
-    if counts.min() < partition.least_rows:
+    if counts.min() < partition.min_rows:
         if partition.by in ("dirichlet", "quantity"):
-            raise UsageError(render("rows.partition.alpha", by=partition.by, least=partition.least_rows))
-        raise UsageError(render("rows.partition.few", by=partition.by, least=partition.least_rows))
+            raise UsageError(render("rows.partition.alpha", by=partition.by, least=partition.min_rows))
+        raise UsageError(render("rows.partition.few", by=partition.by, least=partition.min_rows))
     # Mapped twice, as if each site read its own: a number of 17 digits may change in the last bits. Sites hold slices.
     ordered = partition.holdout and HoldoutByOrder(partition.holdout)
     if ordered:

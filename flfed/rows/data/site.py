@@ -80,7 +80,7 @@ class Site:
         Other datasets that the same institution serves, each with a mapping of its own; see
         `serving`. Example: `also={"heart-flamby": Mapped({"age": "AGE"})}`.
     own : mapping of name to OwnColumn
-        Columns that the schema does not have. A study with declared columns adjusts the shared model to this
+        Columns that the schema does not have. A study with `site-columns` adjusts the shared model to this
         site with them; they are in no message.
         Example: `own={"troponin": OwnColumn("TROP_T", kind="number", range=(0, 25_000), unit="ng/L")}`.
     partial : bool

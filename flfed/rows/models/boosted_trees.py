@@ -15,7 +15,7 @@ from flfed.trees.forest import empty_forest, forest_of, forest_shapes, margins
 from flfed.words import render
 
 DEEPEST = 10
-MOST_CODES = 256
+MOST_BINS = 256
 
 
 class BoostedTrees:
@@ -27,8 +27,8 @@ class BoostedTrees:
     ----------
     depth : int, 1 to 10
         Most splits from the root to a leaf. Example: `depth = 6`.
-    codes : int, 2 to 256
-        Most codes of a number, which splits distinguish. Example: `codes = 32`.
+    max_bins : int, 2 to 256
+        Most bins of a number, which splits distinguish. Example: `max-bins = 32`.
 
     Source: Friedman 2001, "Greedy function approximation: a gradient boosting machine"; codes as in Chen and Guestrin
     2016, "XGBoost: a scalable tree boosting system".
@@ -40,22 +40,21 @@ class BoostedTrees:
     penalised: tuple[str, ...] = ()
     layers: tuple[tuple[str, str], ...] = ()
 
-    def __init__(self, *, depth: int = 4, codes: int = CODES) -> None:
-        for name, value, most in (("depth", depth, DEEPEST), ("codes", codes, MOST_CODES)):
-            if not int(name == "codes") < value <= most:
-                least = 1 + (name == "codes")
+    def __init__(self, *, depth: int = 4, max_bins: int = CODES) -> None:
+        for name, value, least, most in (("depth", depth, 1, DEEPEST), ("max-bins", max_bins, 2, MOST_BINS)):
+            if not least <= value <= most:
                 raise UsageError(render("study.strategies.trees", name=name, value=value, least=least, most=most))
         self.depth = depth
-        self.codes = codes
+        self.max_bins = max_bins
 
     def forest_shapes(self, layout: Layout, outputs: int, rounds: int) -> dict[str, tuple[int, ...]]:
         """Return the shape of each array of as many trees as there are rounds."""
-        cuts = {name: value.shape for name, value in empty_cuts(layout, self.codes).items()}
+        cuts = {name: value.shape for name, value in empty_cuts(layout, self.max_bins).items()}
         return {**forest_shapes(rounds, outputs, self.depth), **cuts}
 
     def first_forest(self, layout: Layout, outputs: int, rounds: int) -> Arrays:
         """Return the arrays that a run starts from: trees without a split, for as many as there are rounds."""
-        return {**empty_forest(rounds, outputs, self.depth), **empty_cuts(layout, self.codes)}
+        return {**empty_forest(rounds, outputs, self.depth), **empty_cuts(layout, self.max_bins)}
 
     def outputs(self, arrays: dict[str, Any], x: Tensor) -> Tensor:
         """Return scores [rows, outputs] of plain inputs [rows, columns]."""

@@ -86,8 +86,8 @@ class NoisedAnalysis:
         """
         countable = [name for name, column in schema.columns.items() if column.kind in COUNTED]
         names = countable if self.of.columns is None else list(self.of.columns)
-        for name in self.of.within:
-            column = _find_column(schema, name, "within")
+        for name in self.of.bounds:
+            column = _find_column(schema, name, "bounds")
             if not column.is_number():
                 raise UsageError(render("study.analysis.number", name=name))
         group = self._categorical(schema, self.of.groups, "groups") if self.of.groups else None
@@ -137,7 +137,7 @@ class NoisedAnalysis:
         column = _find_column(schema, name, where)
         if not column.is_number():
             return column_layout(name, column)
-        low, high = self.of.within.get(name) or column.typical or column.range or (0.0, 1.0)
+        low, high = self.of.bounds.get(name) or column.typical or column.range or (0.0, 1.0)
         if column.range is not None and not column.range[0] <= low < high <= column.range[1]:
             known = list(column.range)
             raise UsageError(render("study.analysis.range", name=name, ends=[low, high], range=known))
@@ -145,7 +145,7 @@ class NoisedAnalysis:
         if not np.finfo(np.float64).tiny <= (high - low) / 2 <= np.finfo(np.float64).max / 4:
             raise UsageError(render("study.analysis.width", name=name, ends=[low, high]))
         # Where it is known where most values lie, bins of a logarithm would put nearly all of them into a few.
-        if name in self.of.within or column.typical:
+        if name in self.of.bounds or column.typical:
             column = column.model_copy(update={"transform": "none"})
         return column_layout(name, column, within=(low, high), bins=self.of.bins)
 

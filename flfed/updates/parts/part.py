@@ -106,7 +106,7 @@ class StudyFacts:
             "model": self.study.model.name,
             "strategy": self.study.strategy.name,
             "mechanism": self.study.privacy.name,
-            "frozen": self.study.frozen,
+            "frozen": self.study.frozen_layers,
             "layers": counted(self.layers, "layer"),
             "widths": widths,
             "entries": entries_of(self.shapes),

@@ -177,14 +177,14 @@ def _round_releases(border: Border) -> Iterator[Release]:
 def _comparison_releases(border: Border) -> Iterator[Release]:
     """Yield the outputs of the comparison, and those that a study requests with it."""
     compare = border.study.compare
-    own = Text(f"own-{compare.own}")
+    own = Text(f"own-{compare.site_model}")
     compared = Text("comparison", {"reveals": CompareReply, "own": own})
     yield Release(Place.END, compared, COMPARE)
     beside = []
     if compare.points:
         beside.append(Text("points", {"points": _points(border), "reveals": PointCounts}))
-    if compare.by:
-        beside.append(Text("groups", {"columns": Foreign(tuple(compare.by)), "reveals": GroupFigure}))
+    if compare.subgroups:
+        beside.append(Text("groups", {"columns": Foreign(tuple(compare.subgroups)), "reveals": GroupFigure}))
     if compare.importance:
         beside.append(Text("importance", {"permutations": compare.importance, "reveals": ColumnImportance}))
     for one in beside:
@@ -208,7 +208,7 @@ class FrozenLayers(Part):
         Exclusion(
             "frozen-all",
             "all of the model's layers",
-            lambda facts: facts.study.frozen >= facts.layers,
+            lambda facts: facts.study.frozen_layers >= facts.layers,
         ),
         Exclusion(
             "frozen-noise",
@@ -219,7 +219,7 @@ class FrozenLayers(Part):
 
     def is_in_study(self, facts: StudyFacts) -> bool:
         """Return whether a study freezes any."""
-        return facts.study.frozen > 0
+        return facts.study.frozen_layers > 0
 
 
 def _takes_whole_models(facts: StudyFacts) -> bool:

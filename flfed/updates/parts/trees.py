@@ -191,7 +191,7 @@ def _least(border: Border) -> int:
 
 
 def _codes(border: Border) -> int:
-    return int(border.study.model.build("model").codes)
+    return int(border.study.model.build("model").max_bins)
 
 
 def _counts(border: Border) -> ArraySection:

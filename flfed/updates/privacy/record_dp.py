@@ -62,9 +62,9 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         Releases that ε covers: the updates alone, or all of a site, the counts behind the encoder and those of the
         model's scores included. What cannot be charged stays at the site then: losses, metrics, comparisons with own
         models, Table 1. Example: `covers = "study"`.
-    comparison : {"none", "own-model"}
+    comparison : {"none", "site-model"}
         Where ε covers the study: whether each site trains a model of its own under the same ε. It then releases, with
-        noise, by how many pairs of people the shared one is better. Example: `comparison = "own-model"`.
+        noise, by how many pairs of people the shared one is better. Example: `comparison = "site-model"`.
 
     Notes
     -----
@@ -90,7 +90,7 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
     sampling: Sampling = 0.1
     unit: Literal["person", "row"] = "person"
     covers: Literal["updates", "study"] = "updates"
-    comparison: Literal["none", "own-model"] = "none"
+    comparison: Literal["none", "site-model"] = "none"
 
     def check(self, study: Study) -> None:
         """Refuse a study that would break the promise.
@@ -237,7 +237,7 @@ def check_covered(study: Study) -> None:
         "scaler": study.encode.scaler not in ("private", "schema"),
         "rows": study.encode.rows == "complete",
         "losses": settings.get("select") == "best" or settings.get("patience"),
-        "figures": compare.by or compare.declared_columns,
+        "figures": compare.subgroups or compare.site_columns,
         "sums": study.aggregation.sums_updates,
         "split": study.split.fixed,
     }

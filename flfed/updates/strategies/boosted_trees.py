@@ -49,8 +49,8 @@ class BoostedTrees(FedAvg):
         What the value of a leaf is multiplied by. Example: `learning-rate = 0.05`.
     l2 : float, >= 0
         Ridge penalty of a leaf's value. Example: `l2 = 2.0`.
-    least_hessian : float, >= 0
-        Least sum of Hessians in a child. Example: `least-hessian = 5.0`.
+    min_child_weight : float, >= 0
+        Least sum of Hessians in a child. Example: `min-child-weight = 5.0`.
     min_rows : int, >= 0
         Fewest rows of each code of a column and of each leaf; each code has two outcomes then. Sites send counts of
         rows besides. 0 asks for none. Example: `min-rows = 10`.
@@ -86,7 +86,7 @@ class BoostedTrees(FedAvg):
 
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
     l2: Annotated[float, Field(ge=0)] = 1.0
-    least_hessian: Annotated[float, Field(ge=0)] = 1.0
+    min_child_weight: Annotated[float, Field(ge=0)] = 1.0
     min_rows: Annotated[int, Field(ge=0)] = 0
     refit: bool = False
     sums: ClassVar[bool] = False  # of updates; its own sums are another vector
@@ -133,7 +133,7 @@ class BoostedTrees(FedAvg):
             depth=depth_of(incoming["value"].shape[2]),
             learning_rate=self.learning_rate,
             l2=self.l2,
-            least_hessian=self.least_hessian,
+            min_child_weight=self.min_child_weight,
             least_rows=self.min_rows,
         )
         return GrowingRound(widths_of(incoming), settings, incoming["value"].shape[1])

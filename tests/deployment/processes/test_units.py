@@ -170,7 +170,7 @@ def test_the_compose_file_keeps_to_the_specification(files: dict[str, Path]):
 
 
 def test_the_command_writes_them_and_says_what_to_do(flfed: Callable[..., Any], tmp_path: Path, home: Path):
-    words = ["site", "units", "site-a", "--out", str(tmp_path / "u"), "--command", "/opt/flfed/bin/flfed"]
+    words = ["site", "units", "site-a", "--output", str(tmp_path / "u"), "--command", "/opt/flfed/bin/flfed"]
     told = subprocess.run([*COMMAND, *words, "--json"], capture_output=True, text=True, check=True)
     written = json.loads(told.stdout)
     assert written["site"] == "site-a"

@@ -59,7 +59,7 @@ def in_short(opened: Opened, facts: Facts) -> None:
     else:
         lines.append(render("site_app.status.inactive", studies=studies))
     for one in facts["comparisons"]:
-        counts = {"dataset": one["dataset"], "left": one["left"], "most": one["most"]}
+        counts = {"dataset": one["dataset"], "left": one["remaining"], "most": one["most"]}
         lines.append(render("site_app.status.comparisons", **counts))
     with st.container(border=True):
         st.markdown(bullets(map(escape, lines)))
@@ -87,18 +87,18 @@ def studies(name: str, facts: Facts) -> None:
 def frozen(name: str, facts: Facts) -> None:
     """Show the snapshots of rows that studies get."""
     st.markdown(f"### {render('site_app.status.rows')}")
-    if not facts["frozen"]:
+    if not facts["snapshots"]:
         st.info(render("site_app.status.unfrozen", name=name))
         return
     table([
         {"Dataset": one["dataset"], "Rows": one["rows"], "Snapshot (UTC)": moment(one["at"]),
          "SHA-256": one["sha256"][:12]}
-        for one in facts["frozen"]
+        for one in facts["snapshots"]
     ])  # fmt: skip
-    for one in facts["frozen"]:
+    for one in facts["snapshots"]:
         # The number is text, as a small one is suppressed.
-        if one["resting"] != "0":
-            st.caption(escape(render("site_app.status.resting", dataset=one["dataset"], people=one["resting"])))
+        if one["withheld"] != "0":
+            st.caption(escape(render("site_app.status.resting", dataset=one["dataset"], people=one["withheld"])))
 
 
 def last_sent(_: str, facts: Facts) -> None:

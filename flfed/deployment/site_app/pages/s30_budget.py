@@ -57,8 +57,8 @@ def dataset(one: Facts, facts: Facts) -> None:
             cards(one, facts["delta"])
         st.markdown(escape(describe_account(one, facts["delta"], enforced=facts["enforced"])))
     # An ε that excludes the encoder has a note on it.
-    if one["given-encoder"]:
-        units = sorted({run["unit"] for run in one["runs"] if run["given-encoder"]})
+    if one["excludes-encoder"]:
+        units = sorted({run["unit"] for run in one["runs"] if run["excludes-encoder"]})
         st.caption(escape(describe_encoder_condition(" or ".join(units))))
     runs(one)
     uncharged(one)
@@ -68,11 +68,11 @@ def cards(one: Facts, delta: float) -> None:
     """Show the spent budget as figures and a bar."""
     spent = one["spent"]
     whole = one["budget"]
-    rounds = one["rounds-left"]
+    rounds = one["rounds-remaining"]
     with st.container(horizontal=True):
         card("ε spent", shown_or("no bound", spent), f"at δ {delta:g}")
         card("Budget", format_as_written(whole), "all studies together")
-        card("ε left", format_as_written(math.floor(one["left"] * 1000) / 1000), "rounded down")
+        card("ε left", format_as_written(math.floor(one["remaining"] * 1000) / 1000), "rounded down")
         if rounds is not None:
             card(f"{(one['last'] or 'round').capitalize()}s like the last", f"{rounds:,}", "about so many fit")
     # A sum without bound fills the bar.

@@ -55,7 +55,7 @@ def _rule(result: Result, metric: str) -> Report:
     worthwhile = worthwhile_of(metric)
     if metric == result.primary and result.worthwhile is not None:
         worthwhile = result.worthwhile
-    return {"sites": result.sites or 1, "worthwhile": {metric: worthwhile}}
+    return {"sites": result.sites or 1, "minimum-gain": {metric: worthwhile}}
 
 
 def site_entry(result: Result, metric: str) -> Report:

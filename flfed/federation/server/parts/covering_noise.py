@@ -193,7 +193,7 @@ def _record(
         differences += _differences(site, site_pairs)
     run.recorder.writer.comparison(rows, differences)
     of_all = None if whole is None else _describe_counts(whole)
-    facts: dict[str, Any] = {"asked": len(by_site), "reason": reason, "all": of_all}
+    facts: dict[str, Any] = {"requested-sites": len(by_site), "reason": reason, "all": of_all}
     sites = {site: _describe_counts(own) for site, own in shared.own(by_site).items()}
     run.recorder.summary(SUMMARY, facts | {"sites": sites})
 

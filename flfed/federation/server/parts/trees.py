@@ -47,4 +47,4 @@ class Trees(ServerPart):
         grown = model.strategy.round.incoming
         outcomes = count_determined_outcomes(model.tables.sessions(list(replies)), model.outcome.encoder, grown)
         own = shared.own(outcomes["sites"])
-        recorder.summary("told-outcomes", outcomes | {"sites": own})
+        recorder.summary("revealed-outcomes", outcomes | {"sites": own})

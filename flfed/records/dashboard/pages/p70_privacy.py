@@ -37,7 +37,7 @@ def parts(opened: Opened) -> None:
         privacy = privacy_of(reader, runs)
         audit = read_all(AuditFigure, audit_of(reader, runs))
         crossed = reader.crossed(opened.names)
-        outcome_counts = next(filter(None, (reader.summary(run, "told-outcomes") for run in opened.names)), None)
+        outcome_counts = next(filter(None, (reader.summary(run, "revealed-outcomes") for run in opened.names)), None)
     run, sites = runs[0]
     only = opened.only
     promise = promised(privacy, audit, run, only=only)

@@ -223,7 +223,7 @@ def _most(run_report: Report, metric: str) -> tuple[str, str]:
     run = run_of(run_report)
     best = stands_out(run_report, metric)
     if best is not None:
-        least = run.rule.worthwhile[metric]
+        least = run.rule.minimum_gain[metric]
         size, _ = size_and_span(best[1], least)
         return size, f"at {best[0]} ({describe_interval(best[1], least)})"
     if not is_measured(run_report, metric):

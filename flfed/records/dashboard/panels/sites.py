@@ -253,7 +253,7 @@ def how_to_read(report: Report, metric: str) -> None:
     if noised.is_uncompared(report):
         return
     least = narrative.least_gain(report, metric)
-    minus = MINUS if run_of(report).rule.worthwhile[metric] else ""
+    minus = MINUS if run_of(report).rule.minimum_gain[metric] else ""
     if noised.own_under_noise(report):
         terms = narrative.glossary_under_noise(compared=True)
         lines = [

@@ -382,10 +382,10 @@ def check_naive(study: Study, schema: Schema) -> None:
         For a column that is no feature of the study, or has another unit or transform than the target; and for a
         target that is no number.
     """
-    names = study.compare.naive
+    names = study.compare.naive_forecasts
     target = schema.columns[schema.target]
     if names and schema.task != "regression":
-        raise UsageError(render("study.compare.naive", task=schema.task))
+        raise UsageError(render("study.compare.naive-forecasts", task=schema.task))
     features = schema.features(study.dataset.features)
     for name in names:
         if name not in features:
