@@ -100,7 +100,7 @@ def test_comparisons_are_shown_added_and_counted_by_the_ledger(run: Run, monkeyp
     (line,) = ledger_of(SiteFolder("cleveland")).lines()
     assert (line.kind, line.facts["number"], line.facts["by"]) == ("compared-added", 3, "Dr Kim")
     status = json.loads(run("status", "cleveland", "--json").stdout)
-    assert {"dataset": "heart-disease", "left": 7, "most": 7} in status["comparisons"]
+    assert {"dataset": "heart-disease", "remaining": 7, "most": 7} in status["comparisons"]
     assert (
         "Comparisons of 'heart-disease': figures over test rows may leave for 7 more models, of 7."
         in run("status", "cleveland").output

@@ -115,9 +115,9 @@ def _describe_start(study: Study) -> list[str]:
         return []
     frozen = ""
     if study.frozen_layers == 1:
-        frozen = render("approval.study.frozen_layers-layer")
+        frozen = render("approval.study.frozen-layer")
     elif study.frozen_layers:
-        frozen = render("approval.study.frozen_layers-layers", layers=study.frozen_layers)
+        frozen = render("approval.study.frozen-layers", layers=study.frozen_layers)
     uncovered = "" if study.privacy.name == "none" else f" {UNCOVERED}"
     facts = {"model": shown(study.warm_start), "sha256": study.start_sha256}
     return [render("approval.study.start", frozen=frozen, uncovered=uncovered, **facts)]
