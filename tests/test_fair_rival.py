@@ -16,7 +16,7 @@ from flfed.federation.engines.engine import find_sites
 from flfed.rows.features.encode import scaled_of
 from flfed.rows.session import SiteSession
 from flfed.rows.training.answer import run_client
-from flfed.study.tables import Own
+from flfed.study.tables import SiteModelKind
 
 pytestmark = [
     pytest.mark.slow, pytest.mark.studies, pytest.mark.proof, pytest.mark.timeout(1800),
@@ -60,7 +60,7 @@ def searched(session: SiteSession) -> float:
     return float(roc_auc_score(y, best.predict_proba(x)[:, 1]))
 
 
-def own_auc(session: SiteSession, own: Own) -> float:
+def own_auc(session: SiteSession, own: SiteModelKind) -> float:
     """Return the AUC on a site's holdout of the model that joining is held against."""
     model = run_client(session.local_model(own))
     table = session.table.holdout("test")

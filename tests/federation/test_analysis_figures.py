@@ -96,7 +96,7 @@ def test_ranges_of_a_hundred_million_lose_the_mean(credit: tuple[pd.DataFrame, S
     assert max(high - low for low, high in wide.values()) == 2e8
     off = []
     for within in ({}, wide):
-        analysis = NoisedAnalysis(of=Analysis(columns=bills, within=within), noise=noise_for(1.0, 1e-4, 1.0, 1))
+        analysis = NoisedAnalysis(of=Analysis(columns=bills, bounds=within), noise=noise_for(1.0, 1e-4, 1.0, 1))
         errors = [
             (found["columns"][name]["mean"]["value"] - bare["columns"][name]["mean"]["value"]) / table[name].std()
             for found, bare in drawn(table, schema, 1000, analysis, 10)
@@ -121,7 +121,7 @@ SKEWED = Schema.model_validate(
         },
     }
 )
-ASKED = Analysis(columns=tuple(SKEWED.columns)[:4], within={"income": (0.0, 250_000.0)})
+ASKED = Analysis(columns=tuple(SKEWED.columns)[:4], bounds={"income": (0.0, 250_000.0)})
 WIDEST = {1000: (0.17, 0.15, 0.22), 3000: (0.1, 0.1, 0.15), 7500: (0.08, 0.1, 0.15)}
 """Of the mean interval, by rows: of income, visits and even values, as a share of the width of their range."""
 
