@@ -116,7 +116,7 @@ STATISTICS = {
              policy=Policy(disclosure="open")),
     ),
     "analysis": (
-        '[analysis]\ncolumns = ["x1", "colour"]\n[privacy]\nname = "record-dp"\nepsilon = 1.0\n',
+        '[statistic]\nname = "summary"\ncolumns = ["x1", "colour"]\n[privacy]\nname = "record-dp"\nepsilon = 1.0\n',
         Case({},
              ("Columns: x1, colour.", "Released: once, counts and sums of these columns, with noise.",
               "everything released has noise, epsilon 1 at delta 1e-05 for each person",
