@@ -113,7 +113,7 @@ def join_site(
         False, "--renew", help="The file is a renewal, or a new kit that replaces the site's earlier one."
     ),
     site: str = typer.Option("", help="With --renew: the site, if several have joined here."),
-    to: Path = typer.Option(Path("."), "--to", help="Target folder.", show_default="the current folder"),
+    to: Path = typer.Option(Path("."), "--output", help="Target folder.", show_default="the current folder"),
 ) -> output.Shown:
     """Join a consortium with its coordinator's kit; the site's private keys are made here and never leave.
 
