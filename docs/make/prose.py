@@ -58,7 +58,9 @@ class Passage:
 
 def pages() -> list[Path]:
     """Return the pages that people write and read; references are made of code."""
-    found = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+    names = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
+    found = [ROOT / name for name in names]
+    found += sorted(ROOT.glob("datasets/*/README.md"))
     for path in sorted((ROOT / "docs").rglob("*.md")):
         if "reference" not in path.parts:
             found.append(path)
