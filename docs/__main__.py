@@ -1,10 +1,11 @@
-"""`python -m docs [PAGE ...]`: what is too long in the pages, and commands that flfed does not have."""
+"""`python -m docs [PAGE ...]`: what is too long in the pages, commands that flfed does not have, an old index."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
+from docs.make.case_index import differing
 from docs.make.prose import median_sentence, pages, passages, too_long, unknown_commands
 
 
@@ -17,6 +18,10 @@ def main() -> int:
         every += found
         for line in [*too_long(found), *unknown_commands(found)]:
             print(line)
+            places += 1
+    if not sys.argv[1:]:
+        for name in differing():
+            print(f"docs/case-studies/{name} is not what the pages of the studies give: python -m docs.make.case_index")
             places += 1
     print(f"{places} places; the median sentence has {median_sentence(every):g} words")
     return min(places, 1)
