@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from docs.make.prose import median_sentence, pages, passages, too_long, unknown_commands
+import flfed
+from docs.make.prose import ROOT, median_sentence, pages, passages, too_long, unknown_commands
+
+SCREEN = 45
+"""Lines of a screen."""
 
 
 def places(path: Path) -> list[str]:
@@ -21,6 +26,17 @@ def test_no_page_has_a_passage_that_is_too_long_or_a_command_that_does_not_exist
 def test_half_of_all_sentences_have_sixteen_words_at_most():
     every = [passage for path in pages() for passage in passages(path)]
     assert median_sentence(every) <= 16
+
+
+def test_the_version_is_one_everywhere_and_each_version_of_the_changelog_fits_a_screen():
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    versions = re.findall(r"^## (\d+\.\d+\.\d+) \((\d{4}-\d{2}-\d{2})\)$", changes, re.MULTILINE)
+    assert versions[0][0] == flfed.__version__
+    assert f"\nversion: {flfed.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert versions == sorted(versions, reverse=True)
+    parts = re.split(r"^## ", changes, flags=re.MULTILINE)[1:]
+    assert [part.split()[0] for part in parts] == [version for version, _ in versions] + ["Details"]
+    assert max(part.count("\n") for part in parts[:-1]) <= SCREEN
 
 
 LONG = "Word " * 31 + "end. "
