@@ -1,4 +1,4 @@
-"""`python -m docs [PAGE ...]`: what is too long in the pages, commands that flfed does not have, an old index."""
+"""`python -m docs [PAGE ...]`: passages that are too long, names that flfed does not have, an old index."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from docs.make.case_index import differing
-from docs.make.prose import median_sentence, pages, passages, too_long, unknown_commands
+from docs.make.names import unknown_names
+from docs.make.prose import median_sentence, pages, passages, too_long
 
 
 def main() -> int:
@@ -16,7 +17,7 @@ def main() -> int:
     for path in [Path(name).resolve() for name in sys.argv[1:]] or pages():
         found = passages(path)
         every += found
-        for line in [*too_long(found), *unknown_commands(found)]:
+        for line in [*too_long(found), *unknown_names(path, found)]:
             print(line)
             places += 1
     if not sys.argv[1:]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import flfed
-from docs.make.prose import ROOT, median_sentence, pages, passages, too_long, unknown_commands
+from docs.make.names import unknown_names
+from docs.make.prose import ROOT, median_sentence, pages, passages, too_long
 
 SCREEN = 45
 """Lines of a screen."""
@@ -16,7 +17,7 @@ SCREEN = 45
 
 def places(path: Path) -> list[str]:
     found = passages(path)
-    return [*too_long(found), *unknown_commands(found)]
+    return [*too_long(found), *unknown_names(path, found)]
 
 
 def test_no_page_has_a_passage_that_is_too_long_or_a_command_that_does_not_exist():
@@ -51,10 +52,22 @@ LONG = "Word " * 31 + "end. "
         ("word " * 36, "a sentence of 36 words"),
         ("`flfed study runn wine`", "runn is no command"),
         ("```sh\n$ flfed no-such\n```", "no-such is no command"),
+        ("`site freeze`", "freeze is no command"),
+        ("`flfed run export RUN --to folder`", "--to is no option of it"),
+        ("```sh\nflfed run export RUN \\\n  --to folder\n```", "--to is no option of it"),
+        ("`--out`", "--out is a former option"),
+        ("`[compare] own`", "[compare] has no key own"),
+        ("`[compare] draws = 200`", "[compare] has no key draws"),
+        ("`[comparison] resamples`", "[comparison] is no table"),
+        ("`worthwhile`", "worthwhile is a former key"),
+        ("`[analysis]`", "[analysis] is a former key"),
+        ('```toml\n[dataset]\nname = "wine"\nleast-rows = 20\n```', "[dataset] has no key least-rows"),
     ],
 )
 def test_each_kind_of_place_is_named_with_its_line(text: str, named: str, tmp_path: Path):
     page = tmp_path / "page.md"
-    page.write_text(f"# Page\n\nA short sentence. `flfed study run wine` is a command.\n\n{text}\n")
+    known = "`flfed study run wine --repeats 10`, `site status`, `--output` and `[compare] minimum-gain = 0.01` exist."
+    block = '```toml\n[compare]\nsite-model = "same"\n[somebody.elses]\nkey = 1\n```'
+    page.write_text(f"# Page\n\nA short sentence. {known}\n\n{block}\n\n{text}\n")
     found = places(page)
     assert len(found) == 1 and found[0].startswith("page.md:") and named in found[0]
