@@ -11,6 +11,11 @@ import flfed
 from docs.make.names import unknown_names
 from docs.make.prose import ROOT, median_sentence, pages, passages, too_long
 
+PROTECTION = "| protects against | does not protect against |"
+PROTECTING = [
+    *("SECURITY.md", "docs/limits.md", "docs/privacy.md", "docs/privacy-utility.md", "docs/secure-sums.md"),
+    "docs/security.md",
+]
 SCREEN = 45
 """Lines of a screen."""
 
@@ -27,6 +32,25 @@ def test_no_page_has_a_passage_that_is_too_long_or_a_command_that_does_not_exist
 def test_half_of_all_sentences_have_sixteen_words_at_most():
     every = [passage for path in pages() for passage in passages(path)]
     assert median_sentence(every) <= 16
+
+
+def test_each_page_on_privacy_and_security_begins_with_its_protection_and_its_limits():
+    for page in PROTECTING:
+        head = (ROOT / page).read_text(encoding="utf-8").partition("\n## ")[0].splitlines()
+        tables = [place for place, line in enumerate(head) if line.startswith("|")]
+        named = [place for place, line in enumerate(head) if line.lower() == PROTECTION]
+        # No other table stands before it, and at most a paragraph or two.
+        assert named and tables[0] == named[0] <= 10, page
+        assert len([line for line in head[named[0] :] if line.startswith("| ")]) >= 2, page
+
+
+def test_five_minutes_in_the_app_are_five_steps_that_are_read_in_five_minutes():
+    text = (ROOT / "docs" / "app.md").read_text(encoding="utf-8")
+    steps = re.findall(r"^(\d+)\. \*\*", text.partition("## Five minutes\n")[2].partition("\n## ")[0], re.MULTILINE)
+    assert steps == ["1", "2", "3", "4", "5"]
+    assert text.index("## Five minutes") < 500
+    # At 200 words a minute half of the time is left to look.
+    assert len(text.partition("## Five minutes\n")[2].partition("\n## ")[0].split()) <= 500
 
 
 def test_the_version_is_one_everywhere_and_each_version_of_the_changelog_fits_a_screen():
