@@ -130,8 +130,7 @@ def _log_row(line: dict[str, Any]) -> list[str]:
 
 @output.with_json
 def note_run(
-    run: str = RUN,
-    text: str = typer.Argument(..., help="The note; an empty text removes it."),
+    run: str = RUN, text: str = typer.Argument(..., help="The note; an empty text removes it.")
 ) -> output.Shown:
     """Add a note to a run, or to all repeats of a series; run list and run show print it.
 

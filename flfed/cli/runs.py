@@ -396,10 +396,7 @@ def _sentences(figures: Audit, rows: Audit) -> list[str]:
     return sentences
 
 
-SHORTER = {
-    "shared model": "shared",
-    "adjusted to site": "adjusted",
-}
+SHORTER = {"shared model": "shared", "adjusted to site": "adjusted"}
 """Shorter headers of the table of sites."""
 SHORT = {"global": "shared", "local-only": "site model", "personalised": "adjusted"}
 """Shorter names of the models at a site."""

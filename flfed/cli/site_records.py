@@ -322,8 +322,7 @@ def _restarted(first: Line) -> Iterator[str]:
 
 @output.tables
 def show_budget(
-    name: str = SITE,
-    dataset: str = typer.Option("", "--dataset", help="Only this dataset."),
+    name: str = SITE, dataset: str = typer.Option("", "--dataset", help="Only this dataset.")
 ) -> output.Shown:
     """Show the spent privacy budget by dataset, study and run, and the releases that it does not cover.
 
@@ -440,11 +439,7 @@ def list_models(
 
 
 @output.tables
-def compare_model(
-    name: str = SITE,
-    run: str = RUN,
-    repeat: int = REPEAT,
-) -> output.Shown:
+def compare_model(name: str = SITE, run: str = RUN, repeat: int = REPEAT) -> output.Shown:
     """Compare a run's last model with the site's own model, without noise, on the site's test rows.
 
     It is for runs that release no exact figure. Nothing leaves the site, and nothing is charged.

@@ -157,12 +157,7 @@ COLUMNS_DRAWN = 60
 """Most blocks of rounds side by side; narrower ones cannot be distinguished."""
 SITES_DRAWN = 40
 """Most sites in the map; the table has all."""
-STATES = {
-    "took part": BLUE,
-    "some rounds": PALE_BLUE,
-    "update rejected": ORANGE,
-    "no reply": AMBER,
-}
+STATES = {"took part": BLUE, "some rounds": PALE_BLUE, "update rejected": ORANGE, "no reply": AMBER}
 """Colours of cells by a site's state in their rounds; a site that was not asked has no cell."""
 ROW_PIXELS, NAME_SHARE = 38, 0.48
 """Height of a site in the map, and the share of it that its name takes."""

@@ -9,13 +9,7 @@ from dataclasses import dataclass
 
 from flfed.errors import counted
 from flfed.records.objects import FigureReport, figure_of, read_figure, run_of, site_of
-from flfed.records.reports.faults import (
-    fault_kind,
-    missing_in_words,
-    refused_sites,
-    some,
-    taking_part_in_words,
-)
+from flfed.records.reports.faults import fault_kind, missing_in_words, refused_sites, some, taking_part_in_words
 from flfed.records.reports.report import AGAIN, arms_shown, primary_of
 from flfed.records.reports.site_verdict import (
     best_arm,
@@ -29,12 +23,7 @@ from flfed.records.reports.site_verdict import (
     worthwhile_at,
 )
 from flfed.records.statistics import Report
-from flfed.records.statistics.noised_scores import (
-    covered_rows,
-    own_under_noise,
-    released,
-    scores_in_words,
-)
+from flfed.records.statistics.noised_scores import covered_rows, own_under_noise, released, scores_in_words
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.own_models import naive_in_words, own_models_in_words, own_parts_in_words, pooled_in_words
 from flfed.records.statistics.score_curves import ranks_in_words

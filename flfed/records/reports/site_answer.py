@@ -23,12 +23,7 @@ from flfed.records.reports.site_verdict import (
     worthwhile_at,
 )
 from flfed.records.statistics import Report
-from flfed.records.statistics.noised_scores import (
-    TRAINED_ON,
-    released,
-    scores_in_words,
-    trained_on,
-)
+from flfed.records.statistics.noised_scores import TRAINED_ON, released, scores_in_words, trained_on
 from flfed.records.statistics.own_models import SAME, naive_in_words, own_parts_in_words, rival_in_words
 from flfed.records.statistics.training_state import trained_at_site
 from flfed.records.statistics.verdict import (

@@ -7,14 +7,7 @@ from typing import Any
 
 from flfed.records.charts.by_site import forest_plot, interval_chart
 from flfed.records.objects import figure_of, read_figure, run_of
-from flfed.records.reports.narrative import (
-    MARK,
-    ends_of,
-    forest_lines,
-    interval_name,
-    over_sites,
-    reference_name,
-)
+from flfed.records.reports.narrative import MARK, ends_of, forest_lines, interval_name, over_sites, reference_name
 from flfed.records.reports.report import REFERENCES
 from flfed.records.reports.site_answer import order_of_sites
 from flfed.records.reports.site_verdict import best_gain

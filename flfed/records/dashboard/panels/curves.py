@@ -29,13 +29,7 @@ from flfed.records.statistics.operating_points import (
     share_with_outcome,
 )
 from flfed.records.statistics.recorded_statistic import ANALYSIS, statistic_in_words, statistic_tables
-from flfed.records.statistics.score_curves import (
-    LEAST_ROWS,
-    SITES_DRAWN,
-    CountsByName,
-    drawn_first,
-    is_together,
-)
+from flfed.records.statistics.score_curves import LEAST_ROWS, SITES_DRAWN, CountsByName, drawn_first, is_together
 from flfed.records.text import escape, heading
 from flfed.words import render
 
