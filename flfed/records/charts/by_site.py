@@ -30,15 +30,7 @@ from flfed.records.charts.colours import ARM_COLOURS, FIGURE, NEUTRAL, VERDICT_C
 from flfed.records.objects import read_figure, run_of
 from flfed.records.reports.narrative import MARK, ForestLine, forest_lines
 from flfed.records.reports.report import arms_shown
-from flfed.records.statistics import Report
-from flfed.records.statistics.verdict import (
-    ARM_NAMES,
-    describe_verdict,
-    gain_in_brackets,
-    interval,
-    metric_name,
-    number,
-)
+from flfed.records.statistics import Report, verdict
 from flfed.words import render
 
 ARM_SHAPES = {"global": "circle", "personalised": "diamond", "local-only": "square"}
@@ -108,11 +100,11 @@ def sites_by_arm(report: Report, metric: str, sites: Sequence[str]) -> Layers | 
             entry = run.sites[name][arm].get(metric)
             figure = read_figure(entry)
             if figure.value is not None:
-                shown = f"{number(figure.value)} ({interval(figure.low, figure.high)})"
-                rows.append({"site": name, "arm": ARM_NAMES[arm], **entry, "shown": shown})
+                shown = f"{verdict.number(figure.value)} ({verdict.interval(figure.low, figure.high)})"
+                rows.append({"site": name, "arm": verdict.ARM_NAMES[arm], **entry, "shown": shown})
     if not rows:
         return None
-    names = [ARM_NAMES[arm] for arm in arms]
+    names = [verdict.ARM_NAMES[arm] for arm in arms]
     # Only sites with a figure get a row, in the order of `sites`.
     there = list(dict.fromkeys(row["site"] for row in rows))
     colours = alt.Scale(domain=names, range=[ARM_COLOURS[arm] for arm in arms])
@@ -150,7 +142,7 @@ def forest_plot(report: Report, metric: str, sites: Sequence[str]) -> Layers | N
     lines = forest_lines(report, metric, sites)
     if all(line.value is None for line in lines):
         return None
-    words = {code: describe_verdict(code, metric) for code in VERDICT_COLOURS}
+    words = {code: verdict.describe_verdict(code, metric) for code in VERDICT_COLOURS}
     rows = [_forest_row(line, run.rule.minimum_gain[metric]) | {"verdict": words[line.verdict]} for line in lines]
     colours = alt.Scale(domain=list(words.values()), range=list(VERDICT_COLOURS.values()))
     # The legend names only the verdicts that occur.
@@ -162,7 +154,7 @@ def forest_plot(report: Report, metric: str, sites: Sequence[str]) -> Layers | N
     # The axis always has 0, which separates gain from loss.
     reach = plot_reach(lines)
     ends = [0.0, *(max(-reach, min(reach, end)) for end in _spread(rows))]
-    title = render("charts.axes.gain", metric=metric_name(metric))
+    title = render("charts.axes.gain", metric=verdict.metric_name(metric))
     x = figure_x("value", title, ticks_of(ends, metric, difference=True))
     ends_at = (("0", str(BEFORE_PLOT)), ("width", f"width - {BEHIND_PLOT}"))
     x["scale"]["clamp"] = True
@@ -218,15 +210,15 @@ def _forest_row(line: ForestLine, worthwhile: float) -> dict[str, Any]:
     """Return a line of the forest plot with its texts."""
     cells = {"own": "", "shared": "", "rows": ""}
     if line.own is not None:
-        cells["own"] = number(line.own)
+        cells["own"] = verdict.number(line.own)
     if line.shared is not None:
-        cells["shared"] = number(line.shared)
+        cells["shared"] = verdict.number(line.shared)
     if line.rows is not None:
         cells["rows"] = str(line.rows)
     if line.events is not None:
         cells["rows"] += f" ({line.events})"
     marked = MARK if line.model == "personalised" else ""
-    gain = gain_in_brackets(line.gain, worthwhile) + marked
+    gain = verdict.gain_in_brackets(line.gain, worthwhile) + marked
     drawn = {name: getattr(line, name) for name in ("name", *ENDS)}
     return {**drawn, **cells, "mean": line.site is None, "gain": gain}
 
@@ -272,7 +264,7 @@ def interval_chart(lines: Sequence[Line], metric: str, *, grid: bool = True) -> 
     if not figure_lines:
         return None
     rows = pd.DataFrame(figure_lines)[["name", "arm", *ENDS]].astype(dict.fromkeys(ENDS, "float64"))
-    rows["shown"] = [number(value) for value in rows["value"]]
+    rows["shown"] = [verdict.number(value) for value in rows["value"]]
     # The axis has to hold the intervals as well as the figures.
     ticks = ticks_of(_spread(figure_lines), metric)
     x = quantitative("value", **figure_axis(axis_title(metric), ticks, grid=grid))

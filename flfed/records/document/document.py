@@ -16,17 +16,8 @@ from flfed.records.document import evidence, sections
 from flfed.records.document.content import Content
 from flfed.records.document.markup import Markup, bullets, element, joined, paragraphs, plain, section, table
 from flfed.records.objects import figure_of
-from flfed.records.reports import site_answer
+from flfed.records.reports import narrative, site_answer
 from flfed.records.reports.faults import STATUS_WORDS, leaks_in_words, missing_in_words, unfinished_in_words
-from flfed.records.reports.narrative import (
-    comparison_rows,
-    doubts,
-    forest_lines,
-    glossary_of,
-    headline,
-    story,
-    verdict_in_words,
-)
 from flfed.records.reports.report import arms_shown, metrics_of, purpose_of
 from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.section import Section
@@ -56,7 +47,7 @@ def answer(content: Content) -> Markup:
     """Return the question and its answer, the verdict first."""
     report = content.report
     first, *others = _verdict(content)
-    words = [] if content.metric is None else headline(report, content.metric)
+    words = [] if content.metric is None else narrative.headline(report, content.metric)
     words = [line for line in _words(content) if line not in {first, *others, *words}]
     tables = Markup()
     if content.run.statistics:
@@ -86,12 +77,12 @@ def _verdict(content: Content) -> list[str]:
     if "statistics" in report:
         return statistic_in_words(run.statistics, run.repeats)
     if only is None:
-        return _nothing(content) if metric is None else verdict_in_words(report)
+        return _nothing(content) if metric is None else narrative.verdict_in_words(report)
     # People of one site read only about it.
     if metric is not None and only in run.sites:
         advice = site_answer.should_it_join(report, only, metric)
         sentence = site_verdict(run.sites[only], metric)[1]
-        return [*doubts(report, metric), advice, sentence, *noised_scores.own_under_noise(report)]
+        return [*narrative.doubts(report, metric), advice, sentence, *noised_scores.own_under_noise(report)]
     why = site_answer.describe_missing_figures(report, content.sites, only)
     return [why] if why else _nothing(content)
 
@@ -101,7 +92,7 @@ def _nothing(content: Content) -> list[str]:
     if content.run.status == "completed" and not content.trains:
         return [render("pages.uncompared.statistic")]
     warnings = _describe_site_warnings(content)
-    first, *others = [line for line in comparison_rows(content.report)[2] if line not in warnings]
+    first, *others = [line for line in narrative.comparison_rows(content.report)[2] if line not in warnings]
     why = content.run.reason.rstrip(".")
     # A long reason in the headline would hide it.
     return [first.replace(f" ({why})", ""), f"{sentence_case(why)}.", *others] if why else [first, *others]
@@ -131,7 +122,7 @@ def _words(content: Content) -> list[str]:
     if "statistics" in report:
         return []
     warnings = _describe_site_warnings(content)
-    return [line for line in story(report, planned=content.planned) if line not in warnings]
+    return [line for line in narrative.story(report, planned=content.planned) if line not in warnings]
 
 
 def figures(content: Content) -> Markup:
@@ -148,7 +139,7 @@ def figures(content: Content) -> Markup:
     if not content.only:
         # The first section has the others.
         earlier_lines = {*_verdict(content), *_warnings(content), *_words(content)}
-        below = [line for line in comparison_rows(report)[2] if line not in earlier_lines]
+        below = [line for line in narrative.comparison_rows(report)[2] if line not in earlier_lines]
         notes += site_answer.together(report, metric)
     notes += site_answer.left_out(content.sites)
     title = render("document.document.lead", metric=sentence_case(axis_title(metric)))
@@ -214,7 +205,7 @@ def forest(content: Content) -> Section | None:
         return None
     own = _sites(content, metric)
     shown = at_the_ends(report, metric, MOST_DRAWN, of=own)
-    if all(line.value is None for line in forest_lines(report, metric, shown)):
+    if all(line.value is None for line in narrative.forest_lines(report, metric, shown)):
         return None
     return gains(report, metric, shown, len(own))
 
@@ -313,7 +304,7 @@ def limits(content: Content) -> Section:
 
 def words(content: Content) -> Section:
     """Return the glossary."""
-    terms = glossary_of(content.report, trains=content.trains)
+    terms = narrative.glossary_of(content.report, trains=content.trains)
     return Section(title="Glossary", says=tuple(f"*{term}*: {definition}" for term, definition in terms.items()))
 
 

@@ -9,19 +9,9 @@ from dataclasses import dataclass
 
 from flfed.errors import counted
 from flfed.records.objects import FigureReport, figure_of, read_figure, run_of, site_of
+from flfed.records.reports import site_verdict as verdicts
 from flfed.records.reports.faults import fault_kind, missing_in_words, refused_sites, some, taking_part_in_words
 from flfed.records.reports.report import AGAIN, arms_shown, primary_of
-from flfed.records.reports.site_verdict import (
-    best_arm,
-    best_gain,
-    code_of_mean,
-    describe_spread,
-    mean_gain_in_words,
-    no_interval,
-    site_verdict,
-    too_few,
-    worthwhile_at,
-)
 from flfed.records.statistics import Report
 from flfed.records.statistics.noised_scores import covered_rows, own_under_noise, released, scores_in_words
 from flfed.records.statistics.odd_sites import odd_sites_in_words
@@ -145,7 +135,7 @@ def _with_gains(
 
 
 def _gain_and_verdict(site: Report, metric: str) -> list[str]:
-    return [gain_in_words(site, metric), describe_verdict(site_verdict(site, metric)[0], metric)]
+    return [gain_in_words(site, metric), describe_verdict(verdicts.site_verdict(site, metric)[0], metric)]
 
 
 def verdict_in_words(report: Report) -> list[str]:
@@ -188,7 +178,7 @@ def _below_table(report: Report, metric: str) -> list[str]:
     own = (own_models_in_words(report), naive_in_words(list(run.sites.values()), metric), *own_under_noise(report))
     differing = ""
     if between is not None and between < UNLIKE:
-        differing = describe_spread(run.mean_gain[metric], adjusts=released(report).is_exact)
+        differing = verdicts.describe_spread(run.mean_gain[metric], adjusts=released(report).is_exact)
     sentences = (own_parts_in_words(report), *doubts(report, metric), unknown_training(run.training), *own, differing)
     lines += [sentence for sentence in sentences if sentence]
     if run.rule.sites > 1 and is_measured(report, metric):
@@ -214,7 +204,7 @@ def joining_in_words(report: Report, metric: str) -> str:
     if entry.value is None:
         return ""
     gain = Difference(entry.value, entry.low, entry.high)
-    code = code_of_mean(entry, entry.minimum_gain or 0.0)
+    code = verdicts.code_of_mean(entry, entry.minimum_gain or 0.0)
     if code == INCONCLUSIVE and has_interval(gain):
         return ""
     conclusion = {PAYS: "A clear improvement", DO_NOT_USE: "A clear loss"}.get(code, "No clear improvement")
@@ -277,7 +267,7 @@ def forest_lines(report: Report, metric: str, sites: Sequence[str]) -> list[Fore
     mean = figure_of(run.mean_gain, metric)
     # The mean is of the shared model before adjustment, and of all sites, shown here or not.
     if mean.value is not None:
-        verdict = code_of_mean(mean, mean.minimum_gain or 0.0)
+        verdict = verdicts.code_of_mean(mean, mean.minimum_gain or 0.0)
         lines.append(ForestLine(None, f"Mean of {mean.sites} sites", mean.value, mean.low, mean.high, verdict))
     return lines
 
@@ -285,7 +275,7 @@ def forest_lines(report: Report, metric: str, sites: Sequence[str]) -> list[Fore
 def _forest_line(name: str, site: Report, metric: str) -> ForestLine:
     """Return the line of one site."""
     here = site_of(site)
-    arm, gain = best_arm(site, metric) or ("global", Difference(None))
+    arm, gain = verdicts.best_arm(site, metric) or ("global", Difference(None))
     events = None if here.holdout_classes is None else here.holdout_classes["1"]
     return ForestLine(
         site=name,
@@ -293,7 +283,7 @@ def _forest_line(name: str, site: Report, metric: str) -> ForestLine:
         value=gain.value,
         low=gain.deciding.low,
         high=gain.deciding.high,
-        verdict=site_verdict(site, metric)[0],
+        verdict=verdicts.site_verdict(site, metric)[0],
         rows=here.holdout_rows,
         events=events,
         own=figure_of(here.local_only, metric).value,
@@ -304,7 +294,10 @@ def _forest_line(name: str, site: Report, metric: str) -> ForestLine:
 
 def untold_in_words(report: Report, metric: str) -> list[str]:
     """Return why the verdict is inconclusive at some sites: at the first one, and at how many more."""
-    reasons = {name: too_few(site) or no_interval(site, metric) for name, site in run_of(report).sites.items()}
+    reasons = {
+        name: verdicts.too_few(site) or verdicts.no_interval(site, metric)
+        for name, site in run_of(report).sites.items()
+    }
     untold = [(name, why) for name, why in reasons.items() if why]
     if not untold:
         return []
@@ -352,11 +345,11 @@ def over_sites(figure: FigureReport) -> str:
 
 def gain_in_words(site: Report, metric: str) -> str:
     """Return the better arm's gain with interval and arm: "+0.110 (+0.020 to +0.190), adjusted"."""
-    best = best_arm(site, metric)
+    best = verdicts.best_arm(site, metric)
     if best is None:
         return ABSENT
     arm, gain = best
-    return f"{gain_in_brackets(gain, worthwhile_at(site, metric))}, {SHORT[arm]}"
+    return f"{gain_in_brackets(gain, verdicts.worthwhile_at(site, metric))}, {SHORT[arm]}"
 
 
 def story(report: Report, *, metric: str | None = None, planned: int | None = None) -> list[str]:
@@ -371,7 +364,7 @@ def story(report: Report, *, metric: str | None = None, planned: int | None = No
     lines += [*_who_gains(report, metric), *headline(report, metric)]
     lines += own_under_noise(report)
     naive = naive_in_words(list(run.sites.values()), metric)
-    differing = describe_spread(run.mean_gain.get(metric), adjusts=released(report).is_exact)
+    differing = verdicts.describe_spread(run.mean_gain.get(metric), adjusts=released(report).is_exact)
     sentences = (
         own_parts_in_words(report),
         unknown_training(run.training),
@@ -385,7 +378,7 @@ def story(report: Report, *, metric: str | None = None, planned: int | None = No
 
 def headline(report: Report, metric: str) -> list[str]:
     """Return the mean gain over sites, and the verdicts' tally."""
-    mean = mean_gain_in_words(run_of(report).mean_gain.get(metric), metric, adjusts=released(report).is_exact)
+    mean = verdicts.mean_gain_in_words(run_of(report).mean_gain.get(metric), metric, adjusts=released(report).is_exact)
     return [sentence for sentence in (mean, tally(report, metric)) if sentence]
 
 
@@ -463,8 +456,8 @@ def stands_out(report: Report, metric: str) -> tuple[str, Difference] | None:
     """Return the site with the largest clear gain, and the gain with the interval of the verdict, or None."""
     paying = []
     for name, site in run_of(report).sites.items():
-        best = best_gain(site, metric)
-        if best is not None and site_verdict(site, metric)[0] == PAYS:
+        best = verdicts.best_gain(site, metric)
+        if best is not None and verdicts.site_verdict(site, metric)[0] == PAYS:
             paying.append((name, best.deciding))
     return max(paying, key=lambda gain: gain[1].value or 0.0, default=None)
 
@@ -487,7 +480,7 @@ def least_gain(report: Report, metric: str) -> str:
 
 def is_measured(report: Report, metric: str) -> bool:
     """Return whether any site's gain has an interval."""
-    return any(has_interval(best_gain(site, metric)) for site in run_of(report).sites.values())
+    return any(has_interval(verdicts.best_gain(site, metric)) for site in run_of(report).sites.values())
 
 
 def _who_gains(report: Report, metric: str) -> list[str]:
@@ -495,7 +488,7 @@ def _who_gains(report: Report, metric: str) -> list[str]:
     run = run_of(report)
     best = stands_out(report, metric)
     if best is not None:
-        sentence = site_verdict(run.sites[best[0]], metric)[1]
+        sentence = verdicts.site_verdict(run.sites[best[0]], metric)[1]
         return [render("report.run.largest", site=best[0], verdict=sentence)]
     if len(run.sites) < 2 or not is_measured(report, metric):
         return []  # the verdict is enough
@@ -513,7 +506,7 @@ def tally(report: Report, metric: str) -> str:
         return render("report.noised.gain")
     by_code: dict[str, list[str]] = {code: [] for code in VERDICTS}
     for name, site in run.sites.items():
-        by_code[site_verdict(site, metric)[0]].append(name)
+        by_code[verdicts.site_verdict(site, metric)[0]].append(name)
     parts = []
     for code, names in by_code.items():
         # The number of sites that gain is shown even where it is 0.

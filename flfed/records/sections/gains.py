@@ -12,17 +12,8 @@ from flfed.records.reports.report import REFERENCES
 from flfed.records.reports.site_answer import order_of_sites
 from flfed.records.reports.site_verdict import best_gain
 from flfed.records.section import Drawing, Section, Table
-from flfed.records.statistics import Report
+from flfed.records.statistics import Report, verdict
 from flfed.records.statistics.noised_scores import own_under_noise
-from flfed.records.statistics.verdict import (
-    ARM_NAMES,
-    describe_verdict,
-    gain_in_brackets,
-    interval,
-    metric_name,
-    number,
-    sentence_case,
-)
 from flfed.words import render
 
 
@@ -59,7 +50,8 @@ def gains(
     least = run.rule.minimum_gain[metric]
     says = []
     for row in rows:
-        says.append(f"{row.name}: gain {gain_in_brackets(row.gain, least)}, {describe_verdict(row.verdict, metric)}")
+        gain = verdict.gain_in_brackets(row.gain, least)
+        says.append(f"{row.name}: gain {gain}, {verdict.describe_verdict(row.verdict, metric)}")
     title = render("pages.forest.title", interval=interval_name(report))
     if len(shown) < sites:
         title = render("pages.forest.ends", interval=interval_name(report), sites=sites)
@@ -95,24 +87,28 @@ def references(report: Report, metric: str) -> Section:
             continue
         figure = read_figure(entry)
         name = reference_name(report, arm) + over_sites(figure)
-        label = "shared model, all test rows" if arm == "global" else ARM_NAMES[arm]
+        label = "shared model, all test rows" if arm == "global" else verdict.ARM_NAMES[arm]
         drawn.append({"name": label, "arm": arm, **entry})
         figures.append({"Model": name, "Value": figure.value, "95 % low": figure.low, "95 % high": figure.high})
-        line = {"Model": name, metric_name(metric): number(figure.value), span: interval(figure.low, figure.high)}
+        line = {
+            "Model": name,
+            verdict.metric_name(metric): verdict.number(figure.value),
+            span: verdict.interval(figure.low, figure.high),
+        }
         if several:
-            line["SD over repeats"] = number(figure.sd)
+            line["SD over repeats"] = verdict.number(figure.sd)
         lines.append(line)
     drawing = Drawing(
         title=render("pages.forest.references"),
         draw=lambda: interval_chart(drawn, metric, grid=False),
         key="references",
-        says="; ".join(f"{line['Model']} {number(line['Value'])}" for line in figures),
+        says="; ".join(f"{line['Model']} {verdict.number(line['Value'])}" for line in figures),
         lines=figures,
     )
     note = [render("report.site.together")] if run.noised_scores is None else []
     fewer = over_sites(figure_of(run.sites_mean, metric))
     if fewer:
-        note.append(f"{sentence_case(ARM_NAMES['sites-mean'])}{fewer}.")
+        note.append(f"{verdict.sentence_case(verdict.ARM_NAMES['sites-mean'])}{fewer}.")
     return Section(
         title=render("pages.forest.section"),
         charts=(drawing,) if figures else (),

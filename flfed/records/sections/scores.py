@@ -15,60 +15,10 @@ from flfed.records.charts.histograms import scores_chart
 from flfed.records.objects import read
 from flfed.records.reports.round_totals import ON_ROWS
 from flfed.records.section import Drawing, Section, Table
-from flfed.records.statistics import Report
-from flfed.records.statistics.noised_scores import (
-    NOISE,
-    NoisedScores,
-    count_lines,
-    figure_lines,
-    lost_in_words,
-    noised_scores,
-    scores_in_words,
-    shown_counts,
-)
-from flfed.records.statistics.operating_points import (
-    RARE,
-    ExactPoints,
-    OperatingPoint,
-    ahead_line,
-    at_budget,
-    at_threshold,
-    choose_thresholds,
-    counts_line,
-    decision_curve,
-    edges,
-    exact_at_thresholds,
-    exact_lines,
-    figures_line,
-    first_budget,
-    first_in_words,
-    first_threshold,
-    list_operating_points,
-    net_benefit_line,
-    point_in_words,
-    share_with_outcome,
-)
-from flfed.records.statistics.score_curves import (
-    ALL,
-    LEAST_ROWS,
-    CountsByName,
-    Group,
-    ScoreCounts,
-    Subgroups,
-    area_line,
-    average_precision,
-    calibration,
-    calibration_line,
-    describe_calibration,
-    group_lines,
-    grouped_columns,
-    grouped_lines,
-    is_together,
-    precision_recall,
-    roc,
-    roc_auc,
-    thinned,
-)
+from flfed.records.statistics import Report, score_curves
+from flfed.records.statistics import noised_scores as with_noise
+from flfed.records.statistics import operating_points as flagging
+from flfed.records.statistics.score_curves import CountsByName
 from flfed.records.statistics.verdict import metric_name, number, sentence_case
 from flfed.records.store.entries import CurvePoint
 from flfed.words import render
@@ -108,7 +58,12 @@ def course(points: Sequence[CurvePoint], metric: str, arm: str, looks: Looks, *,
 
 
 def ranking(
-    counts_by_name: CountsByName, shown: CountsByName, looks: Looks, report: Report, *, lead: Sequence[str] = ()
+    counts_by_name: CountsByName,
+    shown: CountsByName,
+    looks: Looks,
+    report: Report,
+    *,
+    lead: Sequence[str] = (),
 ) -> Section:
     """Return the shared model's discrimination: curves and the areas below them.
 
@@ -123,8 +78,10 @@ def ranking(
         Of the repeat that the counts are of.
     lead : sequence of str
     """
-    areas = "; ".join(f"{name}: AUC {number(roc_auc(counts))}" for name, counts in shown.items())
-    means = "; ".join(f"{name}: average precision {number(average_precision(of))}" for name, of in shown.items())
+    areas = "; ".join(f"{name}: AUC {number(score_curves.roc_auc(counts))}" for name, counts in shown.items())
+    means = "; ".join(
+        f"{name}: average precision {number(score_curves.average_precision(of))}" for name, of in shown.items()
+    )
 
     charts = [
         Drawing(
@@ -132,7 +89,12 @@ def ranking(
             draw=lambda: roc_chart(shown, looks),
             key="roc",
             says=f"ROC curve. {areas}",
-            lines=_curve_lines(shown, lambda of: thinned(*roc(of)), "False positive rate", "True positive rate"),
+            lines=_curve_lines(
+                shown,
+                lambda of: score_curves.thinned(*score_curves.roc(of)),
+                "False positive rate",
+                "True positive rate",
+            ),
         ),
         Drawing(
             title=render("pages.scores.precision"),
@@ -140,20 +102,25 @@ def ranking(
             key="precision-recall",
             says=f"Precision and recall. {means}",
             # The table has every threshold, the chart only visible points.
-            lines=_curve_lines(shown, precision_recall, "Recall", "Precision"),
+            lines=_curve_lines(shown, score_curves.precision_recall, "Recall", "Precision"),
         ),
     ]
     return Section(
         title=RANKS,
         lead=tuple(lead),
         charts=tuple(charts) if shown else (),
-        tables=(Table(lines=[area_line(name, counts, report) for name, counts in counts_by_name.items()]),),
+        tables=(
+            Table(lines=[score_curves.area_line(name, counts, report) for name, counts in counts_by_name.items()]),
+        ),
         note=(render("report.curves.areas"), *_about_areas(counts_by_name)),
     )
 
 
 def _curve_lines(
-    counts_by_name: CountsByName, curve: Callable[[ScoreCounts], tuple[Any, Any]], x: str, y: str
+    counts_by_name: CountsByName,
+    curve: Callable[[score_curves.ScoreCounts], tuple[Any, Any]],
+    x: str,
+    y: str,
 ) -> list[dict[str, Any]]:
     """Return the points of curves as lines of a table."""
     lines = []
@@ -170,14 +137,14 @@ def _about_areas(counts_by_name: CountsByName) -> list[str]:
     if one_class:
         sentences.append(render("pages.scores.single", sites=", ".join(one_class)))
     # The record's figure over all sites covers other rows than a curve of some of them.
-    part = [name for name in counts_by_name if is_together(name) and name != ALL]
+    part = [name for name in counts_by_name if score_curves.is_together(name) and name != score_curves.ALL]
     if part:
         sentences.append(render("pages.scores.part", sites=part[0]))
     # Few rows of the rarer class make a rough curve.
     rarer = {name: min(counts.events, counts.rows - counts.events) for name, counts in counts_by_name.items()}
-    few = ", ".join(f"{name} ({rows})" for name, rows in rarer.items() if rows < LEAST_ROWS)
+    few = ", ".join(f"{name} ({rows})" for name, rows in rarer.items() if rows < score_curves.LEAST_ROWS)
     if few:
-        sentences.append(render("pages.scores.few", rows=LEAST_ROWS, sites=few))
+        sentences.append(render("pages.scores.few", rows=score_curves.LEAST_ROWS, sites=few))
     return sentences
 
 
@@ -192,15 +159,15 @@ def noised(report: Report, name: str = "", *, lead: Sequence[str] = ()) -> Secti
         Name of the counts to draw, one of `NoisedScores.whose`; the first by default.
     lead : sequence of str
     """
-    recorded = noised_scores(report) or NoisedScores()
+    recorded = with_noise.noised_scores(report) or with_noise.NoisedScores()
     counts = recorded.whose
     if not counts:
         why = render("pages.scores.none", reason=recorded.reason or "none came")
         return Section(title=SCORED, lead=(*lead, render("report.noised.curves"), why))
     name = name or next(iter(counts))
-    lines = count_lines(counts[name])
+    lines = with_noise.count_lines(counts[name])
     site = name if name in recorded.sites else ""
-    sentences = scores_in_words(report, site)
+    sentences = with_noise.scores_in_words(report, site)
     title = render("pages.scores.counts", rows=name)
     drawing = Drawing(
         title=title,
@@ -211,19 +178,27 @@ def noised(report: Report, name: str = "", *, lead: Sequence[str] = ()) -> Secti
     )
     return Section(
         title=SCORED,
-        lead=(*lead, render("report.noised.curves"), *lost_in_words(report, "roc_auc_score")),
+        lead=(*lead, render("report.noised.curves"), *with_noise.lost_in_words(report, "roc_auc_score")),
         charts=(drawing,),
         tables=(
-            Table(lines=figure_lines(report)),
-            Table(title=title, lines=shown_counts(counts[name]), is_drawn=True),
+            Table(lines=with_noise.figure_lines(report)),
+            Table(title=title, lines=with_noise.shown_counts(counts[name]), is_drawn=True),
         ),
         says=tuple(sentences),
-        note=(render("pages.noise.scores"), f"{NOISE}: {number(lines[0][NOISE], 1)}."),
+        note=(
+            render("pages.noise.scores"),
+            f"{with_noise.NOISE}: {number(lines[0][with_noise.NOISE], 1)}.",
+        ),
     )
 
 
 def calibrated(
-    counts_by_name: CountsByName, report: Report, looks: Looks, drawn: Sequence[Sequence[str]], *, named: bool = False
+    counts_by_name: CountsByName,
+    report: Report,
+    looks: Looks,
+    drawn: Sequence[Sequence[str]],
+    *,
+    named: bool = False,
 ) -> Section:
     """Return observed against predicted probabilities.
 
@@ -239,23 +214,23 @@ def calibrated(
     named : bool
         Whether each chart has one name, which is its title.
     """
-    groups = {name: calibration(counts_by_name[name]) for name in chain.from_iterable(drawn)}
-    every = group_lines(groups)
+    groups = {name: score_curves.calibration(counts_by_name[name]) for name in chain.from_iterable(drawn)}
+    every = score_curves.group_lines(groups)
     charts = []
     for names in drawn:
         shown = [name for name in names if groups[name]]
         if shown:
             charts.append(_calibration(shown, groups, every, looks, named=named))
-    note = [render("report.curves.calibration", least=LEAST_ROWS)]
+    note = [render("report.curves.calibration", least=score_curves.LEAST_ROWS)]
     if every and is_stretched(every):
         note.append(render("report.curves.stretched"))
-    lines = [calibration_line(name, counts, report) for name, counts in counts_by_name.items()]
+    lines = [score_curves.calibration_line(name, counts, report) for name, counts in counts_by_name.items()]
     return Section(title=CALIBRATED, charts=tuple(charts), tables=(Table(lines=lines),), note=(" ".join(note),))
 
 
 def _calibration(
     names: Sequence[str],
-    groups: Mapping[str, Sequence[Group]],
+    groups: Mapping[str, Sequence[score_curves.Group]],
     every: Sequence[Payload],
     looks: Looks,
     *,
@@ -263,7 +238,7 @@ def _calibration(
 ) -> Drawing:
     """Return one of several charts of calibration; `every` are the groups of all of them."""
     lines = [line for line in every if line["Rows of"] in names]
-    text = "; ".join(f"{name}: predictions hold in {describe_calibration(groups[name])}" for name in names)
+    text = "; ".join(f"{name}: predictions hold in {score_curves.describe_calibration(groups[name])}" for name in names)
     title = render("pages.scores.calibration")
     says = f"Calibration. {text}"
     if named:
@@ -280,7 +255,7 @@ def _calibration(
 
 def _title(name: str) -> str:
     """Return the title of a chart of one site, or of several together."""
-    return sentence_case(name) if is_together(name) else name
+    return sentence_case(name) if score_curves.is_together(name) else name
 
 
 def flagged(counts_by_name: CountsByName, *ways: tuple[str, float]) -> Section:
@@ -294,18 +269,18 @@ def flagged(counts_by_name: CountsByName, *ways: tuple[str, float]) -> Section:
     """
     tables = []
     for by, at in ways or _usual_ways(counts_by_name):
-        flag = at_threshold if by == "threshold" else at_budget
+        flag = flagging.at_threshold if by == "threshold" else flagging.at_budget
         points = {name: flag(counts, at) for name, counts in counts_by_name.items()}
         tables += _points(points, by, at)
     return Section(title=FLAGGED, tables=tuple(tables), note=(render("report.points.bins"),))
 
 
 def _usual_ways(counts_by_name: CountsByName) -> list[tuple[str, float]]:
-    share = share_with_outcome(counts_by_name)
-    ways = [("alert-budget", budget) for budget in sorted({0.05, first_budget(share)})]
-    threshold = ("threshold", first_threshold(edges(counts_by_name.values()), share))
+    share = flagging.share_with_outcome(counts_by_name)
+    ways = [("alert-budget", budget) for budget in sorted({0.05, flagging.first_budget(share)})]
+    threshold = ("threshold", flagging.first_threshold(flagging.edges(counts_by_name.values()), share))
     # Where the outcome is rare, hardly any probability is near a half.
-    return [*ways, threshold] if share < RARE else [threshold, *ways]
+    return [*ways, threshold] if share < flagging.RARE else [threshold, *ways]
 
 
 def exactly_flagged(payload: Payload | None, *ways: tuple[str, float], note: Sequence[str] = ()) -> Section | None:
@@ -322,13 +297,13 @@ def exactly_flagged(payload: Payload | None, *ways: tuple[str, float], note: Seq
     """
     if not payload:
         return None
-    ways = ways or tuple(list_operating_points(payload))
+    ways = ways or tuple(flagging.list_operating_points(payload))
     if not ways:
         return None
     tables = []
-    exact = read(ExactPoints, payload)
+    exact = read(flagging.ExactPoints, payload)
     for by, at in ways:
-        lines, points = exact_lines(exact, by, at)
+        lines, points = flagging.exact_lines(exact, by, at)
         tables += _points(points, by, at, lines)
     exactly = [render("report.points.exact")]
     for kind in dict.fromkeys(by for by, _ in ways):
@@ -338,14 +313,14 @@ def exactly_flagged(payload: Payload | None, *ways: tuple[str, float], note: Seq
 
 
 def _points(
-    points: Mapping[str, OperatingPoint], by: str, at: float, lines: Sequence[Mapping[str, str]] = ()
+    points: Mapping[str, flagging.OperatingPoint], by: str, at: float, lines: Sequence[Mapping[str, str]] = ()
 ) -> list[Table]:
     """Return confusion tables of a rule that flags rows, and their figures; `lines` replace theirs where given."""
-    lines = lines or [counts_line(name, point) for name, point in points.items()]
-    counts = Table(title=f"At {point_in_words(by, at)}", lead=first_in_words(points), lines=lines)
+    lines = lines or [flagging.counts_line(name, point) for name, point in points.items()]
+    counts = Table(title=f"At {flagging.point_in_words(by, at)}", lead=flagging.first_in_words(points), lines=lines)
     if not points:
         return [counts]
-    return [counts, Table(lines=[figures_line(name, point) for name, point in points.items()])]
+    return [counts, Table(lines=[flagging.figures_line(name, point) for name, point in points.items()])]
 
 
 def decision_curves(counts_by_name: CountsByName, payload: Payload | None, looks: Looks) -> Section | None:
@@ -359,12 +334,12 @@ def decision_curves(counts_by_name: CountsByName, payload: Payload | None, looks
     looks : mapping of site to colour and dash
     """
     counts_by_name = {name: counts for name, counts in counts_by_name.items() if counts.has_both}
-    exact = {name: points for name, points in exact_at_thresholds(payload).items() if points[0].events}
-    curves = {name: decision_curve(counts) for name, counts in counts_by_name.items()} or exact
+    exact = {name: points for name, points in flagging.exact_at_thresholds(payload).items() if points[0].events}
+    curves = {name: flagging.decision_curve(counts) for name, counts in counts_by_name.items()} or exact
     if not curves:
         return None
     # Exact points of other sites together belong to another curve.
-    dots: dict[str, list[OperatingPoint]] = {}
+    dots: dict[str, list[flagging.OperatingPoint]] = {}
     for name, points in curves.items():
         dots[name] = [point for point in exact.get(name, ()) if point.of_same_rows(points[0])]
     shown = list(curves)[:DRAWN_BESIDE]
@@ -375,7 +350,7 @@ def decision_curves(counts_by_name: CountsByName, payload: Payload | None, looks
         return Drawing(title=_title(name), draw=draw, key=f"decision-{name}")
 
     # A few exact thresholds do not show where the model is ahead between them.
-    ahead = [ahead_line(name, points) for name, points in curves.items()] if counts_by_name else []
+    ahead = [flagging.ahead_line(name, points) for name, points in curves.items()] if counts_by_name else []
     first = next(iter(curves))
     note = render("report.points.decision") if counts_by_name else render("report.points.marks")
     return Section(
@@ -387,13 +362,18 @@ def decision_curves(counts_by_name: CountsByName, payload: Payload | None, looks
     )
 
 
-def _net_benefits(name: str, counts_by_name: CountsByName, exact: Sequence[OperatingPoint]) -> list[dict[str, str]]:
+def _net_benefits(
+    name: str, counts_by_name: CountsByName, exact: Sequence[flagging.OperatingPoint]
+) -> list[dict[str, str]]:
     """Return net benefit by rising threshold; at the same threshold, that from bins precedes the exact one."""
     points = [(point, True) for point in exact]
     if counts_by_name:
-        points = [(at_threshold(counts_by_name[name], at), False) for at in choose_thresholds(counts_by_name)] + points
+        points = [
+            (flagging.at_threshold(counts_by_name[name], at), False)
+            for at in flagging.choose_thresholds(counts_by_name)
+        ] + points
     points.sort(key=lambda one: one[0].threshold or 0)
-    return [net_benefit_line(name, point, exact=is_exact) for point, is_exact in points]
+    return [flagging.net_benefit_line(name, point, exact=is_exact) for point, is_exact in points]
 
 
 def within_groups(payload: Payload | None, *, only: str | None = None, note: Sequence[str] = ()) -> Section | None:
@@ -410,16 +390,16 @@ def within_groups(payload: Payload | None, *, only: str | None = None, note: Seq
     """
     if payload is None:
         return None
-    subgroups = read(Subgroups, payload)
+    subgroups = read(score_curves.Subgroups, payload)
     if not subgroups.sites:
         return None
     tables = [
         Table(
             title=render("pages.scores.group", column=column),
-            lines=grouped_lines(subgroups, column),
+            lines=score_curves.grouped_lines(subgroups, column),
             stays=1,
         )
-        for column in grouped_columns(subgroups)
+        for column in score_curves.grouped_columns(subgroups)
     ]
     return Section(
         title="Discrimination within groups",
@@ -428,7 +408,7 @@ def within_groups(payload: Payload | None, *, only: str | None = None, note: Seq
     )
 
 
-def _describe_suppression(subgroups: Subgroups, only: str | None) -> list[str]:
+def _describe_suppression(subgroups: score_curves.Subgroups, only: str | None) -> list[str]:
     """Return how many figures are suppressed, and how many sites sent none."""
     count = sum(of.value is None for of in subgroups.every)
     verb = "is" if count == 1 else "are"
