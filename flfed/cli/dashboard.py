@@ -23,7 +23,7 @@ STUDIES = ("preterm-birth", "loan-default")
 
 def demo() -> None:
     """Run two studies on real data that comes with flfed: four clinics, and four lenders."""
-    from flfed.cli.runs import print_report
+    from flfed.cli.run_tables import print_report
 
     for name in STUDIES:
         with stoppable():

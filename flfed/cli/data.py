@@ -204,8 +204,7 @@ def _print_new(made: Workspace, written: list[Path], to: Path, below: list[str])
         target = made.proposal.schema.target
         output.say(render("commands.data.unlabelled", rows=count_in_words(unlabelled), target=target))
     _print_left_out(made)
-    for note in [*made.notes, *below, *map(str, made.proposal.offers)]:
-        output.say(note)
+    output.say_all([*made.notes, *below, *map(str, made.proposal.offers)])
     unconfirmed = counted(len(made.proposal.schema.unconfirmed), "column")
     output.say(render("commands.data.unconfirmed", columns=unconfirmed, file=written[0]))
     study = next(path for path in written if path.suffix == ".toml" and path.parent == to)

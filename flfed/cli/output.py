@@ -59,11 +59,17 @@ def say(line: str) -> None:
     typer.echo(line)
 
 
+def say_all(lines: Iterable[str]) -> None:
+    """Print each line that is not empty, for people."""
+    for line in filter(None, lines):
+        say(line)
+
+
 def say_some(lines: Sequence[str], *, whole: bool, most: int = 8) -> None:
     """Print the first lines and the number of the others; all of them where `whole`."""
-    for line in lines if whole else lines[:most]:
-        say(line)
-    if len(lines) > most and not whole:
+    shown = lines if whole else lines[:most]
+    say_all(shown)
+    if len(shown) < len(lines):
         say(render("commands.output.more", count=len(lines) - most, what="lines: --all"))
 
 
@@ -258,35 +264,6 @@ def _print_columns(columns: Mapping[str, Sequence[str]], title: str, console: Co
     if title:
         console.print(Text(title, style="bold"))
     console.print(table)
-
-
-def privacy(report: dict[str, Any], *, whole: bool = False) -> None:
-    """Print the privacy guarantee of a run, its use of the budget, audits, and the releases it does not cover.
-
-    The last are listed where `whole`, else counted.
-    """
-    from flfed.records.objects import read_all
-    from flfed.records.reports.audit_headlines import AuditFigure, in_words
-    from flfed.records.reports.privacy import private_of
-    from flfed.records.reports.privacy_tables import charged_lines, describe_outcome_disclosure
-
-    private = report["privacy"]
-    ended = report["status"] in ("completed", "stopped") and report["rounds"] > 0
-    outcome_lines = describe_outcome_disclosure(report.get("revealed-outcomes") or {})
-    for line in [*in_words(private, read_all(AuditFigure, report["audit"]), attackable=ended), *outcome_lines]:
-        say(line)
-    charges(charged_lines(private))
-    uncharged = private_of(private).uncharged
-    if not uncharged:
-        # The guarantee covers all: there is nothing to warn of.
-        return
-    if not whole:
-        typer.echo(render("commands.privacy.uncovered", count=counted(len(uncharged), "item"), run=report["run"]))
-        return
-    guarantee = "none" if private["epsilon"] is None else "partial"
-    typer.echo(render(f"commands.uncovered.{guarantee}"))
-    for sentence in uncharged:
-        typer.echo(f"  - {sentence}")
 
 
 def charges(lines: Sequence[Mapping[str, str]]) -> None:

@@ -338,8 +338,7 @@ def new_site(
         rows.append([match.column, match.own or "–", mark, match.why])
     yield {"site": name, "dataset": dataset, "columns": columns, "files": list(map(str, written))}
     print_reasons("read from", rows, f"{name}: a mapping to {dataset}")
-    for line in _advice(made, written[0]):
-        output.say(line)
+    output.say_all(_advice(made, written[0]))
     yield f"Next: {cd(to)}flfed site check {name}"
 
 

@@ -167,7 +167,9 @@ def _show(result: Result, as_json: bool) -> None:
     if as_json:
         output.print_json(runs.object_of(result.run))
     else:
-        runs.print_report(result.report)
+        from flfed.cli.run_tables import print_report
+
+        print_report(result.report)
     # A stopped run is neither success nor failure, and has a code of its own.
     if result.status == "stopped":
         raise typer.Exit(3)
