@@ -15,8 +15,6 @@ from flfed.errors import UsageError
 from flfed.words import render
 
 if TYPE_CHECKING:
-    from flfed.rows.data.schema import Schema
-    from flfed.study.analysis import Analysis
     from flfed.study.study import Study
 
 app = typer.Typer(no_args_is_help=True, help="List, check and run studies.")
@@ -45,26 +43,17 @@ def list_studies(as_json: bool = output.JSON) -> None:
         output.as_table(["study", "dataset", "purpose"], rows, spare=("dataset",), cut="purpose")
     for word, kind in kinds.items():
         if not as_json:
-            output.say(f"{word.capitalize()}: {', '.join(_names_with_packages(kind))}")
+            packages = {name: f" ({package})" for name, package in registry.others(kind).items()}
+            named_words = [name + packages.get(name, "") for name in listed_names(kind)]
+            output.say(f"{word.capitalize()}: {', '.join(named_words)}")
         for clash in registry.clashes(kind):
             typer.echo(clash, err=True)
-
-
-def _names_with_packages(kind: str) -> list[str]:
-    """Return the names of one kind, with the package of those that are not from flfed."""
-    from flfed import registry
-    from flfed.study.study import listed_names
-
-    packages = {name: f" ({package})" for name, package in registry.others(kind).items()}
-    return [name + packages.get(name, "") for name in listed_names(kind)]
 
 
 @app.command("show", epilog="preterm-birth")
 def show_study(name: str = NAME) -> None:
     """Print the text of a study, as it is sent to the sites."""
-    from flfed.study.study import Study
-
-    study = Study.load(name)
+    study = study_of(name, [])
     typer.echo(study.text.rstrip())
     typer.echo(f"\n# SHA-256 {study.sha256()}")
     for line in analysis_in_words(study):
@@ -97,7 +86,10 @@ def new_study(
     suffix = "study"
     if summary:
         suffix = "table"
-        choices["columns"] = _countable(schema)
+        from flfed.rows.statistics.analysis import COUNTED
+
+        confirmed = [name for name in schema.columns if name not in schema.unconfirmed]
+        choices["columns"] = [name for name in confirmed if schema.columns[name].kind in COUNTED]
     else:
         usual = MODELS[schema.task]
         choices["model"] = model or _prompt_choice("--model", "Model", [usual, "mlp", "boosted-trees"], usual)
@@ -116,14 +108,6 @@ def new_study(
     check(Study.parse(text))
     path = write_new(to, {f"{named}.toml": text})[0]
     typer.echo(render("commands.study.written", file=path))
-
-
-def _countable(schema: Schema) -> list[str]:
-    """Return the confirmed columns that an analysis can count."""
-    from flfed.rows.statistics.analysis import COUNTED
-
-    confirmed = [name for name in schema.columns if name not in schema.unconfirmed]
-    return [name for name in confirmed if schema.columns[name].kind in COUNTED]
 
 
 def _prompt_choice(option: str, question: str, choices: list[str], default: str) -> str:
@@ -225,9 +209,8 @@ def trees_in_words(study: Study) -> str:
     """Return how many exchanges a run of trees takes, at most."""
     from flfed.study.kinds import exchanges_of, exchanges_of_run, most_rounds, refits
 
-    rounds = most_rounds(study)
-    exchanges = exchanges_of_run(study)
-    sentences = [render("check.study.trees", exchanges=exchanges, rounds=rounds, levels=exchanges_of(study))]
+    facts = {"exchanges": exchanges_of_run(study), "rounds": most_rounds(study), "levels": exchanges_of(study)}
+    sentences = [render("check.study.trees", **facts)]
     if refits(study):
         sentences.append(render("check.study.anew"))
     if study.aggregation.sums_updates:
@@ -244,28 +227,21 @@ def analysis_in_words(study: Study) -> list[str]:
     mechanism = mechanism_of(study)
     if analysis is None or mechanism is None:
         return []
-    lines = [_analysed(analysis, study.dataset.name)]
-    promise = mechanism.promise(study.plan, study.rounds)
-    if promise is not None:
-        epsilon = epsilon_in_words(promise.epsilon)
-        delta = power_of_ten(promise.delta)
-        lines.append(render("check.analysis.guarantee", epsilon=epsilon, delta=delta, unit=promise.unit))
-    return lines
-
-
-def _analysed(analysis: Analysis, dataset: str) -> str:
-    """Return the columns of an analysis, its groups and its cross-tables."""
-    columns = [name for name in analysis.columns or () if name != analysis.groups]
-    columns_text = f"every column of {dataset}"
+    columns = f"every column of {study.dataset.name}"
     if analysis.columns:
-        columns_text = ", ".join(columns) or "no column"
-    sentences = [render("check.analysis.columns", columns=columns_text)]
+        columns = ", ".join(name for name in analysis.columns if name != analysis.groups) or "no column"
+    sentences = [render("check.analysis.columns", columns=columns)]
     if analysis.groups:
         sentences.append(render("check.analysis.groups", column=analysis.groups))
-    pairs = ", ".join(" by ".join(pair) for pair in analysis.cross)
-    if pairs:
+    if analysis.cross:
+        pairs = ", ".join(" by ".join(pair) for pair in analysis.cross)
         sentences.append(render("check.analysis.cross", pairs=pairs))
-    return " ".join(sentences)
+    lines = [" ".join(sentences)]
+    promise = mechanism.promise(study.plan, study.rounds)
+    if promise is not None:
+        bound = {"epsilon": epsilon_in_words(promise.epsilon), "delta": power_of_ten(promise.delta)}
+        lines.append(render("check.analysis.guarantee", unit=promise.unit, **bound))
+    return lines
 
 
 def noise_in_words(study: Study) -> str:

@@ -87,22 +87,22 @@ class Section:
     Attributes
     ----------
     title : str
-    lead : tuple of str
+    lead : sequence of str
         Sentences above all else.
-    charts : tuple of Drawing
-    tables : tuple of Table
-    says : tuple of str
+    charts : sequence of Drawing
+    tables : sequence of Table
+    says : sequence of str
         Findings: a list below the figures.
-    note : tuple of str
+    note : sequence of str
         Explanations: sentences below all else.
     """
 
     title: str
-    lead: tuple[str, ...] = ()
-    charts: tuple[Drawing, ...] = ()
-    tables: tuple[Table, ...] = ()
-    says: tuple[str, ...] = ()
-    note: tuple[str, ...] = ()
+    lead: Sequence[str] = ()
+    charts: Sequence[Drawing] = ()
+    tables: Sequence[Table] = ()
+    says: Sequence[str] = ()
+    note: Sequence[str] = ()
 
 
 def names_of(lines: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -70,7 +70,7 @@ def gains(
             note.append(render("report.run.adjusted", mark=MARK.strip()))
         if rows[-1].site is None:
             note.append(render("pages.forest.mean" if own_under_noise(report) else "pages.forest.adjusted"))
-    return Section(title=render("pages.forest.plot"), charts=(drawing,), note=tuple(note))
+    return Section(title=render("pages.forest.plot"), charts=(drawing,), note=note)
 
 
 def references(report: Report, metric: str) -> Section:
@@ -113,5 +113,5 @@ def references(report: Report, metric: str) -> Section:
         title=render("pages.forest.section"),
         charts=(drawing,) if figures else (),
         tables=(Table(lines=lines, is_drawn=True),),
-        note=tuple(note),
+        note=note,
     )

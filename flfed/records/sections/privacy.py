@@ -90,7 +90,7 @@ def spent_section(privacy: private.Private) -> Section:
         lead=lead,
         charts=(drawing,),
         tables=(Table(lines=lines, is_drawn=True),),
-        note=tuple(note),
+        note=note,
     )
 
 
@@ -138,7 +138,7 @@ def attacks_section(
             Table(lines=[_summary_line(lines, only) for lines in groups]),
             Table(title=all_figures, lines=every, key="attacks", rows=rows, is_folded=True),
         ),
-        says=tuple(says),
+        says=says,
         note=(render("privacy.audit.verdicts"),),
     )
 
@@ -259,7 +259,7 @@ def left_section(crossed: Sequence[CrossedEntry], repeats: int = 1, more: str = 
     )
     return Section(
         title=title,
-        lead=tuple(lead),
+        lead=lead,
         charts=(drawing,),
         tables=(Table(lines=shown, is_drawn=True),),
         note=tuple(filter(None, note)),

@@ -54,7 +54,7 @@ def course(points: Sequence[CurvePoint], metric: str, arm: str, looks: Looks, *,
     for whose, draw in charts.items():
         title = f"{name} by round, {whose}"
         drawings.append(Drawing(title=title, draw=draw, key=title, says=f"{title}, up to round {last}"))
-    return Section(title=COURSE, charts=tuple(drawings), note=tuple(note))
+    return Section(title=COURSE, charts=drawings, note=note)
 
 
 def ranking(
@@ -107,8 +107,8 @@ def ranking(
     ]
     return Section(
         title=RANKS,
-        lead=tuple(lead),
-        charts=tuple(charts) if shown else (),
+        lead=lead,
+        charts=charts if shown else (),
         tables=(
             Table(lines=[score_curves.area_line(name, counts, report) for name, counts in counts_by_name.items()]),
         ),
@@ -184,7 +184,7 @@ def noised(report: Report, name: str = "", *, lead: Sequence[str] = ()) -> Secti
             Table(lines=with_noise.figure_lines(report)),
             Table(title=title, lines=with_noise.shown_counts(counts[name]), is_drawn=True),
         ),
-        says=tuple(sentences),
+        says=sentences,
         note=(
             render("pages.noise.scores"),
             f"{with_noise.NOISE}: {number(lines[0][with_noise.NOISE], 1)}.",
@@ -225,7 +225,7 @@ def calibrated(
     if every and is_stretched(every):
         note.append(render("report.curves.stretched"))
     lines = [score_curves.calibration_line(name, counts, report) for name, counts in counts_by_name.items()]
-    return Section(title=CALIBRATED, charts=tuple(charts), tables=(Table(lines=lines),), note=(" ".join(note),))
+    return Section(title=CALIBRATED, charts=charts, tables=(Table(lines=lines),), note=(" ".join(note),))
 
 
 def _calibration(
@@ -272,7 +272,7 @@ def flagged(counts_by_name: CountsByName, *ways: tuple[str, float]) -> Section:
         flag = flagging.at_threshold if by == "threshold" else flagging.at_budget
         points = {name: flag(counts, at) for name, counts in counts_by_name.items()}
         tables += _points(points, by, at)
-    return Section(title=FLAGGED, tables=tuple(tables), note=(render("report.points.bins"),))
+    return Section(title=FLAGGED, tables=tables, note=(render("report.points.bins"),))
 
 
 def _usual_ways(counts_by_name: CountsByName) -> list[tuple[str, float]]:
@@ -309,7 +309,7 @@ def exactly_flagged(payload: Payload | None, *ways: tuple[str, float], note: Seq
     for kind in dict.fromkeys(by for by, _ in ways):
         if kind != "threshold":
             exactly.append(render(f"report.points-by.{kind}"))
-    return Section(title=render("pages.flagged.exact"), tables=tuple(tables), note=(*note, " ".join(exactly)))
+    return Section(title=render("pages.flagged.exact"), tables=tables, note=(*note, " ".join(exactly)))
 
 
 def _points(
@@ -356,7 +356,7 @@ def decision_curves(counts_by_name: CountsByName, payload: Payload | None, looks
     return Section(
         title=render("pages.scores.decision"),
         lead=(render("report.points.benefit"),),
-        charts=tuple(map(drawing, shown)),
+        charts=list(map(drawing, shown)),
         tables=(Table(lines=ahead), Table(lines=_net_benefits(first, counts_by_name, dots[first]))),
         note=(note,),
     )
@@ -403,7 +403,7 @@ def within_groups(payload: Payload | None, *, only: str | None = None, note: Seq
     ]
     return Section(
         title="Discrimination within groups",
-        tables=tuple(tables),
+        tables=tables,
         note=(*note, *_describe_suppression(subgroups, only), render("report.curves.groups")),
     )
 
