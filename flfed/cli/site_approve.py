@@ -89,18 +89,22 @@ def approve_study(
         return
     _check_answering(folder)
     from flfed.deployment.operator.run_budget import check_counted
-    from flfed.deployment.operator.secure_sums import agreed
+    from flfed.deployment.operator.secure_sums import agreed, read_sites
     from flfed.deployment.site_state.approval import keep_start, read_start_folder
     from flfed.deployment.site_state.comparisons import add_comparisons
 
-    sites = _sites(co_sites, loaded_study)
+    # Named with fingerprints: on the command line, or else in the study.
+    sites = dict.fromkeys(loaded_study.dataset.sites or (), "")
+    if co_sites:
+        sites = read_sites(co_sites)
     others = _others(sites, own)
     # Nobody should approve what the gate would refuse anyway.
     _check(loaded_study, own, others)
     if compared:
         check_counted(own, loaded_study)
     source = read_start_folder(folder, loaded_study, start)
-    agreement = agreed(folder, loaded_study, sites, _named(without))
+    left_out = [name.strip() for name in without.split(",")] if without else []
+    agreement = agreed(folder, loaded_study, sites, left_out)
     # The model is made for the description, which needs torch.
     from flfed.deployment.operator.proposal import Proposal, count_single_outcomes, read_site_facts
     from flfed.deployment.site_state.trusted_files import coordinator_of
@@ -121,17 +125,6 @@ def approve_study(
         typer.echo(f"{loaded_study.name}: nothing is decided, so {own.name} does not answer it.")
         return
     output.show(_decided(folder, decided), as_json)
-
-
-def _sites(names: str, study: Study) -> dict[str, str]:
-    """Return the sites that are named, with fingerprints: on the command line, or else in the study."""
-    from flfed.deployment.operator.secure_sums import read_sites
-
-    return read_sites(names) if names else dict.fromkeys(study.dataset.sites or (), "")
-
-
-def _named(names: str) -> list[str]:
-    return [name.strip() for name in names.split(",")] if names else []
 
 
 def _others(sites: dict[str, str], site: Site) -> tuple[str, ...]:

@@ -68,7 +68,10 @@ def show_ledger(
         raise UsageError("--since and --run select lines to show or export, and go with no other option")
     if export and as_json:
         raise UsageError("--export writes JSON lines already; leave --json out")
-    folder = _joined(name)
+    folder = SiteFolder(name)
+    # Without a folder, an empty ledger would suggest that nothing had left.
+    if not folder.root.is_dir():
+        raise UsageError(f"site {name!r} has no folder here ({folder.root}); first: flfed site join KIT")
     ledger = ledger_of(folder)
     if repair:
         output.show(_repair(ledger, name, repair), as_json)
@@ -80,14 +83,6 @@ def show_ledger(
         _export(_chosen(ledger, since, run), export)
     else:
         _show(name, _chosen(ledger, since, run), run, as_json)
-
-
-def _joined(name: str) -> SiteFolder:
-    """Return a site's folder, or refuse: without one, an empty ledger would suggest that nothing had left."""
-    folder = SiteFolder(name)
-    if not folder.root.is_dir():
-        raise UsageError(f"site {name!r} has no folder here ({folder.root}); first: flfed site join KIT")
-    return folder
 
 
 def _check_reason(option: str, why: str | None) -> None:
@@ -118,7 +113,8 @@ def _show(name: str, lines: Iterator[Line], run: str, as_json: bool) -> None:
 
 def _lines(name: str, run: str, totals: Totals, last: deque[Line]) -> output.Shown:
     """Yield the object of the lines with their totals, then lines for people."""
-    rounds = _rounds(totals)
+    every_round = sorted(totals.rounds.items())
+    rounds = [{"round": number, "kind": kind, **vars(total)} for (number, kind), total in every_round]
     shown = {"site": name, "run": run or None, **vars(totals.all)}
     shown |= {"studies": _listed(totals.studies, "study"), "days": _listed(totals.days, "day")}
     if run:
@@ -139,13 +135,6 @@ def _lines(name: str, run: str, totals: Totals, last: deque[Line]) -> output.Sho
     _sums("study", totals.studies)
     _sums("day", totals.days)
     yield render("commands.ledger.total", bytes=totals.all.bytes, lines=counted(totals.all.lines, "line"))
-
-
-def _rounds(totals: Totals) -> list[dict[str, Any]]:
-    lines = []
-    for (number, kind), total in sorted(totals.rounds.items()):
-        lines.append({"round": number, "kind": kind, **vars(total)})
-    return lines
 
 
 def _row(line: Line) -> list[str]:
@@ -213,8 +202,8 @@ def who() -> str:
 
 
 def _verify(folder: SiteFolder, ledger: Ledger, as_json: bool) -> None:
-    from flfed.deployment.site_state.ledger_loss import read_receipts
-    from flfed.records.ledger import Inspection
+    from flfed.deployment.site_state.ledger_loss import loss, read_receipts
+    from flfed.records.ledger import Inspection, ahead_in_words
 
     receipts = read_receipts(folder)
     inspection = Inspection(tuple(receipts.all()))
@@ -224,10 +213,15 @@ def _verify(folder: SiteFolder, ledger: Ledger, as_json: bool) -> None:
     count = (first is not None) + sum(1 for _ in lines)
     problems = [*inspection.problems, *ledger.open_to_others(), *receipts.problems]
     # A ledger whose lines and receipts agree may still be lost.
-    changed = problems or _lost(folder, ledger)
-    # A clock that runs behind is no damage.
-    ahead = _ahead(folder.site, ledger, inspection.last)
-    problems = [*changed, *ahead]
+    evidence = "" if problems else loss(folder, ledger)
+    if evidence:
+        problems.append(render("commands.ledger.lost", evidence=evidence, site=folder.site))
+    changed = bool(problems)
+    # A clock that runs behind is no damage, but no line can follow a last one that is later.
+    ahead = ""
+    if inspection.last is not None and ledger.is_ahead(inspection.last):
+        ahead = render("commands.ledger.ahead", site=folder.site, reason=ahead_in_words(inspection.last))
+        problems.append(ahead)
     output.show(_verified(folder.site, count, first, inspection, receipts, problems), as_json)
     if not as_json:
         _print_first([f"- {problem}." for problem in problems])
@@ -237,7 +231,7 @@ def _verify(folder: SiteFolder, ledger: Ledger, as_json: bool) -> None:
         if not changed:
             typer.echo(render("commands.ledger.intact"))
     if ahead and not changed:
-        raise FlfedError(f"the ledger of {ahead[0]}")
+        raise FlfedError(f"the ledger of {ahead}")
     if problems:
         more = f" (and {len(problems) - 1:,} more)" if len(problems) > 1 else ""
         raise FlfedError(f"the ledger of {folder.site} is not as it was written: {problems[0]}{more}")
@@ -249,23 +243,6 @@ def _print_first(lines: Sequence[str]) -> None:
         typer.echo(line)
     if len(lines) > PROBLEMS:
         typer.echo(render("commands.output.more", count=len(lines) - PROBLEMS, what="lines: --json"))
-
-
-def _lost(folder: SiteFolder, ledger: Ledger) -> list[str]:
-    """Return the problem of a lost or cut ledger, where there is evidence of one."""
-    from flfed.deployment.site_state.ledger_loss import loss
-
-    evidence = loss(folder, ledger)
-    return [render("commands.ledger.lost", evidence=evidence, site=folder.site)] if evidence else []
-
-
-def _ahead(site: str, ledger: Ledger, last: Line | None) -> list[str]:
-    """Return the problem of a last line that is later than the clock, which no line can follow."""
-    from flfed.records.ledger import ahead_in_words
-
-    if last is None or not ledger.is_ahead(last):
-        return []
-    return [render("commands.ledger.ahead", site=site, reason=ahead_in_words(last))]
 
 
 def _verified(

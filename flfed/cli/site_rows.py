@@ -98,7 +98,11 @@ def check_site(
         typer.echo(render("commands.check.rows", lines=counted(lines, "line"), file=local_rows), err=True)
     output.show(_checked(checked), as_json)
     if not checked.passed:
-        problem = _first_wrong(checked)
+        # The printed table has all reasons why it does not fit.
+        first, *others = (line for line in checked.lines if not line.passed)
+        more = f" (and {len(others)} more)" if others else ""
+        column = "" if first.column == "table" else f"column {first.column!r} "
+        problem = f"{column}{first.detail}{more}"
         raise UsageError(render("commands.check.unfit", site=checked.site, dataset=dataset, problem=problem))
 
 
@@ -129,14 +133,6 @@ def _checked(checked: Checked) -> output.Shown:
         yield render("commands.check.fits", site=checked.site, training=training, holdout=holdout, features=features)
     else:
         yield render("commands.check.fails", site=checked.site, features=features)
-
-
-def _first_wrong(checked: Checked) -> str:
-    """Return the first reason why a table does not fit; the printed table has them all."""
-    first, *others = (line for line in checked.lines if not line.passed)
-    more = f" (and {len(others)} more)" if others else ""
-    column = "" if first.column == "table" else f"column {first.column!r} "
-    return f"{column}{first.detail}{more}"
 
 
 NAME = typer.Argument(..., help="Site name.", autocompletion=completion.sites)

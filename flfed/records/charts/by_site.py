@@ -71,10 +71,10 @@ def layered(*layers: alt.Chart, height: int) -> Layers:
     return drawn
 
 
-def figure_x(field: str, title: str, ticks: Sequence[float], *, grid: bool = True) -> alt.X:
+def figure_x(title: str, ticks: Sequence[float], *, grid: bool = True) -> alt.X:
     """Return the x axis of a figure, from `chart.figure_axis`."""
     parts = figure_axis(title, ticks, grid=grid)
-    return alt.X(f"{field}:Q", axis=alt.Axis(**parts["axis"]), scale=alt.Scale(**parts["scale"]))
+    return alt.X("value:Q", axis=alt.Axis(**parts["axis"]), scale=alt.Scale(**parts["scale"]))
 
 
 def names_y(field: str, names: Sequence[str], **scale: Any) -> alt.Y:
@@ -113,7 +113,7 @@ def sites_by_arm(report: Report, metric: str, sites: Sequence[str]) -> Layers | 
     y = names_y("site", there, paddingInner=ARMS_GAP, paddingOuter=0)
     offset = alt.YOffset("arm:N", sort=names)
     colour = alt.Color("arm:N", scale=colours, legend=legend)
-    x = figure_x("value", axis_title(metric), ticks_of(_spread(rows), metric))
+    x = figure_x(axis_title(metric), ticks_of(_spread(rows), metric))
     base = alt.Chart(inline(values=rows))
     # Arms without an interval are drawn as a mark alone.
     return layered(
@@ -155,7 +155,7 @@ def forest_plot(report: Report, metric: str, sites: Sequence[str]) -> Layers | N
     reach = plot_reach(lines)
     ends = [0.0, *(max(-reach, min(reach, end)) for end in _spread(rows))]
     title = render("charts.axes.gain", metric=verdict.metric_name(metric))
-    x = figure_x("value", title, ticks_of(ends, metric, difference=True))
+    x = figure_x(title, ticks_of(ends, metric, difference=True))
     ends_at = (("0", str(BEFORE_PLOT)), ("width", f"width - {BEHIND_PLOT}"))
     x["scale"]["clamp"] = True
     x["scale"]["range"] = [alt.ExprRef(f"{NARROW} ? {narrow} : {wide}") for narrow, wide in ends_at]

@@ -60,13 +60,6 @@ def _colours(names: Sequence[str], looks: Looks) -> Spec:
     }
 
 
-def _widths(names: Sequence[str], looks: Looks) -> Spec:
-    """Return the width of each curve: widest for several sites together, narrowest beside a chosen site."""
-    faint = [name for name in names if not is_together(name) and looks[name][0] == FAINT]
-    wide = {"test": f"indexof(datum.of, ' {TOGETHER}') > 0", "value": 4}
-    return {"condition": [wide, {"test": {"field": "of", "oneOf": faint}, "value": 1}], "value": 3 if faint else 2}
-
-
 def diagonal(top: float = 1.0) -> Spec:
     """Return the dashed line on which both axes, which end at `top`, have the same figure."""
     ends = {"data": {"values": [{"x": 0, "y": 0}, {"x": top, "y": top}]}}
@@ -100,11 +93,15 @@ def unit_square(
     rows = pd.DataFrame(points, columns=["of", "x", "y"]).round(5)
     # A step upwards has one x twice, so the place keeps its points in order.
     rows["place"] = range(len(rows))
+    # Several sites together are widest, and sites beside a chosen one are narrowest.
+    faint = [name for name in names if not is_together(name) and looks[name][0] == FAINT]
+    wide = {"test": f"indexof(datum.of, ' {TOGETHER}') > 0", "value": 4}
+    thin = {"test": {"field": "of", "oneOf": faint}, "value": 1}
     encoding = {
         "x": _axis("x", titles[0]),
         "y": _axis("y", titles[1]),
         "order": quantitative("place"),
-        "strokeWidth": _widths(names, looks),
+        "strokeWidth": {"condition": [wide, thin], "value": 3 if faint else 2},
         "tooltip": [nominal("of"), *tooltip("x", "y")],
         **_colours(names, looks),
     }

@@ -72,7 +72,7 @@ def spent_chart(spent: Mapping[str, SpentLine]) -> Layers:
     scale = alt.Scale(domain=kinds, range=[SPENT_COLOURS[kind] for kind in kinds])
     colour = alt.Color("what:N", scale=scale, legend=alt.Legend(**legend_of(kinds)))
     end = 1.1 * most  # room for the figures, and for a line at the end
-    x = figure_x("value", "ε", ticks_of([0.0, end]), grid=False)
+    x = figure_x("ε", ticks_of([0.0, end]), grid=False)
     y = names_y("site", list(spent), paddingInner=ARMS_GAP, paddingOuter=0)
     offset = alt.YOffset("what:N", sort=[THIS_RUN, ALL_STUDIES])
     base = alt.Chart(inline(values=bars)).encode(x=x, y=y, color=colour)
@@ -135,7 +135,7 @@ def attack_chart(lines: audits.Audit) -> Layers | None:
     shapes = alt.Scale(domain=there, range=[LOOKS[look][1] for look in there])
     shape = alt.Shape("look:N", scale=shapes, legend=legend)
     title = audits.figure_name(lines[0].metric) if alone else "figure"
-    x = figure_x("value", title, ticks_of(_domain(lines)), grid=False)
+    x = figure_x(title, ticks_of(_domain(lines)), grid=False)
     y = names_y("name", names)
     base = alt.Chart(inline(values=rows))
     spans = base.transform_filter("datum.low != null && datum.high != null").mark_rule(strokeWidth=3)

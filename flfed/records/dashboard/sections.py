@@ -12,7 +12,7 @@ from typing import Any, Literal
 import streamlit as st
 
 from flfed.records.charts.chart import Chart, Line
-from flfed.records.section import Drawing, Section, Table, names_of
+from flfed.records.section import Section, Table, names_of
 from flfed.records.statistics.verdict import number
 from flfed.records.text import escape, heading, with_code
 from flfed.spreadsheet import csv_text, plain_cell
@@ -146,7 +146,11 @@ def show(section: Section | None, *, repeat: int | None = None, titled: bool = T
             st.markdown(heading(section.title, repeat))
         for line in section.lead:
             st.caption(with_code(line))
-        _show_charts(section.charts)
+        for start in range(0, len(section.charts), BESIDE):
+            row = section.charts[start : start + BESIDE]
+            columns = st.columns(BESIDE) if len(section.charts) > 1 else [st]
+            for column, of in zip(columns, row, strict=False):
+                figure(column, escape(of.title), of.draw(), of.lines, key=of.key, says=of.says)
         for one in section.tables:
             if not one.is_drawn:
                 _show_table(one)
@@ -183,11 +187,3 @@ def _show_whole(lines: Sequence[Line]) -> None:
     # With many sites the columns continue to the right, so that each figure stays in one line.
     if shown and len(shown[0]) > COLUMNS_ABREAST:
         st.caption(render("pages.data.wide"))
-
-
-def _show_charts(charts: Sequence[Drawing]) -> None:
-    for start in range(0, len(charts), BESIDE):
-        row = charts[start : start + BESIDE]
-        columns = st.columns(BESIDE) if len(charts) > 1 else [st]
-        for column, drawing in zip(columns, row, strict=False):
-            figure(column, escape(drawing.title), drawing.draw(), drawing.lines, key=drawing.key, says=drawing.says)

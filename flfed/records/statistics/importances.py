@@ -175,18 +175,13 @@ def _of_column(name: str, every: Sequence[Increase], sites: Mapping[str, Sequenc
     increase = Increase(column=name, increase=_mean(values), sites=most)
     if len(values) > 1:
         increase = replace(increase, low=min(values), high=max(values))
-    ranked = _ranked(name, sites)
-    if ranked:
-        increase = replace(increase, least=ranked[0], greatest=ranked[-1])
-    return increase
-
-
-def _ranked(name: str, sites: Mapping[str, Sequence[OwnIncrease]]) -> list[AtSite]:
-    """Return a column's increase at each site that releases it, the least first."""
     own = []
     for site, columns in sites.items():
         own += [AtSite(site, of.increase) for of in columns if of.column == name and of.increase is not None]
-    return sorted(own, key=lambda of: of.increase)
+    ranked = sorted(own, key=lambda of: of.increase)
+    if ranked:
+        increase = replace(increase, least=ranked[0], greatest=ranked[-1])
+    return increase
 
 
 def _mean(values: Sequence[float]) -> float | None:

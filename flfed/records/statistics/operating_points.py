@@ -147,18 +147,14 @@ def ahead_of_both(points: Sequence[OperatingPoint]) -> tuple[float, float] | Non
     """
     runs: list[list[float]] = [[]]
     for point in points:
-        if _is_ahead(point):
+        benefit = point.net_benefit
+        of_all = point.net_benefit_of_all
+        if benefit is not None and of_all is not None and benefit > max(of_all, 0) + 1e-12:
             runs[-1].append(float(point.threshold or 0))
         elif runs[-1]:
             runs.append([])
     widest = max(runs, key=lambda run: run[-1] - run[0] if run else -1.0)
     return (widest[0], widest[-1]) if widest else None
-
-
-def _is_ahead(point: OperatingPoint) -> bool:
-    benefit = point.net_benefit
-    of_all = point.net_benefit_of_all
-    return benefit is not None and of_all is not None and benefit > max(of_all, 0) + 1e-12
 
 
 def at_threshold(counts: ScoreCounts, threshold: float) -> OperatingPoint:

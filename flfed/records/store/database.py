@@ -188,7 +188,10 @@ def in_words(url: URL, verb: str) -> Iterator[None]:
     except ImportError:
         raise UsageError(render("store.errors.driver")) from None
     except DBAPIError as error:
-        message = _first_words(error)
+        # Later lines of PostgreSQL's messages quote values.
+        message = (str(error.orig).splitlines() or [""])[0].strip()
+        # psycopg reports a failed connection twice, and names the server's process.
+        message = re.sub(r"^(?:connection failed: )?(?:consuming input failed: )?", "", message)
         fitting = (todo for word, todo in sentences("advice", "database").items() if word in message)
         advice = next(fitting, "see the database's log")
         # The query may contain a password, too.
@@ -196,14 +199,6 @@ def in_words(url: URL, verb: str) -> Iterator[None]:
         misused = verb == "opened" or any(word in message for word in MISUSED)
         kind = UsageError if misused else FlfedError
         raise kind(f"the run store {where} could not be {verb} ({message}): {advice}") from None
-
-
-def _first_words(error: DBAPIError) -> str:
-    """Return the first line of a database's message."""
-    # Later lines of PostgreSQL's messages quote values.
-    message = (str(error.orig).splitlines() or [""])[0].strip()
-    # psycopg reports a failed connection twice, and names the server's process.
-    return re.sub(r"^(?:connection failed: )?(?:consuming input failed: )?", "", message)
 
 
 @contextmanager
@@ -412,7 +407,7 @@ class Upgrade:
     copy: Path | None
 
 
-def upgrade_store(url: str | None = None, *, backed_up: bool = False) -> Upgrade:
+def upgrade_store(*, backed_up: bool = False) -> Upgrade:
     """Update the tables of the run store in one transaction, after copying an SQLite file beside itself.
 
     Parameters
@@ -427,7 +422,7 @@ def upgrade_store(url: str | None = None, *, backed_up: bool = False) -> Upgrade
     UsageError, FlfedError
         If there is no store, a newer flfed wrote it, or it has no copy; nothing is changed then.
     """
-    where = store_url(url)
+    where = store_url()
     name = where.set(query={}).render_as_string(hide_password=True)
     if where.get_backend_name() == "sqlite" and not (where.database and Path(where.database).exists()):
         raise UsageError(f"there is no run store {name} yet: the first study run makes it")

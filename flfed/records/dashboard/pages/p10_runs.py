@@ -81,7 +81,10 @@ def _read(only: str | None) -> _RunListing:
 def _list(listing: _RunListing, only: str | None) -> None:
     """Show a line for each series, running ones first."""
     if listing.listed:
-        _header("Shared model" if only is None else f"Shared model at {only}")
+        figure = "Shared model" if only is None else f"Shared model at {only}"
+        with st.container(key=HEADER):
+            for column, title in zip(st.columns(WIDTHS), ("Study", *TITLES[:-1], figure), strict=True):
+                column.markdown(f"**{escape(title)}**")
     # A fragment shows running series, so that the others are not read again.
     going = [series for series, runs in listing.listed.items() if any(run.status == "running" for run in runs)]
     st.fragment(_going, run_every=listing.course[0])(going, listing.course)
@@ -134,13 +137,6 @@ def _going(listed: list[str], course: refresh.BatchPlan) -> None:
             runs = reader.runs_of(series)
             names = [run.run for run in runs]
             _line(runs[::-1], reader.headlines(names), missing_of(reader, names))
-
-
-def _header(figure: str) -> None:
-    titles = ("Study", *TITLES[:-1], figure)
-    with st.container(key=HEADER):
-        for column, title in zip(st.columns(WIDTHS), titles, strict=True):
-            column.markdown(f"**{escape(title)}**")
 
 
 def _line(runs: list[RunEntry], figures: dict[str, float | None], absent: dict[str, SiteAttendance]) -> None:

@@ -13,13 +13,8 @@ from flfed.records.statistics.noised_scores import is_uncompared, noised_scores,
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.text import escape
 
-FURTHER = {
-    "sites": "Each site's gain",
-    "curves": "Curves",
-    "rounds": "Rounds",
-    "data": "Data",
-    "privacy": "Privacy",
-}
+FURTHER = {"sites": "Each site's gain"}
+FURTHER |= {page: page.capitalize() for page in ("curves", "rounds", "data", "privacy")}
 SCORED_ALONE = FURTHER | {"sites": "Each site"}
 """The same where no comparison leaves a site."""
 WITHOUT_MODEL = {"sites": "Sites", "privacy": "Privacy"}
@@ -93,7 +88,11 @@ def _all_sites(opened: Opened) -> None:
                 overview.in_words(report, metric, opened.planned)
     with st.container():
         if metric is not None:
-            _links(opened, metric)
+            st.markdown("### Single sites")
+            with st.container(horizontal=True, gap="xsmall"):
+                for site in at_the_ends(report, metric, sites.FEW_SITES):
+                    address = {"run": opened.name, "site": site}
+                    st.page_link(page_files()["sites"], label=escape(site), query_params=address)
     with st.container():
         if opened.shown.curve_names or (report["status"] == "running" and not wording(report).no_rounds):
             rounds.together(opened)
@@ -108,14 +107,6 @@ def _further(opened: Opened) -> None:
     with st.container(horizontal=True):
         for page, label in pages.items():
             run_page.link(page, label, opened.name)
-
-
-def _links(opened: Opened, metric: str) -> None:
-    """Show a link to each site; of many, to those at the ends of the forest plot."""
-    st.markdown("### Single sites")
-    with st.container(horizontal=True, gap="xsmall"):
-        for site in at_the_ends(opened.report, metric, sites.FEW_SITES):
-            st.page_link(page_files()["sites"], label=escape(site), query_params={"run": opened.name, "site": site})
 
 
 if __name__ == "__main__":

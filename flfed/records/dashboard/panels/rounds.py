@@ -122,7 +122,10 @@ def _of_all_sites(opened: Opened, points: Sequence[CurvePoint], metric: str) -> 
     if not _has_figures_of_all(points):
         if not opened.only:  # people of one site read the reason at the head of the page
             st.markdown(f"**{title}**")
-            st.caption(_not_together(metric))
+            why = render("pages.rounds.unknown", metric=metric_name(metric))
+            if metric == "roc_auc_score":
+                why = render("pages.rounds.uncounted")
+            st.caption(why)
         return
     below = [render("pages.rounds.unbanded")]
     if opened.is_repeated:
@@ -161,13 +164,6 @@ def _counted_in_bins(points: Sequence[CurvePoint], metric: str) -> str:
     return " ".join(sentences)
 
 
-def _not_together(metric: str) -> str:
-    """Return why no all-sites figure exists by round."""
-    if metric == "roc_auc_score":
-        return render("pages.rounds.uncounted")
-    return render("pages.rounds.unknown", metric=metric_name(metric))
-
-
 def _of_each_site(opened: Opened, points: Sequence[CurvePoint], metric: str, sites: Sequence[str]) -> None:
     """Show the curve of each site, the reader's pick with its band, or why there is no curve."""
     title = "Your site" if opened.only else "Each site"
@@ -177,7 +173,8 @@ def _of_each_site(opened: Opened, points: Sequence[CurvePoint], metric: str, sit
         st.caption(render("pages.rounds.unsent"))
         return
     looks = site_looks(site.site for site in opened.shown.sites)
-    there = _banded(of_sites, metric)
+    bounded = [point for point in of_sites if None not in by_database.band_of(point, metric)]
+    there = sorted({str(point.site) for point in bounded if point.round})
     if len(sites) > MOST_COLOURED:
         banded = _choose_site(sites, render("pages.curves.coloured", others=len(sites) - 1))
         looks |= one_in_colour(sites, banded)
@@ -200,13 +197,6 @@ def _choose_site(sites: Sequence[str], label: str) -> str:
     if len(sites) < 2:
         return "".join(sites)
     return pick_site(sites, label, "curve-band")
-
-
-def _banded(points: Sequence[CurvePoint], metric: str) -> list[str]:
-    """Return the sites whose points have an interval in some round."""
-    return sorted(
-        {str(point.site) for point in points if point.round and None not in by_database.band_of(point, metric)}
-    )
 
 
 def together(opened: Opened) -> None:
@@ -363,7 +353,8 @@ def cost(opened: Opened) -> None:
     st.caption(_cost_in_words(costs, opened))
     if not costs and not opened.is_running:
         return
-    drawn = _seconds(costs)
+    times = [{"round": one.last, "value": one.seconds} for one in costs if one.seconds is not None]
+    drawn = _cost_chart(times, "seconds a round", {"color": BLUE}, {})
     right: Any = st
     # A run without times has one chart, and no empty place beside it.
     if drawn is not None or opened.is_running:
@@ -402,11 +393,6 @@ def _cost_in_words(costs: Sequence[Cost], opened: Opened) -> str:
     with RunReader.open(only=opened.only) as reader:
         sentences.append(by_database.bytes_in_words(by_database.round_bytes(reader, opened.names)))
     return " ".join(filter(None, [*sentences, render("pages.costs.elsewhere")]))
-
-
-def _seconds(costs: Sequence[Cost]) -> Chart | None:
-    rows = [{"round": one.last, "value": one.seconds} for one in costs if one.seconds is not None]
-    return _cost_chart(rows, "seconds a round", {"color": BLUE}, {})
 
 
 def _bytes(costs: Sequence[Cost]) -> Chart | None:

@@ -171,7 +171,10 @@ def _beside(report: Report, metric: str, order: Sequence[str]) -> None:
     title = render("pages.figures.each")
     if arms == ["global"]:
         title = render("pages.figures.shared", metric=verdict.metric_name(metric))
-    by_site = [_figures_in_words(name, cells, arms) for name, cells in zip(order[:SITES_SHOWN], words, strict=False)]
+    models = [site_answer.MODELS[arm] for arm in arms]
+    by_site = []
+    for cells in words[:SITES_SHOWN]:
+        by_site.append(f"{cells['Site']}: {', '.join(f'{model} {cells[model]}' for model in models)}")
     summary = f"{title}. {'; '.join(by_site)}"
     figure(right, title, sites_by_arm(report, metric, shown), lines, key="site-models", says=summary)
     table(words)
@@ -179,13 +182,6 @@ def _beside(report: Report, metric: str, order: Sequence[str]) -> None:
     if why := site_answer.untold_at(report, metric, order):
         st.caption(bullets(map(escape, why)))
     _captions(narrative.unadjusted_in_words(report, metric))
-
-
-def _figures_in_words(name: str, cells: Report, arms: Sequence[str]) -> str:
-    """Return a site's models with their figures."""
-    models = [site_answer.MODELS[arm] for arm in arms]
-    each = ", ".join(f"{model} {cells[model]}" for model in models)
-    return f"{name}: {each}"
 
 
 def _shared_model(report: Report, metric: str, sites: Sequence[str], lines: Sequence[Report]) -> None:
