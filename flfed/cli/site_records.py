@@ -293,8 +293,7 @@ def _restarted(first: Line) -> Iterator[str]:
     if first.kind == RESTARTED:
         cause = "ahead" if "ahead-line" in first.facts else "lost"
         by = first.facts.get("by")
-        why = first.facts.get("why")
-        yield render(f"commands.loss.{cause}", date=first.at[:10], by=by, why=why)
+        yield render(f"commands.loss.{cause}", date=first.at[:10], by=by, why=first.facts.get("why"))
 
 
 @output.tables

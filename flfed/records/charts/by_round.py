@@ -94,11 +94,10 @@ def of_each_site(
     faint = names[: len(names) - len(coloured_names)]
     site = nominal("site", legend=legend_of(coloured_names, values=coloured_names, **STROKES))
     colours = {"domain": names, "range": [looks[name][0] for name in names]}
-    dashes = {"domain": names, "range": [looks[name][1] for name in names]}
     thin = {"test": {"field": "site", "oneOf": faint}, "value": 1}
     figures = {
         "y": y_axis(axis_title(metric)),
-        "strokeDash": site | {"scale": dashes},
+        "strokeDash": site | {"scale": {"domain": names, "range": [looks[name][1] for name in names]}},
         "strokeWidth": {"condition": thin, "value": 3 if faint else 2},
         "tooltip": [nominal("site"), *tooltip("round", "value", "low", "high")],
     }
@@ -230,8 +229,7 @@ def left_out(blocks: Sequence[Block]) -> bool:
     there = [block for block in blocks if block.asked]
     sites = {block.site for block in there}
     # Where all were asked equally, every site has each block with the same count.
-    alike = {(block.first, block.asked) for block in there}
-    return len(there) != len(alike) * len(sites)
+    return len(there) != len({(block.first, block.asked) for block in there}) * len(sites)
 
 
 def is_plain(blocks: Sequence[Block]) -> bool:
@@ -306,8 +304,7 @@ def in_words(blocks: Sequence[Block]) -> str:
         ((site, of),) = totals.items()
         return render("charts.participation.site", site=site, good=_good(of), rounds=of.asked)
     missed = {site: _missed(of) for site, of in totals.items()}
-    whole = [*missed.values()].count(0)
-    text = render("charts.participation.sites", good=whole, sites=len(totals))
+    text = render("charts.participation.sites", good=[*missed.values()].count(0), sites=len(totals))
     most = max(missed.values())
     if not most:
         return text

@@ -163,13 +163,12 @@ class Content(Seen):
         """
         runs = reader.runs_of(name)
         names = [run.run for run in runs]
-        run_report = report(reader, name)
         sites = reader.sites(names[0])
         return cls(
             viewer=viewer,
             runs=runs,
             series=reader.series(names[0]),
-            report=run_report,
+            report=report(reader, name),
             sites=sites,
             events=reader.events(names),
             note=note_in_words(notes_of(reader, names)),

@@ -229,7 +229,7 @@ def curves(content: Content) -> Section:
     if content.run.noised_scores is not None:
         return scores.noised(content.report, lead=_alone(content))
     if counted is None:
-        why = score_curves.no_curves_in_words(content.runs[0], content.report, content.sites)
+        why = score_curves.no_curves_in_words(content.runs[0], content.report)
         return Section(title=scores.RANKS, lead=(why,))
     lead = [" ".join(score_curves.says_whose(counted.payload, content.sites, only=content.only))]
     if content.is_repeated:

@@ -125,10 +125,9 @@ def _with_gains(
     report: Report, metric: str, headers: list[str], lines: list[list[str]]
 ) -> tuple[list[str], list[list[str]]]:
     """Return the table of figures with noise, with each site's gain and verdict where known."""
-    run = run_of(report)
     if not released(report).is_compared:
         return headers, lines
-    gains_and_verdicts = [_gain_and_verdict(site, metric) for site in run.sites.values()]
+    gains_and_verdicts = [_gain_and_verdict(site, metric) for site in run_of(report).sites.values()]
     gains_and_verdicts += [["", ""]] * (len(lines) - len(gains_and_verdicts))
     headers = [*headers, GAIN + interval_name(report), "verdict"]
     return headers, [[*line, *more] for line, more in zip(lines, gains_and_verdicts, strict=True)]
@@ -363,14 +362,12 @@ def story(report: Report, *, metric: str | None = None, planned: int | None = No
     lines += [*scores_in_words(report), *ranks_in_words(report)]
     lines += [*_who_gains(report, metric), *headline(report, metric)]
     lines += own_under_noise(report)
-    naive = naive_in_words(list(run.sites.values()), metric)
-    differing = verdicts.describe_spread(run.mean_gain.get(metric), adjusts=released(report).is_exact)
     sentences = (
         own_parts_in_words(report),
         unknown_training(run.training),
         own_models_in_words(report),
-        naive,
-        differing,
+        naive_in_words(list(run.sites.values()), metric),
+        verdicts.describe_spread(run.mean_gain.get(metric), adjusts=released(report).is_exact),
     )
     lines += [sentence for sentence in sentences if sentence]
     return [*lines, *odd_sites_in_words(report), _course(report, planned)]

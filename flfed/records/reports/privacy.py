@@ -189,7 +189,6 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
     payloads = [payload for payload, _ in typed_payloads]
     source = None if promised.epsilon is None else noise_from(run.engine, study)
     reason = "" if typed_payloads else render("privacy.promise.unrecorded")
-    kind = without_model(is_trained=trains(study), one_answer=has_analysis(study))
     return {
         **promise,
         "noise-from": source,
@@ -200,7 +199,7 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
         "warnings": _once(payload.warnings for payload in payloads),
         "uncharged": _once(payload.uncharged for payload in payloads),
         "sites": _sites(typed_payloads),
-        **kind,
+        **without_model(is_trained=trains(study), one_answer=has_analysis(study)),
         **_charged(first, study),
     }
 
@@ -470,8 +469,7 @@ def _conditions(privacy: PrivacyReport) -> list[str]:
         lines.append(DRAWN_ONCE)
     if privacy.repeats > 1:
         epsilon = epsilon_in_words(privacy.epsilon_of_repeats)
-        delta = power_of_ten(privacy.delta_of_repeats)
-        facts = {"epsilon": epsilon, "delta": delta, "unit": unit}
+        facts = {"epsilon": epsilon, "delta": power_of_ten(privacy.delta_of_repeats), "unit": unit}
         lines.append(render("privacy.promise.repeats", repeats=privacy.repeats, **facts))
     return lines
 
@@ -483,8 +481,7 @@ def spending_in_words(privacy: PrivateFacts) -> list[str]:
     if not spent:
         return []
     total = _ledgers_in_words(private, spent.values())
-    alike = {(line.steps, line.epsilon, line.budget, line.spent_after) for line in spent.values()}
-    if len(alike) == 1:
+    if len({(line.steps, line.epsilon, line.budget, line.spent_after) for line in spent.values()}) == 1:
         where = "its one site"
         if len(spent) > 1:
             where = f"each of {len(spent)} sites"

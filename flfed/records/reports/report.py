@@ -291,8 +291,7 @@ def _classes(counted: Sequence[Report], site: str) -> Report | None:
     """
     rows: dict[str, list[int | None]] = {label: [] for label in CLASSES}
     for payload in counted:
-        own = read(Counted, payload).sites.get(site, {})
-        for label, bins in own.items():
+        for label, bins in read(Counted, payload).sites.get(site, {}).items():
             rows[label].append(sum(count for _, count in bins))
     return {label: _whole_mean(counts) for label, counts in rows.items() if counts} or None
 

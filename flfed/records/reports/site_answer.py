@@ -112,8 +112,7 @@ def _describe_test_rows(of_site: Report, metric: str, repeats: int) -> list[str]
 def _describe_noise(report: Report, site: str) -> list[str]:
     """Return the basis of figures from counts with noise."""
     run = run_of(report)
-    about = f"{trained_on(run.sites[site])} {run.privacy['unit']}s"
-    lines = [render("report.site.noise", about=about)]
+    lines = [render("report.site.noise", about=f"{trained_on(run.sites[site])} {run.privacy['unit']}s")]
     if run.repeats > 1:
         lines.append(render("report.site.repeats", repeats=run.repeats))
     return [*lines, *scores_in_words(report, site)]

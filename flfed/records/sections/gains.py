@@ -45,9 +45,8 @@ def gains(
     lines : sequence of mappings
         Figures behind the plot.
     """
-    run = run_of(report)
     rows = forest_lines(report, metric, shown)
-    least = run.rule.minimum_gain[metric]
+    least = run_of(report).rule.minimum_gain[metric]
     says = []
     for row in rows:
         gain = verdict.gain_in_brackets(row.gain, least)

@@ -242,19 +242,17 @@ def left_section(crossed: Sequence[CrossedEntry], repeats: int = 1, more: str = 
     for line in lines:
         sizes = {key.removesuffix(", bytes"): tables.size_in_words(size) for key, size in line.items() if key != "Site"}
         shown.append({"Site": str(line["Site"])} | sizes)
-    says = "; ".join(f"{site} {tables.size_in_words(totals[site])}" for site in most)
     lead = []
     if len(most) < len(totals):
         lead.append(render("pages.sent.most", shown=len(most), sites=len(totals)))
     content = render("pages.sent.rounds" if "train" in tables.kinds_of(out) else "pages.sent.bytes")
     if repeats > 1:
         content = render("pages.sent.repeats", repeats=repeats)
-    note = (content, render("pages.sent.access"), tables.why_so_many(out), more)
     drawing = Drawing(
         title=render("pages.sent.chart"),
         draw=lambda: left_chart(out, most),
         key="bytes",
-        says=says,
+        says="; ".join(f"{site} {tables.size_in_words(totals[site])}" for site in most),
         lines=lines,
     )
     return Section(
@@ -262,5 +260,5 @@ def left_section(crossed: Sequence[CrossedEntry], repeats: int = 1, more: str = 
         lead=lead,
         charts=(drawing,),
         tables=(Table(lines=shown, is_drawn=True),),
-        note=tuple(filter(None, note)),
+        note=tuple(filter(None, (content, render("pages.sent.access"), tables.why_so_many(out), more))),
     )

@@ -381,8 +381,7 @@ def net_benefit_line(name: str, point: OperatingPoint, *, exact: bool) -> dict[s
 
 def ahead_line(name: str, points: Sequence[OperatingPoint]) -> dict[str, str]:
     """Return the thresholds at which a model is better than both, for a table of several."""
-    widest = ahead_of_both(points)
-    ahead = " to ".join(dict.fromkeys(map(probability, widest or ()))) or "nowhere"
+    ahead = " to ".join(dict.fromkeys(map(probability, ahead_of_both(points) or ()))) or "nowhere"
     rows = f"{points[0].rows}, {points[0].events} with the outcome"
     return {"Rows of": name, "Test rows": rows, "The model is better than both at thresholds of": ahead}
 

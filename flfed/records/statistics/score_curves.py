@@ -458,7 +458,7 @@ def group_lines(groups: Mapping[str, Sequence[Group]]) -> list[dict[str, Any]]:
     ]
 
 
-def no_curves_in_words(run: RunEntry, run_report: Report, sites: Sequence[SiteEntry]) -> str:
+def no_curves_in_words(run: RunEntry, run_report: Report) -> str:
     """Return why a run has no curves, and the remedy.
 
     Parameters
@@ -467,8 +467,6 @@ def no_curves_in_words(run: RunEntry, run_report: Report, sites: Sequence[SiteEn
         The first repeat.
     run_report : dict
         The report in the reader's view: of all sites together, or of one site.
-    sites : sequence of SiteEntry
-        Of the run.
     """
     if run.task != "binary":
         kinds = {"regression": "a number", "multi-class": "one of several classes"}

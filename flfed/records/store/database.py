@@ -24,7 +24,6 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from flfed.errors import FlfedError, UsageError
 from flfed.paths import home, private_folder, where
-from flfed.records.store import database
 from flfed.records.store.tables import Base, Series, Summary
 from flfed.words import render, sentences
 
@@ -360,11 +359,11 @@ def make_tables(engine: Engine) -> None:
     with _closed_if_refused(engine), engine.begin() as connection:
         revision = revision_of(connection)
         if revision is None:
-            database.lock_tables(connection)
+            lock_tables(connection)
             # Another process may have made them while this one waited for the lock.
             revision = revision_of(connection)
         if revision is None:
-            database.make_newest(connection)
+            make_newest(connection)
         else:
             refuse_other(revision)
 
@@ -412,8 +411,6 @@ def upgrade_store(*, backed_up: bool = False) -> Upgrade:
 
     Parameters
     ----------
-    url : str, optional
-        As of `store_url`.
     backed_up : bool
         Whether the operator has made a copy of a store on a server.
 
@@ -430,17 +427,17 @@ def upgrade_store(*, backed_up: bool = False) -> Upgrade:
         engine = engine_to_write(where)
     try:
         with in_words(where, "updated"), engine.begin() as connection:
-            database.lock_tables(connection)
-            before = database.revision_of(connection)
+            lock_tables(connection)
+            before = revision_of(connection)
             if before is None:
                 raise UsageError(f"the run store {name} has no tables yet: the first study run makes them")
-            database.refuse_unknown(before)
-            after, copy = database.newest_revision(), None
+            refuse_unknown(before)
+            after, copy = newest_revision(), None
             if before != after:
                 copy = _copy_of(where, name, before, backed_up=backed_up)
-                if before == database.FORMER:
-                    database.take_on(connection)
-                database.run_migrations(connection)
+                if before == FORMER:
+                    take_on(connection)
+                run_migrations(connection)
     finally:
         engine.dispose()
     return Upgrade(name, before, after, copy)

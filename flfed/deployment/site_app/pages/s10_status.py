@@ -9,7 +9,7 @@ import streamlit as st
 from flfed.deployment.site_app import page_files, page_frame, reads
 from flfed.deployment.site_app.page_frame import Opened, kind_of_line
 from flfed.deployment.site_app.reads import node_listens
-from flfed.records.dashboard.sections import bullets, table
+from flfed.records.dashboard.sections import bullets, contained, table
 from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.statistics.verdict import format_as_written
 from flfed.records.text import escape, moment
@@ -22,13 +22,10 @@ Facts = dict[str, Any]  # from `flfed site status --json`
 def parts(opened: Opened) -> None:
     """Show all parts for the current state of the site."""
     facts = reads.status(opened.name, opened.mark)
-    with st.container():
-        in_short(opened, facts)
-    with st.container():
-        page_frame.warn(facts["problems"])
+    contained(in_short, opened, facts)
+    contained(page_frame.warn, facts["problems"])
     for part in (studies, frozen, last_sent, policy):
-        with st.container():
-            part(opened.name, facts)
+        contained(part, opened.name, facts)
 
 
 def in_short(opened: Opened, facts: Facts) -> None:

@@ -12,7 +12,7 @@ from flfed.deployment.site_app import page_frame, reads
 from flfed.deployment.site_app.page_frame import Opened
 from flfed.records.charts.by_site import ENDS, interval_chart
 from flfed.records.dashboard.panels.overview import card
-from flfed.records.dashboard.sections import figure, table
+from flfed.records.dashboard.sections import contained, figure, table
 from flfed.records.reports import site_verdict as verdicts
 from flfed.records.statistics import Report, verdict
 from flfed.records.statistics.intervals import freedom_of
@@ -79,8 +79,7 @@ def parts(opened: Opened) -> None:
     if not results:
         st.info(render("site_app.results.none"))
         return
-    with st.container():
-        table([in_a_line(result) for result in results])
+    contained(table, [in_a_line(result) for result in results])
     with st.container():
         names = {result.run: f"{result.study}, {moment(result.at)} ({result.run})" for result in results}
         run = st.selectbox("Run", list(names), format_func=names.__getitem__, key="result-run", width=460)
@@ -97,8 +96,7 @@ def parts(opened: Opened) -> None:
             st.info(why)
             return
         metric = st.radio("Figure", metrics, format_func=verdict.metric_name, horizontal=True, key=f"metric-{run}")
-    with st.container():
-        against_our_own(result, str(metric), suppressed_here=suppressed_here)
+    contained(against_our_own, result, str(metric), suppressed_here=suppressed_here)
 
 
 def in_a_line(result: Result) -> dict[str, Any]:

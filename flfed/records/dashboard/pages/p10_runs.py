@@ -106,11 +106,10 @@ def _compare(listed: dict[str, list[RunEntry]], only: str | None) -> None:
 
     options = list(listed)[:LISTED]
     addressed_names = dict.fromkeys(st.query_params.get("compare", "").split(","))  # a run is not compared with itself
-    default_names = [name for name in addressed_names if name in options]
     chosen = st.multiselect(
         "Compare side by side",
         options,
-        default=default_names[: compare.MOST],
+        default=[name for name in addressed_names if name in options][: compare.MOST],
         format_func=label,
         max_selections=compare.MOST,
         key="compare",

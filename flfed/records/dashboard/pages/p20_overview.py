@@ -7,6 +7,7 @@ import streamlit as st
 from flfed.records.dashboard import page_files, run_page
 from flfed.records.dashboard.panels import curves, overview, rounds, sites
 from flfed.records.dashboard.refresh import Opened
+from flfed.records.dashboard.sections import contained
 from flfed.records.reports.report import purpose_of
 from flfed.records.sections.gains import at_the_ends
 from flfed.records.statistics.noised_scores import is_uncompared, noised_scores, wording
@@ -32,12 +33,9 @@ def parts(opened: Opened) -> None:
         _own(opened, opened.only)
     else:
         _all_sites(opened)
-    with st.container():
-        overview.set_aside(opened)
-    with st.container():
-        _further(opened)
-    with st.container():
-        overview.report_file(opened)
+    contained(overview.set_aside, opened)
+    contained(_further, opened)
+    contained(overview.report_file, opened)
     overview.words(opened)
     overview.facts(opened)
 
@@ -46,8 +44,7 @@ def _own(opened: Opened, site: str) -> None:
     """Show the verdict at one site to its people."""
     report = opened.report
     first = st.container()
-    with st.container():
-        metric = sites.choose_metric(report)
+    metric = contained(sites.choose_metric, report)
     with first:
         if "statistics" in report:
             curves.statistic(report)
@@ -62,8 +59,7 @@ def _all_sites(opened: Opened) -> None:
     """Show whether joining improves the figure on average, each site's gain, and warnings."""
     report = opened.report
     first = st.container()  # the verdict stands above the choice of its figure
-    with st.container():
-        metric = sites.choose_metric(report)
+    metric = contained(sites.choose_metric, report)
     with first:
         if "statistics" in report:
             curves.statistic(report)

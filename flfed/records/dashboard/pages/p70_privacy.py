@@ -10,7 +10,7 @@ import streamlit as st
 from flfed.errors import counted
 from flfed.records.dashboard import run_page, sections
 from flfed.records.dashboard.refresh import Opened
-from flfed.records.dashboard.sections import bullets
+from flfed.records.dashboard.sections import bullets, contained
 from flfed.records.objects import read_all
 from flfed.records.reports.audit_headlines import Audit, AuditFigure, audit_of, not_promised
 from flfed.records.reports.privacy import Private, privacy_of
@@ -33,17 +33,14 @@ def parts(opened: Opened) -> None:
     run, sites = runs[0]
     only = opened.only
     promise = private.promised(privacy, audit, run, only=only)
-    with st.container():
-        show_promise(promise, privacy["warnings"])
+    contained(show_promise, promise, privacy["warnings"])
     sections.show(private.charged_section(privacy))
     sections.show(private.left_section(crossed, len(runs)))
-    with st.container():
-        limits_of_promise(promise, audit)
+    contained(limits_of_promise, promise, audit)
     sections.show(private.spent_section(privacy))
     sections.show(private.attacks_section(privacy, audit, run, only=only))
     sections.show(private.mechanisms_section(privacy, list(sites.values()), only=only))
-    with st.container():
-        _uncharged(privacy)
+    contained(_uncharged, privacy)
     if outcome_counts:
         st.markdown(f"## {render('pages.privacy.outcomes')}")
         st.markdown(bullets(map(escape, describe_outcome_disclosure(outcome_counts))))

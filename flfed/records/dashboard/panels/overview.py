@@ -55,8 +55,7 @@ def head(title: str, runs: Sequence[RunEntry], name: str, *, only: str | None = 
         # The reason may have the command already.
         if only or resume.rpartition(": ")[2].strip("`") in run.reason:
             resume = ""
-        reason = f"Why it is {status}: {run.reason.rstrip('.')}. "
-        st.warning(with_code(reason) + resume)
+        st.warning(with_code(f"Why it is {status}: {run.reason.rstrip('.')}. ") + resume)
     elif status == "running":
         progress(runs, covers=covers)
 
@@ -189,10 +188,9 @@ def card(label: str, value: str, below: str) -> None:
 
 def _most(run_report: Report, metric: str) -> tuple[str, str]:
     """Return the largest gain of the sites with a clear gain, and its site; "none" where there is no such site."""
-    run = run_of(run_report)
     best = narrative.stands_out(run_report, metric)
     if best is not None:
-        least = run.rule.minimum_gain[metric]
+        least = run_of(run_report).rule.minimum_gain[metric]
         size, _ = size_and_span(best[1], least)
         return size, f"at {best[0]} ({describe_interval(best[1], least)})"
     if not narrative.is_measured(run_report, metric):
@@ -303,8 +301,7 @@ def leaks(opened: Opened) -> None:
     else:
         st.markdown(render("pages.leaks.none"))
     if untested := (payload or {}).get("untested", ()):
-        columns = ", ".join(map(str, untested))
-        st.caption(escape(render("pages.leaks.untested", columns=columns)))
+        st.caption(escape(render("pages.leaks.untested", columns=", ".join(map(str, untested)))))
 
 
 def words(opened: Opened) -> None:
@@ -344,8 +341,7 @@ def facts(opened: Opened) -> None:
         if sent := opened.bytes_sent():
             to_sites, from_sites = (size_in_words(sent.get(way, 0)) for way in ("to-site", "to-server"))
             in_all = render("pages.overview.bytes", to_sites=to_sites, from_sites=from_sites)
-            each = bytes_in_words(opened.report["round-bytes"])
-            st.markdown(" ".join(filter(None, [in_all, each])))
+            st.markdown(" ".join(filter(None, [in_all, bytes_in_words(opened.report["round-bytes"])])))
         if made_by:
             run = opened.runs[0]
             facts = {"engine": run.engine, "path": run.path, "seed": run.seed, "arrays-sha256": run.arrays_sha256}

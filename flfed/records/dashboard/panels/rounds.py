@@ -16,7 +16,7 @@ from flfed.records.charts.chart import Chart, Line, Spec, axis_title, layer, leg
 from flfed.records.charts.colours import BLUE, MOST_COLOURED, ORANGE, one_in_colour, site_looks
 from flfed.records.dashboard.refresh import CACHE_SECONDS, Opened, read_curves, where
 from flfed.records.dashboard.run_page import pick_site
-from flfed.records.dashboard.sections import behind, figure
+from flfed.records.dashboard.sections import behind, contained, figure
 from flfed.records.reports import round_totals as by_database
 from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.reports.round_totals import ON_ROWS, Cost
@@ -70,8 +70,7 @@ def curves(opened: Opened) -> None:
         _of_all_sites(opened, points, metric)
     rows = render("pages.rounds.measured", rows=ON_ROWS.get(arm, arm))
     above.caption(" ".join([rows, *_about_points(opened, points, metric)]))
-    with st.container():
-        _of_each_site(opened, points, metric, sites)
+    contained(_of_each_site, opened, points, metric, sites)
 
 
 def _width(opened: Opened) -> int:

@@ -29,8 +29,7 @@ CARDS = {"global": "Shared model", "local-only": "Site model", "personalised": "
 
 def answer(report: Report, site: str, metric: str) -> None:
     """Show the verdict at one site, the figures behind it, and their limits."""
-    run = run_of(report)
-    of_site = run.sites[site]
+    of_site = run_of(report).sites[site]
     with st.container(border=True):
         st.markdown(f"### {escape(site_answer.should_it_join(report, site, metric))}")
         for line in narrative.doubts(report, metric):
