@@ -160,15 +160,14 @@ def _print_sites(sites: list[str], sizes: Mapping[str, Mapping[str, int]], whole
     """Print the sites of a study, and the bytes that each sends and receives."""
     from flfed.deployment.operator.study_description import bytes_in_words
     from flfed.records.reports.faults import some
+    from flfed.records.section import group
 
     listed = ", ".join if whole else some
     named = listed(sites)
     more = "" if named.count(",") + 1 >= len(sites) else " (--all names them)"
     typer.echo(f"Sites: {named}{more}")
     # Sites with one policy differ only by the length of their names.
-    by_words: dict[str, list[str]] = {}
-    for site, size in sizes.items():
-        by_words.setdefault(bytes_in_words(size), []).append(site)
+    by_words = group((bytes_in_words(size), site) for site, size in sizes.items())
     for size_text, alike in by_words.items():
         whose = "Each site" if len(by_words) == 1 else listed(alike)
         output.say(f"{whose}: {size_text}.")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
+K = TypeVar("K")
+V = TypeVar("V")
 Lines = list[dict[str, str]]
 
 
@@ -103,6 +105,20 @@ class Section:
     tables: Sequence[Table] = ()
     says: Sequence[str] = ()
     note: Sequence[str] = ()
+
+
+def group(members: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
+    """Return the members of each group, in their order.
+
+    Examples
+    --------
+    >>> group([("even", 2), ("odd", 3), ("even", 4)])
+    {'even': [2, 4], 'odd': [3]}
+    """
+    groups: dict[K, list[V]] = {}
+    for key, member in members:
+        groups.setdefault(key, []).append(member)
+    return groups
 
 
 def names_of(lines: Iterable[Mapping[str, Any]]) -> list[str]:

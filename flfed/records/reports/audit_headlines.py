@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from flfed.records.reports import privacy as promises
+from flfed.records.section import group
 from flfed.records.statistics.odd_sites import CHANCE
 from flfed.records.statistics.verdict import decimals_beside, metric_name, number, with_interval
 from flfed.records.store.entries import Runs
@@ -104,9 +105,7 @@ def headlines(audit: Audit) -> list[AuditFigure]:
     >>> [line.metric for line in headlines(two)]
     ['least-epsilon']
     """
-    metrics_by_attack: dict[str, set[str]] = {}
-    for line in audit:
-        metrics_by_attack.setdefault(line.attack, set()).add(line.metric)
+    metrics_by_attack = group((line.attack, line.metric) for line in audit)
     first = {attack: HEADLINES.get(attack, min(names)) for attack, names in metrics_by_attack.items()}
     return ordered([line for line in audit if line.metric == first[line.attack] or line.verdict in ALWAYS])
 
@@ -133,10 +132,7 @@ def _size(line: AuditFigure) -> float:
 
 def by_figure(lines: Audit) -> list[list[AuditFigure]]:
     """Return figures grouped by attack, figure and verdict, in their order."""
-    groups: dict[tuple[str, str, str], list[AuditFigure]] = {}
-    for line in lines:
-        groups.setdefault((line.attack, line.metric, line.verdict), []).append(line)
-    return list(groups.values())
+    return list(group(((line.attack, line.metric, line.verdict), line) for line in lines).values())
 
 
 def figure_name(metric: str) -> str:
@@ -161,10 +157,8 @@ def place_of(line: AuditFigure) -> str:
 
 def audit_in_words(audit: Audit) -> list[str]:
     """Return the results of attacks, a line for each figure."""
-    groups: dict[tuple[str, str], list[AuditFigure]] = {}
-    for line in audit:
-        groups.setdefault((line.attack, line.metric), []).append(line)
-    return [_attack_in_words(lines) for lines in groups.values()]
+    groups = group(((line.attack, line.metric), line) for line in audit)
+    return list(map(_attack_in_words, groups.values()))
 
 
 def _attack_in_words(lines: Audit) -> str:
@@ -185,11 +179,6 @@ def _attack_in_words(lines: Audit) -> str:
     return f"{first.attack}: {name} {got} at {len(lines)} sites; {bound}: {counted}."
 
 
-def is_bound(line: AuditFigure) -> bool:
-    """Return whether a figure is a lower bound, which has no interval around it."""
-    return line.value is not None and line.low == line.value and line.high is None
-
-
 def reached(line: AuditFigure) -> str:
     """Return how far an attack got: a figure with its 95 % interval, or a bound.
 
@@ -200,7 +189,8 @@ def reached(line: AuditFigure) -> str:
     >>> [reached(AuditFigure("a", "b", *of)) for of in ((1.0, WITHIN, "c", 0.96, 1.0), (0.11, WITHIN))]
     ['1.000 (0.960 to 1.000)', '0.110']
     """
-    if is_bound(line):
+    # A lower bound has no interval around it.
+    if line.value is not None and line.low == line.value and line.high is None:
         return f"at least {number(line.value)}"
     return with_interval(line.value, line.low, line.high)
 

@@ -13,6 +13,7 @@ from flfed.callbacks import stamp
 from flfed.records.objects import read_figure, run_of, write
 from flfed.records.reports.faults import SiteAttendance, missing_of
 from flfed.records.reports.report import head
+from flfed.records.section import group
 from flfed.records.statistics import Report, intervals
 from flfed.records.statistics.verdict import interval, metric_name, number
 from flfed.records.store.entries import PERSONS_NOTE, ComparisonRow, RunEntry
@@ -36,9 +37,7 @@ def run_list(
     "" is no choice.
     """
     entries = reader.runs(**chosen)
-    together: dict[str, list[RunEntry]] = {}
-    for run in entries:
-        together.setdefault(run.series, []).append(run)
+    together = group((run.series, run) for run in entries)
     # Repeats come newest first; the head begins with the first.
     heads = {series: head(runs[::-1], series) for series, runs in together.items()}
     shown = [series for series, of in heads.items() if status in ("", run_of(of).status)][:limit]

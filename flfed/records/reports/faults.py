@@ -17,8 +17,9 @@ from sqlalchemy import literal, select
 from flfed.records import objects
 from flfed.records.objects import run_of
 from flfed.records.reports.recorded_run import Recorded
+from flfed.records.section import group
 from flfed.records.statistics import Report
-from flfed.records.statistics.noised_scores import released
+from flfed.records.statistics.noised_scores import TRAINED_ON, released
 from flfed.records.statistics.verdict import ABSENT, sentence_case, shorten
 from flfed.records.store.entries import EventEntry, SiteEntry
 from flfed.records.store.reader import RunReader
@@ -208,9 +209,7 @@ def absence_in_words(
     ['1 of 4 sites took no part: bern', 'basel took no part in 2 of 10 repeats']
     """
     # Sites that were absent equally often share a sentence.
-    by_count: dict[int, list[str]] = {}
-    for site, count in absent.items():
-        by_count.setdefault(count, []).append(site)
+    by_count = group((count, site) for site, count in absent.items())
     lines = []
     for count, names in sorted(by_count.items(), reverse=True):
         groups = _groups_with_why(names, reasons or {})
@@ -231,9 +230,7 @@ def _groups_with_why(names: Sequence[str], reasons: Mapping[str, str]) -> list[t
     if not reasons:
         return [(some(names), "")]
     # Reasons that differ in numbers only become one, with a range.
-    alike: dict[str, list[str]] = {}
-    for site in names:
-        alike.setdefault(NUMBER.sub("0", reasons[site]), []).append(site)
+    alike = group((NUMBER.sub("0", reasons[site]), site) for site in names)
     groups = []
     for together in alike.values():
         parts = [together] if len(together) > FEW_SITES else [[site] for site in together]
@@ -304,9 +301,7 @@ def sites_together(groups: Faults) -> Faults:
     >>> list(sites_together({("refused", f"s{n}", f"has {n} rows"): [None] for n in range(1, 8)}))
     [('refused', '7 sites (s1, s2, s3 and 4 more)', 'has 1 to 7 rows')]
     """
-    alike: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for what, site, reason in groups:
-        alike.setdefault((what, NUMBER.sub("0", reason)), []).append((site, reason))
+    alike = group(((what, NUMBER.sub("0", reason)), (site, reason)) for what, site, reason in groups)
     merged_groups: Faults = {}
     for (what, site, reason), rounds in groups.items():
         members = alike[what, NUMBER.sub("0", reason)]
@@ -331,9 +326,7 @@ def folded(groups: Faults) -> Faults:
     >>> folded({("odd", "a", "norm is 3.3 times it"): [19], ("odd", "a", "norm is 12.0 times it"): [40]})
     {('odd', 'a', 'norm is 3.3 to 12.0 times it'): [19, 40]}
     """
-    alike: dict[tuple[str, str, str], list[str]] = {}
-    for what, site, reason in groups:
-        alike.setdefault((what, site, NUMBER.sub("0", reason)), []).append(reason)
+    alike = group(((what, site, NUMBER.sub("0", reason)), reason) for what, site, reason in groups)
     merged: Faults = {}
     for (what, site, _), reasons in alike.items():
         rounds = (groups[what, site, reason] for reason in reasons)
@@ -436,7 +429,8 @@ def site_facts(site: SiteEntry, report: Report) -> dict[str, Any]:
     """Return the record of a site, for a table; `report` is the report of its run."""
     status = ": ".join(filter(None, (site.status, site.reason)))
     rows = ABSENT if site.rows is None else site.rows
-    facts = {"Site": site.site, "Title": site.title, "Status": status, released(report).rows_heading: rows}
+    heading = "Rows" if released(report).is_exact else TRAINED_ON.capitalize()
+    facts = {"Site": site.site, "Title": site.title, "Status": status, heading: rows}
     policy = {"Disclosure": site.disclosure, "Figures shared": site.shared_as}
     if site.status == "refused":
         policy = dict.fromkeys(policy, "not disclosed")

@@ -88,11 +88,8 @@ def comparison_rows(report: Report, metric: str | None = None) -> tuple[list[str
     for name, site in run_of(report).sites.items():
         cells = [number(figure_of(site[arm], metric).value) for arm in arms]
         rows.append([name, shown(site_of(site).holdout_rows), *cells, *_gain_and_verdict(site, metric)])
-    return (
-        headers,
-        [*rows, *_rows_over_all(report, metric, beside="personalised" in arms)],
-        _below_table(report, metric),
-    )
+    rows += _rows_over_all(report, metric, beside="personalised" in arms)
+    return headers, rows, _below_table(report, metric)
 
 
 def _rows_over_all(report: Report, metric: str, *, beside: bool) -> list[list[str]]:
@@ -127,10 +124,10 @@ def _with_gains(
     """Return the table of figures with noise, with each site's gain and verdict where known."""
     if not released(report).is_compared:
         return headers, lines
-    gains_and_verdicts = [_gain_and_verdict(site, metric) for site in run_of(report).sites.values()]
-    gains_and_verdicts += [["", ""]] * (len(lines) - len(gains_and_verdicts))
+    added = [_gain_and_verdict(site, metric) for site in run_of(report).sites.values()]
+    added += [["", ""]] * (len(lines) - len(added))
     headers = [*headers, GAIN + interval_name(report), "verdict"]
-    return headers, [[*line, *more] for line, more in zip(lines, gains_and_verdicts, strict=True)]
+    return headers, [[*line, *more] for line, more in zip(lines, added, strict=True)]
 
 
 def _gain_and_verdict(site: Report, metric: str) -> list[str]:
@@ -141,13 +138,12 @@ def verdict_in_words(report: Report) -> list[str]:
     """Return the verdict on joining, on average and by site; of a run that compared nothing, the reason."""
     run = run_of(report)
     metric = primary_of(report)
-    if metric is not None and not released(report).is_compared:
+    if metric is None:
+        return [render("report.run.nothing", status=run.status, rounds=counted(run.rounds, "round"), why=run.why)]
+    if not released(report).is_compared:
         return [*_reach(report, metric), render("report.noised.gain")]
-    if metric is not None:
-        joining = (joining_in_words(report, metric), tally(report, metric))
-        sentences = (*doubts(report, metric), *joining, *own_under_noise(report))
-        return [sentence for sentence in sentences if sentence]
-    return [render("report.run.nothing", status=run.status, rounds=counted(run.rounds, "round"), why=run.why)]
+    joining = (joining_in_words(report, metric), tally(report, metric))
+    return list(filter(None, (*doubts(report, metric), *joining, *own_under_noise(report))))
 
 
 def doubts(report: Report, metric: str) -> list[str]:
@@ -169,17 +165,16 @@ def doubts(report: Report, metric: str) -> list[str]:
 def _below_table(report: Report, metric: str) -> list[str]:
     """Return the sentences below a table of sites and references."""
     run = run_of(report)
-    best = []
+    missing = missing_in_words(report)
+    lines = [*missing, *_reach(report, metric)[:1], *scores_in_words(report)]
     if stands_out(report, metric):
-        best = _who_gains(report, metric)
-    lines = [*missing_in_words(report), *_reach(report, metric)[:1], *scores_in_words(report), *best]
+        lines += _who_gains(report, metric)
+    lines += [own_parts_in_words(report), *doubts(report, metric), unknown_training(run.training)]
+    lines += [own_models_in_words(report), naive_in_words(list(run.sites.values()), metric)]
+    lines += own_under_noise(report)
     between = figure_of(run.mean_gain, metric).between_sites_p
-    own = (own_models_in_words(report), naive_in_words(list(run.sites.values()), metric), *own_under_noise(report))
-    differing = ""
     if between is not None and between < UNLIKE:
-        differing = verdicts.describe_spread(run.mean_gain[metric], adjusts=released(report).is_exact)
-    sentences = (own_parts_in_words(report), *doubts(report, metric), unknown_training(run.training), *own, differing)
-    lines += [sentence for sentence in sentences if sentence]
+        lines.append(verdicts.describe_spread(run.mean_gain[metric], adjusts=released(report).is_exact))
     if run.rule.sites > 1 and is_measured(report, metric):
         lines.append(render("report.run.rule", metric=metric_name(metric), least=least_gain(report, metric)))
     lines += [*odd_sites_in_words(report), *untold_in_words(report, metric), *unadjusted_in_words(report, metric)]
@@ -187,7 +182,7 @@ def _below_table(report: Report, metric: str) -> list[str]:
         if sentence := over_sites(figure_of(report[arm], metric)):
             lines.append(f"{sentence_case(reference_name(report, arm))}: {sentence.strip(' ()')}.")
     # The first sentence names the sites that were refused.
-    return [*lines, _course(report, None, refusals=not missing_in_words(report))]
+    return list(filter(None, [*lines, _course(report, None, refusals=not missing)]))
 
 
 def joining_in_words(report: Report, metric: str) -> str:
@@ -293,17 +288,13 @@ def _forest_line(name: str, site: Report, metric: str) -> ForestLine:
 
 def untold_in_words(report: Report, metric: str) -> list[str]:
     """Return why the verdict is inconclusive at some sites: at the first one, and at how many more."""
-    reasons = {
-        name: verdicts.too_few(site) or verdicts.no_interval(site, metric)
-        for name, site in run_of(report).sites.items()
-    }
-    untold = [(name, why) for name, why in reasons.items() if why]
-    if not untold:
-        return []
-    (name, why), *others = untold
-    if others:
-        return [render("report.run.others", site=name, reason=why, others=len(others))]
-    return [render("report.run.inconclusive", site=name, reason=why)]
+    untold = []
+    for name, site in run_of(report).sites.items():
+        if why := verdicts.too_few(site) or verdicts.no_interval(site, metric):
+            untold.append({"site": name, "reason": why})
+    if len(untold) > 1:
+        return [render("report.run.others", others=len(untold) - 1, **untold[0])]
+    return [render("report.run.inconclusive", **facts) for facts in untold]
 
 
 def unadjusted_in_words(report: Report, metric: str) -> list[str]:
@@ -355,28 +346,22 @@ def story(report: Report, *, metric: str | None = None, planned: int | None = No
     """Return the story of a run in a few sentences: the figure, who gains, the verdicts and the faults."""
     run = run_of(report)
     metric = metric or primary_of(report)
+    missing = missing_in_words(report)
     if metric is None:
-        return [*missing_in_words(report), *odd_sites_in_words(report), _course(report, planned)]
-    lines = [*missing_in_words(report), *doubts(report, metric)]
-    lines += [*trained_rows_in_words(report.get(TRAINED_TEST_ROWS)), *_reach(report, metric)]
-    lines += [*scores_in_words(report), *ranks_in_words(report)]
-    lines += [*_who_gains(report, metric), *headline(report, metric)]
-    lines += own_under_noise(report)
-    sentences = (
-        own_parts_in_words(report),
-        unknown_training(run.training),
-        own_models_in_words(report),
-        naive_in_words(list(run.sites.values()), metric),
-        verdicts.describe_spread(run.mean_gain.get(metric), adjusts=released(report).is_exact),
-    )
-    lines += [sentence for sentence in sentences if sentence]
-    return [*lines, *odd_sites_in_words(report), _course(report, planned)]
+        return [*missing, *odd_sites_in_words(report), _course(report, planned)]
+    lines = [*missing, *doubts(report, metric), *trained_rows_in_words(report.get(TRAINED_TEST_ROWS))]
+    lines += [*_reach(report, metric), *scores_in_words(report), *ranks_in_words(report)]
+    lines += [*_who_gains(report, metric), *headline(report, metric), *own_under_noise(report)]
+    lines += [own_parts_in_words(report), unknown_training(run.training), own_models_in_words(report)]
+    lines.append(naive_in_words(list(run.sites.values()), metric))
+    lines.append(verdicts.describe_spread(run.mean_gain.get(metric), adjusts=released(report).is_exact))
+    return list(filter(None, [*lines, *odd_sites_in_words(report), _course(report, planned)]))
 
 
 def headline(report: Report, metric: str) -> list[str]:
     """Return the mean gain over sites, and the verdicts' tally."""
     mean = verdicts.mean_gain_in_words(run_of(report).mean_gain.get(metric), metric, adjusts=released(report).is_exact)
-    return [sentence for sentence in (mean, tally(report, metric)) if sentence]
+    return list(filter(None, (mean, tally(report, metric))))
 
 
 def _reach(report: Report, metric: str) -> list[str]:

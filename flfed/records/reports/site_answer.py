@@ -9,7 +9,7 @@ from typing import Any
 
 from flfed.records.objects import figure_of, read, run_of, site_of
 from flfed.records.reports import site_verdict as verdicts
-from flfed.records.reports.narrative import gain_in_words, interval_name
+from flfed.records.reports.narrative import COLUMNS, gain_in_words, interval_name
 from flfed.records.reports.report import OWN_COLUMNS, STARTED
 from flfed.records.statistics import Report, verdict
 from flfed.records.statistics.noised_scores import TRAINED_ON, released, scores_in_words, trained_on
@@ -21,7 +21,7 @@ from flfed.words import render
 
 FEW_HOLDOUT_ROWS = 100
 """Below so many test rows, of the rarer class where both are counted, an interval is wide."""
-MODELS = {"global": "Shared model", "local-only": "Site model", "personalised": "Adjusted to site"}
+MODELS = {arm: verdict.sentence_case(name) for arm, name in COLUMNS.items()}
 """The columns of the table, by arm."""
 
 
@@ -90,7 +90,7 @@ def rests_on(report: Report, site: str, metric: str) -> list[str]:
     lines.append(verdicts.mean_gain_in_words(run.mean_gain.get(metric), metric))
     if figure_of(run.pooled, metric).value is not None:
         lines.append(render("report.site.pooled", figure=verdict.number(figure_of(run.global_, metric).value)))
-    return [sentence for sentence in (*lines, *limits) if sentence]
+    return list(filter(None, (*lines, *limits)))
 
 
 def _describe_test_rows(of_site: Report, metric: str, repeats: int) -> list[str]:

@@ -340,8 +340,9 @@ def decision_curves(counts_by_name: CountsByName, payload: Payload | None, looks
         return None
     # Exact points of other sites together belong to another curve.
     dots: dict[str, list[flagging.OperatingPoint]] = {}
-    for name, points in curves.items():
-        dots[name] = [point for point in exact.get(name, ()) if point.of_same_rows(points[0])]
+    for name, (first, *_) in curves.items():
+        same = (first.rows, first.events)
+        dots[name] = [point for point in exact.get(name, ()) if (point.rows, point.events) == same]
     shown = list(curves)[:DRAWN_BESIDE]
     beside = [curves[name] for name in shown]
 
@@ -351,13 +352,13 @@ def decision_curves(counts_by_name: CountsByName, payload: Payload | None, looks
 
     # A few exact thresholds do not show where the model is ahead between them.
     ahead = [flagging.ahead_line(name, points) for name, points in curves.items()] if counts_by_name else []
-    first = next(iter(curves))
+    name = next(iter(curves))
     note = render("report.points.decision") if counts_by_name else render("report.points.marks")
     return Section(
         title=render("pages.scores.decision"),
         lead=(render("report.points.benefit"),),
         charts=list(map(drawing, shown)),
-        tables=(Table(lines=ahead), Table(lines=_net_benefits(first, counts_by_name, dots[first]))),
+        tables=(Table(lines=ahead), Table(lines=_net_benefits(name, counts_by_name, dots[name]))),
         note=(note,),
     )
 

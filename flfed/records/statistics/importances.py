@@ -385,8 +385,9 @@ def _percent(share: float | None) -> str:
 
 def gains_in_words(gains: Gains, *, permuted: bool) -> str:
     """Return the meaning of gains and its limits; `permuted` is whether importances by permutation are shown, too."""
-    key = "report.importance.gains" if permuted else "report.importance.alone"
-    return render(key, trees=_trees(gains))
+    if permuted:
+        return render("report.importance.gains", trees=_trees(gains))
+    return render("report.importance.alone", trees=_trees(gains))
 
 
 def _trees(gains: Gains) -> str:

@@ -41,10 +41,6 @@ class OperatingPoint:
         """Rows in all."""
         return self.tp + self.fp + self.fn + self.tn
 
-    def of_same_rows(self, other: OperatingPoint) -> bool:
-        """Return whether another confusion table may be of the same rows, by the rows of each class."""
-        return (self.rows, self.events) == (other.rows, other.events)
-
     @property
     def alerts(self) -> int:
         """Rows that are flagged."""

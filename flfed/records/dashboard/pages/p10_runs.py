@@ -14,6 +14,7 @@ from flfed.records.dashboard import access, page_style, refresh, run_page
 from flfed.records.dashboard.panels import compare
 from flfed.records.dashboard.panels.overview import how_to_go_on
 from flfed.records.reports.faults import STATUS_WORDS, SiteAttendance, absence_in_words, missing_of
+from flfed.records.section import group
 from flfed.records.statistics.intervals import mean_of
 from flfed.records.statistics.verdict import metric_name, number
 from flfed.records.store.entries import RunEntry
@@ -71,9 +72,7 @@ def _read(only: str | None) -> _RunListing:
         search = st.text_input("Search", placeholder="study, run or status", key="search")
         runs = reader.runs(search=search, limit=2000)
         names = [run.run for run in runs]
-        listed: dict[str, list[RunEntry]] = {}
-        for run in runs:
-            listed.setdefault(run.series, []).append(run)
+        listed = group((run.series, run) for run in runs)
         absent = missing_of(reader, names[:MISSING_SOUGHT])
         return _RunListing(search, listed, reader.headlines(names), absent, refresh.course_of_list(reader))
 

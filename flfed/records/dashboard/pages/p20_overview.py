@@ -8,6 +8,7 @@ from flfed.records.dashboard import page_files, run_page
 from flfed.records.dashboard.panels import curves, overview, rounds, sites
 from flfed.records.dashboard.refresh import Opened
 from flfed.records.dashboard.sections import contained
+from flfed.records.reports.faults import missing_in_words
 from flfed.records.reports.report import purpose_of
 from flfed.records.sections.gains import at_the_ends
 from flfed.records.statistics.noised_scores import is_uncompared, noised_scores, wording
@@ -66,7 +67,8 @@ def _all_sites(opened: Opened) -> None:
         elif metric is None:
             overview.not_compared(opened)
         else:
-            warnings = overview.warnings_of(opened.shown)
+            leaks = overview.leak_warnings(opened.shown)
+            warnings = [*missing_in_words(report), *leaks, *odd_sites_in_words(report)]
             overview.answer(report, metric, len(warnings))
             sites.who_gains(report, metric)
             overview.warn(warnings)

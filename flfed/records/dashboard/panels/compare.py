@@ -22,6 +22,7 @@ from flfed.records.reports.privacy import private_of
 from flfed.records.reports.recorded_run import LOSS, TELLING, leaves, shows
 from flfed.records.reports.report import primary_of
 from flfed.records.reports.site_verdict import site_verdict
+from flfed.records.section import group
 from flfed.records.statistics import Report, verdict
 from flfed.records.statistics.noised_scores import NOT_COMPARED
 from flfed.records.store.reader import RunReader
@@ -73,7 +74,7 @@ def warnings(
     redrawn : mapping of name to sites
         Those that draw another holdout in each repeat.
     """
-    datasets = _groups({name: str(_keys(text).get(DATASET, "")) for name, _, text in runs})
+    datasets = group((str(_keys(text).get(DATASET, "")), name) for name, _, text in runs)
     lines = []
     if len(datasets) > 1:
         groups = _of_groups({dataset or "not known": names for dataset, names in datasets.items()})
@@ -83,10 +84,10 @@ def warnings(
     # Only runs on one dataset can be compared at all, so the rest is checked within it.
     for dataset, names in datasets.items():
         where = f"Dataset {dataset}: " if len(datasets) > 1 else ""
-        by_metric = _groups({name: verdict.metric_name(metric) for name in names if (metric := metrics[name])})
+        by_metric = group((verdict.metric_name(metric), name) for name in names if (metric := metrics[name]))
         if len(by_metric) > 1:
             lines.append(where + render("pages.compare.metrics", groups=_of_groups(by_metric)))
-        by_rows = _groups({name: judged[name] for name in names if judged[name]})
+        by_rows = group((judged[name], name) for name in names if judged[name])
         if len(by_rows) > 1:
             groups = "; ".join(map(_and, by_rows.values()))
             lines.append(where + render("pages.compare.rows", groups=groups))
@@ -106,14 +107,6 @@ def _judged(report: Report, redrawn: Collection[str]) -> tuple[tuple[str, int, i
     # A fixed holdout is the same in each repeat, so that repeats do not count there.
     repeats = dict.fromkeys(rows, 1) | dict.fromkeys(redrawn, run.repeats)
     return tuple((name, rows[name], repeats[name]) for name in sorted(rows))
-
-
-def _groups(value_by_name: Mapping[str, Any]) -> dict[Any, list[str]]:
-    """Return names grouped by their value."""
-    groups: dict[Any, list[str]] = {}
-    for name, value in value_by_name.items():
-        groups.setdefault(value, []).append(name)
-    return groups
 
 
 def _and(names: Sequence[str]) -> str:

@@ -239,11 +239,6 @@ def _whether_it_pays(run_report: Report, metric: str) -> None:
         st.markdown(escape(line))
 
 
-def warnings_of(shown: Shown) -> list[str]:
-    """Return warnings about the figures: missing sites, columns that may leak the target, sites coded differently."""
-    return [*faults.missing_in_words(shown.report), *leak_warnings(shown), *odd_sites_in_words(shown.report)]
-
-
 def leak_warnings(shown: Shown) -> list[str]:
     """Return warnings that columns may leak the target."""
     return [render("pages.leaks.warning", finding=line) for line in faults.leaks_in_words(shown.leaks)]
