@@ -208,17 +208,13 @@ def _furthest(*ends: float | None) -> float:
 
 def _forest_row(line: ForestLine, worthwhile: float) -> dict[str, Any]:
     """Return a line of the forest plot with its texts."""
-    cells = {"own": "", "shared": "", "rows": ""}
-    if line.own is not None:
-        cells["own"] = verdict.number(line.own)
-    if line.shared is not None:
-        cells["shared"] = verdict.number(line.shared)
-    if line.rows is not None:
-        cells["rows"] = str(line.rows)
+    cells = {"rows": verdict.shown(line.rows, absent="")}
+    cells |= {arm: verdict.shown(getattr(line, arm), verdict.number, "") for arm in ("own", "shared")}
     if line.events is not None:
         cells["rows"] += f" ({line.events})"
-    marked = MARK if line.model == "personalised" else ""
-    gain = verdict.gain_in_brackets(line.gain, worthwhile) + marked
+    gain = verdict.gain_in_brackets(line.gain, worthwhile)
+    if line.model == "personalised":
+        gain += MARK
     drawn = {name: getattr(line, name) for name in ("name", *ENDS)}
     return {**drawn, **cells, "mean": line.site is None, "gain": gain}
 

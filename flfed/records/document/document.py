@@ -26,7 +26,7 @@ from flfed.records.sections.gains import at_the_ends, gains, references
 from flfed.records.statistics import importances, noised_scores, score_curves
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
-from flfed.records.statistics.verdict import interval, number, sentence_case
+from flfed.records.statistics.verdict import sentence_case, with_interval
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer
 from flfed.records.text import moment, seconds_in_words
@@ -191,9 +191,7 @@ def _metric_line(content: Content, metric: str) -> dict[str, str]:
     for title, figures in arms.items():
         if (figures or {}).get(metric):
             figure = figure_of(figures, metric)
-            cells[title] = number(figure.value)
-            if figure.low is not None and figure.high is not None:
-                cells[title] += f" ({interval(figure.low, figure.high)})"
+            cells[title] = with_interval(figure.value, figure.low, figure.high)
     return cells if len(cells) > 1 else {}
 
 

@@ -68,22 +68,17 @@ def faults_of(reader: RunReader, recorded: Recorded) -> list[Fault]:
     fault_by_place: dict[tuple[str, str], Fault] = {}
     repeats: Counter[tuple[str, str]] = Counter()
     for run, sites in recorded.runs:
-        prefix = ""
-        if several:
-            prefix = f"repeat {run.repeat + 1}: "
+        prefix = f"repeat {run.repeat + 1}: " if several else ""
         events = reader.events([run.run])
         for event in events:
             if event.kind == "fault":
                 result.append({"round": event.round, "site": event.site, "reason": prefix + event.reason})
         refused = _refused(sites, events)
-        for place in refused:
-            if place not in fault_by_place:
-                fault_by_place[place] = {
-                    "round": None,
-                    "site": place[0],
-                    "reason": str(Refusal("refused", why=place[1])),
-                }
-                result.append(fault_by_place[place])
+        for site, why in refused:
+            if (site, why) not in fault_by_place:
+                fault = {"round": None, "site": site, "reason": str(Refusal("refused", why=why))}
+                fault_by_place[site, why] = fault
+                result.append(fault)
         repeats.update(refused)
     if several:
         for place, fault in fault_by_place.items():
@@ -386,18 +381,16 @@ def holdout_in_words(events: Sequence[EventEntry]) -> list[str]:
     # A reason that this version does not know is shown as recorded.
     for reason in [*(purpose for purpose in purposes if purpose in reasons), *sorted(reasons - purposes.keys())]:
         readings = [event for event in opened if event.reason == reason]
-        often = _how_often(
-            Counter((event.run, event.site) for event in readings), len({event.run for event in readings})
-        )
         purpose = reason if reason in purposes else "other"
-        lines.append(render(f"faults.holdout-read.{purpose}", often=often, reason=reason))
+        lines.append(render(f"faults.holdout-read.{purpose}", often=_how_often(readings), reason=reason))
     return lines
 
 
-def _how_often(by_place: Mapping[Any, int], runs: int) -> str:
-    """Return how often something was done, by its count for each run and site."""
-    most = max(by_place.values())
+def _how_often(events: Sequence[EventEntry]) -> str:
+    """Return how often something was done, by its events in each run and at each site."""
+    most = max(Counter((event.run, event.site) for event in events).values())
     often = "once" if most == 1 else f"{most} times"
+    runs = len({event.run for event in events})
     if runs == 1:
         return often
     return f"{often} in each of {runs} repeats" if most == 1 else f"{often} in one of {runs} repeats"
@@ -516,7 +509,10 @@ def leaks_in_words(payload: Mapping[str, Any] | None) -> list[str]:
     if not columns:
         return []
     count = "a column" if len(columns) == 1 else f"{len(columns)} columns"
+    return [render("faults.leaks.warning", count=count, columns=name_columns(columns))]
+
+
+def name_columns(columns: Sequence[str]) -> str:
+    """Return the names of the first columns, and whether there are others."""
     listed = ", ".join(columns[:COLUMNS_NAMED])
-    if len(columns) > COLUMNS_NAMED:
-        listed += " and others"
-    return [render("faults.leaks.warning", count=count, columns=listed)]
+    return listed if len(columns) <= COLUMNS_NAMED else f"{listed} and others"

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from flfed.errors import counted
 from flfed.records.objects import FigureReport, figure_of, read_figure, run_of, site_of
 from flfed.records.reports import site_verdict as verdicts
-from flfed.records.reports.faults import fault_kind, missing_in_words, refused_sites, some, taking_part_in_words
+from flfed.records.reports.faults import (
+    fault_kind,
+    missing_in_words,
+    name_columns,
+    refused_sites,
+    some,
+    taking_part_in_words,
+)
 from flfed.records.reports.report import AGAIN, arms_shown, primary_of
 from flfed.records.statistics import Report
 from flfed.records.statistics.noised_scores import covered_rows, own_under_noise, released, scores_in_words
@@ -51,8 +58,6 @@ from flfed.records.statistics.verdict import (
 from flfed.refusals import read
 from flfed.words import render, sentences
 
-MOST_LEAKING = 3
-"""Most columns that a headline names."""
 GAIN = "gain (+ is better), "
 """How the head of the column of gains begins; the name of their intervals follows."""
 SHORT = {"global": "shared", "personalised": "adjusted"}
@@ -153,13 +158,8 @@ def doubts(report: Report, metric: str) -> list[str]:
     figure = figure_of(run.global_, metric).value
     leaking = run.leaking_columns
     if metric == "roc_auc_score" and leaking and figure is not None and number(figure) == number(1.0):
-        columns = ", ".join(leaking[:MOST_LEAKING])
-        if len(leaking) > MOST_LEAKING:
-            columns += " and others"
-        lines.append(render("report.run.leaks", columns=columns))
-    if sentence := training_in_words(run.training):
-        lines.append(sentence)
-    return lines
+        lines.append(render("report.run.leaks", columns=name_columns(leaking)))
+    return list(filter(None, [*lines, training_in_words(run.training)]))
 
 
 def _below_table(report: Report, metric: str) -> list[str]:

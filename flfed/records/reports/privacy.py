@@ -432,15 +432,16 @@ def describe_encoder_condition(unit: str) -> str:
 def promise_in_words(privacy: PrivateFacts) -> list[str]:
     """Return the promise of a run, sentence by sentence."""
     private = private_of(privacy)
+    sums = sums_in_words(private)
     if private.mechanism is None:
         return [render("privacy.promise.unknown", reason=private.reason)]
     if private.mechanism == "none" and private.trained:
-        return [render("privacy.promise.none"), *sums_in_words(private)]
+        return [render("privacy.promise.none"), *sums]
     # A statistic has no updates, and no model that could be attacked.
     if private.mechanism == "none":
-        return [render("privacy.promise.statistic"), *sums_in_words(private)]
+        return [render("privacy.promise.statistic"), *sums]
     if private.epsilon is None:
-        return [render("privacy.promise.noiseless", mechanism=private.mechanism), *sums_in_words(private)]
+        return [render("privacy.promise.noiseless", mechanism=private.mechanism), *sums]
     unit = private.unit
     odds = odds_in_words(
         unit,
@@ -454,7 +455,7 @@ def promise_in_words(privacy: PrivateFacts) -> list[str]:
     lines = [render("privacy.promise.promised", scope=_describe_scope(private), **facts), odds]
     if not private.is_exact:
         lines += accounts_in_words(unit, private.unspent)
-    return [*lines, *_conditions(private), *sums_in_words(private)]
+    return [*lines, *_conditions(private), *sums]
 
 
 def _conditions(privacy: PrivacyReport) -> list[str]:

@@ -68,6 +68,11 @@ class Cost:
     to_site: float
     to_server: float
 
+    @property
+    def rounds(self) -> int:
+        """Number of rounds of the block."""
+        return self.last - self.first + 1
+
 
 def width_of(rounds: int, most: int) -> int:
     """Return the number of rounds in a block, for at most `most` blocks.

@@ -169,9 +169,7 @@ def _figures(shown_by_name: Compared, metric: str, only: str | None) -> None:
 
 def _at(of_site: Report, metric: str) -> str:
     figure = figure_of(site_of(of_site).global_, metric)
-    shown = verdict.number(figure.value)
-    if figure.low is not None:
-        shown += f" ({verdict.interval(figure.low, figure.high)})"
+    shown = verdict.with_interval(figure.value, figure.low, figure.high)
     if NOT_COMPARED in of_site:
         return f"{shown}: not compared"
     return f"{shown}: {verdict.describe_verdict(site_verdict(of_site, metric)[0], metric)}"

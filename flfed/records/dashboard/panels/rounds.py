@@ -378,13 +378,12 @@ def _cost_in_words(costs: Sequence[Cost], opened: Opened) -> str:
     if not costs:
         return render("pages.costs.early" if opened.is_running else "pages.costs.none")
     # A block has means by round, which give sums again.
-    lengths = [one.last - one.first + 1 for one in costs]
-    out = sum(length * one.to_server for length, one in zip(lengths, costs, strict=True))
-    back = sum(length * one.to_site for length, one in zip(lengths, costs, strict=True))
-    seconds = [length * one.seconds for length, one in zip(lengths, costs, strict=True) if one.seconds is not None]
-    count = counted(sum(lengths), "round")
-    sizes = {"out": size_in_words(round(out)), "back": size_in_words(round(back))}
-    sentences = [render("pages.costs.site" if opened.only else "pages.costs.sites", rounds=count, **sizes)]
+    out = sum(one.rounds * one.to_server for one in costs)
+    back = sum(one.rounds * one.to_site for one in costs)
+    seconds = [one.rounds * one.seconds for one in costs if one.seconds is not None]
+    facts = {"out": size_in_words(round(out)), "back": size_in_words(round(back))}
+    facts["rounds"] = counted(sum(one.rounds for one in costs), "round")
+    sentences = [render("pages.costs.site" if opened.only else "pages.costs.sites", **facts)]
     if seconds:
         sentences.append(render("pages.costs.time", seconds=seconds_in_words(sum(seconds))))
     if opened.is_repeated:
