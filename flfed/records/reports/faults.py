@@ -76,7 +76,7 @@ def faults_of(reader: RunReader, recorded: Recorded) -> list[Fault]:
         refused = _refused(sites, events)
         for site, why in refused:
             if (site, why) not in fault_by_place:
-                fault = {"round": None, "site": site, "reason": str(Refusal("refused", why=why))}
+                fault: Fault = {"round": None, "site": site, "reason": str(Refusal("refused", why=why))}
                 fault_by_place[site, why] = fault
                 result.append(fault)
         repeats.update(refused)

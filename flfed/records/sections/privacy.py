@@ -138,7 +138,7 @@ def attacks_section(
             Table(lines=[_summary_line(lines, only) for lines in groups]),
             Table(title=all_figures, lines=every, key="attacks", rows=rows, is_folded=True),
         ),
-        says=says,
+        says=list(says),
         note=(render("privacy.audit.verdicts"),),
     )
 
