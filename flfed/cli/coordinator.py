@@ -89,14 +89,9 @@ def admit_site(
     from flfed.deployment.coordinator.admission import admit
 
     # Settings are read first, so that a missing coordinator is reported before a file is opened.
-    folder = _initialised()
-    admission = admit(folder, file)
-    yield {
-        "site": admission.site,
-        "node-key": admission.fingerprint,
-        "already": admission.already,
-        "gate-key": admission.gate_key,
-    }
+    admission = admit(_initialised(), file)
+    facts = {"site": admission.site, "node-key": admission.fingerprint, "already": admission.already}
+    yield facts | {"gate-key": admission.gate_key}
     state = "before" if admission.already else "now"
     yield render(f"commands.admitted.{state}", site=admission.site, fingerprint=admission.fingerprint)
     if admission.gate_key:
@@ -130,8 +125,7 @@ def revoke_site(site: str = SITE) -> output.Shown:
     """
     from flfed.deployment.coordinator.admission import revoke
 
-    folder = _initialised()
-    already = revoke(folder, site)
+    already = revoke(_initialised(), site)
     yield {"site": site, "already": already}
     done = "was revoked already" if already else "is revoked"
     yield f"{site} {done}."
@@ -288,15 +282,14 @@ def _print_sites(sites: Sequence[SiteStatus], whole: bool) -> None:
     spare = ("run", "online since", "last request", "round", "last run")
     output.as_table(headers, list(map(_row, sites)), spare=spare, more="sites: --all", whole=whole)
     reasons = []
+    fingerprints = []
     for site in sites:
         last = site.last_run
         if last is not None and last.reason:
             reasons.append(": ".join((site.site, last.answer, last.reason)))
-    output.say_some(reasons, whole=whole)
-    fingerprints = []
-    for site in sites:
         if site.gate_key:
             fingerprints.append(render("commands.gate.known", site=site.site, fingerprint=site.gate_key))
+    output.say_some(reasons, whole=whole)
     output.say_some(fingerprints, whole=whole)
     without = ", ".join(site.site for site in sites if site.status == "admitted" and not site.gate_key)
     if without:
@@ -334,14 +327,5 @@ def run_deployed(
     # Printed before the run, because each site decides about the text as it is.
     if changes:
         typer.echo(render("commands.coordinator.unapproved", changes=", ".join(changes)), err=True)
-    run_study(
-        name,
-        engine="deployment",
-        changes=changes,
-        repeats=repeats,
-        sites=sites,
-        one_by_one=False,
-        without=None,
-        curve=None,
-        as_json=as_json,
-    )
+    options = {"engine": "deployment", "one_by_one": False, "without": None, "curve": None}
+    run_study(name, changes=changes, repeats=repeats, sites=sites, as_json=as_json, **options)

@@ -20,6 +20,7 @@ import typer
 
 from flfed import packages
 from flfed.errors import UsageError, counted
+from flfed.records.statistics.verdict import format_as_written, number
 from flfed.spreadsheet import csv_text
 from flfed.words import render
 
@@ -224,14 +225,14 @@ def _say_cut_texts(
     texts: Sequence[str], shown: Sequence[str], rows: Sequence[Sequence[str]], below: Sequence[bool]
 ) -> None:
     """Print cut texts in full where the table has them below it, else how to see them."""
-    cut_off = [number for number, text in enumerate(texts) if text != shown[number]]
+    cut_off = [place for place, text in enumerate(texts) if text != shown[place]]
     if cut_off and not below:
         say(render("commands.output.cut"))
         return
     # The header comes first, and is never cut.
-    for number in cut_off:
-        if below[number - 1]:
-            say(f"{rows[number - 1][0]}: {texts[number]}")
+    for place in cut_off:
+        if below[place - 1]:
+            say(f"{rows[place - 1][0]}: {texts[place]}")
 
 
 def _cut(column: Sequence[str], width: int) -> list[str]:
@@ -278,7 +279,6 @@ def promise(privacy_facts: dict[str, Any]) -> None:
     from flfed.records.reports.privacy import ONE_ANSWER, promise_in_words
     from flfed.records.reports.privacy import counted as step_word
     from flfed.records.reports.privacy_tables import charged_lines, describe_rows_needed
-    from flfed.records.statistics.verdict import format_as_written, number
 
     lines = promise_in_words(privacy_facts)
     charged = charged_lines(privacy_facts)
@@ -294,8 +294,7 @@ def promise(privacy_facts: dict[str, Any]) -> None:
         lines.append(f"{how}: {', '.join(parameters)}.")
     lines += [f"Warning: {sentence}" for sentence in privacy_facts["warnings"]]
     lines += [f"Note: {sentence}" for sentence in privacy_facts["notes"]]
-    for line in lines:
-        typer.echo(line)
+    typer.echo("\n".join(lines))
     charges(charged)
     if least := describe_rows_needed(privacy_facts):
         typer.echo(least)

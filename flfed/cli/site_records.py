@@ -17,6 +17,7 @@ import typer
 from flfed.cli import completion, output
 from flfed.errors import FlfedError, UsageError, counted, people_in_words
 from flfed.paths import SiteFolder, write_private
+from flfed.records.statistics import verdict
 from flfed.words import render
 
 if TYPE_CHECKING:
@@ -343,7 +344,6 @@ def _print(one: dict[str, Any], budget: dict[str, Any]) -> None:
 def _charged(run: dict[str, Any]) -> dict[str, str]:
     """Return the charge of one run, as cells by header."""
     from flfed.deployment.operator.budget import PEOPLE, shown_or, times_in_words
-    from flfed.records.statistics.verdict import number
 
     return {
         "study": run["study"],
@@ -354,8 +354,8 @@ def _charged(run: dict[str, Any]) -> dict[str, str]:
         "since": run["first"][:10],
         "asked for": times_in_words(run),
         "steps": str(run["steps"]),
-        "noise": number(run["noise"], 3),
-        "sampling": number(run["sampling"], 3),
+        "noise": verdict.number(run["noise"], 3),
+        "sampling": verdict.number(run["sampling"], 3),
         "epsilon": shown_or("beyond", run["epsilon"]),
         "of its run": shown_or("beyond", run["run-epsilon"]),
     }
@@ -381,10 +381,7 @@ def take_model(
 def list_models(
     name: str = SITE,
     people: Path = typer.Option(
-        ...,
-        "--people",
-        metavar="FILE",
-        help="Private file like excluded.csv: a column's name, an identifier a line.",
+        ..., "--people", metavar="FILE", help="Private file like excluded.csv: a column's name, an identifier a line."
     ),
 ) -> output.Shown:
     """List the runs that used rows of these people, by keyed hashes that the site stores.
@@ -422,13 +419,6 @@ def compare_model(name: str = SITE, run: str = RUN, repeat: int = REPEAT) -> out
     """
     from flfed.deployment.operator.exact_comparison import ARMS, exact_comparison
     from flfed.records.statistics.own_models import family_in_words
-    from flfed.records.statistics.verdict import (
-        ARM_NAMES,
-        describe_verdict,
-        metric_name,
-        sentence_case,
-        with_interval,
-    )
     from flfed.rows.data import site_discovery as sites
 
     done = exact_comparison(SiteFolder(name), sites.load(name), run, repeat)
@@ -437,15 +427,15 @@ def compare_model(name: str = SITE, run: str = RUN, repeat: int = REPEAT) -> out
     lines = []
     for metric, of in comparison.arms.items():
         figures = [of[arm] for arm in ARMS]
-        cells = [with_interval(figure.value, figure.low, figure.high) for figure in figures]
-        lines.append([metric_name(metric), *cells])
-    headers = ["with 95 % CI", *(ARM_NAMES[arm] for arm in ARMS)]
+        cells = [verdict.with_interval(figure.value, figure.low, figure.high) for figure in figures]
+        lines.append([verdict.metric_name(metric), *cells])
+    headers = ["with 95 % CI", *(verdict.ARM_NAMES[arm] for arm in ARMS)]
     test_rows = counted(comparison.holdout_rows, "test row")
     title = render("commands.exact.title", study=done.study.name, run=done.run, site=name, rows=test_rows)
     output.as_table(headers, lines, title)
     first = next(iter(comparison.arms))
     code, sentence = done.verdict(first)
-    yield f"{sentence_case(describe_verdict(code, first))}. {sentence}"
+    yield f"{verdict.sentence_case(verdict.describe_verdict(code, first))}. {sentence}"
     family = family_in_words({comparison.own_family or "same": 1}, 1)
     own = f" ({family})" if family else ""
     yield render("commands.exact.figures", family=own, rows=counted(comparison.training_rows, "row"))

@@ -12,6 +12,7 @@ import typer
 from flfed.cli import completion, output
 from flfed.cli.data import TO
 from flfed.errors import UsageError
+from flfed.records.statistics.verdict import number
 from flfed.words import render
 
 if TYPE_CHECKING:
@@ -246,7 +247,6 @@ def analysis_in_words(study: Study) -> list[str]:
 def noise_in_words(study: Study) -> str:
     """Return the noise of each count of an analysis, at a site or in the sum over all sites."""
     from flfed.records.statistics.intervals import NORMAL_95
-    from flfed.records.statistics.verdict import number
     from flfed.rows.data import datasets
     from flfed.rows.statistics.analysis import NoisedAnalysis
     from flfed.updates.mechanism import mechanism_of
