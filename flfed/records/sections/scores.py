@@ -47,12 +47,11 @@ def course(points: Sequence[CurvePoint], metric: str, arm: str, looks: Looks, *,
     if repeated:
         note.append(render("pages.costs.repeats"))
     charts = {
-        "all sites together": partial(of_all_sites, drawn_points, metric),
-        "each site": partial(of_each_site, drawn_points, metric, looks),
+        f"{name} by round, all sites together": partial(of_all_sites, drawn_points, metric),
+        f"{name} by round, each site": partial(of_each_site, drawn_points, metric, looks),
     }
     drawings = []
-    for whose, draw in charts.items():
-        title = f"{name} by round, {whose}"
+    for title, draw in charts.items():
         drawings.append(Drawing(title=title, draw=draw, key=title, says=f"{title}, up to round {last}"))
     return Section(title=COURSE, charts=drawings, note=note)
 
@@ -79,9 +78,11 @@ def ranking(
     lead : sequence of str
     """
     areas = "; ".join(f"{name}: AUC {number(score_curves.roc_auc(counts))}" for name, counts in shown.items())
-    means = "; ".join(
-        f"{name}: average precision {number(score_curves.average_precision(of))}" for name, of in shown.items()
-    )
+    precisions = {name: number(score_curves.average_precision(counts)) for name, counts in shown.items()}
+    means = "; ".join(f"{name}: average precision {precision}" for name, precision in precisions.items())
+
+    def thinned_roc(counts: score_curves.ScoreCounts) -> score_curves.Line:
+        return score_curves.thinned(*score_curves.roc(counts))
 
     charts = [
         Drawing(
@@ -89,12 +90,7 @@ def ranking(
             draw=lambda: roc_chart(shown, looks),
             key="roc",
             says=f"ROC curve. {areas}",
-            lines=_curve_lines(
-                shown,
-                lambda of: score_curves.thinned(*score_curves.roc(of)),
-                "False positive rate",
-                "True positive rate",
-            ),
+            lines=_curve_lines(shown, thinned_roc, "False positive rate", "True positive rate"),
         ),
         Drawing(
             title=render("pages.scores.precision"),
@@ -105,15 +101,9 @@ def ranking(
             lines=_curve_lines(shown, score_curves.precision_recall, "Recall", "Precision"),
         ),
     ]
-    return Section(
-        title=RANKS,
-        lead=lead,
-        charts=charts if shown else (),
-        tables=(
-            Table(lines=[score_curves.area_line(name, counts, report) for name, counts in counts_by_name.items()]),
-        ),
-        note=(render("report.curves.areas"), *_about_areas(counts_by_name)),
-    )
+    lines = [score_curves.area_line(name, counts, report) for name, counts in counts_by_name.items()]
+    note = (render("report.curves.areas"), *_about_areas(counts_by_name))
+    return Section(title=RANKS, lead=lead, charts=charts if shown else (), tables=(Table(lines=lines),), note=note)
 
 
 def _curve_lines(
@@ -169,6 +159,7 @@ def noised(report: Report, name: str = "", *, lead: Sequence[str] = ()) -> Secti
     site = name if name in recorded.sites else ""
     sentences = with_noise.scores_in_words(report, site)
     title = render("pages.scores.counts", rows=name)
+    noise = f"{with_noise.NOISE}: {number(lines[0][with_noise.NOISE], 1)}."
     drawing = Drawing(
         title=title,
         draw=lambda: scores_chart(lines, f"{report['privacy']['unit']}s"),
@@ -185,10 +176,7 @@ def noised(report: Report, name: str = "", *, lead: Sequence[str] = ()) -> Secti
             Table(title=title, lines=with_noise.shown_counts(counts[name]), is_drawn=True),
         ),
         says=sentences,
-        note=(
-            render("pages.noise.scores"),
-            f"{with_noise.NOISE}: {number(lines[0][with_noise.NOISE], 1)}.",
-        ),
+        note=(render("pages.noise.scores"), noise),
     )
 
 
@@ -394,19 +382,12 @@ def within_groups(payload: Payload | None, *, only: str | None = None, note: Seq
     subgroups = read(score_curves.Subgroups, payload)
     if not subgroups.sites:
         return None
-    tables = [
-        Table(
-            title=render("pages.scores.group", column=column),
-            lines=score_curves.grouped_lines(subgroups, column),
-            stays=1,
-        )
-        for column in score_curves.grouped_columns(subgroups)
-    ]
-    return Section(
-        title="Discrimination within groups",
-        tables=tables,
-        note=(*note, *_describe_suppression(subgroups, only), render("report.curves.groups")),
-    )
+    tables = []
+    for column in score_curves.grouped_columns(subgroups):
+        title = render("pages.scores.group", column=column)
+        tables.append(Table(title=title, lines=score_curves.grouped_lines(subgroups, column), stays=1))
+    note = (*note, *_describe_suppression(subgroups, only), render("report.curves.groups"))
+    return Section(title="Discrimination within groups", tables=tables, note=note)
 
 
 def _describe_suppression(subgroups: score_curves.Subgroups, only: str | None) -> list[str]:

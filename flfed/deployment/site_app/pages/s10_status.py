@@ -71,12 +71,9 @@ def studies(name: str, facts: Facts) -> None:
     lines = []
     for one in facts["studies"]:
         now = f"no: {one['reason']}" if one["reason"] else "yes"
-        lines.append({
-            "Study": one["study"],
-            "Decision": f"{one['decision']} by {one['by']}",
-            "When (UTC)": moment(one["at"]),
-            "Replies now": now,
-        })  # fmt: skip
+        decision = f"{one['decision']} by {one['by']}"
+        line = {"Study": one["study"], "Decision": decision, "When (UTC)": moment(one["at"])}
+        lines.append(line | {"Replies now": now})
     table(lines)
     st.page_link(page_files()["approvals"], label="Details of approvals", icon=":material/arrow_forward:")
 
