@@ -150,9 +150,7 @@ def note_run(
 
 
 def delete_run(
-    run: str = RUN,
-    yes: bool = typer.Option(False, "--yes", help="Do not ask."),
-    as_json: bool = output.JSON,
+    run: str = RUN, yes: bool = typer.Option(False, "--yes", help="Do not ask."), as_json: bool = output.JSON
 ) -> None:
     """Delete a run, or all repeats of a series, from the store, with its checkpoints and its model.
 

@@ -51,9 +51,7 @@ def init_coordinator(
 
 @output.with_json
 def invite_site(
-    site: str = SITE,
-    days: int = typer.Option(14, min=1, max=90, help="Days of validity."),
-    to: Path = TO,
+    site: str = SITE, days: int = typer.Option(14, min=1, max=90, help="Days of validity."), to: Path = TO
 ) -> output.Shown:
     """Invite a site: write its kit, SITE.kit.zip. A new invitation invalidates the earlier kit.
 
@@ -79,9 +77,7 @@ def _initialised() -> CoordinatorFolder:
 
 
 @output.with_json
-def admit_site(
-    file: Path = typer.Argument(..., metavar="FILE", help="Admission file."),
-) -> output.Shown:
+def admit_site(file: Path = typer.Argument(..., metavar="FILE", help="Admission file.")) -> output.Shown:
     """Admit a site: check signature, invitation, name and key of its admission file.
 
     Compare the fingerprint of the key with the site by telephone: anyone with the kit could have made the file.

@@ -165,9 +165,7 @@ def withdraw_study(
 
 @output.with_json
 def pause_site(
-    name: str = NAME,
-    end: bool = typer.Option(False, "--resume", help="Answer again."),
-    by: str = BY,
+    name: str = NAME, end: bool = typer.Option(False, "--resume", help="Answer again."), by: str = BY
 ) -> output.Shown:
     """Stop answering messages of every study, from the next message on; approvals stay as they are."""
     from flfed.deployment.site_state import approval

@@ -21,13 +21,7 @@ from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import Metric, Summary
 
 
-def run_list(
-    reader: RunReader,
-    *,
-    limit: int | None = None,
-    status: str = "",
-    **chosen: Any,
-) -> Report:
+def run_list(reader: RunReader, *, limit: int | None = None, status: str = "", **chosen: Any) -> Report:
     """Return the object of `flfed run list --json`.
 
     `runs` are the newest runs, each with the sites that took no part; `series` are the newest series of repeats with

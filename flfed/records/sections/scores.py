@@ -107,10 +107,7 @@ def ranking(
 
 
 def _curve_lines(
-    counts_by_name: CountsByName,
-    curve: Callable[[score_curves.ScoreCounts], tuple[Any, Any]],
-    x: str,
-    y: str,
+    counts_by_name: CountsByName, curve: Callable[[score_curves.ScoreCounts], tuple[Any, Any]], x: str, y: str
 ) -> list[dict[str, Any]]:
     """Return the points of curves as lines of a table."""
     lines = []
