@@ -90,14 +90,12 @@ def of_each_site(
         return None
     # Grey sites come first, so that coloured ones are drawn above them.
     names = sorted(set(rows["site"]), key=lambda name: (looks[name][0] != FAINT, name))
-    coloured_names = [name for name in names if looks[name][0] != FAINT]
-    faint = names[: len(names) - len(coloured_names)]
-    site = nominal("site", legend=legend_of(coloured_names, values=coloured_names, **STROKES))
-    colours = {"domain": names, "range": [looks[name][0] for name in names]}
+    faint = [name for name in names if looks[name][0] == FAINT]
+    scales = line_scales("site", names, looks)
     thin = {"test": {"field": "site", "oneOf": faint}, "value": 1}
     figures = {
         "y": y_axis(axis_title(metric)),
-        "strokeDash": site | {"scale": {"domain": names, "range": [looks[name][1] for name in names]}},
+        "strokeDash": scales["strokeDash"],
         "strokeWidth": {"condition": thin, "value": 3 if faint else 2},
         "tooltip": [nominal("site"), *tooltip("round", "value", "low", "high")],
     }
@@ -110,7 +108,17 @@ def of_each_site(
     # Lines are drawn in the order of the rows.
     if faint:
         rows = rows.sort_values("site", key=lambda of: of.map(names.index), kind="stable")
-    return Chart(rows, plot(HEIGHT, encoding={"x": X, "color": site | {"scale": colours}}, layer=layers))
+    return Chart(rows, plot(HEIGHT, encoding={"x": X, "color": scales["color"]}, layer=layers))
+
+
+def line_scales(field: str, names: Sequence[str], looks: Mapping[str, tuple[str, list[int]]]) -> Spec:
+    """Return the colours and dashes of lines; sites in grey all look alike, so the legend omits them."""
+    coloured_names = [name for name in names if looks[name][0] != FAINT]
+    named = nominal(field, legend=legend_of(coloured_names, values=coloured_names, **STROKES))
+    scales = {}
+    for place, channel in enumerate(("color", "strokeDash")):
+        scales[channel] = named | {"scale": {"domain": list(names), "range": [looks[name][place] for name in names]}}
+    return scales
 
 
 def _between(low: str, high: str, colour: str) -> Spec:

@@ -77,6 +77,14 @@ def figure_x(title: str, ticks: Sequence[float], *, grid: bool = True) -> alt.X:
     return alt.X("value:Q", axis=alt.Axis(**parts["axis"]), scale=alt.Scale(**parts["scale"]))
 
 
+def colour_of(field: str, colours: Mapping[str, str], *, legend: Sequence[str] | None = None) -> alt.Color:
+    """Return the colours of a field's names, and their legend: of all names, or of those in `legend` alone."""
+    names = list(colours)
+    shown = legend_of(names) if legend is None else legend_of(legend, values=legend)
+    scale = alt.Scale(domain=names, range=list(colours.values()))
+    return alt.Color(f"{field}:N", scale=scale, legend=alt.Legend(**shown))
+
+
 def names_y(field: str, names: Sequence[str], **scale: Any) -> alt.Y:
     """Return the y axis of names in their order, each above its row."""
     axis = names_axis()
@@ -104,15 +112,14 @@ def sites_by_arm(report: Report, metric: str, sites: Sequence[str]) -> Layers | 
                 rows.append({"site": name, "arm": verdict.ARM_NAMES[arm], **entry, "shown": shown})
     if not rows:
         return None
-    names = [verdict.ARM_NAMES[arm] for arm in arms]
+    colours = {verdict.ARM_NAMES[arm]: ARM_COLOURS[arm] for arm in arms}
+    names = list(colours)
     # Only sites with a figure get a row, in the order of `sites`.
     there = list(dict.fromkeys(row["site"] for row in rows))
-    colours = alt.Scale(domain=names, range=[ARM_COLOURS[arm] for arm in arms])
     shapes = alt.Scale(domain=names, range=[ARM_SHAPES[arm] for arm in arms])
-    legend = alt.Legend(**legend_of(names))
     y = names_y("site", there, paddingInner=ARMS_GAP, paddingOuter=0)
     offset = alt.YOffset("arm:N", sort=names)
-    colour = alt.Color("arm:N", scale=colours, legend=legend)
+    colour = colour_of("arm", colours)
     x = figure_x(axis_title(metric), ticks_of(_spread(rows), metric))
     base = alt.Chart(inline(values=rows))
     # Arms without an interval are drawn as a mark alone.
@@ -125,7 +132,7 @@ def sites_by_arm(report: Report, metric: str, sites: Sequence[str]) -> Layers | 
             y=y,
             yOffset=offset,
             color=colour,
-            shape=alt.Shape("arm:N", scale=shapes, legend=legend),
+            shape=alt.Shape("arm:N", scale=shapes, legend=alt.Legend(**legend_of(names))),
             tooltip=["site:N", "arm:N", "shown:N"],
         ),
         height=ARMS_PIXELS * len(there),
@@ -144,11 +151,11 @@ def forest_plot(report: Report, metric: str, sites: Sequence[str]) -> Layers | N
         return None
     words = {code: verdict.describe_verdict(code, metric) for code in VERDICT_COLOURS}
     rows = [_forest_row(line, run.rule.minimum_gain[metric]) | {"verdict": words[line.verdict]} for line in lines]
-    colours = alt.Scale(domain=list(words.values()), range=list(VERDICT_COLOURS.values()))
+    colours = {words[code]: colour for code, colour in VERDICT_COLOURS.items()}
     # The legend names only the verdicts that occur.
     verdicts = {line.verdict for line in lines if line.value is not None}
     there = [words[code] for code in VERDICT_COLOURS if code in verdicts]
-    colour = alt.Color("verdict:N", scale=colours, legend=alt.Legend(**legend_of(there, values=there)))
+    colour = colour_of("verdict", colours, legend=there)
     base = alt.Chart(inline(values=rows))
     y = alt.Y("name:N", sort=[line.name for line in lines], axis=None)
     # The axis always has 0, which separates gain from loss.

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from flfed.records.charts.by_round import STROKES, tooltip
+from flfed.records.charts.by_round import STROKES, line_scales, tooltip
 from flfed.records.charts.chart import (
     AXIS_NUMBERS,
     STRETCH,
@@ -51,13 +51,7 @@ Points = list[tuple[str, float, float]]
 
 def _colours(names: Sequence[str], looks: Looks) -> Spec:
     of = {name: (NEUTRAL, [1, 0]) if is_together(name) else looks[name] for name in names}
-    # Sites in grey all look alike, so the legend omits them.
-    coloured_names = [name for name in names if of[name][0] != FAINT]
-    named = nominal("of", legend=legend_of(coloured_names, values=coloured_names, **STROKES))
-    return {
-        "color": named | {"scale": {"domain": list(names), "range": [of[name][0] for name in names]}},
-        "strokeDash": named | {"scale": {"domain": list(names), "range": [of[name][1] for name in names]}},
-    }
+    return line_scales("of", names, of)
 
 
 def diagonal(top: float = 1.0) -> Spec:

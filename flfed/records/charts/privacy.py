@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 
 from flfed.records.charts import colours
-from flfed.records.charts.by_site import ARMS_GAP, ARMS_PIXELS, Layers, figure_x, inline, layered, names_y
+from flfed.records.charts.by_site import ARMS_GAP, ARMS_PIXELS, Layers, colour_of, figure_x, inline, layered, names_y
 from flfed.records.charts.chart import PLOT_HEIGHT, ROW_PIXELS, legend_of, ticks_of
 from flfed.records.objects import read
 from flfed.records.reports import audit_headlines as audits
@@ -69,8 +69,7 @@ def spent_chart(spent: Mapping[str, SpentLine]) -> Layers:
     there = {row["what"] for row in (*bars, *limits)}
     kinds = [kind for kind in SPENT_COLOURS if kind in there]
     most = max(row["value"] or 0.0 for row in (*bars, *limits))
-    scale = alt.Scale(domain=kinds, range=[SPENT_COLOURS[kind] for kind in kinds])
-    colour = alt.Color("what:N", scale=scale, legend=alt.Legend(**legend_of(kinds)))
+    colour = colour_of("what", {kind: SPENT_COLOURS[kind] for kind in kinds})
     end = 1.1 * most  # room for the figures, and for a line at the end
     x = figure_x("ε", ticks_of([0.0, end]), grid=False)
     y = names_y("site", list(spent), paddingInner=ARMS_GAP, paddingOuter=0)
@@ -100,14 +99,14 @@ def left_chart(out: Sequence[CrossedEntry], sites: Sequence[str]) -> alt.Chart:
             order = kinds.index(entry.kind)
             row = {"site": entry.site, "kind": names[order], "order": order, "kB": entry.bytes / 1e3}
             rows.append(row | {"shown": size_in_words(entry.bytes)})
-    scale = alt.Scale(domain=names, range=[KIND_COLOURS.get(kind, OTHER_COLOUR) for kind in kinds])
+    kind_colours = [KIND_COLOURS.get(kind, OTHER_COLOUR) for kind in kinds]
     drawn: alt.Chart = (
         alt.Chart(inline(values=rows))
         .mark_bar(size=BAR_PIXELS)
         .encode(
             x=alt.X("kB:Q", title="kB", axis=alt.Axis(tickCount=6, grid=False)),
             y=names_y("site", sites),
-            color=alt.Color("kind:N", scale=scale, legend=alt.Legend(**legend_of(names))),
+            color=colour_of("kind", dict(zip(names, kind_colours, strict=True))),
             order=alt.Order("order:O"),
             tooltip=["site:N", "kind:N", "shown:N"],
         )
@@ -129,11 +128,9 @@ def attack_chart(lines: audits.Audit) -> Layers | None:
     names = list(dict.fromkeys(row["name"] for row in rows))
     # The legend has only the looks that occur, with colour and shape together.
     there = [look for look in LOOKS if any(row["look"] == look for row in rows)]
-    legend = alt.Legend(**legend_of(there))
-    scale = alt.Scale(domain=there, range=[LOOKS[look][0] for look in there])
-    colour = alt.Color("look:N", scale=scale, legend=legend)
+    colour = colour_of("look", {look: LOOKS[look][0] for look in there})
     shapes = alt.Scale(domain=there, range=[LOOKS[look][1] for look in there])
-    shape = alt.Shape("look:N", scale=shapes, legend=legend)
+    shape = alt.Shape("look:N", scale=shapes, legend=alt.Legend(**legend_of(there)))
     title = audits.figure_name(lines[0].metric) if alone else "figure"
     x = figure_x(title, ticks_of(_domain(lines)), grid=False)
     y = names_y("name", names)
