@@ -286,13 +286,8 @@ def limits(content: Content) -> Section:
         if content.run.noised_scores is None:
             lines.append(render("report.site.together"))
         if figure_of(content.run.mean_gain, content.metric).value is not None:
-            lines.append(
-                render(
-                    "document.document.mean",
-                    sites=render("report.mean.assumes"),
-                    coverage=render("report.mean.coverage"),
-                )
-            )
+            facts = {"sites": render("report.mean.assumes"), "coverage": render("report.mean.coverage")}
+            lines.append(render("document.document.mean", **facts))
     if content.counted is not None:
         lines.append(render("document.document.curves", limits=render("report.curves.limits")))
     if content.audit:
@@ -354,15 +349,13 @@ def document(name: str, *, store: str | None = None, viewer: Viewer | None = Non
     with RunReader.open(store, only=reads.site) as reader:
         content = Content.read(reader, name, reads)
     run = content.run
-    head = joined(
-        [
-            Markup('<meta charset="utf-8">'),
-            Markup(f'<meta http-equiv="Content-Security-Policy" content="{plain(POLICY)}">'),
-            Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-            element("title", f"{run.study} ({run.run})"),
-            element("style", Markup(STYLE.read_text(encoding="utf-8"))),
-        ]
-    )
+    head = [
+        Markup('<meta charset="utf-8">'),
+        Markup(f'<meta http-equiv="Content-Security-Policy" content="{plain(POLICY)}">'),
+        Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
+        element("title", f"{run.study} ({run.run})"),
+        element("style", Markup(STYLE.read_text(encoding="utf-8"))),
+    ]
     shown = SECTIONS if content.trains else WITHOUT_MODEL
     parts = [sections.written(part(content)) for part in shown]
     made = [render("document.document.made", run=run.run)]
@@ -370,7 +363,7 @@ def document(name: str, *, store: str | None = None, viewer: Viewer | None = Non
         made.append(render("document.document.unfinished"))
     footer = element("footer", paragraphs([" ".join(made)]))
     body = element("body", element("header", *_head(content)), element("main", *parts), footer)
-    return f'{MARK}<html lang="en">{element("head", head)}{body}</html>\n'
+    return f'{MARK}<html lang="en">{element("head", *head)}{body}</html>\n'
 
 
 def _head(content: Content) -> list[Markup]:

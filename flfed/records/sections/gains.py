@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from flfed.records.charts.by_site import forest_plot, interval_chart
@@ -54,14 +55,8 @@ def gains(
     title = render("pages.forest.title", interval=interval_name(report))
     if len(shown) < sites:
         title = render("pages.forest.ends", interval=interval_name(report), sites=sites)
-    drawing = Drawing(
-        title=title,
-        draw=lambda: forest_plot(report, metric, shown),
-        key="gains",
-        says="; ".join(says),
-        lines=lines,
-        wide=True,
-    )
+    draw = partial(forest_plot, report, metric, shown)
+    drawing = Drawing(title=title, draw=draw, key="gains", says="; ".join(says), lines=lines, wide=True)
     note = []
     if any(row.value is not None for row in rows):
         note.append(render("pages.forest.lines"))
@@ -97,20 +92,14 @@ def references(report: Report, metric: str) -> Section:
         if several:
             line["SD over repeats"] = verdict.number(figure.sd)
         lines.append(line)
-    drawing = Drawing(
-        title=render("pages.forest.references"),
-        draw=lambda: interval_chart(drawn, metric, grid=False),
-        key="references",
-        says="; ".join(f"{line['Model']} {verdict.number(line['Value'])}" for line in figures),
-        lines=figures,
-    )
+    title = render("pages.forest.references")
+    draw = partial(interval_chart, drawn, metric, grid=False)
+    says = "; ".join(f"{line['Model']} {verdict.number(line['Value'])}" for line in figures)
+    drawing = Drawing(title=title, draw=draw, key="references", says=says, lines=figures)
     note = [render("report.site.together")] if run.noised_scores is None else []
     fewer = over_sites(figure_of(run.sites_mean, metric))
     if fewer:
         note.append(f"{verdict.sentence_case(verdict.ARM_NAMES['sites-mean'])}{fewer}.")
-    return Section(
-        title=render("pages.forest.section"),
-        charts=(drawing,) if figures else (),
-        tables=(Table(lines=lines, is_drawn=True),),
-        note=note,
-    )
+    charts = (drawing,) if figures else ()
+    tables = (Table(lines=lines, is_drawn=True),)
+    return Section(title=render("pages.forest.section"), charts=charts, tables=tables, note=note)

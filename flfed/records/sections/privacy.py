@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from flfed.errors import counted
 from flfed.records.charts.privacy import attack_chart, left_chart, spent_chart
@@ -49,9 +50,8 @@ def promised(privacy: private.Private, audit: audits.Audit, run: RunEntry, *, on
     if privacy["mechanism"] not in (None, "none") or audit:
         lines.append(sentence)
     trained = privacy.get(private.TRAINED, True)
-    return Promise(
-        code, lines, audits.unpromised_in_words(len(privacy["uncharged"]), audit, only=only, trained=trained)
-    )
+    limits = audits.unpromised_in_words(len(privacy["uncharged"]), audit, only=only, trained=trained)
+    return Promise(code, lines, limits)
 
 
 def spent_section(privacy: private.Private) -> Section:
@@ -62,36 +62,26 @@ def spent_section(privacy: private.Private) -> Section:
         return Section(title=title, lead=(tables.why_nothing_spent(privacy),))
     lines = [tables.spent_line(site, line, privacy) for site, line in spent.items()]
     # Without a budget or a ledger a chart has nothing to compare ε with.
+    spending = private.spending_in_words(privacy)
     if all(line["budget"] is None and line["spent-before"] is None for line in spent.values()):
-        lead = (*private.spending_in_words(privacy), render("pages.budget.unrecorded"))
+        lead = (*spending, render("pages.budget.unrecorded"))
         return Section(title=title, lead=lead, tables=(Table(lines=lines),))
     # Sites with the least budget left deserve a look first.
     most = sorted(spent, key=lambda site: (-tables.share_of_budget(spent[site]), site))[:SITES_DRAWN]
     lead = (*_overdrawn(spent),)
     if len(most) < len(spent):
         lead += (render("pages.budget.least", shown=len(most), sites=len(spent)),)
-    note = [render("pages.budget.ledgers"), render("pages.budget.overdraft")]
+    note = [render("pages.budget.steps"), render("pages.budget.ledgers"), render("pages.budget.overdraft")]
     if COVERS in privacy:
-        note.insert(1, render("privacy.spent.sides"))
-        note.insert(0, render("pages.budget.accounts"))
+        note[0] = render("pages.budget.accounts")
+        note.insert(2, render("privacy.spent.sides"))
     elif privacy.get(private.ONE_ANSWER):
-        note.insert(0, render("pages.budget.reply", again=render("privacy.spent.again")))
-    else:
-        note.insert(0, render("pages.budget.steps"))
-    drawing = Drawing(
-        title=render("pages.budget.axis", delta=private.power_of_ten(privacy["delta"])),
-        draw=lambda: spent_chart({site: spent[site] for site in most}),
-        key="epsilon-spent",
-        says="; ".join(private.spending_in_words(privacy)),
-        lines=lines,
-    )
-    return Section(
-        title=title,
-        lead=lead,
-        charts=(drawing,),
-        tables=(Table(lines=lines, is_drawn=True),),
-        note=note,
-    )
+        note[0] = render("pages.budget.reply", again=render("privacy.spent.again"))
+    axis = render("pages.budget.axis", delta=private.power_of_ten(privacy["delta"]))
+    draw = partial(spent_chart, {site: spent[site] for site in most})
+    drawing = Drawing(title=axis, draw=draw, key="epsilon-spent", says="; ".join(spending), lines=lines)
+    table = Table(lines=lines, is_drawn=True)
+    return Section(title=title, lead=lead, charts=(drawing,), tables=(table,), note=note)
 
 
 def _overdrawn(spent: Mapping[str, private.Private]) -> list[str]:
@@ -126,34 +116,25 @@ def attacks_section(
     first = audits.headlines(audit)
     several = len({line.run for line in audit}) > 1
     groups = audits.by_figure(first)
+    summary = Table(lines=[_summary_line(lines, only) for lines in groups])
     all_figures = render("pages.attacks.every" if only is None else "pages.attacks.site", figures=len(audit))
     every = [_figure_line(line, several) | {"It means": line.says} for line in audits.ordered(audit)]
     rows = [{key: getattr(line, key) for key in IN_FILE} for line in audit]
-    says = dict.fromkeys(f"{lines[0].attack}: {lines[0].says}" for lines in groups if lines[0].says)
-    return Section(
-        title=title,
-        lead=(render("pages.attacks.main"),),
-        charts=tuple(_attack(name, first, several) for name in dict.fromkeys(line.attack for line in first)),
-        tables=(
-            Table(lines=[_summary_line(lines, only) for lines in groups]),
-            Table(title=all_figures, lines=every, key="attacks", rows=rows, is_folded=True),
-        ),
-        says=list(says),
-        note=(render("privacy.audit.verdicts"),),
-    )
+    folded = Table(title=all_figures, lines=every, key="attacks", rows=rows, is_folded=True)
+    charts = [_attack(name, first, several) for name in dict.fromkeys(line.attack for line in first)]
+    says = list(dict.fromkeys(f"{lines[0].attack}: {lines[0].says}" for lines in groups if lines[0].says))
+    lead = (render("pages.attacks.main"),)
+    note = (render("privacy.audit.verdicts"),)
+    return Section(title=title, lead=lead, charts=charts, tables=(summary, folded), says=says, note=note)
 
 
 def _attack(name: str, first: audits.Audit, several: bool) -> Drawing:
     """Return the chart of one attack's main figures."""
     lines = [line for line in first if line.attack == name]
     drawn_lines = [line for line in lines if line.value is not None]
-    return Drawing(
-        title=name,
-        draw=lambda: attack_chart(drawn_lines),
-        key=f"attack-{name}",
-        says=" ".join(audits.audit_in_words(drawn_lines)),
-        lines=[_figure_line(line, several) for line in lines],
-    )
+    table = [_figure_line(line, several) for line in lines]
+    says = " ".join(audits.audit_in_words(drawn_lines))
+    return Drawing(title=name, draw=partial(attack_chart, drawn_lines), key=f"attack-{name}", says=says, lines=table)
 
 
 def _why_no_attack(privacy: private.Private, run: RunEntry, only: str | None) -> str:
@@ -221,9 +202,8 @@ def _promised(line: audits.AuditFigure) -> str:
 
 def mechanisms_section(privacy: private.Private, sites: Sequence[SiteEntry], *, only: str | None = None) -> Section:
     """Return which mechanisms are in force, and which are not; `only` is the one site whose people read it."""
-    return Section(
-        title="Mechanisms in force", tables=(Table(lines=tables.mechanism_lines(privacy, sites, only=only)),)
-    )
+    table = Table(lines=tables.mechanism_lines(privacy, sites, only=only))
+    return Section(title="Mechanisms in force", tables=(table,))
 
 
 def left_section(crossed: Sequence[CrossedEntry], repeats: int = 1, more: str = "") -> Section:
@@ -248,17 +228,9 @@ def left_section(crossed: Sequence[CrossedEntry], repeats: int = 1, more: str = 
     content = render("pages.sent.rounds" if "train" in tables.kinds_of(out) else "pages.sent.bytes")
     if repeats > 1:
         content = render("pages.sent.repeats", repeats=repeats)
-    drawing = Drawing(
-        title=render("pages.sent.chart"),
-        draw=lambda: left_chart(out, most),
-        key="bytes",
-        says="; ".join(f"{site} {tables.size_in_words(totals[site])}" for site in most),
-        lines=lines,
-    )
-    return Section(
-        title=title,
-        lead=lead,
-        charts=(drawing,),
-        tables=(Table(lines=shown, is_drawn=True),),
-        note=tuple(filter(None, (content, render("pages.sent.access"), tables.why_so_many(out), more))),
-    )
+    says = "; ".join(f"{site} {tables.size_in_words(totals[site])}" for site in most)
+    draw = partial(left_chart, out, most)
+    drawing = Drawing(title=render("pages.sent.chart"), draw=draw, key="bytes", says=says, lines=lines)
+    table = Table(lines=shown, is_drawn=True)
+    note = list(filter(None, (content, render("pages.sent.access"), tables.why_so_many(out), more)))
+    return Section(title=title, lead=lead, charts=(drawing,), tables=(table,), note=note)

@@ -84,23 +84,16 @@ def ranking(
     def thinned_roc(counts: score_curves.ScoreCounts) -> score_curves.Line:
         return score_curves.thinned(*score_curves.roc(counts))
 
-    charts = [
-        Drawing(
-            title=render("pages.scores.roc"),
-            draw=lambda: roc_chart(shown, looks),
-            key="roc",
-            says=f"ROC curve. {areas}",
-            lines=_curve_lines(shown, thinned_roc, "False positive rate", "True positive rate"),
-        ),
-        Drawing(
-            title=render("pages.scores.precision"),
-            draw=lambda: precision_chart(shown, looks),
-            key="precision-recall",
-            says=f"Precision and recall. {means}",
-            # The table has every threshold, the chart only visible points.
-            lines=_curve_lines(shown, score_curves.precision_recall, "Recall", "Precision"),
-        ),
-    ]
+    title = render("pages.scores.roc")
+    points = _curve_lines(shown, thinned_roc, "False positive rate", "True positive rate")
+    draw = partial(roc_chart, shown, looks)
+    curve = Drawing(title=title, draw=draw, key="roc", says=f"ROC curve. {areas}", lines=points)
+    title = render("pages.scores.precision")
+    # The table has every threshold, the chart only visible points.
+    points = _curve_lines(shown, score_curves.precision_recall, "Recall", "Precision")
+    draw = partial(precision_chart, shown, looks)
+    says = f"Precision and recall. {means}"
+    charts = (curve, Drawing(title=title, draw=draw, key="precision-recall", says=says, lines=points))
     lines = [score_curves.area_line(name, counts, report) for name, counts in counts_by_name.items()]
     note = (render("report.curves.areas"), *_about_areas(counts_by_name))
     return Section(title=RANKS, lead=lead, charts=charts if shown else (), tables=(Table(lines=lines),), note=note)
@@ -156,25 +149,15 @@ def noised(report: Report, name: str = "", *, lead: Sequence[str] = ()) -> Secti
     site = name if name in recorded.sites else ""
     sentences = with_noise.scores_in_words(report, site)
     title = render("pages.scores.counts", rows=name)
-    noise = f"{with_noise.NOISE}: {number(lines[0][with_noise.NOISE], 1)}."
-    drawing = Drawing(
-        title=title,
-        draw=lambda: scores_chart(lines, f"{report['privacy']['unit']}s"),
-        key="noised-counts",
-        says=f"{title}. {'; '.join(sentences)}",
-        lines=lines,
-    )
-    return Section(
-        title=SCORED,
-        lead=(*lead, render("report.noised.curves"), *with_noise.lost_in_words(report, "roc_auc_score")),
-        charts=(drawing,),
-        tables=(
-            Table(lines=with_noise.figure_lines(report)),
-            Table(title=title, lines=with_noise.shown_counts(counts[name]), is_drawn=True),
-        ),
-        says=sentences,
-        note=(render("pages.noise.scores"), noise),
-    )
+    draw = partial(scores_chart, lines, f"{report['privacy']['unit']}s")
+    says = f"{title}. {'; '.join(sentences)}"
+    drawing = Drawing(title=title, draw=draw, key="noised-counts", says=says, lines=lines)
+    lead = (*lead, render("report.noised.curves"), *with_noise.lost_in_words(report, "roc_auc_score"))
+    figures = Table(lines=with_noise.figure_lines(report))
+    table = Table(title=title, lines=with_noise.shown_counts(counts[name]), is_drawn=True)
+    note = (render("pages.noise.scores"), f"{with_noise.NOISE}: {number(lines[0][with_noise.NOISE], 1)}.")
+    charts = (drawing,)
+    return Section(title=SCORED, lead=lead, charts=charts, tables=(figures, table), says=sentences, note=note)
 
 
 def calibrated(
@@ -229,13 +212,8 @@ def _calibration(
     if named:
         title = _title(names[0])
         says = title
-    return Drawing(
-        title=title,
-        draw=lambda: calibration_chart(lines, names, looks, beside=every),
-        key="calibration",
-        says=says,
-        lines=lines,
-    )
+    draw = partial(calibration_chart, lines, names, looks, beside=every)
+    return Drawing(title=title, draw=draw, key="calibration", says=says, lines=lines)
 
 
 def _title(name: str) -> str:
@@ -330,22 +308,18 @@ def decision_curves(counts_by_name: CountsByName, payload: Payload | None, looks
         dots[name] = [point for point in exact.get(name, ()) if (point.rows, point.events) == same]
     shown = list(curves)[:DRAWN_BESIDE]
     beside = [curves[name] for name in shown]
-
-    def drawing(name: str) -> Drawing:
+    charts = []
+    for name in shown:
         draw = partial(decision_chart, name, curves[name], dots[name], beside, looks)
-        return Drawing(title=_title(name), draw=draw, key=f"decision-{name}")
-
+        charts.append(Drawing(title=_title(name), draw=draw, key=f"decision-{name}"))
     # A few exact thresholds do not show where the model is ahead between them.
     ahead = [flagging.ahead_line(name, points) for name, points in curves.items()] if counts_by_name else []
     name = next(iter(curves))
     note = render("report.points.decision") if counts_by_name else render("report.points.marks")
-    return Section(
-        title=render("pages.scores.decision"),
-        lead=(render("report.points.benefit"),),
-        charts=list(map(drawing, shown)),
-        tables=(Table(lines=ahead), Table(lines=_net_benefits(name, counts_by_name, dots[name]))),
-        note=(note,),
-    )
+    title = render("pages.scores.decision")
+    lead = (render("report.points.benefit"),)
+    tables = (Table(lines=ahead), Table(lines=_net_benefits(name, counts_by_name, dots[name])))
+    return Section(title=title, lead=lead, charts=charts, tables=tables, note=(note,))
 
 
 def _net_benefits(

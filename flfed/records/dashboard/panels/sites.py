@@ -252,14 +252,8 @@ def how_to_read(report: Report, metric: str) -> None:
     ]
     if minus:
         lines.append(render("pages.verdicts.small", small=verdict.sentence_case(verdict.TOO_SMALL), least=least))
-    lines += [
-        render("pages.verdicts.widened"),
-        render(
-            "pages.verdicts.mean",
-            sites=render("report.mean.assumes"),
-            coverage=render("report.mean.coverage"),
-        ),
-    ]
+    mean = {"sites": render("report.mean.assumes"), "coverage": render("report.mean.coverage")}
+    lines += [render("pages.verdicts.widened"), render("pages.verdicts.mean", **mean)]
     with st.expander("How to read this"):
         st.markdown(bullets(lines))
 
