@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -248,7 +249,7 @@ def serve_coordinator(listen: str = LISTEN) -> None:
     # A wrong address is refused before any process starts.
     bind, port = listening(listen)
     with stop_on_signals() as stop:
-        serve(CoordinatorFolder.default(), stop, notify=lambda line: typer.echo(line, err=True), bind=bind, port=port)
+        serve(CoordinatorFolder.default(), stop, notify=partial(typer.echo, err=True), bind=bind, port=port)
 
 
 @output.tables

@@ -152,16 +152,8 @@ def _lines(made: Workspace) -> list[dict[str, object]]:
     """Return the kind of each column, and why."""
     proposal = made.proposal
     target = proposal.target
-    lines: list[dict[str, object]] = [
-        {
-            "column": proposal.schema.target,
-            "kind": f"target, {target.task}",
-            "sure": target.sure,
-            "why": target.why,
-            "feature": False,
-            "leak": "",
-        }
-    ]
+    first = {"column": proposal.schema.target, "kind": f"target, {target.task}", "sure": target.sure}
+    lines: list[dict[str, object]] = [first | {"why": target.why, "feature": False, "leak": ""}]
     for one in proposal.columns.values():
         line = {"column": one.name, "kind": one.kind, "sure": one.sure, "why": one.why}
         is_feature = one.name in proposal.schema.features()

@@ -297,17 +297,9 @@ def _approved(
         raise UsageError(
             f"the rows of {study.dataset.name!r} were frozen under another schema: flfed site refresh {site.name}"
         )
-    return approve(
-        folder,
-        study,
-        by=by,
-        co_sites=others,
-        rows_sha256=facts.sha256,
-        schema_sha256=schema_sha256,
-        bundle_sha256=bundle_sha256(),
-        coordinator=coordinator_of(folder),
-        **vars(agreement),
-    )
+    hashes = {"rows_sha256": facts.sha256, "schema_sha256": schema_sha256, "bundle_sha256": bundle_sha256()}
+    coordinator = coordinator_of(folder)
+    return approve(folder, study, by=by, co_sites=others, coordinator=coordinator, **hashes, **vars(agreement))
 
 
 def _decision(words: list[str], yes: bool, as_json: bool) -> str:

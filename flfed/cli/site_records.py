@@ -254,17 +254,10 @@ def _verified(
     newest = max(receipts.signed, key=lambda receipt: receipt.n, default=None)
     head = None if last is None else last.hash
     signed = 0 if newest is None else newest.n
-    yield {
-        "site": site,
-        "lines": count,
-        "head": head,
-        "receipts": len(receipts.signed),
-        "receipts-of-other-keys": len(receipts.earlier),
-        "signed-lines": signed,
-        "repaired": inspection.repairs,
-        "problems": problems,
-        "notes": inspection.notes,
-    }
+    shown = {"site": site, "lines": count, "head": head, "receipts": len(receipts.signed)}
+    shown |= {"receipts-of-other-keys": len(receipts.earlier), "signed-lines": signed}
+    shown |= {"repaired": inspection.repairs}
+    yield shown | {"problems": problems, "notes": inspection.notes}
     lines = 0
     if first is None or last is None:
         yield f"{site}: no lines."
@@ -345,20 +338,12 @@ def _charged(run: dict[str, Any]) -> dict[str, str]:
     """Return the charge of one run, as cells by header."""
     from flfed.deployment.operator.budget import PEOPLE, shown_or, times_in_words
 
-    return {
-        "study": run["study"],
-        "run": run["run"],
-        "dataset": run["dataset"],
-        "people": PEOPLE[run.get("side", "both")],
-        "unit": run["unit"],
-        "since": run["first"][:10],
-        "asked for": times_in_words(run),
-        "steps": str(run["steps"]),
-        "noise": verdict.number(run["noise"], 3),
-        "sampling": verdict.number(run["sampling"], 3),
-        "epsilon": shown_or("beyond", run["epsilon"]),
-        "of its run": shown_or("beyond", run["run-epsilon"]),
-    }
+    cells = {key: run[key] for key in ("study", "run", "dataset")}
+    cells |= {"people": PEOPLE[run.get("side", "both")], "unit": run["unit"], "since": run["first"][:10]}
+    cells |= {"asked for": times_in_words(run), "steps": str(run["steps"])}
+    cells |= {key: verdict.number(run[key], 3) for key in ("noise", "sampling")}
+    cells["epsilon"] = shown_or("beyond", run["epsilon"])
+    return cells | {"of its run": shown_or("beyond", run["run-epsilon"])}
 
 
 @output.with_json

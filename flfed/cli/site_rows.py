@@ -107,16 +107,10 @@ def check_site(
 
 
 def _checked(checked: Checked) -> output.Shown:
-    yield {
-        "site": checked.site,
-        "passed": checked.passed,
-        "rows": checked.rows,
-        "training-rows": checked.training_rows,
-        "holdout-rows": checked.holdout_rows,
-        "features": checked.features,
-        "mapped-features": checked.mapped,
-        "columns": list(map(asdict, checked.lines)),
-    }
+    shown = {"site": checked.site, "passed": checked.passed, "rows": checked.rows}
+    shown |= {"training-rows": checked.training_rows, "holdout-rows": checked.holdout_rows}
+    shown |= {"features": checked.features, "mapped-features": checked.mapped}
+    yield shown | {"columns": list(map(asdict, checked.lines))}
     rows = []
     for line in checked.lines:
         passed = "pass" if line.passed else "FAIL"
@@ -151,16 +145,9 @@ def snapshot_rows(name: str = NAME, dataset: str = DATASET, exact: bool = EXACT)
     frozen = freeze_first(folder, site.serving(dataset or site.dataset))
     gone = _excluded(frozen, exact)
     resting = _resting(frozen.resting, exact)
-    yield {
-        "site": frozen.site,
-        "dataset": frozen.dataset,
-        "rows": frozen.rows,
-        "at": frozen.at,
-        "rows-sha256": frozen.sha256,
-        "schema-sha256": frozen.schema_sha256,
-        "excluded": gone,
-        "withheld": resting,
-    }
+    shown = {"site": frozen.site, "dataset": frozen.dataset, "rows": frozen.rows, "at": frozen.at}
+    shown |= {"rows-sha256": frozen.sha256, "schema-sha256": frozen.schema_sha256}
+    yield shown | {"excluded": gone, "withheld": resting}
     _say_excluded(gone)
     _say_resting(resting)
     yield render("commands.snapshot.written", site=frozen.site, rows=frozen.rows, dataset=frozen.dataset)
@@ -322,12 +309,7 @@ def new_site(
     rows = []
     for match in made.matches:
         factor = match.field.multiply if match.field else None
-        facts: dict[str, object] = {
-            "column": match.column,
-            "site-column": match.own,
-            "sure": match.sure,
-            "why": match.why,
-        }
+        facts = {"column": match.column, "site-column": match.own, "sure": match.sure, "why": match.why}
         columns.append(facts | {"unit-factor": factor})
         mark = "" if match.sure else "look"
         rows.append([match.column, match.own or "–", mark, match.why])

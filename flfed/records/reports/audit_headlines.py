@@ -112,16 +112,11 @@ def headlines(audit: Audit) -> list[AuditFigure]:
 
 def ordered(lines: Audit) -> list[AuditFigure]:
     """Return figures in the order in which they need a look: by verdict, attack and figure, the worst site first."""
-    return sorted(
-        lines,
-        key=lambda line: (
-            FIRST.index(line.verdict),
-            line.attack,
-            line.metric,
-            -_size(line),
-            line.site or "",
-        ),
-    )
+
+    def order(line: AuditFigure) -> tuple[Any, ...]:
+        return FIRST.index(line.verdict), line.attack, line.metric, -_size(line), line.site or ""
+
+    return sorted(lines, key=order)
 
 
 def _size(line: AuditFigure) -> float:

@@ -442,20 +442,14 @@ def describe_calibration(groups: Sequence[Group]) -> str:
 
 def group_lines(groups: Mapping[str, Sequence[Group]]) -> list[dict[str, Any]]:
     """Return the calibration groups of a chart, a line each."""
-    return [
-        {
-            "Rows of": name,
-            "Predicted, mean": group.predicted,
-            "Predicted, at least": group.least,
-            "Predicted, at most": group.most,
-            "Observed share": group.observed,
-            "95 % low": group.low,
-            "95 % high": group.high,
-            "Rows": group.rows,
-        }
-        for name, of in groups.items()
-        for group in of
-    ]
+    lines = []
+    for name, of in groups.items():
+        for one in of:
+            line = {"Rows of": name, "Predicted, mean": one.predicted}
+            line |= {"Predicted, at least": one.least, "Predicted, at most": one.most}
+            line |= {"Observed share": one.observed, "95 % low": one.low, "95 % high": one.high}
+            lines.append(line | {"Rows": one.rows})
+    return lines
 
 
 def no_curves_in_words(run: RunEntry, run_report: Report) -> str:

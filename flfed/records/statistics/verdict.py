@@ -316,14 +316,8 @@ def gain_of(difference: Difference, better: Better) -> Difference:
         return None if value is None else -value
 
     # With the sign the two ends change places.
-    return Difference(
-        value=turned(difference.value),
-        low=turned(difference.high),
-        high=turned(difference.low),
-        wide_low=turned(difference.wide_high),
-        wide_high=turned(difference.wide_low),
-        sites=difference.sites,
-    )
+    ends = (difference.high, difference.low, difference.wide_high, difference.wide_low)
+    return Difference(*map(turned, (difference.value, *ends)), sites=difference.sites)
 
 
 def best_of(
@@ -583,15 +577,9 @@ def _sentence(
         against = f"{number(own, digits)} alone"
         if alone:
             against += f" ({alone})"
-    return render(
-        "report.verdict.gain",
-        metric=name,
-        figure=number(with_, digits),
-        model=ARM_NAMES[arm],
-        against=against,
-        gain=size_and_span(gain, worthwhile)[0],
-        interval=describe_interval(gain, worthwhile),
-    )
+    facts = {"metric": name, "figure": number(with_, digits), "model": ARM_NAMES[arm], "against": against}
+    span = describe_interval(gain, worthwhile)
+    return render("report.verdict.gain", gain=size_and_span(gain, worthwhile)[0], interval=span, **facts)
 
 
 FEW_SITES = 4
