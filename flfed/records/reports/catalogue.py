@@ -50,23 +50,10 @@ def run_list(reader: RunReader, *, limit: int | None = None, status: str = "", *
 
 def _run_line(run: RunEntry, absent: SiteAttendance, note: str, figure: ComparisonRow) -> Report:
     """Return a run of the list."""
-    return {
-        "run": run.run,
-        "study": run.study,
-        "status": run.status,
-        "engine": run.engine,
-        "started": run.started,
-        "rounds": run.rounds,
-        "sites": len(absent.sites),
-        "missing": sorted(absent.missing),
-        "series": run.series,
-        "repeat": run.repeat,
-        "note": note,
-        "metric": run.primary,
-        "value": figure.value,
-        "low": figure.low,
-        "high": figure.high,
-    }
+    line: Report = {key: getattr(run, key) for key in ("run", "study", "status", "engine", "started", "rounds")}
+    line |= {"sites": len(absent.sites), "missing": sorted(absent.missing)}
+    line |= {"series": run.series, "repeat": run.repeat, "note": note, "metric": run.primary}
+    return line | {end: getattr(figure, end) for end in ("value", "low", "high")}
 
 
 def _series_line(

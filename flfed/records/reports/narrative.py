@@ -271,19 +271,10 @@ def _forest_line(name: str, site: Report, metric: str) -> ForestLine:
     here = site_of(site)
     arm, gain = verdicts.best_arm(site, metric) or ("global", Difference(None))
     events = None if here.holdout_classes is None else here.holdout_classes["1"]
-    return ForestLine(
-        site=name,
-        name=name,
-        value=gain.value,
-        low=gain.deciding.low,
-        high=gain.deciding.high,
-        verdict=verdicts.site_verdict(site, metric)[0],
-        rows=here.holdout_rows,
-        events=events,
-        own=figure_of(here.local_only, metric).value,
-        shared=figure_of(site[arm], metric).value,
-        model=arm,
-    )
+    figures = {"own": figure_of(here.local_only, metric).value, "shared": figure_of(site[arm], metric).value}
+    ends = (gain.value, gain.deciding.low, gain.deciding.high)
+    code = verdicts.site_verdict(site, metric)[0]
+    return ForestLine(name, name, *ends, code, rows=here.holdout_rows, events=events, model=arm, **figures)
 
 
 def untold_in_words(report: Report, metric: str) -> list[str]:

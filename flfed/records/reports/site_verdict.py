@@ -74,18 +74,13 @@ def site_verdict(site: Report, metric: str) -> tuple[str, str]:
         shared = None
         adjusted = None
         reasons = [*reasons, few]
-    undertrained = render("report.training.short") if site.get(UNDERTRAINED) else ""
-    return verdict.verdict(
-        shared,
-        adjusted,
-        verdict.better_of(metric),
-        metric=metric,
-        figures={arm: figure.value for arm, figure in figures.items()},
-        reason=(reasons or [render("report.verdict.unshared")])[0],
-        worthwhile=worthwhile_at(site, metric),
-        alone=own_in_words(site),
-        undertrained=undertrained,
-    )
+    words = {"reason": (reasons or [render("report.verdict.unshared")])[0], "alone": own_in_words(site)}
+    if site.get(UNDERTRAINED):
+        words["undertrained"] = render("report.training.short")
+    values = {arm: figure.value for arm, figure in figures.items()}
+    least = worthwhile_at(site, metric)
+    better = verdict.better_of(metric)
+    return verdict.verdict(shared, adjusted, better, metric=metric, figures=values, worthwhile=least, **words)
 
 
 def own_in_words(site: Report) -> str:
@@ -263,15 +258,9 @@ def mean_gain_in_words(entry: Report | None, metric: str, *, adjusts: bool = Tru
     if mean.sites != mean.of:
         sites = f"{mean.sites} of {mean.of} sites"
     model = "shared model before adjustment" if adjusts else "shared model"
-    return render(
-        "report.mean.gain",
-        sites=sites,
-        model=model,
-        gain=size,
-        metric=verdict.metric_name(metric),
-        interval=span,
-        conclusion=_describe_conclusion(gain, code_of_mean(mean, least), least, mean.sites),
-    )
+    conclusion = _describe_conclusion(gain, code_of_mean(mean, least), least, mean.sites)
+    facts = {"gain": size, "interval": span, "metric": verdict.metric_name(metric)}
+    return render("report.mean.gain", sites=sites, model=model, conclusion=conclusion, **facts)
 
 
 def _describe_conclusion(gain: verdict.Difference, code: str, worthwhile: float, sites: int) -> str:
@@ -298,9 +287,6 @@ def describe_spread(entry: Report | None, *, adjusts: bool = True) -> str:
         return ""
     gains = "gains before adjustment" if adjusts else "gains"
     if mean.between_sites_p < verdict.UNLIKE:
-        size = verdict.number(
-            mean.between_sites_sd,
-            verdict.decimals_for(verdict.Difference(mean.between_sites_sd, mean.between_sites_sd)),
-        )
-        return render("report.mean.differ", gains=gains, size=size)
+        decimals = verdict.decimals_for(verdict.Difference(mean.between_sites_sd, mean.between_sites_sd))
+        return render("report.mean.differ", gains=gains, size=verdict.number(mean.between_sites_sd, decimals))
     return render("report.mean.alike", gains=gains, sites=mean.sites)

@@ -160,12 +160,8 @@ def _summary_line(lines: audits.Audit, only: str | None) -> dict[str, str]:
     site = worst.site or "all"
     if len({line.run for line in lines}) > 1:
         site = f"{site}, run {worst.run}"
-    line = {
-        "Attack": worst.attack,
-        "Main figure": audits.figure_name(worst.metric),
-        "Most at": site,
-        "Reached there (95 %)": audits.reached(worst),
-    }
+    line = {"Attack": worst.attack, "Main figure": audits.figure_name(worst.metric), "Most at": site}
+    line["Reached there (95 %)"] = audits.reached(worst)
     if only is None:
         values = [line.value for line in lines if line.value is not None]
         span = audits.range_of(values) if values else number(None)
@@ -186,14 +182,9 @@ def _verdict(lines: audits.Audit) -> str:
 def _figure_line(line: audits.AuditFigure, several: bool) -> dict[str, str]:
     """Return one figure of an attack, for a table of several; `several` runs are named."""
     cells = {"Run": line.run} if several else {}
-    return cells | {
-        "Attack": line.attack,
-        "Site": line.site or "all",
-        "Figure": audits.figure_name(line.metric),
-        "Reached (95 %)": audits.reached(line),
-        "Promised, at most": _promised(line),
-        "Its verdict": line.verdict,
-    }
+    cells |= {"Attack": line.attack, "Site": line.site or "all", "Figure": audits.figure_name(line.metric)}
+    cells |= {"Reached (95 %)": audits.reached(line), "Promised, at most": _promised(line)}
+    return cells | {"Its verdict": line.verdict}
 
 
 def _promised(line: audits.AuditFigure) -> str:

@@ -102,17 +102,12 @@ def last_sent(_: str, facts: Facts) -> None:
         st.info(render("site_app.status.unsent"))
         return
     outcome = render("site_app.status.outcome")
-    table([
-        {
-            "Line": line["n"],
-            "When (UTC)": line["at"][:19].replace("T", " "),
-            "What": kind_of_line(line["kind"]),
-            outcome: line["reason"] or line["study"],
-            "Run": line["run"],
-            "Size": size_in_words(line["bytes"] or 0),
-        }
-        for line in facts["last"]
-    ])  # fmt: skip
+    lines = []
+    for line in facts["last"]:
+        cells = {"Line": line["n"], "When (UTC)": line["at"][:19].replace("T", " ")}
+        cells |= {"What": kind_of_line(line["kind"]), outcome: line["reason"] or line["study"]}
+        lines.append(cells | {"Run": line["run"], "Size": size_in_words(line["bytes"] or 0)})
+    table(lines)
     st.page_link(page_files()["ledger"], label="All sent messages", icon=":material/arrow_forward:")
 
 

@@ -109,19 +109,11 @@ def sums(outbound: Left, study: str, day: str) -> None:
 
 def lines(outbound: Left, study: str, day: str) -> None:
     """Show the last lines one by one, with a file of them."""
-    table_rows: list[Line] = [
-        {
-            "Line": line.n,
-            "When (UTC)": line.at[:19].replace("T", " "),
-            "What": kind_of_line(line.kind),
-            "Study": line.study,
-            "Run": line.run,
-            "Round": str(line.round or ""),
-            "Bytes": line.bytes,
-            "Reason": line.reason,
-        }
-        for line in list(outbound.last.get((day, study), ()))[::-1]
-    ]
+    table_rows: list[Line] = []
+    for line in list(outbound.last.get((day, study), ()))[::-1]:
+        cells = {"Line": line.n, "When (UTC)": line.at[:19].replace("T", " "), "What": kind_of_line(line.kind)}
+        place = {"Study": line.study, "Run": line.run, "Round": str(line.round or "")}
+        table_rows.append({**cells, **place, "Bytes": line.bytes, "Reason": line.reason})
     title = "The only line"
     if len(table_rows) > 1:
         title = render("site_app.ledger.lines", lines=len(table_rows))

@@ -105,14 +105,8 @@ def in_a_line(result: Result) -> dict[str, Any]:
     conclusion = "no figure"
     if metrics:
         conclusion = verdict.describe_verdict(judged(result, metrics[0])[0], metrics[0])
-    return {
-        "Study": result.study,
-        "Run": result.run,
-        "When (UTC)": moment(result.at),
-        "Training rows": result.rows,
-        "Test rows": result.holdout_rows,
-        "Verdict": conclusion,
-    }
+    where = {"Study": result.study, "Run": result.run, "When (UTC)": moment(result.at)}
+    return where | {"Training rows": result.rows, "Test rows": result.holdout_rows, "Verdict": conclusion}
 
 
 def against_our_own(result: Result, metric: str, *, suppressed_here: bool = False) -> None:

@@ -126,16 +126,10 @@ def _facts(shown_by_name: Compared) -> list[dict[str, str]]:
         mechanism = privacy.mechanism or "not recorded"
         if privacy.epsilon is not None:
             mechanism += f", ε {verdict.number(privacy.epsilon)}"
-        facts = {
-            "Run": run.run,
-            "Status": STATUS_WORDS[run.status],
-            "Engine": run.engine,
-            "Rounds": str(run.rounds),
-            "Repeats": str(run.repeats),
-            "Seconds": verdict.number(run.seconds, 1),
-            "Sites": str(len(run.sites)),
-            "Privacy mechanism": mechanism,
-        }
+        facts = {"Run": run.run, "Status": STATUS_WORDS[run.status], "Engine": run.engine}
+        facts |= {"Rounds": str(run.rounds), "Repeats": str(run.repeats)}
+        facts |= {"Seconds": verdict.number(run.seconds, 1), "Sites": str(len(run.sites))}
+        facts["Privacy mechanism"] = mechanism
         # Facts are the table's lines and runs its columns.
         for fact, value in facts.items():
             lines.setdefault(fact, {"": fact})[name] = value

@@ -365,12 +365,8 @@ def cost(opened: Opened) -> None:
 
 def _cost_line(one: Cost) -> Line:
     rounds = str(one.first) if one.first == one.last else f"{one.first} to {one.last}"
-    return {
-        "Rounds": rounds,
-        "Seconds a round": one.seconds,
-        "kB to sites": one.to_site / 1000,
-        "kB from sites": one.to_server / 1000,
-    }
+    sizes = {"kB to sites": one.to_site / 1000, "kB from sites": one.to_server / 1000}
+    return {"Rounds": rounds, "Seconds a round": one.seconds, **sizes}
 
 
 def _cost_in_words(costs: Sequence[Cost], opened: Opened) -> str:
