@@ -89,22 +89,18 @@ def approve_study(
         return
     _check_answering(folder)
     from flfed.deployment.operator.run_budget import check_counted
-    from flfed.deployment.operator.secure_sums import agreed, read_sites
+    from flfed.deployment.operator.secure_sums import agreed
     from flfed.deployment.site_state.approval import keep_start, read_start_folder
     from flfed.deployment.site_state.comparisons import add_comparisons
 
-    # Named with fingerprints: on the command line, or else in the study.
-    sites = dict.fromkeys(loaded_study.dataset.sites or (), "")
-    if co_sites:
-        sites = read_sites(co_sites)
+    sites = _sites(co_sites, loaded_study)
     others = _others(sites, own)
     # Nobody should approve what the gate would refuse anyway.
     _check(loaded_study, own, others)
     if compared:
         check_counted(own, loaded_study)
     source = read_start_folder(folder, loaded_study, start)
-    left_out = [name.strip() for name in without.split(",")] if without else []
-    agreement = agreed(folder, loaded_study, sites, left_out)
+    agreement = agreed(folder, loaded_study, sites, _named(without))
     # The model is made for the description, which needs torch.
     from flfed.deployment.operator.proposal import Proposal, count_single_outcomes, read_site_facts
     from flfed.deployment.site_state.trusted_files import coordinator_of
@@ -124,6 +120,17 @@ def approve_study(
         typer.echo(f"{loaded_study.name}: nothing is decided, so {own.name} does not answer it.")
         return
     output.show(_decided(folder, decided), as_json)
+
+
+def _sites(names: str, study: Study) -> dict[str, str]:
+    """Return the sites that are named, with fingerprints: on the command line, or else in the study."""
+    from flfed.deployment.operator.secure_sums import read_sites
+
+    return read_sites(names) if names else dict.fromkeys(study.dataset.sites or (), "")
+
+
+def _named(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",")] if names else []
 
 
 def _others(sites: dict[str, str], site: Site) -> tuple[str, ...]:
@@ -297,9 +304,17 @@ def _approved(
         raise UsageError(
             f"the rows of {study.dataset.name!r} were frozen under another schema: flfed site refresh {site.name}"
         )
-    hashes = {"rows_sha256": facts.sha256, "schema_sha256": schema_sha256, "bundle_sha256": bundle_sha256()}
-    coordinator = coordinator_of(folder)
-    return approve(folder, study, by=by, co_sites=others, coordinator=coordinator, **hashes, **vars(agreement))
+    return approve(
+        folder,
+        study,
+        by=by,
+        co_sites=others,
+        rows_sha256=facts.sha256,
+        schema_sha256=schema_sha256,
+        bundle_sha256=bundle_sha256(),
+        coordinator=coordinator_of(folder),
+        **vars(agreement),
+    )
 
 
 def _decision(words: list[str], yes: bool, as_json: bool) -> str:

@@ -69,10 +69,7 @@ def show_ledger(
         raise UsageError("--since and --run select lines to show or export, and go with no other option")
     if export and as_json:
         raise UsageError("--export writes JSON lines already; leave --json out")
-    folder = SiteFolder(name)
-    # Without a folder, an empty ledger would suggest that nothing had left.
-    if not folder.root.is_dir():
-        raise UsageError(f"site {name!r} has no folder here ({folder.root}); first: flfed site join KIT")
+    folder = _joined(name)
     ledger = ledger_of(folder)
     if repair:
         output.show(_repair(ledger, name, repair), as_json)
@@ -84,6 +81,14 @@ def show_ledger(
         _export(_chosen(ledger, since, run), export)
     else:
         _show(name, _chosen(ledger, since, run), run, as_json)
+
+
+def _joined(name: str) -> SiteFolder:
+    """Return a site's folder, or refuse: without one, an empty ledger would suggest that nothing had left."""
+    folder = SiteFolder(name)
+    if not folder.root.is_dir():
+        raise UsageError(f"site {name!r} has no folder here ({folder.root}); first: flfed site join KIT")
+    return folder
 
 
 def _check_reason(option: str, why: str | None) -> None:
@@ -114,8 +119,7 @@ def _show(name: str, lines: Iterator[Line], run: str, as_json: bool) -> None:
 
 def _lines(name: str, run: str, totals: Totals, last: deque[Line]) -> output.Shown:
     """Yield the object of the lines with their totals, then lines for people."""
-    every_round = sorted(totals.rounds.items())
-    rounds = [{"round": number, "kind": kind, **vars(total)} for (number, kind), total in every_round]
+    rounds = _rounds(totals)
     shown = {"site": name, "run": run or None, **vars(totals.all)}
     shown |= {"studies": _listed(totals.studies, "study"), "days": _listed(totals.days, "day")}
     if run:
@@ -147,13 +151,18 @@ def _row(line: Line) -> list[str]:
     return [str(line.n), when, line.kind, study_of(line) or NONE, run, number, f"{bytes_of(line):,}"]
 
 
-def _sums(word: str, totals: Mapping[str, Total]) -> None:
-    rows = [[key or NONE, f"{total.lines:,}", f"{total.bytes:,}"] for key, total in sorted(totals.items())]
-    output.as_table([word, "lines", "bytes"], rows, title=f"By {word}")
+def _rounds(totals: Totals) -> list[dict[str, Any]]:
+    every = sorted(totals.rounds.items())
+    return [{"round": number, "kind": kind, **vars(total)} for (number, kind), total in every]
 
 
 def _listed(totals: Mapping[str, Total], word: str) -> list[dict[str, Any]]:
     return [{word: key, **vars(total)} for key, total in sorted(totals.items())]
+
+
+def _sums(word: str, totals: Mapping[str, Total]) -> None:
+    rows = [[key or NONE, f"{total.lines:,}", f"{total.bytes:,}"] for key, total in sorted(totals.items())]
+    output.as_table([word, "lines", "bytes"], rows, title=f"By {word}")
 
 
 def _export(lines: Iterator[Line], target: str) -> None:

@@ -310,7 +310,7 @@ def new_site(
     for match in made.matches:
         factor = match.field.multiply if match.field else None
         facts = {"column": match.column, "site-column": match.own, "sure": match.sure, "why": match.why}
-        columns.append(facts | {"unit-factor": factor})
+        columns.append({**facts, "unit-factor": factor})
         mark = "" if match.sure else "look"
         rows.append([match.column, match.own or "–", mark, match.why])
     yield {"site": name, "dataset": dataset, "columns": columns, "files": list(map(str, written))}

@@ -44,11 +44,18 @@ def list_studies(as_json: bool = output.JSON) -> None:
         output.as_table(["study", "dataset", "purpose"], rows, spare=("dataset",), cut="purpose")
     for word, kind in kinds.items():
         if not as_json:
-            packages = {name: f" ({package})" for name, package in registry.others(kind).items()}
-            named_words = [name + packages.get(name, "") for name in listed_names(kind)]
-            output.say(f"{word.capitalize()}: {', '.join(named_words)}")
+            output.say(f"{word.capitalize()}: {', '.join(_names_with_packages(kind))}")
         for clash in registry.clashes(kind):
             typer.echo(clash, err=True)
+
+
+def _names_with_packages(kind: str) -> list[str]:
+    """Return the names of one kind, with the package of those that are not from flfed."""
+    from flfed import registry
+    from flfed.study.study import listed_names
+
+    packages = {name: f" ({package})" for name, package in registry.others(kind).items()}
+    return [name + packages.get(name, "") for name in listed_names(kind)]
 
 
 @app.command("show", epilog="preterm-birth")

@@ -12,7 +12,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 import streamlit as st
 
 from flfed.records.charts.chart import Chart, Line
-from flfed.records.section import Section, Table, names_of
+from flfed.records.section import Drawing, Section, Table, names_of
 from flfed.records.statistics.verdict import number
 from flfed.records.text import escape, heading, with_code
 from flfed.spreadsheet import csv_text, plain_cell
@@ -154,10 +154,7 @@ def show(section: Section | None, *, repeat: int | None = None, titled: bool = T
             st.markdown(heading(section.title, repeat))
         for line in section.lead:
             st.caption(with_code(line))
-        for start in range(0, len(section.charts), BESIDE):
-            columns = st.columns(BESIDE) if len(section.charts) > 1 else [st]
-            for column, of in zip(columns, section.charts[start : start + BESIDE], strict=False):
-                figure(column, escape(of.title), of.draw(), of.lines, key=of.key, says=of.says)
+        _show_charts(section.charts)
         for one in section.tables:
             if not one.is_drawn:
                 _show_table(one)
@@ -194,3 +191,10 @@ def _show_whole(lines: Sequence[Line]) -> None:
     # With many sites the columns continue to the right, so that each figure stays in one line.
     if shown and len(shown[0]) > COLUMNS_ABREAST:
         st.caption(render("pages.data.wide"))
+
+
+def _show_charts(charts: Sequence[Drawing]) -> None:
+    for start in range(0, len(charts), BESIDE):
+        columns = st.columns(BESIDE) if len(charts) > 1 else [st]
+        for column, of in zip(columns, charts[start : start + BESIDE], strict=False):
+            figure(column, escape(of.title), of.draw(), of.lines, key=of.key, says=of.says)

@@ -300,11 +300,10 @@ def _site(opened: _Opened, site: str) -> Report:
     """Return a site's entry (`SiteReport`)."""
     entries = [sites[site] for _, sites in opened.recorded.runs if site in sites]
     test_rows = [entry.holdout_rows for entry in entries]
-    counts = [count for count in test_rows if count is not None]
     result: Report = {
         "rows": next((entry.rows for entry in entries if entry.rows is not None), None),
         "holdout-rows": _whole_mean(test_rows),
-        "holdout-rows-range": [min(counts), max(counts)] if counts else None,
+        "holdout-rows-range": _range(test_rows),
         "holdout-classes": _classes(opened.counted, site),
         **{arm: opened.figures(site, arm) for arm in SITE_ARMS},
         "difference": _differences(opened, site, "global"),
@@ -325,6 +324,11 @@ def _site(opened: _Opened, site: str) -> Report:
 def _whole_mean(values: Sequence[int | None]) -> int | None:
     mean = intervals.mean_of(values)
     return None if mean is None else round(mean)
+
+
+def _range(values: Sequence[int | None]) -> list[int] | None:
+    counts = [value for value in values if value is not None]
+    return [min(counts), max(counts)] if counts else None
 
 
 def _differences(opened: _Opened, site: str, arm: str) -> Report:

@@ -86,7 +86,12 @@ def rests_on(report: Report, site: str, metric: str) -> list[str]:
     lines += [*_own_model(of_site, metric), naive_in_words([of_site], metric)]
     lines += _began_with(of_site, metric, unknown=site not in before.get("sites", {}))
     if run.repeats > 1:
-        lines.append(_two_intervals(of_site, metric))
+        best = verdicts.best_arm(of_site, metric)
+        key = verdicts.DIFFERENCES[best is not None and best[0] == "personalised"]
+        # Degrees of freedom are there only where repeats draw their own holdouts.
+        is_fixed = figure_of(of_site[key], metric).freedom is None
+        intervals = render("report.site.fixed") if is_fixed else render("report.site.redrawn")
+        lines.append(intervals)
     lines.append(verdicts.mean_gain_in_words(run.mean_gain.get(metric), metric))
     if figure_of(run.pooled, metric).value is not None:
         lines.append(render("report.site.pooled", figure=verdict.number(figure_of(run.global_, metric).value)))
@@ -154,16 +159,6 @@ def _own_columns(of_site: Report, metric: str) -> list[str]:
     if value is not None:
         lines.append(render("report.site.beside", figure=verdict.number(value)))
     return lines
-
-
-def _two_intervals(of_site: Report, metric: str) -> str:
-    """Return the meaning of the intervals under repeats."""
-    best = verdicts.best_arm(of_site, metric)
-    key = verdicts.DIFFERENCES[best is not None and best[0] == "personalised"]
-    # Degrees of freedom are there only where repeats draw their own holdouts.
-    if figure_of(of_site[key], metric).freedom is None:
-        return render("report.site.fixed")
-    return render("report.site.redrawn")
 
 
 def _few(of_site: Report) -> list[str]:

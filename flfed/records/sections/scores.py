@@ -230,20 +230,18 @@ def flagged(counts_by_name: CountsByName, *ways: tuple[str, float]) -> Section:
     *ways : (str, float)
         Rule that flags rows, "threshold" or "alert-budget", and its value; usual ones by default.
     """
+    if not ways:
+        share = flagging.share_with_outcome(counts_by_name)
+        budgets = [("alert-budget", budget) for budget in sorted({0.05, flagging.first_budget(share)})]
+        threshold = ("threshold", flagging.first_threshold(flagging.edges(counts_by_name.values()), share))
+        # Where the outcome is rare, hardly any probability is near a half.
+        ways = (*budgets, threshold) if share < flagging.RARE else (threshold, *budgets)
     tables = []
-    for by, at in ways or _usual_ways(counts_by_name):
+    for by, at in ways:
         flag = flagging.at_threshold if by == "threshold" else flagging.at_budget
         points = {name: flag(counts, at) for name, counts in counts_by_name.items()}
         tables += _points(points, by, at)
     return Section(title=FLAGGED, tables=tables, note=(render("report.points.bins"),))
-
-
-def _usual_ways(counts_by_name: CountsByName) -> list[tuple[str, float]]:
-    share = flagging.share_with_outcome(counts_by_name)
-    ways = [("alert-budget", budget) for budget in sorted({0.05, flagging.first_budget(share)})]
-    threshold = ("threshold", flagging.first_threshold(flagging.edges(counts_by_name.values()), share))
-    # Where the outcome is rare, hardly any probability is near a half.
-    return [*ways, threshold] if share < flagging.RARE else [threshold, *ways]
 
 
 def exactly_flagged(payload: Payload | None, *ways: tuple[str, float], note: Sequence[str] = ()) -> Section | None:
@@ -326,12 +324,9 @@ def _net_benefits(
     name: str, counts_by_name: CountsByName, exact: Sequence[flagging.OperatingPoint]
 ) -> list[dict[str, str]]:
     """Return net benefit by rising threshold; at the same threshold, that from bins precedes the exact one."""
-    points = [(point, True) for point in exact]
-    if counts_by_name:
-        points = [
-            (flagging.at_threshold(counts_by_name[name], at), False)
-            for at in flagging.choose_thresholds(counts_by_name)
-        ] + points
+    thresholds = flagging.choose_thresholds(counts_by_name) if counts_by_name else []
+    points = [(flagging.at_threshold(counts_by_name[name], at), False) for at in thresholds]
+    points += [(point, True) for point in exact]
     points.sort(key=lambda one: one[0].threshold or 0)
     return [flagging.net_benefit_line(name, point, exact=is_exact) for point, is_exact in points]
 

@@ -316,8 +316,14 @@ def gain_of(difference: Difference, better: Better) -> Difference:
         return None if value is None else -value
 
     # With the sign the two ends change places.
-    ends = (difference.high, difference.low, difference.wide_high, difference.wide_low)
-    return Difference(*map(turned, (difference.value, *ends)), sites=difference.sites)
+    return Difference(
+        value=turned(difference.value),
+        low=turned(difference.high),
+        high=turned(difference.low),
+        wide_low=turned(difference.wide_high),
+        wide_high=turned(difference.wide_low),
+        sites=difference.sites,
+    )
 
 
 def best_of(

@@ -170,10 +170,7 @@ def _beside(report: Report, metric: str, order: Sequence[str]) -> None:
     title = render("pages.figures.each")
     if arms == ["global"]:
         title = render("pages.figures.shared", metric=verdict.metric_name(metric))
-    models = [site_answer.MODELS[arm] for arm in arms]
-    by_site = []
-    for cells in words[:SITES_SHOWN]:
-        by_site.append(f"{cells['Site']}: {', '.join(f'{model} {cells[model]}' for model in models)}")
+    by_site = [_figures_in_words(cells, arms) for cells in words[:SITES_SHOWN]]
     summary = f"{title}. {'; '.join(by_site)}"
     figure(right, title, sites_by_arm(report, metric, shown), lines, key="site-models", says=summary)
     table(words)
@@ -181,6 +178,12 @@ def _beside(report: Report, metric: str, order: Sequence[str]) -> None:
     if why := site_answer.untold_at(report, metric, order):
         st.caption(bullets(map(escape, why)))
     _captions(narrative.unadjusted_in_words(report, metric))
+
+
+def _figures_in_words(cells: Report, arms: Sequence[str]) -> str:
+    """Return a site's models with their figures."""
+    models = [site_answer.MODELS[arm] for arm in arms]
+    return f"{cells['Site']}: {', '.join(f'{model} {cells[model]}' for model in models)}"
 
 
 def _shared_model(report: Report, metric: str, sites: Sequence[str], lines: Sequence[Report]) -> None:
