@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from flfed import Study, run
-from flfed.cli.runs import print_report
+from flfed.cli.run_tables import print_report
 from flfed.export.run_folder import export
 from flfed.records.document.document import document
 from flfed.records.objects import read as read_object
