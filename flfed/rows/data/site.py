@@ -22,7 +22,7 @@ from flfed.rows.data.schema import OwnColumn, Schema, with_own
 from flfed.rows.data.sources import Part, Selection, Source
 from flfed.rows.data.transactions import Transactions
 from flfed.study.kinds import grows, is_statistic, refits
-from flfed.words import render
+from flfed.words import usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,30 +111,30 @@ class Site:
     def __post_init__(self) -> None:
         """Refuse a name that could not be a key."""
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
-            raise UsageError(render("rows.site.name", name=self.name))
+            raise usage_error("rows.site.name", name=self.name)
         if not isinstance(self.source, (Source, Transactions)):
-            raise UsageError(render("rows.site.source", site=self.name, source=self.source))
+            raise usage_error("rows.site.source", site=self.name, source=self.source)
         if not isinstance(self.holdout, AnyHoldout):
-            raise UsageError(render("rows.site.holdout", site=self.name, holdout=self.holdout))
+            raise usage_error("rows.site.holdout", site=self.name, holdout=self.holdout)
         if isinstance(self.source, Transactions) and not isinstance(self.holdout, HoldoutByTime):
-            raise UsageError(render("rows.site.transactions", site=self.name))
+            raise usage_error("rows.site.transactions", site=self.name)
         self._check_columns()
         check_codes(f"site {self.name!r}", self.source.missing)
         for name, other in self.also.items():
             if not isinstance(other, Mapped):
-                raise UsageError(render("rows.site.also", site=self.name, dataset=name))
+                raise usage_error("rows.site.also", site=self.name, dataset=name)
             if name == self.dataset:
-                raise UsageError(render("rows.site.itself", site=self.name, dataset=name))
+                raise usage_error("rows.site.itself", site=self.name, dataset=name)
             # Each further dataset is tried here, so that its errors are raised at import.
             self.serving(name)
 
     def _check_columns(self) -> None:
         for key, value in self.mapping.items():
             if not isinstance(value, (str, Field, type(None))):
-                raise UsageError(render("rows.site.mapping", site=self.name, column=key))
+                raise usage_error("rows.site.mapping", site=self.name, column=key)
         for key, own in self.own.items():
             if not isinstance(own, OwnColumn):
-                raise UsageError(render("rows.site.own", site=self.name, column=key))
+                raise usage_error("rows.site.own", site=self.name, column=key)
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -157,7 +157,7 @@ class Site:
             return self
         if dataset not in self.also:
             served = " and ".join(repr(name) for name in self.datasets)
-            raise UsageError(render("rows.site.dataset", site=self.name, served=served, dataset=dataset))
+            raise usage_error("rows.site.dataset", site=self.name, served=served, dataset=dataset)
         other = self.also[dataset]
         return replace(
             self,

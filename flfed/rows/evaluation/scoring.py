@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flfed import registry
-from flfed.errors import UsageError, nearest
+from flfed.errors import nearest
 from flfed.rows.data.policy import Policy
 from flfed.study.tables import Compare
 from flfed.summaries.score_bins import BINS, EVEN_ODDS, RowScores, ScoreBins, auc_bound
-from flfed.words import render
+from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,11 +86,11 @@ def primary_of(task: str, wanted: str, alert_budget: float | None = None) -> str
     metrics = metrics_of(task, alert_budget)
     # A metric of an alert budget exists, and only its share is missing.
     if wanted not in metrics and wanted in metrics_of(task, 0.5):
-        raise UsageError(render("study.compare.budget", primary=wanted))
+        raise usage_error("study.compare.budget", primary=wanted)
     if wanted and wanted not in metrics:
         close = nearest(wanted, list(metrics))
         choices = ", ".join(metrics)
-        raise UsageError(render("study.compare.primary", primary=wanted, task=task, close=close, choices=choices))
+        raise usage_error("study.compare.primary", primary=wanted, task=task, close=close, choices=choices)
     return wanted or PRIMARY[task]
 
 

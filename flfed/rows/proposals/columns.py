@@ -15,7 +15,6 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from flfed.errors import UsageError
 from flfed.rows.data.findings.oddities import rows_in_other_case
 from flfed.rows.data.parsing.fields import Field, has_control
 from flfed.rows.data.schema import Column
@@ -33,7 +32,7 @@ from flfed.rows.proposals.cells import (
     is_number_text,
     read_numbers,
 )
-from flfed.words import render
+from flfed.words import render, usage_error
 
 ProposedKind = Literal["number", "category", "flag", "date", "id", "left-out"]
 FEATURES = ("number", "category", "flag")
@@ -134,7 +133,7 @@ def propose_column(name: str, cells: pd.Series, *, codes: Sequence[str] = (), ke
     other = _as_feature(entries, proposal) if proposal.kind in ("id", "left-out") else None
     if keep and proposal.kind not in FEATURES:
         if other is None:
-            raise UsageError(render("proposals.table.unusable", column=name, why=proposal.why))
+            raise usage_error("proposals.table.unusable", column=name, why=proposal.why)
         proposal = replace(other, why=render("proposals.why.kept", why=other.why), sure=False)
     elif other is not None and proposal.why != COUNTS_ROWS and not are_people(entries):
         proposal = replace(proposal, feature=other)

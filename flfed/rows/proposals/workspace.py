@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flfed.errors import FlfedError, UsageError, count_in_words, counted
+from flfed.errors import FlfedError, count_in_words, counted
 from flfed.rows.data import site_discovery
 from flfed.rows.data.holdout import AnyHoldout, Holdout, HoldoutByTime
 from flfed.rows.data.mapping import map_table, plain_text, read_column
@@ -48,7 +48,7 @@ from flfed.rows.proposals.tables import (
 )
 from flfed.study.study import Study
 from flfed.study.template import MODELS, StudyTemplate
-from flfed.words import render
+from flfed.words import render, usage_error
 
 SMALL_SITE = 150
 DRAWS = 20
@@ -179,14 +179,14 @@ def _stored(site: Site) -> bytes:
     """Return a site's table as Parquet, with texts where cells are of several kinds."""
     source = site.source
     if not isinstance(source, Frame):
-        raise UsageError(render("proposals.workspace.frame", site=site.name))
+        raise usage_error("proposals.workspace.frame", site=site.name)
     table = source.table
     mixed = [name for name in table.columns if table[name].dtype.kind == "O"]
     try:
         stored: bytes = table.assign(**{str(name): plain_text(table[name]) for name in mixed}).to_parquet(index=False)
     except (ValueError, TypeError, NotImplementedError) as error:  # pyarrow's own errors are of these
         kind = type(error).__name__
-        raise UsageError(render("proposals.workspace.unstored", site=site.name, error=kind)) from None
+        raise usage_error("proposals.workspace.unstored", site=site.name, error=kind) from None
     return stored
 
 
@@ -265,7 +265,7 @@ def new_workspace(
         proposal = proposal.with_doubt(rare.words(proposal.schema.target))
     names = names_of_sites(parts)
     if len(parts) < 2:
-        raise UsageError(render("proposals.workspace.single"))
+        raise usage_error("proposals.workspace.single")
     cut_at = _cut_date(parts, proposal, time, holdout)
     policy = Policy()
     if open_data:
@@ -345,7 +345,7 @@ def _refuse_lacking(tables: Sequence[OwnTable], word: str, option: str) -> None:
     lacking = [own.title for own in tables if plain_name(word) not in map(plain_name, own.table.columns)]
     # A column of no table is refused later, with the nearest name.
     if word and 0 < len(lacking) < len(tables):
-        raise UsageError(render("proposals.workspace.lacking", option=option, site=lacking[0], column=word))
+        raise usage_error("proposals.workspace.lacking", option=option, site=lacking[0], column=word)
 
 
 def _cut_date(parts: Sequence[OwnTable], proposal: TableProposal, time: str, share: float) -> HoldoutByTime | None:
@@ -363,7 +363,7 @@ def _cut_date(parts: Sequence[OwnTable], proposal: TableProposal, time: str, sha
     every = pd.DatetimeIndex(pd.concat(dates).dropna()).sort_values()
     cut = every[int(len(every) * (1 - share))].normalize()
     if not every[0] < cut < every[-1]:
-        raise UsageError(render("proposals.workspace.dates", column=time))
+        raise usage_error("proposals.workspace.dates", column=time)
     before = cut - pd.Timedelta(days=1)
     return HoldoutByTime(name, train_until=before.date().isoformat(), test_from=cut.date().isoformat())
 

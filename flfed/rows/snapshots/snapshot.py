@@ -29,7 +29,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Part
 from flfed.rows.data.transactions import Transactions
 from flfed.rows.snapshots.opt_outs import Excluded, Exclusion, Resting
-from flfed.words import render
+from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -372,11 +372,11 @@ def _facts(site: Site, own: Path) -> Frozen | None:
 
 
 def _nothing(site: Site) -> UsageError:
-    return UsageError(render("rows.snapshot.none", site=site.name, dataset=site.dataset))
+    return usage_error("rows.snapshot.none", site=site.name, dataset=site.dataset)
 
 
 def _refused(site: Site, why: str) -> UsageError:
-    return UsageError(render("rows.snapshot.unserved", site=site.name, dataset=site.dataset, reason=why))
+    return usage_error("rows.snapshot.unserved", site=site.name, dataset=site.dataset, reason=why)
 
 
 def _periods(site: Site) -> str:

@@ -8,9 +8,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from flfed.errors import UsageError
 from flfed.rows.data.schema import Schema
-from flfed.words import render
+from flfed.words import usage_error
 
 
 class Flamby43:
@@ -56,9 +55,9 @@ class Flamby43:
 
         # The published rule knows no groups: it would put rows of one patient on both sides.
         if schema.group:
-            raise UsageError(render("study.splits.groups", dataset=schema.name))
+            raise usage_error("study.splits.groups", dataset=schema.name)
         if len(table) < 3:
-            raise UsageError(render("study.splits.rows"))
+            raise usage_error("study.splits.rows")
         strata = None
         if schema.task != "regression":
             cells = table[schema.target].to_numpy(dtype=str)

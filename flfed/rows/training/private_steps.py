@@ -13,11 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from flfed.errors import UsageError
 from flfed.rows.features.encode import Encoded
 from flfed.rows.training.private_noise import NoiseSource, UnitCounts
 from flfed.study.plan import PrivateSteps
-from flfed.words import render
+from flfed.words import usage_error
 
 FINENESS = 27
 """How many bits the grid is finer than the noise's deviation, or the clip where that is more. Each cell then holds
@@ -85,7 +84,7 @@ class PublicGrid:
         # What rounding could add to a row's share of the sum is taken off its clip beforehand.
         lost = math.sqrt(numbers) * step + (2 * (units + 1) ** 2 + numbers) * 2.0**-53 * private.clip
         if not lost < private.clip:
-            raise UsageError(render("mechanisms.refusals.coarse", clip=private.clip, numbers=numbers))
+            raise usage_error("mechanisms.refusals.coarse", clip=private.clip, numbers=numbers)
         return cls(step, private.clip - lost)
 
     def rounded(self, total: Tensor) -> Tensor:

@@ -19,11 +19,10 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from flfed.errors import UsageError
 from flfed.rows.data.parsing.cells import refuse_cells
 from flfed.rows.data.parsing.fields import NOT_NUMBER
 from flfed.rows.data.parsing.limits import TEXT_GRACE, Reading
-from flfed.words import render
+from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -348,7 +347,7 @@ def cells_of(path: Path, member: str = "") -> pd.DataFrame:
             with zipfile.ZipFile(path) as archive:
                 source = io.BytesIO(archive.read(member))
         except (zipfile.BadZipFile, KeyError):
-            raise UsageError(render("rows.text.member", path=path, member=member)) from None
+            raise usage_error("rows.text.member", path=path, member=member) from None
         how = {"compression": "gzip"} if member.endswith(".gz") else {}
     cells: pd.DataFrame = pd.read_csv(source, dtype=str, keep_default_na=False, **how)
     return cells

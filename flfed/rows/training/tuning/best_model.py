@@ -17,7 +17,7 @@ import numpy as np
 from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
 
-from flfed.errors import UsageError, nearest
+from flfed.errors import nearest
 from flfed.rows.data.schema import Schema
 from flfed.rows.features.encode import Encoded, input_names, input_slices
 from flfed.rows.training.tuning.linear import (
@@ -35,7 +35,7 @@ from flfed.rows.training.tuning.linear import (
 from flfed.study.study import Study
 from flfed.study.tables import NAIVE_FAMILIES, OwnFamily
 from flfed.summaries.summary import Encoder, Layout
-from flfed.words import render
+from flfed.words import usage_error
 
 FOLDS = 3
 PENALTIES = np.array([1e-4, 3e-3, 3e-2, 3e-1])
@@ -385,11 +385,11 @@ def check_naive(study: Study, schema: Schema) -> None:
     names = study.compare.naive_forecasts
     target = schema.columns[schema.target]
     if names and schema.task != "regression":
-        raise UsageError(render("study.compare.naive-forecasts", task=schema.task))
+        raise usage_error("study.compare.naive-forecasts", task=schema.task)
     features = schema.features(study.dataset.features)
     for name in names:
         if name not in features:
-            raise UsageError(render("study.compare.feature", name=name, close=nearest(name, features)))
+            raise usage_error("study.compare.feature", name=name, close=nearest(name, features))
         column = schema.columns[name]
         if (column.kind, column.unit, column.transform) != ("number", target.unit, target.transform):
-            raise UsageError(render("study.compare.unit", name=name, target=schema.target))
+            raise usage_error("study.compare.unit", name=name, target=schema.target)
