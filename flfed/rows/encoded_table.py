@@ -116,7 +116,7 @@ class EncodedTable:
         return self._leaving(holdout, self.coded(holdout))
 
     def _leaving(self, table: pd.DataFrame, rows: pd.DataFrame | ColumnArrays) -> Summary:
-        minimum = None if self.policy.disclosure == "open" else self.policy.cell_minimum
+        minimum = None if self.policy.is_open else self.policy.cell_minimum
         return leaving(rows, self.layout, minimum, one_of_each(table, self.schema.group))
 
     def own_encoder(self, encoder: Encoder | None = None) -> Encoder:

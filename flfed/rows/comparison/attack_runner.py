@@ -216,7 +216,7 @@ def share(
     low, high, _ = wilson(value, rows)
     method = "Wilson"
     least = min(count, rows - count)
-    if policy.disclosure != "open" and 0 < least < policy.cell_minimum:
+    if not policy.is_open and 0 < least < policy.cell_minimum:
         # The interval spans all small counts, so that it does not show which one it is.
         low = 1 / rows
         high = (policy.cell_minimum - 1) / rows

@@ -15,7 +15,7 @@ import pandas as pd
 from flfed.errors import nearest
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Schema
-from flfed.rows.evaluation.intervals import Estimate, estimate
+from flfed.rows.evaluation.intervals import NAN, Estimate, estimate
 from flfed.rows.evaluation.scoring import metrics_of, three_digits, too_few
 from flfed.rows.features.encode import codes
 from flfed.rows.features.summarise import layout_of
@@ -26,7 +26,6 @@ METRIC = "roc_auc_score"
 CUT = " at "
 MOST_COLUMNS = 5
 MOST_CUTS = 9
-NAN = float("nan")
 
 
 @dataclass(frozen=True)
@@ -167,14 +166,10 @@ class GroupScores:
         for number, label in enumerate(grouping.labels):
             figure = self._estimate(group == number, rng) if number in releasable else self._withheld(group == number)
             numbers = (figure.value, figure.low, figure.high)
-            value, low, high = numbers if self._open else map(three_digits, numbers)
+            value, low, high = numbers if self.policy.is_open else map(three_digits, numbers)
             yield GroupFigure(
                 column=grouping.column, group=label, value=value, low=low, high=high, method=figure.method
             )
-
-    @property
-    def _open(self) -> bool:
-        return self.policy.disclosure == "open"
 
     def _leaving(self, group: np.ndarray, groups: int) -> set[int]:
         """Return the groups whose figures may leave."""
@@ -192,8 +187,7 @@ class GroupScores:
         person = self.person[rows]
         why = too_few(y, "binary", 2, self.policy)
         people = min(len(np.unique(person[y == label])) for label in (0, 1))
-        few = not self._open and people < self.policy.cell_minimum
-        if not why and few:
+        if not why and not self.policy.is_open and people < self.policy.cell_minimum:
             return render("figures.withheld.class", n=self.policy.cell_minimum)
         return why
 

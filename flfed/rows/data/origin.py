@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -62,14 +62,6 @@ class Origin:
     def file(self) -> str:
         """The name of the file of the rows' hashes, beside the snapshot."""
         return f"source-{self.sha256[:16]}.bin"
-
-    @classmethod
-    def from_json(cls, facts: Any) -> Self:
-        """Parse the origin from `frozen.json`; KeyError, TypeError or ValueError for other content."""
-        texts = [facts["content"], facts["columns"], facts["sha256"], *facts["places"]]
-        if not all(isinstance(text, str) for text in texts):
-            raise ValueError
-        return cls(facts["content"], tuple(facts["places"]), facts["columns"], facts["sha256"])
 
 
 @dataclass(frozen=True, eq=False)

@@ -143,7 +143,7 @@ class Site:
 
     def holds_nothing_out(self) -> bool:
         """Return whether all rows of open data are trained on, on purpose."""
-        return self.policy.disclosure == "open" and isinstance(self.holdout, Holdout) and not self.holdout.share
+        return self.policy.is_open and isinstance(self.holdout, Holdout) and not self.holdout.share
 
     def serving(self, dataset: str) -> Site:
         """Return the site with a dataset's mapping, source and holdout.
@@ -304,7 +304,7 @@ def _trees_refusal(study: Study, policy: Policy) -> Refusal | None:
     """Return the refusal of a study's trees by a policy, or None."""
     if not grows(study):
         return None
-    if refits(study) and policy.disclosure != "open":
+    if refits(study) and not policy.is_open:
         return Refusal("refit-not-open")
     least = int(study.strategy.settings.get("min-rows", 0))
     return policy.trees_refusal(summed=study.aggregation.sums_rows, least=least)

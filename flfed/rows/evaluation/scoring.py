@@ -163,7 +163,7 @@ def withheld(
     60 events that 3 were missed.
     """
     # An open site withholds nothing.
-    if policy.disclosure == "open":
+    if policy.is_open:
         return ""
     classes = score.shape[1] if score.ndim == 2 else 2
     least = policy.cell_minimum
@@ -185,7 +185,7 @@ def too_few(y: np.ndarray, task: str, classes: int, policy: Policy) -> str:
     An empty text where one may, whatever the scores. The targets are `y` [rows].
     """
     least = policy.cell_minimum
-    if policy.disclosure == "open":
+    if policy.is_open:
         return ""
     if len(y) < least:
         return render("figures.withheld.rows", n=least)
@@ -256,10 +256,9 @@ class RoundFigures:
         self._name = metric
         self._metric = metrics_of(task, alert_budget)[metric]
         self._loss = bool(len(y)) and not too_few(y, task, classes, policy)
-        least = 1 if policy.disclosure == "open" else policy.cell_minimum
-        self._loss_in_sum = len(y) >= least
+        self._loss_in_sum = len(y) >= policy.least_rows()
         # Accuracies of two rounds say how many rows two models call differently: one leaves, at the end.
-        once = is_count(metric, task, alert_budget) and policy.disclosure != "open"
+        once = is_count(metric, task, alert_budget) and not policy.is_open
         leaves = self._loss and not once and not self._metric.defined(y)
         # The area comes with the fit on the engine, so that it needs no predictions.
         self.area = leaves and metric == "roc_auc_score" and task == "binary"

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
-from flfed.rows.evaluation.weighted_metrics import Floats, Score, Target, undefined
+from flfed.rows.evaluation.weighted_metrics import Floats, RowMetric, Score, Target, undefined
 from flfed.words import render
 
 ROUNDING = 1e-12
 
 
-class RankCorrelation:
+class RankCorrelation(RowMetric):
     """Mean over steps of Spearman's rank correlation of predictions and outcomes within a step.
 
     A step, such as a month, counts by its rows; one whose predictions or outcomes are all alike has none and is left
@@ -26,10 +24,8 @@ class RankCorrelation:
     Management", 2nd edition, chapter 6.
     """
 
-    tasks: tuple[str, ...] = ("regression",)
-    better: Literal["higher", "lower"] = "higher"
-    unit: str = ""
-    label: str = "rank correlation within a step of time"
+    tasks = ("regression",)
+    label = "rank correlation within a step of time"
 
     _steps: NDArray[np.intp] | None = None
 
@@ -49,8 +45,7 @@ class RankCorrelation:
         """
         if len(y) == 0:
             return "no rows"
-        several = any(len(np.unique(y[rows])) > 1 for rows in self._rows(len(y)))
-        if several:
+        if any(len(np.unique(y[rows])) > 1 for rows in self._rows(len(y))):
             return ""
         return render("figures.methods.outcome")
 
@@ -68,10 +63,6 @@ class RankCorrelation:
             denominator += has * own.sum(axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
             return total / denominator
-
-    def value(self, y: Target, score: Score) -> float:
-        """Return the metric on `y` [n], NaN if undefined."""
-        return float(self.weighted(y, score, np.ones((1, len(y))))[0])
 
     def _rows(self, count: int) -> list[NDArray[np.intp]]:
         """Return the places of each step's rows."""

@@ -147,19 +147,15 @@ def persons_of(rows: Encoded, private: PrivateSteps) -> Persons | None:
     return Persons.of(rows.group)
 
 
-def units(rows: Encoded, private: PrivateSteps) -> int:
-    """Return how many rows, or persons, can be sampled."""
-    persons = persons_of(rows, private)
-    if persons is None:
-        return len(rows)
-    return len(persons.rows)
-
-
 def count_units(rows: Encoded, private: PrivateSteps, unit_counts: UnitCounts | None) -> UnitCounts:
-    """Return what training divides by: the exact number, where none under noise stands in its place."""
+    """Return what training divides by.
+
+    It is the exact number of rows, or persons, that can be sampled, where none under noise stands in its place.
+    """
     if unit_counts is not None:
         return unit_counts
-    count = units(rows, private)
+    persons = persons_of(rows, private)
+    count = len(rows) if persons is None else len(persons.rows)
     return UnitCounts(units=count, most=count)
 
 
