@@ -441,7 +441,7 @@ def elapsed_shares(table: pd.DataFrame, holdout: AnyHoldout, schema: Schema) -> 
     blocks = holdout.rule.blocks if isinstance(holdout, HoldoutByOrder) else ""
     whole = schema.group if schema.group and not holdout.same_groups else blocks or holdout.column
     last = _last_of_block(table, whole, holdout.column)
-    return np.asarray(np.sort(last).searchsorted(last) / len(last))
+    return np.sort(last).searchsorted(last) / len(last)
 
 
 def block_numbers(table: pd.DataFrame, holdout: AnyHoldout, schema: Schema) -> np.ndarray | None:
@@ -455,7 +455,7 @@ def block_numbers(table: pd.DataFrame, holdout: AnyHoldout, schema: Schema) -> n
     codes = table.groupby(block, sort=False, dropna=False).ngroup().to_numpy()
     _, first = np.unique(codes, return_index=True)
     last = _last_of_block(table, block, holdout.column)[first]
-    return np.asarray(np.argsort(np.argsort(last, kind="stable"))[codes])
+    return np.argsort(np.argsort(last, kind="stable"))[codes]
 
 
 def _last_of_block(table: pd.DataFrame, block: str, by: str) -> np.ndarray:

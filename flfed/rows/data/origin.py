@@ -130,7 +130,6 @@ def source_rows(site: Site, whole: Site, served: Site, table: pd.DataFrame, sche
     """
     if not is_plain(site) or not isinstance(served.source, Frame) or len(served.source.table) != len(table):
         return None
-    raw = served.source.table
     # Histories of others are no places of the source.
     source = site.source.source if isinstance(site.source, Transactions) else site.source
     named, files = _places(source, datasets.load(site.dataset).folders(site.folder))
@@ -141,7 +140,7 @@ def source_rows(site: Site, whole: Site, served: Site, table: pd.DataFrame, sche
         columns = BY_IDENTIFIER
         content = _of_identifiers(whole, schema, table)
     else:
-        cells, columns = _own_cells(site, raw)
+        cells, columns = _own_cells(site, served.source.table)
         digests = _digests(row_texts(cells))
         if isinstance(source, Sql):
             content = _sha256(*named)

@@ -122,4 +122,4 @@ def _labels(table: pd.DataFrame, dataset: Dataset) -> np.ndarray:
     # A numeric target has no classes: five groups of equal size replace them.
     if dataset.schema.task == "regression":
         return np.asarray(pd.qcut(target, 5, labels=False, duplicates="drop"))
-    return np.asarray(pd.Index(dataset.schema.classes).get_indexer(pd.Index(target)))
+    return pd.Index(dataset.schema.classes).get_indexer(pd.Index(target))

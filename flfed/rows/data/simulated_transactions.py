@@ -136,4 +136,4 @@ def _first_day(rng: np.random.Generator, count: int, chance: float) -> Integers:
 
 
 def _within(day: Integers, start: Integers, days: int) -> NDArray[np.bool_]:
-    return np.asarray((day >= start) & (day < start + days))
+    return (day >= start) & (day < start + days)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pandas as pd
+from pydantic import TypeAdapter
 
 from flfed.errors import UsageError, count_in_words
 from flfed.files import write_whole
@@ -338,12 +339,7 @@ class FrameReading:
         path = frames_folder() / "datasets" / dataset / READING
         if not path.is_file():
             return None
-        reading = json.loads(path.read_text(encoding="utf-8"))
-        fields: dict[str, Field | None] = dict.fromkeys(reading["fields"])
-        for name, settings in reading["fields"].items():
-            if settings is not None:
-                fields[name] = Field(**settings | {"missing": tuple(settings["missing"])})
-        return cls(fields, tuple(reading["labels"]))
+        return TypeAdapter(cls).validate_json(path.read_bytes())
 
     def keep(self, dataset: str, files: Mapping[str, str]) -> None:
         """Write it where studies find a dataset by name, with the files that describe the dataset."""

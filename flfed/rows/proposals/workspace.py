@@ -352,8 +352,7 @@ def _cut_date(parts: Sequence[OwnTable], proposal: TableProposal, time: str, sha
     """Return the holdout by time, at the date after which a `share` of the rows lies."""
     if not time or not share:
         return None
-    schema = proposal.schema
-    name = column_named(time, "time", schema.columns)
+    name = column_named(time, "time", proposal.schema.columns)
     dates = []
     for part in parts:
         mapping_entry = proposal.mapping(list(part.table.columns)).get(name, name)

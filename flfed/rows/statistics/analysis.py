@@ -5,27 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from flfed.errors import nearest
+from flfed.rows.data.schema import Column, Schema
 from flfed.rows.features.encode import codes
 from flfed.rows.features.summarise import column_layout
 from flfed.rows.statistics.noised_counts import STEP, GaussianQuery, clipped, weights_of
 from flfed.rows.statistics.statistic import Shapes, Sums, added
 from flfed.study.analysis import Analysis
-from flfed.study.study import by_person
+from flfed.study.study import Study, by_person
 from flfed.summaries.analysis import CROSS, ROWS, AnalysisLayout, own_edges
 from flfed.summaries.summary import Arrays, ColumnLayout
 from flfed.words import usage_error
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from flfed.rows.data.schema import Column, Schema
-    from flfed.study.study import Study
-
 
 ANSWER = "answer"
 COUNTED = ("number", "category", "flag", "target")

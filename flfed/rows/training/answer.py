@@ -63,9 +63,9 @@ def _answer_one(request: Request) -> Any:
     if isinstance(request, FitRequest):
         return fit_one(request)
     if isinstance(request, TreesRequest):
-        return trees_alone(request.rows, request.task, request.classes, request.rng)
+        return trees_alone(request)
     if isinstance(request, RivalRequest):
-        return best_alone(request.rows, request.task, request.classes, request.rng, request.columns, request.least)
+        return best_alone(request)
     return TOGETHER[type(request)]([request])[0]
 
 
