@@ -154,8 +154,7 @@ def _of_all(session: SiteSession, table: pd.DataFrame, person: np.ndarray) -> st
 
 def _of_column(column: ColumnLayout, rows: ColumnArrays, person: np.ndarray, least: int) -> str:
     """Return why a column's importance stays, or ""."""
-    few = min(len(np.unique(person[of])) for of in _groups(column, rows)) < least
-    if not few:
+    if min(len(np.unique(person[of])) for of in _groups(column, rows)) >= least:
         return ""
     if column.kind == "number":
         return render("figures.withheld.commonest", n=least)

@@ -262,11 +262,11 @@ def load(name: str) -> Dataset:
     places = roots() if NAME.fullmatch(name) else ()
     for root in places:
         folder = root / "datasets" / name
-        if (folder / "schema.toml").is_file():
+        path = folder / "schema.toml"
+        if path.is_file():
             check_package(folder)
-            schema = read_schema(folder / "schema.toml")
+            schema = read_schema(path)
             if schema.name != name:
-                path = folder / "schema.toml"
                 raise usage_error("rows.dataset.name", path=path, name=schema.name, folder=name)
             return Dataset(name, folder, schema, _source(folder / "source.toml"))
     raise unknown_name_error("dataset", name, names())
@@ -315,12 +315,11 @@ def get(dataset: Dataset, *, from_folder: Path | None = None, progress: Callable
     for file in dataset.source.files:
         # A file in any of the folders is not fetched again.
         here = _here(dataset, file)
-        path = here or target / file.name
         if here is None:
             _place(dataset, file, local, from_folder)
         state = "already here, " if here else ""
         progress(render("rows.dataset.checked", file=file.name, state=state, bytes=file.bytes))
-        done.append(path)
+        done.append(here or target / file.name)
     return done
 
 

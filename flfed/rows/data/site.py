@@ -289,14 +289,13 @@ def study_refusal(study: Study, site: Site) -> Refusal | None:
     No row is read.
     """
     policy = site.policy
-    summed = study.aggregation.sums_rows
     refused = start_refusal(study)
     refused = refused or policy.refusal(complete=study.encode.rows == "complete", published=bool(study.split.fixed))
     refused = refused or _trees_refusal(study, policy)
     if study.analysis is not None:
-        refused = refused or policy.analysis_refusal(summed=summed)
+        refused = refused or policy.analysis_refusal(summed=study.aggregation.sums_rows)
     elif is_statistic(study):
-        refused = refused or policy.statistic_refusal(summed=summed)
+        refused = refused or policy.statistic_refusal(summed=study.aggregation.sums_rows)
     return refused or _width_refusal(study, policy.width)
 
 

@@ -143,18 +143,8 @@ def site_text(site: Site, comments: Mapping[str, str]) -> str:
     parts = (site, site.source, site.holdout, *site.mapping.values())
     used = {type(part).__name__ for part in parts if is_dataclass(part)}
     title = render("proposals.file.site")
-    return "\n".join(
-        [
-            f'"""{title}"""',
-            "",
-            f"from flfed import {', '.join(sorted(used))}",
-            "",
-            "site = Site(",
-            *(f"    {line}" for line in body),
-            ")",
-            "",
-        ]
-    )
+    head = f'"""{title}"""\n\nfrom flfed import {", ".join(sorted(used))}\n\nsite = Site(\n'
+    return head + "".join(f"    {line}\n" for line in body) + ")\n"
 
 
 def _literal(value: Any) -> str:

@@ -94,8 +94,7 @@ class Scope:
 
     def column(self, name: str) -> SourceColumn:
         """Return a column without codes."""
-        there = self.table.columns == name
-        if there.sum() != 1:
+        if (self.table.columns == name).sum() != 1:
             hint = nearest(name[:SHOWN], [str(own) for own in self.table.columns])
             raise usage_error("rows.expression.column", name=_shown(name), hint=hint)
         cells = self.table[name]

@@ -136,8 +136,7 @@ def _unknowns(search: Search) -> tuple[int, int]:
     if search.task == "binary":
         return 1, inputs
     classes = 0 if search.task == "regression" else len(np.unique(y))
-    complete = all(len(np.unique(y[fold.train])) == classes for fold in search.folds)
-    if not complete:
+    if not all(len(np.unique(y[fold.train])) == classes for fold in search.folds):
         classes = 0
     return classes, inputs
 
@@ -193,8 +192,7 @@ def _path(searches: Sequence[Search], tables: tuple[Products, ...], penalties: n
     # The ridge grows with the rows: its ratio is a fold's share of the Hessian, and a factor takes the root.
     share = torch.from_numpy(np.sqrt(own.ridge / whole.ridge[again]))[:, None, None]
     parts = newton(replace(own, w=start, z=own.outputs(start)), factor[torch.from_numpy(again)] * share)
-    ends = np.cumsum(many)
-    pairs = zip(np.split(parts, count * ends[:-1]), np.split(solved, len(searches)))
+    pairs = zip(np.split(parts, count * np.cumsum(many)[:-1]), np.split(solved, len(searches)))
     return [np.concatenate(both).reshape(-1, count, *solved.shape[1:]) for both in pairs]
 
 
