@@ -200,9 +200,7 @@ class EncodedTable:
             return rows
         # Groups matter only where one of them has several rows.
         group, persons = pd.factorize(table[self.schema.group])
-        if len(persons) == len(table):
-            return rows
-        return replace(rows, group=group)
+        return rows if len(persons) == len(table) else replace(rows, group=group)
 
     @cached_property
     def _elapsed(self) -> np.ndarray | None:

@@ -218,9 +218,7 @@ class SiteSession(EncodedTable):
 
         All of a model that has none.
         """
-        if self.model.linear or self.layout.plain:
-            return 1.0
-        return self.policy.width
+        return 1.0 if self.model.linear or self.layout.plain else self.policy.width
 
     def fit_request(
         self, arrays: Arrays, rows: Encoded, rng: np.random.Generator, *, lr: float, terms: tuple[Term, ...] = ()

@@ -72,9 +72,7 @@ class Level:
     @property
     def place(self) -> int:
         """The round's place among those whose trees are sent, from 1."""
-        if self.is_anew:
-            return self.round - self.before
-        return self.round
+        return self.round - self.before if self.is_anew else self.round
 
 
 @dataclass(frozen=True, eq=False)

@@ -303,9 +303,7 @@ def _by_group(session: SiteSession, table: pd.DataFrame, score: np.ndarray) -> l
 def _persons(session: SiteSession, table: pd.DataFrame) -> np.ndarray:
     """Return whose each row is, each its own where the schema names no group; blocks of time are no people."""
     group = session.schema.group
-    if group:
-        return pd.factorize(table[group])[0]
-    return np.arange(len(table))
+    return pd.factorize(table[group])[0] if group else np.arange(len(table))
 
 
 def groups_of(session: SiteSession, table: pd.DataFrame) -> np.ndarray | None:

@@ -48,9 +48,7 @@ def check_own_columns(study: Study, schema: Schema) -> None:
 
 def list_requested_columns(study: Study, site: Site) -> tuple[str, ...]:
     """Return the columns of a site's own that a study asks it for: all that it declares, or none."""
-    if study.compare.site_columns:
-        return tuple(site.own)
-    return ()
+    return tuple(site.own) if study.compare.site_columns else ()
 
 
 def used_at(session: SiteSession) -> tuple[str, ...]:

@@ -159,16 +159,8 @@ class Site:
             served = " and ".join(repr(name) for name in self.datasets)
             raise usage_error("rows.site.dataset", site=self.name, served=served, dataset=dataset)
         other = self.also[dataset]
-        return replace(
-            self,
-            dataset=dataset,
-            source=other.source or self.source,
-            mapping=other.mapping,
-            holdout=other.holdout or self.holdout,
-            own=other.own,
-            partial=other.partial,
-            also={},
-        )
+        changes = {name: value for name, value in vars(other).items() if value is not None}
+        return replace(self, dataset=dataset, also={}, **changes)
 
     @property
     def columns(self) -> ColumnMapping:
@@ -395,9 +387,7 @@ class CachedSite(Site):
     @classmethod
     def of(cls, site: Site) -> Site:
         """Return the same site, reading its table once; a subclass is returned unchanged."""
-        if type(site) is not Site:
-            return site
-        return cls(**vars(site))
+        return site if type(site) is not Site else cls(**vars(site))
 
     def sorted_rows(self, complete: Sequence[str] = ()) -> SortedRows:
         """Return sorted rows, cached by `complete`."""

@@ -101,9 +101,7 @@ class SumMetric(RowMetric):
 
         The rows have targets `y` [n].
         """
-        if len(y):
-            return ""
-        return "no rows"
+        return "" if len(y) else "no rows"
 
     @abstractmethod
     def columns(self, y: Target, score: Score) -> Floats:

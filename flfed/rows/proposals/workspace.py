@@ -267,9 +267,7 @@ def new_workspace(
     if len(parts) < 2:
         raise usage_error("proposals.workspace.single")
     cut_at = _cut_date(parts, proposal, time, holdout)
-    policy = Policy()
-    if open_data:
-        policy = Policy(disclosure="open", resplit=not time)
+    policy = Policy(disclosure="open", resplit=not time) if open_data else Policy()
     sites = _sites(dict(zip(names, parts, strict=True)), proposal, policy, cut_at, holdout, salted=salted)
     return Workspace(proposal, tuple(sites), title, left_out, rare_rows, tuple(notes))
 

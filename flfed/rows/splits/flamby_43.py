@@ -11,6 +11,11 @@ import pandas as pd
 from flfed.rows.data.schema import Schema
 from flfed.words import usage_error
 
+TRAIN = 0.66
+"""Share of rows that train; the rest is held out."""
+RANDOM_STATE = 43
+"""Random state of the published rows; draw r takes it plus r."""
+
 
 class Flamby43:
     """The split by `train_test_split` with `random_state` 43.
@@ -20,20 +25,9 @@ class Flamby43:
     Stratified by class where the site has more than one class and each more than two rows. Every
     row is its own: equal rows may fall on both sides, as they do in the publication.
 
-    Parameters
-    ----------
-    train : float in (0, 1)
-        Share of rows that train; the rest is held out.
-    random_state : int, >= 0
-        Of the published rows. Draw r takes `random_state` + r.
-
     Source: Ogier du Terrail et al. 2022, "FLamby: Datasets and Benchmarks for Cross-Silo Federated
     Learning in Realistic Healthcare Settings", and its `fed_heart_disease/dataset.py`.
     """
-
-    def __init__(self, *, train: float = 0.66, random_state: int = 43) -> None:
-        self.train = train
-        self.random_state = random_state
 
     def split(self, table: pd.DataFrame, schema: Schema, draw: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Return two masks [rows]: training, holdout.
@@ -66,9 +60,9 @@ class Flamby43:
                 strata = place
         training, _ = train_test_split(
             np.arange(len(table)),
-            train_size=self.train,
-            test_size=1.0 - self.train,
-            random_state=self.random_state + draw,
+            train_size=TRAIN,
+            test_size=1.0 - TRAIN,
+            random_state=RANDOM_STATE + draw,
             stratify=strata,
         )
         # Positions become masks, so that the caller keeps the rows in their own order.

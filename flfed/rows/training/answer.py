@@ -71,9 +71,7 @@ def _answer_one(request: Request) -> Any:
 
 def fit_one(request: FitRequest) -> Fitted:
     """Train as one request asks, protected or not."""
-    if request.private is None:
-        return fit(request)
-    return private_fit(request)
+    return fit(request) if request.private is None else private_fit(request)
 
 
 def run_client(handler: ClientGenerator) -> Any:
@@ -121,9 +119,7 @@ def _answer_kind(answer: Callable[[Any], Sequence[Any]], requests: Sequence[Requ
     sources = [request.source for request in drawing if request.source is not None]
     states = [source.state for source in sources]
     try:
-        if requests:
-            return answer(requests)
-        return []
+        return answer(requests) if requests else []
     except Exception:  # noqa: BLE001 - done again below, where each request has its own error
         for source, state in zip(sources, states):
             source.state = state  # the same draws as if it had been done alone at once

@@ -132,9 +132,7 @@ def in_order(request: FitRequest, w: Tensors) -> list[str]:
     Known layers follow one another; else the order is that of `w`.
     """
     names = list(chain.from_iterable(layers_of(request.model)))
-    if set(names) == set(w):
-        return names
-    return list(w)
+    return names if set(names) == set(w) else list(w)
 
 
 def fit_private_stack(

@@ -92,9 +92,7 @@ class PublicGrid:
 
         It is float64, of any shape.
         """
-        if self.step:
-            return total.div_(self.step).round_().mul_(self.step)
-        return total
+        return total.div_(self.step).round_().mul_(self.step) if self.step else total
 
     def noise(self, normal: np.ndarray, deviation: float) -> np.ndarray:
         """Return draws on the grid, of a deviation.

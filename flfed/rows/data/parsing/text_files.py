@@ -309,9 +309,7 @@ def _why_none_fits(content: bytes, encoding: str) -> str:
     for lines in records.values():
         if len(lines[0]) > 1 and {len(record) for record in lines[1:]} == {len(lines[0]) + 1}:
             return render("rows.text.unnamed")
-    if max(map(len, records[","])) > 1:
-        return ""
-    return render("rows.text.separator")
+    return "" if max(map(len, records[","])) > 1 else render("rows.text.separator")
 
 
 def widths_of(content: bytes, encoding: str, separators: Sequence[str]) -> dict[str, int]:

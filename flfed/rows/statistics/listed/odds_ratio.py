@@ -95,6 +95,4 @@ class OddsRatio:
 
 def _values(schema: Schema, name: str) -> tuple[str, ...]:
     column = schema.columns[name]
-    if column.kind == "category":
-        return column.values
-    return ("no", "yes")
+    return column.values if column.kind == "category" else ("no", "yes")

@@ -180,6 +180,4 @@ class SafetyStock:
 
 def _deviation(sums: Sums, place: int) -> float | None:
     rows = int(sums["rows"][place])
-    if rows:
-        return math.sqrt(float(sums["square"][place]) / rows)
-    return None
+    return math.sqrt(float(sums["square"][place]) / rows) if rows else None

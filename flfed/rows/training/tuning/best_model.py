@@ -151,9 +151,7 @@ def _whole(outputs: Predictor, cv_search: Search) -> Predictor:
 
 def linear_family(task: str) -> OwnFamily:
     """Return the family of a linear model of a task."""
-    if task == "regression":
-        return "ridge-regression"
-    return "logistic-regression"
+    return "ridge-regression" if task == "regression" else "logistic-regression"
 
 
 def suffice_for_trees(rows: Encoded, task: str, classes: int) -> bool:
@@ -320,9 +318,7 @@ def last_over_mean(rows: Encoded, least: int) -> float:
         after = rows.take(np.flatnonzero(elapsed >= start))
         if LAST in forecasts:
             errors += [squared_error(forecasts[LAST], after), squared_error(forecasts[MEAN], after)]
-    if errors[1]:
-        return float(errors[0] / errors[1])
-    return np.inf
+    return float(errors[0] / errors[1]) if errors[1] else np.inf
 
 
 def column_forecasts(names: Sequence[str], layout: Layout, encoder: Encoder) -> list[LinearPredictor]:

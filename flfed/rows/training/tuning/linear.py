@@ -236,9 +236,7 @@ def chosen(losses: np.ndarray) -> int:
 
     Losses are [penalties]. If all are 0, nothing was tested: then it is the last, which trusts the rows least.
     """
-    if losses.any():
-        return int(np.argmin(losses))
-    return len(losses) - 1
+    return int(np.argmin(losses)) if losses.any() else len(losses) - 1
 
 
 def search_alone(cv_search: Search) -> LinearPredictor:

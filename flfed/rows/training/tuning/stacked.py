@@ -420,9 +420,7 @@ class Stack:
         """
         times = len(weight) // len(self.own)
         sums = [table.summed(weight[some, : len(table.x)]) for table, some in self.each(times)]
-        if len(sums) > 1:
-            return np.concatenate(sums)
-        return sums[0]
+        return np.concatenate(sums) if len(sums) > 1 else sums[0]
 
 
 def newton(now: Stack, factor: torch.Tensor | None = None) -> np.ndarray:
