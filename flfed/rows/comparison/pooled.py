@@ -101,10 +101,8 @@ def reference(
     scores = {"global": scored, "personalised": personalised}
     scores |= {arm: first.predictions(model.outputs(x), exact) for arm, model in pooled.items()}
     rng = generator(first.seed, site="", purpose="bootstrap")
-    # Groups are drawn together: rows of one person are no independent evidence. Two sites' groups are never one.
-    site_groups = [groups_of(w, t) for w, t in zip(sessions, holdouts)]
-    groups = codes_apart(site_groups, [len(t) for t in holdouts])
-    figures, _ = compare(metrics, y, scores, (), rng, draws=first.study.compare.resamples, groups=groups)
+    # Groups are drawn together: rows of one person are no independent evidence.
+    figures, _ = compare(metrics, y, scores, (), rng, draws=first.study.compare.resamples, groups=_groups(sessions))
     return Reference(
         union=_of_arm(figures, "global"),
         personalised=_of_arm(figures, "personalised"),
@@ -235,3 +233,12 @@ def by_plan(rows: Encoded, trainable: Trainable, plan: Plan) -> Asking[Predictor
         rng=generator(trainable.seed, site=trainable.site, purpose="pooled"),
     )
     return network_predictor(trainable.model, fitted.arrays)
+
+
+def _groups(sessions: Sequence[SiteSession]) -> np.ndarray | None:
+    """Return group codes over all holdouts.
+
+    Two sites' groups are never one.
+    """
+    holdouts = [w.table.holdout("compare") for w in sessions]
+    return codes_apart([groups_of(w, t) for w, t in zip(sessions, holdouts)], [len(t) for t in holdouts])

@@ -5,7 +5,7 @@ Weighted sums make the one, and one ranking of the rows the other.
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Literal, Protocol, TypeAlias
 
@@ -72,8 +72,8 @@ class RowMetric(Protocol):
     """
 
     tasks: tuple[str, ...]
-    better: Literal["higher", "lower"] = "higher"
-    unit: str = ""
+    better: Literal["higher", "lower"]
+    unit: str
     label: str
 
     def defined(self, y: Target) -> str:
@@ -87,14 +87,18 @@ class RowMetric(Protocol):
 
     def value(self, y: Target, score: Score) -> float:
         """Return the metric on `y` [n], NaN if undefined."""
-        return float(self.weighted(y, score, np.ones((1, len(y))))[0])
 
 
-class SumMetric(RowMetric):
+class SumMetric(ABC):
     """Base of metrics that follow from weighted sums.
 
     The sums are over rows, as in a mean loss.
     """
+
+    tasks: tuple[str, ...]
+    better: Literal["higher", "lower"] = "higher"
+    unit: str = ""
+    label: str
 
     def defined(self, y: Target) -> str:
         """Return "" or why there is no figure.
@@ -124,12 +128,21 @@ class SumMetric(RowMetric):
         with np.errstate(invalid="ignore"):  # of infinite scores
             return self.of_sums(weights @ self.columns(y, score), weights.sum(axis=1))
 
+    def value(self, y: Target, score: Score) -> float:
+        """Return the metric on `y` [n], NaN if undefined."""
+        return float(self.weighted(y, score, np.ones((1, len(y))))[0])
 
-class RankMetric(RowMetric):
+
+class RankMetric(ABC):
     """Base of metrics of a ranking.
 
     The rows are put in order once, and weights added up in that order.
     """
+
+    tasks: tuple[str, ...]
+    better: Literal["higher", "lower"] = "higher"
+    unit: str = ""
+    label: str
 
     def defined(self, y: Target) -> str:
         """Return "" or why there is no figure.
@@ -165,3 +178,7 @@ class RankMetric(RowMetric):
         Weights are >= 0. NaN where it is not defined.
         """
         return self.ranked(y, score)(weights)
+
+    def value(self, y: Target, score: Score) -> float:
+        """Return the metric on `y` [n], NaN if undefined."""
+        return float(self.weighted(y, score, np.ones((1, len(y))))[0])

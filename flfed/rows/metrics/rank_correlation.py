@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
-from flfed.rows.evaluation.weighted_metrics import Floats, RowMetric, Score, Target, undefined
+from flfed.rows.evaluation.weighted_metrics import Floats, Score, Target, undefined
 from flfed.words import render
 
 ROUNDING = 1e-12
 
 
-class RankCorrelation(RowMetric):
+class RankCorrelation:
     """Mean over steps of Spearman's rank correlation of predictions and outcomes within a step.
 
     A step, such as a month, counts by its rows; one whose predictions or outcomes are all alike has none and is left
@@ -24,8 +26,10 @@ class RankCorrelation(RowMetric):
     Management", 2nd edition, chapter 6.
     """
 
-    tasks = ("regression",)
-    label = "rank correlation within a step of time"
+    tasks: tuple[str, ...] = ("regression",)
+    better: Literal["higher", "lower"] = "higher"
+    unit: str = ""
+    label: str = "rank correlation within a step of time"
 
     _steps: NDArray[np.intp] | None = None
 
@@ -63,6 +67,10 @@ class RankCorrelation(RowMetric):
             denominator += has * own.sum(axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
             return total / denominator
+
+    def value(self, y: Target, score: Score) -> float:
+        """Return the metric on `y` [n], NaN if undefined."""
+        return float(self.weighted(y, score, np.ones((1, len(y))))[0])
 
     def _rows(self, count: int) -> list[NDArray[np.intp]]:
         """Return the places of each step's rows."""
