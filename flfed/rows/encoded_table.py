@@ -260,9 +260,7 @@ class EncodedTable:
     @property
     def scored_part(self) -> str:
         """Part of the rows that a round's model is scored on; trees that were grown anew were trained on all."""
-        if self._validation_rows and not refits(self.study):
-            return "validation"
-        return "training"
+        return "validation" if self._validation_rows and not refits(self.study) else "training"
 
     def model_rows(self, encoder: Encoder) -> tuple[Encoded, Encoded]:
         """Return the rows that a round's model is trained on, and scored on; of trees those of the last one."""

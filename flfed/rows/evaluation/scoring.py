@@ -167,8 +167,7 @@ def withheld(
         return ""
     classes = score.shape[1] if score.ndim == 2 else 2
     least = policy.cell_minimum
-    few = too_few(y, task, classes, policy)
-    if few:
+    if few := too_few(y, task, classes, policy):
         return few
     scorer = _listed(task, alert_budget, registry.lent("metric")).get(metric)
     # Steps whose rows are all alike have no part in it, and the others may have few rows.
@@ -349,9 +348,7 @@ def auc_of_histogram(counts: np.ndarray) -> float:
     negatives, positives = counts
     below = np.cumsum(negatives) - negatives
     pairs = negatives.sum() * positives.sum()
-    if pairs:
-        return float((positives * (below + negatives / 2)).sum() / pairs)
-    return float("nan")
+    return float((positives * (below + negatives / 2)).sum() / pairs) if pairs else float("nan")
 
 
 def auc_between(counts: np.ndarray) -> tuple[float, float | None, float | None]:

@@ -129,9 +129,7 @@ def leaving(
     people = None if one_each is None else summarise(rows.take(one_each), layout)
     if people is not None:
         exact = replace(exact, leaks=people.leaks)
-    if minimum is None:
-        return exact
-    return disclose(exact, layout, minimum, people)
+    return exact if minimum is None else disclose(exact, layout, minimum, people)
 
 
 def _moments(rows: ColumnArrays, layout: ColumnLayout) -> list[float]:

@@ -311,9 +311,7 @@ def _numbers_of_rows(entries: Cells, values: np.ndarray, *, named: bool) -> Colu
     if entries.share_distinct > 0.9:
         return _identifier(entries, render("proposals.why.identifier"), sure=True)
     most = FEW_VALUES if PERSON_WORD.search(entries.words) else MOST_VALUES
-    if distinct > most:
-        return _identifier(entries, render("proposals.why.grouped"))
-    return None
+    return _identifier(entries, render("proposals.why.grouped")) if distinct > most else None
 
 
 def _codes(entries: Cells, why: str) -> ColumnProposal:
@@ -376,8 +374,7 @@ def _as_words(entries: Cells) -> ColumnProposal | None:
     mixed = sum(map(is_number_text, entries.texts))
     if mixed and distinct > MOST_VALUES and entries.share_distinct > 0.1:
         return _identifier(entries, render("proposals.why.mixed"))
-    named = is_identifier_name(entries.words)
-    if proposal := _long_or_different(entries, named=named):
+    if proposal := _long_or_different(entries, named=is_identifier_name(entries.words)):
         return proposal
     if names_owner(entries.words) and distinct > 2:
         return _identifier(entries, render("proposals.why.shared"))

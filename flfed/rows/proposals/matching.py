@@ -243,9 +243,7 @@ def _target(left: Columns, schema: Schema) -> Match:
     likely = [own for own in could if own in named] or could or coded
     if len(likely) == 1:
         own = likely[0]
-        why = render("proposals.match.only")
-        if own in named:
-            why = render("proposals.match.named")
+        why = render("proposals.match.named") if own in named else render("proposals.match.only")
         return Match(target, own, fits[own].field, "; ".join([why, fits[own].why]), sure=False)
     return Match(target, None, None, _several(likely), sure=False)
 

@@ -481,8 +481,7 @@ def _has_code(table: pd.DataFrame, column: str, code: str) -> bool:
     """Return whether a cell of a column, or of any column for "", has a code."""
     for name in table.columns:
         if not column or plain_name(name) == plain_name(column):
-            texts = plain_text(table[name].dropna()).dropna()
-            if any(is_one_of(text, (code,)) for text in texts):
+            if any(is_one_of(text, (code,)) for text in plain_text(table[name].dropna()).dropna()):
                 return True
     return False
 

@@ -489,6 +489,5 @@ def _find_test_rows(site: Site, schema: Schema) -> np.ndarray:
     """Return a mask of a site's holdout rows, in the order of the source."""
     source = site.source_knowing(schema)
     folders = (site.folder,) if site.folder else ()
-    raw = source.read(folders)
-    table = map_table(raw, schema, site.mapping, source.missing)[0]
+    table = map_table(source.read(folders), schema, site.mapping, source.missing)[0]
     return site.holdout.split(table, schema)[1]

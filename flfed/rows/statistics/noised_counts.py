@@ -151,9 +151,7 @@ def persons_of(table: pd.DataFrame, schema: Schema) -> np.ndarray | None:
     None where the schema names no group.
     """
     # Rows whose person is not known may all be one's.
-    if schema.group:
-        return pd.factorize(table[schema.group], use_na_sentinel=False)[0]
-    return None
+    return pd.factorize(table[schema.group], use_na_sentinel=False)[0] if schema.group else None
 
 
 def shapes_of_cells(layout: Layout) -> Shapes:

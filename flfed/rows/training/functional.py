@@ -51,9 +51,7 @@ def layers_of(model: Any) -> tuple[tuple[str, str], ...]:
 
     There are none where its class has other outputs, which may be something else.
     """
-    if getattr(type(model), "outputs", None) is layered_outputs:
-        return tuple(model.layers)
-    return ()
+    return tuple(model.layers) if getattr(type(model), "outputs", None) is layered_outputs else ()
 
 
 def outputs_of(task: str, classes: int) -> int:

@@ -278,8 +278,7 @@ def _stacked(stack: Sequence[_Unit]) -> list[np.ndarray]:
     The units are of one program, the longest last.
     """
     first = stack[0]
-    longest = _up(stack[-1].rows)
-    table = np.zeros((len(stack), longest, first.xs[0].shape[1]), dtype=first.precision)
+    table = np.zeros((len(stack), _up(stack[-1].rows), first.xs[0].shape[1]), dtype=first.precision)
     for room, unit in zip(table, stack):
         np.concatenate(unit.xs, out=room[: unit.rows], casting="same_kind")
     arrays = {}

@@ -140,9 +140,7 @@ def persons_of(rows: Encoded, private: PrivateSteps) -> Persons | None:
 
     None where each row is sampled for itself.
     """
-    if private.unit == "row" or rows.group is None:
-        return None
-    return Persons.of(rows.group)
+    return None if private.unit == "row" or rows.group is None else Persons.of(rows.group)
 
 
 def count_units(rows: Encoded, private: PrivateSteps, unit_counts: UnitCounts | None) -> UnitCounts:
@@ -187,8 +185,7 @@ def drawn_steps(
     """
     persons = persons_of(rows, private)
     count = len(rows) if persons is None else len(persons.rows)
-    most = count_units(rows, private, unit_counts).most
-    grid = PublicGrid.of(private, most, numbers)
+    grid = PublicGrid.of(private, count_units(rows, private, unit_counts).most, numbers)
     deviation = private.noise * private.clip
     at_a_time = max(1, PAGE // max(count, numbers))
     for start in range(0, steps, at_a_time):

@@ -288,9 +288,7 @@ def _value(node: ast.expr, scope: Scope) -> Any:
     """
     match node:
         case ast.Constant():
-            if isinstance(node.value, str):
-                return node.value
-            return _finite(_number(node.value))
+            return node.value if isinstance(node.value, str) else _finite(_number(node.value))
         case ast.Name():
             return scope.column(node.id)
         case ast.Tuple() | ast.List():
@@ -379,16 +377,12 @@ def _holds(op: type[ast.cmpop], left: Any, right: Any) -> Any:
             raise usage_error("rows.expression.list")
         others = right
     equal = reduce(operator.or_, [_equal(left, one) for one in others])
-    if op in (ast.In, ast.Eq):
-        return equal
-    return ~equal & _has_value(left) & _has_value(right)
+    return equal if op in (ast.In, ast.Eq) else ~equal & _has_value(left) & _has_value(right)
 
 
 def _times(side: Any) -> Any:
     """Return dates of a column, or of a text that is compared with one: admitted >= "2024-01-31"."""
-    if isinstance(side, str):
-        return _moment(side).to_datetime64()
-    return _dates(side).to_numpy()
+    return _moment(side).to_datetime64() if isinstance(side, str) else _dates(side).to_numpy()
 
 
 def _moment(text: str) -> pd.Timestamp:

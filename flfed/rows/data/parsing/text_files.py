@@ -227,8 +227,7 @@ def without_end_sign(content: bytes) -> bytes:
 def ends(content: bytes, encoding: str) -> bool:
     """Return whether the last line of a file has a line break."""
     encoding = next((name for mark, name in _BIG_ENDIAN.items() if content.startswith(mark)), encoding)
-    last = content[-8:].decode(encoding, errors="ignore").rstrip(" \x1a")
-    return last.endswith(("\n", "\r"))
+    return content[-8:].decode(encoding, errors="ignore").rstrip(" \x1a").endswith(("\n", "\r"))
 
 
 def records_of(content: bytes, encoding: str, separator: str) -> Iterator[Record]:
