@@ -262,6 +262,21 @@ class Site:
         return SiteTable(training=training, schema=rows.schema, _holdout=holdout, left_out=rows.left_out)
 
 
+def study_table(study: Study, site: Site, repeat: int = 0) -> SiteTable:
+    """Read a site's table as a study asks.
+
+    The study says which rows and split by whom. `repeat` is as for `SiteSession`.
+    """
+    complete: Sequence[str] = ()
+    if study.encode.rows == "complete":
+        complete = datasets.load(study.dataset.name).schema.features(study.dataset.features)
+    if not study.split.fixed:
+        return site.read(repeat, complete=complete)
+    published = registry.load("split", study.split.fixed)()
+    drawn = repeat if study.split.redraw else 0
+    return site.read(drawn, complete=complete, published=published)
+
+
 def holdout_of(study: Study, site: Site) -> AnyHoldout:
     """Return a study's holdout at a site: one at random where the study has a published split."""
     return Holdout() if study.split.fixed else site.holdout
