@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TypeVar
 
@@ -18,14 +18,13 @@ from flfed.rows.baselines import naive_outputs
 from flfed.rows.comparison.importance import ColumnImportance, importances
 from flfed.rows.comparison.operating_points import (
     CellSuppression,
-    PointCounts,
     count_points,
     set_thresholds,
     withhold_all,
 )
 from flfed.rows.comparison.own_columns import ARM as OWN_COLUMNS
 from flfed.rows.comparison.own_columns import adjusted_scores, local_scores, used_at
-from flfed.rows.comparison.subgroups import GroupFigure, GroupScores, groupings
+from flfed.rows.comparison.subgroups import GroupScores, groupings
 from flfed.rows.evaluation.bootstrap import Pair
 from flfed.rows.evaluation.intervals import NAN, Difference, Estimate, row_losses, widen_differences
 from flfed.rows.evaluation.intervals import compare as compare_scores
@@ -34,7 +33,7 @@ from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import Asking, together
 from flfed.seeds import generator
 from flfed.study.tables import POINT_KINDS, OwnFamily, Point
-from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
+from flfed.summaries.score_bins import EVEN_ODDS, GroupFigure, PointCounts, ScoreBins
 from flfed.summaries.summary import Arrays, Encoder, Summary
 from flfed.words import render
 
@@ -297,7 +296,8 @@ def _by_group(session: SiteSession, table: pd.DataFrame, score: np.ndarray) -> l
         return figures
     if session.counts_may_leave(claim=True):
         return figures
-    return [GroupFigure.withheld(one.column, one.group, render("figures.withheld.once")) for one in figures]
+    why = f"withheld: {render('figures.withheld.once')}"
+    return [replace(one, value=NAN, low=NAN, high=NAN, method=why) for one in figures]
 
 
 def _persons(session: SiteSession, table: pd.DataFrame) -> np.ndarray:

@@ -19,6 +19,7 @@ from flfed.rows.evaluation.intervals import NAN, Estimate, estimate
 from flfed.rows.evaluation.scoring import metrics_of, three_digits, too_few
 from flfed.rows.features.encode import codes
 from flfed.rows.features.summarise import layout_of
+from flfed.summaries.score_bins import GroupFigure
 from flfed.words import render, usage_error
 
 METRIC = "roc_auc_score"
@@ -52,32 +53,6 @@ class Grouping:
             return np.where(np.isnan(values), -1, np.searchsorted(self.cuts, values, side="right"))
         groups = codes(table[self.column], layout_of(schema, [self.column]).features[0])
         return np.where(groups == len(self.labels), -1, groups)
-
-
-@dataclass(frozen=True, kw_only=True)
-class GroupFigure:
-    """Area under the ROC curve within one group, as it may leave.
-
-    Attributes
-    ----------
-    column, group : str
-    value, low, high : float
-        With its 95 % interval; NaN where undefined or withheld.
-    method : str
-        As in `Estimate`, or why the figure stays.
-    """
-
-    column: str
-    group: str
-    value: float
-    low: float
-    high: float
-    method: str
-
-    @classmethod
-    def withheld(cls, column: str, group: str, why: str) -> GroupFigure:
-        """Return a figure that stays, and why."""
-        return cls(column=column, group=group, value=NAN, low=NAN, high=NAN, method=f"withheld: {why}")
 
 
 def groupings(by: Sequence[str], schema: Schema) -> list[Grouping]:
