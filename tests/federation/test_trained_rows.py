@@ -30,8 +30,7 @@ from flfed.refusals import TEMPLATES
 from flfed.rows.data import datasets
 from flfed.rows.data.partition import cut
 from flfed.rows.data.policy import Policy
-from flfed.rows.data.site import Site
-from flfed.rows.session import study_table
+from flfed.rows.data.site import Site, study_table
 from tests.records.documents import read
 from tests.records.one_answer import page, words
 

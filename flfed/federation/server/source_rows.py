@@ -19,8 +19,7 @@ from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import canonical_rows
 from flfed.rows.data.schema import of_schema
-from flfed.rows.data.site import Site
-from flfed.rows.session import study_table
+from flfed.rows.data.site import Site, study_table
 from flfed.rows.warm_start import SourceRows
 from flfed.study.study import Study, is_covered
 from flfed.words import render

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from flfed.refusals import Refusal
+from flfed.summaries.score_bins import GroupFigure
 from flfed.summaries.summary import Layout, Summary
 from flfed.updates.arrays import Arrays, Shapes, arrays_defect, shapes_of
-from flfed.updates.messages.compare import LEAST_ROWS, CompareReply, GroupFigure
+from flfed.updates.messages.compare import LEAST_ROWS, CompareReply
 from flfed.updates.messages.train import Replies, TrainReply
 
 BLOCK = 64

@@ -10,14 +10,13 @@ from typing import get_args
 
 from flfed import registry
 from flfed.study.kinds import is_statistic, most_rounds
+from flfed.summaries.score_bins import GroupFigure, PointCounts
 from flfed.updates.messages.compare import (
     AUDIT,
     MOST_FIGURES,
     AuditReply,
     ColumnImportance,
     CompareReply,
-    GroupFigure,
-    PointCounts,
     Verdict,
 )
 from flfed.updates.messages.enrol import SEAL, SEALED, EnrolReply, SealReply
