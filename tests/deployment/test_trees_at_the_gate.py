@@ -43,6 +43,8 @@ def gated(small_sites: Callable[..., list[Site]], small_study: str) -> Consortiu
 OTHERS = [pytest.param(fault, marks=pytest.mark.proof) for fault in ("killed", "left")]
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize("fault", ["crash", "kept", *OTHERS])
 def test_three_gates_end_where_one_process_does_also_after_a_crash_between_two_levels(gated: Consortium, fault: str):
     here = run(gated.study, sites=list(gated.sites.values())).report["arrays-sha256"]

@@ -41,6 +41,8 @@ def names_of(model: SharedModel) -> list[str]:
     return [column.name for column in model.layout.features]
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize("least", [0, 10])
 @pytest.mark.parametrize("file", FILES)
 def test_xgboost_and_flfed_predict_alike_from_an_exported_folder(
@@ -61,6 +63,8 @@ def test_xgboost_and_flfed_predict_alike_from_an_exported_folder(
     assert columns[-1] == {"name": "colour", "values": ["red", "green", "blue"]}
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize("dataset", OTHERS)
 def test_trees_of_several_classes_and_of_a_number_are_exported(dataset: str, home, tmp_path: Path):
     done = run(study_of(dataset))
@@ -145,6 +149,8 @@ def test_predict_writes_what_each_column_added_as_xgboost_reckons_it(
     assert code == 2 and "is already there; it is not replaced" in said
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize("dataset", OTHERS)
 def test_explanations_of_classes_and_numbers_add_up_to_the_score(dataset: str, home, tmp_path: Path):
     done = run(study_of(dataset))

@@ -141,6 +141,8 @@ def test_which_model_is_best_is_not_told_of_an_institutions_rows_that_noise_prot
     assert told["open"] is not None and told["named"] == told["open"]
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize("changes", [{}, {"model.name": "logistic", "model.hidden": None}])
 def test_joining_is_held_against_the_best_whatever_the_model_and_pooled_sets_the_pooled_one_alone(
     study, sites, changes

@@ -71,6 +71,8 @@ def notes(name: str) -> list[str]:
         return [event.reason for event in reader.events([one.run for one in reader.runs_of(name)])]
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize("partition", CUTS, ids=["other-seed", "three-sites", "dirichlet"])
 def test_rows_on_another_cut_are_counted_as_a_join_of_the_tables_does(partition: dict[str, Any], cancer: Study):
     earlier = run(cancer)
@@ -104,6 +106,8 @@ def test_on_the_same_cut_none_is_counted_and_nothing_is_said(cancer: Study):
     assert KEY not in run(cancer).report
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 def test_rows_that_the_sources_own_source_was_trained_on_count(cancer: Study):
     first = run(cancer)
     second = cancer.replace({"warm-start": first.run, "dataset.partition": CUTS[0]})

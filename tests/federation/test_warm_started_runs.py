@@ -153,6 +153,8 @@ def test_what_is_no_source_is_refused_with_a_sentence(earlier: Result, sites: An
         run(begun(headless, **{"strategy.name": "fedavg"}), sites=sites)
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize("what", GOING_WITH)
 def test_a_warm_start_goes_with(what: str, earlier: Result, sites: Any):
     done = run(begun(earlier, **GOING_WITH[what]), sites=sites)

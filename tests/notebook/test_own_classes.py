@@ -19,14 +19,14 @@ from flfed.callbacks import progress_line
 from flfed.errors import UsageError
 from flfed.rows.baselines import first_arrays
 from flfed.rows.session import study_trainable
-from tests.notebook.test_federate import FRAMES
+from tests.notebook.test_federate import FRAMES, federate
 
 INPUTS = 10
 """Of the frames: five columns, and of each that it is missing."""
 
 
 def federated(**more: Any) -> flfed.Result:
-    return flfed.federate(FRAMES, "died", **({"say": lambda line: None, "rounds": 4, "site_model": "same"} | more))
+    return federate(FRAMES, "died", **({"say": lambda line: None, "rounds": 4} | more))
 
 
 class Net(torch.nn.Module):
@@ -83,6 +83,8 @@ def test_a_module_started_from_the_same_arrays_ends_as_the_listed_mlp():
     np.testing.assert_allclose(own.model.predict_proba(rows), listed.model.predict_proba(rows), rtol=0, atol=1e-10)
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize(
     ("layers", "words"),
     [
@@ -202,7 +204,7 @@ def test_a_module_is_refused_where_each_row_is_protected():
     }
     given = {"model": torch.nn.Linear(2, 1), "rounds": 2, "steps": 5, "say": lambda line: None}
     with pytest.raises(UsageError, match="a model in which no row affects another, and a torch.nn.Module"):
-        flfed.federate(frames, "died", privacy={"name": "record-dp", "epsilon": 8.0, "delta": 1e-3}, **given)
+        federate(frames, "died", privacy={"name": "record-dp", "epsilon": 8.0, "delta": 1e-3}, **given)
 
 
 class Scaled(flfed.FedAvg):

@@ -196,6 +196,8 @@ def test_every_figure_is_that_of_the_record(three, flfed):
     assert f'name = "{study}"' in section(found, "Hashes").all("pre")[0].words()
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 def test_a_wrong_number_in_the_document_is_found(three, flfed):
     # The proof that the comparison above can fail: each of these is one figure that is not the record's.
     record = json.loads(flfed("run", "show", three["run"], "--json")[1])
@@ -290,6 +292,8 @@ def test_importances_are_the_records_where_the_study_asks(small_sites, small_stu
     assert "Which columns the shared model needs" not in titles(read(document(three["run"])))
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 def test_the_gains_of_trees_are_the_records(small_sites, small_study, three):
     result = run(Study.parse(trees_study(small_study)), sites=small_sites(3, rows=100)).report
     (lines,) = tables(section(read(document(result["run"])), "What the trees split by"))
@@ -300,6 +304,8 @@ def test_the_gains_of_trees_are_the_records(small_sites, small_study, three):
     assert "What the trees split by" not in titles(read(document(three["run"])))
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 def test_it_loads_nothing_and_runs_nothing(three):
     text = document(three["run"])
     assert text.startswith(MARK)

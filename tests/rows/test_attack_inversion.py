@@ -77,6 +77,8 @@ def test_a_promise_without_noise_is_flagged(wide_site):
     assert found["share-recovered"].value == 1  # clipping changes the length of a gradient, not its direction
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 def test_a_batch_of_32_hides_rows_and_one_of_2_does_not_hide_those_of_a_network(wide_site):
     large, small = inverted(wide_site(MLP | {"batch": 32})), inverted(wide_site(MLP | {"batch": 2}))
     linear = inverted(wide_site({"batch": 8}))["share-recovered-at-plan-batch"]

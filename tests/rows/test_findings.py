@@ -184,6 +184,8 @@ def made(seed: int, rows: int = 400) -> pd.DataFrame:
     return table
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 def test_of_a_hundred_sound_tables_hardly_any_has_a_note():
     tables = [made(seed) for seed in range(100)]
     notes = [note for table in tables for note in oddities(table, table, SCHEMA, {}, today=TODAY)]

@@ -80,6 +80,8 @@ def test_every_shipped_site_is_served_from_frozen_rows_as_from_its_source(name, 
     assert ours.order.tolist() == other.order.tolist()
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 def test_splits_that_count_rows_in_the_sources_order_and_rows_without_gaps_are_those_of_the_source(heart, tmp_path):
     left_out = {}
     for name in ("cleveland", "hungary", "switzerland", "long-beach"):

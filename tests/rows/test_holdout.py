@@ -49,6 +49,8 @@ def visits(persons: list[int], days: list[int] | None = None) -> pd.DataFrame:
     ).astype({"person": object})
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @settings(max_examples=50, deadline=None)
 @given(people, st.floats(0.05, 0.95), st.text(max_size=5), st.integers(0, 3))
 def test_groups_never_straddle_and_every_row_is_on_one_side(persons, share, salt, repeat):

@@ -94,6 +94,8 @@ def test_columns_that_say_nothing_are_penalised():
     assert (found.weight == narrowest).all() and (found.weight != wider).all()
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 def test_without_the_shared_score_twenty_rows_rank_worse():
     # The wrong implementation: a regression on the own columns alone, its score added to nothing.
     (tested, beside), beside_only, alone = drawn(5000, seed=99), [], []
