@@ -415,6 +415,12 @@ def flfed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     return call
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark what starts servers, looks into a browser or runs whole studies as slow."""
+    if any(item.get_closest_marker(kind) for kind in ("servers", "browser", "studies")):
+        item.add_marker("slow")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is marked `proof`, unless the expression after -m names that marker; let what waits be first."""
     waiting = {item.path for item in items if item.get_closest_marker("servers") or item.get_closest_marker("browser")}

@@ -148,7 +148,6 @@ AT_A_START: dict[str, tuple[dict[str, str], str]] = {
 """What is taken from Flower, by module, and what then starts."""
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.parametrize("user", AT_A_START)
 def test_a_process_that_lacks_names_says_which_and_does_not_start(user: str, tmp_path: Path):

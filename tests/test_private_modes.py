@@ -52,7 +52,6 @@ def run(*commands: str, at: Path, mask: int) -> None:
 
 
 @needs_root
-@pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.parametrize("mask", [pytest.param(0o022, marks=pytest.mark.proof), 0o000])
 def test_another_account_reads_no_byte_of_store_runs_sites_kits_and_ledgers(place: Path, mask: int):

@@ -55,7 +55,6 @@ def run(flfed: Command, folder: str = ".") -> tuple[set[str], str]:
     return set(json.loads(out)["sites"]), flfed("run", "show", "latest")[1]
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_a_dataset_that_is_written_again_keeps_its_holdouts_and_every_site_takes_part(ward, flfed: Command):
     assert flfed(*NEW)[0] == 0
@@ -76,6 +75,7 @@ def test_a_dataset_that_is_written_again_keeps_its_holdouts_and_every_site_takes
     assert run(flfed)[0] == set(SITES)
 
 
+@pytest.mark.studies
 def test_small_sites_would_refuse_with_another_salt(ward, flfed: Command):
     names = [f"clinic {number}" for number in range(8)]
     ward[:440].assign(site=np.resize(names, 440)).to_csv("own.csv", index=False)
@@ -116,7 +116,6 @@ def test_where_other_columns_are_read_it_is_said_that_rows_change_sides(ward, fl
     assert found["unchanged-holdouts"] == list(SITES) and found["moved-holdouts"] == []
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_of_a_run_from_which_a_site_stays_away_that_is_said_first(ward, flfed: Command):
     assert flfed(*NEW)[0] == 0

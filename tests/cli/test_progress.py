@@ -71,7 +71,6 @@ def test_a_warning_is_said_at_once_in_lines_and_where_it_is_quiet(capsys):
     assert said == ["warning: 3 of 9 test rows"] and capsys.readouterr().err == "warning: 3 of 9 test rows\n"
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_a_real_run_tells_its_rounds_and_nothing_is_said_with_json(home, flfed):
     said, seconds = list[str](), count(step=5.0)

@@ -138,7 +138,6 @@ def attempt(found: Consortium, grid: SummingGrid) -> Outcome | str:
         return str(error)
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize(
     "play, kind",

@@ -35,7 +35,6 @@ def of(dataset: str) -> list[Site]:
     return listing.of_dataset(dataset)
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize(
     ("name", "changes", "options"),

@@ -209,7 +209,6 @@ def test_table_1_that_was_in_a_sum_does_not_leave_alone_after_a_loss(
     assert after_loss() == ["alone"] * 3
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("how", [harm, lose])
 @pytest.mark.parametrize("consents", [False, True])

@@ -34,7 +34,6 @@ def gated(small_sites: Callable[..., list[Site]], small_study: str) -> Consortiu
     return consortium_of(small_sites(3, rows=120), trees_study(small_study, **REFITTED))
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("fault", ["crash", "killed"])
 @pytest.mark.parametrize("exchange", [pytest.param(10, marks=pytest.mark.proof), 14])

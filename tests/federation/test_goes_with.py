@@ -49,7 +49,6 @@ def test_the_page_has_every_strategy_and_setting():
     assert all(set(row) == set(SETTINGS) for row in table().values())
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("strategy", registry.names("strategy"))

@@ -31,7 +31,6 @@ def brute_told(codes: np.ndarray, y: np.ndarray, node: np.ndarray) -> set[int]:
     return found
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("least", [0, 10])
 def test_the_record_counts_the_outcomes_that_the_first_tree_tells(
@@ -62,7 +61,6 @@ def test_the_record_counts_the_outcomes_that_the_first_tree_tells(
     assert told["sites"]["site-01"]["root"] > 0
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_sums_of_trees_that_validation_rows_did_not_choose_have_told_as_much(
     conduct: Conduct, small_sites, small_study

@@ -157,6 +157,7 @@ def test_what_cannot_be_learnt_is_refused_in_one_sentence(change: dict[str, Any]
         federate(given.pop("tables"), given.pop("target"), **given)
 
 
+@pytest.mark.studies
 def test_a_group_stays_on_one_side_and_dates_hold_out_the_latest_rows():
     twice = {site: pd.concat([table, table.assign(age=table["age"] + 1)]) for site, table in FRAMES.items()}
     found = federate(twice, target="died", group="patient", rounds=2, say=lambda line: None)
@@ -178,7 +179,6 @@ def test_a_number_is_predicted_in_its_own_unit():
         found.model.predict_proba(tables["north"])
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize(
     ("labels", "task"), [([0, 1], None), ([False, True], None), (["ja", "nein"], None), ([1, 2, 3], "multi-class")]
@@ -246,6 +246,7 @@ def test_frames_of_an_array_have_whole_numbers_for_names():
     assert list(own.columns) == [0, 1, 2]
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("model", ["logistic", "mlp"])
 def test_the_verdict_comes_first_also_where_a_site_took_no_part(model: str):
     # One row trains nothing.
@@ -260,7 +261,6 @@ def test_the_verdict_comes_first_also_where_a_site_took_no_part(model: str):
     assert shown.startswith(f"<p><b>{html.escape(verdict[0])}") and f"<p>{html.escape(verdict[1])}</p>" in shown
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_the_verdicts_of_gains_follow_from_their_intervals_which_are_the_widened_ones():
     draw = np.random.default_rng(8)
@@ -323,7 +323,6 @@ def of_classes(count: int) -> dict[str, pd.DataFrame]:
     return tables
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.proof
 def test_the_proposed_plan_brings_twelve_classes_to_the_pooled_model():
@@ -339,7 +338,6 @@ def test_the_proposed_plan_brings_twelve_classes_to_the_pooled_model():
     assert "was not trained enough to be judged: try more rounds or a higher learning rate" in repr(gentle)
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_the_studies_of_the_docstring_run_and_a_dataset_without_sites_is_told_to_be_cut():
     for study in (

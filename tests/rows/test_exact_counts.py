@@ -131,7 +131,6 @@ def trials() -> Iterator[tuple[CellSuppression, np.ndarray]]:
         yield suppression(y, np.asarray(score), table), rng.permutation(len(POINTS))
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.usefixtures("small_sites")
 def test_nothing_small_follows_from_all_that_left_by_any_sum_or_difference():

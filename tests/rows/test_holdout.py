@@ -49,7 +49,6 @@ def visits(persons: list[int], days: list[int] | None = None) -> pd.DataFrame:
     ).astype({"person": object})
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @settings(max_examples=50, deadline=None)
 @given(people, st.floats(0.05, 0.95), st.text(max_size=5), st.integers(0, 3))
@@ -283,7 +282,6 @@ def came_to(study: Study, sites: list[Site]) -> tuple[tuple, list, list]:
         return (report["arrays-sha256"], best), rounds, reader.figures(report["run"])
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize(
     "changes",
@@ -324,7 +322,6 @@ class Watched(InProcessGrid):
         return replies
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_the_holdout_is_opened_first_by_the_comparison(grouped_sites, recorder):
     study = Study.parse(STUDY).replace(SELECTING)

@@ -53,7 +53,6 @@ def false_alarms(studies: int, rows: int, **kind: bool) -> int:
     )
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("rows", [1, 10, 30])
 def test_many_rows_of_a_person_raise_no_false_alarm(rows):

@@ -99,7 +99,6 @@ def test_last_bits_tell_nothing_and_told_everything_where_sum_and_noise_were_add
     assert area(released, table(101)) < 0.58
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("way", [private_fit, fit_by_row])
 @pytest.mark.parametrize("clip, noise", [(1.0, SIGMA), (0.3, 0.5), (1e-5, 1.0)])
