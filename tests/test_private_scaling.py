@@ -407,7 +407,6 @@ def test_breast_cancer_loses_a_hundredth_at_most_and_more_by_moments_of_clipped_
     assert loss(study, 8, of_moments) > 0.015
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.proof
 @pytest.mark.usefixtures("heart")
@@ -421,7 +420,6 @@ def test_twenty_re_splits_lose_little_to_the_encoder_and_its_share(
     assert loss(protected(name, epsilon), 20, private, shares) <= most
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.proof
 @pytest.mark.usefixtures("taiwan")

@@ -48,6 +48,9 @@ class Call:
 
     def matching(self) -> list[str]:
         """Return the keys of the templates that it can render."""
+        written_out = self.key.replace("\\", "")
+        if written_out in templates():
+            return [written_out]
         return [key for key in templates() if re.fullmatch(self.key, key)]
 
 

@@ -98,7 +98,6 @@ print([left, unfiltered, found.family, float(((found.outputs(x)[:, 0] > 0) == ro
 """
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_trees_are_grown_in_the_gates_room_without_its_network_and_its_calls():
     done = subprocess.run(

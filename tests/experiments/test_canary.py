@@ -142,7 +142,6 @@ KINDS = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize(("strategy", "disclosure"), KINDS)
 def test_nothing_of_a_cell_crosses_or_is_written_down(

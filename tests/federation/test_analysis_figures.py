@@ -53,7 +53,6 @@ def means(found: Any) -> dict[str, Any]:
     return {name: of["mean"] for name, of in found["columns"].items() if "mean" in of}
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("draws", [25, pytest.param(400, marks=pytest.mark.proof)])
 @pytest.mark.parametrize("rows", list(BARS))
@@ -87,7 +86,6 @@ def test_a_table_of_24_columns_is_as_near_as_it_says(credit: tuple[pd.DataFrame,
         assert least <= np.mean(held_in) <= most, what
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_ranges_of_a_hundred_million_lose_the_mean(credit: tuple[pd.DataFrame, Schema]):
     table, schema = credit

@@ -164,6 +164,7 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(InProcessGrid, "numbered", noting)
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("level", [1, 2])
 def test_a_site_that_is_lost_within_a_tree_has_no_part_in_it(
     level: int, conduct: Conduct, small_sites, trees, noted: None
@@ -190,6 +191,7 @@ def test_a_site_that_missed_a_level_is_back_in_the_next_tree(conduct: Conduct, s
     assert list(once.reasons("fault")) == ["site-02"]
 
 
+@pytest.mark.studies
 def test_below_the_quorum_all_are_asked_again_and_grow_the_same_tree(conduct: Conduct, small_sites, trees, noted: None):
     text = trees(**{"strategy.quorum": 1.0})
     seen: list[tuple[int, int]] = []
@@ -207,6 +209,7 @@ def test_below_the_quorum_all_are_asked_again_and_grow_the_same_tree(conduct: Co
     assert same(again.outcome.arrays, conduct(small_sites(3, rows=150), text).outcome.arrays)
 
 
+@pytest.mark.studies
 def test_a_site_that_lost_the_trees_says_so_and_gets_them_whole(conduct: Conduct, small_sites, trees, monkeypatch):
     expected, plainly = conduct(small_sites(3, rows=150), trees()), SiteSession.round_rows
     context_of = InProcessGrid.context_of
@@ -273,6 +276,7 @@ DEFECTS: dict[str, tuple[Callable[[TrainReply], TrainReply], str]] = {
 }
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("name", DEFECTS)
 def test_sums_that_cannot_be_are_refused_and_the_tree_grows_without_them(
     name: str, conduct: Conduct, small_sites, trees, noted: None
@@ -285,6 +289,7 @@ def test_sums_that_cannot_be_are_refused_and_the_tree_grows_without_them(
     assert same(done.outcome.arrays, without.outcome.arrays)
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("stage", ["checkpoint", "round"])
 def test_a_run_that_was_killed_goes_on_to_the_same_trees(stage: str, small_sites, trees, home):
     sites, study = small_sites(3, rows=150), Study.parse(trees())
@@ -294,6 +299,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_trees(stage: str, small_sites
     assert resume(newest(), sites=sites).report["arrays-sha256"] == expected
 
 
+@pytest.mark.studies
 def test_a_run_that_was_killed_between_two_levels_goes_on_to_the_same_trees(small_sites, trees, noted, monkeypatch):
     sites, study = small_sites(3, rows=150), Study.parse(trees())
     expected, plainly = run(study, sites=sites).report["arrays-sha256"], InProcessGrid.context_of

@@ -232,6 +232,7 @@ def test_what_is_no_sum_of_one_part_of_each_site_is_no_model():
     assert decrypt_model(tags, liar.shifted(liar.add(sent), 3, 1e-9), MODEL)["b"] == pytest.approx(2.0, abs=1e-6)
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("sites, largest", [(3, 1_365.0), (20, 204.0), (400, 10.0)])
 def test_tags_of_the_largest_entries_fit_and_do_not_wrap(sites: int, largest: float):
     names = tuple(f"site-{number:03d}" for number in range(sites))

@@ -138,7 +138,6 @@ def test_a_covered_run_that_is_killed_after_ten_rounds_goes_on(small_sites: Smal
 
 
 @pytest.mark.proof
-@pytest.mark.slow
 @pytest.mark.servers
 def test_a_covered_study_runs_on_ray_and_is_charged_as_approved(small_sites: Small):
     sites = [replace(site, policy=Policy(epsilon=3.2)) for site in small_sites(3, rows=2000)]

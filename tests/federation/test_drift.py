@@ -135,7 +135,6 @@ class Still(Scaffold):
         return {name: 0 * value for name, value in super().client_arrays().items()}
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_scaffold_ends_at_the_pooled_optimum_and_averaging_does_not(hospitals: Hospitals):
     best, equal = hospitals.optimum(), hospitals.optimum(dict.fromkeys(hospitals.places, 1.0))
@@ -193,7 +192,6 @@ class Slow(FedNova):
 STEPS = {"cleveland": 5, "hungary": 10, "switzerland": 20, "long-beach": 60}
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_normalised_updates_stay_near_the_optimum_whatever_the_sites_steps(hospitals: Hospitals):
     best = hospitals.optimum()

@@ -33,7 +33,6 @@ def test_scikit_learns_own_checks_pass():
     assert [result["check_name"] for result in results if result["status"] == "failed"] == []
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("model", ["logistic", "mlp"])
 def test_with_sites_the_probabilities_are_those_of_federate_without_a_holdout(model: str):

@@ -254,7 +254,6 @@ def test_while_a_run_runs_only_the_rows_of_its_charts_change(store):
         assert not after[kind][1].equals(rows)
 
 
-@pytest.mark.slow
 @pytest.mark.browser
 def test_of_a_long_run_each_point_is_a_mean_that_stays_and_no_round_is_lost(store):
     run = begin(store, rounds=500)
@@ -383,7 +382,6 @@ def test_thousands_and_dates_are_taken_for_what_they_are():
     ]
 
 
-@pytest.mark.slow
 @pytest.mark.browser
 def test_in_a_browser_plots_are_high_and_axes_end_beyond_their_lines(window, store):
     run = begin(store)

@@ -138,6 +138,7 @@ def test_an_own_model_is_a_forecast_without_a_model_where_none_does_better():
     assert naive_forecasts(Encoded(noise, level, np.ones(160))) == {}
 
 
+@pytest.mark.studies
 def test_a_last_value_that_is_near_the_next_ones_by_chance_is_no_rival():
     chosen = []
     for seed in range(40):
@@ -174,6 +175,7 @@ def test_a_class_that_comes_up_in_the_latest_rows_only_leaves_a_model_all_the_sa
     assert np.isfinite(trees_of(rows, task, classes, np.random.default_rng(0))(x)).all()
 
 
+@pytest.mark.studies
 def test_a_named_column_is_the_forecast_in_the_targets_unit(zone_power):
     study = Study.load("zone-power")
     for site in cut(datasets.load(study.dataset.name), study.dataset.partition):

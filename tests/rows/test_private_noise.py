@@ -60,7 +60,6 @@ def alone(requests: list[FitRequest]) -> list:
     return [private_fit(request) for request in requests]
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize(
     "way, precision, steps",

@@ -68,7 +68,6 @@ def direct(rows: Encoded, task: str):
     return best[0], made(best, len(rows)).fit(rows.x, rows.y)
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("task", ["binary", "multi-class", "regression"])
 @pytest.mark.parametrize("law", ["line", "cross"])
@@ -128,7 +127,6 @@ def test_nobody_is_on_both_sides_of_a_fold():
     assert best_of(people, "binary", 2, np.random.default_rng(0)).family == "logistic-regression"
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_class_weights_move_the_trees_too():
     rows, new = rows_of("binary", "cross"), np.random.default_rng(9).normal(size=(50, 4))
@@ -144,7 +142,6 @@ def test_one_class_gives_the_constant_model():
     np.testing.assert_allclose(found.outputs(rows.x[:3]), np.log(300.5 / 0.5), rtol=1e-9)
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_asked_together_or_alone_the_model_is_the_same():
     def requests() -> list[RivalRequest]:

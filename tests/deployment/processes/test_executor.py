@@ -162,7 +162,6 @@ def test_what_is_refused_while_it_is_read_stops_nothing(gate_node: Any, running:
     assert not ask(gate_node, 5).has_error()
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_a_gate_that_is_ended_in_the_middle_of_an_answer_says_so_at_once(
     gate_node: Any, gate_secret: bytes, home: Path, wait_until: Callable[..., None]
@@ -189,7 +188,6 @@ def test_a_gate_that_is_ended_in_the_middle_of_an_answer_says_so_at_once(
         gate.communicate()
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.skipif(os.geteuid() != 0, reason="an empty network needs root here")
 def test_it_works_under_what_its_unit_forbids(
