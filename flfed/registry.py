@@ -154,9 +154,7 @@ def _modules(kind: str) -> dict[str, str]:
 
 def _key(kind: str, file: str) -> str:
     """Return the name of a file's class; a metric has scikit-learn's underscores."""
-    if kind == "metric":
-        return file
-    return kebab(file)
+    return file if kind == "metric" else kebab(file)
 
 
 def load(kind: str, name: str) -> Any:
@@ -200,9 +198,7 @@ def clashes(kind: str) -> list[str]:
 
 def _package(point: importlib.metadata.EntryPoint) -> str:
     """Return the package of an entry point, such as `flfed-median 1.0`."""
-    if point.dist:
-        return f"{point.dist.name} {point.dist.version}"
-    return point.value
+    return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
 
 
 def _brought(kind: str, point: importlib.metadata.EntryPoint) -> Any:

@@ -291,9 +291,7 @@ def plain_value(value: Any) -> Any:
 
     Anything else as it is.
     """
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    return value
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _from_keywords(*, dataset: str, model: Any = "logistic", name: str = "", **changes: Any) -> Study:
@@ -319,9 +317,7 @@ def _from_keywords(*, dataset: str, model: Any = "logistic", name: str = "", **c
 
 def listed_names(kind: str) -> list[str]:
     """Return the sorted names that a table of a kind may have."""
-    if kind == STATISTIC:
-        return sorted([*registry.names(kind), SUMMARY])
-    return registry.names(kind)
+    return sorted([*registry.names(kind), SUMMARY]) if kind == STATISTIC else registry.names(kind)
 
 
 def names() -> list[str]:
@@ -404,9 +400,7 @@ def _study(table: dict[str, Any], text: str) -> Study:
         parts[STATISTIC] = {}
     if "partition" in parts["dataset"] and "sites" in parts["dataset"]:
         raise UsageError(render("study.reading.partition"))
-    rounds = _rounds(parts["strategy"])
-    if asks_sums:
-        rounds = 0
+    rounds = 0 if asks_sums else _rounds(parts["strategy"])
     if protects_rows(parts["privacy"]):
         parts["encode"].setdefault("scaler", protected_scaler(parts["privacy"]))
     made = {name: _made(name, parts[name]) for name in _TABLES}
@@ -581,9 +575,7 @@ def protects_rows(privacy: Mapping[str, Any]) -> bool:
 
 def protected_scaler(privacy: Mapping[str, Any]) -> str:
     """Return the scaler of a study that protects rows and names none: by any other one row moves the inputs of all."""
-    if privacy.get("covers") == "study":
-        return "private"
-    return "schema"
+    return "private" if privacy.get("covers") == "study" else "schema"
 
 
 def check_scaler(scaler: str, class_weight: str, privacy: Mapping[str, Any], *, counts: bool) -> None:

@@ -117,9 +117,7 @@ def _date_text(value: object) -> object:
 
     Anything else as it is.
     """
-    if isinstance(value, datetime.date):
-        return value.isoformat()
-    return value
+    return value.isoformat() if isinstance(value, datetime.date) else value
 
 
 Sharing = Literal["named", "pseudonym", "aggregate-only"]

@@ -103,9 +103,7 @@ def _missing(summary: Summary, cell: int) -> int | None:
 
     It is None where the site keeps the count back.
     """
-    if summary.cells_known[cell] == summary.sites[0]:
-        return int(summary.cells[cell])
-    return None
+    return int(summary.cells[cell]) if summary.cells_known[cell] == summary.sites[0] else None
 
 
 @dataclass(frozen=True)
@@ -131,9 +129,7 @@ def _read_site_sums(column: ColumnLayout, summary: Summary, number: int, place: 
         return None
     there = slice(place.start, place.stop - 1)
     is_complete = (summary.cells_known[there] == summary.sites[0]).all()
-    if is_complete:
-        return SiteSums(summary.cells[there].tolist())
-    return None
+    return SiteSums(summary.cells[there].tolist()) if is_complete else None
 
 
 def _compared(column: ColumnLayout, own: SiteSums | None, others: Sequence[SiteSums | None]) -> dict[str, Any]:
@@ -225,9 +221,7 @@ def _too_few(n: float, m: float) -> str:
     `n` rows have a value here, and `m` at the other sites. It is "" if they are enough.
     """
     if n < FEW_ROWS:
-        if n:
-            return FEW
-        return EMPTY
+        return FEW if n else EMPTY
     if m >= FEW_ROWS:
         return ""
     return FEW_ELSEWHERE

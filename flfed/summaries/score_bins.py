@@ -155,9 +155,7 @@ def auc_bound(negative: np.ndarray, positive: np.ndarray) -> float:
     0.25
     """
     pairs = negative.sum() * positive.sum()
-    if pairs:
-        return float(negative @ positive / 2 / pairs)
-    return float("nan")
+    return float(negative @ positive / 2 / pairs) if pairs else float("nan")
 
 
 def dense(counts: Mapping[str, Any], bins: int) -> np.ndarray:

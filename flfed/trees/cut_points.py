@@ -165,9 +165,7 @@ def counted_columns(layout: Layout, least: int) -> list[ColumnLayout]:
 
 def cells_of(column: ColumnLayout) -> int:
     """Return the cells of a column that sites count: a number's fine bins or the values, then the missing ones."""
-    if column.kind == "number":
-        return len(edges_of(column)) + 2
-    return len(column.cells)
+    return len(edges_of(column)) + 2 if column.kind == "number" else len(column.cells)
 
 
 def empty_cuts(layout: Layout, most: int) -> Arrays:

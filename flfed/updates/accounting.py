@@ -152,9 +152,7 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
     17.86
     """
     _check(delta)
-    if mu > 0:
-        return _gaussian_epsilon(mu, delta)
-    return 0.0
+    return _gaussian_epsilon(mu, delta) if mu > 0 else 0.0
 
 
 @lru_cache(maxsize=4096)
@@ -291,9 +289,7 @@ def delta_defect(delta: float, units: int) -> Refusal | None:
     >>> delta_defect(1e-5, 3000) is None, delta_defect(1e-3, 3000).code
     (True, 'delta-gives-away')
     """
-    if delta * units < 1:
-        return None
-    return Refusal("delta-gives-away", delta=f"{delta:g}")
+    return None if delta * units < 1 else Refusal("delta-gives-away", delta=f"{delta:g}")
 
 
 def is_close(delta: float, rows: float) -> bool:
@@ -400,9 +396,7 @@ def _least(spent: Callable[[float], float], target: float, start: int, near: flo
         if not low < guess <= high:
             guess = round(math.sqrt(low * high))
         guess = min(max(guess, low + 1), high - 1)
-    if high == most:
-        return None
-    return high
+    return None if high == most else high
 
 
 def _on_line(tried: Mapping[int, float]) -> float:

@@ -125,9 +125,7 @@ def extra_shapes(study: Study, model: Shapes) -> ExtraShapes:
 
 def own_facts(shapes: ExtraShapes) -> dict[str, Any]:
     """Return what a run's record says of sites' own parts of the model: which arrays, and whether they stand beside."""
-    if shapes.own:
-        return {"arrays": list(shapes.own), "beside": bool(shapes.own_model)}
-    return {}
+    return {"arrays": list(shapes.own), "beside": bool(shapes.own_model)} if shapes.own else {}
 
 
 def site_arrays(received: Arrays, state: Arrays, shapes: ExtraShapes) -> SiteArrays:
@@ -162,17 +160,13 @@ def own_arrays(state: Arrays, shapes: ExtraShapes) -> Arrays:
     None before it trained, and where it is lost.
     """
     arrays = without_prefix(OWN, state)
-    if arrays_defect(arrays, shapes.own):
-        return {}
-    return arrays
+    return {} if arrays_defect(arrays, shapes.own) else arrays
 
 
 def client_terms(strategy: type[Any], settings: Mapping[str, float], arrays: SiteArrays) -> tuple[Any, Arrays]:
     """Return the gradients that a strategy adds at a site: functions, and the sum of constant ones by array name."""
     terms = strategy.client_terms
-    if _takes_arrays(terms):
-        return _parted(terms(settings, arrays))
-    return _parted(terms(settings))
+    return _parted(terms(settings, arrays)) if _takes_arrays(terms) else _parted(terms(settings))
 
 
 def own_terms(

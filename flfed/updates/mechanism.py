@@ -88,9 +88,7 @@ class SiteNoise:
         One that is not finite has entries that are not either.
         """
         norm = float(np.linalg.norm(entries))
-        if norm <= self.clip:
-            return entries
-        return entries * (self.clip / norm)
+        return entries if norm <= self.clip else entries * (self.clip / norm)
 
     def units(self, entries: int, scale: float) -> float:
         """Return the deviation of a site's noise in units of a ring, rounding counted in the sensitivity."""
@@ -432,6 +430,4 @@ def noise_of_site(study: Study, least: int) -> SiteNoise | None:
 def largest_entry(study: Study, least: int) -> float:
     """Return the largest entry of a site in the ring of a study's updates; parameters as of `noise_of_site`."""
     noise = noise_of_site(study, least)
-    if noise is None:
-        return study.largest_entry
-    return noise.largest
+    return study.largest_entry if noise is None else noise.largest

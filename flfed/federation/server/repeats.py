@@ -278,9 +278,7 @@ class Series:
                 each_round=self.engine.remote,
                 enrolled=counting(check, before, self.study, self._here(), repeat, recorder),
             )
-            if is_statistic(self.study):
-                return conduct_statistic(conductor)
-            return conductor.conduct()
+            return conduct_statistic(conductor) if is_statistic(self.study) else conductor.conduct()
 
 
 def _after_writing(observer: RunObserver, writer: RunWriter) -> RunObserver:

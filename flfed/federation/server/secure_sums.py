@@ -61,9 +61,7 @@ def exchange_keys(run: RunSetting, participants: Participants, back: Collection[
     if not _adds_up(run, signed):
         return None
     _check_cohort(run, participants, signed)
-    statements = {}
-    if deployed:
-        statements = _read_statements(run, signed)
+    statements = _read_statements(run, signed) if deployed else {}
     if study.aggregation.is_encrypted:
         _check_losses(run, [site for site, one in statements.items() if one.keeps_rounds])
     # A site that has the keys of a cohort takes no others in this run: the cohort stays the same at each resumption.

@@ -231,9 +231,7 @@ class RunContext:
 
     def offset_sites(self) -> set[str]:
         """Return the sites that are asked for their offset after the last round."""
-        if self.outputs > 0:
-            return set(self.participants)
-        return set()
+        return set(self.participants) if self.outputs > 0 else set()
 
     def merged(self, now: Round, good: Replies, *, needed: int) -> Arrays | None:
         """Return the one update that stands for all of a round's.
@@ -475,9 +473,7 @@ class Round:
             text = why_unsummed(self.number, self.unsummed, refused)
         # A spent budget goes before all else, since no further attempt can help.
         spent = [site for site, reason in refused.items() if reason.code in BUDGET]
-        if spent:
-            return Refusal("none-left", sites=", ".join(spent), why=text)
-        return text
+        return Refusal("none-left", sites=", ".join(spent), why=text) if spent else text
 
 
 def why_unsummed(number: int, why: Refusal, refused: Mapping[str, Refusal]) -> str:

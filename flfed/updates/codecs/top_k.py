@@ -94,9 +94,7 @@ class TopK(Codec, Settings, where="[codec]"):
 
 def _index_type(entries: int) -> np.dtype[np.unsignedinteger]:
     """Return the smallest whole type that has every place."""
-    if entries <= 2**16:
-        return np.dtype(np.uint16)
-    return np.dtype(np.uint32)
+    return np.dtype(np.uint16) if entries <= 2**16 else np.dtype(np.uint32)
 
 
 def _largest(absolute: np.ndarray, count: int) -> np.ndarray:

@@ -260,9 +260,7 @@ class CompareRequest:
     @property
     def deviation(self) -> float | None:
         """Deviation of the sites' intercepts, None where not sent."""
-        if math.isnan(self.offset_deviation):
-            return None
-        return self.offset_deviation
+        return None if math.isnan(self.offset_deviation) else self.offset_deviation
 
     @property
     def bins(self) -> ScoreBins:

@@ -86,9 +86,7 @@ def ndarrays(record: RecordDict, name: str) -> Arrays:
 
 def arrays_if_there(record: RecordDict, name: str) -> Arrays:
     """Return one section's arrays as `ndarrays` does, none where it is absent."""
-    if name in record:
-        return ndarrays(record, name)
-    return {}
+    return ndarrays(record, name) if name in record else {}
 
 
 def arrays_of(record: ArrayRecord, name: str = "") -> Arrays:

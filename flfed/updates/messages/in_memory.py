@@ -159,9 +159,7 @@ def _wrap_array(value: np.ndarray) -> Array:
 
     One of another kind is left to Flower to judge.
     """
-    if value.dtype.kind in KINDS:
-        return InMemoryArray(value)
-    return Array(value)
+    return InMemoryArray(value) if value.dtype.kind in KINDS else Array(value)
 
 
 def config_record(values: Mapping[str, Any]) -> ConfigRecord:

@@ -49,9 +49,7 @@ def _read_sums(record: RecordDict, name: str) -> dict[str, Any]:
     """Return the arrays of `_sums_record` by the section's name, or what stands masked in their place."""
     fields.config_of(record)
     masked = Masked.out_of(record)
-    if masked is None:
-        return {name: fields.ndarrays(record, name)}
-    return {"masked": masked}
+    return {name: fields.ndarrays(record, name)} if masked is None else {"masked": masked}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -343,9 +343,7 @@ def lacks_encoder(record: RecordDict) -> str:
     """Return the hash of the encoder that a request names without bringing it, "" where there is none."""
     config = record.get("config")
     named = config.get(ENCODER_SHA256) if isinstance(config, ConfigRecord) and "encoder" not in record else None
-    if isinstance(named, str):
-        return named
-    return ""
+    return named if isinstance(named, str) else ""
 
 
 def formless(record: RecordDict) -> RecordDict:

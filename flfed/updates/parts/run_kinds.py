@@ -113,9 +113,7 @@ class Training(Part):
 
     def guarantee(self, border: Border, without: str) -> str:
         """Return that the coordinator's memory has the site's own updates."""
-        if is_statistic(border.study):
-            return without
-        return "alone"
+        return without if is_statistic(border.study) else "alone"
 
     def exchanges(self, border: Border, without: Exchanges) -> Exchanges:
         """Return the kinds of messages of a run with a comparison at its end."""
@@ -268,9 +266,7 @@ class Statistic(Part):
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
         """Return a request that says nothing: the study has all."""
-        if kind == STATISTIC:
-            return {"config": config({})}
-        return sections
+        return {"config": config({})} if kind == STATISTIC else sections
 
     def reply_sections(self, border: Border, wanted: Wanted, sections: Sections) -> Sections:
         """Return the statistic's sums."""
@@ -305,9 +301,7 @@ class Statistic(Part):
 
     def guarantee(self, border: Border, without: str) -> str:
         """Return that the coordinator's memory has the site's own sums."""
-        if is_statistic(border.study):
-            return "statistic"
-        return without
+        return "statistic" if is_statistic(border.study) else without
 
 
 LONGEST = 1000

@@ -196,9 +196,7 @@ class SecureAggregation(Part):
 
     def guarantee(self, border: Border, without: str) -> str:
         """Return the key of the sentence on sums."""
-        if border.pinned:
-            return f"{without}-summed"
-        return without
+        return f"{without}-summed" if border.pinned else without
 
 
 _STATISTIC_RELEASES = (

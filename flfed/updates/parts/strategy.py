@@ -52,9 +52,7 @@ class Strategy(Part):
         for name, value in strategy.client_settings().items():
             # Flower's records have kebab-case keys wherever ours are made.
             fields[name.replace("_", "-")] = equal(float(value)) if name in parameters else number()
-        if fields:
-            return {**sections, "settings": Plain(fields=fields)}
-        return sections
+        return {**sections, "settings": Plain(fields=fields)} if fields else sections
 
 
 class ArraysBesideModel(Part):

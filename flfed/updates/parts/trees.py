@@ -161,9 +161,7 @@ class Trees(Part):
 
     def guarantee(self, border: Border, without: str) -> str:
         """Return what the coordinator's memory has of trees."""
-        if grows(border.study):
-            return "trees"
-        return without
+        return "trees" if grows(border.study) else without
 
     def round_bytes(self, border: Border, sections: Sections, once: int) -> int:
         """Return the most bytes of a round.
@@ -212,9 +210,7 @@ def _forest(border: Border, *, needed: bool) -> ArraySection:
     Any cut points where the sites' sums are not added up.
     """
     forest = arrays(border.model, needed=needed)
-    if border.pinned:
-        return replace(forest, cuts=(border.layout, _codes(border)))
-    return forest
+    return replace(forest, cuts=(border.layout, _codes(border))) if border.pinned else forest
 
 
 def _level(border: Border) -> dict[str, Section]:

@@ -201,9 +201,7 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         return training_releases(shares, self.epsilon, self.delta, sampling=self.sampling, steps=steps)
 
     def _training_shares(self) -> TrainingShares:
-        if self.comparison == "none":
-            return TrainingShares()
-        return TrainingShares.with_own()
+        return TrainingShares() if self.comparison == "none" else TrainingShares.with_own()
 
     def _noise(self, plan: Plan, rounds: int) -> float:
         if self.covers == "study" and rounds:
@@ -211,9 +209,7 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         return noise_for(self.epsilon, self.delta, self._sampling(rounds), _steps(plan, rounds) * planned(rounds))
 
     def _sampling(self, rounds: int) -> float:
-        if rounds:
-            return self.sampling
-        return 1.0
+        return self.sampling if rounds else 1.0
 
     def _release(self, plan: Plan, rounds: int, rounds_done: int) -> Release:
         return Release(self._noise(plan, rounds), self._sampling(rounds), _steps(plan, rounds) * rounds_done)
@@ -248,6 +244,4 @@ def check_covered(study: Study) -> None:
 
 
 def _steps(plan: Plan, rounds: int) -> int:
-    if rounds:
-        return plan.steps
-    return 1
+    return plan.steps if rounds else 1

@@ -95,9 +95,7 @@ class SecureAggregation(ServerPart):
 
     def row_sums(self, sums: SiteSums) -> SiteSums:
         """Return the sums over rows under masks."""
-        if self.sums is None:
-            return sums
-        return SecureSiteSums(self.run, self.sums)
+        return sums if self.sums is None else SecureSiteSums(self.run, self.sums)
 
     def context(self, context: RunContext, *, is_recorded: bool) -> RunContext:
         """Add the secure sums to the strategy's facts.
@@ -118,15 +116,11 @@ class SecureAggregation(ServerPart):
 
     def state(self) -> Mapping[str, Arrays]:
         """Return the last model whose loss was right."""
-        if self.sums is None:
-            return {}
-        return {BEFORE: self.sums.check.before}
+        return {} if self.sums is None else {BEFORE: self.sums.check.before}
 
     def facts(self) -> Mapping[str, Any]:
         """Return the facts of the rounds' sums."""
-        if self.sums is None:
-            return {}
-        return {BEFORE: self.sums.facts()}
+        return {} if self.sums is None else {BEFORE: self.sums.facts()}
 
     def facts_of_last_model(self) -> Mapping[str, Any]:
         """Return the losses of the last model.
