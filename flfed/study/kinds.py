@@ -5,13 +5,8 @@ Where rounds grow trees, each has one exchange a level.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from flfed.study.study import Study
 from flfed.study.tables import TREES
-
-if TYPE_CHECKING:
-    from flfed.study.study import Study
-
 
 ANALYSIS = "analysis"
 """Name of an analysis among recorded statistics."""

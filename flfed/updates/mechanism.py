@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,11 +18,9 @@ from flfed.study.plan import Plan, PrivateSteps
 from flfed.study.study import Study
 from flfed.study.tables import TREES
 from flfed.updates.accounting import Release
+from flfed.updates.arrays import Arrays
 from flfed.updates.ring import Ring
 from flfed.words import render
-
-if TYPE_CHECKING:
-    from flfed.updates.arrays import Arrays
 
 WEAK_EPSILON = 10.0
 """Above which a promise hardly says anything, and the record says that."""

@@ -63,7 +63,6 @@ class Send(Protocol):
 
     def __call__(self, messages: Iterable[Message], *, timeout: float) -> Iterable[Message]:
         """Return the replies within the time."""
-        ...
 
 
 def _unsent(messages: Iterable[Message], *, timeout: float) -> list[Message]:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from flfed.refusals import Refusal
 from flfed.study.settings import Settings
-from flfed.updates.arrays import Shapes, entries_of
+from flfed.updates.arrays import Arrays, Shapes, entries_of
 from flfed.updates.codec import Codec
 from flfed.updates.codecs.int8 import distances, multiples, quantised, scales_defect
-
-if TYPE_CHECKING:
-    from flfed.updates.arrays import Arrays
 
 LEVELS = 7
 MIDDLE = 8

@@ -5,17 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flfed.refusals import Refusal
 from flfed.study.settings import Settings
-from flfed.updates.arrays import Shapes, entries_of, flattened_all, unflattened
+from flfed.updates.arrays import Arrays, Shapes, entries_of, flattened_all, unflattened
 from flfed.updates.codec import Codec
-
-if TYPE_CHECKING:
-    from flfed.updates.arrays import Arrays
 
 LARGEST = float(np.finfo(np.float32).max)
 LEVELS = 127

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
 from flfed.refusals import Refusal
 from flfed.study.settings import Settings
-from flfed.updates.arrays import Shapes, entries_of, flattened, unflattened
+from flfed.updates.arrays import Arrays, Shapes, entries_of, flattened, unflattened
 from flfed.updates.codec import Codec
-
-if TYPE_CHECKING:
-    from flfed.updates.arrays import Arrays
 
 RELATIVE = 2.0**-24
 ABSOLUTE = 2.0**-150

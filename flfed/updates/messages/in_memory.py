@@ -257,12 +257,10 @@ class Crossing(Protocol):
 
     def to_record(self) -> RecordDict:
         """Return the message's content, made anew."""
-        ...
 
     @classmethod
     def from_record(cls, record: RecordDict) -> Self:
         """Read the message's content."""
-        ...
 
 
 Kind = TypeVar("Kind", bound=Crossing)

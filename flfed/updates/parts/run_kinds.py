@@ -208,11 +208,7 @@ class FrozenLayers(Part):
             "all of the model's layers",
             lambda facts: facts.study.frozen_layers >= facts.layers,
         ),
-        Exclusion(
-            "frozen-noise",
-            "[privacy]: record-dp",
-            lambda facts: facts.protects_rows,
-        ),
+        Exclusion("frozen-noise", "[privacy]: record-dp", lambda facts: facts.protects_rows),
     )
 
     def is_in_study(self, facts: StudyFacts) -> bool:
@@ -235,16 +231,8 @@ class PartOfUnits(Part):
             "[model]: warm-start",
             lambda facts: bool(facts.study.warm_start),
         ),
-        Exclusion(
-            "widths-layers",
-            "models without layers",
-            lambda facts: not facts.layers,
-        ),
-        Exclusion(
-            "widths-strategy",
-            "whole-model strategies",
-            _takes_whole_models,
-        ),
+        Exclusion("widths-layers", "models without layers", lambda facts: not facts.layers),
+        Exclusion("widths-strategy", "whole-model strategies", _takes_whole_models),
     )
 
     def is_in_study(self, facts: StudyFacts) -> bool:

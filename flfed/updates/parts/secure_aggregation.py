@@ -98,11 +98,7 @@ class SecureAggregation(Part):
 
     title = "[privacy] secure-aggregation"
     exclusions = (
-        Exclusion(
-            "sums-strategy",
-            "single-update strategies",
-            lambda facts: facts.needs_updates,
-        ),
+        Exclusion("sums-strategy", "single-update strategies", lambda facts: facts.needs_updates),
         Exclusion(
             "sums-mechanism",
             "single-update mechanisms",
@@ -312,11 +308,7 @@ class EncryptedModels(Part):
 
     title = "[privacy] secure-aggregation = 'ckks'"
     exclusions = (
-        Exclusion(
-            "ckks-strategy",
-            "strategies beyond averaging",
-            lambda facts: not facts.averages,
-        ),
+        Exclusion("ckks-strategy", "strategies beyond averaging", lambda facts: not facts.averages),
         Exclusion(
             "ckks-download",
             "[codec]: download",

@@ -75,11 +75,7 @@ class ArraysBesideModel(Part):
             "[privacy]: secure-aggregation",
             lambda facts: _sends_arrays(facts) and facts.study.aggregation.sums_updates,
         ),
-        Exclusion(
-            "arrays-codec",
-            "[codec]",
-            lambda facts: _sends_arrays(facts) and facts.packs,
-        ),
+        Exclusion("arrays-codec", "[codec]", lambda facts: _sends_arrays(facts) and facts.packs),
     )
 
     def is_in_study(self, facts: StudyFacts) -> bool:
