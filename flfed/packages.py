@@ -102,8 +102,7 @@ def own_root() -> Path:
 
 def unknown_name_error(kind: str, name: str, choices: list[str]) -> UsageError:
     """Return the error for an unknown site or dataset, with advice."""
-    here = passed_over(kind, name)
-    if here:
+    if here := passed_over(kind, name):
         return UsageError(f"{kind} {name!r} is not known: {here}")
     return unknown(kind, name, choices)
 

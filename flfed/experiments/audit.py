@@ -144,8 +144,8 @@ def audit(
     config: RunConfig = {"study": study.text, "repeat": entry.repeat, key: entry.run}
     resources = RunResources(answer_of(path_of(engine, study, stacked=True)), progress)
     with RunStore.open(store) as opened:
-        shared_as = SharedAs(series=entry.series)
-        recorder = Recorder(opened.added_to(entry.run), facts["primary"], entry.rounds_planned, progress, shared_as)
+        writer = opened.added_to(entry.run)
+        recorder = Recorder(writer, facts["primary"], entry.rounds_planned, progress, entry.series)
         recorder.after(entry.rounds + 1)
         with engine.started(attacked_sites, config, resources) as (grid, tables), engine.after_run(grid, recorder):
             auditor = Auditor(grid, model, entry, recorded, recorder, opened, tables, sums)
@@ -235,7 +235,9 @@ class Auditor:
         self.recorder.progress("attacks", len(attacks), len(attacks))
         # A fault at some sites is reported beside the findings; at all of them it is an error.
         if not findings and (self.faults or not wanted):
-            raise self._no_site()
+            why = "; ".join(f"{site}: {reason}" for site, reason in self.faults.items())
+            why = why or "none that took part shares figures of its own"
+            raise FlfedError(f"no site could be attacked ({why})")
         self.recorder.events("holdout-opened", dict.fromkeys(wanted, "audit"))
         return Audited(
             run=self.entry.run,
@@ -250,10 +252,6 @@ class Auditor:
         shared_as = self.recorder.shared_as
         named = {site for site in nodes if not only or shared_as.name(site) in only}
         return {site: nodes[site] for site in nodes if site in named - shared_as.in_sums_only}
-
-    def _no_site(self) -> FlfedError:
-        why = "; ".join(f"{site}: {reason}" for site, reason in self.faults.items())
-        return FlfedError(f"no site could be attacked ({why or 'none that took part shares figures of its own'})")
 
     def _enrol(self) -> dict[str, int]:
         """Return the nodes of the run's sites that are present, in order of names."""

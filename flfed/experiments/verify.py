@@ -311,8 +311,7 @@ def check_expected(study: Study) -> None:
         For the first expectation that does not fit.
     """
     expected = study.expected
-    task = check(study)["task"]
-    metrics = list(list_study_metrics(task, study.compare))
+    metrics = list(list_study_metrics(check(study)["task"], study.compare))
     sites = [site.name for site in find_sites(study)]
     if not expected.figures:
         raise UsageError(render("experiments.verify.empty", study=study.name))
@@ -333,7 +332,5 @@ def check_expected(study: Study) -> None:
 
 def _check_listed(where: str, what: str, parts: Sequence[str], names: Sequence[str]) -> None:
     """Refuse a part of a path that is not exactly one of some names."""
-    if len(parts) == 1 and parts[0] in names:
-        return
-    word = ".".join(parts)
-    raise unknown(f"{where}: {what}", word, names)
+    if len(parts) != 1 or parts[0] not in names:
+        raise unknown(f"{where}: {what}", ".".join(parts), names)

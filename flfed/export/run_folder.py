@@ -140,11 +140,13 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
         series = reader.series(name)
         run_report = report(reader, name)
         reason = _why_no_model(runs, series)
-        model = None if reason else shared_model(reader, runs[0], series, run_report)
+        model = None if reason else shared_model(runs[0], series, run_report)
         signer = engine_of(runs[0].engine).signer() if model else None
         target = folder or Path(run_report["run"])
-        if model is not None:
-            model = _in_dtype(model, dtype)
+        if model is not None and dtype == FLOAT32:
+            model = model.to_float32()
+        if model is not None and dtype == INT8:
+            model = model.to_int8()
         # Refused before anything is written: two exports are never mixed.
         _refuse_taken(target)
         files = _tables(reader, runs, run_report)
@@ -155,13 +157,6 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
         model.write(target, signer)
         exported = model.run
     return Exported(run_report["run"], target, exported, reason, _names(target), signer)
-
-
-def _in_dtype(model: SharedModel, dtype: str) -> SharedModel:
-    """Return a model with its weights in one of `DTYPES`."""
-    if dtype == FLOAT32:
-        return model.to_float32()
-    return model.to_int8() if dtype == INT8 else model
 
 
 def _names(folder: Path) -> tuple[str, ...]:
@@ -192,7 +187,7 @@ def _tables(reader: RunReader, runs: Sequence[RunEntry], run_report: Mapping[str
     return files
 
 
-def shared_model(reader: RunReader, run: RunEntry, series: SeriesEntry, run_report: Mapping[str, Any]) -> SharedModel:
+def shared_model(run: RunEntry, series: SeriesEntry, run_report: Mapping[str, Any]) -> SharedModel:
     """Return the final model of a run, checked against its hashes in the store.
 
     Raises
@@ -237,7 +232,7 @@ def shared_model(reader: RunReader, run: RunEntry, series: SeriesEntry, run_repo
 
 def model_of(reader: RunReader, run: RunEntry) -> SharedModel:
     """Return the final model of a run; raises as `shared_model` does."""
-    return shared_model(reader, run, reader.series(run.run), report(reader, run.run))
+    return shared_model(run, reader.series(run.run), report(reader, run.run))
 
 
 def export_at_site(site: str, run: str, repeat: int, folder: Path) -> Exported:

@@ -21,7 +21,7 @@ from flfed.parsers import parse_toml, read_text
 from flfed.study.analysis import Analysis
 from flfed.study.former_names import SUMMARY, bare_name, current_names, refuse_former
 from flfed.study.plan import Plan
-from flfed.study.settings import read_settings, unknown_key
+from flfed.study.settings import check_table, read_settings, unknown_key
 from flfed.study.tables import (
     STATISTIC_MODES,
     TABLE_OF,
@@ -463,14 +463,11 @@ def _made(name: str, settings: dict[str, Any]) -> Any:
     for (outer, key), kind in _NESTED.items():
         if outer == name and key in settings:
             value = settings.pop(key)
-            if not isinstance(value, dict):
-                where = f"[{name}]: {key}"
-                raise UsageError(render("study.settings.table", where=where, value=value, example=_EXAMPLES[key]))
+            check_table(value, f"[{name}]: {key}", _EXAMPLES[key])
             # A partition has a table of its own within.
             parse = getattr(kind, "parse", None)
             inner[key] = parse(value) if parse else kind(**read_settings(kind, value, f"[{name}] {key}"))
-    made = read_settings(_TABLES[name], settings, f"[{name}]")
-    return _TABLES[name](**made, **inner)
+    return _TABLES[name](**read_settings(_TABLES[name], settings, f"[{name}]"), **inner)
 
 
 def _table(table: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -605,10 +602,12 @@ def without_model(parts: dict[str, dict[str, Any]], *, analysis: bool) -> bool:
         return False
     if conflicts := [other for other in NO_USE if parts[other]]:
         raise UsageError(render("study.statistic.conflict", table=conflicts[0]))
+    privacy = parts["privacy"]
     if analysis:
-        _check_noise(parts["privacy"])
-    else:
-        _check_exact_sums(parts["privacy"])
+        _check_noise(privacy)
+    # A mechanism's noise is made for updates, and homomorphic encryption for a model.
+    elif set(privacy) - {"secure-aggregation"} or not _adds_statistics(privacy):
+        raise UsageError(render("study.statistic.privacy"))
     partition = parts["dataset"].get("partition")
     if isinstance(partition, dict) and "holdout" in partition:
         raise UsageError(render("study.statistic.holdout"))
@@ -618,14 +617,7 @@ def without_model(parts: dict[str, dict[str, Any]], *, analysis: bool) -> bool:
 
 def _adds_statistics(privacy: Mapping[str, Any]) -> bool:
     """Return whether the way of secure aggregation that a table `[privacy]` names is one for statistics."""
-    mode = privacy.get("secure-aggregation", "off")
-    return mode in STATISTIC_MODES
-
-
-def _check_exact_sums(privacy: Mapping[str, Any]) -> None:
-    """Refuse a mechanism, whose noise is made for updates, and homomorphic encryption, which is made for a model."""
-    if set(privacy) - {"secure-aggregation"} or not _adds_statistics(privacy):
-        raise UsageError(render("study.statistic.privacy"))
+    return privacy.get("secure-aggregation", "off") in STATISTIC_MODES
 
 
 def _check_noise(privacy: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ from pydantic import Field
 from flfed import registry
 from flfed.errors import UsageError, nearest
 from flfed.study.plan import Plan
-from flfed.study.settings import Settings, are_shares, read_settings
+from flfed.study.settings import Settings, are_shares, check_table, read_settings
 from flfed.words import render
 
 
@@ -97,10 +97,7 @@ class Partition(Settings, where="[dataset] partition", frozen=True):
         ordered = settings.pop("holdout", None)
         holdout = None
         if ordered is not None:
-            if not isinstance(ordered, dict):
-                where = f"{cls.where}: holdout"
-                example = "{ by = 'week', ... }"
-                raise UsageError(render("study.settings.table", where=where, value=ordered, example=example))
+            check_table(ordered, f"{cls.where}: holdout", "{ by = 'week', ... }")
             plain = {key: _date_text(one) for key, one in ordered.items()}
             holdout = OrderedHoldout(**read_settings(OrderedHoldout, plain, OrderedHoldout.where))
         return cls(**{**read_settings(cls, settings, cls.where), "holdout": holdout})
@@ -616,13 +613,8 @@ class SecureAggregationMode:
 
     @property
     def masks_always(self) -> bool:
-        """Whether every update is masked, so that sites may add noise before the sum."""
+        """Whether every update is masked, so that sites may add noise before the sum, and sums over rows with it."""
         return self.is_masked and self.is_required
-
-    @property
-    def sums_rows(self) -> bool:
-        """Whether sums over a site's rows, too, leave in sums over the sites only."""
-        return self.masks_always
 
 
 MODES = {

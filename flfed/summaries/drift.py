@@ -210,9 +210,7 @@ def _spread(own: Sequence[float], others: Sequence[float]) -> float | None:
     Each comes from count, sum and squares; None where one is 0.
     """
     one, other = (max(squares / n - (total / n) ** 2, 0.0) for n, total, squares in (own, others))
-    if one and other:
-        return math.sqrt(one / other)
-    return None
+    return math.sqrt(one / other) if one and other else None
 
 
 def _too_few(n: float, m: float) -> str:

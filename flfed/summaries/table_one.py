@@ -177,8 +177,7 @@ def _count(summary: Summary, cell: int, missing: int | None = None) -> str:
     `missing` is the cell of the rows without a value.
     """
     count = summary.cells[cell] + summary.lower[cell]
-    releasing_sites = summary.cells_known[cell]
-    if releasing_sites < summary.sites[0]:
+    if summary.cells_known[cell] < summary.sites[0]:
         return f"at least {count:,.0f}" if count else SUPPRESSED
     rows = summary.rows[0]
     if missing is not None:

@@ -168,6 +168,12 @@ def cells_of(column: ColumnLayout) -> int:
     return len(edges_of(column)) + 2 if column.kind == "number" else len(column.cells)
 
 
+def cell_shapes(layout: Layout, least: int) -> dict[str, tuple[int, int]]:
+    """Return the shape of each column's counts."""
+    classes = len(layout.target.cells) - 1 if least and layout.task != "regression" else 1
+    return {column.name: (cells_of(column), classes) for column in counted_columns(layout, least)}
+
+
 def empty_cuts(layout: Layout, most: int) -> Arrays:
     """Return the arrays of cut points as they are before sites have counted.
 

@@ -11,7 +11,7 @@ from typing import Any
 from flfed import registry
 from flfed.study.plan import Plan
 from flfed.study.study import Study
-from flfed.updates.arrays import Arrays, Shapes, arrays_defect, with_prefix, without_prefix
+from flfed.updates.arrays import Arrays, Shapes, arrays_defect, without_prefix
 from flfed.updates.messages.fields import MalformedMessage
 
 STATE_PREFIX = "kept/"
@@ -142,16 +142,6 @@ def site_arrays(received: Arrays, state: Arrays, shapes: ExtraShapes) -> SiteArr
     if arrays_defect(state_arrays, shapes.kept):
         state_arrays = {}
     return SiteArrays(received=received, kept=state_arrays)
-
-
-def prefix_state(arrays: Arrays) -> Arrays:
-    """Return a strategy's arrays under their names in a site's state."""
-    return with_prefix(STATE_PREFIX, arrays)
-
-
-def own_state(own: Arrays) -> Arrays:
-    """Return a site's own part of the model under its names in the site's state."""
-    return with_prefix(OWN, own)
 
 
 def own_arrays(state: Arrays, shapes: ExtraShapes) -> Arrays:

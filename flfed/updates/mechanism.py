@@ -103,8 +103,7 @@ class SiteNoise:
             The site's own draws: they must never be drawn again for another update.
         """
         drawn = np.rint(self.units(vector.size, ring.scale) * normals(vector.size)).astype(np.int64)
-        noisy: np.ndarray = vector + drawn.astype(ring.dtype)
-        return noisy
+        return np.asarray(vector + drawn.astype(ring.dtype))
 
 
 @dataclass(frozen=True, kw_only=True)

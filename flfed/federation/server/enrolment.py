@@ -234,7 +234,6 @@ def fitted_encoder(run: RunSetting, merged: Summary) -> Encoder:
 
     Raises UsageError where no model can be learned.
     """
-    encoder = fit_encoder(run.layout, merged, run.study.encode.scaler)
     if one_class(run.layout, merged):
         raise UsageError(render("run.failures.class", column=run.layout.target.name))
-    return encoder
+    return fit_encoder(run.layout, merged, run.study.encode.scaler)

@@ -16,7 +16,6 @@ from flfed.errors import RunStopped, UsageError, interruption
 from flfed.federation.client.statistic import protection_of
 from flfed.federation.engines.engine import Engine, RemoteSite, RunResources, answer_of
 from flfed.federation.engines.lockstep import ROWS_AT_ONCE, OwnTime, SharedTime, Slowest, side_by_side
-from flfed.federation.recording.pseudonyms import SharedAs
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome, bad_end_written, begin, code_sha256
 from flfed.federation.recording.source_model import source_of
@@ -202,8 +201,7 @@ class Series:
                 writer.summary("asked", self.options)
             else:
                 checkpoints.reopen(entry.run, checkpoint.round if checkpoint else 0)
-            shared_as = SharedAs(series=self.series)
-            recorder = Recorder(writer, self.facts["primary"], most_rounds(self.study), way.progress, shared_as)
+            recorder = Recorder(writer, self.facts["primary"], most_rounds(self.study), way.progress, self.series)
             # Another version of the code may compute otherwise, which the record should show.
             if entry is not None and entry.hashes.get("code") != code_sha256():
                 recorder.note(render("run.notes.version"))

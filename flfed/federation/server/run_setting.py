@@ -23,9 +23,8 @@ from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
 from flfed.rows.study_model import first_model, study_layout
 from flfed.study.study import Study
-from flfed.summaries.summary import Layout
+from flfed.summaries.summary import Arrays, Layout
 from flfed.updates.aggregation.rounds import Participants
-from flfed.updates.arrays import Arrays
 from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.fields import receive
 from flfed.updates.messages.in_memory import count_bytes, own_copy

@@ -117,8 +117,7 @@ def check_enrolled(run: RunSetting, sites: Collection[str], refused: Mapping[str
     if not run.study.aggregation.is_required or not refused or len(sites) >= LEAST:
         return
     reasons = "; ".join(f"{site}: {refused[site]}" for site in sorted(refused))
-    facts = {"least": LEAST, "sites": len(sites), "reasons": reasons}
-    raise UsageError(render("run.sums.refused", **facts))
+    raise UsageError(render("run.sums.refused", least=LEAST, sites=len(sites), reasons=reasons))
 
 
 def _check_cohort(run: RunSetting, participants: Participants, signed: Collection[str]) -> None:
@@ -132,8 +131,7 @@ def _check_cohort(run: RunSetting, participants: Participants, signed: Collectio
     if len(participants) < LEAST:
         raise UsageError(render("run.sums.few", least=LEAST, sites=len(participants)))
     if run.study.aggregation.is_encrypted:
-        refused = range_refusal(len(participants), run.study.largest_entry)
-        if refused:
+        if refused := range_refusal(len(participants), run.study.largest_entry):
             raise UsageError(f"[privacy]: largest-entry: {refused}")
 
 
@@ -211,22 +209,19 @@ def _sums(
     study = run.study
     sites = tuple(sorted(participants))
     if study.aggregation.is_encrypted:
-        entries = entries_of(model_shapes(study, run.schema))
         return CipherSums(
             cohort=sites,
             least=least,
             largest_entry=study.largest_entry,
             masked=masked,
-            entries=entries,
+            entries=entries_of(model_shapes(study, run.schema)),
             context=PublicContext.new(),
         )
-    most_rows = max(one.rows_high for one in participants.values())
-    largest = largest_entry(study, least)
     return SecureSums(
         cohort=sites,
         least=least,
-        largest_entry=largest,
-        most_rows=most_rows,
+        largest_entry=largest_entry(study, least),
+        most_rows=max(one.rows_high for one in participants.values()),
         masked=masked,
         exchanges=exchanges_of(study) if grows(study) else 1,
         check=LossCheck(scored="validation" if study.plan.validation else "training"),

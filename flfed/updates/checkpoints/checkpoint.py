@@ -220,8 +220,7 @@ def _write(
     metadata = {"format": WHOLE, "run": folder.name, "facts": text, "sha256": sha256}
     if start:
         metadata |= {"format": OF_A_ROUND, "start": start}
-    content = file_content(tensors, metadata)
-    write_whole(path, content, "checkpoint")
+    write_whole(path, file_content(tensors, metadata), "checkpoint")
     return sha256
 
 

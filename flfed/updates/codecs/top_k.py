@@ -72,8 +72,7 @@ class TopK(Codec, Settings, where="[codec]"):
         if wrong := super().defect(packed, model):
             return wrong
         indexes = packed["indexes"]
-        ascending = (indexes[1:] > indexes[:-1]).all()
-        if ascending and indexes[-1] < entries_of(model):
+        if (indexes[1:] > indexes[:-1]).all() and indexes[-1] < entries_of(model):
             return None
         return Refusal("index-unfit", array="indexes")
 

@@ -52,6 +52,7 @@ MetricName = Annotated[str, METRIC]
 
 Check = Callable[[Any], bool]
 Reply = TypeVar("Reply")
+Kind = TypeVar("Kind")
 
 
 class MalformedMessage(FlfedError):
@@ -165,7 +166,7 @@ def read_histogram(record: RecordDict, name: str) -> np.ndarray | None:
     return counts.astype(np.float64)
 
 
-def made(kind: type[Any], values: Mapping[str, Any]) -> Any:
+def made(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
     """Build a dataclass from kebab-case values.
 
     An error says what of it is missing, unknown or of a wrong type.
@@ -347,7 +348,7 @@ class PlainMessage:
     @classmethod
     def from_record(cls, record: RecordDict) -> Self:
         """Read the message's content."""
-        return cast(Self, made(cls, config_of(record)))
+        return made(cls, config_of(record))
 
 
 def text(config: ConfigRecord, key: str) -> str:

@@ -23,7 +23,7 @@ from flfed.updates.extra import ExtraShapes, extra_shapes
 from flfed.updates.mechanism import Mechanism, mechanism_of
 from flfed.updates.messages.fields import COUNTS
 from flfed.updates.sections import ArrayField, ArraySection, Sections
-from flfed.updates.strategies.fedavg import FedAvg, averages, needs_updates
+from flfed.updates.strategies.fedavg import FedAvg
 from flfed.words import render
 
 
@@ -89,12 +89,13 @@ class StudyFacts:
     @property
     def needs_updates(self) -> bool:
         """Whether the strategy looks at the sites' own updates."""
-        return needs_updates(self.strategy)
+        kind = type(self.strategy)
+        return not (kind.sums and kind.aggregate_train is FedAvg.aggregate_train)
 
     @property
     def averages(self) -> bool:
         """Whether the next model is the mean of the sites' models."""
-        return averages(self.strategy)
+        return type(self.strategy).combine is FedAvg.combine
 
     @property
     def words(self) -> Mapping[str, object]:

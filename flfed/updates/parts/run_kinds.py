@@ -166,8 +166,7 @@ def _scores(border: Border, wanted: Wanted) -> dict[str, Section]:
 def _round_releases(border: Border) -> Iterator[Release]:
     """Yield the losses and metrics that leave in each round."""
     digits = Text("three-digits") if border.round_figures == "rounded" else ""
-    scores = Text("round-figures", {"reveals": Scores, "digits": digits})
-    yield Release(Place.FIGURES, scores, EVALUATE)
+    yield Release(Place.FIGURES, Text("round-figures", {"reveals": Scores, "digits": digits}), EVALUATE)
     if border.study.adjusts_intercept():
         yield Release(Place.FIGURES, Text("intercept", {"reveals": Offset, "digits": digits}))
 
@@ -176,8 +175,7 @@ def _comparison_releases(border: Border) -> Iterator[Release]:
     """Yield the outputs of the comparison, and those that a study requests with it."""
     compare = border.study.compare
     own = Text(f"own-{compare.site_model}")
-    compared = Text("comparison", {"reveals": CompareReply, "own": own})
-    yield Release(Place.END, compared, COMPARE)
+    yield Release(Place.END, Text("comparison", {"reveals": CompareReply, "own": own}), COMPARE)
     beside = []
     if compare.points:
         beside.append(Text("points", {"points": _points(border), "reveals": PointCounts}))
@@ -282,10 +280,7 @@ class Statistic(Part):
             label = registry.load("statistic", name).label
             facts = {"reveals": StatisticReply, "name": name, "label": label, "of_statistic": statistic}
             answer = Text("statistic", facts)
-        return (
-            Release(Place.ENROLMENT, enrolment),
-            Release(Place.ROUND, answer, STATISTIC),
-        )
+        return (Release(Place.ENROLMENT, enrolment), Release(Place.ROUND, answer, STATISTIC))
 
     def guarantee(self, border: Border, without: str) -> str:
         """Return that the coordinator's memory has the site's own sums."""
@@ -332,5 +327,4 @@ class Audit(Part):
         """Add the figures of attacks, where the site's policy lets a run be audited."""
         if not border.may_audit or is_statistic(border.study):
             return without
-        figures = Text("audit", {"reveals": AuditReply})
-        return (*without, Release(Place.AUDIT, figures, AUDIT))
+        return (*without, Release(Place.AUDIT, Text("audit", {"reveals": AuditReply}), AUDIT))

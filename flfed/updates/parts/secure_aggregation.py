@@ -178,8 +178,7 @@ class SecureAggregation(Part):
         # A study without rounds has one sum.
         if not border.study.rounds:
             return (*without, *_STATISTIC_RELEASES)
-        keys = Text("keys", {"reveals": KeysReply})
-        releases = [Release(Place.BEFORE_ROUNDS, keys, KEYS)]
+        releases = [Release(Place.BEFORE_ROUNDS, Text("keys", {"reveals": KeysReply}), KEYS)]
         for release in without:
             if release.place == Place.ROUND and border.study.aggregation.is_masked:
                 releases += _masked_releases(release)
@@ -221,8 +220,7 @@ def _withhold_figures(border: Border, figures: Release) -> list[Release]:
     if figures.text.key != "round-figures":
         return []
     key = "losses-in-sum" if border.study.aggregation.is_masked else "losses-stay"
-    stay = Text("rounds-stay", {"instead": Text(key)})
-    return [Release(Place.FIGURES, stay, figures.kind)]
+    return [Release(Place.FIGURES, Text("rounds-stay", {"instead": Text(key)}), figures.kind)]
 
 
 def _with_masks(border: Border, wanted: Wanted, sections: Sections) -> Sections:

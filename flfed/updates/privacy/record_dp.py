@@ -138,8 +138,7 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         # The quick bound is up to a tenth too high, and most rounds of a run share it.
         spent = quick_epsilon if quick else epsilon
         answers = self.answer_releases(plan, rounds)
-        training = [self._release(plan, rounds, asked)]
-        sides = {"training": [*training], "holdout": list[Release]()}
+        sides = {"training": [self._release(plan, rounds, asked)], "holdout": list[Release]()}
         for answer in answers.values():
             sides[answer.side].append(answer.release)
         return max(spent(releases, self.delta) for releases in sides.values())

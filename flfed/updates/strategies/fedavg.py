@@ -323,17 +323,6 @@ class FedAvg(FlowerFedAvg):
         return moved_by({name: self.server_lr * value for name, value in mean.items()}, incoming)
 
 
-def needs_updates(strategy: FedAvg) -> bool:
-    """Return whether a strategy looks at the sites' own updates."""
-    kind = type(strategy)
-    return not (kind.sums and kind.aggregate_train is FedAvg.aggregate_train)
-
-
-def averages(strategy: FedAvg) -> bool:
-    """Return whether a strategy's next model is the mean of the sites' models."""
-    return type(strategy).combine is FedAvg.combine
-
-
 def _trained(
     strategy: FedAvg, number: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
 ) -> ArrayRecord | None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from flfed.federation.recording.pooled_figures import together
 from flfed.federation.server.parts.server_part import FinalModel, ServerPart
-from flfed.federation.server.row_sums import SiteSums, StatisticSums, cell_shapes
+from flfed.federation.server.row_sums import CellShapes, SiteSums, StatisticSums
 from flfed.federation.server.run_setting import RunSetting, nodes_of
 from flfed.federation.server.secure_sums import check_enrolled, exchange_keys, rehearse_keys
 from flfed.refusals import Refusal
@@ -213,13 +213,12 @@ class SecureSiteSums(SiteSums):
         totals, _ = self._sum(SUMMARISE, participants, SummariseRequest(), SummariseReply, entries_of(shapes))
         return Summary(**unflattened(self.sums.decode_counts(totals), shapes))
 
-    def cells(self, participants: Participants, least: int) -> Arrays:
+    def cells(self, participants: Participants, shapes: CellShapes) -> Arrays:
         """Return the rows by cell and outcome of a list's sites.
 
         Raises FlfedError without such a sum.
         """
         # Whole numbers as they are: no ring divides them.
-        shapes = cell_shapes(self.run.layout, least)
         sizes = [math.prod(shape) for shape in shapes.values()]
         totals, _ = self._sum(BINS, participants, BinsRequest(), BinsReply, sum(sizes))
         parts = np.split(totals, np.cumsum(sizes)[:-1])
