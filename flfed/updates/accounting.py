@@ -601,7 +601,7 @@ def training_releases(
     if shares.own:
         budget_shares.append(shares.own)
     beside = gaussian_releases(tuple(budget_shares), target, delta)
-    releases = TrainingReleases(*beside[:2], _trained(beside, target, delta, sampling, steps))
+    releases = TrainingReleases(beside[0], beside[1], _trained(beside, target, delta, sampling, steps))
     if shares.own:
         releases = releases._replace(own=_trained(releases[:3], target, delta, sampling, steps))
     return releases

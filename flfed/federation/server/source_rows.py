@@ -143,8 +143,10 @@ def _training_texts(run: str, study: Study, sites: Sequence[Site], store: str | 
         raise UsageError(render("run.source.schema", dataset=study.dataset.name))
     texts = _training_texts(earlier.warm_start, study, sites, store) if earlier.warm_start else set[str]()
     refused = {one.site for one in entries if one.status == "refused"}
-    whole = [one for one in entries if one.rows is not None and one.holdout_rows is not None]
-    recorded_rows = {one.site: one.rows - one.holdout_rows for one in whole}
+    recorded_rows = {}
+    for one in entries:
+        if one.rows is not None and one.holdout_rows is not None:
+            recorded_rows[one.site] = one.rows - one.holdout_rows
     for site in _sites_of(earlier, options, sites):
         if site.name in refused:
             continue

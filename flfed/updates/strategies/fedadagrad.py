@@ -56,4 +56,4 @@ class FedAdagrad(FedAvg):
 
     def second_moment(self, before: np.ndarray, squares: np.ndarray) -> np.ndarray:
         """Return the second moment of one array after a round, from the one before and the squared mean update."""
-        return before + squares
+        return np.asarray(before + squares)

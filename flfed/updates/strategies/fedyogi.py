@@ -40,4 +40,4 @@ class FedYogi(FedAdam):
 
     def second_moment(self, before: np.ndarray, squares: np.ndarray) -> np.ndarray:
         """Return the second moment of one array after a round, from the one before and the squared mean update."""
-        return before - (1 - self.beta2) * squares * np.sign(before - squares)
+        return np.asarray(before - (1 - self.beta2) * squares * np.sign(before - squares))
