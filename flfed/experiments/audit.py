@@ -20,7 +20,7 @@ from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.recording.pseudonyms import SharedAs, pseudonyms
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server.preflight import check
-from flfed.federation.server.run_setting import ask, deadline_of
+from flfed.federation.server.run_setting import ask, ask_enrolment, deadline_of
 from flfed.records.store.entries import AuditRow, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
@@ -29,7 +29,7 @@ from flfed.study.study import covers_model
 from flfed.summaries.summary import merge, sums_sha256
 from flfed.updates.mechanism import Promise
 from flfed.updates.messages.compare import AUDIT, AuditReply, AuditRequest
-from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest, sharing_of
+from flfed.updates.messages.enrol import ENROL, EnrolReply, sharing_of
 from flfed.words import render
 
 
@@ -255,9 +255,7 @@ class Auditor:
 
     def _enrol(self) -> dict[str, int]:
         """Return the nodes of the run's sites that are present, in order of names."""
-        request = EnrolRequest(dataset=self.model.schema.name, schema_sha256=self.model.schema.sha256())
-        nodes = {str(node): node for node in self.grid.get_node_ids()}
-        answers = ask(self.grid, ENROL, request, nodes, EnrolReply.from_record, timeout=deadline_of(self.model.study))
+        nodes, answers = ask_enrolment(self.grid, self.model.study, self.model.schema)
         replies = {reply.site: (key, reply) for key, reply in answers.replies.items()}
         recorded_as = self._recorded_as(replies)
         # The sharing of the run remains in force, whatever the policy of a site is now.

@@ -220,9 +220,7 @@ def _too_few(n: float, m: float) -> str:
     """
     if n < FEW_ROWS:
         return FEW if n else EMPTY
-    if m >= FEW_ROWS:
-        return ""
-    return FEW_ELSEWHERE
+    return "" if m >= FEW_ROWS else FEW_ELSEWHERE
 
 
 def _numbers(own: Sequence[float], others: Sequence[float]) -> tuple[float | None, float | None, str]:

@@ -133,6 +133,7 @@ def quick_epsilon(releases: Iterable[Release], delta: float) -> float:
     return _epsilon(tuple(_more_steps(release) for release in composed(releases)), delta, COARSE)
 
 
+@lru_cache(maxsize=4096)
 def gaussian_epsilon(mu: float, delta: float) -> float:
     """Return the ε of a Gaussian query, in its closed form.
 
@@ -152,11 +153,8 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
     17.86
     """
     _check(delta)
-    return _gaussian_epsilon(mu, delta) if mu > 0 else 0.0
-
-
-@lru_cache(maxsize=4096)
-def _gaussian_epsilon(mu: float, delta: float) -> float:
+    if not mu > 0:
+        return 0.0
     from dp_accounting import get_epsilon_gaussian  # with scipy a second, which only needs who counts
 
     return float(get_epsilon_gaussian(1 / mu, delta)) + 1e-11  # it is sought to 1e-12

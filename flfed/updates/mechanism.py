@@ -224,9 +224,7 @@ class Mechanism:
         if self.round_release(plan, rounds) is None:
             return None
         promise = self.promise(plan, rounds)
-        if promise is None:
-            return None
-        return promise.unit, promise.delta
+        return None if promise is None else (promise.unit, promise.delta)
 
     def promise(self, plan: Plan, rounds: int) -> Promise | None:
         """Return the planned run's guarantee, None for nothing."""

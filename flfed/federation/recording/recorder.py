@@ -276,9 +276,7 @@ def _own_models(own: CompareReplies, reference: Reference | None) -> dict[str, A
     """Return the kinds of the best models at the sites and over all rows, None where none is known."""
     families = {site: reply.own_family for site, reply in own.items() if reply.own_family is not None}
     pooled = reference.pooled_family if reference is not None else None
-    if pooled is None and not families:
-        return None
-    return {"sites": families, "pooled": pooled}
+    return {"sites": families, "pooled": pooled} if families or pooled is not None else None
 
 
 def _arms(replies: CompareReplies) -> list[Figure]:

@@ -41,9 +41,7 @@ class Int4(Codec, Settings, where="[codec]"):
 
     def encode(self, arrays: Arrays, rng: np.random.Generator) -> Arrays:
         """Return the entries as whole numbers, two a byte, and the scales."""
-        whole, scales = quantised([arrays], LEVELS, [rng])
-        whole = whole[0]
-        scales = scales[0]
+        (whole,), (scales,) = quantised([arrays], LEVELS, [rng])
         halves = np.full(len(whole) + len(whole) % 2, MIDDLE, np.uint8)
         halves[: len(whole)] = whole + MIDDLE
         return {"values": halves[0::2] | halves[1::2] << 4, "scales": scales}

@@ -383,9 +383,7 @@ class EncryptedModels(Part):
 
     def guarantee(self, border: Border, without: str) -> str:
         """Return the key of the sentence on updates that leave encrypted."""
-        if _encrypts(border) and without == "alone-summed":
-            return "alone-encrypted"
-        return without
+        return "alone-encrypted" if _encrypts(border) and without == "alone-summed" else without
 
 
 def _encrypts(border: Border) -> bool:
