@@ -222,10 +222,9 @@ def ask(
     ]
     keys = {node: key for key, node in nodes.items()}
     came = receive(grid.send_and_receive(messages, timeout=timeout), keys, read, named=kind != ENROL)
-    silent = dict.fromkeys(nodes.keys() - came.replies.keys(), Refusal("no-reply"))
     return Answers(
         replies=dict(sorted(came.replies.items())),
-        faults=dict(sorted({**silent, **came.faults}.items())),
+        faults=dict(sorted(came.faults.items())),
         to_node={key: sizes[id(requests[key])] for key in nodes},
         to_server=came.bytes,
     )

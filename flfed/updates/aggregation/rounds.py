@@ -414,13 +414,11 @@ class Round:
         for site, size in came.bytes.items():
             self.bytes_in[site] = self.bytes_in.get(site, 0) + size
         readable, defects = self._run.unpacked(came.replies, shapes_of(self.incoming))
-        faults = came.faults | defects
+        silent = {site for site, why in came.faults.items() if why.code == "no-reply"}
         # Whose budget is spent was not asked again; all others had the time to answer.
-        if silent := self.asked.keys() - readable.keys() - faults.keys():
-            faults |= dict.fromkeys(silent, Refusal("no-reply"))
-            faults |= {site: reason for site, reason in self.spent.items() if site in silent}
+        spent = {site: reason for site, reason in self.spent.items() if site in silent}
         self.result = judge({site: readable[site] for site in sorted(readable)})
-        self.note(faults)
+        self.note(came.faults | defects | spent)
         return self.result.accepted
 
     def failed(self) -> int:

@@ -169,9 +169,8 @@ class SumQuestions:
         came = receive(send(messages, timeout=self.timeout), sites, partial(read, reply))
         for site, size in came.bytes.items():
             to_server[site] = to_server.get(site, 0) + size
-        silent = dict.fromkeys(requests.keys() - came.replies.keys(), Refusal("no-reply"))
         others = {site: why for site, why in self.faults.items() if site not in requests}
-        self.faults = {**others, **silent, **came.faults}
+        self.faults = others | came.faults
         return came.replies
 
 

@@ -264,7 +264,7 @@ class Received(Generic[Reply]):
     ----------
     replies : dict of site to reply
     faults : dict of site to Refusal
-        Of the sites whose answer cannot be used; who sent none is not among them.
+        Of the sites whose answer cannot be used, or who sent none.
     bytes : dict of site to int
         Of the replies' content; an error has none.
     """
@@ -306,7 +306,8 @@ def receive(
             inbox.replies[site] = reading(message.content)
         except MalformedMessage as error:
             inbox.faults[site] = refusal_of(error)
-    return inbox
+    silent = dict.fromkeys(left.values(), Refusal("no-reply"))
+    return dataclasses.replace(inbox, faults=silent | inbox.faults)
 
 
 def _fits(value: float) -> bool:
