@@ -38,17 +38,9 @@ FOLDERS = {
 MADE_SMALL = ("_loss", "_error", "_deviance")
 """Endings of metrics of which less is better: scikit-learn's rule, which verdicts use."""
 _BROKEN = (
-    ArithmeticError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    NameError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-)
+    ArithmeticError, AttributeError, ImportError, LookupError, NameError, OSError, RuntimeError, SyntaxError,
+    TypeError, ValueError,
+)  # fmt: skip
 """Errors that another package may raise at its import."""
 
 

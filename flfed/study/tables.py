@@ -406,16 +406,13 @@ class Named:
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def build(self, kind: str, **keywords: Any) -> Any:
-        """Return the thing that the settings describe.
-
-        What the run itself gives goes into it as well.
-        """
+    def build(self, kind: str) -> Any:
+        """Return the thing that the settings describe."""
         thing = registry.load(kind, self.name)
         where = f"[{TABLE_OF.get(kind, kind)}] {self.name}"
         # The table holds these keys beside the constructor's own.
         beside = {"strategy": ("name", "rounds"), "codec": ("name", "download")}.get(kind, ("name",))
-        return thing(**keywords, **read_settings(thing, self.settings, where, beside=beside))
+        return thing(**read_settings(thing, self.settings, where, beside=beside))
 
 
 @dataclass(frozen=True, kw_only=True)

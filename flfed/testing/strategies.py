@@ -35,15 +35,9 @@ ENCODER = Encoder(
 PLAN = Plan(steps=3)
 """Every site takes the steps that are asked for: a strategy that goes by them refuses an update of others."""
 NEVER = (
-    "pandas",
-    "sklearn",
-    "streamlit",
-    "sqlalchemy",
-    "flfed.rows",
-    "flfed.records",
-    "flfed.federation",
-    "flfed.deployment",
-)
+    "pandas", "sklearn", "streamlit", "sqlalchemy",
+    "flfed.rows", "flfed.records", "flfed.federation", "flfed.deployment",
+)  # fmt: skip
 """What a strategy sees is updates: none of these comes along with it."""
 
 
