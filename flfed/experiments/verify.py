@@ -116,20 +116,13 @@ class Compared:
         if self.without:
             return render("experiments.verify.missing", figure=path, repeats=self.without)
         ours = number(self.ours, self.decimals)
-        apart = number(abs(difference), self.decimals)
+        facts = {"figure": path, "ours": ours, "difference": number(abs(difference), self.decimals)}
         published = format_as_written(self.published)
         if self.expected.minimum is not None:
-            return render("experiments.verify.below", figure=path, ours=ours, difference=apart, least=published)
+            return render("experiments.verify.below", least=published, **facts)
         side = "above" if difference > 0 else "below"
-        return render(
-            "experiments.verify.outside",
-            figure=path,
-            ours=ours,
-            difference=apart,
-            side=side,
-            published=published,
-            tolerance=format_as_written(self.expected.tolerance),
-        )
+        tolerance = format_as_written(self.expected.tolerance)
+        return render("experiments.verify.outside", side=side, published=published, tolerance=tolerance, **facts)
 
     def as_json(self) -> Report:
         """Return the entry of `flfed study verify --json`."""

@@ -50,6 +50,17 @@ def exchanges_of_run(study: Study) -> int:
     return most_rounds(study) * exchanges_of(study) * (1 + opened)
 
 
+def loss_choices(study: Study) -> list[str]:
+    """Return which rules of a study choose by losses: of "select", "patience" and "plateau"."""
+    settings = study.strategy.settings
+    rules = {
+        "select": settings.get("select") == "best",
+        "patience": settings.get("patience"),
+        "plateau": study.plan.schedule == "plateau",
+    }
+    return [name for name, is_set in rules.items() if is_set]
+
+
 def exchange_number(round: int, level: int, exchanges: int) -> int:
     """Return an exchange's number in its run, from 1.
 

@@ -138,14 +138,8 @@ def _compared(column: ColumnLayout, own: SiteSums | None, others: Sequence[SiteS
     Only others that give their sums count. It is what a record keeps.
     """
     there = [other for other in others if other is not None]
-    comparison: dict[str, Any] = {
-        "difference": None,
-        "chance": None,
-        "spread": None,
-        "reason": "",
-        "about": False,
-        "compared-with": 0,
-    }
+    comparison: dict[str, Any] = dict.fromkeys(("difference", "chance", "spread"))
+    comparison |= {"reason": "", "about": False, "compared-with": 0}
     if not others:
         return comparison | {"reason": NO_OTHERS}
     if own is None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from flfed.errors import UsageError
-from flfed.study.kinds import is_statistic
+from flfed.study.kinds import is_statistic, loss_choices
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.study.study import Study
 from flfed.study.tables import TREES
@@ -338,39 +338,21 @@ def uncharged_outputs(study: Study) -> tuple[str, ...]:
     They are what the messages of `flfed.updates.messages` hold (each class says what it Reveals), and
     what the run does by them.
     """
-    is_schema = study.encode.scaler == "schema"
-    sums = render("mechanisms.uncharged.schema") if is_schema else render("mechanisms.uncharged.sums")
-    rows = "validation" if study.plan.validation else "training"
-    sentences = [
-        render("mechanisms.uncharged.rows"),
-        render("mechanisms.uncharged.reasons"),
-        sums,
-        render("mechanisms.uncharged.loss"),
-        render("mechanisms.uncharged.metrics", rows=rows),
-        render("mechanisms.uncharged.replies"),
-        render("mechanisms.uncharged.ledger"),
-        render("mechanisms.uncharged.comparison"),
-        render("mechanisms.uncharged.histograms"),
-        render("mechanisms.uncharged.audit"),
-        render("mechanisms.uncharged.pooled"),
-    ]
+    sums = "schema" if study.encode.scaler == "schema" else "sums"
+    keys = ["rows", "reasons", sums, "loss", "metrics", "replies", "ledger", "comparison", "histograms", "audit"]
+    keys.append("pooled")
     # The next outputs are of some studies only.
     if study.adjusts_intercept():
-        sentences.append(render("mechanisms.uncharged.intercept"))
-    settings = study.strategy.settings
-    choices = []
+        keys.append("intercept")
     # A loss steers the run only where some rule of the study reads it.
-    if settings.get("select") == "best":
-        choices.append(render("mechanisms.choices.select"))
-    if settings.get("patience"):
-        choices.append(render("mechanisms.choices.patience"))
-    if study.plan.schedule == "plateau":
-        choices.append(render("mechanisms.choices.plateau"))
+    choices = [render(f"mechanisms.choices.{choice}") for choice in loss_choices(study)]
     if choices:
-        sentences.append(render("mechanisms.uncharged.choices", choices=" and ".join(choices)))
+        keys.append("choices")
     if study.sweep:
-        sentences.append(render("mechanisms.uncharged.sweep"))
-    return tuple(sentences)
+        keys.append("sweep")
+    rows = "validation" if study.plan.validation else "training"
+    facts = {"rows": rows, "choices": " and ".join(choices)}
+    return tuple(render(f"mechanisms.uncharged.{key}", **facts) for key in keys)
 
 
 def check_steps(study: Study) -> None:

@@ -327,11 +327,8 @@ def conduct_statistic(run: FederatedRun) -> Outcome:
     run.recorder.summary("statistics", figures)
     return Outcome(
         status="completed",
-        reason="",
         arrays={},
         encoder=schema_encoder(run.layout),
-        rounds=0,
-        best_round=0,
         sites=sums.sites,
         seconds=run.writer.seconds(),
     )

@@ -13,7 +13,7 @@ from flfed.errors import FlfedError, UsageError
 from flfed.federation.server.run_setting import RunSetting, ask, nodes_of
 from flfed.refusals import Refusal
 from flfed.rows.study_model import model_shapes
-from flfed.study.kinds import exchanges_of, grows
+from flfed.study.kinds import exchanges_of, grows, loss_choices
 from flfed.updates.aggregation.losses import LossCheck
 from flfed.updates.aggregation.rounds import Participants, keep_cohort
 from flfed.updates.aggregation.secure_sum import CipherSums, SecureSums
@@ -26,6 +26,8 @@ from flfed.updates.mechanism import largest_entry, noise_of_site
 from flfed.updates.messages.secure_sum import KEYS, KeysReply, KeysRequest
 from flfed.words import render
 
+LOSS_CHOICES = {"select": "select = 'best'", "patience": "patience", "plateau": "schedule = 'plateau'"}
+"""Keys of a study that choose by losses, as they are written."""
 KINDS = {
     (False, False): "rehearsed",
     (False, True): "masked",
@@ -140,18 +142,9 @@ def _check_losses(run: RunSetting, keeping: Collection[str]) -> None:
 
     No sum of them is opened. Raises UsageError.
     """
-    if not keeping:
-        return
-    settings = run.study.strategy.settings
-    if settings.get("select") == "best":
-        chosen = "select = 'best'"
-    elif settings.get("patience"):
-        chosen = "patience"
-    elif run.study.plan.schedule == "plateau":
-        chosen = "schedule = 'plateau'"
-    else:
-        return
-    raise UsageError(render("run.sums.losses", choice=chosen, sites=", ".join(keeping)))
+    chosen = loss_choices(run.study)
+    if keeping and chosen:
+        raise UsageError(render("run.sums.losses", choice=LOSS_CHOICES[chosen[0]], sites=", ".join(keeping)))
 
 
 def _read_statements(run: RunSetting, signed: Mapping[str, bytes]) -> dict[str, Statement]:
