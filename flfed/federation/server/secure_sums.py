@@ -12,12 +12,10 @@ from typing import Any
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.server.run_setting import RunSetting, ask, nodes_of
 from flfed.refusals import Refusal
-from flfed.rows.study_model import model_shapes
 from flfed.study.kinds import exchanges_of, grows, loss_choices
 from flfed.updates.aggregation.losses import LossCheck
 from flfed.updates.aggregation.rounds import Participants, keep_cohort
 from flfed.updates.aggregation.secure_sum import CipherSums, SecureSums
-from flfed.updates.arrays import entries_of
 from flfed.updates.checkpoints.sum_file import SumFile
 from flfed.updates.masking.ckks import PublicContext, range_refusal
 from flfed.updates.masking.rules import LEAST, lifted_sites
@@ -207,7 +205,7 @@ def _sums(
             least=least,
             largest_entry=study.largest_entry,
             masked=masked,
-            entries=entries_of(model_shapes(study, run.schema)),
+            entries=sum(value.size for value in run.first_arrays().values()),
             context=PublicContext.new(),
         )
     return SecureSums(
