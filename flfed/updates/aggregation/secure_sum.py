@@ -580,8 +580,10 @@ def left_out_faults(sites: Sites, named: Named, *, excluded: Sites) -> dict[str,
     reasons = {}
     for site in sorted(sites):
         at = ", ".join([other for other in sorted(named) if site in named[other]][:NAMED])
-        code = "shares-spoilt-again" if site in excluded else "shares-spoilt"
-        reasons[site] = Refusal(code, sites=at)
+        if site in excluded:
+            reasons[site] = Refusal("shares-spoilt-again", sites=at)
+        else:
+            reasons[site] = Refusal("shares-spoilt", sites=at)
     return reasons
 
 

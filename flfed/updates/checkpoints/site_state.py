@@ -53,15 +53,6 @@ class StorageError(FlfedError):
     """
 
 
-@contextmanager
-def _refused(code: str) -> Iterator[None]:
-    """Turn an error of the disk into a StorageError."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(Refusal(code, error=error.strerror)) from None
-
-
 @dataclass(frozen=True)
 class ReplyCache:
     """Replies of one site in one run.
@@ -118,8 +109,10 @@ class ReplyCache:
         StorageError
             If the folder cannot be made.
         """
-        with _refused("reply-not-kept"):
+        try:
             self.make_folder()
+        except OSError as error:
+            raise StorageError(Refusal("reply-not-kept", error=error.strerror)) from None
         with locked(self.folder):
             yield
 
@@ -141,13 +134,15 @@ class ReplyCache:
         plain = json.dumps({"config": config, "metrics": metrics})
         metadata = {"request": digest_of(request, under=under), "plain": plain, "sha256": facts_sha256(arrays, plain)}
         folder = self.folder
-        with _refused("reply-not-kept"):
+        try:
             self.make_folder()
             replace_whole(folder / _reply_name(request.round), file_content(arrays, metadata))
             # By distance: a server may name any round, and each must not leave a file for ever.
             rounds = sorted(_list_rounds(folder), key=lambda round: abs(round - request.round))
             for round in rounds[LARGEST_REPLY_CACHE:]:
                 (folder / _reply_name(round)).unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(Refusal("reply-not-kept", error=error.strerror)) from None
 
     def make_folder(self) -> None:
         """Make the run's folder, and remove those of the earliest runs.
@@ -332,9 +327,11 @@ class StateFiles(RunState):
     def write(self, name: str, arrays: Arrays) -> None:
         """Write a file that only its owner may read."""
         content = file_content(arrays, {"sha256": self._sha256(name, arrays)})
-        with _refused("state-not-kept"):
+        try:
             self._store.make_folder()
             replace_whole(self._path(name), content)
+        except OSError as error:
+            raise StorageError(Refusal("state-not-kept", error=error.strerror)) from None
 
     def _sha256(self, name: str, arrays: Arrays) -> str:
         """Return a file's hash.
@@ -458,9 +455,11 @@ class SiteModel:
         parts |= with_prefix(_OWN, self.own)
         facts = {"study": self.study, "of": self.of, "sha256": arrays_sha256(parts)}
         path = path_of(site, run, repeat)
-        with _refused("state-not-kept"):
+        try:
             private_folder(path.parent)
             replace_whole(path, file_content(parts, facts))
+        except OSError as error:
+            raise StorageError(Refusal("state-not-kept", error=error.strerror)) from None
 
 
 def path_of(site: str, run: str, repeat: int) -> Path:
