@@ -602,12 +602,10 @@ def without_model(parts: dict[str, dict[str, Any]], *, analysis: bool) -> bool:
         return False
     if conflicts := [other for other in NO_USE if parts[other]]:
         raise UsageError(render("study.statistic.conflict", table=conflicts[0]))
-    privacy = parts["privacy"]
     if analysis:
-        _check_noise(privacy)
-    # A mechanism's noise is made for updates, and homomorphic encryption for a model.
-    elif set(privacy) - {"secure-aggregation"} or not _adds_statistics(privacy):
-        raise UsageError(render("study.statistic.privacy"))
+        _check_noise(parts["privacy"])
+    else:
+        _check_exact_sums(parts["privacy"])
     partition = parts["dataset"].get("partition")
     if isinstance(partition, dict) and "holdout" in partition:
         raise UsageError(render("study.statistic.holdout"))
@@ -617,7 +615,14 @@ def without_model(parts: dict[str, dict[str, Any]], *, analysis: bool) -> bool:
 
 def _adds_statistics(privacy: Mapping[str, Any]) -> bool:
     """Return whether the way of secure aggregation that a table `[privacy]` names is one for statistics."""
-    return privacy.get("secure-aggregation", "off") in STATISTIC_MODES
+    mode = privacy.get("secure-aggregation", "off")
+    return mode in STATISTIC_MODES
+
+
+def _check_exact_sums(privacy: Mapping[str, Any]) -> None:
+    """Refuse a mechanism, whose noise is made for updates, and homomorphic encryption, which is made for a model."""
+    if set(privacy) - {"secure-aggregation"} or not _adds_statistics(privacy):
+        raise UsageError(render("study.statistic.privacy"))
 
 
 def _check_noise(privacy: Mapping[str, Any]) -> None:

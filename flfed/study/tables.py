@@ -610,8 +610,13 @@ class SecureAggregationMode:
 
     @property
     def masks_always(self) -> bool:
-        """Whether every update is masked, so that sites may add noise before the sum, and sums over rows with it."""
+        """Whether every update is masked, so that sites may add noise before the sum."""
         return self.is_masked and self.is_required
+
+    @property
+    def sums_rows(self) -> bool:
+        """Whether sums over a site's rows, too, leave in sums over the sites only."""
+        return self.masks_always
 
 
 MODES = {

@@ -5,7 +5,7 @@ This process must be able to read the tables of both runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flfed.callbacks import WARNING
@@ -143,10 +143,7 @@ def _training_texts(run: str, study: Study, sites: Sequence[Site], store: str | 
         raise UsageError(render("run.source.schema", dataset=study.dataset.name))
     texts = _training_texts(earlier.warm_start, study, sites, store) if earlier.warm_start else set[str]()
     refused = {one.site for one in entries if one.status == "refused"}
-    recorded_rows = {}
-    for one in entries:
-        if one.rows is not None and one.holdout_rows is not None:
-            recorded_rows[one.site] = one.rows - one.holdout_rows
+    recorded_rows = _recorded_rows(entries)
     for site in _sites_of(earlier, options, sites):
         if site.name in refused:
             continue
@@ -155,6 +152,12 @@ def _training_texts(run: str, study: Study, sites: Sequence[Site], store: str | 
             raise UsageError(render("run.source.table", site=site.name))
         texts.update(_texts(training, study))
     return texts
+
+
+def _recorded_rows(entries: Iterable[Any]) -> dict[str, int]:
+    """Return the training rows of the sites in a record."""
+    whole = [one for one in entries if one.rows is not None and one.holdout_rows is not None]
+    return {one.site: one.rows - one.holdout_rows for one in whole}
 
 
 def _sites_of(earlier: Study, options: Mapping[str, Any], sites: Sequence[Site]) -> list[Site]:

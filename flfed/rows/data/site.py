@@ -289,7 +289,7 @@ def study_refusal(study: Study, site: Site) -> Refusal | None:
     No row is read.
     """
     policy = site.policy
-    summed = study.aggregation.masks_always
+    summed = study.aggregation.sums_rows
     refused = start_refusal(study)
     refused = refused or policy.refusal(complete=study.encode.rows == "complete", published=bool(study.split.fixed))
     refused = refused or _trees_refusal(study, policy)
@@ -307,7 +307,7 @@ def _trees_refusal(study: Study, policy: Policy) -> Refusal | None:
     if refits(study) and policy.disclosure != "open":
         return Refusal("refit-not-open")
     least = int(study.strategy.settings.get("min-rows", 0))
-    return policy.trees_refusal(summed=study.aggregation.masks_always, least=least)
+    return policy.trees_refusal(summed=study.aggregation.sums_rows, least=least)
 
 
 def start_refusal(study: Study) -> Refusal | None:

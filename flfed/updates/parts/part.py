@@ -23,7 +23,7 @@ from flfed.updates.extra import ExtraShapes, extra_shapes
 from flfed.updates.mechanism import Mechanism, mechanism_of
 from flfed.updates.messages.fields import COUNTS
 from flfed.updates.sections import ArrayField, ArraySection, Sections
-from flfed.updates.strategies.fedavg import FedAvg
+from flfed.updates.strategies.fedavg import FedAvg, needs_updates
 from flfed.words import render
 
 
@@ -89,8 +89,7 @@ class StudyFacts:
     @property
     def needs_updates(self) -> bool:
         """Whether the strategy looks at the sites' own updates."""
-        kind = type(self.strategy)
-        return not (kind.sums and kind.aggregate_train is FedAvg.aggregate_train)
+        return needs_updates(self.strategy)
 
     @property
     def averages(self) -> bool:

@@ -323,6 +323,12 @@ class FedAvg(FlowerFedAvg):
         return moved_by({name: self.server_lr * value for name, value in mean.items()}, incoming)
 
 
+def needs_updates(strategy: FedAvg) -> bool:
+    """Return whether a strategy looks at the sites' own updates."""
+    kind = type(strategy)
+    return not (kind.sums and kind.aggregate_train is FedAvg.aggregate_train)
+
+
 def _trained(
     strategy: FedAvg, number: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
 ) -> ArrayRecord | None:
