@@ -143,10 +143,8 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
         model = None if reason else shared_model(runs[0], series, run_report)
         signer = engine_of(runs[0].engine).signer() if model else None
         target = folder or Path(run_report["run"])
-        if model is not None and dtype == FLOAT32:
-            model = model.to_float32()
-        if model is not None and dtype == INT8:
-            model = model.to_int8()
+        if model is not None:
+            model = _in_dtype(model, dtype)
         # Refused before anything is written: two exports are never mixed.
         _refuse_taken(target)
         files = _tables(reader, runs, run_report)
@@ -157,6 +155,13 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
         model.write(target, signer)
         exported = model.run
     return Exported(run_report["run"], target, exported, reason, _names(target), signer)
+
+
+def _in_dtype(model: SharedModel, dtype: str) -> SharedModel:
+    """Return a model with its weights in one of `DTYPES`."""
+    if dtype == FLOAT32:
+        return model.to_float32()
+    return model.to_int8() if dtype == INT8 else model
 
 
 def _names(folder: Path) -> tuple[str, ...]:

@@ -40,6 +40,7 @@ class FedAdam(FedAdagrad):
     Source: Reddi et al. 2021, "Adaptive federated optimization", algorithm 2 (FedAdam).
     """
 
+    server_lr: Annotated[float, Field(gt=0), "> 0"] = 0.01
     beta2: Annotated[float, Field(ge=0, lt=1), "in [0, 1)"] = 0.99
 
     def second_moment(self, before: np.ndarray, squares: np.ndarray) -> np.ndarray:
