@@ -69,8 +69,7 @@ class ScoreBins:
             share = (1 + t / np.sqrt(2 + t * t)) / 2
         # The last bin takes what lies on its upper end.
         place = np.where(np.isnan(share), 0.0, share) * self.bins
-        places: np.ndarray = np.minimum(place.astype(int), self.bins - 1)
-        return places
+        return np.asarray(np.minimum(place.astype(int), self.bins - 1))
 
     def widths(self, odds: np.ndarray) -> np.ndarray:
         """Return the width of a bin at these log-odds."""
@@ -92,8 +91,7 @@ class ScoreBins:
             inner = np.sinh((2 * share - 1) * np.arcsinh(self.limit))
         else:
             inner = self.centre + self.spread * (2 * share - 1) / np.sqrt(2 * share * (1 - share))
-        points: np.ndarray = np.concatenate([[-np.inf], inner, [np.inf]])
-        return points
+        return np.concatenate([[-np.inf], inner, [np.inf]])
 
 
 EVEN_ODDS = ScoreBins()
@@ -155,9 +153,7 @@ def auc_bound(negative: np.ndarray, positive: np.ndarray) -> float:
     0.25
     """
     pairs = negative.sum() * positive.sum()
-    if pairs:
-        return float(negative @ positive / 2 / pairs)
-    return float("nan")
+    return float(negative @ positive / 2 / pairs) if pairs else float("nan")
 
 
 def dense(counts: Mapping[str, Any], bins: int) -> np.ndarray:

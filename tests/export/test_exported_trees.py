@@ -15,9 +15,10 @@ from flfed.errors import UsageError
 from flfed.export.model_folder import SharedModel
 from flfed.export.predict import explained, inputs_of
 from flfed.export.run_folder import export
-from flfed.export.xgboost_file import FILES, xgboost_files
+from flfed.export.xgboost_file import xgboost_files
 from flfed.rows.data import datasets
 from flfed.rows.features.encode import coded, encode
+from flfed.rows.model_files import TREE_FILES as FILES
 from flfed.rows.models.boosted_trees import BoostedTrees
 from flfed.rows.session import study_layout
 from flfed.testing.strategies import ENCODER

@@ -60,8 +60,7 @@ def test_a_table_of_24_columns_is_as_near_as_it_says(credit: tuple[pd.DataFrame,
     table, schema = credit
     delta = 1e-4 if rows == 1000 else 1e-5
     analysis = NoisedAnalysis(of=Analysis(bins=16), noise=noise_for(1.0, delta, 1.0, 1))
-    layout = analysis.layout(schema)
-    assert len(layout.columns) == 24
+    assert len(analysis.layout(schema).columns) == 24
     whole = analysis.sums(table, schema)
     truth = NoisedAnalysis(of=analysis.of, noise=1e-9).figures([whole], schema, whole)
     of_shares, of_means, held = [], [], {"share": [], "mean": [], "sd": []}

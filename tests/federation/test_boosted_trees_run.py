@@ -17,7 +17,7 @@ from flfed.errors import RunStopped, UsageError
 from flfed.federation.engines.engine import find_sites
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.federation.server.preflight import check
-from flfed.federation.server.row_sums import cell_shapes, cells_defect
+from flfed.federation.server.row_sums import cells_defect
 from flfed.federation.server.run import resume, run
 from flfed.records.reports.report import report
 from flfed.refusals import Refusal
@@ -29,7 +29,7 @@ from flfed.rows.site_trees import grown as grown_level
 from flfed.rows.statistics.boosted_trees import cell_counts
 from flfed.rows.training.answer import run_client
 from flfed.summaries.summary import arrays_sha256
-from flfed.trees.cut_points import chosen_cuts, codes_in, cuts_sha256, widths_of
+from flfed.trees.cut_points import cell_shapes, chosen_cuts, codes_in, cuts_sha256, widths_of
 from flfed.trees.forest import TreeSettings, forest_of, margins, round_of, tree_arrays, trees_of, with_round
 from flfed.updates.messages.in_memory import is_in_memory
 from flfed.updates.messages.summarise import BINS, BinsReply
@@ -340,8 +340,7 @@ def test_a_second_run_with_another_encoder_has_the_unit_of_its_own_outcome(home)
     # Where a run has cut points of its own, the trees of another run do not stand for its.
     for sha256, here in ((cuts_sha256(forest), True), ("ab" * 32, False)):
         asked = replace(level, forest={}, cuts_sha256=sha256)
-        done = run_client(grown_level(used, second, asked, counted=False))
-        assert (done is not None) == here
+        assert (run_client(grown_level(used, second, asked, counted=False)) is not None) == here
 
 
 def test_validation_rows_choose_the_number_of_trees(conduct: Conduct, small_sites, trees):
@@ -410,7 +409,7 @@ def test_counts_by_cell_are_of_the_same_rows_and_of_no_more_than_the_band(small_
         counts[name][0] = 99
     assert len(counts) == 2
     reply = BinsReply(counts=counts)
-    assert cells_defect(reply, 99, layout=layout, least=0) is None
-    assert cells_defect(reply, 98, layout=layout, least=0) == Refusal("cells-unfit")
+    assert cells_defect(reply, 99, cell_shapes(layout, 0)) is None
+    assert cells_defect(reply, 98, cell_shapes(layout, 0)) == Refusal("cells-unfit")
     counts["x1"][1] = 1
-    assert cells_defect(reply, 100, layout=layout, least=0) == Refusal("cells-unfit")
+    assert cells_defect(reply, 100, cell_shapes(layout, 0)) == Refusal("cells-unfit")

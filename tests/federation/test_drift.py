@@ -183,7 +183,7 @@ class Slow(FedNova):
     """Normalised updates without the effective steps: their mean is not scaled back to a round's length."""
 
     def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
-        steps = {site: self.effective_steps(self.round.result.accepted[site].steps) for site in deltas}
+        steps = {site: self.run.plan.effective_steps(self.round.result.accepted[site].steps) for site in deltas}
         mean = sum(weights[site] * own for site, own in steps.items()) / sum(weights.values())
         moved = super().combine(incoming, deltas, weights)
         return {name: value + (moved[name] - value) / mean for name, value in incoming.items()}

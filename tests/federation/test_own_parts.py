@@ -115,8 +115,7 @@ def test_without_a_pull_each_site_trains_alone_from_the_same_start_on_the_same_d
     start, shared = models_sent(done)[0], models_sent(done)[-1]
     for session, (site, own) in zip(done.sessions(), own_of(done).items(), strict=True):
         assert session.site.name == site
-        alone = trained_alone(session, done, start)
-        assert distance(own, alone) < 1e-12
+        assert distance(own, trained_alone(session, done, start)) < 1e-12
         assert distance(own, shared) > 1e-2
 
 

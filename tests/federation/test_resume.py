@@ -65,8 +65,7 @@ def test_a_run_that_was_ended_goes_on_to_the_same_arrays_and_the_same_record(
         with pytest.raises(RunStopped, match="flfed study resume"):
             run(study, sites=sites, observer=killer(stage, round))
         ended = newest()
-        again = resume(ended, sites=sites)
-        assert again.report["arrays-sha256"] == whole.report["arrays-sha256"]
+        assert resume(ended, sites=sites).report["arrays-sha256"] == whole.report["arrays-sha256"]
         first, second = record(whole.run), record(ended)
         for part in ("event", "metric", "sent", "comparison", "run_site", "summary", "run"):
             assert second[part] == first[part], part
@@ -85,8 +84,7 @@ def test_a_run_with_few_checkpoints_goes_back_to_the_last_one_and_ends_the_same(
     assert kept is not None and kept.round == 1
     with RunReader.open() as reader:
         assert reader.runs_of(ended)[0].rounds == 4
-    again = resume(ended, sites=sites)
-    assert again.report["arrays-sha256"] == whole.report["arrays-sha256"]
+    assert resume(ended, sites=sites).report["arrays-sha256"] == whole.report["arrays-sha256"]
     first, second = record(whole.run), record(ended)
     for part in ("metric", "sent", "comparison", "run_site", "run"):
         assert second[part] == first[part], part
@@ -192,8 +190,7 @@ def test_a_quorum_that_was_missed_keeps_the_last_good_model_and_a_resume_goes_on
     np.testing.assert_array_equal(kept.arrays["weight"], good.arrays["weight"])
     with RunReader.open() as reader:
         assert reader.runs_of(stopped.run)[0].rounds == 2
-    done = resume(stopped.run, sites=sites)
-    assert done.report["arrays-sha256"] == whole.report["arrays-sha256"]
+    assert resume(stopped.run, sites=sites).report["arrays-sha256"] == whole.report["arrays-sha256"]
     assert not (home() / "sites" / "site-02" / "runs" / stopped.run).exists()
 
 

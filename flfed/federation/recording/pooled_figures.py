@@ -308,8 +308,7 @@ def overall_figures(record: RoundRecord, shared_as: SharedAs) -> list[MetricRow]
 
 def _summed(counts: Sequence[np.ndarray]) -> np.ndarray:
     """Return the sum of some sites' counts, in a type large enough for it."""
-    total: np.ndarray = np.stack(counts).sum(axis=0, dtype=np.float64)
-    return total
+    return np.asarray(np.stack(counts).sum(axis=0, dtype=np.float64))
 
 
 def tables_of(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from flwr.app import RecordDict
@@ -169,7 +169,7 @@ class CompareRequest:
     @classmethod
     def from_record(cls, record: RecordDict) -> CompareRequest:
         """Read the message's content."""
-        request = cast(CompareRequest, fields.made(cls, read_hashed(cls, record)))
+        request = fields.made(cls, read_hashed(cls, record))
         if not 1 <= request.sites <= MOST_SITES or request.trained not in TRAINED:
             raise fields.MalformedMessage(Refusal("sites-unfit", message="CompareRequest"))
         if request.offset_deviation < 0 or math.isinf(request.offset_deviation):
@@ -183,9 +183,7 @@ class CompareRequest:
     @property
     def deviation(self) -> float | None:
         """Deviation of the sites' intercepts, None where not sent."""
-        if math.isnan(self.offset_deviation):
-            return None
-        return self.offset_deviation
+        return None if math.isnan(self.offset_deviation) else self.offset_deviation
 
     @property
     def bins(self) -> ScoreBins:
@@ -365,7 +363,7 @@ class AuditRequest:
     @classmethod
     def from_record(cls, record: RecordDict) -> AuditRequest:
         """Read the message's content."""
-        return cast(AuditRequest, fields.made(cls, read_request(record)))
+        return fields.made(cls, read_request(record))
 
 
 @dataclass(frozen=True, kw_only=True)
