@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
 import tomli_w
@@ -133,14 +133,9 @@ def initialise(folder: CoordinatorFolder, coordinator_settings: Settings, *, now
     write_signing_key(folder, Ed25519PrivateKey.generate())
     # Last: a folder with settings is complete.
     made = now.isoformat(timespec="seconds")
-    facts = {
-        "format": FORMAT,
-        "title": coordinator_settings.title,
-        "address": coordinator_settings.address,
-        "made": made,
-    }
+    facts = {"format": FORMAT, **asdict(coordinator_settings), "made": made}
     write_whole(folder.settings, tomli_w.dumps(facts).encode())
-    note(folder.log, now, "initialised", title=coordinator_settings.title, address=coordinator_settings.address)
+    note(folder.log, now, "initialised", **asdict(coordinator_settings))
 
 
 def new_authority(title: str, now: datetime) -> tuple[EllipticCurvePrivateKey, x509.Certificate]:

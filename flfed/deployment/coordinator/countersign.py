@@ -190,11 +190,9 @@ def seal_all(grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str
     faults: dict[str, str] = {site: Refusal("ledger-unsigned", why=reason) for site, reason in heads.faults.items()}
     # One site's fault does not keep the others from their signatures.
     for site, reply in heads.replies.items():
-        line_hash = reply.at_known
+        base = last_by_site[site].n
         try:
-            signature = sign_head(
-                folder, site, run, reply.n, reply.head, base_line=last_by_site[site].n, base_hash=line_hash
-            )
+            signature = sign_head(folder, site, run, reply.n, reply.head, base_line=base, base_hash=reply.at_known)
         except UnfollowedHead as error:
             faults[site] = str(error)
             continue

@@ -104,14 +104,8 @@ class Kit:
 
     def as_toml(self) -> str:
         """Return the text of `kit.toml`."""
-        facts = {
-            "format": FORMAT,
-            **kebab_keys(asdict(self.terms)),
-            "site": self.site,
-            "invitation": self.invitation,
-            "expires": self.expires,
-        }
-        return tomli_w.dumps(facts)
+        own = {"site": self.site, "invitation": self.invitation, "expires": self.expires}
+        return tomli_w.dumps({"format": FORMAT, **kebab_keys(asdict(self.terms)), **own})
 
 
 def kit_of(facts: Mapping[str, object]) -> Kit:
