@@ -78,9 +78,7 @@ class NodeReplies:
             site = self.names.get(request.metadata.dst_node_id, "")
             return self.fault(request, reason_of(reply, site), reply.error.code)
         wrong = self._wrong_name(request, reply)
-        if wrong:
-            return self.fault(request, wrong)
-        return reply
+        return self.fault(request, wrong) if wrong else reply
 
     def lost(self, reply: Message) -> Refusal | None:
         """Return why a node's answer is lost.
@@ -108,9 +106,7 @@ class NodeReplies:
         except MalformedMessage:
             return None
         name = self.names[request.metadata.dst_node_id]
-        if site == name:
-            return None
-        return Refusal("other-node", says=site, admitted=name)
+        return None if site == name else Refusal("other-node", says=site, admitted=name)
 
 
 class DeployedGrid(HttpGrid):

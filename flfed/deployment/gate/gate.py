@@ -213,9 +213,7 @@ class Gate:
         frozen_site = snapshot.load(self.site.serving(study.dataset.name), self.folder.frozen)
         if frozen_site.snapshot.sha256 != self._studies.rows_sha256(study.sha256()):
             raise NotTakingPart(Refusal("rows-changed"))
-        if is_covered(study):
-            return frozen_site.with_withheld()
-        return frozen_site
+        return frozen_site.with_withheld() if is_covered(study) else frozen_site
 
     def _side(self, context: Context) -> SiteClient:
         """Return the client with a study's rows.

@@ -166,9 +166,7 @@ class Leaving:
         if not in_sum.question:
             return None
         history = self._limits.sums(locked_ledger).get_history(in_sum.question, str(facts["dataset"]))
-        if in_sum.matches_history(history):
-            return None
-        return Refusal("list-differs")
+        return None if in_sum.matches_history(history) else Refusal("list-differs")
 
     def withhold(self, message: Message, reason: Refusal, facts: Facts) -> Message:
         """Return an error reply in place of a withheld reply.
@@ -225,9 +223,7 @@ class Leaving:
         # A reason beside an acceptance would be free text without a reader.
         if accepted and reason:
             return Refusal("accepted-with-reason")
-        if accepted or may_leave(str(reason), self._site):
-            return None
-        return Refusal("reason-unknown")
+        return None if accepted or may_leave(str(reason), self._site) else Refusal("reason-unknown")
 
     def _used(self, locked_ledger: LockedLedger) -> int:
         """Return how many bytes left today.

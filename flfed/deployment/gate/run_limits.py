@@ -73,9 +73,7 @@ def request_sha256(message: Message) -> str:
     kind = message.metadata.message_type
     if kind not in QUESTIONS:
         return ""
-    if kind == TRAIN:
-        return content_sha256(formless(message.content))
-    return model_sha256(message)
+    return content_sha256(formless(message.content)) if kind == TRAIN else model_sha256(message)
 
 
 def choices_of(message: Message) -> dict[str, Any]:
@@ -347,9 +345,7 @@ def _place(kind: str, facts: Mapping[str, Any]) -> Exchange:
 
 
 def _whole(value: object) -> int:
-    if isinstance(value, int):
-        return value
-    return 0
+    return value if isinstance(value, int) else 0
 
 
 @dataclass(frozen=True)

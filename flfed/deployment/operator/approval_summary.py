@@ -309,9 +309,7 @@ def describe_decision(
     folder: SiteFolder, study: Study, site: Site, approval: Approval, coordinator: str
 ) -> tuple[list[str], list[str]]:
     """Return the ten lines and the details of a study that is decided about, as `flfed site approve` shows them now."""
-    agreement = None
-    if approval.decision != "refused":
-        agreement = agreement_of(approval)
+    agreement = agreement_of(approval) if approval.decision != "refused" else None
     proposal = Proposal.of(study, site, approval.co_sites, coordinator, agreement)
     details = describe_details(proposal)
     # A ledger that cannot be read hides past releases, and not what the study allows.

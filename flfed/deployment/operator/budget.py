@@ -112,9 +112,7 @@ class RunSpent:
         tally = Tally(rules=rules)
         for release in self.releases:
             tally.kinds[self.side, release.noise, release.sampling] += release.steps
-        if self.dataset == dataset:
-            return tally
-        return tally.on_both()
+        return tally if self.dataset == dataset else tally.on_both()
 
     def kinds(self, delta: float, whole: float) -> list[dict[str, Any]]:
         """Return the run's steps by noise and sampling, for JSON.
@@ -184,9 +182,7 @@ class Account:
         The last round is that of the ledger's order; None where no round consumed anything.
         """
         newest = max(self.runs.values(), key=lambda run: run.n, default=None)
-        if newest is None:
-            return None
-        return newest.releases[-1]
+        return None if newest is None else newest.releases[-1]
 
     @property
     def drawn_again(self) -> int:
@@ -202,9 +198,7 @@ class Account:
 
         No ε counts that. None where nothing was consumed.
         """
-        if self.runs:
-            return any(run.excludes_encoder for run in self.runs.values())
-        return None
+        return any(run.excludes_encoder for run in self.runs.values()) if self.runs else None
 
     def tally(self, dataset: str) -> Tally:
         """Return what was spent over all runs, as the site's account counts it before it refuses anything."""
@@ -367,9 +361,7 @@ def _of_dataset(site: Site, ledger: Ledger, name: str, accounts: Accounts) -> di
     budget = policy.epsilon
     # Rounds ahead are counted by the last one's noise, and only where a budget bounds them.
     rounds = None
-    left = None
-    if budget is not None:
-        left = max(0.0, budget - spent)
+    left = max(0.0, budget - spent) if budget is not None else None
     if last is not None and budget is not None:
         rounds = 0 if math.isinf(spent) else account.rounds_left(name, last, budget, policy.delta)
     last_release = None
@@ -397,16 +389,12 @@ def _of_dataset(site: Site, ledger: Ledger, name: str, accounts: Accounts) -> di
 
 
 def _finite(value: float) -> float | None:
-    if math.isfinite(value):
-        return value
-    return None
+    return value if math.isfinite(value) else None
 
 
 def shown_or(beyond: str, value: float | None) -> str:
     """Return an ε for people, or other words where no number bounds it."""
-    if value is None:
-        return beyond
-    return shown(value)
+    return beyond if value is None else shown(value)
 
 
 def is_answer(release: Release) -> bool:

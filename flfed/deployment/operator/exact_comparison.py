@@ -113,9 +113,7 @@ def exact_comparison(folder: SiteFolder, site: Site, run: str, repeat: int = 0) 
 
 
 def _difference(estimate: Any) -> Difference | None:
-    if estimate is None:
-        return None
-    return Difference(estimate.value, estimate.low, estimate.high)
+    return None if estimate is None else Difference(estimate.value, estimate.low, estimate.high)
 
 
 def _plain(estimate: Estimate | Any) -> dict[str, float | None]:

@@ -508,9 +508,7 @@ def _refusal(entry: zipfile.ZipInfo) -> str:
         return "is packed in a way that no kit is"
     if max(entry.file_size, entry.compress_size) > LARGEST_MEMBER.get(name, LARGEST_FILE):
         return "is too large"
-    if name == entry.filename:
-        return ""
-    return "has an odd name"
+    return "" if name == entry.filename else "has an odd name"
 
 
 def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:

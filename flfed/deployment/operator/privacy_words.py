@@ -83,9 +83,7 @@ def guarantee_of(study: Study, without_noise: str, pinned: int) -> Guarantee:
         "rounds": study.rounds,
     }
     excludes_encoder = study.encode.scaler != "schema"
-    given_encoder: tuple[str, ...] = ()
-    if excludes_encoder:
-        given_encoder = (describe_encoder_condition(promise.unit),)
+    given_encoder = (describe_encoder_condition(promise.unit),) if excludes_encoder else ()
     if colluding is not None:
         of_sites = {**facts, "least": least, "colluding": shown_epsilon(colluding)}
         return Guarantee("noise-of-sites", of_sites, given_encoder, True, excludes_encoder)

@@ -171,9 +171,7 @@ class ComparedLines:
 def _part(line: Line) -> str:
     """Return the part of the rows that a line of released rows is about."""
     chosen = line.facts.get("chosen")
-    if isinstance(chosen, dict):
-        return str(chosen.get("part"))
-    return ""
+    return str(chosen.get("part")) if isinstance(chosen, dict) else ""
 
 
 def compared_models(folder: SiteFolder, site: Site, dataset: str) -> Compared:

@@ -45,9 +45,7 @@ def coordinator_of(folder: SiteFolder) -> str:
     UsageError
         If the terms exist and cannot be read.
     """
-    if os.path.lexists(folder.terms):
-        return str(read_terms(folder).get("coordinator", ""))
-    return ""
+    return str(read_terms(folder).get("coordinator", "")) if os.path.lexists(folder.terms) else ""
 
 
 def other_coordinator(folder: SiteFolder, approved_for: str) -> bool:

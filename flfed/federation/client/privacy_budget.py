@@ -134,9 +134,7 @@ class PrivacyAccount:
         """
         with self._lock_ledger() as locked_ledger:
             spent = self._read(locked_ledger, rule if any(side in SIDES for side, _ in charges) else None)
-        if run and run in spent.runs:
-            return None
-        return self._over(spent, charges, whole)
+        return None if run and run in spent.runs else self._over(spent, charges, whole)
 
     def reserve_round(self, release: Release, *, same_noise: bool, side: Side = BOTH, **facts: Any) -> None:
         """Record a round's cost before it is trained, once.

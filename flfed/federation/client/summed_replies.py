@@ -51,9 +51,7 @@ def answer_sums(request: SumRequest, session: SiteSession, own: SiteRun) -> Gene
     sums = _half(own, session.study, request)
     if isinstance(request, KeysRequest):
         return sums.keys.take(request)
-    if isinstance(request, ListRequest):
-        return sums.confirm(request)
-    return sums.open(request)
+    return sums.confirm(request) if isinstance(request, ListRequest) else sums.open(request)
     yield  # a handler is a generator, also one without requests
 
 

@@ -137,9 +137,7 @@ def reply_with_figures(step: TrainingStep, *, delta: Arrays, steps: int, extra: 
     done = step.done
     stays = training_stays(session)
     rounding = choose_rounding(session)
-    loss = None
-    if done.loss is not None and not stays:
-        loss = rounding(done.loss)
+    loss = rounding(done.loss) if done.loss is not None and not stays else None
     scores = scores_of(done.scores, rounding, stays=stays)
     return TrainReply(delta=delta, num_examples=float(done.rows), loss=loss, steps=steps, scores=scores, extra=extra)
 

@@ -44,9 +44,7 @@ def count_cells(request: BinsRequest, session: SiteSession, own: SiteRun) -> Gen
     """Return the training rows by cell of a column."""
     sums = _sums_of(session, own)
     counts = cells_of_rows(session, least_rows(session))
-    if sums is None:
-        return BinsReply(counts=counts)
-    return BinsReply(masked=sums.masked_cells(counts))
+    return BinsReply(counts=counts) if sums is None else BinsReply(masked=sums.masked_cells(counts))
     yield
 
 
@@ -76,9 +74,7 @@ def grow(request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
         If the site lacks the earlier trees.
     """
     _sums_of(session, own)
-    before = 0
-    if refits(session.study):
-        before = int(request.settings.get(REFIT, 0))
+    before = int(request.settings.get(REFIT, 0)) if refits(session.study) else 0
     if not 0 <= before < request.round:
         raise MalformedMessage(Refusal("settings-unfit", section="settings"))
     level = Level(

@@ -185,9 +185,7 @@ def names_now(site: Site, ledger: Ledger, dataset: str, *, look: bool = False) -
     if snapshot is None and not look:
         return frozenset()
     origin = origin_of(served) if snapshot is None else identifying_origin(snapshot.origin)
-    if origin is None:
-        return None
-    return names_in(named(origin, rows_key(gate)))
+    return None if origin is None else names_in(named(origin, rows_key(gate)))
 
 
 @dataclass
@@ -288,9 +286,7 @@ class RunDraws:
 
     def answer_refusal(self, answer: str, request: str) -> Refusal | None:
         """Return why an answer may not be drawn for a request, or None."""
-        if self.requests.get(answer, request) == request:
-            return None
-        return Refusal("answer-drawn")
+        return None if self.requests.get(answer, request) == request else Refusal("answer-drawn")
 
 
 @dataclass
