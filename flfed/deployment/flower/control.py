@@ -80,11 +80,9 @@ class Control:
         stranger = self._link.control(timeout=self._timeout, with_secret=False)
         try:
             ask(stranger.ListNodes)
-        except httpx.HTTPStatusError as error:
-            if error.response.status_code == httpx.codes.FORBIDDEN:
+        except httpx.HTTPError as error:
+            if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == httpx.codes.FORBIDDEN:
                 return
-            raise FlfedError(render("coordinator.server.silent")) from None
-        except httpx.HTTPError:
             raise FlfedError(render("coordinator.server.silent")) from None
         finally:
             stranger.close()
@@ -354,7 +352,6 @@ def translate_errors() -> Iterator[None]:
     try:
         yield
     except httpx.HTTPStatusError as error:
-        status = error.response.status_code
-        raise FlfedError(render("run.stops.refused", status=status)) from None
+        raise FlfedError(render("run.stops.refused", status=error.response.status_code)) from None
     except httpx.HTTPError:
         raise FlfedError(render("coordinator.server.silent")) from None

@@ -296,9 +296,8 @@ class DeployedGrid(HttpGrid):
         if not numbers:
             return
         response = ask(self._runtime_client.PullMessages, message_ids=numbers)
-        for envelope, tree in zip(
-            map(message_from_proto, response.messages_list), response.message_object_trees, strict=True
-        ):
+        envelopes = map(message_from_proto, response.messages_list)
+        for envelope, tree in zip(envelopes, response.message_object_trees, strict=True):
             # The envelope has no content yet: parts come later and are counted first.
             envelope.__dict__["_content"] = RecordDict()
             question = waiting.get(envelope.metadata.reply_to_message_id)
@@ -323,18 +322,11 @@ class DeployedGrid(HttpGrid):
             if arriving.missing:
                 there = self._presence.since(arriving.envelope.metadata.src_node_id)
                 patience = ARRIVING_SECONDS if there else GONE_SECONDS
-                stopped = time.monotonic() - arriving.last > patience
-                if stopped:
-                    return Refusal("reply-lost")
-                return None
+                return Refusal("reply-lost") if time.monotonic() - arriving.last > patience else None
             metadata = arriving.envelope.metadata
             # Confirmed only with all parts here: then the server may delete them.
-            ask(
-                self._runtime_client.ConfirmMessageReceived,
-                node=self.node,
-                run_id=metadata.run_id,
-                message_object_id=metadata.message_id,
-            )
+            place = {"run_id": metadata.run_id, "message_object_id": metadata.message_id}
+            ask(self._runtime_client.ConfirmMessageReceived, node=self.node, **place)
             return opened(arriving.envelope, arriving.contents)
         except MalformedMessage as error:
             return refusal_of(error)
@@ -345,13 +337,9 @@ class DeployedGrid(HttpGrid):
         Parts beyond the allowed bytes are refused.
         """
         awaited = 0
+        run_id = arriving.envelope.metadata.run_id
         for name in list(arriving.missing):
-            part = ask(
-                self._runtime_client.PullObject,
-                node=self.node,
-                run_id=arriving.envelope.metadata.run_id,
-                object_id=name,
-            )
+            part = ask(self._runtime_client.PullObject, node=self.node, run_id=run_id, object_id=name)
             if not part.object_found:
                 raise MalformedMessage(Refusal("reply-lost"))
             if part.object_available:
@@ -604,9 +592,8 @@ def describe_deadline(left: float) -> str:
     """Return when waiting ends, by the clock on the wall and in seconds."""
     if left == math.inf:
         return render("run.progress.endless")
-    return render(
-        "run.progress.deadline", clock=time.strftime("%H:%M:%S", time.localtime(time.time() + left)), left=left
-    )
+    clock = time.strftime("%H:%M:%S", time.localtime(time.time() + left))
+    return render("run.progress.deadline", clock=clock, left=left)
 
 
 def _some(names: list[str]) -> str:

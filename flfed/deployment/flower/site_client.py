@@ -277,9 +277,7 @@ class Tasks:
         """
         with _link():
             response = ask(self._client.AcquireTask, supported_task_types=[KIND])
-        if response.HasField("task") and response.token:
-            return self._taken(response)
-        return None
+        return self._taken(response) if response.HasField("task") and response.token else None
 
     def _taken(self, response: Any) -> Task:
         version = RuntimeVersionHttpInterceptor(component_name=KIND)

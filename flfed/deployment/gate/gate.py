@@ -254,15 +254,9 @@ class Gate:
         text = str(context.run_config.get("study", ""))
         sha256 = sha256_of(text)
         repeat = context.run_config.get("repeat", 0)
-        facts: dict[str, Any] = {
-            "study": "",
-            "dataset": "",
-            "study_sha256": sha256,
-            "asks_sha256": "",
-            "run": str(context.run_config.get("run", ""))[:100],
-            "repeat": None,
-            "rows_sha256": self._studies.rows_in_line(sha256),
-        }
+        run = str(context.run_config.get("run", ""))[:100]
+        facts: dict[str, Any] = {"study": "", "dataset": "", "study_sha256": sha256, "asks_sha256": "", "run": run}
+        facts |= {"repeat": None, "rows_sha256": self._studies.rows_in_line(sha256)}
         if type(repeat) is int and 0 <= repeat < REPEATS:
             facts["repeat"] = repeat
         messages = self._studies.messages(sha256)

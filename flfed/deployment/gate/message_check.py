@@ -82,13 +82,9 @@ def _section_defect(section: Section, record: RecordDict, name: str) -> Refusal 
     content = record[name]
     if isinstance(section, Plain):
         kind = MetricRecord if section.metrics else ConfigRecord
-        if type(content) is kind:
-            return _plain_defect(section, content)
-        return Refusal("other-kind")
+        return _plain_defect(section, content) if type(content) is kind else Refusal("other-kind")
     if isinstance(section, Columns):
-        if type(content) is ConfigRecord:
-            return _columns_defect(section, content)
-        return Refusal("other-kind")
+        return _columns_defect(section, content) if type(content) is ConfigRecord else Refusal("other-kind")
     if type(content) is not ArrayRecord:
         return Refusal("other-kind")
     if isinstance(section, Encrypted):

@@ -255,9 +255,7 @@ class Leaving:
     def _too_much(self, locked_ledger: LockedLedger, more: int) -> Refusal | None:
         used = self._used(locked_ledger)
         most = self._site.policy.daily_bytes
-        if used + more <= most:
-            return None
-        return Refusal("too-many-bytes", most=most, used=used)
+        return Refusal("too-many-bytes", most=most, used=used) if used + more > most else None
 
 
 def _line_of(message: Message, reply: Message, facts: Facts, messages: StudyMessages) -> dict[str, Any]:
@@ -268,13 +266,8 @@ def _line_of(message: Message, reply: Message, facts: Facts, messages: StudyMess
     kind = message.metadata.message_type
     # Of an update the budget was charged for the arrays alone: the figures beside them have no noise. Where noise
     # covers everything there are no such figures, and the rest of a message is names and shapes.
-    line = {
-        "round": _round_of(message).get("round", 0),
-        **facts,
-        "bytes": count_bytes(reply.content),
-        "sha256": content_sha256(reply.content),
-        "charged_bytes": 0,
-    }
+    left = {"bytes": count_bytes(reply.content), "sha256": content_sha256(reply.content)}
+    line = {"round": _round_of(message).get("round", 0), **facts, **left, "charged_bytes": 0}
     if kind in CHARGED and charge_of(messages.study) is not None:
         update = update_section(reply, CHARGED[kind])
         paid = reply.content if is_covered(messages.study) else {update: reply.content[update]}

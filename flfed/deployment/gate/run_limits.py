@@ -242,9 +242,7 @@ class RunLimits:
         # An attack needs a model that the site compared in this run: other models could be made to read rows.
         if kind == AUDIT:
             was_compared = request_hash in self._request_hashes[run, COMPARE, ONCE]
-            if was_compared:
-                return None
-            return Refusal("not-compared")
+            return None if was_compared else Refusal("not-compared")
         facts: dict[str, Any] = {}
         if kind in QUESTIONS:
             facts = {"round": message.content["config"].get("round"), **exchange_of(message)}
@@ -284,13 +282,9 @@ class RunLimits:
 
         Where the last line seen is gone, all lines are read.
         """
-        since = []
-        for line in locked_ledger.backwards():
-            if (line.n, line.hash) == self._seen:
-                break
-            since.append(line)
-        else:
-            # No line is the last one seen: the ledger is another one, or is read for the first time.
+        since, continues = locked_ledger.since(*self._seen)
+        if not continues:
+            # The ledger is another one, or is read for the first time.
             self._forget()
         if since:
             self._seen = (since[0].n, since[0].hash)

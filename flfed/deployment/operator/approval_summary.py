@@ -221,15 +221,8 @@ def _list_differences(proposal: Proposal, facts: SiteFacts) -> Iterator[str]:
 def _describe_amount(proposal: Proposal, facts: SiteFacts) -> str:
     """Return how much may be released: bytes, runs, models and privacy budget."""
     a_run, a_day = proposal.messages.run_bytes(), proposal.site.policy.daily_bytes
-    line = [
-        render(
-            "approval.line.amount",
-            a_run=size_in_bytes(a_run),
-            a_day=size_in_bytes(a_day),
-            left=facts.runs.left,
-            most=facts.runs.most,
-        )
-    ]
+    sizes = {"a_run": size_in_bytes(a_run), "a_day": size_in_bytes(a_day)}
+    line = [render("approval.line.amount", left=facts.runs.left, most=facts.runs.most, **sizes)]
     if a_run > a_day:
         line.append(render("approval.line.amount-stops"))
     if facts.runs.had_loss:

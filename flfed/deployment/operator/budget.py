@@ -366,7 +366,7 @@ def _of_dataset(site: Site, ledger: Ledger, name: str, accounts: Accounts) -> di
         rounds = 0 if math.isinf(spent) else account.rounds_left(name, last, budget, policy.delta)
     last_release = None
     if last is not None:
-        last_release = "answer" if is_answer(last) else "round"
+        last_release = "answer" if last.sampling == 1 and last.steps == 1 else "round"
     return {
         "dataset": name,
         "account": list(account.datasets),
@@ -395,11 +395,6 @@ def _finite(value: float) -> float | None:
 def shown_or(beyond: str, value: float | None) -> str:
     """Return an ε for people, or other words where no number bounds it."""
     return beyond if value is None else shown(value)
-
-
-def is_answer(release: Release) -> bool:
-    """Tell whether a release is one answer, noised as a whole, and no round of training on parts of the rows."""
-    return release.sampling == 1 and release.steps == 1
 
 
 def times_in_words(kind: Mapping[str, Any]) -> str:

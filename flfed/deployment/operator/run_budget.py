@@ -133,18 +133,9 @@ def describe_comparisons(limit: Compared | None, site: Site, dataset: str, added
     later = ""
     if site.policy.later_figures == "noised":
         later = render("budget.run.later", epsilon=LATER_EPSILON)
-    return [
-        render(
-            "budget.run.comparisons",
-            dataset=dataset,
-            left=limit.left,
-            most=limit.most,
-            anew="" if limit.left else f" {ANEW}",
-            added=adds,
-            later=later,
-            reveals=TELLS,
-        )
-    ]
+    anew = "" if limit.left else f" {ANEW}"
+    facts = {"dataset": dataset, "left": limit.left, "most": limit.most, "later": later, "reveals": TELLS}
+    return [render("budget.run.comparisons", anew=anew, added=adds, **facts)]
 
 
 def _request_hash(text: str) -> str:
@@ -222,7 +213,7 @@ def describe_run_budget(
         if fit:
             run = render("budget.run.stopped-after", then=then, fit=fit, rounds=rounds)
     return [
-        _describe_spent(account, dataset, site.policy),
+        _describe_spent(account, dataset, policy),
         run,
         *describe_shared(dataset, account.datasets, len(account.unprotected)),
     ]

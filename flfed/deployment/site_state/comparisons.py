@@ -278,18 +278,14 @@ class Comparisons:
         Another process may have used the last one.
         """
         leaves = self._counts(message, COMPARE) and STAYED not in facts
-        if leaves:
-            return self._refusal(locked_ledger, message, facts)
-        return None
+        return self._refusal(locked_ledger, message, facts) if leaves else None
 
     def attack_refusal(self, locked_ledger: LockedLedger, message: Message, facts: Facts) -> Refusal | None:
         """Return why a model is not attacked, or None.
 
         None of its figures left, and none may leave now.
         """
-        if self._counts(message, AUDIT):
-            return self._refusal(locked_ledger, message, facts)
-        return None
+        return self._refusal(locked_ledger, message, facts) if self._counts(message, AUDIT) else None
 
     def _counts(self, message: Message, kind: str) -> bool:
         return message.metadata.message_type == kind and self.policy.disclosure != "open"

@@ -284,12 +284,8 @@ class PrivacyAccount:
         It counts for people on a side by a `rule`. Where the last line seen is gone from the ledger, all of it is read
         again.
         """
-        since: list[Line] = []
-        for line in locked_ledger.backwards():
-            if (line.n, line.hash) == (self._seen.n, self._seen.hash):
-                break
-            since.append(line)
-        else:
+        since, continues = locked_ledger.since(self._seen.n, self._seen.hash)
+        if not continues:
             self._seen = Seen()
         try:
             for line in reversed(since):

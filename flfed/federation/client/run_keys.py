@@ -23,7 +23,7 @@ from flfed.seeds import generator, noise_key
 from flfed.signatures import canonical
 from flfed.study.study import Study
 from flfed.study.tables import Sharing
-from flfed.updates.arrays import Arrays
+from flfed.updates.arrays import Arrays, byte_array
 from flfed.updates.checkpoints.site_state import OF_RUN, RunState
 from flfed.updates.masking import rules
 from flfed.updates.masking import statement as statements
@@ -166,7 +166,7 @@ class Cohort:
 
     def arrays(self) -> Arrays:
         """Return the cohort as bytes."""
-        return {"facts": np.frombuffer(canonical(vars(self)), np.uint8)}
+        return {"facts": byte_array(canonical(vars(self)))}
 
     @classmethod
     def of(cls, arrays: Arrays) -> Cohort:
@@ -223,8 +223,8 @@ class RunKeys:
             flfed=flfed.__version__,
         )
         packed = statements.pack(made, self.approval.sign(made))
-        self.state.write(KEY, {"private": np.frombuffer(key.private, np.uint8)})
-        self.state.write(STATEMENT, {"packed": np.frombuffer(packed, np.uint8)})
+        self.state.write(KEY, {"private": byte_array(key.private)})
+        self.state.write(STATEMENT, {"packed": byte_array(packed)})
         return packed
 
     def take(self, request: KeysRequest) -> KeysReply:
@@ -273,7 +273,7 @@ class RunKeys:
                 made = seal_context(self.site, context, links=links, binding=binding)
                 packed = [made.keys[site] for site in sites if site != first]
                 parts = {"context": context, "sealed": made.sealed, "keys": b"".join(packed)}
-                arrays = {name: np.frombuffer(part, np.uint8) for name, part in parts.items()}
+                arrays = {name: byte_array(part) for name, part in parts.items()}
                 self.state.write(SHARED, arrays)
             each = arrays["keys"].reshape(len(sites) - 1, -1)
             return SharedKey(sealed=arrays["sealed"].tobytes(), keys=tuple(one.tobytes() for one in each))
@@ -282,7 +282,7 @@ class RunKeys:
                 raise NotTakingPart(Refusal("ckks-key-unfit"))
             ways: dict[str, Any] = {"link": links[first], "binding": binding, "sender": first, "receiver": self.site}
             opened_context: SecretContext = or_refuse(open_context(shared_key.sealed, shared_key.keys[0], **ways))
-            self.state.write(SHARED, {"context": np.frombuffer(opened_context.to_bytes(), np.uint8)})
+            self.state.write(SHARED, {"context": byte_array(opened_context.to_bytes())})
         return None
 
     def secret_context(self) -> SecretContext:
@@ -290,11 +290,15 @@ class RunKeys:
 
         Raises NotTakingPart where it is missing.
         """
-        arrays = self._shared()
+        check_lasting(self.state)
+        context: SecretContext = or_refuse(_context_of(self._stored(SHARED)["context"].tobytes()))
+        return context
+
+    def _stored(self, name: str) -> Arrays:
+        arrays = self.state.read(name)
         if arrays is None:
             raise NotTakingPart(Refusal("sums-key-lost"))
-        context: SecretContext = or_refuse(_context_of(arrays["context"].tobytes()))
-        return context
+        return arrays
 
     def _shared(self) -> Arrays | None:
         """Return the run's stored key of homomorphic encryption.
@@ -323,18 +327,15 @@ class RunKeys:
         """Record that a model was opened; raises StorageError."""
         models = self.opened_models() | {sha256: binding}
         rows = b"".join(bytes.fromhex(one) + bound for one, bound in models.items())
-        self.state.write(OPENED, {"models": np.frombuffer(rows, np.uint8).reshape(-1, 2 * BYTES)})
+        self.state.write(OPENED, {"models": byte_array(rows).reshape(-1, 2 * BYTES)})
 
     def _begin(self, request: KeysRequest, sites: tuple[str, ...], sha256: str, approval: SumApproval) -> None:
         # After the comparison, or where its state is lost, the site has no second key in a run.
         if approval.book.has_keys(self.run):
             raise NotTakingPart(Refusal("sums-key-lost"))
         statement_by_site = _stated(self, sites, request.statements, approval)
-        key_arrays = self.state.read(KEY)
-        if key_arrays is None:
-            raise NotTakingPart(Refusal("sums-key-lost"))
+        key = RunKey.of_private(self._stored(KEY)["private"].tobytes())
         publics = {site: bytes.fromhex(one.public_key) for site, one in statement_by_site.items()}
-        key = RunKey.of_private(key_arrays["private"].tobytes())
         chain = Chain.start(or_refuse(pair_secrets(self.site, key, publics, bytes.fromhex(sha256))))
         self.state.write(CHAIN, chain.to_arrays())
         cohort = Cohort(
@@ -359,9 +360,7 @@ class RunKeys:
         Raises NotTakingPart where its keys are missing, or the pins have changed since. The pinned sites determine the
         threshold, and a run has one.
         """
-        cohort = self.read_cohort()
-        if cohort is None:
-            raise NotTakingPart(Refusal("sums-key-lost"))
+        cohort = Cohort.of(self._stored(COHORT))
         if self.approval is not None and cohort.pins != statements.pins_hash(self.approval.pinned):
             raise NotTakingPart(Refusal("cohort-other"))
         return cohort
@@ -395,10 +394,7 @@ class RunKeys:
 
         Raises NotTakingPart where they are missing.
         """
-        arrays = self.state.read(CHAIN)
-        if arrays is None:
-            raise NotTakingPart(Refusal("sums-key-lost"))
-        return Chain.from_arrays(arrays)
+        return Chain.from_arrays(self._stored(CHAIN))
 
     def move(self, step: int, link_count: int = CHAIN_LINKS) -> dict[str, bytes]:
         """Return the links of a masked question.

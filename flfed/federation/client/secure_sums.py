@@ -18,7 +18,7 @@ from flfed.refusals import NotTakingPart, Refusal, or_refuse, refuse
 from flfed.rows.training.requests import PackRequest
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.aggregation.losses import Losses, encode_losses
-from flfed.updates.arrays import CIPHERTEXT, Arrays, Shapes, flattened, is_encrypted
+from flfed.updates.arrays import CIPHERTEXT, Arrays, Shapes, byte_array, flattened, is_encrypted
 from flfed.updates.masking import protocol, rules
 from flfed.updates.masking.ckks import RoundTags, decrypt_model, encrypt_model
 from flfed.updates.masking.question import (
@@ -153,7 +153,7 @@ class SiteSums:
         if self.keys.approval is None:
             return self._mask(exchange, np.empty(0, np.uint32), or_refuse(numbers()))
         state = self.keys.state
-        binding = np.frombuffer(exchange.binding, np.uint8)
+        binding = byte_array(exchange.binding)
         arrays = state.read(name)
         if arrays is None:
             self.check_unused(exchange)
@@ -256,14 +256,12 @@ class SiteSums:
 
     def _write_facts(self, exchange: RunQuestion) -> None:
         state = self.keys.state
-        question, binding = (
-            np.frombuffer(raw, np.uint8) for raw in (bytes.fromhex(exchange.question), exchange.binding)
-        )
-        state.write(exchange.name, {"question": question, "binding": binding, "step": np.array([exchange.step])})
+        facts = {"question": byte_array(bytes.fromhex(exchange.question)), "binding": byte_array(exchange.binding)}
+        state.write(exchange.name, facts | {"step": np.array([exchange.step])})
         # A question with links in the chain may not be masked a second time.
         for old in [name for name in state.names() if name.startswith(FACTS)]:
-            facts = state.read(old)
-            if facts is not None and facts["step"][0] <= exchange.step - self.order.repeatable_requests:
+            earlier = state.read(old)
+            if earlier is not None and earlier["step"][0] <= exchange.step - self.order.repeatable_requests:
                 state.remove(old)
 
     def check_unused(self, exchange: RunQuestion) -> None:
@@ -561,7 +559,7 @@ class SiteTreeSums(SiteSums):
             return
         round, level = self.order.place(request.round)
         if level == 0:
-            listed = np.frombuffer(joined(parted(request.listed)).encode(), np.uint8)
+            listed = byte_array(joined(parted(request.listed)).encode())
             self.keys.state.write(LISTED, {"round": np.array([round]), "listed": listed})
 
 
@@ -614,4 +612,4 @@ def _among(cohort: Cohort, links: Mapping[str, bytes]) -> dict[str, bytes]:
 def _rows(parts: Sequence[bytes]) -> np.ndarray:
     """Return equally long bytes as a uint8 array [parts, bytes]."""
     length = len(parts[0]) if parts else 0
-    return np.frombuffer(b"".join(parts), np.uint8).reshape(len(parts), length)
+    return byte_array(b"".join(parts)).reshape(len(parts), length)

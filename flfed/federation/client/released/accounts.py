@@ -280,9 +280,7 @@ class RunDraws:
             return None
         newest = round == max(self.charged)
         crashed = self.charged[round] == 1 and newest and round not in self.sent
-        if crashed:
-            return None
-        return Refusal("round-drawn", round=round)
+        return None if crashed else Refusal("round-drawn", round=round)
 
     def answer_refusal(self, answer: str, request: str) -> Refusal | None:
         """Return why an answer may not be drawn for a request, or None."""

@@ -51,7 +51,7 @@ from flfed.summaries.noised_scores import (
 )
 from flfed.summaries.summary import Encoder, arrays_sha256
 from flfed.updates.accounting import Release, gaussian_releases
-from flfed.updates.arrays import Arrays, entries_of, flattened, shapes_of, unflattened
+from flfed.updates.arrays import Arrays, byte_array, entries_of, flattened, shapes_of, unflattened
 from flfed.updates.messages.compare import CompareRequest, Figure
 from flfed.updates.messages.summarise import ScoresReply, ScoresRequest
 
@@ -94,7 +94,7 @@ def count_scores(
     else:
         name = SCORES
         exact = score_counts(odds, rows.y.astype(np.int64), weights, request.edges)
-        of_model = arrays_sha256({"edges": request.edges, "of": np.frombuffer(bytes.fromhex(of_model), np.uint8)})
+        of_model = arrays_sha256({"edges": request.edges, "of": byte_array(bytes.fromhex(of_model))})
     release = releases_of(session.study)[name].release
     # The counts of another model are other counts, which are charged and drawn separately.
     counts = noised_holdout_counts(session, name, of_model, exact, release)
