@@ -103,7 +103,7 @@ def test_all_that_leaves_is_charged_to_the_side_that_it_counts(done: Any, sites:
         charged = [(line.facts.get("side"), line.facts["noise"], line.facts["steps"]) for line in lines(site.name)]
         assert [side for side, _, _ in charged] == ["training"] * 5 + ["holdout"] * 2
         releases = releases_of(Study.parse(STUDY))
-        noises = [releases[name].release.noise for name in (HISTOGRAMS, VALUES, "first", "scores")]
+        noises = [releases[name].noise for name in (HISTOGRAMS, VALUES, "first", "scores")]
         assert [noise for _, noise, _ in (*charged[:2], *charged[5:])] == noises
         # Of a person, who is on one side: what was promised, and no more, of which 0.45 of the held-out side is kept.
         assert 2.96 <= account(site).spent() <= 3.0
@@ -238,7 +238,7 @@ def test_the_known_number_of_rows_is_that_of_the_noised_counts(small_sites: Smal
     session = SiteSession(sites[0], study)
     exact = training_cells(session, by_person=True)
     releases = releases_of(study)
-    first, second = cell_queries(session.layout, tuple(releases[name].release.noise for name in (HISTOGRAMS, VALUES)))  # type: ignore[arg-type]
+    first, second = cell_queries(session.layout, tuple(releases[name].noise for name in (HISTOGRAMS, VALUES)))  # type: ignore[arg-type]
     rows, deviation = noised_rows(
         session.layout, cells_of(study, session.layout, {HISTOGRAMS: exact[0], VALUES: exact[1]})
     )
@@ -259,7 +259,7 @@ def test_the_encoder_is_that_of_the_noised_counts_of_all_sites(done: Any, sites:
     session = SiteSession(sites[0], study)
     releases = releases_of(study)
     exact = [training_cells(SiteSession(site, study), by_person=True) for site in sites]
-    queries = cell_queries(session.layout, tuple(releases[name].release.noise for name in (HISTOGRAMS, VALUES)))  # type: ignore[arg-type]
+    queries = cell_queries(session.layout, tuple(releases[name].noise for name in (HISTOGRAMS, VALUES)))  # type: ignore[arg-type]
     merged = NoisedCells(
         numbers=np.sum([one for one, _ in exact], axis=0), numbers_deviation=queries[0].deviation * np.sqrt(3),
         values=np.sum([one for _, one in exact], axis=0), values_deviation=queries[1].deviation * np.sqrt(3),

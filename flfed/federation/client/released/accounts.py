@@ -208,24 +208,21 @@ class RowAccounts:
 
     def join(self, dataset: str, names: Iterable[str]) -> None:
         """Link a dataset to the names of its rows."""
-        datasets = {dataset}
         rows = set(names)
         # One common dataset or row name joins groups, and third ones with them.
-        met = [group for group in self.groups if dataset in group[0] or not rows.isdisjoint(group[1])]
+        met = self._met(dataset, rows)
         self.groups = [group for group in self.groups if group not in met]
-        self.groups.append((datasets.union(*(group[0] for group in met)), rows.union(*(group[1] for group in met))))
+        self.groups.append(({dataset}.union(*(group[0] for group in met)), rows.union(*(group[1] for group in met))))
+
+    def _met(self, dataset: str, rows: set[str]) -> list[tuple[set[str], set[str]]]:
+        return [group for group in self.groups if dataset in group[0] or not rows.isdisjoint(group[1])]
 
     def datasets(self, dataset: str, names: Iterable[str] = ()) -> frozenset[str]:
         """Return the datasets on one account.
 
         `dataset` is among them, and its rows have these names now.
         """
-        rows = set(names)
-        datasets = {dataset}
-        for group in self.groups:
-            if dataset in group[0] or not rows.isdisjoint(group[1]):
-                datasets |= group[0]
-        return frozenset(datasets)
+        return frozenset({dataset}.union(*(group[0] for group in self._met(dataset, set(names)))))
 
 
 @dataclass
