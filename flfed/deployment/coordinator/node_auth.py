@@ -25,13 +25,7 @@ from flfed.deployment.flower.control import Control, Refused
 from flfed.deployment.flower.link import Node, pem_of
 from flfed.errors import FlfedError, UsageError
 from flfed.files import note, state_of
-from flfed.flower_names import (
-    AHEAD_SECONDS,
-    OLDEST_SECONDS,
-    PUBLIC_KEY_HEADER,
-    SIGNATURE_HEADER,
-    TIMESTAMP_HEADER,
-)
+from flfed.flower_names import AHEAD_SECONDS, OLDEST_SECONDS, PUBLIC_KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from flfed.paths import CoordinatorFolder
 from flfed.words import render
 

@@ -251,12 +251,7 @@ class Tasks:
     """
 
     def __init__(
-        self,
-        connect: Connect,
-        secret: bytes,
-        *,
-        leaving: Leaving = _as_it_is,
-        alive: Alive = lambda: None,
+        self, connect: Connect, secret: bytes, *, leaving: Leaving = _as_it_is, alive: Alive = lambda: None
     ) -> None:
         self._connect = connect
         self._leaving = leaving

@@ -11,14 +11,7 @@ from typing import Self
 from flfed.federation.client.parts.step import SitePart, TrainingStep, Work
 from flfed.federation.client.site_run import extra_shapes_of, strategy_class
 from flfed.study.study import Study
-from flfed.updates.extra import (
-    ExtraShapes,
-    LocalUpdate,
-    SiteArrays,
-    client_terms,
-    prefix_state,
-    site_arrays,
-)
+from flfed.updates.extra import ExtraShapes, LocalUpdate, SiteArrays, client_terms, prefix_state, site_arrays
 from flfed.updates.strategies.fedavg import FedAvg
 
 

@@ -25,13 +25,7 @@ from flfed.federation.client.released.noised_answer import (
 from flfed.federation.client.site_run import SiteRun, compared_model, drawn_model
 from flfed.refusals import NotTakingPart, Refusal
 from flfed.rows.session import SiteSession
-from flfed.rows.statistics.noised_counts import (
-    pair_numbers,
-    pair_query,
-    persons_of,
-    training_cells,
-    weights_of,
-)
+from flfed.rows.statistics.noised_counts import pair_numbers, pair_query, persons_of, training_cells, weights_of
 from flfed.rows.training.requests import ComputeRequest
 from flfed.seeds import generator
 from flfed.study.study import by_person, compares_privately
