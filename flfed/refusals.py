@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from flfed.errors import FlfedError, TableError, count_in_words
 
@@ -152,6 +152,11 @@ class NotSpent(FlfedError):
     The sentence is a fixed one of ours, which may leave the site. It has the site's budget, its spent part and the
     requested part, as numbers, and nothing about rows.
     """
+
+
+def decline(code: str, /, **facts: object) -> NoReturn:
+    """Raise NotTakingPart with the refusal of this code."""
+    raise NotTakingPart(Refusal(code, **facts))
 
 
 def refuse(why: Refusal | None) -> None:

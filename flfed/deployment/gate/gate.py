@@ -29,7 +29,7 @@ from flfed.federation.client.site_run import SiteRun
 from flfed.federation.client.summed_replies import NO_SUM, InSum, in_sum_of, without_figures
 from flfed.paths import SiteFolder
 from flfed.records.ledger import Ledger, ledger_of
-from flfed.refusals import NotTakingPart, Refusal, refusal_of
+from flfed.refusals import NotTakingPart, Refusal, decline, refusal_of
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots import snapshot
 from flfed.study.request_hash import asks_sha256
@@ -212,7 +212,7 @@ class Gate:
         # The rows that are opened must be those that the study was checked with, not later ones.
         frozen_site = snapshot.load(self.site.serving(study.dataset.name), self.folder.frozen)
         if frozen_site.snapshot.sha256 != self._studies.rows_sha256(study.sha256()):
-            raise NotTakingPart(Refusal("rows-changed"))
+            decline("rows-changed")
         return frozen_site.with_withheld() if is_covered(study) else frozen_site
 
     def _side(self, context: Context) -> SiteClient:

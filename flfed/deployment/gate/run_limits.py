@@ -119,13 +119,13 @@ class SumLines:
         self._first[run[1]] = min(self._first.get(run[1], line.n), line.n)
         if line.kind == _KEYS:
             self._keyed[run[1]] = min(self._keyed.get(run[1], line.n), line.n)
-        question = str(line.facts.get(QUESTION, ""))
+        question = line.text(QUESTION)
         listed = line.facts.get(LISTED)
         if question and isinstance(listed, str):
             self._lists[question][parted(listed)] = None
         elif question:
             self._answered[question].add((run[1], run[2], _whole(line.facts.get("round"))))
-            self._pins[question].add(parted(str(line.facts.get(PINNED, ""))))
+            self._pins[question].add(parted(line.text(PINNED)))
             if BESIDE in line.facts:
                 self._beside[question] |= parted(str(line.facts[BESIDE]))
         elif line.kind == _SUMMARISE:
@@ -309,7 +309,7 @@ class RunLimits:
         if kind or line.kind == SPENT or answered:
             self._runs[str(line.facts.get(ASKS, run[0]))].add(run)
         if kind:
-            self._request_hashes[run, kind, _place(kind, line.facts)].add(str(line.facts.get(COMPARED_HASH, "")))
+            self._request_hashes[run, kind, _place(kind, line.facts)].add(line.text(COMPARED_HASH))
         self._add_choices(line, run, kind)
 
     def _add_choices(self, line: Line, run: Run, kind: str) -> None:

@@ -169,7 +169,7 @@ class Account:
         self.charged_bytes += charged
         # An update that was charged nothing left without noise; sent twice, it told nothing more.
         if line.kind == TRAIN and not charged:
-            self.unprotected.add(tuple(str(line.facts.get(key, "")) for key in ("run", "round", "sha256")))
+            self.unprotected.add(tuple(line.text(key) for key in ("run", "round", "sha256")))
         if bytes_of(line) > charged:
             total = self.uncharged.setdefault(line.kind, Total())
             total.lines += 1
@@ -289,7 +289,7 @@ class Accounts:
                 accounts.restarted = line.at
             accounts.rows.add(line)
             # Only some lines name the dataset; the study's hash tells it for the others.
-            study = str(line.facts.get("study-sha256", ""))
+            study = line.text("study-sha256")
             named = str(line.facts.get("dataset") or "")
             name = names.setdefault(study, named) if named and study else named or names.get(study, "")
             if line.kind == LINE or bytes_of(line):

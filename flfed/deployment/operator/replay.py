@@ -144,13 +144,13 @@ def replay(folder: SiteFolder, site: Site, run: str, round: int) -> Replayed:
     again, refused = _again(frozen, messages, datetime.datetime.fromisoformat(left[0].at).date())
     others = {message.version for message in messages} - {flfed.__version__}
     # Rows may have been frozen anew between two answers of one round.
-    rows = {str(line.facts.get("rows-sha256", "")) for line in left}
+    rows = {line.text("rows-sha256") for line in left}
     rows_then = rows.pop() if len(rows) == 1 else "several"
     return Replayed(
         site=site.name,
         run=run,
         round=round,
-        ledger_hashes=tuple(dict.fromkeys(str(line.facts.get("sha256", "")) for line in left)),
+        ledger_hashes=tuple(dict.fromkeys(line.text("sha256") for line in left)),
         again=again,
         rows_then=rows_then,
         rows_now=frozen.snapshot.sha256,

@@ -231,7 +231,7 @@ def _studies_left(folder: SiteFolder, dataset: str) -> dict[str, str]:
     names_by_hash: dict[str, str] = {}
     for line in ledger_of(folder).lines():
         if line.kind in LEAVING and line.facts.get("dataset") == dataset:
-            name = str(line.facts.get("study", ""))
+            name = line.text("study")
             names_by_hash[str(line.facts.get("study-sha256", name))] = name
     return names_by_hash
 

@@ -110,17 +110,17 @@ class ComparedLines:
 
     def add(self, line: Line) -> None:
         """Count one more line."""
-        dataset = str(line.facts.get("dataset", ""))
+        dataset = line.text("dataset")
         carried = CARRIED in line.facts
         if line.follows_loss:
             self._after_loss = True
         elif line.kind == ADDED:
             self._added[dataset, carried] += int(line.facts["number"])
         elif line.kind == _COMPARED and STAYED not in line.facts:
-            model, rows = (str(line.facts.get(key, "")) for key in (COMPARED_HASH, "rows-sha256"))
+            model, rows = (line.text(key) for key in (COMPARED_HASH, "rows-sha256"))
             self._comparisons[dataset].append(Comparison(line.n, model, rows, run_of(line.facts), carried))
         elif line.kind == RELEASED and _part(line) == "holdout":
-            self._holdouts[dataset, run_of(line.facts)].add(str(line.facts.get("rows-sha256", "")))
+            self._holdouts[dataset, run_of(line.facts)].add(line.text("rows-sha256"))
 
     def of(self, dataset: str, policy: Policy) -> Compared:
         """Return the compared models of a dataset.

@@ -11,7 +11,7 @@ from typing import Any
 
 from flfed import registry
 from flfed.federation.client.site_run import SiteRun
-from flfed.refusals import NotTakingPart, Refusal, refuse
+from flfed.refusals import Refusal, decline, refuse
 from flfed.rows.comparison.attack_runner import Finding, Promised, attack
 from flfed.rows.comparison.single_rows import model_refusal
 from flfed.rows.session import SiteSession
@@ -54,7 +54,7 @@ def attacked(request: AuditRequest, session: SiteSession, own: SiteRun) -> Gener
         If there is no such attack here.
     """
     if not session.site.policy.audits:
-        raise NotTakingPart(Refusal("no-audits"))
+        decline("no-audits")
     if request.attack not in registry.names("attack"):
         raise MalformedMessage(Refusal("attack-unknown"))
     refused = yield from model_refusal(

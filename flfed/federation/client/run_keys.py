@@ -17,7 +17,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import flfed
-from flfed.refusals import NotTakingPart, Refusal, or_refuse, refuse
+from flfed.refusals import Refusal, decline, or_refuse, refuse
 from flfed.rows.training.private_noise import NoiseSource, SeededNoise, SystemNoise
 from flfed.seeds import generator, noise_key
 from flfed.signatures import canonical
@@ -246,7 +246,7 @@ class RunKeys:
         elif cohort is None:
             self._begin(request, sites, sha256, self.approval)
         elif cohort.sha256 != sha256:
-            raise NotTakingPart(Refusal("cohort-other"))
+            decline("cohort-other")
         # Every link would follow from the private key; after a crash it may still exist.
         if self.state.read(KEY) is not None:
             self.state.remove(KEY)
@@ -261,7 +261,7 @@ class RunKeys:
         if not self.study.aggregation.is_encrypted:
             return None
         if self.cohort().in_sums_only:
-            raise NotTakingPart(Refusal("ckks-sums-only", site=self.cohort().in_sums_only[0]))
+            decline("ckks-sums-only", site=self.cohort().in_sums_only[0])
         arrays = self._shared()
         first = sites[0]
         rehearsed = dict.fromkeys(sites, hashlib.sha256(REHEARSAL + binding).digest())
@@ -279,7 +279,7 @@ class RunKeys:
             return SharedKey(sealed=arrays["sealed"].tobytes(), keys=tuple(one.tobytes() for one in each))
         if arrays is None:
             if shared_key is None or len(shared_key.keys) != 1:
-                raise NotTakingPart(Refusal("ckks-key-unfit"))
+                decline("ckks-key-unfit")
             ways: dict[str, Any] = {"link": links[first], "binding": binding, "sender": first, "receiver": self.site}
             opened_context: SecretContext = or_refuse(open_context(shared_key.sealed, shared_key.keys[0], **ways))
             self.state.write(SHARED, {"context": byte_array(opened_context.to_bytes())})
@@ -297,7 +297,7 @@ class RunKeys:
     def _stored(self, name: str) -> Arrays:
         arrays = self.state.read(name)
         if arrays is None:
-            raise NotTakingPart(Refusal("sums-key-lost"))
+            decline("sums-key-lost")
         return arrays
 
     def _shared(self) -> Arrays | None:
@@ -332,7 +332,7 @@ class RunKeys:
     def _begin(self, request: KeysRequest, sites: tuple[str, ...], sha256: str, approval: SumApproval) -> None:
         # After the comparison, or where its state is lost, the site has no second key in a run.
         if approval.book.has_keys(self.run):
-            raise NotTakingPart(Refusal("sums-key-lost"))
+            decline("sums-key-lost")
         statement_by_site = _stated(self, sites, request.statements, approval)
         key = RunKey.of_private(self._stored(KEY)["private"].tobytes())
         publics = {site: bytes.fromhex(one.public_key) for site, one in statement_by_site.items()}
@@ -362,7 +362,7 @@ class RunKeys:
         """
         cohort = Cohort.of(self._stored(COHORT))
         if self.approval is not None and cohort.pins != statements.pins_hash(self.approval.pinned):
-            raise NotTakingPart(Refusal("cohort-other"))
+            decline("cohort-other")
         return cohort
 
     def rows_leave_masked(self) -> bool:
@@ -380,9 +380,9 @@ class RunKeys:
         dataset = self.study.dataset.name
         before = self.approval.book.get_history(rows_question(dataset), dataset)
         if before.beside:
-            raise NotTakingPart(Refusal("rows-in-sum", sites=", ".join(before.beside[:3])))
+            decline("rows-in-sum", sites=", ".join(before.beside[:3]))
         if before.after_loss and not self.has_all_pinned():
-            raise NotTakingPart(Refusal("list-after-loss"))
+            decline("list-after-loss")
         return False
 
     def has_all_pinned(self) -> bool:
@@ -445,7 +445,7 @@ def _stated(
 ) -> dict[str, Statement]:
     """Return the statements of a cohort, each of them as approved."""
     if sites != tuple(sorted(set(sites))) or len(sites) != len(packed):
-        raise NotTakingPart(Refusal("cohort-unfit"))
+        decline("cohort-unfit")
     refuse(rules.cohort_refusal(run.site, sites, approval.pinned))
     here: dict[str, Any] = {"study_sha256": run.study.sha256(), "run": run.run, "repeat": run.repeat}
     own = run.state.read(STATEMENT)
@@ -455,9 +455,9 @@ def _stated(
         refuse(statements.statement_refusal(made, signature, pinned=approval.pinned, **here))
         # A second key in this site's own name would belong to somebody else, or be one that the site has lost.
         if site == run.site and (own is None or own["packed"].tobytes() != one):
-            raise NotTakingPart(Refusal("sums-key-lost"))
+            decline("sums-key-lost")
         if made.site != site:
-            raise NotTakingPart(Refusal("cohort-unfit"))
+            decline("cohort-unfit")
         statement_by_site[site] = made
     return statement_by_site
 
@@ -468,4 +468,4 @@ def check_lasting(state: RunState) -> None:
     The site's part of the run is over then.
     """
     if state.read(ENDED) is not None:
-        raise NotTakingPart(Refusal("sum-unverified"))
+        decline("sum-unverified")

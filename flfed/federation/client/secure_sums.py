@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from flfed.federation.client.run_keys import LISTED, Cohort, RunKeys
-from flfed.refusals import NotTakingPart, Refusal, or_refuse, refuse
+from flfed.refusals import NotTakingPart, Refusal, decline, or_refuse, refuse
 from flfed.rows.training.requests import PackRequest
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.aggregation.losses import Losses, encode_losses
@@ -162,7 +162,7 @@ class SiteSums:
             state.write(name, arrays)
         # Another request would have other masks, and the stored vector has been sent.
         elif not np.array_equal(arrays.get("binding", binding), binding):
-            raise NotTakingPart(Refusal("masks-used", round=self.order.place(exchange.number)[0]))
+            decline("masks-used", round=self.order.place(exchange.number)[0])
         self.note(exchange)
         return Masked(**{part: arrays[part] for part in ("vector", "sums", "shares")}, opened=self._opened(exchange))
 
@@ -210,7 +210,7 @@ class SiteSums:
         had = len(cohort.in_sums_only)
         least = rules.least_of_figures(len(approval.pinned))
         if history.alone and exchange.question == rows_question(dataset) and 0 < had < least:
-            raise NotTakingPart(Refusal("rows-given-alone", had=had, least=least))
+            decline("rows-given-alone", had=had, least=least)
         refuse(
             rules.answer_refusal(
                 cohort=cohort.sites, pinned=approval.pinned, earlier_lists=history.earlier_pins, opened=history.lists
@@ -270,7 +270,7 @@ class SiteSums:
         Two vectors under one mask reveal their difference.
         """
         if self.keys.approval is not None and self.keys.state.read(exchange.name) is not None:
-            raise NotTakingPart(Refusal("masks-used", round=self.order.place(exchange.number)[0]))
+            decline("masks-used", round=self.order.place(exchange.number)[0])
 
     def confirm(self, request: ListRequest) -> ListReply:
         """Confirm a list to each of its sites; raises NotTakingPart."""
@@ -285,7 +285,7 @@ class SiteSums:
         links, binding = self._of_sum(request, listed)
         order = sorted(listed)
         if (len(request.shares), len(request.codes)) != (len(order), len(order)):
-            raise NotTakingPart(Refusal("cohort-unfit"))
+            decline("cohort-unfit")
         opening = or_refuse(
             protocol.open_list(
                 self.keys.site,
@@ -345,9 +345,10 @@ class SiteSums:
         return _among(self.cohort(), self.keys.links(int(facts["step"][0]))), facts["binding"].tobytes()
 
     def _sum(self, kind: str, number: int) -> Arrays:
-        if kind in self.kinds and (arrays := self.keys.state.read(sum_name(kind, number))) is not None:
-            return arrays
-        raise NotTakingPart(Refusal("sums-unknown"))
+        arrays = self.keys.state.read(sum_name(kind, number)) if kind in self.kinds else None
+        if arrays is None:
+            decline("sums-unknown")
+        return arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -452,7 +453,7 @@ class SiteCiphers(SiteSums):
         # Whoever can multiply gets from two parts under the same tags their difference.
         super().check_unused(exchange)
         if self.keys.approval is not None and exchange.number < self._last_answered():
-            raise NotTakingPart(Refusal("masks-used", round=exchange.number))
+            decline("masks-used", round=exchange.number)
 
     def _tags(self, binding: bytes) -> RoundTags:
         return RoundTags(self.keys.secret_context(), binding, self.keys.cohort().sites)

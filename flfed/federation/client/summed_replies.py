@@ -15,7 +15,7 @@ from flfed.federation.client.redaction import redact_round
 from flfed.federation.client.run_keys import QuestionHistory
 from flfed.federation.client.secure_sums import SiteSums
 from flfed.federation.client.site_run import SiteRun
-from flfed.refusals import NotTakingPart, Refusal
+from flfed.refusals import decline
 from flfed.rows.data.policy import Policy, RoundFigures
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
@@ -63,7 +63,7 @@ def _half(own: SiteRun, study: Study, request: SumRequest) -> SiteSums:
     of_figures = not isinstance(request, KeysRequest) and request.kind == COMPARE
     half = own.figures(study) if of_figures else own.sums(study)
     if half is None:
-        raise NotTakingPart(Refusal("sums-unknown"))
+        decline("sums-unknown")
     return half
 
 

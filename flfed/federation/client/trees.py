@@ -12,7 +12,7 @@ from flfed.federation.client.parts.step import TrainingStep
 from flfed.federation.client.secure_sums import SiteTreeSums
 from flfed.federation.client.site_run import SiteRun
 from flfed.federation.client.training import Round, Training, leave_round, reply_with_figures
-from flfed.refusals import NotTakingPart, Refusal
+from flfed.refusals import Refusal, decline
 from flfed.rows.session import SiteSession
 from flfed.rows.site_trees import Level, cells_of_rows, grown
 from flfed.rows.training.requests import ComputeRequest
@@ -59,7 +59,7 @@ def _sums_of(session: SiteSession, own: SiteRun) -> SiteTreeSums | None:
         return sums
     # A study may request sums without an approval.
     if session.site.policy.disclosure != "open":
-        raise NotTakingPart(Refusal("trees-single-rows"))
+        decline("trees-single-rows")
     return None
 
 

@@ -204,7 +204,7 @@ class RowAccounts:
         """Add one line of any kind."""
         names = names_in(line.facts)
         if names:
-            self.join(str(line.facts.get("dataset", "")), names)
+            self.join(line.text("dataset"), names)
 
     def join(self, dataset: str, names: Iterable[str]) -> None:
         """Link a dataset to the names of its rows."""
@@ -307,7 +307,7 @@ class Tally:
         """Count one more line."""
         release = release_of(line)
         self.kinds[side_of(line), release.noise, release.sampling] += release.steps
-        self.runs.add(str(line.facts.get("run", "")))
+        self.runs.add(line.text("run"))
         self.rows |= line.facts.get("unit") == "row"
         if side_of(line) in SIDES:
             self.rules.add(rule_of(line))
@@ -383,7 +383,7 @@ class Seen:
             self.draws[run_of(line.facts)].add(line)
         if line.kind == SPENT:
             of = self.datasets if names_in(line.facts) else self.unnamed
-            of.setdefault(str(line.facts.get("dataset", "")), Tally()).add(line)
+            of.setdefault(line.text("dataset"), Tally()).add(line)
 
     def account(self, dataset: str, names: frozenset[str] | None) -> Tally:
         """Return the tally that counts for a dataset.
@@ -412,7 +412,7 @@ def rule_of(line: Line) -> str:
 
     It assigned people to the side that the line names.
     """
-    return str(line.facts.get("holdout-sha256", ""))
+    return line.text("holdout-sha256")
 
 
 def charged_sides(side: Side) -> tuple[Side, ...]:

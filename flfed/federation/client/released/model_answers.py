@@ -23,7 +23,7 @@ from flfed.federation.client.released.noised_answer import (
     trained_units,
 )
 from flfed.federation.client.site_run import SiteRun, compared_model, drawn_model
-from flfed.refusals import NotTakingPart, Refusal
+from flfed.refusals import decline
 from flfed.rows.session import SiteSession
 from flfed.rows.statistics.noised_counts import pair_numbers, pair_query, persons_of, training_cells, weights_of
 from flfed.rows.training.requests import ComputeRequest
@@ -73,7 +73,7 @@ def count_scores(
     """
     if request.pairs:
         if not compares_privately(session.study):
-            raise NotTakingPart(Refusal("kind-of-another-study"))
+            decline("kind-of-another-study")
         return (yield from _compared(request, session))
     encoder = session.in_use(request.encoder)
     holdout = session.table.holdout("scores")

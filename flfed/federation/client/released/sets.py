@@ -292,8 +292,8 @@ def unlisted(site: Site) -> dict[str, str]:
     table then took part.
     """
     lines = list(ledger_of(SiteFolder(site.name)).lines())
-    listed = {str(line.facts.get("run", "")) for line in lines if line.kind == RELEASED}
-    spent = {str(line.facts.get("run", "")): str(line.facts.get("study", "")) for line in lines if line.kind == SPENT}
+    listed = {line.text("run") for line in lines if line.kind == RELEASED}
+    spent = {line.text("run"): line.text("study") for line in lines if line.kind == SPENT}
     return {run: study for run, study in spent.items() if run not in listed}
 
 
