@@ -346,3 +346,10 @@ def _one(code: str) -> re.Pattern[str]:
 def _slots() -> dict[str, str]:
     slots = {"wrong": any_of(WRONG.values(), SLOTS), "rule": any_of(RULES, SLOTS)}
     return SLOTS | slots | {"defect": any_of(DEFECTS.values(), SLOTS | slots)}
+
+
+NO_LEDGER = Refusal("ledger-unwritable")
+"""A site's reply where its ledger is torn, changed, or unreachable.
+
+The one sentence that leaves without a line: it reveals nothing, and silence would delay every site's round.
+"""

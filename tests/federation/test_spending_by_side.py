@@ -19,7 +19,7 @@ import pytest
 
 from flfed.deployment.operator.budget import Accounts
 from flfed.deployment.site_state.ledger_loss import restart
-from flfed.federation.client.privacy_budget import NO_LEDGER, PrivacyAccount
+from flfed.federation.client.privacy_budget import PrivacyAccount
 from flfed.federation.client.privacy_budget import shown as shown_budget
 from flfed.federation.client.protection import holdout_hash, side_charged
 from flfed.federation.client.released.accounts import BOTH, SIDES, Side, Tally, side_of
@@ -27,7 +27,7 @@ from flfed.federation.client.released.accounts import SPENT as LINE
 from flfed.paths import SiteFolder
 from flfed.records.ledger import Ledger, ledger_of
 from flfed.records.ledger_line import START, Line, new_line
-from flfed.refusals import NotSpent
+from flfed.refusals import NO_LEDGER, NotSpent
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout, HoldoutByOrder, HoldoutByTime, SortedRows, canonical_rows, fractions
 from flfed.rows.data.origin import Origin
@@ -355,7 +355,7 @@ import sys
 from flfed.paths import SiteFolder
 from flfed.records.ledger import ledger_of
 from flfed.federation.client.privacy_budget import PrivacyAccount
-from flfed.refusals import NotSpent
+from flfed.refusals import NO_LEDGER, NotSpent
 from flfed.rows.data.policy import Policy
 from flfed.updates.accounting import Release
 folder = SiteFolder("site-01")

@@ -26,13 +26,12 @@ from flfed.deployment.site_state.comparisons import Comparisons, Facts, Later
 from flfed.deployment.site_state.ledger_loss import Continuity
 from flfed.deployment.site_state.request_archive import content_sha256, trained_from
 from flfed.errors import FlfedError
-from flfed.federation.client.privacy_budget import NO_LEDGER
 from flfed.federation.client.protection import charge_of
 from flfed.federation.client.redaction import SITE_ERROR
 from flfed.federation.client.summed_replies import InSum, update_section
 from flfed.records.ledger import LockedLedger
 from flfed.records.ledger_line import ERROR, REFUSED, WITHHELD, run_of_new
-from flfed.refusals import CONTROL, Refusal
+from flfed.refusals import CONTROL, NO_LEDGER, Refusal
 from flfed.rows.data.site import Site
 from flfed.study.study import is_covered
 from flfed.updates.messages.compare import IMPORTANCE

@@ -16,14 +16,13 @@ import flfed
 from flfed.deployment.site_state.request_archive import ArchivedRequest, content_sha256, list_rounds, read_requests
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.client import SiteClient
-from flfed.federation.client.site_run import extra_shapes_of
+from flfed.federation.client.site_run import extra_shapes_of, study_of
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.paths import SiteFolder
 from flfed.records.ledger import Ledger
 from flfed.records.ledger_line import QUESTION, Line
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots.snapshot import FrozenSite, load
-from flfed.study.study import Study
 from flfed.updates.codec import codec_of
 from flfed.updates.messages.fields import reason_of
 from flfed.updates.messages.train import TRAIN
@@ -135,11 +134,10 @@ def replay(folder: SiteFolder, site: Site, run: str, round: int) -> Replayed:
         if rounds:
             rest = render("operator.replay.other-rounds", first=rounds[0], last=rounds[-1])
         raise UsageError(render("operator.replay.unkept", site=folder.site, round=round, run=run, rest=rest))
-    study = Study.parse_recorded(messages[0].study)
-    dataset = study.dataset.name
+    text = messages[0].study
     if round > 1:
-        _check_keeps_nothing(folder.site, study, round)
-    frozen = load(site.serving(dataset), folder.frozen)
+        _check_keeps_nothing(folder.site, text, round)
+    frozen = load(site.serving(study_of(text).dataset.name), folder.frozen)
     # With the day of then: a study that has expired since could not be answered otherwise.
     again, refused = _again(frozen, messages, datetime.datetime.fromisoformat(left[0].at).date())
     others = {message.version for message in messages} - {flfed.__version__}
@@ -159,12 +157,13 @@ def replay(folder: SiteFolder, site: Site, run: str, round: int) -> Replayed:
     )
 
 
-def _check_keeps_nothing(site: str, study: Study, round: int) -> None:
+def _check_keeps_nothing(site: str, text: str, round: int) -> None:
     """Raise where the update of a later round followed from what a site keeps of the rounds before."""
+    study = study_of(text)
     codec = codec_of(study)
     if codec is not None and codec.feedback:
         raise UsageError(render("operator.replay.feedback", site=site, round=round, codec=study.codec.name))
-    shapes = extra_shapes_of(study.text)
+    shapes = extra_shapes_of(text)
     # A model beside the shared one changes no update.
     if shapes.kept or shapes.own_part:
         raise UsageError(render("operator.replay.own-state", site=site, round=round, strategy=study.strategy.name))

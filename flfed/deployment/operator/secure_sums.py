@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from flfed.deployment.site_state.approval import Approval, approvals
+from flfed.deployment.site_state.approval import approvals
 from flfed.deployment.site_state.trusted_files import own_fingerprint
 from flfed.errors import UsageError
 from flfed.paths import NAME, SiteFolder
@@ -136,11 +136,6 @@ def _check_named(others: Mapping[str, str]) -> None:
     if missing := [name for name, fingerprint in others.items() if not fingerprint]:
         named = ",".join(f"{name}={fingerprint or 'FINGERPRINT'}" for name, fingerprint in others.items())
         raise UsageError(render("operator.with.missing", names=", ".join(missing), sites=named))
-
-
-def agreement_of(approval: Approval) -> Agreement:
-    """Return what a decision that was written down says of secure sums."""
-    return Agreement(approval.sums, dict(approval.pins), approval.lifted)
 
 
 def describe_sums(study: Study, site: str, co_sites: Sequence[str], agreement: Agreement) -> list[str]:

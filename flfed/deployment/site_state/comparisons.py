@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from flfed.deployment.site_state.ledger_loss import Continuity
 from flfed.errors import FlfedError, UsageError
-from flfed.federation.client.privacy_budget import NO_LEDGER
 from flfed.federation.client.released.sets import RELEASED, NewPeople, RowSets
 from flfed.paths import SiteFolder, give
 from flfed.records.ledger import Ledger, LockedLedger, ledger_of
 from flfed.records.ledger_line import ADDED, CARRIED, COMPARED_HASH, STAYED, Line, Run, run_of, run_of_new
-from flfed.refusals import Refusal
+from flfed.refusals import NO_LEDGER, Refusal
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.study.study import Study

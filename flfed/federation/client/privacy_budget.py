@@ -40,17 +40,12 @@ from flfed.federation.client.released.accounts import (
 from flfed.paths import SiteFolder
 from flfed.records.ledger import Ledger, LedgerError, LockedLedger
 from flfed.records.ledger_line import Line, run_of_new
-from flfed.refusals import NotSpent, Refusal
+from flfed.refusals import NO_LEDGER, NotSpent, Refusal
 from flfed.rows.data.origin import Origin
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.updates.accounting import Release, affordable, epsilon
 
-NO_LEDGER = Refusal("ledger-unwritable")
-"""A site's reply where its ledger is torn, changed, or unreachable.
-
-The one sentence that leaves without a line: it reveals nothing, and silence would delay every site's round.
-"""
 LOG = logging.getLogger("flfed.site")
 
 
