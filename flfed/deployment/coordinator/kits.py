@@ -166,12 +166,11 @@ def _terms(folder: CoordinatorFolder, now: datetime) -> tuple[Terms, bytes]:
     """Return the coordinator's present terms and trusted certificates."""
     coordinator_settings = settings(folder)
     ca = trusted(folder)
-    public = signing_public(signing_key(folder))
     return Terms(
         coordinator_settings.title,
         coordinator_settings.address,
         hashlib.sha256(ca).hexdigest(),
-        public,
+        signing_public(signing_key(folder)),
         bundle_sha256(),
         flfed.__version__,
         flwr_version(),

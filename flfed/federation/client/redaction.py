@@ -75,9 +75,8 @@ def redacted(error: Exception, message: Message, context: Context) -> Message:
         LOG.error("%s while answering %s\n%s", type(error).__name__, message.metadata.message_type, places)
         reason = Refusal("no-memory") if _no_memory(error) else Refusal("error", type=type(error).__name__)
     if message.metadata.message_type == ENROL:
-        reason = Refusal(
-            "of-site", site=context.node_config["site"], why=reason
-        )  # the server does not know this node's name yet
+        # The server does not know this node's name yet.
+        reason = Refusal("of-site", site=context.node_config["site"], why=reason)
     return Message(Error(code=SITE_ERROR, reason=str(reason)), reply_to=message)
 
 
@@ -198,7 +197,7 @@ def _rounded(scores: Scores | None) -> Scores | None:
     if scores is None:
         return None
     metrics, variances = (
-        {name: three_digits(value) for name, value in figures.items()} for figures in (scores.metrics, scores.variances)
+        {name: three_digits(value) for name, value in of.items()} for of in (scores.metrics, scores.variances)
     )
     counts = None if scores.histogram is None else _three_digits(scores.histogram)
     return replace(scores, metrics=metrics, variances=variances, histogram=counts)

@@ -121,13 +121,9 @@ class SumApproval:
         cls, key: Ed25519PrivateKey, *, pinned: Mapping[str, str], lifted: tuple[str, ...], book: ListBook
     ) -> SumApproval:
         """Return the approval, with the gate's key to sign with."""
-        return cls(
-            pinned=pinned,
-            lifted=lifted,
-            signing_key=key.public_key().public_bytes_raw().hex(),
-            sign=partial(statements.sign, key=key),
-            book=book,
-        )
+        signing_key = key.public_key().public_bytes_raw().hex()
+        sign = partial(statements.sign, key=key)
+        return cls(pinned=pinned, lifted=lifted, signing_key=signing_key, sign=sign, book=book)
 
 
 Approving = Callable[[Study], SumApproval | None]
@@ -281,8 +277,8 @@ class RunKeys:
             if shared_key is None or len(shared_key.keys) != 1:
                 decline("ckks-key-unfit")
             ways: dict[str, Any] = {"link": links[first], "binding": binding, "sender": first, "receiver": self.site}
-            opened_context: SecretContext = or_refuse(open_context(shared_key.sealed, shared_key.keys[0], **ways))
-            self.state.write(SHARED, {"context": byte_array(opened_context.to_bytes())})
+            opened = or_refuse(open_context(shared_key.sealed, shared_key.keys[0], **ways))
+            self.state.write(SHARED, {"context": byte_array(opened.to_bytes())})
         return None
 
     def secret_context(self) -> SecretContext:

@@ -231,18 +231,12 @@ class SiteSums:
         keys = self.keys
         cohort = self.cohort()
         if keys.approval is None:
-            return Masked(
-                vector=protocol.counted(vector), sums=protocol.counted(sums), shares=np.zeros((0, 0), np.uint8)
-            )
+            shares = np.zeros((0, 0), np.uint8)
+            return Masked(vector=protocol.counted(vector), sums=protocol.counted(sums), shares=shares)
         opened = self._opened(exchange)
-        made = protocol.mask_vector(
-            keys.site,
-            vector,
-            sums,
-            links=_among(cohort, keys.move(exchange.step, self.order.repeatable_requests)),
-            binding=exchange.binding,
-            least=self.least(),
-        )
+        links = _among(cohort, keys.move(exchange.step, self.order.repeatable_requests))
+        binding = exchange.binding
+        made = protocol.mask_vector(keys.site, vector, sums, links=links, binding=binding, least=self.least())
         shares = _rows([made.sealed[site] for site in cohort.sites])
         return Masked(vector=made.updates, sums=made.sums, shares=shares, opened=opened)
 
@@ -286,17 +280,13 @@ class SiteSums:
         order = sorted(listed)
         if (len(request.shares), len(request.codes)) != (len(order), len(order)):
             decline("cohort-unfit")
-        opening = or_refuse(
-            protocol.open_list(
-                self.keys.site,
-                listed,
-                {site: part.tobytes() for site, part in zip(order, request.shares, strict=True)},
-                confirmations={site: code.tobytes() for site, code in zip(order, request.codes, strict=True)},
-                links=links,
-                binding=binding,
-                least=self.least(),
-            )
+        shares = {site: part.tobytes() for site, part in zip(order, request.shares, strict=True)}
+        codes = {site: code.tobytes() for site, code in zip(order, request.codes, strict=True)}
+        site = self.keys.site
+        made = protocol.open_list(
+            site, listed, shares, confirmations=codes, links=links, binding=binding, least=self.least()
         )
+        opening = or_refuse(made)
         seeds = [opening.seeds[site] for site in sorted(opening.seeds)]
         return UnmaskReply(shares=_rows([opening.shares[site] for site in order]), seeds=_rows(seeds))
 
@@ -432,13 +422,11 @@ class SiteCiphers(SiteSums):
         strategy = self.keys.study.strategy.build("strategy")
         weight = strategy.relative_weight(reply, most_rows)
         # The weighted mean of these is FedAvg's next model: the earlier model, and its share of the mean update.
-        following = {
-            name: value.astype(np.float64) + strategy.server_lr * reply.delta[name] for name, value in model.items()
-        }
+        rate = strategy.server_lr
+        following = {name: value.astype(np.float64) + rate * reply.delta[name] for name, value in model.items()}
+        tags = self._tags(exchange.binding)
         largest = self.keys.study.largest_entry
-        ciphertext = or_refuse(
-            encrypt_model(self._tags(exchange.binding), self.keys.site, following, weight, largest=largest)
-        )
+        ciphertext = or_refuse(encrypt_model(tags, self.keys.site, following, weight, largest=largest))
         # In one process no reply is stored, so the use is recorded here.
         if self.keys.approval is None:
             self._write_facts(exchange)
