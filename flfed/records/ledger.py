@@ -93,7 +93,7 @@ class LockedLedger:
 
     def since(self, n: int, hash: str) -> tuple[list[Line], bool]:
         """Return the lines after line `n`, the last one first, and whether a line of this number and hash is there."""
-        lines = []
+        lines: list[Line] = []
         for line in self.backwards():
             if (line.n, line.hash) == (n, hash):
                 return lines, True

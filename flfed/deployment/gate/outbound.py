@@ -36,7 +36,7 @@ from flfed.rows.data.site import Site
 from flfed.study.study import is_covered
 from flfed.updates.messages.compare import IMPORTANCE
 from flfed.updates.messages.in_memory import count_bytes
-from flfed.updates.messages.kinds import ENROL, SCORES, STATISTIC, TRAIN
+from flfed.updates.messages.kinds import AUDIT, COMPARE, ENROL, SCORES, STATISTIC, TRAIN
 from flfed.updates.messages.train import OFFSET
 from flfed.words import render
 
@@ -86,7 +86,7 @@ class Leaving:
                 return lost
             with self._ledger.lock() as locked_ledger:
                 over = self._too_much(locked_ledger, 1) or self._over(locked_ledger, message, facts)
-                return over or self._comparisons.attack_refusal(locked_ledger, message, facts)
+                return over or self._comparisons.over(locked_ledger, message, facts, AUDIT)
         except FlfedError as error:
             LOG.error("%s", error)
             return NO_LEDGER
@@ -141,7 +141,7 @@ class Leaving:
                     or self._over(locked_ledger, message, facts)
                     or self._opened_since(locked_ledger, in_sum, facts)
                 )
-                late = self._comparisons.over(locked_ledger, message, facts)
+                late = self._comparisons.over(locked_ledger, message, facts, COMPARE)
                 if not over and not late:
                     locked_ledger.append(kind=kind.rpartition(".")[2], **line)
                     return reply

@@ -22,7 +22,7 @@ from flfed.refusals import NO_LEDGER, Refusal
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
-from flfed.updates.messages.kinds import AUDIT, COMPARE
+from flfed.updates.messages.kinds import COMPARE
 from flfed.words import render
 
 if TYPE_CHECKING:
@@ -271,20 +271,13 @@ class Comparisons:
             withheld = redaction.with_later_figures(withheld, later())
         return Reply(withheld.to_record(), reply_to=message), {**facts, STAYED: True}
 
-    def over(self, locked_ledger: LockedLedger, message: Message, facts: Facts) -> Refusal | None:
-        """Return why a comparison is one too many by now, or None.
+    def over(self, locked_ledger: LockedLedger, message: Message, facts: Facts, kind: str) -> Refusal | None:
+        """Return why a message of this kind reads one model too many by now, or None.
 
-        Another process may have used the last one.
+        Another process may have used the last comparison. A model of whose figures none left is not attacked either.
         """
-        leaves = self._counts(message, COMPARE) and STAYED not in facts
+        leaves = self._counts(message, kind) and STAYED not in facts
         return self._refusal(locked_ledger, message, facts) if leaves else None
-
-    def attack_refusal(self, locked_ledger: LockedLedger, message: Message, facts: Facts) -> Refusal | None:
-        """Return why a model is not attacked, or None.
-
-        None of its figures left, and none may leave now.
-        """
-        return self._refusal(locked_ledger, message, facts) if self._counts(message, AUDIT) else None
 
     def _counts(self, message: Message, kind: str) -> bool:
         return message.metadata.message_type == kind and self.policy.disclosure != "open"
