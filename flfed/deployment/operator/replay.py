@@ -82,8 +82,8 @@ class Replayed:
     def _why(self) -> str:
         # The first reason that explains a difference is told: rows, then a refusal, then a version.
         if self.rows_then != self.rows_now:
-            same = "-same-update" if set(self.ledger_hashes) <= set(self.again) else ""
-            return render(f"operator.replay.other-rows{same}", then=self.rows_then, now=self.rows_now)
+            which = "same" if set(self.ledger_hashes) <= set(self.again) else "other"
+            return render(f"operator.replay.rows-{which}-update", then=self.rows_then, now=self.rows_now)
         if self.refused:
             return render("operator.replay.refused", why=self.refused)
         if len(self.again) < len(self.ledger_hashes):
