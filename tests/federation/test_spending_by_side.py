@@ -355,7 +355,7 @@ import sys
 from flfed.paths import SiteFolder
 from flfed.records.ledger import ledger_of
 from flfed.federation.client.privacy_budget import PrivacyAccount
-from flfed.refusals import NO_LEDGER, NotSpent
+from flfed.refusals import NotSpent
 from flfed.rows.data.policy import Policy
 from flfed.updates.accounting import Release
 folder = SiteFolder("site-01")
