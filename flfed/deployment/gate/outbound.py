@@ -12,16 +12,9 @@ from typing import Any
 from flwr.app import Context, Error, Message, RecordDict
 
 from flfed.callbacks import Today
+from flfed.deployment.gate import run_limits
 from flfed.deployment.gate.message_check import LONGEST, may_leave, message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
-from flfed.deployment.gate.run_limits import (
-    OpenedLists,
-    RunLimits,
-    attempts_refusal,
-    choices_of,
-    exchange_of,
-    request_sha256,
-)
 from flfed.deployment.site_state.comparisons import Comparisons, Facts, Later
 from flfed.deployment.site_state.ledger_loss import Continuity
 from flfed.deployment.site_state.request_archive import content_sha256, trained_from
@@ -61,8 +54,8 @@ class Leaving:
         self._today = today
         self._continuity = continuity
         self._counted: dict[tuple[str, int, str], int] = {}  # of a day, up to a line by its number and hash
-        self._limits = RunLimits(site.policy.runs)
-        self.opened = OpenedLists(ledger, self._limits)
+        self._limits = run_limits.RunLimits(site.policy.runs)
+        self.opened = run_limits.OpenedLists(ledger, self._limits)
         self._comparisons = Comparisons(continuity.folder, site.policy, ledger, self._limits.compared)
 
     def used_up(self, message: Message, context: Context, facts: Facts) -> Refusal | None:
@@ -79,7 +72,7 @@ class Leaving:
         facts : mapping
             The ledger's facts about the study and the run.
         """
-        if anew := attempts_refusal(message, context):
+        if anew := run_limits.attempts_refusal(message, context):
             return anew
         try:
             if lost := self._continuity.refusal():
@@ -127,7 +120,7 @@ class Leaving:
         came = reply
         study_facts = facts
         reply, facts = self._comparisons.leaving(message, reply, facts, later)
-        facts = {**facts, **in_sum.facts_of(message, reply), **exchange_of(message)}
+        facts = {**facts, **in_sum.facts_of(message, reply), **run_limits.exchange_of(message)}
         line = _line_of(message, reply, facts, messages)
         size = line["bytes"]
         try:
@@ -272,13 +265,13 @@ def _line_of(message: Message, reply: Message, facts: Facts, messages: StudyMess
         paid = reply.content if is_covered(messages.study) else {update: reply.content[update]}
         line["charged_bytes"] = count_bytes(paid)
     # The line names the coordinator's choice, so that a later request with another model is recognised.
-    if chosen := request_sha256(message):
+    if chosen := run_limits.request_sha256(message):
         line["asked_sha256"] = chosen
     if OFFSET in reply.content:
         line["offset"] = True
     if IMPORTANCE in reply.content:
         line["importances"] = True
-    choices = {**choices_of(message), **trained_from(message, messages.study)}
+    choices = {**run_limits.choices_of(message), **trained_from(message, messages.study)}
     line |= {name.replace("-", "_"): value for name, value in choices.items() if value is not None}
     return line
 

@@ -18,22 +18,9 @@ from flfed.deployment.site_state.request_archive import FROM, content_sha256, mo
 from flfed.federation.client.released.accounts import EDGES, SPENT
 from flfed.federation.client.released.sets import RELEASED
 from flfed.federation.client.run_keys import Place, QuestionHistory
+from flfed.records import ledger_line
 from flfed.records.ledger import Ledger, LockedLedger
-from flfed.records.ledger_line import (
-    ASKS,
-    BESIDE,
-    CARRIED,
-    COMPARED_HASH,
-    ERROR,
-    LISTED,
-    PINNED,
-    QUESTION,
-    REFUSED,
-    WITHHELD,
-    Line,
-    Run,
-    run_of,
-)
+from flfed.records.ledger_line import Line, Run, run_of
 from flfed.refusals import Refusal
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.masking.rules import Sites
@@ -119,15 +106,15 @@ class SumLines:
         self._first[run[1]] = min(self._first.get(run[1], line.n), line.n)
         if line.kind == _KEYS:
             self._keyed[run[1]] = min(self._keyed.get(run[1], line.n), line.n)
-        question = line.text(QUESTION)
-        listed = line.facts.get(LISTED)
+        question = line.text(ledger_line.QUESTION)
+        listed = line.facts.get(ledger_line.LISTED)
         if question and isinstance(listed, str):
             self._lists[question][parted(listed)] = None
         elif question:
             self._answered[question].add((run[1], run[2], _whole(line.facts.get("round"))))
-            self._pins[question].add(parted(line.text(PINNED)))
-            if BESIDE in line.facts:
-                self._beside[question] |= parted(str(line.facts[BESIDE]))
+            self._pins[question].add(parted(line.text(ledger_line.PINNED)))
+            if ledger_line.BESIDE in line.facts:
+                self._beside[question] |= parted(str(line.facts[ledger_line.BESIDE]))
         elif line.kind == _SUMMARISE:
             self._alone.add(str(line.facts.get("dataset")))
 
@@ -296,7 +283,7 @@ class RunLimits:
         if line.n == 1:
             self._sums.begin(line)
         # A refused or withheld reply gave the run nothing, so that it may request it again.
-        if line.kind in (REFUSED, ERROR, WITHHELD) or not line.facts.get("run"):
+        if line.kind in (ledger_line.REFUSED, ledger_line.ERROR, ledger_line.WITHHELD) or not line.facts.get("run"):
             return
         run = run_of(line.facts)
         kind = _OF_LINE.get(line.kind, "")
@@ -305,11 +292,11 @@ class RunLimits:
         self._sums.add(line, run)
         # A lost ledger may lack the line of an answer; the line before the answer shows that there was one. A run's
         # charge counts whether or not its answer left: else runs without an answer would spend a whole budget.
-        answered = CARRIED in line.facts and (line.kind == RELEASED or QUESTION in line.facts)
+        answered = ledger_line.CARRIED in line.facts and (line.kind == RELEASED or ledger_line.QUESTION in line.facts)
         if kind or line.kind == SPENT or answered:
-            self._runs[str(line.facts.get(ASKS, run[0]))].add(run)
+            self._runs[str(line.facts.get(ledger_line.ASKS, run[0]))].add(run)
         if kind:
-            self._request_hashes[run, kind, _place(kind, line.facts)].add(line.text(COMPARED_HASH))
+            self._request_hashes[run, kind, _place(kind, line.facts)].add(line.text(ledger_line.COMPARED_HASH))
         self._add_choices(line, run, kind)
 
     def _add_choices(self, line: Line, run: Run, kind: str) -> None:

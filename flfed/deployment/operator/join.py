@@ -24,6 +24,7 @@ import tomli_w
 from cryptography import x509
 
 import flfed
+from flfed import signatures
 from flfed.callbacks import now_utc
 from flfed.deployment.bundle import bundle_sha256
 from flfed.deployment.coordinator.certificates import certificate_text, certificates
@@ -44,15 +45,6 @@ from flfed.files import SHARED, locked, note, write_whole
 from flfed.parsers import parse_json, parse_toml
 from flfed.paths import SiteFolder, home, private_folder
 from flfed.registry import kebab, kebab_keys
-from flfed.signatures import (
-    canonical,
-    coordinator_signed,
-    fingerprint,
-    new_node_key,
-    private_text,
-    public_text,
-    sign_as_node,
-)
 from flfed.words import render
 
 AHEAD = timedelta(days=1)
@@ -194,24 +186,24 @@ def _written(folder: SiteFolder, read: Read, to: Path, now: datetime, *, earlier
     `join.toml`, by which a site has joined, comes after everything it needs.
     """
     kit = read.kit
-    key = new_node_key()
+    key = signatures.new_node_key()
     gate_key = "" if is_elsewhere(folder) else make_signing_key(folder)[0]
-    public = public_text(key.public_key())
+    public = signatures.public_text(key.public_key())
     facts = {"format": FORMAT, "site": kit.site, "public-key": public, "invitation": kit.invitation}
     facts["flfed"] = flfed.__version__
     if gate_key:
         facts["gate-key"] = gate_key
-    admission = canonical({**facts, "signature": sign_as_node(facts, key)}) + b"\n"
+    admission = signatures.canonical({**facts, "signature": signatures.sign_as_node(facts, key)}) + b"\n"
     # Checked before the key is written, so that a failed try leaves nothing behind.
     out = to / folder.admission.name
     if out.exists():
         raise UsageError(render("join.site.out", file=out))
     check_folder(to)
-    write_whole(folder.node_key, private_text(key))
+    write_whole(folder.node_key, signatures.private_text(key))
     write_whole(folder.admission, admission)
     if not folder.secret.exists():
         write_whole(folder.secret, secrets.token_hex(32).encode(), mode=SHARED)
-    print_of_key = fingerprint(public)
+    print_of_key = signatures.fingerprint(public)
     own = {
         "site": kit.site,
         "expires": kit.expires,
@@ -314,7 +306,7 @@ def _renewed(content: bytes, site: str, now: datetime) -> Renewed:
     with locked(folder.network):
         before = joined(folder)
         # Only the key that the site knows counts: the renewal names the next one.
-        if not coordinator_signed(signed, facts["signature"], before["signing-key"]):
+        if not signatures.coordinator_signed(signed, facts["signature"], before["signing-key"]):
             raise UsageError(render("join.renewal.unsigned", coordinator=before["coordinator"], site=site))
         _check_not_ahead(terms, "renewal", now)
         _check_later(terms, before, "renewal", now)
