@@ -107,10 +107,8 @@ class PrivacyAccount:
         """
         with self._lock_ledger() as locked_ledger:
             spent = self._read(locked_ledger, rule)
-        if self._is_unbounded(spent):
-            return math.inf
         # The lock is free meanwhile: it may take a second.
-        return spent.epsilon(self.delta)
+        return math.inf if self._is_unbounded(spent) else spent.epsilon(self.delta)
 
     def refusal(self, charges: Charges, run: str, *, rule: str = "", whole: bool = False) -> Refusal | None:
         """Return why a run could not spend these charges, or None.

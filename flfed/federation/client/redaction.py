@@ -245,7 +245,7 @@ def rounded_comparison(reply: CompareReply) -> CompareReply:
 def withheld_comparison(reply: CompareReply, why: Refusal) -> CompareReply:
     """Return a comparison without a figure of its model, with the reason for each."""
     method = f"withheld: {why}"
-    rows = [*(one.column for one in reply.importance), *(one.column for one in reply.withheld)]
+    columns = [one.column for one in (*reply.importance, *reply.withheld)]
     return replace(
         reply,
         arms=tuple(replace(_with_all(one, _nothing), method=method) for one in reply.arms),
@@ -256,7 +256,7 @@ def withheld_comparison(reply: CompareReply, why: Refusal) -> CompareReply:
         points=tuple(replace(one, tp=-1, fp=-1, fn=-1, tn=-1, method=method) for one in reply.points),
         groups=tuple(replace(one, value=math.nan, low=math.nan, high=math.nan, method=method) for one in reply.groups),
         importance=(),
-        withheld=tuple(WithheldColumn(column=column, method=method) for column in rows),
+        withheld=tuple(WithheldColumn(column=column, method=method) for column in columns),
         masked=None,
     )
 
