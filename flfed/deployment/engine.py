@@ -18,7 +18,7 @@ from flwr.serverapp import Grid
 
 from flfed.callbacks import Notify, silent
 from flfed.deployment.coordinator import admission
-from flfed.deployment.coordinator.countersign import SignedHeads, sealed_afterwards
+from flfed.deployment.coordinator.countersign import check_heads, sealed_afterwards
 from flfed.deployment.flower.control import Control, Heartbeat, acquired
 from flfed.deployment.flower.grid import REPEATED_SECONDS, DeployedGrid, describe_deadline
 from flfed.deployment.flower.link import Link, Node, database, pem_of
@@ -71,7 +71,7 @@ class Deployment(Engine):
 
         Each ledger is compared with its last signed head.
         """
-        return SignedHeads(grid, recorder).check
+        return partial(check_heads, grid, recorder)
 
     def after_run(self, grid: Grid, recorder: Recorder) -> AbstractContextManager[None]:
         """Return the context that countersigns the ledgers' heads.
