@@ -58,7 +58,8 @@ def attacked(request: AuditRequest, session: SiteSession, own: SiteRun) -> Gener
         decline("no-audits")
     if request.attack not in registry.names("attack"):
         raise MalformedMessage(Refusal("attack-unknown"))
-    model, encoder = request.arrays, request.encoder
+    model = request.arrays
+    encoder = request.encoder
     refuse((yield from model_refusal(session, model, encoder, lambda: own.start(session, encoder))))
     promised = promised_to_rows(session.study)
     results = yield from attack(session, model, encoder, (request.attack,), seed=session.seed, promised=promised)
