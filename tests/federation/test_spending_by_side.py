@@ -400,8 +400,8 @@ def test_two_processes_at_once_overdraw_neither_side_and_write_each_answer_whole
     assert account(2.0).refusal([("holdout", parts[0])], "new") is None or training == 0
 
 
-def site_by(holdout: Any, **policy: bool) -> Any:
-    return SimpleNamespace(holdout=holdout, policy=Policy(**policy))
+def site_by(holdout: Any, **policy: Any) -> Any:
+    return SimpleNamespace(holdout=holdout, policy=Policy(disclosure="open", **policy))
 
 
 def test_a_side_is_charged_alone_only_where_nobody_can_be_on_the_other():
