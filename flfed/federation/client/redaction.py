@@ -245,7 +245,7 @@ def rounded_comparison(reply: CompareReply) -> CompareReply:
 def withheld_comparison(reply: CompareReply, why: Refusal) -> CompareReply:
     """Return a comparison without a figure of its model, with the reason for each."""
     method = f"withheld: {why}"
-    columns = [one.column for one in (*reply.importance, *reply.withheld)]
+    columns = [*(one.column for one in reply.importance), *(one.column for one in reply.withheld)]
     return replace(
         reply,
         arms=tuple(replace(_with_all(one, _nothing), method=method) for one in reply.arms),
