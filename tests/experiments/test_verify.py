@@ -171,7 +171,7 @@ def verified(flfed, tmp_path) -> Callable[..., tuple[int, str, str]]:
 def test_an_altered_expectation_ends_with_1_and_says_which_figure_and_by_how_much(verified):
     code, out, err = verified(TINY + LOOSE + SITE)
     assert (code, err) == (0, "")
-    assert "Every expected figure holds." in out and "global.roc_auc_score by repeat" in out
+    assert "Every expected figure holds." in out and "global.r2_score by repeat" in out
     code, out, err = verified(TINY + LOOSE + WRONG, "--json")
     found = json.loads(out)
     assert (code, found["holds"]) == (1, False)

@@ -367,9 +367,9 @@ def test_columns_and_sites_with_little_in_them_give_finite_trees(least: int, con
 
 REFUSED = {
     "model": ({"model.name": "logistic", "model.depth": None, "model.max-bins": None}, "name it under both"),
-    "lr": ({"plan.lr": 0.1}, "lr: trees are grown"),
+    "lr": ({"plan.lr": 0.1}, "lr: trees are not trained by gradient descent"),
     "float32": ({"plan.precision": "float32"}, "float64"),
-    "weights": ({"strategy.weights": "equal"}, "rows count as they are"),
+    "weights": ({"strategy.weights": "equal"}, "rows count unweighted"),
     "codec": ({"codec.name": "int8"}, "codec"),
     "sums": ({"privacy.secure-aggregation": "ckks"}, "the sums of boosted-trees are masked: set 'on'"),
     "noise": ({"privacy.name": "record-dp", "privacy.epsilon": 3.0, "privacy.delta": 1e-5}, "worse than"),

@@ -138,7 +138,7 @@ def test_a_run_that_goes_on_promises_no_comparison(store, url):
     for name in ("p20_overview", "p40_curves", "p50_rounds"):
         said = words(page(name, found["run"]))
         assert "Joining is compared" not in said and "comes with the second round" not in said, name
-    assert "scored after the last round, by noised counts" in words(page("p20_overview", found["run"]))
+    assert "scored after the last round, by counts with noise" in words(page("p20_overview", found["run"]))
     assert ["with noise" in one.text for one in page("p20_overview", found["run"]).get("progress")] == [False]
 
 

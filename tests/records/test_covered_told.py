@@ -271,7 +271,7 @@ def test_a_study_is_told_before_it_runs_what_it_would_charge(flfed, tmp_path, sm
     code, said, error = flfed("study", "check", file)
     assert code == 0, error
     assert "for everything that a site releases of its rows: counts with noise and all 800 steps of training" in said
-    assert "How, in training: noise multiplier 4.64" in said
+    assert "In training: noise multiplier 4.64" in said
     assert re.search(r"counts by class and bin of scores +persons held out +2.35 +0.35", said)
     told = json.loads(flfed("study", "check", file, "--json")[1])["privacy"]
     assert told["answers"] == ANSWERS and told["covers"] == "study"

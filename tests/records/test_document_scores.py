@@ -28,7 +28,7 @@ from tests.records.documents import Node, axes, marks, moved_by, numbers_in, pat
 
 AUC = "roc_auc_score"
 DECISION, GROUPS = "Net benefit of acting on the model", "Discrimination within groups"
-ASKED = "[compare]\nthresholds = [0.3, 0.5]\nby = ['colour', 'x1 at 20, 40, 60, 80']\n"
+ASKED = "[compare]\nthresholds = [0.3, 0.5]\nsubgroups = ['colour', 'x1 at 20, 40, 60, 80']\n"
 
 
 @pytest.fixture
