@@ -152,6 +152,13 @@ def give(file: int | Path, folder: Path) -> None:
         os.chown(file, owner.st_uid, owner.st_gid, follow_symlinks=isinstance(file, int))
 
 
+def make_for_owner(folder: Path) -> None:
+    """Make a private folder where it is absent; one that root makes gets the owner of the folder above."""
+    if not folder.is_dir():
+        folder.mkdir(mode=0o700)
+        give(folder, folder.parent)
+
+
 class Below:
     """Path below another path of the same object.
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from flfed.errors import FlfedError, TableError, count_in_words
 
@@ -150,6 +150,11 @@ class NotSpent(FlfedError):
     The sentence is a fixed one of ours, which may leave the site. It has the site's budget, its spent part and the
     requested part, as numbers, and nothing about rows.
     """
+
+
+def decline(code: str, /, **facts: object) -> NoReturn:
+    """Raise NotTakingPart with the refusal of this code."""
+    raise NotTakingPart(Refusal(code, **facts))
 
 
 def refuse(why: Refusal | None) -> None:
@@ -333,3 +338,10 @@ def _one(code: str) -> re.Pattern[str]:
 def _slots() -> dict[str, str]:
     slots = {"wrong": any_of(WRONG.values(), SLOTS), "rule": any_of(RULES, SLOTS)}
     return SLOTS | slots | {"defect": any_of(DEFECTS.values(), SLOTS | slots)}
+
+
+NO_LEDGER = Refusal("ledger-unwritable")
+"""A site's reply where its ledger is torn, changed, or unreachable.
+
+The one sentence that leaves without a line: it reveals nothing, and silence would delay every site's round.
+"""

@@ -8,9 +8,8 @@ process. So no code of a bundle is executed anywhere.
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from typing import cast
@@ -19,7 +18,7 @@ from flwr.serverapp import Grid
 
 from flfed.callbacks import Notify, silent
 from flfed.deployment.coordinator import admission
-from flfed.deployment.coordinator.countersign import SignedHeads, sealed_afterwards
+from flfed.deployment.coordinator.countersign import check_heads, sealed_afterwards
 from flfed.deployment.flower.control import Control, Heartbeat, acquired
 from flfed.deployment.flower.grid import REPEATED_SECONDS, DeployedGrid, describe_deadline
 from flfed.deployment.flower.link import Link, Node, database, pem_of
@@ -34,6 +33,7 @@ from flfed.federation.engines.engine import (
     RunSites,
     SiteSelection,
     StartedGrid,
+    silence_flower,
 )
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server.run_setting import LEAST_SITES
@@ -62,9 +62,8 @@ class Deployment(Engine):
     @contextmanager
     def started(self, sites: RunSites, run_config: RunConfig, resources: RunResources) -> Iterator[StartedGrid]:
         """Give the grid, and no tables; as `Engine.started`."""
-        with deployed(
-            CoordinatorFolder.default(), [site.name for site in sites], run_config, notify=resources.show_activity
-        ) as grid:
+        names = [site.name for site in sites]
+        with deployed(CoordinatorFolder.default(), names, run_config, notify=resources.show_activity) as grid:
             yield grid, None
 
     def before_rounds(self, grid: Grid, recorder: Recorder) -> Callable[[Mapping[str, int]], None]:
@@ -72,7 +71,7 @@ class Deployment(Engine):
 
         Each ledger is compared with its last signed head.
         """
-        return SignedHeads(grid, recorder).check
+        return partial(check_heads, grid, recorder)
 
     def after_run(self, grid: Grid, recorder: Recorder) -> AbstractContextManager[None]:
         """Return the context that countersigns the ledgers' heads.
@@ -103,12 +102,7 @@ def admitted_sites(study: Study, selection: SiteSelection = None) -> list[Remote
     if wanted is None:
         wanted = list(members)
     names = sorted({str(getattr(site, "name", site)) for site in wanted})
-    # Every unknown name is listed at once, so that one correction is enough.
-    strangers = [name for name in names if name not in members]
-    if strangers:
-        raise UsageError(
-            render("coordinator.sites.strangers", sites=", ".join(strangers), admitted=", ".join(members) or "none")
-        )
+    _check_admitted(names, members)
     if not names:
         raise UsageError(render("coordinator.sites.none"))
     return [RemoteSite(name) for name in names]
@@ -154,20 +148,15 @@ def deployed(
     for damaged in admission.readable(folder)[1]:
         notify(damaged)
     link = Link.of(folder)
-    with _quiet(), Control(link) as control:
+    with silence_flower(), Control(link) as control:
         names, missing = _present(control, keys, wait_seconds, notify)
         # A site counts its cohort by these names: a site that is not online is no part of the cohort.
         there = ",".join(sorted(set(sites) - set(missing)))
         task = acquired(folder, link, control, {**run_config, "sites": there})
         try:
             with Heartbeat(task) as heartbeat:
-                grid = DeployedGrid(
-                    task.runtime,
-                    names,
-                    heartbeat.check,
-                    online=partial(_online, control),
-                    notify=notify,
-                )
+                online = partial(_online, control)
+                grid = DeployedGrid(task.runtime, names, heartbeat.check, online=online, notify=notify)
                 try:
                     grid.set_run(task.begin())
                     yield grid
@@ -187,12 +176,17 @@ def deployed(
 
 def _keys(folder: CoordinatorFolder, sites: Sequence[str]) -> dict[bytes, str]:
     """Return the requested sites by their admitted keys."""
-    admitted = admission.admitted(folder)
-    strangers = sorted(set(sites) - set(admitted))
+    members = admission.admitted(folder)
+    _check_admitted(sites, members)
+    return {pem_of(members[site].public_key): site for site in sorted(set(sites))}
+
+
+def _check_admitted(sites: Collection[str], members: Collection[str]) -> None:
+    # Every unknown name is listed at once, so that one correction is enough.
+    strangers = ", ".join(sorted(set(sites) - set(members)))
     if strangers:
-        names = ", ".join(admitted) or "none"
-        raise UsageError(render("coordinator.sites.strangers", sites=", ".join(strangers), admitted=names))
-    return {pem_of(admitted[site].public_key_openssh): site for site in sorted(set(sites))}
+        names = ", ".join(members) or "none"
+        raise UsageError(render("coordinator.sites.strangers", sites=strangers, admitted=names))
 
 
 def _present(
@@ -267,18 +261,3 @@ def _purge(folder: CoordinatorFolder, control: Control, run: int, notify: Notify
         remove_bodies(database(folder), over=over)
     except FlfedError as error:
         notify(str(error))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence Flower's log.
-
-    The messages that a person needs come from flfed.
-    """
-    logger = logging.getLogger("flwr")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -91,6 +91,15 @@ class LockedLedger:
         if after is not None and (after.n, after.before) != (1, START):
             raise LedgerError(f"{self.name}: its first line is missing; see: {self.see}")
 
+    def since(self, n: int, hash: str) -> tuple[list[Line], bool]:
+        """Return the lines after line `n`, the last one first, and whether a line of this number and hash is there."""
+        lines: list[Line] = []
+        for line in self.backwards():
+            if (line.n, line.hash) == (n, hash):
+                return lines, True
+            lines.append(line)
+        return lines, False
+
     def _check_end(self, rest: bytes) -> None:
         """Refuse bytes after the last line end."""
         if not rest:

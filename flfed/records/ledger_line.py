@@ -99,6 +99,10 @@ class Line:
     whole: bool = True
     format: int = 1
 
+    def text(self, key: str) -> str:
+        """Return a fact as text; it is empty where the line has no such fact."""
+        return str(self.facts.get(key, ""))
+
     @property
     def first_at(self) -> str:
         """The time at which it was first written, before any copying."""

@@ -34,6 +34,11 @@ def is_encrypted(arrays: Mapping[str, object]) -> bool:
     return set(arrays) == {CIPHERTEXT}
 
 
+def byte_array(content: bytes) -> np.ndarray:
+    """Return bytes as an array, of uint8, which shares their memory."""
+    return np.frombuffer(content, np.uint8)
+
+
 def arrays_defect(arrays: Arrays, expected: Shapes) -> Refusal | None:
     """Return why arrays are not such as expected, else None: other names, shapes, types, or values not finite."""
     if set(arrays) != set(expected):

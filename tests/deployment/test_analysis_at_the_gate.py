@@ -101,18 +101,21 @@ def in_secret(small_sites: Small) -> Consortium:
     return Consortium(sites, Study.parse(SECRET))
 
 
+def released(run: str) -> tuple[Any, float]:
+    """Return what a run of sums released, and the deviation of the noise that is charged."""
+    with RunReader.open() as reader:
+        found = reader.summary(run, "statistics")
+    charge = charge_of(Study.parse(SECRET))
+    assert found is not None and charge is not None
+    return found, charge.release.noise * analysis_of(SECRET).layout(datasets.load("small").schema).sensitivity
+
+
 def test_in_secret_each_site_adds_its_part_of_the_noise(in_secret: Consortium):
     coordinator = Coordinator(in_secret)
     ended = coordinator.run()
     assert ended.status == "completed", ended.reason
-    with RunReader.open() as reader:
-        found = reader.summary(ended.run, "statistics")
-    assert found is not None
-    charge = charge_of(Study.parse(SECRET))
-    assert charge is not None
-    sensitivity = analysis_of(SECRET).layout(datasets.load("small").schema).sensitivity
+    found, alone = released(ended.run)
     # Of four sites three are in each sum, two of which have all of the noise; four have twice its variance.
-    alone = charge.release.noise * sensitivity
     assert found["deviation"] == pytest.approx(alone * np.sqrt(4 / 2))
     assert (found["sites"], found["by-site"]) == (4, {})
     rows = sum(len(tables([site])) for site in in_secret.sites.values())
@@ -138,14 +141,9 @@ def test_in_secret_what_crosses_looks_like_chance_and_a_missing_site_is_left_out
     else:
         ended = coordinator.run(lie=spoiling("site-04", kind=STATISTIC))
     assert ended.status == "completed", ended.reason
-    with RunReader.open() as reader:
-        found = reader.summary(ended.run, "statistics")
-    assert found is not None
-    charge = charge_of(Study.parse(SECRET))
-    assert charge is not None
-    sensitivity = analysis_of(SECRET).layout(datasets.load("small").schema).sensitivity
+    found, alone = released(ended.run)
     assert found["sites"] == 3
-    assert found["deviation"] == pytest.approx(charge.release.noise * sensitivity * np.sqrt(3 / 2))
+    assert found["deviation"] == pytest.approx(alone * np.sqrt(3 / 2))
     sent = [reply for _, message, reply in coordinator.grid.sent if message.metadata.message_type == STATISTIC]
     for reply in sent:
         answer = StatisticReply.from_record(reply.content)

@@ -20,10 +20,11 @@ from flfed.deployment.operator.budget import budget_as_json, describe_account
 from flfed.deployment.operator.replay import replay
 from flfed.deployment.operator.run_budget import describe_run_budget
 from flfed.federation.client.client import SiteClient
-from flfed.federation.client.privacy_budget import NO_LEDGER, PrivacyAccount
+from flfed.federation.client.privacy_budget import PrivacyAccount
 from flfed.federation.client.protection import charge_of
 from flfed.federation.client.released.accounts import SPENT as LINE
 from flfed.records.ledger import ledger_of
+from flfed.refusals import NO_LEDGER
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.updates.accounting import Release, epsilon

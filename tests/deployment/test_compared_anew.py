@@ -10,7 +10,7 @@ import pytest
 
 from flfed.deployment.operator.run_budget import counted_comparisons, describe_comparisons
 from flfed.deployment.site_state import comparisons
-from flfed.deployment.site_state.comparisons import ANEW, add_comparisons
+from flfed.deployment.site_state.comparisons import add_comparisons
 from flfed.deployment.site_state.ledger_loss import restart
 from flfed.federation.client.released.sets import NewPeople, RowSets
 from flfed.paths import SiteFolder
@@ -21,6 +21,7 @@ from flfed.rows.session import SiteSession
 from flfed.rows.snapshots.differencing import RowSet, SourceSet
 from flfed.study.study import Study
 from flfed.updates.messages.compare import AUDIT, COMPARE, AuditRequest
+from flfed.words import render
 from tests.conftest import small_table
 from tests.deployment.conftest import CountingFrame
 from tests.deployment.test_compared_models import figures, model
@@ -132,7 +133,7 @@ def test_added_comparisons_are_added_to_each_count(institution):
     add_comparisons(site.folder, site.study, 1, by="Dr Kim")
     assert have_figures(site, (1, 2, 3, 4), "first") == [True, True, True, False]
     (words,) = describe_comparisons(counted_comparisons(site.folder, site.site, site.study), site.site, "small")
-    assert "may be released for 0 more models, of 3." in words and ANEW in words
+    assert "may be released for 0 more models, of 3." in words and render("budget.comparisons.anew") in words
     refreshed(site, 0.7)
     assert have_figures(site, (5, 6, 7, 8), "second") == [True, True, True, False]
 

@@ -12,7 +12,7 @@ from flwr.app import Message
 
 from flfed.deployment.gate.local_results import results_of
 from flfed.deployment.operator.run_budget import counted_comparisons, describe_comparisons
-from flfed.deployment.site_state.comparisons import TELLS, Comparisons, add_comparisons, comparisons_left
+from flfed.deployment.site_state.comparisons import Comparisons, add_comparisons, comparisons_left
 from flfed.deployment.site_state.ledger_loss import restart
 from flfed.errors import UsageError
 from flfed.records.ledger import ledger_of
@@ -26,6 +26,7 @@ from flfed.rows.session import SiteSession
 from flfed.study.study import Study
 from flfed.updates.messages.compare import AUDIT, COMPARE, AuditRequest, CompareReply, CompareRequest
 from flfed.updates.messages.train import EVALUATE, TrainRequest
+from flfed.words import render
 from tests.deployment.summing import Consortium, SummingGrid, conduct
 
 ROWS = 240
@@ -213,7 +214,7 @@ def test_a_person_adds_comparisons_on_record_and_reads_how_many_are_left(gated):
         "Comparisons: figures over test rows of 'small' may be released for 0 more models, of 1. "
         "All coordinators, studies and runs count together. "
     )
-    assert "This approval adds 2 (--compared)." in words and words.endswith(TELLS)
+    assert "This approval adds 2 (--compared)." in words and words.endswith(render("budget.comparisons.reveals"))
     assert figures(compare(site, 2)) == []
     add_comparisons(site.folder, site.study, 2, by="Dr Kim")
     line = site.lines()[-1]

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from flfed.deployment.coordinator import certificates, kits
-from flfed.deployment.coordinator.admission import admit, admitted, revoke, revoked
+from flfed.deployment.coordinator.admission import admit, admitted, revoke, revoked_keys
 from flfed.deployment.coordinator.certificates import Settings, initialise
 from flfed.deployment.operator.join import join, joined, log_file, renew
 from flfed.errors import FlfedError, UsageError
@@ -74,7 +74,7 @@ def test_from_a_kit_to_an_admission_that_is_admitted(folder, kit, tmp_path: Path
     # The key that the coordinator knows is that of the file which Flower's node reads, as Flower reads it.
     key = serialization.load_ssh_private_key(site.node_key.read_bytes(), None)
     assert key.curve.name == "secp384r1"
-    assert admitted(folder)["cleveland"].public_key_openssh == public_text(key.public_key())
+    assert admitted(folder)["cleveland"].public_key == public_text(key.public_key())
     assert b"PRIVATE" not in done.admission.read_bytes() + kit.read_bytes()
 
 
@@ -143,7 +143,7 @@ def test_a_second_kit_needs_renew_and_makes_another_key(folder, kit, tmp_path: P
     assert (done.site, done.changed) == ("cleveland", ())
     assert done.joined is not None and done.joined.key != first.key
     assert admit(folder, done.joined.admission, now=after(4)).fingerprint == done.joined.key
-    assert len(revoked(folder)) == 1
+    assert len(revoked_keys(folder)) == 1
     (tmp_path / "cleveland.admission").unlink()
     assert "is for site 'cleveland', not 'b'" in refused(renew, second, to=tmp_path, site="b", now=after(4))
 

@@ -17,13 +17,7 @@ from flfed.errors import FlfedError, RunStopped, UsageError
 from flfed.federation.client.client import Draws, _opened
 from flfed.federation.client.privacy_budget import PrivacyAccount
 from flfed.federation.client.protection import RoundCharge, privacy_refusal
-from flfed.federation.client.released.noised_answer import (
-    CELLS,
-    FAR,
-    cells_of,
-    releases_of,
-    trained_units,
-)
+from flfed.federation.client.released.noised_answer import CELLS, FAR, cells_of, releases_of, trained_units
 from flfed.federation.recording.privacy_recorder import promised
 from flfed.federation.recording.pseudonyms import WITHHELD
 from flfed.federation.server.run import resume, run
@@ -103,7 +97,7 @@ def test_all_that_leaves_is_charged_to_the_side_that_it_counts(done: Any, sites:
         charged = [(line.facts.get("side"), line.facts["noise"], line.facts["steps"]) for line in lines(site.name)]
         assert [side for side, _, _ in charged] == ["training"] * 5 + ["holdout"] * 2
         releases = releases_of(Study.parse(STUDY))
-        noises = [releases[name].release.noise for name in (HISTOGRAMS, VALUES, "first", "scores")]
+        noises = [releases[name].noise for name in (HISTOGRAMS, VALUES, "first", "scores")]
         assert [noise for _, noise, _ in (*charged[:2], *charged[5:])] == noises
         # Of a person, who is on one side: what was promised, and no more, of which 0.45 of the held-out side is kept.
         assert 2.96 <= account(site).spent() <= 3.0
@@ -236,7 +230,7 @@ def test_the_known_number_of_rows_is_that_of_the_noised_counts(small_sites: Smal
     session = SiteSession(sites[0], study)
     exact = training_cells(session, by_person=True)
     releases = releases_of(study)
-    first, second = cell_queries(session.layout, tuple(releases[name].release.noise for name in (HISTOGRAMS, VALUES)))  # type: ignore[arg-type]
+    first, second = cell_queries(session.layout, tuple(releases[name].noise for name in (HISTOGRAMS, VALUES)))  # type: ignore[arg-type]
     rows, deviation = noised_rows(
         session.layout, cells_of(study, session.layout, {HISTOGRAMS: exact[0], VALUES: exact[1]})
     )
@@ -257,7 +251,7 @@ def test_the_encoder_is_that_of_the_noised_counts_of_all_sites(done: Any, sites:
     session = SiteSession(sites[0], study)
     releases = releases_of(study)
     exact = [training_cells(SiteSession(site, study), by_person=True) for site in sites]
-    queries = cell_queries(session.layout, tuple(releases[name].release.noise for name in (HISTOGRAMS, VALUES)))  # type: ignore[arg-type]
+    queries = cell_queries(session.layout, tuple(releases[name].noise for name in (HISTOGRAMS, VALUES)))  # type: ignore[arg-type]
     merged = NoisedCells(
         numbers=np.sum([one for one, _ in exact], axis=0), numbers_deviation=queries[0].deviation * np.sqrt(3),
         values=np.sum([one for _, one in exact], axis=0), values_deviation=queries[1].deviation * np.sqrt(3),
@@ -279,10 +273,7 @@ def test_the_encoder_is_that_of_the_noised_counts_of_all_sites(done: Any, sites:
         ),
         (("[plan]", '[encode]\nscaler = "global"\n[plan]'), "scaler = 'global', which is made of exact sums"),
         (("[plan]", '[encode]\nscaler = "none"\n[plan]'), "scaler = 'none', which is made of exact sums"),
-        (
-            ('covers = "study"', '[encode]\nscaler = "private"'),
-            "only where [privacy] has covers = 'study'",
-        ),
+        (('covers = "study"', '[encode]\nscaler = "private"'), "only where [privacy] has covers = 'study'"),
         (("[plan]", '[encode]\nrows = "complete"\n[plan]'), "rows = 'complete'"),
         (("[privacy]", '[compare]\nsubgroups = ["colour"]\n[privacy]'), "subgroups or site-columns"),
         (("sampling = 0.2", 'sampling = 0.2\nsecure-aggregation = "on"'), "secure-aggregation"),

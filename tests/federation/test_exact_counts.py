@@ -195,6 +195,13 @@ def test_who_looks_at_its_own_rows_claims_nothing(small_sites, asking):
             'thresholds = [0.5]\n[privacy]\nname = "record-dp"\nepsilon = 3.0',
             "request exact counts of rows without noise, and [privacy] name='record-dp'",
         ),
+        ("importance = -1", "importance=-1 must be 0 to 100"),
+        ("importance = 101", "importance=101 must be 0 to 100"),
+        ("importance = 2.5", "importance=2.5 must be a whole number"),
+        (
+            'importance = 5\n[privacy]\nname = "record-dp"\nepsilon = 3.0\nclip = 1.0',
+            "importance requests exact figures of single columns without noise",
+        ),
     ],
 )
 def test_what_cannot_be_asked_for_is_refused_in_one_sentence(small_study, line, said):

@@ -16,13 +16,13 @@ from flfed.deployment.operator.budget import budget_as_json, describe_account
 from flfed.deployment.operator.run_budget import describe_run_budget
 from flfed.deployment.site_state.freeze import freeze_first, refresh
 from flfed.federation.client.client import SiteClient
-from flfed.federation.client.privacy_budget import NO_LEDGER, PrivacyAccount
+from flfed.federation.client.privacy_budget import PrivacyAccount
 from flfed.federation.client.released.accounts import BOTH, RowAccounts, origin_of
 from flfed.federation.client.released.sets import RowSets
 from flfed.federation.server.run import run
 from flfed.paths import SiteFolder
 from flfed.records.ledger import ledger_of
-from flfed.refusals import NotSpent
+from flfed.refusals import NO_LEDGER, NotSpent
 from flfed.rows.data.mapping import Field
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Mapped, Site

@@ -45,7 +45,7 @@ def test_two_values_of_epsilon_do_not_give_the_exact_counts(small_sites: Small):
     (site,) = small_sites(1, rows=400)
     studies = [Study.parse(STUDY).replace({"privacy.epsilon": value}) for value in (1.0, 3.0)]
     exact = cells(site, Study.parse(STUDY).replace({"privacy.epsilon": 99.0}))
-    weak, strong = (releases_of(study)["histograms"].release.noise for study in studies)
+    weak, strong = (releases_of(study)["histograms"].noise for study in studies)
     noised = [cells(site, study) for study in studies]
     # The two would be exact + weak · z and exact + strong · z of the same z: this combination has no z in it.
     combined = (weak * noised[1] - strong * noised[0]) / (weak - strong)
@@ -90,7 +90,7 @@ def test_own_models_have_noise_of_the_study(small_sites: Small):
 
     def own(of: Study) -> np.ndarray:
         session = session_of(site, of)
-        found = run_client(_own_model(session, schema_encoder(session.layout), releases_of(of)[OWN].release))
+        found = run_client(_own_model(session, schema_encoder(session.layout), releases_of(of)[OWN]))
         return np.concatenate([found[name].reshape(-1) for name in sorted(found)])
 
     first, again, other = (own(one) for one in (study, study, study.replace({"purpose": OTHER})))

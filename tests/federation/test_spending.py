@@ -19,13 +19,13 @@ from dp_accounting.pld import PLDAccountant
 
 from flfed.deployment.operator.budget import budget_as_json, describe_account
 from flfed.deployment.operator.run_budget import describe_run_budget
-from flfed.federation.client.privacy_budget import NO_LEDGER, PrivacyAccount, shown
+from flfed.federation.client.privacy_budget import PrivacyAccount, shown
 from flfed.federation.client.released.accounts import BOTH, release_of
 from flfed.federation.client.released.accounts import SPENT as LINE
 from flfed.federation.server.run import resume, run
 from flfed.paths import SiteFolder
 from flfed.records.ledger import Ledger, ledger_of
-from flfed.refusals import NotSpent
+from flfed.refusals import NO_LEDGER, NotSpent
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.origin import Origin
 from flfed.rows.data.policy import Policy

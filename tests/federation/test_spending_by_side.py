@@ -19,7 +19,7 @@ import pytest
 
 from flfed.deployment.operator.budget import Accounts
 from flfed.deployment.site_state.ledger_loss import restart
-from flfed.federation.client.privacy_budget import NO_LEDGER, PrivacyAccount
+from flfed.federation.client.privacy_budget import PrivacyAccount
 from flfed.federation.client.privacy_budget import shown as shown_budget
 from flfed.federation.client.protection import holdout_hash, side_charged
 from flfed.federation.client.released.accounts import BOTH, SIDES, Side, Tally, side_of
@@ -27,7 +27,7 @@ from flfed.federation.client.released.accounts import SPENT as LINE
 from flfed.paths import SiteFolder
 from flfed.records.ledger import Ledger, ledger_of
 from flfed.records.ledger_line import START, Line, new_line
-from flfed.refusals import NotSpent
+from flfed.refusals import NO_LEDGER, NotSpent
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout, HoldoutByOrder, HoldoutByTime, SortedRows, canonical_rows, fractions
 from flfed.rows.data.origin import Origin
@@ -398,21 +398,25 @@ def test_two_processes_at_once_overdraw_neither_side_and_write_each_answer_whole
     assert account(2.0).refusal([("holdout", parts[0])], "new") is None or training == 0
 
 
+def site_by(holdout: Any, **policy: Any) -> Any:
+    return SimpleNamespace(holdout=holdout, policy=Policy(disclosure="open", **policy))
+
+
 def test_a_side_is_charged_alone_only_where_nobody_can_be_on_the_other():
     wine = Study.load("wine")
     published = Study.load("fed-heart-flamby-dp")
     by_order = HoldoutByOrder(OrderedHoldout(by="day", train_share=0.7))
     complete = wine.replace({"encode.rows": "complete"})
     for side in ("training", "holdout"):
-        for alone in ({}, {"holdout": Holdout(salt="s")}, {"holdout": BY_TIME}):
-            assert side_charged(side, study=wine, **alone) == side
-        assert side_charged(side, study=complete, holdout=Holdout()) == side
-        assert side_charged(side, study=wine, resplit=True) == "both"
-        assert side_charged(side, study=published) == "both"
+        for rule in (Holdout(), Holdout(salt="s"), BY_TIME):
+            assert side_charged(side, wine, site_by(rule)) == side
+        assert side_charged(side, complete, site_by(Holdout())) == side
+        assert side_charged(side, wine, site_by(Holdout(), resplit=True)) == "both"
+        assert side_charged(side, published, site_by(Holdout())) == "both"
         for rule in (replace(BY_TIME, same_groups=True), by_order):
-            assert side_charged(side, study=wine, holdout=rule) == "both"
-        assert side_charged(side, study=complete, holdout=BY_TIME) == "both"
-    assert side_charged("both", study=wine) == "both"
+            assert side_charged(side, wine, site_by(rule)) == "both"
+        assert side_charged(side, complete, site_by(BY_TIME)) == "both"
+    assert side_charged("both", wine, site_by(Holdout())) == "both"
 
 
 def test_of_complete_rows_a_person_may_be_held_out_who_is_trained_on_in_another_study():

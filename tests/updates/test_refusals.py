@@ -72,11 +72,11 @@ def places(template: str) -> dict[str, str]:
     return found
 
 
-MADE_BY = {"Refusal", "reject"}
+MADE_BY = {"Refusal", "reject", "decline"}
 
 
 def calls() -> Iterator[tuple[str, ast.Call]]:
-    """Yield every call in the package of `Refusal`, or of the gate's `reject`, and where it is."""
+    """Yield every call in the package of `Refusal`, of `decline`, or of the gate's `reject`, and where it is."""
     for file in sorted((ROOT / "flfed").rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in MADE_BY:

@@ -33,30 +33,15 @@ ADMISSION = {"format": int, "site": str, "public-key": str, "invitation": str, "
 
 
 @dataclass(frozen=True)
-class Admitted:
-    """An admitted site and its node's public key.
-
-    Parameters
-    ----------
-    site : str
-    public_key_openssh : str
-        EC P-384, in OpenSSH's text form, without a comment.
-    node_id : int or None
-        Flower's number of the node; `None` until it was registered.
-    """
-
-    site: str
-    public_key_openssh: str
-    node_id: int | None
-
-
-@dataclass(frozen=True)
 class Membership:
     """Membership of one site.
 
     Times are ISO 8601, empty where the event did not happen.
 
     `earlier_keys` are those of earlier admissions that were revoked; none of them is admitted again.
+
+    `public_key` is the node's: EC P-384, in OpenSSH's text form, without a comment. `node_id` is Flower's number of the
+    node, and None until it was registered.
 
     `gate_key` is the fingerprint of the site's gate, as the site reported it. Other sites accept it from that site
     alone.
@@ -77,10 +62,6 @@ class Membership:
     def every_key(self) -> set[str]:
         """Return all present and earlier public keys."""
         return {self.public_key, *(str(key["public-key"]) for key in self.earlier_keys)} - {""}
-
-    def node(self) -> Admitted:
-        """Return the site's key and node."""
-        return Admitted(self.site, self.public_key, self.node_id)
 
 
 def members(folder: CoordinatorFolder) -> dict[str, Membership]:
@@ -109,26 +90,26 @@ def readable(folder: CoordinatorFolder) -> tuple[dict[str, Membership], tuple[st
     return memberships, tuple(damaged)
 
 
-def admitted(folder: CoordinatorFolder) -> dict[str, Admitted]:
+def admitted(folder: CoordinatorFolder) -> dict[str, Membership]:
     """Return the sites whose nodes may connect, by name.
 
     A site whose file is damaged is not among them.
     """
-    return {name: member.node() for name, member in readable(folder)[0].items() if member.status == "admitted"}
+    return {name: member for name, member in readable(folder)[0].items() if member.status == "admitted"}
 
 
-def revoked(folder: CoordinatorFolder) -> tuple[Admitted, ...]:
-    """Return the keys and nodes that must not connect.
+def revoked_keys(folder: CoordinatorFolder) -> tuple[str, ...]:
+    """Return the nodes' public keys that must not connect.
 
-    They come from the files that can be read; a name may occur several times.
+    They come from the files that can be read.
     """
-    revocations = []
+    keys: list[str] = []
     # Keys of earlier admissions stay cut off, also where the site was admitted again with another key.
     for member in readable(folder)[0].values():
-        revocations += [Admitted(member.site, str(k["public-key"]), k["node-id"]) for k in member.earlier_keys]
+        keys += [str(key["public-key"]) for key in member.earlier_keys]
         if member.status == "revoked" and member.public_key:
-            revocations.append(member.node())
-    return tuple(revocations)
+            keys.append(member.public_key)
+    return tuple(keys)
 
 
 def note_node(folder: CoordinatorFolder, site: str, node_id: int) -> None:
@@ -250,10 +231,9 @@ def _admitted_by(folder: CoordinatorFolder, content: dict[str, Any], now: dateti
     for other in everyone.values():
         if public in other.every_key():
             raise UsageError(render("coordinator.admission.reused", other=other.site))
-    admitted_at = now.isoformat(timespec="seconds")
-    return replace(
-        member, status="admitted", admitted=admitted_at, public_key=public, gate_key=content.get("gate-key", "")
-    ), False
+    at = now.isoformat(timespec="seconds")
+    gate_key = content.get("gate-key", "")
+    return replace(member, status="admitted", admitted=at, public_key=public, gate_key=gate_key), False
 
 
 def _signing_key(content: Mapping[str, Any]) -> str:
@@ -373,9 +353,7 @@ def check_invited(folder: CoordinatorFolder, site: str) -> None:
 
 
 def _files(folder: CoordinatorFolder) -> list[Path]:
-    if folder.sites.is_dir():
-        return sorted(folder.sites.glob("*.json"))
-    return []
+    return sorted(folder.sites.glob("*.json"))
 
 
 def _read(file: Path) -> Membership:
@@ -398,5 +376,4 @@ def _write(folder: CoordinatorFolder, member: Membership) -> None:
     # Left out where it is empty, so that an earlier version reads the file.
     if not member.gate_key:
         del facts["gate-key"]
-    text = json.dumps(facts, indent=2)
-    write_whole(folder.sites / f"{member.site}.json", f"{text}\n".encode())
+    write_whole(folder.sites / f"{member.site}.json", f"{json.dumps(facts, indent=2)}\n".encode())

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
 import tomli_w
@@ -133,14 +133,9 @@ def initialise(folder: CoordinatorFolder, coordinator_settings: Settings, *, now
     write_signing_key(folder, Ed25519PrivateKey.generate())
     # Last: a folder with settings is complete.
     made = now.isoformat(timespec="seconds")
-    facts = {
-        "format": FORMAT,
-        "title": coordinator_settings.title,
-        "address": coordinator_settings.address,
-        "made": made,
-    }
+    facts = {"format": FORMAT, **asdict(coordinator_settings), "made": made}
     write_whole(folder.settings, tomli_w.dumps(facts).encode())
-    note(folder.log, now, "initialised", title=coordinator_settings.title, address=coordinator_settings.address)
+    note(folder.log, now, "initialised", **asdict(coordinator_settings))
 
 
 def new_authority(title: str, now: datetime) -> tuple[EllipticCurvePrivateKey, x509.Certificate]:
@@ -150,12 +145,8 @@ def new_authority(title: str, now: datetime) -> tuple[EllipticCurvePrivateKey, x
     """
     key = generate_private_key(SECP384R1())
     # Two authorities of one coordinator must not bear one name: a chain is looked up by name.
-    name = x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, title[:64]),
-            x509.NameAttribute(NameOID.COMMON_NAME, f"flfed authority {secrets.token_hex(4)}"),
-        ]
-    )
+    organisation = x509.NameAttribute(NameOID.ORGANIZATION_NAME, title[:64])
+    name = x509.Name([organisation, _common_name(f"flfed authority {secrets.token_hex(4)}")])
     built = (
         _certificate(name, name, key.public_key(), now, AUTHORITY_DAYS)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -174,7 +165,7 @@ def _write_server(
     own = generate_private_key(SECP256R1())
     # A dict keeps the order and drops a host that is one of this machine's names.
     names = dict.fromkeys([host, "localhost", "127.0.0.1", "::1"])
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host[:64])])
+    subject = x509.Name([_common_name(host[:64])])
     issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
     built = (
         _certificate(subject, authority.subject, own.public_key(), now, SERVER_DAYS)
@@ -186,6 +177,10 @@ def _write_server(
     )
     write_whole(folder.keys / "server.key", _pem(own))
     write_whole(folder.keys / "server.crt", certificate_text(built.sign(key, hashes.SHA384())))
+
+
+def _common_name(text: str) -> x509.NameAttribute[str]:
+    return x509.NameAttribute(NameOID.COMMON_NAME, text)
 
 
 def _alternative(name: str) -> x509.GeneralName:
@@ -201,7 +196,7 @@ def new_loopback(now: datetime) -> tuple[bytes, bytes]:
     They are valid from a day before, should this machine's clock be set back.
     """
     key = generate_private_key(SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "flfed coordinator, loopback")])
+    name = x509.Name([_common_name("flfed coordinator, loopback")])
     names = x509.SubjectAlternativeName([_alternative("localhost"), _alternative("127.0.0.1")])
     built = _certificate(name, name, key.public_key(), now, AUTHORITY_DAYS, timedelta(days=1))
     return _pem(key), certificate_text(built.add_extension(names, critical=False).sign(key, hashes.SHA256()))

@@ -190,11 +190,9 @@ def seal_all(grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str
     faults: dict[str, str] = {site: Refusal("ledger-unsigned", why=reason) for site, reason in heads.faults.items()}
     # One site's fault does not keep the others from their signatures.
     for site, reply in heads.replies.items():
-        line_hash = reply.at_known
+        base = last_by_site[site].n
         try:
-            signature = sign_head(
-                folder, site, run, reply.n, reply.head, base_line=last_by_site[site].n, base_hash=line_hash
-            )
+            signature = sign_head(folder, site, run, reply.n, reply.head, base_line=base, base_hash=reply.at_known)
         except UnfollowedHead as error:
             faults[site] = str(error)
             continue
@@ -302,46 +300,30 @@ def _seal(grid: DeployedGrid, recorder: Recorder, seconds: float = SECONDS) -> N
     recorder.events("fault", outcome.faults)
 
 
-@dataclass(frozen=True)
-class SignedHeads:
-    """Guard against runs on outdated or exchanged ledgers.
+def check_heads(grid: Grid, recorder: Recorder, nodes: Mapping[str, int]) -> None:
+    """Check that a run uses no outdated or exchanged ledger of a participating site.
 
-    A run stops where a ledger is older than its last signed head, or is another one.
-
-    Parameters
-    ----------
-    grid : Grid
-    recorder : Recorder
+    Raises
+    ------
+    RunStopped
+        If a ledger does not continue its last signed head, with the site and the line; or if the receipts here
+        cannot be read.
 
     Notes
     -----
     A backup of a site restores its receipts together with its ledger; it cannot restore the coordinator's. After such
     a restore the site would forget what it had spent and released since, and could be asked for it again.
     """
-
-    grid: Grid
-    recorder: Recorder
-
-    def check(self, nodes: Mapping[str, int]) -> None:
-        """Check the heads of the participating sites' ledgers.
-
-        Raises
-        ------
-        RunStopped
-            If a ledger does not continue its last signed head, with the site and the line; or if the receipts here
-            cannot be read.
-        """
-        recorder = self.recorder
-        run = recorder.writer.run
-        try:
-            whys, heads = unfollowed(self.grid, CoordinatorFolder.default(), run, nodes, timeout=SECONDS)
-        except FlfedError as error:
-            raise RunStopped(render("run.stops.heads", why=error)) from None
-        # The exchange is recorded in any case: its bytes left the sites.
-        recorder.crossed(SEAL, heads.to_node, heads.to_server)
-        recorder.events("fault", {site: render("run.faults.unchecked", why=why) for site, why in heads.faults.items()})
-        if whys:
-            # The record may name sites by their pseudonyms alone; the person at the terminal sees the names.
-            stopped = RunStopped(render("run.stops.ledgers", why="; ".join(whys.values())))
-            stopped.recorded = recorder.shared_as.text(str(stopped))
-            raise stopped
+    run = recorder.writer.run
+    try:
+        whys, heads = unfollowed(grid, CoordinatorFolder.default(), run, nodes, timeout=SECONDS)
+    except FlfedError as error:
+        raise RunStopped(render("run.stops.heads", why=error)) from None
+    # The exchange is recorded in any case: its bytes left the sites.
+    recorder.crossed(SEAL, heads.to_node, heads.to_server)
+    recorder.events("fault", {site: render("run.faults.unchecked", why=why) for site, why in heads.faults.items()})
+    if whys:
+        # The record may name sites by their pseudonyms alone; the person at the terminal sees the names.
+        stopped = RunStopped(render("run.stops.ledgers", why="; ".join(whys.values())))
+        stopped.recorded = recorder.shared_as.text(str(stopped))
+        raise stopped

@@ -104,14 +104,8 @@ class Kit:
 
     def as_toml(self) -> str:
         """Return the text of `kit.toml`."""
-        facts = {
-            "format": FORMAT,
-            **kebab_keys(asdict(self.terms)),
-            "site": self.site,
-            "invitation": self.invitation,
-            "expires": self.expires,
-        }
-        return tomli_w.dumps(facts)
+        own = {"site": self.site, "invitation": self.invitation, "expires": self.expires}
+        return tomli_w.dumps({"format": FORMAT, **kebab_keys(asdict(self.terms)), **own})
 
 
 def kit_of(facts: Mapping[str, object]) -> Kit:
@@ -172,12 +166,11 @@ def _terms(folder: CoordinatorFolder, now: datetime) -> tuple[Terms, bytes]:
     """Return the coordinator's present terms and trusted certificates."""
     coordinator_settings = settings(folder)
     ca = trusted(folder)
-    public = signing_public(signing_key(folder))
     return Terms(
         coordinator_settings.title,
         coordinator_settings.address,
         hashlib.sha256(ca).hexdigest(),
-        public,
+        signing_public(signing_key(folder)),
         bundle_sha256(),
         flfed.__version__,
         flwr_version(),

@@ -20,17 +20,12 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from flfed.callbacks import Clock, Notify, now_utc
 from flfed.deployment.coordinator import admission
+from flfed.deployment.coordinator.admission import Membership
 from flfed.deployment.flower.control import Control, Refused
 from flfed.deployment.flower.link import Node, pem_of
 from flfed.errors import FlfedError, UsageError
 from flfed.files import note, state_of
-from flfed.flower_names import (
-    AHEAD_SECONDS,
-    OLDEST_SECONDS,
-    PUBLIC_KEY_HEADER,
-    SIGNATURE_HEADER,
-    TIMESTAMP_HEADER,
-)
+from flfed.flower_names import AHEAD_SECONDS, OLDEST_SECONDS, PUBLIC_KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from flfed.paths import CoordinatorFolder
 from flfed.words import render
 
@@ -161,21 +156,19 @@ class NodeRegistration:
         """
         nodes = control.nodes()
         admitted = admission.admitted(self.folder).values()
-        keys = {pem_of(member.public_key_openssh): member for member in admitted}
+        keys = {pem_of(member.public_key): member for member in admitted}
         damaged = admission.readable(self.folder)[1]
         for sentence in damaged:
             self._say_once(render("coordinator.server.damaged", sentence=sentence))
         # A key that was cut off is never valid again: a key that may be of a damaged file is left as it is.
-        gone = {pem_of(node.public_key_openssh) for node in admission.revoked(self.folder)} if damaged else set(nodes)
+        gone = set(map(pem_of, admission.revoked_keys(self.folder))) if damaged else set(nodes)
         for key, node in nodes.items():
             if key in gone and key not in keys and node.status != "unregistered":
                 control.unregister(node.node_id)
                 self._note("unregistered", render("coordinator.server.unregistered", node=node.node_id))
         self._register(control, nodes, keys)
 
-    def _register(
-        self, control: Control, nodes: Mapping[bytes, Node], keys: Mapping[bytes, admission.Admitted]
-    ) -> None:
+    def _register(self, control: Control, nodes: Mapping[bytes, Node], keys: Mapping[bytes, Membership]) -> None:
         # Admitted keys that are new to the server are registered; new numbers are written down.
         for key, member in keys.items():
             site = member.site

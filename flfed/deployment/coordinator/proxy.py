@@ -116,9 +116,7 @@ def write_caddyfile(folder: CoordinatorFolder, inside: int, *, bind: str = "", p
         If Caddy is missing, or refuses its configuration.
     """
     coordinator_settings = settings(folder)
-    listen = ""
-    if bind:
-        listen = f"\tbind {bind}\n"
+    listen = f"\tbind {bind}\n" if bind else ""
     words = {
         "HOST": coordinator_settings.host,
         "PORT": str(port or coordinator_settings.port),

@@ -51,14 +51,7 @@ QUIET = {
 """For the SuperLink: no reports, no installations, and the memory of large bodies is returned at once."""
 
 
-def serve(
-    folder: CoordinatorFolder,
-    stop: threading.Event,
-    *,
-    notify: Notify,
-    bind: str = "",
-    port: int = 0,
-) -> None:
+def serve(folder: CoordinatorFolder, stop: threading.Event, *, notify: Notify, bind: str = "", port: int = 0) -> None:
     """Serve until `stop` is set.
 
     All processes that it started are ended.

@@ -118,19 +118,13 @@ class Status:
 
 def status(folder: CoordinatorFolder) -> Status:
     """Return the consortium's present status."""
-    coordinator_settings = settings(folder)
+    own = settings(folder)
     nodes, seconds = _nodes(folder)
     members, problems = admission.readable(folder)
     last = last_runs(members=members)
     sites = tuple(_site(member, nodes, seconds.get(name), last.get(name)) for name, member in sorted(members.items()))
-    return Status(
-        coordinator_settings.title,
-        coordinator_settings.address,
-        nodes is not None,
-        server_days_left(folder),
-        sites,
-        problems,
-    )
+    days = server_days_left(folder)
+    return Status(own.title, own.address, nodes is not None, days, sites, problems)
 
 
 def _nodes(folder: CoordinatorFolder) -> tuple[dict[bytes, Node] | None, dict[str, float]]:

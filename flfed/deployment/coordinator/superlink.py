@@ -291,10 +291,7 @@ def _length(scope: Scope) -> int:
 
     It is 0 where none is declared.
     """
-    lengths = [value for name, value in scope["headers"] if name == b"content-length"]
-    if lengths:
-        return int(lengths[0])
-    return 0
+    return next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
 
 
 async def _refuse(status: int, scope: Scope, receive: Receive, send: Send, reason: bytes = b"") -> None:

@@ -13,23 +13,12 @@ from typing import Any, Self
 
 import httpx
 
+from flfed import flower_names
 from flfed.deployment.bundle import bundle, bundle_sha256
 from flfed.deployment.flower.link import TIMEOUT_SECONDS, Link, Node
 from flfed.errors import FlfedError, UsageError
 from flfed.files import locked
-from flfed.flower_names import (
-    COMPLETED,
-    FAILED,
-    KEY_IN_USE,
-    FlowerError,
-    RuntimeHttpClient,
-    RuntimeTokenHttpInterceptor,
-    TaskIdentity,
-    ask,
-    check_names,
-    run_from_proto,
-    user_config_to_proto,
-)
+from flfed.flower_names import ask, check_names
 from flfed.paths import CoordinatorFolder
 from flfed.words import render
 
@@ -80,11 +69,9 @@ class Control:
         stranger = self._link.control(timeout=self._timeout, with_secret=False)
         try:
             ask(stranger.ListNodes)
-        except httpx.HTTPStatusError as error:
-            if error.response.status_code == httpx.codes.FORBIDDEN:
+        except httpx.HTTPError as error:
+            if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == httpx.codes.FORBIDDEN:
                 return
-            raise FlfedError(render("coordinator.server.silent")) from None
-        except httpx.HTTPError:
             raise FlfedError(render("coordinator.server.silent")) from None
         finally:
             stranger.close()
@@ -105,7 +92,7 @@ class Control:
             with in_words():
                 return ask(self._flower.RegisterNode, public_key=public_key, name=site[:32]).node_id
         except Refused as error:
-            if error.code != KEY_IN_USE:
+            if error.code != flower_names.KEY_IN_USE:
                 raise
         # The key is registered already: it may be in use, which is fine, or have been cut off for good.
         node = self.nodes().get(public_key)
@@ -127,7 +114,7 @@ class Control:
         Return its number in Flower.
         """
         fab = {"hash_str": bundle_sha256(), "content": bundle()}
-        config = user_config_to_proto(dict(run_config))
+        config = flower_names.user_config_to_proto(dict(run_config))
         with in_words():
             return ask(self._flower.StartRun, fab=fab, override_config=config, federation="", app_spec="").run_id
 
@@ -187,7 +174,7 @@ def in_words() -> Iterator[None]:
         yield
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
-        flower_error = FlowerError.from_json(error.response.text)
+        flower_error = flower_names.FlowerError.from_json(error.response.text)
         # A refusal without Flower's own error comes from a lock with another secret.
         if status in (httpx.codes.FORBIDDEN, httpx.codes.UNAUTHORIZED) and flower_error is None:
             raise FlfedError(render("coordinator.server.stranger")) from None
@@ -220,26 +207,26 @@ class ServerTask:
         self._token = token
         self.client = self.runtime()
 
-    def runtime(self) -> RuntimeHttpClient:
+    def runtime(self) -> flower_names.RuntimeHttpClient:
         """Return a client with the token of this task."""
-        return self.link.runtime("flwr-serverapp", RuntimeTokenHttpInterceptor(self._token))
+        return self.link.runtime("flwr-serverapp", flower_names.RuntimeTokenHttpInterceptor(self._token))
 
     def begin(self) -> Any:
         """Begin the task and return its run."""
         with translate_errors():
             task_input = ask(self.client.PullTaskInput)
         # Flower builds messages only where these are set.
-        TaskIdentity.task_id = task_input.task_id
-        TaskIdentity.run_id = task_input.run.run_id
-        TaskIdentity.node_id = task_input.context.node_id
-        return run_from_proto(task_input.run)
+        flower_names.TaskIdentity.task_id = task_input.task_id
+        flower_names.TaskIdentity.run_id = task_input.run.run_id
+        flower_names.TaskIdentity.node_id = task_input.context.node_id
+        return flower_names.run_from_proto(task_input.run)
 
     def end(self, failure: str = "") -> None:
         """Report to Flower that the run is completed, or why it failed.
 
         Flower stores nothing else of the run.
         """
-        status = FAILED if failure else COMPLETED
+        status = flower_names.FAILED if failure else flower_names.COMPLETED
         with translate_errors():
             ask(self.client.PushTaskOutput, sub_status=status, details=failure)
 
@@ -354,7 +341,6 @@ def translate_errors() -> Iterator[None]:
     try:
         yield
     except httpx.HTTPStatusError as error:
-        status = error.response.status_code
-        raise FlfedError(render("run.stops.refused", status=status)) from None
+        raise FlfedError(render("run.stops.refused", status=error.response.status_code)) from None
     except httpx.HTTPError:
         raise FlfedError(render("coordinator.server.silent")) from None

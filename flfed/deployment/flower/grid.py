@@ -78,9 +78,7 @@ class NodeReplies:
             site = self.names.get(request.metadata.dst_node_id, "")
             return self.fault(request, reason_of(reply, site), reply.error.code)
         wrong = self._wrong_name(request, reply)
-        if wrong:
-            return self.fault(request, wrong)
-        return reply
+        return self.fault(request, wrong) if wrong else reply
 
     def lost(self, reply: Message) -> Refusal | None:
         """Return why a node's answer is lost.
@@ -108,9 +106,7 @@ class NodeReplies:
         except MalformedMessage:
             return None
         name = self.names[request.metadata.dst_node_id]
-        if site == name:
-            return None
-        return Refusal("other-node", says=site, admitted=name)
+        return None if site == name else Refusal("other-node", says=site, admitted=name)
 
 
 class DeployedGrid(HttpGrid):
@@ -300,9 +296,8 @@ class DeployedGrid(HttpGrid):
         if not numbers:
             return
         response = ask(self._runtime_client.PullMessages, message_ids=numbers)
-        for envelope, tree in zip(
-            map(message_from_proto, response.messages_list), response.message_object_trees, strict=True
-        ):
+        envelopes = map(message_from_proto, response.messages_list)
+        for envelope, tree in zip(envelopes, response.message_object_trees, strict=True):
             # The envelope has no content yet: parts come later and are counted first.
             envelope.__dict__["_content"] = RecordDict()
             question = waiting.get(envelope.metadata.reply_to_message_id)
@@ -327,18 +322,11 @@ class DeployedGrid(HttpGrid):
             if arriving.missing:
                 there = self._presence.since(arriving.envelope.metadata.src_node_id)
                 patience = ARRIVING_SECONDS if there else GONE_SECONDS
-                stopped = time.monotonic() - arriving.last > patience
-                if stopped:
-                    return Refusal("reply-lost")
-                return None
+                return Refusal("reply-lost") if time.monotonic() - arriving.last > patience else None
             metadata = arriving.envelope.metadata
             # Confirmed only with all parts here: then the server may delete them.
-            ask(
-                self._runtime_client.ConfirmMessageReceived,
-                node=self.node,
-                run_id=metadata.run_id,
-                message_object_id=metadata.message_id,
-            )
+            place = {"run_id": metadata.run_id, "message_object_id": metadata.message_id}
+            ask(self._runtime_client.ConfirmMessageReceived, node=self.node, **place)
             return opened(arriving.envelope, arriving.contents)
         except MalformedMessage as error:
             return refusal_of(error)
@@ -349,13 +337,9 @@ class DeployedGrid(HttpGrid):
         Parts beyond the allowed bytes are refused.
         """
         awaited = 0
+        run_id = arriving.envelope.metadata.run_id
         for name in list(arriving.missing):
-            part = ask(
-                self._runtime_client.PullObject,
-                node=self.node,
-                run_id=arriving.envelope.metadata.run_id,
-                object_id=name,
-            )
+            part = ask(self._runtime_client.PullObject, node=self.node, run_id=run_id, object_id=name)
             if not part.object_found:
                 raise MalformedMessage(Refusal("reply-lost"))
             if part.object_available:
@@ -608,9 +592,8 @@ def describe_deadline(left: float) -> str:
     """Return when waiting ends, by the clock on the wall and in seconds."""
     if left == math.inf:
         return render("run.progress.endless")
-    return render(
-        "run.progress.deadline", clock=time.strftime("%H:%M:%S", time.localtime(time.time() + left)), left=left
-    )
+    clock = time.strftime("%H:%M:%S", time.localtime(time.time() + left))
+    return render("run.progress.deadline", clock=clock, left=left)
 
 
 def _some(names: list[str]) -> str:

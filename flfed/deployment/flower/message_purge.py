@@ -123,6 +123,4 @@ def signed_number(number: int) -> int:
     >>> signed_number(2**64 - 1), signed_number(7)
     (-1, 7)
     """
-    if number >= 2**63:
-        return number - 2**64
-    return number
+    return number - 2**64 if number >= 2**63 else number

@@ -23,25 +23,12 @@ import httpx
 from flwr.app import Context, Error, Message, RecordDict
 from google.protobuf.message import DecodeError
 
+from flfed import flower_names
 from flfed.deployment.flower.message_parts import MOST_BYTES, SHORT, apart, joined, opened, parts_of
 from flfed.deployment.flower.pacing import Pace
 from flfed.deployment.flower.transport import Connect, NodeTransport
 from flfed.errors import FlfedError
-from flfed.flower_names import (
-    COMPLETED,
-    FAILED,
-    HeartbeatSender,
-    ObjectPushError,
-    RuntimeHttpClient,
-    RuntimeTokenHttpInterceptor,
-    RuntimeVersionHttpInterceptor,
-    SuperExecAuthHttpInterceptor,
-    TaskIdentity,
-    ask,
-    context_from_proto,
-    message_from_proto,
-    push_message,
-)
+from flfed.flower_names import ask
 from flfed.refusals import Refusal, refusal_of
 from flfed.updates.messages.fields import MalformedMessage
 from flfed.words import render
@@ -81,7 +68,7 @@ def _link() -> Iterator[None]:
         raise LinkLost(render("processes.link.status", status=error.response.status_code)) from None
     except (httpx.HTTPError, OSError) as error:
         raise LinkLost(render("processes.link.unreached", kind=type(error).__name__)) from None
-    except ObjectPushError:
+    except flower_names.ObjectPushError:
         # The end of a run removes the places that the node had registered for its replies.
         raise LinkLost(render("processes.link.refused")) from None
 
@@ -142,7 +129,7 @@ class Bounded(httpx.BaseTransport):
         self._inner.close()
 
 
-class NodeClient(RuntimeHttpClient):
+class NodeClient(flower_names.RuntimeHttpClient):
     """Flower's client of a node, over given connections.
 
     It follows no redirect and uses no proxy.
@@ -177,7 +164,7 @@ class Task:
     bundle_sha256: str
     _client: NodeClient
     _contents: dict[str, bytes]
-    _beating: HeartbeatSender
+    _beating: flower_names.HeartbeatSender
     _leaving: Leaving
     _in_one_piece: bool = False
 
@@ -211,8 +198,8 @@ class Task:
         try:
             with _link():
                 sent = joined(message) if self._in_one_piece else message
-                push_message(self._client, sent, self.context)
-                status = FAILED if message.has_error() else COMPLETED
+                flower_names.push_message(self._client, sent, self.context)
+                status = flower_names.FAILED if message.has_error() else flower_names.COMPLETED
                 ask(self._client.PushTaskOutput, sub_status=status, details="")
         finally:
             self.close()
@@ -251,18 +238,13 @@ class Tasks:
     """
 
     def __init__(
-        self,
-        connect: Connect,
-        secret: bytes,
-        *,
-        leaving: Leaving = _as_it_is,
-        alive: Alive = lambda: None,
+        self, connect: Connect, secret: bytes, *, leaving: Leaving = _as_it_is, alive: Alive = lambda: None
     ) -> None:
         self._connect = connect
         self._leaving = leaving
         self._alive = alive
-        signing = SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=frozenset({ASK}))
-        version = RuntimeVersionHttpInterceptor(component_name="SuperExec")
+        signing = flower_names.SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=frozenset({ASK}))
+        version = flower_names.RuntimeVersionHttpInterceptor(component_name="SuperExec")
         self._client = NodeClient(Bounded(connect, SHORT, each=True), version, signing)
 
     def next(self) -> Task | None:
@@ -277,14 +259,12 @@ class Tasks:
         """
         with _link():
             response = ask(self._client.AcquireTask, supported_task_types=[KIND])
-        if response.HasField("task") and response.token:
-            return self._taken(response)
-        return None
+        return self._taken(response) if response.HasField("task") and response.token else None
 
     def _taken(self, response: Any) -> Task:
-        version = RuntimeVersionHttpInterceptor(component_name=KIND)
+        version = flower_names.RuntimeVersionHttpInterceptor(component_name=KIND)
         bounded = Bounded(self._connect, MOST_BYTES)
-        client = NodeClient(bounded, version, RuntimeTokenHttpInterceptor(response.token))
+        client = NodeClient(bounded, version, flower_names.RuntimeTokenHttpInterceptor(response.token))
         try:
             with _link():
                 return self._read(client, bounded, response)
@@ -301,17 +281,17 @@ class Tasks:
         The reply to a malformed message is an error.
         """
         # Flower stores the present task in class attributes, and its functions read them there.
-        identity: Any = TaskIdentity
+        identity: Any = flower_names.TaskIdentity
         identity.task_id = response.task.task_id
         identity.run_id = response.task.run_id
         waiting = self._soon(lambda: ask(client.PullMessages), lambda got: bool(got.messages_list), ARRIVING)
-        envelope = message_from_proto(waiting.messages_list[0])
+        envelope = flower_names.message_from_proto(waiting.messages_list[0])
         tree = waiting.message_object_trees[0]
         envelope.__dict__["_content"] = RecordDict()
         node = envelope.metadata.dst_node_id
         identity.node_id = node
         context = Context(envelope.metadata.run_id, node, {}, RecordDict(), {})
-        task = Task(envelope, context, "", client, {}, HeartbeatSender(_beat(client)), self._leaving)
+        task = Task(envelope, context, "", client, {}, flower_names.HeartbeatSender(_beat(client)), self._leaving)
         task._beating.start()
         try:
             self._fill(task, ask(client.PullTaskInput))
@@ -331,7 +311,7 @@ class Tasks:
     def _fill(self, task: Task, task_input: Any) -> None:
         """Add the context and the checked bundle to a task."""
         digest = hashlib.sha256(task_input.fab.content).hexdigest()
-        task.context = context_from_proto(task_input.context)
+        task.context = flower_names.context_from_proto(task_input.context)
         task.bundle_sha256 = digest
         # Two places name the bundle; both must name these exact bytes.
         for claimed in (task_input.fab.hash_str, task_input.run.fab_hash):

@@ -29,7 +29,7 @@ from flfed.federation.client.site_run import SiteRun
 from flfed.federation.client.summed_replies import NO_SUM, InSum, in_sum_of, without_figures
 from flfed.paths import SiteFolder
 from flfed.records.ledger import Ledger, ledger_of
-from flfed.refusals import NotTakingPart, Refusal, refusal_of
+from flfed.refusals import NotTakingPart, Refusal, decline, refusal_of
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots import snapshot
 from flfed.study.request_hash import asks_sha256
@@ -212,10 +212,8 @@ class Gate:
         # The rows that are opened must be those that the study was checked with, not later ones.
         frozen_site = snapshot.load(self.site.serving(study.dataset.name), self.folder.frozen)
         if frozen_site.snapshot.sha256 != self._studies.rows_sha256(study.sha256()):
-            raise NotTakingPart(Refusal("rows-changed"))
-        if is_covered(study):
-            return frozen_site.with_withheld()
-        return frozen_site
+            decline("rows-changed")
+        return frozen_site.with_withheld() if is_covered(study) else frozen_site
 
     def _side(self, context: Context) -> SiteClient:
         """Return the client with a study's rows.
@@ -256,15 +254,9 @@ class Gate:
         text = str(context.run_config.get("study", ""))
         sha256 = sha256_of(text)
         repeat = context.run_config.get("repeat", 0)
-        facts: dict[str, Any] = {
-            "study": "",
-            "dataset": "",
-            "study_sha256": sha256,
-            "asks_sha256": "",
-            "run": str(context.run_config.get("run", ""))[:100],
-            "repeat": None,
-            "rows_sha256": self._studies.rows_in_line(sha256),
-        }
+        run = str(context.run_config.get("run", ""))[:100]
+        facts: dict[str, Any] = {"study": "", "dataset": "", "study_sha256": sha256, "asks_sha256": "", "run": run}
+        facts |= {"repeat": None, "rows_sha256": self._studies.rows_in_line(sha256)}
         if type(repeat) is int and 0 <= repeat < REPEATS:
             facts["repeat"] = repeat
         messages = self._studies.messages(sha256)

@@ -19,7 +19,7 @@ from flfed.callbacks import now_utc
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.errors import FlfedError
 from flfed.files import read_private, write_whole
-from flfed.paths import RUN, SiteFolder, give
+from flfed.paths import RUN, SiteFolder, make_for_owner
 from flfed.registry import kebab
 from flfed.study.tables import OWN_FAMILIES, OwnFamily
 from flfed.updates.messages.compare import COMPARE, TRAINED, TRAINED_UNKNOWN, CompareReply, Figure
@@ -161,9 +161,7 @@ def keep_result(
         result = _result(request, reply, left, facts, messages)
         text = _FILE.dump_json(result, by_alias=True, exclude_none=True, indent=1)
         # The folder belongs to the gate's user, whichever user runs this.
-        if not folder.results.is_dir():
-            folder.results.mkdir(mode=0o700)
-            give(folder.results, folder.gate)
+        make_for_owner(folder.results)
         write_whole(folder.results / f"{run}.json", text)
     except (MalformedMessage, FlfedError, OSError, ValueError) as error:
         LOG.error(render("gate.log.result", run=run, why=error))

@@ -71,9 +71,7 @@ def message_defect(record: RecordDict, sections: Sections) -> Refusal | None:
     # The size of the whole is checked too: there could be bytes beside the checked values.
     size = count_bytes(record)
     most = most_bytes(sections)
-    if size > most:
-        return Refusal("too-large", size=size, most=most)
-    return None
+    return Refusal("too-large", size=size, most=most) if size > most else None
 
 
 def _section_defect(section: Section, record: RecordDict, name: str) -> Refusal | None:
@@ -84,13 +82,9 @@ def _section_defect(section: Section, record: RecordDict, name: str) -> Refusal 
     content = record[name]
     if isinstance(section, Plain):
         kind = MetricRecord if section.metrics else ConfigRecord
-        if type(content) is kind:
-            return _plain_defect(section, content)
-        return Refusal("other-kind")
+        return _plain_defect(section, content) if type(content) is kind else Refusal("other-kind")
     if isinstance(section, Columns):
-        if type(content) is ConfigRecord:
-            return _columns_defect(section, content)
-        return Refusal("other-kind")
+        return _columns_defect(section, content) if type(content) is ConfigRecord else Refusal("other-kind")
     if type(content) is not ArrayRecord:
         return Refusal("other-kind")
     if isinstance(section, Encrypted):
@@ -273,9 +267,7 @@ def _names_defect(
     if many:
         return Refusal("extra-items", many=many, item=word)
     absent = sorted(set(needed) - set(content))
-    if absent:
-        return Refusal("item-missing", item=word, key=absent[0])
-    return None
+    return Refusal("item-missing", item=word, key=absent[0]) if absent else None
 
 
 def _size_defect(arrays: Mapping[str, Array], most: Mapping[str, int]) -> Refusal | None:
@@ -321,9 +313,7 @@ def may_leave(text: str, site: Site) -> Refusal | None:
         few = bool(rows) and 0 <= int(rows.rpartition(" ")[2]) < CROSSING
         if few or refusal.facts["column"] not in _columns(site):
             return None
-    if plain == text:
-        return refusal
-    return Refusal("of-site", site=site.name, why=refusal)
+    return refusal if plain == text else Refusal("of-site", site=site.name, why=refusal)
 
 
 def _columns(site: Site) -> set[str]:

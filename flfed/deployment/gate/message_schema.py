@@ -244,9 +244,7 @@ class StudyMessages:
         if kind == kinds.SUMMARISE:
             return {"config": config({}), "summary": arrays(self.sums)}
         if kind == kinds.COMPARE:
-            if not wanted.score:
-                return without_figures()
-            return comparison(self)
+            return comparison(self) if wanted.score else without_figures()
         return {"config": config({})}
 
     def run_bytes(self, way: Way = "to-server") -> int:
@@ -394,8 +392,7 @@ def points(messages: StudyMessages) -> Sections:
     least = messages.site.policy.least_rows()
     if least == 1:
         least = 0
-    count = whole(least, beside=-1)
-    counts = dict.fromkeys(("tp", "fp", "fn", "tn"), count)
+    counts = dict.fromkeys(("tp", "fp", "fn", "tn"), whole(least, beside=-1))
     at = float_of({at for _, at in points})
     fields = {"by": one_of(POINT_KINDS), "at": at, **counts, "method": text(WORDS, SENTENCE)}
     return {"points": Columns(fields=fields, longest=len(points))}

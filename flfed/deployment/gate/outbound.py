@@ -12,32 +12,24 @@ from typing import Any
 from flwr.app import Context, Error, Message, RecordDict
 
 from flfed.callbacks import Today
+from flfed.deployment.gate import run_limits
 from flfed.deployment.gate.message_check import LONGEST, may_leave, message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
-from flfed.deployment.gate.run_limits import (
-    OpenedLists,
-    RunLimits,
-    attempts_refusal,
-    choices_of,
-    exchange_of,
-    request_sha256,
-)
 from flfed.deployment.site_state.comparisons import Comparisons, Facts, Later
 from flfed.deployment.site_state.ledger_loss import Continuity
 from flfed.deployment.site_state.request_archive import content_sha256, trained_from
 from flfed.errors import FlfedError
-from flfed.federation.client.privacy_budget import NO_LEDGER
 from flfed.federation.client.protection import charge_of
 from flfed.federation.client.redaction import SITE_ERROR
 from flfed.federation.client.summed_replies import InSum, update_section
 from flfed.records.ledger import LockedLedger
 from flfed.records.ledger_line import ERROR, REFUSED, WITHHELD, run_of_new
-from flfed.refusals import CONTROL, Refusal
+from flfed.refusals import CONTROL, NO_LEDGER, Refusal
 from flfed.rows.data.site import Site
 from flfed.study.study import is_covered
 from flfed.updates.messages.compare import IMPORTANCE
 from flfed.updates.messages.in_memory import count_bytes
-from flfed.updates.messages.kinds import ENROL, SCORES, STATISTIC, TRAIN
+from flfed.updates.messages.kinds import AUDIT, COMPARE, ENROL, SCORES, STATISTIC, TRAIN
 from flfed.updates.messages.train import OFFSET
 from flfed.words import render
 
@@ -62,8 +54,8 @@ class Leaving:
         self._today = today
         self._continuity = continuity
         self._counted: dict[tuple[str, int, str], int] = {}  # of a day, up to a line by its number and hash
-        self._limits = RunLimits(site.policy.runs)
-        self.opened = OpenedLists(ledger, self._limits)
+        self._limits = run_limits.RunLimits(site.policy.runs)
+        self.opened = run_limits.OpenedLists(ledger, self._limits)
         self._comparisons = Comparisons(continuity.folder, site.policy, ledger, self._limits.compared)
 
     def used_up(self, message: Message, context: Context, facts: Facts) -> Refusal | None:
@@ -80,14 +72,14 @@ class Leaving:
         facts : mapping
             The ledger's facts about the study and the run.
         """
-        if anew := attempts_refusal(message, context):
+        if anew := run_limits.attempts_refusal(message, context):
             return anew
         try:
             if lost := self._continuity.refusal():
                 return lost
             with self._ledger.lock() as locked_ledger:
                 over = self._too_much(locked_ledger, 1) or self._over(locked_ledger, message, facts)
-                return over or self._comparisons.attack_refusal(locked_ledger, message, facts)
+                return over or self._comparisons.over(locked_ledger, message, facts, AUDIT)
         except FlfedError as error:
             LOG.error("%s", error)
             return NO_LEDGER
@@ -128,7 +120,7 @@ class Leaving:
         came = reply
         study_facts = facts
         reply, facts = self._comparisons.leaving(message, reply, facts, later)
-        facts = {**facts, **in_sum.facts_of(message, reply), **exchange_of(message)}
+        facts = {**facts, **in_sum.facts_of(message, reply), **run_limits.exchange_of(message)}
         line = _line_of(message, reply, facts, messages)
         size = line["bytes"]
         try:
@@ -142,7 +134,7 @@ class Leaving:
                     or self._over(locked_ledger, message, facts)
                     or self._opened_since(locked_ledger, in_sum, facts)
                 )
-                late = self._comparisons.over(locked_ledger, message, facts)
+                late = self._comparisons.over(locked_ledger, message, facts, COMPARE)
                 if not over and not late:
                     locked_ledger.append(kind=kind.rpartition(".")[2], **line)
                     return reply
@@ -166,9 +158,7 @@ class Leaving:
         if not in_sum.question:
             return None
         history = self._limits.sums(locked_ledger).get_history(in_sum.question, str(facts["dataset"]))
-        if in_sum.matches_history(history):
-            return None
-        return Refusal("list-differs")
+        return None if in_sum.matches_history(history) else Refusal("list-differs")
 
     def withhold(self, message: Message, reason: Refusal, facts: Facts) -> Message:
         """Return an error reply in place of a withheld reply.
@@ -225,9 +215,7 @@ class Leaving:
         # A reason beside an acceptance would be free text without a reader.
         if accepted and reason:
             return Refusal("accepted-with-reason")
-        if accepted or may_leave(str(reason), self._site):
-            return None
-        return Refusal("reason-unknown")
+        return None if accepted or may_leave(str(reason), self._site) else Refusal("reason-unknown")
 
     def _used(self, locked_ledger: LockedLedger) -> int:
         """Return how many bytes left today.
@@ -259,9 +247,7 @@ class Leaving:
     def _too_much(self, locked_ledger: LockedLedger, more: int) -> Refusal | None:
         used = self._used(locked_ledger)
         most = self._site.policy.daily_bytes
-        if used + more <= most:
-            return None
-        return Refusal("too-many-bytes", most=most, used=used)
+        return Refusal("too-many-bytes", most=most, used=used) if used + more > most else None
 
 
 def _line_of(message: Message, reply: Message, facts: Facts, messages: StudyMessages) -> dict[str, Any]:
@@ -272,25 +258,20 @@ def _line_of(message: Message, reply: Message, facts: Facts, messages: StudyMess
     kind = message.metadata.message_type
     # Of an update the budget was charged for the arrays alone: the figures beside them have no noise. Where noise
     # covers everything there are no such figures, and the rest of a message is names and shapes.
-    line = {
-        "round": _round_of(message).get("round", 0),
-        **facts,
-        "bytes": count_bytes(reply.content),
-        "sha256": content_sha256(reply.content),
-        "charged_bytes": 0,
-    }
+    left = {"bytes": count_bytes(reply.content), "sha256": content_sha256(reply.content)}
+    line = {"round": _round_of(message).get("round", 0), **facts, **left, "charged_bytes": 0}
     if kind in CHARGED and charge_of(messages.study) is not None:
         update = update_section(reply, CHARGED[kind])
         paid = reply.content if is_covered(messages.study) else {update: reply.content[update]}
         line["charged_bytes"] = count_bytes(paid)
     # The line names the coordinator's choice, so that a later request with another model is recognised.
-    if chosen := request_sha256(message):
+    if chosen := run_limits.request_sha256(message):
         line["asked_sha256"] = chosen
     if OFFSET in reply.content:
         line["offset"] = True
     if IMPORTANCE in reply.content:
         line["importances"] = True
-    choices = {**choices_of(message), **trained_from(message, messages.study)}
+    choices = {**run_limits.choices_of(message), **trained_from(message, messages.study)}
     line |= {name.replace("-", "_"): value for name, value in choices.items() if value is not None}
     return line
 

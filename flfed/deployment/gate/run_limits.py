@@ -18,22 +18,9 @@ from flfed.deployment.site_state.request_archive import FROM, content_sha256, mo
 from flfed.federation.client.released.accounts import EDGES, SPENT
 from flfed.federation.client.released.sets import RELEASED
 from flfed.federation.client.run_keys import Place, QuestionHistory
+from flfed.records import ledger_line
 from flfed.records.ledger import Ledger, LockedLedger
-from flfed.records.ledger_line import (
-    ASKS,
-    BESIDE,
-    CARRIED,
-    COMPARED_HASH,
-    ERROR,
-    LISTED,
-    PINNED,
-    QUESTION,
-    REFUSED,
-    WITHHELD,
-    Line,
-    Run,
-    run_of,
-)
+from flfed.records.ledger_line import Line, Run, run_of
 from flfed.refusals import Refusal
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.masking.rules import Sites
@@ -73,9 +60,7 @@ def request_sha256(message: Message) -> str:
     kind = message.metadata.message_type
     if kind not in QUESTIONS:
         return ""
-    if kind == TRAIN:
-        return content_sha256(formless(message.content))
-    return model_sha256(message)
+    return content_sha256(formless(message.content)) if kind == TRAIN else model_sha256(message)
 
 
 def choices_of(message: Message) -> dict[str, Any]:
@@ -121,15 +106,15 @@ class SumLines:
         self._first[run[1]] = min(self._first.get(run[1], line.n), line.n)
         if line.kind == _KEYS:
             self._keyed[run[1]] = min(self._keyed.get(run[1], line.n), line.n)
-        question = str(line.facts.get(QUESTION, ""))
-        listed = line.facts.get(LISTED)
+        question = line.text(ledger_line.QUESTION)
+        listed = line.facts.get(ledger_line.LISTED)
         if question and isinstance(listed, str):
             self._lists[question][parted(listed)] = None
         elif question:
             self._answered[question].add((run[1], run[2], _whole(line.facts.get("round"))))
-            self._pins[question].add(parted(str(line.facts.get(PINNED, ""))))
-            if BESIDE in line.facts:
-                self._beside[question] |= parted(str(line.facts[BESIDE]))
+            self._pins[question].add(parted(line.text(ledger_line.PINNED)))
+            if ledger_line.BESIDE in line.facts:
+                self._beside[question] |= parted(str(line.facts[ledger_line.BESIDE]))
         elif line.kind == _SUMMARISE:
             self._alone.add(str(line.facts.get("dataset")))
 
@@ -244,9 +229,7 @@ class RunLimits:
         # An attack needs a model that the site compared in this run: other models could be made to read rows.
         if kind == AUDIT:
             was_compared = request_hash in self._request_hashes[run, COMPARE, ONCE]
-            if was_compared:
-                return None
-            return Refusal("not-compared")
+            return None if was_compared else Refusal("not-compared")
         facts: dict[str, Any] = {}
         if kind in QUESTIONS:
             facts = {"round": message.content["config"].get("round"), **exchange_of(message)}
@@ -286,13 +269,9 @@ class RunLimits:
 
         Where the last line seen is gone, all lines are read.
         """
-        since = []
-        for line in locked_ledger.backwards():
-            if (line.n, line.hash) == self._seen:
-                break
-            since.append(line)
-        else:
-            # No line is the last one seen: the ledger is another one, or is read for the first time.
+        since, continues = locked_ledger.since(*self._seen)
+        if not continues:
+            # The ledger is another one, or is read for the first time.
             self._forget()
         if since:
             self._seen = (since[0].n, since[0].hash)
@@ -304,7 +283,7 @@ class RunLimits:
         if line.n == 1:
             self._sums.begin(line)
         # A refused or withheld reply gave the run nothing, so that it may request it again.
-        if line.kind in (REFUSED, ERROR, WITHHELD) or not line.facts.get("run"):
+        if line.kind in (ledger_line.REFUSED, ledger_line.ERROR, ledger_line.WITHHELD) or not line.facts.get("run"):
             return
         run = run_of(line.facts)
         kind = _OF_LINE.get(line.kind, "")
@@ -313,11 +292,11 @@ class RunLimits:
         self._sums.add(line, run)
         # A lost ledger may lack the line of an answer; the line before the answer shows that there was one. A run's
         # charge counts whether or not its answer left: else runs without an answer would spend a whole budget.
-        answered = CARRIED in line.facts and (line.kind == RELEASED or QUESTION in line.facts)
+        answered = ledger_line.CARRIED in line.facts and (line.kind == RELEASED or ledger_line.QUESTION in line.facts)
         if kind or line.kind == SPENT or answered:
-            self._runs[str(line.facts.get(ASKS, run[0]))].add(run)
+            self._runs[str(line.facts.get(ledger_line.ASKS, run[0]))].add(run)
         if kind:
-            self._request_hashes[run, kind, _place(kind, line.facts)].add(str(line.facts.get(COMPARED_HASH, "")))
+            self._request_hashes[run, kind, _place(kind, line.facts)].add(line.text(ledger_line.COMPARED_HASH))
         self._add_choices(line, run, kind)
 
     def _add_choices(self, line: Line, run: Run, kind: str) -> None:
@@ -347,9 +326,7 @@ def _place(kind: str, facts: Mapping[str, Any]) -> Exchange:
 
 
 def _whole(value: object) -> int:
-    if isinstance(value, int):
-        return value
-    return 0
+    return value if isinstance(value, int) else 0
 
 
 @dataclass(frozen=True)

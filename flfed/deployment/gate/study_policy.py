@@ -127,9 +127,7 @@ def name_of(text: str) -> str:
         name = parse_toml(text, "the study").get("name")
     except UsageError:
         return ""
-    if isinstance(name, str):
-        return name
-    return ""
+    return name if isinstance(name, str) else ""
 
 
 def _checked_text(config: Mapping[str, object]) -> str:

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any
 
 from flfed.deployment.operator.proposal import Proposal, SiteFacts, read_site_facts
-from flfed.deployment.operator.secure_sums import agreement_of
 from flfed.deployment.operator.study_description import (
     describe_details,
     describe_site_facts,
@@ -25,7 +24,6 @@ from flfed.errors import FlfedError
 from flfed.paths import SiteFolder
 from flfed.records.statistics.verdict import metric_name, shorten
 from flfed.rows.comparison.own_columns import list_requested_columns
-from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.statistics.of_study import statistic_of
 from flfed.study.kinds import is_statistic, most_rounds
@@ -178,11 +176,12 @@ def _list_gaps(proposal: Proposal) -> Iterator[str]:
     if study.aggregation.is_optional and not proposal.agreement.sums:
         yield render("approval.risk.no-secure-aggregation", least=LEAST)
     if not is_covered(study):
-        yield from _list_exact_outputs(study, proposal.site.policy)
+        yield from _list_exact_outputs(proposal)
 
 
-def _list_exact_outputs(study: Study, policy: Policy) -> Iterator[str]:
+def _list_exact_outputs(proposal: Proposal) -> Iterator[str]:
     """Yield which counts the site's policy suppresses, and which outputs it allows beyond the usual ones."""
+    policy = proposal.site.policy
     if policy.disclosure == "open":
         yield render("approval.risk.single-cells")
     else:
@@ -190,7 +189,7 @@ def _list_exact_outputs(study: Study, policy: Policy) -> Iterator[str]:
         for output in policy.outputs:
             if output in sentences("approval", "output"):
                 yield render(f"approval.output.{output}")
-            if output in sentences("approval", "output-of-models") and not is_statistic(study):
+            if output in sentences("approval", "output-of-models") and not is_statistic(proposal.study):
                 yield render(f"approval.output-of-models.{output}")
 
 
@@ -221,15 +220,8 @@ def _list_differences(proposal: Proposal, facts: SiteFacts) -> Iterator[str]:
 def _describe_amount(proposal: Proposal, facts: SiteFacts) -> str:
     """Return how much may be released: bytes, runs, models and privacy budget."""
     a_run, a_day = proposal.messages.run_bytes(), proposal.site.policy.daily_bytes
-    line = [
-        render(
-            "approval.line.amount",
-            a_run=size_in_bytes(a_run),
-            a_day=size_in_bytes(a_day),
-            left=facts.runs.left,
-            most=facts.runs.most,
-        )
-    ]
+    sizes = {"a_run": size_in_bytes(a_run), "a_day": size_in_bytes(a_day)}
+    line = [render("approval.line.amount", left=facts.runs.left, most=facts.runs.most, **sizes)]
     if a_run > a_day:
         line.append(render("approval.line.amount-stops"))
     if facts.runs.had_loss:
@@ -309,10 +301,7 @@ def describe_decision(
     folder: SiteFolder, study: Study, site: Site, approval: Approval, coordinator: str
 ) -> tuple[list[str], list[str]]:
     """Return the ten lines and the details of a study that is decided about, as `flfed site approve` shows them now."""
-    agreement = None
-    if approval.decision != "refused":
-        agreement = agreement_of(approval)
-    proposal = Proposal.of(study, site, approval.co_sites, coordinator, agreement)
+    proposal = Proposal.of_decision(study, site, approval, coordinator)
     details = describe_details(proposal)
     # A ledger that cannot be read hides past releases, and not what the study allows.
     try:

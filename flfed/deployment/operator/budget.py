@@ -112,9 +112,7 @@ class RunSpent:
         tally = Tally(rules=rules)
         for release in self.releases:
             tally.kinds[self.side, release.noise, release.sampling] += release.steps
-        if self.dataset == dataset:
-            return tally
-        return tally.on_both()
+        return tally if self.dataset == dataset else tally.on_both()
 
     def kinds(self, delta: float, whole: float) -> list[dict[str, Any]]:
         """Return the run's steps by noise and sampling, for JSON.
@@ -171,7 +169,7 @@ class Account:
         self.charged_bytes += charged
         # An update that was charged nothing left without noise; sent twice, it told nothing more.
         if line.kind == TRAIN and not charged:
-            self.unprotected.add(tuple(str(line.facts.get(key, "")) for key in ("run", "round", "sha256")))
+            self.unprotected.add(tuple(line.text(key) for key in ("run", "round", "sha256")))
         if bytes_of(line) > charged:
             total = self.uncharged.setdefault(line.kind, Total())
             total.lines += 1
@@ -184,9 +182,7 @@ class Account:
         The last round is that of the ledger's order; None where no round consumed anything.
         """
         newest = max(self.runs.values(), key=lambda run: run.n, default=None)
-        if newest is None:
-            return None
-        return newest.releases[-1]
+        return None if newest is None else newest.releases[-1]
 
     @property
     def drawn_again(self) -> int:
@@ -202,9 +198,7 @@ class Account:
 
         No ε counts that. None where nothing was consumed.
         """
-        if self.runs:
-            return any(run.excludes_encoder for run in self.runs.values())
-        return None
+        return any(run.excludes_encoder for run in self.runs.values()) if self.runs else None
 
     def tally(self, dataset: str) -> Tally:
         """Return what was spent over all runs, as the site's account counts it before it refuses anything."""
@@ -295,7 +289,7 @@ class Accounts:
                 accounts.restarted = line.at
             accounts.rows.add(line)
             # Only some lines name the dataset; the study's hash tells it for the others.
-            study = str(line.facts.get("study-sha256", ""))
+            study = line.text("study-sha256")
             named = str(line.facts.get("dataset") or "")
             name = names.setdefault(study, named) if named and study else named or names.get(study, "")
             if line.kind == LINE or bytes_of(line):
@@ -367,14 +361,12 @@ def _of_dataset(site: Site, ledger: Ledger, name: str, accounts: Accounts) -> di
     budget = policy.epsilon
     # Rounds ahead are counted by the last one's noise, and only where a budget bounds them.
     rounds = None
-    left = None
-    if budget is not None:
-        left = max(0.0, budget - spent)
+    left = max(0.0, budget - spent) if budget is not None else None
     if last is not None and budget is not None:
         rounds = 0 if math.isinf(spent) else account.rounds_left(name, last, budget, policy.delta)
     last_release = None
     if last is not None:
-        last_release = "answer" if is_answer(last) else "round"
+        last_release = "answer" if last.sampling == 1 and last.steps == 1 else "round"
     return {
         "dataset": name,
         "account": list(account.datasets),
@@ -397,21 +389,12 @@ def _of_dataset(site: Site, ledger: Ledger, name: str, accounts: Accounts) -> di
 
 
 def _finite(value: float) -> float | None:
-    if math.isfinite(value):
-        return value
-    return None
+    return value if math.isfinite(value) else None
 
 
 def shown_or(beyond: str, value: float | None) -> str:
     """Return an ε for people, or other words where no number bounds it."""
-    if value is None:
-        return beyond
-    return shown(value)
-
-
-def is_answer(release: Release) -> bool:
-    """Tell whether a release is one answer, noised as a whole, and no round of training on parts of the rows."""
-    return release.sampling == 1 and release.steps == 1
+    return beyond if value is None else shown(value)
 
 
 def times_in_words(kind: Mapping[str, Any]) -> str:

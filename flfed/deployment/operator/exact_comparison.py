@@ -20,6 +20,7 @@ from flfed.rows.snapshots.snapshot import load
 from flfed.rows.training.answer import run_client
 from flfed.study.study import Study
 from flfed.updates.checkpoints.site_state import site_model
+from flfed.words import render
 
 ARMS = ("global", "local-only", "personalised")
 AGAINST = "local-only"
@@ -54,10 +55,9 @@ class ExactComparison:
         shared, adjusted = (_difference(pairs.get((arm, AGAINST))) for arm in GAINING)
         values = {arm: estimate.value for arm, estimate in self.comparison.arms[metric].items()}
         reason = self.comparison.arms[metric]["global"].method
-        worthwhile = worthwhile_of(metric)
-        return verdict(
-            shared, adjusted, better_of(metric), metric=metric, figures=values, reason=reason, worthwhile=worthwhile
-        )
+
+        facts: dict[str, Any] = {"figures": values, "reason": reason, "worthwhile": worthwhile_of(metric)}
+        return verdict(shared, adjusted, better_of(metric), metric=metric, **facts)
 
     def as_json(self) -> dict[str, Any]:
         """Return the figures for a program."""
@@ -69,11 +69,8 @@ class ExactComparison:
             gains[metric] = {arm: _plain(pairs[arm, AGAINST]) for arm in GAINING if (arm, AGAINST) in pairs}
         verdicts = {metric: self.verdict(metric)[0] for metric in arms}
         facts = {"site": self.site, "run": self.run, "repeat": self.repeat, "study": self.study.name}
-        facts |= {"snapshot-at": self.frozen, "training-rows": self.comparison.training_rows}
-        facts |= {
-            "holdout-rows": self.comparison.holdout_rows,
-            "local-only-family": self.comparison.own_family or "same",
-        }
+        rows = {"training-rows": self.comparison.training_rows, "holdout-rows": self.comparison.holdout_rows}
+        facts |= {"snapshot-at": self.frozen, **rows, "local-only-family": self.comparison.own_family or "same"}
         return {**facts, "figures": arms, "differences": gains, "verdicts": verdicts}
 
 
@@ -97,11 +94,7 @@ def exact_comparison(folder: SiteFolder, site: Site, run: str, repeat: int = 0) 
     """
     final_model = site_model(site.name, run, repeat) if RUN.fullmatch(run) else None
     if final_model is None:
-        raise UsageError(
-            f"site {site.name!r} has no model of run {run!r}, repeat {repeat}: a site keeps the last model of a run "
-            "whose study has [privacy] covers = 'study', once it has scored it. Its runs: flfed site ledger "
-            f"{site.name}"
-        )
+        raise UsageError(render("operator.exact.modelless", site=site.name, run=run, repeat=repeat))
     study = Study.parse_recorded(final_model.study)
     frozen = load(site.serving(study.dataset.name), folder.frozen).with_withheld()
     # Cell minima are of what leaves; all else of the policy stays, as the split of each repeat follows from it.
@@ -113,9 +106,7 @@ def exact_comparison(folder: SiteFolder, site: Site, run: str, repeat: int = 0) 
 
 
 def _difference(estimate: Any) -> Difference | None:
-    if estimate is None:
-        return None
-    return Difference(estimate.value, estimate.low, estimate.high)
+    return None if estimate is None else Difference(estimate.value, estimate.low, estimate.high)
 
 
 def _plain(estimate: Estimate | Any) -> dict[str, float | None]:

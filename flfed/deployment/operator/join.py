@@ -24,6 +24,7 @@ import tomli_w
 from cryptography import x509
 
 import flfed
+from flfed import signatures
 from flfed.callbacks import now_utc
 from flfed.deployment.bundle import bundle_sha256
 from flfed.deployment.coordinator.certificates import certificate_text, certificates
@@ -44,15 +45,7 @@ from flfed.files import SHARED, locked, note, write_whole
 from flfed.parsers import parse_json, parse_toml
 from flfed.paths import SiteFolder, home, private_folder
 from flfed.registry import kebab, kebab_keys
-from flfed.signatures import (
-    canonical,
-    coordinator_signed,
-    fingerprint,
-    new_node_key,
-    private_text,
-    public_text,
-    sign_as_node,
-)
+from flfed.words import render
 
 AHEAD = timedelta(days=1)
 """By which two clocks may differ."""
@@ -122,9 +115,9 @@ def joined(folder: SiteFolder) -> dict[str, Any]:
     try:
         return parse_toml(folder.join.read_bytes(), str(folder.join))
     except FileNotFoundError:
-        raise UsageError(f"site {folder.site!r} has not joined; ask for a kit, then: flfed site join KIT") from None
+        raise UsageError(render("join.site.unjoined", site=folder.site)) from None
     except (OSError, UsageError):
-        raise FlfedError(f"{folder.join}: cannot be read; as the user of the network, or from a backup") from None
+        raise FlfedError(render("join.site.unread", file=folder.join)) from None
 
 
 def join(file: Path, *, to: Path, now: datetime | None = None) -> Joined:
@@ -153,24 +146,15 @@ def join(file: Path, *, to: Path, now: datetime | None = None) -> Joined:
         with locked(folder.network):
             _check_unused(folder, read)
             if folder.join.exists():
-                raise UsageError(
-                    f"site {folder.site!r} has joined {joined(folder)['coordinator']!r} already; "
-                    "to join anew with this kit, with another key: flfed site join --renew KIT"
-                )
+                coordinator = joined(folder)["coordinator"]
+                raise UsageError(render("join.site.present", site=folder.site, coordinator=coordinator))
             membership = _written(folder, read, to, now, earlier=())
     except FlfedError as error:
         # What was refused is logged as well: somebody may have sent a false kit.
         note(log_file(), now, "kit refused", file=file.name[:100], reason=str(error))
         raise
-    note(
-        log_file(),
-        now,
-        "joined",
-        site=membership.site,
-        coordinator=membership.coordinator,
-        kit=membership.kit_sha256,
-        key=membership.key,
-    )
+    facts = {"site": membership.site, "coordinator": membership.coordinator, "kit": membership.kit_sha256}
+    note(log_file(), now, "joined", **facts, key=membership.key)
     return membership
 
 
@@ -185,17 +169,15 @@ def _made(site: str) -> SiteFolder:
     folder = SiteFolder(site)
     folder.make()
     if folder.network.stat().st_mode & 0o077:
-        raise UsageError(f"{folder.network}: others may enter it; first: chmod 700 {folder.network}")
+        raise UsageError(render("join.site.open", folder=folder.network))
     return folder
 
 
 def _check_unused(folder: SiteFolder, read: Read) -> None:
     # A code is for one key: used twice, it would belong to the first one.
     if folder.join.exists() and joined(folder)["invitation-sha256"] == read.kit.invitation_sha256:
-        raise UsageError(
-            f"this kit was used here on {joined(folder)['joined']}: if the coordinator has not admitted "
-            f"{folder.site!r} yet, send {folder.admission} (again); else ask for another kit"
-        )
+        facts = {"site": folder.site, "joined": joined(folder)["joined"], "admission": folder.admission}
+        raise UsageError(render("join.site.used", **facts))
 
 
 def _written(folder: SiteFolder, read: Read, to: Path, now: datetime, *, earlier: tuple[str, ...]) -> Joined:
@@ -204,28 +186,24 @@ def _written(folder: SiteFolder, read: Read, to: Path, now: datetime, *, earlier
     `join.toml`, by which a site has joined, comes after everything it needs.
     """
     kit = read.kit
-    key = new_node_key()
+    key = signatures.new_node_key()
     gate_key = "" if is_elsewhere(folder) else make_signing_key(folder)[0]
-    facts = {
-        "format": FORMAT,
-        "site": kit.site,
-        "public-key": public_text(key.public_key()),
-        "invitation": kit.invitation,
-        "flfed": flfed.__version__,
-    }
+    public = signatures.public_text(key.public_key())
+    facts = {"format": FORMAT, "site": kit.site, "public-key": public, "invitation": kit.invitation}
+    facts["flfed"] = flfed.__version__
     if gate_key:
         facts["gate-key"] = gate_key
-    admission = canonical({**facts, "signature": sign_as_node(facts, key)}) + b"\n"
+    admission = signatures.canonical({**facts, "signature": signatures.sign_as_node(facts, key)}) + b"\n"
     # Checked before the key is written, so that a failed try leaves nothing behind.
     out = to / folder.admission.name
     if out.exists():
-        raise UsageError(f"{out}: is there already and not replaced; move it away, or join in another folder")
+        raise UsageError(render("join.site.out", file=out))
     check_folder(to)
-    write_whole(folder.node_key, private_text(key))
+    write_whole(folder.node_key, signatures.private_text(key))
     write_whole(folder.admission, admission)
     if not folder.secret.exists():
         write_whole(folder.secret, secrets.token_hex(32).encode(), mode=SHARED)
-    print_of_key = fingerprint(str(facts["public-key"]))
+    print_of_key = signatures.fingerprint(public)
     own = {
         "site": kit.site,
         "expires": kit.expires,
@@ -301,7 +279,7 @@ def renew(file: Path, *, to: Path, site: str = "", now: datetime | None = None) 
 def _renewed_by_kit(file: Path, to: Path, site: str, now: datetime) -> Renewed:
     read = _readable(file, now)
     if site not in ("", read.kit.site):
-        raise UsageError(f"kit: it is for site {read.kit.site!r}, not {site!r}; ask the coordinator for another kit")
+        raise UsageError(render("join.renewal.other-site", site=read.kit.site, wanted=site))
     folder = SiteFolder(read.kit.site)
     # Asked before the lock as well: without a folder there is nothing to lock.
     joined(folder)
@@ -321,18 +299,15 @@ def _renewed(content: bytes, site: str, now: datetime) -> Renewed:
     except UsageError:
         facts = None
     if not isinstance(facts, dict):
-        raise UsageError("renewal: neither a renewal nor a kit; ask the coordinator for it again")
+        raise UsageError(render("join.renewal.neither"))
     terms, ca = renewal_of(facts)
     signed = {name: value for name, value in facts.items() if name != "signature"}
     joined(folder)
     with locked(folder.network):
         before = joined(folder)
         # Only the key that the site knows counts: the renewal names the next one.
-        if not coordinator_signed(signed, facts["signature"], before["signing-key"]):
-            raise UsageError(
-                f"renewal: not signed by the key of {before['coordinator']!r} that site {site!r} knows; take "
-                "renewals in the order in which they were made, or ask the coordinator for a new kit"
-            )
+        if not signatures.coordinator_signed(signed, facts["signature"], before["signing-key"]):
+            raise UsageError(render("join.renewal.unsigned", coordinator=before["coordinator"], site=site))
         _check_not_ahead(terms, "renewal", now)
         _check_later(terms, before, "renewal", now)
         check_authority(ca, now=now)
@@ -346,11 +321,10 @@ def _renewed(content: bytes, site: str, now: datetime) -> Renewed:
 
 def _only_site() -> str:
     sites = sorted(file.parent.parent.name for file in (home() / "sites").glob("*/network/join.toml"))
-    if len(sites) != 1:
-        problem = "no site has joined here"
-        if sites:
-            problem = f"{len(sites)} sites have joined here ({', '.join(sites)})"
-        raise UsageError(f"renewal: {problem}; name the one to renew with --site")
+    if not sites:
+        raise UsageError(render("join.renewal.none-here"))
+    if len(sites) > 1:
+        raise UsageError(render("join.renewal.several-here", count=len(sites), sites=", ".join(sites)))
     return sites[0]
 
 
@@ -360,20 +334,15 @@ def _check_not_ahead(terms: Terms, what: str, now: datetime) -> None:
     After them nothing would count as newer.
     """
     if moment("issued", terms.issued) > now + AHEAD:
-        raise UsageError(
-            f"{what}: it was made on {terms.issued}, and here it is {now.isoformat(timespec='minutes')}: "
-            "set the clock that is wrong, and ask for another one"
-        )
+        here = now.isoformat(timespec="minutes")
+        raise UsageError(render("join.terms.ahead", what=what, issued=terms.issued, now=here))
 
 
 def _check_later(terms: Terms, before: Mapping[str, Any], what: str, now: datetime) -> None:
     if moment("issued", before["issued"]) > now + AHEAD:
         return  # what the site has came from the future itself: everything else is newer
     if moment("issued", terms.issued) <= moment("issued", before["issued"]):
-        raise UsageError(
-            f"{what}: it was made on {terms.issued}, not after what the site has ({before['issued']}); "
-            "there is nothing to renew, or a newer one to ask for"
-        )
+        raise UsageError(render("join.terms.earlier", what=what, issued=terms.issued, before=before["issued"]))
 
 
 def _earlier(before: Mapping[str, Any], terms: Terms) -> tuple[str, ...]:
@@ -426,15 +395,15 @@ def read_kit(path: Path, *, now: datetime) -> Read:
     try:
         facts = parse_toml(members["kit.toml"], "kit.toml")
     except UsageError:
-        raise UsageError("kit: kit.toml is not TOML; ask the coordinator for another kit") from None
+        raise UsageError(render("join.kit.not-toml")) from None
     kit = kit_of(facts)
     ca = members["ca.crt"]
     # The hash binds the certificates to the terms, so that neither can be exchanged alone.
     if hashlib.sha256(ca).hexdigest() != kit.terms.ca_sha256:
-        raise UsageError("kit: its ca.crt is not the one that kit.toml names; ask the coordinator for another kit")
+        raise UsageError(render("join.kit.other-authority"))
     check_authority(ca, now=now)
     if now >= moment("expires", kit.expires):
-        raise UsageError(f"kit: it expired on {kit.expires}; ask the coordinator for another kit")
+        raise UsageError(render("join.kit.expired", expires=kit.expires))
     return Read(kit, ca, hashlib.sha256(content).hexdigest())
 
 
@@ -442,14 +411,14 @@ def read_some(path: Path) -> bytes:
     """Return the content of a small plain file."""
     try:
         if not path.is_file():
-            raise UsageError(f"{path}: is not a file; give the kit or the renewal that the coordinator sent")
+            raise UsageError(render("join.kit.no-file", path=path))
         # One byte more than allowed is enough to see that it is too large.
         with path.open("rb") as stream:
             content = stream.read(LARGEST_FILE + 1)
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+        raise UsageError(render("join.kit.unread", path=path, why=error.strerror)) from None
     if len(content) > LARGEST_FILE:
-        raise UsageError(f"{path}: has more than {LARGEST_FILE} bytes, which no kit has; ask the coordinator for it")
+        raise UsageError(render("join.kit.large", path=path, most=LARGEST_FILE))
     return content
 
 
@@ -468,21 +437,17 @@ def unpacked(content: bytes) -> Mapping[str, bytes]:
             entries = archive.infolist()
             # Only the first hundred are looked at: the number of members is checked below.
             for entry in entries[:100]:
-                if reason := _refusal(entry):
-                    name = repr(entry.orig_filename[:60])
-                    raise UsageError(f"kit: {name} {reason}; it is not from flfed, do not use it")
+                if defect := _refusal(entry):
+                    raise UsageError(render("join.kit.foreign", name=entry.orig_filename[:60], defect=defect))
             names = sorted(entry.filename for entry in entries)
             if names != sorted(MEMBERS):
                 problem = f"has {len(names)} members"
                 if len(names) == len(MEMBERS):
-                    problem = f"has {', '.join(map(repr, names))}"
-                raise UsageError(
-                    f"kit: {problem[:200]}, and must have exactly {' and '.join(MEMBERS)}; it is not from flfed, "
-                    "do not use it"
-                )
+                    problem = f"has {', '.join(map(repr, names))}"[:200]
+                raise UsageError(render("join.kit.members", problem=problem, members=" and ".join(MEMBERS)))
             return {entry.filename: _member(archive, entry) for entry in entries}
     except BROKEN:
-        raise UsageError("kit: it is not a zip, or a damaged one; ask the coordinator for another kit") from None
+        raise UsageError(render("join.kit.broken")) from None
 
 
 def _refusal(entry: zipfile.ZipInfo) -> str:
@@ -493,24 +458,19 @@ def _refusal(entry: zipfile.ZipInfo) -> str:
     # `filename` ends at a NUL and has the system's separators; `orig_filename` is what the zip says.
     name = entry.orig_filename
     mode = entry.external_attr >> 16
-    # Not `is_dir()`, which fails on an empty name.
-    if name.endswith("/") or stat.S_ISDIR(mode) or entry.external_attr & 0x10:
-        return "is a folder"
-    if name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/"):
-        return "leads to another folder"
-    if stat.S_ISLNK(mode):
-        return "is a link"
-    if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
-        return "is not a plain file"
-    if entry.flag_bits & ENCRYPTED:
-        return "is encrypted"
-    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return "is packed in a way that no kit is"
-    if max(entry.file_size, entry.compress_size) > LARGEST_MEMBER.get(name, LARGEST_FILE):
-        return "is too large"
-    if name == entry.filename:
-        return ""
-    return "has an odd name"
+    largest = LARGEST_MEMBER.get(name, LARGEST_FILE)
+    defects = {
+        # Not `is_dir()`, which fails on an empty name.
+        "is a folder": name.endswith("/") or stat.S_ISDIR(mode) or entry.external_attr & 0x10,
+        "leads to another folder": name.startswith("/") or {"\\", ":"} & {*name} or ".." in name.split("/"),
+        "is a link": stat.S_ISLNK(mode),
+        "is not a plain file": stat.S_IFMT(mode) not in (0, stat.S_IFREG),
+        "is encrypted": entry.flag_bits & ENCRYPTED,
+        "is packed in a way that no kit is": entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED),
+        "is too large": max(entry.file_size, entry.compress_size) > largest,
+        "has an odd name": name != entry.filename,
+    }
+    return next((defect for defect, applies in defects.items() if applies), "")
 
 
 def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
@@ -530,18 +490,16 @@ def check_authority(ca: bytes, *, now: datetime) -> None:
     authorities = certificates(ca)
     # Nothing around them: what else stands in the file would be read by whoever trusts it.
     if not 1 <= len(authorities) <= 2 or b"".join(map(certificate_text, authorities)) != ca:
-        raise UsageError(
-            "ca.crt: must hold one certificate (two during a change), and nothing else; ask the coordinator for another"
-        )
+        raise UsageError(render("join.authority.number"))
     for certificate in authorities:
         if not _is_authority(certificate):
-            raise UsageError("ca.crt: holds a certificate that is no authority's; ask the coordinator for another")
-        if now >= certificate.not_valid_after_utc:
-            until = certificate.not_valid_after_utc.isoformat()
-            raise UsageError(f"ca.crt: the authority's certificate expired on {until}; ask the coordinator for another")
-        if now < certificate.not_valid_before_utc:
-            since = certificate.not_valid_before_utc.isoformat()
-            raise UsageError(f"ca.crt: the authority's certificate holds from {since}; is this machine's clock right?")
+            raise UsageError(render("join.authority.other"))
+        until = certificate.not_valid_after_utc
+        since = certificate.not_valid_before_utc
+        if now >= until:
+            raise UsageError(render("join.authority.expired", until=until.isoformat()))
+        if now < since:
+            raise UsageError(render("join.authority.early", since=since.isoformat()))
 
 
 def _is_authority(certificate: x509.Certificate) -> bool:
@@ -568,17 +526,10 @@ def check_versions(terms: Terms, what: str, *, own_bundle: str, own_flfed: str) 
     """
     # Flower's messages differ between its minor versions; its patches do not matter.
     if terms.flwr != flwr_version():
-        raise UsageError(
-            f"{what}: the coordinator has Flower {terms.flwr}, here is {flwr_version()}, and they must be one; "
-            f"install flfed=={terms.flfed} here"
-        )
+        own = flwr_version()
+        raise UsageError(render("join.terms.flower", what=what, theirs=terms.flwr, own=own, flfed=terms.flfed))
     if terms.bundle_sha256 != own_bundle and terms.flfed != own_flfed:
-        raise UsageError(
-            f"{what}: the coordinator has flfed {terms.flfed}, here is {own_flfed}; install flfed=={terms.flfed} here"
-        )
+        raise UsageError(render("join.terms.version", what=what, theirs=terms.flfed, own=own_flfed))
     # The same version with another hash: one of the two installations is not as it was released.
     if terms.bundle_sha256 != own_bundle:
-        raise UsageError(
-            f"{what}: its bundle is not that of flfed {own_flfed} as installed here; "
-            "one of the two installations was changed: install flfed anew at both"
-        )
+        raise UsageError(render("join.terms.bundle", what=what, own=own_flfed))

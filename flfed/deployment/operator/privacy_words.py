@@ -11,7 +11,7 @@ from flfed.records.reports.privacy import describe_encoder_condition
 from flfed.records.statistics.privacy_odds import DRAWN_ONCE
 from flfed.study.study import Study, compares_privately, covers_model
 from flfed.updates.masking.rules import threshold
-from flfed.updates.mechanism import Mechanism, mechanism_of
+from flfed.updates.mechanism import mechanism_of
 from flfed.words import render
 
 
@@ -71,7 +71,8 @@ def guarantee_of(study: Study, without_noise: str, pinned: int) -> Guarantee:
     name = {"name": study.privacy.name}
     promise = mechanism.promise(study.plan, study.rounds)
     charge = charge_of(study)
-    colluding = _colluding_epsilon(mechanism, study, pinned)
+    # Against a server with which a third of the sites collude; None where sites add no noise.
+    colluding = mechanism.colluding(study.rounds, least, max(1, pinned // 3)) if pinned else None
     # A mechanism that charges nothing to the account adds no noise: its text must not sound as if it did.
     if promise is None or (charge is None and colluding is None):
         return Guarantee("no-noise", name, (render(f"approval.privacy.{without_noise}", **sums),))
@@ -83,9 +84,7 @@ def guarantee_of(study: Study, without_noise: str, pinned: int) -> Guarantee:
         "rounds": study.rounds,
     }
     excludes_encoder = study.encode.scaler != "schema"
-    given_encoder: tuple[str, ...] = ()
-    if excludes_encoder:
-        given_encoder = (describe_encoder_condition(promise.unit),)
+    given_encoder = (describe_encoder_condition(promise.unit),) if excludes_encoder else ()
     if colluding is not None:
         of_sites = {**facts, "least": least, "colluding": shown_epsilon(colluding)}
         return Guarantee("noise-of-sites", of_sites, given_encoder, True, excludes_encoder)
@@ -105,10 +104,3 @@ def _guarantee_of_analysis(facts: Mapping[str, object], charge: Charge, pinned: 
         return Guarantee("analysis", facts, updates_have_noise=True)
     colluding = shown_epsilon(charge.colluding_epsilon(threshold(pinned), pinned))
     return Guarantee("analysis-summed", {**facts, "colluding": colluding}, updates_have_noise=True)
-
-
-def _colluding_epsilon(mechanism: Mechanism, study: Study, pinned: int) -> float | None:
-    """Return the ε against a server with which a third of the sites collude; None where sites add no noise."""
-    if not pinned:
-        return None
-    return mechanism.colluding(study.rounds, threshold(pinned), max(1, pinned // 3))

@@ -58,6 +58,14 @@ class Proposal:
             agreement = Agreement(has_sums(study, len(others) + 1))
         return cls(study, site, others, coordinator, agreement)
 
+    @classmethod
+    def of_decision(cls, study: Study, site: Site, approval: Approval, coordinator: str) -> Proposal:
+        """Return the proposal that a decision was about."""
+        agreement = None
+        if approval.decision != "refused":
+            agreement = Agreement(approval.sums, dict(approval.pins), approval.lifted)
+        return cls.of(study, site, approval.co_sites, coordinator, agreement)
+
     @property
     def participants(self) -> int:
         """Sites that may take part, this one included."""

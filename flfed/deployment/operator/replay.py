@@ -16,17 +16,17 @@ import flfed
 from flfed.deployment.site_state.request_archive import ArchivedRequest, content_sha256, list_rounds, read_requests
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.client import SiteClient
-from flfed.federation.client.site_run import extra_shapes_of
+from flfed.federation.client.site_run import extra_shapes_of, study_of
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.paths import SiteFolder
 from flfed.records.ledger import Ledger
 from flfed.records.ledger_line import QUESTION, Line
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots.snapshot import FrozenSite, load
-from flfed.study.study import Study
 from flfed.updates.codec import codec_of
 from flfed.updates.messages.fields import reason_of
 from flfed.updates.messages.train import TRAIN
+from flfed.words import render
 
 LEFT = "train"
 """The kind of a ledger's line for an update."""
@@ -76,30 +76,22 @@ class Replayed:
         """Return why it does not match, None where it does."""
         if self.matches:
             return None
-        return FlfedError(
-            f"site {self.site!r}: its frozen rows do not give the update that left in round {self.round} of run "
-            f"{self.run}: {self._why()}"
-        )
+        place = {"site": self.site, "round": self.round, "run": self.run}
+        return FlfedError(render("operator.replay.differs", why=self._why(), **place))
 
     def _why(self) -> str:
         # The first reason that explains a difference is told: rows, then a refusal, then a version.
         if self.rows_then != self.rows_now:
-            same = "; the update is the same for all that" if set(self.ledger_hashes) <= set(self.again) else ""
-            return f"the rows are not those of then (SHA-256 {self.rows_then}, now {self.rows_now}){same}"
+            which = "same" if set(self.ledger_hashes) <= set(self.again) else "other"
+            return render(f"operator.replay.rows-{which}-update", then=self.rows_then, now=self.rows_now)
         if self.refused:
-            return f"the site answers now: {self.refused}"
+            return render("operator.replay.refused", why=self.refused)
         if len(self.again) < len(self.ledger_hashes):
-            update_count = len(self.ledger_hashes)
-            return f"{update_count} different updates left, and only {len(self.again)} of their messages are kept"
+            return render("operator.replay.fewer", left=len(self.ledger_hashes), again=len(self.again))
         if self.other_versions:
-            return (
-                f"flfed {', '.join(self.other_versions)} answered then, and {flfed.__version__} is installed; equal "
-                "bits are promised for one version on one machine, so repeat it with that one"
-            )
-        return (
-            "rows and version are those of then, so the message, the reply or the ledger was changed, or the site's "
-            "policy, or this is another machine"
-        )
+            versions = ", ".join(self.other_versions)
+            return render("operator.replay.other-version", versions=versions, own=flfed.__version__)
+        return render("operator.replay.changed")
 
     def as_json(self) -> dict[str, Any]:
         """Return the facts for a program."""
@@ -138,30 +130,25 @@ def replay(folder: SiteFolder, site: Site, run: str, round: int) -> Replayed:
     messages = read_requests(folder, run, round)
     if not messages:
         rounds = list_rounds(folder, run)
-        still = "nor is any other round of that run"
+        rest = render("operator.replay.no-other-round")
         if rounds:
-            still = f"rounds {rounds[0]} to {rounds[-1]} of it may be"
-        raise UsageError(
-            f"site {folder.site!r}: what it was asked in round {round} of run {run} is no longer kept (or damaged), "
-            f"so that its update cannot be computed again; {still}"
-        )
-    study = Study.parse_recorded(messages[0].study)
-    dataset = study.dataset.name
+            rest = render("operator.replay.other-rounds", first=rounds[0], last=rounds[-1])
+        raise UsageError(render("operator.replay.unkept", site=folder.site, round=round, run=run, rest=rest))
+    text = messages[0].study
     if round > 1:
-        _check_keeps_nothing(folder.site, study, round)
-    frozen = load(site.serving(dataset), folder.frozen)
+        _check_keeps_nothing(folder.site, text, round)
+    frozen = load(site.serving(study_of(text).dataset.name), folder.frozen)
     # With the day of then: a study that has expired since could not be answered otherwise.
-    then = datetime.datetime.fromisoformat(left[0].at).date()
-    again, refused = _again(frozen, messages, then)
+    again, refused = _again(frozen, messages, datetime.datetime.fromisoformat(left[0].at).date())
     others = {message.version for message in messages} - {flfed.__version__}
     # Rows may have been frozen anew between two answers of one round.
-    rows = {str(line.facts.get("rows-sha256", "")) for line in left}
+    rows = {line.text("rows-sha256") for line in left}
     rows_then = rows.pop() if len(rows) == 1 else "several"
     return Replayed(
         site=site.name,
         run=run,
         round=round,
-        ledger_hashes=tuple(dict.fromkeys(str(line.facts.get("sha256", "")) for line in left)),
+        ledger_hashes=tuple(dict.fromkeys(line.text("sha256") for line in left)),
         again=again,
         rows_then=rows_then,
         rows_now=frozen.snapshot.sha256,
@@ -170,23 +157,16 @@ def replay(folder: SiteFolder, site: Site, run: str, round: int) -> Replayed:
     )
 
 
-def _check_keeps_nothing(site: str, study: Study, round: int) -> None:
+def _check_keeps_nothing(site: str, text: str, round: int) -> None:
     """Raise where the update of a later round followed from what a site keeps of the rounds before."""
+    study = study_of(text)
     codec = codec_of(study)
     if codec is not None and codec.feedback:
-        raise UsageError(
-            f"site {site!r}: the update of round {round} held what the rounds before had left out (codec "
-            f"{study.codec.name!r}); that is kept for two rounds and not beyond the run, so the update cannot be "
-            "computed again"
-        )
-    shapes = extra_shapes_of(study.text)
+        raise UsageError(render("operator.replay.feedback", site=site, round=round, codec=study.codec.name))
+    shapes = extra_shapes_of(text)
     # A model beside the shared one changes no update.
     if shapes.kept or shapes.own_part:
-        raise UsageError(
-            f"site {site!r}: the update of round {round} followed from what strategy {study.strategy.name!r} "
-            "keeps at the site; that is kept for two rounds and not beyond the run, so the update cannot be computed "
-            "again"
-        )
+        raise UsageError(render("operator.replay.own-state", site=site, round=round, strategy=study.strategy.name))
 
 
 def _left(folder: SiteFolder, run: str, round: int) -> list[Line]:
@@ -197,8 +177,8 @@ def _left(folder: SiteFolder, run: str, round: int) -> list[Line]:
     of_run = [line for line in Ledger(folder.ledger).lines() if line.facts.get("run") == run]
     left = [line for line in of_run if line.kind == LEFT and line.facts.get("round") == round]
     if not left:
-        contents = "no update of that round" if of_run else "nothing of that run"
-        raise UsageError(f"site {folder.site!r}: its ledger has {contents}; see: flfed site ledger {folder.site}")
+        absent = "update" if of_run else "line"
+        raise UsageError(render(f"operator.replay.no-{absent}", site=folder.site))
     _check_drawn_nothing(folder, left, round)
     return left
 
@@ -206,20 +186,11 @@ def _left(folder: SiteFolder, run: str, round: int) -> list[Line]:
 def _check_drawn_nothing(folder: SiteFolder, left: list[Line], round: int) -> None:
     """Raise where what left followed from masks, noise or trees that are kept nowhere."""
     if any(QUESTION in line.facts for line in left):
-        raise UsageError(
-            f"site {folder.site!r}: the update of round {round} left under masks; they are drawn from the operating "
-            "system and kept nowhere, so what left cannot be computed again"
-        )
+        raise UsageError(render("operator.replay.masked", site=folder.site, round=round))
     if any("level" in line.facts for line in left):
-        raise UsageError(
-            f"site {folder.site!r}: round {round} grew a tree; its sums follow from the trees before, which are not "
-            "kept beside what was asked, so that they cannot be computed again"
-        )
+        raise UsageError(render("operator.replay.tree", site=folder.site, round=round))
     if any(line.facts.get("charged-bytes") or "epsilon" in line.facts for line in left):
-        raise UsageError(
-            f"site {folder.site!r}: the update of round {round} held noise for differential privacy; noise is drawn "
-            "from the operating system and kept nowhere, so the update cannot be computed again"
-        )
+        raise UsageError(render("operator.replay.noised", site=folder.site, round=round))
 
 
 def _again(site: FrozenSite, messages: Sequence[ArchivedRequest], today: datetime.date) -> tuple[tuple[str, ...], str]:

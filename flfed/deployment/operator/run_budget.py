@@ -136,18 +136,8 @@ def describe_comparisons(limit: Compared | None, site: Site, dataset: str, added
     later = ""
     if site.policy.later_figures == "noised":
         later = render("budget.run.later", epsilon=LATER_EPSILON)
-    return [
-        render(
-            "budget.run.comparisons",
-            dataset=dataset,
-            left=limit.left,
-            most=limit.most,
-            anew=anew,
-            added=adds,
-            later=later,
-            reveals=render("budget.comparisons.reveals"),
-        )
-    ]
+    facts = {"dataset": dataset, "left": limit.left, "most": limit.most, "added": adds, "later": later}
+    return [render("budget.run.comparisons", anew=anew, reveals=render("budget.comparisons.reveals"), **facts)]
 
 
 def _request_hash(text: str) -> str:
@@ -225,7 +215,7 @@ def describe_run_budget(
         if fit:
             run = render("budget.run.stopped-after", then=then, fit=fit, rounds=rounds)
     return [
-        _describe_spent(account, dataset, site.policy),
+        _describe_spent(account, dataset, policy),
         run,
         *describe_shared(dataset, account.datasets, len(account.unprotected)),
     ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from flfed.deployment.site_state.approval import Approval, approvals
+from flfed.deployment.site_state.approval import approvals
 from flfed.deployment.site_state.trusted_files import own_fingerprint
 from flfed.errors import UsageError
 from flfed.paths import NAME, SiteFolder
@@ -22,7 +22,6 @@ from flfed.words import render
 
 LEAVING = tuple(kind.rpartition(".")[2] for kind in (TRAIN, SUMMARISE))
 """Kinds of ledger lines whose messages had updates, or sums of rows."""
-HOW = "--with {sites}, each as the people there read it out to you (flfed site key SITE shows it)"
 
 
 @dataclass(frozen=True)
@@ -74,13 +73,13 @@ def read_sites(text: str) -> dict[str, str]:
     for part in text.split(","):
         name, named, digits = (word.strip() for word in part.partition("="))
         if not NAME.fullmatch(name):
-            raise UsageError(f"--with {name!r}: a site's name is of a-z, 0-9 and single hyphens, with commas between")
+            raise UsageError(render("operator.with.name", name=name))
         try:
             fingerprint = read_gate_fingerprint(digits) if named else ""
         except UsageError as error:
-            raise UsageError(f"--with {name}: {error}") from None
+            raise UsageError(render("operator.with.fingerprint", name=name, why=error)) from None
         if pins.get(name, fingerprint) != fingerprint:
-            raise UsageError(f"--with {name}: it is named twice, and not the same")
+            raise UsageError(render("operator.with.twice", name=name))
         pins[name] = fingerprint
     return pins
 
@@ -104,12 +103,12 @@ def agreed(folder: SiteFolder, study: Study, sites: Mapping[str, str], without: 
     """
     own = own_fingerprint(folder)
     if sites.get(folder.site) not in (None, "", own):
-        raise UsageError(f"--with {folder.site}: this site's own fingerprint is {own or 'not made yet'}")
+        raise UsageError(render("operator.with.own", name=folder.site, own=own or "not made yet"))
     others = {name: sites[name] for name in sorted(sites) if name != folder.site}
     if has_sums(study, len(others) + 1):
         return _agreed_sums(folder, study, others, own, without)
     if without:
-        raise UsageError("--without goes with a study whose updates are added up in secret, and this one's are not")
+        raise UsageError(render("operator.with.without-sums"))
     return Agreement(pins={name: fingerprint for name, fingerprint in others.items() if fingerprint})
 
 
@@ -118,39 +117,25 @@ def _agreed_sums(
 ) -> Agreement:
     """Return what an approval says of sums that a study has, by the fingerprints of the other sites and its own."""
     if without and is_covered(study):
-        raise UsageError(
-            "--without is not for an analysis: the sums with and without a site would differ by its own part of the "
-            "noise alone, which is less than what is charged"
-        )
+        raise UsageError(render("operator.with.without-covered"))
     _check_named(others)
     if not own:
-        raise UsageError(f"this site's gate has no key to sign with yet: flfed site key {folder.site}")
+        raise UsageError(render("operator.with.keyless", site=folder.site))
     pins = {**others, folder.site: own}
     if same := [name for name, fingerprint in pins.items() if list(pins.values()).count(fingerprint) > 1]:
-        raise UsageError(f"{' and '.join(same)} have the same fingerprint: one gate stands for one site")
+        raise UsageError(render("operator.with.same", names=" and ".join(same)))
     if unknown := sorted(set(without) - pins.keys()):
-        raise UsageError(f"--without {unknown[0]}: it does not take part; known: {', '.join(sorted(pins))}")
-    return Agreement(True, {name: pins[name] for name in sorted(pins)}, tuple(sorted(set(without))))
+        raise UsageError(render("operator.with.without-stranger", name=unknown[0], known=", ".join(sorted(pins))))
+    return Agreement(True, dict(sorted(pins.items())), tuple(sorted(set(without))))
 
 
 def _check_named(others: Mapping[str, str]) -> None:
     """Raise where too few other sites are named, or one without the fingerprint of its gate."""
     if len(others) + 1 < LEAST:
-        raise UsageError(
-            f"the study has updates added up in secret, for which {LEAST} sites or more must take part, this one "
-            f"counted: name at least two others by {HOW.format(sites='A=FINGERPRINT,B=FINGERPRINT')}"
-        )
+        raise UsageError(render("operator.with.few", least=LEAST))
     if missing := [name for name, fingerprint in others.items() if not fingerprint]:
         named = ",".join(f"{name}={fingerprint or 'FINGERPRINT'}" for name, fingerprint in others.items())
-        raise UsageError(
-            f"the study has updates added up in secret: of {', '.join(missing)} the fingerprint of the gate is "
-            f"missing. Name it by {HOW.format(sites=named)}"
-        )
-
-
-def agreement_of(approval: Approval) -> Agreement:
-    """Return what a decision that was written down says of secure sums."""
-    return Agreement(approval.sums, dict(approval.pins), approval.lifted)
+        raise UsageError(render("operator.with.missing", names=", ".join(missing), sites=named))
 
 
 def describe_sums(study: Study, site: str, co_sites: Sequence[str], agreement: Agreement) -> list[str]:
@@ -241,7 +226,7 @@ def _studies_left(folder: SiteFolder, dataset: str) -> dict[str, str]:
     names_by_hash: dict[str, str] = {}
     for line in ledger_of(folder).lines():
         if line.kind in LEAVING and line.facts.get("dataset") == dataset:
-            name = str(line.facts.get("study", ""))
+            name = line.text("study")
             names_by_hash[str(line.facts.get("study-sha256", name))] = name
     return names_by_hash
 

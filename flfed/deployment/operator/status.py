@@ -117,8 +117,7 @@ def _lines(folder: SiteFolder, last: int, problems: list[str]) -> list[dict[str,
     with ledger.reading() as ledger_file:
         lines = ledger_file.backwards() if ledger_file else iter(())
         for line in islice(lines, last):
-            keys = ("study", "run", "round", "bytes", "reason")
-            facts = {key: line.facts.get(key, "") for key in keys}
+            facts = {key: line.facts.get(key, "") for key in ("study", "run", "round", "bytes", "reason")}
             entries.append({"n": line.n, "at": line.at, "kind": line.kind, **facts})
     return entries
 

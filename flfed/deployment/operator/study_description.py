@@ -15,7 +15,7 @@ from flfed.deployment.gate.message_schema import StudyMessages, Way
 from flfed.deployment.operator.proposal import Proposal, SiteFacts
 from flfed.deployment.operator.run_budget import describe_comparisons
 from flfed.deployment.operator.secure_sums import describe_others, describe_sums, has_sums
-from flfed.errors import FlfedError
+from flfed.errors import FlfedError, counted
 from flfed.federation.recording.source_model import UNCOVERED
 from flfed.rows.comparison.own_columns import list_requested_columns
 from flfed.rows.comparison.subgroups import groupings
@@ -377,15 +377,9 @@ def bytes_in_words(byte_counts: Mapping[str, int]) -> str:
         a_round = byte_counts[f"round-{way}"]
         if a_round:
             sizes[way] += f" ({size_in_bytes(a_round)} a round)"
-    out = sizes["to-server"]
-    back = sizes["to-site"]
     a_day = size_in_bytes(byte_counts["daily-bytes"])
+    facts = {"out": sizes["to-server"], "back": sizes["to-site"], "a_day": a_day}
     runs = byte_counts["runs-a-day"]
-    gets = f"it gets at most {back}"
     if not runs:
-        return (
-            f"a run may send {out}, more than the {a_day} a day that its policy allows, and would stop: "
-            f"raise daily-bytes in policy.toml first; {gets}"
-        )
-    many = "1 run" if runs == 1 else f"{runs:,} runs"
-    return f"a run sends at most {out} of the {a_day} a day that its policy allows, so at most {many} a day; {gets}"
+        return render("operator.bytes.too-many", **facts)
+    return render("operator.bytes.both-ways", runs=counted(runs, "run"), **facts)

@@ -234,9 +234,7 @@ def leave_network() -> str:
     interface is its own loopback (systemd's `PrivateNetwork=yes`, a container's `network_mode: none`) is as well off.
     """
     refused = _unshared()
-    if refused and set(interfaces()) - LOOPBACK:
-        return refused
-    return ""
+    return refused if refused and set(interfaces()) - LOOPBACK else ""
 
 
 def drop_capabilities() -> None:

@@ -139,17 +139,12 @@ class _ChildRunner:
 
     def __init__(self, child: Child, notify: Notify) -> None:
         self.child = child
-        self._log = LimitedLog(child.log, lambda sentence: notify(f"{child.name}: {sentence}"))
+        self.log = LimitedLog(child.log, lambda sentence: notify(f"{child.name}: {sentence}"))
         self.process: subprocess.Popen[bytes] | None = None
-        self.began = self.due = self._heard = 0.0
+        self.began = self.due = self.heard = 0.0
         self._seen: int | None = None
         self.ends = 0
         self._reader = threading.Thread()
-
-    @property
-    def last_sentence(self) -> str:
-        """The last flfed sentence in the child's output."""
-        return self._log.last_sentence
 
     def start(self, now: float) -> None:
         """Start the child in its own process group.
@@ -167,9 +162,9 @@ class _ChildRunner:
             start_new_session=True,
         )
         self.began = now
-        self._heard = now
+        self.heard = now
         self._seen = None
-        self._reader = threading.Thread(target=self._log.take, args=(self.process.stdout,), daemon=True)
+        self._reader = threading.Thread(target=self.log.take, args=(self.process.stdout,), daemon=True)
         self._reader.start()
 
     def ended(self) -> int | None:
@@ -179,10 +174,6 @@ class _ChildRunner:
         code = self.process.returncode
         self._bury()
         return code
-
-    def hear(self, now: float) -> None:
-        """Count a sign of life while nothing could be observed."""
-        self._heard = now
 
     def silence(self, now: float) -> str:
         """Return a sentence where the child was silent for too long.
@@ -196,8 +187,8 @@ class _ChildRunner:
         # Any change of the file's time counts, also backwards: only the supervisor's clock measures.
         if seen == BUSY or seen != self._seen:
             self._seen = seen
-            self._heard = now
-        if now - self._heard >= life.silence:
+            self.heard = now
+        if now - self.heard >= life.silence:
             return render("processes.child.silence", meaning=life.meaning, seconds=life.silence)
         return ""
 
@@ -314,7 +305,7 @@ class Supervisor:
             now = self._clock()
             # While the machine slept no process could touch a file: that is no silence.
             if stood_still:
-                runner.hear(now)
+                runner.heard = now
             if code is not None:
                 self._note_end(runner, now, render("processes.child.ended", name=runner.child.name, how=in_words(code)))
             elif silence := runner.silence(now):
@@ -329,7 +320,8 @@ class Supervisor:
         runner.ends = 1 if now - runner.began >= STEADY_SECONDS else runner.ends + 1
         pause = self._pauses[min(runner.ends, len(self._pauses)) - 1]
         runner.due = now + pause
-        detail = f": {runner.last_sentence}" if runner.last_sentence else ""
+        last = runner.log.last_sentence
+        detail = f": {last}" if last else ""
         facts = {"event": what, "detail": detail, "log": runner.child.log, "pause": pause}
         self._notify(render("processes.child.again", **facts))
 

@@ -20,7 +20,7 @@ from pydantic import ConfigDict, TypeAdapter
 from flfed.callbacks import now_utc
 from flfed.errors import FlfedError, UsageError
 from flfed.files import read_private, write_whole
-from flfed.paths import SiteFolder, give
+from flfed.paths import SiteFolder, make_for_owner
 from flfed.records.ledger import ledger_of
 from flfed.refusals import NotTakingPart, Refusal
 from flfed.registry import kebab, kebab_keys
@@ -144,8 +144,6 @@ def approvals(folder: SiteFolder) -> list[Approval]:
     FlfedError
         As for `approval_of`.
     """
-    if not folder.approvals.is_dir():
-        return []
     decisions = [_read(path) for path in folder.approvals.glob("*.json")]
     return sorted(decisions, key=lambda approval: approval.at, reverse=True)
 
@@ -302,9 +300,7 @@ def _write(folder: SiteFolder, approval: Approval) -> Approval:
         history_entry = f"{before.decision} by {before.by} at {before.at}"
         approval = replace(approval, earlier=(*before.earlier, history_entry))
     folder.make()
-    if not folder.approvals.is_dir():
-        folder.approvals.mkdir(mode=0o700)
-        give(folder.approvals, folder.gate)  # root may make what the gate's user must be able to read
+    make_for_owner(folder.approvals)
     write_whole(_path(folder, approval.study_sha256), approval.to_json().encode())
     return approval
 
@@ -359,9 +355,7 @@ def keep_start(folder: SiteFolder, study: Study, source: Source) -> None:
 
     parts = with_prefix(MODEL, source.arrays) | with_prefix(ENCODER, source.encoder.arrays())
     folder.make()
-    if not folder.starts.is_dir():
-        folder.starts.mkdir(mode=0o700)
-        give(folder.starts, folder.gate)  # root may make what the gate's user must be able to enter
+    make_for_owner(folder.starts)
     write_whole(_start_path(folder, study), file_content(parts, {"facts": json.dumps(source.facts())}))
 
 

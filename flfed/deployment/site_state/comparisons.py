@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from flfed.deployment.site_state.ledger_loss import Continuity
 from flfed.errors import FlfedError, UsageError
-from flfed.federation.client.privacy_budget import NO_LEDGER
 from flfed.federation.client.released.sets import RELEASED, NewPeople, RowSets
 from flfed.paths import SiteFolder, give
 from flfed.records.ledger import Ledger, LockedLedger, ledger_of
 from flfed.records.ledger_line import ADDED, CARRIED, COMPARED_HASH, STAYED, Line, Run, run_of, run_of_new
-from flfed.refusals import Refusal
+from flfed.refusals import NO_LEDGER, Refusal
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
-from flfed.updates.messages.kinds import AUDIT, COMPARE
+from flfed.updates.messages.kinds import COMPARE
 from flfed.words import render
 
 if TYPE_CHECKING:
@@ -102,17 +101,17 @@ class ComparedLines:
 
     def add(self, line: Line) -> None:
         """Count one more line."""
-        dataset = str(line.facts.get("dataset", ""))
+        dataset = line.text("dataset")
         carried = CARRIED in line.facts
         if line.follows_loss:
             self._after_loss = True
         elif line.kind == ADDED:
             self._added[dataset, carried] += int(line.facts["number"])
         elif line.kind == _COMPARED and STAYED not in line.facts:
-            model, rows = (str(line.facts.get(key, "")) for key in (COMPARED_HASH, "rows-sha256"))
+            model, rows = (line.text(key) for key in (COMPARED_HASH, "rows-sha256"))
             self._comparisons[dataset].append(Comparison(line.n, model, rows, run_of(line.facts), carried))
         elif line.kind == RELEASED and _part(line) == "holdout":
-            self._holdouts[dataset, run_of(line.facts)].add(str(line.facts.get("rows-sha256", "")))
+            self._holdouts[dataset, run_of(line.facts)].add(line.text("rows-sha256"))
 
     def of(self, dataset: str, policy: Policy) -> Compared:
         """Return the compared models of a dataset.
@@ -163,9 +162,7 @@ class ComparedLines:
 def _part(line: Line) -> str:
     """Return the part of the rows that a line of released rows is about."""
     chosen = line.facts.get("chosen")
-    if isinstance(chosen, dict):
-        return str(chosen.get("part"))
-    return ""
+    return str(chosen.get("part")) if isinstance(chosen, dict) else ""
 
 
 def compared_models(folder: SiteFolder, site: Site, dataset: str) -> Compared:
@@ -266,24 +263,13 @@ class Comparisons:
             withheld = redaction.with_later_figures(withheld, later())
         return Reply(withheld.to_record(), reply_to=message), {**facts, STAYED: True}
 
-    def over(self, locked_ledger: LockedLedger, message: Message, facts: Facts) -> Refusal | None:
-        """Return why a comparison is one too many by now, or None.
+    def over(self, locked_ledger: LockedLedger, message: Message, facts: Facts, kind: str) -> Refusal | None:
+        """Return why a message of this kind reads one model too many by now, or None.
 
-        Another process may have used the last one.
+        Another process may have used the last comparison. A model of whose figures none left is not attacked either.
         """
-        leaves = self._counts(message, COMPARE) and STAYED not in facts
-        if leaves:
-            return self._refusal(locked_ledger, message, facts)
-        return None
-
-    def attack_refusal(self, locked_ledger: LockedLedger, message: Message, facts: Facts) -> Refusal | None:
-        """Return why a model is not attacked, or None.
-
-        None of its figures left, and none may leave now.
-        """
-        if self._counts(message, AUDIT):
-            return self._refusal(locked_ledger, message, facts)
-        return None
+        leaves = self._counts(message, kind) and STAYED not in facts
+        return self._refusal(locked_ledger, message, facts) if leaves else None
 
     def _counts(self, message: Message, kind: str) -> bool:
         return message.metadata.message_type == kind and self.policy.disclosure != "open"

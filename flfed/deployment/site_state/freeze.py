@@ -104,9 +104,7 @@ def excluded_of(folder: SiteFolder, dataset: str) -> Excluded | None:
     """
     own = folder.excluded.with_name(f"{folder.excluded.stem}-{dataset}.csv")
     path = own if _is_there(own) else folder.excluded
-    if _is_there(path):
-        return Excluded.read(path)
-    return None
+    return Excluded.read(path) if _is_there(path) else None
 
 
 def list_changed(folder: SiteFolder, frozen: Frozen) -> bool:
@@ -123,9 +121,7 @@ def list_changed(folder: SiteFolder, frozen: Frozen) -> bool:
 
 
 def _list_of(excluded: Exclusion | None) -> str:
-    if excluded is None:
-        return ""
-    return excluded.sha256
+    return "" if excluded is None else excluded.sha256
 
 
 def _is_there(path: Path) -> bool:

@@ -24,21 +24,9 @@ from flfed.federation.client.released.accounts import SPENT
 from flfed.federation.client.released.sets import RELEASED
 from flfed.files import locked
 from flfed.paths import SiteFolder
+from flfed.records import ledger_line
 from flfed.records.ledger import CUT, Inspection, Ledger, Receipt, ledger_of
-from flfed.records.ledger_line import (
-    ADDED,
-    CARRIED,
-    CARRIED_AT,
-    COMPLETE,
-    ERROR,
-    RECEIPT,
-    REFUSED,
-    RESTARTED,
-    START,
-    WITHHELD,
-    Line,
-    read_line,
-)
+from flfed.records.ledger_line import Line, read_line
 from flfed.refusals import Refusal
 from flfed.signatures import HASH, coordinator_signed
 from flfed.updates.messages.kinds import SEAL, SEALED
@@ -139,7 +127,7 @@ def keep_receipt(folder: SiteFolder, receipt: Receipt, signature: str) -> None:
         facts = {"run": receipt.run, "line": receipt.n, "head": receipt.head}
         if repaired is None and last is not None and facts.items() <= last.facts.items():
             return
-        locked_ledger.append(kind=RECEIPT, site=receipt.site, **facts, signature=signature, signing_key=key)
+        locked_ledger.append(kind=ledger_line.RECEIPT, site=receipt.site, **facts, signature=signature, signing_key=key)
 
 
 def read_receipts(folder: SiteFolder) -> Receipts:
@@ -153,7 +141,7 @@ def read_receipts(folder: SiteFolder) -> Receipts:
     keys: list[str] = []
     for line in inspection.look(ledger.raws()):
         # A changed line is among the inspection's problems already.
-        if line.kind != RECEIPT or not line.whole:
+        if line.kind != ledger_line.RECEIPT or not line.whole:
             continue
         keys = keys or _keys(folder)
         names = ("run", "head", "signature", "signing-key")
@@ -222,7 +210,7 @@ def loss(folder: SiteFolder, ledger: Ledger) -> str:
     if ledger.hash_at(n) != head:
         return render("gate.ledger.short", n=n)
     has_row_sets = any(HASH.fullmatch(path.name) for path in (folder.gate / "released").glob("*/*"))
-    if has_row_sets and not any(line.kind in (RELEASED, RESTARTED) for line in ledger.lines()):
+    if has_row_sets and not any(line.kind in (RELEASED, ledger_line.RESTARTED) for line in ledger.lines()):
         return render("gate.ledger.lineless")
     if (folder.gate / "rows.key").exists() and not ledger.path.exists():
         return render("gate.ledger.absent")
@@ -236,11 +224,11 @@ def _newest_receipt(folder: SiteFolder) -> tuple[int, str]:
 
     Signatures are not checked here: an unsigned receipt can only keep the site from answering.
     """
-    newest = (0, START)
+    newest = (0, ledger_line.START)
     for raw in Ledger(folder.receipts).raws():
         line = read_line(raw.removesuffix(b"\n"))
         # The highest line counts, not the last in the file: receipts may come late.
-        n = line.facts.get("line") if line is not None and line.kind == RECEIPT else None
+        n = line.facts.get("line") if line is not None and line.kind == ledger_line.RECEIPT else None
         if line is not None and isinstance(n, int) and n > newest[0]:
             newest = (n, str(line.facts.get("head")))
     return newest
@@ -290,7 +278,7 @@ class Continuity:
         if last is not None and self.ledger.is_ahead(last):
             LOG.error(render("gate.log.ahead", n=last.n, at=last.at))
             return ahead(last, self.folder.site)
-        self._seen = (last.n, last.hash) if last is not None else (0, START)
+        self._seen = (last.n, last.hash) if last is not None else (0, ledger_line.START)
         return None
 
 
@@ -361,7 +349,7 @@ def restart(folder: SiteFolder, *, by: str, why: str, now: datetime | None = Non
             # The new ledger is complete under another name before it takes the old one's place.
             coming.unlink(missing_ok=True)
             begun = Ledger(coming, clock=lambda: when)
-            line = begun.append(kind=RESTARTED, **facts)
+            line = begun.append(kind=ledger_line.RESTARTED, **facts)
             carried = _carry(folder, begun)
             # Linked and not moved: until the last step the old ledger is in its place.
             for path, to in aside:
@@ -378,7 +366,7 @@ def _carry(folder: SiteFolder, begun: Ledger) -> int:
     with folder.ledger.open("rb") as raws:  # as it stands: its lock is held
         for line in Inspection().look(raws):
             if line.whole and _comes_over(folder, line):
-                was = {CARRIED: line.n, CARRIED_AT: line.at}
+                was = {ledger_line.CARRIED: line.n, ledger_line.CARRIED_AT: line.at}
                 begun.append(kind=line.kind, **{**was, **line.facts})  # of one carried before: where it was first
                 many += 1
     return many
@@ -393,8 +381,8 @@ def _comes_over(folder: SiteFolder, line: Line) -> bool:
     if line.kind == RELEASED:
         rows_sha256 = str(line.facts.get("rows-sha256"))
         return bool(HASH.fullmatch(rows_sha256)) and any((folder.gate / RELEASED).glob(f"*/{rows_sha256}"))
-    of_run = line.kind in (SPENT, ADDED) or bool(line.facts.get("run"))
-    return of_run and line.kind not in (REFUSED, ERROR, WITHHELD)
+    of_run = line.kind in (SPENT, ledger_line.ADDED) or bool(line.facts.get("run"))
+    return of_run and line.kind not in (ledger_line.REFUSED, ledger_line.ERROR, ledger_line.WITHHELD)
 
 
 def _check_needed(folder: SiteFolder, ledger: Ledger, receipts: list[Receipt]) -> dict[str, object]:
@@ -412,7 +400,7 @@ def _check_needed(folder: SiteFolder, ledger: Ledger, receipts: list[Receipt]) -
     if inspection.last is None or inspection.problems or loss(folder, ledger):
         return {}
     if ledger.is_ahead(inspection.last):
-        complete = {} if ledger.loss_before() else {COMPLETE: True}
+        complete = {} if ledger.loss_before() else {ledger_line.COMPLETE: True}
         return {"ahead-line": inspection.last.n, "ahead-at": inspection.last.at, **complete}
     state = "signed" if receipts else "whole"
     raise UsageError(render(f"gate.restart.{state}", site=folder.site))

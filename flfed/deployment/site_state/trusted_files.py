@@ -45,9 +45,7 @@ def coordinator_of(folder: SiteFolder) -> str:
     UsageError
         If the terms exist and cannot be read.
     """
-    if os.path.lexists(folder.terms):
-        return str(read_terms(folder).get("coordinator", ""))
-    return ""
+    return str(read_terms(folder).get("coordinator", "")) if os.path.lexists(folder.terms) else ""
 
 
 def other_coordinator(folder: SiteFolder, approved_for: str) -> bool:
@@ -104,14 +102,10 @@ def signing_key(folder: SiteFolder) -> Ed25519PrivateKey:
     """
     path = folder.signing_key
     try:
-        file_status = os.lstat(path)
+        now = os.lstat(path)
     except OSError:
         raise UsageError(render("gate.files.keyless", site=folder.site)) from None
-    return _read(
-        path,
-        folder.site,
-        (file_status.st_ino, file_status.st_mode, file_status.st_uid, file_status.st_mtime_ns, file_status.st_ctime_ns),
-    )
+    return _read(path, folder.site, (now.st_ino, now.st_mode, now.st_uid, now.st_mtime_ns, now.st_ctime_ns))
 
 
 # Each message of a study with sums needs it several times: a file is read once, until it changes.

@@ -10,8 +10,9 @@ from collections.abc import Generator
 from typing import Any
 
 from flfed import registry
+from flfed.federation.client.redaction import count_rows
 from flfed.federation.client.site_run import SiteRun
-from flfed.refusals import NotTakingPart, Refusal, refuse
+from flfed.refusals import Refusal, decline, refuse
 from flfed.rows.comparison.attack_runner import Finding, Promised, attack
 from flfed.rows.comparison.single_rows import model_refusal
 from flfed.rows.session import SiteSession
@@ -54,25 +55,16 @@ def attacked(request: AuditRequest, session: SiteSession, own: SiteRun) -> Gener
         If there is no such attack here.
     """
     if not session.site.policy.audits:
-        raise NotTakingPart(Refusal("no-audits"))
+        decline("no-audits")
     if request.attack not in registry.names("attack"):
         raise MalformedMessage(Refusal("attack-unknown"))
-    refused = yield from model_refusal(
-        session, request.arrays, request.encoder, lambda: own.start(session, request.encoder)
-    )
-    refuse(refused)
-    results = yield from attack(
-        session,
-        request.arrays,
-        request.encoder,
-        (request.attack,),
-        seed=session.seed,
-        promised=promised_to_rows(session.study),
-    )
+    model = request.arrays
+    encoder = request.encoder
+    refuse((yield from model_refusal(session, model, encoder, lambda: own.start(session, encoder))))
+    promised = promised_to_rows(session.study)
+    results = yield from attack(session, model, encoder, (request.attack,), seed=session.seed, promised=promised)
     # These counts show the coordinator whether the rows are those of the run.
-    rows = len(session.table.training)
-    holdout_rows = session.table.holdout_rows
-    return AuditReply(num_examples=rows, holdout_rows=holdout_rows, figures=tuple(map(_figure, results)))
+    return AuditReply(**count_rows(session), figures=tuple(map(_figure, results)))
 
 
 def verdict_of(finding: Finding) -> Verdict:

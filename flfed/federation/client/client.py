@@ -24,7 +24,7 @@ from flfed.federation.client.released.rows import Releases
 from flfed.federation.client.run_keys import Approving, check_lasting
 from flfed.federation.client.site_run import SiteRun, run_of, study_of
 from flfed.federation.client.training import LastUpdates, load_or_train
-from flfed.refusals import NotTakingPart, Refusal, of_table, refuse
+from flfed.refusals import NotTakingPart, decline, of_table, refuse
 from flfed.rows.data.site import Site, dataset_refusal, study_refusal
 from flfed.rows.session import FIT, SiteSession
 from flfed.rows.training.answer import run_client
@@ -217,7 +217,7 @@ class SiteClient:
         study = study_of(text)
         # The date is read each time, since a run may outlive its study.
         if study.expires is not None and self._today() > study.expires:
-            raise NotTakingPart(Refusal("expired", day=study.expires.isoformat()))
+            decline("expired", day=study.expires.isoformat())
         if opened is None:
             draws = self._draws_of(study.seed + key[2])
             opened = self.sessions[key] = _opened(self._find_site(name, study), study, key[2], draws)
@@ -231,7 +231,7 @@ class SiteClient:
             opened.protection = self._protect(opened.site, study, key[2], run)
             self._runs[key] = run
         if not asks(study, kind):
-            raise NotTakingPart(Refusal("kind-of-another-study"))
+            decline("kind-of-another-study")
         return opened
 
 

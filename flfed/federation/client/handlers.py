@@ -13,10 +13,7 @@ from flfed.federation.client.protection import rows_band
 from flfed.federation.client.redaction import CROSSING, count_rows, redact_comparison
 from flfed.federation.client.released.model_answers import count_scores
 from flfed.federation.client.site_parts import leave
-from flfed.federation.client.site_run import (
-    SiteRun,
-    compared_model,
-)
+from flfed.federation.client.site_run import SiteRun, compared_model
 from flfed.federation.client.statistic import StatisticKind, account_of, count_statistic
 from flfed.federation.client.summed_replies import SUM_REQUESTS, SumReply, answer_sums
 from flfed.federation.client.training import Round, RunKind, Training

@@ -40,17 +40,12 @@ from flfed.federation.client.released.accounts import (
 from flfed.paths import SiteFolder
 from flfed.records.ledger import Ledger, LedgerError, LockedLedger
 from flfed.records.ledger_line import Line, run_of_new
-from flfed.refusals import NotSpent, Refusal
+from flfed.refusals import NO_LEDGER, NotSpent, Refusal
 from flfed.rows.data.origin import Origin
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.updates.accounting import Release, affordable, epsilon
 
-NO_LEDGER = Refusal("ledger-unwritable")
-"""A site's reply where its ledger is torn, changed, or unreachable.
-
-The one sentence that leaves without a line: it reveals nothing, and silence would delay every site's round.
-"""
 LOG = logging.getLogger("flfed.site")
 
 
@@ -112,10 +107,8 @@ class PrivacyAccount:
         """
         with self._lock_ledger() as locked_ledger:
             spent = self._read(locked_ledger, rule)
-        if self._is_unbounded(spent):
-            return math.inf
         # The lock is free meanwhile: it may take a second.
-        return spent.epsilon(self.delta)
+        return math.inf if self._is_unbounded(spent) else spent.epsilon(self.delta)
 
     def refusal(self, charges: Charges, run: str, *, rule: str = "", whole: bool = False) -> Refusal | None:
         """Return why a run could not spend these charges, or None.
@@ -134,9 +127,7 @@ class PrivacyAccount:
         """
         with self._lock_ledger() as locked_ledger:
             spent = self._read(locked_ledger, rule if any(side in SIDES for side, _ in charges) else None)
-        if run and run in spent.runs:
-            return None
-        return self._over(spent, charges, whole)
+        return None if run and run in spent.runs else self._over(spent, charges, whole)
 
     def reserve_round(self, release: Release, *, same_noise: bool, side: Side = BOTH, **facts: Any) -> None:
         """Record a round's cost before it is trained, once.
@@ -286,12 +277,8 @@ class PrivacyAccount:
         It counts for people on a side by a `rule`. Where the last line seen is gone from the ledger, all of it is read
         again.
         """
-        since: list[Line] = []
-        for line in locked_ledger.backwards():
-            if (line.n, line.hash) == (self._seen.n, self._seen.hash):
-                break
-            since.append(line)
-        else:
+        since, continues = locked_ledger.since(self._seen.n, self._seen.hash)
+        if not continues:
             self._seen = Seen()
         try:
             for line in reversed(since):

@@ -206,7 +206,7 @@ def protection_of(
     return Protection(steps=steps, spend=spend, chance=partial(chance, study=noise_key(study.text)))
 
 
-def side_charged(side: Side, *, study: Study, resplit: bool = False, holdout: AnyHoldout | None = None) -> Side:
+def side_charged(side: Side, study: Study, site: Site) -> Side:
     """Return the account of a release of one side's rows.
 
     It is both where a person of one side may be on the other too, in this study or in another one.
@@ -218,22 +218,14 @@ def side_charged(side: Side, *, study: Study, resplit: bool = False, holdout: An
     study : Study
         A published split differs from the site's own. Under a holdout by time a person without a complete row of the
         early period is held out of a study of complete rows, and trained on in one of all.
-    resplit : bool
-        Whether each repeat draws another split, by the site's policy.
-    holdout : AnyHoldout or None
-        The site's own rule. By hash the side follows from the person alone. By time it does where nobody is on both
-        sides. By order it follows from all rows. None where it is known to be by hash.
-
-    Examples
-    --------
-    >>> side_charged("holdout", study=Study.load("wine"))
-    'holdout'
-    >>> side_charged("holdout", study=Study.load("wine"), resplit=True)
-    'both'
+    site : Site
+        Its policy may draw another split in each repeat. By its holdout by hash the side follows from the person alone.
+        By time it does where nobody is on both sides. By order it follows from all rows.
     """
+    holdout = site.holdout
     by_time = isinstance(holdout, HoldoutByTime) and not holdout.same_groups and study.encode.rows == "all"
-    apart = holdout is None or isinstance(holdout, Holdout) or by_time
-    return side if apart and not resplit and not study.split.fixed else BOTH
+    apart = isinstance(holdout, Holdout) or by_time
+    return side if apart and not site.policy.resplit and not study.split.fixed else BOTH
 
 
 Charged = dict[str, tuple[Side, Release]]
@@ -254,10 +246,7 @@ def run_charges(study: Study, site: Site) -> Charged:
     charges: Charged = {name: (of_rounds, replace(release, steps=release.steps * planned(study.rounds)))}
     for answer, spent in mechanism.answer_releases(study.plan, study.rounds).items():
         charges[answer] = (spent.side, spent.release)
-    return {
-        name: (side_charged(side, study=study, resplit=site.policy.resplit, holdout=site.holdout), release)
-        for name, (side, release) in charges.items()
-    }
+    return {name: (side_charged(side, study, site), release) for name, (side, release) in charges.items()}
 
 
 @dataclass(frozen=True)
@@ -324,7 +313,7 @@ class RoundCharge:
 
     def on(self, side: Side) -> Side:
         """Return the account of a release of one side's rows."""
-        return side_charged(side, study=self.study, resplit=self.site.policy.resplit, holdout=self.site.holdout)
+        return side_charged(side, self.study, self.site)
 
     def _line(self, round: int) -> dict[str, Any]:
         return {

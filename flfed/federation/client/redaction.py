@@ -73,9 +73,8 @@ def redacted(error: Exception, message: Message, context: Context) -> Message:
         LOG.error("%s while answering %s\n%s", type(error).__name__, message.metadata.message_type, places)
         reason = Refusal("no-memory") if _no_memory(error) else Refusal("error", type=type(error).__name__)
     if message.metadata.message_type == ENROL:
-        reason = Refusal(
-            "of-site", site=context.node_config["site"], why=reason
-        )  # the server does not know this node's name yet
+        # The server does not know this node's name yet.
+        reason = Refusal("of-site", site=context.node_config["site"], why=reason)
     return Message(Error(code=SITE_ERROR, reason=str(reason)), reply_to=message)
 
 
@@ -196,7 +195,7 @@ def _rounded(scores: Scores | None) -> Scores | None:
     if scores is None:
         return None
     metrics, variances = (
-        {name: three_digits(value) for name, value in figures.items()} for figures in (scores.metrics, scores.variances)
+        {name: three_digits(value) for name, value in of.items()} for of in (scores.metrics, scores.variances)
     )
     counts = None if scores.histogram is None else _three_digits(scores.histogram)
     return replace(scores, metrics=metrics, variances=variances, histogram=counts)
@@ -244,7 +243,7 @@ def rounded_comparison(reply: CompareReply) -> CompareReply:
 def withheld_comparison(reply: CompareReply, why: Refusal) -> CompareReply:
     """Return a comparison without a figure of its model, with the reason for each."""
     method = f"withheld: {why}"
-    rows = [*(one.column for one in reply.importance), *(one.column for one in reply.withheld)]
+    columns = [*(one.column for one in reply.importance), *(one.column for one in reply.withheld)]
     return replace(
         reply,
         arms=tuple(replace(_with_all(one, _nothing), method=method) for one in reply.arms),
@@ -255,7 +254,7 @@ def withheld_comparison(reply: CompareReply, why: Refusal) -> CompareReply:
         points=tuple(replace(one, tp=-1, fp=-1, fn=-1, tn=-1, method=method) for one in reply.points),
         groups=tuple(replace(one, value=math.nan, low=math.nan, high=math.nan, method=method) for one in reply.groups),
         importance=(),
-        withheld=tuple(WithheldColumn(column=column, method=method) for column in rows),
+        withheld=tuple(WithheldColumn(column=column, method=method) for column in columns),
         masked=None,
     )
 

@@ -17,13 +17,13 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import flfed
-from flfed.refusals import NotTakingPart, Refusal, or_refuse, refuse
+from flfed.refusals import Refusal, decline, or_refuse, refuse
 from flfed.rows.training.private_noise import NoiseSource, SeededNoise, SystemNoise
 from flfed.seeds import generator, noise_key
 from flfed.signatures import canonical
 from flfed.study.study import Study
 from flfed.study.tables import Sharing
-from flfed.updates.arrays import Arrays
+from flfed.updates.arrays import Arrays, byte_array
 from flfed.updates.checkpoints.site_state import OF_RUN, RunState
 from flfed.updates.masking import rules
 from flfed.updates.masking import statement as statements
@@ -121,13 +121,9 @@ class SumApproval:
         cls, key: Ed25519PrivateKey, *, pinned: Mapping[str, str], lifted: tuple[str, ...], book: ListBook
     ) -> SumApproval:
         """Return the approval, with the gate's key to sign with."""
-        return cls(
-            pinned=pinned,
-            lifted=lifted,
-            signing_key=key.public_key().public_bytes_raw().hex(),
-            sign=partial(statements.sign, key=key),
-            book=book,
-        )
+        signing_key = key.public_key().public_bytes_raw().hex()
+        sign = partial(statements.sign, key=key)
+        return cls(pinned=pinned, lifted=lifted, signing_key=signing_key, sign=sign, book=book)
 
 
 Approving = Callable[[Study], SumApproval | None]
@@ -166,7 +162,7 @@ class Cohort:
 
     def arrays(self) -> Arrays:
         """Return the cohort as bytes."""
-        return {"facts": np.frombuffer(canonical(vars(self)), np.uint8)}
+        return {"facts": byte_array(canonical(vars(self)))}
 
     @classmethod
     def of(cls, arrays: Arrays) -> Cohort:
@@ -223,8 +219,8 @@ class RunKeys:
             flfed=flfed.__version__,
         )
         packed = statements.pack(made, self.approval.sign(made))
-        self.state.write(KEY, {"private": np.frombuffer(key.private, np.uint8)})
-        self.state.write(STATEMENT, {"packed": np.frombuffer(packed, np.uint8)})
+        self.state.write(KEY, {"private": byte_array(key.private)})
+        self.state.write(STATEMENT, {"packed": byte_array(packed)})
         return packed
 
     def take(self, request: KeysRequest) -> KeysReply:
@@ -246,7 +242,7 @@ class RunKeys:
         elif cohort is None:
             self._begin(request, sites, sha256, self.approval)
         elif cohort.sha256 != sha256:
-            raise NotTakingPart(Refusal("cohort-other"))
+            decline("cohort-other")
         # Every link would follow from the private key; after a crash it may still exist.
         if self.state.read(KEY) is not None:
             self.state.remove(KEY)
@@ -261,7 +257,7 @@ class RunKeys:
         if not self.study.aggregation.is_encrypted:
             return None
         if self.cohort().in_sums_only:
-            raise NotTakingPart(Refusal("ckks-sums-only", site=self.cohort().in_sums_only[0]))
+            decline("ckks-sums-only", site=self.cohort().in_sums_only[0])
         arrays = self._shared()
         first = sites[0]
         rehearsed = dict.fromkeys(sites, hashlib.sha256(REHEARSAL + binding).digest())
@@ -273,16 +269,16 @@ class RunKeys:
                 made = seal_context(self.site, context, links=links, binding=binding)
                 packed = [made.keys[site] for site in sites if site != first]
                 parts = {"context": context, "sealed": made.sealed, "keys": b"".join(packed)}
-                arrays = {name: np.frombuffer(part, np.uint8) for name, part in parts.items()}
+                arrays = {name: byte_array(part) for name, part in parts.items()}
                 self.state.write(SHARED, arrays)
             each = arrays["keys"].reshape(len(sites) - 1, -1)
             return SharedKey(sealed=arrays["sealed"].tobytes(), keys=tuple(one.tobytes() for one in each))
         if arrays is None:
             if shared_key is None or len(shared_key.keys) != 1:
-                raise NotTakingPart(Refusal("ckks-key-unfit"))
+                decline("ckks-key-unfit")
             ways: dict[str, Any] = {"link": links[first], "binding": binding, "sender": first, "receiver": self.site}
-            opened_context: SecretContext = or_refuse(open_context(shared_key.sealed, shared_key.keys[0], **ways))
-            self.state.write(SHARED, {"context": np.frombuffer(opened_context.to_bytes(), np.uint8)})
+            opened = or_refuse(open_context(shared_key.sealed, shared_key.keys[0], **ways))
+            self.state.write(SHARED, {"context": byte_array(opened.to_bytes())})
         return None
 
     def secret_context(self) -> SecretContext:
@@ -290,11 +286,15 @@ class RunKeys:
 
         Raises NotTakingPart where it is missing.
         """
-        arrays = self._shared()
-        if arrays is None:
-            raise NotTakingPart(Refusal("sums-key-lost"))
-        context: SecretContext = or_refuse(_context_of(arrays["context"].tobytes()))
+        check_lasting(self.state)
+        context: SecretContext = or_refuse(_context_of(self._stored(SHARED)["context"].tobytes()))
         return context
+
+    def _stored(self, name: str) -> Arrays:
+        arrays = self.state.read(name)
+        if arrays is None:
+            decline("sums-key-lost")
+        return arrays
 
     def _shared(self) -> Arrays | None:
         """Return the run's stored key of homomorphic encryption.
@@ -323,18 +323,15 @@ class RunKeys:
         """Record that a model was opened; raises StorageError."""
         models = self.opened_models() | {sha256: binding}
         rows = b"".join(bytes.fromhex(one) + bound for one, bound in models.items())
-        self.state.write(OPENED, {"models": np.frombuffer(rows, np.uint8).reshape(-1, 2 * BYTES)})
+        self.state.write(OPENED, {"models": byte_array(rows).reshape(-1, 2 * BYTES)})
 
     def _begin(self, request: KeysRequest, sites: tuple[str, ...], sha256: str, approval: SumApproval) -> None:
         # After the comparison, or where its state is lost, the site has no second key in a run.
         if approval.book.has_keys(self.run):
-            raise NotTakingPart(Refusal("sums-key-lost"))
+            decline("sums-key-lost")
         statement_by_site = _stated(self, sites, request.statements, approval)
-        key_arrays = self.state.read(KEY)
-        if key_arrays is None:
-            raise NotTakingPart(Refusal("sums-key-lost"))
+        key = RunKey.of_private(self._stored(KEY)["private"].tobytes())
         publics = {site: bytes.fromhex(one.public_key) for site, one in statement_by_site.items()}
-        key = RunKey.of_private(key_arrays["private"].tobytes())
         chain = Chain.start(or_refuse(pair_secrets(self.site, key, publics, bytes.fromhex(sha256))))
         self.state.write(CHAIN, chain.to_arrays())
         cohort = Cohort(
@@ -359,11 +356,9 @@ class RunKeys:
         Raises NotTakingPart where its keys are missing, or the pins have changed since. The pinned sites determine the
         threshold, and a run has one.
         """
-        cohort = self.read_cohort()
-        if cohort is None:
-            raise NotTakingPart(Refusal("sums-key-lost"))
+        cohort = Cohort.of(self._stored(COHORT))
         if self.approval is not None and cohort.pins != statements.pins_hash(self.approval.pinned):
-            raise NotTakingPart(Refusal("cohort-other"))
+            decline("cohort-other")
         return cohort
 
     def rows_leave_masked(self) -> bool:
@@ -381,9 +376,9 @@ class RunKeys:
         dataset = self.study.dataset.name
         before = self.approval.book.get_history(rows_question(dataset), dataset)
         if before.beside:
-            raise NotTakingPart(Refusal("rows-in-sum", sites=", ".join(before.beside[:3])))
+            decline("rows-in-sum", sites=", ".join(before.beside[:3]))
         if before.after_loss and not self.has_all_pinned():
-            raise NotTakingPart(Refusal("list-after-loss"))
+            decline("list-after-loss")
         return False
 
     def has_all_pinned(self) -> bool:
@@ -395,10 +390,7 @@ class RunKeys:
 
         Raises NotTakingPart where they are missing.
         """
-        arrays = self.state.read(CHAIN)
-        if arrays is None:
-            raise NotTakingPart(Refusal("sums-key-lost"))
-        return Chain.from_arrays(arrays)
+        return Chain.from_arrays(self._stored(CHAIN))
 
     def move(self, step: int, link_count: int = CHAIN_LINKS) -> dict[str, bytes]:
         """Return the links of a masked question.
@@ -449,7 +441,7 @@ def _stated(
 ) -> dict[str, Statement]:
     """Return the statements of a cohort, each of them as approved."""
     if sites != tuple(sorted(set(sites))) or len(sites) != len(packed):
-        raise NotTakingPart(Refusal("cohort-unfit"))
+        decline("cohort-unfit")
     refuse(rules.cohort_refusal(run.site, sites, approval.pinned))
     here: dict[str, Any] = {"study_sha256": run.study.sha256(), "run": run.run, "repeat": run.repeat}
     own = run.state.read(STATEMENT)
@@ -459,9 +451,9 @@ def _stated(
         refuse(statements.statement_refusal(made, signature, pinned=approval.pinned, **here))
         # A second key in this site's own name would belong to somebody else, or be one that the site has lost.
         if site == run.site and (own is None or own["packed"].tobytes() != one):
-            raise NotTakingPart(Refusal("sums-key-lost"))
+            decline("sums-key-lost")
         if made.site != site:
-            raise NotTakingPart(Refusal("cohort-unfit"))
+            decline("cohort-unfit")
         statement_by_site[site] = made
     return statement_by_site
 
@@ -472,4 +464,4 @@ def check_lasting(state: RunState) -> None:
     The site's part of the run is over then.
     """
     if state.read(ENDED) is not None:
-        raise NotTakingPart(Refusal("sum-unverified"))
+        decline("sum-unverified")

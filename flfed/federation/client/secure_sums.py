@@ -14,11 +14,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from flfed.federation.client.run_keys import LISTED, Cohort, RunKeys
-from flfed.refusals import NotTakingPart, Refusal, or_refuse, refuse
+from flfed.refusals import NotTakingPart, Refusal, decline, or_refuse, refuse
 from flfed.rows.training.requests import PackRequest
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.aggregation.losses import Losses, encode_losses
-from flfed.updates.arrays import CIPHERTEXT, Arrays, Shapes, flattened, is_encrypted
+from flfed.updates.arrays import CIPHERTEXT, Arrays, Shapes, byte_array, flattened, is_encrypted
 from flfed.updates.masking import protocol, rules
 from flfed.updates.masking.ckks import RoundTags, decrypt_model, encrypt_model
 from flfed.updates.masking.question import (
@@ -153,7 +153,7 @@ class SiteSums:
         if self.keys.approval is None:
             return self._mask(exchange, np.empty(0, np.uint32), or_refuse(numbers()))
         state = self.keys.state
-        binding = np.frombuffer(exchange.binding, np.uint8)
+        binding = byte_array(exchange.binding)
         arrays = state.read(name)
         if arrays is None:
             self.check_unused(exchange)
@@ -162,7 +162,7 @@ class SiteSums:
             state.write(name, arrays)
         # Another request would have other masks, and the stored vector has been sent.
         elif not np.array_equal(arrays.get("binding", binding), binding):
-            raise NotTakingPart(Refusal("masks-used", round=self.order.place(exchange.number)[0]))
+            decline("masks-used", round=self.order.place(exchange.number)[0])
         self.note(exchange)
         return Masked(**{part: arrays[part] for part in ("vector", "sums", "shares")}, opened=self._opened(exchange))
 
@@ -210,7 +210,7 @@ class SiteSums:
         had = len(cohort.in_sums_only)
         least = rules.least_of_figures(len(approval.pinned))
         if history.alone and exchange.question == rows_question(dataset) and 0 < had < least:
-            raise NotTakingPart(Refusal("rows-given-alone", had=had, least=least))
+            decline("rows-given-alone", had=had, least=least)
         refuse(
             rules.answer_refusal(
                 cohort=cohort.sites, pinned=approval.pinned, earlier_lists=history.earlier_pins, opened=history.lists
@@ -231,18 +231,12 @@ class SiteSums:
         keys = self.keys
         cohort = self.cohort()
         if keys.approval is None:
-            return Masked(
-                vector=protocol.counted(vector), sums=protocol.counted(sums), shares=np.zeros((0, 0), np.uint8)
-            )
+            shares = np.zeros((0, 0), np.uint8)
+            return Masked(vector=protocol.counted(vector), sums=protocol.counted(sums), shares=shares)
         opened = self._opened(exchange)
-        made = protocol.mask_vector(
-            keys.site,
-            vector,
-            sums,
-            links=_among(cohort, keys.move(exchange.step, self.order.repeatable_requests)),
-            binding=exchange.binding,
-            least=self.least(),
-        )
+        links = _among(cohort, keys.move(exchange.step, self.order.repeatable_requests))
+        binding = exchange.binding
+        made = protocol.mask_vector(keys.site, vector, sums, links=links, binding=binding, least=self.least())
         shares = _rows([made.sealed[site] for site in cohort.sites])
         return Masked(vector=made.updates, sums=made.sums, shares=shares, opened=opened)
 
@@ -256,14 +250,12 @@ class SiteSums:
 
     def _write_facts(self, exchange: RunQuestion) -> None:
         state = self.keys.state
-        question, binding = (
-            np.frombuffer(raw, np.uint8) for raw in (bytes.fromhex(exchange.question), exchange.binding)
-        )
-        state.write(exchange.name, {"question": question, "binding": binding, "step": np.array([exchange.step])})
+        facts = {"question": byte_array(bytes.fromhex(exchange.question)), "binding": byte_array(exchange.binding)}
+        state.write(exchange.name, facts | {"step": np.array([exchange.step])})
         # A question with links in the chain may not be masked a second time.
         for old in [name for name in state.names() if name.startswith(FACTS)]:
-            facts = state.read(old)
-            if facts is not None and facts["step"][0] <= exchange.step - self.order.repeatable_requests:
+            earlier = state.read(old)
+            if earlier is not None and earlier["step"][0] <= exchange.step - self.order.repeatable_requests:
                 state.remove(old)
 
     def check_unused(self, exchange: RunQuestion) -> None:
@@ -272,7 +264,7 @@ class SiteSums:
         Two vectors under one mask reveal their difference.
         """
         if self.keys.approval is not None and self.keys.state.read(exchange.name) is not None:
-            raise NotTakingPart(Refusal("masks-used", round=self.order.place(exchange.number)[0]))
+            decline("masks-used", round=self.order.place(exchange.number)[0])
 
     def confirm(self, request: ListRequest) -> ListReply:
         """Confirm a list to each of its sites; raises NotTakingPart."""
@@ -287,18 +279,14 @@ class SiteSums:
         links, binding = self._of_sum(request, listed)
         order = sorted(listed)
         if (len(request.shares), len(request.codes)) != (len(order), len(order)):
-            raise NotTakingPart(Refusal("cohort-unfit"))
-        opening = or_refuse(
-            protocol.open_list(
-                self.keys.site,
-                listed,
-                {site: part.tobytes() for site, part in zip(order, request.shares, strict=True)},
-                confirmations={site: code.tobytes() for site, code in zip(order, request.codes, strict=True)},
-                links=links,
-                binding=binding,
-                least=self.least(),
-            )
+            decline("cohort-unfit")
+        shares = {site: part.tobytes() for site, part in zip(order, request.shares, strict=True)}
+        codes = {site: code.tobytes() for site, code in zip(order, request.codes, strict=True)}
+        site = self.keys.site
+        made = protocol.open_list(
+            site, listed, shares, confirmations=codes, links=links, binding=binding, least=self.least()
         )
+        opening = or_refuse(made)
         seeds = [opening.seeds[site] for site in sorted(opening.seeds)]
         return UnmaskReply(shares=_rows([opening.shares[site] for site in order]), seeds=_rows(seeds))
 
@@ -347,9 +335,10 @@ class SiteSums:
         return _among(self.cohort(), self.keys.links(int(facts["step"][0]))), facts["binding"].tobytes()
 
     def _sum(self, kind: str, number: int) -> Arrays:
-        if kind in self.kinds and (arrays := self.keys.state.read(sum_name(kind, number))) is not None:
-            return arrays
-        raise NotTakingPart(Refusal("sums-unknown"))
+        arrays = self.keys.state.read(sum_name(kind, number)) if kind in self.kinds else None
+        if arrays is None:
+            decline("sums-unknown")
+        return arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -433,13 +422,11 @@ class SiteCiphers(SiteSums):
         strategy = self.keys.study.strategy.build("strategy")
         weight = strategy.relative_weight(reply, most_rows)
         # The weighted mean of these is FedAvg's next model: the earlier model, and its share of the mean update.
-        following = {
-            name: value.astype(np.float64) + strategy.server_lr * reply.delta[name] for name, value in model.items()
-        }
+        rate = strategy.server_lr
+        following = {name: value.astype(np.float64) + rate * reply.delta[name] for name, value in model.items()}
+        tags = self._tags(exchange.binding)
         largest = self.keys.study.largest_entry
-        ciphertext = or_refuse(
-            encrypt_model(self._tags(exchange.binding), self.keys.site, following, weight, largest=largest)
-        )
+        ciphertext = or_refuse(encrypt_model(tags, self.keys.site, following, weight, largest=largest))
         # In one process no reply is stored, so the use is recorded here.
         if self.keys.approval is None:
             self._write_facts(exchange)
@@ -454,7 +441,7 @@ class SiteCiphers(SiteSums):
         # Whoever can multiply gets from two parts under the same tags their difference.
         super().check_unused(exchange)
         if self.keys.approval is not None and exchange.number < self._last_answered():
-            raise NotTakingPart(Refusal("masks-used", round=exchange.number))
+            decline("masks-used", round=exchange.number)
 
     def _tags(self, binding: bytes) -> RoundTags:
         return RoundTags(self.keys.secret_context(), binding, self.keys.cohort().sites)
@@ -561,7 +548,7 @@ class SiteTreeSums(SiteSums):
             return
         round, level = self.order.place(request.round)
         if level == 0:
-            listed = np.frombuffer(joined(parted(request.listed)).encode(), np.uint8)
+            listed = byte_array(joined(parted(request.listed)).encode())
             self.keys.state.write(LISTED, {"round": np.array([round]), "listed": listed})
 
 
@@ -614,4 +601,4 @@ def _among(cohort: Cohort, links: Mapping[str, bytes]) -> dict[str, bytes]:
 def _rows(parts: Sequence[bytes]) -> np.ndarray:
     """Return equally long bytes as a uint8 array [parts, bytes]."""
     length = len(parts[0]) if parts else 0
-    return np.frombuffer(b"".join(parts), np.uint8).reshape(len(parts), length)
+    return byte_array(b"".join(parts)).reshape(len(parts), length)

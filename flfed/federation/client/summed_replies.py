@@ -15,7 +15,7 @@ from flfed.federation.client.redaction import redact_round
 from flfed.federation.client.run_keys import QuestionHistory
 from flfed.federation.client.secure_sums import SiteSums
 from flfed.federation.client.site_run import SiteRun
-from flfed.refusals import NotTakingPart, Refusal
+from flfed.refusals import decline
 from flfed.rows.data.policy import Policy, RoundFigures
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
@@ -51,9 +51,7 @@ def answer_sums(request: SumRequest, session: SiteSession, own: SiteRun) -> Gene
     sums = _half(own, session.study, request)
     if isinstance(request, KeysRequest):
         return sums.keys.take(request)
-    if isinstance(request, ListRequest):
-        return sums.confirm(request)
-    return sums.open(request)
+    return sums.confirm(request) if isinstance(request, ListRequest) else sums.open(request)
     yield  # a handler is a generator, also one without requests
 
 
@@ -65,7 +63,7 @@ def _half(own: SiteRun, study: Study, request: SumRequest) -> SiteSums:
     of_figures = not isinstance(request, KeysRequest) and request.kind == COMPARE
     half = own.figures(study) if of_figures else own.sums(study)
     if half is None:
-        raise NotTakingPart(Refusal("sums-unknown"))
+        decline("sums-unknown")
     return half
 
 

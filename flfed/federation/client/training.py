@@ -18,7 +18,7 @@ from flfed.federation.client.protection import draws_once
 from flfed.federation.client.redaction import choose_rounding, scores_of, training_stays
 from flfed.federation.client.site_parts import leave, site_parts
 from flfed.federation.client.site_run import SiteRun
-from flfed.refusals import NotSpent, NotTakingPart, Refusal
+from flfed.refusals import NotSpent, Refusal, decline
 from flfed.rows.comparison.single_rows import model_refusal
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
@@ -50,7 +50,7 @@ class RunKind:
 
         Raises NotTakingPart where the kind has none.
         """
-        raise NotTakingPart(Refusal("kind-of-another-study"))
+        decline("kind-of-another-study")
 
     def too_small(self, session: SiteSession) -> Refusal | None:
         """Return a refusal if a part of the rows is too small, else None."""
@@ -137,9 +137,7 @@ def reply_with_figures(step: TrainingStep, *, delta: Arrays, steps: int, extra: 
     done = step.done
     stays = training_stays(session)
     rounding = choose_rounding(session)
-    loss = None
-    if done.loss is not None and not stays:
-        loss = rounding(done.loss)
+    loss = rounding(done.loss) if done.loss is not None and not stays else None
     scores = scores_of(done.scores, rounding, stays=stays)
     return TrainReply(delta=delta, num_examples=float(done.rows), loss=loss, steps=steps, scores=scores, extra=extra)
 

@@ -12,7 +12,7 @@ from flfed.federation.client.parts.step import TrainingStep
 from flfed.federation.client.secure_sums import SiteTreeSums
 from flfed.federation.client.site_run import SiteRun
 from flfed.federation.client.training import Round, Training, leave_round, reply_with_figures
-from flfed.refusals import NotTakingPart, Refusal
+from flfed.refusals import Refusal, decline
 from flfed.rows.session import SiteSession
 from flfed.rows.site_trees import Level, cells_of_rows, grown
 from flfed.rows.training.requests import ComputeRequest
@@ -44,9 +44,7 @@ def count_cells(request: BinsRequest, session: SiteSession, own: SiteRun) -> Gen
     """Return the training rows by cell of a column."""
     sums = _sums_of(session, own)
     counts = cells_of_rows(session, least_rows(session))
-    if sums is None:
-        return BinsReply(counts=counts)
-    return BinsReply(masked=sums.masked_cells(counts))
+    return BinsReply(counts=counts) if sums is None else BinsReply(masked=sums.masked_cells(counts))
     yield
 
 
@@ -61,7 +59,7 @@ def _sums_of(session: SiteSession, own: SiteRun) -> SiteTreeSums | None:
         return sums
     # A study may request sums without an approval.
     if session.site.policy.disclosure != "open":
-        raise NotTakingPart(Refusal("trees-single-rows"))
+        decline("trees-single-rows")
     return None
 
 
@@ -76,9 +74,7 @@ def grow(request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
         If the site lacks the earlier trees.
     """
     _sums_of(session, own)
-    before = 0
-    if refits(session.study):
-        before = int(request.settings.get(REFIT, 0))
+    before = int(request.settings.get(REFIT, 0)) if refits(session.study) else 0
     if not 0 <= before < request.round:
         raise MalformedMessage(Refusal("settings-unfit", section="settings"))
     level = Level(

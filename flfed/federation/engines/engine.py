@@ -8,10 +8,11 @@ Each difference between engines is an attribute or method of the engine; no othe
 from __future__ import annotations
 
 import importlib
+import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, ClassVar, cast
@@ -215,6 +216,21 @@ def _check_fetched(dataset: str, sites: Sequence[Site]) -> None:
     absent = [file.name for file in datasets.load(dataset).absent() if file.name in read]
     if absent:
         raise UsageError(render("run.sites.files", dataset=dataset, files=", ".join(absent)))
+
+
+@contextmanager
+def silence_flower() -> Iterator[None]:
+    """Silence Flower's log.
+
+    The messages that a person needs come from flfed.
+    """
+    logger = logging.getLogger("flwr")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def engine_of(name: str) -> Engine:

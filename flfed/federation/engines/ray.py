@@ -33,7 +33,7 @@ from flwr.serverapp import Grid, ServerApp
 from flfed.errors import FlfedError, UsageError, require_extra
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.redaction import SITE_ERROR
-from flfed.federation.engines.engine import Engine, RunConfig, RunResources, RunSites, StartedGrid
+from flfed.federation.engines.engine import Engine, RunConfig, RunResources, RunSites, StartedGrid, silence_flower
 from flfed.flower_names import telemetry
 from flfed.refusals import Refusal
 from flfed.rows.data.site import Site
@@ -380,16 +380,13 @@ def _quiet() -> Iterator[None]:
 
     The settings of the process are restored after the block.
     """
-    logger = logging.getLogger("flwr")
     before = dict(os.environ)
     reports = telemetry.FLWR_TELEMETRY_ENABLED
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
     telemetry.FLWR_TELEMETRY_ENABLED = "0"
     # Ray's processes can import the same modules as this one.
     os.environ.update(QUIET, PYTHONPATH=os.pathsep.join(path for path in sys.path if path))
     try:
-        with warnings.catch_warnings():
+        with silence_flower(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="ray")
             # Ray leaves it to Python to close its files.
             warnings.filterwarnings("ignore", "unclosed file .*/dev/null", ResourceWarning)
@@ -397,5 +394,4 @@ def _quiet() -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
-        logger.setLevel(level)
         telemetry.FLWR_TELEMETRY_ENABLED = reports

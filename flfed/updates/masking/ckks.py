@@ -49,7 +49,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from flfed.errors import require_extra
 from flfed.refusals import Refusal
-from flfed.updates.arrays import Arrays, Shapes, entries_of, flattened, unflattened
+from flfed.updates.arrays import Arrays, Shapes, byte_array, entries_of, flattened, unflattened
 from flfed.updates.masking import keys
 
 DEGREE = 4096
@@ -342,7 +342,7 @@ def most_bytes(entries: int) -> int:
 
 def packed(chunks: Sequence[bytes]) -> np.ndarray:
     """Return ciphertexts as a uint8 array [bytes], each after its length."""
-    return np.frombuffer(keys.joined(*chunks), np.uint8)
+    return byte_array(keys.joined(*chunks))
 
 
 def unpacked(array: np.ndarray, entries: int) -> tuple[bytes, ...] | Refusal:

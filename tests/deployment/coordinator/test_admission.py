@@ -17,7 +17,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from flfed.deployment.coordinator.admission import (
-    Admitted,
     admit,
     admitted,
     members,
@@ -25,7 +24,7 @@ from flfed.deployment.coordinator.admission import (
     note_node,
     readable,
     revoke,
-    revoked,
+    revoked_keys,
 )
 from flfed.deployment.coordinator.certificates import Settings, initialise
 from flfed.errors import FlfedError, UsageError
@@ -68,7 +67,8 @@ def test_an_invited_site_is_admitted_once_and_a_second_time_said_to_be_done(fold
     first, second = admit(folder, file, now=LATER), admit(folder, file, now=NOW + timedelta(days=99))
     assert (first.already, second.already) == (False, True)
     assert first.fingerprint == second.fingerprint
-    assert admitted(folder) == {"cleveland": Admitted("cleveland", public_text(key.public_key()), None)}
+    assert admitted(folder) == members(folder)
+    assert admitted(folder)["cleveland"].public_key == public_text(key.public_key())
     assert members(folder)["cleveland"].admitted == LATER.isoformat(timespec="seconds")
     assert [line["what"] for line in logged(folder)][-2:] == ["admitted", "already admitted"]
 
@@ -154,24 +154,24 @@ def test_a_revoked_name_is_invited_anew_and_its_old_node_stays_out(folder, tmp_p
     with pytest.raises(UsageError, match="flfed coordinator revoke a"):
         new_invitation(folder, "a", days=1, now=NOW)
     assert (revoke(folder, "a", now=LATER), revoke(folder, "a", now=LATER)) == (False, True)
-    old = Admitted("a", public_text(keys[0].public_key()), 2**64 - 3)
-    assert (admitted(folder), revoked(folder)) == ({}, (old,))
+    old, later = (public_text(key.public_key()) for key in keys)
+    assert (admitted(folder), revoked_keys(folder)) == ({}, (old,))
     assert "was revoked on" in refusal(folder, file)
     code, _ = new_invitation(folder, "a", days=1, now=LATER)
     assert "does not answer the last invitation" in refusal(folder, file)
     admit(folder, admission(tmp_path, "a", code, keys[1]), now=LATER)
-    assert admitted(folder)["a"] == Admitted("a", public_text(keys[1].public_key()), None)
-    assert revoked(folder) == (old,)
+    assert (admitted(folder)["a"].public_key, admitted(folder)["a"].node_id) == (later, None)
+    assert revoked_keys(folder) == (old,)
     note_node(folder, "a", 7)
     revoke(folder, "a", now=LATER)
-    assert [node.node_id for node in revoked(folder)] == [2**64 - 3, 7]
+    assert revoked_keys(folder) == (old, later)
 
 
 def test_a_revoked_invitation_admits_nobody_and_left_no_key(folder, tmp_path: Path):
     code, _ = new_invitation(folder, "a", days=1, now=NOW)
     revoke(folder, "a", now=NOW)
     assert "was revoked" in refusal(folder, admission(tmp_path, "a", code))
-    assert revoked(folder) == ()
+    assert revoked_keys(folder) == ()
     with pytest.raises(UsageError, match="Known: a"):
         revoke(folder, "b", now=NOW)
 
@@ -249,7 +249,7 @@ def test_a_damaged_file_is_named_and_the_others_are_read(folder, text: str):
     (folder.sites / "a.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     said = f"{folder.sites / 'a.json'}: is damaged; restore it from a backup, or remove it and invite the site again"
     found, damaged = readable(folder)
-    assert (list(found), damaged, admitted(folder), revoked(folder)) == (["b"], (said,), {}, ())
+    assert (list(found), damaged, admitted(folder), revoked_keys(folder)) == (["b"], (said,), {}, ())
     # Its key may be revoked: nobody is let in before that is known, and whoever is known can be cut off.
     for refused in (lambda: new_invitation(folder, "c", days=1, now=NOW), lambda: revoke(folder, "a", now=NOW)):
         with pytest.raises(FlfedError, match=r"a\.json: is damaged"):

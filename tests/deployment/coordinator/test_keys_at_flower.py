@@ -120,7 +120,7 @@ def test_an_admitted_site_connects_through_a_change_of_authority_and_nobody_else
     assert server.poll() is None
     control = Control(tmp_path / "control", port, keys / "ca.crt")
     public = tmp_path / "cleveland.pub"
-    public.write_text(admitted(folder)["cleveland"].public_key_openssh)
+    public.write_text(admitted(folder)["cleveland"].public_key)
     assert control.call("register", public)["success"] is True
     late = node(start, SiteFolder("cleveland"), port, ca=old)  # did not take the renewal
     stranger = node(start, SiteFolder("stranger"), port, ca=keys / "ca.crt")  # has a kit, was not admitted

@@ -162,15 +162,21 @@ def test_what_is_refused_while_it_is_read_stops_nothing(gate_node: Any, running:
     assert not ask(gate_node, 5).has_error()
 
 
-@pytest.mark.servers
-def test_a_gate_that_is_ended_in_the_middle_of_an_answer_says_so_at_once(
-    gate_node: Any, gate_secret: bytes, home: Path, wait_until: Callable[..., None]
-):
+def linked_folder(gate_node: Any, gate_secret: bytes) -> SiteFolder:
+    """Return the folder of a site whose gate reaches this node."""
     folder = SiteFolder("site-a")
     folder.make()
     folder.secret.write_bytes(gate_secret)
     folder.secret.chmod(0o640)
     folder.socket.symlink_to(gate_node.socket)
+    return folder
+
+
+@pytest.mark.servers
+def test_a_gate_that_is_ended_in_the_middle_of_an_answer_says_so_at_once(
+    gate_node: Any, gate_secret: bytes, home: Path, wait_until: Callable[..., None]
+):
+    folder = linked_folder(gate_node, gate_secret)
     gate = subprocess.Popen([sys.executable, str(HERE / "answering.py"), "site-a"], stderr=subprocess.PIPE, text=True)
     try:
         gate_node.put(gate_node.message(RecordDict({"config": ConfigRecord({"sleep": 60.0})})))
@@ -193,11 +199,7 @@ def test_a_gate_that_is_ended_in_the_middle_of_an_answer_says_so_at_once(
 def test_it_works_under_what_its_unit_forbids(
     gate_node: Any, gate_secret: bytes, home: Path, wait_until: Callable[..., None]
 ):
-    folder = SiteFolder("site-a")
-    folder.make()
-    folder.secret.write_bytes(gate_secret)
-    folder.secret.chmod(0o640)
-    folder.socket.symlink_to(gate_node.socket)
+    linked_folder(gate_node, gate_secret)
     unit = units.write(home, units.filled("site-a", command=Path("/usr/bin/true")))[1]
     words = [
         sys.executable,

@@ -46,9 +46,7 @@ def filled(site: str, *, command: Path, base: Path = BASE, address: str = "") ->
         if not PLAIN.fullmatch(str(path)):
             raise UsageError(render("processes.files.path", path=path))
     host = _host(address)
-    egress = ANYWHERE
-    if host:
-        egress = f"IPAddressDeny=any\nIPAddressAllow=localhost {host}"
+    egress = f"IPAddressDeny=any\nIPAddressAllow=localhost {host}" if host else ANYWHERE
     # A program in a person's home could not be started otherwise.
     protect_home = "read-only" if command.parts[1] in ("home", "root") else "yes"
     values = {

@@ -185,9 +185,7 @@ def names_now(site: Site, ledger: Ledger, dataset: str, *, look: bool = False) -
     if snapshot is None and not look:
         return frozenset()
     origin = origin_of(served) if snapshot is None else identifying_origin(snapshot.origin)
-    if origin is None:
-        return None
-    return names_in(named(origin, rows_key(gate)))
+    return None if origin is None else names_in(named(origin, rows_key(gate)))
 
 
 @dataclass
@@ -206,28 +204,25 @@ class RowAccounts:
         """Add one line of any kind."""
         names = names_in(line.facts)
         if names:
-            self.join(str(line.facts.get("dataset", "")), names)
+            self.join(line.text("dataset"), names)
 
     def join(self, dataset: str, names: Iterable[str]) -> None:
         """Link a dataset to the names of its rows."""
-        datasets = {dataset}
         rows = set(names)
         # One common dataset or row name joins groups, and third ones with them.
-        met = [group for group in self.groups if dataset in group[0] or not rows.isdisjoint(group[1])]
+        met = self._met(dataset, rows)
         self.groups = [group for group in self.groups if group not in met]
-        self.groups.append((datasets.union(*(group[0] for group in met)), rows.union(*(group[1] for group in met))))
+        self.groups.append(({dataset}.union(*(group[0] for group in met)), rows.union(*(group[1] for group in met))))
+
+    def _met(self, dataset: str, rows: set[str]) -> list[tuple[set[str], set[str]]]:
+        return [group for group in self.groups if dataset in group[0] or not rows.isdisjoint(group[1])]
 
     def datasets(self, dataset: str, names: Iterable[str] = ()) -> frozenset[str]:
         """Return the datasets on one account.
 
         `dataset` is among them, and its rows have these names now.
         """
-        rows = set(names)
-        datasets = {dataset}
-        for group in self.groups:
-            if dataset in group[0] or not rows.isdisjoint(group[1]):
-                datasets |= group[0]
-        return frozenset(datasets)
+        return frozenset({dataset}.union(*(group[0] for group in self._met(dataset, set(names)))))
 
 
 @dataclass
@@ -282,15 +277,11 @@ class RunDraws:
             return None
         newest = round == max(self.charged)
         crashed = self.charged[round] == 1 and newest and round not in self.sent
-        if crashed:
-            return None
-        return Refusal("round-drawn", round=round)
+        return None if crashed else Refusal("round-drawn", round=round)
 
     def answer_refusal(self, answer: str, request: str) -> Refusal | None:
         """Return why an answer may not be drawn for a request, or None."""
-        if self.requests.get(answer, request) == request:
-            return None
-        return Refusal("answer-drawn")
+        return None if self.requests.get(answer, request) == request else Refusal("answer-drawn")
 
 
 @dataclass
@@ -316,7 +307,7 @@ class Tally:
         """Count one more line."""
         release = release_of(line)
         self.kinds[side_of(line), release.noise, release.sampling] += release.steps
-        self.runs.add(str(line.facts.get("run", "")))
+        self.runs.add(line.text("run"))
         self.rows |= line.facts.get("unit") == "row"
         if side_of(line) in SIDES:
             self.rules.add(rule_of(line))
@@ -392,7 +383,7 @@ class Seen:
             self.draws[run_of(line.facts)].add(line)
         if line.kind == SPENT:
             of = self.datasets if names_in(line.facts) else self.unnamed
-            of.setdefault(str(line.facts.get("dataset", "")), Tally()).add(line)
+            of.setdefault(line.text("dataset"), Tally()).add(line)
 
     def account(self, dataset: str, names: frozenset[str] | None) -> Tally:
         """Return the tally that counts for a dataset.
@@ -421,7 +412,7 @@ def rule_of(line: Line) -> str:
 
     It assigned people to the side that the line names.
     """
-    return str(line.facts.get("holdout-sha256", ""))
+    return line.text("holdout-sha256")
 
 
 def charged_sides(side: Side) -> tuple[Side, ...]:

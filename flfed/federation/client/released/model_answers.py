@@ -23,16 +23,10 @@ from flfed.federation.client.released.noised_answer import (
     trained_units,
 )
 from flfed.federation.client.site_run import SiteRun, compared_model, drawn_model
-from flfed.refusals import NotTakingPart, Refusal
+from flfed.refusals import decline
 from flfed.rows.session import SiteSession
-from flfed.rows.statistics.noised_counts import (
-    pair_numbers,
-    pair_query,
-    persons_of,
-    training_cells,
-    weights_of,
-)
-from flfed.rows.training.requests import ComputeRequest, ScoreRequest
+from flfed.rows.statistics.noised_counts import pair_numbers, pair_query, persons_of, training_cells, weights_of
+from flfed.rows.training.requests import ComputeRequest
 from flfed.seeds import generator
 from flfed.study.study import by_person, compares_privately
 from flfed.summaries.noised_scores import (
@@ -51,7 +45,7 @@ from flfed.summaries.noised_scores import (
 )
 from flfed.summaries.summary import Encoder, arrays_sha256
 from flfed.updates.accounting import Release, gaussian_releases
-from flfed.updates.arrays import Arrays, entries_of, flattened, shapes_of, unflattened
+from flfed.updates.arrays import Arrays, byte_array, entries_of, flattened, shapes_of, unflattened
 from flfed.updates.messages.compare import CompareRequest, Figure
 from flfed.updates.messages.summarise import ScoresReply, ScoresRequest
 
@@ -79,14 +73,13 @@ def count_scores(
     """
     if request.pairs:
         if not compares_privately(session.study):
-            raise NotTakingPart(Refusal("kind-of-another-study"))
+            decline("kind-of-another-study")
         return (yield from _compared(request, session))
     encoder = session.in_use(request.encoder)
     holdout = session.table.holdout("scores")
     rows = session.encode(holdout, encoder)
-    outputs = yield ScoreRequest(model=session.model, arrays=request.arrays, x=rows.x)
+    odds = yield from _log_odds(session, request.arrays, rows.x)
     weights = weights_of(holdout, session.schema, by_person=by_person(session.study))
-    odds = np.ravel(outputs).astype(np.float64)
     of_model = arrays_sha256({**request.arrays, **encoder.arrays()})
     if request.edges is None:
         name = FIRST
@@ -94,15 +87,18 @@ def count_scores(
     else:
         name = SCORES
         exact = score_counts(odds, rows.y.astype(np.int64), weights, request.edges)
-        of_model = arrays_sha256({"edges": request.edges, "of": np.frombuffer(bytes.fromhex(of_model), np.uint8)})
-    release = releases_of(session.study)[name].release
+        of_model = arrays_sha256({"edges": request.edges, "of": byte_array(bytes.fromhex(of_model))})
     # The counts of another model are other counts, which are charged and drawn separately.
-    counts = noised_holdout_counts(session, name, of_model, exact, release)
+    counts = noised_holdout_counts(session, name, of_model, exact, releases_of(session.study)[name])
     # So that the site's people can compare it with their own, with exact figures at the site.
     if request.edges is not None:
-        arrays = request.arrays
-        own.keep_model(session.study, arrays, encoder, of=arrays_sha256(arrays))
+        own.keep_model(session.study, request.arrays, encoder, of=arrays_sha256(request.arrays))
     return ScoresReply(counts=counts)
+
+
+def _log_odds(session: SiteSession, arrays: Arrays, x: np.ndarray) -> Generator[ComputeRequest, Any, np.ndarray]:
+    outputs = yield from session.outputs(arrays, x)
+    return np.ravel(outputs).astype(np.float64)
 
 
 def _compared(request: ScoresRequest, session: SiteSession) -> Generator[ComputeRequest, Any, ScoresReply]:
@@ -112,16 +108,14 @@ def _compared(request: ScoresRequest, session: SiteSession) -> Generator[Compute
     """
     encoder = session.in_use(request.encoder)
     releases = releases_of(session.study)
-    own = yield from _own_model(session, encoder, releases[OWN].release)
+    own = yield from _own_model(session, encoder, releases[OWN])
     holdout = session.table.holdout("scores")
     rows = session.encode(holdout, encoder)
-    odds = []
-    for arrays in (request.arrays, own):
-        outputs = yield ScoreRequest(model=session.model, arrays=arrays, x=rows.x)
-        odds.append(np.ravel(outputs).astype(np.float64))
+    shared_odds = yield from _log_odds(session, request.arrays, rows.x)
+    own_odds = yield from _log_odds(session, own, rows.x)
     persons = persons_of(holdout, session.schema) if by_person(session.study) else None
-    release = releases[PAIRS].release
-    exact = pair_numbers(rows.y.astype(np.int64), odds[0], odds[1], persons=persons)
+    release = releases[PAIRS]
+    exact = pair_numbers(rows.y.astype(np.int64), shared_odds, own_odds, persons=persons)
     answer = NoisedAnswer(
         session=session,
         question=PAIRS,
@@ -216,23 +210,21 @@ def later_figures(
     encoder = session.in_use(request.encoder)
     holdout = session.table.holdout("later-figures")
     rows = session.encode(holdout, encoder)
-    outputs = yield ScoreRequest(model=session.model, arrays=session.own_arrays.at_site(arrays), x=rows.x)
-    odds = np.ravel(outputs).astype(np.float64)
-    classes = rows.y.astype(np.int64)
+    odds = yield from _log_odds(session, session.own_arrays.at_site(arrays), rows.x)
     weights = weights_of(holdout, session.schema, by_person=by_person(session.study))
-    releases = later_releases(policy.delta)
+    of_first, of_scores = later_releases(policy.delta)
     of_model = arrays_sha256({**arrays, **encoder.arrays()})
-    first = noised_holdout_counts(session, LATER_FIRST, of_model, first_counts(odds, weights), releases[0])
-    edges = choose_edges(first, releases[0].noise, number_of_bins(float(first.sum()), releases[1].noise))
+    first = noised_holdout_counts(session, LATER_FIRST, of_model, first_counts(odds, weights), of_first)
+    edges = choose_edges(first, of_first.noise, number_of_bins(float(first.sum()), of_scores.noise))
     if edges is None:
         return ()
-    exact = score_counts(odds, classes, weights, edges)
+    exact = score_counts(odds, rows.y.astype(np.int64), weights, edges)
     counts = ScoreCounts(
-        counts=noised_holdout_counts(session, LATER_SCORES, of_model, exact, releases[1]),
-        deviation=releases[1].noise,
+        counts=noised_holdout_counts(session, LATER_SCORES, of_model, exact, of_scores),
+        deviation=of_scores.noise,
         edges=edges,
         first=first,
-        first_deviation=releases[0].noise,
+        first_deviation=of_first.noise,
     )
     estimates = ((name, figure(counts)) for name, figure in METRICS.items() if name in session.metrics)
     return tuple(

@@ -29,7 +29,7 @@ from flfed.study.study import Study, by_person, covers_model
 from flfed.summaries.private_scaling import HISTOGRAMS, VALUES, NoisedCells, noised_rows
 from flfed.summaries.summary import Layout
 from flfed.updates.accounting import Release
-from flfed.updates.mechanism import AnswerRelease, Mechanism, mechanism_of
+from flfed.updates.mechanism import Mechanism, mechanism_of
 
 FOLDER = "answers"
 SALT = 16
@@ -214,10 +214,16 @@ def _bytes(arrays: Iterable[np.ndarray]) -> bytes:
     return b"".join(np.asarray(array).astype("<f8").tobytes() for array in arrays)
 
 
-def releases_of(study: Study) -> Mapping[str, AnswerRelease]:
+def releases_of(study: Study) -> dict[str, Release]:
     """Return the cost of a study's noised answers beside the updates, by name."""
     mechanism = mechanism_of(study) or Mechanism()
-    return mechanism.answer_releases(study.plan, study.rounds)
+    answers = mechanism.answer_releases(study.plan, study.rounds)
+    return {name: answer.release for name, answer in answers.items()}
+
+
+def _queries(study: Study, layout: Layout) -> tuple[GaussianQuery, GaussianQuery]:
+    releases = releases_of(study)
+    return cell_queries(layout, (releases[HISTOGRAMS].noise, releases[VALUES].noise))
 
 
 def noised_cells(session: SiteSession) -> dict[str, np.ndarray]:
@@ -244,22 +250,17 @@ def stored_cells(session: SiteSession) -> tuple[str, ...]:
 
 def _cells_answer(session: SiteSession) -> NoisedAnswer:
     releases = releases_of(session.study)
-    first = releases[HISTOGRAMS].release
-    second = releases[VALUES].release
-    numbers, values = training_cells(session, by_person=by_person(session.study))
-    of_numbers, of_values = cell_queries(session.layout, (first.noise, second.noise))
-    parts = {
-        HISTOGRAMS: Part(exact=numbers, query=of_numbers, release=first),
-        VALUES: Part(exact=values, query=of_values, release=second),
-    }
+    cells = training_cells(session, by_person=by_person(session.study))
+    queries = _queries(session.study, session.layout)
+    parts = {}
+    for name, exact, query in zip((HISTOGRAMS, VALUES), cells, queries, strict=True):
+        parts[name] = Part(exact=exact, query=query, release=releases[name])
     return NoisedAnswer(session=session, question=CELLS, parts=parts, side="training")
 
 
 def cells_of(study: Study, layout: Layout, numbers: Mapping[str, np.ndarray]) -> NoisedCells:
     """Return one site's noised counts with the deviations of their noise."""
-    releases = releases_of(study)
-    noises = releases[HISTOGRAMS].release.noise, releases[VALUES].release.noise
-    of_numbers, of_values = cell_queries(layout, noises)
+    of_numbers, of_values = _queries(study, layout)
     return NoisedCells(
         numbers=numbers[HISTOGRAMS],
         numbers_deviation=of_numbers.deviation,

@@ -211,7 +211,7 @@ class Releases:
         parts = self._parts[session]
         with row_sets.ledger.lock() as locked_ledger:
             accounts, released = _released(locked_ledger)
-            lines = [line for line in released if line.facts.get("dataset") == row_sets.dataset]
+            lines = row_sets.lines(released)
             facts = _facts(session, run, parts, key)
             before = row_sets.all(lines, key)
             for part in parts.all:
@@ -334,7 +334,7 @@ class Names:
         Its lines are returned too, and a set has no persons where they are unknown.
         """
         for other in self.row_sets.others(self.lines):
-            lines = [line for line in self.lines if line.facts.get("dataset") == other.dataset]
+            lines = other.lines(self.lines)
             persons = other.sources(self.key)
             yield other.dataset, lines, {id: persons.get(id, []) for id in other.all(lines, self.key)}
 

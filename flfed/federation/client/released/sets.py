@@ -19,7 +19,7 @@ from flfed.errors import UsageError
 from flfed.federation.client.released.accounts import KEY, SPENT, rows_key
 from flfed.files import folder_locked, read_private, write_whole
 from flfed.paths import SiteFolder
-from flfed.records.ledger import Ledger, LockedLedger, ledger_of
+from flfed.records.ledger import Ledger, ledger_of
 from flfed.records.ledger_line import Line
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots.differencing import RowSet, SourceSet
@@ -143,16 +143,13 @@ class RowSets:
             names |= {path.name for path in self.folder.parent.iterdir() if path.is_dir()}
         return [RowSets(self._site, name, self.ledger) for name in sorted(names - {self.dataset})]
 
-    def lines(self, locked_ledger: LockedLedger) -> list[Line]:
+    def lines(self, lines: Iterable[Line]) -> list[Line]:
         """Return the ledger's lines on the dataset's released sets.
 
         The newest is first.
         """
-        return [
-            line
-            for line in locked_ledger.backwards()
-            if (line.kind, line.facts.get("dataset")) == (RELEASED, self.dataset)
-        ]
+        of = (RELEASED, self.dataset)
+        return [line for line in lines if (line.kind, line.facts.get("dataset")) == of]
 
     def released(self) -> tuple[list[tuple[Chosen, RowSet]], bytes]:
         """Return each released set, and the key.
@@ -168,12 +165,11 @@ class RowSets:
         if not self.ledger.path.exists() and not self.folder.is_dir():
             return [], b""
         with self.ledger.lock() as locked_ledger:
-            lines = self.lines(locked_ledger)
+            lines = self.lines(locked_ledger.backwards())
         if not lines and not self.folder.is_dir():
             return [], b""
         key = self.key()
-        sets = self.all(lines, key)
-        return list(_chosen(lines, sets)), key
+        return list(_chosen(lines, self.all(lines, key))), key
 
 
 def _chosen(lines: Sequence[Line], sets: Mapping[str, RowSet]) -> Iterator[tuple[Chosen, RowSet]]:
@@ -296,16 +292,14 @@ def unlisted(site: Site) -> dict[str, str]:
     table then took part.
     """
     lines = list(ledger_of(SiteFolder(site.name)).lines())
-    listed = {str(line.facts.get("run", "")) for line in lines if line.kind == RELEASED}
-    spent = {str(line.facts.get("run", "")): str(line.facts.get("study", "")) for line in lines if line.kind == SPENT}
+    listed = {line.text("run") for line in lines if line.kind == RELEASED}
+    spent = {line.text("run"): line.text("study") for line in lines if line.kind == SPENT}
     return {run: study for run, study in spent.items() if run not in listed}
 
 
 def _of_dataset(site: Site, people: Excluded) -> Iterator[Lineage]:
     row_sets = RowSets(SiteFolder(site.name), site.dataset)
-    lines = [
-        line for line in row_sets.ledger.lines() if line.kind == RELEASED and line.facts.get("dataset") == site.dataset
-    ]
+    lines = row_sets.lines(row_sets.ledger.lines())
     if not lines:
         return
     key = row_sets.key()

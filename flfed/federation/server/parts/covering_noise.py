@@ -99,8 +99,8 @@ def scored_under_noise(run: RunSetting, model: FinalModel) -> None:
     releases = releases_of(run.study)
     participants = model.participants
     request = ScoresRequest(arrays=model.outcome.arrays, encoder=model.outcome.encoder)
-    first_noise = releases[FIRST].release.noise
-    noise = releases[SCORES].release.noise
+    first_noise = releases[FIRST].noise
+    noise = releases[SCORES].noise
     first = _request_counts(run, participants, request, (GRID.bins,))
     if not first:
         return _record(run, {}, None, "no site sent counts of its scores")
@@ -144,7 +144,7 @@ def _pairs(
     """
     if not compares_privately(run.study):
         return {}
-    deviation = pair_query(releases_of(run.study)[PAIRS].release.noise).deviation
+    deviation = pair_query(releases_of(run.study)[PAIRS].noise).deviation
     pair_counts = _request_counts(run, participants, request, (2,))
     return {
         site: NoisedPairs(
