@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,9 +142,12 @@ def _print_settings(comparison: dict[str, Any]) -> None:
     """Print the facts of two runs, and the keys in which their studies differ."""
     a = comparison["a"]
     b = comparison["b"]
+    from flfed.records.statistics.verdict import format_as_written
+
     keys = ("run", "study", "status", "engine", "rounds", "repeats", "seconds")
     rows = [_cells([key, a[key], b[key]]) for key in keys]
-    rows += [_cells(change.values()) for change in comparison["settings"]]
+    # Settings keep their digits: rounded, a delta would read as another one.
+    rows += [_cells(change.values(), format_as_written) for change in comparison["settings"]]
     output.as_table(["", "A", "B"], rows)
 
 
@@ -183,15 +186,16 @@ def _metric_lines(of: list[str], metrics: dict[str, Any], only: Iterable[str]) -
     return lines
 
 
-def _cells(values: Iterable[object]) -> list[str]:
-    """Return values of two runs as cells."""
+def _cells(values: Iterable[object], form: Callable[[float], str] | None = None) -> list[str]:
+    """Return values of two runs as cells, numbers as `form` writes them, by default as figures."""
     from flfed.records.statistics.verdict import number
 
+    form = form or number
     cells = []
     for value in values:
         if value is None:
             value = "–"
-        cells.append(number(value) if isinstance(value, float) else str(value))
+        cells.append(form(value) if isinstance(value, float) else str(value))
     return cells
 
 
@@ -357,8 +361,7 @@ def _print_audit(outcome: Audited, *, whole: bool) -> None:
 
 def _print_attacks(shown: Audit, *, whole: bool) -> None:
     """Print a line for each figure; with many sites, those with the strongest results."""
-    from flfed.records.reports.audit_headlines import by_figure, figure_name, reached
-    from flfed.records.statistics.verdict import number
+    from flfed.records.reports.audit_headlines import by_figure, figure_name, limit_in_words, reached
 
     printed_rows = shown
     if not whole and len(shown) > output.SCREEN:
@@ -366,10 +369,9 @@ def _print_attacks(shown: Audit, *, whole: bool) -> None:
     lines = []
     names = {}
     for row in printed_rows:
-        bound = "nothing" if row.promise is None else number(row.promise)
         figure = figure_name(row.metric)
         names[f"{row.attack}: {figure}."] = row.attack
-        lines.append([row.attack, str(row.site), figure, reached(row), bound, row.verdict])
+        lines.append([row.attack, str(row.site), figure, reached(row), limit_in_words(row), row.verdict])
     headers = ["attack", "site", "figure", "reached (95 %)", "promised", "verdict"]
     spare = ["promised", "figure"]
     if len(set(names.values())) == 1:

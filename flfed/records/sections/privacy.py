@@ -16,6 +16,7 @@ from flfed.records.reports.audit_headlines import (
     figure_name,
     gave_away,
     headlines,
+    limit_in_words,
     ordered,
     range_of,
     reached,
@@ -220,7 +221,7 @@ def _summary_line(lines: Audit, only: str | None) -> dict[str, str]:
         span = range_of(values) if values else number(None)
         # The count includes figures without a value, which the range does not have.
         line["Lowest to highest"] = f"{span}, of {counted(len(lines), 'figure')}"
-    return line | {"Promised, at most": _promised(worst), "Verdict": _verdict(lines)}
+    return line | {"Promised, at most": limit_in_words(worst), "Verdict": _verdict(lines)}
 
 
 def _verdict(lines: Audit) -> str:
@@ -240,13 +241,9 @@ def _figure_line(line: AuditFigure, several: bool) -> dict[str, str]:
         "Site": line.site or "all",
         "Figure": figure_name(line.metric),
         "Reached (95 %)": reached(line),
-        "Promised, at most": _promised(line),
+        "Promised, at most": limit_in_words(line),
         "Its verdict": line.verdict,
     }
-
-
-def _promised(line: AuditFigure) -> str:
-    return "nothing" if line.promise is None else number(line.promise)
 
 
 def mechanisms_section(privacy: Private, sites: Sequence[SiteEntry], *, only: str | None = None) -> Section:
