@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,10 +143,10 @@ def _print_settings(comparison: dict[str, Any]) -> None:
     """Print the facts of two runs, and the keys in which their studies differ."""
     a = comparison["a"]
     b = comparison["b"]
-    from flfed.records.statistics.verdict import format_as_written
+    from flfed.records.statistics.verdict import format_as_written, number
 
     keys = ("run", "study", "status", "engine", "rounds", "repeats", "seconds")
-    rows = [_cells([key, a[key], b[key]]) for key in keys]
+    rows = [_cells([key, a[key], b[key]], partial(number, decimals=1)) for key in keys]
     # Settings keep their digits: rounded, a delta would read as another one.
     rows += [_cells(change.values(), format_as_written) for change in comparison["settings"]]
     output.as_table(["", "A", "B"], rows)

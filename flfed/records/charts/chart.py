@@ -236,7 +236,8 @@ def figure_axis(title: str, ticks: Sequence[float], *, grid: bool = True, signed
     sign = "+" if signed else ""
     form = f"{sign}.{max(decimals_of(*ticks), of_step)}f"
     axis: Axis = {"title": in_lines(title), "values": list(ticks), "format": form, "labelExpr": AXIS_NUMBERS}
-    axis |= {"labelFlush": False}
+    # Where labels would overlap, some are left out, and 0 stays.
+    axis |= {"labelFlush": False, "labelOverlap": "greedy"}
     scale = {"domain": [ticks[0], ticks[-1]], "nice": False, "zero": False}
     return {"axis": axis | {"grid": grid}, "scale": scale}
 

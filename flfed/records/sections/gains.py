@@ -76,6 +76,7 @@ def gains(
         key="gains",
         says="; ".join(says),
         lines=lines,
+        least=least,
         wide=True,
     )
     note = []
