@@ -436,7 +436,9 @@ def test_each_figure_of_the_record_reads_the_same_in_all_places(shown: Shown):
             place = Place(tables=root[: first + 2])
         held = [*held_over_all(shown, place), *(held_at_sites(shown, place) if title not in ("compare",) else ())]
         count[title] = len(held)
-        assert [(cell, may) for cell, may in held if cell.replace("\u00a0", " ") not in may] == [], title
+        # A folded table leaves a cell without a figure empty.
+        held = [(cell.replace("\u00a0", " ") or "n/a", may) for cell, may in held]
+        assert [(cell, may) for cell, may in held if cell not in may] == [], title
     few = min(len(shown.record["sites"]), 8)
     least = {"sites": 3 * few, "report": 3 * few + 3, "show": 3 * few + 3, "show --all": 3 * few + 3, "compare": 4}
     least |= {"list": 1, "notebook": 3 * few}

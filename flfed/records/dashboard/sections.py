@@ -64,7 +64,8 @@ def behind(lines: Sequence[Line], *, key: str, least: float = 0.0) -> None:
     folded = st.expander("Table", key=f"{key}-table", on_change="rerun")
     if folded.open:
         with folded:
-            table([_cells(line, least) for line in lines])
+            names = names_of(lines)
+            table([_cells({name: line.get(name) for name in names}, least) for line in lines])
             download(lines, key=key)
 
 
