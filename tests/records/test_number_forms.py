@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from streamlit.testing.v1 import AppTest
 from flfed.notebook.result import load
 from flfed.records.dashboard import page_files
 from flfed.records.statistics.verdict import MINUS, Difference, interval, metric_name, number, size_and_span
+from flfed.records.store.entries import ComparisonRow, DifferenceRow, SiteRow
+from flfed.records.store.writer import RunStore
 from tests.conftest import ABSENT
 from tests.records import documents
 from tests.records.real_runs import Runs
@@ -47,6 +49,17 @@ SITE_ARMS = {
     "shared": "global", "site model": "local-only", "adjusted": "personalised",
 }  # fmt: skip
 """Arms by the headings of report and app, and of the terminal."""
+APART = {"gain": 0, "low": 1, "high": 2, "Gain (+ is better)": 0, "Gain, low": 1, "Gain, high": 2}
+"""A gain and its ends where each has a cell of its own, in a notebook and below a chart."""
+AUDITED = (
+    "Reached (95 %)",
+    "Reached there (95 %)",
+    "Lowest to highest",
+    "Promised, at most",
+    "reached (95 %)",
+    "promised",
+)
+"""Headings of an attack's figures."""
 REFERENCES = {
     "all test rows, shared model": "global", "shared model": "global", "shared model, mean of the sites": "sites-mean",
     "all test rows, adjusted to each site": "personalised", "shared model adjusted to the site": "personalised",
@@ -98,31 +111,32 @@ class Pages:
     """The app, with every table unfolded."""
 
     def __init__(self) -> None:
-        self.app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+        self.app: AppTest | None = None
         self.unfolded: set[str] = set()
 
     def turn(self, file: Path, **query: str) -> Place:
         """What a page shows."""
-        app = self.app
+        app = self.app or AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+        self.app = app
         app.switch_page(str(file))
         app.query_params.clear()
         for key, value in query.items():
             app.query_params[key] = value
-        self._run()
+        self._run(app)
         folded = {one.proto.id.split("-", 2)[2] for one in app.expander if one.proto.id.endswith("-table")}
         if folded - self.unfolded:
             self.unfolded |= folded
-            self._run()
+            self._run(app)
         assert not app.exception
         place = Place()
         for one in app:
             read_element(one, place)
         return place
 
-    def _run(self) -> None:
+    def _run(self, app: AppTest) -> None:
         for key in self.unfolded:
-            self.app.session_state[key] = True
-        self.app.run()
+            app.session_state[key] = True
+        app.run()
 
 
 def read_element(one: Any, place: Place) -> None:
@@ -223,7 +237,7 @@ def read_notebook(result: Any) -> Place:
 def collect(kind: str, name: str, other: str, pages: Pages, flfed: Callable[..., Any], folder: Path) -> Shown:
     """Show a run in each place."""
     result = load(name)
-    record = json.loads(flfed("run", "show", name, "--json")[1])
+    record = result.report
     gains = {}
     for line in result.gains.to_dict("records"):
         ends = [None if end != end else end for end in (line["gain"], line["low"], line["high"])]
@@ -244,8 +258,14 @@ def collect(kind: str, name: str, other: str, pages: Pages, flfed: Callable[...,
 
 
 @pytest.fixture(scope="module")
-def collected() -> dict[str, Any]:
-    """The app, and the runs that were shown already."""
+def pages() -> Pages:
+    """The app."""
+    return Pages()
+
+
+@pytest.fixture(scope="module")
+def collected() -> dict[str, Shown]:
+    """The runs that were shown already, by kind."""
     return {}
 
 
@@ -253,7 +273,8 @@ def collected() -> dict[str, Any]:
 def shown(
     request: pytest.FixtureRequest,
     runs: Runs,
-    collected: dict[str, Any],
+    pages: Pages,
+    collected: dict[str, Shown],
     flfed: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -265,8 +286,6 @@ def shown(
     monkeypatch.setenv("FLFED_STORE", runs.url)
     monkeypatch.setenv("FLFED_HOME", str(runs.home))
     if kind not in collected:
-        pages = collected.setdefault("pages", None) or Pages()
-        collected["pages"] = pages
         other = runs.series["protected" if kind == "demo" else "demo"]
         collected[kind] = collect(kind, runs.series[kind], other, pages, flfed, tmp_path)
     return collected[kind]
@@ -308,18 +327,23 @@ def test_every_interval_has_one_form(shown: Shown):
     assert there >= 20 or not shown.metric
 
 
-def auc_cells(place: Place, *, primary: bool) -> Iterator[tuple[str, str]]:
-    """Every cell that is an AUC, with its heading: by its column, or by a cell of its line; `primary`: all models'."""
-    for lines in place.tables:
-        for line in lines:
-            heads = [cell for name, cell in line.items() if name in ("metric", "Figure", "figure", "Main figure")]
-            of_auc = any(re.fullmatch(r"AUC|.*\(AUC\)", head) for head in heads)
-            for name, cell in line.items():
-                by_column = re.match("AUC", name)
-                by_line = of_auc and name.lower().startswith(("a", "b", "reached", "lowest", "promised"))
-                by_model = primary and (name in SITE_ARMS or name.lower().startswith("gain"))
-                if name not in heads and name != "attack" and name != "Attack" and (by_column or by_line or by_model):
-                    yield name, re.sub(r", of \d+ figures", "", cell)
+def auc_cells(place: Place, *, primary: bool) -> Iterator[str]:
+    """Every cell that is an AUC: by its column, or by a cell of its line; `primary`: all models' are.
+
+    A gain whose interval has cells of its own comes with them.
+    """
+    for line in chain.from_iterable(place.tables):
+        heads = [line[name] for name in ("metric", "Figure", "figure", "Main figure") if name in line]
+        of_auc = any(re.fullmatch(r"AUC|.*\(AUC\)", head) for head in heads)
+        ends = [line[name] for name in APART if name in line]
+        if primary and ends:
+            yield " ".join(ends)
+        for name, cell in line.items():
+            by_column = name.startswith("AUC")
+            by_line = of_auc and name in ("A", "B", "B - A", *AUDITED)
+            by_model = primary and (name in SITE_ARMS or not ends and name.lower().startswith("gain"))
+            if by_column or by_line or by_model:
+                yield re.sub(r", of \d+ figures", "", cell)
 
 
 def test_every_auc_has_three_decimals_and_more_only_where_an_end_would_read_as_a_mark(shown: Shown):
@@ -329,8 +353,8 @@ def test_every_auc_has_three_decimals_and_more_only_where_an_end_would_read_as_a
     for title, place in shown.places.items():
         # Further figures of a report and other runs' columns have models of other metrics.
         models = primary and title in ("sites", "show", "show --all", "notebook")
-        cells += [(title, *cell) for cell in auc_cells(place, primary=models)]
-    wrong = [cell for cell in cells if (texts := FIGURE.findall(cell[2])) and not is_auc(texts, least)]
+        cells += [(title, cell) for cell in auc_cells(place, primary=models)]
+    wrong = [cell for cell in cells if (texts := FIGURE.findall(cell[1])) and not is_auc(texts, least)]
     assert wrong == []
     said = [(place, text, match.groups()) for place, text in shown.texts for match in OF_AUC.finditer(text)]
     assert [one for one in said if not is_auc([text for text in one[2] if text], least)] == []
@@ -368,7 +392,7 @@ def test_every_epsilon_of_a_promise_is_rounded_up(shown: Shown):
     seen = set()
     for title, place in shown.places.items():
         texts = [match[1] for text in place.texts() for match in EPSILON.finditer(text)]
-        for line in (line for lines in place.tables for line in lines):
+        for line in chain.from_iterable(place.tables):
             texts += [line[name] for name in ("ε of this run",) if name in line]
             if line.get("Main figure", line.get("Figure")) == "ε that the attack shows":
                 texts.append(line["Promised, at most"])
@@ -385,7 +409,7 @@ def expected(figure: Mapping[str, Any]) -> tuple[str, str]:
 
 def held_at_sites(shown: Shown, place: Place) -> Iterator[tuple[str, Sequence[str]]]:
     """Each cell of a site's line, with what may stand there by the record."""
-    for line in (line for lines in place.tables for line in lines):
+    for line in chain.from_iterable(place.tables):
         site = line.get("Site", line.get("site"))
         if site not in shown.record["sites"]:
             continue
@@ -393,11 +417,10 @@ def held_at_sites(shown: Shown, place: Place) -> Iterator[tuple[str, Sequence[st
             if name in SITE_ARMS:
                 figure = shown.record["sites"][site][SITE_ARMS[name]].get(shown.metric)
                 yield cell, expected(figure) if figure else ("n/a", "")
-            of_gain = {"gain": 0, "low": 1, "high": 2, "Gain (+ is better)": 0, "Gain, low": 1, "Gain, high": 2}
             apart = "low" in line or "Gain, low" in line
             size, span = size_and_span(shown.gains[site], shown.least)
-            if apart and name in of_gain:
-                yield cell, ((size, *(span.split(" to ") * 2))[of_gain[name]],)
+            if apart and name in APART:
+                yield cell, ((size, *(span.split(" to ") * 2))[APART[name]],)
             elif not apart and name.lower().startswith("gain"):
                 yield re.sub(r",? ?(?:\*|shared|adjusted)$", "", cell), (size if size == "n/a" else f"{size} ({span})",)
 
@@ -405,7 +428,7 @@ def held_at_sites(shown: Shown, place: Place) -> Iterator[tuple[str, Sequence[st
 def held_over_all(shown: Shown, place: Place) -> Iterator[tuple[str, Sequence[str]]]:
     """Each cell of a figure over all sites, with what may stand there by the record."""
     name = metric_name(shown.metric)
-    for line in (line for lines in place.tables for line in lines):
+    for line in chain.from_iterable(place.tables):
         who = line.get("over all sites", line.get("Model", "")).partition(":")[0]
         if who in REFERENCES and ("metric" not in line):
             figure = (shown.record[REFERENCES[who]] or {}).get(shown.metric)
@@ -447,3 +470,69 @@ def test_each_figure_of_the_record_reads_the_same_in_all_places(shown: Shown):
     for title in ("runs", "overview", "report", "show", "list", "notebook", "compared"):
         said = [text for text in shown.places[title].texts() if re.search(rf"(?<![\d.]){re.escape(value)}(?!\d)", text)]
         assert said, title
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "span"),
+    [
+        (0.0004, 0.0816, "+0.0410 (+0.0004 to +0.0816)"),  # +0.000 would read as reaching 0
+        (0.0052, 0.0768, "+0.0410 (+0.0052 to +0.0768)"),  # +0.005 would read as the gain that is worthwhile
+        (0.0, 0.082, "+0.041 (0.000 to +0.082)"),  # it is 0
+    ],
+)
+def test_an_end_that_would_read_as_a_mark_has_a_digit_more_in_all_four_places(
+    store: RunStore, url: str, low: float, high: float, span: str, pages: Pages, flfed, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("FLFED_STORE", url)
+    series = store.begin_series(study="near", study_sha256="", study_text='name = "near"\n')
+    run = store.begin_run(
+        series, engine="inprocess", path="one-by-one", seed=1, rounds_planned=1, primary=AUC, task="binary"
+    )
+    run.sites([SiteRow("east", rows=300, holdout_rows=90)])
+    figures = [("global", 0.8), ("local-only", 0.759), ("personalised", 0.8)]
+    run.comparison(
+        [ComparisonRow("east", arm, AUC, value, value - 0.05, value + 0.05, 90) for arm, value in figures]
+        + [ComparisonRow(None, "global", AUC, 0.8, 0.75, 0.85, 90)],
+        [DifferenceRow("east", arm, "local-only", AUC, 0.041, low, high) for arm in ("global", "personalised")],
+    )
+    run.finish(status="completed")
+    made = collect("near", series, series, pages, flfed, tmp_path)
+    for title in ("sites", "overview", "report", "show", "show --all"):
+        texts = [text.replace("\u00a0", " ") for text in made.places[title].texts()]
+        assert [text for text in texts if span in text], title
+    (line,) = made.places["notebook"].tables[0]
+    assert f"{line['gain']} ({line['low']} to {line['high']})" == span
+    held = [*held_at_sites(made, made.places["sites"]), *held_at_sites(made, made.places["notebook"])]
+    assert len(held) >= 6
+    assert [(cell, may) for cell, may in held if cell.replace("\u00a0", " ") not in may] == []
+    cells = [cell for place in made.places.values() for cell in auc_cells(place, primary=True)]
+    assert [cell for cell in cells if (texts := FIGURE.findall(cell)) and not is_auc(texts, 0.005)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("0.896", True), ("0.896 (0.871 to 0.921)", True), ("+0.0410 (+0.0004 to +0.0816)", True),
+        ("0.90", False), ("0.8961", False), ("0.896 (0.87 to 0.92)", False), ("+0.0410 (+0.0114 to +0.0706)", False),
+    ],
+)  # fmt: skip
+def test_the_rule_for_an_auc_accepts_its_form_and_no_other(text: str, holds: bool):
+    assert is_auc(FIGURE.findall(text), 0.005) == holds
+
+
+@pytest.mark.parametrize(
+    ("pattern", "wrong", "right"),
+    [
+        (
+            BARE,
+            (".896", "AUC −.03138", "(+.008 to", "p < .001"),
+            ("0.896", "flfed 0.4.0", "app.md", "a .toml file"),
+        ),
+        (HYPHEN, ("-0.031", "(-0.068 to", "gain -.1"), ("−0.031", "2026-11-26", "5e-4", "breast-cancer-1", "1 -> 2")),
+    ],
+)
+def test_the_patterns_find_what_they_name_and_nothing_else(
+    pattern: re.Pattern[str], wrong: Sequence[str], right: Sequence[str]
+):
+    assert all(pattern.search(text) for text in wrong)
+    assert not any(pattern.search(text) for text in right)
