@@ -14,6 +14,7 @@ from flfed.cli import output
 from flfed.cli.site_rows import NAME, opened
 from flfed.errors import UsageError
 from flfed.paths import SiteFolder, home
+from flfed.words import render
 
 if TYPE_CHECKING:
     from flfed.deployment.operator.proposal import Proposal, SiteFacts
@@ -40,7 +41,10 @@ def approve_study(
         help="The other sites that may take part; those that the study names otherwise. A=FINGERPRINT,… pins them.",
     ),
     without: str = typer.Option(
-        "", "--without", metavar="NAME,…", help="The coordinator may get sums with and without NAME, so NAME's update."
+        "",
+        "--without",
+        metavar="NAME,…",
+        help="The coordinator may get sums with and without NAME, so NAME's update.",
     ),
     start: Path | None = typer.Option(
         None, "--start", metavar="FOLDER", help="The exported model that the study begins from, where it has one."
@@ -51,29 +55,29 @@ def approve_study(
         metavar="N",
         min=0,
         max=MOST_ADDED,
-        help="Let figures over test rows of the dataset leave for N more models.",
+        help="Release figures over test rows of the dataset for N more models.",
     ),
     by: str = BY,
     every: bool = typer.Option(False, "--all", help="Show every detail after the ten lines."),
     yes: bool = typer.Option(False, "--yes", help="Approve without asking."),
-    refuse: bool = typer.Option(False, "--refuse", help="Write down that the study is refused."),
+    refuse: bool = typer.Option(False, "--refuse", help="Refuse the study."),
     as_json: bool = output.JSON,
 ) -> None:
-    """Show in ten lines what a study does with this site's rows, and write down what a person decides.
+    """Show a study's use of this site's rows in ten lines, and record the decision of a person.
 
-    Approving freezes the rows where none are frozen yet: the approval holds for these very rows, this
-    text of the study and these sites, until it is withdrawn or the study ends.
+    An approval covers the rows of the snapshot, the text of the study and the list of sites. It holds until it is
+    withdrawn or the study ends. Without a snapshot, approving takes one.
 
-    A study whose updates are added up in secret (its key secure-aggregation) needs the fingerprint of each other
-    site's gate, as its people read it out: --with A=FINGERPRINT,B=FINGERPRINT (flfed site key). Each approval decides
-    that the updates of this site leave for sums only. --without NAME writes down that the lists of sites of such sums
-    may differ by NAME: the coordinator can then compute NAME's update. With this site's own name it is its consent.
+    A study with secure aggregation needs the fingerprint of each other site's gate (flfed site key), confirmed by
+    telephone: --with A=FINGERPRINT,B=FINGERPRINT. This site's updates then leave in sums only. --without NAME records
+    that the sites of a sum may differ by NAME: the coordinator can then compute NAME's update. With this site's own
+    name, the site consents to that.
 
-    A study that begins from an earlier model (its key warm-start) needs a copy of it here: --start FOLDER, as flfed run
-    export wrote it. The model must be the one that start-sha256 names, and is kept: it is given once.
+    A study that begins from an earlier model (warm-start) needs a copy of it: --start FOLDER, as flfed run export
+    wrote it. Its hash must be the study's start-sha256. The site stores it, so once is enough.
 
-    An institution gives figures over the test rows of a dataset for a number of models (compared-runs of its policy),
-    all coordinators, studies and runs together. --compared N adds N, and the site's ledger says who added them.
+    A policy limits for how many models an institution releases figures over the test rows of a dataset
+    (compared-runs), over all studies and coordinators. --compared N adds N; the ledger has who added them.
     """
     from flfed.deployment.site_state.approval import refuse as write_refusal
     from flfed.study.study import Study
@@ -83,7 +87,7 @@ def approve_study(
             raise UsageError(f"{option} and --refuse exclude each other")
     own, folder = _opened(site)
     loaded_study = Study.load(study)
-    # A refusal needs no check: it holds whatever the study asks.
+    # A refusal needs no check.
     if refuse:
         output.show(_decided(folder, write_refusal(folder, loaded_study, by=_who(by))), as_json)
         return
@@ -118,7 +122,7 @@ def approve_study(
     elif decision == "refuse":
         decided = write_refusal(folder, loaded_study, by=_who(by))
     else:
-        typer.echo(f"{loaded_study.name}: nothing is decided, so {own.name} does not answer it.")
+        typer.echo(f"{loaded_study.name}: no decision, so {own.name} does not reply to it.")
         return
     output.show(_decided(folder, decided), as_json)
 
@@ -194,27 +198,27 @@ def pause_site(
 
 @output.tables
 def site_status(name: str = NAME) -> output.Shown:
-    """Show whether the site has joined, what is approved and holds, which rows are frozen, and what left last."""
+    """Show whether the site has joined, its approvals, its snapshots and its last messages."""
     from flfed.deployment.operator.status import status_of
 
     own, folder = _opened(name)
     status = status_of(folder, own)
     yield status
-    paused = "yes, nothing is answered" if status["paused"] else "no"
+    paused = "yes, it replies to no study" if status["paused"] else "no"
     key = status["gate-key"] or f"none yet: flfed site key {own.name}"
     yield f"{own.name}: {status['joined'] or 'has not joined yet'}"
     yield f"Paused: {paused}"
-    yield f"Fingerprint of its gate: {key}"
+    yield f"Fingerprint of the gate: {key}"
     _print_frozen(status)
     rows = list(map(_row, status["studies"]))
-    _table(["study", "SHA-256", "decision", "at", "with", "answered?"], rows, "Studies", "nothing is decided yet")
+    _table(["study", "SHA-256", "decision", "at", "with", "active"], rows, "Studies", "no decision yet")
     rows = []
     for line in status["last"]:
         subject = line["reason"] or line["study"]
         rows.append([str(line["n"]), line["at"], line["kind"], subject, line["run"], str(line["bytes"])])
-    _table(["line", "at", "kind", "study, or why not", "run", "bytes"], rows, "What left last", "nothing has left")
+    _table(["line", "at", "kind", "study or reason", "run", "bytes"], rows, "Last messages", "none yet")
     for problem in status["problems"]:
-        typer.echo(f"Look at this: {problem}", err=True)
+        typer.echo(f"Problem: {problem}", err=True)
 
 
 def _row(decided: dict[str, Any]) -> list[str]:
@@ -228,19 +232,17 @@ def _row(decided: dict[str, Any]) -> list[str]:
 
 
 def _print_frozen(status: dict[str, Any]) -> None:
-    """Print which rows are frozen, for how many models they may be compared, and whose rest."""
-    from flfed.deployment.site_state.comparisons import TELLS
-
+    """Print the snapshots, the number of comparisons that remain, and the rows withheld."""
     rows = [[one["dataset"], str(one["rows"]), one["at"], one["sha256"][:12]] for one in status["snapshots"]]
-    _table(["dataset", "rows", "frozen at", "SHA-256"], rows, "Frozen rows", "no rows are frozen")
+    _table(["dataset", "rows", "taken at", "SHA-256"], rows, "Snapshots", "no snapshot yet")
     for one in status["comparisons"]:
-        quota = f"figures over test rows may leave for {one['remaining']} more models, of {one['most']}"
-        typer.echo(f"Comparisons of {one['dataset']!r}: {quota}. {TELLS}")
+        reveals = render("budget.comparisons.reveals")
+        facts = {"dataset": one["dataset"], "left": one["remaining"], "most": one["most"]}
+        typer.echo(render("budget.comparisons.left", **facts, reveals=reveals))
     for one in status["snapshots"]:
-        # The number is text, since a small one is withheld.
+        # The number is text, since a small one is suppressed.
         if one["withheld"] != "0":
-            why = "so that nobody can tell who opted out, or who came"
-            typer.echo(f"Of {one['dataset']!r} the rows of {one['withheld']} other people rest, {why}.")
+            typer.echo(render("site_app.status.resting", dataset=one["dataset"], people=one["withheld"]))
 
 
 def _opened(name: str) -> tuple[Site, SiteFolder]:
@@ -248,8 +250,10 @@ def _opened(name: str) -> tuple[Site, SiteFolder]:
     joined = sorted(path.parent.parent.name for path in (home() / "sites").glob("*/network/join.toml"))
     # With one site joined its name need not be typed.
     if not name and len(joined) != 1:
-        many = f"{len(joined)} sites have joined here ({', '.join(joined)})" if joined else "no site has joined here"
-        raise UsageError(f"{many}: say which one with --site NAME")
+        many = "no site has joined here"
+        if joined:
+            many = f"{len(joined)} sites have joined here ({', '.join(joined)})"
+        raise UsageError(f"{many}: name one with --site NAME")
     site, folder = opened(name or joined[0])
     output.passed_over(site.name)
     return site, folder
@@ -290,23 +294,18 @@ def _approved(
     from flfed.rows.snapshots import snapshot
 
     serving = site.serving(study.dataset.name)
-    # The approval names the rows by hash, so that they must be frozen by now.
+    # An approval names the hash of a snapshot.
     earlier_facts = snapshot.read_facts(serving, folder.frozen)
     facts = earlier_facts or freeze_first(folder, serving)
     if earlier_facts is None and facts.excluded is not None:
         gone = facts.excluded
-        typer.echo(
-            f"{gone.found} of {gone.listed} identifiers of people who opted out were found, and left out.", err=True
-        )
+        typer.echo(render("commands.decision.excluded", found=gone.found, listed=gone.listed), err=True)
     # A person who opted out meanwhile must not be in rows that are approved.
     if list_changed(folder, facts):
-        why = f"the list of people who opted out changed after the rows of {study.dataset.name!r} were frozen"
-        raise UsageError(f"{why}: flfed site refresh {site.name}")
+        raise UsageError(render("commands.decision.opted-out", dataset=study.dataset.name, site=site.name))
     schema_sha256 = datasets.load(study.dataset.name).schema.sha256()
     if facts.schema_sha256 != schema_sha256:
-        raise UsageError(
-            f"the rows of {study.dataset.name!r} were frozen under another schema: flfed site refresh {site.name}"
-        )
+        raise UsageError(render("commands.decision.schema", dataset=study.dataset.name, site=site.name))
     return approve(
         folder,
         study,
@@ -321,13 +320,13 @@ def _approved(
 
 
 def _decision(words: list[str], yes: bool, as_json: bool) -> str:
-    """Ask the person at the terminal, who has read the words; where there is none, nobody decides."""
+    """Return the decision of the person at the terminal, after the text; raise where there is no terminal."""
     if not as_json:
         typer.echo("\n\n".join(words))
     if yes:
         return "approve"
     if as_json or not sys.stdin.isatty():
-        raise UsageError("nobody is here to ask: decide with --yes or --refuse")
+        raise UsageError("there is no terminal to ask at: decide with --yes or --refuse")
     reply = typer.prompt("\nType approve, refuse or later", default="later").strip().lower()
     return str(reply)
 
@@ -341,7 +340,7 @@ def _who(person: str) -> str:
         user = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         user = f"user {os.getuid()}"
-    # Under sudo both accounts are told: who typed, and who ran it.
+    # Under sudo the name has both accounts.
     other = os.environ.get("SUDO_USER", "")
     if other and other.isprintable():
         return f"{other} (as {user})"[:LONGEST_NAME]
@@ -352,10 +351,7 @@ def _decided(folder: SiteFolder, approval: Approval) -> output.Shown:
     yield {"site": folder.site, **approval.facts()}
     yield f"{folder.site}: study {approval.study} ({approval.study_sha256[:12]}) is {approval.decision}."
     if approval.decision == "approved":
-        yield (
-            f"It is answered while this runs: flfed site serve {folder.site}. "
-            f"To end it: flfed site withdraw {approval.study}"
-        )
+        yield render("commands.decision.serves", site=folder.site, study=approval.study)
 
 
 SPARE = ("SHA-256", "at", "line", "with", "run")

@@ -219,10 +219,13 @@ def test_a_refusal_is_a_decision_too_and_needs_no_rows(run: Run):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("heart-disease", *WITH, "--yes"), "no site has joined here: say which one with --site NAME"),
+        (("heart-disease", *WITH, "--yes"), "no site has joined here: name one with --site NAME"),
         (("heart-disease", "--site", "cleveland", "--yes"), "say who else may take part with --with A,B,C"),
         (("heart-disease", "--site", "cleveland", "--with", "Hungary", "--yes"), "a site's name is of a-z, 0-9"),
-        (("heart-disease", "--site", "cleveland", *WITH), "nobody is here to ask: decide with --yes or --refuse"),
+        (
+            ("heart-disease", "--site", "cleveland", *WITH),
+            "there is no terminal to ask at: decide with --yes or --refuse",
+        ),
         (("wine", "--site", "cleveland", *WITH, "--yes"), "would not answer this study: its table is mapped to"),
         (("heart-disease", "--site", "cleveland", "--yes", "--refuse"), "--yes and --refuse exclude each other"),
     ],

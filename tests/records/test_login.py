@@ -237,7 +237,7 @@ def test_another_role_reaches_a_page_that_is_open(address, people, store: RunSto
         window.turn_to(page)
         assert frames(window).count("another site") == 0
         roles.write_text(ROLES.replace('= "analyst"', '= { site = "hungary" }'))
-        window.page.get_by_text("You see the figures of hungary only").wait_for()
+        window.page.get_by_text("You see only the figures of hungary").wait_for()
         window.drawn()
         window.received.clear()
         run.events([EventRow(1, "long-beach", "fault", "late")])

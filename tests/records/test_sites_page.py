@@ -256,7 +256,7 @@ def test_every_site_shows_the_figures_of_the_command_line(series: str, found: An
                 is_shown(told["Gain by joining"][1].partition(named)[2].partition(";")[0], *wide[1:])
                 both = {arm: gain_of(of_site | {key: {}}, metric)[0] for arm, key in OTHER.items()}
                 arm = max(both, key=lambda arm: -math.inf if both[arm] is None else both[arm])
-                assert told["Gain by joining"][1].startswith(f"by the {ARM_NAMES[arm]}, 95 %")
+                assert told["Gain by joining"][1].startswith(f"{ARM_NAMES[arm]}, 95 %")
 
 
 def test_the_table_and_the_charts_of_all_sites_show_the_figures_of_the_command_line(series: str, found: Any):
@@ -292,8 +292,8 @@ def test_the_table_and_the_charts_of_all_sites_show_the_figures_of_the_command_l
 
 def test_what_repeats_show_is_called_a_mean(kind: str, series: str):
     said = texts(page("p30_sites", run=series))
-    assert ("in each of 3 repeats, of which every figure is the mean" in said) == (kind == "repeats")
-    assert ("is the interval of one typical repeat. Behind the gain is that of the mean" in said) == (kind == "repeats")
+    assert ("in each of 3 repeats. Every figure is the mean of the repeats." in said) == (kind == "repeats")
+    assert ("has the interval of one typical repeat. The gain has that of the mean" in said) == (kind == "repeats")
     assert (" of one repeat" in said) == (kind == "repeats")
 
 
@@ -343,7 +343,7 @@ def test_where_a_part_of_the_model_is_a_sites_own_its_page_says_so(store: RunSto
         else "Each site has its own bias of the model,"
     )
     assert said.count(told) == 2
-    assert ("the shared model, corrected with the site's own rows" in said) == (not beside)
+    assert ("the shared model, adjusted with the site's own rows" in said) == (not beside)
 
 
 def test_a_site_in_sums_and_one_that_refused_are_named_and_not_offered(store: RunStore):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from flfed.deployment.gate.run_limits import RunLimits
 from flfed.deployment.operator.budget import Account, Accounts, describe_shared
 from flfed.deployment.site_state.approval import approvals
-from flfed.deployment.site_state.comparisons import ANEW, TELLS, Compared, compared_models
+from flfed.deployment.site_state.comparisons import Compared, compared_models
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.privacy_budget import shown
 from flfed.federation.client.protection import LocalProtection, charge_of, excludes_encoder, run_charges
@@ -130,6 +130,9 @@ def describe_comparisons(limit: Compared | None, site: Site, dataset: str, added
     if limit is None:
         return []
     adds = render("budget.run.added", added=added) if added else ""
+    anew = ""
+    if not limit.left:
+        anew = f" {render('budget.comparisons.anew')}"
     later = ""
     if site.policy.later_figures == "noised":
         later = render("budget.run.later", epsilon=LATER_EPSILON)
@@ -139,10 +142,10 @@ def describe_comparisons(limit: Compared | None, site: Site, dataset: str, added
             dataset=dataset,
             left=limit.left,
             most=limit.most,
-            anew="" if limit.left else f" {ANEW}",
+            anew=anew,
             added=adds,
             later=later,
-            reveals=TELLS,
+            reveals=render("budget.comparisons.reveals"),
         )
     ]
 

@@ -35,14 +35,6 @@ LOG = logging.getLogger("flfed.site")
 _COMPARED = COMPARE.rpartition(".")[2]
 Facts = Mapping[str, Any]
 Later = Callable[[], "tuple[Figure, ...]"]
-TELLS = (
-    "A model that the coordinator made for the purpose shows by one comparison whether a person is among the test "
-    "rows, and with which outcome, or more: a figure has three digits, which are ten bits."
-)
-ANEW = (
-    "A model compared before does not count for a run on another snapshot where at least half of the people in the "
-    "run's test rows were in no test rows that were compared before."
-)
 
 
 @dataclass(frozen=True)
