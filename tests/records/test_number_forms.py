@@ -116,7 +116,7 @@ class Pages:
 
     def turn(self, file: Path, **query: str) -> Place:
         """What a page shows."""
-        app = self.app or AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+        app = self.app or AppTest.from_file(str(ROOT / "app.py"), default_timeout=600).run()
         self.app = app
         app.switch_page(str(file))
         app.query_params.clear()
