@@ -38,6 +38,9 @@ WAYS = {
     "stacked": "**flfed, stacked** (default)",
 }
 
+BARE_POINT = re.compile(r"(?<!\d)\.(?=\d)")
+"""Decimal point without a digit before it, in the names of methods in results.json."""
+
 Results = dict[str, Any]
 
 
@@ -73,7 +76,7 @@ def simulators(results: Results) -> str:
     found |= {name: ("W1", figures) for name, figures in results.get("peers", {}).get("found", {}).items()}
     for name, (workload, figures) in found.items():
         rows.append([name, workload, *_peer(figures)])
-    return f"{_table(rows)}\n\nThe peers were measured {_stamp(results.get('peers', {}))}."
+    return f"{_table(rows)}\n\nThe peers were measured on {_stamp(results.get('peers', {}))}."
 
 
 def scaling(results: Results) -> str:
@@ -153,7 +156,7 @@ def deployment(results: Results) -> str:
     return (
         f"{_table(rows)}\n\nThe training itself takes {found['training-seconds']:.3f} s. The arrays are within "
         f"{found['arrays-max-difference']:.0e} of the run in one process. "
-        f"Measured {_stamp(found)}, commit {found['commit']}."
+        f"Measured on {_stamp(found)}, commit {found['commit']}."
     )
 
 
@@ -242,7 +245,7 @@ def private_steps(results: Results) -> str:
     ):
         spread = [[f"{shape[ratio + end]:.2f}" for end in ("", "-low", "-high")] for shape in found["shapes"].values()]
         rows.append([title, *(f"{each[0]} ({each[1]}–{each[2]})" for each in spread)])
-    return f"{_table(rows)}\n\nMeasured {_stamp(found)}, commit {found['commit']}."
+    return f"{_table(rows)}\n\nMeasured on {_stamp(found)}, commit {found['commit']}."
 
 
 def noised_counts(results: Results) -> str:
@@ -273,7 +276,7 @@ def dashboard(results: Results) -> str:
     first = f"{found['first-chart-seconds']:.2f} s (at worst {found['first-chart-worst']:.2f})"
     return (
         f"{_table(rows)}\n\nThe first chart of a server that has just started stands after {first}, "
-        f"of {found['turns']} starts. Measured {_stamp(found)}, commit {found['commit']}."
+        f"of {found['turns']} starts. Measured on {_stamp(found)}, commit {found['commit']}."
     )
 
 
@@ -286,10 +289,11 @@ def methods(results: Results) -> str:
     by_study = {name: found[name]["methods"] if name == SKEWED else found[name] for name in studies}
     rows = [["AUC minus that of `fedavg` (95 % CI)", *studies]]
     for method in sorted(by_study[studies[0]], key=lambda name: (name != "fedavg", name)):
-        rows.append([f"`{method.partition(',')[0]}`{''.join(method.partition(',')[1:])}"])
+        name, comma, settings = method.partition(",")
+        rows.append([f"`{name}`{comma}{BARE_POINT.sub('0.', settings)}"])
         rows[-1] += [_gain(figures.get(method, {})) for figures in by_study.values()]
     seeds = ", ".join(map(str, found[SKEWED]["seeds"])) if SKEWED in found else "none yet"
-    return f"{_table(rows)}\n\nSeeds of the ten partitions of `skewed`: {seeds}. Measured {_stamp(found)}."
+    return f"{_table(rows)}\n\nSeeds of the ten partitions of `skewed`: {seeds}. Measured on {_stamp(found)}."
 
 
 def _gain(figures: Results) -> str:
@@ -318,7 +322,7 @@ def own_parts(results: Results) -> str:
     rows = [["AUC minus plain averaging (95 % CI), 10 re-splits", *studies]]
     for (method, arm), title in OWN.items():
         rows.append([title, *(_shown(found[name][method].get(f"gain-{arm}")) for name in studies)])
-    return f"{_table(rows)}\n\nMeasured {_stamp(found)}."
+    return f"{_table(rows)}\n\nMeasured on {_stamp(found)}."
 
 
 def warm_starts(results: Results) -> str:
@@ -334,7 +338,7 @@ def warm_starts(results: Results) -> str:
             aucs = [number(sizes[size][arm]) for arm in ("scratch", "drawn", "as-it-is")]
             gains = [_shown(sizes[size][f"gain-{arm}"]) for arm in ("drawn", "as-it-is")]
             rows.append([name, size, *aucs, *gains])
-    return f"{_table(rows)}\n\nMeasured {_stamp(found)}."
+    return f"{_table(rows)}\n\nMeasured on {_stamp(found)}."
 
 
 def _with_interval(gain: Results) -> str:
@@ -440,17 +444,21 @@ def _peer(figures: dict[str, Any]) -> Iterator[str]:
 
 
 def _where(results: Results) -> str:
-    again = [f"{part} again, {_stamp(stamp)}" for part, stamp in results.get("later", {}).items()]
-    return " ".join([f"Measured {_stamp(results)}.", *(f"{sentence}." for sentence in again)])
+    """Return when and where the tables were measured: what was measured again later stands in a list."""
+    again = [f"- {part} on {_stamp(stamp)}" for part, stamp in results.get("later", {}).items()]
+    lines = [f"Measured on {_stamp(results)}."]
+    if again:
+        lines += ["Measured again later:", "\n".join(again)]
+    return "\n\n".join(lines)
 
 
 def _stamp(results: Results) -> str:
-    """Return when and where something was measured."""
+    """Return the day and the machine of a measurement."""
     machine = results.get("machine", {})
     said = ", ".join(
         str(machine[name]) for name in ("processor", "cores", "memory", "versions", "load") if name in machine
     )
-    return f"on {results.get('date', 'no day yet')}: {said}"
+    return f"{results.get('date', 'no day yet')}: {said}"
 
 
 def _table(rows: list[list[str]]) -> str:

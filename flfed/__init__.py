@@ -11,7 +11,7 @@ import importlib
 import os
 from typing import Any
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
 # Set before numpy and torch are imported: at these sizes a second thread is a loss, and under load a
 # collapse. Settings of the user have precedence.

@@ -33,6 +33,8 @@ def commands_of(page: str) -> dict[str, list[str]]:
 
 
 COORDINATOR, SITE = commands_of("run-a-consortium.md"), commands_of("join-as-a-site.md")
+# The page's command asks a person at a terminal.
+SITE["site approve"] += ["--yes"]
 
 
 class Machine:

@@ -18,6 +18,7 @@ from typing import Any, get_args, get_type_hints
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 import flfed.updates.messages as package
+from docs.make.prose import END_OF_SENTENCE, MOST_WORDS
 from flfed.deployment.operator.study_description import reveals
 from flfed.study.tables import OWN_FAMILIES
 from flfed.updates.messages.compare import ColumnImportance, CompareReply, GroupFigure, PointCounts, WithheldColumn
@@ -161,14 +162,23 @@ def shown(names: list[str], always: bool) -> str:
 
 
 def revealed(kind: type) -> str:
-    """Return what a message reveals, and what the parts of it do that say so themselves."""
-    found = [f"**Reveals:** {reveals(kind)}"]
+    """Return what a message reveals, and what the parts of it reveal whose docstrings state it."""
+    found = [in_items("**Reveals:**", reveals(kind))]
     parts: dict[type, list[str]] = {}
     for field in dataclasses.fields(kind):
         part = part_of(kind, field.name)
         if part is not None and "Reveals: " in (inspect.getdoc(part) or ""):
             parts.setdefault(part, []).append(field.name)
-    return "\n\n".join([*found, *(f"{shown(names, True)}: {reveals(part)}" for part, names in parts.items())])
+    found += [in_items(f"{shown(names, True)}:", reveals(part)) for part, names in parts.items()]
+    return "\n\n".join(found)
+
+
+def in_items(head: str, text: str) -> str:
+    """Return a paragraph, as a list of its sentences where it is longer than a reader takes in."""
+    if len(f"{head} {text}".split()) <= MOST_WORDS["paragraph"]:
+        return f"{head} {text}"
+    sentences = "\n".join(f"- {sentence}" for sentence in END_OF_SENTENCE.split(text[:1].upper() + text[1:]))
+    return f"{head}\n\n{sentences}"
 
 
 def page() -> str:

@@ -217,7 +217,7 @@ def test_stocks_by_the_errors_of_all_countries_miss_as_much_as_by_a_countrys_own
     assert found["stocks"]["all-sites"]["miss"]["value"] <= 0.11
     # A mean of the countries' own deviations is another: a country with few rows would count as one with many.
     assert abs(np.mean([of["deviation"]["value"] for of in found["by-site"].values()]) - deviation) > 0.05
-    assert "no difference is shown" in statistic_in_words(found)[0]
+    assert "No difference is shown." in statistic_in_words(found)[0]
 
 
 def held_out(study: Study, column: str) -> np.ndarray:

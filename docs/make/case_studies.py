@@ -1,8 +1,9 @@
 """Make the pages of docs/case-studies from runs of the shipped studies: `make case-studies`.
 
-`python -m docs.make.case_studies [NAME...]` verifies each study (all of them without names) and writes its page and the
-index. The files of datasets are looked for in the folder that FLFED_TEST_DATA names. Every number of a page is the run
-record's; every sentence about joining is the record's own. Ends with 1 where an expected figure does not hold.
+`python -m docs.make.case_studies [NAME...]` verifies each study (all of them without names) and writes its page, and
+the index of all pages (`docs.make.case_index`). The files of datasets are looked for in the folder that FLFED_TEST_DATA
+names. Every number of a page is the run record's; every sentence about joining is the record's own. Ends with 1 where
+an expected figure does not hold.
 """
 
 from __future__ import annotations
@@ -11,47 +12,28 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from docs.make import case_index
+from docs.make.case_index import FOLDER, LISTED, MADE, SIMULATED
 from docs.make.reference import table
 from flfed import Study, run
-from flfed.errors import counted
 from flfed.experiments.verify import Verified, verify
-from flfed.records.objects import read
 from flfed.records.reports.narrative import comparison_rows, verdict_in_words
 from flfed.records.reports.report import primary_of, report
-from flfed.records.statistics.analysis import count_in_words
-from flfed.records.statistics.noised_scores import is_covered, is_uncompared
+from flfed.records.statistics.noised_scores import is_covered
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
 from flfed.records.statistics.score_curves import ranks_in_words
-from flfed.records.statistics.verdict import Figure, interval, metric_name, number
+from flfed.records.statistics.verdict import metric_name, number
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
-from flfed.words import render
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDER = ROOT / "docs" / "case-studies"
-FIELDS: Mapping[str, Sequence[str]] = {
-    "Diagnosis": ["heart-disease"],
-    "Telemedicine": ["telemonitoring"],
-    "A drug's effect": ["pancreatitis-trial"],
-    "Side effects of drugs": ["drug-reviews"],
-    "Disease monitoring": ["influenza", "influenza-alarm"],
-    "Credit": ["taiwan-credit", "taiwan-credit-trees", "loan-default", "sba-loans", "sba-loans-trees"],
-    "Fraud": ["card-fraud"],
-    "Portfolio": ["portfolio", "portfolio-returns"],
-    "Supply chain": ["scms-delivery-mlp", "scms-delivery-trees", "scms-demand", "scms-safety-stock"],
-    "Manufacturing": ["machine-faults", "machine-faults-trees", "engine-life", "engine-life-trees"],
-    "Energy": ["zone-power", "building-heat", "building-heat-trees"],
-}
-"""Studies of each field of the article, the index's rows in order."""
-SIMULATED = "**Simulated.** A program made these rows: no person, machine or payment in them exists."
 MOST_SITES, MOST_LINES = 12, 24
 """Of more sites, and more lines, Table 1 stands in the app and the report alone."""
-MADE = "This page is made by `make case-studies` from the record of a run; each number is the record's."
 
 
 @dataclass(frozen=True)
@@ -222,93 +204,22 @@ def expected(case: CaseStudy) -> str:
     return f"Expected and found, in {runs}:\n\n" + table(["figure", "expected", "found", ""], rows)
 
 
-def index_row(field: str, case: CaseStudy) -> list[str]:
-    """Return a study's row of the index."""
-    found = case.found
-    if "statistics" in found:
-        sites, figure = found["statistics"]["sites"], FIGURES[found["statistics"]["name"]](found["statistics"])
-        said, own = verdict(case)[0], ""
-    else:
-        metric = primary_of(found) or ""
-        sites, of = len(found["sites"]), found["global"][metric]
-        figure = f"{metric_name(metric)} {number(of['value'])} ({interval(of['low'], of['high'])})"
-        everywhere = (found["own-model-everywhere"] or {}).get(metric)
-        own = number(everywhere["value"]) if everywhere else ""
-        said = verdict(case)[0]
-        if is_uncompared(found):
-            said = render("report.noised.gain")
-    simulated = ", simulated" if case.dataset.source.synthetic else ""
-    return [field, f"[{case.study.name}]({case.study.name}.md){simulated}", str(sites), figure, own, said]
-
-
-def _odds_ratio(found: Mapping[str, Any]) -> str:
-    ratio = found["odds-ratio"]
-    return f"odds ratio {number(ratio['value'])} ({interval(ratio['low'], ratio['high'])})"
-
-
-def _rows_figure(found: dict[str, Any]) -> str:
-    """Return the number of rows of an analysis with its interval, and how many columns it has."""
-    columns = f"{counted(len(found['columns']), 'column')}, with noise"
-    return f"{count_in_words(read(Figure, found['rows']))} {found['counts-each']}s, {columns}"
-
-
-FIGURES: Mapping[str, Callable[[dict[str, Any]], str]] = {
-    "odds-ratio": _odds_ratio,
-    "analysis": _rows_figure,
-    "covariance": lambda found: f"covariances of {len(found['columns'])} columns, exact",
-    "safety-stock": lambda found: f"mean miss of the service {number(found['stocks']['all-sites']['miss']['value'])}",
-}
-"""Figure of each statistic in the index, by its name."""
-
-HEADERS = [
-    "field",
-    "study",
-    "sites",
-    "figure (95 % CI)",
-    "a site's model at all sites",
-    "what the record says of joining",
-]
-TITLE = (
-    "One study or more for each field in which federated learning is promised to help, on public rows, each with its "
-    "figure, its rival and its limit. Where joining brings nothing, the row says so."
-)
-READ = (
-    "*A site's model at all sites* is the mean of what each site's own model reaches on the test rows of all. Each "
-    "page has the sites, the site's own model beside the shared one, and the command that makes the figure anew."
-)
-
-
-def rows_of_index(path: Path) -> dict[str, list[str]]:
-    """Return the rows of an index that was written before, by study."""
-    if not path.exists():
-        return {}
-    lines = [line.strip("| ").split(" | ") for line in path.read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
-    return {found[1]: line for line in lines if (found := re.match(r"\[([a-z0-9-]+)\]", line[1]))}
-
-
-def index(rows: Mapping[str, Sequence[str]]) -> str:
-    """Return the index, of the rows by study."""
-    ordered = [rows[name] for names in FIELDS.values() for name in names if name in rows]
-    return "\n\n".join(["# Case studies", TITLE, table(HEADERS, ordered), READ, MADE]) + "\n"
-
-
 def main(names: Sequence[str]) -> int:
     """Write the pages of some studies, and the index."""
     FOLDER.mkdir(exist_ok=True)
-    rows, wrong = dict(rows_of_index(FOLDER / "index.md")), 0
+    wrong = 0
     with tempfile.TemporaryDirectory() as home:
         os.environ |= {"FLFED_HOME": home, "FLFED_STORE": f"sqlite:///{home}/runs.db"}
-        for field, studies in FIELDS.items():
-            for name in studies:
-                if names and name not in names:
-                    continue
-                case = run_of(name)
-                wrong += not case.verified.holds
-                (FOLDER / f"{name}.md").write_text(page(case), encoding="utf-8")
-                rows[name] = index_row(field, case)
-                (FOLDER / "index.md").write_text(index(rows), encoding="utf-8")
-                print(f"docs/case-studies/{name}.md", "" if case.verified.holds else case.verified.error(), flush=True)
-    return 1 if wrong else 0
+        for listed in LISTED:
+            if names and listed.name not in names:
+                continue
+            case = run_of(listed.name)
+            wrong += not case.verified.holds
+            (FOLDER / f"{listed.name}.md").write_text(page(case), encoding="utf-8")
+            case_index.write()
+            error = "" if case.verified.holds else case.verified.error()
+            print(f"docs/case-studies/{listed.name}.md", error, flush=True)
+    return min(wrong, 1)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Prose of the pages: passages that are too long, and commands that flfed does not have.
+"""Prose of the pages: passages and sentences that are too long.
 
-`python -m docs [PAGE ...]` prints each such place and ends with 1 where there is one. A page is read as Markdown, so
-that code, links and tables are distinguished from sentences.
+`python -m docs [PAGE ...]` prints each such place, and names that flfed does not have (`docs.make.names`), and ends
+with 1 where there is one. A page is read as Markdown, so that code, links and tables are distinguished from sentences.
 """
 
 from __future__ import annotations
@@ -12,18 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-import click
-import typer.main
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-
-from flfed.cli import commands
 
 ROOT = Path(__file__).resolve().parents[2]
 MOST_WORDS = {"paragraph": 90, "item": 60, "cell": 60}
 """Words of a paragraph, of an item of a list and of a cell of a table at most."""
 LONGEST_SENTENCE = 35
-COMMAND = re.compile(r"^(?:\$ |sudo )*flfed((?: [a-z][a-z-]*)+)", re.MULTILINE)
 END_OF_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[\"'(*`A-Z0-9\[])")
 KINDS = {"paragraph_open": "paragraph", "list_item_open": "item", "th_open": "cell", "td_open": "cell"}
 
@@ -58,17 +53,24 @@ class Passage:
 
 def pages() -> list[Path]:
     """Return the pages that people write and read; references are made of code."""
-    found = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+    names = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
+    found = [ROOT / name for name in names]
+    found += sorted(ROOT.glob("datasets/*/README.md"))
     for path in sorted((ROOT / "docs").rglob("*.md")):
         if "reference" not in path.parts:
             found.append(path)
     return found
 
 
+def name_of(path: Path) -> str:
+    """Return a page's path in the repository, or its name where it stands elsewhere."""
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
+
+
 def passages(path: Path) -> list[Passage]:
     """Return the passages of a page in their order."""
     tokens = MarkdownIt("commonmark").enable("table").parse(path.read_text(encoding="utf-8"))
-    page = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
+    page = name_of(path)
     found = []
     within: list[str] = []
     line = 0
@@ -140,25 +142,3 @@ def median_sentence(found: Sequence[Passage]) -> float:
 def longest_sentence(found: Sequence[Passage]) -> int:
     """Return the most words of a sentence of a paragraph, an item or a cell."""
     return max(sentence_lengths(found, MOST_WORDS), default=0)
-
-
-def unknown_commands(found: Sequence[Passage]) -> Iterator[str]:
-    """Yield a line for each command of flfed in code that does not exist."""
-    tree = typer.main.get_command(commands.app)
-    for passage in found:
-        if passage.kind != "code":
-            continue
-        for words in COMMAND.findall(passage.text):
-            if missing := _missing(tree, words.split()):
-                yield f"{passage.page}:{passage.line} flfed{words}: {missing} is no command"
-
-
-def _missing(command: click.Command, words: Sequence[str]) -> str:
-    """Return the first word that names no command, or ""."""
-    for word in words:
-        if not isinstance(command, click.Group):
-            return ""
-        if word not in command.commands:
-            return word
-        command = command.commands[word]
-    return ""

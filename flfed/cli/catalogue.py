@@ -130,8 +130,7 @@ def _log_row(line: dict[str, Any]) -> list[str]:
 
 @output.with_json
 def note_run(
-    run: str = RUN,
-    text: str = typer.Argument(..., help="The note; an empty text removes it."),
+    run: str = RUN, text: str = typer.Argument(..., help="The note; an empty text removes it.")
 ) -> output.Shown:
     """Add a note to a run, or to all repeats of a series; run list and run show print it.
 
@@ -151,9 +150,7 @@ def note_run(
 
 
 def delete_run(
-    run: str = RUN,
-    yes: bool = typer.Option(False, "--yes", help="Do not ask."),
-    as_json: bool = output.JSON,
+    run: str = RUN, yes: bool = typer.Option(False, "--yes", help="Do not ask."), as_json: bool = output.JSON
 ) -> None:
     """Delete a run, or all repeats of a series, from the store, with its checkpoints and its model.
 

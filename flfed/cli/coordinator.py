@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,9 +52,7 @@ def init_coordinator(
 
 @output.with_json
 def invite_site(
-    site: str = SITE,
-    days: int = typer.Option(14, min=1, max=90, help="Days of validity."),
-    to: Path = TO,
+    site: str = SITE, days: int = typer.Option(14, min=1, max=90, help="Days of validity."), to: Path = TO
 ) -> output.Shown:
     """Invite a site: write its kit, SITE.kit.zip. A new invitation invalidates the earlier kit.
 
@@ -79,9 +78,7 @@ def _initialised() -> CoordinatorFolder:
 
 
 @output.with_json
-def admit_site(
-    file: Path = typer.Argument(..., metavar="FILE", help="Admission file."),
-) -> output.Shown:
+def admit_site(file: Path = typer.Argument(..., metavar="FILE", help="Admission file.")) -> output.Shown:
     """Admit a site: check signature, invitation, name and key of its admission file.
 
     Compare the fingerprint of the key with the site by telephone: anyone with the kit could have made the file.
@@ -89,14 +86,9 @@ def admit_site(
     from flfed.deployment.coordinator.admission import admit
 
     # Settings are read first, so that a missing coordinator is reported before a file is opened.
-    folder = _initialised()
-    admission = admit(folder, file)
-    yield {
-        "site": admission.site,
-        "node-key": admission.fingerprint,
-        "already": admission.already,
-        "gate-key": admission.gate_key,
-    }
+    admission = admit(_initialised(), file)
+    facts = {"site": admission.site, "node-key": admission.fingerprint, "already": admission.already}
+    yield facts | {"gate-key": admission.gate_key}
     state = "before" if admission.already else "now"
     yield render(f"commands.admitted.{state}", site=admission.site, fingerprint=admission.fingerprint)
     if admission.gate_key:
@@ -130,8 +122,7 @@ def revoke_site(site: str = SITE) -> output.Shown:
     """
     from flfed.deployment.coordinator.admission import revoke
 
-    folder = _initialised()
-    already = revoke(folder, site)
+    already = revoke(_initialised(), site)
     yield {"site": site, "already": already}
     done = "was revoked already" if already else "is revoked"
     yield f"{site} {done}."
@@ -258,7 +249,7 @@ def serve_coordinator(listen: str = LISTEN) -> None:
     # A wrong address is refused before any process starts.
     bind, port = listening(listen)
     with stop_on_signals() as stop:
-        serve(CoordinatorFolder.default(), stop, notify=lambda line: typer.echo(line, err=True), bind=bind, port=port)
+        serve(CoordinatorFolder.default(), stop, notify=partial(typer.echo, err=True), bind=bind, port=port)
 
 
 @output.tables
@@ -288,15 +279,14 @@ def _print_sites(sites: Sequence[SiteStatus], whole: bool) -> None:
     spare = ("run", "online since", "last request", "round", "last run")
     output.as_table(headers, list(map(_row, sites)), spare=spare, more="sites: --all", whole=whole)
     reasons = []
+    fingerprints = []
     for site in sites:
         last = site.last_run
         if last is not None and last.reason:
             reasons.append(": ".join((site.site, last.answer, last.reason)))
-    output.say_some(reasons, whole=whole)
-    fingerprints = []
-    for site in sites:
         if site.gate_key:
             fingerprints.append(render("commands.gate.known", site=site.site, fingerprint=site.gate_key))
+    output.say_some(reasons, whole=whole)
     output.say_some(fingerprints, whole=whole)
     without = ", ".join(site.site for site in sites if site.status == "admitted" and not site.gate_key)
     if without:
@@ -334,14 +324,5 @@ def run_deployed(
     # Printed before the run, because each site decides about the text as it is.
     if changes:
         typer.echo(render("commands.coordinator.unapproved", changes=", ".join(changes)), err=True)
-    run_study(
-        name,
-        engine="deployment",
-        changes=changes,
-        repeats=repeats,
-        sites=sites,
-        one_by_one=False,
-        without=None,
-        curve=None,
-        as_json=as_json,
-    )
+    options = {"engine": "deployment", "one_by_one": False, "without": None, "curve": None}
+    run_study(name, changes=changes, repeats=repeats, sites=sites, as_json=as_json, **options)

@@ -23,7 +23,7 @@ STUDIES = ("preterm-birth", "loan-default")
 
 def demo() -> None:
     """Run two studies on real data that comes with flfed: four clinics, and four lenders."""
-    from flfed.cli.runs import print_report
+    from flfed.cli.run_tables import print_report
 
     for name in STUDIES:
         with stoppable():
@@ -107,11 +107,14 @@ def run(script: Path, command: str, *, port: int, headless: bool) -> NoReturn:
         others = (*range(port + 1, 65536), *range(1024, port))
         free = next((str(other) for other in others if not _obstacle(other)), "PORT")
         raise UsageError(f"port {port} {obstacle}: {command} --port {free}")
+    # A text browser would take over the terminal.
+    has_screen = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    shows_browser = not headless and (has_screen or not sys.platform.startswith("linux"))
     options = {
         "--server.address": ADDRESS,
         "--server.port": str(port),
         "--browser.serverPort": str(port),
-        "--server.headless": str(headless or not _has_screen()).lower(),
+        "--server.headless": str(not shows_browser).lower(),
         "--server.showEmailPrompt": "false",
         "--server.fileWatcherType": "none",
         "--runner.magicEnabled": "false",
@@ -141,8 +144,3 @@ def _obstacle(port: int) -> str:
                 return "is in use"
             return f"cannot be used ({error.strerror})"
     return ""
-
-
-def _has_screen() -> bool:
-    """Return whether a browser can show a window; a text browser would take over the terminal."""
-    return not sys.platform.startswith("linux") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -152,16 +152,8 @@ def _lines(made: Workspace) -> list[dict[str, object]]:
     """Return the kind of each column, and why."""
     proposal = made.proposal
     target = proposal.target
-    lines: list[dict[str, object]] = [
-        {
-            "column": proposal.schema.target,
-            "kind": f"target, {target.task}",
-            "sure": target.sure,
-            "why": target.why,
-            "feature": False,
-            "leak": "",
-        }
-    ]
+    first = {"column": proposal.schema.target, "kind": f"target, {target.task}", "sure": target.sure}
+    lines: list[dict[str, object]] = [first | {"why": target.why, "feature": False, "leak": ""}]
     for one in proposal.columns.values():
         line = {"column": one.name, "kind": one.kind, "sure": one.sure, "why": one.why}
         is_feature = one.name in proposal.schema.features()
@@ -204,8 +196,7 @@ def _print_new(made: Workspace, written: list[Path], to: Path, below: list[str])
         target = made.proposal.schema.target
         output.say(render("commands.data.unlabelled", rows=count_in_words(unlabelled), target=target))
     _print_left_out(made)
-    for note in [*made.notes, *below, *map(str, made.proposal.offers)]:
-        output.say(note)
+    output.say_all([*made.notes, *below, *map(str, made.proposal.offers)])
     unconfirmed = counted(len(made.proposal.schema.unconfirmed), "column")
     output.say(render("commands.data.unconfirmed", columns=unconfirmed, file=written[0]))
     study = next(path for path in written if path.suffix == ".toml" and path.parent == to)

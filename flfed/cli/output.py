@@ -20,6 +20,7 @@ import typer
 
 from flfed import packages
 from flfed.errors import UsageError, counted
+from flfed.records.statistics.verdict import format_as_written, number
 from flfed.spreadsheet import csv_text
 from flfed.words import render
 
@@ -59,11 +60,17 @@ def say(line: str) -> None:
     typer.echo(line)
 
 
+def say_all(lines: Iterable[str]) -> None:
+    """Print each line that is not empty, for people."""
+    for line in filter(None, lines):
+        say(line)
+
+
 def say_some(lines: Sequence[str], *, whole: bool, most: int = 8) -> None:
     """Print the first lines and the number of the others; all of them where `whole`."""
-    for line in lines if whole else lines[:most]:
-        say(line)
-    if len(lines) > most and not whole:
+    shown = lines if whole else lines[:most]
+    say_all(shown)
+    if len(shown) < len(lines):
         say(render("commands.output.more", count=len(lines) - most, what="lines: --all"))
 
 
@@ -218,14 +225,14 @@ def _say_cut_texts(
     texts: Sequence[str], shown: Sequence[str], rows: Sequence[Sequence[str]], below: Sequence[bool]
 ) -> None:
     """Print cut texts in full where the table has them below it, else how to see them."""
-    cut_off = [number for number, text in enumerate(texts) if text != shown[number]]
+    cut_off = [place for place, text in enumerate(texts) if text != shown[place]]
     if cut_off and not below:
         say(render("commands.output.cut"))
         return
     # The header comes first, and is never cut.
-    for number in cut_off:
-        if below[number - 1]:
-            say(f"{rows[number - 1][0]}: {texts[number]}")
+    for place in cut_off:
+        if below[place - 1]:
+            say(f"{rows[place - 1][0]}: {texts[place]}")
 
 
 def _cut(column: Sequence[str], width: int) -> list[str]:
@@ -260,35 +267,6 @@ def _print_columns(columns: Mapping[str, Sequence[str]], title: str, console: Co
     console.print(table)
 
 
-def privacy(report: dict[str, Any], *, whole: bool = False) -> None:
-    """Print the privacy guarantee of a run, its use of the budget, audits, and the releases it does not cover.
-
-    The last are listed where `whole`, else counted.
-    """
-    from flfed.records.objects import read_all
-    from flfed.records.reports.audit_headlines import AuditFigure, in_words
-    from flfed.records.reports.privacy import private_of
-    from flfed.records.reports.privacy_tables import charged_lines, describe_outcome_disclosure
-
-    private = report["privacy"]
-    ended = report["status"] in ("completed", "stopped") and report["rounds"] > 0
-    outcome_lines = describe_outcome_disclosure(report.get("revealed-outcomes") or {})
-    for line in [*in_words(private, read_all(AuditFigure, report["audit"]), attackable=ended), *outcome_lines]:
-        say(line)
-    charges(charged_lines(private))
-    uncharged = private_of(private).uncharged
-    if not uncharged:
-        # The guarantee covers all: there is nothing to warn of.
-        return
-    if not whole:
-        typer.echo(render("commands.privacy.uncovered", count=counted(len(uncharged), "item"), run=report["run"]))
-        return
-    guarantee = "none" if private["epsilon"] is None else "partial"
-    typer.echo(render(f"commands.uncovered.{guarantee}"))
-    for sentence in uncharged:
-        typer.echo(f"  - {sentence}")
-
-
 def charges(lines: Sequence[Mapping[str, str]]) -> None:
     """Print the charges by release, where the privacy budget covers all releases."""
     if lines:
@@ -301,7 +279,6 @@ def promise(privacy_facts: dict[str, Any]) -> None:
     from flfed.records.reports.privacy import ONE_ANSWER, promise_in_words
     from flfed.records.reports.privacy import counted as step_word
     from flfed.records.reports.privacy_tables import charged_lines, describe_rows_needed
-    from flfed.records.statistics.verdict import format_as_written, number
 
     lines = promise_in_words(privacy_facts)
     charged = charged_lines(privacy_facts)
@@ -317,8 +294,7 @@ def promise(privacy_facts: dict[str, Any]) -> None:
         lines.append(f"{how}: {', '.join(parameters)}.")
     lines += [f"Warning: {sentence}" for sentence in privacy_facts["warnings"]]
     lines += [f"Note: {sentence}" for sentence in privacy_facts["notes"]]
-    for line in lines:
-        typer.echo(line)
+    typer.echo("\n".join(lines))
     charges(charged)
     if least := describe_rows_needed(privacy_facts):
         typer.echo(least)

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -91,8 +92,7 @@ def _bars(console: Console) -> Iterator[Progress]:
         yield show_stage
 
 
-def _to_stderr(line: str) -> None:
-    typer.echo(line, err=True)
+_to_stderr: Callable[[str], None] = partial(typer.echo, err=True)
 
 
 class ProgressLines:

@@ -111,8 +111,7 @@ def approve_study(
 
     proposal = Proposal.of(loaded_study, own, others, coordinator_of(folder), agreement)
     facts = count_single_outcomes(folder, proposal, read_site_facts(folder, proposal))
-    text = _text(proposal, facts, compared=compared, every=every)
-    decision = _decision(text, yes, as_json)
+    decision = _decision(_text(proposal, facts, compared=compared, every=every), yes, as_json)
     if decision == "approve":
         if source is not None:
             keep_start(folder, loaded_study, source)
@@ -177,9 +176,7 @@ def withdraw_study(
 
 @output.with_json
 def pause_site(
-    name: str = NAME,
-    end: bool = typer.Option(False, "--resume", help="Answer again."),
-    by: str = BY,
+    name: str = NAME, end: bool = typer.Option(False, "--resume", help="Answer again."), by: str = BY
 ) -> output.Shown:
     """Stop answering messages of every study, from the next message on; approvals stay as they are."""
     from flfed.deployment.site_state import approval
@@ -327,8 +324,7 @@ def _decision(words: list[str], yes: bool, as_json: bool) -> str:
         return "approve"
     if as_json or not sys.stdin.isatty():
         raise UsageError("there is no terminal to ask at: decide with --yes or --refuse")
-    reply = typer.prompt("\nType approve, refuse or later", default="later").strip().lower()
-    return str(reply)
+    return str(typer.prompt("\nType approve, refuse or later", default="later").strip().lower())
 
 
 def _who(person: str) -> str:

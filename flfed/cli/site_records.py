@@ -17,6 +17,7 @@ import typer
 from flfed.cli import completion, output
 from flfed.errors import FlfedError, UsageError, counted, people_in_words
 from flfed.paths import SiteFolder, write_private
+from flfed.records.statistics import verdict
 from flfed.words import render
 
 if TYPE_CHECKING:
@@ -141,13 +142,6 @@ def _lines(name: str, run: str, totals: Totals, last: deque[Line]) -> output.Sho
     yield render("commands.ledger.total", bytes=totals.all.bytes, lines=counted(totals.all.lines, "line"))
 
 
-def _rounds(totals: Totals) -> list[dict[str, Any]]:
-    lines = []
-    for (number, kind), total in sorted(totals.rounds.items()):
-        lines.append({"round": number, "kind": kind, **vars(total)})
-    return lines
-
-
 def _row(line: Line) -> list[str]:
     from flfed.records.ledger_line import bytes_of, round_of, study_of
 
@@ -157,13 +151,18 @@ def _row(line: Line) -> list[str]:
     return [str(line.n), when, line.kind, study_of(line) or NONE, run, number, f"{bytes_of(line):,}"]
 
 
-def _sums(word: str, totals: Mapping[str, Total]) -> None:
-    rows = [[key or NONE, f"{total.lines:,}", f"{total.bytes:,}"] for key, total in sorted(totals.items())]
-    output.as_table([word, "lines", "bytes"], rows, title=f"By {word}")
+def _rounds(totals: Totals) -> list[dict[str, Any]]:
+    every = sorted(totals.rounds.items())
+    return [{"round": number, "kind": kind, **vars(total)} for (number, kind), total in every]
 
 
 def _listed(totals: Mapping[str, Total], word: str) -> list[dict[str, Any]]:
     return [{word: key, **vars(total)} for key, total in sorted(totals.items())]
+
+
+def _sums(word: str, totals: Mapping[str, Total]) -> None:
+    rows = [[key or NONE, f"{total.lines:,}", f"{total.bytes:,}"] for key, total in sorted(totals.items())]
+    output.as_table([word, "lines", "bytes"], rows, title=f"By {word}")
 
 
 def _export(lines: Iterator[Line], target: str) -> None:
@@ -213,8 +212,8 @@ def who() -> str:
 
 
 def _verify(folder: SiteFolder, ledger: Ledger, as_json: bool) -> None:
-    from flfed.deployment.site_state.ledger_loss import read_receipts
-    from flfed.records.ledger import Inspection
+    from flfed.deployment.site_state.ledger_loss import loss, read_receipts
+    from flfed.records.ledger import Inspection, ahead_in_words
 
     receipts = read_receipts(folder)
     inspection = Inspection(tuple(receipts.all()))
@@ -224,10 +223,15 @@ def _verify(folder: SiteFolder, ledger: Ledger, as_json: bool) -> None:
     count = (first is not None) + sum(1 for _ in lines)
     problems = [*inspection.problems, *ledger.open_to_others(), *receipts.problems]
     # A ledger whose lines and receipts agree may still be lost.
-    changed = problems or _lost(folder, ledger)
-    # A clock that runs behind is no damage.
-    ahead = _ahead(folder.site, ledger, inspection.last)
-    problems = [*changed, *ahead]
+    evidence = "" if problems else loss(folder, ledger)
+    if evidence:
+        problems.append(render("commands.ledger.lost", evidence=evidence, site=folder.site))
+    changed = bool(problems)
+    # A clock that runs behind is no damage, but no line can follow a last one that is later.
+    ahead = ""
+    if inspection.last is not None and ledger.is_ahead(inspection.last):
+        ahead = render("commands.ledger.ahead", site=folder.site, reason=ahead_in_words(inspection.last))
+        problems.append(ahead)
     output.show(_verified(folder.site, count, first, inspection, receipts, problems), as_json)
     if not as_json:
         _print_first([f"- {problem}." for problem in problems])
@@ -237,7 +241,7 @@ def _verify(folder: SiteFolder, ledger: Ledger, as_json: bool) -> None:
         if not changed:
             typer.echo(render("commands.ledger.intact"))
     if ahead and not changed:
-        raise FlfedError(f"the ledger of {ahead[0]}")
+        raise FlfedError(f"the ledger of {ahead}")
     if problems:
         more = f" (and {len(problems) - 1:,} more)" if len(problems) > 1 else ""
         raise FlfedError(f"the ledger of {folder.site} is not as it was written: {problems[0]}{more}")
@@ -251,23 +255,6 @@ def _print_first(lines: Sequence[str]) -> None:
         typer.echo(render("commands.output.more", count=len(lines) - PROBLEMS, what="lines: --json"))
 
 
-def _lost(folder: SiteFolder, ledger: Ledger) -> list[str]:
-    """Return the problem of a lost or cut ledger, where there is evidence of one."""
-    from flfed.deployment.site_state.ledger_loss import loss
-
-    evidence = loss(folder, ledger)
-    return [render("commands.ledger.lost", evidence=evidence, site=folder.site)] if evidence else []
-
-
-def _ahead(site: str, ledger: Ledger, last: Line | None) -> list[str]:
-    """Return the problem of a last line that is later than the clock, which no line can follow."""
-    from flfed.records.ledger import ahead_in_words
-
-    if last is None or not ledger.is_ahead(last):
-        return []
-    return [render("commands.ledger.ahead", site=site, reason=ahead_in_words(last))]
-
-
 def _verified(
     site: str, count: int, first: Line | None, inspection: Inspection, receipts: Receipts, problems: list[str]
 ) -> output.Shown:
@@ -276,17 +263,10 @@ def _verified(
     newest = max(receipts.signed, key=lambda receipt: receipt.n, default=None)
     head = None if last is None else last.hash
     signed = 0 if newest is None else newest.n
-    yield {
-        "site": site,
-        "lines": count,
-        "head": head,
-        "receipts": len(receipts.signed),
-        "receipts-of-other-keys": len(receipts.earlier),
-        "signed-lines": signed,
-        "repaired": inspection.repairs,
-        "problems": problems,
-        "notes": inspection.notes,
-    }
+    shown = {"site": site, "lines": count, "head": head, "receipts": len(receipts.signed)}
+    shown |= {"receipts-of-other-keys": len(receipts.earlier), "signed-lines": signed}
+    shown |= {"repaired": inspection.repairs}
+    yield shown | {"problems": problems, "notes": inspection.notes}
     lines = 0
     if first is None or last is None:
         yield f"{site}: no lines."
@@ -316,14 +296,12 @@ def _restarted(first: Line) -> Iterator[str]:
     if first.kind == RESTARTED:
         cause = "ahead" if "ahead-line" in first.facts else "lost"
         by = first.facts.get("by")
-        why = first.facts.get("why")
-        yield render(f"commands.loss.{cause}", date=first.at[:10], by=by, why=why)
+        yield render(f"commands.loss.{cause}", date=first.at[:10], by=by, why=first.facts.get("why"))
 
 
 @output.tables
 def show_budget(
-    name: str = SITE,
-    dataset: str = typer.Option("", "--dataset", help="Only this dataset."),
+    name: str = SITE, dataset: str = typer.Option("", "--dataset", help="Only this dataset.")
 ) -> output.Shown:
     """Show the spent privacy budget by dataset, study and run, and the releases that it does not cover.
 
@@ -368,22 +346,13 @@ def _print(one: dict[str, Any], budget: dict[str, Any]) -> None:
 def _charged(run: dict[str, Any]) -> dict[str, str]:
     """Return the charge of one run, as cells by header."""
     from flfed.deployment.operator.budget import PEOPLE, shown_or, times_in_words
-    from flfed.records.statistics.verdict import number
 
-    return {
-        "study": run["study"],
-        "run": run["run"],
-        "dataset": run["dataset"],
-        "people": PEOPLE[run.get("side", "both")],
-        "unit": run["unit"],
-        "since": run["first"][:10],
-        "asked for": times_in_words(run),
-        "steps": str(run["steps"]),
-        "noise": number(run["noise"], 3),
-        "sampling": number(run["sampling"], 3),
-        "epsilon": shown_or("beyond", run["epsilon"]),
-        "of its run": shown_or("beyond", run["run-epsilon"]),
-    }
+    cells = {key: run[key] for key in ("study", "run", "dataset")}
+    cells |= {"people": PEOPLE[run.get("side", "both")], "unit": run["unit"], "since": run["first"][:10]}
+    cells |= {"asked for": times_in_words(run), "steps": str(run["steps"])}
+    cells |= {key: verdict.number(run[key], 3) for key in ("noise", "sampling")}
+    cells["epsilon"] = shown_or("beyond", run["epsilon"])
+    return cells | {"of its run": shown_or("beyond", run["run-epsilon"])}
 
 
 @output.with_json
@@ -406,10 +375,7 @@ def take_model(
 def list_models(
     name: str = SITE,
     people: Path = typer.Option(
-        ...,
-        "--people",
-        metavar="FILE",
-        help="Private file like excluded.csv: a column's name, an identifier a line.",
+        ..., "--people", metavar="FILE", help="Private file like excluded.csv: a column's name, an identifier a line."
     ),
 ) -> output.Shown:
     """List the runs that used rows of these people, by keyed hashes that the site stores.
@@ -440,24 +406,13 @@ def list_models(
 
 
 @output.tables
-def compare_model(
-    name: str = SITE,
-    run: str = RUN,
-    repeat: int = REPEAT,
-) -> output.Shown:
+def compare_model(name: str = SITE, run: str = RUN, repeat: int = REPEAT) -> output.Shown:
     """Compare a run's last model with the site's own model, without noise, on the site's test rows.
 
     It is for runs that release no exact figure. Nothing leaves the site, and nothing is charged.
     """
     from flfed.deployment.operator.exact_comparison import ARMS, exact_comparison
     from flfed.records.statistics.own_models import family_in_words
-    from flfed.records.statistics.verdict import (
-        ARM_NAMES,
-        describe_verdict,
-        metric_name,
-        sentence_case,
-        with_interval,
-    )
     from flfed.rows.data import site_discovery as sites
 
     done = exact_comparison(SiteFolder(name), sites.load(name), run, repeat)
@@ -466,15 +421,15 @@ def compare_model(
     lines = []
     for metric, of in comparison.arms.items():
         figures = [of[arm] for arm in ARMS]
-        cells = [with_interval(figure.value, figure.low, figure.high) for figure in figures]
-        lines.append([metric_name(metric), *cells])
-    headers = ["with 95 % CI", *(ARM_NAMES[arm] for arm in ARMS)]
+        cells = [verdict.with_interval(figure.value, figure.low, figure.high) for figure in figures]
+        lines.append([verdict.metric_name(metric), *cells])
+    headers = ["with 95 % CI", *(verdict.ARM_NAMES[arm] for arm in ARMS)]
     test_rows = counted(comparison.holdout_rows, "test row")
     title = render("commands.exact.title", study=done.study.name, run=done.run, site=name, rows=test_rows)
     output.as_table(headers, lines, title)
     first = next(iter(comparison.arms))
     code, sentence = done.verdict(first)
-    yield f"{sentence_case(describe_verdict(code, first))}. {sentence}"
+    yield f"{verdict.sentence_case(verdict.describe_verdict(code, first))}. {sentence}"
     family = family_in_words({comparison.own_family or "same": 1}, 1)
     own = f" ({family})" if family else ""
     yield render("commands.exact.figures", family=own, rows=counted(comparison.training_rows, "row"))

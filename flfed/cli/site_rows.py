@@ -98,21 +98,19 @@ def check_site(
         typer.echo(render("commands.check.rows", lines=counted(lines, "line"), file=local_rows), err=True)
     output.show(_checked(checked), as_json)
     if not checked.passed:
-        problem = _first_wrong(checked)
+        # The printed table has all reasons why it does not fit.
+        first, *others = (line for line in checked.lines if not line.passed)
+        more = f" (and {len(others)} more)" if others else ""
+        column = "" if first.column == "table" else f"column {first.column!r} "
+        problem = f"{column}{first.detail}{more}"
         raise UsageError(render("commands.check.unfit", site=checked.site, dataset=dataset, problem=problem))
 
 
 def _checked(checked: Checked) -> output.Shown:
-    yield {
-        "site": checked.site,
-        "passed": checked.passed,
-        "rows": checked.rows,
-        "training-rows": checked.training_rows,
-        "holdout-rows": checked.holdout_rows,
-        "features": checked.features,
-        "mapped-features": checked.mapped,
-        "columns": list(map(asdict, checked.lines)),
-    }
+    shown = {"site": checked.site, "passed": checked.passed, "rows": checked.rows}
+    shown |= {"training-rows": checked.training_rows, "holdout-rows": checked.holdout_rows}
+    shown |= {"features": checked.features, "mapped-features": checked.mapped}
+    yield shown | {"columns": list(map(asdict, checked.lines))}
     rows = []
     for line in checked.lines:
         passed = "pass" if line.passed else "FAIL"
@@ -131,14 +129,6 @@ def _checked(checked: Checked) -> output.Shown:
         yield render("commands.check.fails", site=checked.site, features=features)
 
 
-def _first_wrong(checked: Checked) -> str:
-    """Return the first reason why a table does not fit; the printed table has them all."""
-    first, *others = (line for line in checked.lines if not line.passed)
-    more = f" (and {len(others)} more)" if others else ""
-    column = "" if first.column == "table" else f"column {first.column!r} "
-    return f"{column}{first.detail}{more}"
-
-
 NAME = typer.Argument(..., help="Site name.", autocompletion=completion.sites)
 EXACT = typer.Option(False, "--exact", help="Show small counts, too; for the site alone.")
 
@@ -155,16 +145,9 @@ def snapshot_rows(name: str = NAME, dataset: str = DATASET, exact: bool = EXACT)
     frozen = freeze_first(folder, site.serving(dataset or site.dataset))
     gone = _excluded(frozen, exact)
     resting = _resting(frozen.resting, exact)
-    yield {
-        "site": frozen.site,
-        "dataset": frozen.dataset,
-        "rows": frozen.rows,
-        "at": frozen.at,
-        "rows-sha256": frozen.sha256,
-        "schema-sha256": frozen.schema_sha256,
-        "excluded": gone,
-        "withheld": resting,
-    }
+    shown = {"site": frozen.site, "dataset": frozen.dataset, "rows": frozen.rows, "at": frozen.at}
+    shown |= {"rows-sha256": frozen.sha256, "schema-sha256": frozen.schema_sha256}
+    yield shown | {"excluded": gone, "withheld": resting}
     _say_excluded(gone)
     _say_resting(resting)
     yield render("commands.snapshot.written", site=frozen.site, rows=frozen.rows, dataset=frozen.dataset)
@@ -240,9 +223,8 @@ def _say_difference(refresh: Refresh, exact: bool) -> None:
 
 def _warn_of_drift(refresh: Refresh) -> None:
     """Warn, under `institution`, if sums over the rows cannot be compared with those released before."""
-    site = refresh.prepared.site
     # Sums of an open site are not compared with earlier ones.
-    if not refresh.drifted or site.policy.disclosure == "open":
+    if not refresh.drifted or refresh.prepared.site.policy.disclosure == "open":
         return
     group = refresh.prepared.schema.group
     changed = f"identifiers in column {group!r}" if group else "rows"
@@ -327,19 +309,13 @@ def new_site(
     rows = []
     for match in made.matches:
         factor = match.field.multiply if match.field else None
-        facts: dict[str, object] = {
-            "column": match.column,
-            "site-column": match.own,
-            "sure": match.sure,
-            "why": match.why,
-        }
-        columns.append(facts | {"unit-factor": factor})
+        facts = {"column": match.column, "site-column": match.own, "sure": match.sure, "why": match.why}
+        columns.append({**facts, "unit-factor": factor})
         mark = "" if match.sure else "look"
         rows.append([match.column, match.own or "–", mark, match.why])
     yield {"site": name, "dataset": dataset, "columns": columns, "files": list(map(str, written))}
     print_reasons("read from", rows, f"{name}: a mapping to {dataset}")
-    for line in _advice(made, written[0]):
-        output.say(line)
+    output.say_all(_advice(made, written[0]))
     yield f"Next: {cd(to)}flfed site check {name}"
 
 

@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,15 +48,9 @@ def serve_site(
         own = sites.load(name)  # an error is printed here once, and not repeated in the gate's log
         output.passed_over(own.name)
         typer.echo(render("commands.serve.package", site=name, folder=own.folder, path=named_folders()), err=True)
+    notify = partial(typer.echo, err=True)
     with stop_on_signals() as stop:
-        serve(
-            SiteFolder(name),
-            stop,
-            network=not gate_only,
-            gate=not network_only,
-            notify=lambda sentence: typer.echo(sentence, err=True),
-            memory=memory,
-        )
+        serve(SiteFolder(name), stop, network=not gate_only, gate=not network_only, notify=notify, memory=memory)
 
 
 @output.with_json
@@ -113,7 +108,7 @@ def join_site(
         False, "--renew", help="The file is a renewal, or a new kit that replaces the site's earlier one."
     ),
     site: str = typer.Option("", help="With --renew: the site, if several have joined here."),
-    to: Path = typer.Option(Path("."), "--to", help="Target folder.", show_default="the current folder"),
+    to: Path = typer.Option(Path("."), "--output", help="Target folder.", show_default="the current folder"),
 ) -> output.Shown:
     """Join a consortium with its coordinator's kit; the site's private keys are made here and never leave.
 
@@ -144,17 +139,10 @@ def join_site(
 
 
 def _facts(enrolment: Joined) -> dict[str, object]:
-    return {
-        "site": enrolment.site,
-        "coordinator": enrolment.coordinator,
-        "address": enrolment.address,
-        "admission": str(enrolment.admission),
-        "node-key": enrolment.key,
-        "kit-sha256": enrolment.kit_sha256,
-        "expires": enrolment.expires,
-        "gate-key": enrolment.gate_key,
-        "package": _has_package(enrolment.site),
-    }
+    facts = {"site": enrolment.site, "coordinator": enrolment.coordinator, "address": enrolment.address}
+    facts |= {"admission": str(enrolment.admission), "node-key": enrolment.key, "kit-sha256": enrolment.kit_sha256}
+    more = {"expires": enrolment.expires, "gate-key": enrolment.gate_key, "package": _has_package(enrolment.site)}
+    return facts | more
 
 
 def _joined_in_words(enrolment: Joined) -> output.Shown:

@@ -11,12 +11,12 @@ import typer
 
 from flfed.cli import completion, output
 from flfed.cli.data import TO
-from flfed.cli.study_words import analysis_in_words, can_be_run, sums_in_words, trees_in_words
 from flfed.errors import UsageError
+from flfed.records.statistics.verdict import number
 from flfed.words import render
 
 if TYPE_CHECKING:
-    from flfed.rows.data.schema import Schema
+    from flfed.study.study import Study
 
 app = typer.Typer(no_args_is_help=True, help="List, check and run studies.")
 NAME = typer.Argument(
@@ -61,9 +61,7 @@ def _names_with_packages(kind: str) -> list[str]:
 @app.command("show", epilog="preterm-birth")
 def show_study(name: str = NAME) -> None:
     """Print the text of a study, as it is sent to the sites."""
-    from flfed.study.study import Study
-
-    study = Study.load(name)
+    study = study_of(name, [])
     typer.echo(study.text.rstrip())
     typer.echo(f"\n# SHA-256 {study.sha256()}")
     for line in analysis_in_words(study):
@@ -96,7 +94,10 @@ def new_study(
     suffix = "study"
     if summary:
         suffix = "table"
-        choices["columns"] = _countable(schema)
+        from flfed.rows.statistics.analysis import COUNTED
+
+        confirmed = [name for name in schema.columns if name not in schema.unconfirmed]
+        choices["columns"] = [name for name in confirmed if schema.columns[name].kind in COUNTED]
     else:
         usual = MODELS[schema.task]
         choices["model"] = model or _prompt_choice("--model", "Model", [usual, "mlp", "boosted-trees"], usual)
@@ -115,14 +116,6 @@ def new_study(
     check(Study.parse(text))
     path = write_new(to, {f"{named}.toml": text})[0]
     typer.echo(render("commands.study.written", file=path))
-
-
-def _countable(schema: Schema) -> list[str]:
-    """Return the confirmed columns that an analysis can count."""
-    from flfed.rows.statistics.analysis import COUNTED
-
-    confirmed = [name for name in schema.columns if name not in schema.unconfirmed]
-    return [name for name in confirmed if schema.columns[name].kind in COUNTED]
 
 
 def _prompt_choice(option: str, question: str, choices: list[str], default: str) -> str:
@@ -161,15 +154,13 @@ def check_study(name: str = NAME, changes: list[str] = SET, whole: bool = output
     if began:
         shown["warm-start"] = began[1]
     yield shown
-    for line in can_be_run(study, facts):
-        output.say(line)
+    output.say_all(can_be_run(study, facts))
     if began:
         output.say(began[0])
     _print_sites(sites, sizes, whole)
     if exchanges:
         output.say(trees_in_words(study))
-    for line in sums_in_words(study):
-        output.say(line)
+    output.say_all(sums_in_words(study))
     output.promise(privacy)
 
 
@@ -177,15 +168,14 @@ def _print_sites(sites: list[str], sizes: Mapping[str, Mapping[str, int]], whole
     """Print the sites of a study, and the bytes that each sends and receives."""
     from flfed.deployment.operator.study_description import bytes_in_words
     from flfed.records.reports.faults import some
+    from flfed.records.section import group
 
     listed = ", ".join if whole else some
     named = listed(sites)
     more = "" if named.count(",") + 1 >= len(sites) else " (--all names them)"
     typer.echo(f"Sites: {named}{more}")
     # Sites with one policy differ only by the length of their names.
-    by_words: dict[str, list[str]] = {}
-    for site, size in sizes.items():
-        by_words.setdefault(bytes_in_words(size), []).append(site)
+    by_words = group((bytes_in_words(size), site) for site, size in sizes.items())
     for size_text, alike in by_words.items():
         whose = "Each site" if len(by_words) == 1 else listed(alike)
         output.say(f"{whose}: {size_text}.")
@@ -206,3 +196,94 @@ def _change(text: str) -> tuple[str, Any]:
     from flfed.study.settings import toml_value
 
     return key.strip(), toml_value(value)
+
+
+def can_be_run(study: Study, facts: Mapping[str, Any]) -> list[str]:
+    """Return that a study can be run, and its analysis; `facts` are those of its check."""
+    from flfed.study.kinds import is_statistic
+
+    kind = f"primary metric {facts['primary']}"
+    if study.analysis is not None:
+        kind = "analysis without a model"
+    elif is_statistic(study):
+        kind = f"statistic {study.statistic.name}"
+    noise = [] if study.analysis is None else [noise_in_words(study)]
+    valid = render("check.study.valid", study=study.name, task=facts["task"], kind=kind)
+    return [valid, *analysis_in_words(study), *noise]
+
+
+def trees_in_words(study: Study) -> str:
+    """Return how many exchanges a run of trees takes, at most."""
+    from flfed.study.kinds import exchanges_of, exchanges_of_run, most_rounds, refits
+
+    facts = {"exchanges": exchanges_of_run(study), "rounds": most_rounds(study), "levels": exchanges_of(study)}
+    sentences = [render("check.study.trees", **facts)]
+    if refits(study):
+        sentences.append(render("check.study.anew"))
+    if study.aggregation.sums_updates:
+        sentences.append(render("check.study.opened"))
+    return " ".join(sentences)
+
+
+def analysis_in_words(study: Study) -> list[str]:
+    """Return the columns and the guarantee of an analysis, from the study alone; no line for another study."""
+    from flfed.records.reports.privacy import epsilon_in_words, power_of_ten
+    from flfed.updates.mechanism import mechanism_of
+
+    analysis = study.analysis
+    mechanism = mechanism_of(study)
+    if analysis is None or mechanism is None:
+        return []
+    columns = f"every column of {study.dataset.name}"
+    if analysis.columns:
+        columns = ", ".join(name for name in analysis.columns if name != analysis.groups) or "no column"
+    sentences = [render("check.analysis.columns", columns=columns)]
+    if analysis.groups:
+        sentences.append(render("check.analysis.groups", column=analysis.groups))
+    if analysis.cross:
+        pairs = ", ".join(" by ".join(pair) for pair in analysis.cross)
+        sentences.append(render("check.analysis.cross", pairs=pairs))
+    lines = [" ".join(sentences)]
+    promise = mechanism.promise(study.plan, study.rounds)
+    if promise is not None:
+        bound = {"epsilon": epsilon_in_words(promise.epsilon), "delta": power_of_ten(promise.delta)}
+        lines.append(render("check.analysis.guarantee", unit=promise.unit, **bound))
+    return lines
+
+
+def noise_in_words(study: Study) -> str:
+    """Return the noise of each count of an analysis, at a site or in the sum over all sites."""
+    from flfed.records.statistics.intervals import NORMAL_95
+    from flfed.rows.data import datasets
+    from flfed.rows.statistics.analysis import NoisedAnalysis
+    from flfed.updates.mechanism import mechanism_of
+
+    mechanism = mechanism_of(study)
+    promise = None if mechanism is None else mechanism.promise(study.plan, study.rounds)
+    if promise is None or study.analysis is None:
+        return ""
+    query = NoisedAnalysis.of_study(study, promise.noise).query(datasets.load(study.dataset.name).schema)
+    count = "count of a group" if study.analysis.groups else "count"
+    deviation = number(query.deviation)
+    if study.aggregation.sums_updates:
+        return render("check.analysis.summed", count=count, deviation=deviation)
+    reach = number(NORMAL_95 * query.deviation)
+    return render("check.analysis.noise", count=count, deviation=deviation, reach=reach)
+
+
+def sums_in_words(study: Study) -> list[str]:
+    """Return the secure aggregation of a study, and the figures by round that it suppresses."""
+    from flfed.study.kinds import is_statistic
+    from flfed.study.study import covers_model
+
+    if not study.aggregation.sums_updates:
+        return []
+    messages = "updates" if study.analysis is None else "replies"
+    sentence = render(f"check.sums.{study.secure_aggregation}", messages=messages)
+    if is_statistic(study) or covers_model(study):
+        return [sentence]
+    rounds = [render("check.study.rounds")]
+    if study.adjusts_intercept():
+        rounds.append(render("check.study.offsets"))
+    losses = "none" if study.aggregation.is_encrypted else "summed"
+    return [sentence, " ".join([*rounds, render(f"check.losses.{losses}")])]

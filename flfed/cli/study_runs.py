@@ -15,6 +15,7 @@ from flfed.cli.catalogue import LATEST
 from flfed.cli.progress import loading, progress, stoppable
 from flfed.cli.study import NAME, SET, app, study_of
 from flfed.errors import FlfedError, UsageError, counted, people_in_words
+from flfed.records.statistics.verdict import describe_verdict, format_as_written, number
 from flfed.words import render
 
 if TYPE_CHECKING:
@@ -93,19 +94,11 @@ def _run_without(name: str, changes: list[str], people: Path, as_json: bool) -> 
 
 
 def _without(comparison: Without, study: str) -> output.Shown:
-    from flfed.records.statistics.verdict import number
-
     shown = comparison.as_object()
     yield shown
-    output.say(
-        render(
-            "commands.without.change",
-            rows=counted(comparison.rows, "row"),
-            people=people_in_words(comparison.people),
-            largest=comparison.largest,
-            root_mean_square=comparison.root_mean_square,
-        )
-    )
+    apart = {"largest": comparison.largest, "root_mean_square": comparison.root_mean_square}
+    facts = {"rows": counted(comparison.rows, "row"), "people": people_in_words(comparison.people)}
+    output.say(render("commands.without.change", **facts, **apart))
     lines = [[metric, number(all_), number(left)] for metric, (all_, left) in comparison.figures.items()]
     output.as_table(["over all test rows", "all rows", "without them"], lines, study)
     output.say(render("commands.without.runs", run=shown["run"], other=shown["run-without"]))
@@ -117,7 +110,6 @@ def _run_curve(name: str, changes: list[str], site: str, repeats: int, as_json: 
         with loading():
             study = study_of(name, changes)
             from flfed.experiments.fewer_rows import run_curve
-            from flfed.records.statistics.verdict import describe_verdict, number
         with progress(quiet=as_json) as show_progress:
             points = run_curve(study, site, repeats=repeats, progress=show_progress)
     if as_json:
@@ -167,7 +159,9 @@ def _show(result: Result, as_json: bool) -> None:
     if as_json:
         output.print_json(runs.object_of(result.run))
     else:
-        runs.print_report(result.report)
+        from flfed.cli.run_tables import print_report
+
+        print_report(result.report)
     # A stopped run is neither success nor failure, and has a code of its own.
     if result.status == "stopped":
         raise typer.Exit(3)
@@ -197,8 +191,6 @@ def verify_study(
 
 
 def _verified(verification: Verified) -> output.Shown:
-    from flfed.records.statistics.verdict import number
-
     yield verification.as_json()
     rows = []
     for figure in verification.figures:
@@ -208,15 +200,13 @@ def _verified(verification: Verified) -> output.Shown:
         verdict = "holds" if figure.holds else "does not hold"
         difference = number(figure.difference, figure.decimals, signed=True)
         rows.append([figure.expected.path, _published(figure), ours, difference, verdict])
-    runs_of_study = counted(verification.repeats, "run")
-    title = render("commands.verify.title", study=verification.study, runs=runs_of_study, run=verification.run)
+    facts = {"study": verification.study, "run": verification.run}
+    title = render("commands.verify.title", runs=counted(verification.repeats, "run"), **facts)
     headers = ["figure", "expected", "ours (mean, sd)", "difference", "verdict"]
     output.as_table(headers, rows, title=title, spare=("difference", "expected"))
     for figure in verification.figures:
-        expected = figure.expected
-        output.say(
-            render("commands.verify.expected", figure=expected.path, value=_published(figure), source=expected.source)
-        )
+        facts = {"figure": figure.expected.path, "source": figure.expected.source}
+        output.say(render("commands.verify.expected", value=_published(figure), **facts))
     # Single repeats are printed only if each has a published figure.
     for figure in verification.figures:
         lines = []
@@ -231,8 +221,6 @@ def _verified(verification: Verified) -> output.Shown:
 
 
 def _published(figure: Compared) -> str:
-    from flfed.records.statistics.verdict import format_as_written
-
     expected = figure.expected
     if expected.value is None:
         return f"at least {format_as_written(figure.published)}"
@@ -254,11 +242,8 @@ def sweep_study(
         # The command line has precedence over the study's own grid.
         points = points_of(study, {**study.sweep, **parse_grid(grid)})
         if not as_json:
-            rounds = counted(study.rounds, "round")
-            begin = render(
-                "commands.sweep.begin", study=study.name, points=counted(len(points), "point"), rounds=rounds
-            )
-            typer.echo(begin)
+            facts = {"points": counted(len(points), "point"), "rounds": counted(study.rounds, "round")}
+            typer.echo(render("commands.sweep.begin", study=study.name, **facts))
         with progress(quiet=as_json) as show_progress:
             sweep_outcome = sweep(study, points, progress=show_progress)
     output.show(_swept(sweep_outcome), as_json)
@@ -267,8 +252,6 @@ def sweep_study(
 
 
 def _swept(outcome: Swept) -> output.Shown:
-    from flfed.records.statistics.verdict import number
-
     yield outcome.as_json()
     if not outcome.points:
         return
@@ -276,9 +259,8 @@ def _swept(outcome: Swept) -> output.Shown:
     headers = ["run", *keys, "validation loss", f"validation {outcome.primary}", "rounds", ""]
     rows = []
     for point in outcome.ranked():
-        values = [str(point.settings[key]) for key in keys]
-        figures = [number(point.loss), number(point.primary), str(point.rounds), point.reason]
-        rows.append([point.run, *values, *figures])
+        row = [point.run, *(str(point.settings[key]) for key in keys), number(point.loss)]
+        rows.append([*row, number(point.primary), str(point.rounds), point.reason])
     spare = ("rounds", f"validation {outcome.primary}", "run")
     title = render("commands.sweep.title", study=outcome.study, points=counted(len(rows), "point"))
     output.as_table(headers, rows, title=title, spare=spare)

@@ -38,9 +38,10 @@ def read_some(kind: type[T], payloads: Sequence[Any]) -> list[T]:
     return [read(kind, one) for one in payloads if one is not None]
 
 
-def write(value: Any) -> Any:
+def write(value: Any) -> dict[str, Any]:
     """Return a dataclass as JSON, keys in the order of its fields."""
-    return _converter().unstructure(value)
+    written: dict[str, Any] = _converter().unstructure(value)
+    return written
 
 
 @cache

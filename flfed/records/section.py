@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
+K = TypeVar("K")
+V = TypeVar("V")
 Lines = list[dict[str, str]]
 
 
@@ -90,22 +92,36 @@ class Section:
     Attributes
     ----------
     title : str
-    lead : tuple of str
+    lead : sequence of str
         Sentences above all else.
-    charts : tuple of Drawing
-    tables : tuple of Table
-    says : tuple of str
+    charts : sequence of Drawing
+    tables : sequence of Table
+    says : sequence of str
         Findings: a list below the figures.
-    note : tuple of str
+    note : sequence of str
         Explanations: sentences below all else.
     """
 
     title: str
-    lead: tuple[str, ...] = ()
-    charts: tuple[Drawing, ...] = ()
-    tables: tuple[Table, ...] = ()
-    says: tuple[str, ...] = ()
-    note: tuple[str, ...] = ()
+    lead: Sequence[str] = ()
+    charts: Sequence[Drawing] = ()
+    tables: Sequence[Table] = ()
+    says: Sequence[str] = ()
+    note: Sequence[str] = ()
+
+
+def group(members: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
+    """Return the members of each group, in their order.
+
+    Examples
+    --------
+    >>> group([("even", 2), ("odd", 3), ("even", 4)])
+    {'even': [2, 4], 'odd': [3]}
+    """
+    groups: dict[K, list[V]] = {}
+    for key, member in members:
+        groups.setdefault(key, []).append(member)
+    return groups
 
 
 def names_of(lines: Iterable[Mapping[str, Any]]) -> list[str]:

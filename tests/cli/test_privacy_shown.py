@@ -66,7 +66,7 @@ def test_a_check_says_beforehand_what_the_run_will_promise(flfed, ran, tmp_path:
     assert (code, err) == (0, "")
     assert "by record-dp: ε = 3.00 at δ = 1e-3, over all 4 steps of the run." in said
     assert f"How: noise multiplier {number(checked['noise'], 3)}, sampling 0.200, clip 1, 4 steps." in said
-    assert "Note: plan.batch=16 is not used: [privacy] sampling says which rows" in said
+    assert "Note: plan.batch=16 is not used: [privacy] sampling states which rows take part in a step." in said
     assert (
         f"Not covered: {len(checked['uncharged'])} items that the sites release" in said and "docs/privacy.md" in said
     )

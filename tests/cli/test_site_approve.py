@@ -102,7 +102,7 @@ def test_comparisons_are_shown_added_and_counted_by_the_ledger(run: Run, monkeyp
     status = json.loads(run("status", "cleveland", "--json").stdout)
     assert {"dataset": "heart-disease", "remaining": 7, "most": 7} in status["comparisons"]
     assert (
-        "Comparisons of 'heart-disease': figures over test rows may leave for 7 more models, of 7."
+        "Comparisons of 'heart-disease': figures over test rows may be released for 7 more models, of 7."
         in run("status", "cleveland").output
     )
     both = run("approve", "heart-disease", "--site", "cleveland", "--compared", "3", "--refuse", raises=UsageError)

@@ -111,7 +111,7 @@ def test_a_site_compares_again_and_takes_its_whole_model_out_after_it_forgot_the
     code, _, said = flfed("run", "export", done.run, "--output", tmp_path / "ours")
     exported = (tmp_path / "ours" / "README.txt").read_text()
     assert (
-        ("each site's own" in exported)
+        ("are each site's own" in exported)
         == (strategy == "fedper")
         == (not (tmp_path / "ours" / "model.safetensors").exists())
     )

@@ -13,7 +13,7 @@ import pytest
 from flwr.app import Message
 
 from flfed import run
-from flfed.cli.study_words import sums_in_words
+from flfed.cli.study import sums_in_words
 from flfed.deployment.operator.secure_sums import Agreement
 from flfed.errors import UsageError
 from flfed.records.store.entries import RunEntry

@@ -214,7 +214,7 @@ def test_both_sides_show_the_fingerprint(folder: CoordinatorFolder, kit: Path, t
     }  # fmt: skip
     assert f"--with cleveland={said}" in call("site", "key", "cleveland")
     assert json.loads(call("site", "status", "cleveland", "--json"))["gate-key"] == said
-    assert f"Fingerprint of its gate: {said}" in call("site", "status", "cleveland")
+    assert f"Fingerprint of the gate: {said}" in call("site", "status", "cleveland")
     kits.invite(folder, "hungary", to=tmp_path)
     admit(folder, join(tmp_path / "hungary.kit.zip", to=tmp_path).admission)
     SiteFolder("hungary").signing_key.unlink()

@@ -28,6 +28,15 @@ def test_there_are_five_notebooks_with_the_outputs_of_cells_that_ran_in_order():
         assert "\x1b[" not in str(outputs), name  # no colours, which a page would show as signs
 
 
+def test_the_ten_lines_that_a_page_shows_are_those_of_the_tutorial():
+    page = (ROOT / "docs" / "join-as-a-site.md").read_text(encoding="utf-8")
+    shown = page.partition("```text\n")[2].partition("\n```")[0].splitlines()
+    notebook = nbformat.read(FOLDER / "consortium.ipynb", as_version=4)
+    (cell,) = [cell for cell in notebook.cells if cell.cell_type == "code" and '"approve"' in cell.source]
+    printed = cell.outputs[0].text.partition("Every detail")[0]
+    assert len(shown) == 10 and shown == [line for line in printed.splitlines() if line]
+
+
 def test_another_output_is_found_and_another_number_is_not():
     stored = nbformat.read(FOLDER / "first-run.ipynb", as_version=4)
     assert differences(stored, copy.deepcopy(stored)) == []

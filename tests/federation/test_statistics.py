@@ -17,8 +17,9 @@ from statsmodels.stats.contingency_tables import Table2x2
 from typer.testing import CliRunner
 
 from flfed import Study, registry, run
+from flfed.cli.run_tables import print_report
 from flfed.cli.runs import app as commands
-from flfed.cli.runs import object_of, print_report
+from flfed.cli.runs import object_of
 from flfed.errors import FlfedError, UsageError
 from flfed.experiments.verify import verify
 from flfed.export.run_folder import export

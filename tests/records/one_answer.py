@@ -78,7 +78,7 @@ def in_sentences(found: dict[str, Any], metric: str, codes: dict[str, str]) -> N
     assert {row[0]: row[-1] for row in rows if row[0] in codes} == read
     assert headline(found, metric)[-1].startswith(tally(codes, metric))
     said = story(found, metric=metric)
-    largest = [line for line in said if " has the largest clear gain: " in line]
+    largest = [line for line in said if " has the largest clear gain. " in line]
     assert bool(largest) == (PAYS in codes.values())
     assert all(codes[line.partition(" has the ")[0]] == PAYS for line in largest)
     assert not (largest and any("At no site does joining improve" in line for line in said))

@@ -9,9 +9,8 @@ import re
 import numpy as np
 import pytest
 
-from docs.make.case_studies import FIGURES
 from flfed import Study, run
-from flfed.cli.runs import print_report
+from flfed.cli.run_tables import print_report
 from flfed.export.run_folder import export
 from flfed.records.document.document import document
 from flfed.records.objects import read as read_object
@@ -270,9 +269,3 @@ def test_a_check_tells_the_noise_at_a_site_before_anything_runs(flfed, tmp_path)
     said = flfed("study", "check", file)[1]
     assert f"the sites together add noise with standard deviation {deviation} or more" in said
     assert "replies of institutions leave for sums only" in said and "updates" not in said
-
-
-def test_the_index_of_case_studies_has_a_line_for_an_analysis():
-    assert "analysis" in FIGURES
-    value, low, high = (f"{SHAPES['persons']['rows'][end]:,.0f}" for end in ("value", "low", "high"))
-    assert FIGURES["analysis"](SHAPES["persons"]) == f"{value} ({low} to {high}) persons, 2 columns, with noise"

@@ -150,7 +150,7 @@ def test_a_sites_own_words_become_no_link_no_picture_and_no_formula(window: Wind
     page, main = window.page, window.page.locator("[data-testid=stMain]")
     page.add_init_script("delete window.showSaveFilePicker")  # a dialogue of the desktop, which is not there
     page.goto(f"{window.address}/overview?run={runs[0]}")
-    page.get_by_role("heading", name="Rejected").wait_for()
+    page.get_by_role("heading", name="Rejections, refusals, warnings").wait_for()
     window.drawn()
     cell = main.locator("[data-testid=stTable] td").filter(has_text="evil.example").first
     assert cell.inner_text().replace(JOINER, "") == TRAP

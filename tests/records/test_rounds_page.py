@@ -278,7 +278,9 @@ def test_of_a_long_run_each_point_is_a_mean_that_stays_and_no_round_is_lost(stor
         assert rows["least"].min() == 0.2
         assert rows["value"].min() > 0.2
     said = words(rounds_page(run.run))
-    assert "Each point is the mean of 4 rounds; the band, or the inner one, goes from the least to the largest." in said
+    assert (
+        "Each point is the mean of 4 rounds; the band, or the inner one, goes from the smallest to the largest." in said
+    )
     assert rounds_page(run.run).dataframe[0].value["After round"][50] == "201 to 204"
 
 

@@ -106,7 +106,7 @@ def test_the_largest_gain_that_is_named_is_the_largest_of_those_that_are_clear(s
     assert name == "sure"
     assert (gain.value, gain.low, gain.high) == pytest.approx((0.06, 0.06 - 0.03 * by, 0.06 + 0.03 * by), abs=1e-12)
     (said,) = [line for line in story(found) if "largest clear gain" in line]
-    assert said.startswith("sure has the largest clear gain: AUC 0.560 with the shared model against 0.500 alone")
+    assert said.startswith("sure has the largest clear gain. AUC 0.560 with the shared model against 0.500 alone")
     assert said.endswith("gain +0.060 (95 % CI, widened for 4 sites: +0.022 to +0.098).")
     assert found["sites"]["lucky"]["verdict"] == NO_CLEAR_GAIN
 

@@ -289,7 +289,7 @@ def reveals(message: type) -> str:
     if match is None:
         raise FlfedError(f"{message.__name__} does not say what it reveals: run Python without -OO, and show it again")
     # The one name of ours in these paragraphs; the words stand for the paragraph before.
-    return " ".join(match[1].split()).replace("SummariseReply", "for the sums before the rounds")
+    return " ".join(match[1].split()).replace("of SummariseReply", "for the sums before the rounds")
 
 
 def shown(text: str, most: int = LONGEST) -> str:

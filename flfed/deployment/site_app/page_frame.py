@@ -68,8 +68,7 @@ def mark_of(folder: SiteFolder, site: Site) -> Mark:
     if site.folder is not None:
         places.append(site.folder / "policy.toml")
     # A new day can end a study, without any file changing.
-    today = today_utc().toordinal()
-    return (today, *(state for state in map(state_of, places) if state))
+    return (today_utc().toordinal(), *(state for state in map(state_of, places) if state))
 
 
 def state_of(path: Path) -> State | None:

@@ -94,15 +94,12 @@ def of_each_site(
         return None
     # Grey sites come first, so that coloured ones are drawn above them.
     names = sorted(set(rows["site"]), key=lambda name: (looks[name][0] != FAINT, name))
-    coloured_names = [name for name in names if looks[name][0] != FAINT]
-    faint = names[: len(names) - len(coloured_names)]
-    site = nominal("site", legend=legend_of(coloured_names, values=coloured_names, **STROKES))
-    colours = {"domain": names, "range": [looks[name][0] for name in names]}
-    dashes = {"domain": names, "range": [looks[name][1] for name in names]}
+    faint = [name for name in names if looks[name][0] == FAINT]
+    scales = line_scales("site", names, looks)
     thin = {"test": {"field": "site", "oneOf": faint}, "value": 1}
     figures = {
         "y": y_axis(axis_title(metric), decimals_of(*rows["value"])),
-        "strokeDash": site | {"scale": dashes},
+        "strokeDash": scales["strokeDash"],
         "strokeWidth": {"condition": thin, "value": 3 if faint else 2},
         "tooltip": [nominal("site"), ROUND_TIP, *tooltip(*SHOWN)],
     }
@@ -115,8 +112,18 @@ def of_each_site(
     # Lines are drawn in the order of the rows.
     if faint:
         rows = rows.sort_values("site", key=lambda of: of.map(names.index), kind="stable")
-    encoding = {"x": X, "color": site | {"scale": colours}}
+    encoding = {"x": X, "color": scales["color"]}
     return Chart(rows, plot(HEIGHT, transform=number_texts(*SHOWN), encoding=encoding, layer=layers))
+
+
+def line_scales(field: str, names: Sequence[str], looks: Mapping[str, tuple[str, list[int]]]) -> Spec:
+    """Return the colours and dashes of lines; sites in grey all look alike, so the legend omits them."""
+    coloured_names = [name for name in names if looks[name][0] != FAINT]
+    named = nominal(field, legend=legend_of(coloured_names, values=coloured_names, **STROKES))
+    scales = {}
+    for place, channel in enumerate(("color", "strokeDash")):
+        scales[channel] = named | {"scale": {"domain": list(names), "range": [looks[name][place] for name in names]}}
+    return scales
 
 
 def _between(low: str, high: str, colour: str) -> Spec:
@@ -167,12 +174,7 @@ COLUMNS_DRAWN = 60
 """Most blocks of rounds side by side; narrower ones cannot be distinguished."""
 SITES_DRAWN = 40
 """Most sites in the map; the table has all."""
-STATES = {
-    "took part": BLUE,
-    "some rounds": PALE_BLUE,
-    "update rejected": ORANGE,
-    "no reply": AMBER,
-}
+STATES = {"took part": BLUE, "some rounds": PALE_BLUE, "update rejected": ORANGE, "no reply": AMBER}
 """Colours of cells by a site's state in their rounds; a site that was not asked has no cell."""
 ROW_PIXELS, NAME_SHARE = 38, 0.48
 """Height of a site in the map, and the share of it that its name takes."""
@@ -245,8 +247,7 @@ def left_out(blocks: Sequence[Block]) -> bool:
     there = [block for block in blocks if block.asked]
     sites = {block.site for block in there}
     # Where all were asked equally, every site has each block with the same count.
-    alike = {(block.first, block.asked) for block in there}
-    return len(there) != len(alike) * len(sites)
+    return len(there) != len({(block.first, block.asked) for block in there}) * len(sites)
 
 
 def is_plain(blocks: Sequence[Block]) -> bool:
@@ -321,8 +322,7 @@ def in_words(blocks: Sequence[Block]) -> str:
         ((site, of),) = totals.items()
         return render("charts.participation.site", site=site, good=_good(of), rounds=of.asked)
     missed = {site: _missed(of) for site, of in totals.items()}
-    whole = [*missed.values()].count(0)
-    text = render("charts.participation.sites", good=whole, sites=len(totals))
+    text = render("charts.participation.sites", good=[*missed.values()].count(0), sites=len(totals))
     most = max(missed.values())
     if not most:
         return text

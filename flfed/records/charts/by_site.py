@@ -32,15 +32,7 @@ from flfed.records.charts.colours import ARM_COLOURS, FIGURE, NEUTRAL, VERDICT_C
 from flfed.records.objects import read_figure, run_of
 from flfed.records.reports.narrative import MARK, ForestLine, forest_lines
 from flfed.records.reports.report import arms_shown
-from flfed.records.statistics import Report
-from flfed.records.statistics.verdict import (
-    ARM_NAMES,
-    describe_verdict,
-    gain_in_brackets,
-    interval,
-    metric_name,
-    number,
-)
+from flfed.records.statistics import Report, verdict
 from flfed.words import render
 
 ARM_SHAPES = {"global": "circle", "personalised": "diamond", "local-only": "square"}
@@ -81,10 +73,18 @@ def layered(*layers: alt.Chart, height: int) -> Layers:
     return drawn
 
 
-def figure_x(field: str, title: str, ticks: Sequence[float], *, grid: bool = True, signed: bool = False) -> alt.X:
+def figure_x(title: str, ticks: Sequence[float], *, grid: bool = True, signed: bool = False) -> alt.X:
     """Return the x axis of a figure, from `chart.figure_axis`."""
     parts = figure_axis(title, ticks, grid=grid, signed=signed)
-    return alt.X(f"{field}:Q", axis=alt.Axis(**parts["axis"]), scale=alt.Scale(**parts["scale"]))
+    return alt.X("value:Q", axis=alt.Axis(**parts["axis"]), scale=alt.Scale(**parts["scale"]))
+
+
+def colour_of(field: str, colours: Mapping[str, str], *, legend: Sequence[str] | None = None) -> alt.Color:
+    """Return the colours of a field's names, and their legend: of all names, or of those in `legend` alone."""
+    names = list(colours)
+    shown = legend_of(names) if legend is None else legend_of(legend, values=legend)
+    scale = alt.Scale(domain=names, range=list(colours.values()))
+    return alt.Color(f"{field}:N", scale=scale, legend=alt.Legend(**shown))
 
 
 def names_y(field: str, names: Sequence[str], **scale: Any) -> alt.Y:
@@ -110,20 +110,19 @@ def sites_by_arm(report: Report, metric: str, sites: Sequence[str]) -> Layers | 
             entry = run.sites[name][arm].get(metric)
             figure = read_figure(entry)
             if figure.value is not None:
-                shown = f"{number(figure.value)} ({interval(figure.low, figure.high)})"
-                rows.append({"site": name, "arm": ARM_NAMES[arm], **entry, "shown": shown})
+                shown = f"{verdict.number(figure.value)} ({verdict.interval(figure.low, figure.high)})"
+                rows.append({"site": name, "arm": verdict.ARM_NAMES[arm], **entry, "shown": shown})
     if not rows:
         return None
-    names = [ARM_NAMES[arm] for arm in arms]
+    colours = {verdict.ARM_NAMES[arm]: ARM_COLOURS[arm] for arm in arms}
+    names = list(colours)
     # Only sites with a figure get a row, in the order of `sites`.
     there = list(dict.fromkeys(row["site"] for row in rows))
-    colours = alt.Scale(domain=names, range=[ARM_COLOURS[arm] for arm in arms])
     shapes = alt.Scale(domain=names, range=[ARM_SHAPES[arm] for arm in arms])
-    legend = alt.Legend(**legend_of(names))
     y = names_y("site", there, paddingInner=ARMS_GAP, paddingOuter=0)
     offset = alt.YOffset("arm:N", sort=names)
-    colour = alt.Color("arm:N", scale=colours, legend=legend)
-    x = figure_x("value", axis_title(metric), ticks_of(_spread(rows), metric))
+    colour = colour_of("arm", colours)
+    x = figure_x(axis_title(metric), ticks_of(_spread(rows), metric))
     base = alt.Chart(inline(values=rows))
     # Arms without an interval are drawn as a mark alone.
     return layered(
@@ -135,7 +134,7 @@ def sites_by_arm(report: Report, metric: str, sites: Sequence[str]) -> Layers | 
             y=y,
             yOffset=offset,
             color=colour,
-            shape=alt.Shape("arm:N", scale=shapes, legend=legend),
+            shape=alt.Shape("arm:N", scale=shapes, legend=alt.Legend(**legend_of(names))),
             tooltip=["site:N", "arm:N", "shown:N"],
         ),
         height=ARMS_PIXELS * len(there),
@@ -152,20 +151,20 @@ def forest_plot(report: Report, metric: str, sites: Sequence[str]) -> Layers | N
     lines = forest_lines(report, metric, sites)
     if all(line.value is None for line in lines):
         return None
-    words = {code: describe_verdict(code, metric) for code in VERDICT_COLOURS}
+    words = {code: verdict.describe_verdict(code, metric) for code in VERDICT_COLOURS}
     rows = [_forest_row(line, run.rule.minimum_gain[metric]) | {"verdict": words[line.verdict]} for line in lines]
-    colours = alt.Scale(domain=list(words.values()), range=list(VERDICT_COLOURS.values()))
+    colours = {words[code]: colour for code, colour in VERDICT_COLOURS.items()}
     # The legend names only the verdicts that occur.
     verdicts = {line.verdict for line in lines if line.value is not None}
     there = [words[code] for code in VERDICT_COLOURS if code in verdicts]
-    colour = alt.Color("verdict:N", scale=colours, legend=alt.Legend(**legend_of(there, values=there)))
+    colour = colour_of("verdict", colours, legend=there)
     base = alt.Chart(inline(values=rows))
     y = alt.Y("name:N", sort=[line.name for line in lines], axis=None)
     # The axis always has 0, which separates gain from loss.
     reach = plot_reach(lines)
     ends = [0.0, *(max(-reach, min(reach, end)) for end in _spread(rows))]
-    title = render("charts.axes.gain", metric=metric_name(metric))
-    x = figure_x("value", title, ticks_of(ends, metric, difference=True), signed=True)
+    title = render("charts.axes.gain", metric=verdict.metric_name(metric))
+    x = figure_x(title, ticks_of(ends, metric, difference=True), signed=True)
     ends_at = (("0", str(BEFORE_PLOT)), ("width", f"width - {BEHIND_PLOT}"))
     x["scale"]["clamp"] = True
     x["scale"]["range"] = [alt.ExprRef(f"{NARROW} ? {narrow} : {wide}") for narrow, wide in ends_at]
@@ -218,17 +217,13 @@ def _furthest(*ends: float | None) -> float:
 
 def _forest_row(line: ForestLine, worthwhile: float) -> dict[str, Any]:
     """Return a line of the forest plot with its texts."""
-    cells = {"own": "", "shared": "", "rows": ""}
-    if line.own is not None:
-        cells["own"] = number(line.own)
-    if line.shared is not None:
-        cells["shared"] = number(line.shared)
-    if line.rows is not None:
-        cells["rows"] = str(line.rows)
+    cells = {"rows": verdict.shown(line.rows, absent="")}
+    cells |= {arm: verdict.shown(getattr(line, arm), verdict.number, "") for arm in ("own", "shared")}
     if line.events is not None:
         cells["rows"] += f" ({line.events})"
-    marked = MARK if line.model == "personalised" else ""
-    gain = gain_in_brackets(line.gain, worthwhile) + marked
+    gain = verdict.gain_in_brackets(line.gain, worthwhile)
+    if line.model == "personalised":
+        gain += MARK
     drawn = {name: getattr(line, name) for name in ("name", *ENDS)}
     return {**drawn, **cells, "mean": line.site is None, "gain": gain}
 
@@ -274,7 +269,7 @@ def interval_chart(lines: Sequence[Line], metric: str, *, grid: bool = True) -> 
     if not figure_lines:
         return None
     rows = pd.DataFrame(figure_lines)[["name", "arm", *ENDS]].astype(dict.fromkeys(ENDS, "float64"))
-    rows["shown"] = [number(value) for value in rows["value"]]
+    rows["shown"] = [verdict.number(value) for value in rows["value"]]
     # The axis has to hold the intervals as well as the figures.
     ticks = ticks_of(_spread(figure_lines), metric)
     x = quantitative("value", **figure_axis(axis_title(metric), ticks, grid=grid))

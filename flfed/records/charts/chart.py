@@ -252,9 +252,9 @@ def names_axis(above: float = NAME_PIXELS) -> Axis:
     return {"title": None, "ticks": False, "domain": False, "zindex": 1} | where | whole
 
 
-def figures_above(above: float = NAME_PIXELS) -> Axis:
+def figures_above() -> Axis:
     """Return the text mark of a row's figure, at the right end of its name's line."""
-    return {"type": "text", "align": "right", "dy": -above, "fontSize": 13, "fontWeight": "bold", "color": FIGURE}
+    return {"type": "text", "align": "right", "dy": -NAME_PIXELS, "fontSize": 13, "fontWeight": "bold", "color": FIGURE}
 
 
 def columns_for(names: Sequence[str]) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from flfed.records.charts.by_round import STROKES
+from flfed.records.charts.by_round import STROKES, line_scales
 from flfed.records.charts.chart import (
     AXIS_NUMBERS,
     STRETCH,
@@ -53,20 +53,7 @@ Points = list[tuple[str, float, float]]
 
 def _colours(names: Sequence[str], looks: Looks) -> Spec:
     of = {name: (NEUTRAL, [1, 0]) if is_together(name) else looks[name] for name in names}
-    # Sites in grey all look alike, so the legend omits them.
-    coloured_names = [name for name in names if of[name][0] != FAINT]
-    named = nominal("of", legend=legend_of(coloured_names, values=coloured_names, **STROKES))
-    return {
-        "color": named | {"scale": {"domain": list(names), "range": [of[name][0] for name in names]}},
-        "strokeDash": named | {"scale": {"domain": list(names), "range": [of[name][1] for name in names]}},
-    }
-
-
-def _widths(names: Sequence[str], looks: Looks) -> Spec:
-    """Return the width of each curve: widest for several sites together, narrowest beside a chosen site."""
-    faint = [name for name in names if not is_together(name) and looks[name][0] == FAINT]
-    wide = {"test": f"indexof(datum.of, ' {TOGETHER}') > 0", "value": 4}
-    return {"condition": [wide, {"test": {"field": "of", "oneOf": faint}, "value": 1}], "value": 3 if faint else 2}
+    return line_scales("of", names, of)
 
 
 def diagonal(top: float = 1.0) -> Spec:
@@ -102,11 +89,15 @@ def unit_square(
     rows = pd.DataFrame(points, columns=["of", "x", "y"]).round(5)
     # A step upwards has one x twice, so the place keeps its points in order.
     rows["place"] = range(len(rows))
+    # Several sites together are widest, and sites beside a chosen one are narrowest.
+    faint = [name for name in names if not is_together(name) and looks[name][0] == FAINT]
+    wide = {"test": f"indexof(datum.of, ' {TOGETHER}') > 0", "value": 4}
+    thin = {"test": {"field": "of", "oneOf": faint}, "value": 1}
     encoding = {
         "x": _axis("x", titles[0]),
         "y": _axis("y", titles[1]),
         "order": quantitative("place"),
-        "strokeWidth": _widths(names, looks),
+        "strokeWidth": {"condition": [wide, thin], "value": 3 if faint else 2},
         "tooltip": [nominal("of"), *tooltip("x", "y")],
         **_colours(names, looks),
     }

@@ -53,17 +53,12 @@ def histogram_lines(column: Number, deviation: float) -> list[Line]:
     {'From': 1.0, 'To': 2.0, 'Count': 0.0, '95 % low (noise)': 0.0, '95 % high (noise)': 9.8}
     """
     reach = NORMAL_95 * deviation
-    return [
-        {
-            "From": low,
-            "To": high,
-            "Count": round(count, 1),
-            # A number of rows is never below 0.
-            LOW: round(max(count - reach, 0.0), 1),
-            HIGH: round(count + reach, 1),
-        }
-        for low, high, count in zip(column.edges, column.edges[1:], column.counts, strict=False)
-    ]
+    lines: list[Line] = []
+    for low, high, count in zip(column.edges, column.edges[1:], column.counts, strict=False):
+        # A number of rows is never below 0.
+        ends = {LOW: round(max(count - reach, 0.0), 1), HIGH: round(count + reach, 1)}
+        lines.append({"From": low, "To": high, "Count": round(count, 1), **ends})
+    return lines
 
 
 def histogram_chart(lines: Sequence[Line], title: str, unit: str) -> Chart | None:

@@ -8,34 +8,11 @@ from typing import Any
 
 import altair as alt
 
-from flfed.records.charts.by_site import ARMS_GAP, ARMS_PIXELS, Layers, figure_x, inline, layered, names_y
+from flfed.records.charts import colours
+from flfed.records.charts.by_site import ARMS_GAP, ARMS_PIXELS, Layers, colour_of, figure_x, inline, layered, names_y
 from flfed.records.charts.chart import PLOT_HEIGHT, ROW_PIXELS, legend_of, ticks_of
-from flfed.records.charts.colours import (
-    AMBER,
-    BLUE,
-    FAINT,
-    FIGURE,
-    GREEN,
-    GREY,
-    NEUTRAL,
-    ORANGE,
-    PALE_BLUE,
-    PINK,
-    VIOLET,
-)
 from flfed.records.objects import read
-from flfed.records.reports.audit_headlines import (
-    BEYOND,
-    NO_PROMISE,
-    UNKNOWN_VERDICT,
-    WITHIN,
-    Audit,
-    AuditFigure,
-    figure_name,
-    gave_away,
-    reached,
-    scale_of,
-)
+from flfed.records.reports import audit_headlines as audits
 from flfed.records.reports.privacy import SiteSpending, SpentLine, epsilon_in_words, of_all_studies
 from flfed.records.reports.privacy_tables import kind_in_words, kinds_of, size_in_words
 from flfed.records.statistics.verdict import number
@@ -44,33 +21,33 @@ from flfed.records.store.entries import CrossedEntry
 THIS_RUN = "this run"
 ALL_STUDIES = "all studies"
 BUDGET = "budget"
-SPENT_COLOURS = {THIS_RUN: BLUE, ALL_STUDIES: PALE_BLUE, BUDGET: ORANGE}
+SPENT_COLOURS = {THIS_RUN: colours.BLUE, ALL_STUDIES: colours.PALE_BLUE, BUDGET: colours.ORANGE}
 BAR_PIXELS = 18
 KIND_COLOURS = {
-    "train": BLUE,
-    "query.compare": PINK,
-    "query.summarise": AMBER,
-    "query.statistic": AMBER,
-    "query.scores": PINK,
-    "evaluate": PALE_BLUE,
-    "query.enrol": GREY,
-    "query.audit": GREEN,
-    "query.unmask": VIOLET,
-    "query.keys": FAINT,
+    "train": colours.BLUE,
+    "query.compare": colours.PINK,
+    "query.summarise": colours.AMBER,
+    "query.statistic": colours.AMBER,
+    "query.scores": colours.PINK,
+    "evaluate": colours.PALE_BLUE,
+    "query.enrol": colours.GREY,
+    "query.audit": colours.GREEN,
+    "query.unmask": colours.VIOLET,
+    "query.keys": colours.FAINT,
 }
-OTHER_COLOUR = ORANGE
+OTHER_COLOUR = colours.ORANGE
 ATTACK_SUCCEEDED = "attack succeeded, no promise"
 LOOKS = {
-    BEYOND: (ORANGE, "cross"),
-    ATTACK_SUCCEEDED: (ORANGE, "triangle-right"),
-    UNKNOWN_VERDICT: (AMBER, "diamond"),
-    WITHIN: (GREEN, "circle"),
-    NO_PROMISE: (NEUTRAL, "square"),
+    audits.BEYOND: (colours.ORANGE, "cross"),
+    ATTACK_SUCCEEDED: (colours.ORANGE, "triangle-right"),
+    audits.UNKNOWN_VERDICT: (colours.AMBER, "diamond"),
+    audits.WITHIN: (colours.GREEN, "circle"),
+    audits.NO_PROMISE: (colours.NEUTRAL, "square"),
 }
 """Colour and shape of a figure by its verdict, so that shapes distinguish verdicts, too.
 
 A successful attack is emphasised, whether it breaks a guarantee or there is none."""
-PROMISE_COLOUR = GREY
+PROMISE_COLOUR = colours.GREY
 MARK_PIXELS = 18
 """Height of a bar, and of the line of a promise."""
 SITES_SHOWN = 24
@@ -92,10 +69,9 @@ def spent_chart(spent: Mapping[str, SpentLine]) -> Layers:
     there = {row["what"] for row in (*bars, *limits)}
     kinds = [kind for kind in SPENT_COLOURS if kind in there]
     most = max(row["value"] or 0.0 for row in (*bars, *limits))
-    scale = alt.Scale(domain=kinds, range=[SPENT_COLOURS[kind] for kind in kinds])
-    colour = alt.Color("what:N", scale=scale, legend=alt.Legend(**legend_of(kinds)))
+    colour = colour_of("what", {kind: SPENT_COLOURS[kind] for kind in kinds})
     end = 1.1 * most  # room for the figures, and for a line at the end
-    x = figure_x("value", "ε", ticks_of([0.0, end]), grid=False)
+    x = figure_x("ε", ticks_of([0.0, end]), grid=False)
     y = names_y("site", list(spent), paddingInner=ARMS_GAP, paddingOuter=0)
     offset = alt.YOffset("what:N", sort=[THIS_RUN, ALL_STUDIES])
     base = alt.Chart(inline(values=bars)).encode(x=x, y=y, color=colour)
@@ -104,7 +80,7 @@ def spent_chart(spent: Mapping[str, SpentLine]) -> Layers:
         base = base.encode(yOffset=offset)
     tooltip = ["site:N", "what:N", "shown:N"]
     texts = base.mark_text(align="left", dx=6, fontSize=13, fontWeight="bold").encode(
-        text="shown:N", color=alt.value(FIGURE)
+        text="shown:N", color=alt.value(colours.FIGURE)
     )
     ticks = alt.Chart(inline(values=limits)).mark_tick(opacity=1, thickness=4, size=ARMS_PIXELS * (1 - ARMS_GAP))
     layers = [base.mark_bar(cornerRadiusEnd=2).encode(tooltip=tooltip), texts]
@@ -123,15 +99,14 @@ def left_chart(out: Sequence[CrossedEntry], sites: Sequence[str]) -> alt.Chart:
             order = kinds.index(entry.kind)
             row = {"site": entry.site, "kind": names[order], "order": order, "kB": entry.bytes / 1e3}
             rows.append(row | {"shown": size_in_words(entry.bytes)})
-    colours = [KIND_COLOURS.get(kind, OTHER_COLOUR) for kind in kinds]
-    legend = alt.Legend(**legend_of(names))
+    kind_colours = [KIND_COLOURS.get(kind, OTHER_COLOUR) for kind in kinds]
     drawn: alt.Chart = (
         alt.Chart(inline(values=rows))
         .mark_bar(size=BAR_PIXELS)
         .encode(
             x=alt.X("kB:Q", title="kB", axis=alt.Axis(tickCount=6, grid=False)),
             y=names_y("site", sites),
-            color=alt.Color("kind:N", scale=alt.Scale(domain=names, range=colours), legend=legend),
+            color=colour_of("kind", dict(zip(names, kind_colours, strict=True))),
             order=alt.Order("order:O"),
             tooltip=["site:N", "kind:N", "shown:N"],
         )
@@ -140,7 +115,7 @@ def left_chart(out: Sequence[CrossedEntry], sites: Sequence[str]) -> alt.Chart:
     return drawn
 
 
-def attack_chart(lines: Audit) -> Layers | None:
+def attack_chart(lines: audits.Audit) -> Layers | None:
     """Return the chart of one attack, None without figures.
 
     Figures are dots with intervals, the guarantee is a line. The axis has the figure's whole range, 0 to 1 for shares
@@ -153,13 +128,11 @@ def attack_chart(lines: Audit) -> Layers | None:
     names = list(dict.fromkeys(row["name"] for row in rows))
     # The legend has only the looks that occur, with colour and shape together.
     there = [look for look in LOOKS if any(row["look"] == look for row in rows)]
-    legend = alt.Legend(**legend_of(there))
-    scale = alt.Scale(domain=there, range=[LOOKS[look][0] for look in there])
-    colour = alt.Color("look:N", scale=scale, legend=legend)
+    colour = colour_of("look", {look: LOOKS[look][0] for look in there})
     shapes = alt.Scale(domain=there, range=[LOOKS[look][1] for look in there])
-    shape = alt.Shape("look:N", scale=shapes, legend=legend)
-    title = figure_name(lines[0].metric) if alone else "figure"
-    x = figure_x("value", title, ticks_of(_domain(lines)), grid=False)
+    shape = alt.Shape("look:N", scale=shapes, legend=alt.Legend(**legend_of(there)))
+    title = audits.figure_name(lines[0].metric) if alone else "figure"
+    x = figure_x(title, ticks_of(_domain(lines)), grid=False)
     y = names_y("name", names)
     base = alt.Chart(inline(values=rows))
     spans = base.transform_filter("datum.low != null && datum.high != null").mark_rule(strokeWidth=3)
@@ -181,9 +154,9 @@ def attack_chart(lines: Audit) -> Layers | None:
     )
 
 
-def _domain(lines: Audit) -> list[float]:
+def _domain(lines: audits.Audit) -> list[float]:
     """Return the ends of the figures' axis: the figures' range where they have one, else 0 and the largest."""
-    scales = [scale_of(line.metric) for line in lines]
+    scales = [audits.scale_of(line.metric) for line in lines]
     ends = [0.0, *chain.from_iterable(filter(None, scales))]
     if None in scales:
         for line in lines:
@@ -191,13 +164,13 @@ def _domain(lines: Audit) -> list[float]:
     return [min(ends), max(ends)]
 
 
-def _attack_row(line: AuditFigure, alone: bool) -> dict[str, Any]:
-    look = ATTACK_SUCCEEDED if gave_away(line) else line.verdict
+def _attack_row(line: audits.AuditFigure, alone: bool) -> dict[str, Any]:
+    look = ATTACK_SUCCEEDED if audits.gave_away(line) else line.verdict
     name = line.site or "all sites"
     if not alone:
-        name = f"{figure_name(line.metric)}, {name}"
-    return _ends_of(line) | {"name": name, "shown": reached(line), "look": look}
+        name = f"{audits.figure_name(line.metric)}, {name}"
+    return _ends_of(line) | {"name": name, "shown": audits.reached(line), "look": look}
 
 
-def _ends_of(line: AuditFigure) -> dict[str, float | None]:
+def _ends_of(line: audits.AuditFigure) -> dict[str, float | None]:
     return {"value": line.value, "low": line.low, "high": line.high, "promise": line.promise}

@@ -96,14 +96,13 @@ def read(store: str, name: str, mark: Mark, only: str | None = None) -> Shown:
     """Return the page content of a run or series, read once for each `store`, `mark` and `only`."""
     names = [run for run, *_ in mark]
     with RunReader.open(only=only) as reader:
-        series = reader.series(name)
         return Shown(
             report=report(reader, name),
             events=reader.events(names),
             sites=reader.sites(names[0]),
             curve_names=reader.curve_names(names),
             leaks=reader.summary(names[0], "leaks"),
-            study_text=series.study_text,
+            study_text=reader.series(name).study_text,
         )
 
 

@@ -6,8 +6,8 @@ Every chart has a title, a description, a table and a file. A long table has a s
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import streamlit as st
 
@@ -18,11 +18,19 @@ from flfed.records.text import escape, heading, with_code
 from flfed.spreadsheet import csv_text, plain_cell
 from flfed.words import render
 
+P = ParamSpec("P")
+T = TypeVar("T")
 UNBROKEN = "\u00a0"
 """A space at which no line breaks."""
 EMPHASIS = re.compile(r"\\\*(\w+)\\\*")
 PADDING = dict.fromkeys(("left", "top", "right", "bottom"), 8)
 """Pixels around each chart: a browser's letters are larger than Vega assumes."""
+
+
+def contained(part: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+    """Show a part of a page in a container of its own, so that it moves no other part when it is shown again."""
+    with st.container():
+        return part(*args, **options)
 
 
 def figure(
@@ -199,8 +207,7 @@ def _show_whole(lines: Sequence[Line]) -> None:
 
 def _show_charts(charts: Sequence[Drawing]) -> None:
     for start in range(0, len(charts), BESIDE):
-        row = charts[start : start + BESIDE]
         columns = st.columns(BESIDE) if len(charts) > 1 else [st]
-        for column, drawing in zip(columns, row, strict=False):
-            words = {"key": drawing.key, "says": drawing.says}
-            figure(column, escape(drawing.title), drawing.draw(), drawing.lines, **words, least=drawing.least)
+        for column, of in zip(columns, charts[start : start + BESIDE], strict=False):
+            words = {"key": of.key, "says": of.says}
+            figure(column, escape(of.title), of.draw(), of.lines, **words, least=of.least)

@@ -163,20 +163,19 @@ class Content(Seen):
         """
         runs = reader.runs_of(name)
         names = [run.run for run in runs]
-        run_report = report(reader, name)
         sites = reader.sites(names[0])
         return cls(
             viewer=viewer,
             runs=runs,
             series=reader.series(names[0]),
-            report=run_report,
+            report=report(reader, name),
             sites=sites,
             events=reader.events(names),
             note=note_in_words(notes_of(reader, names)),
             table_1=reader.summary(names[0], "table-1"),
             leaks=reader.summary(names[0], "leaks"),
             counted=_counted(reader, runs),
-            rounds=_rounds(reader, runs, run_report, sites),
+            rounds=_rounds(reader, runs, sites),
             crossed=reader.crossed(names),
         )
 
@@ -209,7 +208,7 @@ def _counted(reader: RunReader, runs: list[RunEntry]) -> Counted | None:
     return None
 
 
-def _rounds(reader: RunReader, runs: list[RunEntry], run_report: Report, sites: list[SiteEntry]) -> Rounds | None:
+def _rounds(reader: RunReader, runs: list[RunEntry], sites: list[SiteEntry]) -> Rounds | None:
     """Return the primary metric by round, else another one's."""
     names = [run.run for run in runs]
     metrics_by_arm = reader.curve_names(names)

@@ -16,17 +16,8 @@ from flfed.records.document import evidence, sections
 from flfed.records.document.content import Content
 from flfed.records.document.markup import Markup, bullets, element, joined, paragraphs, plain, section, table
 from flfed.records.objects import figure_of
-from flfed.records.reports import site_answer
+from flfed.records.reports import narrative, site_answer
 from flfed.records.reports.faults import STATUS_WORDS, leaks_in_words, missing_in_words, unfinished_in_words
-from flfed.records.reports.narrative import (
-    comparison_rows,
-    doubts,
-    forest_lines,
-    glossary_of,
-    headline,
-    story,
-    verdict_in_words,
-)
 from flfed.records.reports.report import arms_shown, metrics_of, purpose_of
 from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.section import Section
@@ -35,7 +26,7 @@ from flfed.records.sections.gains import at_the_ends, gains, references
 from flfed.records.statistics import importances, noised_scores, score_curves
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
-from flfed.records.statistics.verdict import interval, number, sentence_case
+from flfed.records.statistics.verdict import sentence_case, with_interval
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer
 from flfed.records.text import moment, seconds_in_words
@@ -56,7 +47,7 @@ def answer(content: Content) -> Markup:
     """Return the question and its answer, the verdict first."""
     report = content.report
     first, *others = _verdict(content)
-    words = [] if content.metric is None else headline(report, content.metric)
+    words = [] if content.metric is None else narrative.headline(report, content.metric)
     words = [line for line in _words(content) if line not in {first, *others, *words}]
     tables = Markup()
     if content.run.statistics:
@@ -86,12 +77,12 @@ def _verdict(content: Content) -> list[str]:
     if "statistics" in report:
         return statistic_in_words(run.statistics, run.repeats)
     if only is None:
-        return _nothing(content) if metric is None else verdict_in_words(report)
+        return _nothing(content) if metric is None else narrative.verdict_in_words(report)
     # People of one site read only about it.
     if metric is not None and only in run.sites:
         advice = site_answer.should_it_join(report, only, metric)
         sentence = site_verdict(run.sites[only], metric)[1]
-        return [*doubts(report, metric), advice, sentence, *noised_scores.own_under_noise(report)]
+        return [*narrative.doubts(report, metric), advice, sentence, *noised_scores.own_under_noise(report)]
     why = site_answer.describe_missing_figures(report, content.sites, only)
     return [why] if why else _nothing(content)
 
@@ -101,7 +92,7 @@ def _nothing(content: Content) -> list[str]:
     if content.run.status == "completed" and not content.trains:
         return [render("pages.uncompared.statistic")]
     warnings = _describe_site_warnings(content)
-    first, *others = [line for line in comparison_rows(content.report)[2] if line not in warnings]
+    first, *others = [line for line in narrative.comparison_rows(content.report)[2] if line not in warnings]
     why = content.run.reason.rstrip(".")
     # A long reason in the headline would hide it.
     return [first.replace(f" ({why})", ""), f"{sentence_case(why)}.", *others] if why else [first, *others]
@@ -131,7 +122,7 @@ def _words(content: Content) -> list[str]:
     if "statistics" in report:
         return []
     warnings = _describe_site_warnings(content)
-    return [line for line in story(report, planned=content.planned) if line not in warnings]
+    return [line for line in narrative.story(report, planned=content.planned) if line not in warnings]
 
 
 def figures(content: Content) -> Markup:
@@ -148,7 +139,7 @@ def figures(content: Content) -> Markup:
     if not content.only:
         # The first section has the others.
         earlier_lines = {*_verdict(content), *_warnings(content), *_words(content)}
-        below = [line for line in comparison_rows(report)[2] if line not in earlier_lines]
+        below = [line for line in narrative.comparison_rows(report)[2] if line not in earlier_lines]
         notes += site_answer.together(report, metric)
     notes += site_answer.left_out(content.sites)
     title = render("document.document.lead", metric=sentence_case(axis_title(metric)))
@@ -200,9 +191,7 @@ def _metric_line(content: Content, metric: str) -> dict[str, str]:
     for title, figures in arms.items():
         if (figures or {}).get(metric):
             figure = figure_of(figures, metric)
-            cells[title] = number(figure.value)
-            if figure.low is not None and figure.high is not None:
-                cells[title] += f" ({interval(figure.low, figure.high)})"
+            cells[title] = with_interval(figure.value, figure.low, figure.high)
     return cells if len(cells) > 1 else {}
 
 
@@ -214,7 +203,7 @@ def forest(content: Content) -> Section | None:
         return None
     own = _sites(content, metric)
     shown = at_the_ends(report, metric, MOST_DRAWN, of=own)
-    if all(line.value is None for line in forest_lines(report, metric, shown)):
+    if all(line.value is None for line in narrative.forest_lines(report, metric, shown)):
         return None
     return gains(report, metric, shown, len(own))
 
@@ -238,7 +227,7 @@ def curves(content: Content) -> Section:
     if content.run.noised_scores is not None:
         return scores.noised(content.report, lead=_alone(content))
     if counted is None:
-        why = score_curves.no_curves_in_words(content.runs[0], content.report, content.sites)
+        why = score_curves.no_curves_in_words(content.runs[0], content.report)
         return Section(title=scores.RANKS, lead=(why,))
     lead = [" ".join(score_curves.says_whose(counted.payload, content.sites, only=content.only))]
     if content.is_repeated:
@@ -297,13 +286,8 @@ def limits(content: Content) -> Section:
         if content.run.noised_scores is None:
             lines.append(render("report.site.together"))
         if figure_of(content.run.mean_gain, content.metric).value is not None:
-            lines.append(
-                render(
-                    "document.document.mean",
-                    sites=render("report.mean.assumes"),
-                    coverage=render("report.mean.coverage"),
-                )
-            )
+            facts = {"sites": render("report.mean.assumes"), "coverage": render("report.mean.coverage")}
+            lines.append(render("document.document.mean", **facts))
     if content.counted is not None:
         lines.append(render("document.document.curves", limits=render("report.curves.limits")))
     if content.audit:
@@ -313,7 +297,7 @@ def limits(content: Content) -> Section:
 
 def words(content: Content) -> Section:
     """Return the glossary."""
-    terms = glossary_of(content.report, trains=content.trains)
+    terms = narrative.glossary_of(content.report, trains=content.trains)
     return Section(title="Glossary", says=tuple(f"*{term}*: {definition}" for term, definition in terms.items()))
 
 
@@ -365,15 +349,13 @@ def document(name: str, *, store: str | None = None, viewer: Viewer | None = Non
     with RunReader.open(store, only=reads.site) as reader:
         content = Content.read(reader, name, reads)
     run = content.run
-    head = joined(
-        [
-            Markup('<meta charset="utf-8">'),
-            Markup(f'<meta http-equiv="Content-Security-Policy" content="{plain(POLICY)}">'),
-            Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-            element("title", f"{run.study} ({run.run})"),
-            element("style", Markup(STYLE.read_text(encoding="utf-8"))),
-        ]
-    )
+    head = [
+        Markup('<meta charset="utf-8">'),
+        Markup(f'<meta http-equiv="Content-Security-Policy" content="{plain(POLICY)}">'),
+        Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
+        element("title", f"{run.study} ({run.run})"),
+        element("style", Markup(STYLE.read_text(encoding="utf-8"))),
+    ]
     shown = SECTIONS if content.trains else WITHOUT_MODEL
     parts = [sections.written(part(content)) for part in shown]
     made = [render("document.document.made", run=run.run)]
@@ -381,7 +363,7 @@ def document(name: str, *, store: str | None = None, viewer: Viewer | None = Non
         made.append(render("document.document.unfinished"))
     footer = element("footer", paragraphs([" ".join(made)]))
     body = element("body", element("header", *_head(content)), element("main", *parts), footer)
-    return f'{MARK}<html lang="en">{element("head", head)}{body}</html>\n'
+    return f'{MARK}<html lang="en">{element("head", *head)}{body}</html>\n'
 
 
 def _head(content: Content) -> list[Markup]:

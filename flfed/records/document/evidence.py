@@ -10,13 +10,7 @@ from flfed.records.document.content import Content
 from flfed.records.document.markup import Markup, bullets, element, paragraphs, section, table, verbatim
 from flfed.records.document.sections import part, written
 from flfed.records.objects import site_of
-from flfed.records.reports.faults import (
-    holdout_in_words,
-    leak_lines,
-    no_sums_in_words,
-    set_aside_lines,
-    site_facts,
-)
+from flfed.records.reports.faults import holdout_in_words, leak_lines, no_sums_in_words, set_aside_lines, site_facts
 from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.reports.round_totals import bytes_in_words
 from flfed.records.reports.site_verdict import varies

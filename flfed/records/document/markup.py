@@ -151,9 +151,8 @@ def _cell(name: str, value: object, *, first: bool) -> Markup:
     text = "" if value is None else str(value)
     figure = FIGURE.match(text) is not None
     # Only a long name or figure is broken.
-    short = len(text) <= SHORT and (figure or first)
     classes = ["figure"] if figure else []
-    if short:
+    if len(text) <= SHORT and (figure or first):
         classes.append("short")
     shown = unbroken(text) if figure else text
     return element("td", shown, data_label=name, class_=" ".join(classes) or None)

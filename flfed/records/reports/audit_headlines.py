@@ -8,15 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from flfed.records.reports.privacy import (
-    PrivacyReport,
-    PrivateFacts,
-    epsilon_in_words,
-    listed,
-    private_of,
-    promise_in_words,
-    spending_in_words,
-)
+from flfed.records.reports import privacy as promises
+from flfed.records.section import group
 from flfed.records.statistics.odd_sites import CHANCE
 from flfed.records.statistics.verdict import decimals_beside, metric_name, number, with_interval
 from flfed.records.store.entries import Runs
@@ -112,25 +105,18 @@ def headlines(audit: Audit) -> list[AuditFigure]:
     >>> [line.metric for line in headlines(two)]
     ['least-epsilon']
     """
-    metrics_by_attack: dict[str, set[str]] = {}
-    for line in audit:
-        metrics_by_attack.setdefault(line.attack, set()).add(line.metric)
+    metrics_by_attack = group((line.attack, line.metric) for line in audit)
     first = {attack: HEADLINES.get(attack, min(names)) for attack, names in metrics_by_attack.items()}
     return ordered([line for line in audit if line.metric == first[line.attack] or line.verdict in ALWAYS])
 
 
 def ordered(lines: Audit) -> list[AuditFigure]:
     """Return figures in the order in which they need a look: by verdict, attack and figure, the worst site first."""
-    return sorted(
-        lines,
-        key=lambda line: (
-            FIRST.index(line.verdict),
-            line.attack,
-            line.metric,
-            -_size(line),
-            line.site or "",
-        ),
-    )
+
+    def order(line: AuditFigure) -> tuple[Any, ...]:
+        return FIRST.index(line.verdict), line.attack, line.metric, -_size(line), line.site or ""
+
+    return sorted(lines, key=order)
 
 
 def _size(line: AuditFigure) -> float:
@@ -141,10 +127,7 @@ def _size(line: AuditFigure) -> float:
 
 def by_figure(lines: Audit) -> list[list[AuditFigure]]:
     """Return figures grouped by attack, figure and verdict, in their order."""
-    groups: dict[tuple[str, str, str], list[AuditFigure]] = {}
-    for line in lines:
-        groups.setdefault((line.attack, line.metric, line.verdict), []).append(line)
-    return list(groups.values())
+    return list(group(((line.attack, line.metric, line.verdict), line) for line in lines).values())
 
 
 def figure_name(metric: str) -> str:
@@ -169,10 +152,8 @@ def place_of(line: AuditFigure) -> str:
 
 def audit_in_words(audit: Audit) -> list[str]:
     """Return the results of attacks, a line for each figure."""
-    groups: dict[tuple[str, str], list[AuditFigure]] = {}
-    for line in audit:
-        groups.setdefault((line.attack, line.metric), []).append(line)
-    return [_attack_in_words(lines) for lines in groups.values()]
+    groups = group(((line.attack, line.metric), line) for line in audit)
+    return list(map(_attack_in_words, groups.values()))
 
 
 def _attack_in_words(lines: Audit) -> str:
@@ -193,11 +174,6 @@ def _attack_in_words(lines: Audit) -> str:
     return f"{first.attack}: {name} {got} at {len(lines)} sites; {bound}: {counted}."
 
 
-def is_bound(line: AuditFigure) -> bool:
-    """Return whether a figure is a lower bound, which has no interval around it."""
-    return line.value is not None and line.low == line.value and line.high is None
-
-
 def reached(line: AuditFigure) -> str:
     """Return how far an attack got: a figure with its 95 % interval, or a bound.
 
@@ -208,7 +184,8 @@ def reached(line: AuditFigure) -> str:
     >>> [reached(AuditFigure("a", "b", *of)) for of in ((1.0, WITHIN, "c", 0.96, 1.0), (0.11, WITHIN))]
     ['1.000 (0.960 to 1.000)', '0.110']
     """
-    if is_bound(line):
+    # A lower bound has no interval around it.
+    if line.value is not None and line.low == line.value and line.high is None:
         return f"at least {number(line.value)}"
     return with_interval(line.value, line.low, line.high)
 
@@ -224,7 +201,7 @@ def limit_in_words(line: AuditFigure) -> str:
     """
     if line.promise is None:
         return "nothing"
-    return epsilon_in_words(line.promise) if "epsilon" in line.metric else number(line.promise)
+    return promises.epsilon_in_words(line.promise) if "epsilon" in line.metric else number(line.promise)
 
 
 def range_of(values: Sequence[float]) -> str:
@@ -235,8 +212,7 @@ def range_of(values: Sequence[float]) -> str:
     >>> range_of([0.394, 0.627]), range_of([1.0, 1.0]), range_of([0.00001, 0.0])
     ('0.394 to 0.627', '1.000', '0.000')
     """
-    ends = list(dict.fromkeys((number(min(values)), number(max(values)))))
-    return " to ".join(ends)
+    return " to ".join(dict.fromkeys((number(min(values)), number(max(values)))))
 
 
 def scale_of(metric: str) -> tuple[float, float] | None:
@@ -341,7 +317,7 @@ def unpromised_in_words(uncharged: int, audit: Audit, *, only: str | None = None
 
 
 def standing(
-    privacy: PrivateFacts, audit: Audit, *, attackable: bool = True, only: str | None = None
+    privacy: promises.PrivateFacts, audit: Audit, *, attackable: bool = True, only: str | None = None
 ) -> tuple[Standing, str]:
     """Return how the promise compares with measurements, with a sentence.
 
@@ -349,11 +325,11 @@ def standing(
     unknown. `attackable` is whether the run has a model. For the people of `only` one site the result is never "within
     the promise", as they do not see the figures of others.
     """
-    private = private_of(privacy)
+    private = promises.private_of(privacy)
     # An attack that beat the promise goes before all else, even where the record has no promise.
     beyond = [line for line in audit if line.verdict == BEYOND]
     if beyond:
-        places = listed(dict.fromkeys(place_of(line) for line in beyond))
+        places = promises.listed(dict.fromkeys(place_of(line) for line in beyond))
         return "beyond the promise", render("privacy.audit.beyond", places=places)
     if private.mechanism is None:
         return "not recorded", render("privacy.audit.unrecorded", reason=private.reason)
@@ -369,7 +345,9 @@ def standing(
     return _measured(private, audit, attackable, only)
 
 
-def _measured(privacy: PrivacyReport, audit: Audit, attackable: bool, only: str | None) -> tuple[Standing, str]:
+def _measured(
+    privacy: promises.PrivacyReport, audit: Audit, attackable: bool, only: str | None
+) -> tuple[Standing, str]:
     """Return how a promise to rows compares with attacks, none of which got beyond it."""
     # People of one site cannot know whether the promise held at the others.
     others = "" if only is None else " " + render("privacy.audit.hidden")
@@ -385,7 +363,7 @@ def _measured(privacy: PrivacyReport, audit: Audit, attackable: bool, only: str 
     return "within the promise", render("privacy.audit.within")
 
 
-def _key_of_unmeasured(privacy: PrivacyReport, attackable: bool, only: str | None) -> str:
+def _key_of_unmeasured(privacy: promises.PrivacyReport, attackable: bool, only: str | None) -> str:
     """Return the key of the sentence on a promise without measurement."""
     if only is not None:
         return "here"
@@ -394,24 +372,24 @@ def _key_of_unmeasured(privacy: PrivacyReport, attackable: bool, only: str | Non
     return "attackable" if attackable else "no-model"
 
 
-def _measured_in_part(privacy: PrivacyReport, within: Audit, audit: Audit) -> str:
+def _measured_in_part(privacy: promises.PrivacyReport, within: Audit, audit: Audit) -> str:
     """Return where a promise has no measurement, though no attack got beyond it; "" where all is measured."""
     runs = {line.run for line in within}
     sites = {line.site for line in within}
     # A figure over all sites, of no site by name, stands for every one of them.
     missing = [site for site in privacy.sites if site not in sites]
     if missing and None not in sites:
-        return render("privacy.audit.sites", sites=listed(missing))
+        return render("privacy.audit.sites", sites=promises.listed(missing))
     if len(runs) < privacy.repeats:
         return render("privacy.audit.repeats", repeats=privacy.repeats - len(runs))
-    unknown = listed(dict.fromkeys(place_of(line) for line in audit if line.verdict == UNKNOWN_VERDICT))
+    unknown = promises.listed(dict.fromkeys(place_of(line) for line in audit if line.verdict == UNKNOWN_VERDICT))
     return render("privacy.audit.unknown", places=unknown) if unknown else ""
 
 
-def in_words(privacy: PrivateFacts, audit: Audit, *, attackable: bool = True) -> list[str]:
+def in_words(privacy: promises.PrivateFacts, audit: Audit, *, attackable: bool = True) -> list[str]:
     """Return the privacy part of `flfed run show`."""
-    private = private_of(privacy)
-    lines = [*promise_in_words(private), *spending_in_words(private)]
+    private = promises.private_of(privacy)
+    lines = [*promises.promise_in_words(private), *promises.spending_in_words(private)]
     lines += [f"Warning: {warning}" for warning in private.warnings]
     # Without promise and measurement the first sentence is enough.
     if not audit and private.epsilon is None:

@@ -13,6 +13,7 @@ from flfed.callbacks import stamp
 from flfed.records.objects import read_figure, run_of, write
 from flfed.records.reports.faults import SiteAttendance, missing_of
 from flfed.records.reports.report import head
+from flfed.records.section import group
 from flfed.records.statistics import Report, intervals
 from flfed.records.statistics.verdict import interval, metric_name, number
 from flfed.records.store.entries import PERSONS_NOTE, ComparisonRow, RunEntry
@@ -20,13 +21,7 @@ from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import Metric, Summary
 
 
-def run_list(
-    reader: RunReader,
-    *,
-    limit: int | None = None,
-    status: str = "",
-    **chosen: Any,
-) -> Report:
+def run_list(reader: RunReader, *, limit: int | None = None, status: str = "", **chosen: Any) -> Report:
     """Return the object of `flfed run list --json`.
 
     `runs` are the newest runs, each with the sites that took no part; `series` are the newest series of repeats with
@@ -36,9 +31,7 @@ def run_list(
     "" is no choice.
     """
     entries = reader.runs(**chosen)
-    together: dict[str, list[RunEntry]] = {}
-    for run in entries:
-        together.setdefault(run.series, []).append(run)
+    together = group((run.series, run) for run in entries)
     # Repeats come newest first; the head begins with the first.
     heads = {series: head(runs[::-1], series) for series, runs in together.items()}
     shown = [series for series, of in heads.items() if status in ("", run_of(of).status)][:limit]
@@ -57,23 +50,10 @@ def run_list(
 
 def _run_line(run: RunEntry, absent: SiteAttendance, note: str, figure: ComparisonRow) -> Report:
     """Return a run of the list."""
-    return {
-        "run": run.run,
-        "study": run.study,
-        "status": run.status,
-        "engine": run.engine,
-        "started": run.started,
-        "rounds": run.rounds,
-        "sites": len(absent.sites),
-        "missing": sorted(absent.missing),
-        "series": run.series,
-        "repeat": run.repeat,
-        "note": note,
-        "metric": run.primary,
-        "value": figure.value,
-        "low": figure.low,
-        "high": figure.high,
-    }
+    line: Report = {key: getattr(run, key) for key in ("run", "study", "status", "engine", "started", "rounds")}
+    line |= {"sites": len(absent.sites), "missing": sorted(absent.missing)}
+    line |= {"series": run.series, "repeat": run.repeat, "note": note, "metric": run.primary}
+    return line | {end: getattr(figure, end) for end in ("value", "low", "high")}
 
 
 def _series_line(

@@ -17,8 +17,9 @@ from sqlalchemy import literal, select
 from flfed.records import objects
 from flfed.records.objects import run_of
 from flfed.records.reports.recorded_run import Recorded
+from flfed.records.section import group
 from flfed.records.statistics import Report
-from flfed.records.statistics.noised_scores import released
+from flfed.records.statistics.noised_scores import TRAINED_ON, released
 from flfed.records.statistics.verdict import ABSENT, sentence_case, shorten
 from flfed.records.store.entries import EventEntry, SiteEntry
 from flfed.records.store.reader import RunReader
@@ -67,22 +68,17 @@ def faults_of(reader: RunReader, recorded: Recorded) -> list[Fault]:
     fault_by_place: dict[tuple[str, str], Fault] = {}
     repeats: Counter[tuple[str, str]] = Counter()
     for run, sites in recorded.runs:
-        prefix = ""
-        if several:
-            prefix = f"repeat {run.repeat + 1}: "
+        prefix = f"repeat {run.repeat + 1}: " if several else ""
         events = reader.events([run.run])
         for event in events:
             if event.kind == "fault":
                 result.append({"round": event.round, "site": event.site, "reason": prefix + event.reason})
         refused = _refused(sites, events)
-        for place in refused:
-            if place not in fault_by_place:
-                fault_by_place[place] = {
-                    "round": None,
-                    "site": place[0],
-                    "reason": str(Refusal("refused", why=place[1])),
-                }
-                result.append(fault_by_place[place])
+        for site, why in refused:
+            if (site, why) not in fault_by_place:
+                fault: Fault = {"round": None, "site": site, "reason": str(Refusal("refused", why=why))}
+                fault_by_place[site, why] = fault
+                result.append(fault)
         repeats.update(refused)
     if several:
         for place, fault in fault_by_place.items():
@@ -208,9 +204,7 @@ def absence_in_words(
     ['1 of 4 sites took no part: bern', 'basel took no part in 2 of 10 repeats']
     """
     # Sites that were absent equally often share a sentence.
-    by_count: dict[int, list[str]] = {}
-    for site, count in absent.items():
-        by_count.setdefault(count, []).append(site)
+    by_count = group((count, site) for site, count in absent.items())
     lines = []
     for count, names in sorted(by_count.items(), reverse=True):
         groups = _groups_with_why(names, reasons or {})
@@ -231,9 +225,7 @@ def _groups_with_why(names: Sequence[str], reasons: Mapping[str, str]) -> list[t
     if not reasons:
         return [(some(names), "")]
     # Reasons that differ in numbers only become one, with a range.
-    alike: dict[str, list[str]] = {}
-    for site in names:
-        alike.setdefault(NUMBER.sub("0", reasons[site]), []).append(site)
+    alike = group((NUMBER.sub("0", reasons[site]), site) for site in names)
     groups = []
     for together in alike.values():
         parts = [together] if len(together) > FEW_SITES else [[site] for site in together]
@@ -304,9 +296,7 @@ def sites_together(groups: Faults) -> Faults:
     >>> list(sites_together({("refused", f"s{n}", f"has {n} rows"): [None] for n in range(1, 8)}))
     [('refused', '7 sites (s1, s2, s3 and 4 more)', 'has 1 to 7 rows')]
     """
-    alike: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for what, site, reason in groups:
-        alike.setdefault((what, NUMBER.sub("0", reason)), []).append((site, reason))
+    alike = group(((what, NUMBER.sub("0", reason)), (site, reason)) for what, site, reason in groups)
     merged_groups: Faults = {}
     for (what, site, reason), rounds in groups.items():
         members = alike[what, NUMBER.sub("0", reason)]
@@ -331,9 +321,7 @@ def folded(groups: Faults) -> Faults:
     >>> folded({("odd", "a", "norm is 3.3 times it"): [19], ("odd", "a", "norm is 12.0 times it"): [40]})
     {('odd', 'a', 'norm is 3.3 to 12.0 times it'): [19, 40]}
     """
-    alike: dict[tuple[str, str, str], list[str]] = {}
-    for what, site, reason in groups:
-        alike.setdefault((what, site, NUMBER.sub("0", reason)), []).append(reason)
+    alike = group(((what, site, NUMBER.sub("0", reason)), reason) for what, site, reason in groups)
     merged: Faults = {}
     for (what, site, _), reasons in alike.items():
         rounds = (groups[what, site, reason] for reason in reasons)
@@ -393,18 +381,16 @@ def holdout_in_words(events: Sequence[EventEntry]) -> list[str]:
     # A reason that this version does not know is shown as recorded.
     for reason in [*(purpose for purpose in purposes if purpose in reasons), *sorted(reasons - purposes.keys())]:
         readings = [event for event in opened if event.reason == reason]
-        often = _how_often(
-            Counter((event.run, event.site) for event in readings), len({event.run for event in readings})
-        )
         purpose = reason if reason in purposes else "other"
-        lines.append(render(f"faults.holdout-read.{purpose}", often=often, reason=reason))
+        lines.append(render(f"faults.holdout-read.{purpose}", often=_how_often(readings), reason=reason))
     return lines
 
 
-def _how_often(by_place: Mapping[Any, int], runs: int) -> str:
-    """Return how often something was done, by its count for each run and site."""
-    most = max(by_place.values())
+def _how_often(events: Sequence[EventEntry]) -> str:
+    """Return how often something was done, by its events in each run and at each site."""
+    most = max(Counter((event.run, event.site) for event in events).values())
     often = "once" if most == 1 else f"{most} times"
+    runs = len({event.run for event in events})
     if runs == 1:
         return often
     return f"{often} in each of {runs} repeats" if most == 1 else f"{often} in one of {runs} repeats"
@@ -436,7 +422,8 @@ def site_facts(site: SiteEntry, report: Report) -> dict[str, Any]:
     """Return the record of a site, for a table; `report` is the report of its run."""
     status = ": ".join(filter(None, (site.status, site.reason)))
     rows = ABSENT if site.rows is None else site.rows
-    facts = {"Site": site.site, "Title": site.title, "Status": status, released(report).rows_heading: rows}
+    heading = "Rows" if released(report).is_exact else TRAINED_ON.capitalize()
+    facts = {"Site": site.site, "Title": site.title, "Status": status, heading: rows}
     policy = {"Disclosure": site.disclosure, "Figures shared": site.shared_as}
     if site.status == "refused":
         policy = dict.fromkeys(policy, "not disclosed")
@@ -522,7 +509,10 @@ def leaks_in_words(payload: Mapping[str, Any] | None) -> list[str]:
     if not columns:
         return []
     count = "a column" if len(columns) == 1 else f"{len(columns)} columns"
+    return [render("faults.leaks.warning", count=count, columns=name_columns(columns))]
+
+
+def name_columns(columns: Sequence[str]) -> str:
+    """Return the names of the first columns, and whether there are others."""
     listed = ", ".join(columns[:COLUMNS_NAMED])
-    if len(columns) > COLUMNS_NAMED:
-        listed += " and others"
-    return [render("faults.leaks.warning", count=count, columns=listed)]
+    return listed if len(columns) <= COLUMNS_NAMED else f"{listed} and others"

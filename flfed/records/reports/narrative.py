@@ -9,32 +9,18 @@ from dataclasses import dataclass
 
 from flfed.errors import counted
 from flfed.records.objects import FigureReport, figure_of, read_figure, run_of, site_of
+from flfed.records.reports import site_verdict as verdicts
 from flfed.records.reports.faults import (
     fault_kind,
     missing_in_words,
+    name_columns,
     refused_sites,
     some,
     taking_part_in_words,
 )
 from flfed.records.reports.report import AGAIN, arms_shown, primary_of
-from flfed.records.reports.site_verdict import (
-    best_arm,
-    best_gain,
-    code_of_mean,
-    describe_spread,
-    mean_gain_in_words,
-    no_interval,
-    site_verdict,
-    too_few,
-    worthwhile_at,
-)
 from flfed.records.statistics import Report
-from flfed.records.statistics.noised_scores import (
-    covered_rows,
-    own_under_noise,
-    released,
-    scores_in_words,
-)
+from flfed.records.statistics.noised_scores import covered_rows, own_under_noise, released, scores_in_words
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.own_models import naive_in_words, own_models_in_words, own_parts_in_words, pooled_in_words
 from flfed.records.statistics.score_curves import ranks_in_words
@@ -72,8 +58,6 @@ from flfed.records.statistics.verdict import (
 from flfed.refusals import read
 from flfed.words import render, sentences
 
-MOST_LEAKING = 3
-"""Most columns that a headline names."""
 GAIN = "gain (+ is better), "
 """How the head of the column of gains begins; the name of their intervals follows."""
 SHORT = {"global": "shared", "personalised": "adjusted"}
@@ -109,11 +93,8 @@ def comparison_rows(report: Report, metric: str | None = None) -> tuple[list[str
     for name, site in run_of(report).sites.items():
         cells = [number(figure_of(site[arm], metric).value) for arm in arms]
         rows.append([name, shown(site_of(site).holdout_rows), *cells, *_gain_and_verdict(site, metric)])
-    return (
-        headers,
-        [*rows, *_rows_over_all(report, metric, beside="personalised" in arms)],
-        _below_table(report, metric),
-    )
+    rows += _rows_over_all(report, metric, beside="personalised" in arms)
+    return headers, rows, _below_table(report, metric)
 
 
 def _rows_over_all(report: Report, metric: str, *, beside: bool) -> list[list[str]]:
@@ -146,30 +127,28 @@ def _with_gains(
     report: Report, metric: str, headers: list[str], lines: list[list[str]]
 ) -> tuple[list[str], list[list[str]]]:
     """Return the table of figures with noise, with each site's gain and verdict where known."""
-    run = run_of(report)
     if not released(report).is_compared:
         return headers, lines
-    gains_and_verdicts = [_gain_and_verdict(site, metric) for site in run.sites.values()]
-    gains_and_verdicts += [["", ""]] * (len(lines) - len(gains_and_verdicts))
+    added = [_gain_and_verdict(site, metric) for site in run_of(report).sites.values()]
+    added += [["", ""]] * (len(lines) - len(added))
     headers = [*headers, GAIN + interval_name(report), "verdict"]
-    return headers, [[*line, *more] for line, more in zip(lines, gains_and_verdicts, strict=True)]
+    return headers, [[*line, *more] for line, more in zip(lines, added, strict=True)]
 
 
 def _gain_and_verdict(site: Report, metric: str) -> list[str]:
-    return [gain_in_words(site, metric), describe_verdict(site_verdict(site, metric)[0], metric)]
+    return [gain_in_words(site, metric), describe_verdict(verdicts.site_verdict(site, metric)[0], metric)]
 
 
 def verdict_in_words(report: Report) -> list[str]:
     """Return the verdict on joining, on average and by site; of a run that compared nothing, the reason."""
     run = run_of(report)
     metric = primary_of(report)
-    if metric is not None and not released(report).is_compared:
+    if metric is None:
+        return [render("report.run.nothing", status=run.status, rounds=counted(run.rounds, "round"), why=run.why)]
+    if not released(report).is_compared:
         return [*_reach(report, metric), render("report.noised.gain")]
-    if metric is not None:
-        joining = (joining_in_words(report, metric), tally(report, metric))
-        sentences = (*doubts(report, metric), *joining, *own_under_noise(report))
-        return [sentence for sentence in sentences if sentence]
-    return [render("report.run.nothing", status=run.status, rounds=counted(run.rounds, "round"), why=run.why)]
+    joining = (joining_in_words(report, metric), tally(report, metric))
+    return list(filter(None, (*doubts(report, metric), *joining, *own_under_noise(report))))
 
 
 def doubts(report: Report, metric: str) -> list[str]:
@@ -179,29 +158,23 @@ def doubts(report: Report, metric: str) -> list[str]:
     figure = figure_of(run.global_, metric).value
     leaking = run.leaking_columns
     if metric == "roc_auc_score" and leaking and figure is not None and number(figure) == number(1.0):
-        columns = ", ".join(leaking[:MOST_LEAKING])
-        if len(leaking) > MOST_LEAKING:
-            columns += " and others"
-        lines.append(render("report.run.leaks", columns=columns))
-    if sentence := training_in_words(run.training):
-        lines.append(sentence)
-    return lines
+        lines.append(render("report.run.leaks", columns=name_columns(leaking)))
+    return list(filter(None, [*lines, training_in_words(run.training)]))
 
 
 def _below_table(report: Report, metric: str) -> list[str]:
     """Return the sentences below a table of sites and references."""
     run = run_of(report)
-    best = []
+    missing = missing_in_words(report)
+    lines = [*missing, *_reach(report, metric)[:1], *scores_in_words(report)]
     if stands_out(report, metric):
-        best = _who_gains(report, metric)
-    lines = [*missing_in_words(report), *_reach(report, metric)[:1], *scores_in_words(report), *best]
+        lines += _who_gains(report, metric)
+    lines += [own_parts_in_words(report), *doubts(report, metric), unknown_training(run.training)]
+    lines += [own_models_in_words(report), naive_in_words(list(run.sites.values()), metric)]
+    lines += own_under_noise(report)
     between = figure_of(run.mean_gain, metric).between_sites_p
-    own = (own_models_in_words(report), naive_in_words(list(run.sites.values()), metric), *own_under_noise(report))
-    differing = ""
     if between is not None and between < UNLIKE:
-        differing = describe_spread(run.mean_gain[metric], adjusts=released(report).is_exact)
-    sentences = (own_parts_in_words(report), *doubts(report, metric), unknown_training(run.training), *own, differing)
-    lines += [sentence for sentence in sentences if sentence]
+        lines.append(verdicts.describe_spread(run.mean_gain[metric], adjusts=released(report).is_exact))
     if run.rule.sites > 1 and is_measured(report, metric):
         lines.append(render("report.run.rule", metric=metric_name(metric), least=least_gain(report, metric)))
     lines += [*odd_sites_in_words(report), *untold_in_words(report, metric), *unadjusted_in_words(report, metric)]
@@ -209,7 +182,7 @@ def _below_table(report: Report, metric: str) -> list[str]:
         if sentence := over_sites(figure_of(report[arm], metric)):
             lines.append(f"{sentence_case(reference_name(report, arm))}: {sentence.strip(' ()')}.")
     # The first sentence names the sites that were refused.
-    return [*lines, _course(report, None, refusals=not missing_in_words(report))]
+    return list(filter(None, [*lines, _course(report, None, refusals=not missing)]))
 
 
 def joining_in_words(report: Report, metric: str) -> str:
@@ -225,7 +198,7 @@ def joining_in_words(report: Report, metric: str) -> str:
     if entry.value is None:
         return ""
     gain = Difference(entry.value, entry.low, entry.high)
-    code = code_of_mean(entry, entry.minimum_gain or 0.0)
+    code = verdicts.code_of_mean(entry, entry.minimum_gain or 0.0)
     if code == INCONCLUSIVE and has_interval(gain):
         return ""
     conclusion = {PAYS: "A clear improvement", DO_NOT_USE: "A clear loss"}.get(code, "No clear improvement")
@@ -288,7 +261,7 @@ def forest_lines(report: Report, metric: str, sites: Sequence[str]) -> list[Fore
     mean = figure_of(run.mean_gain, metric)
     # The mean is of the shared model before adjustment, and of all sites, shown here or not.
     if mean.value is not None:
-        verdict = code_of_mean(mean, mean.minimum_gain or 0.0)
+        verdict = verdicts.code_of_mean(mean, mean.minimum_gain or 0.0)
         lines.append(ForestLine(None, f"Mean of {mean.sites} sites", mean.value, mean.low, mean.high, verdict))
     return lines
 
@@ -296,33 +269,23 @@ def forest_lines(report: Report, metric: str, sites: Sequence[str]) -> list[Fore
 def _forest_line(name: str, site: Report, metric: str) -> ForestLine:
     """Return the line of one site."""
     here = site_of(site)
-    arm, gain = best_arm(site, metric) or ("global", Difference(None))
+    arm, gain = verdicts.best_arm(site, metric) or ("global", Difference(None))
     events = None if here.holdout_classes is None else here.holdout_classes["1"]
-    return ForestLine(
-        site=name,
-        name=name,
-        value=gain.value,
-        low=gain.deciding.low,
-        high=gain.deciding.high,
-        verdict=site_verdict(site, metric)[0],
-        rows=here.holdout_rows,
-        events=events,
-        own=figure_of(here.local_only, metric).value,
-        shared=figure_of(site[arm], metric).value,
-        model=arm,
-    )
+    figures = {"own": figure_of(here.local_only, metric).value, "shared": figure_of(site[arm], metric).value}
+    ends = (gain.value, gain.deciding.low, gain.deciding.high)
+    code = verdicts.site_verdict(site, metric)[0]
+    return ForestLine(name, name, *ends, code, rows=here.holdout_rows, events=events, model=arm, **figures)
 
 
 def untold_in_words(report: Report, metric: str) -> list[str]:
     """Return why the verdict is inconclusive at some sites: at the first one, and at how many more."""
-    reasons = {name: too_few(site) or no_interval(site, metric) for name, site in run_of(report).sites.items()}
-    untold = [(name, why) for name, why in reasons.items() if why]
-    if not untold:
-        return []
-    (name, why), *others = untold
-    if others:
-        return [render("report.run.others", site=name, reason=why, others=len(others))]
-    return [render("report.run.inconclusive", site=name, reason=why)]
+    untold = []
+    for name, site in run_of(report).sites.items():
+        if why := verdicts.too_few(site) or verdicts.no_interval(site, metric):
+            untold.append({"site": name, "reason": why})
+    if len(untold) > 1:
+        return [render("report.run.others", others=len(untold) - 1, **untold[0])]
+    return [render("report.run.inconclusive", **facts) for facts in untold]
 
 
 def unadjusted_in_words(report: Report, metric: str) -> list[str]:
@@ -363,41 +326,33 @@ def over_sites(figure: FigureReport) -> str:
 
 def gain_in_words(site: Report, metric: str) -> str:
     """Return the better arm's gain with interval and arm: "+0.110 (+0.020 to +0.190), adjusted"."""
-    best = best_arm(site, metric)
+    best = verdicts.best_arm(site, metric)
     if best is None:
         return ABSENT
     arm, gain = best
-    return f"{gain_in_brackets(gain, worthwhile_at(site, metric))}, {SHORT[arm]}"
+    return f"{gain_in_brackets(gain, verdicts.worthwhile_at(site, metric))}, {SHORT[arm]}"
 
 
 def story(report: Report, *, metric: str | None = None, planned: int | None = None) -> list[str]:
     """Return the story of a run in a few sentences: the figure, who gains, the verdicts and the faults."""
     run = run_of(report)
     metric = metric or primary_of(report)
+    missing = missing_in_words(report)
     if metric is None:
-        return [*missing_in_words(report), *odd_sites_in_words(report), _course(report, planned)]
-    lines = [*missing_in_words(report), *doubts(report, metric)]
-    lines += [*trained_rows_in_words(report.get(TRAINED_TEST_ROWS)), *_reach(report, metric)]
-    lines += [*scores_in_words(report), *ranks_in_words(report)]
-    lines += [*_who_gains(report, metric), *headline(report, metric)]
-    lines += own_under_noise(report)
-    naive = naive_in_words(list(run.sites.values()), metric)
-    differing = describe_spread(run.mean_gain.get(metric), adjusts=released(report).is_exact)
-    sentences = (
-        own_parts_in_words(report),
-        unknown_training(run.training),
-        own_models_in_words(report),
-        naive,
-        differing,
-    )
-    lines += [sentence for sentence in sentences if sentence]
-    return [*lines, *odd_sites_in_words(report), _course(report, planned)]
+        return [*missing, *odd_sites_in_words(report), _course(report, planned)]
+    lines = [*missing, *doubts(report, metric), *trained_rows_in_words(report.get(TRAINED_TEST_ROWS))]
+    lines += [*_reach(report, metric), *scores_in_words(report), *ranks_in_words(report)]
+    lines += [*_who_gains(report, metric), *headline(report, metric), *own_under_noise(report)]
+    lines += [own_parts_in_words(report), unknown_training(run.training), own_models_in_words(report)]
+    lines.append(naive_in_words(list(run.sites.values()), metric))
+    lines.append(verdicts.describe_spread(run.mean_gain.get(metric), adjusts=released(report).is_exact))
+    return list(filter(None, [*lines, *odd_sites_in_words(report), _course(report, planned)]))
 
 
 def headline(report: Report, metric: str) -> list[str]:
     """Return the mean gain over sites, and the verdicts' tally."""
-    mean = mean_gain_in_words(run_of(report).mean_gain.get(metric), metric, adjusts=released(report).is_exact)
-    return [sentence for sentence in (mean, tally(report, metric)) if sentence]
+    mean = verdicts.mean_gain_in_words(run_of(report).mean_gain.get(metric), metric, adjusts=released(report).is_exact)
+    return list(filter(None, (mean, tally(report, metric))))
 
 
 def _reach(report: Report, metric: str) -> list[str]:
@@ -474,8 +429,8 @@ def stands_out(report: Report, metric: str) -> tuple[str, Difference] | None:
     """Return the site with the largest clear gain, and the gain with the interval of the verdict, or None."""
     paying = []
     for name, site in run_of(report).sites.items():
-        best = best_gain(site, metric)
-        if best is not None and site_verdict(site, metric)[0] == PAYS:
+        best = verdicts.best_gain(site, metric)
+        if best is not None and verdicts.site_verdict(site, metric)[0] == PAYS:
             paying.append((name, best.deciding))
     return max(paying, key=lambda gain: gain[1].value or 0.0, default=None)
 
@@ -498,7 +453,7 @@ def least_gain(report: Report, metric: str) -> str:
 
 def is_measured(report: Report, metric: str) -> bool:
     """Return whether any site's gain has an interval."""
-    return any(has_interval(best_gain(site, metric)) for site in run_of(report).sites.values())
+    return any(has_interval(verdicts.best_gain(site, metric)) for site in run_of(report).sites.values())
 
 
 def _who_gains(report: Report, metric: str) -> list[str]:
@@ -506,7 +461,7 @@ def _who_gains(report: Report, metric: str) -> list[str]:
     run = run_of(report)
     best = stands_out(report, metric)
     if best is not None:
-        sentence = site_verdict(run.sites[best[0]], metric)[1]
+        sentence = verdicts.site_verdict(run.sites[best[0]], metric)[1]
         return [render("report.run.largest", site=best[0], verdict=sentence)]
     if len(run.sites) < 2 or not is_measured(report, metric):
         return []  # the verdict is enough
@@ -524,7 +479,7 @@ def tally(report: Report, metric: str) -> str:
         return render("report.noised.gain")
     by_code: dict[str, list[str]] = {code: [] for code in VERDICTS}
     for name, site in run.sites.items():
-        by_code[site_verdict(site, metric)[0]].append(name)
+        by_code[verdicts.site_verdict(site, metric)[0]].append(name)
     parts = []
     for code, names in by_code.items():
         # The number of sites that gain is shown even where it is 0.

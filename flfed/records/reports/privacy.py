@@ -189,7 +189,6 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
     payloads = [payload for payload, _ in typed_payloads]
     source = None if promised.epsilon is None else noise_from(run.engine, study)
     reason = "" if typed_payloads else render("privacy.promise.unrecorded")
-    kind = without_model(is_trained=trains(study), one_answer=has_analysis(study))
     return {
         **promise,
         "noise-from": source,
@@ -200,7 +199,7 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
         "warnings": _once(payload.warnings for payload in payloads),
         "uncharged": _once(payload.uncharged for payload in payloads),
         "sites": _sites(typed_payloads),
-        **kind,
+        **without_model(is_trained=trains(study), one_answer=has_analysis(study)),
         **_charged(first, study),
     }
 
@@ -433,15 +432,16 @@ def describe_encoder_condition(unit: str) -> str:
 def promise_in_words(privacy: PrivateFacts) -> list[str]:
     """Return the promise of a run, sentence by sentence."""
     private = private_of(privacy)
+    sums = sums_in_words(private)
     if private.mechanism is None:
         return [render("privacy.promise.unknown", reason=private.reason)]
     if private.mechanism == "none" and private.trained:
-        return [render("privacy.promise.none"), *sums_in_words(private)]
+        return [render("privacy.promise.none"), *sums]
     # A statistic has no updates, and no model that could be attacked.
     if private.mechanism == "none":
-        return [render("privacy.promise.statistic"), *sums_in_words(private)]
+        return [render("privacy.promise.statistic"), *sums]
     if private.epsilon is None:
-        return [render("privacy.promise.noiseless", mechanism=private.mechanism), *sums_in_words(private)]
+        return [render("privacy.promise.noiseless", mechanism=private.mechanism), *sums]
     unit = private.unit
     odds = odds_in_words(
         unit,
@@ -455,7 +455,7 @@ def promise_in_words(privacy: PrivateFacts) -> list[str]:
     lines = [render("privacy.promise.promised", scope=_describe_scope(private), **facts), odds]
     if not private.is_exact:
         lines += accounts_in_words(unit, private.unspent)
-    return [*lines, *_conditions(private), *sums_in_words(private)]
+    return [*lines, *_conditions(private), *sums]
 
 
 def _conditions(privacy: PrivacyReport) -> list[str]:
@@ -470,8 +470,7 @@ def _conditions(privacy: PrivacyReport) -> list[str]:
         lines.append(DRAWN_ONCE)
     if privacy.repeats > 1:
         epsilon = epsilon_in_words(privacy.epsilon_of_repeats)
-        delta = power_of_ten(privacy.delta_of_repeats)
-        facts = {"epsilon": epsilon, "delta": delta, "unit": unit}
+        facts = {"epsilon": epsilon, "delta": power_of_ten(privacy.delta_of_repeats), "unit": unit}
         lines.append(render("privacy.promise.repeats", repeats=privacy.repeats, **facts))
     return lines
 
@@ -483,8 +482,7 @@ def spending_in_words(privacy: PrivateFacts) -> list[str]:
     if not spent:
         return []
     total = _ledgers_in_words(private, spent.values())
-    alike = {(line.steps, line.epsilon, line.budget, line.spent_after) for line in spent.values()}
-    if len(alike) == 1:
+    if len({(line.steps, line.epsilon, line.budget, line.spent_after) for line in spent.values()}) == 1:
         where = "its one site"
         if len(spent) > 1:
             where = f"each of {len(spent)} sites"

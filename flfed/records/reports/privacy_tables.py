@@ -298,8 +298,7 @@ def why_so_many(out: Sequence[CrossedEntry]) -> str:
 
 def _span(values: Sequence[int], format_number: Callable[[int], str]) -> str:
     """Return the range of figures, or their one value."""
-    ends = dict.fromkeys((format_number(min(values)), format_number(max(values))))
-    return " to ".join(ends)
+    return " to ".join(dict.fromkeys((format_number(min(values)), format_number(max(values)))))
 
 
 def kind_in_words(kind: str, kinds: Collection[str] = ()) -> str:

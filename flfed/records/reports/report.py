@@ -94,7 +94,9 @@ class _Opened:
         """Return the sources of the report of a run or series."""
         runs = reader.runs_of(name)
         recorded = Recorded.read(reader, runs)
-        metrics = _metrics(recorded)
+        primary = runs[0].primary
+        names = {metric for _, _, metric in recorded.figures}
+        metrics = sorted(names, key=lambda metric: (metric != primary, metric))
         rule = verdict_rule(reader, runs, metrics)
         counted = [reader.summary(run.run, "score-histograms") or {} for run in runs]
         own = [read(OwnModels, reader.summary(run.run, "own-models") or {}) for run in runs]
@@ -127,12 +129,15 @@ def report(reader: RunReader, name: str) -> Report:
     """
     opened = _Opened.read(reader, name)
     privacy = privacy_of(reader, opened.recorded.runs)
-    over_all = _over_all(opened)
+    over_all = {arm: opened.figures(None, arm) for arm in REFERENCES}
+    over_all["global"] = _with_bound(opened, over_all["global"])
     training = _training(opened, over_all, private_of(privacy))
     sites = _sites(opened, private_of(privacy), training)
     return {
         **head(opened.runs, name),
-        **_shared_and_pooled(over_all),
+        **{arm: over_all[arm] for arm in REFERENCES if arm != "pooled-same"},
+        # Models that not every run has are null where absent.
+        **{arm: over_all[arm] or None for arm in OFTEN_ABSENT},
         "sites": sites,
         "verdict-rule": opened.rule,
         "training": training,
@@ -149,19 +154,6 @@ def report(reader: RunReader, name: str) -> Report:
     }
 
 
-def _over_all(opened: _Opened) -> dict[str, Report]:
-    """Return the figures over all sites by arm; the shared model's binned AUC has its bound."""
-    figures_by_arm = {arm: opened.figures(None, arm) for arm in REFERENCES}
-    figures_by_arm["global"] = _with_bound(opened, figures_by_arm["global"])
-    return figures_by_arm
-
-
-def _shared_and_pooled(over_all: Report) -> Report:
-    """Return the figures over all sites; models that not every run has are null where absent."""
-    figures_by_arm = {arm: over_all[arm] for arm in REFERENCES if arm != "pooled-same"}
-    return figures_by_arm | {arm: over_all[arm] or None for arm in OFTEN_ABSENT}
-
-
 def _sites(opened: _Opened, privacy: PrivacyReport, training: Report | None) -> Report:
     """Return the sites' entries by name; a refused site is among the faults only."""
     every = chain.from_iterable(entries.items() for _, entries in opened.recorded.runs)
@@ -170,8 +162,10 @@ def _sites(opened: _Opened, privacy: PrivacyReport, training: Report | None) -> 
     for site in sites.values():
         if privacy.why_not_compared and not site_of(site).difference:
             site[NOT_COMPARED] = privacy.why_not_compared
-    if not_enough(training):
-        return {site: _undertrained(of, opened.metrics) for site, of in sites.items()}
+        if not_enough(training):
+            site[UNDERTRAINED] = True
+            if opened.metrics:
+                site["verdict"] = site_verdict(site, opened.metrics[0])[0]
     return sites
 
 
@@ -192,14 +186,6 @@ def _training(opened: _Opened, over_all: Mapping[str, Report], privacy: PrivacyR
         return None
     ends = {end: shared[end] for end in ("value", "low", "high")}
     return training_state(None, [(metric, ends, figure_of(kind, metric).value)])
-
-
-def _undertrained(site: Report, metrics: Sequence[str]) -> Report:
-    """Return a site's entry where the shared model was not trained enough, with the verdict that follows."""
-    entry = site | {UNDERTRAINED: True}
-    if metrics:
-        entry |= {"verdict": site_verdict(entry, metrics[0])[0]}
-    return entry
 
 
 def _read_optional_objects(opened: _Opened) -> Report:
@@ -267,13 +253,6 @@ class _LookedAt:
     sites: int = 0
 
 
-def _metrics(recorded: Recorded) -> list[str]:
-    """Return the compared metrics, the primary one first."""
-    names = {metric for _, _, metric in recorded.figures}
-    primary = recorded.runs[0][0].primary
-    return sorted(names, key=lambda metric: (metric != primary, metric))
-
-
 def _with_bound(opened: _Opened, figures: Report) -> Report:
     """Return the shared model's figures, a binned AUC with its bound."""
     auc_rows = [row for row in opened.recorded.figures.get((None, "global", AUC), []) if row.value is not None]
@@ -312,8 +291,7 @@ def _classes(counted: Sequence[Report], site: str) -> Report | None:
     """
     rows: dict[str, list[int | None]] = {label: [] for label in CLASSES}
     for payload in counted:
-        own = read(Counted, payload).sites.get(site, {})
-        for label, bins in own.items():
+        for label, bins in read(Counted, payload).sites.get(site, {}).items():
             rows[label].append(sum(count for _, count in bins))
     return {label: _whole_mean(counts) for label, counts in rows.items() if counts} or None
 

@@ -68,6 +68,11 @@ class Cost:
     to_site: float
     to_server: float
 
+    @property
+    def rounds(self) -> int:
+        """Number of rounds of the block."""
+        return self.last - self.first + 1
+
 
 def width_of(rounds: int, most: int) -> int:
     """Return the number of rounds in a block, for at most `most` blocks.
@@ -179,18 +184,19 @@ def round_bytes(reader: RunReader, runs: Sequence[str]) -> Report | None:
     A study with a codec has `codec` besides, and both figures `uncompressed`. Where a site got two requests in a round,
     the codec's saving counts once.
     """
-    codecs = {run: _codec(reader, run) for run in runs}
+    payloads = {run: reader.summary(run, "codec") for run in runs}
+    codecs = {run: read(Codec, payload) for run, payload in payloads.items() if payload is not None}
     totals: dict[str, _Crossed] = {}
     for row in reader.fetch(_trained(runs), site=Sent.site):
         total = totals.setdefault(row.direction, _Crossed())
         total.bytes += int(row.bytes)
         total.messages += row.messages
         total.rounds += row.rounds
-        if codec := codecs[row.run_id]:
+        if codec := codecs.get(row.run_id):
             total.saved += row.messages * codec.saved_in(row.direction)
     if not totals:
         return None
-    first = next(filter(None, codecs.values()), None)
+    first = next(iter(codecs.values()), None)
     entry: Report = {way: totals[way].means(packed=first is not None) for way in sorted(totals)}
     if first is not None:
         entry["codec"] = {"update": first.update, "download": first.download}
@@ -209,11 +215,6 @@ class Codec:
     def saved_in(self, direction: str) -> int:
         """Return the bytes that a message saves in a direction."""
         return self.saved_to_site if direction == "to-site" else self.saved_to_server
-
-
-def _codec(reader: RunReader, run: str) -> Codec | None:
-    payload = reader.summary(run, "codec")
-    return None if payload is None else read(Codec, payload)
 
 
 @dataclass

@@ -8,51 +8,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flfed.records.objects import figure_of, read, run_of, site_of
-from flfed.records.reports.narrative import gain_in_words, interval_name
+from flfed.records.reports import site_verdict as verdicts
+from flfed.records.reports.narrative import COLUMNS, gain_in_words, interval_name
 from flfed.records.reports.report import OWN_COLUMNS, STARTED
-from flfed.records.reports.site_verdict import (
-    DIFFERENCES,
-    SITE_ARMS,
-    best_arm,
-    best_gain,
-    class_words,
-    mean_gain_in_words,
-    own_in_words,
-    site_verdict,
-    varies,
-    worthwhile_at,
-)
-from flfed.records.statistics import Report
-from flfed.records.statistics.noised_scores import (
-    TRAINED_ON,
-    released,
-    scores_in_words,
-    trained_on,
-)
+from flfed.records.statistics import Report, verdict
+from flfed.records.statistics.noised_scores import TRAINED_ON, released, scores_in_words, trained_on
 from flfed.records.statistics.own_models import SAME, naive_in_words, own_parts_in_words, rival_in_words
 from flfed.records.statistics.training_state import trained_at_site
-from flfed.records.statistics.verdict import (
-    ABSENT,
-    INCONCLUSIVE,
-    Difference,
-    better_of,
-    better_or_worse,
-    decimals_for,
-    describe_verdict,
-    has_interval,
-    interval,
-    metric_name,
-    number,
-    sentence_case,
-    shown,
-)
 from flfed.records.store.entries import SiteEntry
 from flfed.study.tables import in_sums_only
 from flfed.words import render
 
 FEW_HOLDOUT_ROWS = 100
 """Below so many test rows, of the rarer class where both are counted, an interval is wide."""
-MODELS = {"global": "Shared model", "local-only": "Site model", "personalised": "Adjusted to site"}
+MODELS = {arm: verdict.sentence_case(name) for arm, name in COLUMNS.items()}
 """The columns of the table, by arm."""
 
 
@@ -61,19 +30,19 @@ def should_it_join(report: Report, site: str, metric: str) -> str:
     of_site = run_of(report).sites[site]
     key = "not-released"
     if released(report).is_compared:
-        key = site_verdict(of_site, metric)[0].replace(" ", "-")
+        key = verdicts.site_verdict(of_site, metric)[0].replace(" ", "-")
     span = _worse_to_better(of_site, metric)
-    return render(f"report.answer.{key}", site=site, metric=metric_name(metric), span=span)
+    return render(f"report.answer.{key}", site=site, metric=verdict.metric_name(metric), span=span)
 
 
 def _worse_to_better(of_site: Report, metric: str) -> str:
     """Return the deciding interval of a gain in words, "" without one."""
-    best = best_gain(of_site, metric)
-    if best is None or not has_interval(best):
+    best = verdicts.best_gain(of_site, metric)
+    if best is None or not verdict.has_interval(best):
         return ""
     deciding = best.deciding
-    digits = decimals_for(deciding, worthwhile_at(of_site, metric))
-    return " to ".join(better_or_worse(bound or 0.0, digits) for bound in (deciding.low, deciding.high))
+    digits = verdict.decimals_for(deciding, verdicts.worthwhile_at(of_site, metric))
+    return " to ".join(verdict.better_or_worse(bound or 0.0, digits) for bound in (deciding.low, deciding.high))
 
 
 def describe_missing_figures(report: Report, sites: Sequence[SiteEntry], site: str) -> str:
@@ -109,7 +78,7 @@ def rests_on(report: Report, site: str, metric: str) -> list[str]:
         compared = [render("report.site.meaning")] if how.is_compared else []
         return [*compared, *_describe_noise(report, site), *limits]
     lines = []
-    if best_gain(of_site, metric) is not None:
+    if verdicts.best_gain(of_site, metric) is not None:
         lines.append(render("report.site.meaning"))
     lines += _describe_test_rows(of_site, metric, run.repeats)
     before = run.trained_test_rows or {}
@@ -117,11 +86,16 @@ def rests_on(report: Report, site: str, metric: str) -> list[str]:
     lines += [*_own_model(of_site, metric), naive_in_words([of_site], metric)]
     lines += _began_with(of_site, metric, unknown=site not in before.get("sites", {}))
     if run.repeats > 1:
-        lines.append(_two_intervals(of_site, metric))
-    lines.append(mean_gain_in_words(run.mean_gain.get(metric), metric))
+        best = verdicts.best_arm(of_site, metric)
+        key = verdicts.DIFFERENCES[best is not None and best[0] == "personalised"]
+        # Degrees of freedom are there only where repeats draw their own holdouts.
+        is_fixed = figure_of(of_site[key], metric).freedom is None
+        intervals = render("report.site.fixed") if is_fixed else render("report.site.redrawn")
+        lines.append(intervals)
+    lines.append(verdicts.mean_gain_in_words(run.mean_gain.get(metric), metric))
     if figure_of(run.pooled, metric).value is not None:
-        lines.append(render("report.site.pooled", figure=number(figure_of(run.global_, metric).value)))
-    return [sentence for sentence in (*lines, *limits) if sentence]
+        lines.append(render("report.site.pooled", figure=verdict.number(figure_of(run.global_, metric).value)))
+    return list(filter(None, (*lines, *limits)))
 
 
 def _describe_test_rows(of_site: Report, metric: str, repeats: int) -> list[str]:
@@ -131,10 +105,10 @@ def _describe_test_rows(of_site: Report, metric: str, repeats: int) -> list[str]
         return []
     count = f"{here.holdout_rows} of its {here.rows} rows"
     # A holdout that is drawn anew may have another size in each repeat.
-    if varies(of_site):
+    if verdicts.varies(of_site):
         least, most = here.holdout_rows_range
         count = f"about {count} ({least} to {most}, drawn anew)"
-    facts = {"rows": count, "better": better_of(metric), "metric": metric_name(metric)}
+    facts = {"rows": count, "better": verdict.better_of(metric), "metric": verdict.metric_name(metric)}
     if repeats > 1:
         return [render("report.site.holdouts", repeats=repeats, **facts), *_few(of_site)]
     return [render("report.site.holdout", **facts), *_few(of_site)]
@@ -143,8 +117,7 @@ def _describe_test_rows(of_site: Report, metric: str, repeats: int) -> list[str]
 def _describe_noise(report: Report, site: str) -> list[str]:
     """Return the basis of figures from counts with noise."""
     run = run_of(report)
-    about = f"{trained_on(run.sites[site])} {run.privacy['unit']}s"
-    lines = [render("report.site.noise", about=about)]
+    lines = [render("report.site.noise", about=f"{trained_on(run.sites[site])} {run.privacy['unit']}s")]
     if run.repeats > 1:
         lines.append(render("report.site.repeats", repeats=run.repeats))
     return [*lines, *scores_in_words(report, site)]
@@ -158,7 +131,7 @@ def _began_with(of_site: Report, metric: str, *, unknown: bool) -> list[str]:
     values = [figure_of(of_site.get(arm), metric).value for arm in STARTED]
     if None in values:
         return []
-    as_it_is, tuned = map(number, values)
+    as_it_is, tuned = map(verdict.number, values)
     if unknown:
         return [render("report.site.uncounted", figure=as_it_is, tuned=tuned)]
     return [render("report.site.started", figure=as_it_is, tuned=tuned)]
@@ -170,10 +143,10 @@ def _own_model(of_site: Report, metric: str) -> list[str]:
     same = figure_of(here.local_only_same, metric).value
     if here.local_only_family == SAME:
         return _own_columns(of_site, metric)
-    rival = ": ".join(filter(None, (rival_in_words([of_site]), own_in_words(of_site))))
+    rival = ": ".join(filter(None, (rival_in_words([of_site]), verdicts.own_in_words(of_site))))
     lines = [render("report.site.own", model=rival)]
     if same is not None:
-        lines.append(render("report.site.same", figure=number(same)))
+        lines.append(render("report.site.same", figure=verdict.number(same)))
     return [*lines, *_own_columns(of_site, metric)]
 
 
@@ -184,18 +157,8 @@ def _own_columns(of_site: Report, metric: str) -> list[str]:
     value = figure_of(of_site[OWN_COLUMNS], metric).value
     lines = [render("report.site.columns")]
     if value is not None:
-        lines.append(render("report.site.beside", figure=number(value)))
+        lines.append(render("report.site.beside", figure=verdict.number(value)))
     return lines
-
-
-def _two_intervals(of_site: Report, metric: str) -> str:
-    """Return the meaning of the intervals under repeats."""
-    best = best_arm(of_site, metric)
-    key = DIFFERENCES[best is not None and best[0] == "personalised"]
-    # Degrees of freedom are there only where repeats draw their own holdouts.
-    if figure_of(of_site[key], metric).freedom is None:
-        return render("report.site.fixed")
-    return render("report.site.redrawn")
 
 
 def _few(of_site: Report) -> list[str]:
@@ -207,7 +170,7 @@ def _few(of_site: Report) -> list[str]:
     if classes is None:
         few = holdout is not None and holdout < FEW_HOLDOUT_ROWS
         return [render("report.site.few", rows=holdout)] if few else []
-    text = sentence_case(class_words(of_site))
+    text = verdict.sentence_case(verdicts.class_words(of_site))
     if min(classes.values()) < FEW_HOLDOUT_ROWS:
         return [render("report.site.rare", rows=text)]
     return [f"{text}."]
@@ -245,45 +208,45 @@ def together(report: Report, metric: str) -> list[str]:
     # A metric that cannot be added up has another one in its place.
     shown_metric = metric if metric in summed.figures else next(iter(summed.figures))
     models = {"global": "shared model", "local-only": "each site's own model", "personalised": "adjusted to each site"}
-    values = ", ".join(f"{models[arm]} {number(value)}" for arm, value in summed.figures[shown_metric].items())
-    name = metric_name(shown_metric)
+    values = ", ".join(f"{models[arm]} {verdict.number(value)}" for arm, value in summed.figures[shown_metric].items())
+    name = verdict.metric_name(shown_metric)
     if shown_metric == "roc_auc_score" and summed.auc_bounds:
         low, high = summed.auc_bounds
-        name = render("report.site.bounds", metric=name, low=number(low), high=number(high))
+        name = render("report.site.bounds", metric=name, low=verdict.number(low), high=verdict.number(high))
     facts = {"sites": summed.sites, "rows": summed.holdout_rows, "metric": name, "values": values}
     if run.repeats > 1:
         return [render("report.site.first", **facts)]
     return [render("report.site.summed", **facts)]
 
 
-def site_line(report: Report, name: str, metric: str, arms: Sequence[str] = SITE_ARMS) -> dict[str, str]:
+def site_line(report: Report, name: str, metric: str, arms: Sequence[str] = verdicts.SITE_ARMS) -> dict[str, str]:
     """Return a site's line in the table of all sites."""
     site = run_of(report).sites[name]
     here = site_of(site)
     how = released(report)
-    rows = f"{shown(here.holdout_rows)} / {shown(here.rows)}"
+    rows = f"{verdict.shown(here.holdout_rows)} / {verdict.shown(here.rows)}"
     start = {"Site": name, "Test / all rows": rows}
     if not how.is_exact:
         start = {"Site": name, TRAINED_ON.capitalize(): trained_on(site)}
     cells = {}
     for arm in arms:
         figure = figure_of(site[arm], metric)
-        span = f" ({interval(figure.low, figure.high)})"
-        cells[MODELS[arm]] = ABSENT
+        span = f" ({verdict.interval(figure.low, figure.high)})"
+        cells[MODELS[arm]] = verdict.ABSENT
         if figure.value is not None:
-            cells[MODELS[arm]] = number(figure.value) + _unbroken(span)
+            cells[MODELS[arm]] = verdict.number(figure.value) + _unbroken(span)
     if not how.is_compared:
         return start | cells
     gain = {f"Gain, + is better ({interval_name(report)})": _unbroken(gain_in_words(site, metric))}
-    return start | cells | gain | {"Verdict": describe_verdict(site_verdict(site, metric)[0], metric)}
+    return start | cells | gain | {"Verdict": verdict.describe_verdict(verdicts.site_verdict(site, metric)[0], metric)}
 
 
 def untold_at(report: Report, metric: str, sites: Sequence[str]) -> list[str]:
     """Return why the verdict is inconclusive at some of these sites, a sentence each."""
     if not released(report).is_compared:
         return []  # one sentence for all sites is enough
-    verdicts = {site: site_verdict(run_of(report).sites[site], metric) for site in sites}
-    return [f"{site}: {why}" for site, (code, why) in verdicts.items() if code == INCONCLUSIVE]
+    codes_and_reasons = {site: verdicts.site_verdict(run_of(report).sites[site], metric) for site in sites}
+    return [f"{site}: {why}" for site, (code, why) in codes_and_reasons.items() if code == verdict.INCONCLUSIVE]
 
 
 def _unbroken(text: str) -> str:
@@ -299,6 +262,6 @@ def order_of_sites(report: Report, metric: str) -> list[str]:
         return sorted(run.sites)
     places = {}
     for name, site in run.sites.items():
-        gain = best_gain(site, metric) or Difference(-math.inf)
+        gain = verdicts.best_gain(site, metric) or verdict.Difference(-math.inf)
         places[name] = -(gain.value or 0.0)
     return sorted(places, key=places.__getitem__)

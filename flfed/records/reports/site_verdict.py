@@ -7,32 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, replace
 
 from flfed.records.objects import FigureReport, VerdictRule, figure_of, read, read_figure, site_of
-from flfed.records.statistics import Report, intervals
+from flfed.records.statistics import Report, intervals, verdict
 from flfed.records.statistics.intervals import mean_of, mean_over_sites, possible, standard_error
 from flfed.records.statistics.noised_scores import NOT_COMPARED
 from flfed.records.statistics.own_models import family_in_words
-from flfed.records.statistics.verdict import (
-    DO_NOT_USE,
-    FEW_SITES,
-    INCONCLUSIVE,
-    LEAST_SITES,
-    PAYS,
-    UNLIKE,
-    Difference,
-    best_of,
-    better_of,
-    beyond_chance,
-    code_of,
-    decimals_for,
-    gain_of,
-    has_interval,
-    may_be_chance,
-    metric_name,
-    number,
-    size_and_span,
-    verdict,
-    worthwhile_of,
-)
 from flfed.records.store.entries import DifferenceRow
 from flfed.words import render
 
@@ -96,18 +74,13 @@ def site_verdict(site: Report, metric: str) -> tuple[str, str]:
         shared = None
         adjusted = None
         reasons = [*reasons, few]
-    undertrained = render("report.training.short") if site.get(UNDERTRAINED) else ""
-    return verdict(
-        shared,
-        adjusted,
-        better_of(metric),
-        metric=metric,
-        figures={arm: figure.value for arm, figure in figures.items()},
-        reason=(reasons or [render("report.verdict.unshared")])[0],
-        worthwhile=worthwhile_at(site, metric),
-        alone=own_in_words(site),
-        undertrained=undertrained,
-    )
+    words = {"reason": (reasons or [render("report.verdict.unshared")])[0], "alone": own_in_words(site)}
+    if site.get(UNDERTRAINED):
+        words["undertrained"] = render("report.training.short")
+    values = {arm: figure.value for arm, figure in figures.items()}
+    least = worthwhile_at(site, metric)
+    better = verdict.better_of(metric)
+    return verdict.verdict(shared, adjusted, better, metric=metric, figures=values, worthwhile=least, **words)
 
 
 def own_in_words(site: Report) -> str:
@@ -122,35 +95,35 @@ def worthwhile_at(site: Report, metric: str) -> float:
         worthwhile = figure_of(site[key], metric).minimum_gain
         if worthwhile is not None:
             return float(worthwhile)
-    return worthwhile_of(metric)
+    return verdict.worthwhile_of(metric)
 
 
-def _differences_of(site: Report, metric: str) -> tuple[Difference | None, Difference | None]:
+def _differences_of(site: Report, metric: str) -> tuple[verdict.Difference | None, verdict.Difference | None]:
     """Return shared and adjusted model, each minus the site's own."""
     shared, adjusted = (site[key].get(metric) for key in DIFFERENCES)
     return as_difference(shared), as_difference(adjusted)
 
 
-def as_difference(entry: Report | None) -> Difference | None:
+def as_difference(entry: Report | None) -> verdict.Difference | None:
     """Return a difference of a report with both its intervals, None where there is none."""
     if not entry:
         return None
     figure = read_figure(entry)
-    difference = Difference(figure.value, figure.low, figure.high)
+    difference = verdict.Difference(figure.value, figure.low, figure.high)
     if figure.sites < 2:
         return difference
     return replace(difference, wide_low=figure.widened_low, wide_high=figure.widened_high, sites=figure.sites)
 
 
-def best_arm(site: Report, metric: str) -> tuple[str, Difference] | None:
+def best_arm(site: Report, metric: str) -> tuple[str, verdict.Difference] | None:
     """Return the better arm at a site, of which the verdict is, and its gain.
 
     A gain above 0 is an improvement. None where none was measured, or the models cannot be compared.
     """
-    return None if too_few(site) else best_of(*_differences_of(site, metric), better_of(metric))
+    return None if too_few(site) else verdict.best_of(*_differences_of(site, metric), verdict.better_of(metric))
 
 
-def best_gain(site: Report, metric: str) -> Difference | None:
+def best_gain(site: Report, metric: str) -> verdict.Difference | None:
     """Return the better arm's gain at a site, or None."""
     best = best_arm(site, metric)
     return best[1] if best else None
@@ -218,8 +191,8 @@ def mean_gain(rows: Mapping[str, Pairs], metric: str, of: int) -> Report:
     facts: Report = {"arm": "global", "sites": len(gain_by_site), "of": of}
     facts |= {"method": render("report.mean.method"), "coverage": render("report.mean.coverage")}
     names = ("value", "low", "high", "between-sites-sd", "between-sites-p")
-    if len(gain_by_site) < LEAST_SITES:
-        why = render("report.mean.minimum", sites=len(gain_by_site), of=of, least=LEAST_SITES)
+    if len(gain_by_site) < verdict.LEAST_SITES:
+        why = render("report.mean.minimum", sites=len(gain_by_site), of=of, least=verdict.LEAST_SITES)
         return dict.fromkeys(names) | {"reason": why} | facts
     # Sites whose error is unknown have no weight in the mean and are left out.
     mean = mean_over_sites(*zip(*gain_by_site.values(), strict=True))
@@ -247,15 +220,15 @@ def _gain(pairs: Pairs, metric: str) -> tuple[float, float] | None:
     if ratio is not None and None not in ratios:
         shared = ratio / (1 + ratio)
         error *= math.sqrt(shared + (1 - shared) / len(rows))
-    gain = gain_of(Difference(mean_of([row.value for row in rows])), better_of(metric)).value
+    gain = verdict.gain_of(verdict.Difference(mean_of([row.value for row in rows])), verdict.better_of(metric)).value
     return None if gain is None else (gain, error)
 
 
 def code_of_mean(mean: FigureReport, worthwhile: float) -> str:
     """Return the verdict on a mean gain; a loss is inconclusive where the model was not trained enough."""
-    code = code_of(Difference(mean.value, mean.low, mean.high), worthwhile)
-    if code == DO_NOT_USE and mean.undertrained:
-        return INCONCLUSIVE
+    code = verdict.code_of(verdict.Difference(mean.value, mean.low, mean.high), worthwhile)
+    if code == verdict.DO_NOT_USE and mean.undertrained:
+        return verdict.INCONCLUSIVE
     return code
 
 
@@ -278,37 +251,31 @@ def mean_gain_in_words(entry: Report | None, metric: str, *, adjusts: bool = Tru
     mean = read_figure(entry)
     if mean.value is None:
         return ""
-    gain = Difference(mean.value, mean.low, mean.high)
-    least = worthwhile_of(metric) if mean.minimum_gain is None else mean.minimum_gain
-    size, span = size_and_span(gain, least)
+    gain = verdict.Difference(mean.value, mean.low, mean.high)
+    least = verdict.worthwhile_of(metric) if mean.minimum_gain is None else mean.minimum_gain
+    size, span = verdict.size_and_span(gain, least)
     sites = f"{mean.sites} sites"
     if mean.sites != mean.of:
         sites = f"{mean.sites} of {mean.of} sites"
     model = "shared model before adjustment" if adjusts else "shared model"
-    return render(
-        "report.mean.gain",
-        sites=sites,
-        model=model,
-        gain=size,
-        metric=metric_name(metric),
-        interval=span,
-        conclusion=_describe_conclusion(gain, code_of_mean(mean, least), least, mean.sites),
-    )
+    conclusion = _describe_conclusion(gain, code_of_mean(mean, least), least, mean.sites)
+    facts = {"gain": size, "interval": span, "metric": verdict.metric_name(metric)}
+    return render("report.mean.gain", sites=sites, model=model, conclusion=conclusion, **facts)
 
 
-def _describe_conclusion(gain: Difference, code: str, worthwhile: float, sites: int) -> str:
+def _describe_conclusion(gain: verdict.Difference, code: str, worthwhile: float, sites: int) -> str:
     """Return whether a mean gain is clear, by the rule of a site's gain; few sites are named as the reason."""
-    if code == PAYS:
+    if code == verdict.PAYS:
         return render("report.mean.clear")
-    if code == DO_NOT_USE:
+    if code == verdict.DO_NOT_USE:
         return render("report.mean.loss")
-    if code == INCONCLUSIVE and has_interval(gain):
+    if code == verdict.INCONCLUSIVE and verdict.has_interval(gain):
         return render("report.mean.undertrained")
     # A gain may be beyond chance and yet not worth joining for.
-    if not may_be_chance(gain):
-        side, may = beyond_chance(gain, worthwhile)
+    if not verdict.may_be_chance(gain):
+        side, may = verdict.beyond_chance(gain, worthwhile)
         return render("report.mean.small", side=side, may=may)
-    if sites <= FEW_SITES:
+    if sites <= verdict.FEW_SITES:
         return render("report.mean.few", sites=sites)
     return render("report.mean.chance")
 
@@ -319,7 +286,7 @@ def describe_spread(entry: Report | None, *, adjusts: bool = True) -> str:
     if mean.between_sites_sd is None or mean.between_sites_p is None:
         return ""
     gains = "gains before adjustment" if adjusts else "gains"
-    if mean.between_sites_p < UNLIKE:
-        size = number(mean.between_sites_sd, decimals_for(Difference(mean.between_sites_sd, mean.between_sites_sd)))
-        return render("report.mean.differ", gains=gains, size=size)
+    if mean.between_sites_p < verdict.UNLIKE:
+        decimals = verdict.decimals_for(verdict.Difference(mean.between_sites_sd, mean.between_sites_sd))
+        return render("report.mean.differ", gains=gains, size=verdict.number(mean.between_sites_sd, decimals))
     return render("report.mean.alike", gains=gains, sites=mean.sites)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -45,19 +46,14 @@ def gaps_in_words(payload: Payload | Columns, *, sites: int) -> list[str]:
     list of str
         One sentence where no gap is large; none where no site can be compared with another.
     """
-    gaps = []
-    for column in read(Columns, payload).columns:
-        gap = widest_gap(column)
-        if gap is not None:
-            gaps.append((*gap, column))
+    columns = read(Columns, payload).columns
+    gaps = [(*gap, column) for column in columns if (gap := widest_gap(column)) is not None]
     gaps.sort(key=lambda one: -one[0])
     lines = []
     for points, site, others, column in gaps[:NAMED]:
         if points >= LEAST_GAP:
-            own = column.sites[site]
-            rest = [column.sites[other] for other in others]
-            share = _share_in_words(own.gaps, own.rows)
-            elsewhere = _share_in_words(sum(one.gaps for one in rest), sum(one.rows for one in rest))
+            share = _share_in_words([column.sites[site]])
+            elsewhere = _share_in_words([column.sites[other] for other in others])
             facts = {"column": column.column, "site": site, "sites": _name_others(len(others), sites)}
             lines.append(render("pages.gaps.column", share=share, others=elsewhere, **facts))
     if gaps and not lines:
@@ -88,11 +84,10 @@ def widest_gap(column: Column) -> tuple[float, str, list[str]] | None:
     missing = sum(entry.gaps for entry in entry_by_site.values())
     rows = sum(entry.rows for entry in entry_by_site.values())
     # The others' share covers their rows together, without the site's own.
-    gaps = {
-        site: 100 * (entry.gaps / entry.rows - (missing - entry.gaps) / (rows - entry.rows))
-        for site, entry in entry_by_site.items()
-    }
-    site = max(gaps, key=lambda name: gaps[name])
+    gaps = {}
+    for site, entry in entry_by_site.items():
+        gaps[site] = 100 * (entry.gaps / entry.rows - (missing - entry.gaps) / (rows - entry.rows))
+    site = max(gaps, key=gaps.__getitem__)
     return gaps[site], site, [name for name in entry_by_site if name != site]
 
 
@@ -160,15 +155,16 @@ def _count_other_sites(entry: SiteDrift, sites: int) -> int:
     return int(entry.compared_with or sites - 1)
 
 
-def _share_in_words(count: float, rows: float) -> str:
-    """Return a share in whole percent.
+def _share_in_words(entries: Sequence[SiteDrift]) -> str:
+    """Return the share of missing values of some sites in whole percent.
 
     Examples
     --------
-    >>> _share_in_words(190, 294), _share_in_words(2, 30000)
+    >>> _share_in_words([SiteDrift(190, 294)]), _share_in_words([SiteDrift(1, 10000), SiteDrift(1, 20000)])
     ('65 %', 'less than 1 %')
     """
-    return f"{percent(count, rows)} %".replace("<", "less than ").replace(">", "more than ")
+    gaps, rows = (sum(getattr(entry, key) for entry in entries) for key in ("gaps", "rows"))
+    return f"{percent(gaps, rows)} %".replace("<", "less than ").replace(">", "more than ")
 
 
 COLUMNS_DRAWN = 25
@@ -244,17 +240,14 @@ def table_1(
 
 def missing(payload: Payload | None, sites: Sequence[str], *, of: int, why_none: str) -> Section:
     """Return each site's share of missing values, of columns with any; the run has `of` sites."""
-    column_statistics = read(Columns, payload or {})
-    if not column_statistics.columns:
+    columns = read(Columns, payload or {})
+    if not columns.columns:
         return Section(title=MISSING, lead=(why_none,))
-    gappy = [
-        column for column in column_statistics.columns if any(entry.missing != 0 for entry in column.sites.values())
-    ]
+    gappy = [column for column in columns.columns if any(of.missing != 0 for of in column.sites.values())]
     if not gappy:
         return Section(title=MISSING, lead=(render("pages.gaps.complete"),))
     # Columns that only one site reports come last.
     gappy.sort(key=lambda column: (-(widest_gap(column) or (-100.0,))[0], -_most_missing(column)))
-    sentences = gaps_in_words(column_statistics, sites=of)
     cells = []
     lines = []
     for column in gappy:
@@ -262,59 +255,50 @@ def missing(payload: Payload | None, sites: Sequence[str], *, of: int, why_none:
         cells += each
         lines.append({"Column": column.column} | {cell["site"]: cell["value"] for cell in each})
     cells = cells[: COLUMNS_DRAWN * len(sites)]
-    drawing = Drawing(
-        title=render("pages.gaps.title"),
-        draw=lambda: _map(cells, most=100),
-        key="missing",
-        says=" ".join(sentences),
-        lines=lines,
-    )
     lead = []
     if len(gappy) > COLUMNS_DRAWN:
         lead.append(render("pages.gaps.drawn", shown=COLUMNS_DRAWN, columns=len(gappy)))
     note = []
     if any(cell["value"] is None for cell in cells):
         note.append(render("pages.gaps.dash"))
-    return Section(title=MISSING, lead=tuple(lead), charts=(drawing,), says=tuple(sentences), note=tuple(note))
+    says = gaps_in_words(columns, sites=of)
+    drawing = _drawing("missing", render("pages.gaps.title"), cells, 100, says, lines)
+    return Section(title=MISSING, lead=lead, charts=(drawing,), says=says, note=note)
 
 
 def drift(payload: Payload | None, sites: Sequence[str], *, of: int, why_none: str) -> Section:
     """Return the differences between each site and the others, by column; the run has `of` sites."""
-    column_statistics = read(Columns, payload or {})
-    if not column_statistics.columns:
+    columns = read(Columns, payload or {})
+    if not columns.columns:
         return Section(title=APART, lead=(why_none,))
-    columns = sorted(column_statistics.columns, key=_furthest)
-    entries = [entry for _, _, entry in _entries(columns)]
+    entries = [entry for _, _, entry in _entries(columns.columns)]
     # A map without any difference would be grey all over.
     if not any(entry.size for entry in entries):
         reasons = "; ".join(sorted({str(entry.reason) for entry in entries if entry.reason})) or "there is none"
         return Section(title=APART, lead=(render("pages.drift.unknown", reasons=reasons),))
-    sentences = drift_in_words(column_statistics, sites=of)
     cells = []
     lines = []
-    for place, column in enumerate(columns):
+    for place, column in enumerate(sorted(columns.columns, key=_furthest)):
         for site in sites:
             if site in column.sites:
                 lines.append(_drift_line(column, site, column.sites[site]))
                 if place < COLUMNS_DRAWN:
                     cells.append(_drift_cell(column, site, column.sites[site]))
-    drawing = Drawing(
-        title=render("pages.drift.title"),
-        draw=lambda: _map(cells, most=1),
-        key="drift",
-        says=" ".join(sentences),
-        lines=lines,
-    )
     lead = []
-    if len(columns) > COLUMNS_DRAWN:
-        lead.append(render("pages.drift.drawn", shown=COLUMNS_DRAWN, columns=len(columns)))
-    return Section(
-        title=APART,
-        lead=tuple(lead),
-        charts=(drawing,),
-        says=tuple(sentences),
-        note=_how_to_read("".join(cell["text"] for cell in cells)),
-    )
+    if len(columns.columns) > COLUMNS_DRAWN:
+        lead.append(render("pages.drift.drawn", shown=COLUMNS_DRAWN, columns=len(columns.columns)))
+    says = drift_in_words(columns, sites=of)
+    drawing = _drawing("drift", render("pages.drift.title"), cells, 1, says, lines)
+    note = _how_to_read("".join(cell["text"] for cell in cells))
+    return Section(title=APART, lead=lead, charts=(drawing,), says=says, note=note)
+
+
+def _drawing(
+    key: str, title: str, cells: Sequence[Payload], most: float, says: Sequence[str], lines: Sequence[Line]
+) -> Drawing:
+    """Return the map of cells by column and site."""
+    draw = partial(_map, cells, most=most)
+    return Drawing(title=title, draw=draw, key=key, says=" ".join(says), lines=lines)
 
 
 def _how_to_read(text: str) -> tuple[str, ...]:

@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from flfed.records.charts.by_site import forest_plot, interval_chart
 from flfed.records.objects import figure_of, read_figure, run_of
-from flfed.records.reports.narrative import (
-    MARK,
-    ends_of,
-    forest_lines,
-    interval_name,
-    over_sites,
-    reference_name,
-)
+from flfed.records.reports.narrative import MARK, ends_of, forest_lines, interval_name, over_sites, reference_name
 from flfed.records.reports.report import REFERENCES
 from flfed.records.reports.site_answer import order_of_sites
 from flfed.records.reports.site_verdict import best_gain
 from flfed.records.section import Drawing, Section, Table
-from flfed.records.statistics import Report
+from flfed.records.statistics import Report, verdict
 from flfed.records.statistics.noised_scores import own_under_noise
-from flfed.records.statistics.verdict import (
-    ARM_NAMES,
-    describe_verdict,
-    gain_in_brackets,
-    interval,
-    metric_name,
-    number,
-    sentence_case,
-)
 from flfed.words import render
 
 
@@ -61,24 +46,18 @@ def gains(
     lines : sequence of mappings
         Figures behind the plot.
     """
-    run = run_of(report)
     rows = forest_lines(report, metric, shown)
-    least = run.rule.minimum_gain[metric]
+    least = run_of(report).rule.minimum_gain[metric]
     says = []
     for row in rows:
-        says.append(f"{row.name}: gain {gain_in_brackets(row.gain, least)}, {describe_verdict(row.verdict, metric)}")
+        gain = verdict.gain_in_brackets(row.gain, least)
+        says.append(f"{row.name}: gain {gain}, {verdict.describe_verdict(row.verdict, metric)}")
     title = render("pages.forest.title", interval=interval_name(report))
     if len(shown) < sites:
         title = render("pages.forest.ends", interval=interval_name(report), sites=sites)
-    drawing = Drawing(
-        title=title,
-        draw=lambda: forest_plot(report, metric, shown),
-        key="gains",
-        says="; ".join(says),
-        lines=lines,
-        least=least,
-        wide=True,
-    )
+    draw = partial(forest_plot, report, metric, shown)
+    words = {"title": title, "key": "gains", "says": "; ".join(says)}
+    drawing = Drawing(**words, draw=draw, lines=lines, least=least, wide=True)
     note = []
     if any(row.value is not None for row in rows):
         note.append(render("pages.forest.lines"))
@@ -86,7 +65,7 @@ def gains(
             note.append(render("report.run.adjusted", mark=MARK.strip()))
         if rows[-1].site is None:
             note.append(render("pages.forest.mean" if own_under_noise(report) else "pages.forest.adjusted"))
-    return Section(title=render("pages.forest.plot"), charts=(drawing,), note=tuple(note))
+    return Section(title=render("pages.forest.plot"), charts=(drawing,), note=note)
 
 
 def references(report: Report, metric: str) -> Section:
@@ -103,27 +82,25 @@ def references(report: Report, metric: str) -> Section:
             continue
         figure = read_figure(entry)
         name = reference_name(report, arm) + over_sites(figure)
-        label = "shared model, all test rows" if arm == "global" else ARM_NAMES[arm]
+        label = "shared model, all test rows" if arm == "global" else verdict.ARM_NAMES[arm]
         drawn.append({"name": label, "arm": arm, **entry})
         figures.append({"Model": name, "Value": figure.value, "95 % low": figure.low, "95 % high": figure.high})
-        line = {"Model": name, metric_name(metric): number(figure.value), span: interval(figure.low, figure.high)}
+        line = {
+            "Model": name,
+            verdict.metric_name(metric): verdict.number(figure.value),
+            span: verdict.interval(figure.low, figure.high),
+        }
         if several:
-            line["SD over repeats"] = number(figure.sd)
+            line["SD over repeats"] = verdict.number(figure.sd)
         lines.append(line)
-    drawing = Drawing(
-        title=render("pages.forest.references"),
-        draw=lambda: interval_chart(drawn, metric, grid=False),
-        key="references",
-        says="; ".join(f"{line['Model']} {number(line['Value'])}" for line in figures),
-        lines=figures,
-    )
+    title = render("pages.forest.references")
+    draw = partial(interval_chart, drawn, metric, grid=False)
+    says = "; ".join(f"{line['Model']} {verdict.number(line['Value'])}" for line in figures)
+    drawing = Drawing(title=title, draw=draw, key="references", says=says, lines=figures)
     note = [render("report.site.together")] if run.noised_scores is None else []
     fewer = over_sites(figure_of(run.sites_mean, metric))
     if fewer:
-        note.append(f"{sentence_case(ARM_NAMES['sites-mean'])}{fewer}.")
-    return Section(
-        title=render("pages.forest.section"),
-        charts=(drawing,) if figures else (),
-        tables=(Table(lines=lines, is_drawn=True),),
-        note=tuple(note),
-    )
+        note.append(f"{verdict.sentence_case(verdict.ARM_NAMES['sites-mean'])}{fewer}.")
+    charts = (drawing,) if figures else ()
+    tables = (Table(lines=lines, is_drawn=True),)
+    return Section(title=render("pages.forest.section"), charts=charts, tables=tables, note=note)

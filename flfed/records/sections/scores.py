@@ -15,60 +15,10 @@ from flfed.records.charts.histograms import scores_chart
 from flfed.records.objects import read
 from flfed.records.reports.round_totals import ON_ROWS
 from flfed.records.section import Drawing, Section, Table
-from flfed.records.statistics import Report
-from flfed.records.statistics.noised_scores import (
-    NOISE,
-    NoisedScores,
-    count_lines,
-    figure_lines,
-    lost_in_words,
-    noised_scores,
-    scores_in_words,
-    shown_counts,
-)
-from flfed.records.statistics.operating_points import (
-    RARE,
-    ExactPoints,
-    OperatingPoint,
-    ahead_line,
-    at_budget,
-    at_threshold,
-    choose_thresholds,
-    counts_line,
-    decision_curve,
-    edges,
-    exact_at_thresholds,
-    exact_lines,
-    figures_line,
-    first_budget,
-    first_in_words,
-    first_threshold,
-    list_operating_points,
-    net_benefit_line,
-    point_in_words,
-    share_with_outcome,
-)
-from flfed.records.statistics.score_curves import (
-    ALL,
-    LEAST_ROWS,
-    CountsByName,
-    Group,
-    ScoreCounts,
-    Subgroups,
-    area_line,
-    average_precision,
-    calibration,
-    calibration_line,
-    describe_calibration,
-    group_lines,
-    grouped_columns,
-    grouped_lines,
-    is_together,
-    precision_recall,
-    roc,
-    roc_auc,
-    thinned,
-)
+from flfed.records.statistics import Report, score_curves
+from flfed.records.statistics import noised_scores as with_noise
+from flfed.records.statistics import operating_points as flagging
+from flfed.records.statistics.score_curves import CountsByName
 from flfed.records.statistics.verdict import metric_name, number, sentence_case
 from flfed.records.store.entries import CurvePoint
 from flfed.words import render
@@ -97,18 +47,22 @@ def course(points: Sequence[CurvePoint], metric: str, arm: str, looks: Looks, *,
     if repeated:
         note.append(render("pages.costs.repeats"))
     charts = {
-        "all sites together": partial(of_all_sites, drawn_points, metric),
-        "each site": partial(of_each_site, drawn_points, metric, looks),
+        f"{name} by round, all sites together": partial(of_all_sites, drawn_points, metric),
+        f"{name} by round, each site": partial(of_each_site, drawn_points, metric, looks),
     }
     drawings = []
-    for whose, draw in charts.items():
-        title = f"{name} by round, {whose}"
+    for title, draw in charts.items():
         drawings.append(Drawing(title=title, draw=draw, key=title, says=f"{title}, up to round {last}"))
-    return Section(title=COURSE, charts=tuple(drawings), note=tuple(note))
+    return Section(title=COURSE, charts=drawings, note=note)
 
 
 def ranking(
-    counts_by_name: CountsByName, shown: CountsByName, looks: Looks, report: Report, *, lead: Sequence[str] = ()
+    counts_by_name: CountsByName,
+    shown: CountsByName,
+    looks: Looks,
+    report: Report,
+    *,
+    lead: Sequence[str] = (),
 ) -> Section:
     """Return the shared model's discrimination: curves and the areas below them.
 
@@ -123,37 +77,30 @@ def ranking(
         Of the repeat that the counts are of.
     lead : sequence of str
     """
-    areas = "; ".join(f"{name}: AUC {number(roc_auc(counts))}" for name, counts in shown.items())
-    means = "; ".join(f"{name}: average precision {number(average_precision(of))}" for name, of in shown.items())
+    areas = "; ".join(f"{name}: AUC {number(score_curves.roc_auc(counts))}" for name, counts in shown.items())
+    precisions = {name: number(score_curves.average_precision(counts)) for name, counts in shown.items()}
+    means = "; ".join(f"{name}: average precision {precision}" for name, precision in precisions.items())
 
-    charts = [
-        Drawing(
-            title=render("pages.scores.roc"),
-            draw=lambda: roc_chart(shown, looks),
-            key="roc",
-            says=f"ROC curve. {areas}",
-            lines=_curve_lines(shown, lambda of: thinned(*roc(of)), "False positive rate", "True positive rate"),
-        ),
-        Drawing(
-            title=render("pages.scores.precision"),
-            draw=lambda: precision_chart(shown, looks),
-            key="precision-recall",
-            says=f"Precision and recall. {means}",
-            # The table has every threshold, the chart only visible points.
-            lines=_curve_lines(shown, precision_recall, "Recall", "Precision"),
-        ),
-    ]
-    return Section(
-        title=RANKS,
-        lead=tuple(lead),
-        charts=tuple(charts) if shown else (),
-        tables=(Table(lines=[area_line(name, counts, report) for name, counts in counts_by_name.items()]),),
-        note=(render("report.curves.areas"), *_about_areas(counts_by_name)),
-    )
+    def thinned_roc(counts: score_curves.ScoreCounts) -> score_curves.Line:
+        return score_curves.thinned(*score_curves.roc(counts))
+
+    title = render("pages.scores.roc")
+    points = _curve_lines(shown, thinned_roc, "False positive rate", "True positive rate")
+    draw = partial(roc_chart, shown, looks)
+    curve = Drawing(title=title, draw=draw, key="roc", says=f"ROC curve. {areas}", lines=points)
+    title = render("pages.scores.precision")
+    # The table has every threshold, the chart only visible points.
+    points = _curve_lines(shown, score_curves.precision_recall, "Recall", "Precision")
+    draw = partial(precision_chart, shown, looks)
+    says = f"Precision and recall. {means}"
+    charts = (curve, Drawing(title=title, draw=draw, key="precision-recall", says=says, lines=points))
+    lines = [score_curves.area_line(name, counts, report) for name, counts in counts_by_name.items()]
+    note = (render("report.curves.areas"), *_about_areas(counts_by_name))
+    return Section(title=RANKS, lead=lead, charts=charts if shown else (), tables=(Table(lines=lines),), note=note)
 
 
 def _curve_lines(
-    counts_by_name: CountsByName, curve: Callable[[ScoreCounts], tuple[Any, Any]], x: str, y: str
+    counts_by_name: CountsByName, curve: Callable[[score_curves.ScoreCounts], tuple[Any, Any]], x: str, y: str
 ) -> list[dict[str, Any]]:
     """Return the points of curves as lines of a table."""
     lines = []
@@ -170,14 +117,14 @@ def _about_areas(counts_by_name: CountsByName) -> list[str]:
     if one_class:
         sentences.append(render("pages.scores.single", sites=", ".join(one_class)))
     # The record's figure over all sites covers other rows than a curve of some of them.
-    part = [name for name in counts_by_name if is_together(name) and name != ALL]
+    part = [name for name in counts_by_name if score_curves.is_together(name) and name != score_curves.ALL]
     if part:
         sentences.append(render("pages.scores.part", sites=part[0]))
     # Few rows of the rarer class make a rough curve.
     rarer = {name: min(counts.events, counts.rows - counts.events) for name, counts in counts_by_name.items()}
-    few = ", ".join(f"{name} ({rows})" for name, rows in rarer.items() if rows < LEAST_ROWS)
+    few = ", ".join(f"{name} ({rows})" for name, rows in rarer.items() if rows < score_curves.LEAST_ROWS)
     if few:
-        sentences.append(render("pages.scores.few", rows=LEAST_ROWS, sites=few))
+        sentences.append(render("pages.scores.few", rows=score_curves.LEAST_ROWS, sites=few))
     return sentences
 
 
@@ -192,38 +139,34 @@ def noised(report: Report, name: str = "", *, lead: Sequence[str] = ()) -> Secti
         Name of the counts to draw, one of `NoisedScores.whose`; the first by default.
     lead : sequence of str
     """
-    recorded = noised_scores(report) or NoisedScores()
+    recorded = with_noise.noised_scores(report) or with_noise.NoisedScores()
     counts = recorded.whose
     if not counts:
         why = render("pages.scores.none", reason=recorded.reason or "none came")
         return Section(title=SCORED, lead=(*lead, render("report.noised.curves"), why))
     name = name or next(iter(counts))
-    lines = count_lines(counts[name])
+    lines = with_noise.count_lines(counts[name])
     site = name if name in recorded.sites else ""
-    sentences = scores_in_words(report, site)
+    sentences = with_noise.scores_in_words(report, site)
     title = render("pages.scores.counts", rows=name)
-    drawing = Drawing(
-        title=title,
-        draw=lambda: scores_chart(lines, f"{report['privacy']['unit']}s"),
-        key="noised-counts",
-        says=f"{title}. {'; '.join(sentences)}",
-        lines=lines,
-    )
-    return Section(
-        title=SCORED,
-        lead=(*lead, render("report.noised.curves"), *lost_in_words(report, "roc_auc_score")),
-        charts=(drawing,),
-        tables=(
-            Table(lines=figure_lines(report)),
-            Table(title=title, lines=shown_counts(counts[name]), is_drawn=True),
-        ),
-        says=tuple(sentences),
-        note=(render("pages.noise.scores"), f"{NOISE}: {number(lines[0][NOISE], 1)}."),
-    )
+    draw = partial(scores_chart, lines, f"{report['privacy']['unit']}s")
+    says = f"{title}. {'; '.join(sentences)}"
+    drawing = Drawing(title=title, draw=draw, key="noised-counts", says=says, lines=lines)
+    lead = (*lead, render("report.noised.curves"), *with_noise.lost_in_words(report, "roc_auc_score"))
+    figures = Table(lines=with_noise.figure_lines(report))
+    table = Table(title=title, lines=with_noise.shown_counts(counts[name]), is_drawn=True)
+    note = (render("pages.noise.scores"), f"{with_noise.NOISE}: {number(lines[0][with_noise.NOISE], 1)}.")
+    charts = (drawing,)
+    return Section(title=SCORED, lead=lead, charts=charts, tables=(figures, table), says=sentences, note=note)
 
 
 def calibrated(
-    counts_by_name: CountsByName, report: Report, looks: Looks, drawn: Sequence[Sequence[str]], *, named: bool = False
+    counts_by_name: CountsByName,
+    report: Report,
+    looks: Looks,
+    drawn: Sequence[Sequence[str]],
+    *,
+    named: bool = False,
 ) -> Section:
     """Return observed against predicted probabilities.
 
@@ -239,23 +182,23 @@ def calibrated(
     named : bool
         Whether each chart has one name, which is its title.
     """
-    groups = {name: calibration(counts_by_name[name]) for name in chain.from_iterable(drawn)}
-    every = group_lines(groups)
+    groups = {name: score_curves.calibration(counts_by_name[name]) for name in chain.from_iterable(drawn)}
+    every = score_curves.group_lines(groups)
     charts = []
     for names in drawn:
         shown = [name for name in names if groups[name]]
         if shown:
             charts.append(_calibration(shown, groups, every, looks, named=named))
-    note = [render("report.curves.calibration", least=LEAST_ROWS)]
+    note = [render("report.curves.calibration", least=score_curves.LEAST_ROWS)]
     if every and is_stretched(every):
         note.append(render("report.curves.stretched"))
-    lines = [calibration_line(name, counts, report) for name, counts in counts_by_name.items()]
-    return Section(title=CALIBRATED, charts=tuple(charts), tables=(Table(lines=lines),), note=(" ".join(note),))
+    lines = [score_curves.calibration_line(name, counts, report) for name, counts in counts_by_name.items()]
+    return Section(title=CALIBRATED, charts=charts, tables=(Table(lines=lines),), note=(" ".join(note),))
 
 
 def _calibration(
     names: Sequence[str],
-    groups: Mapping[str, Sequence[Group]],
+    groups: Mapping[str, Sequence[score_curves.Group]],
     every: Sequence[Payload],
     looks: Looks,
     *,
@@ -263,24 +206,19 @@ def _calibration(
 ) -> Drawing:
     """Return one of several charts of calibration; `every` are the groups of all of them."""
     lines = [line for line in every if line["Rows of"] in names]
-    text = "; ".join(f"{name}: predictions hold in {describe_calibration(groups[name])}" for name in names)
+    text = "; ".join(f"{name}: predictions hold in {score_curves.describe_calibration(groups[name])}" for name in names)
     title = render("pages.scores.calibration")
     says = f"Calibration. {text}"
     if named:
         title = _title(names[0])
         says = title
-    return Drawing(
-        title=title,
-        draw=lambda: calibration_chart(lines, names, looks, beside=every),
-        key="calibration",
-        says=says,
-        lines=lines,
-    )
+    draw = partial(calibration_chart, lines, names, looks, beside=every)
+    return Drawing(title=title, draw=draw, key="calibration", says=says, lines=lines)
 
 
 def _title(name: str) -> str:
     """Return the title of a chart of one site, or of several together."""
-    return sentence_case(name) if is_together(name) else name
+    return sentence_case(name) if score_curves.is_together(name) else name
 
 
 def flagged(counts_by_name: CountsByName, *ways: tuple[str, float]) -> Section:
@@ -292,20 +230,18 @@ def flagged(counts_by_name: CountsByName, *ways: tuple[str, float]) -> Section:
     *ways : (str, float)
         Rule that flags rows, "threshold" or "alert-budget", and its value; usual ones by default.
     """
+    if not ways:
+        share = flagging.share_with_outcome(counts_by_name)
+        budgets = [("alert-budget", budget) for budget in sorted({0.05, flagging.first_budget(share)})]
+        threshold = ("threshold", flagging.first_threshold(flagging.edges(counts_by_name.values()), share))
+        # Where the outcome is rare, hardly any probability is near a half.
+        ways = (*budgets, threshold) if share < flagging.RARE else (threshold, *budgets)
     tables = []
-    for by, at in ways or _usual_ways(counts_by_name):
-        flag = at_threshold if by == "threshold" else at_budget
+    for by, at in ways:
+        flag = flagging.at_threshold if by == "threshold" else flagging.at_budget
         points = {name: flag(counts, at) for name, counts in counts_by_name.items()}
         tables += _points(points, by, at)
-    return Section(title=FLAGGED, tables=tuple(tables), note=(render("report.points.bins"),))
-
-
-def _usual_ways(counts_by_name: CountsByName) -> list[tuple[str, float]]:
-    share = share_with_outcome(counts_by_name)
-    ways = [("alert-budget", budget) for budget in sorted({0.05, first_budget(share)})]
-    threshold = ("threshold", first_threshold(edges(counts_by_name.values()), share))
-    # Where the outcome is rare, hardly any probability is near a half.
-    return [*ways, threshold] if share < RARE else [threshold, *ways]
+    return Section(title=FLAGGED, tables=tables, note=(render("report.points.bins"),))
 
 
 def exactly_flagged(payload: Payload | None, *ways: tuple[str, float], note: Sequence[str] = ()) -> Section | None:
@@ -322,30 +258,30 @@ def exactly_flagged(payload: Payload | None, *ways: tuple[str, float], note: Seq
     """
     if not payload:
         return None
-    ways = ways or tuple(list_operating_points(payload))
+    ways = ways or tuple(flagging.list_operating_points(payload))
     if not ways:
         return None
     tables = []
-    exact = read(ExactPoints, payload)
+    exact = read(flagging.ExactPoints, payload)
     for by, at in ways:
-        lines, points = exact_lines(exact, by, at)
+        lines, points = flagging.exact_lines(exact, by, at)
         tables += _points(points, by, at, lines)
     exactly = [render("report.points.exact")]
     for kind in dict.fromkeys(by for by, _ in ways):
         if kind != "threshold":
             exactly.append(render(f"report.points-by.{kind}"))
-    return Section(title=render("pages.flagged.exact"), tables=tuple(tables), note=(*note, " ".join(exactly)))
+    return Section(title=render("pages.flagged.exact"), tables=tables, note=(*note, " ".join(exactly)))
 
 
 def _points(
-    points: Mapping[str, OperatingPoint], by: str, at: float, lines: Sequence[Mapping[str, str]] = ()
+    points: Mapping[str, flagging.OperatingPoint], by: str, at: float, lines: Sequence[Mapping[str, str]] = ()
 ) -> list[Table]:
     """Return confusion tables of a rule that flags rows, and their figures; `lines` replace theirs where given."""
-    lines = lines or [counts_line(name, point) for name, point in points.items()]
-    counts = Table(title=f"At {point_in_words(by, at)}", lead=first_in_words(points), lines=lines)
+    lines = lines or [flagging.counts_line(name, point) for name, point in points.items()]
+    counts = Table(title=f"At {flagging.point_in_words(by, at)}", lead=flagging.first_in_words(points), lines=lines)
     if not points:
         return [counts]
-    return [counts, Table(lines=[figures_line(name, point) for name, point in points.items()])]
+    return [counts, Table(lines=[flagging.figures_line(name, point) for name, point in points.items()])]
 
 
 def decision_curves(counts_by_name: CountsByName, payload: Payload | None, looks: Looks) -> Section | None:
@@ -359,41 +295,40 @@ def decision_curves(counts_by_name: CountsByName, payload: Payload | None, looks
     looks : mapping of site to colour and dash
     """
     counts_by_name = {name: counts for name, counts in counts_by_name.items() if counts.has_both}
-    exact = {name: points for name, points in exact_at_thresholds(payload).items() if points[0].events}
-    curves = {name: decision_curve(counts) for name, counts in counts_by_name.items()} or exact
+    exact = {name: points for name, points in flagging.exact_at_thresholds(payload).items() if points[0].events}
+    curves = {name: flagging.decision_curve(counts) for name, counts in counts_by_name.items()} or exact
     if not curves:
         return None
     # Exact points of other sites together belong to another curve.
-    dots: dict[str, list[OperatingPoint]] = {}
-    for name, points in curves.items():
-        dots[name] = [point for point in exact.get(name, ()) if point.of_same_rows(points[0])]
+    dots: dict[str, list[flagging.OperatingPoint]] = {}
+    for name, (first, *_) in curves.items():
+        same = (first.rows, first.events)
+        dots[name] = [point for point in exact.get(name, ()) if (point.rows, point.events) == same]
     shown = list(curves)[:DRAWN_BESIDE]
     beside = [curves[name] for name in shown]
-
-    def drawing(name: str) -> Drawing:
+    charts = []
+    for name in shown:
         draw = partial(decision_chart, name, curves[name], dots[name], beside, looks)
-        return Drawing(title=_title(name), draw=draw, key=f"decision-{name}")
-
+        charts.append(Drawing(title=_title(name), draw=draw, key=f"decision-{name}"))
     # A few exact thresholds do not show where the model is ahead between them.
-    ahead = [ahead_line(name, points) for name, points in curves.items()] if counts_by_name else []
-    first = next(iter(curves))
+    ahead = [flagging.ahead_line(name, points) for name, points in curves.items()] if counts_by_name else []
+    name = next(iter(curves))
     note = render("report.points.decision") if counts_by_name else render("report.points.marks")
-    return Section(
-        title=render("pages.scores.decision"),
-        lead=(render("report.points.benefit"),),
-        charts=tuple(map(drawing, shown)),
-        tables=(Table(lines=ahead), Table(lines=_net_benefits(first, counts_by_name, dots[first]))),
-        note=(note,),
-    )
+    title = render("pages.scores.decision")
+    lead = (render("report.points.benefit"),)
+    tables = (Table(lines=ahead), Table(lines=_net_benefits(name, counts_by_name, dots[name])))
+    return Section(title=title, lead=lead, charts=charts, tables=tables, note=(note,))
 
 
-def _net_benefits(name: str, counts_by_name: CountsByName, exact: Sequence[OperatingPoint]) -> list[dict[str, str]]:
+def _net_benefits(
+    name: str, counts_by_name: CountsByName, exact: Sequence[flagging.OperatingPoint]
+) -> list[dict[str, str]]:
     """Return net benefit by rising threshold; at the same threshold, that from bins precedes the exact one."""
-    points = [(point, True) for point in exact]
-    if counts_by_name:
-        points = [(at_threshold(counts_by_name[name], at), False) for at in choose_thresholds(counts_by_name)] + points
+    thresholds = flagging.choose_thresholds(counts_by_name) if counts_by_name else []
+    points = [(flagging.at_threshold(counts_by_name[name], at), False) for at in thresholds]
+    points += [(point, True) for point in exact]
     points.sort(key=lambda one: one[0].threshold or 0)
-    return [net_benefit_line(name, point, exact=is_exact) for point, is_exact in points]
+    return [flagging.net_benefit_line(name, point, exact=is_exact) for point, is_exact in points]
 
 
 def within_groups(payload: Payload | None, *, only: str | None = None, note: Sequence[str] = ()) -> Section | None:
@@ -410,25 +345,18 @@ def within_groups(payload: Payload | None, *, only: str | None = None, note: Seq
     """
     if payload is None:
         return None
-    subgroups = read(Subgroups, payload)
+    subgroups = read(score_curves.Subgroups, payload)
     if not subgroups.sites:
         return None
-    tables = [
-        Table(
-            title=render("pages.scores.group", column=column),
-            lines=grouped_lines(subgroups, column),
-            stays=1,
-        )
-        for column in grouped_columns(subgroups)
-    ]
-    return Section(
-        title="Discrimination within groups",
-        tables=tuple(tables),
-        note=(*note, *_describe_suppression(subgroups, only), render("report.curves.groups")),
-    )
+    tables = []
+    for column in score_curves.grouped_columns(subgroups):
+        title = render("pages.scores.group", column=column)
+        tables.append(Table(title=title, lines=score_curves.grouped_lines(subgroups, column), stays=1))
+    note = (*note, *_describe_suppression(subgroups, only), render("report.curves.groups"))
+    return Section(title="Discrimination within groups", tables=tables, note=note)
 
 
-def _describe_suppression(subgroups: Subgroups, only: str | None) -> list[str]:
+def _describe_suppression(subgroups: score_curves.Subgroups, only: str | None) -> list[str]:
     """Return how many figures are suppressed, and how many sites sent none."""
     count = sum(of.value is None for of in subgroups.every)
     verb = "is" if count == 1 else "are"

@@ -412,9 +412,7 @@ def _share_lines(parts: Parted) -> Iterator[dict[str, str]]:
 def _compared(analysis: RowsAnalysed, groups: Groups) -> Table:
     """Return the table of differences between groups."""
     first = next(iter(groups.of), "")
-    lines = []
-    for name, of, pair, one in differences(groups):
-        lines.append(_difference_line(analysis.columns[name], first, name, of, pair, one))
+    lines = [_difference_line(analysis.columns[one[0]], first, *one) for one in differences(groups)]
     title = f"Differences by {groups.by}"
     pairs = {line[GROUPS] for line in lines}
     # The one pair of two groups stands in the title alone.
@@ -436,14 +434,9 @@ def _difference_line(
         unit = column.unit
         scale = 1.0
     difference = difference_of(one, scale)
-    return {
-        "Column": name,
-        "What": statistic,
-        GROUPS: f"{groups.removesuffix(f' - {first}')} minus {first}",
-        "Difference (95 % CI)": shown(difference, gain_in_brackets),
-        "Unit": unit,
-        "Shows": shows_of(difference),
-    }
+    line = {"Column": name, "What": statistic, GROUPS: f"{groups.removesuffix(f' - {first}')} minus {first}"}
+    line |= {"Difference (95 % CI)": shown(difference, gain_in_brackets), "Unit": unit}
+    return line | {"Shows": shows_of(difference)}
 
 
 def differences(groups: Groups) -> Iterator[tuple[str, str, str, Figure | None]]:

@@ -150,8 +150,7 @@ def over_repeats(payloads: Sequence[Mapping[str, Any] | None]) -> Report | None:
         site: [_of_site(name, increases) for name in _columns_of(increases)] for site, increases in by_site.items()
     }
     columns = [_of_column(name, every, sites) for name in _columns_of(every)]
-    importances: Report = write(replace(repeats[0], columns=columns, sites=sites))
-    return importances
+    return write(replace(repeats[0], columns=columns, sites=sites))
 
 
 def _columns_of(increases: Sequence[Increase] | Sequence[OwnIncrease]) -> list[str]:
@@ -176,18 +175,13 @@ def _of_column(name: str, every: Sequence[Increase], sites: Mapping[str, Sequenc
     increase = Increase(column=name, increase=_mean(values), sites=most)
     if len(values) > 1:
         increase = replace(increase, low=min(values), high=max(values))
-    ranked = _ranked(name, sites)
-    if ranked:
-        increase = replace(increase, least=ranked[0], greatest=ranked[-1])
-    return increase
-
-
-def _ranked(name: str, sites: Mapping[str, Sequence[OwnIncrease]]) -> list[AtSite]:
-    """Return a column's increase at each site that releases it, the least first."""
     own = []
     for site, columns in sites.items():
         own += [AtSite(site, of.increase) for of in columns if of.column == name and of.increase is not None]
-    return sorted(own, key=lambda of: of.increase)
+    ranked = sorted(own, key=lambda of: of.increase)
+    if ranked:
+        increase = replace(increase, least=ranked[0], greatest=ranked[-1])
+    return increase
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -209,7 +203,7 @@ def needed_columns(report: Mapping[str, Any]) -> Section | None:
     if influence.importances is None:
         return None
     sentences = importance_in_words(influence.importances, influence.global_)
-    return Section(title=TITLE, tables=(Table(lines=importance_lines(influence.importances)),), note=tuple(sentences))
+    return Section(title=TITLE, tables=(Table(lines=importance_lines(influence.importances)),), note=sentences)
 
 
 def split_columns(report: Mapping[str, Any]) -> Section | None:
@@ -334,15 +328,13 @@ def gains_over_repeats(payloads: Sequence[Mapping[str, Any] | None]) -> Report |
     if not repeats:
         return None
     columns = [_gain(repeats, place) for place in range(len(repeats[0].columns))]
-    gains: Report = write(Gains([one.trees for one in repeats], columns))
-    return gains
+    return write(Gains([one.trees for one in repeats], columns))
 
 
 def _gain(repeats: Sequence[_RecordedGains], place: int) -> Gain:
     """Return the gain of one column over the repeats."""
     shares = [share for one in repeats if (share := _share(one.columns, place)) is not None]
-    first = repeats[0].columns[place]
-    gain = replace(first, share=_mean(shares))
+    gain = replace(repeats[0].columns[place], share=_mean(shares))
     if len(repeats) > 1:
         gain = replace(gain, gain=None)
     if len(shares) > 1:
@@ -382,10 +374,9 @@ def largest_gains(payload: Mapping[str, Any], most: int | None = 5) -> str:
     ranked = sorted(gains.columns, key=lambda of: -(of.share or 0))
     none = (ABSENT, _percent(0.0))
     shares = [f"{of.column} {_percent(of.share)}" for of in ranked if _percent(of.share) not in none]
-    named = shorten(shares, most or len(shares))
     if not shares:
         return render("report.importance.unsplit")
-    return render("report.importance.largest", trees=_trees(gains), columns=named)
+    return render("report.importance.largest", trees=_trees(gains), columns=shorten(shares, most or len(shares)))
 
 
 def _percent(share: float | None) -> str:

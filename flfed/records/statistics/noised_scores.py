@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flfed.records.objects import FigureReport, figure_of, read, read_figure, run_of, site_of
-from flfed.records.section import Lines
+from flfed.records.section import Lines, group
 from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.statistics.verdict import ABSENT, MINUS, format_as_written, interval, metric_name, number, shown
 from flfed.words import render
@@ -126,11 +126,6 @@ class Released:
             return ""
         return render("report.noised.pairs") if self.is_compared else render("report.noised.uncompared")
 
-    @property
-    def rows_heading(self) -> str:
-        """Heading of a site's number of rows."""
-        return "Rows" if self.is_exact else TRAINED_ON.capitalize()
-
 
 def released(report: ReportMapping) -> Released:
     """Return how sites release the figures of a run; `report` is its report."""
@@ -217,16 +212,14 @@ def lost_in_words(report: ReportMapping, metric: str) -> list[str]:
     whole = figure_of(run.global_, metric)
     if metric in (run.global_ or {}) and whole.value is None:
         return [render("report.noised.lost", sites="any site", reason=whole.reason)]
-    by_reason: dict[str, list[str]] = {}
+    reasons = []
     for name, site in run.sites.items():
         figures = site_of(site).global_ or {}
         one = figure_of(figures, metric)
         if metric in figures and one.value is None:
-            by_reason.setdefault(one.reason, []).append(name)
-    lines = []
-    for reason, names in by_reason.items():
-        lines.append(render("report.noised.lost", sites=name_sites(names), reason=reason))
-    return lines
+            reasons.append((one.reason, name))
+    by_reason = group(reasons).items()
+    return [render("report.noised.lost", sites=name_sites(names), reason=why) for why, names in by_reason]
 
 
 def name_sites(sites: Sequence[str]) -> str:

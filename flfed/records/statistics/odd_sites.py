@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flfed.errors import counted
-from flfed.records.objects import FigureReport, figure_of, read, site_of, write
+from flfed.records.objects import figure_of, read, site_of, write
 from flfed.records.statistics.verdict import number
 from flfed.words import render
 
@@ -139,21 +139,12 @@ def reversed_outcomes(sites: Mapping[str, Any]) -> list[dict[str, Any]]:
         shared = figure_of(here.global_, AUC)
         if own.value is None or shared.value is None:
             continue
-        if _is_fine(own) and _is_below(shared, own.low or own.value):
+        # Without an interval, the site's own model must be clearly above chance.
+        is_fine = own.value >= FINE if own.low is None else own.low > CHANCE
+        is_below = shared.high is None or shared.high < (own.low or own.value)
+        if is_fine and is_below and shared.value < CHANCE:
             reversals.append(write(Reversed(site, own.value, shared.value)))
     return reversals
-
-
-def _is_fine(own: FigureReport) -> bool:
-    """Return whether a site's own model is above chance; without an interval, clearly above it."""
-    if own.low is None:
-        return own.value is not None and own.value >= FINE
-    return own.low > CHANCE
-
-
-def _is_below(shared: FigureReport, own: float) -> bool:
-    """Return whether a shared model's AUC lies below chance, and its interval below the own model's."""
-    return shared.value is not None and shared.value < CHANCE and (shared.high is None or shared.high < own)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +169,10 @@ def odd_sites_in_words(report: Mapping[str, Any]) -> list[str]:
     by_site: dict[str, list[Apart]] = {}
     flags: dict[str, list[Apart]] = {}
     # An outcome of two classes that lies apart may be reversed, not in another unit.
-    turned = {line.site: _turned(line) for line in odd.outcome_reversed}
+    turned = {}
+    for reversal in odd.outcome_reversed:
+        figures = {"own": number(reversal.local_only), "shared": number(reversal.global_)}
+        turned[reversal.site] = render("report.odd.reversed", **figures)
     for line in odd.apart:
         if line.mirrored and not line.outcome:
             flags.setdefault(line.site, []).append(line)
@@ -209,10 +203,6 @@ def _some(sentences: Mapping[str, str], which: str) -> list[str]:
         named += f" and {len(others) - LISTED} others"
     more = counted(len(others), "more site")
     return [*first_sentences, render("report.odd.more", count=more, which=which, sites=named)]
-
-
-def _turned(line: Reversed) -> str:
-    return render("report.odd.reversed", own=number(line.local_only), shared=number(line.global_))
 
 
 def _columns_in_words(lines: Sequence[Apart]) -> str:

@@ -41,10 +41,6 @@ class OperatingPoint:
         """Rows in all."""
         return self.tp + self.fp + self.fn + self.tn
 
-    def of_same_rows(self, other: OperatingPoint) -> bool:
-        """Return whether another confusion table may be of the same rows, by the rows of each class."""
-        return (self.rows, self.events) == (other.rows, other.events)
-
     @property
     def alerts(self) -> int:
         """Rows that are flagged."""
@@ -147,18 +143,14 @@ def ahead_of_both(points: Sequence[OperatingPoint]) -> tuple[float, float] | Non
     """
     runs: list[list[float]] = [[]]
     for point in points:
-        if _is_ahead(point):
+        benefit = point.net_benefit
+        of_all = point.net_benefit_of_all
+        if benefit is not None and of_all is not None and benefit > max(of_all, 0) + 1e-12:
             runs[-1].append(float(point.threshold or 0))
         elif runs[-1]:
             runs.append([])
     widest = max(runs, key=lambda run: run[-1] - run[0] if run else -1.0)
     return (widest[0], widest[-1]) if widest else None
-
-
-def _is_ahead(point: OperatingPoint) -> bool:
-    benefit = point.net_benefit
-    of_all = point.net_benefit_of_all
-    return benefit is not None and of_all is not None and benefit > max(of_all, 0) + 1e-12
 
 
 def at_threshold(counts: ScoreCounts, threshold: float) -> OperatingPoint:
@@ -385,8 +377,7 @@ def net_benefit_line(name: str, point: OperatingPoint, *, exact: bool) -> dict[s
 
 def ahead_line(name: str, points: Sequence[OperatingPoint]) -> dict[str, str]:
     """Return the thresholds at which a model is better than both, for a table of several."""
-    widest = ahead_of_both(points)
-    ahead = " to ".join(dict.fromkeys(map(probability, widest or ()))) or "nowhere"
+    ahead = " to ".join(dict.fromkeys(map(probability, ahead_of_both(points) or ()))) or "nowhere"
     rows = f"{points[0].rows}, {points[0].events} with the outcome"
     return {"Rows of": name, "Test rows": rows, "The model is better than both at thresholds of": ahead}
 

@@ -251,7 +251,7 @@ def _misses_beside(of: Stocks, missed: float, chance: float) -> str:
     if not own:
         return ""
     apart = max(abs((one.miss.value or 0.0) - missed) for one in of.stocks.values() if one.sites)
-    alike = "; no difference is shown" if apart < chance else ""
+    alike = ". No difference is shown" if apart < chance else ""
     return f", {', '.join(own)}{alike}"
 
 

@@ -419,13 +419,9 @@ def calibration_line(name: str, counts: ScoreCounts, report: Report) -> dict[str
     agreement = f"fewer than {LEAST_ROWS} rows"
     if groups:
         agreement = describe_calibration(groups)
-    return {
-        "Rows of": name,
-        "Predicted, mean": predicted,
-        "Observed share": observed,
-        "Predictions hold in": agreement,
-        "Brier score (lower is better)": _of_rows(name, report, "brier_score_loss"),
-    }
+    line = {"Rows of": name, "Predicted, mean": predicted, "Observed share": observed}
+    line |= {"Predictions hold in": agreement}
+    return line | {"Brier score (lower is better)": _of_rows(name, report, "brier_score_loss")}
 
 
 def describe_calibration(groups: Sequence[Group]) -> str:
@@ -442,23 +438,17 @@ def describe_calibration(groups: Sequence[Group]) -> str:
 
 def group_lines(groups: Mapping[str, Sequence[Group]]) -> list[dict[str, Any]]:
     """Return the calibration groups of a chart, a line each."""
-    return [
-        {
-            "Rows of": name,
-            "Predicted, mean": group.predicted,
-            "Predicted, at least": group.least,
-            "Predicted, at most": group.most,
-            "Observed share": group.observed,
-            "95 % low": group.low,
-            "95 % high": group.high,
-            "Rows": group.rows,
-        }
-        for name, of in groups.items()
-        for group in of
-    ]
+    lines = []
+    for name, of in groups.items():
+        for one in of:
+            line = {"Rows of": name, "Predicted, mean": one.predicted}
+            line |= {"Predicted, at least": one.least, "Predicted, at most": one.most}
+            line |= {"Observed share": one.observed, "95 % low": one.low, "95 % high": one.high}
+            lines.append(line | {"Rows": one.rows})
+    return lines
 
 
-def no_curves_in_words(run: RunEntry, run_report: Report, sites: Sequence[SiteEntry]) -> str:
+def no_curves_in_words(run: RunEntry, run_report: Report) -> str:
     """Return why a run has no curves, and the remedy.
 
     Parameters
@@ -467,8 +457,6 @@ def no_curves_in_words(run: RunEntry, run_report: Report, sites: Sequence[SiteEn
         The first repeat.
     run_report : dict
         The report in the reader's view: of all sites together, or of one site.
-    sites : sequence of SiteEntry
-        Of the run.
     """
     if run.task != "binary":
         kinds = {"regression": "a number", "multi-class": "one of several classes"}

@@ -128,23 +128,15 @@ def training_state(
     if fall is not None:
         state = TrainingState(enough=fall.share < FALLS, by="loss", fall=fall.share, rounds=fall.rounds)
     comparisons = [one for one in beside if one[2] is not None and None not in one[1].values()]
-    if not comparisons:
-        return _written(state)
     # The primary metric is enough; another one counts only where the loss still falls.
     falls = state.enough is False
-    looked_at = comparisons if falls else comparisons[:1]
-    behind = [one for one in looked_at if _is_behind(*one)]
+    behind = [one for one in (comparisons if falls else comparisons[:1]) if _is_behind(*one)]
     much = fall is not None and fall.share >= FALLS_MUCH
-    if falls and not behind and (by_rounds or much):
-        return _written(state)
+    if not comparisons or (falls and not behind and (by_rounds or much)):
+        return write(state)
     metric, shared, kind = (behind or comparisons)[0]
     value = read_figure(shared).value
-    return _written(replace(state, enough=not behind, by="pooled", metric=metric, shared=value, of_kind=kind))
-
-
-def _written(state: TrainingState) -> Report:
-    report: Report = write(state)
-    return report
+    return write(replace(state, enough=not behind, by="pooled", metric=metric, shared=value, of_kind=kind))
 
 
 def _is_behind(metric: str, shared: Report, of_kind: float | None) -> bool:
@@ -166,22 +158,17 @@ def over_repeats(states: Sequence[Report | None]) -> Report | None:
     typed = read_all(TrainingState, there)
     conclusive_states = [state for state in typed if state.enough is not None]
     if not conclusive_states:
-        return there[0] if there else None
+        return next(iter(there), None)
     alike = _majority(conclusive_states)
-    first = there[typed.index(alike[0])]
-    return first | {
-        "fall": mean_of([state.fall for state in alike]),
-        "shared": mean_of([state.shared for state in alike]),
-        "of-kind": mean_of([state.of_kind for state in alike]),
-    }
+    means = {key: mean_of([getattr(state, key) for state in alike]) for key in ("fall", "shared", "of_kind")}
+    return there[typed.index(alike[0])] | {key.replace("_", "-"): mean for key, mean in means.items()}
 
 
 def _majority(states: Sequence[TrainingState]) -> list[TrainingState]:
     """Return the states of the majority, all by the same figure."""
     short = [state for state in states if not state.enough]
     most = short if 2 * len(short) > len(states) else [state for state in states if state.enough]
-    kinds = Counter((state.by, state.metric) for state in most)
-    kind, _ = kinds.most_common(1)[0]
+    kind, _ = Counter((state.by, state.metric) for state in most).most_common(1)[0]
     return [state for state in most if (state.by, state.metric) == kind]
 
 

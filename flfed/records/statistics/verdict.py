@@ -583,15 +583,9 @@ def _sentence(
         against = f"{number(own, digits)} alone"
         if alone:
             against += f" ({alone})"
-    return render(
-        "report.verdict.gain",
-        metric=name,
-        figure=number(with_, digits),
-        model=ARM_NAMES[arm],
-        against=against,
-        gain=size_and_span(gain, worthwhile)[0],
-        interval=describe_interval(gain, worthwhile),
-    )
+    facts = {"metric": name, "figure": number(with_, digits), "model": ARM_NAMES[arm], "against": against}
+    span = describe_interval(gain, worthwhile)
+    return render("report.verdict.gain", gain=size_and_span(gain, worthwhile)[0], interval=span, **facts)
 
 
 FEW_SITES = 4

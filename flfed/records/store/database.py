@@ -24,7 +24,6 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from flfed.errors import FlfedError, UsageError
 from flfed.paths import home, private_folder, where
-from flfed.records.store import database
 from flfed.records.store.tables import Base, Series, Summary
 from flfed.words import render, sentences
 
@@ -188,7 +187,10 @@ def in_words(url: URL, verb: str) -> Iterator[None]:
     except ImportError:
         raise UsageError(render("store.errors.driver")) from None
     except DBAPIError as error:
-        message = _first_words(error)
+        # Later lines of PostgreSQL's messages quote values.
+        message = (str(error.orig).splitlines() or [""])[0].strip()
+        # psycopg reports a failed connection twice, and names the server's process.
+        message = re.sub(r"^(?:connection failed: )?(?:consuming input failed: )?", "", message)
         fitting = (todo for word, todo in sentences("advice", "database").items() if word in message)
         advice = next(fitting, "see the database's log")
         # The query may contain a password, too.
@@ -196,14 +198,6 @@ def in_words(url: URL, verb: str) -> Iterator[None]:
         misused = verb == "opened" or any(word in message for word in MISUSED)
         kind = UsageError if misused else FlfedError
         raise kind(f"the run store {where} could not be {verb} ({message}): {advice}") from None
-
-
-def _first_words(error: DBAPIError) -> str:
-    """Return the first line of a database's message."""
-    # Later lines of PostgreSQL's messages quote values.
-    message = (str(error.orig).splitlines() or [""])[0].strip()
-    # psycopg reports a failed connection twice, and names the server's process.
-    return re.sub(r"^(?:connection failed: )?(?:consuming input failed: )?", "", message)
 
 
 @contextmanager
@@ -365,11 +359,11 @@ def make_tables(engine: Engine) -> None:
     with _closed_if_refused(engine), engine.begin() as connection:
         revision = revision_of(connection)
         if revision is None:
-            database.lock_tables(connection)
+            lock_tables(connection)
             # Another process may have made them while this one waited for the lock.
             revision = revision_of(connection)
         if revision is None:
-            database.make_newest(connection)
+            make_newest(connection)
         else:
             refuse_other(revision)
 
@@ -412,13 +406,11 @@ class Upgrade:
     copy: Path | None
 
 
-def upgrade_store(url: str | None = None, *, backed_up: bool = False) -> Upgrade:
+def upgrade_store(*, backed_up: bool = False) -> Upgrade:
     """Update the tables of the run store in one transaction, after copying an SQLite file beside itself.
 
     Parameters
     ----------
-    url : str, optional
-        As of `store_url`.
     backed_up : bool
         Whether the operator has made a copy of a store on a server.
 
@@ -427,7 +419,7 @@ def upgrade_store(url: str | None = None, *, backed_up: bool = False) -> Upgrade
     UsageError, FlfedError
         If there is no store, a newer flfed wrote it, or it has no copy; nothing is changed then.
     """
-    where = store_url(url)
+    where = store_url()
     name = where.set(query={}).render_as_string(hide_password=True)
     if where.get_backend_name() == "sqlite" and not (where.database and Path(where.database).exists()):
         raise UsageError(f"there is no run store {name} yet: the first study run makes it")
@@ -435,17 +427,17 @@ def upgrade_store(url: str | None = None, *, backed_up: bool = False) -> Upgrade
         engine = engine_to_write(where)
     try:
         with in_words(where, "updated"), engine.begin() as connection:
-            database.lock_tables(connection)
-            before = database.revision_of(connection)
+            lock_tables(connection)
+            before = revision_of(connection)
             if before is None:
                 raise UsageError(f"the run store {name} has no tables yet: the first study run makes them")
-            database.refuse_unknown(before)
-            after, copy = database.newest_revision(), None
+            refuse_unknown(before)
+            after, copy = newest_revision(), None
             if before != after:
                 copy = _copy_of(where, name, before, backed_up=backed_up)
-                if before == database.FORMER:
-                    database.take_on(connection)
-                database.run_migrations(connection)
+                if before == FORMER:
+                    take_on(connection)
+                run_migrations(connection)
     finally:
         engine.dispose()
     return Upgrade(name, before, after, copy)

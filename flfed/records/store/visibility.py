@@ -190,7 +190,9 @@ def of_summary(name: str, payload: dict[str, Any], site: str, *, plain: Callable
     of = objects.read(_Summary, payload)
     summary = {key: without_in(payload[key], plain) for key in VISIBLE_KEYS[name] if key in payload}
     if name == "table-1":
-        summary["rows"] = _own_rows(of.rows, site)
+        # A line of missing values that only other sites have would reveal theirs.
+        own = [row for row in of.rows if row.get(site, NONE_MISSING) != NONE_MISSING]
+        summary["rows"] = [_only(row, ("Characteristic", site)) for row in own]
     if name == "columns":
         summary["columns"] = _own_columns(of.columns, site)
     if name == "privacy":
@@ -201,12 +203,6 @@ def of_summary(name: str, payload: dict[str, Any], site: str, *, plain: Callable
     elif name not in WITHOUT_NOTE:
         summary["note"] = _own_note(of.note, site)
     return summary
-
-
-def _own_rows(rows: Sequence[Mapping[str, Any]], site: str) -> list[dict[str, Any]]:
-    """Return a site's column of Table 1, without lines of missing values that only other sites have."""
-    own = [row for row in rows if row.get(site, NONE_MISSING) != NONE_MISSING]
-    return [{key: row[key] for key in ("Characteristic", site) if key in row} for row in own]
 
 
 def _of_analysis(payload: dict[str, Any], site: str, plain: Callable[[str], str]) -> dict[str, Any] | None:

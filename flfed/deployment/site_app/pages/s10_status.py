@@ -9,7 +9,7 @@ import streamlit as st
 from flfed.deployment.site_app import page_files, page_frame, reads
 from flfed.deployment.site_app.page_frame import Opened, kind_of_line
 from flfed.deployment.site_app.reads import node_listens
-from flfed.records.dashboard.sections import bullets, table
+from flfed.records.dashboard.sections import bullets, contained, table
 from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.statistics.verdict import format_as_written
 from flfed.records.text import escape, moment
@@ -22,13 +22,10 @@ Facts = dict[str, Any]  # from `flfed site status --json`
 def parts(opened: Opened) -> None:
     """Show all parts for the current state of the site."""
     facts = reads.status(opened.name, opened.mark)
-    with st.container():
-        in_short(opened, facts)
-    with st.container():
-        page_frame.warn(facts["problems"])
+    contained(in_short, opened, facts)
+    contained(page_frame.warn, facts["problems"])
     for part in (studies, frozen, last_sent, policy):
-        with st.container():
-            part(opened.name, facts)
+        contained(part, opened.name, facts)
 
 
 def in_short(opened: Opened, facts: Facts) -> None:
@@ -74,12 +71,9 @@ def studies(name: str, facts: Facts) -> None:
     lines = []
     for one in facts["studies"]:
         now = f"no: {one['reason']}" if one["reason"] else "yes"
-        lines.append({
-            "Study": one["study"],
-            "Decision": f"{one['decision']} by {one['by']}",
-            "When (UTC)": moment(one["at"]),
-            "Replies now": now,
-        })  # fmt: skip
+        decision = f"{one['decision']} by {one['by']}"
+        line = {"Study": one["study"], "Decision": decision, "When (UTC)": moment(one["at"])}
+        lines.append(line | {"Replies now": now})
     table(lines)
     st.page_link(page_files()["approvals"], label="Details of approvals", icon=":material/arrow_forward:")
 
@@ -108,17 +102,12 @@ def last_sent(_: str, facts: Facts) -> None:
         st.info(render("site_app.status.unsent"))
         return
     outcome = render("site_app.status.outcome")
-    table([
-        {
-            "Line": line["n"],
-            "When (UTC)": line["at"][:19].replace("T", " "),
-            "What": kind_of_line(line["kind"]),
-            outcome: line["reason"] or line["study"],
-            "Run": line["run"],
-            "Size": size_in_words(line["bytes"] or 0),
-        }
-        for line in facts["last"]
-    ])  # fmt: skip
+    lines = []
+    for line in facts["last"]:
+        cells = {"Line": line["n"], "When (UTC)": line["at"][:19].replace("T", " ")}
+        cells |= {"What": kind_of_line(line["kind"]), outcome: line["reason"] or line["study"]}
+        lines.append(cells | {"Run": line["run"], "Size": size_in_words(line["bytes"] or 0)})
+    table(lines)
     st.page_link(page_files()["ledger"], label="All sent messages", icon=":material/arrow_forward:")
 
 

@@ -9,7 +9,7 @@ from flfed.deployment.site_app.page_frame import Opened, added_up, by_day, kind_
 from flfed.deployment.site_app.reads import MOST_LINES, Left
 from flfed.errors import counted
 from flfed.records.charts.chart import Line
-from flfed.records.dashboard.sections import bullets, download, figure, scrolled, table
+from flfed.records.dashboard.sections import bullets, contained, download, figure, scrolled, table
 from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.text import escape
 from flfed.words import render
@@ -21,20 +21,16 @@ PROBLEMS = 20
 def parts(opened: Opened) -> None:
     """Show all parts for the current ledger."""
     outbound = reads.left(opened.name, opened.mark)
-    with st.container():
-        chain(opened.name, outbound)
+    contained(chain, opened.name, outbound)
     if not outbound.lines and not outbound.problems:
         st.info(render("site_app.ledger.empty"))
         return
     # A changed ledger has no sums, as they would mislead.
     if not outbound.sums:
         return
-    with st.container():
-        study, day = chosen(outbound)
-    with st.container():
-        sums(outbound, study, day)
-    with st.container():
-        lines(outbound, study, day)
+    study, day = contained(chosen, outbound)
+    contained(sums, outbound, study, day)
+    contained(lines, outbound, study, day)
 
 
 def chain(name: str, outbound: Left) -> None:
@@ -113,20 +109,11 @@ def sums(outbound: Left, study: str, day: str) -> None:
 
 def lines(outbound: Left, study: str, day: str) -> None:
     """Show the last lines one by one, with a file of them."""
-    there = list(outbound.last.get((day, study), ()))[::-1]
-    table_rows: list[Line] = [
-        {
-            "Line": line.n,
-            "When (UTC)": line.at[:19].replace("T", " "),
-            "What": kind_of_line(line.kind),
-            "Study": line.study,
-            "Run": line.run,
-            "Round": str(line.round or ""),
-            "Bytes": line.bytes,
-            "Reason": line.reason,
-        }
-        for line in there
-    ]
+    table_rows: list[Line] = []
+    for line in list(outbound.last.get((day, study), ()))[::-1]:
+        cells = {"Line": line.n, "When (UTC)": line.at[:19].replace("T", " "), "What": kind_of_line(line.kind)}
+        place = {"Study": line.study, "Run": line.run, "Round": str(line.round or "")}
+        table_rows.append({**cells, **place, "Bytes": line.bytes, "Reason": line.reason})
     title = "The only line"
     if len(table_rows) > 1:
         title = render("site_app.ledger.lines", lines=len(table_rows))

@@ -12,7 +12,7 @@ from flfed.deployment.site_app import page_frame, reads
 from flfed.deployment.site_app.page_frame import Opened, kind_of_line
 from flfed.records.charts.chart import Line
 from flfed.records.dashboard.panels.overview import card
-from flfed.records.dashboard.sections import download, table
+from flfed.records.dashboard.sections import contained, download, table
 from flfed.records.reports.audit_headlines import share_in_words
 from flfed.records.reports.privacy import describe_encoder_condition
 from flfed.records.statistics.verdict import format_as_written, number
@@ -25,11 +25,9 @@ Facts = dict[str, Any]  # from `flfed site budget --json`
 def parts(opened: Opened) -> None:
     """Show the account of each dataset in the current ledger."""
     accounts = reads.budget(opened.name, opened.mark)
-    with st.container():
-        above(accounts)
+    contained(above, accounts)
     for one in accounts["datasets"]:
-        with st.container():
-            dataset(one, accounts)
+        contained(dataset, one, accounts)
     with st.container():
         st.caption(escape(render("site_app.budget.composed")))
         st.caption(escape(render("site_app.budget.covered")))

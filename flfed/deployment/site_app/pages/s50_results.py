@@ -12,47 +12,28 @@ from flfed.deployment.site_app import page_frame, reads
 from flfed.deployment.site_app.page_frame import Opened
 from flfed.records.charts.by_site import ENDS, interval_chart
 from flfed.records.dashboard.panels.overview import card
-from flfed.records.dashboard.sections import figure, table
-from flfed.records.reports.site_verdict import (
-    DIFFERENCES,
-    SITE_ARMS,
-    UNDERTRAINED,
-    as_difference,
-    site_verdict,
-    widened,
-)
-from flfed.records.statistics import Report
+from flfed.records.dashboard.sections import contained, figure, table
+from flfed.records.reports import site_verdict as verdicts
+from flfed.records.statistics import Report, verdict
 from flfed.records.statistics.intervals import freedom_of
-from flfed.records.statistics.verdict import (
-    ARM_NAMES,
-    Difference,
-    better_of,
-    describe_verdict,
-    gain_in_brackets,
-    interval,
-    metric_name,
-    name_interval,
-    number,
-    sentence_case,
-    worthwhile_of,
-)
 from flfed.records.store.tables import finite
 from flfed.records.text import escape, moment
 from flfed.updates.messages.compare import Figure
 from flfed.words import render
 
-PAIRS = dict(zip(("global - local-only", "personalised - local-only"), DIFFERENCES, strict=True))
+PAIRS = dict(zip(("global - local-only", "personalised - local-only"), verdicts.DIFFERENCES, strict=True))
 """Keys in a report by the arms of a stored difference."""
 
 
-def difference_of(result: Result, one: Figure) -> Difference:
+def difference_of(result: Result, one: Figure) -> verdict.Difference:
     """Return a stored difference with the interval that decides verdicts."""
-    return as_difference(widened(_entry(one), one.metric, _rule(result, one.metric))) or Difference(None)
+    entry = verdicts.widened(_entry(one), one.metric, _rule(result, one.metric))
+    return verdicts.as_difference(entry) or verdict.Difference(None)
 
 
 def _rule(result: Result, metric: str) -> Report:
     """Return the rule of verdicts for one metric."""
-    worthwhile = worthwhile_of(metric)
+    worthwhile = verdict.worthwhile_of(metric)
     if metric == result.primary and result.worthwhile is not None:
         worthwhile = result.worthwhile
     return {"sites": result.sites or 1, "minimum-gain": {metric: worthwhile}}
@@ -61,16 +42,16 @@ def _rule(result: Result, metric: str) -> Report:
 def site_entry(result: Result, metric: str) -> Report:
     """Return a stored result as the entry of a site in a report, for one metric."""
     rule = _rule(result, metric)
-    entry: Report = {key: {} for key in (*SITE_ARMS, *DIFFERENCES, "local-only-families")}
+    entry: Report = {key: {} for key in (*verdicts.SITE_ARMS, *verdicts.DIFFERENCES, "local-only-families")}
     for one in result.arms:
-        if one.metric == metric and one.arm in SITE_ARMS:
+        if one.metric == metric and one.arm in verdicts.SITE_ARMS:
             entry[one.arm] = {metric: _entry(one)}
     for one in result.differences:
         if one.metric == metric and one.arm in PAIRS:
-            entry[PAIRS[one.arm]] = {metric: widened(_entry(one), metric, rule)}
+            entry[PAIRS[one.arm]] = {metric: verdicts.widened(_entry(one), metric, rule)}
     if result.own_family is not None:
         entry["local-only-families"] = {result.own_family: 1}
-    return entry | {"holdout-classes": result.classes, UNDERTRAINED: result.trained == "not-enough"}
+    return entry | {"holdout-classes": result.classes, verdicts.UNDERTRAINED: result.trained == "not-enough"}
 
 
 def _entry(one: Figure) -> Report:
@@ -98,8 +79,7 @@ def parts(opened: Opened) -> None:
     if not results:
         st.info(render("site_app.results.none"))
         return
-    with st.container():
-        table([in_a_line(result) for result in results])
+    contained(table, [in_a_line(result) for result in results])
     with st.container():
         names = {result.run: f"{result.study}, {moment(result.at)} ({result.run})" for result in results}
         run = st.selectbox("Run", list(names), format_func=names.__getitem__, key="result-run", width=460)
@@ -115,25 +95,18 @@ def parts(opened: Opened) -> None:
                 why = render("site_app.results.why", reason=escape(result.note))
             st.info(why)
             return
-        metric = st.radio("Figure", metrics, format_func=metric_name, horizontal=True, key=f"metric-{run}")
-    with st.container():
-        against_our_own(result, str(metric), suppressed_here=suppressed_here)
+        metric = st.radio("Figure", metrics, format_func=verdict.metric_name, horizontal=True, key=f"metric-{run}")
+    contained(against_our_own, result, str(metric), suppressed_here=suppressed_here)
 
 
 def in_a_line(result: Result) -> dict[str, Any]:
     """Return a run as one line of a table, with the verdict on its first figure."""
     metrics = metrics_of(result)
-    verdict = "no figure"
+    conclusion = "no figure"
     if metrics:
-        verdict = describe_verdict(judged(result, metrics[0])[0], metrics[0])
-    return {
-        "Study": result.study,
-        "Run": result.run,
-        "When (UTC)": moment(result.at),
-        "Training rows": result.rows,
-        "Test rows": result.holdout_rows,
-        "Verdict": verdict,
-    }
+        conclusion = verdict.describe_verdict(judged(result, metrics[0])[0], metrics[0])
+    where = {"Study": result.study, "Run": result.run, "When (UTC)": moment(result.at)}
+    return where | {"Training rows": result.rows, "Test rows": result.holdout_rows, "Verdict": conclusion}
 
 
 def against_our_own(result: Result, metric: str, *, suppressed_here: bool = False) -> None:
@@ -146,22 +119,22 @@ def against_our_own(result: Result, metric: str, *, suppressed_here: bool = Fals
     with st.container(border=True):
         st.markdown(f"### {render('site_app.results.title')}")
         if result.trained == "not-enough":
-            headline = sentence_case(render("report.training.short"))
+            headline = verdict.sentence_case(render("report.training.short"))
             st.markdown(f"**{escape(headline)}.**")
         elif result.trained == "not-known" and result.sites is not None:
             st.caption(render("site_app.results.unknown"))
-        st.markdown(f"**{escape(sentence_case(describe_verdict(code, metric)))}.** {escape(sentence)}")
+        st.markdown(f"**{escape(verdict.sentence_case(verdict.describe_verdict(code, metric)))}.** {escape(sentence)}")
         with st.container(horizontal=True):
             for line in there:
-                span = interval(line["low"], line["high"])
-                card(SHORT.get(line["arm"], line["name"]), number(line["value"]), f"95 % CI {span}")
+                span = verdict.interval(line["low"], line["high"])
+                card(SHORT.get(line["arm"], line["name"]), verdict.number(line["value"]), f"95 % CI {span}")
         arms = {line["arm"] for line in there}
         rests_on(result, metric, arms, suppressed_here=suppressed_here)
-    name = metric_name(metric)
+    name = verdict.metric_name(metric)
     # The table has the chart's numbers for readers who cannot see it.
     titles = {"name": "Model", "value": name, "low": "95 % low", "high": "95 % high", "method": "Method"}
     lines = [{title: line[key] for key, title in titles.items()} for line in there]
-    says = f"{sentence} " + "; ".join(f"{line['name']} {number(line['value'])}" for line in there)
+    says = f"{sentence} " + "; ".join(f"{line['name']} {verdict.number(line['value'])}" for line in there)
     drawn = interval_chart(there, metric)
     figure(st, render("site_app.results.chart", metric=name), drawn, lines, key="own-result", says=says)
     table(differences_of(result, metric, arms))
@@ -169,27 +142,27 @@ def against_our_own(result: Result, metric: str, *, suppressed_here: bool = Fals
 
 def rests_on(result: Result, metric: str, arms: Set[str], *, suppressed_here: bool) -> None:
     """Show the basis of the figures of these models, and why some are missing."""
-    facts = {"rows": result.holdout_rows, "better": better_of(metric), "metric": metric_name(metric)}
+    facts = {"rows": result.holdout_rows, "better": verdict.better_of(metric), "metric": verdict.metric_name(metric)}
     sentences = [render("site_app.results.basis", **facts)]
     if result.sites is None and not suppressed_here:
         sentences.append(render("site_app.results.alone"))
     st.caption(" ".join(sentences))
     # A figure that is left out needs its reason.
     if "personalised" not in arms:
-        st.caption(render("site_app.results.same", metric=metric_name(metric)))
+        st.caption(render("site_app.results.same", metric=verdict.metric_name(metric)))
     if result.note:
         st.caption(escape(render("site_app.results.missing", reason=result.note)))
 
 
 def differences_of(result: Result, metric: str, arms: Set[str]) -> list[dict[str, Any]]:
     """Return the differences between these models, a line of a table each."""
-    column = f"{metric_name(metric)} ({name_interval(result.sites or 1)})"
+    column = f"{verdict.metric_name(metric)} ({verdict.name_interval(result.sites or 1)})"
     rows = []
     for one in result.differences:
         a, _, b = one.arm.partition(" - ")
         if one.metric == metric and {a, b} <= arms:
-            name = one.arm.replace(a, ARM_NAMES[a], 1).replace(f"- {b}", f"minus {ARM_NAMES[b]}")
-            rows.append({"Difference": name, column: gain_in_brackets(difference_of(result, one))})
+            name = one.arm.replace(a, verdict.ARM_NAMES[a], 1).replace(f"- {b}", f"minus {verdict.ARM_NAMES[b]}")
+            rows.append({"Difference": name, column: verdict.gain_in_brackets(difference_of(result, one))})
     return rows
 
 
@@ -207,7 +180,7 @@ def of_metric(result: Result, metric: str) -> list[dict[str, Any]]:
     figures_by_arm: dict[str, dict[str, Any]] = {}
     for one in result.arms:
         if one.metric == metric:
-            name = ARM_NAMES.get(one.arm, one.arm)
+            name = verdict.ARM_NAMES.get(one.arm, one.arm)
             figures_by_arm[one.arm] = {"arm": one.arm, "name": name, "method": one.method, **_ends(one)}
     values = [figures_by_arm[arm]["value"] for arm in ("global", "personalised") if arm in figures_by_arm]
     if len(values) == 2 and values[0] == values[1] is not None:
@@ -217,7 +190,7 @@ def of_metric(result: Result, metric: str) -> list[dict[str, Any]]:
 
 def judged(result: Result, metric: str) -> tuple[str, str]:
     """Return the verdict on joining at this site: a code, and one sentence with the numbers."""
-    return site_verdict(site_entry(result, metric), metric)
+    return verdicts.site_verdict(site_entry(result, metric), metric)
 
 
 if __name__ == "__main__":

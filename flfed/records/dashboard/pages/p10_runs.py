@@ -14,6 +14,7 @@ from flfed.records.dashboard import access, page_style, refresh, run_page
 from flfed.records.dashboard.panels import compare
 from flfed.records.dashboard.panels.overview import how_to_go_on
 from flfed.records.reports.faults import STATUS_WORDS, SiteAttendance, absence_in_words, missing_of
+from flfed.records.section import group
 from flfed.records.statistics.intervals import mean_of
 from flfed.records.statistics.verdict import metric_name, number
 from flfed.records.store.entries import RunEntry
@@ -71,9 +72,7 @@ def _read(only: str | None) -> _RunListing:
         search = st.text_input("Search", placeholder="study, run or status", key="search")
         runs = reader.runs(search=search, limit=2000)
         names = [run.run for run in runs]
-        listed: dict[str, list[RunEntry]] = {}
-        for run in runs:
-            listed.setdefault(run.series, []).append(run)
+        listed = group((run.series, run) for run in runs)
         absent = missing_of(reader, names[:MISSING_SOUGHT])
         return _RunListing(search, listed, reader.headlines(names), absent, refresh.course_of_list(reader))
 
@@ -81,7 +80,10 @@ def _read(only: str | None) -> _RunListing:
 def _list(listing: _RunListing, only: str | None) -> None:
     """Show a line for each series, running ones first."""
     if listing.listed:
-        _header("Shared model" if only is None else f"Shared model at {only}")
+        figure = "Shared model" if only is None else f"Shared model at {only}"
+        with st.container(key=HEADER):
+            for column, title in zip(st.columns(WIDTHS), ("Study", *TITLES[:-1], figure), strict=True):
+                column.markdown(f"**{escape(title)}**")
     # A fragment shows running series, so that the others are not read again.
     going = [series for series, runs in listing.listed.items() if any(run.status == "running" for run in runs)]
     st.fragment(_going, run_every=listing.course[0])(going, listing.course)
@@ -103,11 +105,10 @@ def _compare(listed: dict[str, list[RunEntry]], only: str | None) -> None:
 
     options = list(listed)[:LISTED]
     addressed_names = dict.fromkeys(st.query_params.get("compare", "").split(","))  # a run is not compared with itself
-    default_names = [name for name in addressed_names if name in options]
     chosen = st.multiselect(
         "Compare side by side",
         options,
-        default=default_names[: compare.MOST],
+        default=[name for name in addressed_names if name in options][: compare.MOST],
         format_func=label,
         max_selections=compare.MOST,
         key="compare",
@@ -134,13 +135,6 @@ def _going(listed: list[str], course: refresh.BatchPlan) -> None:
             runs = reader.runs_of(series)
             names = [run.run for run in runs]
             _line(runs[::-1], reader.headlines(names), missing_of(reader, names))
-
-
-def _header(figure: str) -> None:
-    titles = ("Study", *TITLES[:-1], figure)
-    with st.container(key=HEADER):
-        for column, title in zip(st.columns(WIDTHS), titles, strict=True):
-            column.markdown(f"**{escape(title)}**")
 
 
 def _line(runs: list[RunEntry], figures: dict[str, float | None], absent: dict[str, SiteAttendance]) -> None:

@@ -7,19 +7,16 @@ import streamlit as st
 from flfed.records.dashboard import page_files, run_page
 from flfed.records.dashboard.panels import curves, overview, rounds, sites
 from flfed.records.dashboard.refresh import Opened
+from flfed.records.dashboard.sections import contained
+from flfed.records.reports.faults import missing_in_words
 from flfed.records.reports.report import purpose_of
 from flfed.records.sections.gains import at_the_ends
 from flfed.records.statistics.noised_scores import is_uncompared, noised_scores, wording
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.text import escape
 
-FURTHER = {
-    "sites": "Each site's gain",
-    "curves": "Curves",
-    "rounds": "Rounds",
-    "data": "Data",
-    "privacy": "Privacy",
-}
+FURTHER = {"sites": "Each site's gain"}
+FURTHER |= {page: page.capitalize() for page in ("curves", "rounds", "data", "privacy")}
 SCORED_ALONE = FURTHER | {"sites": "Each site"}
 """The same where no comparison leaves a site."""
 WITHOUT_MODEL = {"sites": "Sites", "privacy": "Privacy"}
@@ -37,12 +34,9 @@ def parts(opened: Opened) -> None:
         _own(opened, opened.only)
     else:
         _all_sites(opened)
-    with st.container():
-        overview.set_aside(opened)
-    with st.container():
-        _further(opened)
-    with st.container():
-        overview.report_file(opened)
+    contained(overview.set_aside, opened)
+    contained(_further, opened)
+    contained(overview.report_file, opened)
     overview.words(opened)
     overview.facts(opened)
 
@@ -51,8 +45,7 @@ def _own(opened: Opened, site: str) -> None:
     """Show the verdict at one site to its people."""
     report = opened.report
     first = st.container()
-    with st.container():
-        metric = sites.choose_metric(report)
+    metric = contained(sites.choose_metric, report)
     with first:
         if "statistics" in report:
             curves.statistic(report)
@@ -67,15 +60,15 @@ def _all_sites(opened: Opened) -> None:
     """Show whether joining improves the figure on average, each site's gain, and warnings."""
     report = opened.report
     first = st.container()  # the verdict stands above the choice of its figure
-    with st.container():
-        metric = sites.choose_metric(report)
+    metric = contained(sites.choose_metric, report)
     with first:
         if "statistics" in report:
             curves.statistic(report)
         elif metric is None:
             overview.not_compared(opened)
         else:
-            warnings = overview.warnings_of(opened.shown)
+            leaks = overview.leak_warnings(opened.shown)
+            warnings = [*missing_in_words(report), *leaks, *odd_sites_in_words(report)]
             overview.answer(report, metric, len(warnings))
             sites.who_gains(report, metric)
             overview.warn(warnings)
@@ -93,7 +86,11 @@ def _all_sites(opened: Opened) -> None:
                 overview.in_words(report, metric, opened.planned)
     with st.container():
         if metric is not None:
-            _links(opened, metric)
+            st.markdown("### Single sites")
+            with st.container(horizontal=True, gap="xsmall"):
+                for site in at_the_ends(report, metric, sites.FEW_SITES):
+                    address = {"run": opened.name, "site": site}
+                    st.page_link(page_files()["sites"], label=escape(site), query_params=address)
     with st.container():
         if opened.shown.curve_names or (report["status"] == "running" and not wording(report).no_rounds):
             rounds.together(opened)
@@ -108,14 +105,6 @@ def _further(opened: Opened) -> None:
     with st.container(horizontal=True):
         for page, label in pages.items():
             run_page.link(page, label, opened.name)
-
-
-def _links(opened: Opened, metric: str) -> None:
-    """Show a link to each site; of many, to those at the ends of the forest plot."""
-    st.markdown("### Single sites")
-    with st.container(horizontal=True, gap="xsmall"):
-        for site in at_the_ends(opened.report, metric, sites.FEW_SITES):
-            st.page_link(page_files()["sites"], label=escape(site), query_params={"run": opened.name, "site": site})
 
 
 if __name__ == "__main__":

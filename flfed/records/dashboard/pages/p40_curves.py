@@ -27,14 +27,13 @@ def parts(opened: Opened) -> None:
         return
     if noised := _first_with(opened, SCORES):
         repeat = _show_repeat(opened, noised[0])
-        with st.container():
-            curves.noised(noised[0].report, repeat)
+        sections.contained(curves.noised, noised[0].report, repeat)
         _more(opened)
     elif counted := _first_with(opened, "score-histograms"):
         _curves(opened, *counted)
     else:
         run = opened.runs[0]
-        why_none = [no_curves_in_words(run, opened.report, opened.shown.sites)]
+        why_none = [no_curves_in_words(run, opened.report)]
         if run.task != "binary":
             why_none.append(render("pages.curves.elsewhere"))
         st.info(" ".join(why_none))
@@ -56,15 +55,11 @@ def _curves(opened: Opened, one: Opened, payload: dict[str, Any]) -> None:
             st.info(render("pages.curves.none"))
             return
         chosen = curves.choose(counts_by_name)
-    with st.container():
-        curves.ranking(chosen, looks, shown.report, repeat)
-    with st.container():
-        curves.calibrated(counts_by_name, chosen, shown.report, looks, repeat)
-    with st.container():
-        curves.operating_points(counts_by_name, chosen, repeat)
+    sections.contained(curves.ranking, chosen, looks, shown.report, repeat)
+    sections.contained(curves.calibrated, counts_by_name, chosen, shown.report, looks, repeat)
+    sections.contained(curves.operating_points, counts_by_name, chosen, repeat)
     _more(opened)
-    with st.container():
-        curves.how_to_read()
+    sections.contained(curves.how_to_read)
 
 
 def _first_with(opened: Opened, name: str) -> tuple[Opened, dict[str, Any]] | None:
@@ -80,8 +75,7 @@ def _first_with(opened: Opened, name: str) -> tuple[Opened, dict[str, Any]] | No
 def _more(opened: Opened) -> None:
     """Show exact counts, groups and importances of the study; a linear model's coefficients, trees' gains."""
     if points := _first_with(opened, "operating-points"):
-        with st.container():
-            curves.exact_counts(points[1], _repeat_of(opened, points[0]))
+        sections.contained(curves.exact_counts, points[1], _repeat_of(opened, points[0]))
     if groups := _first_with(opened, "subgroups"):
         sections.show(within_groups(groups[1], only=opened.only), repeat=_repeat_of(opened, groups[0]))
     if repeats := [payload for payload in opened.summaries("coefficients") if payload is not None]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import streamlit as st
-
 from flfed.records.dashboard import run_page
 from flfed.records.dashboard.panels import overview, rounds
 from flfed.records.dashboard.refresh import Opened
+from flfed.records.dashboard.sections import contained
 
 
 def parts(opened: Opened) -> None:
@@ -15,8 +14,7 @@ def parts(opened: Opened) -> None:
     if overview.trains_nothing(opened):
         panels.clear()
     for part in [*panels, overview.set_aside]:
-        with st.container():
-            part(opened)
+        contained(part, opened)
 
 
 if __name__ == "__main__":

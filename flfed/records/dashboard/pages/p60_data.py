@@ -49,8 +49,7 @@ def parts(opened: Opened) -> None:
     sections.show(data.missing(columns, sites, of=of, why_none=why))
     sections.show(data.drift(columns, sites, of=of, why_none=why))
     sections.show(data.table_1(table_1, set(every) - set(sites), why_none=why))
-    with st.container():
-        overview.leaks(opened)
+    sections.contained(overview.leaks, opened)
 
 
 def choose_sites(sites: Sequence[str]) -> list[str]:

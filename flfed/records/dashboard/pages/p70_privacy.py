@@ -10,20 +10,12 @@ import streamlit as st
 from flfed.errors import counted
 from flfed.records.dashboard import run_page, sections
 from flfed.records.dashboard.refresh import Opened
-from flfed.records.dashboard.sections import bullets
+from flfed.records.dashboard.sections import bullets, contained
 from flfed.records.objects import read_all
 from flfed.records.reports.audit_headlines import Audit, AuditFigure, audit_of, not_promised
 from flfed.records.reports.privacy import Private, privacy_of
 from flfed.records.reports.privacy_tables import describe_outcome_disclosure
-from flfed.records.sections.privacy import (
-    Promise,
-    attacks_section,
-    charged_section,
-    left_section,
-    mechanisms_section,
-    promised,
-    spent_section,
-)
+from flfed.records.sections import privacy as private
 from flfed.records.store.entries import Runs
 from flfed.records.store.reader import RunReader
 from flfed.records.text import escape, with_code
@@ -40,18 +32,15 @@ def parts(opened: Opened) -> None:
         outcome_counts = next(filter(None, (reader.summary(run, "revealed-outcomes") for run in opened.names)), None)
     run, sites = runs[0]
     only = opened.only
-    promise = promised(privacy, audit, run, only=only)
-    with st.container():
-        show_promise(promise, privacy["warnings"])
-    sections.show(charged_section(privacy))
-    sections.show(left_section(crossed, len(runs)))
-    with st.container():
-        limits_of_promise(promise, audit)
-    sections.show(spent_section(privacy))
-    sections.show(attacks_section(privacy, audit, run, only=only))
-    sections.show(mechanisms_section(privacy, list(sites.values()), only=only))
-    with st.container():
-        _uncharged(privacy)
+    promise = private.promised(privacy, audit, run, only=only)
+    contained(show_promise, promise, privacy["warnings"])
+    sections.show(private.charged_section(privacy))
+    sections.show(private.left_section(crossed, len(runs)))
+    contained(limits_of_promise, promise, audit)
+    sections.show(private.spent_section(privacy))
+    sections.show(private.attacks_section(privacy, audit, run, only=only))
+    sections.show(private.mechanisms_section(privacy, list(sites.values()), only=only))
+    contained(_uncharged, privacy)
     if outcome_counts:
         st.markdown(f"## {render('pages.privacy.outcomes')}")
         st.markdown(bullets(map(escape, describe_outcome_disclosure(outcome_counts))))
@@ -64,7 +53,7 @@ STANDING_COLOURS: dict[str, Literal["green", "orange", "red"]] = {
 """All else is orange: a run without a promise, or without a measurement, is not reassuring."""
 
 
-def show_promise(promise: Promise, warnings: Sequence[str]) -> None:
+def show_promise(promise: private.Promise, warnings: Sequence[str]) -> None:
     """Show the guarantee, its first sentence unfolded.
 
     Only a guarantee that was measured at all sites is green.
@@ -82,7 +71,7 @@ def show_promise(promise: Promise, warnings: Sequence[str]) -> None:
         st.warning(escape(warning))
 
 
-def limits_of_promise(promise: Promise, audit: Audit) -> None:
+def limits_of_promise(promise: private.Promise, audit: Audit) -> None:
     """Show the limits of the guarantee."""
     with st.container(border=True):
         st.markdown(f"### {render('pages.privacy.limits')}")

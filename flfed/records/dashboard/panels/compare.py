@@ -22,17 +22,9 @@ from flfed.records.reports.privacy import epsilon_in_words, private_of
 from flfed.records.reports.recorded_run import LOSS, TELLING, leaves, shows
 from flfed.records.reports.report import primary_of
 from flfed.records.reports.site_verdict import site_verdict
-from flfed.records.statistics import Report
+from flfed.records.section import group
+from flfed.records.statistics import Report, verdict
 from flfed.records.statistics.noised_scores import NOT_COMPARED
-from flfed.records.statistics.verdict import (
-    ABSENT,
-    Difference,
-    describe_verdict,
-    gain_in_brackets,
-    interval,
-    metric_name,
-    number,
-)
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import parsed_study
 from flfed.records.text import escape
@@ -82,7 +74,7 @@ def warnings(
     redrawn : mapping of name to sites
         Those that draw another holdout in each repeat.
     """
-    datasets = _groups({name: str(_keys(text).get(DATASET, "")) for name, _, text in runs})
+    datasets = group((str(_keys(text).get(DATASET, "")), name) for name, _, text in runs)
     lines = []
     if len(datasets) > 1:
         groups = _of_groups({dataset or "not known": names for dataset, names in datasets.items()})
@@ -92,10 +84,10 @@ def warnings(
     # Only runs on one dataset can be compared at all, so the rest is checked within it.
     for dataset, names in datasets.items():
         where = f"Dataset {dataset}: " if len(datasets) > 1 else ""
-        by_metric = _groups({name: metric_name(metric) for name in names if (metric := metrics[name])})
+        by_metric = group((verdict.metric_name(metric), name) for name in names if (metric := metrics[name]))
         if len(by_metric) > 1:
             lines.append(where + render("pages.compare.metrics", groups=_of_groups(by_metric)))
-        by_rows = _groups({name: judged[name] for name in names if judged[name]})
+        by_rows = group((judged[name], name) for name in names if judged[name])
         if len(by_rows) > 1:
             groups = "; ".join(map(_and, by_rows.values()))
             lines.append(where + render("pages.compare.rows", groups=groups))
@@ -117,14 +109,6 @@ def _judged(report: Report, redrawn: Collection[str]) -> tuple[tuple[str, int, i
     return tuple((name, rows[name], repeats[name]) for name in sorted(rows))
 
 
-def _groups(value_by_name: Mapping[str, Any]) -> dict[Any, list[str]]:
-    """Return names grouped by their value."""
-    groups: dict[Any, list[str]] = {}
-    for name, value in value_by_name.items():
-        groups.setdefault(value, []).append(name)
-    return groups
-
-
 def _and(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
@@ -142,16 +126,10 @@ def _facts(shown_by_name: Compared) -> list[dict[str, str]]:
         mechanism = privacy.mechanism or "not recorded"
         if privacy.epsilon is not None:
             mechanism += f", ε {epsilon_in_words(privacy.epsilon)}"
-        facts = {
-            "Run": run.run,
-            "Status": STATUS_WORDS[run.status],
-            "Engine": run.engine,
-            "Rounds": str(run.rounds),
-            "Repeats": str(run.repeats),
-            "Seconds": number(run.seconds, 1),
-            "Sites": str(len(run.sites)),
-            "Privacy mechanism": mechanism,
-        }
+        facts = {"Run": run.run, "Status": STATUS_WORDS[run.status], "Engine": run.engine}
+        facts |= {"Rounds": str(run.rounds), "Repeats": str(run.repeats)}
+        facts |= {"Seconds": verdict.number(run.seconds, 1), "Sites": str(len(run.sites))}
+        facts["Privacy mechanism"] = mechanism
         # Facts are the table's lines and runs its columns.
         for fact, value in facts.items():
             lines.setdefault(fact, {"": fact})[name] = value
@@ -167,30 +145,28 @@ def _figures(shown_by_name: Compared, metric: str, only: str | None) -> None:
         run = run_of(shown.report)
         whose = run.global_ if only is None else site_of(run.sites.get(only, {})).global_
         of = figure_of(whose, metric)
-        lines.append({"Run": name, metric_name(metric): of.value, "95 % low": of.low, "95 % high": of.high})
+        lines.append({"Run": name, verdict.metric_name(metric): of.value, "95 % low": of.low, "95 % high": of.high})
         drawn.append({"name": name, "arm": "global", "value": of.value, "low": of.low, "high": of.high})
         for site, of_site in run.sites.items():
             cells.setdefault(site, {})[name] = _at(of_site, metric)
     # People of one site see the figure of their site in place of that of all.
-    title = render("pages.figures.shared", metric=metric_name(metric))
+    title = render("pages.figures.shared", metric=verdict.metric_name(metric))
     title += ", all sites" if only is None else f", {escape(only)}"
-    says = "; ".join(f"{line['name']}: {number(line['value'])}" for line in drawn)
+    says = "; ".join(f"{line['name']}: {verdict.number(line['value'])}" for line in drawn)
     figure(st, title, interval_chart(drawn, metric), lines, key="compared", says=says)
     st.caption(render("pages.compare.overlap"))
     if cells:
-        st.markdown(f"**{render('pages.compare.sites', metric=metric_name(metric))}**")
+        st.markdown(f"**{render('pages.compare.sites', metric=verdict.metric_name(metric))}**")
         none = dict.fromkeys(shown_by_name, "took no part")
         table([{"Site": site} | none | cells[site] for site in sorted(cells)])
 
 
 def _at(of_site: Report, metric: str) -> str:
     figure = figure_of(site_of(of_site).global_, metric)
-    shown = number(figure.value)
-    if figure.low is not None:
-        shown += f" ({interval(figure.low, figure.high)})"
+    shown = verdict.with_interval(figure.value, figure.low, figure.high)
     if NOT_COMPARED in of_site:
         return f"{shown}: not compared"
-    return f"{shown}: {describe_verdict(site_verdict(of_site, metric)[0], metric)}"
+    return f"{shown}: {verdict.describe_verdict(site_verdict(of_site, metric)[0], metric)}"
 
 
 def differences(studies: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
@@ -233,8 +209,8 @@ def methods(reports: Sequence[Report], metric: str) -> None:
     for method in method_rows:
         line = {"Method": method.method, "Rounds": str(method.rounds)}
         for of in figures:
-            line[metric_name(of)] = number(method.value[of])
-            line[f"Difference in {metric_name(of)} (95 % CI)"] = difference(method.gain, of)
+            line[verdict.metric_name(of)] = verdict.number(method.value[of])
+            line[f"Difference in {verdict.metric_name(of)} (95 % CI)"] = difference(method.gain, of)
         lines.append(line | {"Finding": _verdict(method, figures)})
     table(lines)
     st.caption(render("pages.methods.read"))
@@ -258,7 +234,7 @@ def _verdict(method: Method, figures: Sequence[str]) -> str:
     first, *others = figures
     # The loss may show errors of probabilities, which do not change the ranks of rows.
     beside = {of: shows(method.gain, of) for of in others}
-    telling = [f"{metric_name(of)} {shown}" for of, shown in beside.items() if shown in TELLING]
+    telling = [f"{verdict.metric_name(of)} {shown}" for of, shown in beside.items() if shown in TELLING]
     return "; ".join([shows(method.gain, first), *telling])
 
 
@@ -268,5 +244,5 @@ def difference(gain: Report | None, metric: str) -> str:
         return ""
     entry = figure_of(gain, metric)
     if entry.value is None:
-        return f"{ABSENT}: {entry.reason}"
-    return gain_in_brackets(Difference(entry.value, entry.low, entry.high))
+        return f"{verdict.ABSENT}: {entry.reason}"
+    return verdict.gain_in_brackets(verdict.Difference(entry.value, entry.low, entry.high))

@@ -16,26 +16,11 @@ from flfed.records.objects import read
 from flfed.records.reports.faults import missing_in_words
 from flfed.records.sections import data, scores
 from flfed.records.statistics import Report
+from flfed.records.statistics import operating_points as points
 from flfed.records.statistics.analysis import Analysis, RowsAnalysed, tables_of
 from flfed.records.statistics.noised_scores import NoisedScores, noised_scores
-from flfed.records.statistics.operating_points import (
-    RARE,
-    edges,
-    first_budget,
-    first_threshold,
-    list_operating_points,
-    point_in_words,
-    probability,
-    share_with_outcome,
-)
 from flfed.records.statistics.recorded_statistic import ANALYSIS, statistic_in_words, statistic_tables
-from flfed.records.statistics.score_curves import (
-    LEAST_ROWS,
-    SITES_DRAWN,
-    CountsByName,
-    drawn_first,
-    is_together,
-)
+from flfed.records.statistics.score_curves import LEAST_ROWS, SITES_DRAWN, CountsByName, drawn_first, is_together
 from flfed.records.text import escape, heading
 from flfed.words import render
 
@@ -117,18 +102,23 @@ def operating_points(counts_by_name: CountsByName, chosen: CountsByName, repeat:
         Number of the repeat shown, of several.
     """
     st.markdown(heading(scores.FLAGGED, repeat))
-    share = share_with_outcome(counts_by_name)
+    share = points.share_with_outcome(counts_by_name)
     # Where the outcome is rare, hardly any probability is near a half.
-    ways = [BUDGET, THRESHOLD] if share < RARE else [THRESHOLD, BUDGET]
-    way = st.radio("Flag rows by", ways, horizontal=True, key=f"points-way-{ways[0]}")
-    if way == BUDGET:
-        first = 100 * first_budget(share)
+    ways = [BUDGET, THRESHOLD] if share < points.RARE else [THRESHOLD, BUDGET]
+    if st.radio("Flag rows by", ways, horizontal=True, key=f"points-way-{ways[0]}") == BUDGET:
+        first = 100 * points.first_budget(share)
         label = render("pages.flagged.budget")
         key = f"points-budget-{first}"
         typed = st.number_input(label, 0.01, 99.0, first, 0.5, format="%g", key=key, width=320)
         point = ("alert-budget", float(typed) / 100)
     else:
-        point = ("threshold", _threshold(edges(counts_by_name.values()), share))
+        offered = points.edges(counts_by_name.values())
+        # At first one near the share with the outcome.
+        place = offered.index(points.first_threshold(offered, share))
+        label = render("pages.flagged.least")
+        key = f"points-threshold-{len(offered)}-{offered[0]:.6g}"
+        edge = st.selectbox(label, offered, place, format_func=points.probability, key=key, width=320)
+        point = ("threshold", float(edge))
     sections.show(scores.flagged(chosen, point), titled=False)
     with st.expander(render("pages.flagged.title")):
         st.markdown(render("pages.flagged.threshold"))
@@ -148,17 +138,9 @@ def exact_counts(payload: Mapping[str, Any], repeat: int | None = None) -> None:
         Number of the repeat shown, of several.
     """
     st.markdown(heading(render("pages.flagged.exact"), repeat))
-    labels = {point: point_in_words(*point) for point in list_operating_points(payload)}
+    labels = {point: points.point_in_words(*point) for point in points.list_operating_points(payload)}
     picked = st.selectbox("Operating point", labels, format_func=labels.__getitem__, key="points-exact", width=320)
     sections.show(scores.exactly_flagged(payload, picked), titled=False)
-
-
-def _threshold(offered: Sequence[float], share: float) -> float:
-    """Return the edge that the reader picked, at first one near the share with the outcome."""
-    first = offered.index(first_threshold(offered, share))
-    label = render("pages.flagged.least")
-    key = f"points-threshold-{len(offered)}-{offered[0]:.6g}"
-    return float(st.selectbox(label, offered, first, format_func=probability, key=key, width=320))
 
 
 def how_to_read() -> None:

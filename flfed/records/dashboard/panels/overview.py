@@ -11,42 +11,11 @@ from flfed.errors import counted
 from flfed.records.dashboard.refresh import Opened, Shown
 from flfed.records.dashboard.sections import bullets, table
 from flfed.records.objects import figure_of, run_of
-from flfed.records.reports import report
-from flfed.records.reports.faults import (
-    STATUS_WORDS,
-    holdout_in_words,
-    leak_lines,
-    leaks_in_words,
-    missing_in_words,
-    refused_sites,
-    set_aside_lines,
-    site_facts,
-    updates_set_aside,
-)
-from flfed.records.reports.narrative import (
-    apart,
-    doubts,
-    glossary_of,
-    interval_name,
-    is_measured,
-    joining_in_words,
-    least_gain,
-    stands_out,
-    story,
-    tally,
-    under,
-)
+from flfed.records.reports import faults, narrative, report
 from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.reports.round_totals import bytes_in_words
 from flfed.records.statistics import Report
-from flfed.records.statistics.noised_scores import (
-    METRICS,
-    SLOPE,
-    is_uncompared,
-    noised_scores,
-    own_under_noise,
-    wording,
-)
+from flfed.records.statistics import noised_scores as noised
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.own_models import pooled_in_words
 from flfed.records.statistics.verdict import describe_interval, metric_name, number, sentence_case, size_and_span
@@ -76,7 +45,7 @@ def head(title: str, runs: Sequence[RunEntry], name: str, *, only: str | None = 
     study = f"{title}: {run.study}" if title else run.study
     with st.container(horizontal=True, vertical_alignment="center"):
         st.title(escape(study), width="content", anchor=False)
-        st.badge(STATUS_WORDS[status], color=STATUS_COLOURS.get(status, "red"))
+        st.badge(faults.STATUS_WORDS[status], color=STATUS_COLOURS.get(status, "red"))
     parts = [f"Run {run.run}", f"{moment(runs[0].started)} UTC", seconds_in_words(run.seconds)]
     if len(runs) > 1:
         parts.append(f"{len(runs)} repeats")
@@ -86,8 +55,7 @@ def head(title: str, runs: Sequence[RunEntry], name: str, *, only: str | None = 
         # The reason may have the command already.
         if only or resume.rpartition(": ")[2].strip("`") in run.reason:
             resume = ""
-        reason = f"Why it is {status}: {run.reason.rstrip('.')}. "
-        st.warning(with_code(reason) + resume)
+        st.warning(with_code(f"Why it is {status}: {run.reason.rstrip('.')}. ") + resume)
     elif status == "running":
         progress(runs, covers=covers)
 
@@ -133,9 +101,9 @@ def not_compared(opened: Opened) -> None:
     """Show why a run was not compared, and which sites are missing from it."""
     run_report = opened.report
     status = run_of(run_report).status
-    for line in missing_in_words(run_report):
+    for line in faults.missing_in_words(run_report):
         st.warning(escape(line))
-    texts = wording(run_report)
+    texts = noised.wording(run_report)
     how = "stopped" if status == "stopped" else "failed"
     if opened.trains:
         why = {
@@ -154,12 +122,12 @@ def not_compared(opened: Opened) -> None:
 def cards(run_report: Report, metric: str, planned: int) -> None:
     """Show the main figures as cards."""
     run = run_of(run_report)
-    compared = not is_uncompared(run_report)
+    compared = not noised.is_uncompared(run_report)
     short = "all planned rounds" if run.rounds >= planned else "fewer than planned"
     if run.status == "running":
         short = "still running"
     with st.container(horizontal=True, gap="xsmall"):
-        if noised_scores(run_report) is None:
+        if noised.noised_scores(run_report) is None:
             _exact_cards(run_report, metric)
         else:
             figures = {name: of for name, of in run.global_.items() if not compared or name in NOISED_CARDS}
@@ -167,9 +135,9 @@ def cards(run_report: Report, metric: str, planned: int) -> None:
         if compared:
             card("Largest clear gain", *_most(run_report, metric))
         card("Rounds run", f"{run.rounds} of {planned}", short)
-        if noised_scores(run_report) is None:
-            refused = counted(len(refused_sites(run_report)), "site")
-            card("Rejected updates", str(updates_set_aside(run_report)), f"and {refused} refused")
+        if noised.noised_scores(run_report) is None:
+            refused = counted(len(faults.refused_sites(run_report)), "site")
+            card("Rejected updates", str(faults.updates_set_aside(run_report)), f"and {refused} refused")
 
 
 def _exact_cards(run_report: Report, metric: str) -> None:
@@ -180,8 +148,8 @@ def _exact_cards(run_report: Report, metric: str) -> None:
     away = "not measured"
     # The distance to pooled is measured only where both were compared.
     if pooled is not None and shared.value is not None:
-        away = apart(pooled, shared.value, metric)
-    below = shared.reason or ", ".join([metric_name(metric), *under(shared, run.repeats)])
+        away = narrative.apart(pooled, shared.value, metric)
+    below = shared.reason or ", ".join([metric_name(metric), *narrative.under(shared, run.repeats)])
     card("Shared model", number(shared.value), below)
     caption = "; ".join(filter(None, ("for reference", pooled_in_words(run_report), away)))
     card("Pooled model", number(pooled), caption)
@@ -198,17 +166,17 @@ def noised_cards(figures: Report, counts: Report | None, repeats: int) -> None:
         Noised counts of the record, with the slope of calibration.
     repeats : int
     """
-    for metric in METRICS:
+    for metric in noised.METRICS:
         if metric in figures:
             one = figure_of(figures, metric)
-            below = one.reason or ", ".join(under(one, repeats))
+            below = one.reason or ", ".join(narrative.under(one, repeats))
             card(sentence_case(metric_name(metric)), number(one.value), below)
     if counts is not None and counts["slope"] is not None:
         slope = figure_of(counts, "slope")
-        facts = under(slope, 1)
+        facts = narrative.under(slope, 1)
         if repeats > 1:
             facts.append("first repeat")
-        card(SLOPE, number(slope.value), f"{', '.join(facts)}; 1 is calibrated")
+        card(noised.SLOPE, number(slope.value), f"{', '.join(facts)}; 1 is calibrated")
 
 
 def card(label: str, value: str, below: str) -> None:
@@ -220,24 +188,23 @@ def card(label: str, value: str, below: str) -> None:
 
 def _most(run_report: Report, metric: str) -> tuple[str, str]:
     """Return the largest gain of the sites with a clear gain, and its site; "none" where there is no such site."""
-    run = run_of(run_report)
-    best = stands_out(run_report, metric)
+    best = narrative.stands_out(run_report, metric)
     if best is not None:
-        least = run.rule.minimum_gain[metric]
+        least = run_of(run_report).rule.minimum_gain[metric]
         size, _ = size_and_span(best[1], least)
         return size, f"at {best[0]} ({describe_interval(best[1], least)})"
-    if not is_measured(run_report, metric):
+    if not narrative.is_measured(run_report, metric):
         return "none", "not measured"
-    facts = {"interval": interval_name(run_report), "least": least_gain(run_report, metric)}
+    facts = {"interval": narrative.interval_name(run_report), "least": narrative.least_gain(run_report, metric)}
     return "none", render("pages.overview.unclear", **facts)
 
 
 def in_words(run_report: Report, metric: str | None, planned: int) -> None:
     """Show the run as sentences, without the warnings that stand above."""
-    above = [*odd_sites_in_words(run_report), render("report.noised.gain"), *own_under_noise(run_report)]
+    above = [*odd_sites_in_words(run_report), render("report.noised.gain"), *noised.own_under_noise(run_report)]
     if metric:
-        above += missing_in_words(run_report)
-    lines = [line for line in story(run_report, metric=metric, planned=planned) if line not in above]
+        above += faults.missing_in_words(run_report)
+    lines = [line for line in narrative.story(run_report, metric=metric, planned=planned) if line not in above]
     with st.container(border=True):
         st.markdown("### In words")
         st.markdown(bullets(map(escape, lines)))
@@ -245,7 +212,7 @@ def in_words(run_report: Report, metric: str | None, planned: int) -> None:
 
 def answer(run_report: Report, metric: str, warnings: int) -> None:
     """Show whether joining improves the figure on average, else at how many sites; `warnings` stand below the chart."""
-    if is_uncompared(run_report):
+    if noised.is_uncompared(run_report):
         one = figure_of(run_of(run_report).global_, metric)
         figure_text = f"not known: {one.reason}"
         if one.value is not None:
@@ -259,27 +226,22 @@ def answer(run_report: Report, metric: str, warnings: int) -> None:
 
 
 def _whether_it_pays(run_report: Report, metric: str) -> None:
-    headline, _, figures = joining_in_words(run_report, metric).partition(": ")
-    counted_sites = tally(run_report, metric).partition(";")[0].rstrip(".")
-    first, *others = [*doubts(run_report, metric), headline or counted_sites]
+    headline, _, figures = narrative.joining_in_words(run_report, metric).partition(": ")
+    counted_sites = narrative.tally(run_report, metric).partition(";")[0].rstrip(".")
+    first, *others = [*narrative.doubts(run_report, metric), headline or counted_sites]
     st.markdown(f"## {escape(first)}")
     for line in others:
         st.markdown(f"**{escape(line)}**")
     if figures:
         # A mean gain may be clear where the gain is clear at no single site.
         st.markdown(f"**{escape(sentence_case(figures))}** {escape(counted_sites)}.")
-    for line in own_under_noise(run_report):
+    for line in noised.own_under_noise(run_report):
         st.markdown(escape(line))
-
-
-def warnings_of(shown: Shown) -> list[str]:
-    """Return warnings about the figures: missing sites, columns that may leak the target, sites coded differently."""
-    return [*missing_in_words(shown.report), *leak_warnings(shown), *odd_sites_in_words(shown.report)]
 
 
 def leak_warnings(shown: Shown) -> list[str]:
     """Return warnings that columns may leak the target."""
-    return [render("pages.leaks.warning", finding=line) for line in leaks_in_words(shown.leaks)]
+    return [render("pages.leaks.warning", finding=line) for line in faults.leaks_in_words(shown.leaks)]
 
 
 def warn(lines: Sequence[str]) -> None:
@@ -295,9 +257,9 @@ def set_aside(opened: Opened) -> None:
     st.markdown("## Rejections, refusals, warnings")
     if not run_of(run_report).faults:
         st.markdown(escape(opened.none_rejected))
-    if lines := set_aside_lines(run_report, events):
+    if lines := faults.set_aside_lines(run_report, events):
         table(lines)
-    if sentences := holdout_in_words(events):
+    if sentences := faults.holdout_in_words(events):
         st.caption(with_code(" ".join(sentences)))
 
 
@@ -317,7 +279,7 @@ def who_takes_part(shown: Shown) -> None:
 
 def facts_of_sites(shown: Shown) -> list[dict[str, Any]]:
     """Return each site's facts in the record, for a table."""
-    return [site_facts(site, shown.report) for site in shown.sites]
+    return [faults.site_facts(site, shown.report) for site in shown.sites]
 
 
 def leaks(opened: Opened) -> None:
@@ -327,20 +289,19 @@ def leaks(opened: Opened) -> None:
     if opened.only is not None:
         st.caption(render("pages.leaks.hidden"))
         return
-    if reasons := leak_lines(opened.shown.events, payload):
+    if reasons := faults.leak_lines(opened.shown.events, payload):
         warn(reasons)
     elif payload is None:
         st.caption(render("pages.leaks.unchecked"))
     else:
         st.markdown(render("pages.leaks.none"))
     if untested := (payload or {}).get("untested", ()):
-        columns = ", ".join(map(str, untested))
-        st.caption(escape(render("pages.leaks.untested", columns=columns)))
+        st.caption(escape(render("pages.leaks.untested", columns=", ".join(map(str, untested)))))
 
 
 def words(opened: Opened) -> None:
     """Show the glossary, folded away."""
-    terms = glossary_of(opened.report, trains=opened.trains)
+    terms = narrative.glossary_of(opened.report, trains=opened.trains)
     with st.expander("Glossary"):
         st.markdown(bullets(f"*{escape(term)}*: {escape(meaning)}" for term, meaning in terms.items()))
 
@@ -375,8 +336,7 @@ def facts(opened: Opened) -> None:
         if sent := opened.bytes_sent():
             to_sites, from_sites = (size_in_words(sent.get(way, 0)) for way in ("to-site", "to-server"))
             in_all = render("pages.overview.bytes", to_sites=to_sites, from_sites=from_sites)
-            each = bytes_in_words(opened.report["round-bytes"])
-            st.markdown(" ".join(filter(None, [in_all, each])))
+            st.markdown(" ".join(filter(None, [in_all, bytes_in_words(opened.report["round-bytes"])])))
         if made_by:
             run = opened.runs[0]
             facts = {"engine": run.engine, "path": run.path, "seed": run.seed, "arrays-sha256": run.arrays_sha256}

@@ -26,7 +26,7 @@ from flfed.records.charts.chart import (
 from flfed.records.charts.colours import BLUE, MOST_COLOURED, ORANGE, one_in_colour, site_looks
 from flfed.records.dashboard.refresh import CACHE_SECONDS, Opened, read_curves, where
 from flfed.records.dashboard.run_page import pick_site
-from flfed.records.dashboard.sections import behind, figure
+from flfed.records.dashboard.sections import behind, contained, figure
 from flfed.records.reports import round_totals as by_database
 from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.reports.round_totals import ON_ROWS, Cost
@@ -80,8 +80,7 @@ def curves(opened: Opened) -> None:
         _of_all_sites(opened, points, metric)
     rows = render("pages.rounds.measured", rows=ON_ROWS.get(arm, arm))
     above.caption(" ".join([rows, *_about_points(opened, points, metric)]))
-    with st.container():
-        _of_each_site(opened, points, metric, sites)
+    contained(_of_each_site, opened, points, metric, sites)
 
 
 def _width(opened: Opened) -> int:
@@ -132,7 +131,10 @@ def _of_all_sites(opened: Opened, points: Sequence[CurvePoint], metric: str) -> 
     if not _has_figures_of_all(points):
         if not opened.only:  # people of one site read the reason at the head of the page
             st.markdown(f"**{title}**")
-            st.caption(_not_together(metric))
+            why = render("pages.rounds.unknown", metric=metric_name(metric))
+            if metric == "roc_auc_score":
+                why = render("pages.rounds.uncounted")
+            st.caption(why)
         return
     below = [render("pages.rounds.unbanded")]
     if opened.is_repeated:
@@ -171,13 +173,6 @@ def _counted_in_bins(points: Sequence[CurvePoint], metric: str) -> str:
     return " ".join(sentences)
 
 
-def _not_together(metric: str) -> str:
-    """Return why no all-sites figure exists by round."""
-    if metric == "roc_auc_score":
-        return render("pages.rounds.uncounted")
-    return render("pages.rounds.unknown", metric=metric_name(metric))
-
-
 def _of_each_site(opened: Opened, points: Sequence[CurvePoint], metric: str, sites: Sequence[str]) -> None:
     """Show the curve of each site, the reader's pick with its band, or why there is no curve."""
     title = "Your site" if opened.only else "Each site"
@@ -187,7 +182,8 @@ def _of_each_site(opened: Opened, points: Sequence[CurvePoint], metric: str, sit
         st.caption(render("pages.rounds.unsent"))
         return
     looks = site_looks(site.site for site in opened.shown.sites)
-    there = _banded(of_sites, metric)
+    bounded = [point for point in of_sites if None not in by_database.band_of(point, metric)]
+    there = sorted({str(point.site) for point in bounded if point.round})
     if len(sites) > MOST_COLOURED:
         banded = _choose_site(sites, render("pages.curves.coloured", others=len(sites) - 1))
         looks |= one_in_colour(sites, banded)
@@ -210,13 +206,6 @@ def _choose_site(sites: Sequence[str], label: str) -> str:
     if len(sites) < 2:
         return "".join(sites)
     return pick_site(sites, label, "curve-band")
-
-
-def _banded(points: Sequence[CurvePoint], metric: str) -> list[str]:
-    """Return the sites whose points have an interval in some round."""
-    return sorted(
-        {str(point.site) for point in points if point.round and None not in by_database.band_of(point, metric)}
-    )
 
 
 def together(opened: Opened) -> None:
@@ -373,7 +362,8 @@ def cost(opened: Opened) -> None:
     st.caption(_cost_in_words(costs, opened))
     if not costs and not opened.is_running:
         return
-    drawn = _seconds(costs)
+    times = [{"round": one.last, "value": one.seconds} for one in costs if one.seconds is not None]
+    drawn = _cost_chart(times, "seconds a round", {"color": BLUE}, {})
     right: Any = st
     # A run without times has one chart, and no empty place beside it.
     if drawn is not None or opened.is_running:
@@ -385,12 +375,8 @@ def cost(opened: Opened) -> None:
 
 def _cost_line(one: Cost) -> Line:
     rounds = str(one.first) if one.first == one.last else f"{one.first} to {one.last}"
-    return {
-        "Rounds": rounds,
-        "Seconds a round": one.seconds,
-        "kB to sites": one.to_site / 1000,
-        "kB from sites": one.to_server / 1000,
-    }
+    sizes = {"kB to sites": one.to_site / 1000, "kB from sites": one.to_server / 1000}
+    return {"Rounds": rounds, "Seconds a round": one.seconds, **sizes}
 
 
 def _cost_in_words(costs: Sequence[Cost], opened: Opened) -> str:
@@ -398,13 +384,12 @@ def _cost_in_words(costs: Sequence[Cost], opened: Opened) -> str:
     if not costs:
         return render("pages.costs.early" if opened.is_running else "pages.costs.none")
     # A block has means by round, which give sums again.
-    lengths = [one.last - one.first + 1 for one in costs]
-    out = sum(length * one.to_server for length, one in zip(lengths, costs, strict=True))
-    back = sum(length * one.to_site for length, one in zip(lengths, costs, strict=True))
-    seconds = [length * one.seconds for length, one in zip(lengths, costs, strict=True) if one.seconds is not None]
-    count = counted(sum(lengths), "round")
-    sizes = {"out": size_in_words(round(out)), "back": size_in_words(round(back))}
-    sentences = [render("pages.costs.site" if opened.only else "pages.costs.sites", rounds=count, **sizes)]
+    out = sum(one.rounds * one.to_server for one in costs)
+    back = sum(one.rounds * one.to_site for one in costs)
+    seconds = [one.rounds * one.seconds for one in costs if one.seconds is not None]
+    facts = {"out": size_in_words(round(out)), "back": size_in_words(round(back))}
+    facts["rounds"] = counted(sum(one.rounds for one in costs), "round")
+    sentences = [render("pages.costs.site" if opened.only else "pages.costs.sites", **facts)]
     if seconds:
         sentences.append(render("pages.costs.time", seconds=seconds_in_words(sum(seconds))))
     if opened.is_repeated:
@@ -412,11 +397,6 @@ def _cost_in_words(costs: Sequence[Cost], opened: Opened) -> str:
     with RunReader.open(only=opened.only) as reader:
         sentences.append(by_database.bytes_in_words(by_database.round_bytes(reader, opened.names)))
     return " ".join(filter(None, [*sentences, render("pages.costs.elsewhere")]))
-
-
-def _seconds(costs: Sequence[Cost]) -> Chart | None:
-    rows = [{"round": one.last, "value": one.seconds} for one in costs if one.seconds is not None]
-    return _cost_chart(rows, "seconds a round", {"color": BLUE}, {})
 
 
 def _bytes(costs: Sequence[Cost]) -> Chart | None:

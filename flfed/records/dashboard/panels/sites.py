@@ -16,26 +16,9 @@ from flfed.records.reports import narrative, site_answer
 from flfed.records.reports.report import arms_shown, metrics_of
 from flfed.records.reports.site_verdict import best_arm, best_gain, own_in_words, site_verdict, worthwhile_at
 from flfed.records.sections import gains
-from flfed.records.statistics import Report
+from flfed.records.statistics import Report, verdict
 from flfed.records.statistics import noised_scores as noised
 from flfed.records.statistics.own_models import OwnParts, own_parts_in_words, pooled_in_words
-from flfed.records.statistics.verdict import (
-    ABSENT,
-    ARM_NAMES,
-    DO_NOT_USE,
-    MINUS,
-    NO_CLEAR_GAIN,
-    PAYS,
-    TOO_SMALL,
-    describe_interval,
-    describe_verdict,
-    has_interval,
-    interval,
-    metric_name,
-    number,
-    sentence_case,
-    size_and_span,
-)
 from flfed.records.text import escape
 from flfed.words import render
 
@@ -46,8 +29,7 @@ CARDS = {"global": "Shared model", "local-only": "Site model", "personalised": "
 
 def answer(report: Report, site: str, metric: str) -> None:
     """Show the verdict at one site, the figures behind it, and their limits."""
-    run = run_of(report)
-    of_site = run.sites[site]
+    of_site = run_of(report).sites[site]
     with st.container(border=True):
         st.markdown(f"### {escape(site_answer.should_it_join(report, site, metric))}")
         for line in narrative.doubts(report, metric):
@@ -108,35 +90,35 @@ def _models(report: Report, site: str, metric: str) -> None:
             of_arm = read_figure(entry)
             lines.append({"name": CARDS[arm], "arm": arm, **entry})
             cells.append({"Model": CARDS[arm], "value": of_arm.value, "low": of_arm.low, "high": of_arm.high})
-            words.append(f"{CARDS[arm]} {number(of_arm.value)}")
-    title = render("pages.figures.models", metric=metric_name(metric))
+            words.append(f"{CARDS[arm]} {verdict.number(of_arm.value)}")
+    title = render("pages.figures.models", metric=verdict.metric_name(metric))
     if arms == ["global"]:
-        title = render("pages.figures.shared", metric=metric_name(metric))
+        title = render("pages.figures.shared", metric=verdict.metric_name(metric))
     figure(st, title, interval_chart(lines, metric), cells, key="site-own-models", says="; ".join(words))
 
 
 def _gain(of_site: Report, metric: str) -> tuple[str, str]:
     """Return the gain that decides the verdict, and its model and interval in words."""
     arm, gain = best_arm(of_site, metric) or ("", None)
-    if gain is None or not has_interval(gain):
-        return ABSENT, "inconclusive"
+    if gain is None or not verdict.has_interval(gain):
+        return verdict.ABSENT, "inconclusive"
     least = worthwhile_at(of_site, metric)
-    size, _ = size_and_span(gain, least)
-    return size, f"{ARM_NAMES[arm]}, {describe_interval(gain, least)}; + is better"
+    size, _ = verdict.size_and_span(gain, least)
+    return size, f"{verdict.ARM_NAMES[arm]}, {verdict.describe_interval(gain, least)}; + is better"
 
 
 def _figure(figure: FigureReport, metric: str, repeats: int) -> tuple[str, str]:
     """Return one figure, and its metric and interval, or the reason why there is no figure."""
     if figure.value is None:
-        return ABSENT, figure.reason or "not measured"
-    text = interval(figure.low, figure.high)
-    if text == ABSENT:
+        return verdict.ABSENT, figure.reason or "not measured"
+    text = verdict.interval(figure.low, figure.high)
+    if text == verdict.ABSENT:
         text = "no interval"
     elif repeats > 1:
         text = f"95 % CI {text} of one repeat"
     else:
         text = f"95 % CI {text}"
-    return number(figure.value), f"{metric_name(metric)}, {text}"
+    return verdict.number(figure.value), f"{verdict.metric_name(metric)}, {text}"
 
 
 def explain_missing_figures(opened: Opened, site: str) -> None:
@@ -155,7 +137,7 @@ def everywhere(opened: Opened, metric: str) -> None:
     order = [name for name in site_answer.order_of_sites(report, metric) if name in own]
     if order:
         whose = "All sites" if opened.only is None else escape(opened.only)
-        st.markdown(f"## {whose}: {metric_name(metric)} on test rows")
+        st.markdown(f"## {whose}: {verdict.metric_name(metric)} on test rows")
         _beside(report, metric, order)
     if not opened.only:
         _captions(site_answer.together(report, metric))
@@ -180,16 +162,16 @@ def _beside(report: Report, metric: str, order: Sequence[str]) -> None:
     says = []
     for name in order:
         site = run_of(report).sites[name]
-        verdict = describe_verdict(site_verdict(site, metric)[0], metric)
-        says.append(f"{name}: {verdict}, {narrative.gain_in_words(site, metric)}")
+        conclusion = verdict.describe_verdict(site_verdict(site, metric)[0], metric)
+        says.append(f"{name}: {conclusion}, {narrative.gain_in_words(site, metric)}")
     title = render("pages.figures.gains", interval=narrative.interval_name(report))
     summary = f"Gain by joining. {'; '.join(says)}"
     least = run_of(report).rule.minimum_gain[metric]
     figure(left, title, forest_plot(report, metric, shown), lines, key="site-gains", says=summary, least=least)
     title = render("pages.figures.each")
     if arms == ["global"]:
-        title = render("pages.figures.shared", metric=metric_name(metric))
-    by_site = [_figures_in_words(name, cells, arms) for name, cells in zip(order[:SITES_SHOWN], words, strict=False)]
+        title = render("pages.figures.shared", metric=verdict.metric_name(metric))
+    by_site = [_figures_in_words(cells, arms) for cells in words[:SITES_SHOWN]]
     summary = f"{title}. {'; '.join(by_site)}"
     figure(right, title, sites_by_arm(report, metric, shown), lines, key="site-models", says=summary, least=least)
     table(words)
@@ -199,11 +181,10 @@ def _beside(report: Report, metric: str, order: Sequence[str]) -> None:
     _captions(narrative.unadjusted_in_words(report, metric))
 
 
-def _figures_in_words(name: str, cells: Report, arms: Sequence[str]) -> str:
+def _figures_in_words(cells: Report, arms: Sequence[str]) -> str:
     """Return a site's models with their figures."""
     models = [site_answer.MODELS[arm] for arm in arms]
-    each = ", ".join(f"{model} {cells[model]}" for model in models)
-    return f"{name}: {each}"
+    return f"{cells['Site']}: {', '.join(f'{model} {cells[model]}' for model in models)}"
 
 
 def _shared_model(report: Report, metric: str, sites: Sequence[str], lines: Sequence[Report]) -> None:
@@ -211,9 +192,9 @@ def _shared_model(report: Report, metric: str, sites: Sequence[str], lines: Sequ
     drawn = sites_by_arm(report, metric, sites)
     if drawn is None:
         return
-    title = render("pages.figures.sites", metric=metric_name(metric))
+    title = render("pages.figures.sites", metric=verdict.metric_name(metric))
     shared = {site: figure_of(site_of(run_of(report).sites[site]).global_, metric) for site in sites}
-    says = "; ".join(f"{site} {number(of.value)}" for site, of in shared.items())
+    says = "; ".join(f"{site} {verdict.number(of.value)}" for site, of in shared.items())
     figure(st, title, drawn, lines, key="site-models", says=f"{title}. {says}")
 
 
@@ -226,14 +207,14 @@ def _line(report: Report, name: str, metric: str, arms: Sequence[str]) -> Report
         cells = {"Site": name, noised.TRAINED_ON.capitalize(): here.rows}
     for arm in arms:
         entry = figure_of(site[arm], metric)
-        title = ARM_NAMES[arm].capitalize()
+        title = verdict.ARM_NAMES[arm].capitalize()
         cells |= {title: entry.value, f"{title}, low": entry.low, f"{title}, high": entry.high}
     gain = best_gain(site, metric)
     if gain is not None:
         deciding = gain.deciding
         cells |= {"Gain (+ is better)": gain.value, "Gain, low": deciding.low, "Gain, high": deciding.high}
     if not noised.is_uncompared(report):
-        cells["Verdict"] = describe_verdict(site_verdict(site, metric)[0], metric)
+        cells["Verdict"] = verdict.describe_verdict(site_verdict(site, metric)[0], metric)
     return cells
 
 
@@ -254,7 +235,7 @@ def how_to_read(report: Report, metric: str) -> None:
     if noised.is_uncompared(report):
         return
     least = narrative.least_gain(report, metric)
-    minus = MINUS if run_of(report).rule.minimum_gain[metric] else ""
+    minus = verdict.MINUS if run_of(report).rule.minimum_gain[metric] else ""
     if noised.own_under_noise(report):
         terms = narrative.glossary_under_noise(compared=True)
         lines = [
@@ -264,22 +245,19 @@ def how_to_read(report: Report, metric: str) -> None:
         ]
     else:
         lines = _models_in_words(report)
-    pays, harm, neither = (sentence_case(describe_verdict(code, metric)) for code in (PAYS, DO_NOT_USE, NO_CLEAR_GAIN))
+    pays, harm, neither = (
+        verdict.sentence_case(verdict.describe_verdict(code, metric))
+        for code in (verdict.PAYS, verdict.DO_NOT_USE, verdict.NO_CLEAR_GAIN)
+    )
     lines += [
         render("pages.verdicts.pays", verdict=pays, interval=narrative.interval_name(report), least=least),
         render("pages.verdicts.harm", verdict=harm, least=f"{minus}{least}"),
         render("pages.verdicts.neither", verdict=neither),
     ]
     if minus:
-        lines.append(render("pages.verdicts.small", small=sentence_case(TOO_SMALL), least=least))
-    lines += [
-        render("pages.verdicts.widened"),
-        render(
-            "pages.verdicts.mean",
-            sites=render("report.mean.assumes"),
-            coverage=render("report.mean.coverage"),
-        ),
-    ]
+        lines.append(render("pages.verdicts.small", small=verdict.sentence_case(verdict.TOO_SMALL), least=least))
+    mean = {"sites": render("report.mean.assumes"), "coverage": render("report.mean.coverage")}
+    lines += [render("pages.verdicts.widened"), render("pages.verdicts.mean", **mean)]
     with st.expander("How to read this"):
         st.markdown(bullets(lines))
 
@@ -308,4 +286,4 @@ def choose_metric(report: Report) -> str | None:
     metrics = noised.with_verdict(report, metrics_of(report))
     if len(metrics) < 2:
         return next(iter(metrics), None)
-    return str(st.radio("Figure", metrics, format_func=metric_name, horizontal=True, key="metric"))
+    return str(st.radio("Figure", metrics, format_func=verdict.metric_name, horizontal=True, key="metric"))
