@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -198,8 +199,9 @@ def print_comparison(comparison: dict[str, Any], *, whole: bool) -> None:
     a = comparison["a"]
     b = comparison["b"]
     keys = ("run", "study", "status", "engine", "rounds", "repeats", "seconds")
-    rows = [_cells([key, a[key], b[key]]) for key in keys]
-    rows += [_cells(change.values()) for change in comparison["settings"]]
+    rows = [_cells([key, a[key], b[key]], partial(verdict.number, decimals=1)) for key in keys]
+    # Settings keep their digits: rounded, a delta would read as another one.
+    rows += [_cells(change.values(), verdict.format_as_written) for change in comparison["settings"]]
     output.as_table(["", "A", "B"], rows)
     words = {True: "equal", False: "different", None: "unknown"}
     hashes = {name: words[both["equal"]] for name, both in comparison["hashes"].items()}
@@ -247,13 +249,13 @@ def _metric_lines(of: list[str], metrics: dict[str, Any], only: Iterable[str]) -
     return lines
 
 
-def _cells(values: Iterable[object]) -> list[str]:
-    """Return values of two runs as cells."""
+def _cells(values: Iterable[object], form: Callable[[float], str] = verdict.number) -> list[str]:
+    """Return values of two runs as cells, numbers as `form` writes them."""
     cells = []
     for value in values:
         if value is None:
             value = "–"
-        cells.append(verdict.number(value) if isinstance(value, float) else str(value))
+        cells.append(form(value) if isinstance(value, float) else str(value))
     return cells
 
 
@@ -293,10 +295,9 @@ def _print_attacks(shown: audits.Audit, *, whole: bool) -> None:
     lines = []
     names = {}
     for row in printed_rows:
-        bound = "nothing" if row.promise is None else verdict.number(row.promise)
         figure = audits.figure_name(row.metric)
         names[f"{row.attack}: {figure}."] = row.attack
-        lines.append([row.attack, str(row.site), figure, audits.reached(row), bound, row.verdict])
+        lines.append([row.attack, str(row.site), figure, audits.reached(row), audits.limit_in_words(row), row.verdict])
     headers = ["attack", "site", "figure", "reached (95 %)", "promised", "verdict"]
     spare = ["promised", "figure"]
     if len(set(names.values())) == 1:

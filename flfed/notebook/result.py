@@ -22,7 +22,7 @@ from flfed.records.reports.report import primary_of, report
 from flfed.records.reports.site_verdict import gain_at
 from flfed.records.statistics.noised_scores import is_uncompared
 from flfed.records.statistics.recorded_statistic import statistic_in_words
-from flfed.records.statistics.verdict import describe_verdict, metric_name, number
+from flfed.records.statistics.verdict import Difference, decimals_for, describe_verdict, metric_name, number
 from flfed.records.store.reader import CURVE_ARMS, RunReader
 from flfed.rows.proposals.own_tables import FrameReading
 from flfed.rows.proposals.workspace import Workspace
@@ -201,15 +201,24 @@ class Result(server.Result):
         """Return the result for a notebook: the verdict, then the gain of each site from joining."""
         first, *others = self._sentences()
         lines = [f"<b>{html.escape(first)}</b>", *map(html.escape, others)]
-        verdicts = [describe_verdict(code, self.primary or "") for code in self.gains["verdict"]]
-        shown = self.gains[["site", "gain", "low", "high"]].assign(verdict=verdicts)
         table = ""
-        if len(shown) and not is_uncompared(self.report):
+        if len(self.gains) and not is_uncompared(self.report):
             lines.append(render("notebook.result.gain", interval=interval_name(self.report)))
-            table = shown.to_html(
-                index=False, na_rep="–", float_format=lambda value: number(value, signed=True), border=0
-            )
+            table = self._gain_cells().to_html(index=False, border=0)
         return "".join(f"<p>{line}</p>" for line in lines) + table
+
+    def _gain_cells(self) -> pd.DataFrame:
+        """Return the gain of each site with the decimals that app, report and terminal show."""
+        metric = self.primary or ""
+        least = self.report["verdict-rule"]["minimum-gain"][metric]
+        lines = []
+        for site, figures in self.report["sites"].items():
+            gain = gain_at(figures, metric)
+            ends = [gain[key] for key in ("value", "low", "high")]
+            digits = decimals_for(Difference(*ends), least)
+            cells = [number(end, digits, signed=True) for end in ends]
+            lines.append([site, *cells, describe_verdict(gain["verdict"], metric)])
+        return pd.DataFrame(lines, columns=["site", "gain", "low", "high", "verdict"])
 
     def _sentences(self) -> list[str]:
         """Return the verdict and the first findings; without a model, the figure and its notes."""

@@ -70,6 +70,8 @@ class Drawing:
         Description for screen readers.
     lines : sequence of mappings
         The figures of the chart, with units in the names.
+    least : float
+        Gain that is worthwhile, where lines have gains.
     wide : bool
         Whether it needs the width of a page.
     """
@@ -79,6 +81,7 @@ class Drawing:
     key: str
     says: str = ""
     lines: Sequence[Mapping[str, Any]] = ()
+    least: float = 0.0
     wide: bool = False
 
 

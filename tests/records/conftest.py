@@ -1,7 +1,9 @@
 """Runs for the tests of records, written with the writer itself and with figures like real ones; a browser."""
 
+import fcntl
 import math
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from flfed.records.store.entries import AuditRow, SiteRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import ComparisonRow, DifferenceRow, EventRow, MetricRow, RunStore, RunWriter, SentRow
 from tests.browser import Window, opened, served
+from tests.records.real_runs import Runs, make
 
 AUC, BRIER = "roc_auc_score", "brier_score_loss"
 HOSPITALS = {  # rows, test rows, AUC of global, local-only, personalised (TARGETS.md section 1, rounded)
@@ -40,6 +43,25 @@ class Ticking:
     def __call__(self) -> datetime:
         self.now += timedelta(seconds=1)
         return self.now
+
+
+@pytest.fixture(scope="session")
+def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """A store with a real run of every kind, which all workers share: whoever needs it first makes it."""
+    data = Path(os.environ.get("FLFED_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
+    proof = any(item.get_closest_marker("proof") for item in request.session.items)
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    folder /= "real-runs"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made = folder / "made.pickle"
+        if not made.exists():
+            made.write_bytes(pickle.dumps(make(folder, data if proof and data.is_dir() else None)))
+        found: Runs = pickle.loads(made.read_bytes())
+    return found
 
 
 @pytest.fixture

@@ -8,9 +8,7 @@ look at them.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -20,7 +18,7 @@ from flfed.records.store.reader import RunReader
 from tests.browser import CHARTS, Window, opened, served
 from tests.conftest import ABSENT
 from tests.records import eyes, one_answer
-from tests.records.real_runs import Runs, make
+from tests.records.real_runs import Runs
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.timeout(900)]
 PAGES = [name.capitalize() for name in page_files()]
@@ -38,14 +36,6 @@ TITLES = """card => [...card.querySelectorAll('[data-testid=stColumn]')]
   .map(column => getComputedStyle(column, '::before').content)"""
 MOST_BYTES = 300_000
 """That a page of a hundred sites and five hundred rounds may send to the browser."""
-
-
-@pytest.fixture(scope="module")
-def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """A store with a real run of every kind."""
-    data = Path(os.environ.get("FLFED_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
-    proof = any(item.get_closest_marker("proof") for item in request.session.items)
-    return make(tmp_path_factory.mktemp("runs"), data if proof and data.is_dir() else None)
 
 
 @pytest.fixture(scope="module")

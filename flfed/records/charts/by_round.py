@@ -18,12 +18,14 @@ from flfed.records.charts.chart import (
     legend_of,
     names_axis,
     nominal,
+    number_texts,
     plot,
     quantitative,
+    tooltip,
 )
 from flfed.records.charts.colours import AMBER, ARM_COLOURS, BLUE, FAINT, NEUTRAL, ORANGE, PALE_BLUE
 from flfed.records.reports.round_totals import Block, band_of
-from flfed.records.statistics.verdict import number
+from flfed.records.statistics.verdict import decimals_of, number
 from flfed.records.store.entries import CurvePoint
 from flfed.words import render
 
@@ -62,9 +64,11 @@ def of_all_sites(points: Iterable[CurvePoint], metric: str) -> Chart | None:
     ends = {"y": quantitative("low"), "y2": {"field": "high"}, "color": {"value": colour}}
     wide = {"strokeWidth": 5, "color": colour, "opacity": 0.75}
     ranges = layer("rule", ends, f"datum.low != null && {further}", **wide)
-    figures = {"y": y_axis(axis_title(metric)), "tooltip": tooltip("round", "value", "low", "high")}
+    y = y_axis(axis_title(metric), decimals_of(*rows["value"]))
+    figures = {"y": y, "tooltip": [ROUND_TIP, *tooltip(*SHOWN)]}
     line = layer("line", figures, strokeWidth=2.5, color=colour, point=are_few(rows))
-    return Chart(rows, plot(HEIGHT, encoding={"x": X}, layer=[ranges, _between("least", "most", colour), line]))
+    layers = [ranges, _between("least", "most", colour), line]
+    return Chart(rows, plot(HEIGHT, transform=number_texts(*SHOWN), encoding={"x": X}, layer=layers))
 
 
 def of_each_site(
@@ -94,10 +98,10 @@ def of_each_site(
     scales = line_scales("site", names, looks)
     thin = {"test": {"field": "site", "oneOf": faint}, "value": 1}
     figures = {
-        "y": y_axis(axis_title(metric)),
+        "y": y_axis(axis_title(metric), decimals_of(*rows["value"])),
         "strokeDash": scales["strokeDash"],
         "strokeWidth": {"condition": thin, "value": 3 if faint else 2},
-        "tooltip": [nominal("site"), *tooltip("round", "value", "low", "high")],
+        "tooltip": [nominal("site"), ROUND_TIP, *tooltip(*SHOWN)],
     }
     layers = [layer("line", figures, point=are_few(rows))]
     if banded is not None:
@@ -108,7 +112,8 @@ def of_each_site(
     # Lines are drawn in the order of the rows.
     if faint:
         rows = rows.sort_values("site", key=lambda of: of.map(names.index), kind="stable")
-    return Chart(rows, plot(HEIGHT, encoding={"x": X, "color": scales["color"]}, layer=layers))
+    encoding = {"x": X, "color": scales["color"]}
+    return Chart(rows, plot(HEIGHT, transform=number_texts(*SHOWN), encoding=encoding, layer=layers))
 
 
 def line_scales(field: str, names: Sequence[str], looks: Mapping[str, tuple[str, list[int]]]) -> Spec:
@@ -130,16 +135,21 @@ def _between(low: str, high: str, colour: str) -> Spec:
 X = quantitative("round", axis={"title": "round", "tickCount": 8, **ROUND_NUMBERS}, scale={"nice": False})
 
 
-def y_axis(title: str, *, zero: bool = False) -> Spec:
+ROUND_TIP = quantitative("round", format=".1~f")
+"""Round in a tooltip; a point of several rounds stands in their middle."""
+SHOWN = ("value", "low", "high")
+"""Figures of a tooltip."""
+AT_LEAST = "test(regexp('[.][0-9]{{{0}}}'), datum.label) ? datum.label : format(datum.value, '.{0}f')"
+"""A number of an axis with at least so many decimals, and more where two ticks would read the same; Vega's language."""
+
+
+def y_axis(title: str, decimals: int = 0, *, zero: bool = False) -> Spec:
     """Return the axis of a figure by round, with a tick at either end; it begins at 0 where `zero`."""
     # Labels at the ends stay beside their ticks: moved, they would seem to belong to others.
     axis = {"title": in_lines(title), "labelExpr": AXIS_NUMBERS, "tickCount": TICKS, "labelFlush": False}
+    if decimals:
+        axis["labelExpr"] = AXIS_NUMBERS.replace("datum.label", AT_LEAST.format(decimals))
     return quantitative("value", axis=axis, scale={"zero": zero, "nice": TICKS})
-
-
-def tooltip(*fields: str) -> list[Spec]:
-    """Return the figures of a tooltip."""
-    return [quantitative(field) for field in fields]
 
 
 def are_few(rows: pd.DataFrame) -> bool:

@@ -22,9 +22,11 @@ from flfed.records.charts.chart import (
     legend_of,
     names_axis,
     nominal,
+    number_texts,
     plot,
     quantitative,
     ticks_of,
+    tooltip,
 )
 from flfed.records.charts.colours import ARM_COLOURS, FIGURE, NEUTRAL, VERDICT_COLOURS
 from flfed.records.objects import read_figure, run_of
@@ -71,9 +73,9 @@ def layered(*layers: alt.Chart, height: int) -> Layers:
     return drawn
 
 
-def figure_x(title: str, ticks: Sequence[float], *, grid: bool = True) -> alt.X:
+def figure_x(title: str, ticks: Sequence[float], *, grid: bool = True, signed: bool = False) -> alt.X:
     """Return the x axis of a figure, from `chart.figure_axis`."""
-    parts = figure_axis(title, ticks, grid=grid)
+    parts = figure_axis(title, ticks, grid=grid, signed=signed)
     return alt.X("value:Q", axis=alt.Axis(**parts["axis"]), scale=alt.Scale(**parts["scale"]))
 
 
@@ -162,7 +164,7 @@ def forest_plot(report: Report, metric: str, sites: Sequence[str]) -> Layers | N
     reach = plot_reach(lines)
     ends = [0.0, *(max(-reach, min(reach, end)) for end in _spread(rows))]
     title = render("charts.axes.gain", metric=verdict.metric_name(metric))
-    x = figure_x(title, ticks_of(ends, metric, difference=True))
+    x = figure_x(title, ticks_of(ends, metric, difference=True), signed=True)
     ends_at = (("0", str(BEFORE_PLOT)), ("width", f"width - {BEHIND_PLOT}"))
     x["scale"]["clamp"] = True
     x["scale"]["range"] = [alt.ExprRef(f"{NARROW} ? {narrow} : {wide}") for narrow, wide in ends_at]
@@ -276,10 +278,11 @@ def interval_chart(lines: Sequence[Line], metric: str, *, grid: bool = True) -> 
     scale = {"domain": arms, "range": [ARM_COLOURS.get(arm, NEUTRAL) for arm in arms]}
     colour = nominal("arm", legend=None, scale=scale)
     ends = {"x": x | {"field": "low"}, "x2": {"field": "high"}, "color": colour}
-    dots = {"x": x, "color": colour, "tooltip": [{"field": field} for field in ("name", *ENDS)]}
+    dots = {"x": x, "color": colour, "tooltip": [nominal("name"), *tooltip(*ENDS)]}
     layers = [
         layer("rule", ends, "isValid(datum.low)", strokeWidth=3),
         layer("point", dots, filled=True, size=130, opacity=1),
         {"mark": figures_above(), "encoding": {"x": {"value": "width"}, "text": {"field": "shown"}}},
     ]
-    return Chart(rows, plot(ROW_PIXELS * len(rows), encoding={"y": y}, layer=layers), is_by_row=True)
+    spec = plot(ROW_PIXELS * len(rows), transform=number_texts(*ENDS), encoding={"y": y}, layer=layers)
+    return Chart(rows, spec, is_by_row=True)

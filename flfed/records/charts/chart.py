@@ -16,7 +16,7 @@ import pandas as pd
 
 from flfed.records.charts.colours import FIGURE, GRID, INK, NEUTRAL, WORDS
 from flfed.records.statistics.intervals import possible
-from flfed.records.statistics.verdict import better_of, metric_name
+from flfed.records.statistics.verdict import ABSENT, better_of, decimals_of, metric_name
 from flfed.records.text import BREAKS
 
 if TYPE_CHECKING:
@@ -123,6 +123,11 @@ def plain_texts(value: Any) -> Any:
 
 AXIS_NUMBERS = "datum.value == 0 ? '0' : datum.label"
 """Numbers of an axis as `verdict.number` writes them, and 0 without decimals; Vega's language."""
+NUMBER = (
+    "abs({0}) >= 1e9 ? format({0}, '.1e') : abs({0}) >= 100 ? format({0}, '.0f') : abs({0}) >= 10 ? format({0}, '.1f')"
+    " : abs({0}) >= 1.5 ? format({0}, '.2f') : format({0}, '.3f')"
+)
+"""A figure as `verdict.number` writes it; Vega's language."""
 PLOT_HEIGHT: dict[str, Any] = {"type": "fit-x", "contains": "padding"}
 """Vega-Lite's `autosize` where `height` is that of the plot itself, without legend and axis."""
 ROW_PIXELS = 44
@@ -154,6 +159,21 @@ def quantitative(field: str, **more: Any) -> Spec:
 def nominal(field: str, **more: Any) -> Spec:
     """Return the encoding of a name."""
     return {"field": field, "type": "nominal", **more}
+
+
+def tooltip(*fields: str) -> list[Spec]:
+    """Return the figures of a tooltip, as `number_texts` writes them."""
+    return [nominal(f"{field} shown", title=field) for field in fields]
+
+
+def number_texts(*fields: str) -> list[Spec]:
+    """Return the transforms of a chart that write the figures of its tooltips as `verdict.number` does."""
+    transforms = []
+    for field in fields:
+        value = f"datum['{field}']"
+        text = f"isValid({value}) ? {NUMBER.format(value)} : '{ABSENT}'"
+        transforms.append({"calculate": text, "as": f"{field} shown"})
+    return transforms
 
 
 def layer(mark: str, encoding: Spec, *only: str, **look: Any) -> Spec:
@@ -208,13 +228,16 @@ def ticks_of(values: Iterable[float | None], metric: str = "", *, difference: bo
     return [tick for tick in ticks if tick == possible(metric, tick, difference=difference)]
 
 
-def figure_axis(title: str, ticks: Sequence[float], *, grid: bool = True) -> Axis:
+def figure_axis(title: str, ticks: Sequence[float], *, grid: bool = True, signed: bool = False) -> Axis:
     """Return scale and axis of a figure, from the first to the last of some ticks."""
     step = ticks[1] - ticks[0]
-    # The labels have the decimals of the step, so that no two ticks read the same.
-    decimals = max(0, next(n for n in range(11) if abs(round(step, n) - step) < 1e-9 * max(step, 1e-9) or n == 10))
-    axis: Axis = {"title": in_lines(title), "values": list(ticks), "format": f".{decimals}f", "labelExpr": AXIS_NUMBERS}
-    axis |= {"labelFlush": False}
+    # The labels have the decimals of the figure, and more where two ticks would read the same.
+    of_step = next(n for n in range(11) if abs(round(step, n) - step) < 1e-9 * max(step, 1e-9) or n == 10)
+    sign = "+" if signed else ""
+    form = f"{sign}.{max(decimals_of(*ticks), of_step)}f"
+    axis: Axis = {"title": in_lines(title), "values": list(ticks), "format": form, "labelExpr": AXIS_NUMBERS}
+    # Where labels would overlap, some are left out, and 0 stays.
+    axis |= {"labelFlush": False, "labelOverlap": "greedy"}
     scale = {"domain": [ticks[0], ticks[-1]], "nice": False, "zero": False}
     return {"axis": axis | {"grid": grid}, "scale": scale}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from flfed.records.charts.by_round import STROKES, line_scales, tooltip
+from flfed.records.charts.by_round import STROKES, line_scales
 from flfed.records.charts.chart import (
     AXIS_NUMBERS,
     STRETCH,
@@ -21,10 +21,12 @@ from flfed.records.charts.chart import (
     layer,
     legend_of,
     nominal,
+    number_texts,
     plot,
     quantitative,
     stretched_ticks,
     ticks_of,
+    tooltip,
 )
 from flfed.records.charts.colours import FAINT, NEUTRAL, Looks
 from flfed.records.statistics.operating_points import RARE, OperatingPoint
@@ -99,7 +101,8 @@ def unit_square(
         "tooltip": [nominal("of"), *tooltip("x", "y")],
         **_colours(names, looks),
     }
-    return Chart(rows, plot(PLOT_PIXELS, layer=[*below, layer("line", encoding)]))
+    layers = [*below, layer("line", encoding)]
+    return Chart(rows, plot(PLOT_PIXELS, transform=number_texts("x", "y"), layer=layers))
 
 
 def roc_chart(counts_by_name: Mapping[str, ScoreCounts], looks: Looks) -> Chart | None:
@@ -149,16 +152,17 @@ def calibration_chart(
     x = _axis("x", render("charts.axes.predicted"), top, stretched=stretched)
     y, low = (_axis(field, "observed share", top, stretched=stretched) for field in ("y", "low"))
     colour = {"color": colours["color"]}
+    figures = ("x", "y", "low", "high")
     size = {"domain": [LEAST_ROWS, max(int(rows["rows"].max()), LEAST_ROWS + 1)], "range": [50, 200]}
     sized = {"size": quantitative("rows", scale=size, legend=None)}
-    tooltips = {"tooltip": [nominal("of"), *tooltip("x", "y", "low", "high", "rows")]}
+    tooltips = {"tooltip": [nominal("of"), *tooltip(*figures), quantitative("rows", format="d")]}
     layers = [
         diagonal(top),
         layer("rule", {"x": x, "y": low, "y2": {"field": "high"}, **colour}, strokeWidth=1.5),
         layer("line", {"x": x, "y": y, **colours}, strokeWidth=1.5),
         layer("point", {"x": x, "y": y, **colour, **tooltips, **sized}, filled=True, opacity=1),
     ]
-    return Chart(rows, plot(PLOT_PIXELS, layer=layers))
+    return Chart(rows, plot(PLOT_PIXELS, transform=number_texts(*figures), layer=layers))
 
 
 def decision_chart(

@@ -13,7 +13,7 @@ import streamlit as st
 
 from flfed.records.charts.chart import Chart, Line
 from flfed.records.section import Drawing, Section, Table, names_of
-from flfed.records.statistics.verdict import number
+from flfed.records.statistics.verdict import Difference, decimals_for, number
 from flfed.records.text import escape, heading, with_code
 from flfed.spreadsheet import csv_text, plain_cell
 from flfed.words import render
@@ -33,7 +33,9 @@ def contained(part: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
         return part(*args, **options)
 
 
-def figure(column: Any, title: str, drawn: Any, lines: Sequence[Line], *, key: str, says: str = "") -> None:
+def figure(
+    column: Any, title: str, drawn: Any, lines: Sequence[Line], *, key: str, says: str = "", least: float = 0.0
+) -> None:
     """Show a chart under its title, its table and CSV file folded below it, or that it has no figures.
 
     Parameters
@@ -48,6 +50,8 @@ def figure(column: Any, title: str, drawn: Any, lines: Sequence[Line], *, key: s
         Of the chart on its page; also the name of the file.
     says : str
         Description for screen readers; the title by default.
+    least : float
+        Gain that is worthwhile, where lines have gains.
     """
     with column.container():
         st.markdown(f"**{title}**")
@@ -60,15 +64,16 @@ def figure(column: Any, title: str, drawn: Any, lines: Sequence[Line], *, key: s
             st.vega_lite_chart(drawn.rows, spec, width="stretch", alt=says or title, key=f"{key}-chart")
         else:
             st.altair_chart(drawn.properties(padding=PADDING), width="stretch", alt=says or title, key=f"{key}-chart")
-        behind(lines, key=key)
+        behind(lines, key=key, least=least)
 
 
-def behind(lines: Sequence[Line], *, key: str) -> None:
+def behind(lines: Sequence[Line], *, key: str, least: float = 0.0) -> None:
     """Show a folded table with its CSV file, which the browser gets only once it is unfolded."""
     folded = st.expander("Table", key=f"{key}-table", on_change="rerun")
     if folded.open:
         with folded:
-            table([{name: _cell(value) for name, value in line.items()} for line in lines])
+            names = names_of(lines)
+            table([_cells({name: line.get(name) for name in names}, least) for line in lines])
             download(lines, key=key)
 
 
@@ -81,10 +86,17 @@ def download(lines: Sequence[Line], *, key: str) -> None:
     st.download_button("Download as CSV", csv_of(lines), name, "text/csv", on_click="ignore", key=name)
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return number(value) if isinstance(value, float) else str(value)
+def _cells(line: Line, least: float) -> dict[str, str]:
+    """Return a line's texts; a gain and its interval have a sign and equally many decimals."""
+    of_gain = [name for name in line if name.startswith("Gain")]
+    digits = decimals_for(Difference(*(line[name] for name in of_gain)), least) if of_gain else None
+    cells = {}
+    for name, value in line.items():
+        cells[name] = "" if value is None else str(value)
+        if isinstance(value, float):
+            signed = name in of_gain
+            cells[name] = number(value, digits if signed else None, signed=signed)
+    return cells
 
 
 def bullets(lines: Iterable[str]) -> str:
@@ -197,4 +209,5 @@ def _show_charts(charts: Sequence[Drawing]) -> None:
     for start in range(0, len(charts), BESIDE):
         columns = st.columns(BESIDE) if len(charts) > 1 else [st]
         for column, of in zip(columns, charts[start : start + BESIDE], strict=False):
-            figure(column, escape(of.title), of.draw(), of.lines, key=of.key, says=of.says)
+            words = {"key": of.key, "says": of.says}
+            figure(column, escape(of.title), of.draw(), of.lines, **words, least=of.least)

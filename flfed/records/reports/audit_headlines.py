@@ -160,10 +160,10 @@ def _attack_in_words(lines: Audit) -> str:
     """Return one figure of an attack, at one site or several."""
     first = lines[0]
     values = [line.value for line in lines if line.value is not None]
-    bounds = [line.promise for line in lines if line.promise is not None]
+    bounded = [line for line in lines if line.promise is not None]
     bound = "nothing is promised"
-    if bounds:
-        bound = f"promised: at most {number(max(bounds))}"
+    if bounded:
+        bound = f"promised: at most {limit_in_words(max(bounded, key=lambda line: line.promise or 0.0))}"
     name = figure_name(first.metric)
     if len(lines) == 1:
         return f"{place_of(first)}: {name} {reached(first)}; {bound}: {first.verdict}."
@@ -188,6 +188,20 @@ def reached(line: AuditFigure) -> str:
     if line.value is not None and line.low == line.value and line.high is None:
         return f"at least {number(line.value)}"
     return with_interval(line.value, line.low, line.high)
+
+
+def limit_in_words(line: AuditFigure) -> str:
+    """Return the largest value that the promise allows, an ε rounded up, or "nothing".
+
+    Examples
+    --------
+    >>> figures = [AuditFigure("a", metric, 0.1, WITHIN, promise=2.3012) for metric in ("least-epsilon", "loss")]
+    >>> [limit_in_words(line) for line in figures], limit_in_words(AuditFigure("a", "b", 0.1, NO_PROMISE))
+    (['2.31', '2.30'], 'nothing')
+    """
+    if line.promise is None:
+        return "nothing"
+    return promises.epsilon_in_words(line.promise) if "epsilon" in line.metric else number(line.promise)
 
 
 def range_of(values: Sequence[float]) -> str:

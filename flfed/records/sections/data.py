@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,7 @@ from flfed.records.section import Drawing, Section, Table, names_of
 from flfed.records.statistics.analysis import ALL, RowsAnalysed, column_label
 from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.statistics.odd_sites import Column, Columns, SiteDrift
-from flfed.records.statistics.verdict import number, sentence_case
+from flfed.records.statistics.verdict import MINUS, number, sentence_case
 from flfed.summaries.drift import BINNING, FEW_ROWS, LARGE, SMALL
 from flfed.summaries.table_one import explained, percent
 from flfed.words import render
@@ -173,6 +174,7 @@ TABLE_1 = "Table 1: characteristics"
 MISSING = "Missing values"
 APART = "Differences between sites"
 SUPPRESSED = "suppressed"
+HYPHEN = re.compile(r"(?<!\S)-(?=\d)")
 ROW_PIXELS, NAME_SHARE = 40, 0.45
 """Height of a column in a map, and the share of it that its name takes."""
 CELL_PIXELS = 38
@@ -203,7 +205,8 @@ def table_1_sites(payload: Payload | None) -> list[str]:
 
 
 def _text(cell: Any) -> str:
-    return "" if cell is None else str(cell)
+    # A record has a hyphen before a figure below 0.
+    return "" if cell is None else HYPHEN.sub(MINUS, str(cell))
 
 
 def table_1(

@@ -56,7 +56,8 @@ def gains(
     if len(shown) < sites:
         title = render("pages.forest.ends", interval=interval_name(report), sites=sites)
     draw = partial(forest_plot, report, metric, shown)
-    drawing = Drawing(title=title, draw=draw, key="gains", says="; ".join(says), lines=lines, wide=True)
+    words = {"title": title, "key": "gains", "says": "; ".join(says)}
+    drawing = Drawing(**words, draw=draw, lines=lines, least=least, wide=True)
     note = []
     if any(row.value is not None for row in rows):
         note.append(render("pages.forest.lines"))

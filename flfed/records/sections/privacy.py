@@ -167,7 +167,7 @@ def _summary_line(lines: audits.Audit, only: str | None) -> dict[str, str]:
         span = audits.range_of(values) if values else number(None)
         # The count includes figures without a value, which the range does not have.
         line["Lowest to highest"] = f"{span}, of {counted(len(lines), 'figure')}"
-    return line | {"Promised, at most": _promised(worst), "Verdict": _verdict(lines)}
+    return line | {"Promised, at most": audits.limit_in_words(worst), "Verdict": _verdict(lines)}
 
 
 def _verdict(lines: audits.Audit) -> str:
@@ -183,12 +183,8 @@ def _figure_line(line: audits.AuditFigure, several: bool) -> dict[str, str]:
     """Return one figure of an attack, for a table of several; `several` runs are named."""
     cells = {"Run": line.run} if several else {}
     cells |= {"Attack": line.attack, "Site": line.site or "all", "Figure": audits.figure_name(line.metric)}
-    cells |= {"Reached (95 %)": audits.reached(line), "Promised, at most": _promised(line)}
+    cells |= {"Reached (95 %)": audits.reached(line), "Promised, at most": audits.limit_in_words(line)}
     return cells | {"Its verdict": line.verdict}
-
-
-def _promised(line: audits.AuditFigure) -> str:
-    return "nothing" if line.promise is None else number(line.promise)
 
 
 def mechanisms_section(privacy: private.Private, sites: Sequence[SiteEntry], *, only: str | None = None) -> Section:

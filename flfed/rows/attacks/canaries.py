@@ -120,7 +120,10 @@ class Canaries(Settings, where=f"attack {NAME!r}"):
     def _finding(self, attacked: Attacked, coins: int, guesses: int, right: int) -> Finding:
         epsilon, delta = attacked.promised or (NAN, DELTA)
         bound = least_epsilon(coins, guesses, right, delta)
-        says = render("figures.attacks.canaries", right=right, guesses=guesses, coins=coins, bound=f"{bound:.2f}")
+        # With the decimals that its figure has in tables.
+        decimals = 3 if bound < 1.5 else 2
+        shown = f"{bound:.{decimals}f}"
+        says = render("figures.attacks.canaries", right=right, guesses=guesses, coins=coins, bound=shown)
         method = render("figures.methods.steinke")
         return Finding(
             attack=NAME, metric=METRIC, value=bound, low=bound, method=method,

@@ -18,7 +18,7 @@ from flfed.records.dashboard import refresh
 from flfed.records.dashboard.sections import figure, table
 from flfed.records.objects import figure_of, read_all, run_of, site_of
 from flfed.records.reports.faults import STATUS_WORDS
-from flfed.records.reports.privacy import private_of
+from flfed.records.reports.privacy import epsilon_in_words, private_of
 from flfed.records.reports.recorded_run import LOSS, TELLING, leaves, shows
 from flfed.records.reports.report import primary_of
 from flfed.records.reports.site_verdict import site_verdict
@@ -125,7 +125,7 @@ def _facts(shown_by_name: Compared) -> list[dict[str, str]]:
         privacy = private_of(run.privacy)
         mechanism = privacy.mechanism or "not recorded"
         if privacy.epsilon is not None:
-            mechanism += f", ε {verdict.number(privacy.epsilon)}"
+            mechanism += f", ε {epsilon_in_words(privacy.epsilon)}"
         facts = {"Run": run.run, "Status": STATUS_WORDS[run.status], "Engine": run.engine}
         facts |= {"Rounds": str(run.rounds), "Repeats": str(run.repeats)}
         facts |= {"Seconds": verdict.number(run.seconds, 1), "Sites": str(len(run.sites))}

@@ -12,7 +12,17 @@ import streamlit as st
 
 from flfed.errors import counted
 from flfed.records.charts import by_round
-from flfed.records.charts.chart import Chart, Line, Spec, axis_title, layer, legend_of, nominal
+from flfed.records.charts.chart import (
+    Chart,
+    Line,
+    Spec,
+    axis_title,
+    layer,
+    legend_of,
+    nominal,
+    number_texts,
+    tooltip,
+)
 from flfed.records.charts.colours import BLUE, MOST_COLOURED, ORANGE, one_in_colour, site_looks
 from flfed.records.dashboard.refresh import CACHE_SECONDS, Opened, read_curves, where
 from flfed.records.dashboard.run_page import pick_site
@@ -419,6 +429,6 @@ def _cost_chart(rows: list[dict[str, Any]], title: str, look: Spec, by_way: Spec
         return None
     frame = pd.DataFrame(rows)
     y = by_round.y_axis(title, zero=True)
-    encoding = {"x": by_round.X, "y": y, "tooltip": by_round.tooltip("round", "value")} | by_way
+    encoding = {"x": by_round.X, "y": y, "tooltip": [by_round.ROUND_TIP, *tooltip("value")]} | by_way
     line = layer("line", encoding, strokeWidth=2, point=by_round.are_few(frame), **look)
-    return Chart(frame, {"height": HEIGHT} | line)
+    return Chart(frame, {"height": HEIGHT, "transform": number_texts("value")} | line)

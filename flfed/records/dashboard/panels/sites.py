@@ -166,13 +166,14 @@ def _beside(report: Report, metric: str, order: Sequence[str]) -> None:
         says.append(f"{name}: {conclusion}, {narrative.gain_in_words(site, metric)}")
     title = render("pages.figures.gains", interval=narrative.interval_name(report))
     summary = f"Gain by joining. {'; '.join(says)}"
-    figure(left, title, forest_plot(report, metric, shown), lines, key="site-gains", says=summary)
+    least = run_of(report).rule.minimum_gain[metric]
+    figure(left, title, forest_plot(report, metric, shown), lines, key="site-gains", says=summary, least=least)
     title = render("pages.figures.each")
     if arms == ["global"]:
         title = render("pages.figures.shared", metric=verdict.metric_name(metric))
     by_site = [_figures_in_words(cells, arms) for cells in words[:SITES_SHOWN]]
     summary = f"{title}. {'; '.join(by_site)}"
-    figure(right, title, sites_by_arm(report, metric, shown), lines, key="site-models", says=summary)
+    figure(right, title, sites_by_arm(report, metric, shown), lines, key="site-models", says=summary, least=least)
     table(words)
     # In the table a sentence would make rows high on a narrow screen, so it stands below.
     if why := site_answer.untold_at(report, metric, order):
