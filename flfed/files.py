@@ -13,7 +13,7 @@ from pathlib import Path
 
 from flfed.errors import FlfedError, UsageError
 from flfed.paths import Content, give, replace_whole
-from flfed.words import render
+from flfed.words import usage_error
 
 PRIVATE = 0o600
 SHARED = 0o640
@@ -161,7 +161,7 @@ def refuse_others(path: Path, mode: int, right: int) -> None:
     """Refuse a path that other accounts may use; `right` is the mode that it should have."""
     if mode & OTHERS:
         shown = f"{stat.S_IMODE(mode):04o}"
-        raise UsageError(render("commands.files.private", path=path, mode=shown, right=f"{right:o}"))
+        raise usage_error("commands.files.private", path=path, mode=shown, right=f"{right:o}")
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from flfed.errors import UsageError, unknown
-from flfed.words import render
+from flfed.words import usage_error
 
 FOLDERS = {
     "strategy": "flfed.updates.strategies",
@@ -210,9 +210,7 @@ def _check_direction(kind: str, name: str, plugin: type, where: str) -> None:
     better = getattr(plugin, "better", None)
     wrong = "higher" if name.endswith(MADE_SMALL) else "lower"
     if kind == "metric" and better == wrong:
-        raise UsageError(
-            render("commands.plugins.direction", where=where, better=better, endings=", ".join(MADE_SMALL))
-        )
+        raise usage_error("commands.plugins.direction", where=where, better=better, endings=", ".join(MADE_SMALL))
 
 
 def public_class(module: Any) -> type:

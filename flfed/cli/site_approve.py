@@ -14,7 +14,7 @@ from flfed.cli import output
 from flfed.cli.site_rows import NAME, opened
 from flfed.errors import UsageError
 from flfed.paths import SiteFolder, home
-from flfed.words import render
+from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
     from flfed.deployment.operator.proposal import Proposal, SiteFacts
@@ -299,10 +299,10 @@ def _approved(
         typer.echo(render("commands.decision.excluded", found=gone.found, listed=gone.listed), err=True)
     # A person who opted out meanwhile must not be in rows that are approved.
     if list_changed(folder, facts):
-        raise UsageError(render("commands.decision.opted-out", dataset=study.dataset.name, site=site.name))
+        raise usage_error("commands.decision.opted-out", dataset=study.dataset.name, site=site.name)
     schema_sha256 = datasets.load(study.dataset.name).schema.sha256()
     if facts.schema_sha256 != schema_sha256:
-        raise UsageError(render("commands.decision.schema", dataset=study.dataset.name, site=site.name))
+        raise usage_error("commands.decision.schema", dataset=study.dataset.name, site=site.name)
     return approve(
         folder,
         study,

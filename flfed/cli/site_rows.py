@@ -12,7 +12,7 @@ from flfed.cli import completion, output
 from flfed.cli.data import NAMES, PUBLIC, SHEET, TABLE_KINDS, TO, cd, print_reasons
 from flfed.errors import UsageError, count_in_words, counted
 from flfed.paths import SiteFolder
-from flfed.words import render
+from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
     from flfed.deployment.site_state.freeze import Refresh
@@ -103,7 +103,7 @@ def check_site(
         more = f" (and {len(others)} more)" if others else ""
         column = "" if first.column == "table" else f"column {first.column!r} "
         problem = f"{column}{first.detail}{more}"
-        raise UsageError(render("commands.check.unfit", site=checked.site, dataset=dataset, problem=problem))
+        raise usage_error("commands.check.unfit", site=checked.site, dataset=dataset, problem=problem)
 
 
 def _checked(checked: Checked) -> output.Shown:

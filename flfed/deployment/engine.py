@@ -24,7 +24,7 @@ from flfed.deployment.flower.grid import REPEATED_SECONDS, DeployedGrid, describ
 from flfed.deployment.flower.link import Link, Node, database, pem_of
 from flfed.deployment.flower.message_purge import remove_bodies
 from flfed.deployment.model_signer import signer_here
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import FlfedError
 from flfed.federation.engines.engine import (
     Engine,
     RemoteSite,
@@ -40,7 +40,7 @@ from flfed.federation.server.run_setting import LEAST_SITES
 from flfed.paths import CoordinatorFolder
 from flfed.signatures import Signer
 from flfed.study.study import Study
-from flfed.words import render
+from flfed.words import render, usage_error
 
 WAIT_SECONDS = 90.0
 """How long a run waits for sites: above the minute for which Flower refuses a node that comes back."""
@@ -96,7 +96,7 @@ def admitted_sites(study: Study, selection: SiteSelection = None) -> list[Remote
         If there are none, one is not admitted, or the study cuts its dataset itself.
     """
     if study.dataset.partition is not None:
-        raise UsageError(render("coordinator.sites.partition"))
+        raise usage_error("coordinator.sites.partition")
     members = admission.admitted(CoordinatorFolder.default())
     wanted = selection if selection is not None else study.dataset.sites
     if wanted is None:
@@ -104,7 +104,7 @@ def admitted_sites(study: Study, selection: SiteSelection = None) -> list[Remote
     names = sorted({str(getattr(site, "name", site)) for site in wanted})
     _check_admitted(names, members)
     if not names:
-        raise UsageError(render("coordinator.sites.none"))
+        raise usage_error("coordinator.sites.none")
     return [RemoteSite(name) for name in names]
 
 
@@ -186,7 +186,7 @@ def _check_admitted(sites: Collection[str], members: Collection[str]) -> None:
     strangers = ", ".join(sorted(set(sites) - set(members)))
     if strangers:
         names = ", ".join(members) or "none"
-        raise UsageError(render("coordinator.sites.strangers", sites=strangers, admitted=names))
+        raise usage_error("coordinator.sites.strangers", sites=strangers, admitted=names)
 
 
 def _present(

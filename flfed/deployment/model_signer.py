@@ -20,7 +20,7 @@ from flfed.export.model_folder import Signature
 from flfed.parsers import parse_toml
 from flfed.paths import NAME, CoordinatorFolder, SiteFolder, home
 from flfed.signatures import HASH, Signer
-from flfed.words import render
+from flfed.words import render, usage_error
 
 TRUSTED_KEY = "known"
 UNTRUSTED_KEY = "not known here"
@@ -90,12 +90,12 @@ def whose(signature: Signature | None, signed_by: str = "") -> Whose:
     wanted = _wanted(signed_by) if signed_by else None
     if signature is None:
         if wanted:
-            raise UsageError(render("coordinator.signature.required"))
+            raise usage_error("coordinator.signature.required")
         return Whose(None, NOT_SIGNED, render("coordinator.signature.missing"))
     signed = {"title": signature.title, "fingerprint": signature.fingerprint}
     # The demanded key is a condition: a model by another one is an error, not a remark.
     if wanted is not None and not {signature.key, signature.fingerprint} & set(wanted.keys):
-        raise UsageError(render("coordinator.signature.other", **signed))
+        raise usage_error("coordinator.signature.other", **signed)
     trusted = [wanted] if wanted is not None else _load_trusted_keys()
     # A key may be trusted by its fingerprint or as a whole: both forms of the signature's key are compared.
     signer = next((one for one in trusted if {signature.key, signature.fingerprint} & set(one.keys)), None)
@@ -114,7 +114,7 @@ def _wanted(signed_by: str) -> Trusted:
     text = content.decode("utf-8", "replace").strip()
     keys = (text,) if HASH.fullmatch(text) else _keys_of(text)
     if not keys:
-        raise UsageError(render("coordinator.signature.keyless", signed_by=signed_by))
+        raise usage_error("coordinator.signature.keyless", signed_by=signed_by)
     return Trusted(keys, render("coordinator.signature.demanded"))
 
 

@@ -30,7 +30,7 @@ from flfed.summaries.summary import merge, sums_sha256
 from flfed.updates.mechanism import Promise
 from flfed.updates.messages.compare import AUDIT, AuditReply, AuditRequest
 from flfed.updates.messages.enrol import ENROL, EnrolReply, sharing_of
-from flfed.words import render
+from flfed.words import render, usage_error
 
 
 @dataclass(frozen=True)
@@ -127,14 +127,14 @@ def audit(
         recorded = {site.site: site for site in reader.sites(entry.run) if site.status == "accepted"}
     study = model.study
     if series.study != study.name:
-        raise UsageError(render("experiments.audit.point", run=run))
+        raise usage_error("experiments.audit.point", run=run)
     _check_named(only, recorded)
     if sites is None:
         if request.get("given"):
-            raise UsageError(render("run.resume.objects", run=run, command="audit"))
+            raise usage_error("run.resume.objects", run=run, command="audit")
         sites = request.get("sites")
     if covers_model(study):
-        raise UsageError(render("experiments.audit.covered", run=run))
+        raise usage_error("experiments.audit.covered", run=run)
     facts = check(study)
     there = engine.sites(study, sites)
     attacked_sites = [site for site in there if site.name in request.get("names", [site.name])]
@@ -169,7 +169,7 @@ def _check_named(only: Sequence[str], recorded: Mapping[str, SiteEntry]) -> None
             names = sorted(recorded)
             raise UsageError(f"site {name!r} took no part in the run{nearest(name, names)} It had: {', '.join(names)}")
         if name in _in_sums_only(recorded):
-            raise UsageError(render("experiments.audit.unshared", site=name))
+            raise usage_error("experiments.audit.unshared", site=name)
 
 
 def _in_sums_only(recorded: Mapping[str, SiteEntry]) -> frozenset[str]:
@@ -311,7 +311,7 @@ class Auditor:
         """Refuse tables other than the run's, by their sums: an attack needs the training rows."""
         merged = merge([session.summary() for session in tables.sessions(sites)])
         if set(sums_sha256(merged)).isdisjoint(self.training_sums.get("rounded", ())):
-            raise UsageError(render("experiments.audit.rows", run=self.entry.run))
+            raise usage_error("experiments.audit.rows", run=self.entry.run)
 
     def _attack(self, attack: str, nodes: Mapping[str, int]) -> list[AuditRow]:
         """Make one attack at every site, and record the findings."""

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from flfed.callbacks import Progress, no_progress
-from flfed.errors import UsageError, unknown
+from flfed.errors import unknown
 from flfed.federation.engines.engine import find_sites
 from flfed.federation.server.run import Result, run
 from flfed.records.reports.report import primary_of
@@ -26,7 +26,7 @@ from flfed.rows.snapshots.opt_outs import Excluded
 from flfed.seeds import generator
 from flfed.study.study import Study
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from flfed.words import render
+from flfed.words import usage_error
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
 """Shares of a site's training rows in a learning curve."""
@@ -107,7 +107,7 @@ def run_without(
     sites_argument = sites
     sites = find_sites(study, sites)
     if closed := _closed(sites):
-        raise UsageError(render("experiments.subset.open", sites=closed))
+        raise usage_error("experiments.subset.open", sites=closed)
     whole = run(study, sites=sites_argument, progress=progress)
     if study.dataset.partition is not None:
         dataset = datasets.load(study.dataset.name)
@@ -137,14 +137,14 @@ def _closed(sites: Iterable[Site]) -> str:
 
 def _check_people_have_rows(rows: int, people: int) -> None:
     if not rows:
-        raise UsageError(render("experiments.subset.nobody", people=people))
+        raise usage_error("experiments.subset.nobody", people=people)
 
 
 def _theirs(table: pd.DataFrame, people: Excluded, name: str) -> np.ndarray:
     """Return a mask of these people's rows."""
     if people.column not in table:
         # Not quoted: without a header, the line is a person's identifier.
-        raise UsageError(render("experiments.subset.column", dataset=name))
+        raise usage_error("experiments.subset.column", dataset=name)
     return plain_text(table[people.column]).isin(people.identifiers).to_numpy(dtype=bool)
 
 
@@ -246,7 +246,7 @@ def run_curve(
     if site not in site_by_name:
         raise unknown("--curve: site", site, list(site_by_name))
     if closed := _closed(site_by_name.values()):
-        raise UsageError(render("experiments.subset.curve", sites=closed))
+        raise usage_error("experiments.subset.curve", sites=closed)
     # Research sites are made here, so that one of them can have fewer rows.
     if study.dataset.partition is not None:
         study = study.replace({"dataset.partition": None})
@@ -257,7 +257,7 @@ def run_curve(
         primary = primary_of(report)
         own = report["sites"].get(site, {})
         if primary is None:
-            raise UsageError(render("experiments.subset.uncompared", study=study.name))
+            raise usage_error("experiments.subset.uncompared", study=study.name)
         gain = gain_at(own, primary)
         rows = _training_rows(own)
         points.append(CurvePoint(share=share, rows=rows, run=report["run"], metric=primary, gain=gain))

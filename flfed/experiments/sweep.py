@@ -26,7 +26,7 @@ from flfed.study.settings import toml_value
 from flfed.study.study import Study
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from flfed.words import render
+from flfed.words import render, usage_error
 
 SWEPT = ("model", "plan", "strategy", "encode.scaler", "encode.missing-indicator")
 """Tables and keys that a grid may change: they do not change the validation rows."""
@@ -145,9 +145,9 @@ def parse_grid(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     for text in texts:
         key, _, values = map(str.strip, text.partition("="))
         if not key or not values:
-            raise UsageError(render("experiments.sweep.syntax", text=text))
+            raise usage_error("experiments.sweep.syntax", text=text)
         if key in grid:
-            raise UsageError(render("experiments.sweep.repeated", text=text))
+            raise usage_error("experiments.sweep.repeated", text=text)
         grid[key] = _values(values, text)
     return grid
 
@@ -160,7 +160,7 @@ def _values(values: str, text: str) -> tuple[Any, ...]:
         return tuple(array)
     words = [word.strip() for word in values.split(",")]
     if not all(words):
-        raise UsageError(render("experiments.sweep.syntax", text=text))
+        raise usage_error("experiments.sweep.syntax", text=text)
     return tuple(map(toml_value, words))
 
 
@@ -186,9 +186,9 @@ def points_of(study: Study, grid: Grid) -> list[tuple[Settings, Study]]:
         cannot run.
     """
     if not grid:
-        raise UsageError(render("experiments.sweep.empty", study=study.name))
+        raise usage_error("experiments.sweep.empty", study=study.name)
     if not study.plan.validation:
-        raise UsageError(render("experiments.sweep.validation"))
+        raise usage_error("experiments.sweep.validation")
     full = [study.full_key(key, "[sweep] or --grid") for key in grid]
     # All keys are checked before any point is built, so that the error names the key.
     for key, values in zip(full, grid.values(), strict=True):
@@ -209,9 +209,9 @@ def points_of(study: Study, grid: Grid) -> list[tuple[Settings, Study]]:
 def _check_key(key: str, values: Sequence[Any], full: Sequence[str]) -> None:
     """Refuse a key or value that cannot be swept, or is there twice."""
     if key in FIXED or not (key in SWEPT or key.partition(".")[0] in SWEPT):
-        raise UsageError(render("experiments.sweep.fixed", key=key, keys=", ".join(SWEPT)))
+        raise usage_error("experiments.sweep.fixed", key=key, keys=", ".join(SWEPT))
     if full.count(key) > 1:
-        raise UsageError(render("experiments.sweep.twice", key=key))
+        raise usage_error("experiments.sweep.twice", key=key)
     # As text, since 1 and 1.0 are different settings and 1 and true equal in Python.
     texts = [json.dumps(value) for value in values]
     if len(set(texts)) < len(texts):

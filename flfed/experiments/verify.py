@@ -21,7 +21,7 @@ from flfed.records.store.reader import RunReader
 from flfed.rows.evaluation.scoring import list_study_metrics
 from flfed.study.study import Study
 from flfed.study.tables import Expectation
-from flfed.words import render
+from flfed.words import render, usage_error
 
 SITE_PARTS = (*SITE_ARMS, "difference", "difference-personalised")
 
@@ -291,7 +291,7 @@ def entry_at(run_report: Report, path: str, *, strict: bool = True) -> Report | 
     if isinstance(place, Mapping) and "value" in place:
         return dict(place)
     if strict:
-        raise UsageError(render("experiments.verify.path", path=path))
+        raise usage_error("experiments.verify.path", path=path)
     return None
 
 
@@ -307,7 +307,7 @@ def check_expected(study: Study) -> None:
     metrics = list(list_study_metrics(check(study)["task"], study.compare))
     sites = [site.name for site in find_sites(study)]
     if not expected.figures:
-        raise UsageError(render("experiments.verify.empty", study=study.name))
+        raise usage_error("experiments.verify.empty", study=study.name)
     for figure in expected.figures:
         where = f"[expected] {figure.path!r}"
         parts = figure.path.split(".")

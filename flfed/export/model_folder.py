@@ -19,7 +19,7 @@ import tomli_w
 from safetensors.numpy import save
 
 import flfed
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import FlfedError
 from flfed.export.xgboost_file import xgboost_files
 from flfed.rows.data.schema import Schema
 from flfed.rows.features.encode import ColumnArrays, decode_target, encode, input_names
@@ -50,7 +50,7 @@ from flfed.signatures import (
 )
 from flfed.study.study import Study
 from flfed.summaries.summary import Arrays, Encoder, Layout, arrays_sha256, schema_encoder
-from flfed.words import render
+from flfed.words import render, usage_error
 
 PARTS = {"coordinator", "signing-key", "signature"}
 LARGEST = 127
@@ -122,11 +122,11 @@ class SharedModel:
         if all(value.dtype == np.float32 for value in self.arrays.values()):
             return self
         if self.layout.plain:
-            raise UsageError(render("export.errors.trees", model=self.study.model.name))
+            raise usage_error("export.errors.trees", model=self.study.model.name)
         with np.errstate(over="ignore"):
             rounded = {name: value.astype(np.float32) for name, value in self.arrays.items()}
         if not all(np.isfinite(value).all() for value in rounded.values()):
-            raise UsageError(render("export.errors.infinite", dtype="float32"))
+            raise usage_error("export.errors.infinite", dtype="float32")
         return replace(self, arrays=rounded, rounded_of=arrays_sha256(self.arrays))
 
     def to_int8(self) -> Self:
@@ -140,7 +140,7 @@ class SharedModel:
             If a weight is not finite, or the model is trees, which have none.
         """
         if self.layout.plain:
-            raise UsageError(render("export.errors.weights", model=self.study.model.name))
+            raise usage_error("export.errors.weights", model=self.study.model.name)
         stored = quantise(self.arrays)
         layout = self.layout
         by = self.encoder
@@ -280,7 +280,7 @@ def _signature(folder: Path, index: Mapping[str, Any]) -> Signature | None:
         whole = 1 <= len(title) <= 100 and title.isprintable() and HASH.fullmatch(key)
         if whole and coordinator_signed(model_facts(title, seal(rest)), entry["signature"], key):
             return Signature(title, key)
-    raise UsageError(render("export.errors.signature", file=folder / INDEX))
+    raise usage_error("export.errors.signature", file=folder / INDEX)
 
 
 def _safetensors(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -371,7 +371,7 @@ def quantise(arrays: Arrays) -> Arrays:
             stored[name] = value
             continue
         if not np.isfinite(value).all():
-            raise UsageError(render("export.errors.infinite", dtype="int8"))
+            raise usage_error("export.errors.infinite", dtype="int8")
         most = np.abs(value).max(axis=tuple(range(value.ndim - 1)), initial=0.0)
         scale = (most / LARGEST).astype(np.float32)
         # An output whose weights are all 0 has scale 0.

@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import Pipeline
 
-from flfed.errors import UsageError, require_extra
+from flfed.errors import require_extra
 from flfed.export.model_folder import SharedModel
 from flfed.export.predict import inputs_of
 from flfed.rows.data.parsing.fields import Field
@@ -20,7 +20,7 @@ from flfed.rows.features.encode import input_names
 from flfed.rows.model_files import SCALE
 from flfed.rows.proposals.tables import columns_by_name
 from flfed.rows.training.functional import layers_of
-from flfed.words import render
+from flfed.words import usage_error
 
 OPSET = 17
 INPUT = "inputs"
@@ -45,7 +45,7 @@ def write_onnx(model: SharedModel, path: Path) -> None:
 
     layers = layers_of(model.study.model.build("model"))
     if not layers:
-        raise UsageError(render("export.errors.layers", model=model.study.model.name))
+        raise usage_error("export.errors.layers", model=model.study.model.name)
     graph = _Graph()
     last = INPUT
     for number, (weight, bias) in enumerate(layers):
@@ -176,11 +176,11 @@ def to_sklearn(
     """
     made = model.study.model.build("model")
     if not made.linear:
-        raise UsageError(render("export.errors.linear", model=model.study.model.name))
+        raise usage_error("export.errors.linear", model=model.study.model.name)
     weight, bias = (model.arrays[name].astype(float) for name in made.layers[0])
     if model.schema.task == "regression":
         if model.layout.target.transform == "log1p":
-            raise UsageError(render("export.errors.logarithmic"))
+            raise usage_error("export.errors.logarithmic")
         scale = model.encoder.scale[-1]
         center = model.encoder.center[-1]
         estimator: Any = LinearRegression()

@@ -30,7 +30,7 @@ from flfed.rows.features.encode import codes, encode
 from flfed.seeds import generator
 from flfed.spreadsheet import csv_text
 from flfed.trees.cut_points import contributions_of
-from flfed.words import render
+from flfed.words import render, usage_error
 
 MEAN = "mean of all rows"
 """Header of the prediction without any column."""
@@ -105,7 +105,7 @@ def predict_table(model: SharedModel, path: Path) -> Predictions:
     raw = kind(str(path.resolve())).read(())
     # A file with semicolons reads as one wide column, and would fail less clearly.
     if raw.shape[1] == 1 < len(model.layout.features):
-        raise UsageError(render("export.errors.commas", file=path))
+        raise usage_error("export.errors.commas", file=path)
     return predict_frame(model, raw)
 
 
@@ -145,7 +145,7 @@ def predict_site(model: SharedModel, name: str) -> Predictions:
     dataset = datasets.load(model.schema.name)
     site = sites.load(name).serving(dataset.name)
     if dataset.schema.sha256() != model.schema.sha256():
-        raise UsageError(render("export.errors.schema", dataset=dataset.name))
+        raise usage_error("export.errors.schema", dataset=dataset.name)
     raw = site.source.read(dataset.folders(site.folder))
     return _predict(model, raw, site.mapping, site.source.missing, "site")
 
@@ -204,7 +204,7 @@ def mapped_rows(
     """
     # No encoder fits a table that no site has scaled.
     if model.study.encode.scaler == "per-site":
-        raise UsageError(render("export.errors.scaler"))
+        raise usage_error("export.errors.scaler")
     # The outcome may be missing: predictions are for rows without one.
     table, findings = map_table(raw, _unbounded(model), mapping or {}, missing, outcome=False)
     if findings:
@@ -269,7 +269,7 @@ def _first_error(finding: Finding, dataset: str) -> UsageError | TableError:
     for mapped, plain in ADVICE.items():
         rule = rule.replace(mapped, plain)
     if rule == NO_COLUMN:
-        return UsageError(render("export.errors.columns", dataset=dataset, hint=finding.hint))
+        return usage_error("export.errors.columns", dataset=dataset, hint=finding.hint)
     if finding.hint:
         rule = f"{rule.removesuffix(ADD_IT)}; {finding.hint}"
     return TableError(error.column, rule, error.bad)
@@ -364,7 +364,7 @@ def explained(model: SharedModel, x: np.ndarray) -> Explanations:
     Source: Lundberg et al. 2020, "From local explanations to global understanding with explainable AI for trees".
     """
     if not model.layout.plain:
-        raise UsageError(render("export.errors.explain", model=model.study.model.name))
+        raise usage_error("export.errors.explain", model=model.study.model.name)
     schema = model.schema
     scale = 1.0
     base = 0.0

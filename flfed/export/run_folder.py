@@ -33,7 +33,7 @@ from flfed.summaries.summary import arrays_sha256
 from flfed.updates.arrays import is_encrypted, shapes_of
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.site_state import site_model
-from flfed.words import render
+from flfed.words import render, usage_error
 
 Payload = Mapping[str, Any]
 FILE = "statistics.csv"
@@ -204,12 +204,12 @@ def shared_model(run: RunEntry, series: SeriesEntry, run_report: Mapping[str, An
     """
     # Only a run that ended by its own rules has a final model.
     if run.status in WITHOUT_MODEL:
-        raise UsageError(render("export.absent.unfinished", run=run.run, status=run.status))
+        raise usage_error("export.absent.unfinished", run=run.run, status=run.status)
     if not run.rounds_planned:
-        raise UsageError(render("export.absent.untrained", run=run.run, reason=render("export.absent.statistic")))
+        raise usage_error("export.absent.untrained", run=run.run, reason=render("export.absent.statistic"))
     folder = checkpoints.folder_of(run.run)
     if not (folder / f"{checkpoints.FINAL}.safetensors").is_file():
-        raise UsageError(render("export.absent.file", run=run.run, folder=folder))
+        raise usage_error("export.absent.file", run=run.run, folder=folder)
     final = checkpoints.final(run.run)
     if why := _why_at_sites(run.run, series.study_text):
         raise UsageError(why)
@@ -259,7 +259,7 @@ def export_at_site(site: str, run: str, repeat: int, folder: Path) -> Exported:
     """
     last_model = site_model(site, run, repeat) if RUN.fullmatch(run) else None
     if last_model is None:
-        raise UsageError(render("export.absent.site", site=site, run=run, repeat=repeat))
+        raise usage_error("export.absent.site", site=site, run=run, repeat=repeat)
     _refuse_taken(folder)
     study = Study.parse_recorded(last_model.study)
     model = SharedModel(
@@ -291,9 +291,9 @@ def _why_at_sites(run: str, text: str) -> str:
 
 def _refuse_taken(folder: Path) -> None:
     if folder.is_dir() and any(folder.iterdir()):
-        raise UsageError(render("export.errors.taken", folder=folder))
+        raise usage_error("export.errors.taken", folder=folder)
     if folder.exists() and not folder.is_dir():
-        raise UsageError(render("export.errors.file", folder=folder))
+        raise usage_error("export.errors.file", folder=folder)
 
 
 def _comparison(reader: RunReader, runs: Sequence[RunEntry]) -> Iterable[tuple[object, ...]]:

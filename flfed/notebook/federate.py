@@ -28,7 +28,7 @@ from flfed.rows.proposals.own_tables import OwnTable
 from flfed.rows.proposals.workspace import HOLDOUT_SHARE, Workspace, new_workspace, summary_of
 from flfed.study.study import Study, keys_of, plain_value, protects_rows
 from flfed.updates.strategies.fedavg import FedAvg
-from flfed.words import render
+from flfed.words import render, usage_error
 
 Say = Callable[[str], None]
 
@@ -123,7 +123,7 @@ def federate(
     if not is_number(share):
         raise UsageError(f"holdout={share!r} must be a number in [0, 1)")
     if not _are_classes(metrics):
-        raise UsageError(render("notebook.federate.metrics", value=repr(metrics)))
+        raise usage_error("notebook.federate.metrics", value=repr(metrics))
     chosen = {"holdout": share, "task": task, "keep": keep, "drop": drop, "missing": missing}
     workspace = workspace_of(tables, target, name=name, **columns | chosen)
     say_columns(workspace, say)
@@ -173,7 +173,7 @@ def keys_of_strategy(strategy: str | type | Mapping[str, Any]) -> dict[str, Any]
     if isinstance(chosen, type) and issubclass(chosen, FedAvg):
         chosen = registry.lend("strategy", chosen)
     if not isinstance(chosen, str):
-        raise UsageError(render("notebook.federate.strategy", value=repr(chosen)))
+        raise usage_error("notebook.federate.strategy", value=repr(chosen))
     keys["name"] = chosen
     # The proposed study has a quorum, which a class need not have.
     lacks = "quorum" not in inspect.signature(registry.load("strategy", chosen)).parameters

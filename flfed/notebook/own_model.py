@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from flfed import registry
-from flfed.errors import UsageError
-from flfed.words import render
+from flfed.words import usage_error
 
 PROBABILITIES = ("Sigmoid", "Softmax", "LogSoftmax", "LogSigmoid")
 """Layers whose outputs are neither log-odds nor logits."""
@@ -36,9 +35,9 @@ def name_of_model(model: str | type | torch.nn.Module) -> str:
     if isinstance(model, torch.nn.Module):
         return registry.lend("model", model_of(model))
     if not isinstance(model, type):
-        raise UsageError(render("notebook.module.kind"))
+        raise usage_error("notebook.module.kind")
     if issubclass(model, torch.nn.Module):
-        raise UsageError(render("notebook.module.instance", name=model.__name__))
+        raise usage_error("notebook.module.instance", name=model.__name__)
     return registry.lend("model", model)
 
 
@@ -54,7 +53,7 @@ def model_of(module: torch.nn.Module) -> type:
     _refuse_module(network)
     arrays = {name: value.detach().numpy().copy() for name, value in network.named_parameters()}
     if not arrays:
-        raise UsageError(render("notebook.module.empty"))
+        raise usage_error("notebook.module.empty")
     biases = [name for name, value in arrays.items() if value.ndim == 1]
     intercept = biases[-1] if biases else next(iter(arrays))
     body = {
@@ -71,14 +70,14 @@ def model_of(module: torch.nn.Module) -> type:
 def _refuse_module(network: torch.nn.Module) -> None:
     """Refuse a module that sites cannot train."""
     if buffers := [name for name, _ in network.named_buffers()]:
-        raise UsageError(render("notebook.module.buffers", names=", ".join(buffers)))
+        raise usage_error("notebook.module.buffers", names=", ".join(buffers))
     parts = [type(part).__name__ for part in network.modules()]
     if drawing := [part for part in parts if "Dropout" in part]:
-        raise UsageError(render("notebook.module.dropout", layers=", ".join(drawing)))
+        raise usage_error("notebook.module.dropout", layers=", ".join(drawing))
     if parts[-1] in PROBABILITIES:
-        raise UsageError(render("notebook.module.probabilities", layer=parts[-1]))
+        raise usage_error("notebook.module.probabilities", layer=parts[-1])
     if frozen := [name for name, value in network.named_parameters() if not value.requires_grad]:
-        raise UsageError(render("notebook.module.frozen", names=", ".join(frozen)))
+        raise usage_error("notebook.module.frozen", names=", ".join(frozen))
 
 
 def structure_sha256(module: torch.nn.Module) -> str:
@@ -129,15 +128,15 @@ class ModuleModel:
             again = self.module(rows)
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
             words = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UsageError(render("notebook.module.inputs", inputs=inputs, reason=words)) from None
+            raise usage_error("notebook.module.inputs", inputs=inputs, reason=words) from None
         if not isinstance(predictions, Tensor):
             kind = type(predictions).__name__
-            raise UsageError(render("notebook.module.tensor", kind=kind, outputs=outputs))
+            raise usage_error("notebook.module.tensor", kind=kind, outputs=outputs)
         if not torch.equal(whole, again):
-            raise UsageError(render("notebook.module.random"))
+            raise usage_error("notebook.module.random")
         shape = tuple(predictions.shape)
         if shape not in ((2, outputs), (2,)) or (shape == (2,) and outputs != 1):
-            raise UsageError(render("notebook.module.shape", shape=list(shape), expected=[2, outputs]))
+            raise usage_error("notebook.module.shape", shape=list(shape), expected=[2, outputs])
         return {name: value.copy() for name, value in self.arrays.items()}
 
     def outputs(self, arrays: dict[str, Tensor], x: Tensor) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from flfed import registry
-from flfed.errors import UsageError, unknown
+from flfed.errors import unknown
 from flfed.federation.server import run as server
 from flfed.records.reports.faults import missing_in_words, refused_sites
 from flfed.records.reports.narrative import interval_name, story, verdict_in_words
@@ -27,7 +27,7 @@ from flfed.records.store.reader import CURVE_ARMS, RunReader
 from flfed.rows.proposals.own_tables import FrameReading
 from flfed.rows.proposals.workspace import Workspace
 from flfed.study.study import Study
-from flfed.words import render
+from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
     import altair as alt
@@ -184,10 +184,10 @@ class Result(server.Result):
             strategy belongs to this program: those need a package (docs/extend.md). Nothing is written then.
         """
         if self.workspace is None:
-            raise UsageError(render("notebook.result.frames"))
+            raise usage_error("notebook.result.frames")
         for kind, name in (("model", self.study.model.name), ("strategy", self.study.strategy.name)):
             if name not in registry.installed(kind):
-                raise UsageError(render("notebook.result.own", kind=kind, name=name))
+                raise usage_error("notebook.result.own", kind=kind, name=name)
         return self.workspace.save(Path(folder), self.study, institutions=institutions)
 
     def __repr__(self) -> str:
@@ -284,7 +284,7 @@ class Model:
             If the model predicts a number, or the table does not fit it.
         """
         if not self.classes_:
-            raise UsageError(render("notebook.result.number"))
+            raise usage_error("notebook.result.number")
         values = self._values(table)
         return np.column_stack([1 - values[:, 0], values[:, 0]]) if len(self.classes_) == 2 else values
 
@@ -329,7 +329,7 @@ class Model:
     def _mapping(self, table: pd.DataFrame) -> Mapping[str, Any]:
         """Return the mapping of a data frame, as in training."""
         if not isinstance(table, pd.DataFrame):
-            raise UsageError(render("notebook.result.table", kind=type(table).__name__))
+            raise usage_error("notebook.result.table", kind=type(table).__name__)
         return {} if self._reading is None else self._reading.mapping(list(table.columns))
 
     def _values(self, table: pd.DataFrame) -> np.ndarray:
@@ -362,7 +362,7 @@ class Plots:
         section = gains(run_report, metric, at_the_ends(run_report, metric, sites), sites)
         drawn: alt.LayerChart | alt.FacetChart | None = section.charts[0].draw()
         if drawn is None:
-            raise UsageError(render("notebook.plots.gains"))
+            raise usage_error("notebook.plots.gains")
         return drawn
 
     def rounds(self, metric: str = "", sites: Sequence[str] = ()) -> alt.LayerChart:
@@ -384,7 +384,7 @@ class Plots:
             names = reader.curve_names(runs)
             arm = next((arm for arm in CURVE_ARMS if names.get(arm)), None)
             if arm is None:
-                raise UsageError(render("notebook.plots.rounds"))
+                raise usage_error("notebook.plots.rounds")
             chosen = metric or self._metric()
             if not metric and chosen not in names[arm]:
                 chosen = names[arm][0]
@@ -394,13 +394,13 @@ class Plots:
         else:
             drawn = by_round.of_all_sites(points, chosen)
         if drawn is None:
-            raise UsageError(render("notebook.plots.metric", metric=metric_name(chosen), known=", ".join(names[arm])))
+            raise usage_error("notebook.plots.metric", metric=metric_name(chosen), known=", ".join(names[arm]))
         return drawn.altair()
 
     def _metric(self) -> str:
         metric = self._result.primary
         if metric is None:
-            raise UsageError(render("notebook.plots.nothing"))
+            raise usage_error("notebook.plots.nothing")
         return metric
 
 

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field
 
-from flfed.errors import UsageError, nearest
+from flfed.errors import nearest
 from flfed.study.settings import Settings, are_shares, check_table, read_settings
-from flfed.words import render
+from flfed.words import usage_error
 
 LEAST_BINS = 4
 
@@ -66,25 +66,25 @@ class Analysis(Settings, where=WHERE, frozen=True):
 
     def _check_columns(self) -> None:
         if self.columns is not None and not self.columns:
-            raise UsageError(render("study.analysis.columns"))
+            raise usage_error("study.analysis.columns")
         if len(set(self.columns or ())) < len(self.columns or ()):
-            raise UsageError(render("study.analysis.twice"))
+            raise usage_error("study.analysis.twice")
         if not are_shares(self.quantiles):
-            raise UsageError(render("study.analysis.quantiles", quantiles=list(self.quantiles)))
+            raise usage_error("study.analysis.quantiles", quantiles=list(self.quantiles))
         if self.groups and self.groups in (self.columns or ()):
-            raise UsageError(render("study.analysis.groups", groups=self.groups))
+            raise usage_error("study.analysis.groups", groups=self.groups)
 
     def _check_pairs(self) -> None:
         pairs = [frozenset(pair) for pair in self.cross]
         if any(len(pair) != 2 for pair in (*self.cross, *pairs)) or len(set(pairs)) < len(pairs):
-            raise UsageError(render("study.analysis.cross"))
+            raise usage_error("study.analysis.cross")
 
     def _check_range(self, name: str, ends: tuple[float, ...]) -> None:
         if len(ends) != 2 or not ends[0] < ends[1]:
-            raise UsageError(render("study.analysis.ends", name=name, ends=list(ends)))
+            raise usage_error("study.analysis.ends", name=name, ends=list(ends))
         if name == self.groups or self.columns is not None and name not in self.columns:
             columns = [column for column in self.columns or () if column != self.groups]
-            raise UsageError(render("study.analysis.column", name=name, close=nearest(name, columns)))
+            raise usage_error("study.analysis.column", name=name, close=nearest(name, columns))
 
     @classmethod
     def parse(cls, settings: Mapping[str, Any]) -> Self:
@@ -104,7 +104,7 @@ class Analysis(Settings, where=WHERE, frozen=True):
 def _tuples(entries: object) -> tuple[tuple[Any, ...], ...]:
     """Return a list of lists as tuples."""
     if not isinstance(entries, list) or not all(isinstance(one, list) for one in entries):
-        raise UsageError(render("study.analysis.lists"))
+        raise usage_error("study.analysis.lists")
     return tuple(tuple(one) for one in entries)
 
 
@@ -114,5 +114,5 @@ def _ends(name: str, ends: object) -> tuple[float, ...]:
     Raises UsageError, which names it, for what are no numbers.
     """
     if not isinstance(ends, list) or not all(type(end) in (int, float) for end in ends):
-        raise UsageError(render("study.analysis.ends", name=name, ends=ends))
+        raise usage_error("study.analysis.ends", name=name, ends=ends)
     return tuple(float(end) for end in ends)

@@ -8,9 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from flfed.errors import UsageError
 from flfed.study.settings import Settings
-from flfed.words import render
+from flfed.words import usage_error
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 BETAS = (0.9, 0.999)
@@ -83,9 +82,9 @@ class Plan(Settings, where="[plan]", frozen=True):
         """Refuse values out of their ranges, or that contradict each other."""
         super().__post_init__()
         if self.momentum and self.optimiser != "sgd":
-            raise UsageError(render("study.plan.momentum", optimiser=self.optimiser))
+            raise usage_error("study.plan.momentum", optimiser=self.optimiser)
         if self.schedule == "plateau" and not self.validation:
-            raise UsageError(render("study.plan.plateau"))
+            raise usage_error("study.plan.plateau")
 
     def factor(self, round: int, rounds: int) -> float:
         """Return the schedule's factor of `lr` in a round.

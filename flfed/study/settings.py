@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from flfed.errors import UsageError, nearest
 from flfed.parsers import parse_toml
 from flfed.registry import kebab, snake
-from flfed.words import render
+from flfed.words import render, usage_error
 
 WORDS = {"bool": "true or false", "float": "a number", "int": "a whole number", "string": "a text", "tuple": "a list"}
 """What a value must be, by pydantic's name of the type that it is not."""
@@ -98,7 +98,7 @@ def read_settings(
 def unknown_key(where: str, key: str, choices: list[str]) -> UsageError:
     """Return the error for a key that is not among the choices."""
     close = nearest(key, choices)
-    return UsageError(render("study.settings.unknown", where=where, key=key, close=close, allowed=", ".join(choices)))
+    return usage_error("study.settings.unknown", where=where, key=key, close=close, allowed=", ".join(choices))
 
 
 def hints_of(target: Callable[..., Any]) -> dict[str, Any]:
@@ -191,7 +191,7 @@ def _in_words(limit: str | FieldInfo) -> str:
 def check_table(value: object, where: str, example: str) -> None:
     """Refuse a value that is no table; raises UsageError."""
     if not isinstance(value, dict):
-        raise UsageError(render("study.settings.table", where=where, value=value, example=example))
+        raise usage_error("study.settings.table", where=where, value=value, example=example)
 
 
 def toml_value(word: str) -> Any:

@@ -39,7 +39,7 @@ from flfed.study.tables import (
     parse_sweep,
 )
 from flfed.study.template import StudyTemplate
-from flfed.words import render
+from flfed.words import render, usage_error
 
 FOLDER = Path(__file__).parents[1] / "studies"
 OTHERS_CALL = {
@@ -59,7 +59,7 @@ class _FromKeywords(type):
         if isinstance(given.get("dataset"), str) and not values:
             return _from_keywords(**given)
         if values or "text" not in given:
-            raise UsageError(render("study.reading.keywords"))
+            raise usage_error("study.reading.keywords")
         return super().__call__(**given)
 
 
@@ -163,11 +163,11 @@ class Study(Crossing, metaclass=_FromKeywords):
             choices = names()
             close = nearest(str(name), choices)
             shipped = ", ".join(choices)
-            raise UsageError(render("study.reading.unknown", name=str(name), close=close, shipped=shipped))
+            raise usage_error("study.reading.unknown", name=str(name), close=close, shipped=shipped)
         text = read_text(path)
         if text.startswith("\ufeff"):
             # It would be part of the hash that sites approve, and no editor shows it.
-            raise UsageError(render("study.reading.mark", path=path))
+            raise usage_error("study.reading.mark", path=path)
         try:
             return cls.parse(text)
         # A file's own name goes before the error; a shipped study is known by its name.
@@ -231,7 +231,7 @@ class Study(Crossing, metaclass=_FromKeywords):
             for part in path:
                 place = place.setdefault(part, {})
                 if not isinstance(place, dict):
-                    raise UsageError(render("study.reading.path", option=said, key=key, part=part))
+                    raise usage_error("study.reading.path", option=said, key=key, part=part)
             if value is None:
                 place.pop(last, None)
             else:
@@ -302,7 +302,7 @@ def _from_keywords(*, dataset: str, model: Any = "logistic", name: str = "", **c
     model = keys.pop("name", "")
     if not isinstance(model, str) or not model:
         example = {"name": "mlp", "hidden": [8]}
-        raise UsageError(render("study.reading.model", model=model, example=example))
+        raise usage_error("study.reading.model", model=model, example=example)
     if keys:
         changes["model"] = keys
     chosen = {
@@ -350,13 +350,13 @@ def _path(key: str, table: Mapping[str, Any], option: str = "--set") -> list[str
         paths.append([key])
     # A bare key of several tables would set one of them by chance.
     if len(paths) > 1:
-        raise UsageError(render("study.reading.several", option=option, key=key))
+        raise usage_error("study.reading.several", option=option, key=key)
     if not paths:
         if now := bare_name(key):
             raise UsageError(f"{option} {key}: the key is now {now}")
         every = sorted(set[str]().union(*keys_by_table.values()))
         close = f"; did you mean {OTHERS_CALL[key]!r}?" if key in OTHERS_CALL else nearest(key, every)
-        raise UsageError(render("study.reading.key", option=option, key=key, close=close))
+        raise usage_error("study.reading.key", option=option, key=key, close=close)
     return paths[0]
 
 
@@ -399,14 +399,14 @@ def _study(table: dict[str, Any], text: str) -> Study:
         analysis = Analysis.parse(parts.pop(STATISTIC))
         parts[STATISTIC] = {}
     if "partition" in parts["dataset"] and "sites" in parts["dataset"]:
-        raise UsageError(render("study.reading.partition"))
+        raise usage_error("study.reading.partition")
     rounds = 0 if asks_sums else _rounds(parts["strategy"])
     if protects_rows(parts["privacy"]):
         parts["encode"].setdefault("scaler", protected_scaler(parts["privacy"]))
     made = {name: _made(name, parts[name]) for name in _TABLES}
     check_scaler(made["encode"].scaler, made["plan"].class_weight, parts["privacy"], counts=analysis is not None)
     if not made["dataset"].name:
-        raise UsageError(render("study.reading.dataset"))
+        raise usage_error("study.reading.dataset")
     sums = _split_off(parts["privacy"], Sums)
     start = _split_off(parts["model"], WarmStart)
     start.check()
@@ -440,14 +440,14 @@ def _check_keys(table: Mapping[str, Any]) -> None:
         if key not in choices:
             raise unknown_key("study", key, choices)
     if table.get("format") != 1:
-        raise UsageError(render("study.reading.format", format=table.get("format")))
+        raise usage_error("study.reading.format", format=table.get("format"))
 
 
 def _rounds(strategy: dict[str, Any]) -> int:
     """Take the number of rounds out of a strategy's table."""
     rounds = strategy.pop("rounds", 1)
     if type(rounds) is not int or rounds < 1:
-        raise UsageError(render("study.reading.rounds", rounds=rounds))
+        raise usage_error("study.reading.rounds", rounds=rounds)
     return rounds
 
 
@@ -473,7 +473,7 @@ def _made(name: str, settings: dict[str, Any]) -> Any:
 def _table(table: Mapping[str, Any], name: str) -> dict[str, Any]:
     settings = table.get(name, {})
     if not isinstance(settings, dict):
-        raise UsageError(render("study.reading.table", name=name))
+        raise usage_error("study.reading.table", name=name)
     return dict(settings)
 
 
@@ -496,45 +496,45 @@ def _listed(kind: str, settings: dict[str, Any]) -> Named:
     if name == "none" and not needed:
         # Settings without a name would do nothing while they seem to.
         if settings:
-            raise UsageError(render("study.reading.settings", where=where, key=next(iter(settings)), choices=choices))
+            raise usage_error("study.reading.settings", where=where, key=next(iter(settings)), choices=choices)
         return Named(name="none")
     if not isinstance(name, str):
-        raise UsageError(render("study.reading.name", where=where, choices=choices))
+        raise usage_error("study.reading.name", where=where, choices=choices)
     if re.fullmatch("module[0-9a-f]{12}", name) and name not in names:
-        raise UsageError(render("study.reading.lent", where=where, name=name, choices=choices))
+        raise usage_error("study.reading.lent", where=where, name=name, choices=choices)
     if name not in names:
         close = nearest(name, names)
-        raise UsageError(render("study.reading.listed", where=where, name=name, close=close, choices=choices))
+        raise usage_error("study.reading.listed", where=where, name=name, close=close, choices=choices)
     return Named(name=name, settings=settings)
 
 
 def _text(table: Mapping[str, Any], key: str) -> str:
     value = table.get(key)
     if not isinstance(value, str) or not value.strip():
-        raise UsageError(render("study.reading.text", key=key))
+        raise usage_error("study.reading.text", key=key)
     return value
 
 
 def _name(table: Mapping[str, Any]) -> str:
     value = _text(table, "name")
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", value):
-        raise UsageError(render("study.reading.title", name=value))
+        raise usage_error("study.reading.title", name=value)
     return value
 
 
 def _seed(table: Mapping[str, Any]) -> int:
     value = table.get("seed", 0)
     if type(value) is not int or value < 0:
-        raise UsageError(render("study.reading.seed", seed=value))
+        raise usage_error("study.reading.seed", seed=value)
     if value > LARGEST_SEED:
-        raise UsageError(render("study.reading.large", seed=value, most=LARGEST_SEED))
+        raise usage_error("study.reading.large", seed=value, most=LARGEST_SEED)
     return value
 
 
 def _date(table: Mapping[str, Any]) -> datetime.date | None:
     value = table.get("expires")
     if value is not None and type(value) is not datetime.date:
-        raise UsageError(render("study.reading.expires", expires=value))
+        raise usage_error("study.reading.expires", expires=value)
     return value
 
 
@@ -586,11 +586,11 @@ def check_scaler(scaler: str, class_weight: str, privacy: Mapping[str, Any], *, 
         For the first such thing.
     """
     if counts and "covers" in privacy:
-        raise UsageError(render("study.encode.analysis"))
+        raise usage_error("study.encode.analysis")
     if scaler == "private" and privacy.get("covers") != "study":
-        raise UsageError(render("study.encode.private"))
+        raise usage_error("study.encode.private")
     if scaler == "schema" and class_weight == "balanced":
-        raise UsageError(render("study.encode.balanced"))
+        raise usage_error("study.encode.balanced")
 
 
 def without_model(parts: dict[str, dict[str, Any]], *, analysis: bool) -> bool:
@@ -601,14 +601,14 @@ def without_model(parts: dict[str, dict[str, Any]], *, analysis: bool) -> bool:
     if not parts[STATISTIC]:
         return False
     if conflicts := [other for other in NO_USE if parts[other]]:
-        raise UsageError(render("study.statistic.conflict", table=conflicts[0]))
+        raise usage_error("study.statistic.conflict", table=conflicts[0])
     if analysis:
         _check_noise(parts["privacy"])
     else:
         _check_exact_sums(parts["privacy"])
     partition = parts["dataset"].get("partition")
     if isinstance(partition, dict) and "holdout" in partition:
-        raise UsageError(render("study.statistic.holdout"))
+        raise usage_error("study.statistic.holdout")
     parts |= {name: dict(table) for name, table in UNUSED.items()}
     return True
 
@@ -622,18 +622,18 @@ def _adds_statistics(privacy: Mapping[str, Any]) -> bool:
 def _check_exact_sums(privacy: Mapping[str, Any]) -> None:
     """Refuse a mechanism, whose noise is made for updates, and homomorphic encryption, which is made for a model."""
     if set(privacy) - {"secure-aggregation"} or not _adds_statistics(privacy):
-        raise UsageError(render("study.statistic.privacy"))
+        raise usage_error("study.statistic.privacy")
 
 
 def _check_noise(privacy: Mapping[str, Any]) -> None:
     """Refuse an analysis without noise, or with settings of training."""
     if not protects_rows(privacy):
-        raise UsageError(render("study.statistic.noise"))
+        raise usage_error("study.statistic.noise")
     for key in ("clip", "sampling"):
         if key in privacy:
-            raise UsageError(render("study.statistic.training", key=key))
+            raise usage_error("study.statistic.training", key=key)
     if not _adds_statistics(privacy):
-        raise UsageError(render("study.statistic.mode"))
+        raise usage_error("study.statistic.mode")
 
 
 def is_covered(study: Study) -> bool:

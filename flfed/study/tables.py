@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal, Self, cast, get_args
 from pydantic import Field
 
 from flfed import registry
-from flfed.errors import UsageError, nearest
+from flfed.errors import nearest
 from flfed.study.plan import Plan
 from flfed.study.settings import Settings, are_shares, check_table, read_settings
-from flfed.words import render
+from flfed.words import usage_error
 
 
 class OrderedHoldout(Settings, where="[dataset] partition: holdout", frozen=True):
@@ -50,9 +50,9 @@ class OrderedHoldout(Settings, where="[dataset] partition: holdout", frozen=True
         """Refuse a rule without a column, or without exactly one limit."""
         super().__post_init__()
         if not self.by:
-            raise UsageError(render("study.dataset.by"))
+            raise usage_error("study.dataset.by")
         if (self.train_share is None) == (self.train_until is None):
-            raise UsageError(render("study.dataset.train"))
+            raise usage_error("study.dataset.train")
 
 
 class Partition(Settings, where="[dataset] partition", frozen=True):
@@ -106,7 +106,7 @@ class Partition(Settings, where="[dataset] partition", frozen=True):
         """Refuse a share that no site can train."""
         super().__post_init__()
         if not all(0 < width <= 1 for width in self.widths):
-            raise UsageError(render("study.dataset.widths", widths=list(self.widths)))
+            raise usage_error("study.dataset.widths", widths=list(self.widths))
 
 
 def _date_text(value: object) -> object:
@@ -211,7 +211,7 @@ class Dataset(Settings, where="[dataset]", frozen=True):
         """
         super().__post_init__()
         if self.features is not None and not self.features:
-            raise UsageError(render("study.dataset.features"))
+            raise usage_error("study.dataset.features")
 
 
 class Encode(Settings, where="[encode]", frozen=True):
@@ -262,9 +262,9 @@ class Split(Settings, where="[split]", frozen=True):
         choices = registry.names("split")
         if self.fixed and self.fixed not in choices:
             close = nearest(self.fixed, choices)
-            raise UsageError(render("study.dataset.fixed", fixed=self.fixed, close=close, choices=", ".join(choices)))
+            raise usage_error("study.dataset.fixed", fixed=self.fixed, close=close, choices=", ".join(choices))
         if self.redraw and not self.fixed:
-            raise UsageError(render("study.dataset.redraw"))
+            raise usage_error("study.dataset.redraw")
 
 
 class Compare(Settings, where="[compare]", frozen=True):
@@ -354,22 +354,22 @@ class Compare(Settings, where="[compare]", frozen=True):
         for kind, values in self.points_by_kind.items():
             key = f"{kind}s"
             if not are_shares(values):
-                raise UsageError(render("study.compare.shares", key=key, values=list(values)))
+                raise usage_error("study.compare.shares", key=key, values=list(values))
             # Each count between two of them must be large, so that of many most would be withheld.
             if len(values) > MOST_POINTS:
-                raise UsageError(render("study.compare.most", key=key, count=len(values), most=MOST_POINTS))
+                raise usage_error("study.compare.most", key=key, count=len(values), most=MOST_POINTS)
         # A pooled fit has no rounds that a schedule or a validation loss could steer.
         if self.pooled is not None and (self.pooled.schedule != "constant" or self.pooled.validation):
-            raise UsageError(render("study.compare.pooled"))
+            raise usage_error("study.compare.pooled")
 
     def check_privacy(self, mechanism: str) -> None:
         """Refuse exact figures beside a mechanism that protects rows or sites."""
         if mechanism == "none":
             return
         if self.points:
-            raise UsageError(render("study.compare.points", mechanism=mechanism))
+            raise usage_error("study.compare.points", mechanism=mechanism)
         if self.importance:
-            raise UsageError(render("study.compare.importance", mechanism=mechanism))
+            raise usage_error("study.compare.importance", mechanism=mechanism)
 
     @property
     def points_by_kind(self) -> dict[PointKind, tuple[float, ...]]:
@@ -472,11 +472,11 @@ class Expectation(Settings, where="[expected]", frozen=True):
         super().__post_init__()
         # With both or neither, it would not be clear what counts as met.
         if (self.value is None) == (self.minimum is None):
-            raise UsageError(render("study.expected.either", path=self.path))
+            raise usage_error("study.expected.either", path=self.path)
         if self.value is not None and not self.tolerance > 0:
-            raise UsageError(render("study.expected.tolerance", path=self.path, tolerance=self.tolerance))
+            raise usage_error("study.expected.tolerance", path=self.path, tolerance=self.tolerance)
         if not self.source:
-            raise UsageError(render("study.expected.source", path=self.path))
+            raise usage_error("study.expected.source", path=self.path)
 
 
 class Expected(Settings, where="[expected]", frozen=True):
@@ -505,11 +505,11 @@ class Expected(Settings, where="[expected]", frozen=True):
                 continue
             if not isinstance(figure, dict):
                 example = "{ value = 0.89, tolerance = 0.02 }"
-                raise UsageError(render("study.expected.table", path=path, example=example))
+                raise usage_error("study.expected.table", path=path, example=example)
             where = f"[expected] {path!r}"
             # The path is the table's key, so that a second one could contradict it.
             if "path" in figure:
-                raise UsageError(render("study.expected.path", path=path))
+                raise usage_error("study.expected.path", path=path)
             figures.append(Expectation(path=path, **read_settings(Expectation, figure, where)))
         return cls(repeats=settings.get("repeats", 1), figures=tuple(figures))
 
@@ -533,9 +533,9 @@ class Sums(Settings, where="[privacy]", frozen=True):
         codec = tables["codec"].get("name", "none")
         fraction = tables["strategy"].get("fraction", 1.0)
         if codec != "none":
-            raise UsageError(render("study.sums.codec", codec=codec, mode=self.secure_aggregation))
+            raise usage_error("study.sums.codec", codec=codec, mode=self.secure_aggregation)
         if fraction != 1.0:
-            raise UsageError(render("study.sums.fraction", fraction=fraction, mode=self.secure_aggregation))
+            raise usage_error("study.sums.fraction", fraction=fraction, mode=self.secure_aggregation)
 
 
 class WarmStart(Settings, where="[model]", frozen=True):
@@ -555,14 +555,14 @@ class WarmStart(Settings, where="[model]", frozen=True):
         """Refuse keys that need a source, where none is named."""
         needing = [name for name in ("start-sha256", "frozen-layers") if getattr(self, name.replace("-", "_"))]
         if needing and not self.warm_start:
-            raise UsageError(render("study.sums.start", key=needing[0]))
+            raise usage_error("study.sums.start", key=needing[0])
 
 
 def parse_download(value: object) -> Download:
     """Return the codec of the model that sites are sent, as [codec] names it."""
     if value not in get_args(Download):
         choices = ", ".join(map(repr, get_args(Download)))
-        raise UsageError(render("study.reading.download", download=value, choices=choices))
+        raise usage_error("study.reading.download", download=value, choices=choices)
     return cast(Download, value)
 
 
@@ -573,7 +573,7 @@ def parse_sweep(settings: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
     """
     for key, values in settings.items():
         if not isinstance(values, list) or not values:
-            raise UsageError(render("study.reading.sweep", key=key, values=values))
+            raise usage_error("study.reading.sweep", key=key, values=values)
     return {key: tuple(values) for key, values in settings.items()}
 
 

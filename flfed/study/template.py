@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import tomli_w
 
-from flfed.errors import UsageError
 from flfed.study.former_names import SUMMARY
 from flfed.study.tables import TREES
-from flfed.words import render, sentences
+from flfed.words import render, sentences, usage_error
 
 LARGE = 10_000
 """Training rows of a site from which on a round takes a fixed number of steps."""
@@ -81,7 +80,7 @@ class StudyTemplate:
     def __post_init__(self) -> None:
         """Refuse what ε cannot be of."""
         if self.covers not in ("updates", "study"):
-            raise UsageError(render("study.reading.covers", covers=self.covers))
+            raise usage_error("study.reading.covers", covers=self.covers)
 
     def text(self) -> str:
         """Return the study as TOML."""

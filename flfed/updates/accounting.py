@@ -23,9 +23,8 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from flfed.errors import UsageError
 from flfed.refusals import Refusal
-from flfed.words import render
+from flfed.words import usage_error
 
 Epsilon = Annotated[float, Field(gt=0, le=100), "in (0, 100]; above 10 it hardly promises anything"]
 Delta = Annotated[float, Field(gt=0, lt=0.1)]
@@ -253,7 +252,7 @@ def _more_steps(release: Release) -> Release:
 
 def _check(delta: float) -> None:
     if not 0 < delta < 1:
-        raise UsageError(render("mechanisms.refusals.range", delta=delta))
+        raise usage_error("mechanisms.refusals.range", delta=delta)
 
 
 def affordable(releases: Iterable[Release], release: Release, budget: float, delta: float) -> bool:
@@ -363,7 +362,7 @@ def least_noise(
         start = _least(rough, target, least, near=ROUGHLY) or least
     thousandths = _least(spent, target, start)
     if thousandths is None:
-        raise UsageError(render("mechanisms.refusals.unreachable", most=MOST_NOISE, epsilon=target))
+        raise usage_error("mechanisms.refusals.unreachable", most=MOST_NOISE, epsilon=target)
     return thousandths / 1000
 
 

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from flfed.errors import UsageError
 from flfed.study.kinds import is_statistic, loss_choices
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.study.study import Study
@@ -20,7 +19,7 @@ from flfed.study.tables import TREES
 from flfed.updates.accounting import Release
 from flfed.updates.arrays import Arrays
 from flfed.updates.ring import Ring
-from flfed.words import render
+from flfed.words import render, usage_error
 
 WEAK_EPSILON = 10.0
 """Above which a promise hardly says anything, and the record says that."""
@@ -369,12 +368,12 @@ def check_steps(study: Study) -> None:
     plan = study.plan
     # Each step is charged, so that their number must not depend on the rows.
     if not plan.steps:
-        raise UsageError(render("mechanisms.refusals.steps", name=name))
+        raise usage_error("mechanisms.refusals.steps", name=name)
     if plan.clip:
-        raise UsageError(render("mechanisms.refusals.clip"))
+        raise usage_error("mechanisms.refusals.clip")
     # Under a site's own scaler one row moves the inputs of all others.
     if study.encode.scaler == "per-site":
-        raise UsageError(render("mechanisms.refusals.scaler", name=name))
+        raise usage_error("mechanisms.refusals.scaler", name=name)
 
 
 def mechanism_of(study: Study) -> Mechanism | None:

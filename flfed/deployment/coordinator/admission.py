@@ -22,7 +22,7 @@ from flfed.parsers import parse_json
 from flfed.paths import NAME, CoordinatorFolder
 from flfed.registry import kebab_keys, snake
 from flfed.signatures import fingerprint, node_public_key, node_signed, public_text, read_gate_fingerprint
-from flfed.words import render
+from flfed.words import render, usage_error
 
 FORMAT = 1
 LARGEST = 16_384
@@ -149,16 +149,16 @@ def new_invitation(folder: CoordinatorFolder, site: str, *, days: int, now: date
     """
     now = now or now_utc()
     if not NAME.fullmatch(site):
-        raise UsageError(render("coordinator.admission.name", site=site))
+        raise usage_error("coordinator.admission.name", site=site)
     if not 1 <= days <= 90:
-        raise UsageError(render("coordinator.admission.days", days=days))
+        raise usage_error("coordinator.admission.days", days=days)
     code = secrets.token_hex(32)
     expires = (now + timedelta(days=days)).isoformat(timespec="seconds")
     # Under the lock, so that two commands cannot invite the same name with two codes.
     with locked(folder.sites):
         before = members(folder).get(site)
         if before is not None and before.status == "admitted":
-            raise UsageError(render("coordinator.admission.present", site=site, admitted=before.admitted))
+            raise usage_error("coordinator.admission.present", site=site, admitted=before.admitted)
         earlier = () if before is None else before.earlier_keys
         if before is not None and before.public_key:
             last = {"public-key": before.public_key, "node-id": before.node_id, "revoked": before.revoked}
@@ -214,23 +214,23 @@ def _admitted_by(folder: CoordinatorFolder, content: dict[str, Any], now: dateti
     everyone = members(folder)
     member = everyone.get(site)
     if member is None:
-        raise UsageError(render("coordinator.admission.uninvited", site=site))
+        raise usage_error("coordinator.admission.uninvited", site=site)
     invited = hmac.compare_digest(_hash(content["invitation"]), member.invitation_sha256)
     # The same file again changes nothing: a person may repeat the command.
     if member.status == "admitted" and invited and public == member.public_key:
         return member, True
     if member.status == "admitted":
-        raise UsageError(render("coordinator.admission.replaced", site=site, admitted=member.admitted))
+        raise usage_error("coordinator.admission.replaced", site=site, admitted=member.admitted)
     if member.status == "revoked":
-        raise UsageError(render("coordinator.admission.revoked", site=site, revoked=member.revoked))
+        raise usage_error("coordinator.admission.revoked", site=site, revoked=member.revoked)
     if not invited:
-        raise UsageError(render("coordinator.admission.outdated", site=site))
+        raise usage_error("coordinator.admission.outdated", site=site)
     if now >= datetime.fromisoformat(member.expires):
-        raise UsageError(render("coordinator.admission.expired", site=site, expires=member.expires))
+        raise usage_error("coordinator.admission.expired", site=site, expires=member.expires)
     # A key names one site for good: with it in two places, a revoked site could return under another name.
     for other in everyone.values():
         if public in other.every_key():
-            raise UsageError(render("coordinator.admission.reused", other=other.site))
+            raise usage_error("coordinator.admission.reused", other=other.site)
     at = now.isoformat(timespec="seconds")
     gate_key = content.get("gate-key", "")
     return replace(member, status="admitted", admitted=at, public_key=public, gate_key=gate_key), False
@@ -244,9 +244,9 @@ def _signing_key(content: Mapping[str, Any]) -> str:
     """
     key = node_public_key(content["public-key"])
     if key is None:
-        raise UsageError(render("coordinator.admission.kind"))
+        raise usage_error("coordinator.admission.kind")
     if not node_signed({k: v for k, v in content.items() if k != "signature"}, content["signature"], key):
-        raise UsageError(render("coordinator.admission.unsigned"))
+        raise usage_error("coordinator.admission.unsigned")
     return public_text(key)
 
 
@@ -269,7 +269,7 @@ def note_gate_key(folder: CoordinatorFolder, site: str, fingerprint_text: str) -
     with locked(folder.sites):
         member = _member(folder, site)
         if member.status != "admitted":
-            raise UsageError(render("coordinator.admission.early", site=site, status=member.status))
+            raise usage_error("coordinator.admission.early", site=site, status=member.status)
         if member.gate_key != fingerprint:
             _write(folder, replace(member, gate_key=fingerprint))
     note(folder.log, now_utc(), "gate key", site=site, key=fingerprint, before=member.gate_key)
@@ -286,14 +286,14 @@ def read_admission(file: Path) -> dict[str, Any]:
     right = isinstance(content, dict) and content.keys() - OPTIONAL.keys() == ADMISSION.keys()
     kinds = ADMISSION | OPTIONAL
     if not right or not all(type(value) is kinds[key] for key, value in content.items()):
-        raise UsageError(render("coordinator.admission.form"))
+        raise usage_error("coordinator.admission.form")
     if content["format"] != FORMAT:
-        raise UsageError(render("coordinator.admission.format", format=content["format"]))
+        raise usage_error("coordinator.admission.format", format=content["format"])
     if not NAME.fullmatch(content["site"]):
-        raise UsageError(render("coordinator.admission.inner"))
+        raise usage_error("coordinator.admission.inner")
     # In the form that the site shows, else the two could not be compared.
     if "gate-key" in content and read_gate_fingerprint(content["gate-key"]) != content["gate-key"]:
-        raise UsageError(render("coordinator.admission.gate"))
+        raise usage_error("coordinator.admission.gate")
     return dict(content)
 
 
@@ -307,7 +307,7 @@ def _parsed(file: Path) -> Any:
         with file.open("rb") as stream:
             content = stream.read(LARGEST + 1)
     except OSError as error:
-        raise UsageError(render("coordinator.files.unread", file=file, why=error.strerror)) from None
+        raise usage_error("coordinator.files.unread", file=file, why=error.strerror) from None
     if len(content) > LARGEST:
         return None
     try:
@@ -349,7 +349,7 @@ def check_invited(folder: CoordinatorFolder, site: str) -> None:
     if site not in invited_sites:
         invited_names = ", ".join(invited_sites) or "none"
         hint = nearest(site, invited_sites)
-        raise UsageError(render("coordinator.admission.never", site=site, hint=hint, invited=invited_names))
+        raise usage_error("coordinator.admission.never", site=site, hint=hint, invited=invited_names)
 
 
 def _files(folder: CoordinatorFolder) -> list[Path]:

@@ -33,7 +33,7 @@ from flfed.files import locked, note, read_private, write_whole
 from flfed.parsers import parse_toml
 from flfed.paths import CoordinatorFolder
 from flfed.signatures import private_text, signing_key_of, signing_public
-from flfed.words import render
+from flfed.words import render, usage_error
 
 FORMAT = 1
 AUTHORITY_DAYS = 3650
@@ -69,7 +69,7 @@ def host_and_port(address: str) -> tuple[str, int]:
             raise ValueError
         return host, int(match["port"])
     except ValueError:
-        raise UsageError(render("coordinator.certificates.address", address=address[:100])) from None
+        raise usage_error("coordinator.certificates.address", address=address[:100]) from None
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Settings:
     def __post_init__(self) -> None:
         """Refuse a title or an address that is none."""
         if not 1 <= len(self.title.strip()) <= 100 or not self.title.isprintable():
-            raise UsageError(render("coordinator.certificates.title", title=self.title[:120]))
+            raise usage_error("coordinator.certificates.title", title=self.title[:120])
         host_and_port(self.address)
 
     @property
@@ -105,7 +105,7 @@ def settings(folder: CoordinatorFolder) -> Settings:
         content = parse_toml(folder.settings.read_bytes(), str(folder.settings))
         return Settings(str(content["title"]), str(content["address"]))
     except FileNotFoundError:
-        raise UsageError(render("coordinator.certificates.absent", folder=folder.root)) from None
+        raise usage_error("coordinator.certificates.absent", folder=folder.root) from None
     except (OSError, UsageError, KeyError):
         raise FlfedError(render("coordinator.certificates.settings", file=folder.settings)) from None
 
@@ -121,11 +121,11 @@ def initialise(folder: CoordinatorFolder, coordinator_settings: Settings, *, now
     now = now or now_utc()
     # Any single key is enough to refuse: sites may trust it already.
     if folder.settings.exists() or any(folder.keys.glob("*")):
-        raise UsageError(render("coordinator.certificates.present", folder=folder.root))
+        raise usage_error("coordinator.certificates.present", folder=folder.root)
     folder.make()
     # The folder's mode is checked before the first private key is written into it.
     if folder.root.stat().st_mode & 0o077:
-        raise UsageError(render("coordinator.certificates.open", folder=folder.root))
+        raise usage_error("coordinator.certificates.open", folder=folder.root)
     key, certificate = new_authority(coordinator_settings.title, now)
     write_whole(folder.keys / "ca.key", _pem(key))
     write_whole(folder.keys / "ca.crt", certificate_text(certificate))
@@ -304,7 +304,7 @@ def prepare_authority(folder: CoordinatorFolder, *, now: datetime | None = None)
     with locked(folder.keys):
         # A second prepared authority would be unknown to sites that took the first one's renewal.
         if (folder.keys / "ca-next.key").exists():
-            raise UsageError(render("coordinator.certificates.prepared"))
+            raise usage_error("coordinator.certificates.prepared")
         issuing = certificate_text(_pair(folder, "ca.key")[1])
         key, certificate = new_authority(title, now)
         write_whole(folder.keys / "ca.crt", issuing + certificate_text(certificate))
@@ -323,7 +323,7 @@ def finish_authority(folder: CoordinatorFolder, *, now: datetime | None = None) 
     coming = folder.keys / "ca-next.key"
     with locked(folder.keys):
         if not coming.exists():
-            raise UsageError(render("coordinator.certificates.unprepared"))
+            raise usage_error("coordinator.certificates.unprepared")
         key, certificate = _pair(folder, coming.name)
         # Each step may be the last one before a crash: a repeated command completes the change.
         _write_server(folder, host, key, certificate, now)

@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from flfed.deployment.coordinator.certificates import signing_key
-from flfed.errors import FlfedError, RunStopped, UsageError
+from flfed.errors import FlfedError, RunStopped
 from flfed.paths import CoordinatorFolder
 from flfed.records.ledger import CUT, Ledger, Receipt
 from flfed.records.ledger_line import RESTARTED, START, Line
 from flfed.refusals import Refusal
 from flfed.signatures import sign_as_coordinator
 from flfed.updates.messages.kinds import SEAL, SEALED
-from flfed.words import render
+from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
     from flwr.serverapp import Grid
@@ -224,7 +224,7 @@ def note_restart(folder: CoordinatorFolder, site: str, *, by: str, why: str) -> 
         last = _last_of(locked_ledger.backwards(), [site])[site]
         # Without a signed line there is nothing that a new ledger could contradict.
         if last.n == 0:
-            raise UsageError(render("coordinator.ledger.free", site=site))
+            raise usage_error("coordinator.ledger.free", site=site)
         facts = {"line": last.n, "head": last.head, "by": by, "why": why}
         locked_ledger.append(kind=RESTARTED, site=site, run=last.run, **facts)
     return last

@@ -27,12 +27,11 @@ from flfed.callbacks import now_utc
 from flfed.deployment.bundle import bundle_sha256
 from flfed.deployment.coordinator.admission import new_invitation
 from flfed.deployment.coordinator.certificates import Settings, settings, signing_key, trusted, write_signing_key
-from flfed.errors import UsageError
 from flfed.files import locked, note, write_whole
 from flfed.paths import NAME, CoordinatorFolder
 from flfed.registry import kebab, kebab_keys, snake
 from flfed.signatures import HASH, canonical, sign_as_coordinator, signing_public
-from flfed.words import render
+from flfed.words import usage_error
 
 FORMAT = 1
 MEMBERS = ("kit.toml", "ca.crt")
@@ -94,7 +93,7 @@ class Kit:
         """
         _match("site", self.site, NAME)
         if not HASH.fullmatch(self.invitation):
-            raise UsageError(render("coordinator.kits.invitation"))
+            raise usage_error("coordinator.kits.invitation")
         moment("expires", self.expires)
 
     @property
@@ -126,15 +125,15 @@ def terms_of(facts: Mapping[str, object], what: str, *more: str) -> Terms:
     The facts must hold exactly the terms, `format` and `more`, each a text.
     """
     if type(facts.get("format")) is not int or facts["format"] != FORMAT:
-        raise UsageError(render("coordinator.kits.format", file=what))
+        raise usage_error("coordinator.kits.format", file=what)
     names = [kebab(name) for name in Terms.__dataclass_fields__]
     expected = {"format", *names, *more}
     # Missing and unknown keys are both refused: a newer version may mean something by an unknown one.
     if facts.keys() != expected:
         odd = ", ".join(repr(name[:40]) for name in sorted(facts.keys() ^ expected)[:3])
-        raise UsageError(render("coordinator.kits.keys", file=what, keys=odd))
+        raise usage_error("coordinator.kits.keys", file=what, keys=odd)
     if not all(isinstance(facts[name], str) for name in expected - {"format"}):
-        raise UsageError(render("coordinator.kits.text", file=what))
+        raise usage_error("coordinator.kits.text", file=what)
     return Terms(**{snake(name): str(facts[name]) for name in names})
 
 
@@ -145,13 +144,13 @@ def moment(name: str, text: str) -> datetime:
     except ValueError:
         instant = None
     if instant is None or instant.utcoffset() is None:
-        raise UsageError(render("coordinator.kits.time", name=name, value=text[:40]))
+        raise usage_error("coordinator.kits.time", name=name, value=text[:40])
     return instant
 
 
 def _match(name: str, value: str, pattern: re.Pattern[str]) -> None:
     if not pattern.fullmatch(value):
-        raise UsageError(render("coordinator.kits.value", name=name, value=value[:80]))
+        raise usage_error("coordinator.kits.value", name=name, value=value[:80])
 
 
 def flwr_version() -> str:
@@ -225,7 +224,7 @@ def check_folder(to: Path) -> None:
     It is checked before any change for the file that would be written there.
     """
     if not to.is_dir() or not os.access(to, os.W_OK | os.X_OK):
-        raise UsageError(render("coordinator.kits.folder", folder=to))
+        raise usage_error("coordinator.kits.folder", folder=to)
 
 
 def packed(toml: bytes, ca: bytes) -> bytes:
@@ -249,7 +248,7 @@ def renewal_of(facts: Mapping[str, object]) -> tuple[Terms, bytes]:
     terms = terms_of(facts, "renewal", "kind", "ca", "signature")
     ca = str(facts["ca"]).encode()
     if facts["kind"] != "renewal" or hashlib.sha256(ca).hexdigest() != terms.ca_sha256:
-        raise UsageError(render("coordinator.kits.parts"))
+        raise usage_error("coordinator.kits.parts")
     return terms, ca
 
 

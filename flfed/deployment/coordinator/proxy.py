@@ -24,10 +24,10 @@ from pathlib import Path
 from flfed.deployment.coordinator.certificates import settings
 from flfed.deployment.flower.link import certificate_file
 from flfed.deployment.processes.child_processes import passed_on
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import FlfedError
 from flfed.files import write_whole
 from flfed.paths import CoordinatorFolder
-from flfed.words import render
+from flfed.words import render, usage_error
 
 ROUTES = (
     "activate-node",
@@ -76,7 +76,7 @@ def listening(text: str) -> tuple[str, int]:
             host = str(ipaddress.ip_address(host))
         return host, int(match["port"] or 0)
     except ValueError:
-        raise UsageError(render("coordinator.proxy.listen", text=text[:100])) from None
+        raise usage_error("coordinator.proxy.listen", text=text[:100]) from None
 
 
 def caddyfile(folder: CoordinatorFolder) -> Path:
@@ -146,7 +146,7 @@ def _quoted(path: Path) -> str:
     """Return a path as one word of the configuration."""
     # Characters that could end the word, or begin a block or a placeholder, are refused.
     if any(sign in str(path) for sign in '"`{}\\\n'):
-        raise UsageError(render("coordinator.proxy.path", path=path))
+        raise usage_error("coordinator.proxy.path", path=path)
     return f'"{path}"'
 
 
@@ -202,7 +202,7 @@ def _take(name: socket.socket, text: str, port: int) -> None:
     except OSError as error:
         # Only a holder of the same account counts: a stranger could hold it to keep this one from serving.
         if error.errno == errno.EADDRINUSE and _owner(text) == os.geteuid():
-            raise UsageError(render("coordinator.proxy.coordinator", port=port)) from None
+            raise usage_error("coordinator.proxy.coordinator", port=port) from None
         return
     threading.Thread(target=_answer, args=(name,), daemon=True).start()
 
@@ -244,7 +244,7 @@ def _check_free(bind: str, port: int) -> None:
         addresses = {family: bind}
     for family, address in addresses.items():
         if _is_taken(family, address, port, bind):
-            raise UsageError(render("coordinator.proxy.busy", port=port))
+            raise usage_error("coordinator.proxy.busy", port=port)
 
 
 def _is_taken(family: socket.AddressFamily, address: str, port: int, bind: str) -> bool:

@@ -31,10 +31,10 @@ from flfed.deployment.flower.link import ANSWER_SECONDS, Link, certificate_file,
 from flfed.deployment.flower.message_purge import remove_bodies
 from flfed.deployment.processes.child_processes import free_port, python
 from flfed.deployment.processes.supervisor import Child, Supervisor
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import FlfedError
 from flfed.files import locked, read_private, state_of, write_whole
 from flfed.paths import CoordinatorFolder
-from flfed.words import render
+from flfed.words import render, usage_error
 
 ANEW_SECONDS = 60.0
 """How often all is compared although nothing changed, and leftovers of dead runs are removed."""
@@ -125,9 +125,9 @@ def check_private(folder: CoordinatorFolder) -> None:
         file_status = path.stat()
         mode = stat.S_IMODE(file_status.st_mode)
         if mode & 0o077:
-            raise UsageError(render("coordinator.server.mode", path=path, mode=f"{mode:o}"))
+            raise usage_error("coordinator.server.mode", path=path, mode=f"{mode:o}")
         if file_status.st_uid != os.geteuid():
-            raise UsageError(render("coordinator.server.owner", path=path))
+            raise usage_error("coordinator.server.owner", path=path)
 
 
 class CertificateWatch:

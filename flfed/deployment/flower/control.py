@@ -16,11 +16,11 @@ import httpx
 from flfed import flower_names
 from flfed.deployment.bundle import bundle, bundle_sha256
 from flfed.deployment.flower.link import TIMEOUT_SECONDS, Link, Node
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import FlfedError
 from flfed.files import locked
 from flfed.flower_names import ask, check_names
 from flfed.paths import CoordinatorFolder
-from flfed.words import render
+from flfed.words import render, usage_error
 
 RUNS_AT_ONCE = 1000
 FINISHED = "finished"
@@ -97,7 +97,7 @@ class Control:
         # The key is registered already: it may be in use, which is fine, or have been cut off for good.
         node = self.nodes().get(public_key)
         if node is None or node.status == "unregistered":
-            raise UsageError(render("coordinator.admission.burnt", site=site))
+            raise usage_error("coordinator.admission.burnt", site=site)
         return node.node_id
 
     def unregister(self, node_id: int) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flfed.errors import UsageError
 from flfed.paths import RUN, SiteFolder
 from flfed.records.statistics.verdict import Difference, better_of, verdict, worthwhile_of
 from flfed.rows.comparison.compare import SiteComparison, compare
@@ -20,7 +19,7 @@ from flfed.rows.snapshots.snapshot import load
 from flfed.rows.training.answer import run_client
 from flfed.study.study import Study
 from flfed.updates.checkpoints.site_state import site_model
-from flfed.words import render
+from flfed.words import usage_error
 
 ARMS = ("global", "local-only", "personalised")
 AGAINST = "local-only"
@@ -94,7 +93,7 @@ def exact_comparison(folder: SiteFolder, site: Site, run: str, repeat: int = 0) 
     """
     final_model = site_model(site.name, run, repeat) if RUN.fullmatch(run) else None
     if final_model is None:
-        raise UsageError(render("operator.exact.modelless", site=site.name, run=run, repeat=repeat))
+        raise usage_error("operator.exact.modelless", site=site.name, run=run, repeat=repeat)
     study = Study.parse_recorded(final_model.study)
     frozen = load(site.serving(study.dataset.name), folder.frozen).with_withheld()
     # Cell minima are of what leaves; all else of the policy stays, as the split of each repeat follows from it.

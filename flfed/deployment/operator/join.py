@@ -45,7 +45,7 @@ from flfed.files import SHARED, locked, note, write_whole
 from flfed.parsers import parse_json, parse_toml
 from flfed.paths import SiteFolder, home, private_folder
 from flfed.registry import kebab, kebab_keys
-from flfed.words import render
+from flfed.words import render, usage_error
 
 AHEAD = timedelta(days=1)
 """By which two clocks may differ."""
@@ -115,7 +115,7 @@ def joined(folder: SiteFolder) -> dict[str, Any]:
     try:
         return parse_toml(folder.join.read_bytes(), str(folder.join))
     except FileNotFoundError:
-        raise UsageError(render("join.site.unjoined", site=folder.site)) from None
+        raise usage_error("join.site.unjoined", site=folder.site) from None
     except (OSError, UsageError):
         raise FlfedError(render("join.site.unread", file=folder.join)) from None
 
@@ -147,7 +147,7 @@ def join(file: Path, *, to: Path, now: datetime | None = None) -> Joined:
             _check_unused(folder, read)
             if folder.join.exists():
                 coordinator = joined(folder)["coordinator"]
-                raise UsageError(render("join.site.present", site=folder.site, coordinator=coordinator))
+                raise usage_error("join.site.present", site=folder.site, coordinator=coordinator)
             membership = _written(folder, read, to, now, earlier=())
     except FlfedError as error:
         # What was refused is logged as well: somebody may have sent a false kit.
@@ -169,7 +169,7 @@ def _made(site: str) -> SiteFolder:
     folder = SiteFolder(site)
     folder.make()
     if folder.network.stat().st_mode & 0o077:
-        raise UsageError(render("join.site.open", folder=folder.network))
+        raise usage_error("join.site.open", folder=folder.network)
     return folder
 
 
@@ -177,7 +177,7 @@ def _check_unused(folder: SiteFolder, read: Read) -> None:
     # A code is for one key: used twice, it would belong to the first one.
     if folder.join.exists() and joined(folder)["invitation-sha256"] == read.kit.invitation_sha256:
         facts = {"site": folder.site, "joined": joined(folder)["joined"], "admission": folder.admission}
-        raise UsageError(render("join.site.used", **facts))
+        raise usage_error("join.site.used", **facts)
 
 
 def _written(folder: SiteFolder, read: Read, to: Path, now: datetime, *, earlier: tuple[str, ...]) -> Joined:
@@ -197,7 +197,7 @@ def _written(folder: SiteFolder, read: Read, to: Path, now: datetime, *, earlier
     # Checked before the key is written, so that a failed try leaves nothing behind.
     out = to / folder.admission.name
     if out.exists():
-        raise UsageError(render("join.site.out", file=out))
+        raise usage_error("join.site.out", file=out)
     check_folder(to)
     write_whole(folder.node_key, signatures.private_text(key))
     write_whole(folder.admission, admission)
@@ -279,7 +279,7 @@ def renew(file: Path, *, to: Path, site: str = "", now: datetime | None = None) 
 def _renewed_by_kit(file: Path, to: Path, site: str, now: datetime) -> Renewed:
     read = _readable(file, now)
     if site not in ("", read.kit.site):
-        raise UsageError(render("join.renewal.other-site", site=read.kit.site, wanted=site))
+        raise usage_error("join.renewal.other-site", site=read.kit.site, wanted=site)
     folder = SiteFolder(read.kit.site)
     # Asked before the lock as well: without a folder there is nothing to lock.
     joined(folder)
@@ -299,7 +299,7 @@ def _renewed(content: bytes, site: str, now: datetime) -> Renewed:
     except UsageError:
         facts = None
     if not isinstance(facts, dict):
-        raise UsageError(render("join.renewal.neither"))
+        raise usage_error("join.renewal.neither")
     terms, ca = renewal_of(facts)
     signed = {name: value for name, value in facts.items() if name != "signature"}
     joined(folder)
@@ -307,7 +307,7 @@ def _renewed(content: bytes, site: str, now: datetime) -> Renewed:
         before = joined(folder)
         # Only the key that the site knows counts: the renewal names the next one.
         if not signatures.coordinator_signed(signed, facts["signature"], before["signing-key"]):
-            raise UsageError(render("join.renewal.unsigned", coordinator=before["coordinator"], site=site))
+            raise usage_error("join.renewal.unsigned", coordinator=before["coordinator"], site=site)
         _check_not_ahead(terms, "renewal", now)
         _check_later(terms, before, "renewal", now)
         check_authority(ca, now=now)
@@ -322,9 +322,9 @@ def _renewed(content: bytes, site: str, now: datetime) -> Renewed:
 def _only_site() -> str:
     sites = sorted(file.parent.parent.name for file in (home() / "sites").glob("*/network/join.toml"))
     if not sites:
-        raise UsageError(render("join.renewal.none-here"))
+        raise usage_error("join.renewal.none-here")
     if len(sites) > 1:
-        raise UsageError(render("join.renewal.several-here", count=len(sites), sites=", ".join(sites)))
+        raise usage_error("join.renewal.several-here", count=len(sites), sites=", ".join(sites))
     return sites[0]
 
 
@@ -335,14 +335,14 @@ def _check_not_ahead(terms: Terms, what: str, now: datetime) -> None:
     """
     if moment("issued", terms.issued) > now + AHEAD:
         here = now.isoformat(timespec="minutes")
-        raise UsageError(render("join.terms.ahead", what=what, issued=terms.issued, now=here))
+        raise usage_error("join.terms.ahead", what=what, issued=terms.issued, now=here)
 
 
 def _check_later(terms: Terms, before: Mapping[str, Any], what: str, now: datetime) -> None:
     if moment("issued", before["issued"]) > now + AHEAD:
         return  # what the site has came from the future itself: everything else is newer
     if moment("issued", terms.issued) <= moment("issued", before["issued"]):
-        raise UsageError(render("join.terms.earlier", what=what, issued=terms.issued, before=before["issued"]))
+        raise usage_error("join.terms.earlier", what=what, issued=terms.issued, before=before["issued"])
 
 
 def _earlier(before: Mapping[str, Any], terms: Terms) -> tuple[str, ...]:
@@ -395,15 +395,15 @@ def read_kit(path: Path, *, now: datetime) -> Read:
     try:
         facts = parse_toml(members["kit.toml"], "kit.toml")
     except UsageError:
-        raise UsageError(render("join.kit.not-toml")) from None
+        raise usage_error("join.kit.not-toml") from None
     kit = kit_of(facts)
     ca = members["ca.crt"]
     # The hash binds the certificates to the terms, so that neither can be exchanged alone.
     if hashlib.sha256(ca).hexdigest() != kit.terms.ca_sha256:
-        raise UsageError(render("join.kit.other-authority"))
+        raise usage_error("join.kit.other-authority")
     check_authority(ca, now=now)
     if now >= moment("expires", kit.expires):
-        raise UsageError(render("join.kit.expired", expires=kit.expires))
+        raise usage_error("join.kit.expired", expires=kit.expires)
     return Read(kit, ca, hashlib.sha256(content).hexdigest())
 
 
@@ -411,14 +411,14 @@ def read_some(path: Path) -> bytes:
     """Return the content of a small plain file."""
     try:
         if not path.is_file():
-            raise UsageError(render("join.kit.no-file", path=path))
+            raise usage_error("join.kit.no-file", path=path)
         # One byte more than allowed is enough to see that it is too large.
         with path.open("rb") as stream:
             content = stream.read(LARGEST_FILE + 1)
     except OSError as error:
-        raise UsageError(render("join.kit.unread", path=path, why=error.strerror)) from None
+        raise usage_error("join.kit.unread", path=path, why=error.strerror) from None
     if len(content) > LARGEST_FILE:
-        raise UsageError(render("join.kit.large", path=path, most=LARGEST_FILE))
+        raise usage_error("join.kit.large", path=path, most=LARGEST_FILE)
     return content
 
 
@@ -438,16 +438,16 @@ def unpacked(content: bytes) -> Mapping[str, bytes]:
             # Only the first hundred are looked at: the number of members is checked below.
             for entry in entries[:100]:
                 if defect := _refusal(entry):
-                    raise UsageError(render("join.kit.foreign", name=entry.orig_filename[:60], defect=defect))
+                    raise usage_error("join.kit.foreign", name=entry.orig_filename[:60], defect=defect)
             names = sorted(entry.filename for entry in entries)
             if names != sorted(MEMBERS):
                 problem = f"has {len(names)} members"
                 if len(names) == len(MEMBERS):
                     problem = f"has {', '.join(map(repr, names))}"[:200]
-                raise UsageError(render("join.kit.members", problem=problem, members=" and ".join(MEMBERS)))
+                raise usage_error("join.kit.members", problem=problem, members=" and ".join(MEMBERS))
             return {entry.filename: _member(archive, entry) for entry in entries}
     except BROKEN:
-        raise UsageError(render("join.kit.broken")) from None
+        raise usage_error("join.kit.broken") from None
 
 
 def _refusal(entry: zipfile.ZipInfo) -> str:
@@ -490,16 +490,16 @@ def check_authority(ca: bytes, *, now: datetime) -> None:
     authorities = certificates(ca)
     # Nothing around them: what else stands in the file would be read by whoever trusts it.
     if not 1 <= len(authorities) <= 2 or b"".join(map(certificate_text, authorities)) != ca:
-        raise UsageError(render("join.authority.number"))
+        raise usage_error("join.authority.number")
     for certificate in authorities:
         if not _is_authority(certificate):
-            raise UsageError(render("join.authority.other"))
+            raise usage_error("join.authority.other")
         until = certificate.not_valid_after_utc
         since = certificate.not_valid_before_utc
         if now >= until:
-            raise UsageError(render("join.authority.expired", until=until.isoformat()))
+            raise usage_error("join.authority.expired", until=until.isoformat())
         if now < since:
-            raise UsageError(render("join.authority.early", since=since.isoformat()))
+            raise usage_error("join.authority.early", since=since.isoformat())
 
 
 def _is_authority(certificate: x509.Certificate) -> bool:
@@ -527,9 +527,9 @@ def check_versions(terms: Terms, what: str, *, own_bundle: str, own_flfed: str) 
     # Flower's messages differ between its minor versions; its patches do not matter.
     if terms.flwr != flwr_version():
         own = flwr_version()
-        raise UsageError(render("join.terms.flower", what=what, theirs=terms.flwr, own=own, flfed=terms.flfed))
+        raise usage_error("join.terms.flower", what=what, theirs=terms.flwr, own=own, flfed=terms.flfed)
     if terms.bundle_sha256 != own_bundle and terms.flfed != own_flfed:
-        raise UsageError(render("join.terms.version", what=what, theirs=terms.flfed, own=own_flfed))
+        raise usage_error("join.terms.version", what=what, theirs=terms.flfed, own=own_flfed)
     # The same version with another hash: one of the two installations is not as it was released.
     if terms.bundle_sha256 != own_bundle:
-        raise UsageError(render("join.terms.bundle", what=what, own=own_flfed))
+        raise usage_error("join.terms.bundle", what=what, own=own_flfed)

@@ -14,7 +14,7 @@ from flwr.app import Message
 
 import flfed
 from flfed.deployment.site_state.request_archive import ArchivedRequest, content_sha256, list_rounds, read_requests
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import FlfedError
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.site_run import extra_shapes_of, study_of
 from flfed.federation.engines.inprocess import InProcessGrid
@@ -26,7 +26,7 @@ from flfed.rows.snapshots.snapshot import FrozenSite, load
 from flfed.updates.codec import codec_of
 from flfed.updates.messages.fields import reason_of
 from flfed.updates.messages.train import TRAIN
-from flfed.words import render
+from flfed.words import render, usage_error
 
 LEFT = "train"
 """The kind of a ledger's line for an update."""
@@ -133,7 +133,7 @@ def replay(folder: SiteFolder, site: Site, run: str, round: int) -> Replayed:
         rest = render("operator.replay.no-other-round")
         if rounds:
             rest = render("operator.replay.other-rounds", first=rounds[0], last=rounds[-1])
-        raise UsageError(render("operator.replay.unkept", site=folder.site, round=round, run=run, rest=rest))
+        raise usage_error("operator.replay.unkept", site=folder.site, round=round, run=run, rest=rest)
     text = messages[0].study
     if round > 1:
         _check_keeps_nothing(folder.site, text, round)
@@ -162,11 +162,11 @@ def _check_keeps_nothing(site: str, text: str, round: int) -> None:
     study = study_of(text)
     codec = codec_of(study)
     if codec is not None and codec.feedback:
-        raise UsageError(render("operator.replay.feedback", site=site, round=round, codec=study.codec.name))
+        raise usage_error("operator.replay.feedback", site=site, round=round, codec=study.codec.name)
     shapes = extra_shapes_of(text)
     # A model beside the shared one changes no update.
     if shapes.kept or shapes.own_part:
-        raise UsageError(render("operator.replay.own-state", site=site, round=round, strategy=study.strategy.name))
+        raise usage_error("operator.replay.own-state", site=site, round=round, strategy=study.strategy.name)
 
 
 def _left(folder: SiteFolder, run: str, round: int) -> list[Line]:
@@ -178,7 +178,7 @@ def _left(folder: SiteFolder, run: str, round: int) -> list[Line]:
     left = [line for line in of_run if line.kind == LEFT and line.facts.get("round") == round]
     if not left:
         absent = "update" if of_run else "line"
-        raise UsageError(render(f"operator.replay.no-{absent}", site=folder.site))
+        raise usage_error(f"operator.replay.no-{absent}", site=folder.site)
     _check_drawn_nothing(folder, left, round)
     return left
 
@@ -186,11 +186,11 @@ def _left(folder: SiteFolder, run: str, round: int) -> list[Line]:
 def _check_drawn_nothing(folder: SiteFolder, left: list[Line], round: int) -> None:
     """Raise where what left followed from masks, noise or trees that are kept nowhere."""
     if any(QUESTION in line.facts for line in left):
-        raise UsageError(render("operator.replay.masked", site=folder.site, round=round))
+        raise usage_error("operator.replay.masked", site=folder.site, round=round)
     if any("level" in line.facts for line in left):
-        raise UsageError(render("operator.replay.tree", site=folder.site, round=round))
+        raise usage_error("operator.replay.tree", site=folder.site, round=round)
     if any(line.facts.get("charged-bytes") or "epsilon" in line.facts for line in left):
-        raise UsageError(render("operator.replay.noised", site=folder.site, round=round))
+        raise usage_error("operator.replay.noised", site=folder.site, round=round)
 
 
 def _again(site: FrozenSite, messages: Sequence[ArchivedRequest], today: datetime.date) -> tuple[tuple[str, ...], str]:

@@ -18,7 +18,7 @@ from flfed.study.kinds import is_statistic
 from flfed.study.study import Study, is_covered
 from flfed.updates.masking.rules import LEAST, threshold
 from flfed.updates.messages.kinds import SUMMARISE, TRAIN
-from flfed.words import render
+from flfed.words import render, usage_error
 
 LEAVING = tuple(kind.rpartition(".")[2] for kind in (TRAIN, SUMMARISE))
 """Kinds of ledger lines whose messages had updates, or sums of rows."""
@@ -73,13 +73,13 @@ def read_sites(text: str) -> dict[str, str]:
     for part in text.split(","):
         name, named, digits = (word.strip() for word in part.partition("="))
         if not NAME.fullmatch(name):
-            raise UsageError(render("operator.with.name", name=name))
+            raise usage_error("operator.with.name", name=name)
         try:
             fingerprint = read_gate_fingerprint(digits) if named else ""
         except UsageError as error:
-            raise UsageError(render("operator.with.fingerprint", name=name, why=error)) from None
+            raise usage_error("operator.with.fingerprint", name=name, why=error) from None
         if pins.get(name, fingerprint) != fingerprint:
-            raise UsageError(render("operator.with.twice", name=name))
+            raise usage_error("operator.with.twice", name=name)
         pins[name] = fingerprint
     return pins
 
@@ -103,12 +103,12 @@ def agreed(folder: SiteFolder, study: Study, sites: Mapping[str, str], without: 
     """
     own = own_fingerprint(folder)
     if sites.get(folder.site) not in (None, "", own):
-        raise UsageError(render("operator.with.own", name=folder.site, own=own or "not made yet"))
+        raise usage_error("operator.with.own", name=folder.site, own=own or "not made yet")
     others = {name: sites[name] for name in sorted(sites) if name != folder.site}
     if has_sums(study, len(others) + 1):
         return _agreed_sums(folder, study, others, own, without)
     if without:
-        raise UsageError(render("operator.with.without-sums"))
+        raise usage_error("operator.with.without-sums")
     return Agreement(pins={name: fingerprint for name, fingerprint in others.items() if fingerprint})
 
 
@@ -117,25 +117,25 @@ def _agreed_sums(
 ) -> Agreement:
     """Return what an approval says of sums that a study has, by the fingerprints of the other sites and its own."""
     if without and is_covered(study):
-        raise UsageError(render("operator.with.without-covered"))
+        raise usage_error("operator.with.without-covered")
     _check_named(others)
     if not own:
-        raise UsageError(render("operator.with.keyless", site=folder.site))
+        raise usage_error("operator.with.keyless", site=folder.site)
     pins = {**others, folder.site: own}
     if same := [name for name, fingerprint in pins.items() if list(pins.values()).count(fingerprint) > 1]:
-        raise UsageError(render("operator.with.same", names=" and ".join(same)))
+        raise usage_error("operator.with.same", names=" and ".join(same))
     if unknown := sorted(set(without) - pins.keys()):
-        raise UsageError(render("operator.with.without-stranger", name=unknown[0], known=", ".join(sorted(pins))))
+        raise usage_error("operator.with.without-stranger", name=unknown[0], known=", ".join(sorted(pins)))
     return Agreement(True, dict(sorted(pins.items())), tuple(sorted(set(without))))
 
 
 def _check_named(others: Mapping[str, str]) -> None:
     """Raise where too few other sites are named, or one without the fingerprint of its gate."""
     if len(others) + 1 < LEAST:
-        raise UsageError(render("operator.with.few", least=LEAST))
+        raise usage_error("operator.with.few", least=LEAST)
     if missing := [name for name, fingerprint in others.items() if not fingerprint]:
         named = ",".join(f"{name}={fingerprint or 'FINGERPRINT'}" for name, fingerprint in others.items())
-        raise UsageError(render("operator.with.missing", names=", ".join(missing), sites=named))
+        raise usage_error("operator.with.missing", names=", ".join(missing), sites=named)
 
 
 def describe_sums(study: Study, site: str, co_sites: Sequence[str], agreement: Agreement) -> list[str]:

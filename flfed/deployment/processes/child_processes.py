@@ -18,10 +18,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import FlfedError
 from flfed.files import SHARED, read_private, write_whole
 from flfed.paths import SiteFolder
-from flfed.words import render
+from flfed.words import render, usage_error
 
 LOOPBACK = "127.0.0.1"
 PASSED_ON = frozenset(
@@ -113,7 +113,7 @@ def shared_secret(folder: SiteFolder) -> bytes:
                 raise FlfedError(render("processes.files.secret", file=folder.secret))
             return stream.read()
     except OSError as error:
-        raise UsageError(render("processes.files.unread", file=folder.secret, why=error.strerror)) from None
+        raise usage_error("processes.files.unread", file=folder.secret, why=error.strerror) from None
 
 
 BUSY = 0
@@ -209,10 +209,10 @@ def bytes_of(size: str) -> int:
         return max(half_of_machine(), LEAST)
     match = SIZE.fullmatch(size)
     if match is None:
-        raise UsageError(render("processes.memory.size", size=size))
+        raise usage_error("processes.memory.size", size=size)
     count = int(match[1]) * UNITS[match[2].upper()]
     if count < LEAST:
-        raise UsageError(render("processes.memory.least", size=size, least=LEAST >> 20))
+        raise usage_error("processes.memory.least", size=size, least=LEAST >> 20)
     return count
 
 

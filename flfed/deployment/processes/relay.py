@@ -23,7 +23,7 @@ from flfed.deployment.processes.child_processes import LOOPBACK
 from flfed.deployment.processes.connector import ABSENT, NONE, hand_over
 from flfed.errors import UsageError
 from flfed.files import made_with
-from flfed.words import render
+from flfed.words import usage_error
 
 MODE = 0o660
 """Of the socket: for its owner and its group, who may enter its folder."""
@@ -48,7 +48,7 @@ def check_length(path: Path) -> None:
         With the remedy.
     """
     if len(os.fsencode(path)) > LONGEST:
-        raise UsageError(render("processes.socket.long", path=path, most=LONGEST))
+        raise usage_error("processes.socket.long", path=path, most=LONGEST)
 
 
 def bound(path: Path) -> socket.socket:
@@ -63,7 +63,7 @@ def bound(path: Path) -> socket.socket:
     """
     check_length(path)
     if path.is_symlink() or (path.exists() and not stat.S_ISSOCK(path.lstat().st_mode)):
-        raise UsageError(render("processes.socket.file", path=path))
+        raise usage_error("processes.socket.file", path=path)
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         check_free(path)
@@ -72,7 +72,7 @@ def bound(path: Path) -> socket.socket:
         made.listen(MOST)
     except OSError as error:
         made.close()
-        raise UsageError(render("processes.socket.unmade", path=path, why=error.strerror)) from None
+        raise usage_error("processes.socket.unmade", path=path, why=error.strerror) from None
     except UsageError:
         made.close()
         raise
@@ -98,7 +98,7 @@ def check_free(path: Path) -> None:
         except ConnectionRefusedError:
             path.unlink(missing_ok=True)
             return
-    raise UsageError(render("processes.socket.served", path=path))
+    raise usage_error("processes.socket.served", path=path)
 
 
 @dataclass

@@ -18,10 +18,10 @@ from flfed.deployment.processes.isolation import hide_memory
 from flfed.deployment.processes.relay import check_free, check_length
 from flfed.deployment.processes.supervisor import Child, Life, Supervisor
 from flfed.deployment.site_state.trusted_files import open_folder
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import FlfedError
 from flfed.files import locked
 from flfed.paths import SiteFolder
-from flfed.words import render
+from flfed.words import render, usage_error
 
 NODE_SILENCE = 90.0
 GATE_SILENCE = 60.0
@@ -121,7 +121,7 @@ def serve(
         socket.
     """
     if not (network or gate):
-        raise UsageError(render("processes.start.both"))
+        raise usage_error("processes.start.both")
     # Whatever can fail is checked before a process is started, so that its sentence reaches the person.
     check_length(folder.socket)
     limit = bytes_of(memory)

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ConfigDict, TypeAdapter
 
 from flfed.callbacks import now_utc
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import FlfedError
 from flfed.files import read_private, write_whole
 from flfed.paths import SiteFolder, make_for_owner
 from flfed.records.ledger import ledger_of
 from flfed.refusals import NotTakingPart, Refusal
 from flfed.registry import kebab, kebab_keys
 from flfed.study.study import Study
-from flfed.words import render
+from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
     from flfed.rows.warm_start import Source
@@ -248,7 +248,7 @@ def withdraw(folder: SiteFolder, study: str, *, by: str) -> list[Approval]:
     meant = [a for a in standing if a.study == study or (len(study) >= 8 and a.study_sha256.startswith(study))]
     if not meant:
         names = ", ".join(sorted({a.study for a in standing})) or "none"
-        raise UsageError(render("gate.approval.none", site=folder.site, study=study, approved=names))
+        raise usage_error("gate.approval.none", site=folder.site, study=study, approved=names)
     return [_write(folder, replace(approval, decision="withdrawn", by=by, at=_moment())) for approval in meant]
 
 
@@ -334,10 +334,10 @@ def read_start_folder(folder: SiteFolder, study: Study, model_folder: Path | Non
     """
     if model_folder is None:
         if not has_start(folder, study):
-            raise UsageError(render("gate.approval.start", model=study.warm_start))
+            raise usage_error("gate.approval.start", model=study.warm_start)
         return None
     if not study.warm_start:
-        raise UsageError(render("gate.approval.startless", folder=model_folder, study=study.name))
+        raise usage_error("gate.approval.startless", folder=model_folder, study=study.name)
     from flfed.rows.data import datasets  # its models need torch, which a site's status does not
     from flfed.rows.warm_start import read_source
 

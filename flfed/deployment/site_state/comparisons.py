@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flfed.deployment.site_state.ledger_loss import Continuity
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import FlfedError
 from flfed.federation.client.released.sets import RELEASED, NewPeople, RowSets
 from flfed.paths import SiteFolder, give
 from flfed.records.ledger import Ledger, LockedLedger, ledger_of
@@ -23,7 +23,7 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
 from flfed.updates.messages.kinds import COMPARE
-from flfed.words import render
+from flfed.words import usage_error
 
 if TYPE_CHECKING:
     from flwr.app import Message
@@ -204,7 +204,7 @@ def add_comparisons(folder: SiteFolder, study: Study, number: int, *, by: str) -
     ledger = ledger_of(folder)
     lost = Continuity(folder, ledger).refusal()
     if lost:
-        raise UsageError(render("gate.ledger.unadded", why=lost))
+        raise usage_error("gate.ledger.unadded", why=lost)
     ledger.append(kind=ADDED, study=study.name, dataset=study.dataset.name, number=number, by=by)
     give(folder.ledger, folder.gate)  # the gate's user continues it, whichever user runs this
 

@@ -19,7 +19,7 @@ from flfed.rows.snapshots.differencing import group_texts
 from flfed.rows.snapshots.opt_outs import Excluded, Exclusion
 from flfed.rows.snapshots.snapshot import Frozen, Prepared, load, read_facts
 from flfed.rows.snapshots.withholding import resting
-from flfed.words import render
+from flfed.words import usage_error
 
 DRIFTED = 0.5
 """Where this share of the frozen rows changed at once, the table has drifted, and not its people."""
@@ -149,7 +149,7 @@ def freeze_first(folder: SiteFolder, site: Site) -> Frozen:
     before = read_facts(site, folder.frozen)
     # A second freeze would void approvals silently; `refresh` shows first what it voids.
     if before is not None:
-        raise UsageError(render("gate.files.frozen", site=site.name, dataset=site.dataset, at=before.at))
+        raise usage_error("gate.files.frozen", site=site.name, dataset=site.dataset, at=before.at)
     folder.make()
     return _prepared(folder, site).write(folder.frozen)
 

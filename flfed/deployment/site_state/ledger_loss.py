@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from flfed.callbacks import now_utc
 from flfed.deployment.site_state.trusted_files import read_terms
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import FlfedError
 from flfed.federation.client.released.accounts import SPENT
 from flfed.federation.client.released.sets import RELEASED
 from flfed.files import locked
@@ -30,7 +30,7 @@ from flfed.records.ledger_line import Line, read_line
 from flfed.refusals import Refusal
 from flfed.signatures import HASH, coordinator_signed
 from flfed.updates.messages.kinds import SEAL, SEALED
-from flfed.words import render
+from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
     from flwr.app import Message
@@ -100,7 +100,7 @@ def _keys(folder: SiteFolder) -> list[str]:
     keys = [terms.get("signing-key"), *earlier]
     # One invalid value makes the file unusable: its list of keys must be complete.
     if not all(isinstance(key, str) and HASH.fullmatch(key) for key in keys):
-        raise UsageError(render("gate.files.signer", file=folder.terms))
+        raise usage_error("gate.files.signer", file=folder.terms)
     return [str(key) for key in keys]
 
 
@@ -344,7 +344,7 @@ def restart(folder: SiteFolder, *, by: str, why: str, now: datetime | None = Non
                 if path.exists() and not (absent and path == folder.ledger)
             ]
             if any(to.exists() for _, to in aside):
-                raise UsageError(render("gate.ledger.twice", site=folder.site))
+                raise usage_error("gate.ledger.twice", site=folder.site)
             coming = folder.ledger.with_name("ledger-coming.jsonl")
             # The new ledger is complete under another name before it takes the old one's place.
             coming.unlink(missing_ok=True)
@@ -394,7 +394,7 @@ def _check_needed(folder: SiteFolder, ledger: Ledger, receipts: list[Receipt]) -
     """
     # A torn last line can be repaired, which loses nothing else.
     if ledger.is_torn():
-        raise UsageError(render("gate.ledger.torn", site=folder.site))
+        raise usage_error("gate.ledger.torn", site=folder.site)
     inspection = Inspection(tuple(receipts))
     deque(inspection.look(ledger.raws()), maxlen=0)
     if inspection.last is None or inspection.problems or loss(folder, ledger):
@@ -403,7 +403,7 @@ def _check_needed(folder: SiteFolder, ledger: Ledger, receipts: list[Receipt]) -
         complete = {} if ledger.loss_before() else {ledger_line.COMPLETE: True}
         return {"ahead-line": inspection.last.n, "ahead-at": inspection.last.at, **complete}
     state = "signed" if receipts else "whole"
-    raise UsageError(render(f"gate.restart.{state}", site=folder.site))
+    raise usage_error(f"gate.restart.{state}", site=folder.site)
 
 
 def _lost(ledger: Path, receipts: list[Receipt]) -> dict[str, object]:

@@ -27,7 +27,7 @@ from flfed.packages import writable
 from flfed.parsers import parse_toml
 from flfed.paths import SiteFolder
 from flfed.signatures import gate_fingerprint, private_text, signing_key_of, signing_public
-from flfed.words import render
+from flfed.words import render, usage_error
 
 LARGEST = 65_536
 """Bytes; real terms have about 500."""
@@ -78,16 +78,16 @@ def read_terms(folder: SiteFolder) -> dict[str, Any]:
             # Checked on the open file: between a check by path and the reading, the file could be exchanged.
             file_status = os.fstat(stream.fileno())
             if file_status.st_mode & WRITABLE:
-                raise UsageError(render("gate.files.writable", file=path))
+                raise usage_error("gate.files.writable", file=path)
             if not stat.S_ISREG(file_status.st_mode) or file_status.st_size > LARGEST:
-                raise UsageError(render("gate.files.terms", file=path))
+                raise usage_error("gate.files.terms", file=path)
             content = stream.read(LARGEST)
     except OSError:
-        raise UsageError(render("gate.files.unread", file=path)) from None
+        raise usage_error("gate.files.unread", file=path) from None
     try:
         return parse_toml(content, str(path))
     except UsageError:
-        raise UsageError(render("gate.files.unread", file=path)) from None
+        raise usage_error("gate.files.unread", file=path) from None
 
 
 def signing_key(folder: SiteFolder) -> Ed25519PrivateKey:
@@ -104,7 +104,7 @@ def signing_key(folder: SiteFolder) -> Ed25519PrivateKey:
     try:
         now = os.lstat(path)
     except OSError:
-        raise UsageError(render("gate.files.keyless", site=folder.site)) from None
+        raise usage_error("gate.files.keyless", site=folder.site) from None
     return _read(path, folder.site, (now.st_ino, now.st_mode, now.st_uid, now.st_mtime_ns, now.st_ctime_ns))
 
 
@@ -142,7 +142,7 @@ def make_signing_key(folder: SiteFolder) -> tuple[str, bool]:
         False where the site had a key, which is unchanged.
     """
     if is_elsewhere(folder) and folder.join.exists():
-        raise UsageError(render("gate.files.network", folder=folder.root, site=folder.site))
+        raise usage_error("gate.files.network", folder=folder.root, site=folder.site)
     folder.make()
     # Under the lock, so that two commands cannot make two keys and show the one that is lost.
     with locked(folder.gate):

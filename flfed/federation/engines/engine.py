@@ -21,7 +21,7 @@ import numpy as np
 from flwr.serverapp import Grid
 
 from flfed.callbacks import Clock, Progress
-from flfed.errors import UsageError, nearest
+from flfed.errors import nearest
 from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.recording.recorder import Recorder
 from flfed.rows.data import datasets
@@ -34,7 +34,7 @@ from flfed.rows.training.requests import Compute
 from flfed.rows.warm_start import Source, SourceRows
 from flfed.signatures import Signer
 from flfed.study.study import Study
-from flfed.words import render
+from flfed.words import usage_error
 
 RunConfig = Mapping[str, bool | float | int | str]
 """Content of every node's context: the study, the repeat, the run."""
@@ -191,7 +191,7 @@ def find_sites(study: Study, selection: SiteSelection = None) -> list[Site]:
     # Research sites are cut from one public table, so an institution cannot be among them.
     if study.dataset.partition is not None:
         if selection is not None:
-            raise UsageError(render("run.sites.partition"))
+            raise usage_error("run.sites.partition")
         return cut(datasets.load(study.dataset.name), study.dataset.partition)
     wanted = study.dataset.sites if selection is None else selection
     sites = sites_listing.of_dataset(study.dataset.name) if wanted is None else sites_listing.chosen(wanted)
@@ -200,11 +200,11 @@ def find_sites(study: Study, selection: SiteSelection = None) -> list[Site]:
         if study.dataset.name not in site.datasets:
             served = " and ".join(repr(name) for name in site.datasets)
             facts = {"site": site.name, "served": served, "dataset": study.dataset.name}
-            raise UsageError(render("run.sites.dataset", **facts))
+            raise usage_error("run.sites.dataset", **facts)
     sites = [site.serving(study.dataset.name) for site in sites]
     if not sites:
         example = "{ by = 'iid', sites = 3 }"
-        raise UsageError(render("run.sites.absent", dataset=study.dataset.name, example=example))
+        raise usage_error("run.sites.absent", dataset=study.dataset.name, example=example)
     _check_fetched(study.dataset.name, sites)
     return sites
 
@@ -215,7 +215,7 @@ def _check_fetched(dataset: str, sites: Sequence[Site]) -> None:
     read = {getattr(site.source, "path", "") for site in sites}
     absent = [file.name for file in datasets.load(dataset).absent() if file.name in read]
     if absent:
-        raise UsageError(render("run.sites.files", dataset=dataset, files=", ".join(absent)))
+        raise usage_error("run.sites.files", dataset=dataset, files=", ".join(absent))
 
 
 @contextmanager
@@ -243,7 +243,7 @@ def engine_of(name: str) -> Engine:
     """
     if name not in ENGINES:
         facts = {"name": name, "hint": nearest(name, tuple(ENGINES)), "engines": ", ".join(ENGINES)}
-        raise UsageError(render("run.sites.engine", **facts))
+        raise usage_error("run.sites.engine", **facts)
     module, _, kind = ENGINES[name].partition(":")
     return cast(Engine, getattr(importlib.import_module(module), kind)())
 

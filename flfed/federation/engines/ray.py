@@ -30,7 +30,7 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from flfed.errors import FlfedError, UsageError, require_extra
+from flfed.errors import FlfedError, require_extra
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.redaction import SITE_ERROR
 from flfed.federation.engines.engine import Engine, RunConfig, RunResources, RunSites, StartedGrid, silence_flower
@@ -38,7 +38,7 @@ from flfed.flower_names import telemetry
 from flfed.refusals import Refusal
 from flfed.rows.data.site import Site
 from flfed.rows.warm_start import Source
-from flfed.words import render
+from flfed.words import render, usage_error
 
 POLL_SECONDS = 0.02
 """How often the grid looks for replies; Flower's own side of it polls every 0.1 s."""
@@ -65,7 +65,7 @@ def require() -> None:
     require_extra("ray", "engine 'ray'", "ray")
     loaded = sys.modules.get("ray")
     if loaded is not None and loaded.is_initialized():
-        raise UsageError(render("run.ray.started"))
+        raise usage_error("run.ray.started")
 
 
 class Ray(Engine):
@@ -160,7 +160,7 @@ def _put(sites: Sequence[Site], source: Source | None) -> tuple[Any, Any]:
         try:
             dumps(site)
         except (pickle.PicklingError, TypeError, AttributeError):
-            raise UsageError(render("run.ray.contents", site=site.name)) from None
+            raise usage_error("run.ray.contents", site=site.name) from None
     return ray.put(list(sites)), ray.put(source)
 
 

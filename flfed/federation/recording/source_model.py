@@ -21,7 +21,7 @@ from flfed.updates.arrays import Arrays, is_encrypted, shapes_of
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
 from flfed.updates.extra import extra_shapes
-from flfed.words import render
+from flfed.words import render, usage_error
 
 UNCOVERED = "The privacy promise of this run does not cover that model's earlier training."
 SEEN = (
@@ -118,7 +118,7 @@ def required_hash(study: Study) -> None:
         With the line that is missing, where the model is on this machine.
     """
     if study.warm_start and not study.start_sha256:
-        raise UsageError(render("record.source.hash", start=repr(study.warm_start)))
+        raise usage_error("record.source.hash", start=repr(study.warm_start))
 
 
 def start_arrays(
@@ -149,7 +149,7 @@ def start_arrays(
     if source is None:
         return nested_start(study.model.build("model"), drawn, widths)
     if any(width < 1 for width in widths):
-        raise UsageError(render("record.source.part", start=repr(study.warm_start)))
+        raise usage_error("record.source.part", start=repr(study.warm_start))
     return rewritten(source, drawn, study_layout(study, schema), encoder)
 
 
@@ -199,7 +199,7 @@ def _of_run(name: str, where: str, store: str | None) -> Source:
     study = Study.parse_recorded(series.study_text)
     if site_arrays := extra_shapes(study, shapes_of(final.arrays)).own_part:
         facts = {"strategy": repr(study.strategy.name), "arrays": ", ".join(site_arrays)}
-        raise UsageError(render("record.source.own", source=where, **facts))
+        raise usage_error("record.source.own", source=where, **facts)
     schema = Schema.model_validate(final.facts["schema"])
     source = Source.of_study(runs[0].run, study, schema, final.arrays, final.encoder)
     return replace(source, repeat=runs[0].repeat, run_id=runs[0].run)

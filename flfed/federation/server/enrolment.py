@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import flfed
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import FlfedError
 from flfed.federation.recording.source_model import UNCOVERED, source_facts, source_of
 from flfed.federation.server.parts.server_part import ServerPart
 from flfed.federation.server.run_setting import Answers, RunSetting, ask_enrolment, nodes_of
@@ -30,7 +30,7 @@ from flfed.updates.aggregation.guard import summary_defect
 from flfed.updates.aggregation.rounds import Participant, Participants
 from flfed.updates.messages.enrol import ENROL, EnrolReply, sharing_of
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
-from flfed.words import render
+from flfed.words import render, usage_error
 
 SAYS_WHERE = ("policy-unreadable", "table-unopened")
 """Codes of refusals that name `flfed site check` themselves."""
@@ -229,5 +229,5 @@ def fitted_encoder(run: RunSetting, merged: Summary) -> Encoder:
     Raises UsageError where no model can be learned.
     """
     if one_class(run.layout, merged):
-        raise UsageError(render("run.failures.class", column=run.layout.target.name))
+        raise usage_error("run.failures.class", column=run.layout.target.name)
     return fit_encoder(run.layout, merged, run.study.encode.scaler)

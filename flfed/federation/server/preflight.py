@@ -21,7 +21,7 @@ from flfed.study.study import Study
 from flfed.updates.mechanism import Mechanism, mechanism_of
 from flfed.updates.parts.every_part import PARTS
 from flfed.updates.parts.part import StudyFacts, check_each
-from flfed.words import render
+from flfed.words import usage_error
 
 
 def check(study: Study) -> dict[str, str]:
@@ -44,8 +44,8 @@ def check(study: Study) -> dict[str, str]:
         return {"schema": dataset.schema.sha256(), "task": dataset.schema.task, "primary": ""}
     model = study.model.build("model")
     if dataset.schema.task not in model.tasks:
-        raise UsageError(
-            render("run.check.model", name=study.model.name, tasks=" and ".join(model.tasks), task=dataset.schema.task)
+        raise usage_error(
+            "run.check.model", name=study.model.name, tasks=" and ".join(model.tasks), task=dataset.schema.task
         )
     schema = dataset.schema
     facts = StudyFacts(
@@ -78,7 +78,7 @@ def _check_plan(study: Study, dataset: datasets.Dataset) -> None:
     A start that is no model of this study is refused, too.
     """
     if study.plan.class_weight == "balanced" and dataset.schema.task == "regression":
-        raise UsageError(render("run.check.weights"))
+        raise usage_error("run.check.weights")
     if refused := start_refusal(study):
         raise UsageError(f"[model]: warm-start={study.warm_start!r}: {refused}")
 
@@ -89,7 +89,7 @@ def _check_confirmed(study: Study, dataset: datasets.Dataset) -> None:
     # Such a range reveals the rows, and so does everything that is scaled by it, or counted within it.
     if unconfirmed:
         file = dataset.folder / "schema.toml"
-        raise UsageError(render("run.check.unconfirmed", columns=", ".join(unconfirmed), file=file))
+        raise usage_error("run.check.unconfirmed", columns=", ".join(unconfirmed), file=file)
 
 
 def _check_statistic(study: Study, dataset: datasets.Dataset) -> None:
@@ -103,13 +103,13 @@ def _check_statistic(study: Study, dataset: datasets.Dataset) -> None:
         _check_confirmed(study, dataset)
     (mechanism_of(study) or Mechanism()).check(study)
     if study.aggregation.sums_updates and not statistic.adds_up:
-        raise UsageError(render("run.check.statistic", name=study.statistic.name))
+        raise usage_error("run.check.statistic", name=study.statistic.name)
 
 
 def _check_points(study: Study, dataset: datasets.Dataset) -> None:
     """Refuse counts of flagged rows where no row is flagged."""
     if study.compare.points and dataset.schema.task != "binary":
-        raise UsageError(render("run.check.points", task=dataset.schema.task))
+        raise usage_error("run.check.points", task=dataset.schema.task)
 
 
 def _check_steps(study: Study, dataset: datasets.Dataset) -> None:
@@ -122,12 +122,12 @@ def _check_steps(study: Study, dataset: datasets.Dataset) -> None:
     if not name:
         return
     if schema.task != "regression":
-        raise UsageError(render("run.check.ranks", task=schema.task))
+        raise usage_error("run.check.ranks", task=schema.task)
     if name not in schema.columns or schema.columns[name].kind != "date":
         dates = [one for one, column in schema.columns.items() if column.kind == "date"]
-        raise UsageError(render("run.check.date", name=name, dates=", ".join(dates) or "none"))
+        raise usage_error("run.check.date", name=name, dates=", ".join(dates) or "none")
 
 
 def _check_expired(study: Study) -> None:
     if study.expires is not None and datetime.date.today() > study.expires:
-        raise UsageError(render("run.check.expired", day=study.expires.isoformat()))
+        raise usage_error("run.check.expired", day=study.expires.isoformat())

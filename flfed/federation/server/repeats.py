@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from flfed.callbacks import Progress
-from flfed.errors import RunStopped, UsageError, interruption
+from flfed.errors import RunStopped, interruption
 from flfed.federation.client.statistic import protection_of
 from flfed.federation.engines.engine import Engine, RemoteSite, RunResources, answer_of
 from flfed.federation.engines.lockstep import ROWS_AT_ONCE, OwnTime, SharedTime, Slowest, side_by_side
@@ -36,7 +36,7 @@ from flfed.summaries.summary import schema_encoder
 from flfed.updates.aggregation.rounds import rarely_collected
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
-from flfed.words import render
+from flfed.words import render, usage_error
 
 AT_ONCE = 32
 """Repeats that run side by side, at most."""
@@ -228,7 +228,7 @@ class Series:
             # Rounds without their checkpoint cannot be continued, and are not overwritten.
             if rounds and checkpoint is None:
                 where = checkpoints.folder_of(entry.run)
-                raise UsageError(render("run.resume.lost", run=entry.run, rounds=rounds, folder=where))
+                raise usage_error("run.resume.lost", run=entry.run, rounds=rounds, folder=where)
             return checkpoint.round if checkpoint else 0
 
         return self.store.resume_run(entry.run, keep), checkpoint

@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 
 from flfed.callbacks import Progress, no_progress
-from flfed.errors import UsageError
 from flfed.federation.engines.engine import RemoteSite, engine_of, path_of
 from flfed.federation.recording.source_model import forget_source, keep_source, named_start
 from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver, no_observer
@@ -25,7 +24,7 @@ from flfed.records.store.writer import RunStore
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from flfed.words import render
+from flfed.words import usage_error
 
 
 @dataclass(frozen=True)
@@ -162,7 +161,7 @@ def run(
     runs_on = engine_of(engine)
     runs_on.require()
     if type(repeats) is not int or repeats < 1:
-        raise UsageError(render("run.failures.repeats", repeats=repeats))
+        raise usage_error("run.failures.repeats", repeats=repeats)
     checkpoints.seconds_apart()
     facts = check(chosen)
     chosen = named_start(chosen, approved=runs_on.remote, store=store)
@@ -220,17 +219,17 @@ def resume(
     engine = engine_of(entries[0].engine)
     study = Study.parse_recorded(series.study_text)
     if series.study != study.name:
-        raise UsageError(render("run.resume.sweep", run=run))
+        raise usage_error("run.resume.sweep", run=run)
     _check_left(run, entries, series.repeats)
     engine.require()
     checkpoints.seconds_apart()
     # A changed schema would train one model on two kinds of rows.
     facts = check(study)
     if facts["schema"] != entries[0].hashes.get("schema"):
-        raise UsageError(render("run.resume.schema", run=run, dataset=study.dataset.name))
+        raise usage_error("run.resume.schema", run=run, dataset=study.dataset.name)
     # Site objects of a program cannot be found by name again.
     if sites is None and options.get("given"):
-        raise UsageError(render("run.resume.objects", run=run, command="resume"))
+        raise usage_error("run.resume.objects", run=run, command="resume")
     wanted = options.get("sites") if sites is None else sites
     resolved_sites = engine.sites(study, wanted)
     first = options.get("names", [site.name for site in resolved_sites])
@@ -251,11 +250,11 @@ def _check_left(run: str, entries: Sequence[RunEntry], repeats: int) -> None:
     """
     left = [entry for entry in entries if entry.status != "completed"]
     if not left and len(entries) == repeats:
-        raise UsageError(render("run.resume.completed", run=run))
+        raise usage_error("run.resume.completed", run=run)
     # A living process of the series would write the same repeats.
     for entry in left[1:]:  # the first is refused when it is resumed
         if entry.status == "running":
-            raise UsageError(render("run.resume.running", run=entry.run))
+            raise usage_error("run.resume.running", run=entry.run)
 
 
 def _result(series: str, store: str | None) -> Result:

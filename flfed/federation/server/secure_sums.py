@@ -22,7 +22,7 @@ from flfed.updates.masking.rules import LEAST, lifted_sites
 from flfed.updates.masking.statement import Statement, read
 from flfed.updates.mechanism import largest_entry, noise_of_site
 from flfed.updates.messages.secure_sum import KEYS, KeysReply, KeysRequest
-from flfed.words import render
+from flfed.words import render, usage_error
 
 LOSS_CHOICES = {"select": "select = 'best'", "patience": "patience", "plateau": "schedule = 'plateau'"}
 """Keys of a study that choose by losses, as they are written."""
@@ -117,7 +117,7 @@ def check_enrolled(run: RunSetting, sites: Collection[str], refused: Mapping[str
     if not run.study.aggregation.is_required or not refused or len(sites) >= LEAST:
         return
     reasons = "; ".join(f"{site}: {refused[site]}" for site in sorted(refused))
-    raise UsageError(render("run.sums.refused", least=LEAST, sites=len(sites), reasons=reasons))
+    raise usage_error("run.sums.refused", least=LEAST, sites=len(sites), reasons=reasons)
 
 
 def _check_cohort(run: RunSetting, participants: Participants, signed: Collection[str]) -> None:
@@ -127,9 +127,9 @@ def _check_cohort(run: RunSetting, participants: Participants, signed: Collectio
     """
     plain = sorted(set(participants) - set(signed))
     if run.each_round and plain:
-        raise UsageError(render("run.sums.plain", sites=", ".join(plain)))
+        raise usage_error("run.sums.plain", sites=", ".join(plain))
     if len(participants) < LEAST:
-        raise UsageError(render("run.sums.few", least=LEAST, sites=len(participants)))
+        raise usage_error("run.sums.few", least=LEAST, sites=len(participants))
     if run.study.aggregation.is_encrypted:
         if refused := range_refusal(len(participants), run.study.largest_entry):
             raise UsageError(f"[privacy]: largest-entry: {refused}")
@@ -142,7 +142,7 @@ def _check_losses(run: RunSetting, keeping: Collection[str]) -> None:
     """
     chosen = loss_choices(run.study)
     if keeping and chosen:
-        raise UsageError(render("run.sums.losses", choice=LOSS_CHOICES[chosen[0]], sites=", ".join(keeping)))
+        raise usage_error("run.sums.losses", choice=LOSS_CHOICES[chosen[0]], sites=", ".join(keeping))
 
 
 def _read_statements(run: RunSetting, signed: Mapping[str, bytes]) -> dict[str, Statement]:

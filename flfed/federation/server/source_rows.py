@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flfed.callbacks import WARNING
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import FlfedError
 from flfed.federation.engines.engine import find_sites
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.source_model import SEEN, source_of
@@ -21,7 +21,7 @@ from flfed.rows.data.schema import of_schema
 from flfed.rows.data.site import Site, study_table
 from flfed.rows.warm_start import SourceRows
 from flfed.study.study import Study, is_covered
-from flfed.words import render
+from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -137,9 +137,9 @@ def _training_texts(run: str, study: Study, sites: Sequence[Site], store: str | 
         entries = reader.sites(entry.run)
     earlier = Study.parse_recorded(series.study_text)
     if earlier.dataset.name != study.dataset.name:
-        raise UsageError(render("run.source.dataset", dataset=earlier.dataset.name))
+        raise usage_error("run.source.dataset", dataset=earlier.dataset.name)
     if entry.hashes.get("schema") != datasets.load(study.dataset.name).schema.sha256():
-        raise UsageError(render("run.source.schema", dataset=study.dataset.name))
+        raise usage_error("run.source.schema", dataset=study.dataset.name)
     texts = _training_texts(earlier.warm_start, study, sites, store) if earlier.warm_start else set[str]()
     refused = {one.site for one in entries if one.status == "refused"}
     recorded_rows = _recorded_rows(entries)
@@ -148,7 +148,7 @@ def _training_texts(run: str, study: Study, sites: Sequence[Site], store: str | 
             continue
         training = study_table(earlier, site, entry.repeat).training
         if recorded_rows.get(site.name, len(training)) != len(training):
-            raise UsageError(render("run.source.table", site=site.name))
+            raise usage_error("run.source.table", site=site.name)
         texts.update(_texts(training, study))
     return texts
 
@@ -169,5 +169,5 @@ def _sites_of(earlier: Study, options: Mapping[str, Any], sites: Sequence[Site])
         return [site for site in find_sites(earlier, options.get("sites")) if site.name in names]
     here = {site.name: site for site in sites}
     if absent := [name for name in names if name not in here]:
-        raise UsageError(render("run.source.site", site=absent[0]))
+        raise usage_error("run.source.site", site=absent[0])
     return [here[name] for name in names]

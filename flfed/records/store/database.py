@@ -25,7 +25,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 from flfed.errors import FlfedError, UsageError
 from flfed.paths import home, private_folder, where
 from flfed.records.store.tables import Base, Series, Summary
-from flfed.words import render, sentences
+from flfed.words import render, sentences, usage_error
 
 GROUP = "FLFED_STORE_GROUP"
 """Environment variable with the group whose accounts may read the store."""
@@ -54,7 +54,7 @@ class StoreFile:
         import grp
 
         if self._path.resolve().is_relative_to(where().resolve()):
-            raise UsageError(render("store.errors.home"))
+            raise usage_error("store.errors.home")
         try:
             return grp.getgrnam(self._named).gr_gid
         except KeyError:
@@ -148,7 +148,7 @@ def store_url(url: str | None = None) -> URL:
         address = make_url(location)
     except (ArgumentError, ValueError, TypeError):  # ValueError: a port that is no number
         # No error repeats any part of an address that cannot be read: a password may stand anywhere in it.
-        raise UsageError(render("store.errors.malformed")) from None
+        raise usage_error("store.errors.malformed") from None
     if address.drivername in ("postgres", "postgresql"):
         address = address.set(drivername=POSTGRES)
     # A driver's name is repeated only where it is known: else it may be part of a password.
@@ -156,7 +156,7 @@ def store_url(url: str | None = None) -> URL:
         kind = repr(address.drivername) if address.drivername in OTHERS else "of that kind"
         raise UsageError(f"the run store (FLFED_STORE) cannot be {kind}: use sqlite:///FILE or {POSTGRES}://…")
     if not _is_whole(address):
-        raise UsageError(render("store.errors.malformed"))
+        raise usage_error("store.errors.malformed")
     return address
 
 
@@ -183,9 +183,9 @@ def in_words(url: URL, verb: str) -> Iterator[None]:
     except (TypeError, ValueError, ArgumentError):
         if verb != "opened":
             raise
-        raise UsageError(render("store.errors.malformed")) from None  # a driver refused a part, and quotes it
+        raise usage_error("store.errors.malformed") from None  # a driver refused a part, and quotes it
     except ImportError:
-        raise UsageError(render("store.errors.driver")) from None
+        raise usage_error("store.errors.driver") from None
     except DBAPIError as error:
         # Later lines of PostgreSQL's messages quote values.
         message = (str(error.orig).splitlines() or [""])[0].strip()
@@ -322,7 +322,7 @@ def engine_to_read(url: URL) -> Engine:
         if not path.exists() or not path.stat().st_size:
             return _empty()
     except PermissionError:
-        raise UsageError(render("store.errors.unreadable", path=path)) from None
+        raise usage_error("store.errors.unreadable", path=path) from None
     name = path.resolve().as_uri()
     # An immutable connection comes second, as it would miss later writes.
     for way in ("mode=ro", "mode=ro&immutable=1"):
@@ -450,7 +450,7 @@ def _copy_of(url: URL, name: str, revision: str, *, backed_up: bool) -> Path | N
         return copy_file(path, path.with_name(f"{path.name}.{revision}"))
     if backed_up:
         return None
-    raise UsageError(render("store.errors.server", store=name))
+    raise usage_error("store.errors.server", store=name)
 
 
 def copy_file(path: Path, copy: Path) -> Path:
@@ -462,7 +462,7 @@ def copy_file(path: Path, copy: Path) -> Path:
         If the copy exists already, or cannot be made.
     """
     if copy.exists():
-        raise UsageError(render("store.errors.copied", copy=copy))
+        raise usage_error("store.errors.copied", copy=copy)
     # An incomplete copy has another name, as the process may be killed.
     part = copy.with_name(f"{copy.name}.part")
     try:
@@ -535,7 +535,7 @@ def refuse_other(revision: str) -> None:
     """
     refuse_unknown(revision)
     if revision != newest_revision():
-        raise UsageError(render("store.errors.earlier", revision=revision, newest=newest_revision()))
+        raise usage_error("store.errors.earlier", revision=revision, newest=newest_revision())
 
 
 def refuse_unknown(revision: str) -> None:
@@ -547,7 +547,7 @@ def refuse_unknown(revision: str) -> None:
         If it is such a store.
     """
     if revision in TOO_OLD:
-        raise UsageError(render("store.errors.old", revision=revision, former=FORMER))
+        raise usage_error("store.errors.old", revision=revision, former=FORMER)
     if revision not in (FORMER, *_revisions()):
         raise FlfedError(render("store.errors.newer", revision=revision, newest=newest_revision()))
 

@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from flfed.errors import UsageError
 from flfed.study.plan import Plan
 from flfed.trees.forest import with_round, without_trees
 from flfed.updates.aggregation.losses import MeanLosses
 from flfed.updates.aggregation.rounds import summable
 from flfed.updates.arrays import Arrays
 from flfed.updates.messages.train import REFIT, Scores
-from flfed.words import render
+from flfed.words import usage_error
 
 PLATEAU_FACTOR = 0.5
 """What a plateau multiplies the learning rate by."""
@@ -44,11 +43,11 @@ def check_selection(plan: Plan, *, select: str, patience: int, fraction: float) 
     if patience:
         settings.append(f"patience={patience}")
     if settings and not plan.validation:
-        raise UsageError(render("study.strategies.validation", setting=settings[0]))
+        raise usage_error("study.strategies.validation", setting=settings[0])
     if plan.schedule == "plateau":
         settings.append("schedule='plateau'")
     if settings and fraction < 1:
-        raise UsageError(render("study.strategies.fraction", fraction=fraction, setting=settings[0]))
+        raise usage_error("study.strategies.fraction", fraction=fraction, setting=settings[0])
 
 
 @dataclass
@@ -175,7 +174,7 @@ _FACT = "grown-before"
 def check_refit(*, refit: bool, select: str) -> None:
     """Refuse trees that would grow anew without a number of them."""
     if refit and select != "best":
-        raise UsageError(render("study.strategies.refit"))
+        raise usage_error("study.strategies.refit")
 
 
 # rounds 1 … n: trees without the validation rows ──► n + 1 …: as many trees as did best, of all training rows

@@ -19,12 +19,12 @@ from typing import Any, Literal
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import FlfedError
 from flfed.paths import PART, Content, home, private_folder, replace_whole
 from flfed.study.tables import Sharing
 from flfed.summaries.summary import Encoder, Stacked, Summary
 from flfed.updates.arrays import Arrays, facts_sha256, file_content, with_prefix, without_prefix
-from flfed.words import render
+from flfed.words import render, usage_error
 
 STORED_CHECKPOINTS = 2
 """Checkpoints that stay: the last one, and the one before in case its round is not in the store."""
@@ -106,7 +106,7 @@ def seconds_apart() -> float:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < float("inf"):
-        raise UsageError(render("checkpoints.files.seconds", setting=setting))
+        raise usage_error("checkpoints.files.seconds", setting=setting)
     return seconds
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
-from flfed.errors import UsageError
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.study.settings import Settings
 from flfed.study.study import Study, is_covered
@@ -38,7 +37,7 @@ from flfed.updates.mechanism import (
     planned,
     uncharged_outputs,
 )
-from flfed.words import render
+from flfed.words import render, usage_error
 
 
 class RecordDp(Mechanism, Settings, where="[privacy]"):
@@ -100,7 +99,7 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         if study.analysis is None:
             check_steps(study)
         if self.comparison != "none" and self.covers != "study":
-            raise UsageError(render("mechanisms.refusals.comparison"))
+            raise usage_error("mechanisms.refusals.comparison")
         if self.covers == "study":
             check_covered(study)
         # There may be no noise that is enough.
@@ -239,7 +238,7 @@ def check_covered(study: Study) -> None:
     for key, is_set in exclusions.items():
         if is_set:
             excluded = render(f"mechanisms.excluded.{key}", scaler=study.encode.scaler)
-            raise UsageError(render("mechanisms.refusals.covers", excluded=excluded))
+            raise usage_error("mechanisms.refusals.covers", excluded=excluded)
 
 
 def _steps(plan: Plan, rounds: int) -> int:

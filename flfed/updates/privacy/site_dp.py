@@ -12,7 +12,6 @@ from typing import Annotated
 
 import numpy as np
 
-from flfed.errors import UsageError
 from flfed.study.plan import Plan
 from flfed.study.settings import Settings
 from flfed.study.study import Study
@@ -21,7 +20,7 @@ from flfed.updates.aggregation.guard import joint_norms, weighted_mean
 from flfed.updates.arrays import Arrays
 from flfed.updates.masking.rules import threshold
 from flfed.updates.mechanism import WEAK_EPSILON, Mechanism, Normals, Promise, SiteNoise, uncharged_outputs
-from flfed.words import render
+from flfed.words import render, usage_error
 
 FEW_SITES = 10
 
@@ -82,7 +81,7 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
         """Refuse noise that no accountant can count."""
         super().__post_init__()
         if self.noise and not LEAST_NOISE <= self.noise <= MOST_NOISE:
-            raise UsageError(render("mechanisms.refusals.noise", noise=self.noise, least=LEAST_NOISE, most=MOST_NOISE))
+            raise usage_error("mechanisms.refusals.noise", noise=self.noise, least=LEAST_NOISE, most=MOST_NOISE)
 
     def check(self, study: Study) -> None:
         """Refuse a study that would break the promise.
@@ -94,12 +93,12 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
         kind = type(study.strategy.build("strategy"))
         # Noise is added where FedAvg aggregates: a strategy of its own would leave it out.
         if getattr(kind, "aggregate_train", None) is not FedAvg.aggregate_train:
-            raise UsageError(render("mechanisms.refusals.aggregates", strategy=study.strategy.name))
+            raise usage_error("mechanisms.refusals.aggregates", strategy=study.strategy.name)
         if not kind.sums:
-            raise UsageError(render("mechanisms.refusals.single", strategy=study.strategy.name))
+            raise usage_error("mechanisms.refusals.single", strategy=study.strategy.name)
         weights = study.strategy.settings.get("weights", "equal")
         if weights != "equal":
-            raise UsageError(render("mechanisms.refusals.weights", weights=weights))
+            raise usage_error("mechanisms.refusals.weights", weights=weights)
         self._noise(study.rounds)  # there may be none that is enough
 
     def check_sites(self, sites: int) -> None:
@@ -108,7 +107,7 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
         It is too large for so few sites.
         """
         if self.delta * sites >= 1:
-            raise UsageError(render("mechanisms.refusals.delta", delta=self.delta, sites=sites, tenth=0.1 / sites))
+            raise usage_error("mechanisms.refusals.delta", delta=self.delta, sites=sites, tenth=0.1 / sites)
 
     def promise(self, plan: Plan, rounds: int) -> Promise | None:
         """Return what the run promises as it is planned."""

@@ -13,7 +13,6 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from pydantic import Field
 
-from flfed.errors import UsageError
 from flfed.refusals import Refusal
 from flfed.study.kinds import exchange_number
 from flfed.study.plan import Plan
@@ -27,7 +26,7 @@ from flfed.updates.aggregation.selection import TreeSelection, check_refit
 from flfed.updates.messages.in_memory import immutable
 from flfed.updates.messages.train import LAST, MARKS, SUMS, TREE, Replies, TrainReply, TrainRequest
 from flfed.updates.strategies.fedavg import FedAvg, mean_loss, to_arrays, to_record
-from flfed.words import render
+from flfed.words import usage_error
 
 USED = ("validation", "precision")
 """Keys of a plan that trees use; the others are of gradient descent."""
@@ -98,16 +97,16 @@ class BoostedTrees(FedAvg):
         """Refuse settings out of their range, and weights."""
         super().__post_init__()
         if (self.weights, self.server_lr) != ("rows", 1.0):
-            raise UsageError(render("study.strategies.averages"))
+            raise usage_error("study.strategies.averages")
 
     def check(self, plan: Plan) -> None:
         """Refuse a plan of gradient descent."""
         super().check(plan)
         changes = [own.name for own in fields(Plan) if getattr(plan, own.name) != getattr(Plan(), own.name)]
         if unused := [name.replace("_", "-") for name in changes if name not in USED]:
-            raise UsageError(render("study.strategies.descent", keys=", ".join(unused)))
+            raise usage_error("study.strategies.descent", keys=", ".join(unused))
         if plan.precision != "float64":
-            raise UsageError(render("study.strategies.precision", precision=plan.precision))
+            raise usage_error("study.strategies.precision", precision=plan.precision)
         check_refit(refit=self.refit, select=self.select)
 
     def assign(self, run: RunContext) -> None:

@@ -16,7 +16,6 @@ from flwr.serverapp.strategy import Result
 from pydantic import Field
 
 from flfed.callbacks import Clock
-from flfed.errors import UsageError
 from flfed.seeds import generator
 from flfed.study.plan import Plan
 from flfed.study.settings import check_ranges
@@ -27,7 +26,7 @@ from flfed.updates.arrays import Arrays, Shapes, entries_of, is_encrypted, shape
 from flfed.updates.extra import ExtraArrays, ExtraShapes, LocalUpdate, SiteArrays
 from flfed.updates.messages.in_memory import array_record, immutable
 from flfed.updates.messages.train import EVALUATE, TRAIN, Offset, Replies, TrainReply, TrainRequest
-from flfed.words import render
+from flfed.words import render, usage_error
 
 MOMENT = "moment-"
 """Begins the names of a strategy's moments in a checkpoint."""
@@ -114,7 +113,7 @@ class FedAvg(FlowerFedAvg):
         """Refuse settings out of their range."""
         check_ranges(self, "[strategy]")
         if not self.refuse_norm >= self.flag_norm > 0:
-            raise UsageError(render("study.strategies.norms", norm=self.refuse_norm))
+            raise usage_error("study.strategies.norms", norm=self.refuse_norm)
         super().__init__(fraction_train=self.fraction, fraction_evaluate=1.0)
 
     def assign(self, run: RunContext) -> None:

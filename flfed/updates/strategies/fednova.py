@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from flfed.errors import UsageError
 from flfed.study.plan import Plan
 from flfed.updates.arrays import Arrays
 from flfed.updates.strategies.fedavg import FedAvg
-from flfed.words import render
+from flfed.words import usage_error
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -42,7 +41,7 @@ class FedNova(FedAvg):
         """Refuse an optimiser whose steps are not sums of gradients."""
         super().check(plan)
         if plan.optimiser != "sgd":
-            raise UsageError(render("study.strategies.fednova", optimiser=plan.optimiser))
+            raise usage_error("study.strategies.fednova", optimiser=plan.optimiser)
 
     def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
         """Return `incoming + server_lr * (sum p_k a_k) * sum p_k delta_k / a_k` in its dtypes."""

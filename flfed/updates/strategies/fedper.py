@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from flfed.errors import UsageError
 from flfed.study.plan import Plan
 from flfed.updates.arrays import Shapes, is_encrypted
 from flfed.updates.extra import ExtraShapes
 from flfed.updates.strategies.fedavg import FedAvg
-from flfed.words import render
+from flfed.words import usage_error
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -38,7 +37,7 @@ class FedPer(FedAvg):
         """Refuse to take the shared layers of an earlier round."""
         super().check(plan)
         if self.select == "best":
-            raise UsageError(render("study.strategies.best"))
+            raise usage_error("study.strategies.best")
 
     @classmethod
     def extra_shapes(cls, model: Shapes) -> ExtraShapes:
@@ -67,5 +66,5 @@ def _last_layer(model: Shapes) -> tuple[str, ...]:
         return last_arrays
     intercepts = tuple(name for name, (shape, _) in model.items() if len(shape) == 1)
     if len(model) != 2 or len(intercepts) != 1:
-        raise UsageError(render("study.strategies.layers", names=", ".join(model)))
+        raise usage_error("study.strategies.layers", names=", ".join(model))
     return intercepts

@@ -8,12 +8,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from flfed.errors import UsageError
 from flfed.study.plan import Plan
 from flfed.updates.arrays import Arrays, Shapes
 from flfed.updates.extra import NO_ARRAYS, ExtraArrays, ExtraShapes, LocalUpdate, SiteArrays
 from flfed.updates.strategies.fedavg import FedAvg, Term, mean_update
-from flfed.words import render
+from flfed.words import render, usage_error
 
 VARIATE = "variate-"
 """Begins the names of the sites' control variates among the strategy's moments."""
@@ -63,7 +62,7 @@ class Scaffold(FedAvg):
         elif plan.l1:
             why = render("study.scaffold.penalty", l1=plan.l1)
         if why:
-            raise UsageError(render("study.strategies.scaffold", why=why))
+            raise usage_error("study.strategies.scaffold", why=why)
 
     @classmethod
     def extra_shapes(cls, model: Shapes) -> ExtraShapes:

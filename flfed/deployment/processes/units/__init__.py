@@ -10,9 +10,9 @@ import re
 from pathlib import Path
 
 import flfed
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import FlfedError
 from flfed.paths import SiteFolder
-from flfed.words import render
+from flfed.words import render, usage_error
 
 BASE = Path("/var/lib/flfed")
 PLAIN = re.compile(r"/[A-Za-z0-9._+/-]*")
@@ -44,7 +44,7 @@ def filled(site: str, *, command: Path, base: Path = BASE, address: str = "") ->
     # Checked against few characters: each reader of these files quotes in another way.
     for path in (command, base):
         if not PLAIN.fullmatch(str(path)):
-            raise UsageError(render("processes.files.path", path=path))
+            raise usage_error("processes.files.path", path=path)
     host = _host(address)
     egress = f"IPAddressDeny=any\nIPAddressAllow=localhost {host}" if host else ANYWHERE
     # A program in a person's home could not be started otherwise.

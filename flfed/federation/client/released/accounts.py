@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import FlfedError
 from flfed.files import read_private, write_whole
 from flfed.paths import SiteFolder
 from flfed.records.ledger import Ledger, LedgerError, ledger_of
@@ -33,7 +33,7 @@ from flfed.rows.snapshots.differencing import keyed
 from flfed.rows.snapshots.snapshot import Frozen, FrozenSite, read_facts
 from flfed.summaries.noised_scores import SCORES
 from flfed.updates.accounting import Release, composed, epsilon
-from flfed.words import render
+from flfed.words import render, usage_error
 
 KEY_BYTES = 32
 KEY = "rows.key"
@@ -87,13 +87,13 @@ def rows_key(gate: Path, *, make: bool = False) -> bytes:
     except FileNotFoundError:
         # A new key would not match the old hashes, so that all would seem unreleased.
         if not make or any((gate / RELEASED_FOLDER).glob("*/*")):
-            raise UsageError(render("gate.rows.key", file=path)) from None
+            raise usage_error("gate.rows.key", file=path) from None
         write_whole(path, secrets.token_bytes(KEY_BYTES))
         return read_private(path, rows=True)
     except OSError as error:
-        raise UsageError(render("gate.rows.unread", file=path, why=error.strerror)) from None
+        raise usage_error("gate.rows.unread", file=path, why=error.strerror) from None
     if len(key) != KEY_BYTES:
-        raise UsageError(render("gate.rows.damaged", file=path))
+        raise usage_error("gate.rows.damaged", file=path)
     return key
 
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from flfed.errors import UsageError
 from flfed.federation.client.released.accounts import KEY, SPENT, rows_key
 from flfed.files import folder_locked, read_private, write_whole
 from flfed.paths import SiteFolder
@@ -25,7 +24,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.snapshots.differencing import RowSet, SourceSet
 from flfed.rows.snapshots.opt_outs import Excluded
 from flfed.rows.snapshots.withholding import Chosen
-from flfed.words import render
+from flfed.words import usage_error
 
 RELEASED = "released"
 """The kind of a ledger's line for a set of rows whose sums leave."""
@@ -94,7 +93,7 @@ class RowSets:
         try:
             return RowSet.from_bytes(self.dataset, read_private(self.folder / id, rows=True), key, id=id)
         except OSError as error:
-            raise UsageError(render("gate.rows.set", id=id[:12], why=error.strerror)) from None
+            raise usage_error("gate.rows.set", id=id[:12], why=error.strerror) from None
 
     def write(self, rows: RowSet, source: SourceSet | None = None) -> None:
         """Write a set, and its persons in the source.
@@ -129,7 +128,7 @@ class RowSets:
                 try:
                     sets_by_id[id].append(SourceSet.from_bytes(read_private(path, rows=True), key, id=own))
                 except OSError as error:
-                    raise UsageError(render("gate.rows.persons", id=own[:12], why=error.strerror)) from None
+                    raise usage_error("gate.rows.persons", id=own[:12], why=error.strerror) from None
         return sets_by_id
 
     def others(self, lines: Iterable[Line]) -> list[RowSets]:
@@ -177,7 +176,7 @@ def _chosen(lines: Sequence[Line], sets: Mapping[str, RowSet]) -> Iterator[tuple
         try:
             yield Chosen.of_facts(line.facts["chosen"]), sets[line.facts["rows-sha256"]]
         except (KeyError, TypeError, ValueError):
-            raise UsageError(render("gate.rows.selection", n=line.n)) from None
+            raise usage_error("gate.rows.selection", n=line.n) from None
 
 
 Digests = Mapping[bytes, np.ndarray]
@@ -214,7 +213,7 @@ class NewPeople:
         sources = row_sets.sources(key)
         self._sets = {id: _digests(rows, sources.get(id, ())) for id, rows in sets.items()}
         if set_id not in self._sets:
-            raise UsageError(render("gate.rows.absent", id=set_id[:12]))
+            raise usage_error("gate.rows.absent", id=set_id[:12])
         self._all = self._sets[set_id]
         self._new = dict(self._all)
 
@@ -281,7 +280,7 @@ def lineage(site: Site, people: Excluded) -> list[Lineage]:
         If the site keeps no record of rows, the list does not fit its table, or the record cannot be read.
     """
     if site.policy.disclosure == "open":
-        raise UsageError(render("gate.rows.open", site=site.name))
+        raise usage_error("gate.rows.open", site=site.name)
     return [entry for dataset in site.datasets for entry in _of_dataset(site.serving(dataset), people)]
 
 
