@@ -193,7 +193,7 @@ def test_a_named_column_is_the_forecast_in_the_targets_unit(zone_power):
     ("name", "column", "why"),
     [
         ("zone-power", "Temperature", "must have the target's unit and transform"),
-        ("zone-power", "day_befor", "no feature of the study.*day_before"),
+        ("zone-power", "day_befor", "not a feature of the study.*day_before"),
         ("heart-disease", "age", "for a target that is a number"),
     ],
 )
