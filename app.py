@@ -7,7 +7,7 @@ from streamlit.starlette import App
 
 from flfed.records.dashboard import APP_TOKEN, page_files, page_groups
 from flfed.records.dashboard.access import Guard
-from flfed.records.dashboard.server import load_pages, page_routes
+from flfed.records.dashboard.access import load_pages, page_routes
 
 
 def main() -> None:

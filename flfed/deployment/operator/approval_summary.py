@@ -28,7 +28,6 @@ from flfed.rows.data.site import Site
 from flfed.rows.statistics.of_study import statistic_of
 from flfed.study.kinds import is_statistic, most_rounds
 from flfed.study.study import Study, is_covered
-from flfed.updates.masking.rules import LEAST
 from flfed.updates.messages.kinds import COMPARE, asks
 from flfed.updates.parts.part import Place
 from flfed.words import render, sentences
@@ -174,7 +173,7 @@ def _list_gaps(proposal: Proposal) -> Iterator[str]:
     if study.warm_start and study.privacy.name != "none":
         yield render("approval.risk.start", model=shown(study.warm_start, LONGEST))
     if study.aggregation.is_optional and not proposal.agreement.sums:
-        yield render("approval.risk.no-secure-aggregation", least=LEAST)
+        yield render("approval.risk.no-secure-aggregation", least=proposal.least_of_sums)
     if not is_covered(study):
         yield from _list_exact_outputs(proposal)
 

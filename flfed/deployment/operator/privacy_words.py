@@ -10,7 +10,6 @@ from flfed.federation.client.protection import Charge, charge_of
 from flfed.records.reports.privacy import describe_encoder_condition
 from flfed.records.statistics.privacy_odds import DRAWN_ONCE
 from flfed.study.study import Study, compares_privately, covers_model
-from flfed.updates.masking.rules import threshold
 from flfed.updates.mechanism import mechanism_of
 from flfed.words import render
 
@@ -52,7 +51,7 @@ class Guarantee:
         return render(f"approval.worst.{self.key}", **self.facts)
 
 
-def guarantee_of(study: Study, without_noise: str, pinned: int) -> Guarantee:
+def guarantee_of(study: Study, without_noise: str, pinned: int, least: int) -> Guarantee:
     """Return the privacy guarantee of a study.
 
     Parameters
@@ -62,8 +61,9 @@ def guarantee_of(study: Study, without_noise: str, pinned: int) -> Guarantee:
         Key of the guarantee of updates without noise.
     pinned : int
         Sites whose updates are added up under secure aggregation; 0 without it.
+    least : int
+        Fewest sites of such a sum.
     """
-    least = threshold(pinned)
     sums = {"n": pinned, "least": least, "rest": least - 1}
     mechanism = mechanism_of(study)
     if mechanism is None:
@@ -89,7 +89,7 @@ def guarantee_of(study: Study, without_noise: str, pinned: int) -> Guarantee:
         of_sites = {**facts, "least": least, "colluding": shown_epsilon(colluding)}
         return Guarantee("noise-of-sites", of_sites, given_encoder, True, excludes_encoder)
     if charge is not None and study.analysis is not None:
-        return _guarantee_of_analysis(facts, charge, pinned)
+        return _guarantee_of_analysis(facts, charge, pinned, least)
     if not covers_model(study):
         return Guarantee("noise", facts, (DRAWN_ONCE, *given_encoder), True, excludes_encoder)
     own = {"compared": "", "others": ""}
@@ -98,9 +98,9 @@ def guarantee_of(study: Study, without_noise: str, pinned: int) -> Guarantee:
     return Guarantee("covered", {**facts, **own}, (DRAWN_ONCE,), True)
 
 
-def _guarantee_of_analysis(facts: Mapping[str, object], charge: Charge, pinned: int) -> Guarantee:
+def _guarantee_of_analysis(facts: Mapping[str, object], charge: Charge, pinned: int, least: int) -> Guarantee:
     """Return the guarantee of one answer with noise, alone or in a sum."""
     if not pinned:
         return Guarantee("analysis", facts, updates_have_noise=True)
-    colluding = shown_epsilon(charge.colluding_epsilon(threshold(pinned), pinned))
+    colluding = shown_epsilon(charge.colluding_epsilon(least, pinned))
     return Guarantee("analysis-summed", {**facts, "colluding": colluding}, updates_have_noise=True)

@@ -19,6 +19,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.snapshots import snapshot
 from flfed.study.kinds import grows
 from flfed.study.study import Study
+from flfed.updates.masking.rules import LEAST, threshold
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +77,11 @@ class Proposal:
         """Sites of secure aggregation, this one included; 0 without it."""
         return self.participants if self.agreement.sums else 0
 
+    @property
+    def least_of_sums(self) -> int:
+        """Fewest sites of a sum of this proposal under secure aggregation."""
+        return threshold(self.pinned) if self.pinned else LEAST
+
     @cached_property
     def schema(self) -> Schema:
         """Schema of the study's dataset."""
@@ -94,7 +100,7 @@ class Proposal:
     @cached_property
     def guarantee(self) -> Guarantee:
         """Privacy guarantee."""
-        return guarantee_of(self.study, self.messages.guarantee, self.pinned)
+        return guarantee_of(self.study, self.messages.guarantee, self.pinned, self.least_of_sums)
 
 
 @dataclass(frozen=True)

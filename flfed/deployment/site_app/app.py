@@ -7,7 +7,7 @@ from streamlit.starlette import App
 
 from flfed.deployment.site_app import make_guard, named, page_files
 from flfed.packages import be_strict
-from flfed.records.dashboard.server import page_routes
+from flfed.records.dashboard.access import page_routes
 
 
 def main() -> None:

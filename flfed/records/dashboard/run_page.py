@@ -175,7 +175,7 @@ def _body(title: str, parts: Callable[[Opened], None], name: str, course: refres
         if refresh.course_of(runs) != course:
             st.rerun()
         with st.container():
-            overview.head(title, runs, name, only=viewer.site, covers=covers_study(study))
+            overview.head(title, runs, name, only=viewer.site, noised=covers_study(study))
             if viewer.site:
                 st.caption(escape(seen_in_words(viewer.site, study)))
         parts(Opened(viewer, runs, name))

@@ -449,7 +449,7 @@ def promise_in_words(privacy: PrivateFacts) -> list[str]:
         trusts_server=private.trusts_server is not False,
         counts=private.one_answer,
         summed=private.sums().kind != "off",
-        covers=not private.is_exact,
+        of_all=not private.is_exact,
     )
     facts = {"unit": unit, "mechanism": private.mechanism, "bound": bound_in_words(private)}
     lines = [render("privacy.promise.promised", scope=_describe_scope(private), **facts), odds]

@@ -29,7 +29,7 @@ def odds_in_words(
     trusts_server: bool = True,
     counts: bool = False,
     summed: bool = False,
-    covers: bool = False,
+    of_all: bool = False,
 ) -> str:
     """Return by how much a guarantee lets odds change, without δ.
 
@@ -47,8 +47,8 @@ def odds_in_words(
         Whether rows are counted once and nothing is trained.
     summed : bool
         Whether such counts leave in sums over sites alone.
-    covers : bool
-        Whether the guarantee covers all releases of a site, and not updates alone.
+    of_all : bool
+        Whether the guarantee is for all releases of a site, and not updates alone.
 
     Examples
     --------
@@ -62,7 +62,7 @@ def odds_in_words(
     if counts:
         event = render(f"privacy.counted.{unit}")
         seen = "sum-of-answers" if summed else "answer"
-    if covers:
+    if of_all:
         event = render(f"privacy.in-table.{unit}")
         seen = "releases"
     facts = {"seen": render(f"privacy.seen.{seen}"), "event": event, "factor": factor_in_words(epsilon)}

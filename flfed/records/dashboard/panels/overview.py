@@ -34,11 +34,11 @@ CARD_PIXELS = 172
 """Width of a card: five side by side on a screen of 1,280 pixels, two on one of 390."""
 
 
-def head(title: str, runs: Sequence[RunEntry], name: str, *, only: str | None = None, covers: bool = False) -> None:
+def head(title: str, runs: Sequence[RunEntry], name: str, *, only: str | None = None, noised: bool = False) -> None:
     """Show a page's title with the study's name, the run's status and its reason, and its start.
 
-    `only` is the one site whose people read it: they cannot resume a run. `covers` is whether the privacy budget
-    covers everything a site releases.
+    `only` is the one site whose people read it: they cannot resume a run. `noised` is whether the privacy budget
+    is for everything a site releases.
     """
     run = run_of(report.head(runs, name))
     status = run.status
@@ -57,11 +57,11 @@ def head(title: str, runs: Sequence[RunEntry], name: str, *, only: str | None = 
             resume = ""
         st.warning(with_code(f"Why it is {status}: {run.reason.rstrip('.')}. ") + resume)
     elif status == "running":
-        progress(runs, covers=covers)
+        progress(runs, noised=noised)
 
 
-def progress(runs: Sequence[RunEntry], *, covers: bool = False) -> None:
-    """Show the progress of a series as a bar; `covers` is as for `head`."""
+def progress(runs: Sequence[RunEntry], *, noised: bool = False) -> None:
+    """Show the progress of a series as a bar; `noised` is as for `head`."""
     going = [run for run in runs if run.status == "running"] or runs[-1:]
     # Of repeats side by side the slowest one is shown.
     last = min(going, key=lambda run: run.rounds)
@@ -69,7 +69,7 @@ def progress(runs: Sequence[RunEntry], *, covers: bool = False) -> None:
     if not last.rounds_planned:
         text = render("pages.progress.statistic")
     elif last.rounds >= last.rounds_planned:
-        text = render("pages.progress.counted" if covers else "pages.progress.compared")
+        text = render("pages.progress.counted" if noised else "pages.progress.compared")
     if len(going) > 1:
         text = render("pages.progress.parallel", running=len(going), repeats=last.repeats, progress=text)
     elif last.repeats > 1:
