@@ -132,9 +132,7 @@ def count_in_words(count: int, least: int = SMALL) -> str:
     >>> count_in_words(3), count_in_words(0), count_in_words(40)
     ('fewer than 5', '0', '40')
     """
-    if 0 < count < least:
-        return f"fewer than {least}"
-    return str(count)
+    return f"fewer than {least}" if 0 < count < least else str(count)
 
 
 def counted(count: int, word: str) -> str:
@@ -157,9 +155,7 @@ def people_in_words(count: int) -> str:
     >>> people_in_words(1), people_in_words(2000)
     ('1 person', '2,000 people')
     """
-    if count == 1:
-        return "1 person"
-    return f"{count:,} people"
+    return "1 person" if count == 1 else f"{count:,} people"
 
 
 def unknown(kind: str, name: str, choices: Sequence[str]) -> UsageError:
@@ -179,6 +175,4 @@ def nearest(word: str, allowed: list[str] | tuple[str, ...]) -> str:
     import difflib
 
     close = difflib.get_close_matches(word, allowed, n=1)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return "."
+    return f"; did you mean {close[0]!r}?" if close else "."

@@ -185,8 +185,7 @@ def check_names(*users: User) -> None:
         If some are missing; it names each of them.
     """
     needed = [where for where in NAMES.values() if set(users) & set(where.users)]
-    missing = [f"{where.module}.{where.attribute}" for where in needed if _is_missing(where)]
-    if missing:
+    if missing := [f"{where.module}.{where.attribute}" for where in needed if _is_missing(where)]:
         raise FlfedError(f"Flower {version('flwr')} has no {', '.join(missing)}, which flfed needs; {INSTALL}")
 
 

@@ -70,9 +70,7 @@ def look_at_packages() -> None:
 def named_folders() -> str:
     """Return the setting of `FLFED_PATH` for people."""
     folders = os.environ.get("FLFED_PATH", "")
-    if folders:
-        return f"FLFED_PATH={folders}"
-    return "FLFED_PATH is not set"
+    return f"FLFED_PATH={folders}" if folders else "FLFED_PATH is not set"
 
 
 def roots() -> list[Path]:
@@ -99,15 +97,12 @@ def own_root() -> Path:
     """Return the folder of the sites, datasets and app that come with flfed."""
     package = Path(__file__).resolve().parent
     bundle = package / "_bundled"
-    if bundle.is_dir():
-        return bundle
-    return package.parent
+    return bundle if bundle.is_dir() else package.parent
 
 
 def unknown_name_error(kind: str, name: str, choices: list[str]) -> UsageError:
     """Return the error for an unknown site or dataset, with advice."""
-    here = passed_over(kind, name)
-    if here:
+    if here := passed_over(kind, name):
         return UsageError(f"{kind} {name!r} is not known: {here}")
     return unknown(kind, name, choices)
 
@@ -181,9 +176,7 @@ def check_package(folder: Path) -> None:
 
 def _refusal(folder: Path) -> str:
     why = first_changeable([folder, *_inside(folder)])
-    if why:
-        return f"{why}; others could then choose the code of {folder}"
-    return ""
+    return f"{why}; others could then choose the code of {folder}" if why else ""
 
 
 def first_changeable(parts: Iterable[Path]) -> str:

@@ -34,20 +34,9 @@ LOWEST = -(2**63)
 HIGHEST = 2**64 - 1
 """Whole numbers of 64 bits, signed or unsigned; Flower's node ids are unsigned."""
 DAMAGED = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    lzma.LZMAError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, SyntaxError,
+    TypeError, lzma.LZMAError, struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 """Errors of parsers of large formats for damaged bytes, and for an XML entity before it is expanded."""
 _HALF = re.compile("[\ud800-\udfff]")
 """Half of a UTF-16 character, which JSON can write and no screen or file accepts."""

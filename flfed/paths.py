@@ -41,9 +41,7 @@ def where() -> Path:
     """
     folder = os.environ.get("FLFED_HOME")
     try:
-        if folder:
-            return Path(folder).expanduser()
-        return _user_data() / "flfed"
+        return Path(folder).expanduser() if folder else _user_data() / "flfed"
     except RuntimeError:
         raise UsageError("FLFED_HOME: this user has no home folder; set it to another folder") from None
 

@@ -137,9 +137,7 @@ class Refusal(str):
 
 def _fact_text(fact: object) -> str:
     """Return a fact as a text, or a refusal unchanged."""
-    if isinstance(fact, Refusal):
-        return fact
-    return str(fact)
+    return fact if isinstance(fact, Refusal) else str(fact)
 
 
 class NotTakingPart(FlfedError):
@@ -175,9 +173,7 @@ def or_refuse(outcome: Any) -> Any:
 def refusal_of(error: FlfedError) -> Refusal:
     """Return the refusal of an error; the text of any other error is not passed on."""
     reason = error.args[0] if error.args else ""
-    if isinstance(reason, Refusal):
-        return reason
-    return Refusal("error-untold")
+    return reason if isinstance(reason, Refusal) else Refusal("error-untold")
 
 
 class _Text(string.Formatter):
@@ -194,9 +190,7 @@ _TEXT = _Text()
 
 def path_of(reason: str) -> str:
     """Return the path of codes of a reason; "" for a plain text."""
-    if isinstance(reason, Refusal):
-        return reason.path
-    return ""
+    return reason.path if isinstance(reason, Refusal) else ""
 
 
 def of_table(error: TableError, least: int) -> Refusal:
@@ -324,9 +318,7 @@ def _read(text: str, tables: tuple[str, ...]) -> Refusal | None:
     if "why" in facts:
         facts["why"] = read(facts["why"]) or facts["why"]
     made = Refusal(code, **facts)
-    if made == text:
-        return made
-    return None
+    return made if made == text else None
 
 
 # Made at the first use, which most runs never need.

@@ -38,17 +38,9 @@ FOLDERS = {
 MADE_SMALL = ("_loss", "_error", "_deviance")
 """Endings of metrics of which less is better: scikit-learn's rule, which verdicts use."""
 _BROKEN = (
-    ArithmeticError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    NameError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-)
+    ArithmeticError, AttributeError, ImportError, LookupError, NameError, OSError, RuntimeError, SyntaxError,
+    TypeError, ValueError,
+)  # fmt: skip
 """Errors that another package may raise at its import."""
 
 
@@ -86,7 +78,7 @@ def names(kind: str) -> list[str]:
 
 def installed(kind: str) -> set[str]:
     """Return the names of a kind from flfed and installed packages."""
-    return {*_own(kind), *(point.name for point in _entry_points(kind))}
+    return {*_modules(kind), *(point.name for point in _entry_points(kind))}
 
 
 _LENT: dict[tuple[str, str], type] = {}
@@ -109,7 +101,7 @@ def lend(kind: str, thing: type) -> str:
         If flfed or an installed package has the name.
     """
     name = _key(kind, re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", thing.__name__).lower())
-    if name in _own(kind) or any(point.name == name for point in _entry_points(kind)):
+    if name in _modules(kind) or any(point.name == name for point in _entry_points(kind)):
         raise UsageError(f"{kind} {name!r} is listed already: give the class {thing.__name__} another name")
     _check_direction(kind, name, thing, f"{kind} {name!r}")
     _LENT[kind, name] = thing
@@ -135,11 +127,6 @@ def lent(kind: str) -> tuple[type, ...]:
     return tuple(thing for (of, _), thing in _LENT.items() if of == kind)
 
 
-def _own(kind: str) -> list[str]:
-    """Return the names from flfed itself, which no installed package can take."""
-    return list(_modules(kind))
-
-
 @cache
 def _modules(kind: str) -> dict[str, str]:
     """Return the module of each name from flfed itself; similar ones share a subfolder."""
@@ -154,9 +141,7 @@ def _modules(kind: str) -> dict[str, str]:
 
 def _key(kind: str, file: str) -> str:
     """Return the name of a file's class; a metric has scikit-learn's underscores."""
-    if kind == "metric":
-        return file
-    return kebab(file)
+    return file if kind == "metric" else kebab(file)
 
 
 def load(kind: str, name: str) -> Any:
@@ -173,7 +158,7 @@ def load(kind: str, name: str) -> Any:
     if (kind, name) in _LENT:
         return _LENT[kind, name]
     # Ours have precedence, so that no installed package can replace a mechanism unnoticed.
-    if name in _own(kind):
+    if name in _modules(kind):
         return public_class(importlib.import_module(_modules(kind)[name]))
     points = [point for point in _entry_points(kind) if point.name == name]
     # Precedence between two packages would depend on the order of installation, so that both are refused.
@@ -185,12 +170,12 @@ def load(kind: str, name: str) -> Any:
 
 def others(kind: str) -> dict[str, str]:
     """Return the names from other packages, each with its package and version."""
-    return {point.name: _package(point) for point in _entry_points(kind) if point.name not in _own(kind)}
+    return {point.name: _package(point) for point in _entry_points(kind) if point.name not in _modules(kind)}
 
 
 def clashes(kind: str) -> list[str]:
     """Return a sentence for each entry point that has a name of ours, and is not used."""
-    ours = _own(kind)
+    ours = _modules(kind)
     return [
         f"{_package(point)}: {kind} {point.name!r} is not used, since flfed has that name; rename it"
         for point in _entry_points(kind)
@@ -200,9 +185,7 @@ def clashes(kind: str) -> list[str]:
 
 def _package(point: importlib.metadata.EntryPoint) -> str:
     """Return the package of an entry point, such as `flfed-median 1.0`."""
-    if point.dist:
-        return f"{point.dist.name} {point.dist.version}"
-    return point.value
+    return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
 
 
 def _brought(kind: str, point: importlib.metadata.EntryPoint) -> Any:

@@ -126,9 +126,7 @@ def signing_key_of(content: bytes) -> Ed25519PrivateKey | None:
         key = serialization.load_ssh_private_key(content, None)
     except (ValueError, UnsupportedAlgorithm):
         return None
-    if isinstance(key, Ed25519PrivateKey):
-        return key
-    return None
+    return key if isinstance(key, Ed25519PrivateKey) else None
 
 
 def signing_public(key: Ed25519PrivateKey) -> str:

@@ -41,17 +41,13 @@ def plain_cell(value: Any) -> Any:
         return value
     plain = _WITHIN.sub("'", _START.sub(_quoted, value))
     # Some spreadsheets drop a leading tab or line end, and then evaluate the rest.
-    if plain.startswith(_BROKEN):
-        return f"'{plain}"
-    return plain
+    return f"'{plain}" if plain.startswith(_BROKEN) else plain
 
 
 def _quoted(match: re.Match[str]) -> str:
     before, formula = match.groups()
     # A figure with its sign is no formula.
-    if FIGURE.fullmatch(formula.strip()):
-        return match[0]
-    return f"{before}'{formula}"
+    return match[0] if FIGURE.fullmatch(formula.strip()) else f"{before}'{formula}"
 
 
 def csv_text(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -15,9 +15,10 @@ from flfed import Study
 from flfed.federation.engines.engine import find_sites
 from flfed.rows.data import datasets, site_discovery
 from flfed.rows.data.mapping import map_table
+from flfed.rows.data.site import study_table
 from flfed.rows.features.encode import ColumnArrays, coded, joined, plain_inputs
-from flfed.rows.session import study_layout, study_table
 from flfed.rows.statistics import boosted_trees as half
+from flfed.rows.study_model import study_layout
 from flfed.summaries.summary import Layout
 from flfed.trees.cut_points import CODES, chosen_cuts, codes_in, widths_of
 from flfed.trees.forest import GrowingTree, Tree, TreeSettings, margins

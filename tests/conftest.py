@@ -14,6 +14,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -137,6 +138,30 @@ def distributions_of_others() -> None:
         from dp_accounting.pld import privacy_loss_distribution
 
         privacy_loss_distribution.from_gaussian_mechanism = cache(privacy_loss_distribution.from_gaussian_mechanism)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def trees_of_others() -> None:
+    """Let scikit-learn grow the same boosted trees of the same rows once: up to a second of CPU for each site."""
+    if "flfed.rows.training.tuning.best_model" in sys.modules:
+        from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+        for kind in (HistGradientBoostingClassifier, HistGradientBoostingRegressor):
+            kind.fit = _fit_once(kind.fit)
+
+
+def _fit_once(fit: Callable[..., Any]) -> Callable[..., Any]:
+    fitted: dict[str, dict[str, Any]] = {}
+
+    def fit_or_take(model: Any, *rows: Any, **named: Any) -> Any:
+        key = joblib.hash((model.get_params(), rows, named))
+        if key not in fitted:
+            fit(model, *rows, **named)
+            fitted[key] = dict(vars(model))
+        vars(model).update(fitted[key])
+        return model
+
+    return fit_or_take
 
 
 @pytest.fixture(scope="session")
@@ -388,6 +413,12 @@ def flfed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
         return code, said.out, said.err
 
     return call
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark what starts servers, looks into a browser or runs whole studies as slow."""
+    if any(item.get_closest_marker(kind) for kind in ("servers", "browser", "studies")):
+        item.add_marker("slow")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -63,7 +63,6 @@ def test_sites_of_the_scale_curve_have_log_normal_sizes_with_the_stated_mean():
     assert abs(np.log(drawn).std() - 0.8) < 0.04
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("given", [TINY, PART, LINEAR], ids=["all", "part", "linear"])
 def test_all_ways_reach_the_same_arrays_and_the_ratios_are_to_the_bare_loop(given):
@@ -79,7 +78,6 @@ def test_all_ways_reach_the_same_arrays_and_the_ratios_are_to_the_bare_loop(give
     assert kept[0].rounds == given.rounds
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("what", WRONG)
 def test_a_loop_that_does_other_steps_gives_no_figure(what):
@@ -154,7 +152,6 @@ def test_a_job_in_a_file_is_the_same_work_with_orders_of_its_own(tmp_path):
     assert difference(arrays, hand_made.loop(found)[0]) < 1e-6
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_memory_is_that_of_a_process_of_its_own(tmp_path):
     held = np.ones(100 * 2**17)  # 100 MB here, which a fresh process does not have

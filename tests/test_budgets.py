@@ -223,8 +223,7 @@ def test_at_least_half_of_the_tests_compare_numbers():
     ],
 )
 def test_a_comparison_of_numbers_is_told_from_others(body: str, expected: bool):
-    function = ast.parse(f"def test_x():\n    {body}").body[0]
-    assert compares_numbers(function) is expected
+    assert compares_numbers(ast.parse(f"def test_x():\n    {body}").body[0]) is expected
 
 
 def test_names_of_tests_are_sentences():

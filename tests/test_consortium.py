@@ -31,7 +31,6 @@ def machines() -> Iterator[dict[str, Machine]]:
         yield found
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.timeout(900)
 def test_a_consortium_by_the_book(machines, test_data):

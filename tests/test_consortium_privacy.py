@@ -141,7 +141,6 @@ def standing(needles: set[bytes], home: Path) -> list[str]:
 
 
 @pytest.mark.proof
-@pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.timeout(900)
 def test_a_budget_holds_over_the_wire_and_over_studies(machines, test_data, heart, monkeypatch):

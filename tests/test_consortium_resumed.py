@@ -86,7 +86,6 @@ def serve(machine: Machine, line: Path) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.proof
-@pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("codec", ["", TOP_K], ids=["plain", "top-k"])
@@ -121,7 +120,6 @@ def test_what_is_killed_goes_on_as_if_nothing_had_happened(machines, test_data, 
 
 
 @pytest.mark.proof
-@pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.timeout(900)
 def test_ctrl_c_and_sigterm_end_a_coordinators_run_which_is_resumed_to_the_same_arrays(machines, test_data):

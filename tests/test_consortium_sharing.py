@@ -80,7 +80,6 @@ def standing(wanted: list[float], there: list[float]) -> int:
 
 
 @pytest.mark.proof
-@pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.timeout(600)
 def test_figures_in_sums_only_are_nowhere_on_the_coordinators_machine(machines, test_data, heart):

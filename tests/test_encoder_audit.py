@@ -134,7 +134,6 @@ def lower_bound(without: np.ndarray, there: np.ndarray) -> float:
     return max(best)
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_by_the_schema_one_row_moves_an_update_by_its_own_gradients_alone():
     # One row in a share q of T steps, by at most the clip, against noise of σ clips a step:

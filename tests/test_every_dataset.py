@@ -24,8 +24,7 @@ def dataset(request: pytest.FixtureRequest) -> Dataset:
 
 
 def test_every_folder_is_listed():
-    folders = sorted(path.name for path in (ROOT / "datasets").iterdir() if path.is_dir())
-    assert folders == NAMES
+    assert sorted(path.name for path in (ROOT / "datasets").iterdir() if path.is_dir()) == NAMES
     assert set(NAMES) <= set(datasets.names())
     # With one, the folder would shadow an installed Hugging Face `datasets`.
     assert not (ROOT / "datasets" / "__init__.py").exists()

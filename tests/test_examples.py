@@ -31,7 +31,6 @@ def test_there_are_six_examples_of_at_most_sixty_lines_and_a_client():
     assert len(lines) == 6 and max(lines.values()) <= 60
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_a_site_of_ones_own_from_a_file_learns_as_well_as_all_rows_in_one_place(home: Path):
     text = said_by("own_site", home)
@@ -40,7 +39,6 @@ def test_a_site_of_ones_own_from_a_file_learns_as_well_as_all_rows_in_one_place(
     assert re.search(r"hillside +-?0\.\d+", text) and re.search(r"lakeside +-?0\.\d+", text)
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.proof
 def test_the_median_holds_where_the_mean_is_pulled_away(home: Path):
@@ -48,7 +46,6 @@ def test_the_median_holds_where_the_mean_is_pulled_away(home: Path):
     assert mean < 0.5 and median > 0.9
 
 
-@pytest.mark.slow
 @pytest.mark.proof
 @pytest.mark.studies
 def test_a_smaller_budget_means_more_noise(home: Path):
@@ -59,7 +56,6 @@ def test_a_smaller_budget_means_more_noise(home: Path):
     assert promised == pytest.approx([8, 3, 1], rel=0.01)
 
 
-@pytest.mark.slow
 @pytest.mark.proof
 @pytest.mark.studies
 def test_a_killed_run_ends_with_the_same_arrays(home: Path):
@@ -67,7 +63,6 @@ def test_a_killed_run_ends_with_the_same_arrays(home: Path):
     assert "interrupted" in text and "resumed: completed; its arrays differ by 0.0 from" in text
 
 
-@pytest.mark.slow
 @pytest.mark.proof
 @pytest.mark.studies
 def test_two_strategies_are_compared_on_the_same_sites(home: Path):
@@ -76,7 +71,6 @@ def test_two_strategies_are_compared_on_the_same_sites(home: Path):
     assert len(figures) == 3 and min(figures) > 0.9 and text.startswith("fedavg ")
 
 
-@pytest.mark.slow
 @pytest.mark.proof
 @pytest.mark.studies
 def test_three_ways_of_predicting_agree(home: Path):

@@ -126,7 +126,6 @@ def said(installed: Path, *command: str | Path) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.proof
 def test_a_wheel_of_another_package_is_listed_checked_and_run(installed: Path):

@@ -60,7 +60,7 @@ def test_a_study_whose_model_is_huge_is_refused_before_an_array_is_made(
     tracemalloc.start()
     with pytest.raises(UsageError, match="lower hidden"):
         model_shapes(Study.parse(huge), schema)
-    with pytest.raises(UsageError, match="lower depth or codes or rounds"):
+    with pytest.raises(UsageError, match="lower depth or max-bins or rounds"):
         model_shapes(Study.parse(trees_study(small_study, rounds=10**9)), schema)
     # A model of 12 million numbers is within the bound, and none of them is made.
     shapes = model_shapes(Study.parse(huge.replace("100000, 100000", "3500, 3500")), schema)

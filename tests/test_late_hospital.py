@@ -47,7 +47,6 @@ def first_run(machines: dict[str, Machine]) -> str:
 
 
 @pytest.mark.proof
-@pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.timeout(900)
 def test_a_hospital_joins_late_by_the_book(machines, test_data):

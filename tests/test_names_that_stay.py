@@ -231,8 +231,7 @@ def test_what_is_imported_from_flfed_is_there():
     assert GAINS == ("site", "gain", "low", "high", "verdict", "model")
     for name, offered in OFFERED.items():
         kind = getattr(flfed, name)
-        there = {*dir(kind), *getattr(kind, "__dataclass_fields__", ())}
-        assert absent(offered, there) == [], name
+        assert absent(offered, {*dir(kind), *getattr(kind, "__dataclass_fields__", ())}) == [], name
 
 
 def test_interfaces_for_other_packages_are_there():

@@ -197,8 +197,7 @@ def test_noise_in_the_auc_is_that_of_16_bins_by_quantile_and_256_or_even_ones_ha
     cells = NORMAL[0].sum(axis=0) * rows
     edges = choose_edges(cells, 1e-9, number_of_bins(rows, noise(epsilon, rows)))
     assert len(edges) == BINS + 1
-    found = noise_alone(rows, epsilon, GRID, edges, 1500)
-    assert found == pytest.approx(bar, rel=0.06)
+    assert noise_alone(rows, epsilon, GRID, edges, 1500) == pytest.approx(bar, rel=0.06)
     assert noise_alone(rows, epsilon, ScoreBins(bins=256), np.arange(257), 300) > 2.5 * bar
     assert noise_alone(rows, epsilon, GRID, np.arange(0, 129, 8), 1000) > 1.1 * bar
 

@@ -70,7 +70,6 @@ def told(flfed) -> Callable[[], tuple[list[str], dict]]:
     return run
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.proof
 def test_amounts_a_thousand_times_too_small_are_told_with_site_column_and_size(changed, told):
@@ -87,7 +86,6 @@ def test_amounts_a_thousand_times_too_small_are_told_with_site_column_and_size(c
         assert "standard deviations below" in line and line.endswith("another unit?")
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.proof
 def test_an_outcome_that_is_swapped_in_one_region_is_told_as_that(changed, told):
@@ -104,7 +102,6 @@ def test_an_outcome_that_is_swapped_in_one_region_is_told_as_that(changed, told)
         assert "lies apart" not in text
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.proof
 def test_of_the_shipped_regions_nobody_is_told_to_lie_apart(told):

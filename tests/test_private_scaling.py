@@ -83,8 +83,7 @@ def about_the_middle(column: ColumnLayout) -> np.ndarray:
 
 def test_areas_lie_in_many_cells_about_0_and_in_two_about_the_middle_of_their_range():
     values = KINDS["area"][1](np.random.default_rng(1), 1000)
-    counts = number_cells(AREA, values, np.ones(1000))
-    assert np.count_nonzero(counts > 20) >= 8
+    assert np.count_nonzero(number_cells(AREA, values, np.ones(1000)) > 20) >= 8
     assert np.count_nonzero(np.histogram(values, about_the_middle(AREA))[0] > 20) <= 2
     # What the schema takes the logarithm of has no unit of a thousandth of its logarithms: nearly all in two cells.
     limits = np.log1p(np.exp(np.random.default_rng(1).normal(np.log(150_000), 0.8, 1000)))
@@ -407,7 +406,6 @@ def test_breast_cancer_loses_a_hundredth_at_most_and_more_by_moments_of_clipped_
     assert loss(study, 8, of_moments) > 0.015
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.proof
 @pytest.mark.usefixtures("heart")
@@ -421,7 +419,6 @@ def test_twenty_re_splits_lose_little_to_the_encoder_and_its_share(
     assert loss(protected(name, epsilon), 20, private, shares) <= most
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.proof
 @pytest.mark.usefixtures("taiwan")

@@ -50,7 +50,6 @@ def test_noise_keeps_the_promise_and_is_not_more_than_it_takes(name):
     assert spent > asked
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.usefixtures("heart", "taiwan")
 @pytest.mark.parametrize("name", ["breast-cancer-dp-3", "fed-heart-flamby-dp", "taiwan-credit-dp-3"])
@@ -73,7 +72,6 @@ def test_the_page_has_the_figures_that_the_studies_are_held_to():
         assert "own measurement" in expected[path].source
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_breast_cancer_at_epsilon_three():
     # Ten repeats: 0.988, deviation 0.005; by rows' own ranges in place of typical spans 0.976.
@@ -81,7 +79,6 @@ def test_breast_cancer_at_epsilon_three():
 
 
 @pytest.mark.proof
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.usefixtures("taiwan")
 def test_taiwan_credit_at_epsilon_eight_is_near_the_same_plan_without_it():
@@ -102,7 +99,6 @@ def test_a_tight_clip_costs_taiwan_credit_its_probabilities():
     assert loose < 0.47 < 0.55 < tight
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.usefixtures("heart")
 @pytest.mark.proof

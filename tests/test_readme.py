@@ -67,7 +67,6 @@ def test_the_pages_have_commands_and_blocks_to_run():
     assert [len(blocks_of(text)) for text in (TEXT, PAGES["studies"])] == [1, 2]
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_the_block_of_the_readme_prints_what_stands_below_it():
     told = blocks_of(TEXT, "text")[0]
@@ -77,7 +76,6 @@ def test_the_block_of_the_readme_prints_what_stands_below_it():
     assert not alike(told.replace("no clear improvement", "joining improves AUC"), printed)
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_every_command_of_the_page_on_studies_runs(flfed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # one of them writes a study
@@ -86,7 +84,6 @@ def test_every_command_of_the_page_on_studies_runs(flfed, tmp_path, monkeypatch)
         assert (code, bool(out.strip())) == (0, True), (words, err)
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_every_command_of_the_page_on_predicting_runs_in_an_empty_folder(flfed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -123,7 +120,6 @@ def ward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_every_command_and_block_of_the_page_on_own_tables_runs_in_order(flfed, ward: Path):
     for words in commands_of("docs/own-tables.md"):
@@ -135,7 +131,6 @@ def test_every_command_and_block_of_the_page_on_own_tables_runs_in_order(flfed, 
     assert (ward / "ward.onnx").stat().st_size > 0 and (ward / "ward-files" / "datasets").is_dir()
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.parametrize("place", range(len(blocks_of(PAGES["studies"]))))
 def test_every_python_block_of_the_page_on_studies_runs(place: int):

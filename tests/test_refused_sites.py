@@ -22,7 +22,6 @@ def refused(sites, count: int):
     return [replace(sites[0], name=f"ward-{number:03d}", source=spoiled) for number in range(count)]
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_186_refused_sites_are_one_sentence_wherever_a_run_is_told(small_sites, small_study, flfed):
     two = small_sites(2)

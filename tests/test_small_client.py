@@ -22,8 +22,7 @@ import flfed
 from flfed import Study, run
 from flfed.federation.engines.engine import ENGINES, RemoteSite, RunConfig, RunResources, StartedGrid, find_sites
 from flfed.federation.engines.inprocess import InProcess, InProcessGrid
-from flfed.rows.data.site import Site
-from flfed.rows.session import study_table
+from flfed.rows.data.site import Site, study_table
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.messages.enrol import EnrolReply
 

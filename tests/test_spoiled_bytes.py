@@ -44,7 +44,6 @@ def spoiled(data: bytes, chance: random.Random) -> bytes:
     return data.replace(chance.choice((b",", b"-", b"male", b".", b"\n")), sign, chance.choice((1, 3, -1)))
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("name", FILES)
 def test_spoiled_bytes_end_in_a_sentence_without_a_cell_or_in_a_table(tmp_path: Path, monkeypatch, name):

@@ -94,7 +94,6 @@ def opened(files: list[Path], separator: str, folder: Path) -> list[str]:
     return [sheet.read_text("utf-8") for sheet in sheets]
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.parametrize("name", SEPARATORS)
 def test_a_spreadsheet_program_opens_events_csv_without_a_formula(name: str, home: Path, tmp_path: Path):

@@ -46,7 +46,6 @@ def loaded(code: str, home: Path) -> dict:
     return found
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_a_tiny_run_loads_nothing_that_only_other_commands_need(home: Path):
     from flfed.records.store.writer import RunStore

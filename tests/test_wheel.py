@@ -32,7 +32,6 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*.whl"))
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_the_wheel_carries_sites_datasets_studies_and_the_app(wheel: Path):
     names = zipfile.ZipFile(wheel).namelist()
@@ -45,7 +44,6 @@ def test_the_wheel_carries_sites_datasets_studies_and_the_app(wheel: Path):
     assert not [name for name in names if name.endswith((".pyc", ".db")) or "tests" in name]
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_an_unpacked_wheel_finds_its_bundle_from_any_folder(wheel: Path, tmp_path: Path):
     zipfile.ZipFile(wheel).extractall(tmp_path / "installed")

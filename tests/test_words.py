@@ -18,6 +18,8 @@ from flfed.words import render
 ROOT = Path(__file__).resolve().parents[1] / "flfed"
 WHOLE = ("approval.changed-keys.", "glossary.", "names.", "advice.")
 """Tables that code reads as a whole."""
+RENDERING = ("render", "usage_error")
+"""Functions whose first argument is a template's key."""
 
 
 @cache
@@ -38,7 +40,7 @@ def places(text: str) -> set[str]:
 
 @dataclass(frozen=True)
 class Call:
-    """A call of `render`: where it stands, the pattern of its key, and the facts it gives; None where computed."""
+    """A call of one of RENDERING: where it stands, the pattern of its key, and the facts; None where computed."""
 
     where: str
     key: str
@@ -46,6 +48,9 @@ class Call:
 
     def matching(self) -> list[str]:
         """Return the keys of the templates that it can render."""
+        written_out = self.key.replace("\\", "")
+        if written_out in templates():
+            return [written_out]
         return [key for key in templates() if re.fullmatch(self.key, key)]
 
 
@@ -65,11 +70,13 @@ def patterns(node: ast.expr) -> Iterator[str]:
 
 @cache
 def calls() -> list[Call]:
-    """Return every call of `render` in the package."""
+    """Return every call of `render` and `usage_error` in the package."""
     found = []
     for file in sorted(ROOT.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "render":
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in RENDERING:
+                if isinstance(node.args[0], ast.Name):
+                    continue  # within `usage_error`, which gives on what it is given
                 names = [keyword.arg for keyword in node.keywords]
                 facts = None if None in names else frozenset(filter(None, names))
                 where = f"{file.relative_to(ROOT)}:{node.lineno}"

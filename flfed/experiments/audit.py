@@ -20,7 +20,7 @@ from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.recording.pseudonyms import SharedAs, pseudonyms
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server.preflight import check
-from flfed.federation.server.run_setting import ask, deadline_of
+from flfed.federation.server.run_setting import ask, ask_enrolment, deadline_of
 from flfed.records.store.entries import AuditRow, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
@@ -29,7 +29,7 @@ from flfed.study.study import covers_model
 from flfed.summaries.summary import merge, sums_sha256
 from flfed.updates.mechanism import Promise
 from flfed.updates.messages.compare import AUDIT, AuditReply, AuditRequest
-from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest, sharing_of
+from flfed.updates.messages.enrol import ENROL, EnrolReply, sharing_of
 from flfed.words import render
 
 
@@ -144,8 +144,8 @@ def audit(
     config: RunConfig = {"study": study.text, "repeat": entry.repeat, key: entry.run}
     resources = RunResources(answer_of(path_of(engine, study, stacked=True)), progress)
     with RunStore.open(store) as opened:
-        shared_as = SharedAs(series=entry.series)
-        recorder = Recorder(opened.added_to(entry.run), facts["primary"], entry.rounds_planned, progress, shared_as)
+        writer = opened.added_to(entry.run)
+        recorder = Recorder(writer, facts["primary"], entry.rounds_planned, progress, entry.series)
         recorder.after(entry.rounds + 1)
         with engine.started(attacked_sites, config, resources) as (grid, tables), engine.after_run(grid, recorder):
             auditor = Auditor(grid, model, entry, recorded, recorder, opened, tables, sums)
@@ -235,7 +235,9 @@ class Auditor:
         self.recorder.progress("attacks", len(attacks), len(attacks))
         # A fault at some sites is reported beside the findings; at all of them it is an error.
         if not findings and (self.faults or not wanted):
-            raise self._no_site()
+            why = "; ".join(f"{site}: {reason}" for site, reason in self.faults.items())
+            why = why or "none that took part shares figures of its own"
+            raise FlfedError(f"no site could be attacked ({why})")
         self.recorder.events("holdout-opened", dict.fromkeys(wanted, "audit"))
         return Audited(
             run=self.entry.run,
@@ -251,15 +253,9 @@ class Auditor:
         named = {site for site in nodes if not only or shared_as.name(site) in only}
         return {site: nodes[site] for site in nodes if site in named - shared_as.in_sums_only}
 
-    def _no_site(self) -> FlfedError:
-        why = "; ".join(f"{site}: {reason}" for site, reason in self.faults.items())
-        return FlfedError(f"no site could be attacked ({why or 'none that took part shares figures of its own'})")
-
     def _enrol(self) -> dict[str, int]:
         """Return the nodes of the run's sites that are present, in order of names."""
-        request = EnrolRequest(dataset=self.model.schema.name, schema_sha256=self.model.schema.sha256())
-        nodes = {str(node): node for node in self.grid.get_node_ids()}
-        answers = ask(self.grid, ENROL, request, nodes, EnrolReply.from_record, timeout=deadline_of(self.model.study))
+        nodes, answers = ask_enrolment(self.grid, self.model.study, self.model.schema)
         replies = {reply.site: (key, reply) for key, reply in answers.replies.items()}
         recorded_as = self._recorded_as(replies)
         # The sharing of the run remains in force, whatever the policy of a site is now.

@@ -15,7 +15,6 @@ import torch
 from flfed.callbacks import Progress, no_progress
 from flfed.errors import FlfedError, RunStopped, UsageError, interruption
 from flfed.federation.engines.engine import RunConfig, RunResources, answer_of, engine_of, find_sites, path_of
-from flfed.federation.recording.pseudonyms import SharedAs
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import bad_end_written, begin
 from flfed.federation.server.preflight import check
@@ -271,7 +270,7 @@ def _run_of(series: str, point: Study, sites: Sequence[Site], store: RunStore, p
     name = store.begin_series(study=series, study_sha256=point.sha256(), study_text=point.text)
     path = path_of(engine, point, stacked=True)
     writer = begin(store, name, point, facts, engine=engine.name, path=path)
-    recorder = Recorder(writer, facts["primary"], point.rounds, progress, SharedAs(series=name))
+    recorder = Recorder(writer, facts["primary"], point.rounds, progress, name)
     began = time.monotonic()
     config: RunConfig = {"study": point.text, "repeat": 0, "run-here": writer.run}
     resources = RunResources(answer_of(path), progress)

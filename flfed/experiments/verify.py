@@ -116,20 +116,13 @@ class Compared:
         if self.without:
             return render("experiments.verify.missing", figure=path, repeats=self.without)
         ours = number(self.ours, self.decimals)
-        apart = number(abs(difference), self.decimals)
+        facts = {"figure": path, "ours": ours, "difference": number(abs(difference), self.decimals)}
         published = format_as_written(self.published)
         if self.expected.minimum is not None:
-            return render("experiments.verify.below", figure=path, ours=ours, difference=apart, least=published)
+            return render("experiments.verify.below", least=published, **facts)
         side = "above" if difference > 0 else "below"
-        return render(
-            "experiments.verify.outside",
-            figure=path,
-            ours=ours,
-            difference=apart,
-            side=side,
-            published=published,
-            tolerance=format_as_written(self.expected.tolerance),
-        )
+        tolerance = format_as_written(self.expected.tolerance)
+        return render("experiments.verify.outside", side=side, published=published, tolerance=tolerance, **facts)
 
     def as_json(self) -> Report:
         """Return the entry of `flfed study verify --json`."""
@@ -311,8 +304,7 @@ def check_expected(study: Study) -> None:
         For the first expectation that does not fit.
     """
     expected = study.expected
-    task = check(study)["task"]
-    metrics = list(list_study_metrics(task, study.compare))
+    metrics = list(list_study_metrics(check(study)["task"], study.compare))
     sites = [site.name for site in find_sites(study)]
     if not expected.figures:
         raise UsageError(render("experiments.verify.empty", study=study.name))
@@ -333,7 +325,5 @@ def check_expected(study: Study) -> None:
 
 def _check_listed(where: str, what: str, parts: Sequence[str], names: Sequence[str]) -> None:
     """Refuse a part of a path that is not exactly one of some names."""
-    if len(parts) == 1 and parts[0] in names:
-        return
-    word = ".".join(parts)
-    raise unknown(f"{where}: {what}", word, names)
+    if len(parts) != 1 or parts[0] not in names:
+        raise unknown(f"{where}: {what}", ".".join(parts), names)

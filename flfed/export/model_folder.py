@@ -49,8 +49,7 @@ from flfed.signatures import (
     model_facts,
 )
 from flfed.study.study import Study
-from flfed.summaries.summary import Encoder, Layout, arrays_sha256, schema_encoder
-from flfed.updates.arrays import Arrays
+from flfed.summaries.summary import Arrays, Encoder, Layout, arrays_sha256, schema_encoder
 from flfed.words import render
 
 PARTS = {"coordinator", "signing-key", "signature"}

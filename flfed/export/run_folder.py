@@ -140,7 +140,7 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
         series = reader.series(name)
         run_report = report(reader, name)
         reason = _why_no_model(runs, series)
-        model = None if reason else shared_model(reader, runs[0], series, run_report)
+        model = None if reason else shared_model(runs[0], series, run_report)
         signer = engine_of(runs[0].engine).signer() if model else None
         target = folder or Path(run_report["run"])
         if model is not None:
@@ -192,7 +192,7 @@ def _tables(reader: RunReader, runs: Sequence[RunEntry], run_report: Mapping[str
     return files
 
 
-def shared_model(reader: RunReader, run: RunEntry, series: SeriesEntry, run_report: Mapping[str, Any]) -> SharedModel:
+def shared_model(run: RunEntry, series: SeriesEntry, run_report: Mapping[str, Any]) -> SharedModel:
     """Return the final model of a run, checked against its hashes in the store.
 
     Raises
@@ -237,7 +237,7 @@ def shared_model(reader: RunReader, run: RunEntry, series: SeriesEntry, run_repo
 
 def model_of(reader: RunReader, run: RunEntry) -> SharedModel:
     """Return the final model of a run; raises as `shared_model` does."""
-    return shared_model(reader, run, reader.series(run.run), report(reader, run.run))
+    return shared_model(run, reader.series(run.run), report(reader, run.run))
 
 
 def export_at_site(site: str, run: str, repeat: int, folder: Path) -> Exported:

@@ -23,10 +23,6 @@ NO_PARENT = 2**31 - 1
 LARGEST = float(np.finfo(np.float32).max)
 
 
-FILES = TREE_FILES
-"""Names of the file in its two forms."""
-
-
 def xgboost_files(arrays: Mapping[str, np.ndarray], layout: Layout, encoder: Encoder) -> dict[str, bytes]:
     """Return a forest as XGBoost's file, in both forms by name.
 
@@ -55,7 +51,7 @@ def xgboost_files(arrays: Mapping[str, np.ndarray], layout: Layout, encoder: Enc
         scale = float(encoder.scale[-1])
         base = float(encoder.center[-1])
     document = xgboost_document(trees, own, layout.task, outputs=arrays["value"].shape[1], scale=scale, base=base)
-    return dict(zip(FILES, (to_json(document).encode(), to_ubj(document)), strict=True))
+    return dict(zip(TREE_FILES, (to_json(document).encode(), to_ubj(document)), strict=True))
 
 
 def _with_shared(tree: Tree, shared: np.ndarray, last: np.ndarray) -> Tree:

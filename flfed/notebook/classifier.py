@@ -19,7 +19,7 @@ from flfed.errors import FlfedError, UsageError
 from flfed.export.model_folder import SharedModel
 from flfed.federation.engines.engine import RunConfig, RunResources, answer_of, path_of
 from flfed.federation.engines.inprocess import InProcess
-from flfed.federation.server.run_setting import ask, deadline_of
+from flfed.federation.server.run_setting import Answers, Reply, ask, ask_enrolment, deadline_of
 from flfed.notebook.result import is_number
 from flfed.rows.baselines import first_arrays
 from flfed.rows.data import datasets
@@ -37,7 +37,6 @@ from flfed.study.template import StudyTemplate
 from flfed.summaries.summary import Encoder, fit_encoder, merge
 from flfed.updates.aggregation.rounds import Participant, RunContext
 from flfed.updates.codec import codec_of, download_of
-from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
 from flfed.words import render
@@ -156,8 +155,7 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable class of each row [rows]."""
-        best = self.predict_proba(X).argmax(axis=1)
-        return np.asarray(self.classes_[best])
+        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
 
     def __sklearn_tags__(self) -> Any:
         """Return scikit-learn's tags: missing values are allowed."""
@@ -258,20 +256,12 @@ def train(study: Study, sites: Sequence[Site]) -> tuple[dict[str, np.ndarray], E
     resources = RunResources(answer_of(path_of(engine, study, stacked=True)), no_progress)
     layout = study_layout(study, schema)
     with engine.started(sorted(sites, key=lambda site: site.name), config, resources) as (grid, _):
-        nodes = {str(node): node for node in grid.get_node_ids()}
-
-        def answers(kind: str, request: Any, read: Any) -> Mapping[str, Any]:
-            exchange = ask(grid, kind, request, nodes, read, timeout=deadline_of(study))
-            if exchange.faults:
-                raise UsageError("; ".join(exchange.faults.values()))
-            return exchange.replies
-
-        request = EnrolRequest(dataset=schema.name, schema_sha256=schema.sha256())
-        enrolled = answers(ENROL, request, EnrolReply.from_record)
-        refused = [f"{reply.site}: {reply.reason}" for reply in enrolled.values() if not reply.accepted]
-        if refused:
+        nodes, enrolment = ask_enrolment(grid, study, schema)
+        enrolled = _all_replies(enrolment)
+        if refused := [f"{reply.site}: {reply.reason}" for reply in enrolled.values() if not reply.accepted]:
             raise UsageError("; ".join(refused))
-        sums = answers(SUMMARISE, SummariseRequest(), SummariseReply.from_record)
+        read = SummariseReply.from_record
+        sums = _all_replies(ask(grid, SUMMARISE, SummariseRequest(), nodes, read, timeout=deadline_of(study)))
         merged = merge([reply.summary for reply in sums.values() if reply.summary is not None])
         encoder = fit_encoder(layout, merged, study.encode.scaler)
         trainable = study_trainable(study, schema, study.model.build("model"), seed=study.seed)
@@ -292,3 +282,9 @@ def train(study: Study, sites: Sequence[Site]) -> tuple[dict[str, np.ndarray], E
     if strategy.stopped:
         raise UsageError(strategy.stopped)
     return to_arrays(result.arrays), encoder
+
+
+def _all_replies(answers: Answers[Reply]) -> Mapping[str, Reply]:
+    if answers.faults:
+        raise UsageError("; ".join(answers.faults.values()))
+    return answers.replies

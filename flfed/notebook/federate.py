@@ -25,7 +25,6 @@ from flfed.rows.data.schema import Task
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame
 from flfed.rows.proposals.own_tables import OwnTable
-from flfed.rows.proposals.tables import TableProposal
 from flfed.rows.proposals.workspace import HOLDOUT_SHARE, Workspace, new_workspace, summary_of
 from flfed.study.study import Study, keys_of, plain_value, protects_rows
 from flfed.updates.strategies.fedavg import FedAvg
@@ -218,10 +217,11 @@ def say_columns(workspace: Workspace, say: Say) -> None:
         say(render("notebook.columns.infinite", column=name, cells=count_in_words(many)))
     if twice := at_several(tables.values()):
         say(render("notebook.columns.duplicates", rows=count_in_words(twice)))
-    _say_doubts(proposal, say)
+    _say_doubts(workspace, say)
 
 
-def _say_doubts(proposal: TableProposal, say: Say) -> None:
+def _say_doubts(workspace: Workspace, say: Say) -> None:
+    proposal = workspace.proposal
     for column in proposal.columns.values():
         if not column.sure:
             say(render("notebook.columns.unsure", column=column.name, kind=column.kind, reason=column.why))

@@ -70,17 +70,14 @@ def model_of(module: torch.nn.Module) -> type:
 
 def _refuse_module(network: torch.nn.Module) -> None:
     """Refuse a module that sites cannot train."""
-    buffers = [name for name, _ in network.named_buffers()]
-    if buffers:
+    if buffers := [name for name, _ in network.named_buffers()]:
         raise UsageError(render("notebook.module.buffers", names=", ".join(buffers)))
     parts = [type(part).__name__ for part in network.modules()]
-    drawing = [part for part in parts if "Dropout" in part]
-    if drawing:
+    if drawing := [part for part in parts if "Dropout" in part]:
         raise UsageError(render("notebook.module.dropout", layers=", ".join(drawing)))
     if parts[-1] in PROBABILITIES:
         raise UsageError(render("notebook.module.probabilities", layer=parts[-1]))
-    frozen = [name for name, value in network.named_parameters() if not value.requires_grad]
-    if frozen:
+    if frozen := [name for name, value in network.named_parameters() if not value.requires_grad]:
         raise UsageError(render("notebook.module.frozen", names=", ".join(frozen)))
 
 

@@ -284,8 +284,7 @@ class Model:
         if not self.classes_:
             return self._values(table)[:, 0]
         best = self.predict_proba(table).argmax(axis=1)
-        labels = labels_array(self.classes_)
-        return np.asarray(labels[best])
+        return np.asarray(labels_array(self.classes_)[best])
 
     def to_sklearn(self) -> Pipeline:
         """Return a linear model as a fitted scikit-learn pipeline, from the schema's columns.

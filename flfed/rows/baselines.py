@@ -193,31 +193,6 @@ def tuned(rows: Encoded, trainable: Trainable) -> Asking[Predictor]:
     return network_predictor(trainable.model, arrays)
 
 
-def best(
-    rows: Encoded, trainable: Trainable, layout: Layout, encoder: Encoder, naive: Sequence[str] = (), least: int = 0
-) -> Asking[Rival]:
-    """Find the best model of one site's rows.
-
-    Yields requests and returns what was found, a function of the same inputs: of a linear study whose linear model is
-    the best, just what `tuned` finds, of which more penalties are tried. `naive` are columns that are forecasts of the
-    target themselves, `least` the rows behind a last value.
-    """
-    # Of too few rows for trees, in no order of time, a linear model is the only one.
-    alone = not suffice_for_trees(rows, trainable.task, trainable.classes)
-    if trainable.model.linear and alone and (trainable.task != "regression" or rows.elapsed is None):
-        return Rival(linear_family(trainable.task), (yield from tuned(rows, trainable)))
-    rng = generator(trainable.seed, site=trainable.site, purpose="rival")
-
-    own = replace(rows, x=scaled_of(rows.x, layout, encoder))
-    columns = column_forecasts(naive, layout, encoder)
-    estimator: Rival = yield RivalRequest(
-        rows=own, task=trainable.task, classes=trainable.classes, rng=rng, columns=columns, least=least
-    )
-    if trainable.model.linear and estimator.family in LINEAR_FAMILIES:
-        return Rival(estimator.family, (yield from tuned(rows, trainable)))
-    return replace(estimator, outputs=lambda x: estimator.outputs(scaled_of(x, layout, encoder)))
-
-
 def local_model(
     rows: Encoded,
     trainable: Trainable,
@@ -227,11 +202,27 @@ def local_model(
     naive: Sequence[str],
     least: int = 0,
 ) -> Asking[LocalModel]:
-    """Yield requests and return the own model of a kind: of the study's model, or the best of any."""
+    """Yield requests and return the own model of a kind: of the study's model, or the best of any.
+
+    It is a function of the same inputs. Of a linear study whose linear model is the best, it is just what `tuned`
+    finds, of which more penalties are tried. `naive` are columns that are forecasts of the target themselves, `least`
+    the rows behind a last value.
+    """
     if own == "same":
         return LocalModel(encoder, (yield from tuned(rows, trainable)))
-    rival = yield from best(rows, trainable, layout, encoder, naive, least)
-    return LocalModel(encoder, rival.outputs, rival.family)
+    # Of too few rows for trees, in no order of time, a linear model is the only one.
+    alone = not suffice_for_trees(rows, trainable.task, trainable.classes)
+    if trainable.model.linear and alone and (trainable.task != "regression" or rows.elapsed is None):
+        return LocalModel(encoder, (yield from tuned(rows, trainable)), linear_family(trainable.task))
+    rng = generator(trainable.seed, site=trainable.site, purpose="rival")
+    scaled = replace(rows, x=scaled_of(rows.x, layout, encoder))
+    columns = column_forecasts(naive, layout, encoder)
+    rival: Rival = yield RivalRequest(
+        rows=scaled, task=trainable.task, classes=trainable.classes, rng=rng, columns=columns, least=least
+    )
+    if trainable.model.linear and rival.family in LINEAR_FAMILIES:
+        return LocalModel(encoder, (yield from tuned(rows, trainable)), rival.family)
+    return LocalModel(encoder, lambda x: rival.outputs(scaled_of(x, layout, encoder)), rival.family)
 
 
 def naive_outputs(

@@ -116,7 +116,7 @@ class EncodedTable:
         return self._leaving(holdout, self.coded(holdout))
 
     def _leaving(self, table: pd.DataFrame, rows: pd.DataFrame | ColumnArrays) -> Summary:
-        minimum = None if self.policy.disclosure == "open" else self.policy.cell_minimum
+        minimum = None if self.policy.is_open else self.policy.cell_minimum
         return leaving(rows, self.layout, minimum, one_of_each(table, self.schema.group))
 
     def own_encoder(self, encoder: Encoder | None = None) -> Encoder:
@@ -200,9 +200,7 @@ class EncodedTable:
             return rows
         # Groups matter only where one of them has several rows.
         group, persons = pd.factorize(table[self.schema.group])
-        if len(persons) == len(table):
-            return rows
-        return replace(rows, group=group)
+        return rows if len(persons) == len(table) else replace(rows, group=group)
 
     @cached_property
     def _elapsed(self) -> np.ndarray | None:
@@ -262,9 +260,7 @@ class EncodedTable:
     @property
     def scored_part(self) -> str:
         """Part of the rows that a round's model is scored on; trees that were grown anew were trained on all."""
-        if self._validation_rows and not refits(self.study):
-            return "validation"
-        return "training"
+        return "validation" if self._validation_rows and not refits(self.study) else "training"
 
     def model_rows(self, encoder: Encoder) -> tuple[Encoded, Encoded]:
         """Return the rows that a round's model is trained on, and scored on; of trees those of the last one."""

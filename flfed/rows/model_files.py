@@ -21,7 +21,7 @@ from flfed.study.study import Study
 from flfed.summaries.summary import Arrays, Encoder, Layout
 from flfed.trees.cut_points import codes_in
 from flfed.trees.forest import NoTrees, forest_of
-from flfed.words import render
+from flfed.words import render, usage_error
 
 FORMAT = 1
 FORMAT_INT8 = 2
@@ -121,7 +121,7 @@ def read_model_files(folder: Path) -> ModelFiles:
 
 def parts_apart(folder: Path) -> UsageError:
     """Return the error of files that are whole, each of another model."""
-    return UsageError(render("models.files.parts", folder=folder))
+    return usage_error("models.files.parts", folder=folder)
 
 
 def seal(index: Mapping[str, Any]) -> str:
@@ -133,15 +133,15 @@ def _read_index(folder: Path) -> dict[str, Any]:
     """Return the verified content of `model.json`."""
     path = folder / INDEX
     if not os.path.isfile(path):
-        raise UsageError(render("models.files.folder", folder=folder, index=INDEX))
+        raise usage_error("models.files.folder", folder=folder, index=INDEX)
     index = parse_json(_content(path, LARGEST_INDEX), render("models.files.json", path=path), longest=LARGEST_INDEX)
     # An older flfed must not guess at a newer format.
     if not isinstance(index, dict) or index.get("format") not in (FORMAT, FORMAT_INT8):
         formats = f"{FORMAT} and {FORMAT_INT8}"
-        raise UsageError(render("models.files.format", path=path, formats=formats))
+        raise usage_error("models.files.format", path=path, formats=formats)
     # The hash is of all but itself.
     if index.pop("sha256", "") != seal(index):
-        raise UsageError(render("models.files.index", path=path))
+        raise usage_error("models.files.index", path=path)
     return index
 
 
@@ -151,9 +151,9 @@ def _read_facts(folder: Path, index: Mapping[str, Any]) -> Facts:
         facts = Facts.model_validate(index)
     except ValidationError as error:
         place = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise UsageError(render("models.files.fact", path=folder / INDEX, place=place[:80])) from None
+        raise usage_error("models.files.fact", path=folder / INDEX, place=place[:80]) from None
     if (facts.format == FORMAT_INT8) != (facts.quantised is not None):
-        raise UsageError(render("models.files.fact", path=folder / INDEX, place="quantised"))
+        raise usage_error("models.files.fact", path=folder / INDEX, place="quantised")
     return facts
 
 
@@ -167,16 +167,16 @@ def _verified_files(folder: Path, files: Mapping[str, str]) -> dict[str, bytes]:
     """
     # Only files of ours are read: a name from the index could lead out of the folder.
     if not set(READ) <= set(files) <= {*READ, *TREE_FILES}:
-        raise UsageError(render("models.files.names", path=folder / INDEX))
+        raise usage_error("models.files.names", path=folder / INDEX)
     bytes_by_name = {}
     for name, sha256 in files.items():
         path = folder / name
         if not os.path.isfile(path):
-            raise UsageError(render("models.files.missing", folder=folder, name=name))
+            raise usage_error("models.files.missing", folder=folder, name=name)
         largest = LARGEST_FILE if name in READ else LARGEST_TREES
         content = _content(path, largest)
         if hashlib.sha256(content).hexdigest() != sha256:
-            raise UsageError(render("models.files.differs", path=path))
+            raise usage_error("models.files.differs", path=path)
         if name in READ:
             bytes_by_name[name] = content
     return bytes_by_name
@@ -188,9 +188,9 @@ def _content(path: Path, most: int) -> bytes:
         with path.open("rb") as stream:
             content = stream.read(most + 1)
     except OSError as error:
-        raise UsageError(render("models.files.opened", path=path, error=error.strerror)) from None
+        raise usage_error("models.files.opened", path=path, error=error.strerror) from None
     if len(content) > most:
-        raise UsageError(render("models.files.large", path=path, most=most))
+        raise usage_error("models.files.large", path=path, most=most)
     return content
 
 

@@ -39,9 +39,7 @@ class OwnArrays:
 
     def at_site(self, arrays: Arrays) -> Arrays:
         """Return a shared model as it is at the site: with the site's own part in place of what came."""
-        if self.part:
-            return {**arrays, **self.part}
-        return arrays
+        return {**arrays, **self.part} if self.part else arrays
 
     def parted(self, start: Arrays, delta: Arrays, beside: Arrays) -> tuple[Arrays, Arrays]:
         """Return an update in which the own part is zero, and the own part after the round.
@@ -176,9 +174,7 @@ def site_deviation(outputs: np.ndarray, y: np.ndarray, task: str, sd: float) -> 
         return sd
     # The wide prior wins only where the rows outweigh the odds against an unlike site.
     gain = _evidence(outputs, y, task, INTERCEPT_SD) - _evidence(outputs, y, task, sd)
-    if gain > np.log(UNLIKE - 1):
-        return INTERCEPT_SD
-    return sd
+    return INTERCEPT_SD if gain > np.log(UNLIKE - 1) else sd
 
 
 def _evidence(outputs: np.ndarray, y: np.ndarray, task: str, sd: float) -> float:

@@ -5,7 +5,6 @@ Its open table, its encoded rows and what its handlers answer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Protocol
@@ -13,11 +12,10 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from flfed import registry
 from flfed.rows.baselines import LocalModel, Trainable, fine_tuned, local_model, network_predictor
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout
-from flfed.rows.data.site import Site, SiteTable
+from flfed.rows.data.site import Site, SiteTable, study_table
 from flfed.rows.encoded_table import EncodedTable
 from flfed.rows.evaluation.scoring import Measured, RoundFigures, list_study_metrics, primary_of, too_few
 from flfed.rows.features.encode import Encoded
@@ -76,21 +74,6 @@ class Trained:
         """
         scores = None if self.scores is None else self.scores.bare()
         return replace(self, loss=None, scores=scores)
-
-
-def study_table(study: Study, site: Site, repeat: int = 0) -> SiteTable:
-    """Read a site's table as a study asks.
-
-    The study says which rows and split by whom. `repeat` is as for `SiteSession`.
-    """
-    complete: Sequence[str] = ()
-    if study.encode.rows == "complete":
-        complete = datasets.load(study.dataset.name).schema.features(study.dataset.features)
-    if not study.split.fixed:
-        return site.read(repeat, complete=complete)
-    published = registry.load("split", study.split.fixed)()
-    drawn = repeat if study.split.redraw else 0
-    return site.read(drawn, complete=complete, published=published)
 
 
 def redraws(study: Study, site: Site) -> bool:
@@ -218,9 +201,7 @@ class SiteSession(EncodedTable):
 
         All of a model that has none.
         """
-        if self.model.linear or self.layout.plain:
-            return 1.0
-        return self.policy.width
+        return 1.0 if self.model.linear or self.layout.plain else self.policy.width
 
     def fit_request(
         self, arrays: Arrays, rows: Encoded, rng: np.random.Generator, *, lr: float, terms: tuple[Term, ...] = ()

@@ -72,9 +72,7 @@ class Level:
     @property
     def place(self) -> int:
         """The round's place among those whose trees are sent, from 1."""
-        if self.is_anew:
-            return self.round - self.before
-        return self.round
+        return self.round - self.before if self.is_anew else self.round
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +122,7 @@ def grown(session: SiteSession, encoder: Encoder, level: Level, *, counted: bool
         Whether rows are counted beside gradients and Hessians.
     """
     fitted, scored = _rows(session, encoder, level)
-    trees = session.trees = _trees(session, encoder, level)
+    trees = session.trees = _trees(session, encoder, level, fitted, scored)
     if not trees.follow(level.place, level.last, level.sha256):
         # A request sent under a hash must have it: the site knows a request by its hash.
         if not level.forest or arrays_sha256(dict(level.forest)) != level.sha256:
@@ -156,9 +154,8 @@ def _rows(session: SiteSession, encoder: Encoder, level: Level) -> tuple[Encoded
     return rows, rows
 
 
-def _trees(session: SiteSession, encoder: Encoder, level: Level) -> SiteTrees:
+def _trees(session: SiteSession, encoder: Encoder, level: Level, fitted: Encoded, scored: Encoded) -> SiteTrees:
     """Return the trees before the round as far as the site knows them."""
-    fitted, scored = _rows(session, encoder, level)
     trees = session.trees
     if level.is_anew and trees is not None and trees.anew is not None:
         trees = trees.anew
@@ -281,8 +278,7 @@ def count_determined_at_start(session: SiteSession, least: int) -> tuple[int, in
     rows = tree_columns(session)
     layout = session.layout
     if least and layout.task != "regression":
-        cuts = [fine_codes(rows, column) for column in counted_columns(layout, least)]
-        codes = np.stack(cuts)
+        codes = np.stack([fine_codes(rows, column) for column in counted_columns(layout, least)])
     else:
         arrays = chosen_cuts(layout, cell_counts(rows, layout), session.study.model.build("model").max_bins)
         codes = codes_in(plain_inputs(rows, layout), arrays)

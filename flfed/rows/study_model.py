@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from flfed import registry
-from flfed.errors import UsageError
 from flfed.rows.baselines import Trainable, first_arrays
 from flfed.rows.data.schema import Schema
 from flfed.rows.features.encode import input_names
@@ -17,7 +16,7 @@ from flfed.rows.features.summarise import layout_of
 from flfed.rows.training.functional import outputs_of
 from flfed.study.study import Study
 from flfed.summaries.summary import Arrays, Layout
-from flfed.words import render
+from flfed.words import usage_error
 
 MOST_PARAMETERS = 2**24
 """Of a model: as many numbers of four bytes as a message of 64 MiB holds."""
@@ -69,8 +68,8 @@ def model_shapes(study: Study, schema: Schema) -> dict[str, tuple[tuple[int, ...
             keys.append("rounds")
         many = {"model": study.model.name, "count": count, "most": MOST_PARAMETERS}
         if keys:
-            raise UsageError(render("study.strategies.settings", keys=" or ".join(keys), **many))
-        raise UsageError(render("study.strategies.features", **many))
+            raise usage_error("study.strategies.settings", keys=" or ".join(keys), **many)
+        raise usage_error("study.strategies.features", **many)
     return {name: (shape, precision) for name, shape in shapes.items()}
 
 

@@ -31,7 +31,7 @@ from flfed.rows.training.tuning.linear import PENALTIES, LinearPredictor, Predic
 from flfed.seeds import generator
 from flfed.study.study import Study
 from flfed.summaries.summary import Arrays, ColumnLayout, Encoder, Layout, arrays_sha256
-from flfed.words import render
+from flfed.words import render, usage_error
 
 PULLS = np.concatenate([PENALTIES, [100.0, 1000.0]])
 """Ridge penalties of the distance from the source that are tried, of a loss that is a mean over rows."""
@@ -80,11 +80,11 @@ class Source:
             If the arrays are of other inputs than the schema's, or each site scaled its rows by itself.
         """
         if study.encode.scaler == "per-site":
-            raise UsageError(render("models.start.refused", name=name, why=Refusal("source-per-site")))
+            raise usage_error("models.start.refused", name=name, why=Refusal("source-per-site"))
         layout = study_layout(study, schema)
         layers = layers_of(study.model.build("model"))
         if layers and len(arrays[layers[0][0]]) != len(input_names(layout)):
-            raise UsageError(render("models.start.schema", name=name))
+            raise usage_error("models.start.schema", name=name)
         return cls(run=name, layout=layout, encoder=encoder, layers=layers, arrays=arrays)
 
     def facts(self) -> dict[str, Any]:
@@ -124,7 +124,7 @@ class Source:
             If the study's text names another model, or the study's model cannot begin from it.
         """
         if study.start_sha256 not in ("", sha256 := self.sha256()):
-            raise UsageError(render("models.start.hash", where=where, sha256=sha256, expected=study.start_sha256))
+            raise usage_error("models.start.hash", where=where, sha256=sha256, expected=study.start_sha256)
         why = defect(self, study.model.build("model"), first_model(study, schema), study_layout(study, schema))
         if why:
             raise UsageError(f"{where}: {why}")
@@ -173,7 +173,7 @@ def read_source(folder: Path, where: str) -> Source:
         # Who names the folder in `where` need not read it twice.
         raise UsageError(f"{where}: {str(error).removeprefix(f'{folder}: ')}") from None
     if files.facts.quantised is not None:
-        raise UsageError(render("models.start.quantised", where=where))
+        raise usage_error("models.start.quantised", where=where)
     repeat = REPEAT.fullmatch(files.facts.run)
     source = Source.of_study(str(folder), files.study, files.schema, files.arrays, files.encoder)
     number = int(repeat[1]) - 1 if repeat else 0

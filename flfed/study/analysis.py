@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field
 
 from flfed.errors import UsageError, nearest
-from flfed.study.settings import Settings, are_shares, read_settings
+from flfed.study.settings import Settings, are_shares, check_table, read_settings
 from flfed.words import render
 
 LEAST_BINS = 4
@@ -96,13 +96,8 @@ class Analysis(Settings, where=WHERE, frozen=True):
         if "cross" in made:
             made["cross"] = _tuples(made["cross"])
         if "bounds" in made:
-            ranges = made["bounds"]
-            if not isinstance(ranges, dict):
-                example = "{ age = [20, 90] }"
-                raise UsageError(
-                    render("study.settings.table", where=f"{WHERE}: bounds", value=ranges, example=example)
-                )
-            made["bounds"] = {name: _ends(name, ends) for name, ends in ranges.items()}
+            check_table(made["bounds"], f"{WHERE}: bounds", "{ age = [20, 90] }")
+            made["bounds"] = {name: _ends(name, ends) for name, ends in made["bounds"].items()}
         return cls(**read_settings(cls, made, WHERE, beside=("name",)))
 
 

@@ -5,13 +5,8 @@ Where rounds grow trees, each has one exchange a level.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from flfed.study.study import Study
 from flfed.study.tables import TREES
-
-if TYPE_CHECKING:
-    from flfed.study.study import Study
-
 
 ANALYSIS = "analysis"
 """Name of an analysis among recorded statistics."""
@@ -53,6 +48,17 @@ def exchanges_of_run(study: Study) -> int:
         return 0
     opened = study.aggregation.sums_updates
     return most_rounds(study) * exchanges_of(study) * (1 + opened)
+
+
+def loss_choices(study: Study) -> list[str]:
+    """Return which rules of a study choose by losses: of "select", "patience" and "plateau"."""
+    settings = study.strategy.settings
+    rules = {
+        "select": settings.get("select") == "best",
+        "patience": settings.get("patience"),
+        "plateau": study.plan.schedule == "plateau",
+    }
+    return [name for name, is_set in rules.items() if is_set]
 
 
 def exchange_number(round: int, level: int, exchanges: int) -> int:

@@ -107,9 +107,7 @@ class Plan(Settings, where="[plan]", frozen=True):
 
     def batch_size(self, rows: int) -> int:
         """Return the rows of a full batch, of so many rows."""
-        if self.batch:
-            return min(self.batch, rows)
-        return rows
+        return min(self.batch, rows) if self.batch else rows
 
     def steps_a_round(self, rows: int) -> int:
         """Return the steps a round of a site with so many rows.

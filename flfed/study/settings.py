@@ -188,6 +188,12 @@ def _in_words(limit: str | FieldInfo) -> str:
     return f"in {low}, {high}"
 
 
+def check_table(value: object, where: str, example: str) -> None:
+    """Refuse a value that is no table; raises UsageError."""
+    if not isinstance(value, dict):
+        raise UsageError(render("study.settings.table", where=where, value=value, example=example))
+
+
 def toml_value(word: str) -> Any:
     """Return what `--set` and `--grid` mean by a value.
 

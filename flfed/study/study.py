@@ -21,7 +21,7 @@ from flfed.parsers import parse_toml, read_text
 from flfed.study.analysis import Analysis
 from flfed.study.former_names import SUMMARY, bare_name, current_names, refuse_former
 from flfed.study.plan import Plan
-from flfed.study.settings import read_settings, unknown_key
+from flfed.study.settings import check_table, read_settings, unknown_key
 from flfed.study.tables import (
     STATISTIC_MODES,
     TABLE_OF,
@@ -291,9 +291,7 @@ def plain_value(value: Any) -> Any:
 
     Anything else as it is.
     """
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    return value
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _from_keywords(*, dataset: str, model: Any = "logistic", name: str = "", **changes: Any) -> Study:
@@ -319,9 +317,7 @@ def _from_keywords(*, dataset: str, model: Any = "logistic", name: str = "", **c
 
 def listed_names(kind: str) -> list[str]:
     """Return the sorted names that a table of a kind may have."""
-    if kind == STATISTIC:
-        return sorted([*registry.names(kind), SUMMARY])
-    return registry.names(kind)
+    return sorted([*registry.names(kind), SUMMARY]) if kind == STATISTIC else registry.names(kind)
 
 
 def names() -> list[str]:
@@ -404,9 +400,7 @@ def _study(table: dict[str, Any], text: str) -> Study:
         parts[STATISTIC] = {}
     if "partition" in parts["dataset"] and "sites" in parts["dataset"]:
         raise UsageError(render("study.reading.partition"))
-    rounds = _rounds(parts["strategy"])
-    if asks_sums:
-        rounds = 0
+    rounds = 0 if asks_sums else _rounds(parts["strategy"])
     if protects_rows(parts["privacy"]):
         parts["encode"].setdefault("scaler", protected_scaler(parts["privacy"]))
     made = {name: _made(name, parts[name]) for name in _TABLES}
@@ -469,14 +463,11 @@ def _made(name: str, settings: dict[str, Any]) -> Any:
     for (outer, key), kind in _NESTED.items():
         if outer == name and key in settings:
             value = settings.pop(key)
-            if not isinstance(value, dict):
-                where = f"[{name}]: {key}"
-                raise UsageError(render("study.settings.table", where=where, value=value, example=_EXAMPLES[key]))
+            check_table(value, f"[{name}]: {key}", _EXAMPLES[key])
             # A partition has a table of its own within.
             parse = getattr(kind, "parse", None)
             inner[key] = parse(value) if parse else kind(**read_settings(kind, value, f"[{name}] {key}"))
-    made = read_settings(_TABLES[name], settings, f"[{name}]")
-    return _TABLES[name](**made, **inner)
+    return _TABLES[name](**read_settings(_TABLES[name], settings, f"[{name}]"), **inner)
 
 
 def _table(table: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -581,9 +572,7 @@ def protects_rows(privacy: Mapping[str, Any]) -> bool:
 
 def protected_scaler(privacy: Mapping[str, Any]) -> str:
     """Return the scaler of a study that protects rows and names none: by any other one row moves the inputs of all."""
-    if privacy.get("covers") == "study":
-        return "private"
-    return "schema"
+    return "private" if privacy.get("covers") == "study" else "schema"
 
 
 def check_scaler(scaler: str, class_weight: str, privacy: Mapping[str, Any], *, counts: bool) -> None:

@@ -16,7 +16,7 @@ from pydantic import Field
 from flfed import registry
 from flfed.errors import UsageError, nearest
 from flfed.study.plan import Plan
-from flfed.study.settings import Settings, are_shares, read_settings
+from flfed.study.settings import Settings, are_shares, check_table, read_settings
 from flfed.words import render
 
 
@@ -97,10 +97,7 @@ class Partition(Settings, where="[dataset] partition", frozen=True):
         ordered = settings.pop("holdout", None)
         holdout = None
         if ordered is not None:
-            if not isinstance(ordered, dict):
-                where = f"{cls.where}: holdout"
-                example = "{ by = 'week', ... }"
-                raise UsageError(render("study.settings.table", where=where, value=ordered, example=example))
+            check_table(ordered, f"{cls.where}: holdout", "{ by = 'week', ... }")
             plain = {key: _date_text(one) for key, one in ordered.items()}
             holdout = OrderedHoldout(**read_settings(OrderedHoldout, plain, OrderedHoldout.where))
         return cls(**{**read_settings(cls, settings, cls.where), "holdout": holdout})
@@ -117,9 +114,7 @@ def _date_text(value: object) -> object:
 
     Anything else as it is.
     """
-    if isinstance(value, datetime.date):
-        return value.isoformat()
-    return value
+    return value.isoformat() if isinstance(value, datetime.date) else value
 
 
 Sharing = Literal["named", "pseudonym", "aggregate-only"]
@@ -411,16 +406,13 @@ class Named:
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def build(self, kind: str, **keywords: Any) -> Any:
-        """Return the thing that the settings describe.
-
-        What the run itself gives goes into it as well.
-        """
+    def build(self, kind: str) -> Any:
+        """Return the thing that the settings describe."""
         thing = registry.load(kind, self.name)
         where = f"[{TABLE_OF.get(kind, kind)}] {self.name}"
         # The table holds these keys beside the constructor's own.
         beside = {"strategy": ("name", "rounds"), "codec": ("name", "download")}.get(kind, ("name",))
-        return thing(**keywords, **read_settings(thing, self.settings, where, beside=beside))
+        return thing(**read_settings(thing, self.settings, where, beside=beside))
 
 
 @dataclass(frozen=True, kw_only=True)

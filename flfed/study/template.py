@@ -123,9 +123,7 @@ class StudyTemplate:
             lines += [_line("comparison", "site-model", render("study.template.comparison"))]
         elif self.sums and self.model != TREES:
             lines += [f"# {render('study.template.sums')}", _line("secure-aggregation", "auto")]
-        if lines:
-            return ["", "[privacy]", *lines]
-        return []
+        return ["", "[privacy]", *lines] if lines else []
 
     @property
     def _covered(self) -> bool:

@@ -47,9 +47,7 @@ class AnalysisLayout:
 
         1 without groups.
         """
-        if self.group is None:
-            return 1
-        return len(self.group.cells)
+        return 1 if self.group is None else len(self.group.cells)
 
     @property
     def sensitivity(self) -> float:
@@ -260,9 +258,7 @@ def kurtosis(counts: np.ndarray, edges: np.ndarray) -> float:
         return 3.0
     apart = middles - (counts * middles).sum() / total
     second, fourth = ((counts * apart**power).sum() / total for power in (2, 4))
-    if second > 0:
-        return max(1.0, float(fourth / second**2))
-    return 3.0
+    return max(1.0, float(fourth / second**2)) if second > 0 else 3.0
 
 
 def counted(count: float, deviation: float) -> Figures | None:

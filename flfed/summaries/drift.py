@@ -103,9 +103,7 @@ def _missing(summary: Summary, cell: int) -> int | None:
 
     It is None where the site keeps the count back.
     """
-    if summary.cells_known[cell] == summary.sites[0]:
-        return int(summary.cells[cell])
-    return None
+    return int(summary.cells[cell]) if summary.cells_known[cell] == summary.sites[0] else None
 
 
 @dataclass(frozen=True)
@@ -131,9 +129,7 @@ def _read_site_sums(column: ColumnLayout, summary: Summary, number: int, place: 
         return None
     there = slice(place.start, place.stop - 1)
     is_complete = (summary.cells_known[there] == summary.sites[0]).all()
-    if is_complete:
-        return SiteSums(summary.cells[there].tolist())
-    return None
+    return SiteSums(summary.cells[there].tolist()) if is_complete else None
 
 
 def _compared(column: ColumnLayout, own: SiteSums | None, others: Sequence[SiteSums | None]) -> dict[str, Any]:
@@ -142,14 +138,8 @@ def _compared(column: ColumnLayout, own: SiteSums | None, others: Sequence[SiteS
     Only others that give their sums count. It is what a record keeps.
     """
     there = [other for other in others if other is not None]
-    comparison: dict[str, Any] = {
-        "difference": None,
-        "chance": None,
-        "spread": None,
-        "reason": "",
-        "about": False,
-        "compared-with": 0,
-    }
+    comparison: dict[str, Any] = dict.fromkeys(("difference", "chance", "spread"))
+    comparison |= {"reason": "", "about": False, "compared-with": 0}
     if not others:
         return comparison | {"reason": NO_OTHERS}
     if own is None:
@@ -214,9 +204,7 @@ def _spread(own: Sequence[float], others: Sequence[float]) -> float | None:
     Each comes from count, sum and squares; None where one is 0.
     """
     one, other = (max(squares / n - (total / n) ** 2, 0.0) for n, total, squares in (own, others))
-    if one and other:
-        return math.sqrt(one / other)
-    return None
+    return math.sqrt(one / other) if one and other else None
 
 
 def _too_few(n: float, m: float) -> str:
@@ -225,12 +213,8 @@ def _too_few(n: float, m: float) -> str:
     `n` rows have a value here, and `m` at the other sites. It is "" if they are enough.
     """
     if n < FEW_ROWS:
-        if n:
-            return FEW
-        return EMPTY
-    if m >= FEW_ROWS:
-        return ""
-    return FEW_ELSEWHERE
+        return FEW if n else EMPTY
+    return "" if m >= FEW_ROWS else FEW_ELSEWHERE
 
 
 def _numbers(own: Sequence[float], others: Sequence[float]) -> tuple[float | None, float | None, str]:

@@ -57,9 +57,7 @@ def number_of_bins(rows: float, deviation: float) -> int:
     >>> number_of_bins(7500.0, 3.8), number_of_bins(7500.0, 1.4)
     (16, 32)
     """
-    if rows > MANY * deviation:
-        return MORE_BINS
-    return BINS
+    return MORE_BINS if rows > MANY * deviation else BINS
 
 
 def first_counts(odds: Floats, weights: Floats) -> Floats:
@@ -262,9 +260,7 @@ class ScoreCounts:
 
         1 is calibrated, less than 1 too extreme, and 0 says nothing of the outcome.
         """
-        if self.slope_reason:
-            return None
-        return Interval.about(self._line.slope, self._line.variance)
+        return None if self.slope_reason else Interval.about(self._line.slope, self._line.variance)
 
     @cached_property
     def _spread(self) -> Spread:
@@ -567,9 +563,7 @@ def pair_scale(events: float, others: float) -> float:
     """
     larger = max(events, others)
     smaller = min(events, others)
-    if larger:
-        return (1 - (smaller / larger) ** 2 / 5) / larger
-    return 0.0
+    return (1 - (smaller / larger) ** 2 / 5) / larger if larger else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Bins by which sites count predictions.
+"""Bins by which sites count predictions, and counts and figures of predictions that a comparison releases.
 
 The largest distance of an AUC of such counts from that of the rows is computed here as well.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -69,8 +69,7 @@ class ScoreBins:
             share = (1 + t / np.sqrt(2 + t * t)) / 2
         # The last bin takes what lies on its upper end.
         place = np.where(np.isnan(share), 0.0, share) * self.bins
-        places: np.ndarray = np.minimum(place.astype(int), self.bins - 1)
-        return places
+        return np.asarray(np.minimum(place.astype(int), self.bins - 1))
 
     def widths(self, odds: np.ndarray) -> np.ndarray:
         """Return the width of a bin at these log-odds."""
@@ -92,8 +91,7 @@ class ScoreBins:
             inner = np.sinh((2 * share - 1) * np.arcsinh(self.limit))
         else:
             inner = self.centre + self.spread * (2 * share - 1) / np.sqrt(2 * share * (1 - share))
-        points: np.ndarray = np.concatenate([[-np.inf], inner, [np.inf]])
-        return points
+        return np.concatenate([[-np.inf], inner, [np.inf]])
 
 
 EVEN_ODDS = ScoreBins()
@@ -155,9 +153,7 @@ def auc_bound(negative: np.ndarray, positive: np.ndarray) -> float:
     0.25
     """
     pairs = negative.sum() * positive.sum()
-    if pairs:
-        return float(negative @ positive / 2 / pairs)
-    return float("nan")
+    return float(negative @ positive / 2 / pairs) if pairs else float("nan")
 
 
 def dense(counts: Mapping[str, Any], bins: int) -> np.ndarray:
@@ -178,3 +174,80 @@ def bound_in(payload: Mapping[str, Any]) -> float:
     The AUC of its "score-histograms" is at most so far from that of the rows.
     """
     return auc_bound(*dense(payload["all"], payload["bins"]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointCounts:
+    """Confusion table at one operating point.
+
+    It crosses only where the study names thresholds or alert budgets.
+
+    Attributes
+    ----------
+    by : {"threshold", "alert-budget", "false-positive-rate"}
+        How rows are flagged: from a predicted probability on, a share of the rows, or from the threshold that flags
+        a share of the site's training rows without the outcome.
+    at : float
+        The probability, or the share.
+    tp, fp, fn, tn : int
+        Holdout rows flagged with and without the outcome, and not flagged with and without it; -1 where they stay.
+    method : str
+        Why they stay, or "".
+
+    Reveals: the exact number of holdout rows that the shared model flags, by class. It is given at each threshold,
+    alert budget and false positive rate of the study. The threshold of a rate stays at the site. Under disclosure
+    "institution", a count leaves only under these conditions. Each of these counts is over at least the cell minimum of
+    rows, of as many persons. So is each difference between two of them, and the rest of a class. Nor do they differ by
+    fewer rows from a group of a column in the sums, or from the rows that the accuracy counts as right. No histogram of
+    predictions leaves. Counts at a false positive rate never leave. Counts of a row leave in one run alone: the counts
+    of two models differ by the rows that they classify differently. The counts have no noise: a study that protects
+    rows or sites by a mechanism has none.
+    """
+
+    by: Annotated[str, r"threshold|alert-budget|false-positive-rate"]
+    at: float
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+    method: str
+
+    @property
+    def point(self) -> tuple[str, float]:
+        """Operating point that the counts are of."""
+        return self.by, self.at
+
+    @property
+    def counts(self) -> tuple[int, int, int, int]:
+        """All four counts."""
+        return self.tp, self.fp, self.fn, self.tn
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupFigure:
+    """Area under the ROC curve within one group.
+
+    It crosses only where the study names columns to look at group by group.
+
+    Attributes
+    ----------
+    column, group : str
+        Their names, which follow from study and schema.
+    value, low, high : float
+        The area and its 95 % interval; NaN where undefined or withheld.
+    method : str
+        "DeLong", "bootstrap", or why the figure is undefined or stays.
+
+    Reveals: how well the shared model ranks holdout rows of each group that the study names. Under disclosure
+    "institution", a figure is over at least the cell minimum of rows, of as many persons, of each class. The site's
+    rows outside all these groups of the column, if there are any, must be as many. The figure has three digits. Figures
+    of a row leave in one run alone, as exact counts do. No number of rows of a group crosses. A withheld figure shows
+    that the group, or the rest, has few rows of a class.
+    """
+
+    column: str
+    group: str
+    value: float
+    low: float
+    high: float
+    method: str

@@ -62,16 +62,12 @@ class ColumnLayout:
     @property
     def middle(self) -> float:
         """Middle of a number's range for its moments, else 0."""
-        if self.edges:
-            return (self.edges[0] + self.edges[-1]) / 2
-        return 0.0
+        return (self.edges[0] + self.edges[-1]) / 2 if self.edges else 0.0
 
     @property
     def half(self) -> float:
         """Half of a number's range, its moments' unit, else 1."""
-        if self.edges:
-            return (self.edges[-1] - self.edges[0]) / 2
-        return 1.0
+        return (self.edges[-1] - self.edges[0]) / 2 if self.edges else 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,9 +100,7 @@ class Layout:
     @property
     def outcomes(self) -> int:
         """Number of outcomes for leaks, 1 unless multi-class."""
-        if self.task == "multi-class":
-            return len(self.target.cells) - 1
-        return 1
+        return len(self.target.cells) - 1 if self.task == "multi-class" else 1
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of each array of a summary."""

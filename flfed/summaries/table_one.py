@@ -141,9 +141,7 @@ def in_groups(column: ColumnLayout, summaries: Sequence[Summary], number: int, p
 
 def _geometric_mean(center: float, grouped: bool) -> str:
     amount = math.expm1(center)
-    if grouped:
-        return f"{ABOUT} {digits(amount, 2)}"
-    return digits(amount, 4)
+    return f"{ABOUT} {digits(amount, 2)}" if grouped else digits(amount, 4)
 
 
 def _mean(column: ColumnLayout, summary: Summary, number: int, grouped: bool) -> str:
@@ -168,9 +166,7 @@ def _mean(column: ColumnLayout, summary: Summary, number: int, grouped: bool) ->
         figures = 2 if grouped else 3
         place = _place(deviation, figures)
         text = f"{_to_place(center, place)} ± {_to_place(deviation, place)}"
-    if grouped:
-        return f"{ABOUT} {text}"
-    return text
+    return f"{ABOUT} {text}" if grouped else text
 
 
 def _count(summary: Summary, cell: int, missing: int | None = None) -> str:
@@ -181,11 +177,8 @@ def _count(summary: Summary, cell: int, missing: int | None = None) -> str:
     `missing` is the cell of the rows without a value.
     """
     count = summary.cells[cell] + summary.lower[cell]
-    releasing_sites = summary.cells_known[cell]
-    if releasing_sites < summary.sites[0]:
-        if count:
-            return f"at least {count:,.0f}"
-        return SUPPRESSED
+    if summary.cells_known[cell] < summary.sites[0]:
+        return f"at least {count:,.0f}" if count else SUPPRESSED
     rows = summary.rows[0]
     if missing is not None:
         rows = rows - summary.cells[missing]
@@ -204,9 +197,7 @@ def percent(count: float, rows: float) -> str:
     ('10', '<1', '>99', '0', '0')
     """
     text = f"{100 * count / rows:.0f}" if rows else "0"
-    if 0 < count < rows:
-        return {"0": "<1", "100": ">99"}.get(text, text)
-    return text
+    return {"0": "<1", "100": ">99"}.get(text, text) if 0 < count < rows else text
 
 
 def digits(value: float, significant: int) -> str:

@@ -85,9 +85,7 @@ def every_row_is_on_one_side(site: Site) -> None:
 
 def two_readings_are_the_same_rows(site: Site) -> None:
     """Batches, holdout and hashes follow from the table alone."""
-    one = site.read()
-    two = site.read()
-    hold(_same(one, two), "readings")
+    hold(_same(site.read(), site.read()), "readings")
 
 
 def its_target_has_two_classes_on_both_sides(site: Site) -> None:

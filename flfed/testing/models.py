@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -55,8 +55,7 @@ def it_says_what_it_is(subject: Subject) -> None:
 
 def its_intercept_and_its_penalised_arrays_are_among_its_arrays(subject: Subject) -> None:
     """`l1` and `l2` fall on weights, never on the intercept, which a site may fit for itself."""
-    for task in subject.kind.tasks:
-        model, arrays = _started(subject, task)
+    for _, model, arrays in _each(subject):
         hold(model.intercept in arrays, "intercept", intercept=model.intercept, names=list(arrays))
         wrong = sorted(set(model.penalised) - (set(arrays) - {model.intercept}))
         hold(not wrong, "penalised", names=wrong)
@@ -74,8 +73,7 @@ def first_arrays_follow_from_the_generator_alone(subject: Subject) -> None:
 
 def its_shapes_are_those_of_its_first_arrays(subject: Subject) -> None:
     """A model that says its shapes is compared and bounded by them, before any array is made."""
-    for task in subject.kind.tasks:
-        model, arrays = _started(subject, task)
+    for task, model, arrays in _each(subject):
         if hasattr(model, "shapes"):
             shapes = model.shapes(INPUTS, outputs_of(task, CLASSES[task]))
             hold(shapes == {name: value.shape for name, value in arrays.items()}, "first-shapes")
@@ -96,8 +94,7 @@ def hidden_units_start_apart(subject: Subject) -> None:
 
 def a_stack_of_sites_gives_each_its_own_outputs(subject: Subject) -> None:
     """An engine may train many sites at once: arrays may have leading dimensions."""
-    for task in subject.kind.tasks:
-        model, first = _started(subject, task)
+    for task, model, first in _each(subject):
         rng = np.random.default_rng(5)
         several = [_moved(first, rng) for _ in range(3)]
         x = torch.from_numpy(rng.normal(size=(3, 11, INPUTS)))
@@ -119,8 +116,7 @@ def _moved(arrays: Arrays, rng: np.random.Generator) -> Arrays:
 
 def the_intercept_moves_every_output_alike(subject: Subject) -> None:
     """A site's own intercept is a shift of the log-odds, logits or predictions."""
-    for task in subject.kind.tasks:
-        model, arrays = _started(subject, task)
+    for task, model, arrays in _each(subject):
         moved = {**arrays, model.intercept: arrays[model.intercept] + 0.7}
         before, after = (score(ScoreRequest(model=model, arrays=a, x=_rows(task).x)) for a in (arrays, moved))
         gap = float(np.abs(after - before - 0.7).max())
@@ -129,8 +125,7 @@ def the_intercept_moves_every_output_alike(subject: Subject) -> None:
 
 def training_lowers_the_loss(subject: Subject) -> None:
     """Gradients reach every array that matters: sixty full steps of Adam take at least a tenth of the loss."""
-    for task in subject.kind.tasks:
-        model, arrays = _started(subject, task)
+    for task, model, arrays in _each(subject):
         trained = _fitted(model, task, arrays, Plan(optimiser="adam", batch=0, steps=60)).arrays
         before, after = (_fitted(model, task, a, Plan(batch=0)).loss for a in (arrays, trained))
         hold(after < 0.9 * before, "loss", task=task, before=before, after=after)
@@ -138,8 +133,7 @@ def training_lowers_the_loss(subject: Subject) -> None:
 
 def no_row_depends_on_another(subject: Subject) -> None:
     """A prediction is of one person: the rows beside it do not count."""
-    for task in subject.kind.tasks:
-        model, arrays = _started(subject, task)
+    for task, model, arrays in _each(subject):
         arrays = _fitted(model, task, arrays, Plan(batch=0, steps=5)).arrays
         whole, part = (
             score(ScoreRequest(model=model, arrays=arrays, x=x)) for x in (_rows(task).x, _rows(task).x[7:9])
@@ -190,6 +184,12 @@ def _rows(task: str, rows: int = 40) -> Encoded:
 def _started(subject: Subject, task: str, seed: int = 3) -> tuple[Any, Arrays]:
     model = subject.make()
     return model, model.first_arrays(INPUTS, outputs_of(task, CLASSES[task]), np.random.default_rng(seed))
+
+
+def _each(subject: Subject) -> Iterator[tuple[str, Any, Arrays]]:
+    """Yield each task of a model, with a model and its first arrays."""
+    for task in subject.kind.tasks:
+        yield task, *_started(subject, task)
 
 
 def _fitted(model: Any, task: str, arrays: Arrays, plan: Plan) -> Fitted:

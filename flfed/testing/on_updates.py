@@ -10,6 +10,7 @@ import inspect
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,6 @@ from flfed.rows.training.private_noise import SeededNoise
 from flfed.rows.training.requests import FitRequest
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.study.study import Study
-from flfed.study.tables import Named
 from flfed.study.template import StudyTemplate
 from flfed.testing.rules import LISTED, Rule, Subject, are_same, check, hold, hold_paragraph
 from flfed.testing.strategies import importing_it_brings_no_tables
@@ -105,12 +105,8 @@ def it_reads_back_names_shapes_and_types(subject: Subject) -> None:
         arrays = _arrays(dtype)
         decoded_shapes = shapes_of(_back(subject, arrays))
         expected = shapes_of(arrays)
-        hold(
-            decoded_shapes == expected and list(decoded_shapes) == list(expected),
-            "decoded-shapes",
-            shapes=decoded_shapes,
-            expected=expected,
-        )
+        same = decoded_shapes == expected and list(decoded_shapes) == list(expected)
+        hold(same, "decoded-shapes", shapes=decoded_shapes, expected=expected)
 
 
 def it_errs_by_no_more_than_it_says(subject: Subject) -> None:
@@ -125,8 +121,7 @@ def it_errs_by_no_more_than_it_says(subject: Subject) -> None:
 
 def zeros_come_back_as_zeros(subject: Subject) -> None:
     """A site that learned nothing must not move the model."""
-    decoded_arrays = _back(subject, _zeros("float64"))
-    hold(all(not value.any() for value in decoded_arrays.values()), "zeros")
+    hold(not any(value.any() for value in _back(subject, _zeros("float64")).values()), "zeros")
 
 
 def it_is_unbiased_where_it_says_so(subject: Subject) -> None:
@@ -207,12 +202,8 @@ def it_refuses_what_is_not_finite(subject: Subject) -> None:
     # Values that are finite as they cross must be finite as they are read.
     for name, packed in _spoilt(subject, 3e38):
         refused = made.defect(packed, model) is not None
-        decoded_arrays = {} if refused else made.decode(packed, model)
-        hold(
-            all(np.isfinite(value).all() for value in decoded_arrays.values()),
-            "decoded-infinite",
-            name=name,
-        )
+        decoded = {} if refused else made.decode(packed, model)
+        hold(all(np.isfinite(value).all() for value in decoded.values()), "decoded-infinite", name=name)
 
 
 CODEC_RULES: tuple[Rule, ...] = (
@@ -361,8 +352,7 @@ def spending_grows_from_nothing_to_the_promise(subject: Subject) -> None:
         return
     spent = [made.spent(PLAN, ROUNDS, number) for number in range(ROUNDS + 1)]
     hold(spent[0] == 0, "spent-first", spent=spent[0])
-    grows = all(a < b for a, b in zip(spent, spent[1:], strict=False))
-    hold(grows, "spent-still", spent=spent)
+    hold(all(a < b for a, b in pairwise(spent)), "spent-still", spent=spent)
     hold(abs(spent[-1] - promise.epsilon) <= CLOSE, "spent-last", spent=spent[-1], promised=promise.epsilon)
     quick = [made.spent(PLAN, ROUNDS, number, quick=True) for number in range(ROUNDS + 1)]
     low = [number for number in range(ROUNDS + 1) if quick[number] < spent[number] - CLOSE]
@@ -454,7 +444,7 @@ def _study() -> Study:
     It names none, as another package's may not be installed.
     """
     study = Study.parse(StudyTemplate(name="checked", dataset="none", rounds=ROUNDS).text())
-    return replace(study.replace({"plan.steps": STEPS}), privacy=Named(name="checked"))
+    return replace(study.replace({"plan.steps": STEPS}), privacy=replace(study.privacy, name="checked"))
 
 
 def _rows(selection: np.ndarray) -> Encoded:

@@ -41,6 +41,10 @@ class Subject:
         return self.kind(**self.settings or {})
 
 
+_BROKEN = (
+    ArithmeticError, AttributeError, FlfedError, LookupError, NameError, OSError, RuntimeError, TypeError, ValueError,
+)  # fmt: skip
+"""Errors that a thing under a rule may raise."""
 Rule = Callable[[Any], None]
 """Checks one subject; its name is the rule, its docstring why there is one."""
 
@@ -64,17 +68,7 @@ def keep(rule: Rule, subject: Any) -> None:
         rule(subject)
     except RuleBroken as error:
         raise RuleBroken(f"{title}: {error}") from None
-    except (
-        ArithmeticError,
-        AttributeError,
-        FlfedError,
-        LookupError,
-        NameError,
-        OSError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except _BROKEN as error:
         raise RuleBroken(f"{title}: {type(error).__name__}: {error}") from error
 
 

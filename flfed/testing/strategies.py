@@ -35,15 +35,9 @@ ENCODER = Encoder(
 PLAN = Plan(steps=3)
 """Every site takes the steps that are asked for: a strategy that goes by them refuses an update of others."""
 NEVER = (
-    "pandas",
-    "sklearn",
-    "streamlit",
-    "sqlalchemy",
-    "flfed.rows",
-    "flfed.records",
-    "flfed.federation",
-    "flfed.deployment",
-)
+    "pandas", "sklearn", "streamlit", "sqlalchemy",
+    "flfed.rows", "flfed.records", "flfed.federation", "flfed.deployment",
+)  # fmt: skip
 """What a strategy sees is updates: none of these comes along with it."""
 
 
@@ -103,8 +97,7 @@ def replies_equal_to_what_was_sent_change_nothing(subject: Subject) -> None:
     for dtype in ("float64", "float32"):
         arrays = _start(dtype)
         zeros = {name: np.zeros_like(value) for name, value in arrays.items()}
-        still = dict.fromkeys(NODES, zeros)
-        aggregate = _after_a_round(subject, still, ROWS, arrays=arrays)
+        aggregate = _after_a_round(subject, dict.fromkeys(NODES, zeros), ROWS, arrays=arrays)
         gap = largest_gap(aggregate, arrays)
         hold(gap == 0, "moved", dtype=dtype, gap=gap)
         for value in aggregate.values():
@@ -223,10 +216,7 @@ def arrays_beside_the_model_are_as_declared(subject: Subject) -> None:
         _hold_like("client_extra().kept", made.kept, declared.kept)
         state = made.kept
     is_documented = "Reveals: " in (kind.__doc__ or "")
-    hold(
-        is_documented or not declared.returned,
-        "returned-arrays",
-    )
+    hold(is_documented or not declared.returned, "returned-arrays")
 
 
 def a_resumed_run_goes_on_as_if_nothing_had_happened(subject: Subject) -> None:

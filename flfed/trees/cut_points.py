@@ -165,9 +165,13 @@ def counted_columns(layout: Layout, least: int) -> list[ColumnLayout]:
 
 def cells_of(column: ColumnLayout) -> int:
     """Return the cells of a column that sites count: a number's fine bins or the values, then the missing ones."""
-    if column.kind == "number":
-        return len(edges_of(column)) + 2
-    return len(column.cells)
+    return len(edges_of(column)) + 2 if column.kind == "number" else len(column.cells)
+
+
+def cell_shapes(layout: Layout, least: int) -> dict[str, tuple[int, int]]:
+    """Return the shape of each column's counts."""
+    classes = len(layout.target.cells) - 1 if least and layout.task != "regression" else 1
+    return {column.name: (cells_of(column), classes) for column in counted_columns(layout, least)}
 
 
 def empty_cuts(layout: Layout, most: int) -> Arrays:

@@ -122,14 +122,12 @@ def forest_shapes(rounds: int, outputs: int, depth: int) -> dict[str, tuple[int,
 
     They are named as a `Tree`'s arrays, in kebab-case.
     """
-    shape = (rounds, outputs, 2 ** (depth + 1) - 1)
-    return dict.fromkeys(KEYS, shape)
+    return dict.fromkeys(KEYS, (rounds, outputs, 2 ** (depth + 1) - 1))
 
 
 def empty_forest(rounds: int, outputs: int, depth: int) -> Arrays:
     """Return the arrays of trees that are not grown yet, in float64: each is a leaf of value 0."""
-    shapes = forest_shapes(rounds, outputs, depth)
-    arrays = {name: np.zeros(shape) for name, shape in shapes.items()}
+    arrays = {name: np.zeros(shape) for name, shape in forest_shapes(rounds, outputs, depth).items()}
     arrays["column"].fill(-1.0)
     return arrays
 

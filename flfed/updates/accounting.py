@@ -133,6 +133,7 @@ def quick_epsilon(releases: Iterable[Release], delta: float) -> float:
     return _epsilon(tuple(_more_steps(release) for release in composed(releases)), delta, COARSE)
 
 
+@lru_cache(maxsize=4096)
 def gaussian_epsilon(mu: float, delta: float) -> float:
     """Return the ε of a Gaussian query, in its closed form.
 
@@ -152,13 +153,8 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
     17.86
     """
     _check(delta)
-    if mu > 0:
-        return _gaussian_epsilon(mu, delta)
-    return 0.0
-
-
-@lru_cache(maxsize=4096)
-def _gaussian_epsilon(mu: float, delta: float) -> float:
+    if not mu > 0:
+        return 0.0
     from dp_accounting import get_epsilon_gaussian  # with scipy a second, which only needs who counts
 
     return float(get_epsilon_gaussian(1 / mu, delta)) + 1e-11  # it is sought to 1e-12
@@ -291,9 +287,7 @@ def delta_defect(delta: float, units: int) -> Refusal | None:
     >>> delta_defect(1e-5, 3000) is None, delta_defect(1e-3, 3000).code
     (True, 'delta-gives-away')
     """
-    if delta * units < 1:
-        return None
-    return Refusal("delta-gives-away", delta=f"{delta:g}")
+    return None if delta * units < 1 else Refusal("delta-gives-away", delta=f"{delta:g}")
 
 
 def is_close(delta: float, rows: float) -> bool:
@@ -400,9 +394,7 @@ def _least(spent: Callable[[float], float], target: float, start: int, near: flo
         if not low < guess <= high:
             guess = round(math.sqrt(low * high))
         guess = min(max(guess, low + 1), high - 1)
-    if high == most:
-        return None
-    return high
+    return None if high == most else high
 
 
 def _on_line(tried: Mapping[int, float]) -> float:
@@ -607,8 +599,7 @@ def training_releases(
     if shares.own:
         budget_shares.append(shares.own)
     beside = gaussian_releases(tuple(budget_shares), target, delta)
-    training = _trained(beside, target, delta, sampling, steps)
-    releases = TrainingReleases(beside[0], beside[1], training)
+    releases = TrainingReleases(beside[0], beside[1], _trained(beside, target, delta, sampling, steps))
     if shares.own:
         releases = releases._replace(own=_trained(releases[:3], target, delta, sampling, steps))
     return releases

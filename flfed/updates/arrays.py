@@ -84,8 +84,7 @@ def flattened(arrays: Arrays) -> np.ndarray:
 
     They stand in the order of the arrays' names, each array in C order.
     """
-    entries: np.ndarray = flattened_all([arrays])[0]
-    return entries
+    return np.asarray(flattened_all([arrays])[0])
 
 
 def unflattened(entries: np.ndarray, model: Shapes) -> Arrays:

@@ -11,7 +11,7 @@ from typing import Any
 from flfed import registry
 from flfed.study.plan import Plan
 from flfed.study.study import Study
-from flfed.updates.arrays import Arrays, Shapes, arrays_defect, with_prefix, without_prefix
+from flfed.updates.arrays import Arrays, Shapes, arrays_defect, without_prefix
 from flfed.updates.messages.fields import MalformedMessage
 
 STATE_PREFIX = "kept/"
@@ -125,9 +125,7 @@ def extra_shapes(study: Study, model: Shapes) -> ExtraShapes:
 
 def own_facts(shapes: ExtraShapes) -> dict[str, Any]:
     """Return what a run's record says of sites' own parts of the model: which arrays, and whether they stand beside."""
-    if shapes.own:
-        return {"arrays": list(shapes.own), "beside": bool(shapes.own_model)}
-    return {}
+    return {"arrays": list(shapes.own), "beside": bool(shapes.own_model)} if shapes.own else {}
 
 
 def site_arrays(received: Arrays, state: Arrays, shapes: ExtraShapes) -> SiteArrays:
@@ -146,33 +144,19 @@ def site_arrays(received: Arrays, state: Arrays, shapes: ExtraShapes) -> SiteArr
     return SiteArrays(received=received, kept=state_arrays)
 
 
-def prefix_state(arrays: Arrays) -> Arrays:
-    """Return a strategy's arrays under their names in a site's state."""
-    return with_prefix(STATE_PREFIX, arrays)
-
-
-def own_state(own: Arrays) -> Arrays:
-    """Return a site's own part of the model under its names in the site's state."""
-    return with_prefix(OWN, own)
-
-
 def own_arrays(state: Arrays, shapes: ExtraShapes) -> Arrays:
     """Return what a site has of its own of the model.
 
     None before it trained, and where it is lost.
     """
     arrays = without_prefix(OWN, state)
-    if arrays_defect(arrays, shapes.own):
-        return {}
-    return arrays
+    return {} if arrays_defect(arrays, shapes.own) else arrays
 
 
 def client_terms(strategy: type[Any], settings: Mapping[str, float], arrays: SiteArrays) -> tuple[Any, Arrays]:
     """Return the gradients that a strategy adds at a site: functions, and the sum of constant ones by array name."""
     terms = strategy.client_terms
-    if _takes_arrays(terms):
-        return _parted(terms(settings, arrays))
-    return _parted(terms(settings))
+    return _parted(terms(settings, arrays)) if _takes_arrays(terms) else _parted(terms(settings))
 
 
 def own_terms(

@@ -8,21 +8,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from flfed.errors import UsageError
-from flfed.study.kinds import is_statistic
+from flfed.study.kinds import is_statistic, loss_choices
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.study.study import Study
 from flfed.study.tables import TREES
 from flfed.updates.accounting import Release
+from flfed.updates.arrays import Arrays
 from flfed.updates.ring import Ring
 from flfed.words import render
-
-if TYPE_CHECKING:
-    from flfed.updates.arrays import Arrays
 
 WEAK_EPSILON = 10.0
 """Above which a promise hardly says anything, and the record says that."""
@@ -88,9 +86,7 @@ class SiteNoise:
         One that is not finite has entries that are not either.
         """
         norm = float(np.linalg.norm(entries))
-        if norm <= self.clip:
-            return entries
-        return entries * (self.clip / norm)
+        return entries if norm <= self.clip else entries * (self.clip / norm)
 
     def units(self, entries: int, scale: float) -> float:
         """Return the deviation of a site's noise in units of a ring, rounding counted in the sensitivity."""
@@ -107,8 +103,7 @@ class SiteNoise:
             The site's own draws: they must never be drawn again for another update.
         """
         drawn = np.rint(self.units(vector.size, ring.scale) * normals(vector.size)).astype(np.int64)
-        noisy: np.ndarray = vector + drawn.astype(ring.dtype)
-        return noisy
+        return np.asarray(vector + drawn.astype(ring.dtype))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,9 +224,7 @@ class Mechanism:
         if self.round_release(plan, rounds) is None:
             return None
         promise = self.promise(plan, rounds)
-        if promise is None:
-            return None
-        return promise.unit, promise.delta
+        return None if promise is None else (promise.unit, promise.delta)
 
     def promise(self, plan: Plan, rounds: int) -> Promise | None:
         """Return the planned run's guarantee, None for nothing."""
@@ -345,39 +338,21 @@ def uncharged_outputs(study: Study) -> tuple[str, ...]:
     They are what the messages of `flfed.updates.messages` hold (each class says what it Reveals), and
     what the run does by them.
     """
-    is_schema = study.encode.scaler == "schema"
-    sums = render("mechanisms.uncharged.schema") if is_schema else render("mechanisms.uncharged.sums")
-    rows = "validation" if study.plan.validation else "training"
-    sentences = [
-        render("mechanisms.uncharged.rows"),
-        render("mechanisms.uncharged.reasons"),
-        sums,
-        render("mechanisms.uncharged.loss"),
-        render("mechanisms.uncharged.metrics", rows=rows),
-        render("mechanisms.uncharged.replies"),
-        render("mechanisms.uncharged.ledger"),
-        render("mechanisms.uncharged.comparison"),
-        render("mechanisms.uncharged.histograms"),
-        render("mechanisms.uncharged.audit"),
-        render("mechanisms.uncharged.pooled"),
-    ]
+    sums = "schema" if study.encode.scaler == "schema" else "sums"
+    keys = ["rows", "reasons", sums, "loss", "metrics", "replies", "ledger", "comparison", "histograms", "audit"]
+    keys.append("pooled")
     # The next outputs are of some studies only.
     if study.adjusts_intercept():
-        sentences.append(render("mechanisms.uncharged.intercept"))
-    settings = study.strategy.settings
-    choices = []
+        keys.append("intercept")
     # A loss steers the run only where some rule of the study reads it.
-    if settings.get("select") == "best":
-        choices.append(render("mechanisms.choices.select"))
-    if settings.get("patience"):
-        choices.append(render("mechanisms.choices.patience"))
-    if study.plan.schedule == "plateau":
-        choices.append(render("mechanisms.choices.plateau"))
+    choices = [render(f"mechanisms.choices.{choice}") for choice in loss_choices(study)]
     if choices:
-        sentences.append(render("mechanisms.uncharged.choices", choices=" and ".join(choices)))
+        keys.append("choices")
     if study.sweep:
-        sentences.append(render("mechanisms.uncharged.sweep"))
-    return tuple(sentences)
+        keys.append("sweep")
+    rows = "validation" if study.plan.validation else "training"
+    facts = {"rows": rows, "choices": " and ".join(choices)}
+    return tuple(render(f"mechanisms.uncharged.{key}", **facts) for key in keys)
 
 
 def check_steps(study: Study) -> None:
@@ -432,6 +407,4 @@ def noise_of_site(study: Study, least: int) -> SiteNoise | None:
 def largest_entry(study: Study, least: int) -> float:
     """Return the largest entry of a site in the ring of a study's updates; parameters as of `noise_of_site`."""
     noise = noise_of_site(study, least)
-    if noise is None:
-        return study.largest_entry
-    return noise.largest
+    return study.largest_entry if noise is None else noise.largest

@@ -163,8 +163,7 @@ class Ring:
         total : array of `dtype` [entries]
             Of at most as many sites as the ring was made for: of more, a sum may have wrapped.
         """
-        entries: np.ndarray = np.ascontiguousarray(total).view(TYPES[self.bits][1]) / self.scale
-        return entries
+        return np.asarray(np.ascontiguousarray(total).view(TYPES[self.bits][1]) / self.scale)
 
 
 @lru_cache(maxsize=64)

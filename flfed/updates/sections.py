@@ -128,9 +128,7 @@ def list_of(item: Field, longest: int) -> Field:
 
 
 def _bytes_of(value: str | int | float | bool) -> int:
-    if isinstance(value, str):
-        return len(value)
-    return 8
+    return len(value) if isinstance(value, str) else 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,9 +301,7 @@ class Encrypted:
     def most(self) -> int:
         """Most bytes that it may have."""
         encrypted = len(CIPHERTEXT) + HEAD + self.longest
-        if self.plain is None:
-            return encrypted
-        return max(encrypted, self.plain.most)
+        return encrypted if self.plain is None else max(encrypted, self.plain.most)
 
 
 Section = Plain | Columns | ArraySection | Encrypted

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+from flfed.errors import UsageError
+
 
 def render(key: str, /, **facts: object) -> str:
     """Return the sentence of a template, with facts in its places.
@@ -28,6 +30,23 @@ def render(key: str, /, **facts: object) -> str:
     """
     subject, table, name = key.split(".")
     return sentences(subject, table)[name].format_map(facts)
+
+
+def usage_error(key: str, /, **facts: object) -> UsageError:
+    """Return the refusal of a setting or a file, in the sentence of a template.
+
+    Parameters
+    ----------
+    key, **facts
+        As of `render`.
+
+    Examples
+    --------
+    >>> raise usage_error("rows.site.name", name="Bergen 1")
+    Traceback (most recent call last):
+    flfed.errors.UsageError: site name 'Bergen 1' must be of a-z, 0-9 and single hyphens
+    """
+    return UsageError(render(key, **facts))
 
 
 @cache

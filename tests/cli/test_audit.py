@@ -80,7 +80,6 @@ def test_a_person_reads_a_table_and_what_it_means_once(flfed, ended):
     )
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_all_figures_are_printed_on_request_and_read_as_those_of_the_json(flfed, ended):
     words = ("audit", ended, "--attack", MEMBERSHIP, "--site", SITES[0])
@@ -92,7 +91,6 @@ def test_all_figures_are_printed_on_request_and_read_as_those_of_the_json(flfed,
         assert said in out and figure_name(line["metric"]) in out
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_a_figure_beyond_what_was_promised_ends_with_1_after_all_was_shown(flfed, ended, tmp_path: Path, monkeypatch):
     (tmp_path / "flfed_oracle.py").write_text(ORACLE)

@@ -136,6 +136,7 @@ def left_of(run: str) -> dict[str, int]:
     return {place: count for place, count in found.items() if count}
 
 
+@pytest.mark.studies
 def test_a_run_is_deleted_whole_and_no_ledger_changes(home, flfed):
     ids = [run(Study.load("preterm-birth").replace(QUICK), repeats=2).run for _ in range(2)]
     folder = SiteFolder("kentucky-clinic")

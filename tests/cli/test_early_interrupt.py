@@ -43,7 +43,6 @@ def pressed(module: str, words: Sequence[str]) -> subprocess.CompletedProcess[st
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.parametrize("module", ["click", "typer", "flfed.cli.study", "pandas", "sqlalchemy", "torch", "flwr"])
 def test_ctrl_c_while_a_module_is_imported_ends_a_command_in_one_line(module: str, home):
@@ -51,7 +50,6 @@ def test_ctrl_c_while_a_module_is_imported_ends_a_command_in_one_line(module: st
     assert (done.returncode, done.stderr) in [(3, BEFORE), (3, "flfed: interrupted from the keyboard\n")]
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_ctrl_c_before_the_first_round_is_one_line_of_every_command_that_runs_a_study(words: tuple[str, ...], home):
@@ -59,7 +57,6 @@ def test_ctrl_c_before_the_first_round_is_one_line_of_every_command_that_runs_a_
     assert (done.returncode, done.stdout, done.stderr) == (3, "", BEFORE)
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.parametrize(
     "words", [("study", "run", "breast-cancer"), pytest.param(("demo",), marks=pytest.mark.proof)], ids=" ".join
@@ -76,7 +73,6 @@ def test_ctrl_c_while_sites_are_asked_before_the_first_round_says_how_to_go_on(w
     assert (run.status, run.reason, run.rounds) == ("stopped", "interrupted from the keyboard", 0)
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.parametrize("module", ["click", "streamlit.web.cli", "uvicorn", "pandas"])
 def test_ctrl_c_while_the_app_starts_ends_it_without_a_traceback(module: str, home):

@@ -59,7 +59,6 @@ def called(words: str, addresses: list[str], folder: Path, *absent: str) -> list
     return [tuple(one) for one in json.loads(done.stdout)]
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.parametrize(
     "words", ["run list", "run show latest", "app --headless", "study run preterm-birth --set rounds=1", "audit latest"]
@@ -72,7 +71,6 @@ def test_a_store_whose_address_is_malformed_is_one_sentence_without_it(words: st
     assert not (tmp_path / "runs.db").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.parametrize(("words", "absent"), [("run list", "psycopg"), ("site check ward", "psycopg")])
 def test_a_missing_driver_is_one_sentence_that_names_the_extra(words: str, absent: str, tmp_path: Path):
@@ -82,7 +80,6 @@ def test_a_missing_driver_is_one_sentence_that_names_the_extra(words: str, absen
     assert "pip install 'flfed[postgres]'" in err and SECRET not in out + err
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_a_site_whose_database_address_is_malformed_says_which_variable_holds_it(tmp_path: Path):
     write_site(tmp_path)

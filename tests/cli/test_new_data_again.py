@@ -37,6 +37,9 @@ def ward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     return table
 
 
+QUICK = ("--set", "compare.site-model=same", "--set", "compare.resamples=200")
+
+
 def words(said: str) -> str:
     return " ".join(said.split())
 
@@ -47,11 +50,12 @@ def salts(folder: str = ".") -> list[Any]:
 
 def run(flfed: Command, folder: str = ".") -> tuple[set[str], str]:
     """Return who took part in a run of the first study, and what is said of the run."""
-    code, out, err = flfed("study", "run", f"{folder}/own-first.toml", "--set", "rounds=2", "--json")
+    code, out, err = flfed("study", "run", f"{folder}/own-first.toml", "--set", "rounds=2", *QUICK, "--json")
     assert code == 0, err
     return set(json.loads(out)["sites"]), flfed("run", "show", "latest")[1]
 
 
+@pytest.mark.studies
 def test_a_dataset_that_is_written_again_keeps_its_holdouts_and_every_site_takes_part(ward, flfed: Command):
     assert flfed(*NEW)[0] == 0
     before = salts()
@@ -71,6 +75,7 @@ def test_a_dataset_that_is_written_again_keeps_its_holdouts_and_every_site_takes
     assert run(flfed)[0] == set(SITES)
 
 
+@pytest.mark.studies
 def test_small_sites_would_refuse_with_another_salt(ward, flfed: Command):
     names = [f"clinic {number}" for number in range(8)]
     ward[:440].assign(site=np.resize(names, 440)).to_csv("own.csv", index=False)
@@ -111,12 +116,13 @@ def test_where_other_columns_are_read_it_is_said_that_rows_change_sides(ward, fl
     assert found["unchanged-holdouts"] == list(SITES) and found["moved-holdouts"] == []
 
 
+@pytest.mark.studies
 def test_of_a_run_from_which_a_site_stays_away_that_is_said_first(ward, flfed: Command):
     assert flfed(*NEW)[0] == 0
     run(flfed)
     # Rows that are gone would be told by two sums.
     ward.drop(index=ward.index[ward["site"] == "north"][:3]).to_csv("own.csv", index=False)
-    _, _, err = flfed("study", "run", "own-first.toml", "--set", "rounds=3")
+    _, _, err = flfed("study", "run", "own-first.toml", "--set", "rounds=3", *QUICK)
     out = flfed("run", "show", "latest")[1]
     assert out.splitlines()[1].startswith("2 of 3 sites took part"), out + err
     assert flfed("run", "report", "latest", "--output", "page.html")[0] == 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from itertools import count
 
+import pytest
+
 from flfed import Study, run
 from flfed.callbacks import WARNING
 from flfed.cli.progress import ProgressLines, progress
@@ -69,6 +71,7 @@ def test_a_warning_is_said_at_once_in_lines_and_where_it_is_quiet(capsys):
     assert said == ["warning: 3 of 9 test rows"] and capsys.readouterr().err == "warning: 3 of 9 test rows\n"
 
 
+@pytest.mark.studies
 def test_a_real_run_tells_its_rounds_and_nothing_is_said_with_json(home, flfed):
     said, seconds = list[str](), count(step=5.0)
     study = Study.load("breast-cancer").replace({"rounds": 20, "resamples": 200})

@@ -16,7 +16,6 @@ from flfed.updates.checkpoints import checkpoint as checkpoints
 TIGHT = ("quorum=1.0", "strategy.flag-norm=1.0", "strategy.refuse-norm=1.4", "compare.resamples=200")
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_a_missed_quorum_is_exit_3_with_the_reason_and_the_last_good_model_kept(flfed):
     code, out, _ = flfed("study", "run", "wine", "--json", *(w for key in TIGHT for w in ("--set", key)))
@@ -61,6 +60,7 @@ def killed_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize(
     ("lost", "code", "why"),
     [

@@ -62,7 +62,6 @@ def stopped(words: Sequence[str], *, after: int, by: signal.Signals = signal.SIG
 
 
 @pytest.mark.proof
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("repeats", [1, 2])
 def test_sigterm_is_recorded_and_the_run_can_be_gone_on_with_and_stopped_again(home, repeats: int):
@@ -78,7 +77,6 @@ def test_sigterm_is_recorded_and_the_run_can_be_gone_on_with_and_stopped_again(h
         assert all(run.status == "stopped" and run.rounds > rounds for run in reader.runs())
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_ctrl_c_says_that_it_was_the_keyboard(home):
     code, _, err = stopped(["study", "run", "breast-cancer", *LONG], after=0, by=signal.SIGINT)
@@ -127,7 +125,6 @@ def test_a_sweep_that_is_stopped_shows_the_points_that_were_tried(home, by: sign
     assert not list(home.glob("runs/*"))
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("by", BOTH)
 def test_a_verification_that_is_stopped_verifies_nothing_and_its_run_can_be_resumed(home, by: signal.Signals):
@@ -141,7 +138,6 @@ def test_a_verification_that_is_stopped_verifies_nothing_and_its_run_can_be_resu
     )
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("by", BOTH)
 def test_an_audit_that_is_stopped_keeps_whole_attacks_and_says_how_to_make_the_others(
@@ -170,7 +166,6 @@ def test_an_audit_that_is_stopped_keeps_whole_attacks_and_says_how_to_make_the_o
         assert reader.runs()[0].status == "completed"
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("words", [("study", "sweep", "wine"), ("study", "verify", "wine"), ("audit", "latest")])
 def test_a_stop_before_anything_was_done_is_one_sentence(home, words: tuple[str, ...]):

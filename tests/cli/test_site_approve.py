@@ -274,7 +274,6 @@ def test_a_study_that_begins_from_a_model_needs_a_copy_of_it_once(run: Run, tmp_
     assert "begins from no earlier model" in str(error)
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.parametrize(
     ("typed", "decision"), [("approve", "approved"), ("refuse", "refused"), ("", None), ("yes", None)]

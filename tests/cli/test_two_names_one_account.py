@@ -59,7 +59,6 @@ def command(root: Path, *words: object) -> tuple[int, str, str]:
     return called([str(word) for word in words], environment, root.parent)
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_the_second_name_finds_the_budget_spent_and_with_a_row_less_nothing_at_all(root: Path):
     code, out, error = command(root, "study", "run", root.parent / "small.toml", "--json")

@@ -114,7 +114,6 @@ FILES = {
 }  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize(("table", "file", "says"), TABLES.values(), ids=TABLES)
 def test_a_table_that_breaks_the_schema_is_refused_by_the_check_and_by_the_run(
@@ -191,7 +190,6 @@ STUDIES = {
 }  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize(("old", "new", "says"), STUDIES.values(), ids=STUDIES)
 def test_a_study_that_is_wrong_is_refused_by_every_command_that_takes_one(refused, wards, study, old, new, says):
@@ -254,7 +252,6 @@ def test_words_that_make_no_sense_are_refused(refused, words, says):
     assert says in refused(*words.split())
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_the_real_program_says_one_sentence_too(tmp_path: Path):
     command = [str(Path(sys.executable).parent / "flfed"), "study", "run", "wine", "--set", "rounds=0"]

@@ -62,7 +62,6 @@ def delta(reply: Message) -> np.ndarray:
     return np.concatenate([value.ravel() for _, value in sorted(ndarrays(reply.content, "arrays").items())])
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_noise_at_an_institution_is_not_the_studys_to_draw_again(protected):
     site = protected(epsilon=9.0)
@@ -76,7 +75,6 @@ def test_noise_at_an_institution_is_not_the_studys_to_draw_again(protected):
     assert len(spent(site)) == 4
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_a_stored_reply_spends_nothing_and_a_round_whose_reply_is_gone_is_not_drawn_again(protected, home: Path):
     site = protected(epsilon=9.0)

@@ -146,6 +146,7 @@ class Killed(Exception):
     """The coordinator's end."""
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("stage, round, committed", [("round", 1, 1), ("round", 2, 2), ("checkpoint", 3, 2)])
 def test_a_coordinator_that_was_killed_goes_on_to_the_same_model(
     consortium: Callable[..., Consortium], stage: str, round: int, committed: int

@@ -138,6 +138,7 @@ def attempt(found: Consortium, grid: SummingGrid) -> Outcome | str:
         return str(error)
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize(
     "play, kind",
     [("a part three times", TRAIN), ("a rewritten scale", TRAIN), ("the round before", TRAIN), ("a plain model", TRAIN),

@@ -242,6 +242,7 @@ KILLED = {
 }
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("when", KILLED)
 def test_a_coordinator_that_was_killed_has_the_same_sum_once_the_run_goes_on(
     consortium: Callable[..., Consortium], when: str

@@ -21,6 +21,10 @@ def figures(study: Study, sites: list[Site], **options: Any) -> dict[str, Any]:
     return {key: value for key, value in report.items() if key not in TIMES}
 
 
+QUICK = {"compare.site-model": "same", "compare.resamples": 200}
+"""The comparison is that of one study, the others have a quick one."""
+
+
 def frozen(sites: list[Site], folder: Path) -> list[Site]:
     for site in sites:
         freeze(site, folder / site.name, None)
@@ -31,17 +35,16 @@ def of(dataset: str) -> list[Site]:
     return listing.of_dataset(dataset)
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize(
     ("name", "changes", "options"),
     [
-        ("fed-heart", {"rounds": 3}, {}),
-        ("fed-heart-flamby", {"rounds": 2}, {}),
+        ("fed-heart", QUICK | {"rounds": 3}, {}),
+        ("fed-heart-flamby", QUICK | {"rounds": 2}, {}),
         ("heart-disease", {"rounds": 4}, {}),
-        ("heart-disease", {"rounds": 2, "plan.validation": 0.2}, {"stacked": False}),
-        ("heart-disease", {"rounds": 2}, {"repeats": 3}),
-        ("preterm-birth", {"rounds": 4}, {}),
+        ("heart-disease", QUICK | {"rounds": 2, "plan.validation": 0.2}, {"stacked": False}),
+        ("heart-disease", QUICK | {"rounds": 2}, {"repeats": 3}),
+        ("preterm-birth", QUICK | {"rounds": 4}, {}),
         pytest.param("loan-default", {"rounds": 2}, {}, marks=pytest.mark.proof),
         pytest.param("card-fraud", {"rounds": 2}, {}, marks=pytest.mark.proof),
     ],

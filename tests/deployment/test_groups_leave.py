@@ -24,6 +24,7 @@ def told(figures: tuple[GroupFigure, ...]) -> list[float]:
     return [one.value for one in figures if not math.isnan(one.value)]
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize(("disclosure", "again"), [("institution", False), ("open", True)])
 def test_figures_by_group_leave_in_one_run_alone(gated, compared, small_study: str, disclosure: Any, again: bool):
     site = gated(small_study.replace(*BY), policy=Policy(disclosure=disclosure), rows=1200)

@@ -78,7 +78,6 @@ def test_two_plain_members_are_unpacked_whole(toml: bytes, ca: bytes, stored: bo
     assert unpacked(packed(toml, ca)) == found
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @settings(max_examples=300)
 @given(names=some.lists(some.one_of(some.sampled_from(["kit.toml", "ca.crt"]), some.text(max_size=12)), max_size=5))

@@ -209,6 +209,7 @@ def test_table_1_that_was_in_a_sum_does_not_leave_alone_after_a_loss(
     assert after_loss() == ["alone"] * 3
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("how", [harm, lose])
 @pytest.mark.parametrize("consents", [False, True])
 def test_after_a_loss_a_list_that_came_over_is_opened_or_that_of_all_pinned_sites(

@@ -38,7 +38,6 @@ def spent(site: Any) -> float:
     return PrivacyAccount(ledger_of(site.folder), "small", site.site.policy).spent()
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("harm", ["gone", "empty", "begun by another line"])
 @pytest.mark.parametrize("reopened", [False, True])

@@ -277,6 +277,7 @@ PLAYS = {
 }
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("name", PLAYS)
 def test_an_attack_on_gates_wins_by_one_fault_and_loses_without_it(scene: Make, name: str) -> None:
     play = PLAYS[name]

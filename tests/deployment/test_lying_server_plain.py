@@ -199,6 +199,7 @@ def by_subtraction(value: float, figures: dict[str, float], hidden: str, weights
     return any(math.isclose(mean, figures[hidden], rel_tol=1e-7) for mean in means)
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize(("reserved", "plant"), [(1, False), (2, False), (3, False), (2, True)])
 def test_no_figure_of_a_site_in_sums_only_is_with_the_coordinator_nor_left_over_by_those_of_the_others(
     small_sites: Callable[..., list[Site]],

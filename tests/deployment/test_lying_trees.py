@@ -232,6 +232,7 @@ def take_away(rules: tuple[str, ...], patch: pytest.MonkeyPatch) -> None:
             patch.setattr(module, "question_sha256", rounding_sha256)
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("play", PLAYS)
 def test_what_a_coordinator_asks_of_roots_tells_of_no_single_site(
     consortium: Make, play: str, monkeypatch: pytest.MonkeyPatch

@@ -69,6 +69,7 @@ def away(site: str, kind: str) -> bool:
     return site == FIRST and kind == SUMMARISE
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_second_study_gets_no_sum_of_rows_without_a_site_of_the_first(
     consortium: Callable[..., Consortium], name: str
@@ -95,6 +96,7 @@ def test_lists_of_studies_give_away_the_site_that_is_in_one_of_them(
     assert [len(next(iter(of)).split(",")) for of in lists] == [4, 3]
 
 
+@pytest.mark.studies
 def test_sums_of_another_kind_have_the_same_list(consortium: Callable[..., Consortium], small_study: str):
     found = consortium(4, 1)
     asked(found)
@@ -130,6 +132,7 @@ def test_who_was_in_a_sum_with_such_a_site_gives_no_table_1_by_itself_without_it
     assert refusals(grid, SUMMARISE) == {Refusal("rows-in-sum", sites=FIRST)}
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("consents", [False, True])
 def test_a_site_joins_sums_of_rows_by_its_own_consent(consortium: Callable[..., Consortium], consents: bool):
     found = consortium(5, 1)

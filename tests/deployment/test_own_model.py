@@ -88,16 +88,16 @@ unfiltered = refuse_calls()
 import numpy as np
 
 from flfed.rows.features.encode import Encoded
+from flfed.rows.training.requests import RivalRequest
 from flfed.rows.training.tuning.best_model import best_alone
 
 x = np.random.default_rng(1).normal(size=(400, 4))
 rows = Encoded(x, (x[:, 0] * x[:, 1] > 0).astype(np.int64), np.ones(400))
-found = best_alone(rows, "binary", 2, np.random.default_rng(0))
+found = best_alone(RivalRequest(rows=rows, task="binary", classes=2, rng=np.random.default_rng(0)))
 print([left, unfiltered, found.family, float(((found.outputs(x)[:, 0] > 0) == rows.y).mean())])
 """
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_trees_are_grown_in_the_gates_room_without_its_network_and_its_calls():
     done = subprocess.run(

@@ -45,6 +45,7 @@ def figures(run: str) -> Mapping[str, Any]:
     return {f"{site} {arm}": told["sites"][site][arm]["roc_auc_score"]["value"] for site in SITES for arm in arms}
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("strategy", ["ditto", "fedper"])
 def test_three_gates_end_where_one_process_does_also_after_a_crash(
     small_sites: Any, small_study: str, strategy: str, monkeypatch: pytest.MonkeyPatch
@@ -145,6 +146,7 @@ def test_the_approval_says_what_stays(small_sites: Any, small_study: str):
         assert (said in words) and ("No message contains" in words) == bool(said)
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("sums", ["on", "ckks"])
 @pytest.mark.parametrize("strategy", ["ditto", "fedper"])
 def test_under_secure_sums_gates_keep_what_is_a_sites_own_too(

@@ -34,6 +34,7 @@ def gated(small_sites: Callable[..., list[Site]], small_study: str) -> Consortiu
     return consortium_of(small_sites(3, rows=120), trees_study(small_study, **REFITTED))
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("fault", ["crash", "killed"])
 @pytest.mark.parametrize("exchange", [pytest.param(10, marks=pytest.mark.proof), 14])
 def test_gates_end_where_one_process_does_also_after_a_crash_in_a_round_that_grows_anew(

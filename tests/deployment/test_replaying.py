@@ -49,7 +49,6 @@ def refrozen(site, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Site:
     return changed
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("disclosure", ["open", "institution"])
@@ -271,7 +270,6 @@ def test_the_command_ends_with_0_only_where_it_matches(gated, tmp_path):
 REPLAY = "import sys; from flfed.cli.site_rows import replay_round; replay_round(sys.argv[1], 2, 'site-01', True)"
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_another_process_gives_the_same_bits(gated, tmp_path):
     site = gated()

@@ -52,6 +52,7 @@ def charged(consortium: Consortium, site: str = "site-01") -> int:
     return sum(line.kind == "spent" for line in consortium.lines(site))
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("text", [STUDY, COMPARED, ANALYSIS, UPDATES])
 def test_an_approval_says_what_the_ledger_has_after_the_run(small_sites: Small, text: str):
     consortium = gated(small_sites, text, 20.0)

@@ -63,7 +63,6 @@ def test_a_run_has_one_model_evaluated_and_one_compared(gated, build: Any, word:
     assert [line.kind for line in site.lines()].count(word) == 3
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_a_coordinator_that_asks_for_many_models_gets_few_figures_and_spends_none(gated, small_study: str):
     # Of losses of models of its own choice it reads rows: their kinks are where the values of a column are.

@@ -192,6 +192,7 @@ KILLED = {
 """At which message of which site; site 4 is missing in the second round of the first three."""
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize(
     "where",
     [one if one in ("first opening", "comparison") else pytest.param(one, marks=pytest.mark.proof) for one in KILLED],

@@ -199,6 +199,7 @@ def reached(roots: list[object], stop: set[int]) -> list[bytes]:
     return found
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("asked", ["on", "off"])
 def test_no_sites_update_is_in_the_coordinators_memory_files_store_log_or_messages(
     consortium: Callable[..., Consortium], asked: str, caplog: pytest.LogCaptureFixture

@@ -57,7 +57,6 @@ def test_a_child_that_ends_is_started_again_and_others_are_left_alone(tmp_path: 
     assert not alive(before)
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_a_child_that_hangs_is_started_anew_and_one_that_works_for_long_is_not(tmp_path: Path):
     beats = "import time\nfrom pathlib import Path\n"

@@ -43,6 +43,7 @@ def gated(small_sites: Callable[..., list[Site]], small_study: str) -> Consortiu
 OTHERS = [pytest.param(fault, marks=pytest.mark.proof) for fault in ("killed", "left")]
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("fault", ["crash", "kept", *OTHERS])
 def test_three_gates_end_where_one_process_does_also_after_a_crash_between_two_levels(gated: Consortium, fault: str):
     here = run(gated.study, sites=list(gated.sites.values())).report["arrays-sha256"]
@@ -62,6 +63,7 @@ def test_three_gates_end_where_one_process_does_also_after_a_crash_between_two_l
     assert (ended.status, ended.arrays_sha256) == ("completed", here), ended.reason
 
 
+@pytest.mark.studies
 def test_a_coordinator_killed_while_a_site_was_away_grows_the_tree_of_all_once_it_is_back(
     small_sites: Callable[..., list[Site]], small_study: str
 ):

@@ -55,6 +55,7 @@ def plain(consortium: Consortium, **changes: Any) -> str:
     return str(run(study, sites=list(consortium.sites.values())).report["arrays-sha256"])
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("least", [pytest.param(0, marks=pytest.mark.proof), 10])
 def test_masked_sums_grow_the_trees_of_plain_ones(consortium: Make, least: int):
     found = consortium(**{"strategy.min-rows": least})
@@ -120,6 +121,7 @@ def lists_by_round(consortium: Consortium) -> dict[int, set[str]]:
 FAULTS = [*(pytest.param(fault, marks=pytest.mark.proof) for fault in ("killed", "left")), "kept"]
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("kind", [pytest.param(TRAIN, marks=pytest.mark.proof), UNMASK])
 def test_a_site_that_is_killed_between_two_levels_is_in_the_tree(consortium: Make, kind: str, fault: str):
@@ -146,6 +148,7 @@ CRASHES = {
 QUICK = ("opening of the second level",)
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("where", [w if w in QUICK else pytest.param(w, marks=pytest.mark.proof) for w in CRASHES])
 def test_a_coordinator_that_is_killed_goes_on_to_the_same_trees(consortium: Make, where: str):
     found = consortium()
@@ -161,6 +164,7 @@ def gone_from(number: int) -> Fault:
     return in_round(number, LAST, TRAIN, "killed", times=99)
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("level", ["root", pytest.param("second", marks=pytest.mark.proof)])
 def test_a_site_that_is_lost_stops_the_run_and_the_tree_goes_on_with_it(consortium: Make, level: str):
     found = consortium()
@@ -291,6 +295,7 @@ def test_the_bytes_of_a_masked_run_are_within_what_is_said_before_it(consortium:
 SINGLE = "single-cells-in-sums"
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize(
     ("outputs", "changes", "takes_part"),
     [

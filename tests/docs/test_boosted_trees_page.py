@@ -25,7 +25,6 @@ def test_the_study_of_the_page_is_accepted_and_every_key_of_it_is_one(heart: dat
         check(Study.parse(text.replace("min-child-weight = 1.0", "min-child-weight = -1.0")))
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.proof
 def test_every_command_of_the_page_runs_and_xgboost_predicts_as_flfed(

@@ -56,7 +56,6 @@ def lost(site: Path) -> list[str]:
     return found
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_the_site_is_built_without_a_warning_and_every_link_and_anchor_leads_somewhere(tmp_path: Path):
     done = build(ROOT, tmp_path / "site")
@@ -69,7 +68,6 @@ def test_the_site_is_built_without_a_warning_and_every_link_and_anchor_leads_som
     assert [place for place in lost(tmp_path / "site") if place.startswith("index.html: gone.html")] != []
 
 
-@pytest.mark.slow
 @pytest.mark.proof
 @pytest.mark.servers
 @pytest.mark.parametrize("link", ["limits.md#no-such-anchor", "no-such-page.md"])

@@ -56,7 +56,6 @@ def checked(name: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
 
 
-@pytest.mark.slow
 @pytest.mark.proof
 @pytest.mark.studies
 @pytest.mark.parametrize("name", sorted({*NAMES} - {"consortium"}))
@@ -64,7 +63,6 @@ def test_a_tutorial_says_again_what_is_stored(name: str):
     checked(name)
 
 
-@pytest.mark.slow
 @pytest.mark.proof
 @pytest.mark.servers
 def test_the_consortium_of_the_tutorial_runs_with_real_processes():

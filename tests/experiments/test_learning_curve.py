@@ -35,6 +35,7 @@ def test_rows_of_a_smaller_share_are_among_those_of_a_larger_one_and_the_holdout
     assert set(FewerRows.of(site, 0.25, 8).read().training["person"]) != set(few.training["person"])
 
 
+@pytest.mark.studies
 def test_every_row_is_as_likely_to_be_kept_as_any_other(small_sites):
     (site,) = small_sites(1)
     rows, times = site.read().training["person"].tolist(), 600
@@ -73,6 +74,7 @@ def test_each_point_is_an_ordinary_run_and_that_of_all_rows_the_study_itself(sma
     json.dumps([point.as_object() for point in points])
 
 
+@pytest.mark.studies
 def test_research_sites_of_one_table_have_a_curve_too():
     study = Study.load("breast-cancer").replace({"rounds": 2, "compare.site-model": "same", "compare.resamples": 200})
     points = run_curve(study, "breast-cancer-2")

@@ -15,9 +15,10 @@ from flfed.errors import UsageError
 from flfed.export.model_folder import SharedModel
 from flfed.export.predict import explained, inputs_of
 from flfed.export.run_folder import export
-from flfed.export.xgboost_file import FILES, xgboost_files
+from flfed.export.xgboost_file import xgboost_files
 from flfed.rows.data import datasets
 from flfed.rows.features.encode import coded, encode
+from flfed.rows.model_files import TREE_FILES as FILES
 from flfed.rows.models.boosted_trees import BoostedTrees
 from flfed.rows.session import study_layout
 from flfed.testing.strategies import ENCODER
@@ -41,6 +42,7 @@ def names_of(model: SharedModel) -> list[str]:
     return [column.name for column in model.layout.features]
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("least", [0, 10])
 @pytest.mark.parametrize("file", FILES)
 def test_xgboost_and_flfed_predict_alike_from_an_exported_folder(
@@ -61,6 +63,7 @@ def test_xgboost_and_flfed_predict_alike_from_an_exported_folder(
     assert columns[-1] == {"name": "colour", "values": ["red", "green", "blue"]}
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("dataset", OTHERS)
 def test_trees_of_several_classes_and_of_a_number_are_exported(dataset: str, home, tmp_path: Path):
     done = run(study_of(dataset))
@@ -88,6 +91,7 @@ def test_a_model_without_trees_is_read_and_explained_by_class(file: str, tmp_pat
     assert contributions([], codes, widths_of(arrays) - 1, outputs=3).shape == (2, 3, len(layout.features) + 1)
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("dataset", ["small", "wine"])
 def test_the_gains_by_column_are_those_that_xgboost_reads_off_its_file(
     dataset: str, small_sites, small_study, home, tmp_path: Path
@@ -145,6 +149,7 @@ def test_predict_writes_what_each_column_added_as_xgboost_reckons_it(
     assert code == 2 and "is already there; it is not replaced" in said
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("dataset", OTHERS)
 def test_explanations_of_classes_and_numbers_add_up_to_the_score(dataset: str, home, tmp_path: Path):
     done = run(study_of(dataset))

@@ -143,8 +143,7 @@ def test_no_person_moves_an_answer_by_more_than_its_sensitivity(small_sites: Sma
 def test_a_study_spends_its_epsilon_and_no_more():
     charge = charge_of(Study.parse(STUDY))
     assert charge is not None
-    spent = epsilon([charge.release], charge.delta)
-    assert 0.98 <= spent <= 1.0
+    assert 0.98 <= epsilon([charge.release], charge.delta) <= 1.0
     assert charge.release == Release(noise_for(1.0, 1e-5, 1.0, 1), 1.0, 1)
     # Not composed, one ε for each of five analyses is 2.4 of all.
     assert epsilon([charge.release] * 5, charge.delta) == pytest.approx(2.4, abs=0.05)
@@ -157,8 +156,7 @@ def test_an_answer_is_charged_once_and_sent_again_as_it_was(small_sites: Small):
     assert [len(lines(site.name)) for site in sites] == [1, 1, 1]
     assert first["privacy"]["epsilon"] <= 1.0
     assert {of["epsilon"] for of in first["privacy"]["sites"].values()} == {first["privacy"]["epsilon"]}
-    again = run(Study.parse(STUDY), sites=sites).report
-    assert again["statistics"] == first["statistics"]
+    assert run(Study.parse(STUDY), sites=sites).report["statistics"] == first["statistics"]
     assert [len(lines(site.name)) for site in sites] == [1, 1, 1]
     # Another text is another question, and costs again.
     other = run(Study.parse(STUDY.replace("made rows", "rows")), sites=sites).report
@@ -189,8 +187,7 @@ def test_a_crash_between_charge_and_answer_never_lowers_the_sum(small_sites: Sma
     answers.mkdir(mode=0o700)
     # A folder stands where the answer would be written: it is charged, and cannot be kept.
     (answers / f"{Study.parse(STUDY).sha256()}-0-analysis-0").mkdir()
-    failed = run(Study.parse(STUDY), sites=small_sites(3)).report
-    assert failed["statistics"]["sites"] == 2
+    assert run(Study.parse(STUDY), sites=small_sites(3)).report["statistics"]["sites"] == 2
     (answers / f"{Study.parse(STUDY).sha256()}-0-analysis-0").rmdir()
     run(Study.parse(STUDY), sites=sites)
     assert len(lines("site-01")) >= 1

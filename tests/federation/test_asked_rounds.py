@@ -137,7 +137,6 @@ def test_at_institutions_a_model_is_on_the_disk_before_it_is_sent_on(
     assert [sent for sent, _, _ in same] == ([1, 2, 3, 4] if each_round else [1, 4])
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("answered", [True, False])
 @pytest.mark.parametrize("kill_in", [1, 3, 5])
@@ -174,7 +173,6 @@ def test_models_that_are_made_anew_after_they_were_sent_on_are_spent_beyond_the_
     assert "up to 5 rounds instead of 4" in said
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("kill_in", [1, 3])
 def test_a_round_that_was_lost_is_answered_by_what_sites_kept_and_counted_once(small_sites, private, kill_in: int):
@@ -190,7 +188,6 @@ def test_a_round_that_was_lost_is_answered_by_what_sites_kept_and_counted_once(s
     assert not any("more than" in said.lower() for said in found["warnings"])
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_crashes_of_the_coordinator_count_no_round_twice(small_sites, private):
     study, sites, seen = private(RECORD_DP), small_sites(2), Seen(kill_in=2, answered=True)

@@ -17,7 +17,7 @@ from flfed.errors import RunStopped, UsageError
 from flfed.federation.engines.engine import find_sites
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.federation.server.preflight import check
-from flfed.federation.server.row_sums import cell_shapes, cells_defect
+from flfed.federation.server.row_sums import cells_defect
 from flfed.federation.server.run import resume, run
 from flfed.records.reports.report import report
 from flfed.refusals import Refusal
@@ -29,7 +29,7 @@ from flfed.rows.site_trees import grown as grown_level
 from flfed.rows.statistics.boosted_trees import cell_counts
 from flfed.rows.training.answer import run_client
 from flfed.summaries.summary import arrays_sha256
-from flfed.trees.cut_points import chosen_cuts, codes_in, cuts_sha256, widths_of
+from flfed.trees.cut_points import cell_shapes, chosen_cuts, codes_in, cuts_sha256, widths_of
 from flfed.trees.forest import TreeSettings, forest_of, margins, round_of, tree_arrays, trees_of, with_round
 from flfed.updates.messages.in_memory import is_in_memory
 from flfed.updates.messages.summarise import BINS, BinsReply
@@ -164,6 +164,7 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(InProcessGrid, "numbered", noting)
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("level", [1, 2])
 def test_a_site_that_is_lost_within_a_tree_has_no_part_in_it(
     level: int, conduct: Conduct, small_sites, trees, noted: None
@@ -190,6 +191,7 @@ def test_a_site_that_missed_a_level_is_back_in_the_next_tree(conduct: Conduct, s
     assert list(once.reasons("fault")) == ["site-02"]
 
 
+@pytest.mark.studies
 def test_below_the_quorum_all_are_asked_again_and_grow_the_same_tree(conduct: Conduct, small_sites, trees, noted: None):
     text = trees(**{"strategy.quorum": 1.0})
     seen: list[tuple[int, int]] = []
@@ -207,6 +209,7 @@ def test_below_the_quorum_all_are_asked_again_and_grow_the_same_tree(conduct: Co
     assert same(again.outcome.arrays, conduct(small_sites(3, rows=150), text).outcome.arrays)
 
 
+@pytest.mark.studies
 def test_a_site_that_lost_the_trees_says_so_and_gets_them_whole(conduct: Conduct, small_sites, trees, monkeypatch):
     expected, plainly = conduct(small_sites(3, rows=150), trees()), SiteSession.round_rows
     context_of = InProcessGrid.context_of
@@ -273,6 +276,7 @@ DEFECTS: dict[str, tuple[Callable[[TrainReply], TrainReply], str]] = {
 }
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("name", DEFECTS)
 def test_sums_that_cannot_be_are_refused_and_the_tree_grows_without_them(
     name: str, conduct: Conduct, small_sites, trees, noted: None
@@ -285,6 +289,7 @@ def test_sums_that_cannot_be_are_refused_and_the_tree_grows_without_them(
     assert same(done.outcome.arrays, without.outcome.arrays)
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("stage", ["checkpoint", "round"])
 def test_a_run_that_was_killed_goes_on_to_the_same_trees(stage: str, small_sites, trees, home):
     sites, study = small_sites(3, rows=150), Study.parse(trees())
@@ -294,6 +299,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_trees(stage: str, small_sites
     assert resume(newest(), sites=sites).report["arrays-sha256"] == expected
 
 
+@pytest.mark.studies
 def test_a_run_that_was_killed_between_two_levels_goes_on_to_the_same_trees(small_sites, trees, noted, monkeypatch):
     sites, study = small_sites(3, rows=150), Study.parse(trees())
     expected, plainly = run(study, sites=sites).report["arrays-sha256"], InProcessGrid.context_of
@@ -334,8 +340,7 @@ def test_a_second_run_with_another_encoder_has_the_unit_of_its_own_outcome(home)
     # Where a run has cut points of its own, the trees of another run do not stand for its.
     for sha256, here in ((cuts_sha256(forest), True), ("ab" * 32, False)):
         asked = replace(level, forest={}, cuts_sha256=sha256)
-        done = run_client(grown_level(used, second, asked, counted=False))
-        assert (done is not None) == here
+        assert (run_client(grown_level(used, second, asked, counted=False)) is not None) == here
 
 
 def test_validation_rows_choose_the_number_of_trees(conduct: Conduct, small_sites, trees):
@@ -404,7 +409,7 @@ def test_counts_by_cell_are_of_the_same_rows_and_of_no_more_than_the_band(small_
         counts[name][0] = 99
     assert len(counts) == 2
     reply = BinsReply(counts=counts)
-    assert cells_defect(reply, 99, layout=layout, least=0) is None
-    assert cells_defect(reply, 98, layout=layout, least=0) == Refusal("cells-unfit")
+    assert cells_defect(reply, 99, cell_shapes(layout, 0)) is None
+    assert cells_defect(reply, 98, cell_shapes(layout, 0)) == Refusal("cells-unfit")
     counts["x1"][1] = 1
-    assert cells_defect(reply, 100, layout=layout, least=0) == Refusal("cells-unfit")
+    assert cells_defect(reply, 100, cell_shapes(layout, 0)) == Refusal("cells-unfit")

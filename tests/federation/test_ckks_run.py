@@ -225,13 +225,13 @@ def test_what_is_no_sum_of_one_part_of_each_site_is_no_model():
         "cut": sent[0][:-1],
     }
     for name, lie in lies.items():
-        found = decrypt_model(tags, lie, MODEL)
-        assert getattr(found, "code", "opened") == "sum-unverified", name
+        assert getattr(decrypt_model(tags, lie, MODEL), "code", "opened") == "sum-unverified", name
     # The same is opened under the round's own tags, and by what is within its error.
     assert decrypt_model(other, lies["of another round"], MODEL)["b"] == pytest.approx(2.0, abs=1e-6)
     assert decrypt_model(tags, liar.shifted(liar.add(sent), 3, 1e-9), MODEL)["b"] == pytest.approx(2.0, abs=1e-6)
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("sites, largest", [(3, 1_365.0), (20, 204.0), (400, 10.0)])
 def test_tags_of_the_largest_entries_fit_and_do_not_wrap(sites: int, largest: float):
     names = tuple(f"site-{number:03d}" for number in range(sites))

@@ -237,7 +237,6 @@ print(result.report["path"], result.status, *[name for name in sys.modules if na
 """
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("model", [pytest.param("logistic", marks=pytest.mark.proof), "mlp"])
 def test_no_run_imports_the_compiler(small_sites, small_study: str, tmp_path: Path, model: str):

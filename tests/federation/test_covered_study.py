@@ -115,12 +115,10 @@ def test_the_record_has_noised_figures_with_intervals_and_no_exact_number_of_row
     assert found["status"] == "completed"
     auc = found["global"]["roc_auc_score"]
     assert auc["low"] < auc["value"] < auc["high"]
-    exact = exact_auc(found["run"], sites)
-    assert auc["low"] - 0.05 < exact < auc["high"] + 0.05
+    assert auc["low"] - 0.05 < exact_auc(found["run"], sites) < auc["high"] + 0.05
     for site in sites:
         table = site.read()
-        rows = found["sites"][site.name]["rows"]
-        assert abs(rows - len(table.training)) < 200
+        assert abs(found["sites"][site.name]["rows"] - len(table.training)) < 200
         assert found["sites"][site.name]["difference"] in (None, {}) or not found["sites"][site.name]["local-only"]
     # The noise may round to 0 at one of them, one time in fifteen.
     assert any(found["sites"][site.name]["rows"] != len(site.read().training) for site in sites)

@@ -47,7 +47,6 @@ def test_breast_cancer_loses_a_hundredth_at_most_to_a_guarantee_that_covers_the_
     assert loss("breast-cancer", 3.0, 4, "none") <= 0.01
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.proof
 @pytest.mark.usefixtures("heart", "taiwan")

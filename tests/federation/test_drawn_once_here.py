@@ -130,20 +130,17 @@ def test_a_covered_run_that_is_killed_after_ten_rounds_goes_on(small_sites: Smal
         os._exit(1)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     # Ten rounds take less than a second: with a checkpoint a second it would begin anew, at rounds that were drawn.
-    ended = resume(newest(), sites=sites)
-    assert ended.report["status"] == "completed"
+    assert resume(newest(), sites=sites).report["status"] == "completed"
     for site in sites:
         charged = [line.facts["round"] for line in lines(site.name) if line.facts["round"]]
         assert charged == list(range(1, 13)) and account(site).spent() <= 3.0
 
 
 @pytest.mark.proof
-@pytest.mark.slow
 @pytest.mark.servers
 def test_a_covered_study_runs_on_ray_and_is_charged_as_approved(small_sites: Small):
     sites = [replace(site, policy=Policy(epsilon=3.2)) for site in small_sites(3, rows=2000)]
-    ended = run(Study.parse(STUDY), sites=sites, engine="ray")
-    assert ended.report["status"] == "completed"
+    assert run(Study.parse(STUDY), sites=sites, engine="ray").report["status"] == "completed"
     for site in sites:
         charged = [line.facts["round"] for line in lines(site.name) if line.facts["round"]]
         assert charged == [1, 2, 3] and account(site).spent() <= 3.0

@@ -135,7 +135,6 @@ class Still(Scaffold):
         return {name: 0 * value for name, value in super().client_arrays().items()}
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_scaffold_ends_at_the_pooled_optimum_and_averaging_does_not(hospitals: Hospitals):
     best, equal = hospitals.optimum(), hospitals.optimum(dict.fromkeys(hospitals.places, 1.0))
@@ -184,7 +183,7 @@ class Slow(FedNova):
     """Normalised updates without the effective steps: their mean is not scaled back to a round's length."""
 
     def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
-        steps = {site: self.effective_steps(self.round.result.accepted[site].steps) for site in deltas}
+        steps = {site: self.run.plan.effective_steps(self.round.result.accepted[site].steps) for site in deltas}
         mean = sum(weights[site] * own for site, own in steps.items()) / sum(weights.values())
         moved = super().combine(incoming, deltas, weights)
         return {name: value + (moved[name] - value) / mean for name, value in incoming.items()}
@@ -193,7 +192,6 @@ class Slow(FedNova):
 STEPS = {"cleveland": 5, "hungary": 10, "switzerland": 20, "long-beach": 60}
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_normalised_updates_stay_near_the_optimum_whatever_the_sites_steps(hospitals: Hospitals):
     best = hospitals.optimum()

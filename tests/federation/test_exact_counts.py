@@ -63,7 +63,6 @@ def test_at_an_edge_of_a_bin_they_are_those_of_the_histogram(small_sites, small_
         assert point["sites"] == 3
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.proof
 def test_on_real_loans_they_and_their_net_benefit_are_those_of_scikit_learn():
@@ -101,7 +100,6 @@ def told(result) -> list[str]:
 LEFT = "withheld: exact counts, importances or figures by group of these rows left in another run"
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_an_institution_gives_them_in_one_run_alone(small_sites, asking):
     sites = small_sites(3, rows=1500, policy=Policy())

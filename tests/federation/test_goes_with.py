@@ -49,6 +49,7 @@ def test_the_page_has_every_strategy_and_setting():
     assert all(set(row) == set(SETTINGS) for row in table().values())
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("strategy", registry.names("strategy"))
 def test_what_the_page_says_goes_together_runs_and_what_does_not_is_refused(

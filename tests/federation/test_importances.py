@@ -107,8 +107,7 @@ def test_a_run_that_asks_has_them_and_no_other_has(small_sites, small_study, ask
         assert (of["least"], of["greatest"]) == tuple({"site": s, "increase": own[s]} for s in (least, greatest))
     by_name = {of["column"]: of["increase"] for of in found["columns"]}
     assert by_name["x1"] > 0.03 > abs(by_name["flag"])  # the outcome was drawn by x1, and not by flag
-    again = run(Study.parse(asking), sites=small_sites(3, rows=200)).report["importances"]
-    assert again == found
+    assert run(Study.parse(asking), sites=small_sites(3, rows=200)).report["importances"] == found
 
 
 def test_repeats_have_draws_of_their_own_and_a_range(small_sites, asking):

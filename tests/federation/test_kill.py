@@ -166,7 +166,6 @@ def check_kills(
         assert {row[-1] for row in found["event"]} == {row[-1] for row in wanted["event"]}
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.parametrize("points", [1, pytest.param(4, marks=pytest.mark.proof)])
 def test_a_run_killed_at_random_points_goes_on_to_the_same_arrays_and_record(
@@ -219,7 +218,6 @@ def children_with_feedback(home: Path, request: pytest.FixtureRequest) -> Iterat
     made.close()
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_what_sites_keep_is_there_after_a_kill_and_without_it_the_arrays_are_others(
     children_with_feedback: Children, record: Record, monkeypatch: pytest.MonkeyPatch

@@ -51,7 +51,6 @@ def sites(small_sites):
     return small_sites(3, rows=400, change=crossed)
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_a_model_that_is_not_linear_is_held_against_the_best_that_each_site_finds_alone(study, sites):
     best, same = (run(made, sites=sites).report for made in (study, study.replace({"compare.site-model": "same"})))
@@ -73,7 +72,6 @@ def test_a_model_that_is_not_linear_is_held_against_the_best_that_each_site_find
     assert (same["pooled-family"], same["pooled-same"]) == ("same", None)
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_words_and_pages_name_what_the_own_model_is(study, sites):
     found = run(study, sites=sites).report
@@ -96,7 +94,6 @@ def test_words_and_pages_name_what_the_own_model_is(study, sites):
     assert own_models_in_words(kind) == own_in_words(kind["sites"]["site-01"]) == ""
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_repeats_count_which_model_was_taken_and_a_sites_people_see_their_own(study, sites):
     result = run(study, sites=sites, repeats=2)
@@ -116,7 +113,6 @@ def test_a_series_names_both_models_where_repeats_take_different_ones():
     assert own_in_words(site) == "boosted decision trees in 7 of 10 repeats, logistic regression in 3"
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_which_model_is_best_is_not_told_of_an_institutions_rows_that_noise_protects(small_sites, small_study, ask):
     private = '[privacy]\nname = "record-dp"\nepsilon = 8.0\ndelta = 1e-3\nsampling = 0.5\n'
@@ -141,6 +137,7 @@ def test_which_model_is_best_is_not_told_of_an_institutions_rows_that_noise_prot
     assert told["open"] is not None and told["named"] == told["open"]
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("changes", [{}, {"model.name": "logistic", "model.hidden": None}])
 def test_joining_is_held_against_the_best_whatever_the_model_and_pooled_sets_the_pooled_one_alone(
     study, sites, changes

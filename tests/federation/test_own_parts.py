@@ -115,8 +115,7 @@ def test_without_a_pull_each_site_trains_alone_from_the_same_start_on_the_same_d
     start, shared = models_sent(done)[0], models_sent(done)[-1]
     for session, (site, own) in zip(done.sessions(), own_of(done).items(), strict=True):
         assert session.site.name == site
-        alone = trained_alone(session, done, start)
-        assert distance(own, alone) < 1e-12
+        assert distance(own, trained_alone(session, done, start)) < 1e-12
         assert distance(own, shared) > 1e-2
 
 
@@ -296,6 +295,7 @@ def test_no_message_holds_what_is_a_sites_own(
             assert (np.abs(value).max() == 0) == (name in own), name
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("changes", [{}, {"plan.precision": "float32"}, {"plan.optimiser": "adam", "plan.lr": 0.01}])
 @pytest.mark.parametrize("strategy", ["ditto", "fedper"])
 def test_sites_that_train_together_get_what_each_gets_alone_weak_ones_too(
@@ -313,6 +313,7 @@ def test_sites_that_train_together_get_what_each_gets_alone_weak_ones_too(
             assert figures[0] == pytest.approx(figures[1], abs=10 * near)
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("changes", PUT_ON_UPDATES)
 def test_an_own_part_goes_with_what_is_put_on_updates(small_sites, small_study, changes: Any):
     sites = small_sites(4)
@@ -332,6 +333,7 @@ def test_an_own_part_goes_with_what_is_put_on_updates(small_sites, small_study, 
         assert losses[::2] == pytest.approx(losses[1::2], abs=1e-3)
 
 
+@pytest.mark.studies
 def test_under_record_dp_an_own_part_is_charged_as_all_is_and_never_leaves(small_sites, small_study, conduct):
     private = {"privacy.name": "record-dp", "privacy.epsilon": 8.0, "privacy.delta": 1e-3, "plan.steps": 4}
     text = with_strategy(small_study, "fedper", **MLP, **private, **{"plan.epochs": 1})

@@ -138,8 +138,7 @@ def test_a_resumed_run_has_the_noise_and_the_counts_of_one_that_went_through(sma
     # What was asked for is counted before it is known to be over: a round too many rather than one too few.
     a_round = STEPS if mechanism is RECORD_DP else 1
     assert {line["steps"] for line in halfway["sites"].values()} == {3 * a_round}
-    gone_on = resume(newest(), sites=sites)
-    assert gone_on.report["arrays-sha256"] == whole.report["arrays-sha256"]
+    assert resume(newest(), sites=sites).report["arrays-sha256"] == whole.report["arrays-sha256"]
     found, expected = written(newest()), of(whole)
     for line in (*found["sites"].values(), *expected["sites"].values()):
         assert (line["steps"], line["epsilon"]) == (ROUNDS * a_round, expected["epsilon"])

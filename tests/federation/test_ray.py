@@ -71,7 +71,6 @@ def refusing(like: Site) -> Site:
     return replace(like, name="a-newcomer", source=Frame(pd.DataFrame({"x": ["P-0001"]})), folder=None)
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.parametrize(
     "name", [*(pytest.param(name, marks=pytest.mark.proof) for name in ("preterm-birth", "diabetes")), "wine"]
@@ -202,7 +201,6 @@ except RunStopped as error:
 
 
 @pytest.mark.proof
-@pytest.mark.slow
 @pytest.mark.servers
 def test_an_interrupt_ends_a_run_whose_sites_are_busy_and_rays_processes_with_it(home, nothing_left, tmp_path):
     program, busy = tmp_path / "program.py", tmp_path / "busy"
@@ -240,7 +238,6 @@ except flfed.errors.UsageError as error:
 """
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_ray_is_not_needed_until_it_is_asked_for_and_then_named(home: Path):
     done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=True)

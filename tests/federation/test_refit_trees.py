@@ -47,6 +47,7 @@ def losses(done: Conducted, arm: str) -> dict[int, float]:
     return {n: row.value for n, row in rows if (row.site, row.arm, row.metric) == (None, arm, "loss")}
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("least", [0, 10])
 def test_as_many_trees_as_validation_chose_are_those_of_all_rows_in_one_place(
     least: int, conduct: Conduct, small_sites, trees, small_study: str
@@ -96,6 +97,7 @@ def test_sites_count_and_answer_all_their_training_rows(conduct: Conduct, small_
     assert last == BEFORE + CHOSEN + 1
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("rounds", [1, 4])
 def test_the_last_of_all_trees_is_chosen_too(rounds: int, conduct: Conduct, small_sites, trees):
     done = conduct(small_sites(3, rows=150), trees(**{"strategy.rounds": rounds, "strategy.patience": 0}))
@@ -119,6 +121,7 @@ def test_where_no_tree_is_better_than_none_there_is_none(conduct: Conduct, small
 OTHER_STAGES = [("checkpoint", BEFORE), ("round", BEFORE), ("round", BEFORE + 3)]
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize(
     ("stage", "round"),
     [
@@ -138,6 +141,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_trees(stage: str, round: int,
     assert (again["arrays-sha256"], again["rounds"]) == (whole["arrays-sha256"], BEFORE + CHOSEN)
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("forgets", [False, True])
 def test_a_site_follows_the_trees_by_their_hash_alone(
     forgets: bool, conduct: Conduct, small_sites, trees, monkeypatch: pytest.MonkeyPatch

@@ -63,7 +63,6 @@ def numbers(trained: TrainReply, compared: CompareReply) -> dict[str, float]:
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_under_record_dp_an_institutions_figures_have_three_digits_and_an_open_sites_are_exact(answers):
     named = ("training-figures",)
@@ -79,7 +78,6 @@ def test_under_record_dp_an_institutions_figures_have_three_digits_and_an_open_s
     assert sum(rounded[name] != exact[name] for name in rounded) > 0.8 * len(rounded)
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_under_record_dp_no_figure_over_rows_that_are_trained_on_leaves_an_institution(answers):
     # A coordinator that chooses the model makes a loss tell of one row, which the noise in the update does not cover.

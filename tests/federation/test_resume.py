@@ -54,7 +54,6 @@ ESSENTIAL = {"plain", "best"}
 SLOW = [pytest.mark.slow, pytest.mark.studies]
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in ESSENTIAL else SLOW) for name in STRATEGIES])
 def test_a_run_that_was_ended_goes_on_to_the_same_arrays_and_the_same_record(
@@ -66,8 +65,7 @@ def test_a_run_that_was_ended_goes_on_to_the_same_arrays_and_the_same_record(
         with pytest.raises(RunStopped, match="flfed study resume"):
             run(study, sites=sites, observer=killer(stage, round))
         ended = newest()
-        again = resume(ended, sites=sites)
-        assert again.report["arrays-sha256"] == whole.report["arrays-sha256"]
+        assert resume(ended, sites=sites).report["arrays-sha256"] == whole.report["arrays-sha256"]
         first, second = record(whole.run), record(ended)
         for part in ("event", "metric", "sent", "comparison", "run_site", "summary", "run"):
             assert second[part] == first[part], part
@@ -86,8 +84,7 @@ def test_a_run_with_few_checkpoints_goes_back_to_the_last_one_and_ends_the_same(
     assert kept is not None and kept.round == 1
     with RunReader.open() as reader:
         assert reader.runs_of(ended)[0].rounds == 4
-    again = resume(ended, sites=sites)
-    assert again.report["arrays-sha256"] == whole.report["arrays-sha256"]
+    assert resume(ended, sites=sites).report["arrays-sha256"] == whole.report["arrays-sha256"]
     first, second = record(whole.run), record(ended)
     for part in ("metric", "sent", "comparison", "run_site", "run"):
         assert second[part] == first[part], part
@@ -115,7 +112,6 @@ def test_a_resumed_run_says_so_and_counts_its_seconds_over_both_processes(small_
     assert notes == [(4, "resumed after round 4; before: interrupted from the keyboard")]
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_a_run_that_ended_before_its_first_round_or_while_comparing_goes_on(small_sites, small_study, record: Record):
     study, sites = Study.parse(small_study), small_sites(2)
@@ -137,7 +133,6 @@ def test_a_run_that_ended_before_its_first_round_or_while_comparing_goes_on(smal
         assert record(ended) == record(whole.run)
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_a_series_goes_on_with_the_repeat_that_ended_and_those_that_are_left(small_sites, small_study, record: Record):
     study, sites = Study.parse(small_study), small_sites(3)
@@ -160,7 +155,6 @@ def test_a_series_goes_on_with_the_repeat_that_ended_and_those_that_are_left(sma
     assert done.report["global"] == whole.report["global"]
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_a_store_that_is_ahead_of_its_checkpoints_is_rewound(small_sites, small_study, record: Record):
     study, sites = Study.parse(small_study), small_sites(2)
@@ -175,7 +169,6 @@ def test_a_store_that_is_ahead_of_its_checkpoints_is_rewound(small_sites, small_
         assert "resumed after round 3" in {e.reason.partition(";")[0] for e in reader.events([ended])}
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("apart", ["0", "1000"])
 def test_a_quorum_that_was_missed_keeps_the_last_good_model_and_a_resume_goes_on_from_it(
@@ -197,8 +190,7 @@ def test_a_quorum_that_was_missed_keeps_the_last_good_model_and_a_resume_goes_on
     np.testing.assert_array_equal(kept.arrays["weight"], good.arrays["weight"])
     with RunReader.open() as reader:
         assert reader.runs_of(stopped.run)[0].rounds == 2
-    done = resume(stopped.run, sites=sites)
-    assert done.report["arrays-sha256"] == whole.report["arrays-sha256"]
+    assert resume(stopped.run, sites=sites).report["arrays-sha256"] == whole.report["arrays-sha256"]
     assert not (home() / "sites" / "site-02" / "runs" / stopped.run).exists()
 
 
@@ -209,7 +201,6 @@ def ended_at(study: Study, sites: list[Any], round: int, **options: Any) -> str:
     return newest()
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_a_run_whose_checkpoints_are_elsewhere_is_left_as_it_is(
     small_sites, small_study, record: Record, monkeypatch, tmp_path
@@ -238,7 +229,6 @@ def test_a_run_whose_start_file_is_lost_is_left_as_it_is_and_says_so(harm: str, 
     assert resume(ended, sites=sites).report["rounds"] == 5 and not start.exists()
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_a_stop_after_a_resume_leaves_no_model_of_an_earlier_end(small_sites, small_study):
     study, sites = Study.parse(small_study), small_sites(2)
@@ -255,7 +245,6 @@ def test_a_stop_after_a_resume_leaves_no_model_of_an_earlier_end(small_sites, sm
     assert seconds is not None and seconds > checkpoints.newest(ended, 4).facts["seconds"]
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_a_series_goes_on_with_the_sites_that_it_began_with(small_sites, small_study, record: Record):
     study, sites = Study.parse(small_study), small_sites(4)
@@ -277,7 +266,6 @@ def test_a_study_whose_name_ends_in_sweep_is_no_sweep(small_sites, small_study):
     assert resume(ended_at(study, sites, 2), sites=sites).status == "completed"
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_a_site_that_refuses_after_a_resume_is_a_fault_with_its_reason_and_stays_one_that_took_part(
     small_sites, small_study
@@ -327,7 +315,6 @@ def test_sites_that_a_program_gave_must_be_given_again(small_sites, small_study)
         resume("latest")
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_a_site_that_does_not_come_back_is_named_and_the_others_go_on(small_sites, small_study):
     sites = small_sites(3)
@@ -344,7 +331,6 @@ def test_a_site_that_does_not_come_back_is_named_and_the_others_go_on(small_site
         resume("latest", sites=sites[:1])
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_a_disk_that_is_full_fails_the_run_and_it_goes_on_once_there_is_room(small_sites, small_study):
     sites = small_sites(2)

@@ -309,8 +309,7 @@ def test_checking_a_study_gives_task_primary_and_the_hash_of_the_schema(small_si
 
 def test_a_run_writes_to_the_store_it_is_given(small_sites, study: Study, tmp_path: Path, home: Path):
     url = f"sqlite:///{tmp_path / 'other.db'}"
-    result = run(study, sites=small_sites(2), store=url)
-    assert result.store == url
+    assert run(study, sites=small_sites(2), store=url).store == url
     with sqlite3.connect(tmp_path / "other.db") as connection:
         assert connection.execute("SELECT status, rounds FROM run").fetchall() == [("completed", 2)]
     connection.close()

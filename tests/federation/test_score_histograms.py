@@ -54,6 +54,7 @@ def dense(counts) -> np.ndarray:
     return found
 
 
+@pytest.mark.studies
 def test_the_areas_at_real_sites_are_those_of_their_rows():
     result = run("breast-cancer")
     with RunReader.open() as reader:
@@ -195,7 +196,6 @@ BAR, SHIPPED = 0.005, 0.0025
 LARGEST = pytest.param("loan-default", marks=pytest.mark.proof)
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("name", ["breast-cancer", LARGEST, "preterm-birth", "heart-disease"])
 def test_the_bound_on_shipped_studies_is_at_most_half_a_percent_and_holds(name, request):

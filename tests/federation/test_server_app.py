@@ -122,7 +122,6 @@ def test_two_nodes_of_one_name_end_the_run(small_sites, small_study, conduct: Co
     assert str(done.error) == "two nodes report that they are site 'site-01'; a site's name must be unique"
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize(
     ("fields", "reason"),
@@ -347,7 +346,6 @@ class Watched:
             raise KeyboardInterrupt
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("stacked", [True, False])
 def test_what_the_sites_said_first_is_not_held_in_the_rounds_and_is_in_table_1(

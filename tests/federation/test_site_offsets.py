@@ -63,7 +63,6 @@ def told(small_sites: Callable[..., Any], small_study: str) -> Callable[..., dic
     return go
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.proof
 def test_186_small_sites_of_one_law_are_adjusted_to_nothing_worse(told):
@@ -163,7 +162,6 @@ def test_sites_tell_what_their_training_rows_say_and_are_sent_what_follows(plain
 NOT_ASKED = {"a promise": "[privacy]\nname = 'record-dp'\nsampling = 0.2\n", "no line": ""}
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("why", NOT_ASKED)
 def test_under_a_promise_and_of_a_model_that_is_not_linear_no_offset_is_asked(conduct, small_sites, small_study, why):
@@ -187,7 +185,6 @@ def test_under_a_promise_a_site_that_is_asked_all_the_same_tells_nothing(conduct
     assert TrainReply.from_record(reply.content).offset is None
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_an_institution_tells_its_offset_only_with_enough_rows_of_each_class(conduct, small_sites, small_study):
     def few_events(place: int, table: pd.DataFrame) -> pd.DataFrame:
@@ -202,7 +199,6 @@ def test_an_institution_tells_its_offset_only_with_enough_rows_of_each_class(con
     assert None not in told.values()
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize(
     ("bad", "why"),
@@ -242,7 +238,6 @@ def test_a_run_that_ended_before_the_comparison_goes_on_with_the_same_deviation(
     assert again.report["personalised"] == whole.report["personalised"]
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_sites_hear_one_deviation_and_one_set_of_bins_in_a_run_whoever_answers_after_a_crash(
     small_sites, small_study, monkeypatch

@@ -339,7 +339,6 @@ spending.reserve(*[Release(1.391, 1, 1)] * 4, side="training", run="r", round=1)
 """
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_a_kill_amid_an_answer_never_lowers_the_sum():
     account().reserve(ANSWER, side="training", **RUN)
@@ -373,7 +372,6 @@ except NotSpent:
 """
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_two_processes_at_once_overdraw_neither_side_and_write_each_answer_whole():
     account(2.0).reserve(side="training")  # so that there is a ledger for both

@@ -34,7 +34,6 @@ def of_schema(group: bool) -> None:
     schema.write_text(text.replace('target = "y"', 'target = "y"\ngroup = "person"') if group else text)
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("group", [True, False])
 def test_rows_counted_one_by_one_bound_nothing_of_persons_who_may_have_several(

@@ -83,7 +83,6 @@ def interrupter(count: int) -> Callable[[str, int], None]:
     return observer
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_a_series_side_by_side_writes_down_what_one_by_one_does(small_sites, small_study, record: Record):
     study, sites = Study.parse(small_study).replace(QUICK | {"strategy.rounds": 2}), small_sites(2)
@@ -96,7 +95,6 @@ def test_a_series_side_by_side_writes_down_what_one_by_one_does(small_sites, sma
         assert_same_rows(record(one), record(alone))
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_a_repeat_that_fails_is_written_down_and_the_others_go_on(small_sites, small_study, record: Record):
     study, sites = Study.parse(small_study).replace(QUICK), small_sites(2)
@@ -118,7 +116,6 @@ def test_a_repeat_that_fails_is_written_down_and_the_others_go_on(small_sites, s
         assert_same_rows(record(f"{done.run}-r0{number}"), record(f"{whole.run}-r0{number}"), 1e-9)
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_ctrl_c_stops_every_repeat_and_a_resume_goes_on_with_all_of_them(small_sites, small_study, record: Record):
     study, sites = Study.parse(small_study).replace(QUICK), small_sites(2)
@@ -138,7 +135,6 @@ def test_ctrl_c_stops_every_repeat_and_a_resume_goes_on_with_all_of_them(small_s
         assert_same_rows(record(f"{whole.run}-r0{number}"), record(f"{name}-r0{number}"), 1e-9)
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_a_repeat_that_misses_its_quorum_stops_alone(small_sites, small_study):
     tight = {"strategy.quorum": 1.0, "strategy.flag-norm": 1.0, "strategy.refuse-norm": 1.6, "strategy.rounds": 9}
@@ -173,7 +169,6 @@ def test_what_cannot_be_stacked_runs_one_by_one_and_the_record_says_so(
         )
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_repeats_of_large_tables_wait_for_room_and_give_the_same(small_sites, small_study, monkeypatch):
     study, sites = Study.parse(small_study).replace(QUICK), small_sites(2)
@@ -201,7 +196,6 @@ run(Study.load("preterm-birth").replace({"strategy.rounds": 6, "compare.resample
 
 
 @pytest.mark.proof
-@pytest.mark.slow
 @pytest.mark.studies
 def test_a_series_killed_between_its_repeats_goes_on_to_the_same_arrays_and_records(record: Record):
     def child(stage: str, count: int) -> int:

@@ -92,8 +92,7 @@ def test_the_trial_has_the_odds_ratio_of_the_publications_table(home):
 def test_an_expected_figure_that_was_changed_does_not_hold(home):
     study = Study.load("pancreatitis-trial")
     assert verify(study).holds
-    changed = Study.parse(study.text.replace("value = 0.494,", "value = 0.482,"))
-    assert not verify(changed).holds
+    assert not verify(Study.parse(study.text.replace("value = 0.494,", "value = 0.482,"))).holds
 
 
 def test_means_and_covariances_are_those_of_one_table_however_large_the_mean(small_sites: Small):
@@ -111,8 +110,7 @@ def test_means_and_covariances_are_those_of_one_table_however_large_the_mean(sma
 def test_sums_of_any_order_and_number_of_sites_are_one(small_sites: Small):
     sites = small_sites(4)
     of_all = run(Study.parse(ODDS), sites=sites).report["statistics"]
-    reversed_ = run(Study.parse(ODDS), sites=sites[::-1]).report["statistics"]
-    assert of_all == reversed_
+    assert of_all == run(Study.parse(ODDS), sites=sites[::-1]).report["statistics"]
     assert sum(of["rows"] for of in of_all["groups"]) + of_all["rows-without-a-group"] == len(tables(sites))
 
 

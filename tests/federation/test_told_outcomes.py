@@ -31,6 +31,7 @@ def brute_told(codes: np.ndarray, y: np.ndarray, node: np.ndarray) -> set[int]:
     return found
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("least", [0, 10])
 def test_the_record_counts_the_outcomes_that_the_first_tree_tells(
     least: int, conduct: Conduct, small_sites, small_study
@@ -60,6 +61,7 @@ def test_the_record_counts_the_outcomes_that_the_first_tree_tells(
     assert told["sites"]["site-01"]["root"] > 0
 
 
+@pytest.mark.studies
 def test_sums_of_trees_that_validation_rows_did_not_choose_have_told_as_much(
     conduct: Conduct, small_sites, small_study
 ):

@@ -30,8 +30,7 @@ from flfed.refusals import TEMPLATES
 from flfed.rows.data import datasets
 from flfed.rows.data.partition import cut
 from flfed.rows.data.policy import Policy
-from flfed.rows.data.site import Site
-from flfed.rows.session import study_table
+from flfed.rows.data.site import Site, study_table
 from tests.records.documents import read
 from tests.records.one_answer import page, words
 
@@ -71,6 +70,7 @@ def notes(name: str) -> list[str]:
         return [event.reason for event in reader.events([one.run for one in reader.runs_of(name)])]
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("partition", CUTS, ids=["other-seed", "three-sites", "dirichlet"])
 def test_rows_on_another_cut_are_counted_as_a_join_of_the_tables_does(partition: dict[str, Any], cancer: Study):
     earlier = run(cancer)
@@ -104,6 +104,7 @@ def test_on_the_same_cut_none_is_counted_and_nothing_is_said(cancer: Study):
     assert KEY not in run(cancer).report
 
 
+@pytest.mark.studies
 def test_rows_that_the_sources_own_source_was_trained_on_count(cancer: Study):
     first = run(cancer)
     second = cancer.replace({"warm-start": first.run, "dataset.partition": CUTS[0]})
@@ -190,7 +191,6 @@ def test_a_site_sees_its_own_count_and_one_that_shares_sums_only_has_none(small:
     assert "of the site's" in html and "site-02" not in html
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_the_pages_of_the_run_and_of_the_site_tell_it(cancer: Study):
     earlier = run(cancer)

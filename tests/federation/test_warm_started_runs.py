@@ -115,7 +115,6 @@ def test_an_exported_folder_is_the_same_start_and_another_file_is_none(earlier: 
 
 
 @pytest.mark.proof
-@pytest.mark.slow
 @pytest.mark.servers
 def test_rays_processes_compare_with_the_same_model(earlier: Result, sites: Any):
     study = begun(earlier, seed=13)
@@ -153,6 +152,7 @@ def test_what_is_no_source_is_refused_with_a_sentence(earlier: Result, sites: An
         run(begun(headless, **{"strategy.name": "fedavg"}), sites=sites)
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("what", GOING_WITH)
 def test_a_warm_start_goes_with(what: str, earlier: Result, sites: Any):
     done = run(begun(earlier, **GOING_WITH[what]), sites=sites)

@@ -144,6 +144,7 @@ def test_a_model_without_hidden_units_is_trained_whole(small_sites, small_study:
     assert not [note for note in notes_of(weak.run) if "trained in part" in note]
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("engine", ["stacked", "one by one"])
 def test_secure_sums_and_noise_of_rows_take_weak_sites_as_others(engine: str, small_sites, small_study: str):
     sites = with_widths(small_sites(3, rows=80, policy=OPEN), [HALF, WHOLE, HALF])

@@ -33,7 +33,6 @@ def test_scikit_learns_own_checks_pass():
     assert [result["check_name"] for result in results if result["status"] == "failed"] == []
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("model", ["logistic", "mlp"])
 def test_with_sites_the_probabilities_are_those_of_federate_without_a_holdout(model: str):
@@ -109,5 +108,4 @@ def test_numbers_of_numpy_are_taken_as_they_come_from_a_search():
 def test_a_study_with_a_codec_trains_here_as_in_a_run(small_sites, small_study):
     study, sites = Study.parse(small_study + '[codec]\nname = "int8"\ndownload = "int8"\n'), small_sites(3)
     arrays, _ = train(study, sites)
-    ran = run(study, sites=sites)
-    assert arrays_sha256(arrays) == ran.report["arrays-sha256"]
+    assert arrays_sha256(arrays) == run(study, sites=sites).report["arrays-sha256"]

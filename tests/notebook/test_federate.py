@@ -44,10 +44,14 @@ def frame(rows: int, seed: int) -> pd.DataFrame:
 FRAMES = {"north": frame(300, 1), "south": frame(200, 2), "east": frame(150, 3), "west": frame(250, 4)}
 
 
+def federate(*given: Any, **keys: Any) -> Result:
+    """Federate beside a model of each site that is quickly trained, and with few draws."""
+    return flfed.federate(*given, **{"site_model": "same", "resamples": 200} | keys)
+
+
 @pytest.fixture
 def result() -> Result:
-    given = {"rounds": 4, "repeats": 2, "site_model": "same", "say": lambda line: None}
-    return flfed.federate(FRAMES, target="died", model="logistic", **given)
+    return federate(FRAMES, target="died", model="logistic", rounds=4, repeats=2, say=lambda line: None)
 
 
 def test_six_lines_give_figures_gains_rounds_charts_and_a_model(result: Result):
@@ -83,12 +87,12 @@ def test_rows_without_a_site_infinite_cells_and_rows_at_two_sites_are_said():
     one.loc[100:119, "age"] = np.inf
     one.loc[one.index[-40:], "clinic"] = None
     said: list[str] = []
-    flfed.federate(one, "died", by="clinic", rounds=1, say=said.append)
+    federate(one, "died", by="clinic", rounds=1, say=said.append)
     assert said[0].startswith("2 sites, 830 rows") and said[1].startswith("70 rows belong to no site")
     assert "20 cells of 'age' are infinite and count as missing" in said
     assert not any("another site" in line for line in said)
     twice: list[str] = []
-    flfed.federate(FRAMES | {"west": FRAMES["north"]}, "died", rounds=1, say=twice.append)
+    federate(FRAMES | {"west": FRAMES["north"]}, "died", rounds=1, say=twice.append)
     assert any(line.startswith("check the sites: 600 rows are the same at another site") for line in twice)
 
 
@@ -126,7 +130,7 @@ def test_a_value_outside_an_unconfirmed_range_is_scored_at_its_end_with_a_warnin
 def test_differential_privacy_of_rows_is_refused_while_ranges_come_from_rows():
     private = {"name": "record-dp", "epsilon": 3, "delta": 1e-5}
     with pytest.raises(UsageError, match="nobody has confirmed the ranges or values of age, sex, lab, ward"):
-        flfed.federate(FRAMES, target="died", rounds=2, steps=5, privacy=private, say=lambda line: None)
+        federate(FRAMES, target="died", rounds=2, steps=5, privacy=private, say=lambda line: None)
 
 
 def test_keys_of_a_study_are_keywords():
@@ -150,14 +154,15 @@ def test_keys_of_a_study_are_keywords():
 def test_what_cannot_be_learnt_is_refused_in_one_sentence(change: dict[str, Any], words: str):
     given = {"tables": FRAMES, "target": "died", "rounds": 1, "say": lambda line: None} | change
     with pytest.raises(UsageError, match=words):
-        flfed.federate(given.pop("tables"), given.pop("target"), **given)
+        federate(given.pop("tables"), given.pop("target"), **given)
 
 
+@pytest.mark.studies
 def test_a_group_stays_on_one_side_and_dates_hold_out_the_latest_rows():
     twice = {site: pd.concat([table, table.assign(age=table["age"] + 1)]) for site, table in FRAMES.items()}
-    found = flfed.federate(twice, target="died", group="patient", rounds=2, say=lambda line: None)
+    found = federate(twice, target="died", group="patient", rounds=2, say=lambda line: None)
     assert found.model.shared.schema.group == "patient"
-    late = flfed.federate(FRAMES, target="died", time="admitted", rounds=2, say=lambda line: None)
+    late = federate(FRAMES, target="died", time="admitted", rounds=2, say=lambda line: None)
     holdout = sum(site["holdout-rows"] for site in late.report["sites"].values())
     assert 0.2 < holdout / 900 < 0.4
 
@@ -166,7 +171,7 @@ def test_a_number_is_predicted_in_its_own_unit():
     tables = {
         site: table.assign(cost=100 + 20 * table["age"] + 5 * table["lab"].fillna(0)) for site, table in FRAMES.items()
     }
-    found = flfed.federate(tables, target="cost", rounds=30, keep=["age"], say=lambda line: None)
+    found = federate(tables, target="cost", rounds=30, keep=["age"], say=lambda line: None)
     predicted = found.model.predict(tables["north"])
     assert np.corrcoef(predicted, tables["north"]["cost"])[0, 1] > 0.95
     assert abs(predicted.mean() - tables["north"]["cost"].mean()) < 60
@@ -174,6 +179,7 @@ def test_a_number_is_predicted_in_its_own_unit():
         found.model.predict_proba(tables["north"])
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize(
     ("labels", "task"), [([0, 1], None), ([False, True], None), (["ja", "nein"], None), ([1, 2, 3], "multi-class")]
 )
@@ -183,7 +189,7 @@ def test_a_model_predicts_the_targets_own_values_also_when_it_is_loaded_later(la
         place = (table["age"].rank(method="first") * len(labels) // (len(table) + 1)).astype(int)
         answer = table["smoker"].map({True: "ja", False: "nein"})
         tables[site] = table.assign(died=np.array(labels, dtype=object)[place], smoker=answer).infer_objects()
-    result = flfed.federate(tables, "died", rounds=10, task=task, keep=["age"], say=lambda line: None)
+    result = federate(tables, "died", rounds=10, task=task, keep=["age"], say=lambda line: None)
     rows = tables["north"]
     found = result.model.predict(rows)
     assert set(found) <= set(labels) and (found == rows["died"]).mean() > 0.5
@@ -196,7 +202,7 @@ def test_a_model_predicts_the_targets_own_values_also_when_it_is_loaded_later(la
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
 def test_a_share_of_the_latest_rows_is_held_out(share: float):
-    result = flfed.federate(FRAMES, "died", time="admitted", holdout=share, rounds=1, say=lambda line: None)
+    result = federate(FRAMES, "died", time="admitted", holdout=share, rounds=1, say=lambda line: None)
     held = sum(site.read().holdout_rows for site in result.workspace.sites)
     assert abs(held / 900 - share) < 0.02
 
@@ -209,7 +215,7 @@ def test_saving_keeps_rows_private_and_loses_nothing(tmp_path: Path, result: Res
         result.save(tmp_path / "sv")
     assert mine.read_text() == "mine" and [*(tmp_path / "sv").rglob("*.toml")] == []
     odd = {site: table.assign(odd=1j * table["age"]) for site, table in FRAMES.items()}
-    strange = flfed.federate(odd, "died", rounds=1, say=lambda line: None)
+    strange = federate(odd, "died", rounds=1, say=lambda line: None)
     with pytest.raises(UsageError, match="site 'north': its table cannot be stored as Parquet"):
         strange.save(tmp_path / "other")
     assert not (tmp_path / "other").exists()
@@ -231,7 +237,7 @@ def test_frames_of_an_array_have_whole_numbers_for_names():
     frames = {name: pd.DataFrame(rng.normal(size=(200, 3))) for name in ("north", "south")}
     frames = {name: table.assign(y=(table[0] + rng.normal(size=200) > 0).astype(int)) for name, table in frames.items()}
     named = {name: table.rename(columns=str) for name, table in frames.items()}
-    found, same = (flfed.federate(of, "y", rounds=3, say=lambda line: None) for of in (frames, named))
+    found, same = (federate(of, "y", rounds=3, say=lambda line: None) for of in (frames, named))
     assert found.model.arrays["weight"].shape == (3, 1)
     np.testing.assert_array_equal(found.model.arrays["weight"], same.model.arrays["weight"])
     own = frames["north"].drop(columns="y")
@@ -240,11 +246,12 @@ def test_frames_of_an_array_have_whole_numbers_for_names():
     assert list(own.columns) == [0, 1, 2]
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("model", ["logistic", "mlp"])
 def test_the_verdict_comes_first_also_where_a_site_took_no_part(model: str):
     # One row trains nothing.
     tables = FRAMES | {"tiny": FRAMES["north"].head(1)}
-    found = flfed.federate(tables, "died", model=model, rounds=2, say=lambda line: None)
+    found = federate(tables, "died", model=model, rounds=2, say=lambda line: None)
     # Two rounds are too few to judge the shared model: after who took part that stands before all.
     verdict = verdict_in_words(found.report)
     assert verdict[0] == "4 of 5 sites took part."
@@ -254,6 +261,7 @@ def test_the_verdict_comes_first_also_where_a_site_took_no_part(model: str):
     assert shown.startswith(f"<p><b>{html.escape(verdict[0])}") and f"<p>{html.escape(verdict[1])}</p>" in shown
 
 
+@pytest.mark.studies
 def test_the_verdicts_of_gains_follow_from_their_intervals_which_are_the_widened_ones():
     draw = np.random.default_rng(8)
     tables = {
@@ -263,7 +271,7 @@ def test_the_verdicts_of_gains_follow_from_their_intervals_which_are_the_widened
         )
         for site, rows in (("north", 200), ("south", 900), ("east", 900))
     }
-    found = flfed.federate(tables, "died", rounds=8, repeats=3, say=lambda line: None)
+    found = federate(tables, "died", rounds=8, repeats=3, say=lambda line: None)
     for line in found.gains.itertuples():
         expected = "joining pays" if line.low > 0.005 else "no clear gain"
         assert line.verdict == ("do not use it here" if line.high < -0.005 else expected)
@@ -276,7 +284,7 @@ def test_the_verdicts_of_gains_follow_from_their_intervals_which_are_the_widened
 def test_a_column_that_one_site_lacks_is_not_known_there():
     tables = {"north": FRAMES["north"].drop(columns=["age", "smoker"]), "south": FRAMES["south"]}
     tables["east"] = FRAMES["east"].assign(extra=np.arange(150) * 1.5)
-    found = flfed.federate(tables, "died", rounds=2, say=lambda line: None)
+    found = federate(tables, "died", rounds=2, say=lambda line: None)
     sites = {site.name: site for site in found.workspace.sites}
     assert [sites["north"].mapping[name] for name in ("age", "smoker", "extra")] == [None] * 3
     assert sites["south"].mapping["extra"] is None and "age" not in sites["south"].mapping
@@ -292,14 +300,14 @@ def test_a_column_that_one_site_lacks_is_not_known_there():
 def test_a_site_without_a_column_that_every_site_needs_is_named(option: str, column: str):
     tables = FRAMES | {"south": FRAMES["south"].drop(columns=column)}
     with pytest.raises(UsageError, match=f"^{option}: site 'south' has no column '{column}': add it, or leave"):
-        flfed.federate(tables, **({"target": "died", "say": lambda line: None} | {option: column}))
+        federate(tables, **({"target": "died", "say": lambda line: None} | {option: column}))
 
 
 def test_a_column_that_tells_the_outcome_is_found_where_a_site_lacks_another():
     tables = {site: table.assign(code=table["died"] * 3.0) for site, table in FRAMES.items()}
     tables["north"] = tables["north"].drop(columns="code")
     said: list[str] = []
-    flfed.federate(tables, "died", rounds=1, say=said.append)
+    federate(tables, "died", rounds=1, say=said.append)
     assert any(line.startswith("left out, possible leak: 'code'") for line in said)
 
 
@@ -315,7 +323,6 @@ def of_classes(count: int) -> dict[str, pd.DataFrame]:
     return tables
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.proof
 def test_the_proposed_plan_brings_twelve_classes_to_the_pooled_model():
@@ -331,6 +338,7 @@ def test_the_proposed_plan_brings_twelve_classes_to_the_pooled_model():
     assert "was not trained enough to be judged: try more rounds or a higher learning rate" in repr(gentle)
 
 
+@pytest.mark.studies
 def test_the_studies_of_the_docstring_run_and_a_dataset_without_sites_is_told_to_be_cut():
     for study in (
         flfed.Study(dataset="preterm-birth", model="mlp", rounds=np.int64(1)),
@@ -371,12 +379,12 @@ def test_a_plan_is_proposed_by_the_task():
 def test_errors_of_python_speak_of_python(change: dict[str, Any], words: str):
     given = {"tables": FRAMES, "rounds": 1, "say": lambda line: None} | change
     with pytest.raises(UsageError, match=words) as refused:
-        flfed.federate(given.pop("tables"), "died", **given)
+        federate(given.pop("tables"), "died", **given)
     assert "--" not in str(refused.value)
 
 
 def test_a_site_that_is_not_there_and_what_is_no_table_are_named(tmp_path: Path):
-    found = flfed.federate(FRAMES | {"tiny": FRAMES["north"].head(1)}, "died", rounds=1, say=lambda line: None)
+    found = federate(FRAMES | {"tiny": FRAMES["north"].head(1)}, "died", rounds=1, say=lambda line: None)
     assert "tiny (it has no training rows)" in repr(found)
     for ask in (lambda: found.report(tmp_path / "one.html", site="nort"), lambda: found.plot.rounds(sites=["nort"])):
         with pytest.raises(UsageError, match="site 'nort' .*; did you mean 'north'"):

@@ -19,14 +19,14 @@ from flfed.callbacks import progress_line
 from flfed.errors import UsageError
 from flfed.rows.baselines import first_arrays
 from flfed.rows.session import study_trainable
-from tests.notebook.test_federate import FRAMES
+from tests.notebook.test_federate import FRAMES, federate
 
 INPUTS = 10
 """Of the frames: five columns, and of each that it is missing."""
 
 
 def federated(**more: Any) -> flfed.Result:
-    return flfed.federate(FRAMES, "died", **({"say": lambda line: None, "rounds": 4, "site_model": "same"} | more))
+    return federate(FRAMES, "died", **({"say": lambda line: None, "rounds": 4} | more))
 
 
 class Net(torch.nn.Module):
@@ -61,7 +61,6 @@ class Bent(Net):
         return self.last(torch.tanh(self.first(x)))
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_a_module_started_from_the_same_arrays_ends_as_the_listed_mlp():
     listed = federated(model="mlp", hidden=[8])
@@ -83,6 +82,7 @@ def test_a_module_started_from_the_same_arrays_ends_as_the_listed_mlp():
     np.testing.assert_allclose(own.model.predict_proba(rows), listed.model.predict_proba(rows), rtol=0, atol=1e-10)
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize(
     ("layers", "words"),
     [
@@ -126,6 +126,7 @@ class BalancedAccuracyScore:
         return float(self.weighted(y, score, np.ones((1, len(y))))[0])
 
 
+@pytest.mark.studies
 def test_the_run_of_a_module_is_opened_with_that_module_and_with_no_other(monkeypatch: pytest.MonkeyPatch):
     result = federated(model=Net(INPUTS))
     theirs = result.model.predict_proba(FRAMES["north"])
@@ -202,7 +203,7 @@ def test_a_module_is_refused_where_each_row_is_protected():
     }
     given = {"model": torch.nn.Linear(2, 1), "rounds": 2, "steps": 5, "say": lambda line: None}
     with pytest.raises(UsageError, match="a model in which no row affects another, and a torch.nn.Module"):
-        flfed.federate(frames, "died", privacy={"name": "record-dp", "epsilon": 8.0, "delta": 1e-3}, **given)
+        federate(frames, "died", privacy={"name": "record-dp", "epsilon": 8.0, "delta": 1e-3}, **given)
 
 
 class Scaled(flfed.FedAvg):
@@ -245,6 +246,7 @@ def test_what_is_no_class_or_number_is_refused_in_one_sentence(given: dict[str, 
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.studies
 def test_a_metric_of_one_call_is_in_no_later_one():
     own, later = federated(metrics=[BalancedAccuracyScore]), federated()
     assert "balanced_accuracy_score" in set(own.overall["metric"])

@@ -35,6 +35,7 @@ rounds = 500
 
 SET = ["--set", "strategy.fraction=0.5"]
 """With rounds in which half of the sites are asked."""
+QUICK = ["--set", "compare.site-model=same", "--set", "compare.resamples=200"]
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,8 @@ def make(folder: Path, data: Path | None) -> Runs:
         series = {
             "failed": one("study", "run", "preterm-birth", home=broken, code=1),
             "stopped": one("study", "run", "diabetes", "--set", "plan.lr=1e200", code=3),
-            "regression": one("study", "run", "diabetes", *SET),
-            "multi-class": one("study", "run", "wine"),
+            "regression": one("study", "run", "diabetes", *SET, *QUICK),
+            "multi-class": one("study", "run", "wine", *QUICK),
             "demo": one("demo"),
             "protected": one("study", "run", "breast-cancer-dp-3"),
         }

@@ -134,6 +134,7 @@ def test_a_run_is_shown_on_its_page_with_the_histogram_of_the_chosen_number_grou
     assert is_shown(mean, own["columns"]["x1"]["mean"]) and not is_shown(mean, x1["mean"])
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("name", SHAPES)
 def test_the_page_stands_whatever_the_figures_are(name: str, store, url, shown):
     page("p20_overview", in_store(store, url, SHAPES[name])["run"])

@@ -194,6 +194,7 @@ def test_the_terminal_prints_each_table_in_lines_as_wide_as_others(name: str, st
     assert ("Figures of each site: flfed run show" in short) == ("at each site" in whole)
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("name", SHAPES)
 def test_the_report_has_the_same_tables_and_no_word_of_a_model(name: str, store, url, shown):
     done = in_store(store, url, SHAPES[name])

@@ -126,6 +126,7 @@ def test_rounds_data_and_privacy_say_why_something_is_not_there(found):
     assert "the larger of two accounts" in words(private)
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize("how", [{"lost": True}, {"end": "failed"}, {"repeats": 2, "hidden": ("bern",)}])
 def test_each_page_stands_whatever_there_is(store, url, name: str, how: dict[str, Any]):

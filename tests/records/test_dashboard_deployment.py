@@ -24,7 +24,6 @@ def machines() -> Iterator[dict[str, Machine]]:
 
 
 @pytest.mark.proof
-@pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.browser
 @pytest.mark.timeout(600)

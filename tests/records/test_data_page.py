@@ -321,7 +321,6 @@ def test_a_run_that_goes_on_and_one_that_failed_say_when_there_will_be_figures(s
     assert said.count("this run ended without one") == 3 and "it comes with" not in said
 
 
-@pytest.mark.slow
 @pytest.mark.browser
 def test_each_label_of_a_map_is_there_whole_and_at_its_row(store, heart: str, address: str):
     sites = [f"taiwan-credit-{number:02}-university" for number in range(12)]

@@ -196,6 +196,7 @@ def test_every_figure_is_that_of_the_record(three, flfed):
     assert f'name = "{study}"' in section(found, "Hashes").all("pre")[0].words()
 
 
+@pytest.mark.studies
 def test_a_wrong_number_in_the_document_is_found(three, flfed):
     # The proof that the comparison above can fail: each of these is one figure that is not the record's.
     record = json.loads(flfed("run", "show", three["run"], "--json")[1])
@@ -214,6 +215,7 @@ def test_a_wrong_number_in_the_document_is_found(three, flfed):
         check_forest(read(moved), record)
 
 
+@pytest.mark.studies
 def test_the_curves_and_their_tables_are_of_the_stored_counts(three):
     found = read(document(three["run"]))
     with RunReader.open() as reader:
@@ -243,7 +245,6 @@ def test_the_curves_and_their_tables_are_of_the_stored_counts(three):
     assert (len(marks(precision, "line")), len(marks(precision, "rule"))) == (4, 4)
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_every_figure_of_repeats_at_real_hospitals_is_the_records(flfed, test_data):
     datasets.get(datasets.load("heart-disease"), from_folder=test_data, progress=lambda line: None)
@@ -257,7 +258,6 @@ def test_every_figure_of_repeats_at_real_hospitals_is_the_records(flfed, test_da
     assert what_it_loads(document(name)) == []
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.proof
 def test_every_figure_of_a_bank_is_the_records(taiwan, flfed):
@@ -290,6 +290,7 @@ def test_importances_are_the_records_where_the_study_asks(small_sites, small_stu
     assert "Which columns the shared model needs" not in titles(read(document(three["run"])))
 
 
+@pytest.mark.studies
 def test_the_gains_of_trees_are_the_records(small_sites, small_study, three):
     result = run(Study.parse(trees_study(small_study)), sites=small_sites(3, rows=100)).report
     (lines,) = tables(section(read(document(result["run"])), "What the trees split by"))
@@ -300,6 +301,7 @@ def test_the_gains_of_trees_are_the_records(small_sites, small_study, three):
     assert "What the trees split by" not in titles(read(document(three["run"])))
 
 
+@pytest.mark.studies
 def test_it_loads_nothing_and_runs_nothing(three):
     text = document(three["run"])
     assert text.startswith(MARK)
@@ -333,6 +335,7 @@ def test_a_run_that_failed_or_goes_on_says_so(store, shown):
         assert "study resume" not in own and "the disk is full" not in own
 
 
+@pytest.mark.studies
 def test_the_record_of_one_repeat_and_of_all_are_told_apart(store, shown, write):
     series = store.begin_series(study="again", study_sha256="", study_text="", repeats=3)
     runs = [write(store, series, repeat=place, shift=0.01 * place, resplit=True).run for place in range(3)]

@@ -82,6 +82,7 @@ def test_what_others_wrote_is_text_and_never_markup(trapped):
     assert found.all("title")[0].words().startswith(TRAPS[0])
 
 
+@pytest.mark.studies
 def test_people_of_one_site_get_its_report_alone(three, flfed):
     whole, text = document(three["run"]), document(three["run"], viewer=Viewer("site", "site-02"))
     for other in ("site-01", "site-03"):
@@ -159,6 +160,7 @@ def test_a_site_in_sums_only_has_no_row_of_figures(store, shown):
     assert [word for word in numbers_in(own.all("body")[0].words()) if float(word.replace("\u2212", "-")) == 0.8] == []
 
 
+@pytest.mark.studies
 def test_it_is_written_over_an_earlier_report_and_over_nothing_else(three, tmp_path):
     file = tmp_path / "run.html"
     write_document(file, three["run"])
@@ -176,6 +178,7 @@ def test_it_is_written_over_an_earlier_report_and_over_nothing_else(three, tmp_p
     assert other.read_text().endswith("years of work</p>")
 
 
+@pytest.mark.studies
 def test_the_command_writes_the_whole_report_or_one_sites(three, flfed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     name = three["run"]

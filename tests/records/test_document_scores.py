@@ -87,6 +87,7 @@ def check_curves(found: Node, name: str) -> int:
     return compared
 
 
+@pytest.mark.studies
 def test_decision_curves_are_those_of_scikit_learn_on_the_stored_counts(three):
     text = document(three["run"])
     assert check_curves(read(text), three["run"]) > 40
@@ -190,6 +191,7 @@ def held_groups(found: Node, record: dict[str, Any]) -> int:
     return compared
 
 
+@pytest.mark.studies
 def test_figures_by_group_are_the_records_a_few_groups_a_table(asked):
     found = read(document(asked["run"]))
     assert held_groups(found, asked) == sum(map(len, asked["subgroups"]["sites"].values())) >= 20

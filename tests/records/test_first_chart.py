@@ -60,7 +60,6 @@ def run_of_repeats(small_sites, small_study: str) -> str:
     return str(run(Study.parse(small_study), sites=sites, repeats=2).report["run"])
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_no_page_has_more_than_sixty_words_before_its_first_chart(run_of_repeats: str):
     counts = {name: words_before_chart(page(name, run_of_repeats)) for name in PAGES}

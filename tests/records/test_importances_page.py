@@ -87,6 +87,7 @@ def test_one_sites_people_see_its_own_importances(small_sites, small_study):
     }
 
 
+@pytest.mark.studies
 def test_the_gains_of_trees_are_those_of_the_record_with_their_range_over_repeats(small_sites, small_study):
     text = trees_study(small_study, **{"strategy.rounds": 4, "compare.importance": 1})
     result = run(Study.parse(text), sites=small_sites(3, rows=120), repeats=2).report

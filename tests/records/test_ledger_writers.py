@@ -86,7 +86,6 @@ def writer() -> Iterator[Start]:
         process.stdout.close()
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_processes_that_append_at_once_all_succeed_in_order(tmp_path: Path, writer: Start):
     ledger = Ledger(tmp_path / "ledger.jsonl")  # not there yet: they race for making it, too
@@ -105,7 +104,6 @@ def test_processes_that_append_at_once_all_succeed_in_order(tmp_path: Path, writ
     assert ledger.problems() == []
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_a_killed_writer_loses_no_line_that_it_told_of_and_leaves_no_lock(tmp_path: Path, writer: Start):
     ledger = Ledger(tmp_path / "ledger.jsonl")
@@ -148,7 +146,6 @@ def many(path: Path, lines: int) -> Ledger:
     return Ledger(path, clock=lambda: datetime(2026, 11, 21, tzinfo=UTC))
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.proof
 def test_a_hundred_thousand_lines_are_appended_to_without_reading_them(tmp_path: Path):

@@ -138,7 +138,6 @@ def frames(window: Window) -> str:
     return "".join(frame if isinstance(frame, str) else frame.decode("utf-8", "replace") for frame in window.received)
 
 
-@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize(
     ("own", "other"), [("hungary", "long-beach"), pytest.param("long-beach", "hungary", marks=pytest.mark.proof)]
@@ -163,7 +162,6 @@ def test_the_people_of_a_site_see_their_own_figures_and_not_those_of_another(add
         assert f"'{other}' has no figures here" in window.page.locator("[data-testid=stMain]").inner_text()
 
 
-@pytest.mark.slow
 @pytest.mark.browser
 def test_an_analyst_sees_all_sites_and_can_log_out(address, people, heart):
     with opened(address) as window:
@@ -177,7 +175,6 @@ def test_an_analyst_sees_all_sites_and_can_log_out(address, people, heart):
         assert window.page.get_by_text("heart-disease").count() == 0
 
 
-@pytest.mark.slow
 @pytest.mark.browser
 def test_who_has_no_role_or_no_right_token_sees_nothing(address, people, heart):
     with opened(address) as window:
@@ -195,7 +192,6 @@ def test_who_has_no_role_or_no_right_token_sees_nothing(address, people, heart):
         assert frames(window).count("heart-disease") == 0
 
 
-@pytest.mark.slow
 @pytest.mark.browser
 def test_a_file_of_roles_without_a_login_lets_nobody_in(url, heart, tmp_path):
     roles = tmp_path / "roles.toml"
@@ -207,7 +203,6 @@ def test_a_file_of_roles_without_a_login_lets_nobody_in(url, heart, tmp_path):
 
 
 @pytest.mark.proof
-@pytest.mark.slow
 @pytest.mark.browser
 def test_a_login_that_cannot_be_read_lets_nobody_in(url, heart, tmp_path):
     path = tmp_path / "secrets.toml"
@@ -219,7 +214,6 @@ def test_a_login_that_cannot_be_read_lets_nobody_in(url, heart, tmp_path):
         assert frames(window).count("heart-disease") == 0
 
 
-@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize("page", [pytest.param("Runs", marks=pytest.mark.proof), "Rounds"])
 def test_another_role_reaches_a_page_that_is_open(address, people, store: RunStore, tmp_path: Path, page):
@@ -253,7 +247,6 @@ def test_another_role_reaches_a_page_that_is_open(address, people, store: RunSto
         assert frames(window).count("ward") == 0
 
 
-@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize(
     ("who", "viewer"),

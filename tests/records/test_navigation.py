@@ -28,7 +28,6 @@ def test_a_new_page_is_found_by_its_file_alone(tmp_path: Path, monkeypatch: pyte
     assert found == {"": ["runs"], GROUPS["2"]: ["hospitals"], GROUPS["8"]: ["proof"]}
 
 
-@pytest.mark.slow
 @pytest.mark.browser
 def test_no_heading_stands_above_the_link_to_runs(window):
     links = window.page.locator(LINKS)

@@ -19,7 +19,6 @@ from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
 from tests.records.counted_rows import counted
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("bins", [EVEN_ODDS, ScoreBins(-1.0, 0.5)], ids=["even odds", "about -1"])
 def test_at_each_edge_the_confusion_table_is_that_of_the_rows_themselves(scored, bins):

@@ -135,7 +135,6 @@ def test_that_a_run_is_not_there_is_told_with_its_command_as_code(store, write, 
     assert [link.proto.label for link in page.get("page_link")] == ["All runs"]  # for who has no terminal
 
 
-@pytest.mark.slow
 @pytest.mark.browser
 def test_a_sites_own_words_become_no_link_no_picture_and_no_formula(window: Window, store):
     facts = {"engine": "inprocess", "path": "stacked", "primary": "roc_auc_score", "task": "binary"}

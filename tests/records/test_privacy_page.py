@@ -379,7 +379,6 @@ def test_a_hundred_sites_have_a_chart_of_some_and_a_table_of_all(shown: str, sto
     assert [len(frame.value) for frame in page.dataframe] == [100, 100]
 
 
-@pytest.mark.slow
 @pytest.mark.browser
 def test_the_page_is_drawn_with_its_charts(window, protected: str, store, attacks):
     store.audit(protected, attacks)

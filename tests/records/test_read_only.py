@@ -74,7 +74,6 @@ def given_to_nobody(folder: Path) -> dict[str, str]:
     return {"FLFED_STORE": f"sqlite:///{folder}/runs.db", "FLFED_HOME": "/nonexistent", "HOME": "/nonexistent"}
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 @needs_root
 @pytest.mark.parametrize("writer_at_work", [True, False])
@@ -90,7 +89,6 @@ def test_another_account_reads_and_cannot_write(readable, store, heart, writer_a
         assert own.execute("SELECT count(*) FROM summary WHERE name = 'x'").fetchone() == (0,)
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 @needs_root
 @pytest.mark.parametrize("mask", [0o022, 0o000])
@@ -130,7 +128,6 @@ def test_the_group_must_be_one_and_the_store_not_in_the_home(url, monkeypatch):
         RunStore.open()
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 @needs_root
 def test_another_account_finds_the_roles_in_a_folder_that_it_may_only_read(readable):
@@ -143,7 +140,6 @@ def test_another_account_finds_the_roles_in_a_folder_that_it_may_only_read(reada
 
 
 @needs_root
-@pytest.mark.slow
 @pytest.mark.browser
 def test_the_app_of_another_account_shows_the_pages(readable, store, heart):
     before = {path.name: path.read_bytes() for path in readable.iterdir() if path.suffix == ".db"}
@@ -178,7 +174,6 @@ def damaged(path: Path, how: str) -> None:
             connection.execute("UPDATE alembic_version SET version_num = ?", (how,))
 
 
-@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize(
     ("how", "says"),

@@ -307,6 +307,7 @@ def test_a_fault_of_no_round_is_a_refusal_only_where_it_says_so(store, url, writ
     assert story(found)[-1].endswith(expected)
 
 
+@pytest.mark.studies
 def test_the_work_of_a_report_grows_with_the_sites_and_not_with_their_square(store, url):
     def calls(sites: int) -> int:
         series = store.begin_series(study="s", study_sha256="", study_text="")

@@ -254,7 +254,6 @@ def test_while_a_run_runs_only_the_rows_of_its_charts_change(store):
         assert not after[kind][1].equals(rows)
 
 
-@pytest.mark.slow
 @pytest.mark.browser
 def test_of_a_long_run_each_point_is_a_mean_that_stays_and_no_round_is_lost(store):
     run = begin(store, rounds=500)
@@ -278,7 +277,9 @@ def test_of_a_long_run_each_point_is_a_mean_that_stays_and_no_round_is_lost(stor
         assert rows["least"].min() == 0.2
         assert rows["value"].min() > 0.2
     said = words(rounds_page(run.run))
-    assert "Each point is the mean of 4 rounds; the band, or the inner one, goes from the smallest to the largest." in said
+    assert (
+        "Each point is the mean of 4 rounds; the band, or the inner one, goes from the smallest to the largest." in said
+    )
     assert rounds_page(run.run).dataframe[0].value["After round"][50] == "201 to 204"
 
 
@@ -381,7 +382,6 @@ def test_thousands_and_dates_are_taken_for_what_they_are():
     ]
 
 
-@pytest.mark.slow
 @pytest.mark.browser
 def test_in_a_browser_plots_are_high_and_axes_end_beyond_their_lines(window, store):
     run = begin(store)

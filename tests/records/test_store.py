@@ -244,7 +244,6 @@ def test_opening_a_store_that_is_up_to_date_takes_under_a_tenth_of_a_second(stor
     assert min(took) < 0.1
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_two_programs_may_make_the_same_store_at_once(url):
     code = (

@@ -121,7 +121,6 @@ def two_rounds(small_sites: Callable[..., Any], small_study: str) -> Any:
     return run(study, sites=small_sites(3, rows=900, change=crossed)).report
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_two_rounds_are_the_headline_everywhere_and_nobody_is_told_not_to_use_the_model(
     two_rounds: Any, flfed: Callable[..., Any]
@@ -153,7 +152,6 @@ def test_a_column_that_gives_the_answer_away_is_the_headline_of_an_auc_of_one():
     assert many.endswith("(a, b, c and others).")
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_a_leak_is_found_and_is_the_headline(small_sites: Callable[..., Any], small_study: str):
     def leaking(_: int, table: Any) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from flfed import Study, run
 from flfed.experiments.audit import audit
 from flfed.records.reports.privacy_tables import CELLS, kind_in_words, why_so_many
@@ -30,6 +32,7 @@ def test_a_run_of_trees_tells_of_its_sums_and_a_run_without_of_its_updates(small
     assert CELLS == BINS and kind_in_words(CELLS) == "rows by bin, for the cut points of trees"
 
 
+@pytest.mark.studies
 def test_attacks_that_train_models_say_why_they_cannot_on_trees(small_sites, small_study, home: Path):
     sites = small_sites(2, rows=120)
     name = run(Study.parse(trees_study(small_study, **{"strategy.rounds": 2})), sites=sites).run

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,8 +11,20 @@ from torch import Tensor
 from flfed.rows.features.encode import Encoded
 from flfed.rows.snapshots.differencing import RowSet
 from flfed.rows.training.fit import epochs
-from flfed.rows.training.tuning.linear import LinearPredictor, Search, search_alone, search_of
+from flfed.rows.training.requests import RivalRequest, TreesRequest
+from flfed.rows.training.tuning.best_model import Rival, best_alone, trees_alone
+from flfed.rows.training.tuning.linear import LinearPredictor, Predictor, Search, search_alone, search_of
 from flfed.study.plan import Plan
+
+
+def best_of(rows: Encoded, task: str, classes: int, rng: np.random.Generator, **more: Any) -> Rival:
+    """Return the best model of rows alone."""
+    return best_alone(RivalRequest(rows=rows, task=task, classes=classes, rng=rng, **more))
+
+
+def trees_of(rows: Encoded, task: str, classes: int, rng: np.random.Generator) -> Predictor:
+    """Return boosted trees tuned on rows alone."""
+    return trees_alone(TreesRequest(rows=rows, task=task, classes=classes, rng=rng))
 
 
 def batches(rows: int, plan: Plan, rng: np.random.Generator) -> list[Tensor]:

@@ -75,6 +75,7 @@ def test_half_of_the_guesses_right_refutes_nothing():
     assert least_epsilon(100, 50, 25, 1e-5) == 0 < least_epsilon(100, 50, 40, 1e-5)
 
 
+@pytest.mark.studies
 def test_randomised_response_is_bounded_by_its_own_epsilon_in_nineteen_trials_of_twenty():
     # ε = 1: each coin told rightly with e / (1 + e). The bound may pass 1 in 5 % of trials, and one of ε = 2 must.
     rng, coins = np.random.default_rng(6), 200

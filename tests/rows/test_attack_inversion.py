@@ -77,6 +77,7 @@ def test_a_promise_without_noise_is_flagged(wide_site):
     assert found["share-recovered"].value == 1  # clipping changes the length of a gradient, not its direction
 
 
+@pytest.mark.studies
 def test_a_batch_of_32_hides_rows_and_one_of_2_does_not_hide_those_of_a_network(wide_site):
     large, small = inverted(wide_site(MLP | {"batch": 32})), inverted(wide_site(MLP | {"batch": 2}))
     linear = inverted(wide_site({"batch": 8}))["share-recovered-at-plan-batch"]
@@ -86,7 +87,6 @@ def test_a_batch_of_32_hides_rows_and_one_of_2_does_not_hide_those_of_a_network(
     assert linear.value == 0 and linear.high < 0.08
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize(("batch", "least", "most"), [(2, 0.60, 0.94), (8, 0.10, 0.28), (16, 0.0, 0.02)])
 def test_how_many_rows_of_a_small_batch_come_back_from_a_network(wide_site, batch: int, least: float, most: float):

@@ -48,6 +48,7 @@ def test_an_overfit_model_gives_its_300_members_away_and_the_loss_alone_gives_le
     assert found["auc-of-lira"].rows == 600 and not found["auc-of-lira"].beyond
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("model", ["logistic", "mlp"])
 def test_under_epsilon_1_the_area_is_near_chance_and_within_the_promise(wide_site, model):
     spent = epsilon([Release(ONE, SAMPLING, 100)], DELTA)
@@ -58,6 +59,7 @@ def test_under_epsilon_1_the_area_is_near_chance_and_within_the_promise(wide_sit
     assert found["auc-of-lira"].promise == pytest.approx(0.731, abs=2e-3)
 
 
+@pytest.mark.studies
 def test_a_promise_of_epsilon_1_kept_without_noise_is_flagged(wide_site):
     steps = PrivateSteps(clip=1.0, noise=0.0, sampling=SAMPLING)
     found = inferred(wide_site(OVERFIT, steps=steps, promised=(1.0, DELTA)))
@@ -165,6 +167,7 @@ def test_a_holdout_by_time_is_said_to_be_another_time(wide_site):
     assert said.value == plain.value and "later than the training rows" in said.says not in plain.says
 
 
+@pytest.mark.studies
 def test_what_only_came_later_breaks_no_promise(wide_site):
     attacked = wide_site(OVERFIT, promised=(0.01, DELTA))
     plain = inferred(attacked, shadows=4)["auc-of-loss"]

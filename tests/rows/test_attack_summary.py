@@ -104,7 +104,6 @@ def of_counts(column: ColumnLayout, counts: tuple[int, ...]) -> pd.DataFrame:
     return rows(**{column.name: [value for value, number in zip(values, counts, strict=True) for _ in range(number)]})
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize(("column", "number"), [(FLAG, 0), (COLOUR, 1)], ids=["flag", "category"])
 def test_all_small_tables_agree_with_what_is_said_to_follow_and_the_rule_of_suppression_gives_no_more(column, number):

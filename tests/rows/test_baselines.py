@@ -77,7 +77,6 @@ def penalty_of(found, trained_on: float) -> float:
     return found.alpha_ / trained_on if isinstance(found, RidgeCV) else 1 / (float(np.ravel(found.C_)[0]) * trained_on)
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("task", ["binary", "multi-class", "regression"])
@@ -179,7 +178,6 @@ def loss_of_split(task: str, rows: Encoded, train: np.ndarray, test: np.ndarray,
     return len(test) * log_loss(rows.y[test], model.predict_proba(rows.x[test]), labels=model.classes_)
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("task", ["binary", "multi-class", "regression"])
 def test_the_penalty_is_chosen_on_patients_that_were_not_trained_on(task):
@@ -209,7 +207,6 @@ def test_one_patient_of_a_class_is_no_class_that_can_be_tested(persons):
     np.testing.assert_allclose(tuned_linear(rows, "binary", 2, np.random.default_rng(0))(rows.x), odds, atol=1e-12)
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @settings(max_examples=40, deadline=None)
 @given(
@@ -285,7 +282,6 @@ def loss_on(rows: Encoded, arrays) -> float:
     return loss_of_rows("binary", score(ScoreRequest(model=Mlp(hidden=(8,)), arrays=arrays, x=rows.x)), rows.y)
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_a_tuned_network_is_no_worse_than_the_plan_alone_on_rows_it_never_saw():
     # Twenty inputs, sixty rows: twelve rounds of five epochs overfit, fewer or a penalty do not.
@@ -351,16 +347,19 @@ def test_networks_survive_a_site_of_next_to_no_rows(rows):
 # The shipped studies' own rows.
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize(
-    "name",
-    [*(pytest.param(name, marks=pytest.mark.proof) for name in ("preterm-birth", "loan-default")), "diabetes", "wine"],
-)
-def test_local_only_and_pooled_match_scikit_learn_on_the_shipped_rows_and_folds(name):
+    ("name", "repeats"),
+    [
+        ("diabetes", 2), ("wine", 2),
+        *(pytest.param(name, repeats, marks=pytest.mark.proof)
+          for name, repeats in (("preterm-birth", 1), ("loan-default", 1), ("diabetes", 3), ("wine", 3))),
+    ],
+)  # fmt: skip
+def test_local_only_and_pooled_match_scikit_learn_on_the_shipped_rows_and_folds(name, repeats):
     study = Study.load(name)
     sites, gaps, plain_gaps = find_sites(study), [], []
-    for repeat in range(1 if name in ("loan-default", "preterm-birth") else 3):
+    for repeat in range(repeats):
         places = [SiteSession(site, study, repeat) for site in sites]
         for number, (training, held) in enumerate(arms_of(places)):
             if not same_folds(training, held, places[0]):

@@ -21,10 +21,10 @@ from flfed.rows.features.encode import Encoded
 from flfed.rows.session import SiteSession
 from flfed.rows.training.answer import compute_stacked
 from flfed.rows.training.requests import TuneRequest
-from flfed.rows.training.tuning.best_model import best_alone, naive_forecasts, trees_alone
+from flfed.rows.training.tuning.best_model import naive_forecasts
 from flfed.rows.training.tuning.linear import LEAST, PENALTIES, LinearPredictor
 from flfed.study.tables import OrderedHoldout
-from tests.rows.drawn import tuned_linear
+from tests.rows.drawn import best_of, trees_of, tuned_linear
 from tests.rows.test_holdout_by_order import SCHEMA, visits
 
 
@@ -122,22 +122,23 @@ def test_an_own_model_is_a_forecast_without_a_model_where_none_does_better():
     rng = np.random.default_rng(2)
     noise = rng.normal(size=(160, 3))
     walk = np.cumsum(rng.normal(size=160)) + np.linspace(0, 30, 160)
-    assert best_alone(in_order(noise, walk), "regression", 0, rng, least=1).family == "last-value"
+    assert best_of(in_order(noise, walk), "regression", 0, rng, least=1).family == "last-value"
     # What a column says of the target ends before the latest rows, and the last value is far off.
     level = 5 + rng.normal(size=160) + np.where(np.arange(160) < 120, 3 * noise[:, 0], 0)
     level[[119, 159]] = 14.0
-    assert best_alone(in_order(noise, level), "regression", 0, rng, least=1).family == "site-mean"
+    assert best_of(in_order(noise, level), "regression", 0, rng, least=1).family == "site-mean"
     # Of 20 columns one is a forecast: of 24 rows nobody learns which.
     columns = rng.normal(size=(24, 20))
     target = columns[:, 0] + 0.3 * rng.normal(size=24)
     weight = np.eye(20)[:, :1]
-    found = best_alone(in_order(columns, target), "regression", 0, rng, [LinearPredictor(weight, np.zeros(1))])
+    found = best_of(in_order(columns, target), "regression", 0, rng, columns=[LinearPredictor(weight, np.zeros(1))])
     assert found.family == "named-column"
     assert found.outputs(columns)[:, 0] == pytest.approx(columns[:, 0])
     # Rows in no order have no last value.
     assert naive_forecasts(Encoded(noise, level, np.ones(160))) == {}
 
 
+@pytest.mark.studies
 def test_a_last_value_that_is_near_the_next_ones_by_chance_is_no_rival():
     chosen = []
     for seed in range(40):
@@ -145,7 +146,7 @@ def test_a_last_value_that_is_near_the_next_ones_by_chance_is_no_rival():
         # Forty blocks of five rows that have nothing to do with each other: the mean is the best forecast.
         y = np.repeat(rng.normal(size=40), 5) + rng.normal(scale=0.1, size=200)
         rows = Encoded(rng.normal(size=(200, 2)), y, np.ones(200), None, np.repeat(np.arange(40) / 40, 5))
-        chosen.append(best_alone(rows, "regression", 0, rng, least=5).family)
+        chosen.append(best_of(rows, "regression", 0, rng, least=5).family)
     assert chosen.count("last-value") == 0  # by one last value alone 9 of 40
 
 
@@ -169,11 +170,12 @@ def test_a_class_that_comes_up_in_the_latest_rows_only_leaves_a_model_all_the_sa
     y = rng.integers(classes - 1, size=400)
     y[320:] = classes - 1
     rows = in_order(x, y.astype(np.int64))
-    found = best_alone(rows, task, classes, np.random.default_rng(0))
+    found = best_of(rows, task, classes, np.random.default_rng(0))
     assert np.isfinite(found.outputs(x)).all()
-    assert np.isfinite(trees_alone(rows, task, classes, np.random.default_rng(0))(x)).all()
+    assert np.isfinite(trees_of(rows, task, classes, np.random.default_rng(0))(x)).all()
 
 
+@pytest.mark.studies
 def test_a_named_column_is_the_forecast_in_the_targets_unit(zone_power):
     study = Study.load("zone-power")
     for site in cut(datasets.load(study.dataset.name), study.dataset.partition):

@@ -68,6 +68,7 @@ def test_rows_that_are_alike_in_the_schema_stand_in_one_order_whatever_the_sourc
     assert one.equals(other) and one["marker"].duplicated().sum() < len(one) / 2
 
 
+@pytest.mark.studies
 def test_only_the_site_that_declares_it_gains_and_a_run_that_was_ended_goes_on_with_it(marked, small_study):
     short, sites = Study.parse(small_study).replace({"strategy.rounds": 3}), marked()
     study = short.replace({"compare.site-columns": True})

@@ -95,7 +95,6 @@ SMALL_TABLES = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize(("rows", "column"), SMALL_TABLES)
 def test_from_all_that_leaves_of_a_column_no_small_count_follows(rows, column):
@@ -112,7 +111,6 @@ def test_from_all_that_leaves_of_a_column_no_small_count_follows(rows, column):
         assert len(replies) > 3  # something does leave
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("totals", [(7, 7), (5, 4, 6), (7, 5, 4)])
 def test_from_missingness_against_the_outcome_no_small_count_follows(totals):
@@ -166,7 +164,6 @@ small = st.integers(0, 14)
 large = st.integers(0, 60)
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @settings(max_examples=10, deadline=None)
 @given(st.data())

@@ -131,6 +131,7 @@ def trials() -> Iterator[tuple[CellSuppression, np.ndarray]]:
         yield suppression(y, np.asarray(score), table), rng.permutation(len(POINTS))
 
 
+@pytest.mark.studies
 @pytest.mark.usefixtures("small_sites")
 def test_nothing_small_follows_from_all_that_left_by_any_sum_or_difference():
     some, faults = 0, 0

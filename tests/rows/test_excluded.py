@@ -167,6 +167,7 @@ def test_nobodys_windows_count_transactions_of_people_who_opted_out(tmp_path):
     assert (kept[risks].to_numpy() != expected[risks].to_numpy()).any()
 
 
+@pytest.mark.studies
 def test_a_feed_that_names_them_loses_them_too_and_one_that_does_not_stays(tmp_path):
     site, payments = bank()
     gone = sorted(payments["customer"].unique())[:5]

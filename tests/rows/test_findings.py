@@ -184,6 +184,7 @@ def made(seed: int, rows: int = 400) -> pd.DataFrame:
     return table
 
 
+@pytest.mark.studies
 def test_of_a_hundred_sound_tables_hardly_any_has_a_note():
     tables = [made(seed) for seed in range(100)]
     notes = [note for table in tables for note in oddities(table, table, SCHEMA, {}, today=TODAY)]
@@ -249,7 +250,6 @@ WITH_TABLE = (
 )  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.proof
 def test_of_tables_that_others_published_two_columns_at_most_have_a_note(test_data: Path):
@@ -269,7 +269,6 @@ def test_of_tables_that_others_published_two_columns_at_most_have_a_note(test_da
     }
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_every_shipped_site_passes(test_data: Path):
     datasets.get(datasets.load("heart-disease"), from_folder=test_data, progress=lambda line: None)

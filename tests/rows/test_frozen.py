@@ -80,6 +80,7 @@ def test_every_shipped_site_is_served_from_frozen_rows_as_from_its_source(name, 
     assert ours.order.tolist() == other.order.tolist()
 
 
+@pytest.mark.studies
 def test_splits_that_count_rows_in_the_sources_order_and_rows_without_gaps_are_those_of_the_source(heart, tmp_path):
     left_out = {}
     for name in ("cleveland", "hungary", "switzerland", "long-beach"):
@@ -102,7 +103,6 @@ def test_a_table_that_was_cut_into_sites_is_frozen_as_it_was_cut(name, tmp_path)
     assert len(load(whole, tmp_path).inspect()[0]) == sum(len(site.inspect()[0]) for site in sites)
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_real_card_payments_come_back_as_they_are_also_one_without_a_label(test_data: Path, tmp_path):
     site = Site(

@@ -215,7 +215,6 @@ while True:
 """
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_a_killed_freeze_leaves_one_of_the_two_whole(small_sites, tmp_path):
     paths, hashes = [], set()

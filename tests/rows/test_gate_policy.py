@@ -19,7 +19,6 @@ ASKED: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("name", names())
 def test_every_shipped_study_is_allowed_by_every_shipped_policy_and_by_the_strictest(name: str):

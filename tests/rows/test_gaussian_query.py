@@ -40,6 +40,7 @@ def test_tables_with_and_without_a_person_lie_as_far_apart_as_is_charged():
     assert seen == pytest.approx(0.268, abs=0.01)
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize(
     ("other", "copies", "found"),
     [

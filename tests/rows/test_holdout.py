@@ -49,6 +49,7 @@ def visits(persons: list[int], days: list[int] | None = None) -> pd.DataFrame:
     ).astype({"person": object})
 
 
+@pytest.mark.studies
 @settings(max_examples=50, deadline=None)
 @given(people, st.floats(0.05, 0.95), st.text(max_size=5), st.integers(0, 3))
 def test_groups_never_straddle_and_every_row_is_on_one_side(persons, share, salt, repeat):
@@ -281,7 +282,6 @@ def came_to(study: Study, sites: list[Site]) -> tuple[tuple, list, list]:
         return (report["arrays-sha256"], best), rounds, reader.figures(report["run"])
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize(
     "changes",
@@ -322,7 +322,6 @@ class Watched(InProcessGrid):
         return replies
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_the_holdout_is_opened_first_by_the_comparison(grouped_sites, recorder):
     study = Study.parse(STUDY).replace(SELECTING)

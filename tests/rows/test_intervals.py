@@ -361,7 +361,6 @@ def simulated() -> dict[str, np.ndarray]:
     return {name: np.array(rows) for name, rows in found.items()}
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("name", list(BINARY | REGRESSION))
 def test_intervals_cover_the_truth_in_95_of_100_samples_and_two_thirds_of_them_do_not(name, simulated):
@@ -388,7 +387,6 @@ def null() -> tuple[dict[str, np.ndarray], np.ndarray]:
     return {name: np.array(p) for name, p in found.items()}, np.array(unpaired)
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("name", BINARY)
 def test_equal_models_are_told_apart_in_5_of_100_samples(name, null):
@@ -398,7 +396,6 @@ def test_equal_models_are_told_apart_in_5_of_100_samples(name, null):
     assert 0.46 <= np.mean(p < 0.5) <= 0.54
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_a_test_that_ignores_the_pairing_fails_that_band(null):
     assert not 0.035 <= np.mean(null[1] < 0.05) <= 0.065

@@ -53,6 +53,7 @@ def false_alarms(studies: int, rows: int, **kind: bool) -> int:
     )
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("rows", [1, 10, 30])
 def test_many_rows_of_a_person_raise_no_false_alarm(rows):
     assert false_alarms(12, rows) == 0

@@ -80,6 +80,7 @@ def test_bytes_once_unpacked_are_bounded(kind: str, tmp_path: Path, database: Pa
         source.read(())
 
 
+@pytest.mark.studies
 def test_what_is_packed_a_thousand_times_is_refused_unless_the_package_allows_it(tmp_path: Path):
     endless.write_cells(tmp_path / "cells.xlsx")
     with pytest.raises(UsageError, match=r"more than 100 bytes for each packed one, its bound; .*Limits\(ratio="):
@@ -147,12 +148,14 @@ def test_empty_cells_and_rows_with_a_format_only_are_no_part_of_a_sheet(tmp_path
     assert Excel(str(tmp_path / "t.xlsx"), limits=Limits(columns=1, rows=2)).read(()).to_dict("list") == {"x": [7]}
 
 
+@pytest.mark.studies
 def test_a_row_that_no_sheet_can_have_is_refused(tmp_path: Path):
     endless.write_sheet(tmp_path / "t.xlsx", ['<row r="1"><c><v>1</v></c></row>', '<row r="9999999999"/>'])
     with pytest.raises(UsageError, match="cannot be read as an Excel file"):
         Excel(str(tmp_path / "t.xlsx")).read(())
 
 
+@pytest.mark.studies
 def test_a_line_that_quotes_join_without_end_is_refused(tmp_path: Path):
     (tmp_path / "t.csv").write_text("x,y\n" + '"a\nb",' * 3_000_000)
     with pytest.raises(UsageError, match="a line has more than 16,777,216 signs"):
@@ -203,7 +206,6 @@ FILES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("name", [*list(FILES)[:-1], pytest.param(list(FILES)[-1], marks=PROOF)])
 def test_an_endless_file_is_refused_by_the_command_in_seconds_and_in_little_memory(name: str, tmp_path: Path):
@@ -215,7 +217,6 @@ def test_an_endless_file_is_refused_by_the_command_in_seconds_and_in_little_memo
     assert done.seconds < SECONDS and done.memory < MEMORY
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize(
     ("cells", "bound", "seconds"),

@@ -94,6 +94,7 @@ def test_columns_that_say_nothing_are_penalised():
     assert (found.weight == narrowest).all() and (found.weight != wider).all()
 
 
+@pytest.mark.studies
 def test_without_the_shared_score_twenty_rows_rank_worse():
     # The wrong implementation: a regression on the own columns alone, its score added to nothing.
     (tested, beside), beside_only, alone = drawn(5000, seed=99), [], []
@@ -159,7 +160,6 @@ def test_a_site_without_values_leaves_the_column_out(small_sites, small_study):
     assert OWN_COLUMNS not in scores
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.proof
 def test_cleveland_gains_from_its_own_columns(heart):

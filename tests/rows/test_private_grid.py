@@ -99,6 +99,7 @@ def test_last_bits_tell_nothing_and_told_everything_where_sum_and_noise_were_add
     assert area(released, table(101)) < 0.58
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("way", [private_fit, fit_by_row])
 @pytest.mark.parametrize("clip, noise", [(1.0, SIGMA), (0.3, 0.5), (1e-5, 1.0)])
 def test_all_that_is_released_is_on_one_grid_with_a_person_and_without(way, clip, noise):

@@ -14,7 +14,7 @@ from flfed.rows.models.logistic import Logistic
 from flfed.rows.training.answer import compute_stacked
 from flfed.rows.training.private_fit import private_fit
 from flfed.rows.training.private_noise import AT_A_TIME, SeededNoise, SystemNoise
-from flfed.rows.training.private_steps import PAGE, drawn_steps, units
+from flfed.rows.training.private_steps import PAGE, count_units, drawn_steps
 from flfed.rows.training.requests import FitRequest
 from flfed.study.plan import Plan, PrivateSteps
 
@@ -60,7 +60,6 @@ def alone(requests: list[FitRequest]) -> list:
     return [private_fit(request) for request in requests]
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize(
     "way, precision, steps",
@@ -133,7 +132,7 @@ def test_a_person_is_drawn_at_the_rate_whatever_the_rows_and_each_of_the_rows_as
     rows, private = table(59, group=group), replace(NOISY, sampling=0.3, unit="person")
     found = taken(rows, private, 4000)
     persons = np.stack([found[:, group == code].sum(1) for code in np.unique(group)], axis=1)
-    assert units(rows, private) == 7 and units(rows, NOISY) == 59
+    assert count_units(rows, private, None).most == 7 and count_units(rows, NOISY, None).most == 59
     assert persons.max() == 1 and of_rate(persons.astype(bool), 0.3)
     often = found.sum(0)
     for code, own in zip(*np.unique(group, return_counts=True), strict=True):

@@ -92,6 +92,7 @@ def extreme_moves(numbers: Numbers) -> np.ndarray:
     return moved
 
 
+@pytest.mark.studies
 def test_a_row_moves_neither_number_by_more_than_is_charged_and_close_to_it_by_some():
     found = np.maximum(small_moves(of_table), extreme_moves(of_table))
     assert (found <= SENSITIVITIES).all()

@@ -61,7 +61,7 @@ def asked(
     task, model, *, sizes=SIZES, private=PRIVATE, precision="float64", mu=0.0, seed=0, **keys
 ) -> list[FitRequest]:
     """Ask each site for a fit from a start of its own; learning rates and sizes of l2 differ from site to site."""
-    plan = Plan(**{"steps": 9, "lr": 0.05, "precision": precision, **keys})
+    plan = Plan(**{"steps": 4, "lr": 0.05, "precision": precision, **keys})
     found = []
     for place, rows in enumerate(sizes):
         rng = np.random.default_rng([seed, place])
@@ -204,7 +204,7 @@ def test_a_cohort_of_all_kinds_is_answered_in_order_and_packed_once():
 
         found = answer(cohort())
         assert furthest([fit_one(request) for request in cohort()], found) < NEAR
-        assert [fitted.steps for fitted in found] == [9] * 16 + [0]
+        assert [fitted.steps for fitted in found] == [4] * 16 + [0]
 
 
 @pytest.mark.parametrize("ways", [("private", "private", "private"), ("private", "plain", "private")])

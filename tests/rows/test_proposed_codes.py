@@ -54,7 +54,7 @@ def test_how_values_repeat_tells_codes_from_amounts(name: str, cells: object, ki
 def test_a_code_in_ages_is_proposed_as_missing(code: int, rows: int, missing: tuple[float, ...]):
     found = propose_column("age", pd.Series(np.r_[AGES.clip(20, 96), np.full(rows, code)]).astype(str))
     assert found.column is not None and (found.kind, found.column.missing) == ("number", missing)
-    assert not missing or (not found.sure and f"{code} ({rows} rows), " in found.why)
+    assert not missing or (not found.sure and f"{code} ({rows} rows) counts as" in found.why)
     assert missing or str(code) not in found.why
 
 

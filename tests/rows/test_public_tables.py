@@ -42,7 +42,6 @@ def test_four_equal_parts():
     assert sorted(len(site.source.read(())) for site in sites) == [142, 142, 142, 143]
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_four_banks_by_education_and_the_codes_that_nobody_describes_are_others(taiwan):
     banks = {site.name: site.source.read(()) for site in cut(taiwan, Study.load("taiwan-credit").dataset.partition)}
@@ -119,7 +118,6 @@ def test_codes_of_a_column_that_is_not_there_are_refused(tmp_path, monkeypatch):
         coded(tmp_path, monkeypatch, "grade", "1 2").whole_table()
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_eight_countries_and_their_late_lines_are_the_file_s(deliveries):
     table = mapped(deliveries)
@@ -143,7 +141,6 @@ def test_eight_countries_and_their_late_lines_are_the_file_s(deliveries):
     assert due.dt.year.min() == 2006 and due.dt.year.max() == 2015
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_no_shipment_is_on_both_sides_of_a_holdout(deliveries):
     sites = cut(deliveries, Partition(by="Country"))

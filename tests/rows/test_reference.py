@@ -117,7 +117,6 @@ def test_own_model_everywhere_is_the_mean_over_sites_of_one_sites_model_on_all_h
     assert (found["log_loss"].method, np.isnan(found["log_loss"].low)) == ("mean over sites", True)
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_exact_sums_give_the_encoder_in_use_under_open_and_another_under_institution(at_work, small_sites, small_study):
     assert found_of(at_work).exact_encoder.sha256() == at_work[1].sha256()

@@ -12,7 +12,8 @@ from sklearn.model_selection import KFold, StratifiedKFold
 from flfed.rows.features.encode import Encoded
 from flfed.rows.training.answer import compute_one_by_one, compute_stacked
 from flfed.rows.training.requests import RivalRequest
-from flfed.rows.training.tuning.best_model import LEARNING_RATE, PENALTIES, TREES, best_alone, trees_alone
+from flfed.rows.training.tuning.best_model import LEARNING_RATE, PENALTIES, TREES
+from tests.rows.drawn import best_of, trees_of
 
 SEED = 5
 
@@ -67,13 +68,12 @@ def direct(rows: Encoded, task: str):
     return best[0], made(best, len(rows)).fit(rows.x, rows.y)
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("task", ["binary", "multi-class", "regression"])
 @pytest.mark.parametrize("law", ["line", "cross"])
 def test_the_model_is_the_one_that_scikit_learn_finds_by_the_same_folds(task: str, law: str):
     rows, new = rows_of(task, law), np.random.default_rng(9).normal(size=(50, 4))
-    found = best_alone(rows, task, 3 if task == "multi-class" else 2, np.random.default_rng(SEED))
+    found = best_of(rows, task, 3 if task == "multi-class" else 2, np.random.default_rng(SEED))
     family, model = direct(rows, task)
     assert family == ("linear" if law == "line" else "trees")
     straight = "ridge-regression" if task == "regression" else "logistic-regression"
@@ -101,7 +101,7 @@ def test_trees_are_grown_only_from_two_hundred_rows_and_nine_people_of_each_clas
         "9 of a class": np.concatenate([with_[:9], without]),
         "8 of a class": np.concatenate([with_[:8], without]),
     }.items():
-        families[name] = best_alone(whole.take(chosen), "binary", 2, np.random.default_rng(0)).family
+        families[name] = best_of(whole.take(chosen), "binary", 2, np.random.default_rng(0)).family
     trees, line = "boosted-trees", "logistic-regression"
     assert families == {"200": trees, "199": line, "9 of a class": trees, "8 of a class": line}
 
@@ -110,10 +110,10 @@ def test_people_count_where_each_has_several_rows():
     rows = rows_of("binary", "cross", 600)
     # Each person's rows have one class: 15 people of forty rows, and 300 of two.
     ordered = rows.take(np.argsort(rows.y, kind="stable"))
-    alone = best_alone(ordered, "binary", 2, np.random.default_rng(0))
+    alone = best_of(ordered, "binary", 2, np.random.default_rng(0))
     few = Encoded(ordered.x, ordered.y, ordered.weight, np.arange(600) // 40)
     many = Encoded(ordered.x, ordered.y, ordered.weight, np.arange(600) // 2)
-    found = [best_alone(own, "binary", 2, np.random.default_rng(0)).family for own in (few, many)]
+    found = [best_of(own, "binary", 2, np.random.default_rng(0)).family for own in (few, many)]
     assert (alone.family, found) == ("boosted-trees", ["logistic-regression", "boosted-trees"])
 
 
@@ -122,28 +122,26 @@ def test_nobody_is_on_both_sides_of_a_fold():
     rng = np.random.default_rng(2)
     x, y = np.repeat(rng.normal(size=(60, 4)), 10, axis=0), np.repeat(rng.integers(0, 2, 60), 10)
     rows = Encoded(x, y.astype(np.int64), np.ones(600))
-    assert best_alone(rows, "binary", 2, np.random.default_rng(0)).family == "boosted-trees"
+    assert best_of(rows, "binary", 2, np.random.default_rng(0)).family == "boosted-trees"
     people = Encoded(rows.x, rows.y, rows.weight, np.repeat(np.arange(60), 10))
-    assert best_alone(people, "binary", 2, np.random.default_rng(0)).family == "logistic-regression"
+    assert best_of(people, "binary", 2, np.random.default_rng(0)).family == "logistic-regression"
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_class_weights_move_the_trees_too():
     rows, new = rows_of("binary", "cross"), np.random.default_rng(9).normal(size=(50, 4))
     heavy = Encoded(rows.x, rows.y, np.where(rows.y == 1, 5.0, 1.0))
-    plain, weighted = (best_alone(own, "binary", 2, np.random.default_rng(SEED)) for own in (rows, heavy))
+    plain, weighted = (best_of(own, "binary", 2, np.random.default_rng(SEED)) for own in (rows, heavy))
     assert (plain.family, weighted.family) == ("boosted-trees", "boosted-trees")
     assert weighted.outputs(new).mean() > plain.outputs(new).mean() + 0.3
 
 
 def test_one_class_gives_the_constant_model():
     rows = Encoded(np.random.default_rng(0).normal(size=(300, 2)), np.ones(300, dtype=np.int64), np.ones(300))
-    found = best_alone(rows, "binary", 2, np.random.default_rng(0))
+    found = best_of(rows, "binary", 2, np.random.default_rng(0))
     np.testing.assert_allclose(found.outputs(rows.x[:3]), np.log(300.5 / 0.5), rtol=1e-9)
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_asked_together_or_alone_the_model_is_the_same():
     def requests() -> list[RivalRequest]:
@@ -163,6 +161,6 @@ def test_trees_alone_do_without_a_column_that_has_no_value_here():
     empty = Encoded(np.hstack([rows.x, np.full((len(rows), 1), np.nan)]), rows.y, rows.weight)
     with pytest.raises(ValueError, match="window shape"):
         boosting("binary", 4, 60).fit(empty.x, empty.y)
-    plain, without = (trees_alone(table, "binary", 2, rng(SEED)) for table in (rows, empty))
+    plain, without = (trees_of(table, "binary", 2, rng(SEED)) for table in (rows, empty))
     elsewhere = np.hstack([rows.x, rng(2).normal(size=(len(rows), 1))])
     assert np.array_equal(without(elsewhere), plain(rows.x)) and np.ptp(plain(rows.x)) > 1

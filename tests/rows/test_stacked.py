@@ -115,7 +115,6 @@ def test_each_rule_gives_after_rounds_what_it_gives_one_by_one(place, rule):
     assert worst < 1e-10
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("sizes", [pytest.param(EQUAL, marks=pytest.mark.proof), UNEQUAL])
 @pytest.mark.parametrize("model", MODELS)
@@ -145,7 +144,6 @@ def test_sites_of_any_sizes_train_together_as_alone(course, sizes, rule, task, w
 
 
 @pytest.mark.proof
-@pytest.mark.slow
 @pytest.mark.studies
 @settings(max_examples=60, deadline=None)
 @given(

@@ -63,7 +63,6 @@ def test_sites_of_any_size_and_task_get_the_model_that_each_gets_alone():
     check_alike([*requests, wide])
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("task", ["binary", "multi-class"])
 def test_class_weights_and_patients_count_as_they_do_alone(task):
@@ -227,7 +226,6 @@ def test_one_decomposition_gives_the_ridge_regression_of_every_penalty(rows, inp
 LARGEST = pytest.param("loan-default", marks=pytest.mark.proof)
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("name", ["preterm-birth", LARGEST, "diabetes", "wine"])
 def test_the_shipped_studies_sites_get_the_models_that_they_get_alone(name):

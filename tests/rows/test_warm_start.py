@@ -220,7 +220,6 @@ def test_frozen_layers_stay_together_or_alone(rule: dict[str, Any]):
             np.testing.assert_allclose(other[name], value, rtol=0, atol=1e-6)
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.proof
 @pytest.mark.usefixtures("heart")

@@ -272,8 +272,7 @@ def test_a_second_reply_of_a_site_and_one_of_a_stranger_are_ignored(bench, reply
                             {made.names[1]: reply(8, like=START)})[0]  # fmt: skip
     stranger.metadata.__dict__["_src_node_id"] = 123456
     found = to_arrays(made.strategy.aggregate_train(1, [*replies, *twice, stranger])[0])
-    alone = to_arrays(made.strategy.aggregate_train(1, replies)[0])
-    assert distance(found, alone) == 0
+    assert distance(found, to_arrays(made.strategy.aggregate_train(1, replies)[0])) == 0
 
 
 def test_an_error_is_a_fault_with_its_reason_also_without_one(bench, reply):

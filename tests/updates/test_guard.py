@@ -202,7 +202,6 @@ def clean(study, ten) -> float:
     return CLEAN[0]
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("case", [*TWELVE, *MORE])
 def test_one_bad_site_of_ten_is_named_with_its_reason_and_costs_nothing(case, study, ten, clean):

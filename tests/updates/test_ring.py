@@ -100,8 +100,7 @@ def test_rounding_is_unbiased_where_truncating_keeps_nothing(bits: int):
     means = drawn.reshape(8, -1).mean(axis=1)
     # A mean of 20,000 draws has a standard deviation of at most 0.5 / √20,000 = 0.0035.
     np.testing.assert_allclose(means, parts[::20_000], atol=4.5 * 0.0035)
-    slope = np.polyfit(parts[::20_000], means, 1)[0]
-    assert slope == pytest.approx(1, abs=0.02)
+    assert np.polyfit(parts[::20_000], means, 1)[0] == pytest.approx(1, abs=0.02)
     assert np.abs(np.trunc(parts)).max() == 0  # the planted fault: a slope of 0
 
 

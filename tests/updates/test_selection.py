@@ -80,8 +80,7 @@ def run_of(bench, sites, reply, strategy, losses, plan=HELD, rounds=6, rows="val
         return replace(base, delta={"w": np.full(2, delta)}, scores=replace(base.scores, rows=rows))
 
     grid = sites(made, answer)
-    result = strategy.start(grid, to_record(START), rounds)
-    return made, grid, to_arrays(result.arrays)["w"]
+    return made, grid, to_arrays(strategy.start(grid, to_record(START), rounds).arrays)["w"]
 
 
 def test_the_last_model_is_the_result_by_default(bench, sites, reply):

@@ -86,7 +86,6 @@ MEMBER = (
 )
 
 
-@pytest.mark.slow
 @pytest.mark.studies
 def test_every_reason_for_want_of_a_figure_is_known():
     reasons = [list(texts(node)) for _, node in sentences(OF_FIGURES)]

@@ -44,8 +44,7 @@ class Broke:
 def run(bench, sites, reply, spent, failing=(), **settings):
     made = bench(FedAvg(**settings), 4, rounds=3)
     grid = Broke(made, sites, reply, spent, failing)
-    result = made.strategy.start(grid, to_record(START), 3)
-    return made, grid, to_arrays(result.arrays)
+    return made, grid, to_arrays(made.strategy.start(grid, to_record(START), 3).arrays)
 
 
 def test_a_round_goes_on_without_a_site_that_has_spent_all_and_its_record_names_it(bench, sites, reply):

@@ -69,8 +69,7 @@ def test_the_sites_that_are_left_name_none_of_each_other_and_are_most(said: str,
 )
 def test_a_smaller_list_is_asked_for_where_each_of_the_others_opened_nothing(given: dict, left: str):
     asked = {"named": names("abcdef:g"), "kept": kept(), "cohort": ALL, "least": 5} | given
-    found = smaller_list(asked.pop("kept"), asked.pop("named"), **asked)
-    assert found == (frozenset(left) or None)
+    assert smaller_list(asked.pop("kept"), asked.pop("named"), **asked) == (frozenset(left) or None)
 
 
 def test_what_sites_say_is_read_and_counted_and_names_outside_the_list_are_nobody():

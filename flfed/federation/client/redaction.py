@@ -31,8 +31,6 @@ from flfed.updates.messages.compare import (
     ColumnImportance,
     CompareReply,
     Figure,
-    GroupFigure,
-    PointCounts,
     WithheldColumn,
 )
 from flfed.updates.messages.enrol import ENROL
@@ -294,8 +292,8 @@ def redact_comparison(session: SiteSession, comparison: SiteComparison) -> Compa
         histogram=_small(comparison.histogram),
         note=comparison.note,
         own_family=None if training_stays(session) else comparison.own_family,
-        points=tuple(PointCounts(**asdict(point)) for point in comparison.points),
-        groups=tuple(GroupFigure(**asdict(figure)) for figure in comparison.groups),
+        points=tuple(comparison.points),
+        groups=tuple(comparison.groups),
         importance=tuple(
             ColumnImportance(column=o.column, increase=o.increase) for o in comparison.importance if not o.method
         ),

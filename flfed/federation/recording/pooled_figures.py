@@ -18,12 +18,12 @@ from flfed.records.store.visibility import TRAINING_ONLY
 from flfed.rows.evaluation.intervals import hanley_mcneil, logit_limits
 from flfed.rows.evaluation.scoring import auc_between
 from flfed.summaries.drift import columns_of
-from flfed.summaries.score_bins import EVEN_ODDS, LEAST_SPREAD, ScoreBins, auc_bound
+from flfed.summaries.score_bins import EVEN_ODDS, LEAST_SPREAD, GroupFigure, PointCounts, ScoreBins, auc_bound
 from flfed.summaries.summary import Layout, Summary, merge
 from flfed.summaries.table_one import table_one
 from flfed.updates.aggregation.rounds import RoundRecord
 from flfed.updates.masking.figure_sums import SummedFigures
-from flfed.updates.messages.compare import CompareReplies, CompareReply, GroupFigure, PointCounts
+from flfed.updates.messages.compare import CompareReplies, CompareReply
 from flfed.updates.messages.train import Scores
 
 Counts = dict[str, list[list[int]]]
@@ -308,8 +308,7 @@ def overall_figures(record: RoundRecord, shared_as: SharedAs) -> list[MetricRow]
 
 def _summed(counts: Sequence[np.ndarray]) -> np.ndarray:
     """Return the sum of some sites' counts, in a type large enough for it."""
-    total: np.ndarray = np.stack(counts).sum(axis=0, dtype=np.float64)
-    return total
+    return np.asarray(np.stack(counts).sum(axis=0, dtype=np.float64))
 
 
 def tables_of(

@@ -231,12 +231,12 @@ class SiteCharges:
             a_round = promise.steps // planned(rounds)
             delta = promise.delta
         lines = {}
-        for site in sorted(rounds_by_site):
+        for site, count in sorted(rounds_by_site.items()):
             budget, before = self._ledgers.get(site, (math.nan, math.nan))
             lines[site] = {
-                "steps": rounds_by_site[site] * a_round,
-                "epsilon": spent[rounds_by_site[site]],
-                **self._on_both(rounds_by_site[site], spent[rounds_by_site[site]], is_exact=not quick),
+                "steps": count * a_round,
+                "epsilon": spent[count],
+                **self._on_both(count, spent[count], is_exact=not quick),
                 "delta": delta,
                 "budget": finite(budget),
                 "spent-before": finite(before),

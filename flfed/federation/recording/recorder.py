@@ -62,6 +62,8 @@ class Recorder:
     rounds : int
         Planned, for the progress.
     progress : callable
+    series : str
+        The run's, for the pseudonyms of sites.
     shared_as : SharedAs
         Rules for recording the sites, which `share` extends.
     taking_part : set of str
@@ -72,10 +74,15 @@ class Recorder:
     primary: str
     rounds: int
     progress: Progress = no_progress
-    shared_as: SharedAs = field(default_factory=SharedAs)
+    series: str = ""
+    shared_as: SharedAs = field(init=False)
     taking_part: set[str] = field(default_factory=set, init=False)
     _latest: int = field(default=0, init=False)
     _resumed: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        """Begin without a site's policy."""
+        self.shared_as = SharedAs(series=self.series)
 
     def share(self, sharing: Mapping[str, Sharing]) -> None:
         """Add the sites' sharing policies, before any record of them."""
@@ -269,9 +276,7 @@ def _own_models(own: CompareReplies, reference: Reference | None) -> dict[str, A
     """Return the kinds of the best models at the sites and over all rows, None where none is known."""
     families = {site: reply.own_family for site, reply in own.items() if reply.own_family is not None}
     pooled = reference.pooled_family if reference is not None else None
-    if pooled is None and not families:
-        return None
-    return {"sites": families, "pooled": pooled}
+    return {"sites": families, "pooled": pooled} if families or pooled is not None else None
 
 
 def _arms(replies: CompareReplies) -> list[Figure]:
@@ -299,11 +304,9 @@ def sites_mean(replies: CompareReplies, of: int, arm: str = "global") -> list[Co
         values = [figure.value for figure in figures if (figure.metric, figure.arm) == (metric, arm)]
         finite_values = [value for value in values if math.isfinite(value)]
         left = of - len(finite_values)
-        method = (
-            Refusal("mean-with-gaps", sites=len(finite_values), left=left)
-            if left
-            else f"mean of {len(finite_values)} sites"
-        )
+        method = f"mean of {len(finite_values)} sites"
+        if left:
+            method = Refusal("mean-with-gaps", sites=len(finite_values), left=left)
         mean = float(np.mean(finite_values)) if finite_values else None
         rows.append(ComparisonRow(None, name, metric, mean, method=method))
     return rows

@@ -101,11 +101,11 @@ class Outcome:
     """
 
     status: str
-    reason: str
+    reason: str = ""
     arrays: Arrays
     encoder: Encoder
-    rounds: int
-    best_round: int
+    rounds: int = 0
+    best_round: int = 0
     sites: tuple[str, ...] = ()
     seconds: float = 0.0
 

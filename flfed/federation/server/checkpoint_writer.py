@@ -191,5 +191,4 @@ class CheckpointWriter:
         if name not in last.facts and self.run.each_round:
             self.last = replace(last, facts={**last.facts, name: facts})
             checkpoints.write(self.run.name, self.last)
-        checkpoint_facts: dict[str, Any] = last.facts.get(name, facts)
-        return checkpoint_facts
+        return dict(last.facts.get(name, facts))

@@ -256,16 +256,9 @@ class Comparison:
         self.run.recorder.writer.summary("disclosure", {"columns-moved": columns, "primary-moved": moved})
         figure = f"by {number(moved, signed=True)}" if math.isfinite(moved) else "(not defined there)"
         most = f" (most: {', '.join(far[:3])})" if far else ""
-        primary = self.run.recorder.primary
-        facts = {
-            "primary": primary,
-            "figure": figure,
-            "far": len(far),
-            "columns": len(columns),
-            "by": FAR,
-            "most": most,
-        }
-        self.run.recorder.note(render("run.notes.disclosure", **facts))
+        facts = {"figure": figure, "far": len(far), "columns": len(columns), "by": FAR, "most": most}
+        recorder = self.run.recorder
+        recorder.note(render("run.notes.disclosure", primary=recorder.primary, **facts))
 
     def _table_one(self, start: str, replies: CompareReplies) -> None:
         """Record Table 1 from the training and holdout sums."""

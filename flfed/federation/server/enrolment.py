@@ -13,7 +13,7 @@ import flfed
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.recording.source_model import UNCOVERED, source_facts, source_of
 from flfed.federation.server.parts.server_part import ServerPart
-from flfed.federation.server.run_setting import Answers, RunSetting, ask, nodes_of
+from flfed.federation.server.run_setting import Answers, RunSetting, ask_enrolment, nodes_of
 from flfed.federation.server.source_rows import EnrolledCheck
 from flfed.refusals import NO_ANSWER, Refusal, path_of
 from flfed.summaries.summary import (
@@ -28,7 +28,7 @@ from flfed.summaries.summary import (
 )
 from flfed.updates.aggregation.guard import summary_defect
 from flfed.updates.aggregation.rounds import Participant, Participants
-from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest, sharing_of
+from flfed.updates.messages.enrol import ENROL, EnrolReply, sharing_of
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
 from flfed.words import render
 
@@ -88,8 +88,8 @@ def enrol(
     UsageError, FlfedError
         If too few sites take part, or two nodes report the same site.
     """
-    nodes = {str(node): node for node in run.grid.get_node_ids()}
-    answers = _answers(run, nodes)
+    nodes, answers = ask_enrolment(run.grid, run.study, run.schema)
+    _record_crossed(run, answers, nodes)
     replies, participants = _replies(answers, nodes, cohort)
     run.recorder.enrolled(replies, earlier)
     run.privacy.enrolled({site: replies[site] for site in participants})
@@ -111,13 +111,8 @@ def enrol(
     return participants
 
 
-def _answers(run: RunSetting, nodes: Mapping[str, int]) -> Answers[EnrolReply]:
-    """Return the nodes' enrolments.
-
-    The sharing of figures and the bytes are recorded.
-    """
-    request = EnrolRequest(dataset=run.study.dataset.name, schema_sha256=run.schema.sha256())
-    answers = ask(run.grid, ENROL, request, nodes, EnrolReply.from_record, timeout=run.deadline)
+def _record_crossed(run: RunSetting, answers: Answers[EnrolReply], nodes: Mapping[str, int]) -> None:
+    """Record the sharing of figures, and the bytes of the enrolments."""
     # Sharing is set before anything is recorded, since it decides the names in the record.
     run.recorder.share(sharing_of(reply for reply in answers.replies.values() if reply.accepted))
     names = {node: f"node {node}" for node in nodes}
@@ -125,7 +120,6 @@ def _answers(run: RunSetting, nodes: Mapping[str, int]) -> Answers[EnrolReply]:
     to_site = {names[node]: size for node, size in answers.to_node.items()}
     to_server = {names[node]: size for node, size in answers.to_server.items()}
     run.recorder.crossed(ENROL, to_site, to_server)
-    return answers
 
 
 def _replies(
@@ -234,7 +228,6 @@ def fitted_encoder(run: RunSetting, merged: Summary) -> Encoder:
 
     Raises UsageError where no model can be learned.
     """
-    encoder = fit_encoder(run.layout, merged, run.study.encode.scaler)
     if one_class(run.layout, merged):
         raise UsageError(render("run.failures.class", column=run.layout.target.name))
-    return encoder
+    return fit_encoder(run.layout, merged, run.study.encode.scaler)

@@ -88,8 +88,8 @@ def _check_confirmed(study: Study, dataset: datasets.Dataset) -> None:
     unconfirmed = unconfirmed_columns(study, dataset.schema)
     # Such a range reveals the rows, and so does everything that is scaled by it, or counted within it.
     if unconfirmed:
-        facts = {"columns": ", ".join(unconfirmed), "file": dataset.folder / "schema.toml"}
-        raise UsageError(render("run.check.unconfirmed", **facts))
+        file = dataset.folder / "schema.toml"
+        raise UsageError(render("run.check.unconfirmed", columns=", ".join(unconfirmed), file=file))
 
 
 def _check_statistic(study: Study, dataset: datasets.Dataset) -> None:

@@ -16,7 +16,6 @@ from flfed.errors import RunStopped, UsageError, interruption
 from flfed.federation.client.statistic import protection_of
 from flfed.federation.engines.engine import Engine, RemoteSite, RunResources, answer_of
 from flfed.federation.engines.lockstep import ROWS_AT_ONCE, OwnTime, SharedTime, Slowest, side_by_side
-from flfed.federation.recording.pseudonyms import SharedAs
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome, bad_end_written, begin, code_sha256
 from flfed.federation.recording.source_model import source_of
@@ -202,8 +201,7 @@ class Series:
                 writer.summary("asked", self.options)
             else:
                 checkpoints.reopen(entry.run, checkpoint.round if checkpoint else 0)
-            shared_as = SharedAs(series=self.series)
-            recorder = Recorder(writer, self.facts["primary"], most_rounds(self.study), way.progress, shared_as)
+            recorder = Recorder(writer, self.facts["primary"], most_rounds(self.study), way.progress, self.series)
             # Another version of the code may compute otherwise, which the record should show.
             if entry is not None and entry.hashes.get("code") != code_sha256():
                 recorder.note(render("run.notes.version"))
@@ -278,9 +276,7 @@ class Series:
                 each_round=self.engine.remote,
                 enrolled=counting(check, before, self.study, self._here(), repeat, recorder),
             )
-            if is_statistic(self.study):
-                return conduct_statistic(conductor)
-            return conductor.conduct()
+            return conduct_statistic(conductor) if is_statistic(self.study) else conductor.conduct()
 
 
 def _after_writing(observer: RunObserver, writer: RunWriter) -> RunObserver:
@@ -331,11 +327,8 @@ def conduct_statistic(run: FederatedRun) -> Outcome:
     run.recorder.summary("statistics", figures)
     return Outcome(
         status="completed",
-        reason="",
         arrays={},
         encoder=schema_encoder(run.layout),
-        rounds=0,
-        best_round=0,
         sites=sums.sites,
         seconds=run.writer.seconds(),
     )

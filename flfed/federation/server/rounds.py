@@ -139,5 +139,4 @@ def _restore(run: RunSetting, parts: Sequence[ServerPart], strategy: FedAvg, aft
 
 
 def _train(run: RunSetting, strategy: FedAvg, first: Arrays) -> Arrays:
-    result = strategy.start(run.grid, to_record(first), most_rounds(run.study))
-    return to_arrays(result.arrays)
+    return to_arrays(strategy.start(run.grid, to_record(first), most_rounds(run.study)).arrays)

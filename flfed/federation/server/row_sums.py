@@ -14,8 +14,8 @@ from flfed.errors import FlfedError
 from flfed.federation.server.run_setting import RunSetting
 from flfed.refusals import Refusal
 from flfed.rows.statistics.statistic import Shapes, Statistic
-from flfed.summaries.summary import Layout, Summary
-from flfed.trees.cut_points import cells_of, chosen_cuts, counted_columns
+from flfed.summaries.summary import Summary
+from flfed.trees.cut_points import cell_shapes, chosen_cuts
 from flfed.updates.aggregation.rounds import Participants
 from flfed.updates.arrays import Arrays
 from flfed.updates.messages.summarise import (
@@ -27,6 +27,9 @@ from flfed.updates.messages.summarise import (
     StatisticRequest,
 )
 from flfed.words import render
+
+CellShapes = Mapping[str, tuple[int, int]]
+"""Shape of each column's counts by cell and outcome."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,32 +77,31 @@ class SiteSums:
         """
         return None
 
-    def cells(self, participants: Participants, least: int) -> Arrays:
+    def cells(self, participants: Participants, shapes: CellShapes) -> Arrays:
         """Return the rows by cell and outcome of all sites.
 
         Parameters
         ----------
         participants : mapping of site to Participant
-        least : int
-            Fewest rows of a code and of a leaf.
+        shapes : mapping of column to (cells, outcomes)
+            Of each column's counts.
 
         Raises
         ------
         FlfedError
             If no site counted its rows.
         """
-        run = self.run
 
         def defect(site: str, reply: BinsReply) -> Refusal | None:
-            return cells_defect(reply, participants[site].rows_high, layout=run.layout, least=least)
+            return cells_defect(reply, participants[site].rows_high, shapes)
 
-        answers = run.ask_checked(BINS, BinsRequest(), participants, BinsReply.from_record, defect)
+        answers = self.run.ask_checked(BINS, BinsRequest(), participants, BinsReply.from_record, defect)
         good = [reply.counts for reply in answers.replies.values()]
         if not good:
             raise FlfedError(render("run.failures.cells"))
         # In the order of the sites' names, though whole numbers add up to the same in any.
         counts = {}
-        for name in cell_shapes(run.layout, least):
+        for name in shapes:
             counts[name] = np.stack([own[name] for own in good]).sum(axis=0, dtype=np.int64)
         return counts
 
@@ -139,24 +141,17 @@ def begun_forest(run: RunSetting, participants: Participants, sums: SiteSums) ->
     """
     model = run.study.model.build("model")
     least = int(run.study.strategy.settings.get("min-rows", 0))
-    counts = sums.cells(participants, least)
+    counts = sums.cells(participants, cell_shapes(run.layout, least))
     return {**run.first_arrays(), **chosen_cuts(run.layout, counts, model.max_bins, least)}
 
 
-def cell_shapes(layout: Layout, least: int) -> dict[str, tuple[int, int]]:
-    """Return the shape of each column's counts."""
-    classes = len(layout.target.cells) - 1 if least and layout.task != "regression" else 1
-    return {column.name: (cells_of(column), classes) for column in counted_columns(layout, least)}
-
-
-def cells_defect(reply: BinsReply, rows_high: int, *, layout: Layout, least: int) -> Refusal | None:
+def cells_defect(reply: BinsReply, rows_high: int, shapes: CellShapes) -> Refusal | None:
     """Return why a site's counts by cell are wrong, or None.
 
     They cannot be those of its rows then.
     """
-    if {name: counts.shape for name, counts in reply.counts.items()} != cell_shapes(layout, least):
-        return Refusal("cells-unfit")
-    if any(counts.dtype.kind != "u" for counts in reply.counts.values()):
+    actual_shapes = {name: counts.shape for name, counts in reply.counts.items()}
+    if actual_shapes != shapes or any(counts.dtype.kind != "u" for counts in reply.counts.values()):
         return Refusal("cells-unfit")
     totals = {int(counts.sum()) for counts in reply.counts.values()}
     return Refusal("cells-unfit") if len(totals) > 1 or max(totals, default=0) > rows_high else None

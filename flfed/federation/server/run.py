@@ -235,21 +235,12 @@ def resume(
     resolved_sites = engine.sites(study, wanted)
     first = options.get("names", [site.name for site in resolved_sites])
     with RunStore.open(store) as opened:
-        again = Series(
-            store=opened,
-            series=series.series,
-            repeats=series.repeats,
-            study=study,
-            facts=facts,
-            engine=engine,
-            path=entries[0].path,
-            # A site that is new here would join the missing repeats, and not the completed ones.
-            sites=[site for site in resolved_sites if site.name in first],
-            options=options,
-            progress=progress,
-            observer=observer,
-        )
-        again.go_on({entry.repeat: entry for entry in entries})
+        path = entries[0].path
+        # A site that is new here would join the missing repeats, and not the completed ones.
+        early = [site for site in resolved_sites if site.name in first]
+        Series(
+            opened, series.series, series.repeats, study, facts, engine, path, early, options, progress, observer
+        ).go_on({entry.repeat: entry for entry in entries})
     return _result(series.series, store)
 
 

@@ -23,10 +23,9 @@ from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
 from flfed.rows.study_model import first_model, study_layout
 from flfed.study.study import Study
-from flfed.summaries.summary import Layout
+from flfed.summaries.summary import Arrays, Layout
 from flfed.updates.aggregation.rounds import Participants
-from flfed.updates.arrays import Arrays
-from flfed.updates.messages.enrol import ENROL
+from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.fields import receive
 from flfed.updates.messages.in_memory import count_bytes, own_copy
 from flfed.words import render
@@ -223,13 +222,19 @@ def ask(
     ]
     keys = {node: key for key, node in nodes.items()}
     came = receive(grid.send_and_receive(messages, timeout=timeout), keys, read, named=kind != ENROL)
-    silent = dict.fromkeys(nodes.keys() - came.replies.keys(), Refusal("no-reply"))
     return Answers(
         replies=dict(sorted(came.replies.items())),
-        faults=dict(sorted({**silent, **came.faults}.items())),
+        faults=dict(sorted(came.faults.items())),
         to_node={key: sizes[id(requests[key])] for key in nodes},
         to_server=came.bytes,
     )
+
+
+def ask_enrolment(grid: Grid, study: Study, schema: Schema) -> tuple[dict[str, int], Answers[EnrolReply]]:
+    """Return all nodes by key, and their replies to the first request of a run."""
+    nodes = {str(node): node for node in grid.get_node_ids()}
+    request = EnrolRequest(dataset=study.dataset.name, schema_sha256=schema.sha256())
+    return nodes, ask(grid, ENROL, request, nodes, EnrolReply.from_record, timeout=deadline_of(study))
 
 
 def deadline_of(study: Study) -> float:

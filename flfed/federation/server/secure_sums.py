@@ -12,12 +12,10 @@ from typing import Any
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.server.run_setting import RunSetting, ask, nodes_of
 from flfed.refusals import Refusal
-from flfed.rows.study_model import model_shapes
-from flfed.study.kinds import exchanges_of, grows
+from flfed.study.kinds import exchanges_of, grows, loss_choices
 from flfed.updates.aggregation.losses import LossCheck
 from flfed.updates.aggregation.rounds import Participants, keep_cohort
 from flfed.updates.aggregation.secure_sum import CipherSums, SecureSums
-from flfed.updates.arrays import entries_of
 from flfed.updates.checkpoints.sum_file import SumFile
 from flfed.updates.masking.ckks import PublicContext, range_refusal
 from flfed.updates.masking.rules import LEAST, lifted_sites
@@ -26,6 +24,8 @@ from flfed.updates.mechanism import largest_entry, noise_of_site
 from flfed.updates.messages.secure_sum import KEYS, KeysReply, KeysRequest
 from flfed.words import render
 
+LOSS_CHOICES = {"select": "select = 'best'", "patience": "patience", "plateau": "schedule = 'plateau'"}
+"""Keys of a study that choose by losses, as they are written."""
 KINDS = {
     (False, False): "rehearsed",
     (False, True): "masked",
@@ -61,9 +61,7 @@ def exchange_keys(run: RunSetting, participants: Participants, back: Collection[
     if not _adds_up(run, signed):
         return None
     _check_cohort(run, participants, signed)
-    statements = {}
-    if deployed:
-        statements = _read_statements(run, signed)
+    statements = _read_statements(run, signed) if deployed else {}
     if study.aggregation.is_encrypted:
         _check_losses(run, [site for site, one in statements.items() if one.keeps_rounds])
     # A site that has the keys of a cohort takes no others in this run: the cohort stays the same at each resumption.
@@ -119,8 +117,7 @@ def check_enrolled(run: RunSetting, sites: Collection[str], refused: Mapping[str
     if not run.study.aggregation.is_required or not refused or len(sites) >= LEAST:
         return
     reasons = "; ".join(f"{site}: {refused[site]}" for site in sorted(refused))
-    facts = {"least": LEAST, "sites": len(sites), "reasons": reasons}
-    raise UsageError(render("run.sums.refused", **facts))
+    raise UsageError(render("run.sums.refused", least=LEAST, sites=len(sites), reasons=reasons))
 
 
 def _check_cohort(run: RunSetting, participants: Participants, signed: Collection[str]) -> None:
@@ -134,8 +131,7 @@ def _check_cohort(run: RunSetting, participants: Participants, signed: Collectio
     if len(participants) < LEAST:
         raise UsageError(render("run.sums.few", least=LEAST, sites=len(participants)))
     if run.study.aggregation.is_encrypted:
-        refused = range_refusal(len(participants), run.study.largest_entry)
-        if refused:
+        if refused := range_refusal(len(participants), run.study.largest_entry):
             raise UsageError(f"[privacy]: largest-entry: {refused}")
 
 
@@ -144,18 +140,9 @@ def _check_losses(run: RunSetting, keeping: Collection[str]) -> None:
 
     No sum of them is opened. Raises UsageError.
     """
-    if not keeping:
-        return
-    settings = run.study.strategy.settings
-    if settings.get("select") == "best":
-        chosen = "select = 'best'"
-    elif settings.get("patience"):
-        chosen = "patience"
-    elif run.study.plan.schedule == "plateau":
-        chosen = "schedule = 'plateau'"
-    else:
-        return
-    raise UsageError(render("run.sums.losses", choice=chosen, sites=", ".join(keeping)))
+    chosen = loss_choices(run.study)
+    if keeping and chosen:
+        raise UsageError(render("run.sums.losses", choice=LOSS_CHOICES[chosen[0]], sites=", ".join(keeping)))
 
 
 def _read_statements(run: RunSetting, signed: Mapping[str, bytes]) -> dict[str, Statement]:
@@ -213,22 +200,19 @@ def _sums(
     study = run.study
     sites = tuple(sorted(participants))
     if study.aggregation.is_encrypted:
-        entries = entries_of(model_shapes(study, run.schema))
         return CipherSums(
             cohort=sites,
             least=least,
             largest_entry=study.largest_entry,
             masked=masked,
-            entries=entries,
+            entries=sum(value.size for value in run.first_arrays().values()),
             context=PublicContext.new(),
         )
-    most_rows = max(one.rows_high for one in participants.values())
-    largest = largest_entry(study, least)
     return SecureSums(
         cohort=sites,
         least=least,
-        largest_entry=largest,
-        most_rows=most_rows,
+        largest_entry=largest_entry(study, least),
+        most_rows=max(one.rows_high for one in participants.values()),
         masked=masked,
         exchanges=exchanges_of(study) if grows(study) else 1,
         check=LossCheck(scored="validation" if study.plan.validation else "training"),

@@ -23,9 +23,8 @@ from flfed.updates.checkpoints.checkpoint import Checkpoint
 from flfed.updates.strategies.fedavg import FedAvg
 
 if TYPE_CHECKING:
-    from flfed.federation.engines.pooled_reference import (
-        PooledReference,  # a site's half, which a coordinator does not load
-    )
+    # a site's half, which a coordinator does not load
+    from flfed.federation.engines.pooled_reference import PooledReference
 
 
 # enrol ──► summarise ──► encoder ──► rounds ──► last evaluation ──► compare

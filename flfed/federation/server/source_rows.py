@@ -5,7 +5,7 @@ This process must be able to read the tables of both runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flfed.callbacks import WARNING
@@ -14,13 +14,11 @@ from flfed.federation.engines.engine import find_sites
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.source_model import SEEN, source_of
 from flfed.records.statistics.training_state import TRAINED_TEST_ROWS, trained_rows_in_words
-from flfed.records.store.entries import SiteEntry
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import canonical_rows
 from flfed.rows.data.schema import of_schema
-from flfed.rows.data.site import Site
-from flfed.rows.session import study_table
+from flfed.rows.data.site import Site, study_table
 from flfed.rows.warm_start import SourceRows
 from flfed.study.study import Study, is_covered
 from flfed.words import render
@@ -135,8 +133,7 @@ def _training_texts(run: str, study: Study, sites: Sequence[Site], store: str | 
     with RunReader.open(store) as reader:
         entry = reader.runs_of(run)[0]
         series = reader.series(run)
-        first = reader.runs_of(series.series)[0]
-        options = reader.summary(first.run, "asked") or {}
+        options = reader.summary(reader.runs_of(series.series)[0].run, "asked") or {}
         entries = reader.sites(entry.run)
     earlier = Study.parse_recorded(series.study_text)
     if earlier.dataset.name != study.dataset.name:
@@ -144,16 +141,22 @@ def _training_texts(run: str, study: Study, sites: Sequence[Site], store: str | 
     if entry.hashes.get("schema") != datasets.load(study.dataset.name).schema.sha256():
         raise UsageError(render("run.source.schema", dataset=study.dataset.name))
     texts = _training_texts(earlier.warm_start, study, sites, store) if earlier.warm_start else set[str]()
-    of_record = {one.site: one for one in entries}
+    refused = {one.site for one in entries if one.status == "refused"}
+    recorded_rows = _recorded_rows(entries)
     for site in _sites_of(earlier, options, sites):
-        site_entry = of_record.get(site.name)
-        if site_entry is not None and site_entry.status == "refused":
+        if site.name in refused:
             continue
         training = study_table(earlier, site, entry.repeat).training
-        if _differs(site_entry, len(training)):
+        if recorded_rows.get(site.name, len(training)) != len(training):
             raise UsageError(render("run.source.table", site=site.name))
         texts.update(_texts(training, study))
     return texts
+
+
+def _recorded_rows(entries: Iterable[Any]) -> dict[str, int]:
+    """Return the training rows of the sites in a record."""
+    whole = [one for one in entries if one.rows is not None and one.holdout_rows is not None]
+    return {one.site: one.rows - one.holdout_rows for one in whole}
 
 
 def _sites_of(earlier: Study, options: Mapping[str, Any], sites: Sequence[Site]) -> list[Site]:
@@ -168,10 +171,3 @@ def _sites_of(earlier: Study, options: Mapping[str, Any], sites: Sequence[Site])
     if absent := [name for name in names if name not in here]:
         raise UsageError(render("run.source.site", site=absent[0]))
     return [here[name] for name in names]
-
-
-def _differs(site_entry: SiteEntry | None, rows: int) -> bool:
-    """Return whether a site of the record had another number of training rows."""
-    if site_entry is None or site_entry.rows is None or site_entry.holdout_rows is None:
-        return False
-    return site_entry.rows - site_entry.holdout_rows != rows

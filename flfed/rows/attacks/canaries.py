@@ -107,11 +107,10 @@ class Canaries(Settings, where=f"attack {NAME!r}"):
         They are at right angles, of the root mean square length of `rows`, with random labels.
         """
         inputs = rows.x.shape[1]
-        task = attacked.session.task
         count = min(inputs, self.coins)
         directions = np.linalg.qr(rng.standard_normal((inputs, count)))[0].T
         length = math.sqrt(float(np.square(rows.x).sum(axis=1).mean())) or 1.0
-        if task == "regression":
+        if attacked.session.task == "regression":
             y = rng.choice([-2.0, 2.0], count)
         else:
             y = rng.integers(0, max(attacked.session.classes, 2), count)

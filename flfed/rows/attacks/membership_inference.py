@@ -87,8 +87,7 @@ class MembershipInference(Settings, where=f"attack {NAME!r}"):
         The requests train the shadow models and score all models.
         """
         members = attacked.members()
-        others = attacked.others()
-        rows = pooled_rows([members, others])
+        rows = pooled_rows([members, attacked.others()])
         work = attacked.session
         # Rows are drawn from both sides together, so that their shares stay about as they are.
         chosen = np.sort(attacked.rng(f"{NAME}/rows").permutation(len(rows))[: self.rows])
@@ -125,10 +124,9 @@ class MembershipInference(Settings, where=f"attack {NAME!r}"):
     def _finding(
         self, attacked: Attacked, metric: str, rows: Encoded, member: np.ndarray, score: np.ndarray, how: str
     ) -> Finding:
-        work = attacked.session
         auc = estimate(
             RocAucScore(), member.astype(int), score, attacked.rng(f"{NAME}/{metric}"),
-            draws=work.study.compare.resamples,
+            draws=attacked.session.study.compare.resamples,
             groups=rows.group,
         )  # fmt: skip
         # Every draw of a perfect attack is 1, so that the bootstrap has no interval.
@@ -177,9 +175,8 @@ def _sentence(attacked: Attacked, rows: Encoded) -> str:
     work = attacked.session
     if isinstance(work.site.holdout, (HoldoutByTime, HoldoutByOrder)):
         return "later"
-    protection = work.protection
     people = rows.group
-    alone = protection is not None and protection.steps.unit == "row"
+    alone = work.protection is not None and work.protection.steps.unit == "row"
     if alone and people is not None and len(np.unique(people)) < len(people):
         return "person"
     return "bounded"

@@ -58,7 +58,7 @@ class SummaryReconstruction:
         leaking_rows = find_leaking_rows(
             work.summary(), work.layout, work.coded(table), grouped=bool(work.schema.group)
         )
-        if work.site.policy.disclosure == "open":
+        if work.site.policy.is_open:
             promise = NAN
             says = render("figures.attacks.open")
         else:

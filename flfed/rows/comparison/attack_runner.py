@@ -137,9 +137,7 @@ class Attacked:
 
         An empty text where it can.
         """
-        if self.session.layout.plain:
-            return render("figures.missing.trees")
-        return ""
+        return render("figures.missing.trees") if self.session.layout.plain else ""
 
 
 def attack(
@@ -183,13 +181,14 @@ def attack(
     row, no model. These figures are not themselves differentially private.
     """
     attacked = Attacked(session=session, arrays=arrays, encoder=encoder, seed=seed, promised=promised)
-    chosen = []
+    requests = []
     for name in names or registry.names("attack"):
         kind = registry.load("attack", name)
         options = (settings or {}).get(name, {})
-        chosen.append(kind(**read_settings(kind, options, f"attack {name!r}")))
+        chosen = kind(**read_settings(kind, options, f"attack {name!r}"))
+        requests.append(chosen.findings(attacked))
     # Attacks that train run side by side, so that an engine may stack their models.
-    findings = yield from together([one.findings(attacked) for one in chosen])
+    findings = yield from together(requests)
     return tuple(chain.from_iterable(findings))
 
 
@@ -216,7 +215,7 @@ def share(
     low, high, _ = wilson(value, rows)
     method = "Wilson"
     least = min(count, rows - count)
-    if policy.disclosure != "open" and 0 < least < policy.cell_minimum:
+    if not policy.is_open and 0 < least < policy.cell_minimum:
         # The interval spans all small counts, so that it does not show which one it is.
         low = 1 / rows
         high = (policy.cell_minimum - 1) / rows
@@ -252,7 +251,7 @@ def trained(attacked: Attacked, tables: Sequence[Encoded], purpose: str) -> Aski
     the learning rate.
     """
     work = attacked.session
-    rounds = attacked.session.study.rounds
+    rounds = work.study.rounds
     plan = work.study.plan
     models = [first_arrays(work.trainable(), table.x.shape[1]) for table in tables]
     for round in range(1, rounds + 1):

@@ -6,10 +6,10 @@ They are the global, the local-only and the personalised one.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,23 +18,22 @@ from flfed.rows.baselines import naive_outputs
 from flfed.rows.comparison.importance import ColumnImportance, importances
 from flfed.rows.comparison.operating_points import (
     CellSuppression,
-    PointCounts,
     count_points,
     set_thresholds,
     withhold_all,
 )
 from flfed.rows.comparison.own_columns import ARM as OWN_COLUMNS
 from flfed.rows.comparison.own_columns import adjusted_scores, local_scores, used_at
-from flfed.rows.comparison.subgroups import GroupFigure, GroupScores, groupings
+from flfed.rows.comparison.subgroups import GroupScores, groupings
 from flfed.rows.evaluation.bootstrap import Pair
-from flfed.rows.evaluation.intervals import Difference, Estimate, row_losses, widen_differences
+from flfed.rows.evaluation.intervals import NAN, Difference, Estimate, row_losses, widen_differences
 from flfed.rows.evaluation.intervals import compare as compare_scores
 from flfed.rows.evaluation.scoring import histogram, is_count, too_few, withheld, within_steps
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import Asking, together
 from flfed.seeds import generator
 from flfed.study.tables import POINT_KINDS, OwnFamily, Point
-from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
+from flfed.summaries.score_bins import EVEN_ODDS, GroupFigure, PointCounts, ScoreBins
 from flfed.summaries.summary import Arrays, Encoder, Summary
 from flfed.words import render
 
@@ -111,9 +110,6 @@ def arm_scores(
     if same and session.study.compare.site_model == "best":
         arms.append(session.local_model("same"))
     outputs, local, adjusted, *others = yield from together(arms)
-    begun: list[Any] = []
-    if start:
-        begun = yield from together([session.outputs(start, x), session.pulled(start, encoder)])
     # The own model has its own encoder, since the site would know no other.
     own_x = session.encode(table, local.encoder).x
     own = [session.predictions(model.outputs(own_x), model.encoder) for model in (local, *others)]
@@ -121,9 +117,10 @@ def arm_scores(
     scores |= dict(zip([OWN_SAME], own[1:]))
     if same and used_at(session):
         scores[OWN_COLUMNS] = yield from local_scores(session, table)
-    if begun:
-        start_scores = (session.predictions(outputs, encoder) for outputs in (begun[0], begun[1](x)))
-        scores |= dict(zip(STARTED, start_scores))
+    if start:
+        unchanged, fitted = yield from together([session.outputs(start, x), session.pulled(start, encoder)])
+        scores[STARTED[0]] = session.predictions(unchanged, encoder)
+        scores[STARTED[1]] = session.predictions(fitted(x), encoder)
     if same:
         scores |= _naive_scores(session, table)
     return scores
@@ -182,22 +179,22 @@ def compare(
     metrics = within_steps(session.metrics, [table], session.study.compare)
     judged = compare_scores(metrics, y, scores, PAIRS, rng, draws=draws, groups=groups)
     if blocks is not None:
-        losses = _losses(task, y, scores)
+        losses = {arm: row_losses(task, y, score) for arm, score in scores.items()}
         judged = (judged[0], widen_differences(judged[1], losses, blocks))
     budget = session.study.compare.alert_budget
     # One arm's reason withholds a metric of all, since the others would reveal it.
     reasons = {}
     for name in judged[0]:
-        reasons[name] = _withheld(withheld(name, y, score, task, policy, budget) for score in scores.values())
+        whys = (withheld(name, y, score, task, policy, budget) for score in scores.values())
+        reasons[name] = next(filter(None, whys), "")
     counted = histogram(y, scores["global"], bins) if task == "binary" and policy.allows("score-histogram") else None
     # Two accuracies over the same rows say how many rows two models call differently.
-    counts = {name: reasons[name] for name in judged[0] if policy.disclosure != "open" and is_count(name, task, budget)}
+    counts = {name: reasons[name] for name in judged[0] if not policy.is_open and is_count(name, task, budget)}
     arms, differences = _one_accuracy(*judged, list(counts))
     points = yield from _points(session, table, scores["global"], counts, arrays, encoder)
     importance = yield from importances(session, table, _persons(session, table), arrays, encoder)
-    explanations = sorted({why.removeprefix("withheld: ") for why in reasons.values() if why})
     notes = _left_out(session)
-    if explanations:
+    if explanations := sorted(set(filter(None, reasons.values()))):
         notes.append(f"withheld by the site's policy: {'; '.join(explanations)}")
     return SiteComparison(
         training_rows=len(session.table.training),
@@ -233,7 +230,7 @@ def _points(
         return []
     # False positive rates need a threshold, which training rows set.
     rates = [point for point in points if point[0] == POINT_KINDS[-1]]
-    if policy.disclosure == "open":
+    if policy.is_open:
         rules: Sequence[Point] = points
         if rates:
             training = session.table.training
@@ -243,18 +240,6 @@ def _points(
     points = tuple(point for point in points if point not in rates)
     suppressed = _suppressed(session, table, score, counts, points) if points else []
     return [*suppressed, *withhold_all(rates, render("figures.withheld.threshold"))]
-
-
-def _losses(task: str, y: np.ndarray, scores: Arrays) -> Arrays:
-    return {arm: row_losses(task, y, score) for arm, score in scores.items()}
-
-
-def _withheld(whys: Iterable[str]) -> str:
-    """Return the first reason to withhold a figure, in words, or ""."""
-    why = next(filter(None, whys), "")
-    if why:
-        return f"withheld: {why}"
-    return ""
 
 
 def _suppressed(
@@ -285,8 +270,7 @@ def _suppressed(
     )
     point_counts = suppression.leaving(points)
     # Written down only where some leave: by another model's counts of the same rows few rows could be distinguished.
-    leaves = all(point.method for point in point_counts) or session.counts_may_leave(claim=True)
-    if leaves:
+    if all(point.method for point in point_counts) or session.counts_may_leave(claim=True):
         return point_counts
     return withhold_all(points, render("figures.withheld.once"))
 
@@ -308,20 +292,18 @@ def _by_group(session: SiteSession, table: pd.DataFrame, score: np.ndarray) -> l
     partitions = groupings(study.compare.subgroups, schema)
     figures = list(chain.from_iterable(scores.figures(one, one.of(table, schema), rng) for one in partitions))
     # Figures by group of several models would reveal the rows that these order otherwise, as exact counts do.
-    if session.policy.disclosure == "open" or all(math.isnan(one.value) for one in figures):
+    if session.policy.is_open or all(math.isnan(one.value) for one in figures):
         return figures
-    leaves = session.counts_may_leave(claim=True)
-    if leaves:
+    if session.counts_may_leave(claim=True):
         return figures
-    return [GroupFigure.withheld(one.column, one.group, render("figures.withheld.once")) for one in figures]
+    why = f"withheld: {render('figures.withheld.once')}"
+    return [replace(one, value=NAN, low=NAN, high=NAN, method=why) for one in figures]
 
 
 def _persons(session: SiteSession, table: pd.DataFrame) -> np.ndarray:
     """Return whose each row is, each its own where the schema names no group; blocks of time are no people."""
     group = session.schema.group
-    if group:
-        return pd.factorize(table[group])[0]
-    return np.arange(len(table))
+    return pd.factorize(table[group])[0] if group else np.arange(len(table))
 
 
 def groups_of(session: SiteSession, table: pd.DataFrame) -> np.ndarray | None:
@@ -344,7 +326,7 @@ def _one_accuracy(arms: Arms, differences: Differences, counts: Sequence[str]) -
 
     Metrics that are `counts` (accuracy, recall) are of the global model only, and of no difference.
     """
-    why = f"withheld: {render('figures.withheld.accuracies')}"
+    why = render("figures.withheld.accuracies")
     figures: tuple[Arms, Differences] = dict(arms), dict(differences)
     for name in counts:
         figures[0][name] = _hidden(arms[name], why) | {"global": arms[name]["global"]}
@@ -361,11 +343,10 @@ def _left_out(session: SiteSession) -> list[str]:
         return []
     count = session.table.left_out
     policy = session.policy
-    # Zero is small as well: that no row has a gap says something of each.
-    small = policy.disclosure != "open" and count < policy.cell_minimum
-    if policy.disclosure == "open" and not count:
+    if policy.is_open and not count:
         return []
-    if small:
+    # Zero is small as well: that no row has a gap says something of each.
+    if not policy.is_open and count < policy.cell_minimum:
         return [render("figures.notes.few", n=policy.cell_minimum)]
     return [render("figures.notes.incomplete", n=count)]
 
@@ -380,5 +361,4 @@ def _hidden(figures: Mapping[Key, Figure], why: str) -> dict[Key, Figure]:
     """Return the figures with a reason in place of each, or as they are without one."""
     if not why:
         return dict(figures)
-    nan = float("nan")
-    return {key: type(figure)(nan, nan, nan, nan, why) for key, figure in figures.items()}
+    return {key: type(figure)(NAN, NAN, NAN, NAN, f"withheld: {why}") for key, figure in figures.items()}

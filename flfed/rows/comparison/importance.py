@@ -79,7 +79,7 @@ def importances(
     before = np.nan
     if not all(stays.values()):
         before = yield from _loss(session, arrays, rows, rows.x)
-    digits = float if session.policy.disclosure == "open" else three_digits
+    digits = float if session.policy.is_open else three_digits
     places = input_slices(session.layout)
     figures = []
     for number, (column, why) in enumerate(stays.items()):
@@ -119,7 +119,7 @@ def _reasons(session: SiteSession, table: pd.DataFrame, person: np.ndarray) -> d
     """Return why each column's importance stays, or ""."""
     policy = session.policy
     features = session.layout.features
-    if policy.disclosure == "open":
+    if policy.is_open:
         why = "" if len(table) else NO_ROWS
         return dict.fromkeys((column.name for column in features), why)
     why = _of_all(session, table, person)
@@ -154,8 +154,7 @@ def _of_all(session: SiteSession, table: pd.DataFrame, person: np.ndarray) -> st
 
 def _of_column(column: ColumnLayout, rows: ColumnArrays, person: np.ndarray, least: int) -> str:
     """Return why a column's importance stays, or ""."""
-    few = min(len(np.unique(person[of])) for of in _groups(column, rows)) < least
-    if not few:
+    if min(len(np.unique(person[of])) for of in _groups(column, rows)) >= least:
         return ""
     if column.kind == "number":
         return render("figures.withheld.commonest", n=least)

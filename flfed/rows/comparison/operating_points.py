@@ -12,7 +12,8 @@ import numpy as np
 
 from flfed.rows.features.encode import ColumnArrays
 from flfed.rows.features.summarise import grouped
-from flfed.study.tables import POINT_KINDS, Point, PointKind
+from flfed.study.tables import POINT_KINDS, Point
+from flfed.summaries.score_bins import PointCounts
 from flfed.summaries.summary import Layout
 from flfed.words import render
 
@@ -22,30 +23,6 @@ MOST_CUTS = 6
 """Points of an institution whose counts leave: all that follows from more of them could not be looked through."""
 SUPPRESSED = -1
 """Stands for a count that stays."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PointCounts:
-    """Confusion table at one operating point, as it may leave.
-
-    Attributes
-    ----------
-    by : {"threshold", "alert-budget", "false-positive-rate"}
-    at : float
-        The probability, or the share of rows.
-    tp, fp, fn, tn : int
-        Rows flagged with and without the outcome, and not flagged with and without it; `SUPPRESSED` where they stay.
-    method : str
-        Why they stay, or "".
-    """
-
-    by: PointKind
-    at: float
-    tp: int
-    fp: int
-    fn: int
-    tn: int
-    method: str = ""
 
 
 def set_thresholds(points: Sequence[Point], y: np.ndarray, score: np.ndarray) -> list[Point]:
@@ -124,7 +101,7 @@ def _counted(point: Point, event: np.ndarray, flagged: np.ndarray) -> PointCount
     tp = int((flagged & event).sum())
     fp = int((flagged & ~event).sum())
     tn = int((~event).sum()) - fp
-    return PointCounts(by=point[0], at=point[1], tp=tp, fp=fp, fn=int(event.sum()) - tp, tn=tn)
+    return PointCounts(by=point[0], at=point[1], tp=tp, fp=fp, fn=int(event.sum()) - tp, tn=tn, method="")
 
 
 def withhold_all(points: Sequence[Point], why: str) -> list[PointCounts]:

@@ -11,7 +11,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from flfed.errors import UsageError
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.rows.encoded_table import EncodedTable
@@ -24,7 +23,7 @@ from flfed.rows.training.tuning.linear import LinearPredictor, tuned_beside
 from flfed.seeds import generator
 from flfed.study.study import Study
 from flfed.summaries.summary import Arrays, Encoder
-from flfed.words import render
+from flfed.words import usage_error
 
 ARM = "local-only-own-columns"
 """The arm of a site's own model of the shared columns and its own."""
@@ -44,14 +43,12 @@ def check_own_columns(study: Study, schema: Schema) -> None:
         For a study that asks for them.
     """
     if study.compare.site_columns and schema.task == "multi-class":
-        raise UsageError(render("study.compare.outcome"))
+        raise usage_error("study.compare.outcome")
 
 
 def list_requested_columns(study: Study, site: Site) -> tuple[str, ...]:
     """Return the columns of a site's own that a study asks it for: all that it declares, or none."""
-    if study.compare.site_columns:
-        return tuple(site.own)
-    return ()
+    return tuple(site.own) if study.compare.site_columns else ()
 
 
 def used_at(session: SiteSession) -> tuple[str, ...]:

@@ -56,7 +56,7 @@ def tells_single_rows(score: np.ndarray, person: np.ndarray, task: str, least: i
 
 def holds_models(session: SiteSession) -> bool:
     """Return whether a site looks at a model's scores before figures of it leave."""
-    return session.policy.disclosure != "open" and not covers_model(session.study)
+    return not session.policy.is_open and not covers_model(session.study)
 
 
 def model_refusal(session: SiteSession, arrays: Arrays, encoder: Encoder, start: Start) -> Asking[Refusal | None]:
@@ -96,8 +96,7 @@ def outputs_refusal(session: SiteSession, outputs: Sequence[np.ndarray]) -> Refu
     whole = np.concatenate(outputs)
     # The encoder's unit of a regression is the scale of its outcome.
     score = whole if session.task == "regression" else session.probabilities(whole)
-    identifies_rows = tells_single_rows(score, session.scored_persons, session.task, session.policy.cell_minimum)
-    if identifies_rows:
+    if tells_single_rows(score, session.scored_persons, session.task, session.policy.cell_minimum):
         return Refusal("model-single-rows")
     return None
 

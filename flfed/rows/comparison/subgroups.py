@@ -12,21 +12,21 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from flfed.errors import UsageError, nearest
+from flfed.errors import nearest
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Schema
-from flfed.rows.evaluation.intervals import Estimate, estimate
+from flfed.rows.evaluation.intervals import NAN, Estimate, estimate
 from flfed.rows.evaluation.scoring import metrics_of, three_digits, too_few
 from flfed.rows.features.encode import codes
 from flfed.rows.features.summarise import layout_of
-from flfed.words import render
+from flfed.summaries.score_bins import GroupFigure
+from flfed.words import render, usage_error
 
 METRIC = "roc_auc_score"
 """The one figure by group: from areas over a whole and its parts that over another part cannot be worked out."""
 CUT = " at "
 MOST_COLUMNS = 5
 MOST_CUTS = 9
-NAN = float("nan")
 
 
 @dataclass(frozen=True)
@@ -55,32 +55,6 @@ class Grouping:
         return np.where(groups == len(self.labels), -1, groups)
 
 
-@dataclass(frozen=True, kw_only=True)
-class GroupFigure:
-    """Area under the ROC curve within one group, as it may leave.
-
-    Attributes
-    ----------
-    column, group : str
-    value, low, high : float
-        With its 95 % interval; NaN where undefined or withheld.
-    method : str
-        As in `Estimate`, or why the figure stays.
-    """
-
-    column: str
-    group: str
-    value: float
-    low: float
-    high: float
-    method: str
-
-    @classmethod
-    def withheld(cls, column: str, group: str, why: str) -> GroupFigure:
-        """Return a figure that stays, and why."""
-        return cls(column=column, group=group, value=NAN, low=NAN, high=NAN, method=f"withheld: {why}")
-
-
 def groupings(by: Sequence[str], schema: Schema) -> list[Grouping]:
     """Return the groupings that `[compare] subgroups` names.
 
@@ -96,11 +70,11 @@ def groupings(by: Sequence[str], schema: Schema) -> list[Grouping]:
         For a column that is unknown or cannot be grouped by, or cuts that are none.
     """
     if by and schema.task != "binary":
-        raise UsageError(render("study.compare.task", task=schema.task))
+        raise usage_error("study.compare.task", task=schema.task)
     partitions = [_grouping(words, schema) for words in by]
     # Bands that overlap would give small ones between their ends.
     if len({one.column for one in partitions}) < len(partitions) or len(partitions) > MOST_COLUMNS:
-        raise UsageError(render("study.compare.subgroups", by=list(by), most=MOST_COLUMNS))
+        raise usage_error("study.compare.subgroups", by=list(by), most=MOST_COLUMNS)
     return partitions
 
 
@@ -109,11 +83,11 @@ def _grouping(words: str, schema: Schema) -> Grouping:
     choices = [name for name, of in schema.columns.items() if of.kind in ("category", "flag", "number")]
     if column not in choices:
         close = nearest(column, choices)
-        raise UsageError(render("study.compare.column", column=column, close=close, choices=", ".join(choices)))
+        raise usage_error("study.compare.column", column=column, close=close, choices=", ".join(choices))
     kind = schema.columns[column].kind
     if kind != "number":
         if cut:
-            raise UsageError(render("study.compare.values", by=words, column=column, kind=kind))
+            raise usage_error("study.compare.values", by=words, column=column, kind=kind)
         groups = ("0", "1") if kind == "flag" else tuple(schema.columns[column].values)
         return Grouping(column, groups)
     return _bands(column, schema, words, ends)
@@ -125,11 +99,11 @@ def _bands(column: str, schema: Schema, words: str, ends: str) -> Grouping:
     try:
         cuts = tuple(float(end) for end in ends.split(","))
     except ValueError:
-        raise UsageError(render("study.compare.bands", by=words, example=example)) from None
+        raise usage_error("study.compare.bands", by=words, example=example) from None
     low, high = schema.columns[column].range or (-math.inf, math.inf)
     rising = all(a < b for a, b in zip((low, *cuts), (*cuts, high)))
     if not rising or len(cuts) > MOST_CUTS:
-        raise UsageError(render("study.compare.rising", by=words, low=low, high=high, most=MOST_CUTS, example=example))
+        raise usage_error("study.compare.rising", by=words, low=low, high=high, most=MOST_CUTS, example=example)
     between = [f"{a:g} to below {b:g}" for a, b in zip(cuts, cuts[1:])]
     return Grouping(column, (f"below {cuts[0]:g}", *between, f"{cuts[-1]:g} and above"), cuts)
 
@@ -167,14 +141,10 @@ class GroupScores:
         for number, label in enumerate(grouping.labels):
             figure = self._estimate(group == number, rng) if number in releasable else self._withheld(group == number)
             numbers = (figure.value, figure.low, figure.high)
-            value, low, high = numbers if self._open else map(three_digits, numbers)
+            value, low, high = numbers if self.policy.is_open else map(three_digits, numbers)
             yield GroupFigure(
                 column=grouping.column, group=label, value=value, low=low, high=high, method=figure.method
             )
-
-    @property
-    def _open(self) -> bool:
-        return self.policy.disclosure == "open"
 
     def _leaving(self, group: np.ndarray, groups: int) -> set[int]:
         """Return the groups whose figures may leave."""
@@ -192,8 +162,7 @@ class GroupScores:
         person = self.person[rows]
         why = too_few(y, "binary", 2, self.policy)
         people = min(len(np.unique(person[y == label])) for label in (0, 1))
-        few = not self._open and people < self.policy.cell_minimum
-        if not why and few:
+        if not why and not self.policy.is_open and people < self.policy.cell_minimum:
             return render("figures.withheld.class", n=self.policy.cell_minimum)
         return why
 

@@ -22,7 +22,7 @@ from flfed.paths import NAME, home
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.schema import Schema, Strict, parse_settings, read_schema
 from flfed.rows.data.sources import Csv, Excel, Folders, Parquet, Selection
-from flfed.words import render
+from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -192,15 +192,15 @@ class Dataset:
             If the dataset has none, or its file is still to be fetched.
         """
         if self.source.table is None:
-            raise UsageError(render("rows.dataset.tableless", name=self.name))
+            raise usage_error("rows.dataset.tableless", name=self.name)
         kind, _, rest = self.source.table.loader.partition(":")
         if kind == "sklearn":
             return _from_sklearn(rest, self.schema)
         if kind not in ("file", "reader"):
-            raise UsageError(render("rows.dataset.loader", name=self.name, kind=kind))
+            raise usage_error("rows.dataset.loader", name=self.name, kind=kind)
         absent = [file.name for file in self.absent() if kind == "reader" or file.name == rest]
         if absent:
-            raise UsageError(render("rows.dataset.absent", name=self.name, file=absent[0]))
+            raise usage_error("rows.dataset.absent", name=self.name, file=absent[0])
         read = self._read_by if kind == "reader" else self._read_file
         return _decoded(read(rest, self.source.table), self.source.table)
 
@@ -222,7 +222,7 @@ class Dataset:
         try:
             made = reader(**table.reader)
         except (TypeError, UsageError) as error:
-            raise UsageError(render("rows.dataset.reader", name=self.name, error=error)) from None
+            raise usage_error("rows.dataset.reader", name=self.name, error=error) from None
         return Selection(**table.selection()).selected(made.read(self.folders()))
 
 
@@ -262,12 +262,12 @@ def load(name: str) -> Dataset:
     places = roots() if NAME.fullmatch(name) else ()
     for root in places:
         folder = root / "datasets" / name
-        if (folder / "schema.toml").is_file():
+        path = folder / "schema.toml"
+        if path.is_file():
             check_package(folder)
-            schema = read_schema(folder / "schema.toml")
+            schema = read_schema(path)
             if schema.name != name:
-                path = folder / "schema.toml"
-                raise UsageError(render("rows.dataset.name", path=path, name=schema.name, folder=name))
+                raise usage_error("rows.dataset.name", path=path, name=schema.name, folder=name)
             return Dataset(name, folder, schema, _source(folder / "source.toml"))
     raise unknown_name_error("dataset", name, names())
 
@@ -278,16 +278,16 @@ def _source(path: Path) -> SourceDescription:
     if not source.files_of:
         return source
     if source.files:
-        raise UsageError(render("rows.dataset.both", path=path))
+        raise usage_error("rows.dataset.both", path=path)
     if source.files_of not in names():
-        raise UsageError(render("rows.dataset.unknown", path=path, name=source.files_of))
+        raise usage_error("rows.dataset.unknown", path=path, name=source.files_of)
     folders = (root / "datasets" / source.files_of for root in roots())
     folder = next(folder for folder in folders if (folder / "schema.toml").is_file())
     check_package(folder)
     # Not followed further: two datasets that name each other would never end.
     other = parse_settings(SourceDescription, folder / "source.toml")
     if other.files_of or other.embedded or not other.files:
-        raise UsageError(render("rows.dataset.fileless", path=path, name=source.files_of))
+        raise usage_error("rows.dataset.fileless", path=path, name=source.files_of)
     return source.model_copy(update={"files": other.files})
 
 
@@ -315,12 +315,11 @@ def get(dataset: Dataset, *, from_folder: Path | None = None, progress: Callable
     for file in dataset.source.files:
         # A file in any of the folders is not fetched again.
         here = _here(dataset, file)
-        path = here or target / file.name
         if here is None:
             _place(dataset, file, local, from_folder)
         state = "already here, " if here else ""
         progress(render("rows.dataset.checked", file=file.name, state=state, bytes=file.bytes))
-        done.append(path)
+        done.append(here or target / file.name)
     return done
 
 
@@ -335,20 +334,20 @@ def _place(dataset: Dataset, file: SourceFile, local: dict[str, Path], from_fold
     part = path.with_name(path.name + ".part")
     if from_folder is not None:
         if file.sha256 not in local:
-            raise UsageError(render("rows.dataset.missing", file=file.name, folder=from_folder))
+            raise usage_error("rows.dataset.missing", file=file.name, folder=from_folder)
         shutil.copyfile(local[file.sha256], part)
     else:
         _download(dataset, file, part)
     # Only a file with the right hash gets its final name.
     if not _is_right(part, file):
         part.unlink()
-        raise UsageError(render("rows.dataset.hash", file=file.name))
+        raise usage_error("rows.dataset.hash", file=file.name)
     part.replace(path)
 
 
 def _download(dataset: Dataset, file: SourceFile, part: Path) -> None:
     if not file.url.startswith("https://"):
-        raise UsageError(render("rows.dataset.address", file=file.name))
+        raise usage_error("rows.dataset.address", file=file.name)
     try:
         with urllib.request.urlopen(file.url, timeout=60) as answer, part.open("wb") as out:
             shutil.copyfileobj(answer, out)
@@ -381,7 +380,7 @@ def _sha256(path: Path) -> str:
 
 def _by_hash(folder: Path, dataset: Dataset) -> dict[str, Path]:
     if not folder.is_dir():
-        raise UsageError(render("rows.dataset.folder", folder=folder))
+        raise usage_error("rows.dataset.folder", folder=folder)
     sizes = {file.bytes for file in dataset.source.files}
     return {_sha256(p): p for p in sorted(folder.rglob("*")) if p.is_file() and p.stat().st_size in sizes}
 
@@ -390,7 +389,7 @@ def _decoded(raw: pd.DataFrame, table: Table) -> pd.DataFrame:
     """Replace the codes of some columns by schema values."""
     columns = dict.fromkeys([*table.values, *table.others])
     if absent := [column for column in columns if column not in raw]:
-        raise UsageError(render("rows.dataset.values", column=absent[0]))
+        raise usage_error("rows.dataset.values", column=absent[0])
     cells_by_column: dict[str, list[Any]] = {}
     for name in columns:
         codebook = table.values.get(name, {})
@@ -410,7 +409,7 @@ def _from_sklearn(loader: str, schema: Schema) -> pd.DataFrame:
 
     load_table = getattr(sklearn.datasets, loader, None)
     if load_table is None:
-        raise UsageError(render("rows.dataset.sklearn", name=schema.name, loader=loader))
+        raise usage_error("rows.dataset.sklearn", name=schema.name, loader=loader)
     # In original units, where the package also offers a scaled version.
     unscaled = {"scaled": False} if "scaled" in inspect.signature(load_table).parameters else {}
     bunch = load_table(as_frame=True, **unscaled)

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from flfed.errors import UsageError
 from flfed.rows.data.parsing.cells import refuse_cells, table_of
 from flfed.rows.data.parsing.fields import NO_GROUP
 from flfed.rows.data.schema import Schema, of_schema, own_of
 from flfed.study.tables import OrderedHoldout
-from flfed.words import render
+from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +68,7 @@ class Holdout:
     def __post_init__(self) -> None:
         """Refuse a share that leaves no training rows."""
         if not 0 <= self.share < 1:
-            raise UsageError(render("rows.holdout.share", share=self.share))
+            raise usage_error("rows.holdout.share", share=self.share)
 
     def split(self, table: pd.DataFrame, schema: Schema, repeat: int = 0, texts: list[str] | None = None) -> Masks:
         """Return two masks [rows]: training, holdout.
@@ -116,17 +115,17 @@ class HoldoutByTime:
     def __post_init__(self) -> None:
         """Refuse periods that overlap or are empty."""
         if isinstance(self.gap_days, bool) or not isinstance(self.gap_days, int) or self.gap_days < 0:
-            raise UsageError(render("rows.holdout.gap", days=self.gap_days))
+            raise usage_error("rows.holdout.gap", days=self.gap_days)
         limits = self._usable_ends()
         if limits is None:
-            raise UsageError(render("rows.holdout.dates", train_until=self.train_until, test_from=self.test_from))
+            raise usage_error("rows.holdout.dates", train_until=self.train_until, test_from=self.test_from)
         start, early, last, late, end = limits
         if late < early or (late == early and not self.gap_days):
-            raise UsageError(render("rows.holdout.test", test_from=self.test_from, train_until=self.train_until))
+            raise usage_error("rows.holdout.test", test_from=self.test_from, train_until=self.train_until)
         if start > last:
-            raise UsageError(render("rows.holdout.train", train_from=self.train_from))
+            raise usage_error("rows.holdout.train", train_from=self.train_from)
         if end <= late:
-            raise UsageError(render("rows.holdout.end", test_until=self.test_until, test_from=self.test_from))
+            raise usage_error("rows.holdout.end", test_until=self.test_until, test_from=self.test_from)
 
     def block_column(self, schema: Schema) -> str:
         """Return the column whose values define the blocks that intervals resample."""
@@ -180,7 +179,7 @@ class HoldoutByTime:
         A group with rows in both periods keeps its training rows only, unless `same_groups`.
         """
         if self.column not in schema.columns or schema.columns[self.column].kind != "date":
-            raise UsageError(render("rows.holdout.date", dataset=schema.name, column=self.column))
+            raise usage_error("rows.holdout.date", dataset=schema.name, column=self.column)
         dates = table[self.column]
         refuse_cells(self.column, "has no date", dates.isna())
         train, test = self.periods(dates)
@@ -387,15 +386,15 @@ class HoldoutByOrder:
         for name, column in (("by", self.rule.by), ("blocks", self.block_column(schema))):
             if column not in schema.columns:
                 dataset = schema.name
-                raise UsageError(render("rows.holdout.column", where=where, key=name, column=column, dataset=dataset))
+                raise usage_error("rows.holdout.column", where=where, key=name, column=column, dataset=dataset)
         by = self.rule.by
         kind = schema.columns[by].kind
         # A target that is a number has an order too, which would reveal it beforehand.
         if kind not in ("date", "number"):
-            raise UsageError(render("rows.holdout.order", where=where, by=by, kind=kind))
+            raise usage_error("rows.holdout.order", where=where, by=by, kind=kind)
         until = self.rule.train_until
         if until is not None and (kind == "date") != isinstance(until, str):
-            raise UsageError(render("rows.holdout.until", where=where, until=until, kind=kind, by=by))
+            raise usage_error("rows.holdout.until", where=where, until=until, kind=kind, by=by)
 
     def split(self, table: pd.DataFrame, schema: Schema, repeat: int = 0, texts: list[str] | None = None) -> Masks:
         """Return two masks [rows]: training, holdout; the same for every `repeat`.
@@ -442,7 +441,7 @@ def elapsed_shares(table: pd.DataFrame, holdout: AnyHoldout, schema: Schema) -> 
     blocks = holdout.rule.blocks if isinstance(holdout, HoldoutByOrder) else ""
     whole = schema.group if schema.group and not holdout.same_groups else blocks or holdout.column
     last = _last_of_block(table, whole, holdout.column)
-    return np.asarray(np.sort(last).searchsorted(last) / len(last))
+    return np.sort(last).searchsorted(last) / len(last)
 
 
 def block_numbers(table: pd.DataFrame, holdout: AnyHoldout, schema: Schema) -> np.ndarray | None:
@@ -456,7 +455,7 @@ def block_numbers(table: pd.DataFrame, holdout: AnyHoldout, schema: Schema) -> n
     codes = table.groupby(block, sort=False, dropna=False).ngroup().to_numpy()
     _, first = np.unique(codes, return_index=True)
     last = _last_of_block(table, block, holdout.column)[first]
-    return np.asarray(np.argsort(np.argsort(last, kind="stable"))[codes])
+    return np.argsort(np.argsort(last, kind="stable"))[codes]
 
 
 def _last_of_block(table: pd.DataFrame, block: str, by: str) -> np.ndarray:

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -62,14 +62,6 @@ class Origin:
     def file(self) -> str:
         """The name of the file of the rows' hashes, beside the snapshot."""
         return f"source-{self.sha256[:16]}.bin"
-
-    @classmethod
-    def from_json(cls, facts: Any) -> Self:
-        """Parse the origin from `frozen.json`; KeyError, TypeError or ValueError for other content."""
-        texts = [facts["content"], facts["columns"], facts["sha256"], *facts["places"]]
-        if not all(isinstance(text, str) for text in texts):
-            raise ValueError
-        return cls(facts["content"], tuple(facts["places"]), facts["columns"], facts["sha256"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +130,6 @@ def source_rows(site: Site, whole: Site, served: Site, table: pd.DataFrame, sche
     """
     if not is_plain(site) or not isinstance(served.source, Frame) or len(served.source.table) != len(table):
         return None
-    raw = served.source.table
     # Histories of others are no places of the source.
     source = site.source.source if isinstance(site.source, Transactions) else site.source
     named, files = _places(source, datasets.load(site.dataset).folders(site.folder))
@@ -149,7 +140,7 @@ def source_rows(site: Site, whole: Site, served: Site, table: pd.DataFrame, sche
         columns = BY_IDENTIFIER
         content = _of_identifiers(whole, schema, table)
     else:
-        cells, columns = _own_cells(site, raw)
+        cells, columns = _own_cells(site, served.source.table)
         digests = _digests(row_texts(cells))
         if isinstance(source, Sql):
             content = _sha256(*named)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from flfed.errors import UsageError
 from flfed.rows.data.datasets import Dataset
 from flfed.rows.data.holdout import Holdout, HoldoutByOrder, canonical_order
 from flfed.rows.data.mapping import map_table
@@ -15,7 +14,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Part
 from flfed.seeds import generator
 from flfed.study.tables import Partition
-from flfed.words import render
+from flfed.words import usage_error
 
 
 def cut(dataset: Dataset, partition: Partition) -> list[Site]:
@@ -48,8 +47,8 @@ def cut(dataset: Dataset, partition: Partition) -> list[Site]:
     # A site without any row has too few as well.
     if counts.min() < partition.min_rows:
         if partition.by in ("dirichlet", "quantity"):
-            raise UsageError(render("rows.partition.alpha", by=partition.by, least=partition.min_rows))
-        raise UsageError(render("rows.partition.few", by=partition.by, least=partition.min_rows))
+            raise usage_error("rows.partition.alpha", by=partition.by, least=partition.min_rows)
+        raise usage_error("rows.partition.few", by=partition.by, least=partition.min_rows)
     # Mapped twice, as if each site read its own: a number of 17 digits may change in the last bits. Sites hold slices.
     ordered = partition.holdout and HoldoutByOrder(partition.holdout)
     if ordered:
@@ -59,7 +58,7 @@ def cut(dataset: Dataset, partition: Partition) -> list[Site]:
     policy = Policy(disclosure="open", resplit=True)
     widths = dict(zip(sorted(names), partition.widths or [1.0] * len(names), strict=False))
     if len(partition.widths) not in (0, len(names)):
-        raise UsageError(render("rows.partition.widths", widths=list(partition.widths), sites=len(names)))
+        raise usage_error("rows.partition.widths", widths=list(partition.widths), sites=len(names))
     sites = [
         Site(
             name=name,
@@ -88,7 +87,7 @@ def _owners(table: pd.DataFrame, dataset: Dataset, partition: Partition) -> tupl
         owner, values = pd.factorize(table[partition.by], use_na_sentinel=False)
         names = [site_name(f"{dataset.name}-{value}") for value in values]
         if len(set(names)) < len(names):
-            raise UsageError(render("rows.partition.name", by=partition.by))
+            raise usage_error("rows.partition.name", by=partition.by)
         return owner, names
     rng = generator(partition.seed, site=dataset.name, purpose=f"partition/{partition.by}")
     rows = len(table)
@@ -106,7 +105,7 @@ def _owners(table: pd.DataFrame, dataset: Dataset, partition: Partition) -> tupl
             shares = rng.dirichlet(np.full(partition.sites, partition.alpha))
             owner[own] = _by_shares(np.arange(len(own)), shares, len(own))
     else:
-        raise UsageError(render("rows.partition.by", by=partition.by, dataset=dataset.name))
+        raise usage_error("rows.partition.by", by=partition.by, dataset=dataset.name)
     # Zeros before the numbers make their order the order of names.
     width = len(str(partition.sites))
     return owner, [f"{dataset.name}-{number + 1:0{width}d}" for number in range(partition.sites)]
@@ -123,4 +122,4 @@ def _labels(table: pd.DataFrame, dataset: Dataset) -> np.ndarray:
     # A numeric target has no classes: five groups of equal size replace them.
     if dataset.schema.task == "regression":
         return np.asarray(pd.qcut(target, 5, labels=False, duplicates="drop"))
-    return np.asarray(pd.Index(dataset.schema.classes).get_indexer(pd.Index(target)))
+    return pd.Index(dataset.schema.classes).get_indexer(pd.Index(target))

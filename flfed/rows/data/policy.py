@@ -25,6 +25,10 @@ RoundFigures = Literal["exact", "rounded", "none"]
 """Precision of a round's released figures."""
 
 
+_LISTS = {"strategy": "strategies", "model": "models", "codec": "codecs", "mechanism": "mechanisms"}
+"""The policy's list of allowed names, by kind."""
+
+
 class Policy(Strict):
     """Permissions of a site: `policy.toml` beside its `__init__.py`.
 
@@ -133,18 +137,23 @@ class Policy(Strict):
     @model_validator(mode="after")
     # Permissions for public data alone are refused when the file is read, not in a study.
     def _available(self) -> Self:
-        if self.resplit and self.disclosure != "open":
+        if self.resplit and not self.is_open:
             raise ValueError(render("rows.policy.resplit"))
-        if self.approval == "none" and self.disclosure != "open":
+        if self.approval == "none" and not self.is_open:
             raise ValueError(render("rows.policy.approval"))
         if self.later_figures == "noised" and self.epsilon is None:
             raise ValueError(render("rows.policy.later"))
         _check_names(self)
         return self
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the disclosure is "open", for public data."""
+        return self.disclosure == "open"
+
     def least_cohort(self) -> int:
         """Return the fewest sites of a run, this one counted."""
-        fewest = 2 if self.disclosure == "open" else 3
+        fewest = 2 if self.is_open else 3
         return self.minimum_cohort or fewest
 
     def not_allowed(self, *, strategy: str, model: str, codec: str, mechanism: str, rounds: int) -> Refusal | None:
@@ -156,17 +165,14 @@ class Policy(Strict):
         >>> Policy(strategies=("fedavg",)).not_allowed(strategy="fedprox", **asked)
         "its policy allows strategies fedavg, the study asks for 'fedprox'"
         """
-        for kind, word, allowed, setting in (
-            ("strategy", "strategies", self.strategies, strategy),
-            ("model", "models", self.models, model),
-            ("codec", "codecs", self.codecs, codec),
-            ("mechanism", "mechanisms", self.mechanisms, mechanism),
-        ):
+        settings = {"strategy": strategy, "model": model, "codec": codec, "mechanism": mechanism}
+        for kind, word in _LISTS.items():
+            allowed = getattr(self, word)
             # Without a list, the policy allows the names that flfed ships, and none of other packages.
             shipped = [name for name in registry.names(kind) if name not in registry.others(kind)]
             choices = _with_none(kind, shipped) if allowed is None else allowed
-            if setting not in choices:
-                return _not_allowed(word, choices, setting)
+            if settings[kind] not in choices:
+                return _not_allowed(word, choices, settings[kind])
         if rounds > self.rounds:
             return Refusal("too-many-rounds", most=self.rounds, rounds=rounds)
         return None
@@ -189,7 +195,7 @@ class Policy(Strict):
         """
         if self.mechanisms is not None and mechanism not in self.mechanisms:
             return _not_allowed("mechanisms", self.mechanisms, mechanism)
-        if self.disclosure == "open":
+        if self.is_open:
             return None
         # With a budget set, a study without a guarantee would spend without bound.
         if self.epsilon is not None and delta is None:
@@ -200,11 +206,11 @@ class Policy(Strict):
 
     def least_rows(self) -> int:
         """Return the least number of rows in any part of the table."""
-        return 1 if self.disclosure == "open" else self.cell_minimum
+        return 1 if self.is_open else self.cell_minimum
 
     def allows(self, output: str) -> bool:
         """Return whether an optional output may be released."""
-        return self.disclosure == "open" or output in self.outputs
+        return self.is_open or output in self.outputs
 
     def refusal(self, *, complete: bool, published: bool) -> Refusal | None:
         """Return the refusal of a study's choice of rows, or None.
@@ -236,7 +242,7 @@ class Policy(Strict):
         least : int
             Fewest rows of a code and of a leaf.
         """
-        if self.disclosure == "open" or (summed and least and self.allows("single-cells-in-sums")):
+        if self.is_open or (summed and least and self.allows("single-cells-in-sums")):
             return None
         return Refusal("trees-single-rows")
 
@@ -246,7 +252,7 @@ class Policy(Strict):
         A coordinator that crafts models reads single rows from exact figures, however updates are protected. So where
         updates are `summed` by secure aggregation, an `institution` suppresses the figures, or allows three digits.
         """
-        if not summed or self.disclosure == "open":
+        if not summed or self.is_open:
             return "exact"
         return "rounded" if self.allows("training-figures") else "none"
 
@@ -265,7 +271,7 @@ class Policy(Strict):
         reveal single rows.
         """
         reserved = in_sums_only(self.share_metrics) and not summed
-        if not reserved and (self.disclosure == "open" or (summed and self.allows("single-cells-in-sums"))):
+        if not reserved and (self.is_open or (summed and self.allows("single-cells-in-sums"))):
             return None
         return Refusal("statistic-exact")
 
@@ -280,12 +286,8 @@ def _not_allowed(kind: str, allowed: Sequence[str], setting: str) -> Refusal:
 
 def _check_names(policy: Policy) -> None:
     """Raise ValueError for an unknown name, since a misspelt one would silently allow nothing."""
-    named = {
-        "strategy": policy.strategies, "model": policy.models, "codec": policy.codecs,
-        "mechanism": policy.mechanisms,
-    }  # fmt: skip
-    for kind, allowed in named.items():
-        for name in allowed or ():
+    for kind, word in _LISTS.items():
+        for name in getattr(policy, word) or ():
             choices = _with_none(kind, registry.names(kind))
             if name not in choices:
                 hint = nearest(name, choices)

@@ -20,7 +20,7 @@ from pydantic import Field as PydanticField
 from flfed.errors import UsageError, nearest
 from flfed.parsers import parse_toml, read_text
 from flfed.rows.data.parsing.fields import Field, has_control
-from flfed.words import render
+from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -235,15 +235,15 @@ class Schema(Strict):
         if chosen is None:
             return tuple(allowed)
         if not chosen:
-            raise UsageError(render("rows.schema.empty"))
+            raise usage_error("rows.schema.empty")
         for name in chosen:
             if name not in self.columns:
                 hint = nearest(name, allowed)
-                raise UsageError(render("rows.schema.column", dataset=self.name, name=name, hint=hint))
+                raise usage_error("rows.schema.column", dataset=self.name, name=name, hint=hint)
             if self.columns[name].leak:
-                raise UsageError(render("rows.schema.leak", name=name, leak=self.columns[name].leak))
+                raise usage_error("rows.schema.leak", name=name, leak=self.columns[name].leak)
             if name not in allowed:
-                raise UsageError(render("rows.schema.feature", name=name, kind=self.columns[name].kind))
+                raise usage_error("rows.schema.feature", name=name, kind=self.columns[name].kind)
         # In the schema's order, whatever the order of `chosen`: inputs must be the same everywhere.
         return tuple(name for name in allowed if name in set(chosen))
 
@@ -341,13 +341,13 @@ class OwnColumn:
     def __post_init__(self) -> None:
         """Refuse an incomplete or contradictory declaration."""
         if self.kind not in ("number", "flag", "category"):
-            raise UsageError(render("rows.column.kind", kind=self.kind))
+            raise usage_error("rows.column.kind", kind=self.kind)
         if not isinstance(self.column, (str, Field)):
-            raise UsageError(render("rows.column.own", column=self.column))
+            raise usage_error("rows.column.own", column=self.column)
         if self.kind != "number" and self.range is not None:
-            raise UsageError(render("rows.column.rangeless", kind=self.kind))
+            raise usage_error("rows.column.rangeless", kind=self.kind)
         if self.kind != "category" and self.values:
-            raise UsageError(render("rows.column.valueless", kind=self.kind))
+            raise usage_error("rows.column.valueless", kind=self.kind)
         declaration = {name: getattr(self, name) for name in ("kind", "range", "values", "unit", "transform")}
         try:
             meaning = Column.model_validate(declaration)
@@ -369,7 +369,7 @@ def with_own(schema: Schema, own: Mapping[str, OwnColumn], site: str) -> Schema:
         return schema
     taken = [name for name in own if name in schema.columns]
     if taken:
-        raise UsageError(render("rows.column.taken", site=site, name=taken[0], dataset=schema.name))
+        raise usage_error("rows.column.taken", site=site, name=taken[0], dataset=schema.name)
     return schema.model_copy(update={"columns": {**schema.columns, **{name: one.meaning for name, one in own.items()}}})
 
 

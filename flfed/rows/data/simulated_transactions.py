@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from flfed.errors import UsageError
-from flfed.words import render
+from flfed.words import usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,12 +77,10 @@ class SimulatedTransactions:
     def __post_init__(self) -> None:
         """Refuse parameters out of range."""
         if self.issuer < 1 or self.customers < 1 or self.seed < 0 or not self.spending > 0:
-            raise UsageError(
-                render(
+            raise usage_error(
                     "rows.transactions.simulated", issuer=self.issuer, customers=self.customers, seed=self.seed,
                     spending=self.spending,
-                )
-            )  # fmt: skip
+                )  # fmt: skip
 
     def read(self, folders: tuple[Path, ...] = ()) -> pd.DataFrame:
         """Return a copy of the table, sorted by time; `folders` are not used."""
@@ -139,4 +136,4 @@ def _first_day(rng: np.random.Generator, count: int, chance: float) -> Integers:
 
 
 def _within(day: Integers, start: Integers, days: int) -> NDArray[np.bool_]:
-    return np.asarray((day >= start) & (day < start + days))
+    return (day >= start) & (day < start + days)

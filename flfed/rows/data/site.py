@@ -22,7 +22,7 @@ from flfed.rows.data.schema import OwnColumn, Schema, with_own
 from flfed.rows.data.sources import Part, Selection, Source
 from flfed.rows.data.transactions import Transactions
 from flfed.study.kinds import grows, is_statistic, refits
-from flfed.words import render
+from flfed.words import usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,30 +111,30 @@ class Site:
     def __post_init__(self) -> None:
         """Refuse a name that could not be a key."""
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
-            raise UsageError(render("rows.site.name", name=self.name))
+            raise usage_error("rows.site.name", name=self.name)
         if not isinstance(self.source, (Source, Transactions)):
-            raise UsageError(render("rows.site.source", site=self.name, source=self.source))
+            raise usage_error("rows.site.source", site=self.name, source=self.source)
         if not isinstance(self.holdout, AnyHoldout):
-            raise UsageError(render("rows.site.holdout", site=self.name, holdout=self.holdout))
+            raise usage_error("rows.site.holdout", site=self.name, holdout=self.holdout)
         if isinstance(self.source, Transactions) and not isinstance(self.holdout, HoldoutByTime):
-            raise UsageError(render("rows.site.transactions", site=self.name))
+            raise usage_error("rows.site.transactions", site=self.name)
         self._check_columns()
         check_codes(f"site {self.name!r}", self.source.missing)
         for name, other in self.also.items():
             if not isinstance(other, Mapped):
-                raise UsageError(render("rows.site.also", site=self.name, dataset=name))
+                raise usage_error("rows.site.also", site=self.name, dataset=name)
             if name == self.dataset:
-                raise UsageError(render("rows.site.itself", site=self.name, dataset=name))
+                raise usage_error("rows.site.itself", site=self.name, dataset=name)
             # Each further dataset is tried here, so that its errors are raised at import.
             self.serving(name)
 
     def _check_columns(self) -> None:
         for key, value in self.mapping.items():
             if not isinstance(value, (str, Field, type(None))):
-                raise UsageError(render("rows.site.mapping", site=self.name, column=key))
+                raise usage_error("rows.site.mapping", site=self.name, column=key)
         for key, own in self.own.items():
             if not isinstance(own, OwnColumn):
-                raise UsageError(render("rows.site.own", site=self.name, column=key))
+                raise usage_error("rows.site.own", site=self.name, column=key)
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -143,7 +143,7 @@ class Site:
 
     def holds_nothing_out(self) -> bool:
         """Return whether all rows of open data are trained on, on purpose."""
-        return self.policy.disclosure == "open" and isinstance(self.holdout, Holdout) and not self.holdout.share
+        return self.policy.is_open and isinstance(self.holdout, Holdout) and not self.holdout.share
 
     def serving(self, dataset: str) -> Site:
         """Return the site with a dataset's mapping, source and holdout.
@@ -157,18 +157,10 @@ class Site:
             return self
         if dataset not in self.also:
             served = " and ".join(repr(name) for name in self.datasets)
-            raise UsageError(render("rows.site.dataset", site=self.name, served=served, dataset=dataset))
+            raise usage_error("rows.site.dataset", site=self.name, served=served, dataset=dataset)
         other = self.also[dataset]
-        return replace(
-            self,
-            dataset=dataset,
-            source=other.source or self.source,
-            mapping=other.mapping,
-            holdout=other.holdout or self.holdout,
-            own=other.own,
-            partial=other.partial,
-            also={},
-        )
+        changes = {name: value for name, value in vars(other).items() if value is not None}
+        return replace(self, dataset=dataset, also={}, **changes)
 
     @property
     def columns(self) -> ColumnMapping:
@@ -270,6 +262,21 @@ class Site:
         return SiteTable(training=training, schema=rows.schema, _holdout=holdout, left_out=rows.left_out)
 
 
+def study_table(study: Study, site: Site, repeat: int = 0) -> SiteTable:
+    """Read a site's table as a study asks.
+
+    The study says which rows and split by whom. `repeat` is as for `SiteSession`.
+    """
+    complete: Sequence[str] = ()
+    if study.encode.rows == "complete":
+        complete = datasets.load(study.dataset.name).schema.features(study.dataset.features)
+    if not study.split.fixed:
+        return site.read(repeat, complete=complete)
+    published = registry.load("split", study.split.fixed)()
+    drawn = repeat if study.split.redraw else 0
+    return site.read(drawn, complete=complete, published=published)
+
+
 def holdout_of(study: Study, site: Site) -> AnyHoldout:
     """Return a study's holdout at a site: one at random where the study has a published split."""
     return Holdout() if study.split.fixed else site.holdout
@@ -289,14 +296,13 @@ def study_refusal(study: Study, site: Site) -> Refusal | None:
     No row is read.
     """
     policy = site.policy
-    summed = study.aggregation.sums_rows
     refused = start_refusal(study)
     refused = refused or policy.refusal(complete=study.encode.rows == "complete", published=bool(study.split.fixed))
     refused = refused or _trees_refusal(study, policy)
     if study.analysis is not None:
-        refused = refused or policy.analysis_refusal(summed=summed)
+        refused = refused or policy.analysis_refusal(summed=study.aggregation.sums_rows)
     elif is_statistic(study):
-        refused = refused or policy.statistic_refusal(summed=summed)
+        refused = refused or policy.statistic_refusal(summed=study.aggregation.sums_rows)
     return refused or _width_refusal(study, policy.width)
 
 
@@ -304,7 +310,7 @@ def _trees_refusal(study: Study, policy: Policy) -> Refusal | None:
     """Return the refusal of a study's trees by a policy, or None."""
     if not grows(study):
         return None
-    if refits(study) and policy.disclosure != "open":
+    if refits(study) and not policy.is_open:
         return Refusal("refit-not-open")
     least = int(study.strategy.settings.get("min-rows", 0))
     return policy.trees_refusal(summed=study.aggregation.sums_rows, least=least)
@@ -396,9 +402,7 @@ class CachedSite(Site):
     @classmethod
     def of(cls, site: Site) -> Site:
         """Return the same site, reading its table once; a subclass is returned unchanged."""
-        if type(site) is not Site:
-            return site
-        return cls(**vars(site))
+        return site if type(site) is not Site else cls(**vars(site))
 
     def sorted_rows(self, complete: Sequence[str] = ()) -> SortedRows:
         """Return sorted rows, cached by `complete`."""

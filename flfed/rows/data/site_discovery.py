@@ -15,12 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import FlfedError
 from flfed.packages import check_module, check_package, roots, unknown_name_error
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import parse_settings
 from flfed.rows.data.site import Site
-from flfed.words import render
+from flfed.words import render, usage_error
 
 _IMPORT_ERRORS = (ArithmeticError, AttributeError, LookupError, NameError, OSError, RuntimeError, TypeError, ValueError)
 
@@ -47,7 +47,7 @@ def load(name: str) -> Site:
     for root in roots():
         for path in root.glob("sites/*"):
             if path.is_dir() and path.name.replace("_", "-") == name:
-                raise UsageError(render("rows.site.package", site=name, path=path))
+                raise usage_error("rows.site.package", site=name, path=path)
     raise unknown_name_error("site", name, names())
 
 
@@ -92,7 +92,7 @@ def chosen(wanted: Sequence[str | Site]) -> list[Site]:
         sites.append(site)
     names = [site.name for site in sites]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise UsageError(render("rows.site.twice", site=twice[0]))
+        raise usage_error("rows.site.twice", site=twice[0])
     return sorted(sites, key=lambda site: site.name)
 
 
@@ -130,10 +130,10 @@ def _importing(where: str) -> Iterator[None]:
         raise
     except (SyntaxError, ImportError) as error:
         kind = type(error).__name__
-        raise UsageError(render("rows.site.unimported", where=where, error=f"{kind}: {error}")) from None
+        raise usage_error("rows.site.unimported", where=where, error=f"{kind}: {error}") from None
     except _IMPORT_ERRORS as error:
         # Its text is left out: code that reads a table on import may quote a cell.
-        raise UsageError(render("rows.site.unimported", where=where, error=_type_and_line(error))) from None
+        raise usage_error("rows.site.unimported", where=where, error=_type_and_line(error)) from None
 
 
 def _type_and_line(error: BaseException) -> str:
@@ -153,7 +153,7 @@ def _import_folder(folder: Path) -> Site:
         name, folder / "__init__.py", submodule_search_locations=[str(folder)]
     )
     if spec is None or spec.loader is None:
-        raise UsageError(render("rows.site.unloadable", folder=folder))
+        raise usage_error("rows.site.unloadable", folder=folder)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -175,7 +175,7 @@ def _from_import_path(path: str) -> Site:
         except ModuleNotFoundError as error:
             if not f"{module_name}.".startswith(f"{error.name}."):
                 raise
-            raise UsageError(render("rows.site.module", site=path, module=module_name)) from None
+            raise usage_error("rows.site.module", site=path, module=module_name) from None
     target = getattr(module, attribute or "site", module)
     return _checked(_module_site(target, path), None, _module_folder(module_name))
 
@@ -189,14 +189,14 @@ def _module_folder(module_name: str) -> Path | None:
 def _module_site(target: object, where: str) -> Site:
     site = getattr(target, "site", None) if isinstance(target, ModuleType) else target
     if not isinstance(site, Site):
-        raise UsageError(render("rows.site.siteless", where=where))
+        raise usage_error("rows.site.siteless", where=where)
     return site
 
 
 def _checked(site: Site, name: str | None, folder: Path | None) -> Site:
     """Return the site with its folder and policy."""
     if name is not None and site.name != name:
-        raise UsageError(render("rows.site.renamed", folder=name, name=site.name))
+        raise usage_error("rows.site.renamed", folder=name, name=site.name)
     if folder is None:
         return site
     # The policy in the folder replaces one in the code.

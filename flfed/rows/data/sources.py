@@ -27,7 +27,7 @@ from flfed.rows.data.parsing.text_files import (
     without_end_sign,
     wrong_encoding,
 )
-from flfed.words import render
+from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,9 +80,9 @@ class Selection:
     def __post_init__(self) -> None:
         """Refuse malformed expressions before a table is read."""
         if not isinstance(self.where, str):
-            raise UsageError(render("rows.source.where", where=self.where))
+            raise usage_error("rows.source.where", where=self.where)
         if not isinstance(self.limits, Limits):
-            raise UsageError(render("rows.source.limits", limits=self.limits))
+            raise usage_error("rows.source.limits", limits=self.limits)
         self._check_dates()
         self._check_derive()
         if not self.derive and not self.where:
@@ -99,12 +99,12 @@ class Selection:
         if not isinstance(self.derive, Mapping) or not all(
             isinstance(text, str) and text for text in (*self.derive, *self.derive.values())
         ):
-            raise UsageError(render("rows.source.derive", derive=self.derive))
+            raise usage_error("rows.source.derive", derive=self.derive)
 
     def _check_dates(self) -> None:
         if self.century not in (0, 1900, 2000):
-            raise UsageError(render("rows.source.century", century=self.century))
-        wrong = UsageError(render("rows.source.dates", dates=self.dates))
+            raise usage_error("rows.source.century", century=self.century)
+        wrong = usage_error("rows.source.dates", dates=self.dates)
         if not isinstance(self.dates, Mapping):
             raise wrong
         for name, form in self.dates.items():
@@ -167,9 +167,9 @@ class Csv(Selection):
         """Refuse repeated names, and separators of several signs."""
         super().__post_init__()
         if self.columns and len(set(self.columns)) < len(self.columns):
-            raise UsageError(render("rows.source.repeated", path=self.path))
+            raise usage_error("rows.source.repeated", path=self.path)
         if len(self.separator) != 1 and self.separator != BLANKS:
-            raise UsageError(render("rows.source.separator", path=self.path, separator=self.separator, blanks=BLANKS))
+            raise usage_error("rows.source.separator", path=self.path, separator=self.separator, blanks=BLANKS)
 
     def read(self, folders: Folders) -> pd.DataFrame:
         """Read the table from the first of `folders` that has the file.
@@ -192,7 +192,7 @@ class Csv(Selection):
                 warnings.simplefilter("error", pd.errors.ParserWarning)
                 table = self._table(content)
         except OSError as error:
-            raise UsageError(render("rows.source.unopened", path=path, reason=error.strerror)) from None
+            raise usage_error("rows.source.unopened", path=path, reason=error.strerror) from None
         except NoTable as why:
             raise self._refusal(path, str(why)) from None
         except (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning, csv.Error) as error:
@@ -208,9 +208,7 @@ class Csv(Selection):
         return self.selected(table, self.missing)
 
     def _refusal(self, path: Path, why: str) -> UsageError:
-        return UsageError(
-            render("rows.source.csv", path=path, separator=self.separator, encoding=self.encoding, reason=why)
-        )
+        return usage_error("rows.source.csv", path=path, separator=self.separator, encoding=self.encoding, reason=why)
 
     def _check(self, content: bytes, reading: Reading) -> bool:
         """Refuse files that pandas would silently fill up or cut; return whether the last line has a break."""
@@ -323,7 +321,7 @@ class Sql(Selection):
             with self._connection() as connection:
                 table = read_query(connection, self.query, Reading("the site's database query", self.limits))
         except sqlalchemy.exc.SQLAlchemyError as error:
-            raise UsageError(render("rows.source.query", reason=_why_failed(error))) from None
+            raise usage_error("rows.source.query", reason=_why_failed(error)) from None
         return self.selected(table, self.missing)
 
     def _connection(self) -> Connection:
@@ -341,12 +339,12 @@ class Sql(Selection):
                     driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_CELL)
                 return connection
         except ImportError:
-            raise UsageError(render("rows.source.driver", variable=self.url_variable)) from None
+            raise usage_error("rows.source.driver", variable=self.url_variable) from None
         except (sqlalchemy.exc.ArgumentError, ValueError, TypeError, LookupError):
-            raise UsageError(render("rows.source.url", variable=self.url_variable)) from None
+            raise usage_error("rows.source.url", variable=self.url_variable) from None
         except sqlalchemy.exc.SQLAlchemyError as error:
             kind = type(error).__name__
-            raise UsageError(render("rows.source.unreachable", error=kind, variable=self.url_variable)) from None
+            raise usage_error("rows.source.unreachable", error=kind, variable=self.url_variable) from None
 
     def _url(self) -> str:
         url = os.environ.get(self.url_variable, "")
@@ -355,9 +353,9 @@ class Sql(Selection):
             try:
                 url = Path(file).read_text(encoding="utf-8").strip()
             except (OSError, ValueError):  # the name is not shown: it may be the address itself
-                raise UsageError(render("rows.source.file", variable=self.url_variable)) from None
+                raise usage_error("rows.source.file", variable=self.url_variable) from None
         if not url:
-            raise UsageError(render("rows.source.unset", variable=self.url_variable))
+            raise usage_error("rows.source.unset", variable=self.url_variable)
         return url
 
 
@@ -411,10 +409,10 @@ def find_file(path: str, folders: Folders) -> Path:
     """
     wanted = Path(path)
     if wanted.suffix.lower() in _PICKLES:
-        raise UsageError(render("rows.source.pickle", file=wanted.name))
+        raise usage_error("rows.source.pickle", file=wanted.name)
     tried = [wanted] if wanted.is_absolute() else [folder / wanted for folder in folders]
     for candidate in tried:
         if candidate.is_file():
             return candidate
     places = ", ".join(str(candidate.parent) for candidate in tried)
-    raise UsageError(render("rows.source.absent", file=wanted.name, folders=places))
+    raise usage_error("rows.source.absent", file=wanted.name, folders=places)

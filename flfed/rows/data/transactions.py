@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from flfed.errors import TableError, UsageError
+from flfed.errors import TableError
 from flfed.rows.data.holdout import HoldoutByTime
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.cells import refuse_cells, wall_clock
@@ -19,7 +19,7 @@ from flfed.rows.data.parsing.fields import ABSENT, NOT_NUMBER, REPEATED
 from flfed.rows.data.schema import Strict, parse_settings
 from flfed.rows.data.simulated_transactions import SimulatedTransactions
 from flfed.rows.data.sources import Folders, Source, find_file
-from flfed.words import render
+from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -337,7 +337,7 @@ class Transactions:
         """Refuse an object that is no source."""
         for source in (self.source, *self.feeds.values()):
             if not isinstance(source, Raw):
-                raise UsageError(render("rows.transactions.source", source=source))
+                raise usage_error("rows.transactions.source", source=source)
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -367,7 +367,7 @@ class Transactions:
         unknown = [name for name in self.feeds if name not in declared.owners()]
         if unknown:
             owners = ", ".join(declared.owners())
-            raise UsageError(render("rows.transactions.feeds", feed=unknown[0], owners=owners))
+            raise usage_error("rows.transactions.feeds", feed=unknown[0], owners=owners)
         # Labels not known in time would make the model look better than it is.
         if isinstance(holdout, HoldoutByTime):
             refuse_unknown_labels(holdout, declared)
@@ -392,9 +392,9 @@ class Transactions:
             selection = np.asarray(choose())
         except (ArithmeticError, AttributeError, LookupError, NameError, SyntaxError, TypeError, ValueError) as error:
             # Its text is left out: pandas quotes cells.
-            raise UsageError(render("rows.transactions.keep", error=type(error).__name__)) from None
+            raise usage_error("rows.transactions.keep", error=type(error).__name__) from None
         if selection.dtype != np.bool_ or selection.shape != (len(table),):
-            raise UsageError(render("rows.transactions.flags"))
+            raise usage_error("rows.transactions.flags")
         return table[selection].reset_index(drop=True)
 
     def _read(self, source: Raw, columns: Mapping[str, str], declared: Windows, folders: Folders) -> pd.DataFrame:
@@ -402,7 +402,7 @@ class Transactions:
         wrong = [name for name in columns if name not in declared.taken()]
         if wrong:
             columns_taken = ", ".join(declared.taken())
-            raise UsageError(render("rows.transactions.columns", column=wrong[0], columns=columns_taken))
+            raise usage_error("rows.transactions.columns", column=wrong[0], columns=columns_taken)
         table = source.read(folders).reset_index(drop=True)
         table = table.rename(columns={own: name for name, own in columns.items()})
         if isinstance(source, Source) and source.missing:
@@ -483,12 +483,12 @@ def refuse_unknown_labels(holdout: HoldoutByTime, declared: Windows) -> None:
     import pandas as pd
 
     if holdout.column != declared.time:
-        raise UsageError(render("rows.transactions.time", column=holdout.column, time=declared.time))
+        raise usage_error("rows.transactions.time", column=holdout.column, time=declared.time)
     delay = declared.label_delay_days
     test_from = holdout.test_from
     first = pd.Timestamp(test_from) - pd.Timedelta(days=delay)
     last = holdout.last_training()
     if last > first:
-        raise UsageError(
-            render("rows.transactions.gap", delay=delay, first=first.date(), last=last.date(), test_from=test_from)
+        raise usage_error(
+            "rows.transactions.gap", delay=delay, first=first.date(), last=last.date(), test_from=test_from
         )

@@ -273,17 +273,13 @@ class Replicates:
         if len(values) < len(self.draws) / 2:
             return render("figures.methods.draws")
         spread = float(np.ptp(values)) if len(values) else 0.0
-        if spread > ROUNDING * self.scale:
-            return ""
-        return render("figures.methods.same")
+        return "" if spread > ROUNDING * self.scale else render("figures.methods.same")
 
     @cached_property
     def defined_draws(self) -> Floats:
         """Draws in which the figure is defined."""
         finite = np.isfinite(self.draws)
-        if finite.all():
-            return self.draws
-        return self.draws[finite]
+        return self.draws if finite.all() else self.draws[finite]
 
     @cached_property
     def variance(self) -> float:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flfed import registry
-from flfed.errors import UsageError, nearest
+from flfed.errors import nearest
 from flfed.rows.data.policy import Policy
 from flfed.study.tables import Compare
 from flfed.summaries.score_bins import BINS, EVEN_ODDS, RowScores, ScoreBins, auc_bound
-from flfed.words import render
+from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,11 +86,11 @@ def primary_of(task: str, wanted: str, alert_budget: float | None = None) -> str
     metrics = metrics_of(task, alert_budget)
     # A metric of an alert budget exists, and only its share is missing.
     if wanted not in metrics and wanted in metrics_of(task, 0.5):
-        raise UsageError(render("study.compare.budget", primary=wanted))
+        raise usage_error("study.compare.budget", primary=wanted)
     if wanted and wanted not in metrics:
         close = nearest(wanted, list(metrics))
         choices = ", ".join(metrics)
-        raise UsageError(render("study.compare.primary", primary=wanted, task=task, close=close, choices=choices))
+        raise usage_error("study.compare.primary", primary=wanted, task=task, close=close, choices=choices)
     return wanted or PRIMARY[task]
 
 
@@ -163,12 +163,11 @@ def withheld(
     60 events that 3 were missed.
     """
     # An open site withholds nothing.
-    if policy.disclosure == "open":
+    if policy.is_open:
         return ""
     classes = score.shape[1] if score.ndim == 2 else 2
     least = policy.cell_minimum
-    few = too_few(y, task, classes, policy)
-    if few:
+    if few := too_few(y, task, classes, policy):
         return few
     scorer = _listed(task, alert_budget, registry.lent("metric")).get(metric)
     # Steps whose rows are all alike have no part in it, and the others may have few rows.
@@ -185,7 +184,7 @@ def too_few(y: np.ndarray, task: str, classes: int, policy: Policy) -> str:
     An empty text where one may, whatever the scores. The targets are `y` [rows].
     """
     least = policy.cell_minimum
-    if policy.disclosure == "open":
+    if policy.is_open:
         return ""
     if len(y) < least:
         return render("figures.withheld.rows", n=least)
@@ -256,10 +255,9 @@ class RoundFigures:
         self._name = metric
         self._metric = metrics_of(task, alert_budget)[metric]
         self._loss = bool(len(y)) and not too_few(y, task, classes, policy)
-        least = 1 if policy.disclosure == "open" else policy.cell_minimum
-        self._loss_in_sum = len(y) >= least
+        self._loss_in_sum = len(y) >= policy.least_rows()
         # Accuracies of two rounds say how many rows two models call differently: one leaves, at the end.
-        once = is_count(metric, task, alert_budget) and policy.disclosure != "open"
+        once = is_count(metric, task, alert_budget) and not policy.is_open
         leaves = self._loss and not once and not self._metric.defined(y)
         # The area comes with the fit on the engine, so that it needs no predictions.
         self.area = leaves and metric == "roc_auc_score" and task == "binary"
@@ -350,9 +348,7 @@ def auc_of_histogram(counts: np.ndarray) -> float:
     negatives, positives = counts
     below = np.cumsum(negatives) - negatives
     pairs = negatives.sum() * positives.sum()
-    if pairs:
-        return float((positives * (below + negatives / 2)).sum() / pairs)
-    return float("nan")
+    return float((positives * (below + negatives / 2)).sum() / pairs) if pairs else float("nan")
 
 
 def auc_between(counts: np.ndarray) -> tuple[float, float | None, float | None]:

@@ -105,9 +105,7 @@ class SumMetric(ABC):
 
         The rows have targets `y` [n].
         """
-        if len(y):
-            return ""
-        return "no rows"
+        return "" if len(y) else "no rows"
 
     @abstractmethod
     def columns(self, y: Target, score: Score) -> Floats:

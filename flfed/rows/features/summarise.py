@@ -129,9 +129,7 @@ def leaving(
     people = None if one_each is None else summarise(rows.take(one_each), layout)
     if people is not None:
         exact = replace(exact, leaks=people.leaks)
-    if minimum is None:
-        return exact
-    return disclose(exact, layout, minimum, people)
+    return exact if minimum is None else disclose(exact, layout, minimum, people)
 
 
 def _moments(rows: ColumnArrays, layout: ColumnLayout) -> list[float]:
@@ -186,16 +184,12 @@ def _strength(
     """Return a column's best AUC or absolute correlation (NaN for few rows)."""
     positives = y.sum()
     negatives = len(y) - positives
-    least = min(positives, negatives)
-    if task == "regression":
-        least = len(y) / 2
+    least = len(y) / 2 if task == "regression" else min(positives, negatives)
     if least < LEAST_PRESENT or np.ptp(y) == 0:
         return np.nan
     if column.kind == "number":
         values = rows.values[column.name][has_value]
-        if task == "regression":
-            return _correlation(values, y)
-        return _auc(values, y)
+        return _correlation(values, y) if task == "regression" else _auc(values, y)
     codes = rows.codes[column.name][has_value]
     last = len(column.cells) - 1
     if task == "regression":
@@ -207,9 +201,7 @@ def _strength(
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:
-    if (x == x[0]).all():
-        return 0.0
-    return float(abs(np.corrcoef(x, y)[0, 1]))
+    return 0.0 if (x == x[0]).all() else float(abs(np.corrcoef(x, y)[0, 1]))
 
 
 def _auc(x: np.ndarray, y: np.ndarray) -> float:
@@ -337,9 +329,7 @@ def grouped(counts: np.ndarray, kind: str, minimum: int, *, complete: bool = Fal
     if not groups:
         return [whole]
     groups[-1] += open_group
-    if apart:
-        return [*groups, [missing]]
-    return groups
+    return [*groups, [missing]] if apart else groups
 
 
 def _dominant(counts: np.ndarray, groups: list[list[int]], column: ColumnLayout, minimum: int) -> np.ndarray:

@@ -27,8 +27,7 @@ class AccuracyScore(SumMetric):
         """
         called = score > 0.5 if score.ndim == 1 else score.argmax(axis=1)
         row_scores = score if score.ndim == 1 else score.sum(axis=1)
-        unknown = np.isnan(row_scores)
-        return np.where(unknown, np.nan, called == y)
+        return np.where(np.isnan(row_scores), np.nan, called == y)
 
     def behind(self, y: Target, score: Score) -> tuple[float, ...]:
         """Return how many rows are called wrong, and how many are not."""

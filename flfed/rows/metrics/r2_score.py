@@ -29,9 +29,7 @@ class R2Score(SumMetric):
         The rows have targets `y` [n].
         """
         if len(y) < 2:
-            if len(y):
-                return render("figures.methods.two")
-            return "no rows"
+            return render("figures.methods.two") if len(y) else "no rows"
         if np.ptp(y) > 0:
             return ""
         return render("figures.methods.target")

@@ -49,8 +49,7 @@ class RankCorrelation:
         """
         if len(y) == 0:
             return "no rows"
-        several = any(len(np.unique(y[rows])) > 1 for rows in self._rows(len(y)))
-        if several:
+        if any(len(np.unique(y[rows])) > 1 for rows in self._rows(len(y))):
             return ""
         return render("figures.methods.outcome")
 

@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flfed.errors import UsageError
 from flfed.summaries.summary import Arrays, Layout
 from flfed.trees.cut_points import CODES, codes_in, empty_cuts, widths_of
 from flfed.trees.forest import empty_forest, forest_of, forest_shapes, margins
-from flfed.words import render
+from flfed.words import usage_error
 
 DEEPEST = 10
 MOST_BINS = 256
@@ -43,7 +42,7 @@ class BoostedTrees:
     def __init__(self, *, depth: int = 4, max_bins: int = CODES) -> None:
         for name, value, least, most in (("depth", depth, 1, DEEPEST), ("max-bins", max_bins, 2, MOST_BINS)):
             if not least <= value <= most:
-                raise UsageError(render("study.strategies.trees", name=name, value=value, least=least, most=most))
+                raise usage_error("study.strategies.trees", name=name, value=value, least=least, most=most)
         self.depth = depth
         self.max_bins = max_bins
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from flfed.errors import UsageError
 from flfed.rows.training.functional import layered_outputs
 from flfed.summaries.summary import Arrays
-from flfed.words import render
+from flfed.words import usage_error
 
 
 class Mlp:
@@ -28,7 +27,7 @@ class Mlp:
 
     def __init__(self, *, hidden: tuple[int, ...] = (32,)) -> None:
         if not hidden or any(width < 1 for width in hidden):
-            raise UsageError(render("study.strategies.hidden", hidden=list(hidden)))
+            raise usage_error("study.strategies.hidden", hidden=list(hidden))
         self.hidden = hidden
         self.penalised = tuple(f"weight-{layer}" for layer in range(len(hidden) + 1))
         self.layers = tuple((f"weight-{layer}", f"bias-{layer}") for layer in range(len(hidden) + 1))

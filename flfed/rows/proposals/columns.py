@@ -15,7 +15,6 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from flfed.errors import UsageError
 from flfed.rows.data.findings.oddities import rows_in_other_case
 from flfed.rows.data.parsing.fields import Field, has_control
 from flfed.rows.data.schema import Column
@@ -33,7 +32,7 @@ from flfed.rows.proposals.cells import (
     is_number_text,
     read_numbers,
 )
-from flfed.words import render
+from flfed.words import render, usage_error
 
 ProposedKind = Literal["number", "category", "flag", "date", "id", "left-out"]
 FEATURES = ("number", "category", "flag")
@@ -134,7 +133,7 @@ def propose_column(name: str, cells: pd.Series, *, codes: Sequence[str] = (), ke
     other = _as_feature(entries, proposal) if proposal.kind in ("id", "left-out") else None
     if keep and proposal.kind not in FEATURES:
         if other is None:
-            raise UsageError(render("proposals.table.unusable", column=name, why=proposal.why))
+            raise usage_error("proposals.table.unusable", column=name, why=proposal.why)
         proposal = replace(other, why=render("proposals.why.kept", why=other.why), sure=False)
     elif other is not None and proposal.why != COUNTS_ROWS and not are_people(entries):
         proposal = replace(proposal, feature=other)
@@ -312,9 +311,7 @@ def _numbers_of_rows(entries: Cells, values: np.ndarray, *, named: bool) -> Colu
     if entries.share_distinct > 0.9:
         return _identifier(entries, render("proposals.why.identifier"), sure=True)
     most = FEW_VALUES if PERSON_WORD.search(entries.words) else MOST_VALUES
-    if distinct > most:
-        return _identifier(entries, render("proposals.why.grouped"))
-    return None
+    return _identifier(entries, render("proposals.why.grouped")) if distinct > most else None
 
 
 def _codes(entries: Cells, why: str) -> ColumnProposal:
@@ -377,8 +374,7 @@ def _as_words(entries: Cells) -> ColumnProposal | None:
     mixed = sum(map(is_number_text, entries.texts))
     if mixed and distinct > MOST_VALUES and entries.share_distinct > 0.1:
         return _identifier(entries, render("proposals.why.mixed"))
-    named = is_identifier_name(entries.words)
-    if proposal := _long_or_different(entries, named=named):
+    if proposal := _long_or_different(entries, named=is_identifier_name(entries.words)):
         return proposal
     if names_owner(entries.words) and distinct > 2:
         return _identifier(entries, render("proposals.why.shared"))

@@ -243,9 +243,7 @@ def _target(left: Columns, schema: Schema) -> Match:
     likely = [own for own in could if own in named] or could or coded
     if len(likely) == 1:
         own = likely[0]
-        why = render("proposals.match.only")
-        if own in named:
-            why = render("proposals.match.named")
+        why = render("proposals.match.named") if own in named else render("proposals.match.only")
         return Match(target, own, fits[own].field, "; ".join([why, fits[own].why]), sure=False)
     return Match(target, None, None, _several(likely), sure=False)
 
@@ -296,10 +294,6 @@ def mapping_of(matches: list[Match]) -> ColumnMapping:
     return mapping
 
 
-def _without_brackets(name: str) -> str:
-    return plain_name(re.sub(r"[\[(].*", "", name) or name)
-
-
 def name_likeness(one: str, other: str) -> float:
     """Return the likeness of two names, from 0 to 1.
 
@@ -308,7 +302,7 @@ def name_likeness(one: str, other: str) -> float:
     >>> name_likeness("age", "AGE"), name_likeness("sex", "Gender"), name_likeness("chol", "ward")
     (1.0, 0.9, 0.0)
     """
-    plain = [_without_brackets(name) for name in (one, other)]
+    plain = [plain_name(re.sub(r"[\[(].*", "", name) or name) for name in (one, other)]
     if plain[0] == plain[1] and plain[0]:
         return 1.0
     words = [_words(name) for name in (one, other)]

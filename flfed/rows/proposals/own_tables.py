@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pandas as pd
+from pydantic import TypeAdapter
 
 from flfed.errors import UsageError, count_in_words
 from flfed.files import write_whole
@@ -27,7 +28,7 @@ from flfed.rows.data.sources import Csv, Excel, Frame, Parquet, Source
 from flfed.rows.proposals.cells import MISSING, is_number_text
 from flfed.rows.proposals.columns import UNLISTED
 from flfed.rows.proposals.tables import column_named, columns_by_name
-from flfed.words import render
+from flfed.words import render, usage_error
 
 PARQUET = (".parquet", ".pq")
 EXCEL = (".xlsx", ".xlsm")
@@ -85,7 +86,7 @@ def cut_by(tables: Sequence[OwnTable], by: str) -> tuple[list[OwnTable], int]:
         counts = cells.value_counts()
         large = [str(value) for value in counts.index if counts[value] >= LEAST_OF_SITE]
         if len(large) > MOST_SITES:
-            raise UsageError(render("proposals.sites.many", by=by, values=len(large)))
+            raise usage_error("proposals.sites.many", by=by, values=len(large))
         column = as_written(named)
         parts += [_part(own, value, f"{column} == {value!r}", {}, cells == value) for value in large]
         rest = int(cells.notna().sum() - counts[large].sum())
@@ -112,12 +113,12 @@ def refuse_one_site(tables: Sequence[OwnTable], by: str, parts: Sequence[OwnTabl
     counts = pd.concat([plain_text(own.table[own.column(by, "by")]) for own in tables]).value_counts()
     if len(counts) < 2:
         many = "no value" if counts.empty else "one value only"
-        raise UsageError(render("proposals.sites.single", by=by, many=many))
+        raise usage_error("proposals.sites.single", by=by, many=many)
     most = int(counts.iloc[0])
     rows = "one row each" if most == 1 else render("proposals.sites.most", rows=count_in_words(most))
     if most < LEAST_OF_SITE:
-        raise UsageError(render("proposals.sites.small", by=by, values=len(counts), rows=rows, least=LEAST_OF_SITE))
-    raise UsageError(render("proposals.sites.lone", by=by, values=len(counts), least=LEAST_OF_SITE))
+        raise usage_error("proposals.sites.small", by=by, values=len(counts), rows=rows, least=LEAST_OF_SITE)
+    raise usage_error("proposals.sites.lone", by=by, values=len(counts), least=LEAST_OF_SITE)
 
 
 def _none_of(column: str, values: Sequence[str], taken: Iterable[object]) -> tuple[str, dict[str, str]]:
@@ -192,8 +193,8 @@ def source_of(path: Path, *, names: str = "", sheet: str = "") -> Source:
     """
     if not path.is_file():
         if path.is_dir():
-            raise UsageError(render("proposals.sites.folder", path=path))
-        raise UsageError(render("proposals.sites.file", path=path))
+            raise usage_error("proposals.sites.folder", path=path)
+        raise usage_error("proposals.sites.file", path=path)
     whole = str(path.resolve())
     if path.suffix.lower() in PARQUET:
         return Parquet(whole)
@@ -205,7 +206,7 @@ def source_of(path: Path, *, names: str = "", sheet: str = "") -> Source:
     except NoTable as why:
         raise UsageError(f"{path}: {why}") from None
     except OSError as error:
-        raise UsageError(render("rows.source.unopened", path=path, reason=error.strerror)) from None
+        raise usage_error("rows.source.unopened", path=path, reason=error.strerror) from None
     return Csv(whole, columns=columns, separator=separator, encoding=encoding)
 
 
@@ -223,9 +224,9 @@ def read_named(source: Source) -> pd.DataFrame:
     path = getattr(source, "path", "the query")
     numbers = [is_number_text(name) for name in table.columns]
     if isinstance(source, Csv) and source.columns is None and 2 * sum(numbers) > len(numbers):
-        raise UsageError(render("proposals.sites.names", path=path, columns=len(numbers)))
+        raise usage_error("proposals.sites.names", path=path, columns=len(numbers))
     if not len(table):
-        raise UsageError(render("proposals.sites.empty", path=path))
+        raise usage_error("proposals.sites.empty", path=path)
     if error := valueless_cells(table):
         raise error
     return table
@@ -262,7 +263,7 @@ def refuse_lines_above(
     other = named and isinstance(source, Excel) and SHEETS in table.attrs
     if other or "further down" in why:
         reason = why.replace("sheet=", "--sheet")
-        raise UsageError(render("proposals.sites.column", title=title, column=words[0], reason=reason))
+        raise usage_error("proposals.sites.column", title=title, column=words[0], reason=reason)
 
 
 def foreign_notes(tables: Sequence[OwnTable], words: Sequence[str]) -> list[str]:
@@ -284,7 +285,7 @@ def slug(text: str) -> str:
     """
     made = _signs(text)
     if not made:
-        raise UsageError(render("proposals.sites.slug", text=text))
+        raise usage_error("proposals.sites.slug", text=text)
     return made
 
 
@@ -304,12 +305,12 @@ def names_of_sites(parts: Sequence[OwnTable]) -> list[str]:
     """
     for part in parts:
         if not 0 < len(_signs(part.title)) <= LONGEST_NAME:
-            raise UsageError(render("proposals.sites.name", title=part.title[:40], longest=LONGEST_NAME))
+            raise usage_error("proposals.sites.name", title=part.title[:40], longest=LONGEST_NAME)
     names = [slug(part.title) for part in parts]
     twice = next((name for name in names if names.count(name) > 1), "")
     if twice:
         titles = " and ".join(repr(part.title) for part, name in zip(parts, names, strict=True) if name == twice)
-        raise UsageError(render("proposals.sites.twice", name=twice, titles=titles))
+        raise usage_error("proposals.sites.twice", name=twice, titles=titles)
     return names
 
 
@@ -338,12 +339,7 @@ class FrameReading:
         path = frames_folder() / "datasets" / dataset / READING
         if not path.is_file():
             return None
-        reading = json.loads(path.read_text(encoding="utf-8"))
-        fields: dict[str, Field | None] = dict.fromkeys(reading["fields"])
-        for name, settings in reading["fields"].items():
-            if settings is not None:
-                fields[name] = Field(**settings | {"missing": tuple(settings["missing"])})
-        return cls(fields, tuple(reading["labels"]))
+        return TypeAdapter(cls).validate_json(path.read_bytes())
 
     def keep(self, dataset: str, files: Mapping[str, str]) -> None:
         """Write it where studies find a dataset by name, with the files that describe the dataset."""

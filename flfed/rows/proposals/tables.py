@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from flfed.errors import UsageError, nearest
+from flfed.errors import nearest
 from flfed.rows.data.mapping import plain_text, read_column
 from flfed.rows.data.parsing.fields import ColumnMapping, Field, has_control, plain_name
 from flfed.rows.data.schema import Column, Schema, Task
@@ -40,7 +40,7 @@ from flfed.rows.proposals.targets import (
     find_rare_classes,
     propose_target,
 )
-from flfed.words import render
+from flfed.words import render, usage_error
 
 RESTARTS = "it counts the rows within each file or site"
 FEWEST_VALUES = 20
@@ -208,7 +208,7 @@ def propose_schema(
 
 def _refuse_unlearnable(schema_columns: Proposals, leaks: Mapping[str, str]) -> None:
     if not any(proposal.kind in FEATURES and name not in leaks for name, proposal in schema_columns.items()):
-        raise UsageError(render("proposals.table.featureless"))
+        raise usage_error("proposals.table.featureless")
 
 
 def _select_columns(proposals: Proposals, group: str) -> dict[str, ColumnProposal]:
@@ -220,12 +220,12 @@ def _refuse_wishes(wishes: Wishes, named: Collection[str]) -> None:
     """Refuse to drop or keep a column that has another role already."""
     for option, columns in (("keep", wishes.keep), ("drop", wishes.drop)):
         if taken := [name for name in columns if name in named]:
-            raise UsageError(render("proposals.table.taken", option=option, column=taken[0]))
+            raise usage_error("proposals.table.taken", option=option, column=taken[0])
 
 
 def _refuse_twice(*named: str) -> None:
     if twice := [name for name in named if name and named.count(name) > 1]:
-        raise UsageError(render("proposals.table.twice", column=twice[0]))
+        raise usage_error("proposals.table.twice", column=twice[0])
 
 
 def _schema(
@@ -325,12 +325,12 @@ def refuse_names(table: pd.DataFrame, title: str) -> None:
     own: dict[str, str] = {}
     for place, name in enumerate(map(str, table.columns), start=1):
         if has_control(_schema_name(name)):
-            raise UsageError(render("proposals.table.control", title=title, place=place))
+            raise usage_error("proposals.table.control", title=title, place=place)
         other = own.setdefault(plain_name(name) or name, name)
         if other == name and list(table.columns).count(name) > 1:
-            raise UsageError(render("proposals.table.repeated", title=title, name=name))
+            raise usage_error("proposals.table.repeated", title=title, name=name)
         if other != name:
-            raise UsageError(render("proposals.table.similar", title=title, other=other, name=name))
+            raise usage_error("proposals.table.similar", title=title, other=other, name=name)
 
 
 def _schema_name(name: str) -> str:
@@ -385,7 +385,7 @@ def check_alike(tables: Mapping[str, pd.DataFrame], target: str) -> None:
         few = max(len(cells.texts), len(others)) <= MOST_VALUES and read_numbers(cells) is None
         coded = few or len({*cells.texts} | others) <= FEW_CLASSES
         if coded and cells.texts and others and not others & {*cells.texts}:
-            raise UsageError(render("proposals.table.classes", column=target, title=name))
+            raise usage_error("proposals.table.classes", column=target, title=name)
 
 
 def _forced(proposal: ColumnProposal, name: str, group: str, time: str) -> ColumnProposal:
@@ -393,7 +393,7 @@ def _forced(proposal: ColumnProposal, name: str, group: str, time: str) -> Colum
     if name == group:
         return ColumnProposal(name, "id", render("proposals.why.group"), True, Column(kind="id"), proposal.field)
     if name == time and proposal.kind != "date":
-        raise UsageError(render("proposals.table.dates", column=name, why=proposal.why))
+        raise usage_error("proposals.table.dates", column=name, why=proposal.why)
     return proposal
 
 
@@ -443,7 +443,7 @@ class Wishes:
         keep_columns = [column_named(word, "keep", names) for word in keep]
         dropped = [column_named(word, "drop", names) for word in drop]
         if both := set(keep_columns) & set(dropped):
-            raise UsageError(render("proposals.table.both", column=min(both)))
+            raise usage_error("proposals.table.both", column=min(both))
         by_column = dict[str, tuple[str, ...]]()
         for word in missing:
             column, value = _column_and_value(word, names)
@@ -457,8 +457,8 @@ class Wishes:
                 if any(_has_code(table, column, code) for table in tables):
                     continue
                 if column:
-                    raise UsageError(render("proposals.table.uncoded", column=column, code=code))
-                raise UsageError(render("proposals.table.code", code=code))
+                    raise usage_error("proposals.table.uncoded", column=column, code=code)
+                raise usage_error("proposals.table.code", code=code)
 
     def without_codes(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return a table in which the codes of every column are missing."""
@@ -474,15 +474,14 @@ class Wishes:
 
 def _check_texts(option: str, words: Sequence[str], example: str) -> None:
     if isinstance(words, str) or not all(isinstance(one, str) and one.strip() for one in words):
-        raise UsageError(render("proposals.table.texts", option=option, example=example))
+        raise usage_error("proposals.table.texts", option=option, example=example)
 
 
 def _has_code(table: pd.DataFrame, column: str, code: str) -> bool:
     """Return whether a cell of a column, or of any column for "", has a code."""
     for name in table.columns:
         if not column or plain_name(name) == plain_name(column):
-            texts = plain_text(table[name].dropna()).dropna()
-            if any(is_one_of(text, (code,)) for text in texts):
+            if any(is_one_of(text, (code,)) for text in plain_text(table[name].dropna()).dropna()):
                 return True
     return False
 
@@ -514,9 +513,9 @@ def column_named(word: str, option: str, columns: Iterable[str], table: str = "t
         return plain[plain_name(word)]
     # A row that was read as names has numbers among them.
     if any(map(is_number_text, names)):
-        raise UsageError(render("proposals.table.names", option=option, table=table, column=word, columns=len(names)))
+        raise usage_error("proposals.table.names", option=option, table=table, column=word, columns=len(names))
     hint = nearest(word, names)
-    raise UsageError(render("proposals.table.column", option=option, table=table, column=word, hint=hint))
+    raise usage_error("proposals.table.column", option=option, table=table, column=word, hint=hint)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from flfed.errors import UsageError, count_in_words
+from flfed.errors import count_in_words
 from flfed.rows.data.findings.columns import is_code
 from flfed.rows.data.findings.oddities import rows_in_other_case
 from flfed.rows.data.mapping import plain_text
@@ -28,7 +28,7 @@ from flfed.rows.proposals.cells import (
     read_numbers,
 )
 from flfed.rows.proposals.columns import FLAGS, MOST_VALUES, UNLISTED, by_number, round_outward, unit_of
-from flfed.words import render
+from flfed.words import render, usage_error
 
 FEW_CLASSES = 5
 """Largest number of different whole numbers that are classes; more are a number to predict."""
@@ -101,11 +101,11 @@ def propose_target(
     entries = Cells.of(name, cells, codes)
     if len(entries.texts) < 2:
         many = "no value" if not entries.texts else "only one value"
-        raise UsageError(render("proposals.target.single", column=name, many=many))
+        raise usage_error("proposals.target.single", column=name, many=many)
     numbers = read_numbers(entries)
     if numbers is None:
         if task == "regression":
-            raise UsageError(render("proposals.target.texts", column=name))
+            raise usage_error("proposals.target.texts", column=name)
     else:
         whole = (numbers.values == np.rint(numbers.values)).all()
         most = FEW_CLASSES if whole else 2
@@ -170,9 +170,7 @@ def _classes(entries: Cells, task: Task | None) -> TargetProposal:
     classes = len(order)
     chosen: Task = "binary" if classes == 2 else "multi-class"
     if task is not None and task != chosen:
-        raise UsageError(
-            render("proposals.target.task", column=entries.name, classes=classes, chosen=chosen, task=task)
-        )
+        raise usage_error("proposals.target.task", column=entries.name, classes=classes, chosen=chosen, task=task)
     why = [f"{classes} classes"]
     if chosen == "binary":
         why.append(render("proposals.target.positive", value=order[-1]))
@@ -199,11 +197,11 @@ def _common_texts(entries: Cells, counts: Mapping[str, int]) -> list[str]:
     common = [text for text in entries.texts if counts[text] >= LEAST_ROWS]
     rare = len(entries.texts) - len(common)
     if len(common) > MOST_VALUES or not common:
-        raise UsageError(render("proposals.target.many", column=entries.name, texts=len(entries.texts)))
+        raise usage_error("proposals.target.many", column=entries.name, texts=len(entries.texts))
     if len(common) + (rare > 1) < 2 or (len(entries.texts) == 2 and rare):
-        raise UsageError(render("proposals.target.few", column=entries.name, least=LEAST_ROWS))
+        raise usage_error("proposals.target.few", column=entries.name, least=LEAST_ROWS)
     if any(map(has_control, common)):
-        raise UsageError(render("proposals.target.control", column=entries.name))
+        raise usage_error("proposals.target.control", column=entries.name)
     return common
 
 

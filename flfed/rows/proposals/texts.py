@@ -11,7 +11,7 @@ from typing import Any
 
 import tomli_w
 
-from flfed.errors import UsageError, count_in_words, counted
+from flfed.errors import count_in_words, counted
 from flfed.files import write_whole
 from flfed.rows.data.origin import as_bytes
 from flfed.rows.data.parsing.fields import one_line
@@ -20,7 +20,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.proposals.columns import ColumnProposal
 from flfed.rows.proposals.tables import TableProposal
 from flfed.rows.proposals.targets import TargetProposal
-from flfed.words import render
+from flfed.words import render, usage_error
 
 WIDTH = 116
 
@@ -143,18 +143,8 @@ def site_text(site: Site, comments: Mapping[str, str]) -> str:
     parts = (site, site.source, site.holdout, *site.mapping.values())
     used = {type(part).__name__ for part in parts if is_dataclass(part)}
     title = render("proposals.file.site")
-    return "\n".join(
-        [
-            f'"""{title}"""',
-            "",
-            f"from flfed import {', '.join(sorted(used))}",
-            "",
-            "site = Site(",
-            *(f"    {line}" for line in body),
-            ")",
-            "",
-        ]
-    )
+    head = f'"""{title}"""\n\nfrom flfed import {", ".join(sorted(used))}\n\nsite = Site(\n'
+    return head + "".join(f"    {line}\n" for line in body) + ")\n"
 
 
 def _literal(value: Any) -> str:
@@ -221,14 +211,14 @@ def write_new(
     try:
         there = [path for path in files if path.exists()]
         if there and not replace:
-            raise UsageError(render("proposals.file.exists", path=there[0], hint=hint))
+            raise usage_error("proposals.file.exists", path=there[0], hint=hint)
         files = {path: content for path, content in files.items() if path not in there or path.name not in THEIRS}
         for path in files:
             path.parent.mkdir(parents=True, exist_ok=True)
         for path, content in files.items():
             write_whole(path, as_bytes(content))
     except OSError as error:
-        raise UsageError(render("proposals.file.unwritten", folder=folder, reason=error.strerror)) from None
+        raise usage_error("proposals.file.unwritten", folder=folder, reason=error.strerror) from None
     return list(files)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flfed.errors import FlfedError, UsageError, count_in_words, counted
+from flfed.errors import FlfedError, count_in_words, counted
 from flfed.rows.data import site_discovery
 from flfed.rows.data.holdout import AnyHoldout, Holdout, HoldoutByTime
 from flfed.rows.data.mapping import map_table, plain_text, read_column
@@ -48,7 +48,7 @@ from flfed.rows.proposals.tables import (
 )
 from flfed.study.study import Study
 from flfed.study.template import MODELS, StudyTemplate
-from flfed.words import render
+from flfed.words import render, usage_error
 
 SMALL_SITE = 150
 DRAWS = 20
@@ -179,14 +179,14 @@ def _stored(site: Site) -> bytes:
     """Return a site's table as Parquet, with texts where cells are of several kinds."""
     source = site.source
     if not isinstance(source, Frame):
-        raise UsageError(render("proposals.workspace.frame", site=site.name))
+        raise usage_error("proposals.workspace.frame", site=site.name)
     table = source.table
     mixed = [name for name in table.columns if table[name].dtype.kind == "O"]
     try:
         stored: bytes = table.assign(**{str(name): plain_text(table[name]) for name in mixed}).to_parquet(index=False)
     except (ValueError, TypeError, NotImplementedError) as error:  # pyarrow's own errors are of these
         kind = type(error).__name__
-        raise UsageError(render("proposals.workspace.unstored", site=site.name, error=kind)) from None
+        raise usage_error("proposals.workspace.unstored", site=site.name, error=kind) from None
     return stored
 
 
@@ -265,11 +265,9 @@ def new_workspace(
         proposal = proposal.with_doubt(rare.words(proposal.schema.target))
     names = names_of_sites(parts)
     if len(parts) < 2:
-        raise UsageError(render("proposals.workspace.single"))
+        raise usage_error("proposals.workspace.single")
     cut_at = _cut_date(parts, proposal, time, holdout)
-    policy = Policy()
-    if open_data:
-        policy = Policy(disclosure="open", resplit=not time)
+    policy = Policy(disclosure="open", resplit=not time) if open_data else Policy()
     sites = _sites(dict(zip(names, parts, strict=True)), proposal, policy, cut_at, holdout, salted=salted)
     return Workspace(proposal, tuple(sites), title, left_out, rare_rows, tuple(notes))
 
@@ -345,15 +343,14 @@ def _refuse_lacking(tables: Sequence[OwnTable], word: str, option: str) -> None:
     lacking = [own.title for own in tables if plain_name(word) not in map(plain_name, own.table.columns)]
     # A column of no table is refused later, with the nearest name.
     if word and 0 < len(lacking) < len(tables):
-        raise UsageError(render("proposals.workspace.lacking", option=option, site=lacking[0], column=word))
+        raise usage_error("proposals.workspace.lacking", option=option, site=lacking[0], column=word)
 
 
 def _cut_date(parts: Sequence[OwnTable], proposal: TableProposal, time: str, share: float) -> HoldoutByTime | None:
     """Return the holdout by time, at the date after which a `share` of the rows lies."""
     if not time or not share:
         return None
-    schema = proposal.schema
-    name = column_named(time, "time", schema.columns)
+    name = column_named(time, "time", proposal.schema.columns)
     dates = []
     for part in parts:
         mapping_entry = proposal.mapping(list(part.table.columns)).get(name, name)
@@ -363,7 +360,7 @@ def _cut_date(parts: Sequence[OwnTable], proposal: TableProposal, time: str, sha
     every = pd.DatetimeIndex(pd.concat(dates).dropna()).sort_values()
     cut = every[int(len(every) * (1 - share))].normalize()
     if not every[0] < cut < every[-1]:
-        raise UsageError(render("proposals.workspace.dates", column=time))
+        raise usage_error("proposals.workspace.dates", column=time)
     before = cut - pd.Timedelta(days=1)
     return HoldoutByTime(name, train_until=before.date().isoformat(), test_from=cut.date().isoformat())
 
@@ -492,6 +489,5 @@ def _find_test_rows(site: Site, schema: Schema) -> np.ndarray:
     """Return a mask of a site's holdout rows, in the order of the source."""
     source = site.source_knowing(schema)
     folders = (site.folder,) if site.folder else ()
-    raw = source.read(folders)
-    table = map_table(raw, schema, site.mapping, source.missing)[0]
+    table = map_table(source.read(folders), schema, site.mapping, source.missing)[0]
     return site.holdout.split(table, schema)[1]

@@ -38,11 +38,10 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from flfed.errors import UsageError
 from flfed.rows.data.holdout import row_texts
 from flfed.rows.data.origin import BYTES, SourceRows, as_bytes, one_by_one
 from flfed.rows.data.schema import Schema
-from flfed.words import render
+from flfed.words import usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -180,7 +179,7 @@ class RowSet:
         """
         # The comparison takes the same time wherever the two differ.
         if not hmac.compare_digest(_set_id(key, dataset, content), id) or len(content) % BYTES:
-            raise UsageError(render("rows.snapshot.rows", id=id[:12]))
+            raise usage_error("rows.snapshot.rows", id=id[:12])
         # Sets without people's identifiers are digests alone, with no head before them.
         if not content.startswith(WITH_PEOPLE):
             return cls(dataset, np.frombuffer(content, DIGEST), id)
@@ -389,7 +388,7 @@ class SourceSet:
         rest = content[HEAD:] if whole else b""
         source_set = cls._made(content[:HEAD], rest, key)
         if not whole or not hmac.compare_digest(source_set.id, id):
-            raise UsageError(render("rows.snapshot.persons", id=id[:12]))
+            raise usage_error("rows.snapshot.persons", id=id[:12])
         return source_set
 
     def to_bytes(self) -> bytes:

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flfed.errors import UsageError
 from flfed.files import read_private
 from flfed.rows.data import datasets
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Folders, Frame, Part
 from flfed.rows.data.transactions import Raw, Transactions
-from flfed.words import render
+from flfed.words import usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,14 +85,14 @@ class Excluded:
             text = read_private(path, rows=True).decode("utf-8-sig")
             lines = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]
         except OSError as error:
-            raise UsageError(render("rows.optout.unreadable", path=path, reason=error.strerror)) from None
+            raise usage_error("rows.optout.unreadable", path=path, reason=error.strerror) from None
         except (UnicodeDecodeError, csv.Error):
-            raise UsageError(render("rows.optout.csv", path=path)) from None
+            raise usage_error("rows.optout.csv", path=path) from None
         # Of a malformed list only counts are reported: its cells are identifiers.
         if not lines:
-            raise UsageError(render("rows.optout.empty", path=path))
+            raise usage_error("rows.optout.empty", path=path)
         if several := sum(len(line) != 1 for line in lines):
-            raise UsageError(render("rows.optout.cells", path=path, lines=several))
+            raise usage_error("rows.optout.cells", path=path, lines=several)
         identifiers = plain_text(pd.Series([line[0] for line in lines[1:]], dtype=object)).dropna()
         return cls(lines[0][0].strip(), frozenset(map(str, identifiers)))
 
@@ -114,7 +113,7 @@ class Excluded:
         """
         # A package with code of its own would bypass the removal.
         if type(site).inspect is not Site.inspect:
-            raise UsageError(render("rows.optout.code", site=site.name))
+            raise usage_error("rows.optout.code", site=site.name)
         source = site.source
         table, out = self._find_rows(site)
         rows = _rows_of(source, table, ~out)
@@ -138,7 +137,7 @@ class Excluded:
             whose windows look back on others' rows too.
         """
         if type(site).inspect is not Site.inspect or isinstance(site.source, Transactions):
-            raise UsageError(render("rows.optout.single", site=site.name, dataset=site.dataset))
+            raise usage_error("rows.optout.single", site=site.name, dataset=site.dataset)
         return replace(site, source=_rows_of(site.source, *self._find_rows(site)))
 
     def _find_rows(self, site: Site) -> tuple[pd.DataFrame, np.ndarray]:
@@ -147,7 +146,7 @@ class Excluded:
         table = source.read(datasets.load(site.dataset).folders(site.folder))
         if (table.columns == self.column).sum() != 1:
             # The line is not quoted: if the name was forgotten, it is a person's identifier.
-            raise UsageError(render("rows.optout.column", site=site.name, dataset=site.dataset))
+            raise usage_error("rows.optout.column", site=site.name, dataset=site.dataset)
         return table, self._theirs(table[self.column])
 
     def _theirs(self, cells: pd.Series) -> np.ndarray:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from flfed.callbacks import now_utc
 from flfed.errors import FlfedError, TableError, UsageError
@@ -29,7 +30,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Part
 from flfed.rows.data.transactions import Transactions
 from flfed.rows.snapshots.opt_outs import Excluded, Exclusion, Resting
-from flfed.words import render
+from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,17 +100,10 @@ class Frozen:
         later: dict[str, Any] = {"resting": None, "origin": None, "own": {}, "withheld-sha256": ""}
         record = {**later, **record}  # earlier versions had no such keys
         facts = {one.name: record[one.name.replace("_", "-")] for one in fields(cls)}
-        texts = [facts[name] for name in facts if name not in ("rows", "own", "excluded", "resting", "origin")]
-        if record["format"] != 1 or type(facts["rows"]) is not int or not all(isinstance(text, str) for text in texts):
+        frozen: Self = TypeAdapter(cls).validate_json(json.dumps(facts), strict=True)
+        if record["format"] != 1 or frozen.file != _file_name(frozen.file_sha256):
             raise ValueError
-        if facts["file"] != _file_name(facts["file_sha256"]):
-            raise ValueError
-        for name, made in (("excluded", Exclusion), ("resting", Resting)):
-            if facts[name] is not None:
-                facts[name] = made(**facts[name])
-        if facts["origin"] is not None:
-            facts["origin"] = Origin.from_json(facts["origin"])
-        return cls(**facts)
+        return frozen
 
 
 @dataclass(frozen=True, eq=False)
@@ -372,11 +366,11 @@ def _facts(site: Site, own: Path) -> Frozen | None:
 
 
 def _nothing(site: Site) -> UsageError:
-    return UsageError(render("rows.snapshot.none", site=site.name, dataset=site.dataset))
+    return usage_error("rows.snapshot.none", site=site.name, dataset=site.dataset)
 
 
 def _refused(site: Site, why: str) -> UsageError:
-    return UsageError(render("rows.snapshot.unserved", site=site.name, dataset=site.dataset, reason=why))
+    return usage_error("rows.snapshot.unserved", site=site.name, dataset=site.dataset, reason=why)
 
 
 def _periods(site: Site) -> str:

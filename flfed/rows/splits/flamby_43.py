@@ -8,9 +8,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from flfed.errors import UsageError
 from flfed.rows.data.schema import Schema
-from flfed.words import render
+from flfed.words import usage_error
+
+TRAIN = 0.66
+"""Share of rows that train; the rest is held out."""
+RANDOM_STATE = 43
+"""Random state of the published rows; draw r takes it plus r."""
 
 
 class Flamby43:
@@ -21,20 +25,9 @@ class Flamby43:
     Stratified by class where the site has more than one class and each more than two rows. Every
     row is its own: equal rows may fall on both sides, as they do in the publication.
 
-    Parameters
-    ----------
-    train : float in (0, 1)
-        Share of rows that train; the rest is held out.
-    random_state : int, >= 0
-        Of the published rows. Draw r takes `random_state` + r.
-
     Source: Ogier du Terrail et al. 2022, "FLamby: Datasets and Benchmarks for Cross-Silo Federated
     Learning in Realistic Healthcare Settings", and its `fed_heart_disease/dataset.py`.
     """
-
-    def __init__(self, *, train: float = 0.66, random_state: int = 43) -> None:
-        self.train = train
-        self.random_state = random_state
 
     def split(self, table: pd.DataFrame, schema: Schema, draw: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Return two masks [rows]: training, holdout.
@@ -56,9 +49,9 @@ class Flamby43:
 
         # The published rule knows no groups: it would put rows of one patient on both sides.
         if schema.group:
-            raise UsageError(render("study.splits.groups", dataset=schema.name))
+            raise usage_error("study.splits.groups", dataset=schema.name)
         if len(table) < 3:
-            raise UsageError(render("study.splits.rows"))
+            raise usage_error("study.splits.rows")
         strata = None
         if schema.task != "regression":
             cells = table[schema.target].to_numpy(dtype=str)
@@ -67,9 +60,9 @@ class Flamby43:
                 strata = place
         training, _ = train_test_split(
             np.arange(len(table)),
-            train_size=self.train,
-            test_size=1.0 - self.train,
-            random_state=self.random_state + draw,
+            train_size=TRAIN,
+            test_size=1.0 - TRAIN,
+            random_state=RANDOM_STATE + draw,
             stratify=strata,
         )
         # Positions become masks, so that the caller keeps the rows in their own order.

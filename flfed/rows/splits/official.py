@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from flfed.errors import UsageError
 from flfed.rows.data.schema import Schema
-from flfed.words import render
+from flfed.words import usage_error
 
 COLUMN = "part"
 TEST = "test"
@@ -32,10 +31,10 @@ class Official:
         """
         column = schema.columns.get(COLUMN)
         if column is None or TEST not in column.values:
-            raise UsageError(render("study.splits.column", dataset=schema.name, column=COLUMN, value=TEST))
+            raise usage_error("study.splits.column", dataset=schema.name, column=COLUMN, value=TEST)
         if draw:
-            raise UsageError(render("study.splits.draw"))
+            raise usage_error("study.splits.draw")
         test = (table[COLUMN] == TEST).to_numpy()
         if schema.group and set(table[schema.group][test]) & set(table[schema.group][~test]):
-            raise UsageError(render("study.splits.sides", group=schema.group))
+            raise usage_error("study.splits.sides", group=schema.group)
         return ~test, test

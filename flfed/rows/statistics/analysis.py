@@ -5,27 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from flfed.errors import UsageError, nearest
+from flfed.errors import nearest
+from flfed.rows.data.schema import Column, Schema
 from flfed.rows.features.encode import codes
 from flfed.rows.features.summarise import column_layout
 from flfed.rows.statistics.noised_counts import STEP, GaussianQuery, clipped, weights_of
 from flfed.rows.statistics.statistic import Shapes, Sums, added
 from flfed.study.analysis import Analysis
-from flfed.study.study import by_person
+from flfed.study.study import Study, by_person
 from flfed.summaries.analysis import CROSS, ROWS, AnalysisLayout, own_edges
 from flfed.summaries.summary import Arrays, ColumnLayout
-from flfed.words import render
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from flfed.rows.data.schema import Column, Schema
-    from flfed.study.study import Study
-
+from flfed.words import usage_error
 
 ANSWER = "answer"
 COUNTED = ("number", "category", "flag", "target")
@@ -63,7 +58,7 @@ class NoisedAnalysis:
         Raises UsageError where it has none.
         """
         if study.analysis is None:
-            raise UsageError(render("study.analysis.none", study=study.name))
+            raise usage_error("study.analysis.none", study=study.name)
         return cls(of=study.analysis, noise=noise, by_person=by_person(study))
 
     def columns(self, schema: Schema) -> tuple[str, ...]:
@@ -89,7 +84,7 @@ class NoisedAnalysis:
         for name in self.of.bounds:
             column = _find_column(schema, name, "bounds")
             if not column.is_number():
-                raise UsageError(render("study.analysis.number", name=name))
+                raise usage_error("study.analysis.number", name=name)
         group = self._categorical(schema, self.of.groups, "groups") if self.of.groups else None
         columns = tuple(self._column(schema, name, "columns") for name in names if name != self.of.groups)
         cross = tuple(
@@ -140,10 +135,10 @@ class NoisedAnalysis:
         low, high = self.of.bounds.get(name) or column.typical or column.range or (0.0, 1.0)
         if column.range is not None and not column.range[0] <= low < high <= column.range[1]:
             known = list(column.range)
-            raise UsageError(render("study.analysis.range", name=name, ends=[low, high], range=known))
+            raise usage_error("study.analysis.range", name=name, ends=[low, high], range=known)
         # Values are divided by half the width, which may neither vanish nor overflow.
         if not np.finfo(np.float64).tiny <= (high - low) / 2 <= np.finfo(np.float64).max / 4:
-            raise UsageError(render("study.analysis.width", name=name, ends=[low, high]))
+            raise usage_error("study.analysis.width", name=name, ends=[low, high])
         # Where it is known where most values lie, bins of a logarithm would put nearly all of them into a few.
         if name in self.of.bounds or column.typical:
             column = column.model_copy(update={"transform": "none"})
@@ -152,7 +147,7 @@ class NoisedAnalysis:
     def _categorical(self, schema: Schema, name: str, where: str) -> ColumnLayout:
         column = self._column(schema, name, where)
         if column.edges or len(column.cells) > MOST_VALUES + 1:
-            raise UsageError(render("study.analysis.categorical", where=where, name=name, most=MOST_VALUES))
+            raise usage_error("study.analysis.categorical", where=where, name=name, most=MOST_VALUES)
         return column
 
 
@@ -178,5 +173,5 @@ def _find_column(schema: Schema, name: str, where: str) -> Column:
     countable = [one for one, column in schema.columns.items() if column.kind in COUNTED]
     if name not in countable:
         close = nearest(name, countable)
-        raise UsageError(render("study.analysis.unknown", where=where, name=name, dataset=schema.name, close=close))
+        raise usage_error("study.analysis.unknown", where=where, name=name, dataset=schema.name, close=close)
     return schema.columns[name]

@@ -14,23 +14,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
+from flfed.rows.data.schema import Schema
 from flfed.rows.encoded_table import EncodedTable
 from flfed.rows.statistics.statistic import Shapes
 from flfed.rows.training.private_noise import NoiseSource
 from flfed.rows.training.private_steps import PublicGrid
 from flfed.summaries.noised_scores import MOST_DIFFERENCE, SQUARES_WEIGHT, pair_scale
 from flfed.summaries.private_scaling import CELLS, HISTOGRAMS, VALUES, counted_columns, number_cells, sensitivities
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from flfed.rows.data.schema import Schema
-    from flfed.summaries.summary import Layout
-
+from flfed.summaries.summary import Layout
 
 STEP = 2.0**-20
 """Between two numbers of a weighted count or a sum, of which one row adds at most 1: sums of 2^32 rows are exact."""
@@ -155,12 +150,8 @@ def persons_of(table: pd.DataFrame, schema: Schema) -> np.ndarray | None:
 
     None where the schema names no group.
     """
-    import pandas as pd
-
     # Rows whose person is not known may all be one's.
-    if schema.group:
-        return pd.factorize(table[schema.group], use_na_sentinel=False)[0]
-    return None
+    return pd.factorize(table[schema.group], use_na_sentinel=False)[0] if schema.group else None
 
 
 def shapes_of_cells(layout: Layout) -> Shapes:
@@ -183,8 +174,7 @@ def training_cells(table: EncodedTable, *, by_person: bool) -> tuple[np.ndarray,
     """
     numbers, others = counted_columns(table.layout)
     rows = table.coded(table.table.training)
-    training = table.table.training
-    weights = weights_of(training, table.schema, by_person=by_person)
+    weights = weights_of(table.table.training, table.schema, by_person=by_person)
     by_cell = [number_cells(column, rows.scaled(column), weights) for column in numbers]
     by_value = [np.bincount(rows.codes[c.name], weights, minlength=len(c.cells)) for c in others]
     counts = np.stack(by_cell) if by_cell else np.zeros((0, CELLS + 1))

@@ -6,11 +6,10 @@ import inspect
 import math
 
 from flfed import registry
-from flfed.errors import UsageError
 from flfed.rows.data.schema import Schema
 from flfed.rows.statistics.statistic import Statistic
 from flfed.study.study import Study
-from flfed.words import render
+from flfed.words import usage_error
 
 
 def statistic_of(study: Study) -> Statistic:
@@ -30,7 +29,7 @@ def statistic_of(study: Study) -> Statistic:
     except TypeError:
         parameters = inspect.signature(registry.load("statistic", study.statistic.name)).parameters.values()
         needed = ", ".join(one.name for one in parameters if one.default is inspect.Parameter.empty)
-        raise UsageError(render("study.statistic.setting", name=study.statistic.name, needed=needed)) from None
+        raise usage_error("study.statistic.setting", name=study.statistic.name, needed=needed) from None
     return made
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from flfed.errors import FlfedError, UsageError
-from flfed.words import render
+from flfed.errors import FlfedError
+from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,5 +98,5 @@ def column_of(name: str, schema: Schema, *, where: str, kinds: tuple[str, ...]) 
     column = schema.columns.get(name)
     if column is None or column.kind not in kinds:
         choices = [one for one, of in schema.columns.items() if of.kind in kinds]
-        raise UsageError(render("study.statistic.column", where=where, name=name, choices=", ".join(choices)))
+        raise usage_error("study.statistic.column", where=where, name=name, choices=", ".join(choices))
     return name

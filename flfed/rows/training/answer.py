@@ -63,17 +63,15 @@ def _answer_one(request: Request) -> Any:
     if isinstance(request, FitRequest):
         return fit_one(request)
     if isinstance(request, TreesRequest):
-        return trees_alone(request.rows, request.task, request.classes, request.rng)
+        return trees_alone(request)
     if isinstance(request, RivalRequest):
-        return best_alone(request.rows, request.task, request.classes, request.rng, request.columns, request.least)
+        return best_alone(request)
     return TOGETHER[type(request)]([request])[0]
 
 
 def fit_one(request: FitRequest) -> Fitted:
     """Train as one request asks, protected or not."""
-    if request.private is None:
-        return fit(request)
-    return private_fit(request)
+    return fit(request) if request.private is None else private_fit(request)
 
 
 def run_client(handler: ClientGenerator) -> Any:
@@ -121,9 +119,7 @@ def _answer_kind(answer: Callable[[Any], Sequence[Any]], requests: Sequence[Requ
     sources = [request.source for request in drawing if request.source is not None]
     states = [source.state for source in sources]
     try:
-        if requests:
-            return answer(requests)
-        return []
+        return answer(requests) if requests else []
     except Exception:  # noqa: BLE001 - done again below, where each request has its own error
         for source, state in zip(sources, states):
             source.state = state  # the same draws as if it had been done alone at once

@@ -51,23 +51,17 @@ def layers_of(model: Any) -> tuple[tuple[str, str], ...]:
 
     There are none where its class has other outputs, which may be something else.
     """
-    if getattr(type(model), "outputs", None) is layered_outputs:
-        return tuple(model.layers)
-    return ()
+    return tuple(model.layers) if getattr(type(model), "outputs", None) is layered_outputs else ()
 
 
 def outputs_of(task: str, classes: int) -> int:
     """Return the number of outputs for a task."""
-    if task == "multi-class":
-        return classes
-    return 1
+    return classes if task == "multi-class" else 1
 
 
 def target_dtype(task: str, dtype: torch.dtype) -> torch.dtype:
     """Return the type of a target: whole numbers for classes, else that of the inputs."""
-    if task == "multi-class":
-        return torch.int64
-    return dtype
+    return torch.int64 if task == "multi-class" else dtype
 
 
 def row_losses(task: str, outputs: Tensor, y: Tensor) -> Tensor:

@@ -177,19 +177,14 @@ def _product(unit: _Unit) -> np.ndarray:
     if not layers:  # what the model makes of rows that are filled up is not known
         with torch.inference_mode():
             tensors = [torch.from_numpy(np.array(x, dtype=unit.precision)) for x in unit.xs]
-            predictions = [np.array(unit.model.outputs(arrays, x).numpy(), dtype=float, order="C") for x in tensors]
-        if len(predictions) == 1:
-            return predictions[0]
-        return np.concatenate(predictions)
-    parts = []
-    for block, rows in _blocks(unit.xs, unit.precision):
-        x = torch.from_numpy(block)
-        with torch.inference_mode():
-            y = _through(layers, x)[:, :width]
-        parts.append(np.array(y[:rows].numpy(), dtype=float, order="C"))
-    if len(parts) == 1:
-        return parts[0]
-    return np.concatenate(parts)
+            parts = [np.array(unit.model.outputs(arrays, x).numpy(), dtype=float, order="C") for x in tensors]
+    else:
+        parts = []
+        for block, rows in _blocks(unit.xs, unit.precision):
+            with torch.inference_mode():
+                y = _through(layers, torch.from_numpy(block))[:rows, :width]
+            parts.append(np.array(y.numpy(), dtype=float, order="C"))
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _blocks(xs: Sequence[np.ndarray], precision: str) -> Iterator[tuple[np.ndarray, int]]:
@@ -283,8 +278,7 @@ def _stacked(stack: Sequence[_Unit]) -> list[np.ndarray]:
     The units are of one program, the longest last.
     """
     first = stack[0]
-    longest = _up(stack[-1].rows)
-    table = np.zeros((len(stack), longest, first.xs[0].shape[1]), dtype=first.precision)
+    table = np.zeros((len(stack), _up(stack[-1].rows), first.xs[0].shape[1]), dtype=first.precision)
     for room, unit in zip(table, stack):
         np.concatenate(unit.xs, out=room[: unit.rows], casting="same_kind")
     arrays = {}

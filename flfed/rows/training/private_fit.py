@@ -99,12 +99,11 @@ def fit_by_row(request: FitRequest) -> Fitted:
 
     Returns what `private_fit` returns; each row's gradient is computed by itself.
     """
-    plan = request.plan
     rows = request.rows
     private, chance = request.protected()
     now = Descent(request)
     # Where the number of rows is known under noise alone, steps of noise are taken without any, too.
-    steps = plan.steps if len(rows) or request.units else 0
+    steps = request.plan.steps if len(rows) or request.units else 0
     x = torch.tensor(rows.x, dtype=now.dtype)
     weight = torch.tensor(rows.weight, dtype=now.dtype)
     y = torch.tensor(rows.y, dtype=target_dtype(request.task, now.dtype))
@@ -133,9 +132,7 @@ def in_order(request: FitRequest, w: Tensors) -> list[str]:
     Known layers follow one another; else the order is that of `w`.
     """
     names = list(chain.from_iterable(layers_of(request.model)))
-    if set(names) == set(w):
-        return names
-    return list(w)
+    return names if set(names) == set(w) else list(w)
 
 
 def fit_private_stack(

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from flfed.errors import UsageError
 from flfed.rows.features.encode import Encoded
 from flfed.rows.training.private_noise import NoiseSource, UnitCounts
 from flfed.study.plan import PrivateSteps
-from flfed.words import render
+from flfed.words import usage_error
 
 FINENESS = 27
 """How many bits the grid is finer than the noise's deviation, or the clip where that is more. Each cell then holds
@@ -85,7 +84,7 @@ class PublicGrid:
         # What rounding could add to a row's share of the sum is taken off its clip beforehand.
         lost = math.sqrt(numbers) * step + (2 * (units + 1) ** 2 + numbers) * 2.0**-53 * private.clip
         if not lost < private.clip:
-            raise UsageError(render("mechanisms.refusals.coarse", clip=private.clip, numbers=numbers))
+            raise usage_error("mechanisms.refusals.coarse", clip=private.clip, numbers=numbers)
         return cls(step, private.clip - lost)
 
     def rounded(self, total: Tensor) -> Tensor:
@@ -93,9 +92,7 @@ class PublicGrid:
 
         It is float64, of any shape.
         """
-        if self.step:
-            return total.div_(self.step).round_().mul_(self.step)
-        return total
+        return total.div_(self.step).round_().mul_(self.step) if self.step else total
 
     def noise(self, normal: np.ndarray, deviation: float) -> np.ndarray:
         """Return draws on the grid, of a deviation.
@@ -143,24 +140,18 @@ def persons_of(rows: Encoded, private: PrivateSteps) -> Persons | None:
 
     None where each row is sampled for itself.
     """
-    if private.unit == "row" or rows.group is None:
-        return None
-    return Persons.of(rows.group)
-
-
-def units(rows: Encoded, private: PrivateSteps) -> int:
-    """Return how many rows, or persons, can be sampled."""
-    persons = persons_of(rows, private)
-    if persons is None:
-        return len(rows)
-    return len(persons.rows)
+    return None if private.unit == "row" or rows.group is None else Persons.of(rows.group)
 
 
 def count_units(rows: Encoded, private: PrivateSteps, unit_counts: UnitCounts | None) -> UnitCounts:
-    """Return what training divides by: the exact number, where none under noise stands in its place."""
+    """Return what training divides by.
+
+    It is the exact number of rows, or persons, that can be sampled, where none under noise stands in its place.
+    """
     if unit_counts is not None:
         return unit_counts
-    count = units(rows, private)
+    persons = persons_of(rows, private)
+    count = len(rows) if persons is None else len(persons.rows)
     return UnitCounts(units=count, most=count)
 
 
@@ -194,8 +185,7 @@ def drawn_steps(
     """
     persons = persons_of(rows, private)
     count = len(rows) if persons is None else len(persons.rows)
-    most = count_units(rows, private, unit_counts).most
-    grid = PublicGrid.of(private, most, numbers)
+    grid = PublicGrid.of(private, count_units(rows, private, unit_counts).most, numbers)
     deviation = private.noise * private.clip
     at_a_time = max(1, PAGE // max(count, numbers))
     for start in range(0, steps, at_a_time):

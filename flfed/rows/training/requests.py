@@ -86,9 +86,7 @@ class FitRequest:
         Requests that share one are known by it. A protected one draws from `chance` alone.
         """
         drawn = self.rng if self.chance is None else getattr(self.chance, "rng", None)
-        if drawn is None:
-            return None
-        return drawn.bit_generator
+        return None if drawn is None else drawn.bit_generator
 
     def protected(self) -> tuple[PrivateSteps, NoiseSource]:
         """Return the protection of the steps, and where its draws come from.
@@ -338,9 +336,7 @@ def together(handlers: Sequence[ClientGenerator]) -> Generator[list[Request], An
 
 def listed(request: ComputeRequest) -> list[Request]:
     """Return what a handler asks, as a list."""
-    if isinstance(request, list):
-        return request
-    return [request]
+    return request if isinstance(request, list) else [request]
 
 
 def send_results(handler: ClientGenerator, request: ComputeRequest, results: Sequence[Any]) -> ComputeRequest:

@@ -48,10 +48,9 @@ class Stack:
     def __init__(self, requests: list[FitRequest], dtype: torch.dtype, room: BufferPool) -> None:
         self._first = requests[0]
         self._arrays = [request.arrays for request in requests]
-        plan = self._first.plan
         weights = self._stacked(self._arrays, dtype)
         self._plain = _is_plain(self._first)
-        self._moving = [OptimiserState.of(w, plan, plain=self._plain) for w in weights]
+        self._moving = [OptimiserState.of(w, self._first.plan, plain=self._plain) for w in weights]
         self._start = [w.clone() for w in weights] if self._first.terms or self._first.frozen else weights
         self._corrections = self._constants(requests, dtype)
         self._lr = torch.tensor([request.lr for request in requests], dtype=dtype)[:, None, None]

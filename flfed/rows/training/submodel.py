@@ -13,11 +13,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from flfed.errors import UsageError
 from flfed.rows.training.functional import layers_of
 from flfed.rows.training.requests import FitRequest
 from flfed.summaries.summary import Arrays
-from flfed.words import render
+from flfed.words import usage_error
 
 
 #   weight-0 [inputs, 16]   bias-0 [16]   weight-1 [16, 1]   bias-1 [1]
@@ -96,7 +95,7 @@ def narrowed(request: FitRequest, width: float) -> FitRequest:
     if width >= 1:
         return request
     if not layers_of(request.model):
-        raise UsageError(render("study.strategies.units"))
+        raise usage_error("study.strategies.units")
     arrays = submodel(request.model, request.arrays, width)
     if not request.correction:
         return replace(request, arrays=arrays)

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from flfed.refusals import Refusal
+from flfed.summaries.score_bins import GroupFigure
 from flfed.summaries.summary import Layout, Summary
 from flfed.updates.arrays import Arrays, Shapes, arrays_defect, shapes_of
-from flfed.updates.messages.compare import LEAST_ROWS, CompareReply, GroupFigure
+from flfed.updates.messages.compare import LEAST_ROWS, CompareReply
 from flfed.updates.messages.train import Replies, TrainReply
 
 BLOCK = 64
@@ -165,17 +166,9 @@ def _norms(replies: Replies, incoming: Arrays) -> dict[str, float]:
     Such an update has the model's names, shapes and dtypes. The norm is NaN or infinite if a value is bad.
     """
     expected = shapes_of(incoming)
-    alike = [site for site, reply in replies.items() if _is_like(reply.delta, expected)]
+    alike = [site for site, reply in replies.items() if shapes_of(reply.delta) == expected]
     norms = joint_norms([replies[site].delta for site in alike])
     return dict(zip(alike, norms.tolist(), strict=True))
-
-
-def _is_like(arrays: Arrays, expected: Shapes) -> bool:
-    for name, (shape, dtype) in expected.items():
-        value = arrays.get(name)
-        if value is None or value.shape != shape or value.dtype != dtype:
-            return False
-    return len(arrays) == len(expected)
 
 
 def _defect(reply: TrainReply, incoming: Arrays, rows_high: int, norm: float) -> Refusal | None:
@@ -305,8 +298,7 @@ def summary_defect(summary: Summary | None, layout: Layout, rows_high: float = m
     if summary is None:
         return Refusal("vector-unfit")
     arrays = summary.arrays()
-    wrong = [name for name, shape in layout.shapes().items() if arrays[name].shape != shape]
-    if wrong:
+    if wrong := [name for name, shape in layout.shapes().items() if arrays[name].shape != shape]:
         return Refusal("sums-layout", parts=", ".join(wrong))
     if not all(np.isfinite(value).all() for value in arrays.values()):
         return Refusal("sums-infinite")

@@ -91,9 +91,7 @@ def _clipped(loss: float) -> float:
 
     A value that is no number becomes a spoilt model's loss.
     """
-    if math.isfinite(loss):
-        return min(max(loss, -LARGEST), LARGEST)
-    return LARGEST
+    return min(max(loss, -LARGEST), LARGEST) if math.isfinite(loss) else LARGEST
 
 
 def decode_losses(total: np.ndarray, listed: frozenset[str], *, sites: int, scored: str) -> MeanLosses | None:

@@ -231,9 +231,7 @@ class RunContext:
 
     def offset_sites(self) -> set[str]:
         """Return the sites that are asked for their offset after the last round."""
-        if self.outputs > 0:
-            return set(self.participants)
-        return set()
+        return set(self.participants) if self.outputs > 0 else set()
 
     def merged(self, now: Round, good: Replies, *, needed: int) -> Arrays | None:
         """Return the one update that stands for all of a round's.
@@ -416,13 +414,11 @@ class Round:
         for site, size in came.bytes.items():
             self.bytes_in[site] = self.bytes_in.get(site, 0) + size
         readable, defects = self._run.unpacked(came.replies, shapes_of(self.incoming))
-        faults = came.faults | defects
+        silent = {site for site, why in came.faults.items() if why.code == "no-reply"}
         # Whose budget is spent was not asked again; all others had the time to answer.
-        if silent := self.asked.keys() - readable.keys() - faults.keys():
-            faults |= dict.fromkeys(silent, Refusal("no-reply"))
-            faults |= {site: reason for site, reason in self.spent.items() if site in silent}
+        spent = {site: reason for site, reason in self.spent.items() if site in silent}
         self.result = judge({site: readable[site] for site in sorted(readable)})
-        self.note(faults)
+        self.note(came.faults | defects | spent)
         return self.result.accepted
 
     def failed(self) -> int:
@@ -475,9 +471,7 @@ class Round:
             text = why_unsummed(self.number, self.unsummed, refused)
         # A spent budget goes before all else, since no further attempt can help.
         spent = [site for site, reason in refused.items() if reason.code in BUDGET]
-        if spent:
-            return Refusal("none-left", sites=", ".join(spent), why=text)
-        return text
+        return Refusal("none-left", sites=", ".join(spent), why=text) if spent else text
 
 
 def why_unsummed(number: int, why: Refusal, refused: Mapping[str, Refusal]) -> str:

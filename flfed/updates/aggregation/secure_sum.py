@@ -63,7 +63,6 @@ class Send(Protocol):
 
     def __call__(self, messages: Iterable[Message], *, timeout: float) -> Iterable[Message]:
         """Return the replies within the time."""
-        ...
 
 
 def _unsent(messages: Iterable[Message], *, timeout: float) -> list[Message]:
@@ -122,9 +121,7 @@ class SumQuestions:
     def mean_losses(self, replies: Replies) -> Mapping[str, float]:
         """Return the means of `losses_beside`."""
         beside = self.losses_beside(replies)
-        if beside:
-            return beside.means
-        return {}
+        return beside.means if beside else {}
 
     @classmethod
     def over(cls, grid: Grid, **keywords: Any) -> SumQuestions:
@@ -172,9 +169,8 @@ class SumQuestions:
         came = receive(send(messages, timeout=self.timeout), sites, partial(read, reply))
         for site, size in came.bytes.items():
             to_server[site] = to_server.get(site, 0) + size
-        silent = dict.fromkeys(requests.keys() - came.replies.keys(), Refusal("no-reply"))
         others = {site: why for site, why in self.faults.items() if site not in requests}
-        self.faults = {**others, **silent, **came.faults}
+        self.faults = others | came.faults
         return came.replies
 
 
@@ -228,9 +224,7 @@ class SecureSums:
 
         In a rehearsal the server has the sites' own.
         """
-        if self.masked:
-            return ENTRIES
-        return 0
+        return ENTRIES if self.masked else 0
 
     def guard(self, replies: Replies, rows_high: Mapping[str, int], *, updates: int, sums: int = 1) -> GuardResult:
         """Sort masked replies into accepted and refused.
@@ -481,9 +475,7 @@ class CipherSums(SecureSums):
             return Refusal("ciphertext-unfit")
         entries = vector_entries(self.entries)
         chunks = ckks.unpacked(reply.encrypted, entries)
-        if isinstance(chunks, Refusal):
-            return chunks
-        return self.context.defect(chunks, entries)
+        return chunks if isinstance(chunks, Refusal) else self.context.defect(chunks, entries)
 
     @property
     def loss_entries(self) -> int:
@@ -580,9 +572,7 @@ def smaller_list(listed_vectors: ListedVectors, named: Named, *, cohort: Collect
     if listed_vectors.listed != set(cohort) or rest == listed_vectors.listed or len(rest) < least:
         return None
     opened_none = all(site in named and not listed_vectors.vectors[site].opened for site in rest)
-    if opened_none:
-        return rest
-    return None
+    return rest if opened_none else None
 
 
 def left_out_faults(sites: Sites, named: Named, *, excluded: Sites) -> dict[str, Refusal]:

@@ -214,9 +214,7 @@ class TreeSelection(Selection):
 
     def settings(self) -> dict[str, float]:
         """Return the facts of earlier rounds for the sites."""
-        if self.refit:
-            return {REFIT: float(self.grown_before)}
-        return {}
+        return {REFIT: float(self.grown_before)} if self.refit else {}
 
     def sent_place(self, round: int) -> int:
         """Return a round's place among those whose trees sites are sent, from 1.
@@ -224,9 +222,7 @@ class TreeSelection(Selection):
         The first round that grows trees anew is sent the trees before, whose last one is scored with it.
         """
         place = round - self.grown_before
-        if place == 1:
-            return round
-        return place
+        return round if place == 1 else place
 
     def with_trees(self, round: int, incoming: Arrays, trees: np.ndarray) -> Arrays:
         """Return the forest that came with a round's trees, as `tree_arrays` makes them."""
@@ -236,9 +232,7 @@ class TreeSelection(Selection):
         # None of the trees before is the result any more, whichever did best.
         self.best_arrays = None
         forest = without_trees(incoming) if place == 1 else incoming
-        if self.best_round:
-            return with_round(forest, place - 1, trees)
-        return forest
+        return with_round(forest, place - 1, trees) if self.best_round else forest
 
     def state(self) -> tuple[dict[str, Arrays], dict[str, Any]]:
         """Return what `Selection.state` does, and since when trees grow anew."""

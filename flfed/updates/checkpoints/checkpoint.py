@@ -220,8 +220,7 @@ def _write(
     metadata = {"format": WHOLE, "run": folder.name, "facts": text, "sha256": sha256}
     if start:
         metadata |= {"format": OF_A_ROUND, "start": start}
-    content = file_content(tensors, metadata)
-    write_whole(path, content, "checkpoint")
+    write_whole(path, file_content(tensors, metadata), "checkpoint")
     return sha256
 
 
@@ -339,7 +338,10 @@ def _with_start(path: Path, tensors: Arrays, facts: dict[str, Any], start: str) 
     first = tensors
     begun: dict[str, Any] = {}
     if start:
-        first, begun = _started(path, start)
+        try:
+            first, begun, _ = _opened(path.with_name(f"{START}{SUFFIX}"), sha256=start)
+        except FlfedError as error:
+            raise FlfedError(render("checkpoints.files.start", error=error, name=path.name)) from None
     return Checkpoint(
         round=facts.pop("round"),
         left=tuple(facts.pop("left", ())),
@@ -351,16 +353,6 @@ def _with_start(path: Path, tensors: Arrays, facts: dict[str, Any], start: str) 
         sharing=begun.get("sharing", {}),
         start=start,
     )
-
-
-def _started(path: Path, start: str) -> tuple[Arrays, dict[str, Any]]:
-    """Return the start file that a checkpoint was written with."""
-    beside = path.with_name(f"{START}{SUFFIX}")
-    try:
-        tensors, facts, _ = _opened(beside, sha256=start)
-    except FlfedError as error:
-        raise FlfedError(render("checkpoints.files.start", error=error, name=path.name)) from None
-    return tensors, facts
 
 
 def _opened(path: Path, *, sha256: str = "") -> tuple[Arrays, dict[str, Any], str]:

@@ -179,9 +179,7 @@ def open_reply_cache(site: str, run: object) -> ReplyCache | None:
     It is None where the run has no name fit for a folder.
     """
     plain = isinstance(run, str) and RUN.fullmatch(run)
-    if plain:
-        return ReplyCache(site, str(run))
-    return None
+    return ReplyCache(site, str(run)) if plain else None
 
 
 def _reply_name(round: int) -> str:
@@ -370,9 +368,7 @@ class NodeState(RunState):
 
     def read(self, name: str) -> Arrays | None:
         """Return one section's arrays."""
-        if name in self._record:
-            return ndarrays(self._record, name)
-        return None
+        return ndarrays(self._record, name) if name in self._record else None
 
     def write(self, name: str, arrays: Arrays) -> None:
         """Keep arrays as a section."""
@@ -390,9 +386,7 @@ class NodeState(RunState):
 def run_state(site: str, context: Context) -> RunState:
     """Return a site's state of the run that a message belongs to."""
     store = open_reply_cache(site, context.run_config.get("run"))
-    if store is None:
-        return NodeState(context.state)
-    return StateFiles(store)
+    return NodeState(context.state) if store is None else StateFiles(store)
 
 
 def whole_message(message: Message, state: RunState) -> Message:

@@ -152,8 +152,7 @@ def write_cohort(run: str, sites: Mapping[str, Mapping[str, object]]) -> None:
 
     Raises FlfedError where it cannot be written.
     """
-    path = folder_of(run) / COHORT
-    write_whole(path, json.dumps(sites).encode(), "cohort")
+    write_whole(folder_of(run) / COHORT, json.dumps(sites).encode(), "cohort")
 
 
 def read_cohort(run: str) -> dict[str, dict[str, Any]]:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from flfed.study.settings import Settings
-from flfed.updates.arrays import Shapes, entries_of, flattened, unflattened
+from flfed.updates.arrays import Arrays, Shapes, entries_of, flattened, unflattened
 from flfed.updates.codec import Codec
-
-if TYPE_CHECKING:
-    from flfed.updates.arrays import Arrays
 
 LARGEST = float(np.finfo(np.float16).max)
 """A finite entry beyond it becomes it, so that one large entry does not cost a site its round."""

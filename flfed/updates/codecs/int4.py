@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from flfed.refusals import Refusal
 from flfed.study.settings import Settings
-from flfed.updates.arrays import Shapes, entries_of
+from flfed.updates.arrays import Arrays, Shapes, entries_of
 from flfed.updates.codec import Codec
 from flfed.updates.codecs.int8 import distances, multiples, quantised, scales_defect
-
-if TYPE_CHECKING:
-    from flfed.updates.arrays import Arrays
 
 LEVELS = 7
 MIDDLE = 8
@@ -46,9 +41,7 @@ class Int4(Codec, Settings, where="[codec]"):
 
     def encode(self, arrays: Arrays, rng: np.random.Generator) -> Arrays:
         """Return the entries as whole numbers, two a byte, and the scales."""
-        whole, scales = quantised([arrays], LEVELS, [rng])
-        whole = whole[0]
-        scales = scales[0]
+        (whole,), (scales,) = quantised([arrays], LEVELS, [rng])
         halves = np.full(len(whole) + len(whole) % 2, MIDDLE, np.uint8)
         halves[: len(whole)] = whole + MIDDLE
         return {"values": halves[0::2] | halves[1::2] << 4, "scales": scales}

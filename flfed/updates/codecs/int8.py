@@ -5,17 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flfed.refusals import Refusal
 from flfed.study.settings import Settings
-from flfed.updates.arrays import Shapes, entries_of, flattened_all, unflattened
+from flfed.updates.arrays import Arrays, Shapes, entries_of, flattened_all, unflattened
 from flfed.updates.codec import Codec
-
-if TYPE_CHECKING:
-    from flfed.updates.arrays import Arrays
 
 LARGEST = float(np.finfo(np.float32).max)
 LEVELS = 127
@@ -124,8 +120,7 @@ def multiples(values: np.ndarray, scales: np.ndarray, model: Shapes) -> list[Arr
     # A product of eight bits and float32's twenty-four has one rounding in float32, and none in float64.
     if any(dtype != np.float32 for _, dtype in model.values()):
         scales = scales.astype(np.float64)
-    each = np.repeat(scales, sizes, axis=1)
-    return [unflattened(own, model) for own in values * each]
+    return [unflattened(own, model) for own in values * np.repeat(scales, sizes, axis=1)]
 
 
 def scales_defect(scales: np.ndarray, levels: int) -> Refusal | None:
@@ -152,8 +147,7 @@ def _scales(entries: np.ndarray, sizes: tuple[int, ...], levels: int) -> np.ndar
     starts, empty = _places(sizes)
     # An array without entries would take the next one's, or one beyond the end.
     padded = entries if empty is None else np.pad(entries, ((0, 0), (0, 1)))
-    absolute = np.abs(padded)
-    most = np.maximum.reduceat(absolute, starts, axis=1)
+    most = np.maximum.reduceat(np.abs(padded), starts, axis=1)
     if empty is not None:
         most[:, empty] = 0.0
     with np.errstate(over="ignore"):

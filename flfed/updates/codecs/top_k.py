@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
 from flfed.refusals import Refusal
 from flfed.study.settings import Settings
-from flfed.updates.arrays import Shapes, entries_of, flattened, unflattened
+from flfed.updates.arrays import Arrays, Shapes, entries_of, flattened, unflattened
 from flfed.updates.codec import Codec
-
-if TYPE_CHECKING:
-    from flfed.updates.arrays import Arrays
 
 RELATIVE = 2.0**-24
 ABSOLUTE = 2.0**-150
@@ -75,8 +72,7 @@ class TopK(Codec, Settings, where="[codec]"):
         if wrong := super().defect(packed, model):
             return wrong
         indexes = packed["indexes"]
-        ascending = (indexes[1:] > indexes[:-1]).all()
-        if ascending and indexes[-1] < entries_of(model):
+        if (indexes[1:] > indexes[:-1]).all() and indexes[-1] < entries_of(model):
             return None
         return Refusal("index-unfit", array="indexes")
 
@@ -94,9 +90,7 @@ class TopK(Codec, Settings, where="[codec]"):
 
 def _index_type(entries: int) -> np.dtype[np.unsignedinteger]:
     """Return the smallest whole type that has every place."""
-    if entries <= 2**16:
-        return np.dtype(np.uint16)
-    return np.dtype(np.uint32)
+    return np.dtype(np.uint16) if entries <= 2**16 else np.dtype(np.uint32)
 
 
 def _largest(absolute: np.ndarray, count: int) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from flwr.app import RecordDict
@@ -13,7 +13,7 @@ from flwr.app import RecordDict
 from flfed.refusals import Refusal
 from flfed.registry import kebab
 from flfed.study.tables import OWN_FAMILIES, OwnFamily
-from flfed.summaries.score_bins import EVEN_ODDS, LEAST_SPREAD, ScoreBins
+from flfed.summaries.score_bins import EVEN_ODDS, LEAST_SPREAD, GroupFigure, PointCounts, ScoreBins
 from flfed.summaries.summary import Encoder, Summary
 from flfed.updates.arrays import Arrays
 from flfed.updates.messages import fields, kinds
@@ -65,83 +65,6 @@ class Figure:
     low: float
     high: float
     extra: float
-    method: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class PointCounts:
-    """Confusion table at one operating point.
-
-    It crosses only where the study names thresholds or alert budgets.
-
-    Attributes
-    ----------
-    by : {"threshold", "alert-budget", "false-positive-rate"}
-        How rows are flagged: from a predicted probability on, a share of the rows, or from the threshold that flags
-        a share of the site's training rows without the outcome.
-    at : float
-        The probability, or the share.
-    tp, fp, fn, tn : int
-        Holdout rows flagged with and without the outcome, and not flagged with and without it; -1 where they stay.
-    method : str
-        Why they stay, or "".
-
-    Reveals: the exact number of holdout rows that the shared model flags, by class. It is given at each threshold,
-    alert budget and false positive rate of the study. The threshold of a rate stays at the site. Under disclosure
-    "institution", a count leaves only under these conditions. Each of these counts is over at least the cell minimum of
-    rows, of as many persons. So is each difference between two of them, and the rest of a class. Nor do they differ by
-    fewer rows from a group of a column in the sums, or from the rows that the accuracy counts as right. No histogram of
-    predictions leaves. Counts at a false positive rate never leave. Counts of a row leave in one run alone: the counts
-    of two models differ by the rows that they classify differently. The counts have no noise: a study that protects
-    rows or sites by a mechanism has none.
-    """
-
-    by: Annotated[str, r"threshold|alert-budget|false-positive-rate"]
-    at: float
-    tp: int
-    fp: int
-    fn: int
-    tn: int
-    method: str
-
-    @property
-    def point(self) -> tuple[str, float]:
-        """Operating point that the counts are of."""
-        return self.by, self.at
-
-    @property
-    def counts(self) -> tuple[int, int, int, int]:
-        """All four counts."""
-        return self.tp, self.fp, self.fn, self.tn
-
-
-@dataclass(frozen=True, kw_only=True)
-class GroupFigure:
-    """Area under the ROC curve within one group.
-
-    It crosses only where the study names columns to look at group by group.
-
-    Attributes
-    ----------
-    column, group : str
-        Their names, which follow from study and schema.
-    value, low, high : float
-        The area and its 95 % interval; NaN where undefined or withheld.
-    method : str
-        "DeLong", "bootstrap", or why the figure is undefined or stays.
-
-    Reveals: how well the shared model ranks holdout rows of each group that the study names. Under disclosure
-    "institution", a figure is over at least the cell minimum of rows, of as many persons, of each class. The site's
-    rows outside all these groups of the column, if there are any, must be as many. The figure has three digits. Figures
-    of a row leave in one run alone, as exact counts do. No number of rows of a group crosses. A withheld figure shows
-    that the group, or the rest, has few rows of a class.
-    """
-
-    column: str
-    group: str
-    value: float
-    low: float
-    high: float
     method: str
 
 
@@ -246,7 +169,7 @@ class CompareRequest:
     @classmethod
     def from_record(cls, record: RecordDict) -> CompareRequest:
         """Read the message's content."""
-        request = cast(CompareRequest, fields.made(cls, read_hashed(cls, record)))
+        request = fields.made(cls, read_hashed(cls, record))
         if not 1 <= request.sites <= MOST_SITES or request.trained not in TRAINED:
             raise fields.MalformedMessage(Refusal("sites-unfit", message="CompareRequest"))
         if request.offset_deviation < 0 or math.isinf(request.offset_deviation):
@@ -260,9 +183,7 @@ class CompareRequest:
     @property
     def deviation(self) -> float | None:
         """Deviation of the sites' intercepts, None where not sent."""
-        if math.isnan(self.offset_deviation):
-            return None
-        return self.offset_deviation
+        return None if math.isnan(self.offset_deviation) else self.offset_deviation
 
     @property
     def bins(self) -> ScoreBins:
@@ -442,7 +363,7 @@ class AuditRequest:
     @classmethod
     def from_record(cls, record: RecordDict) -> AuditRequest:
         """Read the message's content."""
-        return cast(AuditRequest, fields.made(cls, read_request(record)))
+        return fields.made(cls, read_request(record))
 
 
 @dataclass(frozen=True, kw_only=True)

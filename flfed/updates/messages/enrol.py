@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 from flwr.app import RecordDict
 
@@ -125,7 +125,7 @@ class EnrolReply(PlainMessage):
         for key in ("title", "reason"):
             if isinstance(text := config.get(key), str):
                 config[key] = unmarked(text)
-        reply = cast(EnrolReply, fields.made(cls, config))
+        reply = fields.made(cls, config)
         reason = reply.reason and recorded(reply.reason)
         return replace(reply, title=reply.title[:TITLE], reason=reason)
 

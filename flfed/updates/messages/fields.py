@@ -52,6 +52,7 @@ MetricName = Annotated[str, METRIC]
 
 Check = Callable[[Any], bool]
 Reply = TypeVar("Reply")
+Kind = TypeVar("Kind")
 
 
 class MalformedMessage(FlfedError):
@@ -86,9 +87,7 @@ def ndarrays(record: RecordDict, name: str) -> Arrays:
 
 def arrays_if_there(record: RecordDict, name: str) -> Arrays:
     """Return one section's arrays as `ndarrays` does, none where it is absent."""
-    if name in record:
-        return ndarrays(record, name)
-    return {}
+    return ndarrays(record, name) if name in record else {}
 
 
 def arrays_of(record: ArrayRecord, name: str = "") -> Arrays:
@@ -167,7 +166,7 @@ def read_histogram(record: RecordDict, name: str) -> np.ndarray | None:
     return counts.astype(np.float64)
 
 
-def made(kind: type[Any], values: Mapping[str, Any]) -> Any:
+def made(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
     """Build a dataclass from kebab-case values.
 
     An error says what of it is missing, unknown or of a wrong type.
@@ -265,7 +264,7 @@ class Received(Generic[Reply]):
     ----------
     replies : dict of site to reply
     faults : dict of site to Refusal
-        Of the sites whose answer cannot be used; who sent none is not among them.
+        Of the sites whose answer cannot be used, or who sent none.
     bytes : dict of site to int
         Of the replies' content; an error has none.
     """
@@ -307,7 +306,8 @@ def receive(
             inbox.replies[site] = reading(message.content)
         except MalformedMessage as error:
             inbox.faults[site] = refusal_of(error)
-    return inbox
+    silent = dict.fromkeys(left.values(), Refusal("no-reply"))
+    return dataclasses.replace(inbox, faults=silent | inbox.faults)
 
 
 def _fits(value: float) -> bool:
@@ -349,7 +349,7 @@ class PlainMessage:
     @classmethod
     def from_record(cls, record: RecordDict) -> Self:
         """Read the message's content."""
-        return cast(Self, made(cls, config_of(record)))
+        return made(cls, config_of(record))
 
 
 def text(config: ConfigRecord, key: str) -> str:

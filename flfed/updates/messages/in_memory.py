@@ -159,9 +159,7 @@ def _wrap_array(value: np.ndarray) -> Array:
 
     One of another kind is left to Flower to judge.
     """
-    if value.dtype.kind in KINDS:
-        return InMemoryArray(value)
-    return Array(value)
+    return InMemoryArray(value) if value.dtype.kind in KINDS else Array(value)
 
 
 def config_record(values: Mapping[str, Any]) -> ConfigRecord:
@@ -259,12 +257,10 @@ class Crossing(Protocol):
 
     def to_record(self) -> RecordDict:
         """Return the message's content, made anew."""
-        ...
 
     @classmethod
     def from_record(cls, record: RecordDict) -> Self:
         """Read the message's content."""
-        ...
 
 
 Kind = TypeVar("Kind", bound=Crossing)

@@ -5,13 +5,8 @@ They stand apart from the messages, so that who reads a ledger needs no Flower.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from flfed.study.kinds import is_statistic
-from flfed.study.study import covers_model
-
-if TYPE_CHECKING:
-    from flfed.study.study import Study
+from flfed.study.study import Study, covers_model
 
 ENROL = "query.enrol"
 SUMMARISE = "query.summarise"

@@ -6,7 +6,7 @@ The masked vector rides on the reply to the question itself (`TrainReply`). Each
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import numpy as np
 from flwr.app import RecordDict
@@ -116,7 +116,7 @@ class KeysRequest:
     @classmethod
     def from_record(cls, record: RecordDict) -> KeysRequest:
         """Read the message's content."""
-        request = cast(KeysRequest, fields.made(cls, fields.config_of(record)))
+        request = fields.made(cls, fields.config_of(record))
         signed = fields.section(record, SIGNED).get("statements") if SIGNED in record else []
         return replace(request, statements=_all_bytes(signed), shared=SharedKey.out_of(record))
 
@@ -151,7 +151,7 @@ class KeysReply:
     @classmethod
     def from_record(cls, record: RecordDict) -> KeysReply:
         """Read the message's content."""
-        reply = cast(KeysReply, fields.made(cls, fields.config_of(record)))
+        reply = fields.made(cls, fields.config_of(record))
         return replace(reply, shared=SharedKey.out_of(record))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import numpy as np
 from flwr.app import RecordDict
@@ -49,9 +49,7 @@ def _read_sums(record: RecordDict, name: str) -> dict[str, Any]:
     """Return the arrays of `_sums_record` by the section's name, or what stands masked in their place."""
     fields.config_of(record)
     masked = Masked.out_of(record)
-    if masked is None:
-        return {name: fields.ndarrays(record, name)}
-    return {"masked": masked}
+    return {name: fields.ndarrays(record, name)} if masked is None else {"masked": masked}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +212,7 @@ class ScoresRequest:
     def from_record(cls, record: RecordDict) -> ScoresRequest:
         """Read the message's content."""
         edges = fields.arrays_if_there(record, "edges")
-        return cast(ScoresRequest, fields.made(cls, {**read_request(record), **edges}))
+        return fields.made(cls, {**read_request(record), **edges})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -242,4 +240,4 @@ class ScoresReply:
     def from_record(cls, record: RecordDict) -> ScoresReply:
         """Read the message's content."""
         fields.config_of(record)
-        return cast(ScoresReply, fields.made(cls, fields.ndarrays(record, "scores")))
+        return fields.made(cls, fields.ndarrays(record, "scores"))

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
@@ -123,7 +123,7 @@ class TrainRequest:
     def from_record(cls, record: RecordDict) -> TrainRequest:
         """Read the message's content."""
         keywords = {**read_hashed(cls, record), "settings": fields.read_settings(record, "settings")}
-        return cast(TrainRequest, fields.made(cls, {**keywords, "extra": fields.arrays_if_there(record, EXTRA)}))
+        return fields.made(cls, {**keywords, "extra": fields.arrays_if_there(record, EXTRA)})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -258,8 +258,7 @@ class TrainReply:
         config = fields.config_of(record)
         values = fields.numbers(record, "metrics")
         # A value that is no number counts as missing; only a loss need not be there.
-        missing = {"num-examples", "steps", *record.get("metrics", ())} - values.keys()
-        if missing:
+        if missing := {"num-examples", "steps", *record.get("metrics", ())} - values.keys():
             raise fields.MalformedMessage(Refusal("reply-incomplete", fields=", ".join(sorted(missing))))
         steps = int(values["steps"]) if math.isfinite(values["steps"]) else 0
         return cls(
@@ -282,10 +281,7 @@ Replies = Mapping[str, TrainReply]
 
 def read_summary(record: RecordDict) -> Summary | None:
     """Read a message's sums over rows, None where it has none."""
-    summary: Summary | None = None
-    if "summary" in record:
-        summary = fields.made(Summary, fields.ndarrays(record, "summary"))
-    return summary
+    return fields.made(Summary, fields.ndarrays(record, "summary")) if "summary" in record else None
 
 
 def request_sections(arrays: Arrays, encoder: Encoder, **plain: Any) -> dict[str, Any]:
@@ -343,9 +339,7 @@ def lacks_encoder(record: RecordDict) -> str:
     """Return the hash of the encoder that a request names without bringing it, "" where there is none."""
     config = record.get("config")
     named = config.get(ENCODER_SHA256) if isinstance(config, ConfigRecord) and "encoder" not in record else None
-    if isinstance(named, str):
-        return named
-    return ""
+    return named if isinstance(named, str) else ""
 
 
 def formless(record: RecordDict) -> RecordDict:
@@ -421,7 +415,7 @@ class Same:
 @lru_cache(maxsize=64)
 def _encoder_of(same: Same) -> Encoder:
     """Return the encoder, one for all sites that hold the very same arrays."""
-    return cast(Encoder, fields.made(Encoder, same.arrays))
+    return fields.made(Encoder, same.arrays)
 
 
 OFFSET = "offset"
@@ -464,8 +458,7 @@ class Offset:
         """
         if OFFSET not in record:
             return None
-        offset: Offset = fields.made(cls, fields.ndarrays(record, OFFSET))
-        return offset
+        return fields.made(cls, fields.ndarrays(record, OFFSET))
 
     def defect(self, outputs: int) -> Refusal | None:
         """Return why an offset cannot be used, else None.

@@ -23,7 +23,7 @@ from flfed.updates.extra import ExtraShapes, extra_shapes
 from flfed.updates.mechanism import Mechanism, mechanism_of
 from flfed.updates.messages.fields import COUNTS
 from flfed.updates.sections import ArrayField, ArraySection, Sections
-from flfed.updates.strategies.fedavg import FedAvg, averages, needs_updates
+from flfed.updates.strategies.fedavg import FedAvg, needs_updates
 from flfed.words import render
 
 
@@ -94,7 +94,7 @@ class StudyFacts:
     @property
     def averages(self) -> bool:
         """Whether the next model is the mean of the sites' models."""
-        return averages(self.strategy)
+        return type(self.strategy).combine is FedAvg.combine
 
     @property
     def words(self) -> Mapping[str, object]:
@@ -233,77 +233,62 @@ class Border(Protocol):
     @property
     def study(self) -> Study:
         """The study."""
-        ...
 
     @property
     def task(self) -> str:
         """Of its dataset."""
-        ...
 
     @property
     def outputs(self) -> int:
         """Numbers that the model predicts of a row."""
-        ...
 
     @property
     def primary(self) -> str:
         """Name of the primary metric."""
-        ...
 
     @property
     def model(self) -> Shapes:
         """Names, shapes and types of the model's arrays."""
-        ...
 
     @property
     def layout(self) -> Layout:
         """Of the sums over rows."""
-        ...
 
     @property
     def statistic(self) -> Shapes:
         """Names, shapes and types of the statistic's sums."""
-        ...
 
     @property
     def statistic_type(self) -> type:
         """Class of the study's statistic, or of its analysis."""
-        ...
 
     @property
     def noised_cells(self) -> Shapes:
         """The same of counts of rows by cell, where noise covers all releases."""
-        ...
 
     @property
     def pinned(self) -> int:
         """Sites that the approval pins, this one counted, where its updates leave for sums only; else 0."""
-        ...
 
     @property
     def keeps_figures(self) -> bool:
         """Whether the site's figures leave in sums only."""
-        ...
 
     @property
     def round_figures(self) -> str:
         """How losses and scores of rounds may leave the site by themselves: "exact", "rounded" or "none"."""
-        ...
 
     @property
     def has_histogram(self) -> bool:
         """Whether counts of rows by prediction may leave."""
-        ...
 
     @property
     def may_audit(self) -> bool:
         """Whether the site's policy lets a run be audited."""
-        ...
 
     @property
     def exchanges(self) -> Exchanges:
         """Kinds of messages of a run."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,14 +10,13 @@ from typing import get_args
 
 from flfed import registry
 from flfed.study.kinds import is_statistic, most_rounds
+from flfed.summaries.score_bins import GroupFigure, PointCounts
 from flfed.updates.messages.compare import (
     AUDIT,
     MOST_FIGURES,
     AuditReply,
     ColumnImportance,
     CompareReply,
-    GroupFigure,
-    PointCounts,
     Verdict,
 )
 from flfed.updates.messages.enrol import SEAL, SEALED, EnrolReply, SealReply
@@ -113,9 +112,7 @@ class Training(Part):
 
     def guarantee(self, border: Border, without: str) -> str:
         """Return that the coordinator's memory has the site's own updates."""
-        if is_statistic(border.study):
-            return without
-        return "alone"
+        return without if is_statistic(border.study) else "alone"
 
     def exchanges(self, border: Border, without: Exchanges) -> Exchanges:
         """Return the kinds of messages of a run with a comparison at its end."""
@@ -168,8 +165,7 @@ def _scores(border: Border, wanted: Wanted) -> dict[str, Section]:
 def _round_releases(border: Border) -> Iterator[Release]:
     """Yield the losses and metrics that leave in each round."""
     digits = Text("three-digits") if border.round_figures == "rounded" else ""
-    scores = Text("round-figures", {"reveals": Scores, "digits": digits})
-    yield Release(Place.FIGURES, scores, EVALUATE)
+    yield Release(Place.FIGURES, Text("round-figures", {"reveals": Scores, "digits": digits}), EVALUATE)
     if border.study.adjusts_intercept():
         yield Release(Place.FIGURES, Text("intercept", {"reveals": Offset, "digits": digits}))
 
@@ -178,8 +174,7 @@ def _comparison_releases(border: Border) -> Iterator[Release]:
     """Yield the outputs of the comparison, and those that a study requests with it."""
     compare = border.study.compare
     own = Text(f"own-{compare.site_model}")
-    compared = Text("comparison", {"reveals": CompareReply, "own": own})
-    yield Release(Place.END, compared, COMPARE)
+    yield Release(Place.END, Text("comparison", {"reveals": CompareReply, "own": own}), COMPARE)
     beside = []
     if compare.points:
         beside.append(Text("points", {"points": _points(border), "reveals": PointCounts}))
@@ -210,11 +205,7 @@ class FrozenLayers(Part):
             "all of the model's layers",
             lambda facts: facts.study.frozen_layers >= facts.layers,
         ),
-        Exclusion(
-            "frozen-noise",
-            "[privacy]: record-dp",
-            lambda facts: facts.protects_rows,
-        ),
+        Exclusion("frozen-noise", "[privacy]: record-dp", lambda facts: facts.protects_rows),
     )
 
     def is_in_study(self, facts: StudyFacts) -> bool:
@@ -237,16 +228,8 @@ class PartOfUnits(Part):
             "[model]: warm-start",
             lambda facts: bool(facts.study.warm_start),
         ),
-        Exclusion(
-            "widths-layers",
-            "models without layers",
-            lambda facts: not facts.layers,
-        ),
-        Exclusion(
-            "widths-strategy",
-            "whole-model strategies",
-            _takes_whole_models,
-        ),
+        Exclusion("widths-layers", "models without layers", lambda facts: not facts.layers),
+        Exclusion("widths-strategy", "whole-model strategies", _takes_whole_models),
     )
 
     def is_in_study(self, facts: StudyFacts) -> bool:
@@ -268,9 +251,7 @@ class Statistic(Part):
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
         """Return a request that says nothing: the study has all."""
-        if kind == STATISTIC:
-            return {"config": config({})}
-        return sections
+        return {"config": config({})} if kind == STATISTIC else sections
 
     def reply_sections(self, border: Border, wanted: Wanted, sections: Sections) -> Sections:
         """Return the statistic's sums."""
@@ -298,16 +279,11 @@ class Statistic(Part):
             label = registry.load("statistic", name).label
             facts = {"reveals": StatisticReply, "name": name, "label": label, "of_statistic": statistic}
             answer = Text("statistic", facts)
-        return (
-            Release(Place.ENROLMENT, enrolment),
-            Release(Place.ROUND, answer, STATISTIC),
-        )
+        return (Release(Place.ENROLMENT, enrolment), Release(Place.ROUND, answer, STATISTIC))
 
     def guarantee(self, border: Border, without: str) -> str:
         """Return that the coordinator's memory has the site's own sums."""
-        if is_statistic(border.study):
-            return "statistic"
-        return without
+        return "statistic" if is_statistic(border.study) else without
 
 
 LONGEST = 1000
@@ -350,5 +326,4 @@ class Audit(Part):
         """Add the figures of attacks, where the site's policy lets a run be audited."""
         if not border.may_audit or is_statistic(border.study):
             return without
-        figures = Text("audit", {"reveals": AuditReply})
-        return (*without, Release(Place.AUDIT, figures, AUDIT))
+        return (*without, Release(Place.AUDIT, Text("audit", {"reveals": AuditReply}), AUDIT))

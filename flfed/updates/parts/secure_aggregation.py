@@ -98,11 +98,7 @@ class SecureAggregation(Part):
 
     title = "[privacy] secure-aggregation"
     exclusions = (
-        Exclusion(
-            "sums-strategy",
-            "single-update strategies",
-            lambda facts: facts.needs_updates,
-        ),
+        Exclusion("sums-strategy", "single-update strategies", lambda facts: facts.needs_updates),
         Exclusion(
             "sums-mechanism",
             "single-update mechanisms",
@@ -182,8 +178,7 @@ class SecureAggregation(Part):
         # A study without rounds has one sum.
         if not border.study.rounds:
             return (*without, *_STATISTIC_RELEASES)
-        keys = Text("keys", {"reveals": KeysReply})
-        releases = [Release(Place.BEFORE_ROUNDS, keys, KEYS)]
+        releases = [Release(Place.BEFORE_ROUNDS, Text("keys", {"reveals": KeysReply}), KEYS)]
         for release in without:
             if release.place == Place.ROUND and border.study.aggregation.is_masked:
                 releases += _masked_releases(release)
@@ -196,9 +191,7 @@ class SecureAggregation(Part):
 
     def guarantee(self, border: Border, without: str) -> str:
         """Return the key of the sentence on sums."""
-        if border.pinned:
-            return f"{without}-summed"
-        return without
+        return f"{without}-summed" if border.pinned else without
 
 
 _STATISTIC_RELEASES = (
@@ -227,8 +220,7 @@ def _withhold_figures(border: Border, figures: Release) -> list[Release]:
     if figures.text.key != "round-figures":
         return []
     key = "losses-in-sum" if border.study.aggregation.is_masked else "losses-stay"
-    stay = Text("rounds-stay", {"instead": Text(key)})
-    return [Release(Place.FIGURES, stay, figures.kind)]
+    return [Release(Place.FIGURES, Text("rounds-stay", {"instead": Text(key)}), figures.kind)]
 
 
 def _with_masks(border: Border, wanted: Wanted, sections: Sections) -> Sections:
@@ -314,11 +306,7 @@ class EncryptedModels(Part):
 
     title = "[privacy] secure-aggregation = 'ckks'"
     exclusions = (
-        Exclusion(
-            "ckks-strategy",
-            "strategies beyond averaging",
-            lambda facts: not facts.averages,
-        ),
+        Exclusion("ckks-strategy", "strategies beyond averaging", lambda facts: not facts.averages),
         Exclusion(
             "ckks-download",
             "[codec]: download",
@@ -395,9 +383,7 @@ class EncryptedModels(Part):
 
     def guarantee(self, border: Border, without: str) -> str:
         """Return the key of the sentence on updates that leave encrypted."""
-        if _encrypts(border) and without == "alone-summed":
-            return "alone-encrypted"
-        return without
+        return "alone-encrypted" if _encrypts(border) and without == "alone-summed" else without
 
 
 def _encrypts(border: Border) -> bool:

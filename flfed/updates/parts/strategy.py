@@ -52,9 +52,7 @@ class Strategy(Part):
         for name, value in strategy.client_settings().items():
             # Flower's records have kebab-case keys wherever ours are made.
             fields[name.replace("_", "-")] = equal(float(value)) if name in parameters else number()
-        if fields:
-            return {**sections, "settings": Plain(fields=fields)}
-        return sections
+        return {**sections, "settings": Plain(fields=fields)} if fields else sections
 
 
 class ArraysBesideModel(Part):
@@ -77,11 +75,7 @@ class ArraysBesideModel(Part):
             "[privacy]: secure-aggregation",
             lambda facts: _sends_arrays(facts) and facts.study.aggregation.sums_updates,
         ),
-        Exclusion(
-            "arrays-codec",
-            "[codec]",
-            lambda facts: _sends_arrays(facts) and facts.packs,
-        ),
+        Exclusion("arrays-codec", "[codec]", lambda facts: _sends_arrays(facts) and facts.packs),
     )
 
     def is_in_study(self, facts: StudyFacts) -> bool:

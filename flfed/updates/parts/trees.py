@@ -10,7 +10,7 @@ import numpy as np
 
 from flfed.study.kinds import exchanges_of, grows, most_rounds, refits
 from flfed.study.tables import TREES
-from flfed.trees.cut_points import cells_of, counted_columns
+from flfed.trees.cut_points import cell_shapes
 from flfed.trees.forest import NODES, depth_of
 from flfed.updates.messages.kinds import BINS, EVALUATE, TRAIN
 from flfed.updates.messages.summarise import BinsReply
@@ -161,9 +161,7 @@ class Trees(Part):
 
     def guarantee(self, border: Border, without: str) -> str:
         """Return what the coordinator's memory has of trees."""
-        if grows(border.study):
-            return "trees"
-        return without
+        return "trees" if grows(border.study) else without
 
     def round_bytes(self, border: Border, sections: Sections, once: int) -> int:
         """Return the most bytes of a round.
@@ -196,13 +194,10 @@ def _codes(border: Border) -> int:
 
 def _counts(border: Border) -> ArraySection:
     """Return the section of rows by cell."""
-    layout = border.layout
-    least = _least(border)
-    classes = len(layout.target.cells) - 1 if least and layout.task != "regression" else 1
     small = (np.dtype(np.uint16),)
     counts = {}
-    for column in counted_columns(layout, least):
-        counts[column.name] = ArrayField(shape=(cells_of(column), classes), dtype=np.dtype(np.uint32), dtypes=small)
+    for name, shape in cell_shapes(border.layout, _least(border)).items():
+        counts[name] = ArrayField(shape=shape, dtype=np.dtype(np.uint32), dtypes=small)
     return ArraySection(arrays=counts)
 
 
@@ -212,9 +207,7 @@ def _forest(border: Border, *, needed: bool) -> ArraySection:
     Any cut points where the sites' sums are not added up.
     """
     forest = arrays(border.model, needed=needed)
-    if border.pinned:
-        return replace(forest, cuts=(border.layout, _codes(border)))
-    return forest
+    return replace(forest, cuts=(border.layout, _codes(border))) if border.pinned else forest
 
 
 def _level(border: Border) -> dict[str, Section]:

@@ -138,8 +138,7 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         # The quick bound is up to a tenth too high, and most rounds of a run share it.
         spent = quick_epsilon if quick else epsilon
         answers = self.answer_releases(plan, rounds)
-        training = [self._release(plan, rounds, asked)]
-        sides = {"training": [*training], "holdout": list[Release]()}
+        sides = {"training": [self._release(plan, rounds, asked)], "holdout": list[Release]()}
         for answer in answers.values():
             sides[answer.side].append(answer.release)
         return max(spent(releases, self.delta) for releases in sides.values())
@@ -201,9 +200,7 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         return training_releases(shares, self.epsilon, self.delta, sampling=self.sampling, steps=steps)
 
     def _training_shares(self) -> TrainingShares:
-        if self.comparison == "none":
-            return TrainingShares()
-        return TrainingShares.with_own()
+        return TrainingShares() if self.comparison == "none" else TrainingShares.with_own()
 
     def _noise(self, plan: Plan, rounds: int) -> float:
         if self.covers == "study" and rounds:
@@ -211,9 +208,7 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         return noise_for(self.epsilon, self.delta, self._sampling(rounds), _steps(plan, rounds) * planned(rounds))
 
     def _sampling(self, rounds: int) -> float:
-        if rounds:
-            return self.sampling
-        return 1.0
+        return self.sampling if rounds else 1.0
 
     def _release(self, plan: Plan, rounds: int, rounds_done: int) -> Release:
         return Release(self._noise(plan, rounds), self._sampling(rounds), _steps(plan, rounds) * rounds_done)
@@ -248,6 +243,4 @@ def check_covered(study: Study) -> None:
 
 
 def _steps(plan: Plan, rounds: int) -> int:
-    if rounds:
-        return plan.steps
-    return 1
+    return plan.steps if rounds else 1

@@ -129,11 +129,9 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
 
         It is their sum over `asked`, with noise of deviation `noise * clip / asked`.
         """
-        sites = sorted(deltas)
-        updates = [deltas[site] for site in sites]
-        norms = joint_norms(updates)
+        updates = [deltas[site] for site in sorted(deltas)]
         # An update within the bound keeps its length: no scale is above 1.
-        scales = self.clip / np.maximum(norms, self.clip)
+        scales = self.clip / np.maximum(joint_norms(updates), self.clip)
         # A site that changes nothing takes what the shares of a mean lack to one.
         still = {name: np.zeros_like(value) for name, value in updates[0].items()}
         shares = np.array([1 - scales.sum() / asked, *(scales / asked)])

@@ -314,6 +314,4 @@ def total_defect(sums: np.ndarray, rows: float, starts: np.ndarray) -> Refusal |
         return Refusal("trees-sums")
     # Each row of a node is in one cell of each column.
     totals = np.add.reduceat(sums, starts, axis=1)
-    if (totals != totals[:, :1]).any():
-        return Refusal("trees-totals")
-    return None
+    return Refusal("trees-totals") if (totals != totals[:, :1]).any() else None

@@ -329,11 +329,6 @@ def needs_updates(strategy: FedAvg) -> bool:
     return not (kind.sums and kind.aggregate_train is FedAvg.aggregate_train)
 
 
-def averages(strategy: FedAvg) -> bool:
-    """Return whether a strategy's next model is the mean of the sites' models."""
-    return type(strategy).combine is FedAvg.combine
-
-
 def _trained(
     strategy: FedAvg, number: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
 ) -> ArrayRecord | None:

@@ -46,7 +46,7 @@ class FedNova(FedAvg):
 
     def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
         """Return `incoming + server_lr * (sum p_k a_k) * sum p_k delta_k / a_k` in its dtypes."""
-        steps = {site: self.effective_steps(self.round.result.accepted[site].steps) for site in deltas}
+        steps = {site: self.run.plan.effective_steps(self.round.result.accepted[site].steps) for site in deltas}
         if len(set(steps.values())) == 1:
             return super().combine(incoming, deltas, weights)
         total = math.fsum(weights[site] for site in sorted(weights))
@@ -57,7 +57,3 @@ class FedNova(FedAvg):
             times = mean / steps[site] if steps[site] else 0.0
             scaled[site] = {name: times * value for name, value in delta.items()}
         return super().combine(incoming, scaled, weights)
-
-    def effective_steps(self, steps: int) -> float:
-        """Return the sum of the weights that a site's gradients have in its update, in units of its learning rate."""
-        return self.run.plan.effective_steps(steps)

@@ -96,7 +96,6 @@ def node(start: Start, site: SiteFolder, port: int, *, ca: Path | None = None) -
 
 
 @pytest.mark.proof
-@pytest.mark.slow
 @pytest.mark.servers
 def test_an_admitted_site_connects_through_a_change_of_authority_and_nobody_else_does(tmp_path: Path, start: Start):
     folder, port = CoordinatorFolder(tmp_path / "coordinator"), free_port()

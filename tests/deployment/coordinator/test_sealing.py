@@ -343,7 +343,6 @@ except UnfollowedHead:
 
 
 @pytest.mark.proof
-@pytest.mark.slow
 @pytest.mark.servers
 def test_of_two_heads_shown_at_once_only_one_is_signed(coordinator):
     pipe = subprocess.PIPE

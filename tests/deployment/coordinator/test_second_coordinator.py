@@ -74,7 +74,6 @@ def shown(port: int) -> bytes | None:
         return server.getpeercert(binary_form=True)
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(shutil.which("caddy") is None, reason="caddy is not installed")

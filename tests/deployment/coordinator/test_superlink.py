@@ -242,7 +242,6 @@ def test_who_knows_the_word_is_asked_for_nothing_else_and_hears_of_each_sites_la
     assert json.loads(ask(lock, LAST_REQUESTS, word).sent[1]["body"]).keys() == {"beta"}
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_the_server_may_open_as_many_files_as_the_system_lets_it():
     code = (

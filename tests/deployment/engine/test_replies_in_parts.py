@@ -153,7 +153,6 @@ class SlowServer(Server):
         return super().ConfirmMessageReceived(request)
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.parametrize("online", [True, False])
 def test_a_reply_that_comes_slowly_is_waited_for_and_holds_up_no_other(

@@ -67,7 +67,6 @@ def stranger(world: Any) -> Iterator[httpx.Client]:
         yield client
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_a_stranger_gets_403_on_every_route_but_those_of_nodes(world: Any, stranger: httpx.Client):
     control = paths_of(control_routes)
@@ -88,7 +87,6 @@ def test_a_stranger_gets_403_on_every_route_but_those_of_nodes(world: Any, stran
     assert [path for path in others if stranger.get(path).status_code != 403] == []
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.parametrize("path", TRICKS)
 def test_no_spelling_of_a_path_reaches_a_control_route(world: Any, path: str):
@@ -105,7 +103,6 @@ def test_no_spelling_of_a_path_reaches_a_control_route(world: Any, path: str):
     assert b"site-1" not in said and len(said) < 200
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_nodes_routes_ask_for_a_key_and_nothing_says_what_runs_there(world: Any, stranger: httpx.Client):
     for route in proxy.ROUTES:
@@ -123,7 +120,6 @@ def test_nodes_routes_ask_for_a_key_and_nothing_says_what_runs_there(world: Any,
     assert stranger.post("/v1/fleet/push-object", content=bytes(17_000_000)).status_code == 401
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_another_user_of_the_machine_is_refused_on_loopback_too(world: Any):
     link = Link.of(world.folder)
@@ -141,7 +137,6 @@ def test_another_user_of_the_machine_is_refused_on_loopback_too(world: Any):
         unlocked.nodes()
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_what_is_served_from_is_for_its_owner_only_and_no_secret_is_on_a_command_line(world: Any):
     server = world.folder.server
@@ -165,7 +160,6 @@ def listens_only_on_loopback(port: int) -> bool:
     return [place for place in local if place.endswith(f":{port:04X}")] == [f"0100007F:{port:04X}"]
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_a_second_server_of_the_same_folder_is_refused(world: Any):
     with pytest.raises(UsageError, match="serves already") as error:
@@ -174,7 +168,6 @@ def test_a_second_server_of_the_same_folder_is_refused(world: Any):
     assert Link.of(world.folder).address.startswith("127.0.0.1:")
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_the_status_says_who_is_online_since_when(world: Any):
     found = status(world.folder)
@@ -190,7 +183,6 @@ def test_the_status_says_who_is_online_since_when(world: Any):
     assert found.as_json()["server-days"] > 30
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_the_status_of_a_running_server_loads_no_flower(world: Any):
     code = (
@@ -202,7 +194,6 @@ def test_the_status_of_a_running_server_loads_no_flower(world: Any):
     assert json.loads(done.stdout) == [["online", "online", "online"], []]
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_a_renewed_certificate_is_shown_to_sites_without_a_restart(world: Any):
     def shown() -> str:
@@ -219,7 +210,6 @@ def test_a_renewed_certificate_is_shown_to_sites_without_a_restart(world: Any):
     assert world.log("serve").count("certificate has changed") == 1
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_a_key_that_is_not_admitted_or_revoked_and_another_authority_are_refused(world: Any, tmp_path: Path):
     """Real nodes: each ends with Flower's code for a refused connection."""
@@ -240,7 +230,6 @@ def test_a_key_that_is_not_admitted_or_revoked_and_another_authority_are_refused
         assert len([n for n in control.nodes().values() if n.status != "unregistered"]) == 3
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_a_killed_server_leaves_nothing_and_serves_again_with_the_same_nodes(own_world: Any):
     own_world.site("site-1", runs=False)
@@ -266,7 +255,6 @@ def test_a_killed_server_leaves_nothing_and_serves_again_with_the_same_nodes(own
         Link.of(own_world.folder)
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_a_superlink_that_anybody_may_command_is_not_served(own_world: Any):
     """Flower's own program, as it is: what a version of Flower would be that passes the lock by."""

@@ -84,7 +84,6 @@ def test_a_key_that_is_never_taken_holds_up_no_other_site_and_is_said_once(own_w
     ]
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_an_expiring_certificate_is_renewed_at_the_start_and_a_damaged_file_holds_up_nobody(own_world: Any):
     folder = own_world.folder

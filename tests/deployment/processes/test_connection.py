@@ -123,7 +123,6 @@ def test_a_number_that_cannot_be_written_down_keeps_no_node_offline(node: Node):
     assert not node.known_as.exists()
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_a_place_that_could_not_be_freed_is_freed_with_the_next_request(node: Node):
     node.known_as.write_text("4711")

@@ -66,7 +66,6 @@ def test_asked_to_end_it_goes_on_until_the_gate_is_gone(tmp_path: Path, node: in
         assert greeting(connector) == b"hello"
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_a_connector_that_hangs_keeps_no_gate_from_ending(tmp_path: Path):
     connector = Connector(tmp_path / "s")

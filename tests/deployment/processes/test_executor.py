@@ -172,7 +172,6 @@ def linked_folder(gate_node: Any, gate_secret: bytes) -> SiteFolder:
     return folder
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_a_gate_that_is_ended_in_the_middle_of_an_answer_says_so_at_once(
     gate_node: Any, gate_secret: bytes, home: Path, wait_until: Callable[..., None]
@@ -195,7 +194,6 @@ def test_a_gate_that_is_ended_in_the_middle_of_an_answer_says_so_at_once(
         gate.communicate()
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.skipif(os.geteuid() != 0, reason="an empty network needs root here")
 def test_it_works_under_what_its_unit_forbids(

@@ -47,7 +47,6 @@ def limited(gate_node: Any, gate_secret: bytes, home: Path, tmp_path: Path) -> I
     thread.join()
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.proof
 def test_what_asks_for_twice_the_memory_is_told_so_and_the_next_is_answered(

@@ -194,7 +194,6 @@ def redirecting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tup
         server.server_close()
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.parametrize("guarded", [True, False])
 def test_a_redirect_to_another_host_is_not_followed(

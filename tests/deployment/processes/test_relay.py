@@ -113,7 +113,6 @@ def _served(path: Path) -> bool:
         return False
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_a_silent_connection_is_closed_and_a_talking_one_is_not(
     tmp_path: Path, echo: int, monkeypatch: pytest.MonkeyPatch

@@ -48,7 +48,6 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
         yield paths
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.skipif(os.geteuid() != 0, reason="the unit's network and the other user need root")
 @pytest.mark.parametrize("how", ["plain", "unit"])

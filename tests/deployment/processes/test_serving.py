@@ -88,7 +88,6 @@ def processes(site: str) -> dict[str, int]:
     return {module: pid for pid, (module, _) in found.items() if pid not in copies}
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_a_site_serves_refuses_survives_and_ends(consortium: Any, home: Path, wait_until: Callable[..., None]):
     folder = consortium.joined("cleveland")
@@ -126,7 +125,6 @@ def test_a_site_serves_refuses_survives_and_ends(consortium: Any, home: Path, wa
 
 
 @pytest.mark.proof
-@pytest.mark.slow
 @pytest.mark.servers
 def test_a_killed_node_comes_back_within_the_minute_in_which_flower_refuses_it(
     consortium: Any, home: Path, wait_until: Callable[..., None]
@@ -150,7 +148,6 @@ def test_a_killed_node_comes_back_within_the_minute_in_which_flower_refuses_it(
     wait_until(lambda: processes("cleveland") == {})
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_only_one_of_the_two_is_run_where_that_is_asked(consortium: Any, home: Path, wait_until: Callable[..., None]):
     folder = consortium.joined("cleveland")

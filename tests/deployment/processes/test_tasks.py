@@ -82,7 +82,6 @@ def test_a_task_that_comes_before_its_message_is_waited_for(gate_node: Any, task
     task.close()
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_a_message_that_the_node_downloads_slowly_is_waited_for_with_signs_of_life(
     gate_node: Any, gate_secret: bytes, monkeypatch: pytest.MonkeyPatch
@@ -103,7 +102,6 @@ def test_a_message_that_the_node_downloads_slowly_is_waited_for_with_signs_of_li
     tasks.close()
 
 
-@pytest.mark.slow
 @pytest.mark.servers
 def test_a_message_that_the_node_gave_up_is_a_lost_link_at_once(
     gate_node: Any, tasks: Tasks, wait_until: Callable[..., None]

@@ -77,8 +77,7 @@ def test_what_one_site_keeps_back_hides_the_sum_of_the_others():
     assert sums[1][0] == 2.0 and abs(sums[1][1] - sums[0][1]) > 1e-6
     # They are random all over the ring.
     drawn = np.concatenate([layout.encode(here[2], ring, np.random.default_rng(0)) for _ in range(20)])
-    share = float((drawn > 2**63).mean())
-    assert 0.4 < share < 0.6
+    assert 0.4 < float((drawn > 2**63).mean()) < 0.6
 
 
 def test_a_figure_too_large_for_the_sum_is_kept_back_and_the_others_are_summed():

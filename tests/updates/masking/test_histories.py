@@ -105,8 +105,7 @@ def test_a_site_notes_a_question_before_it_reads_the_lists_of_its_answer():
 def test_a_run_names_a_listed_site_that_left_for_good(size: int):
     history = History(size, random.Random(0))
     assert history.last() == frozenset(history.scene.sites)
-    end = history.last(without=["a01"])
-    assert end == Refusal("list-site-gone", sites="a01")
+    assert history.last(without=["a01"]) == Refusal("list-site-gone", sites="a01")
     assert history.last() == frozenset(history.scene.sites)  # once it is back
     history = History(size, random.Random(0), lifted=["a01"])
     history.last()

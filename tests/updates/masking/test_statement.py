@@ -53,8 +53,7 @@ def refusal(statement: Statement, signature: str = "", **changes: Any) -> Refusa
 def test_a_statement_that_crossed_is_taken_as_it_was_signed():
     for statement in (stated(), stated("b", lifted=("b", "d"), share_metrics="named", keeps_rounds=True)):
         signature = sign(statement, GATES[statement.site])
-        found = read(pack(statement, signature), **RUN)
-        assert found == (statement, signature)
+        assert read(pack(statement, signature), **RUN) == (statement, signature)
         assert refusal(statement, signature) is None
 
 

@@ -12,7 +12,8 @@ from flfed.federation.client.parts.step import SitePart, TrainingStep, Work
 from flfed.federation.client.site_run import extra_shapes_of, own_part_of, strategy_class
 from flfed.rows.own_parts import AddedGradients
 from flfed.study.study import Study
-from flfed.updates.extra import ExtraShapes, own_arrays, own_state, own_terms
+from flfed.updates.arrays import with_prefix
+from flfed.updates.extra import OWN, ExtraShapes, own_arrays, own_terms
 from flfed.updates.strategies.fedavg import FedAvg
 
 
@@ -51,6 +52,6 @@ class OwnPart(SitePart):
 
     def after(self, step: TrainingStep) -> Work:
         """Store them as they are after the round."""
-        step.state |= own_state(step.trained.own)
+        step.state |= with_prefix(OWN, step.trained.own)
         return
         yield

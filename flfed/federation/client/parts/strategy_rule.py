@@ -11,7 +11,8 @@ from typing import Self
 from flfed.federation.client.parts.step import SitePart, TrainingStep, Work
 from flfed.federation.client.site_run import extra_shapes_of, strategy_class
 from flfed.study.study import Study
-from flfed.updates.extra import ExtraShapes, LocalUpdate, SiteArrays, client_terms, prefix_state, site_arrays
+from flfed.updates.arrays import with_prefix
+from flfed.updates.extra import STATE_PREFIX, ExtraShapes, LocalUpdate, SiteArrays, client_terms, site_arrays
 from flfed.updates.strategies.fedavg import FedAvg
 
 
@@ -49,7 +50,7 @@ class StrategyRule(SitePart):
             update = LocalUpdate(delta=done.delta, steps=done.steps, lr=done.lr, plan=step.session.study.plan)
             made = self.strategy.client_extra(step.request.settings, self._arrays(step), update)
             step.returned = made.returned
-            step.state |= prefix_state(made.kept)
+            step.state |= with_prefix(STATE_PREFIX, made.kept)
         return
         yield
 

@@ -45,9 +45,7 @@ class Codec(ServerPart):
     def lost_at_sites(self) -> str:
         """Return the loss of error feedback, where the codec has any."""
         codec = codec_of(self.run.study)
-        if codec is not None and codec.feedback:
-            return render("run.notes.feedback")
-        return ""
+        return render("run.notes.feedback") if codec is not None and codec.feedback else ""
 
 
 def bytes_saved(codec: ArrayCodec | None, arrays: Arrays) -> int:

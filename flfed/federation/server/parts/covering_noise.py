@@ -21,6 +21,7 @@ from flfed.records.store.entries import ComparisonRow, DifferenceRow, SiteRow
 from flfed.refusals import Refusal
 from flfed.rows.statistics.noised_counts import pair_query, shapes_of_cells
 from flfed.study.study import compares_privately, covers_model
+from flfed.summaries.analysis import record_interval
 from flfed.summaries.noised_scores import (
     AUC,
     FIRST,
@@ -36,9 +37,8 @@ from flfed.summaries.noised_scores import (
     number_of_bins,
 )
 from flfed.summaries.private_scaling import NoisedCells, noised_rows, private_encoder
-from flfed.summaries.summary import Encoder, schema_encoder
+from flfed.summaries.summary import Arrays, Encoder, schema_encoder
 from flfed.updates.aggregation.rounds import Participant, Participants, RunContext
-from flfed.updates.arrays import Arrays
 from flfed.updates.messages.summarise import SCORES as SCORES_KIND
 from flfed.updates.messages.summarise import ScoresReply, ScoresRequest
 
@@ -231,10 +231,9 @@ def _describe_counts(counts: ScoreCounts) -> Arrays | dict[str, Any]:
 
     It has the slope of calibration.
     """
-    slope = counts.calibration_slope()
     return {
         "counts": counts.counts.tolist(),
         "edges": counts.edges.tolist(),
         "deviation": counts.deviation,
-        "slope": None if slope is None else {"value": slope.value, "low": slope.low, "high": slope.high},
+        "slope": record_interval(counts.calibration_slope()),
     }

@@ -15,7 +15,7 @@ import numpy as np
 
 from flfed.federation.recording.pooled_figures import together
 from flfed.federation.server.parts.server_part import FinalModel, ServerPart
-from flfed.federation.server.row_sums import SiteSums, StatisticSums, cell_shapes
+from flfed.federation.server.row_sums import CellShapes, SiteSums, StatisticSums
 from flfed.federation.server.run_setting import RunSetting, nodes_of
 from flfed.federation.server.secure_sums import check_enrolled, exchange_keys, rehearse_keys
 from flfed.refusals import Refusal
@@ -95,9 +95,7 @@ class SecureAggregation(ServerPart):
 
     def row_sums(self, sums: SiteSums) -> SiteSums:
         """Return the sums over rows under masks."""
-        if self.sums is None:
-            return sums
-        return SecureSiteSums(self.run, self.sums)
+        return sums if self.sums is None else SecureSiteSums(self.run, self.sums)
 
     def context(self, context: RunContext, *, is_recorded: bool) -> RunContext:
         """Add the secure sums to the strategy's facts.
@@ -118,15 +116,11 @@ class SecureAggregation(ServerPart):
 
     def state(self) -> Mapping[str, Arrays]:
         """Return the last model whose loss was right."""
-        if self.sums is None:
-            return {}
-        return {BEFORE: self.sums.check.before}
+        return {} if self.sums is None else {BEFORE: self.sums.check.before}
 
     def facts(self) -> Mapping[str, Any]:
         """Return the facts of the rounds' sums."""
-        if self.sums is None:
-            return {}
-        return {BEFORE: self.sums.facts()}
+        return {} if self.sums is None else {BEFORE: self.sums.facts()}
 
     def facts_of_last_model(self) -> Mapping[str, Any]:
         """Return the losses of the last model.
@@ -219,13 +213,12 @@ class SecureSiteSums(SiteSums):
         totals, _ = self._sum(SUMMARISE, participants, SummariseRequest(), SummariseReply, entries_of(shapes))
         return Summary(**unflattened(self.sums.decode_counts(totals), shapes))
 
-    def cells(self, participants: Participants, least: int) -> Arrays:
+    def cells(self, participants: Participants, shapes: CellShapes) -> Arrays:
         """Return the rows by cell and outcome of a list's sites.
 
         Raises FlfedError without such a sum.
         """
         # Whole numbers as they are: no ring divides them.
-        shapes = cell_shapes(self.run.layout, least)
         sizes = [math.prod(shape) for shape in shapes.values()]
         totals, _ = self._sum(BINS, participants, BinsRequest(), BinsReply, sum(sizes))
         parts = np.split(totals, np.cumsum(sizes)[:-1])

@@ -21,9 +21,8 @@ from flfed.updates.messages.compare import CompareReplies, CompareRequest
 from flfed.updates.strategies.fedavg import FedAvg
 
 if TYPE_CHECKING:
-    from flfed.federation.engines.pooled_reference import (
-        PooledReference,  # a site's half, which a coordinator does not load
-    )
+    # a site's half, which a coordinator does not load
+    from flfed.federation.engines.pooled_reference import PooledReference
 
 OnceFacts = Callable[[str, dict[str, Any]], dict[str, Any]]
 """Returns facts by a name as the sites may have received them, as `CheckpointWriter.once` does."""

@@ -93,8 +93,7 @@ def is_code(value: float) -> bool:
     >>> is_code(-999), is_code(481516.23)
     (True, False)
     """
-    digits = f"{abs(value):.15g}"
-    return value == 0 or set(digits) in ({"9"}, {"8"})
+    return value == 0 or set(f"{abs(value):.15g}") in ({"9"}, {"8"})
 
 
 def repeated_codes(present_cells: pd.Series) -> int:

@@ -228,8 +228,7 @@ def _without_zeros(sizes: pd.Series) -> int:
     with_zeros = {text for text in digits.index if text.startswith("0") and text.strip("0")}
     if not with_zeros:
         return 0
-    bare = {text.lstrip("0") for text in with_zeros}
-    lost = bare.intersection(digits.index)
+    lost = {text.lstrip("0") for text in with_zeros}.intersection(digits.index)
     # Where all identifiers with zeros have one length, a shorter one without them lost its own.
     longest = max(map(len, with_zeros))
     if longest == min(map(len, with_zeros)):

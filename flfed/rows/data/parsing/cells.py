@@ -84,11 +84,10 @@ def read_dates(texts: Sequence[str | None], form: str, rows: np.ndarray) -> tupl
     # A year alone, or year and month, would be read as its first day: a date must name a day.
     days = Texts(list(texts))
     days.refuse(lambda text: not _WHOLE.fullmatch(text), NO_DATE)
-    whole = days.cells
-    moments = wall_clock(pd.Series(whole, dtype=object)).to_numpy()
+    moments = wall_clock(pd.Series(days.cells, dtype=object)).to_numpy()
     bad = np.isnat(moments) & ~pd.isna(np.array(texts, dtype=object))
     if not bad.any():
-        shifted = _shifted(whole, moments, rows)
+        shifted = _shifted(days.cells, moments, rows)
         if shifted.any():
             return moments, shifted, SHIFTED
     return moments, bad, NO_DATE

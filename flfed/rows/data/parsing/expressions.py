@@ -24,7 +24,7 @@ from flfed.parsers import foreign_parser
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.cells import wall_clock
 from flfed.rows.data.parsing.fields import NOT_NUMBER
-from flfed.words import render
+from flfed.words import render, usage_error
 
 _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -94,10 +94,9 @@ class Scope:
 
     def column(self, name: str) -> SourceColumn:
         """Return a column without codes."""
-        there = self.table.columns == name
-        if there.sum() != 1:
+        if (self.table.columns == name).sum() != 1:
             hint = nearest(name[:SHOWN], [str(own) for own in self.table.columns])
-            raise UsageError(render("rows.expression.column", name=_shown(name), hint=hint))
+            raise usage_error("rows.expression.column", name=_shown(name), hint=hint)
         cells = self.table[name]
         markers = [*self.missing, *self.codes.get(name, ())]
         if markers and name not in self.computed:
@@ -158,7 +157,7 @@ def rows_where(
     tree = parse_expression(expression, "where")
     matches = _evaluated(tree, Scope(table, missing, computed, codes), "where")
     if not isinstance(matches, np.ndarray) or matches.dtype != bool:
-        raise UsageError(render("rows.expression.comparison", expression=_shown(expression)))
+        raise usage_error("rows.expression.comparison", expression=_shown(expression))
     return table[matches].reset_index(drop=True)
 
 
@@ -191,7 +190,7 @@ def derived_columns(
     for name, expression in expressions.items():
         where = f"derive[{name!r}]"
         if name in table.columns:
-            raise UsageError(render("rows.expression.taken", where=where, name=name))
+            raise usage_error("rows.expression.taken", where=where, name=name)
         tree = parse_expression(expression, where)
         scope = Scope(table, missing, expressions.keys() - own, codes)
         cells = _evaluated(tree, scope, where)
@@ -203,7 +202,7 @@ def derived_columns(
                         comparable = comparable & _has_value(_evaluated(side, scope, where))
             cells = np.where(comparable, cells.astype(float), np.nan)
         if not isinstance(cells, (SourceColumn, np.ndarray)):
-            raise UsageError(render("rows.expression.values", where=where, expression=_shown(expression)))
+            raise usage_error("rows.expression.values", where=where, expression=_shown(expression))
         if isinstance(cells, SourceColumn):
             cells = cells.cells
         table = table.assign(**{name: cells})
@@ -222,18 +221,16 @@ def parse_expression(expression: str, where: str) -> ast.expr:
         with foreign_parser(refusal, SyntaxError):
             tree = ast.parse(expression.strip(), mode="eval").body
     if _depth(tree) > DEEPEST:
-        raise UsageError(render("rows.expression.deep", where=where, expression=shown, levels=DEEPEST))
+        raise usage_error("rows.expression.deep", where=where, expression=shown, levels=DEEPEST)
     for part in ast.walk(tree):
         if not isinstance(part, _ALLOWED_NODES) or (isinstance(part, ast.Constant) and not _is_plain(part.value)):
             kind = type(part).__name__.lower()
             names = ", ".join(FUNCTIONS)
-            raise UsageError(
-                render("rows.expression.forbidden", where=where, expression=shown, kind=kind, functions=names)
-            )
+            raise usage_error("rows.expression.forbidden", where=where, expression=shown, kind=kind, functions=names)
         if isinstance(part, ast.Call):
             _check_call(part, where)
     if _names_no_column(tree):
-        raise UsageError(render("rows.expression.columnless", where=where, expression=shown))
+        raise usage_error("rows.expression.columnless", where=where, expression=shown)
     return tree
 
 
@@ -272,11 +269,11 @@ def _check_call(node: ast.Call, where: str) -> None:
     name = ast.unparse(node.func)
     if name not in FUNCTIONS:
         hint = nearest(name[:SHOWN], FUNCTIONS)
-        raise UsageError(render("rows.expression.function", where=where, name=_shown(name), hint=hint))
+        raise usage_error("rows.expression.function", where=where, name=_shown(name), hint=hint)
     wanted = 2 if name == "days" else 1
     if len(node.args) != wanted or node.keywords:
         values = "two columns" if wanted > 1 else "one value"
-        raise UsageError(render("rows.expression.arguments", where=where, name=name, values=values))
+        raise usage_error("rows.expression.arguments", where=where, name=name, values=values)
 
 
 def _evaluated(tree: ast.expr, scope: Scope, where: str) -> Any:
@@ -291,9 +288,7 @@ def _value(node: ast.expr, scope: Scope) -> Any:
     """
     match node:
         case ast.Constant():
-            if isinstance(node.value, str):
-                return node.value
-            return _finite(_number(node.value))
+            return node.value if isinstance(node.value, str) else _finite(_number(node.value))
         case ast.Name():
             return scope.column(node.id)
         case ast.Tuple() | ast.List():
@@ -313,12 +308,12 @@ def _value(node: ast.expr, scope: Scope) -> Any:
             return _compared(node, scope)
         case ast.Call():
             return _called(node, scope)
-    raise UsageError(render("rows.expression.part", kind=type(node).__name__.lower()))
+    raise usage_error("rows.expression.part", kind=type(node).__name__.lower())
 
 
 def _truth(value: Any) -> np.ndarray:
     if not isinstance(value, np.ndarray) or value.dtype != bool:
-        raise UsageError(render("rows.expression.truth"))
+        raise usage_error("rows.expression.truth")
     return value
 
 
@@ -342,7 +337,7 @@ def _numbers(value: Any) -> Any:
         return _finite(value.numbers)
     if _is_number(value):
         return value
-    raise UsageError(render("rows.expression.numbers"))
+    raise usage_error("rows.expression.numbers")
 
 
 def _is_number(value: Any) -> bool:
@@ -351,7 +346,7 @@ def _is_number(value: Any) -> bool:
 
 def _dates(value: Any) -> pd.Series:
     if not isinstance(value, SourceColumn):
-        raise UsageError(render("rows.expression.dates"))
+        raise usage_error("rows.expression.dates")
     cells = value.cells if value.cells.dtype.kind == "M" else value.texts
     dates = wall_clock(cells)
     _refuse(value, dates.isna().to_numpy() & cells.notna().to_numpy(), "is not a date")
@@ -379,25 +374,21 @@ def _holds(op: type[ast.cmpop], left: Any, right: Any) -> Any:
     others = [right]
     if op in (ast.In, ast.NotIn):
         if not isinstance(right, list) or not right:
-            raise UsageError(render("rows.expression.list"))
+            raise usage_error("rows.expression.list")
         others = right
     equal = reduce(operator.or_, [_equal(left, one) for one in others])
-    if op in (ast.In, ast.Eq):
-        return equal
-    return ~equal & _has_value(left) & _has_value(right)
+    return equal if op in (ast.In, ast.Eq) else ~equal & _has_value(left) & _has_value(right)
 
 
 def _times(side: Any) -> Any:
     """Return dates of a column, or of a text that is compared with one: admitted >= "2024-01-31"."""
-    if isinstance(side, str):
-        return _moment(side).to_datetime64()
-    return _dates(side).to_numpy()
+    return _moment(side).to_datetime64() if isinstance(side, str) else _dates(side).to_numpy()
 
 
 def _moment(text: str) -> pd.Timestamp:
     moments = wall_clock(pd.Series([text], dtype=object))
     if moments.isna().any():
-        raise UsageError(render("rows.expression.date", text=_shown(text)))
+        raise usage_error("rows.expression.date", text=_shown(text))
     return pd.Timestamp(moments.iloc[0])
 
 
@@ -432,11 +423,11 @@ def _called(node: ast.Call, scope: Scope) -> Any:
     first = values[0]
     if name == "column":
         if not isinstance(first, str):
-            raise UsageError(render("rows.expression.name"))
+            raise usage_error("rows.expression.name")
         return scope.column(first)
     if name == "missing":
         if not isinstance(first, SourceColumn):
-            raise UsageError(render("rows.expression.missing"))
+            raise usage_error("rows.expression.missing")
         return ~_has_value(first)
     if name in _PARTS:
         return getattr(_dates(first).dt, name).to_numpy(dtype=float)

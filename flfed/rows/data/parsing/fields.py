@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from flfed.errors import TableError, UsageError, counted
-from flfed.words import render
+from flfed.errors import TableError, counted
+from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,15 +79,15 @@ class Field:
         _check_number(where, "multiply", self.multiply)
         _check_number(where, "add", self.add)
         if self.multiply == 0:
-            raise UsageError(render("rows.field.multiply", where=where))
+            raise usage_error("rows.field.multiply", where=where)
         if self.values is not None and not isinstance(self.values, Mapping):
-            raise UsageError(render("rows.field.values", where=where))
+            raise usage_error("rows.field.values", where=where)
         check_codes(where, self.missing)
         if self.thousands is not None and self.thousands not in ("", ".", ",", " ", "'", "’"):
-            raise UsageError(render("rows.field.thousands", where=where, thousands=self.thousands))
+            raise usage_error("rows.field.thousands", where=where, thousands=self.thousands)
         if self.thousands == self.decimal:
             other = "," if self.thousands == "." else "."
-            raise UsageError(render("rows.field.mark", where=where, other=other))
+            raise usage_error("rows.field.mark", where=where, other=other)
         if self.date:
             check_date_format(where, self.date)
 
@@ -113,16 +113,16 @@ def check_date_format(where: str, form: str, *, century: int = 0) -> None:
     except ValueError:
         whole = False
     if not whole or "%z" in form or "%Z" in form:
-        raise UsageError(render("rows.field.date", where=where, form=form))
+        raise usage_error("rows.field.date", where=where, form=form)
     if not century and re.search(r"(?<!%)(?:%%)*%[yx]", form):
         # Python takes 68 for 2068 and 69 for 1969.
-        raise UsageError(render("rows.field.year", where=where, form=form))
+        raise usage_error("rows.field.year", where=where, form=form)
 
 
 def check_codes(where: str, missing: object) -> None:
     """Refuse a text in place of a tuple of codes: "NA" would be read as "N" and "A"."""
     if isinstance(missing, str) or not isinstance(missing, (tuple, list)):
-        raise UsageError(render("rows.field.missing", where=where, missing=missing))
+        raise usage_error("rows.field.missing", where=where, missing=missing)
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class Finding:
 
 def _check_number(where: str, key: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise UsageError(render("rows.field.number", where=where, key=key, value=value))
+        raise usage_error("rows.field.number", where=where, key=key, value=value)
 
 
 ABSENT = "is not in the table"

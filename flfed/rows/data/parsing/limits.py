@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from flfed.errors import UsageError
-from flfed.words import render
+from flfed.words import render, usage_error
 
 TEXT_GRACE = 256_000_000
 XML_GRACE = 4_000_000
@@ -53,7 +53,7 @@ class Limits:
         for one in fields(self):
             bound = getattr(self, one.name)
             if not isinstance(bound, int) or bound < 1:
-                raise UsageError(render("rows.reading.bound", key=one.name, bound=bound))
+                raise usage_error("rows.reading.bound", key=one.name, bound=bound)
 
 
 class Reading:
@@ -77,7 +77,7 @@ class Reading:
     def refusal(self, key: Key) -> UsageError:
         """Return the error of a table that exceeds a bound."""
         reason = render(f"rows.exceeded.{key}", bound=getattr(self.limits, key))
-        return UsageError(render("rows.reading.refusal", name=self.name, reason=reason, key=key))
+        return usage_error("rows.reading.refusal", name=self.name, reason=reason, key=key)
 
     def check(self, key: Key, count: int) -> None:
         """Refuse more than the bound."""

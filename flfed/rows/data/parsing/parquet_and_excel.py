@@ -23,7 +23,7 @@ from flfed.rows.data.parsing.cells import MERGED_CELL, UNSTORED_CELL
 from flfed.rows.data.parsing.fields import SHEETS
 from flfed.rows.data.parsing.limits import XML_GRACE, Reading
 from flfed.rows.data.parsing.text_files import kind_of
-from flfed.words import render
+from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,7 +114,7 @@ def _parquet_parser(path: Path) -> Iterator[None]:
         with foreign_parser("", *DAMAGED, ArrowException):
             yield
     except UsageError:
-        raise UsageError(render("rows.source.parquet", path=path, reason=why_no_parquet(path))) from None
+        raise usage_error("rows.source.parquet", path=path, reason=why_no_parquet(path)) from None
 
 
 def _may_repeat(chunk: Any) -> bool:
@@ -164,7 +164,7 @@ def read_sheet(path: Path, sheet: str, reading: Reading, refusal: str) -> pd.Dat
     # A parser holds a whole row in memory.
     for member in members:
         if _longest_row(_parts(path, member, refusal)) > SHEET_COLUMNS:
-            raise UsageError(render("rows.source.row", refusal=refusal, cells=SHEET_COLUMNS))
+            raise usage_error("rows.source.row", refusal=refusal, cells=SHEET_COLUMNS)
     with _TimedFile(path, reading) as file:
         table, part = _parse_sheet(file, sheet, reading, refusal)
     entries = [member for member in members if member.filename == part]

@@ -12,9 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flfed.errors import UsageError
 from flfed.rows.data.parsing.limits import Reading
-from flfed.words import render
+from flfed.words import usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +59,7 @@ def server_of(url: str) -> str:
     try:
         address = sqlalchemy.make_url(url)
     except (sqlalchemy.exc.ArgumentError, ValueError):
-        raise UsageError(render("rows.source.address")) from None
+        raise usage_error("rows.source.address") from None
     backend = address.get_backend_name()
     if backend == "sqlite":
         return f"sqlite:///{Path(address.database or '').resolve()}"

@@ -19,11 +19,10 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from flfed.errors import UsageError
 from flfed.rows.data.parsing.cells import refuse_cells
 from flfed.rows.data.parsing.fields import NOT_NUMBER
 from flfed.rows.data.parsing.limits import TEXT_GRACE, Reading
-from flfed.words import render
+from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -228,8 +227,7 @@ def without_end_sign(content: bytes) -> bytes:
 def ends(content: bytes, encoding: str) -> bool:
     """Return whether the last line of a file has a line break."""
     encoding = next((name for mark, name in _BIG_ENDIAN.items() if content.startswith(mark)), encoding)
-    last = content[-8:].decode(encoding, errors="ignore").rstrip(" \x1a")
-    return last.endswith(("\n", "\r"))
+    return content[-8:].decode(encoding, errors="ignore").rstrip(" \x1a").endswith(("\n", "\r"))
 
 
 def records_of(content: bytes, encoding: str, separator: str) -> Iterator[Record]:
@@ -310,9 +308,7 @@ def _why_none_fits(content: bytes, encoding: str) -> str:
     for lines in records.values():
         if len(lines[0]) > 1 and {len(record) for record in lines[1:]} == {len(lines[0]) + 1}:
             return render("rows.text.unnamed")
-    if max(map(len, records[","])) > 1:
-        return ""
-    return render("rows.text.separator")
+    return "" if max(map(len, records[","])) > 1 else render("rows.text.separator")
 
 
 def widths_of(content: bytes, encoding: str, separators: Sequence[str]) -> dict[str, int]:
@@ -348,7 +344,7 @@ def cells_of(path: Path, member: str = "") -> pd.DataFrame:
             with zipfile.ZipFile(path) as archive:
                 source = io.BytesIO(archive.read(member))
         except (zipfile.BadZipFile, KeyError):
-            raise UsageError(render("rows.text.member", path=path, member=member)) from None
+            raise usage_error("rows.text.member", path=path, member=member) from None
         how = {"compression": "gzip"} if member.endswith(".gz") else {}
     cells: pd.DataFrame = pd.read_csv(source, dtype=str, keep_default_na=False, **how)
     return cells

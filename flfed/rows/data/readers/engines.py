@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from flfed.errors import TableError, UsageError
+from flfed.errors import TableError
 from flfed.rows.data.parsing.cells import refuse_cells
 from flfed.rows.data.parsing.fields import NOT_NUMBER
 from flfed.rows.data.sources import Folders, find_file
-from flfed.words import render
+from flfed.words import render, usage_error
 
 COLUMNS = ("unit", "cycle", "o1", "o2", "o3", *(f"s{number}" for number in range(1, 22)))
 """Columns of the files, which have no header: engine, cycle, three settings, 21 sensors."""
@@ -51,9 +51,9 @@ class Engines:
     def __post_init__(self) -> None:
         """Refuse settings out of range."""
         if unknown := [name for name in self.sensors if name not in COLUMNS[5:]]:
-            raise UsageError(render("rows.reader.sensor", name=unknown[0]))
+            raise usage_error("rows.reader.sensor", name=unknown[0])
         if min([*self.means, self.first, self.cap]) < 1 or not self.means:
-            raise UsageError(render("rows.reader.cycles"))
+            raise usage_error("rows.reader.cycles")
 
     def read(self, folders: Folders) -> pd.DataFrame:
         """Return the table; `part` is "train" or "test", `engine` a name, `number` the engine's in its file.

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from flfed.errors import UsageError
 from flfed.rows.data.parsing.cells import refuse_cells
 from flfed.rows.data.parsing.text_files import cells_of, numbers_of
 from flfed.rows.data.sources import Folders, find_file
-from flfed.words import render
+from flfed.words import render, usage_error
 
 
 @dataclass(kw_only=True)
@@ -45,7 +44,7 @@ class Returns:
         """
         cells = cells_of(find_file(self.file, folders), self.member)
         if self.time not in cells:
-            raise UsageError(render("rows.reader.column", file=self.file, column=self.time))
+            raise usage_error("rows.reader.column", file=self.file, column=self.time)
         prices = pd.DataFrame({name: numbers_of(cells, str(name)) for name in cells if name != self.time})
         for name in prices:
             refuse_cells(str(name), render("rows.reader.price"), ~(prices[name] > 0))

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flfed.errors import UsageError
 from flfed.rows.data.parsing.cells import refuse_cells
 from flfed.rows.data.parsing.text_files import cells_of, numbers_of
 from flfed.rows.data.sources import Folders, find_file
-from flfed.words import render
+from flfed.words import render, usage_error
 
 STEPS = {"hour": "h", "day": "D", "week": "W-SAT", "month": "M"}
 """Lengths of a step, as pandas names its periods; a week ends on a Saturday, as the CDC counts weeks."""
@@ -86,14 +85,14 @@ class Series:
     def __post_init__(self) -> None:
         """Refuse settings with an unknown name."""
         if self.step not in STEPS:
-            raise UsageError(render("rows.reader.step", step=self.step, steps=", ".join(STEPS)))
+            raise usage_error("rows.reader.step", step=self.step, steps=", ".join(STEPS))
         if unknown := [name for name in self.calendar if name not in CALENDAR]:
-            raise UsageError(render("rows.reader.calendar", name=unknown[0], columns=", ".join(CALENDAR)))
+            raise usage_error("rows.reader.calendar", name=unknown[0], columns=", ".join(CALENDAR))
         self.how: dict[str, Any] = {}
         for kind in ("mean", "sum", "last"):
             self.how |= dict.fromkeys(getattr(self, kind), kind)
         if unknown := [name for name in (*self.zero, *self.logarithm) if name not in self.how]:
-            raise UsageError(render("rows.reader.values", name=unknown[0], columns=", ".join(self.how)))
+            raise usage_error("rows.reader.values", name=unknown[0], columns=", ".join(self.how))
         self.windows = {name: _window_of(name, window, self.how) for name, window in self.windows.items()}
 
     def read(self, folders: Folders) -> pd.DataFrame:
@@ -124,7 +123,7 @@ class Series:
         """Return the cells with a row for each series."""
         wanted = [self.time, *(self.wide.values() or [self.by]), *(name for name in self.how if name != self.value)]
         if absent := [name for name in wanted if name not in raw]:
-            raise UsageError(render("rows.reader.column", file=self.file, column=absent[0]))
+            raise usage_error("rows.reader.column", file=self.file, column=absent[0])
         if not self.wide:
             return raw
         others = raw.drop(columns=[*self.wide.values()])
@@ -212,12 +211,12 @@ def _window_of(name: str, entry: Mapping[str, Any], values: Collection[str]) -> 
     try:
         window = _Window(**{**entry, "steps": tuple(steps)})
     except TypeError:
-        raise UsageError(render("rows.reader.window", name=name)) from None
+        raise usage_error("rows.reader.window", name=name) from None
     if window.what not in WHAT or window.of not in values:
         kinds = ", ".join(WHAT)
-        raise UsageError(render("rows.reader.kinds", name=name, kinds=kinds, columns=", ".join(values)))
+        raise usage_error("rows.reader.kinds", name=name, kinds=kinds, columns=", ".join(values))
     if not all(isinstance(count, int) and count >= 1 for count in window.steps):
-        raise UsageError(render("rows.reader.steps", name=name))
+        raise usage_error("rows.reader.steps", name=name)
     if len(window.steps) > 1 and "{steps}" not in name:
-        raise UsageError(render("rows.reader.name", name=name, place="{steps}"))
+        raise usage_error("rows.reader.name", name=name, place="{steps}")
     return window

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flfed.errors import UsageError
 from flfed.rows.statistics.statistic import Shapes, Sums, added, column_of
-from flfed.words import render
+from flfed.words import usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +47,7 @@ class Covariance:
         """
         names = tuple(column_of(name, schema, where="columns", kinds=("number",)) for name in self.names)
         if len(set(names)) < len(names) or len(names) < 2:
-            raise UsageError(render("study.statistic.columns"))
+            raise usage_error("study.statistic.columns")
         return names
 
     def shapes(self, schema: Schema) -> Shapes:

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flfed.errors import UsageError
 from flfed.rows.statistics.statistic import Shapes, Sums, added, column_of
 from flfed.summaries.drift import NORMAL_975
-from flfed.words import render
+from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +51,7 @@ class OddsRatio:
         """
         name = column_of(self.by, schema, where="by", kinds=("flag", "category"))
         if len(_values(schema, name)) != 2 or schema.task != "binary":
-            raise UsageError(render("study.statistic.values", name=name))
+            raise usage_error("study.statistic.values", name=name)
         return name, schema.target
 
     def shapes(self, schema: Schema) -> Shapes:
@@ -96,6 +95,4 @@ class OddsRatio:
 
 def _values(schema: Schema, name: str) -> tuple[str, ...]:
     column = schema.columns[name]
-    if column.kind == "category":
-        return column.values
-    return ("no", "yes")
+    return column.values if column.kind == "category" else ("no", "yes")

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flfed.errors import UsageError
 from flfed.rows.statistics.statistic import Shapes, Sums, added, column_of
-from flfed.words import render
+from flfed.words import usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,11 +72,11 @@ class SafetyStock:
         try:
             self.until = np.datetime64(datetime.date.fromisoformat(until))
         except ValueError:
-            raise UsageError(render("study.statistic.until", until=until)) from None
+            raise usage_error("study.statistic.until", until=until) from None
         if not 0.5 < service < 1:
-            raise UsageError(render("study.statistic.service", service=service))
+            raise usage_error("study.statistic.service", service=service)
         if not 0 < step < math.inf or any(count < 1 for count in last):
-            raise UsageError(render("study.statistic.step"))
+            raise usage_error("study.statistic.step")
         self.forecast = forecast
         self.by = by
         self.service = service
@@ -90,9 +89,9 @@ class SafetyStock:
         Raises UsageError where they are no number and date of a regression.
         """
         if schema.task != "regression":
-            raise UsageError(render("study.statistic.regression"))
+            raise usage_error("study.statistic.regression")
         if 2 * self._most(schema) + 1 > MOST_BINS:
-            raise UsageError(render("study.statistic.bins", step=self.step, most=MOST_BINS))
+            raise usage_error("study.statistic.bins", step=self.step, most=MOST_BINS)
         forecast = column_of(self.forecast, schema, where="forecast", kinds=("number",))
         return forecast, column_of(self.by, schema, where="by", kinds=("date",)), schema.target
 
@@ -181,6 +180,4 @@ class SafetyStock:
 
 def _deviation(sums: Sums, place: int) -> float | None:
     rows = int(sums["rows"][place])
-    if rows:
-        return math.sqrt(float(sums["square"][place]) / rows)
-    return None
+    return math.sqrt(float(sums["square"][place]) / rows) if rows else None

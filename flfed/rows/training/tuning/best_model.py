@@ -17,9 +17,10 @@ import numpy as np
 from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
 
-from flfed.errors import UsageError, nearest
+from flfed.errors import nearest
 from flfed.rows.data.schema import Schema
 from flfed.rows.features.encode import Encoded, input_names, input_slices
+from flfed.rows.training.requests import RivalRequest, TreesRequest
 from flfed.rows.training.tuning.linear import (
     Fold,
     LinearPredictor,
@@ -35,7 +36,7 @@ from flfed.rows.training.tuning.linear import (
 from flfed.study.study import Study
 from flfed.study.tables import NAIVE_FAMILIES, OwnFamily
 from flfed.summaries.summary import Encoder, Layout
-from flfed.words import render
+from flfed.words import usage_error
 
 FOLDS = 3
 PENALTIES = np.array([1e-4, 3e-3, 3e-2, 3e-1])
@@ -62,30 +63,10 @@ class Rival:
     outputs: Predictor
 
 
-def best_alone(
-    rows: Encoded,
-    task: str,
-    classes: int,
-    rng: np.random.Generator,
-    columns: Sequence[LinearPredictor] = (),
-    least: int = 0,
-) -> Rival:
+def best_alone(request: RivalRequest) -> Rival:
     """Find the model of least cross-validated loss.
 
     The loss is over the folds' test rows; the model is then fitted on all rows.
-
-    Parameters
-    ----------
-    rows : Encoded
-    task : str
-    classes : int
-        Of the schema.
-    rng : Generator
-        Draws the folds.
-    columns : sequence of LinearPredictor
-        Columns that are forecasts of a regression's target themselves.
-    least : int
-        As `naive_forecasts` takes it.
 
     Notes
     -----
@@ -94,17 +75,18 @@ def best_alone(
     `naive_forecasts` are candidates, too. Fewer rows than `LEAST_ROWS`, or a class with fewer people than
     `LEAST_OF_A_CLASS`, leave the linear model alone. Trees take the same inputs and class weights.
     """
-    linear = linear_family(task)
-    cv_search = search_of(rows, task, classes, rng, folds=FOLDS)
+    linear = linear_family(request.task)
+    cv_search = search_of(request.rows, request.task, request.classes, request.rng, folds=FOLDS)
     if not isinstance(cv_search, Search):
         return Rival(linear, cv_search)  # the constant model: nothing can be tuned
     # Fewer penalties are tried here than where a linear model is tuned alone.
     cv_search = replace(cv_search, penalties=PENALTIES)
     losses = sum_test_losses(cv_search)
     place = chosen(losses)
-    naive, least_loss = _best_naive(cv_search, columns, least)
-    if suffice_for_trees(rows, task, classes):
-        trees = _trees_below(cv_search, min(losses[place], least_loss), seed=int(rng.integers(2**31)))
+    naive, least_loss = _best_naive(cv_search, request.columns, request.least)
+    if suffice_for_trees(request.rows, request.task, request.classes):
+        seed = int(request.rng.integers(2**31))
+        trees = _trees_below(cv_search, min(losses[place], least_loss), seed)
         if trees is not None:
             return trees
     if naive is not None and least_loss < losses[place]:
@@ -130,17 +112,17 @@ def _best_naive(cv_search: Search, columns: Sequence[LinearPredictor], least: in
     return Rival(best, made[best]), losses[best]
 
 
-def trees_alone(rows: Encoded, task: str, classes: int, rng: np.random.Generator) -> Predictor:
+def trees_alone(request: TreesRequest) -> Predictor:
     """Fit boosted trees of the setting with least cross-validated loss.
 
-    Parameters are those of `best_alone`. A class without rows gets half a row's share, as in a linear model; of rows of
+    A class without rows gets half a row's share, as in a linear model; of rows of
     one class the model is a constant.
     """
-    cv_search = search_of(rows, task, classes, rng, folds=FOLDS)
+    cv_search = search_of(request.rows, request.task, request.classes, request.rng, folds=FOLDS)
     if not isinstance(cv_search, Search):
         # Inputs may be missing, which nothing but trees can read.
         return lambda x: np.tile(cv_search.bias, (len(x), 1))
-    seed = int(rng.integers(2**31))
+    seed = int(request.rng.integers(2**31))
     trees = _trees_below(cv_search, np.inf, seed)
     if trees is None:
         # Nothing could be tested, as where a class comes up in the latest rows only: the fewest trees.
@@ -169,9 +151,7 @@ def _whole(outputs: Predictor, cv_search: Search) -> Predictor:
 
 def linear_family(task: str) -> OwnFamily:
     """Return the family of a linear model of a task."""
-    if task == "regression":
-        return "ridge-regression"
-    return "logistic-regression"
+    return "ridge-regression" if task == "regression" else "logistic-regression"
 
 
 def suffice_for_trees(rows: Encoded, task: str, classes: int) -> bool:
@@ -338,9 +318,7 @@ def last_over_mean(rows: Encoded, least: int) -> float:
         after = rows.take(np.flatnonzero(elapsed >= start))
         if LAST in forecasts:
             errors += [squared_error(forecasts[LAST], after), squared_error(forecasts[MEAN], after)]
-    if errors[1]:
-        return float(errors[0] / errors[1])
-    return np.inf
+    return float(errors[0] / errors[1]) if errors[1] else np.inf
 
 
 def column_forecasts(names: Sequence[str], layout: Layout, encoder: Encoder) -> list[LinearPredictor]:
@@ -385,11 +363,11 @@ def check_naive(study: Study, schema: Schema) -> None:
     names = study.compare.naive_forecasts
     target = schema.columns[schema.target]
     if names and schema.task != "regression":
-        raise UsageError(render("study.compare.naive-forecasts", task=schema.task))
+        raise usage_error("study.compare.naive-forecasts", task=schema.task)
     features = schema.features(study.dataset.features)
     for name in names:
         if name not in features:
-            raise UsageError(render("study.compare.feature", name=name, close=nearest(name, features)))
+            raise usage_error("study.compare.feature", name=name, close=nearest(name, features))
         column = schema.columns[name]
         if (column.kind, column.unit, column.transform) != ("number", target.unit, target.transform):
-            raise UsageError(render("study.compare.unit", name=name, target=schema.target))
+            raise usage_error("study.compare.unit", name=name, target=schema.target)

@@ -228,8 +228,7 @@ def _regression(rows: Encoded, rng: np.random.Generator, count: int) -> Search |
         split = list(GroupKFold(min(count, units)).split(rows.x, groups=rows.group))
     else:
         split = plain_folds(len(rows), count, seed)
-    folds = [Fold(a, b) for a, b in split]
-    return Search(rows, "regression", folds, np.zeros(0, dtype=np.intp), 1)
+    return Search(rows, "regression", [Fold(a, b) for a, b in split], np.zeros(0, dtype=np.intp), 1)
 
 
 def chosen(losses: np.ndarray) -> int:
@@ -237,9 +236,7 @@ def chosen(losses: np.ndarray) -> int:
 
     Losses are [penalties]. If all are 0, nothing was tested: then it is the last, which trusts the rows least.
     """
-    if losses.any():
-        return int(np.argmin(losses))
-    return len(losses) - 1
+    return int(np.argmin(losses)) if losses.any() else len(losses) - 1
 
 
 def search_alone(cv_search: Search) -> LinearPredictor:

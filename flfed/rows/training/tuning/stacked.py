@@ -56,8 +56,7 @@ def tune_together(requests: Sequence[TuneRequest]) -> list[LinearPredictor]:
     They are those of `search_alone`, within 1e-6 of a log-odds.
     """
     entries = [search_of(r.rows, r.task, r.classes, r.rng) for r in requests]
-    searches = [one for one in entries if isinstance(one, Search)]
-    predictors = iter(search_together(searches))
+    predictors = iter(search_together([one for one in entries if isinstance(one, Search)]))
     models = []
     for one in entries:
         model = one.finished(next(predictors)) if isinstance(one, Search) else one
@@ -136,8 +135,7 @@ def _unknowns(search: Search) -> tuple[int, int]:
     if search.task == "binary":
         return 1, inputs
     classes = 0 if search.task == "regression" else len(np.unique(y))
-    complete = all(len(np.unique(y[fold.train])) == classes for fold in search.folds)
-    if not complete:
+    if not all(len(np.unique(y[fold.train])) == classes for fold in search.folds):
         classes = 0
     return classes, inputs
 
@@ -193,8 +191,7 @@ def _path(searches: Sequence[Search], tables: tuple[Products, ...], penalties: n
     # The ridge grows with the rows: its ratio is a fold's share of the Hessian, and a factor takes the root.
     share = torch.from_numpy(np.sqrt(own.ridge / whole.ridge[again]))[:, None, None]
     parts = newton(replace(own, w=start, z=own.outputs(start)), factor[torch.from_numpy(again)] * share)
-    ends = np.cumsum(many)
-    pairs = zip(np.split(parts, count * ends[:-1]), np.split(solved, len(searches)))
+    pairs = zip(np.split(parts, count * np.cumsum(many)[:-1]), np.split(solved, len(searches)))
     return [np.concatenate(both).reshape(-1, count, *solved.shape[1:]) for both in pairs]
 
 
@@ -422,9 +419,7 @@ class Stack:
         """
         times = len(weight) // len(self.own)
         sums = [table.summed(weight[some, : len(table.x)]) for table, some in self.each(times)]
-        if len(sums) > 1:
-            return np.concatenate(sums)
-        return sums[0]
+        return np.concatenate(sums) if len(sums) > 1 else sums[0]
 
 
 def newton(now: Stack, factor: torch.Tensor | None = None) -> np.ndarray:
