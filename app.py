@@ -6,8 +6,7 @@ import streamlit as st
 from streamlit.starlette import App
 
 from flfed.records.dashboard import APP_TOKEN, page_files, page_groups
-from flfed.records.dashboard.access import Guard
-from flfed.records.dashboard.access import load_pages, page_routes
+from flfed.records.dashboard.access import Guard, load_pages, page_routes
 
 
 def main() -> None:

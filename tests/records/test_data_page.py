@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -97,8 +98,10 @@ def test_table_1_has_each_cell_of_the_record_and_all_its_lines(mixed: str):
     rows = record(mixed, "table-1")["rows"]
     found = page(mixed)
     cells = found.table[0].value.to_dict("records")
+    # A page has a minus sign where the record has a hyphen.
+    shown = [{key: re.sub(r"-(?=\d)", "\u2212", cell) for key, cell in row.items()} for row in rows]
     assert [{key.replace("\\", ""): cell.replace("\\", "").replace("\u00a0", " ") for key, cell in line.items()}
-            for line in cells] == rows  # fmt: skip
+            for line in cells] == shown  # fmt: skip
     texts = [cell for row in rows for cell in row.values()]
     for word in ("suppressed", "at least", "SD", "about "):
         assert any(word in text for text in texts)  # so that each is explained
