@@ -20,10 +20,10 @@ from flfed.records.charts.by_site import ENDS, plot_reach
 from flfed.records.charts.chart import Chart, figure_axis, layer, nominal, picture, plot, quantitative, ticks_of
 from flfed.records.charts.colours import NEUTRAL, VERDICT_COLOURS
 from flfed.records.reports.narrative import ForestLine
-from flfed.records.reports.site_verdict import LEAST_SITES
 from flfed.records.statistics.verdict import (
     DO_NOT_USE,
     INCONCLUSIVE,
+    LEAST_SITES,
     MINUS,
     NO_CLEAR_GAIN,
     PAYS,
