@@ -245,7 +245,7 @@ def test_which_released_sets_have_a_person_in_common(site, answer):
     (one, held), (other, same) = ([line["rows-sha256"] for line in lines_of(site)[at : at + 2]] for at in (0, 2))
     assert same == held
     with kept.ledger.lock() as ledger:
-        sets = kept.all(kept.lines(ledger.lines()), kept.key())
+        sets = kept.all(kept.lines(ledger.backwards()), kept.key())
     assert sets[one].common(sets[other]) > 0 == sets[one].common(sets[held]) == sets[other].common(sets[held])
 
 
