@@ -18,7 +18,7 @@ from flfed.words import render
 ROOT = Path(__file__).resolve().parents[1] / "flfed"
 WHOLE = ("approval.changed-keys.", "glossary.", "names.", "advice.")
 """Tables that code reads as a whole."""
-RENDERING = ("render", "usage_error")
+RENDERING = ("render", "usage_error", "flfed_error")
 """Functions whose first argument is a template's key."""
 
 
@@ -70,13 +70,13 @@ def patterns(node: ast.expr) -> Iterator[str]:
 
 @cache
 def calls() -> list[Call]:
-    """Return every call of `render` and `usage_error` in the package."""
+    """Return every call of `render` and of the errors made by it in the package."""
     found = []
     for file in sorted(ROOT.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in RENDERING:
                 if isinstance(node.args[0], ast.Name):
-                    continue  # within `usage_error`, which gives on what it is given
+                    continue  # within the errors, which give on what it is given
                 names = [keyword.arg for keyword in node.keywords]
                 facts = None if None in names else frozenset(filter(None, names))
                 where = f"{file.relative_to(ROOT)}:{node.lineno}"

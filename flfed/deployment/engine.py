@@ -40,7 +40,7 @@ from flfed.federation.server.run_setting import LEAST_SITES
 from flfed.paths import CoordinatorFolder
 from flfed.signatures import Signer
 from flfed.study.study import Study
-from flfed.words import render, usage_error
+from flfed.words import flfed_error, render, usage_error
 
 WAIT_SECONDS = 90.0
 """How long a run waits for sites: above the minute for which Flower refuses a node that comes back."""
@@ -234,11 +234,11 @@ def _check_enough(keys: Mapping[bytes, str], active_nodes: Mapping[bytes, Node],
     """
     # Of several sites two must be online: with one, the shared model would be that site's own.
     if len(keys) - len(missing) < min(LEAST_SITES, len(keys)):
-        raise FlfedError(render("coordinator.sites.offline", missing=", ".join(missing), least=LEAST_SITES))
+        raise flfed_error("coordinator.sites.offline", missing=", ".join(missing), least=LEAST_SITES)
     # The serving process registers admitted keys; until then a site has no node to send to.
     unknown = [site for key, site in keys.items() if key not in active_nodes]
     if unknown:
-        raise FlfedError(render("coordinator.sites.unregistered", sites=", ".join(unknown)))
+        raise flfed_error("coordinator.sites.unregistered", sites=", ".join(unknown))
 
 
 def _online(control: Control) -> dict[int, str]:

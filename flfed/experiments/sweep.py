@@ -26,7 +26,7 @@ from flfed.study.settings import toml_value
 from flfed.study.study import Study
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from flfed.words import render, usage_error
+from flfed.words import flfed_error, render, usage_error
 
 SWEPT = ("model", "plan", "strategy", "encode.scaler", "encode.missing-indicator")
 """Tables and keys that a grid may change: they do not change the validation rows."""
@@ -125,7 +125,7 @@ class Swept:
             return RunStopped(self.stopped)
         if self.best is not None:
             return None
-        return FlfedError(render("experiments.sweep.failed", reason=self.points[0].reason))
+        return flfed_error("experiments.sweep.failed", reason=self.points[0].reason)
 
 
 def parse_grid(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:

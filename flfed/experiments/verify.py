@@ -21,7 +21,7 @@ from flfed.records.store.reader import RunReader
 from flfed.rows.evaluation.scoring import list_study_metrics
 from flfed.study.study import Study
 from flfed.study.tables import Expectation
-from flfed.words import render, usage_error
+from flfed.words import flfed_error, render, usage_error
 
 SITE_PARTS = (*SITE_ARMS, "difference", "difference-personalised")
 
@@ -180,7 +180,7 @@ class Verified:
         if not wrong:
             return None
         failed = "; ".join(wrong)
-        return FlfedError(render("experiments.verify.failed", wrong=len(wrong), of=len(self.figures), figures=failed))
+        return flfed_error("experiments.verify.failed", wrong=len(wrong), of=len(self.figures), figures=failed)
 
 
 def verify(study: Study, *, engine: str = "inprocess", progress: Progress = no_progress) -> Verified:

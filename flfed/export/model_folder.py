@@ -19,7 +19,6 @@ import tomli_w
 from safetensors.numpy import save
 
 import flfed
-from flfed.errors import FlfedError
 from flfed.export.xgboost_file import xgboost_files
 from flfed.rows.data.schema import Schema
 from flfed.rows.features.encode import ColumnArrays, decode_target, encode, input_names
@@ -50,7 +49,7 @@ from flfed.signatures import (
 )
 from flfed.study.study import Study
 from flfed.summaries.summary import Arrays, Encoder, Layout, arrays_sha256, schema_encoder
-from flfed.words import render, usage_error
+from flfed.words import flfed_error, render, usage_error
 
 PARTS = {"coordinator", "signing-key", "signature"}
 LARGEST = 127
@@ -300,7 +299,7 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
         for name, content in files.items():
             (folder / name).write_bytes(content)
     except OSError as error:
-        raise FlfedError(render("export.errors.disk", folder=folder, reason=error.strerror)) from None
+        raise flfed_error("export.errors.disk", folder=folder, reason=error.strerror) from None
 
 
 @dataclass(frozen=True)

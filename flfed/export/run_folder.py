@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flfed import registry
-from flfed.errors import FlfedError, UsageError, unknown
+from flfed.errors import UsageError, unknown
 from flfed.export.model_folder import SharedModel, write_files
 from flfed.federation.engines.engine import engine_of
 from flfed.paths import RUN
@@ -33,7 +33,7 @@ from flfed.summaries.summary import arrays_sha256
 from flfed.updates.arrays import is_encrypted, shapes_of
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.site_state import site_model
-from flfed.words import render, usage_error
+from flfed.words import flfed_error, render, usage_error
 
 Payload = Mapping[str, Any]
 FILE = "statistics.csv"
@@ -215,12 +215,12 @@ def shared_model(run: RunEntry, series: SeriesEntry, run_report: Mapping[str, An
         raise UsageError(why)
     # The store has the hash of the model; a file may have been replaced.
     if run.arrays_sha256 not in (None, arrays_sha256(final.arrays)):
-        raise FlfedError(render("export.errors.changed", what="model", folder=folder, run=run.run))
+        raise flfed_error("export.errors.changed", what="model", folder=folder, run=run.run)
     study = Study.parse_recorded(series.study_text)
     # With a schema other than that of training, a prediction could mean something else.
     schema = Schema.model_validate(final.facts["schema"])
     if run.hashes.get("schema") != schema.sha256():
-        raise FlfedError(render("export.errors.changed", what="schema", folder=folder, run=run.run))
+        raise flfed_error("export.errors.changed", what="schema", folder=folder, run=run.run)
     # Only those parts of a site's entry that describe the model.
     sites = {}
     for site, entry in run_report["sites"].items():

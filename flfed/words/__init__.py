@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from flfed.errors import UsageError
+from flfed.errors import FlfedError, UsageError
 
 
 def render(key: str, /, **facts: object) -> str:
@@ -47,6 +47,23 @@ def usage_error(key: str, /, **facts: object) -> UsageError:
     flfed.errors.UsageError: site name 'Bergen 1' must be of a-z, 0-9 and single hyphens
     """
     return UsageError(render(key, **facts))
+
+
+def flfed_error(key: str, /, **facts: object) -> FlfedError:
+    """Return the error of something that failed, in the sentence of a template.
+
+    Parameters
+    ----------
+    key, **facts
+        As of `render`.
+
+    Examples
+    --------
+    >>> raise flfed_error("export.errors.changed", what="model", folder="out", run="20261126-1")
+    Traceback (most recent call last):
+    flfed.errors.FlfedError: the model in out is not that of run 20261126-1 in the store; not exported
+    """
+    return FlfedError(render(key, **facts))
 
 
 @cache

@@ -22,7 +22,7 @@ from flfed.parsers import parse_json
 from flfed.paths import NAME, CoordinatorFolder
 from flfed.registry import kebab_keys, snake
 from flfed.signatures import fingerprint, node_public_key, node_signed, public_text, read_gate_fingerprint
-from flfed.words import render, usage_error
+from flfed.words import flfed_error, usage_error
 
 FORMAT = 1
 LARGEST = 16_384
@@ -117,7 +117,7 @@ def note_node(folder: CoordinatorFolder, site: str, node_id: int) -> None:
     with locked(folder.sites):
         member = _member(folder, site)
         if member.status != "admitted":
-            raise FlfedError(render("coordinator.admission.nodeless", site=site))
+            raise flfed_error("coordinator.admission.nodeless", site=site)
         # Written only on a change: each write makes every reader of the folder read it again.
         if member.node_id != node_id:
             _write(folder, replace(member, node_id=node_id))
@@ -368,7 +368,7 @@ def _read(file: Path) -> Membership:
             raise ValueError
         return replace(member, earlier_keys=tuple(member.earlier_keys))
     except (OSError, UsageError, ValueError, TypeError, AttributeError, KeyError):
-        raise FlfedError(render("coordinator.admission.damaged", file=file)) from None
+        raise flfed_error("coordinator.admission.damaged", file=file) from None
 
 
 def _write(folder: CoordinatorFolder, member: Membership) -> None:

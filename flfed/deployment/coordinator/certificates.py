@@ -28,12 +28,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from flfed.callbacks import now_utc
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import UsageError
 from flfed.files import locked, note, read_private, write_whole
 from flfed.parsers import parse_toml
 from flfed.paths import CoordinatorFolder
 from flfed.signatures import private_text, signing_key_of, signing_public
-from flfed.words import render, usage_error
+from flfed.words import flfed_error, usage_error
 
 FORMAT = 1
 AUTHORITY_DAYS = 3650
@@ -107,7 +107,7 @@ def settings(folder: CoordinatorFolder) -> Settings:
     except FileNotFoundError:
         raise usage_error("coordinator.certificates.absent", folder=folder.root) from None
     except (OSError, UsageError, KeyError):
-        raise FlfedError(render("coordinator.certificates.settings", file=folder.settings)) from None
+        raise flfed_error("coordinator.certificates.settings", file=folder.settings) from None
 
 
 def initialise(folder: CoordinatorFolder, coordinator_settings: Settings, *, now: datetime | None = None) -> None:
@@ -259,7 +259,7 @@ def server_days_left(folder: CoordinatorFolder, *, now: datetime | None = None) 
     """
     chain = certificates(read_private(folder.keys / "server.crt"))
     if not chain:
-        raise FlfedError(render("coordinator.certificates.server", file=folder.keys / "server.crt"))
+        raise flfed_error("coordinator.certificates.server", file=folder.keys / "server.crt")
     return (chain[0].not_valid_after_utc - (now or now_utc())).days
 
 
@@ -268,7 +268,7 @@ def signing_key(folder: CoordinatorFolder) -> Ed25519PrivateKey:
     file = folder.keys / "signing.key"
     key = signing_key_of(read_private(file))
     if key is None:
-        raise FlfedError(render("coordinator.files.damaged", file=file))
+        raise flfed_error("coordinator.files.damaged", file=file)
     return key
 
 
@@ -343,11 +343,11 @@ def _pair(folder: CoordinatorFolder, name: str) -> tuple[EllipticCurvePrivateKey
     try:
         key = serialization.load_pem_private_key(read_private(file), None)
     except (ValueError, TypeError):
-        raise FlfedError(render("coordinator.files.damaged", file=file)) from None
+        raise flfed_error("coordinator.files.damaged", file=file) from None
     # The file may hold two authorities: a certificate belongs to the key whose public half it has.
     own = [c for c in certificates(read_private(trusted_file)) if c.public_key() == key.public_key()]
     if not own or not isinstance(key, EllipticCurvePrivateKey):
-        raise FlfedError(render("coordinator.certificates.unpaired", trusted=trusted_file, key=file.name))
+        raise flfed_error("coordinator.certificates.unpaired", trusted=trusted_file, key=file.name)
     return key, own[0]
 
 

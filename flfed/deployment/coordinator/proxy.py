@@ -24,10 +24,9 @@ from pathlib import Path
 from flfed.deployment.coordinator.certificates import settings
 from flfed.deployment.flower.link import certificate_file
 from flfed.deployment.processes.child_processes import passed_on
-from flfed.errors import FlfedError
 from flfed.files import write_whole
 from flfed.paths import CoordinatorFolder
-from flfed.words import render, usage_error
+from flfed.words import flfed_error, usage_error
 
 ROUTES = (
     "activate-node",
@@ -139,7 +138,7 @@ def write_caddyfile(folder: CoordinatorFolder, inside: int, *, bind: str = "", p
     done = subprocess.run(arguments, env=variables, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode:
         last = (done.stderr.strip() or "no reason").splitlines()[-1]
-        raise FlfedError(render("coordinator.proxy.refused", file=path, why=last))
+        raise flfed_error("coordinator.proxy.refused", file=path, why=last)
 
 
 def _quoted(path: Path) -> str:
@@ -153,7 +152,7 @@ def _quoted(path: Path) -> str:
 def _program() -> str:
     program = shutil.which("caddy", path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/bin", "/usr/local/bin")))
     if program is None:
-        raise FlfedError(render("coordinator.proxy.absent"))
+        raise flfed_error("coordinator.proxy.absent")
     return program
 
 

@@ -20,7 +20,7 @@ from flfed.errors import FlfedError
 from flfed.files import locked
 from flfed.flower_names import ask, check_names
 from flfed.paths import CoordinatorFolder
-from flfed.words import render, usage_error
+from flfed.words import flfed_error, render, usage_error
 
 RUNS_AT_ONCE = 1000
 FINISHED = "finished"
@@ -72,7 +72,7 @@ class Control:
         except httpx.HTTPError as error:
             if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == httpx.codes.FORBIDDEN:
                 return
-            raise FlfedError(render("coordinator.server.silent")) from None
+            raise flfed_error("coordinator.server.silent") from None
         finally:
             stranger.close()
         raise NotLocked(render("coordinator.server.unlocked"))
@@ -140,7 +140,7 @@ class Control:
             # A page that is not full is the last one.
             if len(page) < RUNS_AT_ONCE:
                 return status_by_run
-        raise FlfedError(render("coordinator.server.full"))
+        raise flfed_error("coordinator.server.full")
 
     def status_of(self, run: int) -> tuple[str, str]:
         """Return the status and sub-status of a run.
@@ -177,12 +177,12 @@ def in_words() -> Iterator[None]:
         flower_error = flower_names.FlowerError.from_json(error.response.text)
         # A refusal without Flower's own error comes from a lock with another secret.
         if status in (httpx.codes.FORBIDDEN, httpx.codes.UNAUTHORIZED) and flower_error is None:
-            raise FlfedError(render("coordinator.server.stranger")) from None
+            raise flfed_error("coordinator.server.stranger") from None
         if flower_error is None:
             raise Refused(render("coordinator.server.refused", why=f"status {status}"), 0) from None
         raise Refused(render("coordinator.server.refused", why=flower_error.message), flower_error.code) from None
     except httpx.HTTPError:
-        raise FlfedError(render("coordinator.server.silent")) from None
+        raise flfed_error("coordinator.server.silent") from None
 
 
 HEARTBEAT_SECONDS = 10.0
@@ -278,7 +278,7 @@ def acquired(
         # Without a task no process would ever end the run.
         with suppress(FlfedError):
             control.stop_run(run)
-        raise FlfedError(render("coordinator.server.taskless"))
+        raise flfed_error("coordinator.server.taskless")
 
 
 def _end_stray(task: ServerTask) -> None:
@@ -321,7 +321,7 @@ class Heartbeat:
     def check(self) -> None:
         """Raise where the run has been ended."""
         if self._ended:
-            raise FlfedError(render("run.stops.server"))
+            raise flfed_error("run.stops.server")
 
     def _beat(self) -> None:
         while not self._over.is_set():
@@ -341,6 +341,6 @@ def translate_errors() -> Iterator[None]:
     try:
         yield
     except httpx.HTTPStatusError as error:
-        raise FlfedError(render("run.stops.refused", status=error.response.status_code)) from None
+        raise flfed_error("run.stops.refused", status=error.response.status_code) from None
     except httpx.HTTPError:
-        raise FlfedError(render("coordinator.server.silent")) from None
+        raise flfed_error("coordinator.server.silent") from None

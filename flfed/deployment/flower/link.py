@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import UsageError
 from flfed.files import read_private
 from flfed.paths import CoordinatorFolder
 from flfed.signatures import node_public_key
-from flfed.words import render
+from flfed.words import flfed_error
 
 if TYPE_CHECKING:
     import httpx
@@ -130,10 +130,10 @@ class Link:
             certificate = certificate_file(folder).read_text(encoding="ascii")
             return cls(f"127.0.0.1:{port}", certificate, read_private(secret_file(folder)))
         except (OSError, UsageError):
-            raise FlfedError(render("coordinator.server.silent")) from None
+            raise flfed_error("coordinator.server.silent") from None
         except (ValueError, KeyError, TypeError):
             # A damaged file is distinguished from a missing one: starting the server is not enough to mend it.
-            raise FlfedError(render("coordinator.server.record", file=serving_file(folder))) from None
+            raise flfed_error("coordinator.server.record", file=serving_file(folder)) from None
 
     def control(self, *, timeout: float = TIMEOUT_SECONDS, with_secret: bool = True) -> ControlHttpClient:
         """Return a client of the control interface.
@@ -194,13 +194,13 @@ class Link:
             reply = connection.getresponse()
             content = reply.read()
         except (OSError, http.client.HTTPException):
-            raise FlfedError(render("coordinator.server.silent")) from None
+            raise flfed_error("coordinator.server.silent") from None
         finally:
             connection.close()
         if reply.status == http.HTTPStatus.FORBIDDEN:
-            raise FlfedError(render("coordinator.server.stranger"))
+            raise flfed_error("coordinator.server.stranger")
         if reply.status != http.HTTPStatus.OK:
-            raise FlfedError(render("coordinator.server.routeless", route=route))
+            raise flfed_error("coordinator.server.routeless", route=route)
         return json.loads(content)
 
     def _trusted(self) -> ssl.SSLContext:
@@ -256,5 +256,5 @@ def pem_of(public_key_openssh: str) -> bytes:
     """
     key = node_public_key(public_key_openssh)
     if key is None:
-        raise FlfedError(render("coordinator.admission.keyless"))
+        raise flfed_error("coordinator.admission.keyless")
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)

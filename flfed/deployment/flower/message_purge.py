@@ -15,8 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-from flfed.errors import FlfedError
-from flfed.words import render
+from flfed.words import flfed_error
 
 BUSY_SECONDS = 30.0
 """How long Flower's own work may keep the database busy."""
@@ -67,7 +66,7 @@ def remove_bodies(
             _rewrite(connection, time.monotonic() + seconds)
             begun.unlink()
     except (sqlite3.Error, OSError) as error:
-        raise FlfedError(render("coordinator.server.unpurged", database=database, why=error)) from None
+        raise flfed_error("coordinator.server.unpurged", database=database, why=error) from None
     return removed
 
 

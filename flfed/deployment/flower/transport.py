@@ -18,8 +18,7 @@ import httpcore
 import httpx
 
 from flfed.deployment.flower.pacing import pauses
-from flfed.errors import FlfedError
-from flfed.words import render
+from flfed.words import flfed_error
 
 TOO_MANY = 429
 SERVER_ERRORS = 500
@@ -129,7 +128,7 @@ class NodeTransport(httpx.HTTPTransport):
         super().__init__(verify=False, trust_env=False)
         # The pool is a private name: another httpx must fail here, and not open connections of its own.
         if not hasattr(self, "_pool"):
-            raise FlfedError(render("processes.link.httpx"))
+            raise flfed_error("processes.link.httpx")
         self._pool.close()
         self._pool = httpcore.ConnectionPool(
             max_connections=AT_A_TIME,

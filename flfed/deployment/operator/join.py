@@ -45,7 +45,7 @@ from flfed.files import SHARED, locked, note, write_whole
 from flfed.parsers import parse_json, parse_toml
 from flfed.paths import SiteFolder, home, private_folder
 from flfed.registry import kebab, kebab_keys
-from flfed.words import render, usage_error
+from flfed.words import flfed_error, usage_error
 
 AHEAD = timedelta(days=1)
 """By which two clocks may differ."""
@@ -117,7 +117,7 @@ def joined(folder: SiteFolder) -> dict[str, Any]:
     except FileNotFoundError:
         raise usage_error("join.site.unjoined", site=folder.site) from None
     except (OSError, UsageError):
-        raise FlfedError(render("join.site.unread", file=folder.join)) from None
+        raise flfed_error("join.site.unread", file=folder.join) from None
 
 
 def join(file: Path, *, to: Path, now: datetime | None = None) -> Joined:

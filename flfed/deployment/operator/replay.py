@@ -26,7 +26,7 @@ from flfed.rows.snapshots.snapshot import FrozenSite, load
 from flfed.updates.codec import codec_of
 from flfed.updates.messages.fields import reason_of
 from flfed.updates.messages.train import TRAIN
-from flfed.words import render, usage_error
+from flfed.words import flfed_error, render, usage_error
 
 LEFT = "train"
 """The kind of a ledger's line for an update."""
@@ -77,7 +77,7 @@ class Replayed:
         if self.matches:
             return None
         place = {"site": self.site, "round": self.round, "run": self.run}
-        return FlfedError(render("operator.replay.differs", why=self._why(), **place))
+        return flfed_error("operator.replay.differs", why=self._why(), **place)
 
     def _why(self) -> str:
         # The first reason that explains a difference is told: rows, then a refusal, then a version.

@@ -21,7 +21,7 @@ from pathlib import Path
 from flfed.errors import FlfedError
 from flfed.files import SHARED, read_private, write_whole
 from flfed.paths import SiteFolder
-from flfed.words import render, usage_error
+from flfed.words import flfed_error, usage_error
 
 LOOPBACK = "127.0.0.1"
 PASSED_ON = frozenset(
@@ -87,7 +87,7 @@ def node_command(folder: SiteFolder, port: int) -> list[str]:
     address = membership.get("address")
     # The address comes from a file, so it is checked before a command line is made of it.
     if not isinstance(address, str) or membership.get("site") != folder.site:
-        raise FlfedError(render("processes.files.join", file=folder.join))
+        raise flfed_error("processes.files.join", file=folder.join)
     read_private(folder.node_key)
     words = ["flower-supernode", "--superlink", address, "--root-certificates", str(folder.authority)]
     words += ["--auth-supernode-private-key", str(folder.node_key), "--node-config", f"site={json.dumps(folder.site)}"]
@@ -110,7 +110,7 @@ def shared_secret(folder: SiteFolder) -> bytes:
         with open(os.open(folder.secret, os.O_RDONLY | os.O_NOFOLLOW), "rb") as stream:
             # Checked on the open file, so that it cannot be exchanged between the check and the reading.
             if os.fstat(stream.fileno()).st_mode & 0o037:
-                raise FlfedError(render("processes.files.secret", file=folder.secret))
+                raise flfed_error("processes.files.secret", file=folder.secret)
             return stream.read()
     except OSError as error:
         raise usage_error("processes.files.unread", file=folder.secret, why=error.strerror) from None

@@ -25,8 +25,7 @@ from pathlib import Path
 
 from flfed.deployment.processes.child_processes import python
 from flfed.deployment.processes.isolation import drop_capabilities, hide_memory, refuse_calls
-from flfed.errors import FlfedError
-from flfed.words import render
+from flfed.words import flfed_error
 
 ASK = b"?"
 HERE = b"+"
@@ -180,7 +179,7 @@ class Connector:
             except ConnectionRefusedError:
                 raise
             except (EOFError, OSError):
-                raise FlfedError(render("processes.gate.connector")) from None
+                raise flfed_error("processes.gate.connector") from None
 
     def close(self) -> None:
         """Have the connector end."""

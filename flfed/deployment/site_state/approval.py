@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ConfigDict, TypeAdapter
 
 from flfed.callbacks import now_utc
-from flfed.errors import FlfedError
 from flfed.files import read_private, write_whole
 from flfed.paths import SiteFolder, make_for_owner
 from flfed.records.ledger import ledger_of
 from flfed.refusals import NotTakingPart, Refusal
 from flfed.registry import kebab, kebab_keys
 from flfed.study.study import Study
-from flfed.words import render, usage_error
+from flfed.words import flfed_error, usage_error
 
 if TYPE_CHECKING:
     from flfed.rows.warm_start import Source
@@ -132,7 +131,7 @@ def approval_of(folder: SiteFolder, study_sha256: str) -> Approval | None:
     approval = _read(path)
     # The file's name is its hash: a renamed file would approve a study that nobody saw.
     if approval.study_sha256 != study_sha256:
-        raise FlfedError(render("gate.approval.other", file=path))
+        raise flfed_error("gate.approval.other", file=path)
     return approval
 
 
@@ -285,7 +284,7 @@ def _read(path: Path) -> Approval:
     try:
         return Approval.from_json(read_private(path))
     except ValueError:
-        raise FlfedError(render("gate.approval.damaged", file=path)) from None
+        raise flfed_error("gate.approval.damaged", file=path) from None
 
 
 def _write(folder: SiteFolder, approval: Approval) -> Approval:

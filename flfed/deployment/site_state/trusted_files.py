@@ -21,13 +21,13 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import UsageError
 from flfed.files import locked, read_private, write_whole
 from flfed.packages import writable
 from flfed.parsers import parse_toml
 from flfed.paths import SiteFolder
 from flfed.signatures import gate_fingerprint, private_text, signing_key_of, signing_public
-from flfed.words import render, usage_error
+from flfed.words import flfed_error, render, usage_error
 
 LARGEST = 65_536
 """Bytes; real terms have about 500."""
@@ -113,7 +113,7 @@ def signing_key(folder: SiteFolder) -> Ed25519PrivateKey:
 def _read(path: Path, site: str, state: tuple[int, ...]) -> Ed25519PrivateKey:
     key = signing_key_of(read_private(path))
     if key is None:
-        raise FlfedError(render("gate.files.key", file=path, site=site))
+        raise flfed_error("gate.files.key", file=path, site=site)
     return key
 
 

@@ -30,7 +30,7 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from flfed.errors import FlfedError, require_extra
+from flfed.errors import require_extra
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.redaction import SITE_ERROR
 from flfed.federation.engines.engine import Engine, RunConfig, RunResources, RunSites, StartedGrid, silence_flower
@@ -38,7 +38,7 @@ from flfed.flower_names import telemetry
 from flfed.refusals import Refusal
 from flfed.rows.data.site import Site
 from flfed.rows.warm_start import Source
-from flfed.words import render, usage_error
+from flfed.words import flfed_error, usage_error
 
 POLL_SECONDS = 0.02
 """How often the grid looks for replies; Flower's own side of it polls every 0.1 s."""
@@ -267,7 +267,7 @@ class RayGrid(Grid):
         if self._simulation.done():
             error = self._simulation.exception()
             what = type(error.__cause__ or error).__name__ if error else "it ended early"
-            raise FlfedError(render("run.ray.ended", why=what))
+            raise flfed_error("run.ray.ended", why=what)
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the ids of all nodes.
@@ -339,7 +339,7 @@ def _ray() -> Iterator[None]:
     try:
         ray.init(include_dashboard=False, logging_level=logging.CRITICAL, log_to_driver=False)
     except (OSError, RuntimeError, ValueError) as error:
-        raise FlfedError(render("run.ray.failed", kind=type(error).__name__)) from error
+        raise flfed_error("run.ray.failed", kind=type(error).__name__) from error
     # Ray would end the process at once, and the run's end would not be recorded.
     if callable(on_term) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_term)

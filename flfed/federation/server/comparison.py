@@ -28,7 +28,7 @@ from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.messages.compare import COMPARE, TRAINED_UNKNOWN, CompareReplies, CompareReply, CompareRequest
 from flfed.updates.messages.train import Scores
 from flfed.updates.strategies.fedavg import FedAvg
-from flfed.words import render
+from flfed.words import flfed_error, render
 
 if TYPE_CHECKING:
     from flfed.federation.engines.pooled_reference import PooledReference
@@ -85,7 +85,7 @@ class Comparison:
         replies = self._replies(request, bins)
         # Where all sites share figures in sums only, none leaves except in their sum.
         if not replies and not self._shares_sums_only:
-            raise FlfedError(render("run.failures.compared"))
+            raise flfed_error("run.failures.compared")
         reference = self._reference(replies, request.deviation)
         recorder.comparison(replies, reference, bins)
         training = recorded_training(recorder.writer, recorder.primary, self.run.study, reference)

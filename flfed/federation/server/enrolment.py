@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import flfed
-from flfed.errors import FlfedError
 from flfed.federation.recording.source_model import UNCOVERED, source_facts, source_of
 from flfed.federation.server.parts.server_part import ServerPart
 from flfed.federation.server.run_setting import Answers, RunSetting, ask_enrolment, nodes_of
@@ -30,7 +29,7 @@ from flfed.updates.aggregation.guard import summary_defect
 from flfed.updates.aggregation.rounds import Participant, Participants
 from flfed.updates.messages.enrol import ENROL, EnrolReply, sharing_of
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
-from flfed.words import render, usage_error
+from flfed.words import flfed_error, render, usage_error
 
 SAYS_WHERE = ("policy-unreadable", "table-unopened")
 """Codes of refusals that name `flfed site check` themselves."""
@@ -133,7 +132,7 @@ def _replies(
     participants = {}
     for node, answer in sorted(answers.replies.items(), key=lambda item: item[1].site):
         if answer.site in replies:
-            raise FlfedError(render("run.failures.twins", site=answer.site))
+            raise flfed_error("run.failures.twins", site=answer.site)
         reply = answer
         if answer.accepted and answer.version != flfed.__version__:
             reason = Refusal("other-version", theirs=answer.version or "none", ours=flfed.__version__)

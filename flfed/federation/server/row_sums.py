@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from flfed.errors import FlfedError
 from flfed.federation.server.run_setting import RunSetting
 from flfed.refusals import Refusal
 from flfed.rows.statistics.statistic import Shapes, Statistic
@@ -26,7 +25,7 @@ from flfed.updates.messages.summarise import (
     StatisticReply,
     StatisticRequest,
 )
-from flfed.words import render
+from flfed.words import flfed_error
 
 CellShapes = Mapping[str, tuple[int, int]]
 """Shape of each column's counts by cell and outcome."""
@@ -98,7 +97,7 @@ class SiteSums:
         answers = self.run.ask_checked(BINS, BinsRequest(), participants, BinsReply.from_record, defect)
         good = [reply.counts for reply in answers.replies.values()]
         if not good:
-            raise FlfedError(render("run.failures.cells"))
+            raise flfed_error("run.failures.cells")
         # In the order of the sites' names, though whole numbers add up to the same in any.
         counts = {}
         for name in shapes:

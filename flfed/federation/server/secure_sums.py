@@ -22,7 +22,7 @@ from flfed.updates.masking.rules import LEAST, lifted_sites
 from flfed.updates.masking.statement import Statement, read
 from flfed.updates.mechanism import largest_entry, noise_of_site
 from flfed.updates.messages.secure_sum import KEYS, KeysReply, KeysRequest
-from flfed.words import render, usage_error
+from flfed.words import flfed_error, render, usage_error
 
 LOSS_CHOICES = {"select": "select = 'best'", "patience": "patience", "plateau": "schedule = 'plateau'"}
 """Keys of a study that choose by losses, as they are written."""
@@ -235,14 +235,14 @@ def _give_keys(run: RunSetting, request: KeysRequest, back: Participants) -> int
         others = request.cohort.split(",")[1:]
         shared = replies[first].shared
         if shared is None or len(shared.keys) != len(others):
-            raise FlfedError(render("run.sums.keyless"))
+            raise flfed_error("run.sums.keyless")
         for site, key in zip(others, shared.keys, strict=True):
             requests[site] = replace(request, shared=replace(shared, keys=(key,)))
         del requests[first]
     replies |= _exchange_keys(run, requests, back)
     agreements = {(reply.sha256, reply.least) for reply in replies.values()}
     if len(agreements) > 1:
-        raise FlfedError(render("run.sums.differing"))
+        raise flfed_error("run.sums.differing")
     return max((least for _, least in agreements), default=LEAST)
 
 

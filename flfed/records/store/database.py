@@ -25,7 +25,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 from flfed.errors import FlfedError, UsageError
 from flfed.paths import home, private_folder, where
 from flfed.records.store.tables import Base, Series, Summary
-from flfed.words import render, sentences, usage_error
+from flfed.words import flfed_error, sentences, usage_error
 
 GROUP = "FLFED_STORE_GROUP"
 """Environment variable with the group whose accounts may read the store."""
@@ -475,7 +475,7 @@ def copy_file(path: Path, copy: Path) -> Path:
     except (sqlite3.Error, OSError) as error:
         if part.is_file():
             part.unlink()
-        raise FlfedError(render("store.errors.uncopied", copy=copy, why=error)) from None
+        raise flfed_error("store.errors.uncopied", copy=copy, why=error) from None
     return copy
 
 
@@ -549,7 +549,7 @@ def refuse_unknown(revision: str) -> None:
     if revision in TOO_OLD:
         raise usage_error("store.errors.old", revision=revision, former=FORMER)
     if revision not in (FORMER, *_revisions()):
-        raise FlfedError(render("store.errors.newer", revision=revision, newest=newest_revision()))
+        raise flfed_error("store.errors.newer", revision=revision, newest=newest_revision())
 
 
 def take_on(connection: Connection) -> None:

@@ -16,13 +16,13 @@ from pydantic import Field as PydanticField
 from pydantic import model_validator
 
 from flfed import registry
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import UsageError
 from flfed.packages import check_package, roots, unknown_name_error
 from flfed.paths import NAME, home
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.schema import Schema, Strict, parse_settings, read_schema
 from flfed.rows.data.sources import Csv, Excel, Folders, Parquet, Selection
-from flfed.words import render, usage_error
+from flfed.words import flfed_error, render, usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -355,8 +355,8 @@ def _download(dataset: Dataset, file: SourceFile, part: Path) -> None:
         part.unlink(missing_ok=True)
         kind = type(error).__name__
         missing = _still_to_come(dataset)
-        raise FlfedError(
-            render("rows.dataset.unfetched", file=file.name, url=file.url, error=kind, name=dataset.name, files=missing)
+        raise flfed_error(
+            "rows.dataset.unfetched", file=file.name, url=file.url, error=kind, name=dataset.name, files=missing
         ) from None
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from flfed.callbacks import now_utc
-from flfed.errors import FlfedError, TableError, UsageError
+from flfed.errors import TableError, UsageError
 from flfed.files import folder_locked, read_private, write_whole
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import row_texts
@@ -30,7 +30,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Part
 from flfed.rows.data.transactions import Transactions
 from flfed.rows.snapshots.opt_outs import Excluded, Exclusion, Resting
-from flfed.words import render, usage_error
+from flfed.words import flfed_error, render, usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,7 +175,7 @@ class Prepared:
         )  # fmt: skip
         # Read back before anything is replaced: Parquet must not change any cell.
         if rows_sha256(_from_parquet(whole, self.site.schema_of(self.schema))) != frozen.sha256:
-            raise FlfedError(render("rows.snapshot.parquet", site=self.site.name))
+            raise flfed_error("rows.snapshot.parquet", site=self.site.name)
         own = folder / self.site.dataset
         files = {frozen.file: whole}
         if withheld:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from flfed.errors import FlfedError
-from flfed.words import render, usage_error
+from flfed.words import flfed_error, usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,7 +84,7 @@ def of_entries(statistic: Statistic, entries: np.ndarray, schema: Schema) -> Sum
         part = entries[start : start + math.prod(shape)].reshape(shape)
         start += part.size
         if name not in largest and (np.rint(part) < 0).any():
-            raise FlfedError(render("study.statistic.negative"))
+            raise flfed_error("study.statistic.negative")
         sums[name] = part * largest[name] if name in largest else np.rint(part).astype(kind)
     return sums
 

@@ -24,7 +24,7 @@ from flfed.paths import PART, Content, home, private_folder, replace_whole
 from flfed.study.tables import Sharing
 from flfed.summaries.summary import Encoder, Stacked, Summary
 from flfed.updates.arrays import Arrays, facts_sha256, file_content, with_prefix, without_prefix
-from flfed.words import render, usage_error
+from flfed.words import flfed_error, usage_error
 
 STORED_CHECKPOINTS = 2
 """Checkpoints that stay: the last one, and the one before in case its round is not in the store."""
@@ -246,7 +246,7 @@ def write_whole(path: Path, content: Content, failed: Literal["checkpoint", "lis
         replace_whole(path, content)
     except OSError as error:
         run = path.parent.name
-        raise FlfedError(render(f"checkpoints.unwritten.{failed}", path=path, error=error.strerror, run=run)) from None
+        raise flfed_error(f"checkpoints.unwritten.{failed}", path=path, error=error.strerror, run=run) from None
 
 
 def reopen(run: str, round: int) -> None:
@@ -302,7 +302,7 @@ def newest(run: str, committed: int) -> Checkpoint | None:
         except FlfedError:
             continue
         if not start:
-            raise FlfedError(render("checkpoints.files.earlier", path=path))
+            raise flfed_error("checkpoints.files.earlier", path=path)
         return _with_start(path, tensors, facts, start)
     return None
 
@@ -317,7 +317,7 @@ def final(run: str) -> Checkpoint:
     """
     path = folder_of(run) / f"{FINAL}{SUFFIX}"
     if not path.is_file():
-        raise FlfedError(render("checkpoints.files.model", run=run, folder=path.parent))
+        raise flfed_error("checkpoints.files.model", run=run, folder=path.parent)
     return read(path)
 
 
@@ -341,7 +341,7 @@ def _with_start(path: Path, tensors: Arrays, facts: dict[str, Any], start: str) 
         try:
             first, begun, _ = _opened(path.with_name(f"{START}{SUFFIX}"), sha256=start)
         except FlfedError as error:
-            raise FlfedError(render("checkpoints.files.start", error=error, name=path.name)) from None
+            raise flfed_error("checkpoints.files.start", error=error, name=path.name) from None
     return Checkpoint(
         round=facts.pop("round"),
         left=tuple(facts.pop("left", ())),
@@ -381,7 +381,7 @@ def _opened(path: Path, *, sha256: str = "") -> tuple[Arrays, dict[str, Any], st
         or file_sha256 != _sha256(tensors, text, start)
         or sha256 not in ("", file_sha256)
     ):
-        raise FlfedError(render("checkpoints.files.damaged", path=path))
+        raise flfed_error("checkpoints.files.damaged", path=path)
     return tensors, json.loads(text), start
 
 

@@ -10,9 +10,8 @@ import re
 from pathlib import Path
 
 import flfed
-from flfed.errors import FlfedError
 from flfed.paths import SiteFolder
-from flfed.words import render, usage_error
+from flfed.words import flfed_error, usage_error
 
 BASE = Path("/var/lib/flfed")
 PLAIN = re.compile(r"/[A-Za-z0-9._+/-]*")
@@ -89,5 +88,5 @@ def write(folder: Path, files: dict[str, str]) -> list[Path]:
         for path in written:
             path.write_text(files[path.name], encoding="utf-8")
     except OSError as error:
-        raise FlfedError(render("processes.files.unwritten", folder=folder, why=error.strerror)) from None
+        raise flfed_error("processes.files.unwritten", folder=folder, why=error.strerror) from None
     return written
