@@ -129,8 +129,7 @@ MORE_SIZES = [(1000, 1.0), (3000, 0.5), (3000, 1.0), (7500, 1.0), (40_000, 0.3)]
 
 
 @pytest.mark.parametrize(
-    ("rows", "epsilon"),
-    [(300, 3.0), (7500, 0.3), *(pytest.param(*one, marks=pytest.mark.proof) for one in MORE_SIZES)],
+    ("rows", "epsilon"), [(300, 3.0), (7500, 0.3), *(pytest.param(*one, marks=pytest.mark.proof) for one in MORE_SIZES)]
 )
 @pytest.mark.proof
 def test_intervals_of_sampling_and_noise_hold_the_truth_and_those_of_sampling_alone_do_not(rows: int, epsilon: float):

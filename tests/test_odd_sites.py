@@ -229,11 +229,7 @@ MIRROR = "its share is 1 minus that of the other sites: coded the other way roun
 
 
 @pytest.mark.parametrize(
-    ("entry", "said"),
-    [
-        ({"mirrored": True}, [f"a: in x (1.2 standard deviations above) {MIRROR}"]),
-        ({}, []),
-    ],
+    ("entry", "said"), [({"mirrored": True}, [f"a: in x (1.2 standard deviations above) {MIRROR}"]), ({}, [])]
 )
 def test_a_flag_whose_share_is_one_minus_that_of_the_others_is_told_as_turned_round(entry, said):
     column = {"column": "x", "outcome": False, "towards": "1", "sites": {"a": {"difference": 1.2} | entry}}

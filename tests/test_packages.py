@@ -142,10 +142,7 @@ def test_a_dataset_in_the_current_folder_has_to_be_named_too(tmp_path: Path, mon
     folder.mkdir(parents=True)
     (folder / "schema.toml").write_text("format = 1\n")
     monkeypatch.chdir(tmp_path)
-    with (
-        strictly(),
-        pytest.raises(UsageError, match="'ours' is not known: datasets/ours in the current folder"),
-    ):
+    with strictly(), pytest.raises(UsageError, match="'ours' is not known: datasets/ours in the current folder"):
         datasets.load("ours")
     with pytest.raises(UsageError, match=r"datasets/ours/schema.toml"):
         datasets.load("ours")

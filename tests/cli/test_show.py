@@ -12,15 +12,7 @@ from rich.console import Console
 
 from flfed.cli import data, main, output, progress
 
-HEADERS = [
-    "site",
-    "test rows",
-    "shared model",
-    "site model",
-    "adjusted to site",
-    "gain (+ is better), 95 %",
-    "verdict",
-]
+HEADERS = ["site", "test rows", "shared model", "site model", "adjusted to site", "gain (+ is better), 95 %", "verdict"]
 ROWS = [
     ["mississippi-clinic", "54", "0.784", "0.743", "0.784", "+0.041 (−0.081 to +0.163)", "no clear improvement"],
     ["a site's model used at all sites (mean)", "", "0.616", "", "", "", ""],

@@ -183,11 +183,7 @@ def test_what_asks_for_the_ledgers_head_is_let_in_as_narrowly(gated):
 @pytest.mark.parametrize(
     ("policy", "text", "expected"),
     [
-        (
-            {"strategies": ("fedavg",)},
-            FEDPROX,
-            "its policy allows strategies fedavg, the study asks for 'fedprox'",
-        ),
+        ({"strategies": ("fedavg",)}, FEDPROX, "its policy allows strategies fedavg, the study asks for 'fedprox'"),
         ({"models": ("mlp",)}, "", "its policy allows models mlp, the study asks for 'logistic'"),
         ({"codecs": ("int8",)}, "", "its policy allows codecs int8, the study asks for 'none'"),
         ({"rounds": 4}, "", "its policy allows 4 rounds, the study has 5"),

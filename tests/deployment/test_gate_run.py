@@ -34,10 +34,7 @@ VARIANTS = {
 CASES = [(variant, ("open", "institution")[number % 2]) for number, variant in enumerate(VARIANTS)]
 
 
-@pytest.mark.parametrize(
-    ("variant", "disclosure"),
-    [("plain", "institution"), *CASES],
-)
+@pytest.mark.parametrize(("variant", "disclosure"), [("plain", "institution"), *CASES])
 def test_an_honest_run_passes_the_gate_whatever_the_study_asks(
     gated, conducted_through, conduct, small_study: str, variant: str, disclosure: str
 ):

@@ -14,12 +14,7 @@ from pydantic import ValidationError
 from flfed.deployment.gate.local_results import results_of
 from flfed.deployment.operator.run_budget import counted_comparisons, describe_comparisons
 from flfed.federation.client.released.accounts import SPENT
-from flfed.federation.client.released.model_answers import (
-    LATER_EPSILON,
-    LATER_FIRST,
-    LATER_SCORES,
-    later_releases,
-)
+from flfed.federation.client.released.model_answers import LATER_EPSILON, LATER_FIRST, LATER_SCORES, later_releases
 from flfed.rows.data.policy import Policy
 from flfed.updates.accounting import epsilon
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest, Figure

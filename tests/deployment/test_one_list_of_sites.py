@@ -125,9 +125,7 @@ def test_who_gave_table_1_by_itself_is_in_no_sum_that_hides_too_few(consortium: 
     assert opened(found, rows_question("small")) == set()
 
 
-def test_who_was_in_a_sum_with_such_a_site_gives_no_table_1_by_itself_without_it(
-    consortium: Callable[..., Consortium],
-):
+def test_who_was_in_a_sum_with_such_a_site_gives_no_table_1_by_itself_without_it(consortium: Callable[..., Consortium]):
     found = consortium(4, 1)
     asked(found)
     grid = asked(found, sorted(found.sites)[1:])

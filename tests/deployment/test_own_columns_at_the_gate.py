@@ -36,11 +36,7 @@ def small_sites(small_sites: Callable[..., list[Site]]) -> Callable[..., list[Si
 
 
 def test_nothing_but_two_arms_of_the_comparison_tells_of_own_columns(
-    gated: Any,
-    conducted_through: Any,
-    small_study: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    gated: Any, conducted_through: Any, small_study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The column's values decide the adjusted model's figures, so that they would show wherever they went."""
     grids = {}

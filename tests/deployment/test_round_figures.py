@@ -328,10 +328,7 @@ def test_under_homomorphic_encryption_no_loss_leaves_and_nothing_is_chosen_by_on
 
 @pytest.mark.parametrize(
     ("chosen", "changes"),
-    [
-        ("patience", {"strategy__patience": 2}),
-        ("schedule = 'plateau'", {"plan__schedule": "plateau"}),
-    ],
+    [("patience", {"strategy__patience": 2}), ("schedule = 'plateau'", {"plan__schedule": "plateau"})],
 )
 def test_under_homomorphic_encryption_nothing_ends_or_slows_by_a_loss(
     consortium: Make, chosen: str, changes: dict[str, Any]

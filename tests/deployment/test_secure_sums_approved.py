@@ -59,8 +59,7 @@ def own() -> str:
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
-    [("off", [False] * 4), ("auto", [False, False, True, True]), ("on", [True] * 4)],
+    ("asked", "expected"), [("off", [False] * 4), ("auto", [False, False, True, True]), ("on", [True] * 4)]
 )
 def test_auto_has_sums_from_three_sites_on(small_study: str, asked: str, expected: list[bool]):
     assert [has_sums(study(small_study, asked), taking_part) for taking_part in (1, 2, 3, 20)] == expected

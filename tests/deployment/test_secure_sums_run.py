@@ -78,9 +78,7 @@ def max_difference(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
     return max(float(np.abs(a[name] - b[name]).max()) for name in a)
 
 
-def test_a_site_that_is_missing_is_left_out_and_its_vector_never_opens(
-    consortium: Callable[..., Consortium],
-):
+def test_a_site_that_is_missing_is_left_out_and_its_vector_never_opens(consortium: Callable[..., Consortium]):
     found = consortium()
     trained = []
 

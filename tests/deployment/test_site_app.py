@@ -399,11 +399,7 @@ def test_a_stray_error_shows_its_box_and_nothing_of_the_server():
 def test_no_cell_of_the_lines_is_a_formula_in_a_spreadsheet(ran: Any):
     ledger_of(ran[0].folder).append(kind="refused", study="=1+1", run="@run", reason="=cmd|' /C calc'!A0", bytes=0)
     shown_lines = page("ledger").dataframe[0].value
-    assert [shown_lines[name][0] for name in ("Study", "Run", "Reason")] == [
-        "'=1+1",
-        "'@run",
-        "'=cmd|' /C calc'!A0",
-    ]
+    assert [shown_lines[name][0] for name in ("Study", "Run", "Reason")] == ["'=1+1", "'@run", "'=cmd|' /C calc'!A0"]
 
 
 def test_what_the_pages_promise_stands_word_for_word_in_the_documents():

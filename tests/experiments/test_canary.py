@@ -241,11 +241,7 @@ def test_the_search_finds_what_is_planted_in_a_message_a_log_or_the_record(
 
 
 ENCODER = Encoder(
-    center=np.array([50.0]),
-    scale=np.array([7.0]),
-    frequency=np.zeros(0),
-    spread=np.zeros(0),
-    class_weight=np.ones(2),
+    center=np.array([50.0]), scale=np.array([7.0]), frequency=np.zeros(0), spread=np.zeros(0), class_weight=np.ones(2)
 )
 SCALED = (NUMBER - 50) / 7
 

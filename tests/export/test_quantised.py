@@ -186,10 +186,7 @@ def aucs(study: str, seed: int) -> np.ndarray:
 @pytest.mark.usefixtures("heart", "taiwan")
 @pytest.mark.parametrize(
     ("study", "splits"),
-    [
-        ("heart-disease", range(1)),
-        *(pytest.param(study, range(10), marks=pytest.mark.proof) for study in STUDIES),
-    ],
+    [("heart-disease", range(1)), *(pytest.param(study, range(10), marks=pytest.mark.proof) for study in STUDIES)],
 )
 def test_rounding_moves_no_auc_by_more_than_two_thousandths(study: str, splits: range):
     found = np.array([np.nanmean(aucs(study, 100 + split), axis=1) for split in splits])

@@ -197,10 +197,9 @@ def test_a_server_cannot_skip_the_enrolment_of_a_site_that_refuses(small_sites, 
     # Too few rows: refused at enrolment, and refused as well to whoever asks without enrolling.
     whole, tiny = small_sites(1)[0], small_sites(1, rows=8, policy=Policy())[0]
     arrays, encoder = first_model(SiteSession(whole, Study.parse(small_study)))
-    request = {
-        SUMMARISE: SummariseRequest(),
-        COMPARE: CompareRequest(arrays=arrays, encoder=encoder),
-    }.get(kind, TrainRequest(arrays=arrays, encoder=encoder, round=1, rounds=5))
+    request = {SUMMARISE: SummariseRequest(), COMPARE: CompareRequest(arrays=arrays, encoder=encoder)}.get(
+        kind, TrainRequest(arrays=arrays, encoder=encoder, round=1, rounds=5)
+    )
     reply = ask(side_of(tiny), tiny.name, kind, request, small_study)
     assert reply.has_error()
     assert reply.error.reason == "it has fewer than 10 training and holdout rows"

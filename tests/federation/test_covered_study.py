@@ -17,13 +17,7 @@ from flfed.errors import FlfedError, RunStopped, UsageError
 from flfed.federation.client.client import Draws, _opened
 from flfed.federation.client.privacy_budget import PrivacyAccount
 from flfed.federation.client.protection import RoundCharge, privacy_refusal
-from flfed.federation.client.released.noised_answer import (
-    CELLS,
-    FAR,
-    cells_of,
-    releases_of,
-    trained_units,
-)
+from flfed.federation.client.released.noised_answer import CELLS, FAR, cells_of, releases_of, trained_units
 from flfed.federation.recording.privacy_recorder import promised
 from flfed.federation.recording.pseudonyms import WITHHELD
 from flfed.federation.server.run import resume, run
@@ -281,10 +275,7 @@ def test_the_encoder_is_that_of_the_noised_counts_of_all_sites(done: Any, sites:
         ),
         (("[plan]", '[encode]\nscaler = "global"\n[plan]'), "scaler = 'global', which is made of exact sums"),
         (("[plan]", '[encode]\nscaler = "none"\n[plan]'), "scaler = 'none', which is made of exact sums"),
-        (
-            ('covers = "study"', '[encode]\nscaler = "private"'),
-            "only where [privacy] has covers = 'study'",
-        ),
+        (('covers = "study"', '[encode]\nscaler = "private"'), "only where [privacy] has covers = 'study'"),
         (("[plan]", '[encode]\nrows = "complete"\n[plan]'), "rows = 'complete'"),
         (("[privacy]", '[compare]\nsubgroups = ["colour"]\n[privacy]'), "subgroups or site-columns"),
         (("sampling = 0.2", 'sampling = 0.2\nsecure-aggregation = "on"'), "secure-aggregation"),

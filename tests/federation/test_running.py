@@ -242,11 +242,7 @@ def test_wrong_options_are_refused_before_anything_is_written(
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        (
-            'name = "logistic"',
-            'name = "linear"',
-            "[model] linear: is for regression, the dataset's task is 'binary'",
-        ),
+        ('name = "logistic"', 'name = "linear"', "[model] linear: is for regression, the dataset's task is 'binary'"),
         (
             "resamples = 200",
             "resamples = 200\nprimary = 'r2_score'",

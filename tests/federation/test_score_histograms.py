@@ -11,12 +11,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from flfed import run
-from flfed.federation.recording.pooled_figures import (
-    CENTRE_STEPS,
-    auc_interval,
-    score_bins,
-    score_histograms,
-)
+from flfed.federation.recording.pooled_figures import CENTRE_STEPS, auc_interval, score_bins, score_histograms
 from flfed.federation.recording.pseudonyms import SharedAs
 from flfed.federation.recording.recorder import from_replies
 from flfed.records.reports.narrative import bound_of, under

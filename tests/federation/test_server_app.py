@@ -89,10 +89,7 @@ def test_the_record_names_who_takes_part_and_who_refused(small_sites, small_stud
         "site-01": ("accepted", ""),
         "site-02": ("refused", "column 'colour' has a value that the schema does not allow in fewer than 10 rows"),
         "site-03": ("accepted", ""),
-        "site-04": (
-            "refused",
-            "it cannot open its table for this study; at the site: flfed site check site-04",
-        ),
+        "site-04": ("refused", "it cannot open its table for this study; at the site: flfed site check site-04"),
     }
     assert done.reasons("refused") == {site: reason for site, (status, reason) in found.items() if status == "refused"}
     asked = Counter(heard.site for heard in done.sent(TRAIN, "to-site"))

@@ -159,10 +159,7 @@ def test_sites_tell_what_their_training_rows_say_and_are_sent_what_follows(plain
     assert plain.reader.summary(plain.run, SITE_OFFSETS) == {"sites": 3, "deviation": deviation}
 
 
-NOT_ASKED = {
-    "a promise": "[privacy]\nname = 'record-dp'\nsampling = 0.2\n",
-    "no line": "",
-}
+NOT_ASKED = {"a promise": "[privacy]\nname = 'record-dp'\nsampling = 0.2\n", "no line": ""}
 
 
 @pytest.mark.studies

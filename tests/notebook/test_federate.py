@@ -366,10 +366,7 @@ def test_a_plan_is_proposed_by_the_task():
     ("change", "words"),
     [
         ({"tables": {"north": FRAMES["north"]}}, "give two tables, or the column that names them .by."),
-        (
-            {"tables": {"A": FRAMES["north"], "a": FRAMES["south"]}},
-            "two sites would have the name 'a' .'A' and 'a'.:",
-        ),
+        ({"tables": {"A": FRAMES["north"], "a": FRAMES["south"]}}, "two sites would have the name 'a' .'A' and 'a'.:"),
         ({"tables": FRAMES | {"": FRAMES["north"]}}, "site '': its name must have 1 to 60 letters"),
         ({"tables": FRAMES | {"x" * 200: FRAMES["north"]}}, "site 'x{40}': its name must have 1 to 60 letters"),
         ({"privacy": "record-dp"}, "nobody has confirmed the ranges"),

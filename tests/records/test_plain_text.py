@@ -94,10 +94,7 @@ def opened(run: str, times: dict[str, int], site: str = "a") -> list[EventEntry]
     [
         ([{"compare": 1}], ["once for the comparison, after the last round"]),
         ([{"compare": 1}] * 3, ["once in each of 3 repeats for the comparison, after the last round"]),
-        (
-            [{"compare": 1, "audit": 1}],
-            ["once for the comparison", "once for `flfed audit`"],
-        ),
+        ([{"compare": 1, "audit": 1}], ["once for the comparison", "once for `flfed audit`"]),
         ([{"compare": 1, "audit": 2}], ["once for the comparison", "2 times for `flfed audit`"]),
         ([{"compare": 1}, {"compare": 1, "audit": 1}], ["once in each of 2 repeats", "once for `flfed audit`"]),
         ([{"something-new": 1}], ["once for: something-new."]),

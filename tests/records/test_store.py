@@ -214,10 +214,7 @@ def test_a_run_whose_program_ended_without_a_word_is_interrupted(store, url):
     mine = begun(store)
     assert python(code, FLFED_STORE=url).returncode == 0
     with RunReader.open(url) as reader:
-        assert {run.run == mine.run: run.status for run in reader.runs()} == {
-            True: "running",
-            False: "interrupted",
-        }
+        assert {run.run == mine.run: run.status for run in reader.runs()} == {True: "running", False: "interrupted"}
 
 
 def test_a_process_number_used_again_is_not_taken_for_the_writer():

@@ -337,10 +337,7 @@ def fine_tuned_equals(rows: Encoded, start, given_plan: Trainable) -> bool:
 @pytest.mark.parametrize("rows", [0, 1, 2])
 def test_networks_survive_a_site_of_next_to_no_rows(rows):
     own, asked = table("binary", rows), given_of(Plan())
-    for arrays in (
-        run_client(tuned_network(own, asked)),
-        run_client(fine_tuned(own, first_arrays(asked, 6), asked)),
-    ):
+    for arrays in (run_client(tuned_network(own, asked)), run_client(fine_tuned(own, first_arrays(asked, 6), asked))):
         assert all(np.isfinite(value).all() for value in arrays.values())
 
 

@@ -76,10 +76,7 @@ def test_a_source_reads_its_rows_and_derived_columns(tmp_path):
     TABLE.to_csv(tmp_path / "a.csv", index=False)
     TABLE.to_parquet(tmp_path / "a.parquet")
     chosen = {"where": "stay > 1 and ward == 'B'", "derive": {"stay": "days(discharged, admitted)"}}
-    for source in (
-        Csv(str(tmp_path / "a.csv"), **chosen),
-        Parquet(str(tmp_path / "a.parquet"), **chosen),
-    ):
+    for source in (Csv(str(tmp_path / "a.csv"), **chosen), Parquet(str(tmp_path / "a.parquet"), **chosen)):
         read = source.read(())
         assert read["age"].tolist() == ["44"] and read["stay"].tolist() == [2.0]
     with pytest.raises(UsageError, match="is not allowed"):

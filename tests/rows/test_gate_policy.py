@@ -44,11 +44,7 @@ def test_every_shipped_study_is_allowed_by_every_shipped_policy_and_by_the_stric
         ({"codecs": ["none"]}, {"codec": "top-k"}, "its policy allows codecs none, the study asks for 'top-k'"),
         ({"codecs": ["int8"]}, {}, "its policy allows codecs int8, the study asks for 'none'"),
         ({}, {"mechanism": "record-dp"}, None),
-        (
-            {"mechanisms": ["record-dp"]},
-            {},
-            "its policy allows mechanisms record-dp, the study asks for 'none'",
-        ),
+        ({"mechanisms": ["record-dp"]}, {}, "its policy allows mechanisms record-dp, the study asks for 'none'"),
         ({"mechanisms": ["none"]}, {}, None),
         ({}, {"rounds": 1000}, None),
         ({}, {"rounds": 1001}, "its policy allows 1000 rounds, the study has 1001"),

@@ -283,11 +283,7 @@ def came_to(study: Study, sites: list[Site]) -> tuple[tuple, list, list]:
 
 
 @pytest.mark.studies
-@pytest.mark.parametrize(
-    "changes",
-    [{}, SELECTING],
-    ids=["last round", "selected by validation rows"],
-)
+@pytest.mark.parametrize("changes", [{}, SELECTING], ids=["last round", "selected by validation rows"])
 def test_no_cell_of_a_holdout_row_changes_the_model_or_a_figure_of_any_round(outcome, changes):
     study = Study.parse(STUDY).replace(changes)
     arrays, rounds, compared = outcome(study)

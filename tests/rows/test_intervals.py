@@ -15,13 +15,7 @@ from scipy.stats import binomtest, norm
 
 from flfed.rows.evaluation.bootstrap import Replicates
 from flfed.rows.evaluation.delong import delong
-from flfed.rows.evaluation.intervals import (
-    Difference,
-    Estimate,
-    compare,
-    estimate,
-    hanley_mcneil,
-)
+from flfed.rows.evaluation.intervals import Difference, Estimate, compare, estimate, hanley_mcneil
 from flfed.rows.metrics.accuracy_score import AccuracyScore
 from flfed.rows.metrics.average_precision_score import AveragePrecisionScore
 from flfed.rows.metrics.brier_score_loss import BrierScoreLoss
@@ -82,10 +76,7 @@ def direct_delong(y, scores):
 # --- exact values ---------------------------------------------------------------------------------
 
 
-@given(
-    hnp.arrays(np.int64, 25, elements=st.integers(0, 1)),
-    hnp.arrays(np.int64, (3, 25), elements=st.integers(0, 12)),
-)
+@given(hnp.arrays(np.int64, 25, elements=st.integers(0, 1)), hnp.arrays(np.int64, (3, 25), elements=st.integers(0, 12)))
 def test_fast_delong_equals_the_direct_computation_also_with_ties(y, scores):
     assume(2 <= y.sum() <= 23)
     auc, covariance = delong(y, scores / 12)

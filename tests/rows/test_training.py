@@ -136,10 +136,7 @@ OPTIMISERS = {
         Plan(optimiser="sgd", lr=0.05, momentum=0.9),
         lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9),
     ),
-    "adam": (
-        Plan(optimiser="adam", lr=0.02),
-        lambda p: torch.optim.Adam(p, lr=0.02),
-    ),
+    "adam": (Plan(optimiser="adam", lr=0.02), lambda p: torch.optim.Adam(p, lr=0.02)),
     "adamw": (
         Plan(optimiser="adamw", lr=0.02, weight_decay=0.1),
         lambda p: torch.optim.AdamW(p, lr=0.02, weight_decay=0.1),
@@ -227,10 +224,7 @@ def test_clipping_equals_torch_and_leaves_a_small_gradient_alone():
 
 
 @settings(deadline=None)
-@given(
-    values=st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=6),
-    bound=st.floats(1e-3, 1e3),
-)
+@given(values=st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=6), bound=st.floats(1e-3, 1e3))
 def test_clipping_keeps_the_direction_and_never_exceeds_its_bound(values, bound):
     g = {"a": torch.tensor(values, dtype=torch.float64), "b": torch.tensor([[3.0]], dtype=torch.float64)}
     norm = float(torch.cat([value.flatten() for value in g.values()]).norm())

@@ -30,8 +30,7 @@ MODEL = shapes_of(UPDATE)
 
 
 @pytest.mark.parametrize(
-    ("drawn", "values"),
-    [(0.0, [127, -2, 0, 63, -127]), (0.25, [127, -1, 0, 63, -127]), (0.75, [127, -1, 0, 64, -127])],
+    ("drawn", "values"), [(0.0, [127, -2, 0, 63, -127]), (0.25, [127, -1, 0, 63, -127]), (0.75, [127, -1, 0, 64, -127])]
 )
 def test_int8_rounds_entries_in_units_of_each_arrays_largest_by_127(drawn, values):
     packed = Int8().encode(UPDATE, Constant(drawn))

@@ -44,9 +44,7 @@ from flfed.updates.messages.train import Offset, Scores, TrainReply, TrainReques
 
 RNG = np.random.default_rng(0)
 ENCODER = Encoder(**{name: RNG.normal(size=3) for name in ("center", "scale", "frequency", "spread", "class_weight")})
-SUMMARY = Summary(
-    **{field.name: RNG.normal(size=(2, 3)) for field in dataclasses.fields(Summary)},
-)
+SUMMARY = Summary(**{field.name: RNG.normal(size=(2, 3)) for field in dataclasses.fields(Summary)})
 ARRAYS = {"weight-0": RNG.normal(size=(3, 2)), "bias-0": RNG.normal(size=2).astype(np.float32)}
 SCORES = Scores(
     rows="validation", num_examples=12, metrics={"loss": 0.4, "roc_auc_score": 0.71},

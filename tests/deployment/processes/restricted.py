@@ -23,12 +23,7 @@ NEW_NAMESPACE = 0x7E020000
 class Compared(ctypes.Structure):
     """`struct scmp_arg_cmp`."""
 
-    _fields_ = [
-        ("argument", ctypes.c_uint),
-        ("how", ctypes.c_int),
-        ("one", ctypes.c_uint64),
-        ("two", ctypes.c_uint64),
-    ]
+    _fields_ = [("argument", ctypes.c_uint), ("how", ctypes.c_int), ("one", ctypes.c_uint64), ("two", ctypes.c_uint64)]
 
 
 @cache

@@ -71,11 +71,7 @@ def test_the_sentence_is_one_that_the_gate_lets_out_and_other_errors_keep_theirs
     assert may_leave(Refusal("no-memory"), sites.load("cleveland"))
     assert [
         _no_memory(error) for error in (MemoryError(), RuntimeError("memory"), RuntimeError("cannot allocate"))
-    ] == [
-        True,
-        False,
-        False,
-    ]
+    ] == [True, False, False]
 
 
 @pytest.mark.parametrize("size", ["4", "511M", "-1G", "4GB", "many", "0x4000000000", "1 G"])

@@ -19,15 +19,7 @@ import pytest
 from flfed.deployment.coordinator.certificates import Settings, initialise
 from flfed.deployment.flower.pacing import Pace
 from flfed.deployment.processes.child_processes import make_secret, node_command
-from flfed.deployment.processes.node import (
-    LEAST,
-    MOST,
-    QUIET,
-    PacedTime,
-    free_port,
-    nothing_left_unsent,
-    parts_soon,
-)
+from flfed.deployment.processes.node import LEAST, MOST, QUIET, PacedTime, free_port, nothing_left_unsent, parts_soon
 from flfed.errors import FlfedError, UsageError
 from flfed.files import write_whole
 from flfed.flower_names import replace_name

@@ -12,15 +12,7 @@ import numpy as np
 
 from flfed.refusals import Refusal
 from flfed.updates.masking.keys import Chain, RunKey, pair_secrets
-from flfed.updates.masking.protocol import (
-    MaskedVector,
-    Opening,
-    Totals,
-    confirm_list,
-    mask_vector,
-    open_list,
-    unmask,
-)
+from flfed.updates.masking.protocol import MaskedVector, Opening, Totals, confirm_list, mask_vector, open_list, unmask
 from flfed.updates.masking.rules import Sites, threshold
 
 NONE = {32: np.empty(0, np.uint32), 64: np.empty(0, np.uint64)}

@@ -195,11 +195,7 @@ class Site:
         return Confirmation(self.name, self.rules.bound(self.answers[exchange].context), listed)
 
     def unmask(
-        self,
-        exchange: Exchange,
-        listed: Sites,
-        confirmations: Iterable[Confirmation],
-        spoilt: Collection[str] = (),
+        self, exchange: Exchange, listed: Sites, confirmations: Iterable[Confirmation], spoilt: Collection[str] = ()
     ) -> Opening | Spoilt | str:
         if refusal := self._list_refusal(exchange, listed):
             return refusal
