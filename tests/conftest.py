@@ -310,13 +310,10 @@ def small_sites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeSites:
             table = table if change is None else change(number, table)
             sites.append(
                 Site(
-                    name=f"site-{number + 1:02d}",
-                    dataset="small",
-                    source=Frame(table),
-                    holdout=Holdout(salt=f"salt-{number}"),
-                    policy=policy or Policy(disclosure="open", resplit=True),
+                    name=f"site-{number + 1:02d}", dataset="small", source=Frame(table),
+                    holdout=Holdout(salt=f"salt-{number}"), policy=policy or Policy(disclosure="open", resplit=True),
                 )
-            )
+            )  # fmt: skip
         return sites
 
     return make

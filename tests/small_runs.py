@@ -132,15 +132,9 @@ def conduct() -> Iterator[Callable[..., Conducted]]:
         with RunStore.open() as store:
             series = store.begin_series(study=study.name, study_sha256=study.sha256(), study_text=text, repeats=1)
             writer = store.begin_run(
-                series,
-                engine="inprocess",
-                path="one-by-one",
-                seed=study.seed,
-                rounds_planned=study.rounds,
-                primary=facts["primary"],
-                task=facts["task"],
-                hashes={"schema": facts["schema"]},
-            )
+                series, engine="inprocess", path="one-by-one", seed=study.seed, rounds_planned=study.rounds,
+                primary=facts["primary"], task=facts["task"], hashes={"schema": facts["schema"]},
+            )  # fmt: skip
             recorder = Recorder(writer, facts["primary"], study.rounds)
             held = PooledReference(side, (study.text, repeat), compute_one_by_one) if tables else None
             try:

@@ -260,10 +260,9 @@ def test_importing_flfed_loads_nothing_heavy_and_a_public_name_only_its_own():
 def test_importing_a_site_package_opens_no_file():
     # A table that is not there is no reason for a site not to be known.
     code = [
-        "import builtins, pathlib",
-        "from flfed.rows.data import site_discovery as sites",
+        "import builtins, pathlib", "from flfed.rows.data import site_discovery as sites",
         "found = [sites.load(n) for n in sites.names()]",
-    ]
+    ]  # fmt: skip
     code += ["assert len(found) >= 12", "assert not any(n.endswith('.csv') for n in opened)"]
     watch = ["opened = []", "import sys", "sys.addaudithook(lambda e, a: e == 'open' and opened.append(str(a[0])))"]
     assert "flfed.rows" in loaded_after(*watch, *code)

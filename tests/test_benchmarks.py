@@ -45,11 +45,9 @@ WRONG = {
 def test_the_workloads_are_those_of_the_claims():
     sizes = {name: (w.sites, w.rows, w.rounds, w.fraction, w.hidden) for name, w in WORKLOADS.items()}
     assert sizes == {
-        "W1": (10, 2000, 50, 1, (64, 32)),
-        "W2": (100, 500, 50, 1, (64, 32)),
-        "W3": (1000, 200, 20, 0.1, (64, 32)),
+        "W1": (10, 2000, 50, 1, (64, 32)), "W2": (100, 500, 50, 1, (64, 32)), "W3": (1000, 200, 20, 0.1, (64, 32)),
         "W4": (10, 28_000, 20, 1, ()),
-    }
+    }  # fmt: skip
     assert {(w.features, w.batch, w.precision) for w in WORKLOADS.values()} == {(30, 64, "float32")}
     assert [CPU[name, "stacked"] for name in WORKLOADS] == [0.38, 0.38, 0.48, 0.35]
     assert (CPU["W1", "one-by-one"], CPU["W2", "one-by-one"]) == (1.2, 1.5)
@@ -245,10 +243,9 @@ GOOD["secure-sums"] = {
 }
 GOOD["deployment"] = {"ratio": 0.25, "sums": {"sums-ratio": 2.5, "missing-ratio": 3.5}}
 GOOD["dashboard"] = {
-    "first-chart-seconds": 3.0,
-    "pages": {"rounds": {"seconds": 1.0, "bytes": 300_000}},
+    "first-chart-seconds": 3.0, "pages": {"rounds": {"seconds": 1.0, "bytes": 300_000}},
     "looks": {"rounds": {"cpu-seconds": 0.2}},
-}
+}  # fmt: skip
 GOOD["private-steps"] = {"shapes": {"a": {"over-plain": 1.5, "system-over-plain": 1.5, "opacus-over-ours": 5.0}}}
 GOOD["noised-counts"] = {"over-numpy": 5.0}
 GOOD["W2"]["ray"] = {"times-slower-than-stacked": 20.0, "stacked-memory-share": 0.33}

@@ -232,14 +232,10 @@ def least_variance(covariance: np.ndarray) -> np.ndarray:
     count = len(covariance)
     whole = {"type": "eq", "fun": lambda weights: weights.sum() - 1}
     found = minimize(
-        lambda weights: 1e4 * weights @ covariance @ weights,
-        np.full(count, 1 / count),
-        jac=lambda weights: 2e4 * covariance @ weights,
-        bounds=[(0, 1)] * count,
-        constraints=[whole],
-        method="SLSQP",
+        lambda weights: 1e4 * weights @ covariance @ weights, np.full(count, 1 / count),
+        jac=lambda weights: 2e4 * covariance @ weights, bounds=[(0, 1)] * count, constraints=[whole], method="SLSQP",
         options={"ftol": 1e-12, "maxiter": 500},
-    )
+    )  # fmt: skip
     assert found.success
     return found.x
 

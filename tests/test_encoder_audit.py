@@ -80,18 +80,10 @@ def updates(table: pd.DataFrame, scaler: str, runs: int, seed: int) -> np.ndarra
             arrays = Logistic().first_arrays(2, 1, rng)
             requests.append(
                 FitRequest(
-                    model=Logistic(),
-                    task="binary",
-                    arrays=arrays,
-                    rows=rows,
-                    plan=STUDY.plan,
-                    lr=STUDY.plan.lr,
-                    rng=rng,
-                    delta=True,
-                    private=private,
-                    chance=SeededNoise(rng),
+                    model=Logistic(), task="binary", arrays=arrays, rows=rows, plan=STUDY.plan, lr=STUDY.plan.lr,
+                    rng=rng, delta=True, private=private, chance=SeededNoise(rng),
                 )  # fmt: skip
-            )
+            )  # fmt: skip
         found += [
             np.append(fitted.arrays["weight"].ravel(), fitted.arrays["bias"]) for fitted in compute_stacked(requests)
         ]

@@ -24,10 +24,8 @@ from flfed.testing.rules import RuleBroken, keep
 
 ATTACKS = names("attack")
 QUICK: dict[str, dict[str, Any]] = {
-    "canaries": {"coins": 40},
-    "gradient-inversion": {"records": 12},
-    "membership-inference": {"shadows": 4},
-}
+    "canaries": {"coins": 40}, "gradient-inversion": {"records": 12}, "membership-inference": {"shadows": 4},
+}  # fmt: skip
 
 
 @pytest.fixture

@@ -155,13 +155,9 @@ def test_a_process_that_lacks_names_says_which_and_does_not_start(user: str, tmp
     code = "import importlib, sys\n"
     code += "".join(f"delattr(importlib.import_module({module!r}), {name!r})\n" for module, name in taken.items())
     done: Any = subprocess.run(
-        [sys.executable, "-c", f"{code}{start}", "site-a"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=tmp_path,
+        [sys.executable, "-c", f"{code}{start}", "site-a"], capture_output=True, text=True, timeout=120, cwd=tmp_path,
         env=os.environ | {"FLFED_HOME": str(tmp_path)},
-    )
+    )  # fmt: skip
     assert done.returncode == 1
     said = done.stderr.strip().splitlines()[-1]
     assert said.startswith("flfed: Flower 1.42") and said.endswith(", which flfed needs; install flwr 1.42")

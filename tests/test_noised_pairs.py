@@ -132,15 +132,11 @@ def test_the_interval_covers_the_difference(rows: int, epsilon: float):
 @pytest.mark.parametrize(
     ("rows", "epsilon", "gain", "least", "most"),
     [
-        (7500, 3.0, 0.05, 0.95, 1.0),
-        (7500, 1.0, 0.05, 0.70, 1.0),
-        (4000, 3.0, 0.05, 0.75, 1.0),
-        (7500, 3.0, 0.0, 0.005, 0.035),
-        (7500, 1.0, 0.0, 0.005, 0.035),
-        (4000, 3.0, 0.0, 0.005, 0.035),
+        (7500, 3.0, 0.05, 0.95, 1.0), (7500, 1.0, 0.05, 0.70, 1.0), (4000, 3.0, 0.05, 0.75, 1.0),
+        (7500, 3.0, 0.0, 0.005, 0.035), (7500, 1.0, 0.0, 0.005, 0.035), (4000, 3.0, 0.0, 0.005, 0.035),
         (2000, 3.0, 0.0, 0.003, 0.035),
     ],
-)
+)  # fmt: skip
 def test_shares_of_verdicts_over_many_holdouts(rows: int, epsilon: float, gain: float, least: float, most: float):
     assert least <= told(answers(rows, epsilon, gain, 8000, 2), JOINING_PAYS) <= most
 

@@ -49,11 +49,9 @@ def population(odds: np.ndarray, shares: np.ndarray, intercept: float = 0.0, slo
     p, risk = expit(odds), expit(intercept + slope * odds)
     both = np.stack([shares * (1 - risk), shares * risk])
     truth = {
-        "roc_auc_score": trapezoid(both),
-        "brier_score_loss": float(both[0] @ p**2 + both[1] @ (1 - p) ** 2),
-        "log_loss": float(-both[0] @ np.log1p(-p) - both[1] @ np.log(p)),
-        "calibration_slope": slope,
-    }
+        "roc_auc_score": trapezoid(both), "brier_score_loss": float(both[0] @ p**2 + both[1] @ (1 - p) ** 2),
+        "log_loss": float(-both[0] @ np.log1p(-p) - both[1] @ np.log(p)), "calibration_slope": slope,
+    }  # fmt: skip
     return by_cell(odds, both, GRID), truth
 
 

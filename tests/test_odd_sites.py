@@ -143,14 +143,13 @@ NONE_IN_COMMON = {"difference": None, "reason": drift.APART}
     [
         ("", {"a": NONE_IN_COMMON, "b": ALIKE, "c": ALIKE}, [f"{FAR_IN_X}: another unit?"]),
         (
-            None,
-            {"a": NONE_IN_COMMON, "b": ALIKE, "c": {"difference": 3.5}},
+            None, {"a": NONE_IN_COMMON, "b": ALIKE, "c": {"difference": 3.5}},
             [f"{FAR_IN_X}: is that so, or other codes?"],
         ),
         (None, {"a": NONE_IN_COMMON, "b": NONE_IN_COMMON, "c": NONE_IN_COMMON}, []),  # it names the place
         (None, {"a": {"difference": None, "reason": drift.SITE_SUPPRESSES}, "b": ALIKE, "c": ALIKE}, []),
     ],
-)
+)  # fmt: skip
 def test_a_site_without_a_value_in_common_is_the_furthest(towards, sites, told):
     found = apart({"columns": [{"column": "x", "towards": towards, "sites": sites}]})
     assert odd_sites_in_words({"apart": found, "outcome-reversed": []}) == told
@@ -173,15 +172,10 @@ def test_a_record_of_an_earlier_version_without_spread_or_outcome_is_read():
     old = {"columns": [{"column": "x", "towards": "", "sites": {"a": {"difference": 4.0}}}]}
     assert apart(old) == [
         {
-            "site": "a",
-            "column": "x",
-            "difference": 4.0,
-            "towards": "",
-            "about": False,
-            "outcome": False,
+            "site": "a", "column": "x", "difference": 4.0, "towards": "", "about": False, "outcome": False,
             "mirrored": False,
         }
-    ]
+    ]  # fmt: skip
     assert apart(None) == []
 
 
@@ -209,16 +203,11 @@ def test_an_outcome_looks_reversed_where_the_own_model_is_fine_and_the_shared_on
 def test_three_sites_are_named_and_the_others_counted():
     lines = [
         {
-            "site": f"s{n}",
-            "column": "x",
-            "difference": 4.0 + n,
-            "towards": "",
-            "about": False,
-            "outcome": False,
+            "site": f"s{n}", "column": "x", "difference": 4.0 + n, "towards": "", "about": False, "outcome": False,
             "mirrored": False,
         }
         for n in range(7)
-    ]
+    ]  # fmt: skip
     said = odd_sites_in_words({"apart": lines, "outcome-reversed": []})
     assert len(said) == 4 and said[-1] == "And 4 more sites that lie apart: s3, s4, s5, s6."
     lines = [one | {"site": f"{one['site']}-{k}"} for k in range(5) for one in lines]

@@ -122,13 +122,10 @@ class Wide(Settings, where="[wide]", frozen=True):
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("above", 1.0, "> 1"),
-        ("least", 2, ">= 3"),
-        ("closed", 1.5, "in [0, 1]"),
-        ("half", 0.0, "in (0, 1)"),
+        ("above", 1.0, "> 1"), ("least", 2, ">= 3"), ("closed", 1.5, "in [0, 1]"), ("half", 0.0, "in (0, 1)"),
         ("worded", -1, ">= 0; 0 means none"),
     ],
-)
+)  # fmt: skip
 def test_a_range_is_told_as_it_stands_beside_the_type_or_in_the_words_after_it(key, value, said):
     with pytest.raises(UsageError) as caught:
         Wide(**{key: value})

@@ -52,10 +52,9 @@ name = "fedavg"
 rounds = 2
 """
 PLANS = {
-    "steps of batches": "batch = 25\nsteps = 10\nl2 = 0.01",
-    "epochs": "batch = 25\nepochs = 2",
+    "steps of batches": "batch = 25\nsteps = 10\nl2 = 0.01", "epochs": "batch = 25\nepochs = 2",
     "all rows": "batch = 0\nsteps = 4",
-}
+}  # fmt: skip
 OTHER = "breast-cancer-2"
 """The site that runs the other client."""
 

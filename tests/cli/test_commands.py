@@ -106,15 +106,8 @@ def test_study_list_names_the_strategies_models_and_metrics_that_a_study_may_ask
     assert {"fedavg", "fedprox"} <= set(lines["Strategies"].split(", ")) and "logistic" in lines["Models"]
     listed = json.loads(flfed("study", "list", "--json")[1])
     assert set(listed) == {
-        "studies",
-        "strategies",
-        "models",
-        "metrics",
-        "mechanisms",
-        "codecs",
-        "attacks",
-        "statistics",
-    }
+        "studies", "strategies", "models", "metrics", "mechanisms", "codecs", "attacks", "statistics",
+    }  # fmt: skip
     assert ", ".join(listed["metrics"]) == lines["Metrics"] and len(listed["metrics"]) >= 10
 
 

@@ -51,15 +51,8 @@ def test_what_is_left_of_a_line_goes_where_it_saves_most_lines():
 
 
 COMMANDS = (
-    "study sweep",
-    "study verify",
-    "study run",
-    "study resume",
-    "predict",
-    "run export",
-    "site check",
-    "data get",
-)
+    "study sweep", "study verify", "study run", "study resume", "predict", "run export", "site check", "data get",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)

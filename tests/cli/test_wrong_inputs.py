@@ -99,8 +99,7 @@ TABLES = {
     "an unknown class": (cell("y", "perhaps"), None, "column 'y' has a value that the schema does not allow"),
     "an empty table": (lambda t: t[:0], None, "has no rows: the table is empty"),
     "a duplicate column": (
-        None,
-        lambda f: f.write_text(f.read_text().replace("x2,", "x1,", 1)),
+        None, lambda f: f.write_text(f.read_text().replace("x2,", "x1,", 1)),
         "column 'x1' stands in the table more than once",
     ),
 }  # fmt: skip
@@ -182,9 +181,7 @@ STUDIES = {
     "an expired study": ("seed = 7", "seed = 7\nexpires = 2020-01-31", "expired on 2020-01-31"),
     "a model for another task": ('name = "logistic"', 'name = "linear"', "is for regression"),
     "a figure without source": (
-        "",
-        '[expected]\n"global.roc_auc_score" = { minimum = 0.5 }\n',
-        "source must name the origin of the figure",
+        "", '[expected]\n"global.roc_auc_score" = { minimum = 0.5 }\n', "source must name the origin of the figure",
     ),
     "a sweep over nothing": ("", "[sweep]\nlr = []\n", "must be a list of values to try"),
 }  # fmt: skip

@@ -75,11 +75,9 @@ def test_studies_follow_one_another_and_a_site_joins_them_by_consent(consortium:
     three = ",".join(THREE)
     features = ('name = "small"\n[model]', 'name = "small"\nfeatures = ["x1", "colour"]\n[model]')
     linear = [
-        consortium.study(SUMS),
-        consortium.study(SUMS, ("lr = 0.1", "lr = 0.2")),
-        consortium.study(SUMS, features),
+        consortium.study(SUMS), consortium.study(SUMS, ("lr = 0.1", "lr = 0.2")), consortium.study(SUMS, features),
         consortium.study(SUMS, ("lr = 0.1", "lr = 0.3"), *BEST),
-    ]
+    ]  # fmt: skip
     for study in linear:
         approve(consortium, study, THREE)
         ran = completed(consortium, study, THREE)

@@ -30,25 +30,14 @@ from flfed.signatures import new_node_key, private_text
 pytestmark = [pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(600)]
 ROUTE = "/v1/control/list-nodes"
 PATHS = (
-    f"/{ROUTE}",
-    "/v1/fleet/../control/list-nodes",
-    "/v1/fleet/%2e%2e/control/list-nodes",
-    "/v1/fleet/%252e%252e/control/list-nodes",
-    "/v1/fleet/..%2fcontrol%2flist-nodes",
-    "/v1/fleet/pull-messages/../../control/list-nodes",
-    "/v1/fleet/pull-messages/%2e%2e/%2e%2e/control/list-nodes",
-    "/v1/fleet/pull-messages/..;/..;/control/list-nodes",
-    "/v1/fleet/pull-messages%00/../../control/list-nodes",
-    "/v1/fleet/pull-messages\\..\\..\\control\\list-nodes",
-    "/v1//control/list-nodes",
-    "/./v1/control/list-nodes",
-    "/v1/control/list-nodes/",
-    "/V1/control/list-nodes",
-    "/v1/CONTROL/list-nodes",
-    "/%76%31/control/list-nodes",
-    f"{ROUTE}?/v1/fleet/pull-messages",
-    f"{ROUTE}#/v1/fleet/pull-messages",
-)
+    f"/{ROUTE}", "/v1/fleet/../control/list-nodes", "/v1/fleet/%2e%2e/control/list-nodes",
+    "/v1/fleet/%252e%252e/control/list-nodes", "/v1/fleet/..%2fcontrol%2flist-nodes",
+    "/v1/fleet/pull-messages/../../control/list-nodes", "/v1/fleet/pull-messages/%2e%2e/%2e%2e/control/list-nodes",
+    "/v1/fleet/pull-messages/..;/..;/control/list-nodes", "/v1/fleet/pull-messages%00/../../control/list-nodes",
+    "/v1/fleet/pull-messages\\..\\..\\control\\list-nodes", "/v1//control/list-nodes", "/./v1/control/list-nodes",
+    "/v1/control/list-nodes/", "/V1/control/list-nodes", "/v1/CONTROL/list-nodes", "/%76%31/control/list-nodes",
+    f"{ROUTE}?/v1/fleet/pull-messages", f"{ROUTE}#/v1/fleet/pull-messages",
+)  # fmt: skip
 HEADERS = {
     "another host": "Host: 127.0.0.1",
     "another name": "Host: control.example.org",

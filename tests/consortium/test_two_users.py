@@ -26,12 +26,9 @@ NUMBERS = {"flfed-net": NET, "flfed-gate": GATE, "flfed-link": LINK}
 LATER = ("alpha",)
 """It joins here, as its own user."""
 pytestmark = [
-    pytest.mark.proof,
-    pytest.mark.slow,
-    pytest.mark.servers,
-    pytest.mark.timeout(600),
+    pytest.mark.proof, pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(600),
     pytest.mark.skipif(os.geteuid() != 0, reason="two users need root"),
-]
+]  # fmt: skip
 FLFED = [sys.executable, "-c", "from flfed.cli import main; main()"]
 
 

@@ -86,18 +86,11 @@ def test_an_honest_reply_leaves_as_it_is_and_is_on_the_ledger(gated, kind: str):
     assert len(facts.pop("trained-from-sha256", "")) == (64 if kind == TRAIN else 0)
     assert facts.pop("sites", None) == (1 if kind == COMPARE else None)
     assert facts == {
-        "study": "small",
-        "study-sha256": site.study.sha256(),
-        "asks-sha256": asks_sha256(site.study.text),
-        "dataset": "small",
-        "run": "20261120-abcd",
-        "repeat": 0,
-        "round": 1 if kind == TRAIN else 0,
-        "bytes": count_bytes(reply.content),
-        "charged-bytes": 0,
-        "sha256": content_sha256(reply.content),
+        "study": "small", "study-sha256": site.study.sha256(), "asks-sha256": asks_sha256(site.study.text),
+        "dataset": "small", "run": "20261120-abcd", "repeat": 0, "round": 1 if kind == TRAIN else 0,
+        "bytes": count_bytes(reply.content), "charged-bytes": 0, "sha256": content_sha256(reply.content),
         "rows-sha256": site.approve().rows_sha256,
-    }
+    }  # fmt: skip
 
 
 def with_metric(section: str, name: str, value: float) -> Callable[[RecordDict], None]:

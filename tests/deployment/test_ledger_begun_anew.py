@@ -80,10 +80,9 @@ def site(gated: Callable[..., Any], small_study: str) -> Any:
 def asked(site: Any, by: float = 0.0) -> list[Message]:
     """Return a question of each kind that a run may ask about one model."""
     return [
-        model(site, TRAIN, 1, by),
-        model(site, EVALUATE, 0, by),
+        model(site, TRAIN, 1, by), model(site, EVALUATE, 0, by),
         model(site, COMPARE, 0, by, odds_centre=-1.0, odds_spread=0.5),
-    ]
+    ]  # fmt: skip
 
 
 def test_questions_that_were_answered_come_over(site: Any, monkeypatch: pytest.MonkeyPatch):

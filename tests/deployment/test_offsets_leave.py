@@ -60,12 +60,9 @@ def test_a_site_answers_in_the_form_it_was_asked_in_and_its_ledger_says_so(gated
     assert adjusted(as_before) == adjusted(alike) and adjusted(known) != adjusted(as_before)
     lines = [(line.kind, line.facts.get("offset"), line.facts.get("offset-deviation")) for line in site.lines()]
     assert lines == [
-        ("evaluate", None, None),
-        ("evaluate", True, None),
-        ("compare", None, None),
-        ("compare", None, 0.1),
+        ("evaluate", None, None), ("evaluate", True, None), ("compare", None, None), ("compare", None, 0.1),
         ("compare", None, 2.0),
-    ]
+    ]  # fmt: skip
 
 
 def holds_to_the_first(site: Any, run: str, first: dict[str, float], others: Any, why: str) -> None:

@@ -22,11 +22,9 @@ from tests.deployment.summing import Consortium, SummingGrid, conduct, sharing_i
 
 ASKED = {"secure-aggregation": "on", "strategy.rounds": 2}
 OTHERS: dict[str, dict[str, Any]] = {
-    "learning rate": {"plan.lr": 0.07},
-    "features": {"dataset.features": ["age"]},
-    "rounds": {"strategy.rounds": 3},
+    "learning rate": {"plan.lr": 0.07}, "features": {"dataset.features": ["age"]}, "rounds": {"strategy.rounds": 3},
     "model": {"model.name": "mlp", "model.hidden": [3]},
-}
+}  # fmt: skip
 FIRST = "site-01"
 
 

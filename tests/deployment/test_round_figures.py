@@ -89,10 +89,9 @@ def in_one_process(found: Consortium) -> RunEntry:
 
 
 KINDS = {
-    "linear": {},
-    "network": {"model__name": "mlp", "model__hidden": [3]},
+    "linear": {}, "network": {"model__name": "mlp", "model__hidden": [3]},
     "no validation rows": {"plan__validation": 0.0},
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", [pytest.param("network", marks=pytest.mark.proof), "linear", "no validation rows"])
@@ -197,10 +196,8 @@ def infinite_loss(reply: TrainReply) -> TrainReply:
 
 
 SPOILT = {
-    "update": (TRAIN, 1, moved(300.0)),
-    "loss": (TRAIN, 2, infinite_loss),
-    "last loss": (EVALUATE, 1, infinite_loss),
-}
+    "update": (TRAIN, 1, moved(300.0)), "loss": (TRAIN, 2, infinite_loss), "last loss": (EVALUATE, 1, infinite_loss),
+}  # fmt: skip
 """What the last site sends of whose kind, and in which of its replies."""
 
 

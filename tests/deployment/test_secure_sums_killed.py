@@ -178,17 +178,12 @@ def test_a_site_that_comes_back_at_the_resume_only_finds_the_same_list(consortiu
 
 
 KILLED = {
-    "first list": (1, "site-01", LIST),
-    "second confirmation": (1, "site-02", LIST),
-    "first opening": (2, "site-02", UNMASK),
-    "first opening of all": (2, "site-02", UNMASK),
-    "answers to train": (2, "site-03", TRAIN),
-    "first round": (1, "site-03", TRAIN),
-    "first opening of the first round": (1, "site-02", UNMASK),
-    "sums over rows": (1, "site-03", SUMMARISE),
-    "keys": (1, "site-03", KEYS),
-    "comparison": (1, "site-03", COMPARE),
-}
+    "first list": (1, "site-01", LIST), "second confirmation": (1, "site-02", LIST),
+    "first opening": (2, "site-02", UNMASK), "first opening of all": (2, "site-02", UNMASK),
+    "answers to train": (2, "site-03", TRAIN), "first round": (1, "site-03", TRAIN),
+    "first opening of the first round": (1, "site-02", UNMASK), "sums over rows": (1, "site-03", SUMMARISE),
+    "keys": (1, "site-03", KEYS), "comparison": (1, "site-03", COMPARE),
+}  # fmt: skip
 """At which message of which site; site 4 is missing in the second round of the first three."""
 
 

@@ -70,11 +70,9 @@ def steep_step(x: np.ndarray, row: np.ndarray, rng: np.random.Generator) -> Arra
     factor, height = steepness(gaps, rng) / 14, rng.uniform(14, 40)
     place = factor * float(row @ way)
     return {
-        "weight-0": np.stack([factor * way] * 3, axis=1),
-        "bias-0": np.array([1.0, -1.0, 0.0]) - place,
-        "weight-1": height * np.array([[1.0], [-1.0], [0.0]]),
-        "bias-1": np.array([-height]),
-    }
+        "weight-0": np.stack([factor * way] * 3, axis=1), "bias-0": np.array([1.0, -1.0, 0.0]) - place,
+        "weight-1": height * np.array([[1.0], [-1.0], [0.0]]), "bias-1": np.array([-height]),
+    }  # fmt: skip
 
 
 def one_row(x: np.ndarray, row: np.ndarray, rng: np.random.Generator) -> Arrays:

@@ -183,16 +183,8 @@ def test_no_page_shows_anything_of_another_site(ran: Any, beside: None):
 WRITES: list[str] = []
 WATCHED: list[str] = []
 CHANGING = {
-    "os.mkdir",
-    "os.remove",
-    "os.rename",
-    "os.rmdir",
-    "os.chmod",
-    "os.chown",
-    "os.truncate",
-    "os.utime",
-    "os.link",
-}
+    "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.chmod", "os.chown", "os.truncate", "os.utime", "os.link",
+}  # fmt: skip
 
 
 def _heard(event: str, args: tuple[Any, ...]) -> None:

@@ -138,15 +138,8 @@ def test_going_on_says_what_reading_the_whole_says(folder: SiteFolder, steps: li
         assert reader.read(next(marks)) == LedgerReader(folder).read(1)
     said = reader.read(next(marks))
     problems = {
-        "a-torn",
-        "a-repair-of",
-        "a-changed",
-        "an-early-line",
-        "the-last",
-        "a-cut-tail-",
-        "a-signed",
-        "an-empty",
-    }
+        "a-torn", "a-repair-of", "a-changed", "an-early-line", "the-last", "a-cut-tail-", "a-signed", "an-empty",
+    }  # fmt: skip
     name = next(name for name, given in CAME.items() if given is steps)
     wrong = any(name.startswith(one) for one in problems)
     assert (

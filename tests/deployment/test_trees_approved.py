@@ -72,11 +72,8 @@ def test_a_new_study_of_trees_has_its_validation_rows_back_and_a_check_counts_bo
     study = Study.load(written)
     settings = study.strategy.settings
     assert (settings["refit"], settings["select"], settings["patience"], study.plan.validation) == (
-        True,
-        "best",
-        20,
-        0.2,
-    )
+        True, "best", 20, 0.2,
+    )  # fmt: skip
     rounds, levels = study.rounds, study.model.build("model").depth
     code, out, _ = flfed("study", "check", written)
     said = (

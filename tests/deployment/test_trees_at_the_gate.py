@@ -150,10 +150,9 @@ def test_a_tree_begins_anew_at_most_as_often_as_there_are_sites(gated: Consortiu
 
 
 BAD: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "shape": lambda values: values[:, :, 1:],
-    "type": lambda values: values.astype(np.float32),
+    "shape": lambda values: values[:, :, 1:], "type": lambda values: values.astype(np.float32),
     "NaN": lambda values: values * np.nan,
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("why", BAD)

@@ -100,12 +100,9 @@ def max_difference(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
 
 
 PLANS = {
-    "rows": {},
-    "half of the mean": {"strategy.server-lr": 0.5},
-    "equal weights": {"strategy.weights": "equal"},
-    "capped weights": {"strategy.weights": "capped", "strategy.cap": 30},
-    "fedprox": {"strategy.name": "fedprox"},
-}
+    "rows": {}, "half of the mean": {"strategy.server-lr": 0.5}, "equal weights": {"strategy.weights": "equal"},
+    "capped weights": {"strategy.weights": "capped", "strategy.cap": 30}, "fedprox": {"strategy.name": "fedprox"},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("changes", PLANS.values(), ids=PLANS)

@@ -251,15 +251,10 @@ def test_an_update_is_local_minus_global_of_the_plans_steps(small_sites, small_s
     rows = own.training(encoder)
     direct = fit(
         FitRequest(
-            model=own.model,
-            task="binary",
-            arrays=arrays,
-            rows=rows,
-            plan=study.plan,
-            lr=0.1 * 0.5,
+            model=own.model, task="binary", arrays=arrays, rows=rows, plan=study.plan, lr=0.1 * 0.5,
             rng=generator(7, site="site-01", purpose="fit", number=3),
         )
-    )
+    )  # fmt: skip
     for name, before in arrays.items():
         np.testing.assert_allclose(reply.delta[name], direct.arrays[name] - before, atol=1e-15)
         assert np.abs(reply.delta[name]).max() > 1e-3

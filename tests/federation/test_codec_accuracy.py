@@ -24,10 +24,9 @@ SPLITS = 10
 MLP: Changes = {"model.name": "mlp", "model.hidden": [16]}
 BOTH_WAYS: Changes = {"codec.name": "int8", "download": "int8"}
 CODECS: dict[str, tuple[Changes, float]] = {
-    "int8 both ways": (BOTH_WAYS, 0.002),
-    "int4 up": ({"codec.name": "int4"}, 0.003),
+    "int8 both ways": (BOTH_WAYS, 0.002), "int4 up": ({"codec.name": "int4"}, 0.003),
     "top-k up": ({"codec.name": "top-k", "share": 0.1}, 0.005),
-}
+}  # fmt: skip
 """What each may move the mean AUC by."""
 
 

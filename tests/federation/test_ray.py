@@ -207,12 +207,9 @@ def test_an_interrupt_ends_a_run_whose_sites_are_busy_and_rays_processes_with_it
     program.write_text(INTERRUPTED.replace("sys.argv[1]", repr(str(busy))))
     # As from a keyboard: the signal reaches every process of the group.
     running = subprocess.Popen(
-        [sys.executable, str(program)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        [sys.executable, str(program)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
-    )
+    )  # fmt: skip
     try:
         while not busy.exists() and running.poll() is None:
             time.sleep(0.1)

@@ -310,10 +310,9 @@ def in_secret(small_sites: Small) -> Consortium:
     """Four sites behind gates, of which two share in sums only, and one is an institution that lets cells leave so."""
     policies = [
         Policy(disclosure="open", share_metrics="aggregate-only"),
-        Policy(disclosure="open", share_metrics="aggregate-only"),
-        Policy(outputs=("single-cells-in-sums",)),
+        Policy(disclosure="open", share_metrics="aggregate-only"), Policy(outputs=("single-cells-in-sums",)),
         Policy(disclosure="open"),
-    ]
+    ]  # fmt: skip
     sites = [replace(site, policy=policy) for site, policy in zip(small_sites(4), policies, strict=True)]
     return Consortium(sites, Study.parse(COVARIANCE + SECRET))
 

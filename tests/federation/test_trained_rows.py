@@ -37,10 +37,9 @@ from tests.records.one_answer import page, words
 AUC, KEY = "roc_auc_score", "trained-test-rows"
 QUICK = {"strategy.rounds": 2, "compare.site-model": "same"}
 CUTS: list[dict[str, Any]] = [
-    {"by": "iid", "sites": 4, "seed": 9},
-    {"by": "iid", "sites": 3, "seed": 1},
+    {"by": "iid", "sites": 4, "seed": 9}, {"by": "iid", "sites": 3, "seed": 1},
     {"by": "dirichlet", "sites": 4, "alpha": 5.0, "seed": 5},
-]
+]  # fmt: skip
 
 
 @pytest.fixture

@@ -60,12 +60,9 @@ AGE = ColumnLayout(
     name="age", kind="number", cells=("a", "b", "c", "d", "missing"), edges=(0.0, 25.0, 50.0, 75.0, 100.0), unit="years"
 )
 COST = ColumnLayout(
-    name="cost",
-    kind="number",
-    cells=("a", "b", "missing"),
-    edges=(0.0, float(np.log1p(99.0)), float(np.log1p(9999.0))),
-    transform="log1p",
-)
+    name="cost", kind="number", cells=("a", "b", "missing"),
+    edges=(0.0, float(np.log1p(99.0)), float(np.log1p(9999.0))), transform="log1p",
+)  # fmt: skip
 SEX = ColumnLayout(name="sex", kind="category", cells=("female", "male", "missing"))
 MANY = ColumnLayout(name="ward", kind="category", cells=(*(f"w{number:02d}" for number in range(50)), "missing"))
 

@@ -152,12 +152,8 @@ def write(
     `compared` is with the sites' own models.
     """
     facts = {
-        "engine": "inprocess",
-        "path": "stacked",
-        "primary": AUC,
-        "task": "binary",
-        "hashes": {"schema": "cd" * 32},
-    }
+        "engine": "inprocess", "path": "stacked", "primary": AUC, "task": "binary", "hashes": {"schema": "cd" * 32},
+    }  # fmt: skip
     run = store.begin_run(series, repeat=repeat, seed=3 + repeat, rounds_planned=40, **facts)
     for place, site in enumerate(sites):
         shared = "aggregate-only" if site in hidden else "named"
@@ -181,12 +177,11 @@ def write(
         run.summary(
             "noised-scores",
             {
-                "requested-sites": 0 if lost else len(sites),
-                "reason": reason,
+                "requested-sites": 0 if lost else len(sites), "reason": reason,
                 "all": None if whole is None else told(whole),
             }
             | {"sites": {site: told(one) for site, one in each.items()}},
-        )
+        )  # fmt: skip
     if end != "running":
         run.finish(
             status=end, seconds=1.4, reason="" if end == "completed" else "too few answers", arrays_sha256="ef" * 32

@@ -39,13 +39,10 @@ def test_ordinary_text_stays_as_it_is(text):
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("- one", "\\- one"),
-        ("1. one", "1\\. one"),
-        ("a\n\n# b\r\u2028c", "a \\# b c"),
-        ("    x", " x"),
+        ("- one", "\\- one"), ("1. one", "1\\. one"), ("a\n\n# b\r\u2028c", "a \\# b c"), ("    x", " x"),
         ("---", "\\---"),
     ],
-)
+)  # fmt: skip
 def test_text_is_one_line_and_begins_no_list_or_heading(text, shown):
     assert escape(text) == shown
     assert len(escape(text).splitlines()) == 1

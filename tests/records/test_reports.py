@@ -362,12 +362,8 @@ def test_the_table_has_a_line_a_site_and_a_line_a_reference(found):
     assert [row[0] for row in rows][:4] == ["cleveland", "hungary", "long-beach", "switzerland"]
     assert headers[-2:] == ["gain (+ is better), 95 % CI, widened for 4 sites", "verdict"]
     assert rows[2][2:] == [
-        "0.662",
-        "0.600",
-        "0.711",
-        f"+0.111 ({MINUS}0.002 to +0.223), adjusted",
-        "no clear improvement",
-    ]
+        "0.662", "0.600", "0.711", f"+0.111 ({MINUS}0.002 to +0.223), adjusted", "no clear improvement",
+    ]  # fmt: skip
     assert rows[3][-1] == "inconclusive"
     assert ["all rows in one place (pooled)", "", "0.901"] in [row[:3] for row in rows]
     assert comparison_rows(found, BRIER)[1][0][2] == "0.130"

@@ -100,11 +100,9 @@ def test_of_repeats_most_decide_and_figures_are_of_one_metric():
     told = {
         name: over_repeats(states)
         for name, states in {
-            "short": [short, short, enough],
-            "even": [short, enough],
-            "unknown": [None, unknown, enough],
+            "short": [short, short, enough], "even": [short, enough], "unknown": [None, unknown, enough],
         }.items()
-    }
+    }  # fmt: skip
     assert {name: state["enough"] for name, state in told.items() if state} == {
         "short": False, "even": True, "unknown": True}  # fmt: skip
     by_auc = training_state(None, [(AUC, ends(0.70), 0.80)])

@@ -32,11 +32,9 @@ def rows(**columns: list[object]) -> pd.DataFrame:
     count = len(next(iter(columns.values())))
     half = np.arange(count) % 2
     plain = {
-        "f": half.astype(float),
-        "c": np.where(half, "red", "blue"),
-        "n": 10.5 + 20.0 * half,
+        "f": half.astype(float), "c": np.where(half, "red", "blue"), "n": 10.5 + 20.0 * half,
         "y": np.where(half, "yes", "no"),
-    }
+    }  # fmt: skip
     return pd.DataFrame(plain | columns)
 
 

@@ -210,11 +210,9 @@ def test_one_patient_of_a_class_is_no_class_that_can_be_tested(persons):
 @pytest.mark.studies
 @settings(max_examples=40, deadline=None)
 @given(
-    task=st.sampled_from(["binary", "multi-class", "regression"]),
-    rows=st.integers(0, 60),
-    persons=st.integers(1, 12),
+    task=st.sampled_from(["binary", "multi-class", "regression"]), rows=st.integers(0, 60), persons=st.integers(1, 12),
     seed=st.integers(0, 10_000),
-)
+)  # fmt: skip
 def test_any_few_patients_of_any_classes_give_a_finite_model(task, rows, persons, seed):
     rng = np.random.default_rng(seed)
     y = rng.normal(size=rows) if task == "regression" else rng.integers(0, CLASSES[task], rows) * rng.integers(0, 2)

@@ -100,11 +100,10 @@ def test_a_zero_is_a_count_where_the_next_counts_are_as_usual_or_lie_apart_thems
 @pytest.mark.parametrize(
     "days",
     [
-        pd.date_range("2020-01-01", periods=1000),
-        pd.bdate_range("2021-03-01", periods=600),
+        pd.date_range("2020-01-01", periods=1000), pd.bdate_range("2021-03-01", periods=600),
         pd.date_range("2015-01-01", periods=120, freq="MS"),
     ],
-)
+)  # fmt: skip
 @pytest.mark.parametrize("order", ["sorted", "drawn"])
 def test_dates_that_are_as_they_were_are_not_said_to_be_exchanged(days, order):
     drawn = pd.Series(days if order == "sorted" else rng(1).choice(days, len(days)))
@@ -152,15 +151,11 @@ def test_a_row_of_means_is_none_by_chance():
 
 
 KINDS = {
-    "person": {"kind": "id"},
-    "seen": {"kind": "date"},
-    "age": {"kind": "number", "range": [0, 120]},
-    "amount": {"kind": "number", "range": [0, 1e7]},
-    "visits": {"kind": "number", "range": [0, 100]},
-    "smokes": {"kind": "flag"},
-    "ward": {"kind": "category", "values": ["north", "south", "west"]},
+    "person": {"kind": "id"}, "seen": {"kind": "date"}, "age": {"kind": "number", "range": [0, 120]},
+    "amount": {"kind": "number", "range": [0, 1e7]}, "visits": {"kind": "number", "range": [0, 100]},
+    "smokes": {"kind": "flag"}, "ward": {"kind": "category", "values": ["north", "south", "west"]},
     "y": {"kind": "target", "values": ["no", "yes"]},
-}
+}  # fmt: skip
 SCHEMA = Schema.model_validate({"name": "made", "task": "binary", "target": "y", "group": "person", "columns": KINDS})
 
 

@@ -106,11 +106,9 @@ def test_a_table_that_was_cut_into_sites_is_frozen_as_it_was_cut(name, tmp_path)
 @pytest.mark.studies
 def test_real_card_payments_come_back_as_they_are_also_one_without_a_label(test_data: Path, tmp_path):
     site = Site(
-        name="first",
-        dataset="card-fraud-ulb",
-        source=Parquet(str(test_data / "ulb_fraud_subset" / "first_3973.parquet")),
-        holdout=Holdout(salt="s"),
-    )
+        name="first", dataset="card-fraud-ulb",
+        source=Parquet(str(test_data / "ulb_fraud_subset" / "first_3973.parquet")), holdout=Holdout(salt="s"),
+    )  # fmt: skip
     again = refrozen(site, tmp_path)
     assert_served_alike(site, again)
     found = again.read()
@@ -178,15 +176,12 @@ KINDS = Schema.model_validate(
         "target": "y",
         "group": "person",
         "columns": {
-            "person": {"kind": "id"},
-            "size": {"kind": "number", "range": [-1e9, 1e9]},
-            "colour": {"kind": "category", "values": ["red", "green"]},
-            "flag": {"kind": "flag"},
-            "seen": {"kind": "date"},
-            "y": {"kind": "target", "values": ["no", "yes"]},
+            "person": {"kind": "id"}, "size": {"kind": "number", "range": [-1e9, 1e9]},
+            "colour": {"kind": "category", "values": ["red", "green"]}, "flag": {"kind": "flag"},
+            "seen": {"kind": "date"}, "y": {"kind": "target", "values": ["no", "yes"]},
         },
     }
-)
+)  # fmt: skip
 ROWS = st.lists(
     st.tuples(
         st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=6),

@@ -94,13 +94,10 @@ def test_a_budget_needs_a_mechanism_that_it_can_count(
 @pytest.mark.parametrize(
     ("given", "cohort"),
     [
-        ({}, 3),
-        ({"disclosure": "open"}, 2),
-        ({"minimum-cohort": 2}, 2),
-        ({"minimum-cohort": 5}, 5),
+        ({}, 3), ({"disclosure": "open"}, 2), ({"minimum-cohort": 2}, 2), ({"minimum-cohort": 5}, 5),
         ({"disclosure": "open", "minimum-cohort": 4}, 4),
     ],
-)
+)  # fmt: skip
 def test_the_fewest_sites_are_three_where_rows_are_of_patients(given: dict[str, Any], cohort: int):
     assert Policy.model_validate(given).least_cohort() == cohort
 

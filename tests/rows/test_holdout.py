@@ -27,12 +27,10 @@ from flfed.rows.data.sources import Frame
 from flfed.rows.training.answer import compute_one_by_one
 
 COLUMNS = {
-    "person": {"kind": "id"},
-    "seen": {"kind": "date"},
-    "x": {"kind": "number", "range": [-10, 10]},
+    "person": {"kind": "id"}, "seen": {"kind": "date"}, "x": {"kind": "number", "range": [-10, 10]},
     "colour": {"kind": "category", "values": ["red", "green", "blue"]},
     "y": {"kind": "target", "values": ["no", "yes"]},
-}
+}  # fmt: skip
 SINGLE = Schema.model_validate({"name": "s", "task": "binary", "target": "y", "columns": COLUMNS})
 GROUPED = Schema.model_validate({**SINGLE.model_dump(by_alias=True), "group": "person"})
 
@@ -204,13 +202,9 @@ resamples = 200
 """
 KEPT = ("training", "validation", "fit")
 SELECTING = {
-    "plan.lr": 5.0,
-    "plan.validation": 0.3,
-    "plan.schedule": "plateau",
-    "plan.plateau-patience": 1,
-    "strategy.select": "best",
-    "strategy.patience": 3,
-}
+    "plan.lr": 5.0, "plan.validation": 0.3, "plan.schedule": "plateau", "plan.plateau-patience": 1,
+    "strategy.select": "best", "strategy.patience": 3,
+}  # fmt: skip
 MakeSites = Callable[..., list[Site]]
 
 

@@ -140,10 +140,9 @@ def source_of(path: Path) -> Excel | Parquet:
 
 def test_empty_cells_and_rows_with_a_format_only_are_no_part_of_a_sheet(tmp_path: Path):
     rows = [
-        '<row r="1"><c r="A1" t="str"><v>x</v></c><c r="XFD1"/></row>',
-        '<row r="2"><c r="A2"><v>7</v></c></row>',
+        '<row r="1"><c r="A1" t="str"><v>x</v></c><c r="XFD1"/></row>', '<row r="2"><c r="A2"><v>7</v></c></row>',
         '<row r="50000"><c r="A50000"/></row>',
-    ]
+    ]  # fmt: skip
     endless.write_sheet(tmp_path / "t.xlsx", rows)
     assert Excel(str(tmp_path / "t.xlsx"), limits=Limits(columns=1, rows=2)).read(()).to_dict("list") == {"x": [7]}
 

@@ -155,15 +155,12 @@ def test_dates_of_every_source_are_the_same(cells):
 @pytest.mark.parametrize(
     "cells",
     [
-        pd.Series(["1", None, "2.5"], dtype=object),
-        pd.Series(["1", "", "2.5"], dtype="string"),
-        pd.Series(["1.0", None, " 2.5 "], dtype="category"),
-        pd.Series([1.0, np.nan, 2.5]),
-        pd.Series([1.0, np.nan, 2.5], dtype="float32"),
-        pd.Series([1.0, None, 2.5], dtype="Float32"),
+        pd.Series(["1", None, "2.5"], dtype=object), pd.Series(["1", "", "2.5"], dtype="string"),
+        pd.Series(["1.0", None, " 2.5 "], dtype="category"), pd.Series([1.0, np.nan, 2.5]),
+        pd.Series([1.0, np.nan, 2.5], dtype="float32"), pd.Series([1.0, None, 2.5], dtype="Float32"),
         pd.Series([Decimal("1"), None, Decimal("2.5")], dtype=object),
     ],
-)
+)  # fmt: skip
 def test_a_cell_gives_the_same_text_from_every_kind_of_source(cells):
     found = plain_text(cells)
     assert found.isna().tolist() == [False, True, False]
@@ -187,13 +184,11 @@ def test_whole_numbers_with_gaps_give_the_same_text_as_text_and_as_floats(number
 @pytest.mark.parametrize(
     ("column", "rule"),
     [
-        ("dose", "is not a number"),
-        ("smokes", "is not a flag (0 or 1, yes or no)"),
-        ("sex", "has a value that the schema does not allow"),
-        ("seen", "is not a date such as 2026-01-31"),
+        ("dose", "is not a number"), ("smokes", "is not a flag (0 or 1, yes or no)"),
+        ("sex", "has a value that the schema does not allow"), ("seen", "is not a date such as 2026-01-31"),
         ("y", "has a value that the schema does not allow"),
     ],
-)
+)  # fmt: skip
 @pytest.mark.parametrize(("bad", "count"), [(1, "fewer than 5"), (4, "fewer than 5"), (6, "6")])
 def test_an_error_names_column_rule_and_count_and_never_a_cell(column, rule, bad, count):
     good = raw()[column][0]
@@ -258,16 +253,10 @@ def test_the_source_table_is_not_changed():
 
 
 MIXED = [
-    ["a", " a ", "1.0", "", None, "a", np.nan, "1.0"],
-    [1, 2, 2, None, 2**70, -3],
-    [True, False, None, True],
-    [0.0, -0.0, 1.5, np.nan, 3.0, 1e22],
-    [Decimal("1.50"), Decimal("1.5"), None],
-    [1, True, 1.0, "1", 0, False, -0.0],
-    [None, None],
-    [datetime.date(2026, 1, 2), pd.Timestamp("2026-01-02"), pd.NaT],
-    [],
-]
+    ["a", " a ", "1.0", "", None, "a", np.nan, "1.0"], [1, 2, 2, None, 2**70, -3], [True, False, None, True],
+    [0.0, -0.0, 1.5, np.nan, 3.0, 1e22], [Decimal("1.50"), Decimal("1.5"), None], [1, True, 1.0, "1", 0, False, -0.0],
+    [None, None], [datetime.date(2026, 1, 2), pd.Timestamp("2026-01-02"), pd.NaT], [],
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("cells", MIXED, ids=str)

@@ -81,12 +81,10 @@ def test_the_same_table_needs_no_mapping_and_codes_of_few_rows_are_not_written_d
 @pytest.mark.parametrize(
     ("one", "other", "least", "most"),
     [
-        ("age", "AGE", 1, 1),
-        ("chol", "Serum Chol [mmol/L]", 0.8, 0.9),
-        ("sex", "gender", 0.9, 0.9),
+        ("age", "AGE", 1, 1), ("chol", "Serum Chol [mmol/L]", 0.8, 0.9), ("sex", "gender", 0.9, 0.9),
         ("thal", "ward", 0, 0.3),
     ],
-)
+)  # fmt: skip
 def test_names_are_alike_by_words_and_known_synonyms(one: str, other: str, least: float, most: float):
     assert least <= name_likeness(one, other) == name_likeness(other, one) <= most
 

@@ -31,8 +31,7 @@ READS = {
 SERVERS = [
     ["postgresql://localhost/db", "postgresql+psycopg://u:p@127.0.0.1:5432/db?sslmode=require", "postgresql:///db"],
     [
-        "postgresql:///db?host=One.local",
-        "postgresql://one.local:5432/db",
+        "postgresql:///db?host=One.local", "postgresql://one.local:5432/db",
         "postgresql:///?host=one.local:5432&dbname=db",
     ],
     ["postgresql:///db?host=two.local"],
@@ -43,7 +42,7 @@ SERVERS = [
     ],
     ["mssql+pyodbc:///?odbc_connect=SERVER%3Dtwo%3BDATABASE%3Ddb"],
     ["mysql://one/db", "mysql+pymysql://u@one:3306/db"],
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("query", READS)

@@ -139,13 +139,10 @@ def site_of(name: str) -> Site:
         return listing.load(name)
     rng, rows = np.random.default_rng(5), 120
     columns = {
-        "person": [f"P{number}" for number in rng.permutation(rows)],
-        "x1": rng.random(rows) * 100,
-        "x2": rng.normal(0, 1, rows).clip(-5, 5).round(2),
-        "flag": rng.integers(0, 2, rows),
-        "colour": rng.choice(["red", "green"], rows),
-        "y": rng.choice(["yes", "no"], rows),
-    }
+        "person": [f"P{number}" for number in rng.permutation(rows)], "x1": rng.random(rows) * 100,
+        "x2": rng.normal(0, 1, rows).clip(-5, 5).round(2), "flag": rng.integers(0, 2, rows),
+        "colour": rng.choice(["red", "green"], rows), "y": rng.choice(["yes", "no"], rows),
+    }  # fmt: skip
     return Site("small", "small", Frame(pd.DataFrame(columns)), holdout=Holdout(salt="s"))
 
 

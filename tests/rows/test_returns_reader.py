@@ -20,11 +20,8 @@ def test_a_return_is_the_price_by_that_of_the_line_before_less_one(tmp_path: Pat
     table = Returns(file="prices.csv", time="Date").read(folders)
     # Over a weekend as over a night.
     assert table.to_dict("list") == {
-        "Date": ["2024-01-05", "2024-01-08"],
-        "A": [pytest.approx(0.1), -0.5],
-        "B": [-0.5, 0.25],
-        "number": [0, 1],
-    }
+        "Date": ["2024-01-05", "2024-01-08"], "A": [pytest.approx(0.1), -0.5], "B": [-0.5, 0.25], "number": [0, 1],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

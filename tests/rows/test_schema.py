@@ -58,12 +58,10 @@ def test_features_are_the_allowed_columns_in_the_order_of_the_schema(tmp_path):
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("agee", "did you mean 'age'"),
-        ("after", "leaks the target: recorded after the outcome"),
-        ("person", "kind 'id', no feature"),
-        ("y", "kind 'target', no feature"),
+        ("agee", "did you mean 'age'"), ("after", "leaks the target: recorded after the outcome"),
+        ("person", "kind 'id', no feature"), ("y", "kind 'target', no feature"),
     ],
-)
+)  # fmt: skip
 def test_a_study_cannot_choose_what_is_no_feature(tmp_path, name, why):
     with pytest.raises(UsageError, match=why):
         read(SMALL, tmp_path).features(["age", name])
@@ -108,13 +106,10 @@ def test_the_hash_covers_meaning_and_not_descriptions(tmp_path):
     sources = {read(SMALL.replace('unit = "years"', typical.replace("census", of)), tmp_path).sha256() for of in "ab"}
     assert len(sources) == 1 and plain not in sources
     other = [
-        ("[0, 120]", "[0, 121]"),
-        ('unit = "years"', 'unit = "months"'),
-        ('["red", "green"]', '["green", "red"]'),
-        ('leak = "recorded after the outcome"', ""),
-        ('unit = "years"', 'unit = "years"\nmissing = [0]'),
+        ("[0, 120]", "[0, 121]"), ('unit = "years"', 'unit = "months"'), ('["red", "green"]', '["green", "red"]'),
+        ('leak = "recorded after the outcome"', ""), ('unit = "years"', 'unit = "years"\nmissing = [0]'),
         ('unit = "years"', typical),
-    ]
+    ]  # fmt: skip
     hashes = {read(SMALL.replace(old, new), tmp_path).sha256() for old, new in other}
     assert len(hashes) == len(other)
     assert plain not in hashes

@@ -114,14 +114,11 @@ def test_a_csv_without_a_header_takes_its_names_from_the_site(tmp_path):
 @pytest.mark.parametrize(
     ("content", "options"),
     [
-        (f"a,b\n1,{CANARY}\n1,2,{CANARY}\n", {}),
-        (f"a,b\n1,2,{CANARY}\n3,4,{CANARY}\n", {}),
-        (f'a,b\n1,"{CANARY}\n', {}),
-        ("", {}),
-        (f"a,b\n{CANARY},\xe9\n".encode("latin-1"), {}),
+        (f"a,b\n1,{CANARY}\n1,2,{CANARY}\n", {}), (f"a,b\n1,2,{CANARY}\n3,4,{CANARY}\n", {}),
+        (f'a,b\n1,"{CANARY}\n', {}), ("", {}), (f"a,b\n{CANARY},\xe9\n".encode("latin-1"), {}),
         (f"a,b\n{CANARY},2\n", {"encoding": "utf-9"}),
     ],
-)
+)  # fmt: skip
 def test_a_file_that_is_no_csv_is_refused_without_a_cell(tmp_path, content, options):
     # The second has a cell too many in every line: pandas drops it with a mere warning.
     path = tmp_path / "bad.csv"

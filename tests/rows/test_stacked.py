@@ -38,14 +38,10 @@ RULES = {
     "adamw": {"optimiser": "adamw", "weight_decay": 0.1, "lr": 0.01},
 }
 COURSES = {
-    "an epoch": {},
-    "three epochs": {"epochs": 3},
-    "steps": {"steps": 7},
-    "rows one by one": {"batch": 1},
-    "all rows": {"batch": 0, "epochs": 2},
-    "all rows in steps": {"batch": 0, "steps": 3},
+    "an epoch": {}, "three epochs": {"epochs": 3}, "steps": {"steps": 7}, "rows one by one": {"batch": 1},
+    "all rows": {"batch": 0, "epochs": 2}, "all rows in steps": {"batch": 0, "steps": 3},
     "more than all rows": {"batch": 1000, "epochs": 2},
-}
+}  # fmt: skip
 
 
 def table(task: str, rows: int, seed: int = 0, weighted: bool = True) -> Encoded:
@@ -128,11 +124,9 @@ def test_every_rule_gives_after_twenty_rounds_what_it_gives_one_by_one(rule, tas
 @pytest.mark.parametrize("course", COURSES)
 @settings(max_examples=4, deadline=None)
 @given(
-    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=5),
-    rule=st.sampled_from(sorted(RULES)),
-    task=st.sampled_from(TASKS),
-    weighted=st.booleans(),
-)
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=5), rule=st.sampled_from(sorted(RULES)),
+    task=st.sampled_from(TASKS), weighted=st.booleans(),
+)  # fmt: skip
 def test_sites_of_any_sizes_train_together_as_alone(course, sizes, rule, task, weighted):
     plan, terms = plan_of(**{**RULES[rule], **COURSES[course]})
     rows, before = tables(task, sizes, weighted), start(task, MODELS["mlp"])

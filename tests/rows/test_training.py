@@ -91,10 +91,9 @@ def test_one_full_batch_step_of_unequal_sites_is_the_pooled_step(task, weighted)
     assert distance(trained(task, together(sites), before, plan).arrays, pooled) < 1e-12
     # The comparison sees what an AUC would not: each of these misses by a wide margin.
     wrong = {
-        "unweighted": mean_of(after, [1, 1, 1]),
-        "n squared": mean_of(after, np.square(SIZES)),
+        "unweighted": mean_of(after, [1, 1, 1]), "n squared": mean_of(after, np.square(SIZES)),
         "a dropped site": mean_of(after[1:], SIZES[1:]),
-    }
+    }  # fmt: skip
     if weighted:
         wrong["sums of class weights"] = mean_of(after, [rows.weight.sum() for rows in sites])
     for name, arrays in wrong.items():

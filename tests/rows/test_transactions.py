@@ -31,14 +31,9 @@ from flfed.rows.splits.flamby_43 import Flamby43
 OWN = {"customer": "CUSTOMER_ID", "terminal": "TERMINAL_ID", "time": "TX_DATETIME", "amount": "TX_AMOUNT",
        "fraud": "TX_FRAUD"}  # fmt: skip
 HOLDOUT = HoldoutByTime(
-    "time",
-    train_from="2026-03-20",
-    train_until="2026-04-07",
-    gap_days=7,
-    test_from="2026-04-07",
-    test_until="2026-04-14",
-    same_groups=True,
-)
+    "time", train_from="2026-03-20", train_until="2026-04-07", gap_days=7, test_from="2026-04-07",
+    test_until="2026-04-14", same_groups=True,
+)  # fmt: skip
 OPEN = Policy(disclosure="open")
 
 

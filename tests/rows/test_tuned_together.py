@@ -79,11 +79,9 @@ def test_class_weights_and_patients_count_as_they_do_alone(task):
 
 @settings(max_examples=8, deadline=None)
 @given(
-    task=st.sampled_from(["binary", "multi-class", "regression"]),
-    rows=st.integers(0, 40),
-    persons=st.integers(1, 12),
+    task=st.sampled_from(["binary", "multi-class", "regression"]), rows=st.integers(0, 40), persons=st.integers(1, 12),
     seed=st.integers(0, 10_000),
-)
+)  # fmt: skip
 def test_any_few_patients_of_any_classes_get_the_model_that_they_get_alone(task, rows, persons, seed):
     rng = np.random.default_rng(seed)
     y = rng.normal(size=rows) if task == "regression" else rng.choice(CLASSES[task], rows, p=shares(task))

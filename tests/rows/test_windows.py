@@ -37,25 +37,19 @@ night = { hours = [0, 7] }
 
 # Hours on a coarse grid: many equal moments, and gaps of exactly 1, 7 and 8 days.
 payment = st.tuples(
-    st.integers(0, 160).map(lambda step: 6 * step),
-    st.integers(0, 2),
-    st.integers(0, 2),
-    st.integers(0, 10**7),
+    st.integers(0, 160).map(lambda step: 6 * step), st.integers(0, 2), st.integers(0, 2), st.integers(0, 10**7),
     st.sampled_from([0.0, 1.0, float("nan")]),
-)
+)  # fmt: skip
 
 
 def as_table(payments: list[tuple]) -> pd.DataFrame:
     hours, customer, terminal, cents, fraud = zip(*payments, strict=True)
     return pd.DataFrame(
         {
-            "time": START + pd.to_timedelta(hours, unit="h"),
-            "customer": [f"C{number}" for number in customer],
-            "terminal": list(terminal),
-            "amount": np.array(cents) / 100,
-            "fraud": np.array(fraud, dtype=float),
+            "time": START + pd.to_timedelta(hours, unit="h"), "customer": [f"C{number}" for number in customer],
+            "terminal": list(terminal), "amount": np.array(cents) / 100, "fraud": np.array(fraud, dtype=float),
         }
-    )
+    )  # fmt: skip
 
 
 def by_hand(table: pd.DataFrame, row: int) -> dict[str, float]:

@@ -52,13 +52,10 @@ class Federation:
         participants = {name: Participant(node_id=n, rows_high=9999) for n, name in enumerate(self.names, start=1)}
         strategy.assign(
             RunContext(
-                participants=participants,
-                encoder=self.encoder,
-                plan=self.study.plan,
-                rounds=rounds,
+                participants=participants, encoder=self.encoder, plan=self.study.plan, rounds=rounds,
                 seed=self.study.seed,
             )
-        )
+        )  # fmt: skip
         return to_arrays(strategy.start(self.grid, to_record(start), rounds).arrays)
 
     def trained(self, rows, arrays, number: int = 1, site: str = ""):
@@ -144,12 +141,10 @@ def aggregated(bench, reply_of, sites: int = 3, start=START, **settings):
 @pytest.mark.parametrize(
     ("settings", "shares"),
     [
-        ({}, [10, 20, 70]),
-        ({"weights": "equal"}, [1, 1, 1]),
-        ({"weights": "capped", "cap": 20}, [10, 20, 20]),
+        ({}, [10, 20, 70]), ({"weights": "equal"}, [1, 1, 1]), ({"weights": "capped", "cap": 20}, [10, 20, 20]),
         ({"server_lr": 0.5}, [10, 20, 70]),
     ],
-)
+)  # fmt: skip
 def test_the_new_model_is_the_old_plus_the_weighted_mean_of_deltas(bench, reply, settings, shares):
     replies = [reply(n, like=START, rows=rows) for n, rows in enumerate((10, 20, 70))]
     found, metrics = aggregated(bench, lambda n: replace(replies[n], loss=float(n)), **settings)

@@ -135,13 +135,11 @@ TWELVE: dict[str, tuple[Spoil, str, str]] = {
     "Inf": (lambda r, _: filled(r, np.inf), "fault", "array 'weight' has values that are not finite"),
     "norm times 1e6": (lambda r, _: scaled(r, 1e6), "fault", "times the cohort's median (limit 10)"),
     "wrong shape": (
-        lambda r, _: replace(r, delta={**r.delta, "weight": r.delta["weight"].T.copy()}),
-        "fault",
+        lambda r, _: replace(r, delta={**r.delta, "weight": r.delta["weight"].T.copy()}), "fault",
         "array 'weight' has shape (1, 5), not (5, 1)",
     ),
     "missing name": (
-        lambda r, _: replace(r, delta={"weight": r.delta["weight"]}),
-        "fault",
+        lambda r, _: replace(r, delta={"weight": r.delta["weight"]}), "fault",
         "names of arrays differ from the model's",
     ),
     "wrong dtype": (
@@ -155,22 +153,19 @@ TWELVE: dict[str, tuple[Spoil, str, str]] = {
     "sign flip times 5": (lambda r, _: scaled(r, -5), "flag", "times the cohort's median"),
     "an exception": (crash, "fault", "RuntimeError: see the site's log"),
     "no reply": (hang, "fault", "no reply before the deadline"),
-}
+}  # fmt: skip
 MORE: dict[str, tuple[Spoil, str, str]] = {
     "sign flip over the bound": (lambda r, _: scaled(r, -25), "fault", "times the cohort's median (limit 10)"),
     "a loss that is NaN": (lambda r, _: replace(r, loss=np.nan), "fault", "training loss is not finite"),
     "scores that are NaN": (
-        lambda r, _: replace(r, scores=replace(r.scores, metrics={"loss": np.nan})),
-        "fault",
-        "scores are not finite",
+        lambda r, _: replace(r, scores=replace(r.scores, metrics={"loss": np.nan})), "fault", "scores are not finite",
     ),
     "scores over a billion rows": (
-        lambda r, _: replace(r, scores=replace(r.scores, num_examples=10**9)),
-        "fault",
+        lambda r, _: replace(r, scores=replace(r.scores, num_examples=10**9)), "fault",
         "scores count rows outside the declared band",
     ),
     "an empty text, which Flower cannot count": (lambda r, _: replace(r, kind=""), "fault", "kind is not 'delta'"),
-}
+}  # fmt: skip
 
 
 TEN: list[Opened] = []

@@ -207,20 +207,9 @@ def spoiled(record: RecordDict, section: str, key: str | None, value) -> RecordD
 def test_without_a_required_section_or_field_the_error_names_it(example):
     whole = example.to_record()
     optional = {
-        "settings",
-        "extra",
-        "scores",
-        "holdout",
-        "summary",
-        "histogram",
-        "arms",
-        "differences",
-        "offset",
-        "masked",
-        "opened",
-        "signed",
-        "edges",
-    }
+        "settings", "extra", "scores", "holdout", "summary", "histogram", "arms", "differences", "offset", "masked",
+        "opened", "signed", "edges",
+    }  # fmt: skip
     if isinstance(example, SummariseReply):
         optional.remove("summary")
     for section, part in whole.items():
@@ -357,13 +346,11 @@ def test_a_list_of_figures_or_of_numbers_that_is_too_long_is_malformed():
 @pytest.mark.parametrize(
     ("reason", "told"),
     [
-        ("the study is not approved here", "the study is not approved here"),
-        ("", "error code 7"),
-        (None, "error code 7"),
-        ("\x1b[2J\n", "said something else (5 characters)"),
+        ("the study is not approved here", "the study is not approved here"), ("", "error code 7"),
+        (None, "error code 7"), ("\x1b[2J\n", "said something else (5 characters)"),
         ("x" * 9999, "said something else (9999 characters)"),
     ],
-)
+)  # fmt: skip
 def test_the_reason_of_a_node_without_an_answer_is_a_sentence_of_ours_or_counted(reason: str | None, told: str):
     asked = Message(RecordDict(), dst_node_id=1, message_type="train")
     assert fields.reason_of(Message(Error(code=7, reason=reason), reply_to=asked)) == told

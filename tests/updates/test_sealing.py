@@ -16,12 +16,9 @@ from flfed.updates.messages.in_memory import count_bytes
 
 HEAD, OTHER = "0a" * 32, "f1" * 32
 EXAMPLES: list[Any] = [
-    SealRequest(run="20261120-heart-disease-1", n_known=0),
-    SealReply(n=12, head=HEAD, at_known=OTHER),
-    SealReply(n=0, head="0" * 64),
-    SealedRequest(run="r", n=12, head=HEAD, signature="5c" * 64),
-    SealedReply(),
-]
+    SealRequest(run="20261120-heart-disease-1", n_known=0), SealReply(n=12, head=HEAD, at_known=OTHER),
+    SealReply(n=0, head="0" * 64), SealedRequest(run="r", n=12, head=HEAD, signature="5c" * 64), SealedReply(),
+]  # fmt: skip
 NAMES = [f"{type(example).__name__}-{number}" for number, example in enumerate(EXAMPLES)]
 
 

@@ -49,24 +49,15 @@ def test_the_sites_that_are_left_name_none_of_each_other_and_are_most(said: str,
 @pytest.mark.parametrize(
     ("given", "left"),
     [
-        ({}, "abcdef"),
-        ({"named": names("abcde:g")}, ""),
-        ({"named": names("abcdef:g"), "kept": kept(opened=OPENED)}, ""),
-        ({"cohort": "abcdefgh"}, ""),
-        ({"least": 7}, ""),
-        ({"named": names("abcde:fg")}, "abcde"),
-        ({"named": names("abcd:efg")}, ""),
+        ({}, "abcdef"), ({"named": names("abcde:g")}, ""),
+        ({"named": names("abcdef:g"), "kept": kept(opened=OPENED)}, ""), ({"cohort": "abcdefgh"}, ""),
+        ({"least": 7}, ""), ({"named": names("abcde:fg")}, "abcde"), ({"named": names("abcd:efg")}, ""),
     ],
     ids=[
-        "all of the others",
-        "one is silent",
-        "one opened before",
-        "one is missing",
-        "quorum",
-        "two",
+        "all of the others", "one is silent", "one opened before", "one is missing", "quorum", "two",
         "too few are left",
     ],
-)
+)  # fmt: skip
 def test_a_smaller_list_is_asked_for_where_each_of_the_others_opened_nothing(given: dict, left: str):
     asked = {"named": names("abcdef:g"), "kept": kept(), "cohort": ALL, "least": 5} | given
     found = smaller_list(asked.pop("kept"), asked.pop("named"), **asked)

@@ -200,13 +200,8 @@ def test_it_works_under_what_its_unit_forbids(
     folder.socket.symlink_to(gate_node.socket)
     unit = units.write(home, units.filled("site-a", command=Path("/usr/bin/true")))[1]
     words = [
-        sys.executable,
-        str(HERE / "restricted.py"),
-        str(unit),
-        sys.executable,
-        str(HERE / "answering.py"),
-        "site-a",
-    ]
+        sys.executable, str(HERE / "restricted.py"), str(unit), sys.executable, str(HERE / "answering.py"), "site-a",
+    ]  # fmt: skip
     gate = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     try:
         asked = {"addresses": [f"127.0.0.1|{gate_node.port}", "::1|1", "example.org|0"]}

@@ -206,11 +206,9 @@ def test_a_redirect_to_another_host_is_not_followed(
     ours = [sys.executable, "-m", "flfed.deployment.processes.node", "site-a"]
     flowers = [str(Path(sys.executable).parent / "flower-supernode"), *node_command(folder, free_port())[1:]]
     node = subprocess.Popen(
-        ours if guarded else flowers,
-        stderr=subprocess.PIPE,
-        text=True,
+        ours if guarded else flowers, stderr=subprocess.PIPE, text=True,
         env={**os.environ, **QUIET, "FLWR_HOME": str(folder.network)},
-    )
+    )  # fmt: skip
     try:
         said = node.communicate(timeout=60)[1]
     finally:

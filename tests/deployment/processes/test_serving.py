@@ -169,10 +169,8 @@ def test_only_one_of_the_two_is_run_where_that_is_asked(consortium: Any, home: P
         assert serving.wait(60) == 0
         assert processes("cleveland") == {}
     told = subprocess.run(
-        [*FLFED, "site", "serve", "cleveland", "--gate-only", "--network-only"],
-        capture_output=True,
-        text=True,
+        [*FLFED, "site", "serve", "cleveland", "--gate-only", "--network-only"], capture_output=True, text=True,
         check=False,
-    )
+    )  # fmt: skip
     assert told.returncode == 2
     assert "not both" in told.stderr

@@ -23,10 +23,8 @@ NET, GATE, LINK = 64101, 64102, 64103
 NUMBERS = {"flfed-net": NET, "flfed-gate": GATE, "flfed-link": LINK}
 HERE = Path(__file__).parent
 pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.servers,
-    pytest.mark.skipif(os.geteuid() != 0, reason="two users need root"),
-]
+    pytest.mark.slow, pytest.mark.servers, pytest.mark.skipif(os.geteuid() != 0, reason="two users need root"),
+]  # fmt: skip
 
 
 def become(user: int) -> list[str]:
@@ -82,14 +80,10 @@ def test_the_folders_have_the_owners_and_modes_that_the_units_need(base: Path):
         for path in (".", "net", "gate", "link", "link/site-a", "net/sites/site-a", "gate/sites/site-a")
     }
     assert found == {
-        ".": (0, 0, 0o711),
-        "net": (NET, NET, 0o700),
-        "gate": (GATE, GATE, 0o700),
-        "link": (0, 0, 0o711),
-        "link/site-a": (NET, LINK, 0o2750),
-        "net/sites/site-a": (NET, NET, 0o700),
+        ".": (0, 0, 0o711), "net": (NET, NET, 0o700), "gate": (GATE, GATE, 0o700), "link": (0, 0, 0o711),
+        "link/site-a": (NET, LINK, 0o2750), "net/sites/site-a": (NET, NET, 0o700),
         "gate/sites/site-a": (GATE, GATE, 0o700),
-    }
+    }  # fmt: skip
     for user in ("net", "gate"):
         assert (base / user / "sites/site-a/link").resolve() == base / "link/site-a"
 

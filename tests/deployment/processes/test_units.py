@@ -21,22 +21,13 @@ COMMAND = [sys.executable, str(Path(__file__).with_name("command.py"))]
 STRING_MAP = {"type": "object", "additionalProperties": {"type": "string"}}
 STRINGS = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
 SERVICE = {
-    "image": {"type": "string"},
-    "command": STRINGS,
-    "user": {"type": "string"},
-    "network_mode": {"type": "string"},
-    "environment": STRING_MAP,
-    "volumes": STRINGS,
-    "read_only": {"type": "boolean"},
-    "tmpfs": STRINGS,
-    "cap_drop": STRINGS,
-    "security_opt": STRINGS,
-    "restart": {"type": "string"},
-    "stop_grace_period": {"type": "string"},
-    "mem_limit": {"type": ["number", "string"]},
+    "image": {"type": "string"}, "command": STRINGS, "user": {"type": "string"}, "network_mode": {"type": "string"},
+    "environment": STRING_MAP, "volumes": STRINGS, "read_only": {"type": "boolean"}, "tmpfs": STRINGS,
+    "cap_drop": STRINGS, "security_opt": STRINGS, "restart": {"type": "string"},
+    "stop_grace_period": {"type": "string"}, "mem_limit": {"type": ["number", "string"]},
     "pids_limit": {"type": ["number", "string"]},
     "ulimits": {"type": "object", "additionalProperties": {"type": "integer"}},
-}
+}  # fmt: skip
 COMPOSE: dict[str, Any] = {
     "type": "object",
     "properties": {

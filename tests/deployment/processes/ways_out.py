@@ -22,13 +22,9 @@ SEIZE = 0x4206
 NEW_NET, NEW_USER = 0x40000000, 0x10000000
 HERE = ("x86_64", "aarch64").index(platform.machine())
 NUMBERS = {
-    "ptrace": (101, 117),
-    "process_vm_readv": (310, 270),
-    "process_vm_writev": (311, 271),
-    "unshare": (272, 97),
-    "setns": (308, 268),
-    "clone": (56, 220),
-}
+    "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "unshare": (272, 97),
+    "setns": (308, 268), "clone": (56, 220),
+}  # fmt: skip
 
 
 def call(number: int | str, *given: object) -> int:

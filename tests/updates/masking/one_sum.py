@@ -77,16 +77,12 @@ class Cohort:
         confirmed = {one: confirm_list(one, listed, links=self.links(one, step), binding=bound) for one in listed}
         return {
             site: open_list(
-                site,
-                listed,
-                {sender: vectors[sender].sealed[site] for sender in listed},
+                site, listed, {sender: vectors[sender].sealed[site] for sender in listed},
                 confirmations={sender: confirmed[sender][site] for sender in listed - {site}},
-                links=self.links(site, step),
-                binding=bound,
-                least=self.least,
+                links=self.links(site, step), binding=bound, least=self.least,
             )
             for site in sites or sorted(listed)
-        }
+        }  # fmt: skip
 
     def unmasked(
         self, vectors: Mapping[str, MaskedVector], openings: Mapping[str, Opening], listed: Sites

@@ -243,14 +243,10 @@ class Site:
         line = self._line(request, exchange)
         seen = all(self.rules.have_honest_opener(self.pinned[study], before) for before in line.pinned)
         refusal = self.rules.list_refusal(
-            self.name,
-            listed,
-            cohort=cohort,
-            least=self.rules.needed(self.pinned[study], cohort, request.kind),
-            opened=line.lists,
-            lifted=self.lifted[exchange.run] if seen and request.kind != FIGURES else (),
+            self.name, listed, cohort=cohort, least=self.rules.needed(self.pinned[study], cohort, request.kind),
+            opened=line.lists, lifted=self.lifted[exchange.run] if seen and request.kind != FIGURES else (),
             newest=self.rules.newest(exchange, line.asked),
-        )
+        )  # fmt: skip
         return str(refusal) if refusal else None
 
     def _write_down(self, exchange: Exchange, listed: Sites) -> None:

@@ -90,14 +90,10 @@ def test_what_a_gate_signed_for_something_else_is_refused(change: dict[str, Any]
 @pytest.mark.parametrize(
     "change",
     [
-        {"public_key": "1" * 64},
-        {"pins": pins_hash({"a": PINNED["a"]})},
-        {"share_metrics": "named"},
-        {"keeps_rounds": True},
-        {"lifted": ("a",)},
-        {"flfed": "0.2.0"},
+        {"public_key": "1" * 64}, {"pins": pins_hash({"a": PINNED["a"]})}, {"share_metrics": "named"},
+        {"keeps_rounds": True}, {"lifted": ("a",)}, {"flfed": "0.2.0"},
     ],
-)
+)  # fmt: skip
 def test_a_server_that_changes_a_fact_has_no_signature_for_it(change: dict[str, Any]):
     signature = sign(stated(), GATES["a"])
     assert refusal(stated(), signature) is None
