@@ -183,13 +183,11 @@ def test_a_study_that_keeps_the_promise_passes_and_its_mechanism_is_built_of_its
         ({"plan.clip": 1.0}, "clip limits whole gradients"),
         ({"encode.scaler": "per-site"}, r"One more row changes the gradients of all, and \[privacy\] record-dp bounds"),
         ({"privacy.epsilon": 0.0}, r"epsilon=0.0 must be in \(0, 100\]"),
-        ({"privacy.epsilon": float("nan")}, "epsilon=nan"),
-        ({"privacy.delta": 0.5}, "delta=0.5 must be"),
-        ({"privacy.sampling": 1.5}, "sampling=1.5 must be"),
-        ({"privacy.clip": 0.0}, "clip=0.0 must be"),
+        ({"privacy.epsilon": float("nan")}, "epsilon=nan"), ({"privacy.delta": 0.5}, "delta=0.5 must be"),
+        ({"privacy.sampling": 1.5}, "sampling=1.5 must be"), ({"privacy.clip": 0.0}, "clip=0.0 must be"),
         ({"privacy.epsilon": 0.0001, "privacy.delta": 1e-9, "plan.steps": 10000}, "no noise up to 1000"),
     ],
-)
+)  # fmt: skip
 def test_a_study_under_which_the_promise_fails_is_refused(changes, said):
     with pytest.raises(UsageError, match=said):
         check(Study.parse(STUDY).replace(changes))

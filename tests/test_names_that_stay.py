@@ -55,10 +55,8 @@ LISTED = {
         "boosted-trees ditto fedadagrad fedadam fedavg fedavgm fednova fedper fedprox fedyogi median scaffold "
         "trimmed-mean"
     ),
-    "model": "boosted-trees linear logistic mlp",
-    "codec": "float16 int4 int8 top-k",
-    "mechanism": "record-dp site-dp",
-}
+    "model": "boosted-trees linear logistic mlp", "codec": "float16 int4 int8 top-k", "mechanism": "record-dp site-dp",
+}  # fmt: skip
 DATASETS = """
 breast-cancer building-heat card-fraud card-fraud-ulb diabetes drug-reviews engine-life heart-disease heart-flamby
 influenza influenza-alarm loan-default machine-faults pancreatitis-trial portfolio portfolio-returns preterm-birth

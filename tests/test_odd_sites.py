@@ -121,14 +121,11 @@ def payload(**entry) -> dict:
         ({"difference": 2.9}, False),
         ({"difference": -3.0}, True),
         ({"difference": 3.1, "about": True}, False),  # groups of bins may have moved it by 0.25
-        ({"difference": 3.3, "about": True}, True),
-        ({"difference": -1.2, "spread": 0.001}, True),
-        ({"difference": -1.2, "spread": 0.4}, False),
-        ({"difference": 0.9, "spread": 1000.0}, False),
-        ({"difference": 5.0, "spread": None}, True),
-        ({}, False),
+        ({"difference": 3.3, "about": True}, True), ({"difference": -1.2, "spread": 0.001}, True),
+        ({"difference": -1.2, "spread": 0.4}, False), ({"difference": 0.9, "spread": 1000.0}, False),
+        ({"difference": 5.0, "spread": None}, True), ({}, False),
     ],
-)
+)  # fmt: skip
 def test_a_site_lies_apart_from_three_deviations_on_or_one_with_another_spread(entry, tells):
     assert bool(apart(payload(**entry))) == tells
 

@@ -39,21 +39,15 @@ from tests.test_words import places, templates
 
 EXTENSION = Path(__file__).parent / "extension"
 BROKEN_STRATEGIES = {
-    "it_builds_on_fedavg": "Unbased",
-    "the_docstring_names_a_source": "Unsourced",
-    "the_signature_is_the_config_schema": "Loose",
-    "importing_it_brings_no_tables": "Tabular",
-    "replies_equal_to_what_was_sent_change_nothing": "Drifting",
-    "updates_change_the_model": "Deaf",
-    "the_order_of_replies_does_not_change_a_bit": "Hurried",
-    "only_the_ratio_of_weights_counts": "Logarithmic",
-    "no_replies_give_no_update": "Inventive",
-    "the_callers_records_are_unchanged": "Scribbling",
-    "every_site_is_sent_a_record_of_its_own": "Sharing",
-    "a_client_term_takes_one_site_or_a_stack_of_them": "Joint",
+    "it_builds_on_fedavg": "Unbased", "the_docstring_names_a_source": "Unsourced",
+    "the_signature_is_the_config_schema": "Loose", "importing_it_brings_no_tables": "Tabular",
+    "replies_equal_to_what_was_sent_change_nothing": "Drifting", "updates_change_the_model": "Deaf",
+    "the_order_of_replies_does_not_change_a_bit": "Hurried", "only_the_ratio_of_weights_counts": "Logarithmic",
+    "no_replies_give_no_update": "Inventive", "the_callers_records_are_unchanged": "Scribbling",
+    "every_site_is_sent_a_record_of_its_own": "Sharing", "a_client_term_takes_one_site_or_a_stack_of_them": "Joint",
     "arrays_beside_the_model_are_as_declared": "Undeclared",
     "a_resumed_run_goes_on_as_if_nothing_had_happened": "Forgetful",
-}
+}  # fmt: skip
 
 
 def held_sentences() -> Iterator[tuple[str, set[str]]]:

@@ -230,18 +230,14 @@ WORDS = {
     "study sweep wine --set validation=0.2 --grid lr": "write it as KEY=V1,V2",
     "study sweep wine --set validation=0.2 --grid lr=0.1,,0.2": "write it as KEY=V1,V2, without an empty value",
     "study sweep wine --set validation=0.2 --grid seed=1,2": "cannot be swept",
-    "study resume 20200101-000000-beef": "is not in the store",
-    "study frobnicate": "No such command",
-    "study run": "Missing argument",
-    "run show 20200101-000000-beef": "is not in the store",
-    "run list --limit 0": "'--limit'",
-    "site check nobody": "site 'nobody' is not known",
-    "data get no-such": "dataset 'no-such' is not known",
-    "data get heart-disease --from /nowhere": "no such folder",
+    "study resume 20200101-000000-beef": "is not in the store", "study frobnicate": "No such command",
+    "study run": "Missing argument", "run show 20200101-000000-beef": "is not in the store",
+    "run list --limit 0": "'--limit'", "site check nobody": "site 'nobody' is not known",
+    "data get no-such": "dataset 'no-such' is not known", "data get heart-disease --from /nowhere": "no such folder",
     "data get heart-disease --from sites": "no file with its SHA-256",
     "app --port 99999": "99999 is not in the range",
     "app --port http": "'http' is not a whole number",
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("words", "says"), WORDS.items())

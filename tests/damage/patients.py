@@ -81,13 +81,11 @@ def patients() -> str:
             "age": age[person],
             "hours": hours.astype(int),
             "amount": [f"{value:.2f}" for value in rng.lognormal(9.5, 0.6, ROWS)],
-            "visits": rng.poisson(4, ROWS),
-            "smokes": rng.integers(0, 2, ROWS),
-            "sex": sex[person],
+            "visits": rng.poisson(4, ROWS), "smokes": rng.integers(0, 2, ROWS), "sex": sex[person],
             "ward": rng.choice(["north", "south", "west", "east"], ROWS, p=[0.4, 0.3, 0.2, 0.1]),
             "outcome": np.where(rng.random(ROWS) < 1 / (1 + np.exp(-odds)), "yes", "no"),
         }
-    )
+    )  # fmt: skip
     return found.to_csv(index=False)
 
 

@@ -129,10 +129,8 @@ def sound() -> str:
             "age": age,
             "chol": chol,
             "income": [f"{value:.2f}" for value in rng.uniform(20100, 89000, ROWS)],
-            "visits": rng.integers(0, 10, ROWS),
-            "smokes": rng.integers(0, 2, ROWS),
-            "sex": rng.choice(["female", "male"], ROWS),
-            "ward": rng.choice(["north", "south", "west"], ROWS),
+            "visits": rng.integers(0, 10, ROWS), "smokes": rng.integers(0, 2, ROWS),
+            "sex": rng.choice(["female", "male"], ROWS), "ward": rng.choice(["north", "south", "west"], ROWS),
             "outcome": np.where(rng.random(ROWS) < 1 / (1 + np.exp(-odds)), "yes", "no"),
         }
     )  # fmt: skip

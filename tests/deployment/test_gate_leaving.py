@@ -190,13 +190,10 @@ def test_a_refusal_to_enrol_says_only_what_flfed_says(gated):
         (TableError("x1", "is not a number", 7).describe(5), False),
         (TableError("surname", "is not a number", 70).describe(10), False),
         (TableError("x1", "is 'Jane Roe'", 70).describe(10), False),
-        ("could not convert string to float: 'Jane Roe'", False),
-        ("ValueError: Jane Roe", False),
-        ("the study expired on Jane Roe", False),
-        ("its policy allows models\nJane Roe", False),
-        ("", False),
+        ("could not convert string to float: 'Jane Roe'", False), ("ValueError: Jane Roe", False),
+        ("the study expired on Jane Roe", False), ("its policy allows models\nJane Roe", False), ("", False),
     ],
-)
+)  # fmt: skip
 def test_only_our_own_sentences_leave_as_errors(gated, reason: str, leaves: bool):
     site = gated()
     message, context = site.trained(), site.context()

@@ -110,10 +110,8 @@ CAME = {
     "nothing": [],
     "lines": [lambda folder: add(folder, 5)],
     "lines-and-receipts": [lambda folder: add(folder, 5), lambda folder: sign(folder, LINES + 3, "r2")],
-    "an-early-receipt": [lambda folder: sign(folder, 2, "r0")],
-    "a-torn-line": [lambda folder: add(folder, 2), tear],
-    "a-repair": [tear, repair, lambda folder: add(folder, 2)],
-    "a-repair-of-nothing": [set_aside_nothing],
+    "an-early-receipt": [lambda folder: sign(folder, 2, "r0")], "a-torn-line": [lambda folder: add(folder, 2), tear],
+    "a-repair": [tear, repair, lambda folder: add(folder, 2)], "a-repair-of-nothing": [set_aside_nothing],
     "a-changed-early-line": [tamper, lambda folder: add(folder, 2)],
     "a-change-taken-back": [tamper, untamper, lambda folder: add(folder, 2)],
     "an-early-line-again": [again(4)],
@@ -124,7 +122,7 @@ CAME = {
     "an-empty-line": [blank],
     "an-open-file": [lambda folder: folder.ledger.chmod(0o644)],
     "a-lost-ledger": [lambda folder: folder.ledger.unlink()],
-}
+}  # fmt: skip
 """What comes to a ledger between two looks at it."""
 
 

@@ -141,12 +141,10 @@ def test_a_site_with_wrong_keys_names_all_others_and_is_the_one_left_out(consort
 
 
 KILLED = {
-    "once the first has refused": (1, "site-02", UNMASK),
-    "before the smaller list": (1, "site-01", LIST),
-    "between two confirmations": (1, "site-02", LIST),
-    "before the smaller list is opened": (3, "site-01", UNMASK),
+    "once the first has refused": (1, "site-02", UNMASK), "before the smaller list": (1, "site-01", LIST),
+    "between two confirmations": (1, "site-02", LIST), "before the smaller list is opened": (3, "site-01", UNMASK),
     "between two openings": (3, "site-02", UNMASK),
-}
+}  # fmt: skip
 """At which message of which site; each is asked twice for the list of all."""
 
 

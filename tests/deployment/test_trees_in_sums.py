@@ -134,15 +134,13 @@ def test_a_site_that_is_killed_between_two_levels_is_in_the_tree(consortium: Mak
 
 
 CRASHES = {
-    "counts by cell": (1, "site-03", BINS),
-    "opening of the counts": (1, "site-02", UNMASK),
-    "first root": (1, "site-03", TRAIN),
-    "second level": (2, "site-02", TRAIN),
+    "counts by cell": (1, "site-03", BINS), "opening of the counts": (1, "site-02", UNMASK),
+    "first root": (1, "site-03", TRAIN), "second level": (2, "site-02", TRAIN),
     "opening of the second level": (3, "site-02", UNMASK),
     "last level of the second tree": (2 * DEPTH, "site-03", TRAIN),
     "opening of the last level": (1 + 2 * DEPTH, "site-04", UNMASK),
     "root of the third tree": (2 * DEPTH + 1, "site-01", TRAIN),
-}
+}  # fmt: skip
 
 
 QUICK = ("opening of the second level",)

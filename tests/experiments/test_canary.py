@@ -249,12 +249,9 @@ SCALED = (NUMBER - 50) / 7
 @pytest.mark.parametrize(
     "content",
     [
-        {"a": ConfigRecord({"person": TEXT})},
-        {"a": ConfigRecord({TEXT: 1})},
-        {"a": ConfigRecord({"persons": ["somebody", TEXT]})},
-        {"a": ConfigRecord({"raw": TEXT.encode("utf-16-le")})},
-        {"a": MetricRecord({"x1": NUMBER})},
-        {"a": MetricRecord({"x1": [1.0, NUMBER]})},
+        {"a": ConfigRecord({"person": TEXT})}, {"a": ConfigRecord({TEXT: 1})},
+        {"a": ConfigRecord({"persons": ["somebody", TEXT]})}, {"a": ConfigRecord({"raw": TEXT.encode("utf-16-le")})},
+        {"a": MetricRecord({"x1": NUMBER})}, {"a": MetricRecord({"x1": [1.0, NUMBER]})},
         {"a": ConfigRecord({"x1": f"mean {NUMBER:.4f}"})},
         *(
             {"a": ArrayRecord({"w": Array(np.array([0.1, v], dtype=d))})}
@@ -269,7 +266,7 @@ SCALED = (NUMBER - 50) / 7
         {"a": ArrayRecord({"z": Array(np.array([[(NUMBER - 50) / 50]]))})},
         {"a": ConfigRecord({"x1": repr(SCALED)})},
     ],
-)
+)  # fmt: skip
 def test_the_search_finds_each_form_in_a_message(content: dict[str, Any]):
     message = Message(RecordDict(content), dst_node_id=1, message_type="train")
     found = found_in([("message", bytes_of(message))], needles([ENCODER]))

@@ -70,14 +70,11 @@ def test_mean_sd_and_difference_are_those_computed_by_hand():
     ("expected", "holds"),
     [
         ({"value": 0.75, "tolerance": 0.05}, True),  # at its very edge, whatever the rounding
-        ({"value": 0.75, "tolerance": 0.049}, False),
-        ({"value": 0.85, "tolerance": 0.05}, True),
-        ({"value": 0.851, "tolerance": 0.05}, False),
-        ({"minimum": 0.80}, True),
-        ({"minimum": 0.7999}, True),
+        ({"value": 0.75, "tolerance": 0.049}, False), ({"value": 0.85, "tolerance": 0.05}, True),
+        ({"value": 0.851, "tolerance": 0.05}, False), ({"minimum": 0.80}, True), ({"minimum": 0.7999}, True),
         ({"minimum": 0.8001}, False),
     ],
-)
+)  # fmt: skip
 def test_a_figure_holds_up_to_the_edge_of_its_tolerance_and_from_its_least_on(expected, holds):
     assert figure([0.79, 0.81], **expected).holds is holds
 

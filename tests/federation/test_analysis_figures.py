@@ -107,9 +107,7 @@ def test_ranges_of_a_hundred_million_lose_the_mean(credit: tuple[pd.DataFrame, S
 
 SKEWED = Schema.model_validate(
     {
-        "name": "skewed",
-        "task": "binary",
-        "target": "y",
+        "name": "skewed", "task": "binary", "target": "y",
         "columns": {
             "income": {"kind": "number", "range": [0, 10_000_000], "transform": "log1p"},
             "income-by-range": {"kind": "number", "range": [0, 10_000_000], "transform": "log1p"},
@@ -118,7 +116,7 @@ SKEWED = Schema.model_validate(
             "y": {"kind": "target", "values": ["no", "yes"]},
         },
     }
-)
+)  # fmt: skip
 ASKED = Analysis(columns=tuple(SKEWED.columns)[:4], bounds={"income": (0.0, 250_000.0)})
 WIDEST = {1000: (0.17, 0.15, 0.22), 3000: (0.1, 0.1, 0.15), 7500: (0.08, 0.1, 0.15)}
 """Of the mean interval, by rows: of income, visits and even values, as a share of the width of their range."""

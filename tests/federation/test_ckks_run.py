@@ -205,9 +205,7 @@ def test_what_is_no_sum_of_one_part_of_each_site_is_no_model():
     tags, other = tags_of(secret), tags_of(secret, b"c" * 32)
     sent, before = parts(tags, [0.1, 0.2, 0.3, 0.4]), parts(other, [0.1, 0.2, 0.3, 0.4])
     lies = {
-        "one": sent[3],
-        "three of four": liar.add(sent[1:]),
-        "twice": liar.add(sent * 2),
+        "one": sent[3], "three of four": liar.add(sent[1:]), "twice": liar.add(sent * 2),
         "one four times": liar.add([sent[3]] * 4),
         "one of them twice, one not": liar.add([*sent[:3], sent[0]]),
         "of another round": liar.add(before),
@@ -220,7 +218,7 @@ def test_what_is_no_sum_of_one_part_of_each_site_is_no_model():
         "shifted with its tag": liar.shifted(liar.shifted(liar.add(sent), 3, 1e-3), 8, 1e-3),
         "shifted by a millionth": liar.shifted(liar.add(sent), 3, 1e-6),
         "cut": sent[0][:-1],
-    }
+    }  # fmt: skip
     for name, lie in lies.items():
         found = decrypt_model(tags, lie, MODEL)
         assert getattr(found, "code", "opened") == "sum-unverified", name

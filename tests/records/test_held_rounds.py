@@ -27,11 +27,9 @@ CALLS: dict[str, Callable[[RunWriter], None]] = {
     "events": lambda run: run.events([EventRow(9, "a", "note", "late")]),
     "summary": lambda run: run.summary("table-1", {}),
     "summary-soon": lambda run: run.summary("table-1", {}, durable=False),
-    "comparison": lambda run: run.comparison([], []),
-    "finish": lambda run: run.finish(status="stopped"),
-    "flush": lambda run: run.flush(),
-    "durable-round": lambda run: run.round(9),
-}
+    "comparison": lambda run: run.comparison([], []), "finish": lambda run: run.finish(status="stopped"),
+    "flush": lambda run: run.flush(), "durable-round": lambda run: run.round(9),
+}  # fmt: skip
 WAITS = {"events", "summary", "comparison", "finish", "durable-round"}
 """Calls after which a power cut costs nothing that was written before."""
 
@@ -78,11 +76,9 @@ def tell(run: RunWriter, number: int, *, durable: bool = False, rows: int = 2) -
         number,
         metrics=[MetricRow(f"s{row}", "fit", "loss", number + row / 8) for row in range(rows)],
         scores=[MetricRow("s0", "validation", "log_loss", 1 / number, n=7)],
-        seconds=0.5,
-        sent=[SentRow("s0", "to-site", "train", 100 + number)],
-        events=[EventRow(number, "s0", "flag", f"odd in {number}")],
-        durable=durable,
-    )
+        seconds=0.5, sent=[SentRow("s0", "to-site", "train", 100 + number)],
+        events=[EventRow(number, "s0", "flag", f"odd in {number}")], durable=durable,
+    )  # fmt: skip
 
 
 def rounds_of(url: str, run: RunWriter) -> int:

@@ -206,13 +206,11 @@ def test_the_interval_of_re_splits_does_not_shrink_to_nothing_with_repetition():
         ((-0.05, -0.12, 0.02), (-0.03, -0.05, -0.01), "higher", DO_NOT_USE),
         ((0.05, -0.02, 0.12), (0.03, 0.01, 0.05), "lower", DO_NOT_USE),
         ((-0.03, -0.05, -0.01), (-0.05, -0.12, 0.02), "higher", DO_NOT_USE),
-        (None, (-0.03, -0.05, -0.01), "higher", DO_NOT_USE),
-        (None, (-0.03, -0.06, 0.00), "higher", NO_CLEAR_GAIN),
-        ((None, None, None), None, "higher", INCONCLUSIVE),
-        ((0.10, None, None), None, "higher", INCONCLUSIVE),
+        (None, (-0.03, -0.05, -0.01), "higher", DO_NOT_USE), (None, (-0.03, -0.06, 0.00), "higher", NO_CLEAR_GAIN),
+        ((None, None, None), None, "higher", INCONCLUSIVE), ((0.10, None, None), None, "higher", INCONCLUSIVE),
         (None, (0.04, 0.01, 0.07), "higher", PAYS),
     ],
-)
+)  # fmt: skip
 def test_the_verdict_follows_from_the_intervals(shared, adjusted, better, code):
     given = [Difference(*numbers) if numbers else None for numbers in (shared, adjusted)]
     found, sentence = verdict(given[0], given[1], better, metric=AUC)

@@ -32,9 +32,7 @@ FALLING, FLAT = Fall(0.05, 2), Fall(0.01, 2)
 @pytest.mark.parametrize(
     ("fall", "beside", "enough", "by"),
     [
-        (None, [], None, None),
-        (FLAT, [], True, "loss"),
-        (FALLING, [], False, "loss"),
+        (None, [], None, None), (FLAT, [], True, "loss"), (FALLING, [], False, "loss"),
         # The primary figure of a model on all rows decides where there is one, whatever the loss does.
         (FALLING, [(AUC, ends(0.80), 0.84)], True, "pooled"),
         (None, [(AUC, ends(0.80), 0.86)], False, "pooled"),
@@ -46,7 +44,7 @@ FALLING, FLAT = Fall(0.05, 2), Fall(0.01, 2)
         (FLAT, [(AUC, {"value": 0.8, "low": None, "high": None}, 0.9)], True, "loss"),
         (FLAT, [(AUC, ends(0.8), None)], True, "loss"),
     ],
-)
+)  # fmt: skip
 def test_what_a_state_is_known_by(fall, beside, enough, by):
     state = training_state(fall, beside)
     assert (state["enough"], state["by"]) == (enough, by)

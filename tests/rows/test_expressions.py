@@ -187,9 +187,7 @@ GRAMMAR = {
         "(N) / (N)", "(N) ** (N)", "(N) % (N)", "(N) - (N)", "log(N)", "sqrt(N)", "abs(N)", "year(D)", "weekday(D)",
         "days(D, D)",
     ],
-    "X": ["ward", "'A'", "''", "'1.0'"],
-    "D": ["admitted", "discharged"],
-    "C": ["age", "ward", "admitted"],
+    "X": ["ward", "'A'", "''", "'1.0'"], "D": ["admitted", "discharged"], "C": ["age", "ward", "admitted"],
     "L": ["('A', 'B')", "(17, N)", "[N, N]", "(X, X)"],
     "wrong": [
         "()", "[ward]", "True", "None", "no_such", "N // N", "~(T)", "+N", "int(N)", "year(X)", "(N, T)", "column(N)",

@@ -166,14 +166,11 @@ def made(seed: int, rows: int = 400) -> pd.DataFrame:
         {
             "person": [f"P{number:04d}" for number in draw.permutation(np.arange(rows) // 2)],
             "seen": draw.choice(pd.date_range("2019-01-01", "2024-12-31"), rows),
-            "age": draw.integers(0, 100, rows).astype(float),
-            "amount": draw.lognormal(8, 1, rows).round(2),
-            "visits": draw.poisson(2, rows).astype(float),
-            "smokes": (draw.random(rows) < 0.2).astype(float),
-            "ward": draw.choice(["north", "south", "west"], rows),
-            "y": draw.choice(["no", "yes"], rows),
+            "age": draw.integers(0, 100, rows).astype(float), "amount": draw.lognormal(8, 1, rows).round(2),
+            "visits": draw.poisson(2, rows).astype(float), "smokes": (draw.random(rows) < 0.2).astype(float),
+            "ward": draw.choice(["north", "south", "west"], rows), "y": draw.choice(["no", "yes"], rows),
         }
-    )
+    )  # fmt: skip
     for name in ("age", "amount", "ward"):
         table[name] = table[name].mask(draw.random(rows) < draw.random())
     return table

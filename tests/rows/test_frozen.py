@@ -171,10 +171,7 @@ def test_the_hash_is_of_the_rows_whatever_their_order_and_whoever_wrote_them(sma
 
 KINDS = Schema.model_validate(
     {
-        "name": "all-kinds",
-        "task": "binary",
-        "target": "y",
-        "group": "person",
+        "name": "all-kinds", "task": "binary", "target": "y", "group": "person",
         "columns": {
             "person": {"kind": "id"}, "size": {"kind": "number", "range": [-1e9, 1e9]},
             "colour": {"kind": "category", "values": ["red", "green"]}, "flag": {"kind": "flag"},

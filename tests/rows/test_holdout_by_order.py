@@ -74,12 +74,10 @@ def test_who_is_trained_on_has_no_test_rows_unless_the_study_says_so():
         ({"by": "hour", "train-share": 0.5, "blocks": "week"}, "blocks='week' is no column"),
         ({"by": "hour"}, "set train-share or train-until, and not both"),
         ({"by": "hour", "train-share": 0.5, "train-until": 3.0}, "set train-share or train-until, and not both"),
-        ({"train-share": 0.5}, "by is missing"),
-        ({"by": "hour", "train-share": 1.0}, "train-share"),
-        ({"by": "hour", "share": 0.5}, "key 'share' is not known"),
-        ("hour", "holdout='hour' must be a table"),
+        ({"train-share": 0.5}, "by is missing"), ({"by": "hour", "train-share": 1.0}, "train-share"),
+        ({"by": "hour", "share": 0.5}, "key 'share' is not known"), ("hour", "holdout='hour' must be a table"),
     ],
-)
+)  # fmt: skip
 def test_a_rule_that_cannot_be_kept_is_refused_in_a_sentence(rule: Any, words: str):
     with pytest.raises(UsageError, match=words):
         partition = Partition.parse({"by": "iid", "holdout": rule})

@@ -21,9 +21,7 @@ CANARY = "Canary-Jane-Roe-8842"
 
 SCHEMA = Schema.model_validate(
     {
-        "name": "small",
-        "task": "binary",
-        "target": "y",
+        "name": "small", "task": "binary", "target": "y",
         "columns": {
             "person": {"kind": "id"},
             "seen": {"kind": "date"},
@@ -35,7 +33,7 @@ SCHEMA = Schema.model_validate(
             "y": {"kind": "target", "values": ["no", "yes"]},
         },
     }
-)
+)  # fmt: skip
 
 
 def raw(**columns) -> pd.DataFrame:
@@ -139,15 +137,13 @@ def test_flags_are_read_from_words_numbers_and_booleans():
 @pytest.mark.parametrize(
     "cells",
     [
-        ["2026-01-31", "2026-02-01"],
-        ["2026-01-31 00:00:00", "2026-02-01 00:00:00.000000"],
-        ["2026-01-31T00:00:00Z", "2026-02-01T00:00:00+02:00"],
-        [datetime.date(2026, 1, 31), datetime.date(2026, 2, 1)],
+        ["2026-01-31", "2026-02-01"], ["2026-01-31 00:00:00", "2026-02-01 00:00:00.000000"],
+        ["2026-01-31T00:00:00Z", "2026-02-01T00:00:00+02:00"], [datetime.date(2026, 1, 31), datetime.date(2026, 2, 1)],
         list(pd.to_datetime(["2026-01-31", "2026-02-01"])),
         list(pd.to_datetime(["2026-01-31", "2026-02-01"], utc=True)),
         pd.Series(pd.to_datetime(["2026-01-31", "2026-02-01"])).dt.tz_localize("Europe/Zurich"),
     ],
-)
+)  # fmt: skip
 def test_dates_of_every_source_are_the_same(cells):
     assert mapped(raw(seen=cells))["seen"].tolist() == [pd.Timestamp("2026-01-31"), pd.Timestamp("2026-02-01")]
 

@@ -11,9 +11,7 @@ from flfed.rows.data.schema import Schema
 
 SCHEMA = Schema.model_validate(
     {
-        "name": "coarse",
-        "task": "binary",
-        "target": "y",
+        "name": "coarse", "task": "binary", "target": "y",
         "columns": {
             "sex": {"kind": "category", "values": ["female", "male"]}, "smokes": {"kind": "flag"},
             "stage": {"kind": "number", "range": [0, 9]}, "y": {"kind": "target", "values": ["no", "yes"]},

@@ -146,13 +146,11 @@ def test_probabilities_are_made_only_where_a_figure_needs_them():
 @pytest.mark.parametrize(
     ("y", "metric", "policy", "area"),
     [
-        (classes(31, 9), "roc_auc_score", INSTITUTION, False),
-        (classes(31, 9), "roc_auc_score", OPEN, True),
-        (classes(30, 10), "roc_auc_score", INSTITUTION, True),
-        (classes(30, 10), "log_loss", INSTITUTION, False),
+        (classes(31, 9), "roc_auc_score", INSTITUTION, False), (classes(31, 9), "roc_auc_score", OPEN, True),
+        (classes(30, 10), "roc_auc_score", INSTITUTION, True), (classes(30, 10), "log_loss", INSTITUTION, False),
         (classes(40), "roc_auc_score", OPEN, False),
     ],
-)
+)  # fmt: skip
 def test_an_area_is_measured_only_where_it_is_defined_and_may_leave(y, metric: str, policy: Policy, area: bool):
     figures = RoundFigures("training", y, task="binary", classes=2, metric=metric, policy=policy)
     assert figures.area is area

@@ -26,17 +26,13 @@ OUTPUTS = {"regression": 1, "binary": 1, "multi-class": 3}
 EQUAL, UNEQUAL = [20] * 4, [61, 33, 17, 16, 9, 1]
 FIXED = {"batch": 8, "lr": 0.05}
 RULES = {
-    "sgd": {},
-    "sgd with l2": {"l2": 0.05},
-    "sgd with l1": {"l1": 0.01},
-    "sgd with a clip": {"clip": 0.3},
-    "sgd with a term": {"mu": 0.5},
-    "momentum": {"momentum": 0.9, "lr": 0.01},
+    "sgd": {}, "sgd with l2": {"l2": 0.05}, "sgd with l1": {"l1": 0.01}, "sgd with a clip": {"clip": 0.3},
+    "sgd with a term": {"mu": 0.5}, "momentum": {"momentum": 0.9, "lr": 0.01},
     "momentum with l1 and l2": {"momentum": 0.5, "l1": 0.01, "l2": 0.05, "lr": 0.02},
     "adam": {"optimiser": "adam", "lr": 0.01},
     "adam with all": {"optimiser": "adam", "l1": 0.01, "l2": 0.05, "clip": 0.2, "mu": 0.5, "lr": 0.01},
     "adamw": {"optimiser": "adamw", "weight_decay": 0.1, "lr": 0.01},
-}
+}  # fmt: skip
 COURSES = {
     "an epoch": {}, "three epochs": {"epochs": 3}, "steps": {"steps": 7}, "rows one by one": {"batch": 1},
     "all rows": {"batch": 0, "epochs": 2}, "all rows in steps": {"batch": 0, "steps": 3},
@@ -142,11 +138,9 @@ def test_sites_of_any_sizes_train_together_as_alone(course, sizes, rule, task, w
 @settings(max_examples=60, deadline=None)
 @given(
     sizes=st.lists(st.floats(0, 6).map(lambda size: int(np.exp(size))), min_size=1, max_size=12),
-    course=st.sampled_from(sorted(COURSES)),
-    rule=st.sampled_from(sorted(RULES)),
-    task=st.sampled_from(TASKS),
+    course=st.sampled_from(sorted(COURSES)), rule=st.sampled_from(sorted(RULES)), task=st.sampled_from(TASKS),
     model=st.sampled_from(sorted(MODELS)),
-)
+)  # fmt: skip
 def test_rounds_of_sites_of_log_normal_sizes_give_what_they_give_one_by_one(sizes, course, rule, task, model):
     keys = {**RULES[rule], **COURSES[course]}
     assert rounds_apart(task, MODELS[model], sizes, 3, **{**keys, "lr": 0.01})[0] < 1e-10

@@ -161,12 +161,10 @@ def slopes(stack: Stack, w: np.ndarray) -> np.ndarray:
 
 @settings(max_examples=30, deadline=None)
 @given(
-    rows=st.integers(3, 40),
-    inputs=st.integers(1, 12),
-    classes=st.sampled_from([2, 3]),
+    rows=st.integers(3, 40), inputs=st.integers(1, 12), classes=st.sampled_from([2, 3]),
     kind=st.sampled_from(["plain", "separable", "collinear", "zero", "huge", "tiny", "spike"]),
     seed=st.integers(0, 10_000),
-)
+)  # fmt: skip
 def test_newtons_method_solves_hard_rows_at_every_penalty(rows, inputs, classes, kind, seed):
     rng = np.random.default_rng(seed)
     x, y = rng.normal(size=(rows, inputs)), np.r_[np.arange(classes), rng.integers(0, classes, rows - classes)]

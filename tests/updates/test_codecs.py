@@ -175,10 +175,8 @@ WIDE = {"w": ((10, 2), np.dtype(np.float64)), "c": ((3,), np.dtype(np.float64))}
 @pytest.mark.parametrize(
     ("codec", "name", "change", "path"),
     [
-        (Int8(), "scales", lambda v: v * 0, "scale-unfit"),
-        (Int8(), "scales", lambda v: v * [1, 0], "scale-unfit"),
-        (Int8(), "scales", lambda v: -v, "scale-unfit"),
-        (Int4(), "scales", lambda v: -v, "scale-unfit"),
+        (Int8(), "scales", lambda v: v * 0, "scale-unfit"), (Int8(), "scales", lambda v: v * [1, 0], "scale-unfit"),
+        (Int8(), "scales", lambda v: -v, "scale-unfit"), (Int4(), "scales", lambda v: -v, "scale-unfit"),
         (Int8(), "scales", lambda v: v * 0 + 2.7e36, "scale-too-large"),
         (Int4(), "scales", lambda v: v * 0 + 4.3e37, "scale-too-large"),
         (Int8(), "scales", lambda v: v * math.inf, "array-infinite"),
@@ -199,7 +197,7 @@ WIDE = {"w": ((10, 2), np.dtype(np.float64)), "c": ((3,), np.dtype(np.float64))}
         (TopK(), "indexes", lambda v: v.astype(np.int64), "array-dtype-differs"),
         (TopK(), "indexes", lambda v: v[:2], "array-shape-differs"),
     ],
-)
+)  # fmt: skip
 def test_packed_arrays_that_no_codec_makes_are_refused_by_name(codec, name, change, path):
     packed = packed_of(codec)
     assert codec.defect(packed, WIDE) is None

@@ -244,36 +244,23 @@ def test_every_field_of_a_train_reply_that_the_guard_reads_is_required():
 @pytest.mark.parametrize(
     ("example", "section", "key", "value"),
     [
-        (EXAMPLES[1], "config", "rows-high", "many"),
-        (EXAMPLES[1], "config", "rows-high", True),
-        (EXAMPLES[1], "config", "rows-high", 999.0),
-        (EXAMPLES[1], "config", "accepted", 1),
-        (EXAMPLES[1], "config", "site", 7),
-        (EXAMPLES[1], "config", "colour", "blue"),
-        (EXAMPLES[6], "config", "round", "one"),
-        (EXAMPLES[6], "settings", "proximal-mu", "a lot"),
-        (EXAMPLES[8], "scores", "num-examples", 3.5),
-        (EXAMPLES[11], "arms", "value", ["high", "low"]),
-        (EXAMPLES[11], "arms", "value", [0.5]),
-        (EXAMPLES[11], "arms", "value", 0.5),
+        (EXAMPLES[1], "config", "rows-high", "many"), (EXAMPLES[1], "config", "rows-high", True),
+        (EXAMPLES[1], "config", "rows-high", 999.0), (EXAMPLES[1], "config", "accepted", 1),
+        (EXAMPLES[1], "config", "site", 7), (EXAMPLES[1], "config", "colour", "blue"),
+        (EXAMPLES[6], "config", "round", "one"), (EXAMPLES[6], "settings", "proximal-mu", "a lot"),
+        (EXAMPLES[8], "scores", "num-examples", 3.5), (EXAMPLES[11], "arms", "value", ["high", "low"]),
+        (EXAMPLES[11], "arms", "value", [0.5]), (EXAMPLES[11], "arms", "value", 0.5),
         (EXAMPLES[11], "config", "holdout-rows", 1.5),
         # What no honest site sends, and would fill a record, a page or a database.
-        (EXAMPLES[1], "config", "site", "Cleveland/../x"),
-        (EXAMPLES[1], "config", "site", "a" * 101),
-        (EXAMPLES[1], "config", "site", "a\n"),
-        (EXAMPLES[1], "config", "title", "long " * 500),
-        (EXAMPLES[1], "config", "title", "red \x1b[31m"),
-        (EXAMPLES[1], "config", "version", "0.1\n0.2"),
-        (EXAMPLES[2], "config", "reason", "x" * 2001),
-        (EXAMPLES[1], "config", "disclosure", "closed"),
-        (EXAMPLES[1], "config", "share-metrics", "loudly"),
-        (EXAMPLES[7], "config", "kind", "delta\x00"),
-        (EXAMPLES[8], "scores-metrics", "loss\n", 0.5),
-        (EXAMPLES[11], "config", "note", "x" * 2001),
-        (EXAMPLES[11], "config", "holdout-rows", 2**63 - 1),
-        (EXAMPLES[11], "arms", "method", ["", "\x07"]),
+        (EXAMPLES[1], "config", "site", "Cleveland/../x"), (EXAMPLES[1], "config", "site", "a" * 101),
+        (EXAMPLES[1], "config", "site", "a\n"), (EXAMPLES[1], "config", "title", "long " * 500),
+        (EXAMPLES[1], "config", "title", "red \x1b[31m"), (EXAMPLES[1], "config", "version", "0.1\n0.2"),
+        (EXAMPLES[2], "config", "reason", "x" * 2001), (EXAMPLES[1], "config", "disclosure", "closed"),
+        (EXAMPLES[1], "config", "share-metrics", "loudly"), (EXAMPLES[7], "config", "kind", "delta\x00"),
+        (EXAMPLES[8], "scores-metrics", "loss\n", 0.5), (EXAMPLES[11], "config", "note", "x" * 2001),
+        (EXAMPLES[11], "config", "holdout-rows", 2**63 - 1), (EXAMPLES[11], "arms", "method", ["", "\x07"]),
     ],
-)
+)  # fmt: skip
 def test_a_value_of_a_wrong_type_is_malformed_and_not_found_later(example, section, key, value):
     with pytest.raises(MalformedMessage):
         type(example).from_record(spoiled(example.to_record(), section, key, value))
@@ -398,13 +385,8 @@ def archive() -> bytes:
 
 WHOLE = npy(np.ones((2, 3)))
 BYTES = {
-    "nothing": b"",
-    "not an array": b"\x93NUMPY",
-    "cut off": WHOLE[:-1],
-    "too long": WHOLE + b"\0",
-    "an archive": archive(),
-    "a broken archive": archive()[:-9],
-    "objects": npy(np.array([{}, []], dtype=object)),
+    "nothing": b"", "not an array": b"\x93NUMPY", "cut off": WHOLE[:-1], "too long": WHOLE + b"\0",
+    "an archive": archive(), "a broken archive": archive()[:-9], "objects": npy(np.array([{}, []], dtype=object)),
     "texts": npy(np.array(["Jane Roe"])),
     "a terabyte by its header": WHOLE.replace(b"(2, 3), }            ", b"(999999, 999999), }  "),
     "a length that overflows": WHOLE.replace(b"(2, 3), }                   ", b"(99999999999999999999999), }"),
@@ -413,7 +395,7 @@ BYTES = {
     "a hundred dimensions": WHOLE.replace(b"(2, 3), }" + b" " * 30, b"(" + b"1," * 14 + b"6), }" + b" " * 2),
     "a type that is none": WHOLE.replace(b"<f8", b"<f7"),
     "code in its header": WHOLE.replace(b"(2, 3), }            ", b"exit(), }            "),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", BYTES)

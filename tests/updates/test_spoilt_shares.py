@@ -33,15 +33,11 @@ def kept(listed: Sites = ALL, opened: dict[str, tuple[Sites, ...]] | None = None
         ("abcdef:g", "abcdef"),
         ("abcde:fg", "abcde"),
         # One whose keys are wrong names all others; one that cannot open its own names itself.
-        ("abcdef:g g:abcdef", "abcdef"),
-        ("abcdef:g g:g", "abcdef"),
-        ("g:g", "abcdef"),
+        ("abcdef:g g:abcdef", "abcdef"), ("abcdef:g g:g", "abcdef"), ("g:g", "abcdef"),
         # Of two that spoil by halves both go; of a pair that nobody else is in, the one that is named.
-        ("abc:f de:g", "abcde"),
-        ("a:b", "acdefg"),
-        ("", "abcdefg"),
+        ("abc:f de:g", "abcde"), ("a:b", "acdefg"), ("", "abcdefg"),
     ],
-)
+)  # fmt: skip
 def test_the_sites_that_are_left_name_none_of_each_other_and_are_most(said: str, left: str):
     assert list_without(ALL, names(said)) == frozenset(left)
 

@@ -117,10 +117,8 @@ def test_systemd_takes_them_and_finds_little_exposed(files: dict[str, Path], nam
     assert (told.returncode, about) == (0, [])
     told = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--threshold=20", "--json=short", str(files[name])],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert told.returncode == 0, told.stdout + told.stderr
     exposed = {line["name"]: float(line["exposure"]) for line in json.loads(told.stdout) if line["exposure"]}
     assert sum(exposed.values()) < 2.0

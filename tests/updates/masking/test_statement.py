@@ -36,11 +36,9 @@ def stated(site: str = "a", **changes: Any) -> Statement:
         **RUN,
         "site": site,
         "public_key": X25519PrivateKey.from_private_bytes(bytes([9]) * 32).public_key().public_bytes_raw().hex(),
-        "signing_key": signing_public(GATES[site]),
-        "pins": pins_hash(PINNED),
-        "share_metrics": "aggregate-only",
+        "signing_key": signing_public(GATES[site]), "pins": pins_hash(PINNED), "share_metrics": "aggregate-only",
         "flfed": "0.3.0",
-    }
+    }  # fmt: skip
     return Statement(**{**facts, **changes})
 
 
@@ -61,24 +59,19 @@ def test_a_statement_that_crossed_is_taken_as_it_was_signed():
 @pytest.mark.parametrize(
     ("change", "code"),
     [
-        ({"study_sha256": "6" * 64}, "statement-other-run"),
-        ({"run": "20261123-045012-a1b3"}, "statement-other-run"),
-        ({"repeat": 1}, "statement-other-run"),
-        ({"site": "e"}, "cohort-not-pinned"),
+        ({"study_sha256": "6" * 64}, "statement-other-run"), ({"run": "20261123-045012-a1b3"}, "statement-other-run"),
+        ({"repeat": 1}, "statement-other-run"), ({"site": "e"}, "cohort-not-pinned"),
         ({"site": "b"}, "statement-other-key"),
         ({"signing_key": signing_public(GATES["b"])}, "statement-other-key"),
         ({"pins": pins_hash({**PINNED, "e": PINNED["a"]})}, "statement-other-pins"),
         ({"pins": pins_hash({**PINNED, "d": PINNED["a"]})}, "statement-other-pins"),
         ({"pins": pins_hash({site: PINNED[site] for site in "abc"})}, "statement-other-pins"),
-        ({"public_key": "0" * 63}, "statement-unreadable"),
-        ({"signing_key": "g" * 64}, "statement-unreadable"),
-        ({"site": "../a"}, "statement-unreadable"),
-        ({"share_metrics": "open"}, "statement-unreadable"),
-        ({"keeps_rounds": "yes"}, "statement-unreadable"),
-        ({"lifted": ("../b",)}, "statement-unreadable"),
+        ({"public_key": "0" * 63}, "statement-unreadable"), ({"signing_key": "g" * 64}, "statement-unreadable"),
+        ({"site": "../a"}, "statement-unreadable"), ({"share_metrics": "open"}, "statement-unreadable"),
+        ({"keeps_rounds": "yes"}, "statement-unreadable"), ({"lifted": ("../b",)}, "statement-unreadable"),
         ({"flfed": "0.3.0 "}, "statement-unreadable"),
     ],
-)
+)  # fmt: skip
 def test_what_a_gate_signed_for_something_else_is_refused(change: dict[str, Any], code: str):
     found = refusal(replace(stated(), **change))
     assert found is not None and found.code == code
