@@ -34,12 +34,11 @@ LINEAR = replace(TINY, hidden=())
 WRONG = {
     "weights": lambda job: replace(job, weights={**job.weights, "site-00000": 2 * job.weights["site-00000"]}),
     "order": lambda job: replace(job, order=lambda site, round: generator(1, site=site, purpose="x", number=round)),
-    "rounds": lambda job: replace(job, rounds=job.rounds - 1),
-    "rate": lambda job: replace(job, lr=1.01 * job.lr),
+    "rounds": lambda job: replace(job, rounds=job.rounds - 1), "rate": lambda job: replace(job, lr=1.01 * job.lr),
     "batch": lambda job: replace(job, batch=job.batch + 1),
     "rows": lambda job: replace(job, y={**job.y, "site-00001": 1 - job.y["site-00001"]}),
     "cohort": lambda job: replace(job, cohort=lambda round: sorted(job.x)[:2]),
-}
+}  # fmt: skip
 
 
 def test_the_workloads_are_those_of_the_claims():

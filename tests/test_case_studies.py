@@ -343,10 +343,9 @@ def test_flights_of_one_engine_on_both_sides_and_lives_that_are_not_capped_are_o
     # The test engines are left out, and flights dealt at random.
     flights = source.model_copy(update={"where": "part == 'train'"})
     at_random = replace(
-        engine_life,
-        schema=engine_life.schema.model_copy(update={"group": ""}),
+        engine_life, schema=engine_life.schema.model_copy(update={"group": ""}),
         source=engine_life.source.model_copy(update={"table": flights}),
-    )
+    )  # fmt: skip
     trees = Study.load("engine-life-trees").replace({**FEW, "compare.site-model": "same", "strategy.rounds": 200})
     with datasets.in_memory(at_random):
         found = run(trees.replace({"split.fixed": None, "model.depth": 8})).report

@@ -21,16 +21,13 @@ from flfed.summaries.summary import fit_encoder
 from flfed.updates.mechanism import mechanism_of
 
 EPSILON, DELTA, CONFIDENCE = 1.0, 1e-3, 0.95
-SCHEMA = Schema.model_validate(
-    {
-        "name": "incomes", "task": "binary", "target": "late",
-        "columns": {
-            "income": {"kind": "number", "range": [0, 1_000_000], "typical": [0, 60_000], "typical-source": "a test"},
-            "age": {"kind": "number", "range": [18, 100]},
-            "late": {"kind": "target", "values": ["no", "yes"]},
-        },
-    }
-)  # fmt: skip
+SCHEMA = Schema.model_validate({
+    "name": "incomes", "task": "binary", "target": "late",
+    "columns": {
+        "income": {"kind": "number", "range": [0, 1_000_000], "typical": [0, 60_000], "typical-source": "a test"},
+        "age": {"kind": "number", "range": [18, 100]}, "late": {"kind": "target", "values": ["no", "yes"]},
+    },
+})  # fmt: skip
 STUDY = Study.parse(f"""
 format = 1
 name = "incomes"

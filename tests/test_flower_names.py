@@ -52,16 +52,12 @@ def test_one_file_has_all_private_names_and_at_most_forty():
         assert name.rpartition(".")[2] in NAMES
 
 
-@pytest.mark.parametrize(
-    ("source", "expected"),
-    [
-        ("from flwr.app import Message", []),
-        ("from flwr.serverapp.strategy import FedAvg", []),
-        ("from flwr.serverapp.strategy.fedavg import FedAvg", ["flwr.serverapp.strategy.fedavg.FedAvg"]),
-        ("def f():\n    from flwr.supercore.run import Run", ["flwr.supercore.run", "flwr.supercore.run.Run"]),
-        ("load('flwr.superlink.main')", ["flwr.superlink.main"]),
-    ],
-)
+@pytest.mark.parametrize(("source", "expected"), [
+    ("from flwr.app import Message", []), ("from flwr.serverapp.strategy import FedAvg", []),
+    ("from flwr.serverapp.strategy.fedavg import FedAvg", ["flwr.serverapp.strategy.fedavg.FedAvg"]),
+    ("def f():\n    from flwr.supercore.run import Run", ["flwr.supercore.run", "flwr.supercore.run.Run"]),
+    ("load('flwr.superlink.main')", ["flwr.superlink.main"]),
+])  # fmt: skip
 def test_a_private_name_elsewhere_would_be_found(source: str, expected: list[str]):
     assert private(source) == expected
 

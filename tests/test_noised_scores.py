@@ -155,12 +155,11 @@ def others() -> dict[str, Populations]:
     trees = np.random.default_rng(9).dirichlet(np.ones(25))
     return {
         "even": population(even, np.full(len(even), 1 / len(even))),
-        "heavy tails": population(wide, heavy / heavy.sum()),
-        "two groups": population(wide, two / two.sum()),
+        "heavy tails": population(wide, heavy / heavy.sum()), "two groups": population(wide, two / two.sum()),
         "25 leaves": population(leaves, trees),
         "too extreme": population(*normal(), intercept=-0.4, slope=0.6),
         "too timid": population(*normal(), intercept=0.8, slope=1.6),
-    }
+    }  # fmt: skip
 
 
 @pytest.mark.proof

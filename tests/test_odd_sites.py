@@ -115,17 +115,14 @@ def payload(**entry) -> dict:
     return {"columns": [{"column": "x", "towards": "", "sites": {"a": told}}]}
 
 
-@pytest.mark.parametrize(
-    ("entry", "tells"),
-    [
-        ({"difference": 2.9}, False),
-        ({"difference": -3.0}, True),
-        ({"difference": 3.1, "about": True}, False),  # groups of bins may have moved it by 0.25
-        ({"difference": 3.3, "about": True}, True), ({"difference": -1.2, "spread": 0.001}, True),
-        ({"difference": -1.2, "spread": 0.4}, False), ({"difference": 0.9, "spread": 1000.0}, False),
-        ({"difference": 5.0, "spread": None}, True), ({}, False),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("entry", "tells"), [
+    ({"difference": 2.9}, False),
+    ({"difference": -3.0}, True),
+    ({"difference": 3.1, "about": True}, False),  # groups of bins may have moved it by 0.25
+    ({"difference": 3.3, "about": True}, True), ({"difference": -1.2, "spread": 0.001}, True),
+    ({"difference": -1.2, "spread": 0.4}, False), ({"difference": 0.9, "spread": 1000.0}, False),
+    ({"difference": 5.0, "spread": None}, True), ({}, False),
+])  # fmt: skip
 def test_a_site_lies_apart_from_three_deviations_on_or_one_with_another_spread(entry, tells):
     assert bool(apart(payload(**entry))) == tells
 
@@ -135,31 +132,25 @@ FAR_IN_X = "a lies apart from the other sites in x (no value in common)"
 NONE_IN_COMMON = {"difference": None, "reason": drift.APART}
 
 
-@pytest.mark.parametrize(
-    ("towards", "sites", "told"),
-    [
-        ("", {"a": NONE_IN_COMMON, "b": ALIKE, "c": ALIKE}, [f"{FAR_IN_X}: another unit?"]),
-        (
-            None, {"a": NONE_IN_COMMON, "b": ALIKE, "c": {"difference": 3.5}},
-            [f"{FAR_IN_X}: is that so, or other codes?"],
-        ),
-        (None, {"a": NONE_IN_COMMON, "b": NONE_IN_COMMON, "c": NONE_IN_COMMON}, []),  # it names the place
-        (None, {"a": {"difference": None, "reason": drift.SITE_SUPPRESSES}, "b": ALIKE, "c": ALIKE}, []),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("towards", "sites", "told"), [
+    ("", {"a": NONE_IN_COMMON, "b": ALIKE, "c": ALIKE}, [f"{FAR_IN_X}: another unit?"]),
+    (
+        None, {"a": NONE_IN_COMMON, "b": ALIKE, "c": {"difference": 3.5}},
+        [f"{FAR_IN_X}: is that so, or other codes?"],
+    ),
+    (None, {"a": NONE_IN_COMMON, "b": NONE_IN_COMMON, "c": NONE_IN_COMMON}, []),  # it names the place
+    (None, {"a": {"difference": None, "reason": drift.SITE_SUPPRESSES}, "b": ALIKE, "c": ALIKE}, []),
+])  # fmt: skip
 def test_a_site_without_a_value_in_common_is_the_furthest(towards, sites, told):
     found = apart({"columns": [{"column": "x", "towards": towards, "sites": sites}]})
     assert odd_sites_in_words({"apart": found, "outcome-reversed": []}) == told
 
 
-@pytest.mark.parametrize(
-    ("towards", "said"),
-    [
-        ("", "a lies apart from the other sites in y (4.0 standard deviations above): another unit?"),
-        ("yes", "a: y is 4.0 standard deviations above the other sites: outcome coded the other way round?"),
-        (None, "a lies apart from the other sites in y (4.0 standard deviations away): is that so, or other codes?"),
-    ],
-)
+@pytest.mark.parametrize(("towards", "said"), [
+    ("", "a lies apart from the other sites in y (4.0 standard deviations above): another unit?"),
+    ("yes", "a: y is 4.0 standard deviations above the other sites: outcome coded the other way round?"),
+    (None, "a lies apart from the other sites in y (4.0 standard deviations away): is that so, or other codes?"),
+])  # fmt: skip
 def test_only_an_outcome_of_two_classes_may_be_the_other_way_round(towards, said):
     column = {"column": "y", "outcome": True, "towards": towards, "sites": {"a": {"difference": 4.0}}}
     assert odd_sites_in_words({"apart": apart({"columns": [column]}), "outcome-reversed": []}) == [said]
@@ -182,17 +173,12 @@ def arms(own: tuple, shared: tuple) -> dict:
     return {arm: {"roc_auc_score": dict(zip(keys, told, strict=True))} for arm, told in two.items()}
 
 
-@pytest.mark.parametrize(
-    ("own", "shared", "tells"),
-    [
-        ((0.75, 0.7, 0.8), (0.27, 0.22, 0.32), True),
-        ((0.75, 0.7, 0.8), (0.52, 0.47, 0.57), False),
-        ((0.55, 0.45, 0.65), (0.4, 0.3, 0.5), False),  # its own model tells nothing either
-        ((0.7, 0.55, 0.8), (0.48, 0.3, 0.66), False),  # chance alone may put it below
-        ((0.7, None, None), (0.3, None, None), True),
-        ((None, None, None), (0.3, 0.2, 0.4), False),
-    ],
-)
+@pytest.mark.parametrize(("own", "shared", "tells"), [
+    ((0.75, 0.7, 0.8), (0.27, 0.22, 0.32), True), ((0.75, 0.7, 0.8), (0.52, 0.47, 0.57), False),
+    ((0.55, 0.45, 0.65), (0.4, 0.3, 0.5), False),  # its own model tells nothing either
+    ((0.7, 0.55, 0.8), (0.48, 0.3, 0.66), False),  # chance alone may put it below
+    ((0.7, None, None), (0.3, None, None), True), ((None, None, None), (0.3, 0.2, 0.4), False),
+])  # fmt: skip
 def test_an_outcome_looks_reversed_where_the_own_model_is_fine_and_the_shared_one_below_chance(own, shared, tells):
     assert bool(reversed_outcomes({"a": arms(own, shared)})) == tells
 

@@ -72,19 +72,15 @@ def test_one_of_the_same_name_in_the_current_folder_is_told_of_and_not_run(
 
 
 @needs_root
-@pytest.mark.parametrize(
-    ("place", "owner", "mode", "says"),
-    [
-        ("sites/ward", 0, 0o777, "every account may write there (mode 777): chmod go-w"),
-        ("sites/ward/__init__.py", 0, 0o666, "every account may write there (mode 666): chmod go-w"),
-        ("sites/ward/__pycache__/x.pyc", 0, 0o666, "every account may write there"),
-        ("sites/ward/policy.toml", OTHER, 0o600, f"belongs to account {OTHER}: chown it to account root"),
-        ("sites", OTHER, 0o755, f"belongs to account {OTHER}"),
-        (".", 0, 0o777, "every account may write there"),
-        (".", OTHER, 0o1777, f"belongs to account {OTHER}"),
-        ("sites/ward", 0, 0o775, "its group, with other accounts, may write there (mode 775): chmod g-w"),
-    ],
-)
+@pytest.mark.parametrize(("place", "owner", "mode", "says"), [
+    ("sites/ward", 0, 0o777, "every account may write there (mode 777): chmod go-w"),
+    ("sites/ward/__init__.py", 0, 0o666, "every account may write there (mode 666): chmod go-w"),
+    ("sites/ward/__pycache__/x.pyc", 0, 0o666, "every account may write there"),
+    ("sites/ward/policy.toml", OTHER, 0o600, f"belongs to account {OTHER}: chown it to account root"),
+    ("sites", OTHER, 0o755, f"belongs to account {OTHER}"), (".", 0, 0o777, "every account may write there"),
+    (".", OTHER, 0o1777, f"belongs to account {OTHER}"),
+    ("sites/ward", 0, 0o775, "its group, with other accounts, may write there (mode 775): chmod g-w"),
+])  # fmt: skip
 def test_a_package_that_another_account_could_change_is_refused(
     place: str,
     owner: int,

@@ -218,9 +218,8 @@ def test_few_rows_beside_a_cell_with_nearly_all_are_no_large_inputs():
     rare = np.zeros(20_000)
     rare[:20] = 100.0
     assert scaled(number_cells(column, rare, np.ones(20_000))[:-1], column, 100.0, 20_000) == (
-        pytest.approx(0.07, abs=0.08),
-        250.0,
-    )
+        pytest.approx(0.07, abs=0.08), 250.0,
+    )  # fmt: skip
 
 
 def test_fewer_rows_than_twelve_deviations_tell_no_scale():

@@ -186,14 +186,10 @@ def asked(tmp_path: Path) -> Callable[..., Message]:
     return ask
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        ('optimiser = "adam"', "[plan]\n"),
-        ('[privacy]\nname = "record-dp"\nepsilon = 3.0\ndelta = 1e-5\n\n[strategy]', "[strategy]"),
-    ],
-    ids=["another optimiser", "privacy"],
-)
+@pytest.mark.parametrize("change", [
+    ('optimiser = "adam"', "[plan]\n"),
+    ('[privacy]\nname = "record-dp"\nepsilon = 3.0\ndelta = 1e-5\n\n[strategy]', "[strategy]"),
+], ids=["another optimiser", "privacy"])  # fmt: skip
 def test_it_refuses_a_study_that_asks_for_more(change: tuple[str, str], asked: Callable[..., Message]):
     new, old = change
     text = STUDY.replace("PLAN", PLANS["all rows"])

@@ -174,19 +174,15 @@ class Small(Linear):
 
 
 def test_every_rule_of_models_is_broken_by_one_that_breaks_only_it():
-    broken_by(
-        MODEL_RULES,
-        check_model,
-        {
-            "the_docstring_names_a_source": Unsourced, "the_signature_is_the_config_schema": Positional,
-            "it_says_what_it_is": Surviving, "its_intercept_and_its_penalised_arrays_are_among_its_arrays": Shrinking,
-            "first_arrays_follow_from_the_generator_alone": Unseeded,
-            "its_shapes_are_those_of_its_first_arrays": Overstated, "hidden_units_start_apart": Symmetric,
-            "a_stack_of_sites_gives_each_its_own_outputs": Unstacked,
-            "the_intercept_moves_every_output_alike": Doubling, "training_lowers_the_loss": Constant,
-            "no_row_depends_on_another": Relative, "it_accepts_every_dataset_of_its_tasks": Small,
-        },
-    )  # fmt: skip
+    broken_by(MODEL_RULES, check_model, {
+        "the_docstring_names_a_source": Unsourced, "the_signature_is_the_config_schema": Positional,
+        "it_says_what_it_is": Surviving, "its_intercept_and_its_penalised_arrays_are_among_its_arrays": Shrinking,
+        "first_arrays_follow_from_the_generator_alone": Unseeded,
+        "its_shapes_are_those_of_its_first_arrays": Overstated, "hidden_units_start_apart": Symmetric,
+        "a_stack_of_sites_gives_each_its_own_outputs": Unstacked,
+        "the_intercept_moves_every_output_alike": Doubling, "training_lowers_the_loss": Constant,
+        "no_row_depends_on_another": Relative, "it_accepts_every_dataset_of_its_tasks": Small,
+    })  # fmt: skip
 
 
 class Silent(BrierScoreLoss):
@@ -270,17 +266,13 @@ class Inverted(BrierScoreLoss):
 
 
 def test_every_rule_of_metrics_is_broken_by_one_that_breaks_only_it():
-    broken_by(
-        METRIC_RULES,
-        check_metric,
-        {
-            "the_docstring_names_a_source": Silent, "the_signature_is_the_config_schema": Untyped,
-            "it_says_what_it_is": Sideways, "a_weight_of_two_is_a_row_given_twice": Counting,
-            "only_the_ratio_of_weights_counts": Smoothed, "the_order_of_rows_does_not_count": Ordered,
-            "its_arguments_are_left_as_they_were": Normalising, "without_rows_it_is_nan_with_a_reason": Certain,
-            "a_score_that_is_nan_gives_nan": Forgiving, "a_better_score_moves_it_to_its_better_side": Inverted,
-        },
-    )  # fmt: skip
+    broken_by(METRIC_RULES, check_metric, {
+        "the_docstring_names_a_source": Silent, "the_signature_is_the_config_schema": Untyped,
+        "it_says_what_it_is": Sideways, "a_weight_of_two_is_a_row_given_twice": Counting,
+        "only_the_ratio_of_weights_counts": Smoothed, "the_order_of_rows_does_not_count": Ordered,
+        "its_arguments_are_left_as_they_were": Normalising, "without_rows_it_is_nan_with_a_reason": Certain,
+        "a_score_that_is_nan_gives_nan": Forgiving, "a_better_score_moves_it_to_its_better_side": Inverted,
+    })  # fmt: skip
 
 
 @dataclass(frozen=True)

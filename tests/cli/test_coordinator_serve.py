@@ -72,12 +72,10 @@ def recorded() -> str:
         newer = begun(store, "deployment", "other")
         newer.sites([SiteRow("cleveland", status="refused", reason="the study expired on 2026-01-01")])
         newer.sites([SiteRow("basel", status="refused", reason="the bundle is another one")])
-        newer.events(
-            [
-                EventRow(None, "lyon", "fault", "not there: its node is not online", "not-there/node-offline"),
-                EventRow(None, None, "fault", "a node did not enrol: no reply before the deadline"),
-            ]
-        )
+        newer.events([
+            EventRow(None, "lyon", "fault", "not there: its node is not online", "not-there/node-offline"),
+            EventRow(None, None, "fault", "a node did not enrol: no reply before the deadline"),
+        ])  # fmt: skip
         return newer.run
 
 
@@ -92,13 +90,10 @@ def test_the_last_run_of_each_site_says_what_it_answered_and_why(recorded: str):
     assert (found["hungary"].round, found["hungary"].of) == (0, 40)
 
 
-@pytest.mark.parametrize(
-    ("online_since", "seconds", "said"),
-    [
-        ("2026-11-20T10:00:00", 3.4, ["online", "3 s ago", "2026-11-20 10:00"]),
-        ("", 75.0, ["offline", "75 s ago", ""]), ("", None, ["offline", "", ""]),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("online_since", "seconds", "said"), [
+    ("2026-11-20T10:00:00", 3.4, ["online", "3 s ago", "2026-11-20 10:00"]),
+    ("", 75.0, ["offline", "75 s ago", ""]), ("", None, ["offline", "", ""]),
+])  # fmt: skip
 def test_the_status_says_how_long_ago_a_site_asked_last(online_since: str, seconds: float | None, said: list[str]):
     site = SiteStatus("cleveland", "admitted", "", "offline", online_since, seconds, None)
     assert coordinator._row(site)[2:5] == said

@@ -90,9 +90,8 @@ def test_what_a_dataset_is_made_of_is_said_truly(tmp_path, monkeypatch, capsys):
 WRONG = {
     "study run wine --round 3": "; a key of the study is set with --set KEY=VALUE, such as --set rounds=3; see: ",
     "study run wine --repeat 3": "; did you mean --repeats? See: ",
-    "run list --jsn": "; did you mean --json? See: ",
-    "run lst": ". Did you mean 'list'? See: ",
-}
+    "run list --jsn": "; did you mean --json? See: ", "run lst": ". Did you mean 'list'? See: ",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("words", WRONG)

@@ -254,15 +254,11 @@ def test_the_real_program_says_one_sentence_too(tmp_path: Path):
 
 
 @pytest.mark.parametrize("words", ["run list", "run show latest", "study run diabetes --set rounds=1"])
-@pytest.mark.parametrize(
-    ("store", "says"),
-    [
-        ("sqlite:////dev/null/runs.db", "set FLFED_STORE to a file where you may write"),
-        ("postgresql+psycopg://ana:s3cret@127.0.0.1:9/flfed", "check that the server runs"),
-        ("mysql://ana:s3cret@db/flfed", "cannot be 'mysql'"),
-        ("no address at all", "must be a database URL"),
-    ],
-)
+@pytest.mark.parametrize(("store", "says"), [
+    ("sqlite:////dev/null/runs.db", "set FLFED_STORE to a file where you may write"),
+    ("postgresql+psycopg://ana:s3cret@127.0.0.1:9/flfed", "check that the server runs"),
+    ("mysql://ana:s3cret@db/flfed", "cannot be 'mysql'"), ("no address at all", "must be a database URL"),
+])  # fmt: skip
 def test_a_store_that_cannot_be_reached_is_refused_without_its_password(refused, monkeypatch, words, store, says):
     monkeypatch.setenv("FLFED_STORE", store)
     if words.startswith("run") and store.startswith("sqlite"):

@@ -136,14 +136,11 @@ def test_too_small_a_cohort_and_an_added_co_site(serving: Any, refused: Callable
     assert refused(serving.study(), [*THREE, "delta"]) == "the run adds delta, which the approval does not name"
 
 
-@pytest.mark.parametrize(
-    ("spoil", "end"),
-    [
-        ("large", "too large (12000128 bytes, where 280 are enough)"), ("shape", "of another shape than"),
-        ("type", "of another type than float64"), ("nan", "with values that are not finite"),
-        ("extra", "has 1 array too many"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("spoil", "end"), [
+    ("large", "too large (12000128 bytes, where 280 are enough)"), ("shape", "of another shape than"),
+    ("type", "of another type than float64"), ("nan", "with values that are not finite"),
+    ("extra", "has 1 array too many"),
+])  # fmt: skip
 def test_an_incoming_model_that_is_not_the_studys(serving: Any, refused: Callable[..., str], spoil: str, end: str):
     said = refused(serving.study(), spoil=spoil)
     start = "the train message does not fit the study: its section 'arrays' "

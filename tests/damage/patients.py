@@ -74,18 +74,16 @@ def patients() -> str:
     sex = rng.choice(["female", "male"], HALF)
     age, hours = rng.integers(18, 93, HALF), np.ceil(rng.lognormal(3, 0.7, ROWS))
     odds = (age[person] - 55) / 12 + (hours - 25) / 20
-    found = pd.DataFrame(
-        {
-            "person": [f"Pät-{70123 + 37 * number}x" for number in person],
-            "seen": rng.choice(days, ROWS).astype("datetime64[D]").astype(str),
-            "age": age[person],
-            "hours": hours.astype(int),
-            "amount": [f"{value:.2f}" for value in rng.lognormal(9.5, 0.6, ROWS)],
-            "visits": rng.poisson(4, ROWS), "smokes": rng.integers(0, 2, ROWS), "sex": sex[person],
-            "ward": rng.choice(["north", "south", "west", "east"], ROWS, p=[0.4, 0.3, 0.2, 0.1]),
-            "outcome": np.where(rng.random(ROWS) < 1 / (1 + np.exp(-odds)), "yes", "no"),
-        }
-    )  # fmt: skip
+    found = pd.DataFrame({
+        "person": [f"Pät-{70123 + 37 * number}x" for number in person],
+        "seen": rng.choice(days, ROWS).astype("datetime64[D]").astype(str),
+        "age": age[person],
+        "hours": hours.astype(int),
+        "amount": [f"{value:.2f}" for value in rng.lognormal(9.5, 0.6, ROWS)],
+        "visits": rng.poisson(4, ROWS), "smokes": rng.integers(0, 2, ROWS), "sex": sex[person],
+        "ward": rng.choice(["north", "south", "west", "east"], ROWS, p=[0.4, 0.3, 0.2, 0.1]),
+        "outcome": np.where(rng.random(ROWS) < 1 / (1 + np.exp(-odds)), "yes", "no"),
+    })  # fmt: skip
     return found.to_csv(index=False)
 
 
@@ -332,8 +330,7 @@ DATES = [
     case("day and month exchanged where both fit, of whole years and in no order", then(spread, EXCHANGE), "unseen"),
     case("day and month exchanged where both fit, of people who come again after weeks", then(followed_up, EXCHANGE), "noted", EXCHANGED),
     case("days of people who come again after weeks", then(followed_up), "sound"),
-    case("days of half a year", then(half_a_year), "sound"),
-    case("days of whole years", then(spread), "sound"),
+    case("days of half a year", then(half_a_year), "sound"), case("days of whole years", then(spread), "sound"),
     case("nanoseconds in Parquet", lambda text: as_parquet(pd.read_csv(io.StringIO(text)).assign(seen=lambda found: found["seen"].astype("datetime64[ns]"))), "read", file="rows.parquet", source='Parquet("rows.parquet")'),
 ]  # fmt: skip
 

@@ -277,14 +277,12 @@ def test_sites_of_other_rows_with_the_same_noised_answers_send_the_same(text: st
         consortium.restart("site-01")
         found = answers(consortium, "second")
         sent.append({name: plain(message) for name, message in found.items()})
-        counts.append(
-            {
-                STATISTIC: np.concatenate(
-                    [np.ravel(one) for one in StatisticReply.from_record(found[STATISTIC].content).sums.values()]
-                ),
-                SCORES: ScoresReply.from_record(found[SCORES].content).counts,
-            }
-        )
+        counts.append({
+            STATISTIC: np.concatenate(
+                [np.ravel(one) for one in StatisticReply.from_record(found[STATISTIC].content).sums.values()]
+            ),
+            SCORES: ScoresReply.from_record(found[SCORES].content).counts,
+        })  # fmt: skip
     assert sent[0] == sent[1]
     for name, recorded in counts[0].items():
         assert np.array_equal(recorded, counts[1][name]), name

@@ -213,9 +213,8 @@ def test_freeze_says_counts_only(command, folder):
     assert said.exit_code == 0
     assert said.stdout.splitlines() == [
         "People who opted out: 2 identifiers listed, 1 found; rows removed: fewer than 5.",
-        "site-01: snapshot of 59 rows of 'small' written.",
-        f"SHA-256 of the rows: {frozen['sha256']}",
-    ]
+        "site-01: snapshot of 59 rows of 'small' written.", f"SHA-256 of the rows: {frozen['sha256']}",
+    ]  # fmt: skip
     assert "P0-0003" not in said.output
     again = command("snapshot", FOLDER)
     assert isinstance(again.exception, UsageError)

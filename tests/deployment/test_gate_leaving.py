@@ -176,24 +176,21 @@ def test_a_refusal_to_enrol_says_only_what_flfed_says(gated):
     assert both.error.reason == "its query.enrol reply is held back: it accepts, and gives a reason"
 
 
-@pytest.mark.parametrize(
-    ("reason", "leaves"),
-    [
-        ("ValueError: see the site's log", True),
-        ("the study expired on 2026-01-01", True),
-        ("it has fewer than 10 training and holdout rows", True),
-        ("its policy keeps the site's own holdout (resplit = false), and the study asks for a published split", True),
-        ("it cannot keep its reply on its own disk (No space left on device)", True),
-        (TableError("x1", "is not a number", 7).describe(10), True),
-        (TableError("x1", "is outside the schema's range 0 to 100 mm", 70).describe(10), True),
-        (TableError("colour", "has a value that the schema does not allow").describe(10), True),
-        (TableError("x1", "is not a number", 7).describe(5), False),
-        (TableError("surname", "is not a number", 70).describe(10), False),
-        (TableError("x1", "is 'Jane Roe'", 70).describe(10), False),
-        ("could not convert string to float: 'Jane Roe'", False), ("ValueError: Jane Roe", False),
-        ("the study expired on Jane Roe", False), ("its policy allows models\nJane Roe", False), ("", False),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("reason", "leaves"), [
+    ("ValueError: see the site's log", True),
+    ("the study expired on 2026-01-01", True),
+    ("it has fewer than 10 training and holdout rows", True),
+    ("its policy keeps the site's own holdout (resplit = false), and the study asks for a published split", True),
+    ("it cannot keep its reply on its own disk (No space left on device)", True),
+    (TableError("x1", "is not a number", 7).describe(10), True),
+    (TableError("x1", "is outside the schema's range 0 to 100 mm", 70).describe(10), True),
+    (TableError("colour", "has a value that the schema does not allow").describe(10), True),
+    (TableError("x1", "is not a number", 7).describe(5), False),
+    (TableError("surname", "is not a number", 70).describe(10), False),
+    (TableError("x1", "is 'Jane Roe'", 70).describe(10), False),
+    ("could not convert string to float: 'Jane Roe'", False), ("ValueError: Jane Roe", False),
+    ("the study expired on Jane Roe", False), ("its policy allows models\nJane Roe", False), ("", False),
+])  # fmt: skip
 def test_only_our_own_sentences_leave_as_errors(gated, reason: str, leaves: bool):
     site = gated()
     message, context = site.trained(), site.context()

@@ -92,9 +92,8 @@ def test_questions_that_were_answered_come_over(site: Any, monkeypatch: pytest.M
     others = [said(site.answer(message)) for message in asked(site, 0.5)]
     assert others == [
         Refusal("other-model-in-round", question="train from", round=1),
-        Refusal("other-model", question="evaluate"),
-        Refusal("other-model", question="compare"),
-    ]
+        Refusal("other-model", question="evaluate"), Refusal("other-model", question="compare"),
+    ]  # fmt: skip
     assert said(site.answer(model(site, COMPARE, 0, odds_centre=-0.75, odds_spread=0.5))) == Refusal("other-bins")
     # The same again is answered as before; the run is one of the two that the study may have.
     assert [said(site.answer(message)) for message in asked(site)] == [""] * 3

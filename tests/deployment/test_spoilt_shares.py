@@ -86,9 +86,8 @@ def test_one_of_four_that_seals_wrong_shares_to_all_is_left_out_and_after_two_su
     assert asked(coordinator, TRAIN).count(LAST) == 2
     told = [line for line in events(run.run, "fault") if line.startswith(LAST) and "could not be opened" in line]
     assert [line.rpartition(": ")[2] for line in told] == [
-        "the sum is made without it",
-        "the run has no further sum with it",
-    ]
+        "the sum is made without it", "the run has no further sum with it",
+    ]  # fmt: skip
     assert all("at site-01, site-02, site-03" in line for line in told)
 
 

@@ -294,13 +294,10 @@ SINGLE = "single-cells-in-sums"
 
 
 @pytest.mark.studies
-@pytest.mark.parametrize(
-    ("outputs", "changes", "takes_part"),
-    [
-        ((SINGLE,), {}, True), ((), {}, False), ((SINGLE,), {"strategy.min-rows": 0}, False),
-        pytest.param((SINGLE,), {"secure-aggregation": "auto"}, False, marks=pytest.mark.proof),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("outputs", "changes", "takes_part"), [
+    ((SINGLE,), {}, True), ((), {}, False), ((SINGLE,), {"strategy.min-rows": 0}, False),
+    pytest.param((SINGLE,), {"secure-aggregation": "auto"}, False, marks=pytest.mark.proof),
+])  # fmt: skip
 def test_an_institution_grows_trees_in_sums_where_its_policy_names_them(
     small_sites: Any, small_study: str, outputs: tuple[str, ...], changes: dict[str, Any], takes_part: bool
 ):

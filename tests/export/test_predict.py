@@ -35,13 +35,11 @@ from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder
 from flfed.updates.checkpoints import checkpoint
 
-ROWS = pd.DataFrame(
-    {
-        "x1": [40.0, 60.0, 55.5, 12.25, 99.0, 50.0], "x2": [-1.0, 2.0, np.nan, 0.5, -4.5, 0.0],
-        "flag": [0, 1, 1, 0, 1, 0], "colour": ["red", "green", "blue", "red", "blue", "green"],
-        "y": ["no", "yes", "yes", "no", "yes", "no"],
-    }
-)  # fmt: skip
+ROWS = pd.DataFrame({
+    "x1": [40.0, 60.0, 55.5, 12.25, 99.0, 50.0], "x2": [-1.0, 2.0, np.nan, 0.5, -4.5, 0.0],
+    "flag": [0, 1, 1, 0, 1, 0], "colour": ["red", "green", "blue", "red", "blue", "green"],
+    "y": ["no", "yes", "yes", "no", "yes", "no"],
+})  # fmt: skip
 
 
 def model_of(text: str, table: pd.DataFrame, *, seed: int = 3) -> SharedModel:

@@ -127,9 +127,8 @@ def test_float32_is_written_of_a_run_in_float64_and_predicts_nearly_the_same(res
         assert code == 0
     stored = [load((tmp_path / dtype / "model.safetensors").read_bytes()) for dtype in ("trained", "float32")]
     assert [{value.dtype for value in arrays.values()} for arrays in stored] == [
-        {np.dtype(np.float64)},
-        {np.dtype("f4")},
-    ]
+        {np.dtype(np.float64)}, {np.dtype("f4")},
+    ]  # fmt: skip
     for name, value in stored[0].items():
         np.testing.assert_array_equal(stored[1][name], value.astype(np.float32))
     said = [json.loads((tmp_path / dtype / "model.json").read_text()) for dtype in ("trained", "float32")]

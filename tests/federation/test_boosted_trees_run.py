@@ -379,9 +379,8 @@ REFUSED = {
     "codec": ({"codec.name": "int8"}, "codec"),
     "sums": ({"privacy.secure-aggregation": "ckks"}, "the sums of boosted-trees are masked: set 'on'"),
     "noise": ({"privacy.name": "record-dp", "privacy.epsilon": 3.0, "privacy.delta": 1e-5}, "worse than"),
-    "depth": ({"model.depth": 11}, "depth=11"),
-    "rate": ({"strategy.learning-rate": 0.0}, "learning-rate"),
-}
+    "depth": ({"model.depth": 11}, "depth=11"), "rate": ({"strategy.learning-rate": 0.0}, "learning-rate"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -259,11 +259,10 @@ REFUSED = {
     "largest": ({"largest-entry": 2_000.0}, "largest-entry: 3 sites"),
     "figures": ({"compare.share-metrics": "aggregate-only"}, "needs masked sums"),
     "site noise": (
-        {"privacy.name": "site-dp", "privacy.noise": 1.0},
-        "under secure-aggregation=.on. only, not under .ckks.",
+        {"privacy.name": "site-dp", "privacy.noise": 1.0}, "under secure-aggregation=.on. only, not under .ckks.",
     ),
     "codec": ({"codec.name": "int8"}, r"\[codec\]: name='int8'"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("changes, said", REFUSED.values(), ids=REFUSED)

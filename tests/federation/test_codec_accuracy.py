@@ -41,18 +41,15 @@ def aucs(study: Study, changes: Changes, splits: int = SPLITS) -> np.ndarray:
 
 
 @pytest.mark.usefixtures("heart", "taiwan")
-@pytest.mark.parametrize(
-    ("name", "model", "splits"),
-    [
-        pytest.param("heart-disease", {}, 1, id="one"),
-        *(
-            pytest.param(name, model, SPLITS, id=f"{name}{'-mlp' * bool(model)}", marks=pytest.mark.proof)
-            for name, model in (
-                ("heart-disease", {}), ("heart-disease", MLP), ("preterm-birth", {}), ("taiwan-credit", {}),
-            )
-        ),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("name", "model", "splits"), [
+    pytest.param("heart-disease", {}, 1, id="one"),
+    *(
+        pytest.param(name, model, SPLITS, id=f"{name}{'-mlp' * bool(model)}", marks=pytest.mark.proof)
+        for name, model in (
+            ("heart-disease", {}), ("heart-disease", MLP), ("preterm-birth", {}), ("taiwan-credit", {}),
+        )
+    ),
+])  # fmt: skip
 @pytest.mark.proof
 def test_a_codec_moves_the_mean_auc_by_less_than_its_bar(name: str, model: Changes, splits: int):
     study = Study.load(name).replace(model)

@@ -184,19 +184,16 @@ def test_who_looks_at_its_own_rows_claims_nothing(small_sites, asking):
     assert SiteClient(lambda name, _: site, releasing=False)._releases is None
 
 
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("thresholds = [0.5, 1.0]", "thresholds=[0.5, 1.0] must be different numbers between 0 and 1"),
-        ("alert-budgets = [0.1, 0.1]", "alert-budgets=[0.1, 0.1] must be different numbers between 0 and 1"),
-        (f"thresholds = {[round(0.01 * k, 2) for k in range(1, 12)]}", "thresholds has 11 numbers; at most 10"),
-        ('thresholds = "half"', "thresholds='half' must be a list"),
-        (
-            'thresholds = [0.5]\n[privacy]\nname = "record-dp"\nepsilon = 3.0',
-            "request exact counts of rows without noise, and [privacy] name='record-dp'",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("line", "said"), [
+    ("thresholds = [0.5, 1.0]", "thresholds=[0.5, 1.0] must be different numbers between 0 and 1"),
+    ("alert-budgets = [0.1, 0.1]", "alert-budgets=[0.1, 0.1] must be different numbers between 0 and 1"),
+    (f"thresholds = {[round(0.01 * k, 2) for k in range(1, 12)]}", "thresholds has 11 numbers; at most 10"),
+    ('thresholds = "half"', "thresholds='half' must be a list"),
+    (
+        'thresholds = [0.5]\n[privacy]\nname = "record-dp"\nepsilon = 3.0',
+        "request exact counts of rows without noise, and [privacy] name='record-dp'",
+    ),
+])  # fmt: skip
 def test_what_cannot_be_asked_for_is_refused_in_one_sentence(small_study, line, said):
     with pytest.raises(UsageError) as error:
         Study.parse(small_study.replace("[compare]\n", "").replace("resamples = 200", f"[compare]\n{line}"))

@@ -17,8 +17,7 @@ from tests.boosting import trees_study
 
 PAGE = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
 SETTINGS: dict[str, dict[str, Any]] = {
-    "secure sums": {"privacy.secure-aggregation": "on"},
-    "CKKS": {"privacy.secure-aggregation": "ckks"},
+    "secure sums": {"privacy.secure-aggregation": "on"}, "CKKS": {"privacy.secure-aggregation": "ckks"},
     "`record-dp`": {
         "privacy.name": "record-dp", "privacy.epsilon": 8.0, "privacy.delta": 1e-3, "plan.steps": 5, "plan.batch": 16,
     },

@@ -167,18 +167,14 @@ def test_a_site_in_sums_only_has_none_of_its_own(small_sites, asking):
     assert not {of[end]["site"] for of in found["columns"] for end in ("least", "greatest")} & {"site-01", "site-02"}
 
 
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("importance = -1", "importance=-1 must be 0 to 100"),
-        ("importance = 101", "importance=101 must be 0 to 100"),
-        ("importance = 2.5", "importance=2.5 must be a whole number"),
-        (
-            'importance = 5\n[privacy]\nname = "record-dp"\nepsilon = 3.0\nclip = 1.0',
-            "importance requests exact figures of single columns without noise",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("line", "said"), [
+    ("importance = -1", "importance=-1 must be 0 to 100"), ("importance = 101", "importance=101 must be 0 to 100"),
+    ("importance = 2.5", "importance=2.5 must be a whole number"),
+    (
+        'importance = 5\n[privacy]\nname = "record-dp"\nepsilon = 3.0\nclip = 1.0',
+        "importance requests exact figures of single columns without noise",
+    ),
+])  # fmt: skip
 def test_what_cannot_be_asked_for_is_refused_in_one_sentence(small_study, line, said):
     with pytest.raises(UsageError) as error:
         Study.parse(small_study.replace("[compare]\n", "").replace("resamples = 200", f"[compare]\n{line}"))

@@ -203,14 +203,12 @@ OWN_LAYER = CHANGES | {"strategy.name": "fedper", "strategy.select": "last"}
 OWN_MODEL = CHANGES | {"strategy.name": "ditto"}
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(TOP_K, id="top-k"),
-        pytest.param(VARIATES, id="scaffold", marks=pytest.mark.proof),
-        pytest.param(OWN_LAYER, id="fedper", marks=pytest.mark.proof),
-        pytest.param(OWN_MODEL, id="ditto", marks=pytest.mark.proof),
-    ]
-)
+@pytest.fixture(params=[
+    pytest.param(TOP_K, id="top-k"),
+    pytest.param(VARIATES, id="scaffold", marks=pytest.mark.proof),
+    pytest.param(OWN_LAYER, id="fedper", marks=pytest.mark.proof),
+    pytest.param(OWN_MODEL, id="ditto", marks=pytest.mark.proof),
+])  # fmt: skip
 def children_with_feedback(home: Path, request: pytest.FixtureRequest) -> Iterator[Children]:
     made = Children(request.param)
     with threadpool_limits(1):

@@ -122,13 +122,10 @@ OTHER_STAGES = [("checkpoint", BEFORE), ("round", BEFORE), ("round", BEFORE + 3)
 
 
 @pytest.mark.studies
-@pytest.mark.parametrize(
-    ("stage", "round"),
-    [
-        ("round", 4), ("checkpoint", BEFORE + 1),
-        *[pytest.param(*stage, marks=pytest.mark.proof) for stage in OTHER_STAGES],
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("stage", "round"), [
+    ("round", 4), ("checkpoint", BEFORE + 1),
+    *[pytest.param(*stage, marks=pytest.mark.proof) for stage in OTHER_STAGES],
+])  # fmt: skip
 def test_a_run_that_was_killed_goes_on_to_the_same_trees(stage: str, round: int, small_sites, trees, monkeypatch):
     # Every round is a checkpoint.
     monkeypatch.setattr("flfed.updates.checkpoints.checkpoint.seconds_apart", lambda: 0.0)

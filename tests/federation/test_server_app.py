@@ -123,23 +123,20 @@ def test_two_nodes_of_one_name_end_the_run(small_sites, small_study, conduct: Co
 
 
 @pytest.mark.studies
-@pytest.mark.parametrize(
-    ("fields", "reason"),
-    [
-        ({"rows": lambda rows: rows * np.nan}, "its sums are not finite"),
-        ({"cells": lambda cells: cells[1:]}, "its sums have another layout (cells)"),
-        ({"cells": lambda cells: -cells}, "its counts are negative"),
-        ({"rows": lambda rows: np.array([1e9])}, "its rows are above the declared band (at most 999)"),
-        ({"cells": lambda cells: cells * 1e6}, "its counts do not add up to its rows"),
-        ({"left": lambda left: left + 1}, "its counts do not add up to its rows"),
-        ({"lower": lambda lower: lower + 500}, "its counts do not add up to its rows"),
-        ({"moments": lambda moments: moments + [0, 1e5, 0]}, "its sums do not go together"),
-        ({"moments": lambda moments: moments * [1, 1, 0]}, "its sums do not go together"),
-        ({"sites": lambda sites: sites * 50}, "it is not the sum of one site"),
-        ({"cells_known": lambda known: known * 5}, "it is not the sum of one site"),
-        ({"leaks": lambda leaks: leaks + 1e6}, "its leak sums do not go together"),
-    ],
-)
+@pytest.mark.parametrize(("fields", "reason"), [
+    ({"rows": lambda rows: rows * np.nan}, "its sums are not finite"),
+    ({"cells": lambda cells: cells[1:]}, "its sums have another layout (cells)"),
+    ({"cells": lambda cells: -cells}, "its counts are negative"),
+    ({"rows": lambda rows: np.array([1e9])}, "its rows are above the declared band (at most 999)"),
+    ({"cells": lambda cells: cells * 1e6}, "its counts do not add up to its rows"),
+    ({"left": lambda left: left + 1}, "its counts do not add up to its rows"),
+    ({"lower": lambda lower: lower + 500}, "its counts do not add up to its rows"),
+    ({"moments": lambda moments: moments + [0, 1e5, 0]}, "its sums do not go together"),
+    ({"moments": lambda moments: moments * [1, 1, 0]}, "its sums do not go together"),
+    ({"sites": lambda sites: sites * 50}, "it is not the sum of one site"),
+    ({"cells_known": lambda known: known * 5}, "it is not the sum of one site"),
+    ({"leaks": lambda leaks: leaks + 1e6}, "its leak sums do not go together"),
+])  # fmt: skip
 def test_sums_that_would_spoil_the_encoder_are_unusable_and_honest_ones_are_not(
     plain, closed, fields: dict[str, Any], reason: str
 ):

@@ -210,16 +210,13 @@ def test_open_records_and_never_refuses(small_sites: Callable[..., list[Site]], 
     assert [line["budget"] for line in report["privacy"]["sites"].values()] == [0.1, 0.1]
 
 
-@pytest.mark.parametrize(
-    ("policy", "changes", "said"),
-    [
-        ({"epsilon": 3.0}, {"privacy": None}, "its policy allows studies with record-level differential privacy only"),
-        ({"epsilon": 3.0}, {"delta": 1e-4}, "its policy allows delta up to 1e-05, the study asks for 0.0001"),
-        ({"mechanisms": ("site-dp",)}, {}, "its policy allows mechanisms site-dp, the study asks for 'record-dp'"),
-        ({"delta": 0.05}, {"delta": 0.02}, "the study's delta=0.02 is not below one over the training rows here"),
-        ({"epsilon": 0.01}, {}, "privacy budget: epsilon 0 of 0.01 is spent at delta 1e-05, and one more round"),
-    ],
-)
+@pytest.mark.parametrize(("policy", "changes", "said"), [
+    ({"epsilon": 3.0}, {"privacy": None}, "its policy allows studies with record-level differential privacy only"),
+    ({"epsilon": 3.0}, {"delta": 1e-4}, "its policy allows delta up to 1e-05, the study asks for 0.0001"),
+    ({"mechanisms": ("site-dp",)}, {}, "its policy allows mechanisms site-dp, the study asks for 'record-dp'"),
+    ({"delta": 0.05}, {"delta": 0.02}, "the study's delta=0.02 is not below one over the training rows here"),
+    ({"epsilon": 0.01}, {}, "privacy budget: epsilon 0 of 0.01 is spent at delta 1e-05, and one more round"),
+])  # fmt: skip
 def test_what_a_policy_does_not_allow_is_refused_at_enrolment(
     small_sites: Callable[..., list[Site]], small_study: str, policy: dict[str, Any], changes: dict[str, Any], said: str
 ):

@@ -127,37 +127,29 @@ def test_a_site_whose_exact_sums_stay_takes_no_part(small_sites: Small, policy: 
         run(Study.parse(ODDS), sites=kept[:2])
 
 
-@pytest.mark.parametrize(
-    ("added", "said"),
-    [
-        ('[model]\nname = "logistic"\n', r"the study has a table \[model\]"),
-        ("[plan]\nlr = 0.1\n", r"the study has a table \[plan\]"),
-        ('[privacy]\nsecure-aggregation = "ckks"\n', "not available in this version"),
-        ('[privacy]\nname = "record-dp"\n', "not available in this version"),
-    ],
-)
+@pytest.mark.parametrize(("added", "said"), [
+    ('[model]\nname = "logistic"\n', r"the study has a table \[model\]"),
+    ("[plan]\nlr = 0.1\n", r"the study has a table \[plan\]"),
+    ('[privacy]\nsecure-aggregation = "ckks"\n', "not available in this version"),
+    ('[privacy]\nname = "record-dp"\n', "not available in this version"),
+])  # fmt: skip
 def test_what_belongs_to_a_model_is_refused_beside_a_statistic(added: str, said: str):
     with pytest.raises(UsageError, match=said):
         Study.parse(f"{ODDS}\n{added}")
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        (ODDS.replace('"flag"', '"x1"'), "by='x1' must be a column of the dataset: flag, colour"),
-        (ODDS.replace('"flag"', '"colour"'), "must have two values each"),
-        (COVARIANCE.replace('"x2"', '"colour"'), "columns='colour' must be a column of the dataset"),
-        (COVARIANCE.replace('"x2"', '"x1"'), "two or more different columns"),
-        (ODDS.replace("by =", "arm ="), "arm"),
-        (STOCK, "the outcome must be a number"),
-        (STOCK.replace('forecast = "x1"', ""), "a setting is missing; it needs forecast, by, until"),
-        (ODDS.replace('by = "flag"', ""), "it needs by"),
-        (f"{STOCK}step = inf\n", "step must be above 0 and finite"),
-        (STOCK.replace("2020-06-30", "June"), "until='June' must be a date"),
-        (f"{STOCK}service = 0.4\n", "service=0.4 must lie between 0.5 and 1"),
-        (f"{STOCK}last = [0]\n", "last must have numbers from 1"),
-    ],
-)
+@pytest.mark.parametrize(("text", "said"), [
+    (ODDS.replace('"flag"', '"x1"'), "by='x1' must be a column of the dataset: flag, colour"),
+    (ODDS.replace('"flag"', '"colour"'), "must have two values each"),
+    (COVARIANCE.replace('"x2"', '"colour"'), "columns='colour' must be a column of the dataset"),
+    (COVARIANCE.replace('"x2"', '"x1"'), "two or more different columns"),
+    (ODDS.replace("by =", "arm ="), "arm"), (STOCK, "the outcome must be a number"),
+    (STOCK.replace('forecast = "x1"', ""), "a setting is missing; it needs forecast, by, until"),
+    (ODDS.replace('by = "flag"', ""), "it needs by"), (f"{STOCK}step = inf\n", "step must be above 0 and finite"),
+    (STOCK.replace("2020-06-30", "June"), "until='June' must be a date"),
+    (f"{STOCK}service = 0.4\n", "service=0.4 must lie between 0.5 and 1"),
+    (f"{STOCK}last = [0]\n", "last must have numbers from 1"),
+])  # fmt: skip
 def test_a_column_that_the_statistic_cannot_be_of_is_refused_before_anything_runs(
     small_sites: Small, text: str, said: str
 ):

@@ -132,10 +132,9 @@ def test_what_is_no_source_is_refused_with_a_sentence(earlier: Result, sites: An
             "frozen-layers=2 leaves no layer to train: the model names 2 layers",
         ),
         "noise on frozen layers": (
-            {"model.frozen-layers": 1, **GOING_WITH["record-dp"]},
-            "frozen-layers cannot be combined with record-dp",
+            {"model.frozen-layers": 1, **GOING_WITH["record-dp"]}, "frozen-layers cannot be combined with record-dp",
         ),
-    }
+    }  # fmt: skip
     for why, (changes, expected) in said.items():
         with pytest.raises(UsageError) as refused:
             run(begun(earlier, **changes), sites=sites)

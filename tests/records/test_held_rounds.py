@@ -239,7 +239,6 @@ def test_repeats_wait_each_for_itself(store, url):
     assert [rounds_of(url, run) for run in runs] == [1, 2]
     with store._engine.connect() as connection:
         assert connection.execute(select(Run.rounds, Series.id).join(Series).order_by(Run.id)).all() == [
-            (1, series),
-            (2, series),
-        ]
+            (1, series), (2, series),
+        ]  # fmt: skip
         assert connection.execute(text("SELECT count(*) FROM sent")).scalar() == 1

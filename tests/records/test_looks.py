@@ -118,13 +118,10 @@ def test_of_many_sites_one_is_in_colour():
     assert min(apart(eyes, colours.FAINT, colours.BLUE) for eyes in ("all", *BLIND)) > 20
 
 
-@pytest.mark.parametrize(
-    ("values", "domain"),
-    [
-        ([-0.2, 0.31, None], [-0.2, 0.4]), ([0.71, 0.985], [0.7, 1.0]), ([-3.1, -2.2], [-3.2, -2.2]),
-        ([0.0, 9.0], [0, 10]),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("values", "domain"), [
+    ([-0.2, 0.31, None], [-0.2, 0.4]), ([0.71, 0.985], [0.7, 1.0]), ([-3.1, -2.2], [-3.2, -2.2]),
+    ([0.0, 9.0], [0, 10]),
+])  # fmt: skip
 def test_an_axis_of_figures_goes_from_just_below_the_least_to_just_above_the_largest(values, domain):
     found = figure_axis("gain", ticks_of(values))
     assert found["scale"] == {"domain": domain, "nice": False, "zero": False}

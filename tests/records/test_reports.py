@@ -192,25 +192,22 @@ def test_the_interval_of_re_splits_does_not_shrink_to_nothing_with_repetition():
     assert low < 0 < p
 
 
-@pytest.mark.parametrize(
-    ("shared", "adjusted", "better", "code"),
-    [
-        ((0.11, 0.02, 0.19), None, "higher", PAYS),
-        ((-0.05, -0.09, -0.01), (0.04, 0.01, 0.07), "higher", PAYS),
-        ((0.02, -0.03, 0.07), (0.01, -0.02, 0.04), "higher", NO_CLEAR_GAIN),
-        ((-0.05, -0.09, -0.01), (0.01, -0.02, 0.04), "higher", NO_CLEAR_GAIN),
-        ((-0.05, -0.09, -0.01), (-0.01, -0.04, 0.02), "higher", NO_CLEAR_GAIN),
-        ((-0.05, -0.09, -0.01), None, "higher", DO_NOT_USE),
-        ((-0.05, -0.09, -0.01), None, "lower", PAYS),
-        ((0.05, 0.01, 0.09), (0.01, -0.02, 0.04), "lower", NO_CLEAR_GAIN),
-        ((-0.05, -0.12, 0.02), (-0.03, -0.05, -0.01), "higher", DO_NOT_USE),
-        ((0.05, -0.02, 0.12), (0.03, 0.01, 0.05), "lower", DO_NOT_USE),
-        ((-0.03, -0.05, -0.01), (-0.05, -0.12, 0.02), "higher", DO_NOT_USE),
-        (None, (-0.03, -0.05, -0.01), "higher", DO_NOT_USE), (None, (-0.03, -0.06, 0.00), "higher", NO_CLEAR_GAIN),
-        ((None, None, None), None, "higher", INCONCLUSIVE), ((0.10, None, None), None, "higher", INCONCLUSIVE),
-        (None, (0.04, 0.01, 0.07), "higher", PAYS),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("shared", "adjusted", "better", "code"), [
+    ((0.11, 0.02, 0.19), None, "higher", PAYS),
+    ((-0.05, -0.09, -0.01), (0.04, 0.01, 0.07), "higher", PAYS),
+    ((0.02, -0.03, 0.07), (0.01, -0.02, 0.04), "higher", NO_CLEAR_GAIN),
+    ((-0.05, -0.09, -0.01), (0.01, -0.02, 0.04), "higher", NO_CLEAR_GAIN),
+    ((-0.05, -0.09, -0.01), (-0.01, -0.04, 0.02), "higher", NO_CLEAR_GAIN),
+    ((-0.05, -0.09, -0.01), None, "higher", DO_NOT_USE),
+    ((-0.05, -0.09, -0.01), None, "lower", PAYS),
+    ((0.05, 0.01, 0.09), (0.01, -0.02, 0.04), "lower", NO_CLEAR_GAIN),
+    ((-0.05, -0.12, 0.02), (-0.03, -0.05, -0.01), "higher", DO_NOT_USE),
+    ((0.05, -0.02, 0.12), (0.03, 0.01, 0.05), "lower", DO_NOT_USE),
+    ((-0.03, -0.05, -0.01), (-0.05, -0.12, 0.02), "higher", DO_NOT_USE),
+    (None, (-0.03, -0.05, -0.01), "higher", DO_NOT_USE), (None, (-0.03, -0.06, 0.00), "higher", NO_CLEAR_GAIN),
+    ((None, None, None), None, "higher", INCONCLUSIVE), ((0.10, None, None), None, "higher", INCONCLUSIVE),
+    (None, (0.04, 0.01, 0.07), "higher", PAYS),
+])  # fmt: skip
 def test_the_verdict_follows_from_the_intervals(shared, adjusted, better, code):
     given = [Difference(*numbers) if numbers else None for numbers in (shared, adjusted)]
     found, sentence = verdict(given[0], given[1], better, metric=AUC)

@@ -343,14 +343,11 @@ def test_networks_survive_a_site_of_next_to_no_rows(rows):
 
 
 @pytest.mark.studies
-@pytest.mark.parametrize(
-    ("name", "repeats"),
-    [
-        ("diabetes", 2), ("wine", 2),
-        *(pytest.param(name, repeats, marks=pytest.mark.proof)
-          for name, repeats in (("preterm-birth", 1), ("loan-default", 1), ("diabetes", 3), ("wine", 3))),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("name", "repeats"), [
+    ("diabetes", 2), ("wine", 2),
+    *(pytest.param(name, repeats, marks=pytest.mark.proof)
+      for name, repeats in (("preterm-birth", 1), ("loan-default", 1), ("diabetes", 3), ("wine", 3))),
+])  # fmt: skip
 def test_local_only_and_pooled_match_scikit_learn_on_the_shipped_rows_and_folds(name, repeats):
     study = Study.load(name)
     sites, gaps, plain_gaps = find_sites(study), [], []

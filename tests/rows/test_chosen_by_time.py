@@ -189,14 +189,11 @@ def test_a_named_column_is_the_forecast_in_the_targets_unit(zone_power):
         assert last == pytest.approx(np.full(len(table), latest[session.schema.target].mean()))
 
 
-@pytest.mark.parametrize(
-    ("name", "column", "why"),
-    [
-        ("zone-power", "Temperature", "must have the target's unit and transform"),
-        ("zone-power", "day_befor", "no feature of the study.*day_before"),
-        ("heart-disease", "age", "for a target that is a number"),
-    ],
-)
+@pytest.mark.parametrize(("name", "column", "why"), [
+    ("zone-power", "Temperature", "must have the target's unit and transform"),
+    ("zone-power", "day_befor", "no feature of the study.*day_before"),
+    ("heart-disease", "age", "for a target that is a number"),
+])  # fmt: skip
 def test_a_column_that_cannot_be_a_forecast_is_refused(zone_power, name: str, column: str, why: str):
     with pytest.raises(UsageError, match=why):
         check(Study.load(name).replace({"compare.naive-forecasts": [column]}))

@@ -40,14 +40,12 @@ def issuers(payments: pd.DataFrame, *, feed: bool) -> list[Site]:
     told = payments.rename(columns={own: name for name, own in NAMES.items()})[["terminal", "time", "fraud"]]
     return [
         Site(
-            name=f"issuer-{number}",
-            dataset="card-fraud",
+            name=f"issuer-{number}", dataset="card-fraud",
             source=Transactions(
                 Frame(payments), columns=NAMES, keep=lambda table, number=number: table["customer"] // 1000 == number,
                 feeds={"terminal": Frame(told)} if feed else {},
             ),
-            holdout=HOLDOUT,
-            policy=Policy(disclosure="open"),
+            holdout=HOLDOUT, policy=Policy(disclosure="open"),
         )
         for number in range(5)
     ]  # fmt: skip

@@ -87,22 +87,19 @@ def test_a_time_of_day_on_the_last_day_is_not_trained_on():
     assert HoldoutByTime("seen", "2026-01-10", "2026-01-11").split(table, SINGLE)[0].tolist() == [True, False]
 
 
-@pytest.mark.parametrize(
-    ("settings", "why"),
-    [
-        ({"train_until": "2026-01-10", "test_from": "2026-01-10"}, "must be later than train-until"),
-        ({"train_until": "2026-01-10", "test_from": "2026-01-11", "gap_days": -1}, "gap-days=-1"),
-        ({"train_until": "2026-01-10", "test_from": "2026-01-11", "gap_days": 0.5}, "gap-days=0.5 must be"),
-        ({"train_until": "2026-01-10", "test_from": "2026-01-11", "gap_days": 10**9}, "must be dates"),
-        ({"train_until": "in spring", "test_from": "2026-01-11"}, "must be dates"),
-        ({"train_until": "2026-01-10", "test_from": ""}, "must be dates"),
-        ({"train_until": "2026-01-10", "test_from": "2026-01-11", "test_until": "NaT"}, "must be dates"),
-        ({"train_until": "2026-01-10", "test_from": "2026-01-11T00:00+02:00"}, "without a time zone"),
-        ({"train_until": "2026-01-10", "test_from": "2026-01-11", "test_until": "soon"}, "must be dates"),
-        ({"train_until": "2026-01-10", "test_from": "2026-01-11", "test_until": "2026-01-11"}, "test-until=2026-01-11"),
-        ({"train_until": "2026-01-10", "test_from": "2026-01-11", "train_from": "2026-01-11"}, "train-from=2026-01-11"),
-    ],
-)
+@pytest.mark.parametrize(("settings", "why"), [
+    ({"train_until": "2026-01-10", "test_from": "2026-01-10"}, "must be later than train-until"),
+    ({"train_until": "2026-01-10", "test_from": "2026-01-11", "gap_days": -1}, "gap-days=-1"),
+    ({"train_until": "2026-01-10", "test_from": "2026-01-11", "gap_days": 0.5}, "gap-days=0.5 must be"),
+    ({"train_until": "2026-01-10", "test_from": "2026-01-11", "gap_days": 10**9}, "must be dates"),
+    ({"train_until": "in spring", "test_from": "2026-01-11"}, "must be dates"),
+    ({"train_until": "2026-01-10", "test_from": ""}, "must be dates"),
+    ({"train_until": "2026-01-10", "test_from": "2026-01-11", "test_until": "NaT"}, "must be dates"),
+    ({"train_until": "2026-01-10", "test_from": "2026-01-11T00:00+02:00"}, "without a time zone"),
+    ({"train_until": "2026-01-10", "test_from": "2026-01-11", "test_until": "soon"}, "must be dates"),
+    ({"train_until": "2026-01-10", "test_from": "2026-01-11", "test_until": "2026-01-11"}, "test-until=2026-01-11"),
+    ({"train_until": "2026-01-10", "test_from": "2026-01-11", "train_from": "2026-01-11"}, "train-from=2026-01-11"),
+])  # fmt: skip
 def test_a_split_by_time_that_would_leak_is_refused(settings, why):
     with pytest.raises(UsageError, match=why):
         HoldoutByTime("seen", **settings)

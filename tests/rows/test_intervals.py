@@ -327,14 +327,13 @@ def true_values() -> dict[str, float]:
 
     up, down = SHIFT / 2, -SHIFT / 2
     return {
-        "auc": ndtr(SHIFT / np.sqrt(2)),
-        "ap": over(precision, up),
+        "auc": ndtr(SHIFT / np.sqrt(2)), "ap": over(precision, up),
         "brier": SHARE * over(lambda z: expit(-z) ** 2, up) + (1 - SHARE) * over(lambda z: expit(z) ** 2, down),
         "log": SHARE * over(lambda z: np.logaddexp(0, -z), up) + (1 - SHARE) * over(lambda z: np.logaddexp(0, z), down),
         "accuracy": ndtr(SHIFT / 2),
         "r2": 1 - 1.04 / 2,  # y = x + e, prediction 0.8 x: residual variance 0.04 + 1 of 2
         "mae": np.sqrt(2 * 1.04 / np.pi),
-    }
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")

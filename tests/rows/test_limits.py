@@ -91,14 +91,10 @@ def test_what_is_packed_a_thousand_times_is_refused_unless_the_package_allows_it
         Excel(str(tmp_path / "alike.xlsx"), limits=Limits(ratio=2_000, columns=7)).read(())
 
 
-@pytest.mark.parametrize(
-    ("write", "name", "key"),
-    [
-        (endless.write_list, "list.parquet", "rows"),
-        (endless.write_long_text, "text.parquet", "bytes"),
-        (lambda path: endless.write_far_cell(path, "NTP40000"), "far.xlsx", "cells"),
-    ],
-)
+@pytest.mark.parametrize(("write", "name", "key"), [
+    (endless.write_list, "list.parquet", "rows"), (endless.write_long_text, "text.parquet", "bytes"),
+    (lambda path: endless.write_far_cell(path, "NTP40000"), "far.xlsx", "cells"),
+])  # fmt: skip
 def test_what_a_small_file_repeats_is_counted_before_it_is_read(
     write: Callable[[Path], None], name: str, key: str, tmp_path: Path
 ):
@@ -199,10 +195,9 @@ PROOF = pytest.mark.proof
 FILES = {
     "rows.parquet": (endless.write_many_rows, "10,000,000 rows"),
     "xml.xlsx": (endless.write_much_xml, "100 bytes for each packed one"),
-    "far.xlsx": (endless.write_far_cell, "10,000 columns"),
-    "wide.csv": (endless.write_wide, "10,000 columns"),
+    "far.xlsx": (endless.write_far_cell, "10,000 columns"), "wide.csv": (endless.write_wide, "10,000 columns"),
     "packed.csv.gz": (endless.write_packed_text, "100 bytes for each packed one"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.studies
@@ -217,14 +212,11 @@ def test_an_endless_file_is_refused_by_the_command_in_seconds_and_in_little_memo
 
 
 @pytest.mark.studies
-@pytest.mark.parametrize(
-    ("cells", "bound", "seconds"),
-    [
-        ("x AS age", "2,000,000 rows", SECONDS),
-        pytest.param("hex(zeroblob(500000)) AS age", "500,000,000 bytes", SECONDS, marks=PROOF),
-        pytest.param(", ".join(f"x + {at}" for at in range(100)), "32,000,000 cells", SECONDS, marks=PROOF),
-    ],
-)
+@pytest.mark.parametrize(("cells", "bound", "seconds"), [
+    ("x AS age", "2,000,000 rows", SECONDS),
+    pytest.param("hex(zeroblob(500000)) AS age", "500,000,000 bytes", SECONDS, marks=PROOF),
+    pytest.param(", ".join(f"x + {at}" for at in range(100)), "32,000,000 cells", SECONDS, marks=PROOF),
+])  # fmt: skip
 def test_an_endless_query_is_refused_by_the_command_in_seconds_and_in_little_memory(
     cells: str, bound: str, seconds: float, tmp_path: Path, database: Path
 ):

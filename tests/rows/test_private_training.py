@@ -28,11 +28,10 @@ from flfed.study.plan import Plan, PrivateSteps
 from flfed.updates.strategies.fedprox import proximal_gradient
 
 SHAPES = {
-    "logistic": (Logistic(), "binary", 1),
-    "mlp": (Mlp(hidden=(16,)), "binary", 1),
+    "logistic": (Logistic(), "binary", 1), "mlp": (Mlp(hidden=(16,)), "binary", 1),
     "deeper mlp, three classes": (Mlp(hidden=(24, 1, 12)), "multi-class", 3),
     "linear regression": (Linear(start="uniform"), "regression", 1),
-}
+}  # fmt: skip
 EVERYONE = PrivateSteps(clip=1e9, noise=0.0, sampling=1.0, unit="row")
 
 
@@ -167,10 +166,9 @@ def test_a_model_that_mixes_rows_cannot_break_the_bound():
 
 
 REAL = {
-    "binary": (load_breast_cancer, Mlp(hidden=(8,)), 1),
-    "multi-class": (load_wine, Mlp(hidden=(6, 4)), 3),
+    "binary": (load_breast_cancer, Mlp(hidden=(8,)), 1), "multi-class": (load_wine, Mlp(hidden=(6, 4)), 3),
     "regression": (load_diabetes, Linear(start="uniform"), 1),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("task", REAL)

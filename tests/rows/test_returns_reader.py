@@ -24,16 +24,13 @@ def test_a_return_is_the_price_by_that_of_the_line_before_less_one(tmp_path: Pat
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("lines", "time", "said"),
-    [
-        (("2024-01-04,10,8", "2024-01-05,0,4"), "Date", "column 'A' has a price that is not above 0 in"),
-        (("2024-01-04,10,8", "2024-01-05,,4"), "Date", "column 'A' has a price that is not above 0 in"),
-        (("2024-01-04,10,8", "2024-01-05,secret,4"), "Date", "column 'A' is not a number in"),
-        (("2024-01-05,10,8", "2024-01-04,1,4"), "Date", "column 'Date' days are not in order in"),
-        (("2024-01-05,10,8",), "Day", "has no column 'Day'"),
-    ],
-)
+@pytest.mark.parametrize(("lines", "time", "said"), [
+    (("2024-01-04,10,8", "2024-01-05,0,4"), "Date", "column 'A' has a price that is not above 0 in"),
+    (("2024-01-04,10,8", "2024-01-05,,4"), "Date", "column 'A' has a price that is not above 0 in"),
+    (("2024-01-04,10,8", "2024-01-05,secret,4"), "Date", "column 'A' is not a number in"),
+    (("2024-01-05,10,8", "2024-01-04,1,4"), "Date", "column 'Date' days are not in order in"),
+    (("2024-01-05,10,8",), "Day", "has no column 'Day'"),
+])  # fmt: skip
 def test_what_is_no_price_or_out_of_order_is_refused_and_never_quoted(
     tmp_path: Path, lines: tuple[str, ...], time: str, said: str
 ):

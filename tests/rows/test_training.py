@@ -132,15 +132,13 @@ def test_logistic_training_reaches_the_optimum_of_scikit_learn_also_with_class_w
 OPTIMISERS = {
     "sgd": (Plan(optimiser="sgd", lr=0.1), lambda p: torch.optim.SGD(p, lr=0.1)),
     "sgd with momentum": (
-        Plan(optimiser="sgd", lr=0.05, momentum=0.9),
-        lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9),
+        Plan(optimiser="sgd", lr=0.05, momentum=0.9), lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9),
     ),
     "adam": (Plan(optimiser="adam", lr=0.02), lambda p: torch.optim.Adam(p, lr=0.02)),
     "adamw": (
-        Plan(optimiser="adamw", lr=0.02, weight_decay=0.1),
-        lambda p: torch.optim.AdamW(p, lr=0.02, weight_decay=0.1),
+        Plan(optimiser="adamw", lr=0.02, weight_decay=0.1), lambda p: torch.optim.AdamW(p, lr=0.02, weight_decay=0.1),
     ),
-}
+}  # fmt: skip
 LEARNERS = {"linear": ("regression", Linear()), "logistic": ("binary", Logistic()), "mlp": ("multi-class", Mlp())}
 
 

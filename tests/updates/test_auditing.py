@@ -79,13 +79,10 @@ def test_counts_that_no_site_has_are_malformed(key: str, value: Any):
         AuditReply.from_record(record)
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("verdict", "proved"), ("metric", "auc\x1b"), ("metric", "a" * 81), ("rows", 1.5), ("value", "0.5"),
-        ("says", "a\x07"), ("says", "a" * 2001),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("key", "value"), [
+    ("verdict", "proved"), ("metric", "auc\x1b"), ("metric", "a" * 81), ("rows", 1.5), ("value", "0.5"),
+    ("says", "a\x07"), ("says", "a" * 2001),
+])  # fmt: skip
 def test_figures_that_no_site_sends_are_malformed(key: str, value: Any):
     record = through_bytes(REPLY.to_record())
     record["figures"][key] = [value, value]

@@ -41,12 +41,11 @@ def begun(run: str = "r1", seed: int = 0) -> Checkpoint:
 def made(round: int = 3) -> Checkpoint:
     rng = np.random.default_rng(round)
     return replace(
-        begun(),
-        round=round,
+        begun(), round=round,
         arrays={"weight": rng.normal(size=(4, 1)), "bias": np.float32(rng.normal(size=1))},
         state={"best": {"weight": rng.normal(size=(4, 1))}},
         facts={"strategy": {"best_loss": 0.1 + 0.2}, "seconds": 1.5},
-    )
+    )  # fmt: skip
 
 
 def bits(arrays: dict[str, np.ndarray]) -> dict[str, bytes]:

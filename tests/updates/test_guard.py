@@ -144,8 +144,7 @@ TWELVE: dict[str, tuple[Spoil, str, str]] = {
     ),
     "wrong dtype": (
         lambda r, _: replace(r, delta={name: value.astype(np.float32) for name, value in r.delta.items()}),
-        "fault",
-        "has dtype float32, not float64",
+        "fault", "has dtype float32, not float64",
     ),
     "n = 1e9": (lambda r, _: replace(r, num_examples=1e9), "fault", "above the declared band (at most 999)"),
     "n = -1": (lambda r, _: replace(r, num_examples=-1), "fault", "num-examples is not a positive whole number"),
@@ -327,16 +326,13 @@ def test_rows_must_be_whole_and_within_the_declared_band(reply, rows):
     assert set(found.refused) == {"bad"} and "num-examples" in found.refused["bad"]
 
 
-@pytest.mark.parametrize(
-    "scores",
-    [
-        Scores(rows="holdout", num_examples=5, metrics={"loss": 1.0}),
-        Scores(rows="validation", num_examples=0, metrics={"loss": 1.0}),
-        Scores(rows="validation", num_examples=-4, metrics={"loss": 1.0}),
-        Scores(rows="validation", num_examples=100, metrics={"loss": 1.0}),
-        Scores(rows="validation", num_examples=5, metrics={"loss": np.inf}),
-    ],
-)
+@pytest.mark.parametrize("scores", [
+    Scores(rows="holdout", num_examples=5, metrics={"loss": 1.0}),
+    Scores(rows="validation", num_examples=0, metrics={"loss": 1.0}),
+    Scores(rows="validation", num_examples=-4, metrics={"loss": 1.0}),
+    Scores(rows="validation", num_examples=100, metrics={"loss": 1.0}),
+    Scores(rows="validation", num_examples=5, metrics={"loss": np.inf}),
+])  # fmt: skip
 def test_scores_that_could_mislead_the_selection_are_refused_in_training_and_in_evaluation(reply, scores):
     replies = replies_of(reply) | {"bad": reply(9, like=LIKE, scores=scores)}
     for found in (guard(replies, LIKE, bands(replies)), guard_scores(replies, bands(replies))):
@@ -381,18 +377,15 @@ def test_the_guard_changes_nothing_of_what_it_judges(reply):
 EXTRA = {"c": ((2,), np.dtype(np.float64))}
 
 
-@pytest.mark.parametrize(
-    ("sent", "said"),
-    [
-        ({"c": np.array([1.0, np.nan])}, "array 'c' has values that are not finite"),
-        ({"c": np.array([1.0, 1e200])}, "norm of the update is not finite"),
-        ({"c": np.ones(3)}, "array 'c' has shape (3,), not (2,)"),
-        ({"c": np.ones(2, np.float32)}, "array 'c' has dtype float32, not float64"),
-        ({}, "names of arrays differ from the model's"),
-        ({"c": np.ones(2), "d": np.ones(2)}, "names of arrays differ from the model's"),
-        ({"c": np.full(2, 11.0)}, "norm of the update is 11.0 times the cohort's median (limit 10)"),
-    ],
-)
+@pytest.mark.parametrize(("sent", "said"), [
+    ({"c": np.array([1.0, np.nan])}, "array 'c' has values that are not finite"),
+    ({"c": np.array([1.0, 1e200])}, "norm of the update is not finite"),
+    ({"c": np.ones(3)}, "array 'c' has shape (3,), not (2,)"),
+    ({"c": np.ones(2, np.float32)}, "array 'c' has dtype float32, not float64"),
+    ({}, "names of arrays differ from the model's"),
+    ({"c": np.ones(2), "d": np.ones(2)}, "names of arrays differ from the model's"),
+    ({"c": np.full(2, 11.0)}, "norm of the update is 11.0 times the cohort's median (limit 10)"),
+])  # fmt: skip
 def test_what_a_strategy_has_sent_back_is_judged_as_updates_are(sent: dict[str, np.ndarray], said: str):
     delta = {name: np.ones_like(value) for name, value in LIKE.items()}
     replies = {

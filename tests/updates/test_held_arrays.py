@@ -124,8 +124,7 @@ def test_records_are_those_that_flower_would_have_made():
     made = record_of(sections())
     flowers = RecordDict({
         "arrays": ArrayRecord({name: Array(value) for name, value in ARRAYS.items()}),
-        "config": ConfigRecord(dict(sections()["config"])),
-        "metrics": MetricRecord(dict(sections()["metrics"])),
+        "config": ConfigRecord(dict(sections()["config"])), "metrics": MetricRecord(dict(sections()["metrics"])),
     })  # fmt: skip
     assert made == flowers
     assert recorddict_to_proto(made).SerializeToString() == recorddict_to_proto(flowers).SerializeToString()

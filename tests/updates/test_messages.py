@@ -241,26 +241,23 @@ def test_every_field_of_a_train_reply_that_the_guard_reads_is_required():
         TrainReply.from_record(spoiled(whole, "config", "protocol", PROTOCOL + 1))
 
 
-@pytest.mark.parametrize(
-    ("example", "section", "key", "value"),
-    [
-        (EXAMPLES[1], "config", "rows-high", "many"), (EXAMPLES[1], "config", "rows-high", True),
-        (EXAMPLES[1], "config", "rows-high", 999.0), (EXAMPLES[1], "config", "accepted", 1),
-        (EXAMPLES[1], "config", "site", 7), (EXAMPLES[1], "config", "colour", "blue"),
-        (EXAMPLES[6], "config", "round", "one"), (EXAMPLES[6], "settings", "proximal-mu", "a lot"),
-        (EXAMPLES[8], "scores", "num-examples", 3.5), (EXAMPLES[11], "arms", "value", ["high", "low"]),
-        (EXAMPLES[11], "arms", "value", [0.5]), (EXAMPLES[11], "arms", "value", 0.5),
-        (EXAMPLES[11], "config", "holdout-rows", 1.5),
-        # What no honest site sends, and would fill a record, a page or a database.
-        (EXAMPLES[1], "config", "site", "Cleveland/../x"), (EXAMPLES[1], "config", "site", "a" * 101),
-        (EXAMPLES[1], "config", "site", "a\n"), (EXAMPLES[1], "config", "title", "long " * 500),
-        (EXAMPLES[1], "config", "title", "red \x1b[31m"), (EXAMPLES[1], "config", "version", "0.1\n0.2"),
-        (EXAMPLES[2], "config", "reason", "x" * 2001), (EXAMPLES[1], "config", "disclosure", "closed"),
-        (EXAMPLES[1], "config", "share-metrics", "loudly"), (EXAMPLES[7], "config", "kind", "delta\x00"),
-        (EXAMPLES[8], "scores-metrics", "loss\n", 0.5), (EXAMPLES[11], "config", "note", "x" * 2001),
-        (EXAMPLES[11], "config", "holdout-rows", 2**63 - 1), (EXAMPLES[11], "arms", "method", ["", "\x07"]),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("example", "section", "key", "value"), [
+    (EXAMPLES[1], "config", "rows-high", "many"), (EXAMPLES[1], "config", "rows-high", True),
+    (EXAMPLES[1], "config", "rows-high", 999.0), (EXAMPLES[1], "config", "accepted", 1),
+    (EXAMPLES[1], "config", "site", 7), (EXAMPLES[1], "config", "colour", "blue"),
+    (EXAMPLES[6], "config", "round", "one"), (EXAMPLES[6], "settings", "proximal-mu", "a lot"),
+    (EXAMPLES[8], "scores", "num-examples", 3.5), (EXAMPLES[11], "arms", "value", ["high", "low"]),
+    (EXAMPLES[11], "arms", "value", [0.5]), (EXAMPLES[11], "arms", "value", 0.5),
+    (EXAMPLES[11], "config", "holdout-rows", 1.5),
+    # What no honest site sends, and would fill a record, a page or a database.
+    (EXAMPLES[1], "config", "site", "Cleveland/../x"), (EXAMPLES[1], "config", "site", "a" * 101),
+    (EXAMPLES[1], "config", "site", "a\n"), (EXAMPLES[1], "config", "title", "long " * 500),
+    (EXAMPLES[1], "config", "title", "red \x1b[31m"), (EXAMPLES[1], "config", "version", "0.1\n0.2"),
+    (EXAMPLES[2], "config", "reason", "x" * 2001), (EXAMPLES[1], "config", "disclosure", "closed"),
+    (EXAMPLES[1], "config", "share-metrics", "loudly"), (EXAMPLES[7], "config", "kind", "delta\x00"),
+    (EXAMPLES[8], "scores-metrics", "loss\n", 0.5), (EXAMPLES[11], "config", "note", "x" * 2001),
+    (EXAMPLES[11], "config", "holdout-rows", 2**63 - 1), (EXAMPLES[11], "arms", "method", ["", "\x07"]),
+])  # fmt: skip
 def test_a_value_of_a_wrong_type_is_malformed_and_not_found_later(example, section, key, value):
     with pytest.raises(MalformedMessage):
         type(example).from_record(spoiled(example.to_record(), section, key, value))
@@ -299,17 +296,13 @@ def test_a_deviation_that_is_no_number_of_at_least_0_is_malformed(value):
         CompareRequest.from_record(whole)
 
 
-@pytest.mark.parametrize(
-    ("value", "error", "said"),
-    [
-        ([0.4, -0.4], [0.2, 0.3], None),
-        ([0.4], [0.2], "its offset is not of 2 outputs"),
-        ([[0.4, -0.4]], [0.2, 0.3], "its offset is not of 2 outputs"),
-        ([0.4, math.nan], [0.2, 0.3], "its offset is not finite, or its standard error not above 0"),
-        ([0.4, -0.4], [0.2, math.inf], "its offset is not finite, or its standard error not above 0"),
-        ([0.4, -0.4], [0.2, 0.0], "its offset is not finite, or its standard error not above 0"),
-    ],
-)
+@pytest.mark.parametrize(("value", "error", "said"), [
+    ([0.4, -0.4], [0.2, 0.3], None), ([0.4], [0.2], "its offset is not of 2 outputs"),
+    ([[0.4, -0.4]], [0.2, 0.3], "its offset is not of 2 outputs"),
+    ([0.4, math.nan], [0.2, 0.3], "its offset is not finite, or its standard error not above 0"),
+    ([0.4, -0.4], [0.2, math.inf], "its offset is not finite, or its standard error not above 0"),
+    ([0.4, -0.4], [0.2, 0.0], "its offset is not finite, or its standard error not above 0"),
+])  # fmt: skip
 def test_an_offset_that_cannot_be_used_is_said_to_be_one(value, error, said):
     assert Offset(value=np.array(value), error=np.array(error)).defect(2) == said
 
@@ -330,14 +323,11 @@ def test_a_list_of_figures_or_of_numbers_that_is_too_long_is_malformed():
         TrainReply.from_record(wide.to_record())
 
 
-@pytest.mark.parametrize(
-    ("reason", "told"),
-    [
-        ("the study is not approved here", "the study is not approved here"), ("", "error code 7"),
-        (None, "error code 7"), ("\x1b[2J\n", "said something else (5 characters)"),
-        ("x" * 9999, "said something else (9999 characters)"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("reason", "told"), [
+    ("the study is not approved here", "the study is not approved here"), ("", "error code 7"),
+    (None, "error code 7"), ("\x1b[2J\n", "said something else (5 characters)"),
+    ("x" * 9999, "said something else (9999 characters)"),
+])  # fmt: skip
 def test_the_reason_of_a_node_without_an_answer_is_a_sentence_of_ours_or_counted(reason: str | None, told: str):
     asked = Message(RecordDict(), dst_node_id=1, message_type="train")
     assert fields.reason_of(Message(Error(code=7, reason=reason), reply_to=asked)) == told

@@ -27,17 +27,14 @@ def kept(listed: Sites = ALL, opened: dict[str, tuple[Sites, ...]] | None = None
     return ListedVectors(kind="train", round=1, listed=listed, vectors=vectors)
 
 
-@pytest.mark.parametrize(
-    ("said", "left"),
-    [
-        ("abcdef:g", "abcdef"),
-        ("abcde:fg", "abcde"),
-        # One whose keys are wrong names all others; one that cannot open its own names itself.
-        ("abcdef:g g:abcdef", "abcdef"), ("abcdef:g g:g", "abcdef"), ("g:g", "abcdef"),
-        # Of two that spoil by halves both go; of a pair that nobody else is in, the one that is named.
-        ("abc:f de:g", "abcde"), ("a:b", "acdefg"), ("", "abcdefg"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("said", "left"), [
+    ("abcdef:g", "abcdef"),
+    ("abcde:fg", "abcde"),
+    # One whose keys are wrong names all others; one that cannot open its own names itself.
+    ("abcdef:g g:abcdef", "abcdef"), ("abcdef:g g:g", "abcdef"), ("g:g", "abcdef"),
+    # Of two that spoil by halves both go; of a pair that nobody else is in, the one that is named.
+    ("abc:f de:g", "abcde"), ("a:b", "acdefg"), ("", "abcdefg"),
+])  # fmt: skip
 def test_the_sites_that_are_left_name_none_of_each_other_and_are_most(said: str, left: str):
     assert list_without(ALL, names(said)) == frozenset(left)
 
@@ -64,9 +61,8 @@ def test_what_sites_say_is_read_and_counted_and_names_outside_the_list_are_nobod
     said = {
         "a": Refusal("share-unreadable", site="g"),
         "b": Refusal("of-site", site="b", why=Refusal("shares-unreadable", many=3, sites="f, g, nobody")),
-        "c": Refusal("no-reply"),
-        "h": Refusal("share-unreadable", site="a"),
-    }
+        "c": Refusal("no-reply"), "h": Refusal("share-unreadable", site="a"),
+    }  # fmt: skip
     named = named_sites(ALL, said)
     assert named == names("a:g b:fg")
     store = SumStore()

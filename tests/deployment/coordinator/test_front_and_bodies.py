@@ -115,9 +115,8 @@ def test_a_run_that_begins_meanwhile_keeps_its_messages_and_nothing_is_rewritten
     remove_bodies(database, over={OVER})
     with closing(sqlite3.connect(database)) as found:
         assert found.execute("SELECT run_id FROM message_ins ORDER BY run_id").fetchall() == [
-            (GOING_ON - 2**64,),
-            (began,),
-        ]
+            (GOING_ON - 2**64,), (began,),
+        ]  # fmt: skip
     before = (database.stat().st_mtime_ns, database.stat().st_size)
     assert remove_bodies(database, over={OVER}, only_if_any=True) == 0
     assert (database.stat().st_mtime_ns, database.stat().st_size) == before

@@ -91,16 +91,14 @@ def test_nothing_is_read_of_a_request_whose_headers_do_not_prove_an_admitted_key
         "no header": {},
         "no key": {name: value for name, value in good.items() if name != "flwr-public-key"},
         "no signature": {name: value for name, value in good.items() if name != "flwr-signature"},
-        "a key of one's own": headers(own),
-        "a key that is not admitted yet": headers(invited),
+        "a key of one's own": headers(own), "a key that is not admitted yet": headers(invited),
         "another's signature": headers(alpha, signer=own),
         "a signature of another time": {**good, "flwr-timestamp": headers(alpha)["flwr-timestamp"]},
         "no base64": {**good, "flwr-signature": "é".encode().decode("latin-1")},
-        "a time of five minutes ago": headers(alpha, age=306),
-        "a time to come": headers(alpha, age=-6),
+        "a time of five minutes ago": headers(alpha, age=306), "a time to come": headers(alpha, age=-6),
         "a time without its zone": {**good, "flwr-timestamp": good["flwr-timestamp"].partition("+")[0]},
         "no time": {**good, "flwr-timestamp": "now"},
-    }
+    }  # fmt: skip
     for route in ROUTES:
         for name, said in wrong.items():
             sender = ask(lock, f"/v1/fleet/{route}", said, [b"x"] * 3, content_length="15900000")

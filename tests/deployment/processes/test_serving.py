@@ -25,9 +25,8 @@ def test_the_gate_starts_last_and_so_ends_first(home: Path):
     folder = SiteFolder("site-a")
     both = children(folder, network=True, gate=True)
     assert [child.command[-2:] for child in both] == [
-        ("flfed.deployment.processes.node", "site-a"),
-        ("flfed.deployment.processes.executor", "site-a"),
-    ]
+        ("flfed.deployment.processes.node", "site-a"), ("flfed.deployment.processes.executor", "site-a"),
+    ]  # fmt: skip
     assert [child.log.parent for child in both] == [folder.network, folder.gate]
     assert [len(children(folder, network=n, gate=not n)) for n in (True, False)] == [1, 1]
 
@@ -37,9 +36,8 @@ def test_a_network_that_could_not_be_left_is_said_plainly(home: Path):
     assert _describe_isolation("", root=True).startswith("it has no network; but root could take it back")
     warning = "WARNING, it has data AND a network: the kernel said no"
     assert [_describe_isolation("the kernel said no", root=root).startswith(warning) for root in (True, False)] == [
-        True,
-        True,
-    ]
+        True, True,
+    ]  # fmt: skip
     with pytest.raises(UsageError, match="not both"):
         serve(SiteFolder("site-a"), threading.Event(), network=False, gate=False, notify=print)
 

@@ -282,13 +282,10 @@ def test_no_line_of_a_bundle_is_installed_or_imported(gate_node: Any, tasks: Tas
     assert len({name for name in set(sys.modules) - before if "flfed_bundle" in name}) == 0
 
 
-@pytest.mark.parametrize(
-    ("headers", "rule"),
-    [
-        ({"content-length": "30"}, "larger than 20 bytes"), ({}, "does not say"),
-        ({"content-encoding": "gzip"}, "packed"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("headers", "rule"), [
+    ({"content-length": "30"}, "larger than 20 bytes"), ({}, "does not say"),
+    ({"content-encoding": "gzip"}, "packed"),
+])  # fmt: skip
 def test_an_answer_of_unknown_or_packed_length_is_not_read(headers: dict[str, str], rule: str):
     bounded = Bounded(RelayClient(Path("/nowhere")).connect, 20)
     fixed = httpx.MockTransport(lambda request: httpx.Response(200, headers=headers, stream=httpx.ByteStream(b"")))

@@ -134,9 +134,8 @@ def test_the_users_and_their_group_are_made(files: dict[str, Path], tmp_path: Pa
     assert sorted(groups["flfed-link"].split(",")) == ["flfed-gate", "flfed-net"]
     users = [line.split(":") for line in (root / "etc/passwd").read_text().splitlines()]
     assert {user[0]: user[5] for user in users} == {
-        "flfed-net": "/var/lib/flfed/net",
-        "flfed-gate": "/var/lib/flfed/gate",
-    }
+        "flfed-net": "/var/lib/flfed/net", "flfed-gate": "/var/lib/flfed/gate",
+    }  # fmt: skip
     assert len({user[2] for user in users}) == 2
 
 

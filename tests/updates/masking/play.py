@@ -211,10 +211,9 @@ class Site:
         self._write_down(exchange, listed)
         missing = context.cohort - listed - {self.name}
         return Opening(
-            self.name,
-            frozenset((owner, bound) for owner in listed),
+            self.name, frozenset((owner, bound) for owner in listed),
             frozenset(pair_seed(self.name, other, bound) for other in missing),
-        )
+        )  # fmt: skip
 
     def _among(self, exchange: Exchange, request: Request) -> tuple[str, Sites]:
         """Return study and cohort of a sum: of figures, the sites that share them in sums only."""

@@ -273,13 +273,10 @@ def test_no_long_search_gets_such_a_sum(pinned: int, colluders: int):
         assert attacked_in_studies(RULES, pinned - colluders - 1, colluders, 10_000)[1] == 0
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        "masks not bound to round", "no self-mask", "no confirmations", "another model", "list by run",
-        "smaller list after the larger",
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("fault", [
+    "masks not bound to round", "no self-mask", "no confirmations", "another model", "list by run",
+    "smaller list after the larger",
+])  # fmt: skip
 def test_the_same_attacks_find_a_fault(fault: str):
     assert attacked(FAULTS[fault][1], 7, 2, 150)[1] > 0
 
