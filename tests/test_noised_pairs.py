@@ -180,9 +180,7 @@ VERDICTS: list[tuple[str, float, float, Callable[[NoisedPairs], NoisedPairs]]] =
 
 
 @pytest.mark.parametrize(("code", "won", "deviation", "change"), VERDICTS)
-def test_each_verdict_has_its_code(
-    code: str, won: float, deviation: float, change: Callable[[NoisedPairs], NoisedPairs]
-):
+def test_each_verdict_has_its_code(code, won, deviation, change):
     plain = NoisedPairs(
         pairs=won, squares=2.5, deviation=deviation, events=500.0, others=1750.0, count_deviation=10.0
     )  # fmt: skip

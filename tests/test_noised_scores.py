@@ -187,9 +187,7 @@ def noise_alone(rows: int, epsilon: float, grid: ScoreBins, edges: np.ndarray, d
 
 
 @pytest.mark.parametrize(("rows", "epsilon", "bar"), [(1000, 1.0, 0.022), (7500, 0.3, 0.010)])
-def test_noise_in_the_auc_is_that_of_16_bins_by_quantile_and_256_or_even_ones_have_more(
-    rows: int, epsilon: float, bar: float
-):
+def test_noise_in_the_auc_is_that_of_16_bins_by_quantile_and_256_or_even_ones_have_more(rows, epsilon, bar):
     cells = NORMAL[0].sum(axis=0) * rows
     edges = choose_edges(cells, 1e-9, number_of_bins(rows, noise(epsilon, rows)))
     assert len(edges) == BINS + 1

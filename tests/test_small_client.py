@@ -134,9 +134,7 @@ def mixed(monkeypatch: pytest.MonkeyPatch) -> type[MixedSites]:
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
-def test_the_model_is_that_of_a_run_with_our_own_client_at_all_sites(
-    plan: str, mixed: type[MixedSites], home: Path, tmp_path: Path
-):
+def test_the_model_is_that_of_a_run_with_our_own_client_at_all_sites(plan, mixed, home, tmp_path):
     study = Study.parse(STUDY.replace("PLAN", plan))
     expected, ours = final_arrays(study, "inprocess")
     mixed.others = {

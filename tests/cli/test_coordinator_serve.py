@@ -110,9 +110,7 @@ def test_the_status_knows_its_own_pseudonyms():
     assert {site: last.answer for site, last in found.items()} == {"cleveland": "accepted", "hungary": "accepted"}
 
 
-def test_the_status_without_a_server_says_who_is_admitted_and_that_nothing_serves(
-    call: Call, folder: CoordinatorFolder, recorded: str
-):
+def test_the_status_without_a_server_says_who_is_admitted_and_that_nothing_serves(call, folder, recorded):
     found = json.loads(call("status", "--json"))
     assert (found["title"], found["address"], found["serving"]) == ("Heart consortium", "127.0.0.1:18443", False)
     assert found["server-days"] > 30
@@ -143,9 +141,7 @@ def test_a_site_whose_file_is_damaged_is_named_and_the_others_are_shown(call: Ca
 
 
 @pytest.mark.parametrize(("days", "is_renewed"), [(396, False), (30, False), (29, True)])
-def test_the_status_says_how_long_the_servers_certificate_holds(
-    call: Call, folder: CoordinatorFolder, days: int, is_renewed: bool
-):
+def test_the_status_says_how_long_the_servers_certificate_holds(call, folder, days, is_renewed):
     renew_server(folder, now=now_utc() - timedelta(days=396 - days))
     assert json.loads(call("status", "--json"))["server-days"] == days
     lines = call("status").splitlines()

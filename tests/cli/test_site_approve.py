@@ -8,7 +8,6 @@ import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer
@@ -304,18 +303,14 @@ def test_the_words_say_what_every_reply_reveals(small_sites: Callable[..., list[
     ({"secure-aggregation": "on"}, "reveal rows of all their sites together"),
     ({"privacy.name": "record-dp", "privacy.epsilon": 3.0}, "no more than the study's epsilon allows"),
 ])  # fmt: skip
-def test_the_words_say_what_a_coordinator_learns_that_makes_its_own_models(
-    small_sites: Callable[..., list[Site]], small_study: str, changes: dict[str, Any], told: str
-):
+def test_the_words_say_what_a_coordinator_learns_that_makes_its_own_models(small_sites, small_study, changes, told):
     (site,) = small_sites(1, policy=Policy())
     study = Study.parse(small_study).replace(changes)
     (said,) = (words for words in details(study, site, ["site-02", "site-03"]) if words.startswith("What the coor"))
     assert told in said
 
 
-def test_aggregate_only_says_that_the_coordinators_memory_still_has_the_figures(
-    small_sites: Callable[..., list[Site]], small_study: str
-):
+def test_aggregate_only_says_that_the_coordinators_memory_still_has_the_figures(small_sites, small_study):
     (site,) = small_sites(1)
     study = Study.parse(small_study)
     assert "Sharing: results are shown under this site's name." in "\n".join(details(study, site, ["site-02"]))

@@ -167,9 +167,7 @@ def hostile(folder: Path, marker: Path, rows: str) -> Path:
     return file
 
 
-def test_a_bundle_with_hostile_code_is_never_executed(
-    serving: Any, ask: Asking, refused: Callable[..., str], tmp_path: Path
-):
+def test_a_bundle_with_hostile_code_is_never_executed(serving, ask, refused, tmp_path):
     marker = serving.root / "exchange/executed"
     file = hostile(tmp_path / "app", marker, str(serving.rows("alpha")))
     said = refused(serving.study(), bundle=str(file))
@@ -188,9 +186,7 @@ def test_a_bundle_with_hostile_code_is_never_executed(
     assert marker.read_text() == "executed"
 
 
-def test_a_reply_with_one_array_too_many_stays_and_an_honest_one_leaves(
-    serving: Any, ask: Asking, watch: Callable[..., Any]
-):
+def test_a_reply_with_one_array_too_many_stays_and_an_honest_one_leaves(serving, ask, watch):
     alpha, gamma = serving.sites["alpha"], serving.sites["gamma"]
     rows = {name: watch([serving.rows(name)]) for name in ("alpha", "gamma")}
     found = ask(serving.study(), THREE, run="run-2")

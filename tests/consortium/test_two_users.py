@@ -111,9 +111,7 @@ def ports_of(user: int) -> list[int]:
     return [int(line[1].partition(":")[2], 16) for line in lines if line[3] == "0A" and int(line[7]) == user]
 
 
-def test_a_site_of_two_users_trains_and_neither_gets_what_is_the_others(
-    consortium: Any, listening: list[int], wait_until: Any
-):
+def test_a_site_of_two_users_trains_and_neither_gets_what_is_the_others(consortium, listening, wait_until):
     alpha = TwoUsers(consortium)
     alpha.join()
     for name in ("beta", "gamma"):

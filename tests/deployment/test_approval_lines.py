@@ -200,9 +200,7 @@ NEED_THREE = {"secure aggregation", "ckks"}
     ("name", "risk"),
     [pair for pair in product([*CASES, *STATISTICS], RISKS) if pair not in product(NEED_THREE, ["two sites"])],
 )
-def test_each_risk_stands_in_the_ten_lines_where_it_applies_and_nowhere_else(
-    small_sites: MakeSites, small_study: str, name: str, risk: str
-):
+def test_each_risk_stands_in_the_ten_lines_where_it_applies_and_nowhere_else(small_sites, small_study, name, risk):
     study, case = study_and_case(name, small_study)
     sentence, applies = RISKS[risk]
     policy, others = case.policy, OTHERS

@@ -173,9 +173,7 @@ def answers(consortium: Consortium, run: str, site: str = "site-01") -> dict[str
 
 @pytest.mark.parametrize("kind", [SUMMARISE, EVALUATE, COMPARE])
 @pytest.mark.parametrize("behind_a_gate", [True, False])
-def test_what_is_not_charged_is_not_answered_first_or_last(
-    gated: Consortium, kind: str, behind_a_gate: bool, monkeypatch
-):
+def test_what_is_not_charged_is_not_answered_first_or_last(gated, kind, behind_a_gate, monkeypatch):
     if not behind_a_gate:  # the site itself refuses it, too
         monkeypatch.setattr(study_policy, "asks", lambda study, kind: True)
     reply = answers(gated, "asked")[kind]

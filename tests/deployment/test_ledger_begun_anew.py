@@ -187,9 +187,7 @@ def sums_over(small_sites: Callable[..., list[Site]], small_study: str, sites: i
 
 
 @pytest.mark.parametrize("how", [harm, lose])
-def test_table_1_that_was_in_a_sum_does_not_leave_alone_after_a_loss(
-    small_sites: Callable[..., list[Site]], small_study: str, how: Any, monkeypatch: pytest.MonkeyPatch
-):
+def test_table_1_that_was_in_a_sum_does_not_leave_alone_after_a_loss(small_sites, small_study, how, monkeypatch):
     def after_loss() -> list[str]:
         for name in FOUR[1:]:
             how(found.folders[name])

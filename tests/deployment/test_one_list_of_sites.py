@@ -69,9 +69,7 @@ def away(site: str, kind: str) -> bool:
 
 @pytest.mark.studies
 @pytest.mark.parametrize("name", OTHERS)
-def test_a_second_study_gets_no_sum_of_rows_without_a_site_of_the_first(
-    consortium: Callable[..., Consortium], name: str
-):
+def test_a_second_study_gets_no_sum_of_rows_without_a_site_of_the_first(consortium, name):
     found = consortium(4, 1)
     asked(found)
     everybody = ",".join(sorted(found.sites))
@@ -81,9 +79,7 @@ def test_a_second_study_gets_no_sum_of_rows_without_a_site_of_the_first(
     assert opened(found, rows_question("small")) == {everybody}
 
 
-def test_lists_of_studies_give_away_the_site_that_is_in_one_of_them(
-    consortium: Callable[..., Consortium], monkeypatch: pytest.MonkeyPatch
-):
+def test_lists_of_studies_give_away_the_site_that_is_in_one_of_them(consortium, monkeypatch):
     for module in (secure_sums, summed_replies):
         monkeypatch.setattr(module, "question_sha256", rounding_sha256)
     found = consortium(4, 1)

@@ -135,9 +135,7 @@ def test_the_sum_has_the_losses_of_all_sites_each_rounded_first(consortium: Make
     assert not any(np.isclose(of_all(entry, "validation"), whole, rtol=0, atol=1e-7))
 
 
-def test_where_another_site_sends_its_own_no_loss_is_left_in_the_sum(
-    small_sites: Callable[..., list[Site]], small_study: str
-):
+def test_where_another_site_sends_its_own_no_loss_is_left_in_the_sum(small_sites, small_study):
     study = Study.parse(small_study).replace({**SUMS, "strategy.select": "best"})
     sites = small_sites(3, rows=90)
     sites[2] = replace(sites[2], policy=Policy())
@@ -249,9 +247,7 @@ class Chooser:
 
 # On the code before, all outcomes were read without any output named, of exact figures.
 @pytest.mark.parametrize("outputs", [(), ("training-figures",)])
-def test_a_coordinator_that_chooses_thresholds_reads_no_outcome_of_rows_whose_inputs_it_knows(
-    consortium: Make, outputs: tuple[str, ...]
-):
+def test_a_coordinator_that_chooses_thresholds_reads_no_outcome_of_rows_whose_inputs_it_knows(consortium, outputs):
     asked = {"strategy__rounds": 60, "plan__validation": 0.0, "compare__primary": "brier_score_loss"}
     found = consortium(rows=60, outputs=outputs, **asked)
     coordinator, victim = Chooser(found), "site-01"
@@ -327,9 +323,7 @@ def test_under_homomorphic_encryption_no_loss_leaves_and_nothing_is_chosen_by_on
     ("chosen", "changes"),
     [("patience", {"strategy__patience": 2}), ("schedule = 'plateau'", {"plan__schedule": "plateau"})],
 )
-def test_under_homomorphic_encryption_nothing_ends_or_slows_by_a_loss(
-    consortium: Make, chosen: str, changes: dict[str, Any]
-):
+def test_under_homomorphic_encryption_nothing_ends_or_slows_by_a_loss(consortium, chosen, changes):
     pytest.importorskip("tenseal")
     choosing = consortium(secure_aggregation="ckks", **changes)
     with pytest.raises(UsageError, match=f"{chosen} needs losses, which site-01, site-02, site"):

@@ -95,9 +95,7 @@ def test_without_sums_an_approval_is_as_it_was(small_study: str):
     ("off", pinned("site-02", "site-03"), ("site-02",), "this one's are not"),
     ("auto", {"site-02": ""}, ("site-02",), "this one's are not"),
 ])  # fmt: skip
-def test_what_gives_no_right_to_sums_is_refused_with_what_to_do(
-    small_study: str, own: str, asked: str, sites: dict[str, str], without: tuple[str, ...], expected: str
-):
+def test_what_gives_no_right_to_sums_is_refused_with_what_to_do(small_study, own, asked, sites, without, expected):
     with pytest.raises(UsageError) as error:
         agreed(SITE, study(small_study, asked), sites, without)
     assert expected in str(error.value)
@@ -228,9 +226,7 @@ def test_the_words_say_what_sums_mean_here(small_sites: Callable[..., list[Site]
     assert "over 3 or more of the 3 sites" in three and "if 2 of 3 do" in three
 
 
-def test_the_words_say_what_is_given_away_by_lists_that_differ(
-    small_sites: Callable[..., list[Site]], small_study: str, own: str
-):
+def test_the_words_say_what_is_given_away_by_lists_that_differ(small_sites, small_study, own):
     (site,) = small_sites(1)
     asked = study(small_study, "auto")
     one = words(site, asked, PINS, ("site-03",))
@@ -244,9 +240,7 @@ def test_the_words_say_what_is_given_away_by_lists_that_differ(
     )
 
 
-def test_the_words_of_a_plain_study_are_as_they_were_and_auto_says_why_there_are_no_sums(
-    small_sites: Callable[..., list[Site]], small_study: str
-):
+def test_the_words_of_a_plain_study_are_as_they_were_and_auto_says_why_there_are_no_sums(small_sites, small_study):
     (site,) = small_sites(1)
     plain = words(site, study(small_study, "off"), {"site-02": "", "site-03": ""})
     assert plain.replace(study(small_study, "off").sha256(), "") == words(
@@ -370,9 +364,7 @@ def test_the_command_writes_a_plain_approval_where_the_study_asks_for_no_sums(he
     assert "--without goes with a study whose updates are added up in secret" in str(refused.exception)
 
 
-def test_the_words_of_ciphertexts_say_who_can_read_an_update(
-    small_sites: Callable[..., list[Site]], small_study: str, own: str
-):
+def test_the_words_of_ciphertexts_say_who_can_read_an_update(small_sites, small_study, own):
     (site,) = small_sites(1)
     asked = study(small_study, "ckks")
     assert has_sums(asked, taking_part=2)

@@ -134,9 +134,7 @@ def ended(run: RunEntry, status: str = "completed", rounds: int = ROUNDS) -> Non
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_sites_killed_before_or_after_their_answer_send_the_same_vector_in_the_second_attempt(
-    consortium: Make, fault: str
-):
+def test_sites_killed_before_or_after_their_answer_send_the_same_vector_in_the_second_attempt(consortium, fault):
     found = consortium()
     # With two of four missing the round is asked once more, and both are back.
     run = Coordinator(found).run(absent=in_round(2, "site-03,site-04", TRAIN, fault))
@@ -224,9 +222,7 @@ def test_a_coordinator_killed_after_a_checkpoint_goes_on_from_the_round_that_the
     (1, "site-03", TRAIN),
     pytest.param((2, "site-03", TRAIN), marks=pytest.mark.proof),
 ])  # fmt: skip
-def test_a_resume_drops_nobody_and_who_is_not_back_is_missing_until_it_is(
-    consortium: Make, crash: tuple[int, str, str]
-):
+def test_a_resume_drops_nobody_and_who_is_not_back_is_missing_until_it_is(consortium, crash):
     found = consortium()
     coordinator = Coordinator(found)
     run = coordinator.run(absent=in_round(*crash, "crash"))

@@ -163,9 +163,7 @@ def figures_of(reply: Any, kind: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("kind", [TRAIN, EVALUATE, COMPARE])
-def test_no_figure_of_such_a_model_leaves_a_gate_and_it_was_the_runs_model(
-    gated, perceptron: str, kind: str, monkeypatch
-):
+def test_no_figure_of_such_a_model_leaves_a_gate_and_it_was_the_runs_model(gated, perceptron, kind, monkeypatch):
     def asked(site: Any, high: float) -> Any:
         session = SiteSession(site.site, site.study)
         sent = TrainRequest.from_record(site.trained(round=6, evaluate=True).content)

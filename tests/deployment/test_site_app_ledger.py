@@ -186,9 +186,7 @@ def the_line_before(folder: SiteFolder, size: int) -> tuple[bytes, bytes]:
 
 
 @pytest.mark.parametrize("changed", [a_new_line, the_line_before])
-def test_what_is_another_only_while_its_lines_are_read_is_found(
-    folder: SiteFolder, changed: Callable[[SiteFolder, int], tuple[bytes, bytes]], monkeypatch: pytest.MonkeyPatch
-):
+def test_what_is_another_only_while_its_lines_are_read_is_found(folder, changed, monkeypatch):
     ledger = ledger_of(folder)
     checked = checked_whole(ledger, [])[1]
     assert checked is not None

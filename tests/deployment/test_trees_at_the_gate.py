@@ -64,9 +64,7 @@ def test_three_gates_end_where_one_process_does_also_after_a_crash_between_two_l
 
 
 @pytest.mark.studies
-def test_a_coordinator_killed_while_a_site_was_away_grows_the_tree_of_all_once_it_is_back(
-    small_sites: Callable[..., list[Site]], small_study: str
-):
+def test_a_coordinator_killed_while_a_site_was_away_grows_the_tree_of_all_once_it_is_back(small_sites, small_study):
     changes = {"strategy.rounds": 3, "strategy.quorum": 0.5}
     gated = consortium_of(small_sites(3, rows=120), trees_study(small_study, **changes))
     here = run(gated.study, sites=list(gated.sites.values())).report["arrays-sha256"]

@@ -73,9 +73,7 @@ def test_masked_sums_grow_the_trees_of_plain_ones(consortium: Make, least: int):
 
 
 @pytest.mark.proof
-def test_sites_that_share_figures_in_sums_only_grow_the_same_trees(
-    small_sites: Callable[..., list[Site]], small_study: str
-):
+def test_sites_that_share_figures_in_sums_only_grow_the_same_trees(small_sites, small_study):
     asked = {"secure-aggregation": "on", "strategy.rounds": 2, "compare.share-metrics": "aggregate-only"}
     found = sharing_in_sums(small_sites, Study.parse(trees_study(small_study, **asked)), 4, 4, rows=120)
     coordinator = Coordinator(found)

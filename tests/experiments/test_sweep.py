@@ -72,9 +72,7 @@ def validation(name: str, number: int) -> dict[str, float | None]:
         return {m.metric: m.value for m in reader.metrics(name, number) if (m.site, m.arm) == (None, "validation")}
 
 
-def test_a_sweep_that_is_ended_gives_the_points_that_were_tried_and_leaves_no_checkpoint(
-    small_sites, study: Study, home: Path
-):
+def test_a_sweep_that_is_ended_gives_the_points_that_were_tried_and_leaves_no_checkpoint(small_sites, study, home):
     rounds = list[int]()
 
     def progress(stage: str, done: int, of: int) -> None:

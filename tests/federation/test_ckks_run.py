@@ -266,17 +266,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("changes, said", REFUSED.values(), ids=REFUSED)
-def test_what_does_not_go_with_it_is_refused_before_a_table_is_read(
-    small_sites: Callable[..., list[Site]], small_study: str, changes: dict[str, Any], said: str
-):
+def test_what_does_not_go_with_it_is_refused_before_a_table_is_read(small_sites, small_study, changes, said):
     small_sites(3)
     with pytest.raises(UsageError, match=said):
         check(Study.parse(small_study).replace({"secure-aggregation": "ckks", **changes}))
 
 
-def test_a_study_that_asks_for_it_is_checked_and_its_run_says_what_the_server_lacks(
-    small_sites: Callable[..., list[Site]], small_study: str
-):
+def test_a_study_that_asks_for_it_is_checked_and_its_run_says_what_the_server_lacks(small_sites, small_study):
     study = Study.parse(small_study).replace({"secure-aggregation": "ckks", "strategy.rounds": 2})
     sites = small_sites(3)
     check(study)

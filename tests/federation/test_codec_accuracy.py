@@ -96,9 +96,7 @@ class ForgetsFloats(FedAvg):
 
 
 @pytest.mark.proof
-def test_what_forgets_or_rounds_to_the_nearest_moves_the_auc_of_a_study_with_many_columns(
-    monkeypatch: pytest.MonkeyPatch,
-):
+def test_what_forgets_or_rounds_to_the_nearest_moves_the_auc_of_a_study_with_many_columns(monkeypatch):
     study = Study.load("preterm-birth")
     plain = aucs(study, {})
     with registry.lending("codec", [Forgetful]), registry.lending("strategy", [ForgetsFloats]):

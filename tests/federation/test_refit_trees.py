@@ -139,9 +139,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_trees(stage: str, round: int,
 
 @pytest.mark.studies
 @pytest.mark.parametrize("forgets", [False, True])
-def test_a_site_follows_the_trees_by_their_hash_alone(
-    forgets: bool, conduct: Conduct, small_sites, trees, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_site_follows_the_trees_by_their_hash_alone(forgets, conduct, small_sites, trees, monkeypatch):
     expected, context_of = conduct(small_sites(3, rows=150), trees()), InProcessGrid.context_of
     plainly, levels = SiteSession.training, Counter[str]()
 

@@ -225,9 +225,7 @@ def test_an_error_of_the_program_is_in_the_store_as_failed_without_its_text(smal
     ),
     ({"repeats": 0}, "repeats=0 must be a whole number >= 1"),
 ])  # fmt: skip
-def test_wrong_options_are_refused_before_anything_is_written(
-    small_sites, study: Study, home: Path, options: dict[str, object], said: str
-):
+def test_wrong_options_are_refused_before_anything_is_written(small_sites, study, home, options, said):
     with pytest.raises(UsageError) as refused:
         run(study, sites=small_sites(2), **options)
     assert str(refused.value) == said

@@ -69,9 +69,7 @@ def account(policy: Policy | None = None, dataset: str = "small") -> PrivacyAcco
     return PrivacyAccount(ledger(), dataset, policy or Policy(epsilon=3.0), prepare=make, origin=origin)
 
 
-def test_what_was_spent_given_an_encoder_of_the_rows_is_told_so(
-    small_sites: Callable[..., list[Site]], small_study: str, home: Path
-):
+def test_what_was_spent_given_an_encoder_of_the_rows_is_told_so(small_sites, small_study, home):
     sites = small_sites(2, rows=100, policy=Policy(epsilon=9.0))
 
     def told() -> tuple[list[bool], bool | None, str, str]:
@@ -92,9 +90,7 @@ def test_what_was_spent_given_an_encoder_of_the_rows_is_told_so(
     assert re.search(r"have spent epsilon [\d.]+ \(given the encoder\) of 9 for 'small'", approving)
 
 
-def test_three_runs_on_one_ledger_end_as_the_budget_says(
-    small_sites: Callable[..., list[Site]], small_study: str, home: Path
-):
+def test_three_runs_on_one_ledger_end_as_the_budget_says(small_sites, small_study, home):
     sites = small_sites(3, rows=100, policy=Policy(epsilon=2.5))
     results = [run(private(small_study, seed=seed), sites=sites).report for seed in (7, 8)]
     assert [result["status"] for result in results] == ["completed", "stopped"]
@@ -217,9 +213,7 @@ def test_open_records_and_never_refuses(small_sites: Callable[..., list[Site]], 
     ({"delta": 0.05}, {"delta": 0.02}, "the study's delta=0.02 is not below one over the training rows here"),
     ({"epsilon": 0.01}, {}, "privacy budget: epsilon 0 of 0.01 is spent at delta 1e-05, and one more round"),
 ])  # fmt: skip
-def test_what_a_policy_does_not_allow_is_refused_at_enrolment(
-    small_sites: Callable[..., list[Site]], small_study: str, policy: dict[str, Any], changes: dict[str, Any], said: str
-):
+def test_what_a_policy_does_not_allow_is_refused_at_enrolment(small_sites, small_study, policy, changes, said):
     sites = small_sites(2, rows=100, policy=Policy(**policy))
     study = private(small_study) if "privacy" in changes else private(small_study, **changes)
     study = Study.parse(study.text.replace(PRIVATE, "")) if "privacy" in changes else study
@@ -257,9 +251,7 @@ def test_in_one_process_noise_follows_from_the_seed(small_sites: Callable[..., l
     assert len(spent_lines()) == 15  # what is drawn again is charged again: nobody can tell that it is the same
 
 
-def test_a_run_that_is_resumed_is_not_refused_for_what_it_spent_itself(
-    small_sites: Callable[..., list[Site]], small_study: str
-):
+def test_a_run_that_is_resumed_is_not_refused_for_what_it_spent_itself(small_sites, small_study):
     sites = small_sites(2, rows=100, policy=Policy(epsilon=2.0))
 
     def fail(stage: str, round: int) -> None:
@@ -310,9 +302,7 @@ run(Study.parse(sys.stdin.read()), sites=sites, stacked=False)
 """
 
 
-def test_a_kill_between_reservation_and_training_never_lowers_the_sum(
-    small_sites: Callable[..., list[Site]], small_study: str
-):
+def test_a_kill_between_reservation_and_training_never_lowers_the_sum(small_sites, small_study):
     small_sites(0)
     program = KILLED.format(tests=str(Path(__file__).resolve().parents[1]))
     done = subprocess.run(

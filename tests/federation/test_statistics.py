@@ -150,9 +150,7 @@ def test_what_belongs_to_a_model_is_refused_beside_a_statistic(added: str, said:
     (f"{STOCK}service = 0.4\n", "service=0.4 must lie between 0.5 and 1"),
     (f"{STOCK}last = [0]\n", "last must have numbers from 1"),
 ])  # fmt: skip
-def test_a_column_that_the_statistic_cannot_be_of_is_refused_before_anything_runs(
-    small_sites: Small, text: str, said: str
-):
+def test_a_column_that_the_statistic_cannot_be_of_is_refused_before_anything_runs(small_sites, text, said):
     sites = small_sites(2)
     with pytest.raises(UsageError) as error:
         run(Study.parse(text), sites=sites)

@@ -63,9 +63,7 @@ def arrays_of(done: Result) -> dict[str, np.ndarray]:
     return checkpoint.final(done.report["run"]).arrays
 
 
-def test_the_text_names_the_arrays_the_record_the_columns_and_each_site_the_arms(
-    earlier: Result, sites: Any, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_text_names_the_arrays_the_record_the_columns_and_each_site_the_arms(earlier, sites, monkeypatch):
     started: list[dict[str, np.ndarray]] = []
     plain = FedAvg.start
 
@@ -165,9 +163,7 @@ def test_a_warm_start_goes_with(what: str, earlier: Result, sites: Any):
         assert (found["weight-1"] != before["weight-1"]).any()
 
 
-def test_repeats_that_draw_other_test_rows_say_so_and_sites_of_part_width_take_no_start(
-    earlier: Result, sites: Any, tmp_path: Path
-):
+def test_repeats_that_draw_other_test_rows_say_so_and_sites_of_part_width_take_no_start(earlier, sites, tmp_path):
     twice = run(begun(earlier), sites=sites, repeats=2)
     with RunReader.open() as reader:
         runs = [one.run for one in reader.runs_of(twice.report["run"])]
@@ -198,9 +194,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_arrays(earlier: Result, sites
 
 
 @pytest.mark.parametrize("exported", [False, True])
-def test_a_run_goes_on_without_the_model_that_it_began_with(
-    exported: bool, earlier: Result, sites: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_run_goes_on_without_the_model_that_it_began_with(exported, earlier, sites, tmp_path, monkeypatch):
     folder, name = tmp_path / "model", earlier.report["run"]
     if exported:
         export(name, folder)

@@ -6,7 +6,6 @@ import html
 import json
 import pickle
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +93,7 @@ def test_rows_without_a_site_infinite_cells_and_rows_at_two_sites_are_said():
     assert any(line.startswith("check the sites: 600 rows are the same at another site") for line in twice)
 
 
-def test_the_files_that_save_writes_give_the_same_arrays(
-    result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flfed: Callable[..., Any]
-):
+def test_the_files_that_save_writes_give_the_same_arrays(result, tmp_path, monkeypatch, flfed):
     written = result.save(tmp_path / "own")
     study = next(path for path in written if path.suffix == ".toml" and path.parent == tmp_path / "own")
     monkeypatch.chdir(tmp_path / "own")

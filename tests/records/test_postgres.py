@@ -444,9 +444,7 @@ def test_the_app_shows_each_round_that_is_written_to_the_server_within_2_seconds
     assert max(lags(window)) < 2
 
 
-def test_a_site_reads_a_query_in_parts_and_ends_one_that_returns_too_much_or_nothing(
-    url: str, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_site_reads_a_query_in_parts_and_ends_one_that_returns_too_much_or_nothing(url, monkeypatch):
     monkeypatch.setenv("FLFED_SITE_URL", url)
     query = "SELECT g, g / 3.0 AS third, 't' || g AS words, NULL::int AS gap FROM generate_series(1, 1200) g;"
     with create_engine(url, poolclass=NullPool).connect() as connection:

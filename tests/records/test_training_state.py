@@ -115,9 +115,7 @@ def two_rounds(small_sites: Callable[..., Any], small_study: str) -> Any:
 
 
 @pytest.mark.studies
-def test_two_rounds_are_the_headline_everywhere_and_nobody_is_told_not_to_use_the_model(
-    two_rounds: Any, flfed: Callable[..., Any]
-):
+def test_two_rounds_are_the_headline_everywhere_and_nobody_is_told_not_to_use_the_model(two_rounds, flfed):
     name = two_rounds["run"]
     assert two_rounds["training"]["enough"] is False
     assert verdict_in_words(two_rounds)[0].startswith(FIRST)

@@ -72,9 +72,7 @@ def test_what_another_package_brings_must_be_named(tmp_path: Path, monkeypatch: 
     ({"mechanisms": ["record-dp"], "disclosure": "open"}, "none", None, "its policy allows mechanisms record-dp"),
     ({"mechanisms": []}, "none", None, "its policy allows mechanisms none at all, the study asks for 'none'"),
 ])  # fmt: skip
-def test_a_budget_needs_a_mechanism_that_it_can_count(
-    given: dict[str, Any], mechanism: str, delta: Any, expected: str | None
-):
+def test_a_budget_needs_a_mechanism_that_it_can_count(given, mechanism, delta, expected):
     said = Policy.model_validate(given).privacy_refusal(mechanism=mechanism, delta=delta)
     assert (said and said[: len(expected or "")]) == expected
 

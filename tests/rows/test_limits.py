@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import sqlite3
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,9 +56,7 @@ def stored(kind: str, folder: Path) -> Csv | Parquet | Excel | Sql:
 
 
 @pytest.mark.parametrize("kind", ["csv", "csv.gz", "csv.zip", "csv.bz2", "csv.xz", "parquet", "xlsx", "sql"])
-def test_a_table_as_large_as_its_bounds_is_read_and_a_larger_one_refused_by_bound_and_key(
-    kind: str, tmp_path: Path, database: Path
-):
+def test_a_table_as_large_as_its_bounds_is_read_and_a_larger_one_refused_by_bound_and_key(kind, tmp_path, database):
     source = stored(kind, tmp_path)
     # A sheet's line of names is one of its rows.
     rows = 4 if kind == "xlsx" else 3
@@ -95,9 +92,7 @@ def test_what_is_packed_a_thousand_times_is_refused_unless_the_package_allows_it
     (endless.write_list, "list.parquet", "rows"), (endless.write_long_text, "text.parquet", "bytes"),
     (lambda path: endless.write_far_cell(path, "NTP40000"), "far.xlsx", "cells"),
 ])  # fmt: skip
-def test_what_a_small_file_repeats_is_counted_before_it_is_read(
-    write: Callable[[Path], None], name: str, key: str, tmp_path: Path
-):
+def test_what_a_small_file_repeats_is_counted_before_it_is_read(write, name, key, tmp_path):
     path = tmp_path / name
     write(path)
     assert path.stat().st_size < 1_000_000
@@ -106,9 +101,7 @@ def test_what_a_small_file_repeats_is_counted_before_it_is_read(
 
 
 @pytest.mark.parametrize("write", [endless.write_fixed_bytes, endless.write_false_size])
-def test_values_that_a_parquet_file_has_once_count_for_each_row_whatever_its_last_bytes_say(
-    write: Callable[[Path], None], tmp_path: Path
-):
+def test_values_that_a_parquet_file_has_once_count_for_each_row_whatever_its_last_bytes_say(write, tmp_path):
     path = tmp_path / "t.parquet"
     write(path)
     assert len(pd.read_parquet(path)) == 5_000 and path.stat().st_size < 10_000

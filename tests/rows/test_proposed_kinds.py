@@ -300,9 +300,7 @@ def test_a_rare_word_among_numbers_that_are_codes_is_another():
     ("value", "rows", "missing", "high"),
     [(481516.23, 8, (), 500_000), (481516.23, 20, (), 500_000), (999.0, 9, (), 1000), (999.0, 10, (999.0,), 8)],
 )
-def test_a_number_far_from_all_others_is_written_down_where_it_is_a_code_of_ten_rows(
-    value: float, rows: int, missing: tuple, high: float
-):
+def test_a_number_far_from_all_others_is_written_down_where_it_is_a_code_of_ten_rows(value, rows, missing, high):
     found = propose_column("lab", pd.Series(NUMBERS + [str(value)] * rows))
     assert found.kind == "number" and not found.sure and "far from all others" in found.why
     assert found.column.missing == missing and found.column.range[1] == high and str(value) not in found.why
@@ -325,9 +323,7 @@ AMOUNTS = np.random.default_rng(3).integers(200, 5000, 400)
     # Both marks, as of two tables: nobody can tell, but they are not a mixture of decimals and thousands.
     (["1.250", "2,375", "3.125", "4,875"] * 100, np.array([1.25, 2.375, 3.125, 4.875] * 100), False),
 ])  # fmt: skip
-def test_marks_before_three_digits_are_read_one_way_and_the_other_is_told(
-    cells: list[str], values: np.ndarray, sure: bool
-):
+def test_marks_before_three_digits_are_read_one_way_and_the_other_is_told(cells, values, sure):
     found = propose_column("amount", pd.Series(cells))
     assert (found.kind, found.sure) == ("number", sure), found
     assert sure or ("thousands" in found.why and "decimals" in found.why)

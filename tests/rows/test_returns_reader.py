@@ -31,9 +31,7 @@ def test_a_return_is_the_price_by_that_of_the_line_before_less_one(tmp_path: Pat
     (("2024-01-05,10,8", "2024-01-04,1,4"), "Date", "column 'Date' days are not in order in"),
     (("2024-01-05,10,8",), "Day", "has no column 'Day'"),
 ])  # fmt: skip
-def test_what_is_no_price_or_out_of_order_is_refused_and_never_quoted(
-    tmp_path: Path, lines: tuple[str, ...], time: str, said: str
-):
+def test_what_is_no_price_or_out_of_order_is_refused_and_never_quoted(tmp_path, lines, time, said):
     with pytest.raises(FlfedError) as error:
         Returns(file="prices.csv", time=time).read(written(tmp_path, *lines))
     assert said in str(error.value)

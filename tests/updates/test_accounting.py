@@ -204,9 +204,7 @@ def test_more_steps_than_memory_has_room_for_count_as_no_protection():
     (lambda noise: math.inf if noise < 700 else 1.0, lambda noise: math.inf),
     (lambda noise: 1.0 + 1 / noise, lambda noise: 2.1),
 ])  # fmt: skip
-def test_a_calibration_asks_for_few_noises_and_finds_the_least(
-    spent: Callable[[float], float], rough: Callable[[float], float]
-):
+def test_a_calibration_asks_for_few_noises_and_finds_the_least(spent, rough):
     asked: list[float] = []
 
     def count(noise: float) -> float:

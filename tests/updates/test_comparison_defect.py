@@ -39,9 +39,7 @@ NAN = float("nan")
     (1.5, NAN, NAN, "impossible"), (0.8, 0.9, 0.95, "impossible"), (0.8, NAN, 0.9, "impossible"),
     (0.8, 0.7, 1.1, "impossible"), (NAN, 0.1, 0.2, "impossible"),
 ])  # fmt: skip
-def test_the_figure_of_a_group_may_stand_without_an_interval_and_not_with_an_impossible_one(
-    value: float, low: float, high: float, reason: str | None
-):
+def test_the_figure_of_a_group_may_stand_without_an_interval_and_not_with_an_impossible_one(value, low, high, reason):
     area = GroupFigure(column="sex", group="f", value=value, low=low, high=high, method="")
     found = comparison_defect(dataclasses.replace(comparison(), groups=(area,)))
     assert (found is None) if reason is None else reason in str(found)

@@ -223,9 +223,7 @@ def test_a_sites_key_becomes_what_flower_keeps():
         pem_of("ssh-ed25519 AAAA")
 
 
-def test_what_the_server_says_leads_to_no_other_host_and_no_proxy(
-    folder: CoordinatorFolder, monkeypatch: pytest.MonkeyPatch
-):
+def test_what_the_server_says_leads_to_no_other_host_and_no_proxy(folder, monkeypatch):
     asked: list[str] = []
 
     class Elsewhere(http.server.BaseHTTPRequestHandler):

@@ -228,9 +228,7 @@ class Stalled(Sender):
         return {"type": "http.request", "body": NODE, "more_body": True}
 
 
-def test_a_member_that_holds_its_two_places_keeps_no_other_member_waiting(
-    flower: Flower, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_member_that_holds_its_two_places_keeps_no_other_member_waiting(flower, monkeypatch):
     monkeypatch.setattr(superlink, "PLACE_SECONDS", 0.3)
     session, pieces = flower.declare(1000)
     name, content = next(iter(pieces.items()))

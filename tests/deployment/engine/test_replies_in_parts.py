@@ -152,9 +152,7 @@ class SlowServer(Server):
 
 @pytest.mark.servers
 @pytest.mark.parametrize("online", [True, False])
-def test_a_reply_that_comes_slowly_is_waited_for_and_holds_up_no_other(
-    said, monkeypatch: pytest.MonkeyPatch, online: bool
-):
+def test_a_reply_that_comes_slowly_is_waited_for_and_holds_up_no_other(said, monkeypatch, online):
     """Four pieces, one a second, where nothing may come for no longer than two: all are waited for."""
     monkeypatch.setattr(deployed_grid, "ARRIVING_SECONDS" if online else "GONE_SECONDS", 2.0)
     monkeypatch.setattr(deployed_grid, "GONE_SECONDS" if online else "ARRIVING_SECONDS", 0.1)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +92,7 @@ def test_a_restarted_node_is_found_again(gate_node: Any, running: Executor, capl
     assert sum("linked to the node" in line for line in caplog.messages) <= 3
 
 
-def test_a_broken_socket_is_tried_again_and_said_once(
-    gate_node: Any,
-    gate_secret: bytes,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    wait_until: Callable[..., None],
-):
+def test_a_broken_socket_is_tried_again_and_said_once(gate_node, gate_secret, tmp_path, caplog, wait_until):
     caplog.set_level(logging.INFO, "flfed.gate")
     path, ended = tmp_path / "again.sock", threading.Event()
     link = RelayClient(path)
@@ -163,9 +157,7 @@ def test_what_is_refused_while_it_is_read_stops_nothing(gate_node: Any, running:
 
 
 @pytest.mark.servers
-def test_a_gate_that_is_ended_in_the_middle_of_an_answer_says_so_at_once(
-    gate_node: Any, gate_secret: bytes, home: Path, wait_until: Callable[..., None]
-):
+def test_a_gate_that_is_ended_in_the_middle_of_an_answer_says_so_at_once(gate_node, gate_secret, home, wait_until):
     folder = SiteFolder("site-a")
     folder.make()
     folder.secret.write_bytes(gate_secret)
@@ -190,9 +182,7 @@ def test_a_gate_that_is_ended_in_the_middle_of_an_answer_says_so_at_once(
 
 @pytest.mark.servers
 @pytest.mark.skipif(os.geteuid() != 0, reason="an empty network needs root here")
-def test_it_works_under_what_its_unit_forbids(
-    gate_node: Any, gate_secret: bytes, home: Path, wait_until: Callable[..., None]
-):
+def test_it_works_under_what_its_unit_forbids(gate_node, gate_secret, home, wait_until):
     folder = SiteFolder("site-a")
     folder.make()
     folder.secret.write_bytes(gate_secret)

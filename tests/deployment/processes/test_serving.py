@@ -50,9 +50,7 @@ def test_a_site_that_has_not_joined_is_not_served(flfed: Callable[..., tuple[int
 
 
 @pytest.mark.parametrize("which", [{}, {"network": False}, {"gate": False}])
-def test_a_home_that_is_too_long_for_a_socket_is_refused_before_anything_starts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: dict[str, bool]
-):
+def test_a_home_that_is_too_long_for_a_socket_is_refused_before_anything_starts(tmp_path, monkeypatch, which):
     monkeypatch.setenv("FLFED_HOME", str(tmp_path / ("x" * 90)))
     told: list[str] = []
     with pytest.raises(UsageError, match=r"107 bytes at most\); set FLFED_HOME to a shorter folder") as caught:
@@ -124,9 +122,7 @@ def test_a_site_serves_refuses_survives_and_ends(consortium: Any, home: Path, wa
 
 @pytest.mark.proof
 @pytest.mark.servers
-def test_a_killed_node_comes_back_within_the_minute_in_which_flower_refuses_it(
-    consortium: Any, home: Path, wait_until: Callable[..., None]
-):
+def test_a_killed_node_comes_back_within_the_minute_in_which_flower_refuses_it(consortium, home, wait_until):
     consortium.joined("cleveland")
     serving = consortium.start([*FLFED, "site", "serve", "cleveland"], "serve.log")
     consortium.do("begin", config={"study": "text"})

@@ -157,9 +157,7 @@ def test_a_question_keeps_to_the_pinned_sites_of_its_first_study(common: int, co
 
 @pytest.mark.parametrize("consents", [False, True])
 @pytest.mark.parametrize("opened", [False, True])
-def test_a_study_with_one_more_site_gets_the_list_of_the_study_before_unless_the_site_consents(
-    consents: bool, opened: bool
-):
+def test_a_study_with_one_more_site_gets_the_list_of_the_study_before_unless_the_site_consents(consents, opened):
     scene = Scene({"one": list("abcd"), "two": list("abcde")}, (), lifted="e" if consents else "")
     scene.enter(1, "abcd", study="one")
     scene.train(exchange(1), ASKED)
