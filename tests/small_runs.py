@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pandas as pd
 import pytest
 from flwr.app import Message, RecordDict
 from sqlalchemy import text
@@ -220,3 +221,9 @@ def record() -> Callable[[str], dict[str, Any]]:
         return parts
 
     return read
+
+
+def tables(sites: list[Site]) -> pd.DataFrame:
+    """All rows of all sites, held-out ones too."""
+    read = [site.read() for site in sites]
+    return pd.concat([part for of in read for part in (of.training, of.holdout("test"))], ignore_index=True)

@@ -12,56 +12,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tests.damage.tables import SCHEMA as CLINIC
 from tests.damage.tables import Case, as_csv, as_parquet, frame, lines, separated, table
 
 ROWS, HALF = 900, 450
-SCHEMA = """
-format = 1
-name = "patients"
-task = "binary"
-target = "outcome"
-group = "person"
-
-[columns.person]
-kind = "id"
-
-[columns.seen]
-kind = "date"
-
-[columns.age]
-kind = "number"
-range = [0, 120]
-unit = "years"
-
-[columns.hours]
-kind = "number"
-range = [0, 2000]
-unit = "hours"
-
-[columns.amount]
-kind = "number"
-range = [0, 10000000]
-transform = "log1p"
-
-[columns.visits]
-kind = "number"
-range = [0, 200]
-
-[columns.smokes]
-kind = "flag"
-
-[columns.sex]
-kind = "category"
-values = ["female", "male"]
-
-[columns.ward]
-kind = "category"
-values = ["north", "south", "west", "east"]
-
-[columns.outcome]
-kind = "target"
-values = ["no", "yes"]
-"""
+OTHERS = {
+    '"clinic"': '"patients"', "columns.chol": "columns.hours", "[50, 1000]": "[0, 2000]", "mg/dL": "hours",
+    "columns.income": "columns.amount", '"west"]': '"west", "east"]',
+}  # fmt: skip
+"""What differs from the schema of the clinic."""
+SCHEMA = CLINIC
+for before, after in OTHERS.items():
+    SCHEMA = SCHEMA.replace(before, after)
 BOOK = {"file": "rows.xlsx", "source": 'Excel("rows.xlsx")'}
 
 

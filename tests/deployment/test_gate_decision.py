@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.app import Error, Message, RecordDict
 
 from flfed.deployment.bundle import bundle, bundle_sha256
 from flfed.deployment.gate.message_check import message_defect
@@ -36,6 +36,7 @@ from flfed.updates.messages.enrol import (
 from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
 from flfed.updates.messages.train import EVALUATE, TRAIN
 from flfed.updates.sections import most_bytes
+from tests.deployment.altered import with_array, with_value
 
 FEDPROX = 'name = "fedprox"\nmu = 0.1'
 
@@ -250,20 +251,6 @@ def test_a_message_of_another_kind_or_to_another_site_is_refused(gated):
     assert site.gate.refusal(site.trained(), context, site.bundle) == (
         "this is site 'site-01', and its node has another name"
     )
-
-
-def with_array(name: str, value: np.ndarray, section: str = "arrays") -> Callable[[RecordDict], None]:
-    def change(content: RecordDict) -> None:
-        content[section] = ArrayRecord({**dict(content[section].items()), name: Array(value)})
-
-    return change
-
-
-def with_value(section: str, key: str, value: object) -> Callable[[RecordDict], None]:
-    def change(content: RecordDict) -> None:
-        content[section] = ConfigRecord({**dict(content.get(section, {}).items()), key: value})
-
-    return change
 
 
 def without(section: str) -> Callable[[RecordDict], None]:

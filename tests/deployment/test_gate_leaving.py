@@ -30,24 +30,11 @@ from flfed.updates.messages.enrol import ENROL, SEAL, SEALED, EnrolRequest, Seal
 from flfed.updates.messages.in_memory import count_bytes
 from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
 from flfed.updates.messages.train import TRAIN
+from tests.deployment.altered import with_array, with_value
 
 HELD_BACK = Refusal("error-untold")
 CANARY = "Jane Roe"
 HELD = "its train reply is held back: "
-
-
-def with_array(name: str, value: np.ndarray, section: str = "arrays") -> Callable[[RecordDict], None]:
-    def change(content: RecordDict) -> None:
-        content[section] = ArrayRecord({**dict(content[section].items()), name: Array(value)})
-
-    return change
-
-
-def with_value(section: str, key: str, value: object) -> Callable[[RecordDict], None]:
-    def change(content: RecordDict) -> None:
-        content[section] = ConfigRecord({**dict(content.get(section, {}).items()), key: value})
-
-    return change
 
 
 def request_of(site, kind: str) -> Message:

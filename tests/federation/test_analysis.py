@@ -25,6 +25,7 @@ from flfed.rows.data.sources import Frame
 from flfed.rows.statistics.analysis import ANSWER, NoisedAnalysis
 from flfed.study.analysis import Analysis
 from flfed.updates.accounting import Release, epsilon, noise_for
+from tests.small_runs import tables
 
 STUDY = """
 format = 1
@@ -47,12 +48,6 @@ delta = 1e-5
 """
 GROUPED = STUDY.replace('"flag", "colour"', '"colour"').replace("cross =", 'groups = "flag"\ncross =')
 Small = Callable[..., list[Site]]
-
-
-def tables(sites: list[Site]) -> pd.DataFrame:
-    """All rows of all sites, held-out ones too."""
-    read = [site.read() for site in sites]
-    return pd.concat([part for of in read for part in (of.training, of.holdout("test"))], ignore_index=True)
 
 
 def lines(site: str, kind: str = "spent") -> list[Line]:

@@ -32,6 +32,7 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
 from flfed.updates.accounting import Release, rounds_left
+from tests.federation.races import race
 
 pytestmark = [pytest.mark.slow, pytest.mark.studies]
 
@@ -318,42 +319,8 @@ def test_a_kill_between_reservation_and_training_never_lowers_the_sum(small_site
     assert before < account(Policy(epsilon=2.0)).spent() <= 2.0
 
 
-RACING = """
-import sys
-from flfed.paths import SiteFolder
-from flfed.records.ledger import ledger_of
-from flfed.federation.client.privacy_budget import PrivacyAccount
-from flfed.refusals import NotSpent
-from flfed.rows.data.policy import Policy
-from flfed.updates.accounting import Release
-folder = SiteFolder("site-01")
-spending = PrivacyAccount(ledger_of(folder), "small", Policy(epsilon=1.0), prepare=folder.make)
-spending.spent()
-print("ready", flush=True)
-sys.stdin.readline()
-done = 0
-try:
-    while True:
-        spending.reserve(Release(5.0, 0.1, 4), run=sys.argv[1], round=done + 1)
-        done += 1
-except NotSpent:
-    print(done)
-"""
-
-
 def test_two_processes_that_reserve_at_once_cannot_overdraw_together():
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", RACING, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for name in ("a", "b")
-    ]  # fmt: skip
-    assert [process.stdout.readline() for process in started if process.stdout] == ["ready\n"] * 2
-    for process in started:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    granted = [int(process.communicate(timeout=120)[0]) for process in started]
+    granted = race("Release(5.0, 0.1, 4), run=sys.argv[1], round=done + 1", epsilon=1.0, names=("a", "b"))
     lines = spent_lines()
     assert len(lines) == sum(granted) and ledger().problems() == []
     assert by_others([ROUND] * len(lines)) <= 1.0 < by_others([ROUND] * (len(lines) + 1)) * 1.02

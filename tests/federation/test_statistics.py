@@ -42,6 +42,7 @@ from flfed.updates.messages.summarise import StatisticReply, StatisticRequest
 from tests.approval_text import details
 from tests.deployment.summing import Consortium, Coordinator, SummingGrid
 from tests.records.analyses import STUDY as ANALYSIS
+from tests.small_runs import tables
 
 STUDY = """
 format = 1
@@ -56,12 +57,6 @@ ODDS = f'{STUDY}\n[statistic]\nname = "odds-ratio"\nby = "flag"\n'
 COVARIANCE = f'{STUDY}\n[statistic]\nname = "covariance"\ncolumns = ["x1", "x2"]\n'
 STOCK = f'{STUDY}\n[statistic]\nname = "safety-stock"\nforecast = "x1"\nby = "x2"\nuntil = "2020-06-30"\n'
 Small = Callable[..., list[Site]]
-
-
-def tables(sites: list[Site]) -> pd.DataFrame:
-    """All rows of all sites, held-out ones too."""
-    read = [site.read() for site in sites]
-    return pd.concat([part for of in read for part in (of.training, of.holdout("test"))], ignore_index=True)
 
 
 def test_the_trial_has_the_odds_ratio_of_the_publications_table(home):

@@ -23,6 +23,7 @@ from flfed.rows.training.private_noise import SeededNoise, SystemNoise
 from flfed.rows.training.requests import Failed, FitRequest, Fitted
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.updates.strategies.fedprox import proximal_gradient
+from tests.rows.drawn import distance
 
 TASKS = ("binary", "multi-class", "regression")
 MODELS = {"linear": Linear(start="uniform"), "mlp": Mlp(hidden=(6, 1, 4))}
@@ -71,11 +72,6 @@ def asked(
             terms=(partial(proximal_gradient, mu=mu),) if mu else (),
         ))  # fmt: skip
     return found
-
-
-def distance(a: Fitted, b: Fitted) -> float:
-    assert list(a.arrays) == list(b.arrays) and a.steps == b.steps
-    return max(abs(a.loss - b.loss), *(float(np.abs(a.arrays[n] - b.arrays[n]).max()) for n in a.arrays))
 
 
 def furthest(alone: list[Fitted], stacked: list[Fitted]) -> float:

@@ -23,9 +23,10 @@ from flfed.rows.training.functional import row_losses
 from flfed.rows.training.private_fit import clipped_by_row, fit_by_row, private_fit
 from flfed.rows.training.private_noise import SeededNoise
 from flfed.rows.training.private_steps import drawn_steps
-from flfed.rows.training.requests import FitRequest, Fitted
+from flfed.rows.training.requests import FitRequest
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.updates.strategies.fedprox import proximal_gradient
+from tests.rows.drawn import distance
 
 SHAPES = {
     "logistic": (Logistic(), "binary", 1), "mlp": (Mlp(hidden=(16,)), "binary", 1),
@@ -234,11 +235,6 @@ def asked(model, task: str, plan: Plan, private: PrivateSteps, *, rows: int = 40
     encoded = Encoded(x, y, rng.uniform(0.5, 2, rows))
     given = {"rows": encoded, "arrays": start, "chance": SeededNoise(rng), "rng": rng, "lr": plan.lr, **more}
     return FitRequest(model=model, task=task, plan=plan, private=private, **given)
-
-
-def distance(a: Fitted, b: Fitted) -> float:
-    assert list(a.arrays) == list(b.arrays) and a.steps == b.steps
-    return max(abs(a.loss - b.loss), *(float(np.abs(a.arrays[n] - b.arrays[n]).max()) for n in a.arrays))
 
 
 @pytest.mark.parametrize("task", ["binary", "multi-class", "regression"])

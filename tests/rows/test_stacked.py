@@ -19,6 +19,7 @@ from flfed.rows.training.fit import fit
 from flfed.rows.training.requests import FitRequest, Fitted
 from flfed.study.plan import Plan
 from flfed.updates.strategies.fedprox import proximal_gradient
+from tests.rows.drawn import distance
 
 TASKS = ("binary", "multi-class", "regression")
 MODELS = {"linear": Linear(start="uniform"), "mlp": Mlp(hidden=(6, 1, 4))}
@@ -72,11 +73,6 @@ def asked(task, model, rows, arrays, plan, *, number=0, terms=()) -> list[FitReq
 def plan_of(mu: float = 0.0, **keys) -> tuple[Plan, tuple]:
     # A new partial for each plan, as each site makes its own.
     return Plan(**{**FIXED, **keys}), (partial(proximal_gradient, mu=mu),) if mu else ()
-
-
-def distance(a: Fitted, b: Fitted) -> float:
-    assert list(a.arrays) == list(b.arrays) and a.steps == b.steps
-    return max(abs(a.loss - b.loss), *(float(np.abs(a.arrays[n] - b.arrays[n]).max()) for n in a.arrays))
 
 
 def mean_of(found: list[Fitted]) -> dict[str, np.ndarray]:

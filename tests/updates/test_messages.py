@@ -10,7 +10,6 @@ import math
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
-from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -41,6 +40,7 @@ from flfed.updates.messages.summarise import (
     SummariseRequest,
 )
 from flfed.updates.messages.train import Offset, Scores, TrainReply, TrainRequest
+from tests.updates.whole_requests import through_bytes
 
 RNG = np.random.default_rng(0)
 ENCODER = Encoder(**{name: RNG.normal(size=3) for name in ("center", "scale", "frequency", "spread", "class_weight")})
@@ -141,12 +141,6 @@ def test_trees_that_a_site_has_cross_as_their_hash_alone():
     del record["config"]["trees-sha256"]
     with pytest.raises(MalformedMessage):
         TrainRequest.from_record(record)
-
-
-def through_bytes(record: RecordDict) -> RecordDict:
-    """What a network makes of a record."""
-    proto = recorddict_to_proto(record)
-    return recorddict_from_proto(type(proto).FromString(proto.SerializeToString()))
 
 
 @pytest.mark.parametrize("example", EVERY, ids=NAMES)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from flwr.app import RecordDict
-from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 
 from flfed.updates.messages.enrol import SealedReply, SealedRequest, SealReply, SealRequest
 from flfed.updates.messages.fields import MalformedMessage
 from flfed.updates.messages.in_memory import count_bytes
+from tests.updates.whole_requests import through_bytes
 
 HEAD, OTHER = "0a" * 32, "f1" * 32
 EXAMPLES: list[Any] = [
@@ -20,11 +20,6 @@ EXAMPLES: list[Any] = [
     SealReply(n=0, head="0" * 64), SealedRequest(run="r", n=12, head=HEAD, signature="5c" * 64), SealedReply(),
 ]  # fmt: skip
 NAMES = [f"{type(example).__name__}-{number}" for number, example in enumerate(EXAMPLES)]
-
-
-def through_bytes(record: RecordDict) -> RecordDict:
-    proto = recorddict_to_proto(record)
-    return recorddict_from_proto(type(proto).FromString(proto.SerializeToString()))
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=NAMES)
