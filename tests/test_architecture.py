@@ -204,8 +204,7 @@ def test_site_packages_import_only_public_names_of_flfed():
     ("from flfed import rows", "flfed/records", ["flfed.rows"]),
     ("from ..rows import site", "flfed/updates", ["..rows"]),
     ("import sklearn.metrics", "flfed/updates", ["sklearn.metrics"]),
-    ("from flfed import errors\nimport numpy, flwrench", "flfed/rows", []),
-    ("import torch", "flfed/rows", []),
+    ("from flfed import errors\nimport numpy, flwrench", "flfed/rows", []), ("import torch", "flfed/rows", []),
     ("from flwr.app import Message", "flfed/rows", ["flwr.app", "flwr.app.Message"]),
 ])  # fmt: skip
 def test_a_forbidden_import_would_be_found(source: str, place: str, expected: list[str]):

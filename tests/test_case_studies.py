@@ -353,12 +353,11 @@ def test_flights_of_one_engine_on_both_sides_and_lives_that_are_not_capped_are_o
     columns = dict(engine_life.schema.columns)
     columns["life"] = columns["life"].model_copy(update={"range": (0.0, 500.0)})
     uncapped = replace(
-        engine_life,
-        schema=engine_life.schema.model_copy(update={"columns": columns}),
+        engine_life, schema=engine_life.schema.model_copy(update={"columns": columns}),
         source=engine_life.source.model_copy(
             update={"table": source.model_copy(update={"reader": {**source.reader, "cap": 500}})}
         ),
-    )
+    )  # fmt: skip
     with datasets.in_memory(uncapped):
         more = {**FEW, "compare.site-model": "same"}
         assert run(Study.load("engine-life").replace(more)).report["global"][RMSE]["value"] > 13.5

@@ -189,8 +189,7 @@ def test_a_partition_takes_the_place_of_sites():
 
 
 @pytest.mark.parametrize(("partition", "said"), [
-    ("'iid'", "partition='iid' must be a table"),
-    ("{ sites = 1 }", "[dataset] partition: sites=1 must be at least 2"),
+    ("'iid'", "partition='iid' must be a table"), ("{ sites = 1 }", "[dataset] partition: sites=1 must be at least 2"),
     ("{ alpha = 0 }", "[dataset] partition: alpha=0.0 must be > 0"),
     ("{ seed = -1 }", "[dataset] partition: seed=-1 must be >= 0"),
     ("{ parts = 3 }", "[dataset] partition: key 'parts' is not known"),

@@ -417,8 +417,7 @@ WRONG_ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
         "client_arrays(): array 'weight' has dtype float32",
     ),
     "no array of the model": (
-        {"client_terms": classmethod(lambda c, s, a: ({"w": np.ones(2)},))},
-        "a constant gradient is for ['w']",
+        {"client_terms": classmethod(lambda c, s, a: ({"w": np.ones(2)},))}, "a constant gradient is for ['w']",
     ),
     "silent": (
         {"__doc__": "Says nothing of what it reveals. Source: none.\n\nReveal: nothing."},
@@ -428,7 +427,7 @@ WRONG_ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
         {"state": lambda self: ({}, {}), "restore": lambda self, round, arrays, facts: None},
         "client_arrays() differs after a resumption",
     ),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("why", WRONG_ARRAYS)

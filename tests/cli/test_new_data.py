@@ -210,8 +210,7 @@ def test_a_count_of_few_rows_is_no_number_for_programs_either(folder: Path, flfe
 
 
 @pytest.mark.parametrize(("header", "said"), [
-    ("clinic,age,sex,died,Age ", "'age' and 'Age ', which differ in case"),
-    ("age,age,sex,died,x", "several columns"),
+    ("clinic,age,sex,died,Age ", "'age' and 'Age ', which differ in case"), ("age,age,sex,died,x", "several columns"),
     ("clinic,age,sex,died,x\x01y", "the name of column 5 has a line break or another control character"),
 ])  # fmt: skip
 def test_columns_that_could_be_taken_for_one_another_are_refused(folder: Path, flfed: Command, header: str, said: str):

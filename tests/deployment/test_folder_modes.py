@@ -31,10 +31,9 @@ def messages_of(site: Gated) -> list[Any]:
     schema_sha256 = datasets.load("small").schema.sha256()
     return [
         site.message(ENROL, EnrolRequest(dataset="small", schema_sha256=schema_sha256)),
-        site.message(SUMMARISE, SummariseRequest()),
-        site.message(SEAL, SealRequest(run="20261120-abcd", n_known=0)),
+        site.message(SUMMARISE, SummariseRequest()), site.message(SEAL, SealRequest(run="20261120-abcd", n_known=0)),
         site.trained(),
-    ]
+    ]  # fmt: skip
 
 
 def command_of(sentence: str) -> list[str]:

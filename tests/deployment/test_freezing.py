@@ -250,9 +250,8 @@ def test_refresh_writes_only_with_yes(command, folder, tmp_path, small_study):
     written = command("refresh", FOLDER, "--yes", "--exact")
     second = load(sites_site(), folder.frozen).snapshot
     assert (second.rows, written.stdout.splitlines()[-1]) == (
-        57,
-        f"site-01: new snapshot written. SHA-256 of the rows: {second.sha256}",
-    )
+        57, f"site-01: new snapshot written. SHA-256 of the rows: {second.sha256}",
+    )  # fmt: skip
     assert ["removed", "3"] in [line.split() for line in written.stdout.splitlines()]
 
 

@@ -45,9 +45,8 @@ def request_of(site, kind: str) -> Message:
     model = message.content.message
     contents = {
         ENROL: EnrolRequest(dataset="small", schema_sha256=datasets.load("small").schema.sha256()),
-        SUMMARISE: SummariseRequest(),
-        COMPARE: CompareRequest(arrays=model.arrays, encoder=model.encoder),
-    }
+        SUMMARISE: SummariseRequest(), COMPARE: CompareRequest(arrays=model.arrays, encoder=model.encoder),
+    }  # fmt: skip
     return site.message(kind, contents[kind])
 
 

@@ -178,8 +178,7 @@ ONE = np.ones(1)
     (arrays(value=ONE * np.nan, error=ONE), "has an array 'value' with values that are not finite"),
     (arrays(value=np.ones(2), error=ONE), "has an array 'value' of another shape than (1,)"),
     (arrays(value=ONE, error=ONE.astype(np.float32)), "has an array 'error' of another type than float64"),
-    (arrays(value=ONE), "has no array 'error'"),
-    (arrays(value=ONE, error=ONE, rows=ONE), "has 1 array too many"),
+    (arrays(value=ONE), "has no array 'error'"), (arrays(value=ONE, error=ONE, rows=ONE), "has 1 array too many"),
     (arrays(value=np.ones(200), error=ONE), "has an array 'value' that is too large"),
     (ConfigRecord({"value": 1.0, "error": 1.0}), "is of another kind"),
 ])  # fmt: skip

@@ -218,8 +218,7 @@ def test_a_coordinator_killed_after_a_checkpoint_goes_on_from_the_round_that_the
 
 
 @pytest.mark.parametrize("crash", [
-    pytest.param((1, "site-03", SUMMARISE), marks=pytest.mark.proof),
-    (1, "site-03", TRAIN),
+    pytest.param((1, "site-03", SUMMARISE), marks=pytest.mark.proof), (1, "site-03", TRAIN),
     pytest.param((2, "site-03", TRAIN), marks=pytest.mark.proof),
 ])  # fmt: skip
 def test_a_resume_drops_nobody_and_who_is_not_back_is_missing_until_it_is(consortium, crash):

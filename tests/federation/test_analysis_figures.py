@@ -136,8 +136,7 @@ SLOW = [pytest.mark.slow, pytest.mark.studies]
 
 
 @pytest.mark.parametrize(("rows", "draws"), [
-    (1000, 200),
-    *(pytest.param(rows, 200, marks=SLOW) for rows in (3000, 7500)),
+    (1000, 200), *(pytest.param(rows, 200, marks=SLOW) for rows in (3000, 7500)),
     *(pytest.param(rows, 2000, marks=[*SLOW, pytest.mark.proof]) for rows in WIDEST),
 ])  # fmt: skip
 def test_intervals_of_quantiles_hold_those_of_the_rows_and_of_those_whom_they_stand_for(rows: int, draws: int):

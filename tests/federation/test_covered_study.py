@@ -268,8 +268,7 @@ def test_the_encoder_is_that_of_the_noised_counts_of_all_sites(done: Any, sites:
 @pytest.mark.parametrize(("change", "said"), [
     (("steps = 4", "steps = 4\nvalidation = 0.2"), "validation, whose losses are exact"),
     (
-        ("steps = 4", 'steps = 4\nschedule = "plateau"\nvalidation = 0.2'),
-        "covers = 'study' cannot be combined with",
+        ("steps = 4", 'steps = 4\nschedule = "plateau"\nvalidation = 0.2'), "covers = 'study' cannot be combined with",
     ),
     (("[plan]", '[encode]\nscaler = "global"\n[plan]'), "scaler = 'global', which is made of exact sums"),
     (("[plan]", '[encode]\nscaler = "none"\n[plan]'), "scaler = 'none', which is made of exact sums"),

@@ -200,8 +200,7 @@ OWN_MODEL = CHANGES | {"strategy.name": "ditto"}
 
 
 @pytest.fixture(params=[
-    pytest.param(TOP_K, id="top-k"),
-    pytest.param(VARIATES, id="scaffold", marks=pytest.mark.proof),
+    pytest.param(TOP_K, id="top-k"), pytest.param(VARIATES, id="scaffold", marks=pytest.mark.proof),
     pytest.param(OWN_LAYER, id="fedper", marks=pytest.mark.proof),
     pytest.param(OWN_MODEL, id="ditto", marks=pytest.mark.proof),
 ])  # fmt: skip

@@ -126,8 +126,7 @@ def test_what_is_no_source_is_refused_with_a_sentence(earlier: Result, sites: An
         "another model": ({"start-sha256": "0" * 64}, ": another model"),
         "another width": ({"model.hidden": [6]}, "its layers have other widths than the study's model"),
         "no layer to train": (
-            {"model.frozen-layers": 2},
-            "frozen-layers=2 leaves no layer to train: the model names 2 layers",
+            {"model.frozen-layers": 2}, "frozen-layers=2 leaves no layer to train: the model names 2 layers",
         ),
         "noise on frozen layers": (
             {"model.frozen-layers": 1, **GOING_WITH["record-dp"]}, "frozen-layers cannot be combined with record-dp",

@@ -67,8 +67,7 @@ PRIVACY = {
 COMPARED = {
     **PRIVACY, "comparison": "site-model",
     "answers": [
-        *ANSWERS,
-        {"name": "own-model", "side": "training", "noise": 8.872, "share": 0.2},
+        *ANSWERS, {"name": "own-model", "side": "training", "noise": 8.872, "share": 0.2},
         {"name": "pairs", "side": "holdout", "noise": 2.206, "share": 0.4},
     ],
     "unspent": KEPT_BACK[:1],

@@ -236,11 +236,10 @@ def site_of(number: int, spoil: str) -> Site:
     side = dict(zip(("training", "holdout"), holdout.split(table, GROUPED), strict=True))
     if spoil:
         other = table.assign(
-            x=np.where(table["x"] > 0, -9.5, 9.5) + rng.random(rows) / 4,
-            y=table["y"].map({"yes": "no", "no": "yes"}),
+            x=np.where(table["x"] > 0, -9.5, 9.5) + rng.random(rows) / 4, y=table["y"].map({"yes": "no", "no": "yes"}),
             colour=table["colour"].map({"red": None, "green": "red", "blue": "green"}),
             seen=table["seen"] + pd.Timedelta(days=1000),
-        )
+        )  # fmt: skip
         table = table.where(~pd.Series(side[spoil]), other).assign(person=table["person"])
     policy = Policy(disclosure="open", resplit=True)
     return Site(name=f"site-{number}", dataset="visits", source=Frame(table), holdout=holdout, policy=policy)

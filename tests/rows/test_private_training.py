@@ -204,9 +204,8 @@ def voices(test_data: Path) -> Encoded:
 def test_all_rows_of_a_person_move_a_step_by_the_clip_at_most(voices):
     private = PrivateSteps(clip=0.5, noise=0.0, sampling=0.6)
     w = {
-        "weight": torch.zeros((voices.x.shape[1], 1), dtype=torch.float64),
-        "bias": torch.zeros(1, dtype=torch.float64),
-    }
+        "weight": torch.zeros((voices.x.shape[1], 1), dtype=torch.float64), "bias": torch.zeros(1, dtype=torch.float64),
+    }  # fmt: skip
     x, y, weight = (torch.from_numpy(part) for part in (voices.x, voices.y, voices.weight))
 
     def step(rows) -> dict[str, torch.Tensor]:

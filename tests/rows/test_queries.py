@@ -34,8 +34,7 @@ SERVERS = [
         "mssql+pyodbc:///?odbc_connect=DRIVER%3D%7BX%7D%3BServer%3Dtcp%3Aone%2C1433%3BDatabase%3Ddb%3BUID%3Da%3BPWD%3Dsecret",
         "mssql+pyodbc://one/db?driver=X",
     ],
-    ["mssql+pyodbc:///?odbc_connect=SERVER%3Dtwo%3BDATABASE%3Ddb"],
-    ["mysql://one/db", "mysql+pymysql://u@one:3306/db"],
+    ["mssql+pyodbc:///?odbc_connect=SERVER%3Dtwo%3BDATABASE%3Ddb"], ["mysql://one/db", "mysql+pymysql://u@one:3306/db"],
 ]  # fmt: skip
 
 

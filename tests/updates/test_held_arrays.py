@@ -166,10 +166,9 @@ EDITS = {
     "adds an array": lambda r: r["arrays"].update(more=InMemoryArray(np.ones(2))),
     "changes a setting": lambda r: r["config"].update(round=99),
     "adds a setting": lambda r: r["settings"].update(more=1.0),
-    "replaces a section": lambda r: r.update(encoder=array_record({})),
-    "removes a section": lambda r: r.pop("config"),
+    "replaces a section": lambda r: r.update(encoder=array_record({})), "removes a section": lambda r: r.pop("config"),
     "clears everything": lambda r: [part.clear() for part in [*r.values(), r]],
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("edit", EDITS)

@@ -59,8 +59,7 @@ def shapes_named(*names: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("names", "own"), [
-    (("weight", "bias"), {"bias"}),
-    (("weight-0", "bias-0", "weight-1", "bias-1"), {"weight-1", "bias-1"}),
+    (("weight", "bias"), {"bias"}), (("weight-0", "bias-0", "weight-1", "bias-1"), {"weight-1", "bias-1"}),
     # Of ten layers and more the last is that of the highest number, not of the last name in the alphabet.
     (("bias-10", "weight-10", "bias-9", "weight-9", "bias-0", "weight-0"), {"weight-10", "bias-10"}),
     (("0.weight", "0.bias", "2.weight", "2.bias"), {"2.weight", "2.bias"}),

@@ -101,8 +101,7 @@ def test_a_site_without_a_step_keeps_its_variate():
 
 @pytest.mark.parametrize(("plan", "why"), [
     (Plan(optimiser="adam"), "optimiser='adam' scales each gradient by the ones before"),
-    (Plan(clip=1.0), "clip=1 cuts corrected gradients"),
-    (Plan(l1=0.01), "l1=0.01 moves weights beside the gradients"),
+    (Plan(clip=1.0), "clip=1 cuts corrected gradients"), (Plan(l1=0.01), "l1=0.01 moves weights beside the gradients"),
 ])  # fmt: skip
 def test_plans_whose_updates_show_no_mean_gradient_are_refused(plan: Plan, why: str):
     with pytest.raises(UsageError) as refused:
