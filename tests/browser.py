@@ -74,12 +74,9 @@ def served(
     command = [*prefix, sys.executable, "-m", "streamlit", "run", str(script)]
     command += [word for pair in given.items() for word in pair]
     process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), APP_TOKEN: TOKEN, **environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), APP_TOKEN: TOKEN, **environment},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
     address = Served(f"http://127.0.0.1:{port}")
     address.pid, address.cookie = process.pid, (cookie_of(port), TOKEN)
     health = urllib.request.Request(f"{address}/_stcore/health", headers={"Cookie": "=".join(address.cookie)})

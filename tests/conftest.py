@@ -29,6 +29,7 @@ from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.site import Policy, Site
 from flfed.rows.data.sources import Frame
+from tests.machines import Machine, machines_of
 
 # Looked up for the first time within a browser's greenlet, the codec of host names is not found, then or later.
 "localhost".encode("idna")
@@ -181,92 +182,36 @@ def heart(home: Path, test_data: Path) -> datasets.Dataset:
     return dataset
 
 
-@pytest.fixture
-def taiwan(home: Path, test_data: Path) -> datasets.Dataset:
-    """The taiwan-credit dataset, its file in this test's home."""
-    dataset = datasets.load("taiwan-credit")
-    datasets.get(dataset, from_folder=test_data / "uci_taiwan_credit", progress=lambda line: None)
+def dataset_fixture(name: str, folder: str) -> Callable[..., datasets.Dataset]:
+    """Return a fixture: a dataset, its files from a folder of the shared data in this test's home."""
+
+    @pytest.fixture
+    def dataset(home: Path, test_data: Path) -> datasets.Dataset:
+        found = datasets.load(name)
+        datasets.get(found, from_folder=test_data / folder, progress=lambda line: None)
+        return found
+
     return dataset
 
 
-@pytest.fixture
-def sba_loans(home: Path, test_data: Path) -> datasets.Dataset:
-    """The sba-loans dataset, its file in this test's home."""
-    dataset = datasets.load("sba-loans")
-    datasets.get(dataset, from_folder=test_data / "sba_loans", progress=lambda line: None)
-    return dataset
+taiwan = dataset_fixture("taiwan-credit", "uci_taiwan_credit")
+sba_loans = dataset_fixture("sba-loans", "sba_loans")
+demand = dataset_fixture("scms-demand", "scms_delivery")
+deliveries = dataset_fixture("scms-delivery", "scms_delivery")
+telemonitoring = dataset_fixture("telemonitoring", "parkinsons_telemonitoring")
+building_heat = dataset_fixture("building-heat", "uci_energy_efficiency")
+machine_faults = dataset_fixture("machine-faults", "ai4i2020")
+zone_power = dataset_fixture("zone-power", "tetuan_power")
+influenza = dataset_fixture("influenza", "flusight")
+drug_reviews = dataset_fixture("drug-reviews", "druglib")
+engine_life = dataset_fixture("engine-life", "nasa_cmapss")
 
 
 @pytest.fixture
-def demand(home: Path, test_data: Path) -> datasets.Dataset:
-    """The scms-demand dataset, its file in this test's home."""
-    dataset = datasets.load("scms-demand")
-    datasets.get(dataset, from_folder=test_data / "scms_delivery", progress=lambda line: None)
-    return dataset
-
-
-@pytest.fixture
-def deliveries(home: Path, test_data: Path) -> datasets.Dataset:
-    """The scms-delivery dataset, its file in this test's home."""
-    dataset = datasets.load("scms-delivery")
-    datasets.get(dataset, from_folder=test_data / "scms_delivery", progress=lambda line: None)
-    return dataset
-
-
-@pytest.fixture
-def telemonitoring(home: Path, test_data: Path) -> datasets.Dataset:
-    """The telemonitoring dataset, its file in this test's home."""
-    dataset = datasets.load("telemonitoring")
-    datasets.get(dataset, from_folder=test_data / "parkinsons_telemonitoring", progress=lambda line: None)
-    return dataset
-
-
-@pytest.fixture
-def building_heat(home: Path, test_data: Path) -> datasets.Dataset:
-    """The building-heat dataset, its file in this test's home."""
-    dataset = datasets.load("building-heat")
-    datasets.get(dataset, from_folder=test_data / "uci_energy_efficiency", progress=lambda line: None)
-    return dataset
-
-
-@pytest.fixture
-def machine_faults(home: Path, test_data: Path) -> datasets.Dataset:
-    """The machine-faults dataset, its file in this test's home."""
-    dataset = datasets.load("machine-faults")
-    datasets.get(dataset, from_folder=test_data / "ai4i2020", progress=lambda line: None)
-    return dataset
-
-
-@pytest.fixture
-def zone_power(home: Path, test_data: Path) -> datasets.Dataset:
-    """The zone-power dataset, its file in this test's home."""
-    dataset = datasets.load("zone-power")
-    datasets.get(dataset, from_folder=test_data / "tetuan_power", progress=lambda line: None)
-    return dataset
-
-
-@pytest.fixture
-def influenza(home: Path, test_data: Path) -> datasets.Dataset:
-    """The influenza dataset, its file in this test's home."""
-    dataset = datasets.load("influenza")
-    datasets.get(dataset, from_folder=test_data / "flusight", progress=lambda line: None)
-    return dataset
-
-
-@pytest.fixture
-def drug_reviews(home: Path, test_data: Path) -> datasets.Dataset:
-    """The drug-reviews dataset, its file in this test's home."""
-    dataset = datasets.load("drug-reviews")
-    datasets.get(dataset, from_folder=test_data / "druglib", progress=lambda line: None)
-    return dataset
-
-
-@pytest.fixture
-def engine_life(home: Path, test_data: Path) -> datasets.Dataset:
-    """The engine-life dataset, its files in this test's home."""
-    dataset = datasets.load("engine-life")
-    datasets.get(dataset, from_folder=test_data / "nasa_cmapss", progress=lambda line: None)
-    return dataset
+def machines(request: pytest.FixtureRequest) -> Iterator[dict[str, Machine]]:
+    """The machines of the coordinator and of a module's SITES."""
+    with machines_of(request.module.SITES) as found:
+        yield found
 
 
 @pytest.fixture
@@ -310,13 +255,10 @@ def small_sites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeSites:
             table = table if change is None else change(number, table)
             sites.append(
                 Site(
-                    name=f"site-{number + 1:02d}",
-                    dataset="small",
-                    source=Frame(table),
-                    holdout=Holdout(salt=f"salt-{number}"),
-                    policy=policy or Policy(disclosure="open", resplit=True),
+                    name=f"site-{number + 1:02d}", dataset="small", source=Frame(table),
+                    holdout=Holdout(salt=f"salt-{number}"), policy=policy or Policy(disclosure="open", resplit=True),
                 )
-            )
+            )  # fmt: skip
         return sites
 
     return make

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pandas as pd
 import pytest
 from flwr.app import Message, RecordDict
 from sqlalchemy import text
@@ -132,15 +133,9 @@ def conduct() -> Iterator[Callable[..., Conducted]]:
         with RunStore.open() as store:
             series = store.begin_series(study=study.name, study_sha256=study.sha256(), study_text=text, repeats=1)
             writer = store.begin_run(
-                series,
-                engine="inprocess",
-                path="one-by-one",
-                seed=study.seed,
-                rounds_planned=study.rounds,
-                primary=facts["primary"],
-                task=facts["task"],
-                hashes={"schema": facts["schema"]},
-            )
+                series, engine="inprocess", path="one-by-one", seed=study.seed, rounds_planned=study.rounds,
+                primary=facts["primary"], task=facts["task"], hashes={"schema": facts["schema"]},
+            )  # fmt: skip
             recorder = Recorder(writer, facts["primary"], study.rounds)
             held = PooledReference(side, (study.text, repeat), compute_one_by_one) if tables else None
             try:
@@ -226,3 +221,9 @@ def record() -> Callable[[str], dict[str, Any]]:
         return parts
 
     return read
+
+
+def tables(sites: list[Site]) -> pd.DataFrame:
+    """All rows of all sites, held-out ones too."""
+    read = [site.read() for site in sites]
+    return pd.concat([part for of in read for part in (of.training, of.holdout("test"))], ignore_index=True)

@@ -163,15 +163,11 @@ def test_only_the_list_of_parts_names_one_and_no_part_names_another(place: str):
     assert named_parts((ROOT / listing).read_text(), place) == sorted(stems)
 
 
-@pytest.mark.parametrize(
-    ("source", "expected"),
-    [
-        ("from flfed.updates.parts.trees import Trees", ["trees"]),
-        ("import flfed.updates.parts.codec", ["codec"]),
-        ("from flfed.updates.parts.part import Part", []),
-        ("def f():\n    from flfed.updates.parts.strategy import Strategy", ["strategy"]),
-    ],
-)
+@pytest.mark.parametrize(("source", "expected"), [
+    ("from flfed.updates.parts.trees import Trees", ["trees"]), ("import flfed.updates.parts.codec", ["codec"]),
+    ("from flfed.updates.parts.part import Part", []),
+    ("def f():\n    from flfed.updates.parts.strategy import Strategy", ["strategy"]),
+])  # fmt: skip
 def test_a_part_that_is_imported_by_name_would_be_found(source: str, expected: list[str]):
     assert named_parts(source, "flfed/updates/parts") == expected
 
@@ -201,20 +197,16 @@ def test_site_packages_import_only_public_names_of_flfed():
         assert breaches(file.read_text(), {"flwr", "torch", "streamlit", "pandas", "sklearn"}) == [], file
 
 
-@pytest.mark.parametrize(
-    ("source", "place", "expected"),
-    [
-        ("import pandas as pd", "flfed/updates", ["pandas"]),
-        ("def f():\n    from flfed.rows import site", "flfed/updates", ["flfed.rows", "flfed.rows.site"]),
-        ("from flfed import run", "flfed/records", ["flfed.notebook.federate"]),
-        ("from flfed import rows", "flfed/records", ["flfed.rows"]),
-        ("from ..rows import site", "flfed/updates", ["..rows"]),
-        ("import sklearn.metrics", "flfed/updates", ["sklearn.metrics"]),
-        ("from flfed import errors\nimport numpy, flwrench", "flfed/rows", []),
-        ("import torch", "flfed/rows", []),
-        ("from flwr.app import Message", "flfed/rows", ["flwr.app", "flwr.app.Message"]),
-    ],
-)
+@pytest.mark.parametrize(("source", "place", "expected"), [
+    ("import pandas as pd", "flfed/updates", ["pandas"]),
+    ("def f():\n    from flfed.rows import site", "flfed/updates", ["flfed.rows", "flfed.rows.site"]),
+    ("from flfed import run", "flfed/records", ["flfed.notebook.federate"]),
+    ("from flfed import rows", "flfed/records", ["flfed.rows"]),
+    ("from ..rows import site", "flfed/updates", ["..rows"]),
+    ("import sklearn.metrics", "flfed/updates", ["sklearn.metrics"]),
+    ("from flfed import errors\nimport numpy, flwrench", "flfed/rows", []), ("import torch", "flfed/rows", []),
+    ("from flwr.app import Message", "flfed/rows", ["flwr.app", "flwr.app.Message"]),
+])  # fmt: skip
 def test_a_forbidden_import_would_be_found(source: str, place: str, expected: list[str]):
     assert breaches(source, FORBIDDEN[place]) == expected
 
@@ -260,10 +252,9 @@ def test_importing_flfed_loads_nothing_heavy_and_a_public_name_only_its_own():
 def test_importing_a_site_package_opens_no_file():
     # A table that is not there is no reason for a site not to be known.
     code = [
-        "import builtins, pathlib",
-        "from flfed.rows.data import site_discovery as sites",
+        "import builtins, pathlib", "from flfed.rows.data import site_discovery as sites",
         "found = [sites.load(n) for n in sites.names()]",
-    ]
+    ]  # fmt: skip
     code += ["assert len(found) >= 12", "assert not any(n.endswith('.csv') for n in opened)"]
     watch = ["opened = []", "import sys", "sys.addaudithook(lambda e, a: e == 'open' and opened.append(str(a[0])))"]
     assert "flfed.rows" in loaded_after(*watch, *code)

@@ -85,8 +85,7 @@ def test_what_the_page_says_of_the_figures_is_what_was_measured():
         )
 
     hospitals = re.search(
-        r"hospitals (\S+) at round 10 and (\S+) at round 40, where likeness alone gives (\S+) and (\S+)\. ",
-        PAGE,
+        r"hospitals (\S+) at round 10 and (\S+) at round 40, where likeness alone gives (\S+) and (\S+)\. ", PAGE
     )
     banks = re.search(r"it is less: (\S+) and (\S+),\s+where likeness gives (\S+) and (\S+)\.", PAGE)
     for name, said in (("heart-disease", hospitals), ("taiwan-credit", banks)):

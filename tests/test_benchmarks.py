@@ -34,22 +34,19 @@ LINEAR = replace(TINY, hidden=())
 WRONG = {
     "weights": lambda job: replace(job, weights={**job.weights, "site-00000": 2 * job.weights["site-00000"]}),
     "order": lambda job: replace(job, order=lambda site, round: generator(1, site=site, purpose="x", number=round)),
-    "rounds": lambda job: replace(job, rounds=job.rounds - 1),
-    "rate": lambda job: replace(job, lr=1.01 * job.lr),
+    "rounds": lambda job: replace(job, rounds=job.rounds - 1), "rate": lambda job: replace(job, lr=1.01 * job.lr),
     "batch": lambda job: replace(job, batch=job.batch + 1),
     "rows": lambda job: replace(job, y={**job.y, "site-00001": 1 - job.y["site-00001"]}),
     "cohort": lambda job: replace(job, cohort=lambda round: sorted(job.x)[:2]),
-}
+}  # fmt: skip
 
 
 def test_the_workloads_are_those_of_the_claims():
     sizes = {name: (w.sites, w.rows, w.rounds, w.fraction, w.hidden) for name, w in WORKLOADS.items()}
     assert sizes == {
-        "W1": (10, 2000, 50, 1, (64, 32)),
-        "W2": (100, 500, 50, 1, (64, 32)),
-        "W3": (1000, 200, 20, 0.1, (64, 32)),
+        "W1": (10, 2000, 50, 1, (64, 32)), "W2": (100, 500, 50, 1, (64, 32)), "W3": (1000, 200, 20, 0.1, (64, 32)),
         "W4": (10, 28_000, 20, 1, ()),
-    }
+    }  # fmt: skip
     assert {(w.features, w.batch, w.precision) for w in WORKLOADS.values()} == {(30, 64, "float32")}
     assert [CPU[name, "stacked"] for name in WORKLOADS] == [0.38, 0.38, 0.48, 0.35]
     assert (CPU["W1", "one-by-one"], CPU["W2", "one-by-one"]) == (1.2, 1.5)
@@ -245,10 +242,9 @@ GOOD["secure-sums"] = {
 }
 GOOD["deployment"] = {"ratio": 0.25, "sums": {"sums-ratio": 2.5, "missing-ratio": 3.5}}
 GOOD["dashboard"] = {
-    "first-chart-seconds": 3.0,
-    "pages": {"rounds": {"seconds": 1.0, "bytes": 300_000}},
+    "first-chart-seconds": 3.0, "pages": {"rounds": {"seconds": 1.0, "bytes": 300_000}},
     "looks": {"rounds": {"cpu-seconds": 0.2}},
-}
+}  # fmt: skip
 GOOD["private-steps"] = {"shapes": {"a": {"over-plain": 1.5, "system-over-plain": 1.5, "opacus-over-ours": 5.0}}}
 GOOD["noised-counts"] = {"over-numpy": 5.0}
 GOOD["W2"]["ray"] = {"times-slower-than-stacked": 20.0, "stacked-memory-share": 0.33}

@@ -229,13 +229,10 @@ def gained(tables, study: str, splits: int, scores=_margins, **more) -> float:
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize(
-    ("study", "splits"),
-    [
-        ("heart-disease", 5), ("breast-cancer", 5), ("loan-default", 5), ("taiwan-credit", 3),
-        ("scms-delivery-trees", 5),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("study", "splits"), [
+    ("heart-disease", 5), ("breast-cancer", 5), ("loan-default", 5), ("taiwan-credit", 3),
+    ("scms-delivery-trees", 5),
+])  # fmt: skip
 def test_trees_are_as_good_as_those_of_xgboost_with_bins_of_its_own(study: str, splits: int, tables):
     assert gained(tables, study, splits) >= -0.005
 
@@ -246,9 +243,8 @@ def test_even_bins_averaged_trees_and_a_lost_site_are_worse(tables, monkeypatch)
         planted.setattr(cut_points, "cut_points", _even)
         even = gained(tables, "taiwan-credit", 3)
     averaged, lost = (
-        gained(tables, "heart-disease", 5, _averaged),
-        gained(tables, "heart-disease", 5, _without_the_first),
-    )
+        gained(tables, "heart-disease", 5, _averaged), gained(tables, "heart-disease", 5, _without_the_first),
+    )  # fmt: skip
     assert max(even, averaged, lost) < -0.005
 
 

@@ -232,14 +232,10 @@ def least_variance(covariance: np.ndarray) -> np.ndarray:
     count = len(covariance)
     whole = {"type": "eq", "fun": lambda weights: weights.sum() - 1}
     found = minimize(
-        lambda weights: 1e4 * weights @ covariance @ weights,
-        np.full(count, 1 / count),
-        jac=lambda weights: 2e4 * covariance @ weights,
-        bounds=[(0, 1)] * count,
-        constraints=[whole],
-        method="SLSQP",
+        lambda weights: 1e4 * weights @ covariance @ weights, np.full(count, 1 / count),
+        jac=lambda weights: 2e4 * covariance @ weights, bounds=[(0, 1)] * count, constraints=[whole], method="SLSQP",
         options={"ftol": 1e-12, "maxiter": 500},
-    )
+    )  # fmt: skip
     assert found.success
     return found.x
 
@@ -347,10 +343,9 @@ def test_flights_of_one_engine_on_both_sides_and_lives_that_are_not_capped_are_o
     # The test engines are left out, and flights dealt at random.
     flights = source.model_copy(update={"where": "part == 'train'"})
     at_random = replace(
-        engine_life,
-        schema=engine_life.schema.model_copy(update={"group": ""}),
+        engine_life, schema=engine_life.schema.model_copy(update={"group": ""}),
         source=engine_life.source.model_copy(update={"table": flights}),
-    )
+    )  # fmt: skip
     trees = Study.load("engine-life-trees").replace({**FEW, "compare.site-model": "same", "strategy.rounds": 200})
     with datasets.in_memory(at_random):
         found = run(trees.replace({"split.fixed": None, "model.depth": 8})).report
@@ -358,12 +353,11 @@ def test_flights_of_one_engine_on_both_sides_and_lives_that_are_not_capped_are_o
     columns = dict(engine_life.schema.columns)
     columns["life"] = columns["life"].model_copy(update={"range": (0.0, 500.0)})
     uncapped = replace(
-        engine_life,
-        schema=engine_life.schema.model_copy(update={"columns": columns}),
+        engine_life, schema=engine_life.schema.model_copy(update={"columns": columns}),
         source=engine_life.source.model_copy(
             update={"table": source.model_copy(update={"reader": {**source.reader, "cap": 500}})}
         ),
-    )
+    )  # fmt: skip
     with datasets.in_memory(uncapped):
         more = {**FEW, "compare.site-model": "same"}
         assert run(Study.load("engine-life").replace(more)).report["global"][RMSE]["value"] > 13.5

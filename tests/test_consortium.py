@@ -6,11 +6,10 @@ Real processes on loopback: SuperLink, Caddy, TLS, four sites with homes and key
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
-from tests.machines import COORDINATOR, SITE, Machine, begin, machines_of, take_in, wait_online
+from tests.machines import COORDINATOR, SITE, Machine, begin, take_in, wait_online
 
 SITES = ("cleveland", "hungary", "long-beach", "switzerland")
 ROUNDS = 2
@@ -23,12 +22,6 @@ def test_a_site_needs_three_commands_and_a_coordinator_three_and_two_a_site():
         "coordinator init", "coordinator serve", "coordinator invite", "coordinator admit",
         "coordinator status", "coordinator run",
     ]  # fmt: skip
-
-
-@pytest.fixture
-def machines() -> Iterator[dict[str, Machine]]:
-    with machines_of(SITES) as found:
-        yield found
 
 
 @pytest.mark.servers

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from flfed.rows.training.answer import run_client
 from flfed.study.study import Study
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from tests.machines import COORDINATOR, ROOT, SITE, Machine, begin, machines_of, take_in, wait_online
+from tests.machines import COORDINATOR, ROOT, SITE, Machine, begin, take_in, wait_online
 
 SITES = ("cleveland", "hungary", "long-beach")
 ATTACKS = ("membership-inference", "gradient-inversion")
@@ -60,12 +60,6 @@ resamples = 200
 """
 OTHER_NAME = STUDY.replace("heart-private", "flamby-private").replace('"heart-disease"', '"heart-flamby"')
 COMPLETE = STUDY.replace("heart-private", "complete-rows").replace("[model]", '[encode]\nrows = "complete"\n[model]')
-
-
-@pytest.fixture
-def machines() -> Iterator[dict[str, Machine]]:
-    with machines_of(SITES) as found:
-        yield found
 
 
 def packages(folder: Path) -> None:

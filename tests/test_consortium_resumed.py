@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,7 @@ from flfed.records.store.database import engine_to_read, store_url
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.updates.messages.train import ENCODER_MISSING
-from tests.machines import COORDINATOR, SITE, Machine, begin, machines_of, take_in, until, wait_online
+from tests.machines import COORDINATOR, SITE, Machine, begin, take_in, until, wait_online
 
 SITES = ("cleveland", "hungary", "long-beach")
 ROUNDS = 7
@@ -58,12 +57,6 @@ FOURTH_ROUND = "7"
 
 PASSED_ON = "from flfed.deployment.processes import child_processes as c; c.PREFIXES += ('PYTHONPATH', 'SLOW_LINE'); "
 """What the node of this test is given besides: else only a fixed list of its caller's environment reaches it."""
-
-
-@pytest.fixture
-def machines() -> Iterator[dict[str, Machine]]:
-    with machines_of(SITES) as found:
-        yield found
 
 
 CODEC = ""

@@ -76,16 +76,13 @@ def test_who_keeps_a_column_back_is_told_from_who_has_nobody_to_compare_with():
     assert found({"a": site(1)})["sex"]["a"]["reason"] == drift.NO_OTHERS
 
 
-@pytest.mark.parametrize(
-    ("males", "mirrored"),
-    [
-        ((240, 260, 250, 750), True),  # a quarter are men, and one site has them the other way round
-        ((240, 260, 250, 640), False),  # another share, which no turning gives
-        ((240, 600, 250, 750), False),  # the others are no two alike
-        ((460, 450, 455, 545), False),  # too near to a half
-        ((250, 750), False),  # of two sites each is the other's mirror
-    ],
-)
+@pytest.mark.parametrize(("males", "mirrored"), [
+    ((240, 260, 250, 750), True),  # a quarter are men, and one site has them the other way round
+    ((240, 260, 250, 640), False),  # another share, which no turning gives
+    ((240, 600, 250, 750), False),  # the others are no two alike
+    ((460, 450, 455, 545), False),  # too near to a half
+    ((250, 750), False),  # of two sites each is the other's mirror
+])  # fmt: skip
 def test_a_share_that_is_one_minus_that_of_the_others_is_told(males, mirrored):
     there = found({f"s{place}": site(place, 1000, male=many) for place, many in enumerate(males)})["sex"]
     assert [name for name, entry in there.items() if entry["mirrored"]] == [f"s{len(males) - 1}"] * mirrored
@@ -108,15 +105,11 @@ def test_the_order_of_sites_changes_no_bit():
     assert found(tables) == found(dict(reversed(tables.items())))
 
 
-@pytest.mark.parametrize(
-    ("draw", "of_five"),
-    [
-        (lambda rng, size: rng.normal(size=size), 0.06),
-        (lambda rng, size: rng.exponential(size=size), 0.045),
-        # vessels as the hospitals count them
-        (lambda rng, size: rng.choice(4, p=[0.59, 0.21, 0.13, 0.07], size=size), 0.08),
-    ],
-)
+@pytest.mark.parametrize(("draw", "of_five"), [
+    (lambda rng, size: rng.normal(size=size), 0.06), (lambda rng, size: rng.exponential(size=size), 0.045),
+    # vessels as the hospitals count them
+    (lambda rng, size: rng.choice(4, p=[0.59, 0.21, 0.13, 0.07], size=size), 0.08),
+])  # fmt: skip
 def test_from_20_rows_on_chance_is_below_its_bound_in_about_95_of_100(draw, of_five):
     rng = np.random.default_rng(5)
 
@@ -161,9 +154,8 @@ def test_of_four_values_5_rows_are_too_few_for_the_bound():
 def test_a_number_differs_by_the_means_over_the_mean_spread():
     # (54 - 49.5) / sqrt((81 + 81) / 2) = 4.5 / 9
     assert mean_difference(54.0, 81.0, 100, 49.5, 81.0, 400)[:2] == (
-        0.5,
-        pytest.approx(1.96 * np.sqrt(0.0125), abs=1e-4),
-    )
+        0.5, pytest.approx(1.96 * np.sqrt(0.0125), abs=1e-4),
+    )  # fmt: skip
     # 25 rows that spread twice as much as 1000: 1.96 sqrt((4 / 25 + 1 / 1000) / 2.5); as much less, as with one spread
     assert mean_difference(0.0, 4.0, 25, 0.0, 1.0, 1000)[1] == pytest.approx(1.96 * np.sqrt(0.0644), abs=1e-4)
     assert mean_difference(0.0, 1.0, 25, 0.0, 4.0, 1000)[1] == by_chance(25, 1000, 1)

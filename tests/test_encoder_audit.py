@@ -21,16 +21,13 @@ from flfed.summaries.summary import fit_encoder
 from flfed.updates.mechanism import mechanism_of
 
 EPSILON, DELTA, CONFIDENCE = 1.0, 1e-3, 0.95
-SCHEMA = Schema.model_validate(
-    {
-        "name": "incomes", "task": "binary", "target": "late",
-        "columns": {
-            "income": {"kind": "number", "range": [0, 1_000_000], "typical": [0, 60_000], "typical-source": "a test"},
-            "age": {"kind": "number", "range": [18, 100]},
-            "late": {"kind": "target", "values": ["no", "yes"]},
-        },
-    }
-)  # fmt: skip
+SCHEMA = Schema.model_validate({
+    "name": "incomes", "task": "binary", "target": "late",
+    "columns": {
+        "income": {"kind": "number", "range": [0, 1_000_000], "typical": [0, 60_000], "typical-source": "a test"},
+        "age": {"kind": "number", "range": [18, 100]}, "late": {"kind": "target", "values": ["no", "yes"]},
+    },
+})  # fmt: skip
 STUDY = Study.parse(f"""
 format = 1
 name = "incomes"
@@ -80,18 +77,10 @@ def updates(table: pd.DataFrame, scaler: str, runs: int, seed: int) -> np.ndarra
             arrays = Logistic().first_arrays(2, 1, rng)
             requests.append(
                 FitRequest(
-                    model=Logistic(),
-                    task="binary",
-                    arrays=arrays,
-                    rows=rows,
-                    plan=STUDY.plan,
-                    lr=STUDY.plan.lr,
-                    rng=rng,
-                    delta=True,
-                    private=private,
-                    chance=SeededNoise(rng),
+                    model=Logistic(), task="binary", arrays=arrays, rows=rows, plan=STUDY.plan, lr=STUDY.plan.lr,
+                    rng=rng, delta=True, private=private, chance=SeededNoise(rng),
                 )  # fmt: skip
-            )
+            )  # fmt: skip
         found += [
             np.append(fitted.arrays["weight"].ravel(), fitted.arrays["bias"]) for fitted in compute_stacked(requests)
         ]

@@ -24,10 +24,8 @@ from flfed.testing.rules import RuleBroken, keep
 
 ATTACKS = names("attack")
 QUICK: dict[str, dict[str, Any]] = {
-    "canaries": {"coins": 40},
-    "gradient-inversion": {"records": 12},
-    "membership-inference": {"shadows": 4},
-}
+    "canaries": {"coins": 40}, "gradient-inversion": {"records": 12}, "membership-inference": {"shadows": 4},
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -92,14 +90,13 @@ FORGOTTEN: list[int] = []
 BROKEN = {
     "the_docstring_names_a_source": broken(__doc__="Reveals: nothing."),
     "the_docstring_says_what_leaves": broken(__doc__="Source: none."),
-    "the_signature_is_the_config_schema": broken(__init__=loose),
-    "it_finds_what_it_names": broken(metrics=("other",)),
+    "the_signature_is_the_config_schema": broken(__init__=loose), "it_finds_what_it_names": broken(metrics=("other",)),
     "a_value_lies_in_its_interval": broken(findings=changed(low=9.0)),
     "it_is_beyond_a_promise_where_its_interval_is": broken(findings=changed(beyond=True)),
     "the_same_seed_gives_the_same_figures": broken(findings=forgetful),
     "the_model_is_left_as_it_was": broken(findings=scribbling),
     "of_few_rows_no_figure_leaves_an_institution": broken(findings=careless),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("rule", ATTACK_RULES, ids=lambda rule: rule.__name__)

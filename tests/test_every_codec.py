@@ -241,25 +241,22 @@ def test_codecs_are_set_key_by_key_and_as_keywords():
     assert Study.parse(made.text).codec == made.codec
 
 
-@pytest.mark.parametrize(
-    ("table", "said"),
-    [
-        ('name = "int9"', "[codec]: name='int9' is not known; did you mean 'int8'? Known: float16, int4, int8, top-k"),
-        ("name = 8", "[codec]: name is missing; known: float16, int4, int8, top-k"),
-        ('name = "int8"\nshare = 0.2', "[codec] int8: key 'share' is not known. Allowed: name, download"),
-        ('name = "top-k"\nshares = 0.2', "key 'shares' is not known; did you mean 'share'? Allowed: name, download,"),
-        ('name = "top-k"\nshare = 0.01', "[codec]: share=0.01 must be in [0.1, 1)"),
-        ('name = "top-k"\nshare = 1.0', "[codec]: share=1.0 must be in [0.1, 1)"),
-        ('name = "top-k"\nshare = nan', "[codec]: share=nan must be in [0.1, 1)"),
-        ('name = "top-k"\nshare = "all"', "[codec] top-k: share='all' must be a number"),
-        ('download = "int4"', "[codec]: download='int4' must be one of 'none', 'float16', 'int8'"),
-        ("download = true", "[codec]: download=True must be one of 'none', 'float16', 'int8'"),
-        ('download = ["int8"]', "[codec]: download=['int8'] must be one of 'none', 'float16', 'int8'"),
-        ("share = 0.2", "[codec]: share needs name; known: float16, int4, int8, top-k"),
-        ('name = "none"\nshare = 0.2', "[codec]: share needs name; known: float16, int4, int8, top-k"),
-        ('download = "int8"\nshare = 0.2', "[codec]: share needs name; known: float16, int4, int8, top-k"),
-    ],
-)
+@pytest.mark.parametrize(("table", "said"), [
+    ('name = "int9"', "[codec]: name='int9' is not known; did you mean 'int8'? Known: float16, int4, int8, top-k"),
+    ("name = 8", "[codec]: name is missing; known: float16, int4, int8, top-k"),
+    ('name = "int8"\nshare = 0.2', "[codec] int8: key 'share' is not known. Allowed: name, download"),
+    ('name = "top-k"\nshares = 0.2', "key 'shares' is not known; did you mean 'share'? Allowed: name, download,"),
+    ('name = "top-k"\nshare = 0.01', "[codec]: share=0.01 must be in [0.1, 1)"),
+    ('name = "top-k"\nshare = 1.0', "[codec]: share=1.0 must be in [0.1, 1)"),
+    ('name = "top-k"\nshare = nan', "[codec]: share=nan must be in [0.1, 1)"),
+    ('name = "top-k"\nshare = "all"', "[codec] top-k: share='all' must be a number"),
+    ('download = "int4"', "[codec]: download='int4' must be one of 'none', 'float16', 'int8'"),
+    ("download = true", "[codec]: download=True must be one of 'none', 'float16', 'int8'"),
+    ('download = ["int8"]', "[codec]: download=['int8'] must be one of 'none', 'float16', 'int8'"),
+    ("share = 0.2", "[codec]: share needs name; known: float16, int4, int8, top-k"),
+    ('name = "none"\nshare = 0.2', "[codec]: share needs name; known: float16, int4, int8, top-k"),
+    ('download = "int8"\nshare = 0.2', "[codec]: share needs name; known: float16, int4, int8, top-k"),
+])  # fmt: skip
 def test_a_codec_that_cannot_be_is_refused_before_any_row_is_read(table, said):
     with pytest.raises(UsageError) as refused:
         check(parsed(table))

@@ -176,33 +176,25 @@ def test_a_study_that_keeps_the_promise_passes_and_its_mechanism_is_built_of_its
     assert mechanism_of(Study.parse(STUDY.partition("[privacy]")[0])) is None
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"plan.steps": 0}, r"record-dp: needs \[plan\] steps"),
-        ({"plan.clip": 1.0}, "clip limits whole gradients"),
-        ({"encode.scaler": "per-site"}, r"One more row changes the gradients of all, and \[privacy\] record-dp bounds"),
-        ({"privacy.epsilon": 0.0}, r"epsilon=0.0 must be in \(0, 100\]"),
-        ({"privacy.epsilon": float("nan")}, "epsilon=nan"),
-        ({"privacy.delta": 0.5}, "delta=0.5 must be"),
-        ({"privacy.sampling": 1.5}, "sampling=1.5 must be"),
-        ({"privacy.clip": 0.0}, "clip=0.0 must be"),
-        ({"privacy.epsilon": 0.0001, "privacy.delta": 1e-9, "plan.steps": 10000}, "no noise up to 1000"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"plan.steps": 0}, r"record-dp: needs \[plan\] steps"),
+    ({"plan.clip": 1.0}, "clip limits whole gradients"),
+    ({"encode.scaler": "per-site"}, r"One more row changes the gradients of all, and \[privacy\] record-dp bounds"),
+    ({"privacy.epsilon": 0.0}, r"epsilon=0.0 must be in \(0, 100\]"),
+    ({"privacy.epsilon": float("nan")}, "epsilon=nan"), ({"privacy.delta": 0.5}, "delta=0.5 must be"),
+    ({"privacy.sampling": 1.5}, "sampling=1.5 must be"), ({"privacy.clip": 0.0}, "clip=0.0 must be"),
+    ({"privacy.epsilon": 0.0001, "privacy.delta": 1e-9, "plan.steps": 10000}, "no noise up to 1000"),
+])  # fmt: skip
 def test_a_study_under_which_the_promise_fails_is_refused(changes, said):
     with pytest.raises(UsageError, match=said):
         check(Study.parse(STUDY).replace(changes))
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"strategy.weights": "rows"}, "weights='rows' lets one site count more; site-dp needs 'equal'"),
-        ({"privacy.noise": 0.1}, "noise=0.1 must be 0"),
-        ({"privacy.epsilon": 1e-4, "strategy.rounds": 1000}, "no noise up to 1000"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"strategy.weights": "rows"}, "weights='rows' lets one site count more; site-dp needs 'equal'"),
+    ({"privacy.noise": 0.1}, "noise=0.1 must be 0"),
+    ({"privacy.epsilon": 1e-4, "strategy.rounds": 1000}, "no noise up to 1000"),
+])  # fmt: skip
 def test_site_dp_refuses_what_breaks_its_promise(changes, said):
     check(Study.parse(SITE_DP).replace({"strategy.weights": "equal", "plan.steps": 0, "plan.clip": 1.0}))
     with pytest.raises(UsageError, match=said):

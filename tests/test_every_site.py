@@ -23,25 +23,12 @@ ROOT = Path(__file__).resolve().parent.parent
 NAMES = sorted(path.parent.name.replace("_", "-") for path in ROOT.glob("sites/*/__init__.py"))
 # Rows of the publications: Michalowicz 2006 (without nine lost to follow-up), UCI, Lending Club.
 ROWS = {
-    "kentucky-clinic": 208,
-    "minnesota-clinic": 247,
-    "mississippi-clinic": 192,
-    "new-york-clinic": 167,
-    "south-lender": 3671,
-    "west-lender": 2446,
-    "northeast-lender": 1925,
-    "midwest-lender": 1815,
-    "cleveland": 303,
-    "hungary": 294,
-    "switzerland": 123,
-    "long-beach": 200,
+    "kentucky-clinic": 208, "minnesota-clinic": 247, "mississippi-clinic": 192, "new-york-clinic": 167,
+    "south-lender": 3671, "west-lender": 2446, "northeast-lender": 1925, "midwest-lender": 1815, "cleveland": 303,
+    "hungary": 294, "switzerland": 123, "long-beach": 200,
     # simulated: payments of the two periods
-    "harbour-bank": 12903,
-    "hill-bank": 6065,
-    "lake-bank": 10898,
-    "river-bank": 8113,
-    "valley-bank": 4650,
-}
+    "harbour-bank": 12903, "hill-bank": 6065, "lake-bank": 10898, "river-bank": 8113, "valley-bank": 4650,
+}  # fmt: skip
 
 
 PAIRS = [(name, dataset) for name in NAMES for dataset in listing.load(name).datasets]

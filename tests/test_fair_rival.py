@@ -52,10 +52,9 @@ def searched(session: SiteSession) -> float:
         shares = [
             cross_val_predict(model, own, rows.y, cv=folds, method="predict_proba")
             for model in (
-                clone(trees).set_params(**fitted[1].best_params_),
-                LogisticRegression(C=fitted[0].C_, max_iter=5000),
+                clone(trees).set_params(**fitted[1].best_params_), LogisticRegression(C=fitted[0].C_, max_iter=5000),
             )
-        ]
+        ]  # fmt: skip
     best = fitted[int(log_loss(rows.y, shares[0]) < log_loss(rows.y, shares[1]))]
     return float(roc_auc_score(y, best.predict_proba(x)[:, 1]))
 

@@ -52,16 +52,12 @@ def test_one_file_has_all_private_names_and_at_most_forty():
         assert name.rpartition(".")[2] in NAMES
 
 
-@pytest.mark.parametrize(
-    ("source", "expected"),
-    [
-        ("from flwr.app import Message", []),
-        ("from flwr.serverapp.strategy import FedAvg", []),
-        ("from flwr.serverapp.strategy.fedavg import FedAvg", ["flwr.serverapp.strategy.fedavg.FedAvg"]),
-        ("def f():\n    from flwr.supercore.run import Run", ["flwr.supercore.run", "flwr.supercore.run.Run"]),
-        ("load('flwr.superlink.main')", ["flwr.superlink.main"]),
-    ],
-)
+@pytest.mark.parametrize(("source", "expected"), [
+    ("from flwr.app import Message", []), ("from flwr.serverapp.strategy import FedAvg", []),
+    ("from flwr.serverapp.strategy.fedavg import FedAvg", ["flwr.serverapp.strategy.fedavg.FedAvg"]),
+    ("def f():\n    from flwr.supercore.run import Run", ["flwr.supercore.run", "flwr.supercore.run.Run"]),
+    ("load('flwr.superlink.main')", ["flwr.superlink.main"]),
+])  # fmt: skip
 def test_a_private_name_elsewhere_would_be_found(source: str, expected: list[str]):
     assert private(source) == expected
 
@@ -155,13 +151,9 @@ def test_a_process_that_lacks_names_says_which_and_does_not_start(user: str, tmp
     code = "import importlib, sys\n"
     code += "".join(f"delattr(importlib.import_module({module!r}), {name!r})\n" for module, name in taken.items())
     done: Any = subprocess.run(
-        [sys.executable, "-c", f"{code}{start}", "site-a"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=tmp_path,
+        [sys.executable, "-c", f"{code}{start}", "site-a"], capture_output=True, text=True, timeout=120, cwd=tmp_path,
         env=os.environ | {"FLFED_HOME": str(tmp_path)},
-    )
+    )  # fmt: skip
     assert done.returncode == 1
     said = done.stderr.strip().splitlines()[-1]
     assert said.startswith("flfed: Flower 1.42") and said.endswith(", which flfed needs; install flwr 1.42")

@@ -46,9 +46,7 @@ DEEP = 100_000
 HUGE = "hidden = [100000, 100000]"
 
 
-def test_a_study_whose_model_is_huge_is_refused_before_an_array_is_made(
-    small_sites: Any, small_study: str, flfed: Any, tmp_path: Path
-):
+def test_a_study_whose_model_is_huge_is_refused_before_an_array_is_made(small_sites, small_study, flfed, tmp_path):
     small_sites(1)
     huge = small_study.replace('name = "logistic"', f'name = "mlp"\n{HUGE}')
     (tmp_path / "huge.toml").write_text(huge)
@@ -303,18 +301,14 @@ def of_query(column: str, cell: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("column", ["x1", "flag", "colour", "y"])
-def test_cells_of_zero_bytes_are_counted_as_what_they_are_not(
-    column: str, small_sites: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_cells_of_zero_bytes_are_counted_as_what_they_are_not(column, small_sites, tmp_path, monkeypatch):
     small_sites(1)
     checked = check_site(of_query(column, "zeroblob(20)", tmp_path, monkeypatch))
     wrong = [line for line in checked.lines if "in 7 rows" in line.detail]
     assert not checked.passed and len(wrong) == 1 and "\0" not in wrong[0].detail
 
 
-def test_a_gigabyte_of_zeros_is_refused_before_it_is_made(
-    small_sites: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_gigabyte_of_zeros_is_refused_before_it_is_made(small_sites, tmp_path, monkeypatch):
     small_sites(1)
     tracemalloc.start()
     with pytest.raises(UsageError, match="a cell or row has more than 10,000,000 bytes"):

@@ -72,11 +72,10 @@ def install(folder: Path, package: str, entry_points: str, **modules: str) -> No
 def plugin(tmp_path, monkeypatch):
     """An installed package that brings a strategy of its own, and one that calls itself fedavg."""
     install(
-        tmp_path,
-        "their-package",
+        tmp_path, "their-package",
         "[flfed.strategy]\ntheirs = their_package:Theirs\nfedavg = their_package:Impostor\n",
         their_package="class Theirs:\n    '''Source: theirs.'''\n\nclass Impostor: pass\n",
-    )
+    )  # fmt: skip
     monkeypatch.syspath_prepend(tmp_path)
 
 
@@ -124,16 +123,13 @@ def test_a_metric_whose_direction_is_not_that_of_its_name_is_refused(name, bette
             load("metric", name)
 
 
-@pytest.mark.parametrize(
-    ("target", "said"),
-    [
-        ("absent_module:Thing", "cannot be imported (ModuleNotFoundError: No module named 'absent_module')"),
-        ("their_code:Absent", "cannot be imported (AttributeError: module 'their_code' has no attribute 'Absent')"),
-        ("their_code:number", "their_code:number is no class"),
-        ("their_failure:Thing", "cannot be imported (ZeroDivisionError: division by zero)"),
-        ("their_code", "their_code must define one public class, it defines 2"),
-    ],
-)
+@pytest.mark.parametrize(("target", "said"), [
+    ("absent_module:Thing", "cannot be imported (ModuleNotFoundError: No module named 'absent_module')"),
+    ("their_code:Absent", "cannot be imported (AttributeError: module 'their_code' has no attribute 'Absent')"),
+    ("their_code:number", "their_code:number is no class"),
+    ("their_failure:Thing", "cannot be imported (ZeroDivisionError: division by zero)"),
+    ("their_code", "their_code must define one public class, it defines 2"),
+])  # fmt: skip
 def test_what_cannot_be_loaded_is_one_sentence_with_its_package(target, said, tmp_path, monkeypatch):
     code = "number = 3\nclass One: pass\nclass Two: pass\n"
     points = f"[flfed.model]\ntheirs = {target}\n"

@@ -33,43 +33,20 @@ ROOT = Path(__file__).parents[1]
 Json = dict[str, Any]
 
 COMMANDS = {
-    "demo": (),
-    "app": (),
-    "predict": ("--json",),
-    "audit": ("--json",),
-    "study list": ("--json",),
-    "study new": (),
-    "study check": ("--json", "--set"),
-    "study run": ("--engine", "--json", "--repeats", "--set"),
-    "study resume": ("--json",),
-    "study verify": ("--engine", "--json", "--set"),
-    "study sweep": ("--json", "--set"),
-    "run list": ("--engine", "--json"),
-    "run show": ("--json",),
-    "run compare": ("--json",),
-    "run report": ("--json",),
-    "run export": ("--json",),
-    "data list": ("--json",),
-    "data get": ("--from",),
-    "data new": ("--by", "--json", "--target"),
-    "site list": ("--json",),
-    "site new": ("--from", "--json"),
-    "site check": ("--json",),
-    "site status": ("--json",),
-    "site approve": ("--by", "--json", "--with", "--yes"),
-    "site serve": (),
-    "site model": ("--json",),
-    "coordinator status": ("--json",),
-}
+    "demo": (), "app": (), "predict": ("--json",), "audit": ("--json",), "study list": ("--json",), "study new": (),
+    "study check": ("--json", "--set"), "study run": ("--engine", "--json", "--repeats", "--set"),
+    "study resume": ("--json",), "study verify": ("--engine", "--json", "--set"), "study sweep": ("--json", "--set"),
+    "run list": ("--engine", "--json"), "run show": ("--json",), "run compare": ("--json",), "run report": ("--json",),
+    "run export": ("--json",), "data list": ("--json",), "data get": ("--from",),
+    "data new": ("--by", "--json", "--target"), "site list": ("--json",), "site new": ("--from", "--json"),
+    "site check": ("--json",), "site status": ("--json",), "site approve": ("--by", "--json", "--with", "--yes"),
+    "site serve": (), "site model": ("--json",), "coordinator status": ("--json",),
+}  # fmt: skip
 """Commands, each with its options that stay."""
 OF_A_RUN = (
-    "run",
-    "rounds",
-    "arrays-sha256",
-    "global.roc_auc_score.value",
-    "pooled.roc_auc_score.value",
+    "run", "rounds", "arrays-sha256", "global.roc_auc_score.value", "pooled.roc_auc_score.value",
     "own-model-everywhere.roc_auc_score.value",
-)
+)  # fmt: skip
 """Keys of `flfed study run --json` and `run show --json`."""
 OF_PRIVACY = ("epsilon", "delta", "noise", "sampling", "steps", "uncharged")
 """Keys of the object `privacy` of a run."""
@@ -78,10 +55,8 @@ LISTED = {
         "boosted-trees ditto fedadagrad fedadam fedavg fedavgm fednova fedper fedprox fedyogi median scaffold "
         "trimmed-mean"
     ),
-    "model": "boosted-trees linear logistic mlp",
-    "codec": "float16 int4 int8 top-k",
-    "mechanism": "record-dp site-dp",
-}
+    "model": "boosted-trees linear logistic mlp", "codec": "float16 int4 int8 top-k", "mechanism": "record-dp site-dp",
+}  # fmt: skip
 DATASETS = """
 breast-cancer building-heat card-fraud card-fraud-ulb diabetes drug-reviews engine-life heart-disease heart-flamby
 influenza influenza-alarm loan-default machine-faults pancreatitis-trial portfolio portfolio-returns preterm-birth

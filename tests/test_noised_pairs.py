@@ -129,18 +129,11 @@ def test_the_interval_covers_the_difference(rows: int, epsilon: float):
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize(
-    ("rows", "epsilon", "gain", "least", "most"),
-    [
-        (7500, 3.0, 0.05, 0.95, 1.0),
-        (7500, 1.0, 0.05, 0.70, 1.0),
-        (4000, 3.0, 0.05, 0.75, 1.0),
-        (7500, 3.0, 0.0, 0.005, 0.035),
-        (7500, 1.0, 0.0, 0.005, 0.035),
-        (4000, 3.0, 0.0, 0.005, 0.035),
-        (2000, 3.0, 0.0, 0.003, 0.035),
-    ],
-)
+@pytest.mark.parametrize(("rows", "epsilon", "gain", "least", "most"), [
+    (7500, 3.0, 0.05, 0.95, 1.0), (7500, 1.0, 0.05, 0.70, 1.0), (4000, 3.0, 0.05, 0.75, 1.0),
+    (7500, 3.0, 0.0, 0.005, 0.035), (7500, 1.0, 0.0, 0.005, 0.035), (4000, 3.0, 0.0, 0.005, 0.035),
+    (2000, 3.0, 0.0, 0.003, 0.035),
+])  # fmt: skip
 def test_shares_of_verdicts_over_many_holdouts(rows: int, epsilon: float, gain: float, least: float, most: float):
     assert least <= told(answers(rows, epsilon, gain, 8000, 2), JOINING_PAYS) <= most
 
@@ -178,19 +171,16 @@ def test_the_noise_of_the_class_counts_is_in_the_error_to_first_order():
 
 
 VERDICTS: list[tuple[str, float, float, Callable[[NoisedPairs], NoisedPairs]]] = [
-    (JOINING_PAYS, 27.0, 2.5, lambda one: one),
-    (DO_NOT_USE, -27.0, 2.5, lambda one: one),
+    (JOINING_PAYS, 27.0, 2.5, lambda one: one), (DO_NOT_USE, -27.0, 2.5, lambda one: one),
     (NO_CLEAR_GAIN, 3.0, 2.5, lambda one: one),
     (INCONCLUSIVE, 27.0, 25.0, lambda one: one),  # 25 / 500 · 2.8 is 0.14
     (INCONCLUSIVE, 27.0, 2.5, lambda one: replace(one, events=50.0)),
     (INCONCLUSIVE, 27.0, 2.5, lambda one: replace(one, others=-5.0)),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("code", "won", "deviation", "change"), VERDICTS)
-def test_each_verdict_has_its_code(
-    code: str, won: float, deviation: float, change: Callable[[NoisedPairs], NoisedPairs]
-):
+def test_each_verdict_has_its_code(code, won, deviation, change):
     plain = NoisedPairs(
         pairs=won, squares=2.5, deviation=deviation, events=500.0, others=1750.0, count_deviation=10.0
     )  # fmt: skip

@@ -49,11 +49,9 @@ def population(odds: np.ndarray, shares: np.ndarray, intercept: float = 0.0, slo
     p, risk = expit(odds), expit(intercept + slope * odds)
     both = np.stack([shares * (1 - risk), shares * risk])
     truth = {
-        "roc_auc_score": trapezoid(both),
-        "brier_score_loss": float(both[0] @ p**2 + both[1] @ (1 - p) ** 2),
-        "log_loss": float(-both[0] @ np.log1p(-p) - both[1] @ np.log(p)),
-        "calibration_slope": slope,
-    }
+        "roc_auc_score": trapezoid(both), "brier_score_loss": float(both[0] @ p**2 + both[1] @ (1 - p) ** 2),
+        "log_loss": float(-both[0] @ np.log1p(-p) - both[1] @ np.log(p)), "calibration_slope": slope,
+    }  # fmt: skip
     return by_cell(odds, both, GRID), truth
 
 
@@ -129,8 +127,7 @@ MORE_SIZES = [(1000, 1.0), (3000, 0.5), (3000, 1.0), (7500, 1.0), (40_000, 0.3)]
 
 
 @pytest.mark.parametrize(
-    ("rows", "epsilon"),
-    [(300, 3.0), (7500, 0.3), *(pytest.param(*one, marks=pytest.mark.proof) for one in MORE_SIZES)],
+    ("rows", "epsilon"), [(300, 3.0), (7500, 0.3), *(pytest.param(*one, marks=pytest.mark.proof) for one in MORE_SIZES)]
 )
 @pytest.mark.proof
 def test_intervals_of_sampling_and_noise_hold_the_truth_and_those_of_sampling_alone_do_not(rows: int, epsilon: float):
@@ -158,12 +155,11 @@ def others() -> dict[str, Populations]:
     trees = np.random.default_rng(9).dirichlet(np.ones(25))
     return {
         "even": population(even, np.full(len(even), 1 / len(even))),
-        "heavy tails": population(wide, heavy / heavy.sum()),
-        "two groups": population(wide, two / two.sum()),
+        "heavy tails": population(wide, heavy / heavy.sum()), "two groups": population(wide, two / two.sum()),
         "25 leaves": population(leaves, trees),
         "too extreme": population(*normal(), intercept=-0.4, slope=0.6),
         "too timid": population(*normal(), intercept=0.8, slope=1.6),
-    }
+    }  # fmt: skip
 
 
 @pytest.mark.proof
@@ -191,9 +187,7 @@ def noise_alone(rows: int, epsilon: float, grid: ScoreBins, edges: np.ndarray, d
 
 
 @pytest.mark.parametrize(("rows", "epsilon", "bar"), [(1000, 1.0, 0.022), (7500, 0.3, 0.010)])
-def test_noise_in_the_auc_is_that_of_16_bins_by_quantile_and_256_or_even_ones_have_more(
-    rows: int, epsilon: float, bar: float
-):
+def test_noise_in_the_auc_is_that_of_16_bins_by_quantile_and_256_or_even_ones_have_more(rows, epsilon, bar):
     cells = NORMAL[0].sum(axis=0) * rows
     edges = choose_edges(cells, 1e-9, number_of_bins(rows, noise(epsilon, rows)))
     assert len(edges) == BINS + 1

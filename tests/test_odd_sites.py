@@ -115,20 +115,14 @@ def payload(**entry) -> dict:
     return {"columns": [{"column": "x", "towards": "", "sites": {"a": told}}]}
 
 
-@pytest.mark.parametrize(
-    ("entry", "tells"),
-    [
-        ({"difference": 2.9}, False),
-        ({"difference": -3.0}, True),
-        ({"difference": 3.1, "about": True}, False),  # groups of bins may have moved it by 0.25
-        ({"difference": 3.3, "about": True}, True),
-        ({"difference": -1.2, "spread": 0.001}, True),
-        ({"difference": -1.2, "spread": 0.4}, False),
-        ({"difference": 0.9, "spread": 1000.0}, False),
-        ({"difference": 5.0, "spread": None}, True),
-        ({}, False),
-    ],
-)
+@pytest.mark.parametrize(("entry", "tells"), [
+    ({"difference": 2.9}, False),
+    ({"difference": -3.0}, True),
+    ({"difference": 3.1, "about": True}, False),  # groups of bins may have moved it by 0.25
+    ({"difference": 3.3, "about": True}, True), ({"difference": -1.2, "spread": 0.001}, True),
+    ({"difference": -1.2, "spread": 0.4}, False), ({"difference": 0.9, "spread": 1000.0}, False),
+    ({"difference": 5.0, "spread": None}, True), ({}, False),
+])  # fmt: skip
 def test_a_site_lies_apart_from_three_deviations_on_or_one_with_another_spread(entry, tells):
     assert bool(apart(payload(**entry))) == tells
 
@@ -138,32 +132,25 @@ FAR_IN_X = "a lies apart from the other sites in x (no value in common)"
 NONE_IN_COMMON = {"difference": None, "reason": drift.APART}
 
 
-@pytest.mark.parametrize(
-    ("towards", "sites", "told"),
-    [
-        ("", {"a": NONE_IN_COMMON, "b": ALIKE, "c": ALIKE}, [f"{FAR_IN_X}: another unit?"]),
-        (
-            None,
-            {"a": NONE_IN_COMMON, "b": ALIKE, "c": {"difference": 3.5}},
-            [f"{FAR_IN_X}: is that so, or other codes?"],
-        ),
-        (None, {"a": NONE_IN_COMMON, "b": NONE_IN_COMMON, "c": NONE_IN_COMMON}, []),  # it names the place
-        (None, {"a": {"difference": None, "reason": drift.SITE_SUPPRESSES}, "b": ALIKE, "c": ALIKE}, []),
-    ],
-)
+@pytest.mark.parametrize(("towards", "sites", "told"), [
+    ("", {"a": NONE_IN_COMMON, "b": ALIKE, "c": ALIKE}, [f"{FAR_IN_X}: another unit?"]),
+    (
+        None, {"a": NONE_IN_COMMON, "b": ALIKE, "c": {"difference": 3.5}},
+        [f"{FAR_IN_X}: is that so, or other codes?"],
+    ),
+    (None, {"a": NONE_IN_COMMON, "b": NONE_IN_COMMON, "c": NONE_IN_COMMON}, []),  # it names the place
+    (None, {"a": {"difference": None, "reason": drift.SITE_SUPPRESSES}, "b": ALIKE, "c": ALIKE}, []),
+])  # fmt: skip
 def test_a_site_without_a_value_in_common_is_the_furthest(towards, sites, told):
     found = apart({"columns": [{"column": "x", "towards": towards, "sites": sites}]})
     assert odd_sites_in_words({"apart": found, "outcome-reversed": []}) == told
 
 
-@pytest.mark.parametrize(
-    ("towards", "said"),
-    [
-        ("", "a lies apart from the other sites in y (4.0 standard deviations above): another unit?"),
-        ("yes", "a: y is 4.0 standard deviations above the other sites: outcome coded the other way round?"),
-        (None, "a lies apart from the other sites in y (4.0 standard deviations away): is that so, or other codes?"),
-    ],
-)
+@pytest.mark.parametrize(("towards", "said"), [
+    ("", "a lies apart from the other sites in y (4.0 standard deviations above): another unit?"),
+    ("yes", "a: y is 4.0 standard deviations above the other sites: outcome coded the other way round?"),
+    (None, "a lies apart from the other sites in y (4.0 standard deviations away): is that so, or other codes?"),
+])  # fmt: skip
 def test_only_an_outcome_of_two_classes_may_be_the_other_way_round(towards, said):
     column = {"column": "y", "outcome": True, "towards": towards, "sites": {"a": {"difference": 4.0}}}
     assert odd_sites_in_words({"apart": apart({"columns": [column]}), "outcome-reversed": []}) == [said]
@@ -173,15 +160,10 @@ def test_a_record_of_an_earlier_version_without_spread_or_outcome_is_read():
     old = {"columns": [{"column": "x", "towards": "", "sites": {"a": {"difference": 4.0}}}]}
     assert apart(old) == [
         {
-            "site": "a",
-            "column": "x",
-            "difference": 4.0,
-            "towards": "",
-            "about": False,
-            "outcome": False,
+            "site": "a", "column": "x", "difference": 4.0, "towards": "", "about": False, "outcome": False,
             "mirrored": False,
         }
-    ]
+    ]  # fmt: skip
     assert apart(None) == []
 
 
@@ -191,17 +173,12 @@ def arms(own: tuple, shared: tuple) -> dict:
     return {arm: {"roc_auc_score": dict(zip(keys, told, strict=True))} for arm, told in two.items()}
 
 
-@pytest.mark.parametrize(
-    ("own", "shared", "tells"),
-    [
-        ((0.75, 0.7, 0.8), (0.27, 0.22, 0.32), True),
-        ((0.75, 0.7, 0.8), (0.52, 0.47, 0.57), False),
-        ((0.55, 0.45, 0.65), (0.4, 0.3, 0.5), False),  # its own model tells nothing either
-        ((0.7, 0.55, 0.8), (0.48, 0.3, 0.66), False),  # chance alone may put it below
-        ((0.7, None, None), (0.3, None, None), True),
-        ((None, None, None), (0.3, 0.2, 0.4), False),
-    ],
-)
+@pytest.mark.parametrize(("own", "shared", "tells"), [
+    ((0.75, 0.7, 0.8), (0.27, 0.22, 0.32), True), ((0.75, 0.7, 0.8), (0.52, 0.47, 0.57), False),
+    ((0.55, 0.45, 0.65), (0.4, 0.3, 0.5), False),  # its own model tells nothing either
+    ((0.7, 0.55, 0.8), (0.48, 0.3, 0.66), False),  # chance alone may put it below
+    ((0.7, None, None), (0.3, None, None), True), ((None, None, None), (0.3, 0.2, 0.4), False),
+])  # fmt: skip
 def test_an_outcome_looks_reversed_where_the_own_model_is_fine_and_the_shared_one_below_chance(own, shared, tells):
     assert bool(reversed_outcomes({"a": arms(own, shared)})) == tells
 
@@ -209,16 +186,11 @@ def test_an_outcome_looks_reversed_where_the_own_model_is_fine_and_the_shared_on
 def test_three_sites_are_named_and_the_others_counted():
     lines = [
         {
-            "site": f"s{n}",
-            "column": "x",
-            "difference": 4.0 + n,
-            "towards": "",
-            "about": False,
-            "outcome": False,
+            "site": f"s{n}", "column": "x", "difference": 4.0 + n, "towards": "", "about": False, "outcome": False,
             "mirrored": False,
         }
         for n in range(7)
-    ]
+    ]  # fmt: skip
     said = odd_sites_in_words({"apart": lines, "outcome-reversed": []})
     assert len(said) == 4 and said[-1] == "And 4 more sites that lie apart: s3, s4, s5, s6."
     lines = [one | {"site": f"{one['site']}-{k}"} for k in range(5) for one in lines]
@@ -229,11 +201,7 @@ MIRROR = "its share is 1 minus that of the other sites: coded the other way roun
 
 
 @pytest.mark.parametrize(
-    ("entry", "said"),
-    [
-        ({"mirrored": True}, [f"a: in x (1.2 standard deviations above) {MIRROR}"]),
-        ({}, []),
-    ],
+    ("entry", "said"), [({"mirrored": True}, [f"a: in x (1.2 standard deviations above) {MIRROR}"]), ({}, [])]
 )
 def test_a_flag_whose_share_is_one_minus_that_of_the_others_is_told_as_turned_round(entry, said):
     column = {"column": "x", "outcome": False, "towards": "1", "sites": {"a": {"difference": 1.2} | entry}}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,9 +31,7 @@ def package(root: Path, name: str) -> Path:
 
 
 @pytest.mark.parametrize("words", ["status", "serve", "app", "refresh", "budget", "pause"])
-def test_a_package_in_the_current_folder_has_to_be_named(
-    words: str, flfed: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_package_in_the_current_folder_has_to_be_named(words, flfed, tmp_path, monkeypatch):
     (package(tmp_path, "ward") / "__init__.py").write_text("raise SystemExit('it ran')")
     monkeypatch.chdir(tmp_path)
     code, out, said = flfed("site", words, "ward")
@@ -45,9 +42,7 @@ def test_a_package_in_the_current_folder_has_to_be_named(
     )
 
 
-def test_named_it_is_found_and_other_commands_find_it_unnamed(
-    flfed: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_named_it_is_found_and_other_commands_find_it_unnamed(flfed, tmp_path, monkeypatch):
     package(tmp_path, "ward")
     monkeypatch.chdir(tmp_path)
     assert "ward" in flfed("site", "list")[1]
@@ -61,9 +56,7 @@ def test_named_it_is_found_and_other_commands_find_it_unnamed(
     assert flfed("site", "status", "ward")[0] == 0
 
 
-def test_one_of_the_same_name_in_the_current_folder_is_told_of_and_not_run(
-    flfed: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_one_of_the_same_name_in_the_current_folder_is_told_of_and_not_run(flfed, tmp_path, monkeypatch):
     (package(tmp_path, "cleveland") / "__init__.py").write_text("raise SystemExit('it ran')")
     monkeypatch.chdir(tmp_path)
     code, out, said = flfed("site", "status", "cleveland")
@@ -72,28 +65,16 @@ def test_one_of_the_same_name_in_the_current_folder_is_told_of_and_not_run(
 
 
 @needs_root
-@pytest.mark.parametrize(
-    ("place", "owner", "mode", "says"),
-    [
-        ("sites/ward", 0, 0o777, "every account may write there (mode 777): chmod go-w"),
-        ("sites/ward/__init__.py", 0, 0o666, "every account may write there (mode 666): chmod go-w"),
-        ("sites/ward/__pycache__/x.pyc", 0, 0o666, "every account may write there"),
-        ("sites/ward/policy.toml", OTHER, 0o600, f"belongs to account {OTHER}: chown it to account root"),
-        ("sites", OTHER, 0o755, f"belongs to account {OTHER}"),
-        (".", 0, 0o777, "every account may write there"),
-        (".", OTHER, 0o1777, f"belongs to account {OTHER}"),
-        ("sites/ward", 0, 0o775, "its group, with other accounts, may write there (mode 775): chmod g-w"),
-    ],
-)
-def test_a_package_that_another_account_could_change_is_refused(
-    place: str,
-    owner: int,
-    mode: int,
-    says: str,
-    flfed: Callable[..., Said],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-):
+@pytest.mark.parametrize(("place", "owner", "mode", "says"), [
+    ("sites/ward", 0, 0o777, "every account may write there (mode 777): chmod go-w"),
+    ("sites/ward/__init__.py", 0, 0o666, "every account may write there (mode 666): chmod go-w"),
+    ("sites/ward/__pycache__/x.pyc", 0, 0o666, "every account may write there"),
+    ("sites/ward/policy.toml", OTHER, 0o600, f"belongs to account {OTHER}: chown it to account root"),
+    ("sites", OTHER, 0o755, f"belongs to account {OTHER}"), (".", 0, 0o777, "every account may write there"),
+    (".", OTHER, 0o1777, f"belongs to account {OTHER}"),
+    ("sites/ward", 0, 0o775, "its group, with other accounts, may write there (mode 775): chmod g-w"),
+])  # fmt: skip
+def test_a_package_that_another_account_could_change_is_refused(place, owner, mode, says, flfed, tmp_path, monkeypatch):
     root = tmp_path / "root"
     folder = package(root, "ward")
     (folder / "__pycache__").mkdir()
@@ -142,10 +123,7 @@ def test_a_dataset_in_the_current_folder_has_to_be_named_too(tmp_path: Path, mon
     folder.mkdir(parents=True)
     (folder / "schema.toml").write_text("format = 1\n")
     monkeypatch.chdir(tmp_path)
-    with (
-        strictly(),
-        pytest.raises(UsageError, match="'ours' is not known: datasets/ours in the current folder"),
-    ):
+    with strictly(), pytest.raises(UsageError, match="'ours' is not known: datasets/ours in the current folder"):
         datasets.load("ours")
     with pytest.raises(UsageError, match=r"datasets/ours/schema.toml"):
         datasets.load("ours")

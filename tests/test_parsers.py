@@ -15,25 +15,17 @@ ROOT = Path(__file__).resolve().parents[1]
 CELL = "Roe-4711"
 DEEP = 100_000
 TOML = {
-    "nested lists": "a = " + "[" * DEEP,
-    "nested tables": "a = " + "{a=" * DEEP,
-    "a dotted key": "a." * 50_000 + "a = 1",
-    "a dotted header": "[" + "a." * 50_000 + "a]",
-    "forty levels": "a = " + "[" * 40 + "]" * 40,
-    "ten thousand digits": "a = " + "9" * 10_000,
-    "as many in hexadecimal": "a = 0x" + "9" * 10_000,
-    "too long": "a = '" + "x" * LONGEST + "'",
+    "nested lists": "a = " + "[" * DEEP, "nested tables": "a = " + "{a=" * DEEP,
+    "a dotted key": "a." * 50_000 + "a = 1", "a dotted header": "[" + "a." * 50_000 + "a]",
+    "forty levels": "a = " + "[" * 40 + "]" * 40, "ten thousand digits": "a = " + "9" * 10_000,
+    "as many in hexadecimal": "a = 0x" + "9" * 10_000, "too long": "a = '" + "x" * LONGEST + "'",
     "no UTF-8": b"a = '\xff'",
-}
+}  # fmt: skip
 JSON = {
-    "nested lists": "[" * DEEP,
-    "forty levels": "[" * 40 + "]" * 40,
-    "ten thousand digits": "9" * 10_000,
-    "a thousand digits": "9" * 1_000,
-    "half a character": '{"a": "\\ud800"}',
-    "a name of half a character": '{"\\ud800": 1}',
-    "no UTF-8": b'"\xff"',
-}
+    "nested lists": "[" * DEEP, "forty levels": "[" * 40 + "]" * 40, "ten thousand digits": "9" * 10_000,
+    "a thousand digits": "9" * 1_000, "half a character": '{"a": "\\ud800"}',
+    "a name of half a character": '{"\\ud800": 1}', "no UTF-8": b'"\xff"',
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", TOML)

@@ -15,22 +15,11 @@ from flfed.study.plan import Plan
 INF, NAN = math.inf, math.nan
 
 
-@pytest.mark.parametrize(
-    ("key", "values"),
-    [
-        ("lr", [0.0, -0.1, INF, NAN]),
-        ("momentum", [-0.1, 1.0, NAN]),
-        ("weight_decay", [-1e-9, INF, NAN]),
-        ("batch", [-1]),
-        ("epochs", [0]),
-        ("steps", [-1]),
-        ("l1", [-0.1, INF, NAN]),
-        ("l2", [-0.1, INF, NAN]),
-        ("clip", [-1.0, INF, NAN]),
-        ("validation", [-0.1, 1.0, NAN]),
-        ("plateau_patience", [0]),
-    ],
-)
+@pytest.mark.parametrize(("key", "values"), [
+    ("lr", [0.0, -0.1, INF, NAN]), ("momentum", [-0.1, 1.0, NAN]), ("weight_decay", [-1e-9, INF, NAN]),
+    ("batch", [-1]), ("epochs", [0]), ("steps", [-1]), ("l1", [-0.1, INF, NAN]), ("l2", [-0.1, INF, NAN]),
+    ("clip", [-1.0, INF, NAN]), ("validation", [-0.1, 1.0, NAN]), ("plateau_patience", [0]),
+])  # fmt: skip
 def test_a_value_out_of_its_range_is_refused_with_key_value_and_rule(key, values):
     for value in values:
         with pytest.raises(UsageError) as caught:
@@ -68,17 +57,11 @@ def test_a_cosine_schedule_is_that_of_torch(rounds):
         schedule.step()
 
 
-@pytest.mark.parametrize(
-    ("given", "rows", "size", "steps"),
-    [
-        ({"batch": 32}, 100, 32, 4),
-        ({"batch": 32, "epochs": 3}, 96, 32, 9),
-        ({"batch": 32}, 20, 20, 1),
-        ({"batch": 0, "epochs": 2}, 100, 100, 2),
-        ({"batch": 32, "epochs": 3, "steps": 5}, 100, 32, 5),
-        ({"batch": 32, "steps": 5}, 0, 0, 0),
-    ],
-)
+@pytest.mark.parametrize(("given", "rows", "size", "steps"), [
+    ({"batch": 32}, 100, 32, 4), ({"batch": 32, "epochs": 3}, 96, 32, 9), ({"batch": 32}, 20, 20, 1),
+    ({"batch": 0, "epochs": 2}, 100, 100, 2), ({"batch": 32, "epochs": 3, "steps": 5}, 100, 32, 5),
+    ({"batch": 32, "steps": 5}, 0, 0, 0),
+])  # fmt: skip
 def test_steps_follow_from_rows_and_batch_unless_the_plan_fixes_them(given, rows, size, steps):
     assert (Plan(**given).batch_size(rows), Plan(**given).steps_a_round(rows)) == (size, steps)
 

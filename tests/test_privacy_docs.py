@@ -45,16 +45,12 @@ def test_a_wrong_figure_would_be_found(capsys: pytest.CaptureFixture[str]):
     assert "6.72" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("figure", "releases"),
-    [
-        ("ε = 6.71", [Release(1.0, 0.05, 400)]),
-        ("3.36 each. Two of them spend 4.89 together, three 6.14", [Release(1.5, 0.05, 1200)]),
-        ("ε = 2.29", [Release(1.5, 0.1, 40)]),
-        ("spend 11.01", [Release(1.5, 0.1, 800)]),
-        ("ε = 16.54", [Release(1.5, 1.0, 20)]),
-    ],
-)
+@pytest.mark.parametrize(("figure", "releases"), [
+    ("ε = 6.71", [Release(1.0, 0.05, 400)]),
+    ("3.36 each. Two of them spend 4.89 together, three 6.14", [Release(1.5, 0.05, 1200)]),
+    ("ε = 2.29", [Release(1.5, 0.1, 40)]), ("spend 11.01", [Release(1.5, 0.1, 800)]),
+    ("ε = 16.54", [Release(1.5, 1.0, 20)]),
+])  # fmt: skip
 def test_the_figures_in_the_sentences_are_those_of_the_accountant(figure, releases):
     assert figure in WRONG
     said = float(re.findall(r"[0-9.]+[0-9]", figure)[-1])

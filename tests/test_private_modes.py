@@ -85,9 +85,7 @@ def test_another_account_reads_no_byte_of_store_runs_sites_kits_and_ledgers(plac
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o000])
-def test_the_home_is_made_for_its_owner_and_that_of_an_earlier_version_is_closed(
-    mask: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_home_is_made_for_its_owner_and_that_of_an_earlier_version_is_closed(mask, tmp_path, monkeypatch):
     before = os.umask(mask)
     try:
         for place in (tmp_path / "a" / "new", tmp_path / "old"):

@@ -217,9 +217,8 @@ def test_few_rows_beside_a_cell_with_nearly_all_are_no_large_inputs():
     rare = np.zeros(20_000)
     rare[:20] = 100.0
     assert scaled(number_cells(column, rare, np.ones(20_000))[:-1], column, 100.0, 20_000) == (
-        pytest.approx(0.07, abs=0.08),
-        250.0,
-    )
+        pytest.approx(0.07, abs=0.08), 250.0,
+    )  # fmt: skip
 
 
 def test_fewer_rows_than_twelve_deviations_tell_no_scale():
@@ -412,9 +411,7 @@ def test_breast_cancer_loses_a_hundredth_at_most_and_more_by_moments_of_clipped_
 @pytest.mark.parametrize("shares", [TrainingShares(), TrainingShares.with_own()], ids=["", "own model charged"])
 @pytest.mark.parametrize(("epsilon", "most"), [(3.0, 0.01), (1.0, 0.025)])
 @pytest.mark.parametrize("name", ["breast-cancer", "heart-disease"])
-def test_twenty_re_splits_lose_little_to_the_encoder_and_its_share(
-    name: str, epsilon: float, most: float, shares: TrainingShares
-):
+def test_twenty_re_splits_lose_little_to_the_encoder_and_its_share(name, epsilon, most, shares):
     # Measured at 3 and 1: breast cancer 0.002 and 0.008, heart disease 0.002 and 0.002; own charged at most 0.009.
     assert loss(protected(name, epsilon), 20, private, shares) <= most
 

@@ -30,10 +30,9 @@ def overall(study: str, repeats: int, metric: str, **changes: object) -> tuple[f
 
 def test_presets_of_eight_three_and_one_are_shipped():
     assert [
-        *(f"breast-cancer-dp-{epsilon}" for epsilon in (1, 3, 8)),
-        "fed-heart-flamby-dp",
+        *(f"breast-cancer-dp-{epsilon}" for epsilon in (1, 3, 8)), "fed-heart-flamby-dp",
         *(f"taiwan-credit-dp-{epsilon}" for epsilon in (1, 3, 8)),
-    ] == PROTECTED
+    ] == PROTECTED  # fmt: skip
     asked = [Study.load(name).privacy.settings["epsilon"] for name in PROTECTED]
     assert asked == [1.0, 3.0, 8.0, 1.0, 1.0, 3.0, 8.0]
 

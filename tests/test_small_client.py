@@ -52,10 +52,9 @@ name = "fedavg"
 rounds = 2
 """
 PLANS = {
-    "steps of batches": "batch = 25\nsteps = 10\nl2 = 0.01",
-    "epochs": "batch = 25\nepochs = 2",
+    "steps of batches": "batch = 25\nsteps = 10\nl2 = 0.01", "epochs": "batch = 25\nepochs = 2",
     "all rows": "batch = 0\nsteps = 4",
-}
+}  # fmt: skip
 OTHER = "breast-cancer-2"
 """The site that runs the other client."""
 
@@ -135,9 +134,7 @@ def mixed(monkeypatch: pytest.MonkeyPatch) -> type[MixedSites]:
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
-def test_the_model_is_that_of_a_run_with_our_own_client_at_all_sites(
-    plan: str, mixed: type[MixedSites], home: Path, tmp_path: Path
-):
+def test_the_model_is_that_of_a_run_with_our_own_client_at_all_sites(plan, mixed, home, tmp_path):
     study = Study.parse(STUDY.replace("PLAN", plan))
     expected, ours = final_arrays(study, "inprocess")
     mixed.others = {
@@ -187,14 +184,10 @@ def asked(tmp_path: Path) -> Callable[..., Message]:
     return ask
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        ('optimiser = "adam"', "[plan]\n"),
-        ('[privacy]\nname = "record-dp"\nepsilon = 3.0\ndelta = 1e-5\n\n[strategy]', "[strategy]"),
-    ],
-    ids=["another optimiser", "privacy"],
-)
+@pytest.mark.parametrize("change", [
+    ('optimiser = "adam"', "[plan]\n"),
+    ('[privacy]\nname = "record-dp"\nepsilon = 3.0\ndelta = 1e-5\n\n[strategy]', "[strategy]"),
+], ids=["another optimiser", "privacy"])  # fmt: skip
 def test_it_refuses_a_study_that_asks_for_more(change: tuple[str, str], asked: Callable[..., Message]):
     new, old = change
     text = STUDY.replace("PLAN", PLANS["all rows"])

@@ -19,12 +19,10 @@ from tests.test_every_damage import SECRET, SOUND
 
 SIGNS = (b",", b'"', b"\n", b"\r", b"\0", b"\x1a", b"\xff", b";", b"\t", b"E+", b".", b"-", b" ", b"#", b"<", b"{")
 FILES = {
-    "rows.csv": SOUND.encode(),
-    "rows.csv.gz": gzip.compress(SOUND.encode(), mtime=0),
-    "rows.zip": zipped("rows.csv")(SOUND),
-    "rows.parquet": as_parquet(typed(SOUND)),
+    "rows.csv": SOUND.encode(), "rows.csv.gz": gzip.compress(SOUND.encode(), mtime=0),
+    "rows.zip": zipped("rows.csv")(SOUND), "rows.parquet": as_parquet(typed(SOUND)),
     "plain.parquet": as_parquet(typed(SOUND), compression=None),  # a spoiled byte is one of a cell
-}
+}  # fmt: skip
 
 
 def spoiled(data: bytes, chance: random.Random) -> bytes:

@@ -32,25 +32,11 @@ def test_a_formula_is_text_to_a_spreadsheet(value: str):
     assert plain_cell(plain_cell(value)) == plain_cell(value)
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        "+0.11",
-        "+0.11 (+0.02\xa0to\xa0+0.20),\xa0shared",
-        "+0.11 (n/a)",
-        "-0.3",
-        -0.3,
-        None,
-        True,
-        7,
-        "a=b",
-        "\u22120.02",
-        "a; b; -0.3",
-        "moved it by +0.0123 (no interval), see: flfed run show --json",
-        "norm of the update is 12.1 times the cohort's median (limit 10)",
-        "long-beach",
-    ],
-)
+@pytest.mark.parametrize("value", [
+    "+0.11", "+0.11 (+0.02\xa0to\xa0+0.20),\xa0shared", "+0.11 (n/a)", "-0.3", -0.3, None, True, 7, "a=b",
+    "\u22120.02", "a; b; -0.3", "moved it by +0.0123 (no interval), see: flfed run show --json",
+    "norm of the update is 12.1 times the cohort's median (limit 10)", "long-beach",
+])  # fmt: skip
 def test_figures_and_names_are_given_away_as_they_are(value: object):
     assert plain_cell(value) == value
 
@@ -82,12 +68,8 @@ def opened(files: list[Path], separator: str, folder: Path) -> list[str]:
     way = f"{separator},34,76,1,,1033,false,true,false,false,false,-1,true"
     command = [program, "--headless", "--norestore", f"-env:UserInstallation=file://{folder}/profile"]
     command += [
-        "--convert-to",
-        "fods",
-        f"--infilter=Text - txt - csv (StarCalc):{way}",
-        "--outdir",
-        str(folder / "out"),
-    ]
+        "--convert-to", "fods", f"--infilter=Text - txt - csv (StarCalc):{way}", "--outdir", str(folder / "out"),
+    ]  # fmt: skip
     subprocess.run([*command, *map(str, files)], check=True, capture_output=True, timeout=120)
     found = [folder / "out" / f"{file.stem}.fods" for file in files]
     sheets = [sheet for one in found for sheet in (one, *one.parent.glob(f"{one.stem}-*.fods"))]

@@ -11,19 +11,15 @@ from pathlib import Path
 import pytest
 
 HEAVY = {
-    "alembic": "only makes or migrates a store",
-    "altair": "only draws pages",
-    "matplotlib": "of no command",
-    "networkx": "of torch's compiler",
-    "opacus": "of no run without it",
-    "ray": "of engine ray",
+    "alembic": "only makes or migrates a store", "altair": "only draws pages", "matplotlib": "of no command",
+    "networkx": "of torch's compiler", "opacus": "of no run without it", "ray": "of engine ray",
     "scipy.stats": "half a second; scipy.special has what is needed",
     "sklearn": "half a second; a linear model tuned with others, or whole folds, need none of it",
     "streamlit": "only shows pages",
     "sympy": "of torch's compiler",
     "torch._dynamo": "a second: torch.optim.SGD and vmap load it",
     "torch._inductor": "of torch's compiler",
-}
+}  # fmt: skip
 """What a tiny run loads none of, and why."""
 RUN = """
 import json, sys, time

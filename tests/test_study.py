@@ -97,46 +97,41 @@ def test_the_hash_is_of_the_text_itself():
     assert Study.parse(TEXT + "\n").sha256() != Study.parse(TEXT).sha256()
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "said"),
-    [
-        ("format = 1", "format = 2", "study: format=2 must be 1"),
-        ("format = 1", "", "study: format=None must be 1"),
-        ('name = "trial"', "", "study: name must be a text that is not empty"),
-        ('purpose = "Test"', 'purpose = " "', "study: purpose must be a text that is not empty"),
-        ('legal-basis = "none needed"', "legal-basis = 3", "study: legal-basis must be a text that is not empty"),
-        ("seed = 42", "seed = -1", "study: seed=-1 must be a whole number >= 0"),
-        ("seed = 42", f"seed = {2**63 - 10**6}", f"seed={2**63 - 10**6} must be at most {2**63 - 10**6 - 1}"),
-        ('features = ["age", "chol"]', "features = []", "[dataset]: features must name at least one column"),
-        ("seed = 42", "seed = 4.0", "study: seed=4.0 must be a whole number >= 0"),
-        ("seed = 42", "seed = true", "study: seed=True must be a whole number >= 0"),
-        ("seed = 42", "sead = 42", "study: key 'sead' is not known; did you mean 'seed'?"),
-        ("expires = 2027-12-31", "expires = '2027-12-31'", "must be a date, such as 2027-12-31"),
-        ("expires = 2027-12-31", "expires = 2027-12-31T10:00:00", "must be a date, such as 2027-12-31"),
-        ('name = "heart-disease"', "", "[dataset]: name is missing"),
-        ('features = ["age", "chol"]', 'features = "age"', "[dataset]: features='age' must be a list"),
-        ('features = ["age", "chol"]', "features = [1]", "[dataset]: features=1 must be a text"),
-        ('scaler = "none"', 'scaler = "local"', "must be one of 'global', 'per-site', 'none', 'schema'"),
-        ("missing-indicator = true", "missing-indicator = 1", "[encode]: missing-indicator=1 must be true or false"),
-        ('name = "mlp"', "", "[model]: name is missing; known: boosted-trees, linear, logistic, mlp"),
-        ('name = "mlp"', 'name = "logistc"', "[model]: name='logistc' is not known; did you mean 'logistic'?"),
-        ('name = "fedavg"', 'name = "fedvag"', "[strategy]: name='fedvag' is not known; did you mean 'fedavg'?"),
-        ("rounds = 7", "rounds = 0", "[strategy]: rounds=0 must be a whole number >= 1"),
-        ("rounds = 7", "rounds = true", "[strategy]: rounds=True must be a whole number >= 1"),
-        ("lr = 1", 'lr = "1"', "[plan]: lr='1' must be a number"),
-        ("lr = 1", "lr = true", "[plan]: lr=True must be a number"),
-        ("lr = 1", "lr = 0", "[plan]: lr=0.0 must be > 0"),
-        ("lr = 1", "lr = nan", "[plan]: lr=nan must be > 0"),
-        ("lr = 1", "learning-rate = 1", "[plan]: key 'learning-rate' is not known"),
-        ("lr = 1", "schedule = 'plateau'", "[plan]: schedule 'plateau' reads validation rows"),
-        ("batch = 16", "batch = 1.5", "[plan]: batch=1.5 must be a whole number"),
-        ("batch = 16", "validation = 1.0", "[plan]: validation=1.0 must be in [0, 1)"),
-        ("batch = 16", "momentum = 0.9", "[plan]: momentum is for optimiser 'sgd', not 'adam'"),
-        ("resamples = 500", "resamples = 199", "[compare]: resamples=199 must be 200 to 100,000"),
-        ('primary = "log_loss"', "primary = 1", "[compare]: primary=1 must be a text"),
-        ("[encode]", "[encoding]", "study: key 'encoding' is not known; did you mean 'encode'?"),
-    ],
-)
+@pytest.mark.parametrize(("old", "new", "said"), [
+    ("format = 1", "format = 2", "study: format=2 must be 1"), ("format = 1", "", "study: format=None must be 1"),
+    ('name = "trial"', "", "study: name must be a text that is not empty"),
+    ('purpose = "Test"', 'purpose = " "', "study: purpose must be a text that is not empty"),
+    ('legal-basis = "none needed"', "legal-basis = 3", "study: legal-basis must be a text that is not empty"),
+    ("seed = 42", "seed = -1", "study: seed=-1 must be a whole number >= 0"),
+    ("seed = 42", f"seed = {2**63 - 10**6}", f"seed={2**63 - 10**6} must be at most {2**63 - 10**6 - 1}"),
+    ('features = ["age", "chol"]', "features = []", "[dataset]: features must name at least one column"),
+    ("seed = 42", "seed = 4.0", "study: seed=4.0 must be a whole number >= 0"),
+    ("seed = 42", "seed = true", "study: seed=True must be a whole number >= 0"),
+    ("seed = 42", "sead = 42", "study: key 'sead' is not known; did you mean 'seed'?"),
+    ("expires = 2027-12-31", "expires = '2027-12-31'", "must be a date, such as 2027-12-31"),
+    ("expires = 2027-12-31", "expires = 2027-12-31T10:00:00", "must be a date, such as 2027-12-31"),
+    ('name = "heart-disease"', "", "[dataset]: name is missing"),
+    ('features = ["age", "chol"]', 'features = "age"', "[dataset]: features='age' must be a list"),
+    ('features = ["age", "chol"]', "features = [1]", "[dataset]: features=1 must be a text"),
+    ('scaler = "none"', 'scaler = "local"', "must be one of 'global', 'per-site', 'none', 'schema'"),
+    ("missing-indicator = true", "missing-indicator = 1", "[encode]: missing-indicator=1 must be true or false"),
+    ('name = "mlp"', "", "[model]: name is missing; known: boosted-trees, linear, logistic, mlp"),
+    ('name = "mlp"', 'name = "logistc"', "[model]: name='logistc' is not known; did you mean 'logistic'?"),
+    ('name = "fedavg"', 'name = "fedvag"', "[strategy]: name='fedvag' is not known; did you mean 'fedavg'?"),
+    ("rounds = 7", "rounds = 0", "[strategy]: rounds=0 must be a whole number >= 1"),
+    ("rounds = 7", "rounds = true", "[strategy]: rounds=True must be a whole number >= 1"),
+    ("lr = 1", 'lr = "1"', "[plan]: lr='1' must be a number"),
+    ("lr = 1", "lr = true", "[plan]: lr=True must be a number"), ("lr = 1", "lr = 0", "[plan]: lr=0.0 must be > 0"),
+    ("lr = 1", "lr = nan", "[plan]: lr=nan must be > 0"),
+    ("lr = 1", "learning-rate = 1", "[plan]: key 'learning-rate' is not known"),
+    ("lr = 1", "schedule = 'plateau'", "[plan]: schedule 'plateau' reads validation rows"),
+    ("batch = 16", "batch = 1.5", "[plan]: batch=1.5 must be a whole number"),
+    ("batch = 16", "validation = 1.0", "[plan]: validation=1.0 must be in [0, 1)"),
+    ("batch = 16", "momentum = 0.9", "[plan]: momentum is for optimiser 'sgd', not 'adam'"),
+    ("resamples = 500", "resamples = 199", "[compare]: resamples=199 must be 200 to 100,000"),
+    ('primary = "log_loss"', "primary = 1", "[compare]: primary=1 must be a text"),
+    ("[encode]", "[encoding]", "study: key 'encoding' is not known; did you mean 'encode'?"),
+])  # fmt: skip
 def test_a_wrong_key_or_value_is_named_with_what_is_allowed(old: str, new: str, said: str):
     assert TEXT.count(old) == 1
     assert said in refused(TEXT.replace(old, new))
@@ -150,18 +145,15 @@ def test_a_table_that_is_none_is_refused(table: str):
     assert refused(text) == f"study: {table} must be a table, written [{table}]"
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        (with_line("privacy", "epsilon = 3.0"), "[privacy]: epsilon needs name; known: re"),
-        (TEXT.replace('"off"', '"yes"'), "[privacy]: secure-aggregation='yes' must be one of 'off', 'auto', 'on'"),
-        (with_line("privacy", "largest-entry = 0"), "[privacy]: largest-entry=0.0 must be in (0, "),
-        (
-            "privacy = 1\n" + TEXT.replace('[privacy]\nsecure-aggregation = "off"\n', ""),
-            "study: privacy must be a table",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("text", "said"), [
+    (with_line("privacy", "epsilon = 3.0"), "[privacy]: epsilon needs name; known: re"),
+    (TEXT.replace('"off"', '"yes"'), "[privacy]: secure-aggregation='yes' must be one of 'off', 'auto', 'on'"),
+    (with_line("privacy", "largest-entry = 0"), "[privacy]: largest-entry=0.0 must be in (0, "),
+    (
+        "privacy = 1\n" + TEXT.replace('[privacy]\nsecure-aggregation = "off"\n', ""),
+        "study: privacy must be a table",
+    ),
+])  # fmt: skip
 def test_a_table_of_privacy_with_a_wrong_value_is_refused(text: str, said: str):
     assert said in refused(text)
 
@@ -196,17 +188,13 @@ def test_a_partition_takes_the_place_of_sites():
     assert refused(both) == "[dataset]: sites and partition exclude each other; a partition makes its own sites"
 
 
-@pytest.mark.parametrize(
-    ("partition", "said"),
-    [
-        ("'iid'", "partition='iid' must be a table"),
-        ("{ sites = 1 }", "[dataset] partition: sites=1 must be at least 2"),
-        ("{ alpha = 0 }", "[dataset] partition: alpha=0.0 must be > 0"),
-        ("{ seed = -1 }", "[dataset] partition: seed=-1 must be >= 0"),
-        ("{ parts = 3 }", "[dataset] partition: key 'parts' is not known"),
-        ("{ sites = 2.5 }", "[dataset] partition: sites=2.5 must be a whole number"),
-    ],
-)
+@pytest.mark.parametrize(("partition", "said"), [
+    ("'iid'", "partition='iid' must be a table"), ("{ sites = 1 }", "[dataset] partition: sites=1 must be at least 2"),
+    ("{ alpha = 0 }", "[dataset] partition: alpha=0.0 must be > 0"),
+    ("{ seed = -1 }", "[dataset] partition: seed=-1 must be >= 0"),
+    ("{ parts = 3 }", "[dataset] partition: key 'parts' is not known"),
+    ("{ sites = 2.5 }", "[dataset] partition: sites=2.5 must be a whole number"),
+])  # fmt: skip
 def test_a_partition_that_cannot_be_drawn_is_refused(partition: str, said: str):
     text = TEXT.replace('sites = ["cleveland", "hungary"]', f"partition = {partition}")
     assert said in refused(text)
@@ -237,20 +225,16 @@ def test_a_key_set_to_none_is_left_out():
     assert (study.dataset.features, study.expires) == (None, None)
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"round": 4}, "--set round: the key is not known; did you mean 'rounds'?"),
-        ({"seed.x": 4}, "--set seed.x: 'seed' is not a table of the study"),
-        ({"plan.lr.x": 4}, "--set plan.lr.x: 'lr' is not a table of the study"),
-        ({"plans.lr": 4}, "study: key 'plans' is not known; did you mean 'plan'?"),
-        ({"plan.lrr": 4}, "[plan]: key 'lrr' is not known; did you mean 'lr'?"),
-        ({"lr": "high"}, "[plan]: lr='high' must be a number"),
-        ({"name": "other"}, None),
-        ({"strategy.name": "fedvag"}, "[strategy]: name='fedvag' is not known"),
-        ({"privacy.epsilon": 1}, "[privacy]: epsilon needs name; known: re"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"round": 4}, "--set round: the key is not known; did you mean 'rounds'?"),
+    ({"seed.x": 4}, "--set seed.x: 'seed' is not a table of the study"),
+    ({"plan.lr.x": 4}, "--set plan.lr.x: 'lr' is not a table of the study"),
+    ({"plans.lr": 4}, "study: key 'plans' is not known; did you mean 'plan'?"),
+    ({"plan.lrr": 4}, "[plan]: key 'lrr' is not known; did you mean 'lr'?"),
+    ({"lr": "high"}, "[plan]: lr='high' must be a number"), ({"name": "other"}, None),
+    ({"strategy.name": "fedvag"}, "[strategy]: name='fedvag' is not known"),
+    ({"privacy.epsilon": 1}, "[privacy]: epsilon needs name; known: re"),
+])  # fmt: skip
 def test_a_replacement_that_fits_nothing_is_refused(changes: dict[str, object], said: str | None):
     study = Study.parse(TEXT)
     if said is None:
@@ -296,27 +280,24 @@ def test_a_name_that_could_not_be_a_key_everywhere_is_refused(name):
         Study.parse(text)
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        (with_line("encode", "rows = 3"), "[encode]: rows=3 must be one of 'all', 'complete'"),
-        (with_line("compare", "pooled = 5"), "[compare]: pooled=5 must be a table"),
-        (with_line("compare", "pooled = { lr = -1 }"), "[plan]: lr=-1.0 must be > 0"),
-        (with_line("compare", "alert-budget = 1.5"), "[compare]: alert-budget=1.5 must be in (0, 1)"),
-        (with_line("compare", "minimum-gain = -0.1"), "[compare]: minimum-gain=-0.1 must be 0 or more"),
-        (TEXT + "[split]\nfixed = 'flamby-44'", "[split]: fixed='flamby-44' is not known"),
-        (TEXT + "[split]\nredraw = true", "[split]: redraw needs fixed"),
-        (TEXT + "[sweep]\nlr = 1", "[sweep]: lr=1 must be a list of values to try"),
-        (TEXT + "[expected]\nauc = 1", "[expected]: 'auc' must be a table"),
-        (TEXT + "[expected]\nrepeats = 0", "[expected]: repeats=0 must be a whole number >= 1"),
-        (
-            TEXT + "[expected]\n'a.b' = { source = 'x' }",
-            "[expected] 'a.b': needs either value with tolerance, or minimum",
-        ),
-        (TEXT + "[expected]\n'a.b' = { value = 1, source = 'x' }", "[expected] 'a.b': tolerance=0.0 must be > 0"),
-        (TEXT + "[expected]\n'a.b' = { minimum = 1 }", "[expected] 'a.b': source must name the origin of the figure"),
-    ],
-)
+@pytest.mark.parametrize(("text", "said"), [
+    (with_line("encode", "rows = 3"), "[encode]: rows=3 must be one of 'all', 'complete'"),
+    (with_line("compare", "pooled = 5"), "[compare]: pooled=5 must be a table"),
+    (with_line("compare", "pooled = { lr = -1 }"), "[plan]: lr=-1.0 must be > 0"),
+    (with_line("compare", "alert-budget = 1.5"), "[compare]: alert-budget=1.5 must be in (0, 1)"),
+    (with_line("compare", "minimum-gain = -0.1"), "[compare]: minimum-gain=-0.1 must be 0 or more"),
+    (TEXT + "[split]\nfixed = 'flamby-44'", "[split]: fixed='flamby-44' is not known"),
+    (TEXT + "[split]\nredraw = true", "[split]: redraw needs fixed"),
+    (TEXT + "[sweep]\nlr = 1", "[sweep]: lr=1 must be a list of values to try"),
+    (TEXT + "[expected]\nauc = 1", "[expected]: 'auc' must be a table"),
+    (TEXT + "[expected]\nrepeats = 0", "[expected]: repeats=0 must be a whole number >= 1"),
+    (
+        TEXT + "[expected]\n'a.b' = { source = 'x' }",
+        "[expected] 'a.b': needs either value with tolerance, or minimum",
+    ),
+    (TEXT + "[expected]\n'a.b' = { value = 1, source = 'x' }", "[expected] 'a.b': tolerance=0.0 must be > 0"),
+    (TEXT + "[expected]\n'a.b' = { minimum = 1 }", "[expected] 'a.b': source must name the origin of the figure"),
+])  # fmt: skip
 def test_a_wrong_pooled_plan_split_sweep_or_expectation_is_named(text: str, said: str):
     assert said in refused(text)
 

@@ -38,17 +38,12 @@ def summary(seed: int = 0, **changes) -> Summary:
     """Sums of a made-up site; any part may be given."""
     rng = np.random.default_rng(seed)
     values = {
-        "rows": np.array([100.0]),
-        "moments": rng.normal(size=(3, 3)) * 10.0 ** rng.integers(-8, 8, (3, 3)),
-        "moments_known": np.ones(3),
-        "cells": rng.integers(0, 50, 9).astype(float),
-        "cells_known": np.ones(9),
-        "lower": np.zeros(9),
-        "left": np.zeros(3),
-        "leaks": rng.normal(size=(2, 1, 4)) * 10.0 ** rng.integers(-8, 8, (2, 1, 4)),
-        "leaks_known": np.ones((2, 1, 2)),
+        "rows": np.array([100.0]), "moments": rng.normal(size=(3, 3)) * 10.0 ** rng.integers(-8, 8, (3, 3)),
+        "moments_known": np.ones(3), "cells": rng.integers(0, 50, 9).astype(float), "cells_known": np.ones(9),
+        "lower": np.zeros(9), "left": np.zeros(3),
+        "leaks": rng.normal(size=(2, 1, 4)) * 10.0 ** rng.integers(-8, 8, (2, 1, 4)), "leaks_known": np.ones((2, 1, 2)),
         "sites": np.ones(1),
-    }
+    }  # fmt: skip
     return Summary(**{**values, **{name: np.asarray(value, dtype=float) for name, value in changes.items()}})
 
 

@@ -39,21 +39,15 @@ from tests.test_words import places, templates
 
 EXTENSION = Path(__file__).parent / "extension"
 BROKEN_STRATEGIES = {
-    "it_builds_on_fedavg": "Unbased",
-    "the_docstring_names_a_source": "Unsourced",
-    "the_signature_is_the_config_schema": "Loose",
-    "importing_it_brings_no_tables": "Tabular",
-    "replies_equal_to_what_was_sent_change_nothing": "Drifting",
-    "updates_change_the_model": "Deaf",
-    "the_order_of_replies_does_not_change_a_bit": "Hurried",
-    "only_the_ratio_of_weights_counts": "Logarithmic",
-    "no_replies_give_no_update": "Inventive",
-    "the_callers_records_are_unchanged": "Scribbling",
-    "every_site_is_sent_a_record_of_its_own": "Sharing",
-    "a_client_term_takes_one_site_or_a_stack_of_them": "Joint",
+    "it_builds_on_fedavg": "Unbased", "the_docstring_names_a_source": "Unsourced",
+    "the_signature_is_the_config_schema": "Loose", "importing_it_brings_no_tables": "Tabular",
+    "replies_equal_to_what_was_sent_change_nothing": "Drifting", "updates_change_the_model": "Deaf",
+    "the_order_of_replies_does_not_change_a_bit": "Hurried", "only_the_ratio_of_weights_counts": "Logarithmic",
+    "no_replies_give_no_update": "Inventive", "the_callers_records_are_unchanged": "Scribbling",
+    "every_site_is_sent_a_record_of_its_own": "Sharing", "a_client_term_takes_one_site_or_a_stack_of_them": "Joint",
     "arrays_beside_the_model_are_as_declared": "Undeclared",
     "a_resumed_run_goes_on_as_if_nothing_had_happened": "Forgetful",
-}
+}  # fmt: skip
 
 
 def held_sentences() -> Iterator[tuple[str, set[str]]]:
@@ -180,24 +174,15 @@ class Small(Linear):
 
 
 def test_every_rule_of_models_is_broken_by_one_that_breaks_only_it():
-    broken_by(
-        MODEL_RULES,
-        check_model,
-        {
-            "the_docstring_names_a_source": Unsourced,
-            "the_signature_is_the_config_schema": Positional,
-            "it_says_what_it_is": Surviving,
-            "its_intercept_and_its_penalised_arrays_are_among_its_arrays": Shrinking,
-            "first_arrays_follow_from_the_generator_alone": Unseeded,
-            "its_shapes_are_those_of_its_first_arrays": Overstated,
-            "hidden_units_start_apart": Symmetric,
-            "a_stack_of_sites_gives_each_its_own_outputs": Unstacked,
-            "the_intercept_moves_every_output_alike": Doubling,
-            "training_lowers_the_loss": Constant,
-            "no_row_depends_on_another": Relative,
-            "it_accepts_every_dataset_of_its_tasks": Small,
-        },
-    )
+    broken_by(MODEL_RULES, check_model, {
+        "the_docstring_names_a_source": Unsourced, "the_signature_is_the_config_schema": Positional,
+        "it_says_what_it_is": Surviving, "its_intercept_and_its_penalised_arrays_are_among_its_arrays": Shrinking,
+        "first_arrays_follow_from_the_generator_alone": Unseeded,
+        "its_shapes_are_those_of_its_first_arrays": Overstated, "hidden_units_start_apart": Symmetric,
+        "a_stack_of_sites_gives_each_its_own_outputs": Unstacked,
+        "the_intercept_moves_every_output_alike": Doubling, "training_lowers_the_loss": Constant,
+        "no_row_depends_on_another": Relative, "it_accepts_every_dataset_of_its_tasks": Small,
+    })  # fmt: skip
 
 
 class Silent(BrierScoreLoss):
@@ -281,22 +266,13 @@ class Inverted(BrierScoreLoss):
 
 
 def test_every_rule_of_metrics_is_broken_by_one_that_breaks_only_it():
-    broken_by(
-        METRIC_RULES,
-        check_metric,
-        {
-            "the_docstring_names_a_source": Silent,
-            "the_signature_is_the_config_schema": Untyped,
-            "it_says_what_it_is": Sideways,
-            "a_weight_of_two_is_a_row_given_twice": Counting,
-            "only_the_ratio_of_weights_counts": Smoothed,
-            "the_order_of_rows_does_not_count": Ordered,
-            "its_arguments_are_left_as_they_were": Normalising,
-            "without_rows_it_is_nan_with_a_reason": Certain,
-            "a_score_that_is_nan_gives_nan": Forgiving,
-            "a_better_score_moves_it_to_its_better_side": Inverted,
-        },
-    )
+    broken_by(METRIC_RULES, check_metric, {
+        "the_docstring_names_a_source": Silent, "the_signature_is_the_config_schema": Untyped,
+        "it_says_what_it_is": Sideways, "a_weight_of_two_is_a_row_given_twice": Counting,
+        "only_the_ratio_of_weights_counts": Smoothed, "the_order_of_rows_does_not_count": Ordered,
+        "its_arguments_are_left_as_they_were": Normalising, "without_rows_it_is_nan_with_a_reason": Certain,
+        "a_score_that_is_nan_gives_nan": Forgiving, "a_better_score_moves_it_to_its_better_side": Inverted,
+    })  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -441,8 +417,7 @@ WRONG_ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
         "client_arrays(): array 'weight' has dtype float32",
     ),
     "no array of the model": (
-        {"client_terms": classmethod(lambda c, s, a: ({"w": np.ones(2)},))},
-        "a constant gradient is for ['w']",
+        {"client_terms": classmethod(lambda c, s, a: ({"w": np.ones(2)},))}, "a constant gradient is for ['w']",
     ),
     "silent": (
         {"__doc__": "Says nothing of what it reveals. Source: none.\n\nReveal: nothing."},
@@ -452,7 +427,7 @@ WRONG_ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
         {"state": lambda self: ({}, {}), "restore": lambda self, round, arrays, facts: None},
         "client_arrays() differs after a resumption",
     ),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("why", WRONG_ARRAYS)

@@ -117,11 +117,10 @@ def test_a_site_that_is_lost_within_a_tree_leaves_its_rows_in_the_sibling():
 
 
 ODD = {
-    "one value": (np.zeros((1, 60)), np.array([2])),
-    "nothing known": (np.full((1, 60), 3), np.array([4])),
+    "one value": (np.zeros((1, 60)), np.array([2])), "nothing known": (np.full((1, 60), 3), np.array([4])),
     "three hundred categories": (np.arange(60)[None] * 5, np.array([301])),
     "one value, and gaps": (np.where(np.arange(60) % 3, 0, 1)[None], np.array([2])),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("task", ["binary", "multi-class", "regression"])

@@ -106,15 +106,8 @@ def test_study_list_names_the_strategies_models_and_metrics_that_a_study_may_ask
     assert {"fedavg", "fedprox"} <= set(lines["Strategies"].split(", ")) and "logistic" in lines["Models"]
     listed = json.loads(flfed("study", "list", "--json")[1])
     assert set(listed) == {
-        "studies",
-        "strategies",
-        "models",
-        "metrics",
-        "mechanisms",
-        "codecs",
-        "attacks",
-        "statistics",
-    }
+        "studies", "strategies", "models", "metrics", "mechanisms", "codecs", "attacks", "statistics",
+    }  # fmt: skip
     assert ", ".join(listed["metrics"]) == lines["Metrics"] and len(listed["metrics"]) >= 10
 
 
@@ -125,39 +118,34 @@ def test_an_empty_store_says_what_to_do(flfed):
     assert flfed("run", "list", "--json")[1].strip() == '{\n  "runs": [],\n  "series": []\n}'
 
 
-@pytest.mark.parametrize(
-    ("words", "code", "says"),
-    [
-        ("study run no-such-study", 2, "neither shipped nor a file"),
-        ("study run pretermbirth", 2, "did you mean 'preterm-birth'"),
-        ("study run preterm-birth --set rounds=none", 2, "rounds='none' must be a whole number"),
-        ("study run preterm-birth --set lr=-1", 2, "lr=-1.0 must be > 0"),
-        ("study run preterm-birth --set plan.lrr=1", 2, "did you mean 'lr'"),
-        ("study check preterm-birth --set name=x", 0, ""),
-        ("study run preterm-birth --set rounds", 2, "write it as KEY=VALUE"),
-        ("study run preterm-birth --engine deployment", 2, "no site is admitted yet"),
-        ("study run preterm-birth --engine rai", 2, "Known: inprocess"),
-        ("study run preterm-birth --repeats 0", 2, "repeats=0 must be a whole number >= 1"),
-        ("study run preterm-birth --site cleveland", 2, "has dataset 'heart-disease'"),
-        ("study run preterm-birth --site no-such", 2, "site 'no-such' is not known"),
-        ("study run preterm-birth --set model.name=linear", 2, "is for regression"),
-        ("study run preterm-birth --set primary=auc", 2, "not a metric for task 'binary'"),
-        ("study run preterm-birth --set privacy.epsilon=1", 2, "epsilon needs name"),
-        ("study run preterm-birth --set privacy.secure-aggregation=yes", 2, "must be one of 'off', 'auto', 'on'"),
-        ("study run preterm-birth --set codec.name=int9", 2, "did you mean 'int8'"),
-        ("study check preterm-birth --set codec.name=top-k --set share=0.05", 2, "share=0.05 must be in [0.1, 1)"),
-        ("study check preterm-birth --set codec.name=int8 --set download=int8", 0, ""),
-        ("study run preterm-birth --set schedule=plateau", 2, "set validation"),
-        ("study run preterm-birth --set select=best", 2, "validation"),
-        ("study run heart-disease", 2, "flfed data get heart-disease"),
-        ("study check preterm-birth --set dataset.features=[\"BL.DNA\"]", 2, "leaks the target"),
-        ("run show no-such-run", 2, "no-such-run"),
-        ("data get no-such", 2, "is not known"),
-        ("data get heart-disease --from /nowhere", 2, "no such folder"),
-        ("site check no-such", 2, "is not known"),
-        ("study frobnicate", 2, "No such command"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("words", "code", "says"), [
+    ("study run no-such-study", 2, "neither shipped nor a file"),
+    ("study run pretermbirth", 2, "did you mean 'preterm-birth'"),
+    ("study run preterm-birth --set rounds=none", 2, "rounds='none' must be a whole number"),
+    ("study run preterm-birth --set lr=-1", 2, "lr=-1.0 must be > 0"),
+    ("study run preterm-birth --set plan.lrr=1", 2, "did you mean 'lr'"),
+    ("study check preterm-birth --set name=x", 0, ""),
+    ("study run preterm-birth --set rounds", 2, "write it as KEY=VALUE"),
+    ("study run preterm-birth --engine deployment", 2, "no site is admitted yet"),
+    ("study run preterm-birth --engine rai", 2, "Known: inprocess"),
+    ("study run preterm-birth --repeats 0", 2, "repeats=0 must be a whole number >= 1"),
+    ("study run preterm-birth --site cleveland", 2, "has dataset 'heart-disease'"),
+    ("study run preterm-birth --site no-such", 2, "site 'no-such' is not known"),
+    ("study run preterm-birth --set model.name=linear", 2, "is for regression"),
+    ("study run preterm-birth --set primary=auc", 2, "not a metric for task 'binary'"),
+    ("study run preterm-birth --set privacy.epsilon=1", 2, "epsilon needs name"),
+    ("study run preterm-birth --set privacy.secure-aggregation=yes", 2, "must be one of 'off', 'auto', 'on'"),
+    ("study run preterm-birth --set codec.name=int9", 2, "did you mean 'int8'"),
+    ("study check preterm-birth --set codec.name=top-k --set share=0.05", 2, "share=0.05 must be in [0.1, 1)"),
+    ("study check preterm-birth --set codec.name=int8 --set download=int8", 0, ""),
+    ("study run preterm-birth --set schedule=plateau", 2, "set validation"),
+    ("study run preterm-birth --set select=best", 2, "validation"),
+    ("study run heart-disease", 2, "flfed data get heart-disease"),
+    ("study check preterm-birth --set dataset.features=[\"BL.DNA\"]", 2, "leaks the target"),
+    ("run show no-such-run", 2, "no-such-run"), ("data get no-such", 2, "is not known"),
+    ("data get heart-disease --from /nowhere", 2, "no such folder"),
+    ("site check no-such", 2, "is not known"), ("study frobnicate", 2, "No such command"),
+])  # fmt: skip
 def test_wrong_use_is_one_sentence_and_exit_code_2(flfed, words, code, says):
     ended, _, err = flfed(*words.split())
     assert ended == code

@@ -34,15 +34,11 @@ def offered(words: str, **environment: str) -> list[str]:
 
 
 OFFERED = {
-    "flfed run l": {"list", "log"},
-    "flfed study run heart": {"heart-disease"},
-    "flfed run list --study card-fraud-": {"card-fraud-ulb"},
-    "flfed data get heart": {"heart-disease", "heart-flamby"},
-    "flfed site ledger cle": {"cleveland"},
-    "flfed site snapshot kentucky": {"kentucky-clinic"},
-    "flfed run show nothing-like": set[str](),
-    "flfed run list --fo": {"--format"},
-}
+    "flfed run l": {"list", "log"}, "flfed study run heart": {"heart-disease"},
+    "flfed run list --study card-fraud-": {"card-fraud-ulb"}, "flfed data get heart": {"heart-disease", "heart-flamby"},
+    "flfed site ledger cle": {"cleveland"}, "flfed site snapshot kentucky": {"kentucky-clinic"},
+    "flfed run show nothing-like": set[str](), "flfed run list --fo": {"--format"},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("words", OFFERED)

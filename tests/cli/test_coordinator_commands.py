@@ -146,19 +146,10 @@ def test_nothing_is_changed_where_its_renewal_could_not_be_written(made: Call, h
     assert len(list((home / "coordinator" / "sites").glob("*.json"))) == 0
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["invite", "a"],
-        ["admit", "x"],
-        ["revoke", "a"],
-        ["ledger", "a"],
-        ["rotate", "server"],
-        ["rotate", "authority"],
-        ["renewal"],
-    ],
-    ids=" ".join,
-)
+@pytest.mark.parametrize("words", [
+    ["invite", "a"], ["admit", "x"], ["revoke", "a"], ["ledger", "a"], ["rotate", "server"],
+    ["rotate", "authority"], ["renewal"],
+], ids=" ".join)  # fmt: skip
 def test_without_a_coordinator_each_command_says_how_to_make_one(call: Call, home: Path, words: list[str]):
     with pytest.raises(FlfedError, match="flfed coordinator init"):
         call(*words)

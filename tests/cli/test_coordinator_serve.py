@@ -56,17 +56,9 @@ def folder() -> CoordinatorFolder:
 def begun(store: RunStore, engine: str, study: str = "heart-disease") -> RunWriter:
     series = store.begin_series(study=study, study_sha256="0" * 64, study_text="")
     return store.begin_run(
-        series,
-        repeat=0,
-        engine=engine,
-        path="one-by-one",
-        seed=1,
-        rounds_planned=40,
-        versions={},
-        hashes={},
-        primary="roc_auc_score",
-        task="binary",
-    )
+        series, repeat=0, engine=engine, path="one-by-one", seed=1, rounds_planned=40, versions={}, hashes={},
+        primary="roc_auc_score", task="binary",
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -80,36 +72,28 @@ def recorded() -> str:
         newer = begun(store, "deployment", "other")
         newer.sites([SiteRow("cleveland", status="refused", reason="the study expired on 2026-01-01")])
         newer.sites([SiteRow("basel", status="refused", reason="the bundle is another one")])
-        newer.events(
-            [
-                EventRow(None, "lyon", "fault", "not there: its node is not online", "not-there/node-offline"),
-                EventRow(None, None, "fault", "a node did not enrol: no reply before the deadline"),
-            ]
-        )
+        newer.events([
+            EventRow(None, "lyon", "fault", "not there: its node is not online", "not-there/node-offline"),
+            EventRow(None, None, "fault", "a node did not enrol: no reply before the deadline"),
+        ])  # fmt: skip
         return newer.run
 
 
 def test_the_last_run_of_each_site_says_what_it_answered_and_why(recorded: str):
     found = last_runs()
     assert {site: (last.answer, last.reason) for site, last in found.items()} == {
-        "cleveland": ("refused", "the study expired on 2026-01-01"),
-        "hungary": ("accepted", ""),
-        "lyon": ("not there", "its node is not online"),
-        "basel": ("refused", "the bundle is another one"),
-    }
+        "cleveland": ("refused", "the study expired on 2026-01-01"), "hungary": ("accepted", ""),
+        "lyon": ("not there", "its node is not online"), "basel": ("refused", "the bundle is another one"),
+    }  # fmt: skip
     assert (found["cleveland"].run, found["cleveland"].study) == (recorded, "other")
     assert (found["hungary"].study, found["hungary"].state) == ("heart-disease", "failed")
     assert (found["hungary"].round, found["hungary"].of) == (0, 40)
 
 
-@pytest.mark.parametrize(
-    ("online_since", "seconds", "said"),
-    [
-        ("2026-11-20T10:00:00", 3.4, ["online", "3 s ago", "2026-11-20 10:00"]),
-        ("", 75.0, ["offline", "75 s ago", ""]),
-        ("", None, ["offline", "", ""]),
-    ],
-)
+@pytest.mark.parametrize(("online_since", "seconds", "said"), [
+    ("2026-11-20T10:00:00", 3.4, ["online", "3 s ago", "2026-11-20 10:00"]),
+    ("", 75.0, ["offline", "75 s ago", ""]), ("", None, ["offline", "", ""]),
+])  # fmt: skip
 def test_the_status_says_how_long_ago_a_site_asked_last(online_since: str, seconds: float | None, said: list[str]):
     site = SiteStatus("cleveland", "admitted", "", "offline", online_since, seconds, None)
     assert coordinator._row(site)[2:5] == said
@@ -126,18 +110,14 @@ def test_the_status_knows_its_own_pseudonyms():
     assert {site: last.answer for site, last in found.items()} == {"cleveland": "accepted", "hungary": "accepted"}
 
 
-def test_the_status_without_a_server_says_who_is_admitted_and_that_nothing_serves(
-    call: Call, folder: CoordinatorFolder, recorded: str
-):
+def test_the_status_without_a_server_says_who_is_admitted_and_that_nothing_serves(call, folder, recorded):
     found = json.loads(call("status", "--json"))
     assert (found["title"], found["address"], found["serving"]) == ("Heart consortium", "127.0.0.1:18443", False)
     assert found["server-days"] > 30
     assert [(site["site"], site["status"], site["node"]) for site in found["sites"]] == [
-        ("basel", "revoked", ""),
-        ("cleveland", "admitted", "not known"),
-        ("hungary", "admitted", "not known"),
+        ("basel", "revoked", ""), ("cleveland", "admitted", "not known"), ("hungary", "admitted", "not known"),
         ("lyon", "invited", ""),
-    ]
+    ]  # fmt: skip
     cleveland = found["sites"][1]
     assert cleveland["since"] == "2026-11-20T10:00:00+00:00" and cleveland["online-since"] is None
     assert cleveland["seconds-since-request"] is None
@@ -161,9 +141,7 @@ def test_a_site_whose_file_is_damaged_is_named_and_the_others_are_shown(call: Ca
 
 
 @pytest.mark.parametrize(("days", "is_renewed"), [(396, False), (30, False), (29, True)])
-def test_the_status_says_how_long_the_servers_certificate_holds(
-    call: Call, folder: CoordinatorFolder, days: int, is_renewed: bool
-):
+def test_the_status_says_how_long_the_servers_certificate_holds(call, folder, days, is_renewed):
     renew_server(folder, now=now_utc() - timedelta(days=396 - days))
     assert json.loads(call("status", "--json"))["server-days"] == days
     lines = call("status").splitlines()

@@ -47,14 +47,13 @@ sampling = 0.2
 resamples = 200
 """
 SHOWN: dict[str, Callable[[Any], object]] = {
-    "run list": lambda found: len(found["runs"]) == 1,
-    "run show": lambda found: found["study"] == "preterm-dp",
+    "run list": lambda found: len(found["runs"]) == 1, "run show": lambda found: found["study"] == "preterm-dp",
     f"site status {SITE}": lambda found: [one["reason"] for one in found["studies"]] == ["", ""],
     f"site ledger {SITE}": lambda found: found["lines"] == 1,
     f"site ledger {SITE} --verify": lambda found: found["problems"] == [],
     f"site budget {SITE}": lambda found: found["datasets"][0]["spent"] > 1,
     "coordinator status": lambda found: SITE in [site["site"] for site in found["sites"]],
-}
+}  # fmt: skip
 """What an operator looks at from hour to hour, and what tells that it is there."""
 BESIDES = (
     "--help", "site check --help", "site list", "data list", "study list", "study show preterm-birth",

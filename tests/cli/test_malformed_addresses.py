@@ -12,22 +12,14 @@ import pytest
 
 SECRET = "s3cr3t"
 MALFORMED = [
-    f"{SECRET}",
-    f"{SECRET}://ana@127.0.0.1/x",
-    f"postgresql//ana:{SECRET}@127.0.0.1/x",
-    f"postgresql+psycopg://ana:p@{SECRET}@127.0.0.1:1/x",
-    f"postgresql+psycopg://ana:p@h/{SECRET}@127.0.0.1:1/x",
-    f"postgresql+psycopg://ana:p@h:{SECRET}@127.0.0.1:1/x",
-    f"postgresql+psycopg://ana:{SECRET}@127.0.0.1:port/x",
-    f"postgresql+psycopg://ana:{SECRET}@127.0.0.1:999999/x",
-    f"postgresql+psycopg://ana:{SECRET}@[::1/x",
-    f"postgresql+psycopg://ana:p@127.0.0.1:1/x?{SECRET}=1",
-    f"postgresql+psycopg://ana:p@127.0.0.1:1/x?s={SECRET}",
-    f"postgres+{SECRET}://ana@127.0.0.1/x",
-    f"sqlite://ana:{SECRET}@127.0.0.1/x",
-    f"sqlite:///runs.db?{SECRET}=1",
+    f"{SECRET}", f"{SECRET}://ana@127.0.0.1/x", f"postgresql//ana:{SECRET}@127.0.0.1/x",
+    f"postgresql+psycopg://ana:p@{SECRET}@127.0.0.1:1/x", f"postgresql+psycopg://ana:p@h/{SECRET}@127.0.0.1:1/x",
+    f"postgresql+psycopg://ana:p@h:{SECRET}@127.0.0.1:1/x", f"postgresql+psycopg://ana:{SECRET}@127.0.0.1:port/x",
+    f"postgresql+psycopg://ana:{SECRET}@127.0.0.1:999999/x", f"postgresql+psycopg://ana:{SECRET}@[::1/x",
+    f"postgresql+psycopg://ana:p@127.0.0.1:1/x?{SECRET}=1", f"postgresql+psycopg://ana:p@127.0.0.1:1/x?s={SECRET}",
+    f"postgres+{SECRET}://ana@127.0.0.1/x", f"sqlite://ana:{SECRET}@127.0.0.1/x", f"sqlite:///runs.db?{SECRET}=1",
     f"mysql://ana:{SECRET}@127.0.0.1/x",
-]
+]  # fmt: skip
 WITHOUT_DRIVER = f"postgresql+psycopg://ana:{SECRET}@127.0.0.1:1/x"
 CALLS = """
 import contextlib, io, json, os, sys

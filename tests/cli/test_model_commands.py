@@ -46,12 +46,8 @@ def test_export_then_predict_gives_csv_json_and_a_private_file_alike(flfed, ende
     found = json.loads(out)
     assert (code, err) == (0, "")
     assert (found["run"], found["of"], found["rows"], found["metrics"], found["metric-rows"]) == (
-        ended,
-        "y=yes",
-        3,
-        None,
-        0,
-    )
+        ended, "y=yes", 3, None, 0,
+    )  # fmt: skip
     assert [p["probability"] for p in found["predictions"]] == [float(line["probability"]) for line in lines]
     assert all(0 < p["probability"] < 1 for p in found["predictions"])
     code, out, _ = flfed("predict", tmp_path / "m", rows, "--output", tmp_path / "p.csv")

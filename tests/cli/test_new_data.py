@@ -209,14 +209,10 @@ def test_a_count_of_few_rows_is_no_number_for_programs_either(folder: Path, flfe
     assert code == 0 and json.loads(out)["left-out-rows"] == "7"
 
 
-@pytest.mark.parametrize(
-    ("header", "said"),
-    [
-        ("clinic,age,sex,died,Age ", "'age' and 'Age ', which differ in case"),
-        ("age,age,sex,died,x", "several columns"),
-        ("clinic,age,sex,died,x\x01y", "the name of column 5 has a line break or another control character"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("header", "said"), [
+    ("clinic,age,sex,died,Age ", "'age' and 'Age ', which differ in case"), ("age,age,sex,died,x", "several columns"),
+    ("clinic,age,sex,died,x\x01y", "the name of column 5 has a line break or another control character"),
+])  # fmt: skip
 def test_columns_that_could_be_taken_for_one_another_are_refused(folder: Path, flfed: Command, header: str, said: str):
     table = clinics().assign(x=1)
     for name in ("north", "south"):
@@ -262,16 +258,13 @@ def test_a_folder_that_is_a_file_is_told(folder: Path, flfed: Command):
     assert code == 2 and "nothing can be written there" in err and Path("taken").read_text() == "mine"
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--target", "died", "--by", "clinic", "--group", "Clinic"], "column 'clinic' is named twice"),
-        (["--target", "died", "--by", "sex", "--group", "died"], "column 'died' is named twice"),
-        (["--target", "dies"], "no column 'dies'"), (["--target", "died", "--by", "ward"], "no column 'ward'"),
-        (["--target", "died"], "at least two sites"), (["--target", "died", "--task", "ordinal"], "must be one of"),
-        (["--target", "clinic", "--by", "sex", "--task", "binary"], "which is multi-class"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("words", "said"), [
+    (["--target", "died", "--by", "clinic", "--group", "Clinic"], "column 'clinic' is named twice"),
+    (["--target", "died", "--by", "sex", "--group", "died"], "column 'died' is named twice"),
+    (["--target", "dies"], "no column 'dies'"), (["--target", "died", "--by", "ward"], "no column 'ward'"),
+    (["--target", "died"], "at least two sites"), (["--target", "died", "--task", "ordinal"], "must be one of"),
+    (["--target", "clinic", "--by", "sex", "--task", "binary"], "which is multi-class"),
+])  # fmt: skip
 def test_a_wrong_wish_is_refused_and_nothing_is_written(folder: Path, flfed: Command, words: list[str], said: str):
     clinics().to_csv("all.csv", index=False)
     code, _, err = flfed("data", "new", "all.csv", *words)
@@ -290,12 +283,10 @@ def test_files_without_names_and_files_that_are_none_are_told(folder: Path, flfe
 
 def test_a_site_joins_a_dataset_with_a_proposed_mapping(folder: Path, flfed: Command):
     rng = np.random.default_rng(2)
-    pd.DataFrame(
-        {
-            "AGE": rng.integers(30, 80, 90), "Gender": rng.choice(["F", "M"], 90), "chol": rng.integers(150, 320, 90),
-            "disease": rng.choice(["absent", "present"], 90), "notes": [f"seen by {number}" for number in range(90)],
-        }
-    ).to_csv("own.csv", index=False)  # fmt: skip
+    pd.DataFrame({
+        "AGE": rng.integers(30, 80, 90), "Gender": rng.choice(["F", "M"], 90), "chol": rng.integers(150, 320, 90),
+        "disease": rng.choice(["absent", "present"], 90), "notes": [f"seen by {number}" for number in range(90)],
+    }).to_csv("own.csv", index=False)  # fmt: skip
     code, out, err = flfed("site", "new", "my-clinic", "--from", "own.csv", "--dataset", "heart-disease")
     assert code == 0 and "seen by" not in out and "Not used: notes." in out, err
     code, out, err = flfed("site", "check", "my-clinic")

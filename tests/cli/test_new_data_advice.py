@@ -21,28 +21,23 @@ def ward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     """The table of two institutions, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(3)
-    return pd.DataFrame(
-        {
-            "who": rng.choice(["walker", "resident"], ROWS), "age": rng.integers(20, 90, ROWS),
-            "pressure": rng.normal(130, 15, ROWS).round(1), "sex": rng.choice(["Male", "Female"], ROWS),
-            "died": rng.choice(["yes", "no"], ROWS), "site": np.resize(["north", "south"], ROWS),
-        }
-    )  # fmt: skip
+    return pd.DataFrame({
+        "who": rng.choice(["walker", "resident"], ROWS), "age": rng.integers(20, 90, ROWS),
+        "pressure": rng.normal(130, 15, ROWS).round(1), "sex": rng.choice(["Male", "Female"], ROWS),
+        "died": rng.choice(["yes", "no"], ROWS), "site": np.resize(["north", "south"], ROWS),
+    })  # fmt: skip
 
 
 def words(*parts: str) -> str:
     return " ".join(" ".join(parts).split())
 
 
-@pytest.mark.parametrize(
-    ("column", "cells", "said"),
-    [
-        ("id", np.arange(ROWS), "has 300 values of one row each, and a site needs 50"),
-        ("id", np.arange(ROWS) // 30, "has 10 values of 30 rows at most, and a site needs 50"),
-        ("id", np.full(ROWS, 7), "has one value only, and a study needs two sites"),
-        ("id", np.r_[np.zeros(280), np.arange(1, 21)], "only one of the 21 values of column 'id' has the 50 rows"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("column", "cells", "said"), [
+    ("id", np.arange(ROWS), "has 300 values of one row each, and a site needs 50"),
+    ("id", np.arange(ROWS) // 30, "has 10 values of 30 rows at most, and a site needs 50"),
+    ("id", np.full(ROWS, 7), "has one value only, and a study needs two sites"),
+    ("id", np.r_[np.zeros(280), np.arange(1, 21)], "only one of the 21 values of column 'id' has the 50 rows"),
+])  # fmt: skip
 def test_a_column_that_makes_no_two_sites_is_told_with_its_values(ward, flfed: Command, column, cells, said):
     ward.assign(**{column: cells.astype(int)}).to_csv("own.csv", index=False)
     code, _, err = flfed("data", "new", "own.csv", "--target", "died", "--by", column)

@@ -25,14 +25,12 @@ def ward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     rng, rows = np.random.default_rng(9), 900
     age = rng.normal(60, 10, rows).round()
     died = np.where(rng.random(rows) < 1 / (1 + np.exp(-0.1 * (age - 62))), "yes", "no")
-    table = pd.DataFrame(
-        {
-            "age": age.astype(int), "pressure": rng.normal(130, 15, rows).round(1),
-            "seen": pd.date_range("2020-01-01", periods=rows).astype(str),
-            "autopsy": np.where((died == "yes") & (rng.random(rows) < 0.5), "1", "0"), "died": died,
-            "site": rng.choice(SITES, rows),
-        }
-    )  # fmt: skip
+    table = pd.DataFrame({
+        "age": age.astype(int), "pressure": rng.normal(130, 15, rows).round(1),
+        "seen": pd.date_range("2020-01-01", periods=rows).astype(str),
+        "autopsy": np.where((died == "yes") & (rng.random(rows) < 0.5), "1", "0"), "died": died,
+        "site": rng.choice(SITES, rows),
+    })  # fmt: skip
     table.to_csv("own.csv", index=False)
     return table
 

@@ -57,20 +57,18 @@ def judged_after_two_years(rows: int = 2000) -> pd.DataFrame:
     later = recid | (rng.random(rows) < 0.05)
     violent = later & (rng.random(rows) < 0.25)
     screened = rng.choice(pd.date_range("2013-01-01", periods=700).astype(str), rows)
-    return pd.DataFrame(
-        {
-            "id": np.arange(1, rows + 1), "name": np.char.add(np.char.add(first, " "), last), "first": first,
-            "last": last, "screening_date": screened, "sex": rng.choice(["Male", "Female"], rows), "age": age,
-            "age_at_index": age + rng.integers(0, 3, rows),
-            "hospitalid": rng.choice(40, rows, p=rng.dirichlet(np.ones(40))) + 7,
-            "priors_count": priors, "c_case_number": [f"{n:06d}CF10A" for n in rng.permutation(rows)],
-            "is_recid": later.astype(int), "r_charge_degree": np.where(later, rng.choice(["(M1)", "(F3)"], rows), ""),
-            "r_days_from_arrest": np.where(later, rng.poisson(9, rows).astype(str), ""),
-            "is_violent_recid": violent.astype(int), "vr_charge": np.where(violent, "Battery", ""),
-            "officer": rng.choice(["Ann Roe", "Bob Lee", "Cy Poe"], rows), "two_year_recid": recid.astype(int),
-            "site": sites(rows, rng),
-        }
-    )  # fmt: skip
+    return pd.DataFrame({
+        "id": np.arange(1, rows + 1), "name": np.char.add(np.char.add(first, " "), last), "first": first,
+        "last": last, "screening_date": screened, "sex": rng.choice(["Male", "Female"], rows), "age": age,
+        "age_at_index": age + rng.integers(0, 3, rows),
+        "hospitalid": rng.choice(40, rows, p=rng.dirichlet(np.ones(40))) + 7,
+        "priors_count": priors, "c_case_number": [f"{n:06d}CF10A" for n in rng.permutation(rows)],
+        "is_recid": later.astype(int), "r_charge_degree": np.where(later, rng.choice(["(M1)", "(F3)"], rows), ""),
+        "r_days_from_arrest": np.where(later, rng.poisson(9, rows).astype(str), ""),
+        "is_violent_recid": violent.astype(int), "vr_charge": np.where(violent, "Battery", ""),
+        "officer": rng.choice(["Ann Roe", "Bob Lee", "Cy Poe"], rows), "two_year_recid": recid.astype(int),
+        "site": sites(rows, rng),
+    })  # fmt: skip
 
 
 def test_a_table_like_compas_keeps_no_leak_no_name_and_no_identifier(made: Callable, flfed: Command):
@@ -137,15 +135,13 @@ def ward(rows: int = 900) -> pd.DataFrame:
     rng = np.random.default_rng(9)
     age = rng.normal(60, 10, rows).round()
     died = np.where(rng.random(rows) < 1 / (1 + np.exp(-0.1 * (age - 62))), "yes", "no")
-    return pd.DataFrame(
-        {
-            "age": age.astype(int).astype(str), "pressure": rng.normal(130, 15, rows).round(1).astype(str),
-            "sex": rng.choice(["F", "M"], rows), "seen": pd.date_range("2020-01-01", periods=rows).astype(str),
-            "hospitalid": rng.choice(30, rows, p=rng.dirichlet(np.ones(30))) + 100,
-            "autopsy": np.where((died == "yes") & (rng.random(rows) < 0.5), "1", "0"), "died": died,
-            "site": sites(rows, rng),
-        }
-    )  # fmt: skip
+    return pd.DataFrame({
+        "age": age.astype(int).astype(str), "pressure": rng.normal(130, 15, rows).round(1).astype(str),
+        "sex": rng.choice(["F", "M"], rows), "seen": pd.date_range("2020-01-01", periods=rows).astype(str),
+        "hospitalid": rng.choice(30, rows, p=rng.dirichlet(np.ones(30))) + 100,
+        "autopsy": np.where((died == "yes") & (rng.random(rows) < 0.5), "1", "0"), "died": died,
+        "site": sites(rows, rng),
+    })  # fmt: skip
 
 
 def test_a_person_keeps_columns_and_drops_others(made: Callable, folder: Path, flfed: Command):
@@ -164,19 +160,16 @@ def test_a_person_keeps_columns_and_drops_others(made: Callable, folder: Path, f
     assert "Not among the features: hospitalid, autopsy. To include one: --keep COLUMN, together" in out, err
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--keep", "ages"], "keep: the table has no column 'ages'"), (["--drop", "x"], "drop: the table has no"),
-        (["--keep", "age", "--drop", "age"], "is named in keep and in drop"),
-        (["--drop", "died"], "is target, by, group or time"),
-        (["--keep", "seen"], "column 'seen' is unusable as a feature"),
-        (["--missing", "ages=9"], "missing: the table has no column 'ages'"),
-        (["--missing", " "], "missing: must be a list of texts"),
-        (["--missing", "-12345"], "missing: no cell has '-12345'"),
-        (["--missing", "age=-12345"], "missing: no cell of column 'age' has '-12345'"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("words", "said"), [
+    (["--keep", "ages"], "keep: the table has no column 'ages'"), (["--drop", "x"], "drop: the table has no"),
+    (["--keep", "age", "--drop", "age"], "is named in keep and in drop"),
+    (["--drop", "died"], "is target, by, group or time"),
+    (["--keep", "seen"], "column 'seen' is unusable as a feature"),
+    (["--missing", "ages=9"], "missing: the table has no column 'ages'"),
+    (["--missing", " "], "missing: must be a list of texts"),
+    (["--missing", "-12345"], "missing: no cell has '-12345'"),
+    (["--missing", "age=-12345"], "missing: no cell of column 'age' has '-12345'"),
+])  # fmt: skip
 def test_a_wrong_choice_is_refused_and_nothing_is_written(folder: Path, flfed: Command, words: list[str], said: str):
     ward().to_csv("own.csv", index=False)
     code, _, err = flfed("data", "new", "own.csv", "--target", "died", "--by", "site", *words)

@@ -61,13 +61,10 @@ def killed_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.studies
-@pytest.mark.parametrize(
-    ("lost", "code", "why"),
-    [
-        ("start.safetensors", 1, "start.safetensors: is missing, and round-000003.safetensors is of no use without it"),
-        ("round-*.safetensors", 2, "has 3 rounds in the store and no checkpoint of them in"),
-    ],
-)
+@pytest.mark.parametrize(("lost", "code", "why"), [
+    ("start.safetensors", 1, "start.safetensors: is missing, and round-000003.safetensors is of no use without it"),
+    ("round-*.safetensors", 2, "has 3 rounds in the store and no checkpoint of them in"),
+])  # fmt: skip
 def test_a_killed_run_whose_checkpoint_lacks_a_file_is_stopped_with_that_reason(
     home: Path, killed_home: Path, flfed, monkeypatch: pytest.MonkeyPatch, lost: str, code: int, why: str
 ):

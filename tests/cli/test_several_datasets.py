@@ -96,16 +96,13 @@ def test_a_study_asks_a_site_under_the_dataset_it_names(ward, small_study):
         find_sites(study.replace({"dataset.name": "wine", "dataset.sites": None}), [ward])
 
 
-@pytest.mark.parametrize(
-    ("also", "says"),
-    [
-        ({"smaller": {"size": "x1"}}, "also['smaller'] must be a Mapped"),
-        ({"small": Mapped()}, "also names 'small', which is already its dataset"),
-        ({"smaller": Mapped({"size": 5})}, "mapping['size'] must be a column's name, a Field or None"),
-        ({"smaller": Mapped(source=Csv("t.csv", missing="NA"))}, "must be a tuple of codes"),
-        ({"smaller": Mapped(holdout=0.3)}, "must be a Holdout or HoldoutByTime"),
-    ],
-)
+@pytest.mark.parametrize(("also", "says"), [
+    ({"smaller": {"size": "x1"}}, "also['smaller'] must be a Mapped"),
+    ({"small": Mapped()}, "also names 'small', which is already its dataset"),
+    ({"smaller": Mapped({"size": 5})}, "mapping['size'] must be a column's name, a Field or None"),
+    ({"smaller": Mapped(source=Csv("t.csv", missing="NA"))}, "must be a tuple of codes"),
+    ({"smaller": Mapped(holdout=0.3)}, "must be a Holdout or HoldoutByTime"),
+])  # fmt: skip
 def test_a_further_dataset_written_wrongly_is_told_so_before_anything_is_read(also, says):
     with pytest.raises(UsageError) as refused:
         Site("ward", "small", Csv("table.csv"), mapping={"x1": Field("x1")}, also=also)

@@ -12,15 +12,7 @@ from rich.console import Console
 
 from flfed.cli import data, main, output, progress
 
-HEADERS = [
-    "site",
-    "test rows",
-    "shared model",
-    "site model",
-    "adjusted to site",
-    "gain (+ is better), 95 %",
-    "verdict",
-]
+HEADERS = ["site", "test rows", "shared model", "site model", "adjusted to site", "gain (+ is better), 95 %", "verdict"]
 ROWS = [
     ["mississippi-clinic", "54", "0.784", "0.743", "0.784", "+0.041 (−0.081 to +0.163)", "no clear improvement"],
     ["a site's model used at all sites (mean)", "", "0.616", "", "", "", ""],
@@ -59,15 +51,8 @@ def test_what_is_left_of_a_line_goes_where_it_saves_most_lines():
 
 
 COMMANDS = (
-    "study sweep",
-    "study verify",
-    "study run",
-    "study resume",
-    "predict",
-    "run export",
-    "site check",
-    "data get",
-)
+    "study sweep", "study verify", "study run", "study resume", "predict", "run export", "site check", "data get",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -105,9 +90,8 @@ def test_what_a_dataset_is_made_of_is_said_truly(tmp_path, monkeypatch, capsys):
 WRONG = {
     "study run wine --round 3": "; a key of the study is set with --set KEY=VALUE, such as --set rounds=3; see: ",
     "study run wine --repeat 3": "; did you mean --repeats? See: ",
-    "run list --jsn": "; did you mean --json? See: ",
-    "run lst": ". Did you mean 'list'? See: ",
-}
+    "run list --jsn": "; did you mean --json? See: ", "run lst": ". Did you mean 'list'? See: ",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("words", WRONG)

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import pytest
 
@@ -140,9 +139,7 @@ def test_a_verification_that_is_stopped_verifies_nothing_and_its_run_can_be_resu
 
 @pytest.mark.studies
 @pytest.mark.parametrize("by", BOTH)
-def test_an_audit_that_is_stopped_keeps_whole_attacks_and_says_how_to_make_the_others(
-    home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: signal.Signals
-):
+def test_an_audit_that_is_stopped_keeps_whole_attacks_and_says_how_to_make_the_others(home, tmp_path, monkeypatch, by):
     (tmp_path / "flfed_slow.py").write_text(SLOW_ATTACK)
     about = tmp_path / "flfed_slow-1.0.dist-info"
     about.mkdir()

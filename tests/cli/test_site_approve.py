@@ -8,7 +8,6 @@ import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer
@@ -216,20 +215,17 @@ def test_a_refusal_is_a_decision_too_and_needs_no_rows(run: Run):
     assert not SiteFolder("cleveland").frozen.exists()
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        (("heart-disease", *WITH, "--yes"), "no site has joined here: name one with --site NAME"),
-        (("heart-disease", "--site", "cleveland", "--yes"), "say who else may take part with --with A,B,C"),
-        (("heart-disease", "--site", "cleveland", "--with", "Hungary", "--yes"), "a site's name is of a-z, 0-9"),
-        (
-            ("heart-disease", "--site", "cleveland", *WITH),
-            "there is no terminal to ask at: decide with --yes or --refuse",
-        ),
-        (("wine", "--site", "cleveland", *WITH, "--yes"), "would not answer this study: its table is mapped to"),
-        (("heart-disease", "--site", "cleveland", "--yes", "--refuse"), "--yes and --refuse exclude each other"),
-    ],
-)
+@pytest.mark.parametrize(("words", "expected"), [
+    (("heart-disease", *WITH, "--yes"), "no site has joined here: name one with --site NAME"),
+    (("heart-disease", "--site", "cleveland", "--yes"), "say who else may take part with --with A,B,C"),
+    (("heart-disease", "--site", "cleveland", "--with", "Hungary", "--yes"), "a site's name is of a-z, 0-9"),
+    (
+        ("heart-disease", "--site", "cleveland", *WITH),
+        "there is no terminal to ask at: decide with --yes or --refuse",
+    ),
+    (("wine", "--site", "cleveland", *WITH, "--yes"), "would not answer this study: its table is mapped to"),
+    (("heart-disease", "--site", "cleveland", "--yes", "--refuse"), "--yes and --refuse exclude each other"),
+])  # fmt: skip
 def test_what_cannot_be_approved_is_said_and_nothing_is_written(run: Run, words: tuple[str, ...], expected: str):
     error = run("approve", *words, raises=UsageError).exception
     assert expected in str(error)
@@ -302,26 +298,19 @@ def test_the_words_say_what_every_reply_reveals(small_sites: Callable[..., list[
         reveals(type("Silent", (), {}))
 
 
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
-        ({}, "updates of crafted models let it compute this site's rows and outcomes"),
-        ({"secure-aggregation": "on"}, "reveal rows of all their sites together"),
-        ({"privacy.name": "record-dp", "privacy.epsilon": 3.0}, "no more than the study's epsilon allows"),
-    ],
-)
-def test_the_words_say_what_a_coordinator_learns_that_makes_its_own_models(
-    small_sites: Callable[..., list[Site]], small_study: str, changes: dict[str, Any], told: str
-):
+@pytest.mark.parametrize(("changes", "told"), [
+    ({}, "updates of crafted models let it compute this site's rows and outcomes"),
+    ({"secure-aggregation": "on"}, "reveal rows of all their sites together"),
+    ({"privacy.name": "record-dp", "privacy.epsilon": 3.0}, "no more than the study's epsilon allows"),
+])  # fmt: skip
+def test_the_words_say_what_a_coordinator_learns_that_makes_its_own_models(small_sites, small_study, changes, told):
     (site,) = small_sites(1, policy=Policy())
     study = Study.parse(small_study).replace(changes)
     (said,) = (words for words in details(study, site, ["site-02", "site-03"]) if words.startswith("What the coor"))
     assert told in said
 
 
-def test_aggregate_only_says_that_the_coordinators_memory_still_has_the_figures(
-    small_sites: Callable[..., list[Site]], small_study: str
-):
+def test_aggregate_only_says_that_the_coordinators_memory_still_has_the_figures(small_sites, small_study):
     (site,) = small_sites(1)
     study = Study.parse(small_study)
     assert "Sharing: results are shown under this site's name." in "\n".join(details(study, site, ["site-02"]))

@@ -154,9 +154,8 @@ def test_verification_says_what_is_vouched_for(ledger, folder):
     assert out.splitlines()[0].startswith("cleveland: 7 lines, 2026-11-20 to 2026-11-21; head: ")
     assert out.splitlines()[1:] == [
         "1 receipt of the coordinator, the last for line 5 (run r5).",
-        "It would not show if the 2 lines after that were cut off.",
-        "Every line is as it was written.",
-    ]
+        "It would not show if the 2 lines after that were cut off.", "Every line is as it was written.",
+    ]  # fmt: skip
     receipt(folder, 7)
     found = json.loads(ledger("cleveland", "--verify", "--json")[1])
     assert (found["lines"], found["signed-lines"], found["receipts"], found["problems"]) == (7, 7, 2, [])
@@ -268,19 +267,15 @@ def test_a_site_that_answered_nothing_has_no_lines(ledger, home):
     assert ledger("new", "--export", "-")[:2] == (0, "")
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (("nowhere",), "has no folder here"),
-        (("../x",), "must be of a-z"),
-        (("cleveland", "--since", "yesterday"), "'yesterday' is no date and no time"),
-        (("cleveland", "--verify", "--export", "-"), "exclude each other"),
-        (("cleveland", "--verify", "--repair", "why"), "exclude each other"),
-        (("cleveland", "--verify", "--since", "2026-11-20"), "--since and --run select lines to show or export"),
-        (("cleveland", "--export", "-", "--json"), "leave --json out"),
-        (("cleveland", "--export", "/nowhere/x"), "cannot be written"),
-    ],
-)
+@pytest.mark.parametrize(("words", "said"), [
+    (("nowhere",), "has no folder here"), (("../x",), "must be of a-z"),
+    (("cleveland", "--since", "yesterday"), "'yesterday' is no date and no time"),
+    (("cleveland", "--verify", "--export", "-"), "exclude each other"),
+    (("cleveland", "--verify", "--repair", "why"), "exclude each other"),
+    (("cleveland", "--verify", "--since", "2026-11-20"), "--since and --run select lines to show or export"),
+    (("cleveland", "--export", "-", "--json"), "leave --json out"),
+    (("cleveland", "--export", "/nowhere/x"), "cannot be written"),
+])  # fmt: skip
 def test_wrong_use_is_one_sentence(ledger, folder, words: tuple[str, ...], said: str):
     code, out, error = ledger(*words)
     assert (code, out) == (2, "")

@@ -99,8 +99,7 @@ TABLES = {
     "an unknown class": (cell("y", "perhaps"), None, "column 'y' has a value that the schema does not allow"),
     "an empty table": (lambda t: t[:0], None, "has no rows: the table is empty"),
     "a duplicate column": (
-        None,
-        lambda f: f.write_text(f.read_text().replace("x2,", "x1,", 1)),
+        None, lambda f: f.write_text(f.read_text().replace("x2,", "x1,", 1)),
         "column 'x1' stands in the table more than once",
     ),
 }  # fmt: skip
@@ -182,9 +181,7 @@ STUDIES = {
     "an expired study": ("seed = 7", "seed = 7\nexpires = 2020-01-31", "expired on 2020-01-31"),
     "a model for another task": ('name = "logistic"', 'name = "linear"', "is for regression"),
     "a figure without source": (
-        "",
-        '[expected]\n"global.roc_auc_score" = { minimum = 0.5 }\n',
-        "source must name the origin of the figure",
+        "", '[expected]\n"global.roc_auc_score" = { minimum = 0.5 }\n', "source must name the origin of the figure",
     ),
     "a sweep over nothing": ("", "[sweep]\nlr = []\n", "must be a list of values to try"),
 }  # fmt: skip
@@ -233,18 +230,14 @@ WORDS = {
     "study sweep wine --set validation=0.2 --grid lr": "write it as KEY=V1,V2",
     "study sweep wine --set validation=0.2 --grid lr=0.1,,0.2": "write it as KEY=V1,V2, without an empty value",
     "study sweep wine --set validation=0.2 --grid seed=1,2": "cannot be swept",
-    "study resume 20200101-000000-beef": "is not in the store",
-    "study frobnicate": "No such command",
-    "study run": "Missing argument",
-    "run show 20200101-000000-beef": "is not in the store",
-    "run list --limit 0": "'--limit'",
-    "site check nobody": "site 'nobody' is not known",
-    "data get no-such": "dataset 'no-such' is not known",
-    "data get heart-disease --from /nowhere": "no such folder",
+    "study resume 20200101-000000-beef": "is not in the store", "study frobnicate": "No such command",
+    "study run": "Missing argument", "run show 20200101-000000-beef": "is not in the store",
+    "run list --limit 0": "'--limit'", "site check nobody": "site 'nobody' is not known",
+    "data get no-such": "dataset 'no-such' is not known", "data get heart-disease --from /nowhere": "no such folder",
     "data get heart-disease --from sites": "no file with its SHA-256",
     "app --port 99999": "99999 is not in the range",
     "app --port http": "'http' is not a whole number",
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("words", "says"), WORDS.items())
@@ -261,15 +254,11 @@ def test_the_real_program_says_one_sentence_too(tmp_path: Path):
 
 
 @pytest.mark.parametrize("words", ["run list", "run show latest", "study run diabetes --set rounds=1"])
-@pytest.mark.parametrize(
-    ("store", "says"),
-    [
-        ("sqlite:////dev/null/runs.db", "set FLFED_STORE to a file where you may write"),
-        ("postgresql+psycopg://ana:s3cret@127.0.0.1:9/flfed", "check that the server runs"),
-        ("mysql://ana:s3cret@db/flfed", "cannot be 'mysql'"),
-        ("no address at all", "must be a database URL"),
-    ],
-)
+@pytest.mark.parametrize(("store", "says"), [
+    ("sqlite:////dev/null/runs.db", "set FLFED_STORE to a file where you may write"),
+    ("postgresql+psycopg://ana:s3cret@127.0.0.1:9/flfed", "check that the server runs"),
+    ("mysql://ana:s3cret@db/flfed", "cannot be 'mysql'"), ("no address at all", "must be a database URL"),
+])  # fmt: skip
 def test_a_store_that_cannot_be_reached_is_refused_without_its_password(refused, monkeypatch, words, store, says):
     monkeypatch.setenv("FLFED_STORE", store)
     if words.startswith("run") and store.startswith("sqlite"):

@@ -98,10 +98,9 @@ class Reply:
         message.metadata.__dict__["_message_id"] = message.object_id
         self.objects = {name: part.deflate() for name, part in get_all_nested_objects(message).items()}
         request = PushMessagesRequest(
-            node=member.node,
-            messages_list=[message_to_proto(remove_content_from_message(message))],
+            node=member.node, messages_list=[message_to_proto(remove_content_from_message(message))],
             message_object_trees=[get_object_tree(message)],
-        )
+        )  # fmt: skip
         found = member.ask("push-messages", request, PushMessagesResponse)
         self.member, self.run, self.session = member, message.metadata.run_id, found.session_id
         assert set(found.objects_to_push) == set(self.objects)

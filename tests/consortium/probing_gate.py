@@ -62,16 +62,12 @@ def attempts(ports: list[int]) -> dict[str, Callable[[], object]]:
         found[f"IPv4 {port}"] = to(socket.AF_INET, TCP, ("127.0.0.1", port))
         found[f"IPv6 {port}"] = to(socket.AF_INET6, TCP, ("::1", port))
     return {
-        **found,
-        "IPv4 outside": to(socket.AF_INET, TCP, ("192.0.2.1", 443)),
+        **found, "IPv4 outside": to(socket.AF_INET, TCP, ("192.0.2.1", 443)),
         "IPv6 outside": to(socket.AF_INET6, TCP, ("2001:db8::1", 443)),
-        "UDP": to(socket.AF_INET, UDP, ("192.0.2.1", 53)),
-        "UDP here": to(socket.AF_INET, UDP, ("127.0.0.1", ports[0])),
-        "a name": lambda: socket.getaddrinfo("example.org", 443),
-        "raw": raw,
-        "packets": packets,
+        "UDP": to(socket.AF_INET, UDP, ("192.0.2.1", 53)), "UDP here": to(socket.AF_INET, UDP, ("127.0.0.1", ports[0])),
+        "a name": lambda: socket.getaddrinfo("example.org", 443), "raw": raw, "packets": packets,
         "abstract": to(socket.AF_UNIX, TCP, ABSTRACT),
-    }
+    }  # fmt: skip
 
 
 def make(folder: SiteFolder) -> Any:

@@ -35,11 +35,7 @@ def headers(
     time_ = (now_utc() - timedelta(seconds=age)).isoformat()
     signature = (signer or key).sign(time_.encode(), ECDSA(hashes.SHA256()))
     public = base64.b64encode(pem_of(public_text(key.public_key()))).decode()
-    return {
-        "flwr-public-key": public,
-        "flwr-timestamp": time_,
-        "flwr-signature": base64.b64encode(signature).decode(),
-    }
+    return {"flwr-public-key": public, "flwr-timestamp": time_, "flwr-signature": base64.b64encode(signature).decode()}
 
 
 class Strangers:

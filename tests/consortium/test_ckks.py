@@ -47,12 +47,8 @@ def started(consortium: Any, study: str, there: Path, before: str = "") -> subpr
     """Start a run in a process of its own at the coordinator's machine."""
     machine = consortium.coordinator
     words = [
-        "coordinator",
-        "run",
-        str(consortium.file(study)),
-        *(w for name in THREE for w in ("--site", name)),
-        "--json",
-    ]
+        "coordinator", "run", str(consortium.file(study)), *(w for name in THREE for w in ("--site", name)), "--json",
+    ]  # fmt: skip
     with (there / "log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-c", f"{before}\nfrom flfed.cli import main; main()", *words],

@@ -20,12 +20,9 @@ pytestmark = [pytest.mark.proof, pytest.mark.slow, pytest.mark.servers, pytest.m
 
 SITES = ["alpha", "beta", "gamma"]
 ORDERS = {
-    "at once": set[str](),
-    "all online": {"run"},
-    "one later": {"gamma"},
-    "coordinator last": {"coordinator"},
+    "at once": set[str](), "all online": {"run"}, "one later": {"gamma"}, "coordinator last": {"coordinator"},
     "admitted last": {"admissions"},
-}
+}  # fmt: skip
 """What begins only once the sites' nodes were refused, or, of a site, once the run says that it waits for it."""
 SILENT_SECONDS, STARTS = 45.0, 6.0
 """How long nothing may be said, and nothing be answered by a site: who is waited for is said every half minute. A run

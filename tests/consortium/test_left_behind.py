@@ -119,9 +119,8 @@ def test_any_line_that_is_changed_removed_moved_or_cut_is_found_by_the_command(c
         "removed": [*lines[:middle], *lines[middle + 1 :]],
         "moved": [*lines[:middle], lines[middle + 1], lines[middle], *lines[middle + 2 :]],
         # The last two lines came after the receipt was asked for: what it covers is what was sealed.
-        "cut": lines[:-3],
-        "torn": [*lines[:-1], lines[-1][:-9]],
-    }
+        "cut": lines[:-3], "torn": [*lines[:-1], lines[-1][:-9]],
+    }  # fmt: skip
     try:
         for name, content in damaged.items():
             path.write_bytes(b"".join(content))

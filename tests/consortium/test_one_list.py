@@ -75,11 +75,9 @@ def test_studies_follow_one_another_and_a_site_joins_them_by_consent(consortium:
     three = ",".join(THREE)
     features = ('name = "small"\n[model]', 'name = "small"\nfeatures = ["x1", "colour"]\n[model]')
     linear = [
-        consortium.study(SUMS),
-        consortium.study(SUMS, ("lr = 0.1", "lr = 0.2")),
-        consortium.study(SUMS, features),
+        consortium.study(SUMS), consortium.study(SUMS, ("lr = 0.1", "lr = 0.2")), consortium.study(SUMS, features),
         consortium.study(SUMS, ("lr = 0.1", "lr = 0.3"), *BEST),
-    ]
+    ]  # fmt: skip
     for study in linear:
         approve(consortium, study, THREE)
         ran = completed(consortium, study, THREE)
@@ -105,9 +103,7 @@ def test_studies_follow_one_another_and_a_site_joins_them_by_consent(consortium:
     assert lists_of_rows(consortium) == {three, ",".join(sorted(FOUR))}
 
 
-def test_where_one_is_away_a_linear_study_goes_on_and_trees_wait_and_say_for_whom(
-    consortium: Any, serving: dict[str, Any]
-):
+def test_where_one_is_away_a_linear_study_goes_on_and_trees_wait_and_say_for_whom(consortium, serving):
     linear = consortium.study(SUMS, ("lr = 0.1", "lr = 0.4"), WAITED)
     grown = trees(consortium, WAITED, rounds=4)
     for study in (linear, grown):

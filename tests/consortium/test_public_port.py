@@ -30,29 +30,16 @@ from flfed.signatures import new_node_key, private_text
 pytestmark = [pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(600)]
 ROUTE = "/v1/control/list-nodes"
 PATHS = (
-    f"/{ROUTE}",
-    "/v1/fleet/../control/list-nodes",
-    "/v1/fleet/%2e%2e/control/list-nodes",
-    "/v1/fleet/%252e%252e/control/list-nodes",
-    "/v1/fleet/..%2fcontrol%2flist-nodes",
-    "/v1/fleet/pull-messages/../../control/list-nodes",
-    "/v1/fleet/pull-messages/%2e%2e/%2e%2e/control/list-nodes",
-    "/v1/fleet/pull-messages/..;/..;/control/list-nodes",
-    "/v1/fleet/pull-messages%00/../../control/list-nodes",
-    "/v1/fleet/pull-messages\\..\\..\\control\\list-nodes",
-    "/v1//control/list-nodes",
-    "/./v1/control/list-nodes",
-    "/v1/control/list-nodes/",
-    "/V1/control/list-nodes",
-    "/v1/CONTROL/list-nodes",
-    "/%76%31/control/list-nodes",
-    f"{ROUTE}?/v1/fleet/pull-messages",
-    f"{ROUTE}#/v1/fleet/pull-messages",
-)
+    f"/{ROUTE}", "/v1/fleet/../control/list-nodes", "/v1/fleet/%2e%2e/control/list-nodes",
+    "/v1/fleet/%252e%252e/control/list-nodes", "/v1/fleet/..%2fcontrol%2flist-nodes",
+    "/v1/fleet/pull-messages/../../control/list-nodes", "/v1/fleet/pull-messages/%2e%2e/%2e%2e/control/list-nodes",
+    "/v1/fleet/pull-messages/..;/..;/control/list-nodes", "/v1/fleet/pull-messages%00/../../control/list-nodes",
+    "/v1/fleet/pull-messages\\..\\..\\control\\list-nodes", "/v1//control/list-nodes", "/./v1/control/list-nodes",
+    "/v1/control/list-nodes/", "/V1/control/list-nodes", "/v1/CONTROL/list-nodes", "/%76%31/control/list-nodes",
+    f"{ROUTE}?/v1/fleet/pull-messages", f"{ROUTE}#/v1/fleet/pull-messages",
+)  # fmt: skip
 HEADERS = {
-    "another host": "Host: 127.0.0.1",
-    "another name": "Host: control.example.org",
-    "no host": "",
+    "another host": "Host: 127.0.0.1", "another name": "Host: control.example.org", "no host": "",
     "two hosts": "Host: localhost\r\nHost: 127.0.0.1",
     "rewritten": f"Host: localhost\r\nX-Original-URL: {ROUTE}\r\nX-Rewrite-URL: {ROUTE}\r\n"
     "X-Forwarded-Prefix: /v1/control",
@@ -63,7 +50,7 @@ HEADERS = {
     "h2c": "Host: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__",
     "websocket": "Host: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
     "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
-}
+}  # fmt: skip
 REFUSED = {400, 401, 403, 404, 421}
 """401 and 404 are of the SuperLink, to what it takes for a route of nodes without a key, or for none."""
 

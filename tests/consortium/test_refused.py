@@ -136,16 +136,11 @@ def test_too_small_a_cohort_and_an_added_co_site(serving: Any, refused: Callable
     assert refused(serving.study(), [*THREE, "delta"]) == "the run adds delta, which the approval does not name"
 
 
-@pytest.mark.parametrize(
-    ("spoil", "end"),
-    [
-        ("large", "too large (12000128 bytes, where 280 are enough)"),
-        ("shape", "of another shape than"),
-        ("type", "of another type than float64"),
-        ("nan", "with values that are not finite"),
-        ("extra", "has 1 array too many"),
-    ],
-)
+@pytest.mark.parametrize(("spoil", "end"), [
+    ("large", "too large (12000128 bytes, where 280 are enough)"), ("shape", "of another shape than"),
+    ("type", "of another type than float64"), ("nan", "with values that are not finite"),
+    ("extra", "has 1 array too many"),
+])  # fmt: skip
 def test_an_incoming_model_that_is_not_the_studys(serving: Any, refused: Callable[..., str], spoil: str, end: str):
     said = refused(serving.study(), spoil=spoil)
     start = "the train message does not fit the study: its section 'arrays' "
@@ -172,9 +167,7 @@ def hostile(folder: Path, marker: Path, rows: str) -> Path:
     return file
 
 
-def test_a_bundle_with_hostile_code_is_never_executed(
-    serving: Any, ask: Asking, refused: Callable[..., str], tmp_path: Path
-):
+def test_a_bundle_with_hostile_code_is_never_executed(serving, ask, refused, tmp_path):
     marker = serving.root / "exchange/executed"
     file = hostile(tmp_path / "app", marker, str(serving.rows("alpha")))
     said = refused(serving.study(), bundle=str(file))
@@ -193,9 +186,7 @@ def test_a_bundle_with_hostile_code_is_never_executed(
     assert marker.read_text() == "executed"
 
 
-def test_a_reply_with_one_array_too_many_stays_and_an_honest_one_leaves(
-    serving: Any, ask: Asking, watch: Callable[..., Any]
-):
+def test_a_reply_with_one_array_too_many_stays_and_an_honest_one_leaves(serving, ask, watch):
     alpha, gamma = serving.sites["alpha"], serving.sites["gamma"]
     rows = {name: watch([serving.rows(name)]) for name in ("alpha", "gamma")}
     found = ask(serving.study(), THREE, run="run-2")

@@ -155,13 +155,10 @@ def compared(rounds: Rounds, quiet: list[tuple[float, float]], held: list[tuple[
     """Return the figures of a run that strangers were at now and then."""
     alone, beside = rounds.seconds(quiet), rounds.seconds(held)
     return {
-        "rounds-quiet": len(alone),
-        "rounds-held": len(beside),
-        "median-quiet": statistics.median(alone),
-        "median-held": statistics.median(beside),
-        "ratio": statistics.median(beside) / statistics.median(alone),
+        "rounds-quiet": len(alone), "rounds-held": len(beside), "median-quiet": statistics.median(alone),
+        "median-held": statistics.median(beside), "ratio": statistics.median(beside) / statistics.median(alone),
         "growth": rounds.largest(held) - rounds.largest(quiet[:1]),
-    }
+    }  # fmt: skip
 
 
 def test_strangers_with_bodies_and_slow_ones_hold_nothing_and_three_sites_go_on(serving: Any):

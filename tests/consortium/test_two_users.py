@@ -26,12 +26,9 @@ NUMBERS = {"flfed-net": NET, "flfed-gate": GATE, "flfed-link": LINK}
 LATER = ("alpha",)
 """It joins here, as its own user."""
 pytestmark = [
-    pytest.mark.proof,
-    pytest.mark.slow,
-    pytest.mark.servers,
-    pytest.mark.timeout(600),
+    pytest.mark.proof, pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(600),
     pytest.mark.skipif(os.geteuid() != 0, reason="two users need root"),
-]
+]  # fmt: skip
 FLFED = [sys.executable, "-c", "from flfed.cli import main; main()"]
 
 
@@ -114,9 +111,7 @@ def ports_of(user: int) -> list[int]:
     return [int(line[1].partition(":")[2], 16) for line in lines if line[3] == "0A" and int(line[7]) == user]
 
 
-def test_a_site_of_two_users_trains_and_neither_gets_what_is_the_others(
-    consortium: Any, listening: list[int], wait_until: Any
-):
+def test_a_site_of_two_users_trains_and_neither_gets_what_is_the_others(consortium, listening, wait_until):
     alpha = TwoUsers(consortium)
     alpha.join()
     for name in ("beta", "gamma"):

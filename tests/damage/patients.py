@@ -12,56 +12,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tests.damage.tables import SCHEMA as CLINIC
 from tests.damage.tables import Case, as_csv, as_parquet, frame, lines, separated, table
 
 ROWS, HALF = 900, 450
-SCHEMA = """
-format = 1
-name = "patients"
-task = "binary"
-target = "outcome"
-group = "person"
-
-[columns.person]
-kind = "id"
-
-[columns.seen]
-kind = "date"
-
-[columns.age]
-kind = "number"
-range = [0, 120]
-unit = "years"
-
-[columns.hours]
-kind = "number"
-range = [0, 2000]
-unit = "hours"
-
-[columns.amount]
-kind = "number"
-range = [0, 10000000]
-transform = "log1p"
-
-[columns.visits]
-kind = "number"
-range = [0, 200]
-
-[columns.smokes]
-kind = "flag"
-
-[columns.sex]
-kind = "category"
-values = ["female", "male"]
-
-[columns.ward]
-kind = "category"
-values = ["north", "south", "west", "east"]
-
-[columns.outcome]
-kind = "target"
-values = ["no", "yes"]
-"""
+OTHERS = {
+    '"clinic"': '"patients"', "columns.chol": "columns.hours", "[50, 1000]": "[0, 2000]", "mg/dL": "hours",
+    "columns.income": "columns.amount", '"west"]': '"west", "east"]',
+}  # fmt: skip
+"""What differs from the schema of the clinic."""
+SCHEMA = CLINIC
+for before, after in OTHERS.items():
+    SCHEMA = SCHEMA.replace(before, after)
 BOOK = {"file": "rows.xlsx", "source": 'Excel("rows.xlsx")'}
 
 
@@ -74,20 +36,16 @@ def patients() -> str:
     sex = rng.choice(["female", "male"], HALF)
     age, hours = rng.integers(18, 93, HALF), np.ceil(rng.lognormal(3, 0.7, ROWS))
     odds = (age[person] - 55) / 12 + (hours - 25) / 20
-    found = pd.DataFrame(
-        {
-            "person": [f"Pät-{70123 + 37 * number}x" for number in person],
-            "seen": rng.choice(days, ROWS).astype("datetime64[D]").astype(str),
-            "age": age[person],
-            "hours": hours.astype(int),
-            "amount": [f"{value:.2f}" for value in rng.lognormal(9.5, 0.6, ROWS)],
-            "visits": rng.poisson(4, ROWS),
-            "smokes": rng.integers(0, 2, ROWS),
-            "sex": sex[person],
-            "ward": rng.choice(["north", "south", "west", "east"], ROWS, p=[0.4, 0.3, 0.2, 0.1]),
-            "outcome": np.where(rng.random(ROWS) < 1 / (1 + np.exp(-odds)), "yes", "no"),
-        }
-    )
+    found = pd.DataFrame({
+        "person": [f"Pät-{70123 + 37 * number}x" for number in person],
+        "seen": rng.choice(days, ROWS).astype("datetime64[D]").astype(str),
+        "age": age[person],
+        "hours": hours.astype(int),
+        "amount": [f"{value:.2f}" for value in rng.lognormal(9.5, 0.6, ROWS)],
+        "visits": rng.poisson(4, ROWS), "smokes": rng.integers(0, 2, ROWS), "sex": sex[person],
+        "ward": rng.choice(["north", "south", "west", "east"], ROWS, p=[0.4, 0.3, 0.2, 0.1]),
+        "outcome": np.where(rng.random(ROWS) < 1 / (1 + np.exp(-odds)), "yes", "no"),
+    })  # fmt: skip
     return found.to_csv(index=False)
 
 
@@ -334,8 +292,7 @@ DATES = [
     case("day and month exchanged where both fit, of whole years and in no order", then(spread, EXCHANGE), "unseen"),
     case("day and month exchanged where both fit, of people who come again after weeks", then(followed_up, EXCHANGE), "noted", EXCHANGED),
     case("days of people who come again after weeks", then(followed_up), "sound"),
-    case("days of half a year", then(half_a_year), "sound"),
-    case("days of whole years", then(spread), "sound"),
+    case("days of half a year", then(half_a_year), "sound"), case("days of whole years", then(spread), "sound"),
     case("nanoseconds in Parquet", lambda text: as_parquet(pd.read_csv(io.StringIO(text)).assign(seen=lambda found: found["seen"].astype("datetime64[ns]"))), "read", file="rows.parquet", source='Parquet("rows.parquet")'),
 ]  # fmt: skip
 

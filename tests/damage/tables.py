@@ -122,20 +122,16 @@ def sound() -> str:
     people = rng.integers(0, 44, ROWS)
     age, chol = rng.integers(18, 88, ROWS), rng.integers(120, 390, ROWS)
     odds = (age - 50) / 12 + (chol - 250) / 90
-    table = pd.DataFrame(
-        {
-            "person": [f"Röe-{7000 + 13 * number}" for number in people],
-            "seen": [f"2024-{month:02d}-{day:02d}" for month, day in zip(rng.integers(1, 13, ROWS), rng.integers(1, 29, ROWS), strict=True)],
-            "age": age,
-            "chol": chol,
-            "income": [f"{value:.2f}" for value in rng.uniform(20100, 89000, ROWS)],
-            "visits": rng.integers(0, 10, ROWS),
-            "smokes": rng.integers(0, 2, ROWS),
-            "sex": rng.choice(["female", "male"], ROWS),
-            "ward": rng.choice(["north", "south", "west"], ROWS),
-            "outcome": np.where(rng.random(ROWS) < 1 / (1 + np.exp(-odds)), "yes", "no"),
-        }
-    )  # fmt: skip
+    table = pd.DataFrame({
+        "person": [f"Röe-{7000 + 13 * number}" for number in people],
+        "seen": [f"2024-{month:02d}-{day:02d}" for month, day in zip(rng.integers(1, 13, ROWS), rng.integers(1, 29, ROWS), strict=True)],
+        "age": age,
+        "chol": chol,
+        "income": [f"{value:.2f}" for value in rng.uniform(20100, 89000, ROWS)],
+        "visits": rng.integers(0, 10, ROWS), "smokes": rng.integers(0, 2, ROWS),
+        "sex": rng.choice(["female", "male"], ROWS), "ward": rng.choice(["north", "south", "west"], ROWS),
+        "outcome": np.where(rng.random(ROWS) < 1 / (1 + np.exp(-odds)), "yes", "no"),
+    })  # fmt: skip
     return table.to_csv(index=False)
 
 

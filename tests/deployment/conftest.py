@@ -100,12 +100,10 @@ class Gated:
         """Approve the study for the rows that are frozen."""
         facts = snapshot.read_facts(self.site, self.folder.frozen)
         given = {
-            "by": "Dr Kim",
-            "co_sites": [site.name for site in self.others],
-            "rows_sha256": facts.sha256 if facts else "",
-            "schema_sha256": datasets.load("small").schema.sha256(),
+            "by": "Dr Kim", "co_sites": [site.name for site in self.others],
+            "rows_sha256": facts.sha256 if facts else "", "schema_sha256": datasets.load("small").schema.sha256(),
             "bundle_sha256": BUNDLE,
-        }
+        }  # fmt: skip
         return approval.approve(self.folder, study or self.study, **{**given, **changes})
 
     def message(self, kind: str, content: Any) -> Message:
@@ -306,12 +304,9 @@ def scene(
         made.append(0)
         monkeypatch.setenv("FLFED_HOME", str(tmp_path / f"home-{len(made)}"))
         changes = {
-            "secure-aggregation": "on",
-            "strategy.rounds": 3,
-            "plan.schedule": "plateau",
-            "plan.validation": 0.2,
+            "secure-aggregation": "on", "strategy.rounds": 3, "plan.schedule": "plateau", "plan.validation": 0.2,
             "plan.batch": 1000,
-        }
+        }  # fmt: skip
         study, honest = Study.parse(small_study).replace(changes), pinned - colluders
         sites = small_sites(asked or honest, rows=60, policy=Policy(disclosure="open", resplit=True))
         shy = sites[0].policy.model_copy(update={"share_metrics": "aggregate-only"})

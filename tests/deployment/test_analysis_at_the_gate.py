@@ -52,9 +52,8 @@ def test_gates_let_one_noised_answer_leave_and_charge_it(gated: Consortium):
         first = reader.summary(ended.run, "statistics")
     assert first is not None and first["sites"] == 3
     assert [line.kind for line in gated.lines("site-01") if line.kind in ("spent", "statistic")] == [
-        "spent",
-        "statistic",
-    ]
+        "spent", "statistic",
+    ]  # fmt: skip
     (left,) = (line for line in gated.lines("site-01") if line.kind == "statistic")
     assert left.facts["charged-bytes"] > 0.5 * left.facts["bytes"]
     # No line has what exact rows would tell: the charge names them by a keyed hash.

@@ -188,10 +188,8 @@ RISKS: dict[str, tuple[str, Callable[[str], bool]]] = {
     "scored": (SCORED, trains),
 }  # fmt: skip
 OUTPUTS = {
-    "single cells": "single-cells-in-sums",
-    "histogram": "score-histogram",
-    "training figures": "training-figures",
-}
+    "single cells": "single-cells-in-sums", "histogram": "score-histogram", "training figures": "training-figures",
+}  # fmt: skip
 
 
 NEED_THREE = {"secure aggregation", "ckks"}
@@ -202,9 +200,7 @@ NEED_THREE = {"secure aggregation", "ckks"}
     ("name", "risk"),
     [pair for pair in product([*CASES, *STATISTICS], RISKS) if pair not in product(NEED_THREE, ["two sites"])],
 )
-def test_each_risk_stands_in_the_ten_lines_where_it_applies_and_nowhere_else(
-    small_sites: MakeSites, small_study: str, name: str, risk: str
-):
+def test_each_risk_stands_in_the_ten_lines_where_it_applies_and_nowhere_else(small_sites, small_study, name, risk):
     study, case = study_and_case(name, small_study)
     sentence, applies = RISKS[risk]
     policy, others = case.policy, OTHERS
@@ -230,11 +226,9 @@ def test_all_risks_at_once_are_a_few_words_more(small_sites: MakeSites, small_st
     proposal = Proposal.of(study, site, OTHERS[:1], "Heart consortium")
     facts = read_site_facts(SiteFolder(site.name), proposal)
     facts = replace(
-        facts,
-        others=(OtherStudy("risk", ("site-02",), True),),
-        single_outcomes=(3, 42),
+        facts, others=(OtherStudy("risk", ("site-02",), True),), single_outcomes=(3, 42),
         runs=replace(facts.runs, had_loss=True),
-    )
+    )  # fmt: skip
     text = summarise(proposal, facts)
     whole = " ".join(text)
     for said in (

@@ -153,13 +153,10 @@ def test_figures_of_the_budget_pass_the_gate_and_no_other_numbers_do(protected):
         reply.content["config"][key] = 0.5
 
 
-@pytest.mark.parametrize(
-    ("policy", "said"),
-    [
-        ({"mechanisms": ("none", "site-dp")}, "its policy allows mechanisms none, site-dp, the study asks for 'reco"),
-        ({"delta": 1e-6}, "its policy allows delta up to 1e-06, the study asks for 1e-05"),
-    ],
-)
+@pytest.mark.parametrize(("policy", "said"), [
+    ({"mechanisms": ("none", "site-dp")}, "its policy allows mechanisms none, site-dp, the study asks for 'reco"),
+    ({"delta": 1e-6}, "its policy allows delta up to 1e-06, the study asks for 1e-05"),
+])  # fmt: skip
 def test_a_gate_refuses_what_its_policy_does_not_allow_and_reads_no_row(protected, policy: dict[str, Any], said: str):
     site = protected(**policy)
     assert site.refusal(site.message(SUMMARISE := "query.summarise", SummariseRequest()))[: len(said)] == said

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,9 +71,7 @@ def test_what_a_site_shows_of_its_account_is_the_larger_side(small_sites: Callab
     )
 
 
-def test_of_people_who_are_rows_of_two_datasets_the_sides_of_the_other_one_count_on_both(
-    small_sites: Callable[..., list[Site]], tmp_path: Path
-):
+def test_of_people_who_are_rows_of_two_datasets_the_sides_of_the_other_one_count_on_both(small_sites, tmp_path):
     (site,) = small_sites(1, policy=Policy(epsilon=9.0))
     shutil.copytree(folder := tmp_path / "root" / "datasets" / "small", slim := folder.with_name("slim"))
     schema = slim / "schema.toml"
@@ -114,9 +111,7 @@ def test_a_run_that_leaves_a_side_out_of_the_account_that_people_see_is_told_fro
     assert counted(OneSideRuns, sides) != [of(3), of(2), of(3)]
 
 
-def test_the_command_and_the_page_name_the_people_only_where_some_run_was_of_one_side(
-    flfed, tmp_path: Path, small_sites
-):
+def test_the_command_and_the_page_name_the_people_only_where_some_run_was_of_one_side(flfed, tmp_path, small_sites):
     small_sites(0)
     package = tmp_path / "root" / "sites" / "site_01"
     package.mkdir(parents=True)

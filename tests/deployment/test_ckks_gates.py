@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import stat
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -148,9 +147,7 @@ class Killed(Exception):
 
 @pytest.mark.studies
 @pytest.mark.parametrize("stage, round, committed", [("round", 1, 1), ("round", 2, 2), ("checkpoint", 3, 2)])
-def test_a_coordinator_that_was_killed_goes_on_to_the_same_model(
-    consortium: Callable[..., Consortium], stage: str, round: int, committed: int
-):
+def test_a_coordinator_that_was_killed_goes_on_to_the_same_model(consortium, stage, round, committed):
     found = consortium()
 
     def observer(at: str, number: int) -> None:
@@ -188,9 +185,7 @@ def test_a_comparison_that_is_asked_again_is_answered_though_the_key_is_gone(con
     assert not again.has_error() and again.content == before.content
 
 
-def test_the_model_is_taken_out_at_a_site_and_not_at_the_coordinator(
-    consortium: Callable[..., Consortium], tmp_path: Path
-):
+def test_the_model_is_taken_out_at_a_site_and_not_at_the_coordinator(consortium, tmp_path):
     found = consortium()
     grid = SummingGrid(found)
     conduct(found, grid)

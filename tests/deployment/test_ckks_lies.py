@@ -145,9 +145,7 @@ def attempt(found: Consortium, grid: SummingGrid) -> Outcome | str:
      ("without one site", TRAIN), ("a masked part", EVALUATE), ("the round before", EVALUATE),
      ("a masked part", COMPARE), ("the round before", COMPARE), ("a plain model", COMPARE)],
 )  # fmt: skip
-def test_what_is_no_sum_of_one_part_of_each_site_ends_the_run_at_each_gate(
-    consortium: Callable[..., Consortium], play: str, kind: str
-):
+def test_what_is_no_sum_of_one_part_of_each_site_ends_the_run_at_each_gate(consortium, play, kind):
     # Of four sites, a sum of three had enough.
     found = consortium(4 if play == "without one site" else 3)
     grid = LyingGrid(found, PLAYS[play], kind, ROUND_OF[kind])

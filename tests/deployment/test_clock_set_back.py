@@ -50,17 +50,11 @@ def asked(site: Any, run: str = "2026-a") -> str:
     return str(reply.error.reason) if reply.has_error() else ""
 
 
-@pytest.mark.parametrize(
-    ("back", "written"),
-    [
-        (timedelta(0), NOON),
-        (timedelta(milliseconds=1), NOON),
-        (SLACK, NOON),
-        (-timedelta(seconds=1), NOON + timedelta(seconds=1)),
-        (SLACK + timedelta(milliseconds=1), None),
-        (timedelta(days=1), None),
-    ],
-)
+@pytest.mark.parametrize(("back", "written"), [
+    (timedelta(0), NOON), (timedelta(milliseconds=1), NOON), (SLACK, NOON),
+    (-timedelta(seconds=1), NOON + timedelta(seconds=1)), (SLACK + timedelta(milliseconds=1), None),
+    (timedelta(days=1), None),
+])  # fmt: skip
 def test_up_to_five_minutes_back_a_line_takes_the_time_before_and_then_none_is_written(tmp_path, back, written):
     clock = Clock()
     ledger = Ledger(tmp_path / "ledger.jsonl", clock=clock)

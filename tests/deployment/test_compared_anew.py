@@ -209,18 +209,13 @@ def people(*numbers: int) -> list[bytes]:
     return [number.to_bytes(16) for number in numbers]
 
 
-@pytest.mark.parametrize(
-    ("rows", "identifiers", "new"),
-    [
-        ((1, 2, 13, 14), (), True),
-        ((1, 2, 3, 14), (), False),
-        ((11, 12, 13, 14), (), True),
-        # Rows that drift make nobody new, and neither do identifiers that are made anew.
-        ((11, 12, 13, 14), (51, 52, 53, 64), False),
-        ((1, 2, 3, 14), (61, 62, 63, 64), False),
-        ((11, 12, 13, 14), (51, 52, 63, 64), True),
-    ],
-)
+@pytest.mark.parametrize(("rows", "identifiers", "new"), [
+    ((1, 2, 13, 14), (), True), ((1, 2, 3, 14), (), False), ((11, 12, 13, 14), (), True),
+    # Rows that drift make nobody new, and neither do identifiers that are made anew.
+    ((11, 12, 13, 14), (51, 52, 53, 64), False),
+    ((1, 2, 3, 14), (61, 62, 63, 64), False),
+    ((11, 12, 13, 14), (51, 52, 63, 64), True),
+])  # fmt: skip
 def test_people_are_told_by_rows_and_by_identifiers(home, rows, identifiers, new: bool):
     kept, key = kept_sets()
     beside = (51, 52, 53, 54) if identifiers else ()

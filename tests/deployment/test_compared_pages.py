@@ -55,9 +55,7 @@ def read(window: Window) -> str:
 
 
 @pytest.mark.proof
-def test_of_the_sixth_model_the_coordinators_page_says_why_and_the_sites_own_app_has_the_verdict(
-    gates: Consortium, home: Path, browser: Path
-):
+def test_of_the_sixth_model_the_coordinators_page_says_why_and_the_sites_own_app_has_the_verdict(gates, home, browser):
     runs = compare_six_models(gates)
     with served({"FLFED_HOME": str(home)}) as address, opened(address) as window:
         for run, there in ((runs[4], True), (runs[5], False)):

@@ -73,11 +73,8 @@ def test_a_run_at_gates_is_charged_by_side_and_told_before_its_approval(gated: C
     for name, site in gated.sites.items():
         kinds = [line.kind for line in gated.lines(name)]
         assert (kinds.count("spent"), kinds.count("train"), kinds.count("scores"), kinds.count("statistic")) == (
-            7,
-            3,
-            2,
-            1,
-        )
+            7, 3, 2, 1,
+        )  # fmt: skip
         assert not {"summarise", "evaluate", "compare", "released"} & set(kinds)
         assert {line.facts.get("rows-sha256", "") for line in gated.lines(name)} == {""}
         left = [line for line in gated.lines(name) if line.kind in ("train", "scores", "statistic")]
@@ -176,9 +173,7 @@ def answers(consortium: Consortium, run: str, site: str = "site-01") -> dict[str
 
 @pytest.mark.parametrize("kind", [SUMMARISE, EVALUATE, COMPARE])
 @pytest.mark.parametrize("behind_a_gate", [True, False])
-def test_what_is_not_charged_is_not_answered_first_or_last(
-    gated: Consortium, kind: str, behind_a_gate: bool, monkeypatch
-):
+def test_what_is_not_charged_is_not_answered_first_or_last(gated, kind, behind_a_gate, monkeypatch):
     if not behind_a_gate:  # the site itself refuses it, too
         monkeypatch.setattr(study_policy, "asks", lambda study, kind: True)
     reply = answers(gated, "asked")[kind]
@@ -280,14 +275,12 @@ def test_sites_of_other_rows_with_the_same_noised_answers_send_the_same(text: st
         consortium.restart("site-01")
         found = answers(consortium, "second")
         sent.append({name: plain(message) for name, message in found.items()})
-        counts.append(
-            {
-                STATISTIC: np.concatenate(
-                    [np.ravel(one) for one in StatisticReply.from_record(found[STATISTIC].content).sums.values()]
-                ),
-                SCORES: ScoresReply.from_record(found[SCORES].content).counts,
-            }
-        )
+        counts.append({
+            STATISTIC: np.concatenate(
+                [np.ravel(one) for one in StatisticReply.from_record(found[STATISTIC].content).sums.values()]
+            ),
+            SCORES: ScoresReply.from_record(found[SCORES].content).counts,
+        })  # fmt: skip
     assert sent[0] == sent[1]
     for name, recorded in counts[0].items():
         assert np.array_equal(recorded, counts[1][name]), name

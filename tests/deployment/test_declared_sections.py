@@ -71,22 +71,17 @@ def test_a_declaration_is_data(name: str, pinned: int):
     assert any(callable(value) for value in values_of({"planted": (lambda value: True,)}))
 
 
-@pytest.mark.parametrize(
-    ("field", "right", "wrong"),
-    [
-        (equal(1.0), [1.0], [1, True, 1.5, "1.0"]),
-        (equal(True), [True], [1, 1.0, False]),
-        (whole(1, 5), [1, 5], [0, 6, 1.0, True]),
-        (whole(10, beside=-1), [10, -1], [9, 0, -2, -1.0]),
-        (whole(), [0, 2**53], [2**53 + 1, -1]),
-        (number(0), [0, 0.5, 2**53], [-0.5, float("nan"), float("inf"), 2**53 + 1, True]),
-        (number(nan=True), [float("nan"), -3.5], [float("inf"), "nan"]),
-        (whole_float(4), [0.0, 4.0], [4, 0.5, 5.0, -1.0, float("nan")]),
-        (text("[a-c]*", 3), ["", "abc"], ["abca", "d", "ab\n", b"a"]),
-        (byte_string(3, 2), [b"ab", b"abc"], [b"a", b"abcd", "ab"]),
-        (list_of(byte_string(2, 2), 2), [[], [b"ab", b"cd"]], [[b"a"], [b"ab"] * 3, b"ab"]),
-    ],
-)
+@pytest.mark.parametrize(("field", "right", "wrong"), [
+    (equal(1.0), [1.0], [1, True, 1.5, "1.0"]), (equal(True), [True], [1, 1.0, False]),
+    (whole(1, 5), [1, 5], [0, 6, 1.0, True]), (whole(10, beside=-1), [10, -1], [9, 0, -2, -1.0]),
+    (whole(), [0, 2**53], [2**53 + 1, -1]),
+    (number(0), [0, 0.5, 2**53], [-0.5, float("nan"), float("inf"), 2**53 + 1, True]),
+    (number(nan=True), [float("nan"), -3.5], [float("inf"), "nan"]),
+    (whole_float(4), [0.0, 4.0], [4, 0.5, 5.0, -1.0, float("nan")]),
+    (text("[a-c]*", 3), ["", "abc"], ["abca", "d", "ab\n", b"a"]),
+    (byte_string(3, 2), [b"ab", b"abc"], [b"a", b"abcd", "ab"]),
+    (list_of(byte_string(2, 2), 2), [[], [b"ab", b"cd"]], [[b"a"], [b"ab"] * 3, b"ab"]),
+])  # fmt: skip
 def test_a_value_fits_what_is_declared_of_it(field: Field, right: list[object], wrong: list[object]):
     assert [value for value in right if not fits(field, value)] == []
     assert [value for value in wrong if fits(field, value)] == []

@@ -117,9 +117,7 @@ def refused(reply: Message) -> str:
 
 @pytest.mark.parametrize("text", [PLAIN, STUDY], ids=["plain", "covered"])
 @pytest.mark.parametrize("policy", [{"epsilon": 8.0, "runs": 1}, {"disclosure": "open", "resplit": True}])
-def test_rounds_that_are_asked_again_have_the_same_noise_or_none_also_after_a_restart(
-    small_sites: Small, text: str, policy: dict[str, Any]
-):
+def test_rounds_that_are_asked_again_have_the_same_noise_or_none_also_after_a_restart(small_sites, text, policy):
     asking = three(small_sites, text, **policy)
     first = [update(asking.round(round)) for round in (1, 2, 3)]
     spent = asking.epsilon()
@@ -184,9 +182,7 @@ def killed_after_the_charge(asking: Asking, round: int, monkeypatch: pytest.Monk
     asking.gated.restart(SITE)
 
 
-def test_a_crash_between_charge_and_reply_costs_one_more_draw_and_a_second_one_the_round(
-    small_sites: Small, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_crash_between_charge_and_reply_costs_one_more_draw_and_a_second_one_the_round(small_sites, monkeypatch):
     asking = three(small_sites, PLAIN, epsilon=8.0)
     update(asking.round(1))
     killed_after_the_charge(asking, 2, monkeypatch)
@@ -254,9 +250,7 @@ def test_after_a_lost_ledger_no_round_that_it_carries_over_is_drawn_again(small_
     assert asking.trained() == [1]
 
 
-def test_the_site_itself_answers_one_request_where_no_gate_looks_at_the_bins(
-    small_sites: Small, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_site_itself_answers_one_request_where_no_gate_looks_at_the_bins(small_sites, monkeypatch):
     asking = three(small_sites, STUDY, epsilon=8.0)
     monkeypatch.setattr("flfed.deployment.gate.run_limits.choices_of", lambda message: {})
     assert not asking.scores(edges=np.arange(0, 129, 8)).has_error()

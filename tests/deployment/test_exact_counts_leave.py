@@ -58,16 +58,10 @@ def test_who_asks_for_none_gets_none(gated, compared):
     assert message_defect(content, messages_of(site).leaving(COMPARE)) == "it has 1 section too many"
 
 
-@pytest.mark.parametrize(
-    ("changes", "sound"),
-    [
-        ({}, True),
-        ({"tp": 13}, False),
-        ({"tp": -1}, False),
-        ({"at": 0.2}, False),
-        ({"tp": 11, "fp": 11, "fn": 9}, False),
-    ],
-)
+@pytest.mark.parametrize(("changes", "sound"), [
+    ({}, True), ({"tp": 13}, False), ({"tp": -1}, False), ({"at": 0.2}, False),
+    ({"tp": 11, "fp": 11, "fn": 9}, False),
+])  # fmt: skip
 def test_counts_that_cannot_be_are_a_fault(changes, sound):
     first = {"by": "threshold", "at": 0.2, "tp": 12, "fp": 10, "fn": 8, "tn": 10, "method": ""}
     points = (PointCounts(**first), PointCounts(**{**first, "at": 0.3, **changes}))

@@ -119,9 +119,7 @@ def test_the_approval_says_what_leaves_with_the_update_and_what_stays(site: Any,
     assert "arrays of its own" not in " ".join(details(gated().study, gated().site, []))
 
 
-def test_three_gates_end_where_one_process_does_also_after_a_crash(
-    small_sites: Any, study_of_variates: str, monkeypatch: pytest.MonkeyPatch
-):
+def test_three_gates_end_where_one_process_does_also_after_a_crash(small_sites, study_of_variates, monkeypatch):
     study = Study.parse(study_of_variates)
     consortium = Consortium(small_sites(3, rows=80), study)
     for name in consortium.sites:

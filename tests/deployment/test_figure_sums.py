@@ -63,9 +63,7 @@ def pooled(found: Consortium, outcome: Outcome, sites: list[str]) -> tuple[np.nd
 
 
 @pytest.mark.parametrize("sites", [4, 5])
-def test_the_figures_of_three_such_sites_are_those_over_their_rows_together(
-    consortium: Callable[..., Consortium], sites: int
-):
+def test_the_figures_of_three_such_sites_are_those_over_their_rows_together(consortium, sites):
     found = consortium(sites, 3)
     grid = SummingGrid(found)
     outcome = conduct(found, grid)
@@ -94,9 +92,7 @@ def test_the_figures_of_three_such_sites_are_those_over_their_rows_together(
     assert set(told["sums-only"]) == {"rows", "sites", "holdout-rows", "figures", "auc-bounds", "points"}
 
 
-def test_the_ledger_has_question_and_list_and_the_run_forgets_its_keys_when_it_is_sealed(
-    consortium: Callable[..., Consortium],
-):
+def test_the_ledger_has_question_and_list_and_the_run_forgets_its_keys_when_it_is_sealed(consortium):
     found = consortium(4, 3)
     grid = SummingGrid(found)
     conduct(found, grid)
@@ -133,9 +129,7 @@ def test_where_all_sites_are_such_sites_the_run_completes_with_their_sum_alone(c
 
 
 @pytest.mark.parametrize("kind", [COMPARE, UNMASK])
-def test_where_one_of_three_is_missing_the_figures_stay_and_it_is_said(
-    consortium: Callable[..., Consortium], kind: str
-):
+def test_where_one_of_three_is_missing_the_figures_stay_and_it_is_said(consortium, kind):
     found, compared = consortium(4, 3), list[str]()
 
     def absent(site: str, asked: str) -> bool:
@@ -244,9 +238,7 @@ KILLED = {
 
 @pytest.mark.studies
 @pytest.mark.parametrize("when", KILLED)
-def test_a_coordinator_that_was_killed_has_the_same_sum_once_the_run_goes_on(
-    consortium: Callable[..., Consortium], when: str
-):
+def test_a_coordinator_that_was_killed_has_the_same_sum_once_the_run_goes_on(consortium, when):
     found, asked = consortium(4, 3), list[str]()
     coordinator = Coordinator(found)
 
@@ -270,9 +262,7 @@ def test_a_coordinator_that_was_killed_has_the_same_sum_once_the_run_goes_on(
 
 
 @pytest.mark.parametrize("fault", ["killed", "left"])
-def test_a_site_that_is_killed_while_the_sum_is_opened_is_asked_again(
-    consortium: Callable[..., Consortium], fault: str
-):
+def test_a_site_that_is_killed_while_the_sum_is_opened_is_asked_again(consortium, fault):
     found, asked = consortium(4, 3), list[tuple[str, str]]()
 
     def kill(site: str, kind: str) -> bool | str:

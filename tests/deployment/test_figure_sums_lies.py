@@ -51,9 +51,7 @@ def opened_by(server: LyingServer, answered: Mapping[str, Masked], listed: list[
     return said_by
 
 
-def test_a_lying_server_has_the_sum_opened_for_no_list_but_that_of_all_such_sites(
-    consortium: Callable[..., Consortium],
-):
+def test_a_lying_server_has_the_sum_opened_for_no_list_but_that_of_all_such_sites(consortium):
     found = consortium(5, 4)
     server, sites = LyingServer(found, "20261120-101500-aaaa"), sorted(found.sites)
     assert not any(map(said, server.keys(sites).values()))
@@ -95,9 +93,7 @@ def test_masks_that_were_used_are_not_used_for_other_numbers(consortium: Callabl
     assert results_of(found.folders[sites[0]])[0][0].run == server.run
 
 
-def test_a_request_that_was_masked_is_not_masked_otherwise_where_the_gate_died_before_its_line(
-    consortium: Callable[..., Consortium],
-):
+def test_a_request_that_was_masked_is_not_masked_otherwise_where_the_gate_died_before_its_line(consortium):
     found = consortium(4, 3)
     server, sites = LyingServer(found, "20261120-101500-aaaa"), sorted(found.sites)
     server.keys(sites)
@@ -120,9 +116,7 @@ def among(found: Consortium, sites: Sequence[str], run: str) -> LyingServer:
     return server
 
 
-def test_with_other_pinned_sites_the_figures_stay_and_the_sites_own_people_have_them(
-    consortium: Callable[..., Consortium],
-):
+def test_with_other_pinned_sites_the_figures_stay_and_the_sites_own_people_have_them(consortium):
     found = consortium(6, 3)
     sites = sorted(found.sites)
     assert sorted(compared(among(found, sites[:4], "20261120-101500-aaaa"), sites[:4])) == sites[:3]

@@ -31,10 +31,9 @@ def messages_of(site: Gated) -> list[Any]:
     schema_sha256 = datasets.load("small").schema.sha256()
     return [
         site.message(ENROL, EnrolRequest(dataset="small", schema_sha256=schema_sha256)),
-        site.message(SUMMARISE, SummariseRequest()),
-        site.message(SEAL, SealRequest(run="20261120-abcd", n_known=0)),
+        site.message(SUMMARISE, SummariseRequest()), site.message(SEAL, SealRequest(run="20261120-abcd", n_known=0)),
         site.trained(),
-    ]
+    ]  # fmt: skip
 
 
 def command_of(sentence: str) -> list[str]:
@@ -45,9 +44,7 @@ def command_of(sentence: str) -> list[str]:
 
 @pytest.mark.parametrize("name", FOLDERS)
 @pytest.mark.parametrize("mode", [0o777, 0o1777, 0o702])
-def test_nothing_is_answered_while_every_account_may_write_and_the_command_ends_it(
-    name: str, mode: int, gated: Callable[..., Gated], caplog: pytest.LogCaptureFixture
-):
+def test_nothing_is_answered_while_every_account_may_write_and_the_command_ends_it(name, mode, gated, caplog):
     site = gated()
     place: Path = getattr(site.folder, name)
     place.chmod(mode)
@@ -102,9 +99,7 @@ def test_a_group_of_others_may_not_write_and_one_of_this_account_alone_may(gated
     assert not site.answer(site.trained()).has_error()
 
 
-def test_site_check_and_serve_say_at_their_start_what_to_do(
-    heart: datasets.Dataset, flfed: Callable[..., tuple[int, str, str]]
-):
+def test_site_check_and_serve_say_at_their_start_what_to_do(heart, flfed):
     folder = SiteFolder("cleveland")
     folder.make()
     assert "WARNING" not in flfed("site", "check", "cleveland")[2]

@@ -213,9 +213,8 @@ def test_freeze_says_counts_only(command, folder):
     assert said.exit_code == 0
     assert said.stdout.splitlines() == [
         "People who opted out: 2 identifiers listed, 1 found; rows removed: fewer than 5.",
-        "site-01: snapshot of 59 rows of 'small' written.",
-        f"SHA-256 of the rows: {frozen['sha256']}",
-    ]
+        "site-01: snapshot of 59 rows of 'small' written.", f"SHA-256 of the rows: {frozen['sha256']}",
+    ]  # fmt: skip
     assert "P0-0003" not in said.output
     again = command("snapshot", FOLDER)
     assert isinstance(again.exception, UsageError)
@@ -251,9 +250,8 @@ def test_refresh_writes_only_with_yes(command, folder, tmp_path, small_study):
     written = command("refresh", FOLDER, "--yes", "--exact")
     second = load(sites_site(), folder.frozen).snapshot
     assert (second.rows, written.stdout.splitlines()[-1]) == (
-        57,
-        f"site-01: new snapshot written. SHA-256 of the rows: {second.sha256}",
-    )
+        57, f"site-01: new snapshot written. SHA-256 of the rows: {second.sha256}",
+    )  # fmt: skip
     assert ["removed", "3"] in [line.split() for line in written.stdout.splitlines()]
 
 

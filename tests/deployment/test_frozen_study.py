@@ -36,19 +36,14 @@ def of(dataset: str) -> list[Site]:
 
 
 @pytest.mark.studies
-@pytest.mark.parametrize(
-    ("name", "changes", "options"),
-    [
-        ("fed-heart", QUICK | {"rounds": 3}, {}),
-        ("fed-heart-flamby", QUICK | {"rounds": 2}, {}),
-        ("heart-disease", {"rounds": 4}, {}),
-        ("heart-disease", QUICK | {"rounds": 2, "plan.validation": 0.2}, {"stacked": False}),
-        ("heart-disease", QUICK | {"rounds": 2}, {"repeats": 3}),
-        ("preterm-birth", QUICK | {"rounds": 4}, {}),
-        pytest.param("loan-default", {"rounds": 2}, {}, marks=pytest.mark.proof),
-        pytest.param("card-fraud", {"rounds": 2}, {}, marks=pytest.mark.proof),
-    ],
-)
+@pytest.mark.parametrize(("name", "changes", "options"), [
+    ("fed-heart", QUICK | {"rounds": 3}, {}), ("fed-heart-flamby", QUICK | {"rounds": 2}, {}),
+    ("heart-disease", {"rounds": 4}, {}),
+    ("heart-disease", QUICK | {"rounds": 2, "plan.validation": 0.2}, {"stacked": False}),
+    ("heart-disease", QUICK | {"rounds": 2}, {"repeats": 3}), ("preterm-birth", QUICK | {"rounds": 4}, {}),
+    pytest.param("loan-default", {"rounds": 2}, {}, marks=pytest.mark.proof),
+    pytest.param("card-fraud", {"rounds": 2}, {}, marks=pytest.mark.proof),
+])  # fmt: skip
 def test_a_study_on_frozen_sites_is_that_on_the_live_ones(heart, tmp_path, name, changes, options):
     study = Study.load(name).replace(changes)
     sites = of(study.dataset.name)

@@ -26,11 +26,9 @@ from tests.deployment.conftest import CountingFrame
 
 RUN = "20261120-abcd"
 CODECS = {
-    "int8": '[codec]\nname = "int8"\ndownload = "int8"\n',
-    "int4": '[codec]\nname = "int4"\ndownload = "float16"\n',
-    "top-k": '[codec]\nname = "top-k"\nshare = 0.5\n',
-    "float16": '[codec]\nname = "float16"\n',
-}
+    "int8": '[codec]\nname = "int8"\ndownload = "int8"\n', "int4": '[codec]\nname = "int4"\ndownload = "float16"\n',
+    "top-k": '[codec]\nname = "top-k"\nshare = 0.5\n', "float16": '[codec]\nname = "float16"\n',
+}  # fmt: skip
 BAD: dict[str, tuple[str, Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]], str]] = {
     "a scale of NaN": ("int8", lambda a: {**a, "scales": a["scales"] * np.float32("nan")}, "not finite"),
     "an infinite scale": ("int4", lambda a: {**a, "scales": a["scales"] + np.float32("inf")}, "not finite"),

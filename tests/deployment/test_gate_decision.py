@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.app import Error, Message, RecordDict
 
 from flfed.deployment.bundle import bundle, bundle_sha256
 from flfed.deployment.gate.message_check import message_defect
@@ -36,6 +36,7 @@ from flfed.updates.messages.enrol import (
 from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
 from flfed.updates.messages.train import EVALUATE, TRAIN
 from flfed.updates.sections import most_bytes
+from tests.deployment.altered import with_array, with_value
 
 FEDPROX = 'name = "fedprox"\nmu = 0.1'
 
@@ -66,31 +67,28 @@ def test_another_bundle_is_refused_before_anything_else(gated):
     assert site.refusal(site.trained(), bundle="é") == said
 
 
-@pytest.mark.parametrize(
-    ("decide", "expected"),
-    [
-        (lambda site: None, "the study is not approved here"),
-        (lambda site: approval.refuse(site.folder, site.study, by="B"), "the study was refused here on 20"),
-        (
-            lambda site: (site.approve(), approval.withdraw(site.folder, "small", by="B")),
-            "the study was withdrawn here on 20",
-        ),
-        (
-            lambda site: site.approve(Study.parse(site.study.text.replace("seed = 7", "seed = 8"))),
-            "study 'small' was changed since it was decided about here: it needs a new approval",
-        ),
-        (
-            lambda site: site.approve(bundle_sha256="cd" * 32),
-            "the study was approved under another version of flfed: it needs a new approval",
-        ),
-        (lambda site: site.approve(schema_sha256="0" * 64), "its schema of 'small' changed after the approval"),
-        (
-            lambda site: site.approve(rows_sha256="0" * 64),
-            "its frozen rows changed after the approval: the study needs a new one",
-        ),
-        (lambda site: (site.approve(), approval.pause(site.folder, by="B")), "the site is paused by its operator"),
-    ],
-)
+@pytest.mark.parametrize(("decide", "expected"), [
+    (lambda site: None, "the study is not approved here"),
+    (lambda site: approval.refuse(site.folder, site.study, by="B"), "the study was refused here on 20"),
+    (
+        lambda site: (site.approve(), approval.withdraw(site.folder, "small", by="B")),
+        "the study was withdrawn here on 20",
+    ),
+    (
+        lambda site: site.approve(Study.parse(site.study.text.replace("seed = 7", "seed = 8"))),
+        "study 'small' was changed since it was decided about here: it needs a new approval",
+    ),
+    (
+        lambda site: site.approve(bundle_sha256="cd" * 32),
+        "the study was approved under another version of flfed: it needs a new approval",
+    ),
+    (lambda site: site.approve(schema_sha256="0" * 64), "its schema of 'small' changed after the approval"),
+    (
+        lambda site: site.approve(rows_sha256="0" * 64),
+        "its frozen rows changed after the approval: the study needs a new one",
+    ),
+    (lambda site: (site.approve(), approval.pause(site.folder, by="B")), "the site is paused by its operator"),
+])  # fmt: skip
 def test_a_study_without_a_standing_approval_for_these_rows_is_refused(gated, decide, expected: str):
     site = gated(approved=False)
     decide(site)
@@ -180,17 +178,14 @@ def test_what_asks_for_the_ledgers_head_is_let_in_as_narrowly(gated):
     assert most_bytes(expected.leaving(SEAL)) < 200
 
 
-@pytest.mark.parametrize(
-    ("policy", "text", "expected"),
-    [
-        ({"strategies": ("fedavg",)}, FEDPROX, "its policy allows strategies fedavg, the study asks for 'fedprox'"),
-        ({"models": ("mlp",)}, "", "its policy allows models mlp, the study asks for 'logistic'"),
-        ({"codecs": ("int8",)}, "", "its policy allows codecs int8, the study asks for 'none'"),
-        ({"rounds": 4}, "", "its policy allows 4 rounds, the study has 5"),
-        ({"minimum_cohort": 4}, "", "the run asks 3 sites, its policy needs at least 4"),
-        ({"co_sites": ("site-02",)}, "", "its policy does not name site-03 as a co-site"),
-    ],
-)
+@pytest.mark.parametrize(("policy", "text", "expected"), [
+    ({"strategies": ("fedavg",)}, FEDPROX, "its policy allows strategies fedavg, the study asks for 'fedprox'"),
+    ({"models": ("mlp",)}, "", "its policy allows models mlp, the study asks for 'logistic'"),
+    ({"codecs": ("int8",)}, "", "its policy allows codecs int8, the study asks for 'none'"),
+    ({"rounds": 4}, "", "its policy allows 4 rounds, the study has 5"),
+    ({"minimum_cohort": 4}, "", "the run asks 3 sites, its policy needs at least 4"),
+    ({"co_sites": ("site-02",)}, "", "its policy does not name site-03 as a co-site"),
+])  # fmt: skip
 def test_what_the_policy_does_not_allow_is_refused(gated, small_study: str, policy, text: str, expected: str):
     site = gated(small_study.replace('name = "fedavg"', text or 'name = "fedavg"'))
     assert site.refusal(site.trained()) is None
@@ -198,18 +193,15 @@ def test_what_the_policy_does_not_allow_is_refused(gated, small_study: str, poli
     assert site.refusal(site.trained()) == expected
 
 
-@pytest.mark.parametrize(
-    ("sites", "expected"),
-    [
-        ("site-01,site-02", "the run asks 2 sites, its policy needs at least 3"),
-        ("site-01,site-02,site-03,site-99", "the run adds site-99, which the approval does not name"),
-        ("site-02,site-03,site-04", "the run's list of sites does not name this one, or names one twice"),
-        ("site-01,site-01,site-02", "the run's list of sites does not name this one, or names one twice"),
-        ("", "the run does not name the sites that it asks"),
-        ("site-01, site-02,site-03", "the run does not name the sites that it asks"),
-        ("site-01,../../etc,site-03", "the run does not name the sites that it asks"),
-    ],
-)
+@pytest.mark.parametrize(("sites", "expected"), [
+    ("site-01,site-02", "the run asks 2 sites, its policy needs at least 3"),
+    ("site-01,site-02,site-03,site-99", "the run adds site-99, which the approval does not name"),
+    ("site-02,site-03,site-04", "the run's list of sites does not name this one, or names one twice"),
+    ("site-01,site-01,site-02", "the run's list of sites does not name this one, or names one twice"),
+    ("", "the run does not name the sites that it asks"),
+    ("site-01, site-02,site-03", "the run does not name the sites that it asks"),
+    ("site-01,../../etc,site-03", "the run does not name the sites that it asks"),
+])  # fmt: skip
 def test_a_cohort_is_of_enough_sites_that_the_approval_names(gated, sites: str, expected: str):
     site = gated(policy=Policy())
     assert site.site.policy.least_cohort() == 3
@@ -259,20 +251,6 @@ def test_a_message_of_another_kind_or_to_another_site_is_refused(gated):
     assert site.gate.refusal(site.trained(), context, site.bundle) == (
         "this is site 'site-01', and its node has another name"
     )
-
-
-def with_array(name: str, value: np.ndarray, section: str = "arrays") -> Callable[[RecordDict], None]:
-    def change(content: RecordDict) -> None:
-        content[section] = ArrayRecord({**dict(content[section].items()), name: Array(value)})
-
-    return change
-
-
-def with_value(section: str, key: str, value: object) -> Callable[[RecordDict], None]:
-    def change(content: RecordDict) -> None:
-        content[section] = ConfigRecord({**dict(content.get(section, {}).items()), key: value})
-
-    return change
 
 
 def without(section: str) -> Callable[[RecordDict], None]:

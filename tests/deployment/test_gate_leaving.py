@@ -30,7 +30,7 @@ from flfed.updates.messages.enrol import ENROL, SEAL, SEALED, EnrolRequest, Seal
 from flfed.updates.messages.in_memory import count_bytes
 from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
 from flfed.updates.messages.train import TRAIN
-from tests.deployment.test_gate_decision import with_array, with_value
+from tests.deployment.altered import with_array, with_value
 
 HELD_BACK = Refusal("error-untold")
 CANARY = "Jane Roe"
@@ -45,9 +45,8 @@ def request_of(site, kind: str) -> Message:
     model = message.content.message
     contents = {
         ENROL: EnrolRequest(dataset="small", schema_sha256=datasets.load("small").schema.sha256()),
-        SUMMARISE: SummariseRequest(),
-        COMPARE: CompareRequest(arrays=model.arrays, encoder=model.encoder),
-    }
+        SUMMARISE: SummariseRequest(), COMPARE: CompareRequest(arrays=model.arrays, encoder=model.encoder),
+    }  # fmt: skip
     return site.message(kind, contents[kind])
 
 
@@ -73,18 +72,11 @@ def test_an_honest_reply_leaves_as_it_is_and_is_on_the_ledger(gated, kind: str):
     assert len(facts.pop("trained-from-sha256", "")) == (64 if kind == TRAIN else 0)
     assert facts.pop("sites", None) == (1 if kind == COMPARE else None)
     assert facts == {
-        "study": "small",
-        "study-sha256": site.study.sha256(),
-        "asks-sha256": asks_sha256(site.study.text),
-        "dataset": "small",
-        "run": "20261120-abcd",
-        "repeat": 0,
-        "round": 1 if kind == TRAIN else 0,
-        "bytes": count_bytes(reply.content),
-        "charged-bytes": 0,
-        "sha256": content_sha256(reply.content),
+        "study": "small", "study-sha256": site.study.sha256(), "asks-sha256": asks_sha256(site.study.text),
+        "dataset": "small", "run": "20261120-abcd", "repeat": 0, "round": 1 if kind == TRAIN else 0,
+        "bytes": count_bytes(reply.content), "charged-bytes": 0, "sha256": content_sha256(reply.content),
         "rows-sha256": site.approve().rows_sha256,
-    }
+    }  # fmt: skip
 
 
 def with_metric(section: str, name: str, value: float) -> Callable[[RecordDict], None]:
@@ -170,27 +162,21 @@ def test_a_refusal_to_enrol_says_only_what_flfed_says(gated):
     assert both.error.reason == "its query.enrol reply is held back: it accepts, and gives a reason"
 
 
-@pytest.mark.parametrize(
-    ("reason", "leaves"),
-    [
-        ("ValueError: see the site's log", True),
-        ("the study expired on 2026-01-01", True),
-        ("it has fewer than 10 training and holdout rows", True),
-        ("its policy keeps the site's own holdout (resplit = false), and the study asks for a published split", True),
-        ("it cannot keep its reply on its own disk (No space left on device)", True),
-        (TableError("x1", "is not a number", 7).describe(10), True),
-        (TableError("x1", "is outside the schema's range 0 to 100 mm", 70).describe(10), True),
-        (TableError("colour", "has a value that the schema does not allow").describe(10), True),
-        (TableError("x1", "is not a number", 7).describe(5), False),
-        (TableError("surname", "is not a number", 70).describe(10), False),
-        (TableError("x1", "is 'Jane Roe'", 70).describe(10), False),
-        ("could not convert string to float: 'Jane Roe'", False),
-        ("ValueError: Jane Roe", False),
-        ("the study expired on Jane Roe", False),
-        ("its policy allows models\nJane Roe", False),
-        ("", False),
-    ],
-)
+@pytest.mark.parametrize(("reason", "leaves"), [
+    ("ValueError: see the site's log", True),
+    ("the study expired on 2026-01-01", True),
+    ("it has fewer than 10 training and holdout rows", True),
+    ("its policy keeps the site's own holdout (resplit = false), and the study asks for a published split", True),
+    ("it cannot keep its reply on its own disk (No space left on device)", True),
+    (TableError("x1", "is not a number", 7).describe(10), True),
+    (TableError("x1", "is outside the schema's range 0 to 100 mm", 70).describe(10), True),
+    (TableError("colour", "has a value that the schema does not allow").describe(10), True),
+    (TableError("x1", "is not a number", 7).describe(5), False),
+    (TableError("surname", "is not a number", 70).describe(10), False),
+    (TableError("x1", "is 'Jane Roe'", 70).describe(10), False),
+    ("could not convert string to float: 'Jane Roe'", False), ("ValueError: Jane Roe", False),
+    ("the study expired on Jane Roe", False), ("its policy allows models\nJane Roe", False), ("", False),
+])  # fmt: skip
 def test_only_our_own_sentences_leave_as_errors(gated, reason: str, leaves: bool):
     site = gated()
     message, context = site.trained(), site.context()

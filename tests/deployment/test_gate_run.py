@@ -20,8 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.studies]
 
 FEDPROX = ('name = "fedavg"', 'name = "fedprox"\nmu = 0.1')
 VARIANTS = {
-    "plain": [],
-    "fedprox": [FEDPROX],
+    "plain": [], "fedprox": [FEDPROX],
     "validation": [("l2 = 0.01", "l2 = 0.01\nvalidation = 0.3\nschedule = 'plateau'\nplateau-patience = 1")],
     "float32 mlp": [('name = "logistic"', 'name = "mlp"\nhidden = [4, 3]'), ("l2 = 0.01", "precision = 'float32'")],
     "alert budget": [("resamples = 200", "resamples = 200\nalert-budget = 0.3")],

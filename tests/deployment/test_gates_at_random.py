@@ -29,9 +29,7 @@ def attacked(scene: Make, pinned: int, colluders: int, plays: int) -> tuple[int,
 
 @pytest.mark.proof
 @pytest.mark.parametrize(("pinned", "colluders"), [(4, 1), (5, 1), (7, 2)])
-def test_no_random_attack_on_gates_gets_a_sum_of_fewer_sites_than_promised(
-    scene: Make, pinned: int, colluders: int
-) -> None:
+def test_no_random_attack_on_gates_gets_a_sum_of_fewer_sites_than_promised(scene, pinned, colluders):
     sums, lost = attacked(scene, pinned, colluders, 200)
     assert sums > 50 and lost == 0
 

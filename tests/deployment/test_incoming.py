@@ -162,15 +162,12 @@ def test_whatever_changes_in_a_reply_changes_its_hash():
         record(delta={"w": np.array([1.0, -2.0]), "b": np.zeros((2, 1))}),
         record(delta={"w": np.array([1.0, -2.0]), "c": np.zeros((1, 2))}),
         record(delta={"w": np.array([1.0, -2.0], dtype=np.float32), "b": np.zeros((1, 2))}),
-        record(delta={"w": np.array([1.0, -2.0])}),
-        record(num_examples=10.0),
-        record(loss=float(np.nextafter(0.1, 1.0))),
-        record(steps=4),
-        record(kind="sums"),
+        record(delta={"w": np.array([1.0, -2.0])}), record(num_examples=10.0),
+        record(loss=float(np.nextafter(0.1, 1.0))), record(steps=4), record(kind="sums"),
         RecordDict({**dict(record().items()), "more": ConfigRecord({"a": b"\x00"})}),
         RecordDict({**dict(record().items()), "more": MetricRecord({"a": 1})}),
         RecordDict({**dict(record().items()), "more": ConfigRecord({"a": 1})}),
         RecordDict({**dict(record().items()), "more": ConfigRecord({"a": 1.0})}),
         RecordDict({**dict(record().items()), "more": ArrayRecord()}),
-    ]
+    ]  # fmt: skip
     assert len({content_sha256(one) for one in (record(), *others)}) == 15

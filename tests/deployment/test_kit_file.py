@@ -95,22 +95,16 @@ def _quietly_zipped(members: list[Member]) -> bytes:
         return zipped(*members)
 
 
-@pytest.mark.parametrize(
-    ("third", "reason"),
-    [
-        (member("../kit.toml"), "'../kit.toml' leads to another folder"),
-        (member("a/../../kit.toml"), "leads to another folder"),
-        (member("/etc/cron.d/x"), "leads to another folder"),
-        (member("..\\kit.toml"), "leads to another folder"),
-        (member("C:kit.toml"), "leads to another folder"),
-        (member("node.key", b"/etc/passwd", mode=stat.S_IFLNK | 0o777), "'node.key' is a link"),
-        (member("d/", mode=stat.S_IFDIR | 0o755), "'d/' is a folder"),
-        (member("pipe", mode=stat.S_IFIFO | 0o644), "is not a plain file"),
-        (member("device", mode=stat.S_IFBLK | 0o644), "is not a plain file"),
-        (member("x.py", b"import os"), "has 3 members, and must have exactly kit.toml and ca.crt"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else value[0].filename,
-)
+@pytest.mark.parametrize(("third", "reason"), [
+    (member("../kit.toml"), "'../kit.toml' leads to another folder"),
+    (member("a/../../kit.toml"), "leads to another folder"), (member("/etc/cron.d/x"), "leads to another folder"),
+    (member("..\\kit.toml"), "leads to another folder"), (member("C:kit.toml"), "leads to another folder"),
+    (member("node.key", b"/etc/passwd", mode=stat.S_IFLNK | 0o777), "'node.key' is a link"),
+    (member("d/", mode=stat.S_IFDIR | 0o755), "'d/' is a folder"),
+    (member("pipe", mode=stat.S_IFIFO | 0o644), "is not a plain file"),
+    (member("device", mode=stat.S_IFBLK | 0o644), "is not a plain file"),
+    (member("x.py", b"import os"), "has 3 members, and must have exactly kit.toml and ca.crt"),
+], ids=lambda value: value if isinstance(value, str) else value[0].filename)  # fmt: skip
 def test_a_member_too_many_is_refused_with_what_it_is(third: Member, reason: str):
     assert reason in refusal(zipped(member("kit.toml", TOML), member("ca.crt", CA), third))
 
@@ -205,24 +199,16 @@ def spoilt(kit: Path, tmp_path: Path, /, *, ca: bytes | None = None, **changed: 
     return file
 
 
-@pytest.mark.parametrize(
-    ("changed", "reason"),
-    [
-        ({"format": 2}, "its format is unknown to this version"),
-        ({"format": True}, "its format is unknown to this version"),
-        ({"site": None}, "'site' is missing or unknown"),
-        ({"command": "x"}, "'command' is missing or unknown"),
-        ({"site": "../x"}, "site='../x' is malformed"),
-        ({"site": 3}, "a value in it is not a text"),
-        ({"invitation": "x"}, "its invitation is malformed"),
-        ({"address": "x"}, "must be host:port"),
-        ({"coordinator": "\x1b[2J"}, "printable characters"),
-        ({"signing_key": "00"}, "signing_key='00' is malformed"),
-        ({"expires": "2026-12-01"}, "must be a time with its zone"),
-        ({"expires": "soon"}, "must be a time with its zone"),
-        ({"flwr": "1"}, "flwr='1' is malformed"),
-    ],
-)
+@pytest.mark.parametrize(("changed", "reason"), [
+    ({"format": 2}, "its format is unknown to this version"),
+    ({"format": True}, "its format is unknown to this version"), ({"site": None}, "'site' is missing or unknown"),
+    ({"command": "x"}, "'command' is missing or unknown"), ({"site": "../x"}, "site='../x' is malformed"),
+    ({"site": 3}, "a value in it is not a text"), ({"invitation": "x"}, "its invitation is malformed"),
+    ({"address": "x"}, "must be host:port"), ({"coordinator": "\x1b[2J"}, "printable characters"),
+    ({"signing_key": "00"}, "signing_key='00' is malformed"),
+    ({"expires": "2026-12-01"}, "must be a time with its zone"),
+    ({"expires": "soon"}, "must be a time with its zone"), ({"flwr": "1"}, "flwr='1' is malformed"),
+])  # fmt: skip
 def test_a_kit_that_says_something_odd_is_refused(kit: Path, tmp_path: Path, changed, reason: str):
     with pytest.raises(UsageError) as error:
         read_kit(spoilt(kit, tmp_path, **changed), now=NOW)

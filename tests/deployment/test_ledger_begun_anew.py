@@ -80,10 +80,9 @@ def site(gated: Callable[..., Any], small_study: str) -> Any:
 def asked(site: Any, by: float = 0.0) -> list[Message]:
     """Return a question of each kind that a run may ask about one model."""
     return [
-        model(site, TRAIN, 1, by),
-        model(site, EVALUATE, 0, by),
+        model(site, TRAIN, 1, by), model(site, EVALUATE, 0, by),
         model(site, COMPARE, 0, by, odds_centre=-1.0, odds_spread=0.5),
-    ]
+    ]  # fmt: skip
 
 
 def test_questions_that_were_answered_come_over(site: Any, monkeypatch: pytest.MonkeyPatch):
@@ -93,9 +92,8 @@ def test_questions_that_were_answered_come_over(site: Any, monkeypatch: pytest.M
     others = [said(site.answer(message)) for message in asked(site, 0.5)]
     assert others == [
         Refusal("other-model-in-round", question="train from", round=1),
-        Refusal("other-model", question="evaluate"),
-        Refusal("other-model", question="compare"),
-    ]
+        Refusal("other-model", question="evaluate"), Refusal("other-model", question="compare"),
+    ]  # fmt: skip
     assert said(site.answer(model(site, COMPARE, 0, odds_centre=-0.75, odds_spread=0.5))) == Refusal("other-bins")
     # The same again is answered as before; the run is one of the two that the study may have.
     assert [said(site.answer(message)) for message in asked(site)] == [""] * 3
@@ -189,9 +187,7 @@ def sums_over(small_sites: Callable[..., list[Site]], small_study: str, sites: i
 
 
 @pytest.mark.parametrize("how", [harm, lose])
-def test_table_1_that_was_in_a_sum_does_not_leave_alone_after_a_loss(
-    small_sites: Callable[..., list[Site]], small_study: str, how: Any, monkeypatch: pytest.MonkeyPatch
-):
+def test_table_1_that_was_in_a_sum_does_not_leave_alone_after_a_loss(small_sites, small_study, how, monkeypatch):
     def after_loss() -> list[str]:
         for name in FOUR[1:]:
             how(found.folders[name])

@@ -107,9 +107,7 @@ def sections(reply: Message) -> set[str]:
 FIGURES = {"scores", "scores-metrics", "holdout", "holdout-metrics", "offset", "summary", "figures", "arms"}
 
 
-def test_a_server_that_skips_the_keys_gets_no_summary_and_no_figure_of_a_site_in_sums_only(
-    four: Callable[..., Consortium],
-) -> None:
+def test_a_server_that_skips_the_keys_gets_no_summary_and_no_figure_of_a_site_in_sums_only(four):
     found = four(reserved=1)
     server = LyingServer(found, "20261120-101500")
     model = server.model()
@@ -122,9 +120,7 @@ def test_a_server_that_skips_the_keys_gets_no_summary_and_no_figure_of_a_site_in
     assert sections(server.ask("site-01", EVALUATE, request)) & FIGURES
 
 
-def test_what_is_asked_after_the_comparison_tells_nothing_of_a_site_in_sums_only(
-    four: Callable[..., Consortium],
-) -> None:
+def test_what_is_asked_after_the_comparison_tells_nothing_of_a_site_in_sums_only(four):
     found = four(reserved=1)
     server = LyingServer(found, "20261120-101500")
     assert not any(map(said, server.keys(FOUR).values()))
@@ -154,9 +150,7 @@ def open_summary(server: LyingServer, sites: list[str]) -> dict[str, Message]:
 
 
 @pytest.mark.parametrize("plain_first", [True, False])
-def test_a_run_without_the_site_in_sums_only_gives_its_summary_by_no_subtraction(
-    four: Callable[..., Consortium], plain_first: bool
-) -> None:
+def test_a_run_without_the_site_in_sums_only_gives_its_summary_by_no_subtraction(four, plain_first):
     found, had = four(reserved=1), {}
     runs = ["20261120-101500", "20261120-111500"]
     for run, three in zip(runs, [plain_first, not plain_first], strict=True):
@@ -174,9 +168,7 @@ def test_a_run_without_the_site_in_sums_only_gives_its_summary_by_no_subtraction
     assert len(had["plain"]) < 3 or len(had["sum"]) < 3
 
 
-def test_an_approval_with_fewer_pins_in_mid_run_lowers_no_threshold(
-    small_sites: Callable[..., list[Site]], small_study: str
-) -> None:
+def test_an_approval_with_fewer_pins_in_mid_run_lowers_no_threshold(small_sites, small_study):
     study = Study.parse(small_study).replace({"secure-aggregation": "on", "strategy.rounds": 3})
     found = Consortium(small_sites(5, rows=80, policy=Policy(disclosure="open", resplit=True)), study)
     server, sites = LyingServer(found, "20261120-101500"), sorted(found.sites)
@@ -205,9 +197,7 @@ def one_list(server: LyingServer, site: str, names: str, round: int = 1) -> Mess
 OTHER_LIST = "this question was answered with another list of sites before"
 
 
-def test_a_site_confirms_one_list_for_one_question_in_any_round_run_study_and_with_any_scores(
-    four: Callable[..., Consortium],
-) -> None:
+def test_a_site_confirms_one_list_for_one_question_in_any_round_run_study_and_with_any_scores(four):
     found = four()
     server = LyingServer(found, "20261120-000001-aaaa")
     server.keys(FOUR)
@@ -247,9 +237,7 @@ def test_a_round_is_masked_once_and_for_one_request_and_never_plain(four: Callab
     assert "key of this run is not here" in said(server.train(FOUR[0], round=2))
 
 
-def test_what_another_process_of_the_site_opened_meanwhile_is_not_opened_otherwise(
-    four: Callable[..., Consortium],
-) -> None:
+def test_what_another_process_of_the_site_opened_meanwhile_is_not_opened_otherwise(four):
     found = four()
     server = LyingServer(found, "20261120-000001-aaaa")
     server.keys(FOUR)
@@ -268,9 +256,7 @@ def test_what_another_process_of_the_site_opened_meanwhile_is_not_opened_otherwi
 
 @pytest.mark.parametrize("kind", [SUMMARISE, TRAIN, LIST])
 @pytest.mark.parametrize("reserved", [0, 1])
-def test_what_two_processes_of_the_site_are_asked_at_once_both_answer(
-    four: Callable[..., Consortium], kind: str, reserved: int
-) -> None:
+def test_what_two_processes_of_the_site_are_asked_at_once_both_answer(four, kind, reserved):
     found = four(reserved)
     server = LyingServer(found, "20261120-000001-aaaa")
     server.keys(FOUR)

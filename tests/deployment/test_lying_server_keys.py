@@ -16,7 +16,6 @@ from flfed.federation.client import run_keys
 from flfed.federation.client.secure_sums import SiteSums
 from flfed.paths import home
 from flfed.rows.data import datasets
-from flfed.rows.data.site import Site
 from flfed.study.study import Study
 from flfed.updates.masking import rules
 from flfed.updates.masking import statement as statements
@@ -142,9 +141,7 @@ def test_a_run_has_one_cohort_with_one_key_of_each_site(scene: Make) -> None:
     assert run_keys.STATEMENT in kept and run_keys.KEY not in kept
 
 
-def test_a_site_makes_no_second_key_in_a_run_once_its_state_is_gone(
-    scene: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_site_makes_no_second_key_in_a_run_once_its_state_is_gone(scene, monkeypatch):
     def play() -> list[int]:
         """Return how often the first site takes keys and trains anew after the comparison, and at another gate."""
         found = scene(4, 0)
@@ -196,9 +193,7 @@ def test_a_cohort_has_its_own_site_and_the_threshold_of_the_pinned(scene: Make) 
     assert "the sites of the run are named without this one" in found.said[-1]
 
 
-def test_of_two_runs_the_later_is_the_one_that_began_later_whatever_their_names(
-    scene: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_two_runs_the_later_is_the_one_that_began_later_whatever_their_names(scene, monkeypatch):
     # The clock was set back between them, or both began in one second.
     first, then = exchange(run=9), exchange(run=2)
 
@@ -236,9 +231,7 @@ def test_runs_that_begin_at_once_go_by_their_names_at_every_site(scene: Make) ->
     assert found.add_up(then, found.all[1:]) == 3
 
 
-def test_what_opens_a_sum_is_measured_before_it_is_decoded(
-    monkeypatch: pytest.MonkeyPatch, small_study: str, small_sites: Callable[..., list[Site]]
-) -> None:
+def test_what_opens_a_sum_is_measured_before_it_is_decoded(monkeypatch, small_study, small_sites):
     request = UnmaskRequest(
         kind="train", round=1, listed="a,b,c", shares=np.zeros((4096, 48), np.uint8), codes=np.zeros((3, 32), np.uint8)
     )

@@ -241,10 +241,7 @@ PLAYS = {
     "codes of another round": Play(partial(replayed_codes, where=exchange(number=3)), codes_of_anybody, UNCONFIRMED),
     "codes of another run": Play(partial(replayed_codes, where=exchange(run=2)), codes_of_anybody, UNCONFIRMED),
     "threshold of the cohort": Play(
-        attacks.least_of_a_small_cohort,
-        least_by_cohort,
-        "a sum of 3 sites is asked for, 4 are needed",
-        ((5, 1),),
+        attacks.least_of_a_small_cohort, least_by_cohort, "a sum of 3 sites is asked for, 4 are needed", ((5, 1),),
         fewest=2,
     ),
     "list of one site and two of the server's": Play(
@@ -274,7 +271,7 @@ PLAYS = {
         two_repeats, unbound_repeats, "it was asked to train from another model in round 1"
     ),
     "no self-mask": Play(said_missing, no_self_masks, ""),
-}
+}  # fmt: skip
 
 
 @pytest.mark.studies

@@ -80,9 +80,7 @@ def test_a_round_or_scale_that_was_not_approved_is_not_answered(scene: Make, mon
 
 
 @pytest.mark.parametrize("kind", [EVALUATE, COMPARE])
-def test_a_second_model_is_neither_evaluated_nor_compared(
-    scene: Make, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_model_is_neither_evaluated_nor_compared(scene, kind, monkeypatch):
     found = scene(4, 1)
     found.enter(1, found.all)
     asked = {}
@@ -243,9 +241,7 @@ def test_the_search_finds_what_a_mean_of_all_leaves_over() -> None:
     assert not by_subtraction(mean, figures, "2", [dict.fromkeys(rows, 1.0)])
 
 
-def test_holdout_sums_of_two_runs_with_and_without_a_site_in_sums_only_have_nothing_of_it(
-    scene: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_holdout_sums_of_two_runs_with_and_without_a_site_in_sums_only_have_nothing_of_it(scene, monkeypatch):
     def compared(found: GateScene) -> dict[int, set[str]]:
         """Return, by run, the sites whose sums over holdout rows left."""
         had: dict[int, set[str]] = {}
@@ -265,9 +261,7 @@ def test_holdout_sums_of_two_runs_with_and_without_a_site_in_sums_only_have_noth
     assert compared(scene(4, 0, reserved=1)) == {1: others, 2: others}
 
 
-def test_a_question_is_answered_under_other_pinned_sites_only_where_an_honest_one_sees_both_lists(
-    scene: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_question_is_answered_under_other_pinned_sites_only_where_an_honest_one_sees_both_lists(scene, monkeypatch):
     first = scene(4, 1)
     assert first.train(exchange(), ASKED) == 3
     # Another study has the same question, and another key is pinned for a site of the server's under another name.

@@ -234,9 +234,7 @@ def take_away(rules: tuple[str, ...], patch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.studies
 @pytest.mark.parametrize("play", PLAYS)
-def test_what_a_coordinator_asks_of_roots_tells_of_no_single_site(
-    consortium: Make, play: str, monkeypatch: pytest.MonkeyPatch
-):
+def test_what_a_coordinator_asks_of_roots_tells_of_no_single_site(consortium, play, monkeypatch):
     ask, why, _ = PLAYS[play]
     liar = Liar(monkeypatch, consortium())
     read, real = ask(liar)
@@ -255,9 +253,7 @@ def test_without_a_rule_the_play_reads_what_is_so(consortium: Make, play: str, m
 
 
 @pytest.mark.parametrize("least", [0, 10])
-def test_chosen_cut_points_are_possible_and_one_of_another_bit_place_or_order_is_not(
-    least: int, small_sites: Callable[..., list[Site]], small_study: str
-):
+def test_chosen_cut_points_are_possible_and_one_of_another_bit_place_or_order_is_not(least, small_sites, small_study):
     study = Study.parse(trees_study(small_study))
     sessions = [SiteSession(site, study) for site in small_sites(3, rows=300)]
     layout = sessions[0].layout

@@ -60,12 +60,9 @@ def test_a_site_answers_in_the_form_it_was_asked_in_and_its_ledger_says_so(gated
     assert adjusted(as_before) == adjusted(alike) and adjusted(known) != adjusted(as_before)
     lines = [(line.kind, line.facts.get("offset"), line.facts.get("offset-deviation")) for line in site.lines()]
     assert lines == [
-        ("evaluate", None, None),
-        ("evaluate", True, None),
-        ("compare", None, None),
-        ("compare", None, 0.1),
+        ("evaluate", None, None), ("evaluate", True, None), ("compare", None, None), ("compare", None, 0.1),
         ("compare", None, 2.0),
-    ]
+    ]  # fmt: skip
 
 
 def holds_to_the_first(site: Any, run: str, first: dict[str, float], others: Any, why: str) -> None:
@@ -131,14 +128,10 @@ def test_a_deviation_that_is_no_number_of_at_least_0_is_refused(gated, value: An
     assert site.refusal(message).endswith("its section 'config' has a value 'offset-deviation' that does not fit")
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda text: text.replace("epochs = 1", "steps = 4") + DP,
-        lambda text: text.replace('name = "logistic"', 'name = "mlp"\nhidden = [3]'),
-    ],
-    ids=["a promise", "no line"],
-)
+@pytest.mark.parametrize("change", [
+    lambda text: text.replace("epochs = 1", "steps = 4") + DP,
+    lambda text: text.replace('name = "logistic"', 'name = "mlp"\nhidden = [3]'),
+], ids=["a promise", "no line"])  # fmt: skip
 def test_under_a_promise_or_for_another_model_neither_is_asked_nor_leaves_nor_is_told_of(gated, small_study, change):
     site = gated(change(small_study), policy=Policy(**OPEN, epsilon=9.0))
     for message in (final(site, offset=True), compared(site, offset_deviation=0.5)):
@@ -180,19 +173,15 @@ def arrays(**found: np.ndarray) -> ArrayRecord:
 ONE = np.ones(1)
 
 
-@pytest.mark.parametrize(
-    ("section", "why"),
-    [
-        (arrays(value=ONE, error=0 * ONE), "has an array 'error' with values that are not above 0"),
-        (arrays(value=ONE * np.nan, error=ONE), "has an array 'value' with values that are not finite"),
-        (arrays(value=np.ones(2), error=ONE), "has an array 'value' of another shape than (1,)"),
-        (arrays(value=ONE, error=ONE.astype(np.float32)), "has an array 'error' of another type than float64"),
-        (arrays(value=ONE), "has no array 'error'"),
-        (arrays(value=ONE, error=ONE, rows=ONE), "has 1 array too many"),
-        (arrays(value=np.ones(200), error=ONE), "has an array 'value' that is too large"),
-        (ConfigRecord({"value": 1.0, "error": 1.0}), "is of another kind"),
-    ],
-)
+@pytest.mark.parametrize(("section", "why"), [
+    (arrays(value=ONE, error=0 * ONE), "has an array 'error' with values that are not above 0"),
+    (arrays(value=ONE * np.nan, error=ONE), "has an array 'value' with values that are not finite"),
+    (arrays(value=np.ones(2), error=ONE), "has an array 'value' of another shape than (1,)"),
+    (arrays(value=ONE, error=ONE.astype(np.float32)), "has an array 'error' of another type than float64"),
+    (arrays(value=ONE), "has no array 'error'"), (arrays(value=ONE, error=ONE, rows=ONE), "has 1 array too many"),
+    (arrays(value=np.ones(200), error=ONE), "has an array 'value' that is too large"),
+    (ConfigRecord({"value": 1.0, "error": 1.0}), "is of another kind"),
+])  # fmt: skip
 def test_a_reply_whose_offset_is_not_as_it_may_be_is_held_back(gated, section: Any, why: str):
     site = gated()
     left = leaving(site, with_offset(section), offset=True)

@@ -22,11 +22,9 @@ from tests.deployment.summing import Consortium, SummingGrid, conduct, sharing_i
 
 ASKED = {"secure-aggregation": "on", "strategy.rounds": 2}
 OTHERS: dict[str, dict[str, Any]] = {
-    "learning rate": {"plan.lr": 0.07},
-    "features": {"dataset.features": ["age"]},
-    "rounds": {"strategy.rounds": 3},
+    "learning rate": {"plan.lr": 0.07}, "features": {"dataset.features": ["age"]}, "rounds": {"strategy.rounds": 3},
     "model": {"model.name": "mlp", "model.hidden": [3]},
-}
+}  # fmt: skip
 FIRST = "site-01"
 
 
@@ -71,9 +69,7 @@ def away(site: str, kind: str) -> bool:
 
 @pytest.mark.studies
 @pytest.mark.parametrize("name", OTHERS)
-def test_a_second_study_gets_no_sum_of_rows_without_a_site_of_the_first(
-    consortium: Callable[..., Consortium], name: str
-):
+def test_a_second_study_gets_no_sum_of_rows_without_a_site_of_the_first(consortium, name):
     found = consortium(4, 1)
     asked(found)
     everybody = ",".join(sorted(found.sites))
@@ -83,9 +79,7 @@ def test_a_second_study_gets_no_sum_of_rows_without_a_site_of_the_first(
     assert opened(found, rows_question("small")) == {everybody}
 
 
-def test_lists_of_studies_give_away_the_site_that_is_in_one_of_them(
-    consortium: Callable[..., Consortium], monkeypatch: pytest.MonkeyPatch
-):
+def test_lists_of_studies_give_away_the_site_that_is_in_one_of_them(consortium, monkeypatch):
     for module in (secure_sums, summed_replies):
         monkeypatch.setattr(module, "question_sha256", rounding_sha256)
     found = consortium(4, 1)

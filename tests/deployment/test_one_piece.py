@@ -63,13 +63,10 @@ def test_what_is_large_or_an_error_or_in_pieces_goes_as_it_is():
 
 
 WRONG = {
-    "not bytes": ConfigRecord({KEY: "text"}),
-    "no piece": ConfigRecord({"other": b""}),
-    "one key more": ConfigRecord({KEY: b"", "other": 1}),
-    "not a record": ConfigRecord({KEY: b"\xff\xff\xff"}),
-    "too large": ConfigRecord({KEY: bytes(MOST_BYTES + 1)}),
-    "another kind": MetricRecord({KEY: 1.0}),
-}
+    "not bytes": ConfigRecord({KEY: "text"}), "no piece": ConfigRecord({"other": b""}),
+    "one key more": ConfigRecord({KEY: b"", "other": 1}), "not a record": ConfigRecord({KEY: b"\xff\xff\xff"}),
+    "too large": ConfigRecord({KEY: bytes(MOST_BYTES + 1)}), "another kind": MetricRecord({KEY: 1.0}),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("what", WRONG)

@@ -36,9 +36,7 @@ def test_it_is_refused_and_the_others_go_on(conduct: Any, small_sites: Any, smal
     assert (site.status, site.reason) == ("refused", SAID)
 
 
-def test_with_none_of_the_own_version_no_run_begins_and_the_reason_names_both(
-    conduct: Any, small_sites: Any, small_study: str
-):
+def test_with_none_of_the_own_version_no_run_begins_and_the_reason_names_both(conduct, small_sites, small_study):
     ran = conduct(small_sites(2), small_study, change=of_another_version({1, 2}))
     assert ran.outcome is None and SAID in str(ran.error)
 

@@ -47,9 +47,7 @@ def figures(run: str) -> Mapping[str, Any]:
 
 @pytest.mark.studies
 @pytest.mark.parametrize("strategy", ["ditto", "fedper"])
-def test_three_gates_end_where_one_process_does_also_after_a_crash(
-    small_sites: Any, small_study: str, strategy: str, monkeypatch: pytest.MonkeyPatch
-):
+def test_three_gates_end_where_one_process_does_also_after_a_crash(small_sites, small_study, strategy, monkeypatch):
     consortium = consortium_of(small_sites, small_study, strategy)
     coordinator = Coordinator(consortium)
     whole = coordinator.run()
@@ -149,9 +147,7 @@ def test_the_approval_says_what_stays(small_sites: Any, small_study: str):
 @pytest.mark.studies
 @pytest.mark.parametrize("sums", ["on", "ckks"])
 @pytest.mark.parametrize("strategy", ["ditto", "fedper"])
-def test_under_secure_sums_gates_keep_what_is_a_sites_own_too(
-    small_sites: Any, small_study: str, strategy: str, sums: str
-):
+def test_under_secure_sums_gates_keep_what_is_a_sites_own_too(small_sites, small_study, strategy, sums):
     study = Study.parse(small_study).replace({"strategy.name": strategy, "compare.site-model": "same", **MLP})
     here = run(study, sites=small_sites(3, rows=80))
     consortium = Consortium(small_sites(3, rows=80), study.replace({"privacy.secure-aggregation": sums}))
@@ -164,9 +160,7 @@ def test_under_secure_sums_gates_keep_what_is_a_sites_own_too(
 
 
 @pytest.mark.parametrize("strategy", ["ditto", "fedper"])
-def test_a_round_is_computed_again_where_its_update_does_not_follow_from_what_is_kept(
-    gated: Any, small_study: str, strategy: str
-):
+def test_a_round_is_computed_again_where_its_update_does_not_follow_from_what_is_kept(gated, small_study, strategy):
     site = gated(Study.parse(small_study).replace({"strategy.name": strategy, **MLP}).text)
     replies = [site.answer(site.trained(round=round)) for round in (1, 2)]
     assert not any(reply.has_error() for reply in replies)

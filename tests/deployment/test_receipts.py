@@ -58,10 +58,8 @@ def test_a_receipt_is_kept_once_and_read_again(folder: SiteFolder):
         keep(folder, receipt_of(folder, n, run))
     found = read_receipts(folder)
     assert [(r.n, r.run, r.site) for r in found.signed] == [
-        (0, "r0", "cleveland"),
-        (3, "r1", "cleveland"),
-        (7, "r2", "cleveland"),
-    ]
+        (0, "r0", "cleveland"), (3, "r1", "cleveland"), (7, "r2", "cleveland"),
+    ]  # fmt: skip
     assert (found.earlier, found.problems) == ([], [])
     assert folder.receipts.stat().st_mode & 0o777 == 0o600
     assert ledger_of(folder).problems(found.all()) == []

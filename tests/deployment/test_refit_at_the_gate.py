@@ -37,9 +37,7 @@ def gated(small_sites: Callable[..., list[Site]], small_study: str) -> Consortiu
 @pytest.mark.studies
 @pytest.mark.parametrize("fault", ["crash", "killed"])
 @pytest.mark.parametrize("exchange", [pytest.param(10, marks=pytest.mark.proof), 14])
-def test_gates_end_where_one_process_does_also_after_a_crash_in_a_round_that_grows_anew(
-    gated: Consortium, fault: str, exchange: int
-):
+def test_gates_end_where_one_process_does_also_after_a_crash_in_a_round_that_grows_anew(gated, fault, exchange):
     here = run(gated.study, sites=list(gated.sites.values())).report
     coordinator = Coordinator(gated)
     whole = coordinator.run()
@@ -79,9 +77,7 @@ def test_a_round_that_grows_anew_is_one_of_the_run_and_is_answered_once(gated: C
     assert "does not fit" in gated.gates[site].answer(message, context, BUNDLE).error.reason
 
 
-def test_a_study_that_does_not_say_refit_has_no_rounds_that_grow_anew(
-    small_sites: Callable[..., list[Site]], small_study: str
-):
+def test_a_study_that_does_not_say_refit_has_no_rounds_that_grow_anew(small_sites, small_study):
     gated = consortium_of(small_sites(3, rows=120), trees_study(small_study, **{"strategy.rounds": 3}))
     site, message, context = asked_again(gated)
     message.content["settings"][REFIT] = 1.0

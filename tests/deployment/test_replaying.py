@@ -29,11 +29,10 @@ from flfed.updates.messages.train import TRAIN
 
 RUN = "20261120-abcd"
 VARIANTS = {
-    "plain": [],
-    "fedprox": [('name = "fedavg"', 'name = "fedprox"\nmu = 0.1')],
+    "plain": [], "fedprox": [('name = "fedavg"', 'name = "fedprox"\nmu = 0.1')],
     "validation": [("l2 = 0.01", "l2 = 0.01\nvalidation = 0.3\nschedule = 'plateau'\nplateau-patience = 1")],
     "float32 mlp": [('name = "logistic"', 'name = "mlp"\nhidden = [4, 3]'), ("l2 = 0.01", "precision = 'float32'")],
-}
+}  # fmt: skip
 
 
 def trained(site, rounds: int = 1) -> list[str]:

@@ -89,10 +89,9 @@ def in_one_process(found: Consortium) -> RunEntry:
 
 
 KINDS = {
-    "linear": {},
-    "network": {"model__name": "mlp", "model__hidden": [3]},
+    "linear": {}, "network": {"model__name": "mlp", "model__hidden": [3]},
     "no validation rows": {"plan__validation": 0.0},
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", [pytest.param("network", marks=pytest.mark.proof), "linear", "no validation rows"])
@@ -136,9 +135,7 @@ def test_the_sum_has_the_losses_of_all_sites_each_rounded_first(consortium: Make
     assert not any(np.isclose(of_all(entry, "validation"), whole, rtol=0, atol=1e-7))
 
 
-def test_where_another_site_sends_its_own_no_loss_is_left_in_the_sum(
-    small_sites: Callable[..., list[Site]], small_study: str
-):
+def test_where_another_site_sends_its_own_no_loss_is_left_in_the_sum(small_sites, small_study):
     study = Study.parse(small_study).replace({**SUMS, "strategy.select": "best"})
     sites = small_sites(3, rows=90)
     sites[2] = replace(sites[2], policy=Policy())
@@ -197,10 +194,8 @@ def infinite_loss(reply: TrainReply) -> TrainReply:
 
 
 SPOILT = {
-    "update": (TRAIN, 1, moved(300.0)),
-    "loss": (TRAIN, 2, infinite_loss),
-    "last loss": (EVALUATE, 1, infinite_loss),
-}
+    "update": (TRAIN, 1, moved(300.0)), "loss": (TRAIN, 2, infinite_loss), "last loss": (EVALUATE, 1, infinite_loss),
+}  # fmt: skip
 """What the last site sends of whose kind, and in which of its replies."""
 
 
@@ -252,9 +247,7 @@ class Chooser:
 
 # On the code before, all outcomes were read without any output named, of exact figures.
 @pytest.mark.parametrize("outputs", [(), ("training-figures",)])
-def test_a_coordinator_that_chooses_thresholds_reads_no_outcome_of_rows_whose_inputs_it_knows(
-    consortium: Make, outputs: tuple[str, ...]
-):
+def test_a_coordinator_that_chooses_thresholds_reads_no_outcome_of_rows_whose_inputs_it_knows(consortium, outputs):
     asked = {"strategy__rounds": 60, "plan__validation": 0.0, "compare__primary": "brier_score_loss"}
     found = consortium(rows=60, outputs=outputs, **asked)
     coordinator, victim = Chooser(found), "site-01"
@@ -330,9 +323,7 @@ def test_under_homomorphic_encryption_no_loss_leaves_and_nothing_is_chosen_by_on
     ("chosen", "changes"),
     [("patience", {"strategy__patience": 2}), ("schedule = 'plateau'", {"plan__schedule": "plateau"})],
 )
-def test_under_homomorphic_encryption_nothing_ends_or_slows_by_a_loss(
-    consortium: Make, chosen: str, changes: dict[str, Any]
-):
+def test_under_homomorphic_encryption_nothing_ends_or_slows_by_a_loss(consortium, chosen, changes):
     pytest.importorskip("tenseal")
     choosing = consortium(secure_aggregation="ckks", **changes)
     with pytest.raises(UsageError, match=f"{chosen} needs losses, which site-01, site-02, site"):

@@ -77,9 +77,8 @@ def test_a_coordinator_that_asks_for_many_models_gets_few_figures_and_spends_non
     answered = [reply for reply in replies if not reply.has_error()]
     assert (len(replies), len(answered)) == (30, 4)
     assert [line.kind for line in site.lines() if line.kind not in ("released", "refused")] == [
-        "evaluate",
-        "compare",
-    ] * 2
+        "evaluate", "compare",
+    ] * 2  # fmt: skip
 
 
 def test_each_repeat_is_a_run_and_a_name_is_of_one_study(gated):
@@ -138,15 +137,14 @@ def turned(table: dict[str, Any]) -> dict[str, Any]:
 
 
 SAME: dict[str, Callable[[str], str]] = {
-    "blank": lambda text: text.replace("lr = ", "lr =  "),
-    "comment": lambda text: f"# Another day.\n{text}",
+    "blank": lambda text: text.replace("lr = ", "lr =  "), "comment": lambda text: f"# Another day.\n{text}",
     "name": lambda text: text.replace('name = "small"', 'name = "small-2"', 1),
     "purpose": lambda text: text.replace('purpose = "', 'purpose = "Again: '),
     "seed": lambda text: text.replace("seed = 7", "seed = 8"),
     "date": lambda text: text.replace("seed = 7", "expires = 2027-01-31\nseed = 7"),
     "order": lambda text: tomli_w.dumps(turned(tomllib.loads(text))),
     "default": lambda text: text.replace("epochs = 1", 'epochs = 1\nmomentum = 0.0\nschedule = "constant"'),
-}
+}  # fmt: skip
 """Texts that ask the same as another one."""
 
 

@@ -84,23 +84,18 @@ def test_without_sums_an_approval_is_as_it_was(small_study: str):
     assert agreed(SITE, study(small_study, "off"), pinned("site-02")) == Agreement(pins=pinned("site-02"))
 
 
-@pytest.mark.parametrize(
-    ("asked", "sites", "without", "expected"),
-    [
-        ("on", {"site-02": PINS["site-02"]}, (), "3 sites or more must take part, this one counted: name at least two"),
-        ("on", {"site-02": "", "site-03": ""}, (), "of site-02, site-03 the fingerprint of the gate is missing. Name "
-         "it by --with site-02=FINGERPRINT,site-03=FINGERPRINT, each as the people there read it out"),
-        ("auto", {"site-02": "", "site-03": PINS["site-03"]}, (), "of site-02 the fingerprint of the gate is missing"),
-        ("on", {"site-02": PINS["site-02"], "site-03": PINS["site-02"]}, (), "site-02 and site-03 have the same"),
-        ("on", {**pinned("site-02", "site-03"), "site-01": PINS["site-04"]}, (), "this site's own fingerprint is "),
-        ("on", pinned("site-02", "site-03"), ("site-04",), "--without site-04: it does not take part"),
-        ("off", pinned("site-02", "site-03"), ("site-02",), "this one's are not"),
-        ("auto", {"site-02": ""}, ("site-02",), "this one's are not"),
-    ],
-)  # fmt: skip
-def test_what_gives_no_right_to_sums_is_refused_with_what_to_do(
-    small_study: str, own: str, asked: str, sites: dict[str, str], without: tuple[str, ...], expected: str
-):
+@pytest.mark.parametrize(("asked", "sites", "without", "expected"), [
+    ("on", {"site-02": PINS["site-02"]}, (), "3 sites or more must take part, this one counted: name at least two"),
+    ("on", {"site-02": "", "site-03": ""}, (), "of site-02, site-03 the fingerprint of the gate is missing. Name "
+     "it by --with site-02=FINGERPRINT,site-03=FINGERPRINT, each as the people there read it out"),
+    ("auto", {"site-02": "", "site-03": PINS["site-03"]}, (), "of site-02 the fingerprint of the gate is missing"),
+    ("on", {"site-02": PINS["site-02"], "site-03": PINS["site-02"]}, (), "site-02 and site-03 have the same"),
+    ("on", {**pinned("site-02", "site-03"), "site-01": PINS["site-04"]}, (), "this site's own fingerprint is "),
+    ("on", pinned("site-02", "site-03"), ("site-04",), "--without site-04: it does not take part"),
+    ("off", pinned("site-02", "site-03"), ("site-02",), "this one's are not"),
+    ("auto", {"site-02": ""}, ("site-02",), "this one's are not"),
+])  # fmt: skip
+def test_what_gives_no_right_to_sums_is_refused_with_what_to_do(small_study, own, asked, sites, without, expected):
     with pytest.raises(UsageError) as error:
         agreed(SITE, study(small_study, asked), sites, without)
     assert expected in str(error.value)
@@ -163,14 +158,10 @@ def test_approvals_of_earlier_versions_are_read_as_before_and_plain_ones_written
     assert len(facts) == len(asdict(plain)) - 4
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"sums": "yes"}, {"sums": 1}, {"pins": []}, {"pins": "x"}, {"pins": {"site-02": 7}}, {"lifted": "site-02"},
-        {"lifted": [7]}, {"lifted": {"site-02": "x"}}, {"study": ["s"]}, {"co-sites": "site-02"}, {"at": True},
-    ],
-    ids=str,
-)  # fmt: skip
+@pytest.mark.parametrize("changed", [
+    {"sums": "yes"}, {"sums": 1}, {"pins": []}, {"pins": "x"}, {"pins": {"site-02": 7}}, {"lifted": "site-02"},
+    {"lifted": [7]}, {"lifted": {"site-02": "x"}}, {"study": ["s"]}, {"co-sites": "site-02"}, {"at": True},
+], ids=str)  # fmt: skip
 def test_an_approval_whose_file_was_changed_is_none(gated: Callable[..., Gated], changed: dict[str, Any]):
     site = gated()
     facts = json.loads(written(site).to_json())
@@ -235,9 +226,7 @@ def test_the_words_say_what_sums_mean_here(small_sites: Callable[..., list[Site]
     assert "over 3 or more of the 3 sites" in three and "if 2 of 3 do" in three
 
 
-def test_the_words_say_what_is_given_away_by_lists_that_differ(
-    small_sites: Callable[..., list[Site]], small_study: str, own: str
-):
+def test_the_words_say_what_is_given_away_by_lists_that_differ(small_sites, small_study, own):
     (site,) = small_sites(1)
     asked = study(small_study, "auto")
     one = words(site, asked, PINS, ("site-03",))
@@ -251,9 +240,7 @@ def test_the_words_say_what_is_given_away_by_lists_that_differ(
     )
 
 
-def test_the_words_of_a_plain_study_are_as_they_were_and_auto_says_why_there_are_no_sums(
-    small_sites: Callable[..., list[Site]], small_study: str
-):
+def test_the_words_of_a_plain_study_are_as_they_were_and_auto_says_why_there_are_no_sums(small_sites, small_study):
     (site,) = small_sites(1)
     plain = words(site, study(small_study, "off"), {"site-02": "", "site-03": ""})
     assert plain.replace(study(small_study, "off").sha256(), "") == words(
@@ -299,9 +286,8 @@ def test_other_studies_are_named_whose_updates_or_sums_left_with_other_sites(gat
     for one, kind in ((same, "train"), (plain, "summarise"), (fewer, "train"), (fewer, "train")):
         left(site.folder, one, kind)
     assert find(agreement) == [
-        OtherStudy("fewer", ("site-02", "site-04"), True),
-        OtherStudy("plain", ("site-02", "site-03"), False),
-    ]
+        OtherStudy("fewer", ("site-02", "site-04"), True), OtherStudy("plain", ("site-02", "site-03"), False),
+    ]  # fmt: skip
     # A plain study gives away what others had summed; beside plain ones nothing is to be said.
     assert [one.study for one in find(Agreement())] == ["fewer", "same"]
     ledger_of(site.folder).append(kind="train", study="free", dataset="small", run="r", bytes=1)
@@ -378,9 +364,7 @@ def test_the_command_writes_a_plain_approval_where_the_study_asks_for_no_sums(he
     assert "--without goes with a study whose updates are added up in secret" in str(refused.exception)
 
 
-def test_the_words_of_ciphertexts_say_who_can_read_an_update(
-    small_sites: Callable[..., list[Site]], small_study: str, own: str
-):
+def test_the_words_of_ciphertexts_say_who_can_read_an_update(small_sites, small_study, own):
     (site,) = small_sites(1)
     asked = study(small_study, "ckks")
     assert has_sums(asked, taking_part=2)

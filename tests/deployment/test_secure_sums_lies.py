@@ -110,9 +110,7 @@ def after(consortium: Callable[..., Consortium], rounds: int) -> dict[str, np.nd
 
 
 @pytest.mark.parametrize("change", [unmasked, moved(600.0)], ids=["other mask", "norm"])
-def test_a_sum_that_does_not_count_or_is_too_large_ends_the_run_with_the_last_good_model(
-    consortium: Callable[..., Consortium], change: Change
-):
+def test_a_sum_that_does_not_count_or_is_too_large_ends_the_run_with_the_last_good_model(consortium, change):
     found = consortium()
     run = Coordinator(found).run(lie=lying([2], change))
     assert (run.status, run.rounds) == ("stopped", 1)
@@ -122,9 +120,7 @@ def test_a_sum_that_does_not_count_or_is_too_large_ends_the_run_with_the_last_go
     assert all((value == good[name]).all() for name, value in model(run).items())
 
 
-def test_a_scaled_update_shows_by_the_loss_of_the_next_round_and_the_model_before_it_is_the_result(
-    consortium: Callable[..., Consortium],
-):
+def test_a_scaled_update_shows_by_the_loss_of_the_next_round_and_the_model_before_it_is_the_result(consortium):
     found = consortium()
     # In the first round the norm may be a tenth of the largest: 4 · 1000 · √p / 10.
     run = Coordinator(found).run(lie=lying([1], moved(300.0)))
@@ -201,9 +197,7 @@ def reached(roots: list[object], stop: set[int]) -> list[bytes]:
 
 @pytest.mark.studies
 @pytest.mark.parametrize("asked", ["on", "off"])
-def test_no_sites_update_is_in_the_coordinators_memory_files_store_log_or_messages(
-    consortium: Callable[..., Consortium], asked: str, caplog: pytest.LogCaptureFixture
-):
+def test_no_sites_update_is_in_the_coordinators_memory_files_store_log_or_messages(consortium, asked, caplog):
     caplog.set_level("DEBUG")
     found = consortium(asked)
     if asked == "off":

@@ -110,9 +110,7 @@ def test_below_the_threshold_the_run_stops_with_the_last_good_model(consortium: 
     assert "round 2" in outcome.reason and "site-03" in outcome.reason
 
 
-def test_of_a_site_in_sums_only_neither_figures_nor_sums_over_rows_leave(
-    small_sites: Callable[..., list[Site]], small_study: str
-):
+def test_of_a_site_in_sums_only_neither_figures_nor_sums_over_rows_leave(small_sites, small_study):
     study = Study.parse(small_study).replace({"secure-aggregation": "on", "strategy.rounds": ROUNDS})
     sites = small_sites(4, rows=80, policy=Policy(disclosure="open", resplit=True))
     reserved = replace(sites[3], policy=sites[3].policy.model_copy(update={"share_metrics": "aggregate-only"}))

@@ -70,9 +70,7 @@ HOSTILE: dict[str, tuple[Callable[[Members], list[tuple[zipfile.ZipInfo, bytes]]
 
 
 @pytest.mark.parametrize(("make", "reason"), HOSTILE.values(), ids=HOSTILE)
-def test_a_kit_that_was_made_to_break_out_is_refused_logged_and_explained(
-    flfed: Callable[..., Any], home: Path, tmp_path: Path, members: Members, make: Any, reason: str
-):
+def test_a_kit_that_was_made_to_break_out_is_refused_logged_and_explained(flfed, home, tmp_path, members, make, reason):
     exchange = tmp_path / "exchange"
     exchange.mkdir()
     file, before = exchange / "cleveland.kit.zip", sorted(tmp_path.rglob("*"))
@@ -92,9 +90,7 @@ def test_a_kit_that_was_made_to_break_out_is_refused_logged_and_explained(
     assert not Path("/tmp/flfed-out").exists()
 
 
-def test_a_honest_kit_of_the_same_make_is_taken(
-    flfed: Callable[..., Any], home: Path, tmp_path: Path, members: Members
-):
+def test_a_honest_kit_of_the_same_make_is_taken(flfed, home, tmp_path, members):
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for info, content in as_is(members):
@@ -144,9 +140,7 @@ class Day:
 
 @settings(max_examples=25)
 @given(some.lists(some.sampled_from(["line", "count", "next day", "other"]), max_size=25), some.data())
-def test_bytes_that_are_counted_on_are_those_of_the_whole_day(
-    small_day: Callable[[], Day], steps: list[str], data: Any
-):
+def test_bytes_that_are_counted_on_are_those_of_the_whole_day(small_day, steps, data):
     day, other = small_day(), None
     for step in steps:
         if step == "line":

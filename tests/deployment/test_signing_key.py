@@ -71,9 +71,7 @@ def test_the_key_is_for_the_user_with_the_data_alone(kit: Path, tmp_path: Path):
         signing_key(SITE)
 
 
-def test_the_user_with_the_network_makes_no_key_of_the_gate(
-    folder: CoordinatorFolder, kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_user_with_the_network_makes_no_key_of_the_gate(folder, kit, tmp_path, monkeypatch):
     monkeypatch.setenv("FLFED_HOME", str(tmp_path / "net"))
     two_users(SITE, tmp_path)
     done = join(kit, to=tmp_path)
@@ -154,9 +152,7 @@ def test_what_root_makes_is_the_gates_users():
     assert SITE.signing_key.stat().st_uid == 23456
 
 
-def test_an_admission_of_an_earlier_version_has_no_fingerprint_and_one_is_taken_in(
-    folder: CoordinatorFolder, kit: Path, tmp_path: Path
-):
+def test_an_admission_of_an_earlier_version_has_no_fingerprint_and_one_is_taken_in(folder, kit, tmp_path):
     done = join(kit, to=tmp_path)
     key = serialization.load_ssh_private_key(SITE.node_key.read_bytes(), None)
     facts = json.loads(done.admission.read_text())
@@ -177,9 +173,7 @@ def test_an_admission_of_an_earlier_version_has_no_fingerprint_and_one_is_taken_
 
 
 @pytest.mark.parametrize("said", [7, "", "SHA256:abc", "ABCD"])
-def test_an_admission_with_an_odd_fingerprint_is_refused(
-    folder: CoordinatorFolder, kit: Path, tmp_path: Path, said: object
-):
+def test_an_admission_with_an_odd_fingerprint_is_refused(folder, kit, tmp_path, said):
     done = join(kit, to=tmp_path)
     facts = json.loads(done.admission.read_text())
     done.admission.write_text(json.dumps({**facts, "gate-key": said}))
@@ -191,9 +185,7 @@ def test_an_admission_with_an_odd_fingerprint_is_refused(
     assert members(folder)["cleveland"].status == "invited"
 
 
-def test_a_fingerprint_that_another_put_into_an_admission_is_refused(
-    folder: CoordinatorFolder, kit: Path, tmp_path: Path
-):
+def test_a_fingerprint_that_another_put_into_an_admission_is_refused(folder, kit, tmp_path):
     done = join(kit, to=tmp_path)
     other = gate_fingerprint(signing_public(Ed25519PrivateKey.generate()))
     done.admission.write_text(done.admission.read_text().replace(done.gate_key, other))

@@ -104,10 +104,9 @@ def test_what_the_docs_say_passes(small_sites, perceptron: str):
     zeros = {name: np.zeros_like(value) for name, value in first_model(session.study, session.schema).items()}
     assert not refuses(session, encoder, zeros)
     assert not refuses(
-        SiteSession(replace(site, policy=Policy(disclosure="open")), session.study),
-        encoder,
+        SiteSession(replace(site, policy=Policy(disclosure="open")), session.study), encoder,
         tent(x, x[5], low=-9, high=9),
-    )
+    )  # fmt: skip
 
 
 def test_what_a_run_begins_with_is_not_refused(small_sites, perceptron: str):
@@ -164,9 +163,7 @@ def figures_of(reply: Any, kind: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("kind", [TRAIN, EVALUATE, COMPARE])
-def test_no_figure_of_such_a_model_leaves_a_gate_and_it_was_the_runs_model(
-    gated, perceptron: str, kind: str, monkeypatch
-):
+def test_no_figure_of_such_a_model_leaves_a_gate_and_it_was_the_runs_model(gated, perceptron, kind, monkeypatch):
     def asked(site: Any, high: float) -> Any:
         session = SiteSession(site.site, site.study)
         sent = TrainRequest.from_record(site.trained(round=6, evaluate=True).content)

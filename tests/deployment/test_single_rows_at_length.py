@@ -70,11 +70,9 @@ def steep_step(x: np.ndarray, row: np.ndarray, rng: np.random.Generator) -> Arra
     factor, height = steepness(gaps, rng) / 14, rng.uniform(14, 40)
     place = factor * float(row @ way)
     return {
-        "weight-0": np.stack([factor * way] * 3, axis=1),
-        "bias-0": np.array([1.0, -1.0, 0.0]) - place,
-        "weight-1": height * np.array([[1.0], [-1.0], [0.0]]),
-        "bias-1": np.array([-height]),
-    }
+        "weight-0": np.stack([factor * way] * 3, axis=1), "bias-0": np.array([1.0, -1.0, 0.0]) - place,
+        "weight-1": height * np.array([[1.0], [-1.0], [0.0]]), "bias-1": np.array([-height]),
+    }  # fmt: skip
 
 
 def one_row(x: np.ndarray, row: np.ndarray, rng: np.random.Generator) -> Arrays:
@@ -148,9 +146,7 @@ def shares_refused(site: Site, text: str, make: Made) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("make", [steep_line, steep_step, one_row])
-def test_steep_models_and_those_of_one_row_are_refused_whether_it_is_a_test_row(
-    small_sites, small_study: str, make: Made
-):
+def test_steep_models_and_those_of_one_row_are_refused_whether_it_is_a_test_row(small_sites, small_study, make):
     (site,) = small_sites(1, rows=80, policy=INSTITUTION)
     shares = shares_refused(site, small_study if make is steep_line else PERCEPTRON, make)
     assert len(shares) == 4 and min(shares.values()) >= 0.99, shares
@@ -173,9 +169,7 @@ def brought(name: str, test_data: Path) -> Study:
 
 
 @pytest.mark.parametrize("name", [*SHIPPED, "portfolio-returns"])
-def test_no_model_of_any_round_of_a_shipped_study_is_refused(
-    test_data: Path, name: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-):
+def test_no_model_of_any_round_of_a_shipped_study_is_refused(test_data, name, monkeypatch, request):
     if name == "portfolio-returns":
         request.getfixturevalue("portfolio")
     told = list[bool]()

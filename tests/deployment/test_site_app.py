@@ -183,16 +183,8 @@ def test_no_page_shows_anything_of_another_site(ran: Any, beside: None):
 WRITES: list[str] = []
 WATCHED: list[str] = []
 CHANGING = {
-    "os.mkdir",
-    "os.remove",
-    "os.rename",
-    "os.rmdir",
-    "os.chmod",
-    "os.chown",
-    "os.truncate",
-    "os.utime",
-    "os.link",
-}
+    "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.chmod", "os.chown", "os.truncate", "os.utime", "os.link",
+}  # fmt: skip
 
 
 def _heard(event: str, args: tuple[Any, ...]) -> None:
@@ -368,10 +360,9 @@ WRONG: dict[str, Callable[[dict[str, Any]], object]] = {
     "time": lambda found: found | {"at": "yesterday"},
     "no-time": lambda found: {key: value for key, value in found.items() if key != "at"},
     "beyond-counting": lambda found: found | {"rows": float("inf")},
-    "no-number": lambda found: found | {"holdout-rows": "many"},
-    "no-figures": lambda found: found | {"arms": [1]},
+    "no-number": lambda found: found | {"holdout-rows": "many"}, "no-figures": lambda found: found | {"arms": [1]},
     "a-list": lambda found: [found],
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("change", [*WRONG.values(), None], ids=[*WRONG, "deep"])

@@ -110,10 +110,8 @@ CAME = {
     "nothing": [],
     "lines": [lambda folder: add(folder, 5)],
     "lines-and-receipts": [lambda folder: add(folder, 5), lambda folder: sign(folder, LINES + 3, "r2")],
-    "an-early-receipt": [lambda folder: sign(folder, 2, "r0")],
-    "a-torn-line": [lambda folder: add(folder, 2), tear],
-    "a-repair": [tear, repair, lambda folder: add(folder, 2)],
-    "a-repair-of-nothing": [set_aside_nothing],
+    "an-early-receipt": [lambda folder: sign(folder, 2, "r0")], "a-torn-line": [lambda folder: add(folder, 2), tear],
+    "a-repair": [tear, repair, lambda folder: add(folder, 2)], "a-repair-of-nothing": [set_aside_nothing],
     "a-changed-early-line": [tamper, lambda folder: add(folder, 2)],
     "a-change-taken-back": [tamper, untamper, lambda folder: add(folder, 2)],
     "an-early-line-again": [again(4)],
@@ -124,7 +122,7 @@ CAME = {
     "an-empty-line": [blank],
     "an-open-file": [lambda folder: folder.ledger.chmod(0o644)],
     "a-lost-ledger": [lambda folder: folder.ledger.unlink()],
-}
+}  # fmt: skip
 """What comes to a ledger between two looks at it."""
 
 
@@ -138,15 +136,8 @@ def test_going_on_says_what_reading_the_whole_says(folder: SiteFolder, steps: li
         assert reader.read(next(marks)) == LedgerReader(folder).read(1)
     said = reader.read(next(marks))
     problems = {
-        "a-torn",
-        "a-repair-of",
-        "a-changed",
-        "an-early-line",
-        "the-last",
-        "a-cut-tail-",
-        "a-signed",
-        "an-empty",
-    }
+        "a-torn", "a-repair-of", "a-changed", "an-early-line", "the-last", "a-cut-tail-", "a-signed", "an-empty",
+    }  # fmt: skip
     name = next(name for name, given in CAME.items() if given is steps)
     wrong = any(name.startswith(one) for one in problems)
     assert (
@@ -195,9 +186,7 @@ def the_line_before(folder: SiteFolder, size: int) -> tuple[bytes, bytes]:
 
 
 @pytest.mark.parametrize("changed", [a_new_line, the_line_before])
-def test_what_is_another_only_while_its_lines_are_read_is_found(
-    folder: SiteFolder, changed: Callable[[SiteFolder, int], tuple[bytes, bytes]], monkeypatch: pytest.MonkeyPatch
-):
+def test_what_is_another_only_while_its_lines_are_read_is_found(folder, changed, monkeypatch):
     ledger = ledger_of(folder)
     checked = checked_whole(ledger, [])[1]
     assert checked is not None

@@ -71,9 +71,7 @@ def events(run: str, kind: str) -> list[str]:
 
 
 @pytest.mark.parametrize("own", ["its own too", "not its own"])
-def test_one_of_four_that_seals_wrong_shares_to_all_is_left_out_and_after_two_sums_for_the_run(
-    consortium: Make, own: str
-):
+def test_one_of_four_that_seals_wrong_shares_to_all_is_left_out_and_after_two_sums_for_the_run(consortium, own):
     found = consortium()
     coordinator = Coordinator(found)
     ended(run := coordinator.run(lie=spoiling(LAST, ALL if own == "its own too" else THREE)))
@@ -86,9 +84,8 @@ def test_one_of_four_that_seals_wrong_shares_to_all_is_left_out_and_after_two_su
     assert asked(coordinator, TRAIN).count(LAST) == 2
     told = [line for line in events(run.run, "fault") if line.startswith(LAST) and "could not be opened" in line]
     assert [line.rpartition(": ")[2] for line in told] == [
-        "the sum is made without it",
-        "the run has no further sum with it",
-    ]
+        "the sum is made without it", "the run has no further sum with it",
+    ]  # fmt: skip
     assert all("at site-01, site-02, site-03" in line for line in told)
 
 
@@ -141,12 +138,10 @@ def test_a_site_with_wrong_keys_names_all_others_and_is_the_one_left_out(consort
 
 
 KILLED = {
-    "once the first has refused": (1, "site-02", UNMASK),
-    "before the smaller list": (1, "site-01", LIST),
-    "between two confirmations": (1, "site-02", LIST),
-    "before the smaller list is opened": (3, "site-01", UNMASK),
+    "once the first has refused": (1, "site-02", UNMASK), "before the smaller list": (1, "site-01", LIST),
+    "between two confirmations": (1, "site-02", LIST), "before the smaller list is opened": (3, "site-01", UNMASK),
     "between two openings": (3, "site-02", UNMASK),
-}
+}  # fmt: skip
 """At which message of which site; each is asked twice for the list of all."""
 
 
@@ -168,9 +163,7 @@ def test_a_coordinator_that_is_killed_asks_for_no_third_list_and_counts_on(conso
 
 
 @pytest.mark.parametrize("opened_by", ["all", pytest.param("the first", marks=pytest.mark.proof)])
-def test_a_list_that_an_earlier_run_opened_is_not_made_smaller_also_when_the_later_goes_on(
-    consortium: Make, opened_by: str
-):
+def test_a_list_that_an_earlier_run_opened_is_not_made_smaller_also_when_the_later_goes_on(consortium, opened_by):
     found = consortium()
     coordinator = Coordinator(found)
     coordinator.run(absent=in_round(1, "site-02", UNMASK, "crash") if opened_by == "the first" else killed_in_second)
@@ -188,9 +181,7 @@ killed_in_second = in_round(2, "site-02", TRAIN, "crash")
 
 
 @pytest.mark.parametrize(("spoilt", "listed"), [(1, THREE), (2, ALL)])
-def test_a_later_round_of_the_same_model_is_the_same_question(
-    consortium: Make, small_study: str, spoilt: int, listed: str
-):
+def test_a_later_round_of_the_same_model_is_the_same_question(consortium, small_study, spoilt, listed):
     # The update is so little that the model stays as it is.
     text = Study.parse(small_study).replace({"plan.lr": 1e-300}).text
     found = consortium(text=text)
@@ -235,9 +226,7 @@ NOISE = {
 
 @pytest.mark.proof
 @pytest.mark.parametrize("name", NOISE)
-def test_under_noise_the_site_is_left_out_and_spends_nothing_where_it_is_not_asked(
-    consortium: Make, small_study: str, name: str
-):
+def test_under_noise_the_site_is_left_out_and_spends_nothing_where_it_is_not_asked(consortium, small_study, name):
     text = small_study.replace("epochs = 1", "steps = 4") + f"[privacy]\n{NOISE[name]}"
     found = consortium(text=text)
     ended(run := Coordinator(found).run(lie=spoiling(LAST)))

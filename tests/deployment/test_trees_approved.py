@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.operator.study_description import reveals
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
-from flfed.rows.data.site import Site
 from flfed.study.study import Study
 from flfed.updates.messages.summarise import BinsReply
 from flfed.updates.messages.train import TrainReply
@@ -21,9 +19,7 @@ from tests.approval_text import details
 from tests.boosting import trees_study
 
 
-def test_the_words_before_an_approval_are_of_sums_and_not_of_updates(
-    small_sites: Callable[..., list[Site]], small_study: str
-):
+def test_the_words_before_an_approval_are_of_sums_and_not_of_updates(small_sites, small_study):
     (site,) = small_sites(1, policy=Policy(disclosure="open"))
     study = Study.parse(trees_study(small_study))
     words = details(study, site, ["site-02", "site-03"])
@@ -43,9 +39,7 @@ def test_the_words_before_an_approval_are_of_sums_and_not_of_updates(
 
 
 @pytest.mark.parametrize(("depth", "exchanges"), [(4, 400), (6, 600)])
-def test_a_check_says_how_many_exchanges_a_run_takes(
-    depth: int, exchanges: int, flfed, tmp_path: Path, wine_study: str
-):
+def test_a_check_says_how_many_exchanges_a_run_takes(depth, exchanges, flfed, tmp_path, wine_study):
     (tmp_path / "trees.toml").write_text(wine_study)
     changes = ["--set", "strategy.rounds=100", "--set", f"model.depth={depth}"]
     code, out, _ = flfed("study", "check", tmp_path / "trees.toml", *changes)
@@ -72,11 +66,8 @@ def test_a_new_study_of_trees_has_its_validation_rows_back_and_a_check_counts_bo
     study = Study.load(written)
     settings = study.strategy.settings
     assert (settings["refit"], settings["select"], settings["patience"], study.plan.validation) == (
-        True,
-        "best",
-        20,
-        0.2,
-    )
+        True, "best", 20, 0.2,
+    )  # fmt: skip
     rounds, levels = study.rounds, study.model.build("model").depth
     code, out, _ = flfed("study", "check", written)
     said = (

@@ -64,9 +64,7 @@ def test_three_gates_end_where_one_process_does_also_after_a_crash_between_two_l
 
 
 @pytest.mark.studies
-def test_a_coordinator_killed_while_a_site_was_away_grows_the_tree_of_all_once_it_is_back(
-    small_sites: Callable[..., list[Site]], small_study: str
-):
+def test_a_coordinator_killed_while_a_site_was_away_grows_the_tree_of_all_once_it_is_back(small_sites, small_study):
     changes = {"strategy.rounds": 3, "strategy.quorum": 0.5}
     gated = consortium_of(small_sites(3, rows=120), trees_study(small_study, **changes))
     here = run(gated.study, sites=list(gated.sites.values())).report["arrays-sha256"]
@@ -150,10 +148,9 @@ def test_a_tree_begins_anew_at_most_as_often_as_there_are_sites(gated: Consortiu
 
 
 BAD: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "shape": lambda values: values[:, :, 1:],
-    "type": lambda values: values.astype(np.float32),
+    "shape": lambda values: values[:, :, 1:], "type": lambda values: values.astype(np.float32),
     "NaN": lambda values: values * np.nan,
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("why", BAD)

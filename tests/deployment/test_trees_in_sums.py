@@ -73,9 +73,7 @@ def test_masked_sums_grow_the_trees_of_plain_ones(consortium: Make, least: int):
 
 
 @pytest.mark.proof
-def test_sites_that_share_figures_in_sums_only_grow_the_same_trees(
-    small_sites: Callable[..., list[Site]], small_study: str
-):
+def test_sites_that_share_figures_in_sums_only_grow_the_same_trees(small_sites, small_study):
     asked = {"secure-aggregation": "on", "strategy.rounds": 2, "compare.share-metrics": "aggregate-only"}
     found = sharing_in_sums(small_sites, Study.parse(trees_study(small_study, **asked)), 4, 4, rows=120)
     coordinator = Coordinator(found)
@@ -134,15 +132,13 @@ def test_a_site_that_is_killed_between_two_levels_is_in_the_tree(consortium: Mak
 
 
 CRASHES = {
-    "counts by cell": (1, "site-03", BINS),
-    "opening of the counts": (1, "site-02", UNMASK),
-    "first root": (1, "site-03", TRAIN),
-    "second level": (2, "site-02", TRAIN),
+    "counts by cell": (1, "site-03", BINS), "opening of the counts": (1, "site-02", UNMASK),
+    "first root": (1, "site-03", TRAIN), "second level": (2, "site-02", TRAIN),
     "opening of the second level": (3, "site-02", UNMASK),
     "last level of the second tree": (2 * DEPTH, "site-03", TRAIN),
     "opening of the last level": (1 + 2 * DEPTH, "site-04", UNMASK),
     "root of the third tree": (2 * DEPTH + 1, "site-01", TRAIN),
-}
+}  # fmt: skip
 
 
 QUICK = ("opening of the second level",)
@@ -296,15 +292,10 @@ SINGLE = "single-cells-in-sums"
 
 
 @pytest.mark.studies
-@pytest.mark.parametrize(
-    ("outputs", "changes", "takes_part"),
-    [
-        ((SINGLE,), {}, True),
-        ((), {}, False),
-        ((SINGLE,), {"strategy.min-rows": 0}, False),
-        pytest.param((SINGLE,), {"secure-aggregation": "auto"}, False, marks=pytest.mark.proof),
-    ],
-)
+@pytest.mark.parametrize(("outputs", "changes", "takes_part"), [
+    ((SINGLE,), {}, True), ((), {}, False), ((SINGLE,), {"strategy.min-rows": 0}, False),
+    pytest.param((SINGLE,), {"secure-aggregation": "auto"}, False, marks=pytest.mark.proof),
+])  # fmt: skip
 def test_an_institution_grows_trees_in_sums_where_its_policy_names_them(
     small_sites: Any, small_study: str, outputs: tuple[str, ...], changes: dict[str, Any], takes_part: bool
 ):

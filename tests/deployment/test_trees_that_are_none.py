@@ -24,13 +24,11 @@ HANGS = 10
 Places = Mapping[str, float]
 NONE: dict[str, Places] = {
     "a child that is its own parent": {"column": 0, "code": 40, "missing_left": 1, "left": 0},
-    "a child that is not there": {"column": 0, "left": 1e9},
-    "a child before the root": {"column": 0, "left": -5},
-    "a column that is not there": {"column": 77, "left": 1},
-    "half a column": {"column": 0.5, "left": 1},
+    "a child that is not there": {"column": 0, "left": 1e9}, "a child before the root": {"column": 0, "left": -5},
+    "a column that is not there": {"column": 77, "left": 1}, "half a column": {"column": 0.5, "left": 1},
     "half a code": {"column": 0, "code": 0.5, "left": 1},
     "a leaf beyond all gradients": {"column": -1, "value": 1e300},
-}
+}  # fmt: skip
 
 
 @pytest.fixture

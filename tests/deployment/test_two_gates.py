@@ -143,9 +143,7 @@ def test_one_question_that_both_are_asked_is_answered_by_both(two: Callable[...,
         assert found.ask_both(((message, {}), (message, {}))) == ["", ""]
 
 
-def test_a_request_that_another_process_keeps_meanwhile_is_no_other_model(
-    two: Callable[..., TwoGates], monkeypatch: pytest.MonkeyPatch
-):
+def test_a_request_that_another_process_keeps_meanwhile_is_no_other_model(two, monkeypatch):
     found, asked = two(), []
     is_file = Path.is_file
 

@@ -100,9 +100,7 @@ def test_no_start_comes_in_with_the_comparison_and_the_arms_are_of_the_sites_own
     assert "warm-start-tuned" in {one.arm for one in CompareReply.from_record(reply.content).arms}
 
 
-def test_147_comparisons_with_a_start_of_the_coordinators_give_no_figure(
-    started: Callable[..., Gated], conducted_through: Any
-):
+def test_147_comparisons_with_a_start_of_the_coordinators_give_no_figure(started, conducted_through):
     site = started(policy=Policy(runs=1), rows=120)
     asked, _ = comparison(conducted_through(site))
     rng = np.random.default_rng(1)
@@ -138,9 +136,7 @@ def parts_of(folder: Path) -> dict[str, Any]:
     return {"facts": found.facts(), "arrays": found.arrays, "encoder": found.encoder}
 
 
-def test_a_run_its_kept_copy_and_its_exported_folder_have_one_hash(
-    begun: Study, started: Callable[..., Gated], folder: Path
-):
+def test_a_run_its_kept_copy_and_its_exported_folder_have_one_hash(begun, started, folder):
     by_folder = named_start(begun.replace({"model.warm-start": str(folder), "model.start-sha256": ""}), approved=False)
     assert by_folder.start_sha256 == begun.start_sha256
     kept = load_start(started().folder, begun)
@@ -156,9 +152,7 @@ def test_a_run_its_kept_copy_and_its_exported_folder_have_one_hash(
     assert replace(kept, run="another name", repeat=4).sha256() == begun.start_sha256
 
 
-def test_a_site_without_a_copy_answers_nothing_and_a_copy_is_for_its_owner_alone(
-    begun: Study, started: Callable[..., Gated]
-):
+def test_a_site_without_a_copy_answers_nothing_and_a_copy_is_for_its_owner_alone(begun, started):
     site = started()
     enrol = site.message(ENROL, EnrolRequest(dataset="small", schema_sha256=datasets.load("small").schema.sha256()))
     assert not site.answer(enrol).has_error()
@@ -184,9 +178,7 @@ def test_the_approval_names_the_model_and_its_hash(begun: Study, gated: Callable
     assert "begins with the model" not in " ".join(details(gated().study, gated().site, []))
 
 
-def test_a_gate_refuses_a_start_where_each_site_scales_by_its_own_means(
-    begun: Study, folder: Path, gated: Callable[..., Gated]
-):
+def test_a_gate_refuses_a_start_where_each_site_scales_by_its_own_means(begun, folder, gated):
     study = begun.replace({"encode.scaler": "per-site"})
     site = gated(study.text)
     source = read_start_folder(site.folder, study, folder)

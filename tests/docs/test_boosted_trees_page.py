@@ -27,9 +27,7 @@ def test_the_study_of_the_page_is_accepted_and_every_key_of_it_is_one(heart: dat
 
 @pytest.mark.studies
 @pytest.mark.proof
-def test_every_command_of_the_page_runs_and_xgboost_predicts_as_flfed(
-    flfed, heart: datasets.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_every_command_of_the_page_runs_and_xgboost_predicts_as_flfed(flfed, heart, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("heart-trees.toml").write_text(blocks_of(TEXT, "toml")[0])
     for words in commands_of(PAGE):

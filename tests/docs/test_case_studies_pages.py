@@ -60,16 +60,12 @@ def test_the_index_and_its_pictures_are_what_the_pages_give():
     assert differing() == []
 
 
-@pytest.mark.parametrize(
-    ("name", "was", "planted", "files"),
-    [
-        ("zone-power", "+0.029 on average", "+0.229 on average", [f"{PICTURES}/zone-power.svg", INDEX]),
-        ("zone-power", "2 of 3 sites", "1 of 3 sites", None),
-        ("loan-default", "| 0.720 |", "| 0.120 |", [INDEX]),
-        ("loan-default", "(−0.040 to", "(−0.140 to", [f"{PICTURES}/loan-default.svg"]),
-        ("pancreatitis-trial", "odds ratio 0.494", "odds ratio 0.482", [INDEX]),
-    ],
-)
+@pytest.mark.parametrize(("name", "was", "planted", "files"), [
+    ("zone-power", "+0.029 on average", "+0.229 on average", [f"{PICTURES}/zone-power.svg", INDEX]),
+    ("zone-power", "2 of 3 sites", "1 of 3 sites", None), ("loan-default", "| 0.720 |", "| 0.120 |", [INDEX]),
+    ("loan-default", "(−0.040 to", "(−0.140 to", [f"{PICTURES}/loan-default.svg"]),
+    ("pancreatitis-trial", "odds ratio 0.494", "odds ratio 0.482", [INDEX]),
+])  # fmt: skip
 def test_another_figure_on_a_page_is_seen(name: str, was: str, planted: str, files: list[str] | None, tmp_path: Path):
     folder = tmp_path / "case-studies"
     shutil.copytree(FOLDER, folder)
@@ -137,19 +133,15 @@ def test_the_index_names_no_site():
     assert [site for site in sites if site in text] == []
 
 
-@pytest.mark.parametrize(
-    ("verdict", "gain", "shown"),
-    [
-        (PAYS, 0.1, "Together, three banks better find fraud: 20 % fewer wrongly ordered pairs on average."),
-        (DO_NOT_USE, -0.1, "Together, three banks find fraud worse: 20 % more wrongly ordered pairs on average."),
-        (
-            NO_CLEAR_GAIN,
-            0.001,
-            "No clear improvement on average when three banks find fraud together: "
-            "as many wrongly ordered pairs, within 1 %.",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("verdict", "gain", "shown"), [
+    (PAYS, 0.1, "Together, three banks better find fraud: 20 % fewer wrongly ordered pairs on average."),
+    (DO_NOT_USE, -0.1, "Together, three banks find fraud worse: 20 % more wrongly ordered pairs on average."),
+    (
+        NO_CLEAR_GAIN, 0.001,
+        "No clear improvement on average when three banks find fraud together: "
+        "as many wrongly ordered pairs, within 1 %.",
+    ),
+])  # fmt: skip
 def test_a_sentence_follows_from_the_verdict(verdict: str, gain: float, shown: str):
     mean = replace(PAGES["heart-disease"].lines[0], site=None, value=gain, verdict=verdict)
     found = Page(Listed("", "", "banks", "find fraud"), "", 3, "roc_auc_score", (), mean, 0.5, {verdict: 3}, False)

@@ -67,27 +67,19 @@ def test_the_version_is_one_everywhere_and_each_version_of_the_changelog_fits_a_
 LONG = "Word " * 31 + "end. "
 
 
-@pytest.mark.parametrize(
-    ("text", "named"),
-    [
-        (LONG * 3, "a paragraph of 96 words"),
-        (f"- {LONG * 2}", "an item of 64 words"),
-        (f"| a |\n|---|\n| {LONG * 2} |", "a cell of 64 words"),
-        ("word " * 36, "a sentence of 36 words"),
-        ("`flfed study runn wine`", "runn is no command"),
-        ("```sh\n$ flfed no-such\n```", "no-such is no command"),
-        ("`site freeze`", "freeze is no command"),
-        ("`flfed run export RUN --to folder`", "--to is no option of it"),
-        ("```sh\nflfed run export RUN \\\n  --to folder\n```", "--to is no option of it"),
-        ("`--out`", "--out is a former option"),
-        ("`[compare] own`", "[compare] has no key own"),
-        ("`[compare] draws = 200`", "[compare] has no key draws"),
-        ("`[comparison] resamples`", "[comparison] is no table"),
-        ("`worthwhile`", "worthwhile is a former key"),
-        ("`[analysis]`", "[analysis] is a former key"),
-        ('```toml\n[dataset]\nname = "wine"\nleast-rows = 20\n```', "[dataset] has no key least-rows"),
-    ],
-)
+@pytest.mark.parametrize(("text", "named"), [
+    (LONG * 3, "a paragraph of 96 words"), (f"- {LONG * 2}", "an item of 64 words"),
+    (f"| a |\n|---|\n| {LONG * 2} |", "a cell of 64 words"), ("word " * 36, "a sentence of 36 words"),
+    ("`flfed study runn wine`", "runn is no command"), ("```sh\n$ flfed no-such\n```", "no-such is no command"),
+    ("`site freeze`", "freeze is no command"),
+    ("`flfed run export RUN --to folder`", "--to is no option of it"),
+    ("```sh\nflfed run export RUN \\\n  --to folder\n```", "--to is no option of it"),
+    ("`--out`", "--out is a former option"), ("`[compare] own`", "[compare] has no key own"),
+    ("`[compare] draws = 200`", "[compare] has no key draws"),
+    ("`[comparison] resamples`", "[comparison] is no table"), ("`worthwhile`", "worthwhile is a former key"),
+    ("`[analysis]`", "[analysis] is a former key"),
+    ('```toml\n[dataset]\nname = "wine"\nleast-rows = 20\n```', "[dataset] has no key least-rows"),
+])  # fmt: skip
 def test_each_kind_of_place_is_named_with_its_line(text: str, named: str, tmp_path: Path):
     page = tmp_path / "page.md"
     known = "`flfed study run wine --repeats 10`, `site status`, `--output` and `[compare] minimum-gain = 0.01` exist."

@@ -165,10 +165,8 @@ def test_types_and_ranges_are_told_in_words():
     assert type_in_words(tuple[str, ...] | None) == "list of texts"
     lr, batch = (next(key for key in keys_of(Plan) if key.name == name) for name in ("lr", "batch"))
     assert (lr.row()[1], lr.row()[2], batch.row()[1]) == (
-        "number, > 0",
-        "`0.05`",
-        "whole number, >= 0; 0 means all rows",
-    )
+        "number, > 0", "`0.05`", "whole number, >= 0; 0 means all rows",
+    )  # fmt: skip
 
 
 def test_every_command_is_on_its_page_with_its_example():

@@ -289,14 +289,11 @@ def test_a_verdict_follows_from_the_promise():
     assert AUDIT == "query.audit"
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"attacks": ["membership"]}, "attack 'membership' is not known; did you mean 'membership-inference'"),
-        ({"only": ["site-1"]}, "site 'site-1' took no part in the run; did you mean 'site-01'"),
-        ({"sites": None}, "was run on sites that a program passed; audit it from Python"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"attacks": ["membership"]}, "attack 'membership' is not known; did you mean 'membership-inference'"),
+    ({"only": ["site-1"]}, "site 'site-1' took no part in the run; did you mean 'site-01'"),
+    ({"sites": None}, "was run on sites that a program passed; audit it from Python"),
+])  # fmt: skip
 def test_what_is_wrong_is_said_before_anything_is_attacked(small, changes, said):
     sites, ended = small()
     with pytest.raises(UsageError, match=said):

@@ -230,50 +230,37 @@ def test_the_search_finds_what_is_planted_in_a_message_a_log_or_the_record(
     logging.getLogger("flfed.site").warning("%r", np.float32(NUMBER))
     print(TEXT.upper(), TEXT)
     found = found_in(searched(done, home, caplog, capfd), needles())
-    assert sorted(found) == sorted(
-        [
-            *(f"text as utf-8 in query.summarise to-server site-0{number}" for number in (1, 2)),
-            "text as utf-8 in stdout",
-            f"{NUMBER} in 7 digits in log",
-            *(f"{NUMBER} in {digits} digits in {place}" for digits in (7, 10) for place in ("runs.db", "report")),
-        ]
-    )
+    assert sorted(found) == sorted([
+        *(f"text as utf-8 in query.summarise to-server site-0{number}" for number in (1, 2)),
+        "text as utf-8 in stdout", f"{NUMBER} in 7 digits in log",
+        *(f"{NUMBER} in {digits} digits in {place}" for digits in (7, 10) for place in ("runs.db", "report")),
+    ])  # fmt: skip
 
 
 ENCODER = Encoder(
-    center=np.array([50.0]),
-    scale=np.array([7.0]),
-    frequency=np.zeros(0),
-    spread=np.zeros(0),
-    class_weight=np.ones(2),
+    center=np.array([50.0]), scale=np.array([7.0]), frequency=np.zeros(0), spread=np.zeros(0), class_weight=np.ones(2)
 )
 SCALED = (NUMBER - 50) / 7
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        {"a": ConfigRecord({"person": TEXT})},
-        {"a": ConfigRecord({TEXT: 1})},
-        {"a": ConfigRecord({"persons": ["somebody", TEXT]})},
-        {"a": ConfigRecord({"raw": TEXT.encode("utf-16-le")})},
-        {"a": MetricRecord({"x1": NUMBER})},
-        {"a": MetricRecord({"x1": [1.0, NUMBER]})},
-        {"a": ConfigRecord({"x1": f"mean {NUMBER:.4f}"})},
-        *(
-            {"a": ArrayRecord({"w": Array(np.array([0.1, v], dtype=d))})}
-            for v in (NUMBER, SCALED)
-            for d in ("<f4", "<f8")
-        ),
-        *(
-            {"a": ConfigRecord({"w": np.array([v], dtype=d).tobytes()})}
-            for v in (NUMBER, SCALED)
-            for d in (">f4", ">f8")
-        ),
-        {"a": ArrayRecord({"z": Array(np.array([[(NUMBER - 50) / 50]]))})},
-        {"a": ConfigRecord({"x1": repr(SCALED)})},
-    ],
-)
+@pytest.mark.parametrize("content", [
+    {"a": ConfigRecord({"person": TEXT})}, {"a": ConfigRecord({TEXT: 1})},
+    {"a": ConfigRecord({"persons": ["somebody", TEXT]})}, {"a": ConfigRecord({"raw": TEXT.encode("utf-16-le")})},
+    {"a": MetricRecord({"x1": NUMBER})}, {"a": MetricRecord({"x1": [1.0, NUMBER]})},
+    {"a": ConfigRecord({"x1": f"mean {NUMBER:.4f}"})},
+    *(
+        {"a": ArrayRecord({"w": Array(np.array([0.1, v], dtype=d))})}
+        for v in (NUMBER, SCALED)
+        for d in ("<f4", "<f8")
+    ),
+    *(
+        {"a": ConfigRecord({"w": np.array([v], dtype=d).tobytes()})}
+        for v in (NUMBER, SCALED)
+        for d in (">f4", ">f8")
+    ),
+    {"a": ArrayRecord({"z": Array(np.array([[(NUMBER - 50) / 50]]))})},
+    {"a": ConfigRecord({"x1": repr(SCALED)})},
+])  # fmt: skip
 def test_the_search_finds_each_form_in_a_message(content: dict[str, Any]):
     message = Message(RecordDict(content), dst_node_id=1, message_type="train")
     assert len(found_in([("message", bytes_of(message))], needles([ENCODER]))) >= 1

@@ -72,9 +72,7 @@ def validation(name: str, number: int) -> dict[str, float | None]:
         return {m.metric: m.value for m in reader.metrics(name, number) if (m.site, m.arm) == (None, "validation")}
 
 
-def test_a_sweep_that_is_ended_gives_the_points_that_were_tried_and_leaves_no_checkpoint(
-    small_sites, study: Study, home: Path
-):
+def test_a_sweep_that_is_ended_gives_the_points_that_were_tried_and_leaves_no_checkpoint(small_sites, study, home):
     rounds = list[int]()
 
     def progress(stage: str, done: int, of: int) -> None:
@@ -196,28 +194,18 @@ def test_the_grid_is_the_product_in_order_and_options_can_be_copied():
         assert base.replace(dict(_change(word) for word in words)) == study
 
 
-@pytest.mark.parametrize(
-    ("grid", "why"),
-    [
-        ([], "has no \\[sweep\\]"),
-        (["lr"], "write it as KEY=V1,V2"),
-        (["lr="], "write it as KEY=V1,V2"),
-        (["lr=0.1,,0.2"], "write it as KEY=V1,V2, without an empty value"),
-        (["=1,2"], "write it as KEY=V1,V2"),
-        (["lr=0.1", "lr=0.2"], "the key is there twice"),
-        (["lr=0.1", "plan.lr=0.2"], "is there twice, as table.key"),
-        (["lr=0.1,0.1"], "a value is there twice"),
-        (["lrr=0.1"], "did you mean 'lr'"),
-        (["plan.lrr=0.1"], "did you mean 'lr'"),
-        (["lr=fast,slow"], "lr='fast' must be a number"),
-        (["lr=0.1,-1"], "lr=-1.0 must be > 0"),
-        (["seed=1,2"], "seed: cannot be swept"),
-        (["validation=0.1,0.2"], "plan.validation: cannot be swept"),
-        (["compare.resamples=200,300"], "compare.resamples: cannot be swept"),
-        (["model.name=logistic,linear"], "is for regression"),
-        (["strategy.name=fedavg,fedvag"], "did you mean 'fedavg'"),
-    ],
-)
+@pytest.mark.parametrize(("grid", "why"), [
+    ([], "has no \\[sweep\\]"), (["lr"], "write it as KEY=V1,V2"), (["lr="], "write it as KEY=V1,V2"),
+    (["lr=0.1,,0.2"], "write it as KEY=V1,V2, without an empty value"), (["=1,2"], "write it as KEY=V1,V2"),
+    (["lr=0.1", "lr=0.2"], "the key is there twice"), (["lr=0.1", "plan.lr=0.2"], "is there twice, as table.key"),
+    (["lr=0.1,0.1"], "a value is there twice"), (["lrr=0.1"], "did you mean 'lr'"),
+    (["plan.lrr=0.1"], "did you mean 'lr'"), (["lr=fast,slow"], "lr='fast' must be a number"),
+    (["lr=0.1,-1"], "lr=-1.0 must be > 0"), (["seed=1,2"], "seed: cannot be swept"),
+    (["validation=0.1,0.2"], "plan.validation: cannot be swept"),
+    (["compare.resamples=200,300"], "compare.resamples: cannot be swept"),
+    (["model.name=logistic,linear"], "is for regression"),
+    (["strategy.name=fedavg,fedvag"], "did you mean 'fedavg'"),
+])  # fmt: skip
 def test_a_grid_that_cannot_be_swept_is_refused_before_anything_runs(grid, why):
     base = Study.load("wine").replace({"validation": 0.2})
     with pytest.raises(UsageError, match=why):

@@ -66,18 +66,12 @@ def test_mean_sd_and_difference_are_those_computed_by_hand():
     assert [r.difference for r in found.by_repeat] == pytest.approx([-0.01, 0.0, 0.04])
 
 
-@pytest.mark.parametrize(
-    ("expected", "holds"),
-    [
-        ({"value": 0.75, "tolerance": 0.05}, True),  # at its very edge, whatever the rounding
-        ({"value": 0.75, "tolerance": 0.049}, False),
-        ({"value": 0.85, "tolerance": 0.05}, True),
-        ({"value": 0.851, "tolerance": 0.05}, False),
-        ({"minimum": 0.80}, True),
-        ({"minimum": 0.7999}, True),
-        ({"minimum": 0.8001}, False),
-    ],
-)
+@pytest.mark.parametrize(("expected", "holds"), [
+    ({"value": 0.75, "tolerance": 0.05}, True),  # at its very edge, whatever the rounding
+    ({"value": 0.75, "tolerance": 0.049}, False), ({"value": 0.85, "tolerance": 0.05}, True),
+    ({"value": 0.851, "tolerance": 0.05}, False), ({"minimum": 0.80}, True), ({"minimum": 0.7999}, True),
+    ({"minimum": 0.8001}, False),
+])  # fmt: skip
 def test_a_figure_holds_up_to_the_edge_of_its_tolerance_and_from_its_least_on(expected, holds):
     assert figure([0.79, 0.81], **expected).holds is holds
 
@@ -133,23 +127,20 @@ def test_a_run_that_stopped_verifies_nothing():
     assert isinstance(found.error(), RunStopped)
 
 
-@pytest.mark.parametrize(
-    ("figures", "why"),
-    [
-        ("", "has no table \\[expected\\] to verify"),
-        ('"global.auc" = { minimum = 0.5, source = "x" }', "metric 'auc' is not known"),
-        ('"global" = { minimum = 0.5, source = "x" }', "metric '' is not known"),
-        (
-            '"sites.diabetes-9.global.r2_score" = { minimum = 0.5, source = "x" }',
-            "site 'diabetes-9' is not known; did you mean",
-        ),
-        ('"sites.diabetes-1.locally.r2_score" = { minimum = 0.5, source = "x" }', "arm 'locally' is not known"),
-        (
-            '"global.r2_score" = { value = 1, tolerance = 1, source = "x", by-repeat = [1] }',
-            "by-repeat has 1 figure, and the study has 2 repeats",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("figures", "why"), [
+    ("", "has no table \\[expected\\] to verify"),
+    ('"global.auc" = { minimum = 0.5, source = "x" }', "metric 'auc' is not known"),
+    ('"global" = { minimum = 0.5, source = "x" }', "metric '' is not known"),
+    (
+        '"sites.diabetes-9.global.r2_score" = { minimum = 0.5, source = "x" }',
+        "site 'diabetes-9' is not known; did you mean",
+    ),
+    ('"sites.diabetes-1.locally.r2_score" = { minimum = 0.5, source = "x" }', "arm 'locally' is not known"),
+    (
+        '"global.r2_score" = { value = 1, tolerance = 1, source = "x", by-repeat = [1] }',
+        "by-repeat has 1 figure, and the study has 2 repeats",
+    ),
+])  # fmt: skip
 def test_an_expectation_that_no_run_could_meet_is_refused_before_anything_runs(figures, why):
     with pytest.raises(UsageError, match=why):
         check_expected(Study.parse(TINY + figures))
@@ -191,19 +182,9 @@ def test_a_study_without_expectations_ends_with_2(verified):
 
 
 @pytest.mark.usefixtures(
-    "heart",
-    "taiwan",
-    "deliveries",
-    "demand",
-    "telemonitoring",
-    "building_heat",
-    "machine_faults",
-    "zone_power",
-    "influenza",
-    "drug_reviews",
-    "engine_life",
-    "sba_loans",
-)
+    "heart", "taiwan", "deliveries", "demand", "telemonitoring", "building_heat", "machine_faults", "zone_power",
+    "influenza", "drug_reviews", "engine_life", "sba_loans",
+)  # fmt: skip
 @pytest.mark.proof
 def test_every_shipped_study_expects_figures_that_a_run_can_have():
     expecting = [study for study in map(Study.load, names()) if study.expected.figures]

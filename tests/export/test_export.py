@@ -117,9 +117,8 @@ def test_a_series_is_exported_with_all_repeats_and_each_repeat_with_its_model(ra
     done = export(ran.series, tmp_path / "all")
     assert done.model is None and "2 repeats have 2 models" in done.reason and f"{ran.series}-r01" in done.reason
     assert {row["run"] for row in rows_of(tmp_path / "all" / "comparison.csv")} == {
-        f"{ran.series}-r01",
-        f"{ran.series}-r02",
-    }
+        f"{ran.series}-r01", f"{ran.series}-r02",
+    }  # fmt: skip
     assert len(EVENTS) == 7
     assert json.loads((tmp_path / "all" / "report.json").read_text())["repeats"] == 2
     assert not (tmp_path / "all" / "model.json").exists()

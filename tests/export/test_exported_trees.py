@@ -45,9 +45,7 @@ def names_of(model: SharedModel) -> list[str]:
 @pytest.mark.studies
 @pytest.mark.parametrize("least", [0, 10])
 @pytest.mark.parametrize("file", FILES)
-def test_xgboost_and_flfed_predict_alike_from_an_exported_folder(
-    least: int, file: str, small_sites, small_study, home, tmp_path: Path
-):
+def test_xgboost_and_flfed_predict_alike_from_an_exported_folder(least, file, small_sites, small_study, home, tmp_path):
     sites = small_sites(3, rows=120)
     done = run(Study.parse(trees_study(small_study, **{"strategy.min-rows": least})), sites=sites)
     folder = export(done.run, tmp_path / "folder").folder
@@ -122,9 +120,7 @@ def test_a_folder_whose_xgboost_file_was_changed_is_not_used(small_sites, small_
         export(done.run, tmp_path / "other", dtype="int8")
 
 
-def test_predict_writes_what_each_column_added_as_xgboost_reckons_it(
-    small_sites, small_study, home, tmp_path: Path, flfed
-):
+def test_predict_writes_what_each_column_added_as_xgboost_reckons_it(small_sites, small_study, home, tmp_path, flfed):
     sites = small_sites(3, rows=120)
     done = run(Study.parse(trees_study(small_study)), sites=sites)
     folder, table, out = export(done.run, tmp_path / "folder").folder, tmp_path / "rows.csv", tmp_path / "why.csv"

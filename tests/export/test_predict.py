@@ -35,15 +35,11 @@ from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder
 from flfed.updates.checkpoints import checkpoint
 
-ROWS = pd.DataFrame(
-    {
-        "x1": [40.0, 60.0, 55.5, 12.25, 99.0, 50.0],
-        "x2": [-1.0, 2.0, np.nan, 0.5, -4.5, 0.0],
-        "flag": [0, 1, 1, 0, 1, 0],
-        "colour": ["red", "green", "blue", "red", "blue", "green"],
-        "y": ["no", "yes", "yes", "no", "yes", "no"],
-    }
-)
+ROWS = pd.DataFrame({
+    "x1": [40.0, 60.0, 55.5, 12.25, 99.0, 50.0], "x2": [-1.0, 2.0, np.nan, 0.5, -4.5, 0.0],
+    "flag": [0, 1, 1, 0, 1, 0], "colour": ["red", "green", "blue", "red", "blue", "green"],
+    "y": ["no", "yes", "yes", "no", "yes", "no"],
+})  # fmt: skip
 
 
 def model_of(text: str, table: pd.DataFrame, *, seed: int = 3) -> SharedModel:
@@ -56,13 +52,10 @@ def model_of(text: str, table: pd.DataFrame, *, seed: int = 3) -> SharedModel:
     inputs, outputs = len(input_names(layout)), outputs_of(schema.task, len(schema.classes))
     first = study.model.build("model").first_arrays(inputs, outputs, rng)
     return SharedModel(
-        run="r",
-        study=study,
-        schema=schema,
+        run="r", study=study, schema=schema,
         arrays={name: rng.normal(0, 0.5, value.shape) for name, value in first.items()},
-        encoder=fit_encoder(layout, summarise(mapped, layout)),
-        figures={"global": {}, "sites": {}},
-    )
+        encoder=fit_encoder(layout, summarise(mapped, layout)), figures={"global": {}, "sites": {}},
+    )  # fmt: skip
 
 
 @pytest.fixture

@@ -127,9 +127,8 @@ def test_float32_is_written_of_a_run_in_float64_and_predicts_nearly_the_same(res
         assert code == 0
     stored = [load((tmp_path / dtype / "model.safetensors").read_bytes()) for dtype in ("trained", "float32")]
     assert [{value.dtype for value in arrays.values()} for arrays in stored] == [
-        {np.dtype(np.float64)},
-        {np.dtype("f4")},
-    ]
+        {np.dtype(np.float64)}, {np.dtype("f4")},
+    ]  # fmt: skip
     for name, value in stored[0].items():
         np.testing.assert_array_equal(stored[1][name], value.astype(np.float32))
     said = [json.loads((tmp_path / dtype / "model.json").read_text()) for dtype in ("trained", "float32")]
@@ -186,10 +185,7 @@ def aucs(study: str, seed: int) -> np.ndarray:
 @pytest.mark.usefixtures("heart", "taiwan")
 @pytest.mark.parametrize(
     ("study", "splits"),
-    [
-        ("heart-disease", range(1)),
-        *(pytest.param(study, range(10), marks=pytest.mark.proof) for study in STUDIES),
-    ],
+    [("heart-disease", range(1)), *(pytest.param(study, range(10), marks=pytest.mark.proof) for study in STUDIES)],
 )
 def test_rounding_moves_no_auc_by_more_than_two_thousandths(study: str, splits: range):
     found = np.array([np.nanmean(aucs(study, 100 + split), axis=1) for split in splits])

@@ -25,6 +25,7 @@ from flfed.rows.data.sources import Frame
 from flfed.rows.statistics.analysis import ANSWER, NoisedAnalysis
 from flfed.study.analysis import Analysis
 from flfed.updates.accounting import Release, epsilon, noise_for
+from tests.small_runs import tables
 
 STUDY = """
 format = 1
@@ -47,12 +48,6 @@ delta = 1e-5
 """
 GROUPED = STUDY.replace('"flag", "colour"', '"colour"').replace("cross =", 'groups = "flag"\ncross =')
 Small = Callable[..., list[Site]]
-
-
-def tables(sites: list[Site]) -> pd.DataFrame:
-    """All rows of all sites, held-out ones too."""
-    read = [site.read() for site in sites]
-    return pd.concat([part for of in read for part in (of.training, of.holdout("test"))], ignore_index=True)
 
 
 def lines(site: str, kind: str = "spent") -> list[Line]:
@@ -214,49 +209,43 @@ def test_research_sites_follow_from_the_seed_and_have_no_ledger(home):
     assert other["rows"] != first["rows"]
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (("[privacy]", "[plan]\nlr = 0.1\n[privacy]"), r"the study has a table \[plan\]"),
-        (('name = "record-dp"', 'name = "site-dp"'), "needs .privacy. name = 'record-dp'"),
-        (("delta = 1e-5", "delta = 1e-5\nclip = 0.5"), "clip is for steps of training"),
-        (("delta = 1e-5", 'delta = 1e-5\nsecure-aggregation = "ckks"'), "must be 'on' or 'off'"),
-        (("columns =", "column ="), "did you mean 'columns'"),
-        (
-            ("delta = 1e-5", 'delta = 1e-5\ncovers = "study"'),
-            "the statistic 'summary' is charged as a whole: leave it out",
-        ),
-        (("columns =", "bins = 2\ncolumns ="), "bins=2 must be 4 to 256"),
-        (('"x1", "x2"', '"x1", "x1"'), "names a column twice"),
-        (("cross =", "quantiles = [0.5, 1.5]\ncross ="), "different numbers between 0 and 1"),
-        (('[["flag", "y"]]', '[["flag", "flag"]]'), "different pairs of two columns"),
-        (('[["flag", "y"]]', '["flag", "y"]'), "must have lists of two"),
-        (("cross =", "bounds = { x1 = [90, 20] }\ncross ="), "must be two numbers, low and high"),
-        (("cross =", "bounds = 'a'\ncross ="), r"bounds='a' must be a table, such as"),
-        (("cross =", "bounds = { x1 = 'a' }\ncross ="), r"bounds: x1='a' must be two numbers, low and high"),
-        (("cross =", "bounds = { x1 = [true, 9] }\ncross ="), r"bounds: x1=\[True, 9\] must be two numbers"),
-        (("cross =", "bounds = { x1 = [20, 'b'] }\ncross ="), r"bounds: x1=\[20, 'b'\] must be two numbers"),
-        (("cross =", "bounds = { x1 = [nan, 9.0] }\ncross ="), r"bounds: x1=\[nan, 9.0\] must be two numbers"),
-        (("cross =", "bounds = { colours = [2, 9] }\ncross ="), "bounds: 'colours' is not among columns; did you mean"),
-        (("cross =", 'groups = "flag"\ncross ='), "groups='flag' is also in columns; leave it out there"),
-    ],
-)
+@pytest.mark.parametrize(("change", "said"), [
+    (("[privacy]", "[plan]\nlr = 0.1\n[privacy]"), r"the study has a table \[plan\]"),
+    (('name = "record-dp"', 'name = "site-dp"'), "needs .privacy. name = 'record-dp'"),
+    (("delta = 1e-5", "delta = 1e-5\nclip = 0.5"), "clip is for steps of training"),
+    (("delta = 1e-5", 'delta = 1e-5\nsecure-aggregation = "ckks"'), "must be 'on' or 'off'"),
+    (("columns =", "column ="), "did you mean 'columns'"),
+    (
+        ("delta = 1e-5", 'delta = 1e-5\ncovers = "study"'),
+        "the statistic 'summary' is charged as a whole: leave it out",
+    ),
+    (("columns =", "bins = 2\ncolumns ="), "bins=2 must be 4 to 256"),
+    (('"x1", "x2"', '"x1", "x1"'), "names a column twice"),
+    (("cross =", "quantiles = [0.5, 1.5]\ncross ="), "different numbers between 0 and 1"),
+    (('[["flag", "y"]]', '[["flag", "flag"]]'), "different pairs of two columns"),
+    (('[["flag", "y"]]', '["flag", "y"]'), "must have lists of two"),
+    (("cross =", "bounds = { x1 = [90, 20] }\ncross ="), "must be two numbers, low and high"),
+    (("cross =", "bounds = 'a'\ncross ="), r"bounds='a' must be a table, such as"),
+    (("cross =", "bounds = { x1 = 'a' }\ncross ="), r"bounds: x1='a' must be two numbers, low and high"),
+    (("cross =", "bounds = { x1 = [true, 9] }\ncross ="), r"bounds: x1=\[True, 9\] must be two numbers"),
+    (("cross =", "bounds = { x1 = [20, 'b'] }\ncross ="), r"bounds: x1=\[20, 'b'\] must be two numbers"),
+    (("cross =", "bounds = { x1 = [nan, 9.0] }\ncross ="), r"bounds: x1=\[nan, 9.0\] must be two numbers"),
+    (("cross =", "bounds = { colours = [2, 9] }\ncross ="), "bounds: 'colours' is not among columns; did you mean"),
+    (("cross =", 'groups = "flag"\ncross ='), "groups='flag' is also in columns; leave it out there"),
+])  # fmt: skip
 def test_what_an_analysis_cannot_be_is_refused_when_it_is_read(change: tuple[str, str], said: str):
     with pytest.raises(UsageError, match=said):
         Study.parse(STUDY.replace(*change, 1))
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (('"x1", "x2"', '"x1", "x3"'), "names 'x3', which is not a number, flag, category or target"),
-        (('"x1", "x2"', '"x1", "person"'), "names 'person'"),
-        (('columns = ["x1", ', 'groups = "x1"\ncolumns = ['), "must be a flag, category or target"),
-        (("cross =", "bounds = { x1 = [20, 200] }\ncross ="), "must lie in the schema's range"),
-        (("cross =", "bounds = { colour = [20, 200] }\ncross ="), "column 'colour' is not a number"),
-        (("cross =", "bounds = { x1 = [0.0, 5e-324] }\ncross ="), "too narrow or too wide"),
-    ],
-)
+@pytest.mark.parametrize(("change", "said"), [
+    (('"x1", "x2"', '"x1", "x3"'), "names 'x3', which is not a number, flag, category or target"),
+    (('"x1", "x2"', '"x1", "person"'), "names 'person'"),
+    (('columns = ["x1", ', 'groups = "x1"\ncolumns = ['), "must be a flag, category or target"),
+    (("cross =", "bounds = { x1 = [20, 200] }\ncross ="), "must lie in the schema's range"),
+    (("cross =", "bounds = { colour = [20, 200] }\ncross ="), "column 'colour' is not a number"),
+    (("cross =", "bounds = { x1 = [0.0, 5e-324] }\ncross ="), "too narrow or too wide"),
+])  # fmt: skip
 def test_a_column_that_is_none_is_refused_before_anything_runs(small_sites: Small, change: tuple[str, str], said: str):
     with pytest.raises(UsageError) as error:
         run(Study.parse(STUDY.replace(*change, 1)), sites=small_sites(2))

@@ -104,20 +104,15 @@ def test_ranges_of_a_hundred_million_lose_the_mean(credit: tuple[pd.DataFrame, S
     assert off[0] < BARS[1000][1] < 1 < off[1]
 
 
-SKEWED = Schema.model_validate(
-    {
-        "name": "skewed",
-        "task": "binary",
-        "target": "y",
-        "columns": {
-            "income": {"kind": "number", "range": [0, 10_000_000], "transform": "log1p"},
-            "income-by-range": {"kind": "number", "range": [0, 10_000_000], "transform": "log1p"},
-            "visits": {"kind": "number", "range": [0, 20]},
-            "evenly": {"kind": "number", "range": [0, 1]},
-            "y": {"kind": "target", "values": ["no", "yes"]},
-        },
-    }
-)
+SKEWED = Schema.model_validate({
+    "name": "skewed", "task": "binary", "target": "y",
+    "columns": {
+        "income": {"kind": "number", "range": [0, 10_000_000], "transform": "log1p"},
+        "income-by-range": {"kind": "number", "range": [0, 10_000_000], "transform": "log1p"},
+        "visits": {"kind": "number", "range": [0, 20]}, "evenly": {"kind": "number", "range": [0, 1]},
+        "y": {"kind": "target", "values": ["no", "yes"]},
+    },
+})  # fmt: skip
 ASKED = Analysis(columns=tuple(SKEWED.columns)[:4], bounds={"income": (0.0, 250_000.0)})
 WIDEST = {1000: (0.17, 0.15, 0.22), 3000: (0.1, 0.1, 0.15), 7500: (0.08, 0.1, 0.15)}
 """Of the mean interval, by rows: of income, visits and even values, as a share of the width of their range."""
@@ -139,14 +134,10 @@ def exact_quantile(values: pd.Series[float], share: float) -> float:
 SLOW = [pytest.mark.slow, pytest.mark.studies]
 
 
-@pytest.mark.parametrize(
-    ("rows", "draws"),
-    [
-        (1000, 200),
-        *(pytest.param(rows, 200, marks=SLOW) for rows in (3000, 7500)),
-        *(pytest.param(rows, 2000, marks=[*SLOW, pytest.mark.proof]) for rows in WIDEST),
-    ],
-)
+@pytest.mark.parametrize(("rows", "draws"), [
+    (1000, 200), *(pytest.param(rows, 200, marks=SLOW) for rows in (3000, 7500)),
+    *(pytest.param(rows, 2000, marks=[*SLOW, pytest.mark.proof]) for rows in WIDEST),
+])  # fmt: skip
 def test_intervals_of_quantiles_hold_those_of_the_rows_and_of_those_whom_they_stand_for(rows: int, draws: int):
     analysis = NoisedAnalysis(of=ASKED, noise=noise_for(1.0, 1e-5, 1.0, 1))
     rng, query, noise = np.random.default_rng(rows), analysis.query(SKEWED), SeededNoise(np.random.default_rng(3))

@@ -126,9 +126,7 @@ def told(run: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("each_round", [True, False])
-def test_at_institutions_a_model_is_on_the_disk_before_it_is_sent_on(
-    small_sites, private, monkeypatch: pytest.MonkeyPatch, each_round: bool
-):
+def test_at_institutions_a_model_is_on_the_disk_before_it_is_sent_on(small_sites, private, monkeypatch, each_round):
     monkeypatch.setenv("FLFED_CHECKPOINT_SECONDS", "1000")  # of a simulation: after the first round and the last
     seen = Seen()
     go(private(SITE_DP), small_sites(3), seen, each_round=each_round)

@@ -166,9 +166,7 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.studies
 @pytest.mark.parametrize("level", [1, 2])
-def test_a_site_that_is_lost_within_a_tree_has_no_part_in_it(
-    level: int, conduct: Conduct, small_sites, trees, noted: None
-):
+def test_a_site_that_is_lost_within_a_tree_has_no_part_in_it(level, conduct, small_sites, trees, noted):
     text = trees(**{"strategy.quorum": 0.6})
     within = conduct(small_sites(3, rows=150), text, change=lost("site-02", 3, level, once=False))
     before = conduct(small_sites(3, rows=150), text, change=lost("site-02", 3, 0, once=False))
@@ -278,9 +276,7 @@ DEFECTS: dict[str, tuple[Callable[[TrainReply], TrainReply], str]] = {
 
 @pytest.mark.studies
 @pytest.mark.parametrize("name", DEFECTS)
-def test_sums_that_cannot_be_are_refused_and_the_tree_grows_without_them(
-    name: str, conduct: Conduct, small_sites, trees, noted: None
-):
+def test_sums_that_cannot_be_are_refused_and_the_tree_grows_without_them(name, conduct, small_sites, trees, noted):
     change, words = DEFECTS[name]
     text = trees(**{"strategy.quorum": 0.6, "strategy.rounds": 2})
     done = conduct(small_sites(3, rows=150), text, change=spoiled(change))
@@ -378,9 +374,8 @@ REFUSED = {
     "codec": ({"codec.name": "int8"}, "codec"),
     "sums": ({"privacy.secure-aggregation": "ckks"}, "the sums of boosted-trees are masked: set 'on'"),
     "noise": ({"privacy.name": "record-dp", "privacy.epsilon": 3.0, "privacy.delta": 1e-5}, "worse than"),
-    "depth": ({"model.depth": 11}, "depth=11"),
-    "rate": ({"strategy.learning-rate": 0.0}, "learning-rate"),
-}
+    "depth": ({"model.depth": 11}, "depth=11"), "rate": ({"strategy.learning-rate": 0.0}, "learning-rate"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -100,12 +100,9 @@ def max_difference(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
 
 
 PLANS = {
-    "rows": {},
-    "half of the mean": {"strategy.server-lr": 0.5},
-    "equal weights": {"strategy.weights": "equal"},
-    "capped weights": {"strategy.weights": "capped", "strategy.cap": 30},
-    "fedprox": {"strategy.name": "fedprox"},
-}
+    "rows": {}, "half of the mean": {"strategy.server-lr": 0.5}, "equal weights": {"strategy.weights": "equal"},
+    "capped weights": {"strategy.weights": "capped", "strategy.cap": 30}, "fedprox": {"strategy.name": "fedprox"},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("changes", PLANS.values(), ids=PLANS)
@@ -208,9 +205,7 @@ def test_what_is_no_sum_of_one_part_of_each_site_is_no_model():
     tags, other = tags_of(secret), tags_of(secret, b"c" * 32)
     sent, before = parts(tags, [0.1, 0.2, 0.3, 0.4]), parts(other, [0.1, 0.2, 0.3, 0.4])
     lies = {
-        "one": sent[3],
-        "three of four": liar.add(sent[1:]),
-        "twice": liar.add(sent * 2),
+        "one": sent[3], "three of four": liar.add(sent[1:]), "twice": liar.add(sent * 2),
         "one four times": liar.add([sent[3]] * 4),
         "one of them twice, one not": liar.add([*sent[:3], sent[0]]),
         "of another round": liar.add(before),
@@ -223,7 +218,7 @@ def test_what_is_no_sum_of_one_part_of_each_site_is_no_model():
         "shifted with its tag": liar.shifted(liar.shifted(liar.add(sent), 3, 1e-3), 8, 1e-3),
         "shifted by a millionth": liar.shifted(liar.add(sent), 3, 1e-6),
         "cut": sent[0][:-1],
-    }
+    }  # fmt: skip
     for name, lie in lies.items():
         assert getattr(decrypt_model(tags, lie, MODEL), "code", "opened") == "sum-unverified", name
     # The same is opened under the round's own tags, and by what is within its error.
@@ -263,25 +258,20 @@ REFUSED = {
     "largest": ({"largest-entry": 2_000.0}, "largest-entry: 3 sites"),
     "figures": ({"compare.share-metrics": "aggregate-only"}, "needs masked sums"),
     "site noise": (
-        {"privacy.name": "site-dp", "privacy.noise": 1.0},
-        "under secure-aggregation=.on. only, not under .ckks.",
+        {"privacy.name": "site-dp", "privacy.noise": 1.0}, "under secure-aggregation=.on. only, not under .ckks.",
     ),
     "codec": ({"codec.name": "int8"}, r"\[codec\]: name='int8'"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("changes, said", REFUSED.values(), ids=REFUSED)
-def test_what_does_not_go_with_it_is_refused_before_a_table_is_read(
-    small_sites: Callable[..., list[Site]], small_study: str, changes: dict[str, Any], said: str
-):
+def test_what_does_not_go_with_it_is_refused_before_a_table_is_read(small_sites, small_study, changes, said):
     small_sites(3)
     with pytest.raises(UsageError, match=said):
         check(Study.parse(small_study).replace({"secure-aggregation": "ckks", **changes}))
 
 
-def test_a_study_that_asks_for_it_is_checked_and_its_run_says_what_the_server_lacks(
-    small_sites: Callable[..., list[Site]], small_study: str
-):
+def test_a_study_that_asks_for_it_is_checked_and_its_run_says_what_the_server_lacks(small_sites, small_study):
     study = Study.parse(small_study).replace({"secure-aggregation": "ckks", "strategy.rounds": 2})
     sites = small_sites(3)
     check(study)

@@ -113,9 +113,7 @@ def test_a_breach_of_the_schema_is_refused_with_column_rule_and_count(small_site
 
 
 @pytest.mark.parametrize(("cell_minimum", "said"), [(10, "15 rows"), (20, "fewer than 20 rows")])
-def test_a_count_in_a_refusal_is_held_to_the_sites_own_cell_minimum(
-    small_sites, small_study, ask: Ask, cell_minimum: int, said: str
-):
+def test_a_count_in_a_refusal_is_held_to_the_sites_own_cell_minimum(small_sites, small_study, ask, cell_minimum, said):
     def spoil(number: int, table: pd.DataFrame) -> pd.DataFrame:
         table["x1"] = table["x1"].astype(object)
         table.loc[:14, "x1"] = "Jane Roe"  # 15 rows
@@ -181,9 +179,7 @@ def test_an_institution_with_fewer_training_rows_than_a_cell_stays_out(
 
 
 @pytest.mark.parametrize(("share", "reason"), [(0.9, "training"), (0.02, "validation"), (0.5, "")])
-def test_no_part_of_an_institutions_rows_is_smaller_than_a_cell(
-    small_sites, small_study, ask: Ask, share: float, reason: str
-):
+def test_no_part_of_an_institutions_rows_is_smaller_than_a_cell(small_sites, small_study, ask, share, reason):
     # 80 rows, about 56 of them for training: 90 % for validation leave about 6, 2 % about 1.
     study = small_study.replace("[plan]", f"[plan]\nvalidation = {share}")
     site = small_sites(1, rows=80, policy=Policy())[0]
@@ -210,9 +206,7 @@ def test_a_server_cannot_skip_the_enrolment_of_a_site_that_refuses(small_sites, 
     ("kind", "said"),
     [(ENROL, "site-01: ValueError: see the site's log"), (SUMMARISE, "ValueError: see the site's log")],
 )
-def test_an_exception_crosses_as_its_type_and_its_text_is_not_logged(
-    small_sites, small_study, ask: Ask, caplog: pytest.LogCaptureFixture, kind: str, said: str
-):
+def test_an_exception_crosses_as_its_type_and_its_text_is_not_logged(small_sites, small_study, ask, caplog, kind, said):
     site = small_sites(1)[0]
     site = replace(site, source=Raising(site.source.table))
     request = enrolment() if kind == ENROL else SummariseRequest()
@@ -251,15 +245,10 @@ def test_an_update_is_local_minus_global_of_the_plans_steps(small_sites, small_s
     rows = own.training(encoder)
     direct = fit(
         FitRequest(
-            model=own.model,
-            task="binary",
-            arrays=arrays,
-            rows=rows,
-            plan=study.plan,
-            lr=0.1 * 0.5,
+            model=own.model, task="binary", arrays=arrays, rows=rows, plan=study.plan, lr=0.1 * 0.5,
             rng=generator(7, site="site-01", purpose="fit", number=3),
         )
-    )
+    )  # fmt: skip
     for name, before in arrays.items():
         np.testing.assert_allclose(reply.delta[name], direct.arrays[name] - before, atol=1e-15)
         assert np.abs(reply.delta[name]).max() > 1e-3

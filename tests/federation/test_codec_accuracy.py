@@ -24,10 +24,9 @@ SPLITS = 10
 MLP: Changes = {"model.name": "mlp", "model.hidden": [16]}
 BOTH_WAYS: Changes = {"codec.name": "int8", "download": "int8"}
 CODECS: dict[str, tuple[Changes, float]] = {
-    "int8 both ways": (BOTH_WAYS, 0.002),
-    "int4 up": ({"codec.name": "int4"}, 0.003),
+    "int8 both ways": (BOTH_WAYS, 0.002), "int4 up": ({"codec.name": "int4"}, 0.003),
     "top-k up": ({"codec.name": "top-k", "share": 0.1}, 0.005),
-}
+}  # fmt: skip
 """What each may move the mean AUC by."""
 
 
@@ -42,18 +41,15 @@ def aucs(study: Study, changes: Changes, splits: int = SPLITS) -> np.ndarray:
 
 
 @pytest.mark.usefixtures("heart", "taiwan")
-@pytest.mark.parametrize(
-    ("name", "model", "splits"),
-    [
-        pytest.param("heart-disease", {}, 1, id="one"),
-        *(
-            pytest.param(name, model, SPLITS, id=f"{name}{'-mlp' * bool(model)}", marks=pytest.mark.proof)
-            for name, model in (
-                ("heart-disease", {}), ("heart-disease", MLP), ("preterm-birth", {}), ("taiwan-credit", {}),
-            )
-        ),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("name", "model", "splits"), [
+    pytest.param("heart-disease", {}, 1, id="one"),
+    *(
+        pytest.param(name, model, SPLITS, id=f"{name}{'-mlp' * bool(model)}", marks=pytest.mark.proof)
+        for name, model in (
+            ("heart-disease", {}), ("heart-disease", MLP), ("preterm-birth", {}), ("taiwan-credit", {}),
+        )
+    ),
+])  # fmt: skip
 @pytest.mark.proof
 def test_a_codec_moves_the_mean_auc_by_less_than_its_bar(name: str, model: Changes, splits: int):
     study = Study.load(name).replace(model)
@@ -100,9 +96,7 @@ class ForgetsFloats(FedAvg):
 
 
 @pytest.mark.proof
-def test_what_forgets_or_rounds_to_the_nearest_moves_the_auc_of_a_study_with_many_columns(
-    monkeypatch: pytest.MonkeyPatch,
-):
+def test_what_forgets_or_rounds_to_the_nearest_moves_the_auc_of_a_study_with_many_columns(monkeypatch):
     study = Study.load("preterm-birth")
     plain = aucs(study, {})
     with registry.lending("codec", [Forgetful]), registry.lending("strategy", [ForgetsFloats]):

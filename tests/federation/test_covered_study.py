@@ -263,24 +263,20 @@ def test_the_encoder_is_that_of_the_noised_counts_of_all_sites(done: Any, sites:
     assert result.encoder.scale[0] == pytest.approx(near.scale[0], rel=0.25)
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (("steps = 4", "steps = 4\nvalidation = 0.2"), "validation, whose losses are exact"),
-        (
-            ("steps = 4", 'steps = 4\nschedule = "plateau"\nvalidation = 0.2'),
-            "covers = 'study' cannot be combined with",
-        ),
-        (("[plan]", '[encode]\nscaler = "global"\n[plan]'), "scaler = 'global', which is made of exact sums"),
-        (("[plan]", '[encode]\nscaler = "none"\n[plan]'), "scaler = 'none', which is made of exact sums"),
-        (('covers = "study"', '[encode]\nscaler = "private"'), "only where [privacy] has covers = 'study'"),
-        (("[plan]", '[encode]\nrows = "complete"\n[plan]'), "rows = 'complete'"),
-        (("[privacy]", '[compare]\nsubgroups = ["colour"]\n[privacy]'), "subgroups or site-columns"),
-        (("sampling = 0.2", 'sampling = 0.2\nsecure-aggregation = "on"'), "secure-aggregation"),
-        (('name = "fedavg"', 'name = "fedper"'), "each site has a part of the model of its own"),
-        (('covers = "study"', 'covers = "all"'), "covers='all' must be one of 'updates', 'study'"),
-    ],
-)
+@pytest.mark.parametrize(("change", "said"), [
+    (("steps = 4", "steps = 4\nvalidation = 0.2"), "validation, whose losses are exact"),
+    (
+        ("steps = 4", 'steps = 4\nschedule = "plateau"\nvalidation = 0.2'), "covers = 'study' cannot be combined with",
+    ),
+    (("[plan]", '[encode]\nscaler = "global"\n[plan]'), "scaler = 'global', which is made of exact sums"),
+    (("[plan]", '[encode]\nscaler = "none"\n[plan]'), "scaler = 'none', which is made of exact sums"),
+    (('covers = "study"', '[encode]\nscaler = "private"'), "only where [privacy] has covers = 'study'"),
+    (("[plan]", '[encode]\nrows = "complete"\n[plan]'), "rows = 'complete'"),
+    (("[privacy]", '[compare]\nsubgroups = ["colour"]\n[privacy]'), "subgroups or site-columns"),
+    (("sampling = 0.2", 'sampling = 0.2\nsecure-aggregation = "on"'), "secure-aggregation"),
+    (('name = "fedavg"', 'name = "fedper"'), "each site has a part of the model of its own"),
+    (('covers = "study"', 'covers = "all"'), "covers='all' must be one of 'updates', 'study'"),
+])  # fmt: skip
 def test_what_no_epsilon_is_charged_for_is_refused_beside_it(small_sites: Small, change: tuple[str, str], said: str):
     with pytest.raises(UsageError) as error:
         run(Study.parse(STUDY.replace(*change, 1)), sites=small_sites(2))

@@ -79,9 +79,7 @@ def site(small_sites: Small) -> Site:
 @pytest.mark.parametrize(
     ("config", "again"), [({"run-here": "a-run"}, [drawn(1), drawn(2)]), ({"run": "a-run"}, [drawn(1), None])]
 )
-def test_the_systems_noise_is_drawn_once_in_one_process_and_on_ray(
-    site: Site, config: dict[str, Any], again: list[str | None]
-):
+def test_the_systems_noise_is_drawn_once_in_one_process_and_on_ray(site, config, again):
     process = Process(site, Study.parse(STUDY), config)
     first = [process.round(round) for round in (1, 2, 3)]
     assert all(isinstance(update, bytes) for update in first)

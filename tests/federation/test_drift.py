@@ -207,9 +207,7 @@ def test_normalised_updates_of_equal_steps_are_fedavgs_to_the_bit(hospitals: Hos
     assert (vector(by_steps(hospitals, FedNova(), steps, 5)) == vector(expected)).all()
 
 
-def test_control_variates_under_momentum_are_of_the_weights_that_gradients_have(
-    hospitals: Hospitals, monkeypatch: pytest.MonkeyPatch
-):
+def test_control_variates_under_momentum_are_of_the_weights_that_gradients_have(hospitals, monkeypatch):
     plan, best = replace(hospitals.study.plan, momentum=0.9, lr=0.02), hospitals.optimum()
     assert apart(by_steps(hospitals, Scaffold(), dict.fromkeys(STEPS, 8), 200, plan), best) < 1e-6
     monkeypatch.setattr(Plan, "effective_steps", lambda self, steps: float(steps))

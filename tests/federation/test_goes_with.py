@@ -17,19 +17,14 @@ from tests.boosting import trees_study
 
 PAGE = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
 SETTINGS: dict[str, dict[str, Any]] = {
-    "secure sums": {"privacy.secure-aggregation": "on"},
-    "CKKS": {"privacy.secure-aggregation": "ckks"},
+    "secure sums": {"privacy.secure-aggregation": "on"}, "CKKS": {"privacy.secure-aggregation": "ckks"},
     "`record-dp`": {
-        "privacy.name": "record-dp",
-        "privacy.epsilon": 8.0,
-        "privacy.delta": 1e-3,
-        "plan.steps": 5,
-        "plan.batch": 16,
+        "privacy.name": "record-dp", "privacy.epsilon": 8.0, "privacy.delta": 1e-3, "plan.steps": 5, "plan.batch": 16,
     },
     "`site-dp`": {"privacy.name": "site-dp", "privacy.noise": 1.0, "privacy.clip": 0.5, "privacy.delta": 1e-3},
     "a codec": {"codec.name": "int8", "codec.download": "int8"},
     "part of the units": {"model.name": "mlp", "model.hidden": [4]},
-}
+}  # fmt: skip
 
 
 def table() -> dict[str, dict[str, bool]]:

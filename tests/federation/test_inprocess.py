@@ -86,16 +86,10 @@ def test_nodes_do_not_share_their_state_or_settings():
     assert seen[0].state is not grid._contexts[2].state
 
 
-@pytest.mark.parametrize(
-    "use",
-    [
-        lambda grid: grid.run,
-        lambda grid: grid.set_run(None),
-        lambda grid: grid.push_messages([]),
-        lambda grid: grid.pull_messages([]),
-    ],
-    ids=["run", "set_run", "push_messages", "pull_messages"],
-)
+@pytest.mark.parametrize("use", [
+    lambda grid: grid.run, lambda grid: grid.set_run(None), lambda grid: grid.push_messages([]),
+    lambda grid: grid.pull_messages([]),
+], ids=["run", "set_run", "push_messages", "pull_messages"])  # fmt: skip
 def test_what_only_a_superlink_has_is_refused(use: Callable[[InProcessGrid], object]):
     with pytest.raises(RuntimeError, match="in-process grid"):
         use(InProcessGrid(echo({}, Ticking()), ["a"], {}))

@@ -168,17 +168,13 @@ def check_kills(
 
 @pytest.mark.servers
 @pytest.mark.parametrize("points", [1, pytest.param(4, marks=pytest.mark.proof)])
-def test_a_run_killed_at_random_points_goes_on_to_the_same_arrays_and_record(
-    children: Children, record: Record, points: int
-):
+def test_a_run_killed_at_random_points_goes_on_to_the_same_arrays_and_record(children, record, points):
     check_kills(children, record, points)
 
 
 @pytest.mark.proof
 @pytest.mark.servers
-def test_a_run_that_begins_with_an_earlier_model_goes_on_after_a_kill_while_that_is_gone(
-    home: Path, record: Record, tmp_path: Path
-):
+def test_a_run_that_begins_with_an_earlier_model_goes_on_after_a_kill_while_that_is_gone(home, record, tmp_path):
     model, network = tmp_path / "model", {"model.name": "mlp", "model.hidden": [6, 4]}
     with threadpool_limits(1):
         earlier = run(Study.load("preterm-birth").replace({**CHANGES, **network, "seed": 5}))
@@ -203,14 +199,11 @@ OWN_LAYER = CHANGES | {"strategy.name": "fedper", "strategy.select": "last"}
 OWN_MODEL = CHANGES | {"strategy.name": "ditto"}
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(TOP_K, id="top-k"),
-        pytest.param(VARIATES, id="scaffold", marks=pytest.mark.proof),
-        pytest.param(OWN_LAYER, id="fedper", marks=pytest.mark.proof),
-        pytest.param(OWN_MODEL, id="ditto", marks=pytest.mark.proof),
-    ]
-)
+@pytest.fixture(params=[
+    pytest.param(TOP_K, id="top-k"), pytest.param(VARIATES, id="scaffold", marks=pytest.mark.proof),
+    pytest.param(OWN_LAYER, id="fedper", marks=pytest.mark.proof),
+    pytest.param(OWN_MODEL, id="ditto", marks=pytest.mark.proof),
+])  # fmt: skip
 def children_with_feedback(home: Path, request: pytest.FixtureRequest) -> Iterator[Children]:
     made = Children(request.param)
     with threadpool_limits(1):

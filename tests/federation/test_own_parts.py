@@ -38,9 +38,8 @@ AUC = "roc_auc_score"
 PUT_ON_UPDATES: list[dict[str, Any]] = [
     {"privacy.secure-aggregation": "on"},
     {"privacy.name": "site-dp", "privacy.clip": 0.5, "privacy.noise": 0.5, "privacy.delta": 1e-3},
-    {"codec.name": "int8", "codec.download": "int8"},
-    {"codec.name": "top-k", "codec.share": 0.3},
-]
+    {"codec.name": "int8", "codec.download": "int8"}, {"codec.name": "top-k", "codec.share": 0.3},
+]  # fmt: skip
 
 
 def own_of(done: Conducted, round: int = 5) -> dict[str, Arrays]:
@@ -272,9 +271,7 @@ def test_a_site_that_has_not_trained_predicts_with_the_layer_as_it_was_drawn(sma
 
 
 @pytest.mark.parametrize(("strategy", "model"), [("ditto", MLP), ("fedper", MLP), ("fedper", {})])
-def test_no_message_holds_what_is_a_sites_own(
-    small_sites, small_study, conduct: Callable[..., Conducted], strategy: str, model: Any
-):
+def test_no_message_holds_what_is_a_sites_own(small_sites, small_study, conduct, strategy, model):
     done = conduct(small_sites(3, rows=200), with_strategy(small_study, strategy, **model), tables=True)
     rounds = [own_of(done, round) for round in (4, 5)]  # of the two last rounds it is at the sites
     values = {float(v) for own in rounds for part in own.values() for array in part.values() for v in array.ravel()}
@@ -298,9 +295,7 @@ def test_no_message_holds_what_is_a_sites_own(
 @pytest.mark.studies
 @pytest.mark.parametrize("changes", [{}, {"plan.precision": "float32"}, {"plan.optimiser": "adam", "plan.lr": 0.01}])
 @pytest.mark.parametrize("strategy", ["ditto", "fedper"])
-def test_sites_that_train_together_get_what_each_gets_alone_weak_ones_too(
-    small_sites, small_study, strategy: str, changes: Any
-):
+def test_sites_that_train_together_get_what_each_gets_alone_weak_ones_too(small_sites, small_study, strategy, changes):
     sites = with_widths(small_sites(3), [0.5, 1.0, 0.5])
     study = Study.parse(with_strategy(small_study, strategy, **MLP, **changes))
     one, other = (run(study, sites=sites, stacked=stacked) for stacked in (True, False))

@@ -107,16 +107,12 @@ class Noted(Frame):
 
 @pytest.mark.proof
 @pytest.mark.servers
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"codec.name": "top-k", "codec.share": 0.4, "codec.download": "int8"},
-        {"strategy.name": "scaffold"},
-        {"strategy.name": "fedper", "model.name": "mlp", "model.hidden": [8]},
-        {"strategy.name": "ditto"},
-        {"codec.name": "int8", "codec.download": "int8"},
-    ],
-)
+@pytest.mark.parametrize("changes", [
+    {"codec.name": "top-k", "codec.share": 0.4, "codec.download": "int8"},
+    {"strategy.name": "scaffold"},
+    {"strategy.name": "fedper", "model.name": "mlp", "model.hidden": [8]},
+    {"strategy.name": "ditto"}, {"codec.name": "int8", "codec.download": "int8"},
+])  # fmt: skip
 def test_codecs_variates_and_own_parts_give_what_the_process_itself_gives_though_messages_reach_several_processes(
     changes, small_sites, small_study, tmp_path, nothing_left, monkeypatch
 ):
@@ -207,12 +203,9 @@ def test_an_interrupt_ends_a_run_whose_sites_are_busy_and_rays_processes_with_it
     program.write_text(INTERRUPTED.replace("sys.argv[1]", repr(str(busy))))
     # As from a keyboard: the signal reaches every process of the group.
     running = subprocess.Popen(
-        [sys.executable, str(program)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        [sys.executable, str(program)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
-    )
+    )  # fmt: skip
     try:
         while not busy.exists() and running.poll() is None:
             time.sleep(0.1)

@@ -94,10 +94,8 @@ def test_a_curve_has_the_area_that_the_site_computed_from_its_rows(apart):
     result, _ = apart
     payload = summary(result, "score-histograms")
     assert (payload["combined-sites"], payload["requested-sites"], sorted(payload["sites"])) == (
-        3,
-        3,
-        sorted(result.report["sites"]),
-    )
+        3, 3, sorted(result.report["sites"]),
+    )  # fmt: skip
     for site, counts in payload["sites"].items():
         read = ScoreCounts.read(counts, ScoreBins.of(payload))
         exact = result.report["sites"][site]["global"]["roc_auc_score"]["value"]
@@ -113,10 +111,8 @@ def test_a_site_that_names_no_histogram_gives_none(small_sites, small_study):
     sites[0] = replace(sites[0], policy=Policy())
     payload = summary(run(Study.parse(small_study), sites=sites), "score-histograms")
     assert (payload["combined-sites"], payload["requested-sites"], sorted(payload["sites"])) == (
-        2,
-        3,
-        ["site-02", "site-03"],
-    )
+        2, 3, ["site-02", "site-03"],
+    )  # fmt: skip
     closed = run(Study.parse(small_study), sites=small_sites(3, rows=200, policy=Policy()))
     assert summary(closed, "score-histograms") is None
 

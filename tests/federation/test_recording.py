@@ -29,32 +29,20 @@ def recorder() -> Iterator[Recorder]:
     with RunStore.open() as store:
         series = store.begin_series(study="small", study_sha256="0" * 64, study_text="", repeats=1)
         writer = store.begin_run(
-            series,
-            engine="inprocess",
-            path="one-by-one",
-            seed=7,
-            rounds_planned=5,
-            primary="roc_auc_score",
+            series, engine="inprocess", path="one-by-one", seed=7, rounds_planned=5, primary="roc_auc_score",
             task="binary",
-        )
+        )  # fmt: skip
         yield Recorder(writer, "roc_auc_score", 5)
 
 
 def record_of(number: int, **fields: Any) -> RoundRecord:
     """Return the record of a round at sites a and b, both good unless `fields` say otherwise."""
     given: dict[str, Any] = {
-        "round": number,
-        "model_round": number - 1,
-        "arrays": {},
-        "scores": {site: scores("training", 10, loss=0.5) for site in "ab"},
-        "losses": {"a": 0.6, "b": 0.4},
-        "refused": {},
-        "flagged": {},
-        "sampled_sites": ("a", "b"),
-        "bytes_to_site": {"a": 100, "b": 100},
-        "bytes_to_server": {"a": 70, "b": 71},
-        "seconds": 0.5,
-    }
+        "round": number, "model_round": number - 1, "arrays": {},
+        "scores": {site: scores("training", 10, loss=0.5) for site in "ab"}, "losses": {"a": 0.6, "b": 0.4},
+        "refused": {}, "flagged": {}, "sampled_sites": ("a", "b"), "bytes_to_site": {"a": 100, "b": 100},
+        "bytes_to_server": {"a": 70, "b": 71}, "seconds": 0.5,
+    }  # fmt: skip
     return RoundRecord(**(given | fields))
 
 

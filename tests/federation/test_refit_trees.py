@@ -122,14 +122,10 @@ OTHER_STAGES = [("checkpoint", BEFORE), ("round", BEFORE), ("round", BEFORE + 3)
 
 
 @pytest.mark.studies
-@pytest.mark.parametrize(
-    ("stage", "round"),
-    [
-        ("round", 4),
-        ("checkpoint", BEFORE + 1),
-        *[pytest.param(*stage, marks=pytest.mark.proof) for stage in OTHER_STAGES],
-    ],
-)
+@pytest.mark.parametrize(("stage", "round"), [
+    ("round", 4), ("checkpoint", BEFORE + 1),
+    *[pytest.param(*stage, marks=pytest.mark.proof) for stage in OTHER_STAGES],
+])  # fmt: skip
 def test_a_run_that_was_killed_goes_on_to_the_same_trees(stage: str, round: int, small_sites, trees, monkeypatch):
     # Every round is a checkpoint.
     monkeypatch.setattr("flfed.updates.checkpoints.checkpoint.seconds_apart", lambda: 0.0)
@@ -143,9 +139,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_trees(stage: str, round: int,
 
 @pytest.mark.studies
 @pytest.mark.parametrize("forgets", [False, True])
-def test_a_site_follows_the_trees_by_their_hash_alone(
-    forgets: bool, conduct: Conduct, small_sites, trees, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_site_follows_the_trees_by_their_hash_alone(forgets, conduct, small_sites, trees, monkeypatch):
     expected, context_of = conduct(small_sites(3, rows=150), trees()), InProcessGrid.context_of
     plainly, levels = SiteSession.training, Counter[str]()
 

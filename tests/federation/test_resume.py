@@ -56,9 +56,7 @@ SLOW = [pytest.mark.slow, pytest.mark.studies]
 
 @pytest.mark.studies
 @pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in ESSENTIAL else SLOW) for name in STRATEGIES])
-def test_a_run_that_was_ended_goes_on_to_the_same_arrays_and_the_same_record(
-    name: str, small_sites, small_study, record: Record
-):
+def test_a_run_that_was_ended_goes_on_to_the_same_arrays_and_the_same_record(name, small_sites, small_study, record):
     study, sites = Study.parse(small_study).replace(STRATEGIES[name]), small_sites(4 if name == "half" else 2)
     whole = run(study, sites=sites)
     for stage, round in (("round", 1), ("checkpoint", 3)):

@@ -193,10 +193,9 @@ def test_who_observes_a_run_finds_each_round_in_the_store_when_told(small_sites,
     monkeypatch.setenv("FLFED_CHECKPOINT_SECONDS", "1000")
     seen = []
     run(
-        Study.parse(small_study),
-        sites=small_sites(2),
+        Study.parse(small_study), sites=small_sites(2),
         observer=lambda stage, round: seen.append((stage, round, entry().rounds)),
-    )
+    )  # fmt: skip
     assert [(round, rounds) for stage, round, rounds in seen if stage == "round"] == [(n, n) for n in range(1, 6)]
     assert ("checkpoint", 5, 4) in seen
 
@@ -218,20 +217,15 @@ def test_an_error_of_the_program_is_in_the_store_as_failed_without_its_text(smal
     assert (entry().status, entry().reason) == ("failed", "ZeroDivisionError: see the log")
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"engine": "deployment"}, "not admitted: site-01, site-02; admitted: none (see: flfed coordinator status)"),
-        (
-            {"engine": "inproces"},
-            "engine 'inproces' is not known; did you mean 'inprocess'? Known: inprocess, ray, deployment",
-        ),
-        ({"repeats": 0}, "repeats=0 must be a whole number >= 1"),
-    ],
-)
-def test_wrong_options_are_refused_before_anything_is_written(
-    small_sites, study: Study, home: Path, options: dict[str, object], said: str
-):
+@pytest.mark.parametrize(("options", "said"), [
+    ({"engine": "deployment"}, "not admitted: site-01, site-02; admitted: none (see: flfed coordinator status)"),
+    (
+        {"engine": "inproces"},
+        "engine 'inproces' is not known; did you mean 'inprocess'? Known: inprocess, ray, deployment",
+    ),
+    ({"repeats": 0}, "repeats=0 must be a whole number >= 1"),
+])  # fmt: skip
+def test_wrong_options_are_refused_before_anything_is_written(small_sites, study, home, options, said):
     with pytest.raises(UsageError) as refused:
         run(study, sites=small_sites(2), **options)
     assert str(refused.value) == said
@@ -239,22 +233,18 @@ def test_wrong_options_are_refused_before_anything_is_written(
     assert not (home / "runs.db").exists()
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "said"),
-    [
-        ('name = "logistic"', 'name = "linear"', "[model] linear: is for regression, the dataset's task is 'binary'"),
-        (
-            "resamples = 200",
-            "resamples = 200\nprimary = 'r2_score'",
-            "[compare]: primary='r2_score' is not a metric for task",
-        ),
-        ("rounds = 5", "rounds = 5\npatience = 3", "set [plan] validation = 0.2"),
-        ("rounds = 5", "rounds = 5\nselect = 'best'", "set [plan] validation = 0.2"),
-        ("rounds = 5", "rounds = 5\nquorun = 1.0", "key 'quorun' is not known; did you mean 'quorum'?"),
-        ('name = "small"\n[model]', 'name = "smal"\n[model]', "dataset 'smal' is not known; did you mean 'small'?"),
-        ('name = "small"\n[model]', 'name = "small"\nfeatures = ["x3"]\n[model]', "has no column 'x3'"),
-    ],
-)
+@pytest.mark.parametrize(("old", "new", "said"), [
+    ('name = "logistic"', 'name = "linear"', "[model] linear: is for regression, the dataset's task is 'binary'"),
+    (
+        "resamples = 200", "resamples = 200\nprimary = 'r2_score'",
+        "[compare]: primary='r2_score' is not a metric for task",
+    ),
+    ("rounds = 5", "rounds = 5\npatience = 3", "set [plan] validation = 0.2"),
+    ("rounds = 5", "rounds = 5\nselect = 'best'", "set [plan] validation = 0.2"),
+    ("rounds = 5", "rounds = 5\nquorun = 1.0", "key 'quorun' is not known; did you mean 'quorum'?"),
+    ('name = "small"\n[model]', 'name = "smal"\n[model]', "dataset 'smal' is not known; did you mean 'small'?"),
+    ('name = "small"\n[model]', 'name = "small"\nfeatures = ["x3"]\n[model]', "has no column 'x3'"),
+])  # fmt: skip
 def test_a_study_that_fits_nothing_listed_is_refused_before_anything_is_written(
     small_sites, small_study, home: Path, old: str, new: str, said: str
 ):

@@ -123,26 +123,21 @@ def test_two_nodes_of_one_name_end_the_run(small_sites, small_study, conduct: Co
 
 
 @pytest.mark.studies
-@pytest.mark.parametrize(
-    ("fields", "reason"),
-    [
-        ({"rows": lambda rows: rows * np.nan}, "its sums are not finite"),
-        ({"cells": lambda cells: cells[1:]}, "its sums have another layout (cells)"),
-        ({"cells": lambda cells: -cells}, "its counts are negative"),
-        ({"rows": lambda rows: np.array([1e9])}, "its rows are above the declared band (at most 999)"),
-        ({"cells": lambda cells: cells * 1e6}, "its counts do not add up to its rows"),
-        ({"left": lambda left: left + 1}, "its counts do not add up to its rows"),
-        ({"lower": lambda lower: lower + 500}, "its counts do not add up to its rows"),
-        ({"moments": lambda moments: moments + [0, 1e5, 0]}, "its sums do not go together"),
-        ({"moments": lambda moments: moments * [1, 1, 0]}, "its sums do not go together"),
-        ({"sites": lambda sites: sites * 50}, "it is not the sum of one site"),
-        ({"cells_known": lambda known: known * 5}, "it is not the sum of one site"),
-        ({"leaks": lambda leaks: leaks + 1e6}, "its leak sums do not go together"),
-    ],
-)
-def test_sums_that_would_spoil_the_encoder_are_unusable_and_honest_ones_are_not(
-    plain, closed, fields: dict[str, Any], reason: str
-):
+@pytest.mark.parametrize(("fields", "reason"), [
+    ({"rows": lambda rows: rows * np.nan}, "its sums are not finite"),
+    ({"cells": lambda cells: cells[1:]}, "its sums have another layout (cells)"),
+    ({"cells": lambda cells: -cells}, "its counts are negative"),
+    ({"rows": lambda rows: np.array([1e9])}, "its rows are above the declared band (at most 999)"),
+    ({"cells": lambda cells: cells * 1e6}, "its counts do not add up to its rows"),
+    ({"left": lambda left: left + 1}, "its counts do not add up to its rows"),
+    ({"lower": lambda lower: lower + 500}, "its counts do not add up to its rows"),
+    ({"moments": lambda moments: moments + [0, 1e5, 0]}, "its sums do not go together"),
+    ({"moments": lambda moments: moments * [1, 1, 0]}, "its sums do not go together"),
+    ({"sites": lambda sites: sites * 50}, "it is not the sum of one site"),
+    ({"cells_known": lambda known: known * 5}, "it is not the sum of one site"),
+    ({"leaks": lambda leaks: leaks + 1e6}, "its leak sums do not go together"),
+])  # fmt: skip
+def test_sums_that_would_spoil_the_encoder_are_unusable_and_honest_ones_are_not(plain, closed, fields, reason):
     for done in (plain, closed):
         layout = done.sessions()[0].layout
         for heard in done.sent(SUMMARISE, "to-server"):
@@ -152,9 +147,7 @@ def test_sums_that_would_spoil_the_encoder_are_unusable_and_honest_ones_are_not(
             assert summary_defect(replace(honest, **made), layout, rows_high=999) == reason
 
 
-def test_unusable_sums_of_one_site_leave_it_out_and_the_encoder_is_of_the_others(
-    small_sites, small_study, conduct: Conduct
-):
+def test_unusable_sums_of_one_site_leave_it_out_and_the_encoder_is_of_the_others(small_sites, small_study, conduct):
     # site 2 has some 50 training rows and enrolled with the band 10 to 99
     huge = with_summary(rows=lambda rows: np.array([100.0]))
     done = conduct(small_sites(3), small_study, change=tampering(SUMMARISE, 2, huge))
@@ -182,9 +175,7 @@ def test_a_reply_that_is_no_message_of_ours_is_a_fault_with_a_name(small_sites, 
     assert done.outcome.status == "completed"
 
 
-def test_a_site_that_cannot_compare_costs_its_own_figures_and_the_pooled_ones(
-    small_sites, small_study, conduct: Conduct
-):
+def test_a_site_that_cannot_compare_costs_its_own_figures_and_the_pooled_ones(small_sites, small_study, conduct):
     done = conduct(small_sites(3), small_study, change=tampering(COMPARE, 2, failing), tables=True)
     assert done.outcome.status == "completed"
     assert done.reasons("fault") == {"site-02": "no comparison: ValueError: see the site's log"}

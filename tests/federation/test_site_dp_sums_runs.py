@@ -59,9 +59,7 @@ def auc(study: Study) -> float:
 @pytest.mark.proof
 @pytest.mark.usefixtures("taiwan")
 @pytest.mark.parametrize("sites", [10, 30, 100])
-def test_noise_of_the_sites_costs_no_more_auc_than_that_of_a_trusted_server(
-    sites: int, monkeypatch: pytest.MonkeyPatch
-):
+def test_noise_of_the_sites_costs_no_more_auc_than_that_of_a_trusted_server(sites, monkeypatch):
     study = Study.parse(TAIWAN.format(sites=sites))
     trusted = auc(study)
     assert trusted > 0.7

@@ -200,14 +200,11 @@ def test_an_institution_tells_its_offset_only_with_enough_rows_of_each_class(con
 
 
 @pytest.mark.studies
-@pytest.mark.parametrize(
-    ("bad", "why"),
-    [
-        (offset(float("nan"), 0.1), "its offset is not finite"),
-        (offset(0.3, 0.0), "its offset is not finite, or its standard error not above 0"),
-        (Offset(value=np.zeros(2), error=np.ones(2)), "its offset is not of 1 outputs"),
-    ],
-)
+@pytest.mark.parametrize(("bad", "why"), [
+    (offset(float("nan"), 0.1), "its offset is not finite"),
+    (offset(0.3, 0.0), "its offset is not finite, or its standard error not above 0"),
+    (Offset(value=np.zeros(2), error=np.ones(2)), "its offset is not of 1 outputs"),
+])  # fmt: skip
 def test_an_offset_that_cannot_be_is_a_fault_and_decides_nothing(conduct, small_sites, small_study, bad, why):
     def change(message: Message) -> Message:
         if message.metadata.message_type == EVALUATE and message.metadata.src_node_id == 1:

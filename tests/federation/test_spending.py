@@ -32,6 +32,7 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
 from flfed.updates.accounting import Release, rounds_left
+from tests.federation.races import race
 
 pytestmark = [pytest.mark.slow, pytest.mark.studies]
 
@@ -69,9 +70,7 @@ def account(policy: Policy | None = None, dataset: str = "small") -> PrivacyAcco
     return PrivacyAccount(ledger(), dataset, policy or Policy(epsilon=3.0), prepare=make, origin=origin)
 
 
-def test_what_was_spent_given_an_encoder_of_the_rows_is_told_so(
-    small_sites: Callable[..., list[Site]], small_study: str, home: Path
-):
+def test_what_was_spent_given_an_encoder_of_the_rows_is_told_so(small_sites, small_study, home):
     sites = small_sites(2, rows=100, policy=Policy(epsilon=9.0))
 
     def told() -> tuple[list[bool], bool | None, str, str]:
@@ -92,9 +91,7 @@ def test_what_was_spent_given_an_encoder_of_the_rows_is_told_so(
     assert re.search(r"have spent epsilon [\d.]+ \(given the encoder\) of 9 for 'small'", approving)
 
 
-def test_three_runs_on_one_ledger_end_as_the_budget_says(
-    small_sites: Callable[..., list[Site]], small_study: str, home: Path
-):
+def test_three_runs_on_one_ledger_end_as_the_budget_says(small_sites, small_study, home):
     sites = small_sites(3, rows=100, policy=Policy(epsilon=2.5))
     results = [run(private(small_study, seed=seed), sites=sites).report for seed in (7, 8)]
     assert [result["status"] for result in results] == ["completed", "stopped"]
@@ -210,19 +207,14 @@ def test_open_records_and_never_refuses(small_sites: Callable[..., list[Site]], 
     assert [line["budget"] for line in report["privacy"]["sites"].values()] == [0.1, 0.1]
 
 
-@pytest.mark.parametrize(
-    ("policy", "changes", "said"),
-    [
-        ({"epsilon": 3.0}, {"privacy": None}, "its policy allows studies with record-level differential privacy only"),
-        ({"epsilon": 3.0}, {"delta": 1e-4}, "its policy allows delta up to 1e-05, the study asks for 0.0001"),
-        ({"mechanisms": ("site-dp",)}, {}, "its policy allows mechanisms site-dp, the study asks for 'record-dp'"),
-        ({"delta": 0.05}, {"delta": 0.02}, "the study's delta=0.02 is not below one over the training rows here"),
-        ({"epsilon": 0.01}, {}, "privacy budget: epsilon 0 of 0.01 is spent at delta 1e-05, and one more round"),
-    ],
-)
-def test_what_a_policy_does_not_allow_is_refused_at_enrolment(
-    small_sites: Callable[..., list[Site]], small_study: str, policy: dict[str, Any], changes: dict[str, Any], said: str
-):
+@pytest.mark.parametrize(("policy", "changes", "said"), [
+    ({"epsilon": 3.0}, {"privacy": None}, "its policy allows studies with record-level differential privacy only"),
+    ({"epsilon": 3.0}, {"delta": 1e-4}, "its policy allows delta up to 1e-05, the study asks for 0.0001"),
+    ({"mechanisms": ("site-dp",)}, {}, "its policy allows mechanisms site-dp, the study asks for 'record-dp'"),
+    ({"delta": 0.05}, {"delta": 0.02}, "the study's delta=0.02 is not below one over the training rows here"),
+    ({"epsilon": 0.01}, {}, "privacy budget: epsilon 0 of 0.01 is spent at delta 1e-05, and one more round"),
+])  # fmt: skip
+def test_what_a_policy_does_not_allow_is_refused_at_enrolment(small_sites, small_study, policy, changes, said):
     sites = small_sites(2, rows=100, policy=Policy(**policy))
     study = private(small_study) if "privacy" in changes else private(small_study, **changes)
     study = Study.parse(study.text.replace(PRIVATE, "")) if "privacy" in changes else study
@@ -260,9 +252,7 @@ def test_in_one_process_noise_follows_from_the_seed(small_sites: Callable[..., l
     assert len(spent_lines()) == 15  # what is drawn again is charged again: nobody can tell that it is the same
 
 
-def test_a_run_that_is_resumed_is_not_refused_for_what_it_spent_itself(
-    small_sites: Callable[..., list[Site]], small_study: str
-):
+def test_a_run_that_is_resumed_is_not_refused_for_what_it_spent_itself(small_sites, small_study):
     sites = small_sites(2, rows=100, policy=Policy(epsilon=2.0))
 
     def fail(stage: str, round: int) -> None:
@@ -313,9 +303,7 @@ run(Study.parse(sys.stdin.read()), sites=sites, stacked=False)
 """
 
 
-def test_a_kill_between_reservation_and_training_never_lowers_the_sum(
-    small_sites: Callable[..., list[Site]], small_study: str
-):
+def test_a_kill_between_reservation_and_training_never_lowers_the_sum(small_sites, small_study):
     small_sites(0)
     program = KILLED.format(tests=str(Path(__file__).resolve().parents[1]))
     done = subprocess.run(
@@ -331,42 +319,8 @@ def test_a_kill_between_reservation_and_training_never_lowers_the_sum(
     assert before < account(Policy(epsilon=2.0)).spent() <= 2.0
 
 
-RACING = """
-import sys
-from flfed.paths import SiteFolder
-from flfed.records.ledger import ledger_of
-from flfed.federation.client.privacy_budget import PrivacyAccount
-from flfed.refusals import NotSpent
-from flfed.rows.data.policy import Policy
-from flfed.updates.accounting import Release
-folder = SiteFolder("site-01")
-spending = PrivacyAccount(ledger_of(folder), "small", Policy(epsilon=1.0), prepare=folder.make)
-spending.spent()
-print("ready", flush=True)
-sys.stdin.readline()
-done = 0
-try:
-    while True:
-        spending.reserve(Release(5.0, 0.1, 4), run=sys.argv[1], round=done + 1)
-        done += 1
-except NotSpent:
-    print(done)
-"""
-
-
 def test_two_processes_that_reserve_at_once_cannot_overdraw_together():
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", RACING, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for name in ("a", "b")
-    ]  # fmt: skip
-    assert [process.stdout.readline() for process in started if process.stdout] == ["ready\n"] * 2
-    for process in started:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    granted = [int(process.communicate(timeout=120)[0]) for process in started]
+    granted = race("Release(5.0, 0.1, 4), run=sys.argv[1], round=done + 1", epsilon=1.0, names=("a", "b"))
     lines = spent_lines()
     assert len(lines) == sum(granted) and ledger().problems() == []
     assert by_others([ROUND] * len(lines)) <= 1.0 < by_others([ROUND] * (len(lines) + 1)) * 1.02

@@ -37,6 +37,7 @@ from flfed.study.study import Study
 from flfed.study.tables import OrderedHoldout
 from flfed.updates.accounting import Release, epsilon
 from tests.conftest import small_table
+from tests.federation.races import race
 
 DELTA = 1e-5
 ANSWER = Release(1.391, 1, 1)
@@ -349,44 +350,11 @@ def test_a_kill_amid_an_answer_never_lowers_the_sum():
     assert account().spent() == of(3)
 
 
-RACING = """
-import sys
-from flfed.paths import SiteFolder
-from flfed.records.ledger import ledger_of
-from flfed.federation.client.privacy_budget import PrivacyAccount
-from flfed.refusals import NotSpent
-from flfed.rows.data.policy import Policy
-from flfed.updates.accounting import Release
-folder = SiteFolder("site-01")
-spending = PrivacyAccount(ledger_of(folder), "small", Policy(epsilon=2.0), prepare=folder.make)
-spending.spent()
-print("ready", flush=True)
-sys.stdin.readline()
-done = 0
-try:
-    while True:
-        spending.reserve(*[Release(10.0, 1, 1), Release(14.0, 1, 1)], side=sys.argv[1], run=sys.argv[1], round=done)
-        done += 1
-except NotSpent:
-    print(done)
-"""
-
-
 @pytest.mark.servers
 def test_two_processes_at_once_overdraw_neither_side_and_write_each_answer_whole():
     account(2.0).reserve(side="training")  # so that there is a ledger for both
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", RACING, side], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for side in ("training", "both")
-    ]  # fmt: skip
-    assert [process.stdout.readline() for process in started if process.stdout] == ["ready\n"] * 2
-    for process in started:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    training, both = (int(process.communicate(timeout=120)[0]) for process in started)
+    reserved = "*[Release(10.0, 1, 1), Release(14.0, 1, 1)], side=sys.argv[1], run=sys.argv[1], round=done"
+    training, both = race(reserved, epsilon=2.0, names=("training", "both"))
     lines = spent_lines()
     assert [(side_of(line), line.facts["noise"]) for line in lines[1::2]] == [
         (side_of(line), 14.0) for line in lines[::2]

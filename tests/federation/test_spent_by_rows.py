@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,7 +18,6 @@ from flfed.federation.server.run import run
 from flfed.refusals import NotSpent, Refusal
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.policy import Policy
-from flfed.rows.data.site import Site
 from flfed.updates.accounting import Release
 from tests.federation.test_spending import DELTA, ROUND, account, by_others, ledger, private, spent_lines
 
@@ -36,9 +33,7 @@ def of_schema(group: bool) -> None:
 
 @pytest.mark.studies
 @pytest.mark.parametrize("group", [True, False])
-def test_rows_counted_one_by_one_bound_nothing_of_persons_who_may_have_several(
-    small_sites: Callable[..., list[Site]], group: bool
-):
+def test_rows_counted_one_by_one_bound_nothing_of_persons_who_may_have_several(small_sites, group):
     (site,) = small_sites(1, rows=100)
     of_schema(group)
     first, policy = account(Policy()), Policy(epsilon=8.0)
@@ -76,9 +71,7 @@ def test_rows_counted_one_by_one_bound_nothing_of_persons_who_may_have_several(
     assert len(spent_lines()) == before + 1
 
 
-def test_a_site_where_rows_were_counted_enrols_without_a_figure_that_is_none(
-    small_sites: Callable[..., list[Site]], small_study: str
-):
+def test_a_site_where_rows_were_counted_enrols_without_a_figure_that_is_none(small_sites, small_study):
     sites = small_sites(2, rows=100, policy=Policy(disclosure="open", epsilon=9.0))
     of_schema(True)
     sites = [replace(site, holdout=Holdout(salt="s")) for site in sites]
@@ -91,9 +84,7 @@ def test_a_site_where_rows_were_counted_enrols_without_a_figure_that_is_none(
         run(private(small_study, seed=9), sites=refusing)
 
 
-def test_a_command_whose_run_ends_for_want_of_budget_leaves_with_3(
-    small_sites: Callable[..., list[Site]], small_study: str, flfed: Callable[..., Any], tmp_path: Path
-):
+def test_a_command_whose_run_ends_for_want_of_budget_leaves_with_3(small_sites, small_study, flfed, tmp_path):
     for site in small_sites(2, rows=100):
         package = tmp_path / "root" / "sites" / site.name.replace("-", "_")
         package.mkdir(parents=True)

@@ -147,9 +147,7 @@ def test_a_repeat_that_misses_its_quorum_stops_alone(small_sites, small_study):
     assert rounds == sorted(set(rounds)) and rounds[-1] == 9
 
 
-def test_what_cannot_be_stacked_runs_one_by_one_and_the_record_says_so(
-    small_sites, small_study, tmp_path: Path, monkeypatch
-):
+def test_what_cannot_be_stacked_runs_one_by_one_and_the_record_says_so(small_sites, small_study, tmp_path, monkeypatch):
     info = tmp_path / "plugged" / "bent_model-1.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bent-model\nVersion: 1\n")

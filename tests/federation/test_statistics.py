@@ -42,6 +42,7 @@ from flfed.updates.messages.summarise import StatisticReply, StatisticRequest
 from tests.approval_text import details
 from tests.deployment.summing import Consortium, Coordinator, SummingGrid
 from tests.records.analyses import STUDY as ANALYSIS
+from tests.small_runs import tables
 
 STUDY = """
 format = 1
@@ -56,12 +57,6 @@ ODDS = f'{STUDY}\n[statistic]\nname = "odds-ratio"\nby = "flag"\n'
 COVARIANCE = f'{STUDY}\n[statistic]\nname = "covariance"\ncolumns = ["x1", "x2"]\n'
 STOCK = f'{STUDY}\n[statistic]\nname = "safety-stock"\nforecast = "x1"\nby = "x2"\nuntil = "2020-06-30"\n'
 Small = Callable[..., list[Site]]
-
-
-def tables(sites: list[Site]) -> pd.DataFrame:
-    """All rows of all sites, held-out ones too."""
-    read = [site.read() for site in sites]
-    return pd.concat([part for of in read for part in (of.training, of.holdout("test"))], ignore_index=True)
 
 
 def test_the_trial_has_the_odds_ratio_of_the_publications_table(home):
@@ -125,40 +120,30 @@ def test_a_site_whose_exact_sums_stay_takes_no_part(small_sites: Small, policy: 
         run(Study.parse(ODDS), sites=kept[:2])
 
 
-@pytest.mark.parametrize(
-    ("added", "said"),
-    [
-        ('[model]\nname = "logistic"\n', r"the study has a table \[model\]"),
-        ("[plan]\nlr = 0.1\n", r"the study has a table \[plan\]"),
-        ('[privacy]\nsecure-aggregation = "ckks"\n', "not available in this version"),
-        ('[privacy]\nname = "record-dp"\n', "not available in this version"),
-    ],
-)
+@pytest.mark.parametrize(("added", "said"), [
+    ('[model]\nname = "logistic"\n', r"the study has a table \[model\]"),
+    ("[plan]\nlr = 0.1\n", r"the study has a table \[plan\]"),
+    ('[privacy]\nsecure-aggregation = "ckks"\n', "not available in this version"),
+    ('[privacy]\nname = "record-dp"\n', "not available in this version"),
+])  # fmt: skip
 def test_what_belongs_to_a_model_is_refused_beside_a_statistic(added: str, said: str):
     with pytest.raises(UsageError, match=said):
         Study.parse(f"{ODDS}\n{added}")
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        (ODDS.replace('"flag"', '"x1"'), "by='x1' must be a column of the dataset: flag, colour"),
-        (ODDS.replace('"flag"', '"colour"'), "must have two values each"),
-        (COVARIANCE.replace('"x2"', '"colour"'), "columns='colour' must be a column of the dataset"),
-        (COVARIANCE.replace('"x2"', '"x1"'), "two or more different columns"),
-        (ODDS.replace("by =", "arm ="), "arm"),
-        (STOCK, "the outcome must be a number"),
-        (STOCK.replace('forecast = "x1"', ""), "a setting is missing; it needs forecast, by, until"),
-        (ODDS.replace('by = "flag"', ""), "it needs by"),
-        (f"{STOCK}step = inf\n", "step must be above 0 and finite"),
-        (STOCK.replace("2020-06-30", "June"), "until='June' must be a date"),
-        (f"{STOCK}service = 0.4\n", "service=0.4 must lie between 0.5 and 1"),
-        (f"{STOCK}last = [0]\n", "last must have numbers from 1"),
-    ],
-)
-def test_a_column_that_the_statistic_cannot_be_of_is_refused_before_anything_runs(
-    small_sites: Small, text: str, said: str
-):
+@pytest.mark.parametrize(("text", "said"), [
+    (ODDS.replace('"flag"', '"x1"'), "by='x1' must be a column of the dataset: flag, colour"),
+    (ODDS.replace('"flag"', '"colour"'), "must have two values each"),
+    (COVARIANCE.replace('"x2"', '"colour"'), "columns='colour' must be a column of the dataset"),
+    (COVARIANCE.replace('"x2"', '"x1"'), "two or more different columns"),
+    (ODDS.replace("by =", "arm ="), "arm"), (STOCK, "the outcome must be a number"),
+    (STOCK.replace('forecast = "x1"', ""), "a setting is missing; it needs forecast, by, until"),
+    (ODDS.replace('by = "flag"', ""), "it needs by"), (f"{STOCK}step = inf\n", "step must be above 0 and finite"),
+    (STOCK.replace("2020-06-30", "June"), "until='June' must be a date"),
+    (f"{STOCK}service = 0.4\n", "service=0.4 must lie between 0.5 and 1"),
+    (f"{STOCK}last = [0]\n", "last must have numbers from 1"),
+])  # fmt: skip
+def test_a_column_that_the_statistic_cannot_be_of_is_refused_before_anything_runs(small_sites, text, said):
     sites = small_sites(2)
     with pytest.raises(UsageError) as error:
         run(Study.parse(text), sites=sites)
@@ -308,10 +293,9 @@ def in_secret(small_sites: Small) -> Consortium:
     """Four sites behind gates, of which two share in sums only, and one is an institution that lets cells leave so."""
     policies = [
         Policy(disclosure="open", share_metrics="aggregate-only"),
-        Policy(disclosure="open", share_metrics="aggregate-only"),
-        Policy(outputs=("single-cells-in-sums",)),
+        Policy(disclosure="open", share_metrics="aggregate-only"), Policy(outputs=("single-cells-in-sums",)),
         Policy(disclosure="open"),
-    ]
+    ]  # fmt: skip
     sites = [replace(site, policy=policy) for site, policy in zip(small_sites(4), policies, strict=True)]
     return Consortium(sites, Study.parse(COVARIANCE + SECRET))
 

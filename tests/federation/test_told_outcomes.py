@@ -33,9 +33,7 @@ def brute_told(codes: np.ndarray, y: np.ndarray, node: np.ndarray) -> set[int]:
 
 @pytest.mark.studies
 @pytest.mark.parametrize("least", [0, 10])
-def test_the_record_counts_the_outcomes_that_the_first_tree_tells(
-    least: int, conduct: Conduct, small_sites, small_study
-):
+def test_the_record_counts_the_outcomes_that_the_first_tree_tells(least, conduct, small_sites, small_study):
     text = trees_study(small_study, **{"strategy.rounds": 2, "strategy.min-rows": least})
     done = conduct(small_sites(3, rows=60), text, tables=True)
     told = done.reader.summary(done.run, "revealed-outcomes")
@@ -62,9 +60,7 @@ def test_the_record_counts_the_outcomes_that_the_first_tree_tells(
 
 
 @pytest.mark.studies
-def test_sums_of_trees_that_validation_rows_did_not_choose_have_told_as_much(
-    conduct: Conduct, small_sites, small_study
-):
+def test_sums_of_trees_that_validation_rows_did_not_choose_have_told_as_much(conduct, small_sites, small_study):
     def drawn(number: int, table: pd.DataFrame) -> pd.DataFrame:
         return table.assign(y=np.random.default_rng(number).permutation(np.resize(["yes", "no"], len(table))))
 

@@ -37,10 +37,9 @@ from tests.records.one_answer import page, words
 AUC, KEY = "roc_auc_score", "trained-test-rows"
 QUICK = {"strategy.rounds": 2, "compare.site-model": "same"}
 CUTS: list[dict[str, Any]] = [
-    {"by": "iid", "sites": 4, "seed": 9},
-    {"by": "iid", "sites": 3, "seed": 1},
+    {"by": "iid", "sites": 4, "seed": 9}, {"by": "iid", "sites": 3, "seed": 1},
     {"by": "dirichlet", "sites": 4, "alpha": 5.0, "seed": 5},
-]
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -131,9 +130,7 @@ def small(small_study: str) -> Study:
     return Study.parse(small_study).replace({"compare.site-model": "same"})
 
 
-def test_repeats_count_each_their_own_test_rows_also_from_an_exported_folder(
-    small: Study, small_sites: Any, tmp_path: Path
-):
+def test_repeats_count_each_their_own_test_rows_also_from_an_exported_folder(small, small_sites, tmp_path):
     sites = small_sites(3, rows=80)
     earlier = run(small, sites=sites)
     folder = export(earlier.run, tmp_path / "model").folder
@@ -204,9 +201,7 @@ def test_the_pages_of_the_run_and_of_the_site_tell_it(cancer: Study):
 PER_SITE = {"encode.scaler": "per-site"}
 
 
-def test_rows_scaled_by_each_sites_own_means_take_no_start_and_give_none(
-    small: Study, small_sites: Any, tmp_path: Path
-):
+def test_rows_scaled_by_each_sites_own_means_take_no_start_and_give_none(small, small_sites, tmp_path):
     sites = small_sites(3, rows=80)
     plain, per_site = run(small, sites=sites), run(small.replace(PER_SITE), sites=sites)
     refused = small.replace({**PER_SITE, "warm-start": plain.run})

@@ -36,10 +36,8 @@ GOING_WITH: dict[str, dict[str, Any]] = {
         "privacy.name": "record-dp", "privacy.epsilon": 8.0, "privacy.delta": 1e-3, "plan.steps": 5, "plan.batch": 16,
     },
     "site-dp": {"privacy.name": "site-dp", "privacy.noise": 1.0, "privacy.clip": 0.5, "privacy.delta": 1e-3},
-    "a codec": {"codec.name": "int8", "codec.download": "int8"},
-    "frozen layers": {"model.frozen-layers": 1},
-    "ditto": {"strategy.name": "ditto"},
-    "own last layers": {"strategy.name": "fedper"},
+    "a codec": {"codec.name": "int8", "codec.download": "int8"}, "frozen layers": {"model.frozen-layers": 1},
+    "ditto": {"strategy.name": "ditto"}, "own last layers": {"strategy.name": "fedper"},
     "control variates": {"strategy.name": "scaffold"},
 }  # fmt: skip
 
@@ -65,9 +63,7 @@ def arrays_of(done: Result) -> dict[str, np.ndarray]:
     return checkpoint.final(done.report["run"]).arrays
 
 
-def test_the_text_names_the_arrays_the_record_the_columns_and_each_site_the_arms(
-    earlier: Result, sites: Any, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_text_names_the_arrays_the_record_the_columns_and_each_site_the_arms(earlier, sites, monkeypatch):
     started: list[dict[str, np.ndarray]] = []
     plain = FedAvg.start
 
@@ -130,14 +126,12 @@ def test_what_is_no_source_is_refused_with_a_sentence(earlier: Result, sites: An
         "another model": ({"start-sha256": "0" * 64}, ": another model"),
         "another width": ({"model.hidden": [6]}, "its layers have other widths than the study's model"),
         "no layer to train": (
-            {"model.frozen-layers": 2},
-            "frozen-layers=2 leaves no layer to train: the model names 2 layers",
+            {"model.frozen-layers": 2}, "frozen-layers=2 leaves no layer to train: the model names 2 layers",
         ),
         "noise on frozen layers": (
-            {"model.frozen-layers": 1, **GOING_WITH["record-dp"]},
-            "frozen-layers cannot be combined with record-dp",
+            {"model.frozen-layers": 1, **GOING_WITH["record-dp"]}, "frozen-layers cannot be combined with record-dp",
         ),
-    }
+    }  # fmt: skip
     for why, (changes, expected) in said.items():
         with pytest.raises(UsageError) as refused:
             run(begun(earlier, **changes), sites=sites)
@@ -168,9 +162,7 @@ def test_a_warm_start_goes_with(what: str, earlier: Result, sites: Any):
         assert (found["weight-1"] != before["weight-1"]).any()
 
 
-def test_repeats_that_draw_other_test_rows_say_so_and_sites_of_part_width_take_no_start(
-    earlier: Result, sites: Any, tmp_path: Path
-):
+def test_repeats_that_draw_other_test_rows_say_so_and_sites_of_part_width_take_no_start(earlier, sites, tmp_path):
     twice = run(begun(earlier), sites=sites, repeats=2)
     with RunReader.open() as reader:
         runs = [one.run for one in reader.runs_of(twice.report["run"])]
@@ -201,9 +193,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_arrays(earlier: Result, sites
 
 
 @pytest.mark.parametrize("exported", [False, True])
-def test_a_run_goes_on_without_the_model_that_it_began_with(
-    exported: bool, earlier: Result, sites: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_run_goes_on_without_the_model_that_it_began_with(exported, earlier, sites, tmp_path, monkeypatch):
     folder, name = tmp_path / "model", earlier.report["run"]
     if exported:
         export(name, folder)

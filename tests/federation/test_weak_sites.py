@@ -248,14 +248,11 @@ def test_a_partition_gives_its_sites_their_widths():
         cut_study(**{"dataset.partition": {**CUT, "widths": [1.5]}})
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"strategy.name": "scaffold"}, "strategy 'scaffold' needs updates of the whole model: leave one of them out"),
-        ({"strategy.name": "median"}, "strategy 'median' needs updates of the whole model: leave one of them out"),
-        ({"model.warm-start": "a-run"}, "warm-start under .model. starts with all of them: leave one of them out"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"strategy.name": "scaffold"}, "strategy 'scaffold' needs updates of the whole model: leave one of them out"),
+    ({"strategy.name": "median"}, "strategy 'median' needs updates of the whole model: leave one of them out"),
+    ({"model.warm-start": "a-run"}, "warm-start under .model. starts with all of them: leave one of them out"),
+])  # fmt: skip
 def test_a_partition_with_weak_sites_is_refused_where_all_of_the_model_is_needed(changes: dict[str, str], said: str):
     with pytest.raises(UsageError, match=said):
         check(cut_study(**changes))

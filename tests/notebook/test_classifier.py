@@ -80,16 +80,13 @@ def test_nothing_is_recorded(home: Path):
     assert [path for path in home.rglob("*") if path.is_file()] == []
 
 
-@pytest.mark.parametrize(
-    ("settings", "sites", "words"),
-    [
-        ({"lr": -1.0}, SITES, "lr"), ({"model": "forest"}, SITES, "forest"), ({}, np.zeros(569), "two sites"),
-        ({}, SITES[:9], "inconsistent"), ({"rounds": 0}, SITES, "rounds"), ({"model": "linear"}, SITES, "must be 'log"),
-        ({"model": "mlp", "hidden": 4}, SITES, "hidden=4 must be the widths"), ({"hidden": 4}, SITES, "hidden=4"),
-        ({"random_state": np.random.RandomState(0)}, SITES, "random_state=.* must be a number"),
-        ({"rounds": "5"}, SITES, "rounds='5' must be a number"), ({"rounds": 2.5}, SITES, "must be a whole number"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("settings", "sites", "words"), [
+    ({"lr": -1.0}, SITES, "lr"), ({"model": "forest"}, SITES, "forest"), ({}, np.zeros(569), "two sites"),
+    ({}, SITES[:9], "inconsistent"), ({"rounds": 0}, SITES, "rounds"), ({"model": "linear"}, SITES, "must be 'log"),
+    ({"model": "mlp", "hidden": 4}, SITES, "hidden=4 must be the widths"), ({"hidden": 4}, SITES, "hidden=4"),
+    ({"random_state": np.random.RandomState(0)}, SITES, "random_state=.* must be a number"),
+    ({"rounds": "5"}, SITES, "rounds='5' must be a number"), ({"rounds": 2.5}, SITES, "must be a whole number"),
+])  # fmt: skip
 def test_errors_are_value_errors(settings: dict, sites: np.ndarray, words: str):
     with pytest.raises(ValueError, match=words) as error:
         FederatedClassifier(**settings).fit(X, Y, sites=sites)

@@ -6,7 +6,6 @@ import html
 import json
 import pickle
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +31,11 @@ def frame(rows: int, seed: int) -> pd.DataFrame:
     lab = np.where(rng.random(rows) < 0.2, np.nan, rng.lognormal(1, 0.5, rows))
     risk = 1 / (1 + np.exp(-(0.09 * (age - 60) + 1.2 * smoker - 0.8)))
     days = pd.to_timedelta(rng.integers(0, 700, rows), unit="D")
-    return pd.DataFrame(
-        {
-            "patient": [f"P{seed}-{number}" for number in range(rows)], "age": age.round(1), "smoker": smoker,
-            "sex": rng.choice(["F", "M"], rows), "admitted": pd.Timestamp("2024-01-01") + days, "lab": lab,
-            "ward": rng.choice(["A", "B", None], rows), "died": rng.random(rows) < risk,
-        }
-    )  # fmt: skip
+    return pd.DataFrame({
+        "patient": [f"P{seed}-{number}" for number in range(rows)], "age": age.round(1), "smoker": smoker,
+        "sex": rng.choice(["F", "M"], rows), "admitted": pd.Timestamp("2024-01-01") + days, "lab": lab,
+        "ward": rng.choice(["A", "B", None], rows), "died": rng.random(rows) < risk,
+    })  # fmt: skip
 
 
 FRAMES = {"north": frame(300, 1), "south": frame(200, 2), "east": frame(150, 3), "west": frame(250, 4)}
@@ -96,9 +93,7 @@ def test_rows_without_a_site_infinite_cells_and_rows_at_two_sites_are_said():
     assert any(line.startswith("check the sites: 600 rows are the same at another site") for line in twice)
 
 
-def test_the_files_that_save_writes_give_the_same_arrays(
-    result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flfed: Callable[..., Any]
-):
+def test_the_files_that_save_writes_give_the_same_arrays(result, tmp_path, monkeypatch, flfed):
     written = result.save(tmp_path / "own")
     study = next(path for path in written if path.suffix == ".toml" and path.parent == tmp_path / "own")
     monkeypatch.chdir(tmp_path / "own")
@@ -142,15 +137,12 @@ def test_keys_of_a_study_are_keywords():
         flfed.run("wine", round=2)
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"target": "dead"}, "no column 'dead'"), ({"group": "pat"}, "no column 'pat'"),
-        ({"time": "age"}, "holds no dates"), ({"tables": {"north": FRAMES["north"]}}, "at least two sites"),
-        ({"tables": {"north": 3}}, "a data frame for each site"), ({"target": "patient"}, "too many for classes"),
-        ({"task": "regression", "target": "ward"}, "a number cannot be predicted"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("change", "words"), [
+    ({"target": "dead"}, "no column 'dead'"), ({"group": "pat"}, "no column 'pat'"),
+    ({"time": "age"}, "holds no dates"), ({"tables": {"north": FRAMES["north"]}}, "at least two sites"),
+    ({"tables": {"north": 3}}, "a data frame for each site"), ({"target": "patient"}, "too many for classes"),
+    ({"task": "regression", "target": "ward"}, "a number cannot be predicted"),
+])  # fmt: skip
 def test_what_cannot_be_learnt_is_refused_in_one_sentence(change: dict[str, Any], words: str):
     given = {"tables": FRAMES, "target": "died", "rounds": 1, "say": lambda line: None} | change
     with pytest.raises(UsageError, match=words):
@@ -362,20 +354,14 @@ def test_a_plan_is_proposed_by_the_task():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"tables": {"north": FRAMES["north"]}}, "give two tables, or the column that names them .by."),
-        (
-            {"tables": {"A": FRAMES["north"], "a": FRAMES["south"]}},
-            "two sites would have the name 'a' .'A' and 'a'.:",
-        ),
-        ({"tables": FRAMES | {"": FRAMES["north"]}}, "site '': its name must have 1 to 60 letters"),
-        ({"tables": FRAMES | {"x" * 200: FRAMES["north"]}}, "site 'x{40}': its name must have 1 to 60 letters"),
-        ({"privacy": "record-dp"}, "nobody has confirmed the ranges"),
-        ({"learning_rate": 0.1}, "learning-rate: the key is not known; did you mean 'lr'."),
-    ],
-)
+@pytest.mark.parametrize(("change", "words"), [
+    ({"tables": {"north": FRAMES["north"]}}, "give two tables, or the column that names them .by."),
+    ({"tables": {"A": FRAMES["north"], "a": FRAMES["south"]}}, "two sites would have the name 'a' .'A' and 'a'.:"),
+    ({"tables": FRAMES | {"": FRAMES["north"]}}, "site '': its name must have 1 to 60 letters"),
+    ({"tables": FRAMES | {"x" * 200: FRAMES["north"]}}, "site 'x{40}': its name must have 1 to 60 letters"),
+    ({"privacy": "record-dp"}, "nobody has confirmed the ranges"),
+    ({"learning_rate": 0.1}, "learning-rate: the key is not known; did you mean 'lr'."),
+])  # fmt: skip
 def test_errors_of_python_speak_of_python(change: dict[str, Any], words: str):
     given = {"tables": FRAMES, "rounds": 1, "say": lambda line: None} | change
     with pytest.raises(UsageError, match=words) as refused:

@@ -83,18 +83,15 @@ def test_a_module_started_from_the_same_arrays_ends_as_the_listed_mlp():
 
 
 @pytest.mark.studies
-@pytest.mark.parametrize(
-    ("layers", "words"),
-    [
-        ([torch.nn.Linear(INPUTS, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1)], "buffers .* BatchNorm"),
-        ([torch.nn.Linear(INPUTS, 4), torch.nn.Dropout(), torch.nn.Linear(4, 1)], "draws at random"),
-        ([torch.nn.Linear(3, 1)], "takes no input"), ([torch.nn.Linear(INPUTS, 2)], "returns .2, 2. for 2 rows"),
-        ([torch.nn.ReLU()], "no parameters"),
-        ([torch.nn.Linear(INPUTS, 1), torch.nn.Sigmoid()], "ends with Sigmoid"),
-        ([torch.nn.Linear(INPUTS, 4).requires_grad_(False), torch.nn.Linear(4, 1)], "not trained .0.weight, 0.bias."),
-        ([Drawing(INPUTS)], "draws at random, or remembers"), ([Pair(INPUTS)], "returns a tuple"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("layers", "words"), [
+    ([torch.nn.Linear(INPUTS, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1)], "buffers .* BatchNorm"),
+    ([torch.nn.Linear(INPUTS, 4), torch.nn.Dropout(), torch.nn.Linear(4, 1)], "draws at random"),
+    ([torch.nn.Linear(3, 1)], "takes no input"), ([torch.nn.Linear(INPUTS, 2)], "returns .2, 2. for 2 rows"),
+    ([torch.nn.ReLU()], "no parameters"),
+    ([torch.nn.Linear(INPUTS, 1), torch.nn.Sigmoid()], "ends with Sigmoid"),
+    ([torch.nn.Linear(INPUTS, 4).requires_grad_(False), torch.nn.Linear(4, 1)], "not trained .0.weight, 0.bias."),
+    ([Drawing(INPUTS)], "draws at random, or remembers"), ([Pair(INPUTS)], "returns a tuple"),
+])  # fmt: skip
 def test_a_module_that_cannot_be_averaged_is_refused(layers: list, words: str):
     with pytest.raises(UsageError, match=words):
         federated(model=torch.nn.Sequential(*layers))
@@ -228,18 +225,15 @@ def test_settings_of_a_listed_strategy_are_keywords_too():
     assert study.strategy.name == "fedprox" and study.strategy.settings["mu"] == 0.1
 
 
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
-        ({"strategy": Scaled()}, "strategy=.* must be a name, a class that inherits flfed.FedAvg"),
-        ({"strategy": 3}, "strategy=3 must be a name"), ({"strategy": dict}, "must be a name, a class that inherits"),
-        ({"metrics": ["f1_score"]}, "metrics=.'f1_score'. must be a list of classes of metrics"),
-        ({"metrics": BalancedAccuracyScore}, "metrics=.* must be a list of classes of metrics"),
-        ({"repeats": 2.0}, "repeats=2.0 must be a whole number >= 1"),
-        ({"holdout": "0.3"}, "holdout='0.3' must be a number in"), ({"by": ["died"]}, "by=.'died'. must be the name"),
-        ({"rounds": 2.5}, "rounds=2.5 must be a whole number"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("given", "words"), [
+    ({"strategy": Scaled()}, "strategy=.* must be a name, a class that inherits flfed.FedAvg"),
+    ({"strategy": 3}, "strategy=3 must be a name"), ({"strategy": dict}, "must be a name, a class that inherits"),
+    ({"metrics": ["f1_score"]}, "metrics=.'f1_score'. must be a list of classes of metrics"),
+    ({"metrics": BalancedAccuracyScore}, "metrics=.* must be a list of classes of metrics"),
+    ({"repeats": 2.0}, "repeats=2.0 must be a whole number >= 1"),
+    ({"holdout": "0.3"}, "holdout='0.3' must be a number in"), ({"by": ["died"]}, "by=.'died'. must be the name"),
+    ({"rounds": 2.5}, "rounds=2.5 must be a whole number"),
+])  # fmt: skip
 def test_what_is_no_class_or_number_is_refused_in_one_sentence(given: dict[str, Any], words: str):
     with pytest.raises(UsageError, match=words) as refused:
         federated(**given)
@@ -278,14 +272,11 @@ class OtherNames(flfed.FedAvg):
         return {"other": np.zeros(1)}
 
 
-@pytest.mark.parametrize(
-    ("strategy", "rounds", "words"),
-    [
-        (NoNumbers, 1, "round 2: strategy NoNumbers returned values of .* that are not finite numbers"),
-        (OtherShapes, 0, "round 1: strategy OtherShapes returned array .* of shape .0,., which must be"),
-        (OtherNames, 0, "round 1: strategy OtherNames returned no arrays under the names of the model .*weight"),
-    ],
-)
+@pytest.mark.parametrize(("strategy", "rounds", "words"), [
+    (NoNumbers, 1, "round 2: strategy NoNumbers returned values of .* that are not finite numbers"),
+    (OtherShapes, 0, "round 1: strategy OtherShapes returned array .* of shape .0,., which must be"),
+    (OtherNames, 0, "round 1: strategy OtherNames returned no arrays under the names of the model .*weight"),
+])  # fmt: skip
 def test_a_strategy_that_combines_wrongly_is_named_and_no_site_is(strategy: type, rounds: int, words: str):
     found = federated(strategy=strategy)
     assert (found.status, found.report["rounds"]) == ("stopped", rounds)

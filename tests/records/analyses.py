@@ -60,12 +60,9 @@ AGE = ColumnLayout(
     name="age", kind="number", cells=("a", "b", "c", "d", "missing"), edges=(0.0, 25.0, 50.0, 75.0, 100.0), unit="years"
 )
 COST = ColumnLayout(
-    name="cost",
-    kind="number",
-    cells=("a", "b", "missing"),
-    edges=(0.0, float(np.log1p(99.0)), float(np.log1p(9999.0))),
-    transform="log1p",
-)
+    name="cost", kind="number", cells=("a", "b", "missing"),
+    edges=(0.0, float(np.log1p(99.0)), float(np.log1p(9999.0))), transform="log1p",
+)  # fmt: skip
 SEX = ColumnLayout(name="sex", kind="category", cells=("female", "male", "missing"))
 MANY = ColumnLayout(name="ward", kind="category", cells=(*(f"w{number:02d}" for number in range(50)), "missing"))
 
@@ -94,12 +91,11 @@ SHAPES = {
     "one category": recorded(layout_of(SEX), by_site=False),
     "fifty groups": recorded(layout_of(AGE, SEX, group=MANY), rows=90_000.0),
     "fifty by fifty": recorded(layout_of(cross=((MANY, MANY),)), by_site=False),
-    "groups alone": recorded(layout_of(group=SEX)),
-    "persons": recorded(layout_of(AGE, SEX), unit="person"),
+    "groups alone": recorded(layout_of(group=SEX)), "persons": recorded(layout_of(AGE, SEX), unit="person"),
     "persons by group": recorded(layout_of(AGE, SEX, group=SEX, cross=((SEX, SEX),)), unit="person"),
     "lost": recorded(layout_of(AGE, COST, SEX, group=MANY, cross=((SEX, MANY), (SEX, SEX))), rows=40.0),
     "nobody": recorded(layout_of(AGE, SEX), rows=0.0, by_site=False),
-}
+}  # fmt: skip
 
 
 def told(found: Found) -> list[Table]:

@@ -25,11 +25,9 @@ from tests.records.real_runs import Runs, make
 
 AUC, BRIER = "roc_auc_score", "brier_score_loss"
 HOSPITALS = {  # rows, test rows, AUC of global, local-only, personalised (TARGETS.md section 1, rounded)
-    "cleveland": (303, 91, 0.882, 0.883, 0.886),
-    "hungary": (294, 88, 0.871, 0.874, 0.873),
-    "long-beach": (200, 60, 0.662, 0.600, 0.711),
-    "switzerland": (123, 37, None, None, None),
-}
+    "cleveland": (303, 91, 0.882, 0.883, 0.886), "hungary": (294, 88, 0.871, 0.874, 0.873),
+    "long-beach": (200, 60, 0.662, 0.600, 0.711), "switzerland": (123, 37, None, None, None),
+}  # fmt: skip
 PERSONAL_GAIN = {"cleveland": (-0.021, 0.027), "hungary": (-0.026, 0.024), "long-beach": (0.022, 0.199)}
 ONE_CLASS = "the holdout has one class only"
 
@@ -206,11 +204,9 @@ def _differences(shift: float) -> list[DifferenceRow]:
 
 
 SPENT = {  # epsilon of this run, budget, spent before
-    "cleveland": (0.9972, 8.0, 2.1),
-    "hungary": (0.9972, 3.0, 1.9),
-    "long-beach": (0.9972, None, None),
+    "cleveland": (0.9972, 8.0, 2.1), "hungary": (0.9972, 3.0, 1.9), "long-beach": (0.9972, None, None),
     "switzerland": (0.5, 1.5, 1.2),
-}
+}  # fmt: skip
 PROMISE = {"mechanism": "record-dp", "unit": "person", "epsilon": 0.9972, "delta": 1e-4}
 PROMISE |= {"noise": 7.992, "sampling": 0.2, "clip": 1.0, "steps": 150, "excludes-encoder": False}
 SPENT_KEYS = ("steps", "epsilon", "delta", "budget", "spent-before")

@@ -52,9 +52,8 @@ ANSWERS = [
     {"name": "scores", "side": "holdout", "noise": 2.352, "share": 0.35},
 ]
 KEPT_BACK = [
-    {"name": "sums", "side": "holdout", "share": 0.05},
-    {"name": "comparison", "side": "holdout", "share": 0.4},
-]
+    {"name": "sums", "side": "holdout", "share": 0.05}, {"name": "comparison", "side": "holdout", "share": 0.4},
+]  # fmt: skip
 PAIRS = {"basel": 27.0, "bern": 3.0, "chur": -30.0}
 """What a site with a figure answered about pairs won, times its scale: joining pays, no clear gain, do not use it."""
 SPENT = {"steps": 800, "epsilon": 2.9998, "delta": 1e-5, "budget": 4.0, "spent-before": 0.5, "epsilon-on-both": 3.7}
@@ -66,15 +65,13 @@ PRIVACY = {
 
 
 COMPARED = {
-    **PRIVACY,
-    "comparison": "site-model",
+    **PRIVACY, "comparison": "site-model",
     "answers": [
-        *ANSWERS,
-        {"name": "own-model", "side": "training", "noise": 8.872, "share": 0.2},
+        *ANSWERS, {"name": "own-model", "side": "training", "noise": 8.872, "share": 0.2},
         {"name": "pairs", "side": "holdout", "noise": 2.206, "share": 0.4},
     ],
     "unspent": KEPT_BACK[:1],
-}
+}  # fmt: skip
 COMPARED_STUDY = STUDY.replace('covers = "study"', 'covers = "study"\ncomparison = "site-model"')
 
 
@@ -152,12 +149,8 @@ def write(
     `compared` is with the sites' own models.
     """
     facts = {
-        "engine": "inprocess",
-        "path": "stacked",
-        "primary": AUC,
-        "task": "binary",
-        "hashes": {"schema": "cd" * 32},
-    }
+        "engine": "inprocess", "path": "stacked", "primary": AUC, "task": "binary", "hashes": {"schema": "cd" * 32},
+    }  # fmt: skip
     run = store.begin_run(series, repeat=repeat, seed=3 + repeat, rounds_planned=40, **facts)
     for place, site in enumerate(sites):
         shared = "aggregate-only" if site in hidden else "named"
@@ -181,12 +174,11 @@ def write(
         run.summary(
             "noised-scores",
             {
-                "requested-sites": 0 if lost else len(sites),
-                "reason": reason,
+                "requested-sites": 0 if lost else len(sites), "reason": reason,
                 "all": None if whole is None else told(whole),
             }
             | {"sites": {site: told(one) for site, one in each.items()}},
-        )
+        )  # fmt: skip
     if end != "running":
         run.finish(
             status=end, seconds=1.4, reason="" if end == "completed" else "too few answers", arrays_sha256="ef" * 32

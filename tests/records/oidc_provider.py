@@ -44,12 +44,9 @@ class Provider:
         paths = {"authorization_endpoint": "authorize", "token_endpoint": "token", "jwks_uri": "keys"}
         found: dict[str, Any] = {name: f"{self.address}/{path}" for name, path in paths.items()}
         return found | {
-            "issuer": self.address,
-            "response_types_supported": ["code"],
-            "subject_types_supported": ["public"],
-            "id_token_signing_alg_values_supported": ["RS256"],
-            "code_challenge_methods_supported": ["S256"],
-        }
+            "issuer": self.address, "response_types_supported": ["code"], "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["RS256"], "code_challenge_methods_supported": ["S256"],
+        }  # fmt: skip
 
     def authorise(self, asked: dict[str, str]) -> str:
         """Return where the browser goes next: back to the app, with a code."""

@@ -26,11 +26,9 @@ from flfed.records.store.reader import RunReader
 
 ROOT = Path(__file__).parents[2]
 STARTS = {
-    PAYS: "Yes: joining improves {name} at",
-    NO_CLEAR_GAIN: "No clear improvement at",
-    DO_NOT_USE: "No: do not use the shared model at",
-    INCONCLUSIVE: "Inconclusive at",
-}
+    PAYS: "Yes: joining improves {name} at", NO_CLEAR_GAIN: "No clear improvement at",
+    DO_NOT_USE: "No: do not use the shared model at", INCONCLUSIVE: "Inconclusive at",
+}  # fmt: skip
 """The head of the page Sites by verdict."""
 SITES_OPENED = 4
 

@@ -126,10 +126,9 @@ def make(folder: Path, data: Path | None) -> Runs:
             "failed": one("study", "run", "preterm-birth", home=broken, code=1),
             "stopped": one("study", "run", "diabetes", "--set", "plan.lr=1e200", code=3),
             "regression": one("study", "run", "diabetes", *SET, *QUICK),
-            "multi-class": one("study", "run", "wine", *QUICK),
-            "demo": one("demo"),
+            "multi-class": one("study", "run", "wine", *QUICK), "demo": one("demo"),
             "protected": one("study", "run", "breast-cancer-dp-3"),
-        }
+        }  # fmt: skip
         one("audit", series["protected"])
         if data is not None:
             for name in ("taiwan-credit", "heart-disease"):

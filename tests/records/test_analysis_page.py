@@ -28,16 +28,10 @@ from tests.records.documents import read, section
 from tests.records.one_answer import page, words
 
 
-@pytest.mark.parametrize(
-    ("engine", "text", "expected"),
-    [
-        ("inprocess", STUDY, "system"),
-        ("ray", STUDY, "system"),
-        ("deployment", STUDY, "system"),
-        ("inprocess", CUT, "seed"),
-        ("inprocess", STUDY.replace('"summary"', '"covariance"'), "seed"),
-    ],
-)
+@pytest.mark.parametrize(("engine", "text", "expected"), [
+    ("inprocess", STUDY, "system"), ("ray", STUDY, "system"), ("deployment", STUDY, "system"),
+    ("inprocess", CUT, "seed"), ("inprocess", STUDY.replace('"summary"', '"covariance"'), "seed"),
+])  # fmt: skip
 def test_noise_of_tables_of_their_own_is_the_systems_and_of_a_cut_the_seeds(store, url, engine, text, expected):
     private = in_store(store, url, SHAPES["one number"], text=text, engine=engine)["privacy"]
     assert private["noise-from"] == expected

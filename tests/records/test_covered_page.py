@@ -256,10 +256,9 @@ def test_of_two_sites_the_sum_is_not_shown_for_it_has_the_others_counts(store, u
 
 
 ANALYSIS = {
-    **analyses.SHAPES["all"],
-    "sites": 3,
+    **analyses.SHAPES["all"], "sites": 3,
     "by-site": {**analyses.SHAPES["all"]["by-site"], "bern": analyses.SHAPES["persons"]},
-}
+}  # fmt: skip
 
 
 def masked(text: str) -> str:

@@ -110,11 +110,7 @@ def test_words_of_a_run_name_no_model_that_was_not_measured(found):
     assert arms_shown(found, AUC) == ["global"]
     assert should_it_join(found, "bern", AUC) == "Whether joining improves AUC at bern is not released."
     assert site_verdict(found["sites"]["bern"], AUC)[1].startswith("AUC cannot be compared here: no comparison with")
-    assert set(site_line(found, "bern", AUC, ["global"])) == {
-        "Site",
-        "Trained on, about",
-        "Shared model",
-    }
+    assert set(site_line(found, "bern", AUC, ["global"])) == {"Site", "Trained on, about", "Shared model"}
     rests = " ".join(rests_on(found, "bern", AUC))
     assert "How many these are is not released" in rests and "about 3001 persons" in rests
 

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import pytest
 
 from flfed.records.dashboard import page_files
 from flfed.records.store.reader import RunReader
 from tests.browser import opened, served
-from tests.machines import COORDINATOR, SITE, Machine, all_online, begin, machines_of, take_in, until
+from tests.machines import COORDINATOR, SITE, all_online, begin, take_in, until
 
 SITES = ("cleveland", "hungary", "long-beach")
 ROUNDS = 400
 """More than run while the browser looks."""
-
-
-@pytest.fixture
-def machines() -> Iterator[dict[str, Machine]]:
-    with machines_of(SITES) as found:
-        yield found
 
 
 @pytest.mark.proof

@@ -168,15 +168,12 @@ def test_of_several_repeats_the_interrupted_one_is_resumed(store, url):
     assert f"`flfed study resume {series}-r02`" in words(overview(series))
 
 
-@pytest.mark.parametrize(
-    ("study", "status", "reason", "says", "never"),
-    [
-        ("s", "stopped", "2 of 4 sites answered, the quorum is 3", "the quorum is 3. Once the cause", "drawn"),
-        ("s", "failed", "the disk is full", "Nothing was compared: the run failed first.", "drawn"),
-        ("s-sweep", "completed", "", "This run has no comparison with site models.", "flfed study resume"),
-        ("s-sweep", "stopped", "1 of 4 sites answered", "Why it is stopped: 1 of 4", "flfed study resume"),
-    ],
-)
+@pytest.mark.parametrize(("study", "status", "reason", "says", "never"), [
+    ("s", "stopped", "2 of 4 sites answered, the quorum is 3", "the quorum is 3. Once the cause", "drawn"),
+    ("s", "failed", "the disk is full", "Nothing was compared: the run failed first.", "drawn"),
+    ("s-sweep", "completed", "", "This run has no comparison with site models.", "flfed study resume"),
+    ("s-sweep", "stopped", "1 of 4 sites answered", "Why it is stopped: 1 of 4", "flfed study resume"),
+])  # fmt: skip
 def test_a_run_without_comparison_says_why_and_draws_nothing_empty(store, study, status, reason, says, never):
     run = begin(store, study=study)
     run.sites([SiteRow("cleveland", rows=303)])

@@ -33,9 +33,7 @@ KEPT = {"rows": 200, "missing": None, "difference": None, "chance": None, "reaso
 COLUMNS: dict[str, Any] = {
     "columns": [
         {"column": "age", "unit": "years", "towards": "", "sites": {
-            "cleveland": TOLD,
-            "hungary": TOLD | {"rows": 294, "difference": -1.004},
-            "long-beach": KEPT,
+            "cleveland": TOLD, "hungary": TOLD | {"rows": 294, "difference": -1.004}, "long-beach": KEPT,
         }},
         {"column": "slope", "unit": "", "towards": None, "sites": {
             "cleveland": TOLD | {"missing": 3, "difference": 0.31, "chance": 0.2},

@@ -113,11 +113,7 @@ def check_over_all(found: Node, record: dict[str, Any]) -> int:
     for metric, line in zip(
         metrics[1:], tables(section(found, "Further figures"))[0] if metrics[1:] else [], strict=True
     ):
-        for arm, title in (
-            ("global", "Shared model"),
-            ("sites-mean", "Mean of the sites"),
-            ("pooled", "Pooled model"),
-        ):
+        for arm, title in (("global", "Shared model"), ("sites-mean", "Mean of the sites"), ("pooled", "Pooled model")):
             entry = (record[arm] or {}).get(metric)
             assert numbers_in(line.get(title, "")) == (figures_of(entry) if entry else [])
             compared += 1
@@ -222,10 +218,7 @@ def test_the_curves_and_their_tables_are_of_the_stored_counts(three):
         payload = reader.summary(three["run"], "score-histograms")
     ranks = {line["Rows of"]: line for line in tables(section(found, "Discrimination"))[0]}
     holds = {line["Rows of"]: line for line in tables(section(found, "Calibration"))[0]}
-    roc, precision = (
-        section(found, "Discrimination").all("svg")[0],
-        section(found, "Discrimination").all("figure")[1],
-    )
+    roc, precision = (section(found, "Discrimination").all("svg")[0], section(found, "Discrimination").all("figure")[1])
     drawn, calibrated = paths(roc), section(found, "Calibration").all("figure")
     for nth, name in enumerate((ALL, "site-01", "site-02", "site-03")):
         counts = ScoreCounts.read(payload["all"] if name == ALL else payload["sites"][name], ScoreBins.of(payload))

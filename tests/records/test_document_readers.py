@@ -26,11 +26,10 @@ from tests.records.documents import numbers_in, read, section, table, tables, ti
 
 AUC = "roc_auc_score"
 TRAPS = (
-    '<script>alert("x")</script>',
-    '"><img src=https://evil.example/a.png onerror=alert(1)>',
+    '<script>alert("x")</script>', '"><img src=https://evil.example/a.png onerror=alert(1)>',
     "</style><style>@import url(https://evil.example/a.css)</style>",
     "&lt;b&gt; a & b \u202egpj.exe [x](https://evil.example)",
-)
+)  # fmt: skip
 FIRST = "Figures with 95 % CI"
 
 

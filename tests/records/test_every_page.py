@@ -82,9 +82,7 @@ def look(address: str, runs: Runs, kind: str, widths: tuple[int, ...], *, pictur
 
 @pytest.mark.parametrize("kind", OFTEN)
 @pytest.mark.proof
-def test_every_page_shows_every_kind_of_run_on_the_narrowest_screen_and_in_the_dark(
-    everywhere: str, runs: Runs, kind: str
-):
+def test_every_page_shows_every_kind_of_run_on_the_narrowest_screen_and_in_the_dark(everywhere, runs, kind):
     look(everywhere, runs, kind, eyes.NARROW)
 
 

@@ -27,11 +27,9 @@ CALLS: dict[str, Callable[[RunWriter], None]] = {
     "events": lambda run: run.events([EventRow(9, "a", "note", "late")]),
     "summary": lambda run: run.summary("table-1", {}),
     "summary-soon": lambda run: run.summary("table-1", {}, durable=False),
-    "comparison": lambda run: run.comparison([], []),
-    "finish": lambda run: run.finish(status="stopped"),
-    "flush": lambda run: run.flush(),
-    "durable-round": lambda run: run.round(9),
-}
+    "comparison": lambda run: run.comparison([], []), "finish": lambda run: run.finish(status="stopped"),
+    "flush": lambda run: run.flush(), "durable-round": lambda run: run.round(9),
+}  # fmt: skip
 WAITS = {"events", "summary", "comparison", "finish", "durable-round"}
 """Calls after which a power cut costs nothing that was written before."""
 
@@ -78,11 +76,9 @@ def tell(run: RunWriter, number: int, *, durable: bool = False, rows: int = 2) -
         number,
         metrics=[MetricRow(f"s{row}", "fit", "loss", number + row / 8) for row in range(rows)],
         scores=[MetricRow("s0", "validation", "log_loss", 1 / number, n=7)],
-        seconds=0.5,
-        sent=[SentRow("s0", "to-site", "train", 100 + number)],
-        events=[EventRow(number, "s0", "flag", f"odd in {number}")],
-        durable=durable,
-    )
+        seconds=0.5, sent=[SentRow("s0", "to-site", "train", 100 + number)],
+        events=[EventRow(number, "s0", "flag", f"odd in {number}")], durable=durable,
+    )  # fmt: skip
 
 
 def rounds_of(url: str, run: RunWriter) -> int:
@@ -243,7 +239,6 @@ def test_repeats_wait_each_for_itself(store, url):
     assert [rounds_of(url, run) for run in runs] == [1, 2]
     with store._engine.connect() as connection:
         assert connection.execute(select(Run.rounds, Series.id).join(Series).order_by(Run.id)).all() == [
-            (1, series),
-            (2, series),
-        ]
+            (1, series), (2, series),
+        ]  # fmt: skip
         assert connection.execute(text("SELECT count(*) FROM sent")).scalar() == 1

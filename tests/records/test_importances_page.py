@@ -47,9 +47,8 @@ def test_importances_are_those_of_the_record_with_their_spread_over_sites(small_
         assert line["In the repeats"] == interval(of["low"], of["high"], 4)
         assert line["Sites"] == f"{of['sites']} of 3"
     assert [(lines[name]["In the repeats"] == "n/a", lines[name]["Sites"]) for name in ("x1", "colour")] == [
-        (True, "3 of 3"),
-        (False, "2 of 3"),
-    ]
+        (True, "3 of 3"), (False, "2 of 3"),
+    ]  # fmt: skip
     said = words(page)
     assert f"Over all sites the loss is {number(result['global']['log_loss']['value'])}" in said
     assert "nothing about the cause of the outcome" in said and "Columns that go together share" in said

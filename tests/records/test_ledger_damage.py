@@ -70,9 +70,7 @@ def test_any_changed_byte_is_found(place: Path, lines: list[bytes], at: int, whe
 
 @settings(max_examples=200)
 @given(at=PLACES, where=st.integers(0, 10_000), count=st.integers(1, 30), more=st.binary(max_size=30))
-def test_any_bytes_taken_out_or_put_in_are_found(
-    place: Path, lines: list[bytes], at: int, where: int, count: int, more: bytes
-):
+def test_any_bytes_taken_out_or_put_in_are_found(place, lines, at, where, count, more):
     raw = lines[at]
     where %= len(raw)
     changed = raw[:where] + more + raw[where + count :]
@@ -121,9 +119,7 @@ def rewritten(found: list[bytes], start: int, change: dict[str, object]) -> list
 
 
 @given(start=st.integers(1, COUNT), signed=st.integers(1, COUNT), size=st.integers(0, 50))
-def test_a_ledger_written_anew_is_found_by_any_receipt_from_there_on(
-    place: Path, lines: list[bytes], start: int, signed: int, size: int
-):
+def test_a_ledger_written_anew_is_found_by_any_receipt_from_there_on(place, lines, start, signed, size):
     forged = rewritten(lines, start, {"bytes": size})
     assert problems(place, forged) == []  # no hash is secret: alone, the file cannot tell
     found = problems(place, forged, {signed: hash_of(lines, signed)})
@@ -135,9 +131,7 @@ def test_rewriting_nothing_gives_the_same_lines(lines: list[bytes]):
 
 
 @given(left=st.integers(0, COUNT), signed=st.integers(0, COUNT))
-def test_a_cut_tail_is_found_by_a_receipt_of_what_was_cut_and_by_no_other(
-    place: Path, lines: list[bytes], left: int, signed: int
-):
+def test_a_cut_tail_is_found_by_a_receipt_of_what_was_cut_and_by_no_other(place, lines, left, signed):
     cut = lines[: left + (left >= 6)]  # the torn line stands before line 6
     receipt = {signed: START if signed == 0 else hash_of(lines, signed)}
     found = problems(place, cut, receipt)

@@ -29,37 +29,31 @@ def claims(address: str, *, verified: object = True) -> dict[str, object]:
     return {"sub": address, "email": address, "email_verified": verified}
 
 
-@pytest.mark.parametrize(
-    ("address", "viewer"),
-    [
-        ("ana@clinic.example", Viewer("analyst", None, "ana@clinic.example")),
-        ("Chief@Clinic.Example", Viewer("coordinator", None, "Chief@Clinic.Example")),
-        ("it@hungary.example", Viewer("site", "hungary", "it@hungary.example")),
-    ],
-)
+@pytest.mark.parametrize(("address", "viewer"), [
+    ("ana@clinic.example", Viewer("analyst", None, "ana@clinic.example")),
+    ("Chief@Clinic.Example", Viewer("coordinator", None, "Chief@Clinic.Example")),
+    ("it@hungary.example", Viewer("site", "hungary", "it@hungary.example")),
+])  # fmt: skip
 def test_a_person_has_the_role_that_is_written_down(address, viewer):
     assert role_of(claims(address), ROLES) == viewer
 
 
-@pytest.mark.parametrize(
-    ("person", "roles", "says"),
-    [
-        (claims("eve@clinic.example"), ROLES, "ask the coordinator to add you"),
-        (claims("ana@clinic.example", verified=False), ROLES, "verified"),
-        (claims("ana@clinic.example", verified="true"), ROLES, "verified"),
-        ({"sub": "x", "email_verified": True}, ROLES, "ask the coordinator"),
-        (claims("ana@clinic.example"), "people = 3", "not TOML with a table"),
-        (claims("ana@clinic.example"), "[people", "not TOML with a table"),
-        (claims("ana@clinic.example"), '[people]\n"ana@clinic.example" = "owner"', "must be"),
-        (claims("ana@clinic.example"), '[people]\n"ana@clinic.example" = { site = "" }', "must be"),
-        (claims("ana@clinic.example"), "", "ask the coordinator"),
-        # To Unicode's folding of case these pairs are alike: they may be two people's.
-        (claims("stra\u00dfe@clinic.example"), '[people]\n"strasse@clinic.example" = "analyst"', "ask the coordinator"),
-        (claims("\u017fue@clinic.example"), '[people]\n"sue@clinic.example" = "analyst"', "ask the coordinator"),
-        (claims("j\u00f6rg@clinic.example"), '[people]\n"J\u00d6RG@clinic.example" = "analyst"', "ask the coordinator"),
-        (claims("ana@clinic.example"), f'{ROLES}\n"ANA@clinic.example" = "coordinator"', "two lines for one person"),
-    ],
-)
+@pytest.mark.parametrize(("person", "roles", "says"), [
+    (claims("eve@clinic.example"), ROLES, "ask the coordinator to add you"),
+    (claims("ana@clinic.example", verified=False), ROLES, "verified"),
+    (claims("ana@clinic.example", verified="true"), ROLES, "verified"),
+    ({"sub": "x", "email_verified": True}, ROLES, "ask the coordinator"),
+    (claims("ana@clinic.example"), "people = 3", "not TOML with a table"),
+    (claims("ana@clinic.example"), "[people", "not TOML with a table"),
+    (claims("ana@clinic.example"), '[people]\n"ana@clinic.example" = "owner"', "must be"),
+    (claims("ana@clinic.example"), '[people]\n"ana@clinic.example" = { site = "" }', "must be"),
+    (claims("ana@clinic.example"), "", "ask the coordinator"),
+    # To Unicode's folding of case these pairs are alike: they may be two people's.
+    (claims("stra\u00dfe@clinic.example"), '[people]\n"strasse@clinic.example" = "analyst"', "ask the coordinator"),
+    (claims("\u017fue@clinic.example"), '[people]\n"sue@clinic.example" = "analyst"', "ask the coordinator"),
+    (claims("j\u00f6rg@clinic.example"), '[people]\n"J\u00d6RG@clinic.example" = "analyst"', "ask the coordinator"),
+    (claims("ana@clinic.example"), f'{ROLES}\n"ANA@clinic.example" = "coordinator"', "two lines for one person"),
+])  # fmt: skip
 def test_who_is_not_known_for_certain_sees_nothing(person, roles, says):
     with pytest.raises(UsageError, match=says):
         role_of(person, roles)
@@ -248,13 +242,10 @@ def test_another_role_reaches_a_page_that_is_open(address, people, store: RunSto
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(
-    ("who", "viewer"),
-    [
-        ("it@hungary.example", Viewer("site", "hungary")),
-        pytest.param("ana@clinic.example", Viewer("analyst"), marks=pytest.mark.proof),
-    ],
-)
+@pytest.mark.parametrize(("who", "viewer"), [
+    ("it@hungary.example", Viewer("site", "hungary")),
+    pytest.param("ana@clinic.example", Viewer("analyst"), marks=pytest.mark.proof),
+])  # fmt: skip
 def test_a_report_that_is_downloaded_is_that_of_who_asks(address, people, heart, url, who, viewer):
     with opened(address) as window:
         page = window.page

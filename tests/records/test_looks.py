@@ -14,18 +14,11 @@ from flfed.records.charts.chart import figure_axis, ticks_of
 
 CONFIG = tomllib.loads((Path(__file__).parents[2] / ".streamlit" / "config.toml").read_text())
 MARKS = {
-    **{f"site {place}": colour for place, colour in enumerate(colours.SITE_COLOURS)},
-    "blue": colours.BLUE,
-    "pale blue": colours.PALE_BLUE,
-    "orange": colours.ORANGE,
-    "amber": colours.AMBER,
-    "green": colours.GREEN,
-    "grey": colours.GREY,
-    "pink": colours.PINK,
-    "violet": colours.VIOLET,
-    "neutral": colours.NEUTRAL,
+    **{f"site {place}": colour for place, colour in enumerate(colours.SITE_COLOURS)}, "blue": colours.BLUE,
+    "pale blue": colours.PALE_BLUE, "orange": colours.ORANGE, "amber": colours.AMBER, "green": colours.GREEN,
+    "grey": colours.GREY, "pink": colours.PINK, "violet": colours.VIOLET, "neutral": colours.NEUTRAL,
     "faint": colours.FAINT,
-}
+}  # fmt: skip
 THEMES = ("light", "dark")
 BLIND = {  # Machado, Oliveira & Fernandes 2009, severity 1
     "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
@@ -125,15 +118,10 @@ def test_of_many_sites_one_is_in_colour():
     assert min(apart(eyes, colours.FAINT, colours.BLUE) for eyes in ("all", *BLIND)) > 20
 
 
-@pytest.mark.parametrize(
-    ("values", "domain"),
-    [
-        ([-0.2, 0.31, None], [-0.2, 0.4]),
-        ([0.71, 0.985], [0.7, 1.0]),
-        ([-3.1, -2.2], [-3.2, -2.2]),
-        ([0.0, 9.0], [0, 10]),
-    ],
-)
+@pytest.mark.parametrize(("values", "domain"), [
+    ([-0.2, 0.31, None], [-0.2, 0.4]), ([0.71, 0.985], [0.7, 1.0]), ([-3.1, -2.2], [-3.2, -2.2]),
+    ([0.0, 9.0], [0, 10]),
+])  # fmt: skip
 def test_an_axis_of_figures_goes_from_just_below_the_least_to_just_above_the_largest(values, domain):
     found = figure_axis("gain", ticks_of(values))
     assert found["scale"] == {"domain": domain, "nice": False, "zero": False}

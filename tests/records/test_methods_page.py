@@ -42,10 +42,8 @@ def test_differences_are_of_the_same_splits_and_nothing_else():
     plain = series()
     assert [info.value for info in shown().info] == [render("pages.methods.alone")]
     other, few, elsewhere = (
-        series(**{"strategy.name": "median"}),
-        series(2, **{"strategy.name": "median"}),
-        series(seed=5),
-    )
+        series(**{"strategy.name": "median"}), series(2, **{"strategy.name": "median"}), series(seed=5),
+    )  # fmt: skip
     with RunReader.open() as reader:
         base, median, fewer, seeded = (
             Recorded.read(reader, reader.runs_of(name)) for name in (plain, other, few, elsewhere)

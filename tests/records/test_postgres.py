@@ -359,19 +359,15 @@ def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return call
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        (lambda url: url.replace(PASSWORD, "another-secret"), "check user and password in FLFED_STORE"),
-        (lambda url: url.rpartition("/")[0] + "/no_such_database", "have the server's administrator make it"),
-        (lambda url: url.replace(str(store_url(url).port), "1"), "check that the server runs"),
-        (lambda url: url.replace("127.0.0.1", "no-such-host.invalid"), "check that the server runs"),
-        (lambda url: url.replace(f"{PASSWORD}@", f"x@y:{PASSWORD}/"), "percent-encode @:/"),
-        (lambda url: url.replace("owner:" + PASSWORD + "@", "") + f"?user=x&password={PASSWORD}", "user and password"),
-        (lambda url: url.replace("postgresql+psycopg", "mysql"), "cannot be 'mysql'"),
-    ],
-    ids=["password", "database", "port", "host", "slash", "query", "mysql"],
-)  # fmt: skip
+@pytest.mark.parametrize(("change", "says"), [
+    (lambda url: url.replace(PASSWORD, "another-secret"), "check user and password in FLFED_STORE"),
+    (lambda url: url.rpartition("/")[0] + "/no_such_database", "have the server's administrator make it"),
+    (lambda url: url.replace(str(store_url(url).port), "1"), "check that the server runs"),
+    (lambda url: url.replace("127.0.0.1", "no-such-host.invalid"), "check that the server runs"),
+    (lambda url: url.replace(f"{PASSWORD}@", f"x@y:{PASSWORD}/"), "percent-encode @:/"),
+    (lambda url: url.replace("owner:" + PASSWORD + "@", "") + f"?user=x&password={PASSWORD}", "user and password"),
+    (lambda url: url.replace("postgresql+psycopg", "mysql"), "cannot be 'mysql'"),
+], ids=["password", "database", "port", "host", "slash", "query", "mysql"])  # fmt: skip
 def test_a_store_that_cannot_be_reached_is_one_sentence_and_exit_code_2(server: Server, said, change, says):
     for words in (("run", "list"), ("study", "run", "preterm-birth", "--set", "rounds=1", "--json")):
         code, err = said(change(server.url()), *words)
@@ -448,9 +444,7 @@ def test_the_app_shows_each_round_that_is_written_to_the_server_within_2_seconds
     assert max(lags(window)) < 2
 
 
-def test_a_site_reads_a_query_in_parts_and_ends_one_that_returns_too_much_or_nothing(
-    url: str, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_site_reads_a_query_in_parts_and_ends_one_that_returns_too_much_or_nothing(url, monkeypatch):
     monkeypatch.setenv("FLFED_SITE_URL", url)
     query = "SELECT g, g / 3.0 AS third, 't' || g AS words, NULL::int AS gap FROM generate_series(1, 1200) g;"
     with create_engine(url, poolclass=NullPool).connect() as connection:

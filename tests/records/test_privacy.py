@@ -96,16 +96,13 @@ def test_clipping_alone_promises_nothing(told, payload):
     assert found["privacy"]["noise"] == 0.0
 
 
-@pytest.mark.parametrize(
-    ("unit", "said"),
-    [
-        ("row", "Anyone who sees all updates of a site may learn something about whether any one row was among"),
-        (
-            "site",
-            "Anyone who sees the models of the run, but not the server, may learn something about whether any one site",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("unit", "said"), [
+    ("row", "Anyone who sees all updates of a site may learn something about whether any one row was among"),
+    (
+        "site",
+        "Anyone who sees the models of the run, but not the server, may learn something about whether any one site",
+    ),
+])  # fmt: skip
 def test_whose_privacy_it_is_and_against_whom_is_told(told, payload, unit, said):
     lines = promise_in_words(told(payload | {"unit": unit})["privacy"])
     assert lines[0].startswith(f"Promised to each {unit} by record-dp: ε = 1.00")

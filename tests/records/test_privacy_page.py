@@ -260,19 +260,16 @@ def test_what_is_not_covered_and_what_is_in_force_are_listed(shown: str, protect
     assert lines["secure aggregation"]["Is"] == "off"
 
 
-@pytest.mark.parametrize(
-    ("asked", "engine", "rounds", "recorded", "is_", "how"),
-    [
-        ("off", "deployment", 2, None, "off", "the server sees each site's own update"),
-        ("auto", "inprocess", 2, None, "off", "the server sees each site's own update"),
-        ("auto", "deployment", 2, None, "off", "the server sees each site's own update"),
-        ("auto", "deployment", 0, None, "not begun", "the run ended before its sites had each other's keys"),
-        ("on", "inprocess", 0, None, "not begun", "the run ended before its sites had each other's keys"),
-        ("on", "inprocess", 2, "rehearsed", "rehearsed", "in one process that holds all updates"),
-        ("ckks", "inprocess", 2, "rehearsed-encrypted", "rehearsed", "in one process that has the key"),
-        ("auto", "deployment", 2, "masked", "on", "sums of the updates of 5 sites or more"),
-    ],
-)
+@pytest.mark.parametrize(("asked", "engine", "rounds", "recorded", "is_", "how"), [
+    ("off", "deployment", 2, None, "off", "the server sees each site's own update"),
+    ("auto", "inprocess", 2, None, "off", "the server sees each site's own update"),
+    ("auto", "deployment", 2, None, "off", "the server sees each site's own update"),
+    ("auto", "deployment", 0, None, "not begun", "the run ended before its sites had each other's keys"),
+    ("on", "inprocess", 0, None, "not begun", "the run ended before its sites had each other's keys"),
+    ("on", "inprocess", 2, "rehearsed", "rehearsed", "in one process that holds all updates"),
+    ("ckks", "inprocess", 2, "rehearsed-encrypted", "rehearsed", "in one process that has the key"),
+    ("auto", "deployment", 2, "masked", "on", "sums of the updates of 5 sites or more"),
+])  # fmt: skip
 def test_the_page_says_of_each_run_whether_updates_were_added_up_in_secret(
     shown: str, store, write, payload, asked: str, engine: str, rounds: int, recorded: str | None, is_: str, how: str
 ):

@@ -175,17 +175,10 @@ def damaged(path: Path, how: str) -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(
-    ("how", "says"),
-    [
-        ("random", "move the file away"),
-        ("cut", "back-up"),
-        ("torn", "back-up"),
-        ("folder", "check"),
-        ("m0000", "update"),
-        ("m9999", "update flfed"),
-    ],
-)
+@pytest.mark.parametrize(("how", "says"), [
+    ("random", "move the file away"), ("cut", "back-up"), ("torn", "back-up"), ("folder", "check"),
+    ("m0000", "update"), ("m9999", "update flfed"),
+])  # fmt: skip
 def test_a_store_that_cannot_be_read_is_explained_on_every_page(tmp_path, store, heart, url, monkeypatch, how, says):
     store.close()
     copy = tmp_path / "copy" / "runs.db"

@@ -192,27 +192,22 @@ def test_the_interval_of_re_splits_does_not_shrink_to_nothing_with_repetition():
     assert low < 0 < p
 
 
-@pytest.mark.parametrize(
-    ("shared", "adjusted", "better", "code"),
-    [
-        ((0.11, 0.02, 0.19), None, "higher", PAYS),
-        ((-0.05, -0.09, -0.01), (0.04, 0.01, 0.07), "higher", PAYS),
-        ((0.02, -0.03, 0.07), (0.01, -0.02, 0.04), "higher", NO_CLEAR_GAIN),
-        ((-0.05, -0.09, -0.01), (0.01, -0.02, 0.04), "higher", NO_CLEAR_GAIN),
-        ((-0.05, -0.09, -0.01), (-0.01, -0.04, 0.02), "higher", NO_CLEAR_GAIN),
-        ((-0.05, -0.09, -0.01), None, "higher", DO_NOT_USE),
-        ((-0.05, -0.09, -0.01), None, "lower", PAYS),
-        ((0.05, 0.01, 0.09), (0.01, -0.02, 0.04), "lower", NO_CLEAR_GAIN),
-        ((-0.05, -0.12, 0.02), (-0.03, -0.05, -0.01), "higher", DO_NOT_USE),
-        ((0.05, -0.02, 0.12), (0.03, 0.01, 0.05), "lower", DO_NOT_USE),
-        ((-0.03, -0.05, -0.01), (-0.05, -0.12, 0.02), "higher", DO_NOT_USE),
-        (None, (-0.03, -0.05, -0.01), "higher", DO_NOT_USE),
-        (None, (-0.03, -0.06, 0.00), "higher", NO_CLEAR_GAIN),
-        ((None, None, None), None, "higher", INCONCLUSIVE),
-        ((0.10, None, None), None, "higher", INCONCLUSIVE),
-        (None, (0.04, 0.01, 0.07), "higher", PAYS),
-    ],
-)
+@pytest.mark.parametrize(("shared", "adjusted", "better", "code"), [
+    ((0.11, 0.02, 0.19), None, "higher", PAYS),
+    ((-0.05, -0.09, -0.01), (0.04, 0.01, 0.07), "higher", PAYS),
+    ((0.02, -0.03, 0.07), (0.01, -0.02, 0.04), "higher", NO_CLEAR_GAIN),
+    ((-0.05, -0.09, -0.01), (0.01, -0.02, 0.04), "higher", NO_CLEAR_GAIN),
+    ((-0.05, -0.09, -0.01), (-0.01, -0.04, 0.02), "higher", NO_CLEAR_GAIN),
+    ((-0.05, -0.09, -0.01), None, "higher", DO_NOT_USE),
+    ((-0.05, -0.09, -0.01), None, "lower", PAYS),
+    ((0.05, 0.01, 0.09), (0.01, -0.02, 0.04), "lower", NO_CLEAR_GAIN),
+    ((-0.05, -0.12, 0.02), (-0.03, -0.05, -0.01), "higher", DO_NOT_USE),
+    ((0.05, -0.02, 0.12), (0.03, 0.01, 0.05), "lower", DO_NOT_USE),
+    ((-0.03, -0.05, -0.01), (-0.05, -0.12, 0.02), "higher", DO_NOT_USE),
+    (None, (-0.03, -0.05, -0.01), "higher", DO_NOT_USE), (None, (-0.03, -0.06, 0.00), "higher", NO_CLEAR_GAIN),
+    ((None, None, None), None, "higher", INCONCLUSIVE), ((0.10, None, None), None, "higher", INCONCLUSIVE),
+    (None, (0.04, 0.01, 0.07), "higher", PAYS),
+])  # fmt: skip
 def test_the_verdict_follows_from_the_intervals(shared, adjusted, better, code):
     given = [Difference(*numbers) if numbers else None for numbers in (shared, adjusted)]
     found, sentence = verdict(given[0], given[1], better, metric=AUC)
@@ -362,12 +357,8 @@ def test_the_table_has_a_line_a_site_and_a_line_a_reference(found):
     assert [row[0] for row in rows][:4] == ["cleveland", "hungary", "long-beach", "switzerland"]
     assert headers[-2:] == ["gain (+ is better), 95 % CI, widened for 4 sites", "verdict"]
     assert rows[2][2:] == [
-        "0.662",
-        "0.600",
-        "0.711",
-        f"+0.111 ({MINUS}0.002 to +0.223), adjusted",
-        "no clear improvement",
-    ]
+        "0.662", "0.600", "0.711", f"+0.111 ({MINUS}0.002 to +0.223), adjusted", "no clear improvement",
+    ]  # fmt: skip
     assert rows[3][-1] == "inconclusive"
     assert ["all rows in one place (pooled)", "", "0.901"] in [row[:3] for row in rows]
     assert comparison_rows(found, BRIER)[1][0][2] == "0.130"

@@ -138,8 +138,5 @@ def test_studies_that_are_the_same_differ_in_nothing():
     found = differences([("a", study()), ("b", study(3)), ("c", "not toml [")])
     assert {line["Key"] for line in found} == {"seed", "dataset.name", "plan.lr"}
     assert next(line for line in found if line["Key"] == "seed") == {
-        "Key": "seed",
-        "a": "1",
-        "b": "3",
-        "c": "not given",
-    }
+        "Key": "seed", "a": "1", "b": "3", "c": "not given",
+    }  # fmt: skip

@@ -142,10 +142,8 @@ def test_what_is_not_known_here_is_kept_back():
         seen = of_summary(name, payload | new, "hungary", plain=str)
         assert "7777" not in json.dumps(seen), name
     assert of_summary("privacy", {"epsilon": 2.5} | new, "hungary", plain=str) == {
-        "epsilon": 2.5,
-        "sites": {},
-        "warnings": [],
-    }
+        "epsilon": 2.5, "sites": {}, "warnings": [],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -33,11 +33,9 @@ AUC, R2, ERROR = "roc_auc_score", "r2_score", "mean_absolute_error"
 LOWER = {"brier_score_loss", ERROR}
 NUMBER = re.compile(r"[+\u2212]?(?:\d*\.\d+|\d+)")
 ARMS = {
-    "Shared model": "global",
-    "Site model": "local-only",
-    "Adjusted model": "personalised",
+    "Shared model": "global", "Site model": "local-only", "Adjusted model": "personalised",
     "Adjusted to site": "personalised",
-}
+}  # fmt: skip
 OTHER = {"global": "difference-personalised", "personalised": "difference"}
 """By model, what a site has of the gain of the other one."""
 NAMES = {name: arm for arm, name in ARM_NAMES.items()}
@@ -306,13 +304,8 @@ def test_holdouts_drawn_anew_are_told_by_their_mean_and_range(store: RunStore):
         run.sites([SiteRow("a", rows=294, holdout_rows=holdout)])
         counts = {"0": [[3, holdout - 30]], "1": [[200, 30]]}
         payload = {
-            "sites": {"a": counts},
-            "all": None,
-            "bins": 256,
-            "limit": 12.0,
-            "combined-sites": 0,
-            "requested-sites": 1,
-        }
+            "sites": {"a": counts}, "all": None, "bins": 256, "limit": 12.0, "combined-sites": 0, "requested-sites": 1,
+        }  # fmt: skip
         run.summary("score-histograms", payload)
         figures = [ComparisonRow("a", arm, AUC, 0.8, 0.7, 0.9, holdout) for arm in ("global", "local-only")]
         figures.append(ComparisonRow(None, "global", AUC, 0.8, 0.7, 0.9, holdout))

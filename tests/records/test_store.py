@@ -147,13 +147,12 @@ def test_many_sites_are_written_as_one_by_one(store, url):
     runs = [begun(store), begun(store)]
     calls = [
         [
-            SiteRow("a", title="Clinic A", resplit=True),
-            SiteRow("b", status="refused", reason="few rows"),
+            SiteRow("a", title="Clinic A", resplit=True), SiteRow("b", status="refused", reason="few rows"),
             SiteRow(long),
         ],
         [SiteRow("b"), SiteRow("a", rows=200, holdout_rows=60), SiteRow(long, rows=5), SiteRow("c", rows=1)],
         [SiteRow("d", rows=3), SiteRow("d", title="D"), SiteRow("a", title="A"), SiteRow("c", title="C", rows=2)],
-    ]
+    ]  # fmt: skip
     for rows in calls:
         runs[0].sites(rows)
         for row in rows:
@@ -214,10 +213,7 @@ def test_a_run_whose_program_ended_without_a_word_is_interrupted(store, url):
     mine = begun(store)
     assert python(code, FLFED_STORE=url).returncode == 0
     with RunReader.open(url) as reader:
-        assert {run.run == mine.run: run.status for run in reader.runs()} == {
-            True: "running",
-            False: "interrupted",
-        }
+        assert {run.run == mine.run: run.status for run in reader.runs()} == {True: "running", False: "interrupted"}
 
 
 def test_a_process_number_used_again_is_not_taken_for_the_writer():

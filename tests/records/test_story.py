@@ -75,13 +75,9 @@ def recorded(
         if classes:
             counts = {site: {"0": [[1, 2], [7, n - 2]], "1": [[9, m]]} for site, (n, m) in classes.items()}
             payload = {
-                "bins": 256,
-                "limit": 12.0,
-                "sites": counts,
-                "all": None,
-                "combined-sites": 0,
+                "bins": 256, "limit": 12.0, "sites": counts, "all": None, "combined-sites": 0,
                 "requested-sites": len(sites),
-            }
+            }  # fmt: skip
             run.summary("score-histograms", payload)
         run.comparison(figures, rows)
         run.finish(status="completed")
@@ -95,11 +91,9 @@ def found_of(url: str, series: str) -> Any:
 
 def test_the_largest_gain_that_is_named_is_the_largest_of_those_that_are_clear(store, url):
     sites: dict[str, tuple[Gain, Gain]] = {
-        "noisy": ((0.433, -0.325, 1.0), None),
-        "sure": ((0.060, 0.030, 0.090), (0.050, 0.020, 0.080)),
-        "surer": ((0.040, 0.030, 0.050), None),
-        "lucky": ((0.125, 0.004, 0.247), None),
-    }
+        "noisy": ((0.433, -0.325, 1.0), None), "sure": ((0.060, 0.030, 0.090), (0.050, 0.020, 0.080)),
+        "surer": ((0.040, 0.030, 0.050), None), "lucky": ((0.125, 0.004, 0.247), None),
+    }  # fmt: skip
     found = found_of(url, recorded(store, sites))
     name, gain = stands_out(found, AUC)
     by = stats.norm.ppf(1 - 0.025 / 4) / stats.norm.ppf(0.975)  # four sites were looked at

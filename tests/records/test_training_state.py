@@ -29,24 +29,19 @@ def ends(value: float) -> dict[str, float | None]:
 FALLING, FLAT = Fall(0.05, 2), Fall(0.01, 2)
 
 
-@pytest.mark.parametrize(
-    ("fall", "beside", "enough", "by"),
-    [
-        (None, [], None, None),
-        (FLAT, [], True, "loss"),
-        (FALLING, [], False, "loss"),
-        # The primary figure of a model on all rows decides where there is one, whatever the loss does.
-        (FALLING, [(AUC, ends(0.80), 0.84)], True, "pooled"),
-        (None, [(AUC, ends(0.80), 0.86)], False, "pooled"),
-        (None, [(LOSS, ends(0.50), 0.44)], False, "pooled"),  # less is better
-        # Log loss beside it counts only while the training loss still falls.
-        (FALLING, [(AUC, ends(0.80), 0.81), (LOSS, ends(0.50), 0.40)], False, "pooled"),
-        (FLAT, [(AUC, ends(0.80), 0.81), (LOSS, ends(0.50), 0.40)], True, "pooled"),
-        # Without an interval, or without the other figure, only the loss is left.
-        (FLAT, [(AUC, {"value": 0.8, "low": None, "high": None}, 0.9)], True, "loss"),
-        (FLAT, [(AUC, ends(0.8), None)], True, "loss"),
-    ],
-)
+@pytest.mark.parametrize(("fall", "beside", "enough", "by"), [
+    (None, [], None, None), (FLAT, [], True, "loss"), (FALLING, [], False, "loss"),
+    # The primary figure of a model on all rows decides where there is one, whatever the loss does.
+    (FALLING, [(AUC, ends(0.80), 0.84)], True, "pooled"),
+    (None, [(AUC, ends(0.80), 0.86)], False, "pooled"),
+    (None, [(LOSS, ends(0.50), 0.44)], False, "pooled"),  # less is better
+    # Log loss beside it counts only while the training loss still falls.
+    (FALLING, [(AUC, ends(0.80), 0.81), (LOSS, ends(0.50), 0.40)], False, "pooled"),
+    (FLAT, [(AUC, ends(0.80), 0.81), (LOSS, ends(0.50), 0.40)], True, "pooled"),
+    # Without an interval, or without the other figure, only the loss is left.
+    (FLAT, [(AUC, {"value": 0.8, "low": None, "high": None}, 0.9)], True, "loss"),
+    (FLAT, [(AUC, ends(0.8), None)], True, "loss"),
+])  # fmt: skip
 def test_what_a_state_is_known_by(fall, beside, enough, by):
     state = training_state(fall, beside)
     assert (state["enough"], state["by"]) == (enough, by)
@@ -100,11 +95,9 @@ def test_of_repeats_most_decide_and_figures_are_of_one_metric():
     told = {
         name: over_repeats(states)
         for name, states in {
-            "short": [short, short, enough],
-            "even": [short, enough],
-            "unknown": [None, unknown, enough],
+            "short": [short, short, enough], "even": [short, enough], "unknown": [None, unknown, enough],
         }.items()
-    }
+    }  # fmt: skip
     assert {name: state["enough"] for name, state in told.items() if state} == {
         "short": False, "even": True, "unknown": True}  # fmt: skip
     by_auc = training_state(None, [(AUC, ends(0.70), 0.80)])
@@ -122,9 +115,7 @@ def two_rounds(small_sites: Callable[..., Any], small_study: str) -> Any:
 
 
 @pytest.mark.studies
-def test_two_rounds_are_the_headline_everywhere_and_nobody_is_told_not_to_use_the_model(
-    two_rounds: Any, flfed: Callable[..., Any]
-):
+def test_two_rounds_are_the_headline_everywhere_and_nobody_is_told_not_to_use_the_model(two_rounds, flfed):
     name = two_rounds["run"]
     assert two_rounds["training"]["enough"] is False
     assert verdict_in_words(two_rounds)[0].startswith(FIRST)

@@ -11,7 +11,7 @@ from torch import Tensor
 from flfed.rows.features.encode import Encoded
 from flfed.rows.snapshots.differencing import RowSet
 from flfed.rows.training.fit import epochs
-from flfed.rows.training.requests import RivalRequest, TreesRequest
+from flfed.rows.training.requests import Fitted, RivalRequest, TreesRequest
 from flfed.rows.training.tuning.best_model import Rival, best_alone, trees_alone
 from flfed.rows.training.tuning.linear import LinearPredictor, Predictor, Search, search_alone, search_of
 from flfed.study.plan import Plan
@@ -42,3 +42,9 @@ def difference(a: RowSet, b: RowSet) -> tuple[int, int]:
     """Count the persons in `a` only, then those in `b` only, by what their rows say."""
     both = a.common(b)
     return len(a) - both, len(b) - both
+
+
+def distance(a: Fitted, b: Fitted) -> float:
+    """Return the largest difference of what two fits found."""
+    assert list(a.arrays) == list(b.arrays) and a.steps == b.steps
+    return max(abs(a.loss - b.loss), *(float(np.abs(a.arrays[n] - b.arrays[n]).max()) for n in a.arrays))

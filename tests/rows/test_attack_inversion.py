@@ -25,19 +25,11 @@ def inverted(attacked, records: int = 50) -> dict[str, Finding]:
     return {found.metric: found for found in run_client(GradientInversion(records=records).findings(attacked))}
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        MLP,
-        {"optimiser": "adam", "lr": 0.01},
-        {"optimiser": "adamw", "lr": 0.01, "plan.l2": 0.1},
-        {"momentum": 0.9, "plan.l2": 0.1},
-        {"precision": "float32"},
-        MLP | {"class-weight": "balanced", "validation": 0.2},
-    ],
-    ids=["sgd", "mlp", "adam", "adamw", "penalties", "float32", "weights"],
-)
+@pytest.mark.parametrize("changes", [
+    {}, MLP, {"optimiser": "adam", "lr": 0.01}, {"optimiser": "adamw", "lr": 0.01, "plan.l2": 0.1},
+    {"momentum": 0.9, "plan.l2": 0.1}, {"precision": "float32"},
+    MLP | {"class-weight": "balanced", "validation": 0.2},
+], ids=["sgd", "mlp", "adam", "adamw", "penalties", "float32", "weights"])  # fmt: skip
 def test_one_step_on_one_row_without_protection_gives_50_of_50_rows_exactly(wide_site, changes):
     found = inverted(wide_site(changes))
     assert (found["share-recovered"].value, found["share-recovered"].rows) == (1.0, 50)

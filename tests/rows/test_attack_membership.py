@@ -10,12 +10,7 @@ from scipy.integrate import quad
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from flfed.rows.attacks.membership_inference import (
-    MembershipInference,
-    largest_auc,
-    likelihood_ratio,
-    over_people,
-)
+from flfed.rows.attacks.membership_inference import MembershipInference, largest_auc, likelihood_ratio, over_people
 from flfed.rows.comparison.attack_runner import Attacked, Finding, log_odds
 from flfed.rows.data.holdout import HoldoutByTime
 from flfed.rows.evaluation.intervals import estimate

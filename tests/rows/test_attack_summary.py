@@ -32,11 +32,9 @@ def rows(**columns: list[object]) -> pd.DataFrame:
     count = len(next(iter(columns.values())))
     half = np.arange(count) % 2
     plain = {
-        "f": half.astype(float),
-        "c": np.where(half, "red", "blue"),
-        "n": 10.5 + 20.0 * half,
+        "f": half.astype(float), "c": np.where(half, "red", "blue"), "n": 10.5 + 20.0 * half,
         "y": np.where(half, "yes", "no"),
-    }
+    }  # fmt: skip
     return pd.DataFrame(plain | columns)
 
 
@@ -50,19 +48,16 @@ def told(table: pd.DataFrame, minimum: int = 0) -> list[int]:
 @pytest.mark.parametrize(
     ("columns", "expected"),
     [
-        ({"f": [0, 1] * 6}, []),
-        ({"c": ["red", "blue"] * 5 + ["green", "red"]}, [10]),
-        ({"n": [5.5, 40.5] * 5 + [60.5, 5.5]}, [10]),
-        ({"f": [1.0] * 12}, list(range(12))),
-        ({"n": [np.nan] * 10 + [3.1, 3.2]}, [10, 11]),
-        ({"n": [np.nan] * 9 + [3.1, 3.2, 3.3]}, []),
+        ({"f": [0, 1] * 6}, []), ({"c": ["red", "blue"] * 5 + ["green", "red"]}, [10]),
+        ({"n": [5.5, 40.5] * 5 + [60.5, 5.5]}, [10]), ({"f": [1.0] * 12}, list(range(12))),
+        ({"n": [np.nan] * 10 + [3.1, 3.2]}, [10, 11]), ({"n": [np.nan] * 9 + [3.1, 3.2, 3.3]}, []),
         ({"f": [np.nan] * 12}, []),
         ({"f": [np.nan, 0, 1] * 4, "y": ["yes", "no", "no"] * 4}, [0, 3, 6, 9]),
         ({"f": [np.nan, 0, 1] * 4, "y": ["yes", "no", "yes", "yes", "no", "no"] + ["no", "no", "yes"] * 2}, []),
         ({"f": [np.nan, 0, 1] * 4, "y": ["yes", "no", "no"] + ["no", "no", "yes"] * 3}, [0]),
     ],
     ids=["none", "value", "bin", "all", "two-values", "three-values", "gap", "missing-all", "missing-2", "missing-1"],
-)
+)  # fmt: skip
 def test_what_exact_sums_give_away(columns, expected):
     assert told(rows(**columns)) == expected
 

@@ -210,11 +210,9 @@ def test_one_patient_of_a_class_is_no_class_that_can_be_tested(persons):
 @pytest.mark.studies
 @settings(max_examples=40, deadline=None)
 @given(
-    task=st.sampled_from(["binary", "multi-class", "regression"]),
-    rows=st.integers(0, 60),
-    persons=st.integers(1, 12),
+    task=st.sampled_from(["binary", "multi-class", "regression"]), rows=st.integers(0, 60), persons=st.integers(1, 12),
     seed=st.integers(0, 10_000),
-)
+)  # fmt: skip
 def test_any_few_patients_of_any_classes_give_a_finite_model(task, rows, persons, seed):
     rng = np.random.default_rng(seed)
     y = rng.normal(size=rows) if task == "regression" else rng.integers(0, CLASSES[task], rows) * rng.integers(0, 2)
@@ -337,10 +335,7 @@ def fine_tuned_equals(rows: Encoded, start, given_plan: Trainable) -> bool:
 @pytest.mark.parametrize("rows", [0, 1, 2])
 def test_networks_survive_a_site_of_next_to_no_rows(rows):
     own, asked = table("binary", rows), given_of(Plan())
-    for arrays in (
-        run_client(tuned_network(own, asked)),
-        run_client(fine_tuned(own, first_arrays(asked, 6), asked)),
-    ):
+    for arrays in (run_client(tuned_network(own, asked)), run_client(fine_tuned(own, first_arrays(asked, 6), asked))):
         assert all(np.isfinite(value).all() for value in arrays.values())
 
 
@@ -348,14 +343,11 @@ def test_networks_survive_a_site_of_next_to_no_rows(rows):
 
 
 @pytest.mark.studies
-@pytest.mark.parametrize(
-    ("name", "repeats"),
-    [
-        ("diabetes", 2), ("wine", 2),
-        *(pytest.param(name, repeats, marks=pytest.mark.proof)
-          for name, repeats in (("preterm-birth", 1), ("loan-default", 1), ("diabetes", 3), ("wine", 3))),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("name", "repeats"), [
+    ("diabetes", 2), ("wine", 2),
+    *(pytest.param(name, repeats, marks=pytest.mark.proof)
+      for name, repeats in (("preterm-birth", 1), ("loan-default", 1), ("diabetes", 3), ("wine", 3))),
+])  # fmt: skip
 def test_local_only_and_pooled_match_scikit_learn_on_the_shipped_rows_and_folds(name, repeats):
     study = Study.load(name)
     sites, gaps, plain_gaps = find_sites(study), [], []

@@ -27,16 +27,8 @@ def test_a_good_table_passes_with_its_counts(small_sites):
     assert checked.rows == 80
     assert checked.training_rows + checked.holdout_rows == 80
     assert [line.column for line in checked.lines] == [
-        "person",
-        "x1",
-        "x2",
-        "flag",
-        "colour",
-        "y",
-        "table",
-        "table",
-        "y",
-    ]
+        "person", "x1", "x2", "flag", "colour", "y", "table", "table", "y",
+    ]  # fmt: skip
 
 
 def test_a_broken_table_names_columns_rules_and_counts(small_sites):

@@ -36,8 +36,7 @@ def all_kinds(rows: list[Encoded]) -> list[Request]:
         request
         for seed, site in enumerate(rows)
         for request in (
-            fit_request(site, BEFORE, seed),
-            ScoreRequest(model=Logistic(), arrays=BEFORE, x=site.x),
+            fit_request(site, BEFORE, seed), ScoreRequest(model=Logistic(), arrays=BEFORE, x=site.x),
             MeasureRequest(
                 model=Logistic(), task="multi-class", arrays=BEFORE, rows=site, precision="float64", area=False
             ),

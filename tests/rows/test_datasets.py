@@ -75,9 +75,7 @@ def test_without_an_address_a_file_is_asked_for_by_folder(remote):
     ("here", "files", "named"),
     [((), 1, "t0"), ((), 4, "t0, t1, t2 and t3"), ((), 5, "t0, t1, t2 and 2 more"), (("t0",), 3, "t1 and t2")],
 )
-def test_without_internet_the_files_that_a_folder_must_hold_are_named(
-    remote, home, monkeypatch, here: tuple[str, ...], files: int, named: str
-):
+def test_without_internet_the_files_that_a_folder_must_hold_are_named(remote, home, monkeypatch, here, files, named):
     def no_internet(*_: object, **__: object) -> None:
         raise urllib.error.URLError("name resolution failed")
 

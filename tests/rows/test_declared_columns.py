@@ -124,19 +124,16 @@ def test_the_check_says_what_they_are_and_counts_what_breaks_their_rules(marked)
     assert {line.column: line for line in check_site(absent).lines}["marker"].detail == "is not in the table"
 
 
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ({"kind": "number"}, "a number needs a range"),
-        ({"kind": "number", "range": (9, 1)}, r"range \[9.0, 1.0\] must go from low to high"),
-        ({"kind": "category"}, "a category needs at least two allowed values"),
-        ({"kind": "category", "values": ("a", "a")}, "an allowed value stands twice"),
-        ({"kind": "category", "values": ("a", "b"), "range": (0, 1)}, "a category has no range"),
-        ({"kind": "flag", "values": ("a", "b")}, "a flag has no values"),
-        ({"kind": "id"}, "kind='id' must be 'number', 'flag' or 'category'"),
-        ({"kind": "number", "range": (0, 1), "transform": "sqrt"}, "Input should be 'none' or 'log1p'"),
-    ],
-)
+@pytest.mark.parametrize(("given", "said"), [
+    ({"kind": "number"}, "a number needs a range"),
+    ({"kind": "number", "range": (9, 1)}, r"range \[9.0, 1.0\] must go from low to high"),
+    ({"kind": "category"}, "a category needs at least two allowed values"),
+    ({"kind": "category", "values": ("a", "a")}, "an allowed value stands twice"),
+    ({"kind": "category", "values": ("a", "b"), "range": (0, 1)}, "a category has no range"),
+    ({"kind": "flag", "values": ("a", "b")}, "a flag has no values"),
+    ({"kind": "id"}, "kind='id' must be 'number', 'flag' or 'category'"),
+    ({"kind": "number", "range": (0, 1), "transform": "sqrt"}, "Input should be 'none' or 'log1p'"),
+])  # fmt: skip
 def test_a_declaration_that_says_too_little_is_refused(given: dict, said: str):
     with pytest.raises(UsageError, match=said):
         OwnColumn("MARKER", **given)

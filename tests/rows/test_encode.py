@@ -51,14 +51,10 @@ def test_indicators_are_scaled_as_scikit_learn_scales_dummies(places):
     pooled = pd.concat([place.table.training for place in places])
     encoder = fit_encoder(places[0].layout, merge([place.summary() for place in places]))
     x, names = encode(pooled, places[0].layout, encoder).x, input_names(places[0].layout)
-    dummies = pd.DataFrame(
-        {
-            "flag": pooled["flag"],
-            "colour=green": pooled["colour"] == "green",
-            "colour=blue": pooled["colour"] == "blue",
-            "x2 missing": pooled["x2"].isna(),
-        }
-    ).astype(float)
+    dummies = pd.DataFrame({
+        "flag": pooled["flag"], "colour=green": pooled["colour"] == "green",
+        "colour=blue": pooled["colour"] == "blue", "x2 missing": pooled["x2"].isna(),
+    }).astype(float)  # fmt: skip
     theirs = StandardScaler().fit_transform(dummies.to_numpy())
     np.testing.assert_allclose(x[:, [names.index(name) for name in dummies.columns]], theirs, atol=1e-9)
 

@@ -56,14 +56,10 @@ def test_what_is_no_number_or_too_few_lives_are_counted_and_never_quoted(tmp_pat
         Engines(**FILES, sensors=["s2"]).read(written(tmp_path, lives=("40",)))
 
 
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [
-        ({"sensors": ["s22"]}, "'s22' must be one of s1 to s21"),
-        ({"means": [0]}, "at least 1"),
-        ({"cap": 0}, "at least 1"),
-    ],
-)
+@pytest.mark.parametrize(("changed", "said"), [
+    ({"sensors": ["s22"]}, "'s22' must be one of s1 to s21"), ({"means": [0]}, "at least 1"),
+    ({"cap": 0}, "at least 1"),
+])  # fmt: skip
 def test_a_setting_that_is_none_is_refused(changed: dict[str, object], said: str):
     with pytest.raises(UsageError, match=said):
         Engines(**{**FILES, "sensors": ["s2"], **changed})

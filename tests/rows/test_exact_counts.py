@@ -113,16 +113,11 @@ def trials() -> Iterator[tuple[CellSuppression, np.ndarray]]:
     for seed in range(18):
         rng = np.random.default_rng(100 + seed)
         rows = int(rng.integers(60, 400))
-        table = pd.DataFrame(
-            {
-                "person": [f"p{i}" for i in range(rows)],
-                "x1": rng.uniform(0, 100, rows).round(1),
-                "x2": rng.normal(size=rows).clip(-5, 5),
-                "flag": rng.integers(0, 2, rows),
-                "colour": rng.choice(["red", "green", "blue"], rows, p=[0.6, 0.34, 0.06]),
-                "y": "no",
-            }
-        )
+        table = pd.DataFrame({
+            "person": [f"p{i}" for i in range(rows)], "x1": rng.uniform(0, 100, rows).round(1),
+            "x2": rng.normal(size=rows).clip(-5, 5), "flag": rng.integers(0, 2, rows),
+            "colour": rng.choice(["red", "green", "blue"], rows, p=[0.6, 0.34, 0.06]), "y": "no",
+        })  # fmt: skip
         y, score = scored(rows, float(rng.uniform(0.2, 0.5)), seed)
         # Of every other one the model knows little more than one column, as of few features.
         if seed % 2:
@@ -157,16 +152,10 @@ def test_a_rule_that_forgets_the_sums_of_a_column_is_found_out(small_sites):
     red, rows = np.arange(200) < 60, 200
     score = np.where(red & (np.arange(200) >= 3), 0.9, 0.1) + 0.05 * rng.random(rows)
     y = np.arange(rows) % 2
-    table = pd.DataFrame(
-        {
-            "person": [f"p{i}" for i in range(rows)],
-            "x1": rng.uniform(0, 100, rows),
-            "x2": 0.5,
-            "flag": rng.integers(0, 2, rows),
-            "colour": np.where(red, "red", "green"),
-            "y": "no",
-        }
-    )
+    table = pd.DataFrame({
+        "person": [f"p{i}" for i in range(rows)], "x1": rng.uniform(0, 100, rows), "x2": 0.5,
+        "flag": rng.integers(0, 2, rows), "colour": np.where(red, "red", "green"), "y": "no",
+    })  # fmt: skip
     rule = suppression(y, score, table)
     careless = each_alone(rule, [("threshold", 0.5)])
     assert careless[0].method == ""
@@ -182,16 +171,10 @@ def test_a_rule_that_forgets_the_sums_of_a_column_is_found_out(small_sites):
 def test_the_first_named_goes_before_one_too_close_to_it(small_sites):
     rng = np.random.default_rng(40)
     y, score = scored(400, 0.4, 4)
-    table = pd.DataFrame(
-        {
-            "person": [f"p{i}" for i in range(400)],
-            "x1": rng.uniform(0, 100, 400),
-            "x2": rng.normal(size=400),
-            "flag": rng.integers(0, 2, 400),
-            "colour": rng.choice(["red", "green"], 400),
-            "y": "no",
-        }
-    )
+    table = pd.DataFrame({
+        "person": [f"p{i}" for i in range(400)], "x1": rng.uniform(0, 100, 400), "x2": rng.normal(size=400),
+        "flag": rng.integers(0, 2, 400), "colour": rng.choice(["red", "green"], 400), "y": "no",
+    })  # fmt: skip
     rule = suppression(y, score, table)
     near = [("threshold", 0.4), ("threshold", 0.41)]
     assert [not one.method for one in rule.leaving(near)] == [True, False]
@@ -203,16 +186,10 @@ def test_the_first_named_goes_before_one_too_close_to_it(small_sites):
 
 def plain_table(rows: int, rng: np.random.Generator) -> pd.DataFrame:
     """A table of "small" whose columns tell nothing of the outcome, with a person a row."""
-    return pd.DataFrame(
-        {
-            "person": [f"p{i}" for i in range(rows)],
-            "x1": rng.uniform(0, 100, rows),
-            "x2": rng.normal(size=rows),
-            "flag": rng.integers(0, 2, rows),
-            "colour": rng.choice(["red", "green"], rows),
-            "y": "no",
-        }
-    )
+    return pd.DataFrame({
+        "person": [f"p{i}" for i in range(rows)], "x1": rng.uniform(0, 100, rows), "x2": rng.normal(size=rows),
+        "flag": rng.integers(0, 2, rows), "colour": rng.choice(["red", "green"], rows), "y": "no",
+    })  # fmt: skip
 
 
 def test_a_rule_that_forgets_the_accuracy_is_found_out(small_sites):
@@ -244,16 +221,10 @@ def test_of_a_rare_outcome_counts_leave_where_nobody_is_called_positive_at_a_hal
 def test_several_rows_of_one_person_hide_nobody(small_sites):
     y, score = scored(400, 0.4, 4)
     rng = np.random.default_rng(40)
-    table = pd.DataFrame(
-        {
-            "person": [f"p{i}" for i in range(400)],
-            "x1": rng.uniform(0, 100, 400),
-            "x2": rng.normal(size=400),
-            "flag": rng.integers(0, 2, 400),
-            "colour": rng.choice(["red", "green"], 400),
-            "y": "no",
-        }
-    )
+    table = pd.DataFrame({
+        "person": [f"p{i}" for i in range(400)], "x1": rng.uniform(0, 100, 400), "x2": rng.normal(size=400),
+        "flag": rng.integers(0, 2, 400), "colour": rng.choice(["red", "green"], 400), "y": "no",
+    })  # fmt: skip
     few = np.where((y == 1) & (score < 0.4), 0, np.arange(400))  # the missed events are all of one person
     assert suppression(y, score, table).leaving([("threshold", 0.4)])[0].method == ""
     assert suppression(y, score, table, person=few).leaving([("threshold", 0.4)])[0].method != ""
@@ -277,11 +248,8 @@ def asking(small_study: str) -> str:
 def test_an_open_site_gives_all_and_they_are_those_of_scikit_learn(small_sites, asking):
     found, score, y = points_of(small_sites, asking, None, may=False)
     assert [(one.by, one.at) for one in found.points] == [
-        ("threshold", 0.7),
-        ("threshold", 0.3),
-        ("threshold", 0.71),
-        ("alert-budget", 0.2),
-    ]
+        ("threshold", 0.7), ("threshold", 0.3), ("threshold", 0.71), ("alert-budget", 0.2),
+    ]  # fmt: skip
     for one in found.points:
         cut = one.at if one.by == "threshold" else np.sort(score)[::-1][int(0.2 * len(y)) - 1]
         tn, fp, fn, tp = confusion_matrix(y, score >= cut).ravel()
@@ -301,15 +269,12 @@ def test_an_institution_gives_large_ones_and_says_why_others_stay(small_sites, a
             assert one.tp + one.fn == (y == 1).sum()
 
 
-@pytest.mark.parametrize(
-    ("policy", "claim", "text", "why"),
-    [
-        (Policy(), False, "", "exact counts, importances or figures by group of these rows left in another run"),
-        (Policy(outputs=("score-histogram",)), True, "", "the histogram of predictions leaves"),
-        (Policy(), True, "alert-budget = 0.3\n", "another count of these rows leaves"),
-        (Policy(cell_minimum=200), True, "", "fewer than 200 rows of a class"),
-    ],
-)
+@pytest.mark.parametrize(("policy", "claim", "text", "why"), [
+    (Policy(), False, "", "exact counts, importances or figures by group of these rows left in another run"),
+    (Policy(outputs=("score-histogram",)), True, "", "the histogram of predictions leaves"),
+    (Policy(), True, "alert-budget = 0.3\n", "another count of these rows leaves"),
+    (Policy(cell_minimum=200), True, "", "fewer than 200 rows of a class"),
+])  # fmt: skip
 def test_an_institution_gives_none_beside_what_would_part_them(small_sites, asking, policy, claim, text, why):
     found, *_ = points_of(small_sites, asking.replace("[compare]\n", f"[compare]\n{text}"), policy, may=claim)
     assert {one.method for one in found.points} == {f"withheld: {why}"}

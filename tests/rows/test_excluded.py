@@ -89,17 +89,12 @@ def test_the_column_is_the_sites_own_not_the_schemas(small_sites, tmp_path):
         freeze(replace(renamed, source=Frame(doubled)), tmp_path / "frozen", listed(tmp_path / "out.csv", "patient\n"))
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("", "is empty"),
-        ("\n\n", "is empty"),
-        ("person,name\nP0-0003,Jane Roe\n", "2 of its lines have more than one cell"),
-        ("person\nRoe, Jane\n", "1 of its lines have more than one cell"),
-        ('person\n"Jane', "cannot be read as CSV in UTF-8"),
-        ("person\nJos\xe9\n", "cannot be read as CSV in UTF-8"),
-    ],
-)
+@pytest.mark.parametrize(("text", "reason"), [
+    ("", "is empty"), ("\n\n", "is empty"),
+    ("person,name\nP0-0003,Jane Roe\n", "2 of its lines have more than one cell"),
+    ("person\nRoe, Jane\n", "1 of its lines have more than one cell"),
+    ('person\n"Jane', "cannot be read as CSV in UTF-8"), ("person\nJos\xe9\n", "cannot be read as CSV in UTF-8"),
+])  # fmt: skip
 def test_a_list_that_cannot_be_read_is_refused_without_a_word_of_it(tmp_path, text, reason):
     (tmp_path / "out.csv").write_bytes(text.encode("latin-1"))
     (tmp_path / "out.csv").chmod(0o600)

@@ -17,38 +17,30 @@ from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Csv, Parquet
 
-TABLE = pd.DataFrame(
-    {
-        "age": ["17", "44", "", "61"], "ward": ["A", "B", "B", None], "weight": ["60", "80", "90", "70"],
-        "admitted": ["2024-01-31", "2025-02-01", "", "2026-03-03"],
-        "discharged": ["2024-02-02", "2025-02-03", "", "2026-03-13"], "height cm": ["170", "180", "190", ""],
-    }
-)  # fmt: skip
+TABLE = pd.DataFrame({
+    "age": ["17", "44", "", "61"], "ward": ["A", "B", "B", None], "weight": ["60", "80", "90", "70"],
+    "admitted": ["2024-01-31", "2025-02-01", "", "2026-03-03"],
+    "discharged": ["2024-02-02", "2025-02-03", "", "2026-03-13"], "height cm": ["170", "180", "190", ""],
+})  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("expression", "rows"),
-    [
-        ("age >= 18", [1, 3]), ("ward == 'B' and not missing(age)", [1]), ("18 <= age < 60", [1]),
-        ("ward in ('A', 'B')", [0, 1, 2]), ("ward not in ('A',)", [1, 2]), ("ward != 'A'", [1, 2]),
-        ("year(admitted) in (2024, 2026)", [0, 3]), ("admitted >= '2025-01-01'", [1, 3]),
-        ("weight / (column('height cm') / 100) ** 2 > 22", [1, 2]), ("days(discharged, admitted) > 2", [3]),
-        ("weekday(admitted) == 2", [0]), ("weight in (60, 80)", [0, 1]), ("age < 18 or missing(ward)", [0, 3]),
-        ("-age < -50", [3]), ("missing(age)", [2]), ("'2025-01-01' > admitted", [0]),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("expression", "rows"), [
+    ("age >= 18", [1, 3]), ("ward == 'B' and not missing(age)", [1]), ("18 <= age < 60", [1]),
+    ("ward in ('A', 'B')", [0, 1, 2]), ("ward not in ('A',)", [1, 2]), ("ward != 'A'", [1, 2]),
+    ("year(admitted) in (2024, 2026)", [0, 3]), ("admitted >= '2025-01-01'", [1, 3]),
+    ("weight / (column('height cm') / 100) ** 2 > 22", [1, 2]), ("days(discharged, admitted) > 2", [3]),
+    ("weekday(admitted) == 2", [0]), ("weight in (60, 80)", [0, 1]), ("age < 18 or missing(ward)", [0, 3]),
+    ("-age < -50", [3]), ("missing(age)", [2]), ("'2025-01-01' > admitted", [0]),
+])  # fmt: skip
 def test_rows_are_those_for_which_an_expression_holds(expression: str, rows: list[int]):
     pd.testing.assert_frame_equal(rows_where(TABLE, expression), TABLE.iloc[rows].reset_index(drop=True))
 
 
 def test_derived_columns_are_missing_where_what_they_are_made_of_is():
-    made = derived_columns(
-        TABLE,
-        {
-            "bmi": "weight / (column('height cm') / 100) ** 2", "stay": "days(discharged, admitted)", "old": "age > 50",
-            "twice": "bmi * 2", "month": "month(admitted)", "zero": "weight / (age - 17)",
-        },
-    )  # fmt: skip
+    made = derived_columns(TABLE, {
+        "bmi": "weight / (column('height cm') / 100) ** 2", "stay": "days(discharged, admitted)", "old": "age > 50",
+        "twice": "bmi * 2", "month": "month(admitted)", "zero": "weight / (age - 17)",
+    })  # fmt: skip
     np.testing.assert_allclose(made["bmi"], [60 / 1.7**2, 80 / 1.8**2, 90 / 1.9**2, np.nan])
     np.testing.assert_allclose(made["twice"], 2 * made["bmi"])
     np.testing.assert_array_equal(made["stay"], [2, 2, np.nan, 10])
@@ -57,15 +49,12 @@ def test_derived_columns_are_missing_where_what_they_are_made_of_is():
     assert np.isnan(made["zero"][0]) and made["zero"][1] == pytest.approx(80 / 27)  # nothing is infinite
 
 
-@pytest.mark.parametrize(
-    "expression",
-    [
-        "__import__('os').system('id')", "age.__class__", "(lambda: 1)()", "[x for x in age]", "age >", "1 < 2", "age",
-        "f'{age}'", "age if age else 1", "True", "open('x')", "age[0]", "admitted > 'soon'", "missing(3)",
-        "no_such > 1", "days(age)", "year(3)", "age >= 18; import os", "ward > 3", "year(ward) == 3", "not age",
-        "age := 3", "9" * 1001 + " > age", "{'a': age}", "age @ age", "~age", "'a' 'b'",
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("expression", [
+    "__import__('os').system('id')", "age.__class__", "(lambda: 1)()", "[x for x in age]", "age >", "1 < 2", "age",
+    "f'{age}'", "age if age else 1", "True", "open('x')", "age[0]", "admitted > 'soon'", "missing(3)",
+    "no_such > 1", "days(age)", "year(3)", "age >= 18; import os", "ward > 3", "year(ward) == 3", "not age",
+    "age := 3", "9" * 1001 + " > age", "{'a': age}", "age @ age", "~age", "'a' 'b'",
+])  # fmt: skip
 def test_what_is_no_plain_expression_is_refused_without_a_cell(expression: str):
     with pytest.raises(UsageError) as refused:
         rows_where(TABLE, expression)
@@ -76,10 +65,7 @@ def test_a_source_reads_its_rows_and_derived_columns(tmp_path):
     TABLE.to_csv(tmp_path / "a.csv", index=False)
     TABLE.to_parquet(tmp_path / "a.parquet")
     chosen = {"where": "stay > 1 and ward == 'B'", "derive": {"stay": "days(discharged, admitted)"}}
-    for source in (
-        Csv(str(tmp_path / "a.csv"), **chosen),
-        Parquet(str(tmp_path / "a.parquet"), **chosen),
-    ):
+    for source in (Csv(str(tmp_path / "a.csv"), **chosen), Parquet(str(tmp_path / "a.parquet"), **chosen)):
         read = source.read(())
         assert read["age"].tolist() == ["44"] and read["stay"].tolist() == [2.0]
     with pytest.raises(UsageError, match="is not allowed"):
@@ -115,15 +101,12 @@ def test_codes_hide_whole_numbers_and_dates_and_leave_the_others_as_they_are():
         assert len(rows_where(table, expression, codes)) == rows
 
 
-@pytest.mark.parametrize(
-    ("expression", "rows"),
-    [
-        ("ver == '1.0'", [0, 1]), ("'1.0' == ver", [0, 1]), ("ver == '1'", [0, 1]), ("ver != '1.0'", [2]),
-        ("ver in ('1.0', '2.0')", [0, 1, 2]), ("ver not in ('1.0', '2.0')", []), ("ver not in ('2.0',)", [0, 1]),
-        ("ver == ''", []), ("ver != ''", [0, 1, 2]), ("ver == ' 2.0 '", [2]), ("seen == '2024-01-31'", [0]),
-        ("seen in ('2024-01-31', '2024-02-01')", [0, 1]), ("seen != '2024-01-31'", [1]),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("expression", "rows"), [
+    ("ver == '1.0'", [0, 1]), ("'1.0' == ver", [0, 1]), ("ver == '1'", [0, 1]), ("ver != '1.0'", [2]),
+    ("ver in ('1.0', '2.0')", [0, 1, 2]), ("ver not in ('1.0', '2.0')", []), ("ver not in ('2.0',)", [0, 1]),
+    ("ver == ''", []), ("ver != ''", [0, 1, 2]), ("ver == ' 2.0 '", [2]), ("seen == '2024-01-31'", [0]),
+    ("seen in ('2024-01-31', '2024-02-01')", [0, 1]), ("seen != '2024-01-31'", [1]),
+])  # fmt: skip
 def test_a_text_is_compared_as_a_cell_of_it_would_be(expression: str, rows: list[int]):
     seen = pd.to_datetime(["2024-01-31", "2024-02-01", None, None])
     table = pd.DataFrame({"ver": ["1.0", "1", "2.0", ""], "seen": seen})
@@ -168,13 +151,10 @@ def test_a_list_is_no_column(expression: str):
         derived_columns(TABLE, {"one": expression})
 
 
-@pytest.mark.parametrize(
-    "chosen",
-    [
-        {"where": 5}, {"where": None}, {"where": b"age > 1"}, {"where": ["age > 1"]}, {"derive": "age"},
-        {"derive": ["age"]}, {"derive": {"a": 5}}, {"derive": {5: "age"}}, {"derive": {"a": ""}}, {"derive": None},
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("chosen", [
+    {"where": 5}, {"where": None}, {"where": b"age > 1"}, {"where": ["age > 1"]}, {"derive": "age"},
+    {"derive": ["age"]}, {"derive": {"a": 5}}, {"derive": {5: "age"}}, {"derive": {"a": ""}}, {"derive": None},
+])  # fmt: skip
 def test_what_is_no_text_is_refused_when_a_source_is_made(chosen: dict[str, object]):
     with pytest.raises(UsageError, match=r"^(where|derive)=.* must "):
         Csv("never read.csv", **chosen)
@@ -190,9 +170,7 @@ GRAMMAR = {
         "(N) / (N)", "(N) ** (N)", "(N) % (N)", "(N) - (N)", "log(N)", "sqrt(N)", "abs(N)", "year(D)", "weekday(D)",
         "days(D, D)",
     ],
-    "X": ["ward", "'A'", "''", "'1.0'"],
-    "D": ["admitted", "discharged"],
-    "C": ["age", "ward", "admitted"],
+    "X": ["ward", "'A'", "''", "'1.0'"], "D": ["admitted", "discharged"], "C": ["age", "ward", "admitted"],
     "L": ["('A', 'B')", "(17, N)", "[N, N]", "(X, X)"],
     "wrong": [
         "()", "[ward]", "True", "None", "no_such", "N // N", "~(T)", "+N", "int(N)", "year(X)", "(N, T)", "column(N)",
@@ -263,15 +241,12 @@ def test_dates_in_another_format_are_read_before_expressions_are(tmp_path):
         Csv(str(path), derive={"year": "year(left)"}).read(())
 
 
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
-        ({"dates": {"seen": "%d-%b-%y"}}, "two digits of a year"),
-        ({"dates": {"seen": "%m.%Y"}}, "day, month and year"),
-        ({"dates": {"seen": ""}}, "must map columns to formats"), ({"dates": "seen"}, "must map columns to formats"),
-        ({"dates": {"seen": "%d-%b-%y"}, "century": 20}, "must be 1900 or 2000"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("given", "words"), [
+    ({"dates": {"seen": "%d-%b-%y"}}, "two digits of a year"),
+    ({"dates": {"seen": "%m.%Y"}}, "day, month and year"),
+    ({"dates": {"seen": ""}}, "must map columns to formats"), ({"dates": "seen"}, "must map columns to formats"),
+    ({"dates": {"seen": "%d-%b-%y"}, "century": 20}, "must be 1900 or 2000"),
+])  # fmt: skip
 def test_a_date_format_that_loses_the_day_or_the_century_is_refused(given: dict, words: str):
     with pytest.raises(UsageError, match=words):
         Csv("never read.csv", **given)

@@ -48,17 +48,14 @@ def test_a_unit_that_changes_is_found_with_row_and_factor(factor, share):
     assert change.factor == pytest.approx(factor, rel=0.15)
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        np.sort(rng(1).lognormal(3, 1, 900)),  # sorted by the column itself
-        np.where(np.arange(900) < 450, rng(2).lognormal(3, 0.4, 900), rng(3).lognormal(4, 0.4, 900)),  # two populations
-        np.where(np.arange(900) < 450, rng(2).lognormal(3, 0.2, 900), rng(3).lognormal(5, 0.9, 900)),  # of other shape
-        np.exp(np.linspace(0, 5, 900)) * rng(4).lognormal(0, 0.1, 900),  # growth
-        np.where(rng(5).random(900) < 0.5, 2.0, 2000.0),  # two values in no order
-        np.zeros(900),
-    ],
-)
+@pytest.mark.parametrize("values", [
+    np.sort(rng(1).lognormal(3, 1, 900)),  # sorted by the column itself
+    np.where(np.arange(900) < 450, rng(2).lognormal(3, 0.4, 900), rng(3).lognormal(4, 0.4, 900)),  # two populations
+    np.where(np.arange(900) < 450, rng(2).lognormal(3, 0.2, 900), rng(3).lognormal(5, 0.9, 900)),  # of other shape
+    np.exp(np.linspace(0, 5, 900)) * rng(4).lognormal(0, 0.1, 900),  # growth
+    np.where(rng(5).random(900) < 0.5, 2.0, 2000.0),  # two values in no order
+    np.zeros(900),
+])  # fmt: skip
 def test_a_column_that_is_sorted_grows_or_has_two_populations_has_one_unit(values):
     assert unit_change(pd.Series(values)) is None
 
@@ -97,14 +94,10 @@ def test_a_zero_is_a_count_where_the_next_counts_are_as_usual_or_lie_apart_thems
     assert far_from_all(pd.Series(np.r_[np.zeros(60), rng(2).integers(18, 90, 700)])) == 60
 
 
-@pytest.mark.parametrize(
-    "days",
-    [
-        pd.date_range("2020-01-01", periods=1000),
-        pd.bdate_range("2021-03-01", periods=600),
-        pd.date_range("2015-01-01", periods=120, freq="MS"),
-    ],
-)
+@pytest.mark.parametrize("days", [
+    pd.date_range("2020-01-01", periods=1000), pd.bdate_range("2021-03-01", periods=600),
+    pd.date_range("2015-01-01", periods=120, freq="MS"),
+])  # fmt: skip
 @pytest.mark.parametrize("order", ["sorted", "drawn"])
 def test_dates_that_are_as_they_were_are_not_said_to_be_exchanged(days, order):
     drawn = pd.Series(days if order == "sorted" else rng(1).choice(days, len(days)))
@@ -118,20 +111,16 @@ def test_a_date_to_come_is_told_and_a_column_of_due_dates_is_not():
     assert list(odd_dates(days, date(2024, 1, 31))) == []
 
 
-@pytest.mark.parametrize(
-    ("names", "told"),
-    [
-        ([f"{number:05d}" for number in range(1, 400)], ""),
-        ([str(number) for number in range(1, 400)], ""),
-        ([f"{number:05d}" for number in range(1, 400)] + [str(number) for number in range(300, 400)], "100 rows have"),
-        (["007", *(str(number) for number in range(100, 400))], ""),
-        (
-            [f"a{number}" for number in range(200)] + [f"A{number}" for number in range(50)],
-            "50 identifiers are written in upper and in lower case",
-        ),
-        ([f"{chr(97 + number % 26)}{chr(65 + number % 26)}{number}" for number in range(300)], ""),
-    ],
-)
+@pytest.mark.parametrize(("names", "told"), [
+    ([f"{number:05d}" for number in range(1, 400)], ""), ([str(number) for number in range(1, 400)], ""),
+    ([f"{number:05d}" for number in range(1, 400)] + [str(number) for number in range(300, 400)], "100 rows have"),
+    (["007", *(str(number) for number in range(100, 400))], ""),
+    (
+        [f"a{number}" for number in range(200)] + [f"A{number}" for number in range(50)],
+        "50 identifiers are written in upper and in lower case",
+    ),
+    ([f"{chr(97 + number % 26)}{chr(65 + number % 26)}{number}" for number in range(300)], ""),
+])  # fmt: skip
 def test_identifiers_that_lost_zeros_or_changed_case_are_counted(names, told):
     found = list(odd_identifiers(pd.Series(names)))
     assert len(found) == bool(told)
@@ -152,33 +141,24 @@ def test_a_row_of_means_is_none_by_chance():
 
 
 KINDS = {
-    "person": {"kind": "id"},
-    "seen": {"kind": "date"},
-    "age": {"kind": "number", "range": [0, 120]},
-    "amount": {"kind": "number", "range": [0, 1e7]},
-    "visits": {"kind": "number", "range": [0, 100]},
-    "smokes": {"kind": "flag"},
-    "ward": {"kind": "category", "values": ["north", "south", "west"]},
+    "person": {"kind": "id"}, "seen": {"kind": "date"}, "age": {"kind": "number", "range": [0, 120]},
+    "amount": {"kind": "number", "range": [0, 1e7]}, "visits": {"kind": "number", "range": [0, 100]},
+    "smokes": {"kind": "flag"}, "ward": {"kind": "category", "values": ["north", "south", "west"]},
     "y": {"kind": "target", "values": ["no", "yes"]},
-}
+}  # fmt: skip
 SCHEMA = Schema.model_validate({"name": "made", "task": "binary", "target": "y", "group": "person", "columns": KINDS})
 
 
 def made(seed: int, rows: int = 400) -> pd.DataFrame:
     """A sound table of two rows a person, some cells of it missing."""
     draw = rng(seed)
-    table = pd.DataFrame(
-        {
-            "person": [f"P{number:04d}" for number in draw.permutation(np.arange(rows) // 2)],
-            "seen": draw.choice(pd.date_range("2019-01-01", "2024-12-31"), rows),
-            "age": draw.integers(0, 100, rows).astype(float),
-            "amount": draw.lognormal(8, 1, rows).round(2),
-            "visits": draw.poisson(2, rows).astype(float),
-            "smokes": (draw.random(rows) < 0.2).astype(float),
-            "ward": draw.choice(["north", "south", "west"], rows),
-            "y": draw.choice(["no", "yes"], rows),
-        }
-    )
+    table = pd.DataFrame({
+        "person": [f"P{number:04d}" for number in draw.permutation(np.arange(rows) // 2)],
+        "seen": draw.choice(pd.date_range("2019-01-01", "2024-12-31"), rows),
+        "age": draw.integers(0, 100, rows).astype(float), "amount": draw.lognormal(8, 1, rows).round(2),
+        "visits": draw.poisson(2, rows).astype(float), "smokes": (draw.random(rows) < 0.2).astype(float),
+        "ward": draw.choice(["north", "south", "west"], rows), "y": draw.choice(["no", "yes"], rows),
+    })  # fmt: skip
     for name in ("age", "amount", "ward"):
         table[name] = table[name].mask(draw.random(rows) < draw.random())
     return table

@@ -106,11 +106,9 @@ def test_a_table_that_was_cut_into_sites_is_frozen_as_it_was_cut(name, tmp_path)
 @pytest.mark.studies
 def test_real_card_payments_come_back_as_they_are_also_one_without_a_label(test_data: Path, tmp_path):
     site = Site(
-        name="first",
-        dataset="card-fraud-ulb",
-        source=Parquet(str(test_data / "ulb_fraud_subset" / "first_3973.parquet")),
-        holdout=Holdout(salt="s"),
-    )
+        name="first", dataset="card-fraud-ulb",
+        source=Parquet(str(test_data / "ulb_fraud_subset" / "first_3973.parquet")), holdout=Holdout(salt="s"),
+    )  # fmt: skip
     again = refrozen(site, tmp_path)
     assert_served_alike(site, again)
     found = again.read()
@@ -171,33 +169,24 @@ def test_the_hash_is_of_the_rows_whatever_their_order_and_whoever_wrote_them(sma
     assert first.at == "2026-11-20T12:00:00+00:00"
 
 
-KINDS = Schema.model_validate(
-    {
-        "name": "all-kinds",
-        "task": "binary",
-        "target": "y",
-        "group": "person",
-        "columns": {
-            "person": {"kind": "id"},
-            "size": {"kind": "number", "range": [-1e9, 1e9]},
-            "colour": {"kind": "category", "values": ["red", "green"]},
-            "flag": {"kind": "flag"},
-            "seen": {"kind": "date"},
-            "y": {"kind": "target", "values": ["no", "yes"]},
-        },
-    }
-)
+KINDS = Schema.model_validate({
+    "name": "all-kinds", "task": "binary", "target": "y", "group": "person",
+    "columns": {
+        "person": {"kind": "id"}, "size": {"kind": "number", "range": [-1e9, 1e9]},
+        "colour": {"kind": "category", "values": ["red", "green"]}, "flag": {"kind": "flag"},
+        "seen": {"kind": "date"}, "y": {"kind": "target", "values": ["no", "yes"]},
+    },
+})  # fmt: skip
 ROWS = st.lists(
     st.tuples(
         st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=6),
-        st.floats(allow_infinity=False),
-        st.sampled_from([None, "red", "green"]),
+        st.floats(allow_infinity=False), st.sampled_from([None, "red", "green"]),
         st.sampled_from([0.0, 1.0, float("nan")]),
         st.none() | st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1)),
         st.sampled_from([None, "no", "yes"]),
     ),
     max_size=8,
-)
+)  # fmt: skip
 
 
 def table_of(rows) -> pd.DataFrame:

@@ -73,23 +73,19 @@ def changed(own: Path, **facts: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {key.replace("_", "-"): v for key, v in facts.items()}))
 
 
-@pytest.mark.parametrize(
-    ("facts", "expected"),
-    [
-        ({"sha256": "0" * 64}, "is damaged: its rows are not those that were written"),
-        ({"rows": 59}, "is damaged: its rows are not those that were written"),
-        ({"rows": "60"}, "is damaged: frozen.json cannot be read"),
-        ({"rows": True}, "is damaged: frozen.json cannot be read"),
-        ({"format": 2}, "is damaged: frozen.json cannot be read"),
-        ({"file_sha256": "0" * 64}, "is damaged: frozen.json cannot be read"),
-        ({"file": "../../other.parquet"}, "is damaged: frozen.json cannot be read"),
-        ({"excluded": {"listed": 1}}, "is damaged: frozen.json cannot be read"),
-        ({"excluded": 3}, "is damaged: frozen.json cannot be read"),
-        ({"schema_sha256": "0" * 64}, "was taken under another schema"),
-        ({"site": "site-02"}, "is of another site or dataset"),
-        ({"dataset": "wine"}, "is of another site or dataset"),
-    ],
-)
+@pytest.mark.parametrize(("facts", "expected"), [
+    ({"sha256": "0" * 64}, "is damaged: its rows are not those that were written"),
+    ({"rows": 59}, "is damaged: its rows are not those that were written"),
+    ({"rows": "60"}, "is damaged: frozen.json cannot be read"),
+    ({"rows": True}, "is damaged: frozen.json cannot be read"),
+    ({"format": 2}, "is damaged: frozen.json cannot be read"),
+    ({"file_sha256": "0" * 64}, "is damaged: frozen.json cannot be read"),
+    ({"file": "../../other.parquet"}, "is damaged: frozen.json cannot be read"),
+    ({"excluded": {"listed": 1}}, "is damaged: frozen.json cannot be read"),
+    ({"excluded": 3}, "is damaged: frozen.json cannot be read"),
+    ({"schema_sha256": "0" * 64}, "was taken under another schema"),
+    ({"site": "site-02"}, "is of another site or dataset"), ({"dataset": "wine"}, "is of another site or dataset"),
+])  # fmt: skip
 def test_facts_that_do_not_fit_are_refused(site, own, facts, expected):
     changed(own, **facts)
     assert f"its snapshot of dataset 'small' {expected};" in refusal(site, own)

@@ -31,31 +31,21 @@ def test_every_shipped_study_is_allowed_by_every_shipped_policy_and_by_the_stric
     assert {policy.approval for policy in policies} == {"person"}
 
 
-@pytest.mark.parametrize(
-    ("given", "asked", "expected"),
-    [
-        ({}, {}, None),
-        ({"strategies": ["fedavg"]}, {}, None),
-        ({"strategies": []}, {}, "its policy allows strategies none at all, the study asks for 'fedavg'"),
-        ({"models": ["mlp", "linear"]}, {}, "its policy allows models mlp, linear, the study asks for 'logistic'"),
-        ({}, {"codec": "top-k"}, None),
-        ({"codecs": ["none", "int8"]}, {}, None),
-        ({"codecs": ["none", "int8"]}, {"codec": "int8"}, None),
-        ({"codecs": ["none"]}, {"codec": "top-k"}, "its policy allows codecs none, the study asks for 'top-k'"),
-        ({"codecs": ["int8"]}, {}, "its policy allows codecs int8, the study asks for 'none'"),
-        ({}, {"mechanism": "record-dp"}, None),
-        (
-            {"mechanisms": ["record-dp"]},
-            {},
-            "its policy allows mechanisms record-dp, the study asks for 'none'",
-        ),
-        ({"mechanisms": ["none"]}, {}, None),
-        ({}, {"rounds": 1000}, None),
-        ({}, {"rounds": 1001}, "its policy allows 1000 rounds, the study has 1001"),
-        ({"rounds": 40}, {}, None),
-        ({"rounds": 39}, {}, "its policy allows 39 rounds, the study has 40"),
-    ],
-)
+@pytest.mark.parametrize(("given", "asked", "expected"), [
+    ({}, {}, None), ({"strategies": ["fedavg"]}, {}, None),
+    ({"strategies": []}, {}, "its policy allows strategies none at all, the study asks for 'fedavg'"),
+    ({"models": ["mlp", "linear"]}, {}, "its policy allows models mlp, linear, the study asks for 'logistic'"),
+    ({}, {"codec": "top-k"}, None), ({"codecs": ["none", "int8"]}, {}, None),
+    ({"codecs": ["none", "int8"]}, {"codec": "int8"}, None),
+    ({"codecs": ["none"]}, {"codec": "top-k"}, "its policy allows codecs none, the study asks for 'top-k'"),
+    ({"codecs": ["int8"]}, {}, "its policy allows codecs int8, the study asks for 'none'"),
+    ({}, {"mechanism": "record-dp"}, None),
+    ({"mechanisms": ["record-dp"]}, {}, "its policy allows mechanisms record-dp, the study asks for 'none'"),
+    ({"mechanisms": ["none"]}, {}, None), ({}, {"rounds": 1000}, None),
+    ({}, {"rounds": 1001}, "its policy allows 1000 rounds, the study has 1001"),
+    ({"rounds": 40}, {}, None),
+    ({"rounds": 39}, {}, "its policy allows 39 rounds, the study has 40"),
+])  # fmt: skip
 def test_a_list_narrows_what_may_be_asked(given: dict[str, Any], asked: dict[str, Any], expected: str | None):
     assert Policy.model_validate(given).not_allowed(**{**ASKED, **asked}) == expected
 
@@ -73,67 +63,50 @@ def test_what_another_package_brings_must_be_named(tmp_path: Path, monkeypatch: 
     assert Policy(strategies=("odd",)).not_allowed(**asked) is None
 
 
-@pytest.mark.parametrize(
-    ("given", "mechanism", "delta", "expected"),
-    [
-        ({}, "none", None, None),
-        ({}, "record-dp", 1e-5, None),
-        ({}, "record-dp", 1.1e-5, "its policy allows delta up to 1e-05, the study asks for 1.1e-05"),
-        ({"delta": 1e-3}, "record-dp", 1e-3, None),
-        ({"epsilon": 3}, "record-dp", 1e-6, None),
-        ({"epsilon": 3}, "site-dp", None, "its policy allows studies with record-level differential privacy only"),
-        ({"epsilon": 3, "disclosure": "open"}, "none", None, None),
-        ({"disclosure": "open"}, "record-dp", 0.01, None),
-        ({"mechanisms": ["record-dp"], "disclosure": "open"}, "none", None, "its policy allows mechanisms record-dp"),
-        ({"mechanisms": []}, "none", None, "its policy allows mechanisms none at all, the study asks for 'none'"),
-    ],
-)
-def test_a_budget_needs_a_mechanism_that_it_can_count(
-    given: dict[str, Any], mechanism: str, delta: Any, expected: str | None
-):
+@pytest.mark.parametrize(("given", "mechanism", "delta", "expected"), [
+    ({}, "none", None, None), ({}, "record-dp", 1e-5, None),
+    ({}, "record-dp", 1.1e-5, "its policy allows delta up to 1e-05, the study asks for 1.1e-05"),
+    ({"delta": 1e-3}, "record-dp", 1e-3, None), ({"epsilon": 3}, "record-dp", 1e-6, None),
+    ({"epsilon": 3}, "site-dp", None, "its policy allows studies with record-level differential privacy only"),
+    ({"epsilon": 3, "disclosure": "open"}, "none", None, None), ({"disclosure": "open"}, "record-dp", 0.01, None),
+    ({"mechanisms": ["record-dp"], "disclosure": "open"}, "none", None, "its policy allows mechanisms record-dp"),
+    ({"mechanisms": []}, "none", None, "its policy allows mechanisms none at all, the study asks for 'none'"),
+])  # fmt: skip
+def test_a_budget_needs_a_mechanism_that_it_can_count(given, mechanism, delta, expected):
     said = Policy.model_validate(given).privacy_refusal(mechanism=mechanism, delta=delta)
     assert (said and said[: len(expected or "")]) == expected
 
 
-@pytest.mark.parametrize(
-    ("given", "cohort"),
-    [
-        ({}, 3),
-        ({"disclosure": "open"}, 2),
-        ({"minimum-cohort": 2}, 2),
-        ({"minimum-cohort": 5}, 5),
-        ({"disclosure": "open", "minimum-cohort": 4}, 4),
-    ],
-)
+@pytest.mark.parametrize(("given", "cohort"), [
+    ({}, 3), ({"disclosure": "open"}, 2), ({"minimum-cohort": 2}, 2), ({"minimum-cohort": 5}, 5),
+    ({"disclosure": "open", "minimum-cohort": 4}, 4),
+])  # fmt: skip
 def test_the_fewest_sites_are_three_where_rows_are_of_patients(given: dict[str, Any], cohort: int):
     assert Policy.model_validate(given).least_cohort() == cohort
 
 
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ('strategies = ["fedvag"]', "strategy 'fedvag' is not known; did you mean 'fedavg'?"),
-        ('models = ["resnet"]', "model 'resnet' is not known"),
-        (
-            'codecs = ["topk"]',
-            "codec 'topk' is not known; did you mean 'top-k'? Known: none, float16, int4, int8, top-k",
-        ),
-        ("width = 0", "width: Input should be greater than 0"),
-        ("width = 1.5", "width: Input should be less than or equal to 1"),
-        ('width = "half"', "width: Input should be a valid number"),
-        ("minimum-cohort = 1", "minimum-cohort: Input should be greater than or equal to 2"),
-        ('co-sites = ["St. Mary"]', "co-sites.0: String should match pattern"),
-        ("rounds = 0", "rounds: Input should be greater than or equal to 1"),
-        ('mechanisms = ["recorddp"]', "mechanism 'recorddp' is not known; did you mean 'record-dp'? Known: none, re"),
-        ("epsilon = 0", "epsilon: Input should be greater than 0"),
-        ("epsilon = inf", "epsilon: Input should be a finite number"),
-        ("delta = 0.1", "delta: Input should be less than 0.1"),
-        ("queries = 0", "queries: Input should be greater than or equal to 1"),
-        ("daily-bytes = 0", "daily-bytes: Input should be greater than or equal to 1"),
-        ('approval = "none"', "approval = 'none' needs disclosure = 'open'"),
-        ('approval = "nobody"', "approval: Input should be 'person' or 'none'"),
-    ],
-)
+@pytest.mark.parametrize(("line", "expected"), [
+    ('strategies = ["fedvag"]', "strategy 'fedvag' is not known; did you mean 'fedavg'?"),
+    ('models = ["resnet"]', "model 'resnet' is not known"),
+    (
+        'codecs = ["topk"]',
+        "codec 'topk' is not known; did you mean 'top-k'? Known: none, float16, int4, int8, top-k",
+    ),
+    ("width = 0", "width: Input should be greater than 0"),
+    ("width = 1.5", "width: Input should be less than or equal to 1"),
+    ('width = "half"', "width: Input should be a valid number"),
+    ("minimum-cohort = 1", "minimum-cohort: Input should be greater than or equal to 2"),
+    ('co-sites = ["St. Mary"]', "co-sites.0: String should match pattern"),
+    ("rounds = 0", "rounds: Input should be greater than or equal to 1"),
+    ('mechanisms = ["recorddp"]', "mechanism 'recorddp' is not known; did you mean 'record-dp'? Known: none, re"),
+    ("epsilon = 0", "epsilon: Input should be greater than 0"),
+    ("epsilon = inf", "epsilon: Input should be a finite number"),
+    ("delta = 0.1", "delta: Input should be less than 0.1"),
+    ("queries = 0", "queries: Input should be greater than or equal to 1"),
+    ("daily-bytes = 0", "daily-bytes: Input should be greater than or equal to 1"),
+    ('approval = "none"', "approval = 'none' needs disclosure = 'open'"),
+    ('approval = "nobody"', "approval: Input should be 'person' or 'none'"),
+])  # fmt: skip
 def test_a_wrong_key_says_what_is_allowed(tmp_path: Path, line: str, expected: str | None):
     path = tmp_path / "policy.toml"
     path.write_text(f"format = 1\n{line}\n")

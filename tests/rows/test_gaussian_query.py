@@ -41,15 +41,11 @@ def test_tables_with_and_without_a_person_lie_as_far_apart_as_is_charged():
 
 
 @pytest.mark.studies
-@pytest.mark.parametrize(
-    ("other", "copies", "found"),
-    [
-        (np.append(CELLS[1:], (CELLS[0] + 1) % 4), 1, 0.38),  # a person who is another one
-        (CELLS[1:], 24, 1.30),  # 24 histograms that are charged as one
-        (CELLS[10:], 1, 1.5),  # a person of ten rows, each of which weighs one
-    ],
-    ids=["replaced", "histograms", "persons"],
-)
+@pytest.mark.parametrize(("other", "copies", "found"), [
+    (np.append(CELLS[1:], (CELLS[0] + 1) % 4), 1, 0.38),  # a person who is another one
+    (CELLS[1:], 24, 1.30),  # 24 histograms that are charged as one
+    (CELLS[10:], 1, 1.5),  # a person of ten rows, each of which weighs one
+], ids=["replaced", "histograms", "persons"])  # fmt: skip
 def test_a_wrong_sensitivity_lies_farther_apart_than_is_charged(other: np.ndarray, copies: int, found: float):
     query = GaussianQuery(sensitivity=1.0, noise=NOISE)
     seen = apart(np.tile(histogram(CELLS), copies), np.tile(histogram(other), copies), query)

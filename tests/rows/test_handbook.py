@@ -17,22 +17,14 @@ from flfed.rows.data.transactions import Windows, look_back
 pytestmark = [pytest.mark.slow, pytest.mark.studies]
 
 NAMES = {
-    "customer": "CUSTOMER_ID",
-    "terminal": "TERMINAL_ID",
-    "time": "TX_DATETIME",
-    "amount": "TX_AMOUNT",
+    "customer": "CUSTOMER_ID", "terminal": "TERMINAL_ID", "time": "TX_DATETIME", "amount": "TX_AMOUNT",
     "fraud": "TX_FRAUD",
-}
+}  # fmt: skip
 CUT, DELAY = pd.Timestamp("2018-08-08"), pd.Timedelta(days=7)
 HOLDOUT = HoldoutByTime(
-    "time",
-    train_from="2018-07-25",
-    train_until="2018-08-08",
-    gap_days=7,
-    test_from="2018-08-08",
-    test_until="2018-08-15",
-    same_groups=True,
-)
+    "time", train_from="2018-07-25", train_until="2018-08-08", gap_days=7, test_from="2018-08-08",
+    test_until="2018-08-15", same_groups=True,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -48,19 +40,15 @@ def issuers(payments: pd.DataFrame, *, feed: bool) -> list[Site]:
     told = payments.rename(columns={own: name for name, own in NAMES.items()})[["terminal", "time", "fraud"]]
     return [
         Site(
-            name=f"issuer-{number}",
-            dataset="card-fraud",
+            name=f"issuer-{number}", dataset="card-fraud",
             source=Transactions(
-                Frame(payments),
-                columns=NAMES,
-                keep=lambda table, number=number: table["customer"] // 1000 == number,
+                Frame(payments), columns=NAMES, keep=lambda table, number=number: table["customer"] // 1000 == number,
                 feeds={"terminal": Frame(told)} if feed else {},
             ),
-            holdout=HOLDOUT,
-            policy=Policy(disclosure="open"),
+            holdout=HOLDOUT, policy=Policy(disclosure="open"),
         )
         for number in range(5)
-    ]
+    ]  # fmt: skip
 
 
 def means(report: dict, metric: str) -> dict[str, float]:

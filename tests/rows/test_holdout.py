@@ -27,12 +27,10 @@ from flfed.rows.data.sources import Frame
 from flfed.rows.training.answer import compute_one_by_one
 
 COLUMNS = {
-    "person": {"kind": "id"},
-    "seen": {"kind": "date"},
-    "x": {"kind": "number", "range": [-10, 10]},
+    "person": {"kind": "id"}, "seen": {"kind": "date"}, "x": {"kind": "number", "range": [-10, 10]},
     "colour": {"kind": "category", "values": ["red", "green", "blue"]},
     "y": {"kind": "target", "values": ["no", "yes"]},
-}
+}  # fmt: skip
 SINGLE = Schema.model_validate({"name": "s", "task": "binary", "target": "y", "columns": COLUMNS})
 GROUPED = Schema.model_validate({**SINGLE.model_dump(by_alias=True), "group": "person"})
 
@@ -89,22 +87,19 @@ def test_a_time_of_day_on_the_last_day_is_not_trained_on():
     assert HoldoutByTime("seen", "2026-01-10", "2026-01-11").split(table, SINGLE)[0].tolist() == [True, False]
 
 
-@pytest.mark.parametrize(
-    ("settings", "why"),
-    [
-        ({"train_until": "2026-01-10", "test_from": "2026-01-10"}, "must be later than train-until"),
-        ({"train_until": "2026-01-10", "test_from": "2026-01-11", "gap_days": -1}, "gap-days=-1"),
-        ({"train_until": "2026-01-10", "test_from": "2026-01-11", "gap_days": 0.5}, "gap-days=0.5 must be"),
-        ({"train_until": "2026-01-10", "test_from": "2026-01-11", "gap_days": 10**9}, "must be dates"),
-        ({"train_until": "in spring", "test_from": "2026-01-11"}, "must be dates"),
-        ({"train_until": "2026-01-10", "test_from": ""}, "must be dates"),
-        ({"train_until": "2026-01-10", "test_from": "2026-01-11", "test_until": "NaT"}, "must be dates"),
-        ({"train_until": "2026-01-10", "test_from": "2026-01-11T00:00+02:00"}, "without a time zone"),
-        ({"train_until": "2026-01-10", "test_from": "2026-01-11", "test_until": "soon"}, "must be dates"),
-        ({"train_until": "2026-01-10", "test_from": "2026-01-11", "test_until": "2026-01-11"}, "test-until=2026-01-11"),
-        ({"train_until": "2026-01-10", "test_from": "2026-01-11", "train_from": "2026-01-11"}, "train-from=2026-01-11"),
-    ],
-)
+@pytest.mark.parametrize(("settings", "why"), [
+    ({"train_until": "2026-01-10", "test_from": "2026-01-10"}, "must be later than train-until"),
+    ({"train_until": "2026-01-10", "test_from": "2026-01-11", "gap_days": -1}, "gap-days=-1"),
+    ({"train_until": "2026-01-10", "test_from": "2026-01-11", "gap_days": 0.5}, "gap-days=0.5 must be"),
+    ({"train_until": "2026-01-10", "test_from": "2026-01-11", "gap_days": 10**9}, "must be dates"),
+    ({"train_until": "in spring", "test_from": "2026-01-11"}, "must be dates"),
+    ({"train_until": "2026-01-10", "test_from": ""}, "must be dates"),
+    ({"train_until": "2026-01-10", "test_from": "2026-01-11", "test_until": "NaT"}, "must be dates"),
+    ({"train_until": "2026-01-10", "test_from": "2026-01-11T00:00+02:00"}, "without a time zone"),
+    ({"train_until": "2026-01-10", "test_from": "2026-01-11", "test_until": "soon"}, "must be dates"),
+    ({"train_until": "2026-01-10", "test_from": "2026-01-11", "test_until": "2026-01-11"}, "test-until=2026-01-11"),
+    ({"train_until": "2026-01-10", "test_from": "2026-01-11", "train_from": "2026-01-11"}, "train-from=2026-01-11"),
+])  # fmt: skip
 def test_a_split_by_time_that_would_leak_is_refused(settings, why):
     with pytest.raises(UsageError, match=why):
         HoldoutByTime("seen", **settings)
@@ -204,13 +199,9 @@ resamples = 200
 """
 KEPT = ("training", "validation", "fit")
 SELECTING = {
-    "plan.lr": 5.0,
-    "plan.validation": 0.3,
-    "plan.schedule": "plateau",
-    "plan.plateau-patience": 1,
-    "strategy.select": "best",
-    "strategy.patience": 3,
-}
+    "plan.lr": 5.0, "plan.validation": 0.3, "plan.schedule": "plateau", "plan.plateau-patience": 1,
+    "strategy.select": "best", "strategy.patience": 3,
+}  # fmt: skip
 MakeSites = Callable[..., list[Site]]
 
 
@@ -245,11 +236,10 @@ def site_of(number: int, spoil: str) -> Site:
     side = dict(zip(("training", "holdout"), holdout.split(table, GROUPED), strict=True))
     if spoil:
         other = table.assign(
-            x=np.where(table["x"] > 0, -9.5, 9.5) + rng.random(rows) / 4,
-            y=table["y"].map({"yes": "no", "no": "yes"}),
+            x=np.where(table["x"] > 0, -9.5, 9.5) + rng.random(rows) / 4, y=table["y"].map({"yes": "no", "no": "yes"}),
             colour=table["colour"].map({"red": None, "green": "red", "blue": "green"}),
             seen=table["seen"] + pd.Timedelta(days=1000),
-        )
+        )  # fmt: skip
         table = table.where(~pd.Series(side[spoil]), other).assign(person=table["person"])
     policy = Policy(disclosure="open", resplit=True)
     return Site(name=f"site-{number}", dataset="visits", source=Frame(table), holdout=holdout, policy=policy)
@@ -283,11 +273,7 @@ def came_to(study: Study, sites: list[Site]) -> tuple[tuple, list, list]:
 
 
 @pytest.mark.studies
-@pytest.mark.parametrize(
-    "changes",
-    [{}, SELECTING],
-    ids=["last round", "selected by validation rows"],
-)
+@pytest.mark.parametrize("changes", [{}, SELECTING], ids=["last round", "selected by validation rows"])
 def test_no_cell_of_a_holdout_row_changes_the_model_or_a_figure_of_any_round(outcome, changes):
     study = Study.parse(STUDY).replace(changes)
     arrays, rounds, compared = outcome(study)

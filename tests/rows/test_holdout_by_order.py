@@ -18,25 +18,21 @@ from flfed.rows.data.schema import Schema
 from flfed.rows.session import SiteSession
 from flfed.study.tables import OrderedHoldout, Partition
 
-SCHEMA = Schema.model_validate(
-    {
-        "format": 1, "name": "visits", "task": "binary", "target": "y", "group": "person",
-        "columns": {
-            "day": {"kind": "date"}, "hour": {"kind": "number", "range": [0, 500]}, "person": {"kind": "id"},
-            "ward": {"kind": "category", "values": ["a", "b"]}, "y": {"kind": "target", "values": ["no", "yes"]},
-        },
-    }
-)  # fmt: skip
+SCHEMA = Schema.model_validate({
+    "format": 1, "name": "visits", "task": "binary", "target": "y", "group": "person",
+    "columns": {
+        "day": {"kind": "date"}, "hour": {"kind": "number", "range": [0, 500]}, "person": {"kind": "id"},
+        "ward": {"kind": "category", "values": ["a", "b"]}, "y": {"kind": "target", "values": ["no", "yes"]},
+    },
+})  # fmt: skip
 
 
 def visits(rows: int = 20) -> pd.DataFrame:
     number = np.arange(rows)
-    return pd.DataFrame(
-        {
-            "day": pd.to_datetime("2024-01-01") + pd.to_timedelta(number // 2, unit="D"), "hour": number // 3 * 1.0,
-            "person": [f"p{n % 4}" for n in number], "ward": ["a", "b"] * (rows // 2), "y": ["no", "yes"] * (rows // 2),
-        }
-    ).sample(frac=1, random_state=1)  # fmt: skip
+    return pd.DataFrame({
+        "day": pd.to_datetime("2024-01-01") + pd.to_timedelta(number // 2, unit="D"), "hour": number // 3 * 1.0,
+        "person": [f"p{n % 4}" for n in number], "ward": ["a", "b"] * (rows // 2), "y": ["no", "yes"] * (rows // 2),
+    }).sample(frac=1, random_state=1)  # fmt: skip
 
 
 def sides(**rule: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -64,22 +60,17 @@ def test_who_is_trained_on_has_no_test_rows_unless_the_study_says_so():
     assert set(sides(by="hour", train_share=0.1)[1]["person"]) == {"p3"}
 
 
-@pytest.mark.parametrize(
-    ("rule", "words"),
-    [
-        ({"by": "ward", "train-share": 0.5}, "by='ward' is of kind 'category'"),
-        ({"by": "week", "train-share": 0.5}, "by='week' is no column of dataset 'visits'"),
-        ({"by": "hour", "train-until": "2024-01-01"}, "must be a number, as column 'hour' is"),
-        ({"by": "day", "train-until": 7}, "must be a date, as column 'day' is"),
-        ({"by": "hour", "train-share": 0.5, "blocks": "week"}, "blocks='week' is no column"),
-        ({"by": "hour"}, "set train-share or train-until, and not both"),
-        ({"by": "hour", "train-share": 0.5, "train-until": 3.0}, "set train-share or train-until, and not both"),
-        ({"train-share": 0.5}, "by is missing"),
-        ({"by": "hour", "train-share": 1.0}, "train-share"),
-        ({"by": "hour", "share": 0.5}, "key 'share' is not known"),
-        ("hour", "holdout='hour' must be a table"),
-    ],
-)
+@pytest.mark.parametrize(("rule", "words"), [
+    ({"by": "ward", "train-share": 0.5}, "by='ward' is of kind 'category'"),
+    ({"by": "week", "train-share": 0.5}, "by='week' is no column of dataset 'visits'"),
+    ({"by": "hour", "train-until": "2024-01-01"}, "must be a number, as column 'hour' is"),
+    ({"by": "day", "train-until": 7}, "must be a date, as column 'day' is"),
+    ({"by": "hour", "train-share": 0.5, "blocks": "week"}, "blocks='week' is no column"),
+    ({"by": "hour"}, "set train-share or train-until, and not both"),
+    ({"by": "hour", "train-share": 0.5, "train-until": 3.0}, "set train-share or train-until, and not both"),
+    ({"train-share": 0.5}, "by is missing"), ({"by": "hour", "train-share": 1.0}, "train-share"),
+    ({"by": "hour", "share": 0.5}, "key 'share' is not known"), ("hour", "holdout='hour' must be a table"),
+])  # fmt: skip
 def test_a_rule_that_cannot_be_kept_is_refused_in_a_sentence(rule: Any, words: str):
     with pytest.raises(UsageError, match=words):
         partition = Partition.parse({"by": "iid", "holdout": rule})

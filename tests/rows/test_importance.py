@@ -262,29 +262,26 @@ def one_in(step: int, value, rest):
     return lambda rows: [value if row % step == 0 else rest for row in range(rows)]
 
 
-@pytest.mark.parametrize(
-    ("column", "make", "why"),
-    [
-        # All but one row, or a few, share a value: shuffling it moves two rows, or a few.
-        ("flag", one_in(1000, 1, 0), VALUE),
-        ("flag", one_in(50, 1, 0), VALUE),
-        ("flag", one_in(5, 1, 0), ""),
-        ("colour", one_in(50, "red", "blue"), VALUE),
-        # None of a value are few, too: a flag that nobody has, a colour that nobody has.
-        ("flag", lambda rows: [0] * rows, VALUE),
-        ("colour", one_in(3, "red", "blue"), VALUE),
-        ("x1", one_in(1000, 1.0, 2.0), COMMONEST),
-        ("x1", one_in(50, 1.0, 2.0), COMMONEST),
-        ("x1", lambda rows: [2.0] * rows, COMMONEST),
-        ("x1", lambda rows: [np.nan] * rows, COMMONEST),
-        ("x1", one_in(5, 1.0, 2.0), ""),
-        # Rows without a value are no other value, and whether there are few or none decides nothing.
-        ("x1", one_in(3, np.nan, 2.0), COMMONEST),
-        ("x1", lambda rows: [np.nan, *range(1, rows)][:rows], ""),
-        ("flag", lambda rows: [np.nan, np.nan, *([0, 1] * rows)][:rows], ""),
-        ("flag", one_in(20, np.nan, 0), VALUE),
-    ],
-)
+@pytest.mark.parametrize(("column", "make", "why"), [
+    # All but one row, or a few, share a value: shuffling it moves two rows, or a few.
+    ("flag", one_in(1000, 1, 0), VALUE),
+    ("flag", one_in(50, 1, 0), VALUE),
+    ("flag", one_in(5, 1, 0), ""),
+    ("colour", one_in(50, "red", "blue"), VALUE),
+    # None of a value are few, too: a flag that nobody has, a colour that nobody has.
+    ("flag", lambda rows: [0] * rows, VALUE),
+    ("colour", one_in(3, "red", "blue"), VALUE),
+    ("x1", one_in(1000, 1.0, 2.0), COMMONEST),
+    ("x1", one_in(50, 1.0, 2.0), COMMONEST),
+    ("x1", lambda rows: [2.0] * rows, COMMONEST),
+    ("x1", lambda rows: [np.nan] * rows, COMMONEST),
+    ("x1", one_in(5, 1.0, 2.0), ""),
+    # Rows without a value are no other value, and whether there are few or none decides nothing.
+    ("x1", one_in(3, np.nan, 2.0), COMMONEST),
+    ("x1", lambda rows: [np.nan, *range(1, rows)][:rows], ""),
+    ("flag", lambda rows: [np.nan, np.nan, *([0, 1] * rows)][:rows], ""),
+    ("flag", one_in(20, np.nan, 0), VALUE),
+])  # fmt: skip
 def test_a_column_that_few_rows_make_stays(small_sites, asking, column, make, why):
     def change(number: int, table: pd.DataFrame) -> pd.DataFrame:
         return (

@@ -15,13 +15,7 @@ from scipy.stats import binomtest, norm
 
 from flfed.rows.evaluation.bootstrap import Replicates
 from flfed.rows.evaluation.delong import delong
-from flfed.rows.evaluation.intervals import (
-    Difference,
-    Estimate,
-    compare,
-    estimate,
-    hanley_mcneil,
-)
+from flfed.rows.evaluation.intervals import Difference, Estimate, compare, estimate, hanley_mcneil
 from flfed.rows.metrics.accuracy_score import AccuracyScore
 from flfed.rows.metrics.average_precision_score import AveragePrecisionScore
 from flfed.rows.metrics.brier_score_loss import BrierScoreLoss
@@ -82,10 +76,7 @@ def direct_delong(y, scores):
 # --- exact values ---------------------------------------------------------------------------------
 
 
-@given(
-    hnp.arrays(np.int64, 25, elements=st.integers(0, 1)),
-    hnp.arrays(np.int64, (3, 25), elements=st.integers(0, 12)),
-)
+@given(hnp.arrays(np.int64, 25, elements=st.integers(0, 1)), hnp.arrays(np.int64, (3, 25), elements=st.integers(0, 12)))
 def test_fast_delong_equals_the_direct_computation_also_with_ties(y, scores):
     assume(2 <= y.sum() <= 23)
     auc, covariance = delong(y, scores / 12)
@@ -336,14 +327,13 @@ def true_values() -> dict[str, float]:
 
     up, down = SHIFT / 2, -SHIFT / 2
     return {
-        "auc": ndtr(SHIFT / np.sqrt(2)),
-        "ap": over(precision, up),
+        "auc": ndtr(SHIFT / np.sqrt(2)), "ap": over(precision, up),
         "brier": SHARE * over(lambda z: expit(-z) ** 2, up) + (1 - SHARE) * over(lambda z: expit(z) ** 2, down),
         "log": SHARE * over(lambda z: np.logaddexp(0, -z), up) + (1 - SHARE) * over(lambda z: np.logaddexp(0, z), down),
         "accuracy": ndtr(SHIFT / 2),
         "r2": 1 - 1.04 / 2,  # y = x + e, prediction 0.8 x: residual variance 0.04 + 1 of 2
         "mae": np.sqrt(2 * 1.04 / np.pi),
-    }
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")

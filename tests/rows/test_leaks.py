@@ -18,9 +18,8 @@ LAYOUT = Layout(
         ColumnLayout(name=name, kind="number", cells=("low", "high", "missing"), edges=(-10.0, 0.0, 10.0))
         for name in COLUMNS
     ),
-    target=TARGET,
-    task="binary",
-)
+    target=TARGET, task="binary",
+)  # fmt: skip
 NUMERIC = replace(LAYOUT, target=replace(LAYOUT.features[0], name="y"), task="regression")
 SITES, PEOPLE = 3, 120
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import sqlite3
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,9 +56,7 @@ def stored(kind: str, folder: Path) -> Csv | Parquet | Excel | Sql:
 
 
 @pytest.mark.parametrize("kind", ["csv", "csv.gz", "csv.zip", "csv.bz2", "csv.xz", "parquet", "xlsx", "sql"])
-def test_a_table_as_large_as_its_bounds_is_read_and_a_larger_one_refused_by_bound_and_key(
-    kind: str, tmp_path: Path, database: Path
-):
+def test_a_table_as_large_as_its_bounds_is_read_and_a_larger_one_refused_by_bound_and_key(kind, tmp_path, database):
     source = stored(kind, tmp_path)
     # A sheet's line of names is one of its rows.
     rows = 4 if kind == "xlsx" else 3
@@ -91,17 +88,11 @@ def test_what_is_packed_a_thousand_times_is_refused_unless_the_package_allows_it
         Excel(str(tmp_path / "alike.xlsx"), limits=Limits(ratio=2_000, columns=7)).read(())
 
 
-@pytest.mark.parametrize(
-    ("write", "name", "key"),
-    [
-        (endless.write_list, "list.parquet", "rows"),
-        (endless.write_long_text, "text.parquet", "bytes"),
-        (lambda path: endless.write_far_cell(path, "NTP40000"), "far.xlsx", "cells"),
-    ],
-)
-def test_what_a_small_file_repeats_is_counted_before_it_is_read(
-    write: Callable[[Path], None], name: str, key: str, tmp_path: Path
-):
+@pytest.mark.parametrize(("write", "name", "key"), [
+    (endless.write_list, "list.parquet", "rows"), (endless.write_long_text, "text.parquet", "bytes"),
+    (lambda path: endless.write_far_cell(path, "NTP40000"), "far.xlsx", "cells"),
+])  # fmt: skip
+def test_what_a_small_file_repeats_is_counted_before_it_is_read(write, name, key, tmp_path):
     path = tmp_path / name
     write(path)
     assert path.stat().st_size < 1_000_000
@@ -110,9 +101,7 @@ def test_what_a_small_file_repeats_is_counted_before_it_is_read(
 
 
 @pytest.mark.parametrize("write", [endless.write_fixed_bytes, endless.write_false_size])
-def test_values_that_a_parquet_file_has_once_count_for_each_row_whatever_its_last_bytes_say(
-    write: Callable[[Path], None], tmp_path: Path
-):
+def test_values_that_a_parquet_file_has_once_count_for_each_row_whatever_its_last_bytes_say(write, tmp_path):
     path = tmp_path / "t.parquet"
     write(path)
     assert len(pd.read_parquet(path)) == 5_000 and path.stat().st_size < 10_000
@@ -140,10 +129,9 @@ def source_of(path: Path) -> Excel | Parquet:
 
 def test_empty_cells_and_rows_with_a_format_only_are_no_part_of_a_sheet(tmp_path: Path):
     rows = [
-        '<row r="1"><c r="A1" t="str"><v>x</v></c><c r="XFD1"/></row>',
-        '<row r="2"><c r="A2"><v>7</v></c></row>',
+        '<row r="1"><c r="A1" t="str"><v>x</v></c><c r="XFD1"/></row>', '<row r="2"><c r="A2"><v>7</v></c></row>',
         '<row r="50000"><c r="A50000"/></row>',
-    ]
+    ]  # fmt: skip
     endless.write_sheet(tmp_path / "t.xlsx", rows)
     assert Excel(str(tmp_path / "t.xlsx"), limits=Limits(columns=1, rows=2)).read(()).to_dict("list") == {"x": [7]}
 
@@ -200,10 +188,9 @@ PROOF = pytest.mark.proof
 FILES = {
     "rows.parquet": (endless.write_many_rows, "10,000,000 rows"),
     "xml.xlsx": (endless.write_much_xml, "100 bytes for each packed one"),
-    "far.xlsx": (endless.write_far_cell, "10,000 columns"),
-    "wide.csv": (endless.write_wide, "10,000 columns"),
+    "far.xlsx": (endless.write_far_cell, "10,000 columns"), "wide.csv": (endless.write_wide, "10,000 columns"),
     "packed.csv.gz": (endless.write_packed_text, "100 bytes for each packed one"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.studies
@@ -218,14 +205,11 @@ def test_an_endless_file_is_refused_by_the_command_in_seconds_and_in_little_memo
 
 
 @pytest.mark.studies
-@pytest.mark.parametrize(
-    ("cells", "bound", "seconds"),
-    [
-        ("x AS age", "2,000,000 rows", SECONDS),
-        pytest.param("hex(zeroblob(500000)) AS age", "500,000,000 bytes", SECONDS, marks=PROOF),
-        pytest.param(", ".join(f"x + {at}" for at in range(100)), "32,000,000 cells", SECONDS, marks=PROOF),
-    ],
-)
+@pytest.mark.parametrize(("cells", "bound", "seconds"), [
+    ("x AS age", "2,000,000 rows", SECONDS),
+    pytest.param("hex(zeroblob(500000)) AS age", "500,000,000 bytes", SECONDS, marks=PROOF),
+    pytest.param(", ".join(f"x + {at}" for at in range(100)), "32,000,000 cells", SECONDS, marks=PROOF),
+])  # fmt: skip
 def test_an_endless_query_is_refused_by_the_command_in_seconds_and_in_little_memory(
     cells: str, bound: str, seconds: float, tmp_path: Path, database: Path
 ):

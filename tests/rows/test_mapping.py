@@ -19,23 +19,17 @@ from flfed.rows.data.schema import Schema
 
 CANARY = "Canary-Jane-Roe-8842"
 
-SCHEMA = Schema.model_validate(
-    {
-        "name": "small",
-        "task": "binary",
-        "target": "y",
-        "columns": {
-            "person": {"kind": "id"},
-            "seen": {"kind": "date"},
-            "chol": {"kind": "number", "range": [50, 1000], "unit": "mg/dL", "missing": [0]},
-            "dose": {"kind": "number", "range": [0, 100]},
-            "smokes": {"kind": "flag"},
-            "sex": {"kind": "category", "values": ["female", "male"]},
-            "later": {"kind": "number", "range": [0, 1], "leak": "after the outcome"},
-            "y": {"kind": "target", "values": ["no", "yes"]},
-        },
-    }
-)
+SCHEMA = Schema.model_validate({
+    "name": "small", "task": "binary", "target": "y",
+    "columns": {
+        "person": {"kind": "id"}, "seen": {"kind": "date"},
+        "chol": {"kind": "number", "range": [50, 1000], "unit": "mg/dL", "missing": [0]},
+        "dose": {"kind": "number", "range": [0, 100]}, "smokes": {"kind": "flag"},
+        "sex": {"kind": "category", "values": ["female", "male"]},
+        "later": {"kind": "number", "range": [0, 1], "leak": "after the outcome"},
+        "y": {"kind": "target", "values": ["no", "yes"]},
+    },
+})  # fmt: skip
 
 
 def raw(**columns) -> pd.DataFrame:
@@ -136,34 +130,23 @@ def test_flags_are_read_from_words_numbers_and_booleans():
     assert rules(raw(smokes=["0.5", "2"])) == ["column 'smokes' is not a flag (0 or 1, yes or no) in fewer than 5 rows"]
 
 
-@pytest.mark.parametrize(
-    "cells",
-    [
-        ["2026-01-31", "2026-02-01"],
-        ["2026-01-31 00:00:00", "2026-02-01 00:00:00.000000"],
-        ["2026-01-31T00:00:00Z", "2026-02-01T00:00:00+02:00"],
-        [datetime.date(2026, 1, 31), datetime.date(2026, 2, 1)],
-        list(pd.to_datetime(["2026-01-31", "2026-02-01"])),
-        list(pd.to_datetime(["2026-01-31", "2026-02-01"], utc=True)),
-        pd.Series(pd.to_datetime(["2026-01-31", "2026-02-01"])).dt.tz_localize("Europe/Zurich"),
-    ],
-)
+@pytest.mark.parametrize("cells", [
+    ["2026-01-31", "2026-02-01"], ["2026-01-31 00:00:00", "2026-02-01 00:00:00.000000"],
+    ["2026-01-31T00:00:00Z", "2026-02-01T00:00:00+02:00"], [datetime.date(2026, 1, 31), datetime.date(2026, 2, 1)],
+    list(pd.to_datetime(["2026-01-31", "2026-02-01"])),
+    list(pd.to_datetime(["2026-01-31", "2026-02-01"], utc=True)),
+    pd.Series(pd.to_datetime(["2026-01-31", "2026-02-01"])).dt.tz_localize("Europe/Zurich"),
+])  # fmt: skip
 def test_dates_of_every_source_are_the_same(cells):
     assert mapped(raw(seen=cells))["seen"].tolist() == [pd.Timestamp("2026-01-31"), pd.Timestamp("2026-02-01")]
 
 
-@pytest.mark.parametrize(
-    "cells",
-    [
-        pd.Series(["1", None, "2.5"], dtype=object),
-        pd.Series(["1", "", "2.5"], dtype="string"),
-        pd.Series(["1.0", None, " 2.5 "], dtype="category"),
-        pd.Series([1.0, np.nan, 2.5]),
-        pd.Series([1.0, np.nan, 2.5], dtype="float32"),
-        pd.Series([1.0, None, 2.5], dtype="Float32"),
-        pd.Series([Decimal("1"), None, Decimal("2.5")], dtype=object),
-    ],
-)
+@pytest.mark.parametrize("cells", [
+    pd.Series(["1", None, "2.5"], dtype=object), pd.Series(["1", "", "2.5"], dtype="string"),
+    pd.Series(["1.0", None, " 2.5 "], dtype="category"), pd.Series([1.0, np.nan, 2.5]),
+    pd.Series([1.0, np.nan, 2.5], dtype="float32"), pd.Series([1.0, None, 2.5], dtype="Float32"),
+    pd.Series([Decimal("1"), None, Decimal("2.5")], dtype=object),
+])  # fmt: skip
 def test_a_cell_gives_the_same_text_from_every_kind_of_source(cells):
     found = plain_text(cells)
     assert found.isna().tolist() == [False, True, False]
@@ -184,16 +167,11 @@ def test_whole_numbers_with_gaps_give_the_same_text_as_text_and_as_floats(number
     assert plain_text(floats).tolist() == plain_text(texts).tolist()
 
 
-@pytest.mark.parametrize(
-    ("column", "rule"),
-    [
-        ("dose", "is not a number"),
-        ("smokes", "is not a flag (0 or 1, yes or no)"),
-        ("sex", "has a value that the schema does not allow"),
-        ("seen", "is not a date such as 2026-01-31"),
-        ("y", "has a value that the schema does not allow"),
-    ],
-)
+@pytest.mark.parametrize(("column", "rule"), [
+    ("dose", "is not a number"), ("smokes", "is not a flag (0 or 1, yes or no)"),
+    ("sex", "has a value that the schema does not allow"), ("seen", "is not a date such as 2026-01-31"),
+    ("y", "has a value that the schema does not allow"),
+])  # fmt: skip
 @pytest.mark.parametrize(("bad", "count"), [(1, "fewer than 5"), (4, "fewer than 5"), (6, "6")])
 def test_an_error_names_column_rule_and_count_and_never_a_cell(column, rule, bad, count):
     good = raw()[column][0]
@@ -258,16 +236,10 @@ def test_the_source_table_is_not_changed():
 
 
 MIXED = [
-    ["a", " a ", "1.0", "", None, "a", np.nan, "1.0"],
-    [1, 2, 2, None, 2**70, -3],
-    [True, False, None, True],
-    [0.0, -0.0, 1.5, np.nan, 3.0, 1e22],
-    [Decimal("1.50"), Decimal("1.5"), None],
-    [1, True, 1.0, "1", 0, False, -0.0],
-    [None, None],
-    [datetime.date(2026, 1, 2), pd.Timestamp("2026-01-02"), pd.NaT],
-    [],
-]
+    ["a", " a ", "1.0", "", None, "a", np.nan, "1.0"], [1, 2, 2, None, 2**70, -3], [True, False, None, True],
+    [0.0, -0.0, 1.5, np.nan, 3.0, 1e22], [Decimal("1.50"), Decimal("1.5"), None], [1, True, 1.0, "1", 0, False, -0.0],
+    [None, None], [datetime.date(2026, 1, 2), pd.Timestamp("2026-01-02"), pd.NaT], [],
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("cells", MIXED, ids=str)
@@ -283,11 +255,10 @@ def test_equal_values_are_read_once_and_give_what_each_cell_gives(cells):
 
 
 floats = st.one_of(
-    st.floats(-1e22, 1e22),
-    st.decimals(-(10**6), 10**6, places=4).map(float),
+    st.floats(-1e22, 1e22), st.decimals(-(10**6), 10**6, places=4).map(float),
     st.integers(10**15, 10**16 - 1).map(float),
     st.sampled_from([0.1, 1 / 3, 2 / 3, 1e15, 123456789012345.0, 1e16 - 2, 1e-5, -0.0, float("nan"), float("inf")]),
-)
+)  # fmt: skip
 
 
 @settings(max_examples=200, deadline=None)

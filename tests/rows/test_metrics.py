@@ -73,9 +73,8 @@ def test_metrics_of_three_classes_equal_scikit_learn_also_with_ties(rows):
 @settings(deadline=None)
 @given(
     hnp.arrays(np.float64, 12, elements=st.integers(-50, 50).map(float)),
-    hnp.arrays(np.float64, 12, elements=st.floats(-60, 60, width=32)),
-    st.sampled_from([0.0, 1e3, 1e6]),
-)
+    hnp.arrays(np.float64, 12, elements=st.floats(-60, 60, width=32)), st.sampled_from([0.0, 1e3, 1e6]),
+)  # fmt: skip
 def test_regression_metrics_equal_scikit_learn_also_far_from_zero(y, score, offset):
     assume(np.ptp(y) > 0)
     y, score = y + offset, score + offset

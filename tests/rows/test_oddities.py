@@ -9,19 +9,13 @@ from flfed.rows.data.findings.columns import far_from_all
 from flfed.rows.data.findings.oddities import oddities
 from flfed.rows.data.schema import Schema
 
-SCHEMA = Schema.model_validate(
-    {
-        "name": "coarse",
-        "task": "binary",
-        "target": "y",
-        "columns": {
-            "sex": {"kind": "category", "values": ["female", "male"]},
-            "smokes": {"kind": "flag"},
-            "stage": {"kind": "number", "range": [0, 9]},
-            "y": {"kind": "target", "values": ["no", "yes"]},
-        },
-    }
-)
+SCHEMA = Schema.model_validate({
+    "name": "coarse", "task": "binary", "target": "y",
+    "columns": {
+        "sex": {"kind": "category", "values": ["female", "male"]}, "smokes": {"kind": "flag"},
+        "stage": {"kind": "number", "range": [0, 9]}, "y": {"kind": "target", "values": ["no", "yes"]},
+    },
+})  # fmt: skip
 
 
 def notes(raw: pd.DataFrame) -> list[str]:
@@ -30,14 +24,10 @@ def notes(raw: pd.DataFrame) -> list[str]:
 
 def test_rows_that_are_alike_by_chance_are_no_copies_and_an_export_twice_is():
     rng = np.random.default_rng(3)
-    coarse = pd.DataFrame(
-        {
-            "sex": rng.choice(["female", "male"], 500),
-            "smokes": rng.choice([0.0, 1.0], 500),
-            "stage": rng.integers(0, 4, 500).astype(float),
-            "y": rng.choice(["no", "yes"], 500),
-        }
-    )
+    coarse = pd.DataFrame({
+        "sex": rng.choice(["female", "male"], 500), "smokes": rng.choice([0.0, 1.0], 500),
+        "stage": rng.integers(0, 4, 500).astype(float), "y": rng.choice(["no", "yes"], 500),
+    })  # fmt: skip
     assert coarse.duplicated().sum() > 350 and notes(coarse) == []
     fine = coarse.assign(weight=rng.normal(size=500))
     twice = pd.concat([fine, fine[:40]], ignore_index=True)

@@ -80,9 +80,8 @@ def test_columns_that_say_nothing_are_penalised():
         noise = replace(rows, x=np.random.default_rng(seed).normal(size=(60, 8)))
         beside = offset[:, None]
         fits = (
-            own_fit(noise, beside, "binary", np.random.default_rng(0)),
-            fit_beside(noise, beside, "binary", 0.01, 0.25),
-        )
+            own_fit(noise, beside, "binary", np.random.default_rng(0)), fit_beside(noise, beside, "binary", 0.01, 0.25),
+        )  # fmt: skip
         sizes.append([np.linalg.norm(fit.weight) for fit in fits])
     chosen, weakest = np.mean(sizes, axis=0)
     assert chosen < weakest / 2

@@ -30,12 +30,9 @@ def penalised(shift, outputs, y, task) -> float:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    task=st.sampled_from(["binary", "multi-class", "regression"]),
-    rows=st.integers(1, 60),
-    spread=st.sampled_from([0.1, 1.0, 5.0, 30.0]),
-    off=st.floats(-30, 30),
-    seed=st.integers(0, 10_000),
-)
+    task=st.sampled_from(["binary", "multi-class", "regression"]), rows=st.integers(1, 60),
+    spread=st.sampled_from([0.1, 1.0, 5.0, 30.0]), off=st.floats(-30, 30), seed=st.integers(0, 10_000),
+)  # fmt: skip
 def test_an_own_intercept_is_the_minimum_that_scipy_finds(task, rows, spread, off, seed):
     rng = np.random.default_rng(seed)
     outputs = rng.normal(size=(rows, 3 if task == "multi-class" else 1)) * spread

@@ -27,9 +27,8 @@ def tables(sizes: list[int]) -> list[Encoded]:
 @given(
     sizes=st.lists(st.integers(1, 40), min_size=1, max_size=5),
     keys=st.fixed_dictionaries({"batch": st.integers(0, 12), "epochs": st.integers(1, 3), "steps": st.integers(0, 9)}),
-    most=st.integers(1, 200),
-    window=st.integers(1, 4000),
-)
+    most=st.integers(1, 200), window=st.integers(1, 4000),
+)  # fmt: skip
 def test_each_site_takes_the_rows_that_it_takes_alone_however_they_are_cut(sizes, keys, most, window):
     plan, seeds = Plan(**keys), range(len(sizes))
     alone = [[part.tolist() for part in batches(n, plan, np.random.default_rng(seed))] for seed, n in enumerate(sizes)]

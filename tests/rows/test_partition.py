@@ -23,16 +23,11 @@ def sizes(name: str, **partition) -> list[int]:
     return [len(site.source.read(())) for site in cut(datasets.load(name), Partition(**partition))]
 
 
-@pytest.mark.parametrize(
-    ("name", "partition"),
-    [
-        ("diabetes", {"by": "iid", "sites": 4}),
-        ("diabetes", {"by": "sex"}),
-        ("diabetes", {"by": "dirichlet", "sites": 3, "alpha": 5.0}),
-        ("wine", {"by": "quantity", "sites": 3, "alpha": 5.0}),
-        ("wine", {"by": "cultivar"}),
-    ],
-)
+@pytest.mark.parametrize(("name", "partition"), [
+    ("diabetes", {"by": "iid", "sites": 4}), ("diabetes", {"by": "sex"}),
+    ("diabetes", {"by": "dirichlet", "sites": 3, "alpha": 5.0}),
+    ("wine", {"by": "quantity", "sites": 3, "alpha": 5.0}), ("wine", {"by": "cultivar"}),
+])  # fmt: skip
 def test_every_row_is_at_one_site_and_the_cut_is_the_same_each_time(name, partition):
     dataset = datasets.load(name)
     sites = cut(dataset, Partition(**partition))

@@ -23,6 +23,7 @@ from flfed.rows.training.private_noise import SeededNoise, SystemNoise
 from flfed.rows.training.requests import Failed, FitRequest, Fitted
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.updates.strategies.fedprox import proximal_gradient
+from tests.rows.drawn import distance
 
 TASKS = ("binary", "multi-class", "regression")
 MODELS = {"linear": Linear(start="uniform"), "mlp": Mlp(hidden=(6, 1, 4))}
@@ -31,13 +32,11 @@ PRIVATE = PrivateSteps(clip=0.7, noise=0.8, sampling=0.3)
 NEAR = 1e-8
 """Between two ways whose sums differ in the last bit: a number of the grid of 2^-28, moved by the next steps too."""
 RULES = {
-    "sgd": {},
-    "sgd with l2 and l1": {"l2": 0.05, "l1": 0.01},
-    "a term": {"mu": 0.5},
+    "sgd": {}, "sgd with l2 and l1": {"l2": 0.05, "l1": 0.01}, "a term": {"mu": 0.5},
     "momentum": {"momentum": 0.9, "lr": 0.01},
     "adam with all": {"optimiser": "adam", "l1": 0.01, "l2": 0.05, "clip": 0.2, "mu": 0.5, "lr": 0.01},
     "adamw": {"optimiser": "adamw", "weight_decay": 0.1, "lr": 0.01},
-}
+}  # fmt: skip
 
 
 class Doubled(Logistic):
@@ -75,11 +74,6 @@ def asked(
     return found
 
 
-def distance(a: Fitted, b: Fitted) -> float:
-    assert list(a.arrays) == list(b.arrays) and a.steps == b.steps
-    return max(abs(a.loss - b.loss), *(float(np.abs(a.arrays[n] - b.arrays[n]).max()) for n in a.arrays))
-
-
 def furthest(alone: list[Fitted], stacked: list[Fitted]) -> float:
     return max(distance(a, b) for a, b in zip(alone, stacked, strict=True))
 
@@ -115,13 +109,10 @@ def test_a_stack_gives_what_each_gives_alone(task, model, rule):
 
 @settings(max_examples=12, deadline=None)
 @given(
-    sizes=st.lists(st.integers(1, 60), min_size=1, max_size=6),
-    sampling=st.sampled_from([1e-9, 0.02, 0.4, 1.0]),
-    unit=st.sampled_from(["row", "person"]),
-    noise=st.sampled_from([0.0, 1.1]),
-    task=st.sampled_from(TASKS),
+    sizes=st.lists(st.integers(1, 60), min_size=1, max_size=6), sampling=st.sampled_from([1e-9, 0.02, 0.4, 1.0]),
+    unit=st.sampled_from(["row", "person"]), noise=st.sampled_from([0.0, 1.1]), task=st.sampled_from(TASKS),
     block=st.sampled_from([1, 2000, 2**22]),
-)
+)  # fmt: skip
 def test_samples_of_any_sizes_and_none_train_together_as_alone(sizes, sampling, unit, noise, task, block):
     private = PrivateSteps(clip=0.4, noise=noise, sampling=sampling, unit=unit)
     lr = 0.05 if sampling > 1e-3 else 1e-10  # an empty sample's noise is over next to nothing

@@ -23,16 +23,16 @@ from flfed.rows.training.functional import row_losses
 from flfed.rows.training.private_fit import clipped_by_row, fit_by_row, private_fit
 from flfed.rows.training.private_noise import SeededNoise
 from flfed.rows.training.private_steps import drawn_steps
-from flfed.rows.training.requests import FitRequest, Fitted
+from flfed.rows.training.requests import FitRequest
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.updates.strategies.fedprox import proximal_gradient
+from tests.rows.drawn import distance
 
 SHAPES = {
-    "logistic": (Logistic(), "binary", 1),
-    "mlp": (Mlp(hidden=(16,)), "binary", 1),
+    "logistic": (Logistic(), "binary", 1), "mlp": (Mlp(hidden=(16,)), "binary", 1),
     "deeper mlp, three classes": (Mlp(hidden=(24, 1, 12)), "multi-class", 3),
     "linear regression": (Linear(start="uniform"), "regression", 1),
-}
+}  # fmt: skip
 EVERYONE = PrivateSteps(clip=1e9, noise=0.0, sampling=1.0, unit="row")
 
 
@@ -167,10 +167,9 @@ def test_a_model_that_mixes_rows_cannot_break_the_bound():
 
 
 REAL = {
-    "binary": (load_breast_cancer, Mlp(hidden=(8,)), 1),
-    "multi-class": (load_wine, Mlp(hidden=(6, 4)), 3),
+    "binary": (load_breast_cancer, Mlp(hidden=(8,)), 1), "multi-class": (load_wine, Mlp(hidden=(6, 4)), 3),
     "regression": (load_diabetes, Linear(start="uniform"), 1),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("task", REAL)
@@ -205,9 +204,8 @@ def voices(test_data: Path) -> Encoded:
 def test_all_rows_of_a_person_move_a_step_by_the_clip_at_most(voices):
     private = PrivateSteps(clip=0.5, noise=0.0, sampling=0.6)
     w = {
-        "weight": torch.zeros((voices.x.shape[1], 1), dtype=torch.float64),
-        "bias": torch.zeros(1, dtype=torch.float64),
-    }
+        "weight": torch.zeros((voices.x.shape[1], 1), dtype=torch.float64), "bias": torch.zeros(1, dtype=torch.float64),
+    }  # fmt: skip
     x, y, weight = (torch.from_numpy(part) for part in (voices.x, voices.y, voices.weight))
 
     def step(rows) -> dict[str, torch.Tensor]:
@@ -236,11 +234,6 @@ def asked(model, task: str, plan: Plan, private: PrivateSteps, *, rows: int = 40
     encoded = Encoded(x, y, rng.uniform(0.5, 2, rows))
     given = {"rows": encoded, "arrays": start, "chance": SeededNoise(rng), "rng": rng, "lr": plan.lr, **more}
     return FitRequest(model=model, task=task, plan=plan, private=private, **given)
-
-
-def distance(a: Fitted, b: Fitted) -> float:
-    assert list(a.arrays) == list(b.arrays) and a.steps == b.steps
-    return max(abs(a.loss - b.loss), *(float(np.abs(a.arrays[n] - b.arrays[n]).max()) for n in a.arrays))
 
 
 @pytest.mark.parametrize("task", ["binary", "multi-class", "regression"])

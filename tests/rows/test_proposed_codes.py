@@ -23,26 +23,23 @@ def codes_of(count: int, rows: int) -> np.ndarray:
 INDUSTRIES = np.array([531110, 531120, 531130, 531190, 531210, 531311, 532111, 532230, 533110])
 
 
-@pytest.mark.parametrize(
-    ("name", "cells", "kind"),
-    [
-        # Neighbours are about as frequent: amounts, though the name speaks of an index or a number.
-        ("age_at_index", AGES, "number"), ("age_at_index", AGES[:300], "number"),
-        ("customers", RNG.normal(600, 100, 5000).round(), "number"),
-        ("amount_paid", RNG.lognormal(7, 1, 900) // 10 * 10, "number"),
-        # They are not, or all are alike: the name says the rest.
-        ("hospitalid", codes_of(15, 900), "id"), ("hospitalid", codes_of(180, 2500), "id"),
-        ("wardid", [f"W{code}" for code in codes_of(6, 900)], "id"), ("patient_no", np.repeat(np.arange(450), 2), "id"),
-        ("admission_type_id", codes_of(6, 900), "category"),
-        ("industry", INDUSTRIES[codes_of(9, 900) - 100], "category"),
-        # Names of people stand under any heading with titles, and under headings of people.
-        ("doctor", [f"Dr. {name}" for name in RNG.choice(FIRST, 900)], "id"), ("first", RNG.choice(FIRST, 900), "id"),
-        ("nurse", [f"{name} Roe" for name in RNG.choice(FIRST[:5], 900)], "id"),
-        ("contact", [f"{name}@ward.org" for name in RNG.choice(FIRST, 900)], "id"),
-        ("product_name", RNG.choice(["Green Tea", "Black Tea", "Ice Coffee"], 900), "category"),
-        ("first", RNG.integers(0, 100, 900) / 4, "number"), ("selected", RNG.choice([0, 1], 900), "left-out"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("name", "cells", "kind"), [
+    # Neighbours are about as frequent: amounts, though the name speaks of an index or a number.
+    ("age_at_index", AGES, "number"), ("age_at_index", AGES[:300], "number"),
+    ("customers", RNG.normal(600, 100, 5000).round(), "number"),
+    ("amount_paid", RNG.lognormal(7, 1, 900) // 10 * 10, "number"),
+    # They are not, or all are alike: the name says the rest.
+    ("hospitalid", codes_of(15, 900), "id"), ("hospitalid", codes_of(180, 2500), "id"),
+    ("wardid", [f"W{code}" for code in codes_of(6, 900)], "id"), ("patient_no", np.repeat(np.arange(450), 2), "id"),
+    ("admission_type_id", codes_of(6, 900), "category"),
+    ("industry", INDUSTRIES[codes_of(9, 900) - 100], "category"),
+    # Names of people stand under any heading with titles, and under headings of people.
+    ("doctor", [f"Dr. {name}" for name in RNG.choice(FIRST, 900)], "id"), ("first", RNG.choice(FIRST, 900), "id"),
+    ("nurse", [f"{name} Roe" for name in RNG.choice(FIRST[:5], 900)], "id"),
+    ("contact", [f"{name}@ward.org" for name in RNG.choice(FIRST, 900)], "id"),
+    ("product_name", RNG.choice(["Green Tea", "Black Tea", "Ice Coffee"], 900), "category"),
+    ("first", RNG.integers(0, 100, 900) / 4, "number"), ("selected", RNG.choice([0, 1], 900), "left-out"),
+])  # fmt: skip
 def test_how_values_repeat_tells_codes_from_amounts(name: str, cells: object, kind: str):
     assert propose_column(name, pd.Series(cells)).kind == kind
 

@@ -22,9 +22,8 @@ from flfed.rows.proposals.texts import schema_text
 
 HEART = [
     *("age", "sex", "cp", "trestbps", "chol", "fbs", "restecg", "thalach", "exang", "oldpeak", "slope", "ca"),
-    "thal",
-    "num",
-]
+    "thal", "num",
+]  # fmt: skip
 CODES, ORDINAL = "category", "category number"
 """What a coded or a graded column may be; a number may be a category where its few values are grades."""
 HEART_KINDS = {
@@ -248,20 +247,17 @@ def test_no_value_of_fewer_than_ten_rows_and_no_end_of_a_range_is_written_down()
     assert set(made.schema.unconfirmed) == {"ward", "age"}
 
 
-@pytest.mark.parametrize(
-    ("cells", "kind", "sure"),
-    [
-        (["1,5", "2,75", "3,0"] * 20, "number", True), (["<0.5", "1.5", "> 89", "2.25"] * 20, "number", False),
-        ([f"{day:02d}.{day % 12 + 1:02d}.2024" for day in range(1, 29)] * 3, "date", True),
-        ([f"{day:02d}/0{day % 9 + 1}/2024" for day in range(1, 10)] * 3, "date", False),
-        (["2024-01-31", "", "2024-02-01"] * 10, "date", True), (["Y", "N", ""] * 20, "flag", True),
-        ([f"P-{number:04d}" for number in range(90)], "id", True), ([str(number) for number in range(90)], "id", True),
-        (["01067", "80331", "20095"] * 30, "category", False),
-        (["x"] * 60, "left-out", True), ([""] * 60, "left-out", True), ([True, False, None] * 20, "flag", True),
-        ([str(1.5 * n) for n in range(40)] + ["not done"] * 20, "number", True),
-        (pd.to_datetime(["2024-01-01", "2024-05-01", None] * 20), "date", True),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("cells", "kind", "sure"), [
+    (["1,5", "2,75", "3,0"] * 20, "number", True), (["<0.5", "1.5", "> 89", "2.25"] * 20, "number", False),
+    ([f"{day:02d}.{day % 12 + 1:02d}.2024" for day in range(1, 29)] * 3, "date", True),
+    ([f"{day:02d}/0{day % 9 + 1}/2024" for day in range(1, 10)] * 3, "date", False),
+    (["2024-01-31", "", "2024-02-01"] * 10, "date", True), (["Y", "N", ""] * 20, "flag", True),
+    ([f"P-{number:04d}" for number in range(90)], "id", True), ([str(number) for number in range(90)], "id", True),
+    (["01067", "80331", "20095"] * 30, "category", False),
+    (["x"] * 60, "left-out", True), ([""] * 60, "left-out", True), ([True, False, None] * 20, "flag", True),
+    ([str(1.5 * n) for n in range(40)] + ["not done"] * 20, "number", True),
+    (pd.to_datetime(["2024-01-01", "2024-05-01", None] * 20), "date", True),
+])  # fmt: skip
 def test_cells_in_many_ways_of_writing_are_told(cells: object, kind: str, sure: bool):
     found = propose_column("value", pd.Series(cells))
     assert (found.kind, found.sure) == (kind, sure), found
@@ -270,13 +266,10 @@ def test_cells_in_many_ways_of_writing_are_told(cells: object, kind: str, sure: 
 NUMBERS = [f"{5 + number / 100:.2f}" for number in range(300)]
 
 
-@pytest.mark.parametrize(
-    ("others", "missing", "sure"),
-    [
-        (["see Jane Roe"], (), False), (["see Jane Roe"] * 9, (), False), (["pending"] * 10, ("pending",), True),
-        (["n/a", "unknown"], ("n/a", "unknown"), True), (["pending"] * 10 + ["Dr Roe", "-"], ("-", "pending"), False),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("others", "missing", "sure"), [
+    (["see Jane Roe"], (), False), (["see Jane Roe"] * 9, (), False), (["pending"] * 10, ("pending",), True),
+    (["n/a", "unknown"], ("n/a", "unknown"), True), (["pending"] * 10 + ["Dr Roe", "-"], ("-", "pending"), False),
+])  # fmt: skip
 def test_a_word_between_numbers_is_a_code_where_ten_rows_have_it(others: list[str], missing: tuple, sure: bool):
     table = pd.DataFrame({"lab": NUMBERS + others, "died": (["yes", "no"] * 200)[: 300 + len(others)]})
     made = propose_schema({"a": table}, "died", name="own")
@@ -307,9 +300,7 @@ def test_a_rare_word_among_numbers_that_are_codes_is_another():
     ("value", "rows", "missing", "high"),
     [(481516.23, 8, (), 500_000), (481516.23, 20, (), 500_000), (999.0, 9, (), 1000), (999.0, 10, (999.0,), 8)],
 )
-def test_a_number_far_from_all_others_is_written_down_where_it_is_a_code_of_ten_rows(
-    value: float, rows: int, missing: tuple, high: float
-):
+def test_a_number_far_from_all_others_is_written_down_where_it_is_a_code_of_ten_rows(value, rows, missing, high):
     found = propose_column("lab", pd.Series(NUMBERS + [str(value)] * rows))
     assert found.kind == "number" and not found.sure and "far from all others" in found.why
     assert found.column.missing == missing and found.column.range[1] == high and str(value) not in found.why
@@ -323,21 +314,16 @@ def german(amounts: object) -> list[str]:
 AMOUNTS = np.random.default_rng(3).integers(200, 5000, 400)
 
 
-@pytest.mark.parametrize(
-    ("cells", "values", "sure"),
-    [
-        (german(AMOUNTS), AMOUNTS, False), (german(AMOUNTS // 500 * 500), AMOUNTS // 500 * 500, False),
-        ([f"{amount:,}" for amount in AMOUNTS], AMOUNTS, False), (german(AMOUNTS * 1000), AMOUNTS * 1000, True),
-        ([f"{1 + amount / 1e5:.3f}" for amount in AMOUNTS], np.round(1 + AMOUNTS / 1e5, 3), False),
-        ([f"{amount / 1000:.3f}" for amount in AMOUNTS], AMOUNTS / 1000, True),
-        ([f"{amount / 100:.2f}" for amount in AMOUNTS], AMOUNTS / 100, True),
-        # Both marks, as of two tables: nobody can tell, but they are not a mixture of decimals and thousands.
-        (["1.250", "2,375", "3.125", "4,875"] * 100, np.array([1.25, 2.375, 3.125, 4.875] * 100), False),
-    ],
-)  # fmt: skip
-def test_marks_before_three_digits_are_read_one_way_and_the_other_is_told(
-    cells: list[str], values: np.ndarray, sure: bool
-):
+@pytest.mark.parametrize(("cells", "values", "sure"), [
+    (german(AMOUNTS), AMOUNTS, False), (german(AMOUNTS // 500 * 500), AMOUNTS // 500 * 500, False),
+    ([f"{amount:,}" for amount in AMOUNTS], AMOUNTS, False), (german(AMOUNTS * 1000), AMOUNTS * 1000, True),
+    ([f"{1 + amount / 1e5:.3f}" for amount in AMOUNTS], np.round(1 + AMOUNTS / 1e5, 3), False),
+    ([f"{amount / 1000:.3f}" for amount in AMOUNTS], AMOUNTS / 1000, True),
+    ([f"{amount / 100:.2f}" for amount in AMOUNTS], AMOUNTS / 100, True),
+    # Both marks, as of two tables: nobody can tell, but they are not a mixture of decimals and thousands.
+    (["1.250", "2,375", "3.125", "4,875"] * 100, np.array([1.25, 2.375, 3.125, 4.875] * 100), False),
+])  # fmt: skip
+def test_marks_before_three_digits_are_read_one_way_and_the_other_is_told(cells, values, sure):
     found = propose_column("amount", pd.Series(cells))
     assert (found.kind, found.sure) == ("number", sure), found
     assert sure or ("thousands" in found.why and "decimals" in found.why)
@@ -398,12 +384,10 @@ def test_a_sheet_of_excel_reads_as_the_same_table_in_csv(tmp_path: Path):
 def test_a_column_that_tells_the_outcome_is_marked_as_a_possible_leak():
     rng = np.random.default_rng(1)
     died = rng.random(600) < 0.3
-    table = pd.DataFrame(
-        {
-            "autopsy": died & (rng.random(600) < 0.4), "age": rng.normal(60, 9, 600) + 3 * died,
-            "score": died + rng.normal(0, 0.1, 600), "died": died,
-        }
-    )  # fmt: skip
+    table = pd.DataFrame({
+        "autopsy": died & (rng.random(600) < 0.4), "age": rng.normal(60, 9, 600) + 3 * died,
+        "score": died + rng.normal(0, 0.1, 600), "died": died,
+    })  # fmt: skip
     made = propose_schema({"a": table}, "died", name="own")
     assert set(made.leaks) == {"autopsy", "score"}
     assert set(made.schema.unconfirmed) >= {"autopsy", "score"}

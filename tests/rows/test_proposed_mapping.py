@@ -30,15 +30,13 @@ TARGETS = {
 def a_hospital(rows: int = 60) -> pd.DataFrame:
     """Return a hospital's own table: other names, codes and units than the schema's."""
     number = range(rows)
-    return pd.DataFrame(
-        {
-            "PATIENT_NO": [str(100 + n) for n in number], "AGE": [str(40 + n % 40) for n in number],
-            "Gender": ["F" if n % 3 else "M" for n in number], "cholesterol": [f"{3 + n / 12:.2f}" for n in number],
-            "Resting BP (trestbps)": [str(100 + n) for n in number], "max heart rate": [str(90 + n) for n in number],
-            "fbs": ["yes" if n % 4 else "no" for n in number], "cp": [str(1 + n % 4) for n in number],
-            "oldpeak": [f"{n / 20:.1f}" for n in number], "Disease": ["present" if n % 2 else "absent" for n in number],
-        }
-    )  # fmt: skip
+    return pd.DataFrame({
+        "PATIENT_NO": [str(100 + n) for n in number], "AGE": [str(40 + n % 40) for n in number],
+        "Gender": ["F" if n % 3 else "M" for n in number], "cholesterol": [f"{3 + n / 12:.2f}" for n in number],
+        "Resting BP (trestbps)": [str(100 + n) for n in number], "max heart rate": [str(90 + n) for n in number],
+        "fbs": ["yes" if n % 4 else "no" for n in number], "cp": [str(1 + n % 4) for n in number],
+        "oldpeak": [f"{n / 20:.1f}" for n in number], "Disease": ["present" if n % 2 else "absent" for n in number],
+    })  # fmt: skip
 
 
 def test_columns_are_matched_one_to_one_by_names_values_units_and_ranges():
@@ -63,9 +61,8 @@ def test_a_proposed_mapping_reads_the_table_but_for_what_a_person_has_to_say():
     mapped, findings = map_table(table, schema, mapping_of(propose_mapping(table, schema)))
     assert {finding.column for finding in findings} == {"cp"}
     assert mapped["chol"].between(116, 310).all() and mapped["sex"].value_counts().to_dict() == {
-        "female": 40,
-        "male": 20,
-    }
+        "female": 40, "male": 20,
+    }  # fmt: skip
 
 
 def test_the_same_table_needs_no_mapping_and_codes_of_few_rows_are_not_written_down():
@@ -78,15 +75,10 @@ def test_the_same_table_needs_no_mapping_and_codes_of_few_rows_are_not_written_d
     assert "age" not in mapping_of(list(found.values()))
 
 
-@pytest.mark.parametrize(
-    ("one", "other", "least", "most"),
-    [
-        ("age", "AGE", 1, 1),
-        ("chol", "Serum Chol [mmol/L]", 0.8, 0.9),
-        ("sex", "gender", 0.9, 0.9),
-        ("thal", "ward", 0, 0.3),
-    ],
-)
+@pytest.mark.parametrize(("one", "other", "least", "most"), [
+    ("age", "AGE", 1, 1), ("chol", "Serum Chol [mmol/L]", 0.8, 0.9), ("sex", "gender", 0.9, 0.9),
+    ("thal", "ward", 0, 0.3),
+])  # fmt: skip
 def test_names_are_alike_by_words_and_known_synonyms(one: str, other: str, least: float, most: float):
     assert least <= name_likeness(one, other) == name_likeness(other, one) <= most
 
@@ -142,13 +134,10 @@ def test_where_other_columns_could_be_the_target_no_wrong_one_is_told_as_sure(te
     assert target_of(schema, table).sure or name.startswith("uci_heart cleveland")  # one of its classes is rare
 
 
-@pytest.mark.parametrize(
-    ("cells", "own", "values"),
-    [
-        (["ja", "nein"] * 30, "q17", {"ja": "yes", "nein": "no"}), (["1", "0"] * 30, "q17", {"1": "yes", "0": "no"}),
-        (["lebt", "tot"] * 30, None, None), (["no"] * 60, None, None), ([str(n) for n in range(60)], None, None),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("cells", "own", "values"), [
+    (["ja", "nein"] * 30, "q17", {"ja": "yes", "nein": "no"}), (["1", "0"] * 30, "q17", {"1": "yes", "0": "no"}),
+    (["lebt", "tot"] * 30, None, None), (["no"] * 60, None, None), ([str(n) for n in range(60)], None, None),
+])  # fmt: skip
 def test_yes_and_no_are_read_in_other_words_and_codes_that_could_mean_anything_are_not(cells, own, values):
     ages = [40 + number % 30 for number in range(60)]
     schema = propose_schema({"a": pd.DataFrame({"age": ages, "died": ["yes", "no"] * 30})}, "died", name="own").schema

@@ -84,16 +84,12 @@ def test_the_files_of_one_heart_dataset_are_those_of_the_other(home, test_data):
     assert datasets.get(heart, from_folder=home, progress=lambda line: None) == paths
 
 
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        ('files-of = "nix"', "dataset 'nix' is not known"),
-        ('files-of = "wine"', "'wine' has no downloads of its own"),
-        ('files-of = "preterm-birth"', "'preterm-birth' has no downloads of its own"),
-        ('files-of = "heart-flamby"', "'heart-flamby' has no downloads of its own"),
-        ('files-of = "small"', "'small' has no downloads of its own"),
-    ],
-)
+@pytest.mark.parametrize(("text", "why"), [
+    ('files-of = "nix"', "dataset 'nix' is not known"), ('files-of = "wine"', "'wine' has no downloads of its own"),
+    ('files-of = "preterm-birth"', "'preterm-birth' has no downloads of its own"),
+    ('files-of = "heart-flamby"', "'heart-flamby' has no downloads of its own"),
+    ('files-of = "small"', "'small' has no downloads of its own"),
+])  # fmt: skip
 def test_files_that_cannot_be_shared_are_refused(small_sites, tmp_path, text, why):
     source = tmp_path / "root" / "datasets" / "small" / "source.toml"
     source.write_text(f"{source.read_text()}{text}\n")
@@ -195,14 +191,11 @@ def test_a_site_is_too_small_by_what_is_left(small_sites, small_study):
     assert "fewer than 10" in SiteSession(site, study.replace({"encode.rows": "complete"})).too_small()
 
 
-@pytest.mark.parametrize(
-    ("policy", "said"),
-    [
-        (Policy(disclosure="open"), "rows left out because a feature is missing: 5"),
-        (Policy(outputs=("complete-rows",)), "rows left out because a feature is missing: fewer than 10"),
-        (Policy(outputs=("complete-rows",), cell_minimum=4), "rows left out because a feature is missing: 5"),
-    ],
-)
+@pytest.mark.parametrize(("policy", "said"), [
+    (Policy(disclosure="open"), "rows left out because a feature is missing: 5"),
+    (Policy(outputs=("complete-rows",)), "rows left out because a feature is missing: fewer than 10"),
+    (Policy(outputs=("complete-rows",), cell_minimum=4), "rows left out because a feature is missing: 5"),
+])  # fmt: skip
 def test_a_comparison_says_how_many_rows_were_left_out(small_sites, small_study, policy, said):
     study = Study.parse(small_study).replace({"encode.rows": "complete"})
     [site] = small_sites(1, rows=100, change=gaps, policy=policy)

@@ -64,13 +64,10 @@ def test_rows_without_a_step_are_left_out_and_an_institution_keeps_it():
     assert withheld("rank_correlation", Y, SCORE, "regression", Policy(disclosure="open")) == ""
 
 
-@pytest.mark.parametrize(
-    ("study", "within", "said"),
-    [
-        ("scms-demand", "now", "rank-within='now' must be a date of the dataset: Delivered to Client Date"),
-        ("influenza-alarm", "date", "rank-within is for numeric outcomes; the dataset's task is 'binary'"),
-    ],
-)
+@pytest.mark.parametrize(("study", "within", "said"), [
+    ("scms-demand", "now", "rank-within='now' must be a date of the dataset: Delivered to Client Date"),
+    ("influenza-alarm", "date", "rank-within is for numeric outcomes; the dataset's task is 'binary'"),
+])  # fmt: skip
 def test_what_has_no_steps_or_no_ranks_is_refused(study: str, within: str, said: str):
     with pytest.raises(UsageError) as error:
         check(Study.load(study).replace({"compare.rank-within": within}))

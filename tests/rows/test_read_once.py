@@ -117,12 +117,10 @@ HELD = {
     ("minnesota-clinic", 0): (173, 74, "748246a79ea4", "b11adc878fcd"),
     ("minnesota-clinic", 2): (174, 73, "055855e140cf", "1e2f6e5623db"),
     ("west-lender", 2): (1695, 751, "4b4466cae0f6", "50ddd0b498ad"),
-    ("wine-2", 0): (46, 13, "f419cf6718fa", "0eda69c876f9"),
-    ("wine-2", 2): (42, 17, "0c42938a2262", "ae15872c3a26"),
-    ("diabetes-3", 0): (96, 42, "0db903a4da76", "34bae26076f3"),
-    ("small", 0): (80, 40, "38ae4c8c8ce3", "e19d28c2defd"),
+    ("wine-2", 0): (46, 13, "f419cf6718fa", "0eda69c876f9"), ("wine-2", 2): (42, 17, "0c42938a2262", "ae15872c3a26"),
+    ("diabetes-3", 0): (96, 42, "0db903a4da76", "34bae26076f3"), ("small", 0): (80, 40, "38ae4c8c8ce3", "e19d28c2defd"),
     ("small", 2): (79, 41, "96b369b9ae08", "3a0bdb85d433"),
-}
+}  # fmt: skip
 CUTS = {"wine-2": Partition(by="iid", sites=3), "diabetes-3": Partition(by="dirichlet", sites=3, alpha=5.0)}
 
 
@@ -139,13 +137,10 @@ def site_of(name: str) -> Site:
         return listing.load(name)
     rng, rows = np.random.default_rng(5), 120
     columns = {
-        "person": [f"P{number}" for number in rng.permutation(rows)],
-        "x1": rng.random(rows) * 100,
-        "x2": rng.normal(0, 1, rows).clip(-5, 5).round(2),
-        "flag": rng.integers(0, 2, rows),
-        "colour": rng.choice(["red", "green"], rows),
-        "y": rng.choice(["yes", "no"], rows),
-    }
+        "person": [f"P{number}" for number in rng.permutation(rows)], "x1": rng.random(rows) * 100,
+        "x2": rng.normal(0, 1, rows).clip(-5, 5).round(2), "flag": rng.integers(0, 2, rows),
+        "colour": rng.choice(["red", "green"], rows), "y": rng.choice(["yes", "no"], rows),
+    }  # fmt: skip
     return Site("small", "small", Frame(pd.DataFrame(columns)), holdout=Holdout(salt="s"))
 
 

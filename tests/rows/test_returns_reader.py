@@ -20,26 +20,18 @@ def test_a_return_is_the_price_by_that_of_the_line_before_less_one(tmp_path: Pat
     table = Returns(file="prices.csv", time="Date").read(folders)
     # Over a weekend as over a night.
     assert table.to_dict("list") == {
-        "Date": ["2024-01-05", "2024-01-08"],
-        "A": [pytest.approx(0.1), -0.5],
-        "B": [-0.5, 0.25],
-        "number": [0, 1],
-    }
+        "Date": ["2024-01-05", "2024-01-08"], "A": [pytest.approx(0.1), -0.5], "B": [-0.5, 0.25], "number": [0, 1],
+    }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("lines", "time", "said"),
-    [
-        (("2024-01-04,10,8", "2024-01-05,0,4"), "Date", "column 'A' has a price that is not above 0 in"),
-        (("2024-01-04,10,8", "2024-01-05,,4"), "Date", "column 'A' has a price that is not above 0 in"),
-        (("2024-01-04,10,8", "2024-01-05,secret,4"), "Date", "column 'A' is not a number in"),
-        (("2024-01-05,10,8", "2024-01-04,1,4"), "Date", "column 'Date' days are not in order in"),
-        (("2024-01-05,10,8",), "Day", "has no column 'Day'"),
-    ],
-)
-def test_what_is_no_price_or_out_of_order_is_refused_and_never_quoted(
-    tmp_path: Path, lines: tuple[str, ...], time: str, said: str
-):
+@pytest.mark.parametrize(("lines", "time", "said"), [
+    (("2024-01-04,10,8", "2024-01-05,0,4"), "Date", "column 'A' has a price that is not above 0 in"),
+    (("2024-01-04,10,8", "2024-01-05,,4"), "Date", "column 'A' has a price that is not above 0 in"),
+    (("2024-01-04,10,8", "2024-01-05,secret,4"), "Date", "column 'A' is not a number in"),
+    (("2024-01-05,10,8", "2024-01-04,1,4"), "Date", "column 'Date' days are not in order in"),
+    (("2024-01-05,10,8",), "Day", "has no column 'Day'"),
+])  # fmt: skip
+def test_what_is_no_price_or_out_of_order_is_refused_and_never_quoted(tmp_path, lines, time, said):
     with pytest.raises(FlfedError) as error:
         Returns(file="prices.csv", time=time).read(written(tmp_path, *lines))
     assert said in str(error.value)

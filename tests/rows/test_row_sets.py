@@ -117,22 +117,19 @@ def test_a_set_comes_back_as_it_was_written_and_a_damaged_one_does_not():
             RowSet.from_bytes(dataset, content, key, id=before.id)
 
 
-@pytest.mark.parametrize(
-    ("asked", "close"),
-    [
-        (range(100), False),  # the same
-        (range(1, 100), True),  # one less
-        (range(9, 100), True),  # k - 1 less
-        (range(10, 100), False),  # k less
-        (range(109), True),  # k - 1 more
-        (range(110), False),
-        ((*range(1, 100), 500), True),  # one for another
-        ((*range(1, 100), *range(500, 520)), True),  # one left while twenty came
-        ((*range(10, 100), *range(500, 510)), False),
-        (range(200, 300), False),  # others
-        (range(200, 205), True),  # too few by themselves
-    ],
-)
+@pytest.mark.parametrize(("asked", "close"), [
+    (range(100), False),  # the same
+    (range(1, 100), True),  # one less
+    (range(9, 100), True),  # k - 1 less
+    (range(10, 100), False),  # k less
+    (range(109), True),  # k - 1 more
+    (range(110), False),
+    ((*range(1, 100), 500), True),  # one for another
+    ((*range(1, 100), *range(500, 520)), True),  # one left while twenty came
+    ((*range(10, 100), *range(500, 510)), False),
+    (range(200, 300), False),  # others
+    (range(200, 205), True),  # too few by themselves
+])  # fmt: skip
 def test_what_is_too_close_to_a_released_set(asked, close: bool):
     assert too_close(of_numbers(*asked), [of_numbers(*range(100))], 10) == close
 

@@ -55,42 +55,33 @@ def test_features_are_the_allowed_columns_in_the_order_of_the_schema(tmp_path):
     assert schema.classes == ("no", "yes")
 
 
-@pytest.mark.parametrize(
-    ("name", "why"),
-    [
-        ("agee", "did you mean 'age'"),
-        ("after", "leaks the target: recorded after the outcome"),
-        ("person", "kind 'id', no feature"),
-        ("y", "kind 'target', no feature"),
-    ],
-)
+@pytest.mark.parametrize(("name", "why"), [
+    ("agee", "did you mean 'age'"), ("after", "leaks the target: recorded after the outcome"),
+    ("person", "kind 'id', no feature"), ("y", "kind 'target', no feature"),
+])  # fmt: skip
 def test_a_study_cannot_choose_what_is_no_feature(tmp_path, name, why):
     with pytest.raises(UsageError, match=why):
         read(SMALL, tmp_path).features(["age", name])
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "why"),
-    [
-        ("range = [0, 120]\n", "", "columns.age: a number needs a range"),
-        ("range = [0, 120]", "range = [120, 0]", "must go from low to high"),
-        ("range = [0, 120]", 'range = [-1, 9]\ntransform = "log1p"', "log1p needs a range above -1"),
-        ('values = ["red", "green"]', 'values = ["red"]', "at least two allowed values"),
-        ('values = ["red", "green"]', 'values = ["red", "red"]', "stands twice"),
-        ('values = ["no", "yes"]', 'values = ["no", "yes", "maybe"]', "a binary target needs two values, not 3"),
-        ('task = "binary"', 'task = "regression"', "the target of a regression needs a range"),
-        ('task = "binary"', 'task = "multi-class"', "needs three values or more, not 2"),
-        ('target = "y"', 'target = "age"', "must be the one column of kind 'target'"),
-        ('group = "person"', 'group = "age"', "must be a column of kind 'id'"),
-        ('kind = "date"', 'kind = "dates"', "columns.seen.kind"),
-        ('unit = "years"', 'units = "years"', "columns.age.units"),
-        ('["red", "green"]', '["red", "gre\\nen"]', "columns.colour: allowed value 2 has a line break"),
-        ('["red", "green"]', '["red", "gre\\u2028en"]', "allowed value 2 has a line break"),
-        ("[columns.after]", '[columns."af\\u0001ter"]', "columns: the name of column 4 has a line break or another"),
-        ("format = 1", "format = 2", "format"),
-        ("format = 1", "format = ", "is not valid TOML"),
-    ],
-)
+@pytest.mark.parametrize(("old", "new", "why"), [
+    ("range = [0, 120]\n", "", "columns.age: a number needs a range"),
+    ("range = [0, 120]", "range = [120, 0]", "must go from low to high"),
+    ("range = [0, 120]", 'range = [-1, 9]\ntransform = "log1p"', "log1p needs a range above -1"),
+    ('values = ["red", "green"]', 'values = ["red"]', "at least two allowed values"),
+    ('values = ["red", "green"]', 'values = ["red", "red"]', "stands twice"),
+    ('values = ["no", "yes"]', 'values = ["no", "yes", "maybe"]', "a binary target needs two values, not 3"),
+    ('task = "binary"', 'task = "regression"', "the target of a regression needs a range"),
+    ('task = "binary"', 'task = "multi-class"', "needs three values or more, not 2"),
+    ('target = "y"', 'target = "age"', "must be the one column of kind 'target'"),
+    ('group = "person"', 'group = "age"', "must be a column of kind 'id'"),
+    ('kind = "date"', 'kind = "dates"', "columns.seen.kind"),
+    ('unit = "years"', 'units = "years"', "columns.age.units"),
+    ('["red", "green"]', '["red", "gre\\nen"]', "columns.colour: allowed value 2 has a line break"),
+    ('["red", "green"]', '["red", "gre\\u2028en"]', "allowed value 2 has a line break"),
+    ("[columns.after]", '[columns."af\\u0001ter"]', "columns: the name of column 4 has a line break or another"),
+    ("format = 1", "format = 2", "format"), ("format = 1", "format = ", "is not valid TOML"),
+])  # fmt: skip
 def test_an_inconsistent_schema_is_refused_with_place_and_rule(tmp_path, old, new, why):
     assert old in SMALL
     with pytest.raises(UsageError) as caught:
@@ -108,13 +99,10 @@ def test_the_hash_covers_meaning_and_not_descriptions(tmp_path):
     sources = {read(SMALL.replace('unit = "years"', typical.replace("census", of)), tmp_path).sha256() for of in "ab"}
     assert len(sources) == 1 and plain not in sources
     other = [
-        ("[0, 120]", "[0, 121]"),
-        ('unit = "years"', 'unit = "months"'),
-        ('["red", "green"]', '["green", "red"]'),
-        ('leak = "recorded after the outcome"', ""),
-        ('unit = "years"', 'unit = "years"\nmissing = [0]'),
+        ("[0, 120]", "[0, 121]"), ('unit = "years"', 'unit = "months"'), ('["red", "green"]', '["green", "red"]'),
+        ('leak = "recorded after the outcome"', ""), ('unit = "years"', 'unit = "years"\nmissing = [0]'),
         ('unit = "years"', typical),
-    ]
+    ]  # fmt: skip
     hashes = {read(SMALL.replace(old, new), tmp_path).sha256() for old, new in other}
     assert len(hashes) == len(other)
     assert plain not in hashes

@@ -41,17 +41,13 @@ def classes(*counts: int) -> np.ndarray:
     return np.repeat(np.arange(len(counts)), counts)
 
 
-@pytest.mark.parametrize(
-    ("metric", "y", "why"),
-    [
-        ("log_loss", classes(5, 4), "fewer than 10 rows"),
-        ("log_loss", classes(31, 9), "fewer than 10 rows of a class"),
-        ("log_loss", classes(40), "fewer than 10 rows of a class"),
-        ("loss", classes(31, 9), "fewer than 10 rows of a class"),
-        ("log_loss", classes(30, 10), ""),
-        ("roc_auc_score", classes(10, 30), ""),
-    ],
-)
+@pytest.mark.parametrize(("metric", "y", "why"), [
+    ("log_loss", classes(5, 4), "fewer than 10 rows"),
+    ("log_loss", classes(31, 9), "fewer than 10 rows of a class"),
+    ("log_loss", classes(40), "fewer than 10 rows of a class"),
+    ("loss", classes(31, 9), "fewer than 10 rows of a class"), ("log_loss", classes(30, 10), ""),
+    ("roc_auc_score", classes(10, 30), ""),
+])  # fmt: skip
 def test_a_figure_leaves_an_institution_only_over_ten_rows_of_each_class(metric: str, y: np.ndarray, why: str):
     score = np.linspace(0.05, 0.95, len(y))
     assert withheld(metric, y, score, "binary", INSTITUTION) == why
@@ -143,16 +139,11 @@ def test_probabilities_are_made_only_where_a_figure_needs_them():
     assert len(asked) == 1
 
 
-@pytest.mark.parametrize(
-    ("y", "metric", "policy", "area"),
-    [
-        (classes(31, 9), "roc_auc_score", INSTITUTION, False),
-        (classes(31, 9), "roc_auc_score", OPEN, True),
-        (classes(30, 10), "roc_auc_score", INSTITUTION, True),
-        (classes(30, 10), "log_loss", INSTITUTION, False),
-        (classes(40), "roc_auc_score", OPEN, False),
-    ],
-)
+@pytest.mark.parametrize(("y", "metric", "policy", "area"), [
+    (classes(31, 9), "roc_auc_score", INSTITUTION, False), (classes(31, 9), "roc_auc_score", OPEN, True),
+    (classes(30, 10), "roc_auc_score", INSTITUTION, True), (classes(30, 10), "log_loss", INSTITUTION, False),
+    (classes(40), "roc_auc_score", OPEN, False),
+])  # fmt: skip
 def test_an_area_is_measured_only_where_it_is_defined_and_may_leave(y, metric: str, policy: Policy, area: bool):
     figures = RoundFigures("training", y, task="binary", classes=2, metric=metric, policy=policy)
     assert figures.area is area
@@ -329,9 +320,8 @@ class Matthews:
 
 def test_a_metric_from_which_counts_follow_is_found_out_whoever_wrote_it():
     assert {name for name in metrics_of("binary", 0.1) if is_count(name, "binary", 0.1)} == {
-        "accuracy_score",
-        "recall_at_alert_budget",
-    }
+        "accuracy_score", "recall_at_alert_budget",
+    }  # fmt: skip
     assert [name for name in metrics_of("multi-class") if is_count(name, "multi-class")] == ["accuracy_score"]
     assert not any(is_count(name, "regression") for name in metrics_of("regression"))
     assert follows_from_counts(Matthews(), "binary") and follows_from_counts(Matthews(), "multi-class")

@@ -32,11 +32,10 @@ def test_windows_are_those_of_a_loop_over_each_series(tmp_path: Path):
     )
     windows: dict[str, dict[str, Any]] = {
         "ago_{steps}": {"what": "lag", "of": "sold", "steps": [1, 3]},
-        "mean": {"what": "mean", "of": "sold", "steps": 3},
-        "added": {"what": "sum", "of": "sold", "steps": 2},
+        "mean": {"what": "mean", "of": "sold", "steps": 3}, "added": {"what": "sum", "of": "sold", "steps": 2},
         "next": {"what": "lead", "of": "sold"},
         "half": {"what": "quantile", "of": "sold", "q": 0.5, "until": days[5]},
-    }
+    }  # fmt: skip
     table = Series(**DAYS, windows=windows).read(folders)
     expected = [
         (shop, days[at], n[at], n[at - 1], n[at - 3], n[at - 2 : at + 1].mean(), n[at - 1] + n[at], n[at + 1])
@@ -127,22 +126,18 @@ def test_what_is_no_time_or_number_is_counted_and_never_quoted(tmp_path: Path):
         Series(**{**DAYS, "by": "town"}).read(folders)
 
 
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [
-        ({"step": "year"}, "step='year' must be one of hour, day, week, month"),
-        ({"zero": ["bought"]}, "zero, logarithm: 'bought' must be a column of mean, sum or last (sold)"),
-        ({"calendar": ["moon"]}, "calendar: 'moon' must be one of"),
-        (
-            {"windows": {"a": {"what": "guess", "of": "sold"}}},
-            "'a': what must be one of lag, mean, sum, lead, quantile",
-        ),
-        ({"windows": {"a": {"what": "lag", "of": "day"}}}, "of a column of mean, sum or last"),
-        ({"windows": {"a": {"what": "lag", "of": "sold", "steps": [0]}}}, "whole numbers, at least 1"),
-        ({"windows": {"a": {"what": "lag", "of": "sold", "steps": [1, 2]}}}, "needs {steps} in its name"),
-        ({"windows": {"a": {"of": "sold"}}}, "needs what and of"),
-    ],
-)
+@pytest.mark.parametrize(("changed", "said"), [
+    ({"step": "year"}, "step='year' must be one of hour, day, week, month"),
+    ({"zero": ["bought"]}, "zero, logarithm: 'bought' must be a column of mean, sum or last (sold)"),
+    ({"calendar": ["moon"]}, "calendar: 'moon' must be one of"),
+    (
+        {"windows": {"a": {"what": "guess", "of": "sold"}}}, "'a': what must be one of lag, mean, sum, lead, quantile",
+    ),
+    ({"windows": {"a": {"what": "lag", "of": "day"}}}, "of a column of mean, sum or last"),
+    ({"windows": {"a": {"what": "lag", "of": "sold", "steps": [0]}}}, "whole numbers, at least 1"),
+    ({"windows": {"a": {"what": "lag", "of": "sold", "steps": [1, 2]}}}, "needs {steps} in its name"),
+    ({"windows": {"a": {"of": "sold"}}}, "needs what and of"),
+])  # fmt: skip
 def test_a_setting_that_is_none_is_refused_before_a_file_is_read(changed: dict[str, Any], said: str):
     with pytest.raises(UsageError) as error:
         Series(**{**DAYS, **changed})

@@ -84,18 +84,11 @@ def test_a_site_without_a_policy_has_the_strictest(small_sites, tmp_path):
     assert listing.load("quiet").policy == Policy(disclosure="institution", cell_minimum=10, resplit=False, outputs=())
 
 
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        ('disclosure = "all"', "disclosure"),
-        ("cell-minimum = 1", "cell-minimum"),
-        ("cell_min = 3", "cell_min"),
-        ("resplit = true", "two splits reveal small counts"),
-        ('share-metrics = "loudly"', "share-metrics"),
-        ('outputs = ["rows"]', "outputs"),
-        ("disclosure = open", "not valid TOML"),
-    ],
-)
+@pytest.mark.parametrize(("text", "why"), [
+    ('disclosure = "all"', "disclosure"), ("cell-minimum = 1", "cell-minimum"), ("cell_min = 3", "cell_min"),
+    ("resplit = true", "two splits reveal small counts"), ('share-metrics = "loudly"', "share-metrics"),
+    ('outputs = ["rows"]', "outputs"), ("disclosure = open", "not valid TOML"),
+])  # fmt: skip
 def test_a_policy_that_cannot_be_kept_is_refused_with_its_place(small_sites, tmp_path, text, why):
     small_sites(1)
     package(tmp_path / "root" / "sites" / "strict", "strict", text)
@@ -245,20 +238,17 @@ def test_a_broken_package_elsewhere_says_what_it_lacks(small_sites, tmp_path, mo
         listing.load("our_broken_package:site")
 
 
-@pytest.mark.parametrize(
-    ("make", "says"),
-    [
-        (lambda: Site("here", "small", "rows.csv"), "must be a Csv, Parquet, Sql, Frame or Transactions"),
-        (lambda: Site("here", "small", Csv("rows.csv"), holdout=0.3), "must be a Holdout or HoldoutByTime"),
-        (lambda: Site("here", "small", Csv("rows.csv"), mapping={"x1": 5}), "mapping['x1'] must be a column's name"),
-        (lambda: Site("here", "small", Csv("rows.csv", missing="NA")), "must be a tuple of codes, such as ('NA',)"),
-        (lambda: Field("x", missing="NA"), "must be a tuple of codes"),
-        (lambda: Field("x", multiply=float("nan")), "multiply=nan must be a finite number"),
-        (lambda: Field("x", multiply="38.67"), "multiply='38.67' must be a finite number"),
-        (lambda: Field("x", multiply=0), "would make every cell the same"),
-        (lambda: Field("x", values=["a", "b"]), "values must map own codes"),
-    ],
-)
+@pytest.mark.parametrize(("make", "says"), [
+    (lambda: Site("here", "small", "rows.csv"), "must be a Csv, Parquet, Sql, Frame or Transactions"),
+    (lambda: Site("here", "small", Csv("rows.csv"), holdout=0.3), "must be a Holdout or HoldoutByTime"),
+    (lambda: Site("here", "small", Csv("rows.csv"), mapping={"x1": 5}), "mapping['x1'] must be a column's name"),
+    (lambda: Site("here", "small", Csv("rows.csv", missing="NA")), "must be a tuple of codes, such as ('NA',)"),
+    (lambda: Field("x", missing="NA"), "must be a tuple of codes"),
+    (lambda: Field("x", multiply=float("nan")), "multiply=nan must be a finite number"),
+    (lambda: Field("x", multiply="38.67"), "multiply='38.67' must be a finite number"),
+    (lambda: Field("x", multiply=0), "would make every cell the same"),
+    (lambda: Field("x", values=["a", "b"]), "values must map own codes"),
+])  # fmt: skip
 def test_a_site_written_wrongly_is_told_so_before_it_reads_anything(make, says):
     with pytest.raises(UsageError) as refused:
         make()

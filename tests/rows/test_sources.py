@@ -111,17 +111,11 @@ def test_a_csv_without_a_header_takes_its_names_from_the_site(tmp_path):
     assert found.to_dict("list") == {"a": ["1", "2"], "b": ["?", ""], "c": ["x", "y"]}
 
 
-@pytest.mark.parametrize(
-    ("content", "options"),
-    [
-        (f"a,b\n1,{CANARY}\n1,2,{CANARY}\n", {}),
-        (f"a,b\n1,2,{CANARY}\n3,4,{CANARY}\n", {}),
-        (f'a,b\n1,"{CANARY}\n', {}),
-        ("", {}),
-        (f"a,b\n{CANARY},\xe9\n".encode("latin-1"), {}),
-        (f"a,b\n{CANARY},2\n", {"encoding": "utf-9"}),
-    ],
-)
+@pytest.mark.parametrize(("content", "options"), [
+    (f"a,b\n1,{CANARY}\n1,2,{CANARY}\n", {}), (f"a,b\n1,2,{CANARY}\n3,4,{CANARY}\n", {}),
+    (f'a,b\n1,"{CANARY}\n', {}), ("", {}), (f"a,b\n{CANARY},\xe9\n".encode("latin-1"), {}),
+    (f"a,b\n{CANARY},2\n", {"encoding": "utf-9"}),
+])  # fmt: skip
 def test_a_file_that_is_no_csv_is_refused_without_a_cell(tmp_path, content, options):
     # The second has a cell too many in every line: pandas drops it with a mere warning.
     path = tmp_path / "bad.csv"
@@ -169,14 +163,11 @@ def test_a_database_is_found_by_the_environment_or_by_a_file_of_it(tmp_path, mon
         source.read(())
 
 
-@pytest.mark.parametrize(
-    ("url", "query", "why"),
-    [
-        (f"sqlite://user:{CANARY}@", "SELECT 1", "the site's database query failed|does not hold a database URL"),
-        (f"not a url {CANARY}", "SELECT 1", "SITE_URL does not hold a database URL"),
-        ("sqlite://", f"SELECT * FROM t WHERE name = '{CANARY}'", r"query failed \(OperationalError\)"),
-    ],
-)
+@pytest.mark.parametrize(("url", "query", "why"), [
+    (f"sqlite://user:{CANARY}@", "SELECT 1", "the site's database query failed|does not hold a database URL"),
+    (f"not a url {CANARY}", "SELECT 1", "SITE_URL does not hold a database URL"),
+    ("sqlite://", f"SELECT * FROM t WHERE name = '{CANARY}'", r"query failed \(OperationalError\)"),
+])  # fmt: skip
 def test_a_database_error_shows_neither_password_nor_query(monkeypatch, url, query, why):
     monkeypatch.setenv("SITE_URL", url)
     with pytest.raises(UsageError, match=why) as caught:
@@ -261,21 +252,18 @@ def test_the_end_of_a_file_is_told_in_every_width_and_a_cell_that_is_too_long_fo
         Csv("t.csv").read((tmp_path,))
 
 
-@pytest.mark.parametrize(
-    ("text", "names", "separator", "last"),
-    [
-        # Aligned by blanks, with a tab before a quoted name, as the UCI's auto-mpg.data.
-        ('18.0   8   307.0  1\t"chevrolet malibu"\n9.5   8   30.0   1\t"ford"\n', "a,b,c,d,e", r"\s+", "ford"),
-        (" 1.5  18.00   2,3 x\n 12.5   0.00   7,1 y\n", "a,b,c,d", r"\s+", "y"),
-        ("1\t2\t3\n4\t\t5\t6\n", "a,b,c", r"\s+", "6"),
-        ('age  "the town"\n50  "New York"\n61  Bonn\n', "", r"\s+", "Bonn"), ("a b\r\n1 2\r\n", "", r"\s+", "2"),
-        # A sign goes before blanks within cells, but for the number of names.
-        ("Date Time\tage\n2024-01-01 00:00\t5\n2024-01-01 01:00\t6\n", "", "\t", "6"),
-        ("a, b\n1, 2\n3,  4\n", "", ",", "4"),
-        ("John Smith\t34\nJane Roe\t43\n", "name,age", "\t", "43"),
-        ("John Smith\t34\nJane Roe\t43\n", "a,b,age", r"\s+", "43"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("text", "names", "separator", "last"), [
+    # Aligned by blanks, with a tab before a quoted name, as the UCI's auto-mpg.data.
+    ('18.0   8   307.0  1\t"chevrolet malibu"\n9.5   8   30.0   1\t"ford"\n', "a,b,c,d,e", r"\s+", "ford"),
+    (" 1.5  18.00   2,3 x\n 12.5   0.00   7,1 y\n", "a,b,c,d", r"\s+", "y"),
+    ("1\t2\t3\n4\t\t5\t6\n", "a,b,c", r"\s+", "6"),
+    ('age  "the town"\n50  "New York"\n61  Bonn\n', "", r"\s+", "Bonn"), ("a b\r\n1 2\r\n", "", r"\s+", "2"),
+    # A sign goes before blanks within cells, but for the number of names.
+    ("Date Time\tage\n2024-01-01 00:00\t5\n2024-01-01 01:00\t6\n", "", "\t", "6"),
+    ("a, b\n1, 2\n3,  4\n", "", ",", "4"),
+    ("John Smith\t34\nJane Roe\t43\n", "name,age", "\t", "43"),
+    ("John Smith\t34\nJane Roe\t43\n", "a,b,age", r"\s+", "43"),
+])  # fmt: skip
 def test_blanks_are_told_from_other_separators(tmp_path: Path, text: str, names: str, separator: str, last: str):
     (tmp_path / "t.data").write_text(text, newline="")
     source = source_of(tmp_path / "t.data", names=names)
@@ -284,16 +272,13 @@ def test_blanks_are_told_from_other_separators(tmp_path: Path, text: str, names:
     assert found.iloc[-1, -1].strip() == last and len(found) == text.count("\n") - (not names)
 
 
-@pytest.mark.parametrize(
-    ("text", "names", "said"),
-    [
-        ("some notes\nand more\nof one ward in the town\n", "", "no comma, semicolon, tab, | or blank splits every"),
-        ('"age" "x"\n"1" 50 3\n"2" 61 4\n', "", "its first column has no name, as R writes row names"),
-        ("1  2  3\n4  5  6\n", "a,b", "its lines have 3 cells, but there are 2 names"), ("\n\n", "", "it has no line"),
-        ("x" * 200_000 + ",1\n", "", "a cell has more than 131,072 signs"),
-        ("a,b\n1,\x81\n".encode("latin-1"), "", "neither in UTF-8 nor in cp1252"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("text", "names", "said"), [
+    ("some notes\nand more\nof one ward in the town\n", "", "no comma, semicolon, tab, | or blank splits every"),
+    ('"age" "x"\n"1" 50 3\n"2" 61 4\n', "", "its first column has no name, as R writes row names"),
+    ("1  2  3\n4  5  6\n", "a,b", "its lines have 3 cells, but there are 2 names"), ("\n\n", "", "it has no line"),
+    ("x" * 200_000 + ",1\n", "", "a cell has more than 131,072 signs"),
+    ("a,b\n1,\x81\n".encode("latin-1"), "", "neither in UTF-8 nor in cp1252"),
+])  # fmt: skip
 def test_a_file_whose_cells_cannot_be_told_apart_is_refused_in_words(tmp_path: Path, text, names: str, said: str):
     (tmp_path / "t.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UsageError, match=said.replace("|", r"\|")):

@@ -19,6 +19,7 @@ from flfed.rows.training.fit import fit
 from flfed.rows.training.requests import FitRequest, Fitted
 from flfed.study.plan import Plan
 from flfed.updates.strategies.fedprox import proximal_gradient
+from tests.rows.drawn import distance
 
 TASKS = ("binary", "multi-class", "regression")
 MODELS = {"linear": Linear(start="uniform"), "mlp": Mlp(hidden=(6, 1, 4))}
@@ -26,26 +27,18 @@ OUTPUTS = {"regression": 1, "binary": 1, "multi-class": 3}
 EQUAL, UNEQUAL = [20] * 4, [61, 33, 17, 16, 9, 1]
 FIXED = {"batch": 8, "lr": 0.05}
 RULES = {
-    "sgd": {},
-    "sgd with l2": {"l2": 0.05},
-    "sgd with l1": {"l1": 0.01},
-    "sgd with a clip": {"clip": 0.3},
-    "sgd with a term": {"mu": 0.5},
-    "momentum": {"momentum": 0.9, "lr": 0.01},
+    "sgd": {}, "sgd with l2": {"l2": 0.05}, "sgd with l1": {"l1": 0.01}, "sgd with a clip": {"clip": 0.3},
+    "sgd with a term": {"mu": 0.5}, "momentum": {"momentum": 0.9, "lr": 0.01},
     "momentum with l1 and l2": {"momentum": 0.5, "l1": 0.01, "l2": 0.05, "lr": 0.02},
     "adam": {"optimiser": "adam", "lr": 0.01},
     "adam with all": {"optimiser": "adam", "l1": 0.01, "l2": 0.05, "clip": 0.2, "mu": 0.5, "lr": 0.01},
     "adamw": {"optimiser": "adamw", "weight_decay": 0.1, "lr": 0.01},
-}
+}  # fmt: skip
 COURSES = {
-    "an epoch": {},
-    "three epochs": {"epochs": 3},
-    "steps": {"steps": 7},
-    "rows one by one": {"batch": 1},
-    "all rows": {"batch": 0, "epochs": 2},
-    "all rows in steps": {"batch": 0, "steps": 3},
+    "an epoch": {}, "three epochs": {"epochs": 3}, "steps": {"steps": 7}, "rows one by one": {"batch": 1},
+    "all rows": {"batch": 0, "epochs": 2}, "all rows in steps": {"batch": 0, "steps": 3},
     "more than all rows": {"batch": 1000, "epochs": 2},
-}
+}  # fmt: skip
 
 
 def table(task: str, rows: int, seed: int = 0, weighted: bool = True) -> Encoded:
@@ -80,11 +73,6 @@ def asked(task, model, rows, arrays, plan, *, number=0, terms=()) -> list[FitReq
 def plan_of(mu: float = 0.0, **keys) -> tuple[Plan, tuple]:
     # A new partial for each plan, as each site makes its own.
     return Plan(**{**FIXED, **keys}), (partial(proximal_gradient, mu=mu),) if mu else ()
-
-
-def distance(a: Fitted, b: Fitted) -> float:
-    assert list(a.arrays) == list(b.arrays) and a.steps == b.steps
-    return max(abs(a.loss - b.loss), *(float(np.abs(a.arrays[n] - b.arrays[n]).max()) for n in a.arrays))
 
 
 def mean_of(found: list[Fitted]) -> dict[str, np.ndarray]:
@@ -128,11 +116,9 @@ def test_every_rule_gives_after_twenty_rounds_what_it_gives_one_by_one(rule, tas
 @pytest.mark.parametrize("course", COURSES)
 @settings(max_examples=4, deadline=None)
 @given(
-    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=5),
-    rule=st.sampled_from(sorted(RULES)),
-    task=st.sampled_from(TASKS),
-    weighted=st.booleans(),
-)
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=5), rule=st.sampled_from(sorted(RULES)),
+    task=st.sampled_from(TASKS), weighted=st.booleans(),
+)  # fmt: skip
 def test_sites_of_any_sizes_train_together_as_alone(course, sizes, rule, task, weighted):
     plan, terms = plan_of(**{**RULES[rule], **COURSES[course]})
     rows, before = tables(task, sizes, weighted), start(task, MODELS["mlp"])
@@ -148,11 +134,9 @@ def test_sites_of_any_sizes_train_together_as_alone(course, sizes, rule, task, w
 @settings(max_examples=60, deadline=None)
 @given(
     sizes=st.lists(st.floats(0, 6).map(lambda size: int(np.exp(size))), min_size=1, max_size=12),
-    course=st.sampled_from(sorted(COURSES)),
-    rule=st.sampled_from(sorted(RULES)),
-    task=st.sampled_from(TASKS),
+    course=st.sampled_from(sorted(COURSES)), rule=st.sampled_from(sorted(RULES)), task=st.sampled_from(TASKS),
     model=st.sampled_from(sorted(MODELS)),
-)
+)  # fmt: skip
 def test_rounds_of_sites_of_log_normal_sizes_give_what_they_give_one_by_one(sizes, course, rule, task, model):
     keys = {**RULES[rule], **COURSES[course]}
     assert rounds_apart(task, MODELS[model], sizes, 3, **{**keys, "lr": 0.01})[0] < 1e-10

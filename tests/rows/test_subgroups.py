@@ -121,19 +121,15 @@ def test_several_rows_of_one_person_are_one():
     assert grouped(sizes, Policy(disclosure="open"), one_person=True)["a"].method == "bootstrap over groups"
 
 
-@pytest.mark.parametrize(
-    ("by", "said"),
-    [
-        (["color"], "subgroups names no column 'color'; did you mean 'colour'?"),
-        (["person"], "subgroups names no column 'person'"),
-        (["x1"], "subgroups='x1' needs the beginnings of bands, such as subgroups = [\"x1 at 50, 65\"]"),
-        (["x1 at 60, 50"], "needs rising numbers within 0 to 100"),
-        (["x1 at 0, 50"], "needs rising numbers within 0 to 100"),
-        (["x1 at nan"], "needs rising numbers within 0 to 100"),
-        (["colour at 3"], "colour is a category, whose values are the groups"),
-        (["x1 at 50", "x1 at 51"], "must name different columns"),
-    ],
-)
+@pytest.mark.parametrize(("by", "said"), [
+    (["color"], "subgroups names no column 'color'; did you mean 'colour'?"),
+    (["person"], "subgroups names no column 'person'"),
+    (["x1"], "subgroups='x1' needs the beginnings of bands, such as subgroups = [\"x1 at 50, 65\"]"),
+    (["x1 at 60, 50"], "needs rising numbers within 0 to 100"),
+    (["x1 at 0, 50"], "needs rising numbers within 0 to 100"), (["x1 at nan"], "needs rising numbers within 0 to 100"),
+    (["colour at 3"], "colour is a category, whose values are the groups"),
+    (["x1 at 50", "x1 at 51"], "must name different columns"),
+])  # fmt: skip
 def test_what_cannot_be_grouped_by_is_refused_in_one_sentence(small_sites, by, said):
     small_sites(1)
     with pytest.raises(UsageError) as error:

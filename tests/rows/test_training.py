@@ -91,10 +91,9 @@ def test_one_full_batch_step_of_unequal_sites_is_the_pooled_step(task, weighted)
     assert distance(trained(task, together(sites), before, plan).arrays, pooled) < 1e-12
     # The comparison sees what an AUC would not: each of these misses by a wide margin.
     wrong = {
-        "unweighted": mean_of(after, [1, 1, 1]),
-        "n squared": mean_of(after, np.square(SIZES)),
+        "unweighted": mean_of(after, [1, 1, 1]), "n squared": mean_of(after, np.square(SIZES)),
         "a dropped site": mean_of(after[1:], SIZES[1:]),
-    }
+    }  # fmt: skip
     if weighted:
         wrong["sums of class weights"] = mean_of(after, [rows.weight.sum() for rows in sites])
     for name, arrays in wrong.items():
@@ -133,18 +132,13 @@ def test_logistic_training_reaches_the_optimum_of_scikit_learn_also_with_class_w
 OPTIMISERS = {
     "sgd": (Plan(optimiser="sgd", lr=0.1), lambda p: torch.optim.SGD(p, lr=0.1)),
     "sgd with momentum": (
-        Plan(optimiser="sgd", lr=0.05, momentum=0.9),
-        lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9),
+        Plan(optimiser="sgd", lr=0.05, momentum=0.9), lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9),
     ),
-    "adam": (
-        Plan(optimiser="adam", lr=0.02),
-        lambda p: torch.optim.Adam(p, lr=0.02),
-    ),
+    "adam": (Plan(optimiser="adam", lr=0.02), lambda p: torch.optim.Adam(p, lr=0.02)),
     "adamw": (
-        Plan(optimiser="adamw", lr=0.02, weight_decay=0.1),
-        lambda p: torch.optim.AdamW(p, lr=0.02, weight_decay=0.1),
+        Plan(optimiser="adamw", lr=0.02, weight_decay=0.1), lambda p: torch.optim.AdamW(p, lr=0.02, weight_decay=0.1),
     ),
-}
+}  # fmt: skip
 LEARNERS = {"linear": ("regression", Linear()), "logistic": ("binary", Logistic()), "mlp": ("multi-class", Mlp())}
 
 
@@ -227,10 +221,7 @@ def test_clipping_equals_torch_and_leaves_a_small_gradient_alone():
 
 
 @settings(deadline=None)
-@given(
-    values=st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=6),
-    bound=st.floats(1e-3, 1e3),
-)
+@given(values=st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=6), bound=st.floats(1e-3, 1e3))
 def test_clipping_keeps_the_direction_and_never_exceeds_its_bound(values, bound):
     g = {"a": torch.tensor(values, dtype=torch.float64), "b": torch.tensor([[3.0]], dtype=torch.float64)}
     norm = float(torch.cat([value.flatten() for value in g.values()]).norm())

@@ -31,14 +31,9 @@ from flfed.rows.splits.flamby_43 import Flamby43
 OWN = {"customer": "CUSTOMER_ID", "terminal": "TERMINAL_ID", "time": "TX_DATETIME", "amount": "TX_AMOUNT",
        "fraud": "TX_FRAUD"}  # fmt: skip
 HOLDOUT = HoldoutByTime(
-    "time",
-    train_from="2026-03-20",
-    train_until="2026-04-07",
-    gap_days=7,
-    test_from="2026-04-07",
-    test_until="2026-04-14",
-    same_groups=True,
-)
+    "time", train_from="2026-03-20", train_until="2026-04-07", gap_days=7, test_from="2026-04-07",
+    test_until="2026-04-14", same_groups=True,
+)  # fmt: skip
 OPEN = Policy(disclosure="open")
 
 
@@ -173,18 +168,15 @@ def test_a_label_in_other_words_is_refused_and_not_taken_for_no_fraud(payments, 
     pd.testing.assert_frame_equal(replace(site, folder=tmp_path).read().training, expected)
 
 
-@pytest.mark.parametrize(
-    ("keep", "why"),
-    [
-        (lambda table: table["customer"] // 1000 == 2, r"keep cannot be used on the table \(TypeError\)"),
-        ("customer // 1000 == 2", r"keep cannot be used on the table \(TypeError\)"),
-        ("shop == 2", r"keep cannot be used on the table \(UndefinedVariableError\)"),
-        ("customer ==", r"keep cannot be used on the table \(SyntaxError\)"),
-        (lambda table: table["shop"] == 2, r"keep cannot be used on the table \(KeyError\)"),
-        (lambda table: table["customer"], "keep must give True or False for each row"),
-        (lambda table: np.array([True]), "keep must give True or False for each row"),
-    ],
-)
+@pytest.mark.parametrize(("keep", "why"), [
+    (lambda table: table["customer"] // 1000 == 2, r"keep cannot be used on the table \(TypeError\)"),
+    ("customer // 1000 == 2", r"keep cannot be used on the table \(TypeError\)"),
+    ("shop == 2", r"keep cannot be used on the table \(UndefinedVariableError\)"),
+    ("customer ==", r"keep cannot be used on the table \(SyntaxError\)"),
+    (lambda table: table["shop"] == 2, r"keep cannot be used on the table \(KeyError\)"),
+    (lambda table: table["customer"], "keep must give True or False for each row"),
+    (lambda table: np.array([True]), "keep must give True or False for each row"),
+])  # fmt: skip
 def test_a_choice_of_rows_that_fails_is_said_without_a_cell(payments, keep, why):
     source = Transactions(Frame(payments.head(50).astype(str)), columns=OWN, keep=keep)
     with pytest.raises(UsageError, match=why):
@@ -222,16 +214,13 @@ def test_a_payment_without_a_label_is_history_and_no_row(payments):
     assert checked.training_rows + checked.holdout_rows == checked.rows - unlabelled
 
 
-@pytest.mark.parametrize(
-    ("column", "cell", "why"),
-    [
-        ("TX_DATETIME", "Canary", "column 'time' is not a date .* in fewer than 5 rows"),
-        ("TX_AMOUNT", "Canary", "column 'amount' is not a number in fewer than 5 rows"),
-        ("TX_AMOUNT", "inf", "column 'amount' is not a number in fewer than 5 rows"),
-        ("CUSTOMER_ID", " ", "column 'customer' has no value in fewer than 5 rows"),
-        ("TERMINAL_ID", "", "column 'terminal' has no value in fewer than 5 rows"),
-    ],
-)
+@pytest.mark.parametrize(("column", "cell", "why"), [
+    ("TX_DATETIME", "Canary", "column 'time' is not a date .* in fewer than 5 rows"),
+    ("TX_AMOUNT", "Canary", "column 'amount' is not a number in fewer than 5 rows"),
+    ("TX_AMOUNT", "inf", "column 'amount' is not a number in fewer than 5 rows"),
+    ("CUSTOMER_ID", " ", "column 'customer' has no value in fewer than 5 rows"),
+    ("TERMINAL_ID", "", "column 'terminal' has no value in fewer than 5 rows"),
+])  # fmt: skip
 def test_a_cell_that_cannot_be_used_is_counted_and_never_quoted(payments, column, cell, why):
     table = payments.head(2000).astype(str)
     table.loc[7, column] = cell

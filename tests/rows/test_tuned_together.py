@@ -81,11 +81,9 @@ def test_class_weights_and_patients_count_as_they_do_alone(task):
 @pytest.mark.filterwarnings("ignore:lbfgs failed to converge after 0 iteration")
 @settings(max_examples=8, deadline=None)
 @given(
-    task=st.sampled_from(["binary", "multi-class", "regression"]),
-    rows=st.integers(0, 40),
-    persons=st.integers(1, 12),
+    task=st.sampled_from(["binary", "multi-class", "regression"]), rows=st.integers(0, 40), persons=st.integers(1, 12),
     seed=st.integers(0, 10_000),
-)
+)  # fmt: skip
 def test_any_few_patients_of_any_classes_get_the_model_that_they_get_alone(task, rows, persons, seed):
     rng = np.random.default_rng(seed)
     y = rng.normal(size=rows) if task == "regression" else rng.choice(CLASSES[task], rows, p=shares(task))
@@ -165,12 +163,10 @@ def slopes(stack: Stack, w: np.ndarray) -> np.ndarray:
 
 @settings(max_examples=30, deadline=None)
 @given(
-    rows=st.integers(3, 40),
-    inputs=st.integers(1, 12),
-    classes=st.sampled_from([2, 3]),
+    rows=st.integers(3, 40), inputs=st.integers(1, 12), classes=st.sampled_from([2, 3]),
     kind=st.sampled_from(["plain", "separable", "collinear", "zero", "huge", "tiny", "spike"]),
     seed=st.integers(0, 10_000),
-)
+)  # fmt: skip
 def test_newtons_method_solves_hard_rows_at_every_penalty(rows, inputs, classes, kind, seed):
     rng = np.random.default_rng(seed)
     x, y = rng.normal(size=(rows, inputs)), np.r_[np.arange(classes), rng.integers(0, classes, rows - classes)]

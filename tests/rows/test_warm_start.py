@@ -201,17 +201,10 @@ def test_frozen_layers_stay_together_or_alone(rule: dict[str, Any]):
         rows = place.training(encoder_of(place))
         requests.append(
             FitRequest(
-                model=place.model,
-                task=place.task,
-                arrays=first_model(study, place.schema),
-                rows=rows,
-                plan=study.plan,
-                lr=0.05,
-                rng=np.random.default_rng(1),
-                frozen=("weight-0", "bias-0"),
-                delta=True,
+                model=place.model, task=place.task, arrays=first_model(study, place.schema), rows=rows, plan=study.plan,
+                lr=0.05, rng=np.random.default_rng(1), frozen=("weight-0", "bias-0"), delta=True,
             )  # fmt: skip
-        )
+        )  # fmt: skip
     alone = [fit(replace(one, rng=np.random.default_rng(1))).arrays for one in requests]
     together = [one.arrays for one in stacked_compute()(requests)]
     for one, other in zip(alone, together, strict=True):

@@ -37,25 +37,17 @@ night = { hours = [0, 7] }
 
 # Hours on a coarse grid: many equal moments, and gaps of exactly 1, 7 and 8 days.
 payment = st.tuples(
-    st.integers(0, 160).map(lambda step: 6 * step),
-    st.integers(0, 2),
-    st.integers(0, 2),
-    st.integers(0, 10**7),
+    st.integers(0, 160).map(lambda step: 6 * step), st.integers(0, 2), st.integers(0, 2), st.integers(0, 10**7),
     st.sampled_from([0.0, 1.0, float("nan")]),
-)
+)  # fmt: skip
 
 
 def as_table(payments: list[tuple]) -> pd.DataFrame:
     hours, customer, terminal, cents, fraud = zip(*payments, strict=True)
-    return pd.DataFrame(
-        {
-            "time": START + pd.to_timedelta(hours, unit="h"),
-            "customer": [f"C{number}" for number in customer],
-            "terminal": list(terminal),
-            "amount": np.array(cents) / 100,
-            "fraud": np.array(fraud, dtype=float),
-        }
-    )
+    return pd.DataFrame({
+        "time": START + pd.to_timedelta(hours, unit="h"), "customer": [f"C{number}" for number in customer],
+        "terminal": list(terminal), "amount": np.array(cents) / 100, "fraud": np.array(fraud, dtype=float),
+    })  # fmt: skip
 
 
 def by_hand(table: pd.DataFrame, row: int) -> dict[str, float]:
@@ -156,31 +148,25 @@ def test_the_shipped_declaration_makes_the_columns_of_its_schema():
     assert set(schema["columns"]) == {*declared.taken(), *declared.made()}
 
 
-@pytest.mark.parametrize(
-    ("line", "why"),
-    [
-        ('w = { by = "customer", what = "sum", days = [1] }', "needs a column"),
-        ('w = { by = "customer", what = "count", of = "amount", days = [1] }', "takes no column"),
-        ('w = { by = "customer", what = "count", days = [0] }', "at least 1"),
-        ('w = { by = "customer", what = "count", days = [] }', "at least 1 item"),
-        ('w = { by = "customer", what = "count", days = [1, 7] }', "stands twice"),
-        ('amount = { by = "customer", what = "count", days = [1] }', "stands twice"),
-        ('w = { by = "customer", what = "median", days = [1] }', "count"),
-    ],
-)
+@pytest.mark.parametrize(("line", "why"), [
+    ('w = { by = "customer", what = "sum", days = [1] }', "needs a column"),
+    ('w = { by = "customer", what = "count", of = "amount", days = [1] }', "takes no column"),
+    ('w = { by = "customer", what = "count", days = [0] }', "at least 1"),
+    ('w = { by = "customer", what = "count", days = [] }', "at least 1 item"),
+    ('w = { by = "customer", what = "count", days = [1, 7] }', "stands twice"),
+    ('amount = { by = "customer", what = "count", days = [1] }', "stands twice"),
+    ('w = { by = "customer", what = "median", days = [1] }', "count"),
+])  # fmt: skip
 def test_a_window_that_means_nothing_is_refused(line, why):
     text = f'time = "time"\namount = "amount"\nlabel = "fraud"\nlabel-delay-days = 7\n[windows]\n{line}\n'
     with pytest.raises(ValidationError, match=why):
         Windows.model_validate(tomllib.loads(text))
 
 
-@pytest.mark.parametrize(
-    ("change", "why"),
-    [
-        ({"label_delay_days": 0}, "at least 1 for a risk, which else counts a row's own label"),
-        ({"negative": "1"}, "positive and negative are both '1'"),
-    ],
-)
+@pytest.mark.parametrize(("change", "why"), [
+    ({"label_delay_days": 0}, "at least 1 for a risk, which else counts a row's own label"),
+    ({"negative": "1"}, "positive and negative are both '1'"),
+])  # fmt: skip
 def test_a_declaration_that_would_show_a_row_its_own_label_is_refused(change, why):
     with pytest.raises(ValidationError, match=why):
         Windows.model_validate({**DECLARED.model_dump(), **change})

@@ -46,13 +46,9 @@ class Bench:
         strategy.assign(
             RunContext(
                 participants={name: Participant(node_id=self.nodes[name], rows_high=rows_high) for name in self.names},
-                encoder=ENCODER,
-                plan=plan,
-                rounds=rounds,
-                seed=11,
-                observer=self.records.append,
+                encoder=ENCODER, plan=plan, rounds=rounds, seed=11, observer=self.records.append,
             )
-        )
+        )  # fmt: skip
 
     def answers(self, asked: list[Message], replies: Mapping[str, TrainReply]) -> list[Message]:
         """Return the replies of the named sites to what they were asked, as Flower delivers them."""

@@ -197,19 +197,14 @@ def test_more_steps_than_memory_has_room_for_count_as_no_protection():
     assert epsilon([Release(1e4, 1.0, 10**9)], 1e-5) == gaussian_epsilon(math.sqrt(1e9) / 1e4, 1e-5)
 
 
-@pytest.mark.parametrize(
-    ("spent", "rough"),
-    [
-        (lambda noise: 7 / noise**5, lambda noise: 7.7 / noise**5),
-        # As on grids of powers of two, it falls by steps.
-        (lambda noise: 7 / noise, lambda noise: 7 / noise * (1.2 if int(8 * math.log2(noise)) % 2 else 1.0)),
-        (lambda noise: math.inf if noise < 700 else 1.0, lambda noise: math.inf),
-        (lambda noise: 1.0 + 1 / noise, lambda noise: 2.1),
-    ],
-)
-def test_a_calibration_asks_for_few_noises_and_finds_the_least(
-    spent: Callable[[float], float], rough: Callable[[float], float]
-):
+@pytest.mark.parametrize(("spent", "rough"), [
+    (lambda noise: 7 / noise**5, lambda noise: 7.7 / noise**5),
+    # As on grids of powers of two, it falls by steps.
+    (lambda noise: 7 / noise, lambda noise: 7 / noise * (1.2 if int(8 * math.log2(noise)) % 2 else 1.0)),
+    (lambda noise: math.inf if noise < 700 else 1.0, lambda noise: math.inf),
+    (lambda noise: 1.0 + 1 / noise, lambda noise: 2.1),
+])  # fmt: skip
+def test_a_calibration_asks_for_few_noises_and_finds_the_least(spent, rough):
     asked: list[float] = []
 
     def count(noise: float) -> float:

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import RecordDict
-from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 
 from flfed.summaries.summary import Encoder
 from flfed.updates.messages.compare import MOST_FIGURES, AuditFigure, AuditReply, AuditRequest
 from flfed.updates.messages.fields import MalformedMessage
 from flfed.updates.messages.in_memory import count_bytes
+from tests.updates.whole_requests import through_bytes
 
 ENCODER = Encoder(
     center=np.array([0.5, 1.0]), scale=np.array([2.0, 1.0]), frequency=np.array([0.25]), spread=np.array([0.4]),
@@ -29,11 +28,6 @@ FIGURE = AuditFigure(
 )  # fmt: skip
 UNKNOWN = replace(FIGURE, metric="auc-of-lira", value=0.0, promise=0.0, verdict="no promise", rows=0, method="")
 REPLY = AuditReply(num_examples=90, holdout_rows=30, figures=(FIGURE, UNKNOWN))
-
-
-def through_bytes(record: RecordDict) -> RecordDict:
-    proto = recorddict_to_proto(record)
-    return recorddict_from_proto(type(proto).FromString(proto.SerializeToString()))
 
 
 def test_messages_come_back_as_they_went():
@@ -79,13 +73,10 @@ def test_counts_that_no_site_has_are_malformed(key: str, value: Any):
         AuditReply.from_record(record)
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("verdict", "proved"), ("metric", "auc\x1b"), ("metric", "a" * 81), ("rows", 1.5), ("value", "0.5"),
-        ("says", "a\x07"), ("says", "a" * 2001),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("key", "value"), [
+    ("verdict", "proved"), ("metric", "auc\x1b"), ("metric", "a" * 81), ("rows", 1.5), ("value", "0.5"),
+    ("says", "a\x07"), ("says", "a" * 2001),
+])  # fmt: skip
 def test_figures_that_no_site_sends_are_malformed(key: str, value: Any):
     record = through_bytes(REPLY.to_record())
     record["figures"][key] = [value, value]

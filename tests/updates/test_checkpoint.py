@@ -41,12 +41,11 @@ def begun(run: str = "r1", seed: int = 0) -> Checkpoint:
 def made(round: int = 3) -> Checkpoint:
     rng = np.random.default_rng(round)
     return replace(
-        begun(),
-        round=round,
+        begun(), round=round,
         arrays={"weight": rng.normal(size=(4, 1)), "bias": np.float32(rng.normal(size=1))},
         state={"best": {"weight": rng.normal(size=(4, 1))}},
         facts={"strategy": {"best_loss": 0.1 + 0.2}, "seconds": 1.5},
-    )
+    )  # fmt: skip
 
 
 def bits(arrays: dict[str, np.ndarray]) -> dict[str, bytes]:
@@ -194,12 +193,9 @@ def asked(round: int = 1, value: float = 1.0) -> TrainRequest:
 
 
 REPLY = TrainReply(
-    delta={"w": np.array([0.1, np.nan], dtype=np.float32)},
-    num_examples=30,
-    loss=1 / 3,
-    steps=4,
+    delta={"w": np.array([0.1, np.nan], dtype=np.float32)}, num_examples=30, loss=1 / 3, steps=4,
     scores=Scores(rows="training", num_examples=30, metrics={"loss": 0.1 + 0.2}, histogram=np.ones((2, 256))),
-)
+)  # fmt: skip
 
 
 def test_a_kept_reply_is_sent_again_to_the_byte_and_only_to_the_very_same_request():

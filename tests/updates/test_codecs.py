@@ -30,8 +30,7 @@ MODEL = shapes_of(UPDATE)
 
 
 @pytest.mark.parametrize(
-    ("drawn", "values"),
-    [(0.0, [127, -2, 0, 63, -127]), (0.25, [127, -1, 0, 63, -127]), (0.75, [127, -1, 0, 64, -127])],
+    ("drawn", "values"), [(0.0, [127, -2, 0, 63, -127]), (0.25, [127, -1, 0, 63, -127]), (0.75, [127, -1, 0, 64, -127])]
 )
 def test_int8_rounds_entries_in_units_of_each_arrays_largest_by_127(drawn, values):
     packed = Int8().encode(UPDATE, Constant(drawn))
@@ -173,34 +172,29 @@ def packed_of(codec: Codec) -> dict[str, np.ndarray]:
 WIDE = {"w": ((10, 2), np.dtype(np.float64)), "c": ((3,), np.dtype(np.float64))}
 
 
-@pytest.mark.parametrize(
-    ("codec", "name", "change", "path"),
-    [
-        (Int8(), "scales", lambda v: v * 0, "scale-unfit"),
-        (Int8(), "scales", lambda v: v * [1, 0], "scale-unfit"),
-        (Int8(), "scales", lambda v: -v, "scale-unfit"),
-        (Int4(), "scales", lambda v: -v, "scale-unfit"),
-        (Int8(), "scales", lambda v: v * 0 + 2.7e36, "scale-too-large"),
-        (Int4(), "scales", lambda v: v * 0 + 4.3e37, "scale-too-large"),
-        (Int8(), "scales", lambda v: v * math.inf, "array-infinite"),
-        (Int8(), "scales", lambda v: v * [math.nan, 1], "array-infinite"),
-        (Int8(), "scales", lambda v: v[:1], "array-shape-differs"),
-        (Int8(), "values", lambda v: v[1:], "array-shape-differs"),
-        (Int8(), "values", lambda v: v.astype(np.int16), "array-dtype-differs"),
-        (Int8(), "values", lambda v: v.view(np.uint8), "array-dtype-differs"),
-        (Int4(), "values", lambda v: np.append(v, v[0]), "array-shape-differs"),
-        (Int4(), "scales", lambda v: v.astype(">f4"), "array-dtype-differs"),
-        (Float16(), "values", lambda v: v * np.float16(math.nan), "array-infinite"),
-        (Float16(), "values", lambda v: v.astype(np.float32), "array-dtype-differs"),
-        (TopK(), "values", lambda v: v * np.float32(math.inf), "array-infinite"),
-        (TopK(), "indexes", lambda v: v[[0, 0, 2]], "index-unfit"),
-        (TopK(), "indexes", lambda v: v[::-1], "index-unfit"),
-        (TopK(), "indexes", lambda v: np.array([0, 1, 23], v.dtype), "index-unfit"),
-        (TopK(), "indexes", lambda v: np.array([0, 1, 2**16 - 1], v.dtype), "index-unfit"),
-        (TopK(), "indexes", lambda v: v.astype(np.int64), "array-dtype-differs"),
-        (TopK(), "indexes", lambda v: v[:2], "array-shape-differs"),
-    ],
-)
+@pytest.mark.parametrize(("codec", "name", "change", "path"), [
+    (Int8(), "scales", lambda v: v * 0, "scale-unfit"), (Int8(), "scales", lambda v: v * [1, 0], "scale-unfit"),
+    (Int8(), "scales", lambda v: -v, "scale-unfit"), (Int4(), "scales", lambda v: -v, "scale-unfit"),
+    (Int8(), "scales", lambda v: v * 0 + 2.7e36, "scale-too-large"),
+    (Int4(), "scales", lambda v: v * 0 + 4.3e37, "scale-too-large"),
+    (Int8(), "scales", lambda v: v * math.inf, "array-infinite"),
+    (Int8(), "scales", lambda v: v * [math.nan, 1], "array-infinite"),
+    (Int8(), "scales", lambda v: v[:1], "array-shape-differs"),
+    (Int8(), "values", lambda v: v[1:], "array-shape-differs"),
+    (Int8(), "values", lambda v: v.astype(np.int16), "array-dtype-differs"),
+    (Int8(), "values", lambda v: v.view(np.uint8), "array-dtype-differs"),
+    (Int4(), "values", lambda v: np.append(v, v[0]), "array-shape-differs"),
+    (Int4(), "scales", lambda v: v.astype(">f4"), "array-dtype-differs"),
+    (Float16(), "values", lambda v: v * np.float16(math.nan), "array-infinite"),
+    (Float16(), "values", lambda v: v.astype(np.float32), "array-dtype-differs"),
+    (TopK(), "values", lambda v: v * np.float32(math.inf), "array-infinite"),
+    (TopK(), "indexes", lambda v: v[[0, 0, 2]], "index-unfit"),
+    (TopK(), "indexes", lambda v: v[::-1], "index-unfit"),
+    (TopK(), "indexes", lambda v: np.array([0, 1, 23], v.dtype), "index-unfit"),
+    (TopK(), "indexes", lambda v: np.array([0, 1, 2**16 - 1], v.dtype), "index-unfit"),
+    (TopK(), "indexes", lambda v: v.astype(np.int64), "array-dtype-differs"),
+    (TopK(), "indexes", lambda v: v[:2], "array-shape-differs"),
+])  # fmt: skip
 def test_packed_arrays_that_no_codec_makes_are_refused_by_name(codec, name, change, path):
     packed = packed_of(codec)
     assert codec.defect(packed, WIDE) is None

@@ -52,13 +52,10 @@ class Federation:
         participants = {name: Participant(node_id=n, rows_high=9999) for n, name in enumerate(self.names, start=1)}
         strategy.assign(
             RunContext(
-                participants=participants,
-                encoder=self.encoder,
-                plan=self.study.plan,
-                rounds=rounds,
+                participants=participants, encoder=self.encoder, plan=self.study.plan, rounds=rounds,
                 seed=self.study.seed,
             )
-        )
+        )  # fmt: skip
         return to_arrays(strategy.start(self.grid, to_record(start), rounds).arrays)
 
     def trained(self, rows, arrays, number: int = 1, site: str = ""):
@@ -141,15 +138,10 @@ def aggregated(bench, reply_of, sites: int = 3, start=START, **settings):
     return to_arrays(updated), metrics
 
 
-@pytest.mark.parametrize(
-    ("settings", "shares"),
-    [
-        ({}, [10, 20, 70]),
-        ({"weights": "equal"}, [1, 1, 1]),
-        ({"weights": "capped", "cap": 20}, [10, 20, 20]),
-        ({"server_lr": 0.5}, [10, 20, 70]),
-    ],
-)
+@pytest.mark.parametrize(("settings", "shares"), [
+    ({}, [10, 20, 70]), ({"weights": "equal"}, [1, 1, 1]), ({"weights": "capped", "cap": 20}, [10, 20, 20]),
+    ({"server_lr": 0.5}, [10, 20, 70]),
+])  # fmt: skip
 def test_the_new_model_is_the_old_plus_the_weighted_mean_of_deltas(bench, reply, settings, shares):
     replies = [reply(n, like=START, rows=rows) for n, rows in enumerate((10, 20, 70))]
     found, metrics = aggregated(bench, lambda n: replace(replies[n], loss=float(n)), **settings)
@@ -353,13 +345,10 @@ def test_a_run_that_misses_its_quorum_twice_is_recorded_as_stopped_with_its_last
     assert distance(Federation(study, sites).run(start, 2), outcome.arrays) == 0
 
 
-@pytest.mark.parametrize(
-    "given",
-    [
-        {"fraction": 0.0}, {"fraction": 1.1}, {"cap": 0}, {"server_lr": 0.0}, {"server_lr": float("nan")},
-        {"quorum": 0.0}, {"quorum": 1.5}, {"deadline": 0.0}, {"patience": -1}, {"refuse_norm": 2.0}, {"flag_norm": 0.0},
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("given", [
+    {"fraction": 0.0}, {"fraction": 1.1}, {"cap": 0}, {"server_lr": 0.0}, {"server_lr": float("nan")},
+    {"quorum": 0.0}, {"quorum": 1.5}, {"deadline": 0.0}, {"patience": -1}, {"refuse_norm": 2.0}, {"flag_norm": 0.0},
+])  # fmt: skip
 def test_a_setting_out_of_its_range_is_refused_by_name(given):
     key = next(iter(given)).replace("_", "-").replace("flag-norm", "refuse-norm")
     with pytest.raises(UsageError, match=rf"\[strategy\]: {key}="):

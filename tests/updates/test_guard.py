@@ -135,19 +135,16 @@ TWELVE: dict[str, tuple[Spoil, str, str]] = {
     "Inf": (lambda r, _: filled(r, np.inf), "fault", "array 'weight' has values that are not finite"),
     "norm times 1e6": (lambda r, _: scaled(r, 1e6), "fault", "times the cohort's median (limit 10)"),
     "wrong shape": (
-        lambda r, _: replace(r, delta={**r.delta, "weight": r.delta["weight"].T.copy()}),
-        "fault",
+        lambda r, _: replace(r, delta={**r.delta, "weight": r.delta["weight"].T.copy()}), "fault",
         "array 'weight' has shape (1, 5), not (5, 1)",
     ),
     "missing name": (
-        lambda r, _: replace(r, delta={"weight": r.delta["weight"]}),
-        "fault",
+        lambda r, _: replace(r, delta={"weight": r.delta["weight"]}), "fault",
         "names of arrays differ from the model's",
     ),
     "wrong dtype": (
         lambda r, _: replace(r, delta={name: value.astype(np.float32) for name, value in r.delta.items()}),
-        "fault",
-        "has dtype float32, not float64",
+        "fault", "has dtype float32, not float64",
     ),
     "n = 1e9": (lambda r, _: replace(r, num_examples=1e9), "fault", "above the declared band (at most 999)"),
     "n = -1": (lambda r, _: replace(r, num_examples=-1), "fault", "num-examples is not a positive whole number"),
@@ -155,22 +152,19 @@ TWELVE: dict[str, tuple[Spoil, str, str]] = {
     "sign flip times 5": (lambda r, _: scaled(r, -5), "flag", "times the cohort's median"),
     "an exception": (crash, "fault", "RuntimeError: see the site's log"),
     "no reply": (hang, "fault", "no reply before the deadline"),
-}
+}  # fmt: skip
 MORE: dict[str, tuple[Spoil, str, str]] = {
     "sign flip over the bound": (lambda r, _: scaled(r, -25), "fault", "times the cohort's median (limit 10)"),
     "a loss that is NaN": (lambda r, _: replace(r, loss=np.nan), "fault", "training loss is not finite"),
     "scores that are NaN": (
-        lambda r, _: replace(r, scores=replace(r.scores, metrics={"loss": np.nan})),
-        "fault",
-        "scores are not finite",
+        lambda r, _: replace(r, scores=replace(r.scores, metrics={"loss": np.nan})), "fault", "scores are not finite",
     ),
     "scores over a billion rows": (
-        lambda r, _: replace(r, scores=replace(r.scores, num_examples=10**9)),
-        "fault",
+        lambda r, _: replace(r, scores=replace(r.scores, num_examples=10**9)), "fault",
         "scores count rows outside the declared band",
     ),
     "an empty text, which Flower cannot count": (lambda r, _: replace(r, kind=""), "fault", "kind is not 'delta'"),
-}
+}  # fmt: skip
 
 
 TEN: list[Opened] = []
@@ -332,16 +326,13 @@ def test_rows_must_be_whole_and_within_the_declared_band(reply, rows):
     assert set(found.refused) == {"bad"} and "num-examples" in found.refused["bad"]
 
 
-@pytest.mark.parametrize(
-    "scores",
-    [
-        Scores(rows="holdout", num_examples=5, metrics={"loss": 1.0}),
-        Scores(rows="validation", num_examples=0, metrics={"loss": 1.0}),
-        Scores(rows="validation", num_examples=-4, metrics={"loss": 1.0}),
-        Scores(rows="validation", num_examples=100, metrics={"loss": 1.0}),
-        Scores(rows="validation", num_examples=5, metrics={"loss": np.inf}),
-    ],
-)
+@pytest.mark.parametrize("scores", [
+    Scores(rows="holdout", num_examples=5, metrics={"loss": 1.0}),
+    Scores(rows="validation", num_examples=0, metrics={"loss": 1.0}),
+    Scores(rows="validation", num_examples=-4, metrics={"loss": 1.0}),
+    Scores(rows="validation", num_examples=100, metrics={"loss": 1.0}),
+    Scores(rows="validation", num_examples=5, metrics={"loss": np.inf}),
+])  # fmt: skip
 def test_scores_that_could_mislead_the_selection_are_refused_in_training_and_in_evaluation(reply, scores):
     replies = replies_of(reply) | {"bad": reply(9, like=LIKE, scores=scores)}
     for found in (guard(replies, LIKE, bands(replies)), guard_scores(replies, bands(replies))):
@@ -386,18 +377,15 @@ def test_the_guard_changes_nothing_of_what_it_judges(reply):
 EXTRA = {"c": ((2,), np.dtype(np.float64))}
 
 
-@pytest.mark.parametrize(
-    ("sent", "said"),
-    [
-        ({"c": np.array([1.0, np.nan])}, "array 'c' has values that are not finite"),
-        ({"c": np.array([1.0, 1e200])}, "norm of the update is not finite"),
-        ({"c": np.ones(3)}, "array 'c' has shape (3,), not (2,)"),
-        ({"c": np.ones(2, np.float32)}, "array 'c' has dtype float32, not float64"),
-        ({}, "names of arrays differ from the model's"),
-        ({"c": np.ones(2), "d": np.ones(2)}, "names of arrays differ from the model's"),
-        ({"c": np.full(2, 11.0)}, "norm of the update is 11.0 times the cohort's median (limit 10)"),
-    ],
-)
+@pytest.mark.parametrize(("sent", "said"), [
+    ({"c": np.array([1.0, np.nan])}, "array 'c' has values that are not finite"),
+    ({"c": np.array([1.0, 1e200])}, "norm of the update is not finite"),
+    ({"c": np.ones(3)}, "array 'c' has shape (3,), not (2,)"),
+    ({"c": np.ones(2, np.float32)}, "array 'c' has dtype float32, not float64"),
+    ({}, "names of arrays differ from the model's"),
+    ({"c": np.ones(2), "d": np.ones(2)}, "names of arrays differ from the model's"),
+    ({"c": np.full(2, 11.0)}, "norm of the update is 11.0 times the cohort's median (limit 10)"),
+])  # fmt: skip
 def test_what_a_strategy_has_sent_back_is_judged_as_updates_are(sent: dict[str, np.ndarray], said: str):
     delta = {name: np.ones_like(value) for name, value in LIKE.items()}
     replies = {

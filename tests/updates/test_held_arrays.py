@@ -124,8 +124,7 @@ def test_records_are_those_that_flower_would_have_made():
     made = record_of(sections())
     flowers = RecordDict({
         "arrays": ArrayRecord({name: Array(value) for name, value in ARRAYS.items()}),
-        "config": ConfigRecord(dict(sections()["config"])),
-        "metrics": MetricRecord(dict(sections()["metrics"])),
+        "config": ConfigRecord(dict(sections()["config"])), "metrics": MetricRecord(dict(sections()["metrics"])),
     })  # fmt: skip
     assert made == flowers
     assert recorddict_to_proto(made).SerializeToString() == recorddict_to_proto(flowers).SerializeToString()
@@ -167,10 +166,9 @@ EDITS = {
     "adds an array": lambda r: r["arrays"].update(more=InMemoryArray(np.ones(2))),
     "changes a setting": lambda r: r["config"].update(round=99),
     "adds a setting": lambda r: r["settings"].update(more=1.0),
-    "replaces a section": lambda r: r.update(encoder=array_record({})),
-    "removes a section": lambda r: r.pop("config"),
+    "replaces a section": lambda r: r.update(encoder=array_record({})), "removes a section": lambda r: r.pop("config"),
     "clears everything": lambda r: [part.clear() for part in [*r.values(), r]],
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("edit", EDITS)

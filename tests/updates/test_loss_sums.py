@@ -10,14 +10,7 @@ import pytest
 
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder
-from flfed.updates.aggregation.losses import (
-    LARGEST,
-    LossCheck,
-    RowLoss,
-    decode_losses,
-    encode_losses,
-    loss_ring,
-)
+from flfed.updates.aggregation.losses import LARGEST, LossCheck, RowLoss, decode_losses, encode_losses, loss_ring
 from flfed.updates.masking.question import question_sha256
 from flfed.updates.masking.rules import least_of_losses, threshold
 from flfed.updates.messages.train import EVALUATE, TRAIN, Scores, TrainReply, TrainRequest

@@ -10,7 +10,6 @@ import math
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
-from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -41,12 +40,11 @@ from flfed.updates.messages.summarise import (
     SummariseRequest,
 )
 from flfed.updates.messages.train import Offset, Scores, TrainReply, TrainRequest
+from tests.updates.whole_requests import through_bytes
 
 RNG = np.random.default_rng(0)
 ENCODER = Encoder(**{name: RNG.normal(size=3) for name in ("center", "scale", "frequency", "spread", "class_weight")})
-SUMMARY = Summary(
-    **{field.name: RNG.normal(size=(2, 3)) for field in dataclasses.fields(Summary)},
-)
+SUMMARY = Summary(**{field.name: RNG.normal(size=(2, 3)) for field in dataclasses.fields(Summary)})
 ARRAYS = {"weight-0": RNG.normal(size=(3, 2)), "bias-0": RNG.normal(size=2).astype(np.float32)}
 SCORES = Scores(
     rows="validation", num_examples=12, metrics={"loss": 0.4, "roc_auc_score": 0.71},
@@ -145,12 +143,6 @@ def test_trees_that_a_site_has_cross_as_their_hash_alone():
         TrainRequest.from_record(record)
 
 
-def through_bytes(record: RecordDict) -> RecordDict:
-    """What a network makes of a record."""
-    proto = recorddict_to_proto(record)
-    return recorddict_from_proto(type(proto).FromString(proto.SerializeToString()))
-
-
 @pytest.mark.parametrize("example", EVERY, ids=NAMES)
 def test_a_message_comes_back_as_it_went_here_and_through_bytes(example):
     assert alike(type(example).from_record(example.to_record()), example)
@@ -209,20 +201,9 @@ def spoiled(record: RecordDict, section: str, key: str | None, value) -> RecordD
 def test_without_a_required_section_or_field_the_error_names_it(example):
     whole = example.to_record()
     optional = {
-        "settings",
-        "extra",
-        "scores",
-        "holdout",
-        "summary",
-        "histogram",
-        "arms",
-        "differences",
-        "offset",
-        "masked",
-        "opened",
-        "signed",
-        "edges",
-    }
+        "settings", "extra", "scores", "holdout", "summary", "histogram", "arms", "differences", "offset", "masked",
+        "opened", "signed", "edges",
+    }  # fmt: skip
     if isinstance(example, SummariseReply):
         optional.remove("summary")
     for section, part in whole.items():
@@ -254,39 +235,23 @@ def test_every_field_of_a_train_reply_that_the_guard_reads_is_required():
         TrainReply.from_record(spoiled(whole, "config", "protocol", PROTOCOL + 1))
 
 
-@pytest.mark.parametrize(
-    ("example", "section", "key", "value"),
-    [
-        (EXAMPLES[1], "config", "rows-high", "many"),
-        (EXAMPLES[1], "config", "rows-high", True),
-        (EXAMPLES[1], "config", "rows-high", 999.0),
-        (EXAMPLES[1], "config", "accepted", 1),
-        (EXAMPLES[1], "config", "site", 7),
-        (EXAMPLES[1], "config", "colour", "blue"),
-        (EXAMPLES[6], "config", "round", "one"),
-        (EXAMPLES[6], "settings", "proximal-mu", "a lot"),
-        (EXAMPLES[8], "scores", "num-examples", 3.5),
-        (EXAMPLES[11], "arms", "value", ["high", "low"]),
-        (EXAMPLES[11], "arms", "value", [0.5]),
-        (EXAMPLES[11], "arms", "value", 0.5),
-        (EXAMPLES[11], "config", "holdout-rows", 1.5),
-        # What no honest site sends, and would fill a record, a page or a database.
-        (EXAMPLES[1], "config", "site", "Cleveland/../x"),
-        (EXAMPLES[1], "config", "site", "a" * 101),
-        (EXAMPLES[1], "config", "site", "a\n"),
-        (EXAMPLES[1], "config", "title", "long " * 500),
-        (EXAMPLES[1], "config", "title", "red \x1b[31m"),
-        (EXAMPLES[1], "config", "version", "0.1\n0.2"),
-        (EXAMPLES[2], "config", "reason", "x" * 2001),
-        (EXAMPLES[1], "config", "disclosure", "closed"),
-        (EXAMPLES[1], "config", "share-metrics", "loudly"),
-        (EXAMPLES[7], "config", "kind", "delta\x00"),
-        (EXAMPLES[8], "scores-metrics", "loss\n", 0.5),
-        (EXAMPLES[11], "config", "note", "x" * 2001),
-        (EXAMPLES[11], "config", "holdout-rows", 2**63 - 1),
-        (EXAMPLES[11], "arms", "method", ["", "\x07"]),
-    ],
-)
+@pytest.mark.parametrize(("example", "section", "key", "value"), [
+    (EXAMPLES[1], "config", "rows-high", "many"), (EXAMPLES[1], "config", "rows-high", True),
+    (EXAMPLES[1], "config", "rows-high", 999.0), (EXAMPLES[1], "config", "accepted", 1),
+    (EXAMPLES[1], "config", "site", 7), (EXAMPLES[1], "config", "colour", "blue"),
+    (EXAMPLES[6], "config", "round", "one"), (EXAMPLES[6], "settings", "proximal-mu", "a lot"),
+    (EXAMPLES[8], "scores", "num-examples", 3.5), (EXAMPLES[11], "arms", "value", ["high", "low"]),
+    (EXAMPLES[11], "arms", "value", [0.5]), (EXAMPLES[11], "arms", "value", 0.5),
+    (EXAMPLES[11], "config", "holdout-rows", 1.5),
+    # What no honest site sends, and would fill a record, a page or a database.
+    (EXAMPLES[1], "config", "site", "Cleveland/../x"), (EXAMPLES[1], "config", "site", "a" * 101),
+    (EXAMPLES[1], "config", "site", "a\n"), (EXAMPLES[1], "config", "title", "long " * 500),
+    (EXAMPLES[1], "config", "title", "red \x1b[31m"), (EXAMPLES[1], "config", "version", "0.1\n0.2"),
+    (EXAMPLES[2], "config", "reason", "x" * 2001), (EXAMPLES[1], "config", "disclosure", "closed"),
+    (EXAMPLES[1], "config", "share-metrics", "loudly"), (EXAMPLES[7], "config", "kind", "delta\x00"),
+    (EXAMPLES[8], "scores-metrics", "loss\n", 0.5), (EXAMPLES[11], "config", "note", "x" * 2001),
+    (EXAMPLES[11], "config", "holdout-rows", 2**63 - 1), (EXAMPLES[11], "arms", "method", ["", "\x07"]),
+])  # fmt: skip
 def test_a_value_of_a_wrong_type_is_malformed_and_not_found_later(example, section, key, value):
     with pytest.raises(MalformedMessage):
         type(example).from_record(spoiled(example.to_record(), section, key, value))
@@ -325,17 +290,13 @@ def test_a_deviation_that_is_no_number_of_at_least_0_is_malformed(value):
         CompareRequest.from_record(whole)
 
 
-@pytest.mark.parametrize(
-    ("value", "error", "said"),
-    [
-        ([0.4, -0.4], [0.2, 0.3], None),
-        ([0.4], [0.2], "its offset is not of 2 outputs"),
-        ([[0.4, -0.4]], [0.2, 0.3], "its offset is not of 2 outputs"),
-        ([0.4, math.nan], [0.2, 0.3], "its offset is not finite, or its standard error not above 0"),
-        ([0.4, -0.4], [0.2, math.inf], "its offset is not finite, or its standard error not above 0"),
-        ([0.4, -0.4], [0.2, 0.0], "its offset is not finite, or its standard error not above 0"),
-    ],
-)
+@pytest.mark.parametrize(("value", "error", "said"), [
+    ([0.4, -0.4], [0.2, 0.3], None), ([0.4], [0.2], "its offset is not of 2 outputs"),
+    ([[0.4, -0.4]], [0.2, 0.3], "its offset is not of 2 outputs"),
+    ([0.4, math.nan], [0.2, 0.3], "its offset is not finite, or its standard error not above 0"),
+    ([0.4, -0.4], [0.2, math.inf], "its offset is not finite, or its standard error not above 0"),
+    ([0.4, -0.4], [0.2, 0.0], "its offset is not finite, or its standard error not above 0"),
+])  # fmt: skip
 def test_an_offset_that_cannot_be_used_is_said_to_be_one(value, error, said):
     assert Offset(value=np.array(value), error=np.array(error)).defect(2) == said
 
@@ -356,16 +317,11 @@ def test_a_list_of_figures_or_of_numbers_that_is_too_long_is_malformed():
         TrainReply.from_record(wide.to_record())
 
 
-@pytest.mark.parametrize(
-    ("reason", "told"),
-    [
-        ("the study is not approved here", "the study is not approved here"),
-        ("", "error code 7"),
-        (None, "error code 7"),
-        ("\x1b[2J\n", "said something else (5 characters)"),
-        ("x" * 9999, "said something else (9999 characters)"),
-    ],
-)
+@pytest.mark.parametrize(("reason", "told"), [
+    ("the study is not approved here", "the study is not approved here"), ("", "error code 7"),
+    (None, "error code 7"), ("\x1b[2J\n", "said something else (5 characters)"),
+    ("x" * 9999, "said something else (9999 characters)"),
+])  # fmt: skip
 def test_the_reason_of_a_node_without_an_answer_is_a_sentence_of_ours_or_counted(reason: str | None, told: str):
     asked = Message(RecordDict(), dst_node_id=1, message_type="train")
     assert fields.reason_of(Message(Error(code=7, reason=reason), reply_to=asked)) == told
@@ -413,13 +369,8 @@ def archive() -> bytes:
 
 WHOLE = npy(np.ones((2, 3)))
 BYTES = {
-    "nothing": b"",
-    "not an array": b"\x93NUMPY",
-    "cut off": WHOLE[:-1],
-    "too long": WHOLE + b"\0",
-    "an archive": archive(),
-    "a broken archive": archive()[:-9],
-    "objects": npy(np.array([{}, []], dtype=object)),
+    "nothing": b"", "not an array": b"\x93NUMPY", "cut off": WHOLE[:-1], "too long": WHOLE + b"\0",
+    "an archive": archive(), "a broken archive": archive()[:-9], "objects": npy(np.array([{}, []], dtype=object)),
     "texts": npy(np.array(["Jane Roe"])),
     "a terabyte by its header": WHOLE.replace(b"(2, 3), }            ", b"(999999, 999999), }  "),
     "a length that overflows": WHOLE.replace(b"(2, 3), }                   ", b"(99999999999999999999999), }"),
@@ -428,7 +379,7 @@ BYTES = {
     "a hundred dimensions": WHOLE.replace(b"(2, 3), }" + b" " * 30, b"(" + b"1," * 14 + b"6), }" + b" " * 2),
     "a type that is none": WHOLE.replace(b"<f8", b"<f7"),
     "code in its header": WHOLE.replace(b"(2, 3), }            ", b"exit(), }            "),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", BYTES)

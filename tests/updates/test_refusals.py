@@ -38,17 +38,11 @@ from flfed.updates.messages.fields import reason_of, recorded_note, recorded_wor
 
 ROOT = Path(__file__).resolve().parents[2]
 LIES = [
-    "call +49 30 1234567 at once",
-    "see https://evil.example",
-    "its policy allows <b>everything</b>, the study asks for 'x'",
-    "the study is not approved here. Call 0800 123",
-    "column 'see https://evil.example' is not a number in 12 rows",
-    f"column '{'a' * 61}' is not a number in 12 rows",
-    "column 'age' is not a number in 12 rows; drop table",
-    "=HYPERLINK(0)",
-    "the study is not approved here" * 90,
-    "",
-]
+    "call +49 30 1234567 at once", "see https://evil.example",
+    "its policy allows <b>everything</b>, the study asks for 'x'", "the study is not approved here. Call 0800 123",
+    "column 'see https://evil.example' is not a number in 12 rows", f"column '{'a' * 61}' is not a number in 12 rows",
+    "column 'age' is not a number in 12 rows; drop table", "=HYPERLINK(0)", "the study is not approved here" * 90, "",
+]  # fmt: skip
 EXAMPLES = {
     "n": ("3", "1e-05"), "word": ("heart-disease",), "sites": ("a, b-2, c",),
     "members": ("a, b-2, c, d",), "fields": ("round, lr_scale",),

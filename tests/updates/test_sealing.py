@@ -8,26 +8,18 @@ from typing import Any
 
 import pytest
 from flwr.app import RecordDict
-from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 
 from flfed.updates.messages.enrol import SealedReply, SealedRequest, SealReply, SealRequest
 from flfed.updates.messages.fields import MalformedMessage
 from flfed.updates.messages.in_memory import count_bytes
+from tests.updates.whole_requests import through_bytes
 
 HEAD, OTHER = "0a" * 32, "f1" * 32
 EXAMPLES: list[Any] = [
-    SealRequest(run="20261120-heart-disease-1", n_known=0),
-    SealReply(n=12, head=HEAD, at_known=OTHER),
-    SealReply(n=0, head="0" * 64),
-    SealedRequest(run="r", n=12, head=HEAD, signature="5c" * 64),
-    SealedReply(),
-]
+    SealRequest(run="20261120-heart-disease-1", n_known=0), SealReply(n=12, head=HEAD, at_known=OTHER),
+    SealReply(n=0, head="0" * 64), SealedRequest(run="r", n=12, head=HEAD, signature="5c" * 64), SealedReply(),
+]  # fmt: skip
 NAMES = [f"{type(example).__name__}-{number}" for number, example in enumerate(EXAMPLES)]
-
-
-def through_bytes(record: RecordDict) -> RecordDict:
-    proto = recorddict_to_proto(record)
-    return recorddict_from_proto(type(proto).FromString(proto.SerializeToString()))
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=NAMES)
@@ -51,17 +43,14 @@ def test_how_many_bytes_cross_for_a_receipt():
     assert count_bytes(EXAMPLES[1].to_record()) == (8 + 8) + (1 + 8) + (4 + 64) + (8 + 64)
 
 
-@pytest.mark.parametrize(
-    ("example", "key", "value"),
-    [
-        (0, "n-known", -1), (0, "n-known", True), (0, "n-known", 1.0), (0, "n-known", "1"), (0, "n-known", 2**53 + 1),
-        (0, "run", ""), (0, "run", "../x"), (0, "run", "a" * 101), (0, "run", "a\n"), (0, "run", 7),
-        (1, "n", -1), (1, "n", 2**60), (1, "head", HEAD[1:]), (1, "head", HEAD.upper()), (1, "head", HEAD + "\n"),
-        (1, "head", ""), (1, "at-known", OTHER + "a"), (1, "at-known", "no"), (1, "rows", 5),
-        (3, "signature", "5c" * 63), (3, "signature", "5g" * 64), (3, "head", HEAD.encode()), (3, "n", -5),
-        (4, "why", "because"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("example", "key", "value"), [
+    (0, "n-known", -1), (0, "n-known", True), (0, "n-known", 1.0), (0, "n-known", "1"), (0, "n-known", 2**53 + 1),
+    (0, "run", ""), (0, "run", "../x"), (0, "run", "a" * 101), (0, "run", "a\n"), (0, "run", 7),
+    (1, "n", -1), (1, "n", 2**60), (1, "head", HEAD[1:]), (1, "head", HEAD.upper()), (1, "head", HEAD + "\n"),
+    (1, "head", ""), (1, "at-known", OTHER + "a"), (1, "at-known", "no"), (1, "rows", 5),
+    (3, "signature", "5c" * 63), (3, "signature", "5g" * 64), (3, "head", HEAD.encode()), (3, "n", -5),
+    (4, "why", "because"),
+])  # fmt: skip
 def test_a_value_that_no_honest_side_sends_is_malformed(example: int, key: str, value: object):
     record = through_bytes(EXAMPLES[example].to_record())
     record["config"][key] = value

@@ -38,17 +38,12 @@ def test_a_change_by_rounding_is_no_improvement_and_nan_never_is():
     assert followed([0.5, float("nan"), float("-inf")][:2]).best_round == 0
 
 
-@pytest.mark.parametrize(
-    ("losses", "rounds"),
-    [
-        ([5, 4, 3, 2], 0),
-        ([5, 4, 4], 1),
-        ([5, 4, 4, 4], 2),
-        ([5, 4, 4, 3, 3], 1),  # an improvement starts the count anew
-        ([5, None, None, None], 0),  # a round without a loss says nothing
-        ([1, 2, 3, 4, 5, 6], 5),
-    ],
-)
+@pytest.mark.parametrize(("losses", "rounds"), [
+    ([5, 4, 3, 2], 0), ([5, 4, 4], 1), ([5, 4, 4, 4], 2),
+    ([5, 4, 4, 3, 3], 1),  # an improvement starts the count anew
+    ([5, None, None, None], 0),  # a round without a loss says nothing
+    ([1, 2, 3, 4, 5, 6], 5),
+])  # fmt: skip
 def test_rounds_are_counted_since_the_best(losses, rounds):
     assert followed(losses).since_best == rounds
 

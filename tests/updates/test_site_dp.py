@@ -126,14 +126,9 @@ def a_round(bench, strategy, replies, *, mechanism=None, seed: int = 11, number:
     strategy.assign(
         RunContext(
             participants={name: Participant(node_id=made.nodes[name], rows_high=999) for name in made.names},
-            encoder=strategy.run.encoder,
-            plan=Plan(),
-            rounds=ROUNDS,
-            seed=seed,
-            chance=chance,
-            mechanism=mechanism,
+            encoder=strategy.run.encoder, plan=Plan(), rounds=ROUNDS, seed=seed, chance=chance, mechanism=mechanism,
         )  # fmt: skip
-    )
+    )  # fmt: skip
     messages = list(strategy.configure_train(number, to_record(START), ConfigRecord({}), None))
     updated, _ = strategy.aggregate_train(number, made.answers(messages, dict(zip(made.names, replies, strict=True))))
     return to_arrays(updated), strategy.round.result

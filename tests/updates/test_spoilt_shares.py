@@ -27,21 +27,14 @@ def kept(listed: Sites = ALL, opened: dict[str, tuple[Sites, ...]] | None = None
     return ListedVectors(kind="train", round=1, listed=listed, vectors=vectors)
 
 
-@pytest.mark.parametrize(
-    ("said", "left"),
-    [
-        ("abcdef:g", "abcdef"),
-        ("abcde:fg", "abcde"),
-        # One whose keys are wrong names all others; one that cannot open its own names itself.
-        ("abcdef:g g:abcdef", "abcdef"),
-        ("abcdef:g g:g", "abcdef"),
-        ("g:g", "abcdef"),
-        # Of two that spoil by halves both go; of a pair that nobody else is in, the one that is named.
-        ("abc:f de:g", "abcde"),
-        ("a:b", "acdefg"),
-        ("", "abcdefg"),
-    ],
-)
+@pytest.mark.parametrize(("said", "left"), [
+    ("abcdef:g", "abcdef"),
+    ("abcde:fg", "abcde"),
+    # One whose keys are wrong names all others; one that cannot open its own names itself.
+    ("abcdef:g g:abcdef", "abcdef"), ("abcdef:g g:g", "abcdef"), ("g:g", "abcdef"),
+    # Of two that spoil by halves both go; of a pair that nobody else is in, the one that is named.
+    ("abc:f de:g", "abcde"), ("a:b", "acdefg"), ("", "abcdefg"),
+])  # fmt: skip
 def test_the_sites_that_are_left_name_none_of_each_other_and_are_most(said: str, left: str):
     assert list_without(ALL, names(said)) == frozenset(left)
 
@@ -49,24 +42,15 @@ def test_the_sites_that_are_left_name_none_of_each_other_and_are_most(said: str,
 @pytest.mark.parametrize(
     ("given", "left"),
     [
-        ({}, "abcdef"),
-        ({"named": names("abcde:g")}, ""),
-        ({"named": names("abcdef:g"), "kept": kept(opened=OPENED)}, ""),
-        ({"cohort": "abcdefgh"}, ""),
-        ({"least": 7}, ""),
-        ({"named": names("abcde:fg")}, "abcde"),
-        ({"named": names("abcd:efg")}, ""),
+        ({}, "abcdef"), ({"named": names("abcde:g")}, ""),
+        ({"named": names("abcdef:g"), "kept": kept(opened=OPENED)}, ""), ({"cohort": "abcdefgh"}, ""),
+        ({"least": 7}, ""), ({"named": names("abcde:fg")}, "abcde"), ({"named": names("abcd:efg")}, ""),
     ],
     ids=[
-        "all of the others",
-        "one is silent",
-        "one opened before",
-        "one is missing",
-        "quorum",
-        "two",
+        "all of the others", "one is silent", "one opened before", "one is missing", "quorum", "two",
         "too few are left",
     ],
-)
+)  # fmt: skip
 def test_a_smaller_list_is_asked_for_where_each_of_the_others_opened_nothing(given: dict, left: str):
     asked = {"named": names("abcdef:g"), "kept": kept(), "cohort": ALL, "least": 5} | given
     assert smaller_list(asked.pop("kept"), asked.pop("named"), **asked) == (frozenset(left) or None)
@@ -76,9 +60,8 @@ def test_what_sites_say_is_read_and_counted_and_names_outside_the_list_are_nobod
     said = {
         "a": Refusal("share-unreadable", site="g"),
         "b": Refusal("of-site", site="b", why=Refusal("shares-unreadable", many=3, sites="f, g, nobody")),
-        "c": Refusal("no-reply"),
-        "h": Refusal("share-unreadable", site="a"),
-    }
+        "c": Refusal("no-reply"), "h": Refusal("share-unreadable", site="a"),
+    }  # fmt: skip
     named = named_sites(ALL, said)
     assert named == names("a:g b:fg")
     store = SumStore()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from flwr.app import Message
+from flwr.app import Message, RecordDict
+from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 
 from flfed.summaries.summary import Encoder
 from flfed.updates.messages.train import TrainRequest, lacks_encoder, with_encoder
@@ -20,3 +21,9 @@ def whole_request(message: Message, encoder: Encoder) -> TrainRequest:
     if lacks_encoder(content):
         content = with_encoder(content, encoder.arrays())
     return TrainRequest.from_record(content)
+
+
+def through_bytes(record: RecordDict) -> RecordDict:
+    """Return what a network makes of a record."""
+    proto = recorddict_to_proto(record)
+    return recorddict_from_proto(type(proto).FromString(proto.SerializeToString()))

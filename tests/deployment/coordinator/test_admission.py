@@ -265,11 +265,9 @@ def test_who_changes_a_membership_waits_for_whoever_does(folder, tmp_path: Path,
     if action == "note_node":
         admit(folder, file)
     actions = {
-        "invite": lambda: new_invitation(folder, "a", days=2),
-        "admit": lambda: admit(folder, file),
-        "revoke": lambda: revoke(folder, "a"),
-        "note_node": lambda: note_node(folder, "a", 7),
-    }
+        "invite": lambda: new_invitation(folder, "a", days=2), "admit": lambda: admit(folder, file),
+        "revoke": lambda: revoke(folder, "a"), "note_node": lambda: note_node(folder, "a", 7),
+    }  # fmt: skip
     with locked(folder.sites):
         waiting, before = threading.Thread(target=actions[action]), members(folder)["a"]
         waiting.start()

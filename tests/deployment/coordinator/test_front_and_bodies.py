@@ -115,9 +115,8 @@ def test_a_run_that_begins_meanwhile_keeps_its_messages_and_nothing_is_rewritten
     remove_bodies(database, over={OVER})
     with closing(sqlite3.connect(database)) as found:
         assert found.execute("SELECT run_id FROM message_ins ORDER BY run_id").fetchall() == [
-            (GOING_ON - 2**64,),
-            (began,),
-        ]
+            (GOING_ON - 2**64,), (began,),
+        ]  # fmt: skip
     before = (database.stat().st_mtime_ns, database.stat().st_size)
     assert remove_bodies(database, over={OVER}, only_if_any=True) == 0
     assert (database.stat().st_mtime_ns, database.stat().st_size) == before
@@ -224,9 +223,7 @@ def test_a_sites_key_becomes_what_flower_keeps():
         pem_of("ssh-ed25519 AAAA")
 
 
-def test_what_the_server_says_leads_to_no_other_host_and_no_proxy(
-    folder: CoordinatorFolder, monkeypatch: pytest.MonkeyPatch
-):
+def test_what_the_server_says_leads_to_no_other_host_and_no_proxy(folder, monkeypatch):
     asked: list[str] = []
 
     class Elsewhere(http.server.BaseHTTPRequestHandler):

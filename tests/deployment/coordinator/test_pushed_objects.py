@@ -165,11 +165,8 @@ NODE = b"\x0a\x02\x08\x07"
 RUN_FIELD, OBJECT_FIELD = b"\x10\x05", b"\x1a\x40" + OBJECT.encode()
 CONTENT, SESSION = b"\x22\x80\x80\x40", b"\x2a\x01s"
 HEADS = {
-    "nothing": b"",
-    "the content alone": CONTENT,
-    "no node": RUN_FIELD + OBJECT_FIELD + CONTENT,
-    "no run": NODE + OBJECT_FIELD + CONTENT,
-    "no object": NODE + RUN_FIELD + CONTENT,
+    "nothing": b"", "the content alone": CONTENT, "no node": RUN_FIELD + OBJECT_FIELD + CONTENT,
+    "no run": NODE + OBJECT_FIELD + CONTENT, "no object": NODE + RUN_FIELD + CONTENT,
     "no content": NODE + RUN_FIELD + OBJECT_FIELD + SESSION,
     "the object before the run": NODE + OBJECT_FIELD + RUN_FIELD + CONTENT,
     "the session before the content": NODE + RUN_FIELD + OBJECT_FIELD + SESSION + CONTENT,
@@ -180,7 +177,7 @@ HEADS = {
     "a number without an end": NODE + b"\x10" + b"\x80" * 4000,
     "a number of 70 bits": NODE + b"\x10" + b"\xff" * 9 + b"\x7f" + OBJECT_FIELD + CONTENT,
     "a name that is none": NODE + RUN_FIELD + b"\x1a\x02\xff\xff" + CONTENT,
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
@@ -231,9 +228,7 @@ class Stalled(Sender):
         return {"type": "http.request", "body": NODE, "more_body": True}
 
 
-def test_a_member_that_holds_its_two_places_keeps_no_other_member_waiting(
-    flower: Flower, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_member_that_holds_its_two_places_keeps_no_other_member_waiting(flower, monkeypatch):
     monkeypatch.setattr(superlink, "PLACE_SECONDS", 0.3)
     session, pieces = flower.declare(1000)
     name, content = next(iter(pieces.items()))

@@ -257,22 +257,12 @@ def test_a_site_keeps_no_receipt_by_another_key(coordinator, joined):
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)
 
 
-@pytest.mark.parametrize(
-    ("n", "head", "n_known", "at_known", "why"),
-    [
-        (5, A, 5, A, ""),
-        (9, B, 5, A, ""),
-        (5, B, 5, A, "was rewritten"),
-        (5, A, 5, B, "was rewritten"),
-        (9, B, 5, B, "was rewritten"),
-        (9, B, 5, "", "was rewritten"),
-        (4, A, 5, "", "was cut: it has 4 lines"),
-        (4, A, 5, A, "was cut"),
-        (0, START, 5, "", "was cut: it has 0 lines"),
-        (9, B, 0, START, "meanwhile"),
-        (3, B, 2, C, "meanwhile"),
-    ],
-)
+@pytest.mark.parametrize(("n", "head", "n_known", "at_known", "why"), [
+    (5, A, 5, A, ""), (9, B, 5, A, ""), (5, B, 5, A, "was rewritten"), (5, A, 5, B, "was rewritten"),
+    (9, B, 5, B, "was rewritten"), (9, B, 5, "", "was rewritten"), (4, A, 5, "", "was cut: it has 4 lines"),
+    (4, A, 5, A, "was cut"), (0, START, 5, "", "was cut: it has 0 lines"), (9, B, 0, START, "meanwhile"),
+    (3, B, 2, C, "meanwhile"),
+])  # fmt: skip
 def test_a_head_is_signed_only_where_it_goes_on_from_the_last(coordinator, n, head, n_known, at_known, why):
     public = signing_public(signing_key(coordinator))
     sign_head(coordinator, "a", "r0", 3, C, base_line=0, base_hash=START)

@@ -82,25 +82,21 @@ def lock(folder: CoordinatorFolder, server: Server) -> Lock:
     return Lock(server, "word", NodeKeys(folder), waiting(folder.server))
 
 
-def test_nothing_is_read_of_a_request_whose_headers_do_not_prove_an_admitted_key(
-    folder: CoordinatorFolder, server: Server, lock: Lock
-):
+def test_nothing_is_read_of_a_request_whose_headers_do_not_prove_an_admitted_key(folder, server, lock):
     alpha, own, invited = admit(folder, "alpha"), new_node_key(), admit(folder, "beta", "invited")
     good = headers(alpha)
     wrong: dict[str, dict[str, str]] = {
         "no header": {},
         "no key": {name: value for name, value in good.items() if name != "flwr-public-key"},
         "no signature": {name: value for name, value in good.items() if name != "flwr-signature"},
-        "a key of one's own": headers(own),
-        "a key that is not admitted yet": headers(invited),
+        "a key of one's own": headers(own), "a key that is not admitted yet": headers(invited),
         "another's signature": headers(alpha, signer=own),
         "a signature of another time": {**good, "flwr-timestamp": headers(alpha)["flwr-timestamp"]},
         "no base64": {**good, "flwr-signature": "é".encode().decode("latin-1")},
-        "a time of five minutes ago": headers(alpha, age=306),
-        "a time to come": headers(alpha, age=-6),
+        "a time of five minutes ago": headers(alpha, age=306), "a time to come": headers(alpha, age=-6),
         "a time without its zone": {**good, "flwr-timestamp": good["flwr-timestamp"].partition("+")[0]},
         "no time": {**good, "flwr-timestamp": "now"},
-    }
+    }  # fmt: skip
     for route in ROUTES:
         for name, said in wrong.items():
             sender = ask(lock, f"/v1/fleet/{route}", said, [b"x"] * 3, content_length="15900000")
@@ -144,9 +140,7 @@ def test_a_file_that_is_written_in_place_is_seen_within_a_second(folder: Coordin
 
 
 @pytest.mark.parametrize("path", LIMITS)
-def test_a_body_has_a_size_by_route_whether_it_says_so_or_not(
-    folder: CoordinatorFolder, server: Server, lock: Lock, path: str
-):
+def test_a_body_has_a_size_by_route_whether_it_says_so_or_not(folder, server, lock, path):
     said = headers(admit(folder, "alpha"))
     most = {PUSH: 16_000_000, "/v1/fleet/push-messages": 1_000_000}.get(path, 64_000)
     body = pushed(most) if path == PUSH else bytes(most)
@@ -161,9 +155,7 @@ def test_a_body_has_a_size_by_route_whether_it_says_so_or_not(
     assert len(server.bodies) == 2
 
 
-def test_a_node_has_so_many_requests_at_a_time_and_another_is_not_in_its_way(
-    folder: CoordinatorFolder, server: Server, lock: Lock
-):
+def test_a_node_has_so_many_requests_at_a_time_and_another_is_not_in_its_way(folder, server, lock):
     alpha, beta = admit(folder, "alpha"), admit(folder, "beta")
 
     async def go() -> tuple[list[int], int, int]:
@@ -221,9 +213,7 @@ def test_a_body_that_stands_still_or_drips_or_is_given_up_is_not_waited_for(
     assert error.value.status == status
 
 
-def test_who_knows_the_word_is_asked_for_nothing_else_and_hears_of_each_sites_last_request(
-    folder: CoordinatorFolder, server: Server, lock: Lock
-):
+def test_who_knows_the_word_is_asked_for_nothing_else_and_hears_of_each_sites_last_request(folder, server, lock):
     alpha, word = admit(folder, "alpha"), {HEADER: "word"}
     beta = admit(folder, "beta")
     for path in ("/v1/control/list-nodes", NODES, LAST_REQUESTS, "/v1/fleet/register-node", "/docs"):

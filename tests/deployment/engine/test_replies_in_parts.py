@@ -103,18 +103,15 @@ def said(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Message], Parts
     return go
 
 
-@pytest.mark.parametrize(
-    ("answer", "why"),
-    [
-        (lambda asked: parts(reply_to(asked, "hi")), "hi"),
-        (lambda asked: parts(RecordDict({"config": ConfigRecord({"a": 1})})), "holds something else than a message"),
-        (lambda asked: raw("Message", b"\xff\xff\xff"), "the message cannot be read"),
-        (lambda asked: raw("Message", b"", "a" * 64), "the message cannot be read"),
-        (lambda asked: parts(reply_to(asked, src_node_id=GOOD)), "another src-node-id than its envelope"),
-        (lambda asked: parts(reply_to(asked, reply_to_message_id="0" * 64)), "another reply-to-message-id than"),
-        (lambda asked: ({}, "b" * 64), "its reply was lost on the way"),
-    ],
-)
+@pytest.mark.parametrize(("answer", "why"), [
+    (lambda asked: parts(reply_to(asked, "hi")), "hi"),
+    (lambda asked: parts(RecordDict({"config": ConfigRecord({"a": 1})})), "holds something else than a message"),
+    (lambda asked: raw("Message", b"\xff\xff\xff"), "the message cannot be read"),
+    (lambda asked: raw("Message", b"", "a" * 64), "the message cannot be read"),
+    (lambda asked: parts(reply_to(asked, src_node_id=GOOD)), "another src-node-id than its envelope"),
+    (lambda asked: parts(reply_to(asked, reply_to_message_id="0" * 64)), "another reply-to-message-id than"),
+    (lambda asked: ({}, "b" * 64), "its reply was lost on the way"),
+])  # fmt: skip
 def test_a_reply_that_is_none_is_a_fault_of_its_node_and_the_others_count(said, answer, why):
     found = said(answer)
     assert found[GOOD] == "hello" and set(found) == {GOOD, EVIL}
@@ -155,9 +152,7 @@ class SlowServer(Server):
 
 @pytest.mark.servers
 @pytest.mark.parametrize("online", [True, False])
-def test_a_reply_that_comes_slowly_is_waited_for_and_holds_up_no_other(
-    said, monkeypatch: pytest.MonkeyPatch, online: bool
-):
+def test_a_reply_that_comes_slowly_is_waited_for_and_holds_up_no_other(said, monkeypatch, online):
     """Four pieces, one a second, where nothing may come for no longer than two: all are waited for."""
     monkeypatch.setattr(deployed_grid, "ARRIVING_SECONDS" if online else "GONE_SECONDS", 2.0)
     monkeypatch.setattr(deployed_grid, "GONE_SECONDS" if online else "ARRIVING_SECONDS", 0.1)

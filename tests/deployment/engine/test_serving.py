@@ -31,26 +31,14 @@ from flfed.errors import FlfedError, UsageError
 from flfed.paths import CoordinatorFolder
 
 RUNTIME = (
-    "acquire-task",
-    "get-nodes",
-    "push-messages",
-    "pull-messages",
-    "push-object",
-    "pull-object",
-    "pull-task-input",
-)
+    "acquire-task", "get-nodes", "push-messages", "pull-messages", "push-object", "pull-object", "pull-task-input",
+)  # fmt: skip
 TRICKS = (
-    "/v1/fleet/../control/list-nodes",
-    "/v1/fleet/%2e%2e/control/list-nodes",
-    "/v1/fleet/..%2fcontrol/list-nodes",
-    "/v1/fleet/pull-messages/../../control/list-nodes",
-    "//v1/control/list-nodes",
-    "/v1//control/list-nodes",
-    "/V1/CONTROL/LIST-NODES",
-    "/v1/control/list-nodes#/v1/fleet/pull-messages",
-    "/v1/control/list-nodes?/v1/fleet/pull-messages",
-    "/v1/fleet/pull-messages;/../../control/list-nodes",
-)
+    "/v1/fleet/../control/list-nodes", "/v1/fleet/%2e%2e/control/list-nodes", "/v1/fleet/..%2fcontrol/list-nodes",
+    "/v1/fleet/pull-messages/../../control/list-nodes", "//v1/control/list-nodes", "/v1//control/list-nodes",
+    "/V1/CONTROL/LIST-NODES", "/v1/control/list-nodes#/v1/fleet/pull-messages",
+    "/v1/control/list-nodes?/v1/fleet/pull-messages", "/v1/fleet/pull-messages;/../../control/list-nodes",
+)  # fmt: skip
 
 
 def paths_of(router: Any) -> list[str]:
@@ -72,14 +60,8 @@ def test_a_stranger_gets_403_on_every_route_but_those_of_nodes(world: Any, stran
     control = paths_of(control_routes)
     assert len(control) >= 30 and "/v1/control/start-run" in control
     others = [
-        *control,
-        *(f"/v1/runtime/{name}" for name in RUNTIME),
-        "/",
-        "/docs",
-        "/openapi.json",
-        "/health",
-        "/v1/fleet",
-    ]
+        *control, *(f"/v1/runtime/{name}" for name in RUNTIME), "/", "/docs", "/openapi.json", "/health", "/v1/fleet",
+    ]  # fmt: skip
     others += ["/v1/fleet/", "/v1/fleet/register-node", "/v1/fleet/unregister-node", "/v1/fleet/unknown"]
     found = {path: stranger.post(path, content=b"") for path in others}
     assert {path: reply.status_code for path, reply in found.items()} == dict.fromkeys(others, 403)

@@ -116,10 +116,8 @@ def test_an_expiring_certificate_is_renewed_at_the_start_and_a_damaged_file_hold
     assert own_world.until(lambda: "site site-4 can connect" in own_world.log("serve"), 60)
     said = own_world.log("serve")
     assert [said.count(what) for what in ("site-1.json: is damaged", "site site-3 can connect", "is cut off")] == [
-        1,
-        1,
-        1,
-    ]
+        1, 1, 1,
+    ]  # fmt: skip
 
     (folder.sites / "site-1.json").write_bytes(whole)
     (folder.sites / "site-4.json").unlink()

@@ -70,13 +70,10 @@ def make(folder: SiteFolder) -> tuple[Callable[..., Message], Callable[..., Mess
         if "raise" in asked:
             raise KeyError(asked["raise"])
         found = {
-            "site": str(context.node_config["site"]),
-            "process": os.getpid(),
-            "user": os.getuid(),
-            "bundle": bundle,
+            "site": str(context.node_config["site"]), "process": os.getpid(), "user": os.getuid(), "bundle": bundle,
             "reached": reached(list(asked.get("addresses", []))) or ["none"],
             "read": [tried(Path(path).read_bytes) for path in asked.get("files", [])] or ["none"],
-        }
+        }  # fmt: skip
         return Message(RecordDict({"config": ConfigRecord(found)}), reply_to=message)
 
     return answer, lambda asked, reply, context: reply

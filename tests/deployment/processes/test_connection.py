@@ -22,11 +22,10 @@ NODE = 7
 ANSWERS = {
     "register-node": fleet_pb2.RegisterNodeFleetResponse(node_id=NODE),
     "activate-node": fleet_pb2.ActivateNodeResponse(node_id=NODE),
-    "deactivate-node": fleet_pb2.DeactivateNodeResponse(),
-    "pull-messages": fleet_pb2.PullMessagesResponse(),
+    "deactivate-node": fleet_pb2.DeactivateNodeResponse(), "pull-messages": fleet_pb2.PullMessagesResponse(),
     "unregister-node": fleet_pb2.UnregisterNodeFleetResponse(),
     "send-node-heartbeat": heartbeat_pb2.SendNodeHeartbeatResponse(success=True),
-}
+}  # fmt: skip
 BROKEN = 0
 """In place of a status: the connection is closed without an answer."""
 
@@ -132,9 +131,8 @@ def test_a_place_that_could_not_be_freed_is_freed_with_the_next_request(node: No
         assert node.known_as.read_text() == "7"
     # The last one is Flower's, at the end.
     assert [name for name in node.server.asked if "activate" in name] == 3 * ["activate-node", "deactivate-node"] + [
-        "activate-node",
-        "deactivate-node",
-    ]
+        "activate-node", "deactivate-node",
+    ]  # fmt: skip
     assert sum("it was freed" in line for line in node.said) == 1
 
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +92,7 @@ def test_a_restarted_node_is_found_again(gate_node: Any, running: Executor, capl
     assert sum("linked to the node" in line for line in caplog.messages) <= 3
 
 
-def test_a_broken_socket_is_tried_again_and_said_once(
-    gate_node: Any,
-    gate_secret: bytes,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    wait_until: Callable[..., None],
-):
+def test_a_broken_socket_is_tried_again_and_said_once(gate_node, gate_secret, tmp_path, caplog, wait_until):
     caplog.set_level(logging.INFO, "flfed.gate")
     path, ended = tmp_path / "again.sock", threading.Event()
     link = RelayClient(path)
@@ -202,13 +196,8 @@ def test_it_works_under_what_its_unit_forbids(
     linked_folder(gate_node, gate_secret)
     unit = units.write(home, units.filled("site-a", command=Path("/usr/bin/true")))[1]
     words = [
-        sys.executable,
-        str(HERE / "restricted.py"),
-        str(unit),
-        sys.executable,
-        str(HERE / "answering.py"),
-        "site-a",
-    ]
+        sys.executable, str(HERE / "restricted.py"), str(unit), sys.executable, str(HERE / "answering.py"), "site-a",
+    ]  # fmt: skip
     gate = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     try:
         asked = {"addresses": [f"127.0.0.1|{gate_node.port}", "::1|1", "example.org|0"]}

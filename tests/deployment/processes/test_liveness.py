@@ -122,9 +122,7 @@ def test_a_fit_of_three_minutes_is_not_interrupted(consortium: Any, home: Path):
 
 
 @pytest.mark.proof
-def test_a_node_that_hangs_is_started_anew_and_so_is_the_gate_that_lost_it(
-    consortium: Any, home: Path, wait_until: Callable[..., None]
-):
+def test_a_node_that_hangs_is_started_anew_and_so_is_the_gate_that_lost_it(consortium, home, wait_until):
     folder, told = consortium.joined("cleveland"), list[str]()
     with Supervisor(children(folder, network=True, gate=True, silence=(20.0, 10.0)), notify=told.append) as supervisor:
 

@@ -49,9 +49,7 @@ def limited(gate_node: Any, gate_secret: bytes, home: Path, tmp_path: Path) -> I
 
 @pytest.mark.servers
 @pytest.mark.proof
-def test_what_asks_for_twice_the_memory_is_told_so_and_the_next_is_answered(
-    gate_node: Any, limited: list[str], tmp_path: Path
-):
+def test_what_asks_for_twice_the_memory_is_told_so_and_the_next_is_answered(gate_node, limited, tmp_path):
     def ask(**asked: float) -> Message:
         gate_node.put(gate_node.message(RecordDict({"config": ConfigRecord(asked)})))
         return gate_node.reply(90)

@@ -69,9 +69,7 @@ def ended(process: subprocess.Popen[str]) -> str:
     return said
 
 
-def test_nothing_in_the_current_folder_runs_in_the_gate_and_of_the_environment_only_a_list_comes(
-    home: Path, planted: tuple[Path, Path]
-):
+def test_nothing_in_the_current_folder_runs_in_the_gate_and_of_the_environment_only_a_list_comes(home, planted):
     folder = SiteFolder("cleveland")
     folder.make()
     folder.secret.write_text("0" * 64)
@@ -145,9 +143,7 @@ def test_nothing_in_the_current_folder_runs_in_other_commands_of_a_site(home: Pa
     assert "planted" not in address
 
 
-def test_settings_that_another_account_put_into_the_current_folder_do_not_move_the_coordinators_app(
-    home: Path, planted: tuple[Path, Path]
-):
+def test_settings_that_another_account_put_into_the_current_folder_do_not_move_the_coordinators_app(home, planted):
     settings, port = planted[0] / ".streamlit", free_port()
     settings.mkdir()
     (settings / "config.toml").write_text('[browser]\nserverPort = 6666\n[server]\nbaseUrlPath = "planted"\n')
@@ -226,9 +222,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 
 
 @pytest.mark.proof
-def test_a_second_gate_or_node_of_a_site_is_refused_and_the_first_is_undisturbed(
-    home: Path, tmp_path: Path, serve: Callable[..., subprocess.Popen[bytes]], wait_until: Callable[..., None]
-):
+def test_a_second_gate_or_node_of_a_site_is_refused_and_the_first_is_undisturbed(home, tmp_path, serve, wait_until):
     folder = joined(tmp_path)
     gate = f"flfed: {folder.gate}: the gate of cleveland is served already; end that process first"
     first = serve("--gate-only")

@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -196,9 +196,7 @@ def redirecting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tup
 
 @pytest.mark.servers
 @pytest.mark.parametrize("guarded", [True, False])
-def test_a_redirect_to_another_host_is_not_followed(
-    redirecting: tuple[Path, int, Heard, Heard], folder: SiteFolder, guarded: bool, wait_until: Callable[..., None]
-):
+def test_a_redirect_to_another_host_is_not_followed(redirecting, folder, guarded, wait_until):
     authority, port, first, other = redirecting
     folder.authority.write_bytes(authority.read_bytes())
     folder.join.write_text(f'site = "site-a"\naddress = "localhost:{port}"\n')
@@ -206,11 +204,9 @@ def test_a_redirect_to_another_host_is_not_followed(
     ours = [sys.executable, "-m", "flfed.deployment.processes.node", "site-a"]
     flowers = [str(Path(sys.executable).parent / "flower-supernode"), *node_command(folder, free_port())[1:]]
     node = subprocess.Popen(
-        ours if guarded else flowers,
-        stderr=subprocess.PIPE,
-        text=True,
+        ours if guarded else flowers, stderr=subprocess.PIPE, text=True,
         env={**os.environ, **QUIET, "FLWR_HOME": str(folder.network)},
-    )
+    )  # fmt: skip
     try:
         said = node.communicate(timeout=60)[1]
     finally:

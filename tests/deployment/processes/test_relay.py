@@ -114,9 +114,7 @@ def _served(path: Path) -> bool:
 
 
 @pytest.mark.servers
-def test_a_silent_connection_is_closed_and_a_talking_one_is_not(
-    tmp_path: Path, echo: int, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_silent_connection_is_closed_and_a_talking_one_is_not(tmp_path, echo, monkeypatch):
     idle, longest = 0.5, 1.0
     while longest >= idle:  # this process came too late to talk, as it may on a busy machine: again, with more time
         idle *= 2

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -51,9 +51,7 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
 @pytest.mark.servers
 @pytest.mark.skipif(os.geteuid() != 0, reason="the unit's network and the other user need root")
 @pytest.mark.parametrize("how", ["plain", "unit"])
-def test_a_gate_finds_no_way_out_of_its_room(
-    how: str, foreign: tuple[str, str], home: Path, tmp_path: Path, wait_until: Callable[..., None]
-):
+def test_a_gate_finds_no_way_out_of_its_room(how, foreign, home, tmp_path, wait_until):
     package, found = tmp_path / "sites" / "probe", tmp_path / "found.json"
     package.mkdir(parents=True)
     site = SITE.format(stream=foreign[0], datagram=foreign[1], found=str(found))

@@ -25,9 +25,8 @@ def test_the_gate_starts_last_and_so_ends_first(home: Path):
     folder = SiteFolder("site-a")
     both = children(folder, network=True, gate=True)
     assert [child.command[-2:] for child in both] == [
-        ("flfed.deployment.processes.node", "site-a"),
-        ("flfed.deployment.processes.executor", "site-a"),
-    ]
+        ("flfed.deployment.processes.node", "site-a"), ("flfed.deployment.processes.executor", "site-a"),
+    ]  # fmt: skip
     assert [child.log.parent for child in both] == [folder.network, folder.gate]
     assert [len(children(folder, network=n, gate=not n)) for n in (True, False)] == [1, 1]
 
@@ -37,9 +36,8 @@ def test_a_network_that_could_not_be_left_is_said_plainly(home: Path):
     assert _describe_isolation("", root=True).startswith("it has no network; but root could take it back")
     warning = "WARNING, it has data AND a network: the kernel said no"
     assert [_describe_isolation("the kernel said no", root=root).startswith(warning) for root in (True, False)] == [
-        True,
-        True,
-    ]
+        True, True,
+    ]  # fmt: skip
     with pytest.raises(UsageError, match="not both"):
         serve(SiteFolder("site-a"), threading.Event(), network=False, gate=False, notify=print)
 
@@ -52,9 +50,7 @@ def test_a_site_that_has_not_joined_is_not_served(flfed: Callable[..., tuple[int
 
 
 @pytest.mark.parametrize("which", [{}, {"network": False}, {"gate": False}])
-def test_a_home_that_is_too_long_for_a_socket_is_refused_before_anything_starts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: dict[str, bool]
-):
+def test_a_home_that_is_too_long_for_a_socket_is_refused_before_anything_starts(tmp_path, monkeypatch, which):
     monkeypatch.setenv("FLFED_HOME", str(tmp_path / ("x" * 90)))
     told: list[str] = []
     with pytest.raises(UsageError, match=r"107 bytes at most\); set FLFED_HOME to a shorter folder") as caught:
@@ -126,9 +122,7 @@ def test_a_site_serves_refuses_survives_and_ends(consortium: Any, home: Path, wa
 
 @pytest.mark.proof
 @pytest.mark.servers
-def test_a_killed_node_comes_back_within_the_minute_in_which_flower_refuses_it(
-    consortium: Any, home: Path, wait_until: Callable[..., None]
-):
+def test_a_killed_node_comes_back_within_the_minute_in_which_flower_refuses_it(consortium, home, wait_until):
     consortium.joined("cleveland")
     serving = consortium.start([*FLFED, "site", "serve", "cleveland"], "serve.log")
     consortium.do("begin", config={"study": "text"})
@@ -169,10 +163,8 @@ def test_only_one_of_the_two_is_run_where_that_is_asked(consortium: Any, home: P
         assert serving.wait(60) == 0
         assert processes("cleveland") == {}
     told = subprocess.run(
-        [*FLFED, "site", "serve", "cleveland", "--gate-only", "--network-only"],
-        capture_output=True,
-        text=True,
+        [*FLFED, "site", "serve", "cleveland", "--gate-only", "--network-only"], capture_output=True, text=True,
         check=False,
-    )
+    )  # fmt: skip
     assert told.returncode == 2
     assert "not both" in told.stderr

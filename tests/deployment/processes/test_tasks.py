@@ -83,9 +83,7 @@ def test_a_task_that_comes_before_its_message_is_waited_for(gate_node: Any, task
 
 
 @pytest.mark.servers
-def test_a_message_that_the_node_downloads_slowly_is_waited_for_with_signs_of_life(
-    gate_node: Any, gate_secret: bytes, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_message_that_the_node_downloads_slowly_is_waited_for_with_signs_of_life(gate_node, gate_secret, monkeypatch):
     monkeypatch.setattr(tasks_module, "ARRIVING", 0.5)  # a slow line takes longer than that, for all parts together
     beats = [time.monotonic()]
     tasks = Tasks(gate_node.link.connect, gate_secret, alive=lambda: beats.append(time.monotonic()))
@@ -103,9 +101,7 @@ def test_a_message_that_the_node_downloads_slowly_is_waited_for_with_signs_of_li
 
 
 @pytest.mark.servers
-def test_a_message_that_the_node_gave_up_is_a_lost_link_at_once(
-    gate_node: Any, tasks: Tasks, wait_until: Callable[..., None]
-):
+def test_a_message_that_the_node_gave_up_is_a_lost_link_at_once(gate_node, tasks, wait_until):
     asked = gate_node.message()
 
     def put() -> None:
@@ -228,9 +224,7 @@ def test_a_wrong_secret_and_an_absent_node_are_said(gate_node: Any, tmp_path: Pa
     nobody.close()
 
 
-def test_a_reply_to_a_run_that_ended_as_it_was_sent_is_a_lost_link(
-    gate_node: Any, tasks: Tasks, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_reply_to_a_run_that_ended_as_it_was_sent_is_a_lost_link(gate_node, tasks, monkeypatch):
     gate_node.put()
     task = taken(tasks)
     register = gate_node.store.preregister
@@ -282,14 +276,10 @@ def test_no_line_of_a_bundle_is_installed_or_imported(gate_node: Any, tasks: Tas
     assert len({name for name in set(sys.modules) - before if "flfed_bundle" in name}) == 0
 
 
-@pytest.mark.parametrize(
-    ("headers", "rule"),
-    [
-        ({"content-length": "30"}, "larger than 20 bytes"),
-        ({}, "does not say"),
-        ({"content-encoding": "gzip"}, "packed"),
-    ],
-)
+@pytest.mark.parametrize(("headers", "rule"), [
+    ({"content-length": "30"}, "larger than 20 bytes"), ({}, "does not say"),
+    ({"content-encoding": "gzip"}, "packed"),
+])  # fmt: skip
 def test_an_answer_of_unknown_or_packed_length_is_not_read(headers: dict[str, str], rule: str):
     bounded = Bounded(RelayClient(Path("/nowhere")).connect, 20)
     fixed = httpx.MockTransport(lambda request: httpx.Response(200, headers=headers, stream=httpx.ByteStream(b"")))

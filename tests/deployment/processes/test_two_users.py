@@ -8,7 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,8 @@ NET, GATE, LINK = 64101, 64102, 64103
 NUMBERS = {"flfed-net": NET, "flfed-gate": GATE, "flfed-link": LINK}
 HERE = Path(__file__).parent
 pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.servers,
-    pytest.mark.skipif(os.geteuid() != 0, reason="two users need root"),
-]
+    pytest.mark.slow, pytest.mark.servers, pytest.mark.skipif(os.geteuid() != 0, reason="two users need root"),
+]  # fmt: skip
 
 
 def become(user: int) -> list[str]:
@@ -82,21 +80,15 @@ def test_the_folders_have_the_owners_and_modes_that_the_units_need(base: Path):
         for path in (".", "net", "gate", "link", "link/site-a", "net/sites/site-a", "gate/sites/site-a")
     }
     assert found == {
-        ".": (0, 0, 0o711),
-        "net": (NET, NET, 0o700),
-        "gate": (GATE, GATE, 0o700),
-        "link": (0, 0, 0o711),
-        "link/site-a": (NET, LINK, 0o2750),
-        "net/sites/site-a": (NET, NET, 0o700),
+        ".": (0, 0, 0o711), "net": (NET, NET, 0o700), "gate": (GATE, GATE, 0o700), "link": (0, 0, 0o711),
+        "link/site-a": (NET, LINK, 0o2750), "net/sites/site-a": (NET, NET, 0o700),
         "gate/sites/site-a": (GATE, GATE, 0o700),
-    }
+    }  # fmt: skip
     for user in ("net", "gate"):
         assert (base / user / "sites/site-a/link").resolve() == base / "link/site-a"
 
 
-def test_the_gate_reaches_nothing_and_answers_and_the_node_reads_no_row(
-    consortium: Any, base: Path, wait_until: Callable[..., None]
-):
+def test_the_gate_reaches_nothing_and_answers_and_the_node_reads_no_row(consortium, base, wait_until):
     node, gate = started(consortium, base)
     consortium.do("begin", config={"study": "text"})
     assert len(consortium.do("nodes", count=1)["nodes"]) == 1, (consortium.root / "node.log").read_text()
@@ -131,9 +123,7 @@ def test_the_gate_reaches_nothing_and_answers_and_the_node_reads_no_row(
     assert re.search("^CapEff:\t0+$", status, re.M)
 
 
-def test_another_user_cannot_use_the_socket_or_read_the_secret(
-    consortium: Any, base: Path, wait_until: Callable[..., None]
-):
+def test_another_user_cannot_use_the_socket_or_read_the_secret(consortium, base, wait_until):
     started(consortium, base)
     wait_until(lambda: (base / "link/site-a/gate.sock").exists(), 60)
     stranger = account(LINK + 1)

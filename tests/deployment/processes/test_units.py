@@ -21,22 +21,13 @@ COMMAND = [sys.executable, str(Path(__file__).with_name("command.py"))]
 STRING_MAP = {"type": "object", "additionalProperties": {"type": "string"}}
 STRINGS = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
 SERVICE = {
-    "image": {"type": "string"},
-    "command": STRINGS,
-    "user": {"type": "string"},
-    "network_mode": {"type": "string"},
-    "environment": STRING_MAP,
-    "volumes": STRINGS,
-    "read_only": {"type": "boolean"},
-    "tmpfs": STRINGS,
-    "cap_drop": STRINGS,
-    "security_opt": STRINGS,
-    "restart": {"type": "string"},
-    "stop_grace_period": {"type": "string"},
-    "mem_limit": {"type": ["number", "string"]},
+    "image": {"type": "string"}, "command": STRINGS, "user": {"type": "string"}, "network_mode": {"type": "string"},
+    "environment": STRING_MAP, "volumes": STRINGS, "read_only": {"type": "boolean"}, "tmpfs": STRINGS,
+    "cap_drop": STRINGS, "security_opt": STRINGS, "restart": {"type": "string"},
+    "stop_grace_period": {"type": "string"}, "mem_limit": {"type": ["number", "string"]},
     "pids_limit": {"type": ["number", "string"]},
     "ulimits": {"type": "object", "additionalProperties": {"type": "integer"}},
-}
+}  # fmt: skip
 COMPOSE: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -126,10 +117,8 @@ def test_systemd_takes_them_and_finds_little_exposed(files: dict[str, Path], nam
     assert (told.returncode, about) == (0, [])
     told = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--threshold=20", "--json=short", str(files[name])],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert told.returncode == 0, told.stdout + told.stderr
     exposed = {line["name"]: float(line["exposure"]) for line in json.loads(told.stdout) if line["exposure"]}
     assert sum(exposed.values()) < 2.0
@@ -145,9 +134,8 @@ def test_the_users_and_their_group_are_made(files: dict[str, Path], tmp_path: Pa
     assert sorted(groups["flfed-link"].split(",")) == ["flfed-gate", "flfed-net"]
     users = [line.split(":") for line in (root / "etc/passwd").read_text().splitlines()]
     assert {user[0]: user[5] for user in users} == {
-        "flfed-net": "/var/lib/flfed/net",
-        "flfed-gate": "/var/lib/flfed/gate",
-    }
+        "flfed-net": "/var/lib/flfed/net", "flfed-gate": "/var/lib/flfed/gate",
+    }  # fmt: skip
     assert len({user[2] for user in users}) == 2
 
 

@@ -22,13 +22,9 @@ SEIZE = 0x4206
 NEW_NET, NEW_USER = 0x40000000, 0x10000000
 HERE = ("x86_64", "aarch64").index(platform.machine())
 NUMBERS = {
-    "ptrace": (101, 117),
-    "process_vm_readv": (310, 270),
-    "process_vm_writev": (311, 271),
-    "unshare": (272, 97),
-    "setns": (308, 268),
-    "clone": (56, 220),
-}
+    "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "unshare": (272, 97),
+    "setns": (308, 268), "clone": (56, 220),
+}  # fmt: skip
 
 
 def call(number: int | str, *given: object) -> int:
@@ -137,16 +133,13 @@ def ways_out(parent: int, stream: str, datagram: str) -> dict[str, str]:
         "memory of the parent": tried(lambda: memory_of(parent)),
         "memory of children": tried(memory_of_children),
         "file of the parent": tried(lambda: call(438, process, 0, 0)),
-        "unshare": beside(lambda: call("unshare", NEW_NET)),
-        "unshare user": beside(lambda: call("unshare", NEW_USER)),
-        "clone": beside(new_user),
-        "clone3": tried(lambda: call(435, 0, 0)),
+        "unshare": beside(lambda: call("unshare", NEW_NET)), "unshare user": beside(lambda: call("unshare", NEW_USER)),
+        "clone": beside(new_user), "clone3": tried(lambda: call(435, 0, 0)),
         "setns": beside(lambda: call("setns", process, NEW_NET)),
-        "a terminal": tried(lambda: fcntl.ioctl(0, 0x5412, b"x")),
-        "x32": tried(lambda: call(0x40000000 | 41, 2, 1, 0)),
+        "a terminal": tried(lambda: fcntl.ioctl(0, 0x5412, b"x")), "x32": tried(lambda: call(0x40000000 | 41, 2, 1, 0)),
         "32 bits": beside(in_32_bits),
         "a call of tomorrow": tried(lambda: call(467, -1, 0, 0, 0, 0)),
-    }
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -131,11 +131,9 @@ class History:
 
     def _choose(self, answers: Mapping[str, Answer], cohort: Sites) -> Any:
         return self.scene.rules.choose_list(
-            {name: answer.lists for name, answer in answers.items()},
-            cohort=cohort,
-            least=self.least,
+            {name: answer.lists for name, answer in answers.items()}, cohort=cohort, least=self.least,
             lifted=dict.fromkeys(cohort, self.scene.lifted),
-        )
+        )  # fmt: skip
 
     def _spoilt(self, cohort: Sites) -> dict[str, list[str]]:
         """Return by site whose shares are none for it."""

@@ -12,15 +12,7 @@ import numpy as np
 
 from flfed.refusals import Refusal
 from flfed.updates.masking.keys import Chain, RunKey, pair_secrets
-from flfed.updates.masking.protocol import (
-    MaskedVector,
-    Opening,
-    Totals,
-    confirm_list,
-    mask_vector,
-    open_list,
-    unmask,
-)
+from flfed.updates.masking.protocol import MaskedVector, Opening, Totals, confirm_list, mask_vector, open_list, unmask
 from flfed.updates.masking.rules import Sites, threshold
 
 NONE = {32: np.empty(0, np.uint32), 64: np.empty(0, np.uint64)}
@@ -85,16 +77,12 @@ class Cohort:
         confirmed = {one: confirm_list(one, listed, links=self.links(one, step), binding=bound) for one in listed}
         return {
             site: open_list(
-                site,
-                listed,
-                {sender: vectors[sender].sealed[site] for sender in listed},
+                site, listed, {sender: vectors[sender].sealed[site] for sender in listed},
                 confirmations={sender: confirmed[sender][site] for sender in listed - {site}},
-                links=self.links(site, step),
-                binding=bound,
-                least=self.least,
+                links=self.links(site, step), binding=bound, least=self.least,
             )
             for site in sites or sorted(listed)
-        }
+        }  # fmt: skip
 
     def unmasked(
         self, vectors: Mapping[str, MaskedVector], openings: Mapping[str, Opening], listed: Sites

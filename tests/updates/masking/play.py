@@ -195,11 +195,7 @@ class Site:
         return Confirmation(self.name, self.rules.bound(self.answers[exchange].context), listed)
 
     def unmask(
-        self,
-        exchange: Exchange,
-        listed: Sites,
-        confirmations: Iterable[Confirmation],
-        spoilt: Collection[str] = (),
+        self, exchange: Exchange, listed: Sites, confirmations: Iterable[Confirmation], spoilt: Collection[str] = ()
     ) -> Opening | Spoilt | str:
         if refusal := self._list_refusal(exchange, listed):
             return refusal
@@ -215,10 +211,9 @@ class Site:
         self._write_down(exchange, listed)
         missing = context.cohort - listed - {self.name}
         return Opening(
-            self.name,
-            frozenset((owner, bound) for owner in listed),
+            self.name, frozenset((owner, bound) for owner in listed),
             frozenset(pair_seed(self.name, other, bound) for other in missing),
-        )
+        )  # fmt: skip
 
     def _among(self, exchange: Exchange, request: Request) -> tuple[str, Sites]:
         """Return study and cohort of a sum: of figures, the sites that share them in sums only."""
@@ -247,14 +242,10 @@ class Site:
         line = self._line(request, exchange)
         seen = all(self.rules.have_honest_opener(self.pinned[study], before) for before in line.pinned)
         refusal = self.rules.list_refusal(
-            self.name,
-            listed,
-            cohort=cohort,
-            least=self.rules.needed(self.pinned[study], cohort, request.kind),
-            opened=line.lists,
-            lifted=self.lifted[exchange.run] if seen and request.kind != FIGURES else (),
+            self.name, listed, cohort=cohort, least=self.rules.needed(self.pinned[study], cohort, request.kind),
+            opened=line.lists, lifted=self.lifted[exchange.run] if seen and request.kind != FIGURES else (),
             newest=self.rules.newest(exchange, line.asked),
-        )
+        )  # fmt: skip
         return str(refusal) if refusal else None
 
     def _write_down(self, exchange: Exchange, listed: Sites) -> None:

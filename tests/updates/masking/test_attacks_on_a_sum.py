@@ -126,10 +126,9 @@ def test_lists_of_which_each_site_is_told_another_give_one_update_where_none_con
              for site, listed in told.items()}  # fmt: skip
     victim, before, after = honest[1], honest[0], honest[2]
     seeds = {
-        before: given[before].seeds[victim],
-        after: given[victim].seeds[after],
+        before: given[before].seeds[victim], after: given[victim].seeds[after],
         colluder: mask_seed(cohort.links(colluder)[victim], BINDING),
-    }
+    }  # fmt: skip
     openings = {site: Opening({}, {victim: seed}) for site, seed in seeds.items()}
     shares = {site: given[site] for site in (victim, after)}
     shares |= cohort.opened(vectors, frozenset(cohort.sites), [colluder])
@@ -145,14 +144,9 @@ def opened_by(
     confirmations: Mapping[str, bytes],
 ) -> Opening | Refusal:
     return open_list(
-        site,
-        listed,
-        {sender: vectors[sender].sealed[site] for sender in listed},
-        confirmations=confirmations,
-        links=cohort.links(site),
-        binding=BINDING,
-        least=cohort.least,
-    )
+        site, listed, {sender: vectors[sender].sealed[site] for sender in listed}, confirmations=confirmations,
+        links=cohort.links(site), binding=BINDING, least=cohort.least,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("sites", [3, 20])

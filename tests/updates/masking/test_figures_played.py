@@ -71,17 +71,15 @@ FAULTS = {
     "two such sites": (one_and_a_colluder, replace(RULES, are_enough=enough(2)), [(4, 1), (5, 1)]),
     "three of any number": (one_and_all_colluders, replace(RULES, are_enough=enough(3)), [(7, 2), (10, 3), (20, 6)]),
     "threshold of such sites": (
-        two_lists,
-        replace(RULES, least_of_figures=lambda pinned, among: written.threshold(len(among))),
+        two_lists, replace(RULES, least_of_figures=lambda pinned, among: written.threshold(len(among))),
         [(10, 3), (20, 6)],
     ),
     "list by run": (fewer_in_a_second_run, replace(RULES, question=by_run), [(6, 1), (10, 3)]),
     "any list": (
-        over_the_cohort,
-        replace(RULES, are_enough=enough(1), list_refusal=lambda *given, **facts: None),
+        over_the_cohort, replace(RULES, are_enough=enough(1), list_refusal=lambda *given, **facts: None),
         [(4, 1), (10, 3)],
     ),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", FAULTS)

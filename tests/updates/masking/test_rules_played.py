@@ -77,19 +77,15 @@ FAULTS = {
     "list by round": (fewer_in_the_next_round, ledger_without(lambda where: where.round), SIZES),
     "list by run": (fewer_in_a_second_run, ledger_without(lambda where: where.run), SIZES),
     "list by model": (
-        fewer_in_a_summary,
-        replace(RULES, question=lambda request, where: (request.kind, request.model)),
-        SIZES,
+        fewer_in_a_summary, replace(RULES, question=lambda request, where: (request.kind, request.model)), SIZES,
     ),
     "list by kind": (
-        fewer_in_another_kind,
-        replace(RULES, question=lambda request, where: (request.kind, request.model)),
-        SIZES,
+        fewer_in_another_kind, replace(RULES, question=lambda request, where: (request.kind, request.model)), SIZES,
     ),
     "least list of three": (least_list, replace(RULES, least=lambda pinned, cohort: 3), [(20, 2)]),
     "smaller list after the larger": (spoilt_on_the_way, replace(RULES, list_refusal=smaller_ones_too), SIZES),
     "draw": (draw, replace(RULES, least=least_by_cohort, cohort_refusal=no_refusal), [(20, 6)]),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -161,9 +157,7 @@ def test_a_question_keeps_to_the_pinned_sites_of_its_first_study(common: int, co
 
 @pytest.mark.parametrize("consents", [False, True])
 @pytest.mark.parametrize("opened", [False, True])
-def test_a_study_with_one_more_site_gets_the_list_of_the_study_before_unless_the_site_consents(
-    consents: bool, opened: bool
-):
+def test_a_study_with_one_more_site_gets_the_list_of_the_study_before_unless_the_site_consents(consents, opened):
     scene = Scene({"one": list("abcd"), "two": list("abcde")}, (), lifted="e" if consents else "")
     scene.enter(1, "abcd", study="one")
     scene.train(exchange(1), ASKED)
@@ -172,11 +166,9 @@ def test_a_study_with_one_more_site_gets_the_list_of_the_study_before_unless_the
     assert scene.train(exchange(2), ASKED) == 5
     answers = scene.server.answers[exchange(2)]
     chosen = written.choose_list(
-        {name: one.lists for name, one in answers.items()},
-        cohort="abcde",
-        least=4,
+        {name: one.lists for name, one in answers.items()}, cohort="abcde", least=4,
         lifted=dict.fromkeys("abcde", scene.lifted),
-    )
+    )  # fmt: skip
     joined = scene.add_up(exchange(2), "abcde")
     if opened and not consents:
         assert joined == 1  # by the new site, which knows of no list
@@ -279,17 +271,10 @@ def test_no_long_search_gets_such_a_sum(pinned: int, colluders: int):
         assert attacked_in_studies(RULES, pinned - colluders - 1, colluders, 10_000)[1] == 0
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        "masks not bound to round",
-        "no self-mask",
-        "no confirmations",
-        "another model",
-        "list by run",
-        "smaller list after the larger",
-    ],
-)
+@pytest.mark.parametrize("fault", [
+    "masks not bound to round", "no self-mask", "no confirmations", "another model", "list by run",
+    "smaller list after the larger",
+])  # fmt: skip
 def test_the_same_attacks_find_a_fault(fault: str):
     assert attacked(FAULTS[fault][1], 7, 2, 150)[1] > 0
 

@@ -36,11 +36,9 @@ def stated(site: str = "a", **changes: Any) -> Statement:
         **RUN,
         "site": site,
         "public_key": X25519PrivateKey.from_private_bytes(bytes([9]) * 32).public_key().public_bytes_raw().hex(),
-        "signing_key": signing_public(GATES[site]),
-        "pins": pins_hash(PINNED),
-        "share_metrics": "aggregate-only",
+        "signing_key": signing_public(GATES[site]), "pins": pins_hash(PINNED), "share_metrics": "aggregate-only",
         "flfed": "0.3.0",
-    }
+    }  # fmt: skip
     return Statement(**{**facts, **changes})
 
 
@@ -57,27 +55,19 @@ def test_a_statement_that_crossed_is_taken_as_it_was_signed():
         assert refusal(statement, signature) is None
 
 
-@pytest.mark.parametrize(
-    ("change", "code"),
-    [
-        ({"study_sha256": "6" * 64}, "statement-other-run"),
-        ({"run": "20261123-045012-a1b3"}, "statement-other-run"),
-        ({"repeat": 1}, "statement-other-run"),
-        ({"site": "e"}, "cohort-not-pinned"),
-        ({"site": "b"}, "statement-other-key"),
-        ({"signing_key": signing_public(GATES["b"])}, "statement-other-key"),
-        ({"pins": pins_hash({**PINNED, "e": PINNED["a"]})}, "statement-other-pins"),
-        ({"pins": pins_hash({**PINNED, "d": PINNED["a"]})}, "statement-other-pins"),
-        ({"pins": pins_hash({site: PINNED[site] for site in "abc"})}, "statement-other-pins"),
-        ({"public_key": "0" * 63}, "statement-unreadable"),
-        ({"signing_key": "g" * 64}, "statement-unreadable"),
-        ({"site": "../a"}, "statement-unreadable"),
-        ({"share_metrics": "open"}, "statement-unreadable"),
-        ({"keeps_rounds": "yes"}, "statement-unreadable"),
-        ({"lifted": ("../b",)}, "statement-unreadable"),
-        ({"flfed": "0.3.0 "}, "statement-unreadable"),
-    ],
-)
+@pytest.mark.parametrize(("change", "code"), [
+    ({"study_sha256": "6" * 64}, "statement-other-run"), ({"run": "20261123-045012-a1b3"}, "statement-other-run"),
+    ({"repeat": 1}, "statement-other-run"), ({"site": "e"}, "cohort-not-pinned"),
+    ({"site": "b"}, "statement-other-key"),
+    ({"signing_key": signing_public(GATES["b"])}, "statement-other-key"),
+    ({"pins": pins_hash({**PINNED, "e": PINNED["a"]})}, "statement-other-pins"),
+    ({"pins": pins_hash({**PINNED, "d": PINNED["a"]})}, "statement-other-pins"),
+    ({"pins": pins_hash({site: PINNED[site] for site in "abc"})}, "statement-other-pins"),
+    ({"public_key": "0" * 63}, "statement-unreadable"), ({"signing_key": "g" * 64}, "statement-unreadable"),
+    ({"site": "../a"}, "statement-unreadable"), ({"share_metrics": "open"}, "statement-unreadable"),
+    ({"keeps_rounds": "yes"}, "statement-unreadable"), ({"lifted": ("../b",)}, "statement-unreadable"),
+    ({"flfed": "0.3.0 "}, "statement-unreadable"),
+])  # fmt: skip
 def test_what_a_gate_signed_for_something_else_is_refused(change: dict[str, Any], code: str):
     found = refusal(replace(stated(), **change))
     assert found is not None and found.code == code
@@ -86,17 +76,10 @@ def test_what_a_gate_signed_for_something_else_is_refused(change: dict[str, Any]
     assert read_of_site(str(found)) == found  # it may be said to the coordinator
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"public_key": "1" * 64},
-        {"pins": pins_hash({"a": PINNED["a"]})},
-        {"share_metrics": "named"},
-        {"keeps_rounds": True},
-        {"lifted": ("a",)},
-        {"flfed": "0.2.0"},
-    ],
-)
+@pytest.mark.parametrize("change", [
+    {"public_key": "1" * 64}, {"pins": pins_hash({"a": PINNED["a"]})}, {"share_metrics": "named"},
+    {"keeps_rounds": True}, {"lifted": ("a",)}, {"flfed": "0.2.0"},
+])  # fmt: skip
 def test_a_server_that_changes_a_fact_has_no_signature_for_it(change: dict[str, Any]):
     signature = sign(stated(), GATES["a"])
     assert refusal(stated(), signature) is None

@@ -58,16 +58,12 @@ def shapes_named(*names: str) -> dict[str, Any]:
     return shapes_of({name: np.zeros((3,) if "bias" in name else (3, 3)) for name in names})
 
 
-@pytest.mark.parametrize(
-    ("names", "own"),
-    [
-        (("weight", "bias"), {"bias"}),
-        (("weight-0", "bias-0", "weight-1", "bias-1"), {"weight-1", "bias-1"}),
-        # Of ten layers and more the last is that of the highest number, not of the last name in the alphabet.
-        (("bias-10", "weight-10", "bias-9", "weight-9", "bias-0", "weight-0"), {"weight-10", "bias-10"}),
-        (("0.weight", "0.bias", "2.weight", "2.bias"), {"2.weight", "2.bias"}),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("names", "own"), [
+    (("weight", "bias"), {"bias"}), (("weight-0", "bias-0", "weight-1", "bias-1"), {"weight-1", "bias-1"}),
+    # Of ten layers and more the last is that of the highest number, not of the last name in the alphabet.
+    (("bias-10", "weight-10", "bias-9", "weight-9", "bias-0", "weight-0"), {"weight-10", "bias-10"}),
+    (("0.weight", "0.bias", "2.weight", "2.bias"), {"2.weight", "2.bias"}),
+])  # fmt: skip
 def test_the_own_part_is_the_last_layer_and_of_one_layer_its_intercepts(names: tuple[str, ...], own: set[str]):
     shapes = FedPer.extra_shapes(shapes_named(*names))
     assert set(shapes.own_part) == own and not (shapes.own_model or shapes.kept or shapes.sent or shapes.returned)

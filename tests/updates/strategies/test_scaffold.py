@@ -99,14 +99,10 @@ def test_a_site_without_a_step_keeps_its_variate():
     assert (Scaffold.client_extra({}, arrays, update).kept["w"] == old["w"]).all()
 
 
-@pytest.mark.parametrize(
-    ("plan", "why"),
-    [
-        (Plan(optimiser="adam"), "optimiser='adam' scales each gradient by the ones before"),
-        (Plan(clip=1.0), "clip=1 cuts corrected gradients"),
-        (Plan(l1=0.01), "l1=0.01 moves weights beside the gradients"),
-    ],
-)
+@pytest.mark.parametrize(("plan", "why"), [
+    (Plan(optimiser="adam"), "optimiser='adam' scales each gradient by the ones before"),
+    (Plan(clip=1.0), "clip=1 cuts corrected gradients"), (Plan(l1=0.01), "l1=0.01 moves weights beside the gradients"),
+])  # fmt: skip
 def test_plans_whose_updates_show_no_mean_gradient_are_refused(plan: Plan, why: str):
     with pytest.raises(UsageError) as refused:
         Scaffold().check(plan)
@@ -115,19 +111,13 @@ def test_plans_whose_updates_show_no_mean_gradient_are_refused(plan: Plan, why: 
     Scaffold().check(Plan(momentum=0.9, l2=0.1))
 
 
-@pytest.mark.parametrize(
-    ("changes", "why"),
-    [
-        ({"codec.name": "int8"}, "and a codec packs the model and the update alone: leave [codec] out"),
-        ({"codec.download": "float16"}, "and a codec packs the model and the update alone: leave [codec] out"),
-        (
-            {"privacy.name": "record-dp", "plan.steps": 5},
-            "and record-dp under [privacy] protects the update",
-        ),
-        ({"privacy.name": "site-dp"}, "needs the sites' single updates, and site-dp gives it"),
-        ({"privacy.secure-aggregation": "on"}, "needs the sites' single updates, which the server does not have"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "why"), [
+    ({"codec.name": "int8"}, "and a codec packs the model and the update alone: leave [codec] out"),
+    ({"codec.download": "float16"}, "and a codec packs the model and the update alone: leave [codec] out"),
+    ({"privacy.name": "record-dp", "plan.steps": 5}, "and record-dp under [privacy] protects the update"),
+    ({"privacy.name": "site-dp"}, "needs the sites' single updates, and site-dp gives it"),
+    ({"privacy.secure-aggregation": "on"}, "needs the sites' single updates, which the server does not have"),
+])  # fmt: skip
 def test_studies_that_protect_or_pack_the_update_alone_are_refused(changes: dict[str, object], why: str):
     study = Study.load("breast-cancer").replace({"strategy.name": "scaffold", "plan.l1": 0.0})
     check(study)
