@@ -168,7 +168,7 @@ def linked_folder(gate_node: Any, gate_secret: bytes) -> SiteFolder:
 
 @pytest.mark.servers
 def test_a_gate_that_is_ended_in_the_middle_of_an_answer_says_so_at_once(
-    gate_node: Any, gate_secret: bytes, home: Path, wait_until: Callable[..., None]
+    gate_node: Any, gate_secret: bytes, home: Path, wait_until: Any
 ):
     folder = linked_folder(gate_node, gate_secret)
     gate = subprocess.Popen([sys.executable, str(HERE / "answering.py"), "site-a"], stderr=subprocess.PIPE, text=True)
@@ -190,9 +190,7 @@ def test_a_gate_that_is_ended_in_the_middle_of_an_answer_says_so_at_once(
 
 @pytest.mark.servers
 @pytest.mark.skipif(os.geteuid() != 0, reason="an empty network needs root here")
-def test_it_works_under_what_its_unit_forbids(
-    gate_node: Any, gate_secret: bytes, home: Path, wait_until: Callable[..., None]
-):
+def test_it_works_under_what_its_unit_forbids(gate_node: Any, gate_secret: bytes, home: Path, wait_until: Any):
     linked_folder(gate_node, gate_secret)
     unit = units.write(home, units.filled("site-a", command=Path("/usr/bin/true")))[1]
     words = [
