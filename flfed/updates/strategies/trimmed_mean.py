@@ -61,4 +61,5 @@ def trim_mean(values: NDArray[np.float64], share: float) -> NDArray[np.float64]:
     sites = len(values)
     cut = int(share * sites)
     ordered = np.partition(values, (cut, sites - cut - 1), axis=0)
-    return np.asarray(np.mean(ordered[cut : sites - cut], axis=0))
+    mean: NDArray[np.float64] = np.mean(ordered[cut : sites - cut], axis=0)
+    return mean
