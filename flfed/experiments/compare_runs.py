@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from flfed.errors import FlfedError
-from flfed.records.reports.recorded_run import Recorded, leaves, paired
+from flfed.records.reports.recorded_run import Recorded, paired
 from flfed.records.reports.report import REFERENCES, report
 from flfed.records.reports.site_verdict import SITE_ARMS
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
-from flfed.records.store.visibility import parsed_study
+from flfed.study.former_names import study_values
 from flfed.updates.arrays import is_encrypted
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.words import render
@@ -102,7 +102,7 @@ def _equal(a: str | None, b: str | None) -> dict[str, Any]:
 
 def _settings(a: str, b: str) -> list[dict[str, Any]]:
     """Return the keys in which two studies differ, each with both values; None for an absent key."""
-    first, second = (leaves(parsed_study(text)) for text in (a, b))
+    first, second = map(study_values, (a, b))
     settings = []
     # In the order of the texts, where a person looks for the keys.
     for key in first | second:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flfed.errors import UsageError
+from flfed.parsers import parse_toml
 
 STATISTIC = "statistic"
 SUMMARY = "summary"
@@ -92,6 +93,31 @@ def current_names(tables: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]
         table, _, key = path.replace("*.", "").partition(".")
         sentences.append(f"[{table}] {key} is now {NAMES[path]}")
     return made, sentences
+
+
+def parsed_study(text: str) -> dict[str, Any]:
+    """Return a recorded study's tables under the names of now, none of a text that is not TOML."""
+    try:
+        tables, _ = current_names(parse_toml(text, "the study"))
+    except UsageError:
+        return {}
+    return tables
+
+
+def study_values(text: str) -> dict[str, Any]:
+    """Return a recorded study's values by their whole keys of now, such as "privacy.epsilon"."""
+    return _by_whole_keys(parsed_study(text))
+
+
+def _by_whole_keys(table: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    value_by_key: dict[str, Any] = {}
+    for key, value in table.items():
+        whole = f"{before}{key}"
+        if isinstance(value, dict):
+            value_by_key |= _by_whole_keys(value, f"{whole}.")
+        else:
+            value_by_key[whole] = value
+    return value_by_key
 
 
 def refuse_former(tables: Mapping[str, Any]) -> None:

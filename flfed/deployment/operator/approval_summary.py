@@ -5,10 +5,8 @@ Each line has the facts that a decision rests on. What raises the risk stands in
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 from flfed.deployment.operator.proposal import Proposal, SiteFacts, read_site_facts
 from flfed.deployment.operator.study_description import (
@@ -26,6 +24,7 @@ from flfed.records.statistics.verdict import metric_name, shorten
 from flfed.rows.comparison.own_columns import list_requested_columns
 from flfed.rows.data.site import Site
 from flfed.rows.statistics.of_study import statistic_of
+from flfed.study.former_names import study_values
 from flfed.study.kinds import is_statistic, most_rounds
 from flfed.study.study import Study, is_covered
 from flfed.updates.messages.kinds import COMPARE, asks
@@ -121,8 +120,8 @@ def approved_columns(proposal: Proposal, facts: SiteFacts) -> set[str]:
     columns: set[str] = set()
     for approval in facts.approved:
         try:
-            study = Study.parse(approval.text)
-        except FlfedError:  # an earlier version's text: its columns count as not approved
+            study = Study.parse_recorded(approval.text)
+        except FlfedError:  # a text that is unreadable now: its columns count as not approved
             continue
         if is_statistic(study):
             columns.update(statistic_of(study).columns(proposal.schema))
@@ -246,8 +245,8 @@ def describe_changes(proposal: Proposal, facts: SiteFacts) -> list[str]:
 
 def list_changes(proposal: Proposal, facts: SiteFacts, earlier: Approval) -> list[str]:
     """Return what differs from an earlier approval: columns and sites first, then each key of the study's text."""
-    before = _flat(tomllib.loads(earlier.text))
-    now = _flat(tomllib.loads(proposal.study.text))
+    before = study_values(earlier.text)
+    now = study_values(proposal.study.text)
     features = proposal.schema.features
     changes = _compare_names("columns", features(before.pop(FEATURES, None)), features(now.pop(FEATURES, None)))
     changes += _compare_names("sites", earlier.co_sites, proposal.co_sites)
@@ -274,17 +273,6 @@ def _compare_names(kind: str, before: Collection[str], now: Collection[str]) -> 
     if removed := [name for name in before if name not in now]:
         changes.append(render(f"approval.changed.{kind}-removed", names=", ".join(removed)))
     return changes
-
-
-def _flat(table: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """Return a study's values by their whole keys, such as "privacy.epsilon"."""
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            values |= _flat(value, f"{path}{key}.")
-        else:
-            values[f"{path}{key}"] = value
-    return values
 
 
 def _value_text(value: object) -> str:

@@ -15,8 +15,8 @@ from flfed.records.dashboard.refresh import Opened
 from flfed.records.reports.privacy import covers_study
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
-from flfed.records.store.visibility import parsed_study
 from flfed.records.text import escape, with_code
+from flfed.study.former_names import parsed_study
 from flfed.study.study import has_analysis
 from flfed.words import render
 

@@ -14,7 +14,7 @@ from flfed.records.statistics.privacy_odds import DRAWN_ONCE, accounts_in_words,
 from flfed.records.statistics.verdict import number, shorten
 from flfed.records.store.entries import AT_INSTITUTIONS, RunEntry, Runs, SiteEntry
 from flfed.records.store.reader import RunReader
-from flfed.records.store.visibility import parsed_study
+from flfed.study.former_names import parsed_study
 from flfed.study.study import has_analysis, trains
 from flfed.study.tables import MODES, in_sums_only
 from flfed.words import render, sentences

@@ -12,7 +12,7 @@ from flfed.records.statistics.intervals import mean_of, possible, resplit_interv
 from flfed.records.statistics.verdict import better_of
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
-from flfed.records.store.visibility import parsed_study
+from flfed.study.former_names import study_values
 from flfed.words import render
 
 Place = tuple[str | None, str, str]
@@ -169,7 +169,7 @@ def methods_of(reader: RunReader, name: str) -> list[Report]:
     alike = _on_same_splits(reader, opened)
     if len(alike) < 2:
         return []
-    texts = [leaves(parsed_study(reader.series(one.runs[0][0].series).study_text)) for one in alike]
+    texts = [study_values(reader.series(one.runs[0][0].series).study_text) for one in alike]
     plain = next((place for place, text in enumerate(texts) if text.get(STRATEGY) == PLAIN), 0)
     metrics = (opened.runs[0][0].primary, LOSS)
     methods = []
@@ -215,18 +215,6 @@ def _in_words(text: Mapping[str, Any], plain: Mapping[str, Any]) -> str:
         if text.get(key) != plain.get(key) and not key.startswith(IGNORED)
     ]
     return ", ".join([str(text.get(STRATEGY, "")), *differing])
-
-
-def leaves(table: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Return the values of nested tables by whole keys."""
-    value_by_key: dict[str, Any] = {}
-    for key, value in table.items():
-        whole = f"{before}{key}"
-        if isinstance(value, dict):
-            value_by_key |= leaves(value, f"{whole}.")
-        else:
-            value_by_key[whole] = value
-    return value_by_key
 
 
 def _ratio_of_all(recorded: Recorded) -> float:

@@ -12,13 +12,11 @@ from typing import Any, Literal
 import tomli_w
 from sqlalchemy import Row, Select, or_, select
 
-from flfed.errors import UsageError
-from flfed.parsers import parse_toml
 from flfed.records import objects
 from flfed.records.store.entries import EventEntry, RunEntry, Status
 from flfed.records.store.tables import Event, Run, RunSite, Sent, Series, Summary
 from flfed.refusals import Refusal, read
-from flfed.study.former_names import current_names
+from flfed.study.former_names import parsed_study
 from flfed.study.kinds import ANALYSIS
 from flfed.words import render
 
@@ -328,15 +326,6 @@ def of_study(text: str, *, plain: Callable[[str], str]) -> str:
     study.pop("expected", None)
     study.get("dataset", {}).pop("sites", None)
     return tomli_w.dumps(without_in(study, plain))
-
-
-def parsed_study(text: str) -> dict[str, Any]:
-    """Return a recorded study's tables under the names of now, none of a text that is not TOML."""
-    try:
-        tables, _ = current_names(parse_toml(text, "the study"))
-    except UsageError:
-        return {}
-    return tables
 
 
 def without_in(payload: Any, plain: Callable[[str], str]) -> Any:

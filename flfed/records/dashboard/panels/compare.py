@@ -19,15 +19,15 @@ from flfed.records.dashboard.sections import figure, table
 from flfed.records.objects import figure_of, read_all, run_of, site_of
 from flfed.records.reports.faults import STATUS_WORDS
 from flfed.records.reports.privacy import epsilon_in_words, private_of
-from flfed.records.reports.recorded_run import LOSS, TELLING, leaves, shows
+from flfed.records.reports.recorded_run import LOSS, TELLING, shows
 from flfed.records.reports.report import primary_of
 from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.section import group
 from flfed.records.statistics import Report, verdict
 from flfed.records.statistics.noised_scores import NOT_COMPARED
 from flfed.records.store.reader import RunReader
-from flfed.records.store.visibility import parsed_study
 from flfed.records.text import escape
+from flfed.study.former_names import study_values
 from flfed.words import render
 
 MOST = 6
@@ -190,7 +190,7 @@ def differences(studies: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
 
 def _keys(text: str) -> dict[str, Any]:
     """Return the values of a study by whole keys, without its expected figures."""
-    flat = leaves(parsed_study(text))
+    flat = study_values(text)
     return {key: value for key, value in flat.items() if not key.startswith("expected.")}
 
 
