@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import ConfigDict
 
 from flfed.files import read_private
 from flfed.rows.data import datasets
@@ -38,6 +39,7 @@ class Exclusion:
         Of the list, so that a change of it is noticed.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
     listed: int
     found: int
     rows: int
@@ -51,6 +53,7 @@ class Resting:
     They hide who opted out or is new. The counts are for the site's eyes only.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
     persons: int
     rows: int
 

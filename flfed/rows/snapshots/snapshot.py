@@ -11,7 +11,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -95,15 +95,18 @@ class Frozen:
         return {"format": 1, **facts}
 
     @classmethod
-    def from_json(cls, record: Any) -> Self:
+    def from_json(cls, record: Any) -> Frozen:
         """Parse `frozen.json`, or raise KeyError, TypeError or ValueError."""
         later: dict[str, Any] = {"resting": None, "origin": None, "own": {}, "withheld-sha256": ""}
         record = {**later, **record}  # earlier versions had no such keys
         facts = {one.name: record[one.name.replace("_", "-")] for one in fields(cls)}
-        frozen: Self = TypeAdapter(cls).validate_json(json.dumps(facts), strict=True)
+        frozen = _READER.validate_json(json.dumps(facts), strict=True)
         if record["format"] != 1 or frozen.file != _file_name(frozen.file_sha256):
             raise ValueError
         return frozen
+
+
+_READER = TypeAdapter(Frozen)
 
 
 @dataclass(frozen=True, eq=False)
