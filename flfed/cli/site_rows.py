@@ -224,7 +224,7 @@ def _say_difference(refresh: Refresh, exact: bool) -> None:
 def _warn_of_drift(refresh: Refresh) -> None:
     """Warn, under `institution`, if sums over the rows cannot be compared with those released before."""
     # Sums of an open site are not compared with earlier ones.
-    if not refresh.drifted or refresh.prepared.site.policy.disclosure == "open":
+    if not refresh.drifted or refresh.prepared.site.policy.is_open:
         return
     group = refresh.prepared.schema.group
     changed = f"identifiers in column {group!r}" if group else "rows"

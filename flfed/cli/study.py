@@ -106,7 +106,7 @@ def new_study(
             choices["private"] = answer == "yes"
     named = name or f"{dataset}-{suffix}"
     # Only open sites refit on their validation rows; sites cut from one table are open.
-    opened = all(site.policy.disclosure == "open" for site in site_discovery.of_dataset(dataset))
+    opened = all(site.policy.is_open for site in site_discovery.of_dataset(dataset))
     template = StudyTemplate(
         name=named, dataset=dataset, purpose=purpose, task=schema.task, covers=covers, sums=True,
         refit=opened, **choices,

@@ -132,7 +132,7 @@ def run_without(
 
 def _closed(sites: Iterable[Site]) -> str:
     """Return the names of the sites whose policy is not open, with commas."""
-    return ", ".join(site.name for site in sites if site.policy.disclosure != "open")
+    return ", ".join(site.name for site in sites if not site.policy.is_open)
 
 
 def _check_people_have_rows(rows: int, people: int) -> None:

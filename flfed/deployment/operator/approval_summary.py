@@ -180,7 +180,7 @@ def _list_gaps(proposal: Proposal) -> Iterator[str]:
 def _list_exact_outputs(proposal: Proposal) -> Iterator[str]:
     """Yield which counts the site's policy suppresses, and which outputs it allows beyond the usual ones."""
     policy = proposal.site.policy
-    if policy.disclosure == "open":
+    if policy.is_open:
         yield render("approval.risk.single-cells")
     else:
         yield render("approval.line.suppressed", least=policy.cell_minimum)

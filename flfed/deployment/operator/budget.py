@@ -344,7 +344,7 @@ def budget_as_json(site: Site, ledger: Ledger, only: str = "") -> dict[str, Any]
     datasets = [_of_dataset(site, ledger, name, accounts) for name in names]
     return {
         "site": site.name,
-        "enforced": policy.epsilon is not None and policy.disclosure == "institution",
+        "enforced": policy.enforces_budget,
         "delta": policy.delta,
         "restarted": accounts.restarted or None,
         "datasets": [one for one in datasets if one["dataset"] or one["uncharged"]],

@@ -102,7 +102,7 @@ def runs_left(folder: SiteFolder, site: Site, study: Study) -> RunsLeft:
 
 def check_counted(site: Site, study: Study) -> None:
     """Raise where a site counts no comparisons of a study, so that a person can add none."""
-    if site.policy.disclosure == "open":
+    if site.policy.is_open:
         raise UsageError(f"--compared adds nothing: the policy of {site.name} is 'open', which counts no comparisons")
     if not asks(study, COMPARE):
         raise UsageError(f"--compared adds nothing: study {study.name!r} compares no models")
@@ -110,7 +110,7 @@ def check_counted(site: Site, study: Study) -> None:
 
 def counted_comparisons(folder: SiteFolder, site: Site, study: Study) -> Compared | None:
     """Return the models of a study's dataset whose figures were released; None where the site counts none."""
-    if site.policy.disclosure == "open" or not asks(study, COMPARE):
+    if site.policy.is_open or not asks(study, COMPARE):
         return None
     return compared_models(folder, site, study.dataset.name)
 
@@ -204,7 +204,7 @@ def describe_run_budget(
         # Rounded down, so that the rest is never shown as more than there is.
         left = math.floor((policy.epsilon - after) * 1000) / 1000
         run = render("budget.run.fits", then=then, left=left)
-    elif policy.disclosure == "open":
+    elif policy.is_open:
         run = render("budget.run.open", then=then)
     elif whole or math.isinf(after):
         run = render("budget.run.refused", then=then)

@@ -175,7 +175,7 @@ def comparisons_left(folder: SiteFolder, site: Site) -> list[dict[str, Any]]:
 
     There is one entry a dataset, and none for an open site.
     """
-    if site.policy.disclosure == "open":
+    if site.policy.is_open:
         return []
     lines = _read(folder)
     models_by_dataset = {dataset: lines.of(dataset, site.policy) for dataset in site.datasets}
@@ -272,7 +272,7 @@ class Comparisons:
         return self._refusal(locked_ledger, message, facts) if leaves else None
 
     def _counts(self, message: Message, kind: str) -> bool:
-        return message.metadata.message_type == kind and self.policy.disclosure != "open"
+        return message.metadata.message_type == kind and not self.policy.is_open
 
     def _refusal(self, locked_ledger: LockedLedger, message: Message, facts: Facts) -> Refusal | None:
         dataset = str(facts["dataset"])

@@ -92,7 +92,7 @@ class PrivacyAccount:
         self.folder = ledger.path.parent
         self.budget = policy.epsilon
         self.delta = policy.delta
-        self.enforced = policy.disclosure == "institution" and policy.epsilon is not None
+        self.enforced = policy.enforces_budget
         self._seen = Seen()
 
     def spent(self, rule: str | None = None) -> float:

@@ -108,8 +108,7 @@ def privacy_refusal(study: Study, site: Site, *, noise: bool = True) -> Refusal 
         refused = _sides_refusal(site.holdout, grouped=bool(schema.group))
     refused = refused or policy.privacy_refusal(mechanism=study.privacy.name, delta=delta)
     # Only a budget of a site that enforces it can be overdrawn.
-    enforced = policy.disclosure != "open" and policy.epsilon is not None
-    if not refused and enforced and unit == "row" and schema.group:
+    if not refused and policy.enforces_budget and unit == "row" and schema.group:
         # A budget of rows does not bound a person with several rows, and the two cannot be added up.
         return Refusal("unit-person-needed")
     return refused
@@ -135,7 +134,7 @@ def checks_history(study: Study, site: Site) -> bool:
     comparison reads exact rows.
     """
     exact = study.dataset.partition is None and not is_covered(study)
-    return exact and site.policy.disclosure != "open"
+    return exact and not site.policy.is_open
 
 
 def rows_refusal(study: Study, training: pd.DataFrame, too_small: Refusal | None) -> Refusal | None:

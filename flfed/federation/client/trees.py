@@ -58,7 +58,7 @@ def _sums_of(session: SiteSession, own: SiteRun) -> SiteTreeSums | None:
         own.under(session)
         return sums
     # A study may request sums without an approval.
-    if session.site.policy.disclosure != "open":
+    if not session.site.policy.is_open:
         decline("trees-single-rows")
     return None
 

@@ -151,6 +151,11 @@ class Policy(Strict):
         """Whether the disclosure is "open", for public data."""
         return self.disclosure == "open"
 
+    @property
+    def enforces_budget(self) -> bool:
+        """Whether a spent privacy budget refuses further releases: there is one, and the disclosure is not "open"."""
+        return self.epsilon is not None and not self.is_open
+
     def least_cohort(self) -> int:
         """Return the fewest sites of a run, this one counted."""
         fewest = 2 if self.is_open else 3

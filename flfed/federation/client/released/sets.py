@@ -279,7 +279,7 @@ def lineage(site: Site, people: Excluded) -> list[Lineage]:
     UsageError
         If the site keeps no record of rows, the list does not fit its table, or the record cannot be read.
     """
-    if site.policy.disclosure == "open":
+    if site.policy.is_open:
         raise usage_error("gate.rows.open", site=site.name)
     return [entry for dataset in site.datasets for entry in _of_dataset(site.serving(dataset), people)]
 
