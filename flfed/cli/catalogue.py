@@ -136,7 +136,7 @@ def note_run(
 
     The note is stored with the run and replaces an earlier one.
     """
-    from flfed.cli.site_records import who
+    from flfed.cli.site.records import who
     from flfed.records.store.writer import RunStore
 
     # A sign that no database can store becomes a question mark.

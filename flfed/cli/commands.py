@@ -13,14 +13,11 @@ from flfed.cli import (
     dashboard,
     data,
     runs,
-    site_approve,
-    site_records,
-    site_rows,
-    site_serve,
     study,
     study_runs,
 )
-from flfed.cli.site_rows import EVERY_DAY, RARELY, SETTING_UP
+from flfed.cli.site import approve, records, rows, serve
+from flfed.cli.site.rows import EVERY_DAY, RARELY, SETTING_UP
 from flfed.packages import strictly
 
 Commands = tuple[tuple[str, Callable[..., None], str], ...]
@@ -39,27 +36,27 @@ COORDINATOR: Commands = (
 )
 SITE: dict[str | None, Commands] = {
     EVERY_DAY: (
-        ("approve", site_approve.approve_study, "heart-disease --site cleveland --with hungary,switzerland"),
-        ("serve", site_serve.serve_site, "cleveland"),
-        ("status", site_approve.site_status, "cleveland"),
-        ("app", site_serve.open_site_app, "cleveland"),
+        ("approve", approve.approve_study, "heart-disease --site cleveland --with hungary,switzerland"),
+        ("serve", serve.serve_site, "cleveland"),
+        ("status", approve.site_status, "cleveland"),
+        ("app", serve.open_site_app, "cleveland"),
     ),
     SETTING_UP: (
-        ("join", site_serve.join_site, "cleveland.kit.zip"),
-        ("key", site_serve.show_key, "cleveland"),
-        ("snapshot", site_rows.snapshot_rows, "cleveland"),
-        ("units", site_serve.write_units, "cleveland --output units"),
+        ("join", serve.join_site, "cleveland.kit.zip"),
+        ("key", serve.show_key, "cleveland"),
+        ("snapshot", rows.snapshot_rows, "cleveland"),
+        ("units", serve.write_units, "cleveland --output units"),
     ),
     RARELY: (
-        ("pause", site_approve.pause_site, "cleveland"),
-        ("withdraw", site_approve.withdraw_study, "heart-disease --site cleveland"),
-        ("refresh", site_rows.refresh_rows, "cleveland"),
-        ("ledger", site_records.show_ledger, "cleveland --verify"),
-        ("budget", site_records.show_budget, "cleveland --dataset heart-disease"),
-        ("model", site_records.take_model, "cleveland RUN --output my-model"),
-        ("models", site_records.list_models, "cleveland --people asked.csv"),
-        ("compare", site_records.compare_model, "cleveland RUN"),
-        ("replay", site_rows.replay_round, "RUN --round 3 --site cleveland"),
+        ("pause", approve.pause_site, "cleveland"),
+        ("withdraw", approve.withdraw_study, "heart-disease --site cleveland"),
+        ("refresh", rows.refresh_rows, "cleveland"),
+        ("ledger", records.show_ledger, "cleveland --verify"),
+        ("budget", records.show_budget, "cleveland --dataset heart-disease"),
+        ("model", records.take_model, "cleveland RUN --output my-model"),
+        ("models", records.list_models, "cleveland --people asked.csv"),
+        ("compare", records.compare_model, "cleveland RUN"),
+        ("replay", rows.replay_round, "RUN --round 3 --site cleveland"),
     ),
 }
 """Commands of a site, by the panel of its help."""
@@ -84,7 +81,7 @@ app.add_typer(study.app, name="study")
 app.add_typer(runs.app, name="run")
 app.add_typer(data.app, name="data")
 consortium = typer.Typer(no_args_is_help=True, help="Invite sites, serve them, run studies.")
-for whose, group, panels in (("site", site_rows.app, SITE), ("coordinator", consortium, {None: COORDINATOR})):
+for whose, group, panels in (("site", rows.app, SITE), ("coordinator", consortium, {None: COORDINATOR})):
     for panel, commands in panels.items():
         for name, command, example in commands:
             group.command(name, epilog=example, rich_help_panel=panel)(strictly()(command))

@@ -141,7 +141,7 @@ def site_ledger(
     --restart WHY`, and you record the loss here; both entries are permanent. Earlier messages of the site are then
     proved only by the signatures here and by the run records.
     """
-    from flfed.cli.site_records import who
+    from flfed.cli.site.records import who
     from flfed.deployment.coordinator.admission import check_invited
     from flfed.deployment.coordinator.countersign import last_signed, note_restart
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from flfed.cli import coordinator, site_serve
+from flfed.cli import coordinator
+from flfed.cli.site import serve
 from flfed.errors import FlfedError, UsageError
 from flfed.paths import SiteFolder
 
@@ -27,7 +28,7 @@ def commands() -> typer.Typer:
         "ledger": coordinator.site_ledger,
         "rotate": coordinator.rotate_key,
         "renewal": coordinator.write_renewal,
-        "join": site_serve.join_site,
+        "join": serve.join_site,
     }.items():
         app.command(name)(function)
     return app

@@ -13,7 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from flfed.cli.site_approve import approve_study, pause_site, site_status, withdraw_study
+from flfed.cli.site.approve import approve_study, pause_site, site_status, withdraw_study
 from flfed.deployment.bundle import bundle_sha256
 from flfed.deployment.operator.study_description import reveals, shown
 from flfed.deployment.site_state import approval

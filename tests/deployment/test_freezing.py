@@ -15,7 +15,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from flfed.cli.site_rows import refresh_rows, snapshot_rows
+from flfed.cli.site.rows import refresh_rows, snapshot_rows
 from flfed.deployment.site_state.approval import Approval, approve, withdraw
 from flfed.deployment.site_state.freeze import Difference, freeze_first, list_changed, refresh
 from flfed.errors import FlfedError, UsageError

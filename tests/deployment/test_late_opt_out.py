@@ -12,7 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from flfed.cli.site_rows import refresh_rows
+from flfed.cli.site.rows import refresh_rows
 from flfed.deployment.operator.status import status_of
 from flfed.deployment.site_state.freeze import refresh
 from flfed.errors import UsageError

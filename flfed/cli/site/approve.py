@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from flfed.cli import output
-from flfed.cli.site_rows import NAME, opened
+from flfed.cli.site.rows import NAME, opened
 from flfed.errors import UsageError
 from flfed.paths import SiteFolder, home
 from flfed.words import render, usage_error

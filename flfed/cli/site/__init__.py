@@ -1,0 +1,1 @@
+"""`flfed site`: commands of an institution."""
