@@ -7,14 +7,17 @@ import math
 import re
 import shlex
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from flfed.deployment.gate.study_policy import study_policy_refusal
 from flfed.federation.server.preflight import check
 from flfed.registry import names
 from flfed.rows.attacks.membership_inference import largest_auc
 from flfed.rows.data.policy import Policy
+from flfed.rows.data.site_discovery import load
 from flfed.study.study import Study
 from flfed.updates.accounting import Release, epsilon, noise_for
 
@@ -74,7 +77,7 @@ def test_a_budget_of_8_holds_five_studies_of_3():
 
 
 def test_the_study_and_the_policy_of_the_page_are_read_as_it_says(tmp_path: Path):
-    asked, covered, analysis, _, allowed = (tomllib.loads(block) for block in blocks(PRIVACY, "toml"))
+    asked, covered, analysis, _, allowed, *_ = (tomllib.loads(block) for block in blocks(PRIVACY, "toml"))
     rest = Study.load("heart-disease").text
     kept = re.sub(r"^\[(plan|privacy)\]\n(?:(?!\[).*\n)*", "", rest, flags=re.MULTILINE)
     study = Study.parse(kept + blocks(PRIVACY, "toml")[0])
@@ -92,6 +95,21 @@ def test_the_study_and_the_policy_of_the_page_are_read_as_it_says(tmp_path: Path
     assert policy.runs == allowed["runs"] == 5 < Policy().runs
     assert (policy.mechanisms, policy.disclosure, policy.audits) == (("record-dp",), "institution", True)
     assert "record-level differential privacy only" in Policy(epsilon=8.0).privacy_refusal(mechanism="none", delta=None)
+
+
+def test_the_policy_of_four_lenders_allows_two_runs_of_their_study_and_no_other_model():
+    *_, text, limits = blocks(PRIVACY, "toml")
+    study = Study.parse(text)
+    policy = Policy.model_validate(tomllib.loads(limits))
+    site = replace(load("midwest-lender"), policy=policy)
+    assert check(study)["primary"] == "roc_auc_score"
+    assert study_policy_refusal(study, site) is None
+    for setting in ({"mechanisms": ("none",)}, {"models": ("mlp",)}, {"delta": 1e-6}):
+        narrower = replace(site, policy=policy.model_copy(update=setting))
+        assert study_policy_refusal(study, narrower) is not None, setting
+    # A run has the ε of a Gaussian mechanism on either account.
+    run = Release(noise_for(3.0, 1e-5, 1.0, 1), 1.0, 1)
+    assert epsilon([run] * policy.runs, 1e-5) <= policy.epsilon < epsilon([run] * 4, 1e-5)
 
 
 def test_the_pages_say_that_figures_are_charged_to_no_budget_and_call_no_batch_safe():
