@@ -42,7 +42,7 @@ class Case:
 
 
 SUMS = "before training, number of rows, sums and counts by column"
-FIGURES = "Afterwards: figures over test rows; results of privacy attacks, on request."
+FIGURES = "Afterwards: figures over test rows; results of test attacks (audit), on request."
 SCORED = "Test figures of crafted models can reveal single outcomes."
 NO_NOISE = "no noise, no secure aggregation. The coordinator can read this site's updates."
 CRAFTED = "Worst case: a coordinator that sends crafted models computes this site's rows and outcomes."
