@@ -38,7 +38,7 @@ def approve_study(
         "",
         "--with",
         metavar="A,B,C",
-        help="The other sites that may take part; those that the study names otherwise. A=FINGERPRINT,… pins them.",
+        help="The other sites that may take part; else those of the study. A=FINGERPRINT,… or a list of cards pins.",
     ),
     without: str = typer.Option(
         "",
@@ -68,10 +68,11 @@ def approve_study(
     An approval covers the rows of the snapshot, the text of the study and the list of sites. It holds until it is
     withdrawn or the study ends. Without a snapshot, approving takes one.
 
-    A study with secure aggregation needs the fingerprint of each other site's gate (flfed site key), confirmed by
-    telephone: --with A=FINGERPRINT,B=FINGERPRINT. This site's updates then leave in sums only. --without NAME records
-    that the sites of a sum may differ by NAME: the coordinator can then compute NAME's update. With this site's own
-    name, the site consents to that.
+    A study with secure aggregation needs the fingerprint of each other site's gate. --with LIST takes them from the
+    coordinator's list of cards, once people of all sites have compared it (flfed site cards). --with
+    A=FINGERPRINT,B=FINGERPRINT names them as each site read its own out. This site's updates then leave in sums only.
+    --without NAME records that the sites of a sum may differ by NAME: the coordinator can then compute NAME's update.
+    With this site's own name, the site consents to that.
 
     A study that begins from an earlier model (warm-start) needs a copy of it: --start FOLDER, as flfed run export
     wrote it. Its hash must be the study's start-sha256. The site stores it, so once is enough.
@@ -97,7 +98,7 @@ def approve_study(
     from flfed.deployment.site_state.approval import keep_start, read_start_folder
     from flfed.deployment.site_state.comparisons import add_comparisons
 
-    sites = _sites(co_sites, loaded_study)
+    sites = _sites(co_sites, loaded_study, folder)
     others = _others(sites, own)
     # Nobody should approve what the gate would refuse anyway.
     _check(loaded_study, own, others)
@@ -126,10 +127,13 @@ def approve_study(
     output.show(_decided(folder, decided), as_json)
 
 
-def _sites(names: str, study: Study) -> dict[str, str]:
-    """Return the sites that are named, with fingerprints: on the command line, or else in the study."""
+def _sites(names: str, study: Study, folder: SiteFolder) -> dict[str, str]:
+    """Return the sites that are named, with fingerprints: on the command line, by a list of cards, or in the study."""
     from flfed.deployment.operator.secure_sums import read_sites
+    from flfed.deployment.site_state.cards import is_list, pins_of_cards
 
+    if is_list(names):
+        return pins_of_cards(folder, Path(names), study.dataset.sites or ())
     return read_sites(names) if names else dict.fromkeys(study.dataset.sites or (), "")
 
 
