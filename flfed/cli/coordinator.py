@@ -124,14 +124,9 @@ def write_cards(
     and approve studies with secure aggregation by it (flfed site approve --with LIST). After a new key or a new site,
     write it again; the sites compare it again.
     """
-    from flfed.deployment.coordinator.admission import gather_cards
-    from flfed.deployment.coordinator.certificates import settings
-    from flfed.files import write_whole
+    from flfed.deployment.coordinator import kits
 
-    folder = _initialised()
-    cards, cardless = gather_cards(folder, settings(folder).title)
-    # The list is no secret: mode 644.
-    write_whole(out, cards.content(), mode=0o644)
+    cards, cardless = kits.write_cards(_initialised(), out)
     # Its fingerprint is not shown here: sites that ask the coordinator for it compare nothing.
     yield {"file": str(out), "consortium": cards.consortium, "cards": dict(cards.gates), "cardless": list(cardless)}
     yield render("commands.cards.written", file=out, n=len(cards.gates), sites=", ".join(sorted(cards.gates)))

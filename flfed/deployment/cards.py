@@ -101,7 +101,7 @@ def parse_cards(content: bytes, file: Path) -> CardList:
     except UnicodeDecodeError:
         raise usage_error("operator.cards.none", file=file) from None
     title = lines[1].removeprefix(_TITLE)
-    if title == lines[1] or not title.isprintable():
+    if title == lines[1] or not title.strip() or not title.isprintable():
         raise usage_error("operator.cards.title", file=file)
     gates: dict[str, str] = {}
     for number, line in enumerate(lines[HEAD:-1], start=HEAD + 1):

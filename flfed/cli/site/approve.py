@@ -94,11 +94,11 @@ def approve_study(
         return
     _check_answering(folder)
     from flfed.deployment.operator.run_budget import check_counted
-    from flfed.deployment.operator.secure_sums import agreed
+    from flfed.deployment.operator.secure_sums import agreed, named_sites
     from flfed.deployment.site_state.approval import keep_start, read_start_folder
     from flfed.deployment.site_state.comparisons import add_comparisons
 
-    sites = _sites(co_sites, loaded_study, folder)
+    sites = named_sites(folder, loaded_study, co_sites)
     others = _others(sites, own)
     # Nobody should approve what the gate would refuse anyway.
     _check(loaded_study, own, others)
@@ -125,16 +125,6 @@ def approve_study(
         typer.echo(f"{loaded_study.name}: no decision, so {own.name} does not reply to it.")
         return
     output.show(_decided(folder, decided), as_json)
-
-
-def _sites(names: str, study: Study, folder: SiteFolder) -> dict[str, str]:
-    """Return the sites that are named, with fingerprints: on the command line, by a list of cards, or in the study."""
-    from flfed.deployment.operator.secure_sums import read_sites
-    from flfed.deployment.site_state.cards import is_list, pins_of_cards
-
-    if is_list(names):
-        return pins_of_cards(folder, Path(names), study.dataset.sites or ())
-    return read_sites(names) if names else dict.fromkeys(study.dataset.sites or (), "")
 
 
 def _named(names: str) -> list[str]:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from flfed.callbacks import now_utc
-from flfed.deployment.cards import CardList, check_gates
 from flfed.errors import FlfedError, UsageError, nearest
 from flfed.files import locked, note, write_whole
 from flfed.parsers import parse_json
@@ -275,22 +274,6 @@ def note_gate_key(folder: CoordinatorFolder, site: str, fingerprint_text: str) -
             _write(folder, replace(member, gate_key=fingerprint))
     note(folder.log, now_utc(), "gate key", site=site, key=fingerprint, before=member.gate_key)
     return fingerprint, member.gate_key
-
-
-def gather_cards(folder: CoordinatorFolder, title: str) -> tuple[CardList, tuple[str, ...]]:
-    """Return the list of all admitted sites' cards, and the sites without a fingerprint on record.
-
-    Raises
-    ------
-    UsageError
-        If fewer than two sites have a card, or two have the same gate.
-    FlfedError
-        As `members`.
-    """
-    admitted_sites = [member for member in members(folder).values() if member.status == "admitted"]
-    cards = CardList(title, {member.site: member.gate_key for member in admitted_sites if member.gate_key})
-    check_gates(cards)
-    return cards, tuple(member.site for member in admitted_sites if not member.gate_key)
 
 
 def read_admission(file: Path) -> dict[str, Any]:
