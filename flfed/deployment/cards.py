@@ -8,7 +8,6 @@ that differ in a case, a blank, an order or a letter that looks like another are
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,12 +37,12 @@ class CardList:
     ----------
     consortium : str
         The coordinator's title.
-    gates : mapping of site to fingerprint
+    gates : dict of site to fingerprint
         Of each site's gate.
     """
 
     consortium: str
-    gates: Mapping[str, str]
+    gates: dict[str, str]
 
     def content(self) -> bytes:
         """Return the file's content, in the only form that `parse_cards` reads.
@@ -122,12 +121,14 @@ def _parse_card(line: str, where: str) -> tuple[str, str]:
     site, _, fingerprint = line.partition(_CARD)
     if not NAME.fullmatch(site):
         raise usage_error("operator.cards.line", where=where)
+    damaged = usage_error("operator.cards.damaged", where=where, site=site)
     try:
         read = read_gate_fingerprint(fingerprint)
-    except UsageError as error:
-        raise usage_error("operator.cards.damaged", where=where, site=site, why=error) from None
+    except UsageError:
+        raise damaged from None
+    # Capitals and blanks, which a person may type, would be a second form.
     if read != fingerprint:
-        raise usage_error("operator.cards.line", where=where)
+        raise damaged
     return site, fingerprint
 
 

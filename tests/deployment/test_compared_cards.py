@@ -16,7 +16,6 @@ from flfed.errors import UsageError
 from flfed.paths import SiteFolder
 from flfed.refusals import Refusal
 from flfed.signatures import cards_fingerprint, gate_fingerprint
-from flfed.updates.masking import statement as statements
 from flfed.updates.messages.enrol import ENROL, EnrolRequest
 from tests.deployment.gate_scene import GateScene, Impostor
 from tests.updates.masking.attacks import ASKED, exchange
