@@ -44,10 +44,10 @@ def hand_out(scene: GateScene, gates: Mapping[str, str], tmp_path: Path, name: s
 
 
 def compare(scene: GateScene, file: Path, reading: str) -> None:
-    """Let people of all honest sites read what they see in one call."""
+    """Let people of all sites read what they see in one call."""
     for site in scene.honest:
         folder = scene.gated.folders[site]
-        note_comparison(folder, read_own_cards(folder, file), reading, "all", by="Dr Kim")
+        note_comparison(folder, read_own_cards(folder, file), reading, ",".join(scene.all), by="Dr Kim")
 
 
 def test_a_compared_list_gives_the_pins_of_reading_in_pairs(scene: Make, tmp_path: Path):
@@ -77,7 +77,7 @@ def test_a_key_of_the_coordinators_shows_in_the_call_and_its_run_is_refused_at_e
     seen, heard = read_own_cards(folder, altered).fingerprint(), read_cards(true).fingerprint()
     assert seen != heard
     with pytest.raises(UsageError, match=f"another list: it read {heard}, and this list's fingerprint is {seen}"):
-        note_comparison(folder, read_own_cards(folder, altered), heard, "all", by="Dr Kim")
+        note_comparison(folder, read_own_cards(folder, altered), heard, ",".join(found.all), by="Dr Kim")
     with pytest.raises(UsageError, match="site-02, site-03, x-00 did not read out the fingerprint of this list"):
         pins_of_cards(folder, altered, ())
     # At the site whose card it is, the command finds it.
@@ -308,12 +308,24 @@ def test_who_did_not_read_the_list_out_stays_open_until_it_does(scene: Make, tmp
     # Of another list nothing was read out, and what was read of the first counts no more.
     more = hand_out(found, {**found.gated.pins, "z-00": fingerprint_of(9)}, tmp_path, "more")
     assert len(open_sites(folder, read_cards(more))) == 4
-    note_comparison(folder, read_cards(more), read_cards(more).fingerprint(), "all", by="Dr Kim")
+    note_comparison(folder, read_cards(more), read_cards(more).fingerprint(), "z-00", by="Dr Kim")
     assert open_sites(folder, cards) == ("site-02", "site-03", "x-00")
     # A new key of this site: the list has an old card of it.
     folder.signing_key.unlink()
     with pytest.raises(UsageError, match="no key to sign with yet"):
         pins_of_cards(folder, more, ())
+
+
+def test_a_site_that_the_coordinator_invented_in_all_lists_alike_is_pinned_by_nobody(scene: Make, tmp_path: Path):
+    found = scene(4, 1)
+    file = hand_out(found, {**found.gated.pins, "y-00": fingerprint_of(9)}, tmp_path)
+    reading = read_cards(file).fingerprint()
+    # The command finds nothing, and all hear the same fingerprint; but nobody hears the invented site.
+    compare(found, file, reading)
+    for site in found.honest:
+        with pytest.raises(UsageError, match="^y-00 did not read out the fingerprint of this list"):
+            pins_of_cards(found.gated.folders[site], file, ())
+        assert pins_of_cards(found.gated.folders[site], file, found.all) == found.gated.pins
 
 
 def test_the_record_of_a_comparison_is_read_whole_or_not_at_all(scene: Make, tmp_path: Path):

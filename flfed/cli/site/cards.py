@@ -24,7 +24,7 @@ def compare_cards(
     name: str = NAME,
     file: Path = typer.Argument(..., metavar="LIST", help="The coordinator's list of cards."),
     fingerprint: str = typer.Option("", "--fingerprint", help="The list's fingerprint, as other sites read it out."),
-    readers: str = typer.Option("", "--from", metavar="A,B|all", help="The sites whose people read it out."),
+    readers: str = typer.Option("", "--from", metavar="A,B,C", help="The sites whose people read it out."),
     as_json: bool = output.JSON,
 ) -> None:
     """Compare the list of all gates' cards with people of the other sites, once, for approve --with LIST.

@@ -22,8 +22,6 @@ from flfed.paths import SiteFolder
 from flfed.signatures import read_cards_fingerprint
 from flfed.words import flfed_error, usage_error
 
-ALL = "all"
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -132,7 +130,7 @@ def note_comparison(folder: SiteFolder, cards: CardList, reading: str, readers: 
     reading : str
         The fingerprint as they read it.
     readers : str
-        The sites, with commas, or "all".
+        The sites, with commas: each by its name, so that one that nobody heard is not among them.
     by : str
         Who heard them.
 
@@ -155,10 +153,8 @@ def note_comparison(folder: SiteFolder, cards: CardList, reading: str, readers: 
 
 
 def _parse_readers(folder: SiteFolder, cards: CardList, readers: str) -> set[str]:
-    """Return the other sites that a person names, or all of them."""
+    """Return the other sites that a person names."""
     others = cards.gates.keys() - {folder.site}
-    if readers.strip() == ALL and ALL not in others:
-        return others
     named = {name.strip() for name in readers.split(",")} - {"", folder.site}
     if strangers := sorted(named - others):
         raise usage_error("operator.cards.stranger", site=strangers[0], sites=", ".join(sorted(others)))
