@@ -45,7 +45,9 @@ def compare_cards(
     still_open = site_cards.open_sites(folder, cards)
     if not as_json:
         output.say_all(_describe(cards, name, file))
-        if not fingerprint and still_open and sys.stdin.isatty():
+    if still_open and not as_json:
+        output.say_all(_describe_call(cards, name))
+        if not fingerprint and sys.stdin.isatty():
             fingerprint, readers = _ask(cards)
     if fingerprint:
         site_cards.note_comparison(folder, cards, fingerprint, readers, by=who())
@@ -57,15 +59,20 @@ def compare_cards(
 
 
 def _describe(cards: CardList, site: str, file: Path) -> list[str]:
-    """Return what to know before the call, a line each."""
-    others = sorted(cards.gates.keys() - {site})
+    """Return the cards and the fingerprint of their list, a line each."""
     lines = [render("commands.cards.list", file=file, n=len(cards.gates), consortium=cards.consortium, site=site)]
     lines += [f"  {name}: {cards.gates[name]}" for name in sorted(cards.gates)]
-    lines.append(render("commands.cards.fingerprint", fingerprint=cards.fingerprint()))
-    lines.append(render("commands.cards.call", sites=", ".join(others)))
-    lines.append(render("commands.cards.alone"))
-    lines.append(render("commands.cards.absent"))
-    return lines
+    return [*lines, render("commands.cards.fingerprint", fingerprint=cards.fingerprint())]
+
+
+def _describe_call(cards: CardList, site: str) -> list[str]:
+    """Return how to compare the list, and what a call leaves open."""
+    others = ", ".join(sorted(cards.gates.keys() - {site}))
+    return [
+        render("commands.cards.call", sites=others),
+        render("commands.cards.alone"),
+        render("commands.cards.absent"),
+    ]
 
 
 def _ask(cards: CardList) -> tuple[str, str]:

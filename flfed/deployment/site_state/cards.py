@@ -8,6 +8,7 @@ its gate in all lists alike.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -130,7 +131,7 @@ def note_comparison(folder: SiteFolder, cards: CardList, reading: str, readers: 
     reading : str
         The fingerprint as they read it.
     readers : str
-        The sites, with commas: each by its name, so that one that nobody heard is not among them.
+        The sites, with commas or blanks: each by its name, so that one that nobody heard is not among them.
     by : str
         Who heard them.
 
@@ -155,7 +156,7 @@ def note_comparison(folder: SiteFolder, cards: CardList, reading: str, readers: 
 def _parse_readers(folder: SiteFolder, cards: CardList, readers: str) -> set[str]:
     """Return the other sites that a person names."""
     others = cards.gates.keys() - {folder.site}
-    named = {name.strip() for name in readers.split(",")} - {"", folder.site}
+    named = set(re.split(r"[\s,]+", readers)) - {"", folder.site}
     if strangers := sorted(named - others):
         raise usage_error("operator.cards.stranger", site=strangers[0], sites=", ".join(sorted(others)))
     if not named:
