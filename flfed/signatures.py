@@ -34,7 +34,7 @@ GROUP = 4
 SPOKEN = 20
 """Bytes of a hash in a gate's fingerprint: another key with the same one takes 2^160 tries."""
 SPOKEN_OF_LIST = 25
-"""Bytes of a hash in a list's fingerprint: two lists with the same one take 2^100 tries (`cards_fingerprint`)."""
+"""Bytes of a hash in a list's fingerprint: two lists with the same one take 2^100 tries."""
 
 
 def canonical(value: object) -> bytes:
@@ -207,8 +207,8 @@ def read_gate_fingerprint(text: str) -> str:
 def cards_fingerprint(content: bytes) -> str:
     """Return the fingerprint of a list of cards, for people of all its sites to compare in one call.
 
-    It has ten groups for the list and an eleventh as their check: two more than a gate's, so that neither passes for
-    the other.
+    It has ten groups for the list and an eleventh as their check: two more than a gate's, so that
+    neither passes for the other.
 
     Parameters
     ----------
@@ -217,10 +217,11 @@ def cards_fingerprint(content: bytes) -> str:
 
     Notes
     -----
-    The coordinator writes every list, so it may choose both of two lists that shall have one fingerprint. Keys of its
-    own, as many as it likes, vary each. That is a search for a collision, and not for a second preimage as with a
-    gate's fingerprint: b bits take 2^(b/2) tries. With 40 bits a laptop finds one in seconds, with 160 bits it takes
-    2^80, as much as the largest networks of miners compute within hours. These are 200 bits, so 2^100 tries.
+    The coordinator writes every list, so it may choose both of two lists that shall have one
+    fingerprint. Keys of its own, as many as it likes, vary each. That is a search for a collision,
+    and not for a second preimage as with a gate's fingerprint: b bits take 2^(b/2) tries. With 40
+    bits a laptop finds one in seconds. With 160 bits it takes 2^80 tries, as many as the largest
+    networks of miners compute within hours. These are 200 bits, so 2^100 tries.
 
     Examples
     --------
@@ -250,7 +251,7 @@ def read_cards_fingerprint(text: str) -> str:
 
 
 def _spoken_letters(text: str) -> str:
-    """Return the letters of a fingerprint without blanks and hyphens, as capitals; "" where others are among them."""
+    """Return a fingerprint's letters as capitals, without hyphens; "" where others are in it."""
     letters = re.sub(r"[\s-]", "", text).upper()
     return letters if re.fullmatch(r"[A-Z2-7]+", letters) else ""
 

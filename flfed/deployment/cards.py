@@ -1,8 +1,9 @@
-"""The list of cards: each site with the fingerprint of its gate, as one file that people of all sites compare.
+"""The list of cards: each site with its gate's fingerprint, which people of all sites compare.
 
-The coordinator writes the list. A dishonest one may hand each site another list, so a list proves nothing by itself:
-people of all its sites compare its fingerprint. The file has one form only, and nothing in it is normalised. Two lists
-that differ in a case, a blank, an order or a letter that looks like another are therefore two fingerprints, or no list.
+The coordinator writes the list. A dishonest one may hand each site another list, so a list proves
+nothing by itself: people of all its sites compare its fingerprint. The file has one form only, and
+nothing in it is normalised. Two lists that differ in a case, a blank, an order or a letter that
+looks like another are therefore two fingerprints, or no list.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ class CardList:
 
         Examples
         --------
-        >>> CardList("Heart", {"lyon": "d255-…", "basel": "k7qa-…"}).content().decode().splitlines()
+        >>> cards = CardList("Heart", {"lyon": "d255-…", "basel": "k7qa-…"})
+        >>> cards.content().decode().splitlines()
         ['flfed cards, format 1', 'consortium: Heart', 'basel: k7qa-…', 'lyon: d255-…']
         """
         lines = [f"flfed cards, format {FORMAT}", _TITLE + self.consortium]
@@ -86,14 +88,15 @@ def parse_cards(content: bytes, file: Path) -> CardList:
     Raises
     ------
     UsageError
-        If it is no list, is of a newer format, has a damaged card, two cards of a site or two sites with one gate, or
-        has not the form in which `CardList.content` writes it.
+        If it is no list, is of a newer format, has a damaged card, two cards of a site or two sites
+        with one gate, or has not the form in which `CardList.content` writes it.
     """
     first = _FIRST.match(content)
     if first is None:
         raise usage_error("operator.cards.none", file=file)
     if int(first[1]) != FORMAT:
-        raise usage_error("operator.cards.format", file=file, format=int(first[1]), version=flfed.__version__)
+        facts = {"file": file, "format": int(first[1]), "version": flfed.__version__}
+        raise usage_error("operator.cards.format", **facts)
     try:
         # Only \n ends a line: other characters that break lines on a screen are part of one here.
         lines = content.decode().split("\n")
@@ -110,7 +113,7 @@ def parse_cards(content: bytes, file: Path) -> CardList:
         gates[site] = fingerprint
     cards = CardList(title, gates)
     check_gates(cards)
-    # Every byte counts in the fingerprint, so that a second form of the same cards would be another list.
+    # Every byte counts in the fingerprint: a second form of the same cards would be another list.
     if cards.content() != content:
         raise usage_error("operator.cards.order", file=file)
     return cards
@@ -139,5 +142,6 @@ def check_gates(cards: CardList) -> None:
     sites_by_gate: dict[str, str] = {}
     for site, fingerprint in cards.gates.items():
         if fingerprint in sites_by_gate:
-            raise usage_error("operator.with.same", names=f"{sites_by_gate[fingerprint]} and {site}")
+            names = f"{sites_by_gate[fingerprint]} and {site}"
+            raise usage_error("operator.with.same", names=names)
         sites_by_gate[fingerprint] = site

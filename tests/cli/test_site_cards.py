@@ -250,7 +250,7 @@ def test_at_a_terminal_a_person_types_the_reading_and_who_read_it(homes: Homes):
     code, shown = in_terminal(*words, columns=200, typed=f"{reading}\nhungary\n")
     assert code == 0 and json.loads(folder.compared_cards.read_text())["sites"] == ["hungary"]
     assert shown[-1].endswith("Open, and pinned by no approval with this list: switzerland.")
-    code, shown = in_terminal(*words, columns=200, typed=f"{reading}\nswitzerland cleveland\n")
+    code, shown = in_terminal(*words, columns=300, typed=f"{reading}\nswitzerland cleveland\n")
     assert code == 0 and "Read out by hungary, switzerland. To pin them: flfed site approve STUDY" in shown[-1]
     # Once compared, it asks for no call.
     code, shown = in_terminal(*words, columns=200, typed="")

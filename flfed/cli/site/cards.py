@@ -23,18 +23,18 @@ LATER = "later"
 def compare_cards(
     name: str = NAME,
     file: Path = typer.Argument(..., metavar="LIST", help="The coordinator's list of cards."),
-    fingerprint: str = typer.Option("", "--fingerprint", help="The list's fingerprint, as other sites read it out."),
-    readers: str = typer.Option("", "--from", metavar="A,B,C", help="The sites whose people read it out."),
+    fingerprint: str = typer.Option("", help="The list's fingerprint, as other sites read it out."),
+    readers: str = typer.Option("", "--from", metavar="A,B,C", help="Sites that read it out."),
     as_json: bool = output.JSON,
 ) -> None:
-    """Compare the list of all gates' cards with people of the other sites, once, for approve --with LIST.
+    """Compare the list of all gates' cards with people of the other sites, once for all approvals.
 
-    The command looks for this site's card in the list and shows one fingerprint of the list. In one call with people
-    of all sites, each site reads this fingerprint out, and you type what you hear. Then approvals need no
-    fingerprints.
+    The command looks for this site's card in the list and shows one fingerprint of the list. In one
+    call with people of all sites, each site reads this fingerprint out, and you type what you hear.
+    Then flfed site approve --with LIST needs no fingerprints.
 
-    Never compare it with the coordinator alone, which could have made another list for each site. A site that does
-    not read it out stays open, and no approval by the list pins it.
+    Never compare it with the coordinator alone, which could have made another list for each site. A
+    site that does not read it out stays open, and no approval by the list pins it.
     """
     from flfed.deployment.site_state import cards as site_cards
 
@@ -53,14 +53,21 @@ def compare_cards(
         site_cards.note_comparison(folder, cards, fingerprint, readers, by=who())
         still_open = site_cards.open_sites(folder, cards)
     compared = [site for site in sorted(cards.gates) if site not in (*still_open, name)]
-    facts = {"site": name, "consortium": cards.consortium, "cards": dict(cards.gates)}
-    facts |= {"list-fingerprint": cards.fingerprint(), "compared": compared, "open": list(still_open)}
+    facts = {
+        "site": name,
+        "consortium": cards.consortium,
+        "cards": cards.gates,
+        "list-fingerprint": cards.fingerprint(),
+        "compared": compared,
+        "open": list(still_open),
+    }
     output.show(_result(facts, file), as_json)
 
 
 def _describe(cards: CardList, site: str, file: Path) -> list[str]:
     """Return the cards and the fingerprint of their list, a line each."""
-    lines = [render("commands.cards.list", file=file, n=len(cards.gates), consortium=cards.consortium, site=site)]
+    facts = {"n": len(cards.gates), "consortium": cards.consortium}
+    lines = [render("commands.cards.list", file=file, site=site, **facts)]
     lines += [f"  {name}: {cards.gates[name]}" for name in sorted(cards.gates)]
     return [*lines, render("commands.cards.fingerprint", fingerprint=cards.fingerprint())]
 
@@ -76,7 +83,7 @@ def _describe_call(cards: CardList, site: str) -> list[str]:
 
 
 def _ask(cards: CardList) -> tuple[str, str]:
-    """Return the fingerprint that a person heard and the sites that read it out, empty texts for later."""
+    """Return the fingerprint that a person heard and the sites that read it; "" for later."""
     from flfed.deployment.site_state.cards import check_reading
 
     fingerprint = typer.prompt(render("commands.cards.reading"), default=LATER).strip()

@@ -1,4 +1,4 @@
-"""The card of a site's gate, to be printed: its fingerprint in groups, and the same as a QR code."""
+"""The card of a site's gate, to be printed: its fingerprint in groups and as a QR code."""
 
 from __future__ import annotations
 
@@ -69,10 +69,11 @@ class GateCard:
     def lines(self) -> list[str]:
         """Return the card's lines, the fingerprint in three of three groups each."""
         groups = self.fingerprint.split("-")
+        consortium = self.consortium or render("commands.card.none")
         lines = [
             render("commands.card.title"),
             render("commands.card.site", site=self.site),
-            render("commands.card.consortium", consortium=self.consortium or render("commands.card.none")),
+            render("commands.card.consortium", consortium=consortium),
             render("commands.card.gate"),
         ]
         for start, end in zip(LINES_OF_GROUPS, LINES_OF_GROUPS[1:], strict=False):
@@ -91,7 +92,8 @@ class GateCard:
         Parameters
         ----------
         light : bool
-            Whether characters are light on a dark ground, as on most terminals; on paper they are dark.
+            Whether characters are light on a dark ground, as on most terminals; on paper they are
+            dark.
         """
         code = "\n".join(draw_code(self._code(), light=light))
         return "\n".join([*self.lines(), "", code])
@@ -112,7 +114,8 @@ class GateCard:
         ]
         left = CODE + 2 * MARGIN
         for number, line in enumerate(lines):
-            parts.append(f'<text x="{left}" y="{MARGIN + 20 + LINE * number}">{escape(line)}</text>')
+            down = MARGIN + 20 + LINE * number
+            parts.append(f'<text x="{left}" y="{down}">{escape(line)}</text>')
         return "\n".join([*parts, "</g>", "</svg>", ""])
 
     def _code(self) -> segno.QRCode:

@@ -1,8 +1,8 @@
 """The list of cards at a site: its own card in it, and who read the list's fingerprint out.
 
-People compare a list once. The gate's folder keeps its fingerprint with the sites whose people read it out, and
-approvals pin the gates of these sites alone. A site that nobody heard stays open: the coordinator could have invented
-its gate in all lists alike.
+People compare a list once. The gate's folder keeps its fingerprint with the sites whose people read
+it out, and approvals pin the gates of these sites alone. A site that nobody heard stays open: the
+coordinator could have invented its gate in all lists alike.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ _READER = TypeAdapter(Comparison)
 
 
 def is_list(text: str) -> bool:
-    """Return whether the text of --with names a file and not sites, whose names have neither dot nor slash.
+    """Return whether the text of --with names a file; sites' names have neither dot nor slash.
 
     Examples
     --------
-    >>> [is_list(text) for text in ("basel,lyon", "consortium.cards", "/tmp/cards", "basel=d255-jrl3")]
-    [False, True, True, False]
+    >>> [is_list(text) for text in ("basel,lyon", "consortium.cards", "/tmp/cards")]
+    [False, True, True]
     """
     return "=" not in text and ("." in text or "/" in text)
 
@@ -75,9 +75,8 @@ def read_own_cards(folder: SiteFolder, file: Path) -> CardList:
         raise usage_error("operator.with.keyless", site=folder.site)
     title = coordinator_of(folder)
     if cards.consortium != title:
-        raise usage_error(
-            "operator.cards.other", file=file, consortium=cards.consortium, site=folder.site, own=title or "none"
-        )
+        facts = {"consortium": cards.consortium, "own": title or "none"}
+        raise usage_error("operator.cards.other", file=file, site=folder.site, **facts)
     card = cards.gates.get(folder.site)
     if card is None:
         raise usage_error("operator.cards.absent", file=file, site=folder.site, own=own)
@@ -87,7 +86,7 @@ def read_own_cards(folder: SiteFolder, file: Path) -> CardList:
 
 
 def open_sites(folder: SiteFolder, cards: CardList) -> tuple[str, ...]:
-    """Return the other sites of a list whose people have not read its fingerprint out to people here.
+    """Return the other sites of a list whose people have not read its fingerprint out here.
 
     Raises
     ------
@@ -114,13 +113,20 @@ def _compared_sites(folder: SiteFolder, cards: CardList) -> tuple[str, ...]:
 
 
 def check_reading(cards: CardList, reading: str) -> None:
-    """Raise `UsageError` where people of another site read out another fingerprint than that of this list."""
+    """Raise `UsageError` where another site read out another fingerprint than this list's."""
     if read_cards_fingerprint(reading) != cards.fingerprint():
         raise usage_error("operator.cards.differs", reading=reading[:80], own=cards.fingerprint())
 
 
-def note_comparison(folder: SiteFolder, cards: CardList, reading: str, readers: str, *, by: str) -> None:
-    """Record that people of other sites read the fingerprint of a list out; sites of earlier calls remain.
+def note_comparison(
+    folder: SiteFolder,
+    cards: CardList,
+    reading: str,
+    readers: str,
+    *,
+    by: str,
+) -> None:
+    """Record which sites read the fingerprint of a list out; those of earlier calls remain.
 
     A record of another list is replaced.
 
@@ -131,7 +137,8 @@ def note_comparison(folder: SiteFolder, cards: CardList, reading: str, readers: 
     reading : str
         The fingerprint as they read it.
     readers : str
-        The sites, with commas or blanks: each by its name, so that one that nobody heard is not among them.
+        The sites, with commas or blanks: each by its name, so that one that nobody heard is not
+        among them.
     by : str
         Who heard them.
 
@@ -158,7 +165,8 @@ def _parse_readers(folder: SiteFolder, cards: CardList, readers: str) -> set[str
     others = cards.gates.keys() - {folder.site}
     named = set(re.split(r"[\s,]+", readers)) - {"", folder.site}
     if strangers := sorted(named - others):
-        raise usage_error("operator.cards.stranger", site=strangers[0], sites=", ".join(sorted(others)))
+        known_sites = ", ".join(sorted(others))
+        raise usage_error("operator.cards.stranger", site=strangers[0], sites=known_sites)
     if not named:
         raise usage_error("operator.cards.nobody")
     return named
@@ -178,7 +186,8 @@ def pins_of_cards(folder: SiteFolder, file: Path, names: Collection[str]) -> dic
     Raises
     ------
     UsageError
-        If the list is refused, was not compared, or has no card of a site; or if a site did not read it out.
+        If the list is refused, was not compared, or has no card of a site; or if a site did not
+        read it out.
     """
     cards = read_own_cards(folder, file)
     sites = sorted(names or cards.gates)
@@ -186,5 +195,6 @@ def pins_of_cards(folder: SiteFolder, file: Path, names: Collection[str]) -> dic
         raise usage_error("operator.cards.cardless", file=file, sites=", ".join(cardless))
     still_open = open_sites(folder, cards)
     if silent := [site for site in sites if site in still_open]:
-        raise usage_error("operator.cards.silent", file=file, site=folder.site, sites=", ".join(silent))
+        names = ", ".join(silent)
+        raise usage_error("operator.cards.silent", file=file, site=folder.site, sites=names)
     return {site: cards.gates[site] for site in sites}
