@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from flfed.callbacks import now_utc
 from flfed.cli import completion, output
 from flfed.errors import FlfedError, UsageError
 from flfed.paths import SiteFolder, home
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 
 NAME = typer.Argument(metavar="NAME", help="Site name.")
 BASE = "/var/lib/flfed"
-PUBLIC = 0o644
-"""Mode of a card, which is no secret."""
 
 
 def serve_site(
@@ -184,27 +181,22 @@ def show_key(
 
     folder = SiteFolder(name)
     fingerprint, made = make_signing_key(folder)
-    if out is not None:
-        _write_card(folder, out)
-    yield {"site": name, "gate-key": fingerprint, "created": made}
-    if card:
+    gate_card = None
+    if card or out is not None:
         from flfed.deployment.operator.gate_card import GateCard
 
-        yield GateCard.of_site(folder, now_utc().date()).printed(light=sys.stdout.isatty())
+        gate_card = GateCard.of_site(folder)
+        if out is not None:
+            gate_card.write(out)
+    yield {"site": name, "gate-key": fingerprint, "created": made}
+    if gate_card is not None and card:
+        yield gate_card.printed(light=sys.stdout.isatty())
     else:
         age = "new" if made else "known"
         yield render(f"commands.fingerprint.{age}", site=name, fingerprint=fingerprint)
         yield render("commands.join.pin", site=name, fingerprint=fingerprint)
     if out is not None:
         yield render("commands.card.drawn", file=out)
-
-
-def _write_card(folder: SiteFolder, file: Path) -> None:
-    """Write the card of a site's gate as a drawing."""
-    from flfed.deployment.operator.gate_card import GateCard
-    from flfed.files import write_whole
-
-    write_whole(file, GateCard.of_site(folder, now_utc().date()).svg().encode(), mode=PUBLIC)
 
 
 def _has_package(site: str) -> bool:

@@ -10,12 +10,18 @@ from xml.sax.saxutils import escape
 
 import segno
 
+from flfed.callbacks import now_utc
 from flfed.deployment.site_state.trusted_files import coordinator_of, own_fingerprint
+from flfed.files import write_whole
 from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from flfed.paths import SiteFolder
 
+PUBLIC = 0o644
+"""Mode of a card, which is no secret."""
 QUIET = 4
 """Blank modules around a QR code, as ISO 18004 has them."""
 HALVES = {(False, False): " ", (True, False): "▀", (False, True): "▄", (True, True): "█"}
@@ -53,8 +59,8 @@ class GateCard:
     day: date
 
     @classmethod
-    def of_site(cls, folder: SiteFolder, day: date) -> GateCard:
-        """Return the card of a site, whose gate has a key.
+    def of_site(cls, folder: SiteFolder) -> GateCard:
+        """Return the card of a site as of today, whose gate has a key.
 
         Raises
         ------
@@ -64,7 +70,7 @@ class GateCard:
         fingerprint = own_fingerprint(folder)
         if not fingerprint:
             raise usage_error("operator.with.keyless", site=folder.site)
-        return cls(folder.site, coordinator_of(folder), fingerprint, day)
+        return cls(folder.site, coordinator_of(folder), fingerprint, now_utc().date())
 
     def lines(self) -> list[str]:
         """Return the card's lines, the fingerprint in three of three groups each."""
@@ -117,6 +123,16 @@ class GateCard:
             down = MARGIN + 20 + LINE * number
             parts.append(f'<text x="{left}" y="{down}">{escape(line)}</text>')
         return "\n".join([*parts, "</g>", "</svg>", ""])
+
+    def write(self, file: Path) -> None:
+        """Write the drawing.
+
+        Raises
+        ------
+        FlfedError
+            If the file cannot be written.
+        """
+        write_whole(file, self.svg().encode(), mode=PUBLIC)
 
     def _code(self) -> segno.QRCode:
         return segno.make_qr(self.text(), error="m", encoding="utf-8")
