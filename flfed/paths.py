@@ -303,6 +303,9 @@ class SiteFolder:
     signing_key = Below("gate", "signing.key")
     """The gate's private signing key, made here; it never leaves."""
 
+    compared_cards = Below("gate", "cards.json")
+    """The fingerprint of the list of cards that people here compared, and the sites that read it out."""
+
     approvals = Below("gate", "approvals")
     """Folder of approved studies, one JSON file a study, by its SHA-256."""
 

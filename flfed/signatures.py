@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from flfed.errors import UsageError
+from flfed.words import usage_error
 
 HASH = re.compile(r"[0-9a-f]{64}")
 """SHA-256, or a public signing key, as hex."""
@@ -32,6 +33,8 @@ GROUP = 4
 """Characters of a group in a gate's fingerprint."""
 SPOKEN = 20
 """Bytes of a hash in a gate's fingerprint: another key with the same one takes 2^160 tries."""
+SPOKEN_OF_LIST = 25
+"""Bytes of a hash in a list's fingerprint: two lists with the same one take 2^100 tries."""
 
 
 def canonical(value: object) -> bytes:
@@ -191,14 +194,71 @@ def read_gate_fingerprint(text: str) -> str:
     >>> read_gate_fingerprint("D255 JRL3 AVDK SVRF E2ZS ILH6 LPR4 MFV5 TKXG")
     'd255-jrl3-avdk-svrf-e2zs-ilh6-lpr4-mfv5-tkxg'
     """
-    letters = re.sub(r"[\s-]", "", text).upper()
     shown = f"{text[:60]!r} is no fingerprint of a gate"
-    if not re.fullmatch(r"[A-Z2-7]{36}", letters):
+    letters = _spoken_letters(text)
+    if len(letters) != _count_letters(SPOKEN):
         raise UsageError(f"{shown}: one has nine groups of four letters and digits 2 to 7; see flfed site key SITE")
     expected = _spoken(base64.b32decode(letters[:-GROUP]))
     if expected.replace("-", "").upper() != letters:
         raise UsageError(f"{shown}: a character is wrong; let it be read out again")
     return expected
+
+
+def cards_fingerprint(content: bytes) -> str:
+    """Return the fingerprint of a list of cards, for people of all its sites to compare in one call.
+
+    It has ten groups for the list and an eleventh as their check: two more than a gate's, so that
+    neither passes for the other.
+
+    Parameters
+    ----------
+    content : bytes
+        The file, which has one form only (`flfed.deployment.cards`): each byte counts.
+
+    Notes
+    -----
+    The coordinator writes every list, so it may choose both of two lists that shall have one
+    fingerprint. Keys of its own, as many as it likes, vary each. That is a search for a collision,
+    and not for a second preimage as with a gate's fingerprint: b bits take 2^(b/2) tries. With 40
+    bits a laptop finds one in seconds. With 160 bits it takes 2^80 tries, as many as the largest
+    networks of miners compute within hours. These are 200 bits, so 2^100 tries.
+
+    Examples
+    --------
+    >>> cards_fingerprint(b"x")
+    '5kuq-gtkz-ds3z-nf2h-4yhr-3wk4-mevv-ga5l-kkbs-npd4-uwob'
+    """
+    return _spoken(hashlib.sha256(b"flfed cards " + content).digest()[:SPOKEN_OF_LIST])
+
+
+def read_cards_fingerprint(text: str) -> str:
+    """Return a list's fingerprint as `cards_fingerprint` writes it.
+
+    Raises
+    ------
+    UsageError
+        If it is none, is a gate's, or has a wrong character.
+    """
+    letters = _spoken_letters(text)
+    if len(letters) == _count_letters(SPOKEN):
+        raise usage_error("operator.cards.of-gate", text=text[:60])
+    if len(letters) != _count_letters(SPOKEN_OF_LIST):
+        raise usage_error("operator.cards.form", text=text[:60])
+    expected = _spoken(base64.b32decode(letters[:-GROUP]))
+    if _spoken_letters(expected) != letters:
+        raise usage_error("operator.cards.check", text=text[:60])
+    return expected
+
+
+def _spoken_letters(text: str) -> str:
+    """Return a fingerprint's letters as capitals, without hyphens; "" where others are in it."""
+    letters = re.sub(r"[\s-]", "", text).upper()
+    return letters if re.fullmatch(r"[A-Z2-7]+", letters) else ""
+
+
+def _count_letters(size: int) -> int:
+    """Return the number of letters of a fingerprint of so many bytes, with its check group."""
+    return size * 8 // 5 + GROUP
 
 
 def _spoken(digest: bytes) -> str:

@@ -16,7 +16,7 @@ from flfed.cli import (
     study,
     study_runs,
 )
-from flfed.cli.site import approve, records, rows, serve
+from flfed.cli.site import approve, cards, records, rows, serve
 from flfed.cli.site.rows import EVERY_DAY, RARELY, SETTING_UP
 from flfed.packages import strictly
 
@@ -26,6 +26,7 @@ COORDINATOR: Commands = (
     ("invite", coordinator.invite_site, "cleveland"),
     ("admit", coordinator.admit_site, "cleveland.admission"),
     ("key", coordinator.site_key, "cleveland d255-jrl3-avdk-svrf-e2zs-ilh6-lpr4-mfv5-tkxg"),
+    ("cards", coordinator.write_cards, "--output consortium.cards"),
     ("serve", coordinator.serve_coordinator, ""),
     ("run", coordinator.run_deployed, "heart-disease"),
     ("status", coordinator.coordinator_status, ""),
@@ -44,6 +45,7 @@ SITE: dict[str | None, Commands] = {
     SETTING_UP: (
         ("join", serve.join_site, "cleveland.kit.zip"),
         ("key", serve.show_key, "cleveland"),
+        ("cards", cards.compare_cards, "cleveland consortium.cards"),
         ("snapshot", rows.snapshot_rows, "cleveland"),
         ("units", serve.write_units, "cleveland --output units"),
     ),

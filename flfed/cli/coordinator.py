@@ -115,6 +115,27 @@ def site_key(
 
 
 @output.with_json
+def write_cards(
+    out: Path = typer.Option(Path("consortium.cards"), "--output", metavar="FILE", help="The list's file."),
+) -> output.Shown:
+    """Write the list of all admitted sites' cards: each site with the fingerprint of its gate.
+
+    Send the same file to each site. People of all sites compare it among themselves in one call (flfed site cards),
+    and approve studies with secure aggregation by it (flfed site approve --with LIST). After a new key or a new site,
+    write it again; the sites compare it again.
+    """
+    from flfed.deployment.coordinator import kits
+
+    cards, cardless = kits.write_cards(_initialised(), out)
+    # Its fingerprint is not shown here: sites that ask the coordinator for it compare nothing.
+    yield {"file": str(out), "consortium": cards.consortium, "cards": dict(cards.gates), "cardless": list(cardless)}
+    yield render("commands.cards.written", file=out, n=len(cards.gates), sites=", ".join(sorted(cards.gates)))
+    if cardless:
+        yield render("commands.cards.missing", sites=", ".join(cardless))
+    yield render("commands.cards.send", file=out)
+
+
+@output.with_json
 def revoke_site(site: str = SITE) -> output.Shown:
     """Revoke a site's invitation or admission; its key is never admitted again, under any name.
 

@@ -38,7 +38,7 @@ def approve_study(
         "",
         "--with",
         metavar="A,B,C",
-        help="The other sites that may take part; those that the study names otherwise. A=FINGERPRINT,… pins them.",
+        help="The other sites that may take part; else those of the study. A=FINGERPRINT,… or a list of cards pins.",
     ),
     without: str = typer.Option(
         "",
@@ -68,10 +68,11 @@ def approve_study(
     An approval covers the rows of the snapshot, the text of the study and the list of sites. It holds until it is
     withdrawn or the study ends. Without a snapshot, approving takes one.
 
-    A study with secure aggregation needs the fingerprint of each other site's gate (flfed site key), confirmed by
-    telephone: --with A=FINGERPRINT,B=FINGERPRINT. This site's updates then leave in sums only. --without NAME records
-    that the sites of a sum may differ by NAME: the coordinator can then compute NAME's update. With this site's own
-    name, the site consents to that.
+    A study with secure aggregation needs the fingerprint of each other site's gate. --with LIST takes them from the
+    coordinator's list of cards, once people of all sites have compared it (flfed site cards). --with
+    A=FINGERPRINT,B=FINGERPRINT names them as each site read its own out. This site's updates then leave in sums only.
+    --without NAME records that the sites of a sum may differ by NAME: the coordinator can then compute NAME's update.
+    With this site's own name, the site consents to that.
 
     A study that begins from an earlier model (warm-start) needs a copy of it: --start FOLDER, as flfed run export
     wrote it. Its hash must be the study's start-sha256. The site stores it, so once is enough.
@@ -93,11 +94,11 @@ def approve_study(
         return
     _check_answering(folder)
     from flfed.deployment.operator.run_budget import check_counted
-    from flfed.deployment.operator.secure_sums import agreed
+    from flfed.deployment.operator.secure_sums import agreed, named_sites
     from flfed.deployment.site_state.approval import keep_start, read_start_folder
     from flfed.deployment.site_state.comparisons import add_comparisons
 
-    sites = _sites(co_sites, loaded_study)
+    sites = named_sites(folder, loaded_study, co_sites)
     others = _others(sites, own)
     # Nobody should approve what the gate would refuse anyway.
     _check(loaded_study, own, others)
@@ -124,13 +125,6 @@ def approve_study(
         typer.echo(f"{loaded_study.name}: no decision, so {own.name} does not reply to it.")
         return
     output.show(_decided(folder, decided), as_json)
-
-
-def _sites(names: str, study: Study) -> dict[str, str]:
-    """Return the sites that are named, with fingerprints: on the command line, or else in the study."""
-    from flfed.deployment.operator.secure_sums import read_sites
-
-    return read_sites(names) if names else dict.fromkeys(study.dataset.sites or (), "")
 
 
 def _named(names: str) -> list[str]:

@@ -164,21 +164,39 @@ def _joined_in_words(enrolment: Joined) -> output.Shown:
 
 
 @output.with_json
-def show_key(name: str = NAME) -> output.Shown:
+def show_key(
+    name: str = NAME,
+    card: bool = typer.Option(False, "--card", help="Print a card of the gate, with a QR code."),
+    out: Path | None = typer.Option(None, "--output", metavar="FILE.svg", help="Write the card as SVG, to print."),
+) -> output.Shown:
     """Show the fingerprint of the site's gate; its key is made where there is none.
 
-    The gate signs with this key in studies with secure aggregation. Read the fingerprint to the people of each other
-    site, by telephone or face to face, and let them read theirs to you. They enter it in their approval of such a
-    study, with --with SITE=FINGERPRINT. The coordinator may have it, too (flfed coordinator key), but no site may take
-    it from there: a dishonest coordinator could give a key of its own.
+    The gate signs with this key in studies with secure aggregation. The other sites pin its fingerprint when they
+    approve such a study. With a list of all cards, people of all sites compare the list in one call: flfed site cards.
+    Without one, read the fingerprint to the people of each other site, by telephone or face to face, who enter it:
+    flfed site approve --with SITE=FINGERPRINT. No site may take it from the coordinator alone: a dishonest coordinator
+    could give a key of its own.
     """
     from flfed.deployment.site_state.trusted_files import make_signing_key
 
-    fingerprint, made = make_signing_key(SiteFolder(name))
+    folder = SiteFolder(name)
+    fingerprint, made = make_signing_key(folder)
+    gate_card = None
+    if card or out is not None:
+        from flfed.deployment.operator.gate_card import GateCard
+
+        gate_card = GateCard.of_site(folder)
+        if out is not None:
+            gate_card.write(out)
     yield {"site": name, "gate-key": fingerprint, "created": made}
-    age = "new" if made else "known"
-    yield render(f"commands.fingerprint.{age}", site=name, fingerprint=fingerprint)
-    yield render("commands.join.pin", site=name, fingerprint=fingerprint)
+    if gate_card is not None and card:
+        yield gate_card.printed(light=sys.stdout.isatty())
+    else:
+        age = "new" if made else "known"
+        yield render(f"commands.fingerprint.{age}", site=name, fingerprint=fingerprint)
+        yield render("commands.join.pin", site=name, fingerprint=fingerprint)
+    if out is not None:
+        yield render("commands.card.drawn", file=out)
 
 
 def _has_package(site: str) -> bool:

@@ -25,7 +25,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 import flfed
 from flfed.callbacks import now_utc
 from flfed.deployment.bundle import bundle_sha256
-from flfed.deployment.coordinator.admission import new_invitation
+from flfed.deployment.cards import CardList, check_gates
+from flfed.deployment.coordinator.admission import members, new_invitation
 from flfed.deployment.coordinator.certificates import Settings, settings, signing_key, trusted, write_signing_key
 from flfed.files import locked, note, write_whole
 from flfed.paths import NAME, CoordinatorFolder
@@ -34,6 +35,8 @@ from flfed.signatures import HASH, canonical, sign_as_coordinator, signing_publi
 from flfed.words import usage_error
 
 FORMAT = 1
+PUBLIC = 0o644
+"""Mode of a list of cards, which is no secret."""
 MEMBERS = ("kit.toml", "ca.crt")
 VERSION = re.compile(r"[0-9A-Za-z.+!-]{1,40}")
 MAJOR_MINOR = re.compile(r"[0-9]{1,4}\.[0-9]{1,4}")
@@ -216,6 +219,24 @@ def invite(folder: CoordinatorFolder, site: str, *, to: Path, days: int = 14, no
     made = Invited(site, file, expires, hashlib.sha256(content).hexdigest())
     note(folder.log, now, "invited", site=site, expires=expires, kit=made.sha256)
     return made
+
+
+def write_cards(folder: CoordinatorFolder, file: Path) -> tuple[CardList, tuple[str, ...]]:
+    """Write the list of all admitted sites' cards; return it, and the sites whose gate is not on record.
+
+    Raises
+    ------
+    UsageError
+        If fewer than two sites have a card, or two have the same gate.
+    FlfedError
+        If a site's file is damaged, or the list cannot be written; an earlier one remains.
+    """
+    admitted = [member for member in members(folder).values() if member.status == "admitted"]
+    gates = {member.site: member.gate_key for member in admitted if member.gate_key}
+    cards = CardList(settings(folder).title, gates)
+    check_gates(cards)
+    write_whole(file, cards.content(), mode=PUBLIC)
+    return cards, tuple(member.site for member in admitted if not member.gate_key)
 
 
 def check_folder(to: Path) -> None:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from flfed.deployment.site_state.approval import approvals
+from flfed.deployment.site_state.cards import is_list, pins_of_cards
 from flfed.deployment.site_state.trusted_files import own_fingerprint
 from flfed.errors import UsageError
 from flfed.paths import NAME, SiteFolder
@@ -82,6 +84,28 @@ def read_sites(text: str) -> dict[str, str]:
             raise usage_error("operator.with.twice", name=name)
         pins[name] = fingerprint
     return pins
+
+
+def named_sites(folder: SiteFolder, study: Study, text: str) -> dict[str, str]:
+    """Return the sites of an approval with their fingerprints: by --with, by a list of cards, or else the study's.
+
+    Parameters
+    ----------
+    folder : SiteFolder
+    study : Study
+    text : str
+        Names, names with fingerprints, or the path of a list of cards; may be empty.
+
+    Raises
+    ------
+    UsageError
+        As `read_sites`; as `pins_of_cards` for a list.
+    """
+    if is_list(text):
+        return pins_of_cards(folder, Path(text), study.dataset.sites or ())
+    if text:
+        return read_sites(text)
+    return dict.fromkeys(study.dataset.sites or (), "")
 
 
 def agreed(folder: SiteFolder, study: Study, sites: Mapping[str, str], without: Collection[str] = ()) -> Agreement:

@@ -1,0 +1,80 @@
+"""Real institutions that compare one list of cards: a run by it completes, and one by an altered list does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flfed.deployment.cards import CardList, read_cards
+from tests.consortium.test_secure_sums import SUMS, command, lists, words
+from tests.deployment.gate_scene import Impostor
+
+pytestmark = [pytest.mark.proof, pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(600)]
+MEMBERS = ("alpha", "beta", "gamma")
+
+
+def compared(consortium: Any, site: str, file: Path, reading: str, code: int = 0) -> str:
+    """Let a person at a site type what was read out in the call, and approve the studies by the list."""
+    heard = ",".join(name for name in MEMBERS if name != site)
+    said: str = consortium.sites[site].run(
+        f"site cards {site} {file} --fingerprint {reading} --from {heard}", code=code
+    )
+    return said
+
+
+def approve(consortium: Any, site: str, study: str, file: Path, code: int = 0) -> str:
+    said: str = consortium.sites[site].run(
+        f"site approve {consortium.file(study)} --site {site} --with {file} --yes", code=code
+    )
+    return said
+
+
+def trained(consortium: Any, run: str) -> list[str]:
+    """Return the sites of whose rows an update of a run left."""
+    found = []
+    for name in MEMBERS:
+        if any(line["run"] == run and line["kind"] == "train" for line in consortium.sites[name].lines()):
+            found.append(name)
+    return found
+
+
+def test_a_run_by_a_compared_list_completes_and_one_by_an_altered_list_is_refused(consortium: Any):
+    exchange = consortium.root / "exchange"
+    consortium.coordinator.run("coordinator cards --output consortium.cards")
+    true = exchange / "consortium.cards"
+    reading = read_cards(true).fingerprint()
+    first, second = consortium.study(SUMS), consortium.study(SUMS, ("lr = 0.1", "lr = 0.2"))
+    for name in MEMBERS:
+        assert reading in consortium.sites[name].run(f"site cards {name} {true}")
+        compared(consortium, name, true, reading)
+        approve(consortium, name, first, true)
+        consortium.sites[name].serve(f"site serve {name}")
+    consortium.online(3)
+    ran, said = command(consortium, words(consortium, first, MEMBERS))
+    assert (ran["status"], ran["faults"]) == ("completed", []), said
+    assert set(lists(consortium, ran["run"], MEMBERS)) == {"alpha,beta,gamma"}
+    assert trained(consortium, ran["run"]) == list(MEMBERS)
+
+    # Of the second study the coordinator hands alpha a list with a key of its own in beta's place.
+    altered_gates = read_cards(true).gates | {"beta": Impostor("beta").fingerprint}
+    altered = exchange / "altered.cards"
+    altered.write_bytes(CardList("Test consortium", altered_gates).content())
+    assert "the other site has another list" in compared(consortium, "alpha", altered, reading, code=2)
+    said = approve(consortium, "alpha", second, altered, code=2)
+    assert "beta, gamma did not read out the fingerprint of this list" in said
+    for name in ("beta", "gamma"):
+        approve(consortium, name, second, true)
+    _, said = command(consortium, words(consortium, second, MEMBERS), code=2)
+    assert "secure aggregation needs 3 sites, and 2 take part (alpha:" in said and "needs a new approval" in said
+    # And where alpha approves by it without a call, its gate and the others' refuse each other's keys.
+    consortium.approve("alpha", second, MEMBERS, sums=True, pins=altered_gates)
+    before = {name: len(consortium.sites[name].lines()) for name in MEMBERS}
+    _, said = command(consortium, words(consortium, second, MEMBERS), code=1)
+    assert "alpha: the gate of site 'beta' has another key than the one that is pinned here" in said
+    for name in ("beta", "gamma"):
+        assert f"{name}: site 'alpha' pins other sites than this one, or other keys of them" in said
+    for name in MEMBERS:
+        kinds = [line["kind"] for line in consortium.sites[name].lines()[before[name] :]]
+        assert "error" in kinds and not {"train", "summarise", "unmask"} & set(kinds)
