@@ -34,27 +34,31 @@ def choose_study(
     Each reason names the page with the figures that it rests on. If no study fits the answers, a sentence states why,
     and the exit code is 1. No table is read.
     """
-    from flfed.rows.proposals.texts import write_new
     from flfed.study.choice import choose_study
 
     facts = _describe_dataset(dataset) if dataset else None
     answers = _read_answers(file, facts) if file else _request_answers(facts)
     facts = facts or _find_dataset(answers.outcome)
     choice = _checked(choose_study(answers, facts))
-    text = choice.template.text() if choice.template else None
-    written = None
-    if text is not None and target is not None:
-        written = str(write_new(target.parent, {target.name: text})[0])
+    written = _write(choice, target)
     if as_json:
-        reasons = dict(choice.template.reasons) if choice.template else {}
-        shown = {"study": text, "reason": choice.reason, "reasons": reasons, "file": written}
+        shown = {"study": choice.text, "reason": choice.reason, "reasons": choice.reasons, "file": written}
         output.print_json({"answers": vars(answers), "dataset": facts.name, **shown})
     elif written is not None:
         output.say(render("choose.dialogue.written", file=written))
-    elif text is not None:
-        typer.echo(text.rstrip())
-    if text is None:
+    elif choice.text is not None:
+        typer.echo(choice.text.rstrip())
+    if choice.text is None:
         raise FlfedError(choice.reason)
+
+
+def _write(choice: Choice, target: Path | None) -> str | None:
+    """Write the study where there is one and a file for it, and return the file."""
+    from flfed.rows.proposals.texts import write_new
+
+    if choice.text is None or target is None:
+        return None
+    return str(write_new(target.parent, {target.name: choice.text})[0])
 
 
 def _checked(choice: Choice) -> Choice:
@@ -63,10 +67,10 @@ def _checked(choice: Choice) -> Choice:
     from flfed.study.choice import Choice
     from flfed.study.study import Study
 
-    if choice.template is None:
+    if choice.text is None:
         return choice
     try:
-        check(Study.parse(choice.template.text()))
+        check(Study.parse(choice.text))
     except UsageError as error:
         return Choice(reason=str(error))
     return choice
@@ -144,7 +148,7 @@ def _request_answer(name: str, default: object) -> object:
     choices = list_choices()[name]
     for choice in choices:
         meaning = render(f"choose.options.{name}-{choice}")
-        _say(render("choose.dialogue.option", name=choice, meaning=meaning))
+        _say(f"   {render('choose.dialogue.option', name=choice, meaning=meaning)}")
     kind = click.Choice(choices) if choices else click.IntRange(min=LEAST[name])
     answer: object = typer.prompt(f"  {name}", default=default, type=kind, show_choices=False, err=True)
     return answer

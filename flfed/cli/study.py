@@ -55,7 +55,7 @@ def list_studies(
 
 
 def _print_names(kind: str, whole: bool) -> None:
-    """Print what each name of a kind is: those for every day first, others than research variants, then these."""
+    """Print the names of a kind with their descriptions: those for every day first, research variants last."""
     from flfed import registry
     from flfed.study.choice import EVERYDAY
     from flfed.study.study import describe_name, listed_names
@@ -72,7 +72,7 @@ def _print_names(kind: str, whole: bool) -> None:
         package = f"{name} ({packages[name]})" if name in packages else name
         rows.append([package, describe_name(kind, name)])
     typer.echo()
-    output.as_table([kind, "what it is"], rows, cut="what it is")
+    output.as_table([kind, "description"], rows, cut="description")
     if len(shown) < len(everyday) + len(rest):
         output.say(render("commands.output.more", count=len(research), what="research variants: --all"))
 

@@ -1,6 +1,6 @@
 """Choice of a study by six answers, each setting with its reason.
 
-It reads no rows: answers and facts about a dataset go in, a `StudyTemplate` or the reason why there is none comes out.
+It reads no rows: answers and facts about a dataset go in, and a study or the reason why there is none comes out.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Answers(Settings, where="[answers]", frozen=True):
         return self.noise != "none"
 
     @property
-    def covers_all(self) -> bool:
+    def protects_all(self) -> bool:
         """Whether all that a site releases has noise."""
         return self.noise == "everything"
 
@@ -157,12 +157,16 @@ class Choice:
 
     Attributes
     ----------
-    template : StudyTemplate or None
+    text : str or None
+        The study's TOML text.
+    reasons : mapping of str to str
+        Why each setting is as it is, by table and key.
     reason : str
-        Why there is none; else "".
+        Why there is no study; else "".
     """
 
-    template: StudyTemplate | None = None
+    text: str | None = None
+    reasons: Mapping[str, str] = field(default_factory=dict)
     reason: str = ""
 
 
@@ -193,8 +197,8 @@ EXCLUSIONS: Mapping[str, Callable[[Answers], bool]] = {
     "two-sites": lambda answers: answers.hides_updates and answers.sites < LEAST_SUMMED,
     "partner-has-key": lambda answers: answers.hides_model and not answers.trusts_partners,
     "few-rows": lambda answers: answers.has_noise and answers.rows < LEAST_NOISED,
-    "everything-summed": lambda answers: answers.covers_all and answers.hides_updates,
-    "everything-outcome": lambda answers: answers.covers_all and answers.outcome != "binary",
+    "everything-summed": lambda answers: answers.protects_all and answers.hides_updates,
+    "everything-outcome": lambda answers: answers.protects_all and answers.outcome != "binary",
     "coordinator-lies": lambda answers: _is_exposed(answers),
 }
 """Answers that no study serves, by the key of the reason; the first that holds is given."""
@@ -240,12 +244,11 @@ def choose_study(answers: Answers, dataset: DatasetFacts) -> Choice:
         task=answers.outcome,
         rows=int(TRAINING_SHARE * answers.rows),
         private=answers.has_noise,
-        covers="study" if answers.covers_all else "updates",
         settings=settings.values,
         reasons=settings.reasons,
         heading=(render("choose.dialogue.answers", answers=format_answers(answers)),),
     )
-    return Choice(template=template)
+    return Choice(text=template.text(), reasons=settings.reasons)
 
 
 def format_answers(answers: Answers) -> str:
@@ -270,15 +273,15 @@ def _model(answers: Answers) -> str:
 
 def _choose_dataset(answers: Answers, dataset: DatasetFacts, settings: _Settings) -> None:
     """Cut one table into sites; say where a dataset has other sites than the answers."""
-    settings.explain(dataset_name="dataset-stand-in" if dataset.is_stand_in else "dataset-name")
+    reason = render("choose.dataset.own")
+    if dataset.is_stand_in:
+        reason = render("choose.dataset.stand-in")
+    elif dataset.sites not in (0, answers.sites):
+        reason = render("choose.dataset.here", here=dataset.sites, sites=answers.sites)
+    settings.reasons["dataset.name"] = reason
     if not dataset.sites:
-        parts = {"by": "iid", "sites": min(answers.sites, MOST_PARTS)}
-        settings.values["dataset.partition"] = parts
-        settings.reasons["dataset.partition"] = render("choose.reasons.dataset-partition", most=MOST_PARTS)
-    elif dataset.sites != answers.sites:
-        settings.reasons["dataset.name"] = render(
-            "choose.reasons.dataset-here", here=dataset.sites, sites=answers.sites
-        )
+        settings.values["dataset.partition"] = {"by": "iid", "sites": min(answers.sites, MOST_PARTS)}
+        settings.reasons["dataset.partition"] = render("choose.dataset.parts", most=MOST_PARTS)
 
 
 def _explain_model(answers: Answers, settings: _Settings) -> None:
@@ -289,8 +292,10 @@ def _explain_model(answers: Answers, settings: _Settings) -> None:
         settings.explain(model_name="model-noise-many", model_hidden="model-hidden")
     elif answers.has_noise:
         settings.explain(model_name="model-noise")
+    elif answers.has_many_rows:
+        settings.explain(model_name="model-not-trees")
     else:
-        settings.explain(model_name="model-not-trees" if answers.has_many_rows else "model-regression")
+        settings.explain(model_name="model-regression")
 
 
 def _explain_plan(settings: _Settings) -> None:
@@ -313,11 +318,10 @@ def _choose_trees(settings: _Settings) -> None:
 
 def _choose_noise(answers: Answers, settings: _Settings) -> None:
     """Take the settings of the runs that were measured, by the rows of a site."""
-    settings.explain(
-        plan_optimiser="plan-optimiser",
-        privacy_name="privacy-record-dp",
-        privacy_epsilon="privacy-epsilon",
-    )
+    cost = "privacy-epsilon-other"
+    if answers.outcome == "binary":
+        cost = "privacy-epsilon"
+    settings.explain(plan_optimiser="plan-optimiser", privacy_name="privacy-record-dp", privacy_epsilon=cost)
     settings.set("privacy.delta", delta_of(answers.rows), "privacy-delta")
     # `sampling` draws the rows of a step.
     settings.values["plan.batch"] = None
@@ -334,12 +338,10 @@ def _choose_noise(answers: Answers, settings: _Settings) -> None:
         settings.set("strategy.rounds", 10, "strategy-rounds-noise")
         settings.set("privacy.clip", 1.0, "privacy-clip")
         settings.set("privacy.sampling", 0.25, "privacy-sampling")
-    if answers.covers_all:
-        settings.explain(
-            privacy_name="privacy-record-dp-covers",
-            privacy_covers="privacy-covers",
-            privacy_comparison="privacy-comparison",
-        )
+    if answers.protects_all:
+        settings.explain(privacy_name="privacy-record-dp-covers")
+        settings.set("privacy.covers", "study", "privacy-covers")
+        settings.set("privacy.comparison", "site-model", "privacy-comparison")
 
 
 def delta_of(rows: int) -> float:
@@ -376,6 +378,7 @@ def _choose_sums(answers: Answers, settings: _Settings) -> None:
         settings.set("privacy.secure-aggregation", "on", "privacy-sums")
     elif answers.hides_updates:
         settings.set("privacy.secure-aggregation", "on", "privacy-sums-partners")
+    elif answers.has_noise:
+        settings.set("privacy.secure-aggregation", "off", "privacy-off-noise")
     else:
-        key = "privacy-off-noise" if answers.has_noise else "privacy-off"
-        settings.set("privacy.secure-aggregation", "off", key)
+        settings.set("privacy.secure-aggregation", "off", "privacy-off")

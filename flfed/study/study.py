@@ -321,7 +321,7 @@ def listed_names(kind: str) -> list[str]:
 
 
 def describe_name(kind: str, name: str) -> str:
-    """Return what a name of `listed_names` is, in a line; "" where another package brings it."""
+    """Return the description of a name of `listed_names`, in a line; "" where another package brings it."""
     if kind == STATISTIC and name == SUMMARY:
         return (inspect.getdoc(Analysis) or "").partition("\n")[0]
     return registry.describe(kind, name)
