@@ -214,7 +214,7 @@ def test_the_everyday_names_are_those_of_the_chosen_studies_and_stand_in_the_pag
 RUN = [
     Answers(),
     Answers(rows=20_000),
-    Answers(outcome="multi-class", rows=20_000, sites=3),
+    pytest.param(Answers(outcome="multi-class", rows=20_000, sites=3), marks=pytest.mark.proof),
     Answers(outcome="regression", visible="updates"),
     Answers(outcome="multi-class", visible="updates", trusted="coordinator"),
     Answers(noise="updates", trusted="nobody"),
@@ -223,7 +223,7 @@ RUN = [
     Answers(visible="nothing", trusted="partners"),
     Answers(outcome="regression", visible="nothing", noise="updates"),
 ]
-"""One for each kind of study: trees of two kinds, trimmed means, noise of three kinds, sums of two kinds."""
+"""One of each kind of study: trees of two kinds, trimmed means, noise of three kinds, sums of two kinds."""
 
 
 @pytest.mark.parametrize("answers", RUN, ids=lambda answers: choice.format_answers(answers).replace(", ", "-"))

@@ -30,7 +30,7 @@ def list_studies(
     whole: bool = typer.Option(False, "--all", help="List research variants of strategies, too."),
     as_json: bool = output.JSON,
 ) -> None:
-    """List the shipped studies, and what a study may name: strategies, models, metrics and others.
+    """List the shipped studies, and all names for a study: strategies, models, metrics and others.
 
     The strategies that `flfed choose` proposes come first; all others are research variants.
     """

@@ -52,7 +52,7 @@ def test_a_wrong_answer_is_asked_again_and_the_end_of_input_writes_nothing(folde
 def test_the_outcome_of_a_named_dataset_needs_no_question():
     code, lines = in_terminal("choose", "--dataset", "loan-default", "--output", "my.toml", typed="\n" * 5)
     said = "\n".join(lines)
-    assert code == 0 and "5 of 5. " in said and "What is predicted?" not in said
+    assert code == 0 and "5 of 5. " in said and "Which kind of outcome" not in said
     study = Study.load("my.toml")
     assert (study.dataset.name, study.dataset.partition) == ("loan-default", None)
     assert "# All sites of this dataset that are here.\n" in study.text
