@@ -15,7 +15,9 @@ import pytest
 import flfed
 from flfed import Study
 from flfed.errors import UsageError
+from flfed.federation.recording.privacy_recorder import promised
 from flfed.federation.server.preflight import check
+from flfed.records.reports.privacy_tables import describe_rows_needed
 from flfed.study import choice
 from flfed.study.choice import QUESTIONS, STAND_INS, Answers, Choice, DatasetFacts, choose_study, list_choices
 from flfed.study.kinds import grows
@@ -23,7 +25,7 @@ from flfed.study.study import covers_model
 from flfed.words import sentences
 
 ROOT = Path(__file__).resolve().parents[1]
-NUMBERS = {"sites": (2, 3, 12), "rows": (139, 1_000, 20_000)}
+NUMBERS = {"sites": (2, 3, 12), "rows": (139, 379, 1_000, 20_000)}
 """Answers that are numbers: below, at and above what changes a study."""
 CITED = re.compile(r"\(?(docs/[a-z-]+\.md)(?:#([a-z0-9-]+))?\)?")
 FIGURE = re.compile(r"[−+]?\d[\d,]*(?:\.\d+)?")
@@ -77,6 +79,7 @@ def broken_wishes(answers: Answers, study: Study) -> list[str]:
         "noise": has_noise == (answers.noise != "none"),
         "everything": covers_model(study) == (answers.noise == "everything"),
         "rows": not has_noise or answers.rows >= 140,
+        "figures": not covers_model(study) or answers.rows >= 380,
         "trees": not grows(study) or added,
     }
     return [wish for wish, is_kept in kept.items() if not is_kept]
@@ -95,10 +98,10 @@ def faults(answers: Answers) -> list[str]:
 
 def test_every_combination_has_a_study_that_check_takes_or_a_sentence_why_there_is_none():
     every = list(combinations())
-    assert len(every) == 972
+    assert len(every) == 1_296
     assert {str(answers): wrong for answers in every if (wrong := faults(answers))} == {}
     studies = [answers for answers in every if choose(answers).text]
-    assert len(studies) == 294 and len({text_of(answers) for answers in studies}) > 80
+    assert len(studies) == 420 and len({text_of(answers) for answers in studies}) > 80
 
 
 @pytest.mark.parametrize("ignored", choice.EXCLUSIONS)
@@ -114,6 +117,10 @@ def test_a_chooser_that_ignores_an_exclusion_is_noticed(ignored: str, monkeypatc
 
 @pytest.mark.parametrize(("low", "high"), [
     ({"rows": 139, "noise": "updates"}, {"rows": 140, "noise": "updates"}),
+    (
+        {"rows": 379, "noise": "everything", "visible": "updates"},
+        {"rows": 380, "noise": "everything", "visible": "updates"},
+    ),
     ({"rows": 4_999, "noise": "updates"}, {"rows": 5_000, "noise": "updates"}),
     ({"rows": 2_499}, {"rows": 2_500}),
     ({"sites": 2}, {"sites": 3}),
@@ -129,6 +136,12 @@ def test_delta_is_a_tenth_of_one_over_the_rows_of_a_site_ten_times_as_large():
     for rows in (140, 1_000, 4_999, 20_000, 300_000):
         delta = tomllib.loads(text_of(Answers(rows=rows, noise="updates")))["privacy"]["delta"]
         assert delta * 10 * rows <= 0.1 and delta <= 1e-5
+
+
+def test_the_least_rows_under_noise_in_everything_are_those_that_check_names():
+    study = Study.parse(text_of(Answers(rows=380, noise="everything", visible="updates")))
+    assert "about 57 or more of its test persons" in describe_rows_needed(promised(study, 4))
+    assert 57 <= 380 * 0.3 / 2 < 57.01
 
 
 def test_each_setting_has_a_reason_and_each_choice_of_its_own_names_a_page():

@@ -18,7 +18,7 @@ LEAST = {"sites": 2, "rows": 1}
 """Least numbers that are answers."""
 
 if TYPE_CHECKING:
-    from flfed.study.choice import Answers, Choice, DatasetFacts
+    from flfed.study.choice import Answers, Choice, DatasetFacts, Outcome
 
 
 def choose_study(
@@ -84,7 +84,7 @@ def _describe_dataset(name: str) -> DatasetFacts:
     return DatasetFacts(name=name, outcome=outcome, sites=len(site_discovery.of_dataset(name)))
 
 
-def _find_dataset(outcome: str) -> DatasetFacts:
+def _find_dataset(outcome: Outcome) -> DatasetFacts:
     """Return the only dataset of one's own with such an outcome, else a public table."""
     from flfed.packages import frames_folder, own_root, roots
     from flfed.rows.data import datasets

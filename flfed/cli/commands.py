@@ -75,7 +75,8 @@ class InOrder(TyperGroup):
         return sorted(super().list_commands(ctx), key=self._place)
 
     def _place(self, name: str) -> int:
-        return PANELS.index(getattr(self.commands[name], "rich_help_panel", MORE))
+        panel = getattr(self.commands[name], "rich_help_panel", None)
+        return PANELS.index(panel) if panel in PANELS else len(PANELS)
 
 
 app = typer.Typer(

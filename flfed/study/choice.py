@@ -21,6 +21,8 @@ LEAST_SUMMED = 3
 """Sites from which on a sum hides each of them."""
 LEAST_NOISED = 140
 """Rows of the smallest sites with which a use of noise was measured: they train on about 100."""
+LEAST_PROTECTED = 380
+"""Rows of which 30 % may have 57 of either class: fewer have no figures where all that a site releases has noise."""
 MANY_NOISED = 5_000
 """Rows of a site with which a perceptron was measured under noise: it trains on 3,400."""
 MANY_ROWS = 10_000
@@ -101,6 +103,11 @@ class Answers(Settings, where="[answers]", frozen=True):
     def has_many_rows(self) -> bool:
         """Whether trees are worth a try."""
         return self.rows * self.sites >= MANY_ROWS
+
+    @property
+    def fits_perceptron(self) -> bool:
+        """Whether a perceptron is proposed under noise: it was measured for yes or no, with many rows."""
+        return self.has_noise and self.outcome == "binary" and self.rows >= MANY_NOISED
 
     @property
     def trims(self) -> bool:
@@ -197,6 +204,7 @@ EXCLUSIONS: Mapping[str, Callable[[Answers], bool]] = {
     "two-sites": lambda answers: answers.hides_updates and answers.sites < LEAST_SUMMED,
     "partner-has-key": lambda answers: answers.hides_model and not answers.trusts_partners,
     "few-rows": lambda answers: answers.has_noise and answers.rows < LEAST_NOISED,
+    "few-test-rows": lambda answers: answers.protects_all and answers.rows < LEAST_PROTECTED,
     "everything-summed": lambda answers: answers.protects_all and answers.hides_updates,
     "everything-outcome": lambda answers: answers.protects_all and answers.outcome != "binary",
     "coordinator-lies": lambda answers: _is_exposed(answers),
@@ -266,7 +274,7 @@ def format_answers(answers: Answers) -> str:
 def _model(answers: Answers) -> str:
     if answers.grows_trees:
         return TREES
-    if answers.has_noise and answers.rows >= MANY_NOISED:
+    if answers.fits_perceptron:
         return "mlp"
     return MODELS[answers.outcome]
 
@@ -325,7 +333,7 @@ def _choose_noise(answers: Answers, settings: _Settings) -> None:
     settings.set("privacy.delta", delta_of(answers.rows), "privacy-delta")
     # `sampling` draws the rows of a step.
     settings.values["plan.batch"] = None
-    if answers.rows >= MANY_NOISED:
+    if answers.fits_perceptron:
         settings.set("plan.lr", 0.5, "plan-lr-noise")
         settings.set("plan.schedule", "cosine", "plan-schedule")
         settings.set("plan.steps", 20, "plan-steps-noise-many")
