@@ -6,6 +6,7 @@ signature of the class is the schema of its settings.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.metadata
 import inspect
@@ -166,6 +167,22 @@ def load(kind: str, name: str) -> Any:
         packages = " and ".join(sorted(map(_package, points)))
         raise UsageError(f"{kind} {name!r} comes from several packages ({packages}): uninstall all but one")
     return _brought(kind, points[0])
+
+
+def describe(kind: str, name: str) -> str:
+    """Return the first line of the docstring of a class of flfed, without an import; "" for any other.
+
+    Examples
+    --------
+    >>> describe("metric", "root_mean_squared_error")
+    'Root of the mean squared error.'
+    """
+    if name not in _modules(kind):
+        return ""
+    module = Path(__file__).parents[1].joinpath(*_modules(kind)[name].split("."))
+    tree = ast.parse(module.with_suffix(".py").read_text("utf-8"))
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+    return (ast.get_docstring(classes[0]) or "").partition("\n")[0]
 
 
 def others(kind: str) -> dict[str, str]:

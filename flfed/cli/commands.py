@@ -5,10 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 
+import click
 import typer
+from typer.core import TyperGroup
 
 from flfed.cli import (
     catalogue,
+    choose,
     coordinator,
     dashboard,
     data,
@@ -62,8 +65,24 @@ SITE: dict[str | None, Commands] = {
     ),
 }
 """Commands of a site, by the panel of its help."""
+PANELS = (START, STUDIES, SITES, COORDINATORS, MORE) = ("Start here", "Studies", "Sites", "Coordinator", "More")
+"""Panels of `flfed --help`, in this order."""
+
+
+class InOrder(TyperGroup):
+    """Commands of the root, in the order of their panels."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands."""
+        return sorted(super().list_commands(ctx), key=self._place)
+
+    def _place(self, name: str) -> int:
+        panel = getattr(self.commands[name], "rich_help_panel", None)
+        return PANELS.index(panel) if panel in PANELS else len(PANELS)
+
 
 app = typer.Typer(
+    cls=InOrder,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -76,21 +95,23 @@ for name, command, example in (
     ("upgrade-store", catalogue.upgrade_run_store, ""),
 ):
     runs.app.command(name, epilog=example)(command)
-app.command("demo")(dashboard.demo)
+app.command("demo", rich_help_panel=START)(dashboard.demo)
+app.command("choose", epilog="--answers answers.toml --output study.toml", rich_help_panel=START)(choose.choose_study)
 study.app.command("verify", epilog="wine")(study_runs.verify_study)
 study.app.command("sweep", epilog="wine --set validation=0.2 --grid lr=0.1,0.3")(study_runs.sweep_study)
-app.add_typer(study.app, name="study")
-app.add_typer(runs.app, name="run")
-app.add_typer(data.app, name="data")
+app.add_typer(data.app, name="data", rich_help_panel=START)
+app.add_typer(study.app, name="study", rich_help_panel=STUDIES)
+app.add_typer(runs.app, name="run", rich_help_panel=STUDIES)
 consortium = typer.Typer(no_args_is_help=True, help="Invite sites, serve them, run studies.")
-for whose, group, panels in (("site", rows.app, SITE), ("coordinator", consortium, {None: COORDINATOR})):
+ROLES = (("site", rows.app, SITE, SITES), ("coordinator", consortium, {None: COORDINATOR}, COORDINATORS))
+for whose, group, panels, place in ROLES:
     for panel, commands in panels.items():
         for name, command, example in commands:
             group.command(name, epilog=example, rich_help_panel=panel)(strictly()(command))
-    app.add_typer(group, name=whose)
-app.command("audit", epilog="latest --json")(runs.audit)
-app.command("predict", epilog="my-model patients.csv --output predictions.csv")(runs.predict)
-app.command("app", epilog="--port 8501")(dashboard.open_app)
+    app.add_typer(group, name=whose, rich_help_panel=place)
+app.command("app", epilog="--port 8501", rich_help_panel=START)(dashboard.open_app)
+app.command("predict", epilog="my-model patients.csv --output predictions.csv", rich_help_panel=MORE)(runs.predict)
+app.command("audit", epilog="latest --json", rich_help_panel=MORE)(runs.audit)
 
 
 def _finish_help(commands: typer.Typer, path: str) -> None:

@@ -36,9 +36,10 @@ def list_data() -> output.Shown:
     entries: list[dict[str, object]] = []
     broken = {}
     rows = []
-    headers = ["dataset", "task", "kind", "licence", "state"]
+    headers = ["dataset", "about", "task", "kind", "licence", "state"]
     for name in datasets.names():
         line: dict[str, object] = {"dataset": name, "task": "", "licence": "", "kind": "", "synthetic": False}
+        about = ""
         # A broken dataset is listed with its error, so that the others can still be seen.
         try:
             dataset = datasets.load(name)
@@ -51,14 +52,15 @@ def list_data() -> output.Shown:
             state = render("commands.data.absent", dataset=name) if absent else "here"
             line |= {"task": dataset.schema.task, "licence": source.licence, "kind": _kind(source)}
             line |= {"synthetic": source.synthetic, "state": state, "absent": absent}
+            about = dataset.schema.title
         entries.append(line)
-        cells = [str(line[key]).replace("to be fetched", "fetch") for key in headers]
         # Sentences would leave no room for other columns, and stand below.
-        if name in broken:
-            cells[-1] = "broken"
-        rows.append(cells)
+        short = str(line["state"]).partition(":")[0]
+        rows.append([name, about, str(line["task"]), str(line["kind"]), str(line["licence"]), short])
     yield {"datasets": entries}
-    output.as_table(headers, rows, spare=("licence", "kind", "task"))
+    output.as_table(headers, rows, spare=("licence", "kind", "task"), cut="about")
+    if any(line["absent"] for line in entries):
+        output.say(render("commands.data.fetch"))
     for name, why in broken.items():
         output.say(f"{name}: {why}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,8 +26,14 @@ SET = typer.Option([], "--set", metavar="KEY=VALUE", help="Change a key: rounds=
 
 @app.command("list")
 @output.tables
-def list_studies(as_json: bool = output.JSON) -> None:
-    """List the shipped studies, and all names for a study: strategies, models, metrics and others."""
+def list_studies(
+    whole: bool = typer.Option(False, "--all", help="List research variants of strategies, too."),
+    as_json: bool = output.JSON,
+) -> None:
+    """List the shipped studies, and all names for a study: strategies, models, metrics and others.
+
+    The strategies that `flfed choose` proposes come first; all others are research variants.
+    """
     from flfed import registry
     from flfed.study.study import Study, listed_names, names
 
@@ -42,20 +47,34 @@ def list_studies(as_json: bool = output.JSON) -> None:
     else:
         rows = [[s.name, s.dataset.name, s.purpose] for s in studies]
         output.as_table(["study", "dataset", "purpose"], rows, spare=("dataset",), cut="purpose")
-    for word, kind in kinds.items():
+    for kind in kinds.values():
         if not as_json:
-            output.say(f"{word.capitalize()}: {', '.join(_names_with_packages(kind))}")
+            _print_names(kind, whole)
         for clash in registry.clashes(kind):
             typer.echo(clash, err=True)
 
 
-def _names_with_packages(kind: str) -> list[str]:
-    """Return the names of one kind, with the package of those that are not from flfed."""
+def _print_names(kind: str, whole: bool) -> None:
+    """Print the names of a kind with their descriptions: those for every day first, research variants last."""
     from flfed import registry
-    from flfed.study.study import listed_names
+    from flfed.study.choice import EVERYDAY
+    from flfed.study.study import describe_name, listed_names
 
-    packages = {name: f" ({package})" for name, package in registry.others(kind).items()}
-    return [name + packages.get(name, "") for name in listed_names(kind)]
+    everyday = EVERYDAY.get(kind, ())
+    packages = registry.others(kind)
+    rest = [name for name in listed_names(kind) if name not in everyday]
+    research = [name for name in rest if everyday and name not in packages]
+    shown = [*everyday, *(name for name in rest if name not in research)]
+    if whole:
+        shown += research
+    rows = []
+    for name in shown:
+        package = f"{name} ({packages[name]})" if name in packages else name
+        rows.append([package, describe_name(kind, name)])
+    typer.echo()
+    output.as_table([kind, "description"], rows, cut="description")
+    if len(shown) < len(everyday) + len(rest):
+        output.say(render("commands.output.more", count=len(research), what="research variants: --all"))
 
 
 @app.command("show", epilog="preterm-birth")
@@ -70,27 +89,24 @@ def show_study(name: str = NAME) -> None:
 
 @app.command("new", epilog="--dataset heart-disease --model logistic --name my-study")
 def new_study(
-    dataset: str = typer.Option("", help="Dataset; asked for if missing."),
-    model: str = typer.Option("", help="logistic, linear, mlp or boosted-trees; asked for if missing."),
-    private: bool | None = typer.Option(
-        None, "--private/--not-private", help="Differential privacy for each row; asked for if missing."
-    ),
+    dataset: str = typer.Option(..., help="Dataset.", autocompletion=completion.datasets),
+    model: str = typer.Option("", help="logistic, linear, mlp or boosted-trees; default: the first that fits."),
+    private: bool = typer.Option(False, "--private/--not-private", help="Differential privacy for each row."),
     covers: str = typer.Option("updates", help="Scope of epsilon: updates, or study for all releases of a site."),
     summary: bool = typer.Option(False, "--summary", help="Counts and means under one epsilon, without a model."),
     name: str = typer.Option("", help="Name; default: the dataset's with -study or -table."),
     purpose: str = typer.Option("", help="Purpose, which is part of each approval."),
     to: Path = TO,
 ) -> None:
-    """Write a new study, with a comment for each choice."""
+    """Write a new study, with a comment for each choice; `flfed choose` chooses one by questions."""
     from flfed.federation.server.preflight import check
     from flfed.rows.data import datasets, site_discovery
     from flfed.rows.proposals.texts import write_new
     from flfed.study.study import Study
     from flfed.study.template import MODELS, StudyTemplate
 
-    dataset = dataset or _prompt_choice("--dataset", "Dataset", datasets.names(), "")
     schema = datasets.load(dataset).schema
-    choices: dict[str, Any] = {"model": model, "private": bool(private)}
+    choices: dict[str, Any] = {"model": model, "private": private}
     suffix = "study"
     if summary:
         suffix = "table"
@@ -99,11 +115,7 @@ def new_study(
         confirmed = [name for name in schema.columns if name not in schema.unconfirmed]
         choices["columns"] = [name for name in confirmed if schema.columns[name].kind in COUNTED]
     else:
-        usual = MODELS[schema.task]
-        choices["model"] = model or _prompt_choice("--model", "Model", [usual, "mlp", "boosted-trees"], usual)
-        if private is None and covers != "study":
-            answer = _prompt_choice("--private or --not-private", "Privacy of rows", ["yes", "no"], "no")
-            choices["private"] = answer == "yes"
+        choices["model"] = model or MODELS[schema.task]
     named = name or f"{dataset}-{suffix}"
     # Only open sites refit on their validation rows; sites cut from one table are open.
     opened = all(site.policy.is_open for site in site_discovery.of_dataset(dataset))
@@ -116,13 +128,6 @@ def new_study(
     check(Study.parse(text))
     path = write_new(to, {f"{named}.toml": text})[0]
     typer.echo(render("commands.study.written", file=path))
-
-
-def _prompt_choice(option: str, question: str, choices: list[str], default: str) -> str:
-    """Ask a person at a terminal; elsewhere refuse, with the missing option."""
-    if not sys.stdin.isatty():
-        raise UsageError(f"give {option}; known: {', '.join(choices)}")
-    return str(typer.prompt(f"{question} ({', '.join(choices)})", default=default or None))
 
 
 @app.command("check", epilog="my-study.toml")

@@ -22,7 +22,9 @@ WHERE = "[statistic] summary"
 
 
 class Analysis(Settings, where=WHERE, frozen=True):
-    """Columns of which noised counts and sums are asked, over all rows of the sites.
+    """Counts, means, quantiles and cross-tables of columns, all with noise.
+
+    They are over all rows of the sites.
 
     Attributes
     ----------

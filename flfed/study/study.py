@@ -320,6 +320,13 @@ def listed_names(kind: str) -> list[str]:
     return sorted([*registry.names(kind), SUMMARY]) if kind == STATISTIC else registry.names(kind)
 
 
+def describe_name(kind: str, name: str) -> str:
+    """Return the description of a name of `listed_names`, in a line; "" where another package brings it."""
+    if kind == STATISTIC and name == SUMMARY:
+        return (inspect.getdoc(Analysis) or "").partition("\n")[0]
+    return registry.describe(kind, name)
+
+
 def names() -> list[str]:
     """Return the names of the shipped studies, sorted."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import starmap
 
 import tomli_w
 
@@ -23,6 +25,36 @@ MODELS = {"binary": "logistic", "multi-class": "logistic", "regression": "linear
 PACES = {"multi-class": (0.2, 0.001)}
 """Learning rate and penalty of a task: larger penalties and smaller steps leave many classes far from the optimum."""
 PACE = (0.05, 0.01)
+WIDTH = 96
+"""Longest line of a reason, without its mark."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Value of a key in a new study, with its comments.
+
+    Attributes
+    ----------
+    value : object
+        A tuple and a mapping stand on one line, a list on several.
+    comment : str
+        Stands behind the value.
+    above, below : tuple of str
+        Lines of comments before and after it.
+    """
+
+    value: object
+    comment: str = ""
+    above: tuple[str, ...] = ()
+    below: tuple[str, ...] = ()
+
+    def lines(self, key: str) -> list[str]:
+        """Return the lines of the study."""
+        return [*self.above, _line(key, self.value, self.comment), *self.below]
+
+
+Table = dict[str, Setting]
+"""A table of a study, by its keys."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +90,12 @@ class StudyTemplate:
         Whether validation rows choose how many trees there are, which then grow anew on all training rows.
     columns : sequence of str
         Columns that are counted in place of training a model; empty for a study with a model.
+    settings : mapping of str to object
+        Values in place of the template's, or beside them, by table and key: "plan.lr". None leaves a key out.
+    reasons : mapping of str to str
+        Why a setting is as it is, by table and key, in place of the template's comment.
+    heading : tuple of str
+        Comments before the first key.
     """
 
     name: str
@@ -76,6 +114,9 @@ class StudyTemplate:
     covers: str = "updates"
     refit: bool = False
     columns: Sequence[str] = ()
+    settings: Mapping[str, object] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    heading: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what ε cannot be of."""
@@ -84,45 +125,117 @@ class StudyTemplate:
 
     def text(self) -> str:
         """Return the study as TOML."""
-        lines = self._head()
-        if self.columns:
-            lines += self._analysis()
-        else:
-            lines += [*self._model(), "", "[plan]", *self._plan(), *self._strategy(), *self._privacy()]
+        lines = [f"# {line}" for line in self.heading]
+        lines += self._head()
+        for name, table in self._tables().items():
+            lines += ["", f"[{name}]"]
+            for key, setting in table.items():
+                lines += setting.lines(key)
         return "\n".join(lines) + "\n"
 
-    def _model(self) -> list[str]:
-        """Return the model and how rows become its inputs."""
-        lines = []
-        if self.gaps and not self._protected and self.model != TREES:
-            lines += ["", "[encode]", _line("missing-indicator", True, render("study.template.gaps"))]
+    def _tables(self) -> dict[str, Table]:
+        """Return the settings of each table, with those and the reasons that somebody chose."""
+        tables = {"dataset": self._dataset()}
+        if self.columns:
+            tables |= self._analysis()
+        else:
+            tables |= {"encode": self._encode(), "model": self._model(), "plan": self._plan()}
+            tables |= {"strategy": self._strategy(), "privacy": self._privacy()}
+        for path, value in self.settings.items():
+            name, key = path.split(".")
+            tables[name].pop(key, None)
+            if value is not None:
+                tables[name][key] = Setting(value)
+        for path, reason in self.reasons.items():
+            name, key = path.split(".")
+            tables[name][key] = Setting(tables[name][key].value, above=wrap_comment(reason))
+        return {name: table for name, table in tables.items() if table}
+
+    def _head(self) -> list[str]:
+        """Return what every study begins with."""
+        purpose = render("study.template.counts") if self.columns else render("study.template.purpose")
+        basis = self.legal_basis or render("study.template.basis")
+        return [
+            "format = 1",
+            _line("name", self.name),
+            _line("purpose", self.purpose or purpose),
+            _line("legal-basis", basis),
+            _line("seed", self.seed, render("study.template.seed")),
+        ]
+
+    def _dataset(self) -> Table:
+        """Return the dataset, and its sites where they are not all."""
+        table = {"name": Setting(self.dataset)}
+        if self.sites:
+            table["sites"] = Setting(list(self.sites))
+        return table
+
+    def _encode(self) -> Table:
+        """Return how rows become inputs, nothing where a new study needs no key for it."""
+        if not self.gaps or self._protected or self.model == TREES:
+            return {}
+        return {"missing-indicator": Setting(True, render("study.template.gaps"))}
+
+    def _model(self) -> Table:
+        """Return the model and its size."""
         comment = render(f"study.models.{self.model}") if self.model in sentences("study", "models") else ""
-        lines += ["", "[model]", _line("name", self.model, comment)]
+        table = {"name": Setting(self.model, comment)}
         if self.model == "mlp":
-            lines.append(f"hidden = [16]  # {render('study.template.hidden')}")
+            table["hidden"] = Setting((16,), render("study.template.hidden"))
         if self.model == TREES:
-            lines.append(_line("depth", 4, render("study.template.depth")))
-        return lines
+            table["depth"] = Setting(4, render("study.template.depth"))
+        return table
 
-    def _strategy(self) -> list[str]:
-        """Return the strategy and its rounds."""
-        name = TREES if self.model == TREES else "fedavg"
-        lines = ["", "[strategy]", _line("name", name), _line("rounds", self.rounds)]
+    def _plan(self) -> Table:
+        """Return how sites train.
+
+        Privacy needs a number of steps that no row changes.
+        """
         if self.model == TREES:
-            lines += self._trees()
-        return [*lines, _line("quorum", 0.75, render("study.template.quorum"))]
-
-    def _privacy(self) -> list[str]:
-        """Return what protects updates, nothing where nothing does."""
-        lines = []
+            use = render("study.template.chosen") if self.refit else render("study.template.curves")
+            return {"validation": Setting(0.2, use)}
+        steps = render("study.template.steps")
+        table = {"optimiser": Setting("sgd")}
         if self._protected:
-            lines += ['name = "record-dp"', _line("epsilon", EPSILON), _line("delta", DELTA)]
+            return {**table, "lr": Setting(0.5), "batch": Setting(64), "steps": Setting(20, steps)}
+        lr, l2 = PACES.get(self.task, PACE)
+        table |= {"lr": Setting(lr, "learning rate"), "schedule": Setting("cosine"), "batch": Setting(32)}
+        if self.rows > LARGE:
+            table["steps"] = Setting(STEPS, steps)
+        else:
+            table["epochs"] = Setting(2, "of a round")
+        table["l2"] = Setting(l2, render("study.template.penalty"))
+        table["clip"] = Setting(1.0, render("study.template.clip"))
+        return table
+
+    def _strategy(self) -> Table:
+        """Return the strategy and its rounds.
+
+        Only open data has its validation rows back.
+        """
+        table = {"name": Setting("fedavg"), "rounds": Setting(self.rounds)}
+        if self.model == TREES:
+            table["name"] = Setting(TREES)
+            table["learning-rate"] = Setting(0.1, render("study.template.rate"))
+            if self.refit:
+                table["select"] = Setting("best", render("study.template.select"))
+                table["patience"] = Setting(20, render("study.template.patience"))
+                table["refit"] = Setting(True, render("study.template.refit"))
+        table["quorum"] = Setting(0.75, render("study.template.quorum"))
+        return table
+
+    def _privacy(self) -> Table:
+        """Return what protects updates, nothing where nothing does."""
+        table = {}
+        if self._protected:
+            table = _noise(EPSILON)
         if self._covered:
-            lines += [_line("covers", "study", render("study.template.covers"))]
-            lines += [_line("comparison", "site-model", render("study.template.comparison"))]
+            table["covers"] = Setting("study", render("study.template.covers"))
+            table["comparison"] = Setting("site-model", render("study.template.comparison"))
         elif self.sums and self.model != TREES:
-            lines += [f"# {render('study.template.sums')}", _line("secure-aggregation", "auto")]
-        return ["", "[privacy]", *lines] if lines else []
+            comment = f"# {render('study.template.sums')}"
+            table["secure-aggregation"] = Setting("auto", above=(comment,))
+        return table
 
     @property
     def _covered(self) -> bool:
@@ -132,66 +245,42 @@ class StudyTemplate:
     def _protected(self) -> bool:
         return self.private or self._covered
 
-    def _analysis(self) -> list[str]:
+    def _analysis(self) -> dict[str, Table]:
         """Return the columns that are counted in place of training a model, and their budget."""
-        return [
-            *("", "[statistic]", _line("name", SUMMARY), f"# {render('study.template.analysis')}"),
-            *(_line("columns", list(self.columns)), "quantiles = [0.25, 0.5, 0.75]"),
-            f"# {_line('groups', 'FLAG', render('study.template.groups'))}",
-            *("", "[privacy]", 'name = "record-dp"', _line("epsilon", ONE_EPSILON), _line("delta", DELTA)),
-        ]
+        groups = f"# {_line('groups', 'FLAG', render('study.template.groups'))}"
+        table = {
+            "name": Setting(SUMMARY),
+            "columns": Setting(list(self.columns), above=(f"# {render('study.template.analysis')}",)),
+            "quantiles": Setting((0.25, 0.5, 0.75), below=(groups,)),
+        }
+        return {"statistic": table, "privacy": _noise(ONE_EPSILON)}
 
-    def _head(self) -> list[str]:
-        """Return what every study begins with."""
-        purpose = render("study.template.counts") if self.columns else render("study.template.purpose")
-        basis = self.legal_basis or render("study.template.basis")
-        lines = [
-            "format = 1",
-            _line("name", self.name),
-            _line("purpose", self.purpose or purpose),
-            _line("legal-basis", basis),
-        ]
-        lines += [_line("seed", self.seed, render("study.template.seed"))]
-        lines += ["", "[dataset]", _line("name", self.dataset)]
-        if self.sites:
-            lines.append(_line("sites", list(self.sites)))
-        return lines
 
-    def _trees(self) -> list[str]:
-        """Return how trees grow, and how many.
+def _noise(epsilon: float) -> Table:
+    """Return the table of noise on each row."""
+    return {"name": Setting("record-dp"), "epsilon": Setting(epsilon), "delta": Setting(DELTA)}
 
-        Only open data has its validation rows back.
-        """
-        lines = [_line("learning-rate", 0.1, render("study.template.rate"))]
-        if not self.refit:
-            return lines
-        lines += [_line("select", "best", render("study.template.select"))]
-        lines += [_line("patience", 20, render("study.template.patience"))]
-        return [*lines, _line("refit", True, render("study.template.refit"))]
 
-    def _plan(self) -> list[str]:
-        """Return how sites train.
-
-        Privacy needs a number of steps that no row changes.
-        """
-        if self.model == TREES:
-            use = render("study.template.chosen") if self.refit else render("study.template.curves")
-            return [_line("validation", 0.2, use)]
-        lr, l2 = PACES.get(self.task, PACE)
-        steps = render("study.template.steps")
-        if self._protected:
-            return ['optimiser = "sgd"', "lr = 0.5", "batch = 64", _line("steps", 20, steps)]
-        pace = _line("steps", STEPS, steps) if self.rows > LARGE else "epochs = 2  # of a round"
-        return [
-            *('optimiser = "sgd"', f"lr = {lr}  # learning rate", 'schedule = "cosine"', "batch = 32", pace),
-            _line("l2", l2, render("study.template.penalty")),
-            _line("clip", 1.0, render("study.template.clip")),
-        ]
+def wrap_comment(text: str) -> tuple[str, ...]:
+    """Return a text as lines of a comment."""
+    lines = textwrap.wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+    return tuple(f"# {line}" for line in lines)
 
 
 def _line(key: str, value: object, comment: str = "") -> str:
     """Return a line of TOML, with a comment where there is one."""
-    line = tomli_w.dumps({key: value}).strip()
+    line = f"{key} = {_inline(value)}"
+    if isinstance(value, (str, list)):
+        line = tomli_w.dumps({key: value}).strip()
     if comment:
         return f"{line}  # {comment}"
     return line
+
+
+def _inline(value: object) -> str:
+    """Return a value of TOML on one line."""
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(starmap(_line, value.items()))} }}"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_inline, value))}]"
+    return tomli_w.dumps({"value": value}).strip().removeprefix("value = ")

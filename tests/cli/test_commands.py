@@ -100,15 +100,42 @@ def test_run_list_and_show_say_what_was_run(printed, flfed):
 
 
 def test_study_list_names_the_strategies_models_and_metrics_that_a_study_may_ask_for(flfed):
-    code, out, err = flfed("study", "list")
-    lines = dict(line.split(": ", 1) for line in out.splitlines() if ": " in line and not line.startswith(" "))
+    code, out, err = flfed("study", "list", "--all")
     assert (code, err) == (0, "")
-    assert {"fedavg", "fedprox"} <= set(lines["Strategies"].split(", ")) and "logistic" in lines["Models"]
+    tables = {
+        part.split()[0]: [line.split()[0] for line in part.splitlines()[2:] if line] for part in out.split("\n\n")
+    }
+    assert {"fedavg", "fedprox"} <= set(tables["strategy"]) and "logistic" in tables["model"]
     listed = json.loads(flfed("study", "list", "--json")[1])
     assert set(listed) == {
         "studies", "strategies", "models", "metrics", "mechanisms", "codecs", "attacks", "statistics",
     }  # fmt: skip
-    assert ", ".join(listed["metrics"]) == lines["Metrics"] and len(listed["metrics"]) >= 10
+    assert listed["metrics"] == tables["metric"] and len(listed["metrics"]) >= 10
+    assert all(
+        sorted(tables[kind]) == listed[f"{kind}s"] for kind in ("model", "mechanism", "codec", "attack", "statistic")
+    )
+    assert sorted(tables["strategy"]) == listed["strategies"]
+
+
+def test_study_list_keeps_research_variants_for_all_and_says_what_each_name_is(flfed):
+    short, whole = (flfed("study", "list", *more)[1].partition("\nstrategy ")[2] for more in ((), ("--all",)))
+    assert "… and 10 more research variants: --all" in short and "research" not in whole
+    for name in ("fedavg", "boosted-trees", "trimmed-mean"):
+        assert f"\n{name} " in short
+    for name in ("ditto", "fedadam", "scaffold"):
+        assert f"\n{name} " in whole and f"\n{name} " not in short
+    rows = [
+        line.split(maxsplit=1) for line in whole.splitlines()[2:] if line and "  " in line and "description" not in line
+    ]
+    assert len(rows) >= 30 and all(len(row) == 2 and len(row[1].split()) >= 4 for row in rows)
+
+
+def test_help_groups_the_commands_and_begins_where_a_person_begins(flfed):
+    _, out, _ = flfed("--help")
+    panels = [line.strip("╭─╮ ") for line in out.splitlines() if line.startswith("╭")]
+    assert panels == ["Options", "Start here", "Studies", "Sites", "Coordinator", "More"]
+    start = out.partition("Start here")[2].partition("╰")[0]
+    assert all(f" {name} " in start for name in ("demo", "choose", "app", "data"))
 
 
 def test_an_empty_store_says_what_to_do(flfed):

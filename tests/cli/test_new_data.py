@@ -348,7 +348,11 @@ def test_a_new_study_is_one_that_can_be_run(folder: Path, flfed: Command):
     without = ("codec.name=int8", "--set", "secure-aggregation=off")
     assert flfed("study", "check", "mine.toml", *three, *without)[0] == 0
     assert Study(dataset="wine", codec={"name": "int8"}).secure_aggregation == "off"
-    assert "give --model" in flfed("study", "new", "--dataset", "wine")[2]
+    assert "Missing option '--dataset'" in flfed("study", "new")[2]
+    assert flfed("study", "new", "--dataset", "wine")[0] == 0
+    made = Study.load("wine-study.toml")
+    assert (made.model.name, made.privacy.name) == ("logistic", "none")
+    Path("wine-study.toml").unlink()
     assert flfed("study", "new", "--dataset", "wine", "--model", "linear", "--not-private")[0] == 2
     assert sorted(path.name for path in folder.iterdir()) == ["mine.toml"]
     words = ("--dataset", "breast-cancer", "--model", "logistic", "--private", "--name", "private")

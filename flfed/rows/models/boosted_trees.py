@@ -18,7 +18,7 @@ MOST_BINS = 256
 
 
 class BoostedTrees:
-    """Sum of trees over the codes of a row's values.
+    """Boosted trees: the sum of trees over a row's values.
 
     Inputs are the columns as they are: numbers, the places of values in the schema's order, NaN where missing.
 

@@ -17,7 +17,7 @@ from flfed.summaries.summary import Arrays
 
 
 class Linear:
-    """Outputs `x @ weight + bias`.
+    """Linear regression: `x @ weight + bias`, for a number.
 
     Parameters
     ----------

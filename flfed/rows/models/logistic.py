@@ -9,7 +9,7 @@ from flfed.rows.models.linear import Linear
 
 
 class Logistic(Linear):
-    """Log-odds `x @ weight + bias`.
+    """Logistic regression: log-odds `x @ weight + bias`, for classes.
 
     The parameters are those of `Linear`.
 

@@ -10,7 +10,7 @@ from flfed.words import usage_error
 
 
 class Mlp:
-    """Fully connected layers with ReLU between them.
+    """Small neural network: fully connected layers with ReLU between them.
 
     Parameters
     ----------

@@ -41,7 +41,7 @@ from flfed.words import render, usage_error
 
 
 class RecordDp(Mechanism, Settings, where="[privacy]"):
-    """DP-SGD at every site.
+    """Noise that protects single rows: DP-SGD at every site.
 
     Rows are drawn by Poisson sampling, each row's gradient is clipped, and each step has normal noise.
 

@@ -26,7 +26,7 @@ FEW_SITES = 10
 
 
 class SiteDp(Mechanism, Settings, where="[privacy]"):
-    """Noised mean of clipped updates.
+    """Noise that protects a whole site: on the mean of clipped updates.
 
     Every site counts the same, and the mean stands in place of the sites' own updates.
 

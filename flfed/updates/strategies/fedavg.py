@@ -46,7 +46,7 @@ Term = Callable[[Any, Any], Any]
 # A site whose privacy budget is spent is not asked again. A retry computes the same bits: seeds name the round.
 @dataclass(kw_only=True, eq=False, repr=False)
 class FedAvg(FlowerFedAvg):
-    """Mean of the sites' models, weighted by their rows.
+    """Plain averaging: the mean of the sites' models, weighted by their rows.
 
     Parameters
     ----------

@@ -41,7 +41,7 @@ def proximal_gradient(w: Tensor, anchor: Tensor, *, mu: float) -> Tensor:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class FedProx(FedAvg):
-    """Server half of FedProx.
+    """Mean of the sites' models, with a pull to the shared one in training.
 
     It sends `mu` to every site, and averages as FedAvg does.
 

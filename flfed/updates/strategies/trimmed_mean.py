@@ -17,7 +17,9 @@ from flfed.updates.strategies.median import stacked
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class TrimmedMean(FedAvg):
-    """The mean of the sites' updates without the lowest and the highest, entry by entry: every site counts the same.
+    """Mean of updates without the extremes: a wrong site moves it little.
+
+    It is taken entry by entry, and every site counts the same.
 
     Parameters
     ----------
