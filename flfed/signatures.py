@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from flfed.errors import UsageError
+from flfed.words import usage_error
 
 HASH = re.compile(r"[0-9a-f]{64}")
 """SHA-256, or a public signing key, as hex."""
@@ -78,6 +79,41 @@ def fingerprint(public: str) -> str:
     """Return the fingerprint of an OpenSSH public key, as `ssh-keygen -lf` shows it."""
     digest = hashlib.sha256(base64.b64decode(public.split()[1])).digest()
     return "SHA256:" + base64.b64encode(digest).decode("ascii").rstrip("=")
+
+
+def spoken_fingerprint(fingerprint: str) -> str:
+    """Return a node key's fingerprint in the groups of a gate's, for people to read aloud.
+
+    It is the same hash: its first 160 bits and a check of these, where case does not matter.
+
+    Parameters
+    ----------
+    fingerprint : str
+        As `fingerprint` returns it.
+
+    Examples
+    --------
+    >>> spoken_fingerprint("SHA256:" + "q" * 43)
+    'vkvk-vkvk-vkvk-vkvk-vkvk-vkvk-vkvk-vkvk-nf5u'
+    """
+    return _spoken(base64.b64decode(fingerprint.removeprefix("SHA256:") + "=")[:SPOKEN])
+
+
+def read_node_fingerprint(text: str) -> str:
+    """Return what a person typed as a node key's fingerprint, in one of its two forms.
+
+    Raises
+    ------
+    UsageError
+        If it is none, or has a wrong character.
+    """
+    text = text.strip()
+    if re.fullmatch(r"SHA256:[0-9A-Za-z+/]{43}", text):
+        return text
+    try:
+        return read_gate_fingerprint(text)
+    except UsageError:
+        raise usage_error("coordinator.fingerprint.malformed", text=text[:60]) from None
 
 
 def sign_as_node(facts: Mapping[str, object], key: EllipticCurvePrivateKey) -> str:

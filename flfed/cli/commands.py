@@ -16,7 +16,7 @@ from flfed.cli import (
     study,
     study_runs,
 )
-from flfed.cli.site import approve, records, rows, serve
+from flfed.cli.site import approve, records, rows, serve, setup
 from flfed.cli.site.rows import EVERY_DAY, RARELY, SETTING_UP
 from flfed.packages import strictly
 
@@ -24,7 +24,7 @@ Commands = tuple[tuple[str, Callable[..., None], str], ...]
 COORDINATOR: Commands = (
     ("init", coordinator.init_coordinator, "--title 'Heart consortium' --address fl.example.org:443"),
     ("invite", coordinator.invite_site, "cleveland"),
-    ("admit", coordinator.admit_site, "cleveland.admission"),
+    ("admit", coordinator.admit_site, "cleveland.admission hungary.admission"),
     ("key", coordinator.site_key, "cleveland d255-jrl3-avdk-svrf-e2zs-ilh6-lpr4-mfv5-tkxg"),
     ("serve", coordinator.serve_coordinator, ""),
     ("run", coordinator.run_deployed, "heart-disease"),
@@ -42,6 +42,7 @@ SITE: dict[str | None, Commands] = {
         ("app", serve.open_site_app, "cleveland"),
     ),
     SETTING_UP: (
+        ("setup", setup.set_up_site, "--kit cleveland.kit.zip --study heart-disease --with hungary,switzerland"),
         ("join", serve.join_site, "cleveland.kit.zip"),
         ("key", serve.show_key, "cleveland"),
         ("snapshot", rows.snapshot_rows, "cleveland"),

@@ -1,0 +1,213 @@
+"""`flfed site setup`: the steps of a site, from its table to serving, as one dialogue."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from flfed.cli import completion, output
+from flfed.cli.site import approve, rows, serve
+from flfed.paths import SiteFolder, home
+from flfed.words import render, usage_error
+
+if TYPE_CHECKING:
+    from flfed.rows.data.site import Site
+    from flfed.study.study import Study
+
+
+NAME = typer.Argument(
+    "",
+    metavar="[NAME]",
+    help="Site name; by default that of the kit, or of the one site that has joined here.",
+    autocompletion=completion.sites,
+)
+
+
+def set_up_site(
+    name: str = NAME,
+    kit: Path | None = typer.Option(None, "--kit", metavar="FILE", help="The coordinator's kit, SITE.kit.zip."),
+    study: str = typer.Option("", "--study", metavar="NAME|FILE", help="The study to approve."),
+    co_sites: str = typer.Option("", "--with", metavar="A,B,C", help="As for flfed site approve --with."),
+    start: Path | None = typer.Option(None, "--start", metavar="FOLDER", help="As for flfed site approve --start."),
+    by: str = approve.BY,
+    to: Path = typer.Option(Path("."), "--output", help="Folder of SITE.admission.", show_default="the current folder"),
+    memory: str = typer.Option("", "--memory", metavar="SIZE", help="As for flfed site serve --memory."),
+) -> None:
+    """Set a site up in one dialogue: check its table, join, make its key, approve a study, serve.
+
+    Each step is that of its own command. The dialogue asks for what no option names, and ends where something has to
+    come from others first. Called again it skips what is done and goes on there. A new kit replaces the earlier one.
+
+    A person approves: the ten lines of the study are shown, and only the typed word approve approves it.
+    """
+    from flfed.study.study import Study
+
+    # Wrong files are refused before anything is changed.
+    if study:
+        Study.load(study)
+    if not name and kit is None:
+        name, kit = _only_site()
+    site = name or _site_of(kit)
+    own, folder = rows.opened(site)
+    output.passed_over(site)
+    status = _status(folder, own)
+    _check(own, status)
+    if not _join(folder, kit, to):
+        return
+    _say("key")
+    serve.show_key(site)
+    if not _approve(own, folder, study, co_sites, start, by):
+        return
+    _say("serve", site=site)
+    serve.serve_site(site, network_only=False, gate_only=False, memory=memory)
+
+
+def _say(step: str, **facts: object) -> None:
+    output.say(render(f"setup.step.{step}", **facts))
+
+
+def _ask(question: str) -> str:
+    """Return what a person types at the terminal; "" without a terminal."""
+    if not sys.stdin.isatty():
+        return ""
+    return str(typer.prompt(render(f"setup.ask.{question}"), default="", show_default=False)).strip()
+
+
+def _only_site() -> tuple[str, Path | None]:
+    """Return the one site that has joined here; where there is none, the kit that a person names."""
+    joined = sorted(path.parent.parent.name for path in (home() / "sites").glob("*/network/join.toml"))
+    if len(joined) > 1:
+        raise usage_error("setup.refused.several", sites=", ".join(joined))
+    if joined:
+        return joined[0], None
+    kit = _ask("kit")
+    if not kit:
+        raise usage_error("setup.refused.nameless")
+    return "", Path(kit).expanduser()
+
+
+def _site_of(kit: Path | None) -> str:
+    from flfed.deployment.operator.join import open_kit
+
+    # One of the two is named here: else `_only_site` has asked, or refused.
+    return "" if kit is None else open_kit(kit).kit.site
+
+
+def _status(folder: SiteFolder, own: Site) -> dict[str, Any]:
+    """Return the site's status; raise where one user has not both halves of it, or it is paused."""
+    from flfed.deployment.operator.status import status_of
+    from flfed.deployment.site_state.trusted_files import is_elsewhere
+
+    if is_elsewhere(folder):
+        raise usage_error("setup.refused.two-users", site=own.name)
+    status = status_of(folder, own)
+    if status["paused"]:
+        raise usage_error("setup.refused.paused", site=own.name)
+    return status
+
+
+def _check(own: Site, status: dict[str, Any]) -> None:
+    """Check the table, unless a snapshot of it was taken already."""
+    if status["snapshots"]:
+        for snapshot in status["snapshots"]:
+            _say("checked", dataset=snapshot["dataset"], rows=snapshot["rows"], at=snapshot["at"])
+        return
+    _say("check")
+    rows.check_site(own.name, dataset="", local_rows=None, as_json=False)
+
+
+def _join(folder: SiteFolder, kit: Path | None, to: Path) -> bool:
+    """Join with the kit, or with a new one in place of the earlier; return whether the site has joined."""
+    from flfed.deployment.operator.join import joined, open_kit
+    from flfed.signatures import spoken_fingerprint
+
+    is_joined = folder.join.exists()
+    if kit is None and not is_joined:
+        answer = _ask("kit")
+        if not answer:
+            output.say(render("setup.waits.kit", site=folder.site))
+            return False
+        kit = Path(answer).expanduser()
+    invitation = ""
+    if kit is not None:
+        contents = open_kit(kit).kit
+        if contents.site != folder.site:
+            raise usage_error("setup.refused.other-kit", site=folder.site, other=contents.site)
+        invitation = contents.invitation_sha256
+    if kit is not None and not is_joined:
+        _say("join")
+        serve.join_site(kit, renew=False, site="", to=to)
+        return True
+    facts = joined(folder)
+    if kit is not None and facts["invitation-sha256"] != invitation:
+        _say("rejoin", coordinator=facts["coordinator"])
+        serve.join_site(kit, renew=True, site=folder.site, to=to)
+        return True
+    key = facts["node-key"]
+    _say("joined", coordinator=facts["coordinator"], address=facts["address"], joined=facts["joined"])
+    output.say(render("setup.step.admission", file=folder.admission))
+    output.say(render("commands.join.key", spoken=spoken_fingerprint(key), fingerprint=key))
+    return True
+
+
+def _approve(own: Site, folder: SiteFolder, study: str, co_sites: str, start: Path | None, by: str) -> bool:
+    """Let a person decide about the study, unless it is approved; return whether the site replies to one."""
+    from flfed.study.study import Study
+
+    approved = _approved(folder, own)
+    if not study and not approved:
+        study = _ask("study")
+        if not study:
+            output.say(render("setup.waits.study", site=own.name))
+            return False
+    if study:
+        loaded_study = Study.load(study)
+        sha256 = loaded_study.sha256()
+        approved = [one for one in approved if one["study-sha256"] == sha256]
+        if not approved:
+            return _decide(own, folder, study, loaded_study, co_sites=co_sites, start=start, by=by)
+    for one in approved:
+        sites = ", ".join(one["co-sites"])
+        facts = {"study": one["study"], "sha256": one["study-sha256"][:12], "at": one["at"], "by": one["by"]}
+        _say("approved", **facts, sites=sites)
+    return True
+
+
+def _decide(
+    own: Site, folder: SiteFolder, name: str, study: Study, *, co_sites: str, start: Path | None, by: str
+) -> bool:
+    """Ask for a person's decision, after the ten lines; return whether the study is approved."""
+    from flfed.deployment.operator.secure_sums import has_sums
+
+    _say("approve")
+    named = study.dataset.sites or ()
+    if not co_sites and (not named or has_sums(study, len(named))):
+        question = "fingerprints" if has_sums(study, len(named)) else "sites"
+        co_sites = _ask(question)
+    approve.approve_study(
+        name,
+        site=own.name,
+        co_sites=co_sites,
+        without="",
+        start=start,
+        compared=0,
+        by=by,
+        every=False,
+        yes=False,
+        refuse=False,
+        as_json=False,
+    )
+    sha256 = study.sha256()
+    if any(one["study-sha256"] == sha256 for one in _approved(folder, own)):
+        return True
+    output.say(render("setup.waits.decision", site=own.name, study=study.name))
+    return False
+
+
+def _approved(folder: SiteFolder, own: Site) -> list[dict[str, Any]]:
+    """Return the approvals by which the site replies to a study now."""
+    studies = _status(folder, own)["studies"]
+    return [one for one in studies if one["decision"] == "approved" and not one["reason"]]
