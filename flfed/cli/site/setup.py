@@ -116,7 +116,7 @@ def _check(own: Site, status: dict[str, Any]) -> None:
             _say("checked", dataset=snapshot["dataset"], rows=snapshot["rows"], at=snapshot["at"])
         return
     _say("check")
-    rows.check_site(own.name, dataset="", local_rows=None, as_json=False)
+    rows.check_table(own, whole=False)
 
 
 def _join(folder: SiteFolder, kit: Path | None, to: Path) -> bool:
