@@ -195,7 +195,7 @@ def _ask_fingerprint(file: Path, site: str) -> str:
 
     while sys.stdin.isatty():
         # On standard error, so that --json prints its object alone.
-        typed = str(typer.prompt(render("commands.admitted.ask", site=site), default="", show_default=False, err=True))
+        typed = str(typer.prompt(render("commands.admission.ask", site=site), default="", show_default=False, err=True))
         if not typed.strip():
             break
         try:
@@ -220,7 +220,7 @@ def _admitted(
         if admission.gate_key:
             yield render("commands.gate.admitted", fingerprint=admission.gate_key)
     for file, error in refused:
-        yield render("commands.admitted.refused", file=file, reason=error)
+        yield render("commands.admission.refused", file=file, reason=error)
 
 
 @output.with_json

@@ -260,10 +260,8 @@ def _check_typed(member: Membership, typed: str) -> None:
     read = read_node_fingerprint(typed)
     right = fingerprint(member.public_key)
     if read not in (right, spoken_fingerprint(right)):
-        kind = "other"
-        if read == member.gate_key:
-            kind = "of-gate"
-        raise usage_error(f"coordinator.fingerprint.{kind}", site=member.site)
+        kind = "gate" if read == member.gate_key else "key"
+        raise usage_error(f"coordinator.other-fingerprint.{kind}", site=member.site)
 
 
 def _admitted_by(
@@ -282,7 +280,7 @@ def _admitted_by(
         return member, True
     if refusal := _refusal(member, now, invited=invited, replacing=replacing):
         facts = {"site": site, "admitted": member.admitted, "revoked": member.revoked, "expires": member.expires}
-        raise usage_error(f"coordinator.admission.{refusal}", **facts)
+        raise usage_error(f"coordinator.not-admitted.{refusal}", **facts)
     # A key names one site for good: with it in two places, a revoked site could return under another name.
     for other in everyone.values():
         if public in other.every_key():
