@@ -181,7 +181,7 @@ def _admit_each(
             # Checked first, so that nobody telephones about a file that is refused anyway.
             admission = check_admission(folder, file, replacing=replacing)
             if not admission.already:
-                typed = fingerprints.get(admission.site) or _ask_fingerprint(file, admission.site)
+                typed = fingerprints.get(admission.site) or _ask_fingerprint(file, admission)
                 admission = admit(folder, file, typed=typed, replacing=replacing)
             admissions.append(admission)
         except FlfedError as error:
@@ -189,20 +189,21 @@ def _admit_each(
     return admissions, refused
 
 
-def _ask_fingerprint(file: Path, site: str) -> str:
+def _ask_fingerprint(file: Path, admission: Admission) -> str:
     """Return the fingerprint that a person types at the terminal, asked again where it has a wrong character."""
-    from flfed.signatures import read_node_fingerprint
-
     while sys.stdin.isatty():
         # On standard error, so that --json prints its object alone.
-        typed = str(typer.prompt(render("commands.admission.ask", site=site), default="", show_default=False, err=True))
+        question = render("commands.admission.ask", site=admission.site)
+        typed = str(typer.prompt(question, default="", show_default=False, err=True))
         if not typed.strip():
             break
         try:
-            return read_node_fingerprint(typed)
+            admission.matches(typed)
         except UsageError as error:
             typer.echo(str(error), err=True)
-    raise usage_error("coordinator.fingerprint.unread", file=file, site=site)
+            continue
+        return typed
+    raise usage_error("coordinator.fingerprint.unread", file=file, site=admission.site)
 
 
 def _admitted(

@@ -39,7 +39,8 @@ def set_up_site(
     """Set a site up in one dialogue: check its table, join, make its key, approve a study, serve.
 
     Each step is that of its own command. The dialogue asks for what no option names, and ends where something has to
-    come from others first. Called again it skips what is done and goes on there. A new kit replaces the earlier one.
+    come from others first. Called again it skips all finished steps and goes on there. A new kit replaces
+    the earlier one.
 
     A person approves: the ten lines of the study are shown, and only the typed word approve approves it.
     """
@@ -69,11 +70,12 @@ def _say(step: str, **facts: object) -> None:
     output.say(render(f"setup.step.{step}", **facts))
 
 
-def _ask(question: str) -> str:
+def _ask(question: str, default: str = "") -> str:
     """Return what a person types at the terminal; "" without a terminal."""
     if not sys.stdin.isatty():
         return ""
-    return str(typer.prompt(render(f"setup.ask.{question}"), default="", show_default=False)).strip()
+    answer = typer.prompt(render(f"setup.ask.{question}"), default=default, show_default=bool(default))
+    return str(answer).strip()
 
 
 def _only_site() -> tuple[str, Path | None]:
@@ -180,13 +182,9 @@ def _decide(
     own: Site, folder: SiteFolder, name: str, study: Study, *, co_sites: str, start: Path | None, by: str
 ) -> bool:
     """Ask for a person's decision, after the ten lines; return whether the study is approved."""
-    from flfed.deployment.operator.secure_sums import has_sums
-
     _say("approve")
-    named = study.dataset.sites or ()
-    if not co_sites and (not named or has_sums(study, len(named))):
-        question = "fingerprints" if has_sums(study, len(named)) else "sites"
-        co_sites = _ask(question)
+    if not co_sites:
+        co_sites = _ask("sites", default=",".join(study.dataset.sites or ()))
     approve.approve_study(
         name,
         site=own.name,

@@ -191,6 +191,16 @@ class Admission:
     already: bool
     gate_key: str = ""
 
+    def matches(self, typed: str) -> bool:
+        """Return whether a fingerprint, as the site's people read it out, is that of its key.
+
+        Raises
+        ------
+        UsageError
+            If it is no fingerprint, or has a wrong character.
+        """
+        return read_node_fingerprint(typed) in (self.fingerprint, spoken_fingerprint(self.fingerprint))
+
 
 def admit(
     folder: CoordinatorFolder,
@@ -223,11 +233,13 @@ def admit(
     now = now or now_utc()
     with _noting_refusal(folder, file, now), locked(folder.sites):
         member, already = _admitted_by(folder, read_admission(file), now, replacing)
-        if typed is not None:
-            _check_typed(member, typed)
+        admission = Admission(member.site, fingerprint(member.public_key), already, member.gate_key)
+        # The refusal does not show the right fingerprint.
+        if typed is not None and not admission.matches(typed):
+            kind = "gate" if read_node_fingerprint(typed) == member.gate_key else "key"
+            raise usage_error(f"coordinator.other-fingerprint.{kind}", site=member.site)
         if not already:
             _write(folder, member)
-    admission = Admission(member.site, fingerprint(member.public_key), already, member.gate_key)
     event = "already admitted" if already else "admitted"
     if replacing and not already:
         event = "admitted by replacement"
@@ -253,15 +265,6 @@ def _noting_refusal(folder: CoordinatorFolder, file: Path, now: datetime) -> Ite
         # A refused file is logged too: it may be an attempt of somebody else.
         note(folder.log, now, "admission refused", file=file.name[:100], reason=str(error))
         raise
-
-
-def _check_typed(member: Membership, typed: str) -> None:
-    """Refuse a fingerprint that is not of the site's key; the refusal does not show the right one."""
-    read = read_node_fingerprint(typed)
-    right = fingerprint(member.public_key)
-    if read not in (right, spoken_fingerprint(right)):
-        kind = "gate" if read == member.gate_key else "key"
-        raise usage_error(f"coordinator.other-fingerprint.{kind}", site=member.site)
 
 
 def _admitted_by(
