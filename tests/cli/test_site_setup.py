@@ -85,6 +85,9 @@ def test_killed_after_each_step_and_called_again_it_goes_on(begin, folder: Coord
     fourth.wait_for("Study to approve")
     fourth.type("preterm-birth")
     fourth.wait_for("The other sites that may take part")
+    fourth.type("Minnesota")
+    # A list that was typed wrong is asked for again.
+    fourth.wait_for("a site's name is of a-z, 0-9")
     fourth.type(OTHERS)
     fourth.wait_for("Type approve, refuse or later")
     fourth.type("approve")

@@ -10,6 +10,7 @@ import typer
 
 from flfed.cli import completion, output
 from flfed.cli.site import approve, rows, serve
+from flfed.errors import UsageError
 from flfed.paths import SiteFolder, home
 from flfed.words import render, usage_error
 
@@ -183,21 +184,20 @@ def _decide(
 ) -> bool:
     """Ask for a person's decision, after the ten lines; return whether the study is approved."""
     _say("approve")
-    if not co_sites:
-        co_sites = _ask("sites", default=",".join(study.dataset.sites or ()))
-    approve.approve_study(
-        name,
-        site=own.name,
-        co_sites=co_sites,
-        without="",
-        start=start,
-        compared=0,
-        by=by,
-        every=False,
-        yes=False,
-        refuse=False,
-        as_json=False,
-    )
+    options: dict[str, Any] = {"without": "", "compared": 0, "every": False, "yes": False, "refuse": False}
+    answer = co_sites or _ask("sites", default=",".join(study.dataset.sites or ()))
+    decided = False
+    while not decided:
+        try:
+            approve.approve_study(name, site=own.name, co_sites=answer, start=start, by=by, as_json=False, **options)
+            decided = True
+        except UsageError as error:
+            # A fingerprint that was typed wrong is typed again; an option is corrected by another call.
+            if co_sites or not sys.stdin.isatty():
+                raise
+            output.say(str(error))
+            answer = _ask("sites")
+            decided = not answer
     sha256 = study.sha256()
     if any(one["study-sha256"] == sha256 for one in _approved(folder, own)):
         return True
