@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from flfed.study.study import Study
 from tests.machines import Machine, free_port, machines_of, until
 from tests.terminal import Dialogue
 
@@ -35,7 +36,7 @@ class Typed:
 def set_up(typed: Typed, machine: Machine, site: str) -> tuple[Dialogue, str]:
     """Set a site up until it serves; return the dialogue, which goes on, and the fingerprint that its people read."""
     others = ",".join(name for name in SITES if name != site)
-    words = ("--kit", f"{site}.kit.zip", "--study", "preterm-birth", "--with", others)
+    words = ("--kit", f"{site}.kit.zip", "--study", "study.toml", "--with", others)
     dialogue = typed.begin(machine, "site", "setup", *words, "--output", str(machine.home))
     shown = dialogue.wait_for("Type approve, refuse or later")
     assert "Purpose: Predict delivery" in shown and "To stop: flfed site withdraw preterm-birth" in shown
@@ -69,6 +70,9 @@ def test_three_sites_from_nothing_to_a_run_and_a_wrong_one_replaced_by_one_comma
         typed.end(coordinator, "coordinator", "init", "--title", "Three clinics", "--address", address)
         server = typed.begin(coordinator, "coordinator", "serve", "--listen", "127.0.0.1")
         exchange = coordinator.home.parent / "exchange"
+        # The shipped study has 40 rounds, which are no other than five.
+        text = Study.load("preterm-birth").text.replace("rounds = 40", "rounds = 5")
+        (exchange / "study.toml").write_text(text)
         (exchange / "sites.toml").write_text(f"sites = {list(SITES)}\n".replace("'", '"'))
         assert "SHA-256" in typed.end(coordinator, "coordinator", "invite", "--all", "sites.toml")
         server.wait_for("sites can connect")
@@ -89,12 +93,13 @@ def test_three_sites_from_nothing_to_a_run_and_a_wrong_one_replaced_by_one_comma
         wrong.kill()
         admit(typed, coordinator, {file: admissions[file] for file in others})
         until("three sites", lambda: all(status(coordinator).values()), every=0.5)
-        result = typed.end(coordinator, "coordinator", "run", "preterm-birth")
+        result = typed.end(coordinator, "coordinator", "run", "study.toml")
         assert all(site in result for site in SITES), result
         # One of them replaced the wrong site: without it there are the eight of docs/run-a-consortium.md.
         assert len(typed.commands) == 8 + 1 <= MOST_COMMANDS, typed.commands
         run = coordinator.json(["run", "show", "latest"])
         assert (run["status"], run["engine"], run["faults"]) == ("completed", "deployment", [])
+        assert (run["rounds"], sorted(run["sites"])) == (5, sorted(SITES))
         # The key that was wrongly admitted is never admitted again, not even in place of the right one.
         again = coordinator.run(
             ["coordinator", "admit", str(stranger.home / f"{SITES[0]}.admission"), "--replace"], code=2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -189,12 +190,17 @@ def test_without_a_terminal_it_joins_and_ends_with_what_it_waits_for(flfed: Flfe
     assert f"first: flfed site pause {SITE} --resume" in refused(flfed, SITE)
 
 
+@pytest.mark.servers
 def test_a_new_kit_replaces_the_earlier_one_with_another_key(flfed: Flfed, folder: CoordinatorFolder, kit: Path):
     first = fingerprint_in(" ".join(flfed("site", "setup", "--kit", kit.name)[1].split()))
     (kit.parent / f"{SITE}.admission").unlink()
     invite(folder, SITE, to=kit.parent)
-    out = " ".join(flfed("site", "setup", "--kit", kit.name)[1].split())
-    assert "with the new kit. It gives the site another key." in out
+    # Nobody is led to another coordinator by a script.
+    assert "the site keeps the kit that it joined with" in refused(flfed, "--kit", kit.name)
+    assert "the site keeps" in " ".join(in_terminal("site", "setup", "--kit", kit.name, columns=200, typed="n\n")[1])
+    code, shown = in_terminal("site", "setup", "--kit", kit.name, columns=200, typed="y\n\n")
+    out = " ".join(" ".join(shown).split())
+    assert code == 0 and f"SHA-256 of the new kit: {hashlib.sha256(kit.read_bytes()).hexdigest()}" in out
     second = fingerprint_in(out)
     assert second != first
     with pytest.raises(UsageError, match="the fingerprint is not that of the key") as error:

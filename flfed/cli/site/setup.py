@@ -40,8 +40,8 @@ def set_up_site(
     """Set a site up in one dialogue: check its table, join, make its key, approve a study, serve.
 
     Each step is that of its own command. The dialogue asks for what no option names, and ends where something has to
-    come from others first. Called again it skips all finished steps and goes on there. A new kit replaces
-    the earlier one.
+    come from others first. Called again it skips all finished steps and goes on there. After a question a new kit
+    replaces the earlier one.
 
     A person approves: the ten lines of the study are shown, and only the typed word approve approves it.
     """
@@ -134,19 +134,19 @@ def _join(folder: SiteFolder, kit: Path | None, to: Path) -> bool:
             output.say(render("setup.waits.kit", site=folder.site))
             return False
         kit = Path(answer).expanduser()
-    invitation = ""
-    if kit is not None:
-        contents = open_kit(kit).kit
-        if contents.site != folder.site:
-            raise usage_error("setup.refused.other-kit", site=folder.site, other=contents.site)
-        invitation = contents.invitation_sha256
-    if kit is not None and not is_joined:
+    contents = None if kit is None else open_kit(kit)
+    if contents and contents.kit.site != folder.site:
+        raise usage_error("setup.refused.other-kit", site=folder.site, other=contents.kit.site)
+    if contents and not is_joined:
         _say("join")
         serve.join_site(kit, renew=False, site="", to=to)
         return True
     facts = joined(folder)
-    if kit is not None and facts["invitation-sha256"] != invitation:
-        _say("rejoin", coordinator=facts["coordinator"])
+    if contents and facts["invitation-sha256"] != contents.kit.invitation_sha256:
+        _say("rejoin", coordinator=facts["coordinator"], sha256=contents.sha256)
+        # A false kit would lead the site, with its approvals, to somebody else's server.
+        if not output.agreed(render("setup.ask.rejoin")):
+            raise usage_error("setup.refused.second-kit", site=folder.site, kit=kit)
         serve.join_site(kit, renew=True, site=folder.site, to=to)
         return True
     key = facts["node-key"]
