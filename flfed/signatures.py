@@ -94,7 +94,7 @@ def spoken_fingerprint(fingerprint: str) -> str:
     Examples
     --------
     >>> spoken_fingerprint("SHA256:" + "q" * 43)
-    'vkvk-vkvk-vkvk-vkvk-vkvk-vkvk-vkvk-vkvk-nf5u'
+    'vkvk-vkvk-vkvk-vkvk-vkvk-vkvk-vkvk-vkvk-7kqw'
     """
     return _spoken(base64.b64decode(fingerprint.removeprefix("SHA256:") + "=")[:SPOKEN])
 
