@@ -124,7 +124,7 @@ def _check(own: Site, status: dict[str, Any]) -> None:
 
 def _join(folder: SiteFolder, kit: Path | None, to: Path) -> bool:
     """Join with the kit, or with a new one in place of the earlier; return whether the site has joined."""
-    from flfed.deployment.operator.join import joined, open_kit
+    from flfed.deployment.operator.join import joined
     from flfed.signatures import spoken_fingerprint
 
     is_joined = folder.join.exists()
@@ -134,25 +134,35 @@ def _join(folder: SiteFolder, kit: Path | None, to: Path) -> bool:
             output.say(render("setup.waits.kit", site=folder.site))
             return False
         kit = Path(answer).expanduser()
-    contents = None if kit is None else open_kit(kit)
-    if contents and contents.kit.site != folder.site:
-        raise usage_error("setup.refused.other-kit", site=folder.site, other=contents.kit.site)
-    if contents and not is_joined:
-        _say("join")
-        serve.join_site(kit, renew=False, site="", to=to)
+    if kit is not None and _use_kit(folder, kit, to):
         return True
     facts = joined(folder)
-    if contents and facts["invitation-sha256"] != contents.kit.invitation_sha256:
-        _say("rejoin", coordinator=facts["coordinator"], sha256=contents.sha256)
-        # A false kit would lead the site, with its approvals, to somebody else's server.
-        if not output.agreed(render("setup.ask.rejoin")):
-            raise usage_error("setup.refused.second-kit", site=folder.site, kit=kit)
-        serve.join_site(kit, renew=True, site=folder.site, to=to)
-        return True
     key = facts["node-key"]
     _say("joined", coordinator=facts["coordinator"], address=facts["address"], joined=facts["joined"])
     output.say(render("setup.step.admission", file=folder.admission))
     output.say(render("commands.join.key", spoken=spoken_fingerprint(key), fingerprint=key))
+    return True
+
+
+def _use_kit(folder: SiteFolder, kit: Path, to: Path) -> bool:
+    """Join with a kit; return False where the site has joined with this kit already."""
+    from flfed.deployment.operator.join import joined, open_kit
+
+    read = open_kit(kit)
+    if read.kit.site != folder.site:
+        raise usage_error("setup.refused.other-kit", site=folder.site, other=read.kit.site)
+    if not folder.join.exists():
+        _say("join")
+        serve.join_site(kit, renew=False, site="", to=to)
+        return True
+    facts = joined(folder)
+    if facts["invitation-sha256"] == read.kit.invitation_sha256:
+        return False
+    _say("rejoin", coordinator=facts["coordinator"], sha256=read.sha256)
+    # A false kit would lead the site, with its approvals, to somebody else's server.
+    if not output.agreed(render("setup.ask.rejoin")):
+        raise usage_error("setup.refused.second-kit", site=folder.site, kit=kit)
+    serve.join_site(kit, renew=True, site=folder.site, to=to)
     return True
 
 
