@@ -184,8 +184,8 @@ def ours(
         side.start("coordinator", [*FLFED, "coordinator", "serve"], {"FLFED_HOME": str(homes["coordinator"])})
         for site in sites:
             at("coordinator", "coordinator", "invite", site)
-            at(site, "site", "join", f"{site}.kit.zip")
-            at("coordinator", "coordinator", "admit", f"{site}.admission")
+            key = json.loads(at(site, "site", "join", f"{site}.kit.zip", "--json"))["node-key"]
+            at("coordinator", "coordinator", "admit", f"{site}.admission", "--fingerprint", f"{site}={key}")
         pins = {site: json.loads(at(site, "site", "key", site, "--json"))["gate-key"] for site in sites}
         for site in sites:
             for name, file in files.items():

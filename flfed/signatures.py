@@ -83,6 +83,41 @@ def fingerprint(public: str) -> str:
     return "SHA256:" + base64.b64encode(digest).decode("ascii").rstrip("=")
 
 
+def spoken_fingerprint(fingerprint: str) -> str:
+    """Return a node key's fingerprint in the groups of a gate's, for people to read aloud.
+
+    It is the same hash: its first 160 bits and a check of these, where case does not matter.
+
+    Parameters
+    ----------
+    fingerprint : str
+        As `fingerprint` returns it.
+
+    Examples
+    --------
+    >>> spoken_fingerprint("SHA256:" + "q" * 43)
+    'vkvk-vkvk-vkvk-vkvk-vkvk-vkvk-vkvk-vkvk-7kqw'
+    """
+    return _spoken(base64.b64decode(fingerprint.removeprefix("SHA256:") + "=")[:SPOKEN])
+
+
+def read_node_fingerprint(text: str) -> str:
+    """Return what a person typed as a node key's fingerprint, in one of its two forms.
+
+    Raises
+    ------
+    UsageError
+        If it is none, or has a wrong character.
+    """
+    text = text.strip()
+    if re.fullmatch(r"SHA256:[0-9A-Za-z+/]{43}", text):
+        return text
+    try:
+        return read_gate_fingerprint(text)
+    except UsageError:
+        raise usage_error("coordinator.fingerprint.malformed", text=text[:60]) from None
+
+
 def sign_as_node(facts: Mapping[str, object], key: EllipticCurvePrivateKey) -> str:
     """Return a node's signature of facts, as hex."""
     return key.sign(canonical(facts), ECDSA(hashes.SHA384())).hex()

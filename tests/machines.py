@@ -21,6 +21,7 @@ import pytest
 
 from flfed import packages
 from flfed.cli import main
+from tests.terminal import Dialogue
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -68,6 +69,12 @@ class Machine:
         with self._log.open("ab") as log:
             self._started.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=self._exchange))
         return self._started[-1]
+
+    def dialogue(self, words: list[str]) -> Dialogue:
+        """Start a command in a terminal, at which a person types."""
+        made = Dialogue(*self._filled(words), environment=self._environment, folder=self._exchange)
+        self._started.append(made.process)
+        return made
 
     def ended(self) -> bool:
         """Tell whether something that was started has ended."""
@@ -155,10 +162,10 @@ def begin(machines: dict[str, Machine], test_data: Path) -> subprocess.Popen[byt
 
 
 def take_in(coordinator: Machine, machine: Machine) -> None:
-    """Invite, join and admit a site."""
+    """Invite, join and admit a site, whose people read its fingerprint out."""
     coordinator.run([word.replace("SITE", machine.name) for word in COORDINATOR["coordinator invite"]])
-    machine.run(SITE["site join"])
-    coordinator.run([word.replace("SITE", machine.name) for word in COORDINATOR["coordinator admit"]])
+    read_out = ["--fingerprint", f"{machine.name}={machine.json(SITE['site join'])['node-key']}"]
+    coordinator.run([word.replace("SITE", machine.name) for word in COORDINATOR["coordinator admit"]] + read_out)
 
 
 def all_online(coordinator: Machine, count: int) -> bool:

@@ -8,12 +8,16 @@ import json
 import os
 import pty
 import re
+import select
 import struct
 import subprocess
 import sys
 import termios
+import time
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import IO
 
 STYLE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
@@ -85,3 +89,59 @@ def in_terminal(*words: str, columns: int = 80, lines: int = 40, typed: str = ""
     for line in STYLE.sub("", said.decode()).replace("\r\n", "\n").rstrip("\n").split("\n"):
         shown += [line[start : start + columns] for start in range(0, len(line.rstrip()), columns)] or [""]
     return int(answers.readline()), shown
+
+
+class Dialogue:
+    """A command in a terminal, as a process of its own: a person reads, types, and may kill it."""
+
+    def __init__(self, *words: str, environment: Mapping[str, str], folder: Path) -> None:
+        self._here, there = pty.openpty()
+        fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 200, 0, 0))
+        command = [sys.executable, "-c", "from flfed.cli import main; main()", *words]
+        ends = {"stdin": there, "stdout": there, "stderr": there}
+        self.process = subprocess.Popen(
+            command, env={**environment, "TERM": "xterm"}, cwd=folder, start_new_session=True, **ends
+        )
+        os.close(there)
+        self._shown = b""
+
+    def shown(self) -> str:
+        """Return all that was printed so far, with each run of blanks as one: lines break anywhere."""
+        return " ".join(STYLE.sub("", self._shown.decode(errors="replace")).split())
+
+    def wait_for(self, words: str, seconds: float = 120) -> str:
+        """Return all that was printed, once these words are among it."""
+        end = time.monotonic() + seconds
+        while words not in self.shown():
+            assert time.monotonic() < end, f"{words!r} was not printed: {self.shown()[-2000:]}"
+            assert self._read(), f"ended without {words!r}: {self.shown()[-2000:]}"
+        return self.shown()
+
+    def type(self, line: str) -> None:
+        os.write(self._here, f"{line}\n".encode())
+
+    def ended(self, seconds: float = 120) -> int:
+        """Wait until the command ends; return its exit code."""
+        end = time.monotonic() + seconds
+        while self._read():
+            assert time.monotonic() < end, f"it does not end: {self.shown()[-2000:]}"
+        return self.process.wait(10)
+
+    def kill(self) -> None:
+        """Kill the command where it is; the kernel kills what it had started."""
+        self.process.kill()
+        self.process.wait(60)
+        with suppress(OSError):
+            os.close(self._here)
+
+    def _read(self) -> bool:
+        """Read what was printed within a moment; return whether the command may print more."""
+        ready, _, _ = select.select([self._here], [], [], 0.5)
+        if not ready:
+            return True
+        try:
+            part = os.read(self._here, 65536)
+        except OSError:  # the other end is closed once the command has ended
+            return False
+        self._shown += part
+        return bool(part)

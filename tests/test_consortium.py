@@ -16,8 +16,8 @@ ROUNDS = 2
 """Of the run in the test: the study as it is shipped has 40, which takes minutes."""
 
 
-def test_a_site_needs_three_commands_and_a_coordinator_three_and_two_a_site():
-    assert list(SITE) == ["site join", "site approve", "site serve"]
+def test_a_site_needs_one_command_or_three_and_a_coordinator_three_and_two_for_all_or_each():
+    assert list(SITE) == ["site setup", "site join", "site approve", "site serve"]
     assert list(COORDINATOR) == [
         "coordinator init", "coordinator serve", "coordinator invite", "coordinator admit",
         "coordinator status", "coordinator run",

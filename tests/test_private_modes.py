@@ -19,8 +19,14 @@ from tests.browser import free_port
 FLFED = """
 import os, sys
 os.umask(int(sys.argv[1]))
+from pathlib import Path
 from flfed.cli import main
+from flfed.signatures import fingerprint
 for words in sys.argv[2:]:
+    if "READ-OUT" in words:
+        import json
+        key = json.loads(Path("kentucky-clinic.admission").read_text())["public-key"]
+        words = words.replace("READ-OUT", fingerprint(key))
     sys.argv = ["flfed", *words.split()]
     try:
         main()
@@ -60,7 +66,7 @@ def test_another_account_reads_no_byte_of_store_runs_sites_kits_and_ledgers(plac
         f"coordinator init --title T --address localhost:{free_port()}",
         "coordinator invite kentucky-clinic",
         "site join kentucky-clinic.kit.zip",
-        "coordinator admit kentucky-clinic.admission",
+        "coordinator admit kentucky-clinic.admission --fingerprint kentucky-clinic=READ-OUT",
         "site approve preterm-birth --site kentucky-clinic --with ward-b --yes",
         at=place, mask=mask,
     )  # fmt: skip

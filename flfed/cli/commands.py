@@ -19,7 +19,7 @@ from flfed.cli import (
     study,
     study_runs,
 )
-from flfed.cli.site import approve, cards, records, rows, serve
+from flfed.cli.site import approve, cards, records, rows, serve, setup
 from flfed.cli.site.rows import EVERY_DAY, RARELY, SETTING_UP
 from flfed.packages import strictly
 
@@ -27,7 +27,7 @@ Commands = tuple[tuple[str, Callable[..., None], str], ...]
 COORDINATOR: Commands = (
     ("init", coordinator.init_coordinator, "--title 'Heart consortium' --address fl.example.org:443"),
     ("invite", coordinator.invite_site, "cleveland"),
-    ("admit", coordinator.admit_site, "cleveland.admission"),
+    ("admit", coordinator.admit_site, "cleveland.admission hungary.admission"),
     ("key", coordinator.site_key, "cleveland d255-jrl3-avdk-svrf-e2zs-ilh6-lpr4-mfv5-tkxg"),
     ("cards", coordinator.write_cards, "--output consortium.cards"),
     ("serve", coordinator.serve_coordinator, ""),
@@ -46,6 +46,7 @@ SITE: dict[str | None, Commands] = {
         ("app", serve.open_site_app, "cleveland"),
     ),
     SETTING_UP: (
+        ("setup", setup.set_up_site, "--kit cleveland.kit.zip --study heart-disease --with hungary,switzerland"),
         ("join", serve.join_site, "cleveland.kit.zip"),
         ("key", serve.show_key, "cleveland"),
         ("cards", cards.compare_cards, "cleveland consortium.cards"),

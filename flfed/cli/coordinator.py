@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -11,18 +12,24 @@ import typer
 
 from flfed.cli import output
 from flfed.cli.study import NAME, SET
-from flfed.errors import counted
+from flfed.errors import FlfedError, UsageError, counted
 from flfed.paths import CoordinatorFolder
-from flfed.words import render
+from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from flfed.deployment.coordinator.admission import Admission
+    from flfed.deployment.coordinator.kits import Invited
     from flfed.deployment.coordinator.status import SiteStatus
 
 
 SITE = typer.Argument(..., metavar="SITE", help="The site's name: a-z, 0-9 and single hyphens.")
 TO = typer.Option(Path("."), "--output", help="Target folder.", show_default="the current folder")
+
+
+VALID_DAYS = 14
+"""Days that an invitation is valid by default."""
 
 
 class Key(StrEnum):
@@ -50,22 +57,58 @@ def init_coordinator(
     yield render("commands.coordinator.first")
 
 
-@output.with_json
+@output.tables
 def invite_site(
-    site: str = SITE, days: int = typer.Option(14, min=1, max=90, help="Days of validity."), to: Path = TO
+    site: str = typer.Argument("", metavar="[SITE]", help="The site's name: a-z, 0-9 and single hyphens."),
+    every: Path | None = typer.Option(
+        None, "--all", metavar="FILE", help='TOML file with several sites, such as: sites = ["basel", "lyon"]'
+    ),
+    days: int | None = typer.Option(None, min=1, max=90, help="Days of validity.", show_default="14"),
+    to: Path = TO,
 ) -> output.Shown:
     """Invite a site: write its kit, SITE.kit.zip. A new invitation invalidates the earlier kit.
 
     Anyone with the kit can join under this name, once. Send it by a channel that both sides trust, and compare its
     SHA-256 by telephone. A revoked site can be invited again.
+
+    --all invites every site of a file, or nobody where a name is wrong. The file has the line sites = ["basel",
+    "lyon"], and may have days = 30. Sites with an admission or a valid kit are skipped, and so are revoked ones.
     """
     from flfed.deployment.coordinator.kits import invite
 
-    made = invite(CoordinatorFolder.default(), site, to=to, days=days)
-    yield {"site": made.site, "kit": str(made.file), "expires": made.expires, "kit-sha256": made.sha256}
+    if bool(site) == (every is not None):
+        raise usage_error("coordinator.list.either")
+    if every is not None:
+        yield from _invite_all(every, days, to)
+        return
+    made = invite(CoordinatorFolder.default(), site, to=to, days=days or VALID_DAYS)
+    yield _kit_facts(made)
     yield render("commands.kit.file", file=made.file, site=made.site, expires=made.expires)
     yield render("commands.kit.sha256", sha256=made.sha256)
     yield render("commands.kit.next", site=made.site)
+
+
+def _invite_all(file: Path, days: int | None, to: Path) -> output.Shown:
+    from flfed.deployment.coordinator.kits import invite_all, read_site_list
+
+    folder = _initialised()
+    sites, days_of_file = read_site_list(file)
+    invited, skipped = invite_all(folder, sites, to=to, days=days or days_of_file or VALID_DAYS)
+    left_out = [{"site": member.site, "status": member.status, "expires": member.expires} for member in skipped]
+    yield {"kits": list(map(_kit_facts, invited)), "skipped": left_out}
+    if invited:
+        rows = [[made.site, str(made.file), made.expires, made.sha256] for made in invited]
+        output.as_table(["site", "kit", "valid until", "SHA-256 of the kit"], rows, spare=("valid until", "kit"))
+    for member in skipped:
+        facts = {"site": member.site, "admitted": member.admitted, "expires": member.expires}
+        yield render(f"commands.skipped.{member.status}", **facts)
+    if invited:
+        yield render("commands.kit.all")
+
+
+def _kit_facts(invited: Invited) -> dict[str, object]:
+    facts = {"site": invited.site, "kit": str(invited.file), "expires": invited.expires}
+    return {**facts, "kit-sha256": invited.sha256}
 
 
 def _initialised() -> CoordinatorFolder:
@@ -77,22 +120,108 @@ def _initialised() -> CoordinatorFolder:
     return folder
 
 
-@output.with_json
-def admit_site(file: Path = typer.Argument(..., metavar="FILE", help="Admission file.")) -> output.Shown:
-    """Admit a site: check signature, invitation, name and key of its admission file.
+def admit_site(
+    files: list[Path] = typer.Argument(..., metavar="FILE...", help="Admission files."),
+    fingerprints: list[str] = typer.Option(
+        [], "--fingerprint", metavar="SITE=FINGERPRINT", help="Fingerprint that a site's people read out."
+    ),
+    replacing: bool = typer.Option(
+        False, "--replace", help="The file replaces a wrong one of the same invitation, whose key is revoked."
+    ),
+    as_json: bool = output.JSON,
+) -> None:
+    """Admit sites: check signature, invitation, name and key of each admission file.
 
-    Compare the fingerprint of the key with the site by telephone: anyone with the kit could have made the file.
+    Anyone with the kit could have made the file. So the command asks for the fingerprint of the site's key, which
+    flfed site join shows: call the site's people, on a number that you have from elsewhere, and type what they read
+    to you. Nothing of a file is admitted where it differs.
+
+    Where somebody else used the kit and was admitted, admit the right file with --replace. The other key is cut off
+    within seconds and never admitted again.
+
+    Exit codes: 0 all are admitted, 2 some are not.
     """
-    from flfed.deployment.coordinator.admission import admit
-
     # Settings are read first, so that a missing coordinator is reported before a file is opened.
-    admission = admit(_initialised(), file)
-    facts = {"site": admission.site, "node-key": admission.fingerprint, "already": admission.already}
-    yield facts | {"gate-key": admission.gate_key}
-    state = "before" if admission.already else "now"
-    yield render(f"commands.admitted.{state}", site=admission.site, fingerprint=admission.fingerprint)
-    if admission.gate_key:
-        yield render("commands.gate.admitted", fingerprint=admission.gate_key)
+    folder = _initialised()
+    if replacing and len(files) > 1:
+        raise usage_error("coordinator.fingerprint.one")
+    read_out = _read_fingerprints(fingerprints)
+    admissions, refused = _admit_each(folder, files, read_out, replacing)
+    # One file has the object, and the error, of a single admission.
+    if len(files) == 1 and refused:
+        raise refused[0][1]
+    output.show(_admitted(admissions, refused, single=len(files) == 1), as_json)
+    if refused:
+        raise usage_error("coordinator.fingerprint.refused", refused=len(refused), files=counted(len(files), "file"))
+    if strangers := sorted(read_out.keys() - {admission.site for admission in admissions}):
+        raise usage_error("coordinator.fingerprint.strangers", sites=", ".join(strangers))
+
+
+def _read_fingerprints(options: Sequence[str]) -> dict[str, str]:
+    """Return the fingerprints of the option, by site."""
+    fingerprints: dict[str, str] = {}
+    for text in options:
+        site, equals, fingerprint = text.partition("=")
+        if not equals or site in fingerprints:
+            raise usage_error("coordinator.fingerprint.form", text=text[:80])
+        fingerprints[site] = fingerprint
+    return fingerprints
+
+
+def _admit_each(
+    folder: CoordinatorFolder, files: Sequence[Path], fingerprints: Mapping[str, str], replacing: bool
+) -> tuple[list[Admission], list[tuple[Path, FlfedError]]]:
+    """Return the admissions, and each file that is refused with its error."""
+    from flfed.deployment.coordinator.admission import admit, check_admission
+
+    admissions = []
+    refused = []
+    for file in files:
+        try:
+            # Checked first, so that nobody telephones about a file that is refused anyway.
+            admission = check_admission(folder, file, replacing=replacing)
+            if not admission.already:
+                typed = fingerprints.get(admission.site) or _ask_fingerprint(file, admission)
+                admission = admit(folder, file, typed=typed, replacing=replacing)
+            admissions.append(admission)
+        except FlfedError as error:
+            refused.append((file, error))
+    return admissions, refused
+
+
+def _ask_fingerprint(file: Path, admission: Admission) -> str:
+    """Return the fingerprint that a person types at the terminal, asked again where it has a wrong character."""
+    while sys.stdin.isatty():
+        # On standard error, so that --json prints its object alone.
+        question = render("commands.admission.ask", site=admission.site)
+        typed = str(typer.prompt(question, default="", show_default=False, err=True))
+        if not typed.strip():
+            break
+        try:
+            admission.matches(typed)
+        except UsageError as error:
+            typer.echo(str(error), err=True)
+            continue
+        return typed
+    raise usage_error("coordinator.fingerprint.unread", file=file, site=admission.site)
+
+
+def _admitted(
+    admissions: Sequence[Admission], refused: Sequence[tuple[Path, FlfedError]], *, single: bool
+) -> output.Shown:
+    facts = []
+    for admission in admissions:
+        key = {"site": admission.site, "node-key": admission.fingerprint, "already": admission.already}
+        facts.append(key | {"gate-key": admission.gate_key})
+    others = [{"file": str(file), "reason": str(error)} for file, error in refused]
+    yield facts[0] if single else {"admitted": facts, "refused": others}
+    for admission in admissions:
+        state = "before" if admission.already else "now"
+        yield render(f"commands.admitted.{state}", site=admission.site, fingerprint=admission.fingerprint)
+        if admission.gate_key:
+            yield render("commands.gate.admitted", fingerprint=admission.gate_key)
+    for file, error in refused:
+        yield render("commands.admission.refused", file=file, reason=error)
 
 
 @output.with_json
@@ -204,7 +333,6 @@ def rotate_key(
     A renewal is signed and not secret. Send it in any way.
     """
     from flfed.deployment.coordinator import kits
-    from flfed.errors import UsageError
 
     folder = _initialised()
     if finish and key is not Key.authority:

@@ -13,6 +13,8 @@ from flfed.cli import coordinator
 from flfed.cli.site import serve
 from flfed.errors import FlfedError, UsageError
 from flfed.paths import SiteFolder
+from flfed.signatures import spoken_fingerprint
+from tests.terminal import in_terminal
 
 Call = Callable[..., str]
 
@@ -56,7 +58,8 @@ def made(call: Call) -> Call:
 def test_the_words_of_one_site_joining_end_in_its_admission(made: Call, tmp_path: Path):
     invited = made("invite", "cleveland")
     joining = made("join", "cleveland.kit.zip")
-    admitted = made("admit", "cleveland.admission")
+    read_out = joining.partition("asks for by telephone: ")[2].split()[0]
+    admitted = made("admit", "cleveland.admission", "--fingerprint", f"cleveland={read_out}")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cleveland.admission", "cleveland.kit.zip"]
     shown = next(line.rpartition(" ")[2] for line in invited.splitlines() if "SHA-256" in line)
     assert len(shown) == 64 and shown in joining
@@ -74,7 +77,7 @@ def test_programs_read_the_same_as_json(call: Call):
     invited = read("invite", "a", "--days", "3")
     joined = read("join", "a.kit.zip")
     assert (invited["kit-sha256"], invited["expires"]) == (joined["kit-sha256"], joined["expires"])
-    admitted = read("admit", "a.admission")
+    admitted = read("admit", "a.admission", "--fingerprint", f"a={joined['node-key']}")
     keys = {"node-key": joined["node-key"], "gate-key": joined["gate-key"]}
     assert admitted == {"site": "a", "already": False, **keys} and len(joined["gate-key"]) == 44
     assert read("rotate", "server") == {"key": "server", "finished": False, "renewal": None}
@@ -167,3 +170,113 @@ def test_wrong_uses_are_said_to_be_so(made: Call):
     with pytest.raises(UsageError) as error:
         made("join", "absent.zip")
     assert error.value.exit_code == 2
+
+
+def join_elsewhere(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, site: str, who: str) -> dict[str, str]:
+    """Let somebody join with a site's kit on a machine of their own; return the file and the fingerprint."""
+    folder = tmp_path / who
+    folder.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setenv("FLFED_HOME", str(folder / "home"))
+        joined = json.loads(call("join", f"{site}.kit.zip", "--output", str(folder), "--json"))
+    return {"file": str(folder / f"{site}.admission"), "key": joined["node-key"], "gate": joined["gate-key"]}
+
+
+def test_sites_of_a_file_are_invited_together_or_none_is(made: Call, tmp_path: Path, home: Path):
+    def listed(text: str) -> str:
+        (tmp_path / "sites.toml").write_text(text)
+        return "sites.toml"
+
+    for text, sentence in {
+        'sites = ["basel", "Lyon", "a b", "c--d"]': "'Lyon', 'a b', 'c--d' must be of a-z, 0-9",
+        'sites = ["basel", "lyon", "basel"]': "basel stands there twice; nobody is invited",
+        'sites = ["basel", 7]': "7 must be of a-z, 0-9",
+        'sites = "basel"': 'must have sites = ["NAME", "NAME"]',
+        "sites = []": 'must have sites = ["NAME", "NAME"]',
+        'sites = ["basel"]\nday = 3': 'must have sites = ["NAME", "NAME"]',
+        'sites = ["basel"]\ndays = "3"': 'must have sites = ["NAME", "NAME"]',
+        'sites = ["basel"]\ndays = 91': "days=91 must be 1 to 90",
+        "sites = [": "sites.toml",
+    }.items():
+        with pytest.raises(UsageError) as error:
+            made("invite", "--all", listed(text))
+        assert sentence in str(error.value), text
+    for words in (["invite"], ["invite", "basel", "--all", "sites.toml"]):
+        with pytest.raises(UsageError, match="give either SITE or --all FILE"):
+            made(*words)
+    assert list(tmp_path.glob("*.zip")) == list((home / "coordinator" / "sites").glob("*.json")) == []
+    made("invite", "nice"), made("invite", "ulm"), made("revoke", "ulm")
+    before = (tmp_path / "nice.kit.zip").read_bytes()
+    everyone = listed('sites = ["basel", "lyon", "nice", "ulm"]\ndays = 30')
+    found = json.loads(made("invite", "--all", everyone, "--json"))
+    assert [kit["site"] for kit in found["kits"]] == ["basel", "lyon"]
+    assert {one["site"]: one["status"] for one in found["skipped"]} == {"nice": "invited", "ulm": "revoked"}
+    # A kit that was sent remains valid.
+    assert (tmp_path / "nice.kit.zip").read_bytes() == before
+    again = made("invite", "--all", everyone)
+    assert "basel has a kit already" in again and "ulm was revoked and is not invited" in again
+    assert "SHA-256" not in again
+
+
+def test_a_site_is_admitted_by_the_fingerprint_that_is_typed(made: Call, tmp_path: Path, monkeypatch):
+    (tmp_path / "sites.toml").write_text('sites = ["a", "b", "c"]')
+    made("invite", "--all", "sites.toml")
+    joined = {site: join_elsewhere(made, tmp_path, monkeypatch, site, f"of-{site}") for site in "abc"}
+    files = [joined[site]["file"] for site in "abc"]
+    for words, sentence in (
+        ([files[0]], "a person admits 'a' by the fingerprint that its people read out"),
+        ([files[0], "--fingerprint", joined["a"]["key"]], "give SITE=FINGERPRINT, once a site"),
+        ([files[0], "--fingerprint", f"a={joined['b']['key']}"], "the fingerprint is not that of the key"),
+        ([files[0], "--fingerprint", f"a={joined['a']['gate']}"], "that is the fingerprint of the gate of 'a'"),
+        ([files[0], "--fingerprint", "a=SHA256:short"], "is no fingerprint of a site's key"),
+        ([*files, "--replace"], "--replace takes one file"),
+    ):
+        with pytest.raises(UsageError) as error:
+            made("admit", *words)
+        assert sentence in str(error.value), words
+        # What a person must read out is shown to nobody who has not typed it.
+        assert joined["a"]["key"] not in str(error.value) or joined["a"]["key"] in words
+    typed = ("--fingerprint", f"a={joined['a']['key']}", "--fingerprint", f"b={joined['a']['key']}")
+    with pytest.raises(UsageError, match="2 of 3 files are not admitted"):
+        made("admit", *files, *typed)
+    # What is right was admitted: said to have been there before.
+    assert '"already": true' in made("admit", files[0], "--json")
+    (damaged := tmp_path / "damaged.admission").write_text("{}")
+    with pytest.raises(UsageError, match="1 of 2 files are not admitted"):
+        made("admit", str(damaged), files[1], "--fingerprint", f"b={joined['b']['key']}")
+    assert '"already": true' in made("admit", files[1], "--json")
+    with pytest.raises(UsageError, match="no file is of d"):
+        made("admit", files[1], "--fingerprint", f"d={joined['b']['key']}")
+
+
+def test_a_wrong_site_is_replaced_by_one_command_and_its_key_is_gone_for_good(made: Call, tmp_path: Path, monkeypatch):
+    made("invite", "a")
+    wrong = join_elsewhere(made, tmp_path, monkeypatch, "a", "stranger")
+    right = join_elsewhere(made, tmp_path, monkeypatch, "a", "hospital")
+    made("admit", wrong["file"], "--fingerprint", f"a={wrong['key']}")
+    with pytest.raises(UsageError, match="admit FILE --replace"):
+        made("admit", right["file"], "--fingerprint", f"a={right['key']}")
+    with pytest.raises(UsageError, match="the fingerprint is not that of the key"):
+        made("admit", right["file"], "--replace", "--fingerprint", f"a={wrong['key']}")
+    shown = made("admit", right["file"], "--replace", "--fingerprint", f"a={right['key']}")
+    assert "a is admitted" in shown and right["key"] in shown
+    with pytest.raises(UsageError, match="its key belongs, or belonged, to site 'a'"):
+        made("admit", wrong["file"], "--replace", "--fingerprint", f"a={wrong['key']}")
+
+
+@pytest.mark.servers
+def test_the_coordinator_types_what_the_site_reads_out(made: Call, tmp_path: Path, monkeypatch):
+    made("invite", "a"), made("invite", "b")
+    joined = [join_elsewhere(made, tmp_path, monkeypatch, site, f"of-{site}") for site in "ab"]
+    spoken = [spoken_fingerprint(one["key"]) for one in joined]
+    misread = spoken[0].replace(spoken[0][0], "2" if spoken[0][0] != "2" else "3", 1)
+    words = ("coordinator", "admit", *(one["file"] for one in joined))
+    # Misread first and asked again, then as it was read; of the second the fingerprint of the first.
+    typed = f"{misread}\n{spoken[0].upper().replace('-', ' ')}\n{spoken[0]}\n"
+    code, shown = in_terminal(*words, columns=300, typed=typed)
+    text = "\n".join(shown)
+    assert code == 2 and "the last group checks the others" in text
+    assert "a is admitted" in text and "NOT admitted" in text and "1 of 2 files are not admitted" in text
+    assert spoken[1] not in text and joined[1]["key"] not in text
+    code, shown = in_terminal(*words[:2], joined[1]["file"], columns=300, typed="\n")
+    assert code == 2 and "a person admits 'b' by the fingerprint" in "\n".join(shown)

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from flfed.cli import main
-from flfed.paths import SiteFolder
+from flfed.deployment.coordinator.admission import admit
+from flfed.paths import CoordinatorFolder, SiteFolder
 from flfed.records.ledger import ledger_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.servers]  # each is a command in a process of its own
@@ -96,7 +97,7 @@ def lived_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ran("coordinator", "init", "--title", "Preterm", "--address", "127.0.0.1:18443")
         ran("coordinator", "invite", SITE)
         ran("site", "join", f"{SITE}.kit.zip")
-        ran("coordinator", "admit", f"{SITE}.admission")
+        admit(CoordinatorFolder.default(), folder / f"{SITE}.admission")
         ran("study", "run", str(study))
         for approved in (str(study), "preterm-birth"):
             ran("site", "approve", approved, "--site", SITE, "--with", OTHERS, "--yes")

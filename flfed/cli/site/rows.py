@@ -84,19 +84,33 @@ def check_site(
 ) -> None:
     """Check a site's table against its dataset's schema; only counts are printed."""
     from flfed.deployment.site_state.trusted_files import open_folder
-    from flfed.rows.data.table_check import check_site as check
-    from flfed.rows.data.table_check import write_local_rows
 
     site, folder = opened(name)
     if why := open_folder(folder):
         typer.echo(f"WARNING, {why}", err=True)
+    check_table(site, dataset, local_rows=local_rows, as_json=as_json)
+
+
+def check_table(
+    site: Site, dataset: str = "", *, local_rows: Path | None = None, as_json: bool = False, whole: bool = True
+) -> None:
+    """Check a site's table and print the result: each column, or where not `whole` those with a note or a fault.
+
+    Raises
+    ------
+    UsageError
+        If the table does not fit the dataset's schema.
+    """
+    from flfed.rows.data.table_check import check_site as check
+    from flfed.rows.data.table_check import write_local_rows
+
     dataset = dataset or site.dataset
     checked = check(site.serving(dataset))
     # The file names rows, which the printed table does not.
     if local_rows is not None:
         lines = write_local_rows(checked, local_rows)
         typer.echo(render("commands.check.rows", lines=counted(lines, "line"), file=local_rows), err=True)
-    output.show(_checked(checked), as_json)
+    output.show(_checked(checked, whole), as_json)
     if not checked.passed:
         # The printed table has all reasons why it does not fit.
         first, *others = (line for line in checked.lines if not line.passed)
@@ -106,7 +120,7 @@ def check_site(
         raise usage_error("commands.check.unfit", site=checked.site, dataset=dataset, problem=problem)
 
 
-def _checked(checked: Checked) -> output.Shown:
+def _checked(checked: Checked, whole: bool) -> output.Shown:
     shown = {"site": checked.site, "passed": checked.passed, "rows": checked.rows}
     shown |= {"training-rows": checked.training_rows, "holdout-rows": checked.holdout_rows}
     shown |= {"features": checked.features, "mapped-features": checked.mapped}
@@ -116,10 +130,12 @@ def _checked(checked: Checked) -> output.Shown:
         passed = "pass" if line.passed else "FAIL"
         if line.note:
             passed = "note"
-        rows.append([line.column, passed, line.detail])
+        if whole or passed != "pass":
+            rows.append([line.column, passed, line.detail])
     title = f"{checked.site}: {checked.rows} rows"
     below = [row[1] != "pass" for row in rows]
-    output.as_table(["column", "", "counts"], rows, title=title, cut="counts", below=below)
+    if rows:
+        output.as_table(["column", "", "counts"], rows, title=title, cut="counts", below=below)
     features = render("findings.check.features", mapped=checked.mapped, features=checked.features)
     if checked.passed:
         training = counted(checked.training_rows, "training row")

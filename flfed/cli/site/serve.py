@@ -147,12 +147,13 @@ def _facts(enrolment: Joined) -> dict[str, object]:
 
 def _joined_in_words(enrolment: Joined) -> output.Shown:
     from flfed.deployment.site_state.trusted_files import open_folder
+    from flfed.signatures import spoken_fingerprint
 
     site = enrolment.site
     yield render("commands.join.joins", site=site, coordinator=enrolment.coordinator, address=enrolment.address)
     yield render("commands.join.send", file=enrolment.admission, expires=enrolment.expires)
     yield render("commands.join.kit", sha256=enrolment.kit_sha256)
-    yield render("commands.join.key", fingerprint=enrolment.key)
+    yield render("commands.join.key", spoken=spoken_fingerprint(enrolment.key), fingerprint=enrolment.key)
     if enrolment.gate_key:
         yield render("commands.join.gate", fingerprint=enrolment.gate_key)
     else:

@@ -9,7 +9,8 @@ import hashlib
 import hmac
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,7 +22,15 @@ from flfed.files import locked, note, write_whole
 from flfed.parsers import parse_json
 from flfed.paths import NAME, CoordinatorFolder
 from flfed.registry import kebab_keys, snake
-from flfed.signatures import fingerprint, node_public_key, node_signed, public_text, read_gate_fingerprint
+from flfed.signatures import (
+    fingerprint,
+    node_public_key,
+    node_signed,
+    public_text,
+    read_gate_fingerprint,
+    read_node_fingerprint,
+    spoken_fingerprint,
+)
 from flfed.words import flfed_error, usage_error
 
 FORMAT = 1
@@ -150,8 +159,7 @@ def new_invitation(folder: CoordinatorFolder, site: str, *, days: int, now: date
     now = now or now_utc()
     if not NAME.fullmatch(site):
         raise usage_error("coordinator.admission.name", site=site)
-    if not 1 <= days <= 90:
-        raise usage_error("coordinator.admission.days", days=days)
+    check_days(days)
     code = secrets.token_hex(32)
     expires = (now + timedelta(days=days)).isoformat(timespec="seconds")
     # Under the lock, so that two commands cannot invite the same name with two codes.
@@ -159,13 +167,16 @@ def new_invitation(folder: CoordinatorFolder, site: str, *, days: int, now: date
         before = members(folder).get(site)
         if before is not None and before.status == "admitted":
             raise usage_error("coordinator.admission.present", site=site, admitted=before.admitted)
-        earlier = () if before is None else before.earlier_keys
-        if before is not None and before.public_key:
-            last = {"public-key": before.public_key, "node-id": before.node_id, "revoked": before.revoked}
-            earlier = (*earlier, last)
+        earlier = () if before is None else _earlier_keys(before)
         at = now.isoformat(timespec="seconds")
         _write(folder, Membership(site, "invited", _hash(code), at, expires, earlier_keys=earlier))
     return code, expires
+
+
+def check_days(days: int) -> None:
+    """Refuse an invitation of fewer than 1 or more than 90 days."""
+    if not 1 <= days <= 90:
+        raise usage_error("coordinator.admission.days", days=days)
 
 
 @dataclass(frozen=True)
@@ -180,11 +191,39 @@ class Admission:
     already: bool
     gate_key: str = ""
 
+    def matches(self, typed: str) -> bool:
+        """Return whether a fingerprint, as the site's people read it out, is that of its key.
 
-def admit(folder: CoordinatorFolder, file: Path, *, now: datetime | None = None) -> Admission:
+        Raises
+        ------
+        UsageError
+            If it is no fingerprint, or has a wrong character.
+        """
+        return read_node_fingerprint(typed) in (self.fingerprint, spoken_fingerprint(self.fingerprint))
+
+
+def admit(
+    folder: CoordinatorFolder,
+    file: Path,
+    *,
+    typed: str | None = None,
+    replacing: bool = False,
+    now: datetime | None = None,
+) -> Admission:
     """Admit the site of an admission file.
 
     Its signature, invitation and key must be right.
+
+    Parameters
+    ----------
+    folder : CoordinatorFolder
+    file : Path
+    typed : str, optional
+        Fingerprint of the site's key, as its people read it out. None where nobody compares it.
+    replacing : bool
+        Whether the file takes the place of another one of the same invitation. The key admitted before is cut off,
+        and never admitted again.
+    now : datetime, optional
 
     Raises
     ------
@@ -192,22 +231,45 @@ def admit(folder: CoordinatorFolder, file: Path, *, now: datetime | None = None)
         If one of them is wrong; the log records the refusal.
     """
     now = now or now_utc()
-    try:
-        with locked(folder.sites):
-            member, already = _admitted_by(folder, read_admission(file), now)
-            if not already:
-                _write(folder, member)
-    except FlfedError as error:
-        # A refused file is logged too: it may be an attempt of somebody else.
-        note(folder.log, now, "admission refused", file=file.name[:100], reason=str(error))
-        raise
-    admission = Admission(member.site, fingerprint(member.public_key), already, member.gate_key)
+    with _noting_refusal(folder, file, now), locked(folder.sites):
+        member, already = _admitted_by(folder, read_admission(file), now, replacing)
+        admission = Admission(member.site, fingerprint(member.public_key), already, member.gate_key)
+        # The refusal does not show the right fingerprint.
+        if typed is not None and not admission.matches(typed):
+            kind = "gate" if read_node_fingerprint(typed) == member.gate_key else "key"
+            raise usage_error(f"coordinator.other-fingerprint.{kind}", site=member.site)
+        if not already:
+            _write(folder, member)
     event = "already admitted" if already else "admitted"
+    if replacing and not already:
+        event = "admitted by replacement"
     note(folder.log, now, event, site=admission.site, key=admission.fingerprint)
     return admission
 
 
-def _admitted_by(folder: CoordinatorFolder, content: dict[str, Any], now: datetime) -> tuple[Membership, bool]:
+def check_admission(
+    folder: CoordinatorFolder, file: Path, *, replacing: bool = False, now: datetime | None = None
+) -> Admission:
+    """Return what `admit` would do with a file, and change nothing; a refusal is logged."""
+    now = now or now_utc()
+    with _noting_refusal(folder, file, now):
+        member, already = _admitted_by(folder, read_admission(file), now, replacing)
+    return Admission(member.site, fingerprint(member.public_key), already, member.gate_key)
+
+
+@contextmanager
+def _noting_refusal(folder: CoordinatorFolder, file: Path, now: datetime) -> Iterator[None]:
+    try:
+        yield
+    except FlfedError as error:
+        # A refused file is logged too: it may be an attempt of somebody else.
+        note(folder.log, now, "admission refused", file=file.name[:100], reason=str(error))
+        raise
+
+
+def _admitted_by(
+    folder: CoordinatorFolder, content: dict[str, Any], now: datetime, replacing: bool
+) -> tuple[Membership, bool]:
     """Return an admission's membership and whether it exists already."""
     site = content["site"]
     public = _signing_key(content)
@@ -219,21 +281,40 @@ def _admitted_by(folder: CoordinatorFolder, content: dict[str, Any], now: dateti
     # The same file again changes nothing: a person may repeat the command.
     if member.status == "admitted" and invited and public == member.public_key:
         return member, True
-    if member.status == "admitted":
-        raise usage_error("coordinator.admission.replaced", site=site, admitted=member.admitted)
-    if member.status == "revoked":
-        raise usage_error("coordinator.admission.revoked", site=site, revoked=member.revoked)
-    if not invited:
-        raise usage_error("coordinator.admission.outdated", site=site)
-    if now >= datetime.fromisoformat(member.expires):
-        raise usage_error("coordinator.admission.expired", site=site, expires=member.expires)
+    if refusal := _refusal(member, now, invited=invited, replacing=replacing):
+        facts = {"site": site, "admitted": member.admitted, "revoked": member.revoked, "expires": member.expires}
+        raise usage_error(f"coordinator.not-admitted.{refusal}", **facts)
     # A key names one site for good: with it in two places, a revoked site could return under another name.
     for other in everyone.values():
         if public in other.every_key():
             raise usage_error("coordinator.admission.reused", other=other.site)
     at = now.isoformat(timespec="seconds")
     gate_key = content.get("gate-key", "")
-    return replace(member, status="admitted", admitted=at, public_key=public, gate_key=gate_key), False
+    earlier = _earlier_keys(replace(member, revoked=at))
+    changes = {"admitted": at, "public_key": public, "gate_key": gate_key, "node_id": None, "earlier_keys": earlier}
+    return replace(member, status="admitted", **changes), False
+
+
+def _refusal(member: Membership, now: datetime, *, invited: bool, replacing: bool) -> str:
+    """Return the key of the sentence why a member is not admitted by a file now, or an empty text."""
+    expired = now >= datetime.fromisoformat(member.expires)
+    present = member.status == "admitted"
+    refusals = {
+        "replaced": present and (expired or not invited),
+        "second": present and not replacing,
+        "revoked": member.status == "revoked",
+        "outdated": not invited,
+        "expired": expired,
+    }
+    return next((refusal for refusal, applies in refusals.items() if applies), "")
+
+
+def _earlier_keys(member: Membership) -> tuple[dict[str, Any], ...]:
+    """Return the keys of a member that are never admitted again once it has another one."""
+    if not member.public_key:
+        return member.earlier_keys
+    last = {"public-key": member.public_key, "node-id": member.node_id, "revoked": member.revoked}
+    return (*member.earlier_keys, last)
 
 
 def _signing_key(content: Mapping[str, Any]) -> str:

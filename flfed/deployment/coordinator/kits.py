@@ -14,7 +14,8 @@ import io
 import os
 import re
 import zipfile
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -26,9 +27,10 @@ import flfed
 from flfed.callbacks import now_utc
 from flfed.deployment.bundle import bundle_sha256
 from flfed.deployment.cards import CardList, check_gates
-from flfed.deployment.coordinator.admission import members, new_invitation
+from flfed.deployment.coordinator.admission import Membership, check_days, members, new_invitation
 from flfed.deployment.coordinator.certificates import Settings, settings, signing_key, trusted, write_signing_key
 from flfed.files import locked, note, write_whole
+from flfed.parsers import parse_toml, read_text
 from flfed.paths import NAME, CoordinatorFolder
 from flfed.registry import kebab, kebab_keys, snake
 from flfed.signatures import HASH, canonical, sign_as_coordinator, signing_public
@@ -237,6 +239,71 @@ def write_cards(folder: CoordinatorFolder, file: Path) -> tuple[CardList, tuple[
     check_gates(cards)
     write_whole(file, cards.content(), mode=PUBLIC)
     return cards, tuple(member.site for member in admitted if not member.gate_key)
+
+
+def read_site_list(file: Path) -> tuple[list[str], int | None]:
+    """Return the names of a file of sites, and the days of its invitations where it has them.
+
+    Raises
+    ------
+    UsageError
+        If the file is not of this form, or a name in it is malformed or stands there twice.
+    """
+    content = parse_toml(read_text(file), str(file))
+    sites = content.get("sites")
+    days = content.get("days")
+    if not isinstance(sites, list) or not sites or content.keys() - {"sites", "days"}:
+        raise usage_error("coordinator.list.form", file=file)
+    if type(days) not in (int, type(None)):
+        raise usage_error("coordinator.list.form", file=file)
+    # All are checked before the first kit is written.
+    malformed = [site for site in sites if not isinstance(site, str) or not NAME.fullmatch(site)]
+    if malformed:
+        shown = ", ".join(repr(site)[:80] for site in malformed[:3])
+        raise usage_error("coordinator.list.names", file=file, names=shown)
+    twice = [site for site, times in Counter(sites).items() if times > 1]
+    if twice:
+        raise usage_error("coordinator.list.twice", file=file, names=", ".join(twice))
+    return sites, days
+
+
+def invite_all(
+    folder: CoordinatorFolder, sites: Sequence[str], *, to: Path, days: int = 14, now: datetime | None = None
+) -> tuple[list[Invited], list[Membership]]:
+    """Invite every site that has no invitation, or one that expired unused.
+
+    Kits that are valid remain so, and a revoked site is not invited.
+
+    Parameters
+    ----------
+    folder : CoordinatorFolder
+    sites : sequence of str
+        As `read_site_list` returns them.
+    to : Path
+        The folder of the kits.
+    days : int, 1 to 90
+        How long they are valid.
+    now : datetime, optional
+
+    Returns
+    -------
+    invited : list of Invited
+    skipped : list of Membership
+        Sites that are admitted, revoked, or have a valid kit.
+    """
+    now = now or now_utc()
+    check_folder(to)
+    check_days(days)
+    everyone = members(folder)
+    skipped = [everyone[site] for site in sites if site in everyone and not _is_expired(everyone[site], now)]
+    names = {member.site for member in skipped}
+    invited = [invite(folder, site, to=to, days=days, now=now) for site in sites if site not in names]
+    return invited, skipped
+
+
+def _is_expired(member: Membership, now: datetime) -> bool:
+    """Return whether an invitation expired unused."""
+    return member.status == "invited" and now >= moment("expires", member.expires)
 
 
 def check_folder(to: Path) -> None:

@@ -380,15 +380,13 @@ class Read:
     sha256: str
 
 
-def read_kit(path: Path, *, now: datetime) -> Read:
-    """Return the kit in a file.
-
-    It must be whole and hold at this version of flfed and Flower.
+def open_kit(path: Path) -> Read:
+    """Return the kit in a file, which may have expired.
 
     Raises
     ------
     UsageError
-        With the first reason why it is refused.
+        If it is not whole.
     """
     content = read_some(path)
     members = unpacked(content)
@@ -401,10 +399,24 @@ def read_kit(path: Path, *, now: datetime) -> Read:
     # The hash binds the certificates to the terms, so that neither can be exchanged alone.
     if hashlib.sha256(ca).hexdigest() != kit.terms.ca_sha256:
         raise usage_error("join.kit.other-authority")
-    check_authority(ca, now=now)
-    if now >= moment("expires", kit.expires):
-        raise usage_error("join.kit.expired", expires=kit.expires)
     return Read(kit, ca, hashlib.sha256(content).hexdigest())
+
+
+def read_kit(path: Path, *, now: datetime) -> Read:
+    """Return the kit in a file.
+
+    It must be whole and hold at this version of flfed and Flower.
+
+    Raises
+    ------
+    UsageError
+        With the first reason why it is refused.
+    """
+    read = open_kit(path)
+    check_authority(read.ca, now=now)
+    if now >= moment("expires", read.kit.expires):
+        raise usage_error("join.kit.expired", expires=read.kit.expires)
+    return read
 
 
 def read_some(path: Path) -> bytes:

@@ -19,6 +19,7 @@ from hypothesis import strategies as some
 from flfed.deployment.coordinator.admission import (
     admit,
     admitted,
+    check_admission,
     members,
     new_invitation,
     note_node,
@@ -30,7 +31,14 @@ from flfed.deployment.coordinator.certificates import Settings, initialise
 from flfed.errors import FlfedError, UsageError
 from flfed.files import locked
 from flfed.paths import CoordinatorFolder
-from flfed.signatures import canonical, new_node_key, node_public_key, public_text, sign_as_node
+from flfed.signatures import (
+    canonical,
+    new_node_key,
+    node_public_key,
+    public_text,
+    sign_as_node,
+    spoken_fingerprint,
+)
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
@@ -123,6 +131,35 @@ def test_an_invitation_of_one_site_admits_no_other_name(folder, tmp_path: Path):
     assert "does not answer the last invitation of site 'b'" in refusal(folder, admission(tmp_path, "b", code))
     assert "'c' was not invited" in refusal(folder, admission(tmp_path, "c", code))
     assert len(admitted(folder)) == 0
+
+
+def test_a_right_file_replaces_a_wrong_one_of_the_same_invitation_and_of_no_other(folder, tmp_path: Path):
+    first, _ = new_invitation(folder, "a", days=14, now=NOW)
+    code, _ = new_invitation(folder, "a", days=14, now=NOW)
+    wrong, right = new_node_key(), new_node_key()
+    admit(folder, admission(tmp_path, "a", code, wrong), now=NOW)
+    note_node(folder, "a", 7)
+    file = admission(tmp_path, "a", code, right)
+    assert "admit FILE --replace" in refusal(folder, file)
+    with pytest.raises(UsageError, match="with another key or invitation"):
+        admit(folder, admission(tmp_path, "a", first, right), replacing=True, now=LATER)
+    file = admission(tmp_path, "a", code, right)
+    with pytest.raises(UsageError, match="coordinator revoke a, then"):
+        admit(folder, file, replacing=True, now=NOW + timedelta(days=14))
+    assert revoked_keys(folder) == ()
+    # A check alone changes nothing.
+    assert check_admission(folder, file, replacing=True, now=LATER).already is False
+    assert members(folder)["a"].public_key == public_text(wrong.public_key())
+    done = admit(folder, file, replacing=True, now=LATER)
+    assert done.matches(done.fingerprint) and done.matches(spoken_fingerprint(done.fingerprint))
+    member = admitted(folder)["a"]
+    assert (member.public_key, member.node_id, member.revoked) == (public_text(right.public_key()), None, "")
+    assert revoked_keys(folder) == (public_text(wrong.public_key()),)
+    assert member.earlier_keys[0]["node-id"] == 7
+    assert logged(folder)[-1]["what"] == "admitted by replacement"
+    again = admission(tmp_path, "a", code, wrong)
+    with pytest.raises(UsageError, match="belongs, or belonged, to site 'a'"):
+        admit(folder, again, replacing=True, now=LATER)
 
 
 def test_a_used_code_admits_no_second_key(folder, tmp_path: Path):
