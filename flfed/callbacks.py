@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
+from typing import Any
+
+from flfed.words import render
 
 Clock = Callable[[], float]
 """Seconds of this process, or of a run's own share of it."""
@@ -19,11 +23,17 @@ Notify = Callable[[str], None]
 """Gets a sentence about an event, which may be shown to a person."""
 Progress = Callable[[str, int, int], None]
 """Gets a stage, its finished part, and its whole."""
+RunObserver = Callable[[str, int], None]
+"""Receives a stage of a round and its number: "checkpoint", "round", "evaluation"."""
+RoundCallback = Callable[[Mapping[str, Any]], object]
+"""Receives the figures of each round; the run ends after it where the return value is true."""
+READING = "reading tables"
+"""Stage before the first one of a run."""
 WARNING = "warning: "
 """Beginning of a stage that is a sentence, shown once, which remains on the screen."""
 
 
-SOON = 10.0
+SOON = 2.0
 """Seconds before the first line of progress: a short call prints none."""
 WIDTH = 60
 
@@ -55,6 +65,38 @@ def silent(sentence: str) -> None:
 
 def no_progress(stage: str, done: int, of: int) -> None:
     """Ignore the progress."""
+
+
+def no_observer(stage: str, round: int) -> None:
+    """Ignore the stage."""
+
+
+@contextmanager
+def loading(show_progress: Progress = no_progress, *, freeze: bool = False) -> Iterator[None]:
+    """Import in a `with` block without garbage collection.
+
+    Modules are never freed, so that a search for garbage is lost time.
+
+    Parameters
+    ----------
+    show_progress : callable (stage, done, of)
+    freeze : bool
+        Whether later searches leave out all that is in memory by then: for a process without a user's own objects.
+    """
+    # A second import loads nothing new.
+    if "torch" in sys.modules:
+        yield
+        return
+    show_progress(render("progress.loading.libraries"), 0, 1)
+    is_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if freeze:
+            gc.freeze()
+        if is_enabled:
+            gc.enable()
 
 
 def is_watched() -> bool:

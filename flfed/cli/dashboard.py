@@ -14,7 +14,8 @@ from typing import NoReturn
 
 import typer
 
-from flfed.cli.progress import loading, progress, stoppable
+from flfed.callbacks import loading
+from flfed.cli.progress import progress, stoppable
 from flfed.errors import UsageError
 from flfed.words import render
 
@@ -27,7 +28,7 @@ def demo() -> None:
 
     for name in STUDIES:
         with stoppable():
-            with loading():
+            with loading(freeze=True):
                 from flfed.federation.server.run import run
             typer.echo(f"\nRunning study {name} …", err=True)
             with progress() as show_progress:

@@ -5,9 +5,7 @@ Progress is a bar on a terminal and lines elsewhere.
 
 from __future__ import annotations
 
-import gc
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flfed.callbacks import WARNING, Clock, Progress
+from flfed.callbacks import READING, WARNING, Clock, Progress
 from flfed.errors import RunStopped, Terminated, interruption
 from flfed.words import render
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-FIRST = "reading tables"
 SENTENCES = ("waiting for ", "without ", WARNING)
 """Beginnings of stages that are printed even without a bar, so that nobody waits without knowing why."""
 MINUTE = 60.0
@@ -69,7 +66,7 @@ def _bars(console: Console) -> Iterator[Progress]:
     with Progress(*columns, console=console, transient=True) as bars:
         # A stage without a count has no total: its bar moves, and its clock runs.
         tasks: dict[str, Any] = {}
-        stand_in = [bars.add_task(FIRST, total=None)]
+        stand_in = [bars.add_task(READING, total=None)]
 
         def show_stage(stage: str, done: int, of: int) -> None:
             # The first stage stands for the run's own stages until one of them begins.
@@ -176,21 +173,3 @@ def stoppable(when: str = "before a run began") -> Iterator[None]:
         raise RunStopped(f"{interruption(error)} {when}") from None
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def loading() -> Iterator[None]:
-    """Import in a `with` block without garbage collection.
-
-    Modules are never freed, so that a search for garbage is lost time. Later searches leave them out, too.
-    """
-    # A second import loads nothing new.
-    if "torch" in sys.modules or not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
