@@ -106,7 +106,7 @@ def test_the_overview_begins_with_the_mean_gain_and_draws_each_sites(found):
     opened = page("p20_overview", found["run"])
     said = words(opened)
     heading, _, figures = joining_in_words(found, AUC).partition(": ")
-    assert f"## {heading}" in said and figures in said
+    assert f"## {heading}" in said and sentence_case(figures) in said
     # Below the headline, and not once more among the words.
     assert said.count(OWN_UNDER_NOISE) == 1 and GAIN_NOT_RELEASED not in said
     cards = {card.label: card.value for card in opened.metric}
