@@ -10,7 +10,7 @@ import time
 
 EVERY = 4.0
 """Most seconds without a line."""
-SHOWN = ("Collecting ", "Building ", "Installing ", "Successfully ", "WARNING", "ERROR", "  error")
+SHOWN = ("Collecting ", "Building ", "Installing ", "Successfully ", "ERROR", "  error")
 WIDTH = 100
 
 

@@ -87,7 +87,8 @@ def loading(show_progress: Progress = no_progress, *, freeze: bool = False) -> I
     if "torch" in sys.modules:
         yield
         return
-    show_progress(render("progress.loading.libraries"), 0, 1)
+    words = render("progress.loading.libraries")
+    show_progress(words, 0, 1)
     is_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -97,6 +98,7 @@ def loading(show_progress: Progress = no_progress, *, freeze: bool = False) -> I
             gc.freeze()
         if is_enabled:
             gc.enable()
+        show_progress(words, 1, 1)
 
 
 def is_watched() -> bool:

@@ -27,14 +27,17 @@ SENTENCES = ("waiting for ", "without ", WARNING)
 MINUTE = 60.0
 SOON = 10.0
 """Most and least seconds between two lines: a short run prints none."""
+STEADY = 4.0
+"""Seconds between two lines where a person waits for a short run."""
 TENTHS = 10
 
 
 @contextmanager
-def progress(quiet: bool = False) -> Iterator[Progress]:
+def progress(quiet: bool = False, *, steady: bool = False) -> Iterator[Progress]:
     """Yield a function that shows stages on standard error.
 
-    On a pipe there is no bar, and a line is printed now and then. Where `quiet`, only waits and warnings are printed.
+    On a pipe there is no bar, and a line is printed now and then: every `STEADY` seconds where `steady`. Where `quiet`,
+    only waits and warnings are printed.
     """
     from rich.console import Console
 
@@ -44,9 +47,36 @@ def progress(quiet: bool = False) -> Iterator[Progress]:
     elif console.is_terminal:
         with _bars(console) as show_stage:
             yield show_stage
+    elif steady:
+        with _steady_lines() as show_stage:
+            yield show_stage
     else:
         # A redrawn bar would fill a log file.
         yield ProgressLines()
+
+
+@contextmanager
+def _steady_lines() -> Iterator[Progress]:
+    """Yield a function that takes stages; the last one is printed every few seconds, also while it stands still."""
+    began = time.monotonic()
+    over = threading.Event()
+    words = READING
+
+    def report_stage(stage: str, done: int, of: int) -> None:
+        nonlocal words
+        words = stage if of <= 1 else f"{stage}: {done} of {of}"
+
+    def print_lines() -> None:
+        while not over.wait(STEADY):
+            _to_stderr(f"{words}, {in_words(time.monotonic() - began)}")
+
+    timer = threading.Thread(target=print_lines, daemon=True)
+    timer.start()
+    try:
+        yield report_stage
+    finally:
+        over.set()
+        timer.join()
 
 
 @contextmanager

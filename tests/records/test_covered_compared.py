@@ -20,7 +20,7 @@ from flfed.records.reports.site_answer import rests_on, site_line
 from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.statistics.intervals import widening
 from flfed.records.statistics.noised_scores import is_uncompared, with_verdict
-from flfed.records.statistics.verdict import DO_NOT_USE, INCONCLUSIVE, NO_CLEAR_GAIN, PAYS, number
+from flfed.records.statistics.verdict import DO_NOT_USE, INCONCLUSIVE, NO_CLEAR_GAIN, PAYS, number, sentence_case
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer
 from flfed.words import render
