@@ -8,7 +8,8 @@ export OPENBLAS_NUM_THREADS ?= 1
 .PHONY: env demo wheel test fast proof bench bench-peers bench-deployment bench-private bench-app pictures docs tutorials case-studies site app style lint format
 .DEFAULT_GOAL := demo
 
-INSTALL := $(BIN)/python install.py install --disable-pip-version-check $(PIP_ARGS) --config-settings editable_mode=compat -e
+# Python compiles what it imports; compiling all of it takes half a minute and 300 MB.
+INSTALL := $(BIN)/python install.py install --no-compile --disable-pip-version-check $(PIP_ARGS) --config-settings editable_mode=compat -e
 
 # What flfed itself needs, and no tool for tests.
 .venv/demo: pyproject.toml setup.py
