@@ -25,10 +25,7 @@ REPEATS = 3
 
 
 def demo() -> None:
-    """Run two studies on real data that comes with flfed: four lenders, then four clinics.
-
-    Example: flfed demo
-    """
+    """Run two studies on real data that comes with flfed: four lenders, then four clinics."""
     conclusions = []
     for name, sites in STUDIES.items():
         typer.echo(render("commands.demo.study", study=name, repeats=REPEATS), err=True)
