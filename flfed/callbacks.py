@@ -6,10 +6,9 @@ import gc
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
-from typing import Any
 
 from flfed.words import render
 
@@ -23,10 +22,6 @@ Notify = Callable[[str], None]
 """Gets a sentence about an event, which may be shown to a person."""
 Progress = Callable[[str, int, int], None]
 """Gets a stage, its finished part, and its whole."""
-RunObserver = Callable[[str, int], None]
-"""Receives a stage of a round and its number: "checkpoint", "round", "evaluation"."""
-RoundCallback = Callable[[Mapping[str, Any]], object]
-"""Receives the figures of each round; the run ends after it where the return value is true."""
 READING = "reading tables"
 """Stage before the first one of a run."""
 WARNING = "warning: "
@@ -65,10 +60,6 @@ def silent(sentence: str) -> None:
 
 def no_progress(stage: str, done: int, of: int) -> None:
     """Ignore the progress."""
-
-
-def no_observer(stage: str, round: int) -> None:
-    """Ignore the stage."""
 
 
 @contextmanager

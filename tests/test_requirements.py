@@ -50,7 +50,8 @@ def test_an_installation_prints_packages_and_how_long_it_has_run_and_ends_as_pip
     code = install.run([sys.executable, "-c", f"import sys, time; {steps}"], every=0.05)
     out, err = capfd.readouterr()
     lines = out.splitlines()
-    assert (code, lines[0]) == (3, "Collecting torch")
-    assert len(lines) >= 5 and all(re.fullmatch(r"… \d+ s", line) for line in lines[1:])
+    assert (code, lines.count("Collecting torch")) == (3, 1)
+    lines.remove("Collecting torch")
+    assert len(lines) >= 4 and all(re.fullmatch(r"… \d+ s", line) for line in lines)
     # The whole of what pip printed last is shown where it failed.
     assert "noise" in err

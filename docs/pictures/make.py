@@ -1,7 +1,8 @@
 """Make the pictures of the app that README.md and docs/install.md show: `make pictures`, with Debian's chromium.
 
 It runs the studies itself, in a store of its own; the files of heart-disease are downloaded, or taken
-from the folder of data files that `FLFED_TEST_DATA` names. `python -m docs.pictures.make overview` makes this one alone.
+from the folder of data files that `FLFED_TEST_DATA` names. `python -m docs.pictures.make NAME...`
+makes some alone.
 """
 
 from __future__ import annotations

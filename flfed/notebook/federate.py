@@ -10,18 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flfed.callbacks import (
-    READING,
-    Notify,
-    Progress,
-    RoundCallback,
-    RunObserver,
-    is_watched,
-    loading,
-    no_observer,
-    no_progress,
-    progress_line,
-)
+from flfed.callbacks import READING, Notify, Progress, is_watched, loading, no_progress, progress_line
 from flfed.errors import UsageError
 from flfed.study.study import Study, keys_of, plain_value
 from flfed.study.tables import HOLDOUT_SHARE
@@ -31,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+    from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver
     from flfed.notebook.result import Result
     from flfed.rows.data.schema import Task
     from flfed.rows.data.site import Site
@@ -176,7 +166,7 @@ def run(
     store: str | None = None,
     stacked: bool = True,
     progress: Progress | None = None,
-    observer: RunObserver = no_observer,
+    observer: RunObserver | None = None,
     callback: RoundCallback | None = None,
     **changes: Any,
 ) -> Result:
@@ -205,13 +195,14 @@ def run(
     """
     with _shown(progress) as show_progress, loading(show_progress):
         from flfed.federation.server import run as server
+        from flfed.federation.server.checkpoint_writer import no_observer
         from flfed.notebook.result import with_model
     chosen = study if isinstance(study, Study) else Study.load(study)
     chosen = chosen.replace(keys_of(changes), "keyword") if changes else chosen
     with _shown(progress) as show_progress:
         result = server.run(
             chosen, engine=engine, repeats=plain_value(repeats), sites=sites, store=store, stacked=stacked,
-            progress=show_progress, observer=observer, callback=callback,
+            progress=show_progress, observer=observer or no_observer, callback=callback,
         )  # fmt: skip
     return with_model(result)
 
@@ -222,7 +213,7 @@ def resume(
     sites: Sequence[str | Site] | None = None,
     store: str | None = None,
     progress: Progress | None = None,
-    observer: RunObserver = no_observer,
+    observer: RunObserver | None = None,
 ) -> Result:
     """Resume a run that died, stopped or failed.
 
@@ -230,7 +221,8 @@ def resume(
     """
     with _shown(progress) as show_progress, loading(show_progress):
         from flfed.federation.server import run as server
+        from flfed.federation.server.checkpoint_writer import no_observer
         from flfed.notebook.result import with_model
     with _shown(progress) as show_progress:
-        result = server.resume(run, sites=sites, store=store, progress=show_progress, observer=observer)
+        result = server.resume(run, sites=sites, store=store, progress=show_progress, observer=observer or no_observer)
     return with_model(result)

@@ -66,7 +66,7 @@ def study_name(workspace: Workspace, name: str = "", now: Now = now_utc) -> str:
     if name:
         return workspace.name
     target = name_signs(workspace.proposal.schema.target)[:LONGEST_NAME]
-    # The digits tell two calls of one second apart.
+    # The digits separate two calls of one second.
     return f"{target}-{now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}".strip("-")
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flfed.callbacks import RoundCallback, RunObserver
 from flfed.federation.recording.pooled_figures import overall_figures
 from flfed.federation.server.parts.server_part import ServerPart
 from flfed.federation.server.run_setting import RunSetting
@@ -20,8 +19,20 @@ from flfed.updates.messages.train import Scores
 from flfed.updates.strategies.fedavg import FedAvg
 from flfed.words import render
 
+RunObserver = Callable[[str, int], None]
+"""Receives a stage of a round and its number: "checkpoint", "round", "evaluation"."""
+
+
+RoundCallback = Callable[[Mapping[str, Any]], object]
+"""Receives the figures of each round; the run ends after it where the return value is true."""
+
+
 OF_SITE = "site:"
 """Prefix of a site's name in a checkpoint's states, for the site's own arrays."""
+
+
+def no_observer(stage: str, round: int) -> None:
+    """Ignore the stage."""
 
 
 # A round that is due:  1. its checkpoint on the disk, whole or not at all

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from flfed.callbacks import Progress, RoundCallback, RunObserver, no_observer
+from flfed.callbacks import Progress
 from flfed.errors import RunStopped, interruption
 from flfed.federation.client.statistic import protection_of
 from flfed.federation.engines.engine import Engine, RemoteSite, RunResources, answer_of
@@ -19,6 +19,7 @@ from flfed.federation.engines.lockstep import ROWS_AT_ONCE, OwnTime, SharedTime,
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome, bad_end_written, begin, code_sha256
 from flfed.federation.recording.source_model import source_of
+from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver, no_observer
 from flfed.federation.server.rounds import site_sums
 from flfed.federation.server.server import FederatedRun
 from flfed.federation.server.source_rows import counting, source_rows

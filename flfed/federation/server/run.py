@@ -10,9 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from flfed.callbacks import Progress, RoundCallback, RunObserver, no_observer, no_progress
+from flfed.callbacks import Progress, no_progress
 from flfed.federation.engines.engine import RemoteSite, engine_of, path_of
 from flfed.federation.recording.source_model import forget_source, keep_source, named_start
+from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver, no_observer
 from flfed.federation.server.preflight import check
 from flfed.federation.server.repeats import Series
 from flfed.records.reports.report import REFERENCES, report

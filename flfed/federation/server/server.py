@@ -6,11 +6,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from flfed.callbacks import RoundCallback, RunObserver, no_observer
 from flfed.federation.recording.privacy_recorder import PrivacyRecord
 from flfed.federation.recording.run_record import Outcome
 from flfed.federation.server import enrolment
-from flfed.federation.server.checkpoint_writer import CheckpointWriter
+from flfed.federation.server.checkpoint_writer import CheckpointWriter, RoundCallback, RunObserver, no_observer
 from flfed.federation.server.comparison import Comparison
 from flfed.federation.server.parts.server_part import FinalModel
 from flfed.federation.server.rounds import conduct_rounds, rehearse_rounds, site_sums
