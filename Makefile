@@ -1,27 +1,41 @@
-# make demo: run two studies on real data.  make test: every test.  Both make the environment first.
+# make demo: run two studies on real data.  make test: every test.  Both install what they need into .venv first.
 PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: env demo test fast proof bench bench-peers bench-deployment bench-private bench-app pictures docs tutorials case-studies site app style lint format
+.PHONY: env demo wheel test fast proof bench bench-peers bench-deployment bench-private bench-app pictures docs tutorials case-studies site app style lint format
 .DEFAULT_GOAL := demo
+
+# Python compiles what it imports; compiling all of it takes half a minute and 300 MB.
+INSTALL := $(BIN)/python install.py install --no-compile --disable-pip-version-check $(PIP_ARGS) --config-settings editable_mode=compat -e
+
+# What flfed itself needs, and no tool for tests.
+.venv/demo: pyproject.toml setup.py
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "flfed needs Python 3.11 or newer; make env PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	@echo "Installing what flfed needs; this takes one to two minutes the first time."
+	@$(INSTALL) ".[demo]"
+	@touch $@
+
+# All the rest, into the same environment.
+.venv/made: .venv/demo
+	@echo "Installing what tests and pages need; this takes a minute or two the first time."
+	@$(INSTALL) ".[test]"
+	@touch $@
 
 env: .venv/made
 
-.venv/made: pyproject.toml setup.py
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "flfed needs Python 3.11 or newer; make env PYTHON=...")'
-	$(PYTHON) -m venv .venv
-	@echo "Installing; this takes two to three minutes the first time."
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --config-settings editable_mode=compat -e ".[test]"
-	@touch $@
-
-demo: env
+demo: .venv/demo
 	@$(BIN)/flfed demo
 
-app: env
+app: .venv/demo
 	$(BIN)/flfed app
+
+# One file in dist/ that pip installs anywhere.
+wheel: .venv/demo
+	@$(BIN)/python install.py wheel --disable-pip-version-check --no-deps --wheel-dir dist .
 
 style: env
 	$(BIN)/ruff check .

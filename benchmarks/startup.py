@@ -74,6 +74,7 @@ def measure(turns: int = 5) -> dict[str, Any]:
         "import torch and flwr": IMPORTS,
         "tiny study run": CALL.format(words=STUDY),
         "flfed --help": CALL.format(words=("--help",)),
+        "import of federate": "from flfed import federate",
     }
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
+
+from flfed.words import render
 
 Clock = Callable[[], float]
 """Seconds of this process, or of a run's own share of it."""
@@ -19,11 +22,13 @@ Notify = Callable[[str], None]
 """Gets a sentence about an event, which may be shown to a person."""
 Progress = Callable[[str, int, int], None]
 """Gets a stage, its finished part, and its whole."""
+READING = "reading tables"
+"""Stage before the first one of a run."""
 WARNING = "warning: "
 """Beginning of a stage that is a sentence, shown once, which remains on the screen."""
 
 
-SOON = 10.0
+SOON = 2.0
 """Seconds before the first line of progress: a short call prints none."""
 WIDTH = 60
 
@@ -55,6 +60,36 @@ def silent(sentence: str) -> None:
 
 def no_progress(stage: str, done: int, of: int) -> None:
     """Ignore the progress."""
+
+
+@contextmanager
+def loading(show_progress: Progress = no_progress, *, freeze: bool = False) -> Iterator[None]:
+    """Import in a `with` block without garbage collection.
+
+    Modules are never freed, so that a search for garbage is lost time.
+
+    Parameters
+    ----------
+    show_progress : callable (stage, done, of)
+    freeze : bool
+        Whether later searches leave out all that is in memory by then: for a process without a user's own objects.
+    """
+    # A second import loads nothing new.
+    if "torch" in sys.modules:
+        yield
+        return
+    words = render("progress.loading.libraries")
+    show_progress(words, 0, 1)
+    is_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if freeze:
+            gc.freeze()
+        if is_enabled:
+            gc.enable()
+        show_progress(words, 1, 1)
 
 
 def is_watched() -> bool:

@@ -103,11 +103,12 @@ LISTED = (
 SIMULATED = "**Simulated.** A program made these rows: no person, machine or payment in them exists."
 MADE = "This page is made by `make case-studies` from the record of a run; each number is the record's."
 
-HEADLINES = {"A clear improvement": PAYS, "No clear improvement": NO_CLEAR_GAIN, "A clear loss": DO_NOT_USE}
+HEADLINES = {"A clear improvement": PAYS, "Mean gain": NO_CLEAR_GAIN, "A clear loss": DO_NOT_USE}
 SIGNED = rf"[+{MINUS}]?[\d.]+"
-SPAN = rf"({SIGNED}) (?:on average )?\((?:95 % CI )?({SIGNED}) to ({SIGNED})"
-JOINING = re.compile(rf"({'|'.join(HEADLINES)}) from joining: .+? {SPAN}(?:; (\d+) of \d+ sites can be judged)?\)\.")
-GAIN = re.compile(rf"{SPAN}\), (?:shared|adjusted)")
+SPAN = rf"({SIGNED}) to ({SIGNED})"
+MEAN = rf"({SIGNED}) (?:on average|in [^(]+) \(95 % CI {SPAN}"
+JOINING = re.compile(rf"({'|'.join(HEADLINES)}) from joining.*? {MEAN}(?:; (\d+) of \d+ sites can be judged)?\)[.:]")
+GAIN = re.compile(rf"({SIGNED}) \({SPAN}\), (?:shared|adjusted)")
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,7 @@ Progress is a bar on a terminal and lines elsewhere.
 
 from __future__ import annotations
 
-import gc
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,27 +15,29 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flfed.callbacks import WARNING, Clock, Progress
+from flfed.callbacks import READING, WARNING, Clock, Progress
 from flfed.errors import RunStopped, Terminated, interruption
 from flfed.words import render
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-FIRST = "reading tables"
 SENTENCES = ("waiting for ", "without ", WARNING)
 """Beginnings of stages that are printed even without a bar, so that nobody waits without knowing why."""
 MINUTE = 60.0
 SOON = 10.0
 """Most and least seconds between two lines: a short run prints none."""
+STEADY = 4.0
+"""Seconds between two lines where a person waits for a short run."""
 TENTHS = 10
 
 
 @contextmanager
-def progress(quiet: bool = False) -> Iterator[Progress]:
+def progress(quiet: bool = False, *, steady: bool = False) -> Iterator[Progress]:
     """Yield a function that shows stages on standard error.
 
-    On a pipe there is no bar, and a line is printed now and then. Where `quiet`, only waits and warnings are printed.
+    On a pipe there is no bar, and a line is printed now and then: every `STEADY` seconds where `steady`. Where `quiet`,
+    only waits and warnings are printed.
     """
     from rich.console import Console
 
@@ -47,9 +47,36 @@ def progress(quiet: bool = False) -> Iterator[Progress]:
     elif console.is_terminal:
         with _bars(console) as show_stage:
             yield show_stage
+    elif steady:
+        with _steady_lines() as show_stage:
+            yield show_stage
     else:
         # A redrawn bar would fill a log file.
         yield ProgressLines()
+
+
+@contextmanager
+def _steady_lines() -> Iterator[Progress]:
+    """Yield a function that takes stages; the last one is printed every few seconds, also while it stands still."""
+    began = time.monotonic()
+    over = threading.Event()
+    words = READING
+
+    def report_stage(stage: str, done: int, of: int) -> None:
+        nonlocal words
+        words = stage if of <= 1 else f"{stage}: {done} of {of}"
+
+    def print_lines() -> None:
+        while not over.wait(STEADY):
+            _to_stderr(f"{words}, {in_words(time.monotonic() - began)}")
+
+    timer = threading.Thread(target=print_lines, daemon=True)
+    timer.start()
+    try:
+        yield report_stage
+    finally:
+        over.set()
+        timer.join()
 
 
 @contextmanager
@@ -69,7 +96,7 @@ def _bars(console: Console) -> Iterator[Progress]:
     with Progress(*columns, console=console, transient=True) as bars:
         # A stage without a count has no total: its bar moves, and its clock runs.
         tasks: dict[str, Any] = {}
-        stand_in = [bars.add_task(FIRST, total=None)]
+        stand_in = [bars.add_task(READING, total=None)]
 
         def show_stage(stage: str, done: int, of: int) -> None:
             # The first stage stands for the run's own stages until one of them begins.
@@ -176,21 +203,3 @@ def stoppable(when: str = "before a run began") -> Iterator[None]:
         raise RunStopped(f"{interruption(error)} {when}") from None
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def loading() -> Iterator[None]:
-    """Import in a `with` block without garbage collection.
-
-    Modules are never freed, so that a search for garbage is lost time. Later searches leave them out, too.
-    """
-    # A second import loads nothing new.
-    if "torch" in sys.modules or not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()

@@ -70,6 +70,14 @@ def print_report(report: dict[str, Any], *, whole: bool = False) -> None:
     output.say_some(_events_in_words(events, above=above), whole=whole, most=FEW)
 
 
+def conclude(report: dict[str, Any]) -> str:
+    """Return the mean gain of a comparison, else why nothing can be concluded."""
+    metric = primary_of(report) or ""
+    reasons = narrative.untold_in_words(report, metric)
+    unclear = render("commands.demo.inconclusive", reason=" ".join(reasons))
+    return narrative.joining_in_words(report, metric) or unclear
+
+
 def _print_statistic(report: dict[str, Any], *, whole: bool) -> list[str]:
     """Print the tables of a statistic, those of single sites where `whole`, and return its sentences."""
     more = render("commands.show.lines", run=report["run"])

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from flfed.callbacks import loading
 from flfed.cli import completion, output
 from flfed.cli.catalogue import LATEST, WHICH
-from flfed.cli.progress import loading, progress, stoppable
+from flfed.cli.progress import progress, stoppable
 from flfed.errors import UsageError, counted, unknown
 from flfed.records.statistics.verdict import interval, number
 from flfed.words import render
@@ -220,7 +221,7 @@ def audit(
     Exit codes: 0 done, 1 failed or an attack exceeded the guarantee, 2 wrong use or wrong input.
     """
     with stoppable("before the first attack: nothing is recorded"):
-        with loading():
+        with loading(freeze=True):
             from flfed.experiments.audit import audit as audit_run
         with progress(quiet=as_json) as show_progress:
             outcome = audit_run(run, only=sites, attacks=attacks, progress=show_progress)

@@ -1,36 +1,29 @@
-"""Federated learning in one call: on data frames, by a study, or by a resumed run."""
+"""Federated learning in one call: on data frames, by a study, or by a resumed run.
+
+A call imports what it needs, so that `from flfed import federate` returns at once.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-import torch
+from flfed.callbacks import READING, Notify, Progress, is_watched, loading, no_progress, progress_line
+from flfed.errors import UsageError
+from flfed.study.study import Study, keys_of, plain_value
+from flfed.study.tables import HOLDOUT_SHARE
+from flfed.words import usage_error
 
-from flfed import registry
-from flfed.callbacks import Progress, is_watched, no_progress, progress_line
-from flfed.errors import UsageError, count_in_words
-from flfed.federation.server import run as server
-from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver, no_observer
-from flfed.notebook.own_model import name_of_model
-from flfed.notebook.result import Result, is_number, with_model
-from flfed.rows.data.schema import Task
-from flfed.rows.data.site import Site
-from flfed.rows.data.sources import Frame
-from flfed.rows.proposals.own_tables import OwnTable
-from flfed.rows.proposals.workspace import HOLDOUT_SHARE, Workspace, new_workspace, summary_of
-from flfed.study.study import Study, keys_of, plain_value, protects_rows
-from flfed.updates.strategies.fedavg import FedAvg
-from flfed.words import render, usage_error
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
 
-Say = Callable[[str], None]
+    from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver
+    from flfed.notebook.result import Result
+    from flfed.rows.data.schema import Task
+    from flfed.rows.data.site import Site
 
 
 def federate(
@@ -52,7 +45,7 @@ def federate(
     missing: Sequence[str] = (),
     name: str = "",
     store: str | None = None,
-    say: Say = print,
+    say: Notify = print,
     progress: Progress | None = None,
     callback: RoundCallback | None = None,
     **changes: Any,
@@ -91,13 +84,13 @@ def federate(
     missing : sequence of str
         Values for missing cells, in every column, or in one as `COLUMN=VALUE`.
     name : str
-        Name of the dataset; default: "frames" and a part of its schema's hash.
+        Name of the dataset and of the study, by which runs are listed. Default: the study is named by target and time.
     store : str, optional
         Database URL of the run store.
     say : callable
         Gets sentences about the columns.
     progress : callable (stage, done, of), optional
-        Default: a line on a terminal or in a notebook, once the call takes longer than 10 s.
+        Default: a line on a terminal or in a notebook, once something takes longer than 2 s.
     callback : callable (figures), optional
         Gets the figures of each round. The run ends after a round for which it returns true.
     **changes
@@ -120,25 +113,29 @@ def federate(
         if not isinstance(word, Hashable):
             raise UsageError(f"{option}={word!r} must be the name of one column")
     share = plain_value(holdout)
-    if not is_number(share):
+    if isinstance(share, bool) or not isinstance(share, (int, float)):
         raise UsageError(f"holdout={share!r} must be a number in [0, 1)")
     if not _are_classes(metrics):
         raise usage_error("notebook.federate.metrics", value=repr(metrics))
     chosen = {"holdout": share, "task": task, "keep": keep, "drop": drop, "missing": missing}
-    workspace = workspace_of(tables, target, name=name, **columns | chosen)
-    say_columns(workspace, say)
-    choices: dict[str, Any] = {"rounds": plain_value(rounds)}
-    if model:
-        choices["model"] = name_of_model(model)
-    privacy = changes.get("privacy", {})
-    mechanism = privacy.get("name") if isinstance(privacy, Mapping) else privacy
-    choices["private"] = protects_rows({"name": mechanism})
-    study = Study.parse(workspace.study(**choices).text())
-    changes = keys_of(changes)
+    with _shown(progress) as show_progress, loading(show_progress):
+        from flfed import registry
+        from flfed.federation.server import run as server
+        from flfed.notebook import frames
+        from flfed.notebook.result import with_model
+    with _shown(progress) as show_progress:
+        show_progress(READING, 0, 1)
+        workspace = frames.workspace_of(tables, target, name=name, **columns | chosen)
+        # The line of progress ends before sentences are printed.
+        sentences = frames.describe_columns(workspace)
+    for sentence in sentences:
+        say(sentence)
+    study = frames.study_of(workspace, model, plain_value(rounds), changes.get("privacy", {}), name=name)
+    own_keys = keys_of(changes)
     if strategy:
-        changes |= keys_of_strategy(strategy)
+        own_keys |= frames.keys_of_strategy(strategy)
     with registry.lending("metric", metrics):
-        study = study.replace(changes, "keyword") if changes else study
+        study = study.replace(own_keys, "keyword") if own_keys else study
         # Studies find the schema by name; the reading of the data frames is beside it.
         workspace.reading().keep(workspace.name, workspace.files())
         with _shown(progress) as show_progress:
@@ -154,103 +151,10 @@ def _are_classes(metrics: object) -> bool:
 
 
 def _shown(progress: Progress | None) -> AbstractContextManager[Progress]:
-    """Return the progress of a run; a line by default, where a person watches."""
+    """Return the progress of a call; a line by default, where a person watches."""
     if progress is None and is_watched():
         return progress_line()
     return nullcontext(progress or no_progress)
-
-
-def keys_of_strategy(strategy: str | type | Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys of a study for a strategy, and list its class in this process.
-
-    Raises
-    ------
-    UsageError
-        If it is no strategy.
-    """
-    keys = dict(strategy) if isinstance(strategy, Mapping) else {"name": strategy}
-    chosen = keys.get("name", "fedavg")
-    if isinstance(chosen, type) and issubclass(chosen, FedAvg):
-        chosen = registry.lend("strategy", chosen)
-    if not isinstance(chosen, str):
-        raise usage_error("notebook.federate.strategy", value=repr(chosen))
-    keys["name"] = chosen
-    # The proposed study has a quorum, which a class need not have.
-    lacks = "quorum" not in inspect.signature(registry.load("strategy", chosen)).parameters
-    strategy_keys = keys_of({"strategy": keys})
-    return {"strategy.quorum": None} | strategy_keys if lacks else strategy_keys
-
-
-def workspace_of(
-    tables: Mapping[str, pd.DataFrame] | pd.DataFrame, target: str, *, name: str = "", **options: Any
-) -> Workspace:
-    """Return the dataset and the sites of data frames."""
-    if isinstance(tables, pd.DataFrame) and options.get("by"):
-        tables = {"table": tables}
-    if not isinstance(tables, Mapping) or not all(isinstance(table, pd.DataFrame) for table in tables.values()):
-        raise UsageError('federate takes a data frame for each site: {"north": df1, "south": df2}')
-    own = [OwnTable(str(site), Frame(table), table) for site, table in tables.items()]
-    made = new_workspace(own, target, name=name or "frames", open_data=True, salted=False, **options)
-    if name:
-        return made
-    # Tables with the same columns and ranges are always the same dataset.
-    digest = hashlib.sha256(made.files()["datasets/frames/schema.toml"].encode()).hexdigest()[:8]
-    return made.named(f"frames-{digest}")
-
-
-def say_columns(workspace: Workspace, say: Say) -> None:
-    """Report the kinds of columns, and those that a person should check."""
-    proposal = workspace.proposal
-    target = proposal.target
-    say(f"{summary_of(workspace)}; target {proposal.schema.target!r}: {target.why}")
-    if workspace.left_out:
-        say(render("notebook.columns.siteless", rows=count_in_words(workspace.left_out)))
-    left = [column.name for column in proposal.columns.values() if column.kind in ("left-out", "id", "date")]
-    if target.unlabelled:
-        say(render("notebook.columns.unlabelled", rows=count_in_words(target.unlabelled)))
-    if workspace.of_no_class:
-        say(render("notebook.columns.classless", rows=count_in_words(workspace.of_no_class)))
-    if left:
-        say(f"not learnt from: {', '.join(left)}")
-    tables = {site.name: site.source.table for site in workspace.sites if isinstance(site.source, Frame)}
-    for name, many in infinite(tables.values()).items():
-        say(render("notebook.columns.infinite", column=name, cells=count_in_words(many)))
-    if twice := at_several(tables.values()):
-        say(render("notebook.columns.duplicates", rows=count_in_words(twice)))
-    _say_doubts(workspace, say)
-
-
-def _say_doubts(workspace: Workspace, say: Say) -> None:
-    proposal = workspace.proposal
-    for column in proposal.columns.values():
-        if not column.sure:
-            say(render("notebook.columns.unsure", column=column.name, kind=column.kind, reason=column.why))
-    for name, why in proposal.leaks.items():
-        say(render("notebook.columns.leak", column=name, reason=why))
-
-
-def infinite(tables: Iterable[pd.DataFrame]) -> dict[str, int]:
-    """Return the number of infinite cells of each column that has some."""
-    counts: Counter[str] = Counter()
-    for table in tables:
-        for name in table.columns:
-            if table[name].dtype.kind == "f":
-                counts[str(name)] += int(np.isinf(table[name].to_numpy(dtype=float, na_value=np.nan)).sum())
-    return {name: many for name, many in counts.items() if many}
-
-
-def at_several(tables: Iterable[pd.DataFrame]) -> int:
-    """Return the number of rows that sites share with others, without sites that share less than half of theirs.
-
-    Rows that are alike within one site, as with few categories, do not count.
-    """
-    hashes = []
-    for table in tables:
-        texts = table.assign(**{str(name): table[name].astype(str) for name in table if table[name].dtype.kind == "O"})
-        hashes.append(pd.util.hash_pandas_object(texts, index=False).drop_duplicates(keep=False))
-    sites = pd.concat(hashes).value_counts()
-    shared = [int(own.isin(sites.index[sites > 1]).sum()) for own in hashes]
-    return sum(many for many, own in zip(shared, hashes, strict=True) if 2 * many >= len(own))
 
 
 def run(
@@ -261,8 +165,8 @@ def run(
     sites: Sequence[str | Site] | None = None,
     store: str | None = None,
     stacked: bool = True,
-    progress: Progress = no_progress,
-    observer: RunObserver = no_observer,
+    progress: Progress | None = None,
+    observer: RunObserver | None = None,
     callback: RoundCallback | None = None,
     **changes: Any,
 ) -> Result:
@@ -272,6 +176,8 @@ def run(
 
     Parameters
     ----------
+    progress : callable (stage, done, of), optional
+        Default: a line on a terminal or in a notebook, once something takes longer than 2 s.
     **changes
         Keys of the study, as for `--set`: `rounds=5`, or `encode={"scaler": "per-site"}`.
 
@@ -287,14 +193,18 @@ def run(
     >>> from flfed import run
     >>> result = run("wine", rounds=5)  # doctest: +SKIP
     """
+    with _shown(progress) as show_progress, loading(show_progress):
+        from flfed.federation.server import run as server
+        from flfed.federation.server.checkpoint_writer import no_observer
+        from flfed.notebook.result import with_model
     chosen = study if isinstance(study, Study) else Study.load(study)
     chosen = chosen.replace(keys_of(changes), "keyword") if changes else chosen
-    return with_model(
-        server.run(
+    with _shown(progress) as show_progress:
+        result = server.run(
             chosen, engine=engine, repeats=plain_value(repeats), sites=sites, store=store, stacked=stacked,
-            progress=progress, observer=observer, callback=callback,
-        )
-    )  # fmt: skip
+            progress=show_progress, observer=observer or no_observer, callback=callback,
+        )  # fmt: skip
+    return with_model(result)
 
 
 def resume(
@@ -302,11 +212,17 @@ def resume(
     *,
     sites: Sequence[str | Site] | None = None,
     store: str | None = None,
-    progress: Progress = no_progress,
-    observer: RunObserver = no_observer,
+    progress: Progress | None = None,
+    observer: RunObserver | None = None,
 ) -> Result:
     """Resume a run that died, stopped or failed.
 
-    Parameters and errors as for `flfed.federation.server.run.resume`.
+    Parameters and errors as for `flfed.federation.server.run.resume`; `progress` as for `run`.
     """
-    return with_model(server.resume(run, sites=sites, store=store, progress=progress, observer=observer))
+    with _shown(progress) as show_progress, loading(show_progress):
+        from flfed.federation.server import run as server
+        from flfed.federation.server.checkpoint_writer import no_observer
+        from flfed.notebook.result import with_model
+    with _shown(progress) as show_progress:
+        result = server.resume(run, sites=sites, store=store, progress=show_progress, observer=observer or no_observer)
+    return with_model(result)

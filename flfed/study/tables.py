@@ -19,6 +19,9 @@ from flfed.study.plan import Plan
 from flfed.study.settings import Settings, are_shares, check_table, read_settings
 from flfed.words import usage_error
 
+HOLDOUT_SHARE = 0.3
+"""Share of rows that are held out, unless a site's package or a call says otherwise."""
+
 
 class OrderedHoldout(Settings, where="[dataset] partition: holdout", frozen=True):
     """Holdout of the later rows of each site.

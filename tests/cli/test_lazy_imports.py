@@ -130,6 +130,15 @@ def test_the_status_of_a_site_costs_little_more_than_a_list_of_runs(lived_in: Pa
     assert status <= 1.5 * runs, seconds
 
 
+@pytest.mark.parametrize("names", ["federate", "federate, resume, run"])
+def test_the_first_cell_of_a_notebook_loads_nothing_that_a_call_needs(names: str):
+    code = f"import sys\nfrom flfed import {names}\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "flfed.notebook.federate" in loaded
+    assert (HEAVY | {"pandas", "numpy", "scipy", "sqlalchemy"}) & loaded == set()
+
+
 @pytest.mark.parametrize("command", SHOWN)
 def test_what_an_operator_looks_at_loads_nothing_that_trains_or_shows_pages(lived_in: Path, command: str):
     found, said, _ = call(lived_in, command, "--json")

@@ -61,7 +61,7 @@ def test_the_index_and_its_pictures_are_what_the_pages_give():
 
 
 @pytest.mark.parametrize(("name", "was", "planted", "files"), [
-    ("zone-power", "+0.029 on average", "+0.229 on average", [f"{PICTURES}/zone-power.svg", INDEX]),
+    ("zone-power", "joining +0.029 in", "joining +0.229 in", [f"{PICTURES}/zone-power.svg", INDEX]),
     ("zone-power", "2 of 3 sites", "1 of 3 sites", None), ("loan-default", "| 0.720 |", "| 0.120 |", [INDEX]),
     ("loan-default", "(−0.040 to", "(−0.140 to", [f"{PICTURES}/loan-default.svg"]),
     ("pancreatitis-trial", "odds ratio 0.494", "odds ratio 0.482", [INDEX]),

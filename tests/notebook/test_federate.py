@@ -5,7 +5,9 @@ from __future__ import annotations
 import html
 import json
 import pickle
+import re
 import warnings
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 
 import flfed
 from flfed.errors import UsageError
+from flfed.notebook.frames import study_name, workspace_of
 from flfed.notebook.result import Result
 from flfed.records.reports.narrative import verdict_in_words
 from flfed.records.reports.report import report
@@ -108,6 +111,36 @@ def test_the_files_that_save_writes_give_the_same_arrays(result, tmp_path, monke
 def hashes(series: str) -> list[str]:
     with RunReader.open() as reader:
         return [str(report(reader, run.run)["arrays-sha256"]) for run in reader.runs_of(series)]
+
+
+def test_calls_are_named_by_target_and_time_or_as_asked_and_the_name_changes_no_array():
+    def call(**keys: Any) -> Result:
+        return federate(FRAMES, "died", model="logistic", rounds=2, say=lambda line: None, **keys)
+
+    results = [call(), call(), call(name="Without smokers")]
+    names = [one.report["study"] for one in results]
+    assert len(set(names)) == 3 and names[2] == "without-smokers"
+    assert all(re.fullmatch(r"died-\d{8}-\d{6}-[0-9a-f]{4}", name) for name in names[:2])
+    assert set(names) <= set(flfed.runs()["study"])
+    assert len({digest for one in results for digest in hashes(one.run)}) == 1
+
+
+def test_two_calls_with_noise_have_the_same_arrays_under_their_two_names():
+    private = {"name": "site-dp", "epsilon": 8.0, "delta": 1e-2}
+    runs = [federate(FRAMES, "died", rounds=2, privacy=private, say=lambda line: None) for _ in range(2)]
+    assert runs[0].report["study"] != runs[1].report["study"]
+    assert hashes(runs[0].run) == hashes(runs[1].run)
+    assert hashes(runs[0].run) != hashes(federate(FRAMES, "died", rounds=2, say=lambda line: None).run)
+
+
+def test_two_calls_of_one_second_have_two_names_and_a_target_without_latin_letters_has_one():
+    day = datetime(2026, 11, 26, 20, 14, 15, tzinfo=UTC)
+    for target, begins in (("died", "died-20261126-201415-"), ("死亡", "20261126-201415-")):
+        workspace = workspace_of(
+            {name: frame.rename(columns={"died": target}) for name, frame in FRAMES.items()}, target
+        )
+        names = {study_name(workspace, now=lambda: day) for _ in range(3)}
+        assert len(names) > 1 and all(name.startswith(begins) for name in names)
 
 
 def test_a_value_outside_an_unconfirmed_range_is_scored_at_its_end_with_a_warning(result: Result):

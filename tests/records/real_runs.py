@@ -112,7 +112,7 @@ def commands(home: Path, url: str) -> Iterator[Callable[..., str]]:
 def make(folder: Path, data: Path | None) -> Runs:
     """Run a study of each kind into one store under `folder`; two of them need files of `data`.
 
-    `demo` is the first study of `flfed demo`; `stopped` ends in its first round, as no update is
+    `demo` is the first study of `flfed demo`, run once; `stopped` ends in its first round, as no update is
     finite; `failed` cannot write its checkpoint, since a file stands where the folder should be.
     """
     home, broken = folder / "home", folder / "broken"
@@ -126,7 +126,7 @@ def make(folder: Path, data: Path | None) -> Runs:
             "failed": one("study", "run", "preterm-birth", home=broken, code=1),
             "stopped": one("study", "run", "diabetes", "--set", "plan.lr=1e200", code=3),
             "regression": one("study", "run", "diabetes", *SET, *QUICK),
-            "multi-class": one("study", "run", "wine", *QUICK), "demo": one("demo"),
+            "multi-class": one("study", "run", "wine", *QUICK), "demo": one("study", "run", "loan-default"),
             "protected": one("study", "run", "breast-cancer-dp-3"),
         }  # fmt: skip
         one("audit", series["protected"])

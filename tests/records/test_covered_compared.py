@@ -20,7 +20,7 @@ from flfed.records.reports.site_answer import rests_on, site_line
 from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.statistics.intervals import widening
 from flfed.records.statistics.noised_scores import is_uncompared, with_verdict
-from flfed.records.statistics.verdict import DO_NOT_USE, INCONCLUSIVE, NO_CLEAR_GAIN, PAYS, number
+from flfed.records.statistics.verdict import DO_NOT_USE, INCONCLUSIVE, NO_CLEAR_GAIN, PAYS, number, sentence_case
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer
 from flfed.words import render
@@ -106,7 +106,7 @@ def test_the_overview_begins_with_the_mean_gain_and_draws_each_sites(found):
     opened = page("p20_overview", found["run"])
     said = words(opened)
     heading, _, figures = joining_in_words(found, AUC).partition(": ")
-    assert f"## {heading}" in said and figures in said
+    assert f"## {heading}" in said and sentence_case(figures) in said
     # Below the headline, and not once more among the words.
     assert said.count(OWN_UNDER_NOISE) == 1 and GAIN_NOT_RELEASED not in said
     cards = {card.label: card.value for card in opened.metric}

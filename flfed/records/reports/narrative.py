@@ -35,6 +35,7 @@ from flfed.records.statistics.verdict import (
     ARM_NAMES,
     DO_NOT_USE,
     INCONCLUSIVE,
+    NO_CLEAR_GAIN,
     PAYS,
     UNLIKE,
     VERDICTS,
@@ -54,6 +55,7 @@ from flfed.records.statistics.verdict import (
     sentence_case,
     shown,
     size_and_span,
+    why_unclear,
 )
 from flfed.refusals import read
 from flfed.words import render, sentences
@@ -186,13 +188,14 @@ def _below_table(report: Report, metric: str) -> list[str]:
 
 
 def joining_in_words(report: Report, metric: str) -> str:
-    """Return whether joining improves a metric on average, in one line.
+    """Return the mean gain from joining, in one line that begins with the conclusion where it is clear.
 
     Examples
     --------
     >>> mean = {"value": 0.008, "low": -0.061, "high": 0.077, "sites": 3, "of": 4, "minimum-gain": 0.005}
     >>> joining_in_words({"mean-gain": {"roc_auc_score": mean}}, "roc_auc_score")
-    'No clear improvement from joining: AUC +0.008 on average (95 % CI −0.061 to +0.077; 3 of 4 sites can be judged).'
+    'Mean gain from joining +0.008 in AUC (95 % CI −0.061 to +0.077; 3 of 4 sites can be judged): the interval \
+contains 0, so this may be chance.'
     """
     entry = figure_of(run_of(report).mean_gain, metric)
     if entry.value is None:
@@ -201,11 +204,14 @@ def joining_in_words(report: Report, metric: str) -> str:
     code = verdicts.code_of_mean(entry, entry.minimum_gain or 0.0)
     if code == INCONCLUSIVE and has_interval(gain):
         return ""
-    conclusion = {PAYS: "A clear improvement", DO_NOT_USE: "A clear loss"}.get(code, "No clear improvement")
     size, span = size_and_span(gain, entry.minimum_gain or 0.0)
     if entry.sites < entry.of:
         span += f"; {entry.sites} of {entry.of} sites can be judged"
-    return render("report.run.joining", conclusion=conclusion, metric=metric_name(metric), gain=size, interval=span)
+    facts = {"metric": metric_name(metric), "gain": size, "interval": span}
+    if code == NO_CLEAR_GAIN:
+        return render("report.run.unclear", reason=why_unclear(gain, entry.minimum_gain or 0.0), **facts)
+    conclusion = {PAYS: "A clear improvement", DO_NOT_USE: "A clear loss"}.get(code, "No clear improvement")
+    return render("report.run.joining", conclusion=conclusion, **facts)
 
 
 def ends_of(order: Sequence[str], most: int) -> list[str]:

@@ -18,7 +18,7 @@ import numpy as np
 from flfed.rows.data.parsing.cells import refuse_cells, table_of
 from flfed.rows.data.parsing.fields import NO_GROUP
 from flfed.rows.data.schema import Schema, of_schema, own_of
-from flfed.study.tables import OrderedHoldout
+from flfed.study.tables import HOLDOUT_SHARE, OrderedHoldout
 from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Holdout:
     moves no other row, and equal rows are on one side.
     """
 
-    share: float = 0.3
+    share: float = HOLDOUT_SHARE
     salt: str = ""
 
     def __post_init__(self) -> None:

@@ -283,13 +283,13 @@ def slug(text: str) -> str:
     >>> slug("St. Mary's (2024)"), slug("Klinik Köln")
     ('st-mary-s-2024', 'klinik-koeln')
     """
-    made = _signs(text)
+    made = name_signs(text)
     if not made:
         raise usage_error("proposals.sites.slug", text=text)
     return made
 
 
-def _signs(text: str) -> str:
+def name_signs(text: str) -> str:
     """Return the signs of a text that a name may have."""
     plain = text.translate({ord(sign): pair for sign, pair in UMLAUTS.items()})
     return site_name(unicodedata.normalize("NFKD", plain).encode("ascii", "ignore").decode())
@@ -304,7 +304,7 @@ def names_of_sites(parts: Sequence[OwnTable]) -> list[str]:
         If one has no letters, or two would be alike.
     """
     for part in parts:
-        if not 0 < len(_signs(part.title)) <= LONGEST_NAME:
+        if not 0 < len(name_signs(part.title)) <= LONGEST_NAME:
             raise usage_error("proposals.sites.name", title=part.title[:40], longest=LONGEST_NAME)
     names = [slug(part.title) for part in parts]
     twice = next((name for name in names if names.count(name) > 1), "")

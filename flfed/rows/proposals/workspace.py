@@ -50,10 +50,10 @@ from flfed.study.study import Study
 from flfed.study.template import MODELS, StudyTemplate
 from flfed.words import render, usage_error
 
+HOLDOUT_SHARE = Holdout.share
 SMALL_SITE = 150
 DRAWS = 20
 """Rows up to which a salt may hold out too few of them, and the number of salts that are tried then."""
-HOLDOUT_SHARE = Holdout.share
 
 
 @dataclass(frozen=True)
