@@ -12,6 +12,7 @@ from flfed.cli import (
     coordinator,
     dashboard,
     data,
+    rehearse,
     runs,
     study,
     study_runs,
@@ -86,6 +87,7 @@ for whose, group, panels in (("site", rows.app, SITE), ("coordinator", consortiu
         for name, command, example in commands:
             group.command(name, epilog=example, rich_help_panel=panel)(strictly()(command))
     app.add_typer(group, name=whose)
+app.command("rehearse", epilog="loan-default")(strictly()(rehearse.rehearse_study))
 app.command("audit", epilog="latest --json")(runs.audit)
 app.command("predict", epilog="my-model patients.csv --output predictions.csv")(runs.predict)
 app.command("app", epilog="--port 8501")(dashboard.open_app)
