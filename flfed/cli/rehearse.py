@@ -48,12 +48,14 @@ class StepLines:
         self._clock = clock
         self._began = self._last = clock()
         self._step = ""
+        self._stage = ""
         self._over = threading.Event()
         self._rounds = ProgressLines(self.say, clock, soon=0.0)
 
     def step(self, sentence: str) -> None:
         """Print a step, which goes on until the next one."""
         self._step = sentence.rstrip(".")
+        self._stage = ""
         self._began = self._clock()
         self.say(sentence)
 
@@ -64,13 +66,17 @@ class StepLines:
 
     def show_stage(self, stage: str, done: int, of: int) -> None:
         """Print the progress of a run: a line for each tenth of a stage, and sentences."""
+        self._stage = ""
+        if done < of:
+            self._stage = f": {stage}, {done} of {of}" if of > 1 else f": {stage}"
         self._rounds(stage, done, of)
 
     def look(self) -> None:
         """Print which step still goes on, if nothing was printed for some seconds."""
         now = self._clock()
         if self._step and now - self._last >= SILENT_SECONDS:
-            self.say(render("rehearsal.steps.still", step=self._step, time=in_words(now - self._began)))
+            going_on = self._step + self._stage
+            self.say(render("rehearsal.steps.still", step=going_on, time=in_words(now - self._began)))
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -163,14 +169,12 @@ def _hold(consortium: Rehearsal, lines: StepLines, *, apps: bool, as_json: bool)
         lines.step(render("rehearsal.steps.approved", site=site, file=file))
     with consortium.serving() as look, at_home(consortium.coordinator_home):
         lines.step(render("rehearsal.steps.running", study=consortium.study.name))
-        result = _run(consortium, lines)
-        if not apps or result.status == "stopped":
-            _print_result(result, as_json)
+        _print_result(_run(consortium, lines), as_json)
+        if not apps:
             return
         lines.step(render("rehearsal.steps.apps"))
         with consortium.apps() as (look_at_apps, addresses):
             lines.pause()
-            _print_result(result, as_json)
             _print_apps(consortium, addresses)
             # Ctrl-C is the end that a person means here, and no failure.
             with suppress(KeyboardInterrupt):

@@ -47,6 +47,8 @@ PREFIX = "flfed-r-"
 LOCK = "rehearsal.lock"
 KEPT = "kept"
 """Names of a rehearsal's folder, of the file that its process locks, and of the mark that the folder stays."""
+NEW_SECONDS = 60.0
+"""Age of a folder without the file that counts as left."""
 LONGEST_BASE = 40
 """Longest path of the temporary folder: the name of a site's socket has 107 bytes at most."""
 ELSEWHERE = ("FLFED_STORE", "FLFED_STORE_GROUP", "FLFED_ROLES")
@@ -176,10 +178,14 @@ def _is_left(folder: Path) -> bool:
     if (folder / KEPT).exists():
         return False
     # The lock ends with the process, however that ended.
-    with suppress(OSError), (folder / LOCK).open("rb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False
+    try:
+        with (folder / LOCK).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:  # a folder that is being made, or was removed in part
+        return time.time() - folder.stat().st_mtime > NEW_SECONDS
+    except OSError:
+        return False
+    return True
 
 
 def remove_folder(folder: Path) -> None:
@@ -211,7 +217,8 @@ def supervised(children: Sequence[Child], notify: Notify) -> Iterator[Look]:
                 # All but the first, which is the coordinator, end at the same time.
                 pids = list(supervisor.processes.values())
                 for pid in pids[1:]:
-                    os.killpg(pid, signal.SIGTERM)
+                    with suppress(ProcessLookupError):
+                        os.killpg(pid, signal.SIGTERM)
                 supervisor.end()
 
 
@@ -349,9 +356,10 @@ class Rehearsal:
                 serving = True
                 self.notify(render("rehearsal.steps.serving", address=now.address))
             there = [site.site for site in now.sites if site.online_since]
+            online = [name for name in online if name in there]
             for name in sorted(set(there) - set(online)):
-                self.notify(render("rehearsal.steps.online", site=name, count=len(there), of=len(self.names)))
-            online = there
+                online.append(name)
+                self.notify(render("rehearsal.steps.online", site=name, count=len(online), of=len(self.names)))
 
     def note(self) -> None:
         """Write into the record of the run that it was a rehearsal."""

@@ -47,6 +47,8 @@ Caddy 2.6 answers 502, which Flower takes for a server that starts, and it repea
 
 LISTEN = re.compile(r"(?P<host>[0-9.]+|\[[0-9A-Fa-f:.]+\])?(:(?P<port>[1-9][0-9]{0,4}))?")
 
+PROGRAM_FOLDERS = ("/usr/bin", "/usr/local/bin")
+"""Folders where Caddy may be although `PATH` lacks them."""
 CADDYFILE = Path(__file__).with_name("Caddyfile")
 """Its host, address and ports were checked before: it holds no text of another origin.
 
@@ -157,7 +159,7 @@ def find_caddy() -> str:
     FlfedError
         If it is not installed.
     """
-    program = shutil.which("caddy", path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/bin", "/usr/local/bin")))
+    program = shutil.which("caddy", path=os.pathsep.join((os.environ.get("PATH", ""), *PROGRAM_FOLDERS)))
     if program is None:
         raise flfed_error("coordinator.proxy.absent")
     return program
