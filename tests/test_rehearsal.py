@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flfed.deployment.processes.child_processes import python
 from flfed.deployment.rehearsal import OPERATOR, TITLE
 from tests.machines import called, until
 
@@ -50,8 +51,9 @@ class Rehearsing:
 
     def __post_init__(self) -> None:
         environment = {**os.environ, "FLFED_HOME": str(self.home)}
+        bound = python("flfed.deployment.processes.supervisor", str(os.getpid()))  # it ends with the tests
         self.process = subprocess.Popen(
-            [*COMMAND, "rehearse", *self.words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            [*bound, *COMMAND, "rehearse", *self.words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             cwd=self.folder, env=environment, start_new_session=True,
         )  # fmt: skip
         self.lines, self.out = list[str](), list[str]()

@@ -29,6 +29,7 @@ from flfed.deployment.operator.secure_sums import has_sums
 from flfed.deployment.processes.child_processes import free_port
 from flfed.deployment.processes.relay import check_length
 from flfed.deployment.processes.supervisor import Child, Supervisor
+from flfed.errors import counted
 from flfed.federation.engines.engine import find_sites
 from flfed.federation.server.run_setting import LEAST_SITES
 from flfed.files import locked, write_whole
@@ -213,7 +214,7 @@ def supervised(children: Sequence[Child], notify: Notify) -> Iterator[Look]:
             yield partial(_look, supervisor, children)
         finally:
             with undisturbed():
-                notify(render("rehearsal.steps.ending", count=len(children)))
+                notify(render("rehearsal.steps.ending", commands=counted(len(children), "command")))
                 # All but the first, which is the coordinator, end at the same time.
                 pids = list(supervisor.processes.values())
                 for pid in pids[1:]:
@@ -330,7 +331,7 @@ class Rehearsal:
         """
         children = [self._child(self.coordinator_home, "coordinator", "serve", "--listen", "127.0.0.1")]
         children += [self._child(self.home(name), "site", "serve", name) for name in self.names]
-        self.notify(render("rehearsal.steps.starting", count=len(children)))
+        self.notify(render("rehearsal.steps.starting", commands=counted(len(children), "command")))
         with supervised(children, self.notify) as look:
             self._wait_online(look)
             yield look
