@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from flfed.deployment.processes.child_processes import python
-from flfed.deployment.rehearsal import OPERATOR, TITLE
+from flfed.deployment.rehearsal.consortium import OPERATOR, TITLE
 from tests.machines import called, until
 
 pytestmark = [pytest.mark.proof, pytest.mark.servers, pytest.mark.timeout(900)]
@@ -30,12 +30,13 @@ COMMAND = (sys.executable, "-c", "from flfed.cli import main; main()")
 MOST_SECONDS = 180.0
 """From the command to its end after the run, on two idle cores."""
 FEW_ROUNDS = ("--set", "rounds=5")
+ROUNDS = r"rounds[:,] \d of 5"
 MOMENTS = {
     "the folder is there": r"Rehearsal of",
     "the first approval is written": r"automatic operator approves",
     "processes start": r"Starting 4 commands",
     "the first site is online": r"is online \(1 of 3\)",
-    "the first round is over": r"rounds: 1 of 5",
+    "the first round is over": ROUNDS,
 }
 
 
@@ -183,6 +184,7 @@ def test_a_rehearsal_of_a_csv_gives_the_arrays_of_one_process_within_three_minut
     place = rehearsing.place
     assert (result["status"], result["engine"]) == ("completed", "deployment")
     assert compared(place / "coordinator", result["run"], ["rows-first.toml"], folder) <= 1e-6
+    assert result["rehearsal"]["sites"]["north"] == str(place / "2")
     assert rehearsing.left() == {} and (place.stat().st_mode & 0o777) == 0o700
     assert rehearsing.seconds <= MOST_SECONDS
 
@@ -190,6 +192,7 @@ def test_a_rehearsal_of_a_csv_gives_the_arrays_of_one_process_within_three_minut
 def test_the_record_and_every_approval_say_that_it_was_a_rehearsal(kept, folder: Path):
     rehearsing, result = kept
     place = rehearsing.place
+    assert f"To look again: FLFED_HOME={place}/coordinator flfed app" in rehearsing.said
     environment = {**os.environ, "FLFED_HOME": str(place / "coordinator"), "FLFED_PATH": str(folder)}
     for words in (["run", "show", result["run"]], ["run", "list"]):
         assert "Rehearsal: all sites were processes of one machine" in called(words, environment, folder)[1]
@@ -239,7 +242,7 @@ def test_a_rehearsal_that_is_killed_leaves_no_process_and_the_next_one_removes_i
     home = kept[0].place / "2"
     before = digest(home)
     rehearsing = Rehearsing(["rows-first.toml", *FEW_ROUNDS], home, folder)
-    rehearsing.wait_for("rounds: 1 of 5")
+    rehearsing.wait_for(ROUNDS)
     assert len(rehearsing.left()) >= 10
     rehearsing.process.kill()
     rehearsing.wait()

@@ -22,12 +22,12 @@ from flfed.cli.progress import ProgressLines, in_words, loading, stoppable
 from flfed.cli.runs import object_of
 from flfed.cli.site.approve import approve_study, check_answering
 from flfed.cli.study import NAME, SET, study_of
-from flfed.errors import counted
+from flfed.errors import FlfedError, counted
 from flfed.paths import where
 from flfed.words import render
 
 if TYPE_CHECKING:
-    from flfed.deployment.rehearsal import Rehearsal
+    from flfed.deployment.rehearsal.consortium import Rehearsal
     from flfed.federation.server.run import Result
 
 SILENT_SECONDS = 4.0
@@ -130,25 +130,28 @@ def rehearse_study(
     with stoppable("in the middle of the rehearsal"), ended_with_terminal(), lines.watched():
         lines.step(render("rehearsal.steps.checking"))
         with loading():
-            from flfed.deployment import rehearsal
+            from flfed.deployment.rehearsal import preparation
+            from flfed.deployment.rehearsal.consortium import Rehearsal
         real = where()
-        with rehearsal.naming_packages():
+        with preparation.naming_packages():
             study = study_of(name, changes)
-            sites = rehearsal.find_rehearsal_sites(study)
+            sites = preparation.find_rehearsal_sites(study)
             # A study that a site would refuse is refused before anything is made.
             for site in sites:
                 check_answering(study, site, tuple(other.name for other in sites if other is not site))
-            with rehearsal.rehearsal_folder(keep=keep, notify=lines.step) as folder:
-                consortium = rehearsal.Rehearsal(folder, study, tuple(sites), real, lines.step)
+            with preparation.rehearsal_folder(keep=keep, notify=lines.step) as folder:
+                consortium = Rehearsal(folder, study, tuple(sites), real, lines.step)
                 facts = {"study": study.name, "sites": counted(len(sites), "site"), "folder": folder}
                 lines.step(render("rehearsal.steps.begin", **facts))
                 lines.say(render("rehearsal.steps.caution"))
-                if keep:
-                    print_kept(consortium)
-                _hold(consortium, lines, apps=apps, as_json=as_json)
+                try:
+                    _rehearse(consortium, lines, apps=apps, as_json=as_json)
+                finally:
+                    if keep:
+                        _print_kept(consortium)
 
 
-def print_kept(consortium: Rehearsal) -> None:
+def _print_kept(consortium: Rehearsal) -> None:
     """Print how to look at a folder that stays."""
     first = consortium.names[0]
     path = os.environ["FLFED_PATH"]
@@ -159,21 +162,30 @@ def print_kept(consortium: Rehearsal) -> None:
         typer.echo(render("rehearsal.end.again", command=command), err=True)
 
 
-def _hold(consortium: Rehearsal, lines: StepLines, *, apps: bool, as_json: bool) -> None:
+def _rehearse(consortium: Rehearsal, lines: StepLines, *, apps: bool, as_json: bool) -> None:
     """Let everybody join and approve, run the study, and show its result and both apps."""
-    from flfed.deployment.rehearsal import at_home
+    from flfed.cli.run_tables import print_report
+    from flfed.deployment.rehearsal.preparation import at_home
+    from flfed.deployment.rehearsal.serving import serving, serving_apps
 
     partners = consortium.partners(consortium.take_in())
     for site in consortium.names:
         file = _approve(consortium, site, partners)
         lines.step(render("rehearsal.steps.approved", site=site, file=file))
-    with consortium.serving() as look, at_home(consortium.coordinator_home):
+    with serving(consortium) as look, at_home(consortium.coordinator_home):
         lines.step(render("rehearsal.steps.running", study=consortium.study.name))
-        _print_result(_run(consortium, lines), as_json)
+        result = _run(consortium, lines)
+        if as_json:
+            output.print_json(object_of(result.run) | {"rehearsal": consortium.homes()})
+        else:
+            print_report(result.report)
+        # A stopped run is neither success nor failure, as in study run.
+        if result.status == "stopped":
+            raise typer.Exit(3)
         if not apps:
             return
         lines.step(render("rehearsal.steps.apps"))
-        with consortium.apps() as (look_at_apps, addresses):
+        with serving_apps(consortium) as (look_at_apps, addresses):
             lines.pause()
             _print_apps(consortium, addresses)
             # Ctrl-C is the end that a person means here, and no failure.
@@ -186,7 +198,8 @@ def _hold(consortium: Rehearsal, lines: StepLines, *, apps: bool, as_json: bool)
 
 def _approve(consortium: Rehearsal, site: str, partners: str) -> Path:
     """Approve at a site by the command that a person uses; return the file of the text that a person reads first."""
-    from flfed.deployment.rehearsal import OPERATOR, at_home
+    from flfed.deployment.rehearsal.consortium import OPERATOR
+    from flfed.deployment.rehearsal.preparation import at_home
 
     file = consortium.home(site) / "approval.txt"
     with at_home(consortium.home(site)), redirect_stdout(StringIO()) as text:
@@ -200,24 +213,15 @@ def _approve(consortium: Rehearsal, site: str, partners: str) -> Path:
 
 def _run(consortium: Rehearsal, lines: StepLines) -> Result:
     """Run the study at the sites; its record says that it was a rehearsal, whatever its end is."""
+    from flfed.deployment.rehearsal.serving import note_rehearsal
     from flfed.federation.server.run import run
 
     try:
         return run(consortium.study, engine="deployment", progress=lines.show_stage)
     finally:
-        consortium.note()
-
-
-def _print_result(result: Result, as_json: bool) -> None:
-    """Print the result of the run, as `flfed coordinator run` does, and end with exit code 3 where it stopped."""
-    if as_json:
-        output.print_json(object_of(result.run))
-    else:
-        from flfed.cli.run_tables import print_report
-
-        print_report(result.report)
-    if result.status == "stopped":
-        raise typer.Exit(3)
+        # The error of the run is the one that counts.
+        with suppress(FlfedError):
+            note_rehearsal(consortium)
 
 
 def _print_apps(consortium: Rehearsal, addresses: list[str]) -> None:

@@ -15,9 +15,12 @@ from pathlib import Path
 import pytest
 
 from flfed.cli.rehearse import StepLines
-from flfed.deployment import rehearsal
 from flfed.deployment.coordinator import proxy
 from flfed.deployment.operator.secure_sums import read_sites
+from flfed.deployment.processes.supervisor import Child
+from flfed.deployment.rehearsal import preparation
+from flfed.deployment.rehearsal.consortium import Rehearsal
+from flfed.deployment.rehearsal.serving import supervised
 from flfed.errors import FlfedError
 from flfed.files import locked
 from flfed.paths import SiteFolder
@@ -100,25 +103,25 @@ def test_a_package_that_another_account_could_change_is_not_run(flfed, base: Pat
 
 def test_folders_of_killed_rehearsals_are_removed_and_no_others(base: Path):
     names = ("killed", "kept", "alive", "in-part", "new")
-    folders = {name: base / f"{rehearsal.PREFIX}{name}" for name in names}
+    folders = {name: base / f"{preparation.PREFIX}{name}" for name in names}
     for name, folder in folders.items():
         folder.mkdir(mode=0o700)
         if name not in ("in-part", "new"):
-            (folder / rehearsal.LOCK).touch()
-    (folders["kept"] / rehearsal.KEPT).touch()
+            (folder / preparation.LOCK).touch()
+    (folders["kept"] / preparation.KEPT).touch()
     os.utime(folders["in-part"], (time.time() - 90, time.time() - 90))
-    (base / f"{rehearsal.PREFIX}link").symlink_to(base)
-    with locked(folders["alive"], rehearsal.LOCK):
-        assert rehearsal.remove_leftovers(base) == [folders["in-part"], folders["killed"]]
+    (base / f"{preparation.PREFIX}link").symlink_to(base)
+    with locked(folders["alive"], preparation.LOCK):
+        assert preparation.remove_leftovers(base) == [folders["in-part"], folders["killed"]]
     assert sorted(name for name, folder in folders.items() if folder.is_dir()) == ["alive", "kept", "new"]
 
 
 @pytest.mark.parametrize("keep", [False, True], ids=["removed", "kept"])
 def test_the_folder_is_private_and_locked_and_goes_with_the_block(base: Path, keep: bool):
     said: list[str] = []
-    with pytest.raises(KeyboardInterrupt), rehearsal.rehearsal_folder(keep=keep, notify=said.append) as folder:
+    with pytest.raises(KeyboardInterrupt), preparation.rehearsal_folder(keep=keep, notify=said.append) as folder:
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700 and folder.parent == base
-        with (folder / rehearsal.LOCK).open() as lock, pytest.raises(BlockingIOError):
+        with (folder / preparation.LOCK).open() as lock, pytest.raises(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         raise KeyboardInterrupt
     assert folder.exists() == keep == (said == [])
@@ -133,8 +136,8 @@ def test_sites_join_with_the_opt_outs_and_downloads_of_this_machine_and_its_home
     before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
     sites = tuple(site_discovery.load(name) for name in LENDERS)
     said: list[str] = []
-    with rehearsal.rehearsal_folder(keep=False, notify=said.append) as folder:
-        consortium = rehearsal.Rehearsal(folder, Study.load("loan-default"), sites, home, said.append)
+    with preparation.rehearsal_folder(keep=False, notify=said.append) as folder:
+        consortium = Rehearsal(folder, Study.load("loan-default"), sites, home, said.append)
         fingerprints = consortium.take_in()
         copies = [consortium.home(name) / "sites" / name / "gate/excluded.csv" for name in LENDERS]
         assert copies[0].read_text() == "loan_id\n17\n" and not copies[1].exists()
@@ -142,7 +145,7 @@ def test_sites_join_with_the_opt_outs_and_downloads_of_this_machine_and_its_home
         assert (consortium.home(LENDERS[1]) / "data").resolve() == (home / "data").resolve()
         assert consortium.partners(fingerprints) == ",".join(LENDERS)
         study = Study.load("loan-default").replace({"privacy.secure-aggregation": "on"})
-        summed = rehearsal.Rehearsal(folder, study, sites, home, said.append)
+        summed = Rehearsal(folder, study, sites, home, said.append)
         assert read_sites(summed.partners(fingerprints)) == fingerprints and len(set(fingerprints.values())) == 2
     assert os.environ["FLFED_HOME"] == str(home)
     assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == before
@@ -171,18 +174,18 @@ def test_no_step_is_silent_for_longer_than_five_seconds(capsys: pytest.CaptureFi
 
 def test_the_signals_that_end_a_program_wait_while_it_ends_others():
     before = signal.getsignal(signal.SIGTERM)
-    with rehearsal.undisturbed():
+    with preparation.undisturbed():
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             os.kill(os.getpid(), number)
     assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_process_that_ends_is_named_with_its_last_line(base: Path):
-    child = rehearsal.Child("flfed site serve north", ("sh", "-c", "echo no port; exit 1"), base / "1.log")
+    child = Child("flfed site serve north", ("sh", "-c", "echo no port; exit 1"), base / "1.log")
     said: list[str] = []
     with (
         pytest.raises(FlfedError, match="flfed site serve north ended: no port"),
-        rehearsal.supervised([child], said.append) as look,
+        supervised([child], said.append) as look,
     ):
         end = time.monotonic() + 30
         while time.monotonic() < end:
