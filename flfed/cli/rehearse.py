@@ -22,7 +22,7 @@ from flfed.cli.progress import ProgressLines, in_words, loading, stoppable
 from flfed.cli.runs import object_of
 from flfed.cli.site.approve import approve_study, check_answering
 from flfed.cli.study import NAME, SET, study_of
-from flfed.errors import FlfedError, counted
+from flfed.errors import FlfedError, RunStopped, counted
 from flfed.paths import where
 from flfed.words import render
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 SILENT_SECONDS = 4.0
 """After so long without a line, one says which step still goes on."""
 WAIT_SECONDS = 0.2
+MIDDLE = "in the middle of the rehearsal"
 
 
 class StepLines:
@@ -126,15 +127,19 @@ def rehearse_study(
 
     Ctrl-C ends it. Exit codes: as for study run.
     """
+    from flfed.deployment.coordinator.proxy import find_caddy
+
     lines = StepLines()
-    with stoppable("in the middle of the rehearsal"), ended_with_terminal(), lines.watched():
+    with stoppable(MIDDLE), ended_with_terminal(), lines.watched():
         lines.step(render("rehearsal.steps.checking"))
+        # What needs no package is refused first, at once.
+        study = study_of(name, changes)
+        find_caddy()
         with loading():
             from flfed.deployment.rehearsal import preparation
             from flfed.deployment.rehearsal.consortium import Rehearsal
         real = where()
         with preparation.naming_packages():
-            study = study_of(name, changes)
             sites = preparation.find_rehearsal_sites(study)
             # A study that a site would refuse is refused before anything is made.
             for site in sites:
@@ -218,6 +223,11 @@ def _run(consortium: Rehearsal, lines: StepLines) -> Result:
 
     try:
         return run(consortium.study, engine="deployment", progress=lines.show_stage)
+    except RunStopped as error:
+        # Its servers end with the rehearsal: no resumption is advised.
+        if error.by:
+            raise RunStopped(f"{error.by} {MIDDLE}") from None
+        raise
     finally:
         # The error of the run is the one that counts.
         with suppress(FlfedError):

@@ -17,7 +17,6 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from flfed.callbacks import Notify
-from flfed.deployment.coordinator.proxy import find_caddy
 from flfed.federation.engines.engine import find_sites
 from flfed.federation.server.run_setting import LEAST_SITES
 from flfed.files import locked
@@ -43,10 +42,9 @@ def find_rehearsal_sites(study: Study) -> list[Site]:
 
     Raises
     ------
-    UsageError, FlfedError
-        If Caddy is not installed, the study cuts its dataset itself, or fewer than two sites are here.
+    UsageError
+        If the study cuts its dataset itself, or fewer than two sites are here.
     """
-    find_caddy()
     if study.dataset.partition is not None:
         raise usage_error("coordinator.sites.partition")
     sites = find_sites(study)
