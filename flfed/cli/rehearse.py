@@ -23,7 +23,6 @@ from flfed.cli.runs import object_of
 from flfed.cli.site.approve import approve_study, check_answering
 from flfed.cli.study import NAME, SET, study_of
 from flfed.errors import FlfedError, RunStopped, counted
-from flfed.paths import where
 from flfed.words import render
 
 if TYPE_CHECKING:
@@ -132,14 +131,13 @@ def rehearse_study(
     lines = StepLines()
     with stoppable(MIDDLE), ended_with_terminal(), lines.watched():
         lines.step(render("rehearsal.steps.checking"))
-        # What needs no package is refused first, at once.
+        # Study and Caddy are checked first: that loads nothing heavy.
         study = study_of(name, changes)
         find_caddy()
         with loading():
             from flfed.deployment.rehearsal import preparation
             from flfed.deployment.rehearsal.consortium import Rehearsal
-        real = where()
-        with preparation.naming_packages():
+        with preparation.naming_packages() as real:
             sites = preparation.find_rehearsal_sites(study)
             # A study that a site would refuse is refused before anything is made.
             for site in sites:
@@ -153,10 +151,10 @@ def rehearse_study(
                     _rehearse(consortium, lines, apps=apps, as_json=as_json)
                 finally:
                     if keep:
-                        _print_kept(consortium)
+                        _print_again(consortium)
 
 
-def _print_kept(consortium: Rehearsal) -> None:
+def _print_again(consortium: Rehearsal) -> None:
     """Print how to look at a folder that stays."""
     first = consortium.names[0]
     path = os.environ["FLFED_PATH"]

@@ -108,7 +108,7 @@ def test_folders_of_killed_rehearsals_are_removed_and_no_others(base: Path):
         folder.mkdir(mode=0o700)
         if name not in ("in-part", "new"):
             (folder / preparation.LOCK).touch()
-    (folders["kept"] / preparation.KEPT).touch()
+    (folders["kept"] / preparation.STAYS).touch()
     os.utime(folders["in-part"], (time.time() - 90, time.time() - 90))
     (base / f"{preparation.PREFIX}link").symlink_to(base)
     with locked(folders["alive"], preparation.LOCK):

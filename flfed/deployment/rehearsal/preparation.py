@@ -20,13 +20,14 @@ from flfed.callbacks import Notify
 from flfed.federation.engines.engine import find_sites
 from flfed.federation.server.run_setting import LEAST_SITES
 from flfed.files import locked
+from flfed.paths import where
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
 from flfed.words import flfed_error, render, usage_error
 
 PREFIX = "flfed-r-"
 LOCK = "rehearsal.lock"
-KEPT = "kept"
+STAYS = "stays"
 """Names of a rehearsal's folder, of the file that its process locks, and of the mark that the folder stays."""
 NEW_SECONDS = 60.0
 """Age of a folder without the file that counts as left."""
@@ -78,8 +79,8 @@ def at_home(home: Path) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def naming_packages() -> Iterator[None]:
-    """Name the folders of site packages for the processes of a rehearsal, and the settings of this machine's homes.
+def naming_packages() -> Iterator[Path]:
+    """Name the folders of site packages for the processes of a rehearsal; yield the real home of this machine.
 
     The folders are those of `FLFED_PATH` and the current one. The processes refuse a package that another account could
     change, wherever it is.
@@ -92,7 +93,7 @@ def naming_packages() -> Iterator[None]:
     sys.dont_write_bytecode = True
     try:
         with variables(changes | dict.fromkeys(ELSEWHERE)):
-            yield
+            yield where()
     finally:
         sys.dont_write_bytecode = before
 
@@ -124,7 +125,7 @@ def rehearsal_folder(*, keep: bool, notify: Notify) -> Iterator[Path]:
     try:
         with locked(folder, LOCK, taken=render("rehearsal.refused.taken", folder=folder)):
             if keep:
-                (folder / KEPT).touch()
+                (folder / STAYS).touch()
             yield folder
     finally:
         if not keep:
@@ -145,7 +146,7 @@ def remove_leftovers(base: Path) -> list[Path]:
 
 def _is_left(folder: Path) -> bool:
     """Return whether a rehearsal's process has ended and its folder was not to stay."""
-    if (folder / KEPT).exists():
+    if (folder / STAYS).exists():
         return False
     # The lock ends with the process, however that ended.
     try:
