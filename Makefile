@@ -99,7 +99,7 @@ pictures: env
 docs: env
 	$(BIN)/python -m docs.make.reference
 
-# The notebooks in docs/tutorials run anew, with their outputs: a minute or two. The consortium needs Debian's caddy and openssl.
+# The notebooks in docs/tutorials run anew, with their outputs: a minute or two. The consortium needs Debian's caddy.
 tutorials: env
 	$(BIN)/python -m docs.make.tutorials
 

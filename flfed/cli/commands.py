@@ -15,6 +15,7 @@ from flfed.cli import (
     coordinator,
     dashboard,
     data,
+    rehearse,
     runs,
     study,
     study_runs,
@@ -110,6 +111,7 @@ for whose, group, panels, place in ROLES:
         for name, command, example in commands:
             group.command(name, epilog=example, rich_help_panel=panel)(strictly()(command))
     app.add_typer(group, name=whose, rich_help_panel=place)
+app.command("rehearse", epilog="loan-default", rich_help_panel=START)(strictly()(rehearse.rehearse_study))
 app.command("app", epilog="--port 8501", rich_help_panel=START)(dashboard.open_app)
 app.command("predict", epilog="my-model patients.csv --output predictions.csv", rich_help_panel=MORE)(runs.predict)
 app.command("audit", epilog="latest --json", rich_help_panel=MORE)(runs.audit)

@@ -112,9 +112,7 @@ def run(script: Path, command: str, *, port: int, headless: bool) -> NoReturn:
         others = (*range(port + 1, 65536), *range(1024, port))
         free = next((str(other) for other in others if not _obstacle(other)), "PORT")
         raise UsageError(f"port {port} {obstacle}: {command} --port {free}")
-    # A text browser would take over the terminal.
-    has_screen = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-    shows_browser = not headless and (has_screen or not sys.platform.startswith("linux"))
+    shows_browser = not headless and has_screen()
     options = {
         "--server.address": ADDRESS,
         "--server.port": str(port),
@@ -134,6 +132,13 @@ def run(script: Path, command: str, *, port: int, headless: bool) -> NoReturn:
         # In place of this process, so that a signal to it ends the app.
         os.execv(sys.executable, words)
     raise typer.Exit(subprocess.call(words))
+
+
+def has_screen() -> bool:
+    """Return whether a browser can be opened; a text browser would take over the terminal."""
+    if not sys.platform.startswith("linux"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def _obstacle(port: int) -> str:

@@ -205,6 +205,9 @@ def _print_new(made: Workspace, written: list[Path], to: Path, below: list[str])
     typer.echo(render("commands.data.written", files=counted(len(written), "file")))
     typer.echo("  " + render("commands.data.check", cd=cd(to), site=made.sites[0].name))
     typer.echo("  " + render("commands.data.run", cd=cd(to), study=study.name))
+    # With real servers there must be two sites.
+    if len(made.sites) > 1:
+        typer.echo("  " + render("commands.data.rehearse", cd=cd(to), study=study.name))
 
 
 def print_reasons(header: str, rows: list[list[str]], title: str) -> None:

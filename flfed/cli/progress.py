@@ -130,11 +130,16 @@ class ProgressLines:
     say : callable
     clock : callable
         Seconds; tests pass their own.
+    soon : float, seconds
+        Least time between two lines.
     """
 
-    def __init__(self, say: Callable[[str], None] = _to_stderr, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self, say: Callable[[str], None] = _to_stderr, clock: Clock = time.monotonic, soon: float = SOON
+    ) -> None:
         self._say = say
         self._clock = clock
+        self._soon = soon
         self._began: dict[str, tuple[float, int]] = {}
         self._last = clock()
         self._tenth = 0
@@ -150,7 +155,7 @@ class ProgressLines:
             self._began[stage] = (now, done)
             self._tenth = tenth
         waited = now - self._last
-        if waited < SOON or (waited < MINUTE and tenth <= self._tenth):
+        if waited < self._soon or (waited < MINUTE and tenth <= self._tenth):
             return
         self._last = now
         self._tenth = tenth

@@ -101,7 +101,7 @@ def approve_study(
     sites = named_sites(folder, loaded_study, co_sites)
     others = _others(sites, own)
     # Nobody should approve what the gate would refuse anyway.
-    _check(loaded_study, own, others)
+    check_answering(loaded_study, own, others)
     if compared:
         check_counted(own, loaded_study)
     source = read_start_folder(folder, loaded_study, start)
@@ -261,8 +261,8 @@ def _check_answering(folder: SiteFolder) -> None:
         raise UsageError(f"nothing is approved: {why}")
 
 
-def _check(study: Study, site: Site, others: tuple[str, ...]) -> None:
-    """Refuse to approve what the gate would then refuse."""
+def check_answering(study: Study, site: Site, others: tuple[str, ...]) -> None:
+    """Refuse to approve what the gate would then refuse; raises UsageError."""
     from flfed.deployment.gate.study_policy import cohort_refusal, study_policy_refusal
     from flfed.federation.recording.source_model import required_hash
     from flfed.federation.server.preflight import check

@@ -47,6 +47,8 @@ Caddy 2.6 answers 502, which Flower takes for a server that starts, and it repea
 
 LISTEN = re.compile(r"(?P<host>[0-9.]+|\[[0-9A-Fa-f:.]+\])?(:(?P<port>[1-9][0-9]{0,4}))?")
 
+PROGRAM_FOLDERS = ("/usr/bin", "/usr/local/bin")
+"""Folders where Caddy may be although `PATH` lacks them."""
 CADDYFILE = Path(__file__).with_name("Caddyfile")
 """Its host, address and ports were checked before: it holds no text of another origin.
 
@@ -93,7 +95,7 @@ def environment(folder: CoordinatorFolder) -> dict[str, str]:
 
 def command(folder: CoordinatorFolder) -> tuple[str, ...]:
     """Return the command that starts Caddy."""
-    return (_program(), "run", "--config", str(caddyfile(folder)), "--adapter", "caddyfile")
+    return (find_caddy(), "run", "--config", str(caddyfile(folder)), "--adapter", "caddyfile")
 
 
 def write_caddyfile(folder: CoordinatorFolder, inside: int, *, bind: str = "", port: int = 0) -> None:
@@ -133,7 +135,7 @@ def write_caddyfile(folder: CoordinatorFolder, inside: int, *, bind: str = "", p
         text = text.replace(word, value)
     path = caddyfile(folder)
     write_whole(path, text.encode())
-    arguments = [_program(), "validate", "--config", str(path), "--adapter", "caddyfile"]
+    arguments = [find_caddy(), "validate", "--config", str(path), "--adapter", "caddyfile"]
     variables = {**passed_on(), **environment(folder)}
     done = subprocess.run(arguments, env=variables, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode:
@@ -149,8 +151,15 @@ def _quoted(path: Path) -> str:
     return f'"{path}"'
 
 
-def _program() -> str:
-    program = shutil.which("caddy", path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/bin", "/usr/local/bin")))
+def find_caddy() -> str:
+    """Return the path of Caddy.
+
+    Raises
+    ------
+    FlfedError
+        If it is not installed.
+    """
+    program = shutil.which("caddy", path=os.pathsep.join((os.environ.get("PATH", ""), *PROGRAM_FOLDERS)))
     if program is None:
         raise flfed_error("coordinator.proxy.absent")
     return program

@@ -15,6 +15,7 @@ import streamlit as st
 
 from flfed.records.document.content import Seen
 from flfed.records.document.document import document
+from flfed.records.reports.catalogue import note_in_words, notes_of
 from flfed.records.reports.recorded_run import methods_of
 from flfed.records.reports.report import report
 from flfed.records.statistics import Report
@@ -76,6 +77,8 @@ class Shown:
         Curves by round.
     leaks : dict or None
         The object "leaks" of the first run.
+    note : str
+        Notes of persons on the runs; empty for one site's people.
     """
 
     report: Report
@@ -84,6 +87,7 @@ class Shown:
     curve_names: dict[str, list[str]]
     leaks: dict[str, Any] | None
     study_text: str
+    note: str
 
 
 def where() -> str:
@@ -103,6 +107,7 @@ def read(store: str, name: str, mark: Mark, only: str | None = None) -> Shown:
             curve_names=reader.curve_names(names),
             leaks=reader.summary(names[0], "leaks"),
             study_text=reader.series(name).study_text,
+            note=note_in_words(notes_of(reader, names)),
         )
 
 

@@ -14,6 +14,7 @@ from flfed.records.sections.gains import at_the_ends
 from flfed.records.statistics.noised_scores import is_uncompared, noised_scores, wording
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.text import escape
+from flfed.words import render
 
 FURTHER = {"sites": "Each site's gain"}
 FURTHER |= {page: page.capitalize() for page in ("curves", "rounds", "data", "privacy")}
@@ -29,6 +30,8 @@ def parts(opened: Opened) -> None:
         purpose = purpose_of(opened.shown.study_text)
         if purpose:
             st.markdown(f"{escape(purpose)}.")
+        if opened.shown.note:
+            st.markdown(render("document.document.note", note=escape(opened.shown.note)))
     # Figures over all sites would reveal those of other sites to people of one site.
     if opened.only:
         _own(opened, opened.only)
