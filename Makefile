@@ -8,21 +8,24 @@ export OPENBLAS_NUM_THREADS ?= 1
 .PHONY: env demo wheel test fast proof bench bench-peers bench-deployment bench-private bench-app pictures docs tutorials case-studies site app style lint format
 .DEFAULT_GOAL := demo
 
+# A line every few seconds, for the time in which pip prints none; it ends with the shell of its rule, by Ctrl-C too.
+ALIVE := (while sleep 4 && kill -0 $$$$ 2>/dev/null; do echo "… still installing"; done) & life=$$!;
+PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Python compiles what it imports; compiling all of it takes half a minute and 300 MB.
-INSTALL := $(BIN)/python install.py install --no-compile --disable-pip-version-check $(PIP_ARGS) --config-settings editable_mode=compat -e
+INSTALL := $(PIP) install --no-compile $(PIP_ARGS) --config-settings editable_mode=compat -e
 
 # What flfed itself needs, and no tool for tests.
 .venv/demo: pyproject.toml setup.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "flfed needs Python 3.11 or newer; make env PYTHON=...")'
 	$(PYTHON) -m venv .venv
 	@echo "Installing what flfed needs; this takes one to two minutes the first time."
-	@$(INSTALL) ".[demo]"
+	@$(ALIVE) $(INSTALL) ".[demo]"; status=$$?; kill $$life; exit $$status
 	@touch $@
 
 # All the rest, into the same environment.
 .venv/made: .venv/demo
 	@echo "Installing what tests and pages need; this takes a minute or two the first time."
-	@$(INSTALL) ".[test]"
+	@$(ALIVE) $(INSTALL) ".[test]"; status=$$?; kill $$life; exit $$status
 	@touch $@
 
 env: .venv/made
@@ -35,7 +38,7 @@ app: .venv/demo
 
 # One file in dist/ that pip installs anywhere.
 wheel: .venv/demo
-	@$(BIN)/python install.py wheel --disable-pip-version-check --no-deps --wheel-dir dist .
+	$(PIP) wheel --no-deps --wheel-dir dist .
 
 style: env
 	$(BIN)/ruff check .

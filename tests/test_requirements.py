@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
 import tomllib
 from importlib.metadata import requires, version
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
-
-import install
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -41,17 +38,3 @@ def test_the_demo_installs_no_tool_for_tests():
     makefile = (ROOT / "Makefile").read_text()
     assert re.search(r"^demo: \.venv/demo$", makefile, flags=re.MULTILINE)
     assert re.search(r"^\.venv/made: \.venv/demo$", makefile, flags=re.MULTILINE)
-
-
-def test_an_installation_prints_packages_and_how_long_it_has_run_and_ends_as_pip_does(
-    capfd: pytest.CaptureFixture[str],
-):
-    steps = "print('Collecting torch', flush=True); time.sleep(0.5); print('  noise', flush=True); sys.exit(3)"
-    code = install.run([sys.executable, "-c", f"import sys, time; {steps}"], every=0.05)
-    out, err = capfd.readouterr()
-    lines = out.splitlines()
-    assert (code, lines.count("Collecting torch")) == (3, 1)
-    lines.remove("Collecting torch")
-    assert len(lines) >= 4 and all(re.fullmatch(r"… \d+ s", line) for line in lines)
-    # The whole of what pip printed last is shown where it failed.
-    assert "noise" in err
