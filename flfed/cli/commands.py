@@ -16,7 +16,7 @@ from flfed.cli import (
     study,
     study_runs,
 )
-from flfed.cli.site import approve, records, rows, serve
+from flfed.cli.site import approve, mapping, records, rows, serve
 from flfed.cli.site.rows import EVERY_DAY, RARELY, SETTING_UP
 from flfed.packages import strictly
 
@@ -77,6 +77,7 @@ for name, command, example in (
 app.command("demo")(dashboard.demo)
 study.app.command("verify", epilog="wine")(study_runs.verify_study)
 study.app.command("sweep", epilog="wine --set validation=0.2 --grid lr=0.1,0.3")(study_runs.sweep_study)
+rows.app.command("map", epilog="st-mary", rich_help_panel=SETTING_UP)(mapping.map_site)
 app.add_typer(study.app, name="study")
 app.add_typer(runs.app, name="run")
 app.add_typer(data.app, name="data")

@@ -97,6 +97,13 @@ def check_site(
         lines = write_local_rows(checked, local_rows)
         typer.echo(render("commands.check.rows", lines=counted(lines, "line"), file=local_rows), err=True)
     output.show(_checked(checked), as_json)
+    report_check(checked, dataset, quiet=True)
+
+
+def report_check(checked: Checked, dataset: str, *, quiet: bool = False) -> None:
+    """Print a site's check unless `quiet`, and raise where its table does not fit."""
+    if not quiet:
+        output.show(_checked(checked), as_json=False)
     if not checked.passed:
         # The printed table has all reasons why it does not fit.
         first, *others = (line for line in checked.lines if not line.passed)
@@ -348,4 +355,6 @@ def _advice(made: SiteProposal, path: Path) -> list[str]:
         lines.append(render("commands.mapping.absent", columns=", ".join(absent)))
     if made.unread:
         lines.append(render("commands.mapping.unread", columns=", ".join(made.unread)))
+    if not all(match.sure for match in made.matches if match.own is not None):
+        lines.append(render("commands.mapping.dialogue", site=made.site.name))
     return lines

@@ -1,0 +1,401 @@
+"""Names of columns and codes read as concepts, by the word list `column_names.toml` in five languages.
+
+A concept is a thing that tables record, such as cholesterol, or a word that distinguishes things, such as maximum.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from flfed.rows.data.parsing.fields import plain_name
+
+LANGUAGES = ("en", "de", "fr", "es", "it")
+FILLER = "filler"
+"""Concept of words that distinguish no columns, such as value, of and patient."""
+MOST_WORDS = 6
+"""Largest number of words of a name that together are one entry of the list."""
+SHORTEST_PIECE = 3
+"""Least number of letters of a part of a compound word."""
+SHORTEST_STEM = 4
+"""Least number of letters of an abbreviation that is not in the list."""
+UNREAD_WEIGHT = 0.5
+"""Weight of a word that is not in the list, where the rarest concept has 1."""
+LEAST_WEIGHT = 0.15
+RECALL = 0.45
+"""Part of a likeness that depends on how much of a schema column's meaning the other name has."""
+LEAST_RECALL = 0.6
+"""Least share of a schema column's meaning in a name that is known."""
+_HUMPS = re.compile(r"(?<=[a-zß-ÿ0-9])(?=[A-Z])|(?<=[A-Za-zß-ÿ])(?=\d)|(?<=\d)(?=[A-Za-zß-ÿ])")
+_IN_BRACKETS = re.compile(r"[\[(]([^\[\]()]{1,20})[\])]")
+_LINKS = ("", "s", "n", "en", "es", "e", "er")
+"""Letters between the parts of a compound word."""
+
+Part = frozenset[str]
+"""Concepts of which a part of a name is one."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A name as concepts.
+
+    Attributes
+    ----------
+    parts : tuple of Part
+        Without fillers.
+    rest : tuple of str
+        Words that are not in the list.
+    exact : bool
+        Whether no part was read as an abbreviation that is not in the list.
+    unit : str
+        Unit of measurement in the name, as schemas write it; "" for none.
+    """
+
+    parts: tuple[Part, ...]
+    rest: tuple[str, ...] = ()
+    exact: bool = True
+    unit: str = ""
+
+    @property
+    def concepts(self) -> frozenset[str]:
+        """All concepts that it may have."""
+        return frozenset().union(*self.parts)
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How a column's name resembles a schema column's.
+
+    Attributes
+    ----------
+    score : float, 0 to 1
+    known : bool
+        Whether all words of the name are in the list, and all mean the schema's column.
+    """
+
+    score: float
+    known: bool
+
+
+def fold(text: str) -> str:
+    """Return a text in lower case without marks on letters; ä, ae and a are the same.
+
+    Examples
+    --------
+    >>> fold("Größe"), fold("Groesse"), fold("œdème")
+    ('grosse', 'grosse', 'odeme')
+    """
+    plain = text.casefold().replace("ß", "ss").replace("æ", "ae").replace("œ", "oe").replace("ø", "o")
+    plain = unicodedata.normalize("NFKD", plain)
+    plain = "".join(sign for sign in plain if not unicodedata.combining(sign))
+    for pair in ("ae", "oe", "ue"):
+        plain = plain.replace(pair, pair[0])
+    return plain
+
+
+def split_words(name: str) -> list[str]:
+    """Return the words and numbers of a name, folded.
+
+    Examples
+    --------
+    >>> split_words("maxHerzfrequenz_12M"), split_words("Blutdruck (mmHg)")
+    (['max', 'herzfrequenz', '12', 'm'], ['blutdruck', 'mmhg'])
+    """
+    parted = _HUMPS.sub(" ", unicodedata.normalize("NFC", name))
+    return re.findall(r"[a-z]+|\d+|[<>≤≥%+]", fold(parted))
+
+
+class WordList:
+    """The entries of `column_names.toml`, for reading names.
+
+    Parameters
+    ----------
+    content : mapping
+        Its tables: concepts, columns, units, numbers, spans.
+    """
+
+    def __init__(self, content: Mapping[str, Any]) -> None:
+        self.columns: dict[str, list[list[str]]] = content["columns"]
+        self._units: dict[str, str] = {}
+        for unit, spellings in content["units"].items():
+            for spelling in (unit, *spellings):
+                self._units["".join(split_words(spelling))] = unit
+        self._numbers: dict[str, str] = content["numbers"]
+        self._spans: dict[str, int] = content["spans"]
+        self._readings: dict[tuple[str, bool], Reading] = {}
+        self._phrases: dict[str, frozenset[str]] = {}
+        self._stems: dict[str, frozenset[str]] = {}
+        self.by_language: dict[str, dict[str, frozenset[str]]] = {language: {} for language in LANGUAGES}
+        for concept, entry in content["concepts"].items():
+            for language in LANGUAGES:
+                for phrase in entry.get(language, ()):
+                    self._add(concept, language, phrase)
+
+    def _add(self, concept: str, language: str, phrase: str) -> None:
+        joined = "".join(split_words(phrase))
+        table = self._stems if phrase.endswith("*") else self._phrases
+        for words in (table, self.by_language[language]):
+            words[joined] = words.get(joined, frozenset()) | {concept}
+
+    def read(self, name: str, *, windows: bool = True) -> Reading:
+        """Return a name as concepts, with the unit that it names.
+
+        With `windows`, a number of months or years is one concept, a span of time.
+        """
+        key = name, windows
+        if key not in self._readings:
+            self._readings[key] = self._read(name, windows=windows)
+        return self._readings[key]
+
+    def _read(self, name: str, *, windows: bool) -> Reading:
+        unit = ""
+        for bracket in _IN_BRACKETS.findall(name):
+            unit = self._units.get("".join(split_words(bracket)), unit)
+            if unit:
+                name = name.replace(bracket, " ")
+        words = split_words(name)
+        parts: list[Part] = []
+        rest: list[str] = []
+        exact = True
+        place = 0
+        while place < len(words):
+            length, concepts = self._number(words[place:], windows=windows)
+            if not length:
+                length, concepts = self._longest(words[place:])
+            if not length:
+                length, named_unit = self._unit(words[place:])
+                unit = unit or named_unit
+            if length:
+                parts += [concepts] if concepts else []
+                place += length
+                continue
+            pieces = self._compound(words[place])
+            if not pieces:
+                pieces = self._abbreviation(words[place])
+                exact = exact and not pieces
+            parts += pieces
+            rest += [] if pieces else [words[place]]
+            place += 1
+        return Reading(tuple(part for part in parts if part != {FILLER}), tuple(rest), exact, unit)
+
+    def _longest(self, words: Sequence[str]) -> tuple[int, Part]:
+        """Return the number of first words that are an entry together, and its concepts."""
+        for length in range(min(MOST_WORDS, len(words)), 0, -1):
+            joined = "".join(words[:length])
+            if joined in self._phrases:
+                return length, self._phrases[joined]
+        for stem, concepts in self._stems.items():
+            if words[0].startswith(stem):
+                return 1, concepts
+        return 0, frozenset()
+
+    def _number(self, words: Sequence[str], *, windows: bool) -> tuple[int, Part]:
+        """Return the number of first words that are a number or a span of time, and its concept."""
+        text = self._numbers.get(words[0], words[0])
+        if not text.isdigit():
+            return 0, frozenset()
+        after = words[1] if windows and len(words) > 1 else ""
+        months = self._spans.get(after, 0)
+        if months:
+            return 2, frozenset({f"#{int(text) * months} months"})
+        return 1, frozenset({f"#{int(text)}"})
+
+    def _unit(self, words: Sequence[str]) -> tuple[int, str]:
+        """Return the number of first words that are a unit, and the unit as schemas write it."""
+        for length in range(min(3, len(words)), 0, -1):
+            joined = "".join(words[:length])
+            unit = self._units.get(joined, "")
+            # A single letter is a unit in brackets only.
+            if unit and (len(joined) > 1 or not joined.isalpha()):
+                return length, unit
+        return 0, ""
+
+    def _compound(self, word: str) -> list[Part]:
+        """Return the parts of a compound word, none where it has other letters too."""
+        if len(word) < 2 * SHORTEST_PIECE:
+            return []
+        for end in range(len(word) - SHORTEST_PIECE, SHORTEST_PIECE - 1, -1):
+            first = self._phrases.get(word[:end])
+            if first is None:
+                continue
+            for link in _LINKS:
+                tail = word[end:].removeprefix(link) if word[end:].startswith(link) else ""
+                if len(tail) < SHORTEST_PIECE:
+                    continue
+                _, last = self._longest([tail])
+                others = [last] if last else self._compound(tail)
+                if others:
+                    return [first, *others]
+        return []
+
+    def _abbreviation(self, word: str) -> list[Part]:
+        """Return the concept of a word that begins entries of this one concept only."""
+        if len(word) < SHORTEST_STEM:
+            return []
+        begun = {concepts for phrase, concepts in self._phrases.items() if phrase.startswith(word)}
+        return list(begun) if len(begun) == 1 else []
+
+    def name_values(self, codes: Sequence[str], values: Sequence[str]) -> dict[str, str]:
+        """Return the schema's value of each code whose meaning is plain.
+
+        Parameters
+        ----------
+        codes : sequence of str
+            Distinct cells of a column.
+        values : sequence of str
+            Of the schema.
+
+        Returns
+        -------
+        dict of str to str
+            By the language in which most codes mean a value, no two the same; empty where two languages disagree.
+        """
+        distinct = _drop_shared([self.read(value, windows=False).concepts for value in values])
+        meanings = dict(zip(values, distinct, strict=True))
+        readings = [_name_by_letters(codes, values)]
+        for language in LANGUAGES:
+            concepts = _drop_shared([self._read_code(code, language) for code in codes])
+            possible = {}
+            for code, of_code in zip(codes, concepts, strict=True):
+                possible[code] = _match_values(of_code, meanings)
+            readings.append(_name_once(possible, values))
+        most = max(map(len, readings))
+        best = [reading for reading in readings if len(reading) == most]
+        return best[0] if all(reading == best[0] for reading in best) else {}
+
+    def _read_code(self, code: str, language: str) -> frozenset[str]:
+        """Return the concepts of a code in one language; none where it has other words too."""
+        whole = self.by_language[language].get("".join(split_words(code)))
+        if whole:
+            return whole - {FILLER}
+        reading = self.read(code, windows=False)
+        letters = sum(map(str.isalpha, code))
+        # One or two letters mean different things in different languages.
+        if reading.rest or not reading.exact or 0 < letters < SHORTEST_PIECE:
+            return frozenset()
+        return reading.concepts
+
+    def read_schema(self, columns: Mapping[str, str]) -> SchemaWords:
+        """Return the meanings of a schema's columns, of their names and descriptions."""
+        meanings = {}
+        for name, description in columns.items():
+            first = re.split(r"[;:.]", description, maxsplit=1)[0]
+            alternatives = [self.read(name).parts, self.read(first).parts]
+            for concepts in self.columns.get(plain_name(name), ()):
+                alternatives.append(tuple(frozenset({concept}) for concept in concepts))
+            meanings[name] = _Meaning(tuple(filter(None, alternatives)), self.read(description).concepts)
+        return SchemaWords(self, meanings)
+
+
+@dataclass(frozen=True)
+class _Meaning:
+    """Concepts of a schema's column, in several ways; `more` are those of its whole description."""
+
+    alternatives: tuple[tuple[Part, ...], ...]
+    more: frozenset[str]
+
+    @property
+    def concepts(self) -> frozenset[str]:
+        return self.more.union(*(part for parts in self.alternatives for part in parts))
+
+
+class SchemaWords:
+    """The meanings of a schema's columns.
+
+    Parameters
+    ----------
+    words : WordList
+    meanings : mapping of column to meaning
+    """
+
+    def __init__(self, words: WordList, meanings: Mapping[str, _Meaning]) -> None:
+        self._words = words
+        self._meanings = meanings
+        counts = Counter(concept for meaning in meanings.values() for concept in meaning.concepts)
+        whole = math.log(1 + len(meanings))
+        self._weights = {
+            concept: max(LEAST_WEIGHT, math.log((1 + len(meanings)) / count) / whole)
+            for concept, count in counts.items()
+        }
+
+    def concepts(self, column: str) -> frozenset[str]:
+        """Return all concepts of a column."""
+        return self._meanings[column].concepts
+
+    def compare(self, reading: Reading, column: str) -> Likeness:
+        """Return the likeness of a name to a column of the schema, by concepts."""
+        meaning = self._meanings[column]
+        best = Likeness(0.0, known=False)
+        for alternative in meaning.alternatives:
+            every = meaning.concepts
+            matched = [part for part in reading.parts if part & every]
+            total = sum(map(self._weigh, reading.parts)) + UNREAD_WEIGHT * len(reading.rest)
+            precision = sum(map(self._weigh, matched)) / total if total else 0.0
+            wanted = sum(map(self._weigh, alternative))
+            met = [part for part in alternative if any(part & other for other in matched)]
+            recall = sum(map(self._weigh, met)) / wanted
+            score = precision * (1 - RECALL + RECALL * recall) if met else 0.0
+            known = precision == 1 and recall >= LEAST_RECALL and reading.exact
+            if score > best.score or (known and not best.known):
+                best = Likeness(score, known or best.known)
+        return best
+
+    def _weigh(self, part: Part) -> float:
+        return max(self._weights.get(concept, 1.0) for concept in part)
+
+
+@cache
+def word_list() -> WordList:
+    """Return the word list of the package."""
+    path = Path(__file__).with_name("column_names.toml")
+    return WordList(tomllib.loads(path.read_text("utf-8")))
+
+
+def _drop_shared(meanings: Sequence[frozenset[str]]) -> list[frozenset[str]]:
+    """Return the concepts of values without those that all of them have."""
+    shared = frozenset.intersection(*meanings) if len(meanings) > 1 else frozenset()
+    return [meaning - shared for meaning in meanings]
+
+
+def _match_values(concepts: frozenset[str], meanings: Mapping[str, frozenset[str]]) -> set[str]:
+    """Return the values that a code with these concepts may mean."""
+    if not concepts:
+        return set()
+    same = {value for value, meaning in meanings.items() if meaning == concepts}
+    if same:
+        return same
+    return {value for value, meaning in meanings.items() if meaning and (concepts < meaning or meaning < concepts)}
+
+
+def _name_once(possible: Mapping[str, set[str]], values: Sequence[str]) -> dict[str, str]:
+    """Return the value of each code; none where two codes mean the same and a value has no code."""
+    named = {code: next(iter(meant)) for code, meant in possible.items() if len(meant) == 1}
+    taken = set(named.values())
+    for code, meant in possible.items():
+        left = meant - taken
+        if code not in named and len(left) == 1:
+            named[code] = next(iter(left))
+    distinct = set(named.values())
+    if len(distinct) < len(named) and len(distinct) < len(values):
+        return {}
+    return named
+
+
+def _name_by_letters(codes: Sequence[str], values: Sequence[str]) -> dict[str, str]:
+    """Return the value of each code that is equal to it, or abbreviates only this one."""
+    same = {plain_name(value): value for value in values}
+    named = {}
+    for code in codes:
+        plain = plain_name(code)
+        longer = [value for value in values if plain and plain_name(value).startswith(plain)]
+        if plain in same or len(longer) == 1:
+            named[code] = same.get(plain) or longer[0]
+    return named
