@@ -73,9 +73,7 @@ def answered(table: pd.DataFrame, truth: Truth) -> Outcome:
                 offered.add(name)
         dialogue.answer(question, answer_of(question, dialogue, truth))
     end = dialogue.decisions()
-    return Outcome(
-        dialogue, asked, "\n".join(shown), sure, {name: one.own or "" for name, one in end.items()}, offered
-    )
+    return Outcome(dialogue, asked, "\n".join(shown), sure, {name: one.own or "" for name, one in end.items()}, offered)
 
 
 def answer_of(question: Question, dialogue: MappingDialogue, truth: Truth) -> str:

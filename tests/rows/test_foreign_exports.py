@@ -97,5 +97,17 @@ def test_show(name: str, exports: Path, heart: datasets.Dataset):
     print(end.text)
     wrong = {k: v for k, v in end.sure.items() if truth.columns[k] != v}
     have = [k for k, v in truth.columns.items() if v]
-    print("SURE", len(end.sure), "WRONG", wrong, "OFFERED", len(end.offered), "of", len(have), "ASKED", len(end.asked), [q.columns for q in end.asked])
+    print(
+        "SURE",
+        len(end.sure),
+        "WRONG",
+        wrong,
+        "OFFERED",
+        len(end.offered),
+        "of",
+        len(have),
+        "ASKED",
+        len(end.asked),
+        [q.columns for q in end.asked],
+    )
     print("MISSED", set(have) - end.offered)

@@ -21,6 +21,8 @@ from flfed.rows.data.parsing.fields import plain_name
 LANGUAGES = ("en", "de", "fr", "es", "it")
 FILLER = "filler"
 """Concept of words that distinguish no columns, such as value, of and patient."""
+OPTIONAL = {"number", "kind"}
+"""Concepts that a name may have in addition."""
 MOST_WORDS = 6
 """Largest number of words of a name that together are one entry of the list."""
 SHORTEST_PIECE = 3
@@ -32,7 +34,7 @@ UNREAD_WEIGHT = 0.5
 LEAST_WEIGHT = 0.15
 RECALL = 0.45
 """Part of a likeness that depends on how much of a schema column's meaning the other name has."""
-LEAST_RECALL = 0.6
+LEAST_RECALL = 0.75
 """Least share of a schema column's meaning in a name that is known."""
 _HUMPS = re.compile(r"(?<=[a-zß-ÿ0-9])(?=[A-Z])|(?<=[A-Za-zß-ÿ])(?=\d)|(?<=\d)(?=[A-Za-zß-ÿ])")
 _IN_BRACKETS = re.compile(r"[\[(]([^\[\]()]{1,20})[\])]")
@@ -269,7 +271,12 @@ class WordList:
             readings.append(_name_once(possible, values))
         most = max(map(len, readings))
         best = [reading for reading in readings if len(reading) == most]
-        return best[0] if all(reading == best[0] for reading in best) else {}
+        if any(reading != best[0] for reading in best):
+            return {}
+        if most == len(codes):
+            return best[0]
+        # Of some codes only, one or two letters may begin another word.
+        return {code: value for code, value in best[0].items() if len(code) >= SHORTEST_PIECE}
 
     def _read_code(self, code: str, language: str) -> frozenset[str]:
         """Return the concepts of a code in one language; none where it has other words too."""
@@ -288,10 +295,10 @@ class WordList:
         meanings = {}
         for name, description in columns.items():
             first = re.split(r"[;:.]", description, maxsplit=1)[0]
-            alternatives = [self.read(name).parts, self.read(first).parts]
+            alternatives = [self.read(name), self.read(first)]
             for concepts in self.columns.get(plain_name(name), ()):
-                alternatives.append(tuple(frozenset({concept}) for concept in concepts))
-            meanings[name] = _Meaning(tuple(filter(None, alternatives)), self.read(description).concepts)
+                alternatives.append(Reading(tuple(frozenset({concept}) for concept in concepts)))
+            meanings[name] = _Meaning(tuple(alternatives), self.read(description).concepts)
         return SchemaWords(self, meanings)
 
 
@@ -299,12 +306,12 @@ class WordList:
 class _Meaning:
     """Concepts of a schema's column, in several ways; `more` are those of its whole description."""
 
-    alternatives: tuple[tuple[Part, ...], ...]
+    alternatives: tuple[Reading, ...]
     more: frozenset[str]
 
     @property
     def concepts(self) -> frozenset[str]:
-        return self.more.union(*(part for parts in self.alternatives for part in parts))
+        return self.more.union(*(reading.concepts for reading in self.alternatives))
 
 
 class SchemaWords:
@@ -337,16 +344,22 @@ class SchemaWords:
         for alternative in meaning.alternatives:
             every = meaning.concepts
             matched = [part for part in reading.parts if part & every]
-            total = sum(map(self._weigh, reading.parts)) + UNREAD_WEIGHT * len(reading.rest)
-            precision = sum(map(self._weigh, matched)) / total if total else 0.0
-            wanted = sum(map(self._weigh, alternative))
-            met = [part for part in alternative if any(part & other for other in matched)]
-            recall = sum(map(self._weigh, met)) / wanted
+            counted = [part for part in reading.parts if part & every or not part & OPTIONAL]
+            precision = self._share(matched, counted, reading.rest)
+            met = [part for part in alternative.parts if any(part & other for other in matched)]
+            recall = self._share(met, alternative.parts, alternative.rest)
+            # A number, or a word such as type, names no column.
+            met = [part for part in met if not part & OPTIONAL and not next(iter(part)).startswith("#")]
             score = precision * (1 - RECALL + RECALL * recall) if met else 0.0
             known = precision == 1 and recall >= LEAST_RECALL and reading.exact
             if score > best.score or (known and not best.known):
                 best = Likeness(score, known or best.known)
         return best
+
+    def _share(self, some: Sequence[Part], parts: Sequence[Part], rest: Sequence[str]) -> float:
+        """Return the weight of some parts as a share of that of all parts and of words that are not in the list."""
+        total = sum(map(self._weigh, parts)) + UNREAD_WEIGHT * len(rest)
+        return sum(map(self._weigh, some)) / total if total else 0.0
 
     def _weigh(self, part: Part) -> float:
         return max(self._weights.get(concept, 1.0) for concept in part)

@@ -14,7 +14,7 @@ import pandas as pd
 from flfed.rows.data.mapping import read_column
 from flfed.rows.data.parsing.fields import Field, plain_name
 from flfed.rows.data.schema import Column
-from flfed.rows.proposals.cells import FEW_VALUES, LEAST_ROWS, Cells, Numbers, read_numbers
+from flfed.rows.proposals.cells import DIGITS, FEW_VALUES, LEAST_ROWS, Cells, Numbers, read_numbers
 from flfed.rows.proposals.column_words import Reading, WordList
 from flfed.rows.proposals.columns import PAIRS, TRUE, ColumnProposal, flags_by_text, propose_column, unit_of
 from flfed.rows.proposals.quantities import Conversion, Quantity, is_currency
@@ -26,6 +26,8 @@ UNKNOWN = "?"
 """Mark in a mapping for the schema's value of a code that a person has to name."""
 LEAST_FOR_MEDIAN = 20
 """Least number of rows with a value other than 0 whose median is compared."""
+SHIFTS = (0.1, 10.0)
+"""Factors by which a decimal mark may be at the wrong place."""
 LARGEST_STEP = 10
 """Least common step of counts that are not counts as they stand: a factor of 10."""
 Doubt = Literal["", "unit", "outside", "scale", "currency", "codes", "reading", "kind"]
@@ -193,6 +195,10 @@ class _Values:
         """Return whether nearly all rows are in the range and the median is usual."""
         return self.inside() >= FITTING and self.likely() >= AT_THE_ENDS
 
+    def fits_shifted(self) -> bool:
+        """Return whether the numbers fit with their decimal mark at another place too."""
+        return any(self.convert(Conversion(multiply=factor)).fits() for factor in SHIFTS)
+
 
 AT_THE_ENDS = math.exp(-0.5) * (1 - 1e-9)
 """Nearness of a median at the ends of its usual interval."""
@@ -229,11 +235,11 @@ def _fit_unchanged(values: _Values, unit: str, field: Field, column: Column, qua
         doubt: Doubt = "currency" if quantity.money and is_currency(unit) else "unit"
         return Fit(inside, field, why, doubt, likely=likely)
     why = render("proposals.match.inside")
-    if quantity.counts and not _are_counts(values.values):
+    fractions = quantity.whole and (values.values != np.rint(values.values)).any()
+    if fractions or (quantity.counts and _have_large_step(values.values)):
         return Fit(inside, field, render("proposals.match.uncounted"), "unit", likely=likely)
     stated = bool(unit) and quantity.median is None
-    shifted = [values.convert(Conversion(multiply=factor)) for factor in (10.0, 0.1)]
-    if not quantity.counts and not stated and any(one.fits() for one in shifted):
+    if not quantity.counts and not stated and values.fits_shifted():
         return Fit(inside, field, why, "scale", likely=likely)
     return Fit(inside, field, why, likely=likely)
 
@@ -247,17 +253,15 @@ def _convert(values: _Values, conversion: Conversion, field: Field, column: Colu
     if not after.fits():
         why = render("proposals.match.outside", percent=round(100 * after.inside()))
         doubt = "outside"
-    elif not stated and conversion.is_decimal_shift():
+    elif not stated and (conversion.is_decimal_shift() or values.fits_shifted()):
         doubt = "unit"
     return Fit(min(after.inside(), 0.99), field, why, doubt, likely=after.likely())
 
 
-def _are_counts(values: np.ndarray) -> bool:
-    """Return whether numbers are whole, and not all multiples of ten."""
-    if (values != np.rint(values)).any():
-        return False
+def _have_large_step(values: np.ndarray) -> bool:
+    """Return whether all counts are multiples of ten."""
     other = np.abs(values[values != 0]).astype(int)
-    return len(other) < 2 or int(np.gcd.reduce(other)) % LARGEST_STEP != 0
+    return bool(len(other)) and int(np.gcd.reduce(other)) % LARGEST_STEP == 0
 
 
 def _fit_codes(entries: Cells, plain: Field, column: Column, words: WordList) -> Fit:
@@ -273,15 +277,16 @@ def _fit_codes(entries: Cells, plain: Field, column: Column, words: WordList) ->
         return Fit(share, replace(plain, values=named), render("proposals.match.codes"), telling=telling)
     # Other codes are listed for a person to name; those of few rows are not written down.
     listed = {text: named.get(text, UNKNOWN) for text, count in entries.rows_by_text.items() if count >= LEAST_ROWS}
-    fits_in_number = len(entries.texts) <= max(len(column.values), 2)
+    values = max(len(column.values), 2)
+    fits_in_number = values / 2 <= len(entries.texts) <= values
     likely = 0.6 if fits_in_number else 0.2 * share
     doubt: Doubt = "codes" if fits_in_number else "kind"
     return Fit(likely, replace(plain, values=listed), render("proposals.match.unnamed"), doubt)
 
 
 def _are_telling(values: Sequence[object]) -> bool:
-    """Return whether values are words of their own, such as those of chest pain, and not yes, no or numbers."""
-    return len(values) > 2 and not any(str(value)[:1].isdigit() for value in values)
+    """Return whether values are words, such as those of chest pain, and not yes and no or numbered."""
+    return len(values) > 2 and not any(map(DIGITS.search, map(str, values)))
 
 
 def name_codes(entries: Cells, column: Column, words: WordList) -> dict[str, str]:

@@ -223,6 +223,7 @@ class Matching:
         ]
         self._fits: dict[tuple[int, int], Fit] = {}
         self._alike = np.zeros((len(self._names), len(self._own)))
+        self._same = np.zeros(self._alike.shape, dtype=bool)
         self._known = np.zeros(self._alike.shape, dtype=bool)
         self._score = np.zeros(self._alike.shape)
         self._compare()
@@ -246,9 +247,10 @@ class Matching:
             column = self._schema.columns[name]
             for j, own in enumerate(self._own):
                 likeness = self._meanings.compare(own.reading, name)
-                same = name_likeness(name, own.name)
-                self._alike[i, j] = max(same, likeness.score)
-                self._known[i, j] = same == 1 or likeness.known
+                alike = name_likeness(name, own.name)
+                self._same[i, j] = alike == 1
+                self._known[i, j] = alike == 1 or likeness.known
+                self._alike[i, j] = max(alike, likeness.score)
                 if self._alike[i, j] > 0.3:
                     fit = self._fit(i, j)
                     self._score[i, j] = NAME_WEIGHT * self._alike[i, j] + (1 - NAME_WEIGHT) * fit.quality
@@ -288,15 +290,15 @@ class Matching:
             standing: Standing = "unsure" if candidates else "absent"
             return Match(name, None, None, render("proposals.match.none"), standing, candidates)
         fit = self._fit(i, j)
-        same = name_likeness(name, self._own[j].name) == 1
-        standing, why = self._judge(i, j, fit, same=same)
+        standing, why = self._judge(i, j, fit)
         if exchanged is not None:
             standing = "unsure"
             why = render("proposals.match.exchanged", other=self._own[exchanged].name)
         return Match(name, self._own[j].name, fit.field, why, standing, candidates)
 
-    def _judge(self, i: int, j: int, fit: Fit, *, same: bool) -> tuple[Standing, str]:
+    def _judge(self, i: int, j: int, fit: Fit) -> tuple[Standing, str]:
         """Return the standing of a pair, and its reason."""
+        same = bool(self._same[i, j])
         known = bool(self._known[i, j])
         agree = "proposals.match.similar"
         if known:
@@ -307,24 +309,25 @@ class Matching:
         scaled = fit.doubt == "scale"
         if scaled and not same:
             why = "; ".join([why, render("proposals.match.scale")])
-        is_near = self._has_rival(i, j, same=same)
+        is_near = self._has_rival(i, j)
         if is_near:
             why = "; ".join([why, render("proposals.match.near")])
-        is_target = self._names[i] == self._schema.target
+        # The outcome has the greatest weight, and an identifier may be that of anything.
+        is_special = self._names[i] == self._schema.target or self._schema.columns[self._names[i]].kind == "id"
         if is_near or fit.doubt in ("outside", "unit", "kind", "reading") or (scaled and not same):
             return "unsure", why
-        if fit.doubt == "codes" and not is_target:
+        if fit.doubt == "codes" and not is_special:
             return ("codes" if known else "likely"), why
         if fit.share < FITTING:
             return "unsure", why
-        if known and (same or not is_target) and fit.doubt in ("", "scale"):
+        if known and (same or not is_special) and fit.doubt in ("", "scale"):
             return "sure", why
         return "likely", why
 
-    def _has_rival(self, i: int, j: int, *, same: bool) -> bool:
+    def _has_rival(self, i: int, j: int) -> bool:
         """Return whether another column of either side fits nearly as well."""
-        if same:
-            return bool((self._alike[i] == 1).sum() + (self._alike[:, j] == 1).sum() > 2)
+        if self._same[i, j]:
+            return bool(self._same[i].sum() + self._same[:, j].sum() > 2)
         least = self._score[i, j] - NEAR
         row = np.delete(self._score[i], j)
         column = np.delete(self._score[:, j], i)

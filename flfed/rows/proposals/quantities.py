@@ -45,7 +45,9 @@ class Quantity:
     median : (low, high) or None
         Where the median of an institution's values other than 0 lies, in the schema's unit.
     counts : bool
-        Whether its values are whole numbers of things.
+        Whether it counts things.
+    whole : bool
+        Whether its values are whole numbers, as those of counts are.
     money : bool
         Whether its unit is a currency.
     """
@@ -53,6 +55,7 @@ class Quantity:
     conversions: tuple[Conversion, ...]
     median: tuple[float, float] | None
     counts: bool
+    whole: bool
     money: bool
 
 
@@ -76,11 +79,13 @@ def describe_quantity(column: Column, concepts: AbstractSet[str]) -> Quantity:
             others.append(conversion)
     # Of an unknown substance, every conversion to its unit is possible.
     conversions = [*named, *free] if named else [*others, *free]
+    counts = unit in map(plain_name, content["count-units"])
     return Quantity(
-        tuple(conversions),
-        column.typical or _median(content["medians"], unit, concepts),
-        unit in map(plain_name, content["count-units"]),
-        is_currency(column.unit),
+        conversions=tuple(conversions),
+        median=column.typical or _median(content["medians"], unit, concepts),
+        counts=counts,
+        whole=counts or unit in map(plain_name, content["whole-units"]),
+        money=is_currency(column.unit),
     )
 
 
