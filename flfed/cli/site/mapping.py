@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import typer
 
 from flfed.cli import output
-from flfed.cli.data import print_reasons
 from flfed.cli.site.rows import NAME, opened, report_check
 from flfed.errors import UsageError
 from flfed.words import render, usage_error
@@ -91,9 +90,9 @@ def _print_filled_in(dialogue: MappingDialogue, name: str) -> None:
     rows = []
     for column, decision in dialogue.decisions().items():
         if decision.origin != "undecided":
-            mark = "" if decision.origin != "sure" else "sure"
-            rows.append([column, decision.own or "–", mark, decision.why])
-    print_reasons("read from", rows, f"{name}: filled in without a question")
+            rows.append([column, decision.own or "–", decision.why])
+    title = render("commands.map.filled-in", site=name)
+    output.as_table(["column", "read from", "because"], rows, title=title)
 
 
 def _ask_all(dialogue: MappingDialogue, stored: Path) -> None:
