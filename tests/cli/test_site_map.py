@@ -152,7 +152,7 @@ def test_a_killed_dialogue_goes_on_where_it_was(clinic: Path, talk: Callable[...
     again.wait_for("for slope?")
     assert "for cp?" not in again.shown
     again.type("\x03")
-    again.wait_for("Aborted")
+    again.wait_for("continues with them")
     assert again.process.wait(60) != 0
     code, lines = in_terminal("site", "map", "clinic", columns=120, typed=SLOPE + CODES + "y\n")
     assert code == 0 and "clinic fits" in "\n".join(lines)
@@ -183,7 +183,7 @@ def test_scripts_answer_by_a_file_and_are_told_what_is_left(clinic: Path, flfed:
 @pytest.mark.parametrize(("text", "sentence"), [
     ('[columns]\nage = "Jahre"', "column 'age': your table has no single column 'Jahre'"),
     ('[columns]\nweight = "Alter"', "answers: dataset 'heart-disease' has no column 'weight'"),
-    ('[columns]\nage = "Alter"\nca = "Alter"', "your column 'Alter' is read for 'age' already"),
+    ('[columns]\nage = "Alter"\nca = "Alter"', "your column 'Alter' is read for 'ca' already"),
     ('[codes.cp]\n1 = "bad"', "1 of the typed values are none of column 'cp'"),
     ('[codes.cp]\nX = "asymptomatic"', "1 of the 1 typed codes do not occur in your column 'Brustschmerz'"),
     ("[units.age]\nmultiply = 0", "units.age may have multiply"), ("[unit]", "key 'unit' is not known"),

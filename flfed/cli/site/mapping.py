@@ -57,7 +57,7 @@ def map_site(
     if not as_json:
         _print_filled_in(dialogue, name)
     if asks:
-        _ask_all(dialogue, stored)
+        _ask_all(dialogue, stored, name)
     _refuse_undecided(dialogue)
     mapping = dialogue.mapping()
     preview = list(preview_mapping(table, schema, mapping, site.source.missing))
@@ -95,7 +95,7 @@ def _print_filled_in(dialogue: MappingDialogue, name: str) -> None:
     output.as_table(["column", "read from", "because"], rows, title=title)
 
 
-def _ask_all(dialogue: MappingDialogue, stored: Path) -> None:
+def _ask_all(dialogue: MappingDialogue, stored: Path, name: str) -> None:
     """Ask all questions, and store each answer."""
     from flfed.paths import private_folder
 
@@ -104,7 +104,11 @@ def _ask_all(dialogue: MappingDialogue, stored: Path) -> None:
         typer.echo("")
         for line in question.lines:
             output.say(line)
-        _ask(dialogue, question)
+        try:
+            _ask(dialogue, question)
+        except typer.Abort:
+            typer.echo(f"\n{render('commands.map.unwritten', site=name)}", err=True)
+            raise
         dialogue.answers.write(stored)
 
 
