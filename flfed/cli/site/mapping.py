@@ -87,12 +87,12 @@ def _package(site: Site) -> Path:
 
 def _print_filled_in(dialogue: MappingDialogue, name: str) -> None:
     """Print what needs no answer: what is sure, what was answered, and what is not here."""
-    rows = []
+    output.say(render("commands.map.filled-in", site=name))
     for column, decision in dialogue.decisions().items():
         if decision.origin != "undecided":
-            rows.append([column, decision.own or "–", decision.why])
-    title = render("commands.map.filled-in", site=name)
-    output.as_table(["column", "read from", "because"], rows, title=title)
+            key = "absent" if decision.own is None else "origin"
+            facts = {"column": column, "own": decision.own, "why": decision.why}
+            output.say(render(f"commands.map.{key}", **facts))
 
 
 def _ask_all(dialogue: MappingDialogue, stored: Path, name: str) -> None:
@@ -135,8 +135,9 @@ def _refuse_undecided(dialogue: MappingDialogue) -> None:
 
 def _print_preview(dialogue: MappingDialogue, preview: list[dict[str, object]], title: str) -> None:
     """Print the counts of the mapping, and the columns that it does not use."""
-    headers = ["column", "read from", "rows read", "missing", "outside the range", "not read"]
-    output.as_table(headers, [list(map(str, counts.values())) for counts in preview], title=title)
+    headers = ["column", "read from", "rows read", "missing", "outside", "unread"]
+    lines = [list(map(str, counts.values())) for counts in preview]
+    output.as_table(headers, lines, title=title, cut="read from")
     if unread := dialogue.unread():
         output.say(render("commands.mapping.unread", columns=", ".join(unread)))
 

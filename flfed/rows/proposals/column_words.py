@@ -21,8 +21,12 @@ from flfed.rows.data.parsing.fields import plain_name
 LANGUAGES = ("en", "de", "fr", "es", "it")
 FILLER = "filler"
 """Concept of words that distinguish no columns, such as value, of and patient."""
-OPTIONAL = {"number", "kind"}
+NAMELESS = {"number", "kind"}
+"""Concepts that name no column without others."""
+OPTIONAL = {*NAMELESS, "loan", "rate", "share", "gross"}
 """Concepts that a name may have in addition."""
+PERSONAL = {"yes", "no", "male", "female"}
+"""Concepts whose single letters are codes, and no words of names."""
 MOST_WORDS = 6
 """Largest number of words of a name that together are one entry of the list."""
 SHORTEST_PIECE = 3
@@ -192,8 +196,11 @@ class WordList:
         """Return the number of first words that are an entry together, and its concepts."""
         for length in range(min(MOST_WORDS, len(words)), 0, -1):
             joined = "".join(words[:length])
-            if joined in self._phrases:
-                return length, self._phrases[joined]
+            concepts = self._phrases.get(joined, frozenset())
+            if len(joined) == 1:
+                concepts = concepts - PERSONAL
+            if concepts:
+                return length, concepts
         for stem, concepts in self._stems.items():
             if words[0].startswith(stem):
                 return 1, concepts
@@ -215,8 +222,8 @@ class WordList:
         for length in range(min(3, len(words)), 0, -1):
             joined = "".join(words[:length])
             unit = self._units.get(joined, "")
-            # A single letter is a unit in brackets only.
-            if unit and (len(joined) > 1 or not joined.isalpha()):
+            # A single letter is a unit in brackets only, but for the German J.
+            if unit and (len(joined) > 1 or not joined.isalpha() or joined == "j"):
                 return length, unit
         return 0, ""
 
@@ -349,7 +356,7 @@ class SchemaWords:
             met = [part for part in alternative.parts if any(part & other for other in matched)]
             recall = self._share(met, alternative.parts, alternative.rest)
             # A number, or a word such as type, names no column.
-            met = [part for part in met if not part & OPTIONAL and not next(iter(part)).startswith("#")]
+            met = [part for part in met if not part & NAMELESS and not next(iter(part)).startswith("#")]
             score = precision * (1 - RECALL + RECALL * recall) if met else 0.0
             known = precision == 1 and recall >= LEAST_RECALL and reading.exact
             if score > best.score or (known and not best.known):
