@@ -33,7 +33,8 @@ CLINIC = Truth(
         "age": "Alter", "sex": "Geschl", "cp": "Brustschmerz", "trestbps": "RR syst. Ruhe",
         "chol": "Ges.-Chol. (mmol/l)", "fbs": "BZ nuechtern > 120",
         "restecg": "EKG in Ruhe", "thalach": "Maximalpuls",
-        "exang": "AP unter Belastung", "oldpeak": "ST-Senkung", "slope": "ST-Verlauf", "ca": "", "thal": "Thallium-Szinti", "disease": "KHK",
+        "exang": "AP unter Belastung",
+        "oldpeak": "ST-Senkung", "slope": "ST-Verlauf", "ca": "", "thal": "Thallium-Szinti", "disease": "KHK",
     },
     units={"chol": {"multiply": 38.67}},
     codes={

@@ -69,9 +69,9 @@ def map_site(
     stored.unlink(missing_ok=True)
     checked = check_site(opened(name)[0])
     if as_json:
-        facts = {"site": name, "dataset": site.dataset, "columns": _columns(dialogue), "preview": preview}
-        facts |= {"answers": dialogue.number_of_answers, "file": str(package), "earlier": copy and str(copy)}
-        output.print_json({**facts, "passed": checked.passed})
+        facts = {"site": name, "dataset": site.dataset, "file": str(package), "earlier": copy and str(copy)}
+        columns = {"columns": _columns(dialogue), "preview": preview}
+        output.print_json({**facts, **columns, "passed": checked.passed})
     else:
         _print_written(package, copy)
     report_check(checked, site.dataset, quiet=as_json)
@@ -90,9 +90,10 @@ def _print_filled_in(dialogue: MappingDialogue, name: str) -> None:
     output.say(render("commands.map.filled-in", site=name))
     for column, decision in dialogue.decisions().items():
         if decision.origin != "undecided":
-            key = "absent" if decision.own is None else "origin"
-            facts = {"column": column, "own": decision.own, "why": decision.why}
-            output.say(render(f"commands.map.{key}", **facts))
+            line = render("commands.map.absent", column=column, why=decision.why)
+            if decision.own is not None:
+                line = render("commands.map.origin", column=column, own=decision.own, why=decision.why)
+            output.say(f"  {line}")
 
 
 def _ask_all(dialogue: MappingDialogue, stored: Path, name: str) -> None:
@@ -129,8 +130,8 @@ def _refuse_undecided(dialogue: MappingDialogue) -> None:
     columns = [column for column, decision in decisions.items() if decision.origin == "undecided"]
     codes = [column for column, decision in decisions.items() if decision.open_values]
     if columns or codes:
-        facts = {"columns": ", ".join(columns) or "none", "codes": ", ".join(codes) or "none"}
-        raise usage_error("commands.map.unanswered", **facts)
+        unnamed = ", ".join(codes) or "none"
+        raise usage_error("commands.map.unanswered", columns=", ".join(columns) or "none", codes=unnamed)
 
 
 def _print_preview(dialogue: MappingDialogue, preview: list[dict[str, object]], title: str) -> None:
@@ -150,11 +151,10 @@ def _print_written(package: Path, copy: Path | None) -> None:
 
 def _columns(dialogue: MappingDialogue) -> list[dict[str, object]]:
     """Return each column's origin and reason."""
-    columns = []
+    columns: list[dict[str, object]] = []
     for column, decision in dialogue.decisions().items():
         facts = {"column": column, "site-column": decision.own, "origin": decision.origin, "why": decision.why}
-        factor = decision.field.multiply if decision.field else None
-        columns.append({**facts, "unit-factor": factor})
+        columns.append({**facts, "unit-factor": decision.field and decision.field.multiply})
     return columns
 
 

@@ -340,7 +340,7 @@ def _source(file: Path | None, query: str, url_variable: str, names: str, sheet:
 
 def _advice(made: SiteProposal, path: Path) -> list[str]:
     """Return the tasks that remain for a person."""
-    from flfed.rows.proposals.matching import UNKNOWN
+    from flfed.rows.proposals.fits import UNKNOWN
 
     absent = [m.column for m in made.matches if m.own is None and m.column != made.target.column]
     target = made.target

@@ -283,7 +283,8 @@ class WordList:
         if most == len(codes):
             return best[0]
         # Of some codes only, one or two letters may begin another word.
-        return {code: value for code, value in best[0].items() if len(code) >= SHORTEST_PIECE}
+        plain = {code for code, value in best[0].items() if plain_name(code) == plain_name(value)}
+        return {code: value for code, value in best[0].items() if code in plain or len(code) >= SHORTEST_PIECE}
 
     def _read_code(self, code: str, language: str) -> frozenset[str]:
         """Return the concepts of a code in one language; none where it has other words too."""

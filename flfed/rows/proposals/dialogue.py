@@ -205,21 +205,24 @@ class MappingDialogue:
     def _ask_several(self, likely: Sequence[Match]) -> Question:
         lines = [render("proposals.dialogue.several")]
         for number, match in enumerate(likely, start=1):
-            facts = {"number": number, "column": match.column, "own": match.own, "why": match.why}
-            lines.append(render("proposals.dialogue.pair", **facts))
+            line = render("proposals.dialogue.pair", number=number, column=match.column, own=match.own, why=match.why)
+            lines.append(f"  {line}")
         lines.append(render("proposals.dialogue.confirm"))
         return Question("several", tuple(match.column for match in likely), tuple(lines))
 
     def _ask_column(self, match: Match) -> Question:
         described = self._schema.columns[match.column]
-        facts = {"column": match.column, "description": describe_column(described)}
-        lines = [render("proposals.dialogue.column", **facts)]
+        about = describe_column(described)
+        lines = [render("proposals.dialogue.column", column=match.column, description=about)]
         if match.own is not None and match.standing == "unsure":
-            lines.append(render("proposals.dialogue.doubt", own=match.own, why=match.why))
+            lines.append("  " + render("proposals.dialogue.doubt", own=match.own, why=match.why))
         for number, candidate in enumerate(self._candidates(match), start=1):
             lines.append(describe_candidate(number, candidate))
-        key = "choose-number" if described.is_number() else "choose"
-        lines.append(render(f"proposals.dialogue.{key}", unit=described.unit or "the unit of the schema"))
+        if described.is_number():
+            unit = described.unit or "the schema's"
+            lines.append(render("proposals.dialogue.choose-number", unit=unit))
+        else:
+            lines.append(render("proposals.dialogue.choose"))
         return Question("column", (match.column,), tuple(lines))
 
     def _ask_codes(self, column: str, decision: Decision) -> Question:
@@ -228,11 +231,11 @@ class MappingDialogue:
         shown = ", ".join(counts[:MOST_COUNTS])
         if len(counts) > MOST_COUNTS:
             shown += ", …"
-        facts = {"column": column, "own": decision.own, "codes": len(codes), "counts": shown}
+        number = len(codes)
         values = "; ".join(decision.open_values)
         lines = (
-            render("proposals.dialogue.codes", **facts),
-            render("proposals.dialogue.values", values=values),
+            render("proposals.dialogue.codes", column=column, own=decision.own, codes=number, counts=shown),
+            "  " + render("proposals.dialogue.values", values=values),
             render("proposals.dialogue.typing"),
         )
         return Question("codes", (column,), lines)
@@ -265,7 +268,7 @@ class MappingDialogue:
             return
         match = next(match for match in self._matching.matches if match.column == column)
         parsed = _FACTOR.fullmatch(text)
-        typed = parsed["column"] if parsed and text not in self._names else text
+        typed = str(parsed["column"]) if parsed and text not in self._names else text
         candidates = self._candidates(match)
         own = typed
         if typed not in self._names and typed.isdigit() and 1 <= int(typed) <= len(candidates):
@@ -338,8 +341,8 @@ def describe_candidate(number: int, candidate: Candidate) -> str:
     factor = ""
     if (candidate.field.multiply, candidate.field.add) != (1.0, 0.0):
         factor = f" * {candidate.field.multiply:g}"
-    facts = {"number": number, "own": candidate.own, "factor": factor, "why": candidate.why}
-    return render("proposals.dialogue.candidate", **facts)
+    line = render("proposals.dialogue.candidate", number=number, own=candidate.own, factor=factor, why=candidate.why)
+    return f"  {line}"
 
 
 def read_codes(text: str, values: Sequence[str]) -> dict[str, str]:

@@ -300,12 +300,12 @@ class Matching:
         """Return the standing of a pair, and its reason."""
         same = bool(self._same[i, j])
         known = bool(self._known[i, j])
-        agree = "proposals.match.similar"
+        agree = render("proposals.match.similar")
         if known:
-            agree = "proposals.match.known"
+            agree = render("proposals.match.known")
         if same:
-            agree = "proposals.match.same"
-        why = "; ".join([render(agree), fit.why])
+            agree = render("proposals.match.same")
+        why = "; ".join([agree, fit.why])
         scaled = fit.doubt == "scale"
         if scaled and not same:
             why = "; ".join([why, render("proposals.match.scale")])
