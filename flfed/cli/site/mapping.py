@@ -17,6 +17,7 @@ from flfed.words import render, usage_error
 if TYPE_CHECKING:
     from flfed.rows.data.parsing.fields import ColumnMapping
     from flfed.rows.data.site import Site
+    from flfed.rows.proposals.answers import Answers
     from flfed.rows.proposals.dialogue import MappingDialogue, Question
 
 STORED = "mapping-answers.toml"
@@ -39,7 +40,6 @@ def map_site(
     """
     from flfed.rows.data import datasets
     from flfed.rows.data.table_check import check_site
-    from flfed.rows.proposals.answers import Answers
     from flfed.rows.proposals.dialogue import MappingDialogue, preview_mapping
 
     site, folder = opened(name)
@@ -47,13 +47,10 @@ def map_site(
     stored = folder.gate / STORED
     if again:
         stored.unlink(missing_ok=True)
-    source = answers or (stored if stored.exists() else None)
     table = site.source_table()
     schema = datasets.load(site.dataset).schema
-    dialogue = MappingDialogue(table, schema, Answers.read(source) if source else Answers())
+    dialogue = MappingDialogue(table, schema, _read_answers(answers, stored))
     asks = answers is None and not as_json and sys.stdin.isatty()
-    if source == stored:
-        typer.echo(render("commands.map.resumed"), err=True)
     if not as_json:
         _print_filled_in(dialogue, name)
     if asks:
@@ -75,6 +72,18 @@ def map_site(
     else:
         _print_written(package, copy)
     report_check(checked, site.dataset, quiet=as_json)
+
+
+def _read_answers(file: Path | None, stored: Path) -> Answers:
+    """Return the answers of a file, else those of an unfinished dialogue."""
+    from flfed.rows.proposals.answers import Answers
+
+    if file is not None:
+        return Answers.read(file)
+    if not stored.exists():
+        return Answers()
+    typer.echo(render("commands.map.resumed"), err=True)
+    return Answers.read(stored)
 
 
 def _package(site: Site) -> Path:
@@ -101,16 +110,16 @@ def _ask_all(dialogue: MappingDialogue, stored: Path, name: str) -> None:
     from flfed.paths import private_folder
 
     private_folder(stored.parent)
-    while question := dialogue.next_question():
-        typer.echo("")
-        for line in question.lines:
-            output.say(line)
-        try:
+    try:
+        while question := dialogue.next_question():
+            typer.echo("")
+            for line in question.lines:
+                output.say(line)
             _ask(dialogue, question)
-        except typer.Abort:
-            typer.echo(f"\n{render('commands.map.unwritten', site=name)}", err=True)
-            raise
-        dialogue.answers.write(stored)
+            dialogue.answers.write(stored)
+    except (typer.Abort, KeyboardInterrupt):
+        typer.echo(f"\n{render('commands.map.unwritten', site=name)}", err=True)
+        raise
 
 
 def _ask(dialogue: MappingDialogue, question: Question) -> None:

@@ -162,11 +162,7 @@ class WordList:
         return self._readings[key]
 
     def _read(self, name: str, *, windows: bool) -> Reading:
-        unit = ""
-        for bracket in _IN_BRACKETS.findall(name):
-            unit = self._units.get("".join(split_words(bracket)), unit)
-            if unit:
-                name = name.replace(bracket, " ")
+        name, unit = self._take_unit(name)
         words = split_words(name)
         parts: list[Part] = []
         rest: list[str] = []
@@ -179,18 +175,27 @@ class WordList:
             if not length:
                 length, named_unit = self._unit(words[place:])
                 unit = unit or named_unit
-            if length:
-                parts += [concepts] if concepts else []
-                place += length
-                continue
-            pieces = self._compound(words[place])
-            if not pieces:
-                pieces = self._abbreviation(words[place])
-                exact = exact and not pieces
-            parts += pieces
-            rest += [] if pieces else [words[place]]
-            place += 1
+            if not length:
+                length = 1
+                pieces = self._compound(words[place])
+                if not pieces:
+                    pieces = self._abbreviation(words[place])
+                    exact = exact and not pieces
+                if not pieces:
+                    rest.append(words[place])
+                parts += pieces
+            elif concepts:
+                parts.append(concepts)
+            place += length
         return Reading(tuple(part for part in parts if part != {FILLER}), tuple(rest), exact, unit)
+
+    def _take_unit(self, name: str) -> tuple[str, str]:
+        """Return a name without a unit in brackets, and the unit."""
+        for bracket in _IN_BRACKETS.findall(name):
+            unit = self._units.get("".join(split_words(bracket)), "")
+            if unit:
+                return name.replace(bracket, " "), unit
+        return name, ""
 
     def _longest(self, words: Sequence[str]) -> tuple[int, Part]:
         """Return the number of first words that are an entry together, and its concepts."""
@@ -276,15 +281,15 @@ class WordList:
             for code, of_code in zip(codes, concepts, strict=True):
                 possible[code] = _match_values(of_code, meanings)
             readings.append(_name_once(possible, values))
-        most = max(map(len, readings))
-        best = [reading for reading in readings if len(reading) == most]
-        if any(reading != best[0] for reading in best):
+        best = max(readings, key=len)
+        others = [reading for reading in readings if len(reading) == len(best)]
+        if others.count(best) < len(others):
             return {}
-        if most == len(codes):
-            return best[0]
+        if len(best) == len(codes):
+            return best
         # Of some codes only, one or two letters may begin another word.
-        plain = {code for code, value in best[0].items() if plain_name(code) == plain_name(value)}
-        return {code: value for code, value in best[0].items() if code in plain or len(code) >= SHORTEST_PIECE}
+        plain = {code for code, value in best.items() if plain_name(code) == plain_name(value)}
+        return {code: value for code, value in best.items() if code in plain or len(code) >= SHORTEST_PIECE}
 
     def _read_code(self, code: str, language: str) -> frozenset[str]:
         """Return the concepts of a code in one language; none where it has other words too."""
@@ -348,21 +353,26 @@ class SchemaWords:
     def compare(self, reading: Reading, column: str) -> Likeness:
         """Return the likeness of a name to a column of the schema, by concepts."""
         meaning = self._meanings[column]
+        every = meaning.concepts
+        matched = [part for part in reading.parts if part & every]
+        counted = [part for part in reading.parts if part & every or not part & OPTIONAL]
+        precision = self._share(matched, counted, reading.rest)
         best = Likeness(0.0, known=False)
         for alternative in meaning.alternatives:
-            every = meaning.concepts
-            matched = [part for part in reading.parts if part & every]
-            counted = [part for part in reading.parts if part & every or not part & OPTIONAL]
-            precision = self._share(matched, counted, reading.rest)
-            met = [part for part in alternative.parts if any(part & other for other in matched)]
-            recall = self._share(met, alternative.parts, alternative.rest)
-            # A number, or a word such as type, names no column.
-            met = [part for part in met if not part & NAMELESS and not next(iter(part)).startswith("#")]
-            score = precision * (1 - RECALL + RECALL * recall) if met else 0.0
+            recall = self._recall(matched, alternative)
             known = precision == 1 and recall >= LEAST_RECALL and reading.exact
-            if score > best.score or (known and not best.known):
-                best = Likeness(score, known or best.known)
+            score = precision * (1 - RECALL + RECALL * recall) if recall else 0.0
+            best = Likeness(max(score, best.score), known or best.known)
         return best
+
+    def _recall(self, matched: Sequence[Part], alternative: Reading) -> float:
+        """Return the share of a meaning that matched parts have; 0 where it names no column."""
+        concepts = frozenset[str]().union(*matched)
+        met = [part for part in alternative.parts if part & concepts]
+        # A number, or a word such as type, names no column.
+        if all(part & NAMELESS or next(iter(part)).startswith("#") for part in met):
+            return 0.0
+        return self._share(met, alternative.parts, alternative.rest)
 
     def _share(self, some: Sequence[Part], parts: Sequence[Part], rest: Sequence[str]) -> float:
         """Return the weight of some parts as a share of that of all parts and of words that are not in the list."""

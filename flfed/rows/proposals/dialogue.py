@@ -245,16 +245,7 @@ class MappingDialogue:
         return self._matching.column(own).entries.rows_by_text
 
     def _take_several(self, columns: Sequence[str], text: str) -> None:
-        if text.casefold() in ("y", "yes"):
-            wrong = set()
-        elif text.casefold() in ("n", "no"):
-            wrong = set(columns)
-        else:
-            numbers = re.findall(r"\d+", text)
-            places = [int(number) for number in numbers]
-            if not places or not all(1 <= place <= len(columns) for place in places):
-                raise usage_error("proposals.dialogue.unclear", numbers=len(columns))
-            wrong = {columns[place - 1] for place in places}
+        wrong = _read_wrong(columns, text)
         by_column = {match.column: match for match in self._matching.matches}
         for column in columns:
             if column in wrong:
@@ -296,10 +287,13 @@ class MappingDialogue:
         for column, own in self.answers.columns.items():
             if own:
                 self._check_own(column, own)
+        self._check_all_codes()
+
+    def _check_all_codes(self) -> None:
+        """Refuse codes in answers, and write those of flags in one way."""
         decisions = self.decisions()
         for column, codes in self.answers.codes.items():
-            described = self._schema.columns[column]
-            if described.kind == "flag":
+            if self._schema.columns[column].kind == "flag":
                 plain = {"true": "yes", "1": "yes", "false": "no", "0": "no"}
                 codes = {code: plain.get(value.casefold(), value.casefold()) for code, value in codes.items()}
             own = decisions[column].own
@@ -325,6 +319,18 @@ class MappingDialogue:
         absent = len(set(plain_text(pd.Series(list(typed), dtype=object))) - set(self._codes(own)))
         if absent:
             raise usage_error("proposals.dialogue.code", absent=absent, typed=len(typed), own=own)
+
+
+def _read_wrong(columns: Sequence[str], text: str) -> set[str]:
+    """Return the columns that an answer to a list of pairs names as wrong."""
+    if text.casefold() in ("y", "yes"):
+        return set()
+    if text.casefold() in ("n", "no"):
+        return set(columns)
+    places = [int(number) for number in re.findall(r"\d+", text)]
+    if not places or min(places) < 1 or max(places) > len(columns):
+        raise usage_error("proposals.dialogue.unclear", numbers=len(columns))
+    return {columns[place - 1] for place in places}
 
 
 def describe_column(column: Column) -> str:
@@ -368,22 +374,32 @@ def read_codes(text: str, values: Sequence[str]) -> dict[str, str]:
     {'w': 'female', '?': ''}
     """
     places = [place.strip() for place in next(csv.reader([text], skipinitialspace=True), [])]
-    pairs: list[tuple[str, str]] = []
     if places and all("=" in place for place in places):
-        for place in places:
-            code, _, value = place.rpartition("=")
-            pairs.append((code.strip(), value.strip()))
+        pairs = [_read_pair(place) for place in places]
     else:
-        if len(places) > len(values) + 1:
-            raise usage_error("proposals.dialogue.places", places=len(places), values=len(values))
-        for place, value in zip(places, [*values, NOT_KNOWN], strict=False):
-            pairs += [(code.strip(), value) for code in place.split("|") if code.strip()]
+        pairs = _read_places(places, values)
     typed = dict(pairs)
     if not typed:
         raise usage_error("proposals.dialogue.none")
     if len(typed) < len(pairs):
         raise usage_error("proposals.dialogue.twice")
     return typed
+
+
+def _read_pair(place: str) -> tuple[str, str]:
+    """Return the code and the value of CODE=VALUE."""
+    code, _, value = place.rpartition("=")
+    return code.strip(), value.strip()
+
+
+def _read_places(places: Sequence[str], values: Sequence[str]) -> list[tuple[str, str]]:
+    """Return each code with the value in whose place it stands."""
+    if len(places) > len(values) + 1:
+        raise usage_error("proposals.dialogue.places", places=len(places), values=len(values))
+    pairs = []
+    for place, value in zip(places, [*values, NOT_KNOWN], strict=False):
+        pairs += [(code.strip(), value) for code in place.split("|") if code.strip()]
+    return pairs
 
 
 def _read_factor(multiply: str, add: str | None) -> dict[str, float]:

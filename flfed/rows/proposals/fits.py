@@ -228,12 +228,17 @@ def _fit_reading(numbers: Numbers, unit: str, column: Column, quantity: Quantity
 
 def _fit_unchanged(values: _Values, unit: str, field: Field, column: Column, quantity: Quantity) -> Fit:
     """Return the fit of numbers that lie in the range as they are."""
-    inside = values.inside()
-    likely = values.likely()
     if unit and column.unit and plain_name(unit) != plain_name(column.unit):
         why = render("proposals.match.unit", unit=unit, other=column.unit)
         doubt: Doubt = "currency" if quantity.money and is_currency(unit) else "unit"
-        return Fit(inside, field, why, doubt, likely=likely)
+        return Fit(values.inside(), field, why, doubt, likely=values.likely())
+    return _fit_stated(values, unit, field, quantity)
+
+
+def _fit_stated(values: _Values, unit: str, field: Field, quantity: Quantity) -> Fit:
+    """Return the fit of numbers in the schema's unit, with a doubt where a factor of 10 would not show."""
+    inside = values.inside()
+    likely = values.likely()
     why = render("proposals.match.inside")
     fractions = quantity.whole and (values.values != np.rint(values.values)).any()
     if fractions or (quantity.counts and _have_large_step(values.values)):
@@ -291,18 +296,26 @@ def _are_telling(values: Sequence[object]) -> bool:
 
 def name_codes(entries: Cells, column: Column, words: WordList) -> dict[str, str]:
     """Return the schema's value of each code whose meaning is plain by the word list."""
-    texts = {text.casefold() for text in entries.texts}
-    if any(map(texts.issubset, PAIRS)):
-        by_flag = flags_by_text(entries)
-        if column.kind == "flag":
-            return by_flag
-        # Both are yes and no in some words.
-        if len(column.values) == 2 and {value.casefold() for value in column.values} in PAIRS:
-            value_by_flag = {str(int(value.casefold() in TRUE)): value for value in column.values}
-            return {text: value_by_flag[flag] for text, flag in by_flag.items()}
+    pairs = _name_pairs(entries, column)
+    if pairs:
+        return pairs
     if len(entries.texts) > 2 * max(len(column.values), 5):
         return {}
     if column.kind == "flag":
         flags = words.name_values(entries.texts, ["no", "yes"])
         return {text: str(int(value == "yes")) for text, value in flags.items()}
     return words.name_values(entries.texts, column.values)
+
+
+def _name_pairs(entries: Cells, column: Column) -> dict[str, str]:
+    """Return the schema's value of each code, where both are yes and no in some words."""
+    texts = {text.casefold() for text in entries.texts}
+    if not any(map(texts.issubset, PAIRS)):
+        return {}
+    by_flag = flags_by_text(entries)
+    if column.kind == "flag":
+        return by_flag
+    if len(column.values) != 2 or {value.casefold() for value in column.values} not in PAIRS:
+        return {}
+    value_by_flag = {str(int(value.casefold() in TRUE)): value for value in column.values}
+    return {text: value_by_flag[flag] for text, flag in by_flag.items()}

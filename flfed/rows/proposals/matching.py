@@ -300,29 +300,39 @@ class Matching:
         """Return the standing of a pair, and its reason."""
         same = bool(self._same[i, j])
         known = bool(self._known[i, j])
+        is_near = self._has_rival(i, j)
+        why = self._reason(i, j, fit, is_near=is_near)
+        # The outcome has the greatest weight, and an identifier may be that of anything.
+        name = self._names[i]
+        is_special = name == self._schema.target or self._schema.columns[name].kind == "id"
+        doubts = {"outside", "unit", "kind", "reading"}
+        if not same:
+            doubts.add("scale")
+        if is_near or fit.doubt in doubts:
+            return "unsure", why
+        if fit.doubt == "codes" and not is_special:
+            standing: Standing = "codes" if known else "likely"
+            return standing, why
+        if fit.share < FITTING:
+            return "unsure", why
+        sure = known and fit.doubt in ("", "scale") and (same or not is_special)
+        standing = "sure" if sure else "likely"
+        return standing, why
+
+    def _reason(self, i: int, j: int, fit: Fit, *, is_near: bool) -> str:
+        """Return why a column of the schema may be read from one of the table."""
+        same = bool(self._same[i, j])
         agree = render("proposals.match.similar")
-        if known:
+        if self._known[i, j]:
             agree = render("proposals.match.known")
         if same:
             agree = render("proposals.match.same")
-        why = "; ".join([agree, fit.why])
-        scaled = fit.doubt == "scale"
-        if scaled and not same:
-            why = "; ".join([why, render("proposals.match.scale")])
-        is_near = self._has_rival(i, j)
+        reasons = [agree, fit.why]
+        if fit.doubt == "scale" and not same:
+            reasons.append(render("proposals.match.scale"))
         if is_near:
-            why = "; ".join([why, render("proposals.match.near")])
-        # The outcome has the greatest weight, and an identifier may be that of anything.
-        is_special = self._names[i] == self._schema.target or self._schema.columns[self._names[i]].kind == "id"
-        if is_near or fit.doubt in ("outside", "unit", "kind", "reading") or (scaled and not same):
-            return "unsure", why
-        if fit.doubt == "codes" and not is_special:
-            return ("codes" if known else "likely"), why
-        if fit.share < FITTING:
-            return "unsure", why
-        if known and (same or not is_special) and fit.doubt in ("", "scale"):
-            return "sure", why
-        return "likely", why
+            reasons.append(render("proposals.match.near"))
+        return "; ".join(reasons)
 
     def _has_rival(self, i: int, j: int) -> bool:
         """Return whether another column of either side fits nearly as well."""

@@ -158,17 +158,12 @@ def replace_mapping(text: str, mapping: ColumnMapping, comments: Mapping[str, st
 
     None where the text has not just one call of `Site` with a mapping that is written out, or with none.
     """
-    nodes = list(ast.walk(ast.parse(text)))
-    calls = [node for node in nodes if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Site"]
-    imports = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module == "flfed"]
-    if len(calls) != 1 or not imports:
+    tree = ast.parse(text)
+    before = _replaced_keyword(tree)
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "flfed"]
+    if before is None or not imports:
         return None
     lines = text.split("\n")
-    by_name = {keyword.arg: keyword for keyword in calls[0].keywords}
-    before = by_name.get("mapping") or by_name.get("source")
-    if before is None or (before.arg == "mapping" and not isinstance(before.value, ast.Dict)):
-        return None
-    new = "\n    ".join(_mapping_lines(mapping, comments)).removesuffix(",")
     end = before.value.end_lineno or 0
     column = len(lines[end - 1].encode()[: before.value.end_col_offset].decode())
     tail = lines[end - 1][column:]
@@ -178,11 +173,25 @@ def replace_mapping(text: str, mapping: ColumnMapping, comments: Mapping[str, st
     else:
         start = end
         head = f"{lines[end - 1][:column]},\n    "
+    new = "\n    ".join(_mapping_lines(mapping, comments)).removesuffix(",")
     lines[start - 1 : end] = [f"{head}{new}{tail}"]
-    names = {alias.name for node in imports for alias in node.names}
-    if "Field" not in names and any(isinstance(value, Field) for value in mapping.values()):
+    needs_field = any(isinstance(value, Field) for value in mapping.values())
+    if needs_field and "Field" not in [alias.name for node in imports for alias in node.names]:
         lines.insert((imports[-1].end_lineno or 0), "from flfed import Field")
     return "\n".join(lines)
+
+
+def _replaced_keyword(tree: ast.Module) -> ast.keyword | None:
+    """Return the mapping of the only call of `Site`, or the source behind which one is added; None where unclear."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    calls = [call for call in calls if getattr(call.func, "id", "") == "Site"]
+    if len(calls) != 1:
+        return None
+    by_name = {keyword.arg: keyword for keyword in calls[0].keywords}
+    mapping = by_name.get("mapping")
+    if mapping is None:
+        return by_name.get("source")
+    return mapping if isinstance(mapping.value, ast.Dict) else None
 
 
 def _literal(value: Any) -> str:
