@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tomllib
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from flfed.rows.data.mapping import map_table
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.proposals import matching
 from flfed.rows.proposals.answers import Answers
+from flfed.rows.proposals.column_words import LANGUAGES
 from flfed.rows.proposals.dialogue import Decision, MappingDialogue, Question, preview_mapping
 from flfed.rows.proposals.fits import Fit
 from tests.foreign_tables import Outcome, Truth, answered, read_export, rows_of, write_export
@@ -259,3 +261,18 @@ def test_a_million_rows_make_no_dialogue_slow(exports: Path, heart):
     begun = time.process_time()
     assert sure_columns(large, CLINIC) == few
     assert time.process_time() - begun < 20
+
+
+def test_each_entry_of_the_word_list_has_its_source_and_its_languages():
+    folder = Path(matching.__file__).parent
+    content = tomllib.loads((folder / "column_names.toml").read_text("utf-8"))
+    concepts = content["concepts"]
+    assert len(concepts) > 150 and all(entry["source"].strip() for entry in concepts.values())
+    assert {frozenset(entry) for entry in concepts.values()} == {frozenset([*LANGUAGES, "source"])}
+    named = {concept for lists in content["columns"].values() for meaning in lists for concept in meaning}
+    assert {concept for concept in named if not concept.startswith("#")} <= set(concepts)
+    quantities = tomllib.loads((folder / "quantities.toml").read_text("utf-8"))
+    entries = [*quantities["units"], *quantities["medians"]]
+    assert len(entries) > 40 and all(entry["source"].strip() for entry in entries)
+    assert {entry["of"] for entry in quantities["units"] if "of" in entry} <= set(concepts)
+    assert {concept for entry in quantities["medians"] for concept in entry["concepts"]} <= set(concepts)
