@@ -119,6 +119,15 @@ def check(end: Outcome, truth: Truth) -> None:
     assert end.dialogue.number_of_answers == len(end.asked) <= 10
     right = {name for name in here if end.columns[name] == truth.columns[name]}
     assert len(right) >= 0.8 * len(here), sorted(here - right)
+    for name in right:
+        field = end.dialogue.decisions()[name].field
+        assert field is not None
+        factor = truth.units.get(name, {}).get("multiply", 1)
+        assert field.multiply == pytest.approx(factor, rel=0.01), name
+        words = {"yes": "1", "no": "0", "true": "1", "false": "0"}
+        meant = {code: words.get(value, value) for code, value in truth.codes.get(name, {}).items()}
+        named = {code: value for code, value in (field.values or {}).items() if code in meant}
+        assert named == {code: meant[code] for code in named}, name
 
 
 def check_secrets(text: str, table: pd.DataFrame, truth: Truth) -> None:

@@ -112,8 +112,8 @@ def split_words(name: str) -> list[str]:
 
     Examples
     --------
-    >>> split_words("maxHerzfrequenz_12M"), split_words("Größe (cm)")
-    (['max', 'herzfrequenz', '12', 'm'], ['grosse', 'cm'])
+    >>> split_words("maxPuls_12M"), split_words("Größe (cm)")
+    (['max', 'puls', '12', 'm'], ['grosse', 'cm'])
     """
     parted = _HUMPS.sub(" ", unicodedata.normalize("NFC", name))
     return re.findall(r"[a-z]+|\d+|[<>≤≥%+]", fold(parted))
