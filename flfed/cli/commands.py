@@ -20,7 +20,7 @@ from flfed.cli import (
     study,
     study_runs,
 )
-from flfed.cli.site import approve, cards, records, rows, serve, setup
+from flfed.cli.site import approve, cards, mapping, records, rows, serve, setup
 from flfed.cli.site.rows import EVERY_DAY, RARELY, SETTING_UP
 from flfed.packages import strictly
 
@@ -99,6 +99,7 @@ for name, command, example in (
     runs.app.command(name, epilog=example)(command)
 app.command("demo", rich_help_panel=START)(dashboard.demo)
 app.command("choose", epilog="--answers answers.toml --output study.toml", rich_help_panel=START)(choose.choose_study)
+rows.app.command("map", epilog="st-mary", rich_help_panel=SETTING_UP)(mapping.map_site)
 study.app.command("verify", epilog="wine")(study_runs.verify_study)
 study.app.command("sweep", epilog="wine --set validation=0.2 --grid lr=0.1,0.3")(study_runs.sweep_study)
 app.add_typer(data.app, name="data", rich_help_panel=START)

@@ -111,6 +111,11 @@ def check_table(
         lines = write_local_rows(checked, local_rows)
         typer.echo(render("commands.check.rows", lines=counted(lines, "line"), file=local_rows), err=True)
     output.show(_checked(checked, whole), as_json)
+    refuse_unfit(checked, dataset)
+
+
+def refuse_unfit(checked: Checked, dataset: str) -> None:
+    """Raise `UsageError` with the first fault of a table that does not fit its dataset's schema."""
     if not checked.passed:
         # The printed table has all reasons why it does not fit.
         first, *others = (line for line in checked.lines if not line.passed)
@@ -349,7 +354,7 @@ def _source(file: Path | None, query: str, url_variable: str, names: str, sheet:
 
 def _advice(made: SiteProposal, path: Path) -> list[str]:
     """Return the tasks that remain for a person."""
-    from flfed.rows.proposals.matching import UNKNOWN
+    from flfed.rows.proposals.fits import UNKNOWN
 
     absent = [m.column for m in made.matches if m.own is None and m.column != made.target.column]
     target = made.target
@@ -364,4 +369,6 @@ def _advice(made: SiteProposal, path: Path) -> list[str]:
         lines.append(render("commands.mapping.absent", columns=", ".join(absent)))
     if made.unread:
         lines.append(render("commands.mapping.unread", columns=", ".join(made.unread)))
+    if not all(match.sure for match in made.matches if match.own is not None):
+        lines.append(render("commands.mapping.dialogue", site=made.site.name))
     return lines

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 import secrets
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -21,34 +23,28 @@ from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Source
 from flfed.rows.proposals import texts
-from flfed.rows.proposals.cells import FEW_VALUES, LEAST_ROWS, Cells, Columns, Numbers, name_words, read_numbers
-from flfed.rows.proposals.columns import PAIRS, TRUE, flags_by_text, propose_column, unit_of
+from flfed.rows.proposals.cells import FEW_VALUES, name_words
+from flfed.rows.proposals.column_words import word_list
+from flfed.rows.proposals.fits import FITTING, UNKNOWN, Fit, OwnColumn, fit_column
 from flfed.rows.proposals.own_tables import read_named, refuse_lines_above
+from flfed.rows.proposals.quantities import describe_quantity
 from flfed.words import render
 
 NAME_WEIGHT = 0.7
 """Weight of the names' likeness in a match; the rest is the fit of the values."""
 LEAST_MATCH = 0.6
 """Least score of a proposed pair."""
-FITTING = 0.98
-"""Least share of fitting rows in a match that is sure."""
-UNKNOWN = "?"
-"""Mark in a mapping for the schema's value of a code that a person has to name."""
-SYNONYMS = (
-    {"sex", "gender"}, {"age", "years"}, {"bmi", "body mass index"}, {"sbp", "systolic", "trestbps"},
-    {"chol", "cholesterol"}, {"hr", "heart rate", "thalach", "pulse"}, {"diagnosis", "disease", "dx", "outcome"},
-    {"id", "patient id", "patient"}, {"income", "annual inc", "salary"}, {"dob", "birth date", "date of birth"},
-    {"smoker", "smoking"}, {"died", "death", "mortality"}, {"default", "loan status", "bad"},
-)  # fmt: skip
-FACTORS = (
-    (38.67, "mmol/L", "mg/dL", "cholesterol"), (1 / 38.67, "mg/dL", "mmol/L", "cholesterol"),
-    (88.57, "mmol/L", "mg/dL", "triglycerides"), (18.016, "mmol/L", "mg/dL", "glucose"),
-    (1 / 18.016, "mg/dL", "mmol/L", "glucose"), (88.42, "mg/dL", "µmol/L", "creatinine"),
-    (1 / 88.42, "µmol/L", "mg/dL", "creatinine"), (2.54, "inches", "cm", ""), (100.0, "m", "cm", ""),
-    (0.01, "cm", "m", ""), (0.45359237, "lb", "kg", ""), (100.0, "shares", "%", ""), (1 / 365.25, "days", "years", ""),
-    (1 / 12, "months", "years", ""), (12.0, "years", "months", ""), (1000.0, "thousands", "", ""),
-)  # fmt: skip
-"""Conversions of units: factor, unit before, unit after, and substance."""
+LEAST_CANDIDATE = 0.45
+"""Least score of a column that is named as a candidate."""
+MOST_CANDIDATES = 3
+NEAR = 0.12
+"""Largest difference of the scores of two candidates between which a person decides."""
+EXCHANGED = 1.3
+"""Least factor by which two columns fit better once they are exchanged."""
+TELLING = 0.62
+"""Score of a column whose values alone show what it is."""
+MOST_COMPARED = 50_000
+"""Largest number of a table's rows that are compared; more are drawn by lot."""
 OUTCOME_NAMES = {
     *("target", "outcome", "label", "class", "y", "response", "result", "event", "endpoint", "status", "diagnosis"),
     *("zielgroesse", "ergebnis", "diagnose", "resultat", "issue"),
@@ -61,7 +57,27 @@ FEW_NAMES = 5
 MOST_ROWS = 0.9
 """Least share of rows with one of the target's classes in such a column."""
 _SPLIT = re.compile(r"[^a-z0-9]+")
-_SYNONYMS = [re.compile(f" ({'|'.join(names)}) ") for names in SYNONYMS]
+
+Standing = Literal["sure", "codes", "likely", "unsure", "absent"]
+"""Result for a column: "codes" is a sure column whose codes a person has to name."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A column of the table that a schema's column may be.
+
+    Attributes
+    ----------
+    own : str
+    field : Field
+        Reading of the column.
+    why : str
+        Holds no cell.
+    """
+
+    own: str
+    field: Field
+    why: str
 
 
 @dataclass(frozen=True)
@@ -78,14 +94,22 @@ class Match:
         Reading of the column; None where none fits.
     why : str
         Holds no cell.
-    sure : bool
+    standing : {"sure", "codes", "likely", "unsure", "absent"}
+    candidates : tuple of Candidate
+        The best first.
     """
 
     column: str
     own: str | None
     field: Field | None
     why: str
-    sure: bool
+    standing: Standing
+    candidates: tuple[Candidate, ...] = ()
+
+    @property
+    def sure(self) -> bool:
+        """Whether nobody needs to look at it."""
+        return self.standing == "sure"
 
     @property
     def has_unnamed_codes(self) -> bool:
@@ -129,13 +153,7 @@ class SiteProposal:
         UsageError
             If one of its files is there already.
         """
-        columns = datasets.load(self.site.dataset).schema.columns
-        comments = {}
-        for name in self.unnamed:
-            comments[name] = render("proposals.file.codes", values=", ".join(columns[name].values))
-        if self.target.own is None:
-            comments[self.target.column] = render("proposals.file.target")
-        return texts.write_new(folder, texts.site_files(self.site, comments))
+        return texts.write_new(folder, texts.site_files(self.site, describe_gaps(self.site)))
 
 
 def propose_site(name: str, dataset: str, source: Source, *, title: str, open_data: bool) -> SiteProposal:
@@ -168,18 +186,20 @@ def propose_site(name: str, dataset: str, source: Source, *, title: str, open_da
     return SiteProposal(site, matches, tuple(own for own in map(str, table.columns) if own not in used))
 
 
-@dataclass(frozen=True)
-class _Fit:
-    """Share of a column's rows that fit, and the reading with which they do."""
-
-    share: float
-    field: Field
-    why: str
-    sure: bool = True
-
-
 def propose_mapping(table: pd.DataFrame, schema: Schema) -> list[Match]:
     """Return the origin of each column of a schema, one to one.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As a source gives it. Of more than 50,000 rows, so many are compared.
+    schema : Schema
+    """
+    return Matching(table, schema).matches
+
+
+class Matching:
+    """Comparison of a table's columns with a schema's.
 
     Parameters
     ----------
@@ -187,65 +207,191 @@ def propose_mapping(table: pd.DataFrame, schema: Schema) -> list[Match]:
         As a source gives it.
     schema : Schema
     """
-    from scipy.optimize import linear_sum_assignment
 
-    own = [str(name) for name in table.columns]
-    alike, score, fits = _scores(table, schema)
-    rows, columns = linear_sum_assignment(-score)
-    pairs: dict[int, int] = dict(zip(rows.tolist(), columns.tolist(), strict=True))
-    matches = []
-    for i, name in enumerate(schema.columns):
-        j = pairs.get(i, -1)
-        if j < 0 or score[i, j] < LEAST_MATCH:
-            matches.append(Match(name, None, None, render("proposals.match.none"), sure=False))
-        else:
-            matches.append(_match(name, own[j], fits[i, j], same=bool(alike[i, j] == 1)))
-    read = {match.own for match in matches}
-    left = {name: table.iloc[:, place] for place, name in enumerate(own) if name not in read}
-    for place, match in enumerate(matches):
-        if match.column == schema.target and match.own is None:
-            matches[place] = _target(left, schema)
-    return matches
+    def __init__(self, table: pd.DataFrame, schema: Schema) -> None:
+        from scipy.optimize import linear_sum_assignment
 
+        self._schema = schema
+        self._words = word_list()
+        self._names = list(schema.columns)
+        descriptions = {name: column.description for name, column in schema.columns.items()}
+        self._meanings = self._words.read_schema(descriptions)
+        some = table if len(table) <= MOST_COMPARED else table.sample(MOST_COMPARED, random_state=0)
+        self._own = [
+            OwnColumn(str(name), some.iloc[:, place], table.iloc[:, place], self._words.read(str(name)))
+            for place, name in enumerate(table.columns)
+        ]
+        self._fits: dict[tuple[int, int], Fit] = {}
+        self._alike = np.zeros((len(self._names), len(self._own)))
+        self._same = np.zeros(self._alike.shape, dtype=bool)
+        self._known = np.zeros(self._alike.shape, dtype=bool)
+        self._score = np.zeros(self._alike.shape)
+        self._compare()
+        rows, columns = linear_sum_assignment(-self._score)
+        self._pairs = {int(i): int(j) for i, j in zip(rows, columns, strict=True) if self._score[i, j] >= LEAST_MATCH}
+        exchanged = self._exchanged()
+        self.matches = [self._match(i, name, exchanged.get(i)) for i, name in enumerate(self._names)]
+        self._add_target()
 
-def _match(name: str, own: str, fit: _Fit, *, same: bool) -> Match:
-    """Return the match of a schema's column with an own one, whose name is the `same` or similar."""
-    agree = "the names agree" if same else render("proposals.match.similar")
-    return Match(name, own, fit.field, "; ".join([agree, fit.why]), same and fit.sure and fit.share >= FITTING)
+    def column(self, own: str) -> OwnColumn:
+        """Return a column of the table."""
+        return next(one for one in self._own if one.name == own)
 
+    def fit(self, column: str, own: str) -> Fit:
+        """Return the fit of a column of the table to one of the schema."""
+        return self._fit(self._names.index(column), self._own.index(self.column(own)))
 
-def _scores(table: pd.DataFrame, schema: Schema) -> tuple[np.ndarray, np.ndarray, dict[tuple[int, int], _Fit]]:
-    """Return the likeness of names, the scores [schema's columns, own columns], and the fits."""
-    alike = np.zeros((len(schema.columns), table.shape[1]))
-    score = np.zeros_like(alike)
-    fits = {}
-    for i, (name, column) in enumerate(schema.columns.items()):
-        for j, own in enumerate(map(str, table.columns)):
-            alike[i, j] = name_likeness(name, own)
-            if alike[i, j] > 0.3:
-                fits[i, j] = _fit(table.iloc[:, j], own, name, column)
-                score[i, j] = NAME_WEIGHT * alike[i, j] + (1 - NAME_WEIGHT) * fits[i, j].share
-    return alike, score, fits
+    def _compare(self) -> None:
+        """Compare all names, and the values where names are alike or values may be telling."""
+        for i, name in enumerate(self._names):
+            column = self._schema.columns[name]
+            for j, own in enumerate(self._own):
+                likeness = self._meanings.compare(own.reading, name)
+                alike = name_likeness(name, own.name)
+                self._same[i, j] = alike == 1
+                self._known[i, j] = alike == 1 or likeness.known
+                self._alike[i, j] = max(alike, likeness.score)
+                if self._alike[i, j] > 0.3:
+                    fit = self._fit(i, j)
+                    self._score[i, j] = NAME_WEIGHT * self._alike[i, j] + (1 - NAME_WEIGHT) * fit.quality
+                elif len(column.values) > 2 and self._fit(i, j).telling:
+                    self._score[i, j] = TELLING
 
+    def _fit(self, i: int, j: int) -> Fit:
+        if (i, j) not in self._fits:
+            name = self._names[i]
+            column = self._schema.columns[name]
+            quantity = None
+            if column.is_number():
+                quantity = describe_quantity(column, self._meanings.concepts(name))
+            self._fits[i, j] = fit_column(self._own[j], column, quantity, self._words)
+        return self._fits[i, j]
 
-def _target(left: Columns, schema: Schema) -> Match:
-    """Return a possible origin of the target where its name is no evidence; it is never sure.
+    def _exchanged(self) -> dict[int, int]:
+        """Return, for columns of the schema whose values fit better once exchanged, the other one's column."""
+        exchanged = {}
+        numbers = [i for i in self._pairs if self._schema.columns[self._names[i]].is_number()]
+        for one, other in combinations(numbers, 2):
+            straight = self._quality(one, one) * self._quality(other, other)
+            crossed = self._quality(one, other) * self._quality(other, one)
+            if crossed > EXCHANGED * straight:
+                exchanged[one] = self._pairs[other]
+                exchanged[other] = self._pairs[one]
+        return exchanged
 
-    It is the only unused column whose values could be the outcome, or the only one of those with an outcome's name.
-    """
-    target = schema.target
-    column = schema.columns[target]
-    named = [own for own in left if _is_outcome_name(own, target)]
-    fits = {own: _fit(cells, own, target, column) for own, cells in left.items()}
-    could = [own for own, fit in fits.items() if _could_be(left[own], column, fit)]
-    # Codes without a meaning of their own need an outcome's name, and at least one code for each class.
-    coded = [own for own in named if column.values and len(column.values) <= left[own].nunique() <= FEW_VALUES]
-    likely = [own for own in could if own in named] or could or coded
-    if len(likely) == 1:
+    def _quality(self, i: int, other: int) -> float:
+        """Return the fit of the values proposed for another column."""
+        return self._fit(i, self._pairs[other]).quality
+
+    def _match(self, i: int, name: str, exchanged: int | None) -> Match:
+        candidates = self._candidates(i, exchanged)
+        j = self._pairs.get(i)
+        if j is None:
+            standing: Standing = "unsure" if candidates else "absent"
+            return Match(name, None, None, render("proposals.match.none"), standing, candidates)
+        fit = self._fit(i, j)
+        standing, why = self._judge(i, j, fit)
+        if exchanged is not None:
+            standing = "unsure"
+            why = render("proposals.match.exchanged", other=self._own[exchanged].name)
+        return Match(name, self._own[j].name, fit.field, why, standing, candidates)
+
+    def _judge(self, i: int, j: int, fit: Fit) -> tuple[Standing, str]:
+        """Return the standing of a pair, and its reason."""
+        same = bool(self._same[i, j])
+        known = bool(self._known[i, j])
+        is_near = self._has_rival(i, j)
+        why = self._reason(i, j, fit, is_near=is_near)
+        # The outcome has the greatest weight, and an identifier may be that of anything.
+        name = self._names[i]
+        is_special = name == self._schema.target or self._schema.columns[name].kind == "id"
+        doubts = {"outside", "unit", "kind", "reading"}
+        if not same:
+            doubts.add("scale")
+        if is_near or fit.doubt in doubts:
+            return "unsure", why
+        if fit.doubt == "codes" and not is_special:
+            standing: Standing = "codes" if known else "likely"
+            return standing, why
+        if fit.share < FITTING:
+            return "unsure", why
+        sure = known and fit.doubt in ("", "scale") and (same or not is_special)
+        standing = "sure" if sure else "likely"
+        return standing, why
+
+    def _reason(self, i: int, j: int, fit: Fit, *, is_near: bool) -> str:
+        """Return why a column of the schema may be read from one of the table."""
+        same = bool(self._same[i, j])
+        agree = render("proposals.match.similar")
+        if self._known[i, j]:
+            agree = render("proposals.match.known")
+        if same:
+            agree = render("proposals.match.same")
+        reasons = [agree, fit.why]
+        if fit.doubt == "scale" and not same:
+            reasons.append(render("proposals.match.scale"))
+        if is_near:
+            reasons.append(render("proposals.match.near"))
+        return "; ".join(reasons)
+
+    def _has_rival(self, i: int, j: int) -> bool:
+        """Return whether another column of either side fits nearly as well."""
+        if self._same[i, j]:
+            return bool(self._same[i].sum() + self._same[:, j].sum() > 2)
+        least = self._score[i, j] - NEAR
+        row = np.delete(self._score[i], j)
+        column = np.delete(self._score[:, j], i)
+        return bool((row >= least).any() or (column >= least).any())
+
+    def _candidates(self, i: int, exchanged: int | None) -> tuple[Candidate, ...]:
+        """Return the columns of the table that a schema's column may be, without those of other names."""
+        taken = {j for other, j in self._pairs.items() if other != i}
+        order = [int(j) for j in np.argsort(-self._score[i], kind="stable")]
+        listed = [j for j in order if self._score[i, j] >= LEAST_CANDIDATE and j not in taken]
+        if i in self._pairs:
+            listed = [self._pairs[i], *(j for j in listed if j != self._pairs[i])]
+        if exchanged is not None:
+            listed.insert(1, exchanged)
+        return tuple(self._candidate(i, j) for j in listed[:MOST_CANDIDATES])
+
+    def _candidate(self, i: int, j: int) -> Candidate:
+        fit = self._fit(i, j)
+        return Candidate(self._own[j].name, fit.field, fit.why)
+
+    def _add_target(self) -> None:
+        """Propose an origin of the target where its name is no evidence; it is never sure."""
+        target = self._schema.target
+        place = self._names.index(target)
+        if place in self._pairs:
+            return
+        used = set(self._pairs.values())
+        left = {own.name: j for j, own in enumerate(self._own) if j not in used}
+        likely = self._possible_targets(place, left)
+        candidates = tuple(self._candidate(place, left[own]) for own in likely[:MOST_CANDIDATES])
+        if len(likely) != 1:
+            standing: Standing = "unsure" if candidates else "absent"
+            self.matches[place] = Match(target, None, None, _several(likely), standing, candidates)
+            return
         own = likely[0]
-        why = render("proposals.match.named") if own in named else render("proposals.match.only")
-        return Match(target, own, fits[own].field, "; ".join([why, fits[own].why]), sure=False)
-    return Match(target, None, None, _several(likely), sure=False)
+        named = _is_outcome_name(own, target)
+        reason = render("proposals.match.named") if named else render("proposals.match.only")
+        why = "; ".join([reason, candidates[0].why])
+        self.matches[place] = Match(target, own, candidates[0].field, why, "unsure", candidates)
+
+    def _possible_targets(self, place: int, left: Mapping[str, int]) -> list[str]:
+        """Return the unused columns whose values could be the outcome; of those with an outcome's name only these."""
+        target = self._schema.target
+        column = self._schema.columns[target]
+        named = [own for own in left if _is_outcome_name(own, target)]
+        possible = [own for own, j in left.items() if _could_be(self._own[j], column, self._fit(place, j))]
+        if both := [own for own in possible if own in named]:
+            return both
+        if possible:
+            return possible
+        # Codes without a meaning of their own need an outcome's name, and at least one code for each class.
+        most = FEW_VALUES
+        texts = {own: len(self._own[left[own]].entries.texts) for own in named}
+        return [own for own in named if column.values and len(column.values) <= texts[own] <= most]
 
 
 def _is_outcome_name(own: str, target: str) -> bool:
@@ -263,15 +409,14 @@ def _several(likely: list[str]) -> str:
     return render("proposals.match.several", columns=names)
 
 
-def _could_be(cells: pd.Series, column: Column, fit: _Fit) -> bool:
+def _could_be(own: OwnColumn, column: Column, fit: Fit) -> bool:
     """Return whether a column's values could be a target's."""
-    kind = propose_column(fit.field.column, cells).kind
-    entries = Cells.of(fit.field.column, cells)
+    kind = own.proposal.kind
+    entries = own.entries
     if column.range is not None:
-        numbers = read_numbers(entries)
-        if kind != "number" or fit.share < FITTING or numbers is None:
+        if kind != "number" or fit.share < FITTING or own.numbers is None:
             return False
-        spread = float(np.ptp(numbers.values)) * abs(fit.field.multiply)
+        spread = float(np.ptp(own.numbers.values)) * abs(fit.field.multiply)
         return spread >= LEAST_SPAN * (column.range[1] - column.range[0])
     if kind not in ("flag", "category", "number"):
         return False
@@ -281,17 +426,30 @@ def _could_be(cells: pd.Series, column: Column, fit: _Fit) -> bool:
     return bool(most and len(set(read[of_schema])) >= max(2, len(column.values) / 2))
 
 
+def describe_gaps(site: Site) -> dict[str, str]:
+    """Return comments on the columns of a site's mapping that a person has to complete."""
+    schema = datasets.load(site.dataset).schema
+    comments = {}
+    for name, entry in site.mapping.items():
+        if isinstance(entry, Field) and UNKNOWN in (entry.values or {}).values():
+            values = ", ".join(schema.columns[name].values)
+            comments[name] = render("proposals.file.codes", values=values)
+        elif entry is None and name == schema.target:
+            comments[name] = render("proposals.file.target")
+    return comments
+
+
 def mapping_of(matches: list[Match]) -> ColumnMapping:
     """Return the mapping of a site, without columns that are read under the schema's own name."""
-    mapping: dict[str, str | Field | None] = {}
-    for match in matches:
-        if match.own is None or match.field is None:
-            mapping[match.column] = None
-        elif match.field != Field(match.own):
-            mapping[match.column] = match.field
-        elif match.own != match.column:
-            mapping[match.column] = match.own
-    return mapping
+    entries = {match.column: field_entry(match.field) for match in matches}
+    return {name: entry for name, entry in entries.items() if entry != name}
+
+
+def field_entry(field: Field | None) -> str | Field | None:
+    """Return the entry of a mapping for a reading: a name alone where cells are read unchanged."""
+    if field is None or field != Field(field.column):
+        return field
+    return field.column
 
 
 def name_likeness(one: str, other: str) -> float:
@@ -305,130 +463,16 @@ def name_likeness(one: str, other: str) -> float:
     plain = [plain_name(re.sub(r"[\[(].*", "", name) or name) for name in (one, other)]
     if plain[0] == plain[1] and plain[0]:
         return 1.0
-    words = [_words(name) for name in (one, other)]
-    for names in _SYNONYMS:
-        if all(names.search(f" {word} ") for word in words):
-            return 0.9
-    parts = [set(word.split()) for word in words]
+    parts = [set(_words(name).split()) for name in (one, other)]
     likeness = 0.85 * len(parts[0] & parts[1]) / max(1, min(map(len, parts)))
     ratio = difflib.SequenceMatcher(None, plain[0], plain[1]).ratio()
     if ratio >= 0.75:
         likeness = max(likeness, ratio)
+    readings = [word_list().read(name) for name in (one, other)]
+    if readings[0].parts and readings[0].parts == readings[1].parts and not readings[0].rest + readings[1].rest:
+        likeness = max(likeness, 0.9)
     return round(likeness, 3)
 
 
 def _words(name: str) -> str:
     return " ".join(_SPLIT.split(name_words(name))).strip()
-
-
-def _fit(cells: pd.Series, own: str, name: str, column: Column) -> _Fit:
-    """Return the fit of one column's cells to a schema column."""
-    entries = Cells.of(own, cells)
-    plain = Field(own, missing=entries.missing)
-    if not entries.n_present:
-        return _Fit(0.0, plain, "it is empty")
-    if column.is_number():
-        return _number(entries, plain, name, column)
-    if column.values or column.kind == "flag":
-        return _codes(entries, plain, column)
-    proposal = propose_column(own, cells)
-    field = replace(proposal.field or plain, column=own)
-    share = 1.0 if proposal.kind == column.kind else 0.3
-    return _Fit(share, field, render("proposals.match.kind", kind=proposal.kind))
-
-
-def _number(entries: Cells, plain: Field, name: str, column: Column) -> _Fit:
-    numbers = read_numbers(entries)
-    if numbers is None or column.range is None:
-        return _Fit(0.0, plain, render("proposals.match.numbers"))
-    fit = _as_numbers(numbers, name, column)
-    other = _as_numbers(numbers.other, name, column) if numbers.other else None
-    # The range may distinguish decimals from thousands.
-    if other and fit.share < FITTING <= other.share:
-        fit = other
-    if not numbers.doubt:
-        return fit
-    return replace(fit, why="; ".join([fit.why, numbers.doubt]), sure=False)
-
-
-def _as_numbers(numbers: Numbers, name: str, column: Column) -> _Fit:
-    """Return the fit of numbers to a column with a range."""
-    entries = numbers.cells
-    values = numbers.values
-    field = replace(numbers.reading, column=entries.name, missing=entries.missing)
-    is_code = np.isin(values, [code for code in column.missing if isinstance(code, float)])
-    ends = column.range or (-math.inf, math.inf)
-    inside = _inside(values[~is_code], entries.counts[~is_code], ends)
-    if inside >= FITTING:
-        unit = unit_of(entries.name)
-        if unit and column.unit and plain_name(unit) != plain_name(column.unit):
-            return _Fit(inside, field, render("proposals.match.unit", unit=unit, other=column.unit))
-        return _Fit(inside, field, render("proposals.match.inside"))
-    # A unit is proposed only where it brings nearly all values into the range, and no other unit does.
-    factors = [
-        one
-        for one in _factors(entries.name, name, column)
-        if _inside(values[~is_code] * one[0], entries.counts[~is_code], ends) >= FITTING
-    ]
-    if inside < 0.5 and len(factors) == 1:
-        factor, before, after, _ = factors[0]
-        why = render("proposals.match.converted", before=before, after=after)
-        return _Fit(0.9, replace(field, multiply=round(factor, 8)), why)
-    return _Fit(inside, field, render("proposals.match.outside", percent=round(100 * inside)))
-
-
-def _factors(own: str, name: str, column: Column) -> list[tuple[float, str, str, str]]:
-    """Return the conversions to a column's unit, of a substance where the names have one."""
-    fitting = [one for one in FACTORS if plain_name(one[2]) == plain_name(column.unit)]
-    begins = tuple(plain_name(word)[:4] for word in (own, name))
-    named = [one for one in fitting if one[3] and one[3].startswith(begins)]
-    return named or fitting
-
-
-def _inside(values: np.ndarray, counts: np.ndarray, ends: tuple[float, float]) -> float:
-    within = (values >= ends[0]) & (values <= ends[1])
-    return float(counts[within].sum() / max(counts.sum(), 1))
-
-
-def _codes(entries: Cells, plain: Field, column: Column) -> _Fit:
-    """Return the fit of codes to a schema's values."""
-    read, broken = read_column(pd.Series(entries.texts, dtype=object), entries.name, column, plain)
-    if not broken and len(read):
-        return _Fit(1.0, plain, render("proposals.match.values"))
-    named = _named_flags(entries) if column.kind == "flag" else _named_values(entries, column)
-    named = named or _named_yes_no(entries, column)
-    named_rows = sum(count for text, count in entries.rows_by_text.items() if text in named)
-    share = named_rows / max(entries.n_present, 1)
-    if share >= FITTING:
-        return _Fit(share, replace(plain, values=named), render("proposals.match.codes"))
-    # Other codes are listed for a person to name; those of few rows are not written down.
-    listed = {text: named.get(text, UNKNOWN) for text, count in entries.rows_by_text.items() if count >= LEAST_ROWS}
-    fits_in_number = len(entries.texts) <= max(len(column.values), 2)
-    likely = 0.6 if fits_in_number else 0.2 * share
-    return _Fit(likely, replace(plain, values=listed), render("proposals.match.unnamed"))
-
-
-def _named_flags(entries: Cells) -> dict[str, str]:
-    texts = {text.casefold() for text in entries.texts}
-    return flags_by_text(entries) if any(map(texts.issubset, PAIRS)) else {}
-
-
-def _named_yes_no(entries: Cells, column: Column) -> dict[str, str]:
-    """Return the schema's value of each code, where both are yes and no in some words."""
-    flags = _named_flags(entries)
-    if len(column.values) != 2 or {value.casefold() for value in column.values} not in PAIRS:
-        return {}
-    by_flag = {str(int(value.casefold() in TRUE)): value for value in column.values}
-    return {text: by_flag[flag] for text, flag in flags.items()}
-
-
-def _named_values(entries: Cells, column: Column) -> dict[str, str]:
-    """Return the schema's value of each code that abbreviates only one."""
-    same = {plain_name(value): value for value in column.values}
-    named = {}
-    for text in entries.texts:
-        plain = plain_name(text)
-        longer = [value for value in column.values if plain and plain_name(value).startswith(plain)]
-        if plain in same or len(longer) == 1:
-            named[text] = same.get(plain) or longer[0]
-    return named

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import textwrap
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ import tomli_w
 from flfed.errors import count_in_words, counted
 from flfed.files import write_whole
 from flfed.rows.data.origin import as_bytes
-from flfed.rows.data.parsing.fields import one_line
+from flfed.rows.data.parsing.fields import ColumnMapping, Field, one_line
 from flfed.rows.data.schema import Column
 from flfed.rows.data.site import Site
 from flfed.rows.proposals.columns import ColumnProposal
@@ -126,8 +127,6 @@ def source_text(rows: int, tables: int) -> str:
 
 def site_text(site: Site, comments: Mapping[str, str]) -> str:
     """Return the Python file of a site, with `comments` behind columns of the mapping."""
-    # Comments hold values of a schema that others wrote: a line break in them would end the comment.
-    remarks = {key: f"  # {one_line(words)}" for key, words in comments.items()}
     body = [
         f"name={_literal(site.name)},",
         f"title={_literal(site.title or site.name)},",
@@ -135,16 +134,64 @@ def site_text(site: Site, comments: Mapping[str, str]) -> str:
         f"source={_literal(site.source)},",
     ]
     if site.mapping:
-        body.append("mapping={")
-        for key, value in site.mapping.items():
-            body.append(f"    {_literal(key)}: {_literal(value)},{remarks.get(key, '')}")
-        body.append("},")
+        body += _mapping_lines(site.mapping, comments)
     body.append(f"holdout={_literal(site.holdout)},")
     parts = (site, site.source, site.holdout, *site.mapping.values())
     used = {type(part).__name__ for part in parts if is_dataclass(part)}
     title = render("proposals.file.site")
     head = f'"""{title}"""\n\nfrom flfed import {", ".join(sorted(used))}\n\nsite = Site(\n'
     return head + "".join(f"    {line}\n" for line in body) + ")\n"
+
+
+def _mapping_lines(mapping: ColumnMapping, comments: Mapping[str, str]) -> list[str]:
+    """Return a mapping as lines of Python, with comments behind its columns."""
+    lines = ["mapping={"]
+    for key, value in mapping.items():
+        # Comments hold values of a schema that others wrote: a line break in them would end the comment.
+        remark = f"  # {one_line(comments[key])}" if key in comments else ""
+        lines.append(f"    {_literal(key)}: {_literal(value)},{remark}")
+    return [*lines, "},"]
+
+
+def replace_mapping(text: str, mapping: ColumnMapping, comments: Mapping[str, str]) -> str | None:
+    """Return the Python text of a site's package with another mapping, all else unchanged.
+
+    None where the text has not just one call of `Site` with a mapping that is written out, or with none.
+    """
+    tree = ast.parse(text)
+    before = _replaced_keyword(tree)
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "flfed"]
+    if before is None or not imports:
+        return None
+    lines = text.split("\n")
+    end = before.value.end_lineno or 0
+    column = len(lines[end - 1].encode()[: before.value.end_col_offset].decode())
+    tail = lines[end - 1][column:]
+    if before.arg == "mapping":
+        start = before.lineno
+        head = lines[start - 1].encode()[: before.col_offset].decode()
+    else:
+        start = end
+        head = f"{lines[end - 1][:column]},\n    "
+    new = "\n    ".join(_mapping_lines(mapping, comments)).removesuffix(",")
+    lines[start - 1 : end] = [f"{head}{new}{tail}"]
+    needs_field = any(isinstance(value, Field) for value in mapping.values())
+    if needs_field and "Field" not in [alias.name for node in imports for alias in node.names]:
+        lines.insert((imports[-1].end_lineno or 0), "from flfed import Field")
+    return "\n".join(lines)
+
+
+def _replaced_keyword(tree: ast.Module) -> ast.keyword | None:
+    """Return the mapping of the only call of `Site`, or the source behind which one is added; None where unclear."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    calls = [call for call in calls if getattr(call.func, "id", "") == "Site"]
+    if len(calls) != 1:
+        return None
+    by_name = {keyword.arg: keyword for keyword in calls[0].keywords}
+    mapping = by_name.get("mapping")
+    if mapping is None:
+        return by_name.get("source")
+    return mapping if isinstance(mapping.value, ast.Dict) else None
 
 
 def _literal(value: Any) -> str:

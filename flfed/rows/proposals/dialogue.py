@@ -1,0 +1,443 @@
+"""The mapping of a table as questions to a person: what is sure is filled in, the rest is asked; no cell is shown."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import pandas as pd
+
+from flfed.errors import count_in_words
+from flfed.rows.data.mapping import map_table, plain_text
+from flfed.rows.data.parsing.fields import ColumnMapping, Field
+from flfed.rows.data.schema import Column, Schema
+from flfed.rows.proposals.answers import NOT_KNOWN, Answers
+from flfed.rows.proposals.fits import UNKNOWN
+from flfed.rows.proposals.matching import Candidate, Match, Matching, field_entry
+from flfed.words import render, usage_error
+
+NOT_HERE = "-"
+OPEN = "?"
+"""Answer that leaves the codes of a column open."""
+MOST_COUNTS = 12
+"""Largest number of counts of codes that are shown."""
+_FACTOR = re.compile(r"(?P<column>.*?)\s*\*\s*(?P<multiply>[-+\d.eE]+)(?:\s*\+\s*(?P<add>[-+\d.eE]+))?\s*")
+FLAGS = {"no": "0", "yes": "1"}
+Origin = Literal["sure", "answered", "not-here", "undecided"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The state of one column of the schema.
+
+    Attributes
+    ----------
+    origin : {"sure", "answered", "not-here", "undecided"}
+        "not-here" where no column fits and nobody was asked.
+    own : str or None
+        None where the site does not have it.
+    field : Field or None
+    why : str
+    open_values : tuple of str
+        Values of the schema for which a person has to type codes.
+    """
+
+    origin: Origin
+    own: str | None
+    field: Field | None
+    why: str
+    open_values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about one or several columns.
+
+    Attributes
+    ----------
+    kind : {"several", "column", "codes"}
+    columns : tuple of str
+        Of the schema.
+    lines : tuple of str
+        The question, line by line.
+    """
+
+    kind: Literal["several", "column", "codes"]
+    columns: tuple[str, ...]
+    lines: tuple[str, ...]
+
+
+class MappingDialogue:
+    """Questions about the mapping of a table, one after the other.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As the source gives it.
+    schema : Schema
+    answers : Answers
+        Those given so far; further ones are added.
+
+    Raises
+    ------
+    UsageError
+        If an answer names a column, value or code that is not there.
+    """
+
+    def __init__(self, table: pd.DataFrame, schema: Schema, answers: Answers) -> None:
+        self._table = table
+        self._schema = schema
+        self._matching = Matching(table, schema)
+        self._names = [str(name) for name in table.columns]
+        self._one_by_one: set[str] = set()
+        self.answers = answers
+        self.number_of_answers = 0
+        self._check()
+
+    def decisions(self) -> dict[str, Decision]:
+        """Return the state of each column of the schema."""
+        taken = set(self.answers.columns.values())
+        decisions = {}
+        for match in self._matching.matches:
+            decisions[match.column] = self._decide(match, taken)
+        return decisions
+
+    def next_question(self) -> Question | None:
+        """Return the next question, None where all is decided."""
+        decisions = self.decisions()
+        undecided = [match for match in self._matching.matches if decisions[match.column].origin == "undecided"]
+        likely = [match for match in undecided if match.standing == "likely" and match.column not in self._one_by_one]
+        if len(likely) > 1:
+            return self._ask_several(likely)
+        for match in undecided:
+            return self._ask_column(match)
+        for column, decision in decisions.items():
+            if decision.open_values:
+                return self._ask_codes(column, decision)
+        return None
+
+    def answer(self, question: Question, text: str) -> None:
+        """Take an answer to a question.
+
+        Raises
+        ------
+        UsageError
+            If it is none; the sentence says how one is typed.
+        """
+        text = text.strip()
+        if question.kind == "several":
+            self._take_several(question.columns, text)
+        elif question.kind == "column":
+            self._take_column(question.columns[0], text)
+        else:
+            self._take_codes(question.columns[0], text)
+        self.number_of_answers += 1
+
+    def mapping(self) -> dict[str, str | Field | None]:
+        """Return the mapping as decided so far, without columns that are read under the schema's own name."""
+        mapping: dict[str, str | Field | None] = {}
+        for name, decision in self.decisions().items():
+            entry = field_entry(decision.field)
+            if entry != name:
+                mapping[name] = entry
+        return mapping
+
+    def unread(self) -> list[str]:
+        """Return the columns of the table that are not used."""
+        used = {decision.own for decision in self.decisions().values()}
+        return [name for name in self._names if name not in used]
+
+    def _decide(self, match: Match, taken: set[str]) -> Decision:
+        column = match.column
+        if column in self.answers.columns:
+            own = self.answers.columns[column]
+            if not own:
+                return Decision("answered", None, None, render("proposals.dialogue.absent"))
+            fit = self._matching.fit(column, own)
+            return self._with_codes(column, Decision("answered", own, fit.field, fit.why))
+        is_free = match.own is not None and match.own not in taken
+        if match.standing in ("sure", "codes") and is_free:
+            return self._with_codes(column, Decision("sure", match.own, match.field, match.why))
+        if self._candidates(match):
+            return Decision("undecided", None, None, match.why)
+        return Decision("not-here", None, None, match.why)
+
+    def _candidates(self, match: Match) -> tuple[Candidate, ...]:
+        """Return the candidates of a column that no answer has given to another one."""
+        taken = set(self.answers.columns.values())
+        return tuple(one for one in match.candidates if one.own not in taken)
+
+    def _with_codes(self, column: str, decision: Decision) -> Decision:
+        """Return a decision with the units and codes that a person typed, and the values that still have no code."""
+        field = decision.field
+        if field is None:
+            return decision
+        units = self.answers.units.get(column)
+        if units is not None:
+            field = replace(field, multiply=units.get("multiply", 1.0), add=units.get("add", 0.0))
+        typed = self.answers.codes.get(column)
+        if typed:
+            return replace(decision, field=self._with_typed(column, field, typed))
+        if field.values is None or UNKNOWN not in field.values.values():
+            return replace(decision, field=field)
+        named = set(field.values.values())
+        values = tuple(value for value in self._values(column) if FLAGS.get(value, value) not in named)
+        left = () if typed == {} else values
+        return replace(decision, field=field, open_values=left)
+
+    def _with_typed(self, column: str, field: Field, typed: Mapping[str, str]) -> Field:
+        """Return a reading with the typed codes, beside those whose meaning is plain."""
+        plain = field.values or {value: value for value in self._schema.columns[column].values}
+        values = {code: value for code, value in plain.items() if value != UNKNOWN and code not in typed}
+        values |= {code: value for code, value in typed.items() if value != NOT_KNOWN}
+        missing = [code for code, value in typed.items() if value == NOT_KNOWN]
+        return replace(field, values=values, missing=(*field.missing, *missing))
+
+    def _values(self, column: str) -> tuple[str, ...]:
+        """Return the words for a column's values."""
+        described = self._schema.columns[column]
+        return tuple(FLAGS) if described.kind == "flag" else described.values
+
+    def _ask_several(self, likely: Sequence[Match]) -> Question:
+        lines = [render("proposals.dialogue.several")]
+        for number, match in enumerate(likely, start=1):
+            line = render("proposals.dialogue.pair", number=number, column=match.column, own=match.own, why=match.why)
+            lines.append(f"  {line}")
+        lines.append(render("proposals.dialogue.confirm"))
+        return Question("several", tuple(match.column for match in likely), tuple(lines))
+
+    def _ask_column(self, match: Match) -> Question:
+        described = self._schema.columns[match.column]
+        about = describe_column(described)
+        lines = [render("proposals.dialogue.column", column=match.column, description=about)]
+        if match.own is not None and match.standing == "unsure":
+            lines.append("  " + render("proposals.dialogue.doubt", own=match.own, why=match.why))
+        for number, candidate in enumerate(self._candidates(match), start=1):
+            lines.append(describe_candidate(number, candidate))
+        if described.is_number():
+            unit = described.unit or "the schema's"
+            lines.append(render("proposals.dialogue.choose-number", unit=unit))
+        else:
+            lines.append(render("proposals.dialogue.choose"))
+        return Question("column", (match.column,), tuple(lines))
+
+    def _ask_codes(self, column: str, decision: Decision) -> Question:
+        codes = self._codes(decision.own or "")
+        counts = [count_in_words(count) for count in sorted(codes.values(), reverse=True)]
+        shown = ", ".join(counts[:MOST_COUNTS])
+        if len(counts) > MOST_COUNTS:
+            shown += ", …"
+        number = len(codes)
+        values = "; ".join(decision.open_values)
+        lines = (
+            render("proposals.dialogue.codes", column=column, own=decision.own, codes=number, counts=shown),
+            "  " + render("proposals.dialogue.values", values=values),
+            render("proposals.dialogue.typing"),
+        )
+        return Question("codes", (column,), lines)
+
+    def _codes(self, own: str) -> dict[str, int]:
+        """Return the distinct codes of a column, with their numbers of rows."""
+        return self._matching.column(own).entries.rows_by_text
+
+    def _take_several(self, columns: Sequence[str], text: str) -> None:
+        wrong = _read_wrong(columns, text)
+        by_column = {match.column: match for match in self._matching.matches}
+        for column in columns:
+            if column in wrong:
+                self._one_by_one.add(column)
+            else:
+                self.answers.columns[column] = by_column[column].own or ""
+
+    def _take_column(self, column: str, text: str) -> None:
+        if text == NOT_HERE:
+            self.answers.columns[column] = ""
+            return
+        match = next(match for match in self._matching.matches if match.column == column)
+        parsed = _FACTOR.fullmatch(text)
+        typed = str(parsed["column"]) if parsed and text not in self._names else text
+        candidates = self._candidates(match)
+        own = typed
+        if typed not in self._names and typed.isdigit() and 1 <= int(typed) <= len(candidates):
+            own = candidates[int(typed) - 1].own
+        self._check_own(column, own)
+        if parsed is not None and text not in self._names:
+            self.answers.units[column] = _read_factor(parsed["multiply"], parsed["add"])
+        self.answers.columns[column] = own
+
+    def _take_codes(self, column: str, text: str) -> None:
+        decision = self.decisions()[column]
+        if text == OPEN:
+            self.answers.codes[column] = {}
+            return
+        typed = read_codes(text, decision.open_values)
+        self._check_codes(column, decision.own or "", typed)
+        self.answers.codes[column] = {code: FLAGS.get(value, value) for code, value in typed.items()}
+
+    def _check(self) -> None:
+        """Refuse answers that do not fit the table or the schema."""
+        for table in (self.answers.columns, self.answers.units, self.answers.codes):
+            for column in table:
+                if column not in self._schema.columns:
+                    raise usage_error("proposals.answers.column", column=column, dataset=self._schema.name)
+        for column, own in self.answers.columns.items():
+            if own:
+                self._check_own(column, own)
+        self._check_all_codes()
+
+    def _check_all_codes(self) -> None:
+        """Refuse codes in answers, and write those of flags in one way."""
+        decisions = self.decisions()
+        for column, codes in self.answers.codes.items():
+            if self._schema.columns[column].kind == "flag":
+                plain = {"true": "yes", "1": "yes", "false": "no", "0": "no"}
+                codes = {code: plain.get(value.casefold(), value.casefold()) for code, value in codes.items()}
+            own = decisions[column].own
+            if own is not None:
+                self._check_codes(column, own, codes)
+            self.answers.codes[column] = {code: FLAGS.get(value, value) for code, value in codes.items()}
+
+    def _check_own(self, column: str, own: str) -> None:
+        """Refuse a column that the table does not have, or that is read for another one."""
+        if self._names.count(own) != 1:
+            raise usage_error("proposals.dialogue.unnamed", column=column, own=own[:60])
+        for other, taken in self.answers.columns.items():
+            if taken == own and other != column:
+                raise usage_error("proposals.dialogue.taken", own=own, column=other)
+
+    def _check_codes(self, column: str, own: str, typed: Mapping[str, str]) -> None:
+        """Refuse codes that do not occur, and values that the schema does not have."""
+        values = {*self._values(column), NOT_KNOWN, *FLAGS.values()}
+        wrong = sum(value not in values for value in typed.values())
+        if wrong:
+            named = ", ".join(self._values(column))
+            raise usage_error("proposals.dialogue.value", wrong=wrong, column=column, values=named)
+        absent = len(set(plain_text(pd.Series(list(typed), dtype=object))) - set(self._codes(own)))
+        if absent:
+            raise usage_error("proposals.dialogue.code", absent=absent, typed=len(typed), own=own)
+
+
+def _read_wrong(columns: Sequence[str], text: str) -> set[str]:
+    """Return the columns that an answer to a list of pairs names as wrong."""
+    if text.casefold() in ("y", "yes"):
+        return set()
+    if text.casefold() in ("n", "no"):
+        return set(columns)
+    places = [int(number) for number in re.findall(r"\d+", text)]
+    if not places or min(places) < 1 or max(places) > len(columns):
+        raise usage_error("proposals.dialogue.unclear", numbers=len(columns))
+    return {columns[place - 1] for place in places}
+
+
+def describe_column(column: Column) -> str:
+    """Return what a column of a schema is, for people."""
+    parts = [column.description or column.kind]
+    if column.range is not None:
+        low, high = column.range
+        parts.append(f"{low:g} to {high:g} {column.unit}".rstrip())
+    return "; ".join(parts)
+
+
+def describe_candidate(number: int, candidate: Candidate) -> str:
+    """Return the line of a candidate, with the factor that its values would need."""
+    factor = ""
+    if (candidate.field.multiply, candidate.field.add) != (1.0, 0.0):
+        factor = f" * {candidate.field.multiply:g}"
+    line = render("proposals.dialogue.candidate", number=number, own=candidate.own, factor=factor, why=candidate.why)
+    return f"  {line}"
+
+
+def read_codes(text: str, values: Sequence[str]) -> dict[str, str]:
+    """Return the value of each typed code.
+
+    Parameters
+    ----------
+    text : str
+        The codes of each value in the order of `values`, with commas between; several codes of one value have "|"
+        between them, and one more place is for "not known". Or CODE=VALUE with commas between.
+    values : sequence of str
+
+    Raises
+    ------
+    UsageError
+        If there are none, too many places, or one code stands in two.
+
+    Examples
+    --------
+    >>> read_codes("1|9, 2", ["male", "female"])
+    {'1': 'male', '9': 'male', '2': 'female'}
+    >>> read_codes("w=female, ?=", ["male", "female"])
+    {'w': 'female', '?': ''}
+    """
+    places = [place.strip() for place in next(csv.reader([text], skipinitialspace=True), [])]
+    if places and all("=" in place for place in places):
+        pairs = [_read_pair(place) for place in places]
+    else:
+        pairs = _read_places(places, values)
+    typed = dict(pairs)
+    if not typed:
+        raise usage_error("proposals.dialogue.none")
+    if len(typed) < len(pairs):
+        raise usage_error("proposals.dialogue.twice")
+    return typed
+
+
+def _read_pair(place: str) -> tuple[str, str]:
+    """Return the code and the value of CODE=VALUE."""
+    code, _, value = place.rpartition("=")
+    return code.strip(), value.strip()
+
+
+def _read_places(places: Sequence[str], values: Sequence[str]) -> list[tuple[str, str]]:
+    """Return each code with the value in whose place it stands."""
+    if len(places) > len(values) + 1:
+        raise usage_error("proposals.dialogue.places", places=len(places), values=len(values))
+    pairs = []
+    for place, value in zip(places, [*values, NOT_KNOWN], strict=False):
+        pairs += [(code.strip(), value) for code in place.split("|") if code.strip()]
+    return pairs
+
+
+def _read_factor(multiply: str, add: str | None) -> dict[str, float]:
+    """Return a typed conversion."""
+    try:
+        numbers = {"multiply": float(multiply), "add": float(add or 0)}
+    except ValueError:
+        raise usage_error("proposals.dialogue.factor") from None
+    if not numbers["multiply"] or not all(map(math.isfinite, numbers.values())):
+        raise usage_error("proposals.dialogue.factor")
+    return numbers
+
+
+def preview_mapping(
+    table: pd.DataFrame, schema: Schema, mapping: ColumnMapping, missing: tuple[str, ...]
+) -> Iterator[dict[str, object]]:
+    """Yield counts of each column of a mapping: rows read, missing, outside the range, and against another rule.
+
+    No count of 1 to 4 is in them, and none follows from the others.
+    """
+    mapped, findings = map_table(table, schema, mapping, missing, outcome=False)
+    rows = len(mapped)
+    for name in schema.columns:
+        entry = mapping.get(name, name)
+        if entry is None:
+            continue
+        outside = 0
+        unread = 0
+        for finding in findings:
+            if finding.column == name and finding.rule.startswith("is outside"):
+                outside += len(finding.rows)
+            elif finding.column == name:
+                unread += len(finding.rows)
+        read = int(mapped[name].notna().sum())
+        parts = {"missing": rows - read - outside - unread, "outside": outside, "unread": unread}
+        counts = {part: count_in_words(max(count, 0)) for part, count in parts.items()}
+        # The difference to all rows would show a small count.
+        shown = str(read)
+        if any(text.startswith("fewer") for text in counts.values()):
+            shown = render("proposals.preview.about", rows=round(read, -1))
+        yield {"column": name, "own": getattr(entry, "column", entry), "mapped": shown, **counts}

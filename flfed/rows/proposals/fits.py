@@ -1,0 +1,321 @@
+"""Fit of one column of a table to a column of a schema: by kind, range, unit and values; no cell is in its words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from flfed.rows.data.mapping import read_column
+from flfed.rows.data.parsing.fields import Field, plain_name
+from flfed.rows.data.schema import Column
+from flfed.rows.proposals.cells import DIGITS, FEW_VALUES, LEAST_ROWS, Cells, Numbers, read_numbers
+from flfed.rows.proposals.column_words import Reading, WordList
+from flfed.rows.proposals.columns import PAIRS, TRUE, ColumnProposal, flags_by_text, propose_column, unit_of
+from flfed.rows.proposals.quantities import Conversion, Quantity, is_currency
+from flfed.words import render
+
+FITTING = 0.98
+"""Least share of fitting rows in a match that is sure."""
+UNKNOWN = "?"
+"""Mark in a mapping for the schema's value of a code that a person has to name."""
+LEAST_FOR_MEDIAN = 20
+"""Least number of rows with a value other than 0 whose median is compared."""
+SHIFTS = (0.1, 10.0)
+"""Factors by which a decimal mark may be at the wrong place."""
+LARGEST_STEP = 10
+"""Least common step of counts that are not counts as they stand: a factor of 10."""
+Doubt = Literal["", "unit", "outside", "scale", "currency", "codes", "reading", "kind"]
+"""Reason why a person has to look at a fit: "scale" is a factor of 10 that nothing would show."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Fit of a column's rows, and the reading with which they fit.
+
+    Attributes
+    ----------
+    share : float, 0 to 1
+        Of the rows with a value.
+    field : Field
+    why : str
+        Holds no cell.
+    doubt : str
+    likely : float, 0 to 1
+        How near the median is to the quantity's usual one.
+    telling : bool
+        Whether the values alone show which column of the schema it is.
+    """
+
+    share: float
+    field: Field
+    why: str
+    doubt: Doubt = ""
+    likely: float = 1.0
+    telling: bool = False
+
+    @property
+    def sure(self) -> bool:
+        """Whether values, range and kind agree and no doubt is left."""
+        return self.share >= FITTING and not self.doubt
+
+    @property
+    def quality(self) -> float:
+        """The share, weighted by the nearness of the median."""
+        return self.share * self.likely
+
+
+class OwnColumn:
+    """A column of a table, whose cells are counted once.
+
+    Parameters
+    ----------
+    name : str
+    cells : Series
+        Some of its rows.
+    whole : Series
+        All of its rows.
+    reading : Reading
+        Of its name.
+    """
+
+    def __init__(self, name: str, cells: pd.Series, whole: pd.Series, reading: Reading) -> None:
+        self.name = name
+        self.reading = reading
+        self._cells = cells
+        self._whole = whole
+
+    @cached_property
+    def entries(self) -> Cells:
+        """Its distinct texts, of all rows where they are few."""
+        entries = Cells.of(self.name, self._cells)
+        if len(self._cells) == len(self._whole) or len(entries.texts) > 10 * FEW_VALUES:
+            return entries
+        return Cells.of(self.name, self._whole)
+
+    @cached_property
+    def numbers(self) -> Numbers | None:
+        """The same as numbers, None where they are none."""
+        return read_numbers(self.entries)
+
+    @cached_property
+    def proposal(self) -> ColumnProposal:
+        """Its kind."""
+        return propose_column(self.name, self._cells)
+
+    @property
+    def unit(self) -> str:
+        """Unit in its name, as the word list has it, else as it stands in brackets."""
+        return self.reading.unit or unit_of(self.name)
+
+
+def fit_column(own: OwnColumn, column: Column, quantity: Quantity | None, words: WordList) -> Fit:
+    """Return the fit of a table's column to a schema's.
+
+    Parameters
+    ----------
+    own : OwnColumn
+    column : Column
+    quantity : Quantity or None
+        Of a column of numbers.
+    words : WordList
+    """
+    plain = Field(own.name, missing=own.entries.missing)
+    if not own.entries.n_present:
+        return Fit(0.0, plain, render("proposals.match.empty"), "kind")
+    if quantity is not None:
+        return _fit_numbers(own, plain, column, quantity)
+    if column.values or column.kind == "flag":
+        return _fit_codes(own.entries, plain, column, words)
+    proposal = own.proposal
+    field = replace(proposal.field or plain, column=own.name)
+    why = render("proposals.match.kind", kind=proposal.kind)
+    if proposal.kind == column.kind:
+        return Fit(1.0, field, why)
+    return Fit(0.3, field, why, "kind")
+
+
+def _fit_numbers(own: OwnColumn, plain: Field, column: Column, quantity: Quantity) -> Fit:
+    numbers = own.numbers
+    if numbers is None or column.range is None:
+        return Fit(0.0, plain, render("proposals.match.numbers"), "kind")
+    fit = _fit_reading(numbers, own.unit, column, quantity)
+    # The range may distinguish decimals from thousands.
+    if numbers.other and fit.share < FITTING:
+        other = _fit_reading(numbers.other, own.unit, column, quantity)
+        if other.share >= FITTING:
+            fit = other
+    if not numbers.doubt:
+        return fit
+    doubt = "reading" if fit.doubt in ("", "scale") else fit.doubt
+    return replace(fit, why="; ".join([fit.why, numbers.doubt]), doubt=doubt)
+
+
+@dataclass(frozen=True)
+class _Values:
+    """Distinct numbers of a column without codes, and their rows, before a schema's range and usual median."""
+
+    values: np.ndarray
+    counts: np.ndarray
+    ends: tuple[float, float]
+    median: tuple[float, float] | None
+
+    def convert(self, conversion: Conversion) -> _Values:
+        """Return the numbers after a conversion."""
+        return replace(self, values=self.values * conversion.multiply + conversion.add)
+
+    def inside(self) -> float:
+        """Return the share of rows in the range."""
+        within = (self.values >= self.ends[0]) & (self.values <= self.ends[1])
+        return float(self.counts[within].sum() / max(self.counts.sum(), 1))
+
+    def likely(self) -> float:
+        """Return how near the median is to the usual one: 1 at its middle, 0.6 at its ends, 0 far outside."""
+        other = self.values != 0
+        rows = self.counts[other]
+        if self.median is None or rows.sum() < LEAST_FOR_MEDIAN:
+            return 1.0
+        order = np.argsort(self.values[other])
+        place = np.searchsorted(np.cumsum(rows[order]), rows.sum() / 2)
+        median = float(self.values[other][order][place])
+        low, high = self.median
+        if low > 0:
+            if median <= 0:
+                return 0.0
+            low, median, high = math.log(low), math.log(median), math.log(high)
+        distance = (median - (low + high) / 2) / ((high - low) / 2)
+        return math.exp(-distance * distance / 2)
+
+    def fits(self) -> bool:
+        """Return whether nearly all rows are in the range and the median is usual."""
+        return self.inside() >= FITTING and self.likely() >= AT_THE_ENDS
+
+    def fits_shifted(self) -> bool:
+        """Return whether the numbers fit with their decimal mark at another place too."""
+        return any(self.convert(Conversion(multiply=factor)).fits() for factor in SHIFTS)
+
+
+AT_THE_ENDS = math.exp(-0.5) * (1 - 1e-9)
+"""Nearness of a median at the ends of its usual interval."""
+
+
+def _fit_reading(numbers: Numbers, unit: str, column: Column, quantity: Quantity) -> Fit:
+    """Return the fit of numbers to a column with a range."""
+    field = replace(numbers.reading, column=numbers.cells.name, missing=numbers.cells.missing)
+    is_code = np.isin(numbers.values, [code for code in column.missing if isinstance(code, float)])
+    ends = column.range or (-math.inf, math.inf)
+    values = _Values(numbers.values[~is_code], numbers.cells.counts[~is_code], ends, quantity.median)
+    stated = [one for one in quantity.conversions if plain_name(one.unit) == plain_name(unit)]
+    if unit and plain_name(unit) != plain_name(column.unit) and stated:
+        return _convert(values, stated[0], field, column, stated=True)
+    if values.fits():
+        return _fit_unchanged(values, unit, field, column, quantity)
+    # A unit is proposed only where it brings nearly all values into the range, and no other unit does.
+    fitting = [one for one in quantity.conversions if values.convert(one).fits()]
+    if len(fitting) == 1:
+        return _convert(values, fitting[0], field, column, stated=False)
+    inside = values.inside()
+    if inside >= FITTING:
+        return Fit(inside, field, render("proposals.match.unusual"), "unit", likely=values.likely())
+    why = render("proposals.match.outside", percent=round(100 * inside))
+    return Fit(inside, field, why, "outside", likely=values.likely())
+
+
+def _fit_unchanged(values: _Values, unit: str, field: Field, column: Column, quantity: Quantity) -> Fit:
+    """Return the fit of numbers that lie in the range as they are."""
+    if unit and column.unit and plain_name(unit) != plain_name(column.unit):
+        why = render("proposals.match.unit", unit=unit, other=column.unit)
+        doubt: Doubt = "currency" if quantity.money and is_currency(unit) else "unit"
+        return Fit(values.inside(), field, why, doubt, likely=values.likely())
+    return _fit_stated(values, unit, field, quantity)
+
+
+def _fit_stated(values: _Values, unit: str, field: Field, quantity: Quantity) -> Fit:
+    """Return the fit of numbers in the schema's unit, with a doubt where a factor of 10 would not show."""
+    inside = values.inside()
+    likely = values.likely()
+    why = render("proposals.match.inside")
+    fractions = quantity.whole and (values.values != np.rint(values.values)).any()
+    if fractions or (quantity.counts and _have_large_step(values.values)):
+        return Fit(inside, field, render("proposals.match.uncounted"), "unit", likely=likely)
+    stated = bool(unit) and quantity.median is None
+    if not quantity.counts and not stated and values.fits_shifted():
+        return Fit(inside, field, why, "scale", likely=likely)
+    return Fit(inside, field, why, likely=likely)
+
+
+def _convert(values: _Values, conversion: Conversion, field: Field, column: Column, *, stated: bool) -> Fit:
+    """Return the fit of numbers in another unit, which the name has stated or their values suggest."""
+    after = values.convert(conversion)
+    field = replace(field, multiply=round(conversion.multiply, 8), add=round(conversion.add, 8))
+    why = render("proposals.match.converted", before=conversion.unit, after=column.unit)
+    doubt: Doubt = ""
+    if not after.fits():
+        why = render("proposals.match.outside", percent=round(100 * after.inside()))
+        doubt = "outside"
+    elif not stated and (conversion.is_decimal_shift() or values.fits_shifted()):
+        doubt = "unit"
+    return Fit(min(after.inside(), 0.99), field, why, doubt, likely=after.likely())
+
+
+def _have_large_step(values: np.ndarray) -> bool:
+    """Return whether all counts are multiples of ten."""
+    other = np.abs(values[values != 0]).astype(int)
+    return bool(len(other)) and int(np.gcd.reduce(other)) % LARGEST_STEP == 0
+
+
+def _fit_codes(entries: Cells, plain: Field, column: Column, words: WordList) -> Fit:
+    """Return the fit of codes to a schema's values."""
+    read, broken = read_column(pd.Series(entries.texts, dtype=object), entries.name, column, plain)
+    if not broken and len(read):
+        return Fit(1.0, plain, render("proposals.match.values"), telling=_are_telling(list(set(read))))
+    named = name_codes(entries, column, words)
+    named_rows = sum(count for text, count in entries.rows_by_text.items() if text in named)
+    share = named_rows / max(entries.n_present, 1)
+    if share >= FITTING:
+        telling = _are_telling(list(named.values()))
+        return Fit(share, replace(plain, values=named), render("proposals.match.codes"), telling=telling)
+    # Other codes are listed for a person to name; those of few rows are not written down.
+    listed = {text: named.get(text, UNKNOWN) for text, count in entries.rows_by_text.items() if count >= LEAST_ROWS}
+    values = max(len(column.values), 2)
+    fits_in_number = values / 2 <= len(entries.texts) <= values
+    likely = 0.6 if fits_in_number else 0.2 * share
+    doubt: Doubt = "codes" if fits_in_number else "kind"
+    return Fit(likely, replace(plain, values=listed), render("proposals.match.unnamed"), doubt)
+
+
+def _are_telling(values: Sequence[object]) -> bool:
+    """Return whether values are words, such as those of chest pain, and not yes and no or numbered."""
+    return len(values) > 2 and not any(map(DIGITS.search, map(str, values)))
+
+
+def name_codes(entries: Cells, column: Column, words: WordList) -> dict[str, str]:
+    """Return the schema's value of each code whose meaning is plain by the word list."""
+    pairs = _name_pairs(entries, column)
+    if pairs:
+        return pairs
+    if len(entries.texts) > 2 * max(len(column.values), 5):
+        return {}
+    if column.kind == "flag":
+        flags = words.name_values(entries.texts, ["no", "yes"])
+        return {text: str(int(value == "yes")) for text, value in flags.items()}
+    return words.name_values(entries.texts, column.values)
+
+
+def _name_pairs(entries: Cells, column: Column) -> dict[str, str]:
+    """Return the schema's value of each code, where both are yes and no in some words."""
+    texts = {text.casefold() for text in entries.texts}
+    if not any(map(texts.issubset, PAIRS)):
+        return {}
+    by_flag = flags_by_text(entries)
+    if column.kind == "flag":
+        return by_flag
+    if len(column.values) != 2 or {value.casefold() for value in column.values} not in PAIRS:
+        return {}
+    value_by_flag = {str(int(value.casefold() in TRUE)): value for value in column.values}
+    return {text: value_by_flag[flag] for text, flag in by_flag.items()}

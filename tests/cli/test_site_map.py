@@ -1,0 +1,229 @@
+"""`flfed site map`: a dialogue in a real terminal, killed and continued, and answered by a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from flfed.paths import SiteFolder
+from flfed.rows.data import datasets
+from tests.foreign_tables import write_export
+from tests.rows.test_foreign_exports import CLINIC, ODD, TOKEN, mapped_rows, more_columns
+from tests.terminal import STYLE, in_terminal
+
+Command = Callable[..., tuple[int, str, str]]
+STORED = "mapping-answers.toml"
+DISEASE, CP, SLOPE, CODES = "KHK\n", "1, 2, 3, 4\n", "a, h, d\n", "0, 1\n"
+"""Answers to the four questions about the table."""
+
+
+@pytest.fixture
+def clinic(tmp_path: Path, heart: datasets.Dataset, flfed: Command, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a hospital's table and the package that `flfed site new` writes for it."""
+    rows = mapped_rows("heart-disease")
+    write_export(rows, CLINIC, tmp_path / "clinic.csv", more_columns(len(rows)))
+    monkeypatch.chdir(tmp_path)
+    code, out, err = flfed("site", "new", "clinic", "--from", "clinic.csv", "--dataset", "heart-disease")
+    assert code == 0 and "flfed site map clinic" in out, err
+    assert TOKEN not in out and ODD not in out
+    return tmp_path
+
+
+def package(folder: Path) -> Path:
+    return folder / "sites/clinic/__init__.py"
+
+
+def secrets(text: str) -> list[str]:
+    """Return which cells stand in a text, of those that nobody types."""
+    cells = [TOKEN, ODD, "Zimmer", "unauffällig", "700003"]
+    return [cell for cell in cells if cell in text]
+
+
+def test_a_dialogue_maps_a_table_and_shows_its_check(clinic: Path):
+    before = package(clinic).read_text()
+    typed = DISEASE + "1, 2, 3, X\n" + CP + SLOPE + CODES + "y\n"
+    code, lines = in_terminal("site", "map", "clinic", columns=120, typed=typed)
+    shown = "\n".join(lines)
+    assert code == 0, shown
+    assert secrets(shown) == []
+    assert "1 of the 4 typed codes do not occur in your column 'Brustschmerz'" in shown
+    assert "clinic fits" in shown and "12 of 13 features are mapped." in shown
+    assert (clinic / "sites/clinic/__init__.py.before-1").read_text() == before
+    text = package(clinic).read_text()
+    assert '"2": "atypical-angina"' in text and "multiply=38.67" in text
+    assert not (SiteFolder("clinic").gate / STORED).exists()
+    # Once more, with another answer: the earlier mapping stays too.
+    code, lines = in_terminal("site", "map", "clinic", columns=120, typed="-\n" + CP + SLOPE + "y\n")
+    assert code == 2 and "is not in the table" in "\n".join(lines)
+    assert (clinic / "sites/clinic/__init__.py.before-2").read_text() == text
+
+
+def test_an_unwritten_mapping_leaves_the_package_and_holds_the_answers(clinic: Path):
+    before = package(clinic).read_text()
+    code, lines = in_terminal("site", "map", "clinic", typed=DISEASE + CP + SLOPE + CODES + "n\n")
+    assert code == 2 and "nothing is written" in "\n".join(lines)
+    assert package(clinic).read_text() == before and not list(clinic.glob("sites/clinic/*.before-*"))
+    code, lines = in_terminal("site", "map", "clinic", columns=120, typed="y\n")
+    assert code == 0 and "The answers of the unfinished dialogue hold" in "\n".join(lines)
+
+
+class Dialogue:
+    """A process of its own that talks to a terminal."""
+
+    def __init__(self, *words: str) -> None:
+        self.here, there = pty.openpty()
+        command = [sys.executable, "-c", "from flfed.cli import main; main()", *words]
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+        # The terminal is the process's own, so that Ctrl-C reaches it.
+        self.process = subprocess.Popen(command, env=environment, preexec_fn=lambda: os.login_tty(there))
+        os.close(there)
+        self.shown = ""
+
+    def wait_for(self, text: str, seconds: float = 120.0) -> None:
+        """Read until a text is shown."""
+        end = time.monotonic() + seconds
+        while text not in self.shown:
+            assert time.monotonic() < end, self.shown
+            ready, _, _ = select.select([self.here], [], [], 1.0)
+            part = b""
+            with suppress(OSError):  # the other end is closed once the process has ended
+                part = os.read(self.here, 65536) if ready else b" "
+            assert part, self.shown
+            self.shown += STYLE.sub("", part.decode("utf-8", "replace"))
+
+    def type(self, text: str) -> None:
+        """Type a text."""
+        os.write(self.here, text.encode())
+
+    def kill(self, how: int) -> int:
+        os.killpg(self.process.pid, how)
+        code = self.process.wait(60)
+        os.close(self.here)
+        return code
+
+
+@pytest.fixture
+def talk() -> Iterator[Callable[..., Dialogue]]:
+    begun: list[Dialogue] = []
+
+    def begin(*words: str) -> Dialogue:
+        begun.append(Dialogue(*words))
+        return begun[-1]
+
+    yield begin
+    for dialogue in begun:
+        if dialogue.process.poll() is None:
+            dialogue.kill(signal.SIGKILL)
+
+
+def test_a_killed_dialogue_goes_on_where_it_was(clinic: Path, talk: Callable[..., Dialogue]):
+    before = package(clinic).read_text()
+    dialogue = talk("site", "map", "clinic")
+    dialogue.wait_for("Which of your columns is disease?")
+    dialogue.type(DISEASE)
+    dialogue.wait_for("for cp?")
+    dialogue.type(CP)
+    dialogue.wait_for("for slope?")
+    assert dialogue.kill(signal.SIGKILL) == -signal.SIGKILL
+    stored = SiteFolder("clinic").gate / STORED
+    assert stat.S_IMODE(stored.stat().st_mode) == 0o600
+    assert secrets(stored.read_text() + dialogue.shown) == []
+    assert set(re.findall(r'^"?(\w+)"? = "(.*)"$', stored.read_text(), re.MULTILINE)) == {
+        ("disease", "KHK"), ("1", "typical-angina"), ("2", "atypical-angina"), ("3", "non-anginal-pain"),
+        ("4", "asymptomatic"),
+    }  # fmt: skip
+    assert package(clinic).read_text() == before
+    # Ctrl-C at the next question loses nothing either.
+    again = talk("site", "map", "clinic")
+    again.wait_for("for slope?")
+    assert "for cp?" not in again.shown
+    again.type("\x03")
+    again.wait_for("continues with them")
+    assert again.process.wait(60) != 0
+    code, lines = in_terminal("site", "map", "clinic", columns=120, typed=SLOPE + CODES + "y\n")
+    assert code == 0 and "clinic fits" in "\n".join(lines)
+
+
+def test_scripts_answer_by_a_file_and_are_told_what_is_left(clinic: Path, flfed: Command):
+    code, out, err = flfed("site", "map", "clinic", "--json")
+    assert (code, out) == (2, "") and "columns (disease) and codes (cp, slope)" in err
+    answers = clinic / "answers.toml"
+    answers.write_text('[columns]\ndisease = "KHK"\n[codes.cp]\n1 = "typical-angina"\n2 = "atypical-angina"\n')
+    code, _, err = flfed("site", "map", "clinic", "--answers", "answers.toml")
+    assert code == 2 and "columns (none) and codes (slope, disease)" in err
+    more = '[codes.slope]\na = "up"\nh = "flat"\nd = "down"\n[codes.disease]\n0 = "absent"\n1 = "present"\n'
+    cp = '3 = "non-anginal-pain"\n4 = "asymptomatic"\n'
+    answers.write_text(answers.read_text() + cp + more)
+    code, out, err = flfed("site", "map", "clinic", "--answers", "answers.toml", "--json")
+    assert code == 0, err
+    written = json.loads(out)
+    assert written["passed"] and written["earlier"].endswith(".before-1") and answers.exists()
+    origins = {line["column"]: line["origin"] for line in written["columns"]}
+    assert origins["disease"] == "answered" and origins["ca"] == "not-here" and origins["age"] == "sure"
+    assert {line["column"]: line["mapped"] for line in written["preview"]}["age"] == "303"
+    assert secrets(out + err) == []
+    # The same answers give the same text, and no further copy of it.
+    assert json.loads(flfed("site", "map", "clinic", "--answers", "answers.toml", "--json")[1])["earlier"] is None
+
+
+@pytest.mark.parametrize(("text", "sentence"), [
+    ('[columns]\nage = "Jahre"', "column 'age': your table has no single column 'Jahre'"),
+    ('[columns]\nweight = "Alter"', "answers: dataset 'heart-disease' has no column 'weight'"),
+    ('[columns]\nage = "Alter"\nca = "Alter"', "your column 'Alter' is read for 'ca' already"),
+    ('[codes.cp]\n1 = "bad"', "1 of the typed values are none of column 'cp'"),
+    ('[codes.cp]\nX = "asymptomatic"', "1 of the 1 typed codes do not occur in your column 'Brustschmerz'"),
+    ("[units.age]\nmultiply = 0", "units.age may have multiply"), ("[unit]", "key 'unit' is not known"),
+    ("columns = 3", "columns must be a table"), ("[columns]\nage = 3", "each value of columns must be a text"),
+    ("[columns", "is not valid TOML"),
+])  # fmt: skip
+def test_wrong_answers_are_refused_in_a_sentence(clinic: Path, flfed: Command, text: str, sentence: str):
+    (clinic / "answers.toml").write_text(text)
+    before = package(clinic).read_text()
+    code, out, err = flfed("site", "map", "clinic", "--answers", "answers.toml")
+    assert code == 2 and sentence in err, err
+    assert package(clinic).read_text() == before and secrets(out + err) == []
+
+
+def test_all_else_in_a_package_stays_and_a_computed_mapping_is_not_replaced(clinic: Path, flfed: Command):
+    answers = clinic / "answers.toml"
+    codes = '[codes.cp]\n[codes.slope]\n[codes.disease]\n0 = "absent"\n1 = "present"\n'
+    answers.write_text(f'[columns]\ndisease = "KHK"\n{codes}')
+    own = 'own={"ward": OwnColumn("Station", kind="category", values=("S0", "S1", "S2", "S3"))},'
+    text = package(clinic).read_text().replace("import Csv", "import OwnColumn, Csv")
+    package(clinic).write_text(text.replace("    holdout=", f"    partial=True,  # for now\n    {own}\n    holdout="))
+    flfed("site", "map", "clinic", "--answers", "answers.toml")
+    written = package(clinic).read_text()
+    assert "partial=True,  # for now\n" in written and own in written
+    assert written.count('"?"') > 0 and "each is one of: typical-angina" in written
+    package(clinic).write_text(text.replace("mapping={", "mapping=dict() or {"))
+    code, _, err = flfed("site", "map", "clinic", "--answers", "answers.toml")
+    assert code == 2 and "its mapping is not written out" in err
+    # Without any mapping, one is added behind the source.
+    package(clinic).write_text(re.sub(r"    mapping=\{.*?\n    \},\n", "", text, flags=re.DOTALL))
+    flfed("site", "map", "clinic", "--answers", "answers.toml")
+    assert '"age": "Alter",' in package(clinic).read_text()
+
+
+def test_a_factor_is_typed_behind_the_column(clinic: Path):
+    table = pd.read_csv(clinic / "clinic.csv", sep=";", dtype=str)
+    table["Alter"] = table["Alter"] + "0"
+    table.to_csv(clinic / "clinic.csv", sep=";", index=False)
+    typed = "1 * 0\n" + "1 * 0.1\n" + DISEASE + CP + SLOPE + CODES + "y\n"
+    code, lines = in_terminal("site", "map", "clinic", columns=120, typed=typed)
+    shown = "\n".join(lines)
+    assert code == 0 and "the factor must be a number other than 0" in shown, shown
+    assert '"age": Field("Alter", multiply=0.1),' in package(clinic).read_text()

@@ -1,0 +1,287 @@
+"""Tables of other institutions, with names, units and codes of their own, held against the truth of who wrote them."""
+
+from __future__ import annotations
+
+import time
+import tomllib
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from flfed.errors import UsageError
+from flfed.rows.data import datasets
+from flfed.rows.data.mapping import map_table
+from flfed.rows.data.parsing.fields import Field
+from flfed.rows.proposals import matching
+from flfed.rows.proposals.answers import Answers
+from flfed.rows.proposals.column_words import LANGUAGES
+from flfed.rows.proposals.dialogue import Decision, MappingDialogue, Question, preview_mapping
+from flfed.rows.proposals.fits import Fit
+from tests.foreign_tables import Outcome, Truth, answered, read_export, rows_of, write_export
+from tests.rows.test_proposed_kinds import TABLES
+
+TOKEN = "XQZ7731"
+"""Stands in cells that nobody may see."""
+ODD = "246.813579"
+"""A number with unusual digits."""
+FOLDER = Path(__file__).resolve().parents[1] / "foreign_exports"
+
+CLINIC = Truth(
+    "heart-disease",
+    {
+        "age": "Alter", "sex": "Geschl", "cp": "Brustschmerz", "trestbps": "RR syst. Ruhe",
+        "chol": "Ges.-Chol. (mmol/l)", "fbs": "BZ nuechtern > 120",
+        "restecg": "EKG in Ruhe", "thalach": "Maximalpuls",
+        "exang": "AP unter Belastung",
+        "oldpeak": "ST-Senkung", "slope": "ST-Verlauf", "ca": "", "thal": "Thallium-Szinti", "disease": "KHK",
+    },
+    units={"chol": {"multiply": 38.67}},
+    codes={
+        "sex": {"m": "male", "w": "female"},
+        "cp": {"1": "typical-angina", "2": "atypical-angina", "3": "non-anginal-pain", "4": "asymptomatic"},
+        "fbs": {"ja": "1", "nein": "0"}, "exang": {"J": "1", "N": "0"},
+        "restecg": {"unauffällig": "normal", "ST-T": "st-t-abnormality", "LVH": "left-ventricular-hypertrophy"},
+        "slope": {"a": "up", "h": "flat", "d": "down"},
+        "thal": {"N": "normal", "F": "fixed-defect", "R": "reversible-defect"},
+        "disease": {"0": "absent", "1": "present"},
+    },
+)  # fmt: skip
+LENDER = Truth(
+    "loan-default",
+    {
+        "funded_amnt": "importo_prestito", "term": "durata_mesi", "int_rate": "tasso_annuo",
+        "sub_grade": "classe_rischio", "verification_status": "reddito_verificato", "annual_inc": "reddito_lordo_annuo",
+        "emp_length": "anzianita_lavoro", "delinq_2yrs": "ritardi_24m", "inq_last_6mths": "richieste_ult_6m",
+        "revol_util": "utilizzo_revolving", "acc_now_delinq": "conti_in_mora", "open_il_6m": "",
+        "open_il_12m": "rate_aperti_12m", "open_il_24m": "rate_aperti_24m", "total_bal_il": "saldo_tot_rateali",
+        "all_util": "utilizzo_totale", "inq_fi": "", "inq_last_12m": "richieste_ult_12m",
+        "delinq_amnt": "importo_scaduto", "num_il_tl": "num_rateali",
+        "total_il_high_credit_limit": "limite_rateali", "loan_status": "esito",
+    },
+    codes={
+        "verification_status": {
+            "no": "Not_Verified", "fonte verificata": "Source_Verified", "verificato": "Verified",
+        },
+        "loan_status": {"buono": "good", "cattivo": "bad"},
+    },
+)  # fmt: skip
+SITES = {"heart-disease": ("cleveland",), "loan-default": ("west_lender", "south_lender")}
+EXAMPLES = {"clinic": CLINIC, "lender": LENDER}
+
+
+def more_columns(rows: int) -> dict[str, list[object]]:
+    """Return columns that the schema does not have, with cells that nobody may see."""
+    return {
+        "Fallnummer": [str(700_000 + 3 * number) for number in range(rows)],
+        "Bemerkung": [f"{TOKEN} Zimmer {number}" for number in range(rows)],
+        "RR diast.": [str(60 + number % 40) for number in range(rows)],
+        "Station": [TOKEN if number < 3 else f"S{number % 4}" for number in range(rows)],
+        "Wert": [ODD if number % 2 else "17.5" for number in range(rows)],
+    }
+
+
+@cache
+def mapped_rows(dataset: str) -> pd.DataFrame:
+    return rows_of([name.replace("_", "-") for name in SITES[dataset]])
+
+
+@cache
+def outcome(name: str, folder: Path) -> Outcome:
+    """Return the dialogue over one of the examples."""
+    truth = EXAMPLES[name]
+    rows = mapped_rows(truth.dataset)
+    write_export(rows, truth, folder / f"{name}.csv", more_columns(len(rows)))
+    return answered(read_export(folder / f"{name}.csv", truth), truth)
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("exports")
+
+
+def decided(table: pd.DataFrame, truth: Truth) -> dict[str, Decision]:
+    """Return what is decided about a table before any question."""
+    return MappingDialogue(table, datasets.load(truth.dataset).schema, Answers()).decisions()
+
+
+def sure_columns(table: pd.DataFrame, truth: Truth) -> set[str]:
+    return {name for name, one in decided(table, truth).items() if one.origin == "sure"}
+
+
+def check(end: Outcome, truth: Truth) -> None:
+    """Hold a dialogue against the truth."""
+    here = {name for name, own in truth.columns.items() if own}
+    assert {name: own for name, own in end.sure.items() if truth.columns.get(name) != own} == {}
+    assert len(end.offered & here) >= 0.8 * len(here), sorted(here - end.offered)
+    assert end.dialogue.number_of_answers == len(end.asked) <= 10
+    right = {name for name in here if end.columns[name] == truth.columns[name]}
+    assert len(right) >= 0.8 * len(here), sorted(here - right)
+    for name in right:
+        field = end.dialogue.decisions()[name].field
+        assert field is not None
+        factor = truth.units.get(name, {}).get("multiply", 1)
+        assert field.multiply == pytest.approx(factor, rel=0.01), name
+        words = {"yes": "1", "no": "0", "true": "1", "false": "0"}
+        meant = {code: words.get(value, value) for code, value in truth.codes.get(name, {}).items()}
+        named = {code: value for code, value in (field.values or {}).items() if code in meant}
+        assert named == {code: meant[code] for code in named}, name
+
+
+def check_secrets(text: str, table: pd.DataFrame, truth: Truth) -> None:
+    """Refuse cells of a table in what was shown, but for the schema's own values and round numbers."""
+    for name in sorted(table.columns, key=len, reverse=True):
+        text = text.replace(name, "")
+    schema = datasets.load(truth.dataset).schema
+    words = {value for column in schema.columns.values() for value in column.values}
+    cells = {cell for name in table for cell in table[name].dropna().unique() if len(cell) > 4}
+    assert {cell for cell in cells - words if not cell.endswith("000") and cell in text} == set()
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_most_columns_of_an_export_are_known_and_the_rest_takes_few_answers(name: str, exports: Path, heart):
+    end = outcome(name, exports)
+    check(end, EXAMPLES[name])
+    table = read_export(exports / f"{name}.csv", EXAMPLES[name])
+    check_secrets(end.text, table, EXAMPLES[name])
+    assert len(end.sure) >= 0.6 * len(end.columns) and len(end.asked) <= 5
+    # The mapping reads all rows that have a value.
+    schema = datasets.load(EXAMPLES[name].dataset).schema
+    mapped, findings = map_table(table, schema, end.dialogue.mapping(), outcome=False)
+    assert [finding.column for finding in findings] == []
+    for column, own in EXAMPLES[name].columns.items():
+        if own:
+            before = mapped_rows(EXAMPLES[name].dataset)[column]
+            assert mapped[column].notna().sum() == before.notna().sum(), column
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.toml")), ids=lambda path: path.stem)
+def test_exports_that_somebody_else_wrote_are_mapped(path: Path):
+    truth = Truth.read(path)
+    table = read_export(path.with_suffix(".csv"), truth)
+    end = answered(table, truth)
+    check(end, truth)
+    check_secrets(end.text, table, truth)
+
+
+def exchanged(name: str, exports: Path, one: str, other: str) -> set[str]:
+    """Return which of two columns are sure although their names are exchanged."""
+    truth = EXAMPLES[name]
+    outcome(name, exports)
+    table = read_export(exports / f"{name}.csv", truth)
+    names = {truth.columns[one]: truth.columns[other], truth.columns[other]: truth.columns[one]}
+    return {one, other} & sure_columns(table.rename(columns=names), truth)
+
+
+PAIRS = [
+    ("clinic", "trestbps", "chol"), ("clinic", "trestbps", "thalach"), ("clinic", "age", "thalach"),
+    ("lender", "funded_amnt", "term"), ("lender", "total_bal_il", "delinq_2yrs"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "one", "other"), PAIRS)
+def test_two_columns_with_exchanged_names_are_asked_about(name, one, other, exports: Path, heart, monkeypatch):
+    assert exchanged(name, exports, one, other) == set()
+    # Whoever goes by names alone is wrong and sure.
+    monkeypatch.setattr(matching, "fit_column", lambda own, *more: Fit(1.0, Field(own.name), "by its name"))
+    assert exchanged(name, exports, one, other) == {one, other}
+
+
+@pytest.mark.parametrize("factor", [10, 0.1])
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_unit_that_is_off_by_a_factor_of_ten_is_asked_about(name: str, factor: float, exports: Path, heart):
+    truth = EXAMPLES[name]
+    rows = mapped_rows(truth.dataset)
+    numbers = [name for name in outcome(name, exports).sure if rows[name].dtype.kind == "f"]
+    numbers = [name for name in numbers if datasets.load(truth.dataset).schema.columns[name].is_number()]
+    assert len(numbers) >= 5
+    wrong = rows.assign(**{name: rows[name] * factor for name in numbers})
+    write_export(wrong, truth, exports / "wrong.csv", {})
+    assert set(numbers) & sure_columns(read_export(exports / "wrong.csv", truth), truth) == set()
+
+
+@pytest.mark.parametrize("dataset", ["heart-disease", "loan-default"])
+@pytest.mark.parametrize("name", ["ai4i2020", "uci_energy_efficiency", "flusight admissions"])
+def test_nothing_is_sure_in_a_table_about_something_else(test_data: Path, name: str, dataset: str):
+    table = TABLES[name][0](test_data)
+    assert sure_columns(table.sample(500, random_state=2), Truth(dataset, {})) == set()
+
+
+def test_a_dialogue_that_shows_a_code_is_caught(exports: Path, heart, monkeypatch):
+    ask = MappingDialogue._ask_codes
+
+    def with_codes(self: MappingDialogue, column: str, decision: Decision) -> Question:
+        question = ask(self, column, decision)
+        return replace(question, lines=(*question.lines, ", ".join(self._codes(decision.own or ""))))
+
+    monkeypatch.setattr(MappingDialogue, "_ask_codes", with_codes)
+    truth = replace(CLINIC, codes={**CLINIC.codes, "slope": {"Anstieg-7": "up", "Mitte-7": "flat", "Abfall-7": "down"}})
+    rows = mapped_rows(truth.dataset)
+    write_export(rows, truth, exports / "shown.csv", {})
+    table = read_export(exports / "shown.csv", truth)
+    with pytest.raises(AssertionError, match="Mitte-7"):
+        check_secrets(answered(table, truth).text, table, truth)
+    monkeypatch.undo()
+    check_secrets(answered(table, truth).text, table, truth)
+
+
+def test_codes_that_do_not_occur_are_counted_and_not_repeated(exports: Path, heart):
+    outcome("clinic", exports)
+    table = read_export(exports / "clinic.csv", CLINIC)
+    dialogue = MappingDialogue(table, datasets.load("heart-disease").schema, Answers())
+    question = next(iter(questions_about(dialogue, "cp")))
+    for typed, sentence in (
+        ("1, 2, 3, 5", "1 of the 4 typed codes do not occur in your column 'Brustschmerz'"),
+        ("1, 2, 3, 4, 5, 6", "6 places with codes are too many"), ("", "no code is typed"), ("1, 1", "typed twice"),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match=sentence):
+            dialogue.answer(question, typed)
+    dialogue.answer(question, "1, 2, 3, 4")
+    assert dialogue.decisions()["cp"].field.values["3"] == "non-anginal-pain"
+    assert dialogue.answers.codes == {
+        "cp": {"1": "typical-angina", "2": "atypical-angina", "3": "non-anginal-pain", "4": "asymptomatic"}
+    }
+
+
+def questions_about(dialogue: MappingDialogue, column: str) -> list[Question]:
+    """Return the question about a column's codes."""
+    return [dialogue._ask_codes(column, dialogue.decisions()[column])]
+
+
+def test_the_preview_shows_no_count_under_five_and_none_follows_from_others():
+    schema = datasets.load("heart-disease").schema
+    cells = [*map(str, range(120, 220)), "", "", "", *["900"] * 30]
+    table = pd.DataFrame({"trestbps": cells})
+    mapping = dict.fromkeys(schema.columns) | {"trestbps": "trestbps"}
+    (counts,) = preview_mapping(table, schema, mapping, ())
+    assert counts == {
+        "column": "trestbps", "own": "trestbps", "mapped": "about 100", "missing": "fewer than 5", "outside": "30",
+        "unread": "0",
+    }  # fmt: skip
+
+
+def test_a_million_rows_make_no_dialogue_slow(exports: Path, heart):
+    outcome("clinic", exports)
+    table = read_export(exports / "clinic.csv", CLINIC)
+    few = sure_columns(table, CLINIC)
+    large = pd.concat([table] * 1000, ignore_index=True)
+    begun = time.process_time()
+    assert sure_columns(large, CLINIC) == few
+    assert time.process_time() - begun < 20
+
+
+def test_each_entry_of_the_word_list_has_its_source_and_its_languages():
+    folder = Path(matching.__file__).parent
+    content = tomllib.loads((folder / "column_names.toml").read_text("utf-8"))
+    concepts = content["concepts"]
+    assert len(concepts) > 150 and all(entry["source"].strip() for entry in concepts.values())
+    assert {frozenset(entry) for entry in concepts.values()} == {frozenset([*LANGUAGES, "source"])}
+    named = {concept for lists in content["columns"].values() for meaning in lists for concept in meaning}
+    assert {concept for concept in named if not concept.startswith("#")} <= set(concepts)
+    quantities = tomllib.loads((folder / "quantities.toml").read_text("utf-8"))
+    entries = [*quantities["units"], *quantities["medians"]]
+    assert len(entries) > 40 and all(entry["source"].strip() for entry in entries)
+    assert {entry["of"] for entry in quantities["units"] if "of" in entry} <= set(concepts)
+    assert {concept for entry in quantities["medians"] for concept in entry["concepts"]} <= set(concepts)
