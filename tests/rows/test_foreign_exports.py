@@ -27,7 +27,6 @@ TOKEN = "XQZ7731"
 """Stands in cells that nobody may see."""
 ODD = "246.813579"
 """A number with unusual digits."""
-FOLDER = Path(__file__).resolve().parents[1] / "foreign_exports"
 
 CLINIC = Truth(
     "heart-disease",
@@ -155,15 +154,6 @@ def test_most_columns_of_an_export_are_known_and_the_rest_takes_few_answers(name
         if own:
             before = mapped_rows(EXAMPLES[name].dataset)[column]
             assert mapped[column].notna().sum() == before.notna().sum(), column
-
-
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.toml")), ids=lambda path: path.stem)
-def test_exports_that_somebody_else_wrote_are_mapped(path: Path):
-    truth = Truth.read(path)
-    table = read_export(path.with_suffix(".csv"), truth)
-    end = answered(table, truth)
-    check(end, truth)
-    check_secrets(end.text, table, truth)
 
 
 def exchanged(name: str, exports: Path, one: str, other: str) -> set[str]:
