@@ -60,7 +60,7 @@ def set_up_site(
     if not _join(folder, kit, to):
         return
     _say("key")
-    serve.show_key(site)
+    serve.show_key(site, card=False, out=None)
     if not _approve(own, folder, study, co_sites, start, by):
         return
     _say("serve", site=site)
