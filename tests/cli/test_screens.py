@@ -142,7 +142,7 @@ def test_a_report_says_each_thing_once(shown):
         "rounds ran",
         "Not covered",
         "The shared model reaches",
-        "on average (95 % CI",
+        "Mean gain from joining",
     ):
         assert said.count(phrase) == 1, phrase
     assert "At no site does joining improve" not in said and "one interval in twenty" not in said
