@@ -74,8 +74,8 @@ def loading(show_progress: Progress = no_progress, *, freeze: bool = False) -> I
     freeze : bool
         Whether later searches leave out all that is in memory by then: for a process without a user's own objects.
     """
-    # A second import loads nothing new.
-    if "torch" in sys.modules:
+    # A second import loads nothing new; torch alone, which a notebook may have, is less than half.
+    if "flfed.federation.server.run" in sys.modules:
         yield
         return
     words = render("progress.loading.libraries")

@@ -36,10 +36,17 @@ def choose_study(
     """
     from flfed.study.choice import choose_study
 
-    facts = _describe_dataset(dataset) if dataset else None
-    answers = _read_answers(file, facts) if file else _request_answers(facts)
-    facts = facts or _find_dataset(answers.outcome)
+    named = _describe_dataset(dataset) if dataset else None
+    answers = _read_answers(file, named) if file else _request_answers(_default_answers(named), named)
+    facts = named or _find_dataset(answers.outcome)
     choice = _checked(choose_study(answers, facts))
+    while file is None and choice.text is None:
+        _say(render("choose.dialogue.again", reason=choice.reason))
+        answers = _request_answers(answers, named)
+        facts = named or _find_dataset(answers.outcome)
+        choice = _checked(choose_study(answers, facts))
+    if file is None and facts.is_stand_in:
+        _say(render("choose.dialogue.stand-in", dataset=facts.name))
     written = _write(choice, target)
     if as_json:
         shown = {"study": choice.text, "reason": choice.reason, "reasons": choice.reasons, "file": written}
@@ -125,18 +132,21 @@ def _read_answers(path: Path, facts: DatasetFacts | None) -> Answers:
     return answers
 
 
-def _request_answers(facts: DatasetFacts | None) -> Answers:
+def _request_answers(defaults: Answers, facts: DatasetFacts | None) -> Answers:
     """Ask a person at a terminal; the outcome of a dataset that is named needs no question."""
     from flfed.study.choice import QUESTIONS, Answers
 
     if not sys.stdin.isatty():
         raise usage_error("choose.usage.terminal", keys=", ".join(QUESTIONS))
-    answers: dict[str, Any] = dict(vars(_default_answers(facts)))
+    answers: dict[str, Any] = dict(vars(defaults))
     questions = [name for name in QUESTIONS if facts is None or name != "outcome"]
     for number, name in enumerate(questions, 1):
         question = render(f"choose.questions.{name}")
         why = render(f"choose.why.{name}")
         _say(render("choose.dialogue.question", number=number, count=len(questions), question=question, why=why))
+        # Without noise nothing stops a coordinator that lies.
+        if name == "noise" and answers["noise"] == "none" and not Answers(**answers).trusts_coordinator:
+            answers["noise"] = "updates"
         answers[name] = _request_answer(name, answers[name])
     return Answers(**answers)
 

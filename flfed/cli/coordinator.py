@@ -180,8 +180,11 @@ def _admit_each(
         try:
             # Checked first, so that nobody telephones about a file that is refused anyway.
             admission = check_admission(folder, file, replacing=replacing)
-            if not admission.already:
-                typed = fingerprints.get(admission.site) or _ask_fingerprint(file, admission)
+            typed = fingerprints.get(admission.site)
+            if typed is None and not admission.already:
+                typed = _ask_fingerprint(file, admission)
+            # A fingerprint that is given is compared, whether or not the site was admitted before.
+            if typed is not None:
                 admission = admit(folder, file, typed=typed, replacing=replacing)
             admissions.append(admission)
         except FlfedError as error:

@@ -284,7 +284,9 @@ def _choose_dataset(answers: Answers, dataset: DatasetFacts, settings: _Settings
     reason = render("choose.dataset.own")
     if dataset.is_stand_in:
         reason = render("choose.dataset.stand-in")
-    elif dataset.sites not in (0, answers.sites):
+    elif not dataset.sites:
+        reason = render("choose.dataset.uncut")
+    elif dataset.sites != answers.sites:
         reason = render("choose.dataset.here", here=dataset.sites, sites=answers.sites)
     settings.reasons["dataset.name"] = reason
     if not dataset.sites:

@@ -40,6 +40,19 @@ def test_six_questions_at_a_terminal_write_a_study_that_check_takes(flfed):
     assert flfed("study", "check", "my.toml")[0] == 0
 
 
+def test_answers_without_a_study_are_asked_again_and_distrust_proposes_noise():
+    # Two sites cannot hide each other; the second time there are three, and Enter keeps all other answers.
+    typed = "2\n800\n\nsums\npartners\n\n3\n\n\n\n\n\n"
+    code, lines = in_terminal("choose", "--output", "my.toml", columns=200, typed=typed)
+    said = " ".join(" ".join(lines).split())
+    assert code == 0, lines
+    assert "No study hides one of two sites" in said
+    assert "noise [updates]" in said and "trusted [partners]" in said
+    assert "Dataset: breast-cancer, a public table in place of yours" in said
+    study = Study.load("my.toml")
+    assert (study.secure_aggregation, study.privacy.name) == ("on", "record-dp")
+
+
 def test_a_wrong_answer_is_asked_again_and_the_end_of_input_writes_nothing(folder: Path):
     code, lines = in_terminal("choose", "--output", "my.toml", typed="1\ntwo\n3\n500\nyes\nbinary\n\n\n\n")
     said = " ".join(" ".join(lines).split())

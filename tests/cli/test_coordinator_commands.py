@@ -67,6 +67,10 @@ def test_the_words_of_one_site_joining_end_in_its_admission(made: Call, tmp_path
     key = next(word for word in joining.split() if word.startswith("SHA256:"))
     assert "cleveland is admitted" in admitted and key in admitted
     assert "cleveland was admitted with this file before; nothing has changed." in made("admit", "cleveland.admission")
+    # A fingerprint that is given is compared with that of a site admitted before, too.
+    made("admit", "cleveland.admission", "--fingerprint", f"cleveland={read_out}")
+    with pytest.raises(UsageError, match="fingerprint"):
+        made("admit", "cleveland.admission", "--fingerprint", "cleveland=d255-jrl3-avdk-svrf-e2zs-ilh6-lpr4-mfv5-tkxg")
 
 
 def test_programs_read_the_same_as_json(call: Call):

@@ -240,8 +240,10 @@ def admit(
             raise usage_error(f"coordinator.other-fingerprint.{kind}", site=member.site)
         if not already:
             _write(folder, member)
-    event = "already admitted" if already else "admitted"
-    if replacing and not already:
+    event = "admitted"
+    if already:
+        event = "already admitted"
+    elif replacing and member.earlier_keys:
         event = "admitted by replacement"
     note(folder.log, now, event, site=admission.site, key=admission.fingerprint)
     return admission
