@@ -78,14 +78,15 @@ def answered(table: pd.DataFrame, truth: Truth) -> Outcome:
 
 def answer_of(question: Question, dialogue: MappingDialogue, truth: Truth) -> str:
     """Return what somebody types who knows the truth."""
+    if question.kind == "series":
+        return order_of(dialogue, truth)
     if question.kind == "several":
-        by_column = {match.column: match.own for match in dialogue._matching.matches}
-        wrong = [
-            str(number)
-            for number, name in enumerate(question.columns, 1)
-            if by_column[name] != truth.columns.get(name, "")
+        right = [dialogue.proposal(name).own == truth.columns.get(name, "") for name in question.columns]
+        converted = [name in truth.units and dialogue.proposal(name).field.multiply == 1 for name in question.columns]
+        numbers = [
+            str(number) for number, is_right in enumerate(right, 1) if not is_right or converted[number - 1]
         ]
-        return " ".join(wrong) or "yes"
+        return " ".join(numbers) or "yes"
     name = question.columns[0]
     if question.kind == "column":
         own = truth.columns.get(name, "")
@@ -97,6 +98,18 @@ def answer_of(question: Question, dialogue: MappingDialogue, truth: Truth) -> st
     values = dialogue.decisions()[name].open_values
     places = ["|".join(code for code, meant in codes.items() if meant == value) for value in [*values, ""]]
     return ", ".join(f'"{place}"' if "," in place else place for place in places).rstrip(", ") or "?"
+
+
+def order_of(dialogue: MappingDialogue, truth: Truth) -> str:
+    """Return the order of series that is right for most, and the numbers of the others."""
+    wrong: dict[int, list[str]] = {1: [], 2: []}
+    for number, (wanted, own) in enumerate(dialogue._matching.series, 1):
+        right = [truth.columns.get(name, "") for name in wanted.columns]
+        for order, names in ((1, own.columns), (2, own.columns[::-1])):
+            if right != list(names):
+                wrong[order].append(str(number))
+    order = min(wrong, key=lambda order: len(wrong[order]))
+    return " ".join([str(order), *wrong[order]])
 
 
 def read_export(path: Path, truth: Truth) -> pd.DataFrame:

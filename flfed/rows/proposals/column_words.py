@@ -136,6 +136,7 @@ class WordList:
                 self._units["".join(split_words(spelling))] = unit
         self._numbers: dict[str, str] = content["numbers"]
         self._spans: dict[str, int] = content["spans"]
+        self.months = {fold(name): int(month) for month, names in content["months"].items() for name in names}
         self._readings: dict[tuple[str, bool], Reading] = {}
         self._phrases: dict[str, frozenset[str]] = {}
         self._stems: dict[str, frozenset[str]] = {}
@@ -176,18 +177,22 @@ class WordList:
                 length, named_unit = self._unit(words[place:])
                 unit = unit or named_unit
             if not length:
-                length = 1
-                pieces = self._compound(words[place])
-                if not pieces:
-                    pieces = self._abbreviation(words[place])
-                    exact = exact and not pieces
-                if not pieces:
-                    rest.append(words[place])
+                pieces, is_exact = self._pieces(words[place])
+                exact = exact and is_exact
+                rest += [] if pieces else [words[place]]
                 parts += pieces
             elif concepts:
                 parts.append(concepts)
-            place += length
+            place += max(length, 1)
         return Reading(tuple(part for part in parts if part != {FILLER}), tuple(rest), exact, unit)
+
+    def _pieces(self, word: str) -> tuple[list[Part], bool]:
+        """Return the parts of a word that is no entry, and whether they are no guess."""
+        pieces = self._compound(word)
+        if pieces:
+            return pieces, True
+        pieces = self._abbreviation(word)
+        return pieces, not pieces
 
     def _take_unit(self, name: str) -> tuple[str, str]:
         """Return a name without a unit in brackets, and the unit."""
@@ -285,11 +290,7 @@ class WordList:
         others = [reading for reading in readings if len(reading) == len(best)]
         if others.count(best) < len(others):
             return {}
-        if len(best) == len(codes):
-            return best
-        # Of some codes only, one or two letters may begin another word.
-        plain = {code for code, value in best.items() if plain_name(code) == plain_name(value)}
-        return {code: value for code, value in best.items() if code in plain or len(code) >= SHORTEST_PIECE}
+        return best if len(best) == len(codes) else _drop_short(best)
 
     def _read_code(self, code: str, language: str) -> frozenset[str]:
         """Return the concepts of a code in one language; none where it has other words too."""
@@ -309,7 +310,8 @@ class WordList:
         for name, description in columns.items():
             first = re.split(r"[;:.]", description, maxsplit=1)[0]
             alternatives = [self.read(name), self.read(first)]
-            for concepts in self.columns.get(plain_name(name), ()):
+            plain = plain_name(name)
+            for concepts in self.columns.get(plain) or self.columns.get(plain.rstrip("0123456789"), ()):
                 alternatives.append(Reading(tuple(frozenset({concept}) for concept in concepts)))
             meanings[name] = _Meaning(tuple(alternatives), self.read(description).concepts)
         return SchemaWords(self, meanings)
@@ -418,6 +420,12 @@ def _name_once(possible: Mapping[str, set[str]], values: Sequence[str]) -> dict[
     if len(distinct) < len(named) and len(distinct) < len(values):
         return {}
     return named
+
+
+def _drop_short(named: Mapping[str, str]) -> dict[str, str]:
+    """Return codes with their values but for those of one or two letters, which may begin another word."""
+    plain = {code for code, value in named.items() if plain_name(code) == plain_name(value)}
+    return {code: value for code, value in named.items() if code in plain or len(code) >= SHORTEST_PIECE}
 
 
 def _name_by_letters(codes: Sequence[str], values: Sequence[str]) -> dict[str, str]:

@@ -59,14 +59,14 @@ class Question:
 
     Attributes
     ----------
-    kind : {"several", "column", "codes"}
+    kind : {"series", "several", "column", "codes"}
     columns : tuple of str
         Of the schema.
     lines : tuple of str
         The question, line by line.
     """
 
-    kind: Literal["several", "column", "codes"]
+    kind: Literal["series", "several", "column", "codes"]
     columns: tuple[str, ...]
     lines: tuple[str, ...]
 
@@ -109,15 +109,28 @@ class MappingDialogue:
     def next_question(self) -> Question | None:
         """Return the next question, None where all is decided."""
         decisions = self.decisions()
-        undecided = [match for match in self._matching.matches if decisions[match.column].origin == "undecided"]
-        likely = [match for match in undecided if match.standing == "likely" and match.column not in self._one_by_one]
-        if len(likely) > 1:
-            return self._ask_several(likely)
+        # The outcome first.
+        matches = sorted(self._matching.matches, key=lambda match: match.column != self._schema.target)
+        undecided = [match for match in matches if decisions[match.column].origin == "undecided"]
+        together = [match for match in undecided if match.column not in self._one_by_one]
+        series = [match.column for match in together if match.standing == "series"]
+        if series:
+            return self._ask_series(series)
+        proposed = self._proposals(together)
+        if len(proposed) > 1:
+            return self._ask_several(proposed)
         for match in undecided:
             return self._ask_column(match)
-        for column, decision in decisions.items():
-            if decision.open_values:
-                return self._ask_codes(column, decision)
+        unnamed = [match.column for match in matches if decisions[match.column].open_values]
+        return self._ask_codes(unnamed[0], decisions[unnamed[0]]) if unnamed else None
+
+    def proposal(self, column: str) -> Candidate | None:
+        """Return the candidate of a column for a joint question, None where a person has to choose or to convert."""
+        match = self._match(column)
+        candidates = self._candidates(match)
+        is_first = bool(candidates) and candidates[0].own == match.own
+        if (match.standing == "likely" and is_first) or (len(candidates) == 1 and candidates[0].fits):
+            return candidates[0]
         return None
 
     def answer(self, question: Question, text: str) -> None:
@@ -129,7 +142,9 @@ class MappingDialogue:
             If it is none; the sentence says how one is typed.
         """
         text = text.strip()
-        if question.kind == "several":
+        if question.kind == "series":
+            self._take_series(text)
+        elif question.kind == "several":
             self._take_several(question.columns, text)
         elif question.kind == "column":
             self._take_column(question.columns[0], text)
@@ -202,13 +217,38 @@ class MappingDialogue:
         described = self._schema.columns[column]
         return tuple(FLAGS) if described.kind == "flag" else described.values
 
-    def _ask_several(self, likely: Sequence[Match]) -> Question:
+    def _match(self, column: str) -> Match:
+        return next(match for match in self._matching.matches if match.column == column)
+
+    def _proposals(self, matches: Sequence[Match]) -> dict[str, Candidate]:
+        """Return the columns for one joint question, no column of the table twice."""
+        proposed: dict[str, Candidate] = {}
+        taken: set[str] = set()
+        for match in matches:
+            candidate = self.proposal(match.column)
+            if candidate is not None and candidate.own not in taken:
+                proposed[match.column] = candidate
+                taken.add(candidate.own)
+        return proposed
+
+    def _ask_series(self, columns: Sequence[str]) -> Question:
+        lines = [render("proposals.dialogue.series")]
+        for number, (wanted, own) in enumerate(self._matching.series, start=1):
+            first, last = wanted.columns[0], wanted.columns[-1]
+            ends = {"first": first, "last": last, "about": self._schema.columns[first].description}
+            lines.append("  " + render("proposals.dialogue.pairs", number=number, own=", ".join(own.columns), **ends))
+        lines.append(render("proposals.dialogue.order"))
+        return Question("series", tuple(columns), tuple(lines))
+
+    def _ask_several(self, proposed: Mapping[str, Candidate]) -> Question:
         lines = [render("proposals.dialogue.several")]
-        for number, match in enumerate(likely, start=1):
-            line = render("proposals.dialogue.pair", number=number, column=match.column, own=match.own, why=match.why)
+        for number, (column, candidate) in enumerate(proposed.items(), start=1):
+            match = self._match(column)
+            why = match.why if match.own is not None else candidate.why
+            line = render("proposals.dialogue.pair", number=number, column=column, own=candidate.own, why=why)
             lines.append(f"  {line}")
         lines.append(render("proposals.dialogue.confirm"))
-        return Question("several", tuple(match.column for match in likely), tuple(lines))
+        return Question("several", tuple(proposed), tuple(lines))
 
     def _ask_column(self, match: Match) -> Question:
         described = self._schema.columns[match.column]
@@ -244,20 +284,33 @@ class MappingDialogue:
         """Return the distinct codes of a column, with their numbers of rows."""
         return self._matching.column(own).entries.rows_by_text
 
+    def _take_series(self, text: str) -> None:
+        pairs = self._matching.series
+        numbers = [int(number) for number in re.findall(r"\d+", text)]
+        is_none = text.casefold() in ("n", "no")
+        if not is_none and (not numbers or numbers[0] not in (1, 2) or max(numbers[1:], default=1) > len(pairs)):
+            raise usage_error("proposals.dialogue.unordered", series=len(pairs))
+        for number, (wanted, own) in enumerate(pairs, start=1):
+            if is_none or number in numbers[1:]:
+                self._one_by_one |= set(wanted.columns)
+                continue
+            names = own.columns if numbers[0] == 1 else own.columns[::-1]
+            self.answers.columns |= dict(zip(wanted.columns, names, strict=True))
+
     def _take_several(self, columns: Sequence[str], text: str) -> None:
         wrong = _read_wrong(columns, text)
-        by_column = {match.column: match for match in self._matching.matches}
         for column in columns:
-            if column in wrong:
+            proposed = self.proposal(column)
+            if column in wrong or proposed is None:
                 self._one_by_one.add(column)
             else:
-                self.answers.columns[column] = by_column[column].own or ""
+                self.answers.columns[column] = proposed.own
 
     def _take_column(self, column: str, text: str) -> None:
         if text == NOT_HERE:
             self.answers.columns[column] = ""
             return
-        match = next(match for match in self._matching.matches if match.column == column)
+        match = self._match(column)
         parsed = _FACTOR.fullmatch(text)
         typed = str(parsed["column"]) if parsed and text not in self._names else text
         candidates = self._candidates(match)

@@ -114,7 +114,9 @@ class OwnColumn:
         return self.reading.unit or unit_of(self.name)
 
 
-def fit_column(own: OwnColumn, column: Column, quantity: Quantity | None, words: WordList) -> Fit:
+def fit_column(
+    own: OwnColumn, column: Column, quantity: Quantity | None, words: WordList, unit: str | None = None
+) -> Fit:
     """Return the fit of a table's column to a schema's.
 
     Parameters
@@ -124,12 +126,14 @@ def fit_column(own: OwnColumn, column: Column, quantity: Quantity | None, words:
     quantity : Quantity or None
         Of a column of numbers.
     words : WordList
+    unit : str or None
+        Of its values; None for that in its name.
     """
     plain = Field(own.name, missing=own.entries.missing)
     if not own.entries.n_present:
         return Fit(0.0, plain, render("proposals.match.empty"), "kind")
     if quantity is not None:
-        return _fit_numbers(own, plain, column, quantity)
+        return _fit_numbers(own, own.unit if unit is None else unit, plain, column, quantity)
     if column.values or column.kind == "flag":
         return _fit_codes(own.entries, plain, column, words)
     proposal = own.proposal
@@ -140,14 +144,14 @@ def fit_column(own: OwnColumn, column: Column, quantity: Quantity | None, words:
     return Fit(0.3, field, why, "kind")
 
 
-def _fit_numbers(own: OwnColumn, plain: Field, column: Column, quantity: Quantity) -> Fit:
+def _fit_numbers(own: OwnColumn, unit: str, plain: Field, column: Column, quantity: Quantity) -> Fit:
     numbers = own.numbers
     if numbers is None or column.range is None:
         return Fit(0.0, plain, render("proposals.match.numbers"), "kind")
-    fit = _fit_reading(numbers, own.unit, column, quantity)
+    fit = _fit_reading(numbers, unit, column, quantity)
     # The range may distinguish decimals from thousands.
     if numbers.other and fit.share < FITTING:
-        other = _fit_reading(numbers.other, own.unit, column, quantity)
+        other = _fit_reading(numbers.other, unit, column, quantity)
         if other.share >= FITTING:
             fit = other
     if not numbers.doubt:
