@@ -33,6 +33,8 @@ SHORTEST_PIECE = 3
 """Least number of letters of a part of a compound word."""
 SHORTEST_STEM = 4
 """Least number of letters of an abbreviation that is not in the list."""
+MOST_MEANINGS = 3
+"""Largest number of concepts of an abbreviation that is not in the list."""
 UNREAD_WEIGHT = 0.5
 """Weight of a word that is not in the list, where the rarest concept has 1."""
 LEAST_WEIGHT = 0.15
@@ -42,6 +44,7 @@ LEAST_RECALL = 0.75
 """Least share of a schema column's meaning in a name that is known."""
 _HUMPS = re.compile(r"(?<=[a-zß-ÿ0-9])(?=[A-Z])|(?<=[A-Za-zß-ÿ])(?=\d)|(?<=\d)(?=[A-Za-zß-ÿ])")
 _IN_BRACKETS = re.compile(r"[\[(]([^\[\]()]{1,20})[\])]")
+_VOWELS = re.compile(r"(?<=.)[aeiou]")
 _LINKS = ("", "s", "n", "en", "es", "e", "er")
 """Letters between the parts of a compound word."""
 
@@ -256,11 +259,14 @@ class WordList:
         return []
 
     def _abbreviation(self, word: str) -> list[Part]:
-        """Return the concept of a word that begins entries of this one concept only."""
-        if len(word) < SHORTEST_STEM:
+        """Return the concepts, at most three, of entries that a word begins or writes without vowels."""
+        if len(word) < SHORTEST_PIECE:
             return []
-        begun = {concepts for phrase, concepts in self._phrases.items() if phrase.startswith(word)}
-        return list(begun) if len(begun) == 1 else []
+        begun = frozenset[str]()
+        for phrase, concepts in self._phrases.items():
+            if (len(word) >= SHORTEST_STEM and phrase.startswith(word)) or _VOWELS.sub("", phrase) == word:
+                begun |= concepts - {FILLER}
+        return [begun] if 0 < len(begun) <= MOST_MEANINGS else []
 
     def name_values(self, codes: Sequence[str], values: Sequence[str]) -> dict[str, str]:
         """Return the schema's value of each code whose meaning is plain.
