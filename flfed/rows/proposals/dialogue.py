@@ -23,8 +23,12 @@ from flfed.words import render, usage_error
 NOT_HERE = "-"
 OPEN = "?"
 """Answer that leaves the codes of a column open."""
+PAIR = 2
+"""Number of values of columns whose codes are asked in one question."""
 MOST_COUNTS = 12
 """Largest number of counts of codes that are shown."""
+_BETWEEN = re.compile(r';(?=(?:[^"]*"[^"]*")*[^"]*$)')
+"""Sign between the codes of two columns; within quotation marks it is part of a code."""
 _FACTOR = re.compile(r"(?P<column>.*?)\s*\*\s*(?P<multiply>[-+\d.eE]+)(?:\s*\+\s*(?P<add>[-+\d.eE]+))?\s*")
 FLAGS = {"no": "0", "yes": "1"}
 Origin = Literal["sure", "answered", "not-here", "undecided"]
@@ -113,15 +117,19 @@ class MappingDialogue:
         matches = sorted(self._matching.matches, key=lambda match: match.column != self._schema.target)
         undecided = [match for match in matches if decisions[match.column].origin == "undecided"]
         together = [match for match in undecided if match.column not in self._one_by_one]
-        series = [match.column for match in together if match.standing == "series"]
+        series = {name for wanted, _ in self._matching.series for name in wanted.columns}
+        series = [match.column for match in together if match.column in series]
         if series:
             return self._ask_series(series)
         proposed = self._proposals(together)
         if len(proposed) > 1:
             return self._ask_several(proposed)
-        for match in undecided:
-            return self._ask_column(match)
+        if undecided:
+            return self._ask_rest(undecided[0])
         unnamed = [match.column for match in matches if decisions[match.column].open_values]
+        pairs = [column for column in unnamed if len(self._values(column)) == PAIR]
+        if len(pairs) > 1:
+            return self._ask_pairs({column: decisions[column] for column in pairs})
         return self._ask_codes(unnamed[0], decisions[unnamed[0]]) if unnamed else None
 
     def proposal(self, column: str) -> Candidate | None:
@@ -143,13 +151,13 @@ class MappingDialogue:
         """
         text = text.strip()
         if question.kind == "series":
-            self._take_series(text)
+            self._take_series(question.columns, text)
         elif question.kind == "several":
             self._take_several(question.columns, text)
         elif question.kind == "column":
             self._take_column(question.columns[0], text)
         else:
-            self._take_codes(question.columns[0], text)
+            self._take_codes(question.columns, text)
         self.number_of_answers += 1
 
     def mapping(self) -> dict[str, str | Field | None]:
@@ -240,6 +248,19 @@ class MappingDialogue:
         lines.append(render("proposals.dialogue.order"))
         return Question("series", tuple(columns), tuple(lines))
 
+    def _ask_rest(self, match: Match) -> Question:
+        """Return the question about one column, or about a series that is none of those proposed."""
+        taken = set(self.answers.columns.values())
+        for wanted, _ in self._matching.series:
+            if match.column in wanted.columns:
+                free = self._matching.series_of(len(wanted.columns), taken)
+                lines = [render("proposals.dialogue.whole", first=wanted.columns[0], last=wanted.columns[-1])]
+                for number, names in enumerate(free, start=1):
+                    lines.append(f"  {number}: {', '.join(names)}")
+                lines.append(render("proposals.dialogue.choose-series"))
+                return Question("series", wanted.columns, tuple(lines))
+        return self._ask_column(match)
+
     def _ask_several(self, proposed: Mapping[str, Candidate]) -> Question:
         lines = [render("proposals.dialogue.several")]
         for number, (column, candidate) in enumerate(proposed.items(), start=1):
@@ -280,13 +301,24 @@ class MappingDialogue:
         )
         return Question("codes", (column,), lines)
 
+    def _ask_pairs(self, decisions: Mapping[str, Decision]) -> Question:
+        """Return one question about the codes of columns with two values each."""
+        lines = []
+        for column, decision in decisions.items():
+            lines += self._ask_codes(column, decision).lines[:-1]
+        lines.append(render("proposals.dialogue.typing-pairs", columns=len(decisions)))
+        return Question("codes", tuple(decisions), tuple(lines))
+
     def _codes(self, own: str) -> dict[str, int]:
         """Return the distinct codes of a column, with their numbers of rows."""
         return self._matching.column(own).entries.rows_by_text
 
-    def _take_series(self, text: str) -> None:
-        pairs = self._matching.series
+    def _take_series(self, columns: Sequence[str], text: str) -> None:
         numbers = [int(number) for number in re.findall(r"\d+", text)]
+        if columns[0] in self._one_by_one:
+            self._take_whole(columns, numbers, text)
+            return
+        pairs = self._matching.series
         is_none = text.casefold() in ("n", "no")
         if not is_none and (not numbers or numbers[0] not in (1, 2) or max(numbers[1:], default=1) > len(pairs)):
             raise usage_error("proposals.dialogue.unordered", series=len(pairs))
@@ -296,6 +328,16 @@ class MappingDialogue:
                 continue
             names = own.columns if numbers[0] == 1 else own.columns[::-1]
             self.answers.columns |= dict(zip(wanted.columns, names, strict=True))
+
+    def _take_whole(self, columns: Sequence[str], numbers: Sequence[int], text: str) -> None:
+        """Take the answer about one series."""
+        free = self._matching.series_of(len(columns), set(self.answers.columns.values()))
+        if text == NOT_HERE:
+            self.answers.columns |= dict.fromkeys(columns, "")
+            return
+        if len(numbers) != 1 or not 1 <= numbers[0] <= len(free):
+            raise usage_error("proposals.dialogue.unclear", numbers=len(free))
+        self.answers.columns |= dict(zip(columns, free[numbers[0] - 1], strict=True))
 
     def _take_several(self, columns: Sequence[str], text: str) -> None:
         wrong = _read_wrong(columns, text)
@@ -322,14 +364,25 @@ class MappingDialogue:
             self.answers.units[column] = _read_factor(parsed["multiply"], parsed["add"])
         self.answers.columns[column] = own
 
-    def _take_codes(self, column: str, text: str) -> None:
-        decision = self.decisions()[column]
+    def _take_codes(self, columns: Sequence[str], text: str) -> None:
+        texts = _BETWEEN.split(text) if len(columns) > 1 else [text]
+        if len(texts) != len(columns):
+            raise usage_error("proposals.dialogue.parts", parts=len(texts), columns=len(columns))
+        decisions = self.decisions()
+        taken = {}
+        for column, part in zip(columns, texts, strict=True):
+            taken[column] = self._read_codes(column, decisions[column], part.strip())
+        self.answers.codes |= taken
+
+    def _read_codes(self, column: str, decision: Decision, text: str) -> dict[str, str]:
+        """Return the value of each typed code of a column; none where they are left open."""
         if text == OPEN:
-            self.answers.codes[column] = {}
-            return
+            return {}
         typed = read_codes(text, decision.open_values)
         self._check_codes(column, decision.own or "", typed)
-        self.answers.codes[column] = {code: FLAGS.get(value, value) for code, value in typed.items()}
+        if self._schema.columns[column].kind != "flag":
+            return typed
+        return {code: FLAGS.get(value, value) for code, value in typed.items()}
 
     def _check(self) -> None:
         """Refuse answers that do not fit the table or the schema."""

@@ -16,7 +16,7 @@ from flfed.rows.data.parsing.fields import Field, plain_name
 from flfed.rows.data.schema import Column
 from flfed.rows.proposals.cells import DIGITS, FEW_VALUES, LEAST_ROWS, Cells, Numbers, read_numbers
 from flfed.rows.proposals.column_words import Reading, WordList
-from flfed.rows.proposals.columns import PAIRS, TRUE, ColumnProposal, flags_by_text, propose_column, unit_of
+from flfed.rows.proposals.columns import PAIRS, ColumnProposal, flags_by_text, propose_column, unit_of
 from flfed.rows.proposals.quantities import Conversion, Quantity, is_currency
 from flfed.words import render
 
@@ -300,26 +300,29 @@ def _are_telling(values: Sequence[object]) -> bool:
 
 def name_codes(entries: Cells, column: Column, words: WordList) -> dict[str, str]:
     """Return the schema's value of each code whose meaning is plain by the word list."""
-    pairs = _name_pairs(entries, column)
-    if pairs:
-        return pairs
+    flags = ("0", "1") if column.kind == "flag" else read_flags(column.values, words)
+    if flags:
+        named = _name_flags(entries, flags, words)
+        if named or column.kind == "flag":
+            return named
     if len(entries.texts) > 2 * max(len(column.values), 5):
         return {}
-    if column.kind == "flag":
-        flags = words.name_values(entries.texts, ["no", "yes"])
-        return {text: str(int(value == "yes")) for text, value in flags.items()}
     return words.name_values(entries.texts, column.values)
 
 
-def _name_pairs(entries: Cells, column: Column) -> dict[str, str]:
-    """Return the schema's value of each code, where both are yes and no in some words."""
+def read_flags(values: Sequence[str], words: WordList) -> tuple[str, str] | None:
+    """Return the values for no and for yes, such as absent and present; None where two values are not these."""
+    if len(values) != 2 or {value.casefold() for value in values} == {"0", "1"}:
+        return (min(values), max(values)) if len(values) == 2 else None
+    by_flag = words.name_values(values, ["no", "yes"])
+    no, yes = ([value for value, flag in by_flag.items() if flag == name] for name in ("no", "yes"))
+    return (no[0], yes[0]) if no and yes else None
+
+
+def _name_flags(entries: Cells, flags: tuple[str, str], words: WordList) -> dict[str, str]:
+    """Return the value of each code, where all are 0 and 1, or yes and no in some words."""
     texts = {text.casefold() for text in entries.texts}
-    if not any(map(texts.issubset, PAIRS)):
-        return {}
-    by_flag = flags_by_text(entries)
-    if column.kind == "flag":
-        return by_flag
-    if len(column.values) != 2 or {value.casefold() for value in column.values} not in PAIRS:
-        return {}
-    value_by_flag = {str(int(value.casefold() in TRUE)): value for value in column.values}
-    return {text: value_by_flag[flag] for text, flag in by_flag.items()}
+    if any(map(texts.issubset, PAIRS)):
+        return {text: flags[int(flag)] for text, flag in flags_by_text(entries).items()}
+    named = words.name_values(entries.texts, ["no", "yes"])
+    return {text: flags[int(value == "yes")] for text, value in named.items()}

@@ -6,6 +6,7 @@ import difflib
 import re
 import secrets
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -59,16 +60,14 @@ MOST_ROWS = 0.9
 """Least share of rows with one of the target's classes in such a column."""
 _SPLIT = re.compile(r"[^a-z0-9]+")
 
-LEAST_ALIKE = 0.3
-"""Least likeness of the names of two series."""
 LEAST_SERIES = 0.5
 """Least fit of the values of two series."""
 MISFITS: frozenset[Doubt] = frozenset({"outside", "unit", "kind", "reading"})
 """Doubts about a column's values that a person may have to mend with a factor."""
 
 Standing = Literal["sure", "codes", "likely", "unsure", "series", "absent"]
-"""Result for a column: "codes" is a sure column whose codes a person has to name, "series" a column of a series whose
-order in time is not known."""
+"""Result for a column: "codes" is a sure column whose codes a person has to name, "series" one of a series of
+columns."""
 
 
 @dataclass(frozen=True)
@@ -239,6 +238,7 @@ class Matching:
         self._known = np.zeros(self._alike.shape, dtype=bool)
         self._score = np.zeros(self._alike.shape)
         self._compare()
+        self._own_series = find_series([column.name for column in self._own], self._words.months)
         self.series = self._match_series(descriptions)
         self._take_series()
         rows, columns = linear_sum_assignment(-self._score)
@@ -290,10 +290,9 @@ class Matching:
         """Return the series of the schema, each with the table's whose name and values fit best."""
         from scipy.optimize import linear_sum_assignment
 
-        months = self._words.months
-        wanted = find_schema_series(descriptions, months)
+        wanted = find_schema_series(descriptions, self._words.months)
         wanted = [one for one in wanted if not self._same[[self._names.index(name) for name in one.columns]].any()]
-        own = find_series([column.name for column in self._own], months)
+        own = self._own_series
         alike = np.zeros((len(wanted), len(own)))
         fits = np.zeros(alike.shape)
         for place, one in enumerate(wanted):
@@ -304,36 +303,36 @@ class Matching:
                     qualities = map(self.fit_quality, one.columns, series.columns)
                     fits[place, other] = sum(qualities) / len(one.columns)
         rows, columns = linear_sum_assignment(-(NAME_WEIGHT * alike + (1 - NAME_WEIGHT) * fits))
-        pairs = []
-        for place, other in zip(rows, columns, strict=True):
-            is_only = (fits[place] >= LEAST_SERIES).sum() == 1
-            if fits[place, other] >= LEAST_SERIES and (is_only or alike[place, other] >= LEAST_ALIKE):
-                pairs.append((wanted[place], own[other]))
-        return pairs
+        pairs = zip(rows, columns, strict=True)
+        return [(wanted[place], own[other]) for place, other in pairs if fits[place, other] >= LEAST_SERIES]
+
+    def series_of(self, length: int, taken: AbstractSet[str]) -> list[tuple[str, ...]]:
+        """Return the table's series of a length, without those that are taken, each in both orders."""
+        free = [one.columns for one in self._own_series if len(one.columns) == length and not taken & set(one.columns)]
+        return [order for columns in free for order in (columns, columns[::-1])]
 
     def fit_quality(self, column: str, own: str) -> float:
         """Return the quality of the fit of a column of the table to one of the schema."""
         return self.fit(column, own).quality
 
     def _take_series(self) -> None:
-        """Take the columns of series from those that are compared one by one, and pair those with stated months."""
+        """Take the columns of series from those that are compared one by one."""
         for wanted, own in self.series:
-            rows = [self._names.index(name) for name in wanted.columns]
-            columns = [self._own.index(self.column(name)) for name in own.columns]
-            self._score[rows] = 0.0
-            self._score[:, columns] = 0.0
-            if wanted.is_dated and own.is_dated:
-                self._score[rows, columns] = LEAST_MATCH
+            self._score[[self._names.index(name) for name in wanted.columns]] = 0.0
+            self._score[:, [self._own.index(self.column(name)) for name in own.columns]] = 0.0
 
     def _add_series(self) -> None:
-        """Propose both orders of series whose order in time the names do not state, and guess none."""
-        self.series = [(wanted, own) for wanted, own in self.series if not (wanted.is_dated and own.is_dated)]
+        """Propose series; of those whose order in time the names do not state, both orders, and none is guessed."""
         for wanted, own in self.series:
+            is_dated = wanted.is_dated and own.is_dated
             for name, first, last in zip(wanted.columns, own.columns, reversed(own.columns), strict=True):
                 place = self._names.index(name)
-                ends = [self._own.index(self.column(end)) for end in (first, last)]
-                candidates = tuple(self._candidate(place, end) for end in ends)
-                self.matches[place] = Match(name, None, None, render("proposals.match.order"), "series", candidates)
+                ends = [self._candidate(place, self._own.index(self.column(end))) for end in (first, last)]
+                why = render("proposals.match.order")
+                self.matches[place] = Match(name, None, None, why, "series", tuple(ends))
+                if is_dated:
+                    why = render("proposals.match.months")
+                    self.matches[place] = Match(name, first, ends[0].field, why, "series", (ends[0],))
 
     def _interchangeable(self) -> dict[int, int]:
         """Return, for numbers and flags, a column of the schema whose values would fit as well once exchanged."""
