@@ -83,9 +83,7 @@ def answer_of(question: Question, dialogue: MappingDialogue, truth: Truth) -> st
     if question.kind == "several":
         right = [dialogue.proposal(name).own == truth.columns.get(name, "") for name in question.columns]
         converted = [name in truth.units and dialogue.proposal(name).field.multiply == 1 for name in question.columns]
-        numbers = [
-            str(number) for number, is_right in enumerate(right, 1) if not is_right or converted[number - 1]
-        ]
+        numbers = [str(number) for number, is_right in enumerate(right, 1) if not is_right or converted[number - 1]]
         return " ".join(numbers) or "yes"
     if question.kind == "codes":
         return "; ".join(codes_of(name, dialogue, truth) for name in question.columns)
@@ -103,7 +101,8 @@ def codes_of(name: str, dialogue: MappingDialogue, truth: Truth) -> str:
     decision = dialogue.decisions()[name]
     occurring = dialogue._codes(decision.own or "")
     codes = {code: words.get(value, value) for code, value in truth.codes.get(name, {}).items() if code in occurring}
-    places = ["|".join(code for code, meant in codes.items() if meant == value) for value in [*decision.open_values, ""]]
+    values = [*decision.open_values, ""]
+    places = ["|".join(code for code, meant in codes.items() if meant == value) for value in values]
     return ", ".join(f'"{place}"' if "," in place else place for place in places).rstrip(", ") or "?"
 
 

@@ -119,7 +119,8 @@ CARDS = Truth(
 HUNGARY = replace(CLINIC, columns={**CLINIC.columns, "slope": "", "thal": ""})
 SITES = {"heart-disease": ("cleveland",), "loan-default": ("west_lender", "south_lender")}
 EXAMPLES = {
-    "clinic": CLINIC, "lender": LENDER, "hungary": HUNGARY, "cardiology": CARDIOLOGY, "instalments": INSTALMENTS, "cards": CARDS,
+    "clinic": CLINIC, "lender": LENDER, "hungary": HUNGARY, "cardiology": CARDIOLOGY, "instalments": INSTALMENTS,
+    "cards": CARDS,
 }  # fmt: skip
 
 

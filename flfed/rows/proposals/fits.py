@@ -312,8 +312,10 @@ def name_codes(entries: Cells, column: Column, words: WordList) -> dict[str, str
 
 def read_flags(values: Sequence[str], words: WordList) -> tuple[str, str] | None:
     """Return the values for no and for yes, such as absent and present; None where two values are not these."""
-    if len(values) != 2 or {value.casefold() for value in values} == {"0", "1"}:
-        return (min(values), max(values)) if len(values) == 2 else None
+    if len(values) != 2:
+        return None
+    if set(values) == {"0", "1"}:
+        return "0", "1"
     by_flag = words.name_values(values, ["no", "yes"])
     no, yes = ([value for value, flag in by_flag.items() if flag == name] for name in ("no", "yes"))
     return (no[0], yes[0]) if no and yes else None

@@ -350,7 +350,8 @@ class Matching:
         """Return whether the values proposed for another column would fit under the name of the column's own."""
         name = self._names[i]
         unit = self._own[self._pairs[i]].unit
-        fit = fit_column(self._own[self._pairs[other]], self._schema.columns[name], self._quantity(i), self._words, unit)
+        own = self._own[self._pairs[other]]
+        fit = fit_column(own, self._schema.columns[name], self._quantity(i), self._words, unit)
         return fit.share >= FITTING and fit.doubt not in MISFITS
 
     def _exchanged(self) -> dict[int, int]:

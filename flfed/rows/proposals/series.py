@@ -72,11 +72,11 @@ def find_schema_series(descriptions: Mapping[str, str], months: Mapping[str, int
     """
     found = []
     for series in find_series(list(descriptions), months):
-        times = [_read_time(descriptions[name], months) for name in series.columns]
-        stems = {descriptions[name] if time is None else time[0] for name, time in zip(series.columns, times, strict=True)}
+        times = {name: _read_time(descriptions[name], months) for name in series.columns}
+        stems = {descriptions[name] if time is None else time[0] for name, time in times.items()}
         if len(stems) > 1:
             continue
-        by_place = {time[2]: name for name, time in zip(series.columns, times, strict=True) if time and time[1] == "date"}
+        by_place = {time[2]: name for name, time in times.items() if time and time[1] == "date"}
         if len(by_place) == len(series.columns):
             series = Series(series.stem, _put_in_order(by_place, "date"), is_dated=True)
         found.append(series)
