@@ -116,21 +116,31 @@ class MappingDialogue:
         # The outcome first.
         matches = sorted(self._matching.matches, key=lambda match: match.column != self._schema.target)
         undecided = [match for match in matches if decisions[match.column].origin == "undecided"]
-        together = [match for match in undecided if match.column not in self._one_by_one]
-        series = {name for wanted, _ in self._matching.series for name in wanted.columns}
-        series = [match.column for match in together if match.column in series]
-        if series:
-            return self._ask_series(series)
-        proposed = self._proposals(together)
-        if len(proposed) > 1:
-            return self._ask_several(proposed)
         if undecided:
-            return self._ask_rest(undecided[0])
-        unnamed = [match.column for match in matches if decisions[match.column].open_values]
+            return self._ask_together(undecided) or self._ask_rest(undecided[0])
+        unnamed = {match.column: decisions[match.column] for match in matches if decisions[match.column].open_values}
+        return self._ask_unnamed(unnamed) if unnamed else None
+
+    def _ask_together(self, undecided: Sequence[Match]) -> Question | None:
+        """Return the joint question about series or columns, None where each has to be asked alone."""
+        together = [match for match in undecided if match.column not in self._one_by_one]
+        series = [match.column for match in together if match.standing == "series"]
+        if series:
+            return Question("series", tuple(series), _describe_series(self._matching, self._schema))
+        proposed = self._proposals(together)
+        return self._ask_several(proposed) if len(proposed) > 1 else None
+
+    def _ask_unnamed(self, unnamed: Mapping[str, Decision]) -> Question:
+        """Return the question about codes: one for all columns with two values, else for the first column."""
         pairs = [column for column in unnamed if len(self._values(column)) == PAIR]
-        if len(pairs) > 1:
-            return self._ask_pairs({column: decisions[column] for column in pairs})
-        return self._ask_codes(unnamed[0], decisions[unnamed[0]]) if unnamed else None
+        if len(pairs) < 2:
+            column = next(iter(unnamed))
+            return self._ask_codes(column, unnamed[column])
+        lines = []
+        for column in pairs:
+            lines += self._ask_codes(column, unnamed[column]).lines[:-1]
+        lines.append(render("proposals.dialogue.typing-pairs", columns=len(pairs)))
+        return Question("codes", tuple(pairs), tuple(lines))
 
     def proposal(self, column: str) -> Candidate | None:
         """Return the candidate of a column for a joint question, None where a person has to choose or to convert."""
@@ -204,21 +214,13 @@ class MappingDialogue:
             field = replace(field, multiply=units.get("multiply", 1.0), add=units.get("add", 0.0))
         typed = self.answers.codes.get(column)
         if typed:
-            return replace(decision, field=self._with_typed(column, field, typed))
+            return replace(decision, field=_add_typed(self._schema.columns[column], field, typed))
         if field.values is None or UNKNOWN not in field.values.values():
             return replace(decision, field=field)
         named = set(field.values.values())
         values = tuple(value for value in self._values(column) if FLAGS.get(value, value) not in named)
         left = () if typed == {} else values
         return replace(decision, field=field, open_values=left)
-
-    def _with_typed(self, column: str, field: Field, typed: Mapping[str, str]) -> Field:
-        """Return a reading with the typed codes, beside those whose meaning is plain."""
-        plain = field.values or {value: value for value in self._schema.columns[column].values}
-        values = {code: value for code, value in plain.items() if value != UNKNOWN and code not in typed}
-        values |= {code: value for code, value in typed.items() if value != NOT_KNOWN}
-        missing = [code for code, value in typed.items() if value == NOT_KNOWN]
-        return replace(field, values=values, missing=(*field.missing, *missing))
 
     def _values(self, column: str) -> tuple[str, ...]:
         """Return the words for a column's values."""
@@ -238,15 +240,6 @@ class MappingDialogue:
                 proposed[match.column] = candidate
                 taken.add(candidate.own)
         return proposed
-
-    def _ask_series(self, columns: Sequence[str]) -> Question:
-        lines = [render("proposals.dialogue.series")]
-        for number, (wanted, own) in enumerate(self._matching.series, start=1):
-            first, last = wanted.columns[0], wanted.columns[-1]
-            ends = {"first": first, "last": last, "about": self._schema.columns[first].description}
-            lines.append("  " + render("proposals.dialogue.pairs", number=number, own=", ".join(own.columns), **ends))
-        lines.append(render("proposals.dialogue.order"))
-        return Question("series", tuple(columns), tuple(lines))
 
     def _ask_rest(self, match: Match) -> Question:
         """Return the question about one column, or about a series that is none of those proposed."""
@@ -272,42 +265,12 @@ class MappingDialogue:
         return Question("several", tuple(proposed), tuple(lines))
 
     def _ask_column(self, match: Match) -> Question:
-        described = self._schema.columns[match.column]
-        about = describe_column(described)
-        lines = [render("proposals.dialogue.column", column=match.column, description=about)]
-        if match.own is not None and match.standing == "unsure":
-            lines.append("  " + render("proposals.dialogue.doubt", own=match.own, why=match.why))
-        for number, candidate in enumerate(self._candidates(match), start=1):
-            lines.append(describe_candidate(number, candidate))
-        if described.is_number():
-            unit = described.unit or "the schema's"
-            lines.append(render("proposals.dialogue.choose-number", unit=unit))
-        else:
-            lines.append(render("proposals.dialogue.choose"))
-        return Question("column", (match.column,), tuple(lines))
+        lines = _describe_choice(match, self._schema.columns[match.column], self._candidates(match))
+        return Question("column", (match.column,), lines)
 
     def _ask_codes(self, column: str, decision: Decision) -> Question:
-        codes = self._codes(decision.own or "")
-        counts = [count_in_words(count) for count in sorted(codes.values(), reverse=True)]
-        shown = ", ".join(counts[:MOST_COUNTS])
-        if len(counts) > MOST_COUNTS:
-            shown += ", …"
-        number = len(codes)
-        values = "; ".join(decision.open_values)
-        lines = (
-            render("proposals.dialogue.codes", column=column, own=decision.own, codes=number, counts=shown),
-            "  " + render("proposals.dialogue.values", values=values),
-            render("proposals.dialogue.typing"),
-        )
+        lines = _describe_codes(column, decision, sorted(self._codes(decision.own or "").values(), reverse=True))
         return Question("codes", (column,), lines)
-
-    def _ask_pairs(self, decisions: Mapping[str, Decision]) -> Question:
-        """Return one question about the codes of columns with two values each."""
-        lines = []
-        for column, decision in decisions.items():
-            lines += self._ask_codes(column, decision).lines[:-1]
-        lines.append(render("proposals.dialogue.typing-pairs", columns=len(decisions)))
-        return Question("codes", tuple(decisions), tuple(lines))
 
     def _codes(self, own: str) -> dict[str, int]:
         """Return the distinct codes of a column, with their numbers of rows."""
@@ -416,15 +379,64 @@ class MappingDialogue:
                 raise usage_error("proposals.dialogue.taken", own=own, column=other)
 
     def _check_codes(self, column: str, own: str, typed: Mapping[str, str]) -> None:
-        """Refuse codes that do not occur, and values that the schema does not have."""
-        values = {*self._values(column), NOT_KNOWN, *FLAGS.values()}
-        wrong = sum(value not in values for value in typed.values())
-        if wrong:
-            named = ", ".join(self._values(column))
-            raise usage_error("proposals.dialogue.value", wrong=wrong, column=column, values=named)
-        absent = len(set(plain_text(pd.Series(list(typed), dtype=object))) - set(self._codes(own)))
-        if absent:
-            raise usage_error("proposals.dialogue.code", absent=absent, typed=len(typed), own=own)
+        _refuse_codes(column, own, typed, self._values(column), self._codes(own))
+
+
+def _describe_codes(column: str, decision: Decision, numbers: Sequence[int]) -> tuple[str, ...]:
+    """Return the lines of the question about a column's codes, with their numbers of rows."""
+    shown = ", ".join(map(count_in_words, numbers[:MOST_COUNTS]))
+    if len(numbers) > MOST_COUNTS:
+        shown += ", …"
+    return (
+        render("proposals.dialogue.codes", column=column, own=decision.own, codes=len(numbers), counts=shown),
+        "  " + render("proposals.dialogue.values", values="; ".join(decision.open_values)),
+        render("proposals.dialogue.typing"),
+    )
+
+
+def _refuse_codes(
+    column: str, own: str, typed: Mapping[str, str], values: Sequence[str], codes: Mapping[str, int]
+) -> None:
+    """Refuse codes that do not occur, and values that the schema does not have."""
+    possible = {*values, NOT_KNOWN, *FLAGS.values()}
+    wrong = sum(value not in possible for value in typed.values())
+    if wrong:
+        raise usage_error("proposals.dialogue.value", wrong=wrong, column=column, values=", ".join(values))
+    absent = len(set(plain_text(pd.Series(list(typed), dtype=object))) - set(codes))
+    if absent:
+        raise usage_error("proposals.dialogue.code", absent=absent, typed=len(typed), own=own)
+
+
+def _describe_series(matching: Matching, schema: Schema) -> tuple[str, ...]:
+    """Return the lines of the question about all series."""
+    lines = [render("proposals.dialogue.series")]
+    for number, (wanted, own) in enumerate(matching.series, start=1):
+        first = wanted.columns[0]
+        ends = {"first": first, "last": wanted.columns[-1], "about": schema.columns[first].description}
+        lines.append("  " + render("proposals.dialogue.pairs", number=number, own=", ".join(own.columns), **ends))
+    return (*lines, render("proposals.dialogue.order"))
+
+
+def _describe_choice(match: Match, column: Column, candidates: Sequence[Candidate]) -> tuple[str, ...]:
+    """Return the lines of the question about one column."""
+    lines = [render("proposals.dialogue.column", column=match.column, description=describe_column(column))]
+    if match.own is not None and match.standing == "unsure":
+        lines.append("  " + render("proposals.dialogue.doubt", own=match.own, why=match.why))
+    for number, candidate in enumerate(candidates, start=1):
+        lines.append(describe_candidate(number, candidate))
+    choose = render("proposals.dialogue.choose")
+    if column.is_number():
+        choose = render("proposals.dialogue.choose-number", unit=column.unit or "the schema's")
+    return (*lines, choose)
+
+
+def _add_typed(column: Column, field: Field, typed: Mapping[str, str]) -> Field:
+    """Return a reading with the typed codes, beside those whose meaning is plain."""
+    plain = field.values or {value: value for value in column.values}
+    values = {code: value for code, value in plain.items() if value != UNKNOWN and code not in typed}
+    values |= {code: value for code, value in typed.items() if value != NOT_KNOWN}
+    missing = [code for code, value in typed.items() if value == NOT_KNOWN]
+    return replace(field, values=values, missing=(*field.missing, *missing))
 
 
 def _read_wrong(columns: Sequence[str], text: str) -> set[str]:

@@ -389,18 +389,25 @@ class Matching:
         why = self._reason(i, j, fit, is_near=is_near)
         if is_near or self._has_misfit(i, j, fit):
             return "unsure", why
-        same = bool(self._same[i, j])
-        # The outcome has the greatest weight, and an identifier may be that of anything.
-        name = self._names[i]
-        is_special = name == self._schema.target or self._schema.columns[name].kind == "id"
-        is_known = bool(self._known[i, j]) and i not in self._doubles and (same or not is_special)
+        is_special = self._is_special(i)
+        is_known = self._is_known(i, j)
         if fit.doubt == "codes" and not is_special:
             standing: Standing = "codes" if is_known else "likely"
             return standing, why
         if fit.share < FITTING:
             return "unsure", why
-        standing = "sure" if is_known and fit.doubt in ("", "scale") else "likely"
+        sure = is_known and fit.doubt in ("", "scale") and (bool(self._same[i, j]) or not is_special)
+        standing = "sure" if sure else "likely"
         return standing, why
+
+    def _is_known(self, i: int, j: int) -> bool:
+        """Return whether the word list knows the name, and the values are not those of another column too."""
+        return bool(self._known[i, j]) and i not in self._doubles
+
+    def _is_special(self, i: int) -> bool:
+        """Return whether a column is the outcome, which has the greatest weight, or an identifier of anything."""
+        name = self._names[i]
+        return name == self._schema.target or self._schema.columns[name].kind == "id"
 
     def _has_misfit(self, i: int, j: int, fit: Fit) -> bool:
         """Return whether the values of a pair need a person's look."""
