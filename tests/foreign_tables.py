@@ -78,25 +78,48 @@ def answered(table: pd.DataFrame, truth: Truth) -> Outcome:
 
 def answer_of(question: Question, dialogue: MappingDialogue, truth: Truth) -> str:
     """Return what somebody types who knows the truth."""
+    if question.kind == "series":
+        return order_of(question, dialogue, truth)
     if question.kind == "several":
-        by_column = {match.column: match.own for match in dialogue._matching.matches}
-        wrong = [
-            str(number)
-            for number, name in enumerate(question.columns, 1)
-            if by_column[name] != truth.columns.get(name, "")
-        ]
-        return " ".join(wrong) or "yes"
+        right = [dialogue.proposal(name).own == truth.columns.get(name, "") for name in question.columns]
+        converted = [name in truth.units and dialogue.proposal(name).field.multiply == 1 for name in question.columns]
+        numbers = [str(number) for number, is_right in enumerate(right, 1) if not is_right or converted[number - 1]]
+        return " ".join(numbers) or "yes"
+    if question.kind == "codes":
+        return "; ".join(codes_of(name, dialogue, truth) for name in question.columns)
     name = question.columns[0]
-    if question.kind == "column":
-        own = truth.columns.get(name, "")
-        factor = truth.units.get(name, {}).get("multiply", 1)
-        return f"{own} * {factor}" if own and factor != 1 else own or "-"
-    words = {number: word for word, number in FLAGS.items()}
-    occurring = dialogue._codes(dialogue.decisions()[name].own or "")
+    own = truth.columns.get(name, "")
+    factor = truth.units.get(name, {}).get("multiply", 1)
+    return f"{own} * {factor}" if own and factor != 1 else own or "-"
+
+
+def codes_of(name: str, dialogue: MappingDialogue, truth: Truth) -> str:
+    """Return the codes of a column in the order of its values that have none."""
+    words = {}
+    if dialogue._schema.columns[name].kind == "flag":
+        words = {number: word for word, number in FLAGS.items()}
+    decision = dialogue.decisions()[name]
+    occurring = dialogue._codes(decision.own or "")
     codes = {code: words.get(value, value) for code, value in truth.codes.get(name, {}).items() if code in occurring}
-    values = dialogue.decisions()[name].open_values
-    places = ["|".join(code for code, meant in codes.items() if meant == value) for value in [*values, ""]]
+    values = [*decision.open_values, ""]
+    places = ["|".join(code for code, meant in codes.items() if meant == value) for value in values]
     return ", ".join(f'"{place}"' if "," in place else place for place in places).rstrip(", ") or "?"
+
+
+def order_of(question: Question, dialogue: MappingDialogue, truth: Truth) -> str:
+    """Return the order of series that is right for most and the numbers of the others, or the place of one series."""
+    if question.columns[0] in dialogue._one_by_one:
+        names = [truth.columns.get(name, "") for name in question.columns]
+        listed = [line.strip().split(": ", 1)[-1] for line in question.lines[1:-1]]
+        return str(listed.index(", ".join(names)) + 1) if ", ".join(names) in listed else "-"
+    wrong: dict[int, list[str]] = {1: [], 2: []}
+    for number, (wanted, own) in enumerate(dialogue._matching.series, 1):
+        right = [truth.columns.get(name, "") for name in wanted.columns]
+        for order, names in ((1, own.columns), (2, own.columns[::-1])):
+            if right != list(names):
+                wrong[order].append(str(number))
+    order = min(wrong, key=lambda order: len(wrong[order]))
+    return " ".join([str(order), *wrong[order]])
 
 
 def read_export(path: Path, truth: Truth) -> pd.DataFrame:

@@ -27,8 +27,14 @@ from tests.terminal import STYLE, in_terminal
 
 Command = Callable[..., tuple[int, str, str]]
 STORED = "mapping-answers.toml"
-DISEASE, CP, SLOPE, CODES = "KHK\n", "1, 2, 3, 4\n", "a, h, d\n", "0, 1\n"
-"""Answers to the four questions about the table."""
+JOINT, CP, SLOPE = "yes\n", "1, 2, 3, 4\n", "a, h, d\n"
+"""Answers to the three questions about the table."""
+LIKELY = {
+    "trestbps": "RR syst. Ruhe", "fbs": "BZ nuechtern > 120", "thalach": "Maximalpuls", "exang": "AP unter Belastung",
+    "disease": "KHK",
+}  # fmt: skip
+"""Columns of the joint question."""
+COLUMNS = "[columns]\n" + "".join(f'{name} = "{own}"\n' for name, own in LIKELY.items())
 
 
 @pytest.fixture
@@ -55,7 +61,7 @@ def secrets(text: str) -> list[str]:
 
 def test_a_dialogue_maps_a_table_and_shows_its_check(clinic: Path):
     before = package(clinic).read_text()
-    typed = DISEASE + "1, 2, 3, X\n" + CP + SLOPE + CODES + "y\n"
+    typed = JOINT + "1, 2, 3, X\n" + CP + SLOPE + "y\n"
     code, lines = in_terminal("site", "map", "clinic", columns=120, typed=typed)
     shown = "\n".join(lines)
     assert code == 0, shown
@@ -67,14 +73,14 @@ def test_a_dialogue_maps_a_table_and_shows_its_check(clinic: Path):
     assert '"2": "atypical-angina"' in text and "multiply=38.67" in text
     assert not (SiteFolder("clinic").gate / STORED).exists()
     # Once more, with another answer: the earlier mapping stays too.
-    code, lines = in_terminal("site", "map", "clinic", columns=120, typed="-\n" + CP + SLOPE + "y\n")
+    code, lines = in_terminal("site", "map", "clinic", columns=120, typed="1\n-\n" + CP + SLOPE + "y\n")
     assert code == 2 and "is not in the table" in "\n".join(lines)
     assert (clinic / "sites/clinic/__init__.py.before-2").read_text() == text
 
 
 def test_an_unwritten_mapping_leaves_the_package_and_holds_the_answers(clinic: Path):
     before = package(clinic).read_text()
-    code, lines = in_terminal("site", "map", "clinic", typed=DISEASE + CP + SLOPE + CODES + "n\n")
+    code, lines = in_terminal("site", "map", "clinic", typed=JOINT + CP + SLOPE + "n\n")
     assert code == 2 and "nothing is written" in "\n".join(lines)
     assert package(clinic).read_text() == before and not list(clinic.glob("sites/clinic/*.before-*"))
     code, lines = in_terminal("site", "map", "clinic", columns=120, typed="y\n")
@@ -133,8 +139,9 @@ def talk() -> Iterator[Callable[..., Dialogue]]:
 def test_a_killed_dialogue_goes_on_where_it_was(clinic: Path, talk: Callable[..., Dialogue]):
     before = package(clinic).read_text()
     dialogue = talk("site", "map", "clinic")
-    dialogue.wait_for("Which of your columns is disease?")
-    dialogue.type(DISEASE)
+    dialogue.wait_for("Is each right?")
+    assert dialogue.shown.index("1: disease") < dialogue.shown.index("2: trestbps")
+    dialogue.type(JOINT)
     dialogue.wait_for("for cp?")
     dialogue.type(CP)
     dialogue.wait_for("for slope?")
@@ -143,7 +150,7 @@ def test_a_killed_dialogue_goes_on_where_it_was(clinic: Path, talk: Callable[...
     assert stat.S_IMODE(stored.stat().st_mode) == 0o600
     assert secrets(stored.read_text() + dialogue.shown) == []
     assert set(re.findall(r'^"?(\w+)"? = "(.*)"$', stored.read_text(), re.MULTILINE)) == {
-        ("disease", "KHK"), ("1", "typical-angina"), ("2", "atypical-angina"), ("3", "non-anginal-pain"),
+        *LIKELY.items(), ("1", "typical-angina"), ("2", "atypical-angina"), ("3", "non-anginal-pain"),
         ("4", "asymptomatic"),
     }  # fmt: skip
     assert package(clinic).read_text() == before
@@ -154,18 +161,18 @@ def test_a_killed_dialogue_goes_on_where_it_was(clinic: Path, talk: Callable[...
     again.type("\x03")
     again.wait_for("continues with them")
     assert again.process.wait(60) != 0
-    code, lines = in_terminal("site", "map", "clinic", columns=120, typed=SLOPE + CODES + "y\n")
+    code, lines = in_terminal("site", "map", "clinic", columns=120, typed=SLOPE + "y\n")
     assert code == 0 and "clinic fits" in "\n".join(lines)
 
 
 def test_scripts_answer_by_a_file_and_are_told_what_is_left(clinic: Path, flfed: Command):
     code, out, err = flfed("site", "map", "clinic", "--json")
-    assert (code, out) == (2, "") and "columns (disease) and codes (cp, slope)" in err
+    assert (code, out) == (2, "") and "columns (trestbps, fbs, thalach, exang, disease) and codes (cp, slope)" in err
     answers = clinic / "answers.toml"
-    answers.write_text('[columns]\ndisease = "KHK"\n[codes.cp]\n1 = "typical-angina"\n2 = "atypical-angina"\n')
+    answers.write_text(COLUMNS + '[codes.cp]\n1 = "typical-angina"\n2 = "atypical-angina"\n')
     code, _, err = flfed("site", "map", "clinic", "--answers", "answers.toml")
-    assert code == 2 and "columns (none) and codes (slope, disease)" in err
-    more = '[codes.slope]\na = "up"\nh = "flat"\nd = "down"\n[codes.disease]\n0 = "absent"\n1 = "present"\n'
+    assert code == 2 and "columns (none) and codes (slope)" in err
+    more = '[codes.slope]\na = "up"\nh = "flat"\nd = "down"\n'
     cp = '3 = "non-anginal-pain"\n4 = "asymptomatic"\n'
     answers.write_text(answers.read_text() + cp + more)
     code, out, err = flfed("site", "map", "clinic", "--answers", "answers.toml", "--json")
@@ -201,7 +208,7 @@ def test_wrong_answers_are_refused_in_a_sentence(clinic: Path, flfed: Command, t
 def test_all_else_in_a_package_stays_and_a_computed_mapping_is_not_replaced(clinic: Path, flfed: Command):
     answers = clinic / "answers.toml"
     codes = '[codes.cp]\n[codes.slope]\n[codes.disease]\n0 = "absent"\n1 = "present"\n'
-    answers.write_text(f'[columns]\ndisease = "KHK"\n{codes}')
+    answers.write_text(COLUMNS + codes)
     own = 'own={"ward": OwnColumn("Station", kind="category", values=("S0", "S1", "S2", "S3"))},'
     text = package(clinic).read_text().replace("import Csv", "import OwnColumn, Csv")
     package(clinic).write_text(text.replace("    holdout=", f"    partial=True,  # for now\n    {own}\n    holdout="))
@@ -222,7 +229,7 @@ def test_a_factor_is_typed_behind_the_column(clinic: Path):
     table = pd.read_csv(clinic / "clinic.csv", sep=";", dtype=str)
     table["Alter"] = table["Alter"] + "0"
     table.to_csv(clinic / "clinic.csv", sep=";", index=False)
-    typed = "1 * 0\n" + "1 * 0.1\n" + DISEASE + CP + SLOPE + CODES + "y\n"
+    typed = JOINT + "1 * 0\n" + "1 * 0.1\n" + CP + SLOPE + "y\n"
     code, lines = in_terminal("site", "map", "clinic", columns=120, typed=typed)
     shown = "\n".join(lines)
     assert code == 0 and "the factor must be a number other than 0" in shown, shown

@@ -33,6 +33,8 @@ SHORTEST_PIECE = 3
 """Least number of letters of a part of a compound word."""
 SHORTEST_STEM = 4
 """Least number of letters of an abbreviation that is not in the list."""
+MOST_MEANINGS = 3
+"""Largest number of concepts of an abbreviation that is not in the list."""
 UNREAD_WEIGHT = 0.5
 """Weight of a word that is not in the list, where the rarest concept has 1."""
 LEAST_WEIGHT = 0.15
@@ -42,6 +44,7 @@ LEAST_RECALL = 0.75
 """Least share of a schema column's meaning in a name that is known."""
 _HUMPS = re.compile(r"(?<=[a-zß-ÿ0-9])(?=[A-Z])|(?<=[A-Za-zß-ÿ])(?=\d)|(?<=\d)(?=[A-Za-zß-ÿ])")
 _IN_BRACKETS = re.compile(r"[\[(]([^\[\]()]{1,20})[\])]")
+_VOWELS = re.compile(r"(?<=.)[aeiou]")
 _LINKS = ("", "s", "n", "en", "es", "e", "er")
 """Letters between the parts of a compound word."""
 
@@ -136,6 +139,7 @@ class WordList:
                 self._units["".join(split_words(spelling))] = unit
         self._numbers: dict[str, str] = content["numbers"]
         self._spans: dict[str, int] = content["spans"]
+        self.months = {fold(name): int(month) for month, names in content["months"].items() for name in names}
         self._readings: dict[tuple[str, bool], Reading] = {}
         self._phrases: dict[str, frozenset[str]] = {}
         self._stems: dict[str, frozenset[str]] = {}
@@ -176,18 +180,22 @@ class WordList:
                 length, named_unit = self._unit(words[place:])
                 unit = unit or named_unit
             if not length:
-                length = 1
-                pieces = self._compound(words[place])
-                if not pieces:
-                    pieces = self._abbreviation(words[place])
-                    exact = exact and not pieces
-                if not pieces:
-                    rest.append(words[place])
+                pieces, is_exact = self._pieces(words[place])
+                exact = exact and is_exact
+                rest += [] if pieces else [words[place]]
                 parts += pieces
             elif concepts:
                 parts.append(concepts)
-            place += length
+            place += max(length, 1)
         return Reading(tuple(part for part in parts if part != {FILLER}), tuple(rest), exact, unit)
+
+    def _pieces(self, word: str) -> tuple[list[Part], bool]:
+        """Return the parts of a word that is no entry, and whether they are no guess."""
+        pieces = self._compound(word)
+        if pieces:
+            return pieces, True
+        pieces = self._abbreviation(word)
+        return pieces, not pieces
 
     def _take_unit(self, name: str) -> tuple[str, str]:
         """Return a name without a unit in brackets, and the unit."""
@@ -251,11 +259,14 @@ class WordList:
         return []
 
     def _abbreviation(self, word: str) -> list[Part]:
-        """Return the concept of a word that begins entries of this one concept only."""
-        if len(word) < SHORTEST_STEM:
+        """Return the concepts, at most three, of entries that a word begins or writes without vowels."""
+        if len(word) < SHORTEST_PIECE:
             return []
-        begun = {concepts for phrase, concepts in self._phrases.items() if phrase.startswith(word)}
-        return list(begun) if len(begun) == 1 else []
+        begun = frozenset[str]()
+        for phrase, concepts in self._phrases.items():
+            if (len(word) >= SHORTEST_STEM and phrase.startswith(word)) or _VOWELS.sub("", phrase) == word:
+                begun |= concepts - {FILLER}
+        return [begun] if 0 < len(begun) <= MOST_MEANINGS else []
 
     def name_values(self, codes: Sequence[str], values: Sequence[str]) -> dict[str, str]:
         """Return the schema's value of each code whose meaning is plain.
@@ -285,11 +296,7 @@ class WordList:
         others = [reading for reading in readings if len(reading) == len(best)]
         if others.count(best) < len(others):
             return {}
-        if len(best) == len(codes):
-            return best
-        # Of some codes only, one or two letters may begin another word.
-        plain = {code for code, value in best.items() if plain_name(code) == plain_name(value)}
-        return {code: value for code, value in best.items() if code in plain or len(code) >= SHORTEST_PIECE}
+        return best if len(best) == len(codes) else _drop_short(best)
 
     def _read_code(self, code: str, language: str) -> frozenset[str]:
         """Return the concepts of a code in one language; none where it has other words too."""
@@ -309,7 +316,8 @@ class WordList:
         for name, description in columns.items():
             first = re.split(r"[;:.]", description, maxsplit=1)[0]
             alternatives = [self.read(name), self.read(first)]
-            for concepts in self.columns.get(plain_name(name), ()):
+            plain = plain_name(name)
+            for concepts in self.columns.get(plain) or self.columns.get(plain.rstrip("0123456789"), ()):
                 alternatives.append(Reading(tuple(frozenset({concept}) for concept in concepts)))
             meanings[name] = _Meaning(tuple(alternatives), self.read(description).concepts)
         return SchemaWords(self, meanings)
@@ -418,6 +426,12 @@ def _name_once(possible: Mapping[str, set[str]], values: Sequence[str]) -> dict[
     if len(distinct) < len(named) and len(distinct) < len(values):
         return {}
     return named
+
+
+def _drop_short(named: Mapping[str, str]) -> dict[str, str]:
+    """Return codes with their values but for those of one or two letters, which may begin another word."""
+    plain = {code for code, value in named.items() if plain_name(code) == plain_name(value)}
+    return {code: value for code, value in named.items() if code in plain or len(code) >= SHORTEST_PIECE}
 
 
 def _name_by_letters(codes: Sequence[str], values: Sequence[str]) -> dict[str, str]:

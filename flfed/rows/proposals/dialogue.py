@@ -23,8 +23,12 @@ from flfed.words import render, usage_error
 NOT_HERE = "-"
 OPEN = "?"
 """Answer that leaves the codes of a column open."""
+PAIR = 2
+"""Number of values of columns whose codes are asked in one question."""
 MOST_COUNTS = 12
 """Largest number of counts of codes that are shown."""
+_BETWEEN = re.compile(r';(?=(?:[^"]*"[^"]*")*[^"]*$)')
+"""Sign between the codes of two columns; within quotation marks it is part of a code."""
 _FACTOR = re.compile(r"(?P<column>.*?)\s*\*\s*(?P<multiply>[-+\d.eE]+)(?:\s*\+\s*(?P<add>[-+\d.eE]+))?\s*")
 FLAGS = {"no": "0", "yes": "1"}
 Origin = Literal["sure", "answered", "not-here", "undecided"]
@@ -59,14 +63,14 @@ class Question:
 
     Attributes
     ----------
-    kind : {"several", "column", "codes"}
+    kind : {"series", "several", "column", "codes"}
     columns : tuple of str
         Of the schema.
     lines : tuple of str
         The question, line by line.
     """
 
-    kind: Literal["several", "column", "codes"]
+    kind: Literal["series", "several", "column", "codes"]
     columns: tuple[str, ...]
     lines: tuple[str, ...]
 
@@ -109,15 +113,42 @@ class MappingDialogue:
     def next_question(self) -> Question | None:
         """Return the next question, None where all is decided."""
         decisions = self.decisions()
-        undecided = [match for match in self._matching.matches if decisions[match.column].origin == "undecided"]
-        likely = [match for match in undecided if match.standing == "likely" and match.column not in self._one_by_one]
-        if len(likely) > 1:
-            return self._ask_several(likely)
-        for match in undecided:
-            return self._ask_column(match)
-        for column, decision in decisions.items():
-            if decision.open_values:
-                return self._ask_codes(column, decision)
+        # The outcome first.
+        matches = sorted(self._matching.matches, key=lambda match: match.column != self._schema.target)
+        undecided = [match for match in matches if decisions[match.column].origin == "undecided"]
+        if undecided:
+            return self._ask_together(undecided) or self._ask_rest(undecided[0])
+        unnamed = {match.column: decisions[match.column] for match in matches if decisions[match.column].open_values}
+        return self._ask_unnamed(unnamed) if unnamed else None
+
+    def _ask_together(self, undecided: Sequence[Match]) -> Question | None:
+        """Return the joint question about series or columns, None where each has to be asked alone."""
+        together = [match for match in undecided if match.column not in self._one_by_one]
+        series = [match.column for match in together if match.standing == "series"]
+        if series:
+            return Question("series", tuple(series), _describe_series(self._matching, self._schema))
+        proposed = self._proposals(together)
+        return self._ask_several(proposed) if len(proposed) > 1 else None
+
+    def _ask_unnamed(self, unnamed: Mapping[str, Decision]) -> Question:
+        """Return the question about codes: one for all columns with two values, else for the first column."""
+        pairs = [column for column in unnamed if len(self._values(column)) == PAIR]
+        if len(pairs) < 2:
+            column = next(iter(unnamed))
+            return self._ask_codes(column, unnamed[column])
+        lines = []
+        for column in pairs:
+            lines += self._ask_codes(column, unnamed[column]).lines[:-1]
+        lines.append(render("proposals.dialogue.typing-pairs", columns=len(pairs)))
+        return Question("codes", tuple(pairs), tuple(lines))
+
+    def proposal(self, column: str) -> Candidate | None:
+        """Return the candidate of a column for a joint question, None where a person has to choose or to convert."""
+        match = self._match(column)
+        candidates = self._candidates(match)
+        is_first = bool(candidates) and candidates[0].own == match.own
+        if (match.standing == "likely" and is_first) or (len(candidates) == 1 and candidates[0].fits):
+            return candidates[0]
         return None
 
     def answer(self, question: Question, text: str) -> None:
@@ -129,12 +160,14 @@ class MappingDialogue:
             If it is none; the sentence says how one is typed.
         """
         text = text.strip()
-        if question.kind == "several":
+        if question.kind == "series":
+            self._take_series(question.columns, text)
+        elif question.kind == "several":
             self._take_several(question.columns, text)
         elif question.kind == "column":
             self._take_column(question.columns[0], text)
         else:
-            self._take_codes(question.columns[0], text)
+            self._take_codes(question.columns, text)
         self.number_of_answers += 1
 
     def mapping(self) -> dict[str, str | Field | None]:
@@ -181,7 +214,7 @@ class MappingDialogue:
             field = replace(field, multiply=units.get("multiply", 1.0), add=units.get("add", 0.0))
         typed = self.answers.codes.get(column)
         if typed:
-            return replace(decision, field=self._with_typed(column, field, typed))
+            return replace(decision, field=_add_typed(self._schema.columns[column], field, typed))
         if field.values is None or UNKNOWN not in field.values.values():
             return replace(decision, field=field)
         named = set(field.values.values())
@@ -189,75 +222,100 @@ class MappingDialogue:
         left = () if typed == {} else values
         return replace(decision, field=field, open_values=left)
 
-    def _with_typed(self, column: str, field: Field, typed: Mapping[str, str]) -> Field:
-        """Return a reading with the typed codes, beside those whose meaning is plain."""
-        plain = field.values or {value: value for value in self._schema.columns[column].values}
-        values = {code: value for code, value in plain.items() if value != UNKNOWN and code not in typed}
-        values |= {code: value for code, value in typed.items() if value != NOT_KNOWN}
-        missing = [code for code, value in typed.items() if value == NOT_KNOWN]
-        return replace(field, values=values, missing=(*field.missing, *missing))
-
     def _values(self, column: str) -> tuple[str, ...]:
         """Return the words for a column's values."""
         described = self._schema.columns[column]
         return tuple(FLAGS) if described.kind == "flag" else described.values
 
-    def _ask_several(self, likely: Sequence[Match]) -> Question:
+    def _match(self, column: str) -> Match:
+        return next(match for match in self._matching.matches if match.column == column)
+
+    def _proposals(self, matches: Sequence[Match]) -> dict[str, Candidate]:
+        """Return the columns for one joint question, no column of the table twice."""
+        proposed: dict[str, Candidate] = {}
+        taken: set[str] = set()
+        for match in matches:
+            candidate = self.proposal(match.column)
+            if candidate is not None and candidate.own not in taken:
+                proposed[match.column] = candidate
+                taken.add(candidate.own)
+        return proposed
+
+    def _ask_rest(self, match: Match) -> Question:
+        """Return the question about one column, or about a series that is none of those proposed."""
+        taken = set(self.answers.columns.values())
+        for wanted, _ in self._matching.series:
+            if match.column in wanted.columns:
+                free = self._matching.series_of(len(wanted.columns), taken)
+                lines = [render("proposals.dialogue.whole", first=wanted.columns[0], last=wanted.columns[-1])]
+                for number, names in enumerate(free, start=1):
+                    lines.append(f"  {number}: {', '.join(names)}")
+                lines.append(render("proposals.dialogue.choose-series"))
+                return Question("series", wanted.columns, tuple(lines))
+        return self._ask_column(match)
+
+    def _ask_several(self, proposed: Mapping[str, Candidate]) -> Question:
         lines = [render("proposals.dialogue.several")]
-        for number, match in enumerate(likely, start=1):
-            line = render("proposals.dialogue.pair", number=number, column=match.column, own=match.own, why=match.why)
+        for number, (column, candidate) in enumerate(proposed.items(), start=1):
+            match = self._match(column)
+            why = match.why if match.own is not None else candidate.why
+            line = render("proposals.dialogue.pair", number=number, column=column, own=candidate.own, why=why)
             lines.append(f"  {line}")
         lines.append(render("proposals.dialogue.confirm"))
-        return Question("several", tuple(match.column for match in likely), tuple(lines))
+        return Question("several", tuple(proposed), tuple(lines))
 
     def _ask_column(self, match: Match) -> Question:
-        described = self._schema.columns[match.column]
-        about = describe_column(described)
-        lines = [render("proposals.dialogue.column", column=match.column, description=about)]
-        if match.own is not None and match.standing == "unsure":
-            lines.append("  " + render("proposals.dialogue.doubt", own=match.own, why=match.why))
-        for number, candidate in enumerate(self._candidates(match), start=1):
-            lines.append(describe_candidate(number, candidate))
-        if described.is_number():
-            unit = described.unit or "the schema's"
-            lines.append(render("proposals.dialogue.choose-number", unit=unit))
-        else:
-            lines.append(render("proposals.dialogue.choose"))
-        return Question("column", (match.column,), tuple(lines))
+        lines = _describe_choice(match, self._schema.columns[match.column], self._candidates(match))
+        return Question("column", (match.column,), lines)
 
     def _ask_codes(self, column: str, decision: Decision) -> Question:
-        codes = self._codes(decision.own or "")
-        counts = [count_in_words(count) for count in sorted(codes.values(), reverse=True)]
-        shown = ", ".join(counts[:MOST_COUNTS])
-        if len(counts) > MOST_COUNTS:
-            shown += ", …"
-        number = len(codes)
-        values = "; ".join(decision.open_values)
-        lines = (
-            render("proposals.dialogue.codes", column=column, own=decision.own, codes=number, counts=shown),
-            "  " + render("proposals.dialogue.values", values=values),
-            render("proposals.dialogue.typing"),
-        )
+        lines = _describe_codes(column, decision, sorted(self._codes(decision.own or "").values(), reverse=True))
         return Question("codes", (column,), lines)
 
     def _codes(self, own: str) -> dict[str, int]:
         """Return the distinct codes of a column, with their numbers of rows."""
         return self._matching.column(own).entries.rows_by_text
 
+    def _take_series(self, columns: Sequence[str], text: str) -> None:
+        numbers = [int(number) for number in re.findall(r"\d+", text)]
+        if columns[0] in self._one_by_one:
+            self._take_whole(columns, numbers, text)
+            return
+        pairs = self._matching.series
+        is_none = text.casefold() in ("n", "no")
+        if not is_none and (not numbers or numbers[0] not in (1, 2) or max(numbers[1:], default=1) > len(pairs)):
+            raise usage_error("proposals.dialogue.unordered", series=len(pairs))
+        for number, (wanted, own) in enumerate(pairs, start=1):
+            if is_none or number in numbers[1:]:
+                self._one_by_one |= set(wanted.columns)
+                continue
+            names = own.columns if numbers[0] == 1 else own.columns[::-1]
+            self.answers.columns |= dict(zip(wanted.columns, names, strict=True))
+
+    def _take_whole(self, columns: Sequence[str], numbers: Sequence[int], text: str) -> None:
+        """Take the answer about one series."""
+        free = self._matching.series_of(len(columns), set(self.answers.columns.values()))
+        if text == NOT_HERE:
+            self.answers.columns |= dict.fromkeys(columns, "")
+            return
+        if len(numbers) != 1 or not 1 <= numbers[0] <= len(free):
+            raise usage_error("proposals.dialogue.unclear", numbers=len(free))
+        self.answers.columns |= dict(zip(columns, free[numbers[0] - 1], strict=True))
+
     def _take_several(self, columns: Sequence[str], text: str) -> None:
         wrong = _read_wrong(columns, text)
-        by_column = {match.column: match for match in self._matching.matches}
         for column in columns:
-            if column in wrong:
+            proposed = self.proposal(column)
+            if column in wrong or proposed is None:
                 self._one_by_one.add(column)
             else:
-                self.answers.columns[column] = by_column[column].own or ""
+                self.answers.columns[column] = proposed.own
 
     def _take_column(self, column: str, text: str) -> None:
         if text == NOT_HERE:
             self.answers.columns[column] = ""
             return
-        match = next(match for match in self._matching.matches if match.column == column)
+        match = self._match(column)
         parsed = _FACTOR.fullmatch(text)
         typed = str(parsed["column"]) if parsed and text not in self._names else text
         candidates = self._candidates(match)
@@ -269,14 +327,25 @@ class MappingDialogue:
             self.answers.units[column] = _read_factor(parsed["multiply"], parsed["add"])
         self.answers.columns[column] = own
 
-    def _take_codes(self, column: str, text: str) -> None:
-        decision = self.decisions()[column]
+    def _take_codes(self, columns: Sequence[str], text: str) -> None:
+        texts = _BETWEEN.split(text) if len(columns) > 1 else [text]
+        if len(texts) != len(columns):
+            raise usage_error("proposals.dialogue.parts", parts=len(texts), columns=len(columns))
+        decisions = self.decisions()
+        taken = {}
+        for column, part in zip(columns, texts, strict=True):
+            taken[column] = self._read_codes(column, decisions[column], part.strip())
+        self.answers.codes |= taken
+
+    def _read_codes(self, column: str, decision: Decision, text: str) -> dict[str, str]:
+        """Return the value of each typed code of a column; none where they are left open."""
         if text == OPEN:
-            self.answers.codes[column] = {}
-            return
+            return {}
         typed = read_codes(text, decision.open_values)
         self._check_codes(column, decision.own or "", typed)
-        self.answers.codes[column] = {code: FLAGS.get(value, value) for code, value in typed.items()}
+        if self._schema.columns[column].kind != "flag":
+            return typed
+        return {code: FLAGS.get(value, value) for code, value in typed.items()}
 
     def _check(self) -> None:
         """Refuse answers that do not fit the table or the schema."""
@@ -310,15 +379,64 @@ class MappingDialogue:
                 raise usage_error("proposals.dialogue.taken", own=own, column=other)
 
     def _check_codes(self, column: str, own: str, typed: Mapping[str, str]) -> None:
-        """Refuse codes that do not occur, and values that the schema does not have."""
-        values = {*self._values(column), NOT_KNOWN, *FLAGS.values()}
-        wrong = sum(value not in values for value in typed.values())
-        if wrong:
-            named = ", ".join(self._values(column))
-            raise usage_error("proposals.dialogue.value", wrong=wrong, column=column, values=named)
-        absent = len(set(plain_text(pd.Series(list(typed), dtype=object))) - set(self._codes(own)))
-        if absent:
-            raise usage_error("proposals.dialogue.code", absent=absent, typed=len(typed), own=own)
+        _refuse_codes(column, own, typed, self._values(column), self._codes(own))
+
+
+def _describe_codes(column: str, decision: Decision, numbers: Sequence[int]) -> tuple[str, ...]:
+    """Return the lines of the question about a column's codes, with their numbers of rows."""
+    shown = ", ".join(map(count_in_words, numbers[:MOST_COUNTS]))
+    if len(numbers) > MOST_COUNTS:
+        shown += ", …"
+    return (
+        render("proposals.dialogue.codes", column=column, own=decision.own, codes=len(numbers), counts=shown),
+        "  " + render("proposals.dialogue.values", values="; ".join(decision.open_values)),
+        render("proposals.dialogue.typing"),
+    )
+
+
+def _refuse_codes(
+    column: str, own: str, typed: Mapping[str, str], values: Sequence[str], codes: Mapping[str, int]
+) -> None:
+    """Refuse codes that do not occur, and values that the schema does not have."""
+    possible = {*values, NOT_KNOWN, *FLAGS.values()}
+    wrong = sum(value not in possible for value in typed.values())
+    if wrong:
+        raise usage_error("proposals.dialogue.value", wrong=wrong, column=column, values=", ".join(values))
+    absent = len(set(plain_text(pd.Series(list(typed), dtype=object))) - set(codes))
+    if absent:
+        raise usage_error("proposals.dialogue.code", absent=absent, typed=len(typed), own=own)
+
+
+def _describe_series(matching: Matching, schema: Schema) -> tuple[str, ...]:
+    """Return the lines of the question about all series."""
+    lines = [render("proposals.dialogue.series")]
+    for number, (wanted, own) in enumerate(matching.series, start=1):
+        first = wanted.columns[0]
+        ends = {"first": first, "last": wanted.columns[-1], "about": schema.columns[first].description}
+        lines.append("  " + render("proposals.dialogue.pairs", number=number, own=", ".join(own.columns), **ends))
+    return (*lines, render("proposals.dialogue.order"))
+
+
+def _describe_choice(match: Match, column: Column, candidates: Sequence[Candidate]) -> tuple[str, ...]:
+    """Return the lines of the question about one column."""
+    lines = [render("proposals.dialogue.column", column=match.column, description=describe_column(column))]
+    if match.own is not None and match.standing == "unsure":
+        lines.append("  " + render("proposals.dialogue.doubt", own=match.own, why=match.why))
+    for number, candidate in enumerate(candidates, start=1):
+        lines.append(describe_candidate(number, candidate))
+    choose = render("proposals.dialogue.choose")
+    if column.is_number():
+        choose = render("proposals.dialogue.choose-number", unit=column.unit or "the schema's")
+    return (*lines, choose)
+
+
+def _add_typed(column: Column, field: Field, typed: Mapping[str, str]) -> Field:
+    """Return a reading with the typed codes, beside those whose meaning is plain."""
+    plain = field.values or {value: value for value in column.values}
+    values = {code: value for code, value in plain.items() if value != UNKNOWN and code not in typed}
+    values |= {code: value for code, value in typed.items() if value != NOT_KNOWN}
+    missing = [code for code, value in typed.items() if value == NOT_KNOWN]
+    return replace(field, values=values, missing=(*field.missing, *missing))
 
 
 def _read_wrong(columns: Sequence[str], text: str) -> set[str]:

@@ -16,7 +16,7 @@ from flfed.rows.data.parsing.fields import Field, plain_name
 from flfed.rows.data.schema import Column
 from flfed.rows.proposals.cells import DIGITS, FEW_VALUES, LEAST_ROWS, Cells, Numbers, read_numbers
 from flfed.rows.proposals.column_words import Reading, WordList
-from flfed.rows.proposals.columns import PAIRS, TRUE, ColumnProposal, flags_by_text, propose_column, unit_of
+from flfed.rows.proposals.columns import PAIRS, ColumnProposal, flags_by_text, propose_column, unit_of
 from flfed.rows.proposals.quantities import Conversion, Quantity, is_currency
 from flfed.words import render
 
@@ -114,7 +114,9 @@ class OwnColumn:
         return self.reading.unit or unit_of(self.name)
 
 
-def fit_column(own: OwnColumn, column: Column, quantity: Quantity | None, words: WordList) -> Fit:
+def fit_column(
+    own: OwnColumn, column: Column, quantity: Quantity | None, words: WordList, unit: str | None = None
+) -> Fit:
     """Return the fit of a table's column to a schema's.
 
     Parameters
@@ -124,12 +126,14 @@ def fit_column(own: OwnColumn, column: Column, quantity: Quantity | None, words:
     quantity : Quantity or None
         Of a column of numbers.
     words : WordList
+    unit : str or None
+        Of its values; None for that in its name.
     """
     plain = Field(own.name, missing=own.entries.missing)
     if not own.entries.n_present:
         return Fit(0.0, plain, render("proposals.match.empty"), "kind")
     if quantity is not None:
-        return _fit_numbers(own, plain, column, quantity)
+        return _fit_numbers(own, own.unit if unit is None else unit, plain, column, quantity)
     if column.values or column.kind == "flag":
         return _fit_codes(own.entries, plain, column, words)
     proposal = own.proposal
@@ -140,14 +144,14 @@ def fit_column(own: OwnColumn, column: Column, quantity: Quantity | None, words:
     return Fit(0.3, field, why, "kind")
 
 
-def _fit_numbers(own: OwnColumn, plain: Field, column: Column, quantity: Quantity) -> Fit:
+def _fit_numbers(own: OwnColumn, unit: str, plain: Field, column: Column, quantity: Quantity) -> Fit:
     numbers = own.numbers
     if numbers is None or column.range is None:
         return Fit(0.0, plain, render("proposals.match.numbers"), "kind")
-    fit = _fit_reading(numbers, own.unit, column, quantity)
+    fit = _fit_reading(numbers, unit, column, quantity)
     # The range may distinguish decimals from thousands.
     if numbers.other and fit.share < FITTING:
-        other = _fit_reading(numbers.other, own.unit, column, quantity)
+        other = _fit_reading(numbers.other, unit, column, quantity)
         if other.share >= FITTING:
             fit = other
     if not numbers.doubt:
@@ -296,26 +300,31 @@ def _are_telling(values: Sequence[object]) -> bool:
 
 def name_codes(entries: Cells, column: Column, words: WordList) -> dict[str, str]:
     """Return the schema's value of each code whose meaning is plain by the word list."""
-    pairs = _name_pairs(entries, column)
-    if pairs:
-        return pairs
+    flags = ("0", "1") if column.kind == "flag" else read_flags(column.values, words)
+    if flags:
+        named = _name_flags(entries, flags, words)
+        if named or column.kind == "flag":
+            return named
     if len(entries.texts) > 2 * max(len(column.values), 5):
         return {}
-    if column.kind == "flag":
-        flags = words.name_values(entries.texts, ["no", "yes"])
-        return {text: str(int(value == "yes")) for text, value in flags.items()}
     return words.name_values(entries.texts, column.values)
 
 
-def _name_pairs(entries: Cells, column: Column) -> dict[str, str]:
-    """Return the schema's value of each code, where both are yes and no in some words."""
+def read_flags(values: Sequence[str], words: WordList) -> tuple[str, str] | None:
+    """Return the values for no and for yes, such as absent and present; None where two values are not these."""
+    if len(values) != 2:
+        return None
+    if set(values) == {"0", "1"}:
+        return "0", "1"
+    by_flag = words.name_values(values, ["no", "yes"])
+    no, yes = ([value for value, flag in by_flag.items() if flag == name] for name in ("no", "yes"))
+    return (no[0], yes[0]) if no and yes else None
+
+
+def _name_flags(entries: Cells, flags: tuple[str, str], words: WordList) -> dict[str, str]:
+    """Return the value of each code, where all are 0 and 1, or yes and no in some words."""
     texts = {text.casefold() for text in entries.texts}
-    if not any(map(texts.issubset, PAIRS)):
-        return {}
-    by_flag = flags_by_text(entries)
-    if column.kind == "flag":
-        return by_flag
-    if len(column.values) != 2 or {value.casefold() for value in column.values} not in PAIRS:
-        return {}
-    value_by_flag = {str(int(value.casefold() in TRUE)): value for value in column.values}
-    return {text: value_by_flag[flag] for text, flag in by_flag.items()}
+    if any(map(texts.issubset, PAIRS)):
+        return {text: flags[int(flag)] for text, flag in flags_by_text(entries).items()}
+    named = words.name_values(entries.texts, ["no", "yes"])
+    return {text: flags[int(value == "yes")] for text, value in named.items()}

@@ -6,6 +6,7 @@ import difflib
 import re
 import secrets
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -25,9 +26,10 @@ from flfed.rows.data.sources import Source
 from flfed.rows.proposals import texts
 from flfed.rows.proposals.cells import FEW_VALUES, name_words
 from flfed.rows.proposals.column_words import word_list
-from flfed.rows.proposals.fits import FITTING, UNKNOWN, Fit, OwnColumn, fit_column
+from flfed.rows.proposals.fits import FITTING, UNKNOWN, Doubt, Fit, OwnColumn, fit_column
 from flfed.rows.proposals.own_tables import read_named, refuse_lines_above
-from flfed.rows.proposals.quantities import describe_quantity
+from flfed.rows.proposals.quantities import Quantity, describe_quantity
+from flfed.rows.proposals.series import Series, find_schema_series, find_series
 from flfed.words import render
 
 NAME_WEIGHT = 0.7
@@ -58,8 +60,14 @@ MOST_ROWS = 0.9
 """Least share of rows with one of the target's classes in such a column."""
 _SPLIT = re.compile(r"[^a-z0-9]+")
 
-Standing = Literal["sure", "codes", "likely", "unsure", "absent"]
-"""Result for a column: "codes" is a sure column whose codes a person has to name."""
+LEAST_SERIES = 0.5
+"""Least fit of the values of two series."""
+MISFITS: frozenset[Doubt] = frozenset({"outside", "unit", "kind", "reading"})
+"""Doubts about a column's values that a person may have to mend with a factor."""
+
+Standing = Literal["sure", "codes", "likely", "unsure", "series", "absent"]
+"""Result for a column: "codes" is a sure column whose codes a person has to name, "series" one of a series of
+columns."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +81,14 @@ class Candidate:
         Reading of the column.
     why : str
         Holds no cell.
+    fits : bool
+        Whether its values fit as they are read.
     """
 
     own: str
     field: Field
     why: str
+    fits: bool = True
 
 
 @dataclass(frozen=True)
@@ -94,7 +105,7 @@ class Match:
         Reading of the column; None where none fits.
     why : str
         Holds no cell.
-    standing : {"sure", "codes", "likely", "unsure", "absent"}
+    standing : {"sure", "codes", "likely", "unsure", "series", "absent"}
     candidates : tuple of Candidate
         The best first.
     """
@@ -227,10 +238,15 @@ class Matching:
         self._known = np.zeros(self._alike.shape, dtype=bool)
         self._score = np.zeros(self._alike.shape)
         self._compare()
+        self._own_series = find_series([column.name for column in self._own], self._words.months)
+        self.series = self._match_series(descriptions)
+        self._take_series()
         rows, columns = linear_sum_assignment(-self._score)
         self._pairs = {int(i): int(j) for i, j in zip(rows, columns, strict=True) if self._score[i, j] >= LEAST_MATCH}
         exchanged = self._exchanged()
+        self._doubles = self._interchangeable()
         self.matches = [self._match(i, name, exchanged.get(i)) for i, name in enumerate(self._names)]
+        self._add_series()
         self._add_target()
 
     def column(self, own: str) -> OwnColumn:
@@ -259,13 +275,84 @@ class Matching:
 
     def _fit(self, i: int, j: int) -> Fit:
         if (i, j) not in self._fits:
-            name = self._names[i]
-            column = self._schema.columns[name]
-            quantity = None
-            if column.is_number():
-                quantity = describe_quantity(column, self._meanings.concepts(name))
-            self._fits[i, j] = fit_column(self._own[j], column, quantity, self._words)
+            column = self._schema.columns[self._names[i]]
+            self._fits[i, j] = fit_column(self._own[j], column, self._quantity(i), self._words)
         return self._fits[i, j]
+
+    def _quantity(self, i: int) -> Quantity | None:
+        """Return what is known of a column of numbers."""
+        column = self._schema.columns[self._names[i]]
+        if not column.is_number():
+            return None
+        return describe_quantity(column, self._meanings.concepts(self._names[i]))
+
+    def _match_series(self, descriptions: Mapping[str, str]) -> list[tuple[Series, Series]]:
+        """Return the series of the schema, each with the table's whose name and values fit best."""
+        from scipy.optimize import linear_sum_assignment
+
+        wanted = find_schema_series(descriptions, self._words.months)
+        wanted = [one for one in wanted if not self._same[[self._names.index(name) for name in one.columns]].any()]
+        own = self._own_series
+        alike = np.zeros((len(wanted), len(own)))
+        fits = np.zeros(alike.shape)
+        for place, one in enumerate(wanted):
+            for other, series in enumerate(own):
+                if len(one.columns) == len(series.columns):
+                    reading = self._words.read(series.stem)
+                    alike[place, other] = self._meanings.compare(reading, one.columns[0]).score
+                    qualities = map(self.fit_quality, one.columns, series.columns)
+                    fits[place, other] = sum(qualities) / len(one.columns)
+        rows, columns = linear_sum_assignment(-(NAME_WEIGHT * alike + (1 - NAME_WEIGHT) * fits))
+        pairs = zip(rows, columns, strict=True)
+        return [(wanted[place], own[other]) for place, other in pairs if fits[place, other] >= LEAST_SERIES]
+
+    def series_of(self, length: int, taken: AbstractSet[str]) -> list[tuple[str, ...]]:
+        """Return the table's series of a length, without those that are taken, each in both orders."""
+        free = [one.columns for one in self._own_series if len(one.columns) == length and not taken & set(one.columns)]
+        return [order for columns in free for order in (columns, columns[::-1])]
+
+    def fit_quality(self, column: str, own: str) -> float:
+        """Return the quality of the fit of a column of the table to one of the schema."""
+        return self.fit(column, own).quality
+
+    def _take_series(self) -> None:
+        """Take the columns of series from those that are compared one by one."""
+        for wanted, own in self.series:
+            self._score[[self._names.index(name) for name in wanted.columns]] = 0.0
+            self._score[:, [self._own.index(self.column(name)) for name in own.columns]] = 0.0
+
+    def _add_series(self) -> None:
+        """Propose series; of those whose order in time the names do not state, both orders, and none is guessed."""
+        for wanted, own in self.series:
+            is_dated = wanted.is_dated and own.is_dated
+            for name, first, last in zip(wanted.columns, own.columns, reversed(own.columns), strict=True):
+                place = self._names.index(name)
+                ends = [self._candidate(place, self._own.index(self.column(end))) for end in (first, last)]
+                why = render("proposals.match.order")
+                self.matches[place] = Match(name, None, None, why, "series", tuple(ends))
+                if is_dated:
+                    why = render("proposals.match.months")
+                    self.matches[place] = Match(name, first, ends[0].field, why, "series", (ends[0],))
+
+    def _interchangeable(self) -> dict[int, int]:
+        """Return, for numbers and flags, a column of the schema whose values would fit as well once exchanged."""
+        doubles = {}
+        kinds = {i: self._schema.columns[self._names[i]] for i in self._pairs}
+        compared = [i for i, column in kinds.items() if column.is_number() or column.kind == "flag"]
+        for one, other in combinations(compared, 2):
+            same = self._same[one, self._pairs[one]] and self._same[other, self._pairs[other]]
+            if not same and self._could_stand(one, other) and self._could_stand(other, one):
+                doubles[one] = other
+                doubles[other] = one
+        return doubles
+
+    def _could_stand(self, i: int, other: int) -> bool:
+        """Return whether the values proposed for another column would fit under the name of the column's own."""
+        name = self._names[i]
+        unit = self._own[self._pairs[i]].unit
+        own = self._own[self._pairs[other]]
+        fit = fit_column(own, self._schema.columns[name], self._quantity(i), self._words, unit)
+        return fit.share >= FITTING and fit.doubt not in MISFITS
 
     def _exchanged(self) -> dict[int, int]:
         """Return, for columns of the schema whose values fit better once exchanged, the other one's column."""
@@ -298,26 +385,33 @@ class Matching:
 
     def _judge(self, i: int, j: int, fit: Fit) -> tuple[Standing, str]:
         """Return the standing of a pair, and its reason."""
-        same = bool(self._same[i, j])
-        known = bool(self._known[i, j])
         is_near = self._has_rival(i, j)
         why = self._reason(i, j, fit, is_near=is_near)
-        # The outcome has the greatest weight, and an identifier may be that of anything.
-        name = self._names[i]
-        is_special = name == self._schema.target or self._schema.columns[name].kind == "id"
-        doubts = {"outside", "unit", "kind", "reading"}
-        if not same:
-            doubts.add("scale")
-        if is_near or fit.doubt in doubts:
+        if is_near or self._has_misfit(i, j, fit):
             return "unsure", why
+        is_special = self._is_special(i)
+        is_known = self._is_known(i, j)
         if fit.doubt == "codes" and not is_special:
-            standing: Standing = "codes" if known else "likely"
+            standing: Standing = "codes" if is_known else "likely"
             return standing, why
         if fit.share < FITTING:
             return "unsure", why
-        sure = known and fit.doubt in ("", "scale") and (same or not is_special)
+        sure = is_known and fit.doubt in ("", "scale") and (bool(self._same[i, j]) or not is_special)
         standing = "sure" if sure else "likely"
         return standing, why
+
+    def _is_known(self, i: int, j: int) -> bool:
+        """Return whether the word list knows the name, and the values are not those of another column too."""
+        return bool(self._known[i, j]) and i not in self._doubles
+
+    def _is_special(self, i: int) -> bool:
+        """Return whether a column is the outcome, which has the greatest weight, or an identifier of anything."""
+        name = self._names[i]
+        return name == self._schema.target or self._schema.columns[name].kind == "id"
+
+    def _has_misfit(self, i: int, j: int, fit: Fit) -> bool:
+        """Return whether the values of a pair need a person's look."""
+        return fit.doubt in MISFITS or (fit.doubt == "scale" and not self._same[i, j])
 
     def _reason(self, i: int, j: int, fit: Fit, *, is_near: bool) -> str:
         """Return why a column of the schema may be read from one of the table."""
@@ -332,6 +426,9 @@ class Matching:
             reasons.append(render("proposals.match.scale"))
         if is_near:
             reasons.append(render("proposals.match.near"))
+        if i in self._doubles:
+            own = self._own[self._pairs[self._doubles[i]]].name
+            reasons.append(render("proposals.match.double", other=own))
         return "; ".join(reasons)
 
     def _has_rival(self, i: int, j: int) -> bool:
@@ -356,7 +453,7 @@ class Matching:
 
     def _candidate(self, i: int, j: int) -> Candidate:
         fit = self._fit(i, j)
-        return Candidate(self._own[j].name, fit.field, fit.why)
+        return Candidate(self._own[j].name, fit.field, fit.why, fit.doubt not in MISFITS)
 
     def _add_target(self) -> None:
         """Propose an origin of the target where its name is no evidence; it is never sure."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -160,7 +160,7 @@ def replace_mapping(text: str, mapping: ColumnMapping, comments: Mapping[str, st
     """
     tree = ast.parse(text)
     before = _replaced_keyword(tree)
-    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "flfed"]
+    imports = _read_imports(tree)
     if before is None or not imports:
         return None
     lines = text.split("\n")
@@ -175,10 +175,19 @@ def replace_mapping(text: str, mapping: ColumnMapping, comments: Mapping[str, st
         head = f"{lines[end - 1][:column]},\n    "
     new = "\n    ".join(_mapping_lines(mapping, comments)).removesuffix(",")
     lines[start - 1 : end] = [f"{head}{new}{tail}"]
-    needs_field = any(isinstance(value, Field) for value in mapping.values())
-    if needs_field and "Field" not in [alias.name for node in imports for alias in node.names]:
+    if "Field" not in _imported_names(imports) and any(isinstance(value, Field) for value in mapping.values()):
         lines.insert((imports[-1].end_lineno or 0), "from flfed import Field")
     return "\n".join(lines)
+
+
+def _imported_names(imports: Sequence[ast.ImportFrom]) -> set[str]:
+    """Return the names that are imported."""
+    return {alias.name for node in imports for alias in node.names}
+
+
+def _read_imports(tree: ast.Module) -> list[ast.ImportFrom]:
+    """Return the imports from flfed."""
+    return [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "flfed"]
 
 
 def _replaced_keyword(tree: ast.Module) -> ast.keyword | None:
