@@ -39,7 +39,7 @@ LEAST_MATCH = 0.6
 LEAST_CANDIDATE = 0.45
 """Least score of a column that is named as a candidate."""
 MOST_CANDIDATES = 3
-NEAR = 0.12
+NEAR = 0.11
 """Largest difference of the scores of two candidates between which a person decides."""
 EXCHANGED = 1.3
 """Least factor by which two columns fit better once they are exchanged."""
