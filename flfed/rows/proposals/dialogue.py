@@ -252,7 +252,8 @@ class MappingDialogue:
                     lines.append(f"  {number}: {', '.join(names)}")
                 lines.append(render("proposals.dialogue.choose-series"))
                 return Question("series", wanted.columns, tuple(lines))
-        return self._ask_column(match)
+        described = self._schema.columns[match.column]
+        return Question("column", (match.column,), _describe_choice(match, described, self._candidates(match)))
 
     def _ask_several(self, proposed: Mapping[str, Candidate]) -> Question:
         lines = [render("proposals.dialogue.several")]
@@ -263,10 +264,6 @@ class MappingDialogue:
             lines.append(f"  {line}")
         lines.append(render("proposals.dialogue.confirm"))
         return Question("several", tuple(proposed), tuple(lines))
-
-    def _ask_column(self, match: Match) -> Question:
-        lines = _describe_choice(match, self._schema.columns[match.column], self._candidates(match))
-        return Question("column", (match.column,), lines)
 
     def _ask_codes(self, column: str, decision: Decision) -> Question:
         lines = _describe_codes(column, decision, sorted(self._codes(decision.own or "").values(), reverse=True))
@@ -342,7 +339,8 @@ class MappingDialogue:
         if text == OPEN:
             return {}
         typed = read_codes(text, decision.open_values)
-        self._check_codes(column, decision.own or "", typed)
+        own = decision.own or ""
+        _refuse_codes(column, own, typed, self._values(column), self._codes(own))
         if self._schema.columns[column].kind != "flag":
             return typed
         return {code: FLAGS.get(value, value) for code, value in typed.items()}
@@ -367,7 +365,7 @@ class MappingDialogue:
                 codes = {code: plain.get(value.casefold(), value.casefold()) for code, value in codes.items()}
             own = decisions[column].own
             if own is not None:
-                self._check_codes(column, own, codes)
+                _refuse_codes(column, own, codes, self._values(column), self._codes(own))
             self.answers.codes[column] = {code: FLAGS.get(value, value) for code, value in codes.items()}
 
     def _check_own(self, column: str, own: str) -> None:
@@ -377,9 +375,6 @@ class MappingDialogue:
         for other, taken in self.answers.columns.items():
             if taken == own and other != column:
                 raise usage_error("proposals.dialogue.taken", own=own, column=other)
-
-    def _check_codes(self, column: str, own: str, typed: Mapping[str, str]) -> None:
-        _refuse_codes(column, own, typed, self._values(column), self._codes(own))
 
 
 def _describe_codes(column: str, decision: Decision, numbers: Sequence[int]) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ LEAST_MATCH = 0.6
 LEAST_CANDIDATE = 0.45
 """Least score of a column that is named as a candidate."""
 MOST_CANDIDATES = 3
-NEAR = 0.12
+NEAR = 0.11
 """Largest difference of the scores of two candidates between which a person decides."""
 EXCHANGED = 1.3
 """Least factor by which two columns fit better once they are exchanged."""
@@ -224,7 +224,6 @@ class Matching:
 
         self._schema = schema
         self._words = word_list()
-        self._names = list(schema.columns)
         descriptions = {name: column.description for name, column in schema.columns.items()}
         self._meanings = self._words.read_schema(descriptions)
         some = table if len(table) <= MOST_COMPARED else table.sample(MOST_COMPARED, random_state=0)
@@ -233,12 +232,10 @@ class Matching:
             for place, name in enumerate(table.columns)
         ]
         self._fits: dict[tuple[int, int], Fit] = {}
-        self._alike = np.zeros((len(self._names), len(self._own)))
-        self._same = np.zeros(self._alike.shape, dtype=bool)
-        self._known = np.zeros(self._alike.shape, dtype=bool)
-        self._score = np.zeros(self._alike.shape)
+        self._score = np.zeros((len(self._names), len(self._own)))
+        self._same = np.zeros(self._score.shape, dtype=bool)
+        self._known = np.zeros(self._score.shape, dtype=bool)
         self._compare()
-        self._own_series = find_series([column.name for column in self._own], self._words.months)
         self.series = self._match_series(descriptions)
         self._take_series()
         rows, columns = linear_sum_assignment(-self._score)
@@ -248,6 +245,10 @@ class Matching:
         self.matches = [self._match(i, name, exchanged.get(i)) for i, name in enumerate(self._names)]
         self._add_series()
         self._add_target()
+
+    @property
+    def _names(self) -> list[str]:
+        return list(self._schema.columns)
 
     def column(self, own: str) -> OwnColumn:
         """Return a column of the table."""
@@ -266,10 +267,10 @@ class Matching:
                 alike = name_likeness(name, own.name)
                 self._same[i, j] = alike == 1
                 self._known[i, j] = alike == 1 or likeness.known
-                self._alike[i, j] = max(alike, likeness.score)
-                if self._alike[i, j] > 0.3:
+                best = max(alike, likeness.score)
+                if best > 0.3:
                     fit = self._fit(i, j)
-                    self._score[i, j] = NAME_WEIGHT * self._alike[i, j] + (1 - NAME_WEIGHT) * fit.quality
+                    self._score[i, j] = NAME_WEIGHT * best + (1 - NAME_WEIGHT) * fit.quality
                 elif len(column.values) > 2 and self._fit(i, j).telling:
                     self._score[i, j] = TELLING
 
@@ -292,7 +293,7 @@ class Matching:
 
         wanted = find_schema_series(descriptions, self._words.months)
         wanted = [one for one in wanted if not self._same[[self._names.index(name) for name in one.columns]].any()]
-        own = self._own_series
+        own = self._own_series()
         alike = np.zeros((len(wanted), len(own)))
         fits = np.zeros(alike.shape)
         for place, one in enumerate(wanted):
@@ -306,9 +307,15 @@ class Matching:
         pairs = zip(rows, columns, strict=True)
         return [(wanted[place], own[other]) for place, other in pairs if fits[place, other] >= LEAST_SERIES]
 
+    def _own_series(self) -> list[Series]:
+        """Return the table's series."""
+        return find_series([column.name for column in self._own], self._words.months)
+
     def series_of(self, length: int, taken: AbstractSet[str]) -> list[tuple[str, ...]]:
         """Return the table's series of a length, without those that are taken, each in both orders."""
-        free = [one.columns for one in self._own_series if len(one.columns) == length and not taken & set(one.columns)]
+        free = [
+            one.columns for one in self._own_series() if len(one.columns) == length and not taken & set(one.columns)
+        ]
         return [order for columns in free for order in (columns, columns[::-1])]
 
     def fit_quality(self, column: str, own: str) -> float:
@@ -349,7 +356,7 @@ class Matching:
     def _could_stand(self, i: int, other: int) -> bool:
         """Return whether the values proposed for another column would fit under the name of the column's own."""
         name = self._names[i]
-        unit = self._own[self._pairs[i]].unit
+        unit = self._own[self._pairs[i]].reading.unit
         own = self._own[self._pairs[other]]
         fit = fit_column(own, self._schema.columns[name], self._quantity(i), self._words, unit)
         return fit.share >= FITTING and fit.doubt not in MISFITS
