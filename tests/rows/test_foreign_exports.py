@@ -254,7 +254,7 @@ def test_a_unit_that_is_off_by_a_factor_of_ten_is_asked_about(name: str, factor:
     numbers = [column for column in right if schema.columns[column].is_number() and column in rows]
     numbers = [column for column in numbers if rows[column].notna().any()]
     assert len(numbers) >= 5
-    wrong = rows.assign(**{name: rows[name] * factor for name in numbers})
+    wrong = rows.assign(**{name: pd.to_numeric(rows[name]) * factor for name in numbers})
     write_export(wrong, truth, exports / "wrong.csv", {})
     assert set(numbers) & sure_columns(read_export(exports / "wrong.csv", truth), truth) == set()
 
@@ -315,8 +315,21 @@ def test_the_preview_shows_no_count_under_five_and_none_follows_from_others():
     (counts,) = preview_mapping(table, schema, mapping, ())
     assert counts == {
         "column": "trestbps", "own": "trestbps", "mapped": "about 100", "missing": "fewer than 5", "outside": "30",
-        "unread": "0",
+        "unread": "0", "values": "",
     }  # fmt: skip
+
+
+def test_the_preview_shows_which_outcome_each_code_became(exports: Path, heart):
+    schema = datasets.load("heart-disease").schema
+    table = pd.DataFrame({"disease": ["0"] * 40 + ["1"] * 60, "fbs": ["1"] * 3 + ["0"] * 97})
+    mapping = dict.fromkeys(schema.columns) | {"disease": "disease", "fbs": "fbs"}
+    mapping["disease"] = Field("disease", values={"0": "absent", "1": "present"})
+    shown = {counts["column"]: counts["values"] for counts in preview_mapping(table, schema, mapping, ())}
+    # An outcome the wrong way round shows here; the small count is not the difference of two others.
+    assert shown == {"disease": "absent 40; present 60", "fbs": "yes fewer than 5; no about 100"}
+    table["age"] = ["50"] * 3 + [""] * 97
+    (counts, *_) = preview_mapping(table, schema, dict.fromkeys(schema.columns) | {"age": "age"}, ())
+    assert (counts["mapped"], counts["missing"]) == ("fewer than 5", "about 100")
 
 
 def test_a_million_rows_make_no_dialogue_slow(exports: Path, heart, taiwan):

@@ -147,9 +147,9 @@ def _refuse_undecided(dialogue: MappingDialogue) -> None:
 
 def _print_preview(dialogue: MappingDialogue, preview: list[dict[str, object]], title: str) -> None:
     """Print the counts of the mapping, and the columns that it does not use."""
-    headers = ["column", "read from", "rows read", "missing", "outside", "unread"]
+    headers = ["column", "read from", "rows read", "missing", "outside", "unread", "values"]
     lines = [list(map(str, counts.values())) for counts in preview]
-    output.as_table(headers, lines, title=title, cut="read from")
+    output.as_table(headers, lines, title=title, cut="values")
     if unread := dialogue.unread():
         output.say(render("commands.mapping.unread", columns=", ".join(unread)))
 

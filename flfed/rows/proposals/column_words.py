@@ -317,7 +317,8 @@ class WordList:
             first = re.split(r"[;:.]", description, maxsplit=1)[0]
             alternatives = [self.read(name), self.read(first)]
             plain = plain_name(name)
-            for concepts in self.columns.get(plain) or self.columns.get(plain.rstrip("0123456789"), ()):
+            stem = plain.rstrip("0123456789")
+            for concepts in self.columns.get(plain) or self.columns.get(stem, []):
                 alternatives.append(Reading(tuple(frozenset({concept}) for concept in concepts)))
             meanings[name] = _Meaning(tuple(alternatives), self.read(description).concepts)
         return SchemaWords(self, meanings)

@@ -11,7 +11,7 @@ from typing import Literal
 
 import pandas as pd
 
-from flfed.errors import count_in_words
+from flfed.errors import SMALL, count_in_words
 from flfed.rows.data.mapping import map_table, plain_text
 from flfed.rows.data.parsing.fields import ColumnMapping, Field
 from flfed.rows.data.schema import Column, Schema
@@ -136,7 +136,7 @@ class MappingDialogue:
         if len(pairs) < 2:
             column = next(iter(unnamed))
             return self._ask_codes(column, unnamed[column])
-        lines = []
+        lines: list[str] = []
         for column in pairs:
             lines += self._ask_codes(column, unnamed[column]).lines[:-1]
         lines.append(render("proposals.dialogue.typing-pairs", columns=len(pairs)))
@@ -379,7 +379,7 @@ class MappingDialogue:
 
 def _describe_codes(column: str, decision: Decision, numbers: Sequence[int]) -> tuple[str, ...]:
     """Return the lines of the question about a column's codes, with their numbers of rows."""
-    shown = ", ".join(map(count_in_words, numbers[:MOST_COUNTS]))
+    shown = ", ".join(suppress_small(numbers)[:MOST_COUNTS])
     if len(numbers) > MOST_COUNTS:
         shown += ", …"
     return (
@@ -547,10 +547,35 @@ def preview_mapping(
             elif finding.column == name:
                 unread += len(finding.rows)
         read = int(mapped[name].notna().sum())
-        parts = {"missing": rows - read - outside - unread, "outside": outside, "unread": unread}
-        counts = {part: count_in_words(max(count, 0)) for part, count in parts.items()}
-        # The difference to all rows would show a small count.
-        shown = str(read)
-        if any(text.startswith("fewer") for text in counts.values()):
-            shown = render("proposals.preview.about", rows=round(read, -1))
-        yield {"column": name, "own": getattr(entry, "column", entry), "mapped": shown, **counts}
+        parts = {"mapped": read, "missing": max(rows - read - outside - unread, 0)}
+        parts |= {"outside": outside, "unread": unread}
+        counts = dict(zip(parts, suppress_small(list(parts.values())), strict=True))
+        values = _count_values(mapped[name], schema.columns[name])
+        yield {"column": name, "own": getattr(entry, "column", entry), **counts, "values": values}
+
+
+def _count_values(cells: pd.Series, column: Column) -> str:
+    """Return how many rows have each value of a category, a flag or an outcome; empty for a number."""
+    labels = {value: value for value in column.values}
+    if column.kind == "flag":
+        labels = {FLAGS["yes"]: "yes", FLAGS["no"]: "no"}
+    if column.is_number() or not labels:
+        return ""
+    frequencies = plain_text(cells).value_counts()
+    shown = suppress_small([int(frequencies.get(value, 0)) for value in labels])
+    return "; ".join(f"{label} {count}" for label, count in zip(labels.values(), shown, strict=True))
+
+
+def suppress_small(counts: Sequence[int]) -> list[str]:
+    """Return counts as text; beside a small one the largest is rounded, so that no difference shows it.
+
+    Examples
+    --------
+    >>> suppress_small([3, 300, 0]), suppress_small([20, 13])
+    (['fewer than 5', 'about 300', '0'], ['20', '13'])
+    """
+    shown = list(map(count_in_words, counts))
+    if any(0 < count < SMALL for count in counts) and max(counts) >= SMALL:
+        largest = counts.index(max(counts))
+        shown[largest] = render("proposals.preview.about", rows=round(counts[largest], -1))
+    return shown
