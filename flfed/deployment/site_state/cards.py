@@ -165,8 +165,8 @@ def _parse_readers(folder: SiteFolder, cards: CardList, readers: str) -> set[str
     others = cards.gates.keys() - {folder.site}
     named = set(re.split(r"[\s,]+", readers)) - {"", folder.site}
     if strangers := sorted(named - others):
-        known_sites = ", ".join(sorted(others))
-        raise usage_error("operator.cards.stranger", site=strangers[0], sites=known_sites)
+        other_sites = ", ".join(sorted(others))
+        raise usage_error("operator.cards.stranger", site=strangers[0], sites=other_sites)
     if not named:
         raise usage_error("operator.cards.nobody")
     return named

@@ -15,7 +15,7 @@ from flfed.parsers import parse_toml, read_text
 from flfed.words import usage_error
 
 TABLES = ("columns", "units", "codes")
-NOT_KNOWN = ""
+MISSING_CODE = ""
 """Value of a code for "not known"."""
 
 

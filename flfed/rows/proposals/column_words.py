@@ -86,12 +86,12 @@ class Likeness:
     Attributes
     ----------
     score : float, 0 to 1
-    known : bool
+    recognised : bool
         Whether all words of the name are in the list, and all mean the schema's column.
     """
 
     score: float
-    known: bool
+    recognised: bool
 
 
 def fold(text: str) -> str:
@@ -139,7 +139,9 @@ class WordList:
                 self._units["".join(split_words(spelling))] = unit
         self._numbers: dict[str, str] = content["numbers"]
         self._spans: dict[str, int] = content["spans"]
-        self.months = {fold(name): int(month) for month, names in content["months"].items() for name in names}
+        self.months: dict[str, int] = {}
+        for month, names in content["months"].items():
+            self.months |= dict.fromkeys(map(fold, names), int(month))
         self._readings: dict[tuple[str, bool], Reading] = {}
         self._phrases: dict[str, frozenset[str]] = {}
         self._stems: dict[str, frozenset[str]] = {}
@@ -348,7 +350,9 @@ class SchemaWords:
     def __init__(self, words: WordList, meanings: Mapping[str, _Meaning]) -> None:
         self._words = words
         self._meanings = meanings
-        counts = Counter(concept for meaning in meanings.values() for concept in meaning.concepts)
+        counts: Counter[str] = Counter()
+        for meaning in meanings.values():
+            counts.update(meaning.concepts)
         whole = math.log(1 + len(meanings))
         self._weights = {
             concept: max(LEAST_WEIGHT, math.log((1 + len(meanings)) / count) / whole)
@@ -366,12 +370,12 @@ class SchemaWords:
         matched = [part for part in reading.parts if part & every]
         counted = [part for part in reading.parts if part & every or not part & OPTIONAL]
         precision = self._share(matched, counted, reading.rest)
-        best = Likeness(0.0, known=False)
+        best = Likeness(0.0, recognised=False)
         for alternative in meaning.alternatives:
             recall = self._recall(matched, alternative)
-            known = precision == 1 and recall >= LEAST_RECALL and reading.exact
+            recognised = precision == 1 and recall >= LEAST_RECALL and reading.exact
             score = precision * (1 - RECALL + RECALL * recall) if recall else 0.0
-            best = Likeness(max(score, best.score), known or best.known)
+            best = Likeness(max(score, best.score), recognised or best.recognised)
         return best
 
     def _recall(self, matched: Sequence[Part], alternative: Reading) -> float:

@@ -15,7 +15,7 @@ from flfed.errors import SMALL, count_in_words
 from flfed.rows.data.mapping import map_table, plain_text
 from flfed.rows.data.parsing.fields import ColumnMapping, Field
 from flfed.rows.data.schema import Column, Schema
-from flfed.rows.proposals.answers import NOT_KNOWN, Answers
+from flfed.rows.proposals.answers import MISSING_CODE, Answers
 from flfed.rows.proposals.fits import UNKNOWN
 from flfed.rows.proposals.matching import Candidate, Match, Matching, field_entry
 from flfed.words import render, usage_error
@@ -393,7 +393,7 @@ def _refuse_codes(
     column: str, own: str, typed: Mapping[str, str], values: Sequence[str], codes: Mapping[str, int]
 ) -> None:
     """Refuse codes that do not occur, and values that the schema does not have."""
-    possible = {*values, NOT_KNOWN, *FLAGS.values()}
+    possible = {*values, MISSING_CODE, *FLAGS.values()}
     wrong = sum(value not in possible for value in typed.values())
     if wrong:
         raise usage_error("proposals.dialogue.value", wrong=wrong, column=column, values=", ".join(values))
@@ -429,8 +429,8 @@ def _add_typed(column: Column, field: Field, typed: Mapping[str, str]) -> Field:
     """Return a reading with the typed codes, beside those whose meaning is plain."""
     plain = field.values or {value: value for value in column.values}
     values = {code: value for code, value in plain.items() if value != UNKNOWN and code not in typed}
-    values |= {code: value for code, value in typed.items() if value != NOT_KNOWN}
-    missing = [code for code, value in typed.items() if value == NOT_KNOWN]
+    values |= {code: value for code, value in typed.items() if value != MISSING_CODE}
+    missing = [code for code, value in typed.items() if value == MISSING_CODE]
     return replace(field, values=values, missing=(*field.missing, *missing))
 
 
@@ -510,7 +510,7 @@ def _read_places(places: Sequence[str], values: Sequence[str]) -> list[tuple[str
     if len(places) > len(values) + 1:
         raise usage_error("proposals.dialogue.places", places=len(places), values=len(values))
     pairs = []
-    for place, value in zip(places, [*values, NOT_KNOWN], strict=False):
+    for place, value in zip(places, [*values, MISSING_CODE], strict=False):
         pairs += [(code.strip(), value) for code in place.split("|") if code.strip()]
     return pairs
 

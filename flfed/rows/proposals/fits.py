@@ -317,7 +317,8 @@ def read_flags(values: Sequence[str], words: WordList) -> tuple[str, str] | None
     if set(values) == {"0", "1"}:
         return "0", "1"
     by_flag = words.name_values(values, ["no", "yes"])
-    no, yes = ([value for value, flag in by_flag.items() if flag == name] for name in ("no", "yes"))
+    no = [value for value, flag in by_flag.items() if flag == "no"]
+    yes = [value for value, flag in by_flag.items() if flag == "yes"]
     return (no[0], yes[0]) if no and yes else None
 
 

@@ -234,7 +234,7 @@ class Matching:
         self._fits: dict[tuple[int, int], Fit] = {}
         self._score = np.zeros((len(self._names), len(self._own)))
         self._same = np.zeros(self._score.shape, dtype=bool)
-        self._known = np.zeros(self._score.shape, dtype=bool)
+        self._recognised = np.zeros(self._score.shape, dtype=bool)
         self._compare()
         self.series = self._match_series(descriptions)
         self._take_series()
@@ -266,7 +266,7 @@ class Matching:
                 likeness = self._meanings.compare(own.reading, name)
                 alike = name_likeness(name, own.name)
                 self._same[i, j] = alike == 1
-                self._known[i, j] = alike == 1 or likeness.known
+                self._recognised[i, j] = alike == 1 or likeness.recognised
                 best = max(alike, likeness.score)
                 if best > 0.3:
                     fit = self._fit(i, j)
@@ -316,7 +316,10 @@ class Matching:
         free = [
             one.columns for one in self._own_series() if len(one.columns) == length and not taken & set(one.columns)
         ]
-        return [order for columns in free for order in (columns, columns[::-1])]
+        orders = []
+        for columns in free:
+            orders += [columns, columns[::-1]]
+        return orders
 
     def fit_quality(self, column: str, own: str) -> float:
         """Return the quality of the fit of a column of the table to one of the schema."""
@@ -397,19 +400,19 @@ class Matching:
         if is_near or self._has_misfit(i, j, fit):
             return "unsure", why
         is_special = self._is_special(i)
-        is_known = self._is_known(i, j)
+        has_meaning = self._has_meaning(i, j)
         if fit.doubt == "codes" and not is_special:
-            standing: Standing = "codes" if is_known else "likely"
+            standing: Standing = "codes" if has_meaning else "likely"
             return standing, why
         if fit.share < FITTING:
             return "unsure", why
-        sure = is_known and fit.doubt in ("", "scale") and (bool(self._same[i, j]) or not is_special)
+        sure = has_meaning and fit.doubt in ("", "scale") and (bool(self._same[i, j]) or not is_special)
         standing = "sure" if sure else "likely"
         return standing, why
 
-    def _is_known(self, i: int, j: int) -> bool:
+    def _has_meaning(self, i: int, j: int) -> bool:
         """Return whether the word list knows the name, and the values are not those of another column too."""
-        return bool(self._known[i, j]) and i not in self._doubles
+        return bool(self._recognised[i, j]) and i not in self._doubles
 
     def _is_special(self, i: int) -> bool:
         """Return whether a column is the outcome, which has the greatest weight, or an identifier of anything."""
@@ -424,7 +427,7 @@ class Matching:
         """Return why a column of the schema may be read from one of the table."""
         same = bool(self._same[i, j])
         agree = render("proposals.match.similar")
-        if self._known[i, j]:
+        if self._recognised[i, j]:
             agree = render("proposals.match.known")
         if same:
             agree = render("proposals.match.same")

@@ -70,7 +70,7 @@ def find_schema_series(descriptions: Mapping[str, str], months: Mapping[str, int
 
     Where these state months, they are in the order of time.
     """
-    found = []
+    series_of_names = []
     for series in find_series(list(descriptions), months):
         times = {name: _read_time(descriptions[name], months) for name in series.columns}
         stems = {descriptions[name] if time is None else time[0] for name, time in times.items()}
@@ -79,8 +79,8 @@ def find_schema_series(descriptions: Mapping[str, str], months: Mapping[str, int
         by_place = {time[2]: name for name, time in times.items() if time and time[1] == "date"}
         if len(by_place) == len(series.columns):
             series = Series(series.stem, _put_in_order(by_place, "date"), is_dated=True)
-        found.append(series)
-    return found
+        series_of_names.append(series)
+    return series_of_names
 
 
 def _read_time(name: str, months: Mapping[str, int]) -> tuple[str, Time, int] | None:
