@@ -22,8 +22,8 @@ OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
-    "tokens of code": 675_841,
-    "lines of code": 63_459,
+    "tokens of code": 675_872,
+    "lines of code": 63_467,
     "Python files": 503,
     "most imports of a module": 26,
     "modules with more than 15 imports": 37,
@@ -39,10 +39,10 @@ RATCHET = {
     "packed assignments per 1,000 lines": 0.9,
     "comprehensions per 1,000 lines": 51.5,
     "conditional expressions within another": 102,
-    "nested comprehensions": 56,
+    "nested comprehensions": 52,
     "keys by string in records/": 214,
     "test lines per line of code": 1.245,
-    "private names that are bound": 27,
+    "private names that are bound": 20,
     "'what is', 'what leaves' and the like": 101,
     "told, tell, tells": 58,
     "median sentence of pages, words": 12.0,
