@@ -36,8 +36,9 @@ class Homes:
         self.at("coordinator", "coordinator", "init", "--title", TITLE, "--address", "localhost:4443")
         for site in SITES:
             self.at("coordinator", "coordinator", "invite", site)
-            self.at(site, "site", "join", f"{site}.kit.zip")
-            self.at("coordinator", "coordinator", "admit", f"{site}.admission")
+            joined = json.loads(self.at(site, "site", "join", f"{site}.kit.zip", "--json"))
+            typed = f"{site}={joined['node-key']}"
+            self.at("coordinator", "coordinator", "admit", f"{site}.admission", "--fingerprint", typed)
             (root / site / "data").symlink_to(data)
 
     def go(self, machine: str) -> None:
