@@ -92,6 +92,24 @@ def loading(show_progress: Progress = no_progress, *, freeze: bool = False) -> I
         show_progress(words, 1, 1)
 
 
+@contextmanager
+def repeating(seconds: float, action: Callable[[], None]) -> Iterator[None]:
+    """Call `action` in a thread of its own each time so many seconds are over, while the block runs."""
+    over = threading.Event()
+
+    def repeat() -> None:
+        while not over.wait(seconds):
+            action()
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def is_watched() -> bool:
     """Return whether a person sees standard error: on a terminal, or in a notebook."""
     return sys.stderr.isatty() or "ipykernel" in sys.modules

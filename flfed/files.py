@@ -20,6 +20,14 @@ SHARED = 0o640
 """Mode of files that the two users of a site share, in their `link` folder."""
 
 
+def read_up_to(path: Path, most: int) -> bytes | None:
+    """Return a file's content, or None where it has more than `most` bytes; an endless one is not read to its end."""
+    with path.open("rb") as stream:
+        # One byte more than allowed is enough to see that a file is too large.
+        content = stream.read(most + 1)
+    return content if len(content) <= most else None
+
+
 def write_whole(path: Path, content: Content, *, mode: int = PRIVATE) -> None:
     """Write or replace a file atomically: a reader, or a crash, meets the old file or the new one.
 

@@ -226,6 +226,11 @@ class CoordinatorFolder:
                 folder.chmod(0o700)
 
 
+def joined_sites() -> list[str]:
+    """Return the names of the sites that have joined in this home, in order."""
+    return sorted(path.parent.parent.name for path in (home() / "sites").glob("*/network/join.toml"))
+
+
 NAME = re.compile(r"(?=.{1,100}$)[a-z0-9]+(-[a-z0-9]+)*")
 """A site's name."""
 RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,99}")

@@ -234,7 +234,7 @@ def read_gate_fingerprint(text: str) -> str:
     if len(letters) != _count_letters(SPOKEN):
         raise UsageError(f"{shown}: one has nine groups of four letters and digits 2 to 7; see flfed site key SITE")
     expected = _spoken(base64.b32decode(letters[:-GROUP]))
-    if expected.replace("-", "").upper() != letters:
+    if _spoken_letters(expected) != letters:
         raise UsageError(f"{shown}: a character is wrong; let it be read out again")
     return expected
 

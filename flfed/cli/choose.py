@@ -34,17 +34,13 @@ def choose_study(
     Each reason names the page with the figures that it rests on. If no study fits the answers, a sentence states why,
     and the exit code is 1. No table is read.
     """
-    from flfed.study.choice import choose_study
-
     named = _describe_dataset(dataset) if dataset else None
     answers = _read_answers(file, named) if file else _request_answers(_default_answers(named), named)
-    facts = named or _find_dataset(answers.outcome)
-    choice = _checked(choose_study(answers, facts))
+    facts, choice = _choose(answers, named)
     while file is None and choice.text is None:
         _say(render("choose.dialogue.again", reason=choice.reason))
         answers = _request_answers(answers, named)
-        facts = named or _find_dataset(answers.outcome)
-        choice = _checked(choose_study(answers, facts))
+        facts, choice = _choose(answers, named)
     if file is None and facts.is_stand_in:
         _say(render("choose.dialogue.stand-in", dataset=facts.name))
     written = _write(choice, target)
@@ -68,19 +64,24 @@ def _write(choice: Choice, target: Path | None) -> str | None:
     return str(write_new(target.parent, {target.name: choice.text})[0])
 
 
-def _checked(choice: Choice) -> Choice:
-    """Return a choice, or why `flfed study check` refuses it: a column of one's own may not be confirmed yet."""
+def _choose(answers: Answers, named: DatasetFacts | None) -> tuple[DatasetFacts, Choice]:
+    """Return the dataset of a choice and the choice, or why `flfed study check` refuses it.
+
+    A column of one's own may not be confirmed yet.
+    """
     from flfed.federation.server.preflight import check
-    from flfed.study.choice import Choice
+    from flfed.study.choice import Choice, choose_study
     from flfed.study.study import Study
 
+    facts = named or _find_dataset(answers.outcome)
+    choice = choose_study(answers, facts)
     if choice.text is None:
-        return choice
+        return facts, choice
     try:
         check(Study.parse(choice.text))
     except UsageError as error:
-        return Choice(reason=str(error))
-    return choice
+        return facts, Choice(reason=str(error))
+    return facts, choice
 
 
 def _describe_dataset(name: str) -> DatasetFacts:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flfed.callbacks import READING, WARNING, Clock, Progress
+from flfed.callbacks import READING, WARNING, Clock, Progress, repeating
 from flfed.errors import RunStopped, Terminated, interruption
 from flfed.words import render
 
@@ -59,24 +59,17 @@ def progress(quiet: bool = False, *, steady: bool = False) -> Iterator[Progress]
 def _steady_lines() -> Iterator[Progress]:
     """Yield a function that takes stages; the last one is printed every few seconds, also while it stands still."""
     began = time.monotonic()
-    over = threading.Event()
     words = READING
 
     def report_stage(stage: str, done: int, of: int) -> None:
         nonlocal words
         words = stage if of <= 1 else f"{stage}: {done} of {of}"
 
-    def print_lines() -> None:
-        while not over.wait(STEADY):
-            _to_stderr(f"{words}, {in_words(time.monotonic() - began)}")
+    def print_line() -> None:
+        _to_stderr(f"{words}, {in_words(time.monotonic() - began)}")
 
-    timer = threading.Thread(target=print_lines, daemon=True)
-    timer.start()
-    try:
+    with repeating(STEADY, print_line):
         yield report_stage
-    finally:
-        over.set()
-        timer.join()
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 import webbrowser
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from flfed.callbacks import Clock, loading
+from flfed.callbacks import Clock, loading, repeating
 from flfed.cli import output
 from flfed.cli.dashboard import has_screen
 from flfed.cli.progress import ProgressLines, in_words, stoppable
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
 SILENT_SECONDS = 4.0
 """After so long without a line, one says which step still goes on."""
+LOOK_SECONDS = 1.0
 WAIT_SECONDS = 0.2
 MIDDLE = "in the middle of the rehearsal"
 
@@ -49,7 +49,6 @@ class StepLines:
         self._began = self._last = clock()
         self._step = ""
         self._stage = ""
-        self._over = threading.Event()
         self._rounds = ProgressLines(self.say, clock, soon=0.0)
 
     def step(self, sentence: str) -> None:
@@ -77,21 +76,6 @@ class StepLines:
         if self._step and now - self._last >= SILENT_SECONDS:
             going_on = self._step + self._stage
             self.say(render("rehearsal.steps.still", step=going_on, time=in_words(now - self._began)))
-
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Look at the time while the block runs."""
-        thread = threading.Thread(target=self._watch, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._over.set()
-            thread.join()
-
-    def _watch(self) -> None:
-        while not self._over.wait(1.0):
-            self.look()
 
     def pause(self) -> None:
         """Print no step any more: all steps are over."""
@@ -129,7 +113,7 @@ def rehearse_study(
     from flfed.deployment.coordinator.proxy import find_caddy
 
     lines = StepLines()
-    with stoppable(MIDDLE), ended_with_terminal(), lines.watched():
+    with stoppable(MIDDLE), ended_with_terminal(), repeating(LOOK_SECONDS, lines.look):
         lines.step(render("rehearsal.steps.checking"))
         # Study and Caddy are checked first: that loads nothing heavy.
         study = study_of(name, changes)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import flfed
 from flfed.errors import UsageError
+from flfed.files import read_up_to
 from flfed.paths import NAME
 from flfed.signatures import cards_fingerprint, read_gate_fingerprint
 from flfed.words import usage_error
@@ -72,12 +73,10 @@ def read_cards(file: Path) -> CardList:
         If it cannot be read, is too large, or `parse_cards` refuses it.
     """
     try:
-        with file.open("rb") as stream:
-            # One byte more than allowed is enough to see that a file is too large.
-            content = stream.read(LARGEST + 1)
+        content = read_up_to(file, LARGEST)
     except OSError as error:
         raise usage_error("operator.cards.unread", file=file, why=error.strerror) from None
-    if len(content) > LARGEST:
+    if content is None:
         raise usage_error("operator.cards.large", file=file, most=f"{LARGEST:,}")
     return parse_cards(content, file)
 

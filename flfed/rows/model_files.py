@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flfed.errors import UsageError
+from flfed.files import read_up_to
 from flfed.parsers import LONGEST, decode_text, parse_json, parse_tensors
 from flfed.rows.data.schema import Schema, read_schema
 from flfed.rows.study_model import MOST_PARAMETERS, model_shapes, study_layout
@@ -185,11 +186,10 @@ def _verified_files(folder: Path, files: Mapping[str, str]) -> dict[str, bytes]:
 def _content(path: Path, most: int) -> bytes:
     """Return what a file holds, of a size that a model's may have."""
     try:
-        with path.open("rb") as stream:
-            content = stream.read(most + 1)
+        content = read_up_to(path, most)
     except OSError as error:
         raise usage_error("models.files.opened", path=path, error=error.strerror) from None
-    if len(content) > most:
+    if content is None:
         raise usage_error("models.files.large", path=path, most=most)
     return content
 

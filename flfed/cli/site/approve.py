@@ -13,7 +13,7 @@ import typer
 from flfed.cli import output
 from flfed.cli.site.rows import NAME, opened
 from flfed.errors import UsageError
-from flfed.paths import SiteFolder, home
+from flfed.paths import SiteFolder, joined_sites
 from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def _print_frozen(status: dict[str, Any]) -> None:
 
 def _opened(name: str) -> tuple[Site, SiteFolder]:
     """Return the package and the folder of a site: the one named, or the only one that has joined here."""
-    joined = sorted(path.parent.parent.name for path in (home() / "sites").glob("*/network/join.toml"))
+    joined = joined_sites()
     # With one site joined its name need not be typed.
     if not name and len(joined) != 1:
         many = "no site has joined here"

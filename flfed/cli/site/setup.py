@@ -11,7 +11,7 @@ import typer
 from flfed.cli import completion, output
 from flfed.cli.site import approve, rows, serve
 from flfed.errors import UsageError
-from flfed.paths import SiteFolder, home
+from flfed.paths import SiteFolder, joined_sites
 from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _ask(question: str, default: str = "") -> str:
 
 def _only_site() -> tuple[str, Path | None]:
     """Return the one site that has joined here; where there is none, the kit that a person names."""
-    joined = sorted(path.parent.parent.name for path in (home() / "sites").glob("*/network/join.toml"))
+    joined = joined_sites()
     if len(joined) > 1:
         raise usage_error("setup.refused.several", sites=", ".join(joined))
     if joined:

@@ -18,7 +18,7 @@ from typing import Any
 
 from flfed.callbacks import now_utc
 from flfed.errors import FlfedError, UsageError, nearest
-from flfed.files import locked, note, write_whole
+from flfed.files import locked, note, read_up_to, write_whole
 from flfed.parsers import parse_json
 from flfed.paths import NAME, CoordinatorFolder
 from flfed.registry import kebab_keys, snake
@@ -386,12 +386,10 @@ def _parsed(file: Path) -> Any:
     It is None where it is invalid or too large.
     """
     try:
-        # One byte more than allowed is enough to see that a file is too large.
-        with file.open("rb") as stream:
-            content = stream.read(LARGEST + 1)
+        content = read_up_to(file, LARGEST)
     except OSError as error:
         raise usage_error("coordinator.files.unread", file=file, why=error.strerror) from None
-    if len(content) > LARGEST:
+    if content is None:
         return None
     try:
         return parse_json(content, "admission")

@@ -41,9 +41,9 @@ from flfed.deployment.coordinator.kits import (
 )
 from flfed.deployment.site_state.trusted_files import is_elsewhere, make_signing_key
 from flfed.errors import FlfedError, UsageError
-from flfed.files import SHARED, locked, note, write_whole
+from flfed.files import SHARED, locked, note, read_up_to, write_whole
 from flfed.parsers import parse_json, parse_toml
-from flfed.paths import SiteFolder, home, private_folder
+from flfed.paths import SiteFolder, home, joined_sites, private_folder
 from flfed.registry import kebab, kebab_keys
 from flfed.words import flfed_error, usage_error
 
@@ -320,7 +320,7 @@ def _renewed(content: bytes, site: str, now: datetime) -> Renewed:
 
 
 def _only_site() -> str:
-    sites = sorted(file.parent.parent.name for file in (home() / "sites").glob("*/network/join.toml"))
+    sites = joined_sites()
     if not sites:
         raise usage_error("join.renewal.none-here")
     if len(sites) > 1:
@@ -424,12 +424,10 @@ def read_some(path: Path) -> bytes:
     try:
         if not path.is_file():
             raise usage_error("join.kit.no-file", path=path)
-        # One byte more than allowed is enough to see that it is too large.
-        with path.open("rb") as stream:
-            content = stream.read(LARGEST_FILE + 1)
+        content = read_up_to(path, LARGEST_FILE)
     except OSError as error:
         raise usage_error("join.kit.unread", path=path, why=error.strerror) from None
-    if len(content) > LARGEST_FILE:
+    if content is None:
         raise usage_error("join.kit.large", path=path, most=LARGEST_FILE)
     return content
 
