@@ -6,7 +6,7 @@ import html
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
     from flfed.export.model_folder import SharedModel
+    from flfed.notebook.own_model import Builder
 
 
 class CallableReport(dict[str, Any]):
@@ -409,14 +410,14 @@ def with_model(result: server.Result, workspace: Workspace | None = None) -> Res
     return Result(CallableReport(result.report, result.store), result.store, workspace)
 
 
-def load(run: str = "latest", *, model: type | torch.nn.Module | None = None, store: str | None = None) -> Result:
+def load(run: str = "latest", *, model: type | torch.nn.Module | Builder | None = None, store: str | None = None) -> Result:
     """Return the result of a run that is in the store.
 
     Parameters
     ----------
     run : str
         Id of a run or a series, or "latest".
-    model : torch.nn.Module or a model's class, optional
+    model : torch.nn.Module, a function of (inputs, outputs), or a model's class, optional
         The model of the run, if another program defined it; its present arrays do not matter.
     store : str, optional
         Database URL; default `FLFED_STORE`, else `runs.db` under `FLFED_HOME`.
@@ -426,11 +427,12 @@ def load(run: str = "latest", *, model: type | torch.nn.Module | None = None, st
     UsageError
         If there is no such run.
     """
-    if model is not None:
-        from flfed.notebook.own_model import name_of_model
-
-        name_of_model(model)
     with RunReader.open(store) as reader:
+        if model is not None:
+            from flfed.notebook.own_model import name_of_model, recorded_sizes
+
+            first = reader.runs_of(run)[0].run
+            name_of_model(model, partial(recorded_sizes, first, reader.series(first).study_text))
         return Result(CallableReport(report(reader, run), store), store)
 
 

@@ -508,7 +508,7 @@ def _listed(kind: str, settings: dict[str, Any]) -> Named:
     if not isinstance(name, str):
         raise usage_error("study.reading.name", where=where, choices=choices)
     if re.fullmatch("module[0-9a-f]{12}", name) and name not in names:
-        raise usage_error("study.reading.lent", where=where, name=name, choices=choices)
+        raise usage_error("study.reading.lent", where=where, choices=choices)
     if name not in names:
         close = nearest(name, names)
         raise usage_error("study.reading.listed", where=where, name=name, close=close, choices=choices)
