@@ -186,9 +186,9 @@ class Result(server.Result):
         """
         if self.workspace is None:
             raise usage_error("notebook.result.frames")
-        for kind, name in (("model", self.study.model.name), ("strategy", self.study.strategy.name)):
-            if name not in registry.installed(kind):
-                raise usage_error("notebook.result.own", kind=kind, name=name)
+        for kind, named in (("model", self.study.model), ("strategy", self.study.strategy)):
+            if named.name not in registry.installed(kind):
+                raise usage_error("notebook.result.own", kind=kind, name=named.title)
         return self.workspace.save(Path(folder), self.study, institutions=institutions)
 
     def __repr__(self) -> str:
@@ -312,10 +312,12 @@ class Model:
     def to_onnx(self, path: str | Path) -> None:
         """Write the model's network as an ONNX file, from the encoder's inputs.
 
+        Its scores are compared with the model's first, and may differ by 1e-6.
+
         Raises
         ------
         UsageError
-            If the extra `flfed[onnx]` is not installed, or the model is not made of layers.
+            If the extra `flfed[onnx]` is not installed, the model has trees, or the scores differ; nothing is written.
         """
         from flfed.export.other_tools import write_onnx
 
@@ -344,7 +346,7 @@ class Model:
     def __repr__(self) -> str:
         """Return kind, target and run of the model."""
         schema = self.shared.schema
-        return f"{self.shared.study.model.name} model for {schema.target!r} ({schema.task}), run {self.shared.run}"
+        return f"{self.shared.study.model.title} model for {schema.target!r} ({schema.task}), run {self.shared.run}"
 
 
 class Plots:
@@ -410,7 +412,9 @@ def with_model(result: server.Result, workspace: Workspace | None = None) -> Res
     return Result(CallableReport(result.report, result.store), result.store, workspace)
 
 
-def load(run: str = "latest", *, model: type | torch.nn.Module | Builder | None = None, store: str | None = None) -> Result:
+def load(
+    run: str = "latest", *, model: type | torch.nn.Module | Builder | None = None, store: str | None = None
+) -> Result:
     """Return the result of a run that is in the store.
 
     Parameters
