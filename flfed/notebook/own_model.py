@@ -97,23 +97,24 @@ def model_of(model: torch.nn.Module | Builder, inputs: int, outputs: int) -> typ
         If a function takes other arguments or returns no module, the module has no parameters or some that are not
         trained, takes no inputs of this number, or ends with probabilities.
     """
-    build = None if isinstance(model, torch.nn.Module) else model
+    build = None if isinstance(model, torch.nn.Module) else staticmethod(model)
     network = _network(model, inputs, outputs, seed=0)
     _refuse_module(network)
     state = _arrays_of(network)
     trained = {name: value for name, value in state.items() if name in dict(network.named_parameters())}
     biases = [name for name, value in trained.items() if value.ndim == 1]
+    intercept = biases[-1] if biases else next(iter(trained))
     structure = structure_sha256(network)
     body = {
         "__doc__": "Module of a program.",
         "module": network,
         "training": copy.deepcopy(network).train(),
-        "build": staticmethod(build) if build else None,
+        "build": build,
         "structure": structure,
         "arrays": state,
         "buffers": tuple(name for name in state if name not in trained),
         "penalised": tuple(name for name, value in trained.items() if value.ndim > 1),
-        "intercept": biases[-1] if biases else next(iter(trained)),
+        "intercept": intercept,
     }
     # A run is stored under this name, which no other module may have when the run is loaded later.
     return type(f"Module{structure[:12]}", (ModuleModel,), body)
