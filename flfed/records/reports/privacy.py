@@ -381,6 +381,19 @@ def epsilon_in_words(value: float | None) -> str:
     return number(math.ceil(round(value * 100, 6)) / 100, 2)
 
 
+def name_mechanism(mechanism: str | None, epsilon: float | None) -> str:
+    """Return a mechanism with its ε, for a cell.
+
+    Examples
+    --------
+    >>> name_mechanism("record-dp", 0.9972), name_mechanism("none", None), name_mechanism(None, None)
+    ('record-dp, ε 1.00', 'none', 'not recorded')
+    """
+    if epsilon is None:
+        return mechanism or "not recorded"
+    return f"{mechanism}, ε {epsilon_in_words(epsilon)}"
+
+
 def power_of_ten(value: float | None) -> str:
     """Return a δ as a power of ten.
 
