@@ -70,9 +70,11 @@ def _print(lines: list[dict[str, Any]], whole: bool) -> None:
     headers = [header for header in rows[0] if any(map(itemgetter(header), rows))]
     least = [header for header in headers if header not in SPARE]
     if not output.fits(least, list(map(itemgetter(*least), rows))):
-        output.as_table(["run, study", "verdict, mean gain (95 % CI)", "status, data, privacy, engine"], list(map(_folded, rows)))
-        return
-    gone = output.as_table(headers, list(map(itemgetter(*headers), rows)), spare=SPARE)
+        headers, cells = ["run, study", "verdict, mean gain", "status, data, privacy, engine"], list(map(_folded, rows))
+        output.as_table(headers, cells)
+        gone = ["note"]
+    else:
+        gone = output.as_table(headers, list(map(itemgetter(*headers), rows)), spare=SPARE)
     for row in rows:
         if "note" in gone and row["note"]:
             output.say(f"{row['run']}: {row['note']}")
@@ -81,10 +83,14 @@ def _print(lines: list[dict[str, Any]], whole: bool) -> None:
 def _folded(row: dict[str, str]) -> list[str]:
     """Return the cells of a row in three columns, whose lines break between words."""
     data = [row["dataset"], counted(int(row["sites"]), "site"), row["rows"] and f"{row['rows']} rows"]
-    how = [f"privacy {row['privacy']}", f"engine {row['engine']}", row["took no part"] and f"missing {row['took no part']}"]
+    how = [
+        f"privacy {row['privacy']}",
+        f"engine {row['engine']}",
+        row["took no part"] and f"missing {row['took no part']}",
+    ]
     done = [f"{name} {row[name]}" for name in ("repeats", "rounds") if name in row]
     figure = [row["figure"], row["95 % CI"] and f"({row['95 % CI']})"]
-    beside = [f"{row['status']} {row['started, UTC']}", *map(_listed, (data, how, done)), " ".join(figure), row["note"]]
+    beside = [f"{row['status']} {row['started, UTC']}", *map(_listed, (data, how, done)), " ".join(figure)]
     answer = " ".join((row["verdict"], row["mean gain (95 % CI)"]))
     return [f"{row['run']} {row['study']}", answer, "; ".join(filter(None, map(str.strip, beside)))]
 

@@ -15,7 +15,7 @@ import streamlit as st
 
 from flfed.records.document.content import Seen
 from flfed.records.document.document import document
-from flfed.records.reports.catalogue import note_in_words, notes_of
+from flfed.records.reports.catalogue import note_in_words, notes_of, series_list
 from flfed.records.reports.recorded_run import methods_of
 from flfed.records.reports.report import report
 from flfed.records.statistics import Report
@@ -109,6 +109,17 @@ def read(store: str, name: str, mark: Mark, only: str | None = None) -> Shown:
             study_text=reader.series(name).study_text,
             note=note_in_words(notes_of(reader, names)),
         )
+
+
+Noted = tuple[tuple[str, str], ...]
+"""Notes of persons, by run."""
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def read_list(store: str, mark: Mark, noted: Noted, _runs: Sequence[RunEntry], only: str | None) -> list[Report]:
+    """Return the lines of the list of runs, read once for each `mark` and `noted`."""
+    with RunReader.open(only=only) as reader:
+        return series_list(reader, _runs)
 
 
 @st.cache_data(max_entries=64, ttl=CACHE_SECONDS, show_spinner=False)

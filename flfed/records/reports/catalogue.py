@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any, Self
 
 from sqlalchemy import null, select
@@ -32,9 +34,7 @@ from flfed.records.store.tables import Metric, Summary
 from flfed.study.former_names import parsed_study
 
 
-def run_list(
-    reader: RunReader, *, limit: int | None = None, status: str = "", tag: str = "", **chosen: Any
-) -> Report:
+def run_list(reader: RunReader, *, limit: int | None = None, status: str = "", tag: str = "", **chosen: Any) -> Report:
     """Return the object of `flfed run list --json`.
 
     `runs` are the newest runs, each with the sites that took no part; `series` are the newest series of repeats with
@@ -95,9 +95,7 @@ class _Listed:
     def read(cls, reader: RunReader, runs: Sequence[RunEntry]) -> Self:
         names = [run.run for run in runs]
         many = ManyRuns(reader, runs, CONCLUSION_OBJECTS)
-        return cls(
-            many, reader.only, missing_of(reader, names), notes_of(reader, names), reader.headline_rows(names)
-        )
+        return cls(many, reader.only, missing_of(reader, names), notes_of(reader, names), reader.headline_rows(names))
 
     def run_line(self, run: RunEntry) -> Report:
         """Return a run of the list."""
@@ -116,9 +114,7 @@ class _Listed:
         rows = [self.figures[run.run] for run in runs if run.run in self.figures]
         values = [row.value for row in rows]
         one = rows[0] if len(runs) == len(rows) == 1 else None
-        missing: set[str] = set()
-        for run in runs:
-            missing |= self.absent[run.run].missing
+        missing = Counter(chain.from_iterable(self.absent[run.run].missing for run in runs))
         note = note_in_words({run.run: self.notes[run.run] for run in runs[::-1] if run.run in self.notes})
         return {
             **{key: heading[key] for key in ("run", "study", "status", "engine", "rounds")},
@@ -133,6 +129,7 @@ class _Listed:
             "high": one and one.high,
             "sites": max(len(self.absent[run.run].sites) for run in runs),
             "missing": sorted(missing),
+            "missing-repeats": dict(sorted(missing.items())),
             "note": note,
             **self._answer(runs[::-1], note),
         }

@@ -1,0 +1,143 @@
+// The table of runs: sorted and filtered in the browser, so that nobody waits for the server.
+// Cells are put in as text, never as markup: names in them come from studies.
+
+const picked = (window.flfedPicked ??= {ids: new Set(), change: new Set()});
+
+function make(tag, settings = {}, ...inside) {
+  const {dataset, ...others} = settings;
+  const element = Object.assign(document.createElement(tag), others);
+  Object.assign(element.dataset, dataset);
+  element.append(...inside);
+  return element;
+}
+
+function options(select, values, chosen) {
+  select.append(...values.map(([value, text]) => new Option(text, value, false, value === chosen)));
+  return select;
+}
+
+function order(state) {
+  // A cell without a value comes last, in either direction.
+  return (a, b) => {
+    const [x, y] = [a, b].map(row => row.cells[state.sort].value);
+    if (x === null || y === null) return (x === null) - (y === null);
+    const way = typeof x === "number" ? x - y : x.localeCompare(y);
+    return state.down ? -way : way;
+  };
+}
+
+function matches(row, state) {
+  for (const [key, value] of Object.entries(state.filters)) {
+    if (value && !(key === "tags" ? row.tags : [row.cells[key].group]).includes(value)) return false;
+  }
+  return state.words.every(word => row.text.includes(word));
+}
+
+function cellOf(column, cell, row) {
+  const shown = make("td", {hidden: !cell.text && !cell.below.length, dataset: {title: column.title, column: column.key}});
+  if (cell.sign) shown.append(make("span", {className: `sign ${cell.kind}`, ariaHidden: "true"}, cell.sign), " ");
+  shown.append(column.link ? make("a", {href: row.href, target: "_self"}, cell.text) : cell.text);
+  for (const below of cell.below) shown.append(make("small", {}, below));
+  return shown;
+}
+
+export default function ({data, parentElement, setTriggerValue}) {
+  const {columns, rows, words, most} = data;
+  const before = parentElement.flfed;
+  const state = before?.state ?? {sort: null, down: false, filters: {}, words: [], text: "", shown: data.step};
+  for (const row of rows) {
+    row.text ??= [row.id, ...Object.values(row.cells).flatMap(cell => [cell.text, ...cell.below])]
+      .join(" ").toLowerCase();
+  }
+  if (data.compared && data.compared.join() !== before?.compared) picked.ids = new Set(data.compared);
+  const body = make("tbody"), count = make("p", {role: "status"});
+  const more = make("button", {type: "button"}), compare = make("button", {type: "button"});
+  const heads = columns.map(column => {
+    const button = make("button", {type: "button"}, column.title);
+    button.onclick = () => sort(column.key, state.sort === column.key ? !state.down : Boolean(column.number));
+    return make("th", {scope: "col", dataset: {column: column.key}}, button);
+  });
+  const field = (label, control) => make("label", {}, make("span", {}, label), control);
+  const sorts = options(make("select", {dataset: {focus: "sort"}}), [["", words.newest],
+    ...columns.flatMap(({key, title}) => [[`${key} up`, `${title} ↑`], [`${key} down`, `${title} ↓`]])]);
+  sorts.onchange = () => {
+    const [key, way] = sorts.value.split(" ");
+    sort(key || null, way === "down");
+  };
+
+  function sort(key, down) {
+    Object.assign(state, {sort: key, down});
+    show();
+  }
+
+  function line(row) {
+    const box = make("input", {type: "checkbox", checked: picked.ids.has(row.id), ariaLabel: `${words.pick} ${row.label}`,
+      disabled: picked.ids.size >= most && !picked.ids.has(row.id)});
+    box.dataset.focus = row.id;
+    box.onchange = () => {
+      picked.ids[box.checked ? "add" : "delete"](row.id);
+      for (const change of picked.change) change();
+    };
+    const cells = columns.map(column => cellOf(column, row.cells[column.key], row));
+    return make("tr", {dataset: {run: row.id}}, make("td", {dataset: {title: words.pick, column: "pick"}}, box), ...cells);
+  }
+
+  function show() {
+    const focus = document.activeElement?.dataset?.focus;
+    const found = rows.filter(row => matches(row, state));
+    if (state.sort) found.sort(order(state));
+    body.replaceChildren(...found.slice(0, state.shown).map(line));
+    heads.forEach((head, place) => {
+      const way = state.sort === columns[place].key ? (state.down ? "descending" : "ascending") : "none";
+      head.ariaSort = way;
+    });
+    sorts.value = state.sort ? `${state.sort} ${state.down ? "down" : "up"}` : "";
+    count.textContent = words.count.replace("{found}", found.length).replace("{all}", rows.length);
+    more.hidden = found.length <= state.shown;
+    more.textContent = words.more.replace("{found}", found.length);
+    compare.textContent = picked.ids.size < 2 ? words.tick : words.compare.replace("{picked}", picked.ids.size);
+    compare.disabled = picked.ids.size < 2;
+    if (focus) parentElement.querySelector(`[data-focus="${CSS.escape(focus)}"]`)?.focus();
+  }
+
+  more.onclick = () => {
+    state.shown = Infinity;
+    show();
+  };
+  compare.onclick = () => setTriggerValue("compare", [...picked.ids]);
+  const table = make("table", {}, make("caption", {}, words.caption), make("thead", {}, make("tr", {},
+    make("th", {scope: "col", dataset: {column: "pick"}}, words.pick), ...heads)), body);
+  const parts = [make("div", {className: "scroll", tabIndex: -1}, table)];
+  if (data.controls) {
+    const text = make("input", {type: "search", value: state.text, placeholder: words.example, dataset: {focus: "text"}});
+    text.oninput = () => {
+      Object.assign(state, {text: text.value, words: text.value.toLowerCase().split(/\s+/).filter(Boolean)});
+      show();
+    };
+    const filters = data.filters.map(({key, title}) => {
+      const values = new Set(rows.flatMap(row => key === "tags" ? row.tags : [row.cells[key].group]));
+      values.delete("");
+      const select = options(make("select", {dataset: {focus: `filter ${key}`}}),
+        [["", words.all], ...[...values].sort().map(value => [value, value])], state.filters[key]);
+      select.onchange = () => {
+        state.filters[key] = select.value;
+        show();
+      };
+      return values.size ? field(title, select) : "";
+    });
+    parts.unshift(make("div", {className: "controls"}, field(words.search, text), ...filters, field(words.sort, sorts)),
+      make("div", {className: "counted"}, count, compare));
+    parts.push(more);
+  }
+  if (before) picked.change.delete(before.show);
+  picked.change.add(show);
+  const focus = document.activeElement?.dataset?.focus;
+  const root = make("div", {className: "flfed-runs"}, ...parts);
+  if (before) before.root.replaceWith(root); else parentElement.append(root);
+  parentElement.flfed = {state, root, show, compared: data.compared?.join()};
+  show();
+  if (focus) root.querySelector(`[data-focus="${CSS.escape(focus)}"]`)?.focus();
+  return () => {
+    picked.change.delete(show);
+  };
+}
