@@ -18,6 +18,7 @@ from flfed.records.document.document import document
 from flfed.records.reports.catalogue import note_in_words, notes_of, series_list
 from flfed.records.reports.recorded_run import methods_of
 from flfed.records.reports.report import report
+from flfed.records.section import group
 from flfed.records.statistics import Report
 from flfed.records.store.database import store_url
 from flfed.records.store.entries import CurvePoint, EventEntry, RunEntry, SiteEntry
@@ -111,15 +112,29 @@ def read(store: str, name: str, mark: Mark, only: str | None = None) -> Shown:
         )
 
 
-Noted = tuple[tuple[str, str], ...]
-"""Notes of persons, by run."""
+MOST_LINES = 10_000
+"""Lines of the list of runs that are cached for all readers."""
 
 
-@st.cache_data(max_entries=16, show_spinner=False)
-def read_list(store: str, mark: Mark, noted: Noted, _runs: Sequence[RunEntry], only: str | None) -> list[Report]:
-    """Return the lines of the list of runs, read once for each `mark` and `noted`."""
+@st.cache_resource(show_spinner=False)
+def _lines() -> dict[tuple[object, ...], Report]:
+    return {}
+
+
+def read_list(runs: Sequence[RunEntry], notes: Mapping[str, str], only: str | None) -> list[Report]:
+    """Return the lines of the list of runs, each read once for its mark and notes."""
+    lines = _lines()
+    if len(lines) > MOST_LINES:
+        lines.clear()
+    keys: dict[str, tuple[object, ...]] = {}
+    for series, of in group((run.series, run) for run in runs).items():
+        keys[series] = (where(), only, mark_of(of), *(notes.get(run.run) for run in of))
+    # A run that ended since is read alone, and not the whole store.
+    cached = {series: lines[key] for series, key in keys.items() if key in lines}
     with RunReader.open(only=only) as reader:
-        return series_list(reader, _runs)
+        for line in series_list(reader, [run for run in runs if run.series not in cached]):
+            cached[line["run"]] = lines[keys[line["run"]]] = line
+    return [cached[series] for series in keys]
 
 
 @st.cache_data(max_entries=64, ttl=CACHE_SECONDS, show_spinner=False)

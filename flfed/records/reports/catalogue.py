@@ -60,6 +60,8 @@ def run_list(reader: RunReader, *, limit: int | None = None, status: str = "", t
 
 def series_list(reader: RunReader, runs: Sequence[RunEntry]) -> list[Report]:
     """Return the lines of the series of some runs, which come newest first, as `run_list` has them."""
+    if not runs:
+        return []
     listed = _Listed.read(reader, runs)
     together = group((run.series, run) for run in runs)
     return [listed.series_line(head(of[::-1], series), of) for series, of in together.items()]

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import select
 
 from flfed.records.section import group
+from flfed.records.store.database import in_words
 from flfed.records.store.entries import (
     DIFFERENCES,
     FIGURES,
@@ -21,6 +22,14 @@ from flfed.records.store.entries import (
 from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import Comparison, Run, RunSite, Series, Summary
 from flfed.records.store.visibility import of_study, of_summary
+
+
+def _in_one_bin(payload: dict[str, Any]) -> dict[str, Any]:
+    """Return counts of scores by site and class alone."""
+    sites: dict[str, dict[str, Any]] = {}
+    for site, classes in (payload.get("sites") or {}).items():
+        sites[site] = {label: [[0, sum(count for _, count in bins)]] for label, bins in classes.items()}
+    return {"sites": sites}
 
 
 class ManyRuns(RunReader):
@@ -37,7 +46,8 @@ class ManyRuns(RunReader):
 
     Notes
     -----
-    Figures and differences are those of each run's primary metric; of differences, those against a site's own model.
+    Counts of scores are in one bin. Figures are those of each run's primary metric: over all sites, or of the one site of the reader. Differences are
+    those against the sites' own models: of the shared model, for the one site also of the adjusted one.
     """
 
     def __init__(self, reader: RunReader, runs: Sequence[RunEntry], objects: Collection[str]) -> None:
@@ -49,9 +59,8 @@ class ManyRuns(RunReader):
         self._figures: dict[str, list[ComparisonRow]] = {}
         self._differences: dict[str, list[DifferenceRow]] = {}
         self._read_comparisons(here)
-        named = Summary.run_id.in_(here), Summary.name.in_(objects)
-        rows = self._fetch(select(Summary.run_id, Summary.name, Summary.payload).where(*named))
-        self._objects = {(run, name): payload for run, name, payload in rows}
+        self._objects: dict[tuple[str, str], dict[str, Any]] = {}
+        self._read_objects(here, objects)
         texts = select(Series.id, Series.study_text).where(Series.id.in_(list(self._of_series)))
         self._texts = {name: self._seen(name, text) for name, text in self._fetch(texts)}
 
@@ -93,15 +102,28 @@ class ManyRuns(RunReader):
         entries = group((run, SiteEntry(site, title, status, "", *rest)) for run, site, title, status, _, *rest in rows)
         return {run: sorted(sites, key=attrgetter("site")) for run, sites in entries.items()}
 
+    def _read_objects(self, runs: Sequence[str], objects: Collection[str]) -> None:
+        query = select(Summary.run_id, Summary.name, Summary.payload)
+        query = query.where(Summary.run_id.in_(runs), Summary.name.in_(objects))
+        with in_words(self._url, "read"), self._engine.connect() as connection:
+            # One by one: all bins of 500 runs at once would take seconds of Python's garbage collection.
+            for run, name, payload in connection.execute(query):
+                self._objects[run, name] = _in_one_bin(payload) if name == "score-histograms" else payload
+
     def _read_comparisons(self, runs: Sequence[str]) -> None:
         columns = [Comparison.__table__.c[name] for name in dict.fromkeys((*FIGURES, *DIFFERENCES))]
         query = (
             select(Comparison.run_id, *columns)
             .join(Run, (Run.id == Comparison.run_id) & (Run.primary_metric == Comparison.metric))
-            .where(Run.id.in_(runs), Comparison.against.is_(None) | (Comparison.against == "local-only"))
+            .where(Run.id.in_(runs))
             .order_by(Comparison.id)
         )
-        for row in self.fetch(query, site=Comparison.site):
+        is_figure = Comparison.against.is_(None)
+        is_difference = Comparison.against == "local-only"
+        if self.only is None:
+            is_figure &= Comparison.site.is_(None)
+            is_difference &= Comparison.arm == "global"
+        for row in self.fetch(query.where(is_figure | is_difference), site=Comparison.site):
             cells = row._mapping
             if row.against is None:
                 figure = ComparisonRow(*(cells[name] for name in FIGURES))

@@ -35,22 +35,22 @@ def show() -> None:
         with RunReader.open(only=only) as reader:
             runs = reader.runs(limit=MOST_RUNS)
             course = refresh.course_of_list(reader)
-            noted = tuple(notes_of(reader, [run.run for run in runs]).items())
+            notes = notes_of(reader, [run.run for run in runs])
         if not runs:
             st.info(render("pages.runs.none"))
             return
         _compare({run.series for run in runs}, only)
-        _list(runs, noted, only, course)
+        _list(runs, notes, only, course)
     except FlfedError as error:
         st.error(with_code(str(error)))
 
 
-def _list(runs: Sequence[RunEntry], noted: refresh.Noted, only: str | None, course: refresh.BatchPlan) -> None:
+def _list(runs: Sequence[RunEntry], notes: dict[str, str], only: str | None, course: refresh.BatchPlan) -> None:
     """Show running series, which a fragment reads again, above the table of all others."""
     going = {run.series for run in runs if run.status == "running"}
     st.fragment(_going, run_every=course[0])(sorted(going, reverse=True), course)
     ended = [run for run in runs if run.series not in going]
-    run_table(refresh.read_list(refresh.where(), refresh.mark_of(ended), noted, ended, only), only)
+    run_table(refresh.read_list(ended, notes, only), only)
     if len(runs) == MOST_RUNS:
         st.caption(render("pages.runs.newest", runs=MOST_RUNS))
     # One site's people cannot resume a run.

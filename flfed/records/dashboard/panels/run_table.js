@@ -34,7 +34,8 @@ function matches(row, state) {
 }
 
 function cellOf(column, cell, row) {
-  const shown = make("td", {hidden: !cell.text && !cell.below.length, dataset: {title: column.title, column: column.key}});
+  const className = cell.text || cell.below.length ? "" : "empty";
+  const shown = make("td", {className, dataset: {title: column.title, column: column.key}});
   if (cell.sign) shown.append(make("span", {className: `sign ${cell.kind}`, ariaHidden: "true"}, cell.sign), " ");
   shown.append(column.link ? make("a", {href: row.href, target: "_self"}, cell.text) : cell.text);
   for (const below of cell.below) shown.append(make("small", {}, below));
