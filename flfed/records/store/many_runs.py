@@ -46,8 +46,9 @@ class ManyRuns(RunReader):
 
     Notes
     -----
-    Counts of scores are in one bin. Figures are those of each run's primary metric: over all sites, or of the one site of the reader. Differences are
-    those against the sites' own models: of the shared model, for the one site also of the adjusted one.
+    Counts of scores are in one bin. Figures are those of each run's primary metric: over all sites, or of the one site
+    of the reader. Differences are those against the sites' own models: of the shared model, for the one site also of
+    the adjusted one.
     """
 
     def __init__(self, reader: RunReader, runs: Sequence[RunEntry], objects: Collection[str]) -> None:

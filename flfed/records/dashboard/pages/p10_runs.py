@@ -36,9 +36,6 @@ def show() -> None:
             runs = reader.runs(limit=MOST_RUNS)
             course = refresh.course_of_list(reader)
             notes = notes_of(reader, [run.run for run in runs])
-        if not runs:
-            st.info(render("pages.runs.none"))
-            return
         _compare({run.series for run in runs}, only)
         _list(runs, notes, only, course)
     except FlfedError as error:
@@ -50,7 +47,10 @@ def _list(runs: Sequence[RunEntry], notes: dict[str, str], only: str | None, cou
     going = {run.series for run in runs if run.status == "running"}
     st.fragment(_going, run_every=course[0])(sorted(going, reverse=True), course)
     ended = [run for run in runs if run.series not in going]
-    run_table(refresh.read_list(ended, notes, only), only)
+    if ended:
+        run_table(refresh.read_list(ended, notes, only), only)
+    elif not runs:
+        st.info(render("pages.runs.none"))
     if len(runs) == MOST_RUNS:
         st.caption(render("pages.runs.newest", runs=MOST_RUNS))
     # One site's people cannot resume a run.

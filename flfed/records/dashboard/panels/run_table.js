@@ -42,15 +42,23 @@ function cellOf(column, cell, row) {
   return shown;
 }
 
+function lower(row) {
+  const texts = Object.values(row.cells).flatMap(cell => [cell.text, ...cell.below]);
+  return {...row, text: [row.id, ...texts].join(" ").toLowerCase()};
+}
+
 export default function ({data, parentElement, setTriggerValue}) {
-  const {columns, rows, words, most} = data;
+  const {columns, words, most} = data;
   const before = parentElement.flfed;
-  const state = before?.state ?? {sort: null, down: false, filters: {}, words: [], text: "", shown: data.step};
-  for (const row of rows) {
-    row.text ??= [row.id, ...Object.values(row.cells).flatMap(cell => [cell.text, ...cell.below])]
-      .join(" ").toLowerCase();
+  // A running run changes twice a second: only its cells do, as a click needs a link that stays.
+  if (before && !data.controls) {
+    before.replace(data.rows);
+    return;
   }
-  if (data.compared && data.compared.join() !== before?.compared) picked.ids = new Set(data.compared);
+  let rows = data.rows.map(lower);
+  const lines = new Map();
+  const state = before?.state ?? {sort: null, down: false, filters: {}, words: [], text: "", shown: data.step};
+  if (data.controls && data.compared.join() !== (before?.compared ?? "")) picked.ids = new Set(data.compared);
   const body = make("tbody"), count = make("p", {role: "status"});
   const more = make("button", {type: "button"}), compare = make("button", {type: "button"});
   const heads = columns.map(column => {
@@ -71,23 +79,39 @@ export default function ({data, parentElement, setTriggerValue}) {
     show();
   }
 
-  function line(row) {
-    const box = make("input", {type: "checkbox", checked: picked.ids.has(row.id), ariaLabel: `${words.pick} ${row.label}`,
-      disabled: picked.ids.size >= most && !picked.ids.has(row.id)});
-    box.dataset.focus = row.id;
+  function tick(row) {
+    const box = make("input", {type: "checkbox", ariaLabel: `${words.pick} ${row.label}`, dataset: {focus: row.id}});
     box.onchange = () => {
       picked.ids[box.checked ? "add" : "delete"](row.id);
       for (const change of picked.change) change();
     };
-    const cells = columns.map(column => cellOf(column, row.cells[column.key], row));
-    return make("tr", {dataset: {run: row.id}}, make("td", {dataset: {title: words.pick, column: "pick"}}, box), ...cells);
+    return make("td", {dataset: {title: words.pick, column: "pick"}}, box);
+  }
+
+  function line(row) {
+    const known = lines.get(row.id) ?? {shown: make("tr", {dataset: {run: row.id}}, tick(row)), cells: {}};
+    lines.set(row.id, known);
+    columns.forEach((column, place) => {
+      const cell = row.cells[column.key], text = JSON.stringify(cell);
+      if (known.cells[column.key] === text) return;
+      known.cells[column.key] = text;
+      known.shown.children[place + 1]?.remove();
+      known.shown.insertBefore(cellOf(column, cell, row), known.shown.children[place + 1] ?? null);
+    });
+    const box = known.shown.querySelector("input");
+    box.checked = picked.ids.has(row.id);
+    box.disabled = !box.checked && picked.ids.size >= most;
+    return known.shown;
   }
 
   function show() {
     const focus = document.activeElement?.dataset?.focus;
     const found = rows.filter(row => matches(row, state));
     if (state.sort) found.sort(order(state));
-    body.replaceChildren(...found.slice(0, state.shown).map(line));
+    const shown = found.slice(0, state.shown).map(line);
+    if (shown.length !== body.children.length || shown.some((one, place) => one !== body.children[place])) {
+      body.replaceChildren(...shown);
+    }
     heads.forEach((head, place) => {
       const way = state.sort === columns[place].key ? (state.down ? "descending" : "ascending") : "none";
       head.ariaSort = way;
@@ -135,7 +159,11 @@ export default function ({data, parentElement, setTriggerValue}) {
   const focus = document.activeElement?.dataset?.focus;
   const root = make("div", {className: "flfed-runs"}, ...parts);
   if (before) before.root.replaceWith(root); else parentElement.append(root);
-  parentElement.flfed = {state, root, show, compared: data.compared?.join()};
+  function replace(newer) {
+    rows = newer.map(lower);
+    show();
+  }
+  parentElement.flfed = {state, root, show, replace, compared: data.compared.join()};
   show();
   if (focus) root.querySelector(`[data-focus="${CSS.escape(focus)}"]`)?.focus();
   return () => {
