@@ -43,6 +43,11 @@ function cellOf(column, cell, row) {
 }
 
 function lower(row) {
+  for (const cell of Object.values(row.cells)) {
+    cell.below ??= [];
+    cell.group ??= cell.text;
+    if (cell.value === undefined) cell.value = cell.text || null;
+  }
   const texts = Object.values(row.cells).flatMap(cell => [cell.text, ...cell.below]);
   return {...row, text: [row.id, ...texts].join(" ").toLowerCase()};
 }
@@ -66,7 +71,10 @@ export default function ({data, parentElement, setTriggerValue}) {
     button.onclick = () => sort(column.key, state.sort === column.key ? !state.down : Boolean(column.number));
     return make("th", {scope: "col", dataset: {column: column.key}}, button);
   });
-  const field = (label, control) => make("label", {}, make("span", {}, label), control);
+  const field = (label, control) => {
+    control.ariaLabel = label;
+    return make("label", {}, make("span", {}, label), control);
+  };
   const sorts = options(make("select", {dataset: {focus: "sort"}}), [["", words.newest],
     ...columns.flatMap(({key, title}) => [[`${key} up`, `${title} ↑`], [`${key} down`, `${title} ↓`]])]);
   sorts.onchange = () => {

@@ -101,8 +101,12 @@ def row_of(line: Report) -> dict[str, Any]:
 
 def _cell(text: str, value: Any = ..., *, below: Sequence[str] = ()) -> dict[str, Any]:
     """Return a cell, sorted by its text unless it has a value; a cell without either comes last."""
-    of = text or None if value is ... else value
-    return {"text": text, "value": of, "group": text, "below": [line for line in below if line]}
+    cell: dict[str, Any] = {"text": text}
+    if value is not ...:
+        cell["value"] = value
+    if any(below):
+        cell["below"] = [line for line in below if line]
+    return cell
 
 
 def _sign(code: str | None, sign: str) -> Mapping[str, str]:
