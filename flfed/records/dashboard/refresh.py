@@ -7,12 +7,14 @@ changes: `st.rerun` inside a fragment can override a click on another page at th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Self
 
 import streamlit as st
 
+from flfed.errors import FlfedError
 from flfed.records.document.content import Seen
 from flfed.records.document.document import document
 from flfed.records.reports.catalogue import note_in_words, notes_of, series_list
@@ -112,13 +114,24 @@ def read(store: str, name: str, mark: Mark, only: str | None = None) -> Shown:
         )
 
 
+MOST_RUNS = 2000
+"""Runs of the list, the newest ones."""
 MOST_LINES = 10_000
 """Lines of the list of runs that are cached for all readers."""
 
 
-@st.cache_resource(show_spinner=False)
+@cache
 def _lines() -> dict[tuple[object, ...], Report]:
     return {}
+
+
+def read_list_ahead() -> None:
+    """Read the list of runs before the first reader comes."""
+    with suppress(FlfedError):  # the page itself shows why a store cannot be read
+        with RunReader.open() as reader:
+            runs = reader.runs(limit=MOST_RUNS)
+            notes = notes_of(reader, [run.run for run in runs])
+        read_list([run for run in runs if run.status != "running"], notes, None)
 
 
 def read_list(runs: Sequence[RunEntry], notes: Mapping[str, str], only: str | None) -> list[Report]:

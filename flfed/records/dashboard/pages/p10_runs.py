@@ -18,8 +18,7 @@ from flfed.records.store.reader import RunReader
 from flfed.records.text import escape, with_code
 from flfed.words import render
 
-MOST_RUNS = 2000  # of the newest ones; a docstring here would be shown on the page (Streamlit's "magic")
-RESUMED = 3  # of runs that were interrupted
+RESUMED = 3  # of runs that were interrupted; a docstring here would be shown on the page (Streamlit's "magic")
 
 
 def show() -> None:
@@ -33,7 +32,7 @@ def show() -> None:
         st.caption(escape(render("pages.run.own", site=only)))
     try:
         with RunReader.open(only=only) as reader:
-            runs = reader.runs(limit=MOST_RUNS)
+            runs = reader.runs(limit=refresh.MOST_RUNS)
             course = refresh.course_of_list(reader)
             notes = notes_of(reader, [run.run for run in runs])
         _compare({run.series for run in runs}, only)
@@ -51,8 +50,8 @@ def _list(runs: Sequence[RunEntry], notes: dict[str, str], only: str | None, cou
         run_table(refresh.read_list(ended, notes, only), only)
     elif not runs:
         st.info(render("pages.runs.none"))
-    if len(runs) == MOST_RUNS:
-        st.caption(render("pages.runs.newest", runs=MOST_RUNS))
+    if len(runs) == refresh.MOST_RUNS:
+        st.caption(render("pages.runs.newest", runs=refresh.MOST_RUNS))
     # One site's people cannot resume a run.
     if only is None:
         for run in [run for run in runs if run.status == "interrupted"][:RESUMED]:
