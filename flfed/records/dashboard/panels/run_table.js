@@ -34,12 +34,12 @@ function matches(row, state) {
 }
 
 function cellOf(column, cell, row) {
+  const inside = make("div");
+  if (cell.sign) inside.append(make("span", {className: `sign ${cell.kind}`, ariaHidden: "true"}, cell.sign), " ");
+  inside.append(column.link ? make("a", {href: row.href, target: "_self"}, cell.text) : cell.text);
+  for (const below of cell.below) inside.append(make("small", {}, below));
   const className = cell.text || cell.below.length ? "" : "empty";
-  const shown = make("td", {className, dataset: {title: column.title, column: column.key}});
-  if (cell.sign) shown.append(make("span", {className: `sign ${cell.kind}`, ariaHidden: "true"}, cell.sign), " ");
-  shown.append(column.link ? make("a", {href: row.href, target: "_self"}, cell.text) : cell.text);
-  for (const below of cell.below) shown.append(make("small", {}, below));
-  return shown;
+  return make("td", {className, dataset: {title: column.title, column: column.key}}, inside);
 }
 
 function lower(row) {
