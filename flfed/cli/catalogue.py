@@ -40,7 +40,7 @@ def list_runs(
 ) -> output.Shown:
     """List the runs of the store, the newest first; repeats of a study share one line.
 
-    A line has the verdict and the mean gain from joining with its 95 % interval, and what they are of. The figure is
+    A line has the verdict and the mean gain from joining with its 95 % interval. The figure is
     the shared model's primary metric on the holdout rows of all sites, with its 95 % interval; for repeats the mean
     and the standard deviation. A narrow terminal has the same in fewer columns.
     """

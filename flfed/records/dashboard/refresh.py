@@ -144,9 +144,11 @@ def read_list(runs: Sequence[RunEntry], notes: Mapping[str, str], only: str | No
         keys[series] = (where(), only, mark_of(of), *(notes.get(run.run) for run in of))
     # A run that ended since is read alone, and not the whole store.
     cached = {series: lines[key] for series, key in keys.items() if key in lines}
+    missing = [series for series in keys if series not in cached]
     with RunReader.open(only=only) as reader:
-        for line in series_list(reader, [run for run in runs if run.series not in cached]):
-            cached[line["run"]] = lines[keys[line["run"]]] = line
+        newer = series_list(reader, [run for run in runs if run.series not in cached])
+    for series, line in zip(missing, newer, strict=True):
+        cached[series] = lines[keys[series]] = line
     return [cached[series] for series in keys]
 
 

@@ -13,7 +13,7 @@ from typing import Any, Self
 from sqlalchemy import null, select
 
 from flfed.callbacks import stamp
-from flfed.records.objects import read_figure, run_of, write
+from flfed.records.objects import read, read_figure, run_of, write
 from flfed.records.reports.faults import SiteAttendance, missing_of
 from flfed.records.reports.report import CONCLUSION_OBJECTS, conclusion, head
 from flfed.records.section import group
@@ -27,7 +27,7 @@ from flfed.records.statistics.verdict import (
     metric_name,
     number,
 )
-from flfed.records.store.entries import PERSONS_NOTE, ComparisonRow, RunEntry
+from flfed.records.store.entries import PERSONS_NOTE, ComparisonRow, RunEntry, Status
 from flfed.records.store.many_runs import ManyRuns
 from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import Metric, Summary
@@ -41,7 +41,7 @@ def run_list(reader: RunReader, *, limit: int | None = None, status: str = "", t
     the shared model's primary metric over all sites. A series' `value` is the mean over its repeats and `sd` their
     standard deviation; `low` and `high` are the interval of one run, null of several, `status` the worst of any
     repeat (by which `status` chooses a series, and with it its runs). Runs are `chosen` as by `RunReader.runs`, where
-    "" is no choice. Both have the answer of the report: `verdict`, `gain`, and what it is of (`dataset`, `rows`).
+    "" is no choice. Both have the answer of the report: `verdict`, `gain`, with `dataset` and `rows`.
     """
     entries = reader.runs(**chosen)
     if tag:
@@ -65,6 +65,32 @@ def series_list(reader: RunReader, runs: Sequence[RunEntry]) -> list[Report]:
     listed = _Listed.read(reader, runs)
     together = group((run.series, run) for run in runs)
     return [listed.series_line(head(of[::-1], series), of) for series, of in together.items()]
+
+
+@dataclass(frozen=True)
+class SeriesLine:
+    """Line of a run or series in `run_list`; `gain` is a figure."""
+
+    run: str = ""
+    study: str = ""
+    status: Status = "completed"
+    engine: str = ""
+    started: str = ""
+    rounds: int = 0
+    rounds_planned: int = 0
+    repeats: int = 1
+    repeats_planned: int = 1
+    metric: str = ""
+    sites: int = 0
+    missing_repeats: Any = None
+    note: str = ""
+    dataset: str = ""
+    rows: int | None = None
+    verdict: str | None = None
+    gain: Any = None
+    mechanism: str | None = None
+    epsilon: float | None = None
+    tags: Any = ()
 
 
 UNKNOWN = ComparisonRow(None, "", "", None)
@@ -137,7 +163,7 @@ class _Listed:
         }
 
     def _answer(self, runs: Sequence[RunEntry], note: str) -> Report:
-        """Return the answer of some repeats, and what it is of."""
+        """Return the answer of some repeats, with dataset and rows."""
         of = conclusion(self.reader, runs, site=self.only)
         data = parsed_study(self.reader.study_text(runs[0].series)).get("dataset", {})
         counts = [site.rows for site in self.reader.sites(runs[0].run) if site.status != "refused"]
@@ -182,11 +208,11 @@ def answer_in_words(line: Report) -> tuple[str, str]:
     >>> answer_in_words({"verdict": "joining pays", "metric": "roc_auc_score", "gain": gain})
     ('▲ joining improves AUC', '+0.110 (+0.020 to +0.190)')
     """
-    code = line["verdict"]
-    if code is None:
+    entry = read(SeriesLine, line)
+    if entry.verdict is None:
         return "", ""
-    words = f"{SIGNS[code]} {describe_verdict(code, line['metric'])}"
-    of = read_figure(line["gain"])
+    words = f"{SIGNS[entry.verdict]} {describe_verdict(entry.verdict, entry.metric)}"
+    of = read_figure(entry.gain)
     if of.value is None:
         return words, ""
     return words, gain_in_brackets(Difference(of.value, of.low, of.high), of.minimum_gain or 0.0)

@@ -35,6 +35,7 @@ from flfed.records.statistics.training_state import TRAINED_TEST_ROWS, not_enoug
 from flfed.records.statistics.training_state import over_repeats as training_over_repeats
 from flfed.records.statistics.verdict import Difference, worthwhile_of
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, RunEntry
+from flfed.records.store.many_runs import RunsReader
 from flfed.records.store.reader import RunReader
 from flfed.study.former_names import parsed_study
 from flfed.study.tables import NAIVE_FAMILIES
@@ -90,7 +91,7 @@ class _Opened:
         By repeat.
     """
 
-    reader: RunReader
+    reader: RunsReader
     runs: Sequence[RunEntry]
     recorded: Recorded
     metrics: list[str]
@@ -99,7 +100,7 @@ class _Opened:
     own: Sequence[OwnModels]
 
     @classmethod
-    def read(cls, reader: RunReader, runs: Sequence[RunEntry]) -> Self:
+    def read(cls, reader: RunsReader, runs: Sequence[RunEntry]) -> Self:
         """Return the sources of the report of some repeats."""
         recorded = Recorded.read(reader, runs)
         primary = runs[0].primary
@@ -186,7 +187,7 @@ class Conclusion:
     privacy: PrivacyReport
 
 
-def conclusion(reader: RunReader, runs: Sequence[RunEntry], *, site: str | None = None) -> Conclusion:
+def conclusion(reader: RunsReader, runs: Sequence[RunEntry], *, site: str | None = None) -> Conclusion:
     """Return the verdict and gain of some repeats, as their report has them.
 
     `site` is the one site of the reader, whose own verdict and gain it gets.
@@ -293,7 +294,7 @@ def head(runs: Sequence[RunEntry], name: str) -> Report:
     return heading
 
 
-def verdict_rule(reader: RunReader, runs: Sequence[RunEntry], metrics: Sequence[str]) -> Report:
+def verdict_rule(reader: RunsReader, runs: Sequence[RunEntry], metrics: Sequence[str]) -> Report:
     """Return the rule of every verdict: sites and worthwhile gains."""
     table = parsed_study(reader.series(runs[0].series).study_text).get("compare", {})
     worthwhile_gain = table.get("minimum-gain")

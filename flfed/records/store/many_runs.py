@@ -32,7 +32,7 @@ def _in_one_bin(payload: dict[str, Any]) -> dict[str, Any]:
     return {"sites": sites}
 
 
-class ManyRuns(RunReader):
+class ManyRuns:
     """The part of many runs that a list shows, as `reader` may see it.
 
     Parameters
@@ -52,10 +52,10 @@ class ManyRuns(RunReader):
     """
 
     def __init__(self, reader: RunReader, runs: Sequence[RunEntry], objects: Collection[str]) -> None:
-        super().__init__(reader._engine, reader._url, only=reader._only)
+        self._reader = reader
         self._of_series = group((run.series, run) for run in runs)
         here = [run.run for run in runs]
-        self._names.read(select(Run.id, Run.series_id).where(Run.id.in_(here)))
+        self._reader._names.read(select(Run.id, Run.series_id).where(Run.id.in_(here)))
         self._sites = self._read_sites(here)
         self._figures: dict[str, list[ComparisonRow]] = {}
         self._differences: dict[str, list[DifferenceRow]] = {}
@@ -63,7 +63,7 @@ class ManyRuns(RunReader):
         self._objects: dict[tuple[str, str], dict[str, Any]] = {}
         self._read_objects(here, objects)
         texts = select(Series.id, Series.study_text).where(Series.id.in_(list(self._of_series)))
-        self._texts = {name: self._seen(name, text) for name, text in self._fetch(texts)}
+        self._texts = {name: self._seen(name, text) for name, text in self._reader._fetch(texts)}
 
     def study_text(self, series: str) -> str:
         """Return a study's text as this reader may see it."""
@@ -73,6 +73,10 @@ class ManyRuns(RunReader):
         """Return the series of that name, without its hash."""
         first = self._of_series[name][0]
         return SeriesEntry(name, first.study, "", self._texts[name], first.repeats, first.started)
+
+    def looked_at(self, runs: Sequence[str]) -> int:
+        """Return the number of sites that share their own figures, which verdicts depend on."""
+        return self._reader.looked_at(runs)
 
     def sites(self, run: str) -> list[SiteEntry]:
         """Return the sites of a run by name, without the reasons of refusals."""
@@ -89,24 +93,24 @@ class ManyRuns(RunReader):
     def summary(self, run: str, name: str) -> dict[str, Any] | None:
         """Return one of the named objects of a run, or None."""
         payload = self._objects.get((run, name))
-        if payload is None or self._only is None:
+        if payload is None or self._reader.only is None:
             return payload
-        return of_summary(name, payload, self._only, plain=self._names.redactor(run))
+        return of_summary(name, payload, self._reader.only or "", plain=self._reader._names.redactor(run))
 
     def _seen(self, series: str, text: str) -> str:
-        if self._only is None:
+        if self._reader.only is None:
             return text
-        return of_study(text, plain=self._names.redactor(series))
+        return of_study(text, plain=self._reader._names.redactor(series))
 
     def _read_sites(self, runs: Sequence[str]) -> dict[str, list[SiteEntry]]:
-        rows = self.fetch(select(RunSite.__table__).where(RunSite.run_id.in_(runs)), site=RunSite.site)
+        rows = self._reader.fetch(select(RunSite.__table__).where(RunSite.run_id.in_(runs)), site=RunSite.site)
         entries = group((run, SiteEntry(site, title, status, "", *rest)) for run, site, title, status, _, *rest in rows)
         return {run: sorted(sites, key=attrgetter("site")) for run, sites in entries.items()}
 
     def _read_objects(self, runs: Sequence[str], objects: Collection[str]) -> None:
         query = select(Summary.run_id, Summary.name, Summary.payload)
         query = query.where(Summary.run_id.in_(runs), Summary.name.in_(objects))
-        with in_words(self._url, "read"), self._engine.connect() as connection:
+        with in_words(self._reader._url, "read"), self._reader._engine.connect() as connection:
             # One by one: all bins of 500 runs at once would take seconds of Python's garbage collection.
             for run, name, payload in connection.execute(query):
                 self._objects[run, name] = _in_one_bin(payload) if name == "score-histograms" else payload
@@ -121,10 +125,10 @@ class ManyRuns(RunReader):
         )
         is_figure = Comparison.against.is_(None)
         is_difference = Comparison.against == "local-only"
-        if self.only is None:
+        if self._reader.only is None:
             is_figure &= Comparison.site.is_(None)
             is_difference &= Comparison.arm == "global"
-        for row in self.fetch(query.where(is_figure | is_difference), site=Comparison.site):
+        for row in self._reader.fetch(query.where(is_figure | is_difference), site=Comparison.site):
             cells = row._mapping
             if row.against is None:
                 figure = ComparisonRow(*(cells[name] for name in FIGURES))
@@ -132,3 +136,7 @@ class ManyRuns(RunReader):
             else:
                 difference = DifferenceRow(*(cells[name] for name in DIFFERENCES))
                 self._differences.setdefault(row.run_id, []).append(difference)
+
+
+RunsReader = RunReader | ManyRuns
+"""Reader of single runs, or of many at once."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
 from flfed.records.dashboard.panels.compare import MOST
-from flfed.records.reports.catalogue import answer_in_words, figure_in_words
+from flfed.records.objects import read, read_figure
+from flfed.records.reports.catalogue import SeriesLine, answer_in_words, figure_in_words
 from flfed.records.reports.faults import STATUS_WORDS, absence_in_words
 from flfed.records.reports.privacy import name_mechanism
 from flfed.records.statistics import Report
@@ -72,31 +73,30 @@ def columns_of(only: str | None) -> list[dict[str, Any]]:
 
 def row_of(line: Report) -> dict[str, Any]:
     """Return the row of a series: a text, the lines below it, and the value that it is sorted by, for each column."""
+    of = read(SeriesLine, line)
     verdict, gain = answer_in_words(line)
     sign, _, words = verdict.partition(" ")
-    code = line["verdict"]
-    value = line["gain"]["value"]
     size, _, span = gain.partition(" ")
-    took_part = line["sites"] - list(line["missing-repeats"].values()).count(line["repeats"])
-    rank = VERDICTS.index(code) if code in VERDICTS else None
-    privacy = name_mechanism(line["mechanism"], line["epsilon"])
-    figure = " ".join(filter(None, figure_in_words(line)[:1]))
+    took_part = of.sites - list(of.missing_repeats.values()).count(of.repeats)
+    rank = None if of.verdict is None else VERDICTS.index(of.verdict)
+    privacy = name_mechanism(of.mechanism, of.epsilon)
     cells = {
-        "study": _cell(line["study"], below=[line["run"]]),
-        "verdict": _cell(words or render("pages.runs.uncompared"), rank, below=[figure]) | _sign(code, sign),
-        "gain": _cell(size, value, below=[span.strip("()")]),
-        "dataset": _cell(line["dataset"]),
+        "study": _cell(of.study, below=[of.run]),
+        "verdict": _cell(words or render("pages.runs.uncompared"), rank, below=figure_in_words(line)[:1]),
+        "gain": _cell(size, read_figure(of.gain).value, below=[span.strip("()")]),
+        "dataset": _cell(of.dataset),
         "sites": _cell(str(took_part), took_part),
-        "rows": _cell("" if line["rows"] is None else f"{line['rows']:,}", line["rows"]),
-        "privacy": _cell(privacy) | {"group": line["mechanism"] or privacy},
-        "engine": _cell(line["engine"]),
-        "status": _cell(STATUS_WORDS[line["status"]], below=_progress(line)),
-        "started": _cell(moment(line["started"]), line["started"]),
-        "note": _cell(line["note"]),
+        "rows": _cell("" if of.rows is None else f"{of.rows:,}", of.rows),
+        "privacy": _cell(privacy) | {"group": of.mechanism or privacy},
+        "engine": _cell(of.engine),
+        "status": _cell(STATUS_WORDS[of.status], below=_progress(of)),
+        "started": _cell(moment(of.started), of.started),
+        "note": _cell(of.note),
     }
-    label = f"{line['study']}, {moment(line['started'])}"
-    address = {"id": line["run"], "label": label, "href": f"overview?run={line['run']}"}
-    return {**address, "cells": cells, "tags": line["tags"]}
+    if of.verdict is not None:
+        cells["verdict"] |= {"sign": sign, "kind": of.verdict.replace(" ", "-")}
+    label = f"{of.study}, {moment(of.started)}"
+    return {"id": of.run, "label": label, "href": f"overview?run={of.run}", "cells": cells, "tags": of.tags}
 
 
 def _cell(text: str, value: Any = ..., *, below: Sequence[str] = ()) -> dict[str, Any]:
@@ -109,15 +109,11 @@ def _cell(text: str, value: Any = ..., *, below: Sequence[str] = ()) -> dict[str
     return cell
 
 
-def _sign(code: str | None, sign: str) -> Mapping[str, str]:
-    return {"sign": sign, "kind": code.replace(" ", "-")} if code else {}
-
-
-def _progress(line: Report) -> list[str]:
-    """Return what is unusual about a series: rounds and repeats that are not there, and sites that took no part."""
+def _progress(of: SeriesLine) -> list[str]:
+    """Return the exceptions of a series: rounds and repeats that are not there, and sites that took no part."""
     lines = []
-    if line["rounds"] != line["rounds-planned"]:
-        lines.append(f"{line['rounds']} of {line['rounds-planned']} rounds")
-    if line["repeats-planned"] > 1:
-        lines.append(f"{line['repeats']} of {line['repeats-planned']} repeats")
-    return [*lines, *absence_in_words(line["sites"], line["missing-repeats"], line["repeats"])]
+    if of.rounds != of.rounds_planned:
+        lines.append(f"{of.rounds} of {of.rounds_planned} rounds")
+    if of.repeats_planned > 1:
+        lines.append(f"{of.repeats} of {of.repeats_planned} repeats")
+    return [*lines, *absence_in_words(of.sites, of.missing_repeats, of.repeats)]
