@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 
 from flfed.records.section import group
 from flfed.records.store.database import in_words
@@ -123,8 +123,8 @@ class ManyRuns:
             .where(Run.id.in_(runs))
             .order_by(Comparison.id)
         )
-        is_figure = Comparison.against.is_(None)
-        is_difference = Comparison.against == "local-only"
+        is_figure: ColumnElement[bool] = Comparison.against.is_(None)
+        is_difference: ColumnElement[bool] = Comparison.against == "local-only"
         if self._reader.only is None:
             is_figure &= Comparison.site.is_(None)
             is_difference &= Comparison.arm == "global"
