@@ -70,7 +70,11 @@ def _compare(listed: set[str], only: str | None) -> None:
         compare.side_by_side(chosen, only)
     except FlfedError as error:
         st.error(with_code(str(error)))
-    st.button(render("pages.runs.close"), on_click=lambda: st.query_params.pop("compare", None))
+    st.button(render("pages.runs.close"), on_click=_close)
+
+
+def _close() -> None:
+    st.query_params.pop("compare", None)
 
 
 def _going(listed: Sequence[str], course: refresh.BatchPlan) -> None:
