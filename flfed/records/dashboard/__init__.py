@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from flfed import records
 from flfed.registry import kebab
 
 APP_TOKEN = "FLFED_APP_TOKEN"
@@ -16,6 +17,17 @@ GROUPS = {"1": "", "2": "Run results", "6": "Data and privacy", "8": "Proof"}
 
 Pages under "" stand at the top without a heading, which above a single link would repeat its label and fold it away.
 """
+
+
+def logo_file(*, dark: bool = False) -> Path:
+    """Return the logo with the name, for a light page or a dark one; the docs have the same.
+
+    Examples
+    --------
+    >>> logo_file(dark=True).name
+    'dark.svg'
+    """
+    return Path(records.__file__).parent / "logo" / ("dark.svg" if dark else "light.svg")
 
 
 def page_files() -> dict[str, Path]:
