@@ -10,6 +10,7 @@ from axe_playwright_python.sync_playwright import Axe
 WIDTHS = (390, 768, 1440)
 """Pixels of a phone, a tablet and a desk."""
 THEMES = ("light", "dark")
+LOOKS = 8
 WEIGHTY = ("serious", "critical")
 WIDER = """() => {
   const outer = document.querySelector('[data-testid=stMain]') || document.documentElement;
@@ -27,8 +28,14 @@ WIDER = """() => {
   return found.slice(0, 5).map(part => part.outerHTML.replace(/\\s+/g, ' ').slice(0, 160));
 }"""
 """Parts of a page that reach beyond its right edge, unless they lie in a part that scrolls by itself."""
+MATCHES = "([target, selector]) => document.querySelector(target)?.matches(selector) ?? false"
 Excused = Collection[tuple[str, str]]
-"""Rules of axe-core, each with a piece of the HTML of the one element that may break it."""
+"""Rules of axe-core, each with the CSS selector of the one element that may break it."""
+STREAMLITS_OWN = [("scrollable-region-focusable", "[data-testid=stTable] > div")]
+"""A table of `st.table` that scrolls has no `tabindex` in Streamlit 1.67, and no setting for it.
+
+Chromium and Firefox let the keyboard reach it all the same, which `test_every_control_is_used_by_keyboard` shows.
+"""
 
 
 def serious_faults(page: Any, *, excused: Excused = ()) -> list[str]:
@@ -37,7 +44,7 @@ def serious_faults(page: Any, *, excused: Excused = ()) -> list[str]:
     Parameters
     ----------
     page : playwright's page
-    excused : collection of (rule, piece of HTML)
+    excused : collection of (rule, CSS selector)
         Faults of others that cannot be mended here.
     """
     faults = []
@@ -45,10 +52,12 @@ def serious_faults(page: Any, *, excused: Excused = ()) -> list[str]:
         if violation["impact"] not in WEIGHTY:
             continue
         rule = violation["id"]
+        selectors = [selector for name, selector in excused if name == rule]
         for node in violation["nodes"]:
-            if not any(rule == name and piece in node["html"] for name, piece in excused):
+            target = node["target"][0]
+            if not any(page.evaluate(MATCHES, [target, selector]) for selector in selectors):
                 reason = " ".join(node["failureSummary"].split())
-                faults.append(f"{rule} at {node['html'][:200]} ({node['target']}): {reason}")
+                faults.append(f"{rule} at {node['html'][:200]} ({target}): {reason}")
     return faults
 
 
@@ -68,7 +77,11 @@ def overflows(page: Any, widths: Sequence[int] = WIDTHS) -> list[str]:
     wide = []
     for width in widths:
         page.set_viewport_size({"width": width, "height": before["height"]})
-        page.wait_for_timeout(400)
-        wide += [f"{width}: {part}" for part in page.evaluate(WIDER)]
+        for _ in range(LOOKS):  # a table that is drawn anew may reach too far for a moment
+            page.wait_for_timeout(400)
+            parts = page.evaluate(WIDER)
+            if not parts:
+                break
+        wide += [f"{width}: {part}" for part in parts]
     page.set_viewport_size(before)
     return wide
