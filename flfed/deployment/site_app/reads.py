@@ -206,8 +206,9 @@ class Left:
         Lines of earlier versions whose time is before that of the line before them.
     suppressed_runs : set of str
         Runs whose comparison left without figures, as its model was one too many.
-    undecided : dict of study to list of str
-        Times of refusals for want of a valid approval, since the study last got a reply.
+    undecided : dict of str to list of LineSeen
+        By a study's SHA-256 the refusals for want of a valid approval, since it last got a reply; the ledger has no
+        name of a study that was never let in.
     ahead : str
         Sentence where the last line is later than the site's clock; "" where it is not.
     """
@@ -229,7 +230,7 @@ class Left:
     notes: int = 0
     ahead: str = ""
     suppressed_runs: set[str] = field(default_factory=set)
-    undecided: dict[str, list[str]] = field(default_factory=dict)
+    undecided: dict[str, list[LineSeen]] = field(default_factory=dict)
 
     def add(self, line: Line) -> None:
         """Count one line more."""
@@ -248,22 +249,25 @@ class Left:
         if line.kind == _COMPARED:
             note = self.suppressed_runs.add if STAYED in line.facts else self.suppressed_runs.discard
             note(run)
-        if line.kind == REFUSED:
-            refusal = read_of_site(reason)
-            if refusal is not None and refusal.code in NEED_DECISION:
-                self.undecided.setdefault(study, []).append(line.at)
-        else:
-            self.undecided.pop(study, None)
         seen = LineSeen(line.n, line.at, line.kind, study, run, round_of(line), bytes_of(line), reason)
+        self._note_decision(seen, str(line.facts.get("study-sha256") or ""))
         # Each line counts under any day, any study, both, and its own.
         for key in {("", ""), (day, ""), ("", study), (day, study)}:
             self.last.setdefault(key, deque(maxlen=MOST_LINES)).append(seen)
+
+    def _note_decision(self, seen: LineSeen, sha256: str) -> None:
+        if seen.kind != REFUSED:
+            self.undecided.pop(sha256, None)
+            return
+        refusal = read_of_site(seen.reason)
+        if refusal is not None and refusal.code in NEED_DECISION:
+            self.undecided.setdefault(sha256, []).append(seen)
 
     def copy(self) -> Left:
         """Return a copy to add lines to, while others read this one."""
         sums = {key: replace(total) for key, total in self.sums.items()}
         last = {key: deque(seen, MOST_LINES) for key, seen in self.last.items()}
-        undecided = {study: list(times) for study, times in self.undecided.items()}
+        undecided = {sha256: list(seen) for sha256, seen in self.undecided.items()}
         return replace(self, sums=sums, last=last, undecided=undecided, suppressed_runs=set(self.suppressed_runs))
 
 

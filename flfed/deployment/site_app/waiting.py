@@ -106,14 +106,19 @@ def list_waits(
 
 def _undecided(folder: SiteFolder, facts: dict[str, Any], outbound: Left) -> Iterator[Wait]:
     """Give the studies that were refused for want of a valid approval, and not decided on since."""
-    decided: dict[str, str] = {}
-    for one in facts["studies"]:
-        decided[one["study"]] = max(decided.get(one["study"], ""), moment_of(one["at"]))
-    for study, refusals in outbound.undecided.items():
-        later = [at for at in refusals if at > decided.get(study, "")]
+    decisions = {one["study-sha256"]: one for one in facts["studies"]}
+    command = f"flfed site approve STUDY --site {folder.site}"
+    for sha256, refusals in outbound.undecided.items():
+        name = render("site_app.waiting.unnamed", sha256=sha256[:12])
+        decided = ""
+        if sha256 in decisions:
+            name = render("site_app.waiting.named", study=decisions[sha256]["study"])
+            decided = moment_of(decisions[sha256]["at"])
+        later = [seen for seen in refusals if seen.at > decided]
         if later:
-            matter = render("site_app.waiting.approval", study=study or "without a name", refusals=counted(len(later), "refusal"))
-            yield Wait(True, matter, f"flfed site approve STUDY --site {folder.site}", later[0], study)
+            counts = {"refusals": counted(len(later), "refusal"), "reason": later[-1].reason}
+            matter = render("site_app.waiting.approval", study=name, **counts)
+            yield Wait(True, matter, command, later[0].at, name)
 
 
 def _stopped(folder: SiteFolder, facts: dict[str, Any], *, serves: bool) -> Iterator[Wait]:
