@@ -108,6 +108,7 @@ def faults_on_every_screen(window: Window, picture: str = "", widths: Sequence[i
     faults += overflows(page, widths)
     for width in widths:
         page.set_viewport_size({"width": width, "height": before["height"]})
+        assert page.locator("[data-testid=stException]").count() == 0 and window.errors == []
         for theme in reversed(THEMES):
             page.emulate_media(color_scheme=theme)
             page.wait_for_timeout(400)

@@ -131,12 +131,6 @@ def against_our_own(result: Result, metric: str, *, suppressed_here: bool = Fals
         elif result.trained == "not-known" and result.sites is not None:
             st.caption(render("site_app.results.unknown"))
         st.markdown(f"**{escape(verdict.sentence_case(verdict.describe_verdict(code, metric)))}.** {escape(sentence)}")
-        with st.container(horizontal=True):
-            for line in there:
-                span = verdict.interval(line["low"], line["high"])
-                card(SHORT.get(line["arm"], line["name"]), verdict.number(line["value"]), f"95 % CI {span}")
-        arms = {line["arm"] for line in there}
-        rests_on(result, metric, arms, suppressed_here=suppressed_here)
     name = verdict.metric_name(metric)
     # The table has the chart's numbers for readers who cannot see it.
     titles = {"name": "Model", "value": name, "low": "95 % low", "high": "95 % high", "method": "Method"}
@@ -144,6 +138,12 @@ def against_our_own(result: Result, metric: str, *, suppressed_here: bool = Fals
     says = f"{sentence} " + "; ".join(f"{line['name']} {verdict.number(line['value'])}" for line in there)
     drawn = interval_chart(there, metric)
     figure(st, render("site_app.results.chart", metric=name), drawn, lines, key="own-result", says=says)
+    with st.container(horizontal=True):
+        for line in there:
+            span = verdict.interval(line["low"], line["high"])
+            card(SHORT.get(line["arm"], line["name"]), verdict.number(line["value"]), f"95 % CI {span}")
+    arms = {line["arm"] for line in there}
+    rests_on(result, metric, arms, suppressed_here=suppressed_here)
     table(differences_of(result, metric, arms))
 
 
