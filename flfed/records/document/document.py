@@ -17,14 +17,14 @@ from flfed.records.document.content import Content
 from flfed.records.document.markup import Markup, bullets, element, joined, paragraphs, plain, section, table
 from flfed.records.objects import figure_of
 from flfed.records.reports import narrative, site_answer
-from flfed.records.reports.faults import STATUS_WORDS, leaks_in_words, missing_in_words, unfinished_in_words
+from flfed.records.reports.faults import STATUS_WORDS, missing_in_words, unfinished_in_words
 from flfed.records.reports.report import arms_shown, metrics_of, purpose_of
 from flfed.records.reports.site_verdict import site_verdict
-from flfed.records.section import Section
+from flfed.records.section import Section, divide
+from flfed.records.sections import answer as answers
 from flfed.records.sections import scores
 from flfed.records.sections.gains import at_the_ends, gains, references
 from flfed.records.statistics import importances, noised_scores, score_curves
-from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
 from flfed.records.statistics.verdict import sentence_case, with_interval
 from flfed.records.store.reader import RunReader
@@ -59,7 +59,7 @@ def answer(content: Content) -> Markup:
     box = element("div", *(element("p", line) for line in verdict), class_="verdict")
     warnings = bullets([line for line in _warnings(content) if line not in others], class_="warnings")
     parts = [box, tables, warnings]
-    purpose = purpose_of(content.series.study_text)
+    purpose = purpose_of(content.study_text)
     if purpose:
         end = "" if purpose[-1] in ".?!" else "."
         parts.insert(0, element("p", f"{purpose}{end}", class_="purpose"))
@@ -91,21 +91,16 @@ def _nothing(content: Content) -> list[str]:
     """Return why nothing was compared."""
     if content.run.status == "completed" and not content.trains:
         return [render("pages.uncompared.statistic")]
-    warnings = _describe_site_warnings(content)
+    warnings = answers.warnings(content)
     first, *others = [line for line in narrative.comparison_rows(content.report)[2] if line not in warnings]
     why = content.run.reason.rstrip(".")
     # A long reason in the headline would hide it.
     return [first.replace(f" ({why})", ""), f"{sentence_case(why)}.", *others] if why else [first, *others]
 
 
-def _describe_site_warnings(content: Content) -> list[str]:
-    return [*missing_in_words(content.report), *odd_sites_in_words(content.report)]
-
-
 def _warnings(content: Content) -> list[str]:
     """Return warnings about the figures."""
-    unfinished = unfinished_in_words(content.report, only=content.only)
-    return [*unfinished, *_describe_site_warnings(content), *leaks_in_words(content.leaks)]
+    return [*unfinished_in_words(content.report, only=content.only), *answers.warnings(content)]
 
 
 def _words(content: Content) -> list[str]:
@@ -121,8 +116,7 @@ def _words(content: Content) -> list[str]:
     # A statistic stands in words above, and has no rounds.
     if "statistics" in report:
         return []
-    warnings = _describe_site_warnings(content)
-    return [line for line in narrative.story(report, planned=content.planned) if line not in warnings]
+    return answers.words(content)
 
 
 def figures(content: Content) -> Markup:
@@ -304,6 +298,8 @@ def words(content: Content) -> Section:
 SECTIONS: tuple[Callable[[Content], Section | Markup | None], ...] = (
     answer,
     forest,
+    answers.basis,
+    answers.next_steps,
     figures,
     evidence.sites,
     evidence.table_1,
@@ -323,7 +319,9 @@ SECTIONS: tuple[Callable[[Content], Section | Markup | None], ...] = (
     evidence.hashes,
 )
 """Sections in their order."""
-WITHOUT_MODEL = (answer, evidence.sites, evidence.privacy, words, evidence.hashes)
+WITHOUT_MODEL = (
+    answer, answers.basis, answers.next_steps, evidence.sites, evidence.privacy, words, evidence.hashes,
+)  # fmt: skip
 """Sections of a study that trains nothing, whose limits stand with its figures."""
 
 
@@ -347,7 +345,7 @@ def document(name: str, *, store: str | None = None, viewer: Viewer | None = Non
     """
     reads = viewer or Viewer()
     with RunReader.open(store, only=reads.site) as reader:
-        content = Content.read(reader, name, reads)
+        content = Content.read_all(reader, name, reads)
     run = content.run
     head = [
         Markup('<meta charset="utf-8">'),
@@ -357,12 +355,16 @@ def document(name: str, *, store: str | None = None, viewer: Viewer | None = Non
         element("style", Markup(STYLE.read_text(encoding="utf-8"))),
     ]
     shown = SECTIONS if content.trains else WITHOUT_MODEL
-    parts = [sections.written(part(content)) for part in shown]
+    parts = [part(content) for part in shown]
+    _, absent = divide(part for part in parts if isinstance(part, Section))
+    body_parts = [sections.written(part) for part in parts if part not in absent]
     made = [render("document.document.made", run=run.run)]
     if run.status != "completed":
         made.append(render("document.document.unfinished"))
     footer = element("footer", paragraphs([" ".join(made)]))
-    body = element("body", element("header", *_head(content)), element("main", *parts), footer)
+    body = element(
+        "body", element("header", *_head(content)), element("main", *body_parts, sections.not_in_run(absent)), footer
+    )
     return f'{MARK}<html lang="en">{element("head", *head)}{body}</html>\n'
 
 

@@ -8,14 +8,15 @@ from typing import Any
 
 from flfed.records.document.content import Content
 from flfed.records.document.markup import Markup, bullets, element, paragraphs, section, table, verbatim
-from flfed.records.document.sections import part, written
+from flfed.records.document.sections import together, written
 from flfed.records.objects import site_of
-from flfed.records.reports.faults import holdout_in_words, leak_lines, no_sums_in_words, set_aside_lines, site_facts
+from flfed.records.reports.faults import leak_lines, no_sums_in_words, site_facts
 from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.reports.round_totals import bytes_in_words
 from flfed.records.reports.site_verdict import varies
 from flfed.records.sections import data
 from flfed.records.sections import privacy as private
+from flfed.records.sections.answer import set_aside
 from flfed.records.statistics.noised_scores import TRAINED_ON
 from flfed.records.statistics.score_curves import percent_of
 from flfed.records.statistics.verdict import ABSENT, sentence_case
@@ -34,13 +35,7 @@ def sites(content: Content) -> Markup:
     parts = [table(_site_lines(content))]
     if any(varies(site) for site in content.run.sites.values()):
         parts.append(paragraphs([render("document.evidence.about")], class_="note"))
-    parts += [
-        element("h3", "Rejections, refusals, warnings"),
-        table(set_aside_lines(content.report, content.events)) or paragraphs([content.none_rejected]),
-    ]
-    if sentences := holdout_in_words(content.events):
-        parts.append(paragraphs([" ".join(sentences)], class_="note"))
-    return section("Sites", *parts)
+    return section("Sites", *parts, *together(set_aside(content)))
 
 
 def _site_lines(content: Content) -> list[dict[str, Any]]:
@@ -124,32 +119,27 @@ def privacy(content: Content) -> Markup:
         element("div", code, bullets(promise.lines), class_="verdict"),
         bullets([f"Warning: {warning}" for warning in of["warnings"]], class_="warnings"),
         bullets(promise.limits),
-        *part(private.spent_section(of)),
-        *part(private.charged_section(of)),
-        *part(private.mechanisms_section(of, content.sites, only=only)),
+        *together(
+            private.charged_section(of),
+            private.mechanisms_section(of, content.sites, only=only),
+            private.left_section(content.crossed, len(content.runs), bytes_in_words(content.run.round_bytes)),
+            private.spent_section(of),
+            private.attacks_section(of, audit, run, only=only),
+        ),
     ]
-    if audit:
-        parts += part(private.attacks_section(of, audit, run, only=only))
-    by_round = bytes_in_words(content.run.round_bytes)
-    parts += part(private.left_section(content.crossed, len(content.runs), by_round))
-    if of["uncharged"]:
-        title = render("pages.privacy.uncovered")
-        if of["epsilon"] is None:
-            title = render("document.evidence.unpromised")
-        parts += [element("h3", title), bullets(of["uncharged"], class_="small")]
     return section("Privacy", *parts)
 
 
 def hashes(content: Content) -> Markup:
     """Return study, seeds, hashes and versions of the run."""
-    study = element("pre", verbatim(content.series.study_text))
+    study = element("pre", verbatim(content.study_text))
     if content.viewer.role != "coordinator":
         heading = "The study:"
         if content.only:
             heading = render("pages.overview.redacted")
         return section("The study", paragraphs([render("document.evidence.hashes"), heading]), study)
     run = content.runs[0]
-    facts: dict[str, Any] = {"study, SHA-256": content.series.study_sha256, "engine": run.engine, "path": run.path}
+    facts: dict[str, Any] = {"study, SHA-256": content.study_sha256, "engine": run.engine, "path": run.path}
     for of in content.runs:
         which = f"repeat {of.repeat + 1}: " if content.is_repeated else ""
         hash_of_arrays = of.arrays_sha256 or ABSENT

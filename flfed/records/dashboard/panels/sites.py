@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from flfed.records.charts.by_site import forest_plot, interval_chart, sites_by_arm
-from flfed.records.dashboard.panels.overview import card, noised_cards, not_compared
+from flfed.records.dashboard.panels.overview import not_compared
 from flfed.records.dashboard.refresh import Opened
 from flfed.records.dashboard.sections import SITES_SHOWN, bullets, figure, show, table
 from flfed.records.objects import FigureReport, figure_of, read, read_figure, run_of, site_of
@@ -24,6 +24,8 @@ from flfed.words import render
 
 FEW_SITES = 8
 """Sites on the page Overview."""
+CARD_PIXELS = 172
+"""Width of a card: five side by side on a screen of 1,280 pixels, two on one of 390."""
 CARDS = {"global": "Shared model", "local-only": "Site model", "personalised": "Adjusted model"}
 
 
@@ -61,6 +63,37 @@ def _cards(report: Report, site: str, metric: str) -> None:
         value, below = _figure(figure_of(run.pooled, metric), metric, run.repeats)
         parts = (pooled_in_words(report), below, render("pages.sites.pooled"))
         card("Pooled model", value, "; ".join(filter(None, parts)))
+
+
+def noised_cards(figures: Report, counts: Report | None, repeats: int) -> None:
+    """Show the figures of the shared model from noised counts as cards.
+
+    Parameters
+    ----------
+    figures : dict of metric to figure
+        Over all sites, or at one.
+    counts : dict or None
+        Noised counts of the record, with the slope of calibration.
+    repeats : int
+    """
+    for metric in noised.METRICS:
+        if metric in figures:
+            one = figure_of(figures, metric)
+            below = one.reason or ", ".join(narrative.under(one, repeats))
+            card(verdict.sentence_case(verdict.metric_name(metric)), verdict.number(one.value), below)
+    if counts is not None and counts["slope"] is not None:
+        slope = figure_of(counts, "slope")
+        facts = narrative.under(slope, 1)
+        if repeats > 1:
+            facts.append("first repeat")
+        card(noised.SLOPE, verdict.number(slope.value), f"{', '.join(facts)}; 1 is calibrated")
+
+
+def card(label: str, value: str, below: str) -> None:
+    """Show one figure as a card, a short label above it and its meaning below."""
+    with st.container(border=True, width=CARD_PIXELS, height="stretch", gap="xxsmall"):
+        st.metric(escape(label), value)
+        st.caption(escape(below))
 
 
 def figures_of_all(report: Report, metric: str) -> None:
