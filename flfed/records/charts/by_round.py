@@ -196,6 +196,8 @@ def _rows(points: Iterable[CurvePoint], metric: str) -> pd.DataFrame | None:
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(WIDE) if rows else None
 
 
+STATE_DASHES = {"took part": [1, 0], "some rounds": [2, 2], "update rejected": [1, 0], "no reply": [6, 3]}
+"""Outlines of cells, for readers who cannot see colours."""
 COLUMNS_DRAWN = 60
 """Most blocks of rounds side by side; narrower ones cannot be distinguished."""
 SITES_DRAWN = 40
@@ -325,14 +327,16 @@ def chart(blocks: Sequence[Block]) -> Chart | None:
     rows = pd.DataFrame(cells)
     sites = sorted(set(rows["site"]))
     names = names_axis(ROW_PIXELS * (1 - NAME_SHARE) / 2 + 9)
-    legend = legend_of(list(STATES), symbolType="square", symbolStrokeWidth=0)
+    legend = legend_of(list(STATES), symbolType="square", symbolStrokeWidth=2, symbolStrokeColor=NEUTRAL)
+    dashes = {"domain": list(STATES), "range": [STATE_DASHES[state] for state in STATES]}
     x = {"axis": {"title": "round", "grid": False, **ROUND_NUMBERS}, "scale": {"zero": False, "nice": False}}
     encoding = {
         "x": quantitative("first", **x),
         "x2": {"field": "last"},
         "y": nominal("site", sort=sites, scale={"paddingInner": NAME_SHARE, "paddingOuter": 0}, axis=names),
         "color": nominal("state", scale={"domain": list(STATES), "range": list(STATES.values())}, legend=legend),
-        "strokeWidth": {"condition": {"test": "datum.state == 'took part'", "value": 0}, "value": 1.5},
+        "strokeWidth": {"condition": {"test": "datum.state == 'took part'", "value": 0}, "value": 2},
+        "strokeDash": nominal("state", scale=dashes, legend=legend),
         "tooltip": [nominal("site"), nominal("good", title="valid updates"), nominal("state")],
     }
     return Chart(rows, plot(ROW_PIXELS * len(sites)) | layer("rect", encoding, stroke=NEUTRAL))

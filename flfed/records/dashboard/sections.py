@@ -185,7 +185,9 @@ def show_all(*of: Section | None, repeat: int | None = None) -> None:
     with st.container():
         if absent:
             names = "; ".join(one.title for one in absent)
-            with st.expander(escape(f"{render('pages.absent.title')} {names}"), expanded=not there):
+            with st.expander(
+                escape(f"{render('pages.absent.title')}: {names}"), expanded=not there and len(absent) > 1
+            ):
                 st.markdown(bullets(with_code(one.reason) for one in absent))
 
 

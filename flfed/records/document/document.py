@@ -362,9 +362,9 @@ def document(name: str, *, store: str | None = None, viewer: Viewer | None = Non
     if run.status != "completed":
         made.append(render("document.document.unfinished"))
     footer = element("footer", paragraphs([" ".join(made)]))
-    body = element(
-        "body", element("header", *_head(content)), element("main", *body_parts, sections.not_in_run(absent)), footer
-    )
+    if absent:
+        body_parts.append(section(render("pages.absent.title"), bullets(one.reason for one in absent)))
+    body = element("body", element("header", *_head(content)), element("main", *body_parts), footer)
     return f'{MARK}<html lang="en">{element("head", *head)}{body}</html>\n'
 
 

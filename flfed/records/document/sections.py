@@ -36,14 +36,11 @@ def part(of: Section | None) -> list[Markup]:
 def together(*of: Section | None) -> list[Markup]:
     """Return sections as parts of another one; those without content in one line."""
     there, absent = divide(of)
-    return [element for one in there for element in part(one)] + [not_in_run(absent)]
-
-
-def not_in_run(absent: Sequence[Section]) -> Markup:
-    """Return the line of the sections that have no content in a run, with the reasons; "" of none."""
-    if not absent:
-        return Markup()
-    return paragraphs([f"{render('pages.absent.title')} {' '.join(one.reason for one in absent)}"], class_="note")
+    elements = [element for one in there for element in part(one)]
+    if absent:
+        line = f"{render('pages.absent.title')}: {' '.join(one.reason for one in absent)}"
+        elements.append(paragraphs([line], class_="note"))
+    return elements
 
 
 def parts(of: Section) -> list[Markup]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from flfed.records.objects import figure_of, read, site_of
 from flfed.records.reports import faults, narrative
 from flfed.records.reports.privacy_tables import has_model, mechanism_lines
@@ -14,8 +16,8 @@ from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.own_models import own_models_in_words
 from flfed.records.statistics.training_state import training_in_words
 from flfed.records.statistics.verdict import DO_NOT_USE, PAYS, sentence_case
+from flfed.records.store.entries import SiteEntry
 from flfed.study.study import names
-from flfed.study.tables import in_sums_only
 from flfed.words import render
 
 REPEATS = 10
@@ -59,7 +61,10 @@ def leaks(shown: ShownRun) -> Section:
 
 def basis(shown: ShownRun) -> Section:
     """Return what the answer rests on: rows, rounds, privacy, and the models that the shared one is compared with."""
-    facts = {"Rows": _rows(shown)}
+    facts = {}
+    taking_part = [entry for entry in shown.sites if entry.status != "refused"]
+    if taking_part:
+        facts["Rows"] = _rows(shown, taking_part)
     if shown.trains:
         facts["Rounds"] = narrative.course_in_words(shown.report, shown.planned)
     facts["Privacy"] = _privacy(shown)
@@ -69,30 +74,28 @@ def basis(shown: ShownRun) -> Section:
     return Section(title=render("pages.basis.title"), tables=(Table(lines=lines),))
 
 
-def _rows(shown: ShownRun) -> str:
+def _rows(shown: ShownRun, taking_part: Sequence[SiteEntry]) -> str:
     """Return the rows of the sites that took part, and the test rows where models were compared on them."""
-    taking_part = [entry for entry in shown.sites if entry.status != "refused"]
-    hidden = sum(in_sums_only(entry.shared_as) for entry in taking_part)
-    facts = {"sites": f"{len(taking_part)} sites" if len(taking_part) != 1 else taking_part[0].site}
+    where = taking_part[0].site if len(taking_part) == 1 else f"{len(taking_part)} sites"
     if not released(shown.report).is_exact:
         about = ", ".join(f"{name} {trained_on(site)}" for name, site in shown.run.sites.items())
-        return render("pages.basis.noised", about=about or facts["sites"])
+        return render("pages.basis.noised", about=about or where)
     rows = [entry.rows for entry in taking_part if entry.rows is not None]
-    facts["rows"] = str(sum(rows))
+    if not rows:
+        return render("pages.basis.uncounted", sites=where)
+    total = str(sum(rows))
     if len(rows) < len(taking_part):
-        facts["rows"] = render("pages.basis.least", rows=sum(rows))
+        total = render("pages.basis.least", rows=total)
     sites = [site_of(site) for site in shown.run.sites.values()]
-    tested = [site.holdout_rows for site in sites if site.holdout_rows is not None]
-    summed = read(SummedFigures, shown.run.sums_only or {}).holdout_rows
-    if hidden and summed:
-        tested.append(summed)
+    summed = read(SummedFigures, shown.run.sums_only or {}).holdout_rows or 0
+    tested = summed + sum(site.holdout_rows or 0 for site in sites)
     if not tested:
-        return render("pages.basis.rows" if rows else "pages.basis.uncounted", **facts)
+        return render("pages.basis.rows", rows=total, sites=where)
     classes = [site.holdout_classes for site in sites]
     events = ""
-    if None not in classes and not hidden:
+    if not summed and None not in classes:
         events = render("pages.basis.events", events=sum(of["1"] for of in classes))
-    return render("pages.basis.tested", tested=sum(tested), events=events, **facts)
+    return render("pages.basis.tested", tested=tested, events=events, rows=total, sites=where)
 
 
 def _privacy(shown: ShownRun) -> str:
@@ -120,21 +123,34 @@ def next_steps(shown: ShownRun, metric: str | None = None) -> Section | None:
 
 def _steps(shown: ShownRun, metric: str | None) -> list[str]:
     """Return the steps of who may see all sites."""
-    run = shown.run
-    facts = {"run": run.run, "command": _command(shown)}
+    run = shown.run.run
     if metric is None:
-        return [render("pages.next.figures", **facts)]
-    steps = []
-    if not is_uncompared(shown.report):
-        key = _verdict_key(shown, metric)
-        steps.append(render(f"pages.next.{key}", rounds=2 * shown.planned, repeats=REPEATS, **facts))
-        if len(run.sites) > 1:
-            steps.append(render("pages.next.sites"))
-    elif has_model(shown.runs[0]):
-        steps.append(render("pages.next.export", **facts))
+        return [render("pages.next.figures", run=run)]
+    steps = [_step(shown, metric)]
+    if len(shown.run.sites) > 1 and not is_uncompared(shown.report):
+        steps.append(render("pages.next.sites"))
     if not shown.report["audit"] and released(shown.report).is_exact and has_model(shown.runs[0]):
-        steps.append(render("pages.next.audit", **facts))
+        steps.append(render("pages.next.audit", run=run))
     return steps
+
+
+def _step(shown: ShownRun, metric: str) -> str:
+    """Return the step that the comparison asks for."""
+    run = shown.run
+    command = _command(shown)
+    if training_in_words(run.training):
+        return render("pages.next.undertrained", command=command, rounds=2 * shown.planned)
+    mean = figure_of(run.mean_gain, metric)
+    code = code_of_mean(mean, mean.minimum_gain or 0.0)
+    if mean.value is None and len(run.sites) == 1:
+        code = site_verdict(next(iter(run.sites.values())), metric)[0]
+    if code == PAYS or is_uncompared(shown.report):
+        return render("pages.next.export", run=run.run)
+    if code == DO_NOT_USE:
+        return render("pages.next.loss")
+    if shown.runs[0].repeats > 1 or shown.runs[0].at_institutions:
+        return render("pages.next.rows", command=command)
+    return render("pages.next.repeats", command=command, repeats=REPEATS)
 
 
 def _command(shown: ShownRun) -> str:
@@ -144,26 +160,11 @@ def _command(shown: ShownRun) -> str:
     return f"flfed {'coordinator' if shown.runs[0].at_institutions else 'study'} run {name}"
 
 
-def _verdict_key(shown: ShownRun, metric: str) -> str:
-    """Return the key of the step that a comparison asks for."""
-    run = shown.run
-    if training_in_words(run.training):
-        return "undertrained"
-    mean = figure_of(run.mean_gain, metric)
-    code = code_of_mean(mean, mean.minimum_gain or 0.0)
-    if mean.value is None and len(run.sites) == 1:
-        code = site_verdict(next(iter(run.sites.values())), metric)[0]
-    if code in (PAYS, DO_NOT_USE):
-        return "export" if code == PAYS else "loss"
-    if shown.runs[0].repeats > 1 or shown.runs[0].at_institutions:
-        return "rows"
-    return "repeats"
-
-
 def _site_steps(shown: ShownRun, metric: str | None) -> list[str]:
     """Return the steps of one site's people."""
     if shown.only not in shown.run.sites or metric is None or is_uncompared(shown.report):
         return []
     code = site_verdict(shown.run.sites[shown.only], metric)[0]
-    key = {PAYS: "own-model", DO_NOT_USE: "own-loss"}.get(code, "own-rows")
-    return [render(f"pages.next.{key}", site=shown.only, run=shown.run.run)]
+    if code == PAYS:
+        return [render("pages.next.own-export", run=shown.run.run)]
+    return [render("pages.next.own-loss" if code == DO_NOT_USE else "pages.next.own-rows", site=shown.only)]

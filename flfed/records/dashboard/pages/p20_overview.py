@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import streamlit as st
 
-from flfed.records.dashboard import run_page
+from flfed.records.dashboard import page_files, run_page
 from flfed.records.dashboard.panels import curves, overview, rounds, sites
 from flfed.records.dashboard.refresh import Opened
 from flfed.records.dashboard.sections import contained, show, show_all
 from flfed.records.reports.report import purpose_of
 from flfed.records.sections import answer as answers
+from flfed.records.sections.gains import at_the_ends
 from flfed.records.statistics.noised_scores import is_uncompared, noised_scores, wording
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.text import escape
@@ -42,7 +43,7 @@ def parts(opened: Opened) -> None:
             show(answers.basis(shown))
         with right:
             show(answers.next_steps(shown, metric))
-            _further(opened)
+            _further(opened, metric)
     # Figures over all sites would reveal those of other sites to people of one site.
     if not opened.only:
         contained(_figures, opened, metric)
@@ -88,14 +89,19 @@ def _figures(opened: Opened, metric: str | None) -> None:
             overview.in_words(opened.shown, metric)
 
 
-def _further(opened: Opened) -> None:
-    """Show links to other pages of the run."""
+def _further(opened: Opened, metric: str | None) -> None:
+    """Show links to other pages of the run, and to each site on its page."""
     pages = WITHOUT_MODEL
     if opened.trains:
         pages = SCORED_ALONE if is_uncompared(opened.report) else FURTHER
     with st.container(horizontal=True):
         for page, label in pages.items():
             run_page.link(page, label, opened.name)
+    if metric is not None and not opened.only:
+        with st.container(horizontal=True, gap="xsmall"):
+            for site in at_the_ends(opened.report, metric, sites.FEW_SITES):
+                address = {"run": opened.name, "site": site}
+                st.page_link(page_files()["sites"], label=escape(site), query_params=address)
 
 
 if __name__ == "__main__":
