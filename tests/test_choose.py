@@ -132,6 +132,14 @@ def test_a_study_changes_where_the_pages_say_so(low: dict, high: dict):
     assert below.text is None or settings_of(below.text) != settings_of(above.text)
 
 
+@pytest.mark.parametrize("noise", ["none", "updates"])
+def test_a_study_of_few_sites_says_that_partners_can_compute_an_update(noise: str):
+    texts = [text_of(Answers(sites=sites, visible="updates", noise=noise)) for sites in (2, 3, 4)]
+    shown = [" ".join(text.replace("\n#", " ").split()) for text in texts]  # without the breaks of comments
+    assert ["can compute the other's update" in text for text in shown] == [True, False, False]
+    assert ["can compute the third's update" in text for text in shown] == [False, True, False]
+
+
 def test_delta_is_a_tenth_of_one_over_the_rows_of_a_site_ten_times_as_large():
     for rows in (140, 1_000, 4_999, 20_000, 300_000):
         delta = tomllib.loads(text_of(Answers(rows=rows, noise="updates")))["privacy"]["delta"]

@@ -14,9 +14,6 @@ from flfed.cli import completion, output
 from flfed.errors import FlfedError, UsageError
 from flfed.words import render, usage_error
 
-LEAST = {"sites": 2, "rows": 1}
-"""Least numbers that are answers."""
-
 if TYPE_CHECKING:
     from flfed.study.choice import Answers, Choice, DatasetFacts, Outcome
 
@@ -44,6 +41,7 @@ def choose_study(
     if file is None and facts.is_stand_in:
         _say(render("choose.dialogue.stand-in", dataset=facts.name))
     written = _write(choice, target)
+    _say_absent(choice, facts)
     if as_json:
         shown = {"study": choice.text, "reason": choice.reason, "reasons": choice.reasons, "file": written}
         output.print_json({"answers": vars(answers), "dataset": facts.name, **shown})
@@ -62,6 +60,14 @@ def _write(choice: Choice, target: Path | None) -> str | None:
     if choice.text is None or target is None:
         return None
     return str(write_new(target.parent, {target.name: choice.text})[0])
+
+
+def _say_absent(choice: Choice, facts: DatasetFacts) -> None:
+    """Print the command that fetches the files of the study's dataset, where they are not here."""
+    from flfed.rows.data import datasets
+
+    if choice.text is not None and datasets.load(facts.name).absent():
+        _say(render("choose.dialogue.get", dataset=facts.name))
 
 
 def _choose(answers: Answers, named: DatasetFacts | None) -> tuple[DatasetFacts, Choice]:
@@ -154,7 +160,7 @@ def _request_answers(defaults: Answers, facts: DatasetFacts | None) -> Answers:
 
 def _request_answer(name: str, default: object) -> object:
     """Ask for one answer until it is a possible one."""
-    from flfed.study.choice import list_choices
+    from flfed.study.choice import LEAST, list_choices
 
     choices = list_choices()[name]
     for choice in choices:

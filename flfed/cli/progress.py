@@ -15,16 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flfed.callbacks import READING, WARNING, Clock, Progress, repeating
+from flfed.callbacks import READING, WARNING, Clock, Progress, loading, repeating
 from flfed.errors import RunStopped, Terminated, interruption
 from flfed.words import render
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-SENTENCES = ("waiting for ", "without ", WARNING)
+SENTENCES = ("Waiting for ", "without ", WARNING)
 """Beginnings of stages that are printed even without a bar, so that nobody waits without knowing why."""
 MINUTE = 60.0
+LOADING = 1.0
+"""Seconds after which an import that goes on is named."""
 SOON = 10.0
 """Most and least seconds between two lines: a short run prints none."""
 STEADY = 4.0
@@ -53,6 +55,23 @@ def progress(quiet: bool = False, *, steady: bool = False) -> Iterator[Progress]
     else:
         # A redrawn bar would fill a log file.
         yield ProgressLines()
+
+
+@contextmanager
+def loading_line() -> Iterator[None]:
+    """Import in a `with` block as `loading` does; a line on standard error names what takes a second or more."""
+    timers = []
+
+    def report_stage(stage: str, done: int, of: int) -> None:
+        if done < of:
+            timers.append(threading.Timer(LOADING, _to_stderr, (f"{stage} …",)))
+            timers[0].daemon = True
+            timers[0].start()
+        else:
+            timers[0].cancel()
+
+    with loading(report_stage, freeze=True):
+        yield
 
 
 @contextmanager

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flfed.callbacks import Progress, loading
+from flfed.callbacks import Progress
 from flfed.cli import output, runs
 from flfed.cli.catalogue import LATEST
-from flfed.cli.progress import progress, stoppable
+from flfed.cli.progress import loading_line, progress, stoppable
 from flfed.cli.study import NAME, SET, app, study_of
 from flfed.errors import FlfedError, UsageError, counted, people_in_words
 from flfed.records.statistics.verdict import describe_verdict, format_as_written, number
@@ -74,7 +74,7 @@ def run_study(
     options: dict[str, Any] = {"engine": engine, "repeats": repeats, "sites": sites or None, "stacked": not one_by_one}
     with stoppable():
         # Imported in the block: it loads torch, which takes most of a short command's time.
-        with loading(freeze=True):
+        with loading_line():
             study = study_of(name, changes)
             from flfed.federation.server.run import run
         result = _ran(lambda show_progress: run(study, progress=show_progress, **options), as_json)
@@ -84,7 +84,7 @@ def run_study(
 def _run_without(name: str, changes: list[str], people: Path, as_json: bool) -> None:
     """Run a study with and without some people's rows, and print the changes of model and figures."""
     with stoppable():
-        with loading(freeze=True):
+        with loading_line():
             study = study_of(name, changes)
             from flfed.experiments.fewer_rows import run_without
             from flfed.rows.snapshots.opt_outs import Excluded
@@ -107,7 +107,7 @@ def _without(comparison: Without, study: str) -> output.Shown:
 def _run_curve(name: str, changes: list[str], site: str, repeats: int, as_json: bool) -> None:
     """Run a study with growing shares of a site's training rows, and print its gains from joining."""
     with stoppable():
-        with loading(freeze=True):
+        with loading_line():
             study = study_of(name, changes)
             from flfed.experiments.fewer_rows import run_curve
         with progress(quiet=as_json) as show_progress:
@@ -134,7 +134,7 @@ def resume_study(run: str = LATEST, as_json: bool = output.JSON) -> None:
     No round is lost or counted twice. Exit codes: as for study run.
     """
     with stoppable():
-        with loading(freeze=True):
+        with loading_line():
             from flfed.federation.server.run import resume
         result = _ran(lambda show_progress: resume(run, progress=show_progress), as_json)
     _show(result, as_json)

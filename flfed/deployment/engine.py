@@ -203,7 +203,7 @@ def _present(
     while missing and time.monotonic() < end:
         # Report who is missing when that changes, and every so often, so that a person sees that it still waits.
         if missing != last_missing or time.monotonic() >= due:
-            there = ", ".join(site for site in keys.values() if site not in missing) or "nobody yet"
+            there = ", ".join(site for site in keys.values() if site not in missing) or render("run.progress.nobody")
             until = describe_deadline(end - time.monotonic())
             notify(render("run.progress.online", missing=", ".join(missing), online=there, deadline=until))
             last_missing = missing

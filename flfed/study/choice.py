@@ -17,6 +17,8 @@ from flfed.study.tables import TREES
 from flfed.study.template import DELTA, MODELS, StudyTemplate
 from flfed.words import render
 
+LEAST = {"sites": 2, "rows": 1}
+"""Least numbers that are answers."""
 LEAST_SUMMED = 3
 """Sites from which on a sum hides each of them."""
 LEAST_NOISED = 140
@@ -62,8 +64,8 @@ class Answers(Settings, where="[answers]", frozen=True):
         What has noise that protects single rows.
     """
 
-    sites: Annotated[int, Field(ge=2), "at least 2"] = 4
-    rows: Annotated[int, Field(ge=1), "at least 1"] = 1_000
+    sites: Annotated[int, Field(ge=LEAST["sites"]), f"at least {LEAST['sites']}"] = 4
+    rows: Annotated[int, Field(ge=LEAST["rows"]), f"at least {LEAST['rows']}"] = 1_000
     outcome: Outcome = "binary"
     visible: Literal["updates", "sums", "nothing"] = "sums"
     trusted: Literal["everybody", "coordinator", "partners", "nobody"] = "everybody"
@@ -392,3 +394,6 @@ def _choose_sums(answers: Answers, settings: _Settings) -> None:
         settings.set("privacy.secure-aggregation", "off", "privacy-off-noise")
     else:
         settings.set("privacy.secure-aggregation", "off", "privacy-off")
+    # Who has the mean and all updates but one has that one, too.
+    if not answers.hides_updates and answers.sites <= LEAST_SUMMED:
+        settings.reasons["privacy.secure-aggregation"] += " " + render(f"choose.reasons.partners-{answers.sites}")

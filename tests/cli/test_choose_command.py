@@ -71,6 +71,12 @@ def test_the_outcome_of_a_named_dataset_needs_no_question():
     assert "# All sites of this dataset that are here.\n" in study.text
 
 
+def test_the_command_that_fetches_a_dataset_is_shown_before_the_check(flfed):
+    file = write_answers(outcome="binary")
+    code, out, err = flfed("choose", "--dataset", "heart-disease", "--answers", file, "--output", "my.toml")
+    assert code == 0 and "First: flfed data get heart-disease" in err and "Next: flfed study check my.toml" in out
+
+
 def test_a_file_of_answers_gives_the_same_study_as_json_and_as_text(flfed, folder: Path):
     file = write_answers(rows=400, noise="updates")
     code, out, err = flfed("choose", "--answers", file)

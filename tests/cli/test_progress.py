@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import count
 
 import pytest
@@ -58,9 +60,9 @@ def test_a_run_that_is_gone_on_with_counts_from_where_it_was():
 def test_a_stage_that_waits_is_said_at_once_and_one_that_cannot_be_counted_is_not():
     said = list[str]()
     lines = ProgressLines(said.append, Clock())
-    lines("waiting for cleveland", 0, 1)
+    lines("Waiting for cleveland", 0, 1)
     lines("compare", 0, 1)
-    assert said == ["waiting for cleveland"]
+    assert said == ["Waiting for cleveland"]
 
 
 def test_a_warning_is_said_at_once_in_lines_and_where_it_is_quiet(capsys):
@@ -79,3 +81,18 @@ def test_a_real_run_tells_its_rounds_and_nothing_is_said_with_json(home, flfed):
     rounds = [line for line in said if line.startswith("rounds: ")]
     assert 5 <= len(rounds) <= 10 and " of 20, " in rounds[0] and rounds[0].endswith(" left")
     assert flfed("study", "run", "breast-cancer", "--set", "rounds=2", "--set", "resamples=200", "--json")[2] == ""
+
+
+def test_an_import_that_takes_more_than_a_second_is_named_and_a_quick_one_is_not():
+    code = "import time\nfrom flfed.cli.progress import loading_line\nwith loading_line(): time.sleep({})"
+    lines = [
+        subprocess.run([sys.executable, "-c", code.format(seconds)], capture_output=True, text=True, check=True).stderr
+        for seconds in (0, 1.5)
+    ]
+    assert lines == ["", "loading PyTorch, pandas and Flower …\n"]
+
+
+def test_a_run_at_institutions_says_at_once_what_it_does(flfed):
+    # There is no such study: the first line comes before anything is read.
+    code, _, err = flfed("coordinator", "run", "no-such-study")
+    assert code == 2 and err.startswith("no-such-study: flfed loads its libraries")

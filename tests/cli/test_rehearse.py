@@ -116,6 +116,21 @@ def test_folders_of_killed_rehearsals_are_removed_and_no_others(base: Path):
     assert sorted(name for name, folder in folders.items() if folder.is_dir()) == ["alive", "kept", "new"]
 
 
+class Emptied(type(Path())):
+    """A temporary folder of which another rehearsal removes what was just listed."""
+
+    def glob(self, pattern: str) -> Iterator[Path]:
+        listed = list(Path(self).glob(pattern))
+        for folder in listed:
+            folder.rmdir()
+        return iter(listed)
+
+
+def test_a_folder_that_another_rehearsal_removes_at_that_moment_is_passed_over(base: Path):
+    (base / f"{preparation.PREFIX}gone").mkdir(mode=0o700)
+    assert preparation.remove_leftovers(Emptied(base)) == [] and list(base.iterdir()) == []
+
+
 @pytest.mark.parametrize("keep", [False, True], ids=["removed", "kept"])
 def test_the_folder_is_private_and_locked_and_goes_with_the_block(base: Path, keep: bool):
     said: list[str] = []
@@ -181,15 +196,44 @@ def test_the_signals_that_end_a_program_wait_while_it_ends_others():
 
 
 def test_a_process_that_ends_is_named_with_its_last_line(base: Path):
-    child = Child("flfed site serve north", ("sh", "-c", "echo no port; exit 1"), base / "1.log")
+    # The message of an error of a library may quote a cell, over several lines; flfed's own sentences do not.
+    trace = (
+        r"Traceback (most recent call last):\n  File x, line 1\n    f(cell)\nkit.BadError: Jane\nRoe\nflfed: no port\n"
+    )
+    script = f"seq 20; printf '{trace}'; exit 1".replace("File x", 'File "x"')
+    child = Child("flfed site serve north", ("sh", "-c", script), base / "1.log")
     said: list[str] = []
     with (
-        pytest.raises(FlfedError, match="flfed site serve north ended: no port"),
+        pytest.raises(FlfedError, match="flfed site serve north ended: flfed: no port"),
         supervised([child], said.append) as look,
     ):
         end = time.monotonic() + 30
         while time.monotonic() < end:
             look()
             time.sleep(0.1)
-    assert said == ["Ending 1 command."]
+    shown = [*map(str, range(10, 21)), "Traceback (most recent call last):", '  File "x", line 1', "kit.BadError"]
+    assert said == [
+        "\n".join(["The last lines of flfed site serve north:", *shown, "flfed: no port"]),
+        "Ending 1 command.",
+    ]
+    assert subprocess.run(["pgrep", "-f", str(base)], check=False, capture_output=True).stdout == b""
+
+
+def test_processes_end_undisturbed_where_the_terminal_takes_no_line_and_hangs_up(base: Path):
+    def hang_up(*_: object) -> None:
+        raise AssertionError("the end of the processes was disturbed")
+
+    def write(sentence: str) -> None:
+        raise OSError(5, "Input/output error")
+
+    script = f"trap 'kill -HUP {os.getpid()}; exit' TERM; touch $0; while :; do sleep 0.1; done"
+    children = [Child(name, ("sh", "-c", script, str(base / name)), base / f"{name}.log") for name in ("0", "1", "2")]
+    before = signal.signal(signal.SIGHUP, hang_up)
+    try:
+        with pytest.raises(OSError, match="Input/output"), supervised(children, write):
+            end = time.monotonic() + 60
+            while not all((base / child.name).exists() for child in children) and time.monotonic() < end:
+                time.sleep(0.05)
+    finally:
+        signal.signal(signal.SIGHUP, before)
     assert subprocess.run(["pgrep", "-f", str(base)], check=False, capture_output=True).stdout == b""

@@ -27,7 +27,8 @@ ORDERS = {
 SILENT_SECONDS, STARTS = 45.0, 6.0
 """How long nothing may be said, and nothing be answered by a site: who is waited for is said every half minute. A run
 loads its libraries before it can say anything: so many times as long as a short command takes on this machine now."""
-WAITING = r"waiting for gamma to come online; online: alpha, beta; given up at \d\d:\d\d:\d\d \(in \d+ s\)"
+UNTIL = r"The coordinator waits \d+ s more, until \d\d:\d\d:\d\d\."
+WAITING = rf"Waiting for gamma to come online\. Already online: alpha, beta\. {UNTIL}"
 
 
 def first_run(folder: Path, late: set[str]) -> tuple[list[str], float]:
@@ -89,7 +90,7 @@ def _run(made: Consortium, file: Path) -> tuple[list[str], float]:
                 heard, before = time.monotonic(), now
             silence = max(silence, time.monotonic() - heard)
             gamma = made.sites["gamma"]
-            if not gamma.started and any(line.startswith("waiting for") for line in said):
+            if not gamma.started and any(line.startswith("Waiting for") for line in said):
                 gamma.serve("site serve gamma")
         if process.wait() == 0:
             return said, silence

@@ -97,6 +97,27 @@ def test_after_a_stand_still_of_the_machine_a_child_has_its_whole_time_again(tmp
     assert sentences[0].startswith("quiet has not reached its node for 60 s, and was ended")
 
 
+def test_a_slow_start_is_no_silence_but_has_an_end(tmp_path: Path):
+    pulse = Pulse(tmp_path / "slow")
+    slow = Child(
+        "slow", (sys.executable, "-c", "import time; time.sleep(60)"), tmp_path / "slow.log",
+        life=Life(pulse, 6.0, "has not reached its node", startup=60.0),
+    )  # fmt: skip
+    now, sentences = [0.0], list[str]()
+    with Supervisor([slow], notify=sentences.append, clock=lambda: now[0]) as supervisor:
+        for now[0] in range(0, 60, 4):
+            supervisor.look()
+        assert sentences == []
+        pulse.beat()  # its silence counts from here on
+        for now[0] in (60.0, 64.0, 66.0):
+            assert sentences == []
+            supervisor.look()
+        assert sentences[0].startswith("slow has not reached its node for 6 s, and was ended")
+        for now[0] in range(67, 140, 4):
+            supervisor.look()
+    assert sentences[1].startswith("slow has not reached its node for 60 s, and was ended")
+
+
 def test_news_of_a_child_is_told_at_once(tmp_path: Path):
     sentences: list[str] = []
     talks = child(tmp_path, "import time; print('flfed says: it rains'); print('flfed: kept'); time.sleep(60)", "talks")

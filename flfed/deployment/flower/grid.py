@@ -565,7 +565,7 @@ class WaitReporter:
             return
         self._last = who
         self._due = now + REPEATED_SECONDS
-        self.notify(f"{who}; {describe_deadline(left)}")
+        self.notify(f"{who} {describe_deadline(left)}")
 
     def over(self) -> None:
         """Report that no reply is missing."""
@@ -579,13 +579,14 @@ def waiting_sentence(missing: Mapping[str, str | None], answered: Collection[str
     Examples
     --------
     >>> waiting_sentence({"a": "", "b": "its node is not online"}, ["c"])
-    'waiting for a, b (its node is not online); answered: c'
+    'Waiting for an answer from a, b (its node is not online). Answered so far: c.'
     """
     names = []
     for site, why in sorted(missing.items()):
         name = f"{site} ({why})" if why else site
         names.append(name)
-    return render("run.progress.replies", missing=_some(names), answered=_some(sorted(answered)) or "nobody yet")
+    there = _some(sorted(answered)) or render("run.progress.nobody")
+    return render("run.progress.replies", missing=_some(names), answered=there)
 
 
 def describe_deadline(left: float) -> str:

@@ -195,6 +195,8 @@ def work(folder: SiteFolder) -> None:
     notice_lost_messages(end_process)
     threading.excepthook = thread_ended
     sys.argv = words
+    # All is imported: from here on silence counts.
+    connection.pulse.beat()
     with relaying(folder.socket, port):
         flower_names.flower_supernode()
     # Flower's loop has ended by an error that it only logs; its other threads would remain, and do nothing.

@@ -28,6 +28,8 @@ GATE_SILENCE = 60.0
 """Seconds of silence after which a process is ended and restarted. A node is silent without a successful request to
 the server; a gate without a link to its node while it answers no message. Flower's heartbeat comes every 30 s, also
 while the gate computes."""
+STARTUP = 600.0
+"""Seconds that a process may take until its first sign of life. They are no silence."""
 
 
 #       coordinator's server                 institution
@@ -57,11 +59,11 @@ def children(
     processes = []
     if network:
         node = python("flfed.deployment.processes.node", folder.site)
-        life = Life(Pulse(folder.node_pulse), silence[0], render("processes.silence.node"))
+        life = Life(Pulse(folder.node_pulse), silence[0], render("processes.silence.node"), STARTUP)
         processes.append(Child("the node", node, folder.network / "node.log", life=life))
     if gate:
         executor = python("flfed.deployment.processes.executor", folder.site)
-        life = Life(Pulse(folder.gate_pulse), silence[1], render("processes.silence.gate"))
+        life = Life(Pulse(folder.gate_pulse), silence[1], render("processes.silence.gate"), STARTUP)
         processes.append(Child("the gate", executor, folder.gate / "gate.log", environment=limit, life=life))
     return processes
 

@@ -54,11 +54,14 @@ class Life:
         Longest time without one: then the child is ended, and started again.
     meaning : str
         Meaning of the silence, as "has not reached its node".
+    startup : float, seconds
+        Longest time until the first sign: a busy machine imports slowly.
     """
 
     pulse: Pulse
     silence: float
     meaning: str
+    startup: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -188,8 +191,9 @@ class _ChildRunner:
         if seen == BUSY or seen != self._seen:
             self._seen = seen
             self.heard = now
-        if now - self.heard >= life.silence:
-            return render("processes.child.silence", meaning=life.meaning, seconds=life.silence)
+        limit = max(life.silence, life.startup) if self._seen is None else life.silence
+        if now - self.heard >= limit:
+            return render("processes.child.silence", meaning=life.meaning, seconds=limit)
         return ""
 
     def end(self, patience: float) -> None:

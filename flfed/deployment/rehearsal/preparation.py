@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from flfed.callbacks import Notify
@@ -138,9 +138,11 @@ def remove_leftovers(base: Path) -> list[Path]:
     """Remove the folders of this account's rehearsals that were killed; return them."""
     removed = []
     for folder in sorted(base.glob(f"{PREFIX}*")):
-        if not folder.is_symlink() and folder.stat().st_uid == os.geteuid() and _is_left(folder):
-            remove_folder(folder)
-            removed.append(folder)
+        # Another rehearsal may remove it at this moment.
+        with suppress(FileNotFoundError):
+            if not folder.is_symlink() and folder.stat().st_uid == os.geteuid() and _is_left(folder):
+                remove_folder(folder)
+                removed.append(folder)
     return removed
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from flfed.callbacks import Notify
 from flfed.deployment.coordinator.status import status
 from flfed.deployment.processes.child_processes import free_port
-from flfed.deployment.processes.supervisor import Child, Supervisor
+from flfed.deployment.processes.supervisor import OURS, Child, Supervisor
 from flfed.deployment.rehearsal.consortium import OPERATOR, Rehearsal
 from flfed.deployment.rehearsal.preparation import at_home, undisturbed
 from flfed.errors import counted
@@ -34,6 +34,10 @@ ONLINE_SECONDS = 60.0
 SITE_SECONDS = 30.0
 """How long all sites may take to be online, in all and for each site: they start side by side on few cores."""
 APP_SECONDS = 60.0
+LOG_LINES = 15
+"""Last lines of a log that are shown where its process fails."""
+TRACE = "Traceback (most recent call last):"
+ERROR = re.compile(r"[\w.]+(Error|Exception|Interrupt|Exit)\b")
 LOOK_SECONDS = 0.2
 Look = Callable[[], None]
 """Raises where a process of the rehearsal has ended."""
@@ -46,24 +50,49 @@ def supervised(children: Sequence[Child], notify: Notify) -> Iterator[Look]:
     """Run processes while the block runs; yield a function that raises where one of them has ended."""
     with Supervisor(children, patience=PATIENCE_SECONDS) as supervisor:
         try:
-            yield partial(_look, supervisor, children)
+            yield partial(_look, supervisor, children, notify)
         finally:
             with undisturbed():
-                notify(render("rehearsal.steps.ending", commands=counted(len(children), "command")))
-                # All but the first, which is the coordinator, end at the same time.
-                pids = list(supervisor.processes.values())
-                for pid in pids[1:]:
-                    with suppress(ProcessLookupError):
-                        os.killpg(pid, signal.SIGTERM)
-                supervisor.end()
+                # A closed terminal refuses the sentence: the processes end all the same, undisturbed.
+                try:
+                    notify(render("rehearsal.steps.ending", commands=counted(len(children), "command")))
+                finally:
+                    # All but the first, which is the coordinator, end at the same time.
+                    pids = list(supervisor.processes.values())
+                    for pid in pids[1:]:
+                        with suppress(ProcessLookupError):
+                            os.killpg(pid, signal.SIGTERM)
+                    supervisor.end()
 
 
-def _look(supervisor: Supervisor, children: Sequence[Child]) -> None:
+def _look(supervisor: Supervisor, children: Sequence[Child], notify: Notify) -> None:
     supervisor.look()
     for child in children:
         if child.name not in supervisor.processes:
-            lines = child.log.read_text(errors="replace").splitlines() if child.log.exists() else []
+            lines = _show_log(child, notify)
             raise flfed_error("rehearsal.refused.ended", command=child.name, why=" ".join(lines[-1:]))
+
+
+def _show_log(child: Child, notify: Notify) -> list[str]:
+    """Report the last lines of a log, which goes with the folder, and return them."""
+    text = child.log.read_text(errors="replace") if child.log.exists() else ""
+    lines = _without_messages(text.splitlines())[-LOG_LINES:]
+    if lines:
+        notify(render("rehearsal.steps.log", command=child.name, lines="\n".join(lines)))
+    return lines
+
+
+def _without_messages(lines: Sequence[str]) -> list[str]:
+    """Return lines without the source and the messages of traces: the message of a library may quote a cell."""
+    shown = []
+    traced = False
+    for line in lines:
+        traced = (traced or line == TRACE) and not line.startswith(OURS)
+        if not traced or line == TRACE or line.startswith('  File "'):
+            shown.append(line)
+        elif error := ERROR.match(line):
+            shown.append(error[0])
+    return shown
 
 
 @contextmanager

@@ -38,10 +38,11 @@ def test_a_node_that_enrols_under_another_name_is_an_error_and_the_others_are_no
         "site-2": "site-2: its node says it is site 'site-1', and was admitted as 'site-2'",
         "site-3": "site-3: its node is not online: it never was, or was revoked",
     }
-    waiting = r"waiting for site-3 to come online; online: site-1, site-2; given up at \d\d:\d\d:\d\d \(in 3 s\)"
+    until = r"The coordinator waits 3 s more, until \d\d:\d\d:\d\d\."
+    waiting = rf"Waiting for site-3 to come online\. Already online: site-1, site-2\. {until}"
     assert re.fullmatch(waiting, told[0])
     # On a slow machine it is said of the others too that their first answer is waited for.
-    assert [line for line in told[1:] if "answered:" not in line] == ["without site-3: not online"]
+    assert [line for line in told[1:] if "Answered so far:" not in line] == ["without site-3: not online"]
     with (
         pytest.raises(FlfedError, match="^not online: site-3; at least 2 sites are needed"),
         deployed(own_world.folder, ["site-2", "site-3"], CONFIG, wait_seconds=1),

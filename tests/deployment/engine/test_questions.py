@@ -55,10 +55,11 @@ def test_who_is_waited_for_is_said_after_a_while_when_it_changes_and_every_half_
         if not said:
             assert second < 5
     telling.over()
-    plain, away = "waiting for b; answered: a", "waiting for b (its node is not online); answered: a"
-    assert [re.sub(r"; given up at \d\d:\d\d:\d\d", ";", line) for line in said] == [
-        *(f"{plain}; (in {left} s)" for left in (195, 165, 135, 105)),
-        *(f"{away}; (in {left} s)" for left in (100, 70, 40, 10)), "",
+    plain = "Waiting for an answer from b. Answered so far: a."
+    away = "Waiting for an answer from b (its node is not online). Answered so far: a."
+    assert [re.sub(r", until \d\d:\d\d:\d\d\.$", "", line) for line in said] == [
+        *(f"{plain} The coordinator waits {left} s more" for left in (195, 165, 135, 105)),
+        *(f"{away} The coordinator waits {left} s more" for left in (100, 70, 40, 10)), "",
     ]  # fmt: skip
 
 
