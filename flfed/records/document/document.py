@@ -23,7 +23,7 @@ from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.section import Section, divide
 from flfed.records.sections import answer as answers
 from flfed.records.sections import scores
-from flfed.records.sections.gains import at_the_ends, gains, references
+from flfed.records.sections.gains import are_known, at_the_ends, gains, references
 from flfed.records.statistics import importances, noised_scores, score_curves
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
 from flfed.records.statistics.verdict import sentence_case, with_interval
@@ -47,8 +47,7 @@ def answer(content: Content) -> Markup:
     """Return the question and its answer, the verdict first."""
     report = content.report
     first, *others = _verdict(content)
-    words = [] if content.metric is None else narrative.headline(report, content.metric)
-    words = [line for line in _words(content) if line not in {first, *others, *words}]
+    words = [line for line in _words(content) if line not in {first, *others}]
     tables = Markup()
     if content.run.statistics:
         # The figure stands first, with the sites missing from it; notes on the tables follow them.
@@ -193,12 +192,10 @@ def forest(content: Content) -> Section | None:
     """Return the forest plot: a row a site, and last the mean over sites."""
     report = content.report
     metric = content.metric
-    if metric is None:
+    if metric is None or not are_known(report, metric):
         return None
     own = _sites(content, metric)
     shown = at_the_ends(report, metric, MOST_DRAWN, of=own)
-    if all(line.value is None for line in narrative.forest_lines(report, metric, shown)):
-        return None
     return gains(report, metric, shown, len(own))
 
 

@@ -31,8 +31,10 @@ def warnings(shown: ShownRun) -> list[str]:
 
 
 def words(shown: ShownRun, metric: str | None = None) -> list[str]:
-    """Return the run in words, without the warnings."""
+    """Return the run in words, without the warnings and the verdict, which stand above."""
     above = {*warnings(shown), render("report.noised.gain"), *own_under_noise(shown.report)}
+    if named := metric or shown.metric:
+        above.update(narrative.headline(shown.report, named))
     lines = narrative.story(shown.report, metric=metric, planned=shown.planned)
     return [line for line in lines if line not in above]
 
@@ -148,9 +150,10 @@ def _step(shown: ShownRun, metric: str) -> str:
         return render("pages.next.export", run=run.run)
     if code == DO_NOT_USE:
         return render("pages.next.loss")
-    if shown.runs[0].repeats > 1 or shown.runs[0].at_institutions:
-        return render("pages.next.rows", command=command)
-    return render("pages.next.repeats", command=command, repeats=REPEATS)
+    # More splits do not help where sites keep their test rows, or have too few to be judged.
+    if mean.value is not None and shown.runs[0].repeats == 1 and all(site.resplit for site in shown.sites):
+        return render("pages.next.repeats", command=command, repeats=REPEATS)
+    return render("pages.next.rows", command=command)
 
 
 def _command(shown: ShownRun) -> str:

@@ -10,7 +10,7 @@ from flfed.records.dashboard.refresh import Opened
 from flfed.records.dashboard.sections import contained, show, show_all
 from flfed.records.reports.report import purpose_of
 from flfed.records.sections import answer as answers
-from flfed.records.sections.gains import at_the_ends
+from flfed.records.sections.gains import are_known, at_the_ends
 from flfed.records.statistics.noised_scores import is_uncompared, noised_scores, wording
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.text import escape
@@ -77,15 +77,20 @@ def _answer(opened: Opened, metric: str | None) -> None:
 
 def _figures(opened: Opened, metric: str | None) -> None:
     """Show the shared model beside its references, and the run in words."""
+    report = opened.report
+    # Without a forest plot the references stand in its place.
+    is_left = metric is not None and (is_uncompared(report) or are_known(report, metric))
+    left = st.container()
+    right = st.container()
     # A table of noised figures is as wide as the page.
-    noised = metric is not None and noised_scores(opened.report) is not None
-    left, right = (st.container(), st.container()) if noised else st.columns(2)
+    if is_left and noised_scores(report) is None:
+        left, right = st.columns(2)
     with left:
-        if metric is not None:
-            sites.figures_of_all(opened.report, metric)
+        if metric is not None and is_left:
+            sites.figures_of_all(report, metric)
     with right:
         # A statistic stands in words above, and has no rounds.
-        if "statistics" not in opened.report:
+        if "statistics" not in report:
             overview.in_words(opened.shown, metric)
 
 

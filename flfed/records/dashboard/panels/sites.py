@@ -191,7 +191,8 @@ def _beside(report: Report, metric: str, order: Sequence[str]) -> None:
         table(words)
         _captions(noised.lost_in_words(report, metric))
         return
-    left, right = st.columns(2)
+    has_gains = gains.are_known(report, metric)
+    columns: Sequence[Any] = st.columns(2) if has_gains else [st]
     says = []
     for name in order:
         site = run_of(report).sites[name]
@@ -200,13 +201,15 @@ def _beside(report: Report, metric: str, order: Sequence[str]) -> None:
     title = render("pages.figures.gains", interval=narrative.interval_name(report))
     summary = f"Gain by joining. {'; '.join(says)}"
     least = run_of(report).rule.minimum_gain[metric]
-    figure(left, title, forest_plot(report, metric, shown), lines, key="site-gains", says=summary, least=least)
+    if has_gains:
+        forest = forest_plot(report, metric, shown)
+        figure(columns[0], title, forest, lines, key="site-gains", says=summary, least=least)
     title = render("pages.figures.each")
     if arms == ["global"]:
         title = render("pages.figures.shared", metric=verdict.metric_name(metric))
     by_site = [_figures_in_words(cells, arms) for cells in words[:SITES_SHOWN]]
     summary = f"{title}. {'; '.join(by_site)}"
-    figure(right, title, sites_by_arm(report, metric, shown), lines, key="site-models", says=summary, least=least)
+    figure(columns[-1], title, sites_by_arm(report, metric, shown), lines, key="site-models", says=summary, least=least)
     table(words)
     # In the table a sentence would make rows high on a narrow screen, so it stands below.
     if why := site_answer.untold_at(report, metric, order):
@@ -252,14 +255,17 @@ def _line(report: Report, name: str, metric: str, arms: Sequence[str]) -> Report
 
 
 def who_gains(report: Report, metric: str) -> None:
-    """Show the forest plot of the sites' gains; of many sites, of those at its ends."""
+    """Show the forest plot of the sites' gains, of many sites of those at its ends; without a gain, the references."""
     order = site_answer.order_of_sites(report, metric)
     shown = gains.at_the_ends(report, metric, FEW_SITES)
     lines = [_line(report, site, metric, arms_shown(report, metric)) for site in order]
     if noised.is_uncompared(report):
         _shared_model(report, metric, shown, lines)
         return
-    show(gains.gains(report, metric, shown, len(order), lines), titled=False)
+    if gains.are_known(report, metric):
+        show(gains.gains(report, metric, shown, len(order), lines), titled=False)
+    else:
+        figures_of_all(report, metric)
     st.markdown(escape(" ".join([narrative.tally(report, metric), *narrative.untold_in_words(report, metric)])))
 
 
