@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 from streamlit.starlette import App
 
-from flfed.records.dashboard import APP_TOKEN, page_files, page_groups
+from flfed.records.dashboard import APP_TOKEN, page_files
 from flfed.records.dashboard.access import Guard, load_pages, page_routes
 
 
@@ -19,14 +19,12 @@ def main() -> None:
     st.session_state[access.VIEWER] = viewer
     if viewer is None:
         return
-    first = next(iter(page_files()))
-    pages = {
-        heading: [
-            st.Page(file, title=name.replace("-", " ").capitalize(), url_path=name, default=name == first)
-            for name, file in files.items()
-        ]
-        for heading, files in page_groups().items()
-    }
+    files = page_files()
+    first = next(iter(files))
+    pages = [
+        st.Page(file, title=name.replace("-", " ").capitalize(), url_path=name, default=name == first)
+        for name, file in files.items()
+    ]
     st.navigation(pages).run()
 
 

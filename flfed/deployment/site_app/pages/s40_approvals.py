@@ -57,7 +57,7 @@ def decision(name: str, one: Decided) -> None:
         text = st.expander(render("site_app.approvals.verbatim"), key=f"text-{key}", on_change="rerun")
         if text.open:
             with text:
-                st.code(one.text, language="toml")
+                st.code(one.text, language="toml", wrap_lines=True)
 
 
 def standing(facts: dict[str, Any]) -> tuple[str, Colour]:
