@@ -14,7 +14,7 @@ from flfed.records.reports.round_totals import nested_width
 from flfed.records.reports.shown_run import ShownRun
 from flfed.records.statistics import Report
 from flfed.records.statistics.score_curves import CountsByName, drawn_first, is_together, read_score_counts
-from flfed.records.store.entries import CrossedEntry, CurvePoint, RunEntry, SiteEntry
+from flfed.records.store.entries import CrossedEntry, CurvePoint, RunEntry
 from flfed.records.store.reader import CURVE_ARMS, RunReader
 from flfed.records.store.visibility import Viewer
 
@@ -64,11 +64,13 @@ class Rounds:
 
 
 @dataclass(frozen=True)
-class Content(ShownRun):
+class Content:
     """Content of a document, from one look at the store.
 
     Attributes
     ----------
+    shown : ShownRun
+        What the app's pages show, too.
     study_sha256 : str
     table_1 : dict or None
         This object of the first repeat.
@@ -78,6 +80,7 @@ class Content(ShownRun):
     crossed : list of CrossedEntry
     """
 
+    shown: ShownRun
     study_sha256: str
     table_1: dict[str, Any] | None
     counted: Counted | None
@@ -85,7 +88,7 @@ class Content(ShownRun):
     crossed: list[CrossedEntry]
 
     @classmethod
-    def read_all(cls, reader: RunReader, name: str, viewer: Viewer) -> Self:
+    def read(cls, reader: RunReader, name: str, viewer: Viewer) -> Self:
         """Return the content of a run or series; `reader` is limited to the viewer's site.
 
         Raises
@@ -93,28 +96,26 @@ class Content(ShownRun):
         UsageError
             If there is no such run.
         """
-        runs = reader.runs_of(name)
-        names = [run.run for run in runs]
-        return cls.read(
-            reader,
-            name,
-            viewer,
-            study_sha256=reader.series(names[0]).study_sha256,
-            table_1=reader.summary(names[0], "table-1"),
-            counted=_counted(reader, runs),
-            rounds=_rounds(reader, runs, reader.sites(names[0])),
-            crossed=reader.crossed(names),
+        shown = ShownRun.read(reader, name, viewer)
+        first = shown.names[0]
+        return cls(
+            shown=shown,
+            study_sha256=reader.series(first).study_sha256,
+            table_1=reader.summary(first, "table-1"),
+            counted=_counted(reader, shown.runs),
+            rounds=_rounds(reader, shown),
+            crossed=reader.crossed(shown.names),
         )
 
     @property
     def looks(self) -> Looks:
         """Colour and dash of each site."""
-        return site_looks(site.site for site in self.sites)
+        return site_looks(site.site for site in self.shown.sites)
 
     @property
     def audit(self) -> Audit:
         """Figures of attacks."""
-        return read_all(AuditFigure, self.report["audit"])
+        return read_all(AuditFigure, self.shown.report["audit"])
 
 
 def _counted(reader: RunReader, runs: list[RunEntry]) -> Counted | None:
@@ -125,10 +126,10 @@ def _counted(reader: RunReader, runs: list[RunEntry]) -> Counted | None:
     return None
 
 
-def _rounds(reader: RunReader, runs: list[RunEntry], sites: list[SiteEntry]) -> Rounds | None:
+def _rounds(reader: RunReader, shown: ShownRun) -> Rounds | None:
     """Return the primary metric by round, else another one's."""
-    names = [run.run for run in runs]
-    metrics_by_arm = reader.curve_names(names)
+    runs = shown.runs
+    metrics_by_arm = shown.curve_names
     arm = next((arm for arm in CURVE_ARMS if metrics_by_arm.get(arm)), None)
     if arm is None:
         return None
@@ -137,7 +138,7 @@ def _rounds(reader: RunReader, runs: list[RunEntry], sites: list[SiteEntry]) -> 
         metric = metrics_by_arm[arm][0]
     width = nested_width(max(run.rounds for run in runs), POINTS)
     # With more sites than a reader can distinguish, only the figure of all together is drawn.
-    drawn = [site.site for site in sites if site.status != "refused"]
+    drawn = [site.site for site in shown.sites if site.status != "refused"]
     if len(drawn) > SITES_DRAWN:
         drawn = []
-    return Rounds(arm, metric, reader.curves(names, arm=arm, metric=metric, sites=drawn, width=width))
+    return Rounds(arm, metric, reader.curves(shown.names, arm=arm, metric=metric, sites=drawn, width=width))

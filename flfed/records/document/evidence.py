@@ -33,9 +33,9 @@ OUTCOME = "Test rows with outcome"
 def sites(content: Content) -> Markup:
     """Return the sites with rows, outcomes, bytes sent, and rejections."""
     parts = [table(_site_lines(content))]
-    if any(varies(site) for site in content.run.sites.values()):
+    if any(varies(site) for site in content.shown.run.sites.values()):
         parts.append(paragraphs([render("document.evidence.about")], class_="note"))
-    return section("Sites", *parts, *together(set_aside(content)))
+    return section("Sites", *parts, *together(set_aside(content.shown)))
 
 
 def _site_lines(content: Content) -> list[dict[str, Any]]:
@@ -44,11 +44,11 @@ def _site_lines(content: Content) -> list[dict[str, Any]]:
     for crossed in content.crossed:
         if crossed.direction == "to-server":
             sent[crossed.site] += crossed.bytes
-    lines = [_site_line(content, entry, sent) for entry in content.sites]
+    lines = [_site_line(content, entry, sent) for entry in content.shown.sites]
     unknown = [OUTCOME]
     # Counts of outcomes are missing where there are not two classes, or no policy allows them; an analysis gets
     # numbers of rows only with noise.
-    if not content.trains:
+    if not content.shown.trains:
         unknown += ["Rows", "Test rows"]
     for key in unknown:
         if all(line.get(key) == ABSENT for line in lines):
@@ -58,7 +58,7 @@ def _site_lines(content: Content) -> list[dict[str, Any]]:
 
 
 def _site_line(content: Content, entry: SiteEntry, sent: Mapping[str, int]) -> dict[str, Any]:
-    facts = site_facts(entry, content.report)
+    facts = site_facts(entry, content.shown.report)
     line = {"Site": entry.site}
     # The title of a site that was cut out of a table only repeats its name.
     if entry.title not in ("", entry.site) and not entry.title.endswith(f", {entry.site}"):
@@ -66,7 +66,7 @@ def _site_line(content: Content, entry: SiteEntry, sent: Mapping[str, int]) -> d
     line |= {key: facts[key] for key in ("Status", "Rows", TRAINED_ON.capitalize()) if key in facts}
     # Where the number of rows has noise, the site does not release exact numbers of test rows.
     if "Rows" in facts:
-        line |= _test_rows(content.run.sites.get(entry.site) or {})
+        line |= _test_rows(content.shown.run.sites.get(entry.site) or {})
     line |= {key: facts[key] for key in ("Disclosure", "Figures shared")}
     line["Sent"] = size_in_words(sent[entry.site]) if entry.site in sent else ABSENT
     return line
@@ -88,8 +88,8 @@ def _test_rows(test_rows: Any) -> dict[str, str]:
 def table_1(content: Content) -> Markup:
     """Return the federated Table 1, a few sites a table."""
     payload = content.table_1
-    why = no_sums_in_words(content.report, content.events)
-    if content.only and payload:
+    why = no_sums_in_words(content.shown.report, content.shown.events)
+    if content.shown.only and payload:
         why = render("faults.sums.alone")
     hidden = data.table_1_sites(payload)
     notes = []
@@ -97,11 +97,11 @@ def table_1(content: Content) -> Markup:
         notes.append(render("document.evidence.table", sites=f"{len(hidden)} sites", most=MOST_SITES))
     else:
         hidden = []
-    if content.is_repeated:
+    if content.shown.is_repeated:
         notes.append(render("document.evidence.repeats"))
     of = data.table_1(payload, hidden, why_none=why, note=notes)
     # People of one site see no results from the rows of all sites.
-    if of.tables and not content.only and (leaks := leak_lines(content.events, content.leaks)):
+    if of.tables and not content.shown.only and (leaks := leak_lines(content.shown.events, content.shown.leaks)):
         title = element("h3", render("pages.leaks.title"))
         return written(of, title, bullets(map(sentence_case, leaks)))
     return written(of)
@@ -109,10 +109,10 @@ def table_1(content: Content) -> Markup:
 
 def privacy(content: Content) -> Markup:
     """Return the privacy promise, spending, attacks' figures, and bytes sent."""
-    of = content.run.privacy
+    of = content.shown.run.privacy
     audit = content.audit
-    only = content.only
-    run = content.runs[0]
+    only = content.shown.only
+    run = content.shown.runs[0]
     promise = private.promised(of, audit, run, only=only)
     code = element("p", element("strong", sentence_case(promise.code)))
     parts = [
@@ -121,8 +121,10 @@ def privacy(content: Content) -> Markup:
         bullets(promise.limits),
         *together(
             private.charged_section(of),
-            private.mechanisms_section(of, content.sites, only=only),
-            private.left_section(content.crossed, len(content.runs), bytes_in_words(content.run.round_bytes)),
+            private.mechanisms_section(of, content.shown.sites, only=only),
+            private.left_section(
+                content.crossed, len(content.shown.runs), bytes_in_words(content.shown.run.round_bytes)
+            ),
             private.spent_section(of),
             private.attacks_section(of, audit, run, only=only),
         ),
@@ -132,16 +134,16 @@ def privacy(content: Content) -> Markup:
 
 def hashes(content: Content) -> Markup:
     """Return study, seeds, hashes and versions of the run."""
-    study = element("pre", verbatim(content.study_text))
-    if content.viewer.role != "coordinator":
+    study = element("pre", verbatim(content.shown.study_text))
+    if content.shown.viewer.role != "coordinator":
         heading = "The study:"
-        if content.only:
+        if content.shown.only:
             heading = render("pages.overview.redacted")
         return section("The study", paragraphs([render("document.evidence.hashes"), heading]), study)
-    run = content.runs[0]
+    run = content.shown.runs[0]
     facts: dict[str, Any] = {"study, SHA-256": content.study_sha256, "engine": run.engine, "path": run.path}
-    for of in content.runs:
-        which = f"repeat {of.repeat + 1}: " if content.is_repeated else ""
+    for of in content.shown.runs:
+        which = f"repeat {of.repeat + 1}: " if content.shown.is_repeated else ""
         hash_of_arrays = of.arrays_sha256 or ABSENT
         facts |= {f"{which}run": of.run, f"{which}seed": of.seed, f"{which}arrays, SHA-256": hash_of_arrays}
     facts |= _flat(run.hashes, "hash of ") | _flat(run.versions, "version of ")

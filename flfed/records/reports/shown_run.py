@@ -93,8 +93,8 @@ class ShownRun(Seen):
     note: str
 
     @classmethod
-    def read(cls, reader: RunReader, name: str, viewer: Viewer, **more: Any) -> Self:
-        """Return the content of a run or series, and `more` of a subclass.
+    def read(cls, reader: RunReader, name: str, viewer: Viewer) -> Self:
+        """Return the content of a run or series.
 
         Parameters
         ----------
@@ -120,7 +120,6 @@ class ShownRun(Seen):
             leaks=reader.summary(names[0], "leaks"),
             study_text=reader.series(names[0]).study_text,
             note=note_in_words(notes_of(reader, names)),
-            **more,
         )
 
     @cached_property

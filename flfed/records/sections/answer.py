@@ -31,10 +31,8 @@ def warnings(shown: ShownRun) -> list[str]:
 
 
 def words(shown: ShownRun, metric: str | None = None) -> list[str]:
-    """Return the run in words, without the warnings and the verdict, which stand above."""
+    """Return the run in words, without the warnings, which stand above."""
     above = {*warnings(shown), render("report.noised.gain"), *own_under_noise(shown.report)}
-    if named := metric or shown.metric:
-        above.update(narrative.headline(shown.report, named))
     lines = narrative.story(shown.report, metric=metric, planned=shown.planned)
     return [line for line in lines if line not in above]
 
