@@ -228,7 +228,7 @@ def test_the_overview_shows_the_figures_of_the_command_line(series: str, found: 
             )
         (basis,) = [table.value.to_numpy().ravel().tolist() for table in opened.table if "Basis" in table.value]
         assert basis[basis.index("Rounds") + 1].startswith(f"{found['rounds']} of ")
-        assert f"{sum(site['holdout-rows'] for site in found['sites'].values())} test rows" in basis[1]
+        assert f"{sum(site['holdout-rows'] or 0 for site in found['sites'].values())} test rows" in basis[1]
         references = drawn(opened, "shared model ")
         assert len(references) >= 2
         for row in references:
