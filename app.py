@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 from streamlit.starlette import App
 
-from flfed.records.dashboard import APP_TOKEN, page_files
+from flfed.records.dashboard import APP_TOKEN, logo_file, page_files
 from flfed.records.dashboard.access import Guard, load_pages, page_routes
 
 
@@ -15,6 +15,7 @@ def main() -> None:
     from flfed.records.dashboard import access
 
     st.set_page_config(page_title="flfed", layout="wide")
+    st.logo(logo_file(dark=st.context.theme.type == "dark"))
     viewer = access.admit()
     st.session_state[access.VIEWER] = viewer
     if viewer is None:

@@ -7,11 +7,12 @@ from typing import Any
 
 from axe_playwright_python.sync_playwright import Axe
 
+from tests.browser import Window
+
 WIDTHS = (390, 768, 1440)
 """Pixels of a phone, a tablet and a desk."""
 THEMES = ("light", "dark")
 LOOKS = 8
-WEIGHTY = ("serious", "critical")
 WIDER = """() => {
   const outer = document.querySelector('[data-testid=stMain]') || document.documentElement;
   const scrolls = part => ['auto', 'scroll', 'hidden', 'clip'].includes(getComputedStyle(part).overflowX);
@@ -28,7 +29,18 @@ WIDER = """() => {
   return found.slice(0, 5).map(part => part.outerHTML.replace(/\\s+/g, ' ').slice(0, 160));
 }"""
 """Parts of a page that reach beyond its right edge, unless they lie in a part that scrolls by itself."""
-MATCHES = "([target, selector]) => document.querySelector(target)?.matches(selector) ?? false"
+FAULTS = """async excused => {
+  const {violations} = await axe.run(document, {resultTypes: ['violations'], elementRef: true});
+  const weighty = violations.filter(found => ['serious', 'critical'].includes(found.impact));
+  const isExcused = (found, node) =>
+    excused.some(([rule, selector]) => rule === found.id && node.element?.matches(selector));
+  return weighty.flatMap(found => found.nodes.filter(node => !isExcused(found, node)).map(node =>
+    `${found.id} at ${node.html.slice(0, 200)} (${node.target}): ${node.failureSummary.replace(/\\s+/g, ' ')}`));
+}"""
+"""The serious and critical faults that axe-core finds."""
+UNDESCRIBED = """() => [...document.querySelectorAll('[data-testid=stVegaLiteChart]')]
+  .filter(chart => !/[0-9]/.test(chart.getAttribute('aria-label') || '')).map(chart => chart.innerText.slice(0, 80))"""
+"""Charts without a description that has their figures."""
 Excused = Collection[tuple[str, str]]
 """Rules of axe-core, each with the CSS selector of the one element that may break it."""
 STREAMLITS_OWN = [("scrollable-region-focusable", "[data-testid=stTable] > div")]
@@ -47,17 +59,8 @@ def serious_faults(page: Any, *, excused: Excused = ()) -> list[str]:
     excused : collection of (rule, CSS selector)
         Faults of others that cannot be mended here.
     """
-    faults = []
-    for violation in Axe().run(page).response["violations"]:
-        if violation["impact"] not in WEIGHTY:
-            continue
-        rule = violation["id"]
-        selectors = [selector for name, selector in excused if name == rule]
-        for node in violation["nodes"]:
-            target = node["target"][0]
-            if not any(page.evaluate(MATCHES, [target, selector]) for selector in selectors):
-                reason = " ".join(node["failureSummary"].split())
-                faults.append(f"{rule} at {node['html'][:200]} ({target}): {reason}")
+    page.evaluate(Axe().axe_script)
+    faults: list[str] = page.evaluate(FAULTS, [list(pair) for pair in excused])
     return faults
 
 
@@ -85,3 +88,32 @@ def overflows(page: Any, widths: Sequence[int] = WIDTHS) -> list[str]:
         wide += [f"{width}: {part}" for part in parts]
     page.set_viewport_size(before)
     return wide
+
+
+def faults_on_every_screen(window: Window, picture: str = "", widths: Sequence[int] = WIDTHS) -> list[str]:
+    """Return every fault of a page of the apps, at each width in both themes; keep pictures of it under that name.
+
+    Parameters
+    ----------
+    window : Window
+        With the page, which stands.
+    picture : str
+        Beginning of the pictures' names in `artefacts/`; "" for none.
+    widths : sequence of int
+        Pixels.
+    """
+    page = window.page
+    before = page.viewport_size
+    faults = [f"without figures in its description: {chart}" for chart in page.evaluate(UNDESCRIBED)]
+    faults += overflows(page, widths)
+    for width in widths:
+        page.set_viewport_size({"width": width, "height": before["height"]})
+        assert page.locator("[data-testid=stException]").count() == 0 and window.errors == []
+        for theme in reversed(THEMES):
+            page.emulate_media(color_scheme=theme)
+            page.wait_for_timeout(400)
+            if picture:
+                window.picture(f"{picture}-{width}-{theme}", whole=True)
+            faults += [f"{width}, {theme}: {fault}" for fault in serious_faults(page, excused=STREAMLITS_OWN)]
+    page.set_viewport_size(before)
+    return faults

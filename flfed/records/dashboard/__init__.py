@@ -7,10 +7,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from flfed import records
 from flfed.registry import kebab
 
 APP_TOKEN = "FLFED_APP_TOKEN"
 """Environment variable with the token that the address of `flfed app` must hold."""
+
+
+def logo_file(*, dark: bool = False) -> Path:
+    """Return the logo with the name, for a light page or a dark one; the docs have the same.
+
+    Examples
+    --------
+    >>> logo_file(dark=True).name
+    'dark.svg'
+    """
+    return Path(records.__file__).parent / "logo" / ("dark.svg" if dark else "light.svg")
 
 
 def page_files() -> dict[str, Path]:
