@@ -94,6 +94,13 @@ class Result(server.Result):
 
     `report` is the object of `flfed run show --json`, and `report("run.html")` writes it as an HTML file. `overall` and
     `sites` are its figures as data frames.
+
+    Examples
+    --------
+    >>> from flfed import run
+    >>> result = run("wine", rounds=2)  # doctest: +SKIP
+    >>> result.status, result.study.rounds  # doctest: +SKIP
+    ('completed', 2)
     """
 
     report: CallableReport
@@ -238,6 +245,13 @@ class Model:
         Arrays, encoder, schema and study.
     reading : FrameReading, optional
         Reading of data frames, for a run on data frames.
+
+    Examples
+    --------
+    >>> from flfed import run
+    >>> model = run("wine", rounds=2).model  # doctest: +SKIP
+    >>> sorted(model.arrays)  # doctest: +SKIP
+    ['bias', 'weight']
     """
 
     def __init__(self, shared: SharedModel, reading: FrameReading | None = None) -> None:
@@ -425,6 +439,13 @@ def load(run: str = "latest", *, model: type | torch.nn.Module | None = None, st
     ------
     UsageError
         If there is no such run.
+
+    Examples
+    --------
+    >>> from flfed import load, run
+    >>> result = run("wine", rounds=2)  # doctest: +SKIP
+    >>> load("latest").study.rounds  # doctest: +SKIP
+    2
     """
     if model is not None:
         from flfed.notebook.own_model import name_of_model
@@ -438,6 +459,13 @@ def runs(*, search: str = "", store: str | None = None) -> pd.DataFrame:
     """Return the runs of the store, the newest first.
 
     One row a run: its id, study, status, engine, start, rounds, and the shared model's primary metric.
+
+    Examples
+    --------
+    >>> from flfed import run, runs
+    >>> result = run("wine", rounds=2)  # doctest: +SKIP
+    >>> runs().loc[0, ["study", "status"]].tolist()  # doctest: +SKIP
+    ['wine', 'completed']
     """
     keys = ("run", "series", "study", "status", "engine", "started", "rounds")
     with RunReader.open(store) as reader:
