@@ -60,6 +60,9 @@ SETTINGS: Mapping[str, Any] = {
     "html_theme": "furo",
     "html_static_path": [str(ROOT / "docs" / "static")],
     "html_css_files": ["site.css"],
+    "html_search_scorer": str(ROOT / "docs" / "static" / "scorer.js"),
+    # Read by requests, which no browser allows from files.
+    "html_show_search_summary": False,
     "html_copy_source": False,
     "html_show_sphinx": False,
     "html_show_copyright": False,
