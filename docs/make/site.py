@@ -33,8 +33,8 @@ BESIDE = {
     "SECURITY.md": "security-policy.md",
 }
 PICTURES = (".svg", ".png")
-AFTER = "\n## Ten lines of Python\n"
-"""Heading of README before which the cards stand."""
+AFTER = "\n```sh\n"
+"""Line of README, its first block of commands, before which the cards stand."""
 _LINK = re.compile(r"(!?\[(?:[^\]\[]|\[[^\]]*\])*\]\()([^)\s#]*)(#[^)\s]*)?(\))")
 _FENCE = re.compile(r"^(```.*?^```)", re.MULTILINE | re.DOTALL)
 
@@ -68,7 +68,7 @@ SETTINGS: Mapping[str, Any] = {
     "html_show_copyright": False,
     "html_use_index": False,
     "html_domain_indices": False,
-    # A theme's second way to the same page, with buttons that have no name: the tree is enough.
+    # There is no page to edit on a site that is read from files.
     "html_theme_options": {"top_of_page_buttons": []},
     # A setting that is a function is no cause for a warning here: nothing is cached. Some pages skip a level.
     "suppress_warnings": ["config.cache", "myst.header"],
