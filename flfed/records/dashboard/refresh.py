@@ -7,17 +7,20 @@ changes: `st.rerun` inside a fragment can override a click on another page at th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Self
 
 import streamlit as st
 
+from flfed.errors import FlfedError
 from flfed.records.document.content import Seen
 from flfed.records.document.document import document
-from flfed.records.reports.catalogue import note_in_words, notes_of
+from flfed.records.reports.catalogue import note_in_words, notes_of, series_list
 from flfed.records.reports.recorded_run import methods_of
 from flfed.records.reports.report import report
+from flfed.records.section import group
 from flfed.records.statistics import Report
 from flfed.records.store.database import store_url
 from flfed.records.store.entries import CurvePoint, EventEntry, RunEntry, SiteEntry
@@ -109,6 +112,44 @@ def read(store: str, name: str, mark: Mark, only: str | None = None) -> Shown:
             study_text=reader.series(name).study_text,
             note=note_in_words(notes_of(reader, names)),
         )
+
+
+MOST_RUNS = 2000
+"""Runs of the list, the newest ones."""
+MOST_LINES = 10_000
+"""Lines of the list of runs that are cached for all readers."""
+
+
+@cache
+def _lines() -> dict[tuple[object, ...], Report]:
+    return {}
+
+
+def read_list_ahead() -> None:
+    """Read the list of runs before the first reader comes."""
+    with suppress(FlfedError):  # the page itself shows why a store cannot be read
+        with RunReader.open() as reader:
+            runs = reader.runs(limit=MOST_RUNS)
+            notes = notes_of(reader, [run.run for run in runs])
+        read_list([run for run in runs if run.status != "running"], notes, None)
+
+
+def read_list(runs: Sequence[RunEntry], notes: Mapping[str, str], only: str | None) -> list[Report]:
+    """Return the lines of the list of runs, each read once for its mark and notes."""
+    lines = _lines()
+    if len(lines) > MOST_LINES:
+        lines.clear()
+    keys: dict[str, tuple[object, ...]] = {}
+    for series, of in group((run.series, run) for run in runs).items():
+        keys[series] = (where(), only, mark_of(of), *(notes.get(run.run) for run in of))
+    # A run that ended since is read alone, and not the whole store.
+    cached = {series: lines[key] for series, key in keys.items() if key in lines}
+    missing = [series for series in keys if series not in cached]
+    with RunReader.open(only=only) as reader:
+        newer = series_list(reader, [run for run in runs if run.series not in cached])
+    for series, line in zip(missing, newer, strict=True):
+        cached[series] = lines[keys[series]] = line
+    return [cached[series] for series in keys]
 
 
 @st.cache_data(max_entries=64, ttl=CACHE_SECONDS, show_spinner=False)

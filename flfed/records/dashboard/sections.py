@@ -26,6 +26,9 @@ EMPHASIS = re.compile(r"\\\*(\w+)\\\*")
 PADDING = dict.fromkeys(("left", "top", "right", "bottom"), 8)
 """Pixels around each chart: a browser's letters are larger than Vega assumes."""
 
+DESCRIBED_AS_A_WHOLE: dict[str, Any] = {"mark": {"aria": False}}
+"""Vega's configuration of a chart with one description, in place of a name for each of its hundred marks."""
+
 
 def contained(part: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
     """Show a part of a page in a container of its own, so that it moves no other part when it is shown again."""
@@ -60,10 +63,11 @@ def figure(
             return
         # A `Chart` is plain Vega-Lite, as Altair's checks would be too slow for a running run.
         if isinstance(drawn, Chart):
-            spec = {"padding": PADDING, **drawn.spec}
+            spec = {"padding": PADDING, "config": DESCRIBED_AS_A_WHOLE, **drawn.spec}
             st.vega_lite_chart(drawn.rows, spec, width="stretch", alt=says or title, key=f"{key}-chart")
         else:
-            st.altair_chart(drawn.properties(padding=PADDING), width="stretch", alt=says or title, key=f"{key}-chart")
+            padded = drawn.properties(padding=PADDING).configure(**DESCRIBED_AS_A_WHOLE)
+            st.altair_chart(padded, width="stretch", alt=says or title, key=f"{key}-chart")
         behind(lines, key=key, least=least)
 
 

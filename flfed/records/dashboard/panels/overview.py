@@ -343,4 +343,4 @@ def facts(opened: Opened) -> None:
             st.json({**facts, "versions": dict(run.versions), "hashes": dict(run.hashes)}, expanded=2)
         if opened.only:
             st.caption(render("pages.overview.redacted"))
-        st.code(opened.shown.study_text, language="toml")
+        st.code(opened.shown.study_text, language="toml", wrap_lines=True)
