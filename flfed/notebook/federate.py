@@ -107,8 +107,13 @@ def federate(
     Examples
     --------
     >>> from flfed import federate
-    >>> result = federate({"north": df1, "south": df2}, target="died", repeats=10)  # doctest: +SKIP
-    >>> result.gains  # doctest: +SKIP
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> rows = load_breast_cancer(as_frame=True).frame
+    >>> clinics = {"north": rows[0::3], "south": rows[1::3], "west": rows[2::3]}
+    >>> result = federate(clinics, target="target", rounds=2)  # doctest: +SKIP
+    3 sites, 569 rows, 30 features (30 number); target 'target': 2 classes; the positive class is '1'
+    >>> list(result.gains["site"])  # doctest: +SKIP
+    ['north', 'south', 'west']
     """
     columns = {"by": by, "group": group, "time": time}
     for option, word in ({"target": target} | columns).items():
@@ -195,7 +200,9 @@ def run(
     Examples
     --------
     >>> from flfed import run
-    >>> result = run("wine", rounds=5)  # doctest: +SKIP
+    >>> result = run("wine", rounds=2)  # doctest: +SKIP
+    >>> list(result.gains["site"])  # doctest: +SKIP
+    ['wine-1', 'wine-2', 'wine-3']
     """
     with _shown(progress) as show_progress, loading(show_progress):
         from flfed.federation.server import run as server
@@ -222,6 +229,18 @@ def resume(
     """Resume a run that died, stopped or failed.
 
     Parameters and errors as for `flfed.federation.server.run.resume`; `progress` as for `run`.
+
+    Examples
+    --------
+    >>> from flfed import resume, run
+    >>> def stop(*_):
+    ...     raise KeyboardInterrupt
+    >>> run("wine", rounds=2, observer=stop)  # doctest: +SKIP +ELLIPSIS
+    Traceback (most recent call last):
+    flfed.errors.RunStopped: interrupted from the keyboard; all results so far are stored: ...
+    >>> result = resume("latest")  # doctest: +SKIP
+    >>> result.status  # doctest: +SKIP
+    'completed'
     """
     with _shown(progress) as show_progress, loading(show_progress):
         from flfed.federation.server import run as server

@@ -95,6 +95,13 @@ class Result(server.Result):
 
     `report` is the object of `flfed run show --json`, and `report("run.html")` writes it as an HTML file. `overall` and
     `sites` are its figures as data frames.
+
+    Examples
+    --------
+    >>> from flfed import run
+    >>> result = run("wine", rounds=2)  # doctest: +SKIP
+    >>> result.status, result.study.rounds  # doctest: +SKIP
+    ('completed', 2)
     """
 
     report: CallableReport
@@ -239,6 +246,13 @@ class Model:
         Arrays, encoder, schema and study.
     reading : FrameReading, optional
         Reading of data frames, for a run on data frames.
+
+    Examples
+    --------
+    >>> from flfed import run
+    >>> model = run("wine", rounds=2).model  # doctest: +SKIP
+    >>> sorted(model.arrays)  # doctest: +SKIP
+    ['bias', 'weight']
     """
 
     def __init__(self, shared: SharedModel, reading: FrameReading | None = None) -> None:
@@ -430,6 +444,13 @@ def load(
     ------
     UsageError
         If there is no such run.
+
+    Examples
+    --------
+    >>> from flfed import load, run
+    >>> result = run("wine", rounds=2)  # doctest: +SKIP
+    >>> load("latest").study.rounds  # doctest: +SKIP
+    2
     """
     with RunReader.open(store) as reader:
         if model is not None:
@@ -444,6 +465,13 @@ def runs(*, search: str = "", store: str | None = None) -> pd.DataFrame:
     """Return the runs of the store, the newest first.
 
     One row a run: its id, study, status, engine, start, rounds, and the shared model's primary metric.
+
+    Examples
+    --------
+    >>> from flfed import run, runs
+    >>> result = run("wine", rounds=2)  # doctest: +SKIP
+    >>> runs().loc[0, ["study", "status"]].tolist()  # doctest: +SKIP
+    ['wine', 'completed']
     """
     keys = ("run", "series", "study", "status", "engine", "started", "rounds")
     with RunReader.open(store) as reader:

@@ -122,6 +122,13 @@ class Study(Crossing, metaclass=_FromKeywords):
     ----------------
     format : {1}
         Version of the file's format. Example: `format = 1`.
+
+    Examples
+    --------
+    >>> from flfed import Study
+    >>> study = Study(dataset="wine", model="logistic", rounds=5, partition={"by": "iid", "sites": 3})
+    >>> study.rounds, study.replace({"plan.lr": 0.1}).plan.lr
+    (5, 0.1)
     """
 
     name: str
