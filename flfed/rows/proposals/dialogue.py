@@ -87,7 +87,7 @@ class MappingDialogue:
     answers : Answers
         Those given so far; further ones are added.
     present : mapping
-        The site's mapping until now: its codes are taken over where the table gives none.
+        The site's mapping until now: its codes hold for each column that is read from the same own column.
 
     Raises
     ------
@@ -142,7 +142,7 @@ class MappingDialogue:
 
     def _ask_unnamed(self, unnamed: Mapping[str, Decision]) -> Question:
         """Return the question about codes: one for all columns with two values, else for the first column."""
-        pairs = [column for column in unnamed if len(self._values(column)) == PAIR]
+        pairs = [column for column in unnamed if len(_value_words(self._schema.columns[column])) == PAIR]
         if len(pairs) < 2:
             column = next(iter(unnamed))
             return self._ask_codes(column, unnamed[column])
@@ -239,33 +239,11 @@ class MappingDialogue:
         units = self.answers.units.get(column)
         if units is not None:
             field = replace(field, multiply=units.get("multiply", 1.0), add=units.get("add", 0.0))
-        typed = self.answers.codes.get(column)
-        if typed:
-            return replace(decision, field=_add_typed(self._schema.columns[column], field, typed))
-        if field.values is None or UNKNOWN not in field.values.values():
-            return replace(decision, field=field)
-        present = self._present_codes(column, field.column)
-        if present is not None and typed is None:
-            codes = replace(field, values=present.values, missing=present.missing)
-            return replace(decision, field=codes, why=render("proposals.dialogue.present"))
-        named = set(field.values.values())
-        values = tuple(value for value in self._values(column) if FLAGS.get(value, value) not in named)
-        left = () if typed == {} else values
-        return replace(decision, field=field, open_values=left)
-
-    def _present_codes(self, column: str, own: str) -> Field | None:
-        """Return the present reading of a column, if it has a value for each code of `own`; else None."""
-        present = self._present.get(column)
-        if not isinstance(present, Field) or present.column != own or present.values is None:
-            return None
-        codes = set(self._codes(own)) - set(present.missing)
-        is_whole = codes <= set(present.values) and UNKNOWN not in present.values.values()
-        return present if is_whole else None
-
-    def _values(self, column: str) -> tuple[str, ...]:
-        """Return the words for a column's values."""
-        described = self._schema.columns[column]
-        return tuple(FLAGS) if described.kind == "flag" else described.values
+        carried = _add_present(field, self._present.get(column), _value_words(self._schema.columns[column]))
+        if carried != field:
+            decision = replace(decision, why=render("proposals.dialogue.present"))
+            field = carried
+        return _name_codes(replace(decision, field=field), self._schema.columns[column], self.answers.codes.get(column))
 
     def _match(self, column: str) -> Match:
         return next(match for match in self._matching.matches if match.column == column)
@@ -360,6 +338,8 @@ class MappingDialogue:
         if typed not in self._names and typed.isdigit() and 1 <= int(typed) <= len(candidates):
             own = candidates[int(typed) - 1].own
         self._check_own(column, own)
+        # A factor for another column would not hold for this one.
+        self.answers.units.pop(column, None)
         if parsed is not None and text not in self._names:
             self.answers.units[column] = _read_factor(parsed["multiply"], parsed["add"])
         self.answers.columns[column] = own
@@ -371,24 +351,10 @@ class MappingDialogue:
         decisions = self.decisions()
         taken = {}
         for column, part in zip(columns, texts, strict=True):
-            taken[column] = self._read_codes(column, decisions[column], part.strip())
+            decision = decisions[column]
+            codes = self._codes(decision.own or "")
+            taken[column] = _read_answer(column, self._schema.columns[column], decision, part.strip(), codes)
         self.answers.codes |= taken
-
-    def _read_codes(self, column: str, decision: Decision, text: str) -> dict[str, str]:
-        """Return the value of each typed code of a column; none where they are left open."""
-        if text == OPEN:
-            return {}
-        typed = read_codes(text, decision.open_values)
-        own = decision.own or ""
-        _refuse_codes(column, own, typed, self._values(column), self._codes(own))
-        listed = (decision.field and decision.field.values) or {}
-        unnamed = {code for code, value in listed.items() if value == UNKNOWN}
-        left = len(unnamed - set(plain_text(pd.Series(list(typed), dtype=object))))
-        if left:
-            raise usage_error("proposals.dialogue.partial", left=left, codes=len(unnamed), own=own)
-        if self._schema.columns[column].kind != "flag":
-            return typed
-        return {code: FLAGS.get(value, value) for code, value in typed.items()}
 
     def _check(self) -> None:
         """Refuse answers that do not fit the table or the schema."""
@@ -410,7 +376,7 @@ class MappingDialogue:
                 codes = {code: plain.get(value.casefold(), value.casefold()) for code, value in codes.items()}
             own = decisions[column].own
             if own is not None:
-                _refuse_codes(column, own, codes, self._values(column), self._codes(own))
+                _refuse_codes(column, own, codes, _value_words(self._schema.columns[column]), self._codes(own))
             self.answers.codes[column] = {code: FLAGS.get(value, value) for code, value in codes.items()}
 
     def _check_own(self, column: str, own: str) -> None:
@@ -470,13 +436,64 @@ def _describe_choice(match: Match, column: Column, candidates: Sequence[Candidat
     return (*lines, choose)
 
 
+def _value_words(column: Column) -> tuple[str, ...]:
+    """Return the words for a column's values."""
+    return tuple(FLAGS) if column.kind == "flag" else column.values
+
+
+def _name_codes(decision: Decision, column: Column, typed: Mapping[str, str] | None) -> Decision:
+    """Return a decision with the codes that a person typed, else with the values that a person has to name."""
+    field = decision.field
+    if field is not None and typed:
+        return replace(decision, field=_add_typed(column, field, typed))
+    if field is None or field.values is None or UNKNOWN not in field.values.values():
+        return decision
+    named = set(field.values.values())
+    words = _value_words(column)
+    values = tuple(value for value in words if FLAGS.get(value, value) not in named)
+    # Where each value has a code, another code is asked about nevertheless; an empty table leaves codes open.
+    left = () if typed == {} else values or words
+    return replace(decision, open_values=left)
+
+
+def _read_answer(
+    column: str, described: Column, decision: Decision, text: str, codes: Mapping[str, int]
+) -> dict[str, str]:
+    """Return the value of each typed code of a column; none where they are left open."""
+    if text == OPEN:
+        return {}
+    typed = read_codes(text, decision.open_values)
+    own = decision.own or ""
+    _refuse_codes(column, own, typed, _value_words(described), codes)
+    listed = (decision.field and decision.field.values) or {}
+    unnamed = {code for code, value in listed.items() if value == UNKNOWN}
+    left = len(unnamed - set(plain_text(pd.Series(list(typed), dtype=object))))
+    if left:
+        raise usage_error("proposals.dialogue.partial", left=left, codes=len(unnamed), own=own)
+    if described.kind != "flag":
+        return typed
+    return {code: FLAGS.get(value, value) for code, value in typed.items()}
+
+
+def _add_present(field: Field, present: str | Field | None, values: Sequence[str]) -> Field:
+    """Return a reading with the codes of the present mapping's entry, where it reads the same own column."""
+    if not isinstance(present, Field) or present.column != field.column or field.values is None:
+        return field
+    possible = {FLAGS.get(value, value) for value in values}
+    codes = {code: value for code, value in (present.values or {}).items() if value in possible}
+    missing = tuple(dict.fromkeys((*field.missing, *present.missing)))
+    others = {code: value for code, value in field.values.items() if code not in missing}
+    return replace(field, values=others | codes, missing=missing)
+
+
 def _add_typed(column: Column, field: Field, typed: Mapping[str, str]) -> Field:
     """Return a reading with the typed codes, beside those whose meaning is plain."""
     plain = field.values or {value: value for value in column.values}
     values = {code: value for code, value in plain.items() if value != UNKNOWN and code not in typed}
     values |= {code: value for code, value in typed.items() if value != MISSING_CODE}
-    missing = [code for code, value in typed.items() if value == MISSING_CODE]
-    return replace(field, values=values, missing=(*field.missing, *missing))
+    missing = [code for code in field.missing if code not in typed]
+    missing += [code for code, value in typed.items() if value == MISSING_CODE]
+    return replace(field, values=values, missing=tuple(missing))
 
 
 def _read_wrong(columns: Sequence[str], text: str) -> set[str]:
