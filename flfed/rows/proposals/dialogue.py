@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Literal
 
 import pandas as pd
@@ -87,7 +86,7 @@ class MappingDialogue:
     answers : Answers
         Those given so far; further ones are added.
     present : mapping
-        The site's mapping until now: its codes hold for each column that is read from the same own column.
+        The site's mapping until now: its codes hold for columns read from the same own column.
 
     Raises
     ------
@@ -100,10 +99,10 @@ class MappingDialogue:
         table: pd.DataFrame,
         schema: Schema,
         answers: Answers,
-        present: ColumnMapping = MappingProxyType({}),
+        present: ColumnMapping | None = None,
     ) -> None:
         self._table = table
-        self._present = present
+        self._present = present or {}
         self._schema = schema
         self._matching = Matching(table, schema)
         self._names = [str(name) for name in table.columns]
@@ -142,7 +141,8 @@ class MappingDialogue:
 
     def _ask_unnamed(self, unnamed: Mapping[str, Decision]) -> Question:
         """Return the question about codes: one for all columns with two values, else for the first column."""
-        pairs = [column for column in unnamed if len(_value_words(self._schema.columns[column])) == PAIR]
+        described = self._schema.columns
+        pairs = [column for column in unnamed if len(_value_words(described[column])) == PAIR]
         if len(pairs) < 2:
             column = next(iter(unnamed))
             return self._ask_codes(column, unnamed[column])
@@ -162,13 +162,7 @@ class MappingDialogue:
         return None
 
     def answer(self, question: Question, text: str) -> None:
-        """Take an answer to a question.
-
-        Raises
-        ------
-        UsageError
-            If it is none; the sentence says how one is typed.
-        """
+        """Take an answer to a question; raises UsageError where it is none."""
         text = text.strip()
         if question.kind == "series":
             self._take_series(question.columns, text)
@@ -239,11 +233,13 @@ class MappingDialogue:
         units = self.answers.units.get(column)
         if units is not None:
             field = replace(field, multiply=units.get("multiply", 1.0), add=units.get("add", 0.0))
-        carried = _add_present(field, self._present.get(column), _value_words(self._schema.columns[column]))
+        described = self._schema.columns[column]
+        carried = _add_present(field, self._present.get(column), _value_words(described))
         if carried != field:
             decision = replace(decision, why=render("proposals.dialogue.present"))
             field = carried
-        return _name_codes(replace(decision, field=field), self._schema.columns[column], self.answers.codes.get(column))
+        decision = replace(decision, field=field)
+        return _name_codes(decision, described, self.answers.codes.get(column))
 
     def _match(self, column: str) -> Match:
         return next(match for match in self._matching.matches if match.column == column)
@@ -265,11 +261,7 @@ class MappingDialogue:
         for wanted, _ in self._matching.series:
             if match.column in wanted.columns:
                 free = self._matching.series_of(len(wanted.columns), taken)
-                lines = [render("proposals.dialogue.whole", first=wanted.columns[0], last=wanted.columns[-1])]
-                for number, names in enumerate(free, start=1):
-                    lines.append(f"  {number}: {', '.join(names)}")
-                lines.append(render("proposals.dialogue.choose-series"))
-                return Question("series", wanted.columns, tuple(lines))
+                return Question("series", wanted.columns, _describe_whole(wanted.columns, free))
         described = self._schema.columns[match.column]
         return Question("column", (match.column,), _describe_choice(match, described, self._candidates(match)))
 
@@ -353,7 +345,8 @@ class MappingDialogue:
         for column, part in zip(columns, texts, strict=True):
             decision = decisions[column]
             codes = self._codes(decision.own or "")
-            taken[column] = _read_answer(column, self._schema.columns[column], decision, part.strip(), codes)
+            described = self._schema.columns[column]
+            taken[column] = _read_answer(column, described, decision, part.strip(), codes)
         self.answers.codes |= taken
 
     def _check(self) -> None:
@@ -376,7 +369,8 @@ class MappingDialogue:
                 codes = {code: plain.get(value.casefold(), value.casefold()) for code, value in codes.items()}
             own = decisions[column].own
             if own is not None:
-                _refuse_codes(column, own, codes, _value_words(self._schema.columns[column]), self._codes(own))
+                words = _value_words(self._schema.columns[column])
+                _refuse_codes(column, own, codes, words, self._codes(own))
             self.answers.codes[column] = {code: FLAGS.get(value, value) for code, value in codes.items()}
 
     def _check_own(self, column: str, own: str) -> None:
@@ -423,6 +417,14 @@ def _describe_series(matching: Matching, schema: Schema) -> tuple[str, ...]:
     return (*lines, render("proposals.dialogue.order"))
 
 
+def _describe_whole(columns: Sequence[str], free: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Return the lines of the question about one series."""
+    lines = [render("proposals.dialogue.whole", first=columns[0], last=columns[-1])]
+    for number, names in enumerate(free, start=1):
+        lines.append(f"  {number}: {', '.join(names)}")
+    return (*lines, render("proposals.dialogue.choose-series"))
+
+
 def _describe_choice(match: Match, column: Column, candidates: Sequence[Candidate]) -> tuple[str, ...]:
     """Return the lines of the question about one column."""
     lines = [render("proposals.dialogue.column", column=match.column, description=describe_column(column))]
@@ -442,7 +444,7 @@ def _value_words(column: Column) -> tuple[str, ...]:
 
 
 def _name_codes(decision: Decision, column: Column, typed: Mapping[str, str] | None) -> Decision:
-    """Return a decision with the codes that a person typed, else with the values that a person has to name."""
+    """Return a decision with the typed codes, else with the values that a person has to name."""
     field = decision.field
     if field is not None and typed:
         return replace(decision, field=_add_typed(column, field, typed))
@@ -451,7 +453,7 @@ def _name_codes(decision: Decision, column: Column, typed: Mapping[str, str] | N
     named = set(field.values.values())
     words = _value_words(column)
     values = tuple(value for value in words if FLAGS.get(value, value) not in named)
-    # Where each value has a code, another code is asked about nevertheless; an empty table leaves codes open.
+    # Where each value has a code, another code is asked about; an empty table leaves it open.
     left = () if typed == {} else values or words
     return replace(decision, open_values=left)
 
@@ -476,7 +478,7 @@ def _read_answer(
 
 
 def _add_present(field: Field, present: str | Field | None, values: Sequence[str]) -> Field:
-    """Return a reading with the codes of the present mapping's entry, where it reads the same own column."""
+    """Return a reading with the codes of the present entry, if it reads the same own column."""
     if not isinstance(present, Field) or present.column != field.column or field.values is None:
         return field
     possible = {FLAGS.get(value, value) for value in values}

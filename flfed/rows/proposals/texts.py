@@ -205,7 +205,7 @@ def _replaced_keyword(tree: ast.Module) -> ast.keyword | None:
 
 
 def _is_written_out(mapping: ast.expr) -> bool:
-    """Return whether a mapping has only literals and calls of `Field` with literals: nothing computed is lost."""
+    """Return whether a mapping has only literals and `Field` with literals: nothing is computed."""
     if not isinstance(mapping, ast.Dict):
         return False
     # The key of `**BASE` is None, and no literal.
