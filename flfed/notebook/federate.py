@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver
+    from flfed.notebook.own_model import Builder
     from flfed.notebook.result import Result
     from flfed.rows.data.schema import Task
     from flfed.rows.data.site import Site
@@ -31,7 +32,7 @@ def federate(
     target: str,
     *,
     by: str = "",
-    model: str | type | torch.nn.Module = "",
+    model: str | type | torch.nn.Module | Builder = "",
     strategy: str | type | Mapping[str, Any] = "",
     metrics: Sequence[type] = (),
     rounds: int = 40,
@@ -61,9 +62,10 @@ def federate(
         Column to predict.
     by : str
         Column of one table whose values are sites; the smallest form one site, "other".
-    model : {"logistic", "linear", "mlp"}, a torch.nn.Module or a model's class, optional
+    model : {"logistic", "linear", "mlp"}, a torch.nn.Module, a function, or a model's class, optional
         Default: logistic regression for classes, linear regression for a number. A module maps [rows, inputs] to
-        [rows, outputs]: log-odds, logits or a number. Training starts from its present arrays.
+        [rows, outputs]: log-odds, logits or a number. Training starts from its present arrays. A function gets the
+        numbers of inputs, after encoding, and of outputs, and returns a module; each run calls it under its own seed.
     strategy : name, a strategy's class, or keys such as `{"name": "fedprox", "mu": 0.1}`, optional
     metrics : sequence of classes
         Further metrics, as in docs/extend.md, for this call only. Classes of models and strategies remain listed in
@@ -130,8 +132,10 @@ def federate(
         sentences = frames.describe_columns(workspace)
     for sentence in sentences:
         say(sentence)
-    study = frames.study_of(workspace, model, plain_value(rounds), changes.get("privacy", {}), name=name)
     own_keys = keys_of(changes)
+    study = frames.study_of(
+        workspace, model, plain_value(rounds), own_keys, changes.get("privacy", {}), name=name
+    )  # fmt: skip
     if strategy:
         own_keys |= frames.keys_of_strategy(strategy)
     with registry.lending("metric", metrics):

@@ -94,7 +94,7 @@ def test_a_fault_of_no_round_is_not_called_a_refusal(shown: str, store, write):
     assert {"What": "fault", "Site": "hungary", "When": "", "Why": "no comparison: no answer"} in plain
     refused = [(line["Site"], line["When"]) for line in plain if line["What"] == "site refused"]
     assert refused == [("basel", "at enrolment")]
-    assert "and 1 site refused" in [text.value for text in page.caption]
+    assert "sites refused: 1 (basel)" in str([table.value.to_numpy() for table in page.table]).replace("\\", "")
 
 
 def test_a_note_after_the_last_round_is_not_given_the_number_of_a_round_that_never_was(shown: str, store, write):

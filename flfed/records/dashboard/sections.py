@@ -12,7 +12,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 import streamlit as st
 
 from flfed.records.charts.chart import Chart, Line
-from flfed.records.section import Drawing, Section, Table, names_of
+from flfed.records.section import Drawing, Section, Table, divide, names_of
 from flfed.records.statistics.verdict import Difference, decimals_for, number
 from flfed.records.text import escape, heading, with_code
 from flfed.spreadsheet import csv_text, plain_cell
@@ -179,6 +179,20 @@ def show(section: Section | None, *, repeat: int | None = None, titled: bool = T
         for line in section.note:
             # Words between stars are emphasised, as in a document.
             st.caption(EMPHASIS.sub(r"*\1*", with_code(line)))
+
+
+def show_all(*of: Section | None, repeat: int | None = None) -> None:
+    """Show sections, and those without content in one line at the end, with the reasons folded in it."""
+    there, absent = divide(of)
+    for one in there:
+        show(one, repeat=repeat)
+    with st.container():
+        if absent:
+            names = "; ".join(one.title for one in absent)
+            with st.expander(
+                escape(f"{render('pages.absent.title')}: {names}"), expanded=not there and len(absent) > 1
+            ):
+                st.markdown(bullets(with_code(one.reason) for one in absent))
 
 
 def _show_table(of: Table) -> None:

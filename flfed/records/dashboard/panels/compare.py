@@ -21,6 +21,7 @@ from flfed.records.reports.faults import STATUS_WORDS
 from flfed.records.reports.privacy import name_mechanism, private_of
 from flfed.records.reports.recorded_run import LOSS, TELLING, shows
 from flfed.records.reports.report import primary_of
+from flfed.records.reports.shown_run import ShownRun
 from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.section import group
 from flfed.records.statistics import Report, verdict
@@ -34,7 +35,7 @@ MOST = 6
 """Most runs side by side; more columns cannot be read."""
 DATASET = "dataset.name"
 """Key of a study, with its table."""
-Compared = dict[str, refresh.Shown]
+Compared = dict[str, ShownRun]
 
 
 def side_by_side(series: Sequence[str], only: str | None) -> None:
