@@ -175,13 +175,7 @@ class MappingDialogue:
         self.number_of_answers += 1
 
     def correct(self, text: str) -> None:
-        """Take COLUMN=OWN: a column of the schema is read from another column, or is not here ("-").
-
-        Raises
-        ------
-        UsageError
-            If there is no such column, or another one is read from it.
-        """
+        """Take COLUMN=OWN, or "-" for OWN; raises UsageError where there is none, or it is taken."""
         column, _, own = text.partition("=")
         column = column.strip()
         if column not in self._schema.columns:
