@@ -106,7 +106,7 @@ def _exported(model: SharedModel, network: Any) -> tuple[Any, float]:
         try:
             with warnings.catch_warnings(), _quiet(logging.getLogger("torch.onnx")):
                 warnings.simplefilter("ignore")
-                program = torch.onnx.export(
+                program: Any = torch.onnx.export(
                     scores, (example,), dynamo=True, verbose=False, input_names=[INPUT], output_names=[OUTPUT],
                     dynamic_shapes=({0: torch.export.Dim("rows")},),
                 )  # fmt: skip

@@ -128,9 +128,9 @@ def test_the_run_of_a_module_is_opened_with_that_module_and_with_no_other(monkey
     theirs = result.model.predict_proba(FRAMES["north"])
     monkeypatch.setattr(registry, "_LENT", {})  # another process
     federated(model=Bent(INPUTS), rounds=1)
-    with pytest.raises(UsageError, match=r"a program gave it as a module: use load\(RUN, model=MODULE\)"):
+    with pytest.raises(UsageError, match=r"a program gave this model as a module"):
         _ = flfed.load(result.run).model
-    with pytest.raises(UsageError, match="a program gave it as a module"):
+    with pytest.raises(UsageError, match="a program gave this model as a module"):
         _ = flfed.load(result.run, model=Bent(INPUTS)).model
     again = flfed.load(result.run, model=Net(INPUTS))
     np.testing.assert_array_equal(again.model.predict_proba(FRAMES["north"]), theirs)

@@ -11,7 +11,7 @@ from flfed.deployment.operator.budget import COMPOSED, PEOPLE, describe_account,
 from flfed.deployment.site_app import page_frame, reads
 from flfed.deployment.site_app.page_frame import Opened, kind_of_line
 from flfed.records.charts.chart import Line
-from flfed.records.dashboard.panels.overview import card
+from flfed.records.dashboard.panels.sites import card
 from flfed.records.dashboard.sections import contained, download, table
 from flfed.records.reports.audit_headlines import share_in_words
 from flfed.records.reports.privacy import describe_encoder_condition

@@ -11,7 +11,7 @@ from flfed.deployment.gate.local_results import Result
 from flfed.deployment.site_app import page_frame, reads
 from flfed.deployment.site_app.page_frame import Opened
 from flfed.records.charts.by_site import ENDS, interval_chart
-from flfed.records.dashboard.panels.overview import card
+from flfed.records.dashboard.panels.sites import card
 from flfed.records.dashboard.sections import contained, figure, table
 from flfed.records.reports import site_verdict as verdicts
 from flfed.records.statistics import Report, verdict
