@@ -20,8 +20,8 @@ from flfed.errors import UsageError
 from flfed.notebook.frames import study_name, workspace_of
 from flfed.notebook.result import Result
 from flfed.records.reports.narrative import verdict_in_words
-from flfed.records.statistics.verdict import describe_verdict
 from flfed.records.reports.report import report
+from flfed.records.statistics.verdict import describe_verdict
 from flfed.records.store.reader import RunReader
 from flfed.study.study import Study
 from flfed.study.template import StudyTemplate
