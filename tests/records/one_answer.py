@@ -56,7 +56,7 @@ def check(url: str, name: str, flfed: Callable[..., Any]) -> dict[str, str]:
     (card,) = [one for one in overview.metric if one.label == "Largest clear gain"]
     assert (card.value == "none") == (PAYS not in codes.values())
     for site in sorted(codes)[:SITES_OPENED]:
-        heads = re.findall(r"^(?:### |\*\*)(.*?)(?:\*\*)?$", words(page("p30_sites", name, site=site)), re.MULTILINE)
+        heads = re.findall(r"### (.*)", words(page("p30_sites", name, site=site)))
         starts = {code: start.format(name=metric_name(metric)) for code, start in STARTS.items()}
         (answer,) = [head for head in heads if head.startswith(tuple(starts.values()))]
         assert answer.startswith(f"{starts[codes[site]]} {site}"), (answer, codes[site])

@@ -32,10 +32,8 @@ def answer(report: Report, site: str, metric: str) -> None:
     of_site = run_of(report).sites[site]
     with st.container(border=True):
         # Doubts go before the verdict, as on the page Overview.
-        first, *others = [*narrative.doubts(report, metric), site_answer.should_it_join(report, site, metric)]
-        st.markdown(f"### {escape(first)}")
-        for line in others:
-            st.markdown(f"**{escape(line)}**")
+        for line in (*narrative.doubts(report, metric), site_answer.should_it_join(report, site, metric)):
+            st.markdown(f"### {escape(line)}")
         _models(report, site, metric)
         for line in (site_verdict(of_site, metric)[1], *noised.own_under_noise(report)):
             st.markdown(escape(line))
