@@ -113,4 +113,4 @@ case-studies: env
 
 # README and docs as a site in build/site, without a network. Ends with 1 where a link or an anchor leads nowhere.
 site: env
-	$(BIN)/mkdocs build --strict
+	$(BIN)/python -m docs.make.site

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 from streamlit.starlette import App
 
-from flfed.records.dashboard import APP_TOKEN, page_files, page_groups
+from flfed.records.dashboard import APP_TOKEN, logo_file, page_files
 from flfed.records.dashboard.access import Guard, load_pages, page_routes
 
 
@@ -15,18 +15,17 @@ def main() -> None:
     from flfed.records.dashboard import access
 
     st.set_page_config(page_title="flfed", layout="wide")
+    st.logo(logo_file(dark=st.context.theme.type == "dark"))
     viewer = access.admit()
     st.session_state[access.VIEWER] = viewer
     if viewer is None:
         return
-    first = next(iter(page_files()))
-    pages = {
-        heading: [
-            st.Page(file, title=name.replace("-", " ").capitalize(), url_path=name, default=name == first)
-            for name, file in files.items()
-        ]
-        for heading, files in page_groups().items()
-    }
+    files = page_files()
+    first = next(iter(files))
+    pages = [
+        st.Page(file, title=name.replace("-", " ").capitalize(), url_path=name, default=name == first)
+        for name, file in files.items()
+    ]
     st.navigation(pages).run()
 
 

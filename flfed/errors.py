@@ -24,6 +24,15 @@ class UsageError(FlfedError):
     """Error of wrong use or wrong input: a key, a name, a file or an option.
 
     The text has only our own settings.
+
+    Examples
+    --------
+    >>> from flfed import Study, UsageError
+    >>> try:
+    ...     Study.load("no-such-study")
+    ... except UsageError as error:
+    ...     print(str(error).partition(".")[0].partition(";")[0])
+    study 'no-such-study' is neither shipped nor a file
     """
 
     exit_code = 2

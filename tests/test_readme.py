@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shlex
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -129,6 +132,71 @@ def test_every_command_and_block_of_the_page_on_own_tables_runs_in_order(flfed, 
     printed = ran("\n".join(blocks_of(PAGES["own-tables"])), ward)
     assert "verdict" in printed and float(printed.split()[-1]) > 0.6  # the estimator's accuracy
     assert (ward / "ward.onnx").stat().st_size > 0 and (ward / "ward-files" / "datasets").is_dir()
+
+
+WEST = {"gesl": {"F": "1", "M": "2"}, "died": {"yes": "j", "no": "n"}}
+"""Codes of a strange table, as somebody else may write them."""
+KEYS = {
+    "data new": "dataset columns offers unconfirmed sites files columns.0.sure columns.0.leak",
+    "site new": "columns.0.site-column columns.0.sure",
+    "site map": "columns.0.site-column passed",
+    "site check": "passed columns.0.passed columns.0.detail",
+    "study check": "primary",
+    "study run": "run status",
+    "run show": "status reason faults training.enough global.METRIC.value global.METRIC.low "
+    "sites.west.verdict sites.west.difference.METRIC.widened-low sites.west.difference.METRIC.low "
+    "sites.west.difference-personalised mean-gain.METRIC.value",
+    "run list": "runs.0.run series.0.status",
+}
+"""Keys that AGENTS.md names, of each of its commands."""
+
+
+def value_at(printed: object, path: str) -> object:
+    for key in path.replace("METRIC", "roc_auc_score").split("."):
+        printed = printed[int(key)] if isinstance(printed, list) else printed[key]
+    return printed
+
+
+def gains_of(text: str) -> dict[str, list[str]]:
+    """Return the three signed numbers of each site's line."""
+    numbers = {site: re.findall(rf"^{site} .*?([+-]\d.*)$", text, re.MULTILINE) for site in ("north", "south", "west")}
+    return {site: re.findall(r"[+-]\d\.\d+", lines[0]) for site, lines in numbers.items() if lines}
+
+
+@pytest.mark.studies
+def test_an_agent_and_r_read_the_same_verdict_by_the_commands_of_their_pages(
+    flfed, ward: Path, monkeypatch: pytest.MonkeyPatch
+):
+    strange = patients(180, 2).rename(columns={"age": "AGE", "sex": "gesl", "pressure": "RR"})
+    strange.replace(WEST).to_csv("west.csv", index=False, sep=";", decimal=",")
+    page = (ROOT / "AGENTS.md").read_text(encoding="utf-8")
+    (ward / "answers.toml").write_text(blocks_of(page, "toml")[0])
+    printed = {}
+    for words in commands_of("AGENTS.md"):
+        code, out, err = flfed(*words)
+        assert code == 0, (words, err)
+        printed[" ".join(words[:2])] = json.loads(out)
+    assert printed.keys() == KEYS.keys()
+    for command, paths in KEYS.items():
+        for path in paths.split():
+            value_at(printed[command], path)
+            names = [key for key in re.split(r"[.]", path) if key.isalpha() or "-" in key]
+            assert all(name in page for name in names if name not in ("runs", "series", "west", "dataset")), path
+    shown = printed["run show"]
+    assert shown["status"] == "completed" and printed["site check"]["passed"] and printed["site map"]["passed"]
+    assert {site["verdict"] for site in shown["sites"].values()} <= set(re.findall(r'`"([a-z ]+)"`', page))
+    if shutil.which("Rscript") is None:
+        pytest.skip("R is not installed: apt-get install r-base-core r-cran-jsonlite")
+    block = blocks_of((ROOT / "docs" / "r.md").read_text(encoding="utf-8"), "r")[0]
+    assert len(block.splitlines()) <= 10
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    done = subprocess.run(["Rscript", "-e", block], capture_output=True, text=True, cwd=ward)
+    assert done.returncode == 0, done.stderr
+    # The same study and rows give the same figures; R's minus sign is a hyphen.
+    table = flfed("run", "show", "latest")[1].replace("\N{MINUS SIGN}", "-")
+    assert len(gains_of(table)) == 3 and gains_of(done.stdout) == gains_of(table)
+    overall = shown["global"]["roc_auc_score"]
+    assert "AUC {value:.3f} ({low:.3f} to {high:.3f})".format(**overall) in done.stdout
 
 
 @pytest.mark.servers

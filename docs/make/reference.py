@@ -35,6 +35,7 @@ from flfed.study.tables import Expectation, Expected, Named
 from flfed.updates.parts.every_part import PARTS
 
 ROOT = Path(__file__).resolve().parents[2]
+_DIRECTIVE = re.compile(r" +# doctest: .*")
 FOLDER = ROOT / "docs" / "reference"
 MADE = "<!-- Made from the code by `make docs`: change the docstring there, not this page. -->"
 COLUMNS = ("key", "type", "default", "meaning", "example")
@@ -325,24 +326,54 @@ def _parameter(given: click.Parameter) -> list[str]:
     return [names, kind, "**required**" if given.required else "–" if plain else f"`{given.default}`", what]
 
 
+USES: Mapping[str, str] = {
+    "Run a study": "federate run Result Model FederatedClassifier load runs resume audit Study UsageError",
+    "Describe a site": "Site Csv Excel Parquet Sql Frame Field Holdout HoldoutByTime Policy OwnColumn Mapped Limits "
+    "Transactions SimulatedTransactions",
+    "Extend": "FedAvg Mechanism Codec Arrays layered_outputs",
+}
+"""The public names by what they are for, in the order in which a reader needs them."""
+
+
 def python_page() -> str:
-    """Return the page of the public names of `flfed`."""
+    """Return the list of the public names of `flfed`, by use."""
     intro = "All names of `from flfed import …`. Any other name in a module may change with any version."
-    return page("Python", intro, *(name_section(name) for name in flfed.__all__))
+    return page("Python", intro, *(use_section(title) for title in USES))
 
 
-def name_section(name: str) -> str:
-    """Return one public name as a section."""
+def use_section(title: str) -> str:
+    """Return the names of one use as a list."""
+    rows = [[f"[{name}](python/{name}.md)", docstring_of(name).summary] for name in USES[title].split()]
+    return f"## {title}\n\n{table(('name', 'what it is'), rows)}"
+
+
+def docstring_of(name: str) -> Docstring:
+    """Return the docstring of a public name, or the text after its value."""
     thing = getattr(flfed, name)
+    if inspect.isclass(thing) or inspect.isfunction(thing):
+        return read(thing)
+    return read(meaning_of_value(importlib.import_module(flfed._PUBLIC[name]), name))
+
+
+def name_page(name: str) -> str:
+    """Return the page of one public name.
+
+    Raises
+    ------
+    Undocumented
+        If it has no example.
+    """
+    thing = getattr(flfed, name)
+    said = docstring_of(name)
+    if "Examples" not in said.texts:
+        raise Undocumented(f"{name} has no example: write one into its docstring")
     if not inspect.isclass(thing) and not inspect.isfunction(thing):
-        module = importlib.import_module(flfed._PUBLIC[name])
-        return f"## {name}\n\n{meaning_of_value(module, name)}"
-    said = read(thing)
+        return page(name, *docstring_parts(said))
     said = with_inherited(thing, said) if inspect.isclass(thing) else said
-    parts = [f"## {name}", f"```text\n{signature_of(name, thing)}\n```", *docstring_parts(said)]
+    parts = [f"```text\n{signature_of(name, thing)}\n```", *docstring_parts(said)]
     for method, of in methods_of(thing) if inspect.isclass(thing) else ():
-        parts += [f"### {name}.{method}", *docstring_parts(read(of))]
-    return "\n\n".join(part for part in parts if part)
+        parts += [f"## {name}.{method}", *docstring_parts(read(of))]
+    return page(name, *parts)
 
 
 def with_inherited(kind: type, said: Docstring) -> Docstring:
@@ -403,10 +434,9 @@ def _says(of: Any) -> bool:
 def docstring_parts(said: Docstring) -> list[str]:
     """Return a docstring as Markdown."""
     listed = [_entries(title, entries) for title, entries in said.entries.items() if entries]
-    parts = [said.summary, *said.paragraphs, *listed, notes(said), *said.closing]
-    if "Examples" in said.texts:
-        parts.append(f"```pycon\n{said.texts['Examples'].strip()}\n```")
-    return parts
+    lines = [_DIRECTIVE.sub("", line) for line in said.texts.get("Examples", "").strip().splitlines()]
+    example = "\n".join(["```pycon", *lines, "```"]) if lines else ""
+    return [said.summary, *said.paragraphs, example, *listed, notes(said), *said.closing]
 
 
 def _entries(title: str, entries: Sequence[Entry]) -> str:
@@ -456,19 +486,21 @@ def index_page() -> str:
 
 def pages() -> dict[Path, str]:
     """Return every page by its path."""
-    return {FOLDER / "index.md": index_page(), **{FOLDER / f"{name}.md": make() for name, (make, _) in PAGES.items()}}
+    made = {FOLDER / "index.md": index_page()}
+    made |= {FOLDER / f"{name}.md": make() for name, (make, _) in PAGES.items()}
+    return made | {FOLDER / "python" / f"{name}.md": name_page(name) for name in flfed.__all__}
 
 
 def stale() -> list[str]:
     """Return the pages that differ from the code."""
     made = pages()
     found = [path for path, text in made.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
-    return sorted(path.name for path in {*found, *(set(FOLDER.glob("*.md")) - set(made))})
+    return sorted(path.name for path in {*found, *(set(FOLDER.rglob("*.md")) - set(made))})
 
 
 def main() -> None:
     """Write the pages anew."""
-    FOLDER.mkdir(exist_ok=True)
+    (FOLDER / "python").mkdir(parents=True, exist_ok=True)
     for path, text in pages().items():
         path.write_text(text, encoding="utf-8")
         print(path.relative_to(ROOT))

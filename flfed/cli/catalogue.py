@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,8 @@ RUN = typer.Argument(..., metavar="RUN", help=WHICH, autocompletion=completion.r
 LATEST = typer.Argument("latest", metavar="RUN", help=WHICH, autocompletion=completion.runs)
 STATUSES = ("completed", "running", "stopped", "failed", "interrupted")
 STATES = f"{', '.join(STATUSES[:-1])} or {STATUSES[-1]}"
-SPARE = ("started, UTC", "engine", "note", "rounds", "repeats", "took no part", "95 % CI", "figure")
-"""Columns that a narrow terminal leaves out, in this order."""
+SPARE = ("95 % CI", "figure", "repeats", "rounds", "engine", "note", "took no part")
+"""Columns that a terminal leaves out, in this order; one that is too narrow even so gets `_folded` rows."""
 LINES = 200
 """Most lines of a log that are printed: the last ones."""
 
@@ -33,13 +34,15 @@ def list_runs(
     engine: str = typer.Option("", help="Only this engine."),
     since: str = typer.Option("", metavar="DATE", help="Only runs that began at this date or time, or later."),
     site: str = typer.Option("", metavar="NAME", help="Only this site."),
+    tag: str = typer.Option("", metavar="WORD", help="Only runs with #WORD in their note."),
     limit: int = typer.Option(50, min=1, help="Most lines."),
     whole: bool = typer.Option(False, "--all", help="List single repeats."),
 ) -> output.Shown:
     """List the runs of the store, the newest first; repeats of a study share one line.
 
-    The figure is the shared model's primary metric on the holdout rows of all sites, with its 95 % interval. For
-    repeats it is the mean and the standard deviation.
+    A line has the verdict and the mean gain from joining with its 95 % interval. The figure is
+    the shared model's primary metric on the holdout rows of all sites, with its 95 % interval; for repeats the mean
+    and the standard deviation. A narrow terminal has the same in fewer columns.
     """
     from flfed.records.ledger_line import moment_of
     from flfed.records.reports.catalogue import run_list
@@ -50,12 +53,12 @@ def list_runs(
     start = moment_of(since) if since else ""
     chosen = {"study": study, "status": status, "engine": engine, "since": start}
     with RunReader.open() as reader:
-        listing = run_list(reader, search=search, limit=limit, site=site, **chosen)
+        listing = run_list(reader, search=search, limit=limit, site=site, tag=tag.removeprefix("#"), **chosen)
     yield listing
     if listing["runs"] or listing["series"]:
         lines = listing["runs"] if whole else listing["series"]
         _print(lines, whole)
-    elif search or site or any(chosen.values()):
+    elif search or site or tag or any(chosen.values()):
         yield "No run matches."
     else:
         yield render("commands.runs.none")
@@ -65,19 +68,52 @@ def _print(lines: list[dict[str, Any]], whole: bool) -> None:
     rows = [_row(line, whole) for line in lines]
     # An empty column is left out.
     headers = [header for header in rows[0] if any(map(itemgetter(header), rows))]
-    gone = output.as_table(headers, list(map(itemgetter(*headers), rows)), spare=SPARE)
+    least = [header for header in headers if header not in SPARE]
+    if not output.fits(least, list(map(itemgetter(*least), rows))):
+        headers, cells = ["run, study", "verdict, mean gain", "status, data, privacy, engine"], list(map(_folded, rows))
+        output.as_table(headers, cells)
+        gone = ["note"]
+    else:
+        gone = output.as_table(headers, list(map(itemgetter(*headers), rows)), spare=SPARE)
     for row in rows:
         if "note" in gone and row["note"]:
             output.say(f"{row['run']}: {row['note']}")
 
 
+def _folded(row: dict[str, str]) -> list[str]:
+    """Return the cells of a row in three columns, whose lines break between words."""
+    data = [row["dataset"], counted(int(row["sites"]), "site"), row["rows"] and f"{row['rows']} rows"]
+    how = [
+        f"privacy {row['privacy']}",
+        f"engine {row['engine']}",
+        row["took no part"] and f"missing {row['took no part']}",
+    ]
+    done = [f"{name} {row[name]}" for name in ("repeats", "rounds") if name in row]
+    figure = [row["figure"], row["95 % CI"] and f"({row['95 % CI']})"]
+    beside = [f"{row['status']} {row['started, UTC']}", *map(_listed, (data, how, done)), " ".join(figure)]
+    answer = " ".join((row["verdict"], row["mean gain (95 % CI)"]))
+    return [f"{row['run']} {row['study']}", answer, "; ".join(filter(None, map(str.strip, beside)))]
+
+
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(filter(None, words))
+
+
 def _row(of: dict[str, Any], whole: bool) -> dict[str, str]:
     """Return the cells of a run, or of a series, by their headers."""
-    from flfed.records.reports.catalogue import figure_in_words
+    from flfed.records.reports.catalogue import answer_in_words, figure_in_words
     from flfed.records.reports.faults import some
+    from flfed.records.reports.privacy import name_mechanism
 
+    verdict, gain = answer_in_words(of)
     figure, interval = figure_in_words(of)
-    row = {"run": of["run"], "study": of["study"], "status": of["status"], "figure": figure, "95 % CI": interval}
+    gone = of["missing"]
+    row = {"run": of["run"], "study": of["study"], "verdict": verdict, "mean gain (95 % CI)": gain}
+    row |= {"dataset": of["dataset"], "sites": str(of["sites"] - len(gone))}
+    row |= {"rows": "" if of["rows"] is None else str(of["rows"])}
+    row["privacy"] = name_mechanism(of["mechanism"], of["epsilon"])
+    row |= {"engine": of["engine"], "status": of["status"], "started, UTC": of["started"][:16].replace("T", " ")}
+    row |= {"figure": figure, "95 % CI": interval}
     if whole:
         row["rounds"] = str(of["rounds"])
     else:
@@ -85,9 +121,6 @@ def _row(of: dict[str, Any], whole: bool) -> dict[str, str]:
             done = of[what]
             planned = of[f"{what}-planned"]
             row[what] = str(done) if done == planned else f"{done} of {planned}"
-    row["engine"] = of["engine"]
-    row["started, UTC"] = of["started"][:16].replace("T", " ")
-    gone = of["missing"]
     row["took no part"] = f"{len(gone)} of {of['sites']}: {some(gone)}" if gone else ""
     row["note"] = of["note"]
     return row

@@ -216,11 +216,14 @@ def _admitted(
     for admission in admissions:
         key = {"site": admission.site, "node-key": admission.fingerprint, "already": admission.already}
         facts.append(key | {"gate-key": admission.gate_key})
+    from flfed.signatures import spoken_fingerprint
+
     others = [{"file": str(file), "reason": str(error)} for file, error in refused]
     yield facts[0] if single else {"admitted": facts, "refused": others}
     for admission in admissions:
         state = "before" if admission.already else "now"
-        yield render(f"commands.admitted.{state}", site=admission.site, fingerprint=admission.fingerprint)
+        key = {"spoken": spoken_fingerprint(admission.fingerprint), "fingerprint": admission.fingerprint}
+        yield render(f"commands.admitted.{state}", site=admission.site, **key)
         if admission.gate_key:
             yield render("commands.gate.admitted", fingerprint=admission.gate_key)
     for file, error in refused:

@@ -32,6 +32,8 @@ SCREEN = 30
 CUT_TO, LEAST_CUT = 20, 10
 """Width to which a text is cut before other columns are left out, and its least width."""
 BETWEEN = 2
+PIPE = 160
+"""Columns of a pipe."""
 """Blanks after each column."""
 Form = Literal["plain", "csv", "md"]
 Shown = Iterator[object]
@@ -184,14 +186,14 @@ def as_table(
     below : sequence of bool, one for each row
         Rows whose cut text is repeated in full below the table, after the first cell of the row.
     """
-    other = getattr(click.get_current_context(silent=True), "meta", {}).get(__name__)
+    other = _other_format()
     if other is not None:
         other.print(headers, rows, title)
         return []
     from rich.console import Console
 
     is_terminal = sys.stdout.isatty()
-    console = Console(width=None if is_terminal else 160)
+    console = Console(width=None if is_terminal else PIPE)
     printed = rows[:most] if more and not whole else rows
     # Each column with its header, which comes first.
     columns = {column[0]: list(column) for column in zip(headers, *printed, strict=True)}
@@ -203,6 +205,20 @@ def as_table(
     if texts:
         _say_cut_texts(texts, columns[texts[0]], rows, below)
     return gone
+
+
+def fits(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Return whether a table has room for every cell in one line, as it has in any other format."""
+    if _other_format() is not None:
+        return True
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPE
+    return _width(zip(headers, *rows, strict=True)) <= width
+
+
+def _other_format() -> _Tables | None:
+    """Return where the current command prints tables in another format, None where it prints them for people."""
+    context = click.get_current_context(silent=True)
+    return None if context is None else context.meta.get(__name__)
 
 
 def _fit(columns: dict[str, list[str]], texts: Sequence[str], spare: Sequence[str], width: int) -> list[str]:

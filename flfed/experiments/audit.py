@@ -112,6 +112,14 @@ def audit(
         If there is no such run, site or attack, the run has no model, or its sites' rows have changed.
     FlfedError
         If no site could be attacked.
+
+    Examples
+    --------
+    >>> from flfed import audit, run
+    >>> result = run("wine", rounds=2)  # doctest: +SKIP
+    >>> audited = audit("latest", attacks=["membership-inference"])  # doctest: +SKIP
+    >>> audited.findings[0].metric  # doctest: +SKIP
+    'auc-of-loss'
     """
     chosen = _check_attacks(attacks)
     with RunReader.open(store) as reader:

@@ -121,7 +121,7 @@ class SharedModel:
         if all(value.dtype == np.float32 for value in self.arrays.values()):
             return self
         if self.layout.plain:
-            raise usage_error("export.errors.trees", model=self.study.model.name)
+            raise usage_error("export.errors.trees", model=self.study.model.title)
         with np.errstate(over="ignore"):
             rounded = {name: value.astype(np.float32) for name, value in self.arrays.items()}
         if not all(np.isfinite(value).all() for value in rounded.values()):
@@ -139,7 +139,7 @@ class SharedModel:
             If a weight is not finite, or the model is trees, which have none.
         """
         if self.layout.plain:
-            raise usage_error("export.errors.weights", model=self.study.model.name)
+            raise usage_error("export.errors.weights", model=self.study.model.title)
         stored = quantise(self.arrays)
         layout = self.layout
         by = self.encoder

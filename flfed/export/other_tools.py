@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import Pipeline
@@ -25,27 +29,51 @@ from flfed.words import usage_error
 OPSET = 17
 INPUT = "inputs"
 OUTPUT = "outputs"
+COMPARED_ROWS = 256
+CLOSE = 1e-6
+"""Largest difference of a score that a file may have; of numbers above 1, relative to them."""
 
 
 def write_onnx(model: SharedModel, path: Path) -> None:
-    """Write a model's network as ONNX; it computes in float64.
+    """Write a model's network as ONNX, once its scores are those of the model.
 
     Its input `inputs` [rows, inputs] has the encoder's inputs; their names are in the file's metadata. Its output
     `outputs` has probabilities [rows, classes] in the schema's order, or predictions [rows, 1] in the target's unit.
+    It computes in float64, or in float32 where onnxruntime lacks an operator of a module in float64.
 
     Raises
     ------
     UsageError
-        If the extra is not installed, or the model is not made of layers.
+        If the extra is not installed, the model has trees, torch cannot export it, or a score differs by more than
+        `CLOSE`. Nothing is written then.
 
-    Source: the ONNX operators MatMul, Add, Relu, Sigmoid, Softmax and DequantizeLinear, opset 17.
+    Source: the ONNX operators MatMul, Add, Relu, Sigmoid, Softmax and DequantizeLinear, opset 17; `torch.onnx` for
+    models without named layers.
     """
-    require_extra("onnx", "writing ONNX", "onnx")
+    require_extra("onnxruntime", "writing ONNX", "onnx")
     import onnx
 
-    layers = layers_of(model.study.model.build("model"))
-    if not layers:
-        raise usage_error("export.errors.layers", model=model.study.model.name)
+    if model.layout.plain:
+        raise usage_error("export.errors.layers", model=model.study.model.title)
+    network = model.study.model.build("model")
+    layers = layers_of(network)
+    if layers:
+        made = _layered(model, layers)
+        gap = _largest_gap(model, made, np.float64)
+    else:
+        made, gap = _exported(model, network)
+    if not gap <= CLOSE:
+        raise usage_error("export.errors.scores", gap=gap, most=CLOSE)
+    names = {"inputs": "\n".join(input_names(model.layout)), "classes": "\n".join(model.schema.classes)}
+    onnx.helper.set_model_props(made, {"run": model.run, **names})
+    onnx.checker.check_model(made)
+    path.write_bytes(made.SerializeToString())
+
+
+def _layered(model: SharedModel, layers: Sequence[tuple[str, str]]) -> Any:
+    """Return the graph of a model that is nothing but its layers, with int8 weights where it has them."""
+    import onnx
+
     graph = _Graph()
     last = INPUT
     for number, (weight, bias) in enumerate(layers):
@@ -53,24 +81,97 @@ def write_onnx(model: SharedModel, path: Path) -> None:
         last = graph.add("MatMul", last, graph.weight(weight, model))
         last = graph.add("Add", last, graph.constant(bias, model.arrays[bias]))
     _finish(graph, model, last)
-    inputs = input_names(model.layout)
+    inputs = len(input_names(model.layout))
     width = len(model.schema.classes) or 1
-    made = onnx.helper.make_model(
+    return onnx.helper.make_model(
         onnx.helper.make_graph(
             graph.nodes,
             "flfed",
-            [onnx.helper.make_tensor_value_info(INPUT, onnx.TensorProto.DOUBLE, ["rows", len(inputs)])],
+            [onnx.helper.make_tensor_value_info(INPUT, onnx.TensorProto.DOUBLE, ["rows", inputs])],
             [onnx.helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.DOUBLE, ["rows", width])],
             graph.constants,
         ),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         producer_name="flfed",
     )
-    onnx.helper.set_model_props(
-        made, {"run": model.run, "inputs": "\n".join(inputs), "classes": "\n".join(model.schema.classes)}
-    )
-    onnx.checker.check_model(made)
-    path.write_bytes(made.SerializeToString())
+
+
+def _exported(model: SharedModel, network: Any) -> tuple[Any, float]:
+    """Return a graph by torch's exporter, and the largest gap of its scores."""
+    from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as LacksOperator
+
+    for dtype in (np.float64, np.float32):
+        scores = _Scores(model, network, getattr(torch, np.dtype(dtype).name)).eval()
+        example = torch.zeros(2, len(input_names(model.layout)), dtype=scores.dtype)
+        try:
+            with warnings.catch_warnings(), _quiet(logging.getLogger("torch.onnx")):
+                warnings.simplefilter("ignore")
+                program = torch.onnx.export(
+                    scores, (example,), dynamo=True, verbose=False, input_names=[INPUT], output_names=[OUTPUT],
+                    dynamic_shapes=({0: torch.export.Dim("rows")},),
+                )  # fmt: skip
+            return program.model_proto, _largest_gap(model, program.model_proto, dtype)
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise usage_error("export.errors.exporter", reason=str(error).strip().splitlines()[0]) from None
+        except LacksOperator as error:
+            missing = str(error)
+    raise usage_error("export.errors.exporter", reason=missing)
+
+
+@contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    """Show only errors of a logger, while the block runs."""
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+class _Scores(torch.nn.Module):
+    """Probabilities or predictions of a model, from the encoder's inputs."""
+
+    def __init__(self, model: SharedModel, network: Any, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self._network = network
+        self._places = {name: f"array{place}" for place, name in enumerate(model.arrays)}
+        for name, place in self._places.items():
+            self.register_buffer(place, torch.tensor(model.arrays[name], dtype=dtype))
+        self._task = model.schema.task
+        self._logarithmic = model.layout.target.transform == "log1p"
+        self._scale = float(model.encoder.scale[-1])
+        self._center = float(model.encoder.center[-1])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        outputs = self._network.outputs({name: getattr(self, place) for name, place in self._places.items()}, x)
+        if self._task == "multi-class":
+            return torch.softmax(outputs, -1)
+        if self._task == "binary":
+            positive = torch.sigmoid(outputs)
+            return torch.cat([1 - positive, positive], -1)
+        number = outputs * self._scale + self._center
+        return torch.exp(number) - 1 if self._logarithmic else number
+
+
+def _largest_gap(model: SharedModel, made: Any, dtype: type) -> float:
+    """Return the largest difference between a graph's scores and the model's, on drawn inputs.
+
+    Of numbers above 1 it is relative to them.
+    """
+    import onnxruntime
+
+    x = np.random.default_rng(0).normal(size=(COMPARED_ROWS, len(input_names(model.layout))))
+    expected = model.predictions(x)
+    if model.schema.task == "binary":
+        expected = np.column_stack([1 - expected, expected])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(made.SerializeToString(), options)
+    scores = session.run(None, {INPUT: x.astype(dtype)})[0]
+    expected = expected.reshape(scores.shape)
+    return float((np.abs(scores - expected) / np.maximum(1, np.abs(expected))).max())
 
 
 def _finish(graph: _Graph, model: SharedModel, last: str) -> None:
@@ -176,7 +277,7 @@ def to_sklearn(
     """
     made = model.study.model.build("model")
     if not made.linear:
-        raise usage_error("export.errors.linear", model=model.study.model.name)
+        raise usage_error("export.errors.linear", model=model.study.model.title)
     weight, bias = (model.arrays[name].astype(float) for name in made.layers[0])
     if model.schema.task == "regression":
         if model.layout.target.transform == "log1p":

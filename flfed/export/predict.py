@@ -364,7 +364,7 @@ def explained(model: SharedModel, x: np.ndarray) -> Explanations:
     Source: Lundberg et al. 2020, "From local explanations to global understanding with explainable AI for trees".
     """
     if not model.layout.plain:
-        raise usage_error("export.errors.explain", model=model.study.model.name)
+        raise usage_error("export.errors.explain", model=model.study.model.title)
     schema = model.schema
     scale = 1.0
     base = 0.0

@@ -82,7 +82,12 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Examples
     --------
     >>> from flfed import FederatedClassifier
-    >>> FederatedClassifier(rounds=20).fit(X, y, sites=hospital).predict_proba(X)  # doctest: +SKIP
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> X, y = load_breast_cancer(return_X_y=True, as_frame=True)
+    >>> hospital = [f"hospital {row % 3}" for row in range(len(y))]
+    >>> model = FederatedClassifier(rounds=2).fit(X, y, sites=hospital)  # doctest: +SKIP
+    >>> model.predict_proba(X).shape  # doctest: +SKIP
+    (569, 2)
     """
 
     def __init__(

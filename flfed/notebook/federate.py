@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver
+    from flfed.notebook.own_model import Builder
     from flfed.notebook.result import Result
     from flfed.rows.data.schema import Task
     from flfed.rows.data.site import Site
@@ -31,7 +32,7 @@ def federate(
     target: str,
     *,
     by: str = "",
-    model: str | type | torch.nn.Module = "",
+    model: str | type | torch.nn.Module | Builder = "",
     strategy: str | type | Mapping[str, Any] = "",
     metrics: Sequence[type] = (),
     rounds: int = 40,
@@ -61,9 +62,10 @@ def federate(
         Column to predict.
     by : str
         Column of one table whose values are sites; the smallest form one site, "other".
-    model : {"logistic", "linear", "mlp"}, a torch.nn.Module or a model's class, optional
+    model : {"logistic", "linear", "mlp"}, a torch.nn.Module, a function, or a model's class, optional
         Default: logistic regression for classes, linear regression for a number. A module maps [rows, inputs] to
-        [rows, outputs]: log-odds, logits or a number. Training starts from its present arrays.
+        [rows, outputs]: log-odds, logits or a number. Training starts from its present arrays. A function gets the
+        numbers of inputs, after encoding, and of outputs, and returns a module; each run calls it under its own seed.
     strategy : name, a strategy's class, or keys such as `{"name": "fedprox", "mu": 0.1}`, optional
     metrics : sequence of classes
         Further metrics, as in docs/extend.md, for this call only. Classes of models and strategies remain listed in
@@ -105,8 +107,13 @@ def federate(
     Examples
     --------
     >>> from flfed import federate
-    >>> result = federate({"north": df1, "south": df2}, target="died", repeats=10)  # doctest: +SKIP
-    >>> result.gains  # doctest: +SKIP
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> rows = load_breast_cancer(as_frame=True).frame
+    >>> clinics = {"north": rows[0::3], "south": rows[1::3], "west": rows[2::3]}
+    >>> result = federate(clinics, target="target", rounds=2)  # doctest: +SKIP
+    3 sites, 569 rows, 30 features (30 number); target 'target': 2 classes; the positive class is '1'
+    >>> list(result.gains["site"])  # doctest: +SKIP
+    ['north', 'south', 'west']
     """
     columns = {"by": by, "group": group, "time": time}
     for option, word in ({"target": target} | columns).items():
@@ -130,8 +137,10 @@ def federate(
         sentences = frames.describe_columns(workspace)
     for sentence in sentences:
         say(sentence)
-    study = frames.study_of(workspace, model, plain_value(rounds), changes.get("privacy", {}), name=name)
     own_keys = keys_of(changes)
+    study = frames.study_of(
+        workspace, model, plain_value(rounds), own_keys, changes.get("privacy", {}), name=name
+    )  # fmt: skip
     if strategy:
         own_keys |= frames.keys_of_strategy(strategy)
     with registry.lending("metric", metrics):
@@ -191,7 +200,9 @@ def run(
     Examples
     --------
     >>> from flfed import run
-    >>> result = run("wine", rounds=5)  # doctest: +SKIP
+    >>> result = run("wine", rounds=2)  # doctest: +SKIP
+    >>> list(result.gains["site"])  # doctest: +SKIP
+    ['wine-1', 'wine-2', 'wine-3']
     """
     with _shown(progress) as show_progress, loading(show_progress):
         from flfed.federation.server import run as server
@@ -218,6 +229,18 @@ def resume(
     """Resume a run that died, stopped or failed.
 
     Parameters and errors as for `flfed.federation.server.run.resume`; `progress` as for `run`.
+
+    Examples
+    --------
+    >>> from flfed import resume, run
+    >>> def stop(*_):
+    ...     raise KeyboardInterrupt
+    >>> run("wine", rounds=2, observer=stop)  # doctest: +SKIP +ELLIPSIS
+    Traceback (most recent call last):
+    flfed.errors.RunStopped: interrupted from the keyboard; all results so far are stored: ...
+    >>> result = resume("latest")  # doctest: +SKIP
+    >>> result.status  # doctest: +SKIP
+    'completed'
     """
     with _shown(progress) as show_progress, loading(show_progress):
         from flfed.federation.server import run as server

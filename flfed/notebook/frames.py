@@ -7,6 +7,7 @@ import inspect
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,16 @@ import torch
 from flfed import registry
 from flfed.callbacks import Now, now_utc
 from flfed.errors import UsageError, count_in_words
-from flfed.notebook.own_model import name_of_model
+from flfed.notebook.own_model import Builder, model_sizes, name_of_model
 from flfed.rows.data.sources import Frame
 from flfed.rows.proposals.own_tables import LONGEST_NAME, OwnTable, name_signs
 from flfed.rows.proposals.workspace import Workspace, new_workspace, summary_of
 from flfed.study.study import Study, keys_of, protects_rows
 from flfed.updates.strategies.fedavg import FedAvg
 from flfed.words import render, usage_error
+
+INPUT_KEYS = ("features", "missing-indicator")
+"""Keys of a study that say which inputs a model has."""
 
 
 def keys_of_strategy(strategy: str | type | Mapping[str, Any]) -> dict[str, Any]:
@@ -47,14 +51,22 @@ def keys_of_strategy(strategy: str | type | Mapping[str, Any]) -> dict[str, Any]
 
 
 def study_of(
-    workspace: Workspace, model: str | type | torch.nn.Module, rounds: Any, privacy: Any, *, name: str = ""
-) -> Study:
-    """Return a first study of data frames; `privacy` is the mechanism, by its name or its keys."""
+    workspace: Workspace, model: str | type | torch.nn.Module | Builder, rounds: Any, keys: Mapping[str, Any],
+    privacy: Any, *, name: str = "",
+) -> Study:  # fmt: skip
+    """Return a first study of data frames; `privacy` is the mechanism, by its name or its keys.
+
+    Of the call's `keys`, only those that say how many inputs a module has are used.
+    """
     choices: dict[str, Any] = {"rounds": rounds, "name": study_name(workspace, name)}
-    if model:
-        choices["model"] = name_of_model(model)
     mechanism = privacy.get("name") if isinstance(privacy, Mapping) else privacy
     choices["private"] = protects_rows({"name": mechanism})
+    if model:
+        plain = Study.parse(workspace.study(**choices).text())
+        encoding = {key: value for key, value in keys.items() if key.rpartition(".")[2] in INPUT_KEYS}
+        if not isinstance(model, str) and encoding:
+            plain = plain.replace(encoding, "keyword")
+        choices["model"] = name_of_model(model, partial(model_sizes, plain, workspace.proposal.schema))
     return Study.parse(workspace.study(**choices).text())
 
 

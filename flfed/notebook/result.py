@@ -6,7 +6,7 @@ import html
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
     from flfed.export.model_folder import SharedModel
+    from flfed.notebook.own_model import Builder
 
 
 class CallableReport(dict[str, Any]):
@@ -94,6 +95,13 @@ class Result(server.Result):
 
     `report` is the object of `flfed run show --json`, and `report("run.html")` writes it as an HTML file. `overall` and
     `sites` are its figures as data frames.
+
+    Examples
+    --------
+    >>> from flfed import run
+    >>> result = run("wine", rounds=2)  # doctest: +SKIP
+    >>> result.status, result.study.rounds  # doctest: +SKIP
+    ('completed', 2)
     """
 
     report: CallableReport
@@ -188,9 +196,9 @@ class Result(server.Result):
         """
         if self.workspace is None:
             raise usage_error("notebook.result.frames")
-        for kind, name in (("model", self.study.model.name), ("strategy", self.study.strategy.name)):
-            if name not in registry.installed(kind):
-                raise usage_error("notebook.result.own", kind=kind, name=name)
+        for kind, named in (("model", self.study.model), ("strategy", self.study.strategy)):
+            if named.name not in registry.installed(kind):
+                raise usage_error("notebook.result.own", kind=kind, name=named.title)
         return self.workspace.save(Path(folder), self.study, institutions=institutions)
 
     def __repr__(self) -> str:
@@ -241,6 +249,13 @@ class Model:
         Arrays, encoder, schema and study.
     reading : FrameReading, optional
         Reading of data frames, for a run on data frames.
+
+    Examples
+    --------
+    >>> from flfed import run
+    >>> model = run("wine", rounds=2).model  # doctest: +SKIP
+    >>> sorted(model.arrays)  # doctest: +SKIP
+    ['bias', 'weight']
     """
 
     def __init__(self, shared: SharedModel, reading: FrameReading | None = None) -> None:
@@ -314,10 +329,12 @@ class Model:
     def to_onnx(self, path: str | Path) -> None:
         """Write the model's network as an ONNX file, from the encoder's inputs.
 
+        Its scores are compared with the model's first, and may differ by 1e-6.
+
         Raises
         ------
         UsageError
-            If the extra `flfed[onnx]` is not installed, or the model is not made of layers.
+            If the extra `flfed[onnx]` is not installed, the model has trees, or the scores differ; nothing is written.
         """
         from flfed.export.other_tools import write_onnx
 
@@ -346,7 +363,7 @@ class Model:
     def __repr__(self) -> str:
         """Return kind, target and run of the model."""
         schema = self.shared.schema
-        return f"{self.shared.study.model.name} model for {schema.target!r} ({schema.task}), run {self.shared.run}"
+        return f"{self.shared.study.model.title} model for {schema.target!r} ({schema.task}), run {self.shared.run}"
 
 
 class Plots:
@@ -412,14 +429,16 @@ def with_model(result: server.Result, workspace: Workspace | None = None) -> Res
     return Result(CallableReport(result.report, result.store), result.store, workspace)
 
 
-def load(run: str = "latest", *, model: type | torch.nn.Module | None = None, store: str | None = None) -> Result:
+def load(
+    run: str = "latest", *, model: type | torch.nn.Module | Builder | None = None, store: str | None = None
+) -> Result:
     """Return the result of a run that is in the store.
 
     Parameters
     ----------
     run : str
         Id of a run or a series, or "latest".
-    model : torch.nn.Module or a model's class, optional
+    model : torch.nn.Module, a function of (inputs, outputs), or a model's class, optional
         The model of the run, if another program defined it; its present arrays do not matter.
     store : str, optional
         Database URL; default `FLFED_STORE`, else `runs.db` under `FLFED_HOME`.
@@ -428,12 +447,20 @@ def load(run: str = "latest", *, model: type | torch.nn.Module | None = None, st
     ------
     UsageError
         If there is no such run.
-    """
-    if model is not None:
-        from flfed.notebook.own_model import name_of_model
 
-        name_of_model(model)
+    Examples
+    --------
+    >>> from flfed import load, run
+    >>> result = run("wine", rounds=2)  # doctest: +SKIP
+    >>> load("latest").study.rounds  # doctest: +SKIP
+    2
+    """
     with RunReader.open(store) as reader:
+        if model is not None:
+            from flfed.notebook.own_model import name_of_model, recorded_sizes
+
+            first = reader.runs_of(run)[0].run
+            name_of_model(model, partial(recorded_sizes, first, reader.series(first).study_text))
         return Result(CallableReport(report(reader, run), store), store)
 
 
@@ -441,6 +468,13 @@ def runs(*, search: str = "", store: str | None = None) -> pd.DataFrame:
     """Return the runs of the store, the newest first.
 
     One row a run: its id, study, status, engine, start, rounds, and the shared model's primary metric.
+
+    Examples
+    --------
+    >>> from flfed import run, runs
+    >>> result = run("wine", rounds=2)  # doctest: +SKIP
+    >>> runs().loc[0, ["study", "status"]].tolist()  # doctest: +SKIP
+    ['wine', 'completed']
     """
     keys = ("run", "series", "study", "status", "engine", "started", "rounds")
     with RunReader.open(store) as reader:

@@ -109,6 +109,22 @@ class Section:
     says: Sequence[str] = ()
     note: Sequence[str] = ()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no figure and no finding: its sentences give the reason."""
+        return not (self.charts or self.says or any(table.lines for table in self.tables))
+
+    @property
+    def reason(self) -> str:
+        """Its sentences in one, with its title before them."""
+        return f"{self.title}: {' '.join([*self.lead, *self.note])}"
+
+
+def divide(sections: Iterable[Section | None]) -> tuple[list[Section], list[Section]]:
+    """Return the sections with content, and those without, which a page names in one line."""
+    there = [section for section in sections if section is not None]
+    return [one for one in there if not one.is_empty], [one for one in there if one.is_empty]
+
 
 def group(members: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
     """Return the members of each group, in their order.

@@ -66,7 +66,7 @@ def model_shapes(study: Study, schema: Schema) -> dict[str, tuple[tuple[int, ...
         keys = [*study.model.settings]
         if layout.plain:
             keys.append("rounds")
-        many = {"model": study.model.name, "count": count, "most": MOST_PARAMETERS}
+        many = {"model": study.model.title, "count": count, "most": MOST_PARAMETERS}
         if keys:
             raise usage_error("study.strategies.settings", keys=" or ".join(keys), **many)
         raise usage_error("study.strategies.features", **many)

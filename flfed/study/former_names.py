@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from flfed.errors import UsageError
@@ -95,7 +96,9 @@ def current_names(tables: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]
     return made, sentences
 
 
-def parsed_study(text: str) -> dict[str, Any]:
+# Several parts of a page read one study, and many runs of a list have the same.
+@lru_cache(maxsize=2048)
+def parsed_study(text: str) -> Mapping[str, Any]:
     """Return a recorded study's tables under the names of now, none of a text that is not TOML."""
     try:
         tables, _ = current_names(parse_toml(text, "the study"))

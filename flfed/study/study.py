@@ -23,6 +23,7 @@ from flfed.study.former_names import SUMMARY, bare_name, current_names, refuse_f
 from flfed.study.plan import Plan
 from flfed.study.settings import check_table, read_settings, unknown_key
 from flfed.study.tables import (
+    MODULE_NAME,
     STATISTIC_MODES,
     TABLE_OF,
     Compare,
@@ -121,6 +122,13 @@ class Study(Crossing, metaclass=_FromKeywords):
     ----------------
     format : {1}
         Version of the file's format. Example: `format = 1`.
+
+    Examples
+    --------
+    >>> from flfed import Study
+    >>> study = Study(dataset="wine", model="logistic", rounds=5, partition={"by": "iid", "sites": 3})
+    >>> study.rounds, study.replace({"plan.lr": 0.1}).plan.lr
+    (5, 0.1)
     """
 
     name: str
@@ -499,7 +507,7 @@ def _listed(kind: str, settings: dict[str, Any]) -> Named:
     name = settings.pop("name", without)
     where = f"[{TABLE_OF.get(kind, kind)}]"
     names = listed_names(kind)
-    choices = ", ".join(names)
+    choices = ", ".join(other for other in names if not MODULE_NAME.fullmatch(other))
     if name == "none" and not needed:
         # Settings without a name would do nothing while they seem to.
         if settings:
@@ -507,8 +515,8 @@ def _listed(kind: str, settings: dict[str, Any]) -> Named:
         return Named(name="none")
     if not isinstance(name, str):
         raise usage_error("study.reading.name", where=where, choices=choices)
-    if re.fullmatch("module[0-9a-f]{12}", name) and name not in names:
-        raise usage_error("study.reading.lent", where=where, name=name, choices=choices)
+    if MODULE_NAME.fullmatch(name) and name not in names:
+        raise usage_error("study.reading.lent", where=where, choices=choices)
     if name not in names:
         close = nearest(name, names)
         raise usage_error("study.reading.listed", where=where, name=name, close=close, choices=choices)

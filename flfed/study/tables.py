@@ -7,6 +7,7 @@ The statistic "summary" stands in `analysis.py`.
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self, cast, get_args
@@ -392,6 +393,10 @@ class Compare(Settings, where="[compare]", frozen=True):
         return tuple(points)
 
 
+MODULE_NAME = re.compile("module[0-9a-f]{12}")
+"""Name under which a program's module is listed in its process."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Named:
     """A listed thing with its settings.
@@ -408,6 +413,11 @@ class Named:
 
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """Name for people; that of a program's module is only a hash."""
+        return "own module" if MODULE_NAME.fullmatch(self.name) else self.name
 
     def build(self, kind: str) -> Any:
         """Return the thing that the settings describe."""

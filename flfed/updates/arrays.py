@@ -19,7 +19,16 @@ from flfed.refusals import Refusal
 from flfed.summaries.summary import Stacked, arrays_sha256
 
 Arrays = dict[str, np.ndarray]
-"""Arrays of a model, or of an update, by name."""
+"""Arrays of a model, or of an update, by name.
+
+Examples
+--------
+>>> import numpy as np
+>>> from flfed import Arrays
+>>> update: Arrays = {"weight": np.zeros((13, 3)), "intercept": np.zeros(3)}
+>>> sum(array.size for array in update.values())
+42
+"""
 
 Shapes = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
 """Shape and type of each array, by its name."""

@@ -28,6 +28,14 @@ class Codec:
     The packed arrays' names, shapes and types follow from the model alone, so that a reader knows them before a message
     comes. Where the entries of all arrays are packed into one, they stand in the order of the arrays' names, each array
     in C order.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from flfed import Codec
+    >>> packed = Codec().encode({"w": np.ones(2)}, np.random.default_rng(1))
+    >>> packed["w"]
+    array([1., 1.])
     """
 
     feedback = False

@@ -161,6 +161,12 @@ class Mechanism:
     -----
     `check` takes the whole study: what breaks a promise may stand in any of its tables. All other
     questions about a run take the plan and the number of rounds, which every site and the server have.
+
+    Examples
+    --------
+    >>> from flfed import Mechanism
+    >>> Mechanism().promise(None, 10) is None
+    True
     """
 
     refuses_by_norm = True

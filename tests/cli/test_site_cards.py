@@ -98,6 +98,23 @@ def test_one_call_serves_all_approvals_of_all_sites(homes: Homes):
         assert approval.approvals(SiteFolder(site))[0].pins == made.pins
 
 
+def test_the_dialogue_of_a_site_compares_the_list_before_it_approves(homes: Homes):
+    homes.at("coordinator", "coordinator", "cards")
+    # A list whose name has no dot is no site.
+    file = homes.list.rename(homes.list.with_name("cards"))
+    homes.go("cleveland")
+    words = ("site", "setup", "cleveland", "--study", str(summed(homes)), "--with", file.name)
+    typed = f"{read_cards(file).fingerprint()}\nhungary,switzerland\nlater\n"
+    code, lines = in_terminal(*words, columns=200, typed=typed)
+    shown = "\n".join(lines)
+    assert code == 0 and "Type approve, refuse or later" in shown, shown
+    assert shown.index("fingerprint") < shown.index("Purpose:")
+    assert approval.approvals(SiteFolder("cleveland")) == []
+    homes.at("cleveland", "site", "approve", homes.list.with_name("summed.toml"), "--with", "cards", "--yes")
+    (made,) = approval.approvals(SiteFolder("cleveland"))
+    assert made.pins == read_cards(file).gates
+
+
 def test_a_study_of_some_sites_pins_these_and_one_of_a_site_without_a_card_is_refused(homes: Homes):
     homes.at("coordinator", "coordinator", "cards")
     cards = read_cards(homes.list)

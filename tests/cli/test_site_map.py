@@ -21,6 +21,7 @@ import pytest
 
 from flfed.paths import SiteFolder
 from flfed.rows.data import datasets
+from flfed.rows.proposals.texts import replace_mapping
 from tests.foreign_tables import write_export
 from tests.rows.test_foreign_exports import CLINIC, ODD, TOKEN, mapped_rows, more_columns
 from tests.terminal import STYLE, in_terminal
@@ -61,20 +62,26 @@ def secrets(text: str) -> list[str]:
 
 def test_a_dialogue_maps_a_table_and_shows_its_check(clinic: Path):
     before = package(clinic).read_text()
-    typed = JOINT + "1, 2, 3, X\n" + CP + SLOPE + "y\n"
+    typed = JOINT + "1, 2, 3, X\n1, 2, 3\n" + CP + SLOPE + "ca=Nothing\nca=Wert\nca=-\ny\n"
     code, lines = in_terminal("site", "map", "clinic", columns=120, typed=typed)
     shown = "\n".join(lines)
     assert code == 0, shown
     assert secrets(shown) == []
     assert "1 of the 4 typed codes do not occur in your column 'Brustschmerz'" in shown
+    assert "1 of the 4 codes of your column 'Brustschmerz' have no value" in shown
+    # A column that was not found is named before the mapping is written, and taken back.
+    assert "No answer: the column 'Nothing'" in shown or "Nothing" in shown
+    assert re.search(r"^ca +Wert ", shown, re.M) is not None
     assert "clinic fits" in shown and "12 of 13 features are mapped." in shown
     assert (clinic / "sites/clinic/__init__.py.before-1").read_text() == before
     text = package(clinic).read_text()
     assert '"2": "atypical-angina"' in text and "multiply=38.67" in text
     assert not (SiteFolder("clinic").gate / STORED).exists()
-    # Once more, with another answer: the earlier mapping stays too.
-    code, lines = in_terminal("site", "map", "clinic", columns=120, typed="1\n-\n" + CP + SLOPE + "y\n")
+    # Once more, with another answer: the earlier mapping stays too, and its codes need not be typed again.
+    code, lines = in_terminal("site", "map", "clinic", columns=120, typed="1\n-\ny\n")
     assert code == 2 and "is not in the table" in "\n".join(lines)
+    assert "its codes are those of the present mapping" in "\n".join(lines)
+    assert '"2": "atypical-angina"' in package(clinic).read_text()
     assert (clinic / "sites/clinic/__init__.py.before-2").read_text() == text
 
 
@@ -234,3 +241,13 @@ def test_a_factor_is_typed_behind_the_column(clinic: Path):
     shown = "\n".join(lines)
     assert code == 0 and "the factor must be a number other than 0" in shown, shown
     assert '"age": Field("Alter", multiply=0.1),' in package(clinic).read_text()
+
+
+@pytest.mark.parametrize(
+    "mapping", ['{**BASE, "age": "Alter"}', '{"age": own("Alter")}', "{name: name for name in NAMES}", "BASE"]
+)
+def test_a_mapping_that_is_computed_is_not_replaced(mapping: str):
+    text = f'from flfed import Site\n\nsite = Site(name="a", source=None, mapping={mapping})\n'
+    assert replace_mapping(text, {"age": "Years"}, {}) is None
+    written = text.replace(mapping, '{"age": Field("Alter"), "sex": None}')
+    assert '"age": "Years"' in (replace_mapping(written, {"age": "Years"}, {}) or "")

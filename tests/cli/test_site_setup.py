@@ -102,7 +102,8 @@ def test_killed_after_each_step_and_called_again_it_goes_on(begin, folder: Coord
     assert all(f"Step {step} of 5 is done" in shown for step in (1, 2, 4)) and "Type approve" not in shown
     fifth.kill()
     sixth = begin("--kit", kit.name, "--study", "preterm-birth", "--with", OTHERS)
-    assert "Step 4 of 5 is done" in sixth.wait_for("Step 5 of 5: serve")
+    shown = sixth.wait_for("Step 5 of 5: serve")
+    assert "Step 4 of 5 is done" in shown and "--with and --start were not used" in shown
     admission = admit(folder, site.admission, typed=fingerprint)
     assert (admission.site, spoken_fingerprint(admission.fingerprint)) == (SITE, fingerprint)
     assert approvals(site) == [decided]

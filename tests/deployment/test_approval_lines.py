@@ -282,6 +282,14 @@ def test_what_changed_since_the_last_approval_is_named(small_sites: MakeSites, s
     assert "Nothing in it changed" in " ".join(ten_lines(before, site, OTHERS))
 
 
+def test_of_two_long_texts_the_first_difference_is_shown(small_sites: MakeSites, small_study: str):
+    (site,) = small_sites(1)
+    purpose = "Predict readmission within thirty days after discharge from internal medicine for {} only"
+    approved(site, Study.parse(small_study).replace({"purpose": purpose.format("adults")}))
+    line = ten_lines(Study.parse(small_study).replace({"purpose": purpose.format("children")}), site, OTHERS)[LINES]
+    assert "purpose … adults only → … children only" in line
+
+
 def test_an_approval_under_former_keys_is_read_under_those_of_now(small_sites: MakeSites, small_study: str):
     (site,) = small_sites(1)
     former = small_study.replace("resamples = ", "draws = ").replace("site-model = ", "own = ")

@@ -146,7 +146,7 @@ def test_the_result_of_a_run_is_what_the_site_answered_and_what_the_store_has(ra
         assert f"{SHORT[arm]} {number(entry['value'])}" in said
         assert interval(entry["low"], entry["high"]) in said
     assert f"Measured on {left.holdout_rows} rows of this site" in said
-    assert "The shared model and our own" in said
+    assert render("site_app.results.question") in said
 
 
 def test_a_difference_without_an_interval_is_told_with_its_reason(ran: Any):
@@ -376,7 +376,7 @@ def test_a_result_that_is_wrong_is_said_beside_the_others(ran: Any, change: Call
     assert [one.run for one in found] == ["20261120-abcd"]
     assert problems == [f"{wrong}: was changed since it was written; remove it"]
     said = words(page("results"))
-    assert problems[0] in said and "The shared model and our own" in said
+    assert problems[0] in said and render("site_app.results.question") in said
 
 
 def test_a_stray_error_shows_its_box_and_nothing_of_the_server():

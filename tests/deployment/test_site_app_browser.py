@@ -23,6 +23,8 @@ from flfed.deployment import site_app
 from flfed.deployment.site_app import TOKEN, make_guard
 from flfed.records.dashboard import access as only_with_token
 from flfed.records.ledger import ledger_of
+from flfed.study.study import Study
+from tests.accessibility import faults_on_every_screen
 from tests.browser import ROOT, Window, free_port, opened, socket_status_of, status_of
 from tests.records import eyes
 
@@ -188,6 +190,39 @@ def walk(window: Window) -> None:
         )
         assert 0 not in window.marks(), (name, window.marks())
         assert len(window.marks()) == {"Ledger": 1, "Results": 1}.get(name, 0)
+
+
+def waiting(site: Any) -> None:
+    """Have requests of a study refused that nobody here decided on."""
+    study = Study.parse(site.study.text.replace('name = "small"', 'name = "second"', 1))
+    for _ in range(3):
+        site.gate.answer(site.trained(), site.context(study=study.text), site.bundle)
+
+
+def test_the_first_page_has_no_fault_and_says_what_waits(ran: Any, browser: Path):
+    waiting(ran[0])
+    with started(command_of(free_port()), **screen(browser)) as (said, _), opened(address_in(said)) as window:
+        window.page.goto(given_to(browser))
+        window.page.get_by_text("Yes: 1 matter for people here.").wait_for()
+        window.drawn()
+        assert faults_on_every_screen(window, widths=(390,)) == []
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(600)
+def test_no_page_has_a_fault_on_any_screen_in_either_theme(ran: Any, browser: Path):
+    waiting(ran[0])
+    with started(command_of(free_port()), **screen(browser)) as (said, _), opened(address_in(said)) as window:
+        window.page.goto(given_to(browser))
+        window.page.locator("h1").first.wait_for()
+        faults = []
+        for place, name in enumerate(PAGES):
+            window.turn_to(name) if place else window.drawn()
+            for folded in window.page.get_by_test_id("stExpander").locator("summary").all():
+                folded.click()
+                window.drawn()
+            faults += [f"{name}: {fault}" for fault in faults_on_every_screen(window, f"site-app/{name.lower()}")]
+        assert faults == []
 
 
 @pytest.mark.proof

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -47,6 +48,16 @@ name = "fedavg"
 
 def test_the_pages_are_what_the_code_says():
     assert reference.stale() == [], "write them anew: make docs"
+
+
+@pytest.mark.parametrize("name", sorted(flfed.__all__))
+def test_the_example_of_every_public_name_runs(name: str):
+    page = (reference.FOLDER / "python" / f"{name}.md").read_text(encoding="utf-8")
+    example = page.partition("```pycon\n")[2].partition("```")[0]
+    test = doctest.DocTestParser().get_doctest(example, {}, name, None, 0)
+    assert len(test.examples) >= 2 and name.lower() in example.lower()
+    results = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test)
+    assert results.failed == 0
 
 
 class Warm(Plan, where="[plan]", frozen=True):
@@ -180,5 +191,6 @@ def test_every_command_is_on_its_page_with_its_example():
 
 def test_every_public_name_is_on_the_page_on_python():
     text = reference.python_page()
-    assert re.findall(r"^## (\w+)$", text, flags=re.MULTILINE) == flfed.__all__
-    assert "### Result.gains" in text and "### FederatedClassifier.fit" in text
+    assert sorted(re.findall(r"^\| \[(\w+)\]\(python/\1\.md\)", text, flags=re.MULTILINE)) == flfed.__all__
+    assert "## Result.gains" in reference.name_page("Result")
+    assert "## FederatedClassifier.fit" in reference.name_page("FederatedClassifier")

@@ -25,7 +25,8 @@ def read(cells: pd.DataFrame, facts: dict[str, Any], file: Path) -> pd.DataFrame
     settings = facts["csv"]
     file.write_bytes(make.written(cells, settings))
     options = {"separator": settings["separator"], "encoding": settings["encoding"]}
-    return Csv(str(file), missing=tuple(settings["missing"]), **options).read(())
+    table = Csv(str(file), missing=tuple(settings["missing"]), **options).read(())
+    return table.mask(table.isin(settings["missing"]))
 
 
 def truth_of(facts: dict[str, Any]) -> Truth:

@@ -19,7 +19,7 @@ from flfed.records.reports.report import report
 from flfed.records.reports.site_answer import rests_on, site_line
 from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.statistics.intervals import widening
-from flfed.records.statistics.noised_scores import is_uncompared, with_verdict
+from flfed.records.statistics.noised_scores import figure_lines, is_uncompared, with_verdict
 from flfed.records.statistics.verdict import DO_NOT_USE, INCONCLUSIVE, NO_CLEAR_GAIN, PAYS, number, sentence_case
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer
@@ -27,7 +27,7 @@ from flfed.words import render
 from tests.records.covered_runs import AUC, COMPARED, COMPARED_STUDY, METRICS, NAMES, SITES, Found, in_store
 from tests.records.documents import read, section, tables
 from tests.records.one_answer import page, words
-from tests.records.test_covered_page import PAGES, cells, everything, own_page
+from tests.records.test_covered_page import PAGES, cells, everything, own_page, plain
 from tests.records.test_document import forest_columns
 
 GAIN_NOT_RELEASED = render("report.noised.gain")
@@ -109,9 +109,11 @@ def test_the_overview_begins_with_the_mean_gain_and_draws_each_sites(found):
     assert f"## {heading}" in said and sentence_case(figures) in said
     # Below the headline, and not once more among the words.
     assert said.count(OWN_UNDER_NOISE) == 1 and GAIN_NOT_RELEASED not in said
-    cards = {card.label: card.value for card in opened.metric}
-    assert list(cards) == ["AUC", "Brier score", "Calibration slope", "Largest clear gain", "Rounds run"]
-    assert cards["Largest clear gain"] == number(gain_of(found, "basel")["value"], signed=True)
+    # Every figure with noise has its line, and the largest clear gain its sentence.
+    assert all({plain(key): plain(cell) for key, cell in line.items()} in cells(opened) for line in figure_lines(found))
+    assert "basel has the largest clear gain." in said
+    assert site_verdict(found["sites"]["basel"], AUC)[1] in said
+    assert any(line.get("Basis") == "Rounds" for line in cells(opened))
     # Joining is judged by the AUC alone: another figure to choose would have no verdict.
     assert not opened.radio and with_verdict(found, METRICS) == [AUC]
     assert with_verdict(as_uncompared(found), METRICS) == [*METRICS]

@@ -249,7 +249,9 @@ def test_how_many_bytes_leave_follows_from_the_model_and_not_from_how_many_rows_
 def test_what_is_not_covered_and_what_is_in_force_are_listed(shown: str, protected: str, payload):
     page = privacy(protected)
     said = words(page)
-    assert all(sentence in said for sentence in [*payload["uncharged"], *payload["warnings"]])
+    assert all(sentence in said for sentence in payload["warnings"])
+    uncovered = "Not covered by the promise"
+    assert [line[uncovered] for line in lines_of(page, uncovered)] == payload["uncharged"]
     lines = {line["Mechanism"]: line for line in lines_of(page, "Mechanism")}
     how = "noise multiplier 7.992, sampling 0.200, clip 1, steps 150"
     assert lines["differential privacy"] == {
@@ -297,11 +299,14 @@ def test_messages_of_secure_sums_have_words_of_their_own():
 def test_a_run_without_a_mechanism_and_an_old_one_say_so_in_words(shown: str, store, write, payload, heart: str):
     run = write(store, store.begin_series(study="plain", study_sha256="", study_text=""), rounds=2)
     run.summary("privacy", dict.fromkeys(payload) | {"mechanism": "none", "uncharged": ["Each update."], "sites": {}})
-    said = words(privacy(run.run))
+    page = privacy(run.run)
+    said = words(page)
     assert "No privacy mechanism: the run promises nothing." in said
     assert ":orange-badge[nothing promised]" in said
     assert 'With [privacy] name = "record-dp"' in said
-    assert "Each update." in said
+    # Once: what is not covered has no second section.
+    uncovered = "Without a promise nothing is covered"
+    assert lines_of(page, uncovered) == [{uncovered: "Each update."}] and "Limits of the promise" not in said
     page = privacy(heart)
     assert "Privacy: not known; the record says nothing of privacy" in words(page)
     assert charts(page) == 1  # what left is known all the same

@@ -120,7 +120,8 @@ def test_the_list_of_runs_has_the_keys_of_the_design(url, heart):
     with RunReader.open(url) as reader:
         line = run_list(reader)["runs"][0]
     keys = ["run", "study", "status", "engine", "started", "rounds", "sites", "missing", "series", "repeat", "note"]
-    assert list(line) == [*keys, "metric", "value", "low", "high"]
+    answer = ["dataset", "rows", "verdict", "gain", "mechanism", "epsilon", "tags"]
+    assert list(line) == [*keys, "metric", "value", "low", "high", *answer]
     assert (line["run"], line["rounds"]) == (heart, 40)
     assert (line["sites"], line["missing"]) == (5, ["basel"])
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from flfed.records.dashboard.panels.compare import MOST, differences, warnings
+from flfed.records.objects import figure_of, run_of
+from flfed.records.reports.catalogue import series_list
 from flfed.records.reports.faults import missing_in_words
-from flfed.records.reports.report import report
+from flfed.records.reports.report import primary_of, report
+from flfed.records.reports.site_verdict import code_of_mean, gain_at
+from flfed.records.statistics.noised_scores import released
 from flfed.records.statistics.verdict import interval, number
 from flfed.records.store.entries import EventRow
 from flfed.records.store.reader import RunReader
-from tests.records.test_dashboard import words
+from tests.records.test_dashboard import listed_rows, words
 
 ROOT = Path(__file__).parents[2]
 AUC = "roc_auc_score"
@@ -60,14 +65,15 @@ def test_two_runs_stand_side_by_side_with_the_figures_of_their_records(two):
     assert "expected.repeats" not in said
 
 
-def test_the_choice_is_in_the_address_and_one_run_alone_is_compared_with_nothing(two):
-    page = page_with("")
-    assert "Side by side" not in words(page)
-    page.multiselect(key="compare").set_value(list(two)).run()
-    assert page.query_params["compare"] in (",".join(two), [",".join(two)])
-    page.multiselect(key="compare").set_value([two[0]]).run()
-    assert "compare" not in page.query_params
-    assert len(page.multiselect(key="compare").value) == 1
+def test_the_comparison_is_in_the_address_until_it_is_closed_and_one_run_alone_is_compared_with_nothing(two):
+    page = page_with(",".join(two))
+    assert "Side by side" in words(page)
+    page.button[0].click().run()
+    assert "Side by side" not in words(page) and "compare" not in page.query_params
+    for alone in ("", two[0], f"{two[0]},{two[0]}", f"{two[0]},nothing"):
+        page = page_with(alone)
+        assert not page.exception
+        assert "Side by side" not in words(page) and "compare" not in page.query_params
 
 
 def test_the_list_has_who_took_no_part_in_any_repeat_as_the_run_has_it(store, write, url, monkeypatch):
@@ -79,7 +85,8 @@ def test_the_list_has_who_took_no_part_in_any_repeat_as_the_run_has_it(store, wr
             run.events([EventRow(None, "hungary", "fault", "not there: no answer before the deadline", "not-there")])
     page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
     assert not page.exception
-    listed = [caption.value for caption in page.caption]
+    (row,) = listed_rows(page)
+    listed = row["cells"]["status"]["below"]
     with RunReader.open() as reader:
         told = [line.partition(" (")[0] for line in missing_in_words(report(reader, series))]
     assert told == ["1 of 5 sites took no part: basel", "hungary took no part in 2 of 3 repeats"]
@@ -92,12 +99,8 @@ def test_more_runs_than_can_be_read_and_a_run_named_twice_are_cut_to_what_can_be
         write(store, series, rounds=1)
     page = page_with(",".join([more[0], *more]))
     assert not page.exception
-    assert page.multiselect(key="compare").value == more[:MOST]
+    assert page.query_params["compare"] in (",".join(more[:MOST]), [",".join(more[:MOST])])
     assert "Side by side" in words(page)
-    alone = page_with(f"{two[0]},{two[0]}")
-    assert not alone.exception
-    assert alone.multiselect(key="compare").value == [two[0]]
-    assert "Side by side" not in words(alone)
 
 
 def test_runs_on_other_data_or_other_holdouts_are_not_compared_without_a_word(two):
@@ -140,3 +143,124 @@ def test_studies_that_are_the_same_differ_in_nothing():
     assert next(line for line in found if line["Key"] == "seed") == {
         "Key": "seed", "a": "1", "b": "3", "c": "not given",
     }  # fmt: skip
+
+
+def line_of(reader: RunReader, series: str) -> dict[str, Any]:
+    (line,) = series_list(reader, reader.runs_of(series)[::-1])
+    return line
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+@pytest.mark.parametrize("resplit", [True, False])
+def test_a_line_of_the_list_has_the_answer_of_the_report(store, write, url, repeats, resplit):
+    series = store.begin_series(study="heart", study_sha256="", study_text=study(), repeats=repeats)
+    for repeat in range(repeats):
+        run = write(store, series, repeat=repeat, rounds=1, shift=0.02 + 0.01 * repeat, resplit=resplit)
+        # At cleveland too few rows have the outcome.
+        counts = {site: {"0": [[3, 40]], "1": [[9, 40]]} for site in ("hungary", "long-beach", "switzerland")}
+        run.summary("score-histograms", {"sites": counts | {"cleveland": {"0": [[1, 85]], "1": [[2, 4], [3, 2]]}}})
+    with RunReader.open(url) as reader:
+        assert_line_is_of_report(line_of(reader, series), report(reader, series))
+        assert line_of(reader, series)["verdict"] == "cannot be told"  # of two sites there is no mean
+    with RunReader.open(url, only="long-beach") as reader:
+        own = report(reader, series)
+        line = line_of(reader, series)
+        assert (line["verdict"], line["rows"]) == (own["sites"]["long-beach"]["verdict"], 200)
+        gain = gain_at(own["sites"]["long-beach"], AUC)
+        assert [line["gain"][end] for end in ("value", "low", "high")] == [
+            gain[end] for end in ("value", "low", "high")
+        ]
+        assert line["gain"]["value"] > 0.1
+
+
+def assert_line_is_of_report(line: dict[str, Any], whole: dict[str, Any]) -> None:
+    """Check that a line of the list has the answer of a report."""
+    metric = primary_of(whole)
+    mean = figure_of(run_of(whole).mean_gain, metric or "")
+    if metric is None or not released(whole).is_compared:
+        assert (line["verdict"], line["gain"]["value"]) == (None, None)
+        return
+    assert line["verdict"] == code_of_mean(mean, mean.minimum_gain)
+    ends = ("value", "low", "high")
+    assert [line["gain"][end] for end in ends] == [getattr(mean, end) for end in ends]
+    assert (line["mechanism"], line["epsilon"]) == (whole["privacy"]["mechanism"], whole["privacy"]["epsilon"])
+
+
+@pytest.mark.slow
+def test_the_list_of_real_runs_of_every_kind_has_the_answers_of_their_reports(runs):
+    answers = set()
+    with RunReader.open(runs.url) as reader:
+        for series in runs.series.values():
+            line = line_of(reader, series)
+            assert_line_is_of_report(line, report(reader, series))
+            answers.add(line["verdict"])
+        site = reader.sites(reader.runs_of(runs.series["demo"])[0].run)[0].site
+    assert len(answers) > 1
+    with RunReader.open(runs.url, only=site) as reader:
+        own = report(reader, runs.series["demo"])
+        assert line_of(reader, runs.series["demo"])["verdict"] == own["sites"][site]["verdict"]
+
+
+@pytest.fixture
+def tagged(two, store, write) -> list[str]:
+    """The ids of three runs, the newest of them with a note and two tags."""
+    third = store.begin_series(study="loans", study_sha256="", study_text=study(dataset="loan-default"))
+    store.note([write(store, third, rounds=1).run], "#final for #paper", by="me")
+    return [*two, third]
+
+
+def texts_of(window, column: str) -> list[str]:
+    return window.page.locator(f".flfed-runs tbody [data-column={column}]").all_inner_texts()
+
+
+@pytest.mark.browser
+def test_the_table_is_sorted_filtered_and_ticked_with_the_keyboard_alone(tagged, window):
+    page = window.page
+    page.locator(".flfed-runs tbody tr").nth(2).wait_for()
+    window.drawn()
+    status = page.locator(".flfed-runs [role=status]")
+    assert [text.split("\n")[0] for text in texts_of(window, "study")] == ["loans", "heart-disease", "heart-disease"]
+    gains = page.locator(".flfed-runs th[data-column=gain]")
+    gains.get_by_role("button").focus()
+    page.keyboard.press("Enter")  # the largest first
+    sizes = [text.split("\n")[0] for text in texts_of(window, "gain")]
+    assert sizes == sorted(sizes, reverse=True) and gains.get_attribute("aria-sort") == "descending"
+    page.keyboard.press("Enter")
+    assert [text.split("\n")[0] for text in texts_of(window, "gain")] == sizes[::-1]
+    page.get_by_label("Dataset", exact=True).select_option("loan-default")
+    assert status.inner_text() == "1 of 3 runs"
+    page.get_by_label("Dataset", exact=True).select_option("all")
+    page.get_by_label("Tag", exact=True).select_option("paper")
+    assert texts_of(window, "note") == ["#final for #paper"]
+    page.get_by_label("Tag", exact=True).select_option("all")
+    page.get_by_role("searchbox", name="Search").focus()
+    page.keyboard.type("heart nothing-like")
+    assert status.inner_text() == "0 of 3 runs"
+    page.keyboard.press("Control+A")
+    page.keyboard.type("HEART")
+    assert status.inner_text() == "2 of 3 runs"
+    for box in page.get_by_role("checkbox").all():
+        box.focus()
+        page.keyboard.press("Space")
+    compare = page.get_by_role("button", name="Compare 2 runs")
+    compare.focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Side by side").wait_for()
+    window.drawn()
+    assert {name in page.url for name in tagged[:2]} == {True}
+    assert page.get_by_role("checkbox", checked=True).count() == 2
+    page.get_by_role("button", name="Close the comparison").click()
+    page.get_by_role("heading", name="Side by side").wait_for(state="detached")
+    assert "compare" not in page.url
+
+
+@pytest.mark.browser
+def test_a_name_in_the_list_is_text_whatever_it_holds(store, write, window):
+    nasty = "<img src=x onerror=alert(1)> [a](b) $x$"
+    store.note(
+        [write(store, store.begin_series(study=nasty, study_sha256="", study_text=""), rounds=1).run], nasty, by=""
+    )
+    window.page.reload()
+    window.page.locator(".flfed-runs tbody tr").first.wait_for()
+    assert texts_of(window, "study")[0].split("\n")[0] == nasty == texts_of(window, "note")[0]
+    assert window.page.locator(".flfed-runs img").count() == 0

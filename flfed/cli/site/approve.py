@@ -202,7 +202,7 @@ def site_status(name: str = NAME) -> output.Shown:
     yield f"Fingerprint of the gate: {key}"
     _print_frozen(status)
     rows = list(map(_row, status["studies"]))
-    _table(["study", "SHA-256", "decision", "at", "with", "active"], rows, "Studies", "no decision yet")
+    _table(["study (SHA-256)", "decision", "at", "with", "active"], rows, "Studies", "no decision yet")
     rows = []
     for line in status["last"]:
         subject = line["reason"] or line["study"]
@@ -219,7 +219,9 @@ def _row(decided: dict[str, Any]) -> list[str]:
         others += " (sums only)"
     holds = f"no: {decided['reason']}" if decided["reason"] else "yes"
     by = f"{decided['decision']} by {decided['by']}"
-    return [decided["study"], decided["study-sha256"][:12], by, decided["at"], others, holds]
+    # Two texts of one study differ by their hash alone.
+    study = f"{decided['study']} ({decided['study-sha256'][:8]})"
+    return [study, by, decided["at"], others, holds]
 
 
 def _print_frozen(status: dict[str, Any]) -> None:

@@ -49,19 +49,22 @@ def map_site(
         stored.unlink(missing_ok=True)
     table = site.source_table()
     schema = datasets.load(site.dataset).schema
-    dialogue = MappingDialogue(table, schema, _read_answers(answers, stored))
+    # The source's own signs for "not known" are no codes.
+    cells = table.mask(table.isin(site.source.missing))
+    dialogue = MappingDialogue(cells, schema, _read_answers(answers, stored), site.mapping)
     asks = answers is None and not as_json and sys.stdin.isatty()
     if not as_json:
         _print_filled_in(dialogue, name)
-    if asks:
-        _ask_all(dialogue, stored, name)
-    _refuse_undecided(dialogue)
-    mapping = dialogue.mapping()
-    preview = list(preview_mapping(table, schema, mapping, site.source.missing))
-    if not as_json:
-        _print_preview(dialogue, preview, render("commands.map.preview", site=name, rows=len(table)))
-    if asks and not output.agreed(render("commands.map.agree", file=package)):
-        raise usage_error("commands.map.unwritten", site=name)
+    agreed = False
+    while not agreed:
+        if asks:
+            _ask_all(dialogue, stored, name)
+        _refuse_undecided(dialogue)
+        mapping = dialogue.mapping()
+        preview = list(preview_mapping(table, schema, mapping, site.source.missing))
+        if not as_json:
+            _print_preview(dialogue, preview, render("commands.map.preview", site=name, rows=len(table)))
+        agreed = not asks or _agree(dialogue, stored, name, package)
     copy = _write(site, package, mapping)
     stored.unlink(missing_ok=True)
     mapped = opened(name)[0]
@@ -122,6 +125,25 @@ def _ask_all(dialogue: MappingDialogue, stored: Path, name: str) -> None:
     except (typer.Abort, KeyboardInterrupt):
         typer.echo(f"\n{render('commands.map.unwritten', site=name)}", err=True)
         raise
+
+
+def _agree(dialogue: MappingDialogue, stored: Path, name: str, package: Path) -> bool:
+    """Return True where a person agrees, False where this person corrected a column; raise where neither."""
+    question = render("commands.map.agree", file=package)
+    while True:
+        text = typer.prompt(question, default="no")
+        if "=" not in text:
+            break
+        try:
+            dialogue.correct(text)
+        except UsageError as error:
+            output.say(render("commands.map.invalid", reason=error))
+        else:
+            dialogue.answers.write(stored)
+            return False
+    if text.strip().casefold() not in ("y", "yes"):
+        raise usage_error("commands.map.unwritten", site=name)
+    return True
 
 
 def _ask(dialogue: MappingDialogue, question: Question) -> None:

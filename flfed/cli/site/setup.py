@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from flfed.cli import completion, output
-from flfed.cli.site import approve, rows, serve
+from flfed.cli.site import approve, cards, rows, serve
 from flfed.errors import UsageError
 from flfed.paths import SiteFolder, joined_sites
 from flfed.words import render, usage_error
@@ -186,6 +186,8 @@ def _approve(own: Site, folder: SiteFolder, study: str, co_sites: str, start: Pa
         sites = ", ".join(one["co-sites"])
         facts = {"study": one["study"], "sha256": one["study-sha256"][:12], "at": one["at"], "by": one["by"]}
         _say("approved", **facts, sites=sites)
+    if co_sites or start:
+        output.say(render("setup.step.unused", site=own.name))
     return True
 
 
@@ -193,12 +195,16 @@ def _decide(
     own: Site, folder: SiteFolder, name: str, study: Study, *, co_sites: str, start: Path | None, by: str
 ) -> bool:
     """Ask for a person's decision, after the ten lines; return whether the study is approved."""
+    from flfed.deployment.site_state.cards import is_list
+
     _say("approve")
     options: dict[str, Any] = {"without": "", "compared": 0, "every": False, "yes": False, "refuse": False}
     answer = co_sites or _ask("sites", default=",".join(study.dataset.sites or ()))
     decided = False
     while not decided:
         try:
+            if is_list(answer):
+                cards.compare_cards(own.name, Path(answer), fingerprint="", readers="", as_json=False)
             approve.approve_study(name, site=own.name, co_sites=answer, start=start, by=by, as_json=False, **options)
             decided = True
         except UsageError as error:

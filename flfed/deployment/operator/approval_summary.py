@@ -5,6 +5,7 @@ Each line has the facts that a decision rests on. What raises the risk stands in
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
@@ -260,9 +261,21 @@ def list_changes(proposal: Proposal, facts: SiteFacts, earlier: Approval) -> lis
     names = sentences("approval", "changed-keys")
     for key in [*names, *sorted((before.keys() | now.keys()) - names.keys())]:
         if before.get(key) != now.get(key):
-            values = {"before": _value_text(before.get(key)), "now": _value_text(now.get(key))}
+            old, new = _from_difference(before.get(key), now.get(key))
+            values = {"before": _value_text(old), "now": _value_text(new)}
             changes.append(render("approval.line.from-to", name=names.get(key, key), **values))
     return changes
+
+
+def _from_difference(before: object, now: object) -> tuple[object, object]:
+    """Return two long texts from the word before their first difference, all else as it is."""
+    if not isinstance(before, str) or not isinstance(now, str):
+        return before, now
+    same = os.path.commonprefix([before, now])
+    begin = same.rstrip().rfind(" ") + 1
+    if min(len(before), len(now)) <= LONGEST_VALUE or begin == 0:
+        return before, now
+    return f"… {before[begin:]}", f"… {now[begin:]}"
 
 
 def _compare_names(kind: str, before: Collection[str], now: Collection[str]) -> list[str]:

@@ -19,7 +19,7 @@ def main() -> None:
         st.Page(file, title=name.replace("-", " ").capitalize(), url_path=name, default=name == first)
         for name, file in files.items()
     ]
-    st.navigation({f"Site {named()}": pages}).run()
+    st.navigation(pages).run()
 
 
 if __name__ == "__main__":

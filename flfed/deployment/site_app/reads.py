@@ -31,7 +31,19 @@ from flfed.deployment.site_state.trusted_files import coordinator_of
 from flfed.errors import FlfedError
 from flfed.paths import SiteFolder
 from flfed.records.ledger import Inspection, Ledger, LedgerError, LockedLedger, Receipt, ledger_of
-from flfed.records.ledger_line import REPAIRED, RESTARTED, START, STAYED, Line, Total, bytes_of, round_of, study_of
+from flfed.records.ledger_line import (
+    REFUSED,
+    REPAIRED,
+    RESTARTED,
+    START,
+    STAYED,
+    Line,
+    Total,
+    bytes_of,
+    round_of,
+    study_of,
+)
+from flfed.refusals import read_of_site
 from flfed.rows.data import site_discovery as sites
 from flfed.updates.messages.kinds import COMPARE
 from flfed.words import render
@@ -147,6 +159,11 @@ def node_listens(folder: SiteFolder, sockets: Path = Path("/proc/net/unix")) -> 
 _COMPARED = COMPARE.rpartition(".")[2]
 MOST_LINES = 200
 """Number of last lines of a study, or of a day, on the page."""
+NEED_DECISION = {
+    "not-approved", "study-changed", "approved-other-version", "approved-other-coordinator", "approved-other-key",
+    "approved-before-loss", "sums-not-approved", "rows-changed", "schema-changed-after-approval",
+}  # fmt: skip
+"""Codes of refusals that a person of the site can end by a decision."""
 BLOCK = 1 << 20
 """Bytes read at once for a hash."""
 
@@ -189,6 +206,9 @@ class Left:
         Lines of earlier versions whose time is before that of the line before them.
     suppressed_runs : set of str
         Runs whose comparison left without figures, as its model was one too many.
+    undecided : dict of str to list of LineSeen
+        By a study's SHA-256 the refusals for want of a valid approval, since it last got a reply; the ledger has no
+        name of a study that was never let in.
     ahead : str
         Sentence where the last line is later than the site's clock; "" where it is not.
     """
@@ -210,6 +230,7 @@ class Left:
     notes: int = 0
     ahead: str = ""
     suppressed_runs: set[str] = field(default_factory=set)
+    undecided: dict[str, list[LineSeen]] = field(default_factory=dict)
 
     def add(self, line: Line) -> None:
         """Count one line more."""
@@ -229,15 +250,25 @@ class Left:
             note = self.suppressed_runs.add if STAYED in line.facts else self.suppressed_runs.discard
             note(run)
         seen = LineSeen(line.n, line.at, line.kind, study, run, round_of(line), bytes_of(line), reason)
+        self._note_decision(seen, str(line.facts.get("study-sha256") or ""))
         # Each line counts under any day, any study, both, and its own.
         for key in {("", ""), (day, ""), ("", study), (day, study)}:
             self.last.setdefault(key, deque(maxlen=MOST_LINES)).append(seen)
+
+    def _note_decision(self, seen: LineSeen, sha256: str) -> None:
+        if seen.kind != REFUSED:
+            self.undecided.pop(sha256, None)
+            return
+        refusal = read_of_site(seen.reason)
+        if refusal is not None and refusal.code in NEED_DECISION:
+            self.undecided.setdefault(sha256, []).append(seen)
 
     def copy(self) -> Left:
         """Return a copy to add lines to, while others read this one."""
         sums = {key: replace(total) for key, total in self.sums.items()}
         last = {key: deque(seen, MOST_LINES) for key, seen in self.last.items()}
-        return replace(self, sums=sums, last=last, suppressed_runs=set(self.suppressed_runs))
+        undecided = {sha256: list(seen) for sha256, seen in self.undecided.items()}
+        return replace(self, sums=sums, last=last, undecided=undecided, suppressed_runs=set(self.suppressed_runs))
 
 
 @dataclass(frozen=True)

@@ -51,14 +51,14 @@ _READER = TypeAdapter(Comparison)
 
 
 def is_list(text: str) -> bool:
-    """Return whether the text of --with names a file; sites' names have neither dot nor slash.
+    """Return whether the text of --with names a file: by a dot or a slash, or since there is one of this name.
 
     Examples
     --------
     >>> [is_list(text) for text in ("basel,lyon", "consortium.cards", "/tmp/cards")]
     [False, True, True]
     """
-    return "=" not in text and ("." in text or "/" in text)
+    return "=" not in text and ("." in text or "/" in text or Path(text).is_file())
 
 
 def read_own_cards(folder: SiteFolder, file: Path) -> CardList:

@@ -45,7 +45,7 @@ def check(study: Study) -> dict[str, str]:
     model = study.model.build("model")
     if dataset.schema.task not in model.tasks:
         raise usage_error(
-            "run.check.model", name=study.model.name, tasks=" and ".join(model.tasks), task=dataset.schema.task
+            "run.check.model", name=study.model.title, tasks=" and ".join(model.tasks), task=dataset.schema.task
         )
     schema = dataset.schema
     facts = StudyFacts(

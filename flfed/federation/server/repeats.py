@@ -211,7 +211,7 @@ class Series:
                 recorder.note(render("run.notes.gone", sites=", ".join(gone)))
             stackable = self.engine.stacks and self.options.get("stacked") and not grows(self.study)
             if self.path == "one-by-one" and stackable:
-                recorder.note(render("run.notes.unstacked", model=self.study.model.name))
+                recorder.note(render("run.notes.unstacked", model=self.study.model.title))
             outcome = self._conduct(repeat, recorder, checkpoint, way)
         self._record_end(writer, outcome)
 

@@ -23,6 +23,7 @@ from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
+from flfed.study.tables import MODULE_NAME
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.words import usage_error
 
@@ -164,6 +165,8 @@ def run(
         raise usage_error("run.failures.repeats", repeats=repeats)
     checkpoints.seconds_apart()
     facts = check(chosen)
+    if MODULE_NAME.fullmatch(chosen.model.name) and runs_on.name != "inprocess":
+        raise usage_error("run.check.module", engine=engine)
     chosen = named_start(chosen, approved=runs_on.remote, store=store)
     resolved_sites = runs_on.sites(chosen, sites)
     with RunStore.open(store) as opened:

@@ -37,6 +37,8 @@ ROUND_NUMBERS = {"tickMinStep": 1, "format": "d"}
 """Format of an axis of rounds, which are whole numbers."""
 DRAWN_FROM = 0.02
 """A figure from counts by bin that may differ by more than this is drawn as a range."""
+BEYOND = 0.5
+"""Most of the figures' own range that a range reaches beyond them: one uncertain round would flatten all others."""
 FEW_ROUNDS = 3
 """Below this number of rounds a curve is drawn with its points: a line through one point is invisible."""
 STROKES = {"symbolType": "stroke", "symbolOpacity": 1, "symbolStrokeWidth": 3, "symbolSize": 200}
@@ -53,22 +55,46 @@ def of_all_sites(points: Iterable[CurvePoint], metric: str) -> Chart | None:
 
     Where a point stands for several rounds, a band goes from the smallest of them to the largest. An AUC is computed
     from counts by bin: where the AUC of the rows may differ by more than `DRAWN_FROM`, a point is drawn as a range.
-    Neither chart has the figure before training: on its scale the rounds would lie on one line.
+    Ranges end in an arrow where they reach far beyond the figures, by which the axis goes: see `are_cut`. Neither chart
+    has the figure before training: on its scale the rounds would lie on one line.
     """
     rows = _rows((point for point in points if point.site is None), metric)
     if rows is None:
         return None
     colour = ARM_COLOURS["global"]
+    rows = rows.assign(**dict(zip(("from", "to"), _cut(rows), strict=True)))
     # The further end counts: the other may have been cut at 0 or 1.
-    further = f"max(datum.high - datum.value, datum.value - datum.low) > {DRAWN_FROM}"
-    ends = {"y": quantitative("low"), "y2": {"field": "high"}, "color": {"value": colour}}
-    wide = {"strokeWidth": 5, "color": colour, "opacity": 0.75}
-    ranges = layer("rule", ends, f"datum.low != null && {further}", **wide)
+    is_wide = f"datum.low != null && max(datum.high - datum.value, datum.value - datum.low) > {DRAWN_FROM}"
+    ends = {"y": quantitative("from"), "y2": {"field": "to"}}
+    ranges = [layer("rule", ends, is_wide, strokeWidth=5, color=colour, opacity=0.75)]
+    for end, bound, shape in (("from", "low", "triangle-down"), ("to", "high", "triangle-up")):
+        arrow = {"shape": shape, "size": 160, "filled": True, "opacity": 1, "color": colour}
+        ranges.append(layer("point", {"y": quantitative(end)}, is_wide, f"datum.{end} != datum.{bound}", **arrow))
     y = y_axis(axis_title(metric), decimals_of(*rows["value"]))
     figures = {"y": y, "tooltip": [ROUND_TIP, *tooltip(*SHOWN)]}
     line = layer("line", figures, strokeWidth=2.5, color=colour, point=are_few(rows))
-    layers = [ranges, _between("least", "most", colour), line]
+    layers = [*ranges, _between("least", "most", colour), line]
     return Chart(rows, plot(HEIGHT, transform=number_texts(*SHOWN), encoding={"x": X}, layer=layers))
+
+
+def _cut(rows: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    """Return the ends of the ranges as they are drawn."""
+    drawn = rows[["value", "least", "most"]].stack()
+    reach = BEYOND * (drawn.max() - drawn.min())
+    # Of a single figure the range alone gives the scale.
+    if not reach:
+        return rows["low"], rows["high"]
+    return rows["low"].clip(lower=drawn.min() - reach), rows["high"].clip(upper=drawn.max() + reach)
+
+
+def are_cut(points: Iterable[CurvePoint], metric: str) -> bool:
+    """Return whether a range in the chart of all sites together is longer than drawn."""
+    rows = _rows((point for point in points if point.site is None), metric)
+    if rows is None:
+        return False
+    low, high = _cut(rows)
+    is_wide = (rows["high"] - rows["value"]).combine(rows["value"] - rows["low"], max) > DRAWN_FROM
+    return bool((is_wide & ((low > rows["low"]) | (high < rows["high"]))).any())
 
 
 def of_each_site(
@@ -170,6 +196,8 @@ def _rows(points: Iterable[CurvePoint], metric: str) -> pd.DataFrame | None:
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(WIDE) if rows else None
 
 
+STATE_DASHES = {"took part": [1, 0], "some rounds": [2, 2], "update rejected": [1, 0], "no reply": [6, 3]}
+"""Outlines of cells, for readers who cannot see colours."""
 COLUMNS_DRAWN = 60
 """Most blocks of rounds side by side; narrower ones cannot be distinguished."""
 SITES_DRAWN = 40
@@ -299,14 +327,16 @@ def chart(blocks: Sequence[Block]) -> Chart | None:
     rows = pd.DataFrame(cells)
     sites = sorted(set(rows["site"]))
     names = names_axis(ROW_PIXELS * (1 - NAME_SHARE) / 2 + 9)
-    legend = legend_of(list(STATES), symbolType="square", symbolStrokeWidth=0)
+    legend = legend_of(list(STATES), symbolType="square", symbolStrokeWidth=2, symbolStrokeColor=NEUTRAL)
+    dashes = {"domain": list(STATES), "range": [STATE_DASHES[state] for state in STATES]}
     x = {"axis": {"title": "round", "grid": False, **ROUND_NUMBERS}, "scale": {"zero": False, "nice": False}}
     encoding = {
         "x": quantitative("first", **x),
         "x2": {"field": "last"},
         "y": nominal("site", sort=sites, scale={"paddingInner": NAME_SHARE, "paddingOuter": 0}, axis=names),
         "color": nominal("state", scale={"domain": list(STATES), "range": list(STATES.values())}, legend=legend),
-        "strokeWidth": {"condition": {"test": "datum.state == 'took part'", "value": 0}, "value": 1.5},
+        "strokeWidth": {"condition": {"test": "datum.state == 'took part'", "value": 0}, "value": 2},
+        "strokeDash": nominal("state", scale=dashes, legend=legend),
         "tooltip": [nominal("site"), nominal("good", title="valid updates"), nominal("state")],
     }
     return Chart(rows, plot(ROW_PIXELS * len(sites)) | layer("rect", encoding, stroke=NEUTRAL))

@@ -28,7 +28,7 @@ from flfed.records.charts.chart import (
     ticks_of,
     tooltip,
 )
-from flfed.records.charts.colours import ARM_COLOURS, FIGURE, NEUTRAL, VERDICT_COLOURS
+from flfed.records.charts.colours import ARM_COLOURS, FIGURE, NEUTRAL, VERDICT_COLOURS, VERDICT_SHAPES
 from flfed.records.objects import read_figure, run_of
 from flfed.records.reports.narrative import MARK, ForestLine, forest_lines
 from flfed.records.reports.report import arms_shown
@@ -170,6 +170,8 @@ def forest_plot(report: Report, metric: str, sites: Sequence[str]) -> Layers | N
     x["scale"]["range"] = [alt.ExprRef(f"{NARROW} ? {narrow} : {wide}") for narrow, wide in ends_at]
     zero = alt.Chart(inline(values=[{"at": 0}])).mark_rule(strokeDash=[5, 4], color=NEUTRAL)
     drawn = base.transform_filter("datum.value != null")
+    marks = drawn.encode(x=x, y=y, color=colour, tooltip=["name:N", "gain:N", "verdict:N"])
+    shapes = alt.Scale(domain=list(colours), range=list(VERDICT_SHAPES.values()))
     titles = {}
     if any(line.events for line in lines):
         titles["rows"] = "rows (events)"
@@ -180,13 +182,10 @@ def forest_plot(report: Report, metric: str, sites: Sequence[str]) -> Layers | N
         drawn.transform_filter("datum.low != null")
         .mark_rule(strokeWidth=3)
         .encode(x="low:Q", x2="high:Q", y=y, color=colour),
-        drawn.mark_point(filled=True, opacity=1, size=alt.ExprRef("datum.mean ? 260 : 140")).encode(
-            x=x,
-            y=y,
-            color=colour,
-            shape=alt.Shape("mean:N", scale=alt.Scale(domain=[False, True], range=["circle", "diamond"]), legend=None),
-            tooltip=["name:N", "gain:N", "verdict:N"],
-        ),
+        marks.transform_filter("!datum.mean")
+        .mark_point(filled=True, opacity=1, size=140)
+        .encode(shape=alt.Shape("verdict:N", scale=shapes, legend=alt.Legend(**legend_of(there, values=there)))),
+        marks.transform_filter("datum.mean").mark_point(filled=True, opacity=1, size=260, shape="diamond"),
         *_forest_columns(base, y, rows, titles),
         height=ROW_PIXELS * len(rows),
     )

@@ -70,6 +70,8 @@ ARM_COLOURS = {
     "own-model-everywhere": PINK,
 }
 VERDICT_COLOURS = {PAYS: GREEN, NO_CLEAR_GAIN: GREY, DO_NOT_USE: ORANGE, INCONCLUSIVE: NEUTRAL}
+VERDICT_SHAPES = {PAYS: "triangle-up", NO_CLEAR_GAIN: "circle", DO_NOT_USE: "triangle-down", INCONCLUSIVE: "square"}
+"""Shapes of marks by verdict, for readers who cannot see colours."""
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2])
 SITE_DASHES = (0, 1, 2, 3, 0, 2, 3, 1)
 """Index in `DASHES` for each of `SITE_COLOURS`: colours that some readers confuse have different dashes, and none that

@@ -104,7 +104,7 @@ def left_chart(out: Sequence[CrossedEntry], sites: Sequence[str]) -> alt.Chart:
         alt.Chart(inline(values=rows))
         .mark_bar(size=BAR_PIXELS)
         .encode(
-            x=alt.X("kB:Q", title="kB", axis=alt.Axis(tickCount=6, grid=False)),
+            x=alt.X("kB:Q", title="kB, in the order of the legend", axis=alt.Axis(tickCount=6, grid=False)),
             y=names_y("site", sites),
             color=colour_of("kind", dict(zip(names, kind_colours, strict=True))),
             order=alt.Order("order:O"),

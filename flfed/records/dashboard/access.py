@@ -436,6 +436,10 @@ def opens_browser(address: str) -> None:
 
 
 def load_pages() -> None:
-    """Load all modules of the pages, so that the first reader does not wait for them."""
+    """Load all modules of the pages, and the list of runs, so that the first reader does not wait for them."""
     for file in page_files().values():
         import_module(f"{pages.__name__}.{file.stem}")
+    # Imported here: it declares cached functions, which brings a warning before Streamlit runs.
+    from flfed.records.dashboard.refresh import read_list_ahead
+
+    read_list_ahead()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +14,11 @@ COLOURS = {
     "page": "light-dark(#ffffff, #14191f)",
     "shade": "light-dark(#14191f40, #ffffff40)",
     "ring": f"light-dark({colours.BLUE}, {colours.DARK[colours.BLUE]})",
+    "pays": f"light-dark({colours.GREEN}, {colours.DARK[colours.GREEN]})",
+    "worse": f"light-dark({colours.ORANGE}, {colours.DARK[colours.ORANGE]})",
+    "neutral": f"light-dark({colours.NEUTRAL}, {colours.DARK[colours.NEUTRAL]})",
+    "edge": "light-dark(#76818c, #7d8894)",
+    "line": "light-dark(#d5dae0, #333d47)",
 }
 """Colours of `style.css`."""
 
@@ -29,22 +33,3 @@ def _style() -> str:
     variables = "".join(f"--flfed-{name}: {colour};" for name, colour in COLOURS.items())
     rules = Path(__file__).with_name("style.css").read_text("utf-8")
     return f":root {{{variables}}} {rules} {colours.style()}"
-
-
-def titles_on_a_phone(line: str, titles: Sequence[str]) -> None:
-    """Put the title of each column beside it on a phone, where columns stand below each other.
-
-    Parameters
-    ----------
-    line : str
-        Beginning of the keys of the lines' containers.
-    titles : sequence of str
-        Of the columns from the second on.
-    """
-    # The style adds the titles, so that no cell has them on a wide screen.
-    rules = []
-    for place, title in enumerate(titles, start=2):
-        rules.append(
-            f"[class*=st-key-{line}-] [data-testid=stColumn]:nth-child({place})::before {{content: '{title}'}}"
-        )
-    st.html(f"<style>@media (max-width: 640px) {{{' '.join(rules)}}}</style>")

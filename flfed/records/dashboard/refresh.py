@@ -7,20 +7,22 @@ changes: `st.rerun` inside a fragment can override a click on another page at th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Self
 
 import streamlit as st
 
-from flfed.records.document.content import Seen
+from flfed.errors import FlfedError
 from flfed.records.document.document import document
-from flfed.records.reports.catalogue import note_in_words, notes_of
+from flfed.records.reports.catalogue import notes_of, series_list
 from flfed.records.reports.recorded_run import methods_of
-from flfed.records.reports.report import report
+from flfed.records.reports.shown_run import Seen, ShownRun
+from flfed.records.section import group
 from flfed.records.statistics import Report
 from flfed.records.store.database import store_url
-from flfed.records.store.entries import CurvePoint, EventEntry, RunEntry, SiteEntry
+from flfed.records.store.entries import CurvePoint, RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer
 
@@ -63,52 +65,56 @@ def course_of_list(reader: RunReader) -> BatchPlan:
     return LOOK_SECONDS if running else SLOW_SECONDS, names
 
 
-@dataclass(frozen=True)
-class Shown:
-    """Content of a run's page from the store, read at once, and cached while the mark is the same.
-
-    Attributes
-    ----------
-    report : dict
-        From `reports.report`.
-    sites : list of SiteEntry
-        Of the first run, refused ones too.
-    curve_names : dict of arm to metrics
-        Curves by round.
-    leaks : dict or None
-        The object "leaks" of the first run.
-    note : str
-        Notes of persons on the runs; empty for one site's people.
-    """
-
-    report: Report
-    events: list[EventEntry]
-    sites: list[SiteEntry]
-    curve_names: dict[str, list[str]]
-    leaks: dict[str, Any] | None
-    study_text: str
-    note: str
-
-
 def where() -> str:
     """Return the store's address without its password, a part of the key of cached results."""
     return store_url().render_as_string(hide_password=True)
 
 
 @st.cache_data(max_entries=64, ttl=CACHE_SECONDS, show_spinner=False)
-def read(store: str, name: str, mark: Mark, only: str | None = None) -> Shown:
+def read(store: str, name: str, mark: Mark, only: str | None = None) -> ShownRun:
     """Return the page content of a run or series, read once for each `store`, `mark` and `only`."""
-    names = [run for run, *_ in mark]
+    # It is cached for all people who see the same figures, so it has nothing for a coordinator alone.
+    viewer = Viewer("site", only) if only else Viewer("analyst")
     with RunReader.open(only=only) as reader:
-        return Shown(
-            report=report(reader, name),
-            events=reader.events(names),
-            sites=reader.sites(names[0]),
-            curve_names=reader.curve_names(names),
-            leaks=reader.summary(names[0], "leaks"),
-            study_text=reader.series(name).study_text,
-            note=note_in_words(notes_of(reader, names)),
-        )
+        return ShownRun.read(reader, name, viewer)
+
+
+MOST_RUNS = 2000
+"""Runs of the list, the newest ones."""
+MOST_LINES = 10_000
+"""Lines of the list of runs that are cached for all readers."""
+
+
+@cache
+def _lines() -> dict[tuple[object, ...], Report]:
+    return {}
+
+
+def read_list_ahead() -> None:
+    """Read the list of runs before the first reader comes."""
+    with suppress(FlfedError):  # the page itself shows why a store cannot be read
+        with RunReader.open() as reader:
+            runs = reader.runs(limit=MOST_RUNS)
+            notes = notes_of(reader, [run.run for run in runs])
+        read_list([run for run in runs if run.status != "running"], notes, None)
+
+
+def read_list(runs: Sequence[RunEntry], notes: Mapping[str, str], only: str | None) -> list[Report]:
+    """Return the lines of the list of runs, each read once for its mark and notes."""
+    lines = _lines()
+    if len(lines) > MOST_LINES:
+        lines.clear()
+    keys: dict[str, tuple[object, ...]] = {}
+    for series, of in group((run.series, run) for run in runs).items():
+        keys[series] = (where(), only, mark_of(of), *(notes.get(run.run) for run in of))
+    # A run that ended since is read alone, and not the whole store.
+    cached = {series: lines[key] for series, key in keys.items() if key in lines}
+    missing = [series for series in keys if series not in cached]
+    with RunReader.open(only=only) as reader:
+        newer = series_list(reader, [run for run in runs if run.series not in cached])
+    for series, line in zip(missing, newer, strict=True):
+        cached[series] = lines[keys[series]] = line
+    return [cached[series] for series in keys]
 
 
 @st.cache_data(max_entries=64, ttl=CACHE_SECONDS, show_spinner=False)
@@ -175,7 +181,7 @@ class Opened(Seen):
         return any(run.status == "running" for run in self.runs)
 
     @cached_property
-    def shown(self) -> Shown:
+    def shown(self) -> ShownRun:
         """The store's content of the run, read once for each `mark`."""
         return read(where(), self.name, self.mark, self.only)
 

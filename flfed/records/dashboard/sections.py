@@ -12,7 +12,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 import streamlit as st
 
 from flfed.records.charts.chart import Chart, Line
-from flfed.records.section import Drawing, Section, Table, names_of
+from flfed.records.section import Drawing, Section, Table, divide, names_of
 from flfed.records.statistics.verdict import Difference, decimals_for, number
 from flfed.records.text import escape, heading, with_code
 from flfed.spreadsheet import csv_text, plain_cell
@@ -25,6 +25,9 @@ UNBROKEN = "\u00a0"
 EMPHASIS = re.compile(r"\\\*(\w+)\\\*")
 PADDING = dict.fromkeys(("left", "top", "right", "bottom"), 8)
 """Pixels around each chart: a browser's letters are larger than Vega assumes."""
+
+DESCRIBED_AS_A_WHOLE: dict[str, Any] = {"mark": {"aria": False}}
+"""Vega's configuration of a chart with one description, in place of a name for each of its hundred marks."""
 
 
 def contained(part: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
@@ -60,10 +63,11 @@ def figure(
             return
         # A `Chart` is plain Vega-Lite, as Altair's checks would be too slow for a running run.
         if isinstance(drawn, Chart):
-            spec = {"padding": PADDING, **drawn.spec}
+            spec = {"padding": PADDING, "config": DESCRIBED_AS_A_WHOLE, **drawn.spec}
             st.vega_lite_chart(drawn.rows, spec, width="stretch", alt=says or title, key=f"{key}-chart")
         else:
-            st.altair_chart(drawn.properties(padding=PADDING), width="stretch", alt=says or title, key=f"{key}-chart")
+            padded = drawn.properties(padding=PADDING).configure(**DESCRIBED_AS_A_WHOLE)
+            st.altair_chart(padded, width="stretch", alt=says or title, key=f"{key}-chart")
         behind(lines, key=key, least=least)
 
 
@@ -175,6 +179,20 @@ def show(section: Section | None, *, repeat: int | None = None, titled: bool = T
         for line in section.note:
             # Words between stars are emphasised, as in a document.
             st.caption(EMPHASIS.sub(r"*\1*", with_code(line)))
+
+
+def show_all(*of: Section | None, repeat: int | None = None) -> None:
+    """Show sections, and those without content in one line at the end, with the reasons folded in it."""
+    there, absent = divide(of)
+    for one in there:
+        show(one, repeat=repeat)
+    with st.container():
+        if absent:
+            names = "; ".join(one.title for one in absent)
+            with st.expander(
+                escape(f"{render('pages.absent.title')}: {names}"), expanded=not there and len(absent) > 1
+            ):
+                st.markdown(bullets(with_code(one.reason) for one in absent))
 
 
 def _show_table(of: Table) -> None:

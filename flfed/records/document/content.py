@@ -7,17 +7,16 @@ from functools import cached_property
 from typing import Any, Self
 
 from flfed.records.charts.colours import Looks, site_looks
-from flfed.records.objects import RunReport, read_all, run_of
+from flfed.records.objects import read_all
 from flfed.records.reports.audit_headlines import Audit, AuditFigure
-from flfed.records.reports.catalogue import note_in_words, notes_of
-from flfed.records.reports.report import primary_of, report
+from flfed.records.reports.report import report
 from flfed.records.reports.round_totals import nested_width
+from flfed.records.reports.shown_run import ShownRun
 from flfed.records.statistics import Report
 from flfed.records.statistics.score_curves import CountsByName, drawn_first, is_together, read_score_counts
-from flfed.records.store.entries import CrossedEntry, CurvePoint, EventEntry, RunEntry, SeriesEntry, SiteEntry
+from flfed.records.store.entries import CrossedEntry, CurvePoint, RunEntry
 from flfed.records.store.reader import CURVE_ARMS, RunReader
 from flfed.records.store.visibility import Viewer
-from flfed.words import render
 
 POINTS = 200
 """Most points of a curve by round; paper cannot resolve more."""
@@ -65,139 +64,58 @@ class Rounds:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A run, or the repeats of a series, and its viewer.
-
-    Attributes
-    ----------
-    viewer : Viewer
-        People of one site get only its figures.
-    runs : list of RunEntry
-        The repeats, one or more.
-    """
-
-    viewer: Viewer
-    runs: list[RunEntry]
-
-    @property
-    def names(self) -> list[str]:
-        """Ids of the repeats."""
-        return [run.run for run in self.runs]
-
-    @property
-    def only(self) -> str | None:
-        """The only site whose figures may be shown, without sums over others; None for all."""
-        return self.viewer.site
-
-    @property
-    def planned(self) -> int:
-        """Rounds that the study asks for."""
-        return self.runs[0].rounds_planned
-
-    @property
-    def trains(self) -> bool:
-        """Whether the study has a model; else it asks for a statistic or an analysis."""
-        return self.planned > 0
-
-    @property
-    def is_repeated(self) -> bool:
-        """Whether figures are of several repeats."""
-        return len(self.runs) > 1
-
-    @property
-    def none_rejected(self) -> str:
-        """Sentence for a run without a rejected update and a refusal."""
-        if self.only:
-            return render("pages.rejected.own", site=self.only)
-        return render("pages.rejected.none" if self.trains else "pages.rejected.sites")
-
-
-@dataclass(frozen=True)
-class Content(Seen):
+class Content:
     """Content of a document, from one look at the store.
 
     Attributes
     ----------
-    series : SeriesEntry
-    report : dict
-        From `reports.report`.
-    sites : list of SiteEntry
-        Of the first repeat, refused ones too.
-    events : list of EventEntry
-    note : str
-        A person's note on the run.
-    table_1, leaks : dict or None
-        These objects of the first repeat.
+    shown : ShownRun
+        What the app's pages show, too.
+    study_sha256 : str
+    table_1 : dict or None
+        This object of the first repeat.
     counted : Counted or None
         Of the first repeat that has score counts.
     rounds : Rounds or None
     crossed : list of CrossedEntry
     """
 
-    series: SeriesEntry
-    report: Report
-    sites: list[SiteEntry]
-    events: list[EventEntry]
-    note: str
+    shown: ShownRun
+    study_sha256: str
     table_1: dict[str, Any] | None
-    leaks: dict[str, Any] | None
     counted: Counted | None
     rounds: Rounds | None
     crossed: list[CrossedEntry]
 
     @classmethod
     def read(cls, reader: RunReader, name: str, viewer: Viewer) -> Self:
-        """Return the content of a run or series.
-
-        Parameters
-        ----------
-        reader : RunReader
-            Limited to the viewer's site, where they may see only one.
-        name : str
-        viewer : Viewer
+        """Return the content of a run or series; `reader` is limited to the viewer's site.
 
         Raises
         ------
         UsageError
             If there is no such run.
         """
-        runs = reader.runs_of(name)
-        names = [run.run for run in runs]
-        sites = reader.sites(names[0])
+        shown = ShownRun.read(reader, name, viewer)
+        first = shown.names[0]
         return cls(
-            viewer=viewer,
-            runs=runs,
-            series=reader.series(names[0]),
-            report=report(reader, name),
-            sites=sites,
-            events=reader.events(names),
-            note=note_in_words(notes_of(reader, names)),
-            table_1=reader.summary(names[0], "table-1"),
-            leaks=reader.summary(names[0], "leaks"),
-            counted=_counted(reader, runs),
-            rounds=_rounds(reader, runs, sites),
-            crossed=reader.crossed(names),
+            shown=shown,
+            study_sha256=reader.series(first).study_sha256,
+            table_1=reader.summary(first, "table-1"),
+            counted=_counted(reader, shown.runs),
+            rounds=_rounds(reader, shown),
+            crossed=reader.crossed(shown.names),
         )
-
-    @cached_property
-    def run(self) -> RunReport:
-        """The report as an object."""
-        return run_of(self.report)
 
     @property
     def looks(self) -> Looks:
         """Colour and dash of each site."""
-        return site_looks(site.site for site in self.sites)
+        return site_looks(site.site for site in self.shown.sites)
 
     @property
     def audit(self) -> Audit:
         """Figures of attacks."""
-        return read_all(AuditFigure, self.report["audit"])
-
-    @property
-    def metric(self) -> str | None:
-        """The primary metric, None where nothing was compared."""
-        return primary_of(self.report)
+        return read_all(AuditFigure, self.shown.report["audit"])
 
 
 def _counted(reader: RunReader, runs: list[RunEntry]) -> Counted | None:
@@ -208,10 +126,10 @@ def _counted(reader: RunReader, runs: list[RunEntry]) -> Counted | None:
     return None
 
 
-def _rounds(reader: RunReader, runs: list[RunEntry], sites: list[SiteEntry]) -> Rounds | None:
+def _rounds(reader: RunReader, shown: ShownRun) -> Rounds | None:
     """Return the primary metric by round, else another one's."""
-    names = [run.run for run in runs]
-    metrics_by_arm = reader.curve_names(names)
+    runs = shown.runs
+    metrics_by_arm = shown.curve_names
     arm = next((arm for arm in CURVE_ARMS if metrics_by_arm.get(arm)), None)
     if arm is None:
         return None
@@ -220,7 +138,7 @@ def _rounds(reader: RunReader, runs: list[RunEntry], sites: list[SiteEntry]) -> 
         metric = metrics_by_arm[arm][0]
     width = nested_width(max(run.rounds for run in runs), POINTS)
     # With more sites than a reader can distinguish, only the figure of all together is drawn.
-    drawn = [site.site for site in sites if site.status != "refused"]
+    drawn = [site.site for site in shown.sites if site.status != "refused"]
     if len(drawn) > SITES_DRAWN:
         drawn = []
-    return Rounds(arm, metric, reader.curves(names, arm=arm, metric=metric, sites=drawn, width=width))
+    return Rounds(arm, metric, reader.curves(shown.names, arm=arm, metric=metric, sites=drawn, width=width))

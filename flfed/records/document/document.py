@@ -17,14 +17,14 @@ from flfed.records.document.content import Content
 from flfed.records.document.markup import Markup, bullets, element, joined, paragraphs, plain, section, table
 from flfed.records.objects import figure_of
 from flfed.records.reports import narrative, site_answer
-from flfed.records.reports.faults import STATUS_WORDS, leaks_in_words, missing_in_words, unfinished_in_words
+from flfed.records.reports.faults import STATUS_WORDS, missing_in_words, unfinished_in_words
 from flfed.records.reports.report import arms_shown, metrics_of, purpose_of
 from flfed.records.reports.site_verdict import site_verdict
-from flfed.records.section import Section
+from flfed.records.section import Section, divide
+from flfed.records.sections import answer as answers
 from flfed.records.sections import scores
-from flfed.records.sections.gains import at_the_ends, gains, references
+from flfed.records.sections.gains import are_known, at_the_ends, gains, references
 from flfed.records.statistics import importances, noised_scores, score_curves
-from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
 from flfed.records.statistics.verdict import sentence_case, with_interval
 from flfed.records.store.reader import RunReader
@@ -45,35 +45,35 @@ STYLE = Path(__file__).parent / "style.css"
 
 def answer(content: Content) -> Markup:
     """Return the question and its answer, the verdict first."""
-    report = content.report
+    report = content.shown.report
     first, *others = _verdict(content)
-    words = [] if content.metric is None else narrative.headline(report, content.metric)
+    words = [] if content.shown.metric is None else narrative.headline(report, content.shown.metric)
     words = [line for line in _words(content) if line not in {first, *others, *words}]
     tables = Markup()
-    if content.run.statistics:
+    if content.shown.run.statistics:
         # The figure stands first, with the sites missing from it; notes on the tables follow them.
-        tables = joined(sections.tables_of(one) for one in statistic_tables(content.run.statistics))
+        tables = joined(sections.tables_of(one) for one in statistic_tables(content.shown.run.statistics))
         words = [*others, *words]
         others = missing_in_words(report)
     verdict = [element("strong", first), *others]
     box = element("div", *(element("p", line) for line in verdict), class_="verdict")
     warnings = bullets([line for line in _warnings(content) if line not in others], class_="warnings")
     parts = [box, tables, warnings]
-    purpose = purpose_of(content.series.study_text)
+    purpose = purpose_of(content.shown.study_text)
     if purpose:
         end = "" if purpose[-1] in ".?!" else "."
         parts.insert(0, element("p", f"{purpose}{end}", class_="purpose"))
-    if content.note:
-        parts.append(paragraphs([render("document.document.note", note=content.note)]))
+    if content.shown.note:
+        parts.append(paragraphs([render("document.document.note", note=content.shown.note)]))
     return section("Question and answer", *parts, bullets(words))
 
 
 def _verdict(content: Content) -> list[str]:
     """Return the headline, and the sentences right below it."""
-    report = content.report
-    only = content.only
-    metric = content.metric
-    run = content.run
+    report = content.shown.report
+    only = content.shown.only
+    metric = content.shown.metric
+    run = content.shown.run
     if "statistics" in report:
         return statistic_in_words(run.statistics, run.repeats)
     if only is None:
@@ -83,52 +83,46 @@ def _verdict(content: Content) -> list[str]:
         advice = site_answer.should_it_join(report, only, metric)
         sentence = site_verdict(run.sites[only], metric)[1]
         return [*narrative.doubts(report, metric), advice, sentence, *noised_scores.own_under_noise(report)]
-    why = site_answer.describe_missing_figures(report, content.sites, only)
+    why = site_answer.describe_missing_figures(report, content.shown.sites, only)
     return [why] if why else _nothing(content)
 
 
 def _nothing(content: Content) -> list[str]:
     """Return why nothing was compared."""
-    if content.run.status == "completed" and not content.trains:
+    if content.shown.run.status == "completed" and not content.shown.trains:
         return [render("pages.uncompared.statistic")]
-    warnings = _describe_site_warnings(content)
-    first, *others = [line for line in narrative.comparison_rows(content.report)[2] if line not in warnings]
-    why = content.run.reason.rstrip(".")
+    warnings = answers.warnings(content.shown)
+    first, *others = [line for line in narrative.comparison_rows(content.shown.report)[2] if line not in warnings]
+    why = content.shown.run.reason.rstrip(".")
     # A long reason in the headline would hide it.
     return [first.replace(f" ({why})", ""), f"{sentence_case(why)}.", *others] if why else [first, *others]
 
 
-def _describe_site_warnings(content: Content) -> list[str]:
-    return [*missing_in_words(content.report), *odd_sites_in_words(content.report)]
-
-
 def _warnings(content: Content) -> list[str]:
     """Return warnings about the figures."""
-    unfinished = unfinished_in_words(content.report, only=content.only)
-    return [*unfinished, *_describe_site_warnings(content), *leaks_in_words(content.leaks)]
+    return [*unfinished_in_words(content.shown.report, only=content.shown.only), *answers.warnings(content.shown)]
 
 
 def _words(content: Content) -> list[str]:
     """Return the run in words, without the lines above it."""
-    report = content.report
-    only = content.only
-    metric = content.metric
+    report = content.shown.report
+    only = content.shown.only
+    metric = content.shown.metric
     if only is not None:
-        if metric is None or only not in content.run.sites:
+        if metric is None or only not in content.shown.run.sites:
             return []
         left_to_others = (render("report.site.costs"), render("report.site.limits"))
         return [line for line in site_answer.rests_on(report, only, metric) if line not in left_to_others]
     # A statistic stands in words above, and has no rounds.
     if "statistics" in report:
         return []
-    warnings = _describe_site_warnings(content)
-    return [line for line in narrative.story(report, planned=content.planned) if line not in warnings]
+    return answers.words(content.shown)
 
 
 def figures(content: Content) -> Markup:
     """Return the figures of every site with their 95 % CI, and those over all sites."""
-    report = content.report
-    metric = content.metric
+    report = content.shown.report
+    metric = content.shown.metric
     if metric is None:
         return Markup()
     order = _sites(content, metric)
@@ -136,12 +130,12 @@ def figures(content: Content) -> Markup:
     notes = site_answer.untold_at(report, metric, order)
     if noised_scores.noised_scores(report) is not None:
         notes += noised_scores.lost_in_words(report, metric)
-    if not content.only:
+    if not content.shown.only:
         # The first section has the others.
         earlier_lines = {*_verdict(content), *_warnings(content), *_words(content)}
         below = [line for line in narrative.comparison_rows(report)[2] if line not in earlier_lines]
         notes += site_answer.together(report, metric)
-    notes += site_answer.left_out(content.sites)
+    notes += site_answer.left_out(content.shown.sites)
     title = render("document.document.lead", metric=sentence_case(axis_title(metric)))
     parts = [
         paragraphs([title], class_="lead"),
@@ -156,19 +150,19 @@ def figures(content: Content) -> Markup:
 
 def _sites(content: Content, metric: str) -> list[str]:
     """Return the sites with figures of their own, the largest gain first."""
-    own = set(site_answer.own_figures(content.report, content.sites))
-    return [name for name in site_answer.order_of_sites(content.report, metric) if name in own]
+    own = set(site_answer.own_figures(content.shown.report, content.shown.sites))
+    return [name for name in site_answer.order_of_sites(content.shown.report, metric) if name in own]
 
 
 def _site_table(content: Content, metric: str, sites: Sequence[str]) -> Markup:
-    arms = arms_shown(content.report, metric)
-    return table([site_answer.site_line(content.report, name, metric, arms) for name in sites])
+    arms = arms_shown(content.shown.report, metric)
+    return table([site_answer.site_line(content.shown.report, name, metric, arms) for name in sites])
 
 
 def further(content: Content) -> Markup:
     """Return the other metrics: over all sites, and at each site where these are few."""
-    report = content.report
-    metric = content.metric
+    report = content.shown.report
+    metric = content.shown.metric
     others = [name for name in metrics_of(report) if name != metric]
     # Figures from counts with noise stand with the counts.
     if metric is None or not others or noised_scores.noised_scores(report) is not None:
@@ -176,7 +170,7 @@ def further(content: Content) -> Markup:
     parts = [table([line for name in others if (line := _metric_line(content, name))])]
     order = _sites(content, metric)
     if len(order) > MANY_SITES:
-        hint = render("document.document.sites", run=content.run.run, sites=len(order))
+        hint = render("document.document.sites", run=content.shown.run.run, sites=len(order))
         return section("Further figures", *parts, paragraphs([hint]))
     for name in others:
         title = element("h3", sentence_case(axis_title(name)))
@@ -185,7 +179,7 @@ def further(content: Content) -> Markup:
 
 
 def _metric_line(content: Content, metric: str) -> dict[str, str]:
-    run = content.run
+    run = content.shown.run
     arms = {"Shared model": run.global_, "Mean of the sites": run.sites_mean, "Pooled model": run.pooled}
     cells = {"Over all sites": sentence_case(axis_title(metric))}
     for title, figures in arms.items():
@@ -197,14 +191,12 @@ def _metric_line(content: Content, metric: str) -> dict[str, str]:
 
 def forest(content: Content) -> Section | None:
     """Return the forest plot: a row a site, and last the mean over sites."""
-    report = content.report
-    metric = content.metric
-    if metric is None:
+    report = content.shown.report
+    metric = content.shown.metric
+    if metric is None or not are_known(report, metric):
         return None
     own = _sites(content, metric)
     shown = at_the_ends(report, metric, MOST_DRAWN, of=own)
-    if all(line.value is None for line in narrative.forest_lines(report, metric, shown)):
-        return None
     return gains(report, metric, shown, len(own))
 
 
@@ -212,11 +204,13 @@ def by_round(content: Content) -> Section | None:
     """Return the figure by round, of all sites together and of each."""
     rounds = content.rounds
     if rounds is not None:
-        drawn = scores.course(rounds.points, rounds.metric, rounds.arm, content.looks, repeated=content.is_repeated)
+        drawn = scores.course(
+            rounds.points, rounds.metric, rounds.arm, content.looks, repeated=content.shown.is_repeated
+        )
         if drawn is not None:
             return drawn
-    why = noised_scores.wording(content.report).no_rounds
-    if why and content.run.status == "completed":
+    why = noised_scores.wording(content.shown.report).no_rounds
+    if why and content.shown.run.status == "completed":
         return Section(title=scores.COURSE, lead=(why,))
     return None
 
@@ -224,14 +218,14 @@ def by_round(content: Content) -> Section | None:
 def curves(content: Content) -> Section:
     """Return ROC, precision and recall, with the areas below them."""
     counted = content.counted
-    if content.run.noised_scores is not None:
-        return scores.noised(content.report, lead=_alone(content))
+    if content.shown.run.noised_scores is not None:
+        return scores.noised(content.shown.report, lead=_alone(content))
     if counted is None:
-        why = score_curves.no_curves_in_words(content.runs[0], content.report)
+        why = score_curves.no_curves_in_words(content.shown.runs[0], content.shown.report)
         return Section(title=scores.RANKS, lead=(why,))
-    lead = [" ".join(score_curves.says_whose(counted.payload, content.sites, only=content.only))]
-    if content.is_repeated:
-        facts = {"repeat": counted.run.repeat + 1, "repeats": len(content.runs)}
+    lead = [" ".join(score_curves.says_whose(counted.payload, content.shown.sites, only=content.shown.only))]
+    if content.shown.is_repeated:
+        facts = {"repeat": counted.run.repeat + 1, "repeats": len(content.shown.runs)}
         lead.insert(0, render("report.curves.repeat", **facts))
     there = {name: counts for name, counts in counted.drawn.items() if counts.has_both}
     return scores.ranking(counted.drawn, there, content.looks, counted.report, lead=lead)
@@ -239,7 +233,7 @@ def curves(content: Content) -> Section:
 
 def _alone(content: Content) -> list[str]:
     """Return a sentence on figures of one repeat, where there are several."""
-    return [render("document.document.repeat")] if content.is_repeated else []
+    return [render("document.document.repeat")] if content.shown.is_repeated else []
 
 
 def calibrated(content: Content) -> Section | None:
@@ -261,13 +255,13 @@ def flagged(content: Content) -> Section | None:
 
 def exactly_flagged(content: Content) -> Section | None:
     """Return the exact counts at the thresholds and alert budgets that the study names."""
-    return scores.exactly_flagged(content.report.get("operating-points"), note=_alone(content))
+    return scores.exactly_flagged(content.shown.report.get("operating-points"), note=_alone(content))
 
 
 def decision_curves(content: Content) -> Section | None:
     """Return net benefit by threshold: of the model, of flagging everybody, and of flagging nobody."""
     counts_by_name: score_curves.CountsByName = {}
-    report = content.report
+    report = content.shown.report
     if content.counted is not None:
         counts_by_name = content.counted.drawn
         report = content.counted.report
@@ -276,16 +270,16 @@ def decision_curves(content: Content) -> Section | None:
 
 def by_group(content: Content) -> Section | None:
     """Return the model's discrimination within the groups that the study names, a few groups a table."""
-    return scores.within_groups(content.report.get("subgroups"), only=content.only, note=_alone(content))
+    return scores.within_groups(content.shown.report.get("subgroups"), only=content.shown.only, note=_alone(content))
 
 
 def limits(content: Content) -> Section:
     """Return the limits of the run's findings."""
     lines = [render("report.site.limits")]
-    if content.only is None and content.metric is not None:
-        if content.run.noised_scores is None:
+    if content.shown.only is None and content.shown.metric is not None:
+        if content.shown.run.noised_scores is None:
             lines.append(render("report.site.together"))
-        if figure_of(content.run.mean_gain, content.metric).value is not None:
+        if figure_of(content.shown.run.mean_gain, content.shown.metric).value is not None:
             facts = {"sites": render("report.mean.assumes"), "coverage": render("report.mean.coverage")}
             lines.append(render("document.document.mean", **facts))
     if content.counted is not None:
@@ -297,13 +291,15 @@ def limits(content: Content) -> Section:
 
 def words(content: Content) -> Section:
     """Return the glossary."""
-    terms = narrative.glossary_of(content.report, trains=content.trains)
+    terms = narrative.glossary_of(content.shown.report, trains=content.shown.trains)
     return Section(title="Glossary", says=tuple(f"*{term}*: {definition}" for term, definition in terms.items()))
 
 
 SECTIONS: tuple[Callable[[Content], Section | Markup | None], ...] = (
     answer,
     forest,
+    lambda content: answers.basis(content.shown),
+    lambda content: answers.next_steps(content.shown),
     figures,
     evidence.sites,
     evidence.table_1,
@@ -314,8 +310,8 @@ SECTIONS: tuple[Callable[[Content], Section | Markup | None], ...] = (
     exactly_flagged,
     decision_curves,
     by_group,
-    lambda content: importances.split_columns(content.report),
-    lambda content: importances.needed_columns(content.report),
+    lambda content: importances.split_columns(content.shown.report),
+    lambda content: importances.needed_columns(content.shown.report),
     further,
     evidence.privacy,
     limits,
@@ -323,7 +319,7 @@ SECTIONS: tuple[Callable[[Content], Section | Markup | None], ...] = (
     evidence.hashes,
 )
 """Sections in their order."""
-WITHOUT_MODEL = (answer, evidence.sites, evidence.privacy, words, evidence.hashes)
+WITHOUT_MODEL = (answer, *SECTIONS[2:4], evidence.sites, evidence.privacy, words, evidence.hashes)
 """Sections of a study that trains nothing, whose limits stand with its figures."""
 
 
@@ -348,7 +344,7 @@ def document(name: str, *, store: str | None = None, viewer: Viewer | None = Non
     reads = viewer or Viewer()
     with RunReader.open(store, only=reads.site) as reader:
         content = Content.read(reader, name, reads)
-    run = content.run
+    run = content.shown.run
     head = [
         Markup('<meta charset="utf-8">'),
         Markup(f'<meta http-equiv="Content-Security-Policy" content="{plain(POLICY)}">'),
@@ -356,34 +352,38 @@ def document(name: str, *, store: str | None = None, viewer: Viewer | None = Non
         element("title", f"{run.study} ({run.run})"),
         element("style", Markup(STYLE.read_text(encoding="utf-8"))),
     ]
-    shown = SECTIONS if content.trains else WITHOUT_MODEL
-    parts = [sections.written(part(content)) for part in shown]
+    shown = SECTIONS if content.shown.trains else WITHOUT_MODEL
+    parts = [part(content) for part in shown]
+    _, absent = divide(part for part in parts if isinstance(part, Section))
+    body_parts = [sections.written(part) for part in parts if part not in absent]
     made = [render("document.document.made", run=run.run)]
     if run.status != "completed":
         made.append(render("document.document.unfinished"))
     footer = element("footer", paragraphs([" ".join(made)]))
-    body = element("body", element("header", *_head(content)), element("main", *parts), footer)
+    if absent:
+        body_parts.append(section(render("pages.absent.title"), bullets(one.reason for one in absent)))
+    body = element("body", element("header", *_head(content)), element("main", *body_parts), footer)
     return f'{MARK}<html lang="en">{element("head", *head)}{body}</html>\n'
 
 
 def _head(content: Content) -> list[Markup]:
     """Return the title, and the run's status, rounds, repeats and times."""
-    run = content.run
-    first = content.runs[0]
+    run = content.shown.run
+    first = content.shown.runs[0]
     facts = [STATUS_WORDS[run.status]]
-    if content.trains:
-        facts.append(f"{run.rounds} of {content.planned} rounds")
+    if content.shown.trains:
+        facts.append(f"{run.rounds} of {content.shown.planned} rounds")
     # It may be one of several repeats.
-    if content.is_repeated:
-        facts.append(f"{len(content.runs)} of {first.repeats} repeats")
+    if content.shown.is_repeated:
+        facts.append(f"{len(content.shown.runs)} of {first.repeats} repeats")
     elif first.repeats > 1:
         facts.append(f"repeat {first.repeat + 1} of {first.repeats}")
     facts += [f"started {moment(first.started)} UTC", seconds_in_words(run.seconds)]
     lines = [f"Run {run.run}: {', '.join(filter(None, facts))}."]
-    if content.only:
-        wording = noised_scores.wording(content.report, content.only)
-        if "statistics" in content.report:
-            wording = noised_scores.covered_wording(content.only)
+    if content.shown.only:
+        wording = noised_scores.wording(content.shown.report, content.shown.only)
+        if "statistics" in content.shown.report:
+            wording = noised_scores.covered_wording(content.shown.only)
         lines.append(wording.seen)
     return [element("h1", run.study), *(element("p", line, class_="facts-line") for line in lines)]
 

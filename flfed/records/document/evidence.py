@@ -8,14 +8,15 @@ from typing import Any
 
 from flfed.records.document.content import Content
 from flfed.records.document.markup import Markup, bullets, element, paragraphs, section, table, verbatim
-from flfed.records.document.sections import part, written
+from flfed.records.document.sections import together, written
 from flfed.records.objects import site_of
-from flfed.records.reports.faults import holdout_in_words, leak_lines, no_sums_in_words, set_aside_lines, site_facts
+from flfed.records.reports.faults import leak_lines, no_sums_in_words, site_facts
 from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.reports.round_totals import bytes_in_words
 from flfed.records.reports.site_verdict import varies
 from flfed.records.sections import data
 from flfed.records.sections import privacy as private
+from flfed.records.sections.answer import set_aside
 from flfed.records.statistics.noised_scores import TRAINED_ON
 from flfed.records.statistics.score_curves import percent_of
 from flfed.records.statistics.verdict import ABSENT, sentence_case
@@ -32,15 +33,9 @@ OUTCOME = "Test rows with outcome"
 def sites(content: Content) -> Markup:
     """Return the sites with rows, outcomes, bytes sent, and rejections."""
     parts = [table(_site_lines(content))]
-    if any(varies(site) for site in content.run.sites.values()):
+    if any(varies(site) for site in content.shown.run.sites.values()):
         parts.append(paragraphs([render("document.evidence.about")], class_="note"))
-    parts += [
-        element("h3", "Rejections, refusals, warnings"),
-        table(set_aside_lines(content.report, content.events)) or paragraphs([content.none_rejected]),
-    ]
-    if sentences := holdout_in_words(content.events):
-        parts.append(paragraphs([" ".join(sentences)], class_="note"))
-    return section("Sites", *parts)
+    return section("Sites", *parts, *together(set_aside(content.shown)))
 
 
 def _site_lines(content: Content) -> list[dict[str, Any]]:
@@ -49,11 +44,11 @@ def _site_lines(content: Content) -> list[dict[str, Any]]:
     for crossed in content.crossed:
         if crossed.direction == "to-server":
             sent[crossed.site] += crossed.bytes
-    lines = [_site_line(content, entry, sent) for entry in content.sites]
+    lines = [_site_line(content, entry, sent) for entry in content.shown.sites]
     unknown = [OUTCOME]
     # Counts of outcomes are missing where there are not two classes, or no policy allows them; an analysis gets
     # numbers of rows only with noise.
-    if not content.trains:
+    if not content.shown.trains:
         unknown += ["Rows", "Test rows"]
     for key in unknown:
         if all(line.get(key) == ABSENT for line in lines):
@@ -63,7 +58,7 @@ def _site_lines(content: Content) -> list[dict[str, Any]]:
 
 
 def _site_line(content: Content, entry: SiteEntry, sent: Mapping[str, int]) -> dict[str, Any]:
-    facts = site_facts(entry, content.report)
+    facts = site_facts(entry, content.shown.report)
     line = {"Site": entry.site}
     # The title of a site that was cut out of a table only repeats its name.
     if entry.title not in ("", entry.site) and not entry.title.endswith(f", {entry.site}"):
@@ -71,7 +66,7 @@ def _site_line(content: Content, entry: SiteEntry, sent: Mapping[str, int]) -> d
     line |= {key: facts[key] for key in ("Status", "Rows", TRAINED_ON.capitalize()) if key in facts}
     # Where the number of rows has noise, the site does not release exact numbers of test rows.
     if "Rows" in facts:
-        line |= _test_rows(content.run.sites.get(entry.site) or {})
+        line |= _test_rows(content.shown.run.sites.get(entry.site) or {})
     line |= {key: facts[key] for key in ("Disclosure", "Figures shared")}
     line["Sent"] = size_in_words(sent[entry.site]) if entry.site in sent else ABSENT
     return line
@@ -93,8 +88,8 @@ def _test_rows(test_rows: Any) -> dict[str, str]:
 def table_1(content: Content) -> Markup:
     """Return the federated Table 1, a few sites a table."""
     payload = content.table_1
-    why = no_sums_in_words(content.report, content.events)
-    if content.only and payload:
+    why = no_sums_in_words(content.shown.report, content.shown.events)
+    if content.shown.only and payload:
         why = render("faults.sums.alone")
     hidden = data.table_1_sites(payload)
     notes = []
@@ -102,11 +97,11 @@ def table_1(content: Content) -> Markup:
         notes.append(render("document.evidence.table", sites=f"{len(hidden)} sites", most=MOST_SITES))
     else:
         hidden = []
-    if content.is_repeated:
+    if content.shown.is_repeated:
         notes.append(render("document.evidence.repeats"))
     of = data.table_1(payload, hidden, why_none=why, note=notes)
     # People of one site see no results from the rows of all sites.
-    if of.tables and not content.only and (leaks := leak_lines(content.events, content.leaks)):
+    if of.tables and not content.shown.only and (leaks := leak_lines(content.shown.events, content.shown.leaks)):
         title = element("h3", render("pages.leaks.title"))
         return written(of, title, bullets(map(sentence_case, leaks)))
     return written(of)
@@ -114,44 +109,41 @@ def table_1(content: Content) -> Markup:
 
 def privacy(content: Content) -> Markup:
     """Return the privacy promise, spending, attacks' figures, and bytes sent."""
-    of = content.run.privacy
+    of = content.shown.run.privacy
     audit = content.audit
-    only = content.only
-    run = content.runs[0]
+    only = content.shown.only
+    run = content.shown.runs[0]
     promise = private.promised(of, audit, run, only=only)
     code = element("p", element("strong", sentence_case(promise.code)))
     parts = [
         element("div", code, bullets(promise.lines), class_="verdict"),
         bullets([f"Warning: {warning}" for warning in of["warnings"]], class_="warnings"),
         bullets(promise.limits),
-        *part(private.spent_section(of)),
-        *part(private.charged_section(of)),
-        *part(private.mechanisms_section(of, content.sites, only=only)),
+        *together(
+            private.charged_section(of),
+            private.mechanisms_section(of, content.shown.sites, only=only),
+            private.left_section(
+                content.crossed, len(content.shown.runs), bytes_in_words(content.shown.run.round_bytes)
+            ),
+            private.spent_section(of),
+            private.attacks_section(of, audit, run, only=only),
+        ),
     ]
-    if audit:
-        parts += part(private.attacks_section(of, audit, run, only=only))
-    by_round = bytes_in_words(content.run.round_bytes)
-    parts += part(private.left_section(content.crossed, len(content.runs), by_round))
-    if of["uncharged"]:
-        title = render("pages.privacy.uncovered")
-        if of["epsilon"] is None:
-            title = render("document.evidence.unpromised")
-        parts += [element("h3", title), bullets(of["uncharged"], class_="small")]
     return section("Privacy", *parts)
 
 
 def hashes(content: Content) -> Markup:
     """Return study, seeds, hashes and versions of the run."""
-    study = element("pre", verbatim(content.series.study_text))
-    if content.viewer.role != "coordinator":
+    study = element("pre", verbatim(content.shown.study_text))
+    if content.shown.viewer.role != "coordinator":
         heading = "The study:"
-        if content.only:
+        if content.shown.only:
             heading = render("pages.overview.redacted")
         return section("The study", paragraphs([render("document.evidence.hashes"), heading]), study)
-    run = content.runs[0]
-    facts: dict[str, Any] = {"study, SHA-256": content.series.study_sha256, "engine": run.engine, "path": run.path}
-    for of in content.runs:
-        which = f"repeat {of.repeat + 1}: " if content.is_repeated else ""
+    run = content.shown.runs[0]
+    facts: dict[str, Any] = {"study, SHA-256": content.study_sha256, "engine": run.engine, "path": run.path}
+    for of in content.shown.runs:
+        which = f"repeat {of.repeat + 1}: " if content.shown.is_repeated else ""
         hash_of_arrays = of.arrays_sha256 or ABSENT
         facts |= {f"{which}run": of.run, f"{which}seed": of.seed, f"{which}arrays, SHA-256": hash_of_arrays}
     facts |= _flat(run.hashes, "hash of ") | _flat(run.versions, "version of ")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from flfed.records.charts.chart import Chart, picture
 from flfed.records.document.markup import Markup, bullets, element, joined, paragraphs, section, table
-from flfed.records.section import Drawing, Section, Table, names_of
+from flfed.records.section import Drawing, Section, Table, divide, names_of
 from flfed.records.statistics.verdict import ABSENT
 from flfed.words import render
 
@@ -31,6 +31,16 @@ def written(of: Section | Markup | None, *more: object) -> Markup:
 def part(of: Section | None) -> list[Markup]:
     """Return a section as a part of another one, under a smaller title; [] of None."""
     return [] if of is None else [element("h3", of.title), *parts(of)]
+
+
+def together(*of: Section | None) -> list[Markup]:
+    """Return sections as parts of another one; those without content in one line."""
+    there, absent = divide(of)
+    elements = [element for one in there for element in part(one)]
+    if absent:
+        line = f"{render('pages.absent.title')}: {' '.join(one.reason for one in absent)}"
+        elements.append(paragraphs([line], class_="note"))
+    return elements
 
 
 def parts(of: Section) -> list[Markup]:

@@ -2,90 +2,181 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from itertools import chain
+from typing import Any, Self
 
 from sqlalchemy import null, select
 
 from flfed.callbacks import stamp
-from flfed.records.objects import read_figure, run_of, write
+from flfed.records.objects import read, read_figure, run_of, write
 from flfed.records.reports.faults import SiteAttendance, missing_of
-from flfed.records.reports.report import head
+from flfed.records.reports.report import CONCLUSION_OBJECTS, conclusion, head
 from flfed.records.section import group
 from flfed.records.statistics import Report, intervals
-from flfed.records.statistics.verdict import interval, metric_name, number
-from flfed.records.store.entries import PERSONS_NOTE, ComparisonRow, RunEntry
+from flfed.records.statistics.verdict import (
+    SIGNS,
+    Difference,
+    describe_verdict,
+    gain_in_brackets,
+    interval,
+    metric_name,
+    number,
+)
+from flfed.records.store.entries import PERSONS_NOTE, ComparisonRow, RunEntry, Status
+from flfed.records.store.many_runs import ManyRuns
 from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import Metric, Summary
+from flfed.study.former_names import parsed_study
 
 
-def run_list(reader: RunReader, *, limit: int | None = None, status: str = "", **chosen: Any) -> Report:
+def run_list(reader: RunReader, *, limit: int | None = None, status: str = "", tag: str = "", **chosen: Any) -> Report:
     """Return the object of `flfed run list --json`.
 
     `runs` are the newest runs, each with the sites that took no part; `series` are the newest series of repeats with
     the shared model's primary metric over all sites. A series' `value` is the mean over its repeats and `sd` their
     standard deviation; `low` and `high` are the interval of one run, null of several, `status` the worst of any
     repeat (by which `status` chooses a series, and with it its runs). Runs are `chosen` as by `RunReader.runs`, where
-    "" is no choice.
+    "" is no choice. Both have the answer of the report: `verdict`, `gain`, with `dataset` and `rows`.
     """
     entries = reader.runs(**chosen)
+    if tag:
+        notes = notes_of(reader, [run.run for run in entries])
+        entries = [run for run in entries if tag in tags_of(notes.get(run.run, ""))]
     together = group((run.series, run) for run in entries)
     # Repeats come newest first; the head begins with the first.
     heads = {series: head(runs[::-1], series) for series, runs in together.items()}
     shown = [series for series, of in heads.items() if status in ("", run_of(of).status)][:limit]
     runs = [run for run in entries if not status or run.status == status][:limit]
-    names = [run.run for run in runs]
-    for series in shown:
-        names += [run.run for run in together[series]]
-    absent = missing_of(reader, list(dict.fromkeys(names)))
-    notes = notes_of(reader, list(absent))
-    figures = reader.headline_rows(list(absent))
-    unknown = ComparisonRow(None, "", "", None)
-    lines = [_run_line(run, absent[run.run], notes.get(run.run, ""), figures.get(run.run, unknown)) for run in runs]
-    listed = [_series_line(heads[series], together[series], absent, notes, figures) for series in shown]
-    return {"runs": lines, "series": listed}
+    needed = {run.run: run for run in runs} | {run.run: run for series in shown for run in together[series]}
+    listed = _Listed.read(reader, list(needed.values()))
+    lines = [listed.run_line(run) for run in runs]
+    return {"runs": lines, "series": [listed.series_line(heads[series], together[series]) for series in shown]}
 
 
-def _run_line(run: RunEntry, absent: SiteAttendance, note: str, figure: ComparisonRow) -> Report:
-    """Return a run of the list."""
-    line: Report = {key: getattr(run, key) for key in ("run", "study", "status", "engine", "started", "rounds")}
-    line |= {"sites": len(absent.sites), "missing": sorted(absent.missing)}
-    line |= {"series": run.series, "repeat": run.repeat, "note": note, "metric": run.primary}
-    return line | {end: getattr(figure, end) for end in ("value", "low", "high")}
+def series_list(reader: RunReader, runs: Sequence[RunEntry]) -> list[Report]:
+    """Return the lines of the series of some runs, which come newest first, as `run_list` has them."""
+    if not runs:
+        return []
+    listed = _Listed.read(reader, runs)
+    together = group((run.series, run) for run in runs)
+    return [listed.series_line(head(of[::-1], series), of) for series, of in together.items()]
 
 
-def _series_line(
-    heading: Report,
-    runs: Sequence[RunEntry],
-    absent: Mapping[str, SiteAttendance],
-    notes: Mapping[str, str],
-    figures: Mapping[str, ComparisonRow],
-) -> Report:
-    """Return a series of the list: its head, with the figure over its repeats, newest first."""
-    first = runs[-1]
-    rows = [figures[run.run] for run in runs if run.run in figures]
-    values = [row.value for row in rows]
-    one = rows[0] if len(runs) == len(rows) == 1 else None
-    missing: set[str] = set()
-    for run in runs:
-        missing |= absent[run.run].missing
-    return {
-        **{key: heading[key] for key in ("run", "study", "status", "engine", "rounds")},
-        "started": first.started,
-        "rounds-planned": first.rounds_planned,
-        "repeats": len(runs),
-        "repeats-planned": first.repeats,
-        "metric": first.primary,
-        "value": intervals.mean_of(values),
-        "sd": intervals.sd_of(values),
-        "low": one and one.low,
-        "high": one and one.high,
-        "sites": max(len(absent[run.run].sites) for run in runs),
-        "missing": sorted(missing),
-        "note": note_in_words({run.run: notes[run.run] for run in runs[::-1] if run.run in notes}),
-    }
+@dataclass(frozen=True)
+class SeriesLine:
+    """Line of a run or series in `run_list`; `gain` is a figure."""
+
+    run: str = ""
+    study: str = ""
+    status: Status = "completed"
+    engine: str = ""
+    started: str = ""
+    rounds: int = 0
+    rounds_planned: int = 0
+    repeats: int = 1
+    repeats_planned: int = 1
+    metric: str = ""
+    sites: int = 0
+    missing_repeats: Any = None
+    note: str = ""
+    dataset: str = ""
+    rows: int | None = None
+    verdict: str | None = None
+    gain: Any = None
+    mechanism: str | None = None
+    epsilon: float | None = None
+    tags: Any = ()
+
+
+UNKNOWN = ComparisonRow(None, "", "", None)
+"""Figure of a run without a comparison."""
+TAG = re.compile(r"(?<!\S)#([\w-]+)")
+
+
+def tags_of(note: str) -> list[str]:
+    """Return the tags of a note: its words that begin with "#", without it.
+
+    Examples
+    --------
+    >>> tags_of("#paper the one of table 2, #final-2"), tags_of("issue#3 and # 4")
+    (['paper', 'final-2'], [])
+    """
+    return list(dict.fromkeys(TAG.findall(note)))
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """What the lines of some runs rest on, read at once."""
+
+    reader: ManyRuns
+    only: str | None
+    absent: Mapping[str, SiteAttendance]
+    notes: Mapping[str, str]
+    figures: Mapping[str, ComparisonRow]
+
+    @classmethod
+    def read(cls, reader: RunReader, runs: Sequence[RunEntry]) -> Self:
+        names = [run.run for run in runs]
+        many = ManyRuns(reader, runs, CONCLUSION_OBJECTS)
+        return cls(many, reader.only, missing_of(reader, names), notes_of(reader, names), reader.headline_rows(names))
+
+    def run_line(self, run: RunEntry) -> Report:
+        """Return a run of the list."""
+        absent = self.absent[run.run]
+        figure = self.figures.get(run.run, UNKNOWN)
+        note = self.notes.get(run.run, "")
+        line: Report = {key: getattr(run, key) for key in ("run", "study", "status", "engine", "started", "rounds")}
+        line |= {"sites": len(absent.sites), "missing": sorted(absent.missing)}
+        line |= {"series": run.series, "repeat": run.repeat, "note": note, "metric": run.primary}
+        line |= {end: getattr(figure, end) for end in ("value", "low", "high")}
+        return line | self._answer([run], note)
+
+    def series_line(self, heading: Report, runs: Sequence[RunEntry]) -> Report:
+        """Return a series of the list: its head, with the figure over its repeats, newest first."""
+        first = runs[-1]
+        rows = [self.figures[run.run] for run in runs if run.run in self.figures]
+        values = [row.value for row in rows]
+        one = rows[0] if len(runs) == len(rows) == 1 else None
+        missing = Counter(chain.from_iterable(self.absent[run.run].missing for run in runs))
+        note = note_in_words({run.run: self.notes[run.run] for run in runs[::-1] if run.run in self.notes})
+        return {
+            **{key: heading[key] for key in ("run", "study", "status", "engine", "rounds")},
+            "started": first.started,
+            "rounds-planned": first.rounds_planned,
+            "repeats": len(runs),
+            "repeats-planned": first.repeats,
+            "metric": first.primary,
+            "value": intervals.mean_of(values),
+            "sd": intervals.sd_of(values),
+            "low": one and one.low,
+            "high": one and one.high,
+            "sites": max(len(self.absent[run.run].sites) for run in runs),
+            "missing": sorted(missing),
+            "missing-repeats": dict(sorted(missing.items())),
+            "note": note,
+            **self._answer(runs[::-1], note),
+        }
+
+    def _answer(self, runs: Sequence[RunEntry], note: str) -> Report:
+        """Return the answer of some repeats, with dataset and rows."""
+        of = conclusion(self.reader, runs, site=self.only)
+        data = parsed_study(self.reader.study_text(runs[0].series)).get("dataset", {})
+        counts = [site.rows for site in self.reader.sites(runs[0].run) if site.status != "refused"]
+        gain: Report = {end: getattr(of.gain, end) for end in ("value", "low", "high")}
+        return {
+            "dataset": str(data.get("name", "")),
+            "rows": None if None in counts or not counts else sum(counts),
+            "verdict": of.verdict,
+            "gain": gain | {"minimum-gain": of.minimum_gain},
+            "mechanism": of.privacy.mechanism,
+            "epsilon": of.privacy.epsilon,
+            "tags": tags_of(note),
+        }
 
 
 def figure_in_words(series: Report) -> tuple[str, str]:
@@ -106,6 +197,25 @@ def figure_in_words(series: Report) -> tuple[str, str]:
         return text, interval(figure.low, figure.high)
     spread = "" if figure.sd is None else f"sd {number(figure.sd)}"
     return text, spread
+
+
+def answer_in_words(line: Report) -> tuple[str, str]:
+    """Return the verdict of a run or series, and its gain with the interval; "" where there is none.
+
+    Examples
+    --------
+    >>> gain = {"value": 0.11, "low": 0.02, "high": 0.19, "minimum-gain": 0.005}
+    >>> answer_in_words({"verdict": "joining pays", "metric": "roc_auc_score", "gain": gain})
+    ('▲ joining improves AUC', '+0.110 (+0.020 to +0.190)')
+    """
+    entry = read(SeriesLine, line)
+    if entry.verdict is None:
+        return "", ""
+    words = f"{SIGNS[entry.verdict]} {describe_verdict(entry.verdict, entry.metric)}"
+    of = read_figure(entry.gain)
+    if of.value is None:
+        return words, ""
+    return words, gain_in_brackets(Difference(of.value, of.low, of.high), of.minimum_gain or 0.0)
 
 
 def notes_of(reader: RunReader, runs: Sequence[str]) -> dict[str, str]:

@@ -185,7 +185,7 @@ def _below_table(report: Report, metric: str) -> list[str]:
         if sentence := over_sites(figure_of(report[arm], metric)):
             lines.append(f"{sentence_case(reference_name(report, arm))}: {sentence.strip(' ()')}.")
     # The first sentence names the sites that were refused.
-    return list(filter(None, [*lines, _course(report, None, refusals=not missing)]))
+    return list(filter(None, [*lines, course_in_words(report, None, refusals=not missing)]))
 
 
 def joining_in_words(report: Report, metric: str) -> str:
@@ -365,14 +365,14 @@ def story(report: Report, *, metric: str | None = None, planned: int | None = No
     metric = metric or primary_of(report)
     missing = missing_in_words(report)
     if metric is None:
-        return [*missing, *odd_sites_in_words(report), _course(report, planned)]
+        return [*missing, *odd_sites_in_words(report), course_in_words(report, planned)]
     lines = [*missing, *doubts(report, metric), *trained_rows_in_words(report.get(TRAINED_TEST_ROWS))]
     lines += [*_reach(report, metric), *scores_in_words(report), *ranks_in_words(report)]
     lines += [*_who_gains(report, metric), *headline(report, metric), *own_under_noise(report)]
     lines += [own_parts_in_words(report), unknown_training(run.training), own_models_in_words(report)]
     lines.append(naive_in_words(list(run.sites.values()), metric))
     lines.append(verdicts.describe_spread(run.mean_gain.get(metric), adjusts=released(report).is_exact))
-    return list(filter(None, [*lines, *odd_sites_in_words(report), _course(report, planned)]))
+    return list(filter(None, [*lines, *odd_sites_in_words(report), course_in_words(report, planned)]))
 
 
 def headline(report: Report, metric: str) -> list[str]:
@@ -519,7 +519,7 @@ def tally(report: Report, metric: str) -> str:
     return f"{sentence_case('; '.join(parts))}."
 
 
-def _course(report: Report, planned: int | None, *, refusals: bool = True) -> str:
+def course_in_words(report: Report, planned: int | None, *, refusals: bool = True) -> str:
     """Return how many rounds ran, and how many updates were rejected and sites refused."""
     run = run_of(report)
     # Faults that are no update and no refusal are counted apart.

@@ -13,7 +13,7 @@ from flfed.records.statistics.noised_scores import COMPARISON, COVERS, Released
 from flfed.records.statistics.privacy_odds import DRAWN_ONCE, accounts_in_words, odds_in_words
 from flfed.records.statistics.verdict import number, shorten
 from flfed.records.store.entries import AT_INSTITUTIONS, RunEntry, Runs, SiteEntry
-from flfed.records.store.reader import RunReader
+from flfed.records.store.many_runs import RunsReader
 from flfed.study.former_names import parsed_study
 from flfed.study.study import has_analysis, trains
 from flfed.study.tables import MODES, in_sums_only
@@ -172,7 +172,7 @@ def private_of(payload: PrivateFacts) -> PrivacyReport:
     return read(PrivacyReport, payload)
 
 
-def privacy_of(reader: RunReader, runs: Runs) -> Private:
+def privacy_of(reader: RunsReader, runs: Runs) -> Private:
     """Return the object `privacy` of a run's report (`PrivacyReport`).
 
     Guarantee: none of its own; it repeats the run's record. Source of the sum: Dwork and Roth 2014, "The algorithmic
@@ -221,7 +221,7 @@ def _over_repeats(promise: PrivacyReport, recordings: Sequence[Recording]) -> Pr
     return {"epsilon-of-repeats": math.fsum(largest), "delta-of-repeats": len(recordings) * (promise.delta or 0.0)}
 
 
-def _secure_sums(reader: RunReader, runs: Sequence[RunEntry], study: Mapping[str, Any]) -> SumsReport:
+def _secure_sums(reader: RunsReader, runs: Sequence[RunEntry], study: Mapping[str, Any]) -> SumsReport:
     """Return how a run's updates were added up."""
     for run in runs:
         recorded = reader.summary(run.run, SUMS)
@@ -379,6 +379,19 @@ def epsilon_in_words(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return number(None, 2)
     return number(math.ceil(round(value * 100, 6)) / 100, 2)
+
+
+def name_mechanism(mechanism: str | None, epsilon: float | None) -> str:
+    """Return a mechanism with its ε, for a cell.
+
+    Examples
+    --------
+    >>> name_mechanism("record-dp", 0.9972), name_mechanism("none", None), name_mechanism(None, None)
+    ('record-dp, ε 1.00', 'none', 'not recorded')
+    """
+    if epsilon is None:
+        return mechanism or "not recorded"
+    return f"{mechanism}, ε {epsilon_in_words(epsilon)}"
 
 
 def power_of_ten(value: float | None) -> str:

@@ -11,6 +11,7 @@ from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import mean_of, possible, resplit_interval
 from flfed.records.statistics.verdict import better_of
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, RunEntry, SiteEntry
+from flfed.records.store.many_runs import RunsReader
 from flfed.records.store.reader import RunReader
 from flfed.study.former_names import study_values
 from flfed.words import render
@@ -42,7 +43,7 @@ class Recorded:
         return [row.value for row in self.figures.get(place, [])]
 
     @classmethod
-    def read(cls, reader: RunReader, runs: Sequence[RunEntry]) -> Self:
+    def read(cls, reader: RunsReader, runs: Sequence[RunEntry]) -> Self:
         """Return the records of some runs by place, in one pass."""
         recorded = cls()
         for run in runs:

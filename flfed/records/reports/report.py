@@ -10,13 +10,22 @@ from statistics import fmean
 from typing import Any, Self
 
 from flfed import refusals
-from flfed.records.objects import VerdictRule, figure_of, read, run_of, site_of
+from flfed.records.objects import VerdictRule, figure_of, read, read_figure, run_of, site_of
 from flfed.records.reports.audit_headlines import audit_of
 from flfed.records.reports.faults import faults_of, leaking_columns
 from flfed.records.reports.privacy import PrivacyReport, privacy_of, private_of
 from flfed.records.reports.recorded_run import Recorded
 from flfed.records.reports.round_totals import round_bytes
-from flfed.records.reports.site_verdict import SITE_ARMS, UNDERTRAINED, mean_gain, site_verdict, too_few, widened
+from flfed.records.reports.site_verdict import (
+    SITE_ARMS,
+    UNDERTRAINED,
+    code_of_mean,
+    gain_at,
+    mean_gain,
+    site_verdict,
+    too_few,
+    widened,
+)
 from flfed.records.statistics import Report, intervals
 from flfed.records.statistics.importances import gains_over_repeats, over_repeats
 from flfed.records.statistics.noised_scores import NOT_COMPARED, SCORES, released
@@ -24,8 +33,9 @@ from flfed.records.statistics.odd_sites import AUC, apart, reversed_outcomes
 from flfed.records.statistics.own_models import family_keys
 from flfed.records.statistics.training_state import TRAINED_TEST_ROWS, not_enough, trained_over_repeats, training_state
 from flfed.records.statistics.training_state import over_repeats as training_over_repeats
-from flfed.records.statistics.verdict import worthwhile_of
+from flfed.records.statistics.verdict import Difference, worthwhile_of
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, RunEntry
+from flfed.records.store.many_runs import RunsReader
 from flfed.records.store.reader import RunReader
 from flfed.study.former_names import parsed_study
 from flfed.study.tables import NAIVE_FAMILIES
@@ -81,7 +91,7 @@ class _Opened:
         By repeat.
     """
 
-    reader: RunReader
+    reader: RunsReader
     runs: Sequence[RunEntry]
     recorded: Recorded
     metrics: list[str]
@@ -90,9 +100,8 @@ class _Opened:
     own: Sequence[OwnModels]
 
     @classmethod
-    def read(cls, reader: RunReader, name: str) -> Self:
-        """Return the sources of the report of a run or series."""
-        runs = reader.runs_of(name)
+    def read(cls, reader: RunsReader, runs: Sequence[RunEntry]) -> Self:
+        """Return the sources of the report of some repeats."""
         recorded = Recorded.read(reader, runs)
         primary = runs[0].primary
         names = {metric for _, _, metric in recorded.figures}
@@ -127,7 +136,7 @@ def report(reader: RunReader, name: str) -> Report:
     UsageError
         If there is no such run or series.
     """
-    opened = _Opened.read(reader, name)
+    opened = _Opened.read(reader, reader.runs_of(name))
     privacy = privacy_of(reader, opened.recorded.runs)
     over_all = {arm: opened.figures(None, arm) for arm in REFERENCES}
     over_all["global"] = _with_bound(opened, over_all["global"])
@@ -154,11 +163,64 @@ def report(reader: RunReader, name: str) -> Report:
     }
 
 
-def _sites(opened: _Opened, privacy: PrivacyReport, training: Report | None) -> Report:
-    """Return the sites' entries by name; a refused site is among the faults only."""
+CONCLUSION_OBJECTS = ("score-histograms", "training", "own-models", "privacy", "looked-at", "secure-sums")
+"""Named objects that a conclusion rests on."""
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """Answer of a run or series in the figures of its primary metric.
+
+    Attributes
+    ----------
+    verdict : str or None
+        Code; None where nothing is compared.
+    gain : Difference
+        Above 0 where joining is better: the mean over sites, or that of the one site of the reader.
+    minimum_gain : float
+    privacy : PrivacyReport
+    """
+
+    verdict: str | None
+    gain: Difference
+    minimum_gain: float
+    privacy: PrivacyReport
+
+
+def conclusion(reader: RunsReader, runs: Sequence[RunEntry], *, site: str | None = None) -> Conclusion:
+    """Return the verdict and gain of some repeats, as their report has them.
+
+    `site` is the one site of the reader, whose own verdict and gain it gets.
+    """
+    opened = _Opened.read(reader, runs)
+    metric = runs[0].primary
+    privacy = private_of(privacy_of(reader, opened.recorded.runs))
+    none = Conclusion(None, Difference(None), 0.0, privacy)
+    if metric not in opened.metrics or not privacy.is_compared:
+        return none
+    over_all = {arm: opened.figures(None, arm) for arm in ("global", "pooled", "pooled-same")}
+    training = _training(opened, over_all, privacy)
+    least = read(VerdictRule, opened.rule).minimum_gain[metric]
+    if site is not None:
+        own = _sites(opened, privacy, training).get(site)
+        if own is None:
+            return none
+        gain = read_figure(gain_at(own, metric))
+        return Conclusion(site_verdict(own, metric)[0], Difference(gain.value, gain.low, gain.high), least, privacy)
+    sites = {name: {"holdout-classes": _classes(opened.counted, name)} for name in _accepted(opened)}
+    mean = figure_of(_mean_gains(opened, sites, privacy, training), metric)
+    return Conclusion(code_of_mean(mean, least), Difference(mean.value, mean.low, mean.high), least, privacy)
+
+
+def _accepted(opened: _Opened) -> list[str]:
+    """Return the sites that took part in any repeat, by name; a refused site is among the faults only."""
     every = chain.from_iterable(entries.items() for _, entries in opened.recorded.runs)
-    accepted = {site for site, entry in every if entry.status != "refused"}
-    sites = {site: _site(opened, site) for site in sorted(accepted)}
+    return sorted({site for site, entry in every if entry.status != "refused"})
+
+
+def _sites(opened: _Opened, privacy: PrivacyReport, training: Report | None) -> Report:
+    """Return the sites' entries by name."""
+    sites = {site: _site(opened, site) for site in _accepted(opened)}
     for site in sites.values():
         if privacy.why_not_compared and not site_of(site).difference:
             site[NOT_COMPARED] = privacy.why_not_compared
@@ -232,7 +294,7 @@ def head(runs: Sequence[RunEntry], name: str) -> Report:
     return heading
 
 
-def verdict_rule(reader: RunReader, runs: Sequence[RunEntry], metrics: Sequence[str]) -> Report:
+def verdict_rule(reader: RunsReader, runs: Sequence[RunEntry], metrics: Sequence[str]) -> Report:
     """Return the rule of every verdict: sites and worthwhile gains."""
     table = parsed_study(reader.series(runs[0].series).study_text).get("compare", {})
     worthwhile_gain = table.get("minimum-gain")

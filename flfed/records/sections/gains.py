@@ -29,6 +29,11 @@ def at_the_ends(report: Report, metric: str, most: int, *, of: Sequence[str] | N
     return ends_of(judged or order, most)
 
 
+def are_known(report: Report, metric: str) -> bool:
+    """Return whether any site has a gain, so that there is a forest plot."""
+    return any(best_gain(site, metric) is not None for site in run_of(report).sites.values())
+
+
 def gains(
     report: Report, metric: str, shown: Sequence[str], sites: int, lines: Sequence[Mapping[str, Any]] = ()
 ) -> Section:

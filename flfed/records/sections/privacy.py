@@ -188,9 +188,18 @@ def _figure_line(line: audits.AuditFigure, several: bool) -> dict[str, str]:
 
 
 def mechanisms_section(privacy: private.Private, sites: Sequence[SiteEntry], *, only: str | None = None) -> Section:
-    """Return which mechanisms are in force, and which are not; `only` is the one site whose people read it."""
-    table = Table(lines=tables.mechanism_lines(privacy, sites, only=only))
-    return Section(title="Mechanisms in force", tables=(table,))
+    """Return what protects the rows, and what no promise covers; `only` is the one site whose people read it."""
+    mechanisms = Table(lines=tables.mechanism_lines(privacy, sites, only=only))
+    title = render("pages.privacy.unpromised" if privacy["epsilon"] is None else "pages.privacy.uncovered")
+    lines = [{title: line} for line in privacy["uncharged"]]
+    title = f"{title}: {counted(len(lines), 'item')}"
+    note = []
+    if not lines:
+        unknown = render("pages.privacy.unknown", reason=privacy["reason"])
+        note.append(unknown if privacy["mechanism"] is None else render("pages.privacy.covered"))
+    uncovered = Table(title=title, lines=lines, is_folded=True)
+    shown = (mechanisms, uncovered) if lines else (mechanisms,)
+    return Section(title=render("pages.privacy.protected"), tables=shown, note=note)
 
 
 def left_section(crossed: Sequence[CrossedEntry], repeats: int = 1, more: str = "") -> Section:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any
 
-from flfed.records.charts.by_round import of_all_sites, of_each_site
+from flfed.records.charts.by_round import DRAWN_FROM, are_cut, of_all_sites, of_each_site
 from flfed.records.charts.chart import is_stretched
 from flfed.records.charts.colours import Looks
 from flfed.records.charts.curves import calibration_chart, decision_chart, precision_chart, roc_chart
@@ -46,14 +47,36 @@ def course(points: Sequence[CurvePoint], metric: str, arm: str, looks: Looks, *,
     note = [render("pages.rounds.measured", rows=ON_ROWS.get(arm, arm))]
     if repeated:
         note.append(render("pages.costs.repeats"))
+    reach = counted_in_bins(drawn_points, metric)
     charts = {
         f"{name} by round, all sites together": partial(of_all_sites, drawn_points, metric),
         f"{name} by round, each site": partial(of_each_site, drawn_points, metric, looks),
     }
     drawings = []
     for title, draw in charts.items():
-        drawings.append(Drawing(title=title, draw=draw, key=title, says=f"{title}, up to round {last}"))
-    return Section(title=COURSE, charts=drawings, note=note)
+        drawings.append(
+            Drawing(title=title, draw=draw, key=title, says=f"{title}, up to round {last}. {reach}".strip())
+        )
+    return Section(title=COURSE, charts=drawings, note=[*note, *filter(None, [reach])])
+
+
+def counted_in_bins(points: Sequence[CurvePoint], metric: str) -> str:
+    """Return how far a curve from counts by bin may be off, "" of any other curve."""
+    # The further end counts: the other may have been cut at 0 or 1.
+    reaches = [
+        max(p.high - p.value, p.value - p.low)
+        for p in points
+        if p.site is None and p.round and p.value is not None and p.low is not None and p.high is not None
+    ]
+    if not reaches:
+        return ""
+    most = number(math.ceil(max(reaches) * 1000 - 1e-9) / 1000)
+    sentences = [render("pages.rounds.binned", metric=metric_name(metric), most=most)]
+    if max(reaches) > DRAWN_FROM:
+        sentences.append(render("pages.rounds.range", reach=number(DRAWN_FROM, 2)))
+    if are_cut(points, metric):
+        sentences.append(render("pages.rounds.cut"))
+    return " ".join(sentences)
 
 
 def ranking(
@@ -306,15 +329,16 @@ def decision_curves(counts_by_name: CountsByName, payload: Payload | None, looks
         dots[name] = [point for point in exact.get(name, ()) if (point.rows, point.events) == same]
     shown = list(curves)[:DRAWN_BESIDE]
     beside = [curves[name] for name in shown]
+    title = render("pages.scores.decision")
     charts = []
     for name in shown:
         draw = partial(decision_chart, name, curves[name], dots[name], beside, looks)
-        charts.append(Drawing(title=_title(name), draw=draw, key=f"decision-{name}"))
+        says = f"{title} of {name} by threshold, against flagging everybody and nobody"
+        charts.append(Drawing(title=_title(name), draw=draw, key=f"decision-{name}", says=says))
     # A few exact thresholds do not show where the model is ahead between them.
     ahead = [flagging.ahead_line(name, points) for name, points in curves.items()] if counts_by_name else []
     name = next(iter(curves))
     note = render("report.points.decision") if counts_by_name else render("report.points.marks")
-    title = render("pages.scores.decision")
     lead = (render("report.points.benefit"),)
     tables = (Table(lines=ahead), Table(lines=_net_benefits(name, counts_by_name, dots[name])))
     return Section(title=title, lead=lead, charts=charts, tables=tables, note=(note,))

@@ -17,6 +17,8 @@ DO_NOT_USE = "do not use it here"
 INCONCLUSIVE = "cannot be told"
 VERDICTS = (PAYS, NO_CLEAR_GAIN, DO_NOT_USE, INCONCLUSIVE)
 """Codes in JSON and CSV; people read `describe_verdict`."""
+SIGNS = {PAYS: "▲", NO_CLEAR_GAIN: "–", DO_NOT_USE: "▼", INCONCLUSIVE: "?"}
+"""Sign beside a verdict in a list, where a colour alone would not do."""
 MINUS = "\u2212"
 ABSENT = "n/a"
 WORTHWHILE = {"roc_auc_score": 0.005}

@@ -53,6 +53,11 @@ class RunReader(OpenStore):
         self._only = only
         self._names = OtherNames(self._fetch, only)
 
+    @property
+    def only(self) -> str | None:
+        """The one site whose figures are read, None for all."""
+        return self._only
+
     @classmethod
     def open(cls, url: str | None = None, *, only: str | None = None) -> Self:
         """Open the store at `url`, else `FLFED_STORE`, else `runs.db` under `home()`, for reading.

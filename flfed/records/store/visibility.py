@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Any, Literal
 
 import tomli_w
@@ -321,11 +320,10 @@ def of_study(text: str, *, plain: Callable[[str], str]) -> str:
     [dataset]
     <BLANKLINE>
     """
-    study = parsed_study(text)
     # Expected figures may be those of other sites, and the list of sites names them.
-    study.pop("expected", None)
+    study = {key: without_in(table, plain) for key, table in parsed_study(text).items() if key != "expected"}
     study.get("dataset", {}).pop("sites", None)
-    return tomli_w.dumps(without_in(study, plain))
+    return tomli_w.dumps(study)
 
 
 def without_in(payload: Any, plain: Callable[[str], str]) -> Any:
@@ -344,7 +342,7 @@ class OtherNames:
 
     Parameters
     ----------
-    rows : callable
+    fetch : callable
     only : str or None
         The one site whose people read; None for readers of everything.
     """
@@ -352,33 +350,51 @@ class OtherNames:
     def __init__(self, fetch: Fetch, only: str | None) -> None:
         self._fetch = fetch
         self._only = only
-        self.redactor = cache(self._redactor)
+        self._redactors: dict[str, Callable[[str], str]] = {}
 
-    def _redactor(self, name: str) -> Callable[[str], str]:
-        """Return a function that removes other sites' names and titles from a sentence, for people of one site."""
+    def redactor(self, name: str) -> Callable[[str], str]:
+        """Return a function that removes other sites' names and titles from a sentence, for people of one site.
+
+        `name` is a run or a series.
+        """
         if self._only is None:
             return str
-        return without_names(self._others(name))
+        if name not in self._redactors:
+            self.read(select(Run.id, Run.series_id).where(or_(Run.id == name, Run.series_id == name)))
+        return self._redactors.get(name, str)
 
-    def _others(self, name: str) -> set[str]:
-        """Return the other sites' names and titles in the whole series."""
-        series = select(Run.series_id).where(or_(Run.id == name, Run.series_id == name))
-        runs = select(Run.id).where(Run.series_id.in_(series))
-        own = select(RunSite.title).where(RunSite.run_id.in_(runs), RunSite.site == self._only)
-        names: set[str | None] = set()
-        for query in (
-            select(RunSite.site, RunSite.title).where(RunSite.run_id.in_(runs)),
-            select(Event.site).where(Event.run_id.in_(runs)).distinct(),
-            select(Sent.site).where(Sent.run_id.in_(runs), Sent.round == 0).distinct(),  # asked to enrol
-        ):
-            names.update(*self._fetch(query))
+    def read(self, runs: Query) -> None:
+        """Read the names of some runs, of which a query returns id and series; of a series all repeats count."""
+        if self._only is None:
+            return
+        rows = self._fetch(runs)
+        names = self._others({series for _, series in rows})
+        for run, series in rows:
+            self._redactors[run] = self._redactors[series] = without_names(names[series])
+
+    def _others(self, series: set[str]) -> dict[str, set[str]]:
+        """Return the other sites' names and titles in each series."""
+        names: dict[str, set[str | None]] = {one: set() for one in series}
+        here = Run.series_id.in_(series)
+        own: dict[str, set[str]] = {one: set() for one in series}
+        for row in self._fetch(self._of(here, RunSite, RunSite.site, RunSite.title)):
+            names[row.series_id] |= {row.site, row.title}
+            if row.site == self._only:
+                own[row.series_id].add(row.title)
+        asked = self._of(here, Sent, Sent.site).where(Sent.round == 0)  # to enrol
+        for query in (self._of(here, Event, Event.site).distinct(), asked.distinct()):
+            for row in self._fetch(query):
+                names[row.series_id].add(row.site)
         # Sites that were requested and never replied may be only in this object.
-        payloads = select(Summary.payload).where(Summary.run_id.in_(runs), Summary.name == "asked")
-        for row in self._fetch(payloads):
+        for row in self._fetch(self._of(here, Summary, Summary.payload).where(Summary.name == "asked")):
             payload = objects.read(_RequestedSites, row.payload)
-            names.update(payload.names or (), payload.sites or ())
+            names[row.series_id].update(payload.names or (), payload.sites or ())
         # The study's text may name sites as well.
-        for row in self._fetch(select(Series.study_text).where(Series.id.in_(series))):
-            names.update(parsed_study(row.study_text).get("dataset", {}).get("sites", ()))
-        titles = {row.title for row in self._fetch(own)}
-        return {called for called in names if called} - {self._only} - titles
+        for row in self._fetch(select(Series.id, Series.study_text).where(Series.id.in_(series))):
+            names[row.id].update(parsed_study(row.study_text).get("dataset", {}).get("sites", ()))
+        return {one: {name for name in names[one] if name} - {self._only} - own[one] for one in series}
+
+    @staticmethod
+    def _of(here: Any, table: Any, *columns: Any) -> Query:
+        """Return the query for columns of the runs of some series, with the series."""
+        return select(Run.series_id, *columns).join(table, table.run_id == Run.id).where(here)

@@ -60,6 +60,12 @@ class Holdout:
     -----
     The side of a row depends only on its group (or its content) and the salt: adding rows
     moves no other row, and equal rows are on one side.
+
+    Examples
+    --------
+    >>> from flfed import Holdout
+    >>> Holdout(share=0.25, salt="of this clinic").share
+    0.25
     """
 
     share: float = HOLDOUT_SHARE
@@ -102,6 +108,13 @@ class HoldoutByTime:
     same_groups : bool
         Whether a group may have rows in both periods, for predictions of existing customers or
         patients. Else such a group has training rows only.
+
+    Examples
+    --------
+    >>> from flfed import HoldoutByTime
+    >>> holdout = HoldoutByTime("admitted", train_until="2024-01-01", test_from="2024-01-01", gap_days=30)
+    >>> holdout.gap_days
+    30
     """
 
     column: str

@@ -108,6 +108,13 @@ class Policy(Strict):
     `disclosure` to `outputs` hold on every engine, and so do `mechanisms` that are named, `epsilon` to
     `audits`, and `width`. The other keys from `strategies` on are the gate's: they hold in a deployment, where a study
     comes from elsewhere. A person who runs all sites in one process has all their tables anyway.
+
+    Examples
+    --------
+    >>> from flfed import Policy
+    >>> policy = Policy(queries=5, strategies=["fedavg"])
+    >>> policy.queries, policy.cell_minimum
+    (5, 10)
     """
 
     format: Literal[1] = 1

@@ -328,6 +328,12 @@ class OwnColumn:
     ------
     UsageError
         For a number without a range, a category without values, or a range that does not go from low to high.
+
+    Examples
+    --------
+    >>> from flfed import OwnColumn
+    >>> OwnColumn("BMI", kind="number", range=(10, 80)).range
+    (10, 80)
     """
 
     column: str | Field

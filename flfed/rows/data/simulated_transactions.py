@@ -66,6 +66,13 @@ class SimulatedTransactions:
     days, where most payments are fraud, whatever their amount; customers whose card is stolen for 14
     days, where a third of the payments is several times as large as usual. The same arguments give
     the same table (with the same version of numpy).
+
+    Examples
+    --------
+    >>> from flfed import SimulatedTransactions
+    >>> bank = SimulatedTransactions(issuer=2, customers=500)
+    >>> bank.customers
+    500
     """
 
     issuer: int

@@ -47,6 +47,13 @@ class Mapped:
         As a site's own. Example: `own={"troponin": OwnColumn("TROP_T", kind="number", range=(0, 25_000))}`.
     partial : bool
         As a site's own. Example: `partial=True`.
+
+    Examples
+    --------
+    >>> from flfed import Csv, Mapped
+    >>> loans = Mapped({"amount": "AMOUNT", "grade": None}, source=Csv("loans.csv"))
+    >>> loans.source.path
+    'loans.csv'
     """
 
     mapping: ColumnMapping = field(default_factory=dict)
@@ -94,6 +101,19 @@ class Site:
     Notes
     -----
     Creating one opens no connection and reads no file; `read` does.
+
+    Examples
+    --------
+    >>> from flfed import Csv, Holdout, Site
+    >>> site = Site(
+    ...     name="ward-7",
+    ...     dataset="heart-disease",
+    ...     source=Csv("ward.csv"),
+    ...     mapping={"age": "AGE", "chol": None},
+    ...     holdout=Holdout(share=0.3, salt="of ward 7"),
+    ... )
+    >>> site.name, site.mapping["age"]
+    ('ward-7', 'AGE')
     """
 
     name: str

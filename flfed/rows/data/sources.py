@@ -155,6 +155,13 @@ class Csv(Selection):
         Cells that mean "not known"; an empty cell always does. Example: `missing=("?",)`.
     encoding : str
         As Python names it. Example: `encoding="cp1252"`.
+
+    Examples
+    --------
+    >>> from flfed import Csv
+    >>> source = Csv("ward.csv", separator=";", missing=("?",), where="age >= 18")
+    >>> source.separator
+    ';'
     """
 
     path: str
@@ -248,6 +255,12 @@ class Parquet(Selection):
         As for `Csv`. Example: `path="patients.parquet"`.
     missing : tuple of str
         As for `Csv`. Example: `missing=("unknown",)`.
+
+    Examples
+    --------
+    >>> from flfed import Parquet
+    >>> Parquet("ward.parquet", where="age >= 18").where
+    'age >= 18'
     """
 
     path: str
@@ -271,6 +284,12 @@ class Excel(Selection):
         Its name; default: the first one. Example: `sheet="2025"`.
     missing : tuple of str
         As for `Csv`. Example: `missing=("unknown",)`.
+
+    Examples
+    --------
+    >>> from flfed import Excel
+    >>> Excel("ward.xlsx", sheet="2024").sheet
+    '2024'
     """
 
     path: str
@@ -305,6 +324,12 @@ class Sql(Selection):
     limits : Limits
         Smaller than a file's, since the size of a result is not known in advance: 2 million rows, 32 million cells
         and 500 MB. Example: `limits=Limits(rows=20_000_000, cells=200_000_000, seconds=7_200)`.
+
+    Examples
+    --------
+    >>> from flfed import Sql
+    >>> Sql("SELECT age, died FROM stays", url_variable="WARD_DATABASE").query
+    'SELECT age, died FROM stays'
     """
 
     query: str
@@ -369,6 +394,13 @@ class Frame:
         Rows and columns as the institution has them. Example: `table=df`.
     missing : tuple of str
         As for `Csv`. Example: `missing=("unknown",)`.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from flfed import Frame
+    >>> Frame(pd.DataFrame({"age": [54, 61], "died": [0, 1]})).table.shape
+    (2, 2)
     """
 
     table: pd.DataFrame

@@ -325,6 +325,13 @@ class Transactions:
     All of this happens at the site, and nothing of it is in a message. A terminal's transactions at other
     institutions are known here only through a feed from outside of flfed. Moments that name a time
     zone are in UTC, all others as they are written, in the table and in its feeds.
+
+    Examples
+    --------
+    >>> from flfed import Parquet, Transactions
+    >>> payments = Transactions(Parquet("payments.parquet"), columns={"amount": "AMOUNT_EUR"})
+    >>> payments.windows
+    'transactions.toml'
     """
 
     source: Raw

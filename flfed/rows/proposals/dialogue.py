@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Literal
 
 import pandas as pd
@@ -85,6 +86,8 @@ class MappingDialogue:
     schema : Schema
     answers : Answers
         Those given so far; further ones are added.
+    present : mapping
+        The site's mapping until now: its codes are taken over where the table gives none.
 
     Raises
     ------
@@ -92,8 +95,15 @@ class MappingDialogue:
         If an answer names a column, value or code that is not there.
     """
 
-    def __init__(self, table: pd.DataFrame, schema: Schema, answers: Answers) -> None:
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        schema: Schema,
+        answers: Answers,
+        present: ColumnMapping = MappingProxyType({}),
+    ) -> None:
         self._table = table
+        self._present = present
         self._schema = schema
         self._matching = Matching(table, schema)
         self._names = [str(name) for name in table.columns]
@@ -170,6 +180,23 @@ class MappingDialogue:
             self._take_codes(question.columns, text)
         self.number_of_answers += 1
 
+    def correct(self, text: str) -> None:
+        """Take COLUMN=OWN: a column of the schema is read from another column, or is not here ("-").
+
+        Raises
+        ------
+        UsageError
+            If there is no such column, or another one is read from it.
+        """
+        column, _, own = text.partition("=")
+        column = column.strip()
+        if column not in self._schema.columns:
+            raise usage_error("proposals.answers.column", column=column, dataset=self._schema.name)
+        before = self.decisions()[column].own
+        self._take_column(column, own.strip())
+        if before != self.answers.columns[column]:
+            self.answers.codes.pop(column, None)
+
     def mapping(self) -> dict[str, str | Field | None]:
         """Return the mapping as decided so far, without columns that are read under the schema's own name."""
         mapping: dict[str, str | Field | None] = {}
@@ -217,10 +244,23 @@ class MappingDialogue:
             return replace(decision, field=_add_typed(self._schema.columns[column], field, typed))
         if field.values is None or UNKNOWN not in field.values.values():
             return replace(decision, field=field)
+        present = self._present_codes(column, field.column)
+        if present is not None and typed is None:
+            codes = replace(field, values=present.values, missing=present.missing)
+            return replace(decision, field=codes, why=render("proposals.dialogue.present"))
         named = set(field.values.values())
         values = tuple(value for value in self._values(column) if FLAGS.get(value, value) not in named)
         left = () if typed == {} else values
         return replace(decision, field=field, open_values=left)
+
+    def _present_codes(self, column: str, own: str) -> Field | None:
+        """Return the present reading of a column, if it has a value for each code of `own`; else None."""
+        present = self._present.get(column)
+        if not isinstance(present, Field) or present.column != own or present.values is None:
+            return None
+        codes = set(self._codes(own)) - set(present.missing)
+        is_whole = codes <= set(present.values) and UNKNOWN not in present.values.values()
+        return present if is_whole else None
 
     def _values(self, column: str) -> tuple[str, ...]:
         """Return the words for a column's values."""
@@ -341,6 +381,11 @@ class MappingDialogue:
         typed = read_codes(text, decision.open_values)
         own = decision.own or ""
         _refuse_codes(column, own, typed, self._values(column), self._codes(own))
+        listed = (decision.field and decision.field.values) or {}
+        unnamed = {code for code, value in listed.items() if value == UNKNOWN}
+        left = len(unnamed - set(plain_text(pd.Series(list(typed), dtype=object))))
+        if left:
+            raise usage_error("proposals.dialogue.partial", left=left, codes=len(unnamed), own=own)
         if self._schema.columns[column].kind != "flag":
             return typed
         return {code: FLAGS.get(value, value) for code, value in typed.items()}

@@ -200,7 +200,17 @@ def _replaced_keyword(tree: ast.Module) -> ast.keyword | None:
     mapping = by_name.get("mapping")
     if mapping is None:
         return by_name.get("source")
-    return mapping if isinstance(mapping.value, ast.Dict) else None
+    return mapping if _is_written_out(mapping.value) else None
+
+
+def _is_written_out(mapping: ast.expr) -> bool:
+    """Return whether a mapping has only texts, None and calls of `Field`: nothing that is computed would be lost."""
+    if not isinstance(mapping, ast.Dict):
+        return False
+    if not all(isinstance(key, ast.Constant) for key in mapping.keys):
+        return False
+    calls = [value for value in mapping.values if not isinstance(value, ast.Constant)]
+    return all(isinstance(call, ast.Call) and getattr(call.func, "id", "") == "Field" for call in calls)
 
 
 def _literal(value: Any) -> str:

@@ -32,8 +32,13 @@ def fit(request: FitRequest) -> Fitted:
     The caller's arrays are unchanged.
     """
     now = Descent(request)
+    model = request.model
+    # A module in training drops units, and moves buffers that have no gradient.
+    if hasattr(model, "in_training"):
+        model = model.in_training(request.rng)
     for batch in drawn(request.rows, request.task, request.plan, request.rng, now.dtype):
-        now.step(*gradient(request.model, request.task, now.w, *batch))
+        loss, g = gradient(model, request.task, now.w, *batch)
+        now.step(loss, g, getattr(model, "moved", {}))
     return now.result()
 
 
@@ -58,15 +63,15 @@ class Descent:
         self._losses = 0.0
         self._steps = 0
 
-    def step(self, loss: float, g: Tensors) -> None:
-        """Take a step of a batch's loss and gradient.
+    def step(self, loss: float, g: Tensors, moved: Tensors) -> None:
+        """Take a step of a batch's loss and gradient; `moved` are arrays that the batch itself has moved.
 
         The order follows the stacked path: penalties, then the strategy's terms, then clipping.
         """
         request = self._request
         plan = request.plan
         g = self._with_terms(g)
-        for name in request.frozen:
+        for name in (*request.frozen, *moved):
             g[name] = torch.zeros_like(g[name])
         if plan.clip:
             g = clip_by_norm(g, plan.clip)
@@ -74,6 +79,7 @@ class Descent:
         for name, w in self.w.items():
             memory = self._memory.get(name, ())
             self.w[name], self._memory[name] = optimised(w, g[name], memory, plan, request.lr, self._steps)
+        self.w.update(moved)
         # A decay of the weights is no gradient.
         self.w.update({name: self._anchor[name] for name in request.frozen})
         # An L1 penalty is a proximal step after the optimiser's, so that weights become exactly 0.
@@ -121,7 +127,8 @@ def gradient(
     """
     leaves = {name: value.detach().requires_grad_() for name, value in w.items()}
     loss = batch_loss(task, model.outputs(leaves, x), y, weight)
-    gradients = torch.autograd.grad(loss, list(leaves.values()))
+    # An array that the outputs do not use, as a buffer, has a gradient of zeros.
+    gradients = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
     return loss.item(), dict(zip(leaves, gradients, strict=True))
 
 

@@ -38,6 +38,16 @@ def layered_outputs(model: Any, arrays: dict[str, Tensor], x: Tensor) -> Tensor:
 
     A model that is nothing but its `layers`, (weight, intercepts) by name in order with ReLU between, says `outputs =
     layered_outputs` in its class. Then it can be computed for many sites at once, with gradients written out.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> import torch
+    >>> from flfed import layered_outputs
+    >>> model = SimpleNamespace(layers=[("weight", "bias")])
+    >>> arrays = {"weight": torch.tensor([[2.0], [1.0]]), "bias": torch.tensor([0.5])}
+    >>> layered_outputs(model, arrays, torch.tensor([[1.0, 3.0]]))
+    tensor([[5.5000]])
     """
     for number, (weight, bias) in enumerate(model.layers):
         if number:

@@ -122,7 +122,7 @@ def fit_by_row(request: FitRequest) -> Fitted:
         # The sum is put on the grid before the noise is added, so that no last bit reveals a row.
         g = {n: ((grid.rounded(g[n]) + parts[n].view_as(g[n])) / divisor).to(now.dtype) for n in names}
         # From here on only the noisy sum is used, which costs no further privacy.
-        now.step(float(batch_losses.sum()) / max(1, len(chosen)), g)
+        now.step(float(batch_losses.sum()) / max(1, len(chosen)), g, {})
     return now.result()
 
 

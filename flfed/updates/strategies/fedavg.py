@@ -85,6 +85,12 @@ class FedAvg(FlowerFedAvg):
 
     Source: McMahan et al. 2017, "Communication-efficient learning of deep networks from
     decentralized data", algorithm 1.
+
+    Examples
+    --------
+    >>> from flfed import FedAvg
+    >>> FedAvg(fraction=0.5, weights="equal").fraction
+    0.5
     """
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0

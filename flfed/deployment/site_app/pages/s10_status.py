@@ -9,6 +9,8 @@ import streamlit as st
 from flfed.deployment.site_app import page_files, page_frame, reads
 from flfed.deployment.site_app.page_frame import Opened, kind_of_line
 from flfed.deployment.site_app.reads import node_listens
+from flfed.deployment.site_app.waiting import list_waits, show_waits
+from flfed.errors import counted
 from flfed.records.dashboard.sections import bullets, contained, table
 from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.statistics.verdict import format_as_written
@@ -20,33 +22,43 @@ Facts = dict[str, Any]  # from `flfed site status --json`
 
 
 def parts(opened: Opened) -> None:
-    """Show all parts for the current state of the site."""
+    """Show first whether something waits for this site, then what the answer rests on."""
     facts = reads.status(opened.name, opened.mark)
-    contained(in_short, opened, facts)
+    serves = node_listens(opened.folder)
+    contained(answer, opened, facts, serves=serves)
     contained(page_frame.warn, facts["problems"])
+    contained(in_short, facts, serves=serves)
     for part in (studies, frozen, last_sent, policy):
         contained(part, opened.name, facts)
+    if facts["gate-key"]:
+        st.caption(escape(render("site_app.status.gate", fingerprint=facts["gate-key"])))
 
 
-def in_short(opened: Opened, facts: Facts) -> None:
+def answer(opened: Opened, facts: Facts, *, serves: bool) -> None:
+    """Show what waits for this site and what for the coordinator, since when, and what to do."""
+    st.markdown(f"### {render('site_app.waiting.question')}")
+    outbound = reads.left(opened.name, opened.mark)
+    waits = list_waits(opened.folder, facts, outbound, serves=serves)
+    here = sum(wait.is_here for wait in waits)
+    if here:
+        st.markdown(f"**{render('site_app.waiting.yes', matters=counted(here, 'matter'))}**")
+    elif waits:
+        st.markdown(f"**{render('site_app.waiting.no', matters=counted(len(waits), 'matter'))}**")
+    else:
+        st.markdown(f"**{render('site_app.waiting.nothing')}**")
+    show_waits(waits)
+    if not facts["joined"]:
+        st.info(render("site_app.status.alone", name=opened.name))
+
+
+def in_short(facts: Facts, *, serves: bool) -> None:
     """Show in sentences whether the site has joined, serves, is paused, and which studies get replies."""
-    name = opened.name
     lines = []
     if facts["joined"]:
         lines.append(render("site_app.status.joined", joined=facts["joined"]))
-    else:
-        st.info(render("site_app.status.alone", name=name))
     # The system's list of sockets shows whether a node listens; a file could be out of date.
-    if node_listens(opened.folder):
-        lines.append(render("site_app.status.serving"))
-    else:
-        lines.append(render("site_app.status.stopped", name=name))
-    if facts["paused"]:
-        lines.append(render("site_app.status.paused", name=name))
-    else:
-        lines.append(render("site_app.status.unpaused"))
-    if facts["gate-key"]:
-        lines.append(render("site_app.status.gate", fingerprint=facts["gate-key"]))
+    lines.append(render("site_app.status.serving" if serves else "site_app.status.stopped"))
+    lines.append(render("site_app.status.paused" if facts["paused"] else "site_app.status.unpaused"))
     # A study without a reason against it gets replies now.
     active = [one["study"] for one in facts["studies"] if not one["reason"]]
     studies = len(facts["studies"])

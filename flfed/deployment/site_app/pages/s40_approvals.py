@@ -10,6 +10,7 @@ import streamlit as st
 from flfed.deployment.site_app import page_frame, reads
 from flfed.deployment.site_app.page_frame import Opened
 from flfed.deployment.site_app.reads import Decided
+from flfed.deployment.site_app.waiting import list_waits, show_waits
 from flfed.records.dashboard.sections import bullets
 from flfed.records.text import escape, moment
 from flfed.words import render
@@ -18,9 +19,12 @@ Colour = Literal["green", "orange", "gray", "red"]
 
 
 def parts(opened: Opened) -> None:
-    """Show each decision, the latest first."""
+    """Show the studies that wait for a decision, and then each decision, the latest first."""
     decisions = reads.decided(opened.name, opened.mark)
-    page_frame.warn(reads.status(opened.name, opened.mark)["problems"])
+    facts = reads.status(opened.name, opened.mark)
+    page_frame.warn(facts["problems"])
+    waits = list_waits(opened.folder, facts, reads.left(opened.name, opened.mark), serves=True)
+    show_waits(wait for wait in waits if wait.is_here and wait.study)
     if not decisions:
         st.info(render("site_app.approvals.undecided", name=opened.name))
     for one in decisions:
@@ -30,7 +34,8 @@ def parts(opened: Opened) -> None:
 def decision(name: str, one: Decided) -> None:
     """Show one decision.
 
-    First come the ten lines of `flfed site approve`, then who, when and hashes. Details and the text are folded.
+    First come the ten lines of `flfed site approve`, then who decided and when; details and the text are folded, and
+    hashes come last.
     """
     facts = one.facts
     key = facts["study-sha256"]
@@ -39,16 +44,16 @@ def decision(name: str, one: Decided) -> None:
             st.markdown(f"### {escape(facts['study'])}", width="content")
             wording, colour = standing(facts)
             st.badge(wording, color=colour)
+        st.markdown(bullets(map(escape, one.lines)))
         if facts["reason"]:
             st.markdown(escape(render("site_app.approvals.inactive", reason=facts["reason"])))
         elif facts["decision"] == "approved":
             st.markdown(render("site_app.approvals.active", study=facts["study"], name=name))
-        st.markdown(bullets(map(escape, one.lines)))
         who = {"decision": facts["decision"].capitalize(), "by": facts["by"], "at": moment(facts["at"])}
         st.markdown(escape(render("site_app.approvals.decided", **who)))
         for earlier in facts["earlier"]:
             st.caption(escape(f"Before that: {earlier}"))
-        st.markdown(bullets(f"{name}: {wording}" for name, wording in signed(facts)))
+        st.markdown(bullets(f"{name}: {wording}" for name, wording in participants(facts)))
         # Long texts are sent only once somebody unfolds them.
         allows = st.expander("Every detail", key=f"allows-{key}", on_change="rerun")
         if allows.open:
@@ -57,7 +62,8 @@ def decision(name: str, one: Decided) -> None:
         text = st.expander(render("site_app.approvals.verbatim"), key=f"text-{key}", on_change="rerun")
         if text.open:
             with text:
-                st.code(one.text, language="toml")
+                st.code(one.text, language="toml", wrap_lines=True)
+        st.markdown(bullets(f"{name}: {wording}" for name, wording in hashes(facts)))
 
 
 def standing(facts: dict[str, Any]) -> tuple[str, Colour]:
@@ -71,8 +77,8 @@ def standing(facts: dict[str, Any]) -> tuple[str, Colour]:
     return render("site_app.approvals.lapsed"), "orange"
 
 
-def signed(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the participants and the hashes of a decision, as Markdown."""
+def participants(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the dataset and the participants of a decision, as Markdown."""
     updates = ""
     if facts["sums"]:
         updates = render("site_app.approvals.summed")
@@ -84,15 +90,19 @@ def signed(facts: dict[str, Any]) -> list[tuple[str, str]]:
         render("site_app.approvals.gates"): ", ".join(f"{site} {text}" for site, text in facts["pins"].items()),
         render("site_app.approvals.lists"): ", ".join(facts["lifted"]),
     }
-    hashes = {
+    return [(name, escape(text)) for name, text in words.items() if text]
+
+
+def hashes(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the signed hashes of a decision, as Markdown."""
+    texts = {
         render("site_app.approvals.text"): facts["study-sha256"],
         render("site_app.approvals.rows"): facts["rows-sha256"],
         render("site_app.approvals.columns"): facts["schema-sha256"],
         render("site_app.approvals.code"): facts["bundle-sha256"],
     }
-    entries = [(name, escape(text)) for name, text in words.items() if text]
     # Text in backticks cannot be escaped, so only hexadecimal digits remain.
-    return entries + [(name, f"`{re.sub('[^0-9a-f]', '', text)}`") for name, text in hashes.items() if text]
+    return [(name, f"`{re.sub('[^0-9a-f]', '', text)}`") for name, text in texts.items() if text]
 
 
 if __name__ == "__main__":

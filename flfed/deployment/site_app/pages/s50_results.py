@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from typing import Any
 
 import streamlit as st
@@ -79,23 +79,30 @@ def parts(opened: Opened) -> None:
     if not results:
         st.info(render("site_app.results.none"))
         return
-    contained(table, [in_a_line(result) for result in results])
+    contained(chosen, opened, results)
     with st.container():
-        names = {result.run: f"{result.study}, {moment(result.at)} ({result.run})" for result in results}
-        run = st.selectbox("Run", list(names), format_func=names.__getitem__, key="result-run", width=460)
-        result = next(one for one in results if one.run == run)
-        suppressed_here = run in reads.left(opened.name, opened.mark).suppressed_runs
-        if suppressed_here:
-            st.info(render("site_app.results.suppressed"))
-        metrics = metrics_of(result)
-        # A policy may suppress all figures, which is no error.
-        if not metrics:
-            why = render("site_app.results.nothing")
-            if result.note:
-                why = render("site_app.results.why", reason=escape(result.note))
-            st.info(why)
-            return
-        metric = st.radio("Figure", metrics, format_func=verdict.metric_name, horizontal=True, key=f"metric-{run}")
+        st.markdown(f"### {render('site_app.results.runs')}")
+        table([in_a_line(result) for result in results])
+
+
+def chosen(opened: Opened, results: Sequence[Result]) -> None:
+    """Show the run that the reader picked, in full."""
+    choice = st.container(horizontal=True, vertical_alignment="bottom")
+    names = {result.run: f"{result.study}, {moment(result.at)} ({result.run})" for result in results}
+    run = choice.selectbox("Run", list(names), format_func=names.__getitem__, key="result-run", width=460)
+    result = next(one for one in results if one.run == run)
+    suppressed_here = run in reads.left(opened.name, opened.mark).suppressed_runs
+    if suppressed_here:
+        st.info(render("site_app.results.suppressed"))
+    metrics = metrics_of(result)
+    # A policy may suppress all figures, which is no error.
+    if not metrics:
+        why = render("site_app.results.nothing")
+        if result.note:
+            why = render("site_app.results.why", reason=escape(result.note))
+        st.info(why)
+        return
+    metric = choice.radio("Figure", metrics, format_func=verdict.metric_name, horizontal=True, key=f"metric-{run}")
     contained(against_our_own, result, str(metric), suppressed_here=suppressed_here)
 
 
@@ -117,19 +124,13 @@ def against_our_own(result: Result, metric: str, *, suppressed_here: bool = Fals
     code, sentence = judged(result, metric)
     there = of_metric(result, metric)
     with st.container(border=True):
-        st.markdown(f"### {render('site_app.results.title')}")
+        st.markdown(f"### {render('site_app.results.question')}")
         if result.trained == "not-enough":
             headline = verdict.sentence_case(render("report.training.short"))
             st.markdown(f"**{escape(headline)}.**")
         elif result.trained == "not-known" and result.sites is not None:
             st.caption(render("site_app.results.unknown"))
         st.markdown(f"**{escape(verdict.sentence_case(verdict.describe_verdict(code, metric)))}.** {escape(sentence)}")
-        with st.container(horizontal=True):
-            for line in there:
-                span = verdict.interval(line["low"], line["high"])
-                card(SHORT.get(line["arm"], line["name"]), verdict.number(line["value"]), f"95 % CI {span}")
-        arms = {line["arm"] for line in there}
-        rests_on(result, metric, arms, suppressed_here=suppressed_here)
     name = verdict.metric_name(metric)
     # The table has the chart's numbers for readers who cannot see it.
     titles = {"name": "Model", "value": name, "low": "95 % low", "high": "95 % high", "method": "Method"}
@@ -137,6 +138,12 @@ def against_our_own(result: Result, metric: str, *, suppressed_here: bool = Fals
     says = f"{sentence} " + "; ".join(f"{line['name']} {verdict.number(line['value'])}" for line in there)
     drawn = interval_chart(there, metric)
     figure(st, render("site_app.results.chart", metric=name), drawn, lines, key="own-result", says=says)
+    with st.container(horizontal=True):
+        for line in there:
+            span = verdict.interval(line["low"], line["high"])
+            card(SHORT.get(line["arm"], line["name"]), verdict.number(line["value"]), f"95 % CI {span}")
+    arms = {line["arm"] for line in there}
+    rests_on(result, metric, arms, suppressed_here=suppressed_here)
     table(differences_of(result, metric, arms))
 
 

@@ -1,4 +1,4 @@
-"""Page Overview of one run: the verdict first, then its figures, and rejected updates and refusals."""
+"""Page Overview of one run, like its report: question, answer and forest plot, what it rests on, what to do next."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import streamlit as st
 from flfed.records.dashboard import page_files, run_page
 from flfed.records.dashboard.panels import curves, overview, rounds, sites
 from flfed.records.dashboard.refresh import Opened
-from flfed.records.dashboard.sections import contained
-from flfed.records.reports.faults import missing_in_words
+from flfed.records.dashboard.sections import contained, show, show_all
 from flfed.records.reports.report import purpose_of
-from flfed.records.sections.gains import at_the_ends
+from flfed.records.sections import answer as answers
+from flfed.records.sections.gains import are_known, at_the_ends
 from flfed.records.statistics.noised_scores import is_uncompared, noised_scores, wording
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.text import escape
@@ -25,89 +25,88 @@ WITHOUT_MODEL = {"sites": "Sites", "privacy": "Privacy"}
 
 
 def parts(opened: Opened) -> None:
-    """Show each panel in a place of its own, so that a later one moves no other."""
+    """Show question, answer and forest plot, then what they rest on and what to do next; each part in its place."""
+    shown = opened.shown
     with st.container():
-        purpose = purpose_of(opened.shown.study_text)
+        purpose = purpose_of(shown.study_text)
         if purpose:
             st.markdown(f"{escape(purpose)}.")
-        if opened.shown.note:
-            st.markdown(render("document.document.note", note=escape(opened.shown.note)))
+        if shown.note:
+            st.markdown(render("document.document.note", note=escape(shown.note)))
+    first = st.container()  # the verdict stands above the choice of its figure
+    metric = contained(sites.choose_metric, shown.report)
+    with first:
+        _answer(opened, metric)
+    with st.container():
+        left, right = st.columns(2)
+        with left:
+            show(answers.basis(shown))
+        with right:
+            show(answers.next_steps(shown, metric))
+            _further(opened, metric)
     # Figures over all sites would reveal those of other sites to people of one site.
-    if opened.only:
-        _own(opened, opened.only)
-    else:
-        _all_sites(opened)
-    contained(overview.set_aside, opened)
-    contained(_further, opened)
+    if not opened.only:
+        contained(_figures, opened, metric)
+        with st.container():
+            if shown.curve_names or (opened.is_running and not wording(shown.report).no_rounds):
+                rounds.together(opened)
+    show_all(answers.set_aside(shown))
     contained(overview.report_file, opened)
     overview.words(opened)
     overview.facts(opened)
 
 
-def _own(opened: Opened, site: str) -> None:
-    """Show the verdict at one site to its people."""
+def _answer(opened: Opened, metric: str | None) -> None:
+    """Show the verdict, to people of one site that at their site, and the forest plot."""
     report = opened.report
-    first = st.container()
-    metric = contained(sites.choose_metric, report)
-    with first:
-        if "statistics" in report:
-            curves.statistic(report)
-        elif metric is None:
-            sites.explain_missing_figures(opened, site)
-        else:
-            sites.answer(report, site, metric)
-            overview.warn(odd_sites_in_words(report))
+    if "statistics" in report:
+        curves.statistic(report)
+    elif metric is None and opened.only:
+        sites.explain_missing_figures(opened, opened.only)
+    elif metric is None:
+        overview.not_compared(opened)
+    elif opened.only:
+        sites.answer(report, opened.only, metric)
+        overview.warn(odd_sites_in_words(report))
+    else:
+        warnings = answers.warnings(opened.shown)
+        overview.answer(report, metric, len(warnings))
+        sites.who_gains(report, metric)
+        overview.warn(warnings)
 
 
-def _all_sites(opened: Opened) -> None:
-    """Show whether joining improves the figure on average, each site's gain, and warnings."""
+def _figures(opened: Opened, metric: str | None) -> None:
+    """Show the shared model beside its references, and the run in words."""
     report = opened.report
-    first = st.container()  # the verdict stands above the choice of its figure
-    metric = contained(sites.choose_metric, report)
-    with first:
-        if "statistics" in report:
-            curves.statistic(report)
-        elif metric is None:
-            overview.not_compared(opened)
-        else:
-            leaks = overview.leak_warnings(opened.shown)
-            warnings = [*missing_in_words(report), *leaks, *odd_sites_in_words(report)]
-            overview.answer(report, metric, len(warnings))
-            sites.who_gains(report, metric)
-            overview.warn(warnings)
-            overview.cards(report, metric, opened.planned)
-    with st.container():
-        # A table of noised figures is as wide as the page.
-        noised = metric is not None and noised_scores(report) is not None
-        left, right = (st.container(), st.container()) if noised else st.columns(2)
-        with left:
-            if metric is not None:
-                sites.figures_of_all(report, metric)
-        with right:
-            # A statistic stands in words above, and has no rounds.
-            if "statistics" not in report:
-                overview.in_words(report, metric, opened.planned)
-    with st.container():
-        if metric is not None:
-            st.markdown("### Single sites")
-            with st.container(horizontal=True, gap="xsmall"):
-                for site in at_the_ends(report, metric, sites.FEW_SITES):
-                    address = {"run": opened.name, "site": site}
-                    st.page_link(page_files()["sites"], label=escape(site), query_params=address)
-    with st.container():
-        if opened.shown.curve_names or (report["status"] == "running" and not wording(report).no_rounds):
-            rounds.together(opened)
+    # Without a forest plot the references stand in its place.
+    is_left = metric is not None and (is_uncompared(report) or are_known(report, metric))
+    left = st.container()
+    right = st.container()
+    # A table of noised figures is as wide as the page.
+    if is_left and noised_scores(report) is None:
+        left, right = st.columns(2)
+    with left:
+        if metric is not None and is_left:
+            sites.figures_of_all(report, metric)
+    with right:
+        # A statistic stands in words above, and has no rounds.
+        if "statistics" not in report:
+            overview.in_words(opened.shown, metric)
 
 
-def _further(opened: Opened) -> None:
-    """Show links to other pages of the run."""
+def _further(opened: Opened, metric: str | None) -> None:
+    """Show links to other pages of the run, and to each site on its page."""
     pages = WITHOUT_MODEL
     if opened.trains:
         pages = SCORED_ALONE if is_uncompared(opened.report) else FURTHER
-    st.markdown("### More pages")
     with st.container(horizontal=True):
         for page, label in pages.items():
             run_page.link(page, label, opened.name)
+    if metric is not None and not opened.only:
+        with st.container(horizontal=True, gap="xsmall"):
+            for site in at_the_ends(opened.report, metric, sites.FEW_SITES):
+                address = {"run": opened.name, "site": site}
+                st.page_link(page_files()["sites"], label=escape(site), query_params=address)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from flfed.records.dashboard import run_page
 from flfed.records.dashboard.panels import overview, sites
 from flfed.records.dashboard.refresh import Opened
 from flfed.records.reports import report
+from flfed.records.reports.faults import leaks_in_words
 from flfed.records.reports.site_answer import own_figures, together
 from flfed.records.statistics.noised_scores import is_uncompared
 from flfed.records.text import escape
@@ -53,7 +54,7 @@ def _one_site(opened: Opened, metric: str) -> None:
     if not is_uncompared(run_report):
         label = render("pages.sites.question")
     sites.answer(run_report, run_page.choose_site(own, label=label), metric)
-    overview.warn(overview.leak_warnings(opened.shown))
+    overview.warn(leaks_in_words(opened.shown.leaks))
 
 
 if __name__ == "__main__":

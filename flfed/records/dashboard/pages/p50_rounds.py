@@ -5,16 +5,16 @@ from __future__ import annotations
 from flfed.records.dashboard import run_page
 from flfed.records.dashboard.panels import overview, rounds
 from flfed.records.dashboard.refresh import Opened
-from flfed.records.dashboard.sections import contained
+from flfed.records.dashboard.sections import contained, show_all
+from flfed.records.sections.answer import set_aside
 
 
 def parts(opened: Opened) -> None:
     """Show each part in a place of its own, so that a later one moves no other."""
-    panels = [rounds.curves, rounds.took_part, rounds.cost]
-    if overview.trains_nothing(opened):
-        panels.clear()
-    for part in [*panels, overview.set_aside]:
-        contained(part, opened)
+    if not overview.trains_nothing(opened):
+        for part in (rounds.curves, rounds.took_part, rounds.cost):
+            contained(part, opened)
+    show_all(set_aside(opened.shown))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from flfed.records.dashboard import run_page, sections
 from flfed.records.dashboard.panels import overview
 from flfed.records.dashboard.refresh import Opened
 from flfed.records.reports.faults import no_sums_in_words
-from flfed.records.sections import data
+from flfed.records.sections import answer, data
 from flfed.records.statistics.noised_scores import wording
 from flfed.records.text import escape
 from flfed.words import render
@@ -46,10 +46,12 @@ def parts(opened: Opened) -> None:
             st.caption(render("pages.data.repeat"))
         sites = choose_sites(every)
     # Charts come first, as a table of all columns would push them out of sight.
-    sections.show(data.missing(columns, sites, of=of, why_none=why))
-    sections.show(data.drift(columns, sites, of=of, why_none=why))
-    sections.show(data.table_1(table_1, set(every) - set(sites), why_none=why))
-    sections.contained(overview.leaks, opened)
+    sections.show_all(
+        data.missing(columns, sites, of=of, why_none=why),
+        data.drift(columns, sites, of=of, why_none=why),
+        data.table_1(table_1, set(every) - set(sites), why_none=why),
+        answer.leaks(shown),
+    )
 
 
 def choose_sites(sites: Sequence[str]) -> list[str]:

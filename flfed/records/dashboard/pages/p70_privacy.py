@@ -7,14 +7,14 @@ from typing import Literal
 
 import streamlit as st
 
-from flfed.errors import counted
 from flfed.records.dashboard import run_page, sections
 from flfed.records.dashboard.refresh import Opened
 from flfed.records.dashboard.sections import bullets, contained
 from flfed.records.objects import read_all
 from flfed.records.reports.audit_headlines import Audit, AuditFigure, audit_of, not_promised
-from flfed.records.reports.privacy import Private, privacy_of
+from flfed.records.reports.privacy import privacy_of
 from flfed.records.reports.privacy_tables import describe_outcome_disclosure
+from flfed.records.section import Section
 from flfed.records.sections import privacy as private
 from flfed.records.store.entries import Runs
 from flfed.records.store.reader import RunReader
@@ -36,14 +36,19 @@ def parts(opened: Opened) -> None:
     contained(show_promise, promise, privacy["warnings"])
     sections.show(private.charged_section(privacy))
     sections.show(private.left_section(crossed, len(runs)))
-    contained(limits_of_promise, promise, audit)
-    sections.show(private.spent_section(privacy))
-    sections.show(private.attacks_section(privacy, audit, run, only=only))
-    sections.show(private.mechanisms_section(privacy, list(sites.values()), only=only))
-    contained(_uncharged, privacy)
+    # Without a promise its limits are all releases, which the section on mechanisms lists.
+    if privacy["epsilon"] is not None or audit:
+        contained(limits_of_promise, promise, audit)
+    outcomes = None
     if outcome_counts:
-        st.markdown(f"## {render('pages.privacy.outcomes')}")
-        st.markdown(bullets(map(escape, describe_outcome_disclosure(outcome_counts))))
+        title = render("pages.privacy.outcomes")
+        outcomes = Section(title=title, says=describe_outcome_disclosure(outcome_counts))
+    sections.show_all(
+        private.spent_section(privacy),
+        private.attacks_section(privacy, audit, run, only=only),
+        private.mechanisms_section(privacy, list(sites.values()), only=only),
+        outcomes,
+    )
 
 
 STANDING_COLOURS: dict[str, Literal["green", "orange", "red"]] = {
@@ -78,22 +83,6 @@ def limits_of_promise(promise: private.Promise, audit: Audit) -> None:
         # Leaks that an attack has shown are red; outputs that are merely not covered are orange.
         colour = "red" if not_promised(audit) else "orange"
         st.markdown(bullets(f":{colour}[**{escape(line)}**]" for line in promise.limits))
-
-
-def _uncharged(privacy: Private) -> None:
-    """List outputs and controls outside the guarantee."""
-    st.markdown(f"## {render('pages.privacy.uncovered')}")
-    if not privacy["uncharged"]:
-        why_none = "None is recorded."
-        if privacy["mechanism"] is None:
-            why_none = f"Not known: {privacy['reason']}."
-        st.caption(why_none)
-        return
-    title = "Not covered"
-    if privacy["epsilon"] is None:
-        title = render("pages.privacy.unpromised")
-    with st.expander(f"{title}: {counted(len(privacy['uncharged']), 'item')}"):
-        st.markdown(bullets(map(escape, privacy["uncharged"])))
 
 
 if __name__ == "__main__":

@@ -18,9 +18,10 @@ from flfed.records.dashboard import refresh
 from flfed.records.dashboard.sections import figure, table
 from flfed.records.objects import figure_of, read_all, run_of, site_of
 from flfed.records.reports.faults import STATUS_WORDS
-from flfed.records.reports.privacy import epsilon_in_words, private_of
+from flfed.records.reports.privacy import name_mechanism, private_of
 from flfed.records.reports.recorded_run import LOSS, TELLING, shows
 from flfed.records.reports.report import primary_of
+from flfed.records.reports.shown_run import ShownRun
 from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.section import group
 from flfed.records.statistics import Report, verdict
@@ -34,7 +35,7 @@ MOST = 6
 """Most runs side by side; more columns cannot be read."""
 DATASET = "dataset.name"
 """Key of a study, with its table."""
-Compared = dict[str, refresh.Shown]
+Compared = dict[str, ShownRun]
 
 
 def side_by_side(series: Sequence[str], only: str | None) -> None:
@@ -123,13 +124,10 @@ def _facts(shown_by_name: Compared) -> list[dict[str, str]]:
     for name, shown in shown_by_name.items():
         run = run_of(shown.report)
         privacy = private_of(run.privacy)
-        mechanism = privacy.mechanism or "not recorded"
-        if privacy.epsilon is not None:
-            mechanism += f", ε {epsilon_in_words(privacy.epsilon)}"
         facts = {"Run": run.run, "Status": STATUS_WORDS[run.status], "Engine": run.engine}
         facts |= {"Rounds": str(run.rounds), "Repeats": str(run.repeats)}
         facts |= {"Seconds": verdict.number(run.seconds, 1), "Sites": str(len(run.sites))}
-        facts["Privacy mechanism"] = mechanism
+        facts["Privacy mechanism"] = name_mechanism(privacy.mechanism, privacy.epsilon)
         # Facts are the table's lines and runs its columns.
         for fact, value in facts.items():
             lines.setdefault(fact, {"": fact})[name] = value

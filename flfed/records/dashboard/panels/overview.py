@@ -8,17 +8,17 @@ from typing import Any, Literal
 import streamlit as st
 
 from flfed.errors import counted
-from flfed.records.dashboard.refresh import Opened, Shown
+from flfed.records.dashboard.refresh import Opened
 from flfed.records.dashboard.sections import bullets, table
 from flfed.records.objects import figure_of, run_of
 from flfed.records.reports import faults, narrative, report
 from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.reports.round_totals import bytes_in_words
+from flfed.records.reports.shown_run import ShownRun
+from flfed.records.sections import answer as answers
 from flfed.records.statistics import Report
 from flfed.records.statistics import noised_scores as noised
-from flfed.records.statistics.odd_sites import odd_sites_in_words
-from flfed.records.statistics.own_models import pooled_in_words
-from flfed.records.statistics.verdict import describe_interval, metric_name, number, sentence_case, size_and_span
+from flfed.records.statistics.verdict import metric_name, number, sentence_case
 from flfed.records.store.entries import RunEntry
 from flfed.records.text import escape, moment, seconds_in_words, with_code
 from flfed.words import render
@@ -28,10 +28,6 @@ STATUS_COLOURS: dict[str, Literal["gray", "blue", "orange", "red"]] = {
     "running": "blue",
     "stopped": "orange",
 }
-NOISED_CARDS = ("roc_auc_score", "brier_score_loss")
-"""Figures with a card beside that of a gain; the table below has the others."""
-CARD_PIXELS = 172
-"""Width of a card: five side by side on a screen of 1,280 pixels, two on one of 390."""
 
 
 def head(title: str, runs: Sequence[RunEntry], name: str, *, only: str | None = None, noised: bool = False) -> None:
@@ -119,95 +115,11 @@ def not_compared(opened: Opened) -> None:
     st.info(why.get(status, ended))
 
 
-def cards(run_report: Report, metric: str, planned: int) -> None:
-    """Show the main figures as cards."""
-    run = run_of(run_report)
-    compared = not noised.is_uncompared(run_report)
-    short = "all planned rounds" if run.rounds >= planned else "fewer than planned"
-    if run.status == "running":
-        short = "still running"
-    with st.container(horizontal=True, gap="xsmall"):
-        if noised.noised_scores(run_report) is None:
-            _exact_cards(run_report, metric)
-        else:
-            figures = {name: of for name, of in run.global_.items() if not compared or name in NOISED_CARDS}
-            noised_cards(figures, run.noised_scores.get("all"), run.repeats)
-        if compared:
-            card("Largest clear gain", *_most(run_report, metric))
-        card("Rounds run", f"{run.rounds} of {planned}", short)
-        if noised.noised_scores(run_report) is None:
-            refused = counted(len(faults.refused_sites(run_report)), "site")
-            card("Rejected updates", str(faults.updates_set_aside(run_report)), f"and {refused} refused")
-
-
-def _exact_cards(run_report: Report, metric: str) -> None:
-    """Show the shared model and the pooled model as cards."""
-    run = run_of(run_report)
-    shared = figure_of(run.global_, metric)
-    pooled = figure_of(run.pooled, metric).value
-    away = "not measured"
-    # The distance to pooled is measured only where both were compared.
-    if pooled is not None and shared.value is not None:
-        away = narrative.apart(pooled, shared.value, metric)
-    below = shared.reason or ", ".join([metric_name(metric), *narrative.under(shared, run.repeats)])
-    card("Shared model", number(shared.value), below)
-    caption = "; ".join(filter(None, ("for reference", pooled_in_words(run_report), away)))
-    card("Pooled model", number(pooled), caption)
-
-
-def noised_cards(figures: Report, counts: Report | None, repeats: int) -> None:
-    """Show the figures of the shared model from noised counts as cards.
-
-    Parameters
-    ----------
-    figures : dict of metric to figure
-        Over all sites, or at one.
-    counts : dict or None
-        Noised counts of the record, with the slope of calibration.
-    repeats : int
-    """
-    for metric in noised.METRICS:
-        if metric in figures:
-            one = figure_of(figures, metric)
-            below = one.reason or ", ".join(narrative.under(one, repeats))
-            card(sentence_case(metric_name(metric)), number(one.value), below)
-    if counts is not None and counts["slope"] is not None:
-        slope = figure_of(counts, "slope")
-        facts = narrative.under(slope, 1)
-        if repeats > 1:
-            facts.append("first repeat")
-        card(noised.SLOPE, number(slope.value), f"{', '.join(facts)}; 1 is calibrated")
-
-
-def card(label: str, value: str, below: str) -> None:
-    """Show one figure as a card, a short label above it and its meaning below."""
-    with st.container(border=True, width=CARD_PIXELS, height="stretch", gap="xxsmall"):
-        st.metric(escape(label), value)
-        st.caption(escape(below))
-
-
-def _most(run_report: Report, metric: str) -> tuple[str, str]:
-    """Return the largest gain of the sites with a clear gain, and its site; "none" where there is no such site."""
-    best = narrative.stands_out(run_report, metric)
-    if best is not None:
-        least = run_of(run_report).rule.minimum_gain[metric]
-        size, _ = size_and_span(best[1], least)
-        return size, f"at {best[0]} ({describe_interval(best[1], least)})"
-    if not narrative.is_measured(run_report, metric):
-        return "none", "not measured"
-    facts = {"interval": narrative.interval_name(run_report), "least": narrative.least_gain(run_report, metric)}
-    return "none", render("pages.overview.unclear", **facts)
-
-
-def in_words(run_report: Report, metric: str | None, planned: int) -> None:
+def in_words(shown: ShownRun, metric: str | None) -> None:
     """Show the run as sentences, without the warnings that stand above."""
-    above = [*odd_sites_in_words(run_report), render("report.noised.gain"), *noised.own_under_noise(run_report)]
-    if metric:
-        above += faults.missing_in_words(run_report)
-    lines = [line for line in narrative.story(run_report, metric=metric, planned=planned) if line not in above]
     with st.container(border=True):
         st.markdown("### In words")
-        st.markdown(bullets(map(escape, lines)))
+        st.markdown(bullets(map(escape, answers.words(shown, metric))))
 
 
 def answer(run_report: Report, metric: str, warnings: int) -> None:
@@ -239,28 +151,10 @@ def _whether_it_pays(run_report: Report, metric: str) -> None:
         st.markdown(escape(line))
 
 
-def leak_warnings(shown: Shown) -> list[str]:
-    """Return warnings that columns may leak the target."""
-    return [render("pages.leaks.warning", finding=line) for line in faults.leaks_in_words(shown.leaks)]
-
-
 def warn(lines: Sequence[str]) -> None:
     """Show warnings as one list."""
     if lines:
         st.warning(bullets(map(escape, lines)))
-
-
-def set_aside(opened: Opened) -> None:
-    """Show rejected updates, refusals and warnings, of one site or of all, or that there were none."""
-    run_report = opened.report
-    events = opened.shown.events
-    st.markdown("## Rejections, refusals, warnings")
-    if not run_of(run_report).faults:
-        st.markdown(escape(opened.none_rejected))
-    if lines := faults.set_aside_lines(run_report, events):
-        table(lines)
-    if sentences := faults.holdout_in_words(events):
-        st.caption(with_code(" ".join(sentences)))
 
 
 def trains_nothing(opened: Opened) -> bool:
@@ -270,33 +164,16 @@ def trains_nothing(opened: Opened) -> bool:
     return not opened.trains
 
 
-def who_takes_part(shown: Shown) -> None:
+def who_takes_part(shown: ShownRun) -> None:
     """Show which sites take part, and which refused."""
     if shown.sites:
         st.markdown("## Who takes part")
         table(facts_of_sites(shown))
 
 
-def facts_of_sites(shown: Shown) -> list[dict[str, Any]]:
+def facts_of_sites(shown: ShownRun) -> list[dict[str, Any]]:
     """Return each site's facts in the record, for a table."""
     return [faults.site_facts(site, shown.report) for site in shown.sites]
-
-
-def leaks(opened: Opened) -> None:
-    """Show which columns may leak the target, but none to people of one site."""
-    st.markdown(f"## {render('pages.leaks.title')}")
-    payload = opened.shown.leaks
-    if opened.only is not None:
-        st.caption(render("pages.leaks.hidden"))
-        return
-    if reasons := faults.leak_lines(opened.shown.events, payload):
-        warn(reasons)
-    elif payload is None:
-        st.caption(render("pages.leaks.unchecked"))
-    else:
-        st.markdown(render("pages.leaks.none"))
-    if untested := (payload or {}).get("untested", ()):
-        st.caption(escape(render("pages.leaks.untested", columns=", ".join(map(str, untested)))))
 
 
 def words(opened: Opened) -> None:
@@ -343,4 +220,4 @@ def facts(opened: Opened) -> None:
             st.json({**facts, "versions": dict(run.versions), "hashes": dict(run.hashes)}, expanded=2)
         if opened.only:
             st.caption(render("pages.overview.redacted"))
-        st.code(opened.shown.study_text, language="toml")
+        st.code(opened.shown.study_text, language="toml", wrap_lines=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
@@ -30,6 +29,7 @@ from flfed.records.dashboard.sections import behind, contained, figure
 from flfed.records.reports import round_totals as by_database
 from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.reports.round_totals import ON_ROWS, Cost
+from flfed.records.sections.scores import counted_in_bins
 from flfed.records.statistics.noised_scores import wording
 from flfed.records.statistics.verdict import metric_name, number
 from flfed.records.store.entries import CurvePoint, RunEntry
@@ -150,27 +150,13 @@ def _draw_together(
     opened: Opened, points: Sequence[CurvePoint], metric: str, title: str, key: str, *below: str
 ) -> None:
     """Show the curve of all sites together, with sentences below it."""
-    says = _describe_chart(opened, f"{axis_title(metric)}, all sites together: {_course(points, None)}")
+    reach = counted_in_bins(points, metric)
+    says = _describe_chart(
+        opened, f"{axis_title(metric)}, all sites together: {_course(points, None)}. {reach}".strip()
+    )
     figure(st, title, by_round.of_all_sites(points, metric), _lines(points, metric, None), key=key, says=says)
-    for sentence in filter(None, (*below, _counted_in_bins(points, metric))):
+    for sentence in filter(None, (*below, reach)):
         st.caption(sentence)
-
-
-def _counted_in_bins(points: Sequence[CurvePoint], metric: str) -> str:
-    """Return how far a curve from counts by bin may be off, "" of any other curve."""
-    # The further end counts: the other may have been cut at 0 or 1.
-    reaches = [
-        max(p.high - p.value, p.value - p.low)
-        for p in points
-        if p.site is None and p.round and p.value is not None and p.low is not None and p.high is not None
-    ]
-    if not reaches:
-        return ""
-    most = number(math.ceil(max(reaches) * 1000 - 1e-9) / 1000)
-    sentences = [render("pages.rounds.binned", metric=metric_name(metric), most=most)]
-    if max(reaches) > by_round.DRAWN_FROM:
-        sentences.append(render("pages.rounds.range", reach=number(by_round.DRAWN_FROM, 2)))
-    return " ".join(sentences)
 
 
 def _of_each_site(opened: Opened, points: Sequence[CurvePoint], metric: str, sites: Sequence[str]) -> None:
@@ -359,7 +345,8 @@ def cost(opened: Opened) -> None:
     costs: list[Cost] = _by_block(opened, "costs", last_round(opened.runs), width)
     # Blocks of rounds have means, which compare with single rounds.
     lines = [_cost_line(one) for one in costs]
-    st.caption(_cost_in_words(costs, opened))
+    summary = _cost_in_words(costs, opened)
+    st.caption(summary)
     if not costs and not opened.is_running:
         return
     times = [{"round": one.last, "value": one.seconds} for one in costs if one.seconds is not None]
@@ -368,9 +355,10 @@ def cost(opened: Opened) -> None:
     # A run without times has one chart, and no empty place beside it.
     if drawn is not None or opened.is_running:
         left, right = st.columns(2)
-        figure(left, "Seconds a round", drawn, lines, key="round-seconds")
+        says = _describe_chart(opened, f"Seconds a round. {summary}")
+        figure(left, "Seconds a round", drawn, lines, key="round-seconds", says=says)
     title = render("pages.costs.own" if opened.only else "pages.costs.total")
-    figure(right, title, _bytes(costs), lines, key="round-bytes")
+    figure(right, title, _bytes(costs), lines, key="round-bytes", says=_describe_chart(opened, f"{title}. {summary}"))
 
 
 def _cost_line(one: Cost) -> Line:

@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from flfed.records.charts.by_site import forest_plot, interval_chart, sites_by_arm
-from flfed.records.dashboard.panels.overview import card, noised_cards, not_compared
+from flfed.records.dashboard.panels.overview import not_compared
 from flfed.records.dashboard.refresh import Opened
 from flfed.records.dashboard.sections import SITES_SHOWN, bullets, figure, show, table
 from flfed.records.objects import FigureReport, figure_of, read, read_figure, run_of, site_of
@@ -24,6 +24,8 @@ from flfed.words import render
 
 FEW_SITES = 8
 """Sites on the page Overview."""
+CARD_PIXELS = 172
+"""Width of a card: five side by side on a screen of 1,280 pixels, two on one of 390."""
 CARDS = {"global": "Shared model", "local-only": "Site model", "personalised": "Adjusted model"}
 
 
@@ -61,6 +63,37 @@ def _cards(report: Report, site: str, metric: str) -> None:
         value, below = _figure(figure_of(run.pooled, metric), metric, run.repeats)
         parts = (pooled_in_words(report), below, render("pages.sites.pooled"))
         card("Pooled model", value, "; ".join(filter(None, parts)))
+
+
+def noised_cards(figures: Report, counts: Report | None, repeats: int) -> None:
+    """Show the figures of the shared model from noised counts as cards.
+
+    Parameters
+    ----------
+    figures : dict of metric to figure
+        Over all sites, or at one.
+    counts : dict or None
+        Noised counts of the record, with the slope of calibration.
+    repeats : int
+    """
+    for metric in noised.METRICS:
+        if metric in figures:
+            one = figure_of(figures, metric)
+            below = one.reason or ", ".join(narrative.under(one, repeats))
+            card(verdict.sentence_case(verdict.metric_name(metric)), verdict.number(one.value), below)
+    if counts is not None and counts["slope"] is not None:
+        slope = figure_of(counts, "slope")
+        facts = narrative.under(slope, 1)
+        if repeats > 1:
+            facts.append("first repeat")
+        card(noised.SLOPE, verdict.number(slope.value), f"{', '.join(facts)}; 1 is calibrated")
+
+
+def card(label: str, value: str, below: str) -> None:
+    """Show one figure as a card, a short label above it and its meaning below."""
+    with st.container(border=True, width=CARD_PIXELS, height="stretch", gap="xxsmall"):
+        st.metric(escape(label), value)
+        st.caption(escape(below))
 
 
 def figures_of_all(report: Report, metric: str) -> None:
@@ -158,7 +191,8 @@ def _beside(report: Report, metric: str, order: Sequence[str]) -> None:
         table(words)
         _captions(noised.lost_in_words(report, metric))
         return
-    left, right = st.columns(2)
+    has_gains = gains.are_known(report, metric)
+    columns: Sequence[Any] = st.columns(2) if has_gains else [st]
     says = []
     for name in order:
         site = run_of(report).sites[name]
@@ -167,13 +201,15 @@ def _beside(report: Report, metric: str, order: Sequence[str]) -> None:
     title = render("pages.figures.gains", interval=narrative.interval_name(report))
     summary = f"Gain by joining. {'; '.join(says)}"
     least = run_of(report).rule.minimum_gain[metric]
-    figure(left, title, forest_plot(report, metric, shown), lines, key="site-gains", says=summary, least=least)
+    if has_gains:
+        forest = forest_plot(report, metric, shown)
+        figure(columns[0], title, forest, lines, key="site-gains", says=summary, least=least)
     title = render("pages.figures.each")
     if arms == ["global"]:
         title = render("pages.figures.shared", metric=verdict.metric_name(metric))
     by_site = [_figures_in_words(cells, arms) for cells in words[:SITES_SHOWN]]
     summary = f"{title}. {'; '.join(by_site)}"
-    figure(right, title, sites_by_arm(report, metric, shown), lines, key="site-models", says=summary, least=least)
+    figure(columns[-1], title, sites_by_arm(report, metric, shown), lines, key="site-models", says=summary, least=least)
     table(words)
     # In the table a sentence would make rows high on a narrow screen, so it stands below.
     if why := site_answer.untold_at(report, metric, order):
@@ -219,14 +255,17 @@ def _line(report: Report, name: str, metric: str, arms: Sequence[str]) -> Report
 
 
 def who_gains(report: Report, metric: str) -> None:
-    """Show the forest plot of the sites' gains; of many sites, of those at its ends."""
+    """Show the forest plot of the sites' gains, of many sites of those at its ends; without a gain, the references."""
     order = site_answer.order_of_sites(report, metric)
     shown = gains.at_the_ends(report, metric, FEW_SITES)
     lines = [_line(report, site, metric, arms_shown(report, metric)) for site in order]
     if noised.is_uncompared(report):
         _shared_model(report, metric, shown, lines)
         return
-    show(gains.gains(report, metric, shown, len(order), lines), titled=False)
+    if gains.are_known(report, metric):
+        show(gains.gains(report, metric, shown, len(order), lines), titled=False)
+    else:
+        figures_of_all(report, metric)
     st.markdown(escape(" ".join([narrative.tally(report, metric), *narrative.untold_in_words(report, metric)])))
 
 

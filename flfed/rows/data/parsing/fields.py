@@ -60,6 +60,13 @@ class Field:
     other : str, optional
         The schema's value for every cell whose value it does not allow, such as "other": of a category, or of
         classes. Without it such cells are reported. Example: `other="other"`.
+
+    Examples
+    --------
+    >>> from flfed import Field
+    >>> chol = Field("CHOL_MMOL", multiply=38.67, decimal=",")
+    >>> chol.column, chol.multiply
+    ('CHOL_MMOL', 38.67)
     """
 
     column: str

@@ -39,6 +39,12 @@ class Limits:
         Example: `ratio=1_000`.
     seconds : int, >= 1
         Of reading. Example: `seconds=7_200`.
+
+    Examples
+    --------
+    >>> from flfed import Csv, Limits
+    >>> Csv("ward.csv", limits=Limits(rows=50_000)).limits.rows
+    50000
     """
 
     rows: int = 10_000_000

@@ -1,0 +1,133 @@
+"""Content of a run, or of the repeats of a series, as its reader may see it: what page and document both show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+from flfed.records.objects import RunReport, run_of
+from flfed.records.reports.catalogue import note_in_words, notes_of
+from flfed.records.reports.report import primary_of, report
+from flfed.records.statistics import Report
+from flfed.records.store.entries import EventEntry, RunEntry, SiteEntry
+from flfed.records.store.reader import RunReader
+from flfed.records.store.visibility import Viewer
+from flfed.words import render
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A run, or the repeats of a series, and its viewer.
+
+    Attributes
+    ----------
+    viewer : Viewer
+        People of one site get only its figures.
+    runs : list of RunEntry
+        The repeats, one or more.
+    """
+
+    viewer: Viewer
+    runs: list[RunEntry]
+
+    @property
+    def names(self) -> list[str]:
+        """Ids of the repeats."""
+        return [run.run for run in self.runs]
+
+    @property
+    def only(self) -> str | None:
+        """The only site whose figures may be shown, without sums over others; None for all."""
+        return self.viewer.site
+
+    @property
+    def planned(self) -> int:
+        """Rounds that the study asks for."""
+        return self.runs[0].rounds_planned
+
+    @property
+    def trains(self) -> bool:
+        """Whether the study has a model; else it asks for a statistic or an analysis."""
+        return self.planned > 0
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether figures are of several repeats."""
+        return len(self.runs) > 1
+
+    @property
+    def none_rejected(self) -> str:
+        """Sentence for a run without a rejected update and a refusal."""
+        if self.only:
+            return render("pages.rejected.own", site=self.only)
+        return render("pages.rejected.none" if self.trains else "pages.rejected.sites")
+
+
+@dataclass(frozen=True)
+class ShownRun(Seen):
+    """Content of a run from one look at the store.
+
+    Attributes
+    ----------
+    report : dict
+        From `reports.report`.
+    events : list of EventEntry
+    sites : list of SiteEntry
+        Of the first repeat, refused ones too.
+    curve_names : dict of arm to metrics
+        Curves by round.
+    leaks : dict or None
+        The object "leaks" of the first repeat.
+    study_text : str
+    note : str
+        Notes of persons on the runs; empty for one site's people.
+    """
+
+    report: Report
+    events: list[EventEntry]
+    sites: list[SiteEntry]
+    curve_names: dict[str, list[str]]
+    leaks: dict[str, Any] | None
+    study_text: str
+    note: str
+
+    @classmethod
+    def read(cls, reader: RunReader, name: str, viewer: Viewer) -> Self:
+        """Return the content of a run or series.
+
+        Parameters
+        ----------
+        reader : RunReader
+            Limited to the viewer's site, where they may see only one.
+        name : str
+        viewer : Viewer
+
+        Raises
+        ------
+        UsageError
+            If there is no such run.
+        """
+        runs = reader.runs_of(name)
+        names = [run.run for run in runs]
+        return cls(
+            viewer=viewer,
+            runs=runs,
+            report=report(reader, name),
+            events=reader.events(names),
+            sites=reader.sites(names[0]),
+            curve_names=reader.curve_names(names),
+            leaks=reader.summary(names[0], "leaks"),
+            study_text=reader.series(names[0]).study_text,
+            note=note_in_words(notes_of(reader, names)),
+        )
+
+    @cached_property
+    def run(self) -> RunReport:
+        """The report as an object."""
+        return run_of(self.report)
+
+    @cached_property
+    def metric(self) -> str | None:
+        """The primary metric, None where nothing was compared."""
+        return primary_of(self.report)

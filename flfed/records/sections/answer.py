@@ -1,0 +1,171 @@
+"""Sections around a run's answer: warnings, words, what the figures rest on, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flfed.records.objects import figure_of, read, site_of
+from flfed.records.reports import faults, narrative
+from flfed.records.reports.privacy_tables import has_model, mechanism_lines
+from flfed.records.reports.shown_run import ShownRun
+from flfed.records.reports.site_answer import SummedFigures
+from flfed.records.reports.site_verdict import code_of_mean, site_verdict
+from flfed.records.section import Section, Table
+from flfed.records.statistics.noised_scores import is_uncompared, own_under_noise, released, trained_on
+from flfed.records.statistics.odd_sites import odd_sites_in_words
+from flfed.records.statistics.own_models import own_models_in_words
+from flfed.records.statistics.training_state import training_in_words
+from flfed.records.statistics.verdict import DO_NOT_USE, PAYS, sentence_case
+from flfed.records.store.entries import SiteEntry
+from flfed.study.study import names
+from flfed.words import render
+
+REPEATS = 10
+"""Repeats that are proposed where a gain may be chance."""
+
+
+def warnings(shown: ShownRun) -> list[str]:
+    """Return the warnings about a run's figures: missing sites, odd ones, and columns that may reveal the outcome."""
+    report = shown.report
+    return [*faults.missing_in_words(report), *odd_sites_in_words(report), *faults.leaks_in_words(shown.leaks)]
+
+
+def words(shown: ShownRun, metric: str | None = None) -> list[str]:
+    """Return the run in words, without the warnings, which stand above."""
+    above = {*warnings(shown), render("report.noised.gain"), *own_under_noise(shown.report)}
+    lines = narrative.story(shown.report, metric=metric, planned=shown.planned)
+    return [line for line in lines if line not in above]
+
+
+def set_aside(shown: ShownRun) -> Section:
+    """Return rejected updates, refusals and warnings, of one site or of all."""
+    lines = faults.set_aside_lines(shown.report, shown.events)
+    title = render("pages.rejected.title")
+    lead = () if shown.run.faults else (shown.none_rejected,)
+    tables = (Table(lines=lines),) if lines else ()
+    return Section(title=title, lead=lead, tables=tables, note=faults.holdout_in_words(shown.events))
+
+
+def leaks(shown: ShownRun) -> Section:
+    """Return which columns may leak the target, but none to people of one site."""
+    title = render("pages.leaks.title")
+    if shown.only is not None:
+        return Section(title=title, lead=(render("pages.leaks.hidden"),))
+    note = []
+    if untested := (shown.leaks or {}).get("untested", ()):
+        note.append(render("pages.leaks.untested", columns=", ".join(map(str, untested))))
+    lines = faults.leak_lines(shown.events, shown.leaks)
+    none = render("pages.leaks.unchecked" if shown.leaks is None else "pages.leaks.none")
+    return Section(title=title, lead=() if lines else (none,), says=lines, note=note)
+
+
+def basis(shown: ShownRun) -> Section:
+    """Return what the answer rests on: rows, rounds, privacy, and the models that the shared one is compared with."""
+    facts = {}
+    taking_part = [entry for entry in shown.sites if entry.status != "refused"]
+    if taking_part:
+        facts["Rows"] = _rows(shown, taking_part)
+    if shown.trains:
+        facts["Rounds"] = narrative.course_in_words(shown.report, shown.planned)
+    facts["Privacy"] = _privacy(shown)
+    if shown.metric is not None and not is_uncompared(shown.report):
+        facts["Compared with"] = own_models_in_words(shown.report) or render("pages.basis.same")
+    lines = [{"Basis": name, "In this run": text} for name, text in facts.items()]
+    return Section(title=render("pages.basis.title"), tables=(Table(lines=lines),))
+
+
+def _rows(shown: ShownRun, taking_part: Sequence[SiteEntry]) -> str:
+    """Return the rows of the sites that took part, and the test rows where models were compared on them."""
+    where = taking_part[0].site if len(taking_part) == 1 else f"{len(taking_part)} sites"
+    if not released(shown.report).is_exact:
+        about = ", ".join(f"{name} {trained_on(site)}" for name, site in shown.run.sites.items())
+        return render("pages.basis.noised", about=about or where)
+    rows = [entry.rows for entry in taking_part if entry.rows is not None]
+    if not rows:
+        return render("pages.basis.uncounted", sites=where)
+    total = str(sum(rows))
+    if len(rows) < len(taking_part):
+        total = render("pages.basis.least", rows=total)
+    sites = [site_of(site) for site in shown.run.sites.values()]
+    summed = read(SummedFigures, shown.run.sums_only or {}).holdout_rows or 0
+    tested = summed + sum(site.holdout_rows or 0 for site in sites)
+    if not tested:
+        return render("pages.basis.rows", rows=total, sites=where)
+    classes = [site.holdout_classes for site in sites]
+    events = ""
+    if not summed and None not in classes:
+        events = render("pages.basis.events", events=sum(of["1"] for of in classes))
+    return render("pages.basis.tested", tested=tested, events=events, rows=total, sites=where)
+
+
+def _privacy(shown: ShownRun) -> str:
+    """Return which noise protects the rows, and whether updates were added up in secret."""
+    parts = []
+    for line in mechanism_lines(shown.run.privacy, shown.sites, only=shown.only):
+        if line["Mechanism"] in ("differential privacy", "secure aggregation"):
+            promise = "" if line["Promises"].startswith("no") else f" ({line['Promises']})"
+            parts.append(f"{line['Mechanism']}: {line['Is']}{promise}")
+    return f"{sentence_case('; '.join(parts))}."
+
+
+def next_steps(shown: ShownRun, metric: str | None = None) -> Section | None:
+    """Return what to do next, by the verdict on `metric`, at first the primary one: commands, and pages of the app.
+
+    None where a run is not complete: its head says how to resume it.
+    """
+    if shown.run.status != "completed":
+        return None
+    metric = metric or shown.metric
+    steps = [render("pages.next.leaks")] if faults.leaks_in_words(shown.leaks) else []
+    steps += _site_steps(shown, metric) if shown.only else _steps(shown, metric)
+    return Section(title=render("pages.next.title"), says=steps) if steps else None
+
+
+def _steps(shown: ShownRun, metric: str | None) -> list[str]:
+    """Return the steps of who may see all sites."""
+    run = shown.run.run
+    if metric is None:
+        return [render("pages.next.figures", run=run)]
+    steps = [_step(shown, metric)]
+    if len(shown.run.sites) > 1 and not is_uncompared(shown.report):
+        steps.append(render("pages.next.sites"))
+    if not shown.report["audit"] and released(shown.report).is_exact and has_model(shown.runs[0]):
+        steps.append(render("pages.next.audit", run=run))
+    return steps
+
+
+def _step(shown: ShownRun, metric: str) -> str:
+    """Return the step that the comparison asks for."""
+    run = shown.run
+    command = _command(shown)
+    if training_in_words(run.training):
+        return render("pages.next.undertrained", command=command, rounds=2 * shown.planned)
+    mean = figure_of(run.mean_gain, metric)
+    code = code_of_mean(mean, mean.minimum_gain or 0.0)
+    if mean.value is None and len(run.sites) == 1:
+        code = site_verdict(next(iter(run.sites.values())), metric)[0]
+    if code == PAYS or is_uncompared(shown.report):
+        return render("pages.next.export", run=run.run)
+    if code == DO_NOT_USE:
+        return render("pages.next.loss")
+    # More splits do not help where sites keep their test rows, or have too few to be judged.
+    if mean.value is not None and shown.runs[0].repeats == 1 and all(site.resplit for site in shown.sites):
+        return render("pages.next.repeats", command=command, repeats=REPEATS)
+    return render("pages.next.rows", command=command)
+
+
+def _command(shown: ShownRun) -> str:
+    """Return the command that runs the study again; a study that flfed does not ship is a file of its owner's."""
+    study = shown.run.study
+    name = study if study in names() else f"{study}.toml"
+    return f"flfed {'coordinator' if shown.runs[0].at_institutions else 'study'} run {name}"
+
+
+def _site_steps(shown: ShownRun, metric: str | None) -> list[str]:
+    """Return the steps of one site's people."""
+    if shown.only not in shown.run.sites or metric is None or is_uncompared(shown.report):
+        return []
+    code = site_verdict(shown.run.sites[shown.only], metric)[0]
+    if code == PAYS:
+        return [render("pages.next.own-export", run=shown.run.run)]
+    return [render("pages.next.own-loss" if code == DO_NOT_USE else "pages.next.own-rows", site=shown.only)]

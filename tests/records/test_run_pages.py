@@ -1,0 +1,98 @@
+"""The pages of a run as their readers see them: a chart on the first screen, described, and no fault in either theme.
+
+`make proof` looks at every page of each kind of run; the other tests look at one page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from flfed.records.dashboard import page_files
+from tests.accessibility import STREAMLITS_OWN, WIDTHS, faults_in_both_themes, overflows
+from tests.browser import CHARTS, Served, Window, opened, served
+from tests.conftest import ABSENT
+from tests.records.real_runs import Runs
+
+pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.timeout(900)]
+PAGES = [name for name in page_files() if name != "runs"]
+HEIGHTS = dict(zip(WIDTHS, (844, 1024, 900), strict=True))
+"""The first screen of a phone, a tablet and a desk."""
+UNCHARTED = {"methods": "*", "sites": "statistic", "curves": "statistic", "rounds": "statistic", "data": "statistic"}
+"""Pages without a chart, and the kind of run; a study without a model has few."""
+KINDS = ("demo", "protected", "secure", "trees", "births", "statistic")
+LEAST_SEEN = 60
+"""Pixels of the first chart on the first screen."""
+FIRST = f"""() => {{
+  const box = document.querySelector('{CHARTS}')?.getBoundingClientRect();
+  return box ? Math.min(innerHeight, box.bottom) - box.top : null;
+}}"""
+"""How many pixels of the first chart stand on the screen; null without one."""
+SAYS = f"[...document.querySelectorAll('{CHARTS}')].map(chart => chart.getAttribute('aria-label') || '')"
+"""The words of each chart for screen readers."""
+EMPTY = "No figures yet"
+
+
+@pytest.fixture(scope="module")
+def everywhere(runs: Runs) -> Iterator[Served]:
+    """Where the app is served, showing all runs."""
+    with served({"FLFED_STORE": runs.url, "FLFED_HOME": str(runs.home)}) as address:
+        yield address
+
+
+def faults_of(window: Window, kind: str, page: str) -> list[str]:
+    """Return what is wrong with a page of a run, which the window shows."""
+    # A theme draws charts anew, so their words are read first.
+    words = window.page.evaluate(SAYS)
+    faults = [f"no words for chart {place}" for place, text in enumerate(words) if not text]
+    faults += [f"serious: {fault}" for fault in faults_in_both_themes(window.page, excused=STREAMLITS_OWN)]
+    if EMPTY in window.page.inner_text("body"):
+        faults.append("an empty chart")
+    for width, height in HEIGHTS.items():
+        window.page.set_viewport_size({"width": width, "height": height})
+        window.drawn()
+        seen = window.page.evaluate(FIRST)
+        if UNCHARTED.get(page) not in ("*", kind) and (seen is None or seen < LEAST_SEEN):
+            faults.append(f"{width}: {seen} pixels of the first chart on the first screen")
+    return faults + [f"too wide: {part}" for part in overflows(window.page)]
+
+
+def look(address: Served, series: str, kind: str, pages: list[str]) -> dict[str, list[str]]:
+    """Return what is wrong with some pages of a run, by page."""
+    faults = {}
+    with opened(address) as window:
+        for page in pages:
+            window.page.goto(f"{address}/{page}?run={series}")
+            window.page.locator("h1").first.wait_for()
+            window.drawn()
+            faults[page] = faults_of(window, kind, page)
+    return {page: lines for page, lines in faults.items() if lines}
+
+
+def test_the_overview_begins_with_its_forest_plot_and_has_no_fault(everywhere: Served, runs: Runs):
+    assert look(everywhere, runs.series["demo"], "demo", ["overview"]) == {}
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_page_of_every_kind_of_run_has_no_fault(everywhere: Served, runs: Runs, kind: str):
+    if kind not in runs.series:
+        pytest.skip(ABSENT)
+    assert look(everywhere, runs.series[kind], kind, PAGES) == {}
+
+
+@pytest.mark.proof
+def test_a_page_with_a_planted_fault_of_each_kind_is_found(everywhere: Served, runs: Runs):
+    with opened(everywhere) as window:
+        window.page.goto(f"{everywhere}/privacy?run={runs.series['demo']}")
+        window.page.locator("h1").first.wait_for()
+        window.drawn()
+        window.page.evaluate("""() => {
+          const main = document.querySelector('[data-testid=stMainBlockContainer]');
+          main.insertAdjacentHTML('afterbegin', '<div style="height: 1100px; color: #ddd">No figures yet</div>');
+          document.querySelector('[data-testid=stVegaLiteChart]').removeAttribute('aria-label');
+        }""")
+        faults = " ".join(faults_of(window, "demo", "privacy"))
+        assert all(fault in faults for fault in ("color-contrast", "an empty chart", "no words for chart 0"))
+        assert "390: " in faults and "1440: " in faults
