@@ -244,10 +244,16 @@ def test_a_factor_is_typed_behind_the_column(clinic: Path):
 
 
 @pytest.mark.parametrize(
-    "mapping", ['{**BASE, "age": "Alter"}', '{"age": own("Alter")}', "{name: name for name in NAMES}", "BASE"]
-)
+    "mapping",
+    [
+        '{**BASE, "age": "Alter"}', '{"age": own("Alter")}', "{name: name for name in NAMES}", "BASE",
+        '{"sex": Field("S", values=CODES)}', '{"sex": Field(**SEX)}',
+    ],
+)  # fmt: skip
 def test_a_mapping_that_is_computed_is_not_replaced(mapping: str):
     text = f'from flfed import Site\n\nsite = Site(name="a", source=None, mapping={mapping})\n'
     assert replace_mapping(text, {"age": "Years"}, {}) is None
+    spread = text.replace(f"mapping={mapping}", "**OPTIONS")
+    assert replace_mapping(spread, {"age": "Years"}, {}) is None
     written = text.replace(mapping, '{"age": Field("Alter"), "sex": None}')
     assert '"age": "Years"' in (replace_mapping(written, {"age": "Years"}, {}) or "")

@@ -311,6 +311,262 @@ def banque_fr(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(cells)
 
 
+def quantities(rows: int, mean: float, deviation: float, digits: int, seed: int) -> list[str]:
+    """Return positive measured values drawn for each row, the same at each call."""
+    numbers = np.random.default_rng(seed).normal(mean, deviation, rows)
+    return figures(pd.Series(np.maximum(numbers, mean / 4)), digits)
+
+
+def kardio_at(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of a heart department in Austria."""
+    count = len(rows)
+    yes_no = {"yes": "J", "no": "N"}
+    return pd.DataFrame(
+        {
+            "FallNr": numbered(count, 2400118, 7),
+            "AufnDat": days(count, "2023-02-06", "%d.%m.%Y"),
+            "Station": in_turn(count, ("KARD1", "KARD2", "TKL", "AMB"), 11),
+            "Geschl": coded(rows["sex"], {"female": "w", "male": "m"}),
+            "Alter_Aufn": figures(rows["age"]),
+            "Gew_kg": quantities(count, 80, 13, 1, 12),
+            "RR_syst": figures(rows["trestbps"]),
+            "RR_diast": drawn(count, 81, 9, 13),
+            "HF_Ruhe": drawn(count, 72, 10, 14),
+            "Thoraxschm": coded(
+                rows["cp"],
+                {
+                    "typical-angina": "typ. AP",
+                    "atypical-angina": "atyp. AP",
+                    "non-anginal-pain": "nicht kardial",
+                    "asymptomatic": "keine Sy.",
+                },
+            ),
+            "Ruhe-EKG": coded(
+                rows["restecg"],
+                {
+                    "normal": "o.B.",
+                    "st-t-abnormality": "ERBST",
+                    "left-ventricular-hypertrophy": "LVH",
+                },
+            ),
+            "Chol_ges": figures(rows["chol"]),
+            "HDL": drawn(count, 51, 11, 15),
+            "NBZ>120": coded(rows["fbs"], yes_no),
+            "Ergo_Wmax": in_turn(count, ("75", "100", "125", "150", "175"), 16),
+            "Ergo_HFmax": figures(rows["thalach"]),
+            "Ergo_AP": coded(rows["exang"], yes_no),
+            "ST-Senk_mV": figures(rows["oldpeak"] / 10, 2),
+            "ST-Verlauf": coded(rows["slope"], {"up": "asz.", "flat": "horiz.", "down": "desz."}),
+            "Myokardszinti": coded(
+                rows["thal"],
+                {"normal": "unauff.", "fixed-defect": "Narbe", "reversible-defect": "Ischämie"},
+            ),
+            "Gefäße_DL": figures(rows["ca"]),
+            "LVEF_%": drawn(count, 57, 7, 17),
+            "KHK_Angio": coded(rows["disease"], {"absent": "ausgeschl.", "present": "gesichert"}),
+        }
+    )
+
+
+def clinique_fr(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of a private heart clinic in France."""
+    count = len(rows)
+    yes_no = {"yes": "Oui", "no": "Non"}
+    return pd.DataFrame(
+        {
+            "N° dossier": numbered(count, 50312, 3, "C"),
+            "Date examen": days(count, "2022-09-05", "%d/%m/%Y"),
+            "Praticien": in_turn(count, ("DR LEROY", "DR BENALI", "DR MOREL"), 21),
+            "Âge": figures(rows["age"]),
+            "Sexe": coded(rows["sex"], {"male": "1", "female": "2"}),
+            "Poids (kg)": drawn(count, 76, 12, 22),
+            "Motif - douleur": coded(
+                rows["cp"],
+                {
+                    "typical-angina": "Angor typique",
+                    "atypical-angina": "Angor atypique",
+                    "non-anginal-pain": "Dlr non angineuse",
+                    "asymptomatic": "Asymptomatique",
+                },
+                "NR",
+            ),
+            "PAS (cmHg)": figures(rows["trestbps"] / 10, 1),
+            "PAD (cmHg)": quantities(count, 8.1, 0.8, 1, 23),
+            "FC repos": drawn(count, 71, 9, 24),
+            "Bio. CT (g/L)": figures(rows["chol"] / 100, 2),
+            "Bio. HDL (g/L)": quantities(count, 0.5, 0.1, 2, 25),
+            "Bio. GAJ > 1,20 g/L": coded(rows["fbs"], yes_no, "NR"),
+            "ECG": coded(
+                rows["restecg"],
+                {
+                    "normal": "Normal",
+                    "st-t-abnormality": "Trouble repol.",
+                    "left-ventricular-hypertrophy": "HVG",
+                },
+                "NR",
+            ),
+            "EE - FMT atteinte": in_turn(count, ("Oui", "Non"), 26),
+            "EE - FC max": figures(rows["thalach"]),
+            "EE - angor d'effort": coded(rows["exang"], yes_no, "NR"),
+            "EE - sous-déc. ST": figures(rows["oldpeak"], 1),
+            "EE - pente ST": coded(rows["slope"], {"up": "Asc.", "flat": "Horiz.", "down": "Desc."}, "NR"),
+            "Scinti. Tl": coded(
+                rows["thal"],
+                {
+                    "normal": "Normale",
+                    "fixed-defect": "Défect fixe",
+                    "reversible-defect": "Défect révers.",
+                },
+                "NR",
+            ),
+            "Coro. (sténose > 50 %)": coded(rows["disease"], {"absent": "Abs.", "present": "Prés."}),
+            "Mutuelle": in_turn(count, ("MGEN", "HARMONIE", "AG2R", "AUCUNE"), 27),
+        }
+    )
+
+
+def ospedale_it(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of a hospital in Italy."""
+    count = len(rows)
+    return pd.DataFrame(
+        {
+            "ID_PAZ": numbered(count, 700421, 11),
+            "DT_ACCETT": days(count, "2021-10-04", "%d/%m/%Y"),
+            "UO_COD": in_turn(count, ("0801", "0802", "5001"), 31),
+            "ESITO_CORONARO": coded(rows["disease"], {"absent": "NEG", "present": "POS"}),
+            "N_VASI_SCOPIA": figures(rows["ca"]),
+            "SESSO": coded(rows["sex"], {"female": "F", "male": "M"}),
+            "ETA_ANNI": figures(rows["age"]),
+            "PESO": drawn(count, 77, 12, 32),
+            "ALTEZZA": drawn(count, 169, 8, 33),
+            "DOL_TORACICO": coded(
+                rows["cp"],
+                {
+                    "typical-angina": "ANG TIPICA",
+                    "atypical-angina": "ANG ATIPICA",
+                    "non-anginal-pain": "NON ANG",
+                    "asymptomatic": "ASINT",
+                },
+            ),
+            "PA_SIST": figures(rows["trestbps"]),
+            "PA_DIAST": drawn(count, 80, 9, 34),
+            "FC_BASALE": drawn(count, 73, 10, 35),
+            "LAB_COLT": figures(rows["chol"]),
+            "LAB_TRIG": drawn(count, 150, 30, 36),
+            "LAB_GLIC_DIG_120": coded(rows["fbs"], {"yes": "1", "no": "0"}),
+            "ECG_BASALE": coded(
+                rows["restecg"],
+                {
+                    "normal": "NDP",
+                    "st-t-abnormality": "ALT ST-T",
+                    "left-ventricular-hypertrophy": "IVS",
+                },
+            ),
+            "TE_DURATA_SEC": drawn(count, 480, 90, 37),
+            "TE_FC_PICCO": figures(rows["thalach"]),
+            "TE_ANGINA": coded(rows["exang"], {"yes": "SI", "no": "NO"}),
+            "TE_SOTTOST_uV": figures(rows["oldpeak"] * 100),
+            "TE_PEND_ST": coded(rows["slope"], {"up": "ASCEND", "flat": "ORIZZ", "down": "DISCEND"}),
+            "FE_%": drawn(count, 56, 7, 38),
+        }
+    )
+
+
+GRADES = [f"{letter}{step}" for letter in "ABCDEFG" for step in range(1, 6)]
+
+
+def sparkasse_de(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of a savings bank in Germany."""
+    count = len(rows)
+
+    def amounts(numbers: pd.Series) -> list[str]:
+        return figures(numbers, 2, ",", ".")
+
+    monthly = rows["int_rate"] / 1200
+    rate = rows["funded_amnt"] * monthly / (1 - (1 + monthly) ** -rows["term"])
+    years = {
+        "emp_lt_1": "<1 J.",
+        **{f"emp_{number}": f"{number} J." for number in range(1, 10)},
+        "emp_ge_10": ">=10 J.",
+    }
+    return pd.DataFrame(
+        {
+            "VertragsNr": numbered(count, 6001204417, 13),
+            "GeschStelle": in_turn(count, ("012", "017", "031", "044", "101"), 41),
+            "ValutaDat": days(count, "2016-01-04", "%d.%m.%Y"),
+            "ProdSchl": in_turn(count, ("PK-ONL", "PK-FIL", "AUTO", "MODERN"), 42),
+            "DarlNominal": amounts(rows["funded_amnt"]),
+            "LfzJahre": figures(rows["term"] / 12),
+            "Sollzins_pa": figures(rows["int_rate"], 2),
+            "RateMtl": amounts(rate),
+            "RSV_Kz": in_turn(count, ("J", "N"), 43),
+            "RatKlasse": coded(
+                rows["sub_grade"],
+                {grade: f"RK{place:02d}" for place, grade in enumerate(GRADES, 1)},
+            ),
+            "KN_EinkMtl": amounts(rows["annual_inc"] / 12),
+            "KN_EinkNachw": coded(
+                rows["verification_status"],
+                {
+                    "Not_Verified": "ungeprüft",
+                    "Source_Verified": "Quelle gepr.",
+                    "Verified": "geprüft",
+                },
+            ),
+            "KN_BeschDauer": coded(rows["emp_length"], years, "k.A."),
+            "KN_AnzKinder": in_turn(count, ("0", "0", "1", "2", "3"), 44),
+            "Ausk_Anfr6M": figures(rows["inq_last_6mths"]),
+            "Ausk_Anfr12M": figures(rows["inq_last_12m"]),
+            "Ausk_Verzug30T_2J": figures(rows["delinq_2yrs"]),
+            "Ausk_KtoRueckst": figures(rows["acc_now_delinq"]),
+            "Ausk_RueckstBetr": amounts(rows["delinq_amnt"]),
+            "RahmenKr_Ausn": figures(rows["revol_util"] / 100, 3),
+            "GesAusn_Proz": figures(rows["all_util"]),
+            "RatKr_Anz": figures(rows["num_il_tl"]),
+            "RatKr_AnzLfd": figures(rows["open_il_6m"]),
+            "RatKr_Neu12M": figures(rows["open_il_12m"]),
+            "RatKr_Neu24M": figures(rows["open_il_24m"]),
+            "RatKr_Saldo": amounts(rows["total_bal_il"]),
+            "RatKr_HoechstBetr": amounts(rows["total_il_high_credit_limit"]),
+            "Ausfall_Kz": coded(rows["loan_status"], {"good": "N", "bad": "J"}),
+        }
+    )
+
+
+def banco_es(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of a bank's cards in Spain, its months in rising order."""
+    count = len(rows)
+    cells = {
+        "COD_CLIENTE": numbered(count, 30011207, 17),
+        "COD_OFIC": in_turn(count, ("0049", "1182", "2100", "5734"), 51),
+        "FEC_ALTA_TARJ": days(count, "2001-03-01", "%d/%m/%Y"),
+        "TIP_TARJ": in_turn(count, ("CLASICA", "ORO", "JOVEN"), 52),
+        "SEXO": coded(rows["SEX"], {"male": "H", "female": "M"}),
+        "EDAD": figures(rows["AGE"]),
+        "EST_CIVIL": coded(rows["MARRIAGE"], {"married": "CAS", "single": "SOL", "other": "OTR"}),
+        "NIV_ESTUD": coded(
+            rows["EDUCATION"],
+            {
+                "graduate-school": "POSGR",
+                "university": "UNIV",
+                "high-school": "BACH",
+                "other": "OTROS",
+            },
+        ),
+        "IND_DOMIC": in_turn(count, ("S", "N"), 53),
+        "LIM_CRED_MILES": figures(rows["LIMIT_BAL"] / 1000),
+    }
+    names = ("SEP05", "AGO05", "JUL05", "JUN05", "MAY05", "ABR05")
+    for place, month in reversed(list(enumerate(names, 1))):
+        late = "PAY_0" if place == 1 else f"PAY_{place}"
+        cells[f"MESES_RETR_{month}"] = figures(rows[late])
+        cells[f"IMP_EXTRACTO_{month}"] = figures(rows[f"BILL_AMT{place}"], 2)
+        cells[f"IMP_PAGADO_{month}"] = figures(rows[f"PAY_AMT{place}"], 2)
+    cells["TAE"] = in_turn(count, ("17,90", "19,56", "21,84"), 54)
+    cells["IND_IMPAGO_OCT05"] = coded(rows["default.payment.next.month"], {"0": "N", "1": "S"})
+    return pd.DataFrame(cells)
+
+
 def unrelated(rows: pd.DataFrame) -> pd.DataFrame:
     """Return milling machines' states as a German plant logs them."""
     count = len(rows)
@@ -338,6 +594,11 @@ EXPORTS: dict[str, tuple[Rows, Export]] = {
     "hospital_es": (lambda data: heart_rows(data, "hungarian"), hospital_es),
     "banca_it": (loan_rows, banca_it),
     "banque_fr": (card_rows, banque_fr),
+    "kardio_at": (lambda data: heart_rows(data, "cleveland"), kardio_at),
+    "clinique_fr": (lambda data: heart_rows(data, "hungarian"), clinique_fr),
+    "ospedale_it": (lambda data: heart_rows(data, "cleveland"), ospedale_it),
+    "sparkasse_de": (loan_rows, sparkasse_de),
+    "banco_es": (card_rows, banco_es),
     "unrelated": (machine_rows, unrelated),
 }
 """For each export its rows, of the folder of real data files, and what makes its table."""

@@ -1,4 +1,4 @@
-"""`flfed site map` on exports whose names were written, and committed, before its word list was begun."""
+"""`flfed site map` on exports whose names were written by somebody who never saw its word list."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from tests.foreign_exports import make
 from tests.foreign_tables import Truth, answered
 
 EXPORTS = ("klinik_de", "chu_fr", "hospital_es", "banca_it", "banque_fr")
+SECOND = ("kardio_at", "clinique_fr", "ospedale_it", "sparkasse_de", "banco_es")
+"""Written once the word list stood, by somebody who never saw it; mapped at the first try."""
 SHARE = 0.8
 MOST_ANSWERS = 10
 
@@ -38,7 +40,7 @@ def decisions(table: pd.DataFrame, dataset: str) -> dict[str, Decision]:
     return MappingDialogue(table, datasets.load(dataset).schema, Answers()).decisions()
 
 
-@pytest.mark.parametrize("name", EXPORTS)
+@pytest.mark.parametrize("name", EXPORTS + SECOND)
 def test_a_blind_export_is_mapped_and_nothing_is_wrong_and_sure(name: str, test_data: Path, tmp_path: Path):
     facts = make.truth(name)
     truth = truth_of(facts)
@@ -51,7 +53,7 @@ def test_a_blind_export_is_mapped_and_nothing_is_wrong_and_sure(name: str, test_
 
 
 @pytest.mark.parametrize("damage", ["swapped", "factor_ten"])
-@pytest.mark.parametrize("name", EXPORTS)
+@pytest.mark.parametrize("name", EXPORTS + SECOND)
 def test_damaged_columns_of_a_blind_export_are_never_sure(name: str, damage: str, test_data: Path, tmp_path: Path):
     facts = make.truth(name)
     table = read(getattr(make, damage)(name, test_data), facts, tmp_path / "export.csv")

@@ -355,3 +355,55 @@ def test_each_entry_of_the_word_list_has_its_source_and_its_languages():
     assert len(entries) > 40 and all(entry["source"].strip() for entry in entries)
     assert {entry["of"] for entry in quantities["units"] if "of" in entry} <= set(concepts)
     assert {concept for entry in quantities["medians"] for concept in entry["concepts"]} <= set(concepts)
+
+
+MORE = {"none": (), "a new code": ("5", 30), "a stray cell": ("zz", 1)}
+
+
+@pytest.mark.parametrize("more", MORE)
+def test_codes_of_the_present_mapping_stay_also_where_the_table_has_more_of_them(more: str):
+    codes = CLINIC.codes["cp"]
+    cells = [str(1 + row % 4) for row in range(200)]
+    if MORE[more]:
+        code, rows = MORE[more]
+        cells[:rows] = [code] * rows
+    table = pd.DataFrame({"Geschlecht": ["m", "w"] * 100, "Schmerz": cells})
+    # A person knows better than the word list what m and w are here.
+    sex = {"m": "female", "w": "male"}
+    present = {"sex": Field("Geschlecht", values=sex), "cp": Field("Schmerz", values=codes, missing=("-9",))}
+    schema = datasets.load("heart-disease").schema
+    decisions = MappingDialogue(table, schema, Answers(columns={"cp": "Schmerz"}), present).decisions()
+    for column in ("sex", "cp"):
+        assert decisions[column].why == "its codes are those of the present mapping"
+    assert decisions["sex"].field is not None and decisions["sex"].field.values == sex
+    field = decisions["cp"].field
+    assert field is not None and field.values is not None and field.missing == ("-9",)
+    assert codes.items() <= field.values.items()
+    # Of another own column they do not hold.
+    other = MappingDialogue(table, schema, Answers(columns={"cp": "Geschlecht"}), present).decisions()["cp"]
+    assert other.field is not None and "1" not in (other.field.values or {})
+
+
+def test_a_factor_does_not_hold_for_another_column():
+    table = pd.DataFrame(
+        {"Alter": [str(300 + row) for row in range(200)], "Jahre": [str(30 + row % 40) for row in range(200)]}
+    )
+    answers = Answers(columns={"age": "Alter"}, units={"age": {"multiply": 0.1}})
+    dialogue = MappingDialogue(table, datasets.load("heart-disease").schema, answers)
+    assert dialogue.decisions()["age"].field == Field("Alter", multiply=0.1)
+    dialogue.correct("age = Jahre")
+    assert dialogue.decisions()["age"].field == Field("Jahre")
+
+
+def test_a_code_beside_the_schemas_own_values_is_asked_about():
+    table = pd.DataFrame({"Geschlecht": ["male", "female", "divers", "male"] * 50})
+    dialogue = MappingDialogue(table, datasets.load("heart-disease").schema, Answers(columns={"sex": "Geschlecht"}))
+    assert dialogue.decisions()["sex"].open_values == ("female", "male")
+    while (question := dialogue.next_question()) is not None and question.kind != "codes":
+        dialogue.answer(question, "no" if question.kind == "several" else "-")
+    assert question is not None and question.columns == ("sex",)
+    with pytest.raises(UsageError, match="1 of the 1 codes of your column 'Geschlecht' have no value"):
+        dialogue.answer(question, "female, male")
+    dialogue.answer(question, "female, male, divers")
+    field = dialogue.decisions()["sex"].field
+    assert field is not None and field.missing == ("divers",) and "?" not in (field.values or {}).values()

@@ -8,6 +8,7 @@ coordinator could have invented its gate in all lists alike.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
@@ -57,8 +58,10 @@ def is_list(text: str) -> bool:
     --------
     >>> [is_list(text) for text in ("basel,lyon", "consortium.cards", "/tmp/cards")]
     [False, True, True]
+    >>> is_list(",".join(["a-long-name"] * 99))
+    False
     """
-    return "=" not in text and ("." in text or "/" in text or Path(text).is_file())
+    return "=" not in text and ("." in text or "/" in text or os.path.isfile(text))
 
 
 def read_own_cards(folder: SiteFolder, file: Path) -> CardList:

@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Literal
 
 import pandas as pd
@@ -87,7 +86,7 @@ class MappingDialogue:
     answers : Answers
         Those given so far; further ones are added.
     present : mapping
-        The site's mapping until now: its codes are taken over where the table gives none.
+        The site's mapping until now: its codes hold for columns read from the same own column.
 
     Raises
     ------
@@ -100,10 +99,10 @@ class MappingDialogue:
         table: pd.DataFrame,
         schema: Schema,
         answers: Answers,
-        present: ColumnMapping = MappingProxyType({}),
+        present: ColumnMapping | None = None,
     ) -> None:
         self._table = table
-        self._present = present
+        self._present = present or {}
         self._schema = schema
         self._matching = Matching(table, schema)
         self._names = [str(name) for name in table.columns]
@@ -142,7 +141,8 @@ class MappingDialogue:
 
     def _ask_unnamed(self, unnamed: Mapping[str, Decision]) -> Question:
         """Return the question about codes: one for all columns with two values, else for the first column."""
-        pairs = [column for column in unnamed if len(self._values(column)) == PAIR]
+        described = self._schema.columns
+        pairs = [column for column in unnamed if len(_value_words(described[column])) == PAIR]
         if len(pairs) < 2:
             column = next(iter(unnamed))
             return self._ask_codes(column, unnamed[column])
@@ -162,13 +162,7 @@ class MappingDialogue:
         return None
 
     def answer(self, question: Question, text: str) -> None:
-        """Take an answer to a question.
-
-        Raises
-        ------
-        UsageError
-            If it is none; the sentence says how one is typed.
-        """
+        """Take an answer to a question; raises UsageError where it is none."""
         text = text.strip()
         if question.kind == "series":
             self._take_series(question.columns, text)
@@ -181,13 +175,7 @@ class MappingDialogue:
         self.number_of_answers += 1
 
     def correct(self, text: str) -> None:
-        """Take COLUMN=OWN: a column of the schema is read from another column, or is not here ("-").
-
-        Raises
-        ------
-        UsageError
-            If there is no such column, or another one is read from it.
-        """
+        """Take COLUMN=OWN, or "-" for OWN; raises UsageError where there is none, or it is taken."""
         column, _, own = text.partition("=")
         column = column.strip()
         if column not in self._schema.columns:
@@ -239,33 +227,13 @@ class MappingDialogue:
         units = self.answers.units.get(column)
         if units is not None:
             field = replace(field, multiply=units.get("multiply", 1.0), add=units.get("add", 0.0))
-        typed = self.answers.codes.get(column)
-        if typed:
-            return replace(decision, field=_add_typed(self._schema.columns[column], field, typed))
-        if field.values is None or UNKNOWN not in field.values.values():
-            return replace(decision, field=field)
-        present = self._present_codes(column, field.column)
-        if present is not None and typed is None:
-            codes = replace(field, values=present.values, missing=present.missing)
-            return replace(decision, field=codes, why=render("proposals.dialogue.present"))
-        named = set(field.values.values())
-        values = tuple(value for value in self._values(column) if FLAGS.get(value, value) not in named)
-        left = () if typed == {} else values
-        return replace(decision, field=field, open_values=left)
-
-    def _present_codes(self, column: str, own: str) -> Field | None:
-        """Return the present reading of a column, if it has a value for each code of `own`; else None."""
-        present = self._present.get(column)
-        if not isinstance(present, Field) or present.column != own or present.values is None:
-            return None
-        codes = set(self._codes(own)) - set(present.missing)
-        is_whole = codes <= set(present.values) and UNKNOWN not in present.values.values()
-        return present if is_whole else None
-
-    def _values(self, column: str) -> tuple[str, ...]:
-        """Return the words for a column's values."""
         described = self._schema.columns[column]
-        return tuple(FLAGS) if described.kind == "flag" else described.values
+        carried = _add_present(field, self._present.get(column), _value_words(described))
+        if carried != field:
+            decision = replace(decision, why=render("proposals.dialogue.present"))
+            field = carried
+        decision = replace(decision, field=field)
+        return _name_codes(decision, described, self.answers.codes.get(column))
 
     def _match(self, column: str) -> Match:
         return next(match for match in self._matching.matches if match.column == column)
@@ -287,11 +255,7 @@ class MappingDialogue:
         for wanted, _ in self._matching.series:
             if match.column in wanted.columns:
                 free = self._matching.series_of(len(wanted.columns), taken)
-                lines = [render("proposals.dialogue.whole", first=wanted.columns[0], last=wanted.columns[-1])]
-                for number, names in enumerate(free, start=1):
-                    lines.append(f"  {number}: {', '.join(names)}")
-                lines.append(render("proposals.dialogue.choose-series"))
-                return Question("series", wanted.columns, tuple(lines))
+                return Question("series", wanted.columns, _describe_whole(wanted.columns, free))
         described = self._schema.columns[match.column]
         return Question("column", (match.column,), _describe_choice(match, described, self._candidates(match)))
 
@@ -360,6 +324,8 @@ class MappingDialogue:
         if typed not in self._names and typed.isdigit() and 1 <= int(typed) <= len(candidates):
             own = candidates[int(typed) - 1].own
         self._check_own(column, own)
+        # A factor for another column would not hold for this one.
+        self.answers.units.pop(column, None)
         if parsed is not None and text not in self._names:
             self.answers.units[column] = _read_factor(parsed["multiply"], parsed["add"])
         self.answers.columns[column] = own
@@ -371,24 +337,11 @@ class MappingDialogue:
         decisions = self.decisions()
         taken = {}
         for column, part in zip(columns, texts, strict=True):
-            taken[column] = self._read_codes(column, decisions[column], part.strip())
+            decision = decisions[column]
+            codes = self._codes(decision.own or "")
+            described = self._schema.columns[column]
+            taken[column] = _read_answer(column, described, decision, part.strip(), codes)
         self.answers.codes |= taken
-
-    def _read_codes(self, column: str, decision: Decision, text: str) -> dict[str, str]:
-        """Return the value of each typed code of a column; none where they are left open."""
-        if text == OPEN:
-            return {}
-        typed = read_codes(text, decision.open_values)
-        own = decision.own or ""
-        _refuse_codes(column, own, typed, self._values(column), self._codes(own))
-        listed = (decision.field and decision.field.values) or {}
-        unnamed = {code for code, value in listed.items() if value == UNKNOWN}
-        left = len(unnamed - set(plain_text(pd.Series(list(typed), dtype=object))))
-        if left:
-            raise usage_error("proposals.dialogue.partial", left=left, codes=len(unnamed), own=own)
-        if self._schema.columns[column].kind != "flag":
-            return typed
-        return {code: FLAGS.get(value, value) for code, value in typed.items()}
 
     def _check(self) -> None:
         """Refuse answers that do not fit the table or the schema."""
@@ -410,7 +363,8 @@ class MappingDialogue:
                 codes = {code: plain.get(value.casefold(), value.casefold()) for code, value in codes.items()}
             own = decisions[column].own
             if own is not None:
-                _refuse_codes(column, own, codes, self._values(column), self._codes(own))
+                words = _value_words(self._schema.columns[column])
+                _refuse_codes(column, own, codes, words, self._codes(own))
             self.answers.codes[column] = {code: FLAGS.get(value, value) for code, value in codes.items()}
 
     def _check_own(self, column: str, own: str) -> None:
@@ -457,6 +411,14 @@ def _describe_series(matching: Matching, schema: Schema) -> tuple[str, ...]:
     return (*lines, render("proposals.dialogue.order"))
 
 
+def _describe_whole(columns: Sequence[str], free: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Return the lines of the question about one series."""
+    lines = [render("proposals.dialogue.whole", first=columns[0], last=columns[-1])]
+    for number, names in enumerate(free, start=1):
+        lines.append(f"  {number}: {', '.join(names)}")
+    return (*lines, render("proposals.dialogue.choose-series"))
+
+
 def _describe_choice(match: Match, column: Column, candidates: Sequence[Candidate]) -> tuple[str, ...]:
     """Return the lines of the question about one column."""
     lines = [render("proposals.dialogue.column", column=match.column, description=describe_column(column))]
@@ -470,13 +432,64 @@ def _describe_choice(match: Match, column: Column, candidates: Sequence[Candidat
     return (*lines, choose)
 
 
+def _value_words(column: Column) -> tuple[str, ...]:
+    """Return the words for a column's values."""
+    return tuple(FLAGS) if column.kind == "flag" else column.values
+
+
+def _name_codes(decision: Decision, column: Column, typed: Mapping[str, str] | None) -> Decision:
+    """Return a decision with the typed codes, else with the values that a person has to name."""
+    field = decision.field
+    if field is not None and typed:
+        return replace(decision, field=_add_typed(column, field, typed))
+    if field is None or field.values is None or UNKNOWN not in field.values.values():
+        return decision
+    named = set(field.values.values())
+    words = _value_words(column)
+    values = tuple(value for value in words if FLAGS.get(value, value) not in named)
+    # Where each value has a code, another code is asked about; an empty table leaves it open.
+    left = () if typed == {} else values or words
+    return replace(decision, open_values=left)
+
+
+def _read_answer(
+    column: str, described: Column, decision: Decision, text: str, codes: Mapping[str, int]
+) -> dict[str, str]:
+    """Return the value of each typed code of a column; none where they are left open."""
+    if text == OPEN:
+        return {}
+    typed = read_codes(text, decision.open_values)
+    own = decision.own or ""
+    _refuse_codes(column, own, typed, _value_words(described), codes)
+    listed = (decision.field and decision.field.values) or {}
+    unnamed = {code for code, value in listed.items() if value == UNKNOWN}
+    left = len(unnamed - set(plain_text(pd.Series(list(typed), dtype=object))))
+    if left:
+        raise usage_error("proposals.dialogue.partial", left=left, codes=len(unnamed), own=own)
+    if described.kind != "flag":
+        return typed
+    return {code: FLAGS.get(value, value) for code, value in typed.items()}
+
+
+def _add_present(field: Field, present: str | Field | None, values: Sequence[str]) -> Field:
+    """Return a reading with the codes of the present entry, if it reads the same own column."""
+    if not isinstance(present, Field) or present.column != field.column or field.values is None:
+        return field
+    possible = {FLAGS.get(value, value) for value in values}
+    codes = {code: value for code, value in (present.values or {}).items() if value in possible}
+    missing = tuple(dict.fromkeys((*field.missing, *present.missing)))
+    others = {code: value for code, value in field.values.items() if code not in missing}
+    return replace(field, values=others | codes, missing=missing)
+
+
 def _add_typed(column: Column, field: Field, typed: Mapping[str, str]) -> Field:
     """Return a reading with the typed codes, beside those whose meaning is plain."""
     plain = field.values or {value: value for value in column.values}
     values = {code: value for code, value in plain.items() if value != UNKNOWN and code not in typed}
     values |= {code: value for code, value in typed.items() if value != MISSING_CODE}
-    missing = [code for code, value in typed.items() if value == MISSING_CODE]
-    return replace(field, values=values, missing=(*field.missing, *missing))
+    missing = [code for code in field.missing if code not in typed]
+    missing += [code for code, value in typed.items() if value == MISSING_CODE]
+    return replace(field, values=values, missing=tuple(missing))
 
 
 def _read_wrong(columns: Sequence[str], text: str) -> set[str]:

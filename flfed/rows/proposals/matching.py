@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Literal
 
@@ -345,24 +345,37 @@ class Matching:
                     self.matches[place] = Match(name, first, ends[0].field, why, "series", (ends[0],))
 
     def _interchangeable(self) -> dict[int, int]:
-        """Return, for numbers and flags, a column of the schema whose values would fit as well once exchanged."""
+        """Return, for numbers and flags, a column of the table whose values would fit as well once exchanged."""
         doubles = {}
-        kinds = {i: self._schema.columns[self._names[i]] for i in self._pairs}
+        kinds = {i: self._schema.columns[name] for i, name in enumerate(self._names)}
         compared = [i for i, column in kinds.items() if column.is_number() or column.kind == "flag"]
-        for one, other in combinations(compared, 2):
+        paired = [i for i in compared if i in self._pairs]
+        for one, other in combinations(paired, 2):
             same = self._same[one, self._pairs[one]] and self._same[other, self._pairs[other]]
-            if not same and self._could_stand(one, other) and self._could_stand(other, one):
-                doubles[one] = other
-                doubles[other] = one
+            if not same and self._can_exchange(one, other, self._pairs[other]):
+                doubles[one] = self._pairs[other]
+                doubles[other] = self._pairs[one]
+        # A column that was not found may stand under the name of one that was.
+        absent = [i for i in compared if i not in self._pairs]
+        free = sorted(set(range(len(self._own))) - set(self._pairs.values()))
+        for one, other, j in product(paired, absent, free):
+            same = self._same[one, self._pairs[one]]
+            if one not in doubles and not same and self._can_exchange(one, other, j):
+                doubles[one] = j
         return doubles
 
-    def _could_stand(self, i: int, other: int) -> bool:
-        """Return whether the values proposed for another column would fit under the name of the column's own."""
-        name = self._names[i]
-        unit = self._own[self._pairs[i]].reading.unit
-        own = self._own[self._pairs[other]]
-        fit = fit_column(own, self._schema.columns[name], self._quantity(i), self._words, unit)
-        return fit.share >= FITTING and fit.doubt not in MISFITS
+    def _can_exchange(self, one: int, other: int, j: int) -> bool:
+        """Return whether the table's column `j` would fit `one`, and the column of `one` would fit `other`."""
+        own = self._pairs[one]
+        # The unit of a column that was not found is unknown.
+        doubts = MISFITS if other in self._pairs else MISFITS - {"unit"}
+        return self._could_stand(one, j, own, MISFITS) and self._could_stand(other, own, j, doubts)
+
+    def _could_stand(self, i: int, j: int, named: int, doubts: frozenset[Doubt]) -> bool:
+        """Return whether the values of the table's column `j` would fit under the name of its column `named`."""
+        unit = self._own[named].reading.unit
+        fit = fit_column(self._own[j], self._schema.columns[self._names[i]], self._quantity(i), self._words, unit)
+        return fit.share >= FITTING and fit.doubt not in doubts
 
     def _exchanged(self) -> dict[int, int]:
         """Return, for columns of the schema whose values fit better once exchanged, the other one's column."""
@@ -437,7 +450,7 @@ class Matching:
         if is_near:
             reasons.append(render("proposals.match.near"))
         if i in self._doubles:
-            own = self._own[self._pairs[self._doubles[i]]].name
+            own = self._own[self._doubles[i]].name
             reasons.append(render("proposals.match.double", other=own))
         return "; ".join(reasons)
 

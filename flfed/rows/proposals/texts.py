@@ -199,18 +199,28 @@ def _replaced_keyword(tree: ast.Module) -> ast.keyword | None:
     by_name = {keyword.arg: keyword for keyword in calls[0].keywords}
     mapping = by_name.get("mapping")
     if mapping is None:
-        return by_name.get("source")
+        # `Site(**options)` may have a mapping of its own.
+        return None if None in by_name else by_name.get("source")
     return mapping if _is_written_out(mapping.value) else None
 
 
 def _is_written_out(mapping: ast.expr) -> bool:
-    """Return whether a mapping has only texts, None and calls of `Field`: nothing that is computed would be lost."""
+    """Return whether a mapping has only literals and `Field` with literals: nothing is computed."""
     if not isinstance(mapping, ast.Dict):
         return False
-    if not all(isinstance(key, ast.Constant) for key in mapping.keys):
+    # The key of `**BASE` is None, and no literal.
+    parts: list[Any] = list(mapping.keys)
+    for value in mapping.values:
+        if isinstance(value, ast.Call) and getattr(value.func, "id", "") == "Field":
+            parts += [*value.args, *(keyword.value for keyword in value.keywords)]
+        else:
+            parts.append(value)
+    try:
+        for part in parts:
+            ast.literal_eval(part)
+    except ValueError:
         return False
-    calls = [value for value in mapping.values if not isinstance(value, ast.Constant)]
-    return all(isinstance(call, ast.Call) and getattr(call.func, "id", "") == "Field" for call in calls)
+    return True
 
 
 def _literal(value: Any) -> str:
