@@ -57,7 +57,8 @@ def print_report(report: dict[str, Any], *, whole: bool = False) -> None:
     if metric is not None:
         first = narrative.doubts(report, metric)
         below = [line for line in below if line not in first]
-        output.say_all([*first, narrative.joining_in_words(report, metric), narrative.tally(report, metric)])
+        joining = [narrative.joining_in_words(report, metric), narrative.tally(report, metric)]
+        output.say_all([*first, *joining, narrative.describe_mean_beside_sites(report, metric)])
         _print_sites(report, headers, rows, every=whole or len(report["sites"]) <= MANY)
     if "statistics" in report:
         below = _print_statistic(report, whole=whole)

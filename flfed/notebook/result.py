@@ -17,7 +17,7 @@ from flfed import registry
 from flfed.errors import unknown
 from flfed.federation.server import run as server
 from flfed.records.reports.faults import missing_in_words, refused_sites
-from flfed.records.reports.narrative import interval_name, story, verdict_in_words
+from flfed.records.reports.narrative import COLUMNS, interval_name, story, verdict_in_words
 from flfed.records.reports.report import primary_of, report
 from flfed.records.reports.site_verdict import gain_at
 from flfed.records.statistics.noised_scores import is_uncompared
@@ -124,13 +124,16 @@ class Result(server.Result):
 
         One row a site: `gain` (above 0 where joining is better), `low` and `high`, `verdict`, and the `model` of the
         gain, as in the app and in `flfed run show`. The interval is that of the verdict: a 95 % CI, widened for the
-        number of sites. The plain interval is in `report`.
+        number of sites. The plain interval and the verdict's code are in `report`.
         """
         lines = []
-        sites = self.report["sites"] if self.primary else {}
+        metric = self.primary or ""
+        sites = self.report["sites"] if metric else {}
         for site, figures in sites.items():
-            gain = gain_at(figures, self.primary or "")
-            lines.append([site, *(gain[key] for key in ("value", "low", "high", "verdict", "model"))])
+            gain = gain_at(figures, metric)
+            verdict = describe_verdict(gain["verdict"], metric)
+            ends = [gain[key] for key in ("value", "low", "high")]
+            lines.append([site, *ends, verdict, COLUMNS.get(gain["model"])])
         return pd.DataFrame(lines, columns=list(GAINS))
 
     @cached_property

@@ -21,6 +21,7 @@ from flfed.notebook.frames import study_name, workspace_of
 from flfed.notebook.result import Result
 from flfed.records.reports.narrative import verdict_in_words
 from flfed.records.reports.report import report
+from flfed.records.statistics.verdict import describe_verdict
 from flfed.records.store.reader import RunReader
 from flfed.study.study import Study
 from flfed.study.template import StudyTemplate
@@ -62,7 +63,8 @@ def test_six_lines_give_figures_gains_rounds_charts_and_a_model(result: Result):
     # The gains are those of `flfed run show`, and so are the verdicts.
     told = result.sites.query("arm == 'gain' and metric == 'roc_auc_score'").set_index("site")
     for line in result.gains.itertuples():
-        assert line.gain == told.loc[line.site, "value"] and line.verdict == told.loc[line.site, "verdict"]
+        assert line.gain == told.loc[line.site, "value"]
+        assert line.verdict == describe_verdict(told.loc[line.site, "verdict"], "roc_auc_score")
     assert set(result.rounds["round"]) == set(range(5))
     probabilities = result.model.predict_proba(FRAMES["north"].drop(columns="died"))
     assert probabilities.shape == (300, 2) and np.allclose(probabilities.sum(axis=1), 1)
@@ -298,9 +300,9 @@ def test_the_verdicts_of_gains_follow_from_their_intervals_which_are_the_widened
     }
     found = federate(tables, "died", rounds=8, repeats=3, say=lambda line: None)
     for line in found.gains.itertuples():
-        expected = "joining pays" if line.low > 0.005 else "no clear gain"
+        expected = "joining improves AUC" if line.low > 0.005 else "no clear improvement"
         assert line.verdict == ("do not use it here" if line.high < -0.005 else expected)
-        key = {"global": "difference", "personalised": "difference-personalised"}[line.model]
+        key = {"shared model": "difference", "adjusted to site": "difference-personalised"}[line.model]
         told = found.report["sites"][line.site][key]["roc_auc_score"]
         assert (line.low, line.high) == (told["widened-low"], told["widened-high"])
         assert line.low < told["low"] and line.high > told["high"]

@@ -1,6 +1,7 @@
 """The pages: what they say, by AppTest; what a browser shows of them is in `test_dashboard_browser.py`."""
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from streamlit.testing.v1 import AppTest
 
 from flfed.records.dashboard import page_files
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, EventRow, MetricRow, SiteRow
+from flfed.records.store.reader import RunReader
 
 ROOT = Path(__file__).parents[2]
 APP = ROOT / "app.py"
@@ -189,6 +191,23 @@ def test_repeats_are_shown_together_and_one_by_one(shown: str, store, write):
     assert not page.exception
     assert "AUC 0.916 (95 % CI" in words(page)
     assert page.query_params["run"] == f"{series}-r03"
+
+
+def test_runs_in_the_margin_begin_with_what_tells_them_apart(shown: str, store, write):
+    names = ["heart-disease", "died-20261127-010512-944f", "died-20261127-010513-aaaa"]
+    series = [store.begin_series(study=name, study_sha256="", study_text="") for name in names]
+    for one in series:
+        write(store, one)
+    with RunReader.open(shown) as reader:
+        started = {run.series: datetime.fromisoformat(run.started) for run in reader.runs()}
+    options = overview(series[0]).sidebar.selectbox[0].options
+    assert len(set(options)) == len(options)
+    for one, study in zip(series, ("heart-disease", "died", "died"), strict=True):
+        label = f"{started[one].day} {started[one]:%b %H:%M} {study}"
+        assert [option for option in options if option in (label, f"{one[-4:]} {label}")], (label, options)
+    # Of two that started in one minute with the same name the ends of their ids go before it.
+    both = [option for option in options if option.endswith(" died")]
+    assert len(both) == 2
 
 
 def test_an_unknown_run_is_answered_with_a_sentence(shown: str, heart: str):

@@ -10,7 +10,7 @@ import pytest
 from scipy import optimize, stats
 from statsmodels.stats.meta_analysis import combine_effects
 
-from flfed.records.reports.narrative import headline, stands_out, story
+from flfed.records.reports.narrative import describe_mean_beside_sites, headline, stands_out, story, verdict_in_words
 from flfed.records.reports.report import report
 from flfed.records.reports.site_verdict import describe_spread, mean_gain, mean_gain_in_words
 from flfed.records.statistics.intervals import (
@@ -231,8 +231,35 @@ def test_of_a_hundred_sites_alike_the_common_gain_is_told_and_the_luckiest_is_no
         "On average over 100 sites, the shared model before adjustment against each site's own: gain +0.0"
     )
     assert headline(found, AUC)[0].endswith("for sites like these that train it together), which is clear.")
+    # Why the mean is clear where no site's gain is stands behind both, once.
+    narrower = (
+        "The mean rests on the test rows of 100 sites. A site's interval rests on its own rows alone, and is widened "
+        "for 100 sites."
+    )
+    assert headline(found, AUC)[-1] == narrower == verdict_in_words(found)[-1] and said.count(narrower) == 1
     assert not any(site in line for site in lucky for line in said)
     assert "The gains before adjustment of these 100 sites differ no more than chance explains." in said
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "start"),
+    [
+        ((0.2, 0.0, -0.1, 0.1), 0.02, "The gain is clear at a site and not on average:"),
+        ((0.2, 0.21, 0.19, 0.2), 0.02, ""),
+        ((0.02, 0.021, 0.019, 0.02), 0.05, ""),
+        ((0.08, 0.081, 0.079, 0.08), 0.04, "The mean rests on the test rows of 4 sites. A site's interval"),
+    ],
+)
+def test_where_mean_and_sites_disagree_a_sentence_says_why(store, url, values, error, start):
+    gains = {site: [span(value, error)] for site, value in zip("abcd", values, strict=True)}
+    found = found_of(url, compared(store, gains))
+    mean = found["mean-gain"][AUC]
+    is_clear = not mean["low"] <= 0 <= mean["high"]
+    at_sites = {of["verdict"] for of in found["sites"].values()} & {"joining pays", "do not use it here"}
+    assert (is_clear != bool(at_sites)) == bool(start)
+    sentence = describe_mean_beside_sites(found, AUC)
+    assert sentence.startswith(start) and bool(sentence) == bool(start)
+    assert verdict_in_words(found).count(sentence) == bool(start)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -15,13 +17,14 @@ from flfed.records.dashboard.refresh import Opened
 from flfed.records.reports.privacy import covers_study
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
-from flfed.records.text import escape, with_code
+from flfed.records.text import escape, moment, with_code
 from flfed.study.former_names import parsed_study
 from flfed.study.study import has_analysis
 from flfed.words import render
 
 LISTED = 50
 """Series in the list of runs; the page Runs opens others."""
+TIME_IN_NAME = re.compile(r"-\d{8}-\d{6}-[0-9a-f]{4}$")
 SESSION_PREFIX = "kept-"
 """Prefix of the address's values in a session: Streamlit empties the address when the reader turns to another page."""
 
@@ -138,13 +141,14 @@ def _choose(listed: Sequence[RunEntry], series: str | None, name: str = "") -> N
         if series not in options:
             options.append(series)
         first = options.index(series)
+    labels = {run: _label(newest[run]) for run in options if run in newest}
+    alike = Counter(labels.values())
 
     def label(of: str) -> str:
-        if of not in newest:
-            return of
-        study = newest[of].study
-        alike = sum(newest[other].study == study for other in options if other in newest)
-        return study if alike == 1 else f"{study} {of[-4:]}"
+        text = labels.get(of, of)
+        if alike[text] > 1:
+            return f"{of[-4:]} {text}"
+        return text
 
     key = f"run-{series}"
     with st.sidebar:
@@ -153,6 +157,13 @@ def _choose(listed: Sequence[RunEntry], series: str | None, name: str = "") -> N
         repeats = sorted((run.run for run in listed if run.series == series), key=str)
         if len(repeats) > 1 and series is not None:
             _choose_repeat(series, repeats, name)
+
+
+def _label(run: RunEntry) -> str:
+    """Return the start and the study of a run: the margin cuts off the end of a long name."""
+    day, _, time = moment(run.started).partition(", ")
+    # The study of a call without a name ends in its time.
+    return f"{day.rpartition(' ')[0]} {time} {TIME_IN_NAME.sub('', run.study)}"
 
 
 def _choose_repeat(series: str, repeats: Sequence[str], name: str) -> None:

@@ -49,6 +49,7 @@ from flfed.records.statistics.verdict import (
     gain_of,
     has_interval,
     interval,
+    may_be_chance,
     metric_name,
     name_interval,
     number,
@@ -149,7 +150,7 @@ def verdict_in_words(report: Report) -> list[str]:
         return [render("report.run.nothing", status=run.status, rounds=counted(run.rounds, "round"), why=run.why)]
     if not released(report).is_compared:
         return [*_reach(report, metric), render("report.noised.gain")]
-    joining = (joining_in_words(report, metric), tally(report, metric))
+    joining = (joining_in_words(report, metric), tally(report, metric), describe_mean_beside_sites(report, metric))
     return list(filter(None, (*doubts(report, metric), *joining, *own_under_noise(report))))
 
 
@@ -212,6 +213,25 @@ contains 0, so this may be chance.'
         return render("report.run.unclear", reason=why_unclear(gain, entry.minimum_gain or 0.0), **facts)
     conclusion = {PAYS: "A clear improvement", DO_NOT_USE: "A clear loss"}.get(code, "No clear improvement")
     return render("report.run.joining", conclusion=conclusion, **facts)
+
+
+def describe_mean_beside_sites(report: Report, metric: str) -> str:
+    """Return why the mean gain is clear where no site's is, or the reverse; "" where mean and sites agree."""
+    run = run_of(report)
+    mean = figure_of(run.mean_gain, metric)
+    gain = Difference(mean.value, mean.low, mean.high)
+    code = verdicts.code_of_mean(mean, mean.minimum_gain or 0.0)
+    if code == INCONCLUSIVE or not is_measured(report, metric):
+        return ""
+    codes = {verdicts.site_verdict(site, metric)[0] for site in run.sites.values()}
+    is_clear_at_a_site = bool(codes & {PAYS, DO_NOT_USE})
+    is_clear_on_average = not may_be_chance(gain)
+    if is_clear_at_a_site == is_clear_on_average:
+        return ""
+    if is_clear_at_a_site:
+        return render("report.mean.wider")
+    repeats = f" in {run.repeats} repeats" if run.repeats > 1 else ""
+    return render("report.mean.narrower", sites=mean.sites, repeats=repeats, widened=run.rule.sites)
 
 
 def ends_of(order: Sequence[str], most: int) -> list[str]:
@@ -358,7 +378,7 @@ def story(report: Report, *, metric: str | None = None, planned: int | None = No
 def headline(report: Report, metric: str) -> list[str]:
     """Return the mean gain over sites, and the verdicts' tally."""
     mean = verdicts.mean_gain_in_words(run_of(report).mean_gain.get(metric), metric, adjusts=released(report).is_exact)
-    return list(filter(None, (mean, tally(report, metric))))
+    return list(filter(None, (mean, tally(report, metric), describe_mean_beside_sites(report, metric))))
 
 
 def _reach(report: Report, metric: str) -> list[str]:

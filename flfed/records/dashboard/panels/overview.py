@@ -145,8 +145,8 @@ def _whether_it_pays(run_report: Report, metric: str) -> None:
     for line in others:
         st.markdown(f"**{escape(line)}**")
     if figures:
-        # A mean gain may be clear where the gain is clear at no single site.
-        st.markdown(f"**{escape(sentence_case(figures))}** {escape(counted_sites)}.")
+        beside = f"{counted_sites}. {narrative.describe_mean_beside_sites(run_report, metric)}".rstrip()
+        st.markdown(f"**{escape(sentence_case(figures))}** {escape(beside)}")
     for line in noised.own_under_noise(run_report):
         st.markdown(escape(line))
 

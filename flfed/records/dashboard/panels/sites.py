@@ -33,9 +33,9 @@ def answer(report: Report, site: str, metric: str) -> None:
     """Show the verdict at one site, the figures behind it, and their limits."""
     of_site = run_of(report).sites[site]
     with st.container(border=True):
-        st.markdown(f"### {escape(site_answer.should_it_join(report, site, metric))}")
-        for line in narrative.doubts(report, metric):
-            st.markdown(f"**{escape(line)}**")
+        # Doubts go before the verdict, as on the page Overview.
+        for line in (*narrative.doubts(report, metric), site_answer.should_it_join(report, site, metric)):
+            st.markdown(f"### {escape(line)}")
         _models(report, site, metric)
         for line in (site_verdict(of_site, metric)[1], *noised.own_under_noise(report)):
             st.markdown(escape(line))
