@@ -234,7 +234,7 @@ class Matching:
         self._fits: dict[tuple[int, int], Fit] = {}
         self._score = np.zeros((len(self._names), len(self._own)))
         self._same = np.zeros(self._score.shape, dtype=bool)
-        self._recognised = np.zeros(self._score.shape, dtype=bool)
+        self._recognised = self._same.copy()
         self._compare()
         self.series = self._match_series(descriptions)
         self._take_series()
@@ -347,20 +347,20 @@ class Matching:
     def _interchangeable(self) -> dict[int, int]:
         """Return, for numbers and flags, a column of the table whose values would fit as well once exchanged."""
         doubles = {}
-        kinds = {i: self._schema.columns[name] for i, name in enumerate(self._names)}
-        compared = [i for i, column in kinds.items() if column.is_number() or column.kind == "flag"]
+        columns = enumerate(self._schema.columns.values())
+        compared = [i for i, column in columns if column.is_number() or column.kind == "flag"]
         paired = [i for i in compared if i in self._pairs]
         for one, other in combinations(paired, 2):
-            same = self._same[one, self._pairs[one]] and self._same[other, self._pairs[other]]
-            if not same and self._can_exchange(one, other, self._pairs[other]):
-                doubles[one] = self._pairs[other]
-                doubles[other] = self._pairs[one]
-        # A column that was not found may stand under the name of one that was.
+            own = self._pairs[one]
+            their = self._pairs[other]
+            same = self._same[one, own] and self._same[other, their]
+            if not same and self._can_exchange(one, other, their):
+                doubles |= {one: their, other: own}
         absent = [i for i in compared if i not in self._pairs]
         free = sorted(set(range(len(self._own))) - set(self._pairs.values()))
-        for one, other, j in product(paired, absent, free):
-            same = self._same[one, self._pairs[one]]
-            if one not in doubles and not same and self._can_exchange(one, other, j):
+        unnamed = [i for i in paired if i not in doubles and not self._same[i, self._pairs[i]]]
+        for one, other, j in product(unnamed, absent, free):
+            if self._can_exchange(one, other, j):
                 doubles[one] = j
         return doubles
 
@@ -408,9 +408,8 @@ class Matching:
 
     def _judge(self, i: int, j: int, fit: Fit) -> tuple[Standing, str]:
         """Return the standing of a pair, and its reason."""
-        is_near = self._has_rival(i, j)
-        why = self._reason(i, j, fit, is_near=is_near)
-        if is_near or self._has_misfit(i, j, fit):
+        why = self._reason(i, j, fit, is_near=self._has_rival(i, j))
+        if self._has_rival(i, j) or self._has_misfit(i, j, fit):
             return "unsure", why
         is_special = self._is_special(i)
         has_meaning = self._has_meaning(i, j)
@@ -439,12 +438,10 @@ class Matching:
     def _reason(self, i: int, j: int, fit: Fit, *, is_near: bool) -> str:
         """Return why a column of the schema may be read from one of the table."""
         same = bool(self._same[i, j])
-        agree = render("proposals.match.similar")
-        if self._recognised[i, j]:
-            agree = render("proposals.match.known")
+        agree = "known" if self._recognised[i, j] else "similar"
         if same:
-            agree = render("proposals.match.same")
-        reasons = [agree, fit.why]
+            agree = "same"
+        reasons = [render(f"proposals.match.{agree}"), fit.why]
         if fit.doubt == "scale" and not same:
             reasons.append(render("proposals.match.scale"))
         if is_near:
