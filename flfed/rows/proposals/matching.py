@@ -438,17 +438,16 @@ class Matching:
     def _reason(self, i: int, j: int, fit: Fit, *, is_near: bool) -> str:
         """Return why a column of the schema may be read from one of the table."""
         same = bool(self._same[i, j])
-        agree = "known" if self._recognised[i, j] else "similar"
+        agree = render("proposals.match.known") if self._recognised[i, j] else render("proposals.match.similar")
         if same:
-            agree = "same"
-        reasons = [render(f"proposals.match.{agree}"), fit.why]
+            agree = render("proposals.match.same")
+        reasons = [agree, fit.why]
         if fit.doubt == "scale" and not same:
             reasons.append(render("proposals.match.scale"))
         if is_near:
             reasons.append(render("proposals.match.near"))
         if i in self._doubles:
-            own = self._own[self._doubles[i]].name
-            reasons.append(render("proposals.match.double", other=own))
+            reasons.append(render("proposals.match.double", other=self._own[self._doubles[i]].name))
         return "; ".join(reasons)
 
     def _has_rival(self, i: int, j: int) -> bool:
