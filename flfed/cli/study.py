@@ -78,9 +78,9 @@ def _print_names(kind: str, whole: bool) -> None:
 
 
 @app.command("show", epilog="preterm-birth")
-def show_study(name: str = NAME) -> None:
+def show_study(name: str = NAME, changes: list[str] = SET) -> None:
     """Print the text of a study, as it is sent to the sites."""
-    study = study_of(name, [])
+    study = study_of(name, changes)
     typer.echo(study.text.rstrip())
     typer.echo(f"\n# SHA-256 {study.sha256()}")
     for line in analysis_in_words(study):

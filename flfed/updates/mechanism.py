@@ -327,6 +327,8 @@ class Mechanism:
                 render("mechanisms.uncharged.cells"),
                 *uncharged_outputs(study),
             )
+        if study.aggregation.sums_updates:
+            return (render("mechanisms.uncharged.update-sum"), *uncharged_outputs(study))
         return (render("mechanisms.uncharged.update"), *uncharged_outputs(study))
 
 

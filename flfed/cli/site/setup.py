@@ -45,6 +45,7 @@ def set_up_site(
 
     A person approves: the ten lines of the study are shown, and only the typed word approve approves it.
     """
+    from flfed.deployment.processes.serve import is_served
     from flfed.study.study import Study
 
     # Wrong files are refused before anything is changed.
@@ -62,6 +63,9 @@ def set_up_site(
     _say("key")
     serve.show_key(site, card=False, out=None)
     if not _approve(own, folder, study, co_sites, start, by):
+        return
+    if is_served(folder):
+        _say("serving", site=site)
         return
     _say("serve", site=site)
     serve.serve_site(site, network_only=False, gate_only=False, memory=memory)

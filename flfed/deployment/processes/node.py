@@ -411,6 +411,7 @@ class Connection:
     def _connected(self, connect: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
         """Connect as Flower does, and note failures."""
         with connect(*arguments) as (node, receive, send, *asks):
+            self.outage.say(render("processes.node.connected"))
             with suppress(FlfedError):  # a full disk: the number only shortens a wait after a kill
                 write_whole(self.node_file, str(node).encode())
             # Every function for requests that Flower got is wrapped, so that no failure is missed.

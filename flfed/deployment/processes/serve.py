@@ -18,7 +18,7 @@ from flfed.deployment.processes.isolation import hide_memory
 from flfed.deployment.processes.relay import check_free, check_length
 from flfed.deployment.processes.supervisor import Child, Life, Supervisor
 from flfed.deployment.site_state.trusted_files import open_folder
-from flfed.errors import FlfedError
+from flfed.errors import FlfedError, UsageError
 from flfed.files import locked
 from flfed.paths import SiteFolder
 from flfed.words import render, usage_error
@@ -152,6 +152,15 @@ def serve(
         also = _renewing(folder, supervisor, notify) if network else lambda: None
         supervisor.supervise(stop, also)
         notify("ending")
+
+
+def is_served(folder: SiteFolder) -> bool:
+    """Return whether a process of this machine runs the site's gate."""
+    try:
+        with locked(folder.gate, "serving.lock", taken=folder.site):
+            return False
+    except UsageError as error:
+        return str(error) == folder.site
 
 
 def _lock(alone: ExitStack, folder: Path, process: str, site: str) -> None:
