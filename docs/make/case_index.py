@@ -245,11 +245,13 @@ def shortfall_of(text: str, metric: str, lines: Sequence[ForestLine], mean: Fore
 
 def tally_of(text: str, metric: str) -> dict[str, int]:
     """Return the number of sites by verdict, from the record's sentence."""
-    found = re.search(rf"{sentence_case(describe_verdict(PAYS, metric))} at (\d+) of \d+ sites.*", text)
-    counts = {PAYS: int(found[1])} if found else {}
-    for code in VERDICTS[1:]:
-        words = describe_verdict(code, metric).removesuffix(" here")
-        more = re.search(rf"; {words} at (\d+)\b", found[0]) if found else None
+    words = {code: describe_verdict(code, metric).removesuffix(" here") for code in VERDICTS}
+    # The record begins with sites that gain, or, where most can show nothing, with these.
+    first = "|".join(sentence_case(words[code]) for code in (PAYS, INCONCLUSIVE))
+    line = re.search(rf"\b(?:{first}) at \d+ of \d+ sites.*", text)
+    counts = {}
+    for code, named in words.items():
+        more = re.search(rf"(?i:\b{named}) at (\d+)\b", line[0]) if line else None
         if more is not None:
             counts[code] = int(more[1])
     return counts

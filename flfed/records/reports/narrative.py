@@ -506,12 +506,16 @@ def tally(report: Report, metric: str) -> str:
     by_code: dict[str, list[str]] = {code: [] for code in VERDICTS}
     for name, site in run.sites.items():
         by_code[verdicts.site_verdict(site, metric)[0]].append(name)
+    # The number of sites that gain is shown even where it is 0; but where most are inconclusive, "0" would read as no.
+    first = PAYS
+    if not by_code[PAYS] and 2 * len(by_code[INCONCLUSIVE]) > len(run.sites):
+        first = INCONCLUSIVE
     parts = []
-    for code, names in by_code.items():
-        # The number of sites that gain is shown even where it is 0.
-        if names or code == PAYS:
+    for code in sorted(by_code, key=lambda code: code != first):
+        names = by_code[code]
+        if names or code == first:
             part = f"{describe_verdict(code, metric).removesuffix(' here')} at {len(names)}"
-            if code == PAYS:
+            if code == first:
                 part += f" of {len(run.sites)} sites"
             if 0 < len(names) <= 6:
                 part += f" ({', '.join(names)})"

@@ -17,6 +17,7 @@ from flfed.records.statistics.own_models import own_models_in_words
 from flfed.records.statistics.training_state import training_in_words
 from flfed.records.statistics.verdict import DO_NOT_USE, PAYS, sentence_case
 from flfed.records.store.entries import SiteEntry
+from flfed.study.former_names import parsed_study
 from flfed.study.study import names
 from flfed.words import render
 
@@ -127,6 +128,8 @@ def _steps(shown: ShownRun, metric: str | None) -> list[str]:
     if metric is None:
         return [render("pages.next.figures", run=run)]
     steps = [_step(shown, metric)]
+    if is_of_frames(shown):
+        return [*steps, render("pages.next.sites")]
     if len(shown.run.sites) > 1 and not is_uncompared(shown.report):
         steps.append(render("pages.next.sites"))
     if not shown.report["audit"] and released(shown.report).is_exact and has_model(shown.runs[0]):
@@ -154,9 +157,18 @@ def _step(shown: ShownRun, metric: str) -> str:
     return render("pages.next.rows", command=command)
 
 
+def is_of_frames(shown: ShownRun) -> bool:
+    """Return whether `federate` ran the study on data frames: their dataset is theirs alone, and there is no file."""
+    dataset = parsed_study(shown.study_text).get("dataset", {}).get("name", "")
+    is_alike = dataset == shown.run.study and dataset not in names()
+    return is_alike or dataset.startswith("frames-")
+
+
 def _command(shown: ShownRun) -> str:
     """Return the command that runs the study again; a study that flfed does not ship is a file of its owner's."""
     study = shown.run.study
+    if is_of_frames(shown):
+        return "federate(…)"
     name = study if study in names() else f"{study}.toml"
     return f"flfed {'coordinator' if shown.runs[0].at_institutions else 'study'} run {name}"
 
