@@ -87,7 +87,7 @@ def test_a_dialogue_maps_a_table_and_shows_its_check(clinic: Path):
 
 def test_an_unwritten_mapping_leaves_the_package_and_holds_the_answers(clinic: Path):
     before = package(clinic).read_text()
-    code, lines = in_terminal("site", "map", "clinic", typed=JOINT + CP + SLOPE + "n\n")
+    code, lines = in_terminal("site", "map", "clinic", columns=400, typed=JOINT + CP + SLOPE + "n\n")
     assert code == 2 and "nothing is written" in "\n".join(lines)
     assert package(clinic).read_text() == before and not list(clinic.glob("sites/clinic/*.before-*"))
     code, lines = in_terminal("site", "map", "clinic", columns=120, typed="y\n")

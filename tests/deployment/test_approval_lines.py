@@ -287,7 +287,7 @@ def test_of_two_long_texts_the_first_difference_is_shown(small_sites: MakeSites,
     purpose = "Predict readmission within thirty days after discharge from internal medicine for {} only"
     approved(site, Study.parse(small_study).replace({"purpose": purpose.format("adults")}))
     line = ten_lines(Study.parse(small_study).replace({"purpose": purpose.format("children")}), site, OTHERS)[LINES]
-    assert "purpose … adults only → … children only" in line
+    assert "purpose … for adults only → … for children only" in line
 
 
 def test_an_approval_under_former_keys_is_read_under_those_of_now(small_sites: MakeSites, small_study: str):

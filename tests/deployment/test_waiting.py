@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -56,7 +57,8 @@ def test_a_study_waits_for_this_site_from_its_first_refusal_until_a_person_decid
     # A changed text of an approved study waits by itself, with its name in the refusal.
     request(site, Study.parse(site.study.text.replace("seed = 7", "seed = 8")))
     assert "1 refusal: study 'small' was changed since it was decided about here" in words(page("status"))
-    # An approval for another version of flfed is no decision that counts.
+    # An approval for another version of flfed is no decision that counts. Decisions have whole seconds.
+    time.sleep(1)
     site.approve(second, bundle_sha256="0" * 64)
     request(site, second)
     assert "requested study second and got 1 refusal: the study was approved under another" in words(page("status"))

@@ -212,7 +212,8 @@ def test_the_report_has_the_same_tables_and_no_word_of_a_model(name: str, store,
     said = answer.words()
     assert "Nothing was compared" not in said and "rounds" not in said and "update" not in said
     titles = [node.all("h2")[0].words() for node in read(document(done["run"])).all("section")]
-    assert titles == ["Question and answer", "Sites", "Privacy", "Glossary", "Hashes, versions and the study"]
+    first = ["Question and answer", "What it rests on", "What to do next"]
+    assert titles == [*first, "Sites", "Privacy", "Glossary", "Hashes, versions and the study"]
 
 
 def test_of_repeats_it_is_said_whose_figures_these_are_for_each_draws_other_noise(small_sites, capsys):

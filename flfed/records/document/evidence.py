@@ -11,7 +11,7 @@ from flfed.records.document.markup import Markup, bullets, element, paragraphs, 
 from flfed.records.document.sections import together, written
 from flfed.records.objects import site_of
 from flfed.records.reports.faults import leak_lines, no_sums_in_words, site_facts
-from flfed.records.reports.privacy_tables import size_in_words
+from flfed.records.reports.privacy_tables import has_model, size_in_words
 from flfed.records.reports.round_totals import bytes_in_words
 from flfed.records.reports.site_verdict import varies
 from flfed.records.sections import data
@@ -115,6 +115,7 @@ def privacy(content: Content) -> Markup:
     run = content.shown.runs[0]
     promise = private.promised(of, audit, run, only=only)
     code = element("p", element("strong", sentence_case(promise.code)))
+    attacks = [private.attacks_section(of, audit, run, only=only)] if audit or has_model(run) else []
     parts = [
         element("div", code, bullets(promise.lines), class_="verdict"),
         bullets([f"Warning: {warning}" for warning in of["warnings"]], class_="warnings"),
@@ -126,7 +127,7 @@ def privacy(content: Content) -> Markup:
                 content.crossed, len(content.shown.runs), bytes_in_words(content.shown.run.round_bytes)
             ),
             private.spent_section(of),
-            private.attacks_section(of, audit, run, only=only),
+            *attacks,
         ),
     ]
     return section("Privacy", *parts)

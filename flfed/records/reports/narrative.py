@@ -221,7 +221,7 @@ def describe_mean_beside_sites(report: Report, metric: str) -> str:
     mean = figure_of(run.mean_gain, metric)
     gain = Difference(mean.value, mean.low, mean.high)
     code = verdicts.code_of_mean(mean, mean.minimum_gain or 0.0)
-    if code == INCONCLUSIVE or not is_measured(report, metric):
+    if code == INCONCLUSIVE or not is_measured(report, metric) or training_in_words(run.training):
         return ""
     codes = {verdicts.site_verdict(site, metric)[0] for site in run.sites.values()}
     is_clear_at_a_site = bool(codes & {PAYS, DO_NOT_USE})
