@@ -62,7 +62,15 @@ def secrets(text: str) -> list[str]:
 
 def test_a_dialogue_maps_a_table_and_shows_its_check(clinic: Path):
     before = package(clinic).read_text()
-    typed = JOINT + "1, 2, 3, X\n1, 2, 3\n" + CP + SLOPE + "ca=Nothing\nca=Wert\nca=-\ny\n"
+    typed = (
+        JOINT
+        + "1, 2, 3, X\n1, 2, 3\n"
+        + CP
+        + SLOPE
+        + "ca=Nothing\nca=Wert\nca=-\nsex=RR diast.\ncp=Brustschmerz\n"
+        + CP
+        + "y\n"
+    )
     code, lines = in_terminal("site", "map", "clinic", columns=120, typed=typed)
     shown = "\n".join(lines)
     assert code == 0, shown
@@ -72,6 +80,7 @@ def test_a_dialogue_maps_a_table_and_shows_its_check(clinic: Path):
     # A column that was not found is named before the mapping is written, and taken back.
     assert "No answer: the column 'Nothing'" in shown or "Nothing" in shown
     assert re.search(r"^ca +Wert ", shown, re.M) is not None
+    assert "column 'RR diast.' has more values than 'sex' has codes" in "".join(lines)
     assert "clinic fits" in shown and "12 of 13 features are mapped." in shown
     assert (clinic / "sites/clinic/__init__.py.before-1").read_text() == before
     text = package(clinic).read_text()

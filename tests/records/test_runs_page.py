@@ -187,6 +187,7 @@ def assert_line_is_of_report(line: dict[str, Any], whole: dict[str, Any]) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 def test_the_list_of_real_runs_of_every_kind_has_the_answers_of_their_reports(runs):
     answers = set()
     with RunReader.open(runs.url) as reader:

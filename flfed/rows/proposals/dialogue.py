@@ -176,14 +176,13 @@ class MappingDialogue:
 
     def correct(self, text: str) -> None:
         """Take COLUMN=OWN, or "-" for OWN; raises UsageError where there is none, or it is taken."""
-        column, _, own = text.partition("=")
-        column = column.strip()
+        column, own = (part.strip() for part in text.split("=", 1))
         if column not in self._schema.columns:
             raise usage_error("proposals.answers.column", column=column, dataset=self._schema.name)
-        before = self.decisions()[column].own
-        self._take_column(column, own.strip())
-        if before != self.answers.columns[column]:
-            self.answers.codes.pop(column, None)
+        self._take_column(column, own)
+        # Its codes are asked about again.
+        self.answers.codes.pop(column, None)
+        self._present = {name: entry for name, entry in self._present.items() if name != column}
 
     def mapping(self) -> dict[str, str | Field | None]:
         """Return the mapping as decided so far, without columns that are read under the schema's own name."""
@@ -324,6 +323,8 @@ class MappingDialogue:
         if typed not in self._names and typed.isdigit() and 1 <= int(typed) <= len(candidates):
             own = candidates[int(typed) - 1].own
         self._check_own(column, own)
+        if not self._schema.columns[column].is_number() and self._matching.fit(column, own).doubt == "kind":
+            raise usage_error("proposals.dialogue.kind", own=own, column=column)
         # A factor for another column would not hold for this one.
         self.answers.units.pop(column, None)
         if parsed is not None and text not in self._names:

@@ -548,7 +548,7 @@ def describe_gaps(site: Site) -> dict[str, str]:
     comments = {}
     for name, entry in site.mapping.items():
         if isinstance(entry, Field) and UNKNOWN in (entry.values or {}).values():
-            values = ", ".join(schema.columns[name].values)
+            values = ", ".join(schema.columns[name].values or ("no", "yes"))
             comments[name] = render("proposals.file.codes", values=values)
         elif entry is None and name == schema.target:
             comments[name] = render("proposals.file.target")
