@@ -475,7 +475,8 @@ def run_deployed(
     Exit codes: 0 completed, 1 failed, 2 wrong use or wrong input, 3 stopped.
     """
     # Printed at once: imports and the server's first answer take long on a busy machine.
-    typer.echo(render("commands.coordinator.begin", study=name), err=True)
+    if sys.stderr.isatty():
+        typer.echo(render("commands.coordinator.begin", study=name), err=True)
     from flfed.cli.study_runs import run_study
 
     # Printed before the run, because each site decides about the text as it is.

@@ -6,6 +6,7 @@ Progress is a bar on a terminal and lines elsewhere.
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -59,7 +60,11 @@ def progress(quiet: bool = False, *, steady: bool = False) -> Iterator[Progress]
 
 @contextmanager
 def loading_line() -> Iterator[None]:
-    """Import in a `with` block as `loading` does; a line on standard error names what takes a second or more."""
+    """Import in a `with` block as `loading` does; a terminal gets a line on what takes a second or more."""
+    if not sys.stderr.isatty():
+        with loading(freeze=True):
+            yield
+        return
     timers = []
 
     def report_stage(stage: str, done: int, of: int) -> None:

@@ -11,6 +11,7 @@ import pytest
 from flfed import Study, run
 from flfed.callbacks import WARNING
 from flfed.cli.progress import ProgressLines, progress
+from tests.terminal import in_terminal
 
 
 class Clock:
@@ -84,15 +85,18 @@ def test_a_real_run_tells_its_rounds_and_nothing_is_said_with_json(home, flfed):
 
 
 def test_an_import_that_takes_more_than_a_second_is_named_and_a_quick_one_is_not():
-    code = "import time\nfrom flfed.cli.progress import loading_line\nwith loading_line(): time.sleep({})"
+    code = "import sys, time\nfrom flfed.cli.progress import loading_line\nsys.stderr.isatty = lambda: {}\n"
+    code += "with loading_line(): time.sleep({})"
     lines = [
-        subprocess.run([sys.executable, "-c", code.format(seconds)], capture_output=True, text=True, check=True).stderr
-        for seconds in (0, 1.5)
+        subprocess.run([sys.executable, "-c", code.format(*one)], capture_output=True, text=True, check=True).stderr
+        for one in ((True, 0), (True, 1.5), (False, 1.5))
     ]
-    assert lines == ["", "loading PyTorch, pandas and Flower …\n"]
+    # A script's standard error has the sentence of an error alone.
+    assert lines == ["", "loading PyTorch, pandas and Flower …\n", ""]
 
 
 def test_a_run_at_institutions_says_at_once_what_it_does(flfed):
     # There is no such study: the first line comes before anything is read.
-    code, _, err = flfed("coordinator", "run", "no-such-study")
-    assert code == 2 and err.startswith("no-such-study: flfed loads its libraries")
+    code, lines = in_terminal("coordinator", "run", "no-such-study", columns=200)
+    assert code == 2 and lines[0].startswith("no-such-study: flfed loads its libraries")
+    assert "loads its libraries" not in flfed("coordinator", "run", "no-such-study")[2]

@@ -66,6 +66,9 @@ def check(url: str, name: str, flfed: Callable[..., Any]) -> dict[str, str]:
 def tally(codes: dict[str, str], metric: str) -> str:
     """The beginning of the sentence that counts verdicts."""
     name = metric_name(metric)
+    inconclusive = sum(code == INCONCLUSIVE for code in codes.values())
+    if PAYS not in codes.values() and 2 * inconclusive > len(codes):
+        return f"Inconclusive at {inconclusive} of {len(codes)} sites"
     return f"Joining improves {name} at {sum(code == PAYS for code in codes.values())} of {len(codes)} sites"
 
 

@@ -272,7 +272,7 @@ def _from_difference(before: object, now: object) -> tuple[object, object]:
     if not isinstance(before, str) or not isinstance(now, str):
         return before, now
     same = os.path.commonprefix([before, now])
-    begin = same.rstrip().rfind(" ") + 1
+    begin = same[: max(same.rfind(" "), 0)].rfind(" ") + 1
     if min(len(before), len(now)) <= LONGEST_VALUE or begin == 0:
         return before, now
     return f"… {before[begin:]}", f"… {now[begin:]}"
