@@ -151,6 +151,8 @@ def admit_site(
     if len(files) == 1 and refused:
         raise refused[0][1]
     output.show(_admitted(admissions, refused, single=len(files) == 1), as_json)
+    if replacing and admissions and not as_json:
+        output.say(render("commands.admitted.replaced", site=admissions[0].site))
     if refused:
         raise usage_error("coordinator.fingerprint.refused", refused=len(refused), files=counted(len(files), "file"))
     if strangers := sorted(read_out.keys() - {admission.site for admission in admissions}):

@@ -165,7 +165,7 @@ def withdraw_study(
     yield {"site": folder.site, "withdrawn": [one.facts() for one in withdrawn]}
     for one in withdrawn:
         yield f"{folder.site}: the approval of {one.study} ({one.study_sha256[:12]}) is withdrawn."
-    yield "What has left cannot be called back: the coordinator has the updates and sums of earlier rounds."
+    yield f"What was sent cannot be called back; this lists it: flfed site ledger {folder.site}"
 
 
 @output.with_json

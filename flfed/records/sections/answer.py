@@ -141,7 +141,10 @@ def _step(shown: ShownRun, metric: str) -> str:
     """Return the step that the comparison asks for."""
     run = shown.run
     command = _command(shown)
+    of_frames = is_of_frames(shown)
     if training_in_words(run.training):
+        if of_frames:
+            return render("pages.next.frames-rounds", rounds=2 * shown.planned)
         return render("pages.next.undertrained", command=command, rounds=2 * shown.planned)
     mean = figure_of(run.mean_gain, metric)
     code = code_of_mean(mean, mean.minimum_gain or 0.0)
@@ -152,6 +155,8 @@ def _step(shown: ShownRun, metric: str) -> str:
     if code == DO_NOT_USE:
         return render("pages.next.loss")
     # More splits do not help where sites keep their test rows, or have too few to be judged.
+    if of_frames:
+        return render("pages.next.frames-rows", repeats=REPEATS)
     if mean.value is not None and shown.runs[0].repeats == 1 and all(site.resplit for site in shown.sites):
         return render("pages.next.repeats", command=command, repeats=REPEATS)
     return render("pages.next.rows", command=command)
@@ -167,8 +172,6 @@ def is_of_frames(shown: ShownRun) -> bool:
 def _command(shown: ShownRun) -> str:
     """Return the command that runs the study again; a study that flfed does not ship is a file of its owner's."""
     study = shown.run.study
-    if is_of_frames(shown):
-        return "federate(…)"
     name = study if study in names() else f"{study}.toml"
     return f"flfed {'coordinator' if shown.runs[0].at_institutions else 'study'} run {name}"
 

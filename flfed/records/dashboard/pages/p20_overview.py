@@ -30,7 +30,8 @@ def parts(opened: Opened) -> None:
     with st.container():
         purpose = purpose_of(shown.study_text)
         if purpose:
-            st.markdown(f"{escape(purpose)}.")
+            end = "" if purpose.endswith(("?", ".", "!")) else "."
+            st.markdown(f"{escape(purpose)}{end}")
         if shown.note:
             st.markdown(render("document.document.note", note=escape(shown.note)))
     first = st.container()  # the verdict stands above the choice of its figure
