@@ -14,6 +14,7 @@ from flfed.records.store.database import engine_to_write, store_url
 from flfed.records.store.entries import EventRow, MetricRow, SiteRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import Run
+from tests.records.test_dashboard import listed_rows
 
 pytestmark = [
     pytest.mark.slow,
@@ -144,9 +145,9 @@ def test_the_list_shows_running_runs_first_with_their_rounds(store, write):
     for number in (3, 4):
         run.round(number)
         page.run()
-        texts = [text.value for text in page.text]
-        assert texts.index(f"{number} of 40") < texts.index("40 of 40")
-        assert texts.count("running") == 1
+        first, second = [row["cells"]["status"] for row in listed_rows(page)]
+        assert (first["text"], first["below"]) == ("running", [f"{number} of 40 rounds"])
+        assert second["text"] == "completed"
 
 
 def test_an_interrupted_run_says_so_with_the_command_to_go_on(store, url):
@@ -155,7 +156,8 @@ def test_an_interrupted_run_says_so_with_the_command_to_go_on(store, url):
     die(url, run.run)
     for page in (overview(run.run), app()):
         assert f"`flfed study resume {run.run}`" in words(page)
-    assert [text.value for text in app().text].count("interrupted: its program ended") == 1
+    (row,) = listed_rows(app())
+    assert row["cells"]["status"]["text"] == "interrupted: its program ended"
     assert "Nothing was compared yet" in words(overview(run.run))
 
 
