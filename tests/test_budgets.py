@@ -22,8 +22,8 @@ OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
-    "tokens of code": 687_100,
-    "lines of code": 64_411,
+    "tokens of code": 687_230,
+    "lines of code": 64_430,
     "Python files": 508,
     "most imports of a module": 26,
     "modules with more than 15 imports": 43,
@@ -43,11 +43,11 @@ RATCHET = {
     "keys by string in records/": 242,
     "test lines per line of code": 1.252,
     "private names that are bound": 22,
-    "'what is', 'what leaves' and the like": 102,
+    "'what is', 'what leaves' and the like": 103,
     "told, tell, tells": 59,
     "median sentence of pages, words": 12.0,
     "longest sentence of pages, words": 35,
-    "lines of code with text": 1_699,
+    "lines of code with text": 1_702,
 }
 """Most that each counter of `tests/house.py` and of `tests/words_counted.py` may reach: what it was when the last
 change was made, or less."""

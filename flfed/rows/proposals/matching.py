@@ -346,7 +346,7 @@ class Matching:
 
     def _interchangeable(self) -> dict[int, int]:
         """Return, for numbers and flags, a column of the table whose values would fit as well once exchanged."""
-        doubles = {}
+        doubles: dict[int, int] = {}
         columns = enumerate(self._schema.columns.values())
         compared = [i for i, column in columns if column.is_number() or column.kind == "flag"]
         paired = [i for i in compared if i in self._pairs]
