@@ -234,7 +234,7 @@ class Matching:
         self._fits: dict[tuple[int, int], Fit] = {}
         self._score = np.zeros((len(self._names), len(self._own)))
         self._same = np.zeros(self._score.shape, dtype=bool)
-        self._recognised = self._same.copy()
+        self._recognised = np.zeros(self._score.shape, dtype=bool)
         self._compare()
         self.series = self._match_series(descriptions)
         self._take_series()
@@ -354,24 +354,23 @@ class Matching:
             own = self._pairs[one]
             their = self._pairs[other]
             same = self._same[one, own] and self._same[other, their]
-            if not same and self._can_exchange(one, other, their):
+            if not same and self._could_stand(one, their, own) and self._could_stand(other, own, their):
                 doubles |= {one: their, other: own}
         absent = [i for i in compared if i not in self._pairs]
-        free = sorted(set(range(len(self._own))) - set(self._pairs.values()))
-        unnamed = [i for i in paired if i not in doubles and not self._same[i, self._pairs[i]]]
-        for one, other, j in product(unnamed, absent, free):
-            if self._can_exchange(one, other, j):
-                doubles[one] = j
+        free = set(range(len(self._own))) - set(self._pairs.values())
+        for one in paired:
+            own = self._pairs[one]
+            if one in doubles or self._same[one, own] or not absent:
+                continue
+            fitting = [j for j in sorted(free, reverse=True) if self._could_stand(one, j, own)]
+            # The unit of a column that was not found is unknown.
+            for other, j in product(reversed(absent), fitting):
+                if self._could_stand(other, own, j, MISFITS - {"unit"}):
+                    doubles[one] = j
+                    break
         return doubles
 
-    def _can_exchange(self, one: int, other: int, j: int) -> bool:
-        """Return whether the table's column `j` would fit `one`, and the column of `one` would fit `other`."""
-        own = self._pairs[one]
-        # The unit of a column that was not found is unknown.
-        doubts = MISFITS if other in self._pairs else MISFITS - {"unit"}
-        return self._could_stand(one, j, own, MISFITS) and self._could_stand(other, own, j, doubts)
-
-    def _could_stand(self, i: int, j: int, named: int, doubts: frozenset[Doubt]) -> bool:
+    def _could_stand(self, i: int, j: int, named: int, doubts: frozenset[Doubt] = MISFITS) -> bool:
         """Return whether the values of the table's column `j` would fit under the name of its column `named`."""
         unit = self._own[named].reading.unit
         fit = fit_column(self._own[j], self._schema.columns[self._names[i]], self._quantity(i), self._words, unit)
@@ -408,8 +407,9 @@ class Matching:
 
     def _judge(self, i: int, j: int, fit: Fit) -> tuple[Standing, str]:
         """Return the standing of a pair, and its reason."""
-        why = self._reason(i, j, fit, is_near=self._has_rival(i, j))
-        if self._has_rival(i, j) or self._has_misfit(i, j, fit):
+        is_near = self._has_rival(i, j)
+        why = self._reason(i, j, fit, is_near=is_near)
+        if is_near or self._has_misfit(i, j, fit):
             return "unsure", why
         is_special = self._is_special(i)
         has_meaning = self._has_meaning(i, j)
