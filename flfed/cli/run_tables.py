@@ -17,7 +17,7 @@ from flfed.records.reports import faults, narrative
 from flfed.records.reports.catalogue import note_in_words, notes_of
 from flfed.records.reports.privacy import epsilon_in_words, power_of_ten, private_of
 from flfed.records.reports.privacy_tables import charged_lines, describe_outcome_disclosure
-from flfed.records.reports.report import metrics_of, primary_of, purpose_of
+from flfed.records.reports.report import metrics_of, primary_of, purpose_in_words
 from flfed.records.reports.site_verdict import best_arm, best_gain, site_verdict
 from flfed.records.statistics import verdict
 from flfed.records.statistics.importances import largest_gains
@@ -46,10 +46,9 @@ def print_report(report: dict[str, Any], *, whole: bool = False) -> None:
         runs = [run.run for run in reader.runs_of(report["run"])]
         events = reader.events(runs)
         note = note_in_words(notes_of(reader, runs))
-        purpose = purpose_of(reader.series(report["run"]).study_text)
+        purpose = purpose_in_words(reader.series(report["run"]).study_text)
     if purpose:
-        end = "" if purpose[-1] in ".?!" else "."
-        output.say(f"{report['study']}: {purpose}{end}")
+        output.say(f"{report['study']}: {purpose}")
     if note:
         output.say(f"Note: {note}")
     headers, rows, below = narrative.comparison_rows(report)

@@ -18,7 +18,7 @@ from flfed.records.document.markup import Markup, bullets, element, joined, para
 from flfed.records.objects import figure_of
 from flfed.records.reports import narrative, site_answer
 from flfed.records.reports.faults import STATUS_WORDS, missing_in_words, unfinished_in_words
-from flfed.records.reports.report import arms_shown, metrics_of, purpose_of
+from flfed.records.reports.report import arms_shown, metrics_of, purpose_in_words
 from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.section import Section, divide
 from flfed.records.sections import answer as answers
@@ -59,10 +59,8 @@ def answer(content: Content) -> Markup:
     box = element("div", *(element("p", line) for line in verdict), class_="verdict")
     warnings = bullets([line for line in _warnings(content) if line not in others], class_="warnings")
     parts = [box, tables, warnings]
-    purpose = purpose_of(content.shown.study_text)
-    if purpose:
-        end = "" if purpose[-1] in ".?!" else "."
-        parts.insert(0, element("p", f"{purpose}{end}", class_="purpose"))
+    if purpose := purpose_in_words(content.shown.study_text):
+        parts.insert(0, element("p", purpose, class_="purpose"))
     if content.shown.note:
         parts.append(paragraphs([render("document.document.note", note=content.shown.note)]))
     return section("Question and answer", *parts, bullets(words))

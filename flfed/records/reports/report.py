@@ -495,3 +495,11 @@ def arms_shown(run_report: Report, metric: str) -> list[str]:
 def purpose_of(study_text: str) -> str:
     """Return a study's purpose, "" where it has none."""
     return str(parsed_study(study_text).get("purpose", ""))
+
+
+def purpose_in_words(study_text: str) -> str:
+    """Return a study's purpose as a sentence with its end, "" where it has none."""
+    purpose = purpose_of(study_text)
+    if not purpose or purpose[-1] in ".?!":
+        return purpose
+    return f"{purpose}."

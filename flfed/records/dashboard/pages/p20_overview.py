@@ -8,7 +8,7 @@ from flfed.records.dashboard import page_files, run_page
 from flfed.records.dashboard.panels import curves, overview, rounds, sites
 from flfed.records.dashboard.refresh import Opened
 from flfed.records.dashboard.sections import contained, show, show_all
-from flfed.records.reports.report import purpose_of
+from flfed.records.reports.report import purpose_in_words
 from flfed.records.sections import answer as answers
 from flfed.records.sections.gains import are_known, at_the_ends
 from flfed.records.statistics.noised_scores import is_uncompared, noised_scores, wording
@@ -28,10 +28,8 @@ def parts(opened: Opened) -> None:
     """Show question, answer and forest plot, then what they rest on and what to do next; each part in its place."""
     shown = opened.shown
     with st.container():
-        purpose = purpose_of(shown.study_text)
-        if purpose:
-            end = "" if purpose.endswith(("?", ".", "!")) else "."
-            st.markdown(f"{escape(purpose)}{end}")
+        if purpose := purpose_in_words(shown.study_text):
+            st.markdown(escape(purpose))
         if shown.note:
             st.markdown(render("document.document.note", note=escape(shown.note)))
     first = st.container()  # the verdict stands above the choice of its figure
