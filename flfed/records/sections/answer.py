@@ -128,11 +128,10 @@ def _steps(shown: ShownRun, metric: str | None) -> list[str]:
     if metric is None:
         return [render("pages.next.figures", run=run)]
     steps = [_step(shown, metric)]
-    if is_of_frames(shown):
-        return [*steps, render("pages.next.sites")]
     if len(shown.run.sites) > 1 and not is_uncompared(shown.report):
         steps.append(render("pages.next.sites"))
-    if not shown.report["audit"] and released(shown.report).is_exact and has_model(shown.runs[0]):
+    can_attack = not shown.report["audit"] and not is_of_frames(shown)
+    if can_attack and released(shown.report).is_exact and has_model(shown.runs[0]):
         steps.append(render("pages.next.audit", run=run))
     return steps
 
@@ -154,9 +153,9 @@ def _step(shown: ShownRun, metric: str) -> str:
         return render("pages.next.export", run=run.run)
     if code == DO_NOT_USE:
         return render("pages.next.loss")
-    # More splits do not help where sites keep their test rows, or have too few to be judged.
     if of_frames:
         return render("pages.next.frames-rows", repeats=REPEATS)
+    # More splits do not help where sites keep their test rows, or have too few to be judged.
     if mean.value is not None and shown.runs[0].repeats == 1 and all(site.resplit for site in shown.sites):
         return render("pages.next.repeats", command=command, repeats=REPEATS)
     return render("pages.next.rows", command=command)
