@@ -70,8 +70,7 @@ def _print(lines: list[dict[str, Any]], whole: bool) -> None:
     headers = [header for header in rows[0] if any(map(itemgetter(header), rows))]
     least = [header for header in headers if header not in SPARE]
     if not output.fits(least, list(map(itemgetter(*least), rows))):
-        headers, cells = ["run, study", "verdict, mean gain", "status, data, privacy, engine"], list(map(_folded, rows))
-        output.as_table(headers, cells)
+        output.as_table(["run, study", "verdict, mean gain", "status, data, privacy, engine"], list(map(_folded, rows)))
         gone = ["note"]
     else:
         gone = output.as_table(headers, list(map(itemgetter(*headers), rows)), spare=SPARE)

@@ -150,9 +150,7 @@ def admit_site(
     # One file has the object, and the error, of a single admission.
     if len(files) == 1 and refused:
         raise refused[0][1]
-    output.show(_admitted(admissions, refused, single=len(files) == 1), as_json)
-    if replacing and admissions and not as_json:
-        output.say(render("commands.admitted.replaced", site=admissions[0].site))
+    output.show(_admitted(admissions, refused, single=len(files) == 1, replacing=replacing), as_json)
     if refused:
         raise usage_error("coordinator.fingerprint.refused", refused=len(refused), files=counted(len(files), "file"))
     if strangers := sorted(read_out.keys() - {admission.site for admission in admissions}):
@@ -212,14 +210,14 @@ def _ask_fingerprint(file: Path, admission: Admission) -> str:
 
 
 def _admitted(
-    admissions: Sequence[Admission], refused: Sequence[tuple[Path, FlfedError]], *, single: bool
+    admissions: Sequence[Admission], refused: Sequence[tuple[Path, FlfedError]], *, single: bool, replacing: bool
 ) -> output.Shown:
+    from flfed.signatures import spoken_fingerprint
+
     facts = []
     for admission in admissions:
         key = {"site": admission.site, "node-key": admission.fingerprint, "already": admission.already}
         facts.append(key | {"gate-key": admission.gate_key})
-    from flfed.signatures import spoken_fingerprint
-
     others = [{"file": str(file), "reason": str(error)} for file, error in refused]
     yield facts[0] if single else {"admitted": facts, "refused": others}
     for admission in admissions:
@@ -228,6 +226,8 @@ def _admitted(
         yield render(f"commands.admitted.{state}", site=admission.site, **key)
         if admission.gate_key:
             yield render("commands.gate.admitted", fingerprint=admission.gate_key)
+        if replacing:
+            yield render("commands.admitted.replaced", site=admission.site)
     for file, error in refused:
         yield render("commands.admission.refused", file=file, reason=error)
 

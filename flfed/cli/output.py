@@ -32,9 +32,9 @@ SCREEN = 30
 CUT_TO, LEAST_CUT = 20, 10
 """Width to which a text is cut before other columns are left out, and its least width."""
 BETWEEN = 2
+"""Blanks after each column."""
 PIPE = 160
 """Columns of a pipe."""
-"""Blanks after each column."""
 Form = Literal["plain", "csv", "md"]
 Shown = Iterator[object]
 """Output of a command: its object for --json, then lines for people."""
