@@ -67,6 +67,9 @@ def test_killed_after_each_step_and_called_again_it_goes_on(begin, folder: Coord
     site = SiteFolder(SITE)
     first = begin(SITE)
     assert "kentucky-clinic fits" in first.wait_for("SITE.kit.zip (Enter")
+    # A path that was typed wrong is asked for again.
+    first.type("no-such.kit.zip")
+    first.wait_for("no-such.kit.zip")
     first.kill()
     assert not site.join.exists()
     second = begin(SITE, "--kit", kit.name)
@@ -80,6 +83,9 @@ def test_killed_after_each_step_and_called_again_it_goes_on(begin, folder: Coord
     later = begin("--study", "preterm-birth", "--with", OTHERS)
     later.wait_for("Type approve, refuse or later")
     later.type("yes")
+    later.wait_for("'yes' is not one of 'approve', 'refuse', 'later'")
+    assert approvals(site) == []
+    later.type("later")
     assert later.ended() == 0 and "waits for an approval of preterm-birth" in later.shown()
     assert approvals(site) == []
     fourth = begin()

@@ -96,6 +96,11 @@ CASES = {
         {"strategy.name": "ditto"},
         (SUMS, "a model update", "A model of this site's own stays here.", NO_NOISE, CRAFTED),
     ),
+    "figures in sums only": Case(
+        {},
+        (NO_NOISE, "Figures of this site are shown in sums only, but the coordinator's server receives them alone."),
+        policy=Policy(share_metrics="aggregate-only"),
+    ),
     "codec": Case({"codec.name": "int8"}, (SUMS, "a model update; packed by codec int8", NO_NOISE, CRAFTED)),
 }  # fmt: skip
 HEAD = """

@@ -105,6 +105,8 @@ def test_the_fewest_sites_are_three_where_rows_are_of_patients(given: dict[str, 
     ("queries = 0", "queries: Input should be greater than or equal to 1"),
     ("daily-bytes = 0", "daily-bytes: Input should be greater than or equal to 1"),
     ('approval = "none"', "approval = 'none' needs disclosure = 'open'"),
+    ("aproval = 1", "aproval: this key is not known; did you mean 'approval'?"),
+    ("frobnicate = 1", "frobnicate: this key is not known."),
     ('approval = "nobody"', "approval: Input should be 'person' or 'none'"),
 ])  # fmt: skip
 def test_a_wrong_key_says_what_is_allowed(tmp_path: Path, line: str, expected: str | None):

@@ -76,7 +76,7 @@ def test_a_study_cannot_choose_what_is_no_feature(tmp_path, name, why):
     ('target = "y"', 'target = "age"', "must be the one column of kind 'target'"),
     ('group = "person"', 'group = "age"', "must be a column of kind 'id'"),
     ('kind = "date"', 'kind = "dates"', "columns.seen.kind"),
-    ('unit = "years"', 'units = "years"', "columns.age.units"),
+    ('unit = "years"', 'units = "years"', "columns.age.units: this key is not known."),
     ('["red", "green"]', '["red", "gre\\nen"]', "columns.colour: allowed value 2 has a line break"),
     ('["red", "green"]', '["red", "gre\\u2028en"]', "allowed value 2 has a line break"),
     ("[columns.after]", '[columns."af\\u0001ter"]', "columns: the name of column 4 has a line break or another"),

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 import typer
 
 from flfed.cli import output
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 BY = typer.Option("", "--by", help="Who decides, as it is written down.", show_default="the user of this machine")
 SITE = typer.Option("", "--site", help="The site's name.", show_default="the one that has joined here")
 LONGEST_NAME = 100
+DECISIONS = ("approve", "refuse", "later")
 MOST_ADDED = 1000
 """Models that one approval adds to those that may be compared."""
 
@@ -320,7 +322,9 @@ def _decision(words: list[str], yes: bool, as_json: bool) -> str:
         return "approve"
     if as_json or not sys.stdin.isatty():
         raise UsageError("there is no terminal to ask at: decide with --yes or --refuse")
-    return str(typer.prompt("\nType approve, refuse or later", default="later").strip().lower())
+    choice = click.Choice(DECISIONS, case_sensitive=False)
+    # Another word, such as yes, is asked about again.
+    return str(typer.prompt("\nType approve, refuse or later", default="later", type=choice, show_choices=False))
 
 
 def _who(person: str) -> str:

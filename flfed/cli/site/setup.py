@@ -90,10 +90,25 @@ def _only_site() -> tuple[str, Path | None]:
         raise usage_error("setup.refused.several", sites=", ".join(joined))
     if joined:
         return joined[0], None
-    kit = _ask("kit")
-    if not kit:
+    kit = _ask_kit()
+    if kit is None:
         raise usage_error("setup.refused.nameless")
-    return "", Path(kit).expanduser()
+    return "", kit
+
+
+def _ask_kit() -> Path | None:
+    """Return the kit that a person names, asked again while the file is none; None where it is not here yet."""
+    from flfed.deployment.operator.join import open_kit
+
+    while answer := _ask("kit"):
+        kit = Path(answer).expanduser()
+        try:
+            open_kit(kit)
+        except UsageError as error:
+            output.say(str(error))
+        else:
+            return kit
+    return None
 
 
 def _site_of(kit: Path | None) -> str:
@@ -133,11 +148,10 @@ def _join(folder: SiteFolder, kit: Path | None, to: Path) -> bool:
 
     is_joined = folder.join.exists()
     if kit is None and not is_joined:
-        answer = _ask("kit")
-        if not answer:
+        kit = _ask_kit()
+        if kit is None:
             output.say(render("setup.waits.kit", site=folder.site))
             return False
-        kit = Path(answer).expanduser()
     if kit is not None and _use_kit(folder, kit, to):
         return True
     facts = joined(folder)

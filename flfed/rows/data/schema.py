@@ -292,6 +292,9 @@ def parse_settings(kind: type[Settings], path: Path) -> Settings:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or kind.__name__.lower()
         rule = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            keys = [str(field.alias) for field in kind.model_fields.values()]
+            rule = f"this key is not known{nearest(place, keys)}"
         raise UsageError(f"{path}: {place}: {rule}") from None
     return settings
 

@@ -228,11 +228,10 @@ class MappingDialogue:
             field = replace(field, multiply=units.get("multiply", 1.0), add=units.get("add", 0.0))
         described = self._schema.columns[column]
         carried = _add_present(field, self._present.get(column), _value_words(described))
-        if carried != field:
-            decision = replace(decision, why=render("proposals.dialogue.present"))
-            field = carried
-        decision = replace(decision, field=field)
-        return _name_codes(decision, described, self.answers.codes.get(column))
+        why = decision.why if carried == field else render("proposals.dialogue.present")
+        decision = replace(decision, field=carried, why=why)
+        codes = {} if carried.values is None else self._codes(carried.column)
+        return _name_codes(decision, described, self.answers.codes.get(column), codes)
 
     def _match(self, column: str) -> Match:
         return next(match for match in self._matching.matches if match.column == column)
@@ -269,8 +268,7 @@ class MappingDialogue:
         return Question("several", tuple(proposed), tuple(lines))
 
     def _ask_codes(self, column: str, decision: Decision) -> Question:
-        lines = _describe_codes(column, decision, sorted(self._codes(decision.own or "").values(), reverse=True))
-        return Question("codes", (column,), lines)
+        return Question("codes", (column,), _describe_codes(column, decision, self._codes(decision.own or "")))
 
     def _codes(self, own: str) -> dict[str, int]:
         """Return the distinct codes of a column, with their numbers of rows."""
@@ -377,13 +375,15 @@ class MappingDialogue:
                 raise usage_error("proposals.dialogue.taken", own=own, column=other)
 
 
-def _describe_codes(column: str, decision: Decision, numbers: Sequence[int]) -> tuple[str, ...]:
+def _describe_codes(column: str, decision: Decision, codes: Mapping[str, int]) -> tuple[str, ...]:
     """Return the lines of the question about a column's codes, with their numbers of rows."""
+    numbers = sorted(codes.values(), reverse=True)
     shown = ", ".join(suppress_small(numbers)[:MOST_COUNTS])
     if len(numbers) > MOST_COUNTS:
         shown += ", …"
+    numbers_of_codes = {"codes": len(numbers), "unnamed": len(_list_unnamed(decision.field, codes))}
     return (
-        render("proposals.dialogue.codes", column=column, own=decision.own, codes=len(numbers), counts=shown),
+        render("proposals.dialogue.codes", column=column, own=decision.own, counts=shown, **numbers_of_codes),
         "  " + render("proposals.dialogue.values", values="; ".join(decision.open_values)),
         render("proposals.dialogue.typing"),
     )
@@ -438,12 +438,14 @@ def _value_words(column: Column) -> tuple[str, ...]:
     return tuple(FLAGS) if column.kind == "flag" else column.values
 
 
-def _name_codes(decision: Decision, column: Column, typed: Mapping[str, str] | None) -> Decision:
+def _name_codes(
+    decision: Decision, column: Column, typed: Mapping[str, str] | None, codes: Mapping[str, int]
+) -> Decision:
     """Return a decision with the typed codes, else with the values that a person has to name."""
     field = decision.field
     if field is not None and typed:
         return replace(decision, field=_add_typed(column, field, typed))
-    if field is None or field.values is None or UNKNOWN not in field.values.values():
+    if field is None or field.values is None or not _list_unnamed(field, codes):
         return decision
     named = set(field.values.values())
     words = _value_words(column)
@@ -451,6 +453,14 @@ def _name_codes(decision: Decision, column: Column, typed: Mapping[str, str] | N
     # Where each value has a code, another code is asked about; an empty table leaves it open.
     left = () if typed == {} else values or words
     return replace(decision, open_values=left)
+
+
+def _list_unnamed(field: Field | None, codes: Mapping[str, int]) -> list[str]:
+    """Return the codes of a column that have no value yet, however few rows have them."""
+    if field is None:
+        return []
+    values = field.values or {}
+    return [code for code in codes if values.get(code, UNKNOWN) == UNKNOWN and code not in field.missing]
 
 
 def _read_answer(
@@ -462,8 +472,7 @@ def _read_answer(
     typed = read_codes(text, decision.open_values)
     own = decision.own or ""
     _refuse_codes(column, own, typed, _value_words(described), codes)
-    listed = (decision.field and decision.field.values) or {}
-    unnamed = {code for code, value in listed.items() if value == UNKNOWN}
+    unnamed = set(_list_unnamed(decision.field, codes))
     left = len(unnamed - set(plain_text(pd.Series(list(typed), dtype=object))))
     if left:
         raise usage_error("proposals.dialogue.partial", left=left, codes=len(unnamed), own=own)
