@@ -96,6 +96,8 @@ def test_one_uncertain_round_leaves_the_others_readable_and_says_so():
     assert rows["from"].min() == pytest.approx(0.745)
     assert rows["to"].max() == pytest.approx(0.765)
     assert rows["low"].min() == pytest.approx(0.45)
+    # A round that is certain enough has no range.
+    assert rows["from"].isna().tolist() == [False, True, True] == rows["to"].isna().tolist()
     assert are_cut(wide, AUC) and render("pages.rounds.cut") in counted_in_bins(wide, AUC)
     narrow = points(0.021, 0.001, 0.001, 0.001)
     assert are_cut(narrow, AUC)

@@ -133,15 +133,15 @@ def _turn_to(key: str, widget: str) -> None:
 
 def _choose(listed: Sequence[RunEntry], series: str | None, name: str = "") -> None:
     """Show which run is open, in the margin, where the reader can pick another, or one repeat of it."""
-    # Each series is listed once, the newest first.
-    newest = {run.series: run for run in reversed(listed)}
-    options = list(newest)[::-1][:LISTED]
+    # Each series is listed once, the newest first, with its first repeat, when it began.
+    first_repeats = {run.series: run for run in listed}
+    options = list(first_repeats)[:LISTED]
     first = None
     if series is not None:
         if series not in options:
             options.append(series)
         first = options.index(series)
-    labels = {run: _label(newest[run]) for run in options if run in newest}
+    labels = {run: _label(first_repeats[run]) for run in options if run in first_repeats}
     alike = Counter(labels.values())
 
     def label(of: str) -> str:

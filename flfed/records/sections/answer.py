@@ -32,10 +32,14 @@ def warnings(shown: ShownRun) -> list[str]:
 
 
 def words(shown: ShownRun, metric: str | None = None) -> list[str]:
-    """Return the run in words, without the warnings, which stand above."""
-    above = {*warnings(shown), render("report.noised.gain"), *own_under_noise(shown.report)}
-    lines = narrative.story(shown.report, metric=metric, planned=shown.planned)
-    return [line for line in lines if line not in above]
+    """Return the run in words, without what its headline, its warnings and the table of `basis` have."""
+    report = shown.report
+    metric = metric or shown.metric
+    elsewhere = {*warnings(shown), render("report.noised.gain"), *own_under_noise(report), *_facts(shown).values()}
+    if metric is not None and not is_uncompared(report):
+        elsewhere |= {*narrative.doubts(report, metric), *narrative.headline(report, metric)}
+    lines = narrative.story(report, metric=metric, planned=shown.planned)
+    return [line for line in lines if line not in elsewhere]
 
 
 def set_aside(shown: ShownRun) -> Section:
@@ -62,6 +66,11 @@ def leaks(shown: ShownRun) -> Section:
 
 def basis(shown: ShownRun) -> Section:
     """Return what the answer rests on: rows, rounds, privacy, and the models that the shared one is compared with."""
+    lines = [{"Basis": name, "In this run": text} for name, text in _facts(shown).items()]
+    return Section(title=render("pages.basis.title"), tables=(Table(lines=lines),))
+
+
+def _facts(shown: ShownRun) -> dict[str, str]:
     facts = {}
     taking_part = [entry for entry in shown.sites if entry.status != "refused"]
     if taking_part:
@@ -71,8 +80,7 @@ def basis(shown: ShownRun) -> Section:
     facts["Privacy"] = _privacy(shown)
     if shown.metric is not None and not is_uncompared(shown.report):
         facts["Compared with"] = own_models_in_words(shown.report) or render("pages.basis.same")
-    lines = [{"Basis": name, "In this run": text} for name, text in facts.items()]
-    return Section(title=render("pages.basis.title"), tables=(Table(lines=lines),))
+    return facts
 
 
 def _rows(shown: ShownRun, taking_part: Sequence[SiteEntry]) -> str:

@@ -116,10 +116,11 @@ def not_compared(opened: Opened) -> None:
 
 
 def in_words(shown: ShownRun, metric: str | None) -> None:
-    """Show the run as sentences, without the warnings that stand above."""
-    with st.container(border=True):
-        st.markdown("### In words")
-        st.markdown(bullets(map(escape, answers.words(shown, metric))))
+    """Show the run as sentences, without those that stand elsewhere on the page."""
+    if lines := answers.words(shown, metric):
+        with st.container(border=True):
+            st.markdown("### In words")
+            st.markdown(bullets(map(escape, lines)))
 
 
 def answer(run_report: Report, metric: str, warnings: int) -> None:
