@@ -159,7 +159,7 @@ def test_bands_of_repeats_are_said_to_be_means_of_bounds(store):
     counted = "at each point drawn, the AUC of the rows lies within 0.210 of it. Where it may differ by more than"
     assert counted in words(page)
     spec, rows, _ = drawn(page)["all"]
-    # The range is a pale band behind the line, which reaches no further than half of the figures' own range beyond them.
+    # The range is a pale band, which reaches no further than half of the figures' own range beyond them.
     ranges = spec["layer"][0]["mark"]
     assert ranges["type"] == "area" and ranges["fillOpacity"] < 0.3
     assert (rows["value"] - rows["from"]).max() <= 1.5 * (rows["value"].max() - rows["value"].min()) < 0.2

@@ -14,7 +14,7 @@ from flfed.records.reports.catalogue import SeriesLine, answer_in_words, figure_
 from flfed.records.reports.faults import STATUS_WORDS, absence_in_words
 from flfed.records.reports.privacy import name_mechanism
 from flfed.records.statistics import Report
-from flfed.records.statistics.verdict import VERDICTS
+from flfed.records.statistics.verdict import VERDICTS, describe_verdict
 from flfed.records.text import moment
 from flfed.words import render, sentences
 
@@ -94,7 +94,8 @@ def row_of(line: Report) -> dict[str, Any]:
         "note": _cell(of.note),
     }
     if of.verdict is not None:
-        cells["verdict"] |= {"sign": sign, "kind": of.verdict.replace(" ", "-")}
+        group = describe_verdict(of.verdict, of.metric)
+        cells["verdict"] |= {"sign": sign, "kind": of.verdict.replace(" ", "-"), "group": group}
     label = f"{of.study}, {moment(of.started)}"
     return {"id": of.run, "label": label, "href": f"overview?run={of.run}", "cells": cells, "tags": of.tags}
 
