@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from flfed.records.charts.by_round import are_cut, of_all_sites
+from flfed.records.reports.narrative import headline, verdict_in_words
 from flfed.records.reports.shown_run import ShownRun
 from flfed.records.section import Section, Table, divide
-from flfed.records.sections.answer import basis, next_steps
+from flfed.records.sections.answer import basis, next_steps, words
 from flfed.records.sections.scores import counted_in_bins
 from flfed.records.store.entries import ComparisonRow, CurvePoint, DifferenceRow, SiteRow
 from flfed.records.store.reader import RunReader
@@ -80,6 +81,16 @@ def test_the_basis_has_the_rows_that_the_reader_may_see(store: Any):
     assert table.lines[0]["In this run"].startswith("31 test rows, of 101 rows at chur")
     said = str([table.lines, next_steps(read(run, "chur"))])
     assert [site for site in SITES if site in said] == ["chur"]
+
+
+@pytest.mark.usefixtures("shown")
+def test_words_repeat_neither_headline_nor_basis(heart: str):
+    shown = read(heart)
+    above = {*verdict_in_words(shown.report), *headline(shown.report, AUC)}
+    (table,) = basis(shown).tables
+    said = words(shown)
+    assert not set(said) & (above | {line["In this run"] for line in table.lines})
+    assert said[0].startswith("The shared model reaches AUC 0.896") and len(said) <= 6
 
 
 def points(*reaches: float) -> list[CurvePoint]:

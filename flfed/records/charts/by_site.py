@@ -256,9 +256,6 @@ def _forest_columns(base: alt.Chart, y: alt.Y, rows: Rows, other_titles: Mapping
     at_top = alt.ExprRef(f"{NARROW} ? {ROW_PIXELS} : -10")
     narrow = {"name": "0", "gain": "width"}
     above = alt.ExprRef(f"{NARROW} ? {MARK_PIXELS - 2 * LINE_PIXELS} : 0")
-    between: dict[str, Any] = {"x": 0, "dy": MARK_PIXELS - LINE_PIXELS, "align": "left", "color": FIGURE}
-    between |= {"fontSize": alt.ExprRef(f"{SMALL} ? 10 : 11"), "limit": alt.ExprRef("width")}
-    drawn.append(base.mark_text(**between, opacity=alt.ExprRef(f"{NARROW} ? 1 : 0")).encode(y=y, text="in line:N"))
     for field, (title, x, side) in columns.items():
         look: dict[str, Any] = {"x": alt.ExprRef(x), "align": side, "color": FIGURE}
         own: dict[str, Any] = {"fontWeight": "normal", "fontSize": 13, "opacity": wide_only}
@@ -272,6 +269,9 @@ def _forest_columns(base: alt.Chart, y: alt.Y, rows: Rows, other_titles: Mapping
         drawn.append(base.mark_text(**look, **own, dy=above, limit=limit).encode(y=y, text=f"{field}:N"))
         own = {"fontSize": 13, "opacity": wide_only}
         drawn.append(titles.mark_text(**look, **own, text=other_titles.get(field, title), y=at_top))
+    between: dict[str, Any] = {"x": 0, "dy": MARK_PIXELS - LINE_PIXELS, "align": "left", "color": FIGURE}
+    between |= {"fontSize": alt.ExprRef(f"{SMALL} ? 10 : 11"), "limit": alt.ExprRef("width")}
+    drawn.append(base.mark_text(**between, opacity=alt.ExprRef(f"{NARROW} ? 1 : 0")).encode(y=y, text="in line:N"))
     return drawn
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -17,14 +16,13 @@ from flfed.records.dashboard.refresh import Opened
 from flfed.records.reports.privacy import covers_study
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
-from flfed.records.text import escape, moment, with_code
+from flfed.records.text import TIME_IN_NAME, escape, moment, with_code
 from flfed.study.former_names import parsed_study
 from flfed.study.study import has_analysis
 from flfed.words import render
 
 LISTED = 50
 """Series in the list of runs; the page Runs opens others."""
-TIME_IN_NAME = re.compile(r"-\d{8}-\d{6}-[0-9a-f]{4}$")
 SESSION_PREFIX = "kept-"
 """Prefix of the address's values in a session: Streamlit empties the address when the reader turns to another page."""
 

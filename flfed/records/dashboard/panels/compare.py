@@ -27,7 +27,7 @@ from flfed.records.section import group
 from flfed.records.statistics import Report, verdict
 from flfed.records.statistics.noised_scores import NOT_COMPARED
 from flfed.records.store.reader import RunReader
-from flfed.records.text import escape
+from flfed.records.text import describe_study, escape
 from flfed.study.former_names import study_values
 from flfed.words import render
 
@@ -45,7 +45,7 @@ def side_by_side(series: Sequence[str], only: str | None) -> None:
         entries = {name: reader.runs_of(name) for name in series}
     for name, runs in entries.items():
         # The end of the id distinguishes runs of one study.
-        title = f"{runs[0].study} {runs[0].series[-4:]}"
+        title = f"{describe_study(runs[0].study)} {runs[0].series[-4:]}"
         shown_by_title[title] = refresh.read(refresh.where(), name, refresh.mark_of(runs), only)
     st.markdown("## Side by side")
     redrawn = {name: {site.site for site in shown.sites if site.resplit} for name, shown in shown_by_title.items()}

@@ -20,7 +20,7 @@ from flfed.records.statistics import Report
 from flfed.records.statistics import noised_scores as noised
 from flfed.records.statistics.verdict import metric_name, number, sentence_case
 from flfed.records.store.entries import RunEntry
-from flfed.records.text import escape, moment, seconds_in_words, with_code
+from flfed.records.text import describe_study, escape, moment, seconds_in_words, with_code
 from flfed.words import render
 
 STATUS_COLOURS: dict[str, Literal["gray", "blue", "orange", "red"]] = {
@@ -38,7 +38,9 @@ def head(title: str, runs: Sequence[RunEntry], name: str, *, only: str | None = 
     """
     run = run_of(report.head(runs, name))
     status = run.status
-    study = f"{title}: {run.study}" if title else run.study
+    study = describe_study(run.study)
+    if title:
+        study = f"{title}: {study}"
     with st.container(horizontal=True, vertical_alignment="center"):
         st.title(escape(study), width="content", anchor=False)
         st.badge(faults.STATUS_WORDS[status], color=STATUS_COLOURS.get(status, "red"))
