@@ -252,15 +252,15 @@ def _forest_columns(base: alt.Chart, y: alt.Y, rows: Rows, other_titles: Mapping
     if {"rows", "own"} & columns.keys():
         limits["name"] = NAME_LIMIT
     wide_only = alt.ExprRef(f"{NARROW} ? 0 : 1")
-    # What is not shown takes no room above the plot.
     at_top = alt.ExprRef(f"{NARROW} ? {ROW_PIXELS} : -10")
     narrow = {"name": "0", "gain": "width"}
     above = alt.ExprRef(f"{NARROW} ? {MARK_PIXELS - 2 * LINE_PIXELS} : 0")
     for field, (title, x, side) in columns.items():
-        look: dict[str, Any] = {"x": alt.ExprRef(x), "align": side, "color": FIGURE}
+        # What is not shown stands in the middle, where it takes no room from the marks.
+        look: dict[str, Any] = {"x": alt.ExprRef(f"{NARROW} ? {narrow.get(field, 'width / 2')} : {x}")}
+        look |= {"align": side, "color": FIGURE}
         own: dict[str, Any] = {"fontWeight": "normal", "fontSize": 13, "opacity": wide_only}
         if field in narrow:
-            look["x"] = alt.ExprRef(f"{NARROW} ? {narrow[field]} : {x}")
             own["opacity"] = 1
         if field == "gain":
             look["align"] = alt.ExprRef(f"{NARROW} ? 'right' : 'left'")

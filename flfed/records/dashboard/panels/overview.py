@@ -151,7 +151,7 @@ def _whether_it_pays(run_report: Report, metric: str) -> None:
         beside = f"{counted_sites}. {narrative.describe_mean_beside_sites(run_report, metric)}".rstrip()
         st.markdown(f"**{escape(sentence_case(figures))}** {escape(beside)}")
     for line in noised.own_under_noise(run_report):
-        st.markdown(escape(line))
+        st.caption(escape(line))
 
 
 def warn(lines: Sequence[str]) -> None:
