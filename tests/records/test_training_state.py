@@ -53,8 +53,8 @@ def test_what_a_state_is_known_by(fall, beside, enough, by):
 
 def test_a_study_sets_the_distance_that_matters():
     beside = [(AUC, ends(0.80), 0.86)]
-    assert training_state(None, beside, least={AUC: 0.05})["enough"] is False
-    assert training_state(None, beside, least={AUC: 0.07})["enough"] is True
+    assert training_state(None, beside, least={AUC: 0.009})["enough"] is False
+    assert training_state(None, beside, least={AUC: 0.011})["enough"] is True  # 0.86 lies 0.01 beyond the interval
     assert training_state(None, [(AUC, CERTAIN, 0.999)], least={AUC: 0.0})["enough"] is False
 
 

@@ -35,7 +35,8 @@ def words(shown: ShownRun, metric: str | None = None) -> list[str]:
     """Return the run in words, without what its headline, its warnings and the table of `basis` have."""
     report = shown.report
     metric = metric or shown.metric
-    elsewhere = {*warnings(shown), render("report.noised.gain"), *own_under_noise(report), *_facts(shown).values()}
+    elsewhere = {*warnings(shown), render("report.noised.gain"), *own_under_noise(report)}
+    elsewhere |= {line["In this run"] for line in basis(shown).tables[0].lines}
     if metric is not None and not is_uncompared(report):
         elsewhere |= {*narrative.doubts(report, metric), *narrative.headline(report, metric)}
     lines = narrative.story(report, metric=metric, planned=shown.planned)
@@ -66,11 +67,6 @@ def leaks(shown: ShownRun) -> Section:
 
 def basis(shown: ShownRun) -> Section:
     """Return what the answer rests on: rows, rounds, privacy, and the models that the shared one is compared with."""
-    lines = [{"Basis": name, "In this run": text} for name, text in _facts(shown).items()]
-    return Section(title=render("pages.basis.title"), tables=(Table(lines=lines),))
-
-
-def _facts(shown: ShownRun) -> dict[str, str]:
     facts = {}
     taking_part = [entry for entry in shown.sites if entry.status != "refused"]
     if taking_part:
@@ -80,7 +76,8 @@ def _facts(shown: ShownRun) -> dict[str, str]:
     facts["Privacy"] = _privacy(shown)
     if shown.metric is not None and not is_uncompared(shown.report):
         facts["Compared with"] = own_models_in_words(shown.report) or render("pages.basis.same")
-    return facts
+    lines = [{"Basis": name, "In this run": text} for name, text in facts.items()]
+    return Section(title=render("pages.basis.title"), tables=(Table(lines=lines),))
 
 
 def _rows(shown: ShownRun, taking_part: Sequence[SiteEntry]) -> str:

@@ -1,7 +1,7 @@
 """Whether the shared model of a run was trained enough, and the test rows that its starting model was trained on.
 
-It was not trained enough where a model of its kind on all rows in one place is clearly better, by more than the minimum
-gain. Without such a model, a training loss that still falls is the sign.
+It was not trained enough where a model of its kind on all rows in one place is clearly better, by the rule of every
+verdict. Without such a model, a training loss that still falls is the sign.
 """
 
 from __future__ import annotations
@@ -18,7 +18,16 @@ from flfed.errors import counted
 from flfed.records.objects import read, read_all, read_figure, write
 from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import mean_of
-from flfed.records.statistics.verdict import Difference, better_of, gain_of, metric_name, number, worthwhile_of
+from flfed.records.statistics.verdict import (
+    PAYS,
+    Difference,
+    better_of,
+    code_of,
+    gain_of,
+    metric_name,
+    number,
+    worthwhile_of,
+)
 from flfed.records.store.entries import CurvePoint
 from flfed.words import render
 
@@ -137,10 +146,12 @@ def training_state(
     comparisons = [one for one in beside if one[2] is not None and None not in one[1].values()]
     # The primary metric is enough; another one counts only where the loss still falls.
     falls = state.enough is False
-    behind = [one for one in (comparisons if falls else comparisons[:1]) if _is_behind(*one, least)]
-    much = fall is not None and fall.share >= FALLS_MUCH
-    if comparisons and _is_close(*comparisons[0], least):
-        much = False
+    considered = comparisons if falls else comparisons[:1]
+    margins = {metric: least.get(metric, worthwhile_of(metric)) for metric, _, _ in comparisons}
+    behind = [one for one in considered if code_of(_lead(*one), margins[one[0]]) == PAYS]
+    # What lacks less than a worthwhile gain lacks nothing, however the loss falls.
+    is_close = any(0 < margins[one[0]] and (_lead(*one).value or 0.0) <= margins[one[0]] for one in comparisons[:1])
+    much = fall is not None and fall.share >= FALLS_MUCH and not is_close
     if not comparisons or (falls and not behind and (by_rounds or much)):
         return write(state)
     metric, shared, kind = (behind or comparisons)[0]
@@ -148,23 +159,10 @@ def training_state(
     return write(replace(state, enough=not behind, by="pooled", metric=metric, shared=value, of_kind=kind))
 
 
-def _lead(metric: str, shared: Report, of_kind: float | None) -> tuple[float, float]:
-    """Return by how much the other model is better, and its distance from the shared model's 95 % CI."""
+def _lead(metric: str, shared: Report, of_kind: float | None) -> Difference:
+    """Return by how much the other model is better, above 0 where it is, with the shared model's 95 % CI."""
     lead = Difference(*((of_kind or 0.0) - shared[end] for end in ("value", "high", "low")))
-    gain = gain_of(lead, better_of(metric))
-    return gain.value or 0.0, gain.low or 0.0
-
-
-def _is_behind(metric: str, shared: Report, of_kind: float | None, least: Mapping[str, float]) -> bool:
-    """Return whether the other model is better by more than a worthwhile gain, and beyond the shared one's 95 % CI."""
-    lead, beyond = _lead(metric, shared, of_kind)
-    return beyond > 0 and lead > least.get(metric, worthwhile_of(metric))
-
-
-def _is_close(metric: str, shared: Report, of_kind: float | None, least: Mapping[str, float]) -> bool:
-    """Return whether the other model is not better by a worthwhile gain, where the metric has one."""
-    margin = least.get(metric, worthwhile_of(metric))
-    return margin > 0 and _lead(metric, shared, of_kind)[0] <= margin
+    return gain_of(lead, better_of(metric))
 
 
 def over_repeats(states: Sequence[Report | None]) -> Report | None:

@@ -51,11 +51,11 @@ def side_by_side(series: Sequence[str], only: str | None) -> None:
     redrawn = {name: {site.site for site in shown.sites if site.resplit} for name, shown in shown_by_title.items()}
     for line in warnings([(name, shown.report, shown.study_text) for name, shown in shown_by_title.items()], redrawn):
         st.warning(escape(line))
-    # A record that is read for one site does not have the number of sites.
-    table([line for line in _facts(shown_by_title) if only is None or line[""] != "Sites"])
     metric = next(filter(None, (primary_of(shown.report) for shown in shown_by_title.values())), None)
     if metric is not None:
         _figures(shown_by_title, metric, only)
+    # A record that is read for one site does not have the number of sites.
+    table([line for line in _facts(shown_by_title) if only is None or line[""] != "Sites"])
     differing = differences([(name, shown.study_text) for name, shown in shown_by_title.items()])
     st.markdown("### Differences between studies")
     if differing:
@@ -161,6 +161,8 @@ def _figures(shown_by_name: Compared, metric: str, only: str | None) -> None:
 
 def _at(of_site: Report, metric: str) -> str:
     figure = figure_of(site_of(of_site).global_, metric)
+    if figure.value is None and not site_of(of_site).difference:
+        return render("pages.runs.uncompared")
     shown = verdict.with_interval(figure.value, figure.low, figure.high)
     if NOT_COMPARED in of_site:
         return f"{shown}: not compared"
