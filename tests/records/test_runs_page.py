@@ -19,7 +19,7 @@ from flfed.records.reports.report import primary_of, report
 from flfed.records.reports.site_verdict import code_of_mean, gain_at
 from flfed.records.statistics.noised_scores import released
 from flfed.records.statistics.verdict import interval, number
-from flfed.records.store.entries import EventRow
+from flfed.records.store.entries import EventRow, SiteRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 from tests.records.test_dashboard import listed_rows, overview, words
@@ -114,6 +114,16 @@ def test_list_margin_and_head_have_one_time_and_a_call_without_a_name_its_target
     with RunReader.open(url) as reader:
         begun = {run.started[:16] for run in reader.runs_of(series)}
     assert len(begun) == 2  # the repeats began in different minutes
+
+
+def test_a_run_that_compared_nothing_has_no_verdict_beside_others(two, store):
+    series = store.begin_series(study="begun", study_sha256="", study_text=study())
+    run = store.begin_run(series, engine="e", path="p", seed=1, rounds_planned=2, primary=AUC, task="binary")
+    run.sites([SiteRow("cleveland", rows=303)])
+    run.finish(status="stopped", reason="the quorum is 3")
+    page = page_with(f"{two[0]},{series}")
+    assert f"'begun {series[-4:]}': 'not compared'" in words(page)
+    assert words(page).count("inconclusive") == words(page_with(",".join(two))).count("n/a: inconclusive") // 2
 
 
 def test_more_runs_than_can_be_read_and_a_run_named_twice_are_cut_to_what_can_be_compared(two, store, write):

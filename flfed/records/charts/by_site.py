@@ -259,16 +259,15 @@ def _forest_columns(base: alt.Chart, y: alt.Y, rows: Rows, other_titles: Mapping
         # What is not shown stands in the middle, where it takes no room from the marks.
         look: dict[str, Any] = {"x": alt.ExprRef(f"{NARROW} ? {narrow.get(field, 'width / 2')} : {x}")}
         look |= {"align": side, "color": FIGURE}
-        own: dict[str, Any] = {"fontWeight": "normal", "fontSize": 13, "opacity": wide_only}
-        if field in narrow:
-            own["opacity"] = 1
+        own: dict[str, Any] = {"fontWeight": "normal", "fontSize": 13}
+        own["opacity"] = 1 if field in narrow else wide_only
         if field == "gain":
             look["align"] = alt.ExprRef(f"{NARROW} ? 'right' : 'left'")
             own |= {"fontWeight": "bold", "fontSize": alt.ExprRef(f"{SMALL} ? 11 : 13")}
         limit = alt.ExprRef(f"{NARROW} ? 0 : {limits.get(field, 0)}")
         drawn.append(base.mark_text(**look, **own, dy=above, limit=limit).encode(y=y, text=f"{field}:N"))
-        own = {"fontSize": 13, "opacity": wide_only}
-        drawn.append(titles.mark_text(**look, **own, text=other_titles.get(field, title), y=at_top))
+        look |= {"fontSize": 13, "opacity": wide_only, "y": at_top}
+        drawn.append(titles.mark_text(**look, text=other_titles.get(field, title)))
     between: dict[str, Any] = {"x": 0, "dy": MARK_PIXELS - LINE_PIXELS, "align": "left", "color": FIGURE}
     between |= {"fontSize": alt.ExprRef(f"{SMALL} ? 10 : 11"), "limit": alt.ExprRef("width")}
     drawn.append(base.mark_text(**between, opacity=alt.ExprRef(f"{NARROW} ? 1 : 0")).encode(y=y, text="in line:N"))
