@@ -178,7 +178,7 @@ def forest_plot(report: Report, metric: str, sites: Sequence[str]) -> Layers | N
     drawn = base.transform_filter("datum.value != null")
     marks = drawn.encode(x=x, y=y, color=colour, tooltip=["name:N", "gain:N", "verdict:N"])
     shapes = alt.Scale(domain=list(colours), range=list(VERDICT_SHAPES.values()))
-    at = {"yOffset": alt.ExprRef(f"{NARROW} ? {MARK_PIXELS} : 0")}
+    down = alt.ExprRef(f"{NARROW} ? {MARK_PIXELS} : 0")
     titles = {}
     if any(line.events for line in lines):
         titles["rows"] = "rows (events)"
@@ -187,12 +187,14 @@ def forest_plot(report: Report, metric: str, sites: Sequence[str]) -> Layers | N
     return layered(
         zero.encode(x="at:Q"),
         drawn.transform_filter("datum.low != null")
-        .mark_rule(strokeWidth=3, **at)
+        .mark_rule(strokeWidth=3, yOffset=down)
         .encode(x="low:Q", x2="high:Q", y=y, color=colour),
         marks.transform_filter("!datum.mean")
-        .mark_point(filled=True, opacity=1, size=140, **at)
+        .mark_point(filled=True, opacity=1, size=140, yOffset=down)
         .encode(shape=alt.Shape("verdict:N", scale=shapes, legend=_legend(there))),
-        marks.transform_filter("datum.mean").mark_point(filled=True, opacity=1, size=260, shape="diamond", **at),
+        marks.transform_filter("datum.mean").mark_point(
+            filled=True, opacity=1, size=260, shape="diamond", yOffset=down
+        ),
         *_forest_columns(base, y, rows, titles),
         height=ROW_PIXELS * len(rows),
     )
