@@ -78,9 +78,8 @@ def recorded_training(
     summed = any(point.site is None for point in points) and float(study.strategy.settings.get("fraction", 1.0)) < 1
     chosen = study.strategy.settings.get("select") == "best" or bool(study.strategy.settings.get("patience"))
     fall = None if trees or summed or chosen else loss_fall(points)
-    least = {}
-    if study.compare.minimum_gain is not None:
-        least[primary] = study.compare.minimum_gain
+    margin = study.compare.minimum_gain
+    least = {} if margin is None else {primary: margin}
     return training_state(fall, beside, by_rounds=not (model.linear or trees), least=least)
 
 

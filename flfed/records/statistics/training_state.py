@@ -16,18 +16,8 @@ from typing import Any
 
 from flfed.errors import counted
 from flfed.records.objects import read, read_all, read_figure, write
-from flfed.records.statistics import Report
+from flfed.records.statistics import Report, verdict
 from flfed.records.statistics.intervals import mean_of
-from flfed.records.statistics.verdict import (
-    PAYS,
-    Difference,
-    better_of,
-    code_of,
-    gain_of,
-    metric_name,
-    number,
-    worthwhile_of,
-)
 from flfed.records.store.entries import CurvePoint
 from flfed.words import render
 
@@ -147,8 +137,8 @@ def training_state(
     # The primary metric is enough; another one counts only where the loss still falls.
     falls = state.enough is False
     considered = comparisons if falls else comparisons[:1]
-    margins = {metric: least.get(metric, worthwhile_of(metric)) for metric, _, _ in comparisons}
-    behind = [one for one in considered if code_of(_lead(*one), margins[one[0]]) == PAYS]
+    margins = {metric: least.get(metric, verdict.worthwhile_of(metric)) for metric, _, _ in comparisons}
+    behind = [one for one in considered if verdict.code_of(_lead(*one), margins[one[0]]) == verdict.PAYS]
     # What lacks less than a worthwhile gain lacks nothing, however the loss falls.
     is_close = any(margins[one[0]] > 0 and (_lead(*one).value or 0.0) <= margins[one[0]] for one in comparisons[:1])
     much = fall is not None and fall.share >= FALLS_MUCH and not is_close
@@ -159,10 +149,10 @@ def training_state(
     return write(replace(state, enough=not behind, by="pooled", metric=metric, shared=value, of_kind=kind))
 
 
-def _lead(metric: str, shared: Report, of_kind: float | None) -> Difference:
+def _lead(metric: str, shared: Report, of_kind: float | None) -> verdict.Difference:
     """Return by how much the other model is better, above 0 where it is, with the shared model's 95 % CI."""
-    lead = Difference(*((of_kind or 0.0) - shared[end] for end in ("value", "high", "low")))
-    return gain_of(lead, better_of(metric))
+    lead = verdict.Difference(*((of_kind or 0.0) - shared[end] for end in ("value", "high", "low")))
+    return verdict.gain_of(lead, verdict.better_of(metric))
 
 
 def over_repeats(states: Sequence[Report | None]) -> Report | None:
@@ -204,12 +194,12 @@ def training_in_words(state: Report | None) -> str:
         return ""
     if training.by == "loss":
         rounds = "round" if training.rounds == 1 else f"{training.rounds} rounds"
-        return render("report.training.loss", fall=number(100 * (training.fall or 0.0), 0), rounds=rounds)
+        return render("report.training.loss", fall=verdict.number(100 * (training.fall or 0.0), 0), rounds=rounds)
     # One site's people do not see the figures of others.
     if training.shared is None or training.of_kind is None or training.metric is None:
         return render("report.training.headline")
-    figures = {"shared": number(training.shared), "pooled": number(training.of_kind)}
-    return render("report.training.behind", metric=metric_name(training.metric), **figures)
+    figures = {"shared": verdict.number(training.shared), "pooled": verdict.number(training.of_kind)}
+    return render("report.training.behind", metric=verdict.metric_name(training.metric), **figures)
 
 
 def unknown_training(state: Report | None) -> str:
