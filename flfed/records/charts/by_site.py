@@ -258,7 +258,7 @@ def _forest_columns(base: alt.Chart, y: alt.Y, rows: Rows, other_titles: Mapping
     narrow = {"name": "0", "gain": "width"}
     above = alt.ExprRef(f"{NARROW} ? {MARK_PIXELS - 2 * LINE_PIXELS} : 0")
     for field, (title, x, side) in columns.items():
-        # What is not shown stands in the middle, where it takes no room from the marks.
+        # Invisible texts stand in the middle, where they take no room from the marks.
         look: dict[str, Any] = {"x": alt.ExprRef(f"{NARROW} ? {narrow.get(field, 'width / 2')} : {x}")}
         look |= {"align": side, "color": FIGURE}
         own: dict[str, Any] = {"fontWeight": "normal", "fontSize": 13}

@@ -139,7 +139,7 @@ def training_state(
     considered = comparisons if falls else comparisons[:1]
     margins = {metric: least.get(metric, verdict.worthwhile_of(metric)) for metric, _, _ in comparisons}
     behind = [one for one in considered if verdict.code_of(_lead(*one), margins[one[0]]) == verdict.PAYS]
-    # What lacks less than a worthwhile gain lacks nothing, however the loss falls.
+    # A gap below the minimum gain matters to no verdict, however the loss falls.
     is_close = any(margins[one[0]] > 0 and (_lead(*one).value or 0.0) <= margins[one[0]] for one in comparisons[:1])
     much = fall is not None and fall.share >= FALLS_MUCH and not is_close
     if not comparisons or (falls and not behind and (by_rounds or much)):

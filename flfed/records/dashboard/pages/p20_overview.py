@@ -48,7 +48,8 @@ def parts(opened: Opened) -> None:
     if not opened.only:
         contained(_figures, opened, metric)
         # A run that compared nothing has no other chart.
-        with rounds_place if metric is None else st.container():
+        place = rounds_place if metric is None else st.container()
+        with place:
             if shown.curve_names or (opened.is_running and not wording(shown.report).no_rounds):
                 rounds.together(opened)
     show_all(answers.set_aside(shown))

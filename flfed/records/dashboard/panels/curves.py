@@ -171,7 +171,7 @@ def statistic(report: Report) -> None:
 
 
 def _chosen_rows(analysis: Analysis) -> RowsAnalysed:
-    """Return the rows of an analysis that the reader picks, and show their histogram, above what is picked."""
+    """Return the rows of an analysis that the reader picks, and show their histogram above the choices."""
     first = st.container()
     sites = analysis.by_site
     of: RowsAnalysed = analysis
