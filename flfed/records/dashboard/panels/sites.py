@@ -74,9 +74,9 @@ def _models(report: Report, site: str, metric: str) -> None:
     if cells and pooled.value is not None:
         name = f"Pooled model, {render('pages.sites.pooled')}"
         cells.append({"Model": name, "value": pooled.value, "low": pooled.low, "high": pooled.high})
-    title = render("pages.figures.models", metric=verdict.metric_name(metric))
-    if arms == ["global"]:
-        title = render("pages.figures.shared", metric=verdict.metric_name(metric))
+    key = "shared" if arms == ["global"] else "models"
+    interval = "95 % CI of one repeat" if run_of(report).repeats > 1 else "95 % CI"
+    title = render(f"pages.figures.{key}", metric=verdict.metric_name(metric), interval=interval)
     # Where no model has a figure, the sentence of the verdict has the reason.
     if lines:
         figure(st, title, interval_chart(lines, metric), cells, key="site-own-models", says="; ".join(words))
@@ -137,7 +137,7 @@ def _beside(report: Report, metric: str, order: Sequence[str]) -> None:
         figure(columns[0], title, forest, lines, key="site-gains", says=summary, is_tabled=False)
     title = render("pages.figures.each")
     if arms == ["global"]:
-        title = render("pages.figures.shared", metric=verdict.metric_name(metric))
+        title = render("pages.figures.shared", metric=verdict.metric_name(metric), interval="95 % CI")
     by_site = [_figures_in_words(cells, arms) for cells in words[:SITES_SHOWN]]
     summary = f"{title}. {'; '.join(by_site)}"
     by_arm = sites_by_arm(report, metric, shown)
