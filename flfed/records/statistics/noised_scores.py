@@ -203,7 +203,8 @@ def figure_lines(report: ReportMapping) -> Lines:
 
 def lines_of_site(report: ReportMapping, site: str, metric: str) -> list[dict[str, str]]:
     """Return one site's figures from counts with noise, without that of `metric`, a line each."""
-    of_site = next((line for line in figure_lines(report) if line["Rows of"] == site), {})
+    recorded = noised_scores(report) or NoisedScores()
+    of_site = dict(zip(recorded.whose, figure_lines(report), strict=True)).get(site, {})
     others = {name: cell for name, cell in of_site.items() if name not in ("Rows of", metric_name(metric))}
     return [{"Figure": sentence_case(name), "Shared model": str(cell)} for name, cell in others.items()]
 

@@ -1,4 +1,4 @@
-"""Page Privacy of one run: what is protected and what is not, then budgets, attacks' results and bytes sent."""
+"""Page Privacy of one run: its protection, then budgets, attacks' results and bytes sent."""
 
 from __future__ import annotations
 

@@ -65,8 +65,8 @@ def _models(report: Report, site: str, metric: str) -> None:
     arms = arms_shown(report, metric)
     for arm in arms:
         entry = run_of(report).sites[site][arm].get(metric)
-        if entry and entry["value"] is not None:
-            of_arm = read_figure(entry)
+        of_arm = read_figure(entry)
+        if of_arm.value is not None:
             lines.append({"name": MODELS[arm], "arm": arm, **entry})
             cells.append({"Model": MODELS[arm], "value": of_arm.value, "low": of_arm.low, "high": of_arm.high})
             words.append(f"{MODELS[arm]} {verdict.number(of_arm.value)}")
