@@ -24,9 +24,9 @@ UNCHARTED: dict[str, tuple[str, ...]] = {
     "privacy": ("*",),
     "overview": ("covers", "unfinished"),
     "sites": ("statistic", "covers", "unfinished"),
-    "curves": ("statistic", "unfinished"),
+    "curves": ("statistic", "covers", "unfinished"),
     "rounds": ("statistic",),
-    "data": ("statistic", "covers"),
+    "data": ("statistic", "covers", "unfinished"),
 }
 """Pages that begin with no chart, and the kinds of run: Privacy has what is protected first, a study without a model or
 without an end has few charts, and the test rows of `covers` are lost in its noise."""
