@@ -15,6 +15,9 @@ LINKED = re.compile(r"https?:(?=//)|www(?=\.)|[\w.+-](?=@)|:(?=[\w+-]+:|[^\W\d_]
 CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 TIME_IN_NAME = re.compile(r"-(\d{8}-\d{6})-[0-9a-f]{4}$")
 """End of the name of a study that `federate` named: its time in UTC and four digits by chance."""
+DOCS = re.compile(r"docs/[\w-]+\.md")
+DOCS_ADDRESS = "https://github.com/flfed/flfed/blob/main"
+"""Folder of the addresses of the project's documents."""
 LISTED = re.compile(r"^( ?\d*)([-+.)])(?=[\s-]|$)")
 """Beginning of a line that Markdown takes for a list or for a rule across the page."""
 
@@ -92,12 +95,15 @@ def escape(text: str) -> str:
 
 
 def with_code(text: str) -> str:
-    r"""Return escaped text in which backticks still mark code.
+    r"""Return escaped text in which backticks still mark code, and a document's name links to it.
 
     Examples
     --------
     >>> with_code("run_1: `flfed run list`")
     'run\\_1: `flfed run list`'
+    >>> with_code("see docs/limits.md")
+    'see [docs/limits.md](https://github.com/flfed/flfed/blob/main/docs/limits.md)'
     """
     parts = CODE.split(BREAKS.sub(" ", text))
-    return "".join(f"`{part}`" if place % 2 else escape(part) for place, part in enumerate(parts))
+    plain = [DOCS.sub(rf"[\g<0>]({DOCS_ADDRESS}/\g<0>)", escape(part)) for part in parts]
+    return "".join(f"`{parts[place]}`" if place % 2 else part for place, part in enumerate(plain))

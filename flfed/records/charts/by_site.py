@@ -37,6 +37,8 @@ from flfed.words import render
 ARM_SHAPES = {"global": "circle", "personalised": "diamond", "local-only": "square"}
 ARMS_PIXELS, ARMS_GAP = 62, 0.36
 """Height of a site's row with a mark for each model, and the share of it that its name takes."""
+FIGURE_PIXELS = 52
+"""Width of the figures beside the marks of a site's models."""
 NARROW = "width < 880"
 """Condition in Vega's language under which a forest plot has no columns: each mark has two lines of text above it."""
 SMALL = "width < 270"
@@ -116,8 +118,9 @@ def sites_by_arm(report: Report, metric: str, sites: Sequence[str]) -> Layers | 
             entry = run.sites[name][arm].get(metric)
             figure = read_figure(entry)
             if figure.value is not None:
-                shown = f"{verdict.number(figure.value)} ({verdict.interval(figure.low, figure.high)})"
-                rows.append({"site": name, "arm": verdict.ARM_NAMES[arm], **entry, "shown": shown})
+                text = verdict.number(figure.value)
+                shown = f"{text} ({verdict.interval(figure.low, figure.high)})"
+                rows.append({"site": name, "arm": verdict.ARM_NAMES[arm], **entry, "text": text, "shown": shown})
     if not rows:
         return None
     colours = {verdict.ARM_NAMES[arm]: ARM_COLOURS[arm] for arm in arms}
@@ -129,6 +132,7 @@ def sites_by_arm(report: Report, metric: str, sites: Sequence[str]) -> Layers | 
     offset = alt.YOffset("arm:N", sort=names)
     colour = colour_of("arm", colours)
     x = figure_x(axis_title(metric), ticks_of(_spread(rows), metric))
+    x["scale"]["range"] = [0, alt.ExprRef(f"width - {FIGURE_PIXELS}")]
     base = alt.Chart(inline(values=rows))
     # Arms without an interval are drawn as a mark alone.
     return layered(
@@ -142,6 +146,9 @@ def sites_by_arm(report: Report, metric: str, sites: Sequence[str]) -> Layers | 
             color=colour,
             shape=alt.Shape("arm:N", scale=shapes, legend=alt.Legend(**legend_of(names))),
             tooltip=["site:N", "arm:N", "shown:N"],
+        ),
+        base.mark_text(align="right", fontSize=13, color=FIGURE).encode(
+            x=alt.value("width"), y=y, yOffset=offset, text="text:N"
         ),
         height=ARMS_PIXELS * len(there),
     )

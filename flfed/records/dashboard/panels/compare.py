@@ -148,7 +148,7 @@ def _figures(shown_by_name: Compared, metric: str, only: str | None) -> None:
         for site, of_site in run.sites.items():
             cells.setdefault(site, {})[name] = _at(of_site, metric)
     # People of one site see the figure of their site in place of that of all.
-    title = render("pages.figures.shared", metric=verdict.metric_name(metric))
+    title = render("pages.figures.shared", metric=verdict.metric_name(metric), interval="95 % CI")
     title += ", all sites" if only is None else f", {escape(only)}"
     says = "; ".join(f"{line['name']}: {verdict.number(line['value'])}" for line in drawn)
     figure(st, title, interval_chart(drawn, metric), lines, key="compared", says=says)
