@@ -22,7 +22,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 
 ROOT = Path(__file__).resolve().parents[2]
 REPOSITORY = "https://github.com/flfed/flfed/blob/main"
@@ -33,6 +35,8 @@ BESIDE = {
     "SECURITY.md": "security-policy.md",
 }
 PICTURES = (".svg", ".png")
+LISTS = ("glossary", "reference/")
+"""Pages whose tables list a key or a word in each row, which the search finds by itself."""
 AFTER = "\n```sh\n"
 """Line of README, its first block of commands, before which the cards stand."""
 _LINK = re.compile(r"(!?\[(?:[^\]\[]|\[[^\]]*\])*\]\()([^)\s#]*)(#[^)\s]*)?(\))")
@@ -60,9 +64,7 @@ SETTINGS: Mapping[str, Any] = {
     "html_theme": "furo",
     "html_static_path": [str(ROOT / "docs" / "static")],
     "html_css_files": ["site.css"],
-    "html_search_scorer": str(ROOT / "docs" / "static" / "scorer.js"),
-    # Read by requests, which no browser allows from files.
-    "html_show_search_summary": False,
+    "html_search_scorer": str(ROOT / "docs" / "static" / "search.js"),
     "html_copy_source": False,
     "html_show_sphinx": False,
     "html_show_copyright": False,
@@ -135,10 +137,9 @@ def linked(found: re.Match[str], path: str, address: str, there: Mapping[str, st
     return f"{start}{os.path.relpath(goal, PurePosixPath(address).parent)}{anchor}{end}"
 
 
-def parts_of_tree() -> list[dict[str, Any]]:
-    """Return the parts of the site's tree."""
-    parts: list[dict[str, Any]] = tomllib.loads((ROOT / "docs" / "site.toml").read_text(encoding="utf-8"))["part"]
-    return parts
+def site_settings() -> dict[str, Any]:
+    """Return the parts of the site's tree, and the words that mean the same to its search."""
+    return tomllib.loads((ROOT / "docs" / "site.toml").read_text(encoding="utf-8"))
 
 
 def pages_below(addresses: Sequence[str]) -> dict[str, list[str]]:
@@ -146,7 +147,7 @@ def pages_below(addresses: Sequence[str]) -> dict[str, list[str]]:
 
     `a/b` stands below `a`, where that is a page, else below `a/index`, else below the first page.
     """
-    listed = {address for part in parts_of_tree() for _, address in part["pages"]}
+    listed = {address for part in site_settings()["part"] for _, address in part["pages"]}
     below: dict[str, list[str]] = {}
     for page in [address.removesuffix(".md") for address in addresses]:
         if page in listed or page == "index":
@@ -169,7 +170,7 @@ def tree(caption: str, pages: Sequence[str], text: str = "") -> str:
 
 def first_page(readme: str) -> str:
     """Return README with a card for each reader, and with the tree."""
-    parts = parts_of_tree()
+    parts = site_settings()["part"]
     head, heading, rest = readme.partition(AFTER)
     if not heading:
         raise ValueError(f"README.md has no line {AFTER.strip()}")
@@ -222,8 +223,10 @@ def output_of(output: dict[str, Any]) -> str:
     return f"```text\n{text.rstrip()}\n```" if text.strip() else ""
 
 
-def reach_by_keyboard(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+def reach_by_keyboard(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     """Make what scrolls sideways, tables and code, a place that the tab key reaches."""
+    if page == "search":
+        app.add_js_file("sections.js")
     body = context.get("body", "")
     for place in ("table-wrapper", "output"):
         body = body.replace(f'<div class="{place}', f'<div tabindex="0" class="{place}')
@@ -231,6 +234,34 @@ def reach_by_keyboard(app: Any, page: str, template: str, context: dict[str, Any
     # A heading without a level is none: the theme leaves it out.
     navigation = context.get("furo_navigation_tree", "")
     context["furo_navigation_tree"] = navigation.replace('role="heading"', 'role="heading" aria-level="2"')
+
+
+def write_sections(app: Sphinx, environment: BuildEnvironment) -> None:
+    """Write what the search reads, as a script, which a browser loads from files too."""
+    sections: list[list[str]] = []
+    for page in sorted(environment.found_docs):
+        sections += sections_of(page, environment.get_doctree(page))
+    settings = site_settings()
+    titles = {address: title for part in settings["part"] for title, address in part["pages"]}
+    constants = {"SAME": settings["same"], "TITLES": titles, "SECTIONS": sections}
+    script = "".join(f"const {name} = {json.dumps(value, ensure_ascii=False)};\n" for name, value in constants.items())
+    (app.outdir / "_static").mkdir(parents=True, exist_ok=True)
+    (app.outdir / "_static" / "sections.js").write_text(script, encoding="utf-8")
+
+
+def sections_of(page: str, doctree: nodes.document) -> Iterator[list[str]]:
+    """Yield page, anchor, heading and text of each section of a page, and of each row of a list of keys or words."""
+    for section in doctree.findall(nodes.section):
+        heading, *parts = section.children
+        anchor = section["ids"][0]
+        text = " ".join(part.astext() for part in parts if not isinstance(part, nodes.section | nodes.raw))
+        yield [page, anchor, heading.astext(), " ".join(text.split())]
+        if not page.startswith(LISTS):
+            continue
+        for table in [part for part in parts if isinstance(part, nodes.table)]:
+            for row in table.findall(nodes.row):
+                first, *cells = [cell.astext() for cell in row.children]
+                yield [page, anchor, first, " ".join(cells)]
 
 
 def build(target: Path) -> int:
@@ -247,6 +278,7 @@ def build(target: Path) -> int:
         write_pages(pages)
         # Without a dictionary of settings of its own, which Sphinx would look for in a file.
         app = Sphinx(pages, None, target, Path(scratch, "doctrees"), "html", dict(SETTINGS), status=None, freshenv=True)
+        app.connect("env-updated", write_sections)
         app.connect("html-page-context", reach_by_keyboard, priority=900)
         app.build()
         return min(app._warncount, 1)
