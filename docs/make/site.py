@@ -29,6 +29,7 @@ from sphinx.environment import BuildEnvironment
 ROOT = Path(__file__).resolve().parents[2]
 REPOSITORY = "https://github.com/flfed/flfed/blob/main"
 BESIDE = {
+    "AGENTS.md": "agents.md",
     "ARCHITECTURE.md": "architecture.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
@@ -145,7 +146,8 @@ def site_settings() -> dict[str, Any]:
 def pages_below(addresses: Sequence[str]) -> dict[str, list[str]]:
     """Return the pages that no part of the tree names, by the page that stands above them.
 
-    `a/b` stands below `a`, where that is a page, else below `a/index`, else below the first page.
+    `a/b` stands below `a`, where that is a page, else below `a/index`; datasets below the first page. Sphinx warns of a
+    page that stands nowhere.
     """
     listed = {address for part in site_settings()["part"] for _, address in part["pages"]}
     below: dict[str, list[str]] = {}
@@ -153,7 +155,8 @@ def pages_below(addresses: Sequence[str]) -> dict[str, list[str]]:
         if page in listed or page == "index":
             continue
         folder = PurePosixPath(page).parent.as_posix()
-        above = next((one for one in (f"{folder}.md", f"{folder}/index.md") if one in addresses), "index.md")
+        nearest = "index.md" if folder == "datasets" else f"{folder}.md"
+        above = nearest if nearest in addresses else f"{folder}/index.md"
         below.setdefault(above, []).append(page)
     return below
 

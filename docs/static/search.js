@@ -73,7 +73,8 @@ const resultsOf = words => {
 const excerpt = (text, words) => {
   const parts = text.split(" ");
   const start = Math.max(0, parts.findIndex(part => stems(part).some(word => words.includes(word))) - 8);
-  return parts.slice(start, start + 32).join(" ");
+  const end = start + 32;
+  return (start ? "… " : "") + parts.slice(start, end).join(" ") + (end < parts.length ? " …" : "");
 };
 const showResult = ({ best, first }, words) => {
   const item = Search.output.appendChild(document.createElement("li"));
