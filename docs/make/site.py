@@ -10,6 +10,7 @@ Sphinx wants one folder of pages. They are copied into one, with links as they h
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -208,26 +209,27 @@ def page_of(notebook: dict[str, Any]) -> str:
             parts.append(source)
             continue
         parts.append(f"```python\n{source}\n```")
-        parts += [output_of(output) for output in cell["outputs"]]
+        parts += [output_of(output, source) for output in cell["outputs"]]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def output_of(output: dict[str, Any]) -> str:
+def output_of(output: dict[str, Any], source: str) -> str:
     """Return one output of a cell as Markdown: a picture, HTML, or text."""
     data = output.get("data", {})
     if "image/png" in data:
         picture = "".join(data["image/png"]).strip()
-        return f'<p><img alt="A chart" src="data:image/png;base64,{picture}"></p>'
+        call = html.escape(source.splitlines()[-1])
+        return f'<p><img alt="Chart drawn by {call}" src="data:image/png;base64,{picture}"></p>'
     if "text/html" in data:
         # Without blank lines, at which Markdown would end it.
-        html = re.sub(r"\n\s*\n", "\n", "".join(data["text/html"]))
-        return f'<div class="output">{re.sub(r"<style.*?</style>", "", html, flags=re.DOTALL)}</div>'
+        table = re.sub(r"\n\s*\n", "\n", "".join(data["text/html"]))
+        return f'<div class="output">{re.sub(r"<style.*?</style>", "", table, flags=re.DOTALL)}</div>'
     text = "".join(output.get("text") or data.get("text/plain", ""))
     return f"```text\n{text.rstrip()}\n```" if text.strip() else ""
 
 
-def reach_by_keyboard(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
-    """Make what scrolls sideways, tables and code, a place that the tab key reaches."""
+def adapt_page(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Let the tab key reach what scrolls sideways, tables and code; give the search page what it reads."""
     if page == "search":
         app.add_js_file("sections.js")
     body = context.get("body", "")
@@ -282,7 +284,7 @@ def build(target: Path) -> int:
         # Without a dictionary of settings of its own, which Sphinx would look for in a file.
         app = Sphinx(pages, None, target, Path(scratch, "doctrees"), "html", dict(SETTINGS), status=None, freshenv=True)
         app.connect("env-updated", write_sections)
-        app.connect("html-page-context", reach_by_keyboard, priority=900)
+        app.connect("html-page-context", adapt_page, priority=900)
         app.build()
         return min(app._warncount, 1)
 

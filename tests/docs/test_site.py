@@ -248,5 +248,6 @@ def test_links_hold_in_the_repository_and_in_the_site():
 
 
 def test_outputs_are_as_the_site_needs_them():
-    assert output_of({"output_type": "stream", "text": "a\nb\n"}) == "```text\na\nb\n```"
-    assert "<style" not in output_of({"data": {"text/html": "<style>x</style><table></table>"}})
+    assert output_of({"output_type": "stream", "text": "a\nb\n"}, "") == "```text\na\nb\n```"
+    assert "<style" not in output_of({"data": {"text/html": "<style>x</style><table></table>"}}, "")
+    assert 'alt="Chart drawn by plot(&quot;a&quot;)"' in output_of({"data": {"image/png": "x"}}, 'import x\nplot("a")')
