@@ -142,8 +142,9 @@ def faults_of(browser: Any, addresses: Sequence[str], scheme: str, width: int) -
     return faults
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def browser() -> Iterator[Any]:
+    """A browser for one test: the driver of Playwright has died of the pages of two."""
     with sync_playwright() as started:
         opened = started.chromium.launch(executable_path=str(CHROMIUM))
         yield opened
