@@ -14,7 +14,7 @@ from flfed.rows.statistics.boosted_trees import SiteTrees
 from flfed.seeds import generator
 from flfed.summaries.summary import Arrays, arrays_sha256
 from flfed.trees.cut_points import codes_of, widths_of
-from flfed.trees.forest import GrowingTree, TreeSettings, empty_forest, margins, forest_of, tree_arrays, with_round
+from flfed.trees.forest import GrowingTree, TreeSettings, empty_forest, tree_arrays, with_round
 
 ROWS, COLUMNS, CODES, SITES, TREES = 100_000, 30, 64, 10, 10
 SETTINGS = TreeSettings(depth=6, learning_rate=0.3)

@@ -31,7 +31,8 @@ UNCHARTED: dict[str, tuple[str, ...]] = {
 """Pages that begin with no chart, and the kinds of run: Privacy has what is protected first, a study without a model or
 without an end has few charts, and the test rows of `covers` are lost in its noise."""
 KINDS = (
-    "demo", "protected", "secure", "trees", "births", "statistic", "covers", "shared", "frames", "unfinished", "hospitals",
+    "demo", "protected", "secure", "trees", "births", "statistic", "covers", "shared", "frames", "unfinished",
+    "hospitals",
 )  # fmt: skip
 LEAST_SEEN = 60
 """Pixels of the first chart on the first screen; the page Overview has the whole of it there."""
