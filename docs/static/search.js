@@ -1,6 +1,6 @@
 // Replaces Sphinx's search, which counts no words and finds only pages that have them all. SECTIONS has the text of each
 // section and of each row of a list, TITLES the titles of the tree, SAME the words that mean the same to different readers.
-// A page's score is BM25 of the page and of its best section, with the likeness of their titles to what was typed.
+// A page's score is BM25 of the page and of its best section, with the likeness of their titles to the typed words.
 const SATURATION = 0.5, LENGTH = 0.4, SYNONYM = 0.3, BELOW = 0.8, RESULTS = 20;
 const stemmer = new Stemmer(), stemOf = new Map();
 const stem = word => stemOf.get(word) ?? stemOf.set(word, stemmer.stemWord(word)).get(word);

@@ -12,6 +12,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from flfed.records.dashboard.panels.compare import MOST, differences, warnings
+from flfed.records.dashboard.panels.run_table import row_of
 from flfed.records.objects import figure_of, run_of
 from flfed.records.reports.catalogue import series_list
 from flfed.records.reports.faults import missing_in_words
@@ -181,6 +182,17 @@ def test_studies_that_are_the_same_differ_in_nothing():
 def line_of(reader: RunReader, series: str) -> dict[str, Any]:
     (line,) = series_list(reader, reader.runs_of(series)[::-1])
     return line
+
+
+def test_a_gain_that_is_too_small_to_matter_says_in_the_list_how_large_it_must_be():
+    gain = {"value": 0.042, "low": 0.004, "high": 0.079, "minimum-gain": 0.005}
+    line: dict[str, Any] = {"run": "a", "study": "loans", "metric": AUC, "verdict": "no clear gain", "gain": gain}
+    line |= {"sites": 4, "repeats": 1, "missing-repeats": {}, "started": "2026-01-21T18:00:00Z", "status": "completed"}
+    assert row_of(line)["cells"]["gain"]["below"] == ["+0.004 to +0.079", "needs to lie above 0.005"]
+    above = line | {"verdict": "joining pays", "gain": gain | {"low": 0.006}}
+    assert row_of(above)["cells"]["gain"]["below"] == ["+0.006 to +0.079"]
+    below = line | {"gain": gain | {"low": -0.01}}
+    assert row_of(below)["cells"]["gain"]["below"] == ["−0.010 to +0.079"]
 
 
 @pytest.mark.parametrize("repeats", [1, 3])

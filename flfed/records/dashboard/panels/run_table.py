@@ -14,7 +14,7 @@ from flfed.records.reports.catalogue import SeriesLine, answer_in_words, figure_
 from flfed.records.reports.faults import STATUS_WORDS, absence_in_words
 from flfed.records.reports.privacy import name_mechanism
 from flfed.records.statistics import Report
-from flfed.records.statistics.verdict import VERDICTS, describe_verdict
+from flfed.records.statistics.verdict import PAYS, VERDICTS, describe_verdict, number
 from flfed.records.text import describe_study, moment
 from flfed.words import render, sentences
 
@@ -77,13 +77,17 @@ def row_of(line: Report) -> dict[str, Any]:
     verdict, gain = answer_in_words(line)
     sign, _, words = verdict.partition(" ")
     size, _, span = gain.partition(" ")
+    below_gain = [span.strip("()")]
+    drawn = read_figure(of.gain)
+    if of.verdict not in (None, PAYS) and (drawn.low or 0.0) > 0:
+        below_gain.append(render("pages.runs.small", least=number(of.gain["minimum-gain"])))
     took_part = of.sites - list(of.missing_repeats.values()).count(of.repeats)
     rank = None if of.verdict is None else VERDICTS.index(of.verdict)
     privacy = name_mechanism(of.mechanism, of.epsilon)
     cells = {
         "study": _cell(describe_study(of.study), below=[of.run]),
         "verdict": _cell(words or render("pages.runs.uncompared"), rank, below=figure_in_words(line)[:1]),
-        "gain": _cell(size, read_figure(of.gain).value, below=[span.strip("()")]),
+        "gain": _cell(size, drawn.value, below=below_gain),
         "dataset": _cell(of.dataset),
         "sites": _cell(str(took_part), took_part),
         "rows": _cell("" if of.rows is None else f"{of.rows:,}", of.rows),
