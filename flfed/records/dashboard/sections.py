@@ -239,5 +239,4 @@ def _show_charts(charts: Sequence[Drawing]) -> None:
     for start in range(0, len(charts), BESIDE):
         columns = st.columns(BESIDE) if len(charts) > 1 else [st]
         for column, of in zip(columns, charts[start : start + BESIDE], strict=False):
-            words = {"key": of.key, "says": of.says}
-            figure(column, escape(of.title), of.draw(), of.lines, **words, least=of.least)
+            figure(column, escape(of.title), of.draw(), of.lines, key=of.key, says=of.says, least=of.least)
