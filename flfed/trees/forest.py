@@ -89,7 +89,7 @@ class Tree:
         places = column.take(node) * codes.shape[1] + np.arange(len(node))
         row_code = codes.ravel().take(places)
         goes_right = (row_code > last_left.take(node)) & (row_code != also_left.take(node))
-        return left.take(node) + goes_right
+        return np.asarray(left.take(node) + goes_right)
 
     def continues(self, before: Tree) -> bool:
         """Return whether the tree has all splits of an earlier one, so that rows go on from its leaves."""
@@ -463,7 +463,8 @@ def _gain(sums: np.ndarray, settings: TreeSettings) -> np.ndarray:
     """Return `G^2 / (H + l2)` in float32, of sums [2 or 3, ...]."""
     slope = sums[0] * UNIT
     curvature = sums[1] * UNIT
-    return (np.square(slope) / np.maximum(curvature + settings.l2, 1e-300)).astype(np.float32)
+    gain = np.square(slope) / np.maximum(curvature + settings.l2, 1e-300)
+    return np.asarray(gain, dtype=np.float32)
 
 
 class GrowingTree:
