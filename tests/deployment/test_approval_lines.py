@@ -184,9 +184,11 @@ def trains(name: str) -> bool:
     return name not in COVERED | {"statistic"}
 
 
+IN_CLEAR = {"plain", "trees", "own parts", "codec", "statistic", "figures in sums only"}
+"""Cases whose updates or sums have neither noise nor secure aggregation."""
 RISKS: dict[str, tuple[str, Callable[[str], bool]]] = {
     "open": ("counts are exact, also of single rows", is_exact),
-    "two sites": ("The other site can", lambda name: name in {"plain", "trees", "own parts", "codec", "statistic"}),
+    "two sites": ("The other site can", lambda name: name in IN_CLEAR),
     "single cells": ("The policy allows counts of single rows in sums.", is_exact),
     "histogram": ("a cell can be one row", trains),
     "training figures": ("crafted models read single outcomes from them", trains),

@@ -329,7 +329,8 @@ def test_every_interval_has_one_form(shown: Shown):
         if not alike or len(SPAN_BEGINS.findall(text)) != len(spans):
             wrong.append((place, text))
     assert wrong == []
-    assert there >= 20 or not shown.metric
+    # Each figure stands once.
+    assert there >= 15 or not shown.metric
 
 
 def auc_cells(place: Place, *, primary: bool) -> Iterator[str]:
