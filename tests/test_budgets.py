@@ -22,8 +22,8 @@ OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
-    "tokens of code": 687_230,
-    "lines of code": 64_430,
+    "tokens of code": 688_400,
+    "lines of code": 64_540,
     "Python files": 508,
     "most imports of a module": 26,
     "modules with more than 15 imports": 43,
@@ -41,13 +41,13 @@ RATCHET = {
     "conditional expressions within another": 117,
     "nested comprehensions": 56,
     "keys by string in records/": 242,
-    "test lines per line of code": 1.252,
+    "test lines per line of code": 1.254,
     "private names that are bound": 22,
-    "'what is', 'what leaves' and the like": 103,
+    "'what is', 'what leaves' and the like": 104,
     "told, tell, tells": 59,
     "median sentence of pages, words": 12.0,
     "longest sentence of pages, words": 35,
-    "lines of code with text": 1_702,
+    "lines of code with text": 1_708,
 }
 """Most that each counter of `tests/house.py` and of `tests/words_counted.py` may reach: what it was when the last
 change was made, or less."""
