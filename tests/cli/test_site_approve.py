@@ -272,7 +272,7 @@ def test_a_study_that_begins_from_a_model_needs_a_copy_of_it_once(run: Run, tmp_
 
 @pytest.mark.servers
 @pytest.mark.parametrize(
-    ("typed", "decision"), [("approve", "approved"), ("refuse", "refused"), ("", None), ("yes", None)]
+    ("typed", "decision"), [("approve", "approved"), ("refuse", "refused"), ("", None), ("yes\nlater", None)]
 )
 def test_a_person_at_a_terminal_is_asked(heart: datasets.Dataset, typed: str, decision: str | None):
     words = ("site", "approve", "heart-disease", "--site", "cleveland", *WITH)
