@@ -13,6 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flfed.rows.data.parsing.arrow_reader import (
+    are_plain_identifiers,
+    coded_texts,
+    has_marks_of_decimals,
+    read_plain_numbers,
+    texts_of,
+)
 from flfed.rows.data.parsing.cells import (
     NO_IDENTIFIER,
     VALUELESS,
@@ -70,6 +77,9 @@ def _once(cells: pd.Series) -> tuple[np.ndarray, list[Any]]:
     """Return the place of each cell's value [rows], -1 where missing, and the distinct values."""
     import pandas as pd
 
+    if (texts := texts_of(cells)) is not None:
+        place, distinct = coded_texts(texts)
+        return place, distinct.to_pylist()
     if cells.dtype.kind == "f" and getattr(cells.dtype, "itemsize", 8) < 8:
         # As the shortest decimal that gives the float32: 0.1, not 0.10000000149011612.
         single = cells.to_numpy(dtype=np.float32, na_value=np.nan)
@@ -245,6 +255,8 @@ def read_column(cells: pd.Series, name: str, column: Column, field: Field) -> Re
         return cells.to_numpy(), []
     if column.kind == "date" and isinstance(cells.dtype, np.dtype | pd.DatetimeTZDtype) and cells.dtype.kind == "M":
         field = replace(field, date="")  # no text to be read
+    if (plain := _read_plain(texts_of(cells), name, column, field, codes)) is not None:
+        return plain
     place, values = _once(cells)
     # Missing cells get a value of their own at the end, to be read like all others.
     if (place < 0).any():
@@ -255,6 +267,36 @@ def read_column(cells: pd.Series, name: str, column: Column, field: Field) -> Re
     read = _read_texts(texts, place, column, field)
     rows = [(rule, np.flatnonzero(bad[place])) for rule, bad in texts.broken]
     return read[place], [Finding(name, rule, where) for rule, where in rows if len(where)]
+
+
+def _read_plain(cells: Any, name: str, column: Column, field: Field, codes: set[str | None]) -> Read | None:
+    """Read a column of plain numbers or identifiers at once, with the result of reading each text; None for others.
+
+    Parameters
+    ----------
+    cells : ChunkedArray or None
+        From `texts_of`.
+    name, column, field
+    codes : set of str or None
+        Texts for "not known".
+    """
+    if cells is None or field.values is not None or field.other is not None:
+        return None
+    words = [code for code in codes if code is not None]
+    if column.kind == "id" and not column.values:
+        place, distinct = coded_texts(cells)
+        if (place < 0).any() or not are_plain_identifiers(distinct, words):
+            return None
+        return np.array(distinct.to_pylist(), dtype=object)[place], []
+    if not column.is_number() or field.thousands or field.decimal not in (".", ","):
+        return None
+    numbers = read_plain_numbers(cells, words, field.decimal)
+    if numbers is None:
+        return None
+    ambiguous = field.thousands is None and not has_marks_of_decimals(
+        cells, field.decimal, lambda text: _plain_cell(text) in codes
+    )
+    return None if ambiguous else _read_numbers(numbers, name, column, field)
 
 
 def _read_texts(texts: Texts, place: np.ndarray, column: Column, field: Field) -> np.ndarray:
@@ -363,10 +405,15 @@ def _numbers_at_once(raw: pd.DataFrame, schema: Schema, fields: Mapping[str, Fie
         some = plain[start : start + at_once]
         cells = raw[[fields[name].column for name in some]].to_numpy(dtype=np.float64)
         for name, numbers in zip(some, _as_read_from_text(np.ascontiguousarray(cells.T)), strict=True):
-            broken: Broken = []
-            inside = _within_range(numbers, schema.columns[name], fields[name], broken)
-            readings[name] = inside, [Finding(name, rule, np.flatnonzero(bad)) for rule, bad in broken]
+            readings[name] = _read_numbers(numbers, name, schema.columns[name], fields[name])
     return readings
+
+
+def _read_numbers(numbers: np.ndarray, name: str, column: Column, field: Field) -> Read:
+    """Return a column of numbers in the schema's unit and range."""
+    broken: Broken = []
+    inside = _within_range(numbers, column, field, broken)
+    return inside, [Finding(name, rule, np.flatnonzero(bad)) for rule, bad in broken]
 
 
 def _as_read_from_text(numbers: np.ndarray) -> np.ndarray:

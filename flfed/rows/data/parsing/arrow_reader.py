@@ -1,0 +1,255 @@
+"""Plain text tables in Arrow's columns, and plain numbers and identifiers read many at a time.
+
+Each function returns None, or False, where anything looks odd. The careful reader then takes the file or the column, and
+names rule and count. No error of Arrow leaves, since it quotes a cell.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+import string
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flfed.rows.data.parsing.limits import Reading
+from flfed.rows.data.parsing.text_files import SEPARATORS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BLOCK = 1 << 22
+LONGEST_CELL = 100_000
+"""The careful reader refuses longer cells as a quote that is never closed."""
+EXACT_DIGITS = 15
+"""Any text of up to so many signs is read alike by all parsers: an integer below 2**53 over a power of ten."""
+LONGEST_NUMBER = 25
+_UTF8 = ("utf-8", "utf8", "utf-8-sig")
+_DIGITS = string.digits.encode()
+_LETTERS = (string.ascii_letters + string.digits + "_").encode()
+_WORDS = ("null", "nan", "none", "nil", "nat")
+LONGEST_DATE = 7
+"""Signs of the longest text that a spreadsheet makes of an identifier: "31-Dec." """
+
+
+def read_plain_csv(
+    content: bytes,
+    encoding: str,
+    separator: str,
+    columns: Sequence[str] | None,
+    reading: Reading,
+    *,
+    block: int = BLOCK,
+) -> pd.DataFrame | None:
+    """Parse a plain CSV file as columns of Arrow's texts; None where it is not plain.
+
+    A plain file is in UTF-8 without quotes and NUL bytes. All of its lines have as many cells as there are names,
+    which differ, and it is far from the limits.
+
+    Parameters
+    ----------
+    content : bytes
+    encoding, separator, columns
+        As of `Csv`.
+    reading : Reading
+    block : int
+        Bytes that are parsed at a time.
+    """
+    import pyarrow as pa
+    from pyarrow import csv
+
+    if encoding.lower().replace("_", "-") not in _UTF8 or separator not in SEPARATORS:
+        return None
+    if b'"' in content or b"\0" in content:
+        return None
+    if b"\r" in content and content.count(b"\r") != content.count(b"\r\n"):
+        return None
+    start = len(codecs.BOM_UTF8) if content.startswith(codecs.BOM_UTF8) and encoding.endswith("sig") else 0
+    first = content[start : content.find(b"\n") + 1].decode("utf-8", "replace").rstrip("\r\n").split(separator)
+    names = list(columns or first)
+    if not _has_plain_names(first, columns) or _is_large(content, len(names), reading):
+        return None
+    try:
+        batches = csv.open_csv(
+            pa.BufferReader(pa.py_buffer(content).slice(start)),
+            csv.ReadOptions(use_threads=False, block_size=block, column_names=names, skip_rows=int(not columns)),
+            csv.ParseOptions(delimiter=separator, quote_char=False, double_quote=False),
+            csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), null_values=[]),
+        )
+        table = pa.Table.from_batches(_within_time(batches, reading), batches.schema)
+    except pa.ArrowException:
+        return None
+    if not table.num_rows or max(map(_longest, table.columns)) > LONGEST_CELL:
+        return None
+    return as_frame(table)
+
+
+def _has_plain_names(first: Sequence[str], columns: Sequence[str] | None) -> bool:
+    """Return whether a file's first line is a plain header, or no header under the names in `columns`."""
+    names = columns or first
+    stripped = [name.strip() for name in first]
+    if len(first) != len(names) or len(set(names)) != len(names) or len(names) < 2 or "\ufeff" in first[0]:
+        return False
+    return stripped != list(columns) if columns else all(stripped) and stripped[0] == first[0]
+
+
+def _is_large(content: bytes, columns: int, reading: Reading) -> bool:
+    """Return whether a file may exceed a limit, counted in lines."""
+    lines = content.count(b"\n") + 1
+    limits = reading.limits
+    return columns > limits.columns or lines > limits.rows or lines * columns > limits.cells
+
+
+def _within_time(batches: Any, reading: Reading) -> Iterator[Any]:
+    for batch in batches:
+        reading.check_time()
+        yield batch
+
+
+def as_frame(table: Any) -> pd.DataFrame:
+    """Return an Arrow table whose texts stay in Arrow's columns; all others are those of pandas."""
+    import pandas as pd
+    import pyarrow as pa
+
+    # A Parquet file may hold other bytes than UTF-8, which would raise once a text is read.
+    table.validate(full=True)
+    frame: pd.DataFrame = table.to_pandas(types_mapper={pa.string(): pd.ArrowDtype(pa.string())}.get)
+    return frame
+
+
+def texts_of(cells: pd.Series) -> Any:
+    """Return a column's texts as Arrow holds them (a ChunkedArray of strings), or None for any other column."""
+    import pandas as pd
+    import pyarrow as pa
+
+    if not isinstance(cells.dtype, pd.ArrowDtype) or not pa.types.is_string(cells.dtype.pyarrow_dtype):
+        return None
+    return pa.chunked_array(cells.array.__arrow_array__())
+
+
+def coded_texts(texts: Any) -> tuple[np.ndarray, Any]:
+    """Return the code of each text [rows], -1 where missing, and the distinct texts as Arrow's array."""
+    import pyarrow as pa
+
+    encoded = texts.dictionary_encode().unify_dictionaries().combine_chunks()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.chunk(0)
+    return encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64), encoded.dictionary
+
+
+def read_plain_numbers(texts: Any, codes: Sequence[str], mark: str) -> np.ndarray | None:
+    """Read numbers of digits, one sign and one mark of decimals, as the careful reader does [rows].
+
+    NaN where a text is empty or one of `codes`; None where any other text is no such number, or -0.
+    """
+    parts = [_numbers(chunk, codes, mark) for chunk in texts.chunks]
+    if any(part is None for part in parts):
+        return None
+    return np.concatenate([np.empty(0), *parts])
+
+
+def _numbers(chunk: Any, codes: Sequence[str], mark: str) -> np.ndarray | None:
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    signs = _DIGITS + b"-" + mark.encode()
+    if codes and bytes_of(chunk).translate(None, signs):
+        chunk = pc.if_else(pc.is_in(chunk, value_set=pa.array(codes, pa.string())), pa.scalar(None, pa.string()), chunk)
+    content = bytes_of(chunk)
+    lengths = _lengths(chunk)
+    if content.translate(None, signs) or lengths.max(initial=0) > LONGEST_NUMBER:
+        return None
+    if mark != ".":
+        content = content.replace(mark.encode(), b".")
+    bits = np.packbits(lengths > 0, bitorder="little")
+    buffers = [pa.py_buffer(bits), pa.py_buffer(_offsets(chunk) - _offsets(chunk)[0]), pa.py_buffer(content)]
+    chunk = pa.Array.from_buffers(pa.string(), len(chunk), buffers)
+    try:
+        numbers: np.ndarray = pc.cast(chunk, pa.float64()).to_numpy(zero_copy_only=False)
+    except pa.ArrowException:
+        return None
+    long = np.flatnonzero(lengths > EXACT_DIGITS)
+    if len(long):
+        written = chunk.take(pa.array(long)).to_pylist()
+        if not all("." in text for text in written):
+            return None
+        # The last bits of longer numbers are those of pandas, on which keys of rows depend.
+        numbers = numbers.copy()
+        numbers[long] = pd.to_numeric(np.array(written, dtype=object))
+    if b"-" in content and (np.signbit(numbers) & (numbers == 0)).any():
+        return None
+    return numbers
+
+
+def has_marks_of_decimals(texts: Any, mark: str, is_code: Callable[[str], bool]) -> bool:
+    """Return whether marks stand before decimals: there is none, or one that cannot stand between thousands."""
+    chunks = [chunk for chunk in texts.chunks if mark.encode() in bytes_of(chunk)]
+    grouped = re.compile(rf"[+-]?[1-9]\d{{0,2}}(?:{re.escape(mark)}\d{{3}})+")
+    for chunk in chunks:
+        for text in chunk.to_pylist():
+            if text and mark in text and not grouped.fullmatch(text) and not is_code(text):
+                return True
+    return not chunks
+
+
+def are_plain_identifiers(distinct: Any, codes: Sequence[str]) -> bool:
+    """Return whether distinct texts [values] are sound identifiers of ASCII letters, digits, "_" and "-".
+
+    None is empty, one of `codes`, or what a spreadsheet or another program makes of an identifier.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    content = bytes_of(distinct)
+    shortest = _lengths(distinct).min(initial=LONGEST_CELL)
+    if distinct.null_count or shortest == 0 or content.translate(None, _LETTERS + b"-"):
+        return False
+    if b"-" in content and shortest <= LONGEST_DATE:
+        return False
+    words = pa.array([*_WORDS], pa.string())
+    is_word = pc.any(pc.is_in(pc.ascii_lower(distinct), value_set=words)).as_py()
+    is_code = pc.any(pc.is_in(distinct, value_set=pa.array(codes, pa.string()))).as_py()
+    return not is_word and not is_code
+
+
+def may_hold(cells: pd.Series, signs: str) -> bool:
+    """Return whether a cell of a column may have all these lower-case signs, in either case."""
+    texts = texts_of(cells)
+    if texts is None or not signs.isascii():
+        return True
+    parts = [bytes_of(chunk) for chunk in texts.chunks]
+    if not all(map(bytes.isascii, parts)):
+        return True
+    return any(all(sign in part for sign in signs.encode()) for part in map(bytes.lower, parts))
+
+
+def bytes_of(texts: Any) -> bytes:
+    """Return the bytes of all texts of an Arrow array, one after the other."""
+    offsets = _offsets(texts)
+    data = texts.buffers()[2]
+    if data is None:
+        return b""
+    return bytes(memoryview(data)[offsets[0] : offsets[-1]])
+
+
+def _offsets(texts: Any) -> np.ndarray:
+    """Return where each text begins, and where the last ends; int32 [texts + 1]."""
+    if texts.buffers()[1] is None:
+        return np.zeros(len(texts) + 1, dtype=np.int32)
+    return np.frombuffer(texts.buffers()[1], dtype=np.int32)[texts.offset : texts.offset + len(texts) + 1]
+
+
+def _lengths(texts: Any) -> np.ndarray:
+    """Return the bytes of each text [texts], 0 where missing."""
+    import pyarrow.compute as pc
+
+    if texts.null_count:
+        return np.asarray(pc.fill_null(pc.binary_length(texts), 0).to_numpy(zero_copy_only=False))
+    return np.diff(_offsets(texts))
+
+
+def _longest(column: Any) -> int:
+    return max((int(_lengths(chunk).max(initial=0)) for chunk in column.chunks), default=0)

@@ -1,0 +1,273 @@
+"""The reader of plain tables gives what the careful one gives, to the last bit, or leaves the table to it."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from flfed.errors import FlfedError
+from flfed.rows.data import datasets
+from flfed.rows.data import mapping as mapping_module
+from flfed.rows.data import site_discovery as listing
+from flfed.rows.data.mapping import map_table, read_column
+from flfed.rows.data.parsing import arrow_reader
+from flfed.rows.data.parsing.arrow_reader import as_frame, read_plain_csv
+from flfed.rows.data.parsing.fields import Field, Finding
+from flfed.rows.data.parsing.limits import Limits, Reading
+from flfed.rows.data.schema import Column
+from flfed.rows.data.site import Site
+from flfed.rows.data.sources import Csv, Parquet, Selection
+from flfed.rows.data.table_check import check_site
+from tests.damage.catalogue import CATALOGUE
+from tests.damage.patients import SCHEMA as SCHEMA_OF_PATIENTS
+from tests.damage.tables import as_parquet, typed, write_dataset
+from tests.test_every_damage import SOUND, SOUND_OF, package
+from tests.test_spoiled_bytes import spoiled
+
+CASES = {f"{title}: {case.about}": case for title, cases in CATALOGUE.items() for case in cases}
+CASES = {name: case for name, case in CASES.items() if case.package.startswith(("Csv", "Parquet"))}
+TEXTS = {name: case for name, case in CASES.items() if case.file == "rows.csv"}
+READING = Reading("a table", Limits())
+BLOCKS = (1, 7, 1000)
+"""Lines of a block."""
+WIDE = (-1e12, 1e12)
+KINDS = [
+    (Column(kind="number", range=WIDE), {}),
+    (Column(kind="number", range=(0, 60)), {}),
+    (Column(kind="number", range=(0, 99_999), missing=("9", 42)), {}),
+    (Column(kind="number", range=WIDE), {"decimal": ","}),
+    (Column(kind="number", range=WIDE), {"thousands": ""}),
+    (Column(kind="number", range=WIDE), {"thousands": ","}),
+    (Column(kind="number", range=WIDE), {"missing": ("-9", "?", "NA"), "multiply": 38.67, "add": -1.0}),
+    (Column(kind="number", range=WIDE), {"censored": "limit"}),
+    (Column(kind="id"), {}),
+    (Column(kind="id"), {"missing": ("P1", "NA")}),
+    (Column(kind="flag"), {}),
+    (Column(kind="date"), {}),
+    (Column(kind="category", values=("no", "yes")), {}),
+    (Column(kind="category", values=("1", "other")), {"other": "other"}),
+]
+PLAIN = Csv("plain.csv")
+
+
+class Careful(Csv):
+    """A CSV file that the careful reader takes, whatever it holds."""
+
+    read_compact = Selection.read_compact
+
+
+class CarefulParquet(Parquet):
+    """A Parquet file whose texts are objects."""
+
+    read_compact = Selection.read_compact
+
+
+def careful_of(source: Csv | Parquet) -> Csv | Parquet:
+    """Return the same source for the careful reader."""
+    settings = {one.name: getattr(source, one.name) for one in fields(source) if one.init}
+    return (Careful if isinstance(source, Csv) else CarefulParquet)(**settings)
+
+
+def with_source(site: Site, source: Any) -> Site:
+    settings = {one.name: getattr(site, one.name) for one in fields(Site) if one.init}
+    return Site(**{**settings, "source": source})
+
+
+def outcome(what: Callable[[], Any]) -> Any:
+    """Return what a call returns, or the text of its error."""
+    try:
+        return what()
+    except FlfedError as error:
+        return str(error)
+
+
+def same_findings(one: list[Finding], other: list[Finding]) -> bool:
+    plain = [[(f.column, f.rule, f.hint, f.rows.tolist()) for f in some] for some in (one, other)]
+    return plain[0] == plain[1]
+
+
+def bits(table: pd.DataFrame) -> dict[str, Any]:
+    """Return a table's columns to the last bit, with the type of each cell."""
+    columns = {}
+    for name, cells in table.items():
+        values = cells.to_numpy()
+        plain = [(type(cell), cell) for cell in values] if values.dtype == object else values.tobytes()
+        columns[str(name)] = (str(values.dtype), plain)
+    return columns
+
+
+def differences(site: Site) -> list[str]:
+    """Return in which respects the two readers differ on a site's table."""
+    found = []
+    careful = with_source(site, careful_of(site.source))
+    mapped = [outcome(one.inspect) for one in (site, careful)]
+    if any(isinstance(one, str) for one in mapped):
+        return [] if mapped[0] == mapped[1] else ["refusal"]
+    (table, findings, _), (expected, known, _) = mapped
+    if bits(table) != bits(expected) or list(table) != list(expected):
+        found.append("table")
+    if not same_findings(findings, known):
+        found.append("findings")
+    lines = [outcome(lambda one=one: check_site(one).lines) for one in (site, careful)]
+    if lines[0] != lines[1]:
+        found.append("lines of the check")
+    return found
+
+
+def differing_columns(compact: pd.DataFrame, objects: pd.DataFrame) -> Iterator[str]:
+    """Yield the columns that read differently, as any kind of column."""
+    if list(compact.columns) != list(objects.columns) or len(compact) != len(objects):
+        yield "names or rows"
+        return
+    for name in objects:
+        for number, (column, settings) in enumerate(KINDS):
+            field = Field(str(name), **settings)
+            one, own = read_column(compact[name], "c", column, field)
+            other, theirs = read_column(objects[name], "c", column, field)
+            if bits(pd.DataFrame({"c": one})) != bits(pd.DataFrame({"c": other})) or not same_findings(own, theirs):
+                yield f"{name} as kind {number}"
+
+
+def in_blocks(content: bytes, lines: int, source: Csv = PLAIN) -> pd.DataFrame | None:
+    """Read a file in blocks of about so many of its lines."""
+    block = lines * max(map(len, content.split(b"\n"))) + 2
+    return read_plain_csv(content, source.encoding, source.separator, source.columns, READING, block=block)
+
+
+def as_objects(content: bytes) -> pd.DataFrame:
+    return pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with both datasets of the catalogue."""
+    write_dataset(tmp_path)
+    write_dataset(tmp_path, "patients", SCHEMA_OF_PATIENTS)
+    monkeypatch.setenv("FLFED_PATH", str(tmp_path))
+    return tmp_path
+
+
+def site_of(root: Path, case: Any, *, turned: bool = False) -> tuple[Site, bytes]:
+    """Write a case's package, with its lines turned round if need be, and load it with the bytes of its file."""
+    file = package(root, "clinic-a", case)
+    content = file.read_bytes()
+    if turned:
+        # Most damage is in the first lines: turned round, it is in the last block.
+        names, _, rows = content.partition(b"\n")
+        content = b"\n".join([names, *reversed(rows.rstrip(b"\n").split(b"\n"))]) + b"\n"
+        file.write_bytes(content)
+    return listing.load("clinic-a"), content
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_both_readers_agree_on_every_damaged_table(root, monkeypatch, case):
+    for name, value in case.env.items():
+        monkeypatch.setenv(name, value)
+    assert differences(site_of(root, case)[0]) == []
+
+
+@pytest.mark.parametrize("case", TEXTS.values(), ids=TEXTS)
+def test_both_readers_agree_on_every_damaged_table_that_is_read_in_blocks_of_few_lines(root, case):
+    site, content = site_of(root, case, turned=True)
+    schema = datasets.load(site.dataset).schema
+    found = [in_blocks(content, lines, site.source) for lines in BLOCKS]
+    expected = outcome(lambda: map_table(site.source.read((root,)), schema, site.columns, site.source.missing))
+    for one in found:
+        if one is not None:
+            table, findings = map_table(one, schema, site.columns, site.source.missing)
+            assert bits(table) == bits(expected[0])
+            assert same_findings(findings, expected[1])
+
+
+def test_the_sound_tables_and_most_damaged_ones_are_plain(root):
+    plain = [name for name, case in TEXTS.items() if in_blocks(case.damage(SOUND_OF[case.base]), 1000) is not None]
+    assert in_blocks(SOUND.encode(), 1) is not None
+    assert 2 * len(plain) > len(TEXTS)
+
+
+NUMBERS = [
+    "0", "-0", "-0.0", "0.0", "5", "5.", ".5", "-.5", ".", "-", "", "007", "00.5", "1.50", "35.000", "-35.125", "1.2.3", "1-2", "--1",
+    "5-", "9", "9.0", "9.00", "42", "-9", "-9.0", "999999999999999", "9999999999999999", "12345678901234567890", "0.1234567890123456789",
+    "123456789.123456789", "-0.30000000000000004", "99999999999999999999999999.5", "0.00000000000000000001",
+]  # fmt: skip
+ODD = [
+    " 5", "5 ", "+5", "1e5", "1E-3", "nan", "NaN", "inf", "-inf", "Infinity", "NA", "?", "null", "None", "TRUE", "0x37", "1_000", "<5", "> 5",
+    "5,5", "35,000", "1,234.5", "50 %", "\u0665\u0665", "\u22125", "P1", "MAR-01", "1-mar", "1.0E+09", "#N/A", "n/a", "ab\ufffd", "2024-05-05",
+    "2024-05-05T23:00:00Z", "yes", "no", "value", "\u00a05", "\ufeff5", "nil", "NaT", "abc-def-12", "a.b", "1.0", "#MERGED!",
+]  # fmt: skip
+
+
+def columns_of(chance: random.Random, columns: int) -> bytes:
+    """Return a file whose columns are of few kinds of cells."""
+    cells = []
+    for _ in range(columns):
+        kinds = (NUMBERS, ["5", "7.25"], ["35.000", "36.000"], ["P0071", "P0072"], [f"{chance.gauss(5, 3)!r}" for _ in range(9)])
+        some = chance.choices(chance.choice(kinds), k=chance.choice((1, 3, 8)))
+        some += chance.choices([*ODD, *NUMBERS], k=chance.choice((0, 0, 0, 1, 2)))
+        cells.append([some[0], *(chance.choice(some).replace(",", ";") for _ in range(24))])
+    lines = [",".join(f"c{place}" for place in range(columns)), *map(",".join, zip(*cells, strict=True))]
+    return "\n".join(lines).replace("35,000", "35;000").encode() + b"\n"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_both_readers_agree_on_columns_of_odd_cells_as_any_kind(seed):
+    chance = random.Random(seed)
+    plain = 0
+    for _ in range(6):
+        content = columns_of(chance, 8)
+        compact = in_blocks(content, chance.choice(BLOCKS))
+        if compact is not None:
+            plain += 1
+            assert list(differing_columns(compact, as_objects(content))) == []
+    assert plain >= 2
+
+
+@pytest.mark.parametrize("cell", [*NUMBERS, *ODD])
+def test_one_odd_cell_in_the_last_block_reads_alike(cell):
+    content = "\n".join(["c1;c2", *["7.25;4"] * 12, *["6.5;5"] * 12, f"{cell};8", ""]).encode()
+    compact = read_plain_csv(content, "utf-8", ";", None, READING, block=20)
+    assert compact is not None
+    objects = pd.read_csv(io.BytesIO(content), sep=";", dtype=str, keep_default_na=False)
+    assert list(differing_columns(compact[["c1"]], objects[["c1"]])) == []
+
+
+@pytest.mark.parametrize("name", listing.names())
+def test_both_readers_agree_on_the_shipped_sites(name):
+    site = listing.load(name)
+    for dataset in site.datasets:
+        served = site.serving(dataset)
+        absent = datasets.load(dataset).absent()
+        if isinstance(served.source, (Csv, Parquet)) and not absent:
+            assert differences(served) == []
+
+
+def shared_tables() -> list[Path]:
+    folder = Path(os.environ.get("FLFED_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
+    return sorted(path for path in folder.rglob("*.csv") if path.stat().st_size < 30_000_000)
+
+
+@pytest.mark.parametrize("path", shared_tables(), ids=lambda path: path.name)
+def test_both_readers_agree_on_the_head_of_public_tables(path, tmp_path):
+    head = tmp_path / "head.csv"
+    head.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:600]))
+    for separator in (",", ";"):
+        source = Csv(str(head), separator=separator)
+        objects = outcome(lambda source=source: source.read(()))
+        compact = outcome(lambda source=source: source.read_compact(()))
+        if isinstance(objects, str):
+            assert compact == objects
+        else:
+            few = list(dict.fromkeys(objects))[:12]
+            assert list(differing_columns(compact[few], objects[few])) == []
+            assert compact.attrs == objects.attrs
