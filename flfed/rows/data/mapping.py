@@ -93,7 +93,8 @@ def _once(cells: pd.Series) -> tuple[np.ndarray, list[Any]]:
             place, dates = pd.factorize(cells)
             return place, list(dates)
     objects = cells.to_numpy() if cells.dtype == object else cells
-    if pd.api.types.infer_dtype(objects, skipna=True) not in ("string", "integer", "boolean"):
+    kinds = cells.cat.categories if isinstance(cells.dtype, pd.CategoricalDtype) else objects
+    if pd.api.types.infer_dtype(kinds, skipna=True) not in ("string", "integer", "boolean"):
         return np.arange(len(cells)), list(cells)
     # Once for each value. In other kinds, values with different texts may be equal: -0.0 and 0.0.
     place, values = pd.factorize(objects)
@@ -179,7 +180,7 @@ def map_table(
         findings += broken
     if outcome:
         findings += _without_value(schema, {name: columns[name] for name in once}, findings)
-    return table_of(columns), findings
+    return table_of(columns, copy=False), findings
 
 
 def _field(entry: str | Field | None, missing: tuple[str, ...]) -> Field | None:
@@ -252,7 +253,7 @@ def read_column(cells: pd.Series, name: str, column: Column, field: Field) -> Re
     codes = {_plain_cell(code) for code in (*field.missing, *column.missing)}
     # Dates of a database or of Parquet need no reading.
     if column.kind == "date" and cells.dtype == np.dtype("datetime64[ns]") and not codes:
-        return cells.to_numpy(), []
+        return cells.to_numpy(copy=True), []
     if column.kind == "date" and isinstance(cells.dtype, np.dtype | pd.DatetimeTZDtype) and cells.dtype.kind == "M":
         field = replace(field, date="")  # no text to be read
     if (plain := _read_plain(texts_of(cells), name, column, field, codes)) is not None:
@@ -270,7 +271,9 @@ def read_column(cells: pd.Series, name: str, column: Column, field: Field) -> Re
 
 
 def _read_plain(cells: Any, name: str, column: Column, field: Field, codes: set[str | None]) -> Read | None:
-    """Read a column of plain numbers or identifiers at once, with the result of reading each text; None for others.
+    """Read a column of plain numbers or identifiers at once; None for others.
+
+    The result is that of reading each text.
 
     Parameters
     ----------

@@ -224,7 +224,7 @@ class Site:
         return raw, table, findings, schema
 
     def source_table(self, *, compact: bool = False) -> pd.DataFrame:
-        """Read the source's table; of transactions, those that the holdout uses, with their windows.
+        """Read the source's table; of transactions, those of the holdout, with their windows.
 
         With `compact`, texts may be in Arrow's columns, which need less memory than objects.
         """
@@ -233,7 +233,9 @@ class Site:
         folders = dataset.folders(self.folder)
         if isinstance(source, Transactions):
             return source.read(folders, self.holdout)
-        return source.read_compact(folders) if compact and isinstance(source, Selection) else source.read(folders)
+        if compact and isinstance(source, Selection):
+            return source.read_compact(folders)
+        return source.read(folders)
 
     def read(
         self, repeat: int = 0, *, complete: Sequence[str] = (), published: PublishedSplit | None = None

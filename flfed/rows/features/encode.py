@@ -43,21 +43,25 @@ def codes(cells: pd.Series, layout: ColumnLayout) -> np.ndarray:
     place = {value: code for code, value in enumerate(layout.cells[:-1])}
     if len(cells) < LARGE:
         return np.array([place.get(cell, missing) for cell in cells.tolist()], dtype=int)
-    places, values = pd.factorize(cells)
-    return np.array([*(place.get(value, missing) for value in values), missing], dtype=int)[places]
+    places, texts = pd.factorize(cells)
+    return np.array([*(place.get(text, missing) for text in texts), missing], dtype=int)[places]
 
 
 def _bins(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Return the bin of each number, of bins that are evenly wide and include their lower edge; any of NaN [rows]."""
+    """Return the bin of each number [rows]; any bin of NaN.
+
+    Bins are evenly wide and include their lower edge.
+    """
     last = len(edges) - 2
     if len(values) < LARGE:
-        return np.clip(np.searchsorted(edges, values, side="right") - 1, 0, last)
+        return np.asarray(np.clip(np.searchsorted(edges, values, side="right") - 1, 0, last))
     # The division may be off by one beside an edge.
     inside = np.clip(np.nan_to_num(values), edges[0], edges[-1])
-    near = np.minimum(((inside - edges[0]) * ((last + 1) / (edges[-1] - edges[0]))).astype(np.int64), last)
+    share = (inside - edges[0]) / (edges[-1] - edges[0])
+    near = np.minimum((share * (last + 1)).astype(np.int64), last)
     near -= inside < edges[near]
     near += inside >= edges[near + 1]
-    return np.clip(near, 0, last)
+    return np.asarray(np.clip(near, 0, last))
 
 
 def _scaled(values: np.ndarray, column: ColumnLayout) -> np.ndarray:

@@ -266,7 +266,7 @@ def _far_from_each_other(
 def rows_alike(table: pd.DataFrame) -> np.ndarray:
     """Return the places of the rows that equal another row in all columns, int [rows that do].
 
-    Missing cells are equal. Columns are compared one by one, each for the rows that are alike so far.
+    Missing cells are equal. Each column is compared for the rows that are alike so far.
 
     Examples
     --------
@@ -275,8 +275,8 @@ def rows_alike(table: pd.DataFrame) -> np.ndarray:
     """
     rows = np.arange(len(table))
     groups = np.zeros(len(table), dtype=np.int64)
-    for _, cells in table.items():
-        codes, values = pd.factorize(cells.iloc[rows])
+    for name in table:
+        codes, values = pd.factorize(table[name].iloc[rows])
         groups = pd.factorize(groups * (len(values) + 1) + codes)[0]
         repeated = (np.bincount(groups) > 1)[groups] if len(rows) else np.zeros(0, dtype=bool)
         rows = rows[repeated]
@@ -287,8 +287,8 @@ def rows_alike(table: pd.DataFrame) -> np.ndarray:
 def rows_without_value(table: pd.DataFrame) -> np.ndarray:
     """Return the places of the rows with no value in any column, int [rows without]."""
     rows = np.arange(len(table))
-    for _, cells in table.items():
-        rows = rows[cells.iloc[rows].isna().to_numpy()]
+    for name in table:
+        rows = rows[table[name].iloc[rows].isna().to_numpy()]
     return rows
 
 
@@ -486,7 +486,7 @@ def row_of_means(columns: Sequence[tuple[pd.Series, float]]) -> bool:
         return False
     least = max(NUMBERS, MOST_OF_THEM * len(used))
     for kind in ("mean", "sum", "median"):
-        p_values = []
+        p_values: list[float] = []
         for left, (numbers, place) in zip(range(len(used), 0, -1), used, strict=True):
             # Too few columns are left to reach the least number.
             if len(p_values) + left < least:

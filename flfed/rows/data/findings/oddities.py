@@ -129,8 +129,8 @@ def _of_cells(name: str, table: pd.DataFrame, schema: Schema, today: date) -> It
         return
     people = table[schema.group] if schema.group else None
     if column.values:
-        sizes = present_cells.astype(str).value_counts()
-        if twice := rows_in_other_case(list(sizes.index), sizes.to_numpy()):
+        codes, texts = pd.factorize(present_cells)
+        if twice := rows_in_other_case(list(map(str, texts)), np.bincount(codes, minlength=len(texts))):
             yield render("findings.column.cases", rows=twice)
     yield from _of_empty(cells, column, schema.group, people)
     if column.kind == "target" and not column.is_number():
@@ -233,17 +233,21 @@ def odd_identifiers(present_cells: pd.Series, sizes: pd.Series | None = None) ->
     sizes = present_cells.value_counts(sort=False) if sizes is None else sizes
     if rows := _without_zeros(sizes):
         yield render("findings.column.zeros", rows=count_in_words(rows))
-    folded = Counter(str(text).casefold() for text in sizes.index)
-    if people := sum(spellings > 1 for spellings in folded.values()):
+    folded = [str(text).casefold() for text in sizes.index]
+    # Usually there are none, which a set shows soonest.
+    if len(set(folded)) == len(folded):
+        return
+    if people := sum(spellings > 1 for spellings in Counter(folded).values()):
         yield render("findings.column.capitals", identifiers=count_in_words(people))
 
 
 def _without_zeros(sizes: pd.Series) -> int:
     """Count the rows whose identifiers lost their leading zeros; 0 without evidence."""
-    digits = sizes[[isinstance(text, str) and text.isdecimal() for text in sizes.index]]
-    with_zeros = {text for text in digits.index if text.startswith("0") and text.strip("0")}
+    zeros = [text for text in sizes.index if isinstance(text, str) and text.startswith("0")]
+    with_zeros = {text for text in zeros if text.isdecimal() and text.strip("0")}
     if not with_zeros:
         return 0
+    digits = sizes[[isinstance(text, str) and text.isdecimal() for text in sizes.index]]
     lost = {text.lstrip("0") for text in with_zeros}.intersection(digits.index)
     # Where all identifiers with zeros have one length, a shorter one without them lost its own.
     longest = max(map(len, with_zeros))
@@ -274,8 +278,8 @@ def contradictions(table: pd.DataFrame, schema: Schema) -> Iterator[str]:
     if schema.task == "regression" or not named:
         return
     rows = rows_alike(table[others])
-    has_value = table[schema.target].iloc[rows].notna() & table[others].iloc[rows].notna().any(axis=1)
-    alike = table.iloc[rows][has_value]
+    alike = table.iloc[rows]
+    alike = alike[alike[schema.target].notna() & alike[others].notna().any(axis=1)]
     alike = alike[alike.duplicated(others, keep=False)]
     if alike.empty:
         return
@@ -374,7 +378,8 @@ def foreign_rows(raw: pd.DataFrame) -> Iterator[str]:
     comments = np.zeros(len(raw), dtype=bool)
     if any(may_hold(raw.iloc[:, words[0]], sign) for sign in "#/%"):
         texts = plain_text(raw.iloc[:, words[0]])
-        comments = texts.map(lambda text: bool(text and _COMMENT.fullmatch(text))).to_numpy(dtype=bool)
+        is_comment = texts.map(lambda text: bool(text and _COMMENT.fullmatch(text)))
+        comments = is_comment.to_numpy(dtype=bool)
     matches = _named_cells(raw, words)
     headers = (matches >= 2) & (matches >= HEADER * raw.shape[1])
     most = max(MOST, SHARE * len(raw))
@@ -388,7 +393,7 @@ def foreign_rows(raw: pd.DataFrame) -> Iterator[str]:
 
 
 def _named_cells(raw: pd.DataFrame, words: Sequence[int]) -> np.ndarray:
-    """Count the cells of each row that hold the name of their column, among the columns at `words` [rows]."""
+    """Count the cells of each row at the places `words` that hold their column's name [rows]."""
     matches = np.zeros(len(raw), dtype=int)
     for place in words:
         name = plain_name(raw.columns[place])

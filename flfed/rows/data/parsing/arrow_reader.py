@@ -1,15 +1,17 @@
 """Plain text tables in Arrow's columns, and plain numbers and identifiers read many at a time.
 
-Each function returns None, or False, where anything looks odd. The careful reader then takes the file or the column, and
-names rule and count. No error of Arrow leaves, since it quotes a cell.
+Each function returns None, or False, where anything looks odd. The careful reader then takes the
+file or the column, and names rule and count. No error of Arrow leaves, since it quotes a cell.
 """
 
 from __future__ import annotations
 
 import codecs
+import csv
 import re
 import string
 from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,8 +25,9 @@ if TYPE_CHECKING:
 BLOCK = 1 << 22
 LONGEST_CELL = 100_000
 """The careful reader refuses longer cells as a quote that is never closed."""
+LARGEST_PART = 1 << 31
 EXACT_DIGITS = 15
-"""Any text of up to so many signs is read alike by all parsers: an integer below 2**53 over a power of ten."""
+"""Signs of a text that all parsers read alike: an integer below 2**53 over a power of ten."""
 LONGEST_NUMBER = 25
 _UTF8 = ("utf-8", "utf8", "utf-8-sig")
 _DIGITS = string.digits.encode()
@@ -45,8 +48,8 @@ def read_plain_csv(
 ) -> pd.DataFrame | None:
     """Parse a plain CSV file as columns of Arrow's texts; None where it is not plain.
 
-    A plain file is in UTF-8 without quotes and NUL bytes. All of its lines have as many cells as there are names,
-    which differ, and it is far from the limits.
+    A plain file is in UTF-8 without NUL bytes. All of its lines have as many cells as there are
+    names, which differ, and quotes only around whole cells of one line. It is far from the limits.
 
     Parameters
     ----------
@@ -58,28 +61,39 @@ def read_plain_csv(
         Bytes that are parsed at a time.
     """
     import pyarrow as pa
-    from pyarrow import csv
+    from pyarrow import csv as arrow_csv
 
     if encoding.lower().replace("_", "-") not in _UTF8 or separator not in SEPARATORS:
         return None
-    if b'"' in content or b"\0" in content:
+    end = content.find(b"\n") + 1
+    quoted = content.find(b'"', 0 if columns else end) >= 0
+    if b"\0" in content or (quoted and not _has_plain_quotes(content, separator.encode())):
         return None
     if b"\r" in content and content.count(b"\r") != content.count(b"\r\n"):
         return None
-    start = len(codecs.BOM_UTF8) if content.startswith(codecs.BOM_UTF8) and encoding.endswith("sig") else 0
-    first = content[start : content.find(b"\n") + 1].decode("utf-8", "replace").rstrip("\r\n").split(separator)
+    has_mark = content.startswith(codecs.BOM_UTF8) and encoding.endswith("sig")
+    start = len(codecs.BOM_UTF8) if has_mark else 0
+    line = content[start:end].decode("utf-8", "replace")
+    try:
+        first = next(csv.reader([line], delimiter=separator, strict=True), [""])
+    except csv.Error:
+        return None
     names = list(columns or first)
     if not _has_plain_names(first, columns) or _is_large(content, len(names), reading):
         return None
+    blocks = arrow_csv.ReadOptions(use_threads=False, block_size=block, column_names=names, skip_rows=int(not columns))
+    quote = '"' if quoted else False
+    signs = arrow_csv.ParseOptions(delimiter=separator, quote_char=quote, double_quote=False)
+    texts = arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), null_values=[])
     try:
-        batches = csv.open_csv(
-            pa.BufferReader(pa.py_buffer(content).slice(start)),
-            csv.ReadOptions(use_threads=False, block_size=block, column_names=names, skip_rows=int(not columns)),
-            csv.ParseOptions(delimiter=separator, quote_char=False, double_quote=False),
-            csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), null_values=[]),
-        )
+        buffer = pa.BufferReader(pa.py_buffer(content).slice(start))
+        batches = arrow_csv.open_csv(buffer, blocks, signs, texts)
         table = pa.Table.from_batches(_within_time(batches, reading), batches.schema)
     except pa.ArrowException:
+        return None
+    # A cell in quotes may hold several lines.
+    lines = content.count(b"\n") + (not content.endswith(b"\n")) - (not columns)
+    if quoted and table.num_rows != lines:
         return None
     if not table.num_rows or max(map(_longest, table.columns)) > LONGEST_CELL:
         return None
@@ -87,12 +101,21 @@ def read_plain_csv(
 
 
 def _has_plain_names(first: Sequence[str], columns: Sequence[str] | None) -> bool:
-    """Return whether a file's first line is a plain header, or no header under the names in `columns`."""
+    """Return whether a first line is a plain header, or a row under the names in `columns`."""
     names = columns or first
     stripped = [name.strip() for name in first]
-    if len(first) != len(names) or len(set(names)) != len(names) or len(names) < 2 or "\ufeff" in first[0]:
+    if not 1 < len(names) == len(set(names)) == len(first) or "\ufeff" in first[0]:
         return False
     return stripped != list(columns) if columns else all(stripped) and stripped[0] == first[0]
+
+
+def _has_plain_quotes(content: bytes, separator: bytes) -> bool:
+    """Return whether each quote begins or ends a cell, and none does both."""
+    ends = (separator, b"\n", b"\r\n")
+    opening = sum(content.count(before + b'"') for before in ends[:2]) + content.startswith(b'"')
+    closing = sum(content.count(b'"' + after) for after in ends) + content.endswith(b'"')
+    lone = any(before + b'"' + after in content for before, after in product(ends[:2], ends))
+    return opening == closing and opening + closing == content.count(b'"') and not lone
 
 
 def _is_large(content: bytes, columns: int, reading: Reading) -> bool:
@@ -115,28 +138,32 @@ def as_frame(table: Any) -> pd.DataFrame:
 
     # A Parquet file may hold other bytes than UTF-8, which would raise once a text is read.
     table.validate(full=True)
-    frame: pd.DataFrame = table.to_pandas(types_mapper={pa.string(): pd.ArrowDtype(pa.string())}.get)
+    kinds = {pa.string(): pd.ArrowDtype(pa.string())}
+    frame: pd.DataFrame = table.to_pandas(types_mapper=kinds.get)
     return frame
 
 
 def texts_of(cells: pd.Series) -> Any:
-    """Return a column's texts as Arrow holds them (a ChunkedArray of strings), or None for any other column."""
+    """Return a column's texts as Arrow's ChunkedArray of strings; None for any other column."""
     import pandas as pd
     import pyarrow as pa
 
-    if not isinstance(cells.dtype, pd.ArrowDtype) or not pa.types.is_string(cells.dtype.pyarrow_dtype):
+    dtype = cells.dtype
+    if not isinstance(dtype, pd.ArrowDtype) or not pa.types.is_string(dtype.pyarrow_dtype):
         return None
     return pa.chunked_array(cells.array.__arrow_array__())
 
 
 def coded_texts(texts: Any) -> tuple[np.ndarray, Any]:
-    """Return the code of each text [rows], -1 where missing, and the distinct texts as Arrow's array."""
+    """Return the code of each text [rows], -1 where missing, and the distinct texts."""
     import pyarrow as pa
 
+    # Arrow unifies the texts of many parts slowly, but one part holds at most 2 GB.
+    if texts.num_chunks > 1 and texts.nbytes < LARGEST_PART:
+        texts = pa.chunked_array([texts.combine_chunks()])
     encoded = texts.dictionary_encode().unify_dictionaries().combine_chunks()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.chunk(0)
-    return encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64), encoded.dictionary
+    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    return codes.astype(np.int64), encoded.dictionary
 
 
 def read_plain_numbers(texts: Any, codes: Sequence[str], mark: str) -> np.ndarray | None:
@@ -157,15 +184,18 @@ def _numbers(chunk: Any, codes: Sequence[str], mark: str) -> np.ndarray | None:
 
     signs = _DIGITS + b"-" + mark.encode()
     if codes and bytes_of(chunk).translate(None, signs):
-        chunk = pc.if_else(pc.is_in(chunk, value_set=pa.array(codes, pa.string())), pa.scalar(None, pa.string()), chunk)
+        is_code = pc.is_in(chunk, value_set=pa.array(codes, pa.string()))
+        chunk = pc.if_else(is_code, pa.scalar(None, pa.string()), chunk)
     content = bytes_of(chunk)
     lengths = _lengths(chunk)
     if content.translate(None, signs) or lengths.max(initial=0) > LONGEST_NUMBER:
         return None
     if mark != ".":
         content = content.replace(mark.encode(), b".")
+    # The same texts again, where an empty one is missing.
     bits = np.packbits(lengths > 0, bitorder="little")
-    buffers = [pa.py_buffer(bits), pa.py_buffer(_offsets(chunk) - _offsets(chunk)[0]), pa.py_buffer(content)]
+    offsets = _offsets(chunk)
+    buffers = list(map(pa.py_buffer, (bits, offsets - offsets[0], content)))
     chunk = pa.Array.from_buffers(pa.string(), len(chunk), buffers)
     try:
         numbers: np.ndarray = pc.cast(chunk, pa.float64()).to_numpy(zero_copy_only=False)
@@ -185,7 +215,10 @@ def _numbers(chunk: Any, codes: Sequence[str], mark: str) -> np.ndarray | None:
 
 
 def has_marks_of_decimals(texts: Any, mark: str, is_code: Callable[[str], bool]) -> bool:
-    """Return whether marks stand before decimals: there is none, or one that cannot stand between thousands."""
+    """Return whether marks stand before decimals.
+
+    There is no mark, or one that cannot stand between thousands.
+    """
     chunks = [chunk for chunk in texts.chunks if mark.encode() in bytes_of(chunk)]
     grouped = re.compile(rf"[+-]?[1-9]\d{{0,2}}(?:{re.escape(mark)}\d{{3}})+")
     for chunk in chunks:
@@ -196,7 +229,7 @@ def has_marks_of_decimals(texts: Any, mark: str, is_code: Callable[[str], bool])
 
 
 def are_plain_identifiers(distinct: Any, codes: Sequence[str]) -> bool:
-    """Return whether distinct texts [values] are sound identifiers of ASCII letters, digits, "_" and "-".
+    """Return whether distinct texts [values] are identifiers of letters, digits, "_" and "-".
 
     None is empty, one of `codes`, or what a spreadsheet or another program makes of an identifier.
     """
@@ -239,7 +272,8 @@ def _offsets(texts: Any) -> np.ndarray:
     """Return where each text begins, and where the last ends; int32 [texts + 1]."""
     if texts.buffers()[1] is None:
         return np.zeros(len(texts) + 1, dtype=np.int32)
-    return np.frombuffer(texts.buffers()[1], dtype=np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    offsets = np.frombuffer(texts.buffers()[1], dtype=np.int32)
+    return offsets[texts.offset : texts.offset + len(texts) + 1]
 
 
 def _lengths(texts: Any) -> np.ndarray:

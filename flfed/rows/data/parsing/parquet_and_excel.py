@@ -54,7 +54,7 @@ def _as_objects(table: Any) -> pd.DataFrame:
 
 
 def read_parquet(path: Path, reading: Reading, convert: Convert = _as_objects) -> pd.DataFrame:
-    """Read a Parquet file, after a check of the size in its last bytes; `convert` makes the frame."""
+    """Read a Parquet file, after a check of its size in its last bytes; `convert` makes the frame."""
     import pyarrow.parquet as pq
 
     reading.check("bytes", path.stat().st_size)
