@@ -10,10 +10,11 @@ import numpy as np
 import xgboost
 
 from benchmarks.ways import DifferentResults
-from flfed.rows.statistics.boosted_trees import gradients, node_sums
+from flfed.rows.statistics.boosted_trees import SiteTrees
 from flfed.seeds import generator
-from flfed.trees.cut_points import codes_of
-from flfed.trees.forest import GrowingTree, Tree, TreeSettings, margins
+from flfed.summaries.summary import Arrays, arrays_sha256
+from flfed.trees.cut_points import codes_of, widths_of
+from flfed.trees.forest import GrowingTree, TreeSettings, empty_forest, margins, forest_of, tree_arrays, with_round
 
 ROWS, COLUMNS, CODES, SITES, TREES = 100_000, 30, 64, 10, 10
 SETTINGS = TreeSettings(depth=6, learning_rate=0.3)
@@ -22,56 +23,58 @@ CLOSE = 1e-5
 
 
 def measure(repetitions: int = 3) -> dict[str, float]:
-    """Return the CPU seconds of either, the medians over repetitions, their ratio, and the bytes of a site and tree."""
+    """Return the CPU seconds of either, the medians over repetitions, and their ratio."""
     rng = generator(1, site="", purpose="trees")
-    x = rng.normal(size=(ROWS, COLUMNS))
+    x = rng.normal(size=(ROWS, COLUMNS)).astype(np.float32)
     y = (rng.random(ROWS) < 1 / (1 + np.exp(-x[:, :5].sum(axis=1)))).astype(np.int64)
+    return measure_rows(x, y, repetitions)
+
+
+def measure_rows(x: np.ndarray, y: np.ndarray, repetitions: int) -> dict[str, float]:
+    """Return the figures of rows [rows, columns] with outcomes, as `measure` does."""
     cuts = np.quantile(x, np.arange(1, CODES) / CODES, axis=0).astype(np.float32)
-    codes = np.stack([codes_of(x[:, column], cuts[:, column]) for column in range(COLUMNS)]).astype(np.uint8)
-    taken: dict[str, list[float]] = {"sites": [], "xgboost": []}
+    arrays = {"cuts": cuts.T.astype(float), "missing": np.full(x.shape[1], float(CODES))}
+    arrays |= empty_forest(TREES, 1, SETTINGS.depth)
+    codes = np.stack([codes_of(x[:, column], cuts[:, column]) for column in range(x.shape[1])])
+    seconds: dict[str, list[float]] = {"sites": [], "xgboost": []}
     for _ in range(repetitions + 1):
+        sites = [SiteTrees({"fitted": x[part]}, y[part], "binary") for part in np.array_split(np.arange(len(x)), SITES)]
         gc.collect()
         start = process_time()
-        ours = margins(grown(codes, y), codes, np.full(COLUMNS, CODES))[:, 0]
-        taken["sites"].append(process_time() - start)
+        ours = grow_trees(sites, arrays)
+        seconds["sites"].append(process_time() - start)
         gc.collect()
         start = process_time()
         theirs = of_xgboost(codes, y)
-        taken["xgboost"].append(process_time() - start)
+        seconds["xgboost"].append(process_time() - start)
         apart = float(np.abs(ours - theirs).max())
         if not apart <= CLOSE:
             raise DifferentResults(f"trees: a margin differs from XGBoost's by {apart:.1e}")
     # The first turn of each includes one-time imports.
-    found = {way: median(seconds[1:]) for way, seconds in taken.items()}
+    medians = {way: median(of_way[1:]) for way, of_way in seconds.items()}
     return {
-        "sites-cpu-seconds": round(found["sites"], 3),
-        "xgboost-cpu-seconds": round(found["xgboost"], 3),
-        "ratio": round(found["sites"] / found["xgboost"], 2),
+        "sites-cpu-seconds": round(medians["sites"], 3),
+        "xgboost-cpu-seconds": round(medians["xgboost"], 3),
+        "ratio": round(medians["sites"] / medians["xgboost"], 2),
     }
 
 
-def grown(codes: np.ndarray, y: np.ndarray) -> list[list[Tree]]:
-    """Return the trees of sites that each have a part of the rows."""
-    parts = np.array_split(np.arange(ROWS), SITES)
-    widths, missing = np.full(COLUMNS, CODES + 1), np.full(COLUMNS, CODES)
-    own = [np.ascontiguousarray(codes[:, part]) for part in parts]
-    scores = [np.zeros((len(part), 1)) for part in parts]
-    forest = []
-    for _ in range(TREES):
-        sums = [gradients(score, y[part], "binary") for score, part in zip(scores, parts, strict=True)]
-        tree = GrowingTree(widths, SETTINGS)
-        nodes = [np.zeros(len(part), dtype=np.int64) for part in parts]
-        while len(tree.requested_nodes):
-            found = [
-                node_sums(code, widths, node, tree.requested_nodes, slope[:, 0], curvature[:, 0])
-                for code, node, (slope, curvature) in zip(own, nodes, sums, strict=True)
-            ]
-            tree.grow(np.sum(found, axis=0))
-            nodes = [tree.tree.step(node, code, missing) for node, code in zip(nodes, own, strict=True)]
-        for score, node in zip(scores, nodes, strict=True):
-            score[:, 0] += tree.tree.value[node]
-        forest.append([tree.tree])
-    return forest
+def grow_trees(sites: list[SiteTrees], arrays: Arrays) -> np.ndarray:
+    """Return the scores of all rows by trees that the sites grow together, level by level."""
+    for site in sites:
+        site.take(arrays)
+    widths = widths_of(arrays)
+    for number in range(TREES):
+        growing = GrowingTree(widths, SETTINGS)
+        while len(growing.requested_nodes):
+            sums = [site.sums([growing.tree], [growing.requested_nodes]) for site in sites]
+            growing.grow(np.sum(sums, axis=0))
+        stacked = tree_arrays([growing.tree], arrays["value"].shape[2])
+        arrays = with_round(arrays, number, stacked)
+        sha256 = arrays_sha256(arrays)
+        for site in sites:
+            site.follow(number + 2, stacked, sha256)
+    return np.concatenate([site.scores["fitted"][:, 0] for site in sites])
 
 
 def of_xgboost(codes: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ Sphinx wants one folder of pages. They are copied into one, with links as they h
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -22,17 +23,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 
 ROOT = Path(__file__).resolve().parents[2]
 REPOSITORY = "https://github.com/flfed/flfed/blob/main"
 BESIDE = {
+    "AGENTS.md": "agents.md",
     "ARCHITECTURE.md": "architecture.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "SECURITY.md": "security-policy.md",
 }
 PICTURES = (".svg", ".png")
+LISTS = ("glossary", "reference/")
+"""Pages whose tables list a key or a word in each row, which the search finds by itself."""
 AFTER = "\n```sh\n"
 """Line of README, its first block of commands, before which the cards stand."""
 _LINK = re.compile(r"(!?\[(?:[^\]\[]|\[[^\]]*\])*\]\()([^)\s#]*)(#[^)\s]*)?(\))")
@@ -60,9 +66,7 @@ SETTINGS: Mapping[str, Any] = {
     "html_theme": "furo",
     "html_static_path": [str(ROOT / "docs" / "static")],
     "html_css_files": ["site.css"],
-    "html_search_scorer": str(ROOT / "docs" / "static" / "scorer.js"),
-    # Read by requests, which no browser allows from files.
-    "html_show_search_summary": False,
+    "html_search_scorer": str(ROOT / "docs" / "static" / "search.js"),
     "html_copy_source": False,
     "html_show_sphinx": False,
     "html_show_copyright": False,
@@ -135,24 +139,25 @@ def linked(found: re.Match[str], path: str, address: str, there: Mapping[str, st
     return f"{start}{os.path.relpath(goal, PurePosixPath(address).parent)}{anchor}{end}"
 
 
-def parts_of_tree() -> list[dict[str, Any]]:
-    """Return the parts of the site's tree."""
-    parts: list[dict[str, Any]] = tomllib.loads((ROOT / "docs" / "site.toml").read_text(encoding="utf-8"))["part"]
-    return parts
+def site_settings() -> dict[str, Any]:
+    """Return the parts of the site's tree, and the words that mean the same to its search."""
+    return tomllib.loads((ROOT / "docs" / "site.toml").read_text(encoding="utf-8"))
 
 
 def pages_below(addresses: Sequence[str]) -> dict[str, list[str]]:
     """Return the pages that no part of the tree names, by the page that stands above them.
 
-    `a/b` stands below `a`, where that is a page, else below `a/index`, else below the first page.
+    `a/b` stands below `a`, where that is a page, else below `a/index`; datasets below the first page. Sphinx warns of a
+    page that stands nowhere.
     """
-    listed = {address for part in parts_of_tree() for _, address in part["pages"]}
+    listed = {address for part in site_settings()["part"] for _, address in part["pages"]}
     below: dict[str, list[str]] = {}
     for page in [address.removesuffix(".md") for address in addresses]:
         if page in listed or page == "index":
             continue
         folder = PurePosixPath(page).parent.as_posix()
-        above = next((one for one in (f"{folder}.md", f"{folder}/index.md") if one in addresses), "index.md")
+        nearest = "index.md" if folder == "datasets" else f"{folder}.md"
+        above = nearest if nearest in addresses else f"{folder}/index.md"
         below.setdefault(above, []).append(page)
     return below
 
@@ -169,7 +174,7 @@ def tree(caption: str, pages: Sequence[str], text: str = "") -> str:
 
 def first_page(readme: str) -> str:
     """Return README with a card for each reader, and with the tree."""
-    parts = parts_of_tree()
+    parts = site_settings()["part"]
     head, heading, rest = readme.partition(AFTER)
     if not heading:
         raise ValueError(f"README.md has no line {AFTER.strip()}")
@@ -204,26 +209,29 @@ def page_of(notebook: dict[str, Any]) -> str:
             parts.append(source)
             continue
         parts.append(f"```python\n{source}\n```")
-        parts += [output_of(output) for output in cell["outputs"]]
+        parts += [output_of(output, source) for output in cell["outputs"]]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def output_of(output: dict[str, Any]) -> str:
+def output_of(output: dict[str, Any], source: str) -> str:
     """Return one output of a cell as Markdown: a picture, HTML, or text."""
     data = output.get("data", {})
     if "image/png" in data:
         picture = "".join(data["image/png"]).strip()
-        return f'<p><img alt="A chart" src="data:image/png;base64,{picture}"></p>'
+        call = html.escape(source.splitlines()[-1])
+        return f'<p><img alt="Chart drawn by {call}" src="data:image/png;base64,{picture}"></p>'
     if "text/html" in data:
         # Without blank lines, at which Markdown would end it.
-        html = re.sub(r"\n\s*\n", "\n", "".join(data["text/html"]))
-        return f'<div class="output">{re.sub(r"<style.*?</style>", "", html, flags=re.DOTALL)}</div>'
+        table = re.sub(r"\n\s*\n", "\n", "".join(data["text/html"]))
+        return f'<div class="output">{re.sub(r"<style.*?</style>", "", table, flags=re.DOTALL)}</div>'
     text = "".join(output.get("text") or data.get("text/plain", ""))
     return f"```text\n{text.rstrip()}\n```" if text.strip() else ""
 
 
-def reach_by_keyboard(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
-    """Make what scrolls sideways, tables and code, a place that the tab key reaches."""
+def adapt_page(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Let the tab key reach what scrolls sideways, tables and code; give the search page what it reads."""
+    if page == "search":
+        app.add_js_file("sections.js")
     body = context.get("body", "")
     for place in ("table-wrapper", "output"):
         body = body.replace(f'<div class="{place}', f'<div tabindex="0" class="{place}')
@@ -231,6 +239,34 @@ def reach_by_keyboard(app: Any, page: str, template: str, context: dict[str, Any
     # A heading without a level is none: the theme leaves it out.
     navigation = context.get("furo_navigation_tree", "")
     context["furo_navigation_tree"] = navigation.replace('role="heading"', 'role="heading" aria-level="2"')
+
+
+def write_sections(app: Sphinx, environment: BuildEnvironment) -> None:
+    """Write what the search reads, as a script, which a browser loads from files too."""
+    sections: list[list[str]] = []
+    for page in sorted(environment.found_docs):
+        sections += sections_of(page, environment.get_doctree(page))
+    settings = site_settings()
+    titles = {address: title for part in settings["part"] for title, address in part["pages"]}
+    constants = {"SAME": settings["same"], "TITLES": titles, "SECTIONS": sections}
+    script = "".join(f"const {name} = {json.dumps(value, ensure_ascii=False)};\n" for name, value in constants.items())
+    (app.outdir / "_static").mkdir(parents=True, exist_ok=True)
+    (app.outdir / "_static" / "sections.js").write_text(script, encoding="utf-8")
+
+
+def sections_of(page: str, doctree: nodes.document) -> Iterator[list[str]]:
+    """Yield page, anchor, heading and text of each section of a page, and of each row of a list of keys or words."""
+    for section in doctree.findall(nodes.section):
+        heading, *parts = section.children
+        anchor = section["ids"][0]
+        text = " ".join(part.astext() for part in parts if not isinstance(part, nodes.section | nodes.raw))
+        yield [page, anchor, heading.astext(), " ".join(text.split())]
+        if not page.startswith(LISTS):
+            continue
+        for table in [part for part in parts if isinstance(part, nodes.table)]:
+            for row in table.findall(nodes.row):
+                first, *cells = [cell.astext() for cell in row.children]
+                yield [page, anchor, first, " ".join(cells)]
 
 
 def build(target: Path) -> int:
@@ -247,7 +283,8 @@ def build(target: Path) -> int:
         write_pages(pages)
         # Without a dictionary of settings of its own, which Sphinx would look for in a file.
         app = Sphinx(pages, None, target, Path(scratch, "doctrees"), "html", dict(SETTINGS), status=None, freshenv=True)
-        app.connect("html-page-context", reach_by_keyboard, priority=900)
+        app.connect("env-updated", write_sections)
+        app.connect("html-page-context", adapt_page, priority=900)
         app.build()
         return min(app._warncount, 1)
 

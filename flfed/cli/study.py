@@ -79,12 +79,14 @@ def _print_names(kind: str, whole: bool) -> None:
 
 @app.command("show", epilog="preterm-birth")
 def show_study(name: str = NAME, changes: list[str] = SET) -> None:
-    """Print the text of a study, as it is sent to the sites."""
+    """Print the text of a study, as it is sent to the sites.
+
+    The output is the study, so > FILE writes a study with the same SHA-256; that and other remarks go to the terminal.
+    """
     study = study_of(name, changes)
-    typer.echo(study.text.rstrip())
-    typer.echo(f"\n# SHA-256 {study.sha256()}")
-    for line in analysis_in_words(study):
-        typer.echo(f"# {line}")
+    typer.echo(study.text, nl=False)
+    for line in (f"SHA-256 {study.sha256()}", *analysis_in_words(study)):
+        typer.echo(f"# {line}", err=True)
 
 
 @app.command("new", epilog="--dataset heart-disease --model logistic --name my-study")

@@ -14,7 +14,7 @@ from flfed.callbacks import READING, Notify, Progress, is_watched, loading, no_p
 from flfed.errors import UsageError
 from flfed.study.study import Study, keys_of, plain_value
 from flfed.study.tables import HOLDOUT_SHARE
-from flfed.words import usage_error
+from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -141,6 +141,8 @@ def federate(
     study = frames.study_of(
         workspace, model, plain_value(rounds), own_keys, changes.get("privacy", {}), name=name
     )  # fmt: skip
+    if not isinstance(model, str | type | None):
+        say(render("notebook.module.time"))
     if strategy:
         own_keys |= frames.keys_of_strategy(strategy)
     with registry.lending("metric", metrics):

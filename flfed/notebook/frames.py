@@ -61,7 +61,7 @@ def study_of(
     choices: dict[str, Any] = {"rounds": rounds, "name": study_name(workspace, name)}
     mechanism = privacy.get("name") if isinstance(privacy, Mapping) else privacy
     choices["private"] = protects_rows({"name": mechanism})
-    if model:
+    if model is not None and model != "":
         plain = Study.parse(workspace.study(**choices).text())
         encoding = {key: value for key, value in keys.items() if key.rpartition(".")[2] in INPUT_KEYS}
         if not isinstance(model, str) and encoding:

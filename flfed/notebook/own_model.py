@@ -272,9 +272,13 @@ class ModuleInTraining:
         # One row has no variance: with buffers it is computed as in evaluation.
         network = model.module if len(x) == 1 and model.buffers else model.training
         self._seed += 1
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self._seed)
+        # As torch.random.fork_rng, which looks for other devices in every step and takes as long as the step.
+        before = torch.default_generator.get_state()
+        torch.default_generator.manual_seed(self._seed)
+        try:
             outputs = _call(network, state, x)
+        finally:
+            torch.default_generator.set_state(before)
         self.moved = {name: state[name] for name in model.buffers}
         return outputs
 

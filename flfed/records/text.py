@@ -13,6 +13,11 @@ BREAKS = re.compile("[\x00-\x20\x7f\x85\u2028\u2029\u202a-\u202e\u2066-\u2069]+"
 LINKED = re.compile(r"https?:(?=//)|www(?=\.)|[\w.+-](?=@)|:(?=[\w+-]+:|[^\W\d_])", re.IGNORECASE)
 """Beginnings of an address, or of the name of a picture or a colour."""
 CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
+TIME_IN_NAME = re.compile(r"-(\d{8}-\d{6})-[0-9a-f]{4}$")
+"""End of the name of a study that `federate` named: its time in UTC and four digits by chance."""
+DOCS = re.compile(r"docs/[\w-]+\.md")
+DOCS_ADDRESS = "https://github.com/flfed/flfed/blob/main"
+"""Folder of the addresses of the project's documents."""
 LISTED = re.compile(r"^( ?\d*)([-+.)])(?=[\s-]|$)")
 """Beginning of a line that Markdown takes for a list or for a rule across the page."""
 
@@ -27,6 +32,21 @@ def moment(stamp: str) -> str:
     """
     when = datetime.fromisoformat(stamp)
     return f"{when.day} {when:%b %Y, %H:%M}"
+
+
+def describe_study(name: str) -> str:
+    """Return the name of a study for readers: of a call without a name, its target and time.
+
+    Examples
+    --------
+    >>> describe_study("class-20261127-040746-3eec"), describe_study("loan-default")
+    ('class, 27 Nov 2026, 04:07', 'loan-default')
+    """
+    match = TIME_IN_NAME.search(name)
+    if match is None:
+        return name
+    day, time = match[1].split("-")
+    return f"{name[: match.start()]}, {moment(f'{day}T{time}')}"
 
 
 def seconds_in_words(seconds: float | None) -> str:
@@ -75,12 +95,15 @@ def escape(text: str) -> str:
 
 
 def with_code(text: str) -> str:
-    r"""Return escaped text in which backticks still mark code.
+    r"""Return escaped text in which backticks still mark code, and a document's name links to it.
 
     Examples
     --------
     >>> with_code("run_1: `flfed run list`")
     'run\\_1: `flfed run list`'
+    >>> with_code("see docs/limits.md")
+    'see [docs/limits.md](https://github.com/flfed/flfed/blob/main/docs/limits.md)'
     """
     parts = CODE.split(BREAKS.sub(" ", text))
-    return "".join(f"`{part}`" if place % 2 else escape(part) for place, part in enumerate(parts))
+    plain = [DOCS.sub(rf"[\g<0>]({DOCS_ADDRESS}/\g<0>)", escape(part)) for part in parts]
+    return "".join(f"`{parts[place]}`" if place % 2 else part for place, part in enumerate(plain))

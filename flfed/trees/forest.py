@@ -78,18 +78,31 @@ class Tree:
         missing : int array [columns]
             The code of a missing value, by column.
         """
-        at = np.flatnonzero(self.column[node] >= 0)
-        here = node[at]
-        column = self.column[here]
-        row_code = codes[column, at]
-        goes_left = np.where(row_code == missing[column], self.missing_left[here], row_code <= self.code[here])
-        after = node.copy()
-        after[at] = self.left[here] + ~goes_left
-        return after
+        is_leaf = self.column < 0
+        column = np.where(is_leaf, 0, self.column)
+        missing_code = missing[column]
+        # By node: the last code that goes left, the code that goes left although it is higher, and the left child.
+        # At a leaf all rows go left, to the leaf itself.
+        last_left = np.where(is_leaf, missing_code, np.minimum(self.code, missing_code - 1))
+        also_left = np.where(self.missing_left, missing_code, -1)
+        left = np.where(is_leaf, np.arange(len(column)), self.left)
+        places = column.take(node) * codes.shape[1] + np.arange(len(node))
+        row_code = codes.ravel().take(places)
+        goes_right = (row_code > last_left.take(node)) & (row_code != also_left.take(node))
+        return left.take(node) + goes_right
 
-    def leaves(self, codes: np.ndarray, missing: np.ndarray) -> np.ndarray:
-        """Return the leaf that each row comes to, of codes as `step` takes them."""
-        node = np.zeros(codes.shape[1], dtype=np.int64)
+    def continues(self, before: Tree) -> bool:
+        """Return whether the tree has all splits of an earlier one, so that rows go on from its leaves."""
+        split = np.flatnonzero(before.column >= 0)
+        if len(before.column) > len(self.column):
+            return False
+        names = ("column", "code", "missing_left", "left")
+        return all(np.array_equal(getattr(self, name)[split], getattr(before, name)[split]) for name in names)
+
+    def leaves(self, codes: np.ndarray, missing: np.ndarray, node: np.ndarray | None = None) -> np.ndarray:
+        """Return the leaf that each row comes to, of codes as `step` takes them; from a node of each, or the root."""
+        if node is None:
+            node = np.zeros(codes.shape[1], dtype=np.int64)
         while (self.column[node] >= 0).any():
             node = self.step(node, codes, missing)
         return node
@@ -397,31 +410,49 @@ def best_splits(sums: np.ndarray, widths: np.ndarray, settings: TreeSettings) ->
     and columns come in their order. Of one column first come splits whose missing rows go right, from the lowest code
     on, then those whose missing rows go left, from the highest code down.
     """
-    # By node, column and code, without the last code of each column: that of missing rows.
+    # By kind of sum, node, column and code, without the last code of each column: that of missing rows.
     codes = int(widths.max()) - 1
     ends = np.cumsum(widths)
-    missing = sums[:, ends - 1]
-    padded = np.zeros((*missing.shape[:2], codes, sums.shape[2]), dtype=sums.dtype)
-    padded[:, np.arange(codes) < (widths - 1)[:, None]] = np.delete(sums, ends - 1, axis=1)
-    total = padded.sum(axis=2) + missing
-    below = np.cumsum(padded, axis=2)
-    # Of a split before code 0 only missing rows go left.
-    before = np.concatenate([np.zeros_like(below[:, :, :1]), below[:, :, :-1]], axis=2) + missing[:, :, None]
-    left = np.concatenate([below, before[:, :, ::-1]], axis=2)
-    right = total[:, :, None] - left
-    parent = _gain(total[:, :1], settings)
-    gain = (_gain(left, settings) + _gain(right, settings)) - parent[:, :, None]
-    least = settings.min_child_weight
-    allowed = (left[..., 1] * UNIT >= least) & (right[..., 1] * UNIT >= least)
-    allowed &= (left[..., 1] > 0) & (right[..., 1] > 0) & (gain > LEAST_GAIN)
-    if settings.least_rows:
-        allowed &= (left[..., 2] >= settings.least_rows) & (right[..., 2] >= settings.least_rows)
-    gain = np.where(allowed, gain, -np.inf).astype(np.float32)
+    by_kind = np.ascontiguousarray(np.moveaxis(sums, -1, 0))
+    missing = by_kind[..., ends - 1]
+    padded = np.zeros((*missing.shape, codes), dtype=sums.dtype)
+    padded[..., np.arange(codes) < (widths - 1)[:, None]] = np.delete(by_kind, ends - 1, axis=-1)
+    # What goes left by a split after each code, without missing rows; and by one before each code, with them: of a
+    # split before code 0 only missing rows go left.
+    below = np.cumsum(padded, axis=-1)
+    total = below[..., -1] + missing
+    before = below - padded + missing[..., None]
+    gain = np.concatenate(
+        [_split_gains(below, total, settings), _split_gains(before, total, settings)[..., ::-1]], axis=-1
+    )
     nodes = np.arange(len(sums))
     column, place = np.divmod(_first_of_best(gain.reshape(len(sums), -1)), 2 * codes)
     missing_left = place >= codes
     code = np.where(missing_left, 2 * codes - 2 - place, place)
-    return Splits(gain[nodes, column, place], column, code, missing_left, left[nodes, column, place])
+    left = np.where(missing_left, before[:, nodes, column, (code + 1) % codes], below[:, nodes, column, code])
+    return Splits(gain[nodes, column, place], column, code, missing_left, left.T)
+
+
+def _split_gains(left: np.ndarray, total: np.ndarray, settings: TreeSettings) -> np.ndarray:
+    """Return the gain of each split, float32 [nodes, columns, codes]; -inf where a rule forbids it.
+
+    Parameters
+    ----------
+    left : int64 array [2 or 3, nodes, columns, codes]
+        Sums of the rows that go left.
+    total : int64 array [2 or 3, nodes, columns]
+        Sums of all rows of a node.
+    settings : TreeSettings
+    """
+    right = total[..., None] - left
+    parent = _gain(total[:, :, :1], settings)
+    gain = (_gain(left, settings) + _gain(right, settings)) - parent[..., None]
+    least = settings.min_child_weight
+    allowed = (left[1] * UNIT >= least) & (right[1] * UNIT >= least)
+    allowed &= (left[1] > 0) & (right[1] > 0) & (gain > LEAST_GAIN)
+    if settings.least_rows:
+        allowed &= (left[2] >= settings.least_rows) & (right[2] >= settings.least_rows)
+    return np.where(allowed, gain, -np.inf).astype(np.float32)
 
 
 def _first_of_best(gain: np.ndarray) -> np.ndarray:
@@ -429,9 +460,9 @@ def _first_of_best(gain: np.ndarray) -> np.ndarray:
 
 
 def _gain(sums: np.ndarray, settings: TreeSettings) -> np.ndarray:
-    """Return `G^2 / (H + l2)` in float32, of sums [..., 2 or 3]."""
-    slope = sums[..., 0] * UNIT
-    curvature = sums[..., 1] * UNIT
+    """Return `G^2 / (H + l2)` in float32, of sums [2 or 3, ...]."""
+    slope = sums[0] * UNIT
+    curvature = sums[1] * UNIT
     return (np.square(slope) / np.maximum(curvature + settings.l2, 1e-300)).astype(np.float32)
 
 

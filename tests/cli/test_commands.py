@@ -285,11 +285,14 @@ def test_a_site_package_outside_this_repository_works_by_import_path(flfed, tmp_
     assert {name: site["rows"] for name, site in sites.items()} == {"lower-ward": 117, "upper-ward": 130}
 
 
-def test_every_shipped_study_can_be_shown_and_lists_its_hash(flfed):
+def test_every_shipped_study_can_be_shown_and_has_the_same_hash_in_a_file(flfed, tmp_path):
     for name in names():
-        code, out, _ = flfed("study", "show", name)
+        code, out, err = flfed("study", "show", name)
         assert code == 0
-        assert Study.load(name).sha256() in out
+        file = tmp_path / f"{name}.toml"
+        file.write_text(out)
+        assert Study.load(name).sha256() == Study.load(file).sha256()
+        assert Study.load(name).sha256() in err
 
 
 def test_site_list_names_a_broken_package_and_goes_on(flfed, tmp_path, monkeypatch):

@@ -187,10 +187,12 @@ def test_scripts_answer_by_a_file_and_are_told_what_is_left(clinic: Path, flfed:
     answers = clinic / "answers.toml"
     answers.write_text(COLUMNS + '[codes.cp]\n1 = "typical-angina"\n2 = "atypical-angina"\n')
     code, _, err = flfed("site", "map", "clinic", "--answers", "answers.toml")
+    assert code == 2 and "2 of the 4 codes of your column 'Brustschmerz' have no value" in err
+    answers.write_text(answers.read_text() + '3 = "non-anginal-pain"\n4 = "asymptomatic"\n')
+    code, _, err = flfed("site", "map", "clinic", "--answers", "answers.toml")
     assert code == 2 and "columns (none) and codes (slope)" in err
     more = '[codes.slope]\na = "up"\nh = "flat"\nd = "down"\n'
-    cp = '3 = "non-anginal-pain"\n4 = "asymptomatic"\n'
-    answers.write_text(answers.read_text() + cp + more)
+    answers.write_text(answers.read_text() + more)
     code, out, err = flfed("site", "map", "clinic", "--answers", "answers.toml", "--json")
     assert code == 0, err
     written = json.loads(out)

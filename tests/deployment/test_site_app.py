@@ -29,7 +29,7 @@ from flfed.records.reports.audit_headlines import share_in_words
 from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.reports.report import report
 from flfed.records.reports.site_verdict import SITE_ARMS, site_verdict
-from flfed.records.statistics.verdict import interval, number
+from flfed.records.statistics.verdict import ARM_NAMES, number
 from flfed.records.store.reader import RunReader
 from flfed.signatures import gate_fingerprint
 from flfed.study.study import Study
@@ -41,7 +41,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.studies]
 APP = Path(site_app.__file__).with_name("app.py")
 CANARY, CANARY_NUMBER = "harbour-canary-7f3a", 87_654_321
 NAME = "site-01"
-SHORT = {"global": "Shared model", "local-only": "Site model", "personalised": "Adjusted model"}
 
 
 @pytest.fixture
@@ -132,7 +131,12 @@ def test_the_result_of_a_run_is_what_the_site_answered_and_what_the_store_has(ra
     path = site.folder.results / "20261120-abcd.json"
     assert path.stat().st_mode & 0o777 == 0o600 and path.parent.stat().st_mode & 0o777 == 0o700
     assert sorted(path.parent.iterdir()) == [path]
-    said = words(page("results"))
+    opened = page("results")
+    assert len(opened.metric) == 0  # a figure stands once: in the sentence, the chart and its table
+    opened.session_state["own-result-table"] = True
+    said = words(opened.run())
+    lines = [line for part in opened.table for line in part.value.to_dict("records")]
+    models = {line["Model"].replace("\\", ""): line for line in lines if "Model" in line}
     with RunReader.open() as reader:
         found = report(reader, "latest")["sites"][NAME]
     # The request says how many sites share figures: the verdict is that of the coordinator's page.
@@ -140,11 +144,11 @@ def test_the_result_of_a_run_is_what_the_site_answered_and_what_the_store_has(ra
     assert "This result covers only this site" not in said
     # An intercept of its own ranks no row before another: the same figure is not shown twice.
     assert "The adjusted model has the same AUC here as the shared model, and is not shown." in said
-    assert SHORT["personalised"] + " " not in said
+    assert models.keys() == {ARM_NAMES["global"], ARM_NAMES["local-only"]}
     for arm in ("global", "local-only"):
-        entry = found[arm]["roc_auc_score"]
-        assert f"{SHORT[arm]} {number(entry['value'])}" in said
-        assert interval(entry["low"], entry["high"]) in said
+        entry, line = found[arm]["roc_auc_score"], models[ARM_NAMES[arm]]
+        figures = [line[key] for key in ("AUC", "95 % low", "95 % high")]
+        assert figures == [number(entry[key]) for key in ("value", "low", "high")]
     assert f"Measured on {left.holdout_rows} rows of this site" in said
     assert render("site_app.results.question") in said
 

@@ -74,7 +74,9 @@ def test_a_module_started_from_the_same_arrays_ends_as_the_listed_mlp():
             layer.weight.copy_(first[f"weight-{number}"].T)
             layer.bias.copy_(first[f"bias-{number}"])
     before = net.first.weight.detach().clone()
-    own = federated(model=net)
+    lines: list[str] = []
+    own = federated(model=net, say=lines.append)
+    assert lines[-1].startswith("model: a module is trained at one site after another")
     assert torch.equal(net.first.weight, before)  # the module that was given stays as it is
     for name, place in (("first.weight", "weight-0"), ("last.weight", "weight-1")):
         np.testing.assert_allclose(own.model.arrays[name].T, listed.model.arrays[place], rtol=0, atol=1e-10)
@@ -86,7 +88,7 @@ def test_a_module_started_from_the_same_arrays_ends_as_the_listed_mlp():
 @pytest.mark.parametrize(("layers", "words"), [
     ([torch.nn.Linear(INPUTS, 4), torch.nn.BatchNorm1d(4, momentum=None), torch.nn.Linear(4, 1)], "counts batches"),
     ([torch.nn.Linear(3, 1)], "takes no input"), ([torch.nn.Linear(INPUTS, 2)], "returns .2, 2. for 2 rows"),
-    ([torch.nn.ReLU()], "no parameters"),
+    ([torch.nn.ReLU()], "no parameters"), ([], "no parameters"),
     ([torch.nn.Linear(INPUTS, 1), torch.nn.Sigmoid()], "ends with Sigmoid"),
     ([torch.nn.Linear(INPUTS, 4).requires_grad_(False), torch.nn.Linear(4, 1)], "not trained .0.weight, 0.bias."),
     ([Drawing(INPUTS)], "draws at random, or remembers"), ([Pair(INPUTS)], "returns a tuple"),

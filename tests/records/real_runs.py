@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -109,6 +110,53 @@ def commands(home: Path, url: str) -> Iterator[Callable[..., str]]:
         yield one
 
 
+CALLS = """
+import sys
+from sklearn.datasets import load_breast_cancer
+from flfed import Frame, Holdout, Policy, Site, Study, federate, run
+rows = load_breast_cancer(as_frame=True).frame
+if sys.argv[1] == "frames":
+    federate({"north": rows[0::3], "south": rows[1::3], "west": rows[2::3]}, target="target", rounds=20)
+else:
+    rows["diagnosis"] = rows.pop("target").map({0: "malignant", 1: "benign"})
+    sites = []
+    for place, name in enumerate(("north", "south", "west", "quiet")):
+        share = "aggregate-only" if name == "quiet" else "named"
+        policy = Policy(disclosure="open", resplit=True, share_metrics=share)
+        table = rows[place::4].reset_index(drop=True)
+        sites.append(Site(
+            name=name, dataset="breast-cancer", source=Frame(table), policy=policy, holdout=Holdout(salt=name)
+        ))
+    run(Study(dataset="breast-cancer", model="logistic", rounds=10, lr=1.0), sites=sites)
+"""
+"""Runs from Python: of data frames, and of sites of which one is aggregate-only."""
+
+
+def called(kind: str, home: Path, url: str) -> str:
+    """Make one of the runs of `CALLS` and return its series."""
+    environment = os.environ | {"FLFED_HOME": str(home), "FLFED_STORE": url, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", CALLS, kind], cwd=home, env=environment, check=True, capture_output=True)
+    with RunReader.open(url) as reader:
+        return reader.runs(limit=1)[0].series
+
+
+def interrupted(home: Path, url: str, rounds: int = 20) -> str:
+    """Begin a run, end its program after some rounds, and return its series."""
+    with RunReader.open(url) as reader:
+        before = reader.runs(limit=1)[0].series
+    process = begun(["study", "run", "loan-default", "--set", "strategy.rounds=3000"], home, url)
+    for _ in range(1200):
+        time.sleep(0.25)
+        with RunReader.open(url) as reader:
+            newest = reader.runs(limit=1)[0]
+        if newest.series != before and newest.rounds >= rounds:
+            break
+    process.kill()
+    process.wait()
+    assert newest.series != before
+    return newest.series
+
+
 def make(folder: Path, data: Path | None) -> Runs:
     """Run a study of each kind into one store under `folder`; two of them need files of `data`.
 
@@ -139,4 +187,8 @@ def make(folder: Path, data: Path | None) -> Runs:
             series["trees"] = one("study", "run", "machine-faults-trees")
             series["many"] = one("study", "run", str(folder / "many.toml"))
             series["hospitals"] = one("study", "run", "heart-disease", "--repeats", "3")
+            series["covers"] = one("study", "run", "breast-cancer-dp-3", "--set", 'privacy.covers="study"')
+    if data is not None:
+        series |= {name: called(name, home, url) for name in ("shared", "frames")}
+        series["unfinished"] = interrupted(home, url)
     return Runs(url, home, series)

@@ -233,14 +233,14 @@ def test_commands_say_what_is_analysed_and_export_and_compare_know_no_model(smal
     assert done["statistics"] == other["statistics"]  # asked again with the same text
     file = tmp_path / "study.toml"
     file.write_text(STUDY)
-    code, said, err = flfed("study", "show", file)
-    assert (code, err) == (0, "")
+    code, shown, said = flfed("study", "show", file)
+    assert (code, shown) == (0, STUDY)
     analysed = (
         "Analysed: x1, x2, flag, y. Figures are over all rows, and for each value of colour. Cross-tables: colour by y."
     )
     assert f"# {analysed}" in said and "# Each site replies once, with noise: ε = " in said
     file.write_text(STUDY.replace('columns = ["x1", "x2", "flag", "y"]\n', ""))
-    assert "Analysed: every column of small. Figures are over all rows" in flfed("study", "show", file)[1]
+    assert "Analysed: every column of small. Figures are over all rows" in flfed("study", "show", file)[2]
     reason = "its study has a statistic or an analysis, and trains none"
     assert export(done["run"], tmp_path / "kept").reason == reason
     text = (tmp_path / "kept" / "README.txt").read_text()

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from flfed.records.charts.by_round import are_cut, of_all_sites
+from flfed.records.reports.narrative import headline, verdict_in_words
 from flfed.records.reports.shown_run import ShownRun
 from flfed.records.section import Section, Table, divide
-from flfed.records.sections.answer import basis, next_steps
+from flfed.records.sections.answer import basis, next_steps, words
 from flfed.records.sections.scores import counted_in_bins
 from flfed.records.store.entries import ComparisonRow, CurvePoint, DifferenceRow, SiteRow
 from flfed.records.store.reader import RunReader
@@ -82,6 +83,16 @@ def test_the_basis_has_the_rows_that_the_reader_may_see(store: Any):
     assert [site for site in SITES if site in said] == ["chur"]
 
 
+@pytest.mark.usefixtures("shown")
+def test_words_repeat_neither_headline_nor_basis(heart: str):
+    shown = read(heart)
+    above = {*verdict_in_words(shown.report), *headline(shown.report, AUC)}
+    (table,) = basis(shown).tables
+    said = words(shown)
+    assert not set(said) & (above | {line["In this run"] for line in table.lines})
+    assert said[0].startswith("The shared model reaches AUC 0.896") and len(said) <= 6
+
+
 def points(*reaches: float) -> list[CurvePoint]:
     """Figures by round from 0.75 to 0.76, with their ranges."""
     values = [0.75 + 0.01 * place / (len(reaches) - 1) for place in range(len(reaches))]
@@ -96,6 +107,8 @@ def test_one_uncertain_round_leaves_the_others_readable_and_says_so():
     assert rows["from"].min() == pytest.approx(0.745)
     assert rows["to"].max() == pytest.approx(0.765)
     assert rows["low"].min() == pytest.approx(0.45)
+    # A round that is certain enough has no range.
+    assert rows["from"].isna().tolist() == [False, True, True] == rows["to"].isna().tolist()
     assert are_cut(wide, AUC) and render("pages.rounds.cut") in counted_in_bins(wide, AUC)
     narrow = points(0.021, 0.001, 0.001, 0.001)
     assert are_cut(narrow, AUC)

@@ -126,6 +126,9 @@ def test_a_forest_plot_has_no_column_of_what_no_site_tells(found):
     # With one own figure its column is there.
     found["sites"]["bern"]["local-only"] = {AUC: {"value": 0.7, "low": 0.6, "high": 0.8}}
     assert '"text": "site model"' in json.dumps(forest_plot(found, AUC, NAMES).to_dict())  # type: ignore[union-attr]
+    # Three verdicts need a legend, and one does not: the words above the plot have it.
+    assert '"values": ["joining improves AUC", "no clear improvement", ' in drawn_columns
+    assert '"legend": {' not in json.dumps(forest_plot(found, AUC, ["bern"]).to_dict())  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(("site", "answer"), [

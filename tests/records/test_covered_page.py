@@ -82,7 +82,15 @@ def test_the_page_of_a_site_has_its_figures_and_no_verdict(found):
     opened = page("p30_sites", found["run"], site="bern")
     said = words(opened)
     assert "### Whether joining improves AUC at bern is not released." in said and not OF_JOINING.search(said)
-    assert opened.metric[0].value == number(found["sites"]["bern"]["global"][AUC]["value"])
+    chart = next(
+        chart.proto.alt for chart in opened.get("vega_lite_chart") if chart.proto.alt.startswith("Shared model")
+    )
+    assert chart == f"Shared model {number(found['sites']['bern']['global'][AUC]['value'])}"
+    others = {line["Figure"]: line["Shared model"] for line in cells(opened) if "Figure" in line}
+    of_bern = next(line for line in figure_lines(found) if line["Rows of"] == "bern")
+    of_bern = {plain(name): plain(cell) for name, cell in of_bern.items()}
+    assert others["Brier score"] == of_bern["Brier score"] and others["Log loss"] == of_bern["log loss"]
+    assert others["Calibration slope"] == of_bern["Calibration slope"] and "AUC" not in others
     line = next(line for line in cells(opened) if line.get("Site") == "geneva")
     assert line == {"Site": "geneva", "Trained on, about": "3003", "Shared model": "n/a"}
 

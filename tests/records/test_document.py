@@ -129,6 +129,7 @@ def check_forest(found: Node, record: dict[str, Any]) -> int:
     last = 0 if mean["value"] is None else 1
     # A wide plot cuts long names, a narrow one has room for them.
     sites = forest_columns(narrow)["site"]
+    below = column_texts(narrow)[-1]
     names = sites[: len(sites) - last]
     assert sorted(names) == sorted(record["sites"])
     spans, points = marks(narrow, "rule")[1:], marks(narrow, "symbol")
@@ -140,6 +141,9 @@ def check_forest(found: Node, record: dict[str, Any]) -> int:
         assert columns["site model"][row] == ("" if own is None else number(own))
         assert columns["shared"][row] == ("" if shared is None else number(shared))
         rows = next(texts for title, texts in columns.items() if "rows" in title)[row]
+        # A phone has no columns: their figures stand in one line under the site's name.
+        assert numbers_in(below[row]) == numbers_in(f"{rows} {columns['site model'][row]} {columns['shared'][row]}")
+        assert numbers_in(below[row]) or below[row] == columns["verdict"][row]
         assert rows.split(" (")[0] == ("" if site["holdout-rows"] is None else str(site["holdout-rows"]))
         assert columns["verdict"][row] == describe_verdict(site_verdict(site, metric)[0], metric)
         if best is not None and best[1].low is not None:
@@ -163,12 +167,17 @@ def check_forest(found: Node, record: dict[str, Any]) -> int:
 
 def forest_columns(plot: Node) -> dict[str, list[str]]:
     """The texts of a forest plot by the titles above them."""
-    groups = [
+    groups = column_texts(plot)[:-1]
+    return {title: texts for texts, (title,) in zip(groups[::2], groups[1::2], strict=True)}
+
+
+def column_texts(plot: Node) -> list[list[str]]:
+    """The texts of a forest plot: of each column and its title, and last of the lines that replace them on a phone."""
+    return [
         [text.words() for text in group.all("text")]
         for group in plot.all("g")
         if group.attributes.get("class", "").startswith("mark-text role-mark")
     ]
-    return {title: texts for texts, (title,) in zip(groups[::2], groups[1::2], strict=True)}
 
 
 def held_against(name: str, flfed: Callable[..., Said]) -> tuple[Node, dict[str, Any]]:
@@ -206,7 +215,7 @@ def test_a_wrong_number_in_the_document_is_found(three, flfed):
             check_figures(found, record)
             check_over_all(found, record)
             check_forest(found, record)
-    moved = re.sub(r"translate\(([\d.]+),22\)", lambda of: f"translate({float(of[1]) + 9},22)", text)
+    moved = re.sub(r"translate\(([\d.]+),34\)", lambda of: f"translate({float(of[1]) + 9},34)", text)
     with pytest.raises(AssertionError):
         check_forest(read(moved), record)
 

@@ -226,7 +226,9 @@ def test_what_so_many_bytes_are_is_said_with_the_figures_of_the_record(shown: st
     # Updates: 2 repeats of 3 and 2 rounds, 40 kB of 80 kB.
     assert "About 50 % of the bytes are updates of training, one a round: 4 to 6 from a site, of about 4.00 kB" in said
     assert "summed over all messages of all 2 repeats." in said
-    assert "docs/security.md" in said and "messages.py" not in said
+    link = "[docs/security.md](https://github.com/flfed/flfed/blob/main/docs/security.md)"
+    assert link in said and "messages.py" not in said
+    assert (ROOT / "docs/security.md").read_text().startswith("# Who may see what")
     alone = words(privacy(run.run))
     assert "summed over all rounds." in alone and ": 2 to 3 from a site, of about 4.00 kB each" in alone
 
@@ -304,7 +306,9 @@ def test_a_run_without_a_mechanism_and_an_old_one_say_so_in_words(shown: str, st
     assert "No privacy mechanism: the run promises nothing." in said
     assert ":orange-badge[nothing promised]" in said
     assert 'With [privacy] name = "record-dp"' in said
-    # Once: what is not covered has no second section.
+    # Once, and first: the bytes follow, and what is not covered has no second section.
+    titles = [block.value for block in page.markdown if block.value.startswith("#")]
+    assert titles == ["## What is protected, and what is not", "## Data sent by each site"]
     uncovered = "Without a promise nothing is covered"
     assert lines_of(page, uncovered) == [{uncovered: "Each update."}] and "Limits of the promise" not in said
     page = privacy(heart)

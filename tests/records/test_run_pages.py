@@ -19,19 +19,44 @@ pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.timeout(900)]
 PAGES = [name for name in page_files() if name != "runs"]
 HEIGHTS = dict(zip(WIDTHS, (844, 1024, 900), strict=True))
 """The first screen of a phone, a tablet and a desk."""
-UNCHARTED = {"methods": "*", "sites": "statistic", "curves": "statistic", "rounds": "statistic", "data": "statistic"}
-"""Pages without a chart, and the kind of run; a study without a model has few."""
-KINDS = ("demo", "protected", "secure", "trees", "births", "statistic")
+UNCHARTED: dict[str, tuple[str, ...]] = {
+    "methods": ("*",),
+    "privacy": ("*",),
+    "overview": ("covers", "unfinished"),
+    "sites": ("statistic", "covers", "unfinished"),
+    "curves": ("statistic", "covers", "unfinished"),
+    "rounds": ("statistic",),
+    "data": ("statistic", "covers", "unfinished"),
+}
+"""Pages that begin with no chart, and the kinds of run: Privacy has what is protected first, a study without a model or
+without an end has few charts, and the test rows of `covers` are lost in its noise."""
+KINDS = (
+    "demo", "protected", "secure", "trees", "births", "statistic", "covers", "shared", "frames", "unfinished", "hospitals",
+)  # fmt: skip
 LEAST_SEEN = 60
-"""Pixels of the first chart on the first screen."""
+"""Pixels of the first chart on the first screen; the page Overview has the whole of it there."""
 FIRST = f"""() => {{
   const box = document.querySelector('{CHARTS}')?.getBoundingClientRect();
-  return box ? Math.min(innerHeight, box.bottom) - box.top : null;
+  return box ? [Math.min(innerHeight, box.bottom) - box.top, box.height] : [null, 0];
 }}"""
-"""How many pixels of the first chart stand on the screen; null without one."""
+"""How many pixels of the first chart stand on the screen, and of how many; null without one."""
 SAYS = f"[...document.querySelectorAll('{CHARTS}')].map(chart => chart.getAttribute('aria-label') || '')"
 """The words of each chart for screen readers."""
 EMPTY = "No figures yet"
+WATCHED = """() => {
+  window.widest = 0;
+  const look = () => {
+    const main = document.querySelector('[data-testid=stMain]');
+    window.widest = Math.max(window.widest, main.scrollWidth - main.clientWidth);
+    requestAnimationFrame(look);
+  };
+  look();
+}"""
+"""Writes down how far the page ever reaches beyond its right edge, in pixels."""
+SCROLLING = """[...document.querySelectorAll('[data-testid=stMain] *')].filter(part => part.checkVisibility()
+  && ['auto', 'scroll'].includes(getComputedStyle(part).overflowX) && part.scrollWidth > part.clientWidth + 1)
+  .map(part => part.innerText.slice(0, 80))"""
+"""Visible parts of a page that a reader has to scroll sideways."""
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +77,9 @@ def faults_of(window: Window, kind: str, page: str) -> list[str]:
     for width, height in HEIGHTS.items():
         window.page.set_viewport_size({"width": width, "height": height})
         window.drawn()
-        seen = window.page.evaluate(FIRST)
-        if UNCHARTED.get(page) not in ("*", kind) and (seen is None or seen < LEAST_SEEN):
+        seen, height_of_chart = window.page.evaluate(FIRST)
+        least = height_of_chart - 1 if page == "overview" else LEAST_SEEN
+        if not {"*", kind} & set(UNCHARTED.get(page, ())) and (seen is None or seen < least):
             faults.append(f"{width}: {seen} pixels of the first chart on the first screen")
     return faults + [f"too wide: {part}" for part in overflows(window.page)]
 
@@ -74,6 +100,22 @@ def test_the_overview_begins_with_its_forest_plot_and_has_no_fault(everywhere: S
     assert look(everywhere, runs.series["demo"], "demo", ["overview"]) == {}
 
 
+def test_no_chart_or_grid_keeps_a_wide_screens_width_and_a_phone_shows_each_site(everywhere: Served, runs: Runs):
+    with opened(everywhere) as window:
+        for page in ("curves", "sites"):
+            window.page.goto(f"{everywhere}/{page}?run={runs.series['demo']}")
+            window.page.locator("h1").first.wait_for()
+            window.drawn()
+            window.page.evaluate(WATCHED)
+            # On a wide screen the margin unfolds beside what was drawn without it.
+            for width in (390, 1440, 768, 1440, 390):
+                window.page.set_viewport_size({"width": width, "height": 900})
+                window.page.wait_for_timeout(1000)
+            window.drawn()
+            assert window.page.evaluate("window.widest") == 0, page
+        assert window.page.evaluate(SCROLLING) == []
+
+
 @pytest.mark.proof
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_page_of_every_kind_of_run_has_no_fault(everywhere: Served, runs: Runs, kind: str):
@@ -85,7 +127,7 @@ def test_every_page_of_every_kind_of_run_has_no_fault(everywhere: Served, runs: 
 @pytest.mark.proof
 def test_a_page_with_a_planted_fault_of_each_kind_is_found(everywhere: Served, runs: Runs):
     with opened(everywhere) as window:
-        window.page.goto(f"{everywhere}/privacy?run={runs.series['demo']}")
+        window.page.goto(f"{everywhere}/rounds?run={runs.series['demo']}")
         window.page.locator("h1").first.wait_for()
         window.drawn()
         window.page.evaluate("""() => {
@@ -93,6 +135,6 @@ def test_a_page_with_a_planted_fault_of_each_kind_is_found(everywhere: Served, r
           main.insertAdjacentHTML('afterbegin', '<div style="height: 1100px; color: #ddd">No figures yet</div>');
           document.querySelector('[data-testid=stVegaLiteChart]').removeAttribute('aria-label');
         }""")
-        faults = " ".join(faults_of(window, "demo", "privacy"))
+        faults = " ".join(faults_of(window, "demo", "rounds"))
         assert all(fault in faults for fault in ("color-contrast", "an empty chart", "no words for chart 0"))
         assert "390: " in faults and "1440: " in faults

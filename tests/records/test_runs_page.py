@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,10 @@ from flfed.records.reports.report import primary_of, report
 from flfed.records.reports.site_verdict import code_of_mean, gain_at
 from flfed.records.statistics.noised_scores import released
 from flfed.records.statistics.verdict import interval, number
-from flfed.records.store.entries import EventRow
+from flfed.records.store.entries import EventRow, SiteRow
 from flfed.records.store.reader import RunReader
-from tests.records.test_dashboard import listed_rows, words
+from flfed.records.store.writer import RunStore
+from tests.records.test_dashboard import listed_rows, overview, words
 
 ROOT = Path(__file__).parents[2]
 AUC = "roc_auc_score"
@@ -91,6 +94,36 @@ def test_the_list_has_who_took_no_part_in_any_repeat_as_the_run_has_it(store, wr
         told = [line.partition(" (")[0] for line in missing_in_words(report(reader, series))]
     assert told == ["1 of 5 sites took no part: basel", "hungary took no part in 2 of 3 repeats"]
     assert all(line in listed for line in told)
+
+
+def test_list_margin_and_head_have_one_time_and_a_call_without_a_name_its_target_and_time(url, write, monkeypatch):
+    monkeypatch.setenv("FLFED_STORE", url)
+    minutes = count()
+    began = datetime(2026, 11, 20, 15, tzinfo=UTC)
+    with RunStore.open(url, clock=lambda: began + timedelta(minutes=next(minutes))) as store:
+        series = store.begin_series(study="died-20261120-145958-7ae4", study_sha256="", study_text=study(), repeats=2)
+        for repeat in range(2):
+            write(store, series, repeat=repeat)
+    (row,) = listed_rows(AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run())
+    assert row["cells"]["study"]["text"] == "died, 20 Nov 2026, 14:59"
+    assert "died-20261120-145958-7ae4" in row["label"]
+    page = overview(series)
+    started = row["cells"]["started"]["text"]
+    assert f"{started} UTC" in words(page) and page.title[0].value == "died, 20 Nov 2026, 14:59"
+    assert page.sidebar.selectbox[0].options == [f"{started.replace(' 2026,', '')} died"]
+    with RunReader.open(url) as reader:
+        begun = {run.started[:16] for run in reader.runs_of(series)}
+    assert len(begun) == 2  # the repeats began in different minutes
+
+
+def test_a_run_that_compared_nothing_has_no_verdict_beside_others(two, store):
+    series = store.begin_series(study="begun", study_sha256="", study_text=study())
+    run = store.begin_run(series, engine="e", path="p", seed=1, rounds_planned=2, primary=AUC, task="binary")
+    run.sites([SiteRow("cleveland", rows=303)])
+    run.finish(status="stopped", reason="the quorum is 3")
+    page = page_with(f"{two[0]},{series}")
+    assert f"'begun {series[-4:]}': 'not compared'" in words(page)
+    assert words(page).count("inconclusive") == words(page_with(",".join(two))).count("n/a: inconclusive") // 2
 
 
 def test_more_runs_than_can_be_read_and_a_run_named_twice_are_cut_to_what_can_be_compared(two, store, write):

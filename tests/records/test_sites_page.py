@@ -17,7 +17,7 @@ from scipy import stats
 from streamlit.testing.v1 import AppTest
 
 from flfed.cli.commands import app
-from flfed.records.statistics.verdict import ARM_NAMES, MINUS
+from flfed.records.statistics.verdict import ARM_NAMES, MINUS, number
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, SiteRow
 from flfed.records.store.writer import RunStore
 
@@ -165,19 +165,29 @@ def clear_gain(found: Any, metric: str) -> tuple[int, tuple[str, list[float]] | 
     return found["verdict-rule"]["sites"], max(clear, key=lambda one: one[1][0], default=None)
 
 
-def cards(opened: AppTest) -> dict[str, tuple[str, str]]:
-    """Each card's figure and the line below it, by its label."""
-    blocks = [block for block in _walk(opened.main) if block.type in ("metric", "caption")]
-    pairs = zip(blocks, blocks[1:], strict=False)
-    return {one.label: (one.value, two.value.replace("\\", "")) for one, two in pairs if one.type == "metric"}
+GAIN = re.compile(r"with the (.+?) against [^:]*: gain (\S+)[^(]*\((95 % CI[^)]*)\)")
+"""Model, gain and interval in the sentence of a verdict."""
 
 
-def _walk(block: Any) -> Iterator[Any]:
+def models(opened: AppTest) -> dict[str, list[str]]:
+    """Each model's figure and bounds at the site of the page, from the table below its chart."""
+    opened.session_state["site-own-models-table"] = True
+    opened.run()
+    lines = [line for table in opened.table for line in table.value.to_dict("records") if "Model" in line]
+    return {line["Model"].replace("\\", ""): [line[key] for key in ("value", "low", "high")] for line in lines}
+
+
+def unfolded_texts(block: Any) -> Iterator[str]:
+    """What stands on a page without a click, without the signs that keep it from being Markdown."""
     for child in block.children.values():
+        if child.type in ("expander", "expandable"):
+            continue
         if hasattr(child, "children"):
-            yield from _walk(child)
-        else:
-            yield child
+            yield from unfolded_texts(child)
+        elif child.type == "table":
+            yield from map(str, child.value.to_numpy().ravel())
+        elif child.type in ("markdown", "caption", "metric"):
+            yield str(child.value).replace("\\", "")
 
 
 def drawn(opened: AppTest, told: str) -> list[dict[str, Any]]:
@@ -240,27 +250,45 @@ def test_every_site_shows_the_figures_of_the_command_line(series: str, found: An
     for site in sites:
         opened = page("p30_sites", run=series, site=site)
         for metric in by_metric(opened, found):
-            told, of_site = cards(opened), found["sites"][site]
+            told, of_site = models(opened), found["sites"][site]
             for label, arm in ARMS.items():
                 if label in told:
-                    value, low, high = three(of_site[arm].get(metric, {}))
-                    if value is None:
-                        assert told[label][0] == "n/a"
-                    else:
-                        is_shown(told[label][0], value)
-                        is_shown(told[label][1].partition("95 %")[2], low, high)
-            is_shown(told["Pooled model"][0], found["pooled"][metric]["value"])
+                    for said, figure in zip(told[label], three(of_site[arm][metric]), strict=True):
+                        is_shown(said, figure)
+            there = {ARMS[label] for label in told if label in ARMS}
+            assert there >= {
+                arm for arm in ("global", "local-only") if three(of_site[arm].get(metric, {}))[0] is not None
+            }
+            if told:
+                pooled = told["Pooled model, at all sites together, for reference"]
+                for said, figure in zip(pooled, three(found["pooled"][metric]), strict=True):
+                    is_shown(said, figure)
             gain = gain_of(of_site, metric)
-            answer = next(block.value for block in opened.markdown if block.value.startswith("### "))
+            markdown = [block.value.replace("\\", "") for block in opened.markdown]
+            answer = next(text for text in markdown if text.startswith("### "))
             wide = widened(found, of_site, metric)
             is_shown(answer.partition(": these rows")[2], *(map(abs, wide[1:]) if "No clear" in answer else []))
-            is_shown(told["Gain by joining"][0].replace("n/a", ""), gain[0])
-            if gain[0] is not None:
+            told_gain = GAIN.search("\n".join(markdown))
+            assert (told_gain is None) == (gain[0] is None)
+            if told_gain:
+                is_shown(told_gain[2], gain[0])
                 named = f"95 % CI, widened for {found['verdict-rule']['sites']} sites: "
-                is_shown(told["Gain by joining"][1].partition(named)[2].partition(";")[0], *wide[1:])
+                is_shown(told_gain[3].partition(named)[2], *wide[1:])
                 both = {arm: gain_of(of_site | {key: {}}, metric)[0] for arm, key in OTHER.items()}
                 arm = max(both, key=lambda arm: -math.inf if both[arm] is None else both[arm])
-                assert told["Gain by joining"][1].startswith(f"{ARM_NAMES[arm]}, 95 %")
+                assert told_gain[1] == ARM_NAMES[arm]
+
+
+def test_no_figure_of_a_site_stands_twice_in_the_words_of_its_page(kind: str, series: str, found: Any):
+    site = "north" if kind == "regression" else "hungary"
+    metric = next(iter(found["global"]))
+    said = " ".join(unfolded_texts(page("p30_sites", run=series, site=site).main))
+    # The shared model's figure is in the sentence unless the adjusted one decides.
+    for arm, least in (("global", 0), ("local-only", 1)):
+        figure = number(found["sites"][site][arm][metric]["value"])
+        assert least <= len(re.findall(rf"(?<![\d.]){re.escape(figure)}(?!\d)", said)) <= 1, (arm, figure)
+    told = GAIN.search(said)
+    assert told is not None and said.count(told[3]) == 1
 
 
 def test_the_table_and_the_charts_of_all_sites_show_the_figures_of_the_command_line(series: str, found: Any):
@@ -395,7 +423,7 @@ def test_rows_of_each_class_are_counted_and_few_of_the_rarer_are_said(store: Run
     assert "7 of the 1549 test rows have the outcome; at least 10 with it and 10 without are needed" in "".join(
         block.value for block in pages["hill"].markdown
     )
-    assert cards(pages["hill"])["Gain by joining"] == ("n/a", "inconclusive")
+    assert GAIN.search(texts(pages["hill"])) is None and GAIN.search(texts(pages["lake"]))
     overview = page("p20_overview", run=series)
     reached = "The shared model reaches AUC 0.900 (no interval: merged score histograms)"
     assert reached in texts(overview)

@@ -26,6 +26,7 @@ def ends(value: float) -> dict[str, float | None]:
     return {"value": value, "low": value - 0.05, "high": value + 0.05}
 
 
+CERTAIN = {"value": 0.998, "low": 0.9977, "high": 0.9983}
 FALLING, FLAT = Fall(0.05, 2), Fall(0.01, 2)
 
 
@@ -35,6 +36,9 @@ FALLING, FLAT = Fall(0.05, 2), Fall(0.01, 2)
     (FALLING, [(AUC, ends(0.80), 0.84)], True, "pooled"),
     (None, [(AUC, ends(0.80), 0.86)], False, "pooled"),
     (None, [(LOSS, ends(0.50), 0.44)], False, "pooled"),  # less is better
+    # 0.999 lies beyond the interval of 0.998, but nearer than the minimum gain; 0.997 is farther from 0.9909.
+    (None, [(AUC, CERTAIN, 0.999)], True, "pooled"), (Fall(0.3, 2), [(AUC, CERTAIN, 0.999)], True, "pooled"),
+    (None, [(AUC, {"value": 0.9909, "low": 0.990, "high": 0.9918}, 0.997)], False, "pooled"),
     # Log loss beside it counts only while the training loss still falls.
     (FALLING, [(AUC, ends(0.80), 0.81), (LOSS, ends(0.50), 0.40)], False, "pooled"),
     (FLAT, [(AUC, ends(0.80), 0.81), (LOSS, ends(0.50), 0.40)], True, "pooled"),
@@ -45,6 +49,13 @@ FALLING, FLAT = Fall(0.05, 2), Fall(0.01, 2)
 def test_what_a_state_is_known_by(fall, beside, enough, by):
     state = training_state(fall, beside)
     assert (state["enough"], state["by"]) == (enough, by)
+
+
+def test_a_study_sets_the_distance_that_matters():
+    beside = [(AUC, ends(0.80), 0.86)]
+    assert training_state(None, beside, least={AUC: 0.009})["enough"] is False
+    assert training_state(None, beside, least={AUC: 0.011})["enough"] is True  # 0.86 lies 0.01 beyond the interval
+    assert training_state(None, [(AUC, CERTAIN, 0.999)], least={AUC: 0.0})["enough"] is False
 
 
 def point(number: int, site: str | None, value: float | None) -> CurvePoint:
@@ -125,6 +136,9 @@ def test_two_rounds_are_the_headline_everywhere_and_nobody_is_told_not_to_use_th
     assert said.index(FIRST) < said.index("Inconclusive at 3 of 3 sites")
     code, told, _ = flfed("run", "show", name, "--json")
     assert json.loads(told)["training"] == two_rounds["training"] and "do not use" not in told
+    # A list has no headline, so each line has it beside its verdict, which is that of the page.
+    code, listed, _ = flfed("run", "list")
+    assert code == 0 and "not trained enough" in " ".join(listed.split()) and "do not use" not in listed
     page = document(name)
     assert FIRST in page and not re.search("do not use (the shared model|at)", page)
     shown = words(overview(name))

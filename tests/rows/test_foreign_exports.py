@@ -402,7 +402,7 @@ def test_a_code_beside_the_schemas_own_values_is_asked_about():
     while (question := dialogue.next_question()) is not None and question.kind != "codes":
         dialogue.answer(question, "no" if question.kind == "several" else "-")
     assert question is not None and question.columns == ("sex",)
-    with pytest.raises(UsageError, match="1 of the 1 codes of your column 'Geschlecht' have no value"):
+    with pytest.raises(UsageError, match="1 of the 3 codes of your column 'Geschlecht' have no value"):
         dialogue.answer(question, "female, male")
     dialogue.answer(question, "female, male, divers")
     field = dialogue.decisions()["sex"].field
@@ -418,7 +418,7 @@ def test_a_code_of_few_rows_is_asked_about_in_a_column_that_is_otherwise_sure():
     assert question is not None and question.columns == ("sex",)
     text = "\n".join(question.lines)
     assert "3 codes, of about 120, 120, fewer than 5 rows; 1 have no value yet" in text and "divers" not in text
-    with pytest.raises(UsageError, match="1 of the 1 codes of your column 'Geschlecht' have no value"):
+    with pytest.raises(UsageError, match="1 of the 3 codes of your column 'Geschlecht' have no value"):
         dialogue.answer(question, "männlich=male")
     dialogue.answer(question, "divers=")
     assert dialogue.decisions()["sex"].field == Field(

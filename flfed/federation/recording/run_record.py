@@ -78,7 +78,9 @@ def recorded_training(
     summed = any(point.site is None for point in points) and float(study.strategy.settings.get("fraction", 1.0)) < 1
     chosen = study.strategy.settings.get("select") == "best" or bool(study.strategy.settings.get("patience"))
     fall = None if trees or summed or chosen else loss_fall(points)
-    return training_state(fall, beside, by_rounds=not (model.linear or trees))
+    margin = study.compare.minimum_gain
+    least = {} if margin is None else {primary: margin}
+    return training_state(fall, beside, by_rounds=not (model.linear or trees), least=least)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -54,22 +54,21 @@ def of_all_sites(points: Iterable[CurvePoint], metric: str) -> Chart | None:
     """Return the all-sites figure by round, None without figures.
 
     Where a point stands for several rounds, a band goes from the smallest of them to the largest. An AUC is computed
-    from counts by bin: where the AUC of the rows may differ by more than `DRAWN_FROM`, a point is drawn as a range.
-    Ranges end in an arrow where they reach far beyond the figures, by which the axis goes: see `are_cut`. Neither chart
+    from counts by bin: where the AUC of the rows may differ by more than `DRAWN_FROM`, a paler band has its range. A
+    range ends in an arrow where it reaches far beyond the figures, by which the axis goes: see `are_cut`. Neither chart
     has the figure before training: on its scale the rounds would lie on one line.
     """
     rows = _rows((point for point in points if point.site is None), metric)
     if rows is None:
         return None
     colour = ARM_COLOURS["global"]
-    rows = rows.assign(**dict(zip(("from", "to"), _cut(rows), strict=True)))
-    # The further end counts: the other may have been cut at 0 or 1.
-    is_wide = f"datum.low != null && max(datum.high - datum.value, datum.value - datum.low) > {DRAWN_FROM}"
+    rows = rows.assign(**dict(zip(("from", "to"), _drawn_ranges(rows), strict=True)))
     ends = {"y": quantitative("from"), "y2": {"field": "to"}}
-    ranges = [layer("rule", ends, is_wide, strokeWidth=5, color=colour, opacity=0.75)]
+    ranges = [layer("area", ends, color=colour, stroke=colour, **BAND | {"strokeWidth": 2})]
     for end, bound, shape in (("from", "low", "triangle-down"), ("to", "high", "triangle-up")):
-        arrow = {"shape": shape, "size": 160, "filled": True, "opacity": 1, "color": colour}
-        ranges.append(layer("point", {"y": quantitative(end)}, is_wide, f"datum.{end} != datum.{bound}", **arrow))
+        arrow = {"shape": shape, "size": 40, "filled": True, "opacity": 1, "color": colour}
+        is_cut = f"isValid(datum.{end}) && datum.{end} != datum.{bound}"
+        ranges.append(layer("point", {"y": quantitative(end)}, is_cut, **arrow))
     y = y_axis(axis_title(metric), decimals_of(*rows["value"]))
     figures = {"y": y, "tooltip": [ROUND_TIP, *tooltip(*SHOWN)]}
     line = layer("line", figures, strokeWidth=2.5, color=colour, point=are_few(rows))
@@ -77,14 +76,17 @@ def of_all_sites(points: Iterable[CurvePoint], metric: str) -> Chart | None:
     return Chart(rows, plot(HEIGHT, transform=number_texts(*SHOWN), encoding={"x": X}, layer=layers))
 
 
-def _cut(rows: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-    """Return the ends of the ranges as they are drawn."""
+def _drawn_ranges(rows: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    """Return the ends of the ranges as they are drawn, missing where a figure is certain enough."""
+    # The further end counts: the other may have been cut at 0 or 1.
+    is_wide = (rows["high"] - rows["value"]).combine(rows["value"] - rows["low"], max) > DRAWN_FROM
+    low, high = rows["low"].where(is_wide), rows["high"].where(is_wide)
     drawn = rows[["value", "least", "most"]].stack()
     reach = BEYOND * (drawn.max() - drawn.min())
     # Of a single figure the range alone gives the scale.
     if not reach:
-        return rows["low"], rows["high"]
-    return rows["low"].clip(lower=drawn.min() - reach), rows["high"].clip(upper=drawn.max() + reach)
+        return low, high
+    return low.clip(lower=drawn.min() - reach), high.clip(upper=drawn.max() + reach)
 
 
 def are_cut(points: Iterable[CurvePoint], metric: str) -> bool:
@@ -92,9 +94,8 @@ def are_cut(points: Iterable[CurvePoint], metric: str) -> bool:
     rows = _rows((point for point in points if point.site is None), metric)
     if rows is None:
         return False
-    low, high = _cut(rows)
-    is_wide = (rows["high"] - rows["value"]).combine(rows["value"] - rows["low"], max) > DRAWN_FROM
-    return bool((is_wide & ((low > rows["low"]) | (high < rows["high"]))).any())
+    low, high = _drawn_ranges(rows)
+    return bool(((low > rows["low"]) | (high < rows["high"])).any())
 
 
 def of_each_site(

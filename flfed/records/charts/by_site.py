@@ -10,7 +10,6 @@ import altair as alt
 import pandas as pd
 
 from flfed.records.charts.chart import (
-    NAME_PIXELS,
     PLOT_HEIGHT,
     ROW_PIXELS,
     Chart,
@@ -38,8 +37,14 @@ from flfed.words import render
 ARM_SHAPES = {"global": "circle", "personalised": "diamond", "local-only": "square"}
 ARMS_PIXELS, ARMS_GAP = 62, 0.36
 """Height of a site's row with a mark for each model, and the share of it that its name takes."""
+FIGURE_PIXELS = 52
+"""Width of the figures beside the marks of a site's models."""
 NARROW = "width < 880"
-"""Condition in Vega's language under which a forest plot has name and gain above its marks, and no columns."""
+"""Condition in Vega's language under which a forest plot has no columns: each mark has two lines of text above it."""
+SMALL = "width < 270"
+"""Condition under which its texts are small, as on a screen of 320 pixels."""
+LINE_PIXELS, MARK_PIXELS = 14, 12
+"""On a narrow screen: distance of a row's two lines of text, and of its mark below the middle of the row."""
 BEFORE_PLOT = 330
 BEHIND_PLOT = 385
 """Pixels of a forest plot's columns on a wide screen, left and right of its marks."""
@@ -79,12 +84,15 @@ def figure_x(title: str, ticks: Sequence[float], *, grid: bool = True, signed: b
     return alt.X("value:Q", axis=alt.Axis(**parts["axis"]), scale=alt.Scale(**parts["scale"]))
 
 
-def colour_of(field: str, colours: Mapping[str, str], *, legend: Sequence[str] | None = None) -> alt.Color:
-    """Return the colours of a field's names, and their legend: of all names, or of those in `legend` alone."""
-    names = list(colours)
-    shown = legend_of(names) if legend is None else legend_of(legend, values=legend)
-    scale = alt.Scale(domain=names, range=list(colours.values()))
-    return alt.Color(f"{field}:N", scale=scale, legend=alt.Legend(**shown))
+def colour_of(field: str, colours: Mapping[str, str], shown: Sequence[str] | None = None) -> alt.Color:
+    """Return the colours of a field's names, and the legend of `shown` of them, by default all."""
+    scale = alt.Scale(domain=list(colours), range=list(colours.values()))
+    return alt.Color(f"{field}:N", scale=scale, legend=_legend(list(colours) if shown is None else shown))
+
+
+def _legend(names: Sequence[str]) -> alt.Legend | None:
+    """Return the legend of several names; one name stands in the words beside its chart."""
+    return alt.Legend(**legend_of(names, values=names)) if len(names) > 1 else None
 
 
 def names_y(field: str, names: Sequence[str], **scale: Any) -> alt.Y:
@@ -110,8 +118,9 @@ def sites_by_arm(report: Report, metric: str, sites: Sequence[str]) -> Layers | 
             entry = run.sites[name][arm].get(metric)
             figure = read_figure(entry)
             if figure.value is not None:
-                shown = f"{verdict.number(figure.value)} ({verdict.interval(figure.low, figure.high)})"
-                rows.append({"site": name, "arm": verdict.ARM_NAMES[arm], **entry, "shown": shown})
+                text = verdict.number(figure.value)
+                shown = f"{text} ({verdict.interval(figure.low, figure.high)})"
+                rows.append({"site": name, "arm": verdict.ARM_NAMES[arm], **entry, "text": text, "shown": shown})
     if not rows:
         return None
     colours = {verdict.ARM_NAMES[arm]: ARM_COLOURS[arm] for arm in arms}
@@ -123,6 +132,7 @@ def sites_by_arm(report: Report, metric: str, sites: Sequence[str]) -> Layers | 
     offset = alt.YOffset("arm:N", sort=names)
     colour = colour_of("arm", colours)
     x = figure_x(axis_title(metric), ticks_of(_spread(rows), metric))
+    x["scale"]["range"] = [0, alt.ExprRef(f"width - {FIGURE_PIXELS}")]
     base = alt.Chart(inline(values=rows))
     # Arms without an interval are drawn as a mark alone.
     return layered(
@@ -137,6 +147,9 @@ def sites_by_arm(report: Report, metric: str, sites: Sequence[str]) -> Layers | 
             shape=alt.Shape("arm:N", scale=shapes, legend=alt.Legend(**legend_of(names))),
             tooltip=["site:N", "arm:N", "shown:N"],
         ),
+        base.mark_text(align="right", fontSize=13, color=FIGURE).encode(
+            x=alt.value("width"), y=y, yOffset=offset, text="text:N"
+        ),
         height=ARMS_PIXELS * len(there),
     )
 
@@ -145,19 +158,19 @@ def forest_plot(report: Report, metric: str, sites: Sequence[str]) -> Layers | N
     """Return the forest plot of the gains: a row a site, the mean last.
 
     A line is the interval that decides the verdict. On a wide screen each row has its figures beside it, on a narrow
-    one its name and gain above it.
+    one above it, in two lines.
     """
     run = run_of(report)
     lines = forest_lines(report, metric, sites)
     if all(line.value is None for line in lines):
         return None
     words = {code: verdict.describe_verdict(code, metric) for code in VERDICT_COLOURS}
-    rows = [_forest_row(line, run.rule.minimum_gain[metric]) | {"verdict": words[line.verdict]} for line in lines]
+    rows = [_forest_row(line, words[line.verdict], run.rule.minimum_gain[metric]) for line in lines]
     colours = {words[code]: colour for code, colour in VERDICT_COLOURS.items()}
     # The legend names only the verdicts that occur.
     verdicts = {line.verdict for line in lines if line.value is not None}
     there = [words[code] for code in VERDICT_COLOURS if code in verdicts]
-    colour = colour_of("verdict", colours, legend=there)
+    colour = colour_of("verdict", colours, there)
     base = alt.Chart(inline(values=rows))
     y = alt.Y("name:N", sort=[line.name for line in lines], axis=None)
     # The axis always has 0, which separates gain from loss.
@@ -172,6 +185,7 @@ def forest_plot(report: Report, metric: str, sites: Sequence[str]) -> Layers | N
     drawn = base.transform_filter("datum.value != null")
     marks = drawn.encode(x=x, y=y, color=colour, tooltip=["name:N", "gain:N", "verdict:N"])
     shapes = alt.Scale(domain=list(colours), range=list(VERDICT_SHAPES.values()))
+    down = alt.ExprRef(f"{NARROW} ? {MARK_PIXELS} : 0")
     titles = {}
     if any(line.events for line in lines):
         titles["rows"] = "rows (events)"
@@ -180,12 +194,14 @@ def forest_plot(report: Report, metric: str, sites: Sequence[str]) -> Layers | N
     return layered(
         zero.encode(x="at:Q"),
         drawn.transform_filter("datum.low != null")
-        .mark_rule(strokeWidth=3)
+        .mark_rule(strokeWidth=3, yOffset=down)
         .encode(x="low:Q", x2="high:Q", y=y, color=colour),
         marks.transform_filter("!datum.mean")
-        .mark_point(filled=True, opacity=1, size=140)
-        .encode(shape=alt.Shape("verdict:N", scale=shapes, legend=alt.Legend(**legend_of(there, values=there)))),
-        marks.transform_filter("datum.mean").mark_point(filled=True, opacity=1, size=260, shape="diamond"),
+        .mark_point(filled=True, opacity=1, size=140, yOffset=down)
+        .encode(shape=alt.Shape("verdict:N", scale=shapes, legend=_legend(there))),
+        marks.transform_filter("datum.mean").mark_point(
+            filled=True, opacity=1, size=260, shape="diamond", yOffset=down
+        ),
         *_forest_columns(base, y, rows, titles),
         height=ROW_PIXELS * len(rows),
     )
@@ -214,23 +230,29 @@ def _furthest(*ends: float | None) -> float:
     return max(abs(end or 0.0) for end in ends)
 
 
-def _forest_row(line: ForestLine, worthwhile: float) -> dict[str, Any]:
-    """Return a line of the forest plot with its texts."""
+def _forest_row(line: ForestLine, conclusion: str, worthwhile: float) -> dict[str, Any]:
+    """Return a line of the forest plot with its texts: its columns, and some of them as one line."""
     cells = {"rows": verdict.shown(line.rows, absent="")}
     cells |= {arm: verdict.shown(getattr(line, arm), verdict.number, "") for arm in ("own", "shared")}
-    if line.events is not None:
-        cells["rows"] += f" ({line.events})"
+    named = [f"{title} {cells[arm]}" for arm, title in (("own", "site"), ("shared", "shared")) if cells[arm]]
+    if line.rows is not None:
+        counts = f"{line.rows} rows"
+        if line.events is not None:
+            cells["rows"] += f" ({line.events})"
+            counts += f" ({line.events} events)"
+        named.insert(0, counts)
     gain = verdict.gain_in_brackets(line.gain, worthwhile)
     if line.model == "personalised":
         gain += MARK
     drawn = {name: getattr(line, name) for name in ("name", *ENDS)}
-    return {**drawn, **cells, "mean": line.site is None, "gain": gain}
+    texts = {"gain": gain, "verdict": conclusion, "in line": ", ".join(named) or conclusion}
+    return {**drawn, **cells, **texts, "mean": line.site is None}
 
 
 def _forest_columns(base: alt.Chart, y: alt.Y, rows: Rows, other_titles: Mapping[str, str]) -> list[alt.Chart]:
     """Return the texts of a forest plot, in columns under their titles, without columns that all sites lack.
 
-    A narrow screen has room only for name and gain, which stand above the row's mark.
+    On a narrow screen name and gain stand above the row's mark, and between them and it the others in one line.
     """
     titles = alt.Chart(inline(values=[{}]))
     drawn = []
@@ -239,20 +261,25 @@ def _forest_columns(base: alt.Chart, y: alt.Y, rows: Rows, other_titles: Mapping
     if {"rows", "own"} & columns.keys():
         limits["name"] = NAME_LIMIT
     wide_only = alt.ExprRef(f"{NARROW} ? 0 : 1")
+    at_top = alt.ExprRef(f"{NARROW} ? {ROW_PIXELS} : -10")
     narrow = {"name": "0", "gain": "width"}
-    above = alt.ExprRef(f"{NARROW} ? {-NAME_PIXELS} : 0")
+    above = alt.ExprRef(f"{NARROW} ? {MARK_PIXELS - 2 * LINE_PIXELS} : 0")
     for field, (title, x, side) in columns.items():
-        look: dict[str, Any] = {"x": alt.ExprRef(x), "align": side, "fontSize": 13, "color": FIGURE}
-        own: dict[str, Any] = {"fontWeight": "normal", "opacity": wide_only}
-        if field in narrow:
-            look["x"] = alt.ExprRef(f"{NARROW} ? {narrow[field]} : {x}")
-            own["opacity"] = 1
+        # Invisible texts stand in the middle, where they take no room from the marks.
+        look: dict[str, Any] = {"x": alt.ExprRef(f"{NARROW} ? {narrow.get(field, 'width / 2')} : {x}")}
+        look |= {"align": side, "color": FIGURE}
+        own: dict[str, Any] = {"fontWeight": "normal", "fontSize": 13}
+        own["opacity"] = 1 if field in narrow else wide_only
         if field == "gain":
             look["align"] = alt.ExprRef(f"{NARROW} ? 'right' : 'left'")
-            own["fontWeight"] = "bold"
+            own |= {"fontWeight": "bold", "fontSize": alt.ExprRef(f"{SMALL} ? 11 : 13")}
         limit = alt.ExprRef(f"{NARROW} ? 0 : {limits.get(field, 0)}")
         drawn.append(base.mark_text(**look, **own, dy=above, limit=limit).encode(y=y, text=f"{field}:N"))
-        drawn.append(titles.mark_text(**look, text=other_titles.get(field, title), y=-10, opacity=wide_only))
+        look |= {"fontSize": 13, "opacity": wide_only, "y": at_top}
+        drawn.append(titles.mark_text(**look, text=other_titles.get(field, title)))
+    between: dict[str, Any] = {"x": 0, "dy": MARK_PIXELS - LINE_PIXELS, "align": "left", "color": FIGURE}
+    between |= {"fontSize": alt.ExprRef(f"{SMALL} ? 10 : 11"), "limit": alt.ExprRef("width")}
+    drawn.append(base.mark_text(**between, opacity=alt.ExprRef(f"{NARROW} ? 1 : 0")).encode(y=y, text="in line:N"))
     return drawn
 
 

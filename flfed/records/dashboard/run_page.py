@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -17,14 +16,13 @@ from flfed.records.dashboard.refresh import Opened
 from flfed.records.reports.privacy import covers_study
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
-from flfed.records.text import escape, moment, with_code
+from flfed.records.text import TIME_IN_NAME, escape, moment, with_code
 from flfed.study.former_names import parsed_study
 from flfed.study.study import has_analysis
 from flfed.words import render
 
 LISTED = 50
 """Series in the list of runs; the page Runs opens others."""
-TIME_IN_NAME = re.compile(r"-\d{8}-\d{6}-[0-9a-f]{4}$")
 SESSION_PREFIX = "kept-"
 """Prefix of the address's values in a session: Streamlit empties the address when the reader turns to another page."""
 
@@ -133,15 +131,15 @@ def _turn_to(key: str, widget: str) -> None:
 
 def _choose(listed: Sequence[RunEntry], series: str | None, name: str = "") -> None:
     """Show which run is open, in the margin, where the reader can pick another, or one repeat of it."""
-    # Each series is listed once, the newest first.
-    newest = {run.series: run for run in reversed(listed)}
-    options = list(newest)[::-1][:LISTED]
+    # Each series is listed once, the newest first, with its first repeat, when it began.
+    first_repeats = {run.series: run for run in listed}
+    options = list(first_repeats)[:LISTED]
     first = None
     if series is not None:
         if series not in options:
             options.append(series)
         first = options.index(series)
-    labels = {run: _label(newest[run]) for run in options if run in newest}
+    labels = {run: _label(first_repeats[run]) for run in options if run in first_repeats}
     alike = Counter(labels.values())
 
     def label(of: str) -> str:

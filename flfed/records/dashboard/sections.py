@@ -37,7 +37,15 @@ def contained(part: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
 
 
 def figure(
-    column: Any, title: str, drawn: Any, lines: Sequence[Line], *, key: str, says: str = "", least: float = 0.0
+    column: Any,
+    title: str,
+    drawn: Any,
+    lines: Sequence[Line],
+    *,
+    key: str,
+    says: str = "",
+    least: float = 0.0,
+    is_tabled: bool = True,
 ) -> None:
     """Show a chart under its title, its table and CSV file folded below it, or that it has no figures.
 
@@ -55,6 +63,8 @@ def figure(
         Description for screen readers; the title by default.
     least : float
         Gain that is worthwhile, where lines have gains.
+    is_tabled : bool
+        Whether its table is below it; charts of the same figures share one.
     """
     with column.container():
         st.markdown(f"**{title}**")
@@ -68,7 +78,8 @@ def figure(
         else:
             padded = drawn.properties(padding=PADDING).configure(**DESCRIBED_AS_A_WHOLE)
             st.altair_chart(padded, width="stretch", alt=says or title, key=f"{key}-chart")
-        behind(lines, key=key, least=least)
+        if is_tabled:
+            behind(lines, key=key, least=least)
 
 
 def behind(lines: Sequence[Line], *, key: str, least: float = 0.0) -> None:
@@ -173,7 +184,7 @@ def show(section: Section | None, *, repeat: int | None = None, titled: bool = T
         _show_charts(section.charts)
         for one in section.tables:
             if not one.is_drawn:
-                _show_table(one)
+                show_table(one)
         if section.says:
             st.markdown(bullets(map(with_code, section.says)))
         for line in section.note:
@@ -195,7 +206,8 @@ def show_all(*of: Section | None, repeat: int | None = None) -> None:
                 st.markdown(bullets(with_code(one.reason) for one in absent))
 
 
-def _show_table(of: Table) -> None:
+def show_table(of: Table) -> None:
+    """Show a table with its title and its file."""
     place = st.expander(escape(of.title)) if of.is_folded else st.container()
     with place:
         if of.title and not of.is_folded:

@@ -47,8 +47,7 @@ def answer(content: Content) -> Markup:
     """Return the question and its answer, the verdict first."""
     report = content.shown.report
     first, *others = _verdict(content)
-    words = [] if content.shown.metric is None else narrative.headline(report, content.shown.metric)
-    words = [line for line in _words(content) if line not in {first, *others, *words}]
+    words = [line for line in _words(content) if line not in {first, *others}]
     tables = Markup()
     if content.shown.run.statistics:
         # The figure stands first, with the sites missing from it; notes on the tables follow them.
@@ -130,7 +129,9 @@ def figures(content: Content) -> Markup:
         notes += noised_scores.lost_in_words(report, metric)
     if not content.shown.only:
         # The first section has the others.
+        basis = answers.basis(content.shown).tables[0].lines
         earlier_lines = {*_verdict(content), *_warnings(content), *_words(content)}
+        earlier_lines |= {line["In this run"] for line in basis}
         below = [line for line in narrative.comparison_rows(report)[2] if line not in earlier_lines]
         notes += site_answer.together(report, metric)
     notes += site_answer.left_out(content.shown.sites)

@@ -16,6 +16,7 @@ from flfed.callbacks import stamp
 from flfed.records.objects import read, read_figure, run_of, write
 from flfed.records.reports.faults import SiteAttendance, missing_of
 from flfed.records.reports.report import CONCLUSION_OBJECTS, conclusion, head
+from flfed.records.reports.site_verdict import UNDERTRAINED
 from flfed.records.section import group
 from flfed.records.statistics import Report, intervals
 from flfed.records.statistics.verdict import (
@@ -32,6 +33,7 @@ from flfed.records.store.many_runs import ManyRuns
 from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import Metric, Summary
 from flfed.study.former_names import parsed_study
+from flfed.words import render
 
 
 def run_list(reader: RunReader, *, limit: int | None = None, status: str = "", tag: str = "", **chosen: Any) -> Report:
@@ -91,6 +93,7 @@ class SeriesLine:
     mechanism: str | None = None
     epsilon: float | None = None
     tags: Any = ()
+    undertrained: bool = False
 
 
 UNKNOWN = ComparisonRow(None, "", "", None)
@@ -168,6 +171,7 @@ class _Listed:
         data = parsed_study(self.reader.study_text(runs[0].series)).get("dataset", {})
         counts = [site.rows for site in self.reader.sites(runs[0].run) if site.status != "refused"]
         gain: Report = {end: getattr(of.gain, end) for end in ("value", "low", "high")}
+        more = {UNDERTRAINED: True} if of.undertrained else {}
         return {
             "dataset": str(data.get("name", "")),
             "rows": None if None in counts or not counts else sum(counts),
@@ -176,6 +180,7 @@ class _Listed:
             "mechanism": of.privacy.mechanism,
             "epsilon": of.privacy.epsilon,
             "tags": tags_of(note),
+            **more,
         }
 
 
@@ -205,13 +210,16 @@ def answer_in_words(line: Report) -> tuple[str, str]:
     Examples
     --------
     >>> gain = {"value": 0.11, "low": 0.02, "high": 0.19, "minimum-gain": 0.005}
-    >>> answer_in_words({"verdict": "joining pays", "metric": "roc_auc_score", "gain": gain})
-    ('▲ joining improves AUC', '+0.110 (+0.020 to +0.190)')
+    >>> line = {"verdict": "joining pays", "metric": "roc_auc_score", "gain": gain}
+    >>> answer_in_words(line), answer_in_words(line | {"undertrained": True})[0]
+    (('▲ joining improves AUC', '+0.110 (+0.020 to +0.190)'), '▲ joining improves AUC, not trained enough')
     """
     entry = read(SeriesLine, line)
     if entry.verdict is None:
         return "", ""
     words = f"{SIGNS[entry.verdict]} {describe_verdict(entry.verdict, entry.metric)}"
+    if entry.undertrained:
+        words = render("report.training.listed", verdict=words)
     of = read_figure(entry.gain)
     if of.value is None:
         return words, ""

@@ -260,11 +260,6 @@ def missing_of(reader: RunReader, runs: Sequence[str]) -> dict[str, SiteAttendan
     return sites_by_run
 
 
-def updates_set_aside(report: Mapping[str, Any]) -> int:
-    """Return how many updates were rejected in all repeats."""
-    return sum(fault_kind(fault) == "update rejected" for fault in run_of(report).faults)
-
-
 def refused_sites(report: Mapping[str, Any]) -> list[str]:
     """Return the names of sites refused in any repeat."""
     rows = objects.read_all(FaultRow, run_of(report).faults)

@@ -179,12 +179,15 @@ class Conclusion:
         Above 0 where joining is better: the mean over sites, or that of the one site of the reader.
     minimum_gain : float
     privacy : PrivacyReport
+    undertrained : bool
+        Whether the shared model was not trained enough, which turns a loss into "inconclusive".
     """
 
     verdict: str | None
     gain: Difference
     minimum_gain: float
     privacy: PrivacyReport
+    undertrained: bool = False
 
 
 def conclusion(reader: RunsReader, runs: Sequence[RunEntry], *, site: str | None = None) -> Conclusion:
@@ -200,16 +203,16 @@ def conclusion(reader: RunsReader, runs: Sequence[RunEntry], *, site: str | None
         return none
     over_all = {arm: opened.figures(None, arm) for arm in ("global", "pooled", "pooled-same")}
     training = _training(opened, over_all, privacy)
-    least = read(VerdictRule, opened.rule).minimum_gain[metric]
+    facts = (read(VerdictRule, opened.rule).minimum_gain[metric], privacy, not_enough(training))
     if site is not None:
         own = _sites(opened, privacy, training).get(site)
         if own is None:
             return none
         gain = read_figure(gain_at(own, metric))
-        return Conclusion(site_verdict(own, metric)[0], Difference(gain.value, gain.low, gain.high), least, privacy)
+        return Conclusion(site_verdict(own, metric)[0], Difference(gain.value, gain.low, gain.high), *facts)
     sites = {name: {"holdout-classes": _classes(opened.counted, name)} for name in _accepted(opened)}
     mean = figure_of(_mean_gains(opened, sites, privacy, training), metric)
-    return Conclusion(code_of_mean(mean, least), Difference(mean.value, mean.low, mean.high), least, privacy)
+    return Conclusion(code_of_mean(mean, facts[0]), Difference(mean.value, mean.low, mean.high), *facts)
 
 
 def _accepted(opened: _Opened) -> list[str]:
@@ -247,7 +250,8 @@ def _training(opened: _Opened, over_all: Mapping[str, Report], privacy: PrivacyR
     if metric not in kind or shared is None:
         return None
     ends = {end: shared[end] for end in ("value", "low", "high")}
-    return training_state(None, [(metric, ends, figure_of(kind, metric).value)])
+    least = read(VerdictRule, opened.rule).minimum_gain
+    return training_state(None, [(metric, ends, figure_of(kind, metric).value)], least=least)
 
 
 def _read_optional_objects(opened: _Opened) -> Report:

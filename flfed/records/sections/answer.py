@@ -32,10 +32,15 @@ def warnings(shown: ShownRun) -> list[str]:
 
 
 def words(shown: ShownRun, metric: str | None = None) -> list[str]:
-    """Return the run in words, without the warnings, which stand above."""
-    above = {*warnings(shown), render("report.noised.gain"), *own_under_noise(shown.report)}
-    lines = narrative.story(shown.report, metric=metric, planned=shown.planned)
-    return [line for line in lines if line not in above]
+    """Return the run in words, without what its headline, its warnings and the table of `basis` have."""
+    report = shown.report
+    metric = metric or shown.metric
+    elsewhere = {*warnings(shown), render("report.noised.gain"), *own_under_noise(report)}
+    elsewhere |= {line["In this run"] for line in basis(shown).tables[0].lines}
+    if metric is not None and not is_uncompared(report):
+        elsewhere |= {*narrative.doubts(report, metric), *narrative.headline(report, metric)}
+    lines = narrative.story(report, metric=metric, planned=shown.planned)
+    return [line for line in lines if line not in elsewhere]
 
 
 def set_aside(shown: ShownRun) -> Section:

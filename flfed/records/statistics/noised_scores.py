@@ -13,7 +13,16 @@ from typing import Any
 from flfed.records.objects import FigureReport, figure_of, read, read_figure, run_of, site_of
 from flfed.records.section import Lines, group
 from flfed.records.statistics.intervals import NORMAL_95
-from flfed.records.statistics.verdict import ABSENT, MINUS, format_as_written, interval, metric_name, number, shown
+from flfed.records.statistics.verdict import (
+    ABSENT,
+    MINUS,
+    format_as_written,
+    interval,
+    metric_name,
+    number,
+    sentence_case,
+    shown,
+)
 from flfed.words import render
 
 ReportMapping = Mapping[str, Any]
@@ -190,6 +199,14 @@ def figure_lines(report: ReportMapping) -> Lines:
             line[metric_name(metric)] = with_interval(figure_of(of, metric)) if of else NOT_HERE
         lines.append(line | {slope: with_interval(one.slope), NOISE: _reach(one)})
     return lines
+
+
+def lines_of_site(report: ReportMapping, site: str, metric: str) -> list[dict[str, str]]:
+    """Return one site's figures from counts with noise, without that of `metric`, a line each."""
+    recorded = noised_scores(report) or NoisedScores()
+    of_site = dict(zip(recorded.whose, figure_lines(report), strict=True)).get(site, {})
+    others = {name: cell for name, cell in of_site.items() if name not in ("Rows of", metric_name(metric))}
+    return [{"Figure": sentence_case(name), "Shared model": str(cell)} for name, cell in others.items()]
 
 
 def with_interval(one: FigureReport | None) -> str:

@@ -1,7 +1,7 @@
 """Whether the shared model of a run was trained enough, and the test rows that its starting model was trained on.
 
-It was not trained enough where a model of its kind on all rows in one place is clearly better. Without such a model, a
-training loss that still falls is the sign.
+It was not trained enough where a model of its kind on all rows in one place is clearly better, by the rule of every
+verdict. Without such a model, a training loss that still falls is the sign.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from statistics import fmean
+from types import MappingProxyType
 from typing import Any
 
 from flfed.errors import counted
 from flfed.records.objects import read, read_all, read_figure, write
-from flfed.records.statistics import Report
+from flfed.records.statistics import Report, verdict
 from flfed.records.statistics.intervals import mean_of
-from flfed.records.statistics.verdict import better_of, metric_name, number
 from flfed.records.store.entries import CurvePoint
 from flfed.words import render
 
@@ -95,7 +95,11 @@ def _losses(points: Sequence[CurvePoint]) -> list[dict[int, float]]:
 
 
 def training_state(
-    fall: Fall | None, beside: Sequence[tuple[str, Report, float | None]] = (), *, by_rounds: bool = False
+    fall: Fall | None,
+    beside: Sequence[tuple[str, Report, float | None]] = (),
+    *,
+    by_rounds: bool = False,
+    least: Mapping[str, float] = MappingProxyType({}),
 ) -> Report:
     """Return whether the shared model was trained enough, and the sign of it.
 
@@ -109,6 +113,8 @@ def training_state(
     by_rounds : bool
         Whether that model had at most as many rounds as the shared one, as a network has: then it may be as far from
         its end, and a falling loss is the sign.
+    least : mapping of metric to float
+        Gain that is worthwhile, below which no distance matters, where it is not the metric's own.
 
     Returns
     -------
@@ -130,8 +136,12 @@ def training_state(
     comparisons = [one for one in beside if one[2] is not None and None not in one[1].values()]
     # The primary metric is enough; another one counts only where the loss still falls.
     falls = state.enough is False
-    behind = [one for one in (comparisons if falls else comparisons[:1]) if _is_behind(*one)]
-    much = fall is not None and fall.share >= FALLS_MUCH
+    considered = comparisons if falls else comparisons[:1]
+    margins = {metric: least.get(metric, verdict.worthwhile_of(metric)) for metric, _, _ in comparisons}
+    behind = [one for one in considered if verdict.code_of(_lead(*one), margins[one[0]]) == verdict.PAYS]
+    # A gap below the minimum gain matters to no verdict, however the loss falls.
+    is_close = any(margins[one[0]] > 0 and (_lead(*one).value or 0.0) <= margins[one[0]] for one in comparisons[:1])
+    much = fall is not None and fall.share >= FALLS_MUCH and not is_close
     if not comparisons or (falls and not behind and (by_rounds or much)):
         return write(state)
     metric, shared, kind = (behind or comparisons)[0]
@@ -139,14 +149,10 @@ def training_state(
     return write(replace(state, enough=not behind, by="pooled", metric=metric, shared=value, of_kind=kind))
 
 
-def _is_behind(metric: str, shared: Report, of_kind: float | None) -> bool:
-    """Return whether the shared model's 95 % CI ends before the other model's figure."""
-    if of_kind is None:
-        return False
-    ends = read_figure(shared)
-    if better_of(metric) == "higher":
-        return ends.high is not None and of_kind > ends.high
-    return ends.low is not None and of_kind < ends.low
+def _lead(metric: str, shared: Report, of_kind: float | None) -> verdict.Difference:
+    """Return by how much the other model is better, above 0 where it is, with the shared model's 95 % CI."""
+    lead = verdict.Difference(*((of_kind or 0.0) - shared[end] for end in ("value", "high", "low")))
+    return verdict.gain_of(lead, verdict.better_of(metric))
 
 
 def over_repeats(states: Sequence[Report | None]) -> Report | None:
@@ -188,12 +194,12 @@ def training_in_words(state: Report | None) -> str:
         return ""
     if training.by == "loss":
         rounds = "round" if training.rounds == 1 else f"{training.rounds} rounds"
-        return render("report.training.loss", fall=number(100 * (training.fall or 0.0), 0), rounds=rounds)
+        return render("report.training.loss", fall=verdict.number(100 * (training.fall or 0.0), 0), rounds=rounds)
     # One site's people do not see the figures of others.
     if training.shared is None or training.of_kind is None or training.metric is None:
         return render("report.training.headline")
-    figures = {"shared": number(training.shared), "pooled": number(training.of_kind)}
-    return render("report.training.behind", metric=metric_name(training.metric), **figures)
+    figures = {"shared": verdict.number(training.shared), "pooled": verdict.number(training.of_kind)}
+    return render("report.training.behind", metric=verdict.metric_name(training.metric), **figures)
 
 
 def unknown_training(state: Report | None) -> str:

@@ -16,6 +16,7 @@ from flfed.rows.data.mapping import map_table, plain_text
 from flfed.rows.data.parsing.fields import ColumnMapping, Field
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.proposals.answers import MISSING_CODE, Answers
+from flfed.rows.proposals.cells import LEAST_ROWS
 from flfed.rows.proposals.fits import UNKNOWN
 from flfed.rows.proposals.matching import Candidate, Match, Matching, field_entry
 from flfed.words import render, usage_error
@@ -360,10 +361,12 @@ class MappingDialogue:
             if self._schema.columns[column].kind == "flag":
                 plain = {"true": "yes", "1": "yes", "false": "no", "0": "no"}
                 codes = {code: plain.get(value.casefold(), value.casefold()) for code, value in codes.items()}
-            own = decisions[column].own
-            if own is not None:
-                words = _value_words(self._schema.columns[column])
-                _refuse_codes(column, own, codes, words, self._codes(own))
+            field = decisions[column].field
+            if field is not None:
+                of_own = self._codes(field.column)
+                _refuse_codes(column, field.column, codes, _value_words(self._schema.columns[column]), of_own)
+                if codes:
+                    _refuse_partial(field, of_own)
             self.answers.codes[column] = {code: FLAGS.get(value, value) for code, value in codes.items()}
 
     def _check_own(self, column: str, own: str) -> None:
@@ -463,6 +466,15 @@ def _list_unnamed(field: Field | None, codes: Mapping[str, int]) -> list[str]:
     return [code for code in codes if values.get(code, UNKNOWN) == UNKNOWN and code not in field.missing]
 
 
+def _refuse_partial(field: Field, codes: Mapping[str, int]) -> None:
+    """Refuse codes that leave others without a value; of many, those of few rows are left to the check."""
+    unnamed = _list_unnamed(field, codes)
+    if len(unnamed) > MOST_COUNTS:
+        unnamed = [code for code in unnamed if codes[code] >= LEAST_ROWS]
+    if unnamed:
+        raise usage_error("proposals.dialogue.partial", left=len(unnamed), codes=len(codes), own=field.column)
+
+
 def _read_answer(
     column: str, described: Column, decision: Decision, text: str, codes: Mapping[str, int]
 ) -> dict[str, str]:
@@ -472,10 +484,9 @@ def _read_answer(
     typed = read_codes(text, decision.open_values)
     own = decision.own or ""
     _refuse_codes(column, own, typed, _value_words(described), codes)
-    unnamed = set(_list_unnamed(decision.field, codes))
-    left = len(unnamed - set(plain_text(pd.Series(list(typed), dtype=object))))
-    if left:
-        raise usage_error("proposals.dialogue.partial", left=left, codes=len(unnamed), own=own)
+    if decision.field is not None:
+        plain = dict(zip(plain_text(pd.Series(list(typed), dtype=object)), typed.values(), strict=True))
+        _refuse_partial(_add_typed(described, decision.field, plain), codes)
     if described.kind != "flag":
         return typed
     return {code: FLAGS.get(value, value) for code, value in typed.items()}

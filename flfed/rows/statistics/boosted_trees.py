@@ -127,22 +127,26 @@ def node_sums(
     """
     place = np.full(int(max(node.max(initial=0), nodes.max(initial=0))) + 1, -1)
     place[nodes] = np.arange(len(nodes))
-    totals = np.zeros((len(nodes), int(widths.sum()), 2 + counted), dtype=np.int64)
+    cells = int(widths.sum())
+    totals = np.zeros((len(nodes), cells, 2 + counted), dtype=np.int64)
     for start in range(0, len(node), CHUNK):
         part = place[node[start : start + CHUNK]]
         inside = np.flatnonzero(part >= 0)
-        slot = part[inside]
         rows = start + inside
-        weights: list[np.ndarray | None] = [slope[rows], curvature[rows]]
+        # One complex number has both sums, so that each row's cell is looked up once.
+        both = slope[rows] + 1j * curvature[rows]
+        sums = np.zeros(len(nodes) * cells, dtype=np.complex128)
+        counts = np.zeros(len(nodes) * cells, dtype=np.int64)
+        first_cell = part[inside] * cells
+        for width, row_codes in zip(widths, codes.take(rows, axis=1), strict=True):
+            cell = first_cell + row_codes
+            np.add.at(sums, cell, both)
+            if counted:
+                np.add.at(counts, cell, 1)
+            first_cell += width
+        totals[:, :, :2] += sums.view(np.float64).reshape(len(nodes), cells, 2).astype(np.int64)
         if counted:
-            weights.append(None)
-        first = 0
-        for column, width in enumerate(widths):
-            cell = slot * width + codes[column, rows]
-            for kind, weight in enumerate(weights):
-                sums = np.bincount(cell, weights=weight, minlength=len(nodes) * width)
-                totals[:, first : first + width, kind] += sums.reshape(len(nodes), width).astype(np.int64)
-            first += width
+            totals[:, :, 2] += counts.reshape(len(nodes), cells)
     return totals
 
 
@@ -176,6 +180,7 @@ class SiteTrees:
         self.arrays: Arrays = {}
         self._codes: Arrays = {}
         self._sums: tuple[np.ndarray, np.ndarray] | None = None
+        self._reached: dict[int, tuple[Tree, np.ndarray]] = {}
         self.sha256 = ""
         self.scores: Arrays = {}
         self.anew: SiteTrees | None = None
@@ -196,6 +201,7 @@ class SiteTrees:
         outputs = arrays["value"].shape[1]
         missing = widths_of(arrays) - 1
         self._codes = {part: codes_in(x, arrays) for part, x in self._parts.items()}
+        self._reached = {}
         self.scores = {
             part: np.zeros((codes.shape[1], outputs)) + margins(trees, codes, missing)
             for part, codes in self._codes.items()
@@ -225,8 +231,14 @@ class SiteTrees:
         missing = widths_of(self.arrays) - 1
         if arrays_sha256(arrays) != sha256:
             return False
-        added = [trees_of(last, len(arrays["cuts"]))]
-        self.scores = {part: self.scores[part] + margins(added, codes, missing) for part, codes in self._codes.items()}
+        added = trees_of(last, len(arrays["cuts"]))
+        scores = {}
+        for part, codes in self._codes.items():
+            scores[part] = self.scores[part].copy()
+            for output, tree in enumerate(added):
+                leaf = self._leaves(output, tree, missing) if part == "fitted" else tree.leaves(codes, missing)
+                scores[part][:, output] += tree.value[leaf]
+        self.scores = scores
         self.arrays = arrays
         self._sums = None
         self.sha256 = sha256
@@ -251,7 +263,18 @@ class SiteTrees:
         widths = widths_of(self.arrays)
         parts = []
         for output, (tree, nodes) in enumerate(zip(trees, nodes_by_tree, strict=True)):
-            at = tree.leaves(codes, widths - 1)
+            at = self._leaves(output, tree, widths - 1)
             own = (slope[:, output], curvature[:, output])
             parts.append(node_sums(codes, widths, at, nodes, *own, counted=counted))
         return np.concatenate(parts)
+
+    def _leaves(self, output: int, tree: Tree, missing: np.ndarray) -> np.ndarray:
+        """Return the leaf of each fitted row, from the one it was at where the tree has only grown further."""
+        node = None
+        if output in self._reached:
+            before, reached = self._reached[output]
+            if tree.continues(before):
+                node = reached
+        node = tree.leaves(self._codes["fitted"], missing, node)
+        self._reached[output] = (tree, node)
+        return node

@@ -11,7 +11,6 @@ from flfed.deployment.operator.budget import COMPOSED, PEOPLE, describe_account,
 from flfed.deployment.site_app import page_frame, reads
 from flfed.deployment.site_app.page_frame import Opened, kind_of_line
 from flfed.records.charts.chart import Line
-from flfed.records.dashboard.panels.sites import card
 from flfed.records.dashboard.sections import contained, download, table
 from flfed.records.reports.audit_headlines import share_in_words
 from flfed.records.reports.privacy import describe_encoder_condition
@@ -20,6 +19,8 @@ from flfed.records.text import escape
 from flfed.words import render
 
 Facts = dict[str, Any]  # from `flfed site budget --json`
+CARD_PIXELS = 172
+"""Width of a card: two side by side on a screen of 390 pixels."""
 
 
 def parts(opened: Opened) -> None:
@@ -62,12 +63,19 @@ def dataset(one: Facts, facts: Facts) -> None:
     uncharged(one)
 
 
+def card(label: str, value: str, below: str) -> None:
+    """Show one figure as a card, a short label above it and its meaning below."""
+    with st.container(border=True, width=CARD_PIXELS, height="stretch", gap="xxsmall"):
+        st.metric(escape(label), value)
+        st.caption(escape(below))
+
+
 def cards(one: Facts, delta: float) -> None:
     """Show the spent budget as figures and a bar."""
     spent = one["spent"]
     whole = one["budget"]
     rounds = one["rounds-remaining"]
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, gap="xsmall"):
         card("ε spent", shown_or("no bound", spent), f"at δ {delta:g}")
         card("Budget", format_as_written(whole), "all studies together")
         card("ε left", format_as_written(math.floor(one["remaining"] * 1000) / 1000), "rounded down")

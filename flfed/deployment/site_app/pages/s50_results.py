@@ -11,7 +11,6 @@ from flfed.deployment.gate.local_results import Result
 from flfed.deployment.site_app import page_frame, reads
 from flfed.deployment.site_app.page_frame import Opened
 from flfed.records.charts.by_site import ENDS, interval_chart
-from flfed.records.dashboard.panels.sites import card
 from flfed.records.dashboard.sections import contained, figure, table
 from flfed.records.reports import site_verdict as verdicts
 from flfed.records.statistics import Report, verdict
@@ -67,9 +66,6 @@ def _entry(one: Figure) -> Report:
 def _ends(one: Figure) -> Report:
     """Return a figure and its interval, None where not known."""
     return {end: finite(getattr(one, end)) for end in ENDS}
-
-
-SHORT = {"global": "Shared model", "local-only": "Site model", "personalised": "Adjusted model"}
 
 
 def parts(opened: Opened) -> None:
@@ -138,10 +134,6 @@ def against_our_own(result: Result, metric: str, *, suppressed_here: bool = Fals
     says = f"{sentence} " + "; ".join(f"{line['name']} {verdict.number(line['value'])}" for line in there)
     drawn = interval_chart(there, metric)
     figure(st, render("site_app.results.chart", metric=name), drawn, lines, key="own-result", says=says)
-    with st.container(horizontal=True):
-        for line in there:
-            span = verdict.interval(line["low"], line["high"])
-            card(SHORT.get(line["arm"], line["name"]), verdict.number(line["value"]), f"95 % CI {span}")
     arms = {line["arm"] for line in there}
     rests_on(result, metric, arms, suppressed_here=suppressed_here)
     table(differences_of(result, metric, arms))

@@ -36,6 +36,7 @@ def parts(opened: Opened) -> None:
     metric = contained(sites.choose_metric, shown.report)
     with first:
         _answer(opened, metric)
+    rounds_place = st.container()
     with st.container():
         left, right = st.columns(2)
         with left:
@@ -46,7 +47,9 @@ def parts(opened: Opened) -> None:
     # Figures over all sites would reveal those of other sites to people of one site.
     if not opened.only:
         contained(_figures, opened, metric)
-        with st.container():
+        # A run that compared nothing has no other chart.
+        place = rounds_place if metric is None else st.container()
+        with place:
             if shown.curve_names or (opened.is_running and not wording(shown.report).no_rounds):
                 rounds.together(opened)
     show_all(answers.set_aside(shown))

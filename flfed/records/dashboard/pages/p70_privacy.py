@@ -1,4 +1,4 @@
-"""Page Privacy of one run: its guarantee, each site's privacy budget, attacks' results, and bytes sent."""
+"""Page Privacy of one run: its protection, then budgets, attacks' results and bytes sent."""
 
 from __future__ import annotations
 
@@ -34,8 +34,7 @@ def parts(opened: Opened) -> None:
     only = opened.only
     promise = private.promised(privacy, audit, run, only=only)
     contained(show_promise, promise, privacy["warnings"])
-    sections.show(private.charged_section(privacy))
-    sections.show(private.left_section(crossed, len(runs)))
+    sections.show(private.mechanisms_section(privacy, list(sites.values()), only=only), titled=False)
     # Without a promise its limits are all releases, which the section on mechanisms lists.
     if privacy["epsilon"] is not None or audit:
         contained(limits_of_promise, promise, audit)
@@ -44,10 +43,11 @@ def parts(opened: Opened) -> None:
         title = render("pages.privacy.outcomes")
         outcomes = Section(title=title, says=describe_outcome_disclosure(outcome_counts))
     sections.show_all(
+        outcomes,
+        private.charged_section(privacy),
         private.spent_section(privacy),
         private.attacks_section(privacy, audit, run, only=only),
-        private.mechanisms_section(privacy, list(sites.values()), only=only),
-        outcomes,
+        private.left_section(crossed, len(runs)),
     )
 
 
@@ -59,19 +59,18 @@ STANDING_COLOURS: dict[str, Literal["green", "orange", "red"]] = {
 
 
 def show_promise(promise: private.Promise, warnings: Sequence[str]) -> None:
-    """Show the guarantee, its first sentence unfolded.
+    """Show the guarantee above the mechanisms, its first sentence unfolded.
 
     Only a guarantee that was measured at all sites is green.
     """
-    with st.container(border=True):
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.markdown("### Privacy promise", width="content")
-            st.badge(promise.code, color=STANDING_COLOURS.get(promise.code, "orange"))
-        first, *more = promise.lines
-        st.markdown(with_code(first))
-        if more:
-            with st.expander("What this means"):
-                st.markdown(bullets(map(with_code, more)))
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"## {render('pages.privacy.protected')}", width="content")
+        st.badge(promise.code, color=STANDING_COLOURS.get(promise.code, "orange"))
+    first, *more = promise.lines
+    st.markdown(with_code(first))
+    if more:
+        with st.expander("What this means"):
+            st.markdown(bullets(map(with_code, more)))
     for warning in warnings:
         st.warning(escape(warning))
 

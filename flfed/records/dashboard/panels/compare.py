@@ -27,7 +27,7 @@ from flfed.records.section import group
 from flfed.records.statistics import Report, verdict
 from flfed.records.statistics.noised_scores import NOT_COMPARED
 from flfed.records.store.reader import RunReader
-from flfed.records.text import escape
+from flfed.records.text import describe_study, escape
 from flfed.study.former_names import study_values
 from flfed.words import render
 
@@ -45,17 +45,17 @@ def side_by_side(series: Sequence[str], only: str | None) -> None:
         entries = {name: reader.runs_of(name) for name in series}
     for name, runs in entries.items():
         # The end of the id distinguishes runs of one study.
-        title = f"{runs[0].study} {runs[0].series[-4:]}"
+        title = f"{describe_study(runs[0].study)} {runs[0].series[-4:]}"
         shown_by_title[title] = refresh.read(refresh.where(), name, refresh.mark_of(runs), only)
     st.markdown("## Side by side")
     redrawn = {name: {site.site for site in shown.sites if site.resplit} for name, shown in shown_by_title.items()}
     for line in warnings([(name, shown.report, shown.study_text) for name, shown in shown_by_title.items()], redrawn):
         st.warning(escape(line))
-    # A record that is read for one site does not have the number of sites.
-    table([line for line in _facts(shown_by_title) if only is None or line[""] != "Sites"])
     metric = next(filter(None, (primary_of(shown.report) for shown in shown_by_title.values())), None)
     if metric is not None:
         _figures(shown_by_title, metric, only)
+    # A record that is read for one site does not have the number of sites.
+    table([line for line in _facts(shown_by_title) if only is None or line[""] != "Sites"])
     differing = differences([(name, shown.study_text) for name, shown in shown_by_title.items()])
     st.markdown("### Differences between studies")
     if differing:
@@ -148,7 +148,7 @@ def _figures(shown_by_name: Compared, metric: str, only: str | None) -> None:
         for site, of_site in run.sites.items():
             cells.setdefault(site, {})[name] = _at(of_site, metric)
     # People of one site see the figure of their site in place of that of all.
-    title = render("pages.figures.shared", metric=verdict.metric_name(metric))
+    title = render("pages.figures.shared", metric=verdict.metric_name(metric), interval="95 % CI")
     title += ", all sites" if only is None else f", {escape(only)}"
     says = "; ".join(f"{line['name']}: {verdict.number(line['value'])}" for line in drawn)
     figure(st, title, interval_chart(drawn, metric), lines, key="compared", says=says)
@@ -161,6 +161,8 @@ def _figures(shown_by_name: Compared, metric: str, only: str | None) -> None:
 
 def _at(of_site: Report, metric: str) -> str:
     figure = figure_of(site_of(of_site).global_, metric)
+    if figure.value is None and not site_of(of_site).difference:
+        return render("pages.runs.uncompared")
     shown = verdict.with_interval(figure.value, figure.low, figure.high)
     if NOT_COMPARED in of_site:
         return f"{shown}: not compared"

@@ -171,7 +171,8 @@ def statistic(report: Report) -> None:
 
 
 def _chosen_rows(analysis: Analysis) -> RowsAnalysed:
-    """Return the rows of an analysis that the reader picks, and show their histogram."""
+    """Return the rows of an analysis that the reader picks, and show their histogram above the choices."""
+    first = st.container()
     sites = analysis.by_site
     of: RowsAnalysed = analysis
     whose = ""
@@ -186,7 +187,8 @@ def _chosen_rows(analysis: Analysis) -> RowsAnalysed:
         group = next(iter(of.parts))
         if len(of.parts) > 1:
             group = _pick("Group", list(of.parts), "analysis-group")
-    sections.show(data.histogram(of, name, group, whose=whose, counts_each=analysis.counts_each), titled=False)
+    with first:
+        sections.show(data.histogram(of, name, group, whose=whose, counts_each=analysis.counts_each), titled=False)
     return of
 
 

@@ -20,7 +20,7 @@ from flfed.records.statistics import Report
 from flfed.records.statistics import noised_scores as noised
 from flfed.records.statistics.verdict import metric_name, number, sentence_case
 from flfed.records.store.entries import RunEntry
-from flfed.records.text import escape, moment, seconds_in_words, with_code
+from flfed.records.text import describe_study, escape, moment, seconds_in_words, with_code
 from flfed.words import render
 
 STATUS_COLOURS: dict[str, Literal["gray", "blue", "orange", "red"]] = {
@@ -38,7 +38,9 @@ def head(title: str, runs: Sequence[RunEntry], name: str, *, only: str | None = 
     """
     run = run_of(report.head(runs, name))
     status = run.status
-    study = f"{title}: {run.study}" if title else run.study
+    study = describe_study(run.study)
+    if title:
+        study = f"{title}: {study}"
     with st.container(horizontal=True, vertical_alignment="center"):
         st.title(escape(study), width="content", anchor=False)
         st.badge(faults.STATUS_WORDS[status], color=STATUS_COLOURS.get(status, "red"))
@@ -116,10 +118,11 @@ def not_compared(opened: Opened) -> None:
 
 
 def in_words(shown: ShownRun, metric: str | None) -> None:
-    """Show the run as sentences, without the warnings that stand above."""
-    with st.container(border=True):
-        st.markdown("### In words")
-        st.markdown(bullets(map(escape, answers.words(shown, metric))))
+    """Show the run as sentences, without those that stand elsewhere on the page."""
+    if lines := answers.words(shown, metric):
+        with st.container(border=True):
+            st.markdown("### In words")
+            st.markdown(bullets(map(escape, lines)))
 
 
 def answer(run_report: Report, metric: str, warnings: int) -> None:
@@ -148,7 +151,7 @@ def _whether_it_pays(run_report: Report, metric: str) -> None:
         beside = f"{counted_sites}. {narrative.describe_mean_beside_sites(run_report, metric)}".rstrip()
         st.markdown(f"**{escape(sentence_case(figures))}** {escape(beside)}")
     for line in noised.own_under_noise(run_report):
-        st.markdown(escape(line))
+        st.caption(escape(line))
 
 
 def warn(lines: Sequence[str]) -> None:

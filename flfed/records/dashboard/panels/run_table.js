@@ -49,7 +49,7 @@ function lower(row) {
     if (cell.value === undefined) cell.value = cell.text || null;
   }
   const texts = Object.values(row.cells).flatMap(cell => [cell.text, ...cell.below]);
-  return {...row, text: [row.id, ...texts].join(" ").toLowerCase()};
+  return {...row, text: [row.id, row.label, ...texts].join(" ").toLowerCase()};
 }
 
 export default function ({data, parentElement, setTriggerValue}) {

@@ -14,8 +14,8 @@ from flfed.records.reports.catalogue import SeriesLine, answer_in_words, figure_
 from flfed.records.reports.faults import STATUS_WORDS, absence_in_words
 from flfed.records.reports.privacy import name_mechanism
 from flfed.records.statistics import Report
-from flfed.records.statistics.verdict import VERDICTS
-from flfed.records.text import moment
+from flfed.records.statistics.verdict import VERDICTS, describe_verdict
+from flfed.records.text import describe_study, moment
 from flfed.words import render, sentences
 
 FILTERS = ("dataset", "verdict", "privacy", "tags")
@@ -81,7 +81,7 @@ def row_of(line: Report) -> dict[str, Any]:
     rank = None if of.verdict is None else VERDICTS.index(of.verdict)
     privacy = name_mechanism(of.mechanism, of.epsilon)
     cells = {
-        "study": _cell(of.study, below=[of.run]),
+        "study": _cell(describe_study(of.study), below=[of.run]),
         "verdict": _cell(words or render("pages.runs.uncompared"), rank, below=figure_in_words(line)[:1]),
         "gain": _cell(size, read_figure(of.gain).value, below=[span.strip("()")]),
         "dataset": _cell(of.dataset),
@@ -94,7 +94,8 @@ def row_of(line: Report) -> dict[str, Any]:
         "note": _cell(of.note),
     }
     if of.verdict is not None:
-        cells["verdict"] |= {"sign": sign, "kind": of.verdict.replace(" ", "-")}
+        group = describe_verdict(of.verdict, of.metric)
+        cells["verdict"] |= {"sign": sign, "kind": of.verdict.replace(" ", "-"), "group": group}
     label = f"{of.study}, {moment(of.started)}"
     return {"id": of.run, "label": label, "href": f"overview?run={of.run}", "cells": cells, "tags": of.tags}
 

@@ -10,23 +10,22 @@ import streamlit as st
 from flfed.records.charts.by_site import forest_plot, interval_chart, sites_by_arm
 from flfed.records.dashboard.panels.overview import not_compared
 from flfed.records.dashboard.refresh import Opened
-from flfed.records.dashboard.sections import SITES_SHOWN, bullets, figure, show, table
-from flfed.records.objects import FigureReport, figure_of, read, read_figure, run_of, site_of
+from flfed.records.dashboard.sections import SITES_SHOWN, bullets, figure, show, show_table, table
+from flfed.records.objects import figure_of, read, read_figure, run_of, site_of
 from flfed.records.reports import narrative, site_answer
 from flfed.records.reports.report import arms_shown, metrics_of
-from flfed.records.reports.site_verdict import best_arm, best_gain, own_in_words, site_verdict, worthwhile_at
+from flfed.records.reports.site_verdict import best_gain, site_verdict
+from flfed.records.section import Table
 from flfed.records.sections import gains
 from flfed.records.statistics import Report, verdict
 from flfed.records.statistics import noised_scores as noised
-from flfed.records.statistics.own_models import OwnParts, own_parts_in_words, pooled_in_words
+from flfed.records.statistics.own_models import OwnParts, own_parts_in_words
 from flfed.records.text import escape
 from flfed.words import render
 
 FEW_SITES = 8
 """Sites on the page Overview."""
-CARD_PIXELS = 172
-"""Width of a card: five side by side on a screen of 1,280 pixels, two on one of 390."""
-CARDS = {"global": "Shared model", "local-only": "Site model", "personalised": "Adjusted model"}
+MODELS = {"global": "Shared model", "local-only": "Site model", "personalised": "Adjusted model"}
 
 
 def answer(report: Report, site: str, metric: str) -> None:
@@ -39,61 +38,8 @@ def answer(report: Report, site: str, metric: str) -> None:
         _models(report, site, metric)
         for line in (site_verdict(of_site, metric)[1], *noised.own_under_noise(report)):
             st.markdown(escape(line))
-        with st.container(horizontal=True, gap="xsmall"):
-            _cards(report, site, metric)
         with st.expander("Basis and limits"):
             st.markdown(bullets(map(escape, site_answer.rests_on(report, site, metric))))
-
-
-def _cards(report: Report, site: str, metric: str) -> None:
-    """Show the gain and each model's figure at one site as cards."""
-    run = run_of(report)
-    of_site = run.sites[site]
-    if run.noised_scores is not None:
-        noised_cards(site_of(of_site).global_, run.noised_scores.get("sites", {}).get(site), run.repeats)
-    if not noised.is_uncompared(report):
-        card("Gain by joining", *_gain(of_site, metric))
-    if run.noised_scores is None:
-        for arm in arms_shown(report, metric):
-            value, below = _figure(figure_of(of_site[arm], metric), metric, run.repeats)
-            family = own_in_words(of_site) if arm == "local-only" else ""
-            card(CARDS[arm], value, "; ".join(filter(None, (family, below))))
-    # The pooled model is measured on all sites, so its card comes last.
-    if run.pooled:
-        value, below = _figure(figure_of(run.pooled, metric), metric, run.repeats)
-        parts = (pooled_in_words(report), below, render("pages.sites.pooled"))
-        card("Pooled model", value, "; ".join(filter(None, parts)))
-
-
-def noised_cards(figures: Report, counts: Report | None, repeats: int) -> None:
-    """Show the figures of the shared model from noised counts as cards.
-
-    Parameters
-    ----------
-    figures : dict of metric to figure
-        Over all sites, or at one.
-    counts : dict or None
-        Noised counts of the record, with the slope of calibration.
-    repeats : int
-    """
-    for metric in noised.METRICS:
-        if metric in figures:
-            one = figure_of(figures, metric)
-            below = one.reason or ", ".join(narrative.under(one, repeats))
-            card(verdict.sentence_case(verdict.metric_name(metric)), verdict.number(one.value), below)
-    if counts is not None and counts["slope"] is not None:
-        slope = figure_of(counts, "slope")
-        facts = narrative.under(slope, 1)
-        if repeats > 1:
-            facts.append("first repeat")
-        card(noised.SLOPE, verdict.number(slope.value), f"{', '.join(facts)}; 1 is calibrated")
-
-
-def card(label: str, value: str, below: str) -> None:
-    """Show one figure as a card, a short label above it and its meaning below."""
-    with st.container(border=True, width=CARD_PIXELS, height="stretch", gap="xxsmall"):
-        st.metric(escape(label), value)
-        st.caption(escape(below))
 
 
 def figures_of_all(report: Report, metric: str) -> None:
@@ -112,46 +58,30 @@ def _captions(lines: Sequence[str]) -> None:
 
 
 def _models(report: Report, site: str, metric: str) -> None:
-    """Show each model at one site as a chart."""
+    """Show each model at one site as a chart; figures from noised counts have a table beside it."""
     lines = []
     cells = []
     words = []
     arms = arms_shown(report, metric)
     for arm in arms:
         entry = run_of(report).sites[site][arm].get(metric)
-        if entry:
-            of_arm = read_figure(entry)
-            lines.append({"name": CARDS[arm], "arm": arm, **entry})
-            cells.append({"Model": CARDS[arm], "value": of_arm.value, "low": of_arm.low, "high": of_arm.high})
-            words.append(f"{CARDS[arm]} {verdict.number(of_arm.value)}")
-    title = render("pages.figures.models", metric=verdict.metric_name(metric))
-    if arms == ["global"]:
-        title = render("pages.figures.shared", metric=verdict.metric_name(metric))
-    figure(st, title, interval_chart(lines, metric), cells, key="site-own-models", says="; ".join(words))
-
-
-def _gain(of_site: Report, metric: str) -> tuple[str, str]:
-    """Return the gain that decides the verdict, and its model and interval in words."""
-    arm, gain = best_arm(of_site, metric) or ("", None)
-    if gain is None or not verdict.has_interval(gain):
-        return verdict.ABSENT, "inconclusive"
-    least = worthwhile_at(of_site, metric)
-    size, _ = verdict.size_and_span(gain, least)
-    return size, f"{verdict.ARM_NAMES[arm]}, {verdict.describe_interval(gain, least)}; + is better"
-
-
-def _figure(figure: FigureReport, metric: str, repeats: int) -> tuple[str, str]:
-    """Return one figure, and its metric and interval, or the reason why there is no figure."""
-    if figure.value is None:
-        return verdict.ABSENT, figure.reason or "not measured"
-    text = verdict.interval(figure.low, figure.high)
-    if text == verdict.ABSENT:
-        text = "no interval"
-    elif repeats > 1:
-        text = f"95 % CI {text} of one repeat"
-    else:
-        text = f"95 % CI {text}"
-    return verdict.number(figure.value), f"{verdict.metric_name(metric)}, {text}"
+        of_arm = read_figure(entry)
+        if of_arm.value is not None:
+            lines.append({"name": MODELS[arm], "arm": arm, **entry})
+            cells.append({"Model": MODELS[arm], "value": of_arm.value, "low": of_arm.low, "high": of_arm.high})
+            words.append(f"{MODELS[arm]} {verdict.number(of_arm.value)}")
+    pooled = figure_of(run_of(report).pooled, metric)
+    if cells and pooled.value is not None:
+        name = f"Pooled model, {render('pages.sites.pooled')}"
+        cells.append({"Model": name, "value": pooled.value, "low": pooled.low, "high": pooled.high})
+    key = "shared" if arms == ["global"] else "models"
+    interval = "95 % CI of one repeat" if run_of(report).repeats > 1 else "95 % CI"
+    title = render(f"pages.figures.{key}", metric=verdict.metric_name(metric), interval=interval)
+    # Where no model has a figure, the sentence of the verdict has the reason.
+    if lines:
+        figure(st, title, interval_chart(lines, metric), cells, key="site-own-models", says="; ".join(words))
+    if others := noised.lines_of_site(report, site, metric):
+        table(others)
 
 
 def explain_missing_figures(opened: Opened, site: str) -> None:
@@ -186,9 +116,11 @@ def _beside(report: Report, metric: str, order: Sequence[str]) -> None:
     arms = arms_shown(report, metric)
     lines = [_line(report, name, metric, arms) for name in order]
     words = [site_answer.site_line(report, name, metric, arms) for name in order]
+    # All charts have one table, so that no figure stands twice.
+    folded = Table(title="Table", lines=words, key="site-figures", rows=lines, is_folded=True)
     if noised.is_uncompared(report):
-        _shared_model(report, metric, shown, lines)
-        table(words)
+        _shared_model(report, metric, shown, lines, is_tabled=False)
+        show_table(folded)
         _captions(noised.lost_in_words(report, metric))
         return
     has_gains = gains.are_known(report, metric)
@@ -200,18 +132,17 @@ def _beside(report: Report, metric: str, order: Sequence[str]) -> None:
         says.append(f"{name}: {conclusion}, {narrative.gain_in_words(site, metric)}")
     title = render("pages.figures.gains", interval=narrative.interval_name(report))
     summary = f"Gain by joining. {'; '.join(says)}"
-    least = run_of(report).rule.minimum_gain[metric]
     if has_gains:
         forest = forest_plot(report, metric, shown)
-        figure(columns[0], title, forest, lines, key="site-gains", says=summary, least=least)
+        figure(columns[0], title, forest, lines, key="site-gains", says=summary, is_tabled=False)
     title = render("pages.figures.each")
     if arms == ["global"]:
-        title = render("pages.figures.shared", metric=verdict.metric_name(metric))
+        title = render("pages.figures.shared", metric=verdict.metric_name(metric), interval="95 % CI")
     by_site = [_figures_in_words(cells, arms) for cells in words[:SITES_SHOWN]]
     summary = f"{title}. {'; '.join(by_site)}"
-    figure(columns[-1], title, sites_by_arm(report, metric, shown), lines, key="site-models", says=summary, least=least)
-    table(words)
-    # In the table a sentence would make rows high on a narrow screen, so it stands below.
+    by_arm = sites_by_arm(report, metric, shown)
+    figure(columns[-1], title, by_arm, lines, key="site-models", says=summary, is_tabled=False)
+    show_table(folded)
     if why := site_answer.untold_at(report, metric, order):
         st.caption(bullets(map(escape, why)))
     _captions(narrative.unadjusted_in_words(report, metric))
@@ -223,7 +154,9 @@ def _figures_in_words(cells: Report, arms: Sequence[str]) -> str:
     return f"{cells['Site']}: {', '.join(f'{model} {cells[model]}' for model in models)}"
 
 
-def _shared_model(report: Report, metric: str, sites: Sequence[str], lines: Sequence[Report]) -> None:
+def _shared_model(
+    report: Report, metric: str, sites: Sequence[str], lines: Sequence[Report], *, is_tabled: bool = True
+) -> None:
     """Show the shared model's figure at some sites, the only one that they release."""
     drawn = sites_by_arm(report, metric, sites)
     if drawn is None:
@@ -231,7 +164,7 @@ def _shared_model(report: Report, metric: str, sites: Sequence[str], lines: Sequ
     title = render("pages.figures.sites", metric=verdict.metric_name(metric))
     shared = {site: figure_of(site_of(run_of(report).sites[site]).global_, metric) for site in sites}
     says = "; ".join(f"{site} {verdict.number(of.value)}" for site, of in shared.items())
-    figure(st, title, drawn, lines, key="site-models", says=f"{title}. {says}")
+    figure(st, title, drawn, lines, key="site-models", says=f"{title}. {says}", is_tabled=is_tabled)
 
 
 def _line(report: Report, name: str, metric: str, arms: Sequence[str]) -> Report:
