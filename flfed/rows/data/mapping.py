@@ -75,11 +75,16 @@ def plain_text(cells: pd.Series) -> pd.Series:
 
 def _once(cells: pd.Series) -> tuple[np.ndarray, list[Any]]:
     """Return the place of each cell's value [rows], -1 where missing, and the distinct values."""
+    texts = texts_of(cells)
+    if texts is None:
+        return _distinct(cells)
+    place, distinct = coded_texts(texts)
+    return place, distinct.to_pylist()
+
+
+def _distinct(cells: pd.Series) -> tuple[np.ndarray, list[Any]]:
     import pandas as pd
 
-    if (texts := texts_of(cells)) is not None:
-        place, distinct = coded_texts(texts)
-        return place, distinct.to_pylist()
     if cells.dtype.kind == "f" and getattr(cells.dtype, "itemsize", 8) < 8:
         # As the shortest decimal that gives the float32: 0.1, not 0.10000000149011612.
         single = cells.to_numpy(dtype=np.float32, na_value=np.nan)
@@ -93,7 +98,7 @@ def _once(cells: pd.Series) -> tuple[np.ndarray, list[Any]]:
             place, dates = pd.factorize(cells)
             return place, list(dates)
     objects = cells.to_numpy() if cells.dtype == object else cells
-    kinds = cells.cat.categories if isinstance(cells.dtype, pd.CategoricalDtype) else objects
+    kinds = getattr(cells.dtype, "categories", objects)
     if pd.api.types.infer_dtype(kinds, skipna=True) not in ("string", "integer", "boolean"):
         return np.arange(len(cells)), list(cells)
     # Once for each value. In other kinds, values with different texts may be equal: -0.0 and 0.0.
@@ -287,19 +292,29 @@ def _read_plain(cells: Any, name: str, column: Column, field: Field, codes: set[
         return None
     words = [code for code in codes if code is not None]
     if column.kind == "id" and not column.values:
-        place, distinct = coded_texts(cells)
-        if (place < 0).any() or not are_plain_identifiers(distinct, words):
-            return None
-        return np.array(distinct.to_pylist(), dtype=object)[place], []
-    if not column.is_number() or field.thousands or field.decimal not in (".", ","):
+        return _read_identifiers(cells, words)
+    if not column.is_number():
+        return None
+    numbers = _read_decimals(cells, field, words)
+    return None if numbers is None else _read_numbers(numbers, name, column, field)
+
+
+def _read_identifiers(cells: Any, words: Sequence[str]) -> Read | None:
+    place, distinct = coded_texts(cells)
+    if (place < 0).any() or not are_plain_identifiers(distinct, words):
+        return None
+    return np.array(distinct.to_pylist(), dtype=object)[place], []
+
+
+def _read_decimals(cells: Any, field: Field, words: Sequence[str]) -> np.ndarray | None:
+    """Read plain numbers whose marks stand before decimals, and not between thousands."""
+    if field.thousands or field.decimal not in (".", ","):
         return None
     numbers = read_plain_numbers(cells, words, field.decimal)
-    if numbers is None:
-        return None
-    ambiguous = field.thousands is None and not has_marks_of_decimals(
-        cells, field.decimal, lambda text: _plain_cell(text) in codes
-    )
-    return None if ambiguous else _read_numbers(numbers, name, column, field)
+    if numbers is None or field.thousands is not None:
+        return numbers
+    before_decimals = has_marks_of_decimals(cells, field.decimal, lambda text: _plain_cell(text) in words)
+    return numbers if before_decimals else None
 
 
 def _read_texts(texts: Texts, place: np.ndarray, column: Column, field: Field) -> np.ndarray:

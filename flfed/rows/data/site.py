@@ -19,7 +19,7 @@ from flfed.rows.data.mapping import map_table
 from flfed.rows.data.parsing.fields import ColumnMapping, Field, Finding, check_codes, own_name
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import OwnColumn, Schema, with_own
-from flfed.rows.data.sources import Part, Selection, Source
+from flfed.rows.data.sources import Csv, Parquet, Part, Selection, Source
 from flfed.rows.data.transactions import Transactions
 from flfed.study.kinds import grows, is_statistic, refits
 from flfed.words import usage_error
@@ -233,7 +233,7 @@ class Site:
         folders = dataset.folders(self.folder)
         if isinstance(source, Transactions):
             return source.read(folders, self.holdout)
-        if compact and isinstance(source, Selection):
+        if compact and isinstance(source, Csv | Parquet):
             return source.read_compact(folders)
         return source.read(folders)
 

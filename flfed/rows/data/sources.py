@@ -114,11 +114,6 @@ class Selection:
                 raise wrong
             check_date_format(f"dates[{name!r}]", form, century=self.century)
 
-    def read_compact(self, folders: Folders) -> pd.DataFrame:
-        """Read the table as `read` does; the texts of a plain one stay in Arrow's columns."""
-        table: pd.DataFrame = self.read(folders)  # type: ignore[attr-defined]  # of each source
-        return table
-
     def _computes(self) -> bool:
         """Return whether cells are read before the mapping does."""
         return bool(self.derive or self.where or self.dates)

@@ -243,11 +243,11 @@ def odd_identifiers(present_cells: pd.Series, sizes: pd.Series | None = None) ->
 
 def _without_zeros(sizes: pd.Series) -> int:
     """Count the rows whose identifiers lost their leading zeros; 0 without evidence."""
-    zeros = [text for text in sizes.index if isinstance(text, str) and text.startswith("0")]
+    zeros = [text for text in map(str, sizes.index) if text.startswith("0")]
     with_zeros = {text for text in zeros if text.isdecimal() and text.strip("0")}
     if not with_zeros:
         return 0
-    digits = sizes[[isinstance(text, str) and text.isdecimal() for text in sizes.index]]
+    digits = sizes[list(map(str.isdecimal, map(str, sizes.index)))]
     lost = {text.lstrip("0") for text in with_zeros}.intersection(digits.index)
     # Where all identifiers with zeros have one length, a shorter one without them lost its own.
     longest = max(map(len, with_zeros))

@@ -60,60 +60,93 @@ def read_plain_csv(
     block : int
         Bytes that are parsed at a time.
     """
+    start = _start_of_rows(content, encoding, separator, columns)
+    if start < 0:
+        return None
+    names = list(columns or _first_line(content[:start], separator))
+    quoted = content.find(b'"', start) >= 0
+    if _is_large(content, len(names), reading) or not _has_plain_signs(content, separator, quoted):
+        return None
+    table = _parse(content, start, names, separator, quoted, reading, block)
+    # A cell in quotes may hold several lines.
+    lines = content.count(b"\n", start) + (not content.endswith(b"\n"))
+    if table is None or not table.num_rows or (quoted and table.num_rows != lines):
+        return None
+    return as_frame(table) if max(map(_longest, table.columns)) <= LONGEST_CELL else None
+
+
+def _parse(
+    content: bytes,
+    start: int,
+    names: list[str],
+    separator: str,
+    quoted: bool,
+    reading: Reading,
+    block: int,
+) -> Any:
+    """Return the rows from a place on as an Arrow table of texts; None where they are uneven."""
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
-    if encoding.lower().replace("_", "-") not in _UTF8 or separator not in SEPARATORS:
-        return None
-    end = content.find(b"\n") + 1
-    quoted = content.find(b'"', 0 if columns else end) >= 0
-    if b"\0" in content or (quoted and not _has_plain_quotes(content, separator.encode())):
-        return None
-    if b"\r" in content and content.count(b"\r") != content.count(b"\r\n"):
-        return None
-    has_mark = content.startswith(codecs.BOM_UTF8) and encoding.endswith("sig")
-    start = len(codecs.BOM_UTF8) if has_mark else 0
-    line = content[start:end].decode("utf-8", "replace")
-    try:
-        first = next(csv.reader([line], delimiter=separator, strict=True), [""])
-    except csv.Error:
-        return None
-    names = list(columns or first)
-    if not _has_plain_names(first, columns) or _is_large(content, len(names), reading):
-        return None
-    blocks = arrow_csv.ReadOptions(use_threads=False, block_size=block, column_names=names, skip_rows=int(not columns))
+    blocks = arrow_csv.ReadOptions(use_threads=False, block_size=block, column_names=names)
     quote = '"' if quoted else False
     signs = arrow_csv.ParseOptions(delimiter=separator, quote_char=quote, double_quote=False)
     texts = arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), null_values=[])
     try:
         buffer = pa.BufferReader(pa.py_buffer(content).slice(start))
         batches = arrow_csv.open_csv(buffer, blocks, signs, texts)
-        table = pa.Table.from_batches(_within_time(batches, reading), batches.schema)
+        return pa.Table.from_batches(_within_time(batches, reading), batches.schema)
     except pa.ArrowException:
         return None
-    # A cell in quotes may hold several lines.
-    lines = content.count(b"\n") + (not content.endswith(b"\n")) - (not columns)
-    if quoted and table.num_rows != lines:
-        return None
-    if not table.num_rows or max(map(_longest, table.columns)) > LONGEST_CELL:
-        return None
-    return as_frame(table)
 
 
-def _has_plain_names(first: Sequence[str], columns: Sequence[str] | None) -> bool:
-    """Return whether a first line is a plain header, or a row under the names in `columns`."""
-    names = columns or first
+def _first_line(content: bytes, separator: str) -> list[str]:
+    line = content.removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace")
+    try:
+        return next(csv.reader([line], delimiter=separator, strict=True), [""])
+    except csv.Error:
+        return [""]
+
+
+def _start_of_rows(content: bytes, encoding: str, separator: str, columns: Sequence[str] | None) -> int:
+    """Return the place of the first row: behind a plain header, or of a line that is no header.
+
+    -1 where the first line is anything else.
+    """
+    end = content.find(b"\n") + 1
+    first = _first_line(content[:end], separator)
     stripped = [name.strip() for name in first]
-    if not 1 < len(names) == len(set(names)) == len(first) or "\ufeff" in first[0]:
+    if not _is_utf8(content, encoding) or separator not in SEPARATORS:
+        return -1
+    if not _are_names(columns or first, first):
+        return -1
+    if columns:
+        mark = len(codecs.BOM_UTF8) * content.startswith(codecs.BOM_UTF8)
+        return -1 if stripped == list(columns) else mark
+    return end if all(stripped) and stripped[0] == first[0] else -1
+
+
+def _is_utf8(content: bytes, encoding: str) -> bool:
+    """Return whether a file is to be read as UTF-8, with a mark at its beginning if that is named."""
+    plain = encoding.lower().replace("_", "-")
+    return plain == "utf-8-sig" or (plain in _UTF8 and not content.startswith(codecs.BOM_UTF8))
+
+
+def _are_names(names: Sequence[str], first: Sequence[str]) -> bool:
+    """Return whether names differ, and are as many as the cells of a first line, at least two."""
+    return 1 < len(names) == len(set(names)) == len(first) and "\ufeff" not in first[0]
+
+
+def _has_plain_signs(content: bytes, separator: str, quoted: bool) -> bool:
+    """Return whether there is no NUL byte or lone CR, and each quote begins or ends a cell."""
+    if b"\0" in content or (b"\r" in content and content.count(b"\r") != content.count(b"\r\n")):
         return False
-    return stripped != list(columns) if columns else all(stripped) and stripped[0] == first[0]
-
-
-def _has_plain_quotes(content: bytes, separator: bytes) -> bool:
-    """Return whether each quote begins or ends a cell, and none does both."""
-    ends = (separator, b"\n", b"\r\n")
+    if not quoted:
+        return True
+    ends = (separator.encode(), b"\n", b"\r\n")
     opening = sum(content.count(before + b'"') for before in ends[:2]) + content.startswith(b'"')
     closing = sum(content.count(b'"' + after) for after in ends) + content.endswith(b'"')
+    # One that did both would hide another that does neither.
     lone = any(before + b'"' + after in content for before, after in product(ends[:2], ends))
     return opening == closing and opening + closing == content.count(b'"') and not lone
 
@@ -178,7 +211,6 @@ def read_plain_numbers(texts: Any, codes: Sequence[str], mark: str) -> np.ndarra
 
 
 def _numbers(chunk: Any, codes: Sequence[str], mark: str) -> np.ndarray | None:
-    import pandas as pd
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -190,27 +222,35 @@ def _numbers(chunk: Any, codes: Sequence[str], mark: str) -> np.ndarray | None:
     lengths = _lengths(chunk)
     if content.translate(None, signs) or lengths.max(initial=0) > LONGEST_NUMBER:
         return None
-    if mark != ".":
-        content = content.replace(mark.encode(), b".")
     # The same texts again, where an empty one is missing.
     bits = np.packbits(lengths > 0, bitorder="little")
     offsets = _offsets(chunk)
-    buffers = list(map(pa.py_buffer, (bits, offsets - offsets[0], content)))
+    buffers = list(map(pa.py_buffer, (bits, offsets - offsets[0], content.replace(mark.encode(), b"."))))
     chunk = pa.Array.from_buffers(pa.string(), len(chunk), buffers)
     try:
-        numbers: np.ndarray = pc.cast(chunk, pa.float64()).to_numpy(zero_copy_only=False)
+        numbers = pc.cast(chunk, pa.float64()).to_numpy(zero_copy_only=False)
     except pa.ArrowException:
         return None
-    long = np.flatnonzero(lengths > EXACT_DIGITS)
-    if len(long):
-        written = chunk.take(pa.array(long)).to_pylist()
-        if not all("." in text for text in written):
-            return None
-        # The last bits of longer numbers are those of pandas, on which keys of rows depend.
-        numbers = numbers.copy()
-        numbers[long] = pd.to_numeric(np.array(written, dtype=object))
-    if b"-" in content and (np.signbit(numbers) & (numbers == 0)).any():
+    return _as_pandas_reads(numbers, chunk, np.flatnonzero(lengths > EXACT_DIGITS))
+
+
+def _as_pandas_reads(numbers: np.ndarray, texts: Any, long: np.ndarray) -> np.ndarray | None:
+    """Return numbers with the last bits that pandas gives to `long` texts; None for -0.
+
+    Keys of rows depend on these bits.
+    """
+    import pandas as pd
+    import pyarrow as pa
+
+    if (np.signbit(numbers) & (numbers == 0)).any():
         return None
+    if not len(long):
+        return numbers
+    written = texts.take(pa.array(long)).to_pylist()
+    if not all("." in text for text in written):
+        return None
+    numbers = numbers.copy()
+    numbers[long] = pd.to_numeric(np.array(written, dtype=object))
     return numbers
 
 
