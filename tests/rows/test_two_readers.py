@@ -1,4 +1,4 @@
-"""The reader of plain tables gives what the careful one gives, to the last bit, or leaves the table to it."""
+"""The reader of plain tables agrees with the careful one to the last bit, or leaves the table to it."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def with_source(site: Site, source: Any) -> Site:
 
 
 def outcome(what: Callable[[], Any]) -> Any:
-    """Return what a call returns, or the text of its error."""
+    """Return the result of a call, or the text of its error."""
     try:
         return what()
     except (FlfedError, UnicodeError) as error:
@@ -356,7 +356,7 @@ def read_by_the_header(content, encoding, separator, columns, reading, **how):
 
 
 def read_without_quotes(content, encoding, separator, columns, reading, **how):
-    """Leave out quotes, and what they hold together."""
+    """Leave out quotes."""
     return read_plain_csv(content.replace(b'"', b""), encoding, separator, columns, reading, **how)
 
 

@@ -271,7 +271,7 @@ def has_marks_of_decimals(texts: Any, mark: str, is_code: Callable[[str], bool])
 def are_plain_identifiers(distinct: Any, codes: Sequence[str]) -> bool:
     """Return whether distinct texts [values] are identifiers of letters, digits, "_" and "-".
 
-    None is empty, one of `codes`, or what a spreadsheet or another program makes of an identifier.
+    None is empty, one of `codes`, or an identifier that another program spoiled.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -296,7 +296,12 @@ def may_hold(cells: pd.Series, signs: str) -> bool:
     parts = [bytes_of(chunk) for chunk in texts.chunks]
     if not all(map(bytes.isascii, parts)):
         return True
-    return any(all(sign in part for sign in signs.encode()) for part in map(bytes.lower, parts))
+    wanted = signs.encode()
+    return any(_holds_all(part.lower(), wanted) for part in parts)
+
+
+def _holds_all(content: bytes, signs: bytes) -> bool:
+    return all(sign in content for sign in signs)
 
 
 def bytes_of(texts: Any) -> bytes:
