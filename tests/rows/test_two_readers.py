@@ -310,6 +310,54 @@ def test_both_readers_agree_on_the_shipped_sites(name):
             assert differences(served) == []
 
 
+SETTINGS = [
+    *({"separator": sign} for sign in (",", ";", "\t", "|", " ", "x", "\0", "é", r"\s+")),
+    *({"encoding": name} for name in ("utf-8", "UTF_8", "utf-8-sig", "ascii", "cp1252", "utf-16", "no-such")),
+    *({"columns": names} for names in (("a", "b"), ("x", "y"), ("x", "y", "z"), ("x",))),
+    *(
+        {"limits": limits}
+        for limits in (Limits(rows=2), Limits(rows=3), Limits(columns=1), Limits(cells=5), Limits(cells=6))
+    ),
+]
+LINES = [
+    "a,b\n1,2\n3,4\n",
+    "a,b\r\n1,\xe9\r\n3,4",
+    "\ufeffa,b\n1,2\n3,4\n",
+    "a b\n1 2\n3 4\n",
+    "a,a\n1,2\n3,4\n",
+    "\na,b\n1,2\n",
+    "a,\n1,2\n",
+    "",
+]
+LINES += [
+    "a,b\n\n1,2\n \n3,4\n",
+    "a,b\n1,2\x1a",
+    "a,b\n1,2\n\x1a",
+    " a,b\n 1,2\n",
+    "a,b\n1,2\r3,4\n",
+    "a,b\n",
+    "a,b",
+    "a,b\n1,2,\n3,4,\n",
+    "a;b\n1,2;3,4\n",
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_both_readers_agree_on_files_of_few_lines_under_each_setting(settings, tmp_path):
+    path = tmp_path / "rows.csv"
+    for text in LINES:
+        for name in ("utf-8", "utf-16", "cp1252"):
+            path.write_bytes(text.encode(name, "replace"))
+            source = Csv(str(path), **settings)
+            compact, objects = (outcome(lambda read=read: read(())) for read in (source.read_compact, source.read))
+            if isinstance(objects, str):
+                assert compact == objects
+                continue
+            assert list(compact) == list(objects) and compact.attrs == objects.attrs
+            for at in range(objects.shape[1]):
+                assert plain_text(compact.iloc[:, at]).tolist() == plain_text(objects.iloc[:, at]).tolist()
+
+
 def test_both_readers_agree_on_the_heads_of_public_tables(test_data, tmp_path):
     paths = [path for path in test_data.rglob("*.csv") if path.stat().st_size < 30_000_000]
     head = tmp_path / "head.csv"

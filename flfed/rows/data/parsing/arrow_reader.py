@@ -113,11 +113,11 @@ def _start_of_rows(content: bytes, encoding: str, separator: str, columns: Seque
 
     -1 where the first line is anything else.
     """
+    if not _is_utf8(content, encoding) or separator not in SEPARATORS:
+        return -1
     end = content.find(b"\n") + 1
     first = _first_line(content[:end], separator)
     stripped = [name.strip() for name in first]
-    if not _is_utf8(content, encoding) or separator not in SEPARATORS:
-        return -1
     if not _are_names(columns or first, first):
         return -1
     if columns:
