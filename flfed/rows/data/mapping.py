@@ -13,6 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flfed.rows.data.parsing.arrow_reader import (
+    are_plain_identifiers,
+    coded_texts,
+    has_marks_of_decimals,
+    read_plain_numbers,
+    texts_of,
+)
 from flfed.rows.data.parsing.cells import (
     NO_IDENTIFIER,
     VALUELESS,
@@ -68,6 +75,14 @@ def plain_text(cells: pd.Series) -> pd.Series:
 
 def _once(cells: pd.Series) -> tuple[np.ndarray, list[Any]]:
     """Return the place of each cell's value [rows], -1 where missing, and the distinct values."""
+    texts = texts_of(cells)
+    if texts is None:
+        return _distinct(cells)
+    place, distinct = coded_texts(texts)
+    return place, distinct.to_pylist()
+
+
+def _distinct(cells: pd.Series) -> tuple[np.ndarray, list[Any]]:
     import pandas as pd
 
     if cells.dtype.kind == "f" and getattr(cells.dtype, "itemsize", 8) < 8:
@@ -83,7 +98,8 @@ def _once(cells: pd.Series) -> tuple[np.ndarray, list[Any]]:
             place, dates = pd.factorize(cells)
             return place, list(dates)
     objects = cells.to_numpy() if cells.dtype == object else cells
-    if pd.api.types.infer_dtype(objects, skipna=True) not in ("string", "integer", "boolean"):
+    kinds = getattr(cells.dtype, "categories", objects)
+    if pd.api.types.infer_dtype(kinds, skipna=True) not in ("string", "integer", "boolean"):
         return np.arange(len(cells)), list(cells)
     # Once for each value. In other kinds, values with different texts may be equal: -0.0 and 0.0.
     place, values = pd.factorize(objects)
@@ -169,7 +185,7 @@ def map_table(
         findings += broken
     if outcome:
         findings += _without_value(schema, {name: columns[name] for name in once}, findings)
-    return table_of(columns), findings
+    return table_of(columns, copy=False), findings
 
 
 def _field(entry: str | Field | None, missing: tuple[str, ...]) -> Field | None:
@@ -242,9 +258,11 @@ def read_column(cells: pd.Series, name: str, column: Column, field: Field) -> Re
     codes = {_plain_cell(code) for code in (*field.missing, *column.missing)}
     # Dates of a database or of Parquet need no reading.
     if column.kind == "date" and cells.dtype == np.dtype("datetime64[ns]") and not codes:
-        return cells.to_numpy(), []
+        return cells.to_numpy(copy=True), []
     if column.kind == "date" and isinstance(cells.dtype, np.dtype | pd.DatetimeTZDtype) and cells.dtype.kind == "M":
         field = replace(field, date="")  # no text to be read
+    if (plain := _read_plain(texts_of(cells), name, column, field, codes)) is not None:
+        return plain
     place, values = _once(cells)
     # Missing cells get a value of their own at the end, to be read like all others.
     if (place < 0).any():
@@ -255,6 +273,48 @@ def read_column(cells: pd.Series, name: str, column: Column, field: Field) -> Re
     read = _read_texts(texts, place, column, field)
     rows = [(rule, np.flatnonzero(bad[place])) for rule, bad in texts.broken]
     return read[place], [Finding(name, rule, where) for rule, where in rows if len(where)]
+
+
+def _read_plain(cells: Any, name: str, column: Column, field: Field, codes: set[str | None]) -> Read | None:
+    """Read a column of plain numbers or identifiers at once; None for others.
+
+    The result is that of reading each text.
+
+    Parameters
+    ----------
+    cells : ChunkedArray or None
+        From `texts_of`.
+    name, column, field
+    codes : set of str or None
+        Texts for "not known".
+    """
+    if cells is None or field.values is not None or field.other is not None:
+        return None
+    words = [code for code in codes if code is not None]
+    if column.kind == "id" and not column.values:
+        return _read_identifiers(cells, words)
+    if not column.is_number():
+        return None
+    numbers = _read_decimals(cells, field, words)
+    return None if numbers is None else _read_numbers(numbers, name, column, field)
+
+
+def _read_identifiers(cells: Any, words: Sequence[str]) -> Read | None:
+    place, distinct = coded_texts(cells)
+    if (place < 0).any() or not are_plain_identifiers(distinct, words):
+        return None
+    return np.array(distinct.to_pylist(), dtype=object)[place], []
+
+
+def _read_decimals(cells: Any, field: Field, words: Sequence[str]) -> np.ndarray | None:
+    """Read plain numbers whose marks stand before decimals, and not between thousands."""
+    if field.thousands or field.decimal not in (".", ","):
+        return None
+    numbers = read_plain_numbers(cells, words, field.decimal)
+    if numbers is None or field.thousands is not None:
+        return numbers
+    before_decimals = has_marks_of_decimals(cells, field.decimal, lambda text: _plain_cell(text) in words)
+    return numbers if before_decimals else None
 
 
 def _read_texts(texts: Texts, place: np.ndarray, column: Column, field: Field) -> np.ndarray:
@@ -363,10 +423,15 @@ def _numbers_at_once(raw: pd.DataFrame, schema: Schema, fields: Mapping[str, Fie
         some = plain[start : start + at_once]
         cells = raw[[fields[name].column for name in some]].to_numpy(dtype=np.float64)
         for name, numbers in zip(some, _as_read_from_text(np.ascontiguousarray(cells.T)), strict=True):
-            broken: Broken = []
-            inside = _within_range(numbers, schema.columns[name], fields[name], broken)
-            readings[name] = inside, [Finding(name, rule, np.flatnonzero(bad)) for rule, bad in broken]
+            readings[name] = _read_numbers(numbers, name, schema.columns[name], fields[name])
     return readings
+
+
+def _read_numbers(numbers: np.ndarray, name: str, column: Column, field: Field) -> Read:
+    """Return a column of numbers in the schema's unit and range."""
+    broken: Broken = []
+    inside = _within_range(numbers, column, field, broken)
+    return inside, [Finding(name, rule, np.flatnonzero(bad)) for rule, bad in broken]
 
 
 def _as_read_from_text(numbers: np.ndarray) -> np.ndarray:

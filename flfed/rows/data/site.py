@@ -19,7 +19,7 @@ from flfed.rows.data.mapping import map_table
 from flfed.rows.data.parsing.fields import ColumnMapping, Field, Finding, check_codes, own_name
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import OwnColumn, Schema, with_own
-from flfed.rows.data.sources import Part, Selection, Source
+from flfed.rows.data.sources import Csv, Parquet, Part, Selection, Source
 from flfed.rows.data.transactions import Transactions
 from flfed.study.kinds import grows, is_statistic, refits
 from flfed.words import usage_error
@@ -217,18 +217,25 @@ class Site:
         # Parts were mapped before they were cut.
         if isinstance(self.source, Part):
             return self.source.table, self.source.table, [], schema
-        raw = self.source_table()
+        raw = self.source_table(compact=True)
         table, findings = map_table(raw, self.schema_of(schema), self.columns, self.source.missing)
         if not len(table):
             findings.append(Finding(schema.target, "has no rows: the table is empty", np.arange(0)))
         return raw, table, findings, schema
 
-    def source_table(self) -> pd.DataFrame:
-        """Read the source's table; of transactions, those that the holdout uses, with their windows."""
+    def source_table(self, *, compact: bool = False) -> pd.DataFrame:
+        """Read the source's table; of transactions, those of the holdout, with their windows.
+
+        With `compact`, texts may be in Arrow's columns, which need less memory than objects.
+        """
         dataset = datasets.load(self.dataset)
         source = self.source_knowing(dataset.schema)
         folders = dataset.folders(self.folder)
-        return source.read(folders, self.holdout) if isinstance(source, Transactions) else source.read(folders)
+        if isinstance(source, Transactions):
+            return source.read(folders, self.holdout)
+        if compact and isinstance(source, Csv | Parquet):
+            return source.read_compact(folders)
+        return source.read(folders)
 
     def read(
         self, repeat: int = 0, *, complete: Sequence[str] = (), published: PublishedSplit | None = None

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from flfed.errors import UsageError, require_extra
 from flfed.rows.data.findings.uneven_lines import lines_of, why_uneven
+from flfed.rows.data.parsing.arrow_reader import as_frame, read_plain_csv
 from flfed.rows.data.parsing.cells import OTHER_FORMAT, dates_written, refuse_cells, with_text_cells
 from flfed.rows.data.parsing.fields import check_date_format, with_text_names
 from flfed.rows.data.parsing.limits import Limits, Reading
@@ -24,6 +25,7 @@ from flfed.rows.data.parsing.text_files import (
     BLANKS,
     NoTable,
     content_of,
+    ends,
     without_end_sign,
     wrong_encoding,
 )
@@ -112,13 +114,17 @@ class Selection:
                 raise wrong
             check_date_format(f"dates[{name!r}]", form, century=self.century)
 
+    def _computes(self) -> bool:
+        """Return whether cells are read before the mapping does."""
+        return bool(self.derive or self.where or self.dates)
+
     def selected(self, table: pd.DataFrame, missing: tuple[str, ...] = ()) -> pd.DataFrame:
         """Return the chosen rows with text names and derived columns.
 
         `missing` are the source's codes for "not known".
         """
         table = with_text_names(with_text_cells(table))
-        if not self.derive and not self.where and not self.dates:
+        if not self._computes():
             return table
         from flfed.rows.data.parsing.expressions import Scope, at_place, derived_columns, rows_where
 
@@ -186,12 +192,21 @@ class Csv(Selection):
         UsageError
             If the file is no such table, or one of its lines is longer or shorter than the first, with the reason.
         """
+        return self._read(folders, compact=False)
+
+    def read_compact(self, folders: Folders) -> pd.DataFrame:
+        """Read the table as `read` does; the texts of a plain file stay in Arrow's columns."""
+        return self._read(folders, compact=not self._computes())
+
+    def _read(self, folders: Folders, *, compact: bool) -> pd.DataFrame:
         import pandas as pd
 
         path = find_file(self.path, folders)
         reading = Reading(path, self.limits)
         try:
             content = without_end_sign(content_of(path, reading))
+            if compact and (table := self._plain_table(content, reading)) is not None:
+                return table
             # Checked before pandas reads them, for it fills uneven lines up silently.
             ended = self._check(content, reading)
             with warnings.catch_warnings():
@@ -213,6 +228,13 @@ class Csv(Selection):
             raise self._refusal(path, render("rows.source.unknown")) from None
         table.attrs[UNENDED] = not ended
         return self.selected(table, self.missing)
+
+    def _plain_table(self, content: bytes, reading: Reading) -> pd.DataFrame | None:
+        """Return the columns of a plain file; None where the careful reader has to examine it."""
+        table = read_plain_csv(content, self.encoding, self.separator, self.columns, reading)
+        if table is not None:
+            table.attrs[UNENDED] = not ends(content, self.encoding)
+        return table
 
     def _refusal(self, path: Path, why: str) -> UsageError:
         return usage_error("rows.source.csv", path=path, separator=self.separator, encoding=self.encoding, reason=why)
@@ -270,6 +292,13 @@ class Parquet(Selection):
         """Read the table from the first of `folders` that has the file."""
         path = find_file(self.path, folders)
         return self.selected(read_parquet(path, Reading(path, self.limits)), self.missing)
+
+    def read_compact(self, folders: Folders) -> pd.DataFrame:
+        """Read the table as `read` does; its texts stay in Arrow's columns."""
+        if self._computes():
+            return self.read(folders)
+        path = find_file(self.path, folders)
+        return self.selected(read_parquet(path, Reading(path, self.limits), as_frame), self.missing)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from flfed.summaries.summary import Arrays, ColumnLayout, Encoder, Layout
 # center, scale and the values come from the merged sums of all sites (or from the schema), so that column j means the
 # same at every site; which columns there are is the layout, known before any row is read.
 
+LARGE = 10_000
+"""Rows from which on codes are computed for distinct values, and bins by a division."""
 LATEST = 0.25
 """Share of a site's training rows, the latest, by which models are chosen under a holdout by time."""
 
@@ -33,14 +35,33 @@ def codes(cells: pd.Series, layout: ColumnLayout) -> np.ndarray:
     if layout.kind == "number":
         # The highest bin includes its upper edge; what lies outside of the range goes into the nearest bin.
         values = _scaled(cells.to_numpy(dtype=float), layout)
-        bins = np.clip(np.searchsorted(layout.edges, values, side="right") - 1, 0, missing - 1)
-        return np.where(np.isnan(values), missing, bins)
+        return np.where(np.isnan(values), missing, _bins(values, np.array(layout.edges)))
     if layout.kind == "flag":
         values = cells.to_numpy() if cells.dtype == float else cells.to_numpy(dtype=float, na_value=np.nan)
         return np.where(np.isnan(values), missing, values).astype(int)
     # A dictionary: in small tables an index of pandas costs five times as much.
     place = {value: code for code, value in enumerate(layout.cells[:-1])}
-    return np.array([place.get(cell, missing) for cell in cells.tolist()], dtype=int)
+    if len(cells) < LARGE:
+        return np.array([place.get(cell, missing) for cell in cells.tolist()], dtype=int)
+    places, texts = pd.factorize(cells)
+    return np.array([*(place.get(text, missing) for text in texts), missing], dtype=int)[places]
+
+
+def _bins(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Return the bin of each number [rows]; any bin of NaN.
+
+    Bins are evenly wide and include their lower edge.
+    """
+    last = len(edges) - 2
+    if len(values) < LARGE:
+        return np.asarray(np.clip(np.searchsorted(edges, values, side="right") - 1, 0, last))
+    # The division may be off by one beside an edge.
+    inside = np.clip(np.nan_to_num(values), edges[0], edges[-1])
+    share = (inside - edges[0]) / (edges[-1] - edges[0])
+    near = np.minimum((share * (last + 1)).astype(np.int64), last)
+    near -= inside < edges[near]
+    near += inside >= edges[near + 1]
+    return np.asarray(np.clip(near, 0, last))
 
 
 def _scaled(values: np.ndarray, column: ColumnLayout) -> np.ndarray:

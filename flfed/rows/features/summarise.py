@@ -207,7 +207,7 @@ def _correlation(x: np.ndarray, y: np.ndarray) -> float:
 def _auc(x: np.ndarray, y: np.ndarray) -> float:
     """Return the larger AUC of a number and its negative."""
     ranked = np.sort(x)
-    own = x[y == 1]
+    own = np.sort(x[y == 1])  # searched for in order, which is faster
     # Ranks from 1 on, the mean of equal ones: (rows below + rows not above + 1) / 2
     ranks = (np.searchsorted(ranked, own, "left") + np.searchsorted(ranked, own, "right") + 1) / 2
     positives = len(own)

@@ -263,6 +263,35 @@ def _far_from_each_other(
         yield [((gap < low) | (gap > high))[pair & doubtful] for gap in gaps.values()]
 
 
+def rows_alike(table: pd.DataFrame) -> np.ndarray:
+    """Return the places of the rows that equal another row in all columns, int [rows that do].
+
+    Missing cells are equal. Each column is compared for the rows that are alike so far.
+
+    Examples
+    --------
+    >>> rows_alike(pd.DataFrame({"age": [41, 54, 41, 41], "sex": ["f", "m", "f", "m"]})).tolist()
+    [0, 2]
+    """
+    rows = np.arange(len(table))
+    groups = np.zeros(len(table), dtype=np.int64)
+    for name in table:
+        codes, values = pd.factorize(table[name].iloc[rows])
+        groups = pd.factorize(groups * (len(values) + 1) + codes)[0]
+        repeated = (np.bincount(groups) > 1)[groups] if len(rows) else np.zeros(0, dtype=bool)
+        rows = rows[repeated]
+        groups = groups[repeated]
+    return rows
+
+
+def rows_without_value(table: pd.DataFrame) -> np.ndarray:
+    """Return the places of the rows with no value in any column, int [rows without]."""
+    rows = np.arange(len(table))
+    for name in table:
+        rows = rows[table[name].iloc[rows].isna().to_numpy()]
+    return rows
+
+
 SURE = 8.0
 """Equal neighbours expected by chance. Where there are none of so many, repeats were left out."""
 FEW_BLOCKS = 0.05
@@ -294,9 +323,10 @@ def once_a_block(cells: pd.Series, *, number: bool) -> int:
     filled = int(present.sum())
     if len(cells) < FEWEST or filled < 2 or filled > len(cells) - 2 or not present[0]:
         return 0
-    values = pd.factorize(cells[present])[0]
-    if (values[1:] == values[:-1]).any():
+    filled_cells = cells[present].to_numpy()
+    if (filled_cells[1:] == filled_cells[:-1]).any():
         return 0
+    values = pd.factorize(filled_cells)[0]
     by_chance = (filled - 1) * float(np.square(np.bincount(values) / filled).sum())
     few = not number and filled <= FEW_BLOCKS * len(cells) and len(np.unique(values)) == filled
     return len(cells) - filled if by_chance >= SURE or few else 0
@@ -454,10 +484,16 @@ def row_of_means(columns: Sequence[tuple[pd.Series, float]]) -> bool:
     used = [(numbers, place) for numbers, place in columns if numbers.iloc[-1:].notna().any()]
     if len(used) < NUMBERS or len(used[0][0]) < FEWEST:
         return False
+    least = max(NUMBERS, MOST_OF_THEM * len(used))
     for kind in ("mean", "sum", "median"):
-        chances = [_chance(numbers, place, kind) for numbers, place in used]
-        p_values = [chance for chance in chances if chance is not None]
-        if len(p_values) >= max(NUMBERS, MOST_OF_THEM * len(used)) and math.prod(p_values) <= CHANCE:
+        p_values: list[float] = []
+        for left, (numbers, place) in zip(range(len(used), 0, -1), used, strict=True):
+            # Too few columns are left to reach the least number.
+            if len(p_values) + left < least:
+                break
+            if (chance := _chance(numbers, place, kind)) is not None:
+                p_values.append(chance)
+        if len(p_values) >= least and math.prod(p_values) <= CHANCE:
             return True
     return False
 

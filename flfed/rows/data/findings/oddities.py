@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -25,9 +26,12 @@ from flfed.rows.data.findings.columns import (
     once_a_block,
     repeated_codes,
     row_of_means,
+    rows_alike,
+    rows_without_value,
     unit_change,
 )
 from flfed.rows.data.mapping import plain_text
+from flfed.rows.data.parsing.arrow_reader import may_hold
 from flfed.rows.data.parsing.fields import ColumnMapping, alike, own_name, plain_name
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.sources import UNENDED
@@ -68,8 +72,7 @@ def oddities(
     today : date, optional
         Later dates are reported; default: the day of the call.
     """
-    texts = pd.DataFrame({place: plain_text(raw.iloc[:, place]) for place in range(raw.shape[1])})
-    notes = _notes("table", _of_the_whole(raw, texts))
+    notes = _notes("table", _of_the_whole(raw, table, mapping))
     fields = {name: mapping.get(name, name) for name in schema.columns}
     read = set(map(own_name, fields.values())) & set(raw.columns)
     unread = [other for other in raw.columns if other not in read]
@@ -80,7 +83,7 @@ def oddities(
         if own in read:
             notes += _notes(name, _of_cells(name, table, schema, today or date.today()))
     notes += _notes("table", contradictions(table, schema))
-    if len(raw) == len(table) and row_of_means(_numbers(texts, raw, table, schema, fields)):
+    if len(raw) == len(table) and row_of_means(_numbers(raw, table, schema, fields)):
         notes.append(Note("table", render("findings.table.means")))
     return notes
 
@@ -94,15 +97,25 @@ def _of_names(own: str | None, unread: Sequence[object]) -> Iterator[str]:
         yield render("findings.column.similar", others=", ".join(map(repr, others)), own=own)
 
 
-def _of_the_whole(raw: pd.DataFrame, texts: pd.DataFrame) -> Iterator[str]:
+def _of_the_whole(raw: pd.DataFrame, table: pd.DataFrame, mapping: ColumnMapping) -> Iterator[str]:
     if raw.attrs.get(UNENDED):
         yield render("findings.table.unended")
-    if empty := int(texts.isna().all(axis=1).sum()):
+    # Texts are compared only of rows whose mapped cells are all missing, or those of another row.
+    read = [name for name in table if not getattr(mapping.get(str(name)), "thousands", None)]
+    whole = len(raw) != len(table)
+    rows = np.arange(len(raw))
+    blank = rows if whole else rows_without_value(table)
+    if empty := int(_texts_of(raw.iloc[blank]).isna().all(axis=1).sum()):
         yield render("findings.table.empty", rows=count_in_words(empty))
+    alike = rows if whole else rows_alike(table[read])
     # With few columns, rows are equal by chance and no copies.
-    many = int(texts.dropna(how="all").duplicated().sum())
-    if many > TIMES * pairs_by_chance(texts):
+    many = int(_texts_of(raw.iloc[alike]).dropna(how="all").duplicated().sum())
+    if many and many > TIMES * pairs_by_chance(_texts_of(raw)):
         yield render("findings.table.copies", rows=count_in_words(many))
+
+
+def _texts_of(raw: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame({place: plain_text(raw.iloc[:, place]) for place in range(raw.shape[1])})
 
 
 def _of_cells(name: str, table: pd.DataFrame, schema: Schema, today: date) -> Iterator[str]:
@@ -116,8 +129,8 @@ def _of_cells(name: str, table: pd.DataFrame, schema: Schema, today: date) -> It
         return
     people = table[schema.group] if schema.group else None
     if column.values:
-        sizes = present_cells.astype(str).value_counts()
-        if twice := rows_in_other_case(list(sizes.index), sizes.to_numpy()):
+        codes, texts = pd.factorize(present_cells)
+        if twice := rows_in_other_case(list(map(str, texts)), np.bincount(codes, minlength=len(texts))):
             yield render("findings.column.cases", rows=twice)
     yield from _of_empty(cells, column, schema.group, people)
     if column.kind == "target" and not column.is_number():
@@ -158,25 +171,26 @@ def _of_spread(present_cells: pd.Series, rows: int, *, rare: bool) -> Iterator[s
     if rows and not len(present_cells):
         yield EMPTY
     elif len(present_cells) >= FEWEST:
-        sizes = present_cells.value_counts()
-        if len(sizes) == 1:
+        # A value in all rows but one is in the first or second.
+        values = present_cells.to_numpy()
+        others = min(int((values != values[at]).sum()) for at in (0, 1))
+        if not others:
             yield render("findings.column.constant")
-        elif len(present_cells) - int(sizes.iloc[0]) == 1 and (not rare or RARE <= len(present_cells) <= LARGE):
+        elif others == 1 and (not rare or RARE <= len(present_cells) <= LARGE):
             yield render("findings.column.nearly")
 
 
 def _of_identifiers(name: str, present_cells: pd.Series, rows: int, schema: Schema) -> Iterator[str]:
-    yield from odd_identifiers(present_cells)
-    sizes = present_cells.value_counts()
+    sizes = present_cells.value_counts(sort=False)
+    yield from odd_identifiers(present_cells, sizes)
     if name == schema.group:
-        if len(sizes) and len(present_cells) >= FEWEST and 2 * int(sizes.iloc[0]) > rows:
+        if len(present_cells) >= FEWEST and 2 * int(sizes.max()) > rows:
             yield render("findings.column.frequent")
     elif not schema.group and len(sizes) < len(present_cells) < 2 * len(sizes):
         yield render("findings.column.repeated", rows=count_in_words(len(present_cells) - len(sizes)))
 
 
 def _numbers(
-    texts: pd.DataFrame,
     raw: pd.DataFrame,
     table: pd.DataFrame,
     schema: Schema,
@@ -187,8 +201,8 @@ def _numbers(
     for name, column in schema.columns.items():
         field = fields[name]
         own = own_name(field)
-        if column.is_number() and own is not None and own in raw.columns and len(texts):
-            last = texts.iat[len(texts) - 1, list(raw.columns).index(own)]
+        if column.is_number() and own is not None and own in raw.columns and len(raw):
+            last = plain_text(raw.iloc[-1:, list(raw.columns).index(own)]).iloc[0]
             scale = getattr(field, "multiply", 1.0)
             numeric_columns.append((table[name], half_a_unit(str(last), scale=scale)))
     return numeric_columns
@@ -198,7 +212,7 @@ LEAST = 5
 """Least number of shorter identifiers, where none of them also occurs with its zeros."""
 
 
-def odd_identifiers(present_cells: pd.Series) -> Iterator[str]:
+def odd_identifiers(present_cells: pd.Series, sizes: pd.Series | None = None) -> Iterator[str]:
     """Yield the oddities in the spelling of identifiers.
 
     They lost leading zeros in some rows, or are written in upper and lower case. No identifier is changed.
@@ -206,6 +220,8 @@ def odd_identifiers(present_cells: pd.Series) -> Iterator[str]:
     Parameters
     ----------
     present_cells : Series of str, without gaps
+    sizes : Series of int, optional
+        Rows of each identifier, if they were counted before.
 
     Examples
     --------
@@ -214,20 +230,24 @@ def odd_identifiers(present_cells: pd.Series) -> Iterator[str]:
     """
     if len(present_cells) < FEWEST:
         return
-    sizes = present_cells.value_counts()
+    sizes = present_cells.value_counts(sort=False) if sizes is None else sizes
     if rows := _without_zeros(sizes):
         yield render("findings.column.zeros", rows=count_in_words(rows))
-    folded = sizes.index.map(str).str.casefold().value_counts()
-    if people := int((folded > 1).sum()):
+    folded = [str(text).casefold() for text in sizes.index]
+    # Usually there are none, which a set shows soonest.
+    if len(set(folded)) == len(folded):
+        return
+    if people := sum(spellings > 1 for spellings in Counter(folded).values()):
         yield render("findings.column.capitals", identifiers=count_in_words(people))
 
 
 def _without_zeros(sizes: pd.Series) -> int:
     """Count the rows whose identifiers lost their leading zeros; 0 without evidence."""
-    digits = sizes[[isinstance(text, str) and text.isdecimal() for text in sizes.index]]
-    with_zeros = {text for text in digits.index if text.startswith("0") and text.strip("0")}
+    zeros = [text for text in map(str, sizes.index) if text.startswith("0")]
+    with_zeros = {text for text in zeros if text.isdecimal() and text.strip("0")}
     if not with_zeros:
         return 0
+    digits = sizes[list(map(str.isdecimal, map(str, sizes.index)))]
     lost = {text.lstrip("0") for text in with_zeros}.intersection(digits.index)
     # Where all identifiers with zeros have one length, a shorter one without them lost its own.
     longest = max(map(len, with_zeros))
@@ -257,10 +277,13 @@ def contradictions(table: pd.DataFrame, schema: Schema) -> Iterator[str]:
     # Without identifiers two people may well be alike in every column.
     if schema.task == "regression" or not named:
         return
-    candidates = table[table[schema.target].notna() & table[others].notna().any(axis=1)]
-    alike = candidates[candidates.duplicated(others, keep=False)]
+    rows = rows_alike(table[others])
+    alike = table.iloc[rows]
+    alike = alike[alike[schema.target].notna() & alike[others].notna().any(axis=1)]
+    alike = alike[alike.duplicated(others, keep=False)]
     if alike.empty:
         return
+    candidates = table[table[schema.target].notna() & table[others].notna().any(axis=1)]
     classes = alike.groupby(others, dropna=False, observed=True)[schema.target].transform("nunique")
     many = int((classes > 1).sum())
     if many > 2 * TIMES * pairs_by_chance(candidates[others]):
@@ -352,9 +375,12 @@ def foreign_rows(raw: pd.DataFrame) -> Iterator[str]:
     words = [place for place in range(raw.shape[1]) if raw.iloc[:, place].dtype.kind not in "fiubM"]
     if not words or not len(raw):
         return
-    texts = pd.DataFrame({place: plain_text(raw.iloc[:, place]) for place in words})
-    comments = texts[words[0]].map(lambda text: bool(text and _COMMENT.fullmatch(text))).to_numpy(dtype=bool)
-    matches = _named_cells(raw, texts)
+    comments = np.zeros(len(raw), dtype=bool)
+    if any(may_hold(raw.iloc[:, words[0]], sign) for sign in "#/%"):
+        texts = plain_text(raw.iloc[:, words[0]])
+        is_comment = texts.map(lambda text: bool(text and _COMMENT.fullmatch(text)))
+        comments = is_comment.to_numpy(dtype=bool)
+    matches = _named_cells(raw, words)
     headers = (matches >= 2) & (matches >= HEADER * raw.shape[1])
     most = max(MOST, SHARE * len(raw))
     for kind, rows in (("comment", comments), ("header", headers & ~comments)):
@@ -363,25 +389,29 @@ def foreign_rows(raw: pd.DataFrame) -> Iterator[str]:
             if rows.sum() > 1:
                 first = render("findings.table.several", first=first, more=rows.sum() - 1)
             yield render(f"findings.foreign.{kind}", row=first)
-    yield from _sums(texts, len(raw))
+    yield from _sums(raw, words)
 
 
-def _named_cells(raw: pd.DataFrame, texts: pd.DataFrame) -> np.ndarray:
-    """Count the cells of each row that hold the name of their column [rows]."""
+def _named_cells(raw: pd.DataFrame, words: Sequence[int]) -> np.ndarray:
+    """Count the cells of each row at the places `words` that hold their column's name [rows]."""
     matches = np.zeros(len(raw), dtype=int)
-    for place in map(int, texts.columns):
-        if name := plain_name(raw.columns[place]):
-            same = [text for text in texts[place].dropna().unique() if plain_name(text) == name]
-            matches += texts[place].isin(same).to_numpy()
+    for place in words:
+        name = plain_name(raw.columns[place])
+        if name and may_hold(raw.iloc[:, place], name):
+            texts = plain_text(raw.iloc[:, place])
+            same = [text for text in texts.dropna().unique() if plain_name(text) == name]
+            matches += texts.isin(same).to_numpy()
     return matches
 
 
-def _sums(texts: pd.DataFrame, rows: int) -> Iterator[str]:
+def _sums(raw: pd.DataFrame, words: Sequence[int]) -> Iterator[str]:
     """Yield which of the last rows holds sums, by a word that occurs nowhere above."""
-    for place in range(max(0, rows - LAST), rows):
-        for column in texts:
-            text = texts[column].iat[place]
+    first = max(0, len(raw) - LAST)
+    last = {place: plain_text(raw.iloc[first:, place]).tolist() for place in words}
+    for at in range(len(raw) - first):
+        for place, texts in last.items():
+            text = texts[at]
             is_sum = isinstance(text, str) and _SUM.fullmatch(text.strip(" :.="))
-            if is_sum and (texts[column] == text).sum() <= LAST:
-                yield render("findings.foreign.sums", row=place + 1)
+            if is_sum and (plain_text(raw.iloc[:, place]) == text).sum() <= LAST:
+                yield render("findings.foreign.sums", row=first + at + 1)
                 return

@@ -326,7 +326,7 @@ def with_text_cells(table: pd.DataFrame) -> pd.DataFrame:
     return copy
 
 
-def table_of(columns: Mapping[Any, Any], index: Any = None) -> pd.DataFrame:
+def table_of(columns: Mapping[Any, Any], index: Any = None, *, copy: bool = True) -> pd.DataFrame:
     """Return a table of columns, each in its own type: texts stay objects."""
     import pandas as pd
 
@@ -335,4 +335,4 @@ def table_of(columns: Mapping[Any, Any], index: Any = None) -> pd.DataFrame:
         cells_by_name[name] = cells
         if isinstance(cells, list) or (isinstance(cells, np.ndarray) and cells.dtype == object):
             cells_by_name[name] = pd.Series(cells, index=index, dtype=object)
-    return pd.DataFrame(cells_by_name, index=index)
+    return pd.DataFrame(cells_by_name, index=index, copy=copy)

@@ -45,8 +45,16 @@ NAMED = 12
 _ROW_OR_CELL = re.compile(rb"<(?:\w+:)?(row|c)[\s/>]")
 
 
-def read_parquet(path: Path, reading: Reading) -> pd.DataFrame:
-    """Read a Parquet file, after a check of the size in its last bytes."""
+Convert = Callable[[Any], "pd.DataFrame"]
+
+
+def _as_objects(table: Any) -> pd.DataFrame:
+    frame: pd.DataFrame = table.to_pandas()
+    return frame
+
+
+def read_parquet(path: Path, reading: Reading, convert: Convert = _as_objects) -> pd.DataFrame:
+    """Read a Parquet file, after a check of its size in its last bytes; `convert` makes the frame."""
     import pyarrow.parquet as pq
 
     reading.check("bytes", path.stat().st_size)
@@ -74,10 +82,10 @@ def read_parquet(path: Path, reading: Reading) -> pd.DataFrame:
     reading.check("bytes", size)
     if repeated:
         _check_texts(path, sorted(repeated), reading)
-    return _read_batches(path, reading)
+    return _read_batches(path, reading, convert)
 
 
-def _read_batches(path: Path, reading: Reading) -> pd.DataFrame:
+def _read_batches(path: Path, reading: Reading, convert: Convert) -> pd.DataFrame:
     """Read a file part by part, since its last bytes may declare a wrong size."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -91,8 +99,7 @@ def _read_batches(path: Path, reading: Reading) -> pd.DataFrame:
             reading.check("bytes", size)
             reading.check_time()
         with _parquet_parser(path):
-            table: pd.DataFrame = pa.Table.from_batches(parts, schema=file.schema_arrow).to_pandas()
-    return table
+            return convert(pa.Table.from_batches(parts, schema=file.schema_arrow))
 
 
 def _batches(path: Path, batches: Iterator[Any]) -> Iterator[Any]:

@@ -104,7 +104,8 @@ def content_of(path: Path, reading: Reading) -> bytes:
     if kind := kind_of(content):
         raise NoTable(kind)
     # Checked before a parser makes a cell of each sign in a first line without end.
-    first = re.split(rb"[\r\n]", content, maxsplit=1)[0]
+    end = re.search(rb"[\r\n]", content)
+    first = content[: end.start()] if end else content
     reading.check("columns", 1 + max(first.count(separator.encode()) for separator in SEPARATORS))
     return content
 
@@ -221,7 +222,8 @@ _END_SIGN = re.compile(rb"(?<=[\r\n])\x1a[\x1a\r\n]*\Z")
 
 def without_end_sign(content: bytes) -> bytes:
     """Remove the end sign of MS-DOS from the last line of a file."""
-    return _END_SIGN.sub(b"", content)
+    # The pattern would be tried at each byte.
+    return _END_SIGN.sub(b"", content) if b"\x1a" in content else content
 
 
 def ends(content: bytes, encoding: str) -> bool:
