@@ -135,7 +135,7 @@ class Series:
             return 1
         # Before the first repeat nothing is read, and the estimate counts no rows.
         read = [rows for site in self.sites if isinstance(site, CachedSite) for rows in site.opened.values()]
-        by_rows = ROWS_AT_ONCE // max(1, sum(len(rows.table) for rows in read))
+        by_rows = ROWS_AT_ONCE // max(1, sum(len(rows.order) for rows in read))
         return max(1, min(AT_ONCE, by_rows, SITES_AT_ONCE // len(self.sites)))
 
     def _several(self, repeats: Sequence[int], entries: Mapping[int, RunEntry], before: SourceRows | None) -> list[int]:

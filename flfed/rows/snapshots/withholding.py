@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import numpy as np
 
 from flfed.rows.data import datasets
-from flfed.rows.data.holdout import SortedRows, for_validation, row_keys
+from flfed.rows.data.holdout import SortedRows, for_validation
 from flfed.rows.data.origin import BYTES
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots.differencing import (
@@ -93,17 +93,15 @@ class Chosen:
         table : DataFrame
         """
         schema = datasets.load(site.dataset).schema
-        # Positions pass through two steps: rows that are left out, then the canonical order.
         complete_rows = np.flatnonzero(table[[schema.target, *self.complete]].notna().all(axis=1).to_numpy(dtype=bool))
         rows = SortedRows.of(table, schema, self.complete)
         training, holdout = rows.sides(site.holdout, 0)
         rows_of_side = holdout if self.part == "holdout" else training
         side = np.flatnonzero(rows_of_side)
         if self.validation:
-            keys = row_keys(rows.table.take(side), schema)
-            apart = for_validation(keys, site.holdout, site.name, self.seed, self.validation)
+            apart = for_validation(rows.keys[side], site.holdout, site.name, self.seed, self.validation)
             side = side[apart == (self.part == "validation")]
-        return np.asarray(complete_rows[rows.order[side]])
+        return np.asarray(complete_rows[side])
 
 
 _Set: TypeAlias = tuple[Chosen, str]

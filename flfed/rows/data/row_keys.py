@@ -1,0 +1,153 @@
+"""Keys of rows: AES-128 CBC-MACs over typed columns, in place of each row's text.
+
+Equal rows have equal keys, and others practically never. A key does not depend on the order of the
+rows, on other rows, or on the file's format.
+
+The message of a row begins with the kinds of its columns. Numbers and dates follow, two a block of
+16 bytes, then each text as a block: the key of the text's bytes after their number. So no message is
+the beginning of another one. There is one zero and one NaN, and a missing text differs from an empty one.
+
+Each purpose has a cipher of its own. The keys themselves are under a public one: somebody who may
+write rows could make two of them alike, which would then be on one side of the holdout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BLOCK = 16
+PIECE = 2**16
+"""Rows that are encrypted together: their blocks fit into a processor's cache."""
+WORD = np.dtype("<u8")
+TEXT = "O"
+MISSING = -1
+"""Length of a missing text."""
+_HEADS = np.where(np.arange(BLOCK) < np.arange(BLOCK + 1)[:, None], 255, 0).astype(np.uint8)
+"""Masks of a block's first 0 to 16 bytes."""
+
+
+class _Mac:
+    """One CBC-MAC for each row of a piece, under the cipher of a purpose."""
+
+    def __init__(self, purpose: str, rows: int) -> None:
+        key = hashlib.sha256(purpose.encode("utf-8", "surrogatepass")).digest()[:BLOCK]
+        self._cipher = Cipher(algorithms.AES(key), modes.ECB()).encryptor()
+        # The cipher asks for room of almost one block more.
+        self._room = np.zeros((rows + 1, 2), WORD)
+
+    def begin(self, first: np.ndarray) -> np.ndarray:
+        """Return the states [rows, 2] after their first blocks, in memory that the next call takes again."""
+        states = self._room[: len(first)]
+        states[:] = first
+        return self.encrypt(states)
+
+    def encrypt(self, states: np.ndarray) -> np.ndarray:
+        """Encrypt the states that `begin` gave, each with its next block added."""
+        room = self._room[: len(states) + 1].reshape(-1).view(np.uint8)
+        self._cipher.update_into(room[: BLOCK * len(states)].data, room.data)
+        return states
+
+
+def row_keys(table: pd.DataFrame) -> np.ndarray:
+    """Return the keys of the rows of a mapped table; uint64 [rows, 2]."""
+    kinds = "".join(_kind(dtype) for dtype in table.dtypes)
+    cells = [table.iloc[:, at].to_numpy() for at in range(len(kinds))]
+    words = [own for own, kind in zip(cells, kinds, strict=True) if kind != TEXT]
+    keys = np.empty((len(table), 2), WORD)
+    mac = _Mac("rows", min(PIECE, len(table)))
+    first = np.broadcast_to(text_keys([kinds]), keys.shape)
+    for piece in _pieces(len(table)):
+        states = mac.begin(first[piece])
+        for place, own in enumerate(words):
+            states[:, place % 2] ^= _word(own[piece])
+            if place % 2 or place == len(words) - 1:
+                mac.encrypt(states)
+        keys[piece] = states
+    for own, kind in zip(cells, kinds, strict=True):
+        if kind == TEXT:
+            blocks = text_keys(own)
+            for piece in _pieces(len(table)):
+                keys[piece] = mac.begin(keys[piece] ^ blocks[piece])
+    return keys
+
+
+def text_keys(texts: Any) -> np.ndarray:
+    """Return the keys of texts, each by its length in bytes and these; uint64 [texts, 2].
+
+    `texts` is a sequence of str or None. No code of a category has a part in a key: it depends on the file.
+    """
+    lengths, starts, content = _bytes_of(texts)
+    keys = np.empty((len(lengths), 2), WORD)
+    mac = _Mac("texts", min(PIECE, len(keys)))
+    # Every place in the bytes begins a block, the last ones are filled with zeros.
+    blocks = np.ndarray(len(content) + 1, f"V{BLOCK}", content + bytes(BLOCK), strides=1)
+    for piece in _pieces(len(keys)):
+        heads = np.zeros((len(lengths[piece]), 2), WORD)
+        heads[:, 0] = lengths[piece].astype(WORD)
+        keys[piece] = mac.begin(heads)
+        for done in range(0, max(0, lengths[piece].max()), BLOCK):
+            rows = np.flatnonzero(lengths[piece] > done) + piece.start
+            parts = blocks[starts[rows] + done].view(np.uint8).reshape(-1, BLOCK)
+            parts &= _HEADS[np.minimum(lengths[rows] - done, BLOCK)]
+            keys[rows] = mac.begin(keys[rows] ^ parts.view(WORD))
+    return keys
+
+
+def draw_fractions(keys: np.ndarray, purpose: str) -> np.ndarray:
+    """Return a number in [0, 1) for each key [rows], under the cipher of a purpose and its salt."""
+    shares = np.empty(len(keys))
+    mac = _Mac(purpose, min(PIECE, len(keys)))
+    for piece in _pieces(len(keys)):
+        shares[piece] = (mac.begin(keys[piece])[:, 0] >> np.uint64(11)) * 2.0**-53
+    return shares
+
+
+def order_keys(keys: np.ndarray, *ties: np.ndarray) -> np.ndarray:
+    """Return the order of rows by their keys, stable, and of equal ones by the keys in `ties` [rows, 2]."""
+    order = np.argsort(keys[:, 0])
+    first = keys[order, 0]
+    if (first[1:] != first[:-1]).all():
+        return order
+    return np.lexsort([half for each in (*ties[::-1], keys) for half in (each[:, 1], each[:, 0])])
+
+
+def _pieces(rows: int) -> Iterator[slice]:
+    for start in range(0, rows, PIECE):
+        yield slice(start, min(start + PIECE, rows))
+
+
+def _kind(dtype: Any) -> str:
+    return str(dtype.kind) if dtype.kind in (TEXT, "M") else "f"
+
+
+def _word(cells: np.ndarray) -> np.ndarray:
+    """Return numbers or dates as words of eight bytes [rows]."""
+    if cells.dtype.kind == "M":
+        return cells.astype("datetime64[ns]").view(WORD)
+    # Adding 0.0 turns -0.0 into 0.0.
+    numbers = cells.astype("<f8") + 0.0
+    numbers[np.isnan(numbers)] = np.nan
+    return numbers.view(WORD)
+
+
+def _bytes_of(texts: Any) -> tuple[np.ndarray, np.ndarray, bytes]:
+    """Return the number of bytes of each text, where they begin, and the bytes of all."""
+    import pyarrow as pa
+
+    try:
+        array = pa.array(texts, pa.large_string(), from_pandas=True)
+    except UnicodeEncodeError:  # half of a pair of signs
+        written = [text.encode("utf-8", "surrogatepass") if isinstance(text, str) else None for text in texts]
+        array = pa.array(written, pa.large_binary())
+    _, places, content = array.buffers()
+    ends = np.frombuffer(places, np.int64)[: len(array) + 1]
+    missing = array.is_null().to_numpy(zero_copy_only=False)
+    return np.where(missing, MISSING, np.diff(ends)), ends[:-1], b"" if content is None else content.to_pybytes()
