@@ -119,7 +119,8 @@ HELD = {
     ("minnesota-clinic", 2): (174, 73, "dad7000c1b1c", "6fc24d4a5212"),
     ("west-lender", 2): (1716, 730, "001eac9960a9", "ebd235038cac"),
     ("wine-2", 0): (44, 15, "e3aab4bf5e48", "155b5501c8a2"), ("wine-2", 2): (40, 19, "c7739806d30e", "1b308e9c0eb3"),
-    ("diabetes-3", 0): (100, 38, "e3be5aeefd1c", "193157d12171"), ("small", 0): (86, 34, "2d112d12fd08", "c7cbda129218"),
+    ("diabetes-3", 0): (100, 38, "e3be5aeefd1c", "193157d12171"),
+    ("small", 0): (86, 34, "2d112d12fd08", "c7cbda129218"),
     ("small", 2): (92, 28, "e3943449b5cb", "a5c86ddc8b0d"),
 }  # fmt: skip
 CUTS = {"wine-2": Partition(by="iid", sites=3), "diabetes-3": Partition(by="dirichlet", sites=3, alpha=5.0)}
