@@ -64,6 +64,14 @@ def test_keys_are_those_of_a_plain_loop_over_rows_and_cells(piece, rows):
     assert as_bytes(found) == [key_of_row(row, "fOMfO") for row in rows]
 
 
+def test_texts_that_repeat_have_the_same_keys():
+    texts = [*WORDS, *WORDS[::-1]] * 100
+    assert len(texts) > keys_module.SAMPLE
+    assert as_bytes(text_keys(texts)) == [key_of_text(text) for text in texts]
+    plain = [text for text in texts if text != "\ud800"]
+    assert as_bytes(text_keys(plain)) == [key_of_text(text) for text in plain]
+
+
 @pytest.mark.parametrize("piece", [2**16, 2])
 def test_texts_have_the_keys_of_a_plain_loop(monkeypatch, piece):
     monkeypatch.setattr(keys_module, "PIECE", piece)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 BLOCK = 16
 PIECE = 2**16
 """Rows that are encrypted together: their blocks fit into a processor's cache."""
+SAMPLE = 1000
+"""First texts of a column that show whether its texts repeat."""
 WORD = np.dtype("<u8")
 TEXT = "O"
 MISSING = -1
@@ -82,9 +84,19 @@ def row_keys(table: pd.DataFrame) -> np.ndarray:
 def text_keys(texts: Any) -> np.ndarray:
     """Return the keys of texts, each by its length in bytes and these; uint64 [texts, 2].
 
-    `texts` is a sequence of str or None. No code of a category has a part in a key: it depends on the file.
+    `texts` is a sequence of str or None.
     """
-    lengths, starts, content = _bytes_of(texts)
+    array = _as_arrow(texts)
+    if len(array) <= SAMPLE or len(array[:SAMPLE].unique()) > SAMPLE // 2:
+        return _keys_of(array)
+    # The code of a category depends on the file, and has no part in its key.
+    coded = array.dictionary_encode()
+    codes = coded.indices.fill_null(len(coded.dictionary)).to_numpy(zero_copy_only=False)
+    return np.concatenate([_keys_of(coded.dictionary), _keys_of(_as_arrow([None]))])[codes]
+
+
+def _keys_of(array: Any) -> np.ndarray:
+    lengths, starts, content = _bytes_of(array)
     keys = np.empty((len(lengths), 2), WORD)
     mac = _Mac("texts", min(PIECE, len(keys)))
     # Every place in the bytes begins a block, the last ones are filled with zeros.
@@ -138,15 +150,19 @@ def _word(cells: np.ndarray) -> np.ndarray:
     return numbers.view(WORD)
 
 
-def _bytes_of(texts: Any) -> tuple[np.ndarray, np.ndarray, bytes]:
-    """Return the number of bytes of each text, where they begin, and the bytes of all."""
+def _as_arrow(texts: Any) -> Any:
+    """Return texts as an Arrow array, of bytes where one has half of a pair of signs."""
     import pyarrow as pa
 
     try:
-        array = pa.array(texts, pa.large_string(), from_pandas=True)
-    except UnicodeEncodeError:  # half of a pair of signs
+        return pa.array(texts, pa.large_string(), from_pandas=True)
+    except UnicodeEncodeError:
         written = [text.encode("utf-8", "surrogatepass") if isinstance(text, str) else None for text in texts]
-        array = pa.array(written, pa.large_binary())
+        return pa.array(written, pa.large_binary())
+
+
+def _bytes_of(array: Any) -> tuple[np.ndarray, np.ndarray, bytes]:
+    """Return the number of bytes of each text of an Arrow array, where they begin, and the bytes of all."""
     _, places, content = array.buffers()
     ends = np.frombuffer(places, np.int64)[: len(array) + 1]
     missing = array.is_null().to_numpy(zero_copy_only=False)
