@@ -92,7 +92,8 @@ def text_keys(texts: Any) -> np.ndarray:
     # The code of a category depends on the file, and has no part in its key.
     coded = array.dictionary_encode()
     codes = coded.indices.fill_null(len(coded.dictionary)).to_numpy(zero_copy_only=False)
-    return np.concatenate([_keys_of(coded.dictionary), _keys_of(_as_arrow([None]))])[codes]
+    keys = np.concatenate([_keys_of(coded.dictionary), _keys_of(_as_arrow([None]))])
+    return np.asarray(keys[codes])
 
 
 def _keys_of(array: Any) -> np.ndarray:
