@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from flfed.rows.evaluation.bootstrap import units_of
-from flfed.rows.features.encode import Encoded, scaled_of
+from flfed.rows.features.encode import MOST_ROWS, Encoded, scaled_of
 from flfed.rows.training.fit import score
 from flfed.rows.training.functional import loss_of_rows, outputs_of
 from flfed.rows.training.requests import (
@@ -53,6 +53,8 @@ class Trainable:
         Of the study: a local model may train as many epochs as the federation did.
     seed : int
     site : str
+    most : int
+        Rows on which settings are chosen, at most.
     """
 
     model: Any
@@ -62,6 +64,7 @@ class Trainable:
     rounds: int
     seed: int
     site: str
+    most: int = MOST_ROWS
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +85,7 @@ def tuned_network(rows: Encoded, trainable: Trainable) -> Asking[Arrays]:
     Yields the requests and returns the arrays.
 
     Penalty (the plan's, and ten and a hundred times it) and number of epochs are chosen on a quarter of the rows (of
-    the groups), the penalties side by side. Then all rows are trained on.
+    the groups), the penalties side by side; of more rows than that on a sample. Then all rows are trained on.
     """
     base = trainable.plan.l2 or 1e-4
     plans = [replace(trainable.plan, l2=l2) for l2 in (base, 10 * base, 100 * base)]
@@ -110,11 +113,13 @@ def _best_epochs(
 
     Yields the requests and returns the arrays. Where no rows can be kept apart, it is `untested` epochs of the plan.
     """
-    validation = _own_validation(rows, trainable)
-    if not 0 < validation.sum() < len(rows):
+    rng = generator(trainable.seed, site=trainable.site, purpose="own-sample")
+    sample = rows.take(rows.sample(trainable.most, rng))
+    validation = _own_validation(sample, trainable)
+    if not 0 < validation.sum() < len(sample):
         return (yield from _epochs(rows, start, trainable, trainable.plan, untested))
-    fitted = rows.take(~validation)
-    tested = rows.take(validation)
+    fitted = sample.take(~validation)
+    tested = sample.take(validation)
     tried = yield from together([_tried(fitted, tested, start, trainable, plan, numbers) for plan in plans])
     best: tuple[float, Plan, int] = (float("inf"), trainable.plan, numbers[0])
     for plan, losses in zip(plans, tried):
@@ -187,7 +192,9 @@ def tuned(rows: Encoded, trainable: Trainable) -> Asking[Predictor]:
     if trainable.model.linear or trees:
         rng = generator(trainable.seed, site=trainable.site, purpose="folds")
         kind = TreesRequest if trees else TuneRequest
-        predictor: Predictor = yield kind(rows=rows, task=trainable.task, classes=trainable.classes, rng=rng)
+        predictor: Predictor = yield kind(
+            rows=rows, task=trainable.task, classes=trainable.classes, rng=rng, most=trainable.most
+        )
         return predictor
     arrays = yield from tuned_network(rows, trainable)
     return network_predictor(trainable.model, arrays)
@@ -218,7 +225,13 @@ def local_model(
     scaled = replace(rows, x=scaled_of(rows.x, layout, encoder))
     columns = column_forecasts(naive, layout, encoder)
     rival: Rival = yield RivalRequest(
-        rows=scaled, task=trainable.task, classes=trainable.classes, rng=rng, columns=columns, least=least
+        rows=scaled,
+        task=trainable.task,
+        classes=trainable.classes,
+        rng=rng,
+        most=trainable.most,
+        columns=columns,
+        least=least,
     )
     if trainable.model.linear and rival.family in LINEAR_FAMILIES:
         return LocalModel(encoder, (yield from tuned(rows, trainable)), rival.family)

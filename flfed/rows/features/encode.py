@@ -24,6 +24,10 @@ LARGE = 10_000
 """Rows from which on codes are computed for distinct values, and bins by a division."""
 LATEST = 0.25
 """Share of a site's training rows, the latest, by which models are chosen under a holdout by time."""
+MOST_ROWS = 20_000
+"""Rows of a site on which settings of a model are chosen, at most; the model is fitted on all."""
+LEAST_OF_A_CLASS = 9
+"""Rows of each class that a sample has at least, or all: three for each of three folds."""
 
 
 def codes(cells: pd.Series, layout: ColumnLayout) -> np.ndarray:
@@ -155,11 +159,29 @@ class Encoded:
         """Return the number of rows."""
         return len(self.y)
 
-    def take(self, rows: np.ndarray) -> Encoded:
+    def take(self, rows: np.ndarray | slice) -> Encoded:
         """Return the rows of a mask or of indices."""
         group = None if self.group is None else self.group[rows]
         elapsed = None if self.elapsed is None else self.elapsed[rows]
         return Encoded(self.x[rows], self.y[rows], self.weight[rows], group, elapsed)
+
+    def sample(self, most: int, rng: np.random.Generator) -> np.ndarray | slice:
+        """Return the places of `most` rows drawn at random, in their order; all where there are no more.
+
+        Classes keep their shares, the rarest `LEAST_OF_A_CLASS` rows. Fewer rows are among those of a larger sample by
+        the same generator.
+        """
+        if len(self) <= most:
+            return slice(None)
+        order = rng.permutation(len(self))
+        if self.y.dtype.kind == "f":  # a regression
+            return np.sort(order[:most])
+        count = np.bincount(self.y)
+        least = np.minimum(count, LEAST_OF_A_CLASS)
+        share = max(most - least.sum(), 0) / (count - least).sum()
+        wanted = least + np.floor(share * (count - least)).astype(np.intp)
+        places = [order[self.y[order] == code][:rows] for code, rows in enumerate(wanted)]
+        return np.sort(np.concatenate(places))
 
     def latest(self) -> np.ndarray | None:
         """Return a mask of the latest quarter of the rows, in whole blocks, by which models are chosen.

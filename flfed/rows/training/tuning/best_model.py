@@ -76,7 +76,7 @@ def best_alone(request: RivalRequest) -> Rival:
     `LEAST_OF_A_CLASS`, leave the linear model alone. Trees take the same inputs and class weights.
     """
     linear = linear_family(request.task)
-    cv_search = search_of(request.rows, request.task, request.classes, request.rng, folds=FOLDS)
+    cv_search = _search(request)
     if not isinstance(cv_search, Search):
         return Rival(linear, cv_search)  # the constant model: nothing can be tuned
     # Fewer penalties are tried here than where a linear model is tuned alone.
@@ -94,6 +94,10 @@ def best_alone(request: RivalRequest) -> Rival:
     return Rival(linear, cv_search.finished(fit_at(cv_search, float(PENALTIES[place]))))
 
 
+def _search(request: RivalRequest | TreesRequest) -> Search | LinearPredictor:
+    return search_of(request.rows, request.task, request.classes, request.rng, folds=FOLDS, most=request.most)
+
+
 def _best_naive(cv_search: Search, columns: Sequence[LinearPredictor], least: int) -> tuple[Rival | None, float]:
     """Return the naive forecast of least loss over the folds' test rows, and that loss; of none it is infinite."""
     losses: dict[OwnFamily, float] = {}
@@ -106,8 +110,8 @@ def _best_naive(cv_search: Search, columns: Sequence[LinearPredictor], least: in
     if not losses:
         return None, float("inf")
     if LAST in losses:
-        losses[LAST] = losses[MEAN] * last_over_mean(cv_search.rows, least)
-    made = naive_forecasts(cv_search.rows, columns, least)
+        losses[LAST] = losses[MEAN] * last_over_mean(cv_search.all_rows, least)
+    made = naive_forecasts(cv_search.all_rows, columns, least)
     best = min(losses.keys() & made.keys(), key=losses.__getitem__)
     return Rival(best, made[best]), losses[best]
 
@@ -118,7 +122,7 @@ def trees_alone(request: TreesRequest) -> Predictor:
     A class without rows gets half a row's share, as in a linear model; of rows of
     one class the model is a constant.
     """
-    cv_search = search_of(request.rows, request.task, request.classes, request.rng, folds=FOLDS)
+    cv_search = _search(request)
     if not isinstance(cv_search, Search):
         # Inputs may be missing, which nothing but trees can read.
         return lambda x: np.tile(cv_search.bias, (len(x), 1))
@@ -127,7 +131,7 @@ def trees_alone(request: TreesRequest) -> Predictor:
     if trees is None:
         # Nothing could be tested, as where a class comes up in the latest rows only: the fewest trees.
         with _one_thread():
-            model = _boosted(cv_search.rows, cv_search.task, min(TREES), min(TREES[min(TREES)]), seed)
+            model = _boosted(cv_search.all_rows, cv_search.task, min(TREES), min(TREES[min(TREES)]), seed)
         trees = Rival("boosted-trees", lambda x: _outputs(model, x))
     if cv_search.outputs in (1, len(cv_search.present)):
         return trees.outputs
@@ -141,7 +145,7 @@ def _whole(outputs: Predictor, cv_search: Search) -> Predictor:
         own = outputs(x)
         if own.shape[1] == 1:
             own = np.hstack([np.zeros_like(own), own])
-        share = logsumexp(own, axis=1, keepdims=True) + np.log(0.5 / len(cv_search.rows))
+        share = logsumexp(own, axis=1, keepdims=True) + np.log(0.5 / len(cv_search.all_rows))
         logits = np.tile(share, (1, cv_search.outputs))
         logits[:, cv_search.present] = own
         return logits
@@ -177,7 +181,7 @@ def _trees_below(cv_search: Search, bar: float, seed: int) -> Rival | None:
         best = min(losses, key=losses.__getitem__)
         if losses[best] >= bar:
             return None
-        model = _boosted(cv_search.rows, cv_search.task, *best, seed)
+        model = _boosted(cv_search.all_rows, cv_search.task, *best, seed)
     return Rival("boosted-trees", lambda x: _outputs(model, x))
 
 
