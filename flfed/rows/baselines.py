@@ -53,8 +53,6 @@ class Trainable:
         Of the study: a local model may train as many epochs as the federation did.
     seed : int
     site : str
-    most : int
-        Rows on which settings are chosen, at most.
     """
 
     model: Any
@@ -64,7 +62,6 @@ class Trainable:
     rounds: int
     seed: int
     site: str
-    most: int = MOST_ROWS
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +82,8 @@ def tuned_network(rows: Encoded, trainable: Trainable) -> Asking[Arrays]:
     Yields the requests and returns the arrays.
 
     Penalty (the plan's, and ten and a hundred times it) and number of epochs are chosen on a quarter of the rows (of
-    the groups), the penalties side by side; of more rows than that on a sample. Then all rows are trained on.
+    the groups), the penalties side by side; of more than `MOST_ROWS` of a site on a sample. Then all rows
+    are trained on.
     """
     base = trainable.plan.l2 or 1e-4
     plans = [replace(trainable.plan, l2=l2) for l2 in (base, 10 * base, 100 * base)]
@@ -114,7 +112,7 @@ def _best_epochs(
     Yields the requests and returns the arrays. Where no rows can be kept apart, it is `untested` epochs of the plan.
     """
     rng = generator(trainable.seed, site=trainable.site, purpose="own-sample")
-    sample = rows.take(rows.sample(trainable.most, rng))
+    sample = rows.take(rows.sample(MOST_ROWS * rows.sites, rng))
     validation = _own_validation(sample, trainable)
     if not 0 < validation.sum() < len(sample):
         return (yield from _epochs(rows, start, trainable, trainable.plan, untested))
@@ -192,9 +190,7 @@ def tuned(rows: Encoded, trainable: Trainable) -> Asking[Predictor]:
     if trainable.model.linear or trees:
         rng = generator(trainable.seed, site=trainable.site, purpose="folds")
         kind = TreesRequest if trees else TuneRequest
-        predictor: Predictor = yield kind(
-            rows=rows, task=trainable.task, classes=trainable.classes, rng=rng, most=trainable.most
-        )
+        predictor: Predictor = yield kind(rows=rows, task=trainable.task, classes=trainable.classes, rng=rng)
         return predictor
     arrays = yield from tuned_network(rows, trainable)
     return network_predictor(trainable.model, arrays)
@@ -225,13 +221,7 @@ def local_model(
     scaled = replace(rows, x=scaled_of(rows.x, layout, encoder))
     columns = column_forecasts(naive, layout, encoder)
     rival: Rival = yield RivalRequest(
-        rows=scaled,
-        task=trainable.task,
-        classes=trainable.classes,
-        rng=rng,
-        most=trainable.most,
-        columns=columns,
-        least=least,
+        rows=scaled, task=trainable.task, classes=trainable.classes, rng=rng, columns=columns, least=least
     )
     if trainable.model.linear and rival.family in LINEAR_FAMILIES:
         return LocalModel(encoder, (yield from tuned(rows, trainable)), rival.family)

@@ -15,9 +15,10 @@ from flfed.records.statistics import verdict
 from flfed.rows.evaluation import bootstrap
 from flfed.rows.evaluation.bootstrap import replicate
 from flfed.rows.evaluation.scoring import metrics_of
-from flfed.rows.features.encode import LEAST_OF_A_CLASS, Encoded
+from flfed.rows.features.encode import LEAST_OF_A_CLASS, Encoded, pooled_rows
 from flfed.rows.training.answer import compute_stacked
 from flfed.rows.training.requests import RivalRequest, TreesRequest, TuneRequest
+from flfed.rows.training.tuning import linear
 from flfed.rows.training.tuning.best_model import TREES, _boosted
 from flfed.rows.training.tuning.linear import fit_at, search_of
 from flfed.study.request_hash import asks_sha256
@@ -39,16 +40,20 @@ def test_a_sample_has_each_classs_share_and_nine_of_the_rarest():
     assert rows.sample(5000, np.random.default_rng(2)) == slice(None)
 
 
+@pytest.fixture
+def sampled(monkeypatch):
+    """Settings are chosen on so few rows that a small table has more."""
+    monkeypatch.setattr(linear, "MOST_ROWS", MOST)
+
+
 @pytest.mark.parametrize("task", ["binary", "multi-class", "regression"])
-def test_settings_are_chosen_on_a_sample_and_the_fit_takes_all_rows(task):
+def test_settings_are_chosen_on_a_sample_and_the_fit_takes_all_rows(task, sampled):
     rows = rows_of(task, "line", rows=2000)
     classes = {"binary": 2, "multi-class": 3, "regression": 0}[task]
-    search = search_of(rows, task, classes, np.random.default_rng(4), most=MOST)
+    search = search_of(rows, task, classes, np.random.default_rng(4))
     assert len(search.rows) <= MOST and len(search.all_rows) == 2000
     assert max(fold.test.max() for fold in search.folds) < len(search.rows)
-    (found,) = compute_stacked(
-        [TuneRequest(rows=rows, task=task, classes=classes, rng=np.random.default_rng(4), most=MOST)]
-    )
+    (found,) = compute_stacked([TuneRequest(rows=rows, task=task, classes=classes, rng=np.random.default_rng(4))])
     # The fit is the one that scikit-learn makes of all rows, at one of the penalties.
     direct = [search.finished(fit_at(search, float(l2))) for l2 in search.penalties]
     assert min(np.abs(found(rows.x) - one(rows.x)).max() for one in direct) < 1e-5
@@ -57,16 +62,23 @@ def test_settings_are_chosen_on_a_sample_and_the_fit_takes_all_rows(task):
 
 
 @pytest.mark.parametrize("kind", [RivalRequest, TreesRequest])
-def test_trees_chosen_on_a_sample_are_grown_on_all_rows(kind):
+def test_trees_chosen_on_a_sample_are_grown_on_all_rows(kind, sampled):
     rows = rows_of("binary", "cross", rows=3000)
-    (found,) = compute_stacked([kind(rows=rows, task="binary", classes=2, rng=np.random.default_rng(4), most=MOST)])
+    (found,) = compute_stacked([kind(rows=rows, task="binary", classes=2, rng=np.random.default_rng(4))])
     outputs = found.outputs if kind is RivalRequest else found
-    search = search_of(rows, "binary", 2, np.random.default_rng(4), folds=3, most=MOST)
+    search = search_of(rows, "binary", 2, np.random.default_rng(4), folds=3)
     grown = {}
     for name, some in (("all", search.all_rows), ("sample", search.rows)):
         models = [_boosted(some, "binary", leaves, trees, 0) for leaves, numbers in TREES.items() for trees in numbers]
         grown[name] = min(np.abs(model.decision_function(rows.x) - outputs(rows.x)[:, 0]).max() for model in models)
     assert grown["all"] < 1e-9 and grown["sample"] > 0.1
+
+
+def test_rows_of_several_sites_are_chosen_on_as_many_of_each(sampled):
+    parts = [rows_of("binary", "line", rows=1000) for _ in range(2)]
+    together = pooled_rows(parts)
+    found = search_of(together, "binary", 2, np.random.default_rng(4))
+    assert together.take(slice(0, 5)).sites == 2 and MOST < len(found.rows) <= 2 * MOST
 
 
 def test_parts_of_many_rows_vary_as_the_rows_do_and_a_figure_is_that_of_all_rows():

@@ -19,7 +19,7 @@ from flfed.rows.comparison.own_columns import adjusted_scores
 from flfed.rows.evaluation.bootstrap import Metrics
 from flfed.rows.evaluation.intervals import NAN, Estimate, compare
 from flfed.rows.evaluation.scoring import within_steps
-from flfed.rows.features.encode import MOST_ROWS, ColumnArrays, Encoded, codes_apart, encode, joined, pooled_rows
+from flfed.rows.features.encode import ColumnArrays, Encoded, codes_apart, encode, joined, pooled_rows
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import Asking, FitRequest, Fitted, together
 from flfed.rows.training.tuning.linear import Predictor
@@ -172,7 +172,7 @@ def _pooled(sessions: Sequence[SiteSession], exact: Encoder) -> Asking[dict[str,
     """
     rows = pooled_rows([w.encode(w.table.training, exact) for w in sessions])
     # The pooled model draws as no single site does.
-    joint_trainable = replace(sessions[0].trainable(), site="", most=MOST_ROWS * len(sessions))
+    joint_trainable = replace(sessions[0].trainable(), site="")
     plan = sessions[0].study.compare.pooled
     if plan is not None:
         return {"pooled": LocalModel(exact, (yield from by_plan(rows, joint_trainable, plan)))}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain, product
 from math import sqrt
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -226,18 +226,17 @@ def _functions(metrics: Metrics, y: Target, scores: Scores, part: Codes | None) 
     functions: dict[Pair, Drawn] = {}
     for name, metric in metrics.items():
         for arm, score in scores.items():
-            function: Drawn
-            is_ranking = isinstance(metric, Ranking) and _follows(metric, "ranked")
-            if isinstance(metric, Ranking) and is_ranking:
-                function = metric.ranked(y, score)
-            else:
+            by_counts = part is not None and score.ndim == 1 and y.dtype.kind != "f"
+            if not (isinstance(metric, Ranking) and _follows(metric, "ranked")):
                 weighted = metric.signed if isinstance(metric, Size) else metric.weighted
-                function = partial(weighted, y, score)
-            if part is not None and is_ranking and score.ndim == 1 and y.dtype.kind != "f":
-                function = _by_counts(metric, y, score, part)
-            elif part is not None:
-                function = _by_part(function, part)
-            functions[name, arm] = function
+                functions[name, arm] = partial(weighted, y, score)
+            elif part is not None and by_counts:
+                functions[name, arm] = _by_counts(metric, y, score, part)
+                continue
+            else:
+                functions[name, arm] = metric.ranked(y, score)
+            if part is not None:
+                functions[name, arm] = _by_part(functions[name, arm], part)
     return functions
 
 
@@ -246,7 +245,7 @@ def _by_part(function: Drawn, part: Codes) -> Drawn:
     return lambda weights: function(weights.T[part].T)
 
 
-def _by_counts(metric: Any, y: Target, score: Score, part: Codes) -> Drawn:
+def _by_counts(metric: Ranking, y: Target, score: Score, part: Codes) -> Drawn:
     """Return a ranking's function from weights of parts, by their rows of each class and bin of the score.
 
     A bin's rows are taken for equal; what that changes for all rows is added to each draw.
@@ -255,9 +254,8 @@ def _by_counts(metric: Any, y: Target, score: Score, part: Codes) -> Drawn:
         return undefined
     order = np.argsort(score, kind="stable")
     classes = np.unique(y, return_inverse=True)[1]
-    share = np.mean(
-        [np.cumsum(classes[order] == code) / (classes == code).sum() for code in np.unique(classes)], axis=0
-    )
+    shares = [np.cumsum(classes[order] == code) / (classes == code).sum() for code in range(classes.max() + 1)]
+    share = np.mean(shares, axis=0)
     # Equal scores have one place, that of the last of them.
     place = np.searchsorted(score[order], score, side="right") - 1
     cells, cell = np.unique(np.ceil(share[place] * BINS) * (classes.max() + 1) + classes, return_inverse=True)
@@ -265,7 +263,7 @@ def _by_counts(metric: Any, y: Target, score: Score, part: Codes) -> Drawn:
     counts = np.bincount(part * len(cells) + cell, minlength=PARTS * len(cells)).reshape(PARTS, -1).astype(float)
     bins = np.floor(cells / (classes.max() + 1))
     ranked = metric.ranked(y[first], bins)
-    shift = metric.value(y, score) - float(ranked(counts.sum(axis=0)[None])[0])
+    shift = float(metric.ranked(y, score)(np.ones((1, len(y))))[0]) - float(ranked(counts.sum(axis=0)[None])[0])
     return lambda weights: ranked((counts.T @ weights.T).T) + shift
 
 

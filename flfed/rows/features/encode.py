@@ -147,6 +147,8 @@ class Encoded:
     elapsed : float array [rows] or None
         Share of the site's training rows that are of earlier blocks of time, in [0, 1); None where the site holds out
         rows at random.
+    sites : int
+        Whose rows these are together.
     """
 
     x: np.ndarray
@@ -154,6 +156,7 @@ class Encoded:
     weight: np.ndarray
     group: np.ndarray | None = None
     elapsed: np.ndarray | None = None
+    sites: int = 1
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -163,7 +166,7 @@ class Encoded:
         """Return the rows of a mask or of indices."""
         group = None if self.group is None else self.group[rows]
         elapsed = None if self.elapsed is None else self.elapsed[rows]
-        return Encoded(self.x[rows], self.y[rows], self.weight[rows], group, elapsed)
+        return Encoded(self.x[rows], self.y[rows], self.weight[rows], group, elapsed, self.sites)
 
     def sample(self, most: int, rng: np.random.Generator) -> np.ndarray | slice:
         """Return the places of `most` rows drawn at random, in their order; all where there are no more.
@@ -207,7 +210,7 @@ def pooled_rows(parts: Sequence[Encoded]) -> Encoded:
     # Each site's latest rows are among the latest of all.
     if all(part.elapsed is not None for part in parts):
         elapsed = np.concatenate([part.elapsed for part in parts])
-    return Encoded(x, y, weight, group, elapsed)
+    return Encoded(x, y, weight, group, elapsed, len(parts))
 
 
 def codes_apart(codes: Sequence[np.ndarray | None], rows: Sequence[int]) -> np.ndarray | None:

@@ -19,7 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from flfed.errors import UsageError
-from flfed.rows.features.encode import MOST_ROWS, Encoded
+from flfed.rows.features.encode import Encoded
 from flfed.rows.training.functional import layers_of
 from flfed.rows.training.private_noise import NoiseSource, UnitCounts
 from flfed.study.plan import Plan, PrivateSteps
@@ -169,15 +169,12 @@ class _OfRowsAlone:
         Of the schema.
     rng : Generator
         Draws the folds.
-    most : int
-        Rows of the folds, at most.
     """
 
     rows: Encoded
     task: str
     classes: int
     rng: np.random.Generator
-    most: int = MOST_ROWS
 
     @property
     def source(self) -> np.random.BitGenerator:

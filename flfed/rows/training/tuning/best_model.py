@@ -76,7 +76,7 @@ def best_alone(request: RivalRequest) -> Rival:
     `LEAST_OF_A_CLASS`, leave the linear model alone. Trees take the same inputs and class weights.
     """
     linear = linear_family(request.task)
-    cv_search = _search(request)
+    cv_search = search_of(request.rows, request.task, request.classes, request.rng, folds=FOLDS)
     if not isinstance(cv_search, Search):
         return Rival(linear, cv_search)  # the constant model: nothing can be tuned
     # Fewer penalties are tried here than where a linear model is tuned alone.
@@ -92,10 +92,6 @@ def best_alone(request: RivalRequest) -> Rival:
     if naive is not None and least_loss < losses[place]:
         return naive
     return Rival(linear, cv_search.finished(fit_at(cv_search, float(PENALTIES[place]))))
-
-
-def _search(request: RivalRequest | TreesRequest) -> Search | LinearPredictor:
-    return search_of(request.rows, request.task, request.classes, request.rng, folds=FOLDS, most=request.most)
 
 
 def _best_naive(cv_search: Search, columns: Sequence[LinearPredictor], least: int) -> tuple[Rival | None, float]:
@@ -122,7 +118,7 @@ def trees_alone(request: TreesRequest) -> Predictor:
     A class without rows gets half a row's share, as in a linear model; of rows of
     one class the model is a constant.
     """
-    cv_search = _search(request)
+    cv_search = search_of(request.rows, request.task, request.classes, request.rng, folds=FOLDS)
     if not isinstance(cv_search, Search):
         # Inputs may be missing, which nothing but trees can read.
         return lambda x: np.tile(cv_search.bias, (len(x), 1))

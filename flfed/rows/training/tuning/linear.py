@@ -118,7 +118,7 @@ class Search:
 
 
 def search_of(
-    rows: Encoded, task: str, classes: int, rng: np.random.Generator, *, folds: int = FOLDS, most: int = MOST_ROWS
+    rows: Encoded, task: str, classes: int, rng: np.random.Generator, *, folds: int = FOLDS
 ) -> Search | LinearPredictor:
     """Prepare the search of a linear model.
 
@@ -135,18 +135,17 @@ def search_of(
         Draws the folds.
     folds : int, >= 2
         At most so many.
-    most : int
-        Rows of the folds, at most; of more rows they are of a sample.
 
     Notes
     -----
     Where not two classes have two rows: the constant model, with half a row added to each class.
     Folds are stratified and at most as many as the rarest class has rows; a class of one row is in
     every fold's training rows. Where rows have groups, all of this counts groups, and no group is
-    on both sides of a fold. Under a holdout by time there is one fold, whose test rows are the latest.
+    on both sides of a fold. Under a holdout by time there is one fold, whose test rows are the latest. Of many rows
+    folds are of a sample.
     """
     if task == "regression":
-        return _regression(rows, rng, folds, most)
+        return _regression(rows, rng, folds)
     counts = np.bincount(rows.y, minlength=classes)
     present = np.flatnonzero(counts)
     if len(present) < 2:
@@ -154,7 +153,7 @@ def search_of(
     # A constant class weight is none: it would only change the penalty.
     weight = rows.weight if np.ptp(rows.weight) else np.ones(len(rows))
     all_rows = replace(rows, y=np.searchsorted(present, rows.y), weight=weight)
-    own = all_rows.take(all_rows.sample(most, rng))
+    own = all_rows.take(all_rows.sample(MOST_ROWS * rows.sites, rng))
     latest = own.latest()
     (free, units) = units_by_class(own, classes)
     several = units[units > 0]
@@ -221,8 +220,8 @@ def _testable(rows: Encoded, folds: Sequence[Fold]) -> list[Fold]:
     return usable_folds
 
 
-def _regression(rows: Encoded, rng: np.random.Generator, count: int, most: int) -> Search | LinearPredictor:
-    own = rows.take(rows.sample(most, rng))
+def _regression(rows: Encoded, rng: np.random.Generator, count: int) -> Search | LinearPredictor:
+    own = rows.take(rows.sample(MOST_ROWS * rows.sites, rng))
     _, units = units_of(len(own), own.group)
     latest = own.latest()
     if len(rows) < 2 * FOLDS or (latest is None and units < 2):
@@ -496,7 +495,7 @@ def tuned_beside(
     precisions : function of a number of rows
         Candidates, [candidates], from wide priors to narrow.
     """
-    places = rows.sample(MOST_ROWS, rng)
+    places = rows.sample(MOST_ROWS * rows.sites, rng)
     own = rows.take(places)
     own_offset = offset[places]
     search = search_of(own, task, classes, rng)

@@ -56,7 +56,7 @@ def tune_together(requests: Sequence[TuneRequest]) -> list[LinearPredictor]:
 
     They are those of `search_alone`, within 1e-6 of a log-odds.
     """
-    entries = [search_of(r.rows, r.task, r.classes, r.rng, most=r.most) for r in requests]
+    entries = [search_of(r.rows, r.task, r.classes, r.rng) for r in requests]
     predictors = iter(search_together([one for one in entries if isinstance(one, Search)]))
     models = []
     for one in entries:
