@@ -10,6 +10,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from flfed import Study, run
+from flfed.records.reports.narrative import untold_in_words
 from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.statistics import verdict
 from flfed.rows.evaluation import bootstrap
@@ -150,6 +151,8 @@ def test_where_a_capped_model_still_grows_the_verdict_cannot_be_told_and_names_t
         assert code == site["verdict"] == verdict.INCONCLUSIVE and site["difference"][AUC]["value"] is None
         (gain,) = re.findall(r"model of 200 rows still gained (0\.\d+) from half of them to all", sentence)
         assert float(gain) > 0.005
+    (line,) = untold_in_words(report, AUC)
+    assert line.startswith("Inconclusive at site-01: the site's own model of 200 rows") and "holds at 1 more" in line
     assert report["mean-gain"][AUC]["value"] is None
 
 
