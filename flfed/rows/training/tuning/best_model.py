@@ -106,8 +106,8 @@ def _best_naive(cv_search: Search, columns: Sequence[LinearPredictor], least: in
     if not losses:
         return None, float("inf")
     if LAST in losses:
-        losses[LAST] = losses[MEAN] * last_over_mean(cv_search.rows, least)
-    made = naive_forecasts(cv_search.rows, columns, least)
+        losses[LAST] = losses[MEAN] * last_over_mean(cv_search.all_rows, least)
+    made = naive_forecasts(cv_search.all_rows, columns, least)
     best = min(losses.keys() & made.keys(), key=losses.__getitem__)
     return Rival(best, made[best]), losses[best]
 
@@ -127,7 +127,7 @@ def trees_alone(request: TreesRequest) -> Predictor:
     if trees is None:
         # Nothing could be tested, as where a class comes up in the latest rows only: the fewest trees.
         with _one_thread():
-            model = _boosted(cv_search.rows, cv_search.task, min(TREES), min(TREES[min(TREES)]), seed)
+            model = _boosted(cv_search.all_rows, cv_search.task, min(TREES), min(TREES[min(TREES)]), seed)
         trees = Rival("boosted-trees", lambda x: _outputs(model, x))
     if cv_search.outputs in (1, len(cv_search.present)):
         return trees.outputs
@@ -141,7 +141,7 @@ def _whole(outputs: Predictor, cv_search: Search) -> Predictor:
         own = outputs(x)
         if own.shape[1] == 1:
             own = np.hstack([np.zeros_like(own), own])
-        share = logsumexp(own, axis=1, keepdims=True) + np.log(0.5 / len(cv_search.rows))
+        share = logsumexp(own, axis=1, keepdims=True) + np.log(0.5 / len(cv_search.all_rows))
         logits = np.tile(share, (1, cv_search.outputs))
         logits[:, cv_search.present] = own
         return logits
@@ -177,7 +177,7 @@ def _trees_below(cv_search: Search, bar: float, seed: int) -> Rival | None:
         best = min(losses, key=losses.__getitem__)
         if losses[best] >= bar:
             return None
-        model = _boosted(cv_search.rows, cv_search.task, *best, seed)
+        model = _boosted(cv_search.all_rows, cv_search.task, *best, seed)
     return Rival("boosted-trees", lambda x: _outputs(model, x))
 
 
