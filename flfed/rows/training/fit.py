@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flfed.rows.features.encode import Encoded
+from flfed.rows.features.encode import Encoded, EncodedBlocks
 from flfed.rows.training.functional import batch_loss, target_dtype
 from flfed.rows.training.inference import score_stacked
 from flfed.rows.training.requests import FitRequest, Fitted, ScoreRequest
@@ -33,6 +33,8 @@ def fit(request: FitRequest) -> Fitted:
     """
     now = Descent(request)
     model = request.model
+    if isinstance(request.rows, EncodedBlocks):
+        return _fit_blocks(request, request.rows, now)
     # A module in training drops units, and moves buffers that have no gradient.
     if hasattr(model, "in_training"):
         model = model.in_training(request.rng)
@@ -40,6 +42,54 @@ def fit(request: FitRequest) -> Fitted:
         loss, g = gradient(model, request.task, now.w, *batch)
         now.step(loss, g, getattr(model, "moved", {}))
     return now.result()
+
+
+def _fit_blocks(request: FitRequest, rows: EncodedBlocks, now: Descent) -> Fitted:
+    """Train on rows that come block by block.
+
+    A step takes as many rows as in memory. Its gradient is added up where its rows are in several blocks.
+    """
+    size = request.plan.batch_size(len(rows))
+    left = request.plan.steps_a_round(len(rows))
+    while left > 0:
+        place = 0
+        loss = 0.0
+        slope: Tensors = {}
+        for x, y, weight in _pieces(rows.blocks(request.rng), request, size, now.dtype):
+            batch = min(size, len(rows) - place // size * size)
+            part_loss, part = gradient(request.model, request.task, now.w, x, y, weight)
+            share = len(y) / batch
+            loss += share * part_loss
+            for name, value in part.items():
+                slope[name] = slope.get(name, 0) + share * value
+            place += len(y)
+            if place % size and place < len(rows):
+                continue
+            now.step(loss, slope, {})
+            loss = 0.0
+            slope = {}
+            left -= 1
+            if not left:
+                break
+    return now.result()
+
+
+def _pieces(
+    blocks: Iterator[Encoded], request: FitRequest, size: int, dtype: torch.dtype
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield inputs, targets and weights of the rows of one step in one block, in a drawn order in each block."""
+    place = 0
+    for block in blocks:
+        rows = block.take(request.rng.permutation(len(block)))
+        x = torch.tensor(rows.x, dtype=dtype)
+        y = torch.tensor(rows.y, dtype=target_dtype(request.task, dtype))
+        weight = torch.tensor(rows.weight, dtype=dtype)
+        start = 0
+        while start < len(rows):
+            end = min(len(rows), start + size - place % size)
+            yield x[start:end], y[start:end], weight[start:end]
+            place += end - start
+            start = end
 
 
 class Descent:

@@ -19,7 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from flfed.errors import UsageError
-from flfed.rows.features.encode import Encoded
+from flfed.rows.features.encode import Encoded, EncodedBlocks
 from flfed.rows.training.functional import layers_of
 from flfed.rows.training.private_noise import NoiseSource, UnitCounts
 from flfed.study.plan import Plan, PrivateSteps
@@ -41,7 +41,7 @@ class FitRequest:
     task : str
     arrays : dict of name to array
         Where training starts, and the anchor of `terms`.
-    rows : Encoded
+    rows : Encoded or EncodedBlocks
     plan : Plan
     lr : float
         Learning rate of this round, after the schedule.
@@ -65,7 +65,7 @@ class FitRequest:
     model: Any
     task: str
     arrays: Arrays
-    rows: Encoded
+    rows: Encoded | EncodedBlocks
     plan: Plan
     lr: float
     rng: np.random.Generator
@@ -360,6 +360,8 @@ def program_of(request: FitRequest, cache: dict[Hashable, Hashable] | None = Non
     """
     rows = request.rows
     layers = layers_of(request.model)
+    if isinstance(rows, EncodedBlocks):
+        return None
     if not layers or not len(rows.y) == len(rows.x) == len(rows.weight) > 0:
         return None
     if request.private is not None and not (request.chance and request.plan.steps):
