@@ -30,6 +30,7 @@ from flfed.rows.evaluation.intervals import NAN, Difference, Estimate, row_losse
 from flfed.rows.evaluation.intervals import compare as compare_scores
 from flfed.rows.evaluation.scoring import histogram, is_count, too_few, withheld, within_steps
 from flfed.rows.session import SiteSession
+from flfed.rows.streamed.session import StreamedSession
 from flfed.rows.training.requests import Asking, together
 from flfed.seeds import generator
 from flfed.study.tables import POINT_KINDS, OwnFamily, Point
@@ -164,6 +165,8 @@ def compare(
     start : dict of name to array, optional
         What the run began with, where that is a model of an earlier run.
     """
+    if isinstance(session, StreamedSession):
+        return (yield from _compare_blocks(session, arrays, encoder, sd, bins))
     table = session.table.holdout("compare")
     policy = session.policy
     task = session.task
@@ -208,6 +211,41 @@ def compare(
         groups=_by_group(session, table, scores["global"]),
         importance=importance,
         note="; ".join(notes),
+    )
+
+
+def _compare_blocks(
+    session: StreamedSession, arrays: Arrays, encoder: Encoder, sd: float | None, bins: ScoreBins
+) -> Asking[SiteComparison]:
+    """Yield requests and return the comparison of a site whose rows come block by block; parameters of `compare`."""
+    policy = session.policy
+    holdout = session.table.holdout("compare")
+    arms = yield from session.arms(arrays, encoder, sd)
+    own = yield from session.local_model()
+    sums = session.compared(arms, bins)
+    example = sums.example()
+    undefined = {name: metric.defined(example) for name, metric in session.metrics.items()}
+    judged = sums.compared(PAIRS, undefined)
+    few = too_few(example, session.task, session.classes, policy)
+    reasons = dict.fromkeys(judged[0], few)
+    counts = [name for name in judged[0] if not policy.is_open and is_count(name, session.task)]
+    for name in counts:
+        if not few and sums.smallest() < policy.cell_minimum:
+            reasons[name] = render("figures.withheld.behind", n=policy.cell_minimum)
+    estimates, differences = _one_accuracy(*judged, counts)
+    notes = [*_left_out(session), render("figures.notes.streamed")]
+    if explanations := sorted(set(filter(None, reasons.values()))):
+        notes.append(f"withheld by the site's policy: {'; '.join(explanations)}")
+    binary = session.task == "binary"
+    return SiteComparison(
+        training_rows=len(session.table.training),
+        holdout_rows=len(holdout),
+        arms=_all_hidden(estimates, reasons),
+        differences=_all_hidden(differences, reasons),
+        summary=session.holdout_summary(),
+        histogram=sums.histogram("global") if binary and policy.allows("score-histogram") else None,
+        note="; ".join(notes),
+        own_family=own.family,
     )
 
 
