@@ -307,12 +307,14 @@ class Parquet(Selection):
 
     def read(self, folders: Folders) -> pd.DataFrame:
         """Read the table from the first of `folders` that has the file."""
+        if self.streamed:
+            raise usage_error("rows.streamed.whole", path=self.path)
         path = find_file(self.path, folders)
         return self.selected(read_parquet(path, Reading(path, self.limits)), self.missing)
 
     def read_compact(self, folders: Folders) -> pd.DataFrame:
         """Read the table as `read` does; its texts stay in Arrow's columns."""
-        if self._computes():
+        if self._computes() or self.streamed:
             return self.read(folders)
         path = find_file(self.path, folders)
         return self.selected(read_parquet(path, Reading(path, self.limits), as_frame), self.missing)

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from flfed.rows.evaluation.bootstrap import Pair, Size
-from flfed.rows.evaluation.intervals import NAN, Z, Difference, Estimate, hanley_mcneil, logit_limits, wilson
+from flfed.rows.evaluation.intervals import NAN, Difference, Estimate, Z, hanley_mcneil, logit_limits, wilson
 from flfed.rows.evaluation.scoring import auc_of_histogram
 from flfed.rows.evaluation.weighted_metrics import Floats, SumMetric
 from flfed.summaries.score_bins import BINS, ScoreBins, auc_bound

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
 
+from flfed.refusals import Refusal
 from flfed.rows.baselines import LocalModel, network_predictor
 from flfed.rows.data import datasets
+from flfed.rows.data.holdout import Holdout
+from flfed.rows.data.parquet_blocks import is_streamed
 from flfed.rows.data.site import Site, SiteTable
-from flfed.rows.data.sources import Parquet
-from flfed.rows.evaluation.scoring import CLOSE, is_count, too_few
-from flfed.rows.evaluation.streamed import ScoreSums
+from flfed.rows.evaluation.scoring import CLOSE, is_count, metrics_of, primary_of, too_few
+from flfed.rows.evaluation.streamed import AREA, ScoreSums
+from flfed.rows.evaluation.weighted_metrics import SumMetric
 from flfed.rows.features.encode import ColumnArrays, Encoded, EncodedBlocks, encode
 from flfed.rows.features.summarise import disclose
 from flfed.rows.session import SiteSession
@@ -26,6 +29,7 @@ from flfed.rows.training.requests import Asking
 from flfed.rows.training.tuning.best_model import linear_family
 from flfed.rows.training.tuning.linear import Predictor, tuned_on_blocks
 from flfed.seeds import Draws, generator
+from flfed.study.kinds import grows, is_statistic
 from flfed.study.study import Study
 from flfed.study.tables import SiteModelKind
 from flfed.summaries.score_bins import EVEN_ODDS, RowScores, ScoreBins
@@ -119,9 +123,36 @@ class ScoredModel:
             self.losses[side] = self.losses.get(side, 0.0) + float(losses[own].sum())
 
 
-def is_streamed(site: Site) -> bool:
-    """Return whether a site's rows are read block by block."""
-    return isinstance(site.source, Parquet) and site.source.streamed
+def streamed_refusal(study: Study, site: Site) -> Refusal | None:
+    """Return the refusal of a study that needs all rows of a streamed table at once, or None.
+
+    No row is read.
+    """
+    schema = datasets.load(study.dataset.name).schema
+    compare = study.compare
+    linear = not grows(study) and study.model.build("model").linear
+    primary = primary_of(schema.task, compare.primary, compare.alert_budget)
+    metric = metrics_of(schema.task, compare.alert_budget)[primary]
+    needs = {
+        "a statistic": is_statistic(study),
+        "a forest of boosted trees": grows(study),
+        "a network": not linear,
+        "an outcome of several classes": schema.task == "multi-class",
+        "a person with several rows": bool(schema.group),
+        "differential privacy of rows": study.privacy.name not in ("none", "site-dp"),
+        "a holdout in the order of time": not isinstance(site.holdout, Holdout),
+        "a published split": bool(study.split.fixed),
+        "a model of an earlier run": bool(study.warm_start),
+        f"metric {primary} as the primary one": primary != AREA and not isinstance(metric, SumMetric),
+        "a count at a threshold": bool(compare.points),
+        "a figure by subgroup": bool(compare.subgroups),
+        "a rank within steps": bool(compare.rank_within),
+        "the importance of columns": bool(compare.importance),
+        "a column of the site alone": compare.site_columns,
+        "a comparison with earlier releases": not site.policy.is_open,
+    }
+    asked = [part for part, is_asked in needs.items() if is_asked]
+    return Refusal("streamed-needs", part=asked[0]) if asked and is_streamed(site) else None
 
 
 class StreamedSession(SiteSession):
@@ -241,9 +272,10 @@ class StreamedSession(SiteSession):
             rows = self.training(encoder)
             adjusted = yield from self.personalised(arrays, encoder, sd)
             personal = Arm(shared, outputs, adjusted(rows.x[:1]) - outputs(rows.x[:1]))
-        models = {"global": Arm(shared, outputs), "local-only": Arm(local.encoder, local.outputs), "personalised": personal}
+        own = Arm(local.encoder, local.outputs)
+        models = {"global": Arm(shared, outputs), "local-only": own, "personalised": personal}
         if self.study.compare.site_model == "best":
-            models["local-only-same"] = models["local-only"]
+            models["local-only-same"] = own
         return models
 
     def compared(self, arms: Mapping[str, Arm], bins: ScoreBins) -> ScoreSums:

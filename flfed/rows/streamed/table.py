@@ -8,43 +8,25 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import for_validation, row_keys
-from flfed.rows.data.mapping import map_table
-from flfed.rows.data.parsing.fields import Finding, own_name
-from flfed.rows.data.parsing.parquet_and_excel import column_kinds, read_group, row_groups
-from flfed.rows.data.schema import Schema
+from flfed.rows.data.parquet_blocks import ParquetBlocks, first_error
+from flfed.rows.data.parsing.fields import Finding
 from flfed.rows.data.site import Site
-from flfed.rows.data.sources import Parquet
 from flfed.rows.features.encode import ColumnArrays, coded, joined
 from flfed.rows.features.summarise import summarise
 from flfed.seeds import generator
 from flfed.study.study import Study
 from flfed.summaries.summary import Layout, Summary, merge
-from flfed.words import usage_error
 
-LARGEST_GROUP = 1_000_000
-"""Rows of the largest row group that is read."""
 SAMPLE = 200_000
 """Training rows that are held in memory, for a site's own intercept and for choosing settings."""
 FITTED, VALIDATION, HOLDOUT, LEFT_OUT = range(4)
 TRAINING = (FITTED, VALIDATION)
-
-
-@dataclass(frozen=True)
-class RowGroup:
-    """One row group of a file, its rows, and the number of its first row in the table."""
-
-    path: Path
-    number: int
-    rows: int
-    start: int
 
 
 @dataclass(eq=False)
@@ -78,82 +60,30 @@ class StreamedTable:
     def __post_init__(self) -> None:
         """Read all rows once: check them, find their sides, and add them up."""
         self.schema = datasets.load(self.site.dataset).schema
-        self._check_kinds()
-        sides = []
+        self._files = ParquetBlocks(self.site, self.schema)
+        sides = [np.empty(0, dtype=np.uint8)]
         sums = defaultdict[int, list[Summary]](list)
         sample = []
-        findings = dict[tuple[str, str], list[np.ndarray]]()
+        findings: list[Finding] = []
         rng = generator(self.seed, site=self.site.name, purpose="streamed-sample")
-        chance = SAMPLE / max(1, sum(group.rows for group in self._groups))
-        for table, broken in self._tables(self.schema, None):
-            for finding in broken:
-                findings.setdefault((finding.column, finding.rule), []).append(finding.rows)
+        chance = SAMPLE / max(1, self._files.rows)
+        for _, table, broken in self._files.tables(self.schema):
+            findings += broken
             if findings:
                 continue
-            sides.append(self._sides_of(table))
+            own = self._sides_of(table)
             rows = coded(table, self.layout)
-            drawn = rng.random(len(table)) < chance
-            sample.append(rows.take(drawn & np.isin(sides[-1], TRAINING)))
-            for side in np.unique(sides[-1]).tolist():
-                sums[side].append(summarise(rows.take(sides[-1] == side), self.layout))
-        for (column, rule), places in findings.items():
-            raise Finding(column, rule, np.concatenate(places)).error()
-        if not sides:
-            raise Finding(self.schema.target, "has no rows: the table is empty", np.arange(0)).error()
+            sides.append(own)
+            sample.append(rows.take((rng.random(len(table)) < chance) & np.isin(own, TRAINING)))
+            for side in np.unique(own).tolist():
+                sums[side].append(summarise(rows.take(own == side), self.layout))
+        if not sample and not findings:
+            findings = [Finding(self.schema.target, "has no rows: the table is empty", np.arange(0))]
+        if findings:
+            raise first_error(findings)
         self.sides = np.concatenate(sides)
         self._sums = dict(sums)
         self.sample = joined(sample)
-
-    @cached_property
-    def _source(self) -> Parquet:
-        source = self.site.source_knowing(self.schema)
-        if not isinstance(source, Parquet):
-            raise TypeError("only Parquet files are streamed")
-        return source
-
-    @cached_property
-    def _groups(self) -> list[RowGroup]:
-        groups = []
-        start = 0
-        for path in self._source.files(datasets.load(self.site.dataset).folders(self.site.folder)):
-            for number, rows in enumerate(row_groups(path)):
-                if rows > LARGEST_GROUP:
-                    raise usage_error("rows.streamed.group", path=path, rows=rows, most=LARGEST_GROUP)
-                groups.append(RowGroup(path, number, rows, start))
-                start += rows
-        return groups
-
-    def _check_kinds(self) -> None:
-        """Refuse texts where numbers or dates are meant: how they are written follows from the whole column."""
-        import pyarrow as pa
-
-        for path in {group.path for group in self._groups}:
-            kinds = column_kinds(path)
-            for name, column in self.schema.columns.items():
-                kind = kinds.get(own_name(self.site.columns.get(name, name)) or "")
-                if kind is not None and (column.is_number() or column.kind == "date"):
-                    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind):
-                        raise usage_error("rows.streamed.text", path=path, column=name)
-
-    def _tables(
-        self, schema: Schema, rng: np.random.Generator | None
-    ) -> Iterator[tuple[pd.DataFrame, list[Finding]]]:
-        """Yield the mapped rows of a schema's columns, `attrs` with the number of the first one, and findings."""
-        order = np.arange(len(self._groups)) if rng is None else rng.permutation(len(self._groups))
-        own = [own_name(self.site.columns.get(name, name)) for name in schema.columns]
-        mapping = {name: entry for name, entry in self.site.mapping.items() if name in schema.columns}
-        if schema is self.schema:
-            mapping = dict(self.site.mapping)
-        for place in order.tolist():
-            group = self._groups[place]
-            start = group.start
-            there = column_kinds(group.path)
-            columns = [name for name in dict.fromkeys(own) if name in there]
-            for raw in read_group(group.path, group.number, columns):
-                table, findings = map_table(raw, schema, mapping, self._source.missing)
-                table.attrs["start"] = start
-                yield table, [replace(one, rows=one.rows + start) for one in findings]
-                start += len(table)
 
     def _sides_of(self, table: pd.DataFrame) -> np.ndarray:
         """Return the side of each row: a function of the row alone."""
@@ -189,9 +119,8 @@ class StreamedTable:
         The row groups come in an order that `rng` draws, if it is given.
         """
         columns = {column.name: self.schema.columns[column.name] for column in self.layout.columns}
-        needed = self.schema.model_copy(update={"columns": columns, "group": ""})
-        for table, _ in self._tables(needed, rng):
-            start = table.attrs["start"]
+        needed = self.schema.model_copy(update={"columns": columns})
+        for start, table, _ in self._files.tables(needed, rng):
             own = self.sides[start : start + len(table)]
             chosen = np.isin(own, sides)
             if chosen.any():
@@ -204,8 +133,8 @@ def _one_site(parts: Sequence[Summary], layout: Layout) -> Summary:
     U and V of missingness are those of all rows together where the outcome is a class; of a number, and the strength
     of a column, they are means over blocks.
     """
-    ones = {name: np.ones_like(getattr(parts[0], name)) for name in ("moments_known", "cells_known", "leaks_known", "sites")}
-    whole = replace(merge(parts), **ones)
+    known = ("moments_known", "cells_known", "leaks_known", "sites")
+    whole = replace(merge(parts), **{name: getattr(parts[0], name) for name in known})
     if layout.task == "regression":
         return whole
     leaks = whole.leaks.copy()
