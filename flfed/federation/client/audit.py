@@ -15,7 +15,6 @@ from flfed.federation.client.site_run import SiteRun
 from flfed.refusals import Refusal, decline, refuse
 from flfed.rows.comparison.attack_runner import Finding, Promised, attack
 from flfed.rows.comparison.single_rows import model_refusal
-from flfed.rows.data.parquet_blocks import is_streamed
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
 from flfed.study.study import Study
@@ -57,7 +56,7 @@ def attacked(request: AuditRequest, session: SiteSession, own: SiteRun) -> Gener
     """
     if not session.site.policy.audits:
         decline("no-audits")
-    if is_streamed(session.site):
+    if session.site.is_streamed:
         decline("streamed-needs", part="an attack")
     if request.attack not in registry.names("attack"):
         raise MalformedMessage(Refusal("attack-unknown"))

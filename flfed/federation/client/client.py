@@ -25,10 +25,9 @@ from flfed.federation.client.run_keys import Approving, check_lasting
 from flfed.federation.client.site_run import SiteRun, run_of, study_of
 from flfed.federation.client.training import LastUpdates, load_or_train
 from flfed.refusals import NotTakingPart, decline, of_table, refuse
-from flfed.rows.data.parquet_blocks import is_streamed
 from flfed.rows.data.site import Site, dataset_refusal, study_refusal
 from flfed.rows.session import FIT, SiteSession
-from flfed.rows.streamed.session import StreamedSession, streamed_refusal
+from flfed.rows.streamed.session import open_session
 from flfed.rows.training.answer import run_client
 from flfed.rows.training.requests import ComputeRequest
 from flfed.rows.warm_start import FindSource, no_source
@@ -257,10 +256,9 @@ def _opened(site: Site, study: Study, repeat: int, draws: Draws) -> SiteSession:
     refuse(dataset_refusal(study, site))
     site = site.serving(study.dataset.name)
     # Refusals that need no row come before the table is read.
-    refuse(study_refusal(study, site) or privacy_refusal(study, site) or streamed_refusal(study, site))
+    refuse(study_refusal(study, site) or privacy_refusal(study, site))
     try:
-        kind = StreamedSession if is_streamed(site) else SiteSession
-        session = kind(site, study, repeat, draws=draws)
+        session = open_session(site, study, repeat, draws)
     except TableError as error:
         least = max(CROSSING, site.policy.cell_minimum)
         raise NotTakingPart(of_table(table_error(study, error), least)) from None

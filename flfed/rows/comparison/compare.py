@@ -29,6 +29,7 @@ from flfed.rows.evaluation.bootstrap import Pair
 from flfed.rows.evaluation.intervals import NAN, Difference, Estimate, row_losses, widen_differences
 from flfed.rows.evaluation.intervals import compare as compare_scores
 from flfed.rows.evaluation.scoring import histogram, is_count, too_few, withheld, within_steps
+from flfed.rows.evaluation.streamed import PARTS
 from flfed.rows.session import SiteSession
 from flfed.rows.streamed.session import StreamedSession
 from flfed.rows.training.requests import Asking, together
@@ -165,21 +166,27 @@ def compare(
     start : dict of name to array, optional
         What the run began with, where that is a model of an earlier run.
     """
-    if isinstance(session, StreamedSession):
-        return (yield from _compare_blocks(session, arrays, encoder, sd, bins))
     table = session.table.holdout("compare")
     policy = session.policy
     task = session.task
-    y = session.target(table)
     arrays = session.own_arrays.at_site(arrays)
-    scores = yield from arm_scores(session, table, arrays, encoder, sd, same=True, start=start)
-    own = yield from session.local_model()  # made by now
     # One seed for all arms: their difference is taken draw by draw.
     rng = generator(session.seed, site=session.site.name, purpose="bootstrap")
+    sums = None
+    groups = None
+    if isinstance(session, StreamedSession):
+        sums = yield from session.compared(arrays, encoder, sd, bins, rng)
+        metrics = sums.metrics(binary=task == "binary")
+        y = np.arange(PARTS)
+        scores = {arm: np.full(PARTS, place) for place, arm in enumerate(sums.arms)}
+    else:
+        y = session.target(table)
+        scores = yield from arm_scores(session, table, arrays, encoder, sd, same=True, start=start)
+        groups = groups_of(session, table)
+        metrics = within_steps(session.metrics, [table], session.study.compare)
+    own = yield from session.local_model()  # made by now
     blocks = session.blocks(table)
     draws = session.study.compare.resamples
-    groups = groups_of(session, table)
-    metrics = within_steps(session.metrics, [table], session.study.compare)
     judged = compare_scores(metrics, y, scores, PAIRS, rng, draws=draws, groups=groups)
     if blocks is not None:
         losses = {arm: row_losses(task, y, score) for arm, score in scores.items()}
@@ -190,13 +197,17 @@ def compare(
     for name in judged[0]:
         whys = (withheld(name, y, score, task, policy, budget) for score in scores.values())
         reasons[name] = next(filter(None, whys), "")
-    counted = histogram(y, scores["global"], bins) if task == "binary" and policy.allows("score-histogram") else None
+    counted = None
+    if task == "binary" and policy.allows("score-histogram"):
+        counted = histogram(y, scores["global"], bins) if sums is None else sums.histogram("global")
     # Two accuracies over the same rows say how many rows two models call differently.
     counts = {name: reasons[name] for name in judged[0] if not policy.is_open and is_count(name, task, budget)}
     arms, differences = _one_accuracy(*judged, list(counts))
     points = yield from _points(session, table, scores["global"], counts, arrays, encoder)
     importance = yield from importances(session, table, _persons(session, table), arrays, encoder)
     notes = _left_out(session)
+    if sums is not None:
+        notes.append(render("figures.notes.streamed"))
     if explanations := sorted(set(filter(None, reasons.values()))):
         notes.append(f"withheld by the site's policy: {'; '.join(explanations)}")
     return SiteComparison(
@@ -214,41 +225,6 @@ def compare(
     )
 
 
-def _compare_blocks(
-    session: StreamedSession, arrays: Arrays, encoder: Encoder, sd: float | None, bins: ScoreBins
-) -> Asking[SiteComparison]:
-    """Yield requests and return the comparison of a site whose rows come block by block; parameters of `compare`."""
-    policy = session.policy
-    holdout = session.table.holdout("compare")
-    arms = yield from session.arms(arrays, encoder, sd)
-    own = yield from session.local_model()
-    sums = session.compared(arms, bins)
-    example = sums.example()
-    undefined = {name: metric.defined(example) for name, metric in session.metrics.items()}
-    judged = sums.compared(PAIRS, undefined)
-    few = too_few(example, session.task, session.classes, policy)
-    reasons = dict.fromkeys(judged[0], few)
-    counts = [name for name in judged[0] if not policy.is_open and is_count(name, session.task)]
-    for name in counts:
-        if not few and sums.smallest() < policy.cell_minimum:
-            reasons[name] = render("figures.withheld.behind", n=policy.cell_minimum)
-    estimates, differences = _one_accuracy(*judged, counts)
-    notes = [*_left_out(session), render("figures.notes.streamed")]
-    if explanations := sorted(set(filter(None, reasons.values()))):
-        notes.append(f"withheld by the site's policy: {'; '.join(explanations)}")
-    binary = session.task == "binary"
-    return SiteComparison(
-        training_rows=len(session.table.training),
-        holdout_rows=len(holdout),
-        arms=_all_hidden(estimates, reasons),
-        differences=_all_hidden(differences, reasons),
-        summary=session.holdout_summary(),
-        histogram=sums.histogram("global") if binary and policy.allows("score-histogram") else None,
-        note="; ".join(notes),
-        own_family=own.family,
-    )
-
-
 def _points(
     session: SiteSession,
     table: pd.DataFrame,
@@ -263,9 +239,9 @@ def _points(
     """
     points = session.study.compare.points
     policy = session.policy
-    y = session.target(table)
     if not points or session.task != "binary":
         return []
+    y = session.target(table)
     # False positive rates need a threshold, which training rows set.
     rates = [point for point in points if point[0] == POINT_KINDS[-1]]
     if policy.is_open:

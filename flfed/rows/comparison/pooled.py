@@ -7,7 +7,7 @@ An engine that holds all tables adds them beside what the sites said; nobody els
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -19,14 +19,10 @@ from flfed.rows.comparison.own_columns import adjusted_scores
 from flfed.rows.evaluation.bootstrap import Metrics
 from flfed.rows.evaluation.intervals import NAN, Estimate, compare
 from flfed.rows.evaluation.scoring import within_steps
-from flfed.rows.evaluation.streamed import ScoreSums
-from flfed.rows.features.encode import ColumnArrays, Encoded, EncodedBlocks, codes_apart, encode, joined, pooled_rows
+from flfed.rows.features.encode import ColumnArrays, Encoded, codes_apart, encode, joined, pooled_rows
 from flfed.rows.session import SiteSession
-from flfed.rows.streamed.session import CHOOSING, Arm, StreamedSession, empty_sums, scored_blocks
-from flfed.rows.streamed.table import HOLDOUT
 from flfed.rows.training.requests import Asking, FitRequest, Fitted, together
-from flfed.rows.training.tuning.best_model import linear_family
-from flfed.rows.training.tuning.linear import Predictor, tuned_on_blocks
+from flfed.rows.training.tuning.linear import Predictor
 from flfed.seeds import generator
 from flfed.study.plan import Plan
 from flfed.study.tables import OwnFamily, SiteModelKind
@@ -88,8 +84,6 @@ def reference(
         Prior deviation of a site's own intercept that the sites were sent.
     """
     first = sessions[0]
-    if any(isinstance(session, StreamedSession) for session in sessions):
-        return (yield from _reference_of_blocks(sessions, arrays, encoder, sd))
     holdouts = [w.table.holdout("compare") for w in sessions]
     metrics = within_steps(first.metrics, holdouts, first.study.compare)
     y = np.concatenate([w.target(t) for w, t in zip(sessions, holdouts)])
@@ -119,77 +113,6 @@ def reference(
         pooled_family=pooled["pooled"].family,
         pooled_same=_of_arm(figures, "pooled-same"),
     )
-
-
-def _reference_of_blocks(
-    sessions: Sequence[SiteSession], arrays: Arrays, encoder: Encoder, sd: float | None
-) -> Asking[Reference]:
-    """Yield requests and return the same where some site's rows come block by block; the pooled model is linear."""
-    first = sessions[0]
-    exact = fit_encoder(first.layout, merge([w.exact_summary for w in sessions]))
-    adjusted = yield from together([w.personalised(arrays, encoder, sd) for w in sessions])
-    local = yield from together([w.local_model() for w in sessions])
-    compare = first.study.compare
-    pooled = yield from _pooled_on_blocks(sessions, exact)
-    family = linear_family(first.task) if compare.site_model == "best" and compare.pooled is None else None
-    everywhere = {f"own {w.site.name}": Arm(m.encoder, m.outputs) for w, m in zip(sessions, local)}
-    arms = []
-    for session, personal in zip(sessions, adjusted):
-        used = _union_encoder(session, encoder)
-        own = {"global": Arm(used, network_predictor(first.model, session.own_arrays.at_site(arrays)))}
-        own |= {"personalised": Arm(session.in_use(encoder), personal), "pooled": Arm(exact, pooled)}
-        arms.append(own | everywhere)
-    sums = union_sums(sessions, arms)
-    undefined = {name: metric.defined(sums.example()) for name, metric in first.metrics.items()}
-    figures, _ = sums.compared((), undefined)
-    means = {}
-    for name, by_arm in figures.items():
-        mean = float(np.mean([by_arm[arm].value for arm in everywhere]))
-        means[name] = Estimate(mean, NAN, NAN, NAN, "mean over sites")
-    return Reference(
-        union=_of_arm(figures, "global"),
-        personalised=_of_arm(figures, "personalised"),
-        pooled=_of_arm(figures, "pooled"),
-        own_everywhere=means,
-        exact_encoder=exact,
-        rows=sums.rows,
-        pooled_family=family,
-        pooled_same=_of_arm(figures, "pooled") if family else {},
-    )
-
-
-def union_sums(sessions: Sequence[SiteSession], arms: Sequence[Mapping[str, Arm]]) -> ScoreSums:
-    """Return the sums of the scores of every site's models over its holdout, in one pass."""
-    first = sessions[0]
-    sums = empty_sums(first, first.metrics, list(arms[0]))
-    for session, own in zip(sessions, arms):
-        for block in scored_blocks(session, (HOLDOUT,), own):
-            sums.add(block.y, block.odds, block.scores)
-    return sums
-
-
-def _pooled_on_blocks(sessions: Sequence[SiteSession], exact: Encoder) -> Asking[Predictor]:
-    """Yield requests and return the pooled model of sites some of whose rows come block by block."""
-    first = sessions[0]
-    parts = [w.encode(w.table.training, exact) for w in sessions]
-
-    def blocks(rng: np.random.Generator | None) -> Iterator[Encoded]:
-        for part in parts:
-            yield from part.blocks(rng) if isinstance(part, EncodedBlocks) else [part]
-
-    rows = EncodedBlocks(sum(map(len, parts)), blocks)
-    plan = first.study.compare.pooled
-    if plan is not None:
-        return (yield from by_plan(rows, replace(first.trainable(), site=""), plan))
-    few = []
-    for session, part in zip(sessions, parts):
-        held = part
-        if isinstance(session, StreamedSession):
-            held = session.encode(session.rows.sample, exact)
-        wanted = max(1, CHOOSING * len(part) // len(rows))
-        few.append(held.take(np.arange(0, len(held), max(1, len(held) // wanted))))
-    rng = generator(first.seed, site="", purpose="folds")
-    return tuned_on_blocks(rows, pooled_rows(few), first.task, rng)
 
 
 def _of_arm(figures: Mapping[str, Figures], arm: str) -> Figures:
@@ -274,14 +197,13 @@ def union_scores(sessions: Sequence[SiteSession], arrays: Arrays, encoder: Encod
     """
     requests = []
     for session in sessions:
-        x = session.encode(session.table.holdout("compare"), _union_encoder(session, encoder)).x
+        used = encoder
+        if session.study.compare.union_scaler != "global":
+            used = session.in_use(encoder)
+        x = session.encode(session.table.holdout("compare"), used).x
         requests.append(session.outputs(session.own_arrays.at_site(arrays), x))
     replies = yield from together(requests)
     return np.concatenate([w.predictions(outputs, encoder) for w, outputs in zip(sessions, replies)])
-
-
-def _union_encoder(session: SiteSession, encoder: Encoder) -> Encoder:
-    return encoder if session.study.compare.union_scaler == "global" else session.in_use(encoder)
 
 
 def personalised_scores(
@@ -295,17 +217,16 @@ def personalised_scores(
     return np.concatenate((yield from together(requests)))
 
 
-def by_plan(rows: Encoded | EncodedBlocks, trainable: Trainable, plan: Plan) -> Asking[Predictor]:
+def by_plan(rows: Encoded, trainable: Trainable, plan: Plan) -> Asking[Predictor]:
     """Yield one request and return the planned model.
 
     It trains on `rows` by `plan` from the study's start. The result is its outputs' function.
     """
     planned = replace(trainable, plan=plan)
-    first = next(rows.blocks(None)) if isinstance(rows, EncodedBlocks) else rows
     fitted: Fitted = yield FitRequest(
         model=trainable.model,
         task=trainable.task,
-        arrays=first_arrays(planned, first.x.shape[1]),
+        arrays=first_arrays(planned, rows.x.shape[1]),
         rows=rows,
         plan=plan,
         lr=plan.lr,

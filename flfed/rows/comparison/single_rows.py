@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from flfed.refusals import Refusal
-from flfed.rows.evaluation.scoring import CLOSE
 from flfed.rows.session import SiteSession, first_model
-from flfed.rows.streamed.session import StreamedSession
 from flfed.rows.training.requests import Asking, together
 from flfed.study.study import covers_model
 from flfed.summaries.summary import Arrays, Encoder, arrays_sha256
 
+CLOSE = 1e-6
+"""Distance up to which two scores are one, and a score is sure."""
 SURE = 0.9
 """Share of sure scores from which on a model is a threshold."""
 Start = Callable[[], Arrays | None]
@@ -76,11 +76,8 @@ def model_refusal(session: SiteSession, arrays: Arrays, encoder: Encoder, start:
     if not holds_models(session) or _ignores_inputs(session, arrays):
         return None
     arrays = session.own_arrays.at_site(arrays)
-    if isinstance(session, StreamedSession):
-        refused = _streamed_refusal(session, arrays, encoder)
-    else:
-        requests = [session.outputs(arrays, rows.x) for rows in session.scored_rows(encoder)]
-        refused = outputs_refusal(session, (yield from together(requests)))
+    requests = [session.outputs(arrays, rows.x) for rows in session.scored_rows(encoder)]
+    refused = outputs_refusal(session, (yield from together(requests)))
     if refused is None:
         return None
     begun = start()
@@ -100,14 +97,6 @@ def outputs_refusal(session: SiteSession, outputs: Sequence[np.ndarray]) -> Refu
     # The encoder's unit of a regression is the scale of its outcome.
     score = whole if session.task == "regression" else session.probabilities(whole)
     if tells_single_rows(score, session.scored_persons, session.task, session.policy.cell_minimum):
-        return Refusal("model-single-rows")
-    return None
-
-
-def _streamed_refusal(session: StreamedSession, arrays: Arrays, encoder: Encoder) -> Refusal | None:
-    """Return the same of rows that are scored block by block, each its own person's."""
-    scored = session.scored(arrays, encoder)
-    if scored.sure >= SURE * scored.rows or scored.others < session.policy.cell_minimum:
         return Refusal("model-single-rows")
     return None
 

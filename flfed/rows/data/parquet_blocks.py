@@ -26,11 +26,6 @@ LARGEST_GROUP = 1_000_000
 """Rows of the largest row group that is read."""
 
 
-def is_streamed(site: Site) -> bool:
-    """Return whether a site's rows are read block by block."""
-    return isinstance(site.source, Parquet) and site.source.streamed
-
-
 @dataclass(frozen=True)
 class RowGroup:
     """One row group of a file, its rows, and the number of its first row in the table."""

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PRIMARY = {"binary": "roc_auc_score", "multi-class": "log_loss", "regression": "r2_score"}
-CLOSE = 1e-6
-"""Distance up to which two scores are one, and a score is sure."""
 DIGITS = 3
 """Of a figure that leaves rounded."""
 
