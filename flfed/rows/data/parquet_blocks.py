@@ -6,17 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flfed.rows.data import datasets
 from flfed.rows.data.mapping import map_table
 from flfed.rows.data.parsing.fields import Finding, own_name
-from flfed.rows.data.parsing.parquet_and_excel import column_kinds, read_group, row_groups
+from flfed.rows.data.parsing.parquet_and_excel import column_names, read_group, row_groups
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
-from flfed.rows.data.sources import Parquet
 from flfed.words import usage_error
 
 if TYPE_CHECKING:
@@ -50,22 +49,10 @@ class ParquetBlocks:
     site: Site
     schema: Schema
 
-    def __post_init__(self) -> None:
-        """Refuse texts where numbers or dates are meant: how they are written follows from a whole column."""
-        import pyarrow as pa
-
-        for path in {group.path for group in self.groups}:
-            kinds = column_kinds(path)
-            for name, column in self.schema.columns.items():
-                kind = kinds.get(own_name(self.site.columns.get(name, name)) or "")
-                typed = column.is_number() or column.kind == "date"
-                if kind is not None and typed and not (pa.types.is_primitive(kind) or pa.types.is_decimal(kind)):
-                    raise usage_error("rows.streamed.text", path=path, column=name)
-
     @cached_property
     def groups(self) -> list[RowGroup]:
         """All row groups, in the order of the files."""
-        source = self._source
+        source: Any = self.site.source
         groups = []
         start = 0
         for path in source.files(datasets.load(self.site.dataset).folders(self.site.folder)):
@@ -75,18 +62,6 @@ class ParquetBlocks:
                 groups.append(RowGroup(path, number, rows, start))
                 start += rows
         return groups
-
-    @property
-    def rows(self) -> int:
-        """Number of rows of all files."""
-        return sum(group.rows for group in self.groups)
-
-    @cached_property
-    def _source(self) -> Parquet:
-        source = self.site.source_knowing(self.schema)
-        if not isinstance(source, Parquet):
-            raise TypeError("only Parquet files are streamed")
-        return source
 
     def tables(
         self, schema: Schema, rng: np.random.Generator | None = None
@@ -104,14 +79,18 @@ class ParquetBlocks:
         mapping = dict(self.site.mapping)
         if schema is not self.schema:
             mapping = {name: entry for name, entry in mapping.items() if name in schema.columns}
-        own = dict.fromkeys(own_name(mapping.get(name, name)) for name in schema.columns)
+        own = {name: own_name(mapping.get(name, name)) for name in schema.columns}
+        typed = [own[name] for name, column in schema.columns.items() if column.is_number() or column.kind == "date"]
         for place in order.tolist():
             group = self.groups[place]
             start = group.start
-            there = column_kinds(group.path)
-            columns = [name for name in own if name in there]
+            columns = [name for name in column_names(group.path) if name in own.values()]
             for raw in read_group(group.path, group.number, columns):
-                table, findings = map_table(raw, schema, mapping, self._source.missing)
+                # How texts of numbers and dates are written would follow from the whole column.
+                for name in raw.columns.intersection(typed):
+                    if raw[name].dtype.kind == "O":
+                        raise usage_error("rows.streamed.text", path=group.path, column=name)
+                table, findings = map_table(raw, schema, mapping, self.site.source.missing)
                 yield start, table, [replace(one, rows=one.rows + start) for one in findings]
                 start += len(table)
 

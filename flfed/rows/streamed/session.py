@@ -13,13 +13,13 @@ from flfed.rows.baselines import LocalModel, network_predictor
 from flfed.rows.data import datasets
 from flfed.rows.data.site import Site, SiteTable
 from flfed.rows.evaluation.streamed import ScoreSums
-from flfed.rows.features.encode import ColumnArrays, Encoded, EncodedBlocks, encode
+from flfed.rows.features.encode import Encoded, EncodedBlocks, encode
 from flfed.rows.session import SiteSession
 from flfed.rows.streamed.table import HOLDOUT, TRAINING, StreamedTable
 from flfed.rows.study_model import study_layout
 from flfed.rows.training.requests import Asking
 from flfed.rows.training.tuning.best_model import linear_family
-from flfed.rows.training.tuning.linear import Predictor, tuned_on_blocks
+from flfed.rows.training.tuning.linear import tuned_on_blocks
 from flfed.seeds import Draws, generator
 from flfed.study.study import Study
 from flfed.study.tables import SiteModelKind
@@ -40,15 +40,6 @@ class Side:
     def __len__(self) -> int:
         """Return the number of rows."""
         return self.table.count(self.side)
-
-
-@dataclass(frozen=True, eq=False)
-class Arm:
-    """A model of a comparison: its encoder, its outputs, and what is added to them without a change of order."""
-
-    encoder: Encoder
-    outputs: Predictor
-    shift: float = 0.0
 
 
 class StreamedSession(SiteSession):
@@ -81,20 +72,17 @@ class StreamedSession(SiteSession):
     def encode(self, table: Any, encoder: Encoder) -> Any:
         """Return the rows of a side, encoded block by block in each pass; others at once."""
         if not isinstance(table, Side):
-            return self._encode_rows(table, encoder)
+            return encode(table, self.layout, encoder, weighted=self.study.plan.class_weight == "balanced")
 
         def blocks(rng: np.random.Generator | None) -> Iterator[Encoded]:
             for rows in self.rows.blocks(table.side, rng):
-                yield self._encode_rows(rows, encoder)
+                yield self.encode(rows, encoder)
 
         return EncodedBlocks(len(table), blocks)
 
-    def _encode_rows(self, rows: ColumnArrays, encoder: Encoder) -> Encoded:
-        return encode(rows, self.layout, encoder, weighted=self.study.plan.class_weight == "balanced")
-
     def training(self, encoder: Encoder) -> Encoded:
         """Return a sample of the training rows, by which a model is adjusted to the site."""
-        return self._encode_rows(self.rows.sample, self.in_use(encoder))
+        return self.encode(self.rows.sample, self.in_use(encoder))
 
     def model_rows(self, encoder: Encoder) -> tuple[Any, Any]:
         """Return the rows to train on; no round's model is scored, which would take another pass."""
@@ -114,7 +102,7 @@ class StreamedSession(SiteSession):
         own = own or self.study.compare.site_model
         if own not in self._local:
             encoder = self.own_encoder()
-            few = self._encode_rows(self.rows.sample, encoder)
+            few = self.encode(self.rows.sample, encoder)
             few = few.take(np.arange(0, len(few), -(-len(few) // CHOOSING)))
             rng = generator(self.seed, site=self.site.name, purpose="folds")
             model = tuned_on_blocks(self.encode(self.table.training, encoder), few, self.task, rng)
@@ -128,37 +116,33 @@ class StreamedSession(SiteSession):
     ) -> Asking[ScoreSums]:
         """Yield requests and return the sums of all models' scores on the holdout, from two passes."""
         shared = self.in_use(encoder)
-        outputs = network_predictor(self.model, arrays)
         local = yield from self.local_model()
-        personalised = yield from self.personalised(arrays, encoder, sd)
-        arms = {"global": Arm(shared, outputs), "local-only": Arm(local.encoder, local.outputs)}
-        arms["personalised"] = Arm(shared, personalised)
-        if self.own_arrays.model is None:
-            row = self.training(encoder).x[:1]
-            arms["personalised"] = Arm(shared, outputs, float((personalised(row) - outputs(row))[0, 0]))
+        models = {
+            "global": (shared, network_predictor(self.model, arrays)),
+            "local-only": (local.encoder, local.outputs),
+        }
+        models["personalised"] = (shared, (yield from self.personalised(arrays, encoder, sd)))
         if self.study.compare.site_model == "best":
-            arms["local-only-same"] = arms["local-only"]
-        centre = float(self.own_encoder().center[-1]) if self.task == "regression" else 0.0
-        sums = ScoreSums(self.metrics, list(arms), bins, centre, rng)
+            models["local-only-same"] = models["local-only"]
+        # An intercept of the site's own moves no row before another.
+        ranked_as = {} if self.own_arrays.model is not None else {"personalised": "global"}
         binary = self.task == "binary"
-        for rows in self.rows.blocks(HOLDOUT):
-            odds = {name: self._outputs(rows, arm) for name, arm in arms.items()}
-            scores = {name: self.predictions(odds[name] + arm.shift, arm.encoder) for name, arm in arms.items()}
-            places = sums.bin_places(list(odds.values())) if binary else ()
-            sums.add(self._targets(rows), scores, places)
-        placements = sums.placements()
-        for rows in self.rows.blocks(HOLDOUT) if binary else ():
-            places = sums.bin_places([self._outputs(rows, arm) for arm in arms.values()])
-            sums.add_pairs(self._targets(rows), places, placements)
+        centre = 0.0 if binary else float(self.own_encoder().center[-1])
+        sums = ScoreSums(self.metrics, list(models), bins, centre, rng)
+        for paired in (False, True)[: 1 + binary]:
+            placements = sums.placements()
+            for rows in self.rows.blocks(HOLDOUT):
+                y = rows.codes[self.schema.target].astype(np.intp) if binary else rows.values[self.schema.target]
+                x = {used: self.encode(rows, used).x for used in {used for used, _ in models.values()}}
+                outputs = {name: predict(x[used]) for name, (used, predict) in models.items()}
+                odds = [outputs[ranked_as.get(name, name)] for name in models]
+                places = sums.bin_places(odds) if binary else ()
+                if paired:
+                    sums.add_pairs(y, places, placements)
+                else:
+                    scores = {name: self.predictions(outputs[name], used) for name, (used, _) in models.items()}
+                    sums.add(y, scores, places)
         return sums
-
-    def _outputs(self, rows: ColumnArrays, arm: Arm) -> np.ndarray:
-        return arm.outputs(self._encode_rows(rows, arm.encoder).x)
-
-    def _targets(self, rows: ColumnArrays) -> np.ndarray:
-        """Return class codes, or the target in its unit."""
-        name = self.schema.target
-        return rows.values[name] if self.task == "regression" else rows.codes[name].astype(np.intp)
 
 
 def open_session(site: Site, study: Study, repeat: int, draws: Draws) -> SiteSession:

@@ -64,7 +64,7 @@ class StreamedTable:
         sample = []
         findings: list[Finding] = []
         rng = generator(self.seed, site=self.site.name, purpose="streamed-sample")
-        chance = SAMPLE / max(1, self._files.rows)
+        chance = SAMPLE / max(1, sum(group.rows for group in self._files.groups))
         for _, table, broken in self._files.tables(self.schema):
             findings += broken
             if findings:

@@ -7,6 +7,7 @@ imports the compiler for a second. The same steps in place, for many sites at on
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -50,46 +51,40 @@ def _fit_blocks(request: FitRequest, rows: EncodedBlocks, now: Descent) -> Fitte
     A step takes as many rows as in memory. Its gradient is added up where its rows are in several blocks.
     """
     size = request.plan.batch_size(len(rows))
-    left = request.plan.steps_a_round(len(rows))
-    while left > 0:
-        place = 0
+    steps = request.plan.steps_a_round(len(rows))
+    loss = 0.0
+    slope: Tensors = {}
+    place = 0
+    for part in _pieces(request, rows, size, now.dtype):
+        share = len(part[1]) / min(size, len(rows) - place // size * size)
+        part_loss, gradients = gradient(request.model, request.task, now.w, *part)
+        loss += share * part_loss
+        slope = {name: share * value + slope.get(name, 0) for name, value in gradients.items()}
+        place += len(part[1])
+        if place % size and place < len(rows):
+            continue
+        now.step(loss, slope, {})
         loss = 0.0
-        slope: Tensors = {}
-        for x, y, weight in _pieces(rows.blocks(request.rng), request, size, now.dtype):
-            batch = min(size, len(rows) - place // size * size)
-            part_loss, part = gradient(request.model, request.task, now.w, x, y, weight)
-            share = len(y) / batch
-            loss += share * part_loss
-            for name, value in part.items():
-                slope[name] = slope.get(name, 0) + share * value
-            place += len(y)
-            if place % size and place < len(rows):
-                continue
-            now.step(loss, slope, {})
-            loss = 0.0
-            slope = {}
-            left -= 1
-            if not left:
-                break
+        slope = {}
+        place %= len(rows)
+        steps -= 1
+        if not steps:
+            break
     return now.result()
 
 
-def _pieces(
-    blocks: Iterator[Encoded], request: FitRequest, size: int, dtype: torch.dtype
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield inputs, targets and weights of the rows of one step in one block, in a drawn order in each block."""
-    place = 0
-    for block in blocks:
-        rows = block.take(request.rng.permutation(len(block)))
-        x = torch.tensor(rows.x, dtype=dtype)
-        y = torch.tensor(rows.y, dtype=target_dtype(request.task, dtype))
-        weight = torch.tensor(rows.weight, dtype=dtype)
-        start = 0
-        while start < len(rows):
-            end = min(len(rows), start + size - place % size)
-            yield x[start:end], y[start:end], weight[start:end]
-            place += end - start
-            start = end
+def _pieces(request: FitRequest, rows: EncodedBlocks, size: int, dtype: torch.dtype) -> Iterator[tuple[Tensor, ...]]:
+    """Yield inputs, targets and weights of the rows that a step has in one block, for ever; orders are drawn."""
+    while len(rows):
+        place = 0
+        for block in rows.blocks(request.rng):
+            drawn = block.take(request.rng.permutation(len(block)))
+            y = torch.tensor(drawn.y, dtype=target_dtype(request.task, dtype))
+            tensors = [torch.tensor(drawn.x, dtype=dtype), y, torch.tensor(drawn.weight, dtype=dtype)]
+            ends = [*range(size - place % size, len(block), size), len(block)]
+            for start, end in pairwise([0, *ends]):
+                yield tuple(tensor[start:end] for tensor in tensors)
+            place += len(block)
 
 
 class Descent:

@@ -107,17 +107,17 @@ def row_groups(path: Path) -> list[int]:
     """Return the rows of each row group of a Parquet file."""
     import pyarrow.parquet as pq
 
-    with _parquet_parser(path), pq.ParquetFile(path) as file:
-        metadata = file.metadata
-        return [metadata.row_group(at).num_rows for at in range(metadata.num_row_groups)]
+    with _parquet_parser(path):
+        metadata = pq.read_metadata(path)
+    return [metadata.row_group(at).num_rows for at in range(metadata.num_row_groups)]
 
 
-def column_kinds(path: Path) -> dict[str, Any]:
-    """Return the Arrow type of each column of a Parquet file."""
+def column_names(path: Path) -> list[str]:
+    """Return the names of the columns of a Parquet file."""
     import pyarrow.parquet as pq
 
-    with _parquet_parser(path), pq.ParquetFile(path) as file:
-        return {field.name: field.type for field in file.schema_arrow}
+    with _parquet_parser(path):
+        return list(pq.read_schema(path).names)
 
 
 def read_group(path: Path, group: int, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
