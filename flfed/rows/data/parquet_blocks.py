@@ -13,7 +13,7 @@ import numpy as np
 from flfed.rows.data import datasets
 from flfed.rows.data.mapping import map_table
 from flfed.rows.data.parsing.fields import Finding, own_name
-from flfed.rows.data.parsing.parquet_and_excel import column_names, read_group, row_groups
+from flfed.rows.data.parsing.parquet_and_excel import column_texts, read_group, row_groups
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.words import usage_error
@@ -80,16 +80,16 @@ class ParquetBlocks:
         if schema is not self.schema:
             mapping = {name: entry for name, entry in mapping.items() if name in schema.columns}
         own = {name: own_name(mapping.get(name, name)) for name in schema.columns}
-        typed = [own[name] for name, column in schema.columns.items() if column.is_number() or column.kind == "date"]
+        typed = {own[name] for name, column in schema.columns.items() if column.is_number() or column.kind == "date"}
         for place in order.tolist():
             group = self.groups[place]
             start = group.start
-            columns = [name for name in column_names(group.path) if name in own.values()]
-            for raw in read_group(group.path, group.number, columns):
-                # How texts of numbers and dates are written would follow from the whole column.
-                for name in raw.columns.intersection(typed):
-                    if raw[name].dtype.kind == "O":
-                        raise usage_error("rows.streamed.text", path=group.path, column=name)
+            columns = {name: texts for name, texts in column_texts(group.path).items() if name in own.values()}
+            # How texts of numbers and dates are written would follow from the whole column.
+            for name in typed.intersection(columns):
+                if columns[name]:
+                    raise usage_error("rows.streamed.text", path=group.path, column=name)
+            for raw in read_group(group.path, group.number, list(columns)):
                 table, findings = map_table(raw, schema, mapping, self.site.source.missing)
                 yield start, table, [replace(one, rows=one.rows + start) for one in findings]
                 start += len(table)

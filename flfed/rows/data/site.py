@@ -345,22 +345,24 @@ def _streamed_refusal(study: Study, site: Site) -> Refusal | None:
         return None
     schema = datasets.load(study.dataset.name).schema
     compare = study.compare
-    single = compare.points or compare.subgroups or compare.importance or compare.rank_within
-    ranked = compare.primary not in ("", "roc_auc_score")
+    primary = compare.primary or "roc_auc_score"
+    sums = primary == "roc_auc_score" or hasattr(registry.load("metric", primary), "of_sums")
     needs = {
         "a statistic": is_statistic(study),
         "a forest of boosted trees": grows(study),
-        "a network": not grows(study) and not study.model.build("model").linear,
+        "a network": not study.model.build("model").linear,
         "an outcome of several classes": schema.task == "multi-class",
         "a person with several rows": bool(schema.group),
-        "differential privacy of rows": study.privacy.name not in ("none", "site-dp"),
         "a holdout in the order of time": not isinstance(site.holdout, Holdout),
         "a published split": bool(study.split.fixed),
         "a model of an earlier run": bool(study.warm_start),
         "a set of validation rows": bool(study.plan.validation),
         "a choice of rows without gaps": study.encode.rows == "complete",
-        f"metric {compare.primary}": ranked and not hasattr(registry.load("metric", compare.primary), "columns"),
-        "a figure by threshold or subgroup or column": bool(single),
+        f"metric {primary}": not sums,
+        "a figure at a threshold": bool(compare.points),
+        "a figure by subgroup": bool(compare.subgroups),
+        "a rank within steps": bool(compare.rank_within),
+        "the importance of columns": bool(compare.importance),
         "a column of the site alone": compare.site_columns,
         "a comparison with earlier releases": not site.policy.is_open,
     }

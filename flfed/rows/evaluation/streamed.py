@@ -56,25 +56,23 @@ class ScoreSums:
         self._centre = centre
         self._rng = rng
         self._sums: dict[tuple[str, str], Floats] = {}
-        self._parts = np.zeros((PARTS, 1))
         self.counts = np.zeros((len(arms), 2, FINE * BINS))
         self.pairs = np.zeros((2, len(arms), len(arms)))
 
     def add(self, y: np.ndarray, scores: Mapping[str, Score], places: np.ndarray) -> None:
         """Add a block of rows: targets, predictions, and `bin_places`, of a regression none."""
         part = self._rng.integers(PARTS, size=len(y))
-        self._parts += _sums_of_parts(part, np.ones((len(y), 1)))
         for name, metric in self._metrics.items():
             if isinstance(metric, SumMetric):
                 for arm in self.arms:
                     columns = _sums_of_parts(part, metric.columns_about(y, scores[arm], self._centre))
-                    self._sums[name, arm] = self._sums.get((name, arm), 0.0) + columns
+                    self._sums[name, arm] = columns + self._sums.get((name, arm), 0.0)
         for counts, own in zip(self.counts, places):
             counts += np.bincount(own + FINE * BINS * (y == 1), minlength=counts.size).reshape(counts.shape)
 
     def bin_places(self, odds: Sequence[np.ndarray]) -> np.ndarray:
         """Return the bin of each row for each model, int [models, rows], of log-odds [rows, 1]."""
-        return np.stack([self._bins.places(own[:, 0]) for own in odds])
+        return np.array([self._bins.places(own[:, 0]) for own in odds])
 
     def placements(self) -> Floats:
         """Return the share of the other class that a row beats, [models, classes, bins]; rows of its bin count half."""
@@ -101,9 +99,7 @@ class ScoreSums:
         made: dict[str, Any] = {}
         for name, metric in self._metrics.items():
             kind = PartSizes if isinstance(metric, Size) else PartSums
-            columns = [
-                np.hstack([self._parts, self._sums[name, arm]]) for arm in self.arms if (name, arm) in self._sums
-            ]
+            columns = [self._sums[name, arm] for arm in self.arms if (name, arm) in self._sums]
             made[name] = kind(metric, columns, metric.defined(classes))
             if name == "roc_auc_score":
                 made[name] = BinnedArea(self, metric.defined(classes))
@@ -113,8 +109,8 @@ class ScoreSums:
 
 
 def _sums_of_parts(part: np.ndarray, columns: Floats) -> Floats:
-    """Return the sums of columns [rows, columns] over the rows of each part, [parts, columns]."""
-    return np.stack([np.bincount(part, column, PARTS) for column in columns.T], axis=1)
+    """Return the rows of each part, and the sums of columns [rows, columns] over them, [parts, 1 + columns]."""
+    return np.stack([np.bincount(part, column, PARTS) for column in (np.ones(len(part)), *columns.T)], axis=1)
 
 
 class PartSums(SumMetric):

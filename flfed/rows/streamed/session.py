@@ -80,7 +80,7 @@ class StreamedSession(SiteSession):
 
         return EncodedBlocks(len(table), blocks)
 
-    def training(self, encoder: Encoder) -> Encoded:
+    def training(self, encoder: Encoder) -> Any:
         """Return a sample of the training rows, by which a model is adjusted to the site."""
         return self.encode(self.rows.sample, self.in_use(encoder))
 
@@ -127,6 +127,7 @@ class StreamedSession(SiteSession):
         # An intercept of the site's own moves no row before another.
         ranked_as = {} if self.own_arrays.model is not None else {"personalised": "global"}
         binary = self.task == "binary"
+        ranked = [ranked_as.get(name, name) for name in models] if binary else []
         centre = 0.0 if binary else float(self.own_encoder().center[-1])
         sums = ScoreSums(self.metrics, list(models), bins, centre, rng)
         for paired in (False, True)[: 1 + binary]:
@@ -135,8 +136,7 @@ class StreamedSession(SiteSession):
                 y = rows.codes[self.schema.target].astype(np.intp) if binary else rows.values[self.schema.target]
                 x = {used: self.encode(rows, used).x for used in {used for used, _ in models.values()}}
                 outputs = {name: predict(x[used]) for name, (used, predict) in models.items()}
-                odds = [outputs[ranked_as.get(name, name)] for name in models]
-                places = sums.bin_places(odds) if binary else ()
+                places = sums.bin_places([outputs[name] for name in ranked])
                 if paired:
                     sums.add_pairs(y, places, placements)
                 else:

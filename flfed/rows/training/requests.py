@@ -41,7 +41,8 @@ class FitRequest:
     task : str
     arrays : dict of name to array
         Where training starts, and the anchor of `terms`.
-    rows : Encoded or EncodedBlocks
+    rows : Encoded
+        Or EncodedBlocks, of a table larger than memory, for a model that is trained alone.
     plan : Plan
     lr : float
         Learning rate of this round, after the schedule.
@@ -65,7 +66,7 @@ class FitRequest:
     model: Any
     task: str
     arrays: Arrays
-    rows: Encoded | EncodedBlocks
+    rows: Encoded
     plan: Plan
     lr: float
     rng: np.random.Generator

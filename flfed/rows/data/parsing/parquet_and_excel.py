@@ -112,12 +112,15 @@ def row_groups(path: Path) -> list[int]:
     return [metadata.row_group(at).num_rows for at in range(metadata.num_row_groups)]
 
 
-def column_names(path: Path) -> list[str]:
-    """Return the names of the columns of a Parquet file."""
+def column_texts(path: Path) -> dict[str, bool]:
+    """Return the names of a Parquet file's columns, and whether each holds texts."""
     import pyarrow.parquet as pq
+    from pyarrow import types
 
     with _parquet_parser(path):
-        return list(pq.read_schema(path).names)
+        schema = pq.read_schema(path)
+    kinds = (types.is_string, types.is_large_string, types.is_dictionary)
+    return {field.name: any(is_kind(field.type) for is_kind in kinds) for field in schema}
 
 
 def read_group(path: Path, group: int, columns: Sequence[str]) -> Iterator[pd.DataFrame]:

@@ -466,6 +466,8 @@ def tuned_on_blocks(rows: EncodedBlocks, few: Encoded, task: str, rng: np.random
 
     Notes
     -----
+    The penalty is the precision of a prior, which does not grow with the rows.
+
     Newton's method, a pass over the rows for each step; steps are cut as in `fit_beside`, by a bound of the change of
     any row's output.
     """
@@ -475,7 +477,7 @@ def tuned_on_blocks(rows: EncodedBlocks, few: Encoded, task: str, rng: np.random
     l2 = float(search.penalties[chosen(sum_test_losses(search))])
     begun = fit_at(search, l2)
     coefficients = np.vstack([begun.weight, begun.bias])
-    prior = np.append(np.full(len(begun.weight), l2 * len(rows)), 0.0)
+    prior = np.append(np.full(len(begun.weight), l2 * len(few)), 0.0)
     for _ in range(PASSES):
         slope = prior[:, None] * coefficients
         hessian = np.diag(prior)
