@@ -21,6 +21,7 @@ from flfed.rows.comparison.compare import PAIRS, SiteComparison, compare
 from flfed.rows.data.holdout import Holdout, HoldoutByTime
 from flfed.rows.data.site import Policy, Site, study_refusal
 from flfed.rows.data.sources import Frame, Parquet
+from flfed.rows.data.table_check import check_site
 from flfed.rows.evaluation.delong import delong
 from flfed.rows.evaluation.intervals import compare as compare_scores
 from flfed.rows.evaluation.streamed import ScoreSums
@@ -68,7 +69,9 @@ def in_memory(site: Site) -> Site:
 
 
 def study(**changes: Any) -> Study:
-    return Study.parse(STUDY).replace({key.replace("__", ".").replace("_", "-"): value for key, value in changes.items()})
+    return Study.parse(STUDY).replace(
+        {key.replace("__", ".").replace("_", "-"): value for key, value in changes.items()}
+    )
 
 
 def both(site: Site, asked: Study) -> tuple[SiteSession, StreamedSession]:
@@ -332,3 +335,26 @@ def test_what_needs_all_rows_says_so(claims):
         claims.read()
     with pytest.raises(UsageError, match="derive, where and dates do not go with streamed"):
         Parquet("rows", streamed=True, where="x0 > 1")
+
+
+def test_a_check_reads_all_blocks(claims, tmp_path, monkeypatch):
+    memory, mine = check_site(in_memory(claims)), check_site(claims)
+    for name in ("passed", "rows", "training_rows", "holdout_rows", "features", "mapped"):
+        assert getattr(mine, name) == getattr(memory, name), name
+    assert {line.column: line.detail for line in mine.lines}["x1"].startswith("number; missing in ")
+    notes = [line.detail for line in mine.lines if line.note]
+    assert notes == ["streamed: 0 rows are copies of another row; other oddities are not looked for"]
+    # The last block is that of the first again.
+    path = changed(lambda rows: rows.iloc.__setitem__(slice(1000, None), rows.iloc[:500].to_numpy()), tmp_path / "a")
+    assert "streamed: 500 rows are copies" in check_site(streamed(path)).lines[-1].detail
+    monkeypatch.setattr("flfed.rows.data.table_check.MOST_COMPARED", 1000)
+    assert "copies are looked for up to 1,000 rows" in check_site(streamed(path)).lines[-1].detail
+
+
+def test_a_check_counts_broken_rules_over_all_blocks(claims, tmp_path):
+    path = changed(lambda rows: rows.__setitem__("x3", rows["x3"].mask(rows.index % 100 == 0, 99.0)), tmp_path / "a")
+    checked = check_site(streamed(path))
+    assert not checked.passed
+    line = next(line for line in checked.lines if line.column == "x3")
+    assert line.detail == "is outside the schema's range -10 to 10 in 15 rows"
+    assert checked.findings[0].rows.tolist() == list(range(0, 1500, 100))

@@ -95,8 +95,9 @@ class ParquetBlocks:
                 start += len(table)
 
 
-def first_error(findings: list[Finding]) -> Exception:
-    """Return the error of the rule that a table breaks first, with its rows in all blocks."""
-    first = findings[0]
-    rows = [one.rows for one in findings if (one.column, one.rule) == (first.column, first.rule)]
-    return replace(first, rows=np.concatenate(rows)).error()
+def together(findings: list[Finding]) -> list[Finding]:
+    """Return the findings of all blocks, one for each rule of a column."""
+    rows: dict[tuple[str, str], list[np.ndarray]] = {}
+    for one in findings:
+        rows.setdefault((one.column, one.rule), []).append(one.rows)
+    return [Finding(column, rule, np.concatenate(places)) for (column, rule), places in rows.items()]

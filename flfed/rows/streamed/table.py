@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from flfed.rows.data import datasets
-from flfed.rows.data.parquet_blocks import ParquetBlocks, first_error
+from flfed.rows.data.parquet_blocks import ParquetBlocks, together
 from flfed.rows.data.parsing.fields import Finding
 from flfed.rows.data.site import Site
 from flfed.rows.features.encode import ColumnArrays, coded, joined
@@ -78,7 +78,7 @@ class StreamedTable:
         if not sides and not findings:
             findings = [Finding(self.schema.target, "has no rows: the table is empty", np.arange(0))]
         if findings:
-            raise first_error(findings)
+            raise together(findings)[0].error()
         self.sides = np.concatenate(sides)
         self.sums = {side: _of_one_site(parts) for side, parts in sums.items()}
         self.sample = joined(sample)
