@@ -54,6 +54,7 @@ batch = 1024
 [strategy]
 name = "fedavg"
 rounds = 5
+deadline = 86_400.0
 [compare]
 site-model = "same"
 """

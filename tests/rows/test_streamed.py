@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks.larger_than_memory import SOURCE, STUDY, drawn, schema, write_rows
 from flfed.errors import TableError, UsageError
+from flfed.federation.client.protection import privacy_refusal
 from flfed.federation.server.run import run
 from flfed.records.store.reader import RunReader
 from flfed.rows.comparison.compare import PAIRS, SiteComparison, compare
@@ -293,6 +294,14 @@ def test_a_site_is_refused_by_its_holdout_and_its_policy(claims):
     private = replace(claims, policy=Policy())
     assert "a comparison with earlier releases needs all" in str(study_refusal(study(), private))
     assert study_refusal(study(), claims) is None
+
+
+def test_noise_on_each_row_is_refused_and_noise_on_the_sum_is_not(claims):
+    noise = {"privacy__name": "record-dp", "privacy__clip": 1.0, "privacy__noise": 1.0, "privacy__delta": 1e-6}
+    protected = study(plan__steps=5, **noise, privacy__sampling=0.1)
+    refused = privacy_refusal(protected, claims, noise=False)
+    assert str(refused).endswith("differential privacy of rows needs all of its rows at once")
+    assert privacy_refusal(study(), claims) is None
 
 
 def changed(change: Callable[[pd.DataFrame], object], path: Path) -> Path:

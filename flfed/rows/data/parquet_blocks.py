@@ -86,8 +86,8 @@ class ParquetBlocks:
             start = group.start
             columns = {name: texts for name, texts in column_texts(group.path).items() if name in own.values()}
             # How texts of numbers and dates are written would follow from the whole column.
-            for name in typed.intersection(columns):
-                if columns[name]:
+            for name, texts in columns.items():
+                if texts and name in typed:
                     raise usage_error("rows.streamed.text", path=group.path, column=name)
             for raw in read_group(group.path, group.number, list(columns)):
                 table, findings = map_table(raw, schema, mapping, self.site.source.missing)

@@ -43,12 +43,7 @@ class ScoreSums:
     """
 
     def __init__(
-        self,
-        metrics: Mapping[str, Any],
-        arms: Sequence[str],
-        bins: ScoreBins,
-        centre: float,
-        rng: np.random.Generator,
+        self, metrics: Mapping[str, Any], arms: Sequence[str], bins: ScoreBins, centre: float, rng: np.random.Generator
     ) -> None:
         self.arms = tuple(arms)
         self._metrics = metrics
