@@ -297,8 +297,8 @@ def test_a_site_is_refused_by_its_holdout_and_its_policy(claims):
 
 
 def test_noise_on_each_row_is_refused_and_noise_on_the_sum_is_not(claims):
-    noise = {"privacy__name": "record-dp", "privacy__clip": 1.0, "privacy__noise": 1.0, "privacy__delta": 1e-6}
-    protected = study(plan__steps=5, **noise, privacy__sampling=0.1)
+    noise = {"privacy__name": "record-dp", "privacy__epsilon": 8.0, "privacy__delta": 1e-6, "privacy__sampling": 0.1}
+    protected = study(plan__steps=5, **noise)
     refused = privacy_refusal(protected, claims, noise=False)
     assert str(refused).endswith("differential privacy of rows needs all of its rows at once")
     assert privacy_refusal(study(), claims) is None
