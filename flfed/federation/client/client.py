@@ -27,6 +27,7 @@ from flfed.federation.client.training import LastUpdates, load_or_train
 from flfed.refusals import NotTakingPart, decline, of_table, refuse
 from flfed.rows.data.site import Site, dataset_refusal, study_refusal
 from flfed.rows.session import FIT, SiteSession
+from flfed.rows.streamed.session import open_session
 from flfed.rows.training.answer import run_client
 from flfed.rows.training.requests import ComputeRequest
 from flfed.rows.warm_start import FindSource, no_source
@@ -257,7 +258,7 @@ def _opened(site: Site, study: Study, repeat: int, draws: Draws) -> SiteSession:
     # Refusals that need no row come before the table is read.
     refuse(study_refusal(study, site) or privacy_refusal(study, site))
     try:
-        session = SiteSession(site, study, repeat, draws=draws)
+        session = open_session(site, study, repeat, draws)
     except TableError as error:
         least = max(CROSSING, site.policy.cell_minimum)
         raise NotTakingPart(of_table(table_error(study, error), least)) from None

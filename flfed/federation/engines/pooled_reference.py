@@ -38,6 +38,10 @@ class PooledReference:
         """
         return [self._side.sessions[(site, *self._key)] for site in sites]
 
+    def are_streamed(self, sites: Sequence[str]) -> bool:
+        """Return whether some of the sites' rows are never held together."""
+        return any(session.site.is_streamed for session in self.sessions(sites))
+
     def reference(
         self, sites: list[str], arrays: Arrays, encoder: Encoder, deviation: float | None = None
     ) -> Reference:

@@ -29,7 +29,9 @@ from flfed.rows.evaluation.bootstrap import Metrics, Pair
 from flfed.rows.evaluation.intervals import NAN, Difference, Estimate, row_losses, widen_differences
 from flfed.rows.evaluation.intervals import compare as compare_scores
 from flfed.rows.evaluation.scoring import histogram, is_count, too_few, withheld, within_steps
+from flfed.rows.evaluation.streamed import PARTS
 from flfed.rows.session import SiteSession
+from flfed.rows.streamed.session import StreamedSession
 from flfed.rows.training.requests import Asking, together
 from flfed.seeds import generator
 from flfed.study.tables import POINT_KINDS, OwnFamily, Point
@@ -174,16 +176,24 @@ def compare(
     table = session.table.holdout("compare")
     policy = session.policy
     task = session.task
-    y = session.target(table)
     arrays = session.own_arrays.at_site(arrays)
-    scores = yield from arm_scores(session, table, arrays, encoder, sd, same=True, start=start)
-    own = yield from session.local_model()  # made by now
     # One seed for all arms: their difference is taken draw by draw.
     rng = generator(session.seed, site=session.site.name, purpose="bootstrap")
+    sums = None
+    groups = None
+    if isinstance(session, StreamedSession):
+        sums = yield from session.compared(arrays, encoder, sd, bins, rng)
+        metrics = sums.metrics(binary=task == "binary")
+        y = np.arange(PARTS)
+        scores = {arm: np.full(PARTS, place) for place, arm in enumerate(sums.arms)}
+    else:
+        y = session.target(table)
+        scores = yield from arm_scores(session, table, arrays, encoder, sd, same=True, start=start)
+        groups = groups_of(session, table)
+        metrics = within_steps(session.metrics, [table], session.study.compare)
+    own = yield from session.local_model()  # made by now
     blocks = session.blocks(table)
     draws = session.study.compare.resamples
-    groups = groups_of(session, table)
-    metrics = within_steps(session.metrics, [table], session.study.compare)
     judged = compare_scores(metrics, y, scores, PAIRS, rng, draws=draws, groups=groups)
     if blocks is not None:
         losses = {arm: row_losses(task, y, score) for arm, score in scores.items()}
@@ -195,13 +205,17 @@ def compare(
     for name in judged[0]:
         whys = (withheld(name, y, score, task, policy, budget) for score in scores.values())
         reasons[name] = next(filter(None, whys), "")
-    counted = histogram(y, scores["global"], bins) if task == "binary" and policy.allows("score-histogram") else None
+    counted = None
+    if task == "binary" and policy.allows("score-histogram"):
+        counted = histogram(y, scores["global"], bins) if sums is None else sums.histogram("global")
     # Two accuracies over the same rows say how many rows two models call differently.
     counts = {name: reasons[name] for name in judged[0] if not policy.is_open and is_count(name, task, budget)}
     arms, differences = _one_accuracy(*judged, list(counts))
     points = yield from _points(session, table, scores["global"], counts, arrays, encoder)
     importance = yield from importances(session, table, _persons(session, table), arrays, encoder)
     notes = _left_out(session)
+    if sums is not None:
+        notes.append(render("figures.notes.streamed"))
     if explanations := sorted(set(filter(None, reasons.values()))):
         notes.append(f"withheld by the site's policy: {'; '.join(explanations)}")
     return SiteComparison(
@@ -261,9 +275,9 @@ def _points(
     """
     points = session.study.compare.points
     policy = session.policy
-    y = session.target(table)
     if not points or session.task != "binary":
         return []
+    y = session.target(table)
     # False positive rates need a threshold, which training rows set.
     rates = [point for point in points if point[0] == POINT_KINDS[-1]]
     if policy.is_open:

@@ -5,7 +5,7 @@ Columns are read out of pandas once, as arrays, for several sums and inputs. The
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -195,6 +195,25 @@ class Encoded:
         if self.elapsed is None:
             return None
         return (self.elapsed > 0) & (self.elapsed >= min(1 - LATEST, float(self.elapsed.max(initial=0))))
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedBlocks:
+    """Rows of a table larger than memory, encoded block by block in each pass over them.
+
+    Attributes
+    ----------
+    rows : int
+    blocks : callable (generator or None) → iterator of Encoded
+        The rows of a pass, in the order of the files, or in one that the generator draws.
+    """
+
+    rows: int
+    blocks: Callable[[np.random.Generator | None], Iterator[Encoded]]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return self.rows
 
 
 def pooled_rows(parts: Sequence[Encoded]) -> Encoded:

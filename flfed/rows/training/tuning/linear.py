@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logsumexp, softmax
 
 from flfed.rows.evaluation.bootstrap import units_of
-from flfed.rows.features.encode import MOST_ROWS, Encoded
+from flfed.rows.features.encode import MOST_ROWS, Encoded, EncodedBlocks
 from flfed.rows.training.functional import loss_of_rows
 
 PENALTIES = np.logspace(-4, 1, 11)
@@ -30,6 +30,10 @@ LEAST = 1e-12
 MANY = 500
 """Unknowns above which Newton's method costs too much."""
 STEPS = 100
+PASSES = 20
+"""Most steps of Newton's method over rows that come block by block."""
+CLOSE_STEP = 1e-4
+"""Largest change of a coefficient in the last of these steps."""
 NEAR = 1e-7
 """Largest change of a coefficient in a step that is the last: what it leaves is about the square of it."""
 
@@ -452,6 +456,53 @@ def fit_beside(
         shortened = np.log1p(way) / way if way else 1.0
         coefficients = coefficients - step * shortened
         if np.abs(step).max() < NEAR:
+            break
+    return LinearPredictor(coefficients[:-1], coefficients[-1])
+
+
+def tuned_on_blocks(rows: EncodedBlocks, few: Encoded, task: str, rng: np.random.Generator) -> LinearPredictor:
+    """Fit a linear model to rows that come block by block, at the best penalty of a few of them.
+
+    Parameters
+    ----------
+    rows : EncodedBlocks
+        Their class weights count.
+    few : Encoded
+        Rows on which the penalty is chosen, and where the fit begins.
+    task : {"binary", "regression"}
+    rng : Generator
+        Draws the folds.
+
+    Notes
+    -----
+    The penalty is the precision of a prior, which does not grow with the rows.
+
+    Newton's method, a pass over the rows for each step; steps are cut as in `fit_beside`, by a bound of the change of
+    any row's output.
+    """
+    search = search_of(few, task, 2, rng)
+    if isinstance(search, LinearPredictor):
+        return search
+    l2 = float(search.penalties[chosen(sum_test_losses(search))])
+    begun = fit_at(search, l2)
+    coefficients = np.vstack([begun.weight, begun.bias])
+    prior = np.append(np.full(len(begun.weight), l2 * len(few)), 0.0)
+    for _ in range(PASSES):
+        slope = prior[:, None] * coefficients
+        hessian = np.diag(prior)
+        largest = np.zeros(len(prior))
+        for block in rows.blocks(None):
+            x = np.column_stack([block.x, np.ones(len(block))])
+            root = np.sqrt(block.weight)[:, None]
+            expects, bend = curvature(x * root, x @ coefficients, task)
+            slope += x.T @ (block.weight[:, None] * (expects - block.y[:, None]))
+            hessian += bend
+            largest = np.maximum(largest, np.abs(x).max(axis=0, initial=0.0))
+        step = np.linalg.solve(hessian, slope)
+        way = 0.0 if task == "regression" else float(largest @ np.abs(step[:, 0]))
+        shortened = np.log1p(way) / way if way else 1.0
+        coefficients = coefficients - step * shortened
+        if task == "regression" or np.abs(step).max() < CLOSE_STEP:
             break
     return LinearPredictor(coefficients[:-1], coefficients[-1])
 
