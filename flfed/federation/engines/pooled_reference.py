@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from flfed.federation.client.client import SiteClient
-from flfed.rows.comparison.pooled import Reference, reference, union_scores
+from flfed.rows.comparison.pooled import Reference, first_searches, reference, union_scores
 from flfed.rows.session import SiteSession
-from flfed.rows.training.requests import Compute, run_client_by
+from flfed.rows.training.ahead import ModelsAhead
+from flfed.rows.training.requests import run_client_by
+from flfed.study.study import is_covered
 from flfed.summaries.summary import Encoder
 from flfed.updates.arrays import Arrays
 
@@ -22,11 +24,11 @@ class PooledReference:
     side : SiteClient
         With the open sessions.
     key : (study text, repeat)
-    answer : callable
+    answer : ModelsAhead
         Answers requests, one by one or together.
     """
 
-    def __init__(self, side: SiteClient, key: tuple[str, int], answer: Compute) -> None:
+    def __init__(self, side: SiteClient, key: tuple[str, int], answer: ModelsAhead) -> None:
         self._side = side
         self._key = key
         self._answer = answer
@@ -37,6 +39,13 @@ class PooledReference:
         They are in the given order.
         """
         return [self._side.sessions[(site, *self._key)] for site in sites]
+
+    def begin_models(self, sites: Sequence[str]) -> None:
+        """Begin the own models of these sites, and the pooled one, in other processes."""
+        sessions = self.sessions(sites)
+        # Under noise that covers every release no model is compared with others.
+        if self._answer.is_useful and not is_covered(sessions[0].study):
+            self._answer.begin(first_searches(sessions))
 
     def reference(
         self, sites: list[str], arrays: Arrays, encoder: Encoder, deviation: float | None = None
