@@ -21,16 +21,17 @@ import types
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Self
 
+from flfed import registry
 from flfed.callbacks import WARNING, Progress, display_paused, no_progress
 from flfed.errors import FlfedError
-from flfed.words import flfed_error, usage_error
+from flfed.words import flfed_error, render, usage_error
 
 GROUP = 10
 """Repeats, or shadow models, of one task: which ones train as a stack must not depend on the number of processes."""
@@ -193,11 +194,11 @@ class Tasks:
         self._last_tries: deque[int] = deque()
         self._losses: Counter[int] = Counter()
         self._workers: list[_Worker] = []
-        self._content = lambda: (run, tasks)
+        self._content = (run, tasks, registry.lent_classes())
         self._packed: _Packed | None = None
         with display_paused():
             if not may_fork():
-                self._packed = _Packed((run, tasks))
+                self._packed = _Packed(self._content)
         self._deal()
 
     def __enter__(self) -> Self:
@@ -225,6 +226,21 @@ class Tasks:
                     over += 1
                     yield outcome
 
+    def finish(self, done: Callable[[int, Any], None]) -> None:
+        """Call `done` with the number of each task and what it returned, as they end.
+
+        After all have ended, the error of the first task that failed is raised.
+        """
+        errors: dict[int, Exception] = {}
+        with self:
+            for number, outcome in self:
+                if isinstance(outcome, Exception):
+                    errors[number] = outcome
+                else:
+                    done(number, outcome)
+        for number in sorted(errors):
+            raise errors[number]
+
     def _deal(self) -> None:
         """Give idle processes a task, and start processes for the others."""
         for worker in self._workers:
@@ -241,10 +257,8 @@ class Tasks:
 
     def _give(self, worker: _Worker, task: int) -> None:
         worker.task = task
-        try:
+        with suppress(OSError):  # it was killed while idle, which the next read shows
             worker.connection.send(task)
-        except OSError:
-            pass  # it was killed while idle, which the next read shows
 
     def _receive(self, worker: _Worker) -> Iterator[tuple[int, Any]]:
         """Read one message of a process; yield the outcome of a task that ended."""
@@ -302,10 +316,10 @@ class Tasks:
         driver_end, worker_end = multiprocessing.Pipe()
         with display_paused(), _without_signals():
             if self._packed is None and may_fork():
-                process = _forked(worker_end, self._content)
+                process = _forked(worker_end, lambda: self._content)
             else:
                 # A thread may have begun since the first one.
-                self._packed = self._packed or _Packed(self._content())
+                self._packed = self._packed or _Packed(self._content)
                 process = _served(worker_end, self._packed)
         worker_end.close()
         worker = _Worker(process, driver_end)
@@ -326,6 +340,24 @@ class Tasks:
         for shares in self._shown.values():
             if task in shares:
                 shares[task] = max(shares.values())
+
+
+def open_tasks(
+    run: Run, tasks: Sequence[Any], jobs: int, *, progress: Progress = no_progress, **options: Any
+) -> Tasks | None:
+    """Return tasks that run in other processes, or None where this process has to run them.
+
+    That is so with one job or one task, or where the tasks cannot be sent. Parameters are those of `Tasks`, and `jobs`
+    may be `ALL`.
+    """
+    jobs = usable_jobs(jobs, len(tasks))
+    if jobs == 1:
+        return None
+    try:
+        return Tasks(run, tasks, jobs, progress=progress, **options)
+    except NotShareable:
+        progress(WARNING + render("run.jobs.alone"), 0, 1)
+        return None
 
 
 class NotShareable(Exception):
@@ -356,10 +388,9 @@ class _Packed:
         # The script is not run again in the process, and its classes are unknown there.
         if b"__main__" in head:
             raise NotShareable
-        if hasattr(os, "memfd_create"):
-            self._file = os.fdopen(os.memfd_create("flfed"), "w+b")
-        else:
-            self._file = tempfile.TemporaryFile()  # type: ignore[assignment]
+        is_linux = hasattr(os, "memfd_create")
+        number = os.memfd_create("flfed") if is_linux else os.dup(tempfile.TemporaryFile().fileno())  # noqa: SIM115
+        self._file = os.fdopen(number, "w+b")
         self.bounds = [self._write(part) for part in (memoryview(head), *[buffer.raw() for buffer in buffers])]
         self._file.flush()
 
@@ -438,7 +469,8 @@ def _work(connection: Connection, content: Callable[[], Any], environment: Mappi
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(1)
-    run, tasks = content()
+    run, tasks, classes = content()
+    registry.lend_classes(classes)
     driver = Driver(connection)
     while True:
         try:

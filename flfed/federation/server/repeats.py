@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import torch
 
-from flfed.callbacks import WARNING, Progress, no_progress
+from flfed.callbacks import Progress, no_progress
 from flfed.errors import RunStopped, UsageError, interruption
 from flfed.federation.client.client import read_ahead
 from flfed.federation.client.protection import follows_history
@@ -39,7 +39,7 @@ from flfed.rows.warm_start import SourceRows
 from flfed.study.kinds import ANALYSIS, grows, is_statistic, most_rounds
 from flfed.study.study import Study
 from flfed.summaries.summary import schema_encoder
-from flfed.tasks import GROUP, Driver, NotShareable, Tasks, usable_jobs
+from flfed.tasks import GROUP, Driver, open_tasks
 from flfed.updates.aggregation.rounds import rarely_collected
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
@@ -152,9 +152,8 @@ class Series:
 
         An error is raised after all have ended, and it is that of the first group.
         """
-        jobs = usable_jobs(self.jobs, len(groups))
         # Where one run decides what a later one may release, they run in their order.
-        if jobs == 1 or not self.engine.stacks or any(follows_history(self.study, site) for site in self._here()):
+        if not self.engine.stacks or any(follows_history(self.study, site) for site in self._here()):
             return False
         store = DriverStore(self.store)
 
@@ -169,23 +168,22 @@ class Series:
             "observe": lambda task, stage, round: self.observer(stage, round),
             "callback": lambda task, figures: bool(self.callback and self.callback(figures)),
         }
-        errors = dict[int, Exception]()
-        try:
-            with Tasks(self._elsewhere(before), groups, jobs, functions=functions, progress=self.progress, lost=again) as tasks:
-                over = 0
-                for number, outcome in tasks:
-                    over += len(groups[number])
-                    self.progress("repeats", self.repeats - sum(map(len, groups)) + over, self.repeats)
-                    if isinstance(outcome, Exception):
-                        errors[number] = outcome
-        except NotShareable:
-            self.progress(WARNING + render("run.jobs.alone"), 0, 1)
+        over = self.repeats - sum(map(len, groups))
+
+        def count(number: int, _: None) -> None:
+            nonlocal over
+            over += len(groups[number])
+            self.progress("repeats", over, self.repeats)
+
+        task = self._elsewhere(before)
+        tasks = open_tasks(task, groups, self.jobs, functions=functions, progress=self.progress, lost=again)
+        if tasks is None:
             return False
+        try:
+            tasks.finish(count)
         except KeyboardInterrupt as error:
             store.end("stopped", interruption(error))
             raise self._stopped(error) from None
-        for number in sorted(errors):
-            raise errors[number]
         return True
 
     def _elsewhere(self, before: SourceRows | None) -> GroupTask:

@@ -42,7 +42,7 @@ from flfed.rows.training.stack import Stack
 from flfed.rows.training.tuning.best_model import best_alone, trees_alone
 from flfed.rows.training.tuning.stacked import tune_together
 from flfed.summaries.summary import Arrays
-from flfed.tasks import Driver, Tasks, usable_jobs
+from flfed.tasks import Driver, open_tasks
 
 TOGETHER: dict[type, Callable[[Any], Sequence[Any]]] = {
     ScoreRequest: score_stacked,
@@ -142,11 +142,11 @@ def _alone(request: Request) -> Any:
 
 def train_stacks(requests: Sequence[ShadowsRequest], jobs: int = 1) -> list[Any]:
     """Train the models of each request as a stack of their own, in several processes where there are jobs."""
-    jobs = usable_jobs(jobs, len(requests))
-    if jobs == 1:
+    tasks = open_tasks(_train_stack, requests, jobs)
+    if tasks is None:
         return [_train_stack(request) for request in requests]
     results: list[Any] = [None] * len(requests)
-    with Tasks(_train_stack, requests, jobs) as tasks:
+    with tasks:
         for place, outcome in tasks:
             results[place] = Failed(outcome) if isinstance(outcome, Exception) else outcome
     return results
