@@ -7,8 +7,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
+from typing import Any
 
 from flfed.words import render
 
@@ -92,60 +93,48 @@ def loading(show_progress: Progress = no_progress, *, freeze: bool = False) -> I
         show_progress(words, 1, 1)
 
 
-_DISPLAYS: list[Callable[[], AbstractContextManager[None]]] = []
-"""Threads of this process that show progress, each as a context in which it is stopped."""
+_DISPLAYS: list[Any] = []
+"""Displays of this process with a thread of their own, which have methods `stop` and `start`."""
 
 
 @contextmanager
-def displaying(pause: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
-    """Let `display_paused` stop a thread that shows progress, while the block runs."""
-    _DISPLAYS.append(pause)
+def displaying(display: Any) -> Iterator[None]:
+    """Let `display_paused` stop a display while the block runs."""
+    _DISPLAYS.append(display)
     try:
         yield
     finally:
-        _DISPLAYS.remove(pause)
+        _DISPLAYS.remove(display)
 
 
 @contextmanager
 def display_paused() -> Iterator[None]:
-    """Stop the threads that show progress while the block runs: no process is forked beside them."""
-    with ExitStack() as stack:
-        for pause in _DISPLAYS:
-            stack.enter_context(pause())
+    """Stop all displays while the block runs: no process may be forked beside their threads."""
+    for display in _DISPLAYS:
+        display.stop()
+    try:
         yield
+    finally:
+        for display in _DISPLAYS:
+            display.start()
 
 
 @contextmanager
 def repeating(seconds: float, action: Callable[[], None]) -> Iterator[None]:
     """Call `action` in a thread of its own each time so many seconds are over, while the block runs."""
+    over = threading.Event()
 
-    @contextmanager
-    def thread() -> Iterator[None]:
-        over = threading.Event()
+    def repeat() -> None:
+        while not over.wait(seconds):
+            action()
 
-        def repeat() -> None:
-            while not over.wait(seconds):
-                action()
-
-        thread = threading.Thread(target=repeat, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-
-    running = ExitStack()
-    running.enter_context(thread())
-
-    @contextmanager
-    def paused() -> Iterator[None]:
-        running.close()
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
         yield
-        running.enter_context(thread())
-
-    with running, displaying(paused):
-        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def is_watched() -> bool:
@@ -174,10 +163,14 @@ def progress_line(after: float = SOON) -> Iterator[Progress]:
             show()
 
     # A stage without progress for minutes is shown, too.
+    timer = threading.Timer(after, show)
+    timer.daemon = True
+    timer.start()
     try:
-        with repeating(after, show):
-            yield report_stage
+        yield report_stage
     finally:
+        timer.cancel()
+        timer.join()
         if shown:
             stream.write("\r" + " " * WIDTH + "\r")
             stream.flush()

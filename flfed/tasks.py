@@ -213,7 +213,7 @@ class Tasks:
             self._close(worker)
         self._workers.clear()
         if self._packed is not None:
-            self._packed.close()
+            self._packed.file.close()
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         """Yield the number of each task and its outcome, as they end."""
@@ -267,24 +267,19 @@ class Tasks:
         except (EOFError, OSError):
             yield from self._remove(worker)
             return
-        task = worker.task
-        if task is None:
-            return
+        task = worker.task or 0
+        error = worker.error
+        result = None
         if name == "over":
-            worker.task = None
-            (result,) = values
-            # What it posted last may have failed after the task was done.
-            outcome = result if worker.error is None or isinstance(result, Exception) else worker.error
-            worker.error = None
+            worker.task = worker.error = None
             self._complete(task)
-            yield task, outcome
+            # What it posted last may have failed after the task was done.
+            yield task, error or values[0]
             return
-        result, error = None, worker.error
-        if error is None:
-            try:
-                result = self._functions[name](task, *values, **options)
-            except Exception as failed:  # noqa: BLE001 - raised again in the task
-                error = failed
+        try:
+            result = None if error else self._functions[name](task, *values, **options)
+        except Exception as failed:  # noqa: BLE001 - raised again in the task
+            error = failed
         worker.error = None if waits else error
         if waits:
             worker.connection.send((error, result))
@@ -367,10 +362,6 @@ class NotShareable(Exception):
 class _Packed:
     """A pickled object in shared memory, which each process maps.
 
-    Parameters
-    ----------
-    content : object
-
     Raises
     ------
     NotShareable
@@ -378,35 +369,24 @@ class _Packed:
     """
 
     def __init__(self, content: Any) -> None:
-        if "forkserver" not in multiprocessing.get_all_start_methods():
-            raise NotShareable
         buffers: list[pickle.PickleBuffer] = []
         try:
             head = pickle.dumps(content, protocol=5, buffer_callback=buffers.append)
         except (pickle.PicklingError, TypeError, AttributeError):
             raise NotShareable from None
-        # The script is not run again in the process, and its classes are unknown there.
-        if b"__main__" in head:
+        # The script is not run again in the process, so that its classes are unknown there.
+        if b"__main__" in head or "forkserver" not in multiprocessing.get_all_start_methods():
             raise NotShareable
         is_linux = hasattr(os, "memfd_create")
         number = os.memfd_create("flfed") if is_linux else os.dup(tempfile.TemporaryFile().fileno())  # noqa: SIM115
-        self._file = os.fdopen(number, "w+b")
-        self.bounds = [self._write(part) for part in (memoryview(head), *[buffer.raw() for buffer in buffers])]
-        self._file.flush()
-
-    def _write(self, part: memoryview) -> tuple[int, int]:
-        self._file.write(bytes(-self._file.tell() % 64))  # numpy's arrays are aligned
-        start = self._file.tell()
-        self._file.write(part)
-        return start, self._file.tell()
-
-    def connection(self) -> Connection:
-        """Return the file in the form in which a process can be given one."""
-        return Connection(os.dup(self._file.fileno()), writable=False)
-
-    def close(self) -> None:
-        """Free the memory."""
-        self._file.close()
+        self.file = os.fdopen(number, "w+b")
+        self.bounds = []
+        for part in (memoryview(head), *[buffer.raw() for buffer in buffers]):
+            self.file.write(bytes(-self.file.tell() % 64))  # numpy's arrays are aligned
+            start = self.file.tell()
+            self.file.write(part)
+            self.bounds.append((start, self.file.tell()))
+        self.file.flush()
 
 
 def _unpack(file: Connection, bounds: Sequence[tuple[int, int]]) -> Any:
@@ -435,7 +415,8 @@ def _served(connection: Connection, packed: _Packed) -> Any:
     """Return a started process of the fork server."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    file = packed.connection()
+    # A process can be given a connection, and so any file.
+    file = Connection(os.dup(packed.file.fileno()), writable=False)
     content = partial(_unpack, file, packed.bounds)
     process = context.Process(target=_work, args=(connection, content, dict(os.environ)), daemon=True)
     # A program's script is not run again: without its guard it would start the study once more.
@@ -483,14 +464,10 @@ def _work(connection: Connection, content: Callable[[], Any], environment: Mappi
             if not isinstance(error, FlfedError):
                 error.add_note("".join(traceback.format_tb(error.__traceback__)))
             outcome = error
-        _send_outcome(driver, outcome)
-
-
-def _send_outcome(driver: Driver, outcome: Any) -> None:
-    try:
-        driver.post("over", outcome)
-    except (pickle.PicklingError, TypeError, AttributeError) as error:
-        driver.post("over", RuntimeError(f"{type(outcome).__name__} cannot be pickled: {type(error).__name__}"))
+        try:
+            driver.post("over", outcome)
+        except (pickle.PicklingError, TypeError, AttributeError) as error:
+            driver.post("over", RuntimeError(f"{type(outcome).__name__} cannot be sent: {type(error).__name__}"))
 
 
 def _end_with_driver() -> None:

@@ -110,15 +110,7 @@ def _bars(console: Console) -> Iterator[Progress]:
 
     clocks = (TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn())
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *clocks)
-    bars = Progress(*columns, console=console, transient=True)
-
-    @contextmanager
-    def paused() -> Iterator[None]:
-        bars.stop()
-        yield
-        bars.start()
-
-    with bars, displaying(paused):
+    with Progress(*columns, console=console, transient=True) as bars, displaying(bars):
         # A stage without a count has no total: its bar moves, and its clock runs.
         tasks: dict[str, Any] = {}
         stand_in = [bars.add_task(READING, total=None)]

@@ -275,17 +275,9 @@ def sweep(
     return Swept(study=study.name, primary=check(study)["primary"], points=_comparable(done), stopped=stopped)
 
 
-@dataclass(frozen=True)
-class PointTask:
-    """A point as a task of another process: `_run_of` with the driver's store."""
-
-    series: str
-    sites: Sequence[Site]
-    address: str
-
-    def __call__(self, point: Study, driver: Driver) -> str:
-        """Run a point and return the id of the run."""
-        return _run_of(self.series, point, self.sites, ForwardedStore(driver, self.address), driver.progress)
+def _run_elsewhere(series: str, sites: Sequence[Site], address: str, point: Study, driver: Driver) -> str:
+    """Run a point in another process, and return the id of the run."""
+    return _run_of(series, point, sites, ForwardedStore(driver, address), driver.progress)
 
 
 def _run_all(
@@ -304,7 +296,8 @@ def _run_all(
         for run in writes.end(status, reason, task):
             checkpoints.forget(run)
 
-    task = PointTask(f"{study.name}-sweep", sites, store.address)
+    series = f"{study.name}-sweep"
+    task = partial(_run_elsewhere, series, sites, store.address)
     if any(follows_history(study, site) for site in sites):
         jobs = 1
     if usable_jobs(jobs, len(points)) > 1:
@@ -313,7 +306,7 @@ def _run_all(
     tasks = open_tasks(task, points, jobs, functions=writes.functions, progress=progress, lost=lost)
     if tasks is None:
         for number, point in enumerate(points):
-            add(number, _run_of(task.series, point, sites, store, progress))
+            add(number, _run_of(series, point, sites, store, progress))
         return
     try:
         tasks.finish(add)

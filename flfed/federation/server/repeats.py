@@ -165,7 +165,7 @@ class Series:
         functions: dict[str, Callable[..., Any]] = {
             **store.functions,
             "entries": lambda task: {repeat: entries[repeat] for repeat in groups[task] if repeat in entries},
-            "observe": lambda task, stage, round: self.observer(stage, round),
+            "observer": lambda task, stage, round: self.observer(stage, round),
             "callback": lambda task, figures: bool(self.callback and self.callback(figures)),
         }
         over = self.repeats - sum(map(len, groups))
@@ -175,7 +175,12 @@ class Series:
             over += len(groups[number])
             self.progress("repeats", over, self.repeats)
 
-        task = self._elsewhere(before)
+        bare = replace(
+            self, store=cast(RunStore, None), progress=no_progress, observer=no_observer, callback=None, jobs=1
+        )
+        calls = {"observer": self.observer is not no_observer, "callback": self.callback is not None}
+        present = [name for name, is_there in calls.items() if is_there]
+        task = partial(_run_elsewhere, bare, self.store.address, before, present)
         tasks = open_tasks(task, groups, self.jobs, functions=functions, progress=self.progress, lost=again)
         if tasks is None:
             return False
@@ -185,14 +190,6 @@ class Series:
             store.end("stopped", interruption(error))
             raise self._stopped(error) from None
         return True
-
-    def _elsewhere(self, before: SourceRows | None) -> GroupTask:
-        """Return the task of other processes, without what belongs to this one."""
-        observes = self.observer is not no_observer
-        bare = replace(
-            self, store=cast(RunStore, None), progress=no_progress, observer=no_observer, callback=None, jobs=1
-        )
-        return GroupTask(bare, self.store.address, before, observes, self.callback is not None)
 
     def _stopped(self, error: KeyboardInterrupt) -> RunStopped:
         """Return the end of the series by a person, after all its repeats have ended."""
@@ -342,38 +339,20 @@ class Series:
             return conduct_statistic(conductor) if is_statistic(self.study) else conductor.conduct()
 
 
-@dataclass(frozen=True)
-class GroupTask:
-    """A group of repeats as a task of another process.
+def _run_elsewhere(
+    series: Series, address: str, before: SourceRows | None, calls: Sequence[str], group: Sequence[int], driver: Driver
+) -> None:
+    """Run the repeats of a group that are not completed, in another process.
 
-    Attributes
-    ----------
-    series : Series
-        Without store, progress, observer and callback: the driver has them.
-    address : str
-        Of the run store.
-    before : SourceRows or None
-    observes, reports : bool
-        Whether the driver has an observer, and a callback.
+    `series` has no store, progress, observer or callback: the driver has them. `calls` are the last two that
+    it has.
     """
-
-    series: Series
-    address: str
-    before: SourceRows | None
-    observes: bool
-    reports: bool
-
-    def __call__(self, group: Sequence[int], driver: Driver) -> None:
-        """Run the repeats of a group that are not completed."""
-        entries = driver.call("entries")
-        left = [repeat for repeat in group if repeat not in entries or entries[repeat].status != "completed"]
-        series = replace(self.series, store=ForwardedStore(driver, self.address), progress=driver.progress)
-        if self.observes:
-            series = replace(series, observer=partial(driver.call, "observe"))
-        if self.reports:
-            series = replace(series, callback=partial(driver.call, "callback"))
-        with rarely_collected():
-            series.run_group(left, entries, self.before)
+    entries = driver.call("entries")
+    left = [repeat for repeat in group if repeat not in entries or entries[repeat].status != "completed"]
+    own: dict[str, Any] = {name: partial(driver.call, name) for name in calls}
+    here = replace(series, store=ForwardedStore(driver, address), progress=driver.progress, **own)
+    with rarely_collected():
+        here.run_group(left, entries, before)
 
 
 def _after_writing(observer: RunObserver, writer: RunWriter) -> RunObserver:

@@ -181,20 +181,9 @@ def run(
         options = _run_options(sites, resolved_sites) | {"stacked": stacked}
         path = path_of(runs_on, chosen, stacked=stacked)
         Series(
-            opened,
-            series,
-            repeats,
-            chosen,
-            facts,
-            runs_on,
-            path,
-            resolved_sites,
-            options,
-            progress,
-            observer,
-            callback,
-            jobs,
-        ).go_on({})
+            opened, series, repeats, chosen, facts, runs_on, path, resolved_sites, options, progress, observer,
+            callback, jobs,
+        ).go_on({})  # fmt: skip
     return _result(series, store)
 
 
@@ -258,19 +247,9 @@ def resume(
         # A site that is new here would join the missing repeats, and not the completed ones.
         early = [site for site in resolved_sites if site.name in first]
         Series(
-            opened,
-            series.series,
-            series.repeats,
-            study,
-            facts,
-            engine,
-            path,
-            early,
-            options,
-            progress,
-            observer,
+            opened, series.series, series.repeats, study, facts, engine, path, early, options, progress, observer,
             jobs=jobs,
-        ).go_on({entry.repeat: entry for entry in entries})
+        ).go_on({entry.repeat: entry for entry in entries})  # fmt: skip
     return _result(series.series, store)
 
 
