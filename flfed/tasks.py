@@ -257,8 +257,12 @@ class Tasks:
 
     def _give(self, worker: _Worker, task: int) -> None:
         worker.task = task
-        with suppress(OSError):  # it was killed while idle, which the next read shows
-            worker.connection.send(task)
+        self._send(worker, task)
+
+    @staticmethod
+    def _send(worker: _Worker, message: Any) -> None:
+        with suppress(OSError):  # it was killed, which the next read shows
+            worker.connection.send(message)
 
     def _receive(self, worker: _Worker) -> Iterator[tuple[int, Any]]:
         """Read one message of a process; yield the outcome of a task that ended."""
@@ -282,7 +286,7 @@ class Tasks:
             error = failed
         worker.error = None if waits else error
         if waits:
-            worker.connection.send((error, result))
+            self._send(worker, (error, result))
 
     def _remove(self, worker: _Worker) -> Iterator[tuple[int, Any]]:
         """Remove a process that was killed; yield the outcome of its task after the last try."""

@@ -227,8 +227,7 @@ def audit(
         with loading(freeze=True):
             from flfed.experiments.audit import audit as audit_run
         with progress(quiet=as_json) as show_progress:
-            chosen = {"only": sites, "attacks": attacks, "jobs": jobs or ALL}
-            outcome = audit_run(run, progress=show_progress, **chosen)
+            outcome = audit_run(run, only=sites, attacks=attacks, progress=show_progress, jobs=jobs or ALL)
     if as_json:
         output.print_json(outcome.as_object())
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any
 
 from sqlalchemy import create_engine
 
@@ -11,16 +11,7 @@ from flfed.errors import FlfedError
 from flfed.records.store.database import store_url
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore, RunWriter
-
-
-class Calls(Protocol):
-    """Calls functions of the driver by name, and waits for them or not."""
-
-    def call(self, name: str, *values: Any, **options: Any) -> Any:
-        """Return the result of a function of the driver."""
-
-    def post(self, name: str, *values: Any, **options: Any) -> None:
-        """Call a function of the driver without waiting."""
+from flfed.tasks import Driver
 
 
 class DriverStore:
@@ -73,12 +64,12 @@ class ForwardedStore(RunStore):
 
     Parameters
     ----------
-    driver : Calls
+    driver : Driver
     address : str
         By which the task reads the store.
     """
 
-    def __init__(self, driver: Calls, address: str) -> None:
+    def __init__(self, driver: Driver, address: str) -> None:
         super().__init__(create_engine("sqlite://"), store_url(address))
         self._driver = driver
 
@@ -127,7 +118,7 @@ class ForwardedWriter(RunWriter):
     An error of what need not be on the disk at once is raised by a later call.
     """
 
-    def __init__(self, driver: Calls, address: str, run: str) -> None:
+    def __init__(self, driver: Driver, address: str, run: str) -> None:
         self.driver = driver
         self._address = address
         self.run = run
