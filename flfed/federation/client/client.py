@@ -258,12 +258,12 @@ def _whole(message: Message, state: RunState) -> Message:
 def read_ahead(study: Study, sites: Sequence[Site]) -> None:
     """Read the tables that a study's sessions will need, of cached sites.
 
-    A site that does not take part, or cannot be read, has its error in its session.
+    A site that does not take part, or cannot be read, has its error in its session, which keeps what may not cross.
     """
     if study.expires is not None and datetime.date.today() > study.expires:
         return
     for site in sites:
-        with suppress(FlfedError):
+        with suppress(Exception):
             study_table(study, _willing(site, study))
 
 
