@@ -10,7 +10,7 @@ from flfed.federation.client.client import SiteClient
 from flfed.rows.comparison.pooled import Reference, first_searches, reference, union_scores
 from flfed.rows.session import SiteSession
 from flfed.rows.training.ahead import ModelsAhead
-from flfed.rows.training.requests import run_client_by
+from flfed.rows.training.requests import Compute, run_client_by
 from flfed.study.study import is_covered
 from flfed.summaries.summary import Encoder
 from flfed.updates.arrays import Arrays
@@ -24,11 +24,11 @@ class PooledReference:
     side : SiteClient
         With the open sessions.
     key : (study text, repeat)
-    answer : ModelsAhead
-        Answers requests, one by one or together.
+    answer : callable
+        Answers requests, one by one or together; `ModelsAhead` where models may be begun before.
     """
 
-    def __init__(self, side: SiteClient, key: tuple[str, int], answer: ModelsAhead) -> None:
+    def __init__(self, side: SiteClient, key: tuple[str, int], answer: Compute) -> None:
         self._side = side
         self._key = key
         self._answer = answer
@@ -42,10 +42,11 @@ class PooledReference:
 
     def begin_models(self, sites: Sequence[str]) -> None:
         """Begin the own models of these sites, and the pooled one, in other processes."""
+        ahead = self._answer
         sessions = self.sessions(sites)
         # Under noise that covers every release no model is compared with others.
-        if self._answer.is_useful and not is_covered(sessions[0].study):
-            self._answer.begin(first_searches(sessions))
+        if isinstance(ahead, ModelsAhead) and ahead.is_useful and not is_covered(sessions[0].study):
+            ahead.begin(first_searches(sessions))
 
     def reference(
         self, sites: list[str], arrays: Arrays, encoder: Encoder, deviation: float | None = None
