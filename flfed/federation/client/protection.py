@@ -139,6 +139,12 @@ def checks_history(study: Study, site: Site) -> bool:
     return exact and not site.policy.is_open
 
 
+def follows_history(study: Study, site: Site) -> bool:
+    """Return whether what a site releases in one run of a study may depend on its earlier runs."""
+    charged = site.policy.enforces_budget and run_charges(study, site)
+    return bool(charged) or checks_history(study, site)
+
+
 def rows_refusal(study: Study, training: pd.DataFrame, too_small: Refusal | None) -> Refusal | None:
     """Return why a site's rows are too few, or None.
 

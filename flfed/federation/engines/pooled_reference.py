@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from flfed.federation.client.client import SiteClient
-from flfed.rows.comparison.pooled import Reference, reference, union_scores
+from flfed.rows.comparison.pooled import Reference, first_searches, reference, union_scores
 from flfed.rows.session import SiteSession
+from flfed.rows.training.ahead import ModelsAhead
 from flfed.rows.training.requests import Compute, run_client_by
+from flfed.study.study import is_covered
 from flfed.summaries.summary import Encoder
 from flfed.updates.arrays import Arrays
 
@@ -23,7 +25,7 @@ class PooledReference:
         With the open sessions.
     key : (study text, repeat)
     answer : callable
-        Answers requests, one by one or together.
+        Answers requests, one by one or together; `ModelsAhead` where models may be begun before.
     """
 
     def __init__(self, side: SiteClient, key: tuple[str, int], answer: Compute) -> None:
@@ -41,6 +43,14 @@ class PooledReference:
     def are_streamed(self, sites: Sequence[str]) -> bool:
         """Return whether some of the sites' rows are never held together."""
         return any(session.site.is_streamed for session in self.sessions(sites))
+
+    def begin_models(self, sites: Sequence[str]) -> None:
+        """Begin the own models of these sites, and the pooled one, in other processes."""
+        ahead = self._answer
+        sessions = self.sessions(sites)
+        # Under noise that covers every release no model is compared with others.
+        if isinstance(ahead, ModelsAhead) and ahead.is_useful and not is_covered(sessions[0].study):
+            ahead.begin(first_searches(sessions))
 
     def reference(
         self, sites: list[str], arrays: Arrays, encoder: Encoder, deviation: float | None = None

@@ -215,6 +215,22 @@ class TreesRequest(_OfRowsAlone):
     """
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ShadowsRequest:
+    """A request to train models through all rounds, side by side and apart from all others.
+
+    The result is the arrays of each after the last round.
+
+    Attributes
+    ----------
+    rounds : sequence of sequences of FitRequest
+        In each round a fit of each model; after the first it starts from the arrays of the fit before.
+    """
+
+    rounds: Sequence[Sequence[FitRequest]]
+    source: None = None
+
+
 Packed = Any
 """An update before it is packed, and after: arrays by name under a codec, one vector under secure sums."""
 PACKED_AT_ONCE = 64
@@ -267,7 +283,9 @@ def packed(requests: Sequence[PackRequest]) -> list[Packed]:
     return replies
 
 
-Request = FitRequest | ScoreRequest | MeasureRequest | TuneRequest | RivalRequest | TreesRequest | PackRequest
+SearchRequest = RivalRequest | TreesRequest
+"""A request that takes long, and is answered for itself."""
+Request = FitRequest | ScoreRequest | MeasureRequest | TuneRequest | SearchRequest | ShadowsRequest | PackRequest
 ComputeRequest = Request | list[Request]
 Result = TypeVar("Result")
 Asking = Generator[ComputeRequest, Any, Result]
