@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from flfed.federation.client.privacy_budget import shown as shown_epsilon
 from flfed.federation.client.protection import Charge, charge_of
-from flfed.records.reports.privacy import describe_encoder_condition
-from flfed.records.statistics.privacy_odds import DRAWN_ONCE
+from flfed.records.reports.privacy import DRAWN_ONCE, describe_encoder_condition
 from flfed.study.study import Study, compares_privately, covers_model
 from flfed.updates.mechanism import mechanism_of
 from flfed.words import render

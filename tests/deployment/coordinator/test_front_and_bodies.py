@@ -18,8 +18,7 @@ from flfed.deployment.coordinator import proxy
 from flfed.deployment.coordinator.certificates import Settings, initialise
 from flfed.deployment.coordinator.serve import _write_certificate, check_private
 from flfed.deployment.flower.control import Control
-from flfed.deployment.flower.link import Link, pem_of
-from flfed.deployment.flower.message_purge import remove_bodies
+from flfed.deployment.flower.link import Link, pem_of, remove_bodies
 from flfed.errors import FlfedError, UsageError
 from flfed.paths import CoordinatorFolder
 from flfed.signatures import new_node_key, public_text
