@@ -1,7 +1,5 @@
 """`flfed rehearse` before any server starts: what it refuses, what it makes, and what it reads of the real home."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import signal

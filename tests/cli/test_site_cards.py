@@ -1,7 +1,5 @@
 """`flfed coordinator cards`, `site cards`, `site key --card` and `site approve --with LIST`, as people call them."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

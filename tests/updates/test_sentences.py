@@ -1,7 +1,5 @@
 """Words of a site about its figures are ours, or are counted: every one of ours is known."""
 
-from __future__ import annotations
-
 import ast
 import itertools
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Site-level differential privacy under secure sums: noise of the sites themselves, and a server that nobody trusts."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

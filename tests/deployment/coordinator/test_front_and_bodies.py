@@ -1,7 +1,5 @@
 """What can be told without a running server: Caddy's configuration, folders' modes, the removal from a database."""
 
-from __future__ import annotations
-
 import http.server
 import os
 import sqlite3
