@@ -44,7 +44,7 @@ def contained(part: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
 def figure(
     column: Any,
     title: str,
-    drawn: Any,
+    drawn: Chart | None,
     lines: Sequence[Line],
     *,
     key: str,
@@ -58,7 +58,7 @@ def figure(
     ----------
     column : st or a container
     title : str
-    drawn : Altair chart, Chart or None
+    drawn : Chart or None
         None where there are no figures.
     lines : sequence of mappings
         The figures of the chart, with units in the names.
@@ -76,13 +76,8 @@ def figure(
         if drawn is None or not lines:
             st.caption("No figures yet.")
             return
-        # A `Chart` is plain Vega-Lite, as Altair's checks would be too slow for a running run.
-        if isinstance(drawn, Chart):
-            spec = {"padding": PADDING, "config": DESCRIBED_AS_A_WHOLE, **drawn.spec}
-            st.vega_lite_chart(drawn.rows, spec, width="stretch", alt=says or title, key=f"{key}-chart")
-        else:
-            padded = drawn.properties(padding=PADDING).configure(**DESCRIBED_AS_A_WHOLE)
-            st.altair_chart(padded, width="stretch", alt=says or title, key=f"{key}-chart")
+        spec = {"padding": PADDING, "config": DESCRIBED_AS_A_WHOLE, **drawn.spec}
+        st.vega_lite_chart(drawn.rows, spec, width="stretch", alt=says or title, key=f"{key}-chart")
         if is_tabled:
             behind(lines, key=key, least=least)
 

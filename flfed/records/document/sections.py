@@ -8,16 +8,13 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flfed.records.charts.chart import Chart, picture
 from flfed.records.section import Drawing, Section, Table, divide, names_of
 from flfed.records.statistics.verdict import ABSENT
 from flfed.records.text import BREAKS
 from flfed.words import render
-
-if TYPE_CHECKING:
-    from flfed.records.charts.chart import Altair
 
 WIDEST = 6
 """Columns beside each other on A4; a wider table continues below."""
@@ -108,7 +105,7 @@ WIDE = 960
 """Width of a chart as wide as the page, which scales it down."""
 
 
-def chart(title: str, drawn: Chart | Altair | None, *, says: str = "") -> Markup:
+def chart(title: str, drawn: Chart | None, *, says: str = "") -> Markup:
     """Return a chart under its title, "" of None.
 
     Parameters
@@ -120,8 +117,7 @@ def chart(title: str, drawn: Chart | Altair | None, *, says: str = "") -> Markup
     """
     if drawn is None:
         return Markup()
-    is_curve = isinstance(drawn, Chart) and not drawn.is_by_row
-    image = _image(picture(drawn, WIDTH, HEIGHT if is_curve else None), says or title, "chart")
+    image = _image(picture(drawn, WIDTH, None if drawn.is_by_row else HEIGHT), says or title, "chart")
     return element("figure", element("figcaption", title), image)
 
 
