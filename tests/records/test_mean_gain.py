@@ -229,6 +229,8 @@ def test_of_a_hundred_sites_alike_the_common_gain_is_told_and_the_luckiest_is_no
         "On average over 100 sites, the shared model before adjustment against each site's own: gain +0.0"
     )
     assert headline(found, AUC)[0].endswith("for sites like these that train it together), which is clear.")
+    # "Joining improves AUC at 0 of 100 sites" would read as the contrary.
+    assert headline(found, AUC)[1] == "No clear improvement at 100 of 100 sites."
     # Why the mean is clear where no site's gain is stands behind both, once.
     narrower = (
         "The mean rests on the test rows of 100 sites. A site's interval rests on its own rows alone, and is widened "

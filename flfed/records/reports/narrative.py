@@ -506,10 +506,14 @@ def tally(report: Report, metric: str) -> str:
     by_code: dict[str, list[str]] = {code: [] for code in VERDICTS}
     for name, site in run.sites.items():
         by_code[verdicts.site_verdict(site, metric)[0]].append(name)
-    # The number of sites that gain is shown even where it is 0; but where most are inconclusive, "0" would read as no.
+    # The number of sites that gain is shown even where it is 0; but where most are inconclusive, or the mean gain is
+    # clear, "0" would read as no.
     first = PAYS
-    if not by_code[PAYS] and 2 * len(by_code[INCONCLUSIVE]) > len(run.sites):
-        first = INCONCLUSIVE
+    most = max(by_code, key=lambda code: len(by_code[code]))
+    mean = figure_of(run.mean_gain, metric)
+    is_clear = verdicts.code_of_mean(mean, mean.minimum_gain or 0.0) == PAYS
+    if not by_code[PAYS] and (is_clear or 2 * len(by_code[INCONCLUSIVE]) > len(run.sites)):
+        first = most
     parts = []
     for code in sorted(by_code, key=lambda code: code != first):
         names = by_code[code]
