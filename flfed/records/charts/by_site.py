@@ -179,7 +179,7 @@ def forest_plot(report: Report, metric: str, sites: Sequence[str]) -> Chart | No
 
 
 def by_width(narrow: object, wide: object) -> Spec:
-    """Return what is drawn on a narrow and on a wide screen, in Vega's language."""
+    """Return one value for a narrow screen and one for a wide one, in Vega's language."""
     return {"expr": f"{NARROW} ? {narrow} : {wide}"}
 
 

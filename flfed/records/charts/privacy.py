@@ -90,19 +90,19 @@ def spent_chart(spent: Mapping[str, SpentLine]) -> Chart:
         "y": arms_y(list(spent)),
         "color": looks_of("what", {kind: SPENT_COLOURS[kind] for kind in kinds}),
     }
-    told = {"tooltip": [nominal("site"), nominal("what"), nominal("shown")]}
+    hover = {"tooltip": [nominal("site"), nominal("what"), nominal("shown")]}
     place = dict(base)
     # With one bar a site there is no room for a second.
     if ALL_STUDIES in kinds:
         place["yOffset"] = nominal("what", sort=[THIS_RUN, ALL_STUDIES])
     texts = {"text": nominal("shown"), "color": {"value": colours.FIGURE}}
     layers = [
-        layer("bar", place | told, IS_SPENT, cornerRadiusEnd=2),
+        layer("bar", place | hover, IS_SPENT, cornerRadiusEnd=2),
         layer("text", place | texts, IS_SPENT, align="left", dx=6, fontSize=13, fontWeight="bold"),
     ]
     if limits:
         size = ARMS_PIXELS * (1 - ARMS_GAP)
-        layers.append(layer("tick", base | told, IS_BUDGET, opacity=1, thickness=4, size=size))
+        layers.append(layer("tick", base | hover, IS_BUDGET, opacity=1, thickness=4, size=size))
     spec = plot(ARMS_PIXELS * len(spent), layer=layers)
     return Chart(pd.DataFrame([*bars, *limits]), spec, is_by_row=True)
 
