@@ -1,7 +1,5 @@
 """The budgets: small files and functions, everything documented, tests that compare numbers."""
 
-from __future__ import annotations
-
 import ast
 import gc
 import re

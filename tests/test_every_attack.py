@@ -1,7 +1,5 @@
 """What every attack of the listing keeps: the rules of `flfed.testing`; and that several run side by side."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A short run starts quickly: what it imports, and what it leaves to those who need it."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

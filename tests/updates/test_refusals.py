@@ -1,7 +1,5 @@
 """A refusal is a code with facts: its text is made of them and read back, and no other text is taken for one."""
 
-from __future__ import annotations
-
 import ast
 import copy
 import pickle
