@@ -48,8 +48,10 @@ class PooledReference:
         """Begin the own models of these sites, and the pooled one, in other processes."""
         ahead = self._answer
         sessions = self.sessions(sites)
-        # Under noise that covers every release no model is compared with others.
-        if isinstance(ahead, ModelsAhead) and ahead.is_useful and not is_covered(sessions[0].study):
+        # Under noise that covers every release no model is compared with others, and there is no pooled one of
+        # streamed tables.
+        is_compared = not is_covered(sessions[0].study) and not self.are_streamed(sites)
+        if isinstance(ahead, ModelsAhead) and ahead.is_useful and is_compared:
             ahead.begin(first_searches(sessions))
 
     def reference(

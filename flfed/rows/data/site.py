@@ -238,7 +238,8 @@ class Site:
         folders = dataset.folders(self.folder)
         if isinstance(source, Transactions):
             return source.read(folders, self.holdout)
-        if compact and isinstance(source, Csv | Parquet):
+        # A class of one's own reads as it says.
+        if compact and isinstance(source, Csv | Parquet) and type(source) in (Csv, Parquet):
             return source.read_compact(folders)
         return source.read(folders)
 
@@ -363,6 +364,7 @@ def _streamed_refusal(study: Study, site: Site) -> Refusal | None:
         "a figure by subgroup": bool(compare.subgroups),
         "a rank within steps": bool(compare.rank_within),
         "the importance of columns": bool(compare.importance),
+        "a cap on the rows of an own model": compare.own_rows is not None,
         "a column of the site alone": compare.site_columns,
         "a comparison with earlier releases": not site.policy.is_open,
     }

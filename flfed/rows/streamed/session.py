@@ -94,21 +94,21 @@ class StreamedSession(SiteSession):
         return None
         yield  # a handler is a generator, also one without requests
 
-    def local_model(self, own: SiteModelKind | None = None) -> Asking[LocalModel]:
+    def local_model(self, own: SiteModelKind | None = None, *, half: bool = False) -> Asking[LocalModel]:
         """Tune a linear model on this site's training rows alone, which is made once.
 
         Its penalty is chosen on `CHOOSING` rows of the sample at most; all rows are fitted.
         """
         own = own or self.study.compare.site_model
-        if own not in self._local:
+        if (own, half) not in self._local:
             encoder = self.own_encoder()
             few = self.encode(self.rows.sample, encoder)
             few = few.take(np.arange(0, len(few), -(-len(few) // CHOOSING)))
             rng = generator(self.seed, site=self.site.name, purpose="folds")
             model = tuned_on_blocks(self.encode(self.table.training, encoder), few, self.task, rng)
             family = linear_family(self.task) if own == "best" else None
-            self._local[own] = LocalModel(encoder, model, family)
-        return self._local[own]
+            self._local[own, half] = LocalModel(encoder, model, family)
+        return self._local[own, half]
         yield  # as above
 
     def compared(
