@@ -336,7 +336,7 @@ class Compare(Settings, where="[compare]", frozen=True):
     own_rows : int or None, >= 100
         Training rows of a site's own model, at most, drawn at random; None takes all. Where it leaves rows out and the
         model still gains more than the minimum gain from half of its rows to all of them, the verdict is that the
-        gain from joining cannot be told. Example: `own-rows = 50000`.
+        gain from joining is inconclusive. Example: `own-rows = 50000`.
     """
 
     primary: str = ""

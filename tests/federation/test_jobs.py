@@ -32,7 +32,12 @@ def arrays_of(name: str) -> list[str | None]:
 
 
 def without_names(figures: Any) -> Any:
-    """Return a report without the names of runs, times and seconds."""
+    """Return a report without the names of runs, times and seconds.
+
+    Numbers have nine digits: where an array begins in memory decides the last bit of a sum over it.
+    """
+    if isinstance(figures, float):
+        return float(f"{figures:.9g}")
     if isinstance(figures, dict):
         left = figures.keys() - {"run", "runs", "started", "finished", "seconds"}
         return {key: without_names(figures[key]) for key in sorted(left)}
@@ -76,7 +81,7 @@ def test_a_callback_in_the_driver_ends_a_repeat(home, wine):
     assert rounds == [3] * 10 + [2]
 
 
-@pytest.mark.parametrize("name", ["breast-cancer", "taiwan-credit-trees"])
+@pytest.mark.parametrize("name", ["breast-cancer", pytest.param("taiwan-credit-trees", marks=pytest.mark.proof)])
 def test_own_and_pooled_models_of_other_processes_are_the_same(home, taiwan, name: str):
     study = Study.load(name).replace({"rounds": 2, "compare.resamples": 200})
     alone, forked = run(study), run(study, jobs=2)
@@ -84,6 +89,7 @@ def test_own_and_pooled_models_of_other_processes_are_the_same(home, taiwan, nam
     assert without_names(forked.report) == without_names(alone.report)
 
 
+@pytest.mark.proof
 def test_a_sweep_and_an_audit_are_the_same(home, wine):
     points = points_of(wine.replace({"validation": 0.2}), {"lr": [0.1, 0.3], "batch": [16, 32]})
     alone, forked = (sweep(wine, points, jobs=jobs) for jobs in (1, 3))
@@ -95,6 +101,7 @@ def test_a_sweep_and_an_audit_are_the_same(home, wine):
     assert len(first.findings) > 5
 
 
+@pytest.mark.proof
 def test_frames_of_a_program_reach_other_processes(home):
     from sklearn.datasets import load_breast_cancer
 

@@ -139,6 +139,11 @@ def checks_history(study: Study, site: Site) -> bool:
     return exact and not site.policy.is_open
 
 
+def compares_models(study: Study) -> bool:
+    """Return whether own and pooled models are fitted; under noise for all outputs none is compared."""
+    return not is_covered(study)
+
+
 def follows_history(study: Study, site: Site) -> bool:
     """Return whether what a site releases in one run of a study may depend on its earlier runs."""
     charged = site.policy.enforces_budget and run_charges(study, site)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from flfed.federation.client.client import SiteClient
+from flfed.federation.client.protection import compares_models
 from flfed.rows.comparison.pooled import Reference, first_searches, reference, union_scores
 from flfed.rows.session import SiteSession
 from flfed.rows.training.ahead import ModelsAhead
 from flfed.rows.training.requests import Compute, run_client_by
-from flfed.study.study import is_covered
 from flfed.summaries.summary import Encoder
 from flfed.updates.arrays import Arrays
 
@@ -48,9 +48,7 @@ class PooledReference:
         """Begin the own models of these sites, and the pooled one, in other processes."""
         ahead = self._answer
         sessions = self.sessions(sites)
-        # Under noise that covers every release no model is compared with others, and there is no pooled one of
-        # streamed tables.
-        is_compared = not is_covered(sessions[0].study) and not self.are_streamed(sites)
+        is_compared = compares_models(sessions[0].study) and not self.are_streamed(sites)
         if isinstance(ahead, ModelsAhead) and ahead.is_useful and is_compared:
             ahead.begin(first_searches(sessions))
 

@@ -368,7 +368,7 @@ def _streamed_refusal(study: Study, site: Site) -> Refusal | None:
         "a column of the site alone": compare.site_columns,
         "a comparison with earlier releases": not site.policy.is_open,
     }
-    part = next((name for name, is_asked in needs.items() if is_asked), None)
+    part = next((name for name, is_part in needs.items() if is_part), None)
     return None if part is None else Refusal("streamed-needs", part=part)
 
 

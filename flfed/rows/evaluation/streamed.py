@@ -1,7 +1,7 @@
 """Figures of rows that are scored block by block, for the intervals of rows in memory.
 
 A metric of sums has the rows of `PARTS` random parts added up, and intervals draw parts. The area under the ROC curve
-comes from counts by bin, and is told with the largest distance from that of the rows. The paired interval of two areas
+comes from counts by bin, and has beside it the largest distance from that of the rows. The paired interval of two areas
 takes a second pass over placement values: the histograms of two models do not say how their scores go together.
 """
 

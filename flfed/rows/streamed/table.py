@@ -86,9 +86,9 @@ class StreamedTable:
     def _sides_of(self, table: pd.DataFrame) -> np.ndarray:
         """Return the side of each row, which is a function of the row alone; LEFT_OUT without an outcome."""
         sides = np.full(len(table), LEFT_OUT, dtype=np.uint8)
-        known = table[self.schema.target].notna().to_numpy()
-        _, test = self.site.holdout.split(table[known], self.schema, self.repeat)
-        sides[known] = np.where(test, HOLDOUT, TRAINING)
+        labelled = table[self.schema.target].notna().to_numpy()
+        _, test = self.site.holdout.split(table[labelled], self.schema, self.repeat)
+        sides[labelled] = np.where(test, HOLDOUT, TRAINING)
         return sides
 
     def count(self, side: int) -> int:
@@ -106,5 +106,5 @@ class StreamedTable:
 
 def _of_one_site(parts: list[Summary]) -> Summary:
     """Return the sums of blocks as those of one site; missingness and strength are looked at within blocks."""
-    known = ("moments_known", "cells_known", "leaks_known", "sites")
-    return replace(merge(parts), **{name: getattr(parts[0], name) for name in known})
+    of_first = ("moments_known", "cells_known", "leaks_known", "sites")
+    return replace(merge(parts), **{name: getattr(parts[0], name) for name in of_first})
