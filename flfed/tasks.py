@@ -222,7 +222,7 @@ class Tasks:
             self._deal()
             by_connection = {worker.connection: worker for worker in self._workers}
             for ready in wait(list(by_connection)):
-                for outcome in self._receive(by_connection[ready]):  # type: ignore[index]
+                for outcome in self._receive(by_connection[ready]):  # type: ignore[index]  # all - of these are connections
                     over += 1
                     yield outcome
 
@@ -382,7 +382,7 @@ class _Packed:
         if b"__main__" in head or "forkserver" not in multiprocessing.get_all_start_methods():
             raise NotShareable
         is_linux = hasattr(os, "memfd_create")
-        number = os.memfd_create("flfed") if is_linux else os.dup(tempfile.TemporaryFile().fileno())  # noqa: SIM115
+        number = os.memfd_create("flfed") if is_linux else os.dup(tempfile.TemporaryFile().fileno())  # noqa: SIM115 - closed with its copy
         self.file = os.fdopen(number, "w+b")
         self.bounds = []
         for part in (memoryview(head), *[buffer.raw() for buffer in buffers]):

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -277,7 +277,7 @@ def sweep(
 
 def _run_elsewhere(series: str, sites: Sequence[Site], address: str, point: Study, driver: Driver) -> str:
     """Run a point in another process, and return the id of the run."""
-    return _run_of(series, point, sites, ForwardedStore(driver, address), driver.progress)
+    return _run_of(series, point, sites, cast(RunStore, ForwardedStore(driver, address)), driver.progress)
 
 
 def _run_all(

@@ -1,5 +1,7 @@
 """Strategies that each break one rule of the contract, named after it; `tests/test_testing.py` reads them."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

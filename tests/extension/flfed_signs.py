@@ -1,5 +1,7 @@
 """A codec in a package of its own: one bit for each entry."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from flfed import Arrays, Codec

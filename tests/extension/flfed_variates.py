@@ -1,5 +1,7 @@
 """A strategy in a package of its own, with arrays that cross beside the model and stay at the sites."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 
 import numpy as np

@@ -1,5 +1,7 @@
 """A strategy in a package of its own: the mean once the extremes are drawn in."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 
 import numpy as np

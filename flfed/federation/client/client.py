@@ -102,13 +102,11 @@ class SiteClient:
     ) -> None:
         self._compute = compute
         self._find_site = find_site
-        self._source = source
         self._today = today
-        self._rows = rows
+        self._run_of = partial(SiteRun.of, approving=approval, rows=rows, source=source)
         self._protect = LocalProtection(rows=rows) if protect is None else protect
         self.sessions: dict[tuple[str, str, int], SiteSession] = {}
         self._runs: dict[tuple[str, str, int], str] = {}
-        self._approval = approval
         self._releases = Releases(self._protect.ledger_of) if releasing else None
         self._over: set[ReplyCache] = set()
         self._last_updates = LastUpdates()
@@ -161,9 +159,6 @@ class SiteClient:
 
     def _run(self, handler: ClientGenerator) -> Any:
         return run_client_by(handler, self._compute)
-
-    def _run_of(self, context: Context, state: RunState) -> SiteRun:
-        return SiteRun.of(context, state, self._approval, self._rows, self._source)
 
     def _answer(self, message: Message, context: Context) -> Message:
         site = str(context.node_config["site"])

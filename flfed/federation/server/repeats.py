@@ -350,7 +350,7 @@ def _run_elsewhere(
     entries = driver.call("entries")
     left = [repeat for repeat in group if repeat not in entries or entries[repeat].status != "completed"]
     own: dict[str, Any] = {name: partial(driver.call, name) for name in calls}
-    here = replace(series, store=ForwardedStore(driver, address), progress=driver.progress, **own)
+    here = replace(series, store=cast(RunStore, ForwardedStore(driver, address)), progress=driver.progress, **own)
     with rarely_collected():
         here.run_group(left, entries, before)
 

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import create_engine
 
 from flfed.errors import FlfedError
-from flfed.records.store.database import store_url
+from flfed.records.store.database import OpenStore, store_url
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore, RunWriter
 from flfed.tasks import Driver
@@ -59,8 +59,8 @@ class DriverStore:
         return runs
 
 
-class ForwardedStore(RunStore):
-    """The task's half of a run store.
+class ForwardedStore(OpenStore):
+    """The task's half of a run store, in place of a `RunStore`.
 
     Parameters
     ----------

@@ -95,11 +95,10 @@ class ScoreSums:
         for name, metric in self._metrics.items():
             kind = PartSizes if isinstance(metric, Size) else PartSums
             columns = [self._sums[name, arm] for arm in self.arms if (name, arm) in self._sums]
-            made[name] = kind(metric, columns, metric.defined(classes))
+            why = metric.defined(classes) if columns else render("figures.methods.streamed")
+            made[name] = kind(metric, columns, why)
             if name == "roc_auc_score":
                 made[name] = BinnedArea(self, metric.defined(classes))
-            elif not columns:
-                made[name].why = render("figures.methods.streamed")
         return made
 
 
@@ -138,12 +137,27 @@ class PartSums(SumMetric):
         return self.metric.of_sums(sums[:, 1:], sums[:, 0])
 
 
-class PartSizes(PartSums):
+class PartSizes(SumMetric):
     """The same of a metric that is the size of a figure."""
+
+    def __init__(self, metric: SumMetric, columns: Sequence[Floats], why: str) -> None:
+        self._figure = PartSums(metric, columns, why)
+
+    def defined(self, y: Target) -> str:
+        """Return "" or why there is no figure."""
+        return self._figure.defined(y)
+
+    def columns(self, y: Target, score: Score) -> Floats:
+        """Return the sums of each part."""
+        return self._figure.columns(y, score)
+
+    def of_sums(self, sums: Floats, total: Floats) -> Floats:
+        """Return the figure [draws] of weighted sums."""
+        return self._figure.of_sums(sums, total)
 
     def signed(self, y: Target, score: Score, weights: Floats) -> Floats:
         """Return the figure with its sign [draws]."""
-        return super().weighted(y, score, weights)
+        return self._figure.weighted(y, score, weights)
 
     def weighted(self, y: Target, score: Score, weights: Floats) -> Floats:
         """Return the metric [draws]."""
