@@ -276,6 +276,7 @@ NEEDS: list[tuple[dict[str, Any], str]] = [
     ({"compare__thresholds": [0.5]}, "a figure at a threshold"),
     ({"compare__subgroups": ["flag"]}, "a figure by subgroup"),
     ({"compare__importance": 2}, "the importance of columns"),
+    ({"compare__own_rows": 100}, "a cap on the rows of an own model"),
     ({"compare__site_columns": True}, "a column of the site alone"),
 ]
 
