@@ -20,9 +20,9 @@ OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
-    "tokens of code": 706_700,
+    "tokens of code": 706_800,
     "lines of code": 66_200,
-    "Python files": 508,
+    "Python files": 509,
     "most imports of a module": 30,
     "modules with more than 15 imports": 46,
     "modules that know four or more concepts": 2,

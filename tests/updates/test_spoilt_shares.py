@@ -5,7 +5,7 @@ import pytest
 
 from flfed.refusals import Refusal
 from flfed.updates.aggregation.secure_sum import left_out_faults, list_without, named_sites, smaller_list
-from flfed.updates.checkpoints.checkpoint import ListedVectors, SumStore
+from flfed.updates.checkpoints.sum_file import ListedVectors, SumStore
 from flfed.updates.masking.rules import Sites
 from flfed.updates.messages.secure_sum import Masked
 

@@ -16,7 +16,7 @@ from flfed.study.kinds import exchanges_of, grows, loss_choices
 from flfed.updates.aggregation.losses import LossCheck
 from flfed.updates.aggregation.rounds import Participants, keep_cohort
 from flfed.updates.aggregation.secure_sum import CipherSums, SecureSums
-from flfed.updates.checkpoints.checkpoint import SumFile
+from flfed.updates.checkpoints.sum_file import SumFile
 from flfed.updates.masking.ckks import PublicContext, range_refusal
 from flfed.updates.masking.rules import LEAST, lifted_sites
 from flfed.updates.masking.statement import Statement, read

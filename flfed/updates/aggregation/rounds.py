@@ -22,7 +22,7 @@ from flfed.summaries.summary import Encoder
 from flfed.updates.aggregation.guard import BLOCK, GuardResult
 from flfed.updates.aggregation.secure_sum import SecureSums, Send, SumQuestions, Unsummed
 from flfed.updates.arrays import Arrays, Shapes, shapes_of
-from flfed.updates.checkpoints.checkpoint import read_cohort, write_cohort
+from flfed.updates.checkpoints.sum_file import read_cohort, write_cohort
 from flfed.updates.codec import Codec
 from flfed.updates.mechanism import Mechanism, Normals
 from flfed.updates.messages.enrol import EnrolReply

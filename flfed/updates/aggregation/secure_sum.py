@@ -20,7 +20,7 @@ from flfed.study.kinds import exchange_number
 from flfed.updates.aggregation.guard import GuardResult, judged, reply_defect
 from flfed.updates.aggregation.losses import ENTRIES, LossCheck, MeanLosses, decode_losses
 from flfed.updates.arrays import CIPHERTEXT, Arrays, unflattened
-from flfed.updates.checkpoints.checkpoint import ListedVectors, SumStore
+from flfed.updates.checkpoints.sum_file import ListedVectors, SumStore
 from flfed.updates.masking import ckks, protocol
 from flfed.updates.masking.ckks import PublicContext, vector_entries
 from flfed.updates.masking.protocol import NAMED, MaskedVector, Opening, Totals
