@@ -1,13 +1,15 @@
-"""A site's table from its file to its split rows, and its check, against pandas: `python -m benchmarks.reading`.
+"""A site's table from its file to its split rows, and its check, against pandas: `make bench-tables`.
 
 Rows of 30 columns are drawn: an identifier, 22 numbers, five categories, a flag and a class, as CSV and as Parquet.
 Each way runs in a process of its own, one thread, after the others; CPU seconds are its own, imports apart. Figures of
-`read_csv` and `read_parquet` of the same turn stand beside them.
+`read_csv` and `read_parquet` of the same turn stand beside them, and of Polars and DuckDB (extra `bench`) where they
+are installed: these read alone, with one thread, every column as a type of theirs.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import tempfile
@@ -26,6 +28,7 @@ ROWS = 1_000_000
 SECONDS = 1800.0
 DECIMALS = (0, 1, 2, 2, 3)
 WAYS = ("pandas", "rows", "check")
+OTHERS = ("polars", "duckdb")
 SOURCE = 'format = 1\nlicence = "none"\ncitation = "made up"\nsynthetic = true\n'
 SITE = """from flfed import Csv, Holdout, Parquet, Site
 
@@ -85,6 +88,8 @@ def measure(way: str, ending: str) -> dict[str, float]:
     from flfed.rows.data.table_check import check_site
     from flfed.rows.features.summarise import layout_of, summarise
 
+    if way in OTHERS:
+        importlib.import_module(way)
     site = site_discovery.load(f"big-{ending}")
     path = str(Path(str(site.folder)) / f"t.{ending}")
     seconds: dict[str, float] = {}
@@ -97,6 +102,8 @@ def measure(way: str, ending: str) -> dict[str, float]:
 
     if way == "pandas":
         timed("read", lambda: pd.read_csv(path) if ending == "csv" else pd.read_parquet(path))
+    elif way in OTHERS:
+        timed("read", lambda: read_by(way, path, ending))
     elif way == "check":
         timed("check", lambda: check_site(site))
     else:
@@ -114,6 +121,17 @@ def measure(way: str, ending: str) -> dict[str, float]:
     return {**seconds, "peak-mb": peak_mb()}
 
 
+def read_by(way: str, path: str, ending: str) -> Any:
+    """Return a file's table in memory, as another package reads it."""
+    package: Any = importlib.import_module(way)
+    if way == "polars":
+        return getattr(package, f"read_{ending}")(path)
+    connection = package.connect()
+    connection.execute("set threads = 1")
+    connection.execute(f"create table t as select * from read_{ending}(?)", [path])
+    return connection
+
+
 def main() -> None:
     """Measure all ways of both formats, or one in this process, and print them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -125,10 +143,11 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         write_sites(Path(folder), chosen.rows)
-        os.environ["FLFED_PATH"] = folder
+        os.environ |= {"FLFED_PATH": folder, "POLARS_MAX_THREADS": "1"}
         figures: dict[str, Any] = {"machine": machine(), "rows": chosen.rows}
         for ending in ("csv", "parquet"):
-            found = {way: in_child("reading", way, ending, seconds=SECONDS) for way in WAYS}
+            ways = [*WAYS, *(way for way in OTHERS if importlib.util.find_spec(way))]
+            found = {way: in_child("reading", way, ending, seconds=SECONDS) for way in ways}
             base = found["pandas"]["read"]
             times = {"rows": found["rows"]["total"] / base, "check": found["check"]["check"] / base}
             figures[ending] = {**found, "times-pandas": {name: round(ratio, 2) for name, ratio in times.items()}}

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
+from typing import Any
 
 from flfed.words import render
 
@@ -90,6 +91,32 @@ def loading(show_progress: Progress = no_progress, *, freeze: bool = False) -> I
         if is_enabled:
             gc.enable()
         show_progress(words, 1, 1)
+
+
+_DISPLAYS: list[Any] = []
+"""Displays of this process with a thread of their own, which have methods `stop` and `start`."""
+
+
+@contextmanager
+def displaying(display: Any) -> Iterator[None]:
+    """Let `display_paused` stop a display while the block runs."""
+    _DISPLAYS.append(display)
+    try:
+        yield
+    finally:
+        _DISPLAYS.remove(display)
+
+
+@contextmanager
+def display_paused() -> Iterator[None]:
+    """Stop all displays while the block runs: no process may be forked beside their threads."""
+    for display in _DISPLAYS:
+        display.stop()
+    try:
+        yield
+    finally:
+        for display in _DISPLAYS:
+            display.start()
 
 
 @contextmanager

@@ -123,6 +123,16 @@ def lending(kind: str, things: Iterable[type]) -> Iterator[None]:
         _LENT.update({key: thing for key, thing in before.items() if key[0] == kind})
 
 
+def lent_classes() -> dict[tuple[str, str], type]:
+    """Return all classes that this process has listed, for another process."""
+    return dict(_LENT)
+
+
+def lend_classes(classes: Mapping[tuple[str, str], type]) -> None:
+    """List the classes of another process."""
+    _LENT.update(classes)
+
+
 def lent(kind: str) -> tuple[type, ...]:
     """Return the classes of a kind that this process has listed."""
     return tuple(thing for (of, _), thing in _LENT.items() if of == kind)

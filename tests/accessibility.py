@@ -1,7 +1,5 @@
 """Faults that a reader with a screen reader, a keyboard or a phone would meet on a page, by axe-core and widths."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Commands run as another account, also where this checkout or its Python lies below a folder closed to others."""
 
-from __future__ import annotations
-
 import shlex
 import subprocess
 import sys

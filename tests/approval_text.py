@@ -1,7 +1,5 @@
 """Texts before an approval, as tests read them: every detail, and the ten lines."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from flfed.deployment.operator.approval_summary import summarise

@@ -1,7 +1,5 @@
 """The app served on loopback, and a real browser that looks at it and writes down what goes wrong."""
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess

@@ -18,8 +18,6 @@ Nothing of it is imported. `tests/test_budgets.py` holds the same counters as a 
 - **keys by string**: `x["key"]` and `x.get("key")` in `records/`.
 """
 
-from __future__ import annotations
-
 import ast
 import io
 import re

@@ -1,7 +1,5 @@
 """A consortium of real processes on loopback: machines with homes and keys of their own, as docs/ has them set up."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -3,8 +3,6 @@
 Sections, keys and types are read off the tests' examples as they cross; words stand in the classes' docstrings.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import importlib
 import inspect

@@ -1,7 +1,5 @@
 """What tests of runs share: a grid that listens, and a run conducted over it into a real store."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """A terminal of a given size for a command: what a person sees of it, line by line."""
 
-from __future__ import annotations
-
 import atexit
 import fcntl
 import json

@@ -1,7 +1,5 @@
 """The tools that look for faults of pages find those that are planted, and none on a page without."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.accessibility import faults_in_both_themes, overflows, serious_faults

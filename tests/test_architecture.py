@@ -1,7 +1,5 @@
 """Rows stay left, updates cross, records stay right: every import is read, and loaded where reading is not enough."""
 
-from __future__ import annotations
-
 import ast
 import subprocess
 import sys

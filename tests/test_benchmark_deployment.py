@@ -1,7 +1,5 @@
 """The benchmark of three institutions: what it says of runs, and that the committed figures are within the limit."""
 
-from __future__ import annotations
-
 import json
 import signal
 import sys

@@ -1,7 +1,5 @@
 """The benchmark of protected steps: it times like with like, and the committed figures are within the limits."""
 
-from __future__ import annotations
-
 import json
 from functools import partial
 

@@ -1,7 +1,5 @@
 """What differences of two sums tell of one site: the written figures, the page's words, and a planted fault."""
 
-from __future__ import annotations
-
 import json
 import re
 from statistics import fmean

@@ -1,7 +1,5 @@
 """The timing scripts compare like with like: all ways reach the same arrays, or there is no figure."""
 
-from __future__ import annotations
-
 import json
 import os
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Trees of several sites are those of one table with all rows, and XGBoost's (FIGURES.md §C)."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Studies of the article's fields: each figure, its rival, and the fault that must miss it (FIGURES.md §H)."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The study that six answers choose: every combination of them, each figure of a reason, and ten that are run."""
 
-from __future__ import annotations
-
 import itertools
 import re
 import tomllib

@@ -3,8 +3,6 @@
 Real processes on loopback: SuperLink, Caddy, TLS, four sites with homes and keys of their own.
 """
 
-from __future__ import annotations
-
 import json
 
 import pytest

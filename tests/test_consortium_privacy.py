@@ -3,8 +3,6 @@
 Real processes on loopback: SuperLink, Caddy, TLS, three institutions with homes, policies and ledgers of their own.
 """
 
-from __future__ import annotations
-
 import math
 import shutil
 from collections import Counter

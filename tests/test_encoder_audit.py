@@ -1,7 +1,5 @@
 """What one row within the ranges changes in a protected update: by its gradient, or through the encoder."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

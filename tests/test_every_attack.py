@@ -1,7 +1,5 @@
 """What every attack of the listing keeps: the rules of `flfed.testing`; and that several run side by side."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 
@@ -113,17 +111,20 @@ def test_attacks_side_by_side_find_what_each_finds_alone(attacked):
 
 
 def test_shadow_models_are_asked_for_together_so_that_an_engine_can_stack_them(attacked):
-    sizes = []
+    asked = []
 
     def answer(requests):
-        sizes.append(len(requests))
+        asked.append(requests)
         return compute_one_by_one(requests)
 
     handler = attack(
         attacked.session, attacked.arrays, attacked.encoder, ["membership-inference"], settings=QUICK, seed=5
     )
     run_client_by(handler, answer)
-    assert sizes == [4] * attacked.session.study.rounds + [5]  # four shadows a round, then they and the model
+    shadows, scores = asked
+    # One stack of four shadows through all rounds, which may train in a process of its own; then they and the model.
+    assert [[len(fits) for fits in request.rounds] for request in shadows] == [[4] * attacked.session.study.rounds]
+    assert len(scores) == 5
 
 
 @pytest.mark.parametrize("noise", [None, 1.0])

@@ -1,7 +1,5 @@
 """What every codec of the listing promises: the rules are in `flfed.testing`, for other packages' too."""
 
-from __future__ import annotations
-
 import inspect
 from pathlib import Path
 

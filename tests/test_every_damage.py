@@ -1,7 +1,5 @@
 """Every damaged table of the catalogue is refused, noted or read right, and no cell stands in any output."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

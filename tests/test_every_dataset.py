@@ -1,7 +1,5 @@
 """What every dataset keeps: a schema, a source, a README, and files that are the ones it names."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What every metric of the listing promises: the rules of `flfed.testing`, and scikit-learn's values."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import sklearn.metrics

@@ -1,7 +1,5 @@
 """What every model of the listing promises: the rules are in `flfed.testing`, for other packages' too."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

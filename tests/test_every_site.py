@@ -1,7 +1,5 @@
 """What every shipped site keeps: it fits its schema, has a policy, and importing it opens nothing."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

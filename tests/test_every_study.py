@@ -1,7 +1,5 @@
 """Every shipped study is complete, fits what is listed, and promises nothing this version cannot do."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

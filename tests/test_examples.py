@@ -1,7 +1,5 @@
 """The scripts of examples/ run as they stand, in a home of their own, and show what they say."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """A strategy in a wheel of its own: what docs/extend.md shows is built, installed, listed, checked and run."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import os

@@ -1,7 +1,5 @@
 """A site's own model is as good as what scikit-learn finds alone, whatever the shared model is."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from sklearn.base import clone

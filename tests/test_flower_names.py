@@ -1,7 +1,5 @@
 """Private names of Flower: one file has all of them, and a process that lacks one says which."""
 
-from __future__ import annotations
-
 import ast
 import os
 import re

@@ -1,7 +1,5 @@
 """A name from before 0.5.0 is refused with the name of now; what was recorded under it is read and hashed as before."""
 
-from __future__ import annotations
-
 import tomllib
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Files that somebody handed on end in a sentence: no trace, no cell, and no memory for what they only claim."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """A hospital joins late, by the commands of docs/late-hospital.md in their order, at real processes on loopback."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The listing: names without imports, and one class a file."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import types

@@ -3,8 +3,6 @@
 What is on the wire, in ledgers, receipts, kits and checkpoints is held byte for byte by `tests/golden`.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import tomllib

@@ -1,7 +1,5 @@
 """Estimates from noised counts: intervals hold what they should as often as they say, and a plain test does not."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy.stats import chi2_contingency

@@ -1,7 +1,5 @@
 """Verdict on a gain by noised pairs: how often it is right, and what reading noise as nothing would tell."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import replace

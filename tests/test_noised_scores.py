@@ -1,7 +1,5 @@
 """Metrics from noised score counts: what they are of the rows, and how often their intervals hold the truth."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

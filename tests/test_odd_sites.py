@@ -1,7 +1,5 @@
 """A site whose table is coded otherwise is told of to every reader of a run, made on loan-default."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

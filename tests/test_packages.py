@@ -1,7 +1,5 @@
 """An institution's commands run the package that was named, and none that another account could change."""
 
-from __future__ import annotations
-
 import os
 import stat
 from pathlib import Path

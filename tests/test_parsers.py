@@ -1,7 +1,5 @@
 """Texts made to break their reader are refused in a sentence, and parsers' own errors say nothing of what was read."""
 
-from __future__ import annotations
-
 import ast
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The training plan: what it refuses, by name, and how the learning rate goes over the rounds."""
 
-from __future__ import annotations
-
 import inspect
 import math
 from dataclasses import fields

@@ -1,7 +1,5 @@
 """docs/privacy.md and docs/what-articles-get-wrong.md: blocks run, figures are ours, links lead somewhere."""
 
-from __future__ import annotations
-
 import doctest
 import math
 import re

@@ -1,7 +1,5 @@
 """Private files: whole or not at all, their owner's alone, and the service's where root wrote them for it."""
 
-from __future__ import annotations
-
 import json
 import os
 import stat

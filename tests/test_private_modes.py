@@ -1,7 +1,5 @@
 """What flfed writes is its owner's alone, also where the umask takes nothing away: another account reads no byte."""
 
-from __future__ import annotations
-
 import os
 import stat
 import subprocess

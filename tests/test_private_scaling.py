@@ -1,7 +1,5 @@
 """The encoder from noised counts: what it is made of, what noise does to it, and what models lose by it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import replace

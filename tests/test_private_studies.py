@@ -1,7 +1,5 @@
 """What protection costs on real rows: the shipped studies under differential privacy reach what they say."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The published table of FLamby's heart study comes out, and what the same rows allow (TARGETS.md §1)."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The README and the pages beside it run: every command line, in order, and every Python block, with its output."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

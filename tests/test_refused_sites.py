@@ -1,7 +1,5 @@
 """Many sites that were refused for one reason are one sentence, with a count and three names."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

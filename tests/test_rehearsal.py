@@ -1,7 +1,5 @@
 """`flfed rehearse` with real processes: its result, and what is left of it however it ends."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """What flfed requires: ranges that have the installed version, and Starlette as Flower has it."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from importlib.metadata import requires, version

@@ -1,7 +1,5 @@
 """What the shipped studies must show, and bounds that a wrong implementation breaks (TARGETS.md §1, §2)."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass

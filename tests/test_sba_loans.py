@@ -1,7 +1,5 @@
 """Loans by bank: no feature tells the outcome afterwards, and shared trees stand beside XGBoost's and the average's."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score

@@ -1,7 +1,5 @@
 """Every draw follows from the study's seed, the site's name, the purpose and the round; from nothing else."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import pickle

@@ -1,7 +1,5 @@
 """Settings of tables and listed classes: keys, types and ranges, by the signature alone."""
 
-from __future__ import annotations
-
 import inspect
 from typing import Annotated, Literal
 

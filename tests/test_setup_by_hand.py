@@ -1,7 +1,5 @@
 """Three institutions from nothing to a finished run by `flfed site setup`, each command at a terminal, on loopback."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A client without flfed is one of three sites: the model is that of a run with our own client at all three."""
 
-from __future__ import annotations
-
 import ast
 import importlib.util
 import sys

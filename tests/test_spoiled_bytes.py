@@ -1,7 +1,5 @@
 """Files whose bytes are spoiled at random are refused or read: no other end, and no cell in what is said."""
 
-from __future__ import annotations
-
 import gzip
 import random
 from pathlib import Path

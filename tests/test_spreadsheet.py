@@ -1,7 +1,5 @@
 """No CSV of ours holds a formula, wherever a spreadsheet splits it; numbers and words stay what they are."""
 
-from __future__ import annotations
-
 import csv
 import io
 import re

@@ -1,9 +1,8 @@
 """A short run starts quickly: what it imports, and what it leaves to those who need it."""
 
-from __future__ import annotations
-
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -53,3 +52,11 @@ def test_a_tiny_run_loads_nothing_that_only_other_commands_need(home: Path):
     assert {"torch", "flwr", "pandas", "sqlalchemy"} <= set(found["modules"])
     assert {name: why for name, why in HEAVY.items() if name in found["modules"]} == {}
     assert len(found["modules"]) < 2700
+
+
+def test_no_module_imports_scipy_stats():
+    sources = {path: path.read_text(encoding="utf-8") for path in (Path(__file__).parents[1] / "flfed").rglob("*.py")}
+    imports = [
+        path.name for path, text in sources.items() if re.search(r"^\s*(?:from|import) scipy\.stats", text, re.M)
+    ]
+    assert len(sources) > 400 and imports == []

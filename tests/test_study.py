@@ -1,7 +1,5 @@
 """A study is read from TOML and checked; every wrong key or value is answered with what is allowed."""
 
-from __future__ import annotations
-
 import datetime
 import hashlib
 from pathlib import Path

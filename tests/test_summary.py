@@ -1,7 +1,5 @@
 """What merged sums are made into: the same in any order of sites, to the last bit."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from itertools import permutations

@@ -1,7 +1,5 @@
 """Table 1 in words: what is counted, what is at least, what is suppressed."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

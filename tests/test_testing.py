@@ -1,7 +1,5 @@
 """The kit that another package is checked with: what breaks a rule is told so, by that rule and by no other."""
 
-from __future__ import annotations
-
 import ast
 import importlib
 import os

@@ -1,7 +1,5 @@
 """How a tree grows of sums: against sums and splits by hand, and on tables that have nothing to split."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

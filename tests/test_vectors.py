@@ -1,7 +1,5 @@
 """The test vectors are what flfed computes, to the last byte of each file."""
 
-from __future__ import annotations
-
 import base64
 import json
 import shutil

@@ -1,7 +1,5 @@
 """The wheel carries what a user without a checkout needs, and nothing that is not meant to travel."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Sentences in templates: each is used, has the facts that its callers give, and reads as a sentence."""
 
-from __future__ import annotations
-
 import ast
 import re
 import string

@@ -8,8 +8,6 @@
 - **lines with text**: lines of code that hold a text of four words or more.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 import tokenize

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flfed.callbacks import READING, WARNING, Clock, Progress, loading, repeating
+from flfed.callbacks import READING, WARNING, Clock, Progress, displaying, loading, repeating
 from flfed.errors import RunStopped, Terminated, interruption
 from flfed.words import render
 
@@ -110,7 +110,7 @@ def _bars(console: Console) -> Iterator[Progress]:
 
     clocks = (TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn())
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *clocks)
-    with Progress(*columns, console=console, transient=True) as bars:
+    with Progress(*columns, console=console, transient=True) as bars, displaying(bars):
         # A stage without a count has no total: its bar moves, and its clock runs.
         tasks: dict[str, Any] = {}
         stand_in = [bars.add_task(READING, total=None)]

@@ -119,15 +119,14 @@ def rehearse_study(
         study = study_of(name, changes)
         find_caddy()
         with loading(freeze=True):
-            from flfed.deployment.rehearsal import preparation
-            from flfed.deployment.rehearsal.consortium import Rehearsal
-        with preparation.naming_packages() as real:
-            sites = preparation.find_rehearsal_sites(study)
+            from flfed.deployment.rehearsal import consortium as rehearsal
+        with rehearsal.naming_packages() as real:
+            sites = rehearsal.find_rehearsal_sites(study)
             # A study that a site would refuse is refused before anything is made.
             for site in sites:
                 check_answering(study, site, tuple(other.name for other in sites if other is not site))
-            with preparation.rehearsal_folder(keep=keep, notify=lines.step) as folder:
-                consortium = Rehearsal(folder, study, tuple(sites), real, lines.step)
+            with rehearsal.rehearsal_folder(keep=keep, notify=lines.step) as folder:
+                consortium = rehearsal.Rehearsal(folder, study, tuple(sites), real, lines.step)
                 facts = {"study": study.name, "sites": counted(len(sites), "site"), "folder": folder}
                 lines.step(render("rehearsal.steps.begin", **facts))
                 lines.say(render("rehearsal.steps.caution"))
@@ -152,7 +151,7 @@ def _print_again(consortium: Rehearsal) -> None:
 def _rehearse(consortium: Rehearsal, lines: StepLines, *, apps: bool, as_json: bool) -> None:
     """Let everybody join and approve, run the study, and show its result and both apps."""
     from flfed.cli.run_tables import print_report
-    from flfed.deployment.rehearsal.preparation import at_home
+    from flfed.deployment.rehearsal.consortium import at_home
     from flfed.deployment.rehearsal.serving import serving, serving_apps
 
     partners = consortium.partners(consortium.take_in())
@@ -185,8 +184,7 @@ def _rehearse(consortium: Rehearsal, lines: StepLines, *, apps: bool, as_json: b
 
 def _approve(consortium: Rehearsal, site: str, partners: str) -> Path:
     """Approve at a site by the command that a person uses; return the file of the text that a person reads first."""
-    from flfed.deployment.rehearsal.consortium import OPERATOR
-    from flfed.deployment.rehearsal.preparation import at_home
+    from flfed.deployment.rehearsal.consortium import OPERATOR, at_home
 
     file = consortium.home(site) / "approval.txt"
     with at_home(consortium.home(site)), redirect_stdout(StringIO()) as text:

@@ -12,8 +12,10 @@ from flfed.callbacks import loading
 from flfed.cli import completion, output
 from flfed.cli.catalogue import LATEST, WHICH
 from flfed.cli.progress import progress, stoppable
+from flfed.cli.study import JOBS
 from flfed.errors import UsageError, counted, unknown
 from flfed.records.statistics.verdict import interval, number
+from flfed.tasks import ALL
 from flfed.words import render
 
 if TYPE_CHECKING:
@@ -209,6 +211,7 @@ def audit(
     sites: list[str] = typer.Option([], "--site", metavar="NAME", help="Only this site."),
     attacks: list[str] = typer.Option([], "--attack", metavar="NAME", help="Only this attack."),
     all_figures: bool = typer.Option(False, "--all", help="Print all figures."),
+    jobs: int | None = JOBS,
     as_json: bool = output.JSON,
 ) -> None:
     """Attack the model of a run at its sites, and compare each result with the privacy guarantee.
@@ -224,7 +227,7 @@ def audit(
         with loading(freeze=True):
             from flfed.experiments.audit import audit as audit_run
         with progress(quiet=as_json) as show_progress:
-            outcome = audit_run(run, only=sites, attacks=attacks, progress=show_progress)
+            outcome = audit_run(run, only=sites, attacks=attacks, progress=show_progress, jobs=jobs or ALL)
     if as_json:
         output.print_json(outcome.as_object())
     else:

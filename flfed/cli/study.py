@@ -23,6 +23,15 @@ NAME = typer.Argument(
 )
 SET = typer.Option([], "--set", metavar="KEY=VALUE", help="Change a key: rounds=400, or plan.lr=0.1.")
 
+JOBS = typer.Option(
+    None,
+    "--jobs",
+    metavar="N",
+    min=1,
+    envvar="FLFED_JOBS",
+    help="Processes; default: the cores allowed, as many as memory can feed. The figures are the same.",
+)
+
 
 @app.command("list")
 @output.tables

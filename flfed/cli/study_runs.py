@@ -13,9 +13,10 @@ from flfed.callbacks import Progress
 from flfed.cli import output, runs
 from flfed.cli.catalogue import LATEST
 from flfed.cli.progress import loading_line, progress, stoppable
-from flfed.cli.study import NAME, SET, app, study_of
+from flfed.cli.study import JOBS, NAME, SET, app, study_of
 from flfed.errors import FlfedError, UsageError, counted, people_in_words
 from flfed.records.statistics.verdict import describe_verdict, format_as_written, number
+from flfed.tasks import ALL
 from flfed.words import render
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def run_study(
         metavar="SITE",
         help="Run with growing shares of SITE's training rows, and print its gain from joining for each.",
     ),
+    jobs: int | None = JOBS,
     as_json: bool = output.JSON,
 ) -> None:
     """Run a study and print the results by site.
@@ -72,6 +74,7 @@ def run_study(
         _run_curve(name, changes, curve, repeats, as_json)
         return
     options: dict[str, Any] = {"engine": engine, "repeats": repeats, "sites": sites or None, "stacked": not one_by_one}
+    options["jobs"] = jobs or ALL
     with stoppable():
         # Imported in the block: it loads torch, which takes most of a short command's time.
         with loading_line():
@@ -128,7 +131,7 @@ def _run_curve(name: str, changes: list[str], site: str, repeats: int, as_json: 
 
 @app.command("resume", epilog="latest")
 @output.tables
-def resume_study(run: str = LATEST, as_json: bool = output.JSON) -> None:
+def resume_study(run: str = LATEST, jobs: int | None = JOBS, as_json: bool = output.JSON) -> None:
     """Resume a run that died, stopped or failed, and run its remaining repeats.
 
     No round is lost or counted twice. Exit codes: as for study run.
@@ -136,7 +139,7 @@ def resume_study(run: str = LATEST, as_json: bool = output.JSON) -> None:
     with stoppable():
         with loading_line():
             from flfed.federation.server.run import resume
-        result = _ran(lambda show_progress: resume(run, progress=show_progress), as_json)
+        result = _ran(lambda show_progress: resume(run, progress=show_progress, jobs=jobs or ALL), as_json)
     _show(result, as_json)
 
 
@@ -172,6 +175,7 @@ def verify_study(
     name: str = NAME,
     engine: str = typer.Option("inprocess", help="Engine, as for study run."),
     changes: list[str] = SET,
+    jobs: int | None = JOBS,
     as_json: bool = output.JSON,
 ) -> None:
     """Run a study with its own number of repeats, and compare it with its expected figures.
@@ -183,7 +187,7 @@ def verify_study(
         from flfed.experiments.verify import verify
 
         with progress(quiet=as_json) as show_progress:
-            verification = verify(study, engine=engine, progress=show_progress)
+            verification = verify(study, engine=engine, progress=show_progress, jobs=jobs or ALL)
     output.show(_verified(verification), as_json)
     # All figures are printed before the error ends the command.
     if error := verification.error():
@@ -229,7 +233,11 @@ def _published(figure: Compared) -> str:
 
 @output.tables
 def sweep_study(
-    name: str = NAME, grid: list[str] = GRID, changes: list[str] = SET, as_json: bool = output.JSON
+    name: str = NAME,
+    grid: list[str] = GRID,
+    changes: list[str] = SET,
+    jobs: int | None = JOBS,
+    as_json: bool = output.JSON,
 ) -> None:
     """Run each point of a grid, and name the best on validation rows; no holdout is read.
 
@@ -245,7 +253,7 @@ def sweep_study(
             facts = {"points": counted(len(points), "point"), "rounds": counted(study.rounds, "round")}
             typer.echo(render("commands.sweep.begin", study=study.name, **facts))
         with progress(quiet=as_json) as show_progress:
-            sweep_outcome = sweep(study, points, progress=show_progress)
+            sweep_outcome = sweep(study, points, progress=show_progress, jobs=jobs or ALL)
     output.show(_swept(sweep_outcome), as_json)
     if error := sweep_outcome.error():
         raise error

@@ -21,8 +21,7 @@ from flfed.deployment.coordinator import admission
 from flfed.deployment.coordinator.countersign import check_heads, sealed_afterwards
 from flfed.deployment.flower.control import Control, Heartbeat, acquired
 from flfed.deployment.flower.grid import REPEATED_SECONDS, DeployedGrid, describe_deadline
-from flfed.deployment.flower.link import Link, Node, database, pem_of
-from flfed.deployment.flower.message_purge import remove_bodies
+from flfed.deployment.flower.link import Link, Node, database, pem_of, remove_bodies
 from flfed.deployment.model_signer import signer_here
 from flfed.errors import FlfedError
 from flfed.federation.engines.engine import (

@@ -83,6 +83,7 @@ def audit(
     sites: Sequence[str | Site] | None = None,
     store: str | None = None,
     progress: Progress = no_progress,
+    jobs: int = 1,
 ) -> Audited:
     """Attack a run's final model at its sites, and add the figures to the run's record.
 
@@ -99,6 +100,8 @@ def audit(
     store : str, optional
         Database URL.
     progress : callable (stage, done, of)
+    jobs : int
+        Processes that train shadow models, as for `run`.
 
     Notes
     -----
@@ -150,7 +153,7 @@ def audit(
     # Under the run's own name: a site with a spent budget answers for a run that spent some of it.
     key = "run" if engine.remote else "run-here"
     config: RunConfig = {"study": study.text, "repeat": entry.repeat, key: entry.run}
-    resources = RunResources(answer_of(path_of(engine, study, stacked=True)), progress)
+    resources = RunResources(answer_of(path_of(engine, study, stacked=True), jobs), progress)
     with RunStore.open(store) as opened:
         writer = opened.added_to(entry.run)
         recorder = Recorder(writer, facts["primary"], entry.rounds_planned, progress, entry.series)

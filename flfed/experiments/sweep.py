@@ -6,25 +6,30 @@ import itertools
 import json
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 
 from flfed.callbacks import Progress, no_progress
 from flfed.errors import FlfedError, RunStopped, UsageError, interruption
+from flfed.federation.client.client import read_ahead
+from flfed.federation.client.protection import follows_history
 from flfed.federation.engines.engine import RunConfig, RunResources, answer_of, engine_of, find_sites, path_of
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import bad_end_written, begin
 from flfed.federation.server.preflight import check
 from flfed.federation.server.server import FederatedRun
+from flfed.records.store.forwarded import DriverStore, ForwardedStore
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 from flfed.rows.data.site import CachedSite, Site
 from flfed.study.settings import toml_value
 from flfed.study.study import Study
 from flfed.summaries.summary import arrays_sha256
+from flfed.tasks import Driver, open_tasks, usable_jobs
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.words import flfed_error, render, usage_error
 
@@ -224,6 +229,7 @@ def sweep(
     *,
     sites: Sequence[str | Site] | None = None,
     progress: Progress = no_progress,
+    jobs: int = 1,
 ) -> Swept:
     """Run every point to its last evaluation, without a comparison, and return the validation losses.
 
@@ -239,6 +245,8 @@ def sweep(
     sites : sequence of names, import paths or Site, optional
         As `run` takes them.
     progress : callable (stage, done, of)
+    jobs : int
+        Processes, as for `run`.
 
     Raises
     ------
@@ -248,19 +256,63 @@ def sweep(
     # All points share one reading of the tables.
     taking_part = list(map(CachedSite.of, find_sites(study, sites)))
     torch.set_num_threads(1)
-    outcomes = list[Point]()
+    outcomes: dict[int, Point] = {}
     stopped = ""
+
+    def add(number: int, run: str) -> None:
+        outcomes[number] = _judged(points[number][0], run)
+        progress("points", len(outcomes), len(points))
+
     with RunStore.open() as store:
         try:
-            for number, (settings, point) in enumerate(points, start=1):
-                outcomes.append(_judged(settings, _run_of(f"{study.name}-sweep", point, taking_part, store, progress)))
-                progress("points", number, len(points))
+            _run_all(study, [point for _, point in points], taking_part, store, progress, jobs, add)
         except (KeyboardInterrupt, RunStopped) as error:
             by = error.by if isinstance(error, RunStopped) else interruption(error)
             if not by:
                 raise
             stopped = render("experiments.sweep.stopped", by=by, done=len(outcomes), of=len(points))
-    return Swept(study=study.name, primary=check(study)["primary"], points=_comparable(outcomes), stopped=stopped)
+    done = [outcomes[number] for number in sorted(outcomes)]
+    return Swept(study=study.name, primary=check(study)["primary"], points=_comparable(done), stopped=stopped)
+
+
+def _run_elsewhere(series: str, sites: Sequence[Site], address: str, point: Study, driver: Driver) -> str:
+    """Run a point in another process, and return the id of the run."""
+    return _run_of(series, point, sites, cast(RunStore, ForwardedStore(driver, address)), driver.progress)
+
+
+def _run_all(
+    study: Study,
+    points: Sequence[Study],
+    sites: Sequence[Site],
+    store: RunStore,
+    progress: Progress,
+    jobs: int,
+    add: Callable[[int, str], None],
+) -> None:
+    """Run all points, and call `add` with the number and the run of each as it ends."""
+    writes = DriverStore(store)
+
+    def end(status: str, reason: str, task: int | None = None) -> None:
+        for run in writes.end(status, reason, task):
+            checkpoints.forget(run)
+
+    series = f"{study.name}-sweep"
+    task = partial(_run_elsewhere, series, sites, store.address)
+    if any(follows_history(study, site) for site in sites):
+        jobs = 1
+    if usable_jobs(jobs, len(points)) > 1:
+        read_ahead(study, sites)
+    lost = partial(end, "failed", render("run.jobs.lost"))
+    tasks = open_tasks(task, points, jobs, functions=writes.functions, progress=progress, lost=lost)
+    if tasks is None:
+        for number, point in enumerate(points):
+            add(number, _run_of(series, point, sites, store, progress))
+        return
+    try:
+        tasks.finish(add)
+    except KeyboardInterrupt as error:
+        end("stopped", interruption(error))
+        raise
 
 
 def _run_of(series: str, point: Study, sites: Sequence[Site], store: RunStore, progress: Progress) -> str:

@@ -183,7 +183,7 @@ class Verified:
         return flfed_error("experiments.verify.failed", wrong=len(wrong), of=len(self.figures), figures=failed)
 
 
-def verify(study: Study, *, engine: str = "inprocess", progress: Progress = no_progress) -> Verified:
+def verify(study: Study, *, engine: str = "inprocess", progress: Progress = no_progress, jobs: int = 1) -> Verified:
     """Run a study with the repeats of its table [expected], and compare its expected figures.
 
     Parameters
@@ -192,6 +192,8 @@ def verify(study: Study, *, engine: str = "inprocess", progress: Progress = no_p
     engine : str
         As `run` takes it.
     progress : callable (stage, done, of)
+    jobs : int
+        Processes, as for `run`.
 
     Raises
     ------
@@ -203,11 +205,12 @@ def verify(study: Study, *, engine: str = "inprocess", progress: Progress = no_p
     # Checked before anything runs: a misspelt path should not cost hours.
     check_expected(study)
     try:
-        overall_report = run(study, engine=engine, repeats=study.expected.repeats, progress=progress).report
+        outcome = run(study, engine=engine, repeats=study.expected.repeats, progress=progress, jobs=jobs)
     except RunStopped as error:
         if error.by:
             error.args = (render("experiments.verify.interrupted", reason=error),)
         raise
+    overall_report = outcome.report
     with RunReader.open() as reader:
         runs = reader.runs_of(overall_report["run"])
         each = [report(reader, entry.run) for entry in runs]

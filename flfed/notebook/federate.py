@@ -14,6 +14,7 @@ from flfed.callbacks import READING, Notify, Progress, is_watched, loading, no_p
 from flfed.errors import UsageError
 from flfed.study.study import Study, keys_of, plain_value
 from flfed.study.tables import HOLDOUT_SHARE
+from flfed.tasks import read_jobs
 from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def federate(
     say: Notify = print,
     progress: Progress | None = None,
     callback: RoundCallback | None = None,
+    n_jobs: int | None = None,
     **changes: Any,
 ) -> Result:
     """Train one model on several tables, as if each were at its owner, and compare.
@@ -95,6 +97,8 @@ def federate(
         Default: a line on a terminal or in a notebook, once something takes longer than 2 s.
     callback : callable (figures), optional
         Gets the figures of each round. The run ends after a round for which it returns true.
+    n_jobs : int, optional
+        Processes, as for `run`.
     **changes
         Keys of the study, such as `lr=0.1`, `hidden=[8]` with `model="mlp"`, `mu=0.1` with `strategy="fedprox"`, or
         `encode={"scaler": "per-site"}`.
@@ -119,6 +123,7 @@ def federate(
     for option, word in ({"target": target} | columns).items():
         if not isinstance(word, Hashable):
             raise UsageError(f"{option}={word!r} must be the name of one column")
+    jobs = read_jobs(plain_value(n_jobs))
     share = plain_value(holdout)
     if isinstance(share, bool) or not isinstance(share, (int, float)):
         raise UsageError(f"holdout={share!r} must be a number in [0, 1)")
@@ -152,7 +157,7 @@ def federate(
         with _shown(progress) as show_progress:
             result = server.run(
                 study, repeats=plain_value(repeats), sites=list(workspace.sites), store=store, progress=show_progress,
-                callback=callback,
+                callback=callback, jobs=jobs,
             )  # fmt: skip
     return with_model(result, workspace)
 
@@ -179,6 +184,7 @@ def run(
     progress: Progress | None = None,
     observer: RunObserver | None = None,
     callback: RoundCallback | None = None,
+    n_jobs: int | None = None,
     **changes: Any,
 ) -> Result:
     """Run a study and return its result.
@@ -189,6 +195,8 @@ def run(
     ----------
     progress : callable (stage, done, of), optional
         Default: a line on a terminal or in a notebook, once something takes longer than 2 s.
+    n_jobs : int, optional
+        Processes; default one, and -1 all cores that may be used. It replaces `jobs`.
     **changes
         Keys of the study, as for `--set`: `rounds=5`, or `encode={"scaler": "per-site"}`.
 
@@ -215,7 +223,7 @@ def run(
     with _shown(progress) as show_progress:
         result = server.run(
             chosen, engine=engine, repeats=plain_value(repeats), sites=sites, store=store, stacked=stacked,
-            progress=show_progress, observer=observer or no_observer, callback=callback,
+            progress=show_progress, observer=observer or no_observer, callback=callback, jobs=read_jobs(n_jobs),
         )  # fmt: skip
     return with_model(result)
 
@@ -227,10 +235,11 @@ def resume(
     store: str | None = None,
     progress: Progress | None = None,
     observer: RunObserver | None = None,
+    n_jobs: int | None = None,
 ) -> Result:
     """Resume a run that died, stopped or failed.
 
-    Parameters and errors as for `flfed.federation.server.run.resume`; `progress` as for `run`.
+    Parameters and errors as for `flfed.federation.server.run.resume`; `progress` and `n_jobs` as for `run`.
 
     Examples
     --------
@@ -249,5 +258,8 @@ def resume(
         from flfed.federation.server.checkpoint_writer import no_observer
         from flfed.notebook.result import with_model
     with _shown(progress) as show_progress:
-        result = server.resume(run, sites=sites, store=store, progress=show_progress, observer=observer or no_observer)
+        result = server.resume(
+            run, sites=sites, store=store, progress=show_progress, observer=observer or no_observer,
+            jobs=read_jobs(n_jobs),
+        )  # fmt: skip
     return with_model(result)

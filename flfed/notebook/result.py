@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from flfed.export.model_folder import SharedModel
     from flfed.notebook.own_model import Builder
+    from flfed.records.charts.chart import Chart
 
 
 class CallableReport(dict[str, Any]):
@@ -372,7 +373,7 @@ class Plots:
     def __init__(self, result: Result) -> None:
         self._result = result
 
-    def gains(self) -> alt.LayerChart | alt.FacetChart:
+    def gains(self) -> alt.LayerChart:
         """Return the gain of each site with its intervals."""
         from flfed.records.sections.gains import at_the_ends, gains
 
@@ -380,10 +381,10 @@ class Plots:
         metric = self._metric()
         sites = len(run_report["sites"])
         section = gains(run_report, metric, at_the_ends(run_report, metric, sites), sites)
-        drawn: alt.LayerChart | alt.FacetChart | None = section.charts[0].draw()
+        drawn: Chart | None = section.charts[0].draw()
         if drawn is None:
             raise usage_error("notebook.plots.gains")
-        return drawn
+        return drawn.altair()
 
     def rounds(self, metric: str = "", sites: Sequence[str] = ()) -> alt.LayerChart:
         """Return a figure by round, over all sites or for the named ones.

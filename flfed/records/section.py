@@ -63,7 +63,7 @@ class Drawing:
     ----------
     title : str
     draw : callable
-        Returns a `Chart` or one of Altair's, None where there is nothing to draw.
+        Returns a `Chart`, None where there is nothing to draw.
     key : str
         Name of the chart on its page, and of the file of its figures.
     says : str

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from flfed.rows.evaluation.bootstrap import units_of
-from flfed.rows.features.encode import Encoded, scaled_of
+from flfed.rows.features.encode import MOST_ROWS, Encoded, scaled_of
 from flfed.rows.training.fit import score
 from flfed.rows.training.functional import loss_of_rows, outputs_of
 from flfed.rows.training.requests import (
@@ -82,7 +82,8 @@ def tuned_network(rows: Encoded, trainable: Trainable) -> Asking[Arrays]:
     Yields the requests and returns the arrays.
 
     Penalty (the plan's, and ten and a hundred times it) and number of epochs are chosen on a quarter of the rows (of
-    the groups), the penalties side by side. Then all rows are trained on.
+    the groups), the penalties side by side; of more than `MOST_ROWS` of a site on a sample. Then all rows
+    are trained on.
     """
     base = trainable.plan.l2 or 1e-4
     plans = [replace(trainable.plan, l2=l2) for l2 in (base, 10 * base, 100 * base)]
@@ -110,11 +111,13 @@ def _best_epochs(
 
     Yields the requests and returns the arrays. Where no rows can be kept apart, it is `untested` epochs of the plan.
     """
-    validation = _own_validation(rows, trainable)
-    if not 0 < validation.sum() < len(rows):
+    rng = generator(trainable.seed, site=trainable.site, purpose="own-sample")
+    sample = rows.take(rows.sample(MOST_ROWS * rows.sites, rng))
+    validation = _own_validation(sample, trainable)
+    if not 0 < validation.sum() < len(sample):
         return (yield from _epochs(rows, start, trainable, trainable.plan, untested))
-    fitted = rows.take(~validation)
-    tested = rows.take(validation)
+    fitted = sample.take(~validation)
+    tested = sample.take(validation)
     tried = yield from together([_tried(fitted, tested, start, trainable, plan, numbers) for plan in plans])
     best: tuple[float, Plan, int] = (float("inf"), trainable.plan, numbers[0])
     for plan, losses in zip(plans, tried):

@@ -29,7 +29,7 @@ from flfed.rows.training.requests import Asking, FitRequest, Fitted, MeasureRequ
 from flfed.rows.training.submodel import narrowed, widened
 from flfed.rows.training.tuning.linear import Predictor
 from flfed.rows.warm_start import pulled
-from flfed.seeds import Draws
+from flfed.seeds import Draws, generator
 from flfed.study.study import Study
 from flfed.study.tables import SiteModelKind
 from flfed.summaries.score_bins import RowScores
@@ -140,7 +140,7 @@ class SiteSession(EncodedTable):
         self.metrics = list_study_metrics(self.task, study.compare)
         self.primary = primary_of(self.task, study.compare.primary, study.compare.alert_budget)
         self._figures: dict[str, RoundFigures] = {}
-        self._local: dict[SiteModelKind, LocalModel] = {}
+        self._local: dict[tuple[SiteModelKind, bool], LocalModel] = {}
         self._personal: dict[tuple[str, str, float | None], Predictor] = {}
 
     def train(
@@ -260,22 +260,35 @@ class SiteSession(EncodedTable):
         """Return the settings for training on this site alone."""
         return study_trainable(self.study, self.schema, self.model, seed=self.seed, site=self.site.name)
 
-    def local_model(self, own: SiteModelKind | None = None) -> Asking[LocalModel]:
+    @property
+    def own_rows(self) -> int | None:
+        """How many of the training rows the site's own model is fitted on, where the study leaves some out."""
+        most = self.study.compare.own_rows
+        return most if most is not None and most < len(self.table.training) else None
+
+    def local_model(self, own: SiteModelKind | None = None, *, half: bool = False) -> Asking[LocalModel]:
         """Tune a model on this site's training rows alone.
 
         Yields the requests and returns the model, which is made once.
 
-        `own` is of what kind; None means what the study says.
+        `own` is of what kind; None means what the study says. `half` takes half of the rows that the study allows.
         """
         own = own or self.study.compare.site_model
-        if own not in self._local:
+        if (own, half) not in self._local:
             encoder = self.own_encoder()
             rows = self.encode(self.table.training, encoder)
-            self._local[own] = yield from self.tuned_model(rows, self.layout, encoder, own)
-        return self._local[own]
+            self._local[own, half] = yield from self.tuned_model(rows, self.layout, encoder, own, half=half)
+        return self._local[own, half]
 
-    def tuned_model(self, rows: Encoded, layout: Layout, encoder: Encoder, own: SiteModelKind) -> Asking[LocalModel]:
+    def tuned_model(
+        self, rows: Encoded, layout: Layout, encoder: Encoder, own: SiteModelKind, *, half: bool = False
+    ) -> Asking[LocalModel]:
         """Yield requests and return a model of a kind of this site's rows in a layout, as study and policy allow."""
+        if self.own_rows is not None:
+            most = self.own_rows // 2 if half else self.own_rows
+            # Half of the rows are among all of them: the same generator draws both.
+            rng = generator(self.seed, site=self.site.name, purpose="own-rows")
+            rows = rows.take(rows.sample(most, rng))
         naive = self.study.compare.naive_forecasts
         return local_model(rows, self.trainable(), layout, encoder, own, naive, self.policy.least_rows())
 

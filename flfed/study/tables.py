@@ -147,6 +147,8 @@ PointKind = Literal["threshold", "alert-budget", "false-positive-rate"]
 """How rows are chosen to be flagged: from a predicted probability on, or a share of the rows."""
 POINT_KINDS: tuple[PointKind, ...] = get_args(PointKind)
 Point = tuple[PointKind, float]
+WORTHWHILE = {"roc_auc_score": 0.005}
+"""Gain that is worth joining for, by metric; 0 of any other. A study's `[compare] minimum-gain` goes before it."""
 MOST_POINTS = 10
 """Thresholds, and alert budgets, that a study may name."""
 SHARINGS: tuple[Sharing, ...] = get_args(Sharing)
@@ -331,6 +333,10 @@ class Compare(Settings, where="[compare]", frozen=True):
         Features whose value is itself a forecast of the target, in its unit, such as the value a day before. They are
         shown beside the models where a site holds out its later rows, and are its own model where none does better. No
         column is guessed. Example: `naive-forecasts = ["day_before"]`.
+    own_rows : int or None, >= 100
+        Training rows of a site's own model, at most, drawn at random; None takes all. Where it leaves rows out and the
+        model still gains more than the minimum gain from half of its rows to all of them, the verdict is that the
+        gain from joining is inconclusive. Example: `own-rows = 50000`.
     """
 
     primary: str = ""
@@ -351,6 +357,7 @@ class Compare(Settings, where="[compare]", frozen=True):
     minimum_gain: Annotated[float | None, Field(ge=0), "0 or more"] = None
     site_model: SiteModelKind = "best"
     naive_forecasts: tuple[str, ...] = ()
+    own_rows: Annotated[int | None, Field(ge=100), "100 or more"] = None
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
@@ -374,6 +381,12 @@ class Compare(Settings, where="[compare]", frozen=True):
             raise usage_error("study.compare.points", mechanism=mechanism)
         if self.importance:
             raise usage_error("study.compare.importance", mechanism=mechanism)
+
+    def least_gain(self, metric: str, primary: str) -> float:
+        """Return the gain in a metric from which on joining is worth it."""
+        if metric == primary and self.minimum_gain is not None:
+            return self.minimum_gain
+        return WORTHWHILE.get(metric, 0.0)
 
     @property
     def points_by_kind(self) -> dict[PointKind, tuple[float, ...]]:

@@ -80,30 +80,38 @@ class Tree:
         """
         is_leaf = self.column < 0
         column = np.where(is_leaf, 0, self.column)
-        missing_code = missing[column]
+        missing_code = missing.take(column)
         # By node: the last code that goes left, the code that goes left although it is higher, and the left child.
         # At a leaf all rows go left, to the leaf itself.
         last_left = np.where(is_leaf, missing_code, np.minimum(self.code, missing_code - 1))
         also_left = np.where(self.missing_left, missing_code, -1)
         left = np.where(is_leaf, np.arange(len(column)), self.left)
-        places = column.take(node) * codes.shape[1] + np.arange(len(node))
+        places = (column * codes.shape[1]).take(node)
+        places += np.arange(len(node))
         row_code = codes.ravel().take(places)
-        goes_right = (row_code > last_left.take(node)) & (row_code != also_left.take(node))
-        return np.asarray(left.take(node) + goes_right)
+        # Small numbers are looked up faster.
+        goes_right = row_code > last_left.astype(np.int32).take(node)
+        goes_right &= row_code != also_left.astype(np.int32).take(node)
+        node = left.take(node)
+        node += goes_right
+        return np.asarray(node)
 
     def continues(self, before: Tree) -> bool:
         """Return whether the tree has all splits of an earlier one, so that rows go on from its leaves."""
         split = np.flatnonzero(before.column >= 0)
         if len(before.column) > len(self.column):
             return False
-        names = ("column", "code", "missing_left", "left")
-        return all(np.array_equal(getattr(self, name)[split], getattr(before, name)[split]) for name in names)
+        for name in ("column", "code", "missing_left", "left"):
+            if (getattr(self, name)[split] != getattr(before, name)[split]).any():
+                return False
+        return True
 
     def leaves(self, codes: np.ndarray, missing: np.ndarray, node: np.ndarray | None = None) -> np.ndarray:
         """Return the leaf that each row comes to, of codes as `step` takes them; from a node of each, or the root."""
         if node is None:
             node = np.zeros(codes.shape[1], dtype=np.int64)
-        while (self.column[node] >= 0).any():
+        is_split = self.column >= 0
+        while is_split.take(node).any():
             node = self.step(node, codes, missing)
         return node
 

@@ -1,7 +1,5 @@
 """The two apps start without a false alarm or say why not; `flfed app` is served below a path, a browser is opened."""
 
-from __future__ import annotations
-
 import errno
 import os
 import socket

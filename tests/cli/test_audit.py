@@ -1,7 +1,5 @@
 """`flfed audit` as a person or a program calls it: what it prints, and what it ends with."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

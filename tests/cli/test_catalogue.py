@@ -1,7 +1,5 @@
 """`flfed run list`, `log`, `note` and `delete`, and tables in other forms, on a store of real runs."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """`flfed choose`: its questions at a terminal, answers of a file, and what it writes."""
 
-from __future__ import annotations
-
 import json
 import tomllib
 from pathlib import Path

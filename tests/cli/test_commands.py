@@ -1,7 +1,5 @@
 """The commands as a person or a program calls them: real processes' entry point, real store, real tables."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """What a shell is offered for the words of a command, and that it loads next to nothing for it."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

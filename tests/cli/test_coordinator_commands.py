@@ -1,7 +1,5 @@
 """`flfed coordinator init, invite, admit, revoke, rotate, renewal` and `flfed site join`, as a person types them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

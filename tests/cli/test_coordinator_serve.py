@@ -1,7 +1,5 @@
 """`flfed coordinator serve, status, run`: what they say, and what a program reads of them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from datetime import timedelta

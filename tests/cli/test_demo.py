@@ -1,7 +1,5 @@
 """`flfed demo`: two studies in order, lines of progress while they run, and three lines at the end."""
 
-from __future__ import annotations
-
 import re
 import time
 

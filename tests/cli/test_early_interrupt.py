@@ -1,7 +1,5 @@
 """Ctrl-C before a run began: the end, in one line and without a traceback."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Sequence

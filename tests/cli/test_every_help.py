@@ -1,7 +1,5 @@
 """Every `--help`, read as a person reads it: each argument and each option is there, with what it is."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Commands that train nothing load no torch and no Flower: each in a fresh process, on a home with something in it."""
 
-from __future__ import annotations
-
 import json
 import os
 import resource

@@ -1,7 +1,5 @@
 """A database address that is malformed, or has no driver here: one sentence, exit code 2, and none of its secrets."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """`flfed run export`, `flfed run compare` and `flfed predict` as a person or a program calls them."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """Whose model it is: weights that were turned around are refused, or said to be nobody's; a signature names its key."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """`flfed data new`, `flfed site new` and `flfed study new`: from files to a verdict without a line of Python."""
 
-from __future__ import annotations
-
 import ast
 import json
 import tomllib

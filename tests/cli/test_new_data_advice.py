@@ -1,7 +1,5 @@
 """What `flfed data new` and `flfed site check` advise where a table is not as it should be, with counts and no cell."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`flfed data new` over a dataset that is there: holdouts and policies stay, and sites take part again."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

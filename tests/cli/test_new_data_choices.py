@@ -1,7 +1,5 @@
 """What `flfed data new` leaves out, with the reason: leaks, identifiers, people's names; and what a person chooses."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """How far a run is, where no bar can be drawn: a line each tenth or each minute, and how long it will take."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from itertools import count

@@ -1,7 +1,5 @@
 """`flfed rehearse` before any server starts: what it refuses, what it makes, and what it reads of the real home."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import signal
@@ -18,7 +16,7 @@ from flfed.cli.rehearse import StepLines
 from flfed.deployment.coordinator import proxy
 from flfed.deployment.operator.secure_sums import read_sites
 from flfed.deployment.processes.supervisor import Child
-from flfed.deployment.rehearsal import preparation
+from flfed.deployment.rehearsal import consortium
 from flfed.deployment.rehearsal.consortium import Rehearsal
 from flfed.deployment.rehearsal.serving import supervised
 from flfed.errors import FlfedError
@@ -103,16 +101,16 @@ def test_a_package_that_another_account_could_change_is_not_run(flfed, base: Pat
 
 def test_folders_of_killed_rehearsals_are_removed_and_no_others(base: Path):
     names = ("killed", "kept", "alive", "in-part", "new")
-    folders = {name: base / f"{preparation.PREFIX}{name}" for name in names}
+    folders = {name: base / f"{consortium.PREFIX}{name}" for name in names}
     for name, folder in folders.items():
         folder.mkdir(mode=0o700)
         if name not in ("in-part", "new"):
-            (folder / preparation.LOCK).touch()
-    (folders["kept"] / preparation.STAYS).touch()
+            (folder / consortium.LOCK).touch()
+    (folders["kept"] / consortium.STAYS).touch()
     os.utime(folders["in-part"], (time.time() - 90, time.time() - 90))
-    (base / f"{preparation.PREFIX}link").symlink_to(base)
-    with locked(folders["alive"], preparation.LOCK):
-        assert preparation.remove_leftovers(base) == [folders["in-part"], folders["killed"]]
+    (base / f"{consortium.PREFIX}link").symlink_to(base)
+    with locked(folders["alive"], consortium.LOCK):
+        assert consortium.remove_leftovers(base) == [folders["in-part"], folders["killed"]]
     assert sorted(name for name, folder in folders.items() if folder.is_dir()) == ["alive", "kept", "new"]
 
 
@@ -127,16 +125,16 @@ class Emptied(type(Path())):
 
 
 def test_a_folder_that_another_rehearsal_removes_at_that_moment_is_passed_over(base: Path):
-    (base / f"{preparation.PREFIX}gone").mkdir(mode=0o700)
-    assert preparation.remove_leftovers(Emptied(base)) == [] and list(base.iterdir()) == []
+    (base / f"{consortium.PREFIX}gone").mkdir(mode=0o700)
+    assert consortium.remove_leftovers(Emptied(base)) == [] and list(base.iterdir()) == []
 
 
 @pytest.mark.parametrize("keep", [False, True], ids=["removed", "kept"])
 def test_the_folder_is_private_and_locked_and_goes_with_the_block(base: Path, keep: bool):
     said: list[str] = []
-    with pytest.raises(KeyboardInterrupt), preparation.rehearsal_folder(keep=keep, notify=said.append) as folder:
+    with pytest.raises(KeyboardInterrupt), consortium.rehearsal_folder(keep=keep, notify=said.append) as folder:
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700 and folder.parent == base
-        with (folder / preparation.LOCK).open() as lock, pytest.raises(BlockingIOError):
+        with (folder / consortium.LOCK).open() as lock, pytest.raises(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         raise KeyboardInterrupt
     assert folder.exists() == keep == (said == [])
@@ -151,14 +149,14 @@ def test_sites_join_with_the_opt_outs_and_downloads_of_this_machine_and_its_home
     before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
     sites = tuple(site_discovery.load(name) for name in LENDERS)
     said: list[str] = []
-    with preparation.rehearsal_folder(keep=False, notify=said.append) as folder:
-        consortium = Rehearsal(folder, Study.load("loan-default"), sites, home, said.append)
-        fingerprints = consortium.take_in()
-        copies = [consortium.home(name) / "sites" / name / "gate/excluded.csv" for name in LENDERS]
+    with consortium.rehearsal_folder(keep=False, notify=said.append) as folder:
+        rehearsal = Rehearsal(folder, Study.load("loan-default"), sites, home, said.append)
+        fingerprints = rehearsal.take_in()
+        copies = [rehearsal.home(name) / "sites" / name / "gate/excluded.csv" for name in LENDERS]
         assert copies[0].read_text() == "loan_id\n17\n" and not copies[1].exists()
         assert not (copies[0].parent / "ledger.jsonl").exists()
-        assert (consortium.home(LENDERS[1]) / "data").resolve() == (home / "data").resolve()
-        assert consortium.partners(fingerprints) == ",".join(LENDERS)
+        assert (rehearsal.home(LENDERS[1]) / "data").resolve() == (home / "data").resolve()
+        assert rehearsal.partners(fingerprints) == ",".join(LENDERS)
         study = Study.load("loan-default").replace({"privacy.secure-aggregation": "on"})
         summed = Rehearsal(folder, study, sites, home, said.append)
         assert read_sites(summed.partners(fingerprints)) == fingerprints and len(set(fingerprints.values())) == 2
@@ -189,7 +187,7 @@ def test_no_step_is_silent_for_longer_than_five_seconds(capsys: pytest.CaptureFi
 
 def test_the_signals_that_end_a_program_wait_while_it_ends_others():
     before = signal.getsignal(signal.SIGTERM)
-    with preparation.undisturbed():
+    with consortium.undisturbed():
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             os.kill(os.getpid(), number)
     assert signal.getsignal(signal.SIGTERM) == before

@@ -1,7 +1,5 @@
 """What a person sees of four sites and of a hundred, in a terminal of 80 columns and 40 lines."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

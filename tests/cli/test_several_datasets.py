@@ -1,7 +1,5 @@
 """One institution that serves several datasets: how it is found, listed, checked and asked."""
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import replace

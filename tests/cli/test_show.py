@@ -1,7 +1,5 @@
 """What commands show to people: tables that fit a terminal, help that says what it means."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

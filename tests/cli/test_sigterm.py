@@ -1,7 +1,5 @@
 """SIGTERM stops a run as Ctrl-C does: with a sentence, exit code 3, and a record that says so."""
 
-from __future__ import annotations
-
 import json
 import signal
 import subprocess

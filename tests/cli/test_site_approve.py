@@ -1,7 +1,5 @@
 """`flfed site approve`, `withdraw`, `pause` and `status`: what is shown, asked and written down."""
 
-from __future__ import annotations
-
 import json
 import os
 import stat

@@ -1,7 +1,5 @@
 """`flfed coordinator cards`, `site cards`, `site key --card` and `site approve --with LIST`, as people call them."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable
@@ -13,8 +11,7 @@ from xml.etree import ElementTree
 import pytest
 import segno
 
-from flfed.deployment.cards import LARGEST, CardList, read_cards
-from flfed.deployment.operator.gate_card import GateCard
+from flfed.deployment.cards import LARGEST, CardList, GateCard, read_cards
 from flfed.deployment.site_state import approval
 from flfed.deployment.site_state.trusted_files import own_fingerprint
 from flfed.paths import SiteFolder

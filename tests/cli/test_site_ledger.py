@@ -1,7 +1,5 @@
 """`flfed site ledger` as an operator, an auditor and a log collector call it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta

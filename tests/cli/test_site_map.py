@@ -1,7 +1,5 @@
 """`flfed site map`: a dialogue in a real terminal, killed and continued, and answered by a file."""
 
-from __future__ import annotations
-
 import json
 import os
 import pty

@@ -1,7 +1,5 @@
 """`flfed site setup`: one dialogue that goes on where it ended, and what it answers to what others do wrong."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """One table under two datasets' names, by the commands: one budget, and no differencing."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

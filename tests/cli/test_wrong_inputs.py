@@ -1,7 +1,5 @@
 """Nonsense at every door: exit code 2 and one sentence that says what, where and what to do, never a cell."""
 
-from __future__ import annotations
-
 import datetime
 import http.server
 import os

@@ -3,8 +3,6 @@
 `asking.py`, with FLFED_HOME of the coordinator; a JSON object a line in, one out.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import sys

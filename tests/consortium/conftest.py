@@ -1,7 +1,5 @@
 """A coordinator and its institutions on loopback by the commands of `flfed`: SuperLink, Caddy, TLS, a home each."""
 
-from __future__ import annotations
-
 import ctypes
 import json
 import os

@@ -1,7 +1,5 @@
 """A forwarder between a site and its coordinator, which breaks connections in the ways that networks do."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import socket

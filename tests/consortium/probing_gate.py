@@ -3,8 +3,6 @@
 PORTs listen on this machine; what came of each try goes to FILE, a JSON line a message.
 """
 
-from __future__ import annotations
-
 import json
 import socket
 import sys

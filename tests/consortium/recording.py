@@ -4,8 +4,6 @@ Each array of each message, as its numbers lie in memory, becomes a file of its 
 stood in Flower's database while the run went on.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable
 from itertools import count

@@ -4,8 +4,6 @@
 `rate` a second, anew where one is closed; `headers` of requests, each a mapping, in turn. It ends on SIGTERM.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import itertools

@@ -1,7 +1,5 @@
 """Boosted trees at three real institutions, whose policies keep no counts back."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

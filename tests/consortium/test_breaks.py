@@ -1,7 +1,5 @@
 """What breaks between a site and its coordinator, or ends at a site, stops no run and changes no array of it."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """Real runs of ciphertexts: the model of plain averaging, a killed first site and a killed coordinator."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

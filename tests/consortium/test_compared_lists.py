@@ -1,7 +1,5 @@
 """Real institutions that compare one list of cards: a run by it completes, and one by an altered list does not."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

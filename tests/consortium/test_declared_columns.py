@@ -1,7 +1,5 @@
 """A column that one of three real institutions declares: it is adjusted by it, and nobody else learns of it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A real run of each strategy at three institutions: arrays as of one process, ledgers that agree with the wire."""
 
-from __future__ import annotations
-
 from collections import Counter
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The first run of a fresh consortium, in whatever order its processes begin: nobody waits without a word."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

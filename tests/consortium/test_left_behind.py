@@ -1,7 +1,5 @@
 """After a real run: the ledgers and the coordinator's record agree, each round comes again, and no bytes are left."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

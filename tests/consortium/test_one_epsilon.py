@@ -1,7 +1,5 @@
 """Studies under one epsilon at three real institutions: servers, TLS, a ledger each, a coordinator that is killed."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

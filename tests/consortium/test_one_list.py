@@ -1,7 +1,5 @@
 """Secure sums at real institutions over many studies: one list of sites a dataset, and how a site joins it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

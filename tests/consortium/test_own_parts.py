@@ -1,7 +1,5 @@
 """Own parts of the model at three real institutions: each site has its own, and the coordinator's machine none."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Real runs with int8 both ways and with top-k: ledgers and record agree, and sites keep nothing of a run."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """A stranger who holds the authority's certificate, and whoever is not admitted: what they get at the public port."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import socket

@@ -4,8 +4,6 @@ The coordinator's machine is in hands that send whatever they like (`asking.py`)
 files of the frozen rows are opened.
 """
 
-from __future__ import annotations
-
 import datetime
 import json
 import subprocess

@@ -1,7 +1,5 @@
 """Real runs with secure sums: the sum of one process, ledgers that agree with the wire, and killed processes."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

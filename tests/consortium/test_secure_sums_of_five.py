@@ -1,7 +1,5 @@
 """Secure sums of three and of five real sites: missing and killed ones, and a run given up and begun anew with all."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 from collections.abc import Sequence

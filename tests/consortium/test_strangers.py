@@ -1,7 +1,5 @@
 """Strangers who hold connections and bodies at the port: nothing is held of them, and a run of three sites goes on."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import math

@@ -1,7 +1,5 @@
 """A site of two users takes part in a run: who has the rows reaches nothing, who has the network reads nothing."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

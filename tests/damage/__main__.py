@@ -1,7 +1,5 @@
 """Write the page of damaged tables anew: `python -m tests.damage`."""
 
-from __future__ import annotations
-
 from tests.damage.page import PAGE, page
 
 PAGE.write_text(page(), encoding="utf-8")

@@ -1,7 +1,5 @@
 """All damaged tables, by what was done to them."""
 
-from __future__ import annotations
-
 from tests.damage import cells, files, lines, patients, people
 from tests.damage.tables import Case
 

@@ -1,7 +1,5 @@
 """Cells that are not what their column holds, or not all that it means."""
 
-from __future__ import annotations
-
 from tests.damage.tables import ROWS, Case, as_csv, cells, frame, table
 
 ALL = ROWS

@@ -1,7 +1,5 @@
 """Files that are no table, are packed, or are in another encoding."""
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import io

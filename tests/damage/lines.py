@@ -1,7 +1,5 @@
 """Lines that are too short, too long or cut, other separators, and lines of names that are not the ones asked for."""
 
-from __future__ import annotations
-
 from tests.damage.tables import Case, as_csv, frame, line, lines, renamed, separated, table
 
 COLUMNS = 'columns=("person", "seen", "age", "chol", "income", "visits", "smokes", "sex", "ward", "outcome")'

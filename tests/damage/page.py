@@ -1,7 +1,5 @@
 """The catalogue of damaged tables as a page of the docs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from tests.damage.catalogue import CATALOGUE

@@ -1,7 +1,5 @@
 """A table of 900 rows, two of each of 450 people, and what changes its rows or values and breaks no rule."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import tarfile

@@ -1,7 +1,5 @@
 """Dates, identifiers, and tables that come as Parquet or from a database."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from tests.damage.cells import ALL, field

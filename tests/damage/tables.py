@@ -1,7 +1,5 @@
 """A sound table of a made-up clinic, and what spoils it."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """What alters one section of a message."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What tests of the gate share: a site with frozen rows and an approval, messages of a real strategy, watched files."""
 
-from __future__ import annotations
-
 import copy
 import datetime
 import shutil

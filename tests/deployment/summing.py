@@ -1,7 +1,5 @@
 """Sites that sum in secret, each behind its own gate with its own signing key, in one process without a network."""
 
-from __future__ import annotations
-
 import datetime
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress

@@ -1,7 +1,5 @@
 """Analyses behind gates: one noised answer, charged and kept; parts of the noise in secret sums; the replay."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The ten lines before an approval: all facts that a decision rests on, in at most 250 words."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace

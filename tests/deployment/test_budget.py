@@ -1,7 +1,5 @@
 """The budget behind a gate: noise that nobody can draw again, a line before the update, and refusals that may leave."""
 
-from __future__ import annotations
-
 import json
 import math
 import shutil

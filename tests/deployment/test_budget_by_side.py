@@ -1,7 +1,5 @@
 """What a site's people are shown of an account whose lines are of one side of the holdout alone."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The bundle: the same bytes always, and nothing in it but two small files."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import subprocess

@@ -1,7 +1,5 @@
 """Runs under homomorphic encryption behind gates: what crosses, a first site that is killed, and a run that goes on."""
 
-from __future__ import annotations
-
 import json
 import stat
 from collections.abc import Callable

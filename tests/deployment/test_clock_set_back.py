@@ -1,7 +1,5 @@
 """A clock that is set back frees nothing: lines keep their order in time, or none is written until a person helps."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """Models that an institution compared count no more where at least half of the test rows' people are new."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A coordinator that hands out altered lists of cards: each shows at the site or in the call, before a gate answers."""
 
-from __future__ import annotations
-
 import hashlib
 import unicodedata
 from collections.abc import Callable, Mapping

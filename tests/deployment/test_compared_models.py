@@ -1,7 +1,5 @@
 """An institution compares few models on its test rows of a dataset, whoever asks and in whatever study."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """A model that is one too many for a site, as the coordinator and the site's own people see it in a real browser."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Studies whose ε covers all that leaves, behind gates: what may leave, what is charged, and the replay."""
 
-from __future__ import annotations
-
 import datetime
 import os
 import re

@@ -1,7 +1,5 @@
 """What a person decided stays: refusals, for which coordinator it was approved, and who opted out."""
 
-from __future__ import annotations
-
 from flfed.deployment.gate.study_policy import StudyAdmission
 from flfed.deployment.site_state import approval
 from flfed.deployment.site_state.freeze import refresh

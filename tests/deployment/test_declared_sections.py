@@ -1,7 +1,5 @@
 """What parts declare of messages: data, which the gate's own checker reads, and no code of theirs."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Mapping
 

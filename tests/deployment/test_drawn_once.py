@@ -1,7 +1,5 @@
 """Noise that is drawn once: real gates before a coordinator that asks again, with other bins, and all at once."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """Through the gate: exact counts leave where study and policy say so, and a person approves them in words."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

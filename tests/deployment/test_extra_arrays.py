@@ -1,7 +1,5 @@
 """A strategy's own arrays at the gate: their shapes in both directions, what stays on the disk, and three gates."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

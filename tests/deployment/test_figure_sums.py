@@ -1,7 +1,5 @@
 """Figures of sites that share them in sums only: of three such sites or more they leave in one sum over all of them."""
 
-from __future__ import annotations
-
 import gc
 import itertools
 import json

@@ -1,7 +1,5 @@
 """A server that lies about a sum of figures, before real gates: other lists, other models, masks used twice."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """Modes of a site's folders: where other accounts may write, nothing is answered, and the site is told what to do."""
 
-from __future__ import annotations
-
 import logging
 import os
 import shlex

@@ -1,7 +1,5 @@
 """Freezing, freezing again, and the commands: what a person is told, and that nothing changes unless they agree."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """A study on frozen rows: to the last figure the one on the live sites."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """An audit behind the gate: of a model that the site judged, with figures that stay the same, and a line for each."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

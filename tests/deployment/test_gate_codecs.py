@@ -1,7 +1,5 @@
 """Packed arrays at the gate and at the guard, and requests that name the encoder by its hash."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """What the gate refuses, with which words, and that no row is read for it."""
 
-from __future__ import annotations
-
 import datetime
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """What leaves: exactly what its kind may have, counted and on the ledger before it goes."""
 
-from __future__ import annotations
-
 import datetime
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A whole run through the gate: it changes no bit of the result, and writes down everything that leaves."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

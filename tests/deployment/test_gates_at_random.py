@@ -1,7 +1,5 @@
 """Servers that attack real gates at random: no sum of fewer honest sites than promised."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable
 

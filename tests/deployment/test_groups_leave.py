@@ -1,7 +1,5 @@
 """Through the gate: figures by group of an institution leave in one run alone, together with exact counts."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

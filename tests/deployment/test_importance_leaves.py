@@ -1,7 +1,5 @@
 """Through the gate: importances leave where study and policy say so, nothing else does, and the ledger has it."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

@@ -1,7 +1,5 @@
 """What a site was asked: kept whole, privately, within bounds, and found again by its round."""
 
-from __future__ import annotations
-
 import os
 import resource
 import signal

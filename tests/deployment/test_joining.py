@@ -1,7 +1,5 @@
 """A site joins, is admitted, renews and joins anew: real files on both sides, and what they let in."""
 
-from __future__ import annotations
-
 import json
 import os
 import stat

@@ -1,7 +1,5 @@
 """Reading a kit: what `invite` packs is read, and every other zip, honest or hostile, is refused with its reason."""
 
-from __future__ import annotations
-
 import io
 import stat
 import struct

@@ -1,7 +1,5 @@
 """A person opts out after a study had sums: the gate answers again, and nobody can tell who it was."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Figures of a model that is one too many: none, or with noise that is charged to the test rows."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What a gate still holds a coordinator to once its ledger was lost, in part or wholly, and begun anew."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta

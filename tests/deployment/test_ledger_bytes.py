@@ -1,7 +1,5 @@
 """The bytes in a site's ledger are those that the coordinator's store has of it, round by round and kind by kind."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

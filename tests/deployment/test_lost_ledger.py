@@ -1,7 +1,5 @@
 """A ledger that is gone or cut: nothing is answered until a person begins another, and what was spent stays spent."""
 
-from __future__ import annotations
-
 import threading
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A server that lies to real gates: hand-made messages, and what may not leave."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Keys of a run at real gates: who is in the cohort, by whose signature, and which of two runs is the later one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

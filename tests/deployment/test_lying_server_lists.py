@@ -1,7 +1,5 @@
 """Lists, thresholds and masks at real gates: each attack wins where one rule is taken away, and loses here."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """What is asked past the sums of a study that was approved with them: updates, figures, and a ledger begun anew."""
 
-from __future__ import annotations
-
 import math
 import re
 import sqlite3

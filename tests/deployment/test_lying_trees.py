@@ -1,7 +1,5 @@
 """Trees in sums before a coordinator that lies: each play reads one site's outcomes where a rule is taken away."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial

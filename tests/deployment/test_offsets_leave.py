@@ -1,7 +1,5 @@
 """A site's own offset at its gate: only where and as it may, one deviation a run, on the ledger."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Sums of rows that depend on no model have one list of sites for a dataset, whatever study asks for them."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """A message in one piece says what it said, and nothing else can be made of a piece."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict

@@ -1,7 +1,5 @@
 """The verdict on joining is one: a site's own app, the coordinator's page, the report and the JSON agree on it."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A site of another version of flfed: it is refused when it enrols, and both versions are named."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any

@@ -1,7 +1,5 @@
 """Columns of a site's own, at its gate: no message before the comparison is another one, and its figures alone are."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Through the gate: which own model a site is compared with is approved, computed inside, and told in fixed words."""
 
-from __future__ import annotations
-
 import ast
 import copy
 import subprocess

@@ -1,7 +1,5 @@
 """Own parts of the model at institutions: three gates, a killed coordinator, and the site's whole model afterwards."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A policy that is changed while the gate serves holds from the next message on; an unreadable one stops it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """A site keeps the coordinator's receipts of its own ledger, and nobody else's."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Trees that are grown anew behind gates: numbered on, written down, once each, never of a site that is not open."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any

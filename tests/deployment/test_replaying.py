@@ -1,7 +1,5 @@
 """Replaying: the frozen rows give again, to the bit, what the ledger says left; anything else is said to differ."""
 
-from __future__ import annotations
-
 import datetime
 import json
 import subprocess

@@ -1,7 +1,5 @@
 """Figures of rounds under secure sums: an institution keeps them, and the server decides by the sum of the losses."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """What an approval says that a run will spend, against the ledger after it; and who is let in with what is left."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """One model a question, and few runs of a study: rows cannot be read from many exact figures of chosen models."""
 
-from __future__ import annotations
-
 import shutil
 import tomllib
 from collections.abc import Callable

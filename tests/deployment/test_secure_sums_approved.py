@@ -1,7 +1,5 @@
 """An approval decides by the pinned sites whether updates leave for sums only, and says what that means."""
 
-from __future__ import annotations
-
 import json
 import stat
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Runs with secure sums whose sites and coordinator are killed: the same list, the same arrays, no second list."""
 
-from __future__ import annotations
-
 import shutil
 from collections import Counter
 from collections.abc import Callable

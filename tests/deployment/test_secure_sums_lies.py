@@ -1,7 +1,5 @@
 """Sites that lie by their masked vector or loss end a run with the last good model; the server holds no update."""
 
-from __future__ import annotations
-
 import gc
 import types
 from collections.abc import Callable, Iterable

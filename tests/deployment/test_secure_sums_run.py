@@ -1,7 +1,5 @@
 """Runs whose coordinator sees only sums: gates, ledgers and state of sites, with those that fail."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """What `flfed site join` says of a kit that was made to break out, and how the day's bytes are counted on."""
 
-from __future__ import annotations
-
 import datetime
 import io
 import json

@@ -1,7 +1,5 @@
 """The gate's signing key: made once, for the user with the data alone, and known elsewhere by its fingerprint."""
 
-from __future__ import annotations
-
 import json
 import os
 import stat

@@ -1,7 +1,5 @@
 """No figure leaves of a model that is a threshold between all people and one, whether this one is there or not."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Hundreds of models that tell of one row are refused, and no model of any round of a shipped study."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The app of a site's own people: its numbers are those of the commands, it only reads, and shows nothing of others."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,7 +1,5 @@
 """The app of a site's own people as its command serves it: to whom has the token, in a real browser, to no other."""
 
-from __future__ import annotations
-
 import asyncio
 import csv
 import os

@@ -1,7 +1,5 @@
 """What the app of a site reads of its ledger: going on from where it was equals reading the whole, whatever came."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable, Iterator

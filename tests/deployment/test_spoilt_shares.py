@@ -1,7 +1,5 @@
 """Members whose shares do not unseal: the others sum without them, unless one of them opened the larger list."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Real child processes: started again with back-off, logged within a limit, ended in order, never left behind."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

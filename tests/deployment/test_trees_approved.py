@@ -1,7 +1,5 @@
 """What is said of boosted trees before a study of them is approved or run."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

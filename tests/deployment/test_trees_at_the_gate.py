@@ -1,7 +1,5 @@
 """Boosted trees behind gates: what a level may hold, how often it may be asked, and what a site never answers."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Boosted trees whose sums are masked: the trees of plain sums, one list a tree, and none where a site is lost."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace

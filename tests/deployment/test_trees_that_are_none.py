@@ -1,7 +1,5 @@
 """A coordinator that sends arrays which are no trees: a site says so, and neither hangs nor fails."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

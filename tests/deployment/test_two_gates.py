@@ -3,8 +3,6 @@
 Each test has both gates pass their first look at the ledger before either answers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace

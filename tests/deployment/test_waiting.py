@@ -1,7 +1,5 @@
 """What waits at a site, for whom and since when: as its own gate refused, its people decided and its node was alive."""
 
-from __future__ import annotations
-
 import os
 import time
 from datetime import datetime, timedelta

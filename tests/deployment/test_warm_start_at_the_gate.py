@@ -1,7 +1,5 @@
 """A run that begins with an earlier model, through a site's gate: its own copy, what comes in, what leaves."""
 
-from __future__ import annotations
-
 import stat
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Exporting a run and setting two side by side: the folder says what the store says, and differences are right."""
 
-from __future__ import annotations
-
 import csv
 import json
 from dataclasses import dataclass, replace

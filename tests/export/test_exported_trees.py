@@ -1,7 +1,5 @@
 """Exported trees: flfed predicts from the folder alone, and XGBoost from its file, alike."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

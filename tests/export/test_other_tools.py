@@ -1,7 +1,5 @@
 """Models in scikit-learn and ONNX: the same predictions on every row."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Predicting with a model folder: the run's own predictions, hand-computed ones, and what is refused."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

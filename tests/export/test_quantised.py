@@ -1,7 +1,5 @@
 """Models exported as int8: rounded to the nearest, read by all that read a model, and how far predictions moved."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`statistics.csv` of an exported run: each figure of the record stands in it once, with its interval."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 from typing import Any

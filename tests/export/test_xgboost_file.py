@@ -1,7 +1,5 @@
 """Trees written for XGBoost give the scores, and the explanations, that ours give (FIGURES.md §C)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

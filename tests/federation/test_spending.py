@@ -293,7 +293,7 @@ def killing(rng, study):  # where the draws of a round come from: asked once the
 
 killing.rounds = 0
 side = inprocess.SiteClient
-inprocess.SiteClient = lambda find, source: side(find, source=source, protect=LocalProtection(chance=killing))
+inprocess.SiteClient = lambda find, **ways: side(find, **ways, protect=LocalProtection(chance=killing))
 sites = [
     Site(name=f"site-{{n + 1:02d}}", dataset="small", source=Frame(small_table(100 + 10 * n, seed=n)),
          holdout=Holdout(salt=f"salt-{{n}}"), policy=Policy(epsilon=2.0))

@@ -5,8 +5,6 @@ units and codes. Extra columns (case numbers, wards, days, diastolic pressures, 
 up; all other cells are real ones, in another notation. Two damages stand at the end.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import tomllib

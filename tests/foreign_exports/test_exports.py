@@ -1,7 +1,5 @@
 """Each foreign export, read back by its truth, gives the original rows; the unrelated one none."""
 
-from __future__ import annotations
-
 from io import BytesIO
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """`flfed site map` on exports whose names were written by somebody who never saw its word list."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

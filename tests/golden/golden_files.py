@@ -4,8 +4,6 @@
 the changelog. What differs from run to run (ids, times, seconds, paths, the version) stands as a mark in them.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """What others rely on is as it was: commands' JSON, messages' bytes, files, tables, the arrays of shipped studies."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -5,8 +5,6 @@ one thread (the Makefile's OMP_NUM_THREADS=1) and OpenBLAS of the wheels of NumP
 is nothing to compare with. `python -m tests.golden.test_shipped_studies` writes the file anew.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The scikit-learn estimator: its checks, its equality with `federate`, and its errors."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

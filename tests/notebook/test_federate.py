@@ -1,7 +1,5 @@
 """Federated learning on data frames: six lines, and the same arrays by the files that `save` writes."""
 
-from __future__ import annotations
-
 import html
 import json
 import pickle

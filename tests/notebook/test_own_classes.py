@@ -1,7 +1,5 @@
 """Models, strategies and metrics that a program gives as such, and callbacks."""
 
-from __future__ import annotations
-
 import re
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Modules, and functions that make them: training as torch's, a sentence for what is wrong, the same scores in ONNX."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from dataclasses import replace

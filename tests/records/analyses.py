@@ -1,7 +1,5 @@
 """Recorded analyses of every shape for tests, made of noised answers by the formulas of a run."""
 
-from __future__ import annotations
-
 import copy
 import re
 from typing import Any

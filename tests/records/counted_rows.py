@@ -1,7 +1,5 @@
 """Score counts of rows, and the rows of score counts, as tests make them."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from flfed.records.statistics.score_curves import ScoreCounts

@@ -1,7 +1,5 @@
 """Recorded runs of which all that leaves is charged, made of noised counts by the formulas of a run."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """What a reader sees of a page's charts and words, as the browser drew them: axes, cut words, contrasts, the focus."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -3,8 +3,6 @@
 Whoever is asked for in the address of the login (`login_hint`), or set as `next_login`, logs in without a password.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

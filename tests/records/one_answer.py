@@ -1,7 +1,5 @@
 """Whether the words, tables, cards, command and JSON of a run say the same of each site, worked out by hand."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A store of real runs of every kind that the pages may have to show, made by the commands of `flfed` themselves."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

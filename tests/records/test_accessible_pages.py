@@ -1,7 +1,5 @@
 """Every page of the app for screen readers and by keyboard: no serious fault, no control that only a mouse reaches."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

@@ -1,7 +1,5 @@
 """An analysis on the pages of the app: its tables and histogram, and what was charged for its one answer."""
 
-from __future__ import annotations
-
 import io
 import json
 import re

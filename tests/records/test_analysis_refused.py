@@ -1,7 +1,5 @@
 """An analysis in which a site took no part, and the pages that tell of training: what is said, and where."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

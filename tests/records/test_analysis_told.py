@@ -1,7 +1,5 @@
 """An analysis as the terminal and the report tell it: each figure is the record's, and none is called exact."""
 
-from __future__ import annotations
-
 import copy
 import json
 import re

@@ -1,7 +1,5 @@
 """What stands around a run's answer: what it rests on, the next step by the verdict, and parts that a run lacks."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The app shows the run store to who has its token, and to no other account; a login stands in its place."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

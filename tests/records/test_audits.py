@@ -1,7 +1,5 @@
 """What an audit found, in the store: added to, read back by the latest, and never mixed with another run's."""
 
-from __future__ import annotations
-
 import datetime
 import json
 import math

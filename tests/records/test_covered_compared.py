@@ -1,7 +1,5 @@
 """A run of which all that leaves is charged, and whose models are compared: what is told of gains, and to whom."""
 
-from __future__ import annotations
-
 import copy
 import json
 import re

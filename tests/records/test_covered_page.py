@@ -1,7 +1,5 @@
 """The pages of a run of which all that leaves is charged: its figures, reasons for what it lacks, and who sees what."""
 
-from __future__ import annotations
-
 import copy
 import io
 import json

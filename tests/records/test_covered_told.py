@@ -1,7 +1,5 @@
 """A run of which all that leaves is charged, in words and tables: its figures, its promise, and what nobody is told."""
 
-from __future__ import annotations
-
 import copy
 import json
 import math

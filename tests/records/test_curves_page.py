@@ -1,7 +1,5 @@
 """The page Curves: it shows what record, JSON and scikit-learn have, to the digit, and why there is nothing to show."""
 
-from __future__ import annotations
-
 import io
 import json
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Every page while three institutions compute with each other over the wire: SuperLink, Caddy, TLS, a real browser."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

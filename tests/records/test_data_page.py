@@ -1,7 +1,5 @@
 """The page Data: each cell is what the record has, and each sentence says no more than the sites tell."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -1,7 +1,5 @@
 """The report of a run as a file: each number is the record's, nothing is loaded, and no text becomes markup."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The report of a run by reader: one site alone, no markup of others, small counts kept back, and its file."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

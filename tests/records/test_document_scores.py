@@ -1,7 +1,5 @@
 """The report of a run on acting by the model, and on groups: each line and figure is the record's."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

@@ -6,8 +6,6 @@ Each chart is looked at on the narrowest screen and, in the dark, on a desk's; e
 look at them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

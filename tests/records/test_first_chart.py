@@ -1,7 +1,5 @@
 """A reader sees a chart soon: no page has more than 60 words before its first one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

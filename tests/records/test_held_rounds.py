@@ -1,7 +1,5 @@
 """Rounds that are written together: nothing is lost, doubled or out of order that would be there one by one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,7 +1,5 @@
 """Importances of columns on the page Curves: those of the record, with their spread, why one has none, and gains."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 

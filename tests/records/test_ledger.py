@@ -1,7 +1,5 @@
 """The ledger: lines are added in order by whoever writes, last on the disk, and a crash shows until it is recorded."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Whatever is done to a ledger's lines is found, and said of which line; also by who can compute hashes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

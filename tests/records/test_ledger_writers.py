@@ -1,7 +1,5 @@
 """Writers of a ledger: several at once, killed ones, a full disk, and a very long ledger."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Logging in at a real provider on loopback: who sees what, and who sees nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Colours of the charts: seen on both backgrounds, told apart by colour-blind readers; axes that end around figures."""
 
-from __future__ import annotations
-
 import tomllib
 from itertools import combinations
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Five hundred runs: the list opens within two seconds, and is sorted and filtered within one."""
 
-from __future__ import annotations
-
 import sqlite3
 import time
 from contextlib import closing

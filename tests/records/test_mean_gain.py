@@ -1,7 +1,5 @@
 """What joining gains on average over sites: against statsmodels, by simulation, and as a report has it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

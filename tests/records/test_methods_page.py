@@ -1,7 +1,5 @@
 """Page Methods: differences over the same random splits, against the formula by hand."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from statistics import fmean, stdev

@@ -1,7 +1,5 @@
 """The margin's list of pages: every page in the order of its number, and none under a heading."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

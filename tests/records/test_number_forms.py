@@ -4,8 +4,6 @@ A leading zero; three decimals for an AUC, and more only where an end of an inte
 that is worthwhile; + or − before a difference; an ε rounded up. A figure of the record reads the same in all places.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Objects of a record as dataclasses: keys, numbers as they were written, and what a picture of a chart is made of."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """The pages as the people of one site see them: their own verdict first, and why nothing is said of all sites."""
 
-from __future__ import annotations
-
 import io
 
 import pyarrow as pa

@@ -1,7 +1,5 @@
 """Confusion tables, net benefit and alert budgets, against scikit-learn and by hand."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, precision_score, recall_score

@@ -1,7 +1,5 @@
 """What others wrote is shown as it is: no link, no picture, no formula; and what was read of the holdouts."""
 
-from __future__ import annotations
-
 import csv
 import io
 from pathlib import Path

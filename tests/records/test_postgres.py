@@ -1,7 +1,5 @@
 """PostgreSQL as run store: a real server holds what SQLite holds, and every trouble with it is one sentence."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

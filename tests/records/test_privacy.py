@@ -7,14 +7,15 @@ import pytest
 from flfed.records.objects import read_all
 from flfed.records.reports.audit_headlines import AuditFigure, in_words, standing
 from flfed.records.reports.privacy import (
+    DRAWN_ONCE,
     describe_encoder_condition,
     epsilon_in_words,
+    odds_in_words,
     private_of,
     promise_in_words,
     spending_in_words,
 )
 from flfed.records.reports.report import report
-from flfed.records.statistics.privacy_odds import DRAWN_ONCE, odds_in_words
 from flfed.records.store.entries import AuditRow, CrossedEntry, SiteRow
 from flfed.records.store.reader import RunReader
 

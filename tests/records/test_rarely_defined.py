@@ -1,7 +1,5 @@
 """A difference that few repeats have, because few holdouts have both classes, gives no verdict."""
 
-from __future__ import annotations
-
 import pytest
 
 from flfed.records.reports.report import report

@@ -1,7 +1,5 @@
 """Who looks cannot write, whether a writer is at work or not; stores that cannot be read are explained."""
 
-from __future__ import annotations
-
 import grp
 import os
 import shutil

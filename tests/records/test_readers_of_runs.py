@@ -1,7 +1,5 @@
 """What four readers get of eight runs, in the list, on Overview and side by side: what `visibility` gives them."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """The page Rounds: what it says is what the record has, to the shown digit."""
 
-from __future__ import annotations
-
 import pytest
 
 from flfed.records.dashboard import page_files

@@ -1,7 +1,5 @@
 """The page Rounds: its tables are those of the record, cell by cell, and its charts can be read."""
 
-from __future__ import annotations
-
 import io
 import json
 import math

@@ -3,8 +3,6 @@
 `make proof` looks at every page of each kind of run; the other tests look at one page.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

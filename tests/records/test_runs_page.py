@@ -1,7 +1,5 @@
 """The list of runs, and runs side by side: the figures of the record, what differs, and when not to compare."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime, timedelta
 from itertools import count

@@ -1,7 +1,5 @@
 """Overview and Sites show the figures of `flfed run show --json`, to the shown digit; an answer says why."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

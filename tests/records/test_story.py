@@ -1,7 +1,5 @@
 """What is said of gains: whose stands out, on which side of 0, by which model, from how many rows of each class."""
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any

@@ -1,7 +1,5 @@
 """Too little training goes before every verdict, in the app, the report, the commands and the JSON."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

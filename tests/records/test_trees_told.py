@@ -1,7 +1,5 @@
 """What is told of a run of boosted trees: sums and not updates, and why no attack trains models beside them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

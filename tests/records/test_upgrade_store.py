@@ -1,7 +1,5 @@
 """A run store of an earlier flfed: every command names the one that updates it, and that one copies it first."""
 
-from __future__ import annotations
-
 import json
 import sqlite3
 import stat

@@ -11,7 +11,7 @@ from scipy.stats import binom
 from flfed.rows.attacks.canaries import Canaries, least_epsilon, p_value
 from flfed.rows.comparison.attack_runner import Finding
 from flfed.rows.training.answer import compute_one_by_one, stacked_compute
-from flfed.rows.training.requests import FitRequest, run_client_by
+from flfed.rows.training.requests import ShadowsRequest, run_client_by
 from flfed.study.plan import PrivateSteps
 from flfed.updates.accounting import Release, epsilon
 
@@ -90,7 +90,8 @@ def test_canaries_stand_at_right_angles_have_the_length_of_rows_and_half_are_in(
     attacked, tables = wide_site({"rounds": 1, "steps": 1}), []
 
     def answer(requests):
-        tables.extend(request.rows for request in requests if isinstance(request, FitRequest))
+        shadows = [request for request in requests if isinstance(request, ShadowsRequest)]
+        tables.extend(fit.rows for request in shadows for fit in request.rounds[0])
         return compute_one_by_one(requests)
 
     run_client_by(Canaries(coins=400, beside=50).findings(attacked), answer)

@@ -18,7 +18,7 @@ from flfed.rows.features.encode import Encoded, pooled_rows
 from flfed.rows.metrics.roc_auc_score import RocAucScore
 from flfed.rows.training.answer import compute_one_by_one, stacked_compute
 from flfed.rows.training.fit import score
-from flfed.rows.training.requests import FitRequest, ScoreRequest, run_client_by
+from flfed.rows.training.requests import ScoreRequest, ShadowsRequest, run_client_by
 from flfed.study.plan import PrivateSteps
 from flfed.updates.accounting import Release, epsilon
 
@@ -128,7 +128,8 @@ def test_every_row_is_in_half_of_the_shadow_models_and_people_are_not_split(wide
     attacked = Paired(session=plain.session, arrays=plain.arrays, encoder=plain.encoder)
 
     def answer(requests):
-        asked.extend(request for request in requests if isinstance(request, FitRequest))
+        shadows = [request for request in requests if isinstance(request, ShadowsRequest)]
+        asked.extend(fit for request in shadows for fit in request.rounds[0])
         return compute_one_by_one(requests)
 
     run_client_by(MembershipInference(shadows=6).findings(attacked), answer)

@@ -1,7 +1,5 @@
 """What tests of updates share: replies as a node sends them, a strategy with its run, a small federation."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """How much privacy releases spend: against published figures, other accountants, a numerical δ and closed forms."""
 
-from __future__ import annotations
-
 import math
 import subprocess
 import sys

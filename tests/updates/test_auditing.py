@@ -1,7 +1,5 @@
 """The messages of an audit: each comes back as it went, or says what is wrong with it."""
 
-from __future__ import annotations
-
 import inspect
 import math
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """One budget split over all that leaves: it is spent, and never more, by our accountant and by Google's."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 

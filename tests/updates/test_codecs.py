@@ -1,7 +1,5 @@
 """Codecs: exact values by hand, the mean of random rounding, and every refusal by name."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

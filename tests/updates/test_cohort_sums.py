@@ -1,7 +1,5 @@
 """Sums over a cohort in blocks of sites: those of plain loops, however many sites there are."""
 
-from __future__ import annotations
-
 import tracemalloc
 
 import numpy as np

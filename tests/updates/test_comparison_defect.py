@@ -1,7 +1,5 @@
 """A comparison that a site could not have measured is a fault, not a figure."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import pytest

@@ -1,7 +1,5 @@
 """Federated averaging: the mean of the sites' models, with its cohort, quorum and deadline."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """FedProx: the proximal term is the gradient of half the squared distance, and holds sites near the global model."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Held arrays: Flower's own in all but the bytes, which are made on demand; shared, and changed by nobody."""
 
-from __future__ import annotations
-
 import copy
 import gc
 import pickle

@@ -1,7 +1,5 @@
 """Held messages: the very message to who reads it, Flower's own record to who looks, counted byte for byte."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import pickle

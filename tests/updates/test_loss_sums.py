@@ -1,7 +1,5 @@
 """Losses in a sum: weighted means over sites, within a bound that a spoilt model's loss is cut to."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

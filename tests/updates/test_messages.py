@@ -1,7 +1,5 @@
 """Messages: each comes back as it went, also through bytes, and a malformed one says what is missing."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 import io

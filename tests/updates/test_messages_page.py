@@ -1,7 +1,5 @@
 """docs/messages.md: made from the classes of the messages, and as they are now."""
 
-from __future__ import annotations
-
 import re
 
 from flfed.updates.messages.kinds import KINDS

@@ -1,7 +1,5 @@
 """A refusal is a code with facts: its text is made of them and read back, and no other text is taken for one."""
 
-from __future__ import annotations
-
 import ast
 import copy
 import pickle
@@ -48,6 +46,7 @@ EXAMPLES = {
     "members": ("a, b-2, c, d",), "fields": ("round, lr_scale",),
     "words": ("fedavg, fedprox", "none at all"), "quoted": ("'a' and 'b'",), "column": ("odd name_2",),
     "at": ("2026-01-31T23:59:59.123Z",), "day": ("2026-01-31",), "parts": ("training and holdout", "training"),
+    "part": ("a network", "metric average_precision_score"),
     "question": ("train from",), "disk": ("No space left on device",), "decision": ("refused", "withdrawn"),
     "epsilon": ("2.5", "beyond any number"), "protocol": ("2", "of no number"), "item": ("value", "list", "array"),
     "shape": ("(3,)", "()"), "name": ("clinic-2", "node 12"), "rest": ("the disk is full",), "limit": ("1e3",),

@@ -1,7 +1,5 @@
 """Numbers of a ring: their sum is exact, never wraps at the largest entries, and its mean over draws is the entry."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

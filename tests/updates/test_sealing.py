@@ -1,7 +1,5 @@
 """The messages that carry a ledger's head and its receipt: each comes back as it went, or says what is missing."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 from typing import Any

@@ -1,7 +1,5 @@
 """Best round, early stop and plateau: decided by validation losses, and by nothing else."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Words of a site about its figures are ours, or are counted: every one of ours is known."""
 
-from __future__ import annotations
-
 import ast
 import itertools
 from collections.abc import Iterator
@@ -19,7 +17,7 @@ OF_FIGURES = {"defined", "reason", "too_few", "withheld"}
 HERE = {
     "flfed/deployment/coordinator", "flfed/deployment/engine.py", "flfed/federation/engines", "flfed/records",
     "flfed/cli", "flfed/testing", "flfed/summaries/noised_scores.py",
-    *(f"flfed/deployment/flower/{name}.py" for name in ("control", "grid", "message_purge")),
+    *(f"flfed/deployment/flower/{name}.py" for name in ("control", "grid", "link")),
 }  # fmt: skip
 """Where no sentence of a site is made."""
 PLACED = ("3", "heart-disease", "'heart-disease'", "2026-01-31", "1e-05", "s", "", "training", "evaluate", "(3,)")

@@ -1,7 +1,5 @@
 """Site-level differential privacy: clipped updates, noise on their equal mean, and a server that is trusted."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

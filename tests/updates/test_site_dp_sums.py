@@ -1,7 +1,5 @@
 """Site-level differential privacy under secure sums: noise of the sites themselves, and a server that nobody trusts."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -11,7 +9,7 @@ from scipy.stats import chi2, norm
 from flfed.errors import UsageError
 from flfed.federation.recording.privacy_recorder import facts_of
 from flfed.federation.server.preflight import check
-from flfed.records.statistics.privacy_odds import odds_in_words
+from flfed.records.reports.privacy import odds_in_words
 from flfed.rows.training.private_noise import SystemNoise
 from flfed.study.plan import Plan
 from flfed.study.study import Study

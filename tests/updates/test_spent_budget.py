@@ -1,7 +1,5 @@
 """A site that has no privacy budget left: it is not asked again in the round, and a run says that it ended for it."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from flwr.app import Error, Message

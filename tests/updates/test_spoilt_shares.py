@@ -1,7 +1,5 @@
 """Which list is asked for in place of one that was not opened, by what its sites say of shares."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """A file written piece by piece is what the library of the format reads, and what it would have written."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from safetensors import safe_open

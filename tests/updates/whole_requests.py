@@ -1,7 +1,5 @@
 """Requests as a site reads them that has the encoder of its run, which crosses once."""
 
-from __future__ import annotations
-
 import numpy as np
 from flwr.app import Message, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto

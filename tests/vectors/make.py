@@ -5,8 +5,6 @@ and bytes are to the last bit. Numbers of one processor differ from another's in
 here, and a test holds them within 1e-9 of the file's. What `SHA256SUMS` says of the files is checked byte by byte.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

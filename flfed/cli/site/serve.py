@@ -184,7 +184,7 @@ def show_key(
     fingerprint, made = make_signing_key(folder)
     gate_card = None
     if card or out is not None:
-        from flfed.deployment.operator.gate_card import GateCard
+        from flfed.deployment.cards import GateCard
 
         gate_card = GateCard.of_site(folder)
         if out is not None:

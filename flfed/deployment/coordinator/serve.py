@@ -27,8 +27,15 @@ from flfed.deployment.coordinator.certificates import (
 from flfed.deployment.coordinator.node_auth import LOOK_SECONDS, NodeRegistration
 from flfed.deployment.coordinator.proxy import holding
 from flfed.deployment.flower.control import Control, NotLocked
-from flfed.deployment.flower.link import ANSWER_SECONDS, Link, certificate_file, database, secret_file, serving_file
-from flfed.deployment.flower.message_purge import remove_bodies
+from flfed.deployment.flower.link import (
+    ANSWER_SECONDS,
+    Link,
+    certificate_file,
+    database,
+    remove_bodies,
+    secret_file,
+    serving_file,
+)
 from flfed.deployment.processes.child_processes import free_port, python
 from flfed.deployment.processes.supervisor import Child, Supervisor
 from flfed.errors import FlfedError

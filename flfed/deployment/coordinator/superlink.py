@@ -41,8 +41,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from flfed import flower_names
 from flfed.deployment.coordinator.node_auth import NodeKeys
 from flfed.deployment.coordinator.proxy import ROUTES
-from flfed.deployment.flower.link import HEADER, LAST_REQUESTS, NODES, Node, database, secret_file, word_of
-from flfed.deployment.flower.message_purge import signed_number
+from flfed.deployment.flower.link import (
+    HEADER,
+    LAST_REQUESTS,
+    NODES,
+    Node,
+    database,
+    secret_file,
+    signed_number,
+    word_of,
+)
 from flfed.errors import FlfedError
 from flfed.files import keep_files_private, read_private
 from flfed.flower_names import INSTALL, check_names, replace, reply_class

@@ -1,4 +1,4 @@
 """Rehearsal of a consortium on one machine: real processes, all tables here.
 
-Read `preparation.py`, then `consortium.py` and `serving.py`.
+Read `consortium.py`, then `serving.py`.
 """

@@ -19,8 +19,7 @@ from flfed.callbacks import Notify
 from flfed.deployment.coordinator.status import status
 from flfed.deployment.processes.child_processes import free_port
 from flfed.deployment.processes.supervisor import OURS, Child, Supervisor
-from flfed.deployment.rehearsal.consortium import OPERATOR, Rehearsal
-from flfed.deployment.rehearsal.preparation import at_home, undisturbed
+from flfed.deployment.rehearsal.consortium import OPERATOR, Rehearsal, at_home, undisturbed
 from flfed.errors import counted
 from flfed.paths import CoordinatorFolder
 from flfed.records.store.reader import RunReader

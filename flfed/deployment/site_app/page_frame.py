@@ -15,7 +15,7 @@ from flfed.errors import FlfedError
 from flfed.paths import SiteFolder
 from flfed.records.charts.chart import Chart, Line, Spec, layer, legend_of, nominal, plot, quantitative
 from flfed.records.charts.privacy import KIND_COLOURS, OTHER_COLOUR
-from flfed.records.dashboard import page_style
+from flfed.records.dashboard import sections
 from flfed.records.ledger_line import Total
 from flfed.records.reports.privacy_tables import KINDS as NAMES
 from flfed.records.reports.privacy_tables import size_in_words
@@ -89,7 +89,7 @@ def show(title: str, parts: Callable[[Opened], None]) -> None:
     parts : callable
         Shows the page's parts for the current state of the site, each in a place of its own.
     """
-    page_style.close_up()
+    sections.close_up()
     try:
         site = sites.load(named())
         why = closed(SiteFolder(site.name))

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import datetime
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from functools import cache, partial
 from typing import Any
 
@@ -25,10 +26,11 @@ from flfed.federation.client.run_keys import Approving, check_lasting
 from flfed.federation.client.site_run import SiteRun, run_of, study_of
 from flfed.federation.client.training import LastUpdates, load_or_train
 from flfed.refusals import NotTakingPart, decline, of_table, refuse
-from flfed.rows.data.site import Site, dataset_refusal, study_refusal
+from flfed.rows.data.site import Site, dataset_refusal, study_refusal, study_table
 from flfed.rows.session import FIT, SiteSession
-from flfed.rows.training.answer import run_client
-from flfed.rows.training.requests import ComputeRequest
+from flfed.rows.streamed.session import open_session
+from flfed.rows.training.answer import compute_one_by_one, run_client
+from flfed.rows.training.requests import ClientGenerator, Compute, ComputeRequest, run_client_by
 from flfed.rows.warm_start import FindSource, no_source
 from flfed.seeds import Draws
 from flfed.study.study import Study
@@ -77,6 +79,8 @@ class SiteClient:
         in one process.
     source : callable (study) → Source or None
         The site's copy of the earlier run's model that a study begins from: no message brings it.
+    compute : callable
+        Answers the requests of a message that is answered alone.
 
     Notes
     -----
@@ -94,15 +98,15 @@ class SiteClient:
         releasing: bool = True,
         approval: Approving | None = None,
         source: FindSource = no_source,
+        compute: Compute = compute_one_by_one,
     ) -> None:
+        self._compute = compute
         self._find_site = find_site
-        self._source = source
         self._today = today
-        self._rows = rows
+        self._run_of = partial(SiteRun.of, approving=approval, rows=rows, source=source)
         self._protect = LocalProtection(rows=rows) if protect is None else protect
         self.sessions: dict[tuple[str, str, int], SiteSession] = {}
         self._runs: dict[tuple[str, str, int], str] = {}
-        self._approval = approval
         self._releases = Releases(self._protect.ledger_of) if releasing else None
         self._over: set[ReplyCache] = set()
         self._last_updates = LastUpdates()
@@ -153,8 +157,8 @@ class SiteClient:
             return ()
         return figures
 
-    def _run_of(self, context: Context, state: RunState) -> SiteRun:
-        return SiteRun.of(context, state, self._approval, self._rows, self._source)
+    def _run(self, handler: ClientGenerator) -> Any:
+        return run_client_by(handler, self._compute)
 
     def _answer(self, message: Message, context: Context) -> Message:
         site = str(context.node_config["site"])
@@ -169,10 +173,10 @@ class SiteClient:
             session = self.session(context, kind)
             request = read(TrainRequest, message.content)
             # The reply is the earlier one, where the same request came before.
-            record = load_or_train(request, session, own, reply_cache, lambda: run_client(train(request, session, own)))
+            record = load_or_train(request, session, own, reply_cache, lambda: self._run(train(request, session, own)))
             keep_encoder(message, own.state)
             return Message(record, reply_to=message)
-        reply = run_client(self._handled(message, context, own))
+        reply = self._run(self._handled(message, context, own))
         # A site with figures in a sum still opens it: its gate ends the site's part of the run.
         compared = isinstance(reply, CompareReply) and reply.is_final
         if reply_cache is not None and (compared or is_last(reply)):
@@ -247,17 +251,35 @@ def _whole(message: Message, state: RunState) -> Message:
     return message if is_in_memory(message.content) else whole_message(message, state)
 
 
+def read_ahead(study: Study, sites: Sequence[Site]) -> None:
+    """Read the tables that a study's sessions will need, of cached sites.
+
+    A site that does not take part, or cannot be read, has its error in its session, which keeps what may not cross.
+    """
+    if study.expires is not None and datetime.date.today() > study.expires:
+        return
+    for site in sites:
+        with suppress(Exception):
+            study_table(study, _willing(site, study))
+
+
+def _willing(site: Site, study: Study) -> Site:
+    """Return a site with the study's dataset, unless it refuses the study before a row is read."""
+    refuse(dataset_refusal(study, site))
+    site = site.serving(study.dataset.name)
+    # Refusals that need no row come before the table is read.
+    refuse(study_refusal(study, site) or privacy_refusal(study, site))
+    return site
+
+
 def _opened(site: Site, study: Study, repeat: int, draws: Draws) -> SiteSession:
     """Open a site's session for a study.
 
     An error states why the site does not take part.
     """
-    refuse(dataset_refusal(study, site))
-    site = site.serving(study.dataset.name)
-    # Refusals that need no row come before the table is read.
-    refuse(study_refusal(study, site) or privacy_refusal(study, site))
+    site = _willing(site, study)
     try:
-        session = SiteSession(site, study, repeat, draws=draws)
+        session = open_session(site, study, repeat, draws)
     except TableError as error:
         least = max(CROSSING, site.policy.cell_minimum)
         raise NotTakingPart(of_table(table_error(study, error), least)) from None

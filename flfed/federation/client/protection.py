@@ -98,6 +98,8 @@ def privacy_refusal(study: Study, site: Site, *, noise: bool = True) -> Refusal 
         charge_of(study)
     if charged is None:
         return policy.privacy_refusal(mechanism=study.privacy.name, delta=None)
+    if site.is_streamed:
+        return Refusal("streamed-needs", part="differential privacy of rows")
     unit, delta = charged
     schema = datasets.load(study.dataset.name).schema
     unconfirmed = unconfirmed_columns(study, schema)
@@ -135,6 +137,17 @@ def checks_history(study: Study, site: Site) -> bool:
     """
     exact = study.dataset.partition is None and not is_covered(study)
     return exact and not site.policy.is_open
+
+
+def compares_models(study: Study) -> bool:
+    """Return whether own and pooled models are fitted; under noise for all outputs none is compared."""
+    return not is_covered(study)
+
+
+def follows_history(study: Study, site: Site) -> bool:
+    """Return whether what a site releases in one run of a study may depend on its earlier runs."""
+    charged = site.policy.enforces_budget and run_charges(study, site)
+    return bool(charged) or checks_history(study, site)
 
 
 def rows_refusal(study: Study, training: pd.DataFrame, too_small: Refusal | None) -> Refusal | None:

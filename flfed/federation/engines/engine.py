@@ -71,6 +71,7 @@ class RunResources:
 
     They are the function that answers its requests (None: one by one), its progress and its clock. The earlier run's
     model that it begins from is among them, with the rows of that run.
+    `jobs` is the number of processes for own and pooled models, and for shadow models.
     """
 
     answer: Compute | None
@@ -78,6 +79,7 @@ class RunResources:
     clock: Clock = time.monotonic
     source: Source | None = None
     source_rows: SourceRows | None = None
+    jobs: int = 1
     _shown: list[str] = field(default_factory=list)
 
     def show_activity(self, sentence: str) -> None:
@@ -263,12 +265,12 @@ def path_of(engine: Engine, study: Study, *, stacked: bool) -> str:
     return "stacked" if able else "one-by-one"
 
 
-def answer_of(path: str) -> Compute | None:
+def answer_of(path: str, jobs: int = 1) -> Compute | None:
     """Return the function that answers a run's requests.
 
     It answers those of all sites together, or is None for one by one.
     """
-    return stacked_compute() if path == "stacked" else None
+    return stacked_compute(jobs) if path == "stacked" else None
 
 
 def _of_layers(model: Any) -> bool:

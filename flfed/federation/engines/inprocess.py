@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import count
 from typing import Any
 
@@ -23,6 +23,7 @@ from flfed.federation.engines.engine import Engine, RunConfig, RunResources, Run
 from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.flower_names import TaskIdentity
 from flfed.rows.data.site import Site
+from flfed.rows.training.ahead import ModelsAhead
 from flfed.rows.training.answer import compute_one_by_one
 from flfed.rows.training.requests import ClientGenerator, Compute, ComputeRequest, listed, send_results
 from flfed.updates.arrays import Arrays
@@ -247,11 +248,12 @@ class InProcess(Engine):
         See `Engine.started`.
         """
         by_name = {site.name: site for site in sites if isinstance(site, Site)}
-        side = SiteClient(lambda name, _: by_name[name], source=lambda study: resources.source)
-        answer = resources.answer
+        ahead = ModelsAhead(resources.answer or compute_one_by_one, resources.jobs)
+        side = SiteClient(lambda name, _: by_name[name], source=lambda study: resources.source, compute=ahead)
+        answer = None if resources.answer is None else ahead
         key = (str(run_config["study"]), int(run_config["repeat"]))
-        tables = PooledReference(side, key, answer or compute_one_by_one)
-        yield grid_of(side, list(by_name), run_config, answer, resources.clock), tables
+        with closing(ahead):
+            yield grid_of(side, list(by_name), run_config, answer, resources.clock), PooledReference(side, key, ahead)
 
 
 def grid_of(

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from flfed.federation.client.client import SiteClient
-from flfed.rows.comparison.pooled import Reference, reference, union_scores
+from flfed.federation.client.protection import compares_models
+from flfed.rows.comparison.pooled import Reference, first_searches, reference, union_scores
 from flfed.rows.session import SiteSession
+from flfed.rows.training.ahead import ModelsAhead
 from flfed.rows.training.requests import Compute, run_client_by
 from flfed.summaries.summary import Encoder
 from flfed.updates.arrays import Arrays
@@ -23,7 +25,7 @@ class PooledReference:
         With the open sessions.
     key : (study text, repeat)
     answer : callable
-        Answers requests, one by one or together.
+        Answers requests, one by one or together; `ModelsAhead` where models may be begun before.
     """
 
     def __init__(self, side: SiteClient, key: tuple[str, int], answer: Compute) -> None:
@@ -37,6 +39,18 @@ class PooledReference:
         They are in the given order.
         """
         return [self._side.sessions[(site, *self._key)] for site in sites]
+
+    def are_streamed(self, sites: Sequence[str]) -> bool:
+        """Return whether some of the sites' rows are never held together."""
+        return any(session.site.is_streamed for session in self.sessions(sites))
+
+    def begin_models(self, sites: Sequence[str]) -> None:
+        """Begin the own models of these sites, and the pooled one, in other processes."""
+        ahead = self._answer
+        sessions = self.sessions(sites)
+        is_compared = compares_models(sessions[0].study) and not self.are_streamed(sites)
+        if isinstance(ahead, ModelsAhead) and ahead.is_useful and is_compared:
+            ahead.begin(first_searches(sessions))
 
     def reference(
         self, sites: list[str], arrays: Arrays, encoder: Encoder, deviation: float | None = None

@@ -6,13 +6,17 @@ They run one after the other, or side by side so that one engine computes for al
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 
-from flfed.callbacks import Progress
-from flfed.errors import RunStopped, interruption
+from flfed.callbacks import Progress, no_progress
+from flfed.errors import RunStopped, UsageError, interruption
+from flfed.federation.client.client import read_ahead
+from flfed.federation.client.protection import follows_history
 from flfed.federation.client.statistic import protection_of
 from flfed.federation.engines.engine import Engine, RemoteSite, RunResources, answer_of
 from flfed.federation.engines.lockstep import ROWS_AT_ONCE, OwnTime, SharedTime, Slowest, side_by_side
@@ -24,6 +28,8 @@ from flfed.federation.server.rounds import site_sums
 from flfed.federation.server.server import FederatedRun
 from flfed.federation.server.source_rows import counting, source_rows
 from flfed.records.store.entries import RunEntry
+from flfed.records.store.forwarded import DriverStore, ForwardedStore
+from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore, RunWriter
 from flfed.rows.data.site import CachedSite, Site
 from flfed.rows.statistics.statistic import added
@@ -33,13 +39,12 @@ from flfed.rows.warm_start import SourceRows
 from flfed.study.kinds import ANALYSIS, grows, is_statistic, most_rounds
 from flfed.study.study import Study
 from flfed.summaries.summary import schema_encoder
+from flfed.tasks import GROUP, Driver, open_tasks
 from flfed.updates.aggregation.rounds import rarely_collected
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
 from flfed.words import render, usage_error
 
-AT_ONCE = 32
-"""Repeats that run side by side, at most."""
 SITES_AT_ONCE = 2000
 """Sites whose tables are open at a time, over all repeats side by side."""
 
@@ -77,6 +82,8 @@ class Series:
         turn.
     callback : callable (figures), optional
         Receives the figures of each round of each repeat; that repeat ends after it where it returns true.
+    jobs : int
+        Processes; `tasks.ALL` for the cores that memory can feed.
     """
 
     store: RunStore
@@ -91,6 +98,7 @@ class Series:
     progress: Progress
     observer: RunObserver
     callback: RoundCallback | None = None
+    jobs: int = 1
 
     def go_on(self, entries: dict[int, RunEntry]) -> None:
         """Run every repeat that is not completed.
@@ -101,23 +109,21 @@ class Series:
         left = [
             number for number in range(self.repeats) if number not in entries or entries[number].status != "completed"
         ]
-        # Repeats differ only in the split.
-        again = self.path == "stacked" and len(left) > 1
-        # Several repeats share the tables, so each is read and encoded once.
+        # Repeats differ only in the split, so each table is read and encoded once.
+        again = self.engine.stacks and len(left) > 1
         once = replace(self, sites=[CachedSite.of(site) for site in self._here()]) if again else self
+        if again:
+            read_ahead(self.study, once._here())
         before = source_rows(self.study, self.series, once._here(), self.store.address)
+        groups = once._groups(left)
         with rarely_collected():
-            while left:
-                some = left[: once._at_once()]
-                if len(some) == 1:
-                    way = RunResources(answer_of(self.path), self.progress, source_rows=before)
-                    once._repeat(some[0], entries.get(some[0]), way)
-                    later = []
-                else:
-                    # The first repeat shows how large the tables are; the rest may have to wait for room.
-                    later = once._several(some, entries, before)
-                left = later + left[len(some) :]
-                self.progress("repeats", self.repeats - len(left), self.repeats)
+            if once._run_in_processes(groups, entries, before):
+                return
+            over = self.repeats - len(left)
+            for group in groups:
+                once.run_group(group, entries, before)
+                over += len(group)
+                self.progress("repeats", over, self.repeats)
 
     def _here(self) -> list[Site]:
         """Return the sites with readable tables.
@@ -126,37 +132,96 @@ class Series:
         """
         return [site for site in self.sites if isinstance(site, Site)]
 
-    def _at_once(self) -> int:
-        """Return how many repeats may run side by side.
+    def _groups(self, left: Sequence[int]) -> list[list[int]]:
+        """Return the repeats that run side by side, of those left.
 
-        Each splits the tables again, so it depends on the known size of the tables.
+        They follow from study and rows alone: what trains as a stack must not depend on the number of processes.
         """
-        if self.path != "stacked":
-            return 1
-        # Before the first repeat nothing is read, and the estimate counts no rows.
-        read = [rows for site in self.sites if isinstance(site, CachedSite) for rows in site.opened.values()]
-        by_rows = ROWS_AT_ONCE // max(1, sum(len(rows.order) for rows in read))
-        return max(1, min(AT_ONCE, by_rows, SITES_AT_ONCE // len(self.sites)))
+        size = 1
+        if self.path == "stacked":
+            read = [rows for site in self.sites if isinstance(site, CachedSite) for rows in site.opened.values()]
+            by_rows = ROWS_AT_ONCE // max(1, sum(len(rows.order) for rows in read))
+            size = max(1, min(GROUP, by_rows, SITES_AT_ONCE // len(self.sites)))
+        groups = [[number for number in left if number // size == group] for group in range(self.repeats)]
+        return [group for group in groups if group]
 
-    def _several(self, repeats: Sequence[int], entries: Mapping[int, RunEntry], before: SourceRows | None) -> list[int]:
+    def _run_in_processes(
+        self, groups: Sequence[Sequence[int]], entries: dict[int, RunEntry], before: SourceRows | None
+    ) -> bool:
+        """Run groups of repeats in several processes, where there are jobs; return whether they ran.
+
+        An error is raised after all have ended, and it is that of the first group.
+        """
+        # Where one run decides what a later one may release, they run in their order.
+        if not self.engine.stacks or any(follows_history(self.study, site) for site in self._here()):
+            return False
+        store = DriverStore(self.store)
+
+        def again(task: int) -> None:
+            store.end("failed", render("run.jobs.lost"), task)
+            with suppress(UsageError), RunReader.open(self.store.address) as reader:
+                entries.update({entry.repeat: entry for entry in reader.runs_of(self.series)})
+
+        functions: dict[str, Callable[..., Any]] = {
+            **store.functions,
+            "entries": lambda task: {repeat: entries[repeat] for repeat in groups[task] if repeat in entries},
+            "observer": lambda task, stage, round: self.observer(stage, round),
+            "callback": lambda task, figures: bool(self.callback and self.callback(figures)),
+        }
+        over = self.repeats - sum(map(len, groups))
+
+        def count(number: int, _: None) -> None:
+            nonlocal over
+            over += len(groups[number])
+            self.progress("repeats", over, self.repeats)
+
+        bare = replace(
+            self, store=cast(RunStore, None), progress=no_progress, observer=no_observer, callback=None, jobs=1
+        )
+        calls = {"observer": self.observer is not no_observer, "callback": self.callback is not None}
+        present = [name for name, is_there in calls.items() if is_there]
+        task = partial(_run_elsewhere, bare, self.store.address, before, present)
+        tasks = open_tasks(task, groups, self.jobs, functions=functions, progress=self.progress, lost=again)
+        if tasks is None:
+            return False
+        try:
+            tasks.finish(count)
+        except KeyboardInterrupt as error:
+            store.end("stopped", interruption(error))
+            raise self._stopped(error) from None
+        return True
+
+    def _stopped(self, error: KeyboardInterrupt) -> RunStopped:
+        """Return the end of the series by a person, after all its repeats have ended."""
+        stopped = RunStopped(f"{interruption(error)}; {render('run.stops.resume', run=self.series)}")
+        stopped.by = interruption(error)
+        stopped.run = self.series
+        return stopped
+
+    def run_group(self, group: Sequence[int], entries: Mapping[int, RunEntry], before: SourceRows | None) -> None:
+        """Run some repeats, side by side where there are several.
+
+        `before` are rows of the source's run.
+        """
+        if len(group) > 1:
+            self._several(group, entries, before)
+            return
+        answer = answer_of(self.path, self.jobs)
+        way = RunResources(answer, self.progress, source_rows=before, jobs=self.jobs)
+        self._repeat(group[0], entries.get(group[0]), way)
+
+    def _several(self, repeats: Sequence[int], entries: Mapping[int, RunEntry], before: SourceRows | None) -> None:
         """Run several repeats side by side.
 
-        An error is raised after all have ended, and it is that of the first. `before` are rows of the source's run.
-
-        Return the repeats for which there was no room, after the first one had read the tables.
+        An error is raised after all have ended, and it is that of the first.
         """
         progress = Slowest(self.progress, repeats)
         shared = SharedTime(stacked_compute())
-        later = list[int]()
 
         def task(repeat: int) -> Callable[[Compute], None]:
             def go(answer: Compute) -> None:
                 own = OwnTime(shared)
                 try:
-                    # The room is known by now: a repeat beyond it waits for a later turn.
-                    if repeat in repeats[self._at_once() :]:
-                        later.append(repeat)
-                        return
                     way = RunResources(own.stopped_while(answer), progress.of(repeat), own, source_rows=before)
                     self._repeat(repeat, entries.get(repeat), way)
                 except RunStopped as stopped:
@@ -170,15 +235,10 @@ class Series:
             outcomes = side_by_side([task(repeat) for repeat in repeats], shared.answer)
         # The stop of one repeat has ended all, and is reported as that of the series.
         except KeyboardInterrupt as error:
-            hint = render("run.stops.resume", run=self.series)
-            stopped = RunStopped(f"{interruption(error)}; {hint}")
-            stopped.by = interruption(error)
-            stopped.run = self.series
-            raise stopped from None
+            raise self._stopped(error) from None
         for outcome in outcomes:
             if outcome is not None:
                 raise outcome
-        return later
 
     def _repeat(self, repeat: int, entry: RunEntry | None, way: RunResources) -> None:
         """Run one repeat.
@@ -277,6 +337,22 @@ class Series:
                 enrolled=counting(check, before, self.study, self._here(), repeat, recorder),
             )
             return conduct_statistic(conductor) if is_statistic(self.study) else conductor.conduct()
+
+
+def _run_elsewhere(
+    series: Series, address: str, before: SourceRows | None, calls: Sequence[str], group: Sequence[int], driver: Driver
+) -> None:
+    """Run the repeats of a group that are not completed, in another process.
+
+    `series` has no store, progress, observer or callback: the driver has them. `calls` are the last two that
+    it has.
+    """
+    entries = driver.call("entries")
+    left = [repeat for repeat in group if repeat not in entries or entries[repeat].status != "completed"]
+    own: dict[str, Any] = {name: partial(driver.call, name) for name in calls}
+    here = replace(series, store=cast(RunStore, ForwardedStore(driver, address)), progress=driver.progress, **own)
+    with rarely_collected():
+        here.run_group(left, entries, before)
 
 
 def _after_writing(observer: RunObserver, writer: RunWriter) -> RunObserver:

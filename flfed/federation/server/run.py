@@ -110,6 +110,7 @@ def run(
     progress: Progress = no_progress,
     observer: RunObserver = no_observer,
     callback: RoundCallback | None = None,
+    jobs: int = 1,
 ) -> Result:
     """Run a study and return its result.
 
@@ -137,6 +138,9 @@ def run(
         Receives the figures of each round: `run`, `round`, `rounds`, `scored-model` (the round of the scored model),
         `all` (by metric, over all sites) and `sites`. A repeat ends after the round in which it returns something
         true, and its model at that time is compared.
+    jobs : int
+        Processes for groups of ten repeats, or for the own and pooled models of one; -1 for all cores allowed that
+        memory can feed. The arrays are the same.
 
     Notes
     -----
@@ -177,8 +181,9 @@ def run(
         options = _run_options(sites, resolved_sites) | {"stacked": stacked}
         path = path_of(runs_on, chosen, stacked=stacked)
         Series(
-            opened, series, repeats, chosen, facts, runs_on, path, resolved_sites, options, progress, observer, callback
-        ).go_on({})
+            opened, series, repeats, chosen, facts, runs_on, path, resolved_sites, options, progress, observer,
+            callback, jobs,
+        ).go_on({})  # fmt: skip
     return _result(series, store)
 
 
@@ -189,6 +194,7 @@ def resume(
     store: str | None = None,
     progress: Progress = no_progress,
     observer: RunObserver = no_observer,
+    jobs: int = 1,
 ) -> Result:
     """Resume a run that died, stopped or failed.
 
@@ -203,7 +209,7 @@ def resume(
         Id of a run or of its series, or "latest".
     sites : sequence of names, import paths or Site, optional
         Needed only where a program passed Site objects to the run.
-    store, progress, observer
+    store, progress, observer, jobs
         As for `run`.
 
     Raises
@@ -241,8 +247,9 @@ def resume(
         # A site that is new here would join the missing repeats, and not the completed ones.
         early = [site for site in resolved_sites if site.name in first]
         Series(
-            opened, series.series, series.repeats, study, facts, engine, path, early, options, progress, observer
-        ).go_on({entry.repeat: entry for entry in entries})
+            opened, series.series, series.repeats, study, facts, engine, path, early, options, progress, observer,
+            jobs=jobs,
+        ).go_on({entry.repeat: entry for entry in entries})  # fmt: skip
     return _result(series.series, store)
 
 

@@ -83,6 +83,8 @@ class FederatedRun(RunSetting):
             participants, common = self.begin()
         else:
             participants, common = self._resume(self.checkpoint)
+        if self.tables is not None:
+            self.tables.begin_models(sorted(participants))
         strategy, arrays = self.rounds(participants, common.encoder, common)
         outcome = Outcome(
             status="stopped" if strategy.stopped else "completed",

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-import altair as alt
 import pandas as pd
 
 from flfed.records.charts.chart import (
-    PLOT_HEIGHT,
     ROW_PIXELS,
     Chart,
     Line,
+    Spec,
     axis_title,
     figure_axis,
     figures_above,
@@ -66,41 +65,28 @@ REACH = 4
 """Reach of a forest plot, in multiples of the median site's interval."""
 
 ENDS = ("value", "low", "high")
+INTERVAL: Spec = {"x": quantitative("low"), "x2": {"field": "high"}}
+"""Ends of a row's interval."""
+HAS_INTERVAL = "datum.low != null"
+HAS_VALUE = "datum.value != null"
+"""Conditions of rows, in Vega's language."""
 Rows = list[dict[str, Any]]
-Layers = alt.LayerChart | alt.FacetChart
-
-inline: Callable[..., alt.Data] = alt.Data  # Altair leaves its schema classes without types
 
 
-def layered(*layers: alt.Chart, height: int) -> Layers:
-    """Return layers as one chart whose plot has the given height in pixels."""
-    drawn: Layers = alt.layer(*layers).properties(height=height, autosize=alt.AutoSizeParams(**PLOT_HEIGHT))
-    return drawn
+def looks_of(field: str, looks: Mapping[str, str], shown: Sequence[str] | None = None) -> Spec:
+    """Return the colours or shapes of a field's names, and the legend of `shown` of them, by default all.
+
+    One name needs no legend: it stands in the words beside its chart.
+    """
+    names = list(looks) if shown is None else shown
+    legend = legend_of(names, values=names) if len(names) > 1 else None
+    return nominal(field, scale={"domain": list(looks), "range": list(looks.values())}, legend=legend)
 
 
-def figure_x(title: str, ticks: Sequence[float], *, grid: bool = True, signed: bool = False) -> alt.X:
-    """Return the x axis of a figure, from `chart.figure_axis`."""
-    parts = figure_axis(title, ticks, grid=grid, signed=signed)
-    return alt.X("value:Q", axis=alt.Axis(**parts["axis"]), scale=alt.Scale(**parts["scale"]))
-
-
-def colour_of(field: str, colours: Mapping[str, str], shown: Sequence[str] | None = None) -> alt.Color:
-    """Return the colours of a field's names, and the legend of `shown` of them, by default all."""
-    scale = alt.Scale(domain=list(colours), range=list(colours.values()))
-    return alt.Color(f"{field}:N", scale=scale, legend=_legend(list(colours) if shown is None else shown))
-
-
-def _legend(names: Sequence[str]) -> alt.Legend | None:
-    """Return the legend of several names; one name stands in the words beside its chart."""
-    return alt.Legend(**legend_of(names, values=names)) if len(names) > 1 else None
-
-
-def names_y(field: str, names: Sequence[str], **scale: Any) -> alt.Y:
-    """Return the y axis of names in their order, each above its row."""
-    axis = names_axis()
-    if "paddingInner" in scale:
-        axis = names_axis(ARMS_PIXELS * (1 - scale["paddingInner"]) / 2 + 9)
-    return alt.Y(f"{field}:N", sort=list(names), axis=alt.Axis(**axis), scale=alt.Scale(**scale))
+def arms_y(names: Sequence[str]) -> Spec:
+    """Return the y axis of sites with a mark for each model, in the order of `names`."""
+    axis = names_axis(ARMS_PIXELS * (1 - ARMS_GAP) / 2 + 9)
+    return nominal("site", sort=list(names), axis=axis, scale={"paddingInner": ARMS_GAP, "paddingOuter": 0})
 
 
 def _spread(rows: Iterable[Line]) -> list[float]:
@@ -108,7 +94,7 @@ def _spread(rows: Iterable[Line]) -> list[float]:
     return [row[key] for row in rows for key in ENDS if row[key] is not None]
 
 
-def sites_by_arm(report: Report, metric: str, sites: Sequence[str]) -> Layers | None:
+def sites_by_arm(report: Report, metric: str, sites: Sequence[str]) -> Chart | None:
     """Return the chart of each arm's figure at each site, with its interval as a line."""
     run = run_of(report)
     rows: Rows = []
@@ -127,34 +113,27 @@ def sites_by_arm(report: Report, metric: str, sites: Sequence[str]) -> Layers | 
     names = list(colours)
     # Only sites with a figure get a row, in the order of `sites`.
     there = list(dict.fromkeys(row["site"] for row in rows))
-    shapes = alt.Scale(domain=names, range=[ARM_SHAPES[arm] for arm in arms])
-    y = names_y("site", there, paddingInner=ARMS_GAP, paddingOuter=0)
-    offset = alt.YOffset("arm:N", sort=names)
-    colour = colour_of("arm", colours)
-    x = figure_x(axis_title(metric), ticks_of(_spread(rows), metric))
-    x["scale"]["range"] = [0, alt.ExprRef(f"width - {FIGURE_PIXELS}")]
-    base = alt.Chart(inline(values=rows))
+    place = {"y": arms_y(there), "yOffset": nominal("arm", sort=names)}
+    base = place | {"color": looks_of("arm", colours)}
+    x = quantitative("value", **figure_axis(axis_title(metric), ticks_of(_spread(rows), metric)))
+    x["scale"]["range"] = [0, {"expr": f"width - {FIGURE_PIXELS}"}]
+    scale = {"domain": names, "range": [ARM_SHAPES[arm] for arm in arms]}
+    dots = {
+        "x": x,
+        "shape": nominal("arm", scale=scale, legend=legend_of(names)),
+        "tooltip": [nominal("site"), nominal("arm"), nominal("shown")],
+    }
+    texts = {"x": {"value": "width"}, "text": nominal("text")}
     # Arms without an interval are drawn as a mark alone.
-    return layered(
-        base.transform_filter("datum.low != null")
-        .mark_rule(strokeWidth=2)
-        .encode(x="low:Q", x2="high:Q", y=y, yOffset=offset, color=colour),
-        base.mark_point(filled=True, size=90, opacity=1).encode(
-            x=x,
-            y=y,
-            yOffset=offset,
-            color=colour,
-            shape=alt.Shape("arm:N", scale=shapes, legend=alt.Legend(**legend_of(names))),
-            tooltip=["site:N", "arm:N", "shown:N"],
-        ),
-        base.mark_text(align="right", fontSize=13, color=FIGURE).encode(
-            x=alt.value("width"), y=y, yOffset=offset, text="text:N"
-        ),
-        height=ARMS_PIXELS * len(there),
-    )
+    layers = [
+        layer("rule", base | INTERVAL, HAS_INTERVAL, strokeWidth=2),
+        layer("point", base | dots, filled=True, size=90, opacity=1),
+        layer("text", place | texts, align="right", fontSize=13, color=FIGURE),
+    ]
+    return Chart(pd.DataFrame(rows), plot(ARMS_PIXELS * len(there), layer=layers), is_by_row=True)
 
 
-def forest_plot(report: Report, metric: str, sites: Sequence[str]) -> Layers | None:
+def forest_plot(report: Report, metric: str, sites: Sequence[str]) -> Chart | None:
     """Return the forest plot of the gains: a row a site, the mean last.
 
     A line is the interval that decides the verdict. On a wide screen each row has its figures beside it, on a narrow
@@ -170,41 +149,43 @@ def forest_plot(report: Report, metric: str, sites: Sequence[str]) -> Layers | N
     # The legend names only the verdicts that occur.
     verdicts = {line.verdict for line in lines if line.value is not None}
     there = [words[code] for code in VERDICT_COLOURS if code in verdicts]
-    colour = colour_of("verdict", colours, there)
-    base = alt.Chart(inline(values=rows))
-    y = alt.Y("name:N", sort=[line.name for line in lines], axis=None)
+    y = nominal("name", sort=[line.name for line in lines], axis=None)
+    base = {"y": y, "color": looks_of("verdict", colours, there)}
     # The axis always has 0, which separates gain from loss.
     reach = plot_reach(lines)
     ends = [0.0, *(max(-reach, min(reach, end)) for end in _spread(rows))]
     title = render("charts.axes.gain", metric=verdict.metric_name(metric))
-    x = figure_x(title, ticks_of(ends, metric, difference=True), signed=True)
+    x = quantitative("value", **figure_axis(title, ticks_of(ends, metric, difference=True), signed=True))
     ends_at = (("0", str(BEFORE_PLOT)), ("width", f"width - {BEHIND_PLOT}"))
     x["scale"]["clamp"] = True
-    x["scale"]["range"] = [alt.ExprRef(f"{NARROW} ? {narrow} : {wide}") for narrow, wide in ends_at]
-    zero = alt.Chart(inline(values=[{"at": 0}])).mark_rule(strokeDash=[5, 4], color=NEUTRAL)
-    drawn = base.transform_filter("datum.value != null")
-    marks = drawn.encode(x=x, y=y, color=colour, tooltip=["name:N", "gain:N", "verdict:N"])
-    shapes = alt.Scale(domain=list(colours), range=list(VERDICT_SHAPES.values()))
-    down = alt.ExprRef(f"{NARROW} ? {MARK_PIXELS} : 0")
+    x["scale"]["range"] = [by_width(narrow, wide) for narrow, wide in ends_at]
+    marks = base | {"x": x, "tooltip": [nominal("name"), nominal("gain"), nominal("verdict")]}
+    shapes = dict(zip(colours, VERDICT_SHAPES.values(), strict=True))
+    shape = {"shape": looks_of("verdict", shapes, there)}
+    look = {"filled": True, "opacity": 1, "yOffset": by_width(MARK_PIXELS, 0)}
     titles = {}
     if any(line.events for line in lines):
         titles["rows"] = "rows (events)"
     if run.rule.sites > 1:
         titles["gain"] = "gain (95 % CI, widened)"
-    return layered(
-        zero.encode(x="at:Q"),
-        drawn.transform_filter("datum.low != null")
-        .mark_rule(strokeWidth=3, yOffset=down)
-        .encode(x="low:Q", x2="high:Q", y=y, color=colour),
-        marks.transform_filter("!datum.mean")
-        .mark_point(filled=True, opacity=1, size=140, yOffset=down)
-        .encode(shape=alt.Shape("verdict:N", scale=shapes, legend=_legend(there))),
-        marks.transform_filter("datum.mean").mark_point(
-            filled=True, opacity=1, size=260, shape="diamond", yOffset=down
-        ),
-        *_forest_columns(base, y, rows, titles),
-        height=ROW_PIXELS * len(rows),
-    )
+    layers = [
+        layer("rule", {"x": quantitative("at")}, strokeDash=[5, 4], color=NEUTRAL) | one_mark({"at": 0}),
+        layer("rule", base | INTERVAL, HAS_VALUE, HAS_INTERVAL, strokeWidth=3, yOffset=look["yOffset"]),
+        layer("point", marks | shape, HAS_VALUE, "!datum.mean", **look, size=140),
+        layer("point", marks, HAS_VALUE, "datum.mean", **look, size=260, shape="diamond"),
+        *_forest_columns(y, rows, titles),
+    ]
+    return Chart(pd.DataFrame(rows), plot(ROW_PIXELS * len(rows), layer=layers), is_by_row=True)
+
+
+def by_width(narrow: object, wide: object) -> Spec:
+    """Return one value for a narrow screen and one for a wide one, in Vega's language."""
+    return {"expr": f"{NARROW} ? {narrow} : {wide}"}
+
+
+def one_mark(row: Line) -> Spec:
+    """Return the data of a layer with a single mark of its own."""
+    return {"data": {"values": [row]}}
 
 
 def plot_reach(lines: Sequence[ForestLine]) -> float:
@@ -249,37 +230,34 @@ def _forest_row(line: ForestLine, conclusion: str, worthwhile: float) -> dict[st
     return {**drawn, **cells, **texts, "mean": line.site is None}
 
 
-def _forest_columns(base: alt.Chart, y: alt.Y, rows: Rows, other_titles: Mapping[str, str]) -> list[alt.Chart]:
+def _forest_columns(y: Spec, rows: Rows, other_titles: Mapping[str, str]) -> list[Spec]:
     """Return the texts of a forest plot, in columns under their titles, without columns that all sites lack.
 
     On a narrow screen name and gain stand above the row's mark, and between them and it the others in one line.
     """
-    titles = alt.Chart(inline(values=[{}]))
     drawn = []
     columns = {field: column for field, column in FOREST_COLUMNS.items() if any(row[field] for row in rows)}
     limits = {"name": ALONE_LIMIT, "verdict": VERDICT_LIMIT}
     if {"rows", "own"} & columns.keys():
         limits["name"] = NAME_LIMIT
-    wide_only = alt.ExprRef(f"{NARROW} ? 0 : 1")
-    at_top = alt.ExprRef(f"{NARROW} ? {ROW_PIXELS} : -10")
+    wide_only = by_width(0, 1)
+    at_top = by_width(ROW_PIXELS, -10)
     narrow = {"name": "0", "gain": "width"}
-    above = alt.ExprRef(f"{NARROW} ? {MARK_PIXELS - 2 * LINE_PIXELS} : 0")
+    above = by_width(MARK_PIXELS - 2 * LINE_PIXELS, 0)
     for field, (title, x, side) in columns.items():
         # Invisible texts stand in the middle, where they take no room from the marks.
-        look: dict[str, Any] = {"x": alt.ExprRef(f"{NARROW} ? {narrow.get(field, 'width / 2')} : {x}")}
-        look |= {"align": side, "color": FIGURE}
-        own: dict[str, Any] = {"fontWeight": "normal", "fontSize": 13}
-        own["opacity"] = 1 if field in narrow else wide_only
+        look: dict[str, Any] = {"x": by_width(narrow.get(field, "width / 2"), x), "align": side, "color": FIGURE}
+        own: dict[str, Any] = {"fontWeight": "normal", "fontSize": 13, "opacity": 1 if field in narrow else wide_only}
         if field == "gain":
-            look["align"] = alt.ExprRef(f"{NARROW} ? 'right' : 'left'")
-            own |= {"fontWeight": "bold", "fontSize": alt.ExprRef(f"{SMALL} ? 11 : 13")}
-        limit = alt.ExprRef(f"{NARROW} ? 0 : {limits.get(field, 0)}")
-        drawn.append(base.mark_text(**look, **own, dy=above, limit=limit).encode(y=y, text=f"{field}:N"))
+            look["align"] = by_width("'right'", "'left'")
+            own |= {"fontWeight": "bold", "fontSize": {"expr": f"{SMALL} ? 11 : 13"}}
+        limit = by_width(0, limits.get(field, 0))
+        drawn.append(layer("text", {"y": y, "text": nominal(field)}, **look, **own, dy=above, limit=limit))
         look |= {"fontSize": 13, "opacity": wide_only, "y": at_top}
-        drawn.append(titles.mark_text(**look, text=other_titles.get(field, title)))
+        drawn.append(layer("text", {}, **look, text=other_titles.get(field, title)) | one_mark({}))
     between: dict[str, Any] = {"x": 0, "dy": MARK_PIXELS - LINE_PIXELS, "align": "left", "color": FIGURE}
-    between |= {"fontSize": alt.ExprRef(f"{SMALL} ? 10 : 11"), "limit": alt.ExprRef("width")}
-    drawn.append(base.mark_text(**between, opacity=alt.ExprRef(f"{NARROW} ? 1 : 0")).encode(y=y, text="in line:N"))
+    between |= {"fontSize": {"expr": f"{SMALL} ? 10 : 11"}, "limit": {"expr": "width"}}
+    drawn.append(layer("text", {"y": y, "text": nominal("in line")}, **between, opacity=by_width(1, 0)))
     return drawn
 
 

@@ -22,8 +22,6 @@ from flfed.records.text import BREAKS
 if TYPE_CHECKING:
     import altair as alt
 
-    Altair = alt.Chart | alt.LayerChart | alt.FacetChart
-
 Spec = dict[str, Any]
 """A chart's Vega-Lite specification, without its data."""
 Line = Mapping[str, Any]
@@ -79,12 +77,12 @@ class Chart:
         return altair.LayerChart.from_dict(self.to_dict())
 
 
-def picture(drawn: Chart | Altair, width: int, height: int | None = None) -> str:
+def picture(drawn: Chart, width: int, height: int | None = None) -> str:
     """Return a chart as SVG that loads nothing and runs no script.
 
     Parameters
     ----------
-    drawn : Chart or Altair chart
+    drawn : Chart
     width : int, pixels
     height : int, pixels, optional
         Of the plot itself; the chart's own by default.
@@ -92,9 +90,7 @@ def picture(drawn: Chart | Altair, width: int, height: int | None = None) -> str
     # It contains Vega, which a command without charts does not need.
     import vl_convert
 
-    # Altair's check of our own chart takes as long as its drawing.
-    chart_spec = drawn.to_dict() if isinstance(drawn, Chart) else drawn.to_dict(validate=False)
-    spec = plain_texts(chart_spec)
+    spec = plain_texts(drawn.to_dict())
     spec |= {"width": width, "background": None, "config": PRINTED}
     if height is not None:
         spec["height"] = height

@@ -6,11 +6,22 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-import altair as alt
+import pandas as pd
 
 from flfed.records.charts import colours
-from flfed.records.charts.by_site import ARMS_GAP, ARMS_PIXELS, Layers, colour_of, figure_x, inline, layered, names_y
-from flfed.records.charts.chart import PLOT_HEIGHT, ROW_PIXELS, legend_of, ticks_of
+from flfed.records.charts.by_site import ARMS_GAP, ARMS_PIXELS, INTERVAL, arms_y, looks_of
+from flfed.records.charts.chart import (
+    ROW_PIXELS,
+    Chart,
+    figure_axis,
+    layer,
+    legend_of,
+    names_axis,
+    nominal,
+    plot,
+    quantitative,
+    ticks_of,
+)
 from flfed.records.objects import read
 from flfed.records.reports import audit_headlines as audits
 from flfed.records.reports.privacy import SiteSpending, SpentLine, epsilon_in_words, of_all_studies
@@ -22,6 +33,9 @@ THIS_RUN = "this run"
 ALL_STUDIES = "all studies"
 BUDGET = "budget"
 SPENT_COLOURS = {THIS_RUN: colours.BLUE, ALL_STUDIES: colours.PALE_BLUE, BUDGET: colours.ORANGE}
+IS_BUDGET = f"datum.what == '{BUDGET}'"
+IS_SPENT = f"datum.what != '{BUDGET}'"
+"""Conditions of rows, in Vega's language."""
 BAR_PIXELS = 18
 KIND_COLOURS = {
     "train": colours.BLUE,
@@ -37,6 +51,7 @@ KIND_COLOURS = {
 }
 OTHER_COLOUR = colours.ORANGE
 ATTACK_SUCCEEDED = "attack succeeded, no promise"
+IS_DISCLOSED = f"datum.look == '{ATTACK_SUCCEEDED}'"
 LOOKS = {
     audits.BEYOND: (colours.ORANGE, "cross"),
     ATTACK_SUCCEEDED: (colours.ORANGE, "triangle-right"),
@@ -54,7 +69,7 @@ SITES_SHOWN = 24
 """Most figures of an attack in its chart."""
 
 
-def spent_chart(spent: Mapping[str, SpentLine]) -> Layers:
+def spent_chart(spent: Mapping[str, SpentLine]) -> Chart:
     """Return bars of ε by site with their budgets."""
     bars: list[dict[str, Any]] = []
     limits: list[dict[str, Any]] = []
@@ -69,27 +84,30 @@ def spent_chart(spent: Mapping[str, SpentLine]) -> Layers:
     there = {row["what"] for row in (*bars, *limits)}
     kinds = [kind for kind in SPENT_COLOURS if kind in there]
     most = max(row["value"] or 0.0 for row in (*bars, *limits))
-    colour = colour_of("what", {kind: SPENT_COLOURS[kind] for kind in kinds})
     end = 1.1 * most  # room for the figures, and for a line at the end
-    x = figure_x("ε", ticks_of([0.0, end]), grid=False)
-    y = names_y("site", list(spent), paddingInner=ARMS_GAP, paddingOuter=0)
-    offset = alt.YOffset("what:N", sort=[THIS_RUN, ALL_STUDIES])
-    base = alt.Chart(inline(values=bars)).encode(x=x, y=y, color=colour)
+    base = {
+        "x": quantitative("value", **figure_axis("ε", ticks_of([0.0, end]), grid=False)),
+        "y": arms_y(list(spent)),
+        "color": looks_of("what", {kind: SPENT_COLOURS[kind] for kind in kinds}),
+    }
+    hover = {"tooltip": [nominal("site"), nominal("what"), nominal("shown")]}
+    place = dict(base)
     # With one bar a site there is no room for a second.
     if ALL_STUDIES in kinds:
-        base = base.encode(yOffset=offset)
-    tooltip = ["site:N", "what:N", "shown:N"]
-    texts = base.mark_text(align="left", dx=6, fontSize=13, fontWeight="bold").encode(
-        text="shown:N", color=alt.value(colours.FIGURE)
-    )
-    ticks = alt.Chart(inline(values=limits)).mark_tick(opacity=1, thickness=4, size=ARMS_PIXELS * (1 - ARMS_GAP))
-    layers = [base.mark_bar(cornerRadiusEnd=2).encode(tooltip=tooltip), texts]
+        place["yOffset"] = nominal("what", sort=[THIS_RUN, ALL_STUDIES])
+    texts = {"text": nominal("shown"), "color": {"value": colours.FIGURE}}
+    layers = [
+        layer("bar", place | hover, IS_SPENT, cornerRadiusEnd=2),
+        layer("text", place | texts, IS_SPENT, align="left", dx=6, fontSize=13, fontWeight="bold"),
+    ]
     if limits:
-        layers.append(ticks.encode(x=x, y=y, color=colour, tooltip=tooltip))
-    return layered(*layers, height=ARMS_PIXELS * len(spent))
+        size = ARMS_PIXELS * (1 - ARMS_GAP)
+        layers.append(layer("tick", base | hover, IS_BUDGET, opacity=1, thickness=4, size=size))
+    spec = plot(ARMS_PIXELS * len(spent), layer=layers)
+    return Chart(pd.DataFrame([*bars, *limits]), spec, is_by_row=True)
 
 
-def left_chart(out: Sequence[CrossedEntry], sites: Sequence[str]) -> alt.Chart:
+def left_chart(out: Sequence[CrossedEntry], sites: Sequence[str]) -> Chart:
     """Return stacked bars of bytes by site and kind."""
     kinds = kinds_of(out)
     names = [kind_in_words(kind, kinds) for kind in kinds]
@@ -100,22 +118,19 @@ def left_chart(out: Sequence[CrossedEntry], sites: Sequence[str]) -> alt.Chart:
             row = {"site": entry.site, "kind": names[order], "order": order, "kB": entry.bytes / 1e3}
             rows.append(row | {"shown": size_in_words(entry.bytes)})
     kind_colours = [KIND_COLOURS.get(kind, OTHER_COLOUR) for kind in kinds]
-    drawn: alt.Chart = (
-        alt.Chart(inline(values=rows))
-        .mark_bar(size=BAR_PIXELS)
-        .encode(
-            x=alt.X("kB:Q", title="kB, in the order of the legend", axis=alt.Axis(tickCount=6, grid=False)),
-            y=names_y("site", sites),
-            color=colour_of("kind", dict(zip(names, kind_colours, strict=True))),
-            order=alt.Order("order:O"),
-            tooltip=["site:N", "kind:N", "shown:N"],
-        )
-        .properties(height=ROW_PIXELS * len(sites), autosize=alt.AutoSizeParams(**PLOT_HEIGHT))
-    )
-    return drawn
+    axis = {"tickCount": 6, "grid": False}
+    encoding = {
+        "x": quantitative("kB", title="kB, in the order of the legend", axis=axis),
+        "y": nominal("site", sort=list(sites), axis=names_axis()),
+        "color": looks_of("kind", dict(zip(names, kind_colours, strict=True))),
+        "order": {"field": "order", "type": "ordinal"},
+        "tooltip": [nominal("site"), nominal("kind"), nominal("shown")],
+    }
+    bars = layer("bar", encoding, size=BAR_PIXELS)
+    return Chart(pd.DataFrame(rows), plot(ROW_PIXELS * len(sites), **bars), is_by_row=True)
 
 
-def attack_chart(lines: audits.Audit) -> Layers | None:
+def attack_chart(lines: audits.Audit) -> Chart | None:
     """Return the chart of one attack, None without figures.
 
     Figures are dots with intervals, the guarantee is a line. The axis has the figure's whole range, 0 to 1 for shares
@@ -128,30 +143,28 @@ def attack_chart(lines: audits.Audit) -> Layers | None:
     names = list(dict.fromkeys(row["name"] for row in rows))
     # The legend has only the looks that occur, with colour and shape together.
     there = [look for look in LOOKS if any(row["look"] == look for row in rows)]
-    colour = colour_of("look", {look: LOOKS[look][0] for look in there})
-    shapes = alt.Scale(domain=there, range=[LOOKS[look][1] for look in there])
-    shape = alt.Shape("look:N", scale=shapes, legend=alt.Legend(**legend_of(there)))
+    scale = {"domain": there, "range": [LOOKS[look][1] for look in there]}
     title = audits.figure_name(lines[0].metric) if alone else "figure"
-    x = figure_x(title, ticks_of(_domain(lines)), grid=False)
-    y = names_y("name", names)
-    base = alt.Chart(inline(values=rows))
-    spans = base.transform_filter("datum.low != null && datum.high != null").mark_rule(strokeWidth=3)
+    y = {"y": nominal("name", sort=names, axis=names_axis())}
+    marks = y | {"color": looks_of("look", {look: LOOKS[look][0] for look in there})}
+    dots = {
+        "x": quantitative("value", **figure_axis(title, ticks_of(_domain(lines)), grid=False)),
+        "shape": nominal("look", scale=scale, legend=legend_of(there)),
+        "tooltip": [nominal("name"), nominal("shown"), nominal("look")],
+    }
     # A complete disclosure without a guarantee fills the chart.
-    disclosures = base.transform_filter(f"datum.look == '{ATTACK_SUCCEEDED}'").transform_calculate(start="0")
-    bars = disclosures.mark_bar(
-        size=MARK_PIXELS, fillOpacity=0.3, color=LOOKS[ATTACK_SUCCEEDED][0], stroke=LOOKS[ATTACK_SUCCEEDED][0]
-    )
-    dots = base.mark_point(filled=True, size=120, opacity=1)
-    limits = base.transform_filter("datum.promise != null").mark_tick(
-        opacity=1, thickness=4, size=MARK_PIXELS, color=PROMISE_COLOUR
-    )
-    return layered(
-        bars.encode(x="start:Q", x2="value:Q", y=y),
-        limits.encode(x="promise:Q", y=y),
-        spans.encode(x="low:Q", x2="high:Q", y=y, color=colour),
-        dots.encode(x=x, y=y, color=colour, shape=shape, tooltip=["name:N", "shown:N", "look:N"]),
-        height=ROW_PIXELS * len(names),
-    )
+    succeeded = LOOKS[ATTACK_SUCCEEDED][0]
+    disclosed = {"size": MARK_PIXELS, "fillOpacity": 0.3, "color": succeeded, "stroke": succeeded}
+    bars = layer("bar", y | {"x": quantitative("start"), "x2": {"field": "value"}}, IS_DISCLOSED, **disclosed)
+    bars["transform"].append({"calculate": "0", "as": "start"})
+    limit = {"opacity": 1, "thickness": 4, "size": MARK_PIXELS, "color": PROMISE_COLOUR}
+    layers = [
+        bars,
+        layer("tick", y | {"x": quantitative("promise")}, "datum.promise != null", **limit),
+        layer("rule", marks | INTERVAL, "datum.low != null && datum.high != null", strokeWidth=3),
+        layer("point", marks | dots, filled=True, size=120, opacity=1),
+    ]
+    return Chart(pd.DataFrame(rows), plot(ROW_PIXELS * len(names), layer=layers), is_by_row=True)
 
 
 def _domain(lines: audits.Audit) -> list[float]:

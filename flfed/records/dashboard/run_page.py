@@ -10,7 +10,7 @@ from typing import Any
 import streamlit as st
 
 from flfed.errors import FlfedError
-from flfed.records.dashboard import access, page_files, page_style, refresh
+from flfed.records.dashboard import access, page_files, refresh, sections
 from flfed.records.dashboard.panels import overview
 from flfed.records.dashboard.refresh import Opened
 from flfed.records.reports.privacy import covers_study
@@ -38,7 +38,7 @@ def show(title: str, parts: Callable[[Opened], None]) -> None:
         Shows the page's parts for the current state of the run; called again while the run goes on. It puts each
         part in a place of its own (`st.container()`), so that a later one moves no other.
     """
-    page_style.close_up()
+    sections.close_up()
     viewer = access.viewer()
     try:
         with RunReader.open(only=viewer.site) as reader:

@@ -1,16 +1,21 @@
 """Sections of a report on a page of the app, with their charts and tables.
 
 Every chart has a title, a description, a table and a file. A long table has a scroll bar.
+
+Style of every page beside its charts: compact, still, and readable in both themes and on a phone.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
 
 import streamlit as st
 
+from flfed.records.charts import colours
 from flfed.records.charts.chart import Chart, Line
 from flfed.records.section import Drawing, Section, Table, divide, names_of
 from flfed.records.statistics.verdict import Difference, decimals_for, number
@@ -39,7 +44,7 @@ def contained(part: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
 def figure(
     column: Any,
     title: str,
-    drawn: Any,
+    drawn: Chart | None,
     lines: Sequence[Line],
     *,
     key: str,
@@ -53,7 +58,7 @@ def figure(
     ----------
     column : st or a container
     title : str
-    drawn : Altair chart, Chart or None
+    drawn : Chart or None
         None where there are no figures.
     lines : sequence of mappings
         The figures of the chart, with units in the names.
@@ -71,13 +76,8 @@ def figure(
         if drawn is None or not lines:
             st.caption("No figures yet.")
             return
-        # A `Chart` is plain Vega-Lite, as Altair's checks would be too slow for a running run.
-        if isinstance(drawn, Chart):
-            spec = {"padding": PADDING, "config": DESCRIBED_AS_A_WHOLE, **drawn.spec}
-            st.vega_lite_chart(drawn.rows, spec, width="stretch", alt=says or title, key=f"{key}-chart")
-        else:
-            padded = drawn.properties(padding=PADDING).configure(**DESCRIBED_AS_A_WHOLE)
-            st.altair_chart(padded, width="stretch", alt=says or title, key=f"{key}-chart")
+        spec = {"padding": PADDING, "config": DESCRIBED_AS_A_WHOLE, **drawn.spec}
+        st.vega_lite_chart(drawn.rows, spec, width="stretch", alt=says or title, key=f"{key}-chart")
         if is_tabled:
             behind(lines, key=key, least=least)
 
@@ -240,3 +240,29 @@ def _show_charts(charts: Sequence[Drawing]) -> None:
         columns = st.columns(BESIDE) if len(charts) > 1 else [st]
         for column, of in zip(columns, charts[start : start + BESIDE], strict=False):
             figure(column, escape(of.title), of.draw(), of.lines, key=of.key, says=of.says, least=of.least)
+
+
+COLOURS = {
+    "pale": f"light-dark({colours.WORDS[0]}, {colours.WORDS[1]})",
+    "page": "light-dark(#ffffff, #14191f)",
+    "shade": "light-dark(#14191f40, #ffffff40)",
+    "ring": f"light-dark({colours.BLUE}, {colours.DARK[colours.BLUE]})",
+    "pays": f"light-dark({colours.GREEN}, {colours.DARK[colours.GREEN]})",
+    "worse": f"light-dark({colours.ORANGE}, {colours.DARK[colours.ORANGE]})",
+    "neutral": f"light-dark({colours.NEUTRAL}, {colours.DARK[colours.NEUTRAL]})",
+    "edge": "light-dark(#76818c, #7d8894)",
+    "line": "light-dark(#d5dae0, #333d47)",
+}
+"""Colours of `style.css`."""
+
+
+def close_up() -> None:
+    """Give a page its style, which begins it just below the navigation."""
+    st.html(f"<style>{_style()}</style>")
+
+
+@cache
+def _style() -> str:
+    variables = "".join(f"--flfed-{name}: {colour};" for name, colour in COLOURS.items())
+    rules = Path(__file__).with_name("style.css").read_text("utf-8")
+    return f":root {{{variables}}} {rules} {colours.style()}"

@@ -14,7 +14,7 @@ from flfed.paths import replace_whole
 from flfed.records.charts.chart import axis_title
 from flfed.records.document import evidence, sections
 from flfed.records.document.content import Content
-from flfed.records.document.markup import Markup, bullets, element, joined, paragraphs, plain, section, table
+from flfed.records.document.sections import Markup, bullets, element, joined, paragraphs, plain, section, table
 from flfed.records.objects import figure_of
 from flfed.records.reports import narrative, site_answer
 from flfed.records.reports.faults import STATUS_WORDS, missing_in_words, unfinished_in_words

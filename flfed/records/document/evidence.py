@@ -7,8 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from flfed.records.document.content import Content
-from flfed.records.document.markup import Markup, bullets, element, paragraphs, section, table, verbatim
-from flfed.records.document.sections import together, written
+from flfed.records.document.sections import (
+    Markup,
+    bullets,
+    element,
+    paragraphs,
+    section,
+    table,
+    together,
+    verbatim,
+    written,
+)
 from flfed.records.objects import site_of
 from flfed.records.reports.faults import leak_lines, no_sums_in_words, site_facts
 from flfed.records.reports.privacy_tables import has_model, size_in_words

@@ -1,19 +1,20 @@
-"""Sections of a report in a document."""
+"""Sections of a report in a document.
+
+HTML in which every text is escaped; it loads nothing and has no script.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import html
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from flfed.records.charts.chart import Chart, picture
-from flfed.records.document.markup import Markup, bullets, element, joined, paragraphs, section, table
 from flfed.records.section import Drawing, Section, Table, divide, names_of
 from flfed.records.statistics.verdict import ABSENT
+from flfed.records.text import BREAKS
 from flfed.words import render
-
-if TYPE_CHECKING:
-    from flfed.records.charts.chart import Altair
-
 
 WIDEST = 6
 """Columns beside each other on A4; a wider table continues below."""
@@ -104,7 +105,7 @@ WIDE = 960
 """Width of a chart as wide as the page, which scales it down."""
 
 
-def chart(title: str, drawn: Chart | Altair | None, *, says: str = "") -> Markup:
+def chart(title: str, drawn: Chart | None, *, says: str = "") -> Markup:
     """Return a chart under its title, "" of None.
 
     Parameters
@@ -116,8 +117,7 @@ def chart(title: str, drawn: Chart | Altair | None, *, says: str = "") -> Markup
     """
     if drawn is None:
         return Markup()
-    is_curve = isinstance(drawn, Chart) and not drawn.is_by_row
-    image = _image(picture(drawn, WIDTH, HEIGHT if is_curve else None), says or title, "chart")
+    image = _image(picture(drawn, WIDTH, None if drawn.is_by_row else HEIGHT), says or title, "chart")
     return element("figure", element("figcaption", title), image)
 
 
@@ -134,3 +134,151 @@ def drawing(of: Drawing) -> Markup:
 def _image(svg: str, says: str, class_: str) -> Markup:
     named = element("svg", role="img", aria_label=says, class_=class_).removesuffix("></svg>")
     return Markup(svg.replace("<svg", named, 1).replace('class="marks" ', "", 1))
+
+
+EMPHASES = (
+    (re.compile(r"`([^`]+)`"), "code"),
+    (re.compile(r"\*\*([^*]+)\*\*"), "strong"),
+    (re.compile(r"(?<![\w*])\*([^*\s][^*]*)\*(?![\w*])"), "em"),
+)
+"""Marks of our own sentences, with the element that each becomes."""
+FIGURE = re.compile(r"[\u2212+±≈(]?\.?\d|n/a$|\u2013$")
+"""Beginning of a cell with a figure."""
+BRACKET = re.compile(r"\([^()]*\)(?:, \w+)?| ± \S+")
+FEW = 8
+"""Lines of a table that is kept on one page."""
+SHORT = 18
+"""A name or a figure of up to this many signs is never broken."""
+
+
+class Markup(str):
+    """HTML that is not escaped again; any other text is escaped."""
+
+    __slots__ = ()
+
+
+def plain(text: object) -> Markup:
+    """Return a text as HTML, in one line, without signs that reverse the direction of writing.
+
+    Examples
+    --------
+    >>> plain('<script>alert("1 & 2")</script>')
+    '&lt;script&gt;alert(&quot;1 &amp; 2&quot;)&lt;/script&gt;'
+    """
+    return text if isinstance(text, Markup) else Markup(html.escape(BREAKS.sub(" ", str(text))))
+
+
+def verbatim(text: str) -> Markup:
+    r"""Return a text of several lines as HTML, its lines kept.
+
+    Examples
+    --------
+    >>> verbatim("a = 1\n[b]  # <c>")
+    'a = 1\n[b]  # &lt;c&gt;'
+    """
+    return Markup(
+        "\n".join(html.escape(BREAKS.sub(lambda match: " " * len(match[0]), line)) for line in text.split("\n"))
+    )
+
+
+def element(name: str, *content: object, **attributes: object) -> Markup:
+    """Return an element with its content.
+
+    Parameters
+    ----------
+    name : str
+    *content : Markup or any
+        All but `Markup` is escaped.
+    **attributes
+        `class_` is written "class", other underscores as hyphens; an attribute that is None is omitted.
+
+    Examples
+    --------
+    >>> element("p", "a < b", class_="note"), element("path", d="M0 0", stroke_width=1.5)
+    ('<p class="note">a &lt; b</p>', '<path d="M0 0" stroke-width="1.5"></path>')
+    """
+    properties = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items() if value is not None}
+    written = "".join(f' {key}="{plain(value)}"' for key, value in properties.items())
+    return Markup(f"<{name}{written}>{''.join(map(plain, content))}</{name}>")
+
+
+def joined(parts: Iterable[object]) -> Markup:
+    """Return the concatenation of HTML and texts."""
+    return Markup("".join(map(plain, parts)))
+
+
+def in_words(text: str) -> Markup:
+    """Return a sentence as HTML, with its `code`, **strong** and *emphasis*.
+
+    Examples
+    --------
+    >>> in_words("**Now** `flfed run show` of <b>")
+    '<strong>Now</strong> <code>flfed run show</code> of &lt;b&gt;'
+    """
+    markup = str(plain(text))
+    for pattern, name in EMPHASES:
+        markup = pattern.sub(rf"<{name}>\1</{name}>", markup)
+    return Markup(markup)
+
+
+def paragraphs(lines: Iterable[str], *, class_: str | None = None) -> Markup:
+    """Return sentences as paragraphs."""
+    return joined(element("p", in_words(line), class_=class_) for line in lines)
+
+
+def bullets(lines: Iterable[str], *, class_: str | None = None) -> Markup:
+    """Return sentences as a list, "" of none."""
+    items = joined(element("li", in_words(line)) for line in lines)
+    return element("ul", items, class_=class_) if items else items
+
+
+def section(title: str, *content: object) -> Markup:
+    """Return a section of the document under its title."""
+    return element("section", element("h2", title), *content)
+
+
+def unbroken(text: str) -> str:
+    """Return a figure whose interval stays on one line.
+
+    Examples
+    --------
+    >>> unbroken("+0.110 (+0.020 to +0.190), shared").replace(chr(160), "_")
+    '+0.110 (+0.020_to_+0.190),_shared'
+    """
+    return BRACKET.sub(lambda match: match[0].replace(" ", "\u00a0"), text)
+
+
+def table(lines: Sequence[Mapping[str, Any]], *, class_: str = "") -> Markup:
+    """Return a table, "" without lines.
+
+    Each printed page repeats its heading, and on a narrow screen each line is a block of its own.
+
+    Parameters
+    ----------
+    lines : sequence of mappings
+        Headings and cells; a cell may be `Markup`, and None is empty.
+    class_ : str
+    """
+    if not lines:
+        return Markup()
+    names = names_of(lines)
+    head = element("tr", joined(element("th", name, scope="col") for name in names))
+    rows = []
+    for line in lines:
+        rows.append(element("tr", *(_cell(name, line.get(name), first=name == names[0]) for name in names)))
+    # A short table is not split between two pages.
+    classes = f"{class_} whole".strip() if len(lines) <= FEW else class_
+    return element("table", element("thead", head), element("tbody", *rows), class_=classes or None)
+
+
+def _cell(name: str, value: object, *, first: bool) -> Markup:
+    if isinstance(value, Markup):
+        return element("td", value, data_label=name, class_="drawn")
+    text = "" if value is None else str(value)
+    figure = FIGURE.match(text) is not None
+    # Only a long name or figure is broken.
+    classes = ["figure"] if figure else []
+    if len(text) <= SHORT and (figure or first):
+        classes.append("short")
+    shown = unbroken(text) if figure else text
+    return element("td", shown, data_label=name, class_=" ".join(classes) or None)

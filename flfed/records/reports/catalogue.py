@@ -29,8 +29,7 @@ from flfed.records.statistics.verdict import (
     number,
 )
 from flfed.records.store.entries import PERSONS_NOTE, ComparisonRow, RunEntry, Status
-from flfed.records.store.many_runs import ManyRuns
-from flfed.records.store.reader import RunReader
+from flfed.records.store.reader import ManyRuns, RunReader
 from flfed.records.store.tables import Metric, Summary
 from flfed.study.former_names import parsed_study
 from flfed.words import render

@@ -10,6 +10,8 @@ from typing import Any
 
 from flfed.records.objects import read, read_all
 from flfed.records.reports.privacy import (
+    SIDES,
+    Charge,
     PrivacyReport,
     PrivateFacts,
     SiteSpending,
@@ -20,7 +22,6 @@ from flfed.records.reports.privacy import (
     power_of_ten,
     private_of,
 )
-from flfed.records.statistics.privacy_odds import SIDES, Charge
 from flfed.records.statistics.verdict import ABSENT, format_as_written, number, shown
 from flfed.records.store.entries import CrossedEntry, RunEntry, SiteEntry
 from flfed.study.tables import SHARINGS

@@ -11,8 +11,7 @@ from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import mean_of, possible, resplit_interval
 from flfed.records.statistics.verdict import better_of
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, RunEntry, SiteEntry
-from flfed.records.store.many_runs import RunsReader
-from flfed.records.store.reader import RunReader
+from flfed.records.store.reader import RunReader, RunsReader
 from flfed.study.former_names import study_values
 from flfed.words import render
 

@@ -35,8 +35,7 @@ from flfed.records.statistics.training_state import TRAINED_TEST_ROWS, not_enoug
 from flfed.records.statistics.training_state import over_repeats as training_over_repeats
 from flfed.records.statistics.verdict import Difference, worthwhile_of
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, RunEntry
-from flfed.records.store.many_runs import RunsReader
-from flfed.records.store.reader import RunReader
+from flfed.records.store.reader import RunReader, RunsReader
 from flfed.study.former_names import parsed_study
 from flfed.study.tables import NAIVE_FAMILIES
 from flfed.words import render

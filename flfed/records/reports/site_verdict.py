@@ -33,8 +33,12 @@ def too_few(site: Report) -> str | None:
 
 
 def no_interval(site: Report, metric: str) -> str | None:
-    """Return why a site's difference has no interval, or None."""
-    figure = figure_of(site_of(site).difference, metric)
+    """Return why a site's difference, of figures that are known, is none or has no interval; or None."""
+    here = site_of(site)
+    figure = figure_of(here.difference, metric)
+    models = (here.global_, here.local_only)
+    if figure.value is None and None not in [figure_of(of, metric).value for of in models]:
+        return figure.reason or None
     if figure.value is None or figure.low is not None:
         return None
     return figure.method or None

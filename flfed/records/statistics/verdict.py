@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from flfed.registry import MADE_SMALL
+from flfed.study.tables import WORTHWHILE
 from flfed.words import render, sentences
 
 Better = Literal["higher", "lower"]
@@ -21,8 +22,6 @@ SIGNS = {PAYS: "▲", NO_CLEAR_GAIN: "–", DO_NOT_USE: "▼", INCONCLUSIVE: "?"
 """Sign beside a verdict in a list, where a colour alone would not do."""
 MINUS = "\u2212"
 ABSENT = "n/a"
-WORTHWHILE = {"roc_auc_score": 0.005}
-"""Gain that is worth joining for, by metric; 0 of any other. A study's `[compare] minimum-gain` goes before it."""
 TOO_SMALL = "too small to matter"
 RAN_AWAY = 1e9  # a model with such a figure diverged, and its digits mean nothing
 MOST_MORE = 3

@@ -13,9 +13,10 @@ import stat
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Self
+from weakref import WeakSet
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, text, update
 from sqlalchemy.engine import URL, make_url
@@ -200,6 +201,10 @@ def in_words(url: URL, verb: str) -> Iterator[None]:
         raise kind(f"the run store {where} could not be {verb} ({message}): {advice}") from None
 
 
+_POOLED: WeakSet[Engine] = WeakSet()
+"""Engines of this process that keep connections open."""
+
+
 @contextmanager
 def _closed_if_refused(engine: Engine) -> Iterator[None]:
     """Dispose of an engine that cannot be used."""
@@ -226,7 +231,25 @@ def engine_to_write(url: URL) -> Engine:
         engine = create_engine(url, poolclass=StaticPool, connect_args={"check_same_thread": False})
         event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_immediate)
+    return _closed_before_forks(engine)
+
+
+def _closed_before_forks(engine: Engine) -> Engine:
+    """Return an engine whose connections no forked process gets; the next query opens them again."""
+    _close_before_forks()
+    _POOLED.add(engine)
     return engine
+
+
+@cache
+def _close_before_forks() -> None:
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=_close_connections)
+
+
+def _close_connections() -> None:
+    for engine in list(_POOLED):
+        engine.dispose()
 
 
 def _postgres(url: URL, **options: Any) -> Engine:
@@ -234,7 +257,8 @@ def _postgres(url: URL, **options: Any) -> Engine:
     # Settings in the address precede flfed's defaults.
     seconds = {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_SECONDS}
     names = {} if "application_name" in url.query else {"application_name": "flfed"}
-    return create_engine(url, pool_pre_ping=True, connect_args={**seconds, **names}, execution_options=options)
+    engine = create_engine(url, pool_pre_ping=True, connect_args={**seconds, **names}, execution_options=options)
+    return _closed_before_forks(engine)
 
 
 @lru_cache(maxsize=4)

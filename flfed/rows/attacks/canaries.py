@@ -10,7 +10,7 @@ from typing import Annotated
 
 import numpy as np
 from pydantic import Field
-from scipy.stats import binom
+from scipy.special import betainc
 
 from flfed.rows.comparison.attack_runner import Attacked, Finding, log_odds, nothing, trained
 from flfed.rows.evaluation.intervals import NAN
@@ -148,10 +148,11 @@ def p_value(coins: int, guesses: int, right: int, epsilon: float, delta: float) 
     times the coins times the largest, over i, of the probability of `right - i` … `right - 1` divided by i.
     """
     q = 1 / (1 + math.exp(-epsilon))
-    back = np.arange(1, right + 1)
-    between = binom.cdf(right - 1, guesses, q) - binom.cdf(right - 1 - back, guesses, q)
-    most = float((between / back).max(initial=0.0))
-    return min(1.0, float(binom.sf(right - 1, guesses, q)) + 2 * coins * delta * most)
+    least = np.arange(right, -1, -1)
+    # The chance of at least so many right guesses; of none or more it is 1.
+    chances = np.where(least > 0, betainc(np.maximum(least, 1), guesses - least + 1, q), 1.0)
+    most = float(((chances[1:] - chances[0]) / (right - least[1:])).max(initial=0.0))
+    return min(1.0, float(chances[0]) + 2 * coins * delta * most)
 
 
 def least_epsilon(coins: int, guesses: int, right: int, delta: float) -> float:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import numpy as np
 from pydantic import Field
-from scipy.stats import binom
+from scipy.special import bdtr
 
 from flfed.rows.comparison.attack_runner import Attacked, Finding, nothing, share
 from flfed.rows.evaluation.intervals import NAN
@@ -163,7 +163,7 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
         blind = f"{1 / np.sqrt(max(x.shape[1], 1)):.2f}"
         # The interval of a median lies between two of the values, in hundredths, and needs no distribution.
         ordered = np.sort(cosines)
-        lower = max(int(binom.ppf(0.025, len(x), 0.5)) - 1, 0)
+        lower = max(int(np.searchsorted(bdtr(np.arange(len(x) + 1), len(x), 0.5), 0.025)) - 1, 0)
         figures = (np.median(cosines), ordered[lower], ordered[len(x) - 1 - lower])
         median, low, high = (round(float(figure), 2) for figure in figures)
         promise = NAN if attacked.promised is None else 0.0

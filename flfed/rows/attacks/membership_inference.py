@@ -10,12 +10,12 @@ from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
-from scipy.stats import norm
+from scipy.special import log_ndtr
 
 from flfed.rows.comparison.attack_runner import Attacked, Finding, log_odds, nothing, trained
 from flfed.rows.data.holdout import HoldoutByOrder, HoldoutByTime
 from flfed.rows.evaluation.bootstrap import units_of
-from flfed.rows.evaluation.intervals import NAN, Estimate, estimate, hanley_mcneil, logit_limits
+from flfed.rows.evaluation.intervals import NAN, Estimate, Z, estimate, hanley_mcneil, logit_limits
 from flfed.rows.features.encode import Encoded, pooled_rows
 from flfed.rows.metrics.roc_auc_score import RocAucScore
 from flfed.rows.training.requests import Asking, together
@@ -166,7 +166,7 @@ def over_people(auc: Estimate, member: np.ndarray, group: np.ndarray | None) -> 
     if min(people) == 0:
         return auc
     centre, variance = hanley_mcneil(auc.value, *people)
-    limits = logit_limits(auc.value, centre, variance, norm.ppf(0.975))
+    limits = logit_limits(auc.value, centre, variance, Z)
     return Estimate(auc.value, *limits, variance, "Hanley-McNeil over people")
 
 
@@ -241,8 +241,8 @@ def likelihood_ratio(target: np.ndarray, shadows: np.ndarray, inside: np.ndarray
         squares = np.where(chosen, np.square(shadows - mean), 0.0).sum() / max(int((count - 1).sum()), 1)
         means.append(mean)
         deviations.append(max(float(np.sqrt(squares)), LEAST_SPREAD))
-    without = norm.logcdf(target, means[1], deviations[1])
+    apart = [(target - mean) / deviation for mean, deviation in zip(means, deviations)]
     if not online:
-        return np.asarray(without)
-    pair = [norm.logpdf(target, mean, deviation) for mean, deviation in zip(means, deviations)]
-    return np.asarray(pair[0] - pair[1])
+        return np.asarray(log_ndtr(apart[1]))
+    # The difference of two normal log densities.
+    return np.asarray((apart[1] ** 2 - apart[0] ** 2) / 2 + np.log(deviations[1] / deviations[0]))

@@ -22,12 +22,14 @@ from flfed.rows.baselines import first_arrays
 from flfed.rows.evaluation.intervals import NAN, wilson
 from flfed.rows.features.encode import Encoded
 from flfed.rows.session import SiteSession
-from flfed.rows.training.requests import Asking, together
+from flfed.rows.training.requests import Asking, ShadowsRequest, together
 from flfed.seeds import generator
 from flfed.study.settings import read_settings
 from flfed.summaries.summary import Arrays, Encoder
 from flfed.words import render
 
+STACK = 32
+"""Shadow models that train as a stack, whatever other stacks there are."""
 Promised = tuple[float, float]
 """ε and δ that a run promises each row of a site, or each person."""
 
@@ -253,16 +255,17 @@ def trained(attacked: Attacked, tables: Sequence[Encoded], purpose: str) -> Aski
     work = attacked.session
     rounds = work.study.rounds
     plan = work.study.plan
-    models = [first_arrays(work.trainable(), table.x.shape[1]) for table in tables]
+    arrays = first_arrays(work.trainable(), tables[0].x.shape[1])
+    fits = []
     for round in range(1, rounds + 1):
+        lr = plan.lr * plan.factor(round, rounds)
         # Each round and model has draws of its own, as at a real site.
         rngs = [attacked.rng(f"{purpose}/{round}", number) for number in range(len(tables))]
-        fitted = yield [
-            replace(work.fit_request(arrays, rows, rng, lr=plan.lr * plan.factor(round, rounds)), delta=False)
-            for arrays, rows, rng in zip(models, tables, rngs)
-        ]
-        models = [reply.arrays for reply in fitted]
-    return models
+        requests = [work.fit_request(arrays, rows, rng, lr=lr) for rows, rng in zip(tables, rngs)]
+        fits.append([replace(request, delta=False) for request in requests])
+    starts = range(0, len(tables), STACK)
+    stacks = yield [ShadowsRequest(rounds=[one[start : start + STACK] for one in fits]) for start in starts]
+    return list(chain.from_iterable(stacks))
 
 
 def log_odds(task: str, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -25,11 +25,13 @@ from flfed.rows.comparison.operating_points import (
 from flfed.rows.comparison.own_columns import ARM as OWN_COLUMNS
 from flfed.rows.comparison.own_columns import adjusted_scores, local_scores, used_at
 from flfed.rows.comparison.subgroups import GroupScores, groupings
-from flfed.rows.evaluation.bootstrap import Pair
+from flfed.rows.evaluation.bootstrap import Metrics, Pair
 from flfed.rows.evaluation.intervals import NAN, Difference, Estimate, row_losses, widen_differences
 from flfed.rows.evaluation.intervals import compare as compare_scores
 from flfed.rows.evaluation.scoring import histogram, is_count, too_few, withheld, within_steps
+from flfed.rows.evaluation.streamed import PARTS
 from flfed.rows.session import SiteSession
+from flfed.rows.streamed.session import StreamedSession
 from flfed.rows.training.requests import Asking, together
 from flfed.seeds import generator
 from flfed.study.tables import POINT_KINDS, OwnFamily, Point
@@ -43,6 +45,8 @@ Key = TypeVar("Key", str, Pair)
 Figure = TypeVar("Figure", Estimate, Difference)
 OWN_SAME = "local-only-same"
 """The arm of a site's own model of the study's kind, where its own model is the best of any."""
+OWN_HALF = "local-only-half"
+"""The site's own model of half of its rows, where the study's `own-rows` leaves some out; its figures stay here."""
 STARTED = ("warm-start", "warm-start-tuned")
 """The arms of the model that a run began with: as it is, and pulled towards it on the site's own rows."""
 PAIRS: tuple[Pair, ...] = (("global", "local-only"), ("personalised", "local-only"), ("personalised", "global"))
@@ -107,14 +111,19 @@ def arm_scores(
     arrays = session.own_arrays.at_site(arrays)
     x = session.encode(table, session.in_use(encoder)).x
     arms = [session.outputs(arrays, x), session.local_model(), adjusted_scores(session, table, arrays, encoder, sd)]
+    names = []
     if same and session.study.compare.site_model == "best":
         arms.append(session.local_model("same"))
+        names.append(OWN_SAME)
+    if same and session.own_rows is not None:
+        arms.append(session.local_model(half=True))
+        names.append(OWN_HALF)
     outputs, local, adjusted, *others = yield from together(arms)
     # The own model has its own encoder, since the site would know no other.
     own_x = session.encode(table, local.encoder).x
     own = [session.predictions(model.outputs(own_x), model.encoder) for model in (local, *others)]
     scores = {"global": session.predictions(outputs, encoder), "local-only": own[0], "personalised": adjusted}
-    scores |= dict(zip([OWN_SAME], own[1:]))
+    scores |= dict(zip(names, own[1:]))
     if same and used_at(session):
         scores[OWN_COLUMNS] = yield from local_scores(session, table)
     if start:
@@ -167,33 +176,46 @@ def compare(
     table = session.table.holdout("compare")
     policy = session.policy
     task = session.task
-    y = session.target(table)
     arrays = session.own_arrays.at_site(arrays)
-    scores = yield from arm_scores(session, table, arrays, encoder, sd, same=True, start=start)
-    own = yield from session.local_model()  # made by now
     # One seed for all arms: their difference is taken draw by draw.
     rng = generator(session.seed, site=session.site.name, purpose="bootstrap")
+    sums = None
+    groups = None
+    if isinstance(session, StreamedSession):
+        sums = yield from session.compared(arrays, encoder, sd, bins, rng)
+        metrics = sums.metrics(binary=task == "binary")
+        y = np.arange(PARTS)
+        scores = {arm: np.full(PARTS, place) for place, arm in enumerate(sums.arms)}
+    else:
+        y = session.target(table)
+        scores = yield from arm_scores(session, table, arrays, encoder, sd, same=True, start=start)
+        groups = groups_of(session, table)
+        metrics = within_steps(session.metrics, [table], session.study.compare)
+    own = yield from session.local_model()  # made by now
     blocks = session.blocks(table)
     draws = session.study.compare.resamples
-    groups = groups_of(session, table)
-    metrics = within_steps(session.metrics, [table], session.study.compare)
     judged = compare_scores(metrics, y, scores, PAIRS, rng, draws=draws, groups=groups)
     if blocks is not None:
         losses = {arm: row_losses(task, y, score) for arm, score in scores.items()}
         judged = (judged[0], widen_differences(judged[1], losses, blocks))
+    judged = _without_growing(session, metrics, *judged)
     budget = session.study.compare.alert_budget
     # One arm's reason withholds a metric of all, since the others would reveal it.
     reasons = {}
     for name in judged[0]:
         whys = (withheld(name, y, score, task, policy, budget) for score in scores.values())
         reasons[name] = next(filter(None, whys), "")
-    counted = histogram(y, scores["global"], bins) if task == "binary" and policy.allows("score-histogram") else None
+    counted = None
+    if task == "binary" and policy.allows("score-histogram"):
+        counted = histogram(y, scores["global"], bins) if sums is None else sums.histogram("global")
     # Two accuracies over the same rows say how many rows two models call differently.
     counts = {name: reasons[name] for name in judged[0] if not policy.is_open and is_count(name, task, budget)}
     arms, differences = _one_accuracy(*judged, list(counts))
     points = yield from _points(session, table, scores["global"], counts, arrays, encoder)
     importance = yield from importances(session, table, _persons(session, table), arrays, encoder)
     notes = _left_out(session)
+    if sums is not None:
+        notes.append(render("figures.notes.streamed"))
     if explanations := sorted(set(filter(None, reasons.values()))):
         notes.append(f"withheld by the site's policy: {'; '.join(explanations)}")
     return SiteComparison(
@@ -211,6 +233,34 @@ def compare(
     )
 
 
+def _without_growing(
+    session: SiteSession, metrics: Metrics, arms: Arms, differences: Differences
+) -> tuple[Arms, Differences]:
+    """Return figures without differences from an own model that more rows would make better.
+
+    Such a model gained more than the minimum gain from half of its rows to all. A shared model that is worse than it
+    stays worse.
+    """
+    own_rows = session.own_rows
+    if own_rows is None:
+        return arms, differences
+    figures: tuple[Arms, Differences] = ({}, {})
+    for name, by_arm in arms.items():
+        sign = 1 if metrics[name].better == "higher" else -1
+        growth = sign * (by_arm["local-only"].value - by_arm[OWN_HALF].value)
+        figures[0][name] = {arm: figure for arm, figure in by_arm.items() if arm != OWN_HALF}
+        figures[1][name] = dict(differences[name])
+        if not growth > session.study.compare.least_gain(name, session.primary):
+            continue
+        size = np.format_float_positional(growth, precision=2, fractional=False, trim="-")
+        why = render("figures.methods.growing", rows=own_rows, n=size)
+        for pair, one in differences[name].items():
+            is_worse = max(sign * one.low, sign * one.high) < 0
+            if pair[1] == "local-only" and not is_worse:
+                figures[1][name][pair] = Difference(NAN, NAN, NAN, NAN, why)
+    return figures
+
+
 def _points(
     session: SiteSession,
     table: pd.DataFrame,
@@ -225,9 +275,9 @@ def _points(
     """
     points = session.study.compare.points
     policy = session.policy
-    y = session.target(table)
     if not points or session.task != "binary":
         return []
+    y = session.target(table)
     # False positive rates need a threshold, which training rows set.
     rates = [point for point in points if point[0] == POINT_KINDS[-1]]
     if policy.is_open:

@@ -8,10 +8,12 @@ An engine that holds all tables adds them beside what the sites said; nobody els
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from flfed.errors import FlfedError
 from flfed.refusals import Refusal
 from flfed.rows.baselines import LocalModel, Trainable, first_arrays, local_model, network_predictor
 from flfed.rows.comparison.compare import groups_of
@@ -21,7 +23,7 @@ from flfed.rows.evaluation.intervals import NAN, Estimate, compare
 from flfed.rows.evaluation.scoring import within_steps
 from flfed.rows.features.encode import ColumnArrays, Encoded, codes_apart, encode, joined, pooled_rows
 from flfed.rows.session import SiteSession
-from flfed.rows.training.requests import Asking, FitRequest, Fitted, together
+from flfed.rows.training.requests import Asking, FitRequest, Fitted, Request, listed, together
 from flfed.rows.training.tuning.linear import Predictor
 from flfed.seeds import generator
 from flfed.study.plan import Plan
@@ -185,6 +187,19 @@ def _pooled(sessions: Sequence[SiteSession], exact: Encoder) -> Asking[dict[str,
         local_model(rows, joint_trainable, layout, exact, own, compare.naive_forecasts) for own in kinds.values()
     ]
     return dict(zip(kinds, (yield from together(requests))))
+
+
+def first_searches(sessions: Sequence[SiteSession]) -> list[Request]:
+    """Return what own and pooled models request first, before there is a model to compare them with.
+
+    Models whose rows break a rule have their error where they are compared.
+    """
+    exact = fit_encoder(sessions[0].layout, merge([w.exact_summary for w in sessions]))
+    requests = list[Request]()
+    for handler in (*[w.local_model() for w in sessions], _pooled(sessions, exact)):
+        with suppress(FlfedError, StopIteration):
+            requests += listed(next(handler))
+    return requests
 
 
 def union_scores(sessions: Sequence[SiteSession], arrays: Arrays, encoder: Encoder) -> Asking[np.ndarray]:

@@ -161,6 +161,11 @@ class Site:
         """The datasets that the site serves, its own first."""
         return (self.dataset, *self.also)
 
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the rows are read block by block."""
+        return isinstance(self.source, Parquet) and self.source.streamed
+
     def holds_nothing_out(self) -> bool:
         """Return whether all rows of open data are trained on, on purpose."""
         return self.policy.is_open and isinstance(self.holdout, Holdout) and not self.holdout.share
@@ -233,7 +238,8 @@ class Site:
         folders = dataset.folders(self.folder)
         if isinstance(source, Transactions):
             return source.read(folders, self.holdout)
-        if compact and isinstance(source, Csv | Parquet):
+        # A class of one's own reads as it says.
+        if compact and isinstance(source, Csv | Parquet) and type(source) in (Csv, Parquet):
             return source.read_compact(folders)
         return source.read(folders)
 
@@ -320,11 +326,44 @@ def study_refusal(study: Study, site: Site) -> Refusal | None:
     refused = start_refusal(study)
     refused = refused or policy.refusal(complete=study.encode.rows == "complete", published=bool(study.split.fixed))
     refused = refused or _trees_refusal(study, policy)
+    refused = refused or _streamed_refusal(study, site)
     if study.analysis is not None:
         refused = refused or policy.analysis_refusal(summed=study.aggregation.sums_rows)
     elif is_statistic(study):
         refused = refused or policy.statistic_refusal(summed=study.aggregation.sums_rows)
     return refused or _width_refusal(study, policy.width)
+
+
+def _streamed_refusal(study: Study, site: Site) -> Refusal | None:
+    """Return the refusal of a study that needs all rows of a streamed table at once, or None."""
+    if not site.is_streamed:
+        return None
+    schema = datasets.load(study.dataset.name).schema
+    compare = study.compare
+    primary = compare.primary or "roc_auc_score"
+    sums = primary == "roc_auc_score" or hasattr(registry.load("metric", primary), "of_sums")
+    needs = {
+        "a statistic": is_statistic(study),
+        "a forest of boosted trees": grows(study),
+        "a network": not study.model.build("model").linear,
+        "an outcome of several classes": schema.task == "multi-class",
+        "a person with several rows": bool(schema.group),
+        "a holdout in the order of time": not isinstance(site.holdout, Holdout),
+        "a published split": bool(study.split.fixed),
+        "a model of an earlier run": bool(study.warm_start),
+        "a set of validation rows": bool(study.plan.validation),
+        "a choice of rows without gaps": study.encode.rows == "complete",
+        f"metric {primary}": not sums,
+        "a figure at a threshold": bool(compare.points),
+        "a figure by subgroup": bool(compare.subgroups),
+        "a rank within steps": bool(compare.rank_within),
+        "the importance of columns": bool(compare.importance),
+        "a cap on the rows of an own model": compare.own_rows is not None,
+        "a column of the site alone": compare.site_columns,
+        "a comparison with earlier releases": not site.policy.is_open,
+    }
+    part = next((name for name, is_part in needs.items() if is_part), None)
+    return None if part is None else Refusal("streamed-needs", part=part)
 
 
 def _trees_refusal(study: Study, policy: Policy) -> Refusal | None:

@@ -277,6 +277,9 @@ class Parquet(Selection):
         As for `Csv`. Example: `path="patients.parquet"`.
     missing : tuple of str
         As for `Csv`. Example: `missing=("unknown",)`.
+    streamed : bool
+        Whether rows are read again in each pass and never held together, for a table larger than memory. `path` may
+        then be a folder of files. Example: `streamed=True`.
 
     Examples
     --------
@@ -287,15 +290,31 @@ class Parquet(Selection):
 
     path: str
     missing: tuple[str, ...] = ()
+    streamed: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse expressions over rows that are streamed."""
+        super().__post_init__()
+        if self.streamed and self._computes():
+            raise usage_error("rows.streamed.computed", path=self.path)
+
+    def files(self, folders: Folders) -> list[Path]:
+        """Return the files of a streamed table, those of a folder by name."""
+        for folder in folders:
+            if (folder / self.path).is_dir():
+                return sorted((folder / self.path).glob("*.parquet"))
+        return [find_file(self.path, folders)]
 
     def read(self, folders: Folders) -> pd.DataFrame:
         """Read the table from the first of `folders` that has the file."""
+        if self.streamed:
+            raise usage_error("rows.streamed.whole", path=self.path)
         path = find_file(self.path, folders)
         return self.selected(read_parquet(path, Reading(path, self.limits)), self.missing)
 
     def read_compact(self, folders: Folders) -> pd.DataFrame:
         """Read the table as `read` does; its texts stay in Arrow's columns."""
-        if self._computes():
+        if self._computes() or self.streamed:
             return self.read(folders)
         path = find_file(self.path, folders)
         return self.selected(read_parquet(path, Reading(path, self.limits), as_frame), self.missing)

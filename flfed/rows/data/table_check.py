@@ -15,9 +15,11 @@ import pandas as pd
 
 from flfed.errors import count_in_words, counted
 from flfed.paths import write_private
+from flfed.rows.data import datasets
 from flfed.rows.data.findings.oddities import EMPTY, foreign_rows, oddities, spelling
 from flfed.rows.data.holdout import Holdout, SortedRows
 from flfed.rows.data.mapping import plain_text
+from flfed.rows.data.parquet_blocks import ParquetBlocks, together
 from flfed.rows.data.parsing.fields import Field, Finding
 from flfed.rows.data.policy import width_in_words
 from flfed.rows.data.schema import Schema
@@ -26,6 +28,9 @@ from flfed.rows.data.sources import Selection
 from flfed.rows.data.transactions import Transactions
 from flfed.spreadsheet import csv_text
 from flfed.words import render
+
+MOST_COMPARED = 20_000_000
+"""Rows of the largest streamed table in which copies are looked for."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,8 @@ def check_site(site: Site, *, today: date | None = None) -> Checked:
     UsageError
         If the table cannot be read at all.
     """
+    if site.is_streamed:
+        return _check_blocks(site)
     raw, table, findings, schema = site.examine()
     every = site.schema_of(schema)
     lines = [_column_line(name, table, every, findings, site) for name in every.columns]
@@ -121,6 +128,54 @@ def check_site(site: Site, *, today: date | None = None) -> Checked:
     lines += _declared(table, schema, site)
     training = len(opened.training)
     return Checked(site.name, len(table), training, opened.holdout_rows, features, mapped, tuple(lines), ())
+
+
+def _check_blocks(site: Site) -> Checked:
+    """Check a table that is streamed: rules, gaps, sides and copies, and no oddities."""
+    schema = datasets.load(site.dataset).schema
+    missing = dict.fromkeys(schema.columns, 0)
+    findings: list[Finding] = []
+    sides = [0, 0]
+    rows = 0
+    hashes: list[np.ndarray] = [np.empty(0, dtype=np.uint64)]
+    for _, table, broken in ParquetBlocks(site, schema).tables(schema):
+        findings += broken
+        for name in missing:
+            missing[name] += int(table[name].isna().sum())
+        rows += len(table)
+        if rows <= MOST_COMPARED:
+            hashes.append(pd.util.hash_pandas_object(table, index=False).to_numpy())
+        if not findings:
+            for side, chosen in enumerate(site.holdout.split(table[table[schema.target].notna()], schema)):
+                sides[side] += int(chosen.sum())
+    findings = together(findings)
+    lines = []
+    for name, column in schema.columns.items():
+        own = [finding for finding in findings if finding.column == name]
+        gaps = render("findings.check.missing", missing=count_in_words(missing[name]), rows=rows)
+        lines.append(Line(name, not own, "; ".join(map(_broken, own)) or f"{column.kind}; {gaps}"))
+    if not findings:
+        lines += _side_lines(sides, site)
+    lines.append(_note("table", _copies_in_words(rows, np.concatenate(hashes))))
+    features = schema.features()
+    mapped = sum(missing[name] < rows for name in features)
+    return Checked(site.name, rows, sides[0], sides[1], len(features), mapped, tuple(lines), tuple(findings))
+
+
+def _copies_in_words(rows: int, hashes: np.ndarray) -> str:
+    """Return how many rows of a streamed table are copies, by the hash of each row, and what was not looked for."""
+    if rows > len(hashes):
+        return render("findings.check.uncompared", most=f"{MOST_COMPARED:,}")
+    return render("findings.check.streamed", rows=count_in_words(rows - len(np.unique(hashes))))
+
+
+def _side_lines(sides: Sequence[int], site: Site) -> list[Line]:
+    least = site.policy.least_rows()
+    lines = []
+    for part, rows in zip(("training", "holdout"), sides, strict=True):
+        words = render("findings.check.rows", rows=count_in_words(rows), part=part, least=least)
+        lines.append(Line("table", rows >= least, words))
+    return lines
 
 
 def _note(place: str, words: str) -> Line:
@@ -194,11 +249,7 @@ def _broken(finding: Finding) -> str:
 
 def _table_lines(opened: SiteTable, schema: Schema, site: Site) -> list[Line]:
     """Check the number of rows and classes, and note the site's settings."""
-    least = site.policy.least_rows()
-    lines = []
-    for part, rows in (("training", len(opened.training)), ("holdout", opened.holdout_rows)):
-        words = render("findings.check.rows", rows=count_in_words(rows), part=part, least=least)
-        lines.append(Line("table", rows >= least, words))
+    lines = _side_lines((len(opened.training), opened.holdout_rows), site)
     if isinstance(site.source, Transactions):
         lines += [Line(owner, True, render("findings.check.feed")) for owner in site.source.feeds]
     if isinstance(site.source, Selection) and site.source.where:

@@ -188,15 +188,17 @@ def _closed_forms(metrics: Metrics, y: Target, scores: Scores) -> dict[str, _Evi
     """Return the evidence that needs no bootstrap."""
     evidence: dict[str, _Evidence] = {}
     for name, metric in metrics.items():
-        if interval_of(metric) == "wilson":
+        if isinstance(metric, Areas):
+            evidence[name] = metric
+        elif interval_of(metric) == "wilson":
             shares: Any = metric
             evidence[name] = _Shares({arm: shares.correct(y, score) for arm, score in scores.items()})
         elif interval_of(metric) == "delong" and all(score.ndim == 1 for score in scores.values()):
-            evidence[name] = _Areas(y, scores)
+            evidence[name] = Areas(y, scores)
     return evidence
 
 
-class _Areas:
+class Areas:
     """AUC of two classes.
 
     It is by DeLong, and by Hanley-McNeil where DeLong has no variance.
@@ -213,6 +215,7 @@ class _Areas:
         self.counts = (int((y == 1).sum()), int((y == 0).sum()))
 
     def estimate(self, arm: str) -> Estimate:
+        """Return the area of a model with its interval."""
         value = self.value[arm]
         place = self.at[arm]
         variance = float(self.covariance[place, place])
@@ -225,6 +228,7 @@ class _Areas:
         return Estimate(value, *logit_limits(value, centre, variance, Z), variance, method)
 
     def difference(self, a: str, b: str) -> Difference:
+        """Return the difference of two areas with its interval."""
         value = self.value[a] - self.value[b]
         (i, j) = (self.at[a], self.at[b])
         if np.array_equal(self.ranks[i], self.ranks[j]):
@@ -346,7 +350,7 @@ class _Draws:
         return Difference(draws.value, *draws.plain_limits(LEVEL), draws.p_value(), self.method)
 
 
-_Evidence = _Areas | _Shares | _Draws
+_Evidence = Areas | _Shares | _Draws
 """Values of one metric by arm, and their uncertainty."""
 LEAST_BLOCKS = 8
 """Effective blocks below which there is no interval."""

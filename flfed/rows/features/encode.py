@@ -5,7 +5,7 @@ Columns are read out of pandas once, as arrays, for several sums and inputs. The
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,6 +24,10 @@ LARGE = 10_000
 """Rows from which on codes are computed for distinct values, and bins by a division."""
 LATEST = 0.25
 """Share of a site's training rows, the latest, by which models are chosen under a holdout by time."""
+MOST_ROWS = 20_000
+"""Rows of a site on which settings of a model are chosen, at most; the model is fitted on all."""
+LEAST_OF_A_CLASS = 9
+"""Rows of each class that a sample has at least, or all: three for each of three folds."""
 
 
 def codes(cells: pd.Series, layout: ColumnLayout) -> np.ndarray:
@@ -143,6 +147,8 @@ class Encoded:
     elapsed : float array [rows] or None
         Share of the site's training rows that are of earlier blocks of time, in [0, 1); None where the site holds out
         rows at random.
+    sites : int
+        Whose rows these are together.
     """
 
     x: np.ndarray
@@ -150,16 +156,35 @@ class Encoded:
     weight: np.ndarray
     group: np.ndarray | None = None
     elapsed: np.ndarray | None = None
+    sites: int = 1
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.y)
 
-    def take(self, rows: np.ndarray) -> Encoded:
+    def take(self, rows: np.ndarray | slice) -> Encoded:
         """Return the rows of a mask or of indices."""
         group = None if self.group is None else self.group[rows]
         elapsed = None if self.elapsed is None else self.elapsed[rows]
-        return Encoded(self.x[rows], self.y[rows], self.weight[rows], group, elapsed)
+        return Encoded(self.x[rows], self.y[rows], self.weight[rows], group, elapsed, self.sites)
+
+    def sample(self, most: int, rng: np.random.Generator) -> np.ndarray | slice:
+        """Return the places of `most` rows drawn at random, in their order; all where there are no more.
+
+        Classes keep their shares, the rarest `LEAST_OF_A_CLASS` rows. Fewer rows are among those of a larger sample by
+        the same generator.
+        """
+        if len(self) <= most:
+            return slice(None)
+        order = rng.permutation(len(self))
+        if self.y.dtype.kind == "f":  # a regression
+            return np.sort(order[:most])
+        count = np.bincount(self.y)
+        least = np.minimum(count, LEAST_OF_A_CLASS)
+        share = max(most - least.sum(), 0) / (count - least).sum()
+        wanted = least + np.floor(share * (count - least)).astype(np.intp)
+        places = [order[self.y[order] == code][:rows] for code, rows in enumerate(wanted)]
+        return np.sort(np.concatenate(places))
 
     def latest(self) -> np.ndarray | None:
         """Return a mask of the latest quarter of the rows, in whole blocks, by which models are chosen.
@@ -170,6 +195,25 @@ class Encoded:
         if self.elapsed is None:
             return None
         return (self.elapsed > 0) & (self.elapsed >= min(1 - LATEST, float(self.elapsed.max(initial=0))))
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedBlocks:
+    """Rows of a table larger than memory, encoded block by block in each pass over them.
+
+    Attributes
+    ----------
+    rows : int
+    blocks : callable (generator or None) → iterator of Encoded
+        The rows of a pass, in the order of the files, or in one that the generator draws.
+    """
+
+    rows: int
+    blocks: Callable[[np.random.Generator | None], Iterator[Encoded]]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return self.rows
 
 
 def pooled_rows(parts: Sequence[Encoded]) -> Encoded:
@@ -185,7 +229,7 @@ def pooled_rows(parts: Sequence[Encoded]) -> Encoded:
     # Each site's latest rows are among the latest of all.
     if all(part.elapsed is not None for part in parts):
         elapsed = np.concatenate([part.elapsed for part in parts])
-    return Encoded(x, y, weight, group, elapsed)
+    return Encoded(x, y, weight, group, elapsed, len(parts))
 
 
 def codes_apart(codes: Sequence[np.ndarray | None], rows: Sequence[int]) -> np.ndarray | None:

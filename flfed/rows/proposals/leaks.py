@@ -228,11 +228,9 @@ def _as_ranks(cells: np.ndarray, target: np.ndarray, task: Task) -> np.ndarray:
 
 def _auc(ranks: np.ndarray, positive: np.ndarray) -> float:
     """Return the area under the ROC curve, or 1 minus it where that is more."""
-    from scipy.stats import rankdata
-
     n = int(positive.sum())
     pairs = n * (len(positive) - n)
     if not pairs:
         return 0.5
-    area = float((rankdata(ranks)[positive].sum() - n * (n + 1) / 2) / pairs)
+    area = float((pd.Series(ranks).rank().to_numpy()[positive].sum() - n * (n + 1) / 2) / pairs)
     return max(area, 1 - area)

@@ -130,20 +130,24 @@ def node_sums(
     cells = int(widths.sum())
     totals = np.zeros((len(nodes), cells, 2 + counted), dtype=np.int64)
     for start in range(0, len(node), CHUNK):
-        part = place[node[start : start + CHUNK]]
-        inside = np.flatnonzero(part >= 0)
-        rows = start + inside
+        part = place.take(node[start : start + CHUNK])
+        rows = np.flatnonzero(part >= 0)
+        first_cell = part.take(rows) * cells
+        rows += start
+        # Where all rows are meant no copy of their codes is needed.
+        own_codes = codes if len(rows) == codes.shape[1] else codes.take(rows, axis=1)
         # One complex number has both sums, so that each row's cell is looked up once.
-        both = slope[rows] + 1j * curvature[rows]
+        both = np.empty(len(rows), dtype=np.complex128)
+        both.real = slope.take(rows)
+        both.imag = curvature.take(rows)
         sums = np.zeros(len(nodes) * cells, dtype=np.complex128)
         counts = np.zeros(len(nodes) * cells, dtype=np.int64)
-        first_cell = part[inside] * cells
-        for width, row_codes in zip(widths, codes.take(rows, axis=1), strict=True):
-            cell = first_cell + row_codes
-            np.add.at(sums, cell, both)
+        cell = np.empty_like(first_cell)
+        for first, row_codes in zip(np.cumsum(widths) - widths, own_codes, strict=True):
+            np.add(first_cell, row_codes, out=cell)
+            np.add.at(sums[first:], cell, both)
             if counted:
-                np.add.at(counts, cell, 1)
-            first_cell += width
+                np.add.at(counts[first:], cell, 1)
         totals[:, :, :2] += sums.view(np.float64).reshape(len(nodes), cells, 2).astype(np.int64)
         if counted:
             totals[:, :, 2] += counts.reshape(len(nodes), cells)
@@ -179,6 +183,7 @@ class SiteTrees:
         self._task = task
         self.arrays: Arrays = {}
         self._codes: Arrays = {}
+        self._widths = np.zeros(0, dtype=np.intp)
         self._sums: tuple[np.ndarray, np.ndarray] | None = None
         self._reached: dict[int, tuple[Tree, np.ndarray]] = {}
         self.sha256 = ""
@@ -199,7 +204,8 @@ class SiteTrees:
         """Take a whole forest, and score all rows by it."""
         trees = forest_of(arrays)
         outputs = arrays["value"].shape[1]
-        missing = widths_of(arrays) - 1
+        self._widths = widths_of(arrays)
+        missing = self._widths - 1
         self._codes = {part: codes_in(x, arrays) for part, x in self._parts.items()}
         self._reached = {}
         self.scores = {
@@ -228,7 +234,7 @@ class SiteTrees:
         if not self.arrays or not 2 <= round <= len(self.arrays["value"]) + 1:
             return False
         arrays = with_round(self.arrays, round - 2, last)
-        missing = widths_of(self.arrays) - 1
+        missing = self._widths - 1
         if arrays_sha256(arrays) != sha256:
             return False
         added = trees_of(last, len(arrays["cuts"]))
@@ -260,7 +266,7 @@ class SiteTrees:
             self._sums = gradients(self.scores["fitted"], self.y, self._task)
         slope, curvature = self._sums
         codes = self._codes["fitted"]
-        widths = widths_of(self.arrays)
+        widths = self._widths
         parts = []
         for output, (tree, nodes) in enumerate(zip(trees, nodes_by_tree, strict=True)):
             at = self._leaves(output, tree, widths - 1)

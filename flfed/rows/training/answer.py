@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -30,6 +31,7 @@ from flfed.rows.training.requests import (
     Request,
     RivalRequest,
     ScoreRequest,
+    ShadowsRequest,
     TreesRequest,
     TuneRequest,
     packed,
@@ -39,6 +41,8 @@ from flfed.rows.training.requests import (
 from flfed.rows.training.stack import Stack
 from flfed.rows.training.tuning.best_model import best_alone, trees_alone
 from flfed.rows.training.tuning.stacked import tune_together
+from flfed.summaries.summary import Arrays
+from flfed.tasks import Driver, open_tasks
 
 TOGETHER: dict[type, Callable[[Any], Sequence[Any]]] = {
     ScoreRequest: score_stacked,
@@ -66,6 +70,8 @@ def _answer_one(request: Request) -> Any:
         return trees_alone(request)
     if isinstance(request, RivalRequest):
         return best_alone(request)
+    if isinstance(request, ShadowsRequest):
+        return _train_shadows(request, compute_one_by_one)
     return TOGETHER[type(request)]([request])[0]
 
 
@@ -82,15 +88,15 @@ def run_client(handler: ClientGenerator) -> Any:
     return run_client_by(handler, compute_one_by_one)
 
 
-def stacked_compute() -> Compute:
+def stacked_compute(jobs: int = 1) -> Compute:
     """Return `compute_stacked` with a cache of its own.
 
-    A site's rows are then packed once, and not in every round.
+    A site's rows are then packed once, and not in every round. Shadow models are trained in `jobs` processes.
     """
-    return partial(compute_stacked, cache=PackCache())
+    return partial(compute_stacked, cache=PackCache(), jobs=jobs)
 
 
-def compute_stacked(requests: Sequence[Request], cache: PackCache | None = None) -> list[Any]:
+def compute_stacked(requests: Sequence[Request], cache: PackCache | None = None, jobs: int = 1) -> list[Any]:
     """Compute the result of each request.
 
     One site's failure is its own: it is `Failed` in place of that result.
@@ -99,6 +105,7 @@ def compute_stacked(requests: Sequence[Request], cache: PackCache | None = None)
         FitRequest: partial(fit_stacked, cache=cache, alone=_alone),
         RivalRequest: compute_one_by_one,
         TreesRequest: compute_one_by_one,
+        ShadowsRequest: partial(train_stacks, jobs=jobs),
         **TOGETHER,
     }
     results: list[Any] = [None] * len(requests)
@@ -131,6 +138,30 @@ def _alone(request: Request) -> Any:
         return compute_one_by_one([request])[0]
     except Exception as error:  # noqa: BLE001 - raised again in the handler that asked
         return Failed(error)
+
+
+def train_stacks(requests: Sequence[ShadowsRequest], jobs: int = 1) -> list[Any]:
+    """Train the models of each request as a stack of their own, in several processes where there are jobs."""
+    tasks = open_tasks(_train_stack, requests, jobs)
+    if tasks is None:
+        return [_train_stack(request) for request in requests]
+    results: list[Any] = [None] * len(requests)
+    with tasks:
+        for place, outcome in tasks:
+            results[place] = Failed(outcome) if isinstance(outcome, Exception) else outcome
+    return results
+
+
+def _train_stack(request: ShadowsRequest, driver: Driver | None = None) -> list[Arrays]:
+    return _train_shadows(request, partial(fit_stacked, cache=PackCache()))
+
+
+def _train_shadows(request: ShadowsRequest, answer: Callable[[Sequence[FitRequest]], Sequence[Fitted]]) -> list[Arrays]:
+    """Return the arrays of each model after all rounds."""
+    models = [fit.arrays for fit in request.rounds[0]]
+    for fits in request.rounds:
+        models = [fitted.arrays for fitted in answer([replace(fit, arrays=a) for fit, a in zip(fits, models)])]
+    return models
 
 
 CHUNK = 64

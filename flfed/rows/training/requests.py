@@ -19,7 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from flfed.errors import UsageError
-from flfed.rows.features.encode import Encoded
+from flfed.rows.features.encode import Encoded, EncodedBlocks
 from flfed.rows.training.functional import layers_of
 from flfed.rows.training.private_noise import NoiseSource, UnitCounts
 from flfed.study.plan import Plan, PrivateSteps
@@ -42,6 +42,7 @@ class FitRequest:
     arrays : dict of name to array
         Where training starts, and the anchor of `terms`.
     rows : Encoded
+        Or EncodedBlocks, of a table larger than memory, for a model that is trained alone.
     plan : Plan
     lr : float
         Learning rate of this round, after the schedule.
@@ -214,6 +215,22 @@ class TreesRequest(_OfRowsAlone):
     """
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ShadowsRequest:
+    """A request to train models through all rounds, side by side and apart from all others.
+
+    The result is the arrays of each after the last round.
+
+    Attributes
+    ----------
+    rounds : sequence of sequences of FitRequest
+        In each round a fit of each model; after the first it starts from the arrays of the fit before.
+    """
+
+    rounds: Sequence[Sequence[FitRequest]]
+    source: None = None
+
+
 Packed = Any
 """An update before it is packed, and after: arrays by name under a codec, one vector under secure sums."""
 PACKED_AT_ONCE = 64
@@ -266,7 +283,9 @@ def packed(requests: Sequence[PackRequest]) -> list[Packed]:
     return replies
 
 
-Request = FitRequest | ScoreRequest | MeasureRequest | TuneRequest | RivalRequest | TreesRequest | PackRequest
+SearchRequest = RivalRequest | TreesRequest
+"""A request that takes long, and is answered for itself."""
+Request = FitRequest | ScoreRequest | MeasureRequest | TuneRequest | SearchRequest | ShadowsRequest | PackRequest
 ComputeRequest = Request | list[Request]
 Result = TypeVar("Result")
 Asking = Generator[ComputeRequest, Any, Result]
@@ -360,6 +379,8 @@ def program_of(request: FitRequest, cache: dict[Hashable, Hashable] | None = Non
     """
     rows = request.rows
     layers = layers_of(request.model)
+    if isinstance(rows, EncodedBlocks):
+        return None
     if not layers or not len(rows.y) == len(rows.x) == len(rows.weight) > 0:
         return None
     if request.private is not None and not (request.chance and request.plan.steps):

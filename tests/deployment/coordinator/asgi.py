@@ -1,7 +1,5 @@
 """Requests to the lock before Flower's server, without a network: who asks, what was read, what was answered."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import sqlite3

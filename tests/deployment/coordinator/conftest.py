@@ -1,7 +1,5 @@
 """A coordinator with a signing key, and sites that joined it: folders, and no process."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

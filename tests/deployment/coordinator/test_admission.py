@@ -1,7 +1,5 @@
 """Who is admitted: by invitation, signature, name and key; once; until the invitation expires or is revoked."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import subprocess

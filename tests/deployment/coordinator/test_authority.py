@@ -1,7 +1,5 @@
 """The coordinator's certificates: whom a real TLS client trusts, before, during and after each change of a key."""
 
-from __future__ import annotations
-
 import json
 import socket
 import ssl

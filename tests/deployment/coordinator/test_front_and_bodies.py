@@ -1,7 +1,5 @@
 """What can be told without a running server: Caddy's configuration, folders' modes, the removal from a database."""
 
-from __future__ import annotations
-
 import http.server
 import os
 import sqlite3
@@ -18,8 +16,7 @@ from flfed.deployment.coordinator import proxy
 from flfed.deployment.coordinator.certificates import Settings, initialise
 from flfed.deployment.coordinator.serve import _write_certificate, check_private
 from flfed.deployment.flower.control import Control
-from flfed.deployment.flower.link import Link, pem_of
-from flfed.deployment.flower.message_purge import remove_bodies
+from flfed.deployment.flower.link import Link, pem_of, remove_bodies
 from flfed.errors import FlfedError, UsageError
 from flfed.paths import CoordinatorFolder
 from flfed.signatures import new_node_key, public_text

@@ -1,7 +1,5 @@
 """Flower's own server and node take the keys and certificates made here, and only those."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket

@@ -1,7 +1,5 @@
 """Objects that members push, at Flower's own application: of an undeclared one no more than the beginning is read."""
 
-from __future__ import annotations
-
 import asyncio
 import sqlite3
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The coordinator signs the head of a ledger that goes on from the one it signed before, over real messages."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Two coordinators on one port: the second is refused before it starts anything, whoever it is, and each way."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """A ledger is held to what was signed of it before a run's first round."""
 
-from __future__ import annotations
-
 import pytest
 
 from flfed.deployment.coordinator.countersign import note_restart, unfollowed

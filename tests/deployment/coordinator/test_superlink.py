@@ -1,7 +1,5 @@
 """The lock before Flower's server: who is known by headers alone, what a body may be, and what is said of each site."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

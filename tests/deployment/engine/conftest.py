@@ -1,7 +1,5 @@
 """A coordinator that serves on loopback, and sites of it: real processes, sockets, certificates and keys."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket

@@ -1,7 +1,5 @@
 """What tests send to the stand-in sites, and what came of it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from flwr.app import ConfigRecord, Message, RecordDict

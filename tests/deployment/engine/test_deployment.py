@@ -1,7 +1,5 @@
 """The deployment engine over a real SuperLink, Caddy and SuperNodes."""
 
-from __future__ import annotations
-
 import signal
 import sqlite3
 import threading

@@ -1,7 +1,5 @@
 """What the deployment engine makes of nodes that die, lie or are not there, and of a server that dies."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

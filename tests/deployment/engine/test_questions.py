@@ -1,7 +1,5 @@
 """Which nodes are waited for, and what is said meanwhile: by a clock that the tests set."""
 
-from __future__ import annotations
-
 import re
 
 import httpx

@@ -1,7 +1,5 @@
 """What the coordinator makes of replies whose parts are damaged, too large, or say that they are another site's."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 

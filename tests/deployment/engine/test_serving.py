@@ -1,7 +1,5 @@
 """The server that sites reach: what a stranger gets, who is cut off, and what it leaves on the machine."""
 
-from __future__ import annotations
-
 import http.client
 import json
 import os

@@ -1,7 +1,5 @@
 """What a serving coordinator does of itself: it renews its certificate, and goes on where a file is damaged."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A real node's Runtime API behind a real relay, into which a test puts messages, also such as no coordinator sends."""
 
-from __future__ import annotations
-
 import gc
 import hashlib
 import json

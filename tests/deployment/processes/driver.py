@@ -3,8 +3,6 @@
 `driver.py PORT FOLDER`; FOLDER holds `ca.crt` and `server.secret`. What it can do stands in DO.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import sys

@@ -5,8 +5,6 @@ by libseccomp as systemd does it; `RestrictAddressFamilies=AF_UNIX`, `RestrictNa
 `NoNewPrivileges`, and no capability.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import re

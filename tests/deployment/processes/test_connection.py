@@ -1,7 +1,5 @@
 """The node's connection to a server that is away or full: Flower's own client, and answers that a test chooses."""
 
-from __future__ import annotations
-
 import http.server
 import importlib
 import threading

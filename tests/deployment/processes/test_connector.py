@@ -1,7 +1,5 @@
 """The connector fetches what the relay hands out, outlives it, and brings nothing from anybody else."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

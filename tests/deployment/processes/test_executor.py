@@ -1,7 +1,5 @@
 """The gate's loop: one message after the other, through broken links and answers that raise."""
 
-from __future__ import annotations
-
 import logging
 import os
 import re

@@ -1,7 +1,5 @@
 """A process that left the network has no way back, as root and as anybody else."""
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess

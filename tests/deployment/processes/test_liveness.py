@@ -1,7 +1,5 @@
 """A long honest fit is interrupted at neither process; a gate that hangs, or has lost its node, is started anew."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

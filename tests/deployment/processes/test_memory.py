@@ -1,7 +1,5 @@
 """A gate has a bound on its memory: what asks for more gets a sentence, or ends the gate, and the next is answered."""
 
-from __future__ import annotations
-
 import sys
 import threading
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """What another account put into the current folder does not run at a site, and there is one of each process."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

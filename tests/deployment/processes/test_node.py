@@ -1,7 +1,5 @@
 """The node asks often while a study runs and seldom else, holds its files to their modes, and follows no redirect."""
 
-from __future__ import annotations
-
 import http.server
 import os
 import re

@@ -1,7 +1,5 @@
 """The relay forwards bytes to one loopback port, bounded in number and time, and leaves nothing behind."""
 
-from __future__ import annotations
-
 import errno
 import socket
 import stat

@@ -1,7 +1,5 @@
 """The gate's room: once it is isolated, a gate of a real `site serve` finds no way out, and no way into its parent."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

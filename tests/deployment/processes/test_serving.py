@@ -1,7 +1,5 @@
 """`site serve` as a person starts it: both processes, killed ones come back, and nothing stays behind."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

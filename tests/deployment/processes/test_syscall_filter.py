@@ -1,7 +1,5 @@
 """The list of system calls is right on both kinds of machine, and where there is none that is said."""
 
-from __future__ import annotations
-
 import ctypes
 import subprocess
 import sys

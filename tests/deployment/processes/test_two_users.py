@@ -1,7 +1,5 @@
 """Two real users: the one with data reaches nothing and still answers, the one with the network reads no data."""
 
-from __future__ import annotations
-
 import os
 import re
 import socket

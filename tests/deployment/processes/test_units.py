@@ -1,7 +1,5 @@
 """The units that `site units` writes are ones systemd takes, and say what they must of the two users."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

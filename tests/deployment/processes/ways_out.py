@@ -3,8 +3,6 @@
 A test puts it into a site's package, which the gate imports once it is isolated.
 """
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import fcntl

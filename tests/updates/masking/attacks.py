@@ -1,7 +1,5 @@
 """Attacks of a lying server on sums, each of which wins where one rule is missing."""
 
-from __future__ import annotations
-
 from flfed.updates.masking import rules as written
 from tests.updates.masking.play import Exchange, Request, Scene
 

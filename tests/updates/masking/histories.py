@@ -1,7 +1,5 @@
 """Histories of honest sums: sites and servers that crash anywhere, messages that come late, runs given up."""
 
-from __future__ import annotations
-
 import random
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Mapping

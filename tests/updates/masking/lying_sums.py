@@ -1,7 +1,5 @@
 """What a coordinator without a key can make of ciphertexts: parts multiplied, masked, scaled, and numbers added."""
 
-from __future__ import annotations
-
 import struct
 import tempfile
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """A cohort whose keys and draws are fixed, and one sum from the sites' vectors to the server's totals."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field

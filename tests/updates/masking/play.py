@@ -4,8 +4,6 @@ Masks, seeds, shares and updates are symbols; cryptography is perfect. What a si
 of `flfed.updates.masking.rules`. A test may put another function in the place of one, and see what is lost.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Servers that attack at random: from nothing, and by departing from attacks that are known."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Collection, Iterable, Mapping
 

@@ -3,8 +3,6 @@
 What the rules of lists refuse is played with symbols elsewhere; here the masks, seeds and shares are real.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from random import Random
 

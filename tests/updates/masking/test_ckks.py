@@ -1,7 +1,5 @@
 """Sums of ciphertexts: as exact as promised, as short, none that wraps, and nothing that opens them at the server."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

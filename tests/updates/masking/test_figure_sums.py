@@ -1,7 +1,5 @@
 """Figures as numbers that can be added: what a sum over sites tells, and what a site that keeps one back does to it."""
 
-from __future__ import annotations
-
 import secrets
 from typing import Any
 

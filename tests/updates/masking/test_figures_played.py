@@ -1,7 +1,5 @@
 """The rules of a sum of figures, played: among the sites that share them in sums only, and no others."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Honest sums, played: each run ends, and none leaves a question that can never be answered again."""
 
-from __future__ import annotations
-
 import random
 from dataclasses import replace
 from functools import partial

@@ -1,7 +1,5 @@
 """Keys of a pair: the published vectors, the same at both ends, and others for any other run, name or question."""
 
-from __future__ import annotations
-
 import hmac
 from itertools import permutations
 

@@ -1,7 +1,5 @@
 """The sum is exact for every list that the rules allow, and of anything less the server has nothing."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from itertools import combinations

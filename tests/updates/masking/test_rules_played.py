@@ -1,7 +1,5 @@
 """The rules of secure sums, played: what a lying server gets with them, and without each of them."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable
 from dataclasses import replace

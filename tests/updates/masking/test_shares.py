@@ -1,7 +1,5 @@
 """A secret is given by any threshold of its shares, and fewer go with every secret alike."""
 
-from __future__ import annotations
-
 from itertools import combinations
 from random import Random
 

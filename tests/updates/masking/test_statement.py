@@ -1,7 +1,5 @@
 """A site's key of a run is taken only as the pinned gate signed it, for this study, run, repeat and these pins."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import asdict, replace
 from typing import Any

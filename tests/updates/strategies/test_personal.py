@@ -1,7 +1,5 @@
 """Strategies with own parts: which arrays stay at a site, the pull of own models, and studies that have none."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Robust strategies: entries in the middle, whoever sends the others."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import scipy.stats

@@ -1,7 +1,5 @@
 """SCAFFOLD by hand: the paper's algorithm on sites whose losses are quadratic, and plans that have no variates."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

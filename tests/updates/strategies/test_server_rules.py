@@ -1,7 +1,5 @@
 """Server rules: momentum, adaptive rates and normalised steps, each against its formula by hand."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

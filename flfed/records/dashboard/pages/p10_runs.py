@@ -8,7 +8,7 @@ from contextlib import suppress
 import streamlit as st
 
 from flfed.errors import FlfedError
-from flfed.records.dashboard import access, page_style, refresh, run_page
+from flfed.records.dashboard import access, refresh, run_page, sections
 from flfed.records.dashboard.panels import compare
 from flfed.records.dashboard.panels.overview import how_to_go_on
 from flfed.records.dashboard.panels.run_table import run_table
@@ -23,7 +23,7 @@ RESUMED = 3  # of runs that were interrupted; a docstring here would be shown on
 
 def show() -> None:
     """Show the list of runs: a line for a series of repeats, running ones first, then the newest."""
-    page_style.close_up()
+    sections.close_up()
     st.title("Runs")
     if "run" in st.query_params:  # the pages of a run then open this one
         run_page.keep("run", st.query_params["run"])

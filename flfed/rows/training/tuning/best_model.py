@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -106,8 +107,8 @@ def _best_naive(cv_search: Search, columns: Sequence[LinearPredictor], least: in
     if not losses:
         return None, float("inf")
     if LAST in losses:
-        losses[LAST] = losses[MEAN] * last_over_mean(cv_search.rows, least)
-    made = naive_forecasts(cv_search.rows, columns, least)
+        losses[LAST] = losses[MEAN] * last_over_mean(cv_search.all_rows, least)
+    made = naive_forecasts(cv_search.all_rows, columns, least)
     best = min(losses.keys() & made.keys(), key=losses.__getitem__)
     return Rival(best, made[best]), losses[best]
 
@@ -121,32 +122,32 @@ def trees_alone(request: TreesRequest) -> Predictor:
     cv_search = search_of(request.rows, request.task, request.classes, request.rng, folds=FOLDS)
     if not isinstance(cv_search, Search):
         # Inputs may be missing, which nothing but trees can read.
-        return lambda x: np.tile(cv_search.bias, (len(x), 1))
+        return partial(_constant_outputs, cv_search.bias)
     seed = int(request.rng.integers(2**31))
     trees = _trees_below(cv_search, np.inf, seed)
     if trees is None:
         # Nothing could be tested, as where a class comes up in the latest rows only: the fewest trees.
         with _one_thread():
-            model = _boosted(cv_search.rows, cv_search.task, min(TREES), min(TREES[min(TREES)]), seed)
-        trees = Rival("boosted-trees", lambda x: _outputs(model, x))
+            model = _boosted(cv_search.all_rows, cv_search.task, min(TREES), min(TREES[min(TREES)]), seed)
+        trees = Rival("boosted-trees", partial(_outputs, model))
     if cv_search.outputs in (1, len(cv_search.present)):
         return trees.outputs
-    return _whole(trees.outputs, cv_search)
+    return partial(_whole, trees.outputs, cv_search.outputs, cv_search.present, len(cv_search.all_rows))
 
 
-def _whole(outputs: Predictor, cv_search: Search) -> Predictor:
+def _constant_outputs(bias: np.ndarray, x: np.ndarray) -> np.ndarray:
+    return np.tile(bias, (len(x), 1))
+
+
+def _whole(outputs: Predictor, classes: int, present: np.ndarray, rows: int, x: np.ndarray) -> np.ndarray:
     """Return outputs for each class of the schema, of those for the classes with rows."""
-
-    def of_all(x: np.ndarray) -> np.ndarray:
-        own = outputs(x)
-        if own.shape[1] == 1:
-            own = np.hstack([np.zeros_like(own), own])
-        share = logsumexp(own, axis=1, keepdims=True) + np.log(0.5 / len(cv_search.rows))
-        logits = np.tile(share, (1, cv_search.outputs))
-        logits[:, cv_search.present] = own
-        return logits
-
-    return of_all
+    own = outputs(x)
+    if own.shape[1] == 1:
+        own = np.hstack([np.zeros_like(own), own])
+    share = logsumexp(own, axis=1, keepdims=True) + np.log(0.5 / rows)
+    logits = np.tile(share, (1, classes))
+    logits[:, present] = own
+    return logits
 
 
 def linear_family(task: str) -> OwnFamily:
@@ -177,8 +178,8 @@ def _trees_below(cv_search: Search, bar: float, seed: int) -> Rival | None:
         best = min(losses, key=losses.__getitem__)
         if losses[best] >= bar:
             return None
-        model = _boosted(cv_search.rows, cv_search.task, *best, seed)
-    return Rival("boosted-trees", lambda x: _outputs(model, x))
+        model = _boosted(cv_search.all_rows, cv_search.task, *best, seed)
+    return Rival("boosted-trees", partial(_outputs, model))
 
 
 def _one_thread() -> threadpool_limits:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logsumexp, softmax
 
 from flfed.rows.evaluation.bootstrap import units_of
-from flfed.rows.features.encode import Encoded
+from flfed.rows.features.encode import MOST_ROWS, Encoded, EncodedBlocks
 from flfed.rows.training.functional import loss_of_rows
 
 PENALTIES = np.logspace(-4, 1, 11)
@@ -30,6 +30,10 @@ LEAST = 1e-12
 MANY = 500
 """Unknowns above which Newton's method costs too much."""
 STEPS = 100
+PASSES = 20
+"""Most steps of Newton's method over rows that come block by block."""
+CLOSE_STEP = 1e-4
+"""Largest change of a coefficient in the last of these steps."""
 NEAR = 1e-7
 """Largest change of a coefficient in a step that is the last: what it leaves is about the square of it."""
 
@@ -75,7 +79,9 @@ class Search:
     Attributes
     ----------
     rows : Encoded
-        Classes are 0, 1, ..., each with a row; two are a binary task.
+        On which the penalty is chosen. Classes are 0, 1, ..., each with a row; two are a binary task.
+    all_rows : Encoded
+        On which the model is fitted in the end.
     task : str
     folds : sequence of Fold
         Each with two classes or more to train on. None where no fold could be tested.
@@ -88,6 +94,7 @@ class Search:
     """
 
     rows: Encoded
+    all_rows: Encoded
     task: str
     folds: Sequence[Fold]
     present: np.ndarray
@@ -101,15 +108,16 @@ class Search:
         """
         if self.outputs == 1:
             return predictor
-        weight = np.zeros((self.rows.x.shape[1], self.outputs))
+        rows = self.all_rows
+        weight = np.zeros((rows.x.shape[1], self.outputs))
         bias = np.zeros(self.outputs)
         own = self.present[1:] if self.task == "binary" else self.present
         weight[:, own] = predictor.weight
         bias[own] = predictor.bias
         # A class without rows gets an intercept by which it has half a row's share on the average.
-        likely = self.rows.x @ weight[:, self.present] + bias[self.present]
+        likely = rows.x @ weight[:, self.present] + bias[self.present]
         absent = np.setdiff1d(np.arange(self.outputs), self.present)
-        bias[absent] = float(logsumexp(likely, axis=1).mean()) + np.log(0.5 / len(self.rows))
+        bias[absent] = float(logsumexp(likely, axis=1).mean()) + np.log(0.5 / len(rows))
         return LinearPredictor(weight, bias)
 
 
@@ -137,27 +145,31 @@ def search_of(
     Where not two classes have two rows: the constant model, with half a row added to each class.
     Folds are stratified and at most as many as the rarest class has rows; a class of one row is in
     every fold's training rows. Where rows have groups, all of this counts groups, and no group is
-    on both sides of a fold. Under a holdout by time there is one fold, whose test rows are the latest.
+    on both sides of a fold. Under a holdout by time there is one fold, whose test rows are the latest. Of many rows
+    folds are of a sample.
     """
     if task == "regression":
         return _regression(rows, rng, folds)
-    latest = rows.latest()
     counts = np.bincount(rows.y, minlength=classes)
     present = np.flatnonzero(counts)
-    (free, units) = units_by_class(rows, classes)
-    several = units[units > 0]
-    if len(present) < 2 or (latest is None and len(several) < 2):
+    if len(present) < 2:
         return _constant(counts, rows.x.shape[1], task)
     # A constant class weight is none: it would only change the penalty.
     weight = rows.weight if np.ptp(rows.weight) else np.ones(len(rows))
-    own = replace(rows, y=np.searchsorted(present, rows.y), weight=weight)
+    all_rows = replace(rows, y=np.searchsorted(present, rows.y), weight=weight)
+    own = all_rows.take(all_rows.sample(MOST_ROWS * rows.sites, rng))
+    latest = own.latest()
+    (free, units) = units_by_class(own, classes)
+    several = units[units > 0]
+    if latest is None and len(several) < 2:
+        return _constant(counts, rows.x.shape[1], task)
     if latest is None:
         parts = _class_folds(own, free, int(min(folds, several.min())), rng)
     else:
         parts = _testable(own, [Fold(np.flatnonzero(~latest), np.flatnonzero(latest))])
     fitted = "binary" if len(present) == 2 else "multi-class"
     outputs = 1 if task == "binary" else classes
-    return Search(own, fitted, parts, present, outputs)
+    return Search(own, all_rows, fitted, parts, present, outputs)
 
 
 def units_by_class(rows: Encoded, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -213,8 +225,9 @@ def _testable(rows: Encoded, folds: Sequence[Fold]) -> list[Fold]:
 
 
 def _regression(rows: Encoded, rng: np.random.Generator, count: int) -> Search | LinearPredictor:
-    _, units = units_of(len(rows), rows.group)
-    latest = rows.latest()
+    own = rows.take(rows.sample(MOST_ROWS * rows.sites, rng))
+    _, units = units_of(len(own), own.group)
+    latest = own.latest()
     if len(rows) < 2 * FOLDS or (latest is None and units < 2):
         mean = rows.y.mean() if len(rows) else 0.0
         return LinearPredictor.constant(np.array([mean]), rows.x.shape[1])
@@ -222,13 +235,13 @@ def _regression(rows: Encoded, rng: np.random.Generator, count: int) -> Search |
     seed = int(rng.integers(2**31))
     if latest is not None:
         split = [(np.flatnonzero(~latest), np.flatnonzero(latest))] if latest.any() else []
-    elif rows.group is not None:
+    elif own.group is not None:
         from sklearn.model_selection import GroupKFold
 
-        split = list(GroupKFold(min(count, units)).split(rows.x, groups=rows.group))
+        split = list(GroupKFold(min(count, units)).split(own.x, groups=own.group))
     else:
-        split = plain_folds(len(rows), count, seed)
-    return Search(rows, "regression", [Fold(a, b) for a, b in split], np.zeros(0, dtype=np.intp), 1)
+        split = plain_folds(len(own), count, seed)
+    return Search(own, rows, "regression", [Fold(a, b) for a, b in split], np.zeros(0, dtype=np.intp), 1)
 
 
 def chosen(losses: np.ndarray) -> int:
@@ -277,7 +290,7 @@ def sum_test_losses(cv_search: Search) -> np.ndarray:
 
 def fit_at(cv_search: Search, l2: float) -> LinearPredictor:
     """Return scikit-learn's fit on all rows at one penalty."""
-    rows = cv_search.rows
+    rows = cv_search.all_rows
     if cv_search.task == "regression":
         best = _ridge(l2, len(rows)).fit(rows.x, rows.y)
         return LinearPredictor(best.coef_.reshape(-1, 1), np.atleast_1d(best.intercept_))
@@ -447,6 +460,53 @@ def fit_beside(
     return LinearPredictor(coefficients[:-1], coefficients[-1])
 
 
+def tuned_on_blocks(rows: EncodedBlocks, few: Encoded, task: str, rng: np.random.Generator) -> LinearPredictor:
+    """Fit a linear model to rows that come block by block, at the best penalty of a few of them.
+
+    Parameters
+    ----------
+    rows : EncodedBlocks
+        Their class weights count.
+    few : Encoded
+        Rows on which the penalty is chosen, and where the fit begins.
+    task : {"binary", "regression"}
+    rng : Generator
+        Draws the folds.
+
+    Notes
+    -----
+    The penalty is the precision of a prior, which does not grow with the rows.
+
+    Newton's method, a pass over the rows for each step; steps are cut as in `fit_beside`, by a bound of the change of
+    any row's output.
+    """
+    search = search_of(few, task, 2, rng)
+    if isinstance(search, LinearPredictor):
+        return search
+    l2 = float(search.penalties[chosen(sum_test_losses(search))])
+    begun = fit_at(search, l2)
+    coefficients = np.vstack([begun.weight, begun.bias])
+    prior = np.append(np.full(len(begun.weight), l2 * len(few)), 0.0)
+    for _ in range(PASSES):
+        slope = prior[:, None] * coefficients
+        hessian = np.diag(prior)
+        largest = np.zeros(len(prior))
+        for block in rows.blocks(None):
+            x = np.column_stack([block.x, np.ones(len(block))])
+            root = np.sqrt(block.weight)[:, None]
+            expects, bend = curvature(x * root, x @ coefficients, task)
+            slope += x.T @ (block.weight[:, None] * (expects - block.y[:, None]))
+            hessian += bend
+            largest = np.maximum(largest, np.abs(x).max(axis=0, initial=0.0))
+        step = np.linalg.solve(hessian, slope)
+        way = 0.0 if task == "regression" else float(largest @ np.abs(step[:, 0]))
+        shortened = np.log1p(way) / way if way else 1.0
+        coefficients = coefficients - step * shortened
+        if task == "regression" or np.abs(step).max() < CLOSE_STEP:
+            break
+    return LinearPredictor(coefficients[:-1], coefficients[-1])
+
+
 def curvature(x: np.ndarray, outputs: np.ndarray, task: str) -> tuple[np.ndarray, np.ndarray]:
     """Return what outputs expect of the target, and the Hessian of the summed loss.
 
@@ -486,18 +546,21 @@ def tuned_beside(
     precisions : function of a number of rows
         Candidates, [candidates], from wide priors to narrow.
     """
-    search = search_of(rows, task, classes, rng)
+    places = rows.sample(MOST_ROWS * rows.sites, rng)
+    own = rows.take(places)
+    own_offset = offset[places]
+    search = search_of(own, task, classes, rng)
     folds = search.folds if isinstance(search, Search) else ()
     candidates = precisions(len(rows))
     losses = np.zeros(len(candidates))
     for fold in folds:
-        train = rows.take(fold.train)
-        test = rows.take(fold.test)
+        train = own.take(fold.train)
+        test = own.take(fold.test)
         fit = None
         # From narrow to wide, each fit beginning at the last.
         for place, precision in reversed(list(enumerate(precisions(len(train))))):
-            fit = fit_beside(train, offset[fold.train], task, float(precision), intercept, fit)
-            losses[place] += len(test) * loss_of_rows(task, offset[fold.test] + fit(test.x), test.y)
+            fit = fit_beside(train, own_offset[fold.train], task, float(precision), intercept, fit)
+            losses[place] += len(test) * loss_of_rows(task, own_offset[fold.test] + fit(test.x), test.y)
     # Of priors that are as good the narrowest: nearer to the score itself.
     best = len(losses) - 1 - int(np.argmin(losses[::-1]))
     return fit_beside(rows, offset, task, float(candidates[best]), intercept), bool(len(folds))

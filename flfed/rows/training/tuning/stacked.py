@@ -25,6 +25,7 @@ from flfed.rows.training.tuning.linear import (
     LinearPredictor,
     Search,
     chosen,
+    fit_at,
     log_losses,
     search_alone,
     search_of,
@@ -150,7 +151,10 @@ def _best(search: Search, path: np.ndarray) -> LinearPredictor:
         x = search.rows.x[fold.test]
         y = search.rows.y[fold.test]
         losses += log_losses(x @ w[..., :-1].swapaxes(-1, -2) + w[:, None, :, -1], y).sum(axis=-1)
-    best = path[-1, chosen(losses)]
+    place = chosen(losses)
+    if len(search.rows) < len(search.all_rows):
+        return fit_at(search, float(PENALTIES[place]))
+    best = path[-1, place]
     return LinearPredictor(best[:, :-1].T, best[:, -1])
 
 
@@ -244,7 +248,7 @@ def _ridge(search: Search) -> LinearPredictor:
         weight, bias = _ridges(rows.x[fold.train], rows.y[fold.train])
         off = weight @ rows.x[fold.test].T + bias[:, None] - rows.y[fold.test]
         losses += np.square(off).sum(axis=1)
-    weight, bias = _ridges(rows.x, rows.y)
+    weight, bias = _ridges(search.all_rows.x, search.all_rows.y)
     best = chosen(losses)
     return LinearPredictor(weight[best][:, None], bias[best : best + 1])
 

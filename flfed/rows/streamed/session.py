@@ -1,0 +1,151 @@
+"""One site's work on one study whose table is larger than memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from flfed.rows.baselines import LocalModel, network_predictor
+from flfed.rows.data import datasets
+from flfed.rows.data.site import Site, SiteTable
+from flfed.rows.evaluation.streamed import ScoreSums
+from flfed.rows.features.encode import Encoded, EncodedBlocks, encode
+from flfed.rows.session import SiteSession
+from flfed.rows.streamed.table import HOLDOUT, TRAINING, StreamedTable
+from flfed.rows.study_model import study_layout
+from flfed.rows.training.requests import Asking
+from flfed.rows.training.tuning.best_model import linear_family
+from flfed.rows.training.tuning.linear import tuned_on_blocks
+from flfed.seeds import Draws, generator
+from flfed.study.study import Study
+from flfed.study.tables import SiteModelKind
+from flfed.summaries.score_bins import ScoreBins
+from flfed.summaries.summary import Arrays, Encoder, Summary
+
+CHOOSING = 20_000
+"""Most rows on which the penalty of an own model is chosen."""
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """Rows of one side of a streamed table, in place of a data frame of them."""
+
+    table: StreamedTable
+    side: int
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return self.table.count(self.side)
+
+
+class StreamedSession(SiteSession):
+    """One site's side of one study, whose rows are read again in each pass.
+
+    Parameters are those of `SiteSession`, without a table.
+    """
+
+    def __init__(self, site: Site, study: Study, repeat: int = 0, *, draws: Draws | None = None) -> None:
+        schema = datasets.load(study.dataset.name).schema
+        drawn = repeat if site.policy.resplit else 0
+        self.rows = StreamedTable(site, study_layout(study, schema), study.seed + repeat, drawn)
+        training: Any = Side(self.rows, TRAINING)
+        holdout: Any = Side(self.rows, HOLDOUT)
+        super().__init__(site, study, repeat, table=SiteTable(training, schema, holdout), draws=draws)
+
+    @cached_property
+    def exact_summary(self) -> Summary:
+        """The exact sums over training rows."""
+        return self.rows.sums[TRAINING]
+
+    def summary(self) -> Summary:
+        """Return the sums over training rows, which leave an open site."""
+        return self.exact_summary
+
+    def holdout_summary(self) -> Summary | None:
+        """Return the holdout sums, None without a row."""
+        return self.rows.sums.get(HOLDOUT)
+
+    def encode(self, table: Any, encoder: Encoder) -> Any:
+        """Return the rows of a side, encoded block by block in each pass; others at once."""
+        if not isinstance(table, Side):
+            return encode(table, self.layout, encoder, weighted=self.study.plan.class_weight == "balanced")
+
+        def blocks(rng: np.random.Generator | None) -> Iterator[Encoded]:
+            for rows in self.rows.blocks(table.side, rng):
+                yield self.encode(rows, encoder)
+
+        return EncodedBlocks(len(table), blocks)
+
+    def training(self, encoder: Encoder) -> Any:
+        """Return a sample of the training rows, by which a model is adjusted to the site."""
+        return self.encode(self.rows.sample, self.in_use(encoder))
+
+    def model_rows(self, encoder: Encoder) -> tuple[Any, Any]:
+        """Return the rows to train on; no round's model is scored, which would take another pass."""
+        rows = self.encode(self.table.training, self.in_use(encoder))
+        return rows, rows
+
+    def measured(self, *_: Any, **__: Any) -> Asking[Any]:
+        """Return no scores of a round."""
+        return None
+        yield  # a handler is a generator, also one without requests
+
+    def local_model(self, own: SiteModelKind | None = None, *, half: bool = False) -> Asking[LocalModel]:
+        """Tune a linear model on this site's training rows alone, which is made once.
+
+        Its penalty is chosen on `CHOOSING` rows of the sample at most; all rows are fitted.
+        """
+        own = own or self.study.compare.site_model
+        if (own, half) not in self._local:
+            encoder = self.own_encoder()
+            few = self.encode(self.rows.sample, encoder)
+            few = few.take(np.arange(0, len(few), -(-len(few) // CHOOSING)))
+            rng = generator(self.seed, site=self.site.name, purpose="folds")
+            model = tuned_on_blocks(self.encode(self.table.training, encoder), few, self.task, rng)
+            family = linear_family(self.task) if own == "best" else None
+            self._local[own, half] = LocalModel(encoder, model, family)
+        return self._local[own, half]
+        yield  # as above
+
+    def compared(
+        self, arrays: Arrays, encoder: Encoder, sd: float | None, bins: ScoreBins, rng: np.random.Generator
+    ) -> Asking[ScoreSums]:
+        """Yield requests and return the sums of all models' scores on the holdout, from two passes."""
+        shared = self.in_use(encoder)
+        local = yield from self.local_model()
+        models = {
+            "global": (shared, network_predictor(self.model, arrays)),
+            "local-only": (local.encoder, local.outputs),
+        }
+        models["personalised"] = (shared, (yield from self.personalised(arrays, encoder, sd)))
+        if self.study.compare.site_model == "best":
+            models["local-only-same"] = models["local-only"]
+        # An intercept of the site's own moves no row before another.
+        ranked_as = {} if self.own_arrays.model is not None else {"personalised": "global"}
+        binary = self.task == "binary"
+        ranked = [ranked_as.get(name, name) for name in models] if binary else []
+        centre = 0.0 if binary else float(self.own_encoder().center[-1])
+        sums = ScoreSums(self.metrics, list(models), bins, centre, rng)
+        for paired in (False, True)[: 1 + binary]:
+            placements = sums.placements()
+            for rows in self.rows.blocks(HOLDOUT):
+                y = rows.codes[self.schema.target].astype(np.intp) if binary else rows.values[self.schema.target]
+                x = {used: self.encode(rows, used).x for used in {used for used, _ in models.values()}}
+                outputs = {name: predict(x[used]) for name, (used, predict) in models.items()}
+                places = sums.bin_places([outputs[name] for name in ranked])
+                if paired:
+                    sums.add_pairs(y, places, placements)
+                else:
+                    scores = {name: self.predictions(outputs[name], used) for name, (used, _) in models.items()}
+                    sums.add(y, scores, places)
+        return sums
+
+
+def open_session(site: Site, study: Study, repeat: int, draws: Draws) -> SiteSession:
+    """Return a site's session of a study, which reads its rows at once, or block by block where they are streamed."""
+    kind = StreamedSession if site.is_streamed else SiteSession
+    return kind(site, study, repeat, draws=draws)

@@ -1,0 +1,167 @@
+"""Many rows: settings are chosen on a sample, a capped model that still grows decides nothing, draws are of parts."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score
+
+from flfed import Study, run
+from flfed.records.reports.narrative import untold_in_words
+from flfed.records.reports.site_verdict import site_verdict
+from flfed.records.statistics import verdict
+from flfed.rows.evaluation import bootstrap
+from flfed.rows.evaluation.bootstrap import replicate
+from flfed.rows.evaluation.scoring import metrics_of
+from flfed.rows.features.encode import LEAST_OF_A_CLASS, Encoded, pooled_rows
+from flfed.rows.training.answer import compute_stacked
+from flfed.rows.training.requests import RivalRequest, TreesRequest, TuneRequest
+from flfed.rows.training.tuning import linear
+from flfed.rows.training.tuning.best_model import TREES, _boosted
+from flfed.rows.training.tuning.linear import fit_at, search_of
+from flfed.study.request_hash import asks_sha256
+from flfed.updates.messages.fields import recorded_words
+from tests.rows.test_rival import rows_of
+
+AUC = "roc_auc_score"
+MOST = 600
+
+
+def test_a_sample_has_each_classs_share_and_nine_of_the_rarest():
+    y = np.repeat([0, 1, 2], [4000, 990, 10])
+    rows = Encoded(np.zeros((5000, 1)), y, np.ones(5000))
+    samples = [rows.sample(most, np.random.default_rng(2)) for most in (250, 500)]
+    counts = np.bincount(y[samples[1]])
+    assert len(samples[1]) <= 500 and counts[2] == LEAST_OF_A_CLASS
+    assert counts[0] / counts[1] == pytest.approx(4000 / 990, rel=0.1)
+    assert np.isin(samples[0], samples[1]).all() and (np.diff(samples[1]) > 0).all()
+    assert rows.sample(5000, np.random.default_rng(2)) == slice(None)
+
+
+@pytest.fixture
+def sampled(monkeypatch):
+    """Settings are chosen on so few rows that a small table has more."""
+    monkeypatch.setattr(linear, "MOST_ROWS", MOST)
+
+
+@pytest.mark.parametrize("task", ["binary", "multi-class", "regression"])
+def test_settings_are_chosen_on_a_sample_and_the_fit_takes_all_rows(task, sampled):
+    rows = rows_of(task, "line", rows=2000)
+    classes = {"binary": 2, "multi-class": 3, "regression": 0}[task]
+    search = search_of(rows, task, classes, np.random.default_rng(4))
+    assert len(search.rows) <= MOST and len(search.all_rows) == 2000
+    assert max(fold.test.max() for fold in search.folds) < len(search.rows)
+    (found,) = compute_stacked([TuneRequest(rows=rows, task=task, classes=classes, rng=np.random.default_rng(4))])
+    # The fit is the one that scikit-learn makes of all rows, at one of the penalties.
+    direct = [search.finished(fit_at(search, float(l2))) for l2 in search.penalties]
+    assert min(np.abs(found(rows.x) - one(rows.x)).max() for one in direct) < 1e-5
+    few = replace(search, all_rows=search.rows)
+    assert min(np.abs(found(rows.x) - fit_at(few, float(l2))(rows.x)).max() for l2 in few.penalties) > 1e-3
+
+
+@pytest.mark.parametrize("kind", [RivalRequest, TreesRequest])
+def test_trees_chosen_on_a_sample_are_grown_on_all_rows(kind, sampled):
+    rows = rows_of("binary", "cross", rows=3000)
+    (found,) = compute_stacked([kind(rows=rows, task="binary", classes=2, rng=np.random.default_rng(4))])
+    outputs = found.outputs if kind is RivalRequest else found
+    search = search_of(rows, "binary", 2, np.random.default_rng(4), folds=3)
+    grown = {}
+    for name, some in (("all", search.all_rows), ("sample", search.rows)):
+        models = [_boosted(some, "binary", leaves, trees, 0) for leaves, numbers in TREES.items() for trees in numbers]
+        grown[name] = min(np.abs(model.decision_function(rows.x) - outputs(rows.x)[:, 0]).max() for model in models)
+    assert grown["all"] < 1e-9 and grown["sample"] > 0.1
+
+
+def test_rows_of_several_sites_are_chosen_on_as_many_of_each(sampled):
+    parts = [rows_of("binary", "line", rows=1000) for _ in range(2)]
+    together = pooled_rows(parts)
+    found = search_of(together, "binary", 2, np.random.default_rng(4))
+    assert together.take(slice(0, 5)).sites == 2 and MOST < len(found.rows) <= 2 * MOST
+
+
+def test_parts_of_many_rows_vary_as_the_rows_do_and_a_figure_is_that_of_all_rows():
+    rng = np.random.default_rng(0)
+    rows = bootstrap.MOST_UNITS + 10_000
+    z = rng.normal(size=rows) - 2
+    y = (rng.random(rows) < 1 / (1 + np.exp(-z))).astype(int)
+    scores = {name: 1 / (1 + np.exp(-(z + rng.normal(size=rows) * by))) for name, by in (("a", 0.3), ("b", 0.4))}
+    metrics = {name: metrics_of("binary", None)[name] for name in ("log_loss", "average_precision_score")}
+    made = replicate(metrics, y, scores, np.random.default_rng(1), 2000)
+    losses = {name: -np.log(np.where(y == 1, score, 1 - score)) for name, score in scores.items()}
+    by_rows = {"a": losses["a"], "a - b": losses["a"] - losses["b"]}
+    spread = {"a": made["log_loss"]["a"], "a - b": made["log_loss"]["a"].minus(made["log_loss"]["b"])}
+    for name, loss in by_rows.items():
+        assert np.sqrt(spread[name].variance) == pytest.approx(loss.std() / np.sqrt(rows), rel=0.08)
+    # Rows drawn one by one, as where they are fewer, for the ranking.
+    some = [rng.integers(0, rows, rows) for _ in range(300)]
+    drawn = [average_precision_score(y[of], scores["a"][of]) for of in some]
+    ranked = made["average_precision_score"]["a"]
+    assert np.sqrt(ranked.variance) == pytest.approx(np.std(drawn), rel=0.15)
+    assert ranked.value == pytest.approx(average_precision_score(y, scores["a"]), abs=1e-12)
+    assert ranked.draws.mean() == pytest.approx(ranked.value, abs=0.1 * np.sqrt(ranked.variance))
+
+
+def test_no_more_rows_than_that_are_drawn_one_by_one(monkeypatch):
+    y = np.tile([0, 1], 200)
+    score = np.random.default_rng(0).random(400)
+    metrics = metrics_of("binary", 0.1)
+    alone = replicate(metrics, y, {"a": score}, np.random.default_rng(3), 200)
+    monkeypatch.setattr(bootstrap, "MOST_UNITS", 400)
+    monkeypatch.setattr(bootstrap, "PARTS", 7)
+    again = replicate(metrics, y, {"a": score}, np.random.default_rng(3), 200)
+    assert all(np.array_equal(alone[name]["a"].draws, again[name]["a"].draws) for name in metrics)
+    monkeypatch.setattr(bootstrap, "MOST_UNITS", 399)
+    parts = replicate(metrics, y, {"a": score}, np.random.default_rng(3), 200)
+    assert {name for name in metrics if np.array_equal(parts[name]["a"].draws, alone[name]["a"].draws)} == set()
+    assert all(parts[name]["a"].value == alone[name]["a"].value for name in metrics)
+
+
+def crossed(number, table):
+    """Return a table whose outcome goes with a product, which trees learn the better the more rows they have."""
+    return table.assign(y=np.where((table["x1"] - 50) * table["x2"].fillna(1) > 0, "yes", "no"))
+
+
+@pytest.fixture
+def capped(small_study: str) -> Study:
+    """A linear study held against the best model of at most 800 of a site's rows."""
+    text = small_study.replace('site-model = "same"', 'site-model = "best"')
+    return Study.parse(text).replace({"compare.own-rows": 800, "strategy.rounds": 2})
+
+
+@pytest.mark.studies
+def test_where_a_capped_model_still_grows_the_verdict_cannot_be_told_and_names_the_gain(capped, small_sites):
+    sites = small_sites(2, rows=1500, change=crossed)
+    free, report = (run(study, sites=sites).report for study in (capped.replace({"compare.own-rows": 5000}), capped))
+    unset = run(capped.replace({"compare.own-rows": None}), sites=sites).report
+    assert free["sites"] == unset["sites"]  # no row is left out
+    assert free["global"] == report["global"] and free["pooled"] == report["pooled"]
+    for name, site in report["sites"].items():
+        # Trees of fewer rows are worse, and yet beat the linear shared model: it stays worse.
+        assert site["local-only"][AUC]["value"] < free["sites"][name]["local-only"][AUC]["value"]
+        assert "local-only-half" not in site
+        code, sentence = site_verdict(site, AUC)
+        assert (code, free["sites"][name]["verdict"]) == (verdict.DO_NOT_USE, verdict.DO_NOT_USE)
+    # A model of few rows is no better than the shared one: by how much more rows would make it so is not known.
+    report = run(capped.replace({"compare.own-rows": 200}), sites=sites).report
+    for site in report["sites"].values():
+        code, sentence = site_verdict(site, AUC)
+        assert code == site["verdict"] == verdict.INCONCLUSIVE and site["difference"][AUC]["value"] is None
+        (gain,) = re.findall(r"model of 200 rows still gained (0\.\d+) from half of them to all", sentence)
+        assert float(gain) > 0.005
+    (line,) = untold_in_words(report, AUC)
+    assert line.startswith("Inconclusive at site-01: the site's own model of 200 rows") and "holds at 1 more" in line
+    assert report["mean-gain"][AUC]["value"] is None
+
+
+def test_what_a_site_says_of_it_is_recorded_as_it_is():
+    words = "the site's own model of 200 rows still gained 0.012 from half of them to all (own-rows is too small)"
+    assert recorded_words(words, "metric") == words
+
+
+def test_a_study_without_the_key_asks_for_what_it_asked_before(small_study):
+    text = small_study.replace("[compare]", "[compare]\nown-rows = 500")
+    assert text != small_study and asks_sha256(text) != asks_sha256(small_study)
+    assert Study.parse(text).compare.least_gain(AUC, AUC) == 0.005
