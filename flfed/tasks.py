@@ -33,8 +33,6 @@ from flfed.callbacks import WARNING, Progress, display_paused, no_progress
 from flfed.errors import FlfedError
 from flfed.words import flfed_error, render, usage_error
 
-GROUP = 10
-"""Repeats, or shadow models, of one task: which ones train as a stack must not depend on the number of processes."""
 WORKER_BYTES = 400 * 2**20
 """Memory of a process beyond what it shares, by which the number of processes is chosen."""
 TRIES = 3

@@ -39,12 +39,14 @@ from flfed.rows.warm_start import SourceRows
 from flfed.study.kinds import ANALYSIS, grows, is_statistic, most_rounds
 from flfed.study.study import Study
 from flfed.summaries.summary import schema_encoder
-from flfed.tasks import GROUP, Driver, open_tasks
+from flfed.tasks import Driver, open_tasks
 from flfed.updates.aggregation.rounds import rarely_collected
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
 from flfed.words import render, usage_error
 
+AT_ONCE = 10
+"""Repeats that run side by side, at most; also a task of another process, so that stacks do not depend on these."""
 SITES_AT_ONCE = 2000
 """Sites whose tables are open at a time, over all repeats side by side."""
 
@@ -141,7 +143,7 @@ class Series:
         if self.path == "stacked":
             read = [rows for site in self.sites if isinstance(site, CachedSite) for rows in site.opened.values()]
             by_rows = ROWS_AT_ONCE // max(1, sum(len(rows.order) for rows in read))
-            size = max(1, min(GROUP, by_rows, SITES_AT_ONCE // len(self.sites)))
+            size = max(1, min(AT_ONCE, by_rows, SITES_AT_ONCE // len(self.sites)))
         groups = [[number for number in left if number // size == group] for group in range(self.repeats)]
         return [group for group in groups if group]
 

@@ -202,7 +202,7 @@ contains 0, so this may be chance.'
     if entry.value is None:
         return ""
     gain = Difference(entry.value, entry.low, entry.high)
-    code = verdicts.code_of_mean(entry, entry.minimum_gain or 0.0)
+    code = verdicts.code_of_mean(entry)
     if code == INCONCLUSIVE and has_interval(gain):
         return ""
     size, span = size_and_span(gain, entry.minimum_gain or 0.0)
@@ -220,7 +220,7 @@ def describe_mean_beside_sites(report: Report, metric: str) -> str:
     run = run_of(report)
     mean = figure_of(run.mean_gain, metric)
     gain = Difference(mean.value, mean.low, mean.high)
-    code = verdicts.code_of_mean(mean, mean.minimum_gain or 0.0)
+    code = verdicts.code_of_mean(mean)
     if code == INCONCLUSIVE or not is_measured(report, metric) or training_in_words(run.training):
         return ""
     codes = {verdicts.site_verdict(site, metric)[0] for site in run.sites.values()}
@@ -287,7 +287,7 @@ def forest_lines(report: Report, metric: str, sites: Sequence[str]) -> list[Fore
     mean = figure_of(run.mean_gain, metric)
     # The mean is of the shared model before adjustment, and of all sites, shown here or not.
     if mean.value is not None:
-        verdict = verdicts.code_of_mean(mean, mean.minimum_gain or 0.0)
+        verdict = verdicts.code_of_mean(mean)
         lines.append(ForestLine(None, f"Mean of {mean.sites} sites", mean.value, mean.low, mean.high, verdict))
     return lines
 
@@ -509,11 +509,9 @@ def tally(report: Report, metric: str) -> str:
     # The number of sites that gain is shown even where it is 0; but where most are inconclusive, or the mean gain is
     # clear, "0" would read as no.
     first = PAYS
-    most = max(by_code, key=lambda code: len(by_code[code]))
-    mean = figure_of(run.mean_gain, metric)
-    is_clear = verdicts.code_of_mean(mean, mean.minimum_gain or 0.0) == PAYS
+    is_clear = verdicts.code_of_mean(figure_of(run.mean_gain, metric)) == PAYS
     if not by_code[PAYS] and (is_clear or 2 * len(by_code[INCONCLUSIVE]) > len(run.sites)):
-        first = most
+        first = max(by_code, key=lambda code: len(by_code[code]))
     parts = []
     for code in sorted(by_code, key=lambda code: code != first):
         names = by_code[code]

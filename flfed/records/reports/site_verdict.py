@@ -228,8 +228,13 @@ def _gain(pairs: Pairs, metric: str) -> tuple[float, float] | None:
     return None if gain is None else (gain, error)
 
 
-def code_of_mean(mean: FigureReport, worthwhile: float) -> str:
-    """Return the verdict on a mean gain; a loss is inconclusive where the model was not trained enough."""
+def code_of_mean(mean: FigureReport, worthwhile: float | None = None) -> str:
+    """Return the verdict on a mean gain; a loss is inconclusive where the model was not trained enough.
+
+    `worthwhile` is the minimum gain; None means the one beside the mean, else 0.
+    """
+    if worthwhile is None:
+        worthwhile = mean.minimum_gain or 0.0
     code = verdict.code_of(verdict.Difference(mean.value, mean.low, mean.high), worthwhile)
     if code == verdict.DO_NOT_USE and mean.undertrained:
         return verdict.INCONCLUSIVE

@@ -151,7 +151,7 @@ def _step(shown: ShownRun, metric: str) -> str:
             return render("pages.next.frames-rounds", rounds=2 * shown.planned)
         return render("pages.next.undertrained", command=command, rounds=2 * shown.planned)
     mean = figure_of(run.mean_gain, metric)
-    code = code_of_mean(mean, mean.minimum_gain or 0.0)
+    code = code_of_mean(mean)
     if mean.value is None and len(run.sites) == 1:
         code = site_verdict(next(iter(run.sites.values())), metric)[0]
     if code == PAYS or is_uncompared(shown.report):

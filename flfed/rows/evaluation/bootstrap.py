@@ -209,7 +209,7 @@ class _Sums:
                 start = self._places[name, arm].stop
         self._columns = np.concatenate(columns, axis=1)
         if part is not None:
-            self._columns = np.stack([np.bincount(part, column, PARTS) for column in self._columns.T], axis=1)
+            self._columns = sum_by_part(part, self._columns, PARTS)
 
     def of(self, weights: Floats) -> dict[Pair, Floats]:
         """Return the metrics [draws] by name and arm."""
@@ -226,18 +226,24 @@ def _functions(metrics: Metrics, y: Target, scores: Scores, part: Codes | None) 
     functions: dict[Pair, Drawn] = {}
     for name, metric in metrics.items():
         for arm, score in scores.items():
-            by_counts = part is not None and score.ndim == 1 and y.dtype.kind != "f"
-            if not (isinstance(metric, Ranking) and _follows(metric, "ranked")):
-                weighted = metric.signed if isinstance(metric, Size) else metric.weighted
-                functions[name, arm] = partial(weighted, y, score)
-            elif part is not None and by_counts:
-                functions[name, arm] = _by_counts(metric, y, score, part)
-                continue
-            else:
-                functions[name, arm] = metric.ranked(y, score)
-            if part is not None:
-                functions[name, arm] = _by_part(functions[name, arm], part)
+            functions[name, arm] = _function(metric, y, score, part)
     return functions
+
+
+def _function(metric: RowMetric, y: Target, score: Score, part: Codes | None) -> Drawn:
+    if isinstance(metric, Ranking) and _follows(metric, "ranked"):
+        if part is not None and score.ndim == 1 and y.dtype.kind != "f":
+            return _by_counts(metric, y, score, part)
+        function = metric.ranked(y, score)
+    else:
+        weighted = metric.signed if isinstance(metric, Size) else metric.weighted
+        function = partial(weighted, y, score)
+    return function if part is None else _by_part(function, part)
+
+
+def sum_by_part(part: Codes, columns: Floats, parts: int) -> Floats:
+    """Return the sums of columns [rows, columns] over the rows of each part, [parts, columns]."""
+    return np.stack([np.bincount(part, column, parts) for column in columns.T], axis=1)
 
 
 def _by_part(function: Drawn, part: Codes) -> Drawn:

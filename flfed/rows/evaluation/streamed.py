@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
-from flfed.rows.evaluation.bootstrap import Size
+from flfed.rows.evaluation.bootstrap import Size, sum_by_part
 from flfed.rows.evaluation.intervals import Areas, Difference, Estimate, Z
 from flfed.rows.evaluation.scoring import auc_of_histogram
 from flfed.rows.evaluation.weighted_metrics import Floats, Score, SumMetric, Target
@@ -60,8 +60,9 @@ class ScoreSums:
         for name, metric in self._metrics.items():
             if isinstance(metric, SumMetric):
                 for arm in self.arms:
-                    columns = _sums_of_parts(part, metric.columns_about(y, scores[arm], self._centre))
-                    self._sums[name, arm] = columns + self._sums.get((name, arm), 0.0)
+                    columns = metric.columns_about(y, scores[arm], self._centre)
+                    sums = sum_by_part(part, np.column_stack([np.ones(len(y)), columns]), PARTS)
+                    self._sums[name, arm] = sums + self._sums.get((name, arm), 0.0)
         for counts, own in zip(self.counts, places):
             counts += np.bincount(own + FINE * BINS * (y == 1), minlength=counts.size).reshape(counts.shape)
 
@@ -93,18 +94,14 @@ class ScoreSums:
         classes = np.flatnonzero(self.counts[0].sum(axis=1)) if binary else np.arange(2.0)
         made: dict[str, Any] = {}
         for name, metric in self._metrics.items():
+            if name == "roc_auc_score":
+                made[name] = BinnedArea(self, metric.defined(classes))
+                continue
             kind = PartSizes if isinstance(metric, Size) else PartSums
             columns = [self._sums[name, arm] for arm in self.arms if (name, arm) in self._sums]
             why = metric.defined(classes) if columns else render("figures.methods.streamed")
             made[name] = kind(metric, columns, why)
-            if name == "roc_auc_score":
-                made[name] = BinnedArea(self, metric.defined(classes))
         return made
-
-
-def _sums_of_parts(part: np.ndarray, columns: Floats) -> Floats:
-    """Return the rows of each part, and the sums of columns [rows, columns] over them, [parts, 1 + columns]."""
-    return np.stack([np.bincount(part, column, PARTS) for column in (np.ones(len(part)), *columns.T)], axis=1)
 
 
 class PartSums(SumMetric):

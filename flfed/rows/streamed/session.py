@@ -13,7 +13,7 @@ from flfed.rows.baselines import LocalModel, network_predictor
 from flfed.rows.data import datasets
 from flfed.rows.data.site import Site, SiteTable
 from flfed.rows.evaluation.streamed import ScoreSums
-from flfed.rows.features.encode import Encoded, EncodedBlocks, encode
+from flfed.rows.features.encode import MOST_ROWS, Encoded, EncodedBlocks, encode
 from flfed.rows.session import SiteSession
 from flfed.rows.streamed.table import HOLDOUT, TRAINING, StreamedTable
 from flfed.rows.study_model import study_layout
@@ -25,9 +25,6 @@ from flfed.study.study import Study
 from flfed.study.tables import SiteModelKind
 from flfed.summaries.score_bins import ScoreBins
 from flfed.summaries.summary import Arrays, Encoder, Summary
-
-CHOOSING = 20_000
-"""Most rows on which the penalty of an own model is chosen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,13 +94,13 @@ class StreamedSession(SiteSession):
     def local_model(self, own: SiteModelKind | None = None, *, half: bool = False) -> Asking[LocalModel]:
         """Tune a linear model on this site's training rows alone, which is made once.
 
-        Its penalty is chosen on `CHOOSING` rows of the sample at most; all rows are fitted.
+        Its penalty is chosen on `MOST_ROWS` rows of the sample at most; all rows are fitted.
         """
         own = own or self.study.compare.site_model
         if (own, half) not in self._local:
             encoder = self.own_encoder()
             few = self.encode(self.rows.sample, encoder)
-            few = few.take(np.arange(0, len(few), -(-len(few) // CHOOSING)))
+            few = few.take(np.arange(0, len(few), -(-len(few) // MOST_ROWS)))
             rng = generator(self.seed, site=self.site.name, purpose="folds")
             model = tuned_on_blocks(self.encode(self.table.training, encoder), few, self.task, rng)
             family = linear_family(self.task) if own == "best" else None
