@@ -40,9 +40,7 @@ def test_with_sites_the_probabilities_are_those_of_federate_without_a_holdout(mo
     columns = [f"x{number}" for number in range(X.shape[1])]
     table = pd.DataFrame(X, columns=columns).assign(target=Y)
     frames = {f"site-{site}": table[site == SITES] for site in np.unique(SITES)}
-    again = federate(
-        frames, "target", holdout=0, l2=0.01, strategy={"quorum": 1.0}, say=lambda line: None, **every
-    )
+    again = federate(frames, "target", holdout=0, l2=0.01, strategy={"quorum": 1.0}, say=lambda line: None, **every)
     assert again.report["status"] == "completed"
     ours, theirs = fitted.predict_proba(X), again.model.predict_proba(table)
     assert ours.shape == (569, 2)
