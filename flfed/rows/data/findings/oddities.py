@@ -132,7 +132,8 @@ def _of_cells(name: str, table: pd.DataFrame, schema: Schema, today: date) -> It
         codes, texts = pd.factorize(present_cells)
         if twice := rows_in_other_case(list(map(str, texts)), np.bincount(codes, minlength=len(texts))):
             yield render("findings.column.cases", rows=twice)
-    yield from _of_empty(cells, column, schema.group, people)
+    if len(present_cells) < len(cells):
+        yield from _of_empty(cells, column, schema.group, people)
     if column.kind == "target" and not column.is_number():
         return
     yield from _of_spread(present_cells, len(cells), rare=column.kind in ("flag", "category"))
@@ -182,7 +183,8 @@ def _of_spread(present_cells: pd.Series, rows: int, *, rare: bool) -> Iterator[s
 
 
 def _of_identifiers(name: str, present_cells: pd.Series, rows: int, schema: Schema) -> Iterator[str]:
-    sizes = present_cells.value_counts(sort=False)
+    codes, texts = pd.factorize(present_cells.to_numpy())
+    sizes = pd.Series(np.bincount(codes, minlength=len(texts)), index=texts)
     yield from odd_identifiers(present_cells, sizes)
     if name == schema.group:
         if len(present_cells) >= FEWEST and 2 * int(sizes.max()) > rows:
