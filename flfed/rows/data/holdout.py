@@ -29,14 +29,14 @@ FIRST_DAY = "1678-01-01"
 LAST_DAY = "2262-01-01"
 """pandas has every day between these two; they stand for no limit."""
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
-Masks = tuple[np.ndarray, np.ndarray]
-"""Masks of training and of holdout rows; [rows] each."""
+Sides = tuple[np.ndarray, np.ndarray]
+"""Sides of training and of holdout rows; [rows] each."""
 
 
 class PublishedSplit(Protocol):
     """A published split, from `flfed/rows/splits/`, with rows in the source's order."""
 
-    def split(self, table: pd.DataFrame, schema: Schema, draw: int = 0) -> Masks:
+    def split(self, table: pd.DataFrame, schema: Schema, draw: int = 0) -> Sides:
         """Return two masks [rows]: training, holdout."""
         ...
 
@@ -73,7 +73,7 @@ class Holdout:
         if not 0 <= self.share < 1:
             raise usage_error("rows.holdout.share", share=self.share)
 
-    def split(self, table: pd.DataFrame, schema: Schema, repeat: int = 0, keys: np.ndarray | None = None) -> Masks:
+    def split(self, table: pd.DataFrame, schema: Schema, repeat: int = 0, keys: np.ndarray | None = None) -> Sides:
         """Return two masks [rows]: training, holdout.
 
         `repeat` > 0 draws another split. `keys` are the table's `side_keys`, if computed before.
@@ -177,13 +177,13 @@ class HoldoutByTime:
         """Return the last moment of training rows, `train_until` minus the gap."""
         return self._moments()[2]
 
-    def periods(self, dates: pd.Series) -> Masks:
+    def periods(self, dates: pd.Series) -> Sides:
         """Return masks of the `dates` [rows] in the training and the test period."""
         start, _, ended, late, end = self._moments()
         train = (dates >= start) & (dates <= ended)
         return train.to_numpy(), ((dates >= late) & (dates < end)).to_numpy()
 
-    def split(self, table: pd.DataFrame, schema: Schema, repeat: int = 0, keys: np.ndarray | None = None) -> Masks:
+    def split(self, table: pd.DataFrame, schema: Schema, repeat: int = 0, keys: np.ndarray | None = None) -> Sides:
         """Return two masks [rows]: training, holdout; rows in between are in neither.
 
         A group with rows in both periods keeps its training rows only, unless `same_groups`.
@@ -326,7 +326,7 @@ class SortedRows:
         columns = {name: cells.to_numpy()[places] for name, cells in self.source.items()}
         return table_of(columns, copy=False)
 
-    def sides(self, holdout: AnyHoldout, repeat: int) -> Masks:
+    def sides(self, holdout: AnyHoldout, repeat: int) -> Sides:
         """Return the masks [rows], in the source's order, of training and holdout by the site's own rule."""
         return holdout.split(self.source, self.schema, repeat, self.keys)
 
@@ -379,7 +379,7 @@ class HoldoutByOrder:
         if until is not None and (kind == "date") != isinstance(until, str):
             raise usage_error("rows.holdout.until", where=where, until=until, kind=kind, by=by)
 
-    def split(self, table: pd.DataFrame, schema: Schema, repeat: int = 0, keys: np.ndarray | None = None) -> Masks:
+    def split(self, table: pd.DataFrame, schema: Schema, repeat: int = 0, keys: np.ndarray | None = None) -> Sides:
         """Return two masks [rows]: training, holdout; the same for every `repeat`.
 
         Rows of one value are on one side. A group with training rows keeps only these, unless `same_groups`.

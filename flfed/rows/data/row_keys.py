@@ -62,23 +62,25 @@ def row_keys(table: pd.DataFrame) -> np.ndarray:
     """Return the keys of the rows of a mapped table; uint64 [rows, 2]."""
     kinds = "".join(_kind(dtype) for dtype in table.dtypes)
     cells = [table.iloc[:, at].to_numpy() for at in range(len(kinds))]
-    words = [own for own, kind in zip(cells, kinds, strict=True) if kind != TEXT]
-    keys = np.empty((len(table), 2), WORD)
     mac = _Mac("rows", min(PIECE, len(table)))
-    first = np.broadcast_to(text_keys([kinds]), keys.shape)
-    for piece in _pieces(len(table)):
-        states = mac.begin(first[piece])
+    keys = np.tile(text_keys([kinds]), (len(table), 1))
+    _add_words(keys, [own for own, kind in zip(cells, kinds, strict=True) if kind != TEXT], mac)
+    for own in (own for own, kind in zip(cells, kinds, strict=True) if kind == TEXT):
+        blocks = text_keys(own)
+        for piece in _pieces(len(table)):
+            keys[piece] = mac.begin(keys[piece] ^ blocks[piece])
+    return keys
+
+
+def _add_words(keys: np.ndarray, words: list[np.ndarray], mac: _Mac) -> None:
+    """Add numbers and dates to the keys of rows, two columns a block."""
+    for piece in _pieces(len(keys)):
+        states = mac.begin(keys[piece])
         for place, own in enumerate(words):
             states[:, place % 2] ^= _word(own[piece])
             if place % 2 or place == len(words) - 1:
                 mac.encrypt(states)
         keys[piece] = states
-    for own, kind in zip(cells, kinds, strict=True):
-        if kind == TEXT:
-            blocks = text_keys(own)
-            for piece in _pieces(len(table)):
-                keys[piece] = mac.begin(keys[piece] ^ blocks[piece])
-    return keys
 
 
 def text_keys(texts: Any) -> np.ndarray:
@@ -129,7 +131,9 @@ def order_keys(keys: np.ndarray, *ties: np.ndarray) -> np.ndarray:
     first = keys[order, 0]
     if (first[1:] != first[:-1]).all():
         return order
-    return np.lexsort([half for each in (*ties[::-1], keys) for half in (each[:, 1], each[:, 0])])
+    columns = np.hstack([*ties[::-1], keys])
+    halves = columns.reshape(len(keys), -1, 2)[:, :, ::-1]
+    return np.lexsort(halves.reshape(len(keys), -1).T)
 
 
 def find_rows(keys: np.ndarray, whole: np.ndarray) -> np.ndarray | None:
@@ -179,8 +183,11 @@ def _as_arrow(texts: Any) -> Any:
     try:
         return pa.array(texts, pa.large_string(), from_pandas=True)
     except UnicodeEncodeError:
-        written = [text.encode("utf-8", "surrogatepass") if isinstance(text, str) else None for text in texts]
-        return pa.array(written, pa.large_binary())
+        return pa.array(map(_encode, texts), pa.large_binary())
+
+
+def _encode(text: Any) -> bytes | None:
+    return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else None
 
 
 def _bytes_of(array: Any) -> tuple[np.ndarray, np.ndarray, bytes]:
@@ -188,4 +195,5 @@ def _bytes_of(array: Any) -> tuple[np.ndarray, np.ndarray, bytes]:
     _, places, content = array.buffers()
     ends = np.frombuffer(places, np.int64)[: len(array) + 1]
     missing = array.is_null().to_numpy(zero_copy_only=False)
-    return np.where(missing, MISSING, np.diff(ends)), ends[:-1], b"" if content is None else content.to_pybytes()
+    written = b"" if content is None else content.to_pybytes()
+    return np.where(missing, MISSING, np.diff(ends)), ends[:-1], written

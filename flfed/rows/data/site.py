@@ -14,7 +14,7 @@ from flfed import registry
 from flfed.errors import UsageError
 from flfed.refusals import Refusal
 from flfed.rows.data import datasets
-from flfed.rows.data.holdout import AnyHoldout, Holdout, HoldoutByTime, Masks, PublishedSplit, SortedRows, side_keys
+from flfed.rows.data.holdout import AnyHoldout, Holdout, HoldoutByTime, PublishedSplit, Sides, SortedRows, side_keys
 from flfed.rows.data.mapping import map_table
 from flfed.rows.data.parsing.fields import ColumnMapping, Field, Finding, check_codes, own_name
 from flfed.rows.data.policy import Policy
@@ -444,7 +444,7 @@ class SiteTable:
         return self._holdout
 
 
-def split_rows(rows: SortedRows, sides: Masks) -> SiteTable:
+def split_rows(rows: SortedRows, sides: Sides) -> SiteTable:
     """Return the sorted rows of two sides: masks of training and holdout in the source's order."""
     train, test = sides
     training = rows.take(train)

@@ -132,8 +132,7 @@ def _of_cells(name: str, table: pd.DataFrame, schema: Schema, today: date) -> It
         codes, texts = pd.factorize(present_cells)
         if twice := rows_in_other_case(list(map(str, texts)), np.bincount(codes, minlength=len(texts))):
             yield render("findings.column.cases", rows=twice)
-    if len(present_cells) < len(cells):
-        yield from _of_empty(cells, column, schema.group, people)
+    yield from _of_empty(cells, len(present_cells), column, schema.group, people)
     if column.kind == "target" and not column.is_number():
         return
     yield from _of_spread(present_cells, len(cells), rare=column.kind in ("flag", "category"))
@@ -156,7 +155,9 @@ def _of_values(
         yield str(change)
 
 
-def _of_empty(cells: pd.Series, column: Column, group: str, people: pd.Series | None) -> Iterator[str]:
+def _of_empty(cells: pd.Series, filled: int, column: Column, group: str, people: pd.Series | None) -> Iterator[str]:
+    if filled == len(cells):
+        return
     if blanks := once_a_block(cells, number=column.is_number() or column.kind == "date"):
         yield render("findings.column.block", rows=count_in_words(blanks))
     elif column.kind in ("flag", "category") and people is not None and (blanks := first_of_each(cells, people)):
