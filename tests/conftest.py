@@ -196,6 +196,7 @@ def dataset_fixture(name: str, folder: str) -> Callable[..., datasets.Dataset]:
 
 taiwan = dataset_fixture("taiwan-credit", "uci_taiwan_credit")
 sba_loans = dataset_fixture("sba-loans", "sba_loans")
+stroke_trial = dataset_fixture("stroke-trial", "ist")
 demand = dataset_fixture("scms-demand", "scms_delivery")
 deliveries = dataset_fixture("scms-delivery", "scms_delivery")
 telemonitoring = dataset_fixture("telemonitoring", "parkinsons_telemonitoring")

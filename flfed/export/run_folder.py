@@ -457,6 +457,8 @@ def _of_parts(parts: Payload, figure: str, columns: list[str]) -> Iterator[Figur
     for part, one in parts.items():
         if part in columns:
             yield _figure("", part, figure, one)
+        elif "value" in one:
+            yield _figure("", "", f"{figure} {part}", one)
         else:
             yield from _of_statistic(one, f"{figure} {part} ")
 

@@ -27,6 +27,8 @@ LEFT_OUT = {
     "portfolio": "a statistic, too",
     "portfolio-returns": "its prices are brought by pip, and not among the shared files",
     "scms-safety-stock": "a statistic, too",
+    "stroke-aspirin": "a statistic, too",
+    "stroke-aspirin-by-country": "a statistic, too",
 }
 """Studies that are not here, and why."""
 

@@ -29,6 +29,8 @@ from flfed.words import render
 StatisticObject = dict[str, Any]
 ANALYSIS = "analysis"
 """Name of an analysis among recorded statistics."""
+SIGNIFICANT = 0.05
+"""Below this p, ratios of sites are said to differ."""
 
 
 def statistic_tables(statistic: StatisticObject) -> list[Table]:
@@ -74,10 +76,19 @@ class Group:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChanceTest:
+    """Recorded test: its p-value, and its χ² where it has one."""
+
+    p: Figure
+    chi2: Figure = field(default_factory=Figure)
+
+
+@dataclass(frozen=True, kw_only=True)
 class OddsOfRows:
-    """Odds of the outcome in two groups, of the rows of one site or of all."""
+    """Odds of the outcome in two groups, of the rows of one site or of all; `by` is the column of the groups."""
 
     groups: list[Group]
+    by: str = ""
     odds_ratio: Figure | None = None
 
 
@@ -90,6 +101,13 @@ class Odds(OddsOfRows):
     p: Figure | None = None
     why: str = ""
     rows_without_a_group: int = 0
+    pearson: ChanceTest | None = None
+    homogeneity: ChanceTest | None = None
+
+
+def _group_name(by: str, value: str) -> str:
+    """Return a group in words: a value of a flag says nothing without its column."""
+    return f"{by} = {value}" if by and value in ("no", "yes") else value
 
 
 def _odds_lines(statistic: StatisticObject) -> Lines:
@@ -101,14 +119,33 @@ def _odds_line(name: str, one: OddsOfRows) -> dict[str, str]:
     line = {"Rows of": name}
     for of in one.groups:
         share = f" ({number(100 * of.events / of.rows, 1)} %)" if of.rows else ""
-        line[f"{of.group}: with the outcome"] = f"{of.events} of {of.rows}{share}"
+        line[f"{_group_name(one.by, of.group)}: with the outcome"] = f"{of.events} of {of.rows}{share}"
     ratio = one.odds_ratio or Figure()
     return line | {"Odds ratio (95 % CI)": with_interval(ratio.value, ratio.low, ratio.high)}
 
 
 def _odds_in_words(statistic: StatisticObject) -> list[str]:
     odds = read(Odds, statistic)
-    first, second = (of.group for of in odds.groups)
+    tests = []
+    if odds.pearson is not None:
+        chi2 = number(odds.pearson.chi2.value)
+        tests.append(render("report.statistic.pearson", chi2=chi2, p=format_p(odds.pearson.p.value or 0.0)))
+    return [*_ratio_in_words(odds), *tests, render("report.statistic.unadjusted")]
+
+
+def _stratified_in_words(statistic: StatisticObject) -> list[str]:
+    odds = read(Odds, statistic)
+    tests = [render("report.statistic.stratified")]
+    if odds.homogeneity is not None:
+        p = odds.homogeneity.p.value or 0.0
+        key = "alike" if p >= SIGNIFICANT else "unlike"
+        tests.append(render(f"report.statistic.{key}", p=format_p(p)))
+    return [*_ratio_in_words(odds), *tests]
+
+
+def _ratio_in_words(odds: Odds) -> list[str]:
+    """Return the odds ratio, and the rows left out."""
+    first, second = (_group_name(odds.by, of.group) for of in odds.groups)
     ratio = odds.odds_ratio
     if ratio is None or ratio.value is None or ratio.low is None or ratio.high is None or odds.p is None:
         return [render("report.statistic.inconclusive", reason=odds.why)]
@@ -117,8 +154,7 @@ def _odds_in_words(statistic: StatisticObject) -> list[str]:
     facts = {"first": first, "second": second, "direction": direction, "conclusion": conclusion}
     facts |= {"ratio": number(ratio.value), "interval": interval(ratio.low, ratio.high)}
     facts["p"] = format_p(odds.p.value or 0.0)
-    left_out = _left_out(odds.rows_without_a_group, "a group")
-    return [render("report.statistic.odds", **facts), *left_out, render("report.statistic.unadjusted")]
+    return [render("report.statistic.odds", **facts), *_left_out(odds.rows_without_a_group, "a group")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,6 +316,7 @@ def _package_words(statistic: StatisticObject) -> list[str]:
 Formats = tuple[Callable[[StatisticObject], Lines], Callable[[StatisticObject], list[str]]]
 _FORMATS_BY_NAME: dict[str, Formats] = {
     "odds-ratio": (_odds_lines, _odds_in_words),
+    "mantel-haenszel": (_odds_lines, _stratified_in_words),
     "covariance": (_covariance_lines, _covariance_in_words),
     "safety-stock": (_stock_lines, _stock_in_words),
 }

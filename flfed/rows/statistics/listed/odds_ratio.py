@@ -33,9 +33,9 @@ class OddsRatio:
     Notes
     -----
     Odds ratio a d / (b c). Its 95 % interval after Woolf is exp(log ratio ± 1.96 √(1/a + 1/b + 1/c + 1/d)), the p-value
-    Wald's of the same. With an empty cell there is none. All rows are one table: no hospital's own odds are held fixed,
-    as Mantel and Haenszel's ratio would. Source: B. Woolf 1955, "On estimating the relation between blood group and
-    disease".
+    Wald's of the same. With an empty cell there is none. Pearson's χ² of the table has no correction for continuity.
+    All rows are one table: no hospital's own odds are held fixed, as the ratio of `mantel-haenszel` does. Source: B.
+    Woolf 1955, "On estimating the relation between blood group and disease".
     """
 
     label = "odds ratio of the outcome between two groups"
@@ -75,22 +75,36 @@ class OddsRatio:
         return {"table": np.array(counts, dtype=np.uint64), "missing": np.array(missing, dtype=np.uint64)}
 
     def figures(self, sites: Sequence[Sums], schema: Schema, of_all: Sums) -> dict[str, Any]:
-        """Return the groups' rows and events, the odds ratio with interval and p-value."""
+        """Return the groups' rows and events, the odds ratio with interval and p-value, and Pearson's χ²."""
         sums = added(sites)
         (d, c), (b, a) = sums["table"].astype(int).tolist()
-        rows = zip(_values(schema, self.by), ((c, d), (a, b)))
-        groups = [{"group": of, "rows": yes + no, "events": yes} for of, (yes, no) in rows]
-        figures: dict[str, Any] = {"groups": groups, "rows-without-a-group": int(sums["missing"][0])}
+        figures = self.groups(sums, schema)
+        # Of an empty row or column of the table there is no test either.
+        if margins := (a + b) * (c + d) * (a + c) * (b + d):
+            chi2 = (a + b + c + d) * (a * d - b * c) ** 2 / margins
+            figures["pearson"] = {"chi2": {"value": chi2}, "p": {"value": math.erfc(math.sqrt(chi2 / 2))}}
         if not min(a, b, c, d):
             return figures | {"odds-ratio": None, "why": render("study.statistic.ratio")}
         log = math.log(a * d / (b * c))
         sd = math.sqrt(1 / a + 1 / b + 1 / c + 1 / d)
-        ratio = {
-            "value": math.exp(log),
-            "low": math.exp(log - NORMAL_975 * sd),
-            "high": math.exp(log + NORMAL_975 * sd),
-        }
-        return figures | {"odds-ratio": ratio, "p": {"value": math.erfc(abs(log) / sd / math.sqrt(2))}}
+        p = math.erfc(abs(log) / sd / math.sqrt(2))
+        return figures | {"odds-ratio": ratio_of(log, sd), "p": {"value": p}}
+
+    def groups(self, sums: Sums, schema: Schema) -> dict[str, Any]:
+        """Return each group's rows and events, and the rows without a group."""
+        groups = []
+        for value, (others, events) in zip(_values(schema, self.by), sums["table"].astype(int).tolist(), strict=True):
+            groups.append({"group": value, "rows": others + events, "events": events})
+        return {"by": self.by, "groups": groups, "rows-without-a-group": int(sums["missing"][0])}
+
+
+def ratio_of(log: float, sd: float) -> dict[str, float]:
+    """Return a ratio with its 95 % interval, of its logarithm and the standard error of that."""
+    return {
+        "value": math.exp(log),
+        "low": math.exp(log - NORMAL_975 * sd),
+        "high": math.exp(log + NORMAL_975 * sd),
+    }
 
 
 def _values(schema: Schema, name: str) -> tuple[str, ...]:
