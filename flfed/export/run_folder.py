@@ -443,7 +443,9 @@ def _of_statistic(statistic: Payload, before: str = "") -> Iterator[Figure]:
         figure = f"{before}{name}"
         if name in ("by-site", "sites", "columns") or isinstance(one, str):
             continue
-        if isinstance(one, list):
+        if name == "curve":
+            yield from _of_curve(one)
+        elif isinstance(one, list):
             yield from _of_list(one, figure, columns)
         # A column may be called "value", too.
         elif isinstance(one, Mapping) and (isinstance(one.get("value"), Mapping) or "value" not in one):
@@ -452,12 +454,21 @@ def _of_statistic(statistic: Payload, before: str = "") -> Iterator[Figure]:
             yield _figure("", "", figure, one)
 
 
+def _of_curve(curve: Payload) -> Iterator[Figure]:
+    """Yield survival, rows at risk and events at each time of a curve."""
+    for place, time in enumerate(curve["time"]):
+        at = f"at {time:.12g}"
+        yield Figure("", "", "", f"survival {at}", *(curve[end][place] for end in ("survival", "low", "high")))
+        for name in ("at-risk", "events"):
+            yield _figure("", "", f"{name} {at}", curve[name][place])
+
+
 def _of_parts(parts: Payload, figure: str, columns: list[str]) -> Iterator[Figure]:
     """Yield figures by column, or by another part, which is then part of their name."""
     for part, one in parts.items():
         if part in columns:
             yield _figure("", part, figure, one)
-        elif "value" in one:
+        elif not isinstance(one, Mapping) or "value" in one:
             yield _figure("", "", f"{figure} {part}", one)
         else:
             yield from _of_statistic(one, f"{figure} {part} ")

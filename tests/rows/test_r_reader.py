@@ -1,4 +1,4 @@
-"""Data frames of R's `save`: the International Stroke Trial's against R's own CSV, and a file made here, value by value."""
+"""Data frames of R's `save`: the International Stroke Trial as R itself writes it, and a file made value by value."""
 
 from __future__ import annotations
 

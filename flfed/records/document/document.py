@@ -51,7 +51,8 @@ def answer(content: Content) -> Markup:
     tables = Markup()
     if content.shown.run.statistics:
         # The figure stands first, with the sites missing from it; notes on the tables follow them.
-        tables = joined(sections.tables_of(one) for one in statistic_tables(content.shown.run.statistics))
+        drawn = sections.part(scores.survival(content.shown.run.statistics))
+        tables = joined([*drawn, *map(sections.tables_of, statistic_tables(content.shown.run.statistics))])
         words = [*others, *words]
         others = missing_in_words(report)
     verdict = [element("strong", first), *others]

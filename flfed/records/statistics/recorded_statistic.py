@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,8 +30,9 @@ from flfed.words import render
 StatisticObject = dict[str, Any]
 ANALYSIS = "analysis"
 """Name of an analysis among recorded statistics."""
+SURVIVAL, LIFE_TABLE = "survival", "life-table"
 SIGNIFICANT = 0.05
-"""Below this p, ratios of sites are said to differ."""
+"""Below this p, the ratios of sites, or the curves of groups, are said to differ."""
 
 
 def statistic_tables(statistic: StatisticObject) -> list[Table]:
@@ -105,7 +107,7 @@ class Odds(OddsOfRows):
     homogeneity: ChanceTest | None = None
 
 
-def _group_name(by: str, value: str) -> str:
+def group_name(by: str, value: str) -> str:
     """Return a group in words: a value of a flag says nothing without its column."""
     return f"{by} = {value}" if by and value in ("no", "yes") else value
 
@@ -119,7 +121,7 @@ def _odds_line(name: str, one: OddsOfRows) -> dict[str, str]:
     line = {"Rows of": name}
     for of in one.groups:
         share = f" ({number(100 * of.events / of.rows, 1)} %)" if of.rows else ""
-        line[f"{_group_name(one.by, of.group)}: with the outcome"] = f"{of.events} of {of.rows}{share}"
+        line[f"{group_name(one.by, of.group)}: with the outcome"] = f"{of.events} of {of.rows}{share}"
     ratio = one.odds_ratio or Figure()
     return line | {"Odds ratio (95 % CI)": with_interval(ratio.value, ratio.low, ratio.high)}
 
@@ -139,13 +141,13 @@ def _stratified_in_words(statistic: StatisticObject) -> list[str]:
     if odds.homogeneity is not None:
         p = odds.homogeneity.p.value or 0.0
         key = "alike" if p >= SIGNIFICANT else "unlike"
-        tests.append(render(f"report.statistic.{key}", p=format_p(p)))
+        tests.append(render(f"report.homogeneity.{key}", p=format_p(p)))
     return [*_ratio_in_words(odds), *tests]
 
 
 def _ratio_in_words(odds: Odds) -> list[str]:
     """Return the odds ratio, and the rows left out."""
-    first, second = (_group_name(odds.by, of.group) for of in odds.groups)
+    first, second = (group_name(odds.by, of.group) for of in odds.groups)
     ratio = odds.odds_ratio
     if ratio is None or ratio.value is None or ratio.low is None or ratio.high is None or odds.p is None:
         return [render("report.statistic.inconclusive", reason=odds.why)]
@@ -291,6 +293,98 @@ def _misses_beside(of: Stocks, missed: float, chance: float) -> str:
     return f", {', '.join(own)}{alike}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """Recorded curve of a group: the share of rows without the event by time, with the ends of its interval."""
+
+    time: list[float]
+    survival: list[float]
+    low: list[float | None]
+    high: list[float | None]
+
+    def at(self, time: float) -> tuple[float, float | None, float | None]:
+        """Return the share at a time, with its interval: that of the last step before."""
+        place = bisect_right(self.time, time) - 1
+        if place < 0:
+            return 1.0, None, None
+        return self.survival[place], self.low[place], self.high[place]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurvivalOfGroup:
+    """Recorded survival of a group."""
+
+    group: str
+    rows: int
+    events: int
+    followed_until: float
+    median: Figure
+    curve: Curve
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survival:
+    """Recorded survival by group, over the rows of all sites."""
+
+    sites: int
+    groups: list[SurvivalOfGroup]
+    unit: str
+    by: str
+    step: float
+    method: str
+    rows_left_out: int = 0
+    log_rank: ChanceTest | None = None
+
+    @property
+    def present(self) -> dict[str, SurvivalOfGroup]:
+        """Groups with rows, by their names in words."""
+        return {group_name(self.by, of.group): of for of in self.groups if of.rows}
+
+    @property
+    def marks(self) -> list[float]:
+        """Round times at about a quarter, a half and three quarters of what every group was followed."""
+        last = min((of.followed_until for of in self.present.values()), default=0.0)
+        if last < self.step:
+            return []
+        unit = max(10.0 ** math.floor(math.log10(last / 4)), self.step)
+        return list(dict.fromkeys(math.floor(last * part / 4 / unit) * unit for part in (1, 2, 3)))
+
+    def moment(self, time: float) -> str:
+        """Return a time with its unit."""
+        return f"{format_as_written(time)} {self.unit}".rstrip()
+
+
+def _survival_lines(statistic: StatisticObject) -> Lines:
+    of = read(Survival, statistic)
+    lines = []
+    for name, group in of.present.items():
+        line = {"Rows of": name, "Rows": f"{group.rows:,}", "With the event": f"{group.events:,}"}
+        median = group.median
+        line["Median time (95 % CI)"] = with_interval(median.value, median.low, median.high)
+        for time in of.marks:
+            line[f"Without event at {of.moment(time)} (95 % CI)"] = with_interval(*group.curve.at(time))
+        lines.append(line)
+    return lines
+
+
+def _survival_in_words(statistic: StatisticObject) -> list[str]:
+    of = read(Survival, statistic)
+    if not of.marks:
+        return [render("report.statistic.unfollowed")]
+    last = of.marks[-1]
+    shares = [f"{_percent(group.curve.at(last)[0])} ({name})" for name, group in of.present.items()]
+    facts = {"time": of.moment(last), "shares": ", ".join(shares)}
+    difference = ""
+    if of.log_rank is not None:
+        p = of.log_rank.p.value or 0.0
+        key = "differ" if p < SIGNIFICANT else "agree"
+        chi2 = number(of.log_rank.chi2.value)
+        difference = " " + render(f"report.log-rank.{key}", chi2=chi2, p=format_p(p))
+    method = render(f"report.survival.{of.method}", step=of.moment(of.step))
+    missing = _left_out(of.rows_left_out, "time, event or group")
+    return [render("report.statistic.survival", **facts) + difference, method, *missing]
+
+
 def _package_lines(statistic: StatisticObject) -> Lines:
     """Return the numbers of a statistic of another package, under its own names."""
     by_site = read(Recorded, statistic).by_site or {}
@@ -319,6 +413,7 @@ _FORMATS_BY_NAME: dict[str, Formats] = {
     "mantel-haenszel": (_odds_lines, _stratified_in_words),
     "covariance": (_covariance_lines, _covariance_in_words),
     "safety-stock": (_stock_lines, _stock_in_words),
+    SURVIVAL: (_survival_lines, _survival_in_words),
 }
 
 

@@ -50,7 +50,7 @@ class OddsRatio:
         Raises UsageError where they have other than two values.
         """
         name = column_of(self.by, schema, where="by", kinds=("flag", "category"))
-        if len(_values(schema, name)) != 2 or schema.task != "binary":
+        if len(values_of(schema, name)) != 2 or schema.task != "binary":
             raise usage_error("study.statistic.values", name=name)
         return name, schema.target
 
@@ -67,7 +67,7 @@ class OddsRatio:
         groups = table[self.by]
         outcomes = table[schema.target]
         # A flag is 0 or 1 in a mapped table.
-        of = [0, 1] if schema.columns[self.by].kind == "flag" else _values(schema, self.by)
+        of = [0, 1] if schema.columns[self.by].kind == "flag" else values_of(schema, self.by)
         counts = []
         for one in of:
             counts.append([int(((groups == one) & (outcomes == outcome)).sum()) for outcome in schema.classes])
@@ -93,7 +93,7 @@ class OddsRatio:
     def groups(self, sums: Sums, schema: Schema) -> dict[str, Any]:
         """Return each group's rows and events, and the rows without a group."""
         groups = []
-        for value, (others, events) in zip(_values(schema, self.by), sums["table"].astype(int).tolist(), strict=True):
+        for value, (others, events) in zip(values_of(schema, self.by), sums["table"].astype(int).tolist(), strict=True):
             groups.append({"group": value, "rows": others + events, "events": events})
         return {"by": self.by, "groups": groups, "rows-without-a-group": int(sums["missing"][0])}
 
@@ -107,6 +107,7 @@ def ratio_of(log: float, sd: float) -> dict[str, float]:
     }
 
 
-def _values(schema: Schema, name: str) -> tuple[str, ...]:
+def values_of(schema: Schema, name: str) -> tuple[str, ...]:
+    """Return the values of a category, or of a flag as words."""
     column = schema.columns[name]
     return column.values if column.kind == "category" else ("no", "yes")
