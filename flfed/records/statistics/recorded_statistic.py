@@ -30,7 +30,8 @@ from flfed.words import render
 StatisticObject = dict[str, Any]
 ANALYSIS = "analysis"
 """Name of an analysis among recorded statistics."""
-SURVIVAL, LIFE_TABLE = "survival", "life-table"
+SURVIVAL = "survival"
+LIFE_TABLE = "life-table"
 SIGNIFICANT = 0.05
 """Below this p, the ratios of sites, or the curves of groups, are said to differ."""
 

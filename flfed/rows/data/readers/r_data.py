@@ -18,10 +18,19 @@ from flfed.words import usage_error
 
 HEADER = b"RDX2\nX\n"
 """Beginning of the second version of the format, big-endian."""
-SYMBOL, PAIRS, LOGICAL, INTEGER, REAL, TEXT, LIST = 1, 2, 10, 13, 14, 16, 19
-NOTHING, REFERENCE = 254, 255
+SYMBOL = 1
+PAIRS = 2
+LOGICAL = 10
+INTEGER = 13
+REAL = 14
+TEXT = 16
+LIST = 19
+NOTHING = 254
+REFERENCE = 255
 """Kinds of an item, as R numbers them."""
-ATTRIBUTES, TAG, LATIN_1 = 0x200, 0x400, 0x4000
+ATTRIBUTES = 0x200
+TAG = 0x400
+LATIN_1 = 0x4000
 PAIR = struct.Struct(">ii")
 MISSING = -(2**31)
 """R's missing whole number."""
@@ -126,7 +135,8 @@ class _Items:
             return [self.read() for _ in range(count)]
         if kind not in (LOGICAL, INTEGER, REAL):
             raise usage_error("rows.reader.r-kind", kind=kind)
-        dtype = np.dtype(">f8" if kind == REAL else ">i4")
+        number = ">f8" if kind == REAL else ">i4"
+        dtype = np.dtype(number)
         cells = np.frombuffer(self.content, dtype, count, self.place)
         self.place += cells.nbytes
         return cells.astype(dtype.newbyteorder("="))

@@ -117,10 +117,8 @@ class Survival:
         events = (rows[self.event] == happened).to_numpy()
         group = np.zeros(len(rows), dtype=int)
         if self.by:
-            is_flag = schema.columns[self.by].kind == "flag"
-            cells = rows[self.by].to_numpy()
-            for place, value in enumerate(groups):
-                group[cells == (place if is_flag else value)] = place
+            values = (0, 1) if schema.columns[self.by].kind == "flag" else groups
+            group = rows[self.by].map({value: place for place, value in enumerate(values)}).to_numpy(dtype=int)
         steps = self._steps(schema)
         places = group * steps + np.floor(times / self.step + ALMOST).astype(int)
         counts = {}
@@ -146,12 +144,13 @@ class Survival:
             censored = sums["censored"][place].astype(float)
             figures = self._figures_of_group(events, censored, is_exact=is_exact)
             groups.append({"group": name, **figures})
+        method = KAPLAN_MEIER if is_exact else LIFE_TABLE
         whole: dict[str, Any] = {
             "time": self.time,
             "unit": schema.columns[self.time].unit,
             "by": self.by,
             "step": float(self.step),
-            "method": KAPLAN_MEIER if is_exact else LIFE_TABLE,
+            "method": method,
             "groups": groups,
             "rows-left-out": int(sums["missing"][0]),
         }
@@ -165,7 +164,9 @@ class Survival:
         shown = events > 0 if is_exact else at_risk > 0
         exposed = at_risk if is_exact else at_risk - censored / 2
         survival, low, high = survival_of(events[shown], exposed[shown])
-        times = (np.flatnonzero(shown) + (0 if is_exact else 1)) * self.step
+        times = np.flatnonzero(shown) * float(self.step)
+        if not is_exact:
+            times += self.step
         curve = {"time": times, "survival": survival, "low": low, "high": high}
         median = {"value": survival, "low": low, "high": high}
         return {
@@ -247,7 +248,7 @@ def log_rank_terms(
 
 def log_rank_test(difference: np.ndarray, variance: np.ndarray) -> dict[str, Any] | None:
     """Return χ², degrees of freedom and p of the terms of all sites; None where nothing can be compared."""
-    # Groups that no site has beside another one tell nothing.
+    # Groups that no site has beside another one are not compared.
     compared = np.flatnonzero(np.diag(variance) > 0)[1:]
     if not compared.size:
         return None
