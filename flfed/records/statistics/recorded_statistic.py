@@ -412,9 +412,9 @@ Formats = tuple[Callable[[StatisticObject], Lines], Callable[[StatisticObject], 
 _FORMATS_BY_NAME: dict[str, Formats] = {
     "odds-ratio": (_odds_lines, _odds_in_words),
     "mantel-haenszel": (_odds_lines, _stratified_in_words),
+    SURVIVAL: (_survival_lines, _survival_in_words),
     "covariance": (_covariance_lines, _covariance_in_words),
     "safety-stock": (_stock_lines, _stock_in_words),
-    SURVIVAL: (_survival_lines, _survival_in_words),
 }
 
 
