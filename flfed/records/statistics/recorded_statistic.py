@@ -133,7 +133,8 @@ def _odds_in_words(statistic: StatisticObject) -> list[str]:
     if odds.pearson is not None:
         chi2 = number(odds.pearson.chi2.value)
         tests.append(render("report.statistic.pearson", chi2=chi2, p=format_p(odds.pearson.p.value or 0.0)))
-    return [*_ratio_in_words(odds), *tests, render("report.statistic.unadjusted")]
+    limits = f"{render('report.statistic.unadjusted')} {render('report.statistic.pooled')}"
+    return [*_ratio_in_words(odds), *tests, limits]
 
 
 def _stratified_in_words(statistic: StatisticObject) -> list[str]:
@@ -143,7 +144,7 @@ def _stratified_in_words(statistic: StatisticObject) -> list[str]:
         p = odds.homogeneity.p.value or 0.0
         key = "alike" if p >= SIGNIFICANT else "unlike"
         tests.append(render(f"report.homogeneity.{key}", p=format_p(p)))
-    return [*_ratio_in_words(odds), *tests]
+    return [*_ratio_in_words(odds), *tests, render("report.statistic.unadjusted")]
 
 
 def _ratio_in_words(odds: Odds) -> list[str]:
@@ -381,9 +382,12 @@ def _survival_in_words(statistic: StatisticObject) -> list[str]:
         key = "differ" if p < SIGNIFICANT else "agree"
         chi2 = number(of.log_rank.chi2.value)
         difference = " " + render(f"report.log-rank.{key}", chi2=chi2, p=format_p(p))
-    method = render(f"report.survival.{of.method}", step=of.moment(of.step))
+    rows = counted(sum(group.rows for group in of.groups), "row")
+    sites = counted(of.sites, "site")
+    method = render(f"report.survival.{of.method}", step=of.moment(of.step), rows=rows, sites=sites)
     missing = _left_out(of.rows_left_out, "time, event or group")
-    return [render("report.statistic.survival", **facts) + difference, method, *missing]
+    limits = render("report.statistic.unadjusted")
+    return [render("report.statistic.survival", **facts) + difference, method, *missing, limits]
 
 
 def _package_lines(statistic: StatisticObject) -> Lines:
