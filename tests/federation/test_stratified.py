@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -14,12 +15,17 @@ from statsmodels.stats.contingency_tables import StratifiedTable, Table2x2
 from flfed import Study, run
 from flfed.errors import UsageError
 from flfed.records.statistics.recorded_statistic import statistic_in_words
+from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 from flfed.rows.data.partition import cut
+from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.statistics.listed.mantel_haenszel import TERMS, MantelHaenszel, homogeneity_p, terms_of
 from flfed.rows.statistics.listed.odds_ratio import OddsRatio
 from flfed.rows.statistics.statistic import Sums, added, entries, of_entries
+from flfed.updates.messages.kinds import STATISTIC
+from flfed.updates.messages.summarise import StatisticReply
+from tests.deployment.summing import Consortium, Coordinator
 from tests.federation.test_statistics import ODDS, SECRET
 from tests.small_runs import tables
 
@@ -166,3 +172,23 @@ def test_a_site_with_one_group_or_one_outcome_adds_nothing(small_sites: Small, r
         nothing["odds-ratio"] is None
         and "inconclusive" in statistic_in_words({"name": "mantel-haenszel", "sites": 1, "by-site": {}, **nothing})[0]
     )
+
+
+def test_gates_of_institutions_let_the_terms_leave_in_a_sum_alone(small_sites: Small):
+    sites = small_sites(4, rows=120)
+    plain = run(Study.parse(STRATIFIED), sites=sites).report["statistics"]
+    policy = Policy(outputs=("single-cells-in-sums",))
+    coordinator = Coordinator(
+        Consortium([replace(site, policy=policy) for site in sites], Study.parse(STRATIFIED + SECRET))
+    )
+    ended = coordinator.run()
+    assert ended.status == "completed", ended.reason
+    with RunReader.open() as reader:
+        found = reader.summary(ended.run, "statistics")
+    assert found is not None and found["by-site"] == {} and "homogeneity" not in found
+    assert found["odds-ratio"] == pytest.approx(plain["odds-ratio"], rel=1e-12)
+    replies = [reply for _, sent, reply in coordinator.grid.sent if sent.metadata.message_type == STATISTIC]
+    assert len(replies) == 4
+    for reply in replies:
+        answer = StatisticReply.from_record(reply.content)
+        assert not answer.sums and answer.masked is not None and answer.masked.sums.max() > 2**60

@@ -267,4 +267,5 @@ def _first_half(times: np.ndarray, shares: np.ndarray) -> float | None:
 
 def _plain(values: np.ndarray) -> list[float | None]:
     """Return numbers for the record, None for NaN."""
-    return [None if math.isnan(value) else float(value) for value in values]
+    plain: list[float | None] = np.where(np.isnan(values), None, values).tolist()
+    return plain
