@@ -267,5 +267,6 @@ def _first_half(times: np.ndarray, shares: np.ndarray) -> float | None:
 
 def _plain(values: np.ndarray) -> list[float | None]:
     """Return numbers for the record, None for NaN."""
-    plain: list[float | None] = np.where(np.isnan(values), None, values).tolist()
-    return plain
+    plain = values.astype(object)
+    plain[np.isnan(values)] = None
+    return list(plain)
