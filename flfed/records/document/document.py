@@ -54,6 +54,7 @@ def answer(content: Content) -> Markup:
         tables = joined(sections.tables_of(one) for one in statistic_tables(content.shown.run.statistics))
         words = [*others, *words]
         others = missing_in_words(report)
+        tables = joined([*sections.part(scores.survival(content.shown.run.statistics)), tables])
     verdict = [element("strong", first), *others]
     box = element("div", *(element("p", line) for line in verdict), class_="verdict")
     warnings = bullets([line for line in _warnings(content) if line not in others], class_="warnings")

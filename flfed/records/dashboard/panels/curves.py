@@ -163,6 +163,7 @@ def statistic(report: Report) -> None:
     tables = statistic_tables(figures)
     if figures["name"] == ANALYSIS:
         tables = tables_of(_chosen_rows(read(Analysis, figures)))
+    sections.show(scores.survival(figures))
     for one in tables:
         if one.title:
             st.markdown(f"### {escape(one.title)}")
