@@ -104,21 +104,25 @@ class SiteSums:
             counts[name] = np.stack([own[name] for own in good]).sum(axis=0, dtype=np.int64)
         return counts
 
-    def statistic(self, participants: Participants, statistic: Statistic) -> StatisticSums:
+    def statistic(
+        self, participants: Participants, statistic: Statistic, request: StatisticRequest, needed: int = 0
+    ) -> StatisticSums:
         """Return the sums of a statistic, in the order of names.
 
-        So the same sites give the same bits.
+        So the same sites give the same bits. Of a later visit as many sites are `needed` as the first one had.
 
         Raises
         ------
         FlfedError
             If too few sites sent any.
         """
-        good = statistic_sums(self.run, participants, statistic.shapes(self.run.schema))
+        good = statistic_sums(self.run, participants, statistic.shapes(self.run.schema), request)
         return StatisticSums(parts=list(good.values()), sites=tuple(good), by_site=good)
 
 
-def statistic_sums(run: RunSetting, participants: Participants, shapes: Shapes) -> dict[str, Arrays]:
+def statistic_sums(
+    run: RunSetting, participants: Participants, shapes: Shapes, request: StatisticRequest
+) -> dict[str, Arrays]:
     """Return each site's own sums of a statistic.
 
     Raises FlfedError where too few sent valid ones.
@@ -127,7 +131,7 @@ def statistic_sums(run: RunSetting, participants: Participants, shapes: Shapes) 
     def defect(site: str, reply: StatisticReply) -> Refusal | None:
         return sums_defect(reply.sums, shapes)
 
-    answers = run.ask_checked(STATISTIC, StatisticRequest(), participants, StatisticReply.from_record, defect)
+    answers = run.ask_checked(STATISTIC, request, participants, StatisticReply.from_record, defect)
     run.check_answers(answers)
     return {site: reply.sums for site, reply in answers.replies.items()}
 
