@@ -116,23 +116,24 @@ class SiteSums:
         FlfedError
             If too few sites sent any.
         """
-        good = statistic_sums(self.run, participants, statistic.shapes(self.run.schema), request)
+        good = statistic_sums(self.run, participants, statistic.shapes(self.run.schema), request, needed)
         return StatisticSums(parts=list(good.values()), sites=tuple(good), by_site=good)
 
 
 def statistic_sums(
-    run: RunSetting, participants: Participants, shapes: Shapes, request: StatisticRequest
+    run: RunSetting, participants: Participants, shapes: Shapes, request: StatisticRequest, needed: int
 ) -> dict[str, Arrays]:
     """Return each site's own sums of a statistic.
 
-    Raises FlfedError where too few sent valid ones.
+    Raises FlfedError where too few sent valid ones at the first visit; a later one needs all of them.
     """
 
     def defect(site: str, reply: StatisticReply) -> Refusal | None:
         return sums_defect(reply.sums, shapes)
 
     answers = run.ask_checked(STATISTIC, request, participants, StatisticReply.from_record, defect)
-    run.check_answers(answers)
+    if not needed:
+        run.check_answers(answers)
     return {site: reply.sums for site, reply in answers.replies.items()}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flfed.errors import FlfedError, RunStopped
+from flfed.errors import RunStopped
 from flfed.federation.client.statistic import protection_of
 from flfed.federation.recording.run_record import Outcome
 from flfed.federation.server.rounds import site_sums
@@ -89,12 +89,7 @@ def _visit(
         now = statistic.at(point)
         request = StatisticRequest(round=len(visits), point=point)
         asked_sites = {site: participants[site] for site in sites or participants}
-        try:
-            sums = site_sums(run, run.parts).statistic(asked_sites, now, request, len(sites))
-        except FlfedError as error:
-            if visits:
-                raise RunStopped(str(error)) from None
-            raise
+        sums = site_sums(run, run.parts).statistic(asked_sites, now, request, len(sites))
         missing = sorted(set(sites) - set(sums.sites))
         if missing:
             why = render("run.stops.visit", visit=len(visits) + 1, sites=", ".join(missing))

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from flfed.errors import RunStopped
 from flfed.federation.recording.pooled_figures import together
 from flfed.federation.server.parts.server_part import FinalModel, ServerPart
 from flfed.federation.server.row_sums import CellShapes, SiteSums, StatisticSums
@@ -240,9 +241,9 @@ class SecureSiteSums(SiteSums):
     def _sum(
         self, kind: str, participants: Participants, request: Request, reply: AnyReply, entries: int, needed: int = 0
     ) -> tuple[np.ndarray, frozenset[str]]:
-        """Return the sum of the replies to one request, and its sites, of which so many are needed.
+        """Return the sum of the replies to one request, and its sites.
 
-        Raises FlfedError without one.
+        Of a later visit as many are `needed` as the first one had. Raises FlfedError without a sum, RunStopped there.
         """
         cohort = len(self.sums.cohort) if self.sums.masked else 0
         number = request.round if isinstance(request, StatisticRequest) else 0
@@ -258,7 +259,8 @@ class SecureSiteSums(SiteSums):
         totals = _totals(self.run, self.sums, questions, vectors, needed)
         if isinstance(totals, Refusal):
             rows = "rows" if kind == STATISTIC else "training rows"
-            raise self.run.error(render("run.sums.none", rows=rows, why=totals))
+            error = self.run.error(render("run.sums.none", rows=rows, why=totals))
+            raise RunStopped(str(error)) if needed else error
         return totals
 
 
