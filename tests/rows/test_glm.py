@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,9 @@ from flfed.errors import UsageError
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
 from flfed.rows.statistics import newton
+from flfed.rows.statistics.listed import glm as listed
 from flfed.rows.statistics.listed.glm import Glm
+from flfed.rows.statistics.statistic import Visit
 from flfed.updates.ring import Ring
 from tests.fitting import design, distances, fitted, glm, ring_of
 from tests.small_runs import tables as rows_of
@@ -242,3 +245,197 @@ def test_intercepts_of_sites_in_other_families(family: Any):
     assert max(found["coefficients"], found["errors"] / 10) < 1e-8
     assert figures["aic"] == pytest.approx(reference.aic, rel=1e-9)
     assert figures["degrees-of-freedom"] == reference.df_resid
+
+
+def shares(model: Glm, tables: Sequence[pd.DataFrame], schema: Schema) -> list[float]:
+    return [model.largest_share(table, schema) for table in tables]
+
+
+def test_steep_coefficients_give_a_row_away_and_pass_at_no_set_of_sites(
+    hospitals: tuple[list[pd.DataFrame], Schema], monkeypatch: pytest.MonkeyPatch
+):
+    tables, schema = hospitals
+    # The bound of a site's deviance alone keeps such sums back; the rule must do without it.
+    monkeypatch.setattr(listed, "LARGEST_PART", math.inf)
+    case = heart_case(tables, schema)
+    draw = np.random.default_rng(0)
+    columns = case.columns.drop(columns="intercept")
+    middle = np.array([term.middle for term in case.model._model(schema).design.terms])
+    half = np.array([term.half for term in case.model._model(schema).design.terms])
+    given_away = 0
+    for _ in range(100):
+        slopes = draw.normal(size=columns.shape[1]) * 3000 / columns.std().to_numpy()
+        intercept = draw.normal() * 9000 - slopes @ columns.mean().to_numpy()
+        point = {"coefficients": np.array([intercept + slopes @ middle, *(slopes * half)])}
+        model = case.model.at(point)
+        total = newton.symmetric(sum(model.sums(table, schema)["hessian"] for table in tables), len(point["coefficients"]))
+        if total[0, 0] < 1e-300:
+            continue
+        total /= total[0, 0]
+        if not np.allclose(total, np.outer(total[0], total[0]), rtol=1e-6):
+            continue
+        # The first line is the row.
+        row = total[0, 1:] * half + middle
+        given_away += bool(np.isclose(columns.to_numpy(), row, rtol=1e-4, atol=1e-3).all(axis=1).any())
+        assert max(shares(model, tables, schema)) > 0.1
+    # Where weights that are too small for float64 count too, 70 of 100.
+    assert given_away > 50
+
+
+@pytest.mark.parametrize("case", NAMES, indirect=True)
+def test_honest_visits_pass_the_rule_of_a_tenth(case: Case):
+    _, visits = fitted(case.model, case.tables, case.schema)
+    largest = max(max(shares(case.model.at(visit.point), case.tables, case.schema)) for visit in visits)
+    assert largest < 0.1, largest
+
+
+def refused(model: Glm, tables: Sequence[pd.DataFrame], schema: Schema) -> str:
+    with pytest.raises(UsageError) as error:
+        fitted(model, tables, schema, ring=ring_of(tables))
+    return str(error.value)
+
+
+def test_a_level_of_one_outcome_does_not_converge_and_is_named(test_data: Path):
+    read = pd.read_csv(test_data / "uci_taiwan_credit" / "UCI_Credit_Card.csv")
+    read = read.rename(columns={read.columns[-1]: "y"})
+    read["education"] = read["EDUCATION"].clip(0, 4).map("e{}".format)
+    assert len(read[read["education"] == "e0"]) == 14 and not read.loc[read["education"] == "e0", "y"].any()
+    columns = {
+        "education": {"kind": "category", "values": ["e2", "e0", "e1", "e3", "e4"]},
+        "AGE": {"kind": "number", "range": (18, 120)},
+        "late": {"kind": "flag"},
+    }
+    schema = schema_of({"range": (0, 1)}, columns)
+    tables = [part.assign(late=part["y"]) for _, part in read.groupby("SEX")]
+    words = refused(Glm(family="binomial", of=["education", "AGE"], outcome="late"), tables, schema)
+    assert "not converged" in words and "'education=e0'" in words
+
+
+def made_tables(**columns: Any) -> list[pd.DataFrame]:
+    draw = np.random.default_rng(3)
+    rows = 300
+    table = pd.DataFrame({"x": draw.uniform(0, 10, rows), "y": draw.integers(0, 9, rows).astype(float), **columns})
+    return [table.assign(z=table["x"] * 2, same=3.0, event=(table["y"] > 4) * 1.0)[at::3] for at in range(3)]
+
+
+MADE = {
+    "x": {"kind": "number", "range": (0, 10)}, "z": {"kind": "number", "range": (0, 20)},
+    "same": {"kind": "number", "range": (0, 10)}, "event": {"kind": "flag"}, "low": {"kind": "number", "range": (-1, 5)},
+    "name": {"kind": "id"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("settings", "words"), [
+    ({"of": ["x", "z"]}, "'z' follows from the columns before it"),
+    ({"of": ["x", "same"]}, "'same' follows from the columns before it"),
+    ({"of": ["x", "same"], "intercept": "site"}, "'same' is the same in all rows"),
+    ({"of": ["x", "age"]}, "of names 'age', which is no number, flag or category"),
+    ({"of": ["x", "name"]}, "of names 'name'"), ({"of": ["event"]}, "of names 'event'"), ({"of": []}, "at least one column"),
+    ({"of": ["x", "x"]}, "names 'x' twice"), ({"of": ["x * x"]}, "a product of two different ones"),
+    ({"of": ["x * z * same"]}, "a product of two different ones"),
+    ({"of": ["x"], "outcome": "x"}, "family 'binomial' does not fit outcome='x'"),
+    ({"of": ["x"], "family": "gaussian"}, "family 'gaussian' does not fit outcome='event'"),
+    ({"of": ["x"], "family": "poisson", "outcome": "low"}, "outcome='low' has a range below 0"),
+    ({"of": ["x"], "family": "poisson", "outcome": "y", "exposure": "low"}, "exposure='low' has a range below 0"),
+    ({"of": ["x"], "exposure": "z"}, "exposure is for family 'poisson'"),
+])  # fmt: skip
+def test_what_has_no_answer_is_refused_with_the_column(settings: dict[str, Any], words: str):
+    schema = schema_of({"range": (0, 20)}, MADE)
+    given = {"family": "binomial", "outcome": "event", **settings}
+    tables = [table.assign(low=1.0, name="a") for table in made_tables()]
+    assert words in refused(Glm(**given), tables, schema)
+
+
+@pytest.mark.parametrize("outcome", [0.0, 1.0])
+@pytest.mark.parametrize("settings", [
+    {"family": "binomial"}, {"family": "binomial", "intercept": "site"}, {"family": "poisson"},
+    {"family": "poisson", "intercept": "site"},
+])  # fmt: skip
+def test_an_outcome_without_another_is_refused(settings: dict[str, Any], outcome: float):
+    schema = schema_of({"range": (0, 20)}, MADE)
+    tables = [table.assign(event=outcome, y=0.0) for table in made_tables()]
+    name = "event" if settings["family"] == "binomial" else "y"
+    assert "all rows have one outcome" in refused(Glm(of=["x"], outcome=name, **settings), tables, schema)
+
+
+def test_a_step_after_which_the_deviance_rises_or_a_sum_overflows_is_halved():
+    def visit(point: float, deviance: float, overflows: int = 0) -> Visit:
+        sums = {"gradient": np.array([4.0]), "hessian": np.array([2.0]), "deviance": np.array([deviance])}
+        counts = {"rows": np.array([9], np.uint64), "overflows": np.array([overflows], np.uint64)}
+        return Visit({"coefficients": np.array([point])}, sums | counts)
+
+    # The step is 4 / 2.
+    visits = [visit(1.0, 10.0)]
+    assert newton.next_coefficients(visits, ["x"]) == pytest.approx([3.0])
+    visits.append(visit(3.0, 12.0))
+    assert newton.next_coefficients(visits, ["x"]) == pytest.approx([2.0])
+    visits.append(visit(2.0, 0.0, overflows=1))
+    assert newton.next_coefficients(visits, ["x"]) == pytest.approx([1.5])
+    visits.append(visit(1.5, 9.0))
+    assert newton.next_coefficients(visits, ["x"]) == pytest.approx([3.5])
+
+
+def test_a_site_whose_sums_are_too_large_says_so_and_sends_none():
+    table = pd.DataFrame({"x": np.linspace(0, 10, 40), "y": np.arange(40.0) % 7})
+    schema = schema_of({"range": (0, 60)}, {"x": {"kind": "number", "range": (0, 10)}})
+    model = Glm(family="poisson", of=["x"])
+    for slope in (50.0, 5000.0):
+        sums = model.at({"coefficients": np.array([0.0, slope])}).sums(table, schema)
+        assert sums["overflows"][0] == 1 and sums["rows"][0] == 40
+        assert not any(values.any() for values in sums.values() if values.dtype == float)
+
+
+def stroke_trial(test_data: Path) -> tuple[list[pd.DataFrame], Schema]:
+    """The International Stroke Trial, by country: dead or dependent at six months."""
+    read = pd.read_csv(test_data / "ist" / "IST.csv", encoding="latin-1", low_memory=False)
+    read.columns = [name.lower() for name in read.columns]
+    outcome = pd.to_numeric(read["occode"], errors="coerce")
+    read = read[outcome.isin([1, 2, 3, 4])]
+    table = pd.DataFrame({
+        "country": read["country"], "aspirin": (read["rxasp"].str.upper() == "Y") * 1.0,
+        "age": pd.to_numeric(read["age"]), "sbp": pd.to_numeric(read["rsbp"]),
+        "male": (read["sex"].str.upper() == "M") * 1.0, "event": (pd.to_numeric(read["occode"]) <= 2) * 1.0,
+    })  # fmt: skip
+    columns = {
+        "aspirin": {"kind": "flag"}, "male": {"kind": "flag"}, "event": {"kind": "flag"},
+        "age": {"kind": "number", "range": (15, 110)}, "sbp": {"kind": "number", "range": (50, 350)},
+    }  # fmt: skip
+    return [part for _, part in table.groupby("country")], schema_of({"range": (0, 1)}, columns)
+
+
+def test_the_stroke_trial_has_its_figures_with_one_intercept_and_with_those_of_countries(test_data: Path):
+    tables, schema = stroke_trial(test_data)
+    assert len(tables) == 36
+    of = ["aspirin", "age", "sbp", "male"]
+    settings: dict[str, Any] = {"family": "binomial", "of": of, "outcome": "event"}
+    ring = ring_of(tables)
+    shared, _ = fitted(Glm(**settings), tables, schema, ring=ring)
+    assert shared["deviance"] == pytest.approx(23499.6357, abs=1e-4)
+    assert shared["coefficients"]["aspirin"]["value"] == pytest.approx(-0.06505, abs=1e-5)
+    assert shared["degrees-of-freedom"] == 19280
+    own, _ = fitted(Glm(**settings, intercept="site"), tables, schema, ring=ring)
+    assert own["deviance"] == pytest.approx(22248.0566, abs=1e-4)
+    aspirin = own["coefficients"]["aspirin"]
+    assert (round(aspirin["value"], 5), round(aspirin["standard-error"], 5)) == (-0.06919, 0.03248)
+
+
+@pytest.mark.proof
+def test_four_large_sites_take_half_of_the_time_of_one_table():
+    draw = np.random.default_rng(5)
+    names = [f"x{number}" for number in range(30)]
+    schema = schema_of({"range": (0, 1)}, {name: {"kind": "number", "range": (-6, 6)} for name in names} | {"event": {"kind": "flag"}})
+    tables = []
+    for _ in range(4):
+        table = pd.DataFrame(draw.normal(size=(100_000, 30)).clip(-6, 6), columns=names)
+        odds = table.to_numpy() @ np.linspace(-0.3, 0.3, 30) - 1
+        tables.append(table.assign(event=(draw.random(100_000) < 1 / (1 + np.exp(-odds))) * 1.0))
+    rows = pd.concat(tables)
+    columns = design(rows, names, schema)
+    began = time.process_time()
+    reference = sm.GLM(rows["event"], columns, family=BINOMIAL).fit()
+    middle = time.process_time()
+    figures, visits = fitted(Glm(family="binomial", of=names, outcome="event"), tables, schema)
+    ended = time.process_time()
+    print((ended - middle), (middle - began), len(visits))
+    assert distances(figures, reference)["coefficients"] < 1e-6
+    assert (ended - middle) / (middle - began) <= 0.5

@@ -302,7 +302,7 @@ def effect_chart(lines: Sequence[Line], title: str, *, is_ratio: bool) -> Chart:
     if is_ratio:
         x |= {"axis": {"title": title}, "scale": {"type": "log"}}
     none = layer("rule", {"x": quantitative("at")}, strokeDash=[5, 4], color=NEUTRAL) | one_mark({"at": int(is_ratio)})
-    layers = [none, *_intervals(x, {})]
+    layers = [none, *_intervals(x, {"color": {"value": ARM_COLOURS["global"]}})]
     y = nominal("name", sort=list(rows["name"]), axis=names_axis())
     for one in layers[1:]:
         one["encoding"] = {"y": y, **one["encoding"]}
