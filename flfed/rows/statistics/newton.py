@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from flfed.rows.statistics.statistic import Sums, Visit
 from flfed.words import flfed_error, usage_error
@@ -117,3 +119,34 @@ def next_coefficients(visits: Sequence[Visit], names: Sequence[str], most: int =
 def _rises(before: Visit, after: Visit) -> bool:
     deviance = before.sums["deviance"][0]
     return bool(after.sums["deviance"][0] > deviance + RISE * (deviance + 1))
+
+
+def are_bounded(numbers: Sums, bounds: Sums, rows: int) -> bool:
+    """Return whether a site's sums over rows are finite and no larger than the ring of secure sums allows."""
+    # A comparison with what is no number is false.
+    return all((np.abs(values) <= rows * bounds[name]).all() for name, values in numbers.items())
+
+
+def largest_part(values: np.ndarray) -> float:
+    """Return the largest part of the sum of values [rows] that one has; 1 where the sum is 0, or is not finite."""
+    total = float(values.sum())
+    return float(values.max()) / total if 0 < total < math.inf else 1.0
+
+
+def describe_coefficients(
+    names: Sequence[str], values: np.ndarray, errors: np.ndarray, degrees: float
+) -> dict[str, dict[str, float]]:
+    """Return each coefficient with its interval, of Student's t where the degrees of freedom are finite."""
+    is_normal = math.isinf(degrees)
+    quantile = float(ndtri(0.975) if is_normal else stdtrit(degrees, 0.975))
+    coefficients = {}
+    for name, value, error in zip(names, values.tolist(), errors.tolist(), strict=True):
+        below = -abs(value) / error
+        coefficients[name] = {
+            "value": value,
+            "standard-error": error,
+            "low": value - quantile * error,
+            "high": value + quantile * error,
+            "p": float(2 * (ndtr(below) if is_normal else stdtr(degrees, below))),
+        }
+    return coefficients

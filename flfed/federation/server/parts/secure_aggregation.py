@@ -243,9 +243,11 @@ class SecureSiteSums(SiteSums):
     ) -> tuple[np.ndarray, frozenset[str]]:
         """Return the sum of the replies to one request, and its sites.
 
-        Of a later visit as many are `needed` as the first one had. Raises FlfedError without a sum, RunStopped there.
+        Of a later visit as many are `needed` as the first one had. Raises FlfedError without a sum, and RunStopped
+        where a statistic has visits: a resumed run begins with the first one.
         """
         cohort = len(self.sums.cohort) if self.sums.masked else 0
+        has_visits = isinstance(request, StatisticRequest) and bool(request.point)
         number = request.round if isinstance(request, StatisticRequest) else 0
         questions = _questions(self.run, kind, participants, number)
         replies = questions.answers(
@@ -260,7 +262,7 @@ class SecureSiteSums(SiteSums):
         if isinstance(totals, Refusal):
             rows = "rows" if kind == STATISTIC else "training rows"
             error = self.run.error(render("run.sums.none", rows=rows, why=totals))
-            raise RunStopped(str(error)) if needed else error
+            raise RunStopped(str(error)) if has_visits else error
         return totals
 
 

@@ -8,9 +8,17 @@ from copy import copy
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
-from flfed.rows.statistics.newton import COEFFICIENTS, MOST_VISITS, newton_step, next_coefficients, symmetric
+from flfed.rows.statistics.newton import (
+    COEFFICIENTS,
+    MOST_VISITS,
+    are_bounded,
+    describe_coefficients,
+    largest_part,
+    newton_step,
+    next_coefficients,
+    symmetric,
+)
 from flfed.rows.statistics.regression import Regression
 from flfed.rows.statistics.statistic import Shapes, Sums, Visit, added
 from flfed.summaries.summary import Arrays
@@ -162,9 +170,7 @@ class Glm:
         if one_outcome or not count:
             return sums
         numbers = model.numbers(rows, self._coefficients)
-        bounds = self.largest(schema)
-        # A comparison with what is no number is false.
-        if all((np.abs(values) <= count * bounds[name]).all() for name, values in numbers.items()):
+        if are_bounded(numbers, self.largest(schema), count):
             return sums | numbers
         sums["overflows"] += np.uint64(1)
         return sums
@@ -176,7 +182,7 @@ class Glm:
         if model.has_one_outcome(rows) or not len(rows.outcome):
             return 0.0
         fit = model.fit(rows, self._coefficients)
-        return max(_largest_part(fit.weight), _largest_part(np.abs(fit.residual)))
+        return max(largest_part(fit.weight), largest_part(np.abs(fit.residual)))
 
     def figures(self, sites: Sequence[Sums], schema: Schema, of_all: Sums) -> dict[str, Any]:
         """Return coefficients with errors, intervals and p-values, deviance, AIC and rows."""
@@ -205,7 +211,7 @@ class Glm:
             "robust": model.robust,
             "rows": rows,
             "rows-left-out": int(sums["missing"][0]),
-            "coefficients": _coefficients(model.names, values, errors, degrees),
+            "coefficients": describe_coefficients(model.names, values, errors, degrees),
             "deviance": deviance,
             "degrees-of-freedom": freedom,
             "aic": _information(model, sums, deviance, rows) + 2 * parameters,
@@ -218,31 +224,6 @@ class Glm:
 
     def _model(self, schema: Schema) -> Regression:
         return Regression.of(schema, **self._settings)
-
-
-def _largest_part(values: np.ndarray) -> float:
-    """Return the largest part of the sum of values [rows] that one has; 1 where the sum is 0, or is not finite."""
-    total = float(values.sum())
-    return float(values.max()) / total if 0 < total < math.inf else 1.0
-
-
-def _coefficients(
-    names: Sequence[str], values: np.ndarray, errors: np.ndarray, degrees: float
-) -> dict[str, dict[str, float]]:
-    """Return each coefficient with its interval, of Student's t where the degrees of freedom are finite."""
-    is_normal = math.isinf(degrees)
-    quantile = float(ndtri(0.975) if is_normal else stdtrit(degrees, 0.975))
-    coefficients = {}
-    for name, value, error in zip(names, values.tolist(), errors.tolist(), strict=True):
-        below = -abs(value) / error
-        coefficients[name] = {
-            "value": value,
-            "standard-error": error,
-            "low": value - quantile * error,
-            "high": value + quantile * error,
-            "p": float(2 * (ndtr(below) if is_normal else stdtr(degrees, below))),
-        }
-    return coefficients
 
 
 def _information(model: Regression, sums: Sums, deviance: float, rows: int) -> float:
