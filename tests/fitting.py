@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import statsmodels.api as sm
 
+from flfed.refusals import NotTakingPart
 from flfed.rows.data.schema import Schema
 from flfed.rows.statistics.statistic import Sums, Visit, VisitedStatistic, added, entries, of_entries
 from flfed.updates.ring import Ring, ring_of_counts
@@ -32,8 +33,12 @@ def fitted(
     now = statistic
     while point is not None:
         now = statistic.at(point)
-        own = [weighted(now.sums(table, schema), weigh(table)) for table in tables]
-        visits.append(Visit(point, summed(now, own, schema, ring)))
+        try:
+            own = [weighted(now.sums(table, schema), weigh(table)) for table in tables]
+        except NotTakingPart:
+            visits.append(Visit(point, {}))
+        else:
+            visits.append(Visit(point, summed(now, own, schema, ring)))
         point = statistic.next(visits, schema)
     return now.figures([visits[-1].sums], schema, visits[-1].sums), visits
 

@@ -13,11 +13,14 @@ from flwr.app import Message
 from flfed import Study, run
 from flfed.errors import RunStopped
 from flfed.records.store.reader import RunReader
+from flfed.refusals import decline
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
+from flfed.rows.statistics.listed.glm import Glm
 from flfed.updates.messages.kinds import STATISTIC, UNMASK
 from flfed.updates.messages.summarise import StatisticReply, StatisticRequest
 from tests.deployment.summing import Consortium, Coordinator, SummingGrid
+from tests.small_runs import tables as rows_of
 
 Small = Callable[..., list[Site]]
 GLM = """
@@ -199,3 +202,33 @@ def test_an_institution_sends_no_sums_in_which_one_row_outweighs_others(secure: 
     reply = ask(grid, "site-01", steep)
     assert reply.has_error() and "more than a tenth of its weights" in reply.error.reason
     assert secure.lines("site-01")[-1].kind == "error"
+
+
+@pytest.mark.parametrize("gated", ["clear", "secure"])
+def test_where_a_site_refuses_the_numbers_of_a_visit_the_step_is_halved(
+    request: pytest.FixtureRequest, gated: str, monkeypatch: pytest.MonkeyPatch
+):
+    consortium: Consortium = request.getfixturevalue(gated)
+    whole = statistic_of(Coordinator(consortium).run().run)
+    sums = Glm.sums
+
+    def refusing(model: Glm, table: Any, schema: Any) -> Any:
+        # The first step from 0 is too long for the smallest site, however often it is asked.
+        if len(table) == smallest and model._coefficients.any():
+            asked.append(model._coefficients)
+            if np.array_equal(asked[-1], asked[0]):
+                decline("sums-too-large")
+        return sums(model, table, schema)
+
+    smallest, asked = min(len(rows_of([site])) for site in consortium.sites.values()), list[np.ndarray]()
+    monkeypatch.setattr(Glm, "sums", refusing)
+    ended = Coordinator(consortium).run()
+    assert ended.status == "completed", ended.reason
+    found = statistic_of(ended.run)
+    assert found["visits"] > whole["visits"]
+    for name, one in whole["coefficients"].items():
+        assert found["coefficients"][name]["value"] == pytest.approx(one["value"], rel=1e-8)
+    halved = next(one for one in asked if not np.array_equal(one, asked[0]))
+    np.testing.assert_allclose(halved, asked[0] / 2)
+    with RunReader.open() as reader:
+        assert not [event for event in reader.events([ended.run]) if event.kind == "fault"]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from flfed.errors import FlfedError
 from flfed.federation.server.run_setting import RunSetting
 from flfed.refusals import Refusal
 from flfed.rows.statistics.statistic import Shapes, Statistic
@@ -51,6 +52,21 @@ class StatisticSums:
     sites: tuple[str, ...]
     by_site: Mapping[str, Arrays] = field(default_factory=dict)
     least: int = 0
+
+
+class NumbersRefused(FlfedError):
+    """A visit at whose numbers a site sends no sums; at others it may."""
+
+
+REFUSING = frozenset({"row-outweighs", "sums-too-large"})
+"""Codes of such sites."""
+
+
+def check_numbers(faults: Mapping[str, Refusal], needed: int) -> None:
+    """Raise NumbersRefused where a site refused the numbers of a later visit."""
+    refusals = [why for why in faults.values() if why.cause.code in REFUSING]
+    if needed and refusals:
+        raise NumbersRefused(refusals[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,13 +141,16 @@ def statistic_sums(
 ) -> dict[str, Arrays]:
     """Return each site's own sums of a statistic.
 
-    Raises FlfedError where too few sent valid ones at the first visit; a later one needs all of them.
+    Raises FlfedError where too few sent valid ones at the first visit; a later one needs all of them, and raises
+    NumbersRefused where one refused its numbers.
     """
 
     def defect(site: str, reply: StatisticReply) -> Refusal | None:
         return sums_defect(reply.sums, shapes)
 
-    answers = run.ask_checked(STATISTIC, request, participants, StatisticReply.from_record, defect)
+    answers = run.ask(STATISTIC, request, participants, StatisticReply.from_record)
+    check_numbers(answers.faults, needed)
+    answers = run.check_replies(answers, defect)
     if not needed:
         run.check_answers(answers)
     return {site: reply.sums for site, reply in answers.replies.items()}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from flfed.errors import RunStopped
 from flfed.federation.client.statistic import protection_of
 from flfed.federation.recording.run_record import Outcome
 from flfed.federation.server.rounds import site_sums
-from flfed.federation.server.row_sums import StatisticSums
+from flfed.federation.server.row_sums import NumbersRefused, StatisticSums
 from flfed.federation.server.server import FederatedRun
 from flfed.rows.statistics.statistic import Statistic, Visit, VisitedStatistic, added
 from flfed.study.kinds import ANALYSIS
@@ -89,17 +90,26 @@ def _visit(
         now = statistic.at(point)
         request = StatisticRequest(round=len(visits), point=point)
         asked_sites = {site: participants[site] for site in sites or participants}
-        sums = site_sums(run, run.parts).statistic(asked_sites, now, request, len(sites))
-        missing = sorted(set(sites) - set(sums.sites))
-        if missing:
-            why = render("run.stops.visit", visit=len(visits) + 1, sites=", ".join(missing))
-            raise RunStopped(run.recorder.shared_as.text(why))
-        sites = sums.sites
-        visits.append(Visit(point, added(sums.parts)))
+        try:
+            sums = site_sums(run, run.parts).statistic(asked_sites, now, request, len(sites))
+        except NumbersRefused:
+            visits.append(Visit(point, {}))
+        else:
+            _check_sites(run, sites, sums.sites, len(visits) + 1)
+            sites = sums.sites
+            visits.append(Visit(point, added(sums.parts)))
         following = statistic.next(visits, run.schema)
         if following is None:
             return now, sums, len(visits)
         point = following
+
+
+def _check_sites(run: FederatedRun, before: Collection[str], now: Collection[str], visit: int) -> None:
+    """Stop a run in which a site of the first visit is missing in a later one."""
+    missing = sorted(set(before) - set(now))
+    if missing:
+        why = render("run.stops.visit", visit=visit, sites=", ".join(missing))
+        raise RunStopped(run.recorder.shared_as.text(why))
 
 
 def _check_coefficients(participants: Participants, coefficients: int) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
+from flfed.refusals import decline
 from flfed.rows.statistics.statistic import Sums, Visit
-from flfed.words import flfed_error, usage_error
+from flfed.words import usage_error
 
 MOST_VISITS = 10
 """Visits of a run, at most."""
@@ -91,7 +92,7 @@ def _check_collinear(correlations: np.ndarray, names: Sequence[str]) -> None:
 def next_coefficients(visits: Sequence[Visit], names: Sequence[str], most: int = MOST_VISITS) -> np.ndarray | None:
     """Return the coefficients of the next visit, None after the last one.
 
-    The step is halved as often as visits after the last good one made it worse.
+    The step is halved as often as visits after the last good one made it worse, or a site refused its numbers.
 
     Raises
     ------
@@ -100,11 +101,9 @@ def next_coefficients(visits: Sequence[Visit], names: Sequence[str], most: int =
     """
     good = 0
     for number, visit in enumerate(visits):
-        if visit.sums["overflows"][0] == 0 and not _rises(visits[good], visit):
+        if visit.sums and not _rises(visits[good], visit):
             good = number
     best = visits[good]
-    if best.sums["overflows"][0]:
-        raise flfed_error("study.regression.overflow")
     newton = newton_step(best.sums, names)
     coefficients = best.point[COEFFICIENTS]
     if newton.decrement <= TOLERANCE * (best.sums["deviance"][0] + 1):
@@ -121,10 +120,14 @@ def _rises(before: Visit, after: Visit) -> bool:
     return bool(after.sums["deviance"][0] > deviance + RISE * (deviance + 1))
 
 
-def are_bounded(numbers: Sums, bounds: Sums, rows: int) -> bool:
-    """Return whether a site's sums over rows are finite and no larger than the ring of secure sums allows."""
+def check_bounds(numbers: Sums, bounds: Sums, rows: int) -> None:
+    """Refuse sums over a site's rows that are not finite, or larger than the ring of secure sums allows.
+
+    Raises NotTakingPart. A site that sent zeros in their place would leave a sum of fewer sites, perhaps of one.
+    """
     # A comparison with what is no number is false.
-    return all((np.abs(values) <= rows * bounds[name]).all() for name, values in numbers.items())
+    if not all((np.abs(values) <= rows * bounds[name]).all() for name, values in numbers.items()):
+        decline("sums-too-large")
 
 
 def largest_part(values: np.ndarray) -> float:

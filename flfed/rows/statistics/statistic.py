@@ -59,7 +59,7 @@ class Statistic(Protocol):
 
 
 class Visit(NamedTuple):
-    """A visit to the sites: the requested numbers, and the sums over all of them."""
+    """A visit to the sites: the requested numbers, and the sums over all of them; none where a site refused them."""
 
     point: Arrays
     sums: Sums

@@ -16,7 +16,7 @@ import numpy as np
 from flfed.errors import RunStopped
 from flfed.federation.recording.pooled_figures import together
 from flfed.federation.server.parts.server_part import FinalModel, ServerPart
-from flfed.federation.server.row_sums import CellShapes, SiteSums, StatisticSums
+from flfed.federation.server.row_sums import CellShapes, NumbersRefused, SiteSums, StatisticSums, check_numbers
 from flfed.federation.server.run_setting import RunSetting, nodes_of
 from flfed.federation.server.secure_sums import check_enrolled, exchange_keys, rehearse_keys
 from flfed.refusals import Refusal
@@ -257,6 +257,11 @@ class SecureSiteSums(SiteSums):
             lambda one: _has_sums(one.masked, entries, cohort),
             max(self.sums.least, needed),
         )
+        try:
+            check_numbers(questions.faults, needed)
+        except NumbersRefused:
+            _record_crossing(self.run, questions)
+            raise
         vectors = {site: one.masked for site, one in replies.items() if one.masked is not None}
         totals = _totals(self.run, self.sums, questions, vectors, needed)
         if isinstance(totals, Refusal):
@@ -294,6 +299,10 @@ def _totals(
     except Unsummed as error:
         return error.why
     finally:
-        for kind, crossed in questions.crossed.items():
-            run.recorder.crossed(kind, *crossed)
+        _record_crossing(run, questions)
         run.recorder.events("fault", questions.faults)
+
+
+def _record_crossing(run: RunSetting, questions: SumQuestions) -> None:
+    for kind, crossed in questions.crossed.items():
+        run.recorder.crossed(kind, *crossed)

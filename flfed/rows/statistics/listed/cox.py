@@ -15,7 +15,7 @@ from flfed.rows.statistics.hazards import partial_likelihood
 from flfed.rows.statistics.newton import (
     COEFFICIENTS,
     MOST_VISITS,
-    are_bounded,
+    check_bounds,
     describe_coefficients,
     largest_part,
     newton_step,
@@ -107,20 +107,20 @@ class Cox:
         """Return counts of rows and events, gradient, Hessian's upper triangle and deviance."""
         count = len(self._design(schema).names)
         lengths = {"gradient": count, "hessian": count * (count + 1) // 2, "deviance": 1}
-        counts = ("rows", "missing", "overflows", "events")
+        counts = ("rows", "missing", "events")
         shapes: Shapes = {name: ((1,), np.dtype(np.uint64)) for name in counts}
         return shapes | {name: ((length,), np.dtype(float)) for name, length in lengths.items()}
 
     def largest(self, schema: Schema) -> Sums:
-        """Return the most that rows add to a sum on average.
-
-        A site with more sends none of its sums, and counts as one that overflows.
-        """
+        """Return the most that rows add to a sum on average; a site with more sends none of its sums."""
         shapes = self.shapes(schema)
         return {name: np.full(shapes[name][0], bound) for name, bound in LARGEST.items()}
 
     def sums(self, table: pd.DataFrame, schema: Schema) -> Sums:
-        """Return a site's sums at the coefficients."""
+        """Return a site's sums at the coefficients.
+
+        Raises NotTakingPart where they are too large.
+        """
         rows = self._rows(table, schema)
         count = len(rows.times)
         sums = {name: np.zeros(shape, kind) for name, (shape, kind) in self.shapes(schema).items()}
@@ -131,10 +131,8 @@ class Cox:
             return sums
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             numbers = partial_likelihood(rows.design, rows.times, rows.events, self._coefficients)
-        if are_bounded(numbers, self.largest(schema), count):
-            return sums | numbers
-        sums["overflows"] += np.uint64(1)
-        return sums
+        check_bounds(numbers, self.largest(schema), count)
+        return sums | numbers
 
     def largest_share(self, table: pd.DataFrame, schema: Schema) -> float:
         """Return the largest part that one row has of the site's risks; a site without an event sends none of them."""

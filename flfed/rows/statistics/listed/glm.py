@@ -12,7 +12,7 @@ import numpy as np
 from flfed.rows.statistics.newton import (
     COEFFICIENTS,
     MOST_VISITS,
-    are_bounded,
+    check_bounds,
     describe_coefficients,
     largest_part,
     newton_step,
@@ -129,17 +129,14 @@ class Glm:
             lengths["scores"] = lengths["hessian"]
         if model.family == "poisson":
             lengths |= {"chi2": 1, "saturated": 1}
-        counts = ["rows", "missing", "overflows"]
+        counts = ["rows", "missing"]
         if model.has_site_intercept:
             counts += ["intercepts", "one-outcome"]
         shapes: Shapes = {name: ((1,), np.dtype(np.uint64)) for name in counts}
         return shapes | {name: ((length,), np.dtype(float)) for name, length in lengths.items()}
 
     def largest(self, schema: Schema) -> Sums:
-        """Return the most that rows add to a sum on average.
-
-        A site with more sends none of its sums, and counts as one that overflows.
-        """
+        """Return the most that rows add to a sum on average; a site with more sends none of its sums."""
         model = self._model(schema)
         # Around a site's own mean a column is at most 2. Every doubling of a bound costs a digit of the sum.
         column = 2.0 if model.has_site_intercept else 1.0
@@ -157,7 +154,10 @@ class Glm:
         return {name: np.full(shapes[name][0], bound) for name, bound in bounds.items() if name in shapes}
 
     def sums(self, table: pd.DataFrame, schema: Schema) -> Sums:
-        """Return a site's sums at the coefficients."""
+        """Return a site's sums at the coefficients.
+
+        Raises NotTakingPart where they are too large.
+        """
         model = self._model(schema)
         rows = model.encode(table)
         count = len(rows.outcome)
@@ -170,10 +170,8 @@ class Glm:
         if one_outcome or not count:
             return sums
         numbers = model.numbers(rows, self._coefficients)
-        if are_bounded(numbers, self.largest(schema), count):
-            return sums | numbers
-        sums["overflows"] += np.uint64(1)
-        return sums
+        check_bounds(numbers, self.largest(schema), count)
+        return sums | numbers
 
     def largest_share(self, table: pd.DataFrame, schema: Schema) -> float:
         """Return the largest part that one row has of the site's weights, or of its absolute residuals."""
