@@ -57,7 +57,9 @@ def test_a_killed_run_goes_on_to_the_same_figures_and_one_without_a_site_stops(c
         assert (resumed["run"], resumed["status"]) == (begun, "completed"), said
         assert resumed["statistics"] == figures
         for name in THREE:
-            lines = [line for line in consortium.sites[name].lines() if line["run"] == begun and line["kind"] == "statistic"]
+            lines = [
+                line for line in consortium.sites[name].lines() if line["run"] == begun and line["kind"] == "statistic"
+            ]
             # Visits before the kill are answered again, as they were.
             by_visit = {line["round"]: line["asked-sha256"] for line in lines}
             assert len(lines) > len(by_visit) == figures["visits"] == len(set(by_visit.values()))

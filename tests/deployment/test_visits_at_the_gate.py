@@ -91,9 +91,10 @@ def test_a_visit_has_one_set_of_numbers_and_a_run_has_ten(clear: Consortium):
     first = ask(grid, "site-01", at(0, 0, 0, 0))
     assert not first.has_error()
     again = ask(grid, "site-01", at(0, 0, 0, 0))
-    assert StatisticReply.from_record(again.content).sums["gradient"].tobytes() == StatisticReply.from_record(
-        first.content
-    ).sums["gradient"].tobytes()
+    assert (
+        StatisticReply.from_record(again.content).sums["gradient"].tobytes()
+        == StatisticReply.from_record(first.content).sums["gradient"].tobytes()
+    )
     refused = [
         (at(0, 0, 0, 1), "at other numbers in visit 1 of this run"),
         (at(0, 0, 0, 0, round=10), "'round'"),

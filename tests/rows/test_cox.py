@@ -53,7 +53,9 @@ def actg() -> Case:
     read = pd.read_csv(FILES / "ACTG175.csv")
     read = read.rename(columns={"days": "time", "cens": "event", "strat": "site"})
     indicators = {f"arm{arm}": (read["arms"] == arm) * 1.0 for arm in (1, 2, 3)}
-    return Case(read.assign(**indicators), [*indicators, "age", "wtkg", "karnof", "cd40", "gender", "race", "homo", "drugs"])
+    return Case(
+        read.assign(**indicators), [*indicators, "age", "wtkg", "karnof", "cd40", "gender", "race", "homo", "drugs"]
+    )
 
 
 def gbsg(sites: int = 4) -> Case:

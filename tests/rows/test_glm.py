@@ -85,7 +85,7 @@ def taiwan_case(test_data: Path) -> Case:
     read["EDUCATION"] = read["EDUCATION"].clip(1, 4)
     read["y"] = read.pop(read.columns[-1]).astype(float)
     bounds = {name: (float(read[name].min()), float(read[name].max())) for name in CREDIT}
-    wide = {name: (-1e8, 1e8) for name in BILLS} | {"LIMIT_BAL": (0, 1e8), "AGE": (18, 120)}
+    wide = dict.fromkeys(BILLS, (-100000000.0, 100000000.0)) | {"LIMIT_BAL": (0, 1e8), "AGE": (18, 120)}
     columns = {name: {"kind": "number", "range": wide.get(name, bounds[name])} for name in CREDIT}
     thirds = pd.qcut(read["AGE"], 3, labels=False)
     tables = [part for _, part in read.groupby([read["EDUCATION"], thirds])]
@@ -231,7 +231,9 @@ def test_intercepts_of_sites_in_other_families(family: Any):
     for place in range(5):
         table = pd.DataFrame({"x": draw.normal(size=60).clip(-4, 4), "hours": draw.uniform(1, 9, 60)})
         mean = table["x"] * 0.4 + place
-        table["y"] = mean + draw.normal(size=60) if family == "gaussian" else draw.poisson(table["hours"] * np.exp(mean / 4))
+        table["y"] = (
+            mean + draw.normal(size=60) if family == "gaussian" else draw.poisson(table["hours"] * np.exp(mean / 4))
+        )
         sites.append(table)
     columns = {"x": {"kind": "number", "range": (-4, 4)}, "hours": {"kind": "number", "range": (0, 10)}}
     schema = schema_of({"range": (-20, 20) if family == "gaussian" else (0, 500)}, columns)
@@ -269,7 +271,9 @@ def test_steep_coefficients_give_a_row_away_and_pass_at_no_set_of_sites(
         intercept = draw.normal() * 9000 - slopes @ columns.mean().to_numpy()
         point = {"coefficients": np.array([intercept + slopes @ middle, *(slopes * half)])}
         model = case.model.at(point)
-        total = newton.symmetric(sum(model.sums(table, schema)["hessian"] for table in tables), len(point["coefficients"]))
+        total = newton.symmetric(
+            sum(model.sums(table, schema)["hessian"] for table in tables), len(point["coefficients"])
+        )
         if total[0, 0] < 1e-300:
             continue
         total /= total[0, 0]
@@ -321,8 +325,8 @@ def made_tables(**columns: Any) -> list[pd.DataFrame]:
 
 MADE = {
     "x": {"kind": "number", "range": (0, 10)}, "z": {"kind": "number", "range": (0, 20)},
-    "same": {"kind": "number", "range": (0, 10)}, "event": {"kind": "flag"}, "low": {"kind": "number", "range": (-1, 5)},
-    "name": {"kind": "id"},
+    "same": {"kind": "number", "range": (0, 10)}, "event": {"kind": "flag"},
+    "low": {"kind": "number", "range": (-1, 5)}, "name": {"kind": "id"},
 }  # fmt: skip
 
 
@@ -331,7 +335,8 @@ MADE = {
     ({"of": ["x", "same"]}, "'same' follows from the columns before it"),
     ({"of": ["x", "same"], "intercept": "site"}, "'same' is the same in all rows"),
     ({"of": ["x", "age"]}, "of names 'age', which is no number, flag or category"),
-    ({"of": ["x", "name"]}, "of names 'name'"), ({"of": ["event"]}, "of names 'event'"), ({"of": []}, "at least one column"),
+    ({"of": ["x", "name"]}, "of names 'name'"), ({"of": ["event"]}, "of names 'event'"),
+    ({"of": []}, "at least one column"),
     ({"of": ["x", "x"]}, "names 'x' twice"), ({"of": ["x * x"]}, "a product of two different ones"),
     ({"of": ["x * z * same"]}, "a product of two different ones"),
     ({"of": ["x"], "outcome": "x"}, "family 'binomial' does not fit outcome='x'"),
@@ -422,7 +427,9 @@ def test_the_stroke_trial_has_its_figures_with_one_intercept_and_with_those_of_c
 def test_four_large_sites_take_half_of_the_time_of_one_table():
     draw = np.random.default_rng(5)
     names = [f"x{number}" for number in range(30)]
-    schema = schema_of({"range": (0, 1)}, {name: {"kind": "number", "range": (-6, 6)} for name in names} | {"event": {"kind": "flag"}})
+    schema = schema_of(
+        {"range": (0, 1)}, {name: {"kind": "number", "range": (-6, 6)} for name in names} | {"event": {"kind": "flag"}}
+    )
     tables = []
     for _ in range(4):
         table = pd.DataFrame(draw.normal(size=(100_000, 30)).clip(-6, 6), columns=names)

@@ -145,9 +145,7 @@ class RunSetting:
         """
         return self.check_replies(self.ask(kind, request, participants, read), defect)
 
-    def check_replies(
-        self, answers: Answers[Reply], defect: Callable[[str, Reply], Refusal | None]
-    ) -> Answers[Reply]:
+    def check_replies(self, answers: Answers[Reply], defect: Callable[[str, Reply], Refusal | None]) -> Answers[Reply]:
         """Return answers without unusable replies, and record their sites; `defect` is that of `ask_checked`."""
         defects = {site: why for site, reply in answers.replies.items() if (why := defect(site, reply))}
         good = {site: reply for site, reply in answers.replies.items() if site not in defects}

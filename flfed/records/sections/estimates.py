@@ -15,7 +15,7 @@ from flfed.words import render
 
 def estimates(statistic: Mapping[str, Any]) -> Section | None:
     """Return the forest plot of a recorded model's coefficients, None of another statistic."""
-    if statistic["name"] != "glm":
+    if "coefficients" not in statistic:
         return None
     model = read(Coefficients, statistic)
     lines = []

@@ -283,6 +283,7 @@ _FORMATS_BY_NAME: dict[str, Formats] = {
     "odds-ratio": (_odds_lines, _odds_in_words),
     "covariance": (_covariance_lines, _covariance_in_words),
     "safety-stock": (_stock_lines, _stock_in_words),
+    "cox": (coefficient_lines, coefficients_in_words),
     "glm": (coefficient_lines, coefficients_in_words),
 }
 

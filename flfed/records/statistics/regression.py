@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import exp
 from typing import Any
 
@@ -15,7 +15,7 @@ from flfed.records.statistics.verdict import decimals_beside, decimals_of, forma
 from flfed.words import render
 
 INTERCEPT = "intercept"
-RATIOS = {"binomial": "odds ratio", "poisson": "rate ratio"}
+RATIOS = {"binomial": "odds ratio", "poisson": "rate ratio", "cox": "hazard ratio"}
 """What the exponential of a coefficient is, by family."""
 DIFFERENCE = "difference"
 OVERDISPERSED = 1.5
@@ -45,12 +45,13 @@ class Coefficients:
     rows: int
     rows_left_out: int = 0
     deviance: float
-    degrees_of_freedom: int
+    degrees_of_freedom: int = 0
     aic: float
+    events: int = 0
     robust: bool = False
     intercept_of: str = "all"
     sites_of_one_outcome: int = 0
-    dispersion: float | None = field(default=None)
+    dispersion: float | None = None
 
     @property
     def effect(self) -> str:
@@ -93,15 +94,20 @@ def coefficients_in_words(statistic: Mapping[str, Any]) -> list[str]:
     conclusion = render("report.regression.shown" if shows else "report.regression.unclear")
     value, _, ends = _with_ends(*effects[name]).partition(" (")
     facts = {"effect": model.effect, "outcome": model.outcome, "column": name, "value": value}
-    first = render("report.regression.effect", **facts, interval=ends.rstrip(")"), p=format_p(one.p), conclusion=conclusion)
+    facts |= {"interval": ends.rstrip(")"), "p": format_p(one.p), "conclusion": conclusion}
+    first = render("report.regression.effect", **facts)
     basis = {"rows": counted(model.rows, "row"), "sites": counted(model.sites, "site"), "visits": model.visits}
     basis |= {"deviance": number(model.deviance, 2), "freedom": model.degrees_of_freedom, "aic": number(model.aic, 2)}
-    lines = [first, render("report.regression.basis", **basis)]
+    key = "basis"
+    if model.family == "cox":
+        key = "hazards"
+        basis["events"] = counted(model.events, "event")
+    lines = [first, render(f"report.regression.{key}", **basis)]
     if model.rows_left_out:
         lines.append(render("report.regression.omitted", rows=counted(model.rows_left_out, "row")))
     if model.robust:
         lines.append(render("report.regression.robust"))
-    if model.intercept_of == "site":
+    if model.intercept_of == "site" and model.family != "cox":
         lines.append(render("report.regression.intercepts"))
     if model.sites_of_one_outcome:
         lines.append(render("report.regression.constant", sites=counted(model.sites_of_one_outcome, "site")))

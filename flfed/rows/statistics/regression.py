@@ -78,7 +78,15 @@ class Regression:
 
     @classmethod
     def of(
-        cls, schema: Schema, *, family: Family, of: tuple[str, ...], outcome: str, exposure: str, site: bool, robust: bool
+        cls,
+        schema: Schema,
+        *,
+        family: Family,
+        of: tuple[str, ...],
+        outcome: str,
+        exposure: str,
+        site: bool,
+        robust: bool,
     ) -> Regression:
         """Return the model of a dataset.
 

@@ -77,8 +77,9 @@ def question_sha256(study: Study, kind: str, request: SumRequest) -> str:
     """Return the hash of the question by which the lists of a sum are kept, whatever run and round ask it.
 
     All sums over rows that do not depend on a model are one question of a dataset. Table 1, counts before trees, a
-    statistic at whatever numbers, and the roots of trees share columns, and of two lists their difference would be one site's. So are all
-    comparisons. Features, holdout, plan, model and rows of the day are not in it: who asks for others asks again.
+    statistic at whatever numbers, and the roots of trees share columns, and of two lists their difference would be one
+    site's. So are all comparisons. Features, holdout, plan, model and rows of the day are not in it: who asks for
+    others asks again.
     """
     if kind == COMPARE:
         return _sha256(study.dataset.name, {"kind": COMPARE})

@@ -61,7 +61,7 @@ class Cox:
 
     Notes
     -----
-    Newton's method with one visit a step, Efron's ties. Each site has its own baseline hazard, so that no row at risk is
+    Newton's method with one visit a step, Efron's ties. Each site has its own baseline hazard: no row at risk is
     compared with one of another site. Every row that lacks a column is left out, and counted. Source: D. R. Cox 1972,
     "Regression models and life-tables".
     """
