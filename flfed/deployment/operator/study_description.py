@@ -216,8 +216,10 @@ def _describe_rounds(proposal: Proposal) -> str:
     exchanges = render("approval.study.exchanges", most=most) if most else ""
     rounds = str(most_rounds(study))
     visits = visits_of(study)
-    if visits:
-        rounds = render("approval.study.visits" if visits > 1 else "approval.study.no-rounds", visits=visits)
+    if visits == 1:
+        rounds = render("approval.study.no-rounds")
+    elif visits:
+        rounds = render("approval.study.visits", visits=visits)
     return render(
         "approval.study.rounds",
         rounds=rounds,

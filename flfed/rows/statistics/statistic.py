@@ -66,8 +66,8 @@ class Visit(NamedTuple):
 
 
 @runtime_checkable
-class VisitedStatistic(Statistic, Protocol):
-    """Statistic that asks the sites again, each time for sums at other numbers.
+class VisitedStatistic(Protocol):
+    """What a statistic has besides that asks the sites again, each time for sums at other numbers.
 
     Its sums and figures are those at one visit's numbers.
     """
@@ -79,7 +79,7 @@ class VisitedStatistic(Statistic, Protocol):
         """Return the numbers of the first visit."""
         ...
 
-    def at(self, point: Arrays) -> VisitedStatistic:
+    def at(self, point: Arrays) -> Statistic:
         """Return the statistic at the numbers of a visit."""
         ...
 

@@ -169,7 +169,7 @@ class StatisticRequest:
     def from_record(cls, record: RecordDict) -> Self:
         """Read the message's content."""
         config = fields.config_of(record)
-        if ASKED not in record:
+        if ASKED not in record and "round" not in config:
             return cls()
         return fields.made(cls, {"round": config.get("round"), "point": fields.ndarrays(record, ASKED)})
 
