@@ -23,7 +23,7 @@ from flfed.rows.data.site import Site
 from flfed.updates.masking.question import SumContext, question_sha256, rounding_sha256
 from flfed.updates.messages.kinds import STATISTIC
 from flfed.updates.messages.summarise import StatisticRequest
-from tests.approval_text import details
+from tests.approval_text import details, ten_lines
 
 Small = Callable[..., list[Site]]
 HEAD = """
@@ -80,6 +80,8 @@ def test_an_approval_says_how_many_numbers_leave_and_what_they_reveal(small_site
     assert "Released at most 10 times" in words and "of 23 numbers; 230 in all" in words
     assert "three visits reveal how many rows have each combination of values" in words
     assert "none, and 10 exchanges at most" in words
+    lines = " ".join(ten_lines(Study.parse(GLM + SECURE), sites[0], ["site-02", "site-03"]))
+    assert "23 numbers at each of up to 10 visits" in lines and "cross-table of all sites" in lines
 
 
 def test_a_check_says_how_many_visits_and_rows_a_model_takes(small_sites: Small):
