@@ -137,7 +137,11 @@ class SiteSums:
 
 
 def statistic_sums(
-    run: RunSetting, participants: Participants, shapes: Shapes, request: StatisticRequest, needed: int
+    run: RunSetting,
+    participants: Participants,
+    shapes: Shapes,
+    request: StatisticRequest | None = None,
+    needed: int = 0,
 ) -> dict[str, Arrays]:
     """Return each site's own sums of a statistic.
 
@@ -148,7 +152,7 @@ def statistic_sums(
     def defect(site: str, reply: StatisticReply) -> Refusal | None:
         return sums_defect(reply.sums, shapes)
 
-    answers = run.ask(STATISTIC, request, participants, StatisticReply.from_record)
+    answers = run.ask(STATISTIC, request or StatisticRequest(), participants, StatisticReply.from_record)
     check_numbers(answers.faults, needed)
     answers = run.check_replies(answers, defect)
     if not needed:
