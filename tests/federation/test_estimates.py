@@ -24,6 +24,8 @@ from flfed.updates.masking.question import SumContext, question_sha256, rounding
 from flfed.updates.messages.kinds import STATISTIC
 from flfed.updates.messages.summarise import StatisticRequest
 from tests.approval_text import details, ten_lines
+from tests.records.one_answer import page
+from tests.records.one_answer import words as words_of
 
 Small = Callable[..., list[Site]]
 HEAD = """
@@ -56,6 +58,8 @@ def test_estimates_are_in_json_table_document_and_file(
         assert effect in words and "95 % CI" in words and "after" in words and "visits" in words
         assert "Sums are exact, and no site" in words
     assert "<svg" in document(done.run)
+    opened = page("p20_overview", done.run)
+    assert effect in words_of(opened) and opened.main.children and opened.get("vega_lite_chart")
     found = json.loads(CliRunner().invoke(runs, ["show", done.run, "--json"]).stdout)["statistics"]
     assert list(found["coefficients"]) == names
     assert all(set(one) == {"value", "standard-error", "low", "high", "p"} for one in found["coefficients"].values())
