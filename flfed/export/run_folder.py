@@ -441,7 +441,10 @@ def _of_statistic(statistic: Payload, before: str = "") -> Iterator[Figure]:
     columns = statistic.get("columns", [])
     for name, one in statistic.items():
         figure = f"{before}{name}"
-        if name in ("by-site", "sites", "columns") or isinstance(one, str):
+        if name in ("by-site", "sites", "columns") or isinstance(one, str | bool):
+            continue
+        if name == "coefficients":
+            yield from _of_coefficients(one)
             continue
         if isinstance(one, list):
             yield from _of_list(one, figure, columns)
@@ -450,6 +453,14 @@ def _of_statistic(statistic: Payload, before: str = "") -> Iterator[Figure]:
             yield from _of_parts(one, figure, columns)
         elif one is not None:
             yield _figure("", "", figure, one)
+
+
+def _of_coefficients(coefficients: Payload) -> Iterator[Figure]:
+    """Yield each coefficient of a model with its interval, its error and its p-value."""
+    for column, one in coefficients.items():
+        yield _figure("", column, "coefficient", one)
+        yield _figure("", column, "standard error", one["standard-error"])
+        yield _figure("", column, "p", one["p"])
 
 
 def _of_parts(parts: Payload, figure: str, columns: list[str]) -> Iterator[Figure]:

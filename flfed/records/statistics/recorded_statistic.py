@@ -14,6 +14,7 @@ from flfed.records.section import Lines, Table
 from flfed.records.statistics import Report
 from flfed.records.statistics.analysis import Analysis, analysis_in_words, analysis_tables
 from flfed.records.statistics.intervals import NORMAL_95
+from flfed.records.statistics.regression import coefficient_lines, coefficients_in_words
 from flfed.records.statistics.verdict import (
     Figure,
     decimals_beside,
@@ -419,6 +420,8 @@ _FORMATS_BY_NAME: dict[str, Formats] = {
     SURVIVAL: (_survival_lines, _survival_in_words),
     "covariance": (_covariance_lines, _covariance_in_words),
     "safety-stock": (_stock_lines, _stock_in_words),
+    "cox": (coefficient_lines, coefficients_in_words),
+    "glm": (coefficient_lines, coefficients_in_words),
 }
 
 

@@ -15,6 +15,7 @@ from flfed.records.dashboard import run_page, sections
 from flfed.records.objects import read
 from flfed.records.reports.faults import missing_in_words
 from flfed.records.sections import data, scores
+from flfed.records.sections.estimates import estimates
 from flfed.records.statistics import Report
 from flfed.records.statistics import operating_points as points
 from flfed.records.statistics.analysis import Analysis, RowsAnalysed, tables_of
@@ -168,6 +169,7 @@ def statistic(report: Report) -> None:
         if one.title:
             st.markdown(f"### {escape(one.title)}")
         sections.table(one.lines)
+    sections.show(estimates(figures))
     st.markdown(sections.bullets(map(escape, others)))
 
 
