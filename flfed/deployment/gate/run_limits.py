@@ -27,7 +27,7 @@ from flfed.updates.masking.rules import Sites
 from flfed.updates.messages.fields import ndarrays
 from flfed.updates.messages.kinds import AUDIT, COMPARE, KEYS, SCORES, STATISTIC, SUMMARISE
 from flfed.updates.messages.secure_sum import parted
-from flfed.updates.messages.summarise import ASKED
+from flfed.updates.messages.summarise import POINT
 from flfed.updates.messages.train import CUTS_SHA256, EVALUATE, MOST_ATTEMPTS, REFIT, TRAIN, TREES_SHA256, formless
 
 QUESTIONS = {
@@ -69,7 +69,7 @@ def request_sha256(message: Message) -> str:
     if kind not in QUESTIONS:
         return ""
     if kind == STATISTIC:
-        return arrays_sha256(ndarrays(message.content, ASKED)) if ASKED in message.content else ""
+        return arrays_sha256(ndarrays(message.content, POINT)) if POINT in message.content else ""
     return content_sha256(formless(message.content)) if kind == TRAIN else model_sha256(message)
 
 
@@ -246,15 +246,10 @@ class RunLimits:
         if refused := self._other_choice(message, run):
             return refused
         place = _place(kind, facts)
-        number = place[0]
         # The same question again is harmless: its answer is the same.
         if not self._request_hashes[run, kind, place] - {request_hash}:
             return self._other_model(kind, run, request_hash)
-        if kind == STATISTIC:
-            return Refusal("other-visit", round=number + 1)
-        if number > 0:
-            return Refusal("other-model-in-round", question=QUESTIONS[kind], round=number)
-        return Refusal("other-model", question=QUESTIONS[kind])
+        return _refuse_other(kind, place[0])
 
     def _other_choice(self, message: Message, run: Run) -> Refusal | None:
         """Return why a run may not have other bins, or None.
@@ -298,10 +293,7 @@ class RunLimits:
         if line.kind in (ledger_line.REFUSED, ledger_line.ERROR, ledger_line.WITHHELD) or not line.facts.get("run"):
             return
         run = run_of(line.facts)
-        kind = _OF_LINE.get(line.kind, "")
-        # A statistic of one visit asks for nothing that its study does not say.
-        if kind == STATISTIC and COMPARED_HASH not in line.facts:
-            kind = ""
+        kind = _question_of(line)
         if "study-sha256" in line.facts:
             self._studies[run[1]].add(run[0])
         self._sums.add(line, run)
@@ -321,6 +313,24 @@ class RunLimits:
         for name in CHOSEN:
             if name in line.facts or (kind == COMPARE and name in NUMBERS):
                 self._chosen[run, name].add(line.facts.get(name))
+
+
+def _refuse_other(kind: str, round: int) -> Refusal:
+    """Return the refusal of a second question of a kind, in a round or a visit."""
+    if kind == STATISTIC:
+        return Refusal("other-visit", round=round + 1)
+    if round > 0:
+        return Refusal("other-model-in-round", question=QUESTIONS[kind], round=round)
+    return Refusal("other-model", question=QUESTIONS[kind])
+
+
+def _question_of(line: Line) -> str:
+    """Return the kind of the question that a line notes; "" where it notes none."""
+    kind = _OF_LINE.get(line.kind, "")
+    # A statistic of one visit asks for nothing that its study does not say.
+    if kind == STATISTIC and COMPARED_HASH not in line.facts:
+        return ""
+    return kind
 
 
 Exchange = tuple[int, int, int]

@@ -89,9 +89,9 @@ def _visit(
     while True:
         now = statistic.at(point)
         request = StatisticRequest(round=len(visits), point=point)
-        asked_sites = {site: participants[site] for site in sites or participants}
+        listed = {site: participants[site] for site in sites or participants}
         try:
-            sums = site_sums(run, run.parts).statistic(asked_sites, now, request, len(sites))
+            sums = site_sums(run, run.parts).statistic(listed, now, request, len(sites))
         except NumbersRefused:
             visits.append(Visit(point, {}))
         else:

@@ -278,7 +278,8 @@ def survival_chart(lines: Sequence[Line], title: str, *, is_smooth: bool) -> Cha
         return None
     rows = pd.DataFrame(list(lines)).rename(columns={"group": "of"})
     names = list(dict.fromkeys(rows["of"]))
-    drawn: Spec = {"interpolate": "linear" if is_smooth else "step-after"}
+    joined = "linear" if is_smooth else "step-after"
+    drawn: Spec = {"interpolate": joined}
     shown = ("time", "without the event", "low", "high")
     colours = _colours(names, site_looks(names))
     x = quantitative("time", **figure_axis(title, ticks_of([0.0, rows["time"].max()])))

@@ -10,7 +10,6 @@ from typing import Any
 from flfed.errors import counted
 from flfed.records.objects import read
 from flfed.records.section import Lines
-from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.statistics.verdict import decimals_beside, decimals_of, format_p, interval, number
 from flfed.words import render
 
@@ -63,8 +62,10 @@ class Coefficients:
         effects = {}
         for name, one in self.coefficients.items():
             ends = (one.value, one.low, one.high)
+            if self.family in RATIOS:
+                ends = (exp(ends[0]), exp(ends[1]), exp(ends[2]))
             if name != INTERCEPT:
-                effects[name] = (exp(ends[0]), exp(ends[1]), exp(ends[2])) if self.family in RATIOS else ends
+                effects[name] = ends
         return effects
 
 
@@ -90,8 +91,8 @@ def coefficients_in_words(statistic: Mapping[str, Any]) -> list[str]:
     effects = model.effects()
     name = next(iter(effects))
     one = model.coefficients[name]
-    shows = abs(one.value) > NORMAL_95 * one.standard_error
-    conclusion = render("report.regression.shown" if shows else "report.regression.unclear")
+    shown = "shown" if one.low > 0 or one.high < 0 else "unclear"
+    conclusion = render(f"report.regression.{shown}")
     value, _, ends = _with_ends(*effects[name]).partition(" (")
     facts = {"effect": model.effect, "outcome": model.outcome, "column": name, "value": value}
     facts |= {"interval": ends.rstrip(")"), "p": format_p(one.p), "conclusion": conclusion}

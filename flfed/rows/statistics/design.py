@@ -71,7 +71,8 @@ class Term:
     @classmethod
     def of(cls, factors: tuple[Factor, ...]) -> Term:
         """Return the term of some factors."""
-        corners = [float(np.prod(ends)) for ends in product(*((one.low, one.high) for one in factors))]
+        ranges = [(one.low, one.high) for one in factors]
+        corners = [float(np.prod(ends)) for ends in product(*ranges)]
         low = min(corners)
         high = max(corners)
         if (low, high) == (0.0, 1.0):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
-from scipy.special import ndtr, ndtri, stdtr, stdtrit
+from scipy.special import stdtr, stdtrit
 
 from flfed.refusals import decline
 from flfed.rows.statistics.statistic import Sums, Visit
@@ -71,7 +71,7 @@ def newton_step(sums: Sums, names: Sequence[str]) -> NewtonStep:
     lengths = np.sqrt(np.maximum(np.diag(hessian), 0.0))
     if (constant := lengths**2 <= CONSTANT * rows).any():
         raise usage_error("study.regression.constant", column=names[int(np.argmax(constant))])
-    # Columns of one length: what is left of one beside others does not depend on its unit.
+    # Columns of one length: the remainder of one beside others does not depend on its unit.
     correlations = hessian / np.outer(lengths, lengths)
     _check_collinear(correlations, names)
     inverse = cho_solve(cho_factor(correlations), np.eye(len(names)))
@@ -140,8 +140,8 @@ def describe_coefficients(
     names: Sequence[str], values: np.ndarray, errors: np.ndarray, degrees: float
 ) -> dict[str, dict[str, float]]:
     """Return each coefficient with its interval, of Student's t where the degrees of freedom are finite."""
-    is_normal = math.isinf(degrees)
-    quantile = float(ndtri(0.975) if is_normal else stdtrit(degrees, 0.975))
+    # At infinite degrees of freedom Student's t is the normal distribution.
+    quantile = float(stdtrit(degrees, 0.975))
     coefficients = {}
     for name, value, error in zip(names, values.tolist(), errors.tolist(), strict=True):
         below = -abs(value) / error
@@ -150,6 +150,6 @@ def describe_coefficients(
             "standard-error": error,
             "low": value - quantile * error,
             "high": value + quantile * error,
-            "p": float(2 * (ndtr(below) if is_normal else stdtr(degrees, below))),
+            "p": float(2 * stdtr(degrees, below)),
         }
     return coefficients

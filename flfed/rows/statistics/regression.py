@@ -32,7 +32,7 @@ class ModelRows:
     design : float64 array [rows, coefficients]
         Scaled columns, after ones where the intercept is shared.
     outcome, offset : float64 array [rows]
-        A number between −1 and 1, 0 or 1, or a count; and what is added to the linear predictor.
+        A number between −1 and 1, 0 or 1, or a count; and the part of the linear predictor without a coefficient.
     missing : int
         Rows that are left out.
     """
@@ -96,18 +96,19 @@ class Regression:
         low, high = _outcome_range(schema, family, name)
         most_exposure = _most_exposure(schema, family, exposure)
         taken = [column for column in (name, exposure) if column]
-        is_number = family == "gaussian"
+        positive = schema.classes[1] if family == "binomial" and name == schema.target else ""
+        unit, middle, half = _scales(family, low, high)
         return cls(
             family=family,
             design=Design.of(of, schema, "glm", taken),
             outcome=name,
-            positive=schema.classes[1] if family == "binomial" and name == schema.target else "",
+            positive=positive,
             exposure=exposure,
             has_site_intercept=site,
             robust=robust,
-            unit=max(1.0, high) if family == "poisson" else 1.0,
-            middle=(low + high) / 2 if is_number else 0.0,
-            half=(high - low) / 2 if is_number else 1.0,
+            unit=unit,
+            middle=middle,
+            half=half,
             most_exposure=most_exposure,
         )
 
@@ -193,6 +194,15 @@ class Regression:
         if self.family == "poisson":
             values[0] += math.log(self.unit) - math.log(self.most_exposure)
         return values, units @ covariance @ units.T
+
+
+def _scales(family: Family, low: float, high: float) -> tuple[float, float, float]:
+    """Return the largest count, and the middle and half of a number's range; 1, 0 and 1 of other outcomes."""
+    if family == "poisson":
+        return max(1.0, high), 0.0, 1.0
+    if family == "gaussian":
+        return 1.0, (low + high) / 2, (high - low) / 2
+    return 1.0, 0.0, 1.0
 
 
 def _outcome_range(schema: Schema, family: Family, name: str) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from flfed.summaries.summary import arrays_sha256
 from flfed.updates.checkpoints.site_state import OF_RUN
 from flfed.updates.messages.compare import CompareRequest
 from flfed.updates.messages.kinds import BINS, COMPARE, EVALUATE, STATISTIC, TRAIN
-from flfed.updates.messages.summarise import ASKED, StatisticRequest
+from flfed.updates.messages.summarise import POINT, StatisticRequest
 from flfed.updates.messages.train import MARKS, TREE, Same, TrainRequest, sha256_of
 from flfed.updates.ring import Ring, ring_of_counts, rings
 
@@ -136,7 +136,7 @@ def _meaning(request: SumRequest) -> dict[str, Any]:
     if request is None:
         return {}
     if isinstance(request, StatisticRequest):
-        return {ASKED: arrays_sha256(request.point)}
+        return {POINT: arrays_sha256(request.point)}
     encoder = sha256_of(request.encoder)
     if isinstance(request, CompareRequest):
         return {

@@ -19,7 +19,7 @@ SUMMARISE = kinds.SUMMARISE
 BINS = kinds.BINS
 STATISTIC = kinds.STATISTIC
 SCORES = kinds.SCORES
-ASKED = "asked"
+POINT = "asked"
 """Section of a request with the numbers at which sums are requested."""
 
 
@@ -163,15 +163,15 @@ class StatisticRequest:
         """Return the message's content."""
         if not self.point:
             return fields.message_record()
-        return fields.message_record({ASKED: array_record(self.point)}, round=self.round)
+        return fields.message_record({POINT: array_record(self.point)}, round=self.round)
 
     @classmethod
     def from_record(cls, record: RecordDict) -> Self:
         """Read the message's content."""
         config = fields.config_of(record)
-        if ASKED not in record and "round" not in config:
+        if POINT not in record and "round" not in config:
             return cls()
-        return fields.made(cls, {"round": config.get("round"), "point": fields.ndarrays(record, ASKED)})
+        return fields.made(cls, {"round": config.get("round"), "point": fields.ndarrays(record, POINT)})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

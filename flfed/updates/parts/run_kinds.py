@@ -23,7 +23,7 @@ from flfed.updates.messages.compare import (
 from flfed.updates.messages.enrol import SEAL, SEALED, EnrolReply, SealReply
 from flfed.updates.messages.fields import METRIC
 from flfed.updates.messages.kinds import COMPARE, ENROL, STATISTIC, SUMMARISE
-from flfed.updates.messages.summarise import ASKED, StatisticReply, SummariseReply
+from flfed.updates.messages.summarise import POINT, StatisticReply, SummariseReply
 from flfed.updates.messages.train import EVALUATE, OFFSET, TRAIN, Offset, Scores, TrainReply
 from flfed.updates.parts.part import (
     Border,
@@ -257,7 +257,7 @@ class Statistic(Part):
         visits = visits_of(border.study)
         if visits < 2:
             return {"config": config({})}
-        return {"config": config({"round": whole(0, visits - 1)}), ASKED: arrays(border.statistic_point)}
+        return {"config": config({"round": whole(0, visits - 1)}), POINT: arrays(border.statistic_point)}
 
     def reply_sections(self, border: Border, wanted: Wanted, sections: Sections) -> Sections:
         """Return the statistic's sums."""
@@ -286,10 +286,12 @@ class Statistic(Part):
             enrolment = Text("statistic-enrolment", {"reveals": EnrolReply})
             label = registry.load("statistic", name).label
             facts = {"reveals": StatisticReply, "name": name, "label": label, "of_statistic": statistic}
+            words = "statistic"
             if visits > 1:
                 numbers = entries_of(border.statistic)
                 facts |= {"visits": visits, "numbers": numbers, "all_numbers": visits * numbers}
-            answer = Text("statistic-visits" if visits > 1 else "statistic", facts)
+                words = "statistic-visits"
+            answer = Text(words, facts)
         return (Release(Place.ENROLMENT, enrolment), Release(Place.ROUND, answer, STATISTIC))
 
     def guarantee(self, border: Border, without: str) -> str:

@@ -267,7 +267,9 @@ class SecureSiteSums(SiteSums):
         if isinstance(totals, Refusal):
             rows = "rows" if kind == STATISTIC else "training rows"
             error = self.run.error(render("run.sums.none", rows=rows, why=totals))
-            raise RunStopped(str(error)) if has_visits else error
+            if has_visits:
+                raise RunStopped(str(error))
+            raise error
         return totals
 
 

@@ -166,7 +166,8 @@ class Glm:
         sums["missing"] += np.uint64(rows.missing)
         one_outcome = model.has_one_outcome(rows)
         if model.has_site_intercept:
-            sums["one-outcome" if one_outcome else "intercepts"] += np.uint64(min(1, count))
+            counted_as = "one-outcome" if one_outcome else "intercepts"
+            sums[counted_as] += np.uint64(min(1, count))
         if one_outcome or not count:
             return sums
         numbers = model.numbers(rows, self._coefficients)
@@ -205,7 +206,7 @@ class Glm:
         figures: dict[str, Any] = {
             "family": model.family,
             "outcome": model.outcome,
-            "intercept-of": "site" if model.has_site_intercept else "all",
+            "intercept-of": "all",
             "robust": model.robust,
             "rows": rows,
             "rows-left-out": int(sums["missing"][0]),
@@ -215,6 +216,7 @@ class Glm:
             "aic": _information(model, sums, deviance, rows) + 2 * parameters,
         }
         if model.has_site_intercept:
+            figures["intercept-of"] = "site"
             figures["sites-of-one-outcome"] = int(sums["one-outcome"][0])
         if model.family == "poisson":
             figures["dispersion"] = float(sums["chi2"][0]) / max(1, freedom)
