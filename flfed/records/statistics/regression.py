@@ -91,8 +91,9 @@ def coefficients_in_words(statistic: Mapping[str, Any]) -> list[str]:
     effects = model.effects()
     name = next(iter(effects))
     one = model.coefficients[name]
-    shown = "shown" if one.low > 0 or one.high < 0 else "unclear"
-    conclusion = render(f"report.regression.{shown}")
+    conclusion = render("report.regression.unclear")
+    if one.low > 0 or one.high < 0:
+        conclusion = render("report.regression.shown")
     value, _, ends = _with_ends(*effects[name]).partition(" (")
     facts = {"effect": model.effect, "outcome": model.outcome, "column": name, "value": value}
     facts |= {"interval": ends.rstrip(")"), "p": format_p(one.p), "conclusion": conclusion}
