@@ -18,6 +18,7 @@ import typer
 
 from flfed.callbacks import READING, WARNING, Clock, Progress, displaying, loading, repeating
 from flfed.errors import RunStopped, Terminated, interruption
+from flfed.tasks import ALL, opened_jobs
 from flfed.words import render
 
 if TYPE_CHECKING:
@@ -56,6 +57,13 @@ def progress(quiet: bool = False, *, steady: bool = False) -> Iterator[Progress]
     else:
         # A redrawn bar would fill a log file.
         yield ProgressLines()
+
+
+@contextmanager
+def places_of(jobs: int | None, cluster: str | None, quiet: bool) -> Iterator[dict[str, Any]]:
+    """Yield the progress of a command, and where its tasks run, as options of a function."""
+    with progress(quiet) as show_progress, opened_jobs(jobs or ALL, cluster, show_progress) as places:
+        yield {"progress": show_progress, "jobs": places}
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from flfed.records.store.writer import RunStore
 from flfed.rows.data.site import Site
 from flfed.study.study import covers_model
 from flfed.summaries.summary import merge, sums_sha256
+from flfed.tasks import Jobs
 from flfed.updates.mechanism import Promise
 from flfed.updates.messages.compare import AUDIT, AuditReply, AuditRequest
 from flfed.updates.messages.enrol import ENROL, EnrolReply, sharing_of
@@ -83,7 +84,7 @@ def audit(
     sites: Sequence[str | Site] | None = None,
     store: str | None = None,
     progress: Progress = no_progress,
-    jobs: int = 1,
+    jobs: Jobs = 1,
 ) -> Audited:
     """Attack a run's final model at its sites, and add the figures to the run's record.
 
@@ -100,7 +101,7 @@ def audit(
     store : str, optional
         Database URL.
     progress : callable (stage, done, of)
-    jobs : int
+    jobs : int or Cluster
         Processes that train shadow models, as for `run`.
 
     Notes

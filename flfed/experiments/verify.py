@@ -21,6 +21,7 @@ from flfed.records.store.reader import RunReader
 from flfed.rows.evaluation.scoring import list_study_metrics
 from flfed.study.study import Study
 from flfed.study.tables import Expectation
+from flfed.tasks import Jobs
 from flfed.words import flfed_error, render, usage_error
 
 SITE_PARTS = (*SITE_ARMS, "difference", "difference-personalised")
@@ -183,7 +184,7 @@ class Verified:
         return flfed_error("experiments.verify.failed", wrong=len(wrong), of=len(self.figures), figures=failed)
 
 
-def verify(study: Study, *, engine: str = "inprocess", progress: Progress = no_progress, jobs: int = 1) -> Verified:
+def verify(study: Study, *, engine: str = "inprocess", progress: Progress = no_progress, jobs: Jobs = 1) -> Verified:
     """Run a study with the repeats of its table [expected], and compare its expected figures.
 
     Parameters
@@ -192,7 +193,7 @@ def verify(study: Study, *, engine: str = "inprocess", progress: Progress = no_p
     engine : str
         As `run` takes it.
     progress : callable (stage, done, of)
-    jobs : int
+    jobs : int or Cluster
         Processes, as for `run`.
 
     Raises

@@ -34,6 +34,7 @@ from flfed.rows.training.requests import Compute
 from flfed.rows.warm_start import Source, SourceRows
 from flfed.signatures import Signer
 from flfed.study.study import Study
+from flfed.tasks import Jobs
 from flfed.words import usage_error
 
 RunConfig = Mapping[str, bool | float | int | str]
@@ -79,7 +80,7 @@ class RunResources:
     clock: Clock = time.monotonic
     source: Source | None = None
     source_rows: SourceRows | None = None
-    jobs: int = 1
+    jobs: Jobs = 1
     _shown: list[str] = field(default_factory=list)
 
     def show_activity(self, sentence: str) -> None:
@@ -265,7 +266,7 @@ def path_of(engine: Engine, study: Study, *, stacked: bool) -> str:
     return "stacked" if able else "one-by-one"
 
 
-def answer_of(path: str, jobs: int = 1) -> Compute | None:
+def answer_of(path: str, jobs: Jobs = 1) -> Compute | None:
     """Return the function that answers a run's requests.
 
     It answers those of all sites together, or is None for one by one.

@@ -39,7 +39,7 @@ from flfed.rows.warm_start import SourceRows
 from flfed.study.kinds import ANALYSIS, grows, is_statistic, most_rounds
 from flfed.study.study import Study
 from flfed.summaries.summary import schema_encoder
-from flfed.tasks import Driver, open_tasks
+from flfed.tasks import Driver, Jobs, open_tasks
 from flfed.updates.aggregation.rounds import rarely_collected
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
@@ -84,7 +84,7 @@ class Series:
         turn.
     callback : callable (figures), optional
         Receives the figures of each round of each repeat; that repeat ends after it where it returns true.
-    jobs : int
+    jobs : int or Cluster
         Processes; `tasks.ALL` for the cores that memory can feed.
     """
 
@@ -100,7 +100,7 @@ class Series:
     progress: Progress
     observer: RunObserver
     callback: RoundCallback | None = None
-    jobs: int = 1
+    jobs: Jobs = 1
 
     def go_on(self, entries: dict[int, RunEntry]) -> None:
         """Run every repeat that is not completed.
@@ -182,7 +182,7 @@ class Series:
         )
         calls = {"observer": self.observer is not no_observer, "callback": self.callback is not None}
         present = [name for name, is_there in calls.items() if is_there]
-        task = partial(_run_elsewhere, bare, self.store.address, before, present)
+        task = partial(_run_elsewhere, bare, before, present)
         tasks = open_tasks(task, groups, self.jobs, functions=functions, progress=self.progress, lost=again)
         if tasks is None:
             return False
@@ -342,7 +342,7 @@ class Series:
 
 
 def _run_elsewhere(
-    series: Series, address: str, before: SourceRows | None, calls: Sequence[str], group: Sequence[int], driver: Driver
+    series: Series, before: SourceRows | None, calls: Sequence[str], group: Sequence[int], driver: Driver
 ) -> None:
     """Run the repeats of a group that are not completed, in another process.
 
@@ -352,7 +352,7 @@ def _run_elsewhere(
     entries = driver.call("entries")
     left = [repeat for repeat in group if repeat not in entries or entries[repeat].status != "completed"]
     own: dict[str, Any] = {name: partial(driver.call, name) for name in calls}
-    here = replace(series, store=cast(RunStore, ForwardedStore(driver, address)), progress=driver.progress, **own)
+    here = replace(series, store=cast(RunStore, ForwardedStore(driver)), progress=driver.progress, **own)
     with rarely_collected():
         here.run_group(left, entries, before)
 

@@ -24,6 +24,7 @@ from flfed.records.store.writer import RunStore
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
 from flfed.study.tables import MODULE_NAME
+from flfed.tasks import Jobs
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.words import usage_error
 
@@ -110,7 +111,7 @@ def run(
     progress: Progress = no_progress,
     observer: RunObserver = no_observer,
     callback: RoundCallback | None = None,
-    jobs: int = 1,
+    jobs: Jobs = 1,
 ) -> Result:
     """Run a study and return its result.
 
@@ -138,9 +139,9 @@ def run(
         Receives the figures of each round: `run`, `round`, `rounds`, `scored-model` (the round of the scored model),
         `all` (by metric, over all sites) and `sites`. A repeat ends after the round in which it returns something
         true, and its model at that time is compared.
-    jobs : int
+    jobs : int or Cluster
         Processes for groups of ten repeats, or for the own and pooled models of one; -1 for all cores allowed that
-        memory can feed. The arrays are the same.
+        memory can feed; or the nodes of a cluster (`flfed.cluster.connected`). The arrays are the same.
 
     Notes
     -----
@@ -164,6 +165,8 @@ def run(
     chosen = study if isinstance(study, Study) else Study.load(study)
     # All errors of the request are refused before the store is written.
     runs_on = engine_of(engine)
+    if not isinstance(jobs, int) and not runs_on.stacks:
+        raise usage_error("run.cluster.engine", engine=engine)
     runs_on.require()
     if type(repeats) is not int or repeats < 1:
         raise usage_error("run.failures.repeats", repeats=repeats)
@@ -194,7 +197,7 @@ def resume(
     store: str | None = None,
     progress: Progress = no_progress,
     observer: RunObserver = no_observer,
-    jobs: int = 1,
+    jobs: Jobs = 1,
 ) -> Result:
     """Resume a run that died, stopped or failed.
 
