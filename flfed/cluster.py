@@ -7,6 +7,7 @@ Ray writes to a disk where memory is short. A node receives the tables once, for
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
 import os
@@ -306,19 +307,23 @@ def _ray(address: str) -> Iterator[None]:
         yield
         return
     on_term = signal.getsignal(signal.SIGTERM)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    with warnings.catch_warnings():
+        # Of many small calls, of files that Python closes, and of changes to come.
+        for module in ("ray", "google"):
+            warnings.filterwarnings("ignore", module=module)
+        warnings.filterwarnings("ignore", "unclosed file .*/dev/null", ResourceWarning)
+        try:
             ray.init(address, logging_level=logging.CRITICAL, log_to_driver=False)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise usage_error("run.cluster.absent", address=address, kind=type(error).__name__) from error
-    # Ray would end the process at once, and the run's end would not be recorded.
-    if callable(on_term) and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_term)
-    try:
-        yield
-    finally:
-        ray.shutdown()
+        except (OSError, RuntimeError, ValueError) as error:
+            raise usage_error("run.cluster.absent", address=address, kind=type(error).__name__) from error
+        # Ray would end the process at once, and the run's end would not be recorded.
+        if callable(on_term) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_term)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+            gc.collect()  # while the warnings of unclosed files are silenced
 
 
 def _listed() -> dict[str, tuple[str, int]]:
