@@ -363,9 +363,10 @@ def _probe() -> Callable[[str], dict[str, str]]:
 
 
 def _compared(nodes: Mapping[str, tuple[str, int]], progress: Progress) -> Mapping[str, tuple[str, int]]:
-    """Return the nodes, after a comparison of each with this process."""
+    """Return the nodes that answer, after a comparison of each with this process."""
     import ray
 
+    compared = {}
     with _token() as token:
         ours = _probe()(token)
         remote = ray.remote(num_cpus=0)(_probe())
@@ -373,8 +374,12 @@ def _compared(nodes: Mapping[str, tuple[str, int]], progress: Progress) -> Mappi
         for ident, (name, _) in nodes.items():
             try:
                 theirs = ray.get(probes[ident], timeout=START_SECONDS)
-            except ray.exceptions.RayError as error:
-                raise usage_error("run.cluster.silent", node=name, kind=type(error).__name__) from None
+            except ray.exceptions.RayTaskError as error:
+                raise usage_error("run.cluster.silent", node=name, kind=type(error.cause).__name__) from None
+            except ray.exceptions.RayError:  # the node was lost a moment ago
+                progress(WARNING + render("run.cluster.busy", node=name, seconds=START_SECONDS), 0, 1)
+                continue
+            compared[ident] = nodes[ident]
             for package in ("flfed", "torch", "numpy"):
                 if theirs[package] != ours[package]:
                     versions = {"theirs": theirs[package], "ours": ours[package]}
@@ -384,7 +389,7 @@ def _compared(nodes: Mapping[str, tuple[str, int]], progress: Progress) -> Mappi
             if theirs["processor"] != ours["processor"]:
                 processors = {"theirs": theirs["processor"], "ours": ours["processor"]}
                 progress(WARNING + render("run.cluster.processor", node=name, **processors), 0, 1)
-    return nodes
+    return compared
 
 
 @contextmanager
