@@ -225,7 +225,7 @@ def test_a_killed_node_or_process_costs_its_tasks_a_try_and_nobody_else(nodes, t
 
 
 @pytest.mark.proof
-def test_a_sweep_ends_complete_though_a_node_is_killed_in_the_middle(nodes, heart_disease):
+def test_a_sweep_ends_complete_though_a_node_is_killed_in_the_middle(nodes, heart):
     study = Study.load("heart-disease").replace({"validation": 0.2, "rounds": 60})
     points = points_of(study, {"lr": [0.05, 0.1, 0.2], "batch": [16, 32]})
     alone = sweep(study, points)
@@ -295,7 +295,7 @@ SHIPPED = (
 
 @pytest.mark.proof
 @pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_studies_have_the_same_arrays(name: str, taiwan, heart_disease):
+def test_shipped_studies_have_the_same_arrays(name: str, taiwan, heart, building_heat):
     study = Study.load(name).replace({"rounds": 3, "compare.resamples": 200})
     alone = run(study, repeats=11)
     shared = on_nodes(lambda cluster: run(study, repeats=11, jobs=cluster))
