@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -25,7 +26,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
 
-from flfed.callbacks import WARNING, Progress
+from flfed.callbacks import WARNING, Jobs, Progress
 from flfed.errors import require_extra
 from flfed.paths import home
 from flfed.tasks import ALL, WORKER_BYTES, Packed, memory_file, start_served
@@ -269,29 +270,31 @@ class Cluster:
 
 
 @contextmanager
-def connected(address: str, jobs: int, progress: Progress) -> Iterator[Cluster]:
-    """Yield the nodes of a Ray cluster, whose actors end with the block.
+def opened_jobs(jobs: int, address: str | None, progress: Progress) -> Iterator[Jobs]:
+    """Yield where tasks run: in processes of this machine, or on a cluster whose actors end with the block.
 
     Parameters
     ----------
-    address : str
-        `auto`, or `ray://HOST:PORT`. A program that called `ray.init` has its cluster.
     jobs : int
-        Most processes on all nodes together; `tasks.ALL` for all cores that memory can feed.
+        Most processes, on all nodes together; `tasks.ALL` for all cores that memory can feed.
+    address : str, optional
+        Of the cluster: `auto`, or `ray://HOST:PORT`. A program that called `ray.init` has its cluster.
     progress : callable (stage, done, of)
-        Receives a sentence for each node with another processor, or that did not start.
+        Receives a sentence for each node with another processor, or that gives no cores.
 
     Raises
     ------
     UsageError
-        If there is no such cluster, a node has another flfed, torch or numpy, or another data folder, or none starts.
+        If there is no such cluster, no node gives a core, or one has another flfed, torch, numpy or data folder.
     """
+    if address is None:
+        yield jobs
+        return
     if not ADDRESS.fullmatch(address):
         raise usage_error("run.cluster.address", address=address)
     require_extra("ray", "--cluster", "ray")
     with _ray(address):
-        nodes = _compared(_listed(), progress)
-        cluster = Cluster(_started(nodes, jobs, progress))
+        cluster = Cluster(_started(_compared(_listed(), progress), jobs, progress))
         try:
             yield cluster
         finally:
@@ -326,17 +329,17 @@ def _ray(address: str) -> Iterator[None]:
             gc.collect()  # while the warnings of unclosed files are silenced
 
 
-def _listed() -> dict[str, tuple[str, int]]:
-    """Return the name, and the cores that memory can feed, of each living node, by its id."""
+def _listed() -> list[dict[str, Any]]:
+    """Return the living nodes that have cores and memory for a process, as Ray describes them."""
     import ray
 
-    nodes = {}
-    for node in ray.nodes():
-        resources = node["Resources"]
-        cores = min(int(resources.get("CPU", 0)), int(resources.get("memory", 0)) // WORKER_BYTES)
-        if node["Alive"] and cores:
-            nodes[node["NodeID"]] = (node["NodeName"], cores)
-    return nodes
+    return [node for node in ray.nodes() if node["Alive"] and _cores_of(node)]
+
+
+def _cores_of(node: Mapping[str, Any]) -> int:
+    """Return the cores of a node that its memory can feed."""
+    resources = node["Resources"]
+    return min(int(resources.get("CPU", 0)), int(resources.get("memory", 0)) // WORKER_BYTES)
 
 
 def _probe() -> Callable[[str], dict[str, str]]:
@@ -362,34 +365,37 @@ def _probe() -> Callable[[str], dict[str, str]]:
     return probe
 
 
-def _compared(nodes: Mapping[str, tuple[str, int]], progress: Progress) -> Mapping[str, tuple[str, int]]:
+def _compared(nodes: Sequence[dict[str, Any]], progress: Progress) -> list[dict[str, Any]]:
     """Return the nodes that answer, after a comparison of each with this process."""
     import ray
 
-    compared = {}
+    compared = []
     with _token() as token:
         ours = _probe()(token)
         remote = ray.remote(num_cpus=0)(_probe())
-        probes = {ident: remote.options(**_on(ident)).remote(token) for ident in nodes}
-        for ident, (name, _) in nodes.items():
+        for node, reply in [(node, remote.options(**_on(node)).remote(token)) for node in nodes]:
+            name = node["NodeName"]
             try:
-                theirs = ray.get(probes[ident], timeout=START_SECONDS)
+                _compare(name, ray.get(reply, timeout=START_SECONDS), ours, progress)
+                compared.append(node)
             except ray.exceptions.RayTaskError as error:
                 raise usage_error("run.cluster.silent", node=name, kind=type(error.cause).__name__) from None
             except ray.exceptions.RayError:  # the node was lost a moment ago
-                progress(WARNING + render("run.cluster.busy", node=name, seconds=START_SECONDS), 0, 1)
-                continue
-            compared[ident] = nodes[ident]
-            for package in ("flfed", "torch", "numpy"):
-                if theirs[package] != ours[package]:
-                    versions = {"theirs": theirs[package], "ours": ours[package]}
-                    raise usage_error("run.cluster.version", node=name, package=package, **versions)
-            if theirs["token"] != ours["token"]:
-                raise usage_error("run.cluster.folder", node=name, folder=home())
-            if theirs["processor"] != ours["processor"]:
-                processors = {"theirs": theirs["processor"], "ours": ours["processor"]}
-                progress(WARNING + render("run.cluster.processor", node=name, **processors), 0, 1)
+                progress(WARNING + render("run.cluster.busy", node=name), 0, 1)
     return compared
+
+
+def _compare(node: str, theirs: Mapping[str, str], ours: Mapping[str, str], progress: Progress) -> None:
+    """Refuse a node with another version or data folder; name another processor."""
+    for package in ("flfed", "torch", "numpy"):
+        if theirs[package] != ours[package]:
+            versions = {"theirs": theirs[package], "ours": ours[package]}
+            raise usage_error("run.cluster.version", node=node, package=package, **versions)
+    if theirs["token"] != ours["token"]:
+        raise usage_error("run.cluster.folder", node=node, folder=home())
+    if theirs["processor"] != ours["processor"]:
+        processors = {"theirs": theirs["processor"], "ours": ours["processor"]}
+        progress(WARNING + render("run.cluster.processor", node=node, **processors), 0, 1)
 
 
 @contextmanager
@@ -403,33 +409,38 @@ def _token() -> Iterator[str]:
         path.unlink(missing_ok=True)
 
 
-def _on(ident: str) -> dict[str, Any]:
-    """Return the options that choose a node."""
+def _on(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of Ray that choose a node."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(ident, soft=False)}
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)}
 
 
-def _started(nodes: Mapping[str, tuple[str, int]], jobs: int, progress: Progress) -> list[Node]:
-    """Return the nodes with their actors, on as few nodes as have the cores."""
+def _started(nodes: Sequence[dict[str, Any]], jobs: int, progress: Progress) -> list[Node]:
+    """Return nodes with their actors: as few as have the cores."""
     import ray
 
     left = sys.maxsize if jobs == ALL else jobs
     environment = {name: value for name, value in os.environ.items() if name.startswith("FLFED_") or name in PASSED_ON}
     environment["FLFED_HOME"] = str(home())
     path = [os.path.abspath(folder) for folder in sys.path]
-    started: dict[Any, Node] = {}
-    for ident, (name, cores) in nodes.items():
-        cores = min(cores, left)
+    starting: list[tuple[Node, Any]] = []
+    for node in nodes:
+        cores = min(_cores_of(node), left)
         left -= cores
         if cores:
-            options = {"num_cpus": cores, "max_concurrency": 2 * cores + PIECES_AT_ONCE, **_on(ident)}
+            options = {"num_cpus": cores, "max_concurrency": 2 * cores + PIECES_AT_ONCE, **_on(node)}
             actor = ray.remote(NodeProcesses).options(**options).remote(environment, path)
-            started[actor.ready.remote()] = Node(name, actor, cores)
-    ready, others = ray.wait(list(started), num_returns=len(started), timeout=START_SECONDS) if started else ([], [])
-    for each in others:
-        started[each].end()
-        progress(WARNING + render("run.cluster.busy", node=started[each].name, seconds=START_SECONDS), 0, 1)
+            starting.append((Node(node["NodeName"], actor, cores), actor.ready.remote()))
+    ready = []
+    end = time.monotonic() + START_SECONDS
+    for started, reply in starting:
+        try:
+            ray.get(reply, timeout=max(0.0, end - time.monotonic()))
+            ready.append(started)
+        except ray.exceptions.RayError:
+            started.end()
+            progress(WARNING + render("run.cluster.busy", node=started.name), 0, 1)
     if not ready:
         raise usage_error("run.cluster.none")
-    return [started[each] for each in ready]
+    return ready

@@ -27,15 +27,12 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Self, Union
+from typing import IO, Any, Self
 
 from flfed import registry
-from flfed.callbacks import WARNING, Progress, display_paused, no_progress
+from flfed.callbacks import WARNING, Jobs, Progress, display_paused, no_progress
 from flfed.errors import FlfedError
 from flfed.words import flfed_error, render, usage_error
-
-if TYPE_CHECKING:
-    from flfed.cluster import Cluster
 
 WORKER_BYTES = 400 * 2**20
 """Memory of a process beyond what it shares, by which the number of processes is chosen."""
@@ -44,8 +41,6 @@ TRIES = 3
 ALL = -1
 """Number of jobs that stands for all cores that this process may use."""
 PRELOADED = ["flfed.federation.server.run", "flfed.experiments.audit", "flfed.experiments.sweep"]
-Jobs = Union[int, "Cluster"]
-"""Number of processes on this machine, `ALL`, or the nodes of a cluster."""
 Run = Callable[[Any, "Driver"], Any]
 """Runs one task in a process, and returns what can be pickled."""
 
@@ -65,21 +60,6 @@ def read_jobs(n_jobs: int | None, cluster: str | None = None) -> int:
     if type(n_jobs) is not int or (n_jobs < 1 and n_jobs != ALL):
         raise usage_error("run.jobs.number", jobs=n_jobs)
     return n_jobs
-
-
-@contextmanager
-def opened_jobs(jobs: int, cluster: str | None, progress: Progress) -> Iterator[Jobs]:
-    """Yield where tasks run: in processes of this machine, or on a cluster while the block runs.
-
-    Parameters are those of `flfed.cluster.connected`, whose errors it raises.
-    """
-    if cluster is None:
-        yield jobs
-        return
-    from flfed.cluster import connected
-
-    with connected(cluster, jobs, progress) as nodes:
-        yield nodes
 
 
 def usable_jobs(jobs: Jobs, tasks: int) -> int:
@@ -208,8 +188,7 @@ class Tasks:
         lost: Callable[[int], None] = lambda task: None,
     ) -> None:
         self._count = len(tasks)
-        self._jobs = usable_jobs(jobs, len(tasks))
-        self._cluster = None if isinstance(jobs, int) else jobs
+        self._jobs = usable_jobs(jobs, len(tasks)) if isinstance(jobs, int) else jobs
         self._functions = {"progress": self._show, **(functions or {})}
         self._progress = progress
         self._lost = lost
@@ -221,7 +200,7 @@ class Tasks:
         self._content = (run, tasks, registry.lent_classes())
         self._packed: Packed | None = None
         with display_paused():
-            if self._cluster is not None or not may_fork():
+            if not (isinstance(self._jobs, int) and may_fork()):
                 self._packed = _pack(self._content)
         self._deal()
 
@@ -237,8 +216,8 @@ class Tasks:
             self._close(worker)
         self._workers.clear()
         if self._packed is not None:
-            if self._cluster is not None:
-                self._cluster.drop(self._packed.key)
+            if not isinstance(self._jobs, int):
+                self._jobs.drop(self._packed.key)
             self._packed.file.close()
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
@@ -272,7 +251,7 @@ class Tasks:
         for worker in self._workers:
             if worker.task is None and self._waiting:
                 self._give(worker, self._waiting.popleft())
-        while self._waiting and len(self._workers) < self._jobs:
+        while self._waiting and len(self._workers) < usable_jobs(self._jobs, self._count):
             self._give(self._start(), self._waiting.popleft())
         if self._last_tries and all(worker.task is None for worker in self._workers):
             for worker in self._workers:
@@ -345,7 +324,7 @@ class Tasks:
             else:
                 # A thread may have begun since the first one.
                 self._packed = self._packed or _pack(self._content)
-                start = start_served if self._cluster is None else self._cluster.start
+                start = start_served if isinstance(self._jobs, int) else self._jobs.start
                 process = start(worker_end, self._packed)
         worker_end.close()
         worker = _Worker(process, driver_end)

@@ -19,12 +19,13 @@ import pytest
 
 from flfed import Study
 from flfed.callbacks import WARNING, no_progress
+from flfed.cluster import opened_jobs
 from flfed.errors import UsageError
 from flfed.experiments.audit import audit
 from flfed.experiments.sweep import points_of, sweep
 from flfed.federation.server.run import resume, run
 from flfed.records.store.reader import RunReader
-from flfed.tasks import ALL, Tasks, opened_jobs, usable_jobs
+from flfed.tasks import ALL, Tasks, usable_jobs
 from tests.federation.test_jobs import _rounds, arrays_of, begin, without_names
 from tests.federation.test_ray import processes_of
 from tests.test_tasks import is_running, killed, scaled, until

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from flfed.callbacks import READING, WARNING, Clock, Progress, displaying, loading, repeating
+from flfed.cluster import opened_jobs
 from flfed.errors import RunStopped, Terminated, interruption
-from flfed.tasks import ALL, opened_jobs
+from flfed.tasks import ALL
 from flfed.words import render
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import torch
 from flwr.serverapp import Grid
 
 from flfed import registry
-from flfed.callbacks import Progress, no_progress
+from flfed.callbacks import Jobs, Progress, no_progress
 from flfed.errors import FlfedError, RunStopped, UsageError, interruption, nearest, unknown
 from flfed.export.model_folder import SharedModel
 from flfed.export.run_folder import WITHOUT_MODEL, model_of
@@ -27,7 +27,6 @@ from flfed.records.store.writer import RunStore
 from flfed.rows.data.site import Site
 from flfed.study.study import covers_model
 from flfed.summaries.summary import merge, sums_sha256
-from flfed.tasks import Jobs
 from flfed.updates.mechanism import Promise
 from flfed.updates.messages.compare import AUDIT, AuditReply, AuditRequest
 from flfed.updates.messages.enrol import ENROL, EnrolReply, sharing_of

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import torch
 
-from flfed.callbacks import Progress, no_progress
+from flfed.callbacks import Jobs, Progress, no_progress
 from flfed.errors import FlfedError, RunStopped, UsageError, interruption
 from flfed.federation.client.client import read_ahead
 from flfed.federation.client.protection import follows_history
@@ -29,7 +29,7 @@ from flfed.rows.data.site import CachedSite, Site
 from flfed.study.settings import toml_value
 from flfed.study.study import Study
 from flfed.summaries.summary import arrays_sha256
-from flfed.tasks import Driver, Jobs, open_tasks, usable_jobs
+from flfed.tasks import Driver, open_tasks, usable_jobs
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.words import flfed_error, render, usage_error
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flfed.callbacks import READING, Notify, Progress, is_watched, loading, no_progress, progress_line
+from flfed.cluster import opened_jobs
 from flfed.errors import UsageError
 from flfed.study.study import Study, keys_of, plain_value
 from flfed.study.tables import HOLDOUT_SHARE
-from flfed.tasks import opened_jobs, read_jobs
+from flfed.tasks import read_jobs
 from flfed.words import render, usage_error
 
 if TYPE_CHECKING:

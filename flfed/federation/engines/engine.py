@@ -20,7 +20,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 from flwr.serverapp import Grid
 
-from flfed.callbacks import Clock, Progress
+from flfed.callbacks import Clock, Jobs, Progress
 from flfed.errors import nearest
 from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.recording.recorder import Recorder
@@ -34,7 +34,6 @@ from flfed.rows.training.requests import Compute
 from flfed.rows.warm_start import Source, SourceRows
 from flfed.signatures import Signer
 from flfed.study.study import Study
-from flfed.tasks import Jobs
 from flfed.words import usage_error
 
 RunConfig = Mapping[str, bool | float | int | str]

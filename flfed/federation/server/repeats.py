@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import torch
 
-from flfed.callbacks import Progress, no_progress
+from flfed.callbacks import Jobs, Progress, no_progress
 from flfed.errors import RunStopped, UsageError, interruption
 from flfed.federation.client.client import read_ahead
 from flfed.federation.client.protection import follows_history
@@ -39,7 +39,7 @@ from flfed.rows.warm_start import SourceRows
 from flfed.study.kinds import ANALYSIS, grows, is_statistic, most_rounds
 from flfed.study.study import Study
 from flfed.summaries.summary import schema_encoder
-from flfed.tasks import Driver, Jobs, open_tasks
+from flfed.tasks import Driver, open_tasks
 from flfed.updates.aggregation.rounds import rarely_collected
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint

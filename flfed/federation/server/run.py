@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from flfed.callbacks import Progress, no_progress
+from flfed.callbacks import Jobs, Progress, no_progress
 from flfed.federation.engines.engine import RemoteSite, engine_of, path_of
 from flfed.federation.recording.source_model import forget_source, keep_source, named_start
 from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver, no_observer
@@ -24,7 +24,6 @@ from flfed.records.store.writer import RunStore
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
 from flfed.study.tables import MODULE_NAME
-from flfed.tasks import Jobs
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.words import usage_error
 

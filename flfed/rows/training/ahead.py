@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from flfed.callbacks import Jobs
 from flfed.rows.training.answer import compute_one_by_one
 from flfed.rows.training.requests import Compute, Request, SearchRequest
-from flfed.tasks import Driver, Jobs, NotShareable, Tasks, usable_jobs
+from flfed.tasks import Driver, NotShareable, Tasks, usable_jobs
 
 
 class ModelsAhead:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from flfed.callbacks import Jobs
 from flfed.rows.training.batches import BLOCK_BYTES, BatchPlan, BufferPool, PackCache, gathered
 from flfed.rows.training.fit import fit
 from flfed.rows.training.inference import measure_stacked, score_stacked
@@ -42,7 +43,7 @@ from flfed.rows.training.stack import Stack
 from flfed.rows.training.tuning.best_model import best_alone, trees_alone
 from flfed.rows.training.tuning.stacked import tune_together
 from flfed.summaries.summary import Arrays
-from flfed.tasks import Driver, Jobs, open_tasks
+from flfed.tasks import Driver, open_tasks
 
 TOGETHER: dict[type, Callable[[Any], Sequence[Any]]] = {
     ScoreRequest: score_stacked,
