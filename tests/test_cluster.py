@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flfed import Study
+from flfed import Study, federate
 from flfed.callbacks import WARNING, no_progress
 from flfed.cluster import opened_jobs
 from flfed.errors import UsageError
@@ -25,7 +25,7 @@ from flfed.experiments.audit import audit
 from flfed.experiments.sweep import points_of, sweep
 from flfed.federation.server.run import resume, run
 from flfed.records.store.reader import RunReader
-from flfed.tasks import ALL, Tasks, usable_jobs
+from flfed.tasks import ALL, Tasks, read_jobs, usable_jobs
 from tests.federation.test_jobs import _rounds, arrays_of, begin, without_names
 from tests.federation.test_ray import processes_of
 from tests.test_tasks import is_running, killed, scaled, until
@@ -312,3 +312,16 @@ def test_an_audit_is_the_same():
     second = on_nodes(lambda cluster: audit(name, attacks=attacks, jobs=cluster))
     assert second.findings == first.findings
     assert len(first.findings) > 5
+
+
+@pytest.mark.proof
+def test_frames_of_a_program_reach_nodes():
+    from sklearn.datasets import load_breast_cancer
+
+    rows = load_breast_cancer(as_frame=True).frame
+    tables = {"north": rows[0::2], "south": rows[1::2]}
+    options: dict[str, Any] = {"target": "target", "rounds": 2, "repeats": 12, "holdout": 0, "say": lambda line: None}
+    alone = federate(tables, **options)
+    shared = federate(tables, cluster="auto", **options)
+    assert arrays_of(shared.run) == arrays_of(alone.run)
+    assert [read_jobs(None, "auto"), read_jobs(3, "auto")] == [ALL, 3]
