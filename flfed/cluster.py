@@ -39,8 +39,8 @@ PIECES_AT_ONCE = 32
 START_SECONDS = 60.0
 """How long a node may take to start its actor; it waits for cores that other programs use."""
 END_SECONDS = 1.0
-PASSED_ON = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-"""Settings of this process, besides flfed's own, which decide the last bits of a sum."""
+PASSED_ON = re.compile(r"FLFED_(?!STORE).*|(OMP|OPENBLAS|MKL)_NUM_THREADS")
+"""Settings of this process that nodes get: without the store, which it alone opens, and its password."""
 
 
 class NodeProcesses:
@@ -186,10 +186,11 @@ class NodeProcess:
 
             try:
                 action()
+            # The driver has closed its end, or the packed tasks.
+            except (OSError, ValueError, ray.exceptions.RayTaskError):
+                self.kill()
             except ray.exceptions.RayError:
                 self._lose()
-            except (OSError, ValueError):  # the driver has closed its end, or the packed tasks
-                self.kill()
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
 
@@ -421,7 +422,7 @@ def _started(nodes: Sequence[dict[str, Any]], jobs: int, progress: Progress) -> 
     import ray
 
     left = sys.maxsize if jobs == ALL else jobs
-    environment = {name: value for name, value in os.environ.items() if name.startswith("FLFED_") or name in PASSED_ON}
+    environment = {name: value for name, value in os.environ.items() if PASSED_ON.fullmatch(name)}
     environment["FLFED_HOME"] = str(home())
     path = [os.path.abspath(folder) for folder in sys.path]
     starting: list[tuple[Node, Any]] = []

@@ -210,19 +210,24 @@ def test_a_killed_node_or_process_costs_its_tasks_a_try_and_nobody_else(nodes, t
     lost: list[int] = []
     (tmp_path / "node").mkdir()
 
-    def outcomes(cluster: Any) -> tuple[dict[int, Any], dict[int, Any]]:
+    def outcomes(cluster: Any) -> tuple[dict[int, Any], ...]:
         with Tasks(partial(killed, tmp_path, {1: 1, 2: 2, 3: 9}), range(5), cluster, lost=lost.append) as begun:
             first = dict(begun)
         with Tasks(partial(killing_its_node, tmp_path / "node", nodes.second), range(5), cluster) as begun:
-            return first, dict(begun)
+            second = dict(begun)
+        cluster.end()
+        with Tasks(partial(killed, tmp_path, {}), range(2), cluster) as begun:
+            return first, second, dict(begun)
 
-    by_process, by_node = on_nodes(outcomes)
+    by_process, by_node, by_none = on_nodes(outcomes)
     assert [by_process[task] for task in (0, 1, 2, 4)] == [0, 1, 2, 0]
     assert "3 processes in turn ended in the middle of a task (exit code -9)" in str(by_process[3])
     assert sorted(lost) == [1, 2, 2, 3, 3, 3]
     # Either task may have been on the node that was killed.
     assert sum(by_node.values()) <= 2
     assert set(by_node) == set(range(5))
+    # All nodes are lost.
+    assert [str(by_none[task])[:22] for task in (0, 1)] == ["3 processes in turn en"] * 2
 
 
 @pytest.mark.proof
