@@ -334,7 +334,8 @@ def _listed() -> list[dict[str, Any]]:
     """Return the living nodes that have cores and memory for a process, as Ray describes them."""
     import ray
 
-    return [node for node in ray.nodes() if node["Alive"] and _cores_of(node)]
+    nodes: Callable[[], list[dict[str, Any]]] = ray.nodes
+    return [node for node in nodes() if node["Alive"] and _cores_of(node)]
 
 
 def _cores_of(node: Mapping[str, Any]) -> int:
@@ -386,7 +387,7 @@ def _compared(nodes: Sequence[dict[str, Any]], progress: Progress) -> list[dict[
     return compared
 
 
-def _compare(node: str, theirs: Mapping[str, str], ours: Mapping[str, str], progress: Progress) -> None:
+def _compare(node: str, theirs: dict[str, str], ours: dict[str, str], progress: Progress) -> None:
     """Refuse a node with another version or data folder; name another processor."""
     for package in ("flfed", "torch", "numpy"):
         if theirs[package] != ours[package]:
@@ -431,7 +432,7 @@ def _started(nodes: Sequence[dict[str, Any]], jobs: int, progress: Progress) -> 
         left -= cores
         if cores:
             options = {"num_cpus": cores, "max_concurrency": 2 * cores + PIECES_AT_ONCE, **_on(node)}
-            actor = ray.remote(NodeProcesses).options(**options).remote(environment, path)
+            actor: Any = ray.remote(NodeProcesses).options(**options).remote(environment, path)
             starting.append((Node(node["NodeName"], actor, cores), actor.ready.remote()))
     ready = []
     end = time.monotonic() + START_SECONDS
