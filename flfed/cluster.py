@@ -250,19 +250,20 @@ class Cluster:
     @property
     def processes(self) -> int:
         """How many processes may run at a time."""
-        return sum(node.cores for node in self._nodes)
+        return sum(node.cores for node in self._living())
+
+    def _living(self) -> list[Node]:
+        return [node for node in self._nodes if not node.is_lost]
 
     def start(self, connection: Connection, packed: Packed) -> NodeProcess:
         """Start a process on the node with most free cores."""
-        living = [node for node in self._nodes if not node.is_lost]
-        node = max(living, key=lambda node: node.cores - node.running, default=None)
+        node = max(self._living(), key=lambda node: node.cores - node.running, default=None)
         return NodeProcess(node, next(self._numbers), connection, packed)
 
     def drop(self, key: str) -> None:
         """Free the memory of packed tasks on all nodes."""
-        for node in self._nodes:
-            if not node.is_lost:
-                node.actor.drop.remote(key)
+        for node in self._living():
+            node.actor.drop.remote(key)
 
     def end(self) -> None:
         """End all actors and their processes, without waiting."""
