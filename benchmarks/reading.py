@@ -84,6 +84,7 @@ def measure(way: str, ending: str) -> dict[str, float]:
     from flfed.rows.data import datasets, site_discovery
     from flfed.rows.data.holdout import SortedRows
     from flfed.rows.data.mapping import map_table
+    from flfed.rows.data.site import split_rows
     from flfed.rows.data.table_check import check_site
     from flfed.rows.features.summarise import layout_of, summarise
 
@@ -110,9 +111,9 @@ def measure(way: str, ending: str) -> dict[str, float]:
         raw = timed("read", lambda: site.source_table(compact=True))
         table = timed("map", lambda: map_table(raw, schema, site.columns)[0])
         del raw
-        rows = timed("sort", lambda: SortedRows.of(table, schema))
-        train, test = timed("hash", lambda: rows.sides(site.holdout, 0))
-        timed("split", lambda: site._split(rows, np.flatnonzero(train), np.flatnonzero(test)))
+        rows = timed("keys", lambda: SortedRows.of(table, schema))
+        sides = timed("hash", lambda: rows.sides(site.holdout, 0))
+        timed("split", lambda: split_rows(rows, sides))
         seconds["total"] = round(sum(seconds.values()), 2)
         peak = peak_mb()
         timed("summarise", lambda: summarise(table, layout_of(schema, schema.features())))

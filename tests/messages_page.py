@@ -106,7 +106,8 @@ def part_of(kind: type, field: str) -> type | None:
 def words(kind: type, section: str, key: str) -> str:
     """Return what the classes say of one key of one section."""
     key = {"schema": "schema_sha256", "family": "own_family"}.get(key, key).replace("-", "_")
-    section = {("TrainReply", "arrays"): "delta"}.get((kind.__name__, section), section)
+    others = {("TrainReply", "arrays"): "delta", ("StatisticRequest", "asked"): "point"}
+    section = others.get((kind.__name__, section), section)
     field, _, inner = section.partition("-")
     part = part_of(kind, field)
     if key == "protocol":

@@ -216,7 +216,7 @@ def test_each_figure_that_a_reason_names_stands_on_the_page_that_it_names(table:
     assert table == "none" or {"docs/methods.md", "docs/boosted-trees.md"} <= pages
 
 
-@pytest.mark.parametrize(("before", "after"), [("0.855", "0.856"), ("#when-trees", "#where-trees"), ("0.818", "0.900")])
+@pytest.mark.parametrize(("before", "after"), [("0.848", "0.856"), ("#when-trees", "#where-trees"), ("0.813", "0.900")])
 def test_a_figure_that_drifts_from_its_page_is_noticed(before: str, after: str):
     reason = sentences("choose", "reasons")["model-trees"]
     assert strayed(reason) == [] and strayed(reason.replace(before, after, 1)) != []

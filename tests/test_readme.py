@@ -73,7 +73,7 @@ def test_the_block_of_the_readme_prints_what_stands_below_it():
     told = blocks_of(TEXT, "text")[0]
     printed = ran(blocks_of(TEXT)[0])
     assert alike(told, printed), printed
-    assert not alike(told.replace("0.744", "0.734"), printed)
+    assert not alike(told.replace("0.732", "0.742"), printed)
     assert not alike(told.replace("no clear improvement", "joining improves AUC"), printed)
 
 

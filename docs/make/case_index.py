@@ -72,10 +72,15 @@ DELIVERIES = "foresee late deliveries of HIV medicines"
 FAULTS = "recognise failures of machines"
 LIFE = "estimate how long an engine lasts"
 HEAT = "estimate how much heat a building needs"
+ASPIRIN = "measure whether aspirin helps after a stroke, each country compared within itself"
+SURVIVAL = "compare survival with and without hormonal therapy"
 LISTED = (
     Listed("Diagnosis", "heart-disease", "hospitals", "recognise coronary artery disease"),
     Listed("Telemedicine", "telemonitoring", "homes", "follow the symptoms of Parkinson's disease"),
     Listed("A drug's effect", "pancreatitis-trial", "hospitals", "measure whether indomethacin prevents pancreatitis"),
+    Listed("A drug's effect", "stroke-aspirin", "countries", "measure whether aspirin helps after a stroke"),
+    Listed("A drug's effect", "stroke-aspirin-by-country", "countries", ASPIRIN),
+    Listed("Survival", "breast-cancer-survival", "research sites", SURVIVAL),
     Listed("Side effects of drugs", "drug-reviews", "groups of drug reviews", "recognise severe side effects"),
     Listed("Disease monitoring", "influenza", "states", "forecast next week's admissions with influenza"),
     Listed("Disease monitoring", "influenza-alarm", "states", "warn of many admissions with influenza"),

@@ -183,7 +183,7 @@ def check_study(name: str = NAME, changes: list[str] = SET, whole: bool = output
     _print_sites(sites, sizes, whole)
     if exchanges:
         output.say(trees_in_words(study))
-    output.say_all(sums_in_words(study))
+    output.say_all([*visits_in_words(study), *sums_in_words(study)])
     output.promise(privacy)
 
 
@@ -233,6 +233,24 @@ def can_be_run(study: Study, facts: Mapping[str, Any]) -> list[str]:
     noise = [] if study.analysis is None else [noise_in_words(study)]
     valid = render("check.study.valid", study=study.name, task=facts["task"], kind=kind)
     return [valid, *analysis_in_words(study), *noise]
+
+
+def visits_in_words(study: Study) -> list[str]:
+    """Return how often a statistic asks its sites, and what for; no line for one that asks once."""
+    from flfed.federation.server.statistic import ROWS_EACH
+    from flfed.rows.data import datasets
+    from flfed.rows.statistics.of_study import statistic_of
+    from flfed.rows.statistics.statistic import VisitedStatistic
+    from flfed.study.kinds import is_statistic
+    from flfed.updates.arrays import entries_of
+
+    statistic = statistic_of(study) if is_statistic(study) else None
+    if not isinstance(statistic, VisitedStatistic):
+        return []
+    schema = datasets.load(study.dataset.name).schema
+    coefficients = sum(values.size for values in statistic.first(schema).values())
+    facts = {"visits": statistic.visits, "numbers": entries_of(statistic.shapes(schema))}
+    return [render("check.study.visits", **facts, coefficients=coefficients, rows=ROWS_EACH * coefficients)]
 
 
 def trees_in_words(study: Study) -> str:

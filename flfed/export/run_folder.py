@@ -441,7 +441,10 @@ def _of_statistic(statistic: Payload, before: str = "") -> Iterator[Figure]:
     columns = statistic.get("columns", [])
     for name, one in statistic.items():
         figure = f"{before}{name}"
-        if name in ("by-site", "sites", "columns") or isinstance(one, str):
+        if name in ("by-site", "sites", "columns") or isinstance(one, str | bool):
+            continue
+        if name == "coefficients":
+            yield from _of_coefficients(one)
             continue
         if isinstance(one, list):
             yield from _of_list(one, figure, columns)
@@ -452,11 +455,24 @@ def _of_statistic(statistic: Payload, before: str = "") -> Iterator[Figure]:
             yield _figure("", "", figure, one)
 
 
+def _of_coefficients(coefficients: Payload) -> Iterator[Figure]:
+    """Yield each coefficient of a model with its interval, its error and its p-value."""
+    for column, one in coefficients.items():
+        yield _figure("", column, "coefficient", one)
+        yield _figure("", column, "standard error", one["standard-error"])
+        yield _figure("", column, "p", one["p"])
+
+
 def _of_parts(parts: Payload, figure: str, columns: list[str]) -> Iterator[Figure]:
     """Yield figures by column, or by another part, which is then part of their name."""
+    if figure == "curve":
+        yield from _of_curve(parts)
+        return
     for part, one in parts.items():
         if part in columns:
             yield _figure("", part, figure, one)
+        elif not isinstance(one, Mapping) or "value" in one:
+            yield _figure("", "", f"{figure} {part}", one)
         else:
             yield from _of_statistic(one, f"{figure} {part} ")
 
@@ -472,3 +488,12 @@ def _of_list(listed: list[Any], figure: str, columns: list[str]) -> Iterator[Fig
             yield from (_figure("", columns[place], f"{figure} with {other}", value) for other, value in pairs)
         else:
             yield _figure("", columns[place], figure, one)
+
+
+def _of_curve(curve: Payload) -> Iterator[Figure]:
+    """Yield survival, rows at risk and events at each time of a curve."""
+    for place, time in enumerate(curve["time"]):
+        at = f"at {time:.12g}"
+        yield Figure("", "", "", f"survival {at}", *(curve[end][place] for end in ("survival", "low", "high")))
+        for name in ("at-risk", "events"):
+            yield _figure("", "", f"{name} {at}", curve[name][place])

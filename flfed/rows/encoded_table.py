@@ -52,7 +52,8 @@ class EncodedTable:
         # A plan with validation keeps some training rows apart, drawn by the run's seed.
         self._validation = np.zeros(len(self.table.training), dtype=bool)
         share = self.study.plan.validation
-        if share and (keys := self.table.training_keys()):
+        if share:
+            keys = self.table.training_keys()
             self._validation = for_validation(keys, self.site.holdout, self.site.name, self.seed, share)
         self._validation_rows = int(self._validation.sum())
         self._encoder: Encoder | None = None

@@ -5,6 +5,7 @@ Where rounds grow trees, each has one exchange a level.
 
 from __future__ import annotations
 
+from flfed import registry
 from flfed.study.study import Study
 from flfed.study.tables import TREES
 
@@ -15,6 +16,16 @@ ANALYSIS = "analysis"
 def is_statistic(study: Study) -> bool:
     """Return whether a study asks for a statistic, or an analysis, in place of a model."""
     return study.statistic.name != "none" or study.analysis is not None
+
+
+def visits_of(study: Study) -> int:
+    """Return how often a study asks for sums of its statistic, at most; 0 without one."""
+    if not is_statistic(study):
+        return 0
+    if study.analysis is not None:
+        return 1
+    visits: int = getattr(registry.load("statistic", study.statistic.name), "visits", 1)
+    return visits
 
 
 def grows(study: Study) -> bool:

@@ -83,7 +83,7 @@ def test_a_file_of_answers_gives_the_same_study_as_json_and_as_text(flfed, folde
     assert set(found) == {"answers", "dataset", "study", "reason", "reasons", "file"}
     assert found["study"] == out and found["reason"] == "" and found["file"] is None
     assert found["answers"] == vars(Answers(rows=400, noise="updates"))
-    assert "0.988 at ε = 3" in found["reasons"]["model.name"]
+    assert "0.990 at ε = 3" in found["reasons"]["model.name"]
     assert tomllib.loads(out)["privacy"]["epsilon"] == 3.0
     code, out, _ = flfed("choose", "--answers", file, "--output", "sub/my.toml")
     assert code == 0 and Path("sub/my.toml").read_text() == found["study"]

@@ -269,7 +269,9 @@ def ran(
     The run is made once, and each test has a copy of the home that it left.
     """
     private = '[privacy]\nname = "record-dp"\nepsilon = 2.0\nsampling = 0.2\n'
-    site = gated(small_study.replace("epochs = 1", "steps = 4") + private, policy=Policy(epsilon=9.0), approved=False)
+    site = gated(
+        small_study.replace("epochs = 1", "steps = 4") + private, policy=Policy(epsilon=9.0), approved=False, rows=100
+    )
     kept, grids = home_after_run
     if not grids:
         site.approve()

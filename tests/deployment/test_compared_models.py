@@ -181,6 +181,10 @@ def step(x: np.ndarray, way: np.ndarray, place: int) -> dict[str, np.ndarray]:
     return {"weight-0": hidden, "bias-0": bias, "weight-1": out, "bias-1": np.array([-1.3])}
 
 
+FIRST = 80
+"""Place of the first of twelve neighbours: test rows of both outcomes, and training rows."""
+
+
 @pytest.mark.parametrize(("most", "read"), [(100, 11), (5, 4)])
 def test_thresholds_a_row_apart_read_outcomes_until_the_count_ends_them(gated, small_study: str, most: int, read: int):
     site = institution(gated, small_study.replace('name = "logistic"', 'name = "mlp"\nhidden = [3]'), most)
@@ -191,7 +195,7 @@ def test_thresholds_a_row_apart_read_outcomes_until_the_count_ends_them(gated, s
     # What the coordinator wants to know: is a person among the test rows, and with which outcome?
     true = np.concatenate([np.full(len(training.y), -1), holdout.y])[order]
     briers = []
-    for place in range(100, 112):
+    for place in range(FIRST, FIRST + 12):
         request = CompareRequest(arrays=step(x, way, place), encoder=encoder)
         reply = site.answer(site.message(COMPARE, request), run=f"20261120-{place}")
         arms = CompareReply.from_record(reply.content).arms
@@ -201,7 +205,7 @@ def test_thresholds_a_row_apart_read_outcomes_until_the_count_ends_them(gated, s
     guessed = np.where(np.abs(moved) < 1e-9, -1, (moved > 0).astype(int))
     told = ~np.isnan(moved)
     assert told.sum() == read
-    assert (guessed[told] == true[100:111][told]).all() and set(true[100:111]) == {-1, 0, 1}
+    assert (guessed[told] == true[FIRST : FIRST + 11][told]).all() and set(true[FIRST : FIRST + 11]) == {-1, 0, 1}
 
 
 def test_a_person_adds_comparisons_on_record_and_reads_how_many_are_left(gated):

@@ -32,13 +32,13 @@ def test_the_approval_says_at_which_points_rows_are_counted(gated, small_study):
 
 
 def test_a_count_that_the_policy_holds_back_does_not_leave(gated, compared, small_study):
-    site = gated(small_study.replace(*ASKED), policy=Policy(disclosure="institution"))
+    site = gated(small_study.replace(*ASKED), policy=Policy(disclosure="institution"), rows=100)
     content = compared(site)
     leaving = messages_of(site).leaving(COMPARE)
     assert message_defect(content, leaving) is None
     points = CompareReply.from_record(content).points
     assert [point.at for point in points] == [0.7, 0.2]
-    # The holdout has some 20 rows.
+    # The holdout has some 30 rows.
     assert {point.method for point in points} == {"withheld: a count of fewer than 10 rows would follow"}
     for key, value in (("tp", 9), ("fn", 0), ("at", 0.71), ("by", "score"), ("method", "P0-0017 was\nflagged")):
         lists = dict(content["points"])

@@ -73,7 +73,7 @@ def test_just_what_is_declared_leaves(gated, compared, small_study):
 
 
 def test_what_few_rows_make_stays_at_an_institution(gated, compared, small_study):
-    site = gated(small_study.replace(*ASKED), policy=Policy(disclosure="institution"))
+    site = gated(small_study.replace(*ASKED), policy=Policy(disclosure="institution"), rows=84)
     reply = CompareReply.from_record(compared(site))
     # Of some 25 rows fewer than ten have each of two flags, or of three colours.
     assert [one.column for one in reply.importance] == ["x1", "x2"]

@@ -45,7 +45,7 @@ def made() -> dict[str, Ran]:
 @pytest.fixture
 def ran(made, small_sites, small_study, home, monkeypatch) -> Ran:
     """The runs, made by the first test that asks; each test's home is then that of these runs."""
-    sites = small_sites(2, rows=80)
+    sites = small_sites(2, rows=100)
     if "runs" not in made:
         study = Study.parse(small_study)
         changes: list[dict] = [{}, {}, {"lr": 0.2}, {"rounds": 2}, {"model.name": "mlp", "rounds": 2}]

@@ -221,7 +221,7 @@ def test_sites_train_shared_layers_with_their_own_last_one_and_only_the_shared_a
     found = own_of(done)
     for site, rounds in kept.items():
         assert distance(found[site], rounds[-1]) < 1e-12
-        assert distance(found[site], rounds[0]) > 1e-2
+        assert distance(found[site], rounds[0]) > 1e-3
     apart = [distance(found[one], found[other]) for one in found for other in found if one < other]
     assert min(apart) > 1e-3
 
@@ -267,7 +267,7 @@ def test_a_site_that_has_not_trained_predicts_with_the_layer_as_it_was_drawn(sma
             as_drawn = metric.value(session.target(table), 1 / (1 + np.exp(-outputs.ravel())))
             arm = "global" if strategy == "fedper" else "personalised"
             apart = abs(told[site][arm]["log_loss"]["value"] - as_drawn)
-            assert apart > 1e-4 if site in trained_at else apart < 1e-12
+            assert apart > 1e-6 if site in trained_at else apart < 1e-12
 
 
 @pytest.mark.parametrize(("strategy", "model"), [("ditto", MLP), ("fedper", MLP), ("fedper", {})])

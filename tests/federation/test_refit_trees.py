@@ -30,7 +30,7 @@ from tests.small_runs import Conducted
 
 Conduct = Callable[..., Conducted]
 REFITTED = {"strategy.refit": True, "strategy.select": "best", "strategy.patience": 3, "strategy.rounds": 12}
-CHOSEN, BEFORE = 5, 9
+CHOSEN, BEFORE = 10, 12
 """Trees that validation rows choose on the small sites of 150 rows, and the rounds until patience ends."""
 
 

@@ -29,9 +29,10 @@ from flfed.records.ledger import Ledger, ledger_of
 from flfed.records.ledger_line import START, Line, new_line
 from flfed.refusals import NO_LEDGER, NotSpent
 from flfed.rows.data import datasets
-from flfed.rows.data.holdout import Holdout, HoldoutByOrder, HoldoutByTime, SortedRows, canonical_rows, fractions
+from flfed.rows.data.holdout import Holdout, HoldoutByOrder, HoldoutByTime, SortedRows
 from flfed.rows.data.origin import Origin
 from flfed.rows.data.policy import Policy
+from flfed.rows.data.row_keys import draw_fractions, row_keys
 from flfed.rows.data.schema import Schema
 from flfed.study.study import Study
 from flfed.study.tables import OrderedHoldout
@@ -289,7 +290,7 @@ def test_rows_under_another_name_are_on_one_account_and_its_sides_are_not_this_o
     # Side follows from a row's hash, and a schema of fewer columns has other hashes: with a share of 0.3 held out,
     # 0.7 * 0.3 = 0.21 of the rows are trained on under one name and held out under the other.
     table = small_table(2000, seed=5)
-    held = [fractions(canonical_rows(table[columns]), "salt") < 0.3 for columns in (list(table), list(table)[1:])]
+    held = [draw_fractions(row_keys(table[columns]), "salt") < 0.3 for columns in (list(table), list(table)[1:])]
     assert np.mean(~held[0] & held[1]) == pytest.approx(0.21, abs=0.03)
     account(dataset="small").reserve(ANSWER, side="training", **RUN)
     own, other = account(4.0, dataset="small"), account(4.0, dataset="slim")
@@ -395,5 +396,5 @@ def test_of_complete_rows_a_person_may_be_held_out_who_is_trained_on_in_another_
     days = pd.to_datetime(["2024-06-01", "2025-06-01"] * 2)
     rows = pd.DataFrame({"person": [*"PPQQ"], "day": days, "x": [math.nan, 1.0, 2.0, 3.0], "y": "no"})
     whole, complete = (SortedRows.of(rows, schema, named) for named in ((), ("x",)))
-    found = [["".join(own.table["person"][side]) for side in own.sides(BY_TIME, 0)] for own in (whole, complete)]
+    found = [["".join(own.source["person"][side]) for side in own.sides(BY_TIME, 0)] for own in (whole, complete)]
     assert found == [["PQ", ""], ["Q", "P"]]

@@ -62,7 +62,7 @@ def test_the_record_counts_the_outcomes_that_the_first_tree_tells(least, conduct
 @pytest.mark.studies
 def test_sums_of_trees_that_validation_rows_did_not_choose_have_told_as_much(conduct, small_sites, small_study):
     def drawn(number: int, table: pd.DataFrame) -> pd.DataFrame:
-        return table.assign(y=np.random.default_rng(number).permutation(np.resize(["yes", "no"], len(table))))
+        return table.assign(y=np.random.default_rng(10 + number).permutation(np.resize(["yes", "no"], len(table))))
 
     told = {}
     for select in ("best", "last"):

@@ -275,7 +275,7 @@ def test_frames_of_an_array_have_whole_numbers_for_names():
 @pytest.mark.parametrize("model", ["logistic", "mlp"])
 def test_the_verdict_comes_first_also_where_a_site_took_no_part(model: str):
     # One row trains nothing.
-    tables = FRAMES | {"tiny": FRAMES["north"].head(1)}
+    tables = FRAMES | {"tiny": FRAMES["north"].iloc[[2]]}
     found = federate(tables, "died", model=model, rounds=2, say=lambda line: None)
     # Two rounds are too few to judge the shared model: after who took part that stands before all.
     verdict = verdict_in_words(found.report)
@@ -403,7 +403,7 @@ def test_errors_of_python_speak_of_python(change: dict[str, Any], words: str):
 
 
 def test_a_site_that_is_not_there_and_what_is_no_table_are_named(tmp_path: Path):
-    found = federate(FRAMES | {"tiny": FRAMES["north"].head(1)}, "died", rounds=1, say=lambda line: None)
+    found = federate(FRAMES | {"tiny": FRAMES["north"].iloc[[2]]}, "died", rounds=1, say=lambda line: None)
     assert "tiny (it has no training rows)" in repr(found)
     for ask in (lambda: found.report(tmp_path / "one.html", site="nort"), lambda: found.plot.rounds(sites=["nort"])):
         with pytest.raises(UsageError, match="site 'nort' .*; did you mean 'north'"):

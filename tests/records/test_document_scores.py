@@ -221,7 +221,7 @@ def test_groups_and_thresholds_that_a_policy_holds_back_are_said_and_not_drawn(s
 
 
 def test_where_exact_counts_alone_left_a_site_they_are_marked_and_no_line_is_drawn(small_sites, small_study):
-    closed = small_sites(3, rows=1500, policy=Policy())
+    closed = small_sites(3, rows=1700, policy=Policy())
     record = run(Study.parse(small_study.replace("[compare]\n", ASKED)), sites=closed).report
     with RunReader.open() as reader:
         assert reader.summary(record["run"], "score-histograms") is None

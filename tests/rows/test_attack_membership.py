@@ -50,7 +50,7 @@ def test_under_epsilon_1_the_area_is_near_chance_and_within_the_promise(wide_sit
     assert 0.98 < spent <= 1.0
     steps = PrivateSteps(clip=1.0, noise=ONE, sampling=SAMPLING)
     found = inferred(wide_site({"model.name": model}, steps=steps, promised=(spent, DELTA)))
-    assert all(finding.value <= 0.56 and not finding.beyond for finding in found.values())
+    assert all(finding.value <= 0.58 and not finding.beyond for finding in found.values())
     assert found["auc-of-lira"].promise == pytest.approx(0.731, abs=2e-3)
 
 

@@ -20,7 +20,8 @@ from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.server.server import FederatedRun
 from flfed.records.store.reader import RunReader
-from flfed.rows.data.holdout import Holdout, HoldoutByTime, canonical_rows, for_validation
+from flfed.rows.data.holdout import Holdout, HoldoutByTime, canonical_rows, for_validation, side_keys
+from flfed.rows.data.row_keys import text_keys
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Policy, Site
 from flfed.rows.data.sources import Frame
@@ -346,14 +347,14 @@ def recorder():
 
 @pytest.mark.parametrize("schema", [SINGLE, GROUPED])
 @pytest.mark.parametrize("holdout", [Holdout(0.4, "s"), HoldoutByTime("seen", "2026-01-20", "2026-01-21")])
-def test_texts_of_rows_that_are_known_already_change_no_split(schema, holdout):
+def test_keys_of_rows_that_are_known_already_change_no_split(schema, holdout):
     table = visits([number // 2 for number in range(60)])
-    again = holdout.split(table, schema, 2, canonical_rows(table))
+    again = holdout.split(table, schema, 2, side_keys(table, schema))
     np.testing.assert_array_equal(again, holdout.split(table, schema, 2))
     assert 0 < again[1].sum() < 60
     if isinstance(holdout, Holdout):
-        # They are what is hashed: of equal texts all rows are on one side, but for groups.
-        assert len(set(holdout.split(table, schema, 2, ["x"] * 60)[1])) == (2 if schema.group else 1)
+        # They alone decide: of equal keys all rows are on one side.
+        assert len(set(holdout.split(table, schema, 2, np.ones((60, 2), np.uint64))[1])) == 1
 
 
 @pytest.mark.parametrize("gap", [0, 30])
@@ -377,7 +378,7 @@ def test_other_dates_are_left_to_pandas(day: str):
 
 
 def test_validation_rows_are_others_for_each_seed_and_site():
-    keys = [f"row {number}" for number in range(2000)]
+    keys = text_keys([f"row {number}" for number in range(2000)])
     first, again, repeat, other = (
         for_validation(keys, Holdout(), site, seed, 0.3)
         for site, seed in (("site-01", 7), ("site-01", 7), ("site-01", 8), ("site-02", 7))

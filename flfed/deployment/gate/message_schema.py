@@ -22,6 +22,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.evaluation.scoring import list_study_metrics, primary_of
 from flfed.rows.statistics.noised_counts import shapes_of_cells
 from flfed.rows.statistics.of_study import statistic_of
+from flfed.rows.statistics.statistic import VisitedStatistic
 from flfed.rows.study_model import model_shapes, study_layout
 from flfed.rows.training.functional import outputs_of
 from flfed.study.kinds import most_rounds
@@ -132,6 +133,14 @@ class StudyMessages:
     def statistic(self) -> Shapes:
         """Names, shapes and types of the statistic's sums."""
         return statistic_of(self.study).shapes(self.schema)
+
+    @property
+    def statistic_point(self) -> Shapes:
+        """Names, shapes and types of the numbers at which a visit requests sums."""
+        statistic = statistic_of(self.study)
+        if not isinstance(statistic, VisitedStatistic):
+            return {}
+        return {name: (values.shape, values.dtype) for name, values in statistic.first(self.schema).items()}
 
     @property
     def statistic_type(self) -> type:

@@ -20,16 +20,24 @@ from flfed.federation.client.released.sets import RELEASED
 from flfed.federation.client.run_keys import Place, QuestionHistory
 from flfed.records import ledger_line
 from flfed.records.ledger import Ledger, LockedLedger
-from flfed.records.ledger_line import Line, Run, run_of
+from flfed.records.ledger_line import COMPARED_HASH, Line, Run, run_of
 from flfed.refusals import Refusal
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.masking.rules import Sites
 from flfed.updates.messages.fields import ndarrays
-from flfed.updates.messages.kinds import AUDIT, COMPARE, KEYS, SCORES, SUMMARISE
+from flfed.updates.messages.kinds import AUDIT, COMPARE, KEYS, SCORES, STATISTIC, SUMMARISE
 from flfed.updates.messages.secure_sum import parted
+from flfed.updates.messages.summarise import ASKED
 from flfed.updates.messages.train import CUTS_SHA256, EVALUATE, MOST_ATTEMPTS, REFIT, TRAIN, TREES_SHA256, formless
 
-QUESTIONS = {TRAIN: "train from", EVALUATE: "evaluate", SCORES: "score", COMPARE: "compare", AUDIT: "audit"}
+QUESTIONS = {
+    TRAIN: "train from",
+    EVALUATE: "evaluate",
+    SCORES: "score",
+    COMPARE: "compare",
+    AUDIT: "audit",
+    STATISTIC: "visit",
+}
 """Kinds of messages whose answer depends on the rows and on arrays that the coordinator chose."""
 NUMBERS = {
     "offset-deviation": "other-deviation",
@@ -60,6 +68,8 @@ def request_sha256(message: Message) -> str:
     kind = message.metadata.message_type
     if kind not in QUESTIONS:
         return ""
+    if kind == STATISTIC:
+        return arrays_sha256(ndarrays(message.content, ASKED)) if ASKED in message.content else ""
     return content_sha256(formless(message.content)) if kind == TRAIN else model_sha256(message)
 
 
@@ -236,12 +246,14 @@ class RunLimits:
         if refused := self._other_choice(message, run):
             return refused
         place = _place(kind, facts)
-        round = place[0]
+        number = place[0]
         # The same question again is harmless: its answer is the same.
         if not self._request_hashes[run, kind, place] - {request_hash}:
             return self._other_model(kind, run, request_hash)
-        if round > 0:
-            return Refusal("other-model-in-round", question=QUESTIONS[kind], round=round)
+        if kind == STATISTIC:
+            return Refusal("other-visit", round=number + 1)
+        if number > 0:
+            return Refusal("other-model-in-round", question=QUESTIONS[kind], round=number)
         return Refusal("other-model", question=QUESTIONS[kind])
 
     def _other_choice(self, message: Message, run: Run) -> Refusal | None:
@@ -287,6 +299,9 @@ class RunLimits:
             return
         run = run_of(line.facts)
         kind = _OF_LINE.get(line.kind, "")
+        # A statistic of one visit asks for nothing that its study does not say.
+        if kind == STATISTIC and COMPARED_HASH not in line.facts:
+            kind = ""
         if "study-sha256" in line.facts:
             self._studies[run[1]].add(run[0])
         self._sums.add(line, run)
@@ -296,7 +311,7 @@ class RunLimits:
         if kind or line.kind == SPENT or answered:
             self._runs[str(line.facts.get(ledger_line.ASKS, run[0]))].add(run)
         if kind:
-            self._request_hashes[run, kind, _place(kind, line.facts)].add(line.text(ledger_line.COMPARED_HASH))
+            self._request_hashes[run, kind, _place(kind, line.facts)].add(line.text(COMPARED_HASH))
         self._add_choices(line, run, kind)
 
     def _add_choices(self, line: Line, run: Run, kind: str) -> None:
@@ -319,7 +334,7 @@ def _place(kind: str, facts: Mapping[str, Any]) -> Exchange:
 
     A run has one answer to each.
     """
-    if kind != TRAIN:
+    if kind not in (TRAIN, STATISTIC):
         return ONCE
     round, level, attempt = (_whole(facts.get(key)) for key in ("round", "level", "attempt"))
     return round, level, attempt

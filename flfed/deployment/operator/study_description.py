@@ -24,7 +24,7 @@ from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Selection
 from flfed.rows.statistics.of_study import statistic_of
-from flfed.study.kinds import exchanges_of_run, is_statistic, most_rounds
+from flfed.study.kinds import exchanges_of_run, is_statistic, most_rounds, visits_of
 from flfed.study.study import Study, by_person, is_covered
 from flfed.updates.masking.rules import least_of_figures, threshold
 from flfed.updates.mechanism import mechanism_of
@@ -214,7 +214,12 @@ def _describe_rounds(proposal: Proposal) -> str:
     stops = render("approval.study.stops") if a_run > policy.daily_bytes else ""
     most = exchanges_of_run(study)
     exchanges = render("approval.study.exchanges", most=most) if most else ""
-    rounds = render("approval.study.no-rounds") if is_statistic(study) else str(most_rounds(study))
+    rounds = str(most_rounds(study))
+    visits = visits_of(study)
+    if visits == 1:
+        rounds = render("approval.study.no-rounds")
+    elif visits:
+        rounds = render("approval.study.visits", visits=visits)
     return render(
         "approval.study.rounds",
         rounds=rounds,

@@ -26,6 +26,7 @@ from flfed.updates.masking.question import (
     QuestionOrder,
     RunQuestion,
     SumContext,
+    SumRequest,
     order_of,
     question_sha256,
     rounding_sha256,
@@ -36,7 +37,7 @@ from flfed.updates.masking.rules import Sites
 from flfed.updates.mechanism import largest_entry, noise_of_site
 from flfed.updates.messages.compare import COMPARE, CompareRequest
 from flfed.updates.messages.secure_sum import ListReply, ListRequest, Masked, UnmaskReply, UnmaskRequest, joined, parted
-from flfed.updates.messages.summarise import BINS, STATISTIC, SUMMARISE
+from flfed.updates.messages.summarise import BINS, STATISTIC, SUMMARISE, StatisticRequest
 from flfed.updates.messages.train import EVALUATE, SUMS, TRAIN, TrainReply, TrainRequest
 
 _LEVEL = "masked-level-"
@@ -133,17 +134,18 @@ class SiteSums:
         beside = np.concatenate([weights, losses_in_sum(self.keys, losses, rng)])
         return replace(reply, delta={}, masked=self._mask(exchange, vector, beside))
 
-    def masked_numbers(self, kind: str, numbers: np.ndarray) -> Masked:
+    def masked_numbers(self, kind: str, numbers: np.ndarray, request: StatisticRequest | None = None) -> Masked:
         """Return sums under masks, the same for each request.
 
-        A row adds 1 at most.
+        A row adds 1 at most. The `request` is that of one visit of several.
 
         Raises NotTakingPart where the rows, the policy or the study changed since.
         """
-        exchange = self.identify_exchange(None, kind)
+        exchange = self.identify_exchange(request, kind)
         ring = self.context.ring_of_counts()
         rng = self.rng(exchange)
-        return self.once(exchange, "masked-summary", lambda: ring.encode(numbers, rng))
+        name = f"masked-visit-{exchange.number:06d}" if request is not None else "masked-summary"
+        return self.once(exchange, name, lambda: ring.encode(numbers, rng))
 
     def once(self, exchange: RunQuestion, name: str, numbers: Callable[[], np.ndarray | Refusal]) -> Masked:
         """Return numbers of 64 bits under masks.
@@ -166,7 +168,7 @@ class SiteSums:
         self.note(exchange)
         return Masked(**{part: arrays[part] for part in ("vector", "sums", "shares")}, opened=self._opened(exchange))
 
-    def identify_exchange(self, request: TrainRequest | CompareRequest | None, kind: str = SUMMARISE) -> RunQuestion:
+    def identify_exchange(self, request: SumRequest, kind: str = SUMMARISE) -> RunQuestion:
         """Return a question's place.
 
         The `kind` is of one without a request, for sums over training rows.
@@ -176,6 +178,8 @@ class SiteSums:
         if isinstance(request, TrainRequest):
             kind = TRAIN if request.fit else EVALUATE
             number = self.order.number(request)
+        elif isinstance(request, StatisticRequest):
+            number = request.round
         elif request is not None:
             kind = COMPARE
         return RunQuestion(

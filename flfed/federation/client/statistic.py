@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,12 +23,15 @@ from flfed.refusals import Refusal, refuse
 from flfed.rows.session import SiteSession
 from flfed.rows.statistics.analysis import ANSWER, NoisedAnalysis
 from flfed.rows.statistics.of_study import statistic_of
-from flfed.rows.statistics.statistic import Statistic, entries
+from flfed.rows.statistics.statistic import Statistic, VisitedStatistic, entries
 from flfed.rows.training.requests import ComputeRequest
 from flfed.study.kinds import ANALYSIS
 from flfed.study.study import Study, covers_model
 from flfed.updates.arrays import Arrays
 from flfed.updates.messages.summarise import STATISTIC, StatisticReply, StatisticRequest
+
+LARGEST_SHARE = 0.1
+"""Most that one row may have of its site's weights, or of its absolute residuals."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +41,31 @@ class ExactSums:
     Attributes
     ----------
     study : Study
+    point : dict of name to array
+        The numbers at which a visit requests the sums; none of a statistic with one visit.
     """
 
     study: Study
+    point: Arrays = field(default_factory=dict)
 
     @cached_property
     def statistic(self) -> Statistic:
         """The statistic, with its noise where it has any."""
-        return statistic_of(self.study)
+        statistic = statistic_of(self.study)
+        if self.point and isinstance(statistic, VisitedStatistic):
+            return statistic.at(self.point)
+        return statistic
+
+    def row_refusal(self, session: SiteSession) -> Refusal | None:
+        """Return why sums at these numbers do not leave an institution, or None.
+
+        A coordinator can choose coefficients at which a sum over many rows is the values of one.
+        """
+        statistic = self.statistic
+        if session.site.policy.is_open or not isinstance(statistic, VisitedStatistic):
+            return None
+        share = statistic.largest_share(all_rows(session), session.schema)
+        return None if share <= LARGEST_SHARE else Refusal("row-outweighs")
 
     def refusal(self, session: SiteSession) -> Refusal | None:
         """Return why a site's policy forbids its sums to leave alone, or None."""
@@ -138,9 +158,9 @@ class StatisticKind(RunKind):
         return len(session.table.training) + len(session.table.holdout("statistic"))
 
 
-def protection_of(study: Study) -> ExactSums:
-    """Return how the sums of a study's statistic, or of its analysis, are protected."""
-    return ExactSums(study) if study.analysis is None else NoisedSums(study)
+def protection_of(study: Study, point: Arrays | None = None) -> ExactSums:
+    """Return how the sums of a study's statistic at a visit's numbers, or of its analysis, are protected."""
+    return ExactSums(study, point or {}) if study.analysis is None else NoisedSums(study)
 
 
 def count_statistic(
@@ -157,17 +177,19 @@ def count_statistic(
     """
     if covers_model(session.study):
         return StatisticReply(sums=noised_cells(session))
-    protection = protection_of(session.study)
+    protection = protection_of(session.study, request.point)
     secure = own.sums(session.study)
     if secure is None:
         # A study may request sums without an approval.
         refuse(protection.refusal(session))
+    refuse(protection.row_refusal(session))
     sums = protection.sums(session, secure)
     if secure is None:
         return StatisticReply(sums=sums)
     own.under(session)
     numbers = entries(protection.statistic, sums, session.schema)
-    return StatisticReply(masked=secure.masked_numbers(STATISTIC, numbers))
+    visit = request if request.point else None
+    return StatisticReply(masked=secure.masked_numbers(STATISTIC, numbers, visit))
     yield  # a handler is a generator, also one without requests
 
 

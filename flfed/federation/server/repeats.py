@@ -17,28 +17,25 @@ from flfed.callbacks import Jobs, Progress, no_progress
 from flfed.errors import RunStopped, UsageError, interruption
 from flfed.federation.client.client import read_ahead
 from flfed.federation.client.protection import follows_history
-from flfed.federation.client.statistic import protection_of
 from flfed.federation.engines.engine import Engine, RemoteSite, RunResources, answer_of
 from flfed.federation.engines.lockstep import ROWS_AT_ONCE, OwnTime, SharedTime, Slowest, side_by_side
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome, bad_end_written, begin, code_sha256
 from flfed.federation.recording.source_model import source_of
 from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver, no_observer
-from flfed.federation.server.rounds import site_sums
 from flfed.federation.server.server import FederatedRun
 from flfed.federation.server.source_rows import counting, source_rows
+from flfed.federation.server.statistic import conduct_statistic
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.forwarded import DriverStore, ForwardedStore
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore, RunWriter
 from flfed.rows.data.site import CachedSite, Site
-from flfed.rows.statistics.statistic import added
 from flfed.rows.training.answer import stacked_compute
 from flfed.rows.training.requests import Compute
 from flfed.rows.warm_start import SourceRows
-from flfed.study.kinds import ANALYSIS, grows, is_statistic, most_rounds
+from flfed.study.kinds import grows, is_statistic, most_rounds
 from flfed.study.study import Study
-from flfed.summaries.summary import schema_encoder
 from flfed.tasks import Driver, open_tasks
 from flfed.updates.aggregation.rounds import rarely_collected
 from flfed.updates.checkpoints import checkpoint as checkpoints
@@ -142,7 +139,7 @@ class Series:
         size = 1
         if self.path == "stacked":
             read = [rows for site in self.sites if isinstance(site, CachedSite) for rows in site.opened.values()]
-            by_rows = ROWS_AT_ONCE // max(1, sum(len(rows.table) for rows in read))
+            by_rows = ROWS_AT_ONCE // max(1, sum(len(rows.order) for rows in read))
             size = max(1, min(AT_ONCE, by_rows, SITES_AT_ONCE // len(self.sites)))
         groups = [[number for number in left if number // size == group] for group in range(self.repeats)]
         return [group for group in groups if group]
@@ -371,42 +368,3 @@ def _after_writing(observer: RunObserver, writer: RunWriter) -> RunObserver:
         observer(stage, round)
 
     return observe
-
-
-def conduct_statistic(run: FederatedRun) -> Outcome:
-    """Request and record a statistic, and return the outcome.
-
-    The sites send the sums of the study's statistic. There is no model: the outcome has no arrays, and no encoder was
-    fitted to rows.
-    """
-    # A resumed run asks the sites that had each other's keys: over others the sum would be another one.
-    participants, _ = run.enrol_cohort()
-    protection = protection_of(run.study)
-    statistic = protection.statistic
-    with run.privacy.during(participants):
-        sums = site_sums(run, run.parts).statistic(participants, statistic)
-        run.privacy.answered(sums.sites)
-        if run.study.analysis is not None:
-            # The noised count is all that the server knows of a site's rows.
-            rows = {site: statistic.figures([own], run.schema, own)["rows"] for site, own in sums.by_site.items()}
-            run.privacy.counted({site: count["value"] for site, count in rows.items()})
-    if sums.least:
-        # One answer is of all sites of the list, with the noise of each.
-        statistic = protection.statistic_of_sum(sums.least, len(sums.sites))
-    of_all = added(sums.parts)
-    by_site = {site: statistic.figures([own], run.schema, of_all) for site, own in sums.by_site.items()}
-    name = run.study.statistic.name if run.study.analysis is None else ANALYSIS
-    figures = {
-        "name": name,
-        "sites": len(sums.sites),
-        **statistic.figures(sums.parts, run.schema, of_all),
-        "by-site": run.recorder.shared_as.own(by_site),
-    }
-    run.recorder.summary("statistics", figures)
-    return Outcome(
-        status="completed",
-        arrays={},
-        encoder=schema_encoder(run.layout),
-        sites=sums.sites,
-        seconds=run.writer.seconds(),
-    )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from flfed.errors import FlfedError
 from flfed.federation.server.run_setting import RunSetting
 from flfed.refusals import Refusal
 from flfed.rows.statistics.statistic import Shapes, Statistic
@@ -51,6 +52,21 @@ class StatisticSums:
     sites: tuple[str, ...]
     by_site: Mapping[str, Arrays] = field(default_factory=dict)
     least: int = 0
+
+
+class NumbersRefused(FlfedError):
+    """A visit at whose numbers a site sends no sums; at others it may."""
+
+
+REFUSING = frozenset({"row-outweighs", "sums-too-large"})
+"""Codes of such sites."""
+
+
+def check_numbers(faults: Mapping[str, Refusal], needed: int) -> None:
+    """Raise NumbersRefused where a site refused the numbers of a later visit."""
+    refusals = [why for why in faults.values() if why.cause.code in REFUSING]
+    if needed and refusals:
+        raise NumbersRefused(refusals[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,31 +120,43 @@ class SiteSums:
             counts[name] = np.stack([own[name] for own in good]).sum(axis=0, dtype=np.int64)
         return counts
 
-    def statistic(self, participants: Participants, statistic: Statistic) -> StatisticSums:
+    def statistic(
+        self, participants: Participants, statistic: Statistic, request: StatisticRequest, needed: int = 0
+    ) -> StatisticSums:
         """Return the sums of a statistic, in the order of names.
 
-        So the same sites give the same bits.
+        So the same sites give the same bits. Of a later visit as many sites are `needed` as the first one had.
 
         Raises
         ------
         FlfedError
             If too few sites sent any.
         """
-        good = statistic_sums(self.run, participants, statistic.shapes(self.run.schema))
+        good = statistic_sums(self.run, participants, statistic.shapes(self.run.schema), request, needed)
         return StatisticSums(parts=list(good.values()), sites=tuple(good), by_site=good)
 
 
-def statistic_sums(run: RunSetting, participants: Participants, shapes: Shapes) -> dict[str, Arrays]:
+def statistic_sums(
+    run: RunSetting,
+    participants: Participants,
+    shapes: Shapes,
+    request: StatisticRequest | None = None,
+    needed: int = 0,
+) -> dict[str, Arrays]:
     """Return each site's own sums of a statistic.
 
-    Raises FlfedError where too few sent valid ones.
+    Raises FlfedError where too few sent valid ones at the first visit; a later one needs all of them, and raises
+    NumbersRefused where one refused its numbers.
     """
 
     def defect(site: str, reply: StatisticReply) -> Refusal | None:
         return sums_defect(reply.sums, shapes)
 
-    answers = run.ask_checked(STATISTIC, StatisticRequest(), participants, StatisticReply.from_record, defect)
-    run.check_answers(answers)
+    answers = run.ask(STATISTIC, request or StatisticRequest(), participants, StatisticReply.from_record)
+    check_numbers(answers.faults, needed)
+    answers = run.check_replies(answers, defect)
+    if not needed:
+        run.check_answers(answers)
     return {site: reply.sums for site, reply in answers.replies.items()}
 
 

@@ -143,7 +143,10 @@ class RunSetting:
         defect : callable (site, reply) → Refusal or None
             Returns why a reply is unusable.
         """
-        answers = self.ask(kind, request, participants, read)
+        return self.check_replies(self.ask(kind, request, participants, read), defect)
+
+    def check_replies(self, answers: Answers[Reply], defect: Callable[[str, Reply], Refusal | None]) -> Answers[Reply]:
+        """Return answers without unusable replies, and record their sites; `defect` is that of `ask_checked`."""
         defects = {site: why for site, reply in answers.replies.items() if (why := defect(site, reply))}
         good = {site: reply for site, reply in answers.replies.items() if site not in defects}
         faults = {**answers.faults, **defects}

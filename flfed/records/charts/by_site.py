@@ -280,13 +280,42 @@ def interval_chart(lines: Sequence[Line], metric: str, *, grid: bool = True) -> 
     y = nominal("name", sort=list(rows["name"]), axis=names_axis())
     arms = list(dict.fromkeys(rows["arm"]))
     scale = {"domain": arms, "range": [ARM_COLOURS.get(arm, NEUTRAL) for arm in arms]}
-    colour = nominal("arm", legend=None, scale=scale)
-    ends = {"x": x | {"field": "low"}, "x2": {"field": "high"}, "color": colour}
-    dots = {"x": x, "color": colour, "tooltip": [nominal("name"), *tooltip(*ENDS)]}
-    layers = [
+    layers = _intervals(x, {"color": nominal("arm", legend=None, scale=scale)})
+    spec = plot(ROW_PIXELS * len(rows), transform=number_texts(*ENDS), encoding={"y": y}, layer=layers)
+    return Chart(rows, spec, is_by_row=True)
+
+
+def effect_chart(lines: Sequence[Line], title: str, *, is_ratio: bool) -> Chart:
+    """Return each line's ratio or difference with its interval; ratios have a logarithmic axis.
+
+    Parameters
+    ----------
+    lines : sequence of mappings with name, value, low, high
+    title : str
+        Of the axis.
+    is_ratio : bool
+        Whether 1 means no effect, else 0.
+    """
+    rows = pd.DataFrame(lines).astype(dict.fromkeys(ENDS, "float64"))
+    rows["shown"] = [verdict.number(value) for value in rows["value"]]
+    x = quantitative("value", **figure_axis(title, ticks_of([0.0, *_spread(lines)])))
+    if is_ratio:
+        x |= {"axis": {"title": title}, "scale": {"type": "log"}}
+    none = layer("rule", {"x": quantitative("at")}, strokeDash=[5, 4], color=NEUTRAL) | one_mark({"at": int(is_ratio)})
+    layers = [none, *_intervals(x, {"color": {"value": ARM_COLOURS["global"]}})]
+    y = nominal("name", sort=list(rows["name"]), axis=names_axis())
+    for one in layers[1:]:
+        one["encoding"] = {"y": y, **one["encoding"]}
+    spec = plot(ROW_PIXELS * len(rows), transform=number_texts(*ENDS), layer=layers)
+    return Chart(rows, spec, is_by_row=True)
+
+
+def _intervals(x: Spec, look: Spec) -> list[Spec]:
+    """Return the layers of figures with their intervals and texts."""
+    ends = {"x": x | {"field": "low"}, "x2": {"field": "high"}, **look}
+    dots = {"x": x, **look, "tooltip": [nominal("name"), *tooltip(*ENDS)]}
+    return [
         layer("rule", ends, "isValid(datum.low)", strokeWidth=3),
         layer("point", dots, filled=True, size=130, opacity=1),
         {"mark": figures_above(), "encoding": {"x": {"value": "width"}, "text": {"field": "shown"}}},
     ]
-    spec = plot(ROW_PIXELS * len(rows), transform=number_texts(*ENDS), encoding={"y": y}, layer=layers)
-    return Chart(rows, spec, is_by_row=True)

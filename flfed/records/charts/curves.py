@@ -28,7 +28,7 @@ from flfed.records.charts.chart import (
     ticks_of,
     tooltip,
 )
-from flfed.records.charts.colours import FAINT, NEUTRAL, Looks
+from flfed.records.charts.colours import FAINT, NEUTRAL, Looks, site_looks
 from flfed.records.statistics.operating_points import RARE, OperatingPoint
 from flfed.records.statistics.score_curves import (
     LEAST_ROWS,
@@ -260,3 +260,32 @@ def cut_below(points: Sequence[tuple[float, float]], bottom: float) -> list[list
         if to_y >= bottom:
             pieces[-1].append((to_x, to_y))
     return [piece for piece in pieces if piece]
+
+
+def survival_chart(lines: Sequence[Line], title: str, *, is_smooth: bool) -> Chart | None:
+    """Return survival curves with their intervals, None without points.
+
+    Parameters
+    ----------
+    lines : sequence of mappings
+        `group`, `time`, `without the event`, `low` and `high`, each group's in the order of time.
+    title : str
+        Of the axis of times.
+    is_smooth : bool
+        Whether lines join the points, as of a life table; else the curves are steps.
+    """
+    if not lines:
+        return None
+    rows = pd.DataFrame(list(lines)).rename(columns={"group": "of"})
+    names = list(dict.fromkeys(rows["of"]))
+    drawn: Spec = {"interpolate": "linear" if is_smooth else "step-after"}
+    shown = ("time", "without the event", "low", "high")
+    colours = _colours(names, site_looks(names))
+    x = quantitative("time", **figure_axis(title, ticks_of([0.0, rows["time"].max()])))
+    ends = {"y": quantitative("low"), "y2": {"field": "high"}, "color": colours["color"]}
+    encoding = {"y": _axis("without the event", render("charts.survival.share")), **colours}
+    layers = [
+        layer("area", ends, "isValid(datum.low)", fillOpacity=0.2, strokeOpacity=0, **drawn),
+        layer("line", encoding | {"tooltip": [nominal("of"), *tooltip(*shown)]}, strokeWidth=2, **drawn),
+    ]
+    return Chart(rows, plot(PLOT_PIXELS, transform=number_texts(*shown), encoding={"x": x}, layer=layers))

@@ -23,6 +23,7 @@ from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.section import Section, divide
 from flfed.records.sections import answer as answers
 from flfed.records.sections import scores
+from flfed.records.sections.estimates import estimates
 from flfed.records.sections.gains import are_known, at_the_ends, gains, references
 from flfed.records.statistics import importances, noised_scores, score_curves
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
@@ -52,8 +53,10 @@ def answer(content: Content) -> Markup:
     if content.shown.run.statistics:
         # The figure stands first, with the sites missing from it; notes on the tables follow them.
         tables = joined(sections.tables_of(one) for one in statistic_tables(content.shown.run.statistics))
+        tables = joined([tables, *sections.part(estimates(content.shown.run.statistics))])
         words = [*others, *words]
         others = missing_in_words(report)
+        tables = joined([*sections.part(scores.survival(content.shown.run.statistics)), tables])
     verdict = [element("strong", first), *others]
     box = element("div", *(element("p", line) for line in verdict), class_="verdict")
     warnings = bullets([line for line in _warnings(content) if line not in others], class_="warnings")

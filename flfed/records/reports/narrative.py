@@ -155,14 +155,26 @@ def verdict_in_words(report: Report) -> list[str]:
 
 
 def doubts(report: Report, metric: str) -> list[str]:
-    """Return the doubts about any verdict: missing sites, columns that reveal the outcome, too little training."""
+    """Return the doubts about any verdict: missing sites, columns that reveal the outcome, too little training.
+
+    A mean gain that is clear stands, whatever more training would add.
+    """
     run = run_of(report)
     lines = taking_part_in_words(report)
     figure = figure_of(run.global_, metric).value
     leaking = run.leaking_columns
     if metric == "roc_auc_score" and leaking and figure is not None and number(figure) == number(1.0):
         lines.append(render("report.run.leaks", columns=name_columns(leaking)))
-    return list(filter(None, [*lines, training_in_words(run.training)]))
+    if not _describe_further_gain(report, metric):
+        lines.append(training_in_words(run.training))
+    return list(filter(None, lines))
+
+
+def _describe_further_gain(report: Report, metric: str) -> str:
+    """Return that more training may increase a mean gain that is clear already; "" elsewhere."""
+    run = run_of(report)
+    is_clear = verdicts.code_of_mean(figure_of(run.mean_gain, metric)) == PAYS
+    return render("report.training.gains") if is_clear and training_in_words(run.training) else ""
 
 
 def _below_table(report: Report, metric: str) -> list[str]:
@@ -173,6 +185,7 @@ def _below_table(report: Report, metric: str) -> list[str]:
     if stands_out(report, metric):
         lines += _who_gains(report, metric)
     lines += [own_parts_in_words(report), *doubts(report, metric), unknown_training(run.training)]
+    lines.append(_describe_further_gain(report, metric))
     lines += [own_models_in_words(report), naive_in_words(list(run.sites.values()), metric)]
     lines += own_under_noise(report)
     between = figure_of(run.mean_gain, metric).between_sites_p

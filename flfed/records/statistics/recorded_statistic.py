@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from flfed.records.section import Lines, Table
 from flfed.records.statistics import Report
 from flfed.records.statistics.analysis import Analysis, analysis_in_words, analysis_tables
 from flfed.records.statistics.intervals import NORMAL_95
+from flfed.records.statistics.regression import coefficient_lines, coefficients_in_words
 from flfed.records.statistics.verdict import (
     Figure,
     decimals_beside,
@@ -29,6 +31,10 @@ from flfed.words import render
 StatisticObject = dict[str, Any]
 ANALYSIS = "analysis"
 """Name of an analysis among recorded statistics."""
+SURVIVAL = "survival"
+LIFE_TABLE = "life-table"
+SIGNIFICANT = 0.05
+"""Below this p, the ratios of sites, or the curves of groups, are said to differ."""
 
 
 def statistic_tables(statistic: StatisticObject) -> list[Table]:
@@ -74,10 +80,19 @@ class Group:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChanceTest:
+    """Recorded test: its p-value, and its χ² where it has one."""
+
+    p: Figure
+    chi2: Figure = field(default_factory=Figure)
+
+
+@dataclass(frozen=True, kw_only=True)
 class OddsOfRows:
-    """Odds of the outcome in two groups, of the rows of one site or of all."""
+    """Odds of the outcome in two groups, of the rows of one site or of all; `by` is the column of the groups."""
 
     groups: list[Group]
+    by: str = ""
     odds_ratio: Figure | None = None
 
 
@@ -90,6 +105,13 @@ class Odds(OddsOfRows):
     p: Figure | None = None
     why: str = ""
     rows_without_a_group: int = 0
+    pearson: ChanceTest | None = None
+    homogeneity: ChanceTest | None = None
+
+
+def group_name(by: str, value: str) -> str:
+    """Return a group in words: a value of a flag says nothing without its column."""
+    return f"{by} = {value}" if by and value in ("no", "yes") else value
 
 
 def _odds_lines(statistic: StatisticObject) -> Lines:
@@ -101,14 +123,34 @@ def _odds_line(name: str, one: OddsOfRows) -> dict[str, str]:
     line = {"Rows of": name}
     for of in one.groups:
         share = f" ({number(100 * of.events / of.rows, 1)} %)" if of.rows else ""
-        line[f"{of.group}: with the outcome"] = f"{of.events} of {of.rows}{share}"
+        line[f"{group_name(one.by, of.group)}: with the outcome"] = f"{of.events} of {of.rows}{share}"
     ratio = one.odds_ratio or Figure()
     return line | {"Odds ratio (95 % CI)": with_interval(ratio.value, ratio.low, ratio.high)}
 
 
 def _odds_in_words(statistic: StatisticObject) -> list[str]:
     odds = read(Odds, statistic)
-    first, second = (of.group for of in odds.groups)
+    tests = []
+    if odds.pearson is not None:
+        chi2 = number(odds.pearson.chi2.value)
+        tests.append(render("report.statistic.pearson", chi2=chi2, p=format_p(odds.pearson.p.value or 0.0)))
+    limits = f"{render('report.statistic.unadjusted')} {render('report.statistic.pooled')}"
+    return [*_ratio_in_words(odds), *tests, limits]
+
+
+def _stratified_in_words(statistic: StatisticObject) -> list[str]:
+    odds = read(Odds, statistic)
+    tests = [render("report.statistic.stratified")]
+    if odds.homogeneity is not None:
+        p = odds.homogeneity.p.value or 0.0
+        key = "alike" if p >= SIGNIFICANT else "unlike"
+        tests.append(render(f"report.homogeneity.{key}", p=format_p(p)))
+    return [*_ratio_in_words(odds), *tests, render("report.statistic.unadjusted")]
+
+
+def _ratio_in_words(odds: Odds) -> list[str]:
+    """Return the odds ratio, and the rows left out."""
+    first, second = (group_name(odds.by, of.group) for of in odds.groups)
     ratio = odds.odds_ratio
     if ratio is None or ratio.value is None or ratio.low is None or ratio.high is None or odds.p is None:
         return [render("report.statistic.inconclusive", reason=odds.why)]
@@ -117,8 +159,7 @@ def _odds_in_words(statistic: StatisticObject) -> list[str]:
     facts = {"first": first, "second": second, "direction": direction, "conclusion": conclusion}
     facts |= {"ratio": number(ratio.value), "interval": interval(ratio.low, ratio.high)}
     facts["p"] = format_p(odds.p.value or 0.0)
-    left_out = _left_out(odds.rows_without_a_group, "a group")
-    return [render("report.statistic.odds", **facts), *left_out, render("report.statistic.unadjusted")]
+    return [render("report.statistic.odds", **facts), *_left_out(odds.rows_without_a_group, "a group")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,6 +296,101 @@ def _misses_beside(of: Stocks, missed: float, chance: float) -> str:
     return f", {', '.join(own)}{alike}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """Recorded curve of a group: the share of rows without the event by time, with the ends of its interval."""
+
+    time: list[float]
+    survival: list[float]
+    low: list[float | None]
+    high: list[float | None]
+
+    def at(self, time: float) -> tuple[float, float | None, float | None]:
+        """Return the share at a time, with its interval: that of the last step before."""
+        place = bisect_right(self.time, time) - 1
+        if place < 0:
+            return 1.0, None, None
+        return self.survival[place], self.low[place], self.high[place]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurvivalOfGroup:
+    """Recorded survival of a group."""
+
+    group: str
+    rows: int
+    events: int
+    followed_until: float
+    median: Figure
+    curve: Curve
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survival:
+    """Recorded survival by group, over the rows of all sites."""
+
+    sites: int
+    groups: list[SurvivalOfGroup]
+    unit: str
+    by: str
+    step: float
+    method: str
+    rows_left_out: int = 0
+    log_rank: ChanceTest | None = None
+
+    @property
+    def present(self) -> dict[str, SurvivalOfGroup]:
+        """Groups with rows, by their names in words."""
+        return {group_name(self.by, of.group): of for of in self.groups if of.rows}
+
+    @property
+    def marks(self) -> list[float]:
+        """Round times at about a quarter, a half and three quarters of what every group was followed."""
+        last = min((of.followed_until for of in self.present.values()), default=0.0)
+        if last < self.step:
+            return []
+        unit = max(10.0 ** math.floor(math.log10(last / 4)), self.step)
+        return list(dict.fromkeys(math.floor(last * part / 4 / unit) * unit for part in (1, 2, 3)))
+
+    def moment(self, time: float) -> str:
+        """Return a time with its unit."""
+        return f"{format_as_written(time)} {self.unit}".rstrip()
+
+
+def _survival_lines(statistic: StatisticObject) -> Lines:
+    of = read(Survival, statistic)
+    lines = []
+    for name, group in of.present.items():
+        line = {"Rows of": name, "Rows": f"{group.rows:,}", "With the event": f"{group.events:,}"}
+        median = group.median
+        line["Median time (95 % CI)"] = with_interval(median.value, median.low, median.high)
+        for time in of.marks:
+            line[f"Without event at {of.moment(time)} (95 % CI)"] = with_interval(*group.curve.at(time))
+        lines.append(line)
+    return lines
+
+
+def _survival_in_words(statistic: StatisticObject) -> list[str]:
+    of = read(Survival, statistic)
+    if not of.marks:
+        return [render("report.statistic.unfollowed")]
+    last = of.marks[-1]
+    shares = [f"{_percent(group.curve.at(last)[0])} ({name})" for name, group in of.present.items()]
+    facts = {"time": of.moment(last), "shares": ", ".join(shares)}
+    difference = ""
+    if of.log_rank is not None:
+        p = of.log_rank.p.value or 0.0
+        key = "differ" if p < SIGNIFICANT else "agree"
+        chi2 = number(of.log_rank.chi2.value)
+        difference = " " + render(f"report.log-rank.{key}", chi2=chi2, p=format_p(p))
+    rows = counted(sum(group.rows for group in of.groups), "row")
+    sites = counted(of.sites, "site")
+    method = render(f"report.survival.{of.method}", step=of.moment(of.step), rows=rows, sites=sites)
+    missing = _left_out(of.rows_left_out, "time, event or group")
+    limits = render("report.statistic.unadjusted")
+    return [render("report.statistic.survival", **facts) + difference, method, *missing, limits]
+
+
 def _package_lines(statistic: StatisticObject) -> Lines:
     """Return the numbers of a statistic of another package, under its own names."""
     by_site = read(Recorded, statistic).by_site or {}
@@ -280,8 +416,12 @@ def _package_words(statistic: StatisticObject) -> list[str]:
 Formats = tuple[Callable[[StatisticObject], Lines], Callable[[StatisticObject], list[str]]]
 _FORMATS_BY_NAME: dict[str, Formats] = {
     "odds-ratio": (_odds_lines, _odds_in_words),
+    "mantel-haenszel": (_odds_lines, _stratified_in_words),
+    SURVIVAL: (_survival_lines, _survival_in_words),
     "covariance": (_covariance_lines, _covariance_in_words),
     "safety-stock": (_stock_lines, _stock_in_words),
+    "cox": (coefficient_lines, coefficients_in_words),
+    "glm": (coefficient_lines, coefficients_in_words),
 }
 
 

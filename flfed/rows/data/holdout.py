@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from flfed.rows.data.parsing.cells import refuse_cells, table_of
 from flfed.rows.data.parsing.fields import NO_GROUP
+from flfed.rows.data.row_keys import draw_fractions, order_keys, row_keys, text_keys
 from flfed.rows.data.schema import Schema, of_schema, own_of
 from flfed.study.tables import HOLDOUT_SHARE, OrderedHoldout
 from flfed.words import render, usage_error
@@ -31,15 +29,14 @@ FIRST_DAY = "1678-01-01"
 LAST_DAY = "2262-01-01"
 """pandas has every day between these two; they stand for no limit."""
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
-_CONTROL = re.compile(r"[\x00-\x1f]")
-Masks = tuple[np.ndarray, np.ndarray]
-"""Masks of training and of holdout rows; [rows] each."""
+Sides = tuple[np.ndarray, np.ndarray]
+"""Sides of training and of holdout rows; [rows] each."""
 
 
 class PublishedSplit(Protocol):
     """A published split, from `flfed/rows/splits/`, with rows in the source's order."""
 
-    def split(self, table: pd.DataFrame, schema: Schema, draw: int = 0) -> Masks:
+    def split(self, table: pd.DataFrame, schema: Schema, draw: int = 0) -> Sides:
         """Return two masks [rows]: training, holdout."""
         ...
 
@@ -76,16 +73,16 @@ class Holdout:
         if not 0 <= self.share < 1:
             raise usage_error("rows.holdout.share", share=self.share)
 
-    def split(self, table: pd.DataFrame, schema: Schema, repeat: int = 0, texts: list[str] | None = None) -> Masks:
+    def split(self, table: pd.DataFrame, schema: Schema, repeat: int = 0, keys: np.ndarray | None = None) -> Sides:
         """Return two masks [rows]: training, holdout.
 
-        `repeat` > 0 draws another split. `texts` are the table's `canonical_rows`, if computed before.
+        `repeat` > 0 draws another split. `keys` are the table's `side_keys`, if computed before.
         """
         # Another salt draws the sides of all rows anew, and equal rows are still on one side.
         salt = f"{self.salt}/repeat-{repeat}" if repeat else self.salt
-        if schema.group or texts is None:
-            texts = row_keys(table, schema)
-        test = fractions(texts, salt) < self.share
+        if keys is None:
+            keys = side_keys(table, schema)
+        test = draw_fractions(keys, f"holdout {salt}") < self.share
         return ~test, test
 
 
@@ -180,13 +177,13 @@ class HoldoutByTime:
         """Return the last moment of training rows, `train_until` minus the gap."""
         return self._moments()[2]
 
-    def periods(self, dates: pd.Series) -> Masks:
+    def periods(self, dates: pd.Series) -> Sides:
         """Return masks of the `dates` [rows] in the training and the test period."""
         start, _, ended, late, end = self._moments()
         train = (dates >= start) & (dates <= ended)
         return train.to_numpy(), ((dates >= late) & (dates < end)).to_numpy()
 
-    def split(self, table: pd.DataFrame, schema: Schema, repeat: int = 0, texts: list[str] | None = None) -> Masks:
+    def split(self, table: pd.DataFrame, schema: Schema, repeat: int = 0, keys: np.ndarray | None = None) -> Sides:
         """Return two masks [rows]: training, holdout; rows in between are in neither.
 
         A group with rows in both periods keeps its training rows only, unless `same_groups`.
@@ -208,13 +205,13 @@ def _of_new_groups(table: pd.DataFrame, schema: Schema, train: np.ndarray, test:
     return test & ~table[schema.group].isin(table.loc[train, schema.group]).to_numpy()
 
 
-def row_keys(table: pd.DataFrame, schema: Schema) -> list[str]:
-    """Return the key of each row: its group, else its canonical text, equal for CSV, Parquet and SQL."""
-    if schema.group:
-        group = table[schema.group]
-        refuse_cells(schema.group, NO_GROUP, group.isna())
-        return [str(cell) for cell in group]
-    return canonical_rows(of_schema(table, schema))
+def side_keys(table: pd.DataFrame, schema: Schema) -> np.ndarray:
+    """Return the key that decides each row's side: of its group, else of the row; uint64 [rows, 2]."""
+    if not schema.group:
+        return row_keys(of_schema(table, schema))
+    group = table[schema.group]
+    refuse_cells(schema.group, NO_GROUP, group.isna())
+    return text_keys(group.to_numpy())
 
 
 def _day(text: str) -> date:
@@ -282,42 +279,27 @@ def _cell_texts(cells: pd.Series) -> list[str]:
     return list(np.array([*map(str, uniques), ""], dtype=object)[place])
 
 
-def canonical_order(table: pd.DataFrame) -> np.ndarray:
-    """Return the canonical order of the rows [rows]: stable, by as many columns as distinguish them."""
-    words = [at for at, dtype in enumerate(table.dtypes) if dtype.kind == "O"]
-    if any(_CONTROL.search("".join(map(str, table.iloc[:, at]))) for at in words):
-        # Such a character may sort before the one between two cells.
-        return np.argsort(np.array(canonical_rows(table), dtype=object), kind="stable")
-    # Only tied rows get the next column's text.
-    keys = _cell_texts(table.iloc[:, 0])
-    for at in range(1, table.shape[1]):
-        often = Counter(keys)
-        if len(often) == len(keys):
-            break
-        tied = [row for row, key in enumerate(keys) if often[key] > 1]
-        for row, text in zip(tied, _cell_texts(table.iloc[:, at].take(tied)), strict=True):
-            keys[row] += f"\x1f{text}"
-    return np.argsort(np.array(keys, dtype=object), kind="stable")
-
-
 @dataclass(frozen=True, eq=False)
 class SortedRows:
-    """A site's mapped rows, sorted canonically and not split.
+    """A site's mapped rows with their canonical order, not split.
 
     Attributes
     ----------
-    table : DataFrame
-        In an order in which CSV, Parquet and SQL give the same batches.
+    source : DataFrame
+        Rows in the source's order, among them those that are not left out.
     schema : Schema
     order : int array [rows]
-        Place of each row in the source, among those that are not left out.
+        Places of the rows in `source` in an order in which CSV, Parquet and SQL give the same batches.
+    keys : uint64 array [rows, 2]
+        The `side_keys`, in the source's order.
     left_out : int
         Rows that the study leaves out because a feature is missing.
     """
 
-    table: pd.DataFrame
+    source: pd.DataFrame
     schema: Schema
     order: np.ndarray
+    keys: np.ndarray
     left_out: int = 0
 
     @classmethod
@@ -329,42 +311,30 @@ class SortedRows:
         labelled_rows = np.flatnonzero(table[schema.target].notna())
         whole = labelled_rows[table[list(complete)].notna().all(axis=1).to_numpy(dtype=bool)[labelled_rows]]
         rows = table.take(whole) if len(whole) < len(table) else table
+        keys = row_keys(of_schema(rows, schema))
         # A site's own columns order only rows that are alike in the schema's.
         own = own_of(rows, schema)
-        tied = canonical_order(own) if own.shape[1] else np.arange(len(rows))
-        order = tied[canonical_order(of_schema(rows.take(tied), schema))]
-        return cls(rows.take(order).reset_index(drop=True), schema, order, len(labelled_rows) - len(whole))
+        order = order_keys(keys, row_keys(own)) if own.shape[1] else order_keys(keys)
+        if schema.group:
+            keys = side_keys(rows, schema)
+        return cls(rows, schema, order, keys, len(labelled_rows) - len(whole))
 
-    @cached_property
-    def texts(self) -> list[str]:
-        """The `canonical_rows`, computed when first used."""
-        return canonical_rows(of_schema(self.table, self.schema))
+    def take(self, chosen: np.ndarray) -> pd.DataFrame:
+        """Return the chosen rows, bool [rows] in the source's order, sorted."""
+        places = self.order[chosen[self.order]]
+        # Column by column: pandas would put all numbers together first.
+        columns = {name: cells.to_numpy()[places] for name, cells in self.source.items()}
+        return table_of(columns, copy=False)
 
-    def sides(self, holdout: AnyHoldout, repeat: int) -> Masks:
-        """Return the masks [rows] of training and holdout by the site's own rule."""
-        # Texts are needed only where a row itself is hashed.
-        by_text = isinstance(holdout, Holdout) and not self.schema.group
-        texts = self.texts if by_text else None
-        return holdout.split(self.table, self.schema, repeat, texts)
-
-    def published_sides(self, split: PublishedSplit, draw: int) -> Masks:
-        """Return the masks [rows] of training and holdout by a published split."""
-        # The split sees the source's order; its masks are put into the sorted one.
-        before = self.table.take(np.argsort(self.order)).reset_index(drop=True)
-        training, holdout = split.split(before, self.schema, draw)
-        return training[self.order], holdout[self.order]
+    def sides(self, holdout: AnyHoldout, repeat: int) -> Sides:
+        """Return the masks [rows], in the source's order, of training and holdout by the site's own rule."""
+        return holdout.split(self.source, self.schema, repeat, self.keys)
 
 
-def for_validation(keys: list[str], holdout: AnyHoldout, site: str, seed: int, share: float) -> np.ndarray:
-    """Return a mask of the training rows for validation (selection and round curves), by their `row_keys` [rows]."""
-    salt = f"{getattr(holdout, 'salt', '')}/{seed}/{site}/validation"  # the seed is no secret
-    return fractions(keys, salt) < share
-
-
-def fractions(keys: list[str], salt: str) -> np.ndarray:
-    """Return a number in [0, 1) for each key [rows], from its hash with the salt."""
-    digests = [hashlib.sha256(f"{salt}\x1e{key}".encode()).digest() for key in keys]
-    return np.array([int.from_bytes(digest[:7]) / 2**56 for digest in digests])
+def for_validation(keys: np.ndarray, holdout: AnyHoldout, site: str, seed: int, share: float) -> np.ndarray:
+    """Return a mask of the training rows for validation (selection and round curves), by their `side_keys` [rows]."""
+    salt = f"{getattr(holdout, 'salt', '')}/{seed}/{site}"  # the seed is no secret
+    return draw_fractions(keys, f"validation {salt}") < share
 
 
 @dataclass(frozen=True)
@@ -409,7 +379,7 @@ class HoldoutByOrder:
         if until is not None and (kind == "date") != isinstance(until, str):
             raise usage_error("rows.holdout.until", where=where, until=until, kind=kind, by=by)
 
-    def split(self, table: pd.DataFrame, schema: Schema, repeat: int = 0, texts: list[str] | None = None) -> Masks:
+    def split(self, table: pd.DataFrame, schema: Schema, repeat: int = 0, keys: np.ndarray | None = None) -> Sides:
         """Return two masks [rows]: training, holdout; the same for every `repeat`.
 
         Rows of one value are on one side. A group with training rows keeps only these, unless `same_groups`.

@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 
 from flfed.rows.data.datasets import Dataset
-from flfed.rows.data.holdout import Holdout, HoldoutByOrder, canonical_order
+from flfed.rows.data.holdout import Holdout, HoldoutByOrder
 from flfed.rows.data.mapping import map_table
 from flfed.rows.data.parsing.fields import site_name
 from flfed.rows.data.policy import Policy
+from flfed.rows.data.row_keys import order_keys, row_keys
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Part
 from flfed.seeds import generator
@@ -41,7 +42,7 @@ def cut(dataset: Dataset, partition: Partition) -> list[Site]:
     target): Hsu et al. 2019, "Measuring the effects of non-identical data distribution".
     """
     table = _mapped(dataset.whole_table(), dataset)
-    table = table.take(canonical_order(table))
+    table = table.take(order_keys(row_keys(table)))
     owner, names = _owners(table, dataset, partition)
     counts = np.bincount(owner, minlength=len(names))
     # A site without any row has too few as well.

@@ -14,7 +14,7 @@ from flfed import registry
 from flfed.errors import UsageError
 from flfed.refusals import Refusal
 from flfed.rows.data import datasets
-from flfed.rows.data.holdout import AnyHoldout, Holdout, HoldoutByTime, PublishedSplit, SortedRows, row_keys
+from flfed.rows.data.holdout import AnyHoldout, Holdout, HoldoutByTime, PublishedSplit, Sides, SortedRows, side_keys
 from flfed.rows.data.mapping import map_table
 from flfed.rows.data.parsing.fields import ColumnMapping, Field, Finding, check_codes, own_name
 from flfed.rows.data.policy import Policy
@@ -274,10 +274,8 @@ class Site:
         # Only a policy with `resplit` lets a repeat hold out other rows.
         if published is None:
             own_repeat = repeat if self.policy.resplit else 0
-            train, test = rows.sides(self.holdout, own_repeat)
-        else:
-            train, test = rows.published_sides(published, repeat)
-        return self._split(rows, np.flatnonzero(train), np.flatnonzero(test))
+            return split_rows(rows, rows.sides(self.holdout, own_repeat))
+        return split_rows(rows, published.split(rows.source.reset_index(drop=True), rows.schema, repeat))
 
     def _has_periods(self) -> bool:
         """Return whether rows are transactions, which are held out by time alone."""
@@ -289,10 +287,6 @@ class Site:
         if findings:
             raise findings[0].error()
         return SortedRows.of(table, schema, complete)
-
-    def _split(self, rows: SortedRows, train: np.ndarray, test: np.ndarray) -> SiteTable:
-        training, holdout = (rows.table.take(side).reset_index(drop=True) for side in (train, test))
-        return SiteTable(training=training, schema=rows.schema, _holdout=holdout, left_out=rows.left_out)
 
 
 def study_table(study: Study, site: Site, repeat: int = 0) -> SiteTable:
@@ -425,13 +419,13 @@ class SiteTable:
     _holdout: pd.DataFrame
     opened: list[str] = field(default_factory=list)
     left_out: int = 0
-    _keys: tuple[pd.DataFrame, list[str]] | None = None
+    _keys: tuple[pd.DataFrame, np.ndarray] | None = None
 
-    def training_keys(self) -> list[str]:
-        """Return the training rows' `row_keys`, computed unless they came with these rows."""
+    def training_keys(self) -> np.ndarray:
+        """Return the training rows' `side_keys`, computed unless they came with these rows."""
         if self._keys is not None and self._keys[0] is self.training:
             return self._keys[1]
-        return row_keys(self.training, self.schema)
+        return side_keys(self.training, self.schema)
 
     @property
     def holdout_rows(self) -> int:
@@ -448,6 +442,14 @@ class SiteTable:
         """
         self.opened.append(purpose)
         return self._holdout
+
+
+def split_rows(rows: SortedRows, sides: Sides) -> SiteTable:
+    """Return the sorted rows of two sides: masks of training and holdout in the source's order."""
+    train, test = sides
+    training = rows.take(train)
+    keys = rows.keys[rows.order[train[rows.order]]]
+    return SiteTable(training, rows.schema, rows.take(test), left_out=rows.left_out, _keys=(training, keys))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -476,10 +478,3 @@ class CachedSite(Site):
         if key not in self.opened:
             self.opened[key] = super().sorted_rows(complete)
         return self.opened[key]
-
-    def _split(self, rows: SortedRows, train: np.ndarray, test: np.ndarray) -> SiteTable:
-        table = super()._split(rows, train, test)
-        if rows.schema.group:
-            return table
-        texts = rows.texts
-        return replace(table, _keys=(table.training, [texts[row] for row in train.tolist()]))

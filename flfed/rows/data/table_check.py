@@ -99,12 +99,13 @@ def check_site(site: Site, *, today: date | None = None) -> Checked:
         return _check_blocks(site)
     raw, table, findings, schema = site.examine()
     every = site.schema_of(schema)
-    lines = [_column_line(name, table, every, findings, site) for name in every.columns]
+    missing = {name: int(table[name].isna().sum()) for name in every.columns}
+    lines = [_column_line(name, table, missing[name], every, findings, site) for name in every.columns]
     lines += [
         Line(finding.column, False, _broken(finding)) for finding in findings if finding.column not in every.columns
     ]
     features = len(schema.features())
-    mapped = sum(bool(table[name].notna().any()) for name in schema.features())
+    mapped = sum(missing[name] < len(table) for name in schema.features())
     # A table that breaks a rule is not split: further checks would speak of other rows.
     if findings:
         # A row without data breaks the rules of many columns, so it comes first.
@@ -215,13 +216,14 @@ def _declared(table: pd.DataFrame, schema: Schema, site: Site) -> Iterator[Line]
                 yield _note(name, render("findings.check.other", rows=count_in_words(others), other=field.other))
 
 
-def _column_line(name: str, table: pd.DataFrame, schema: Schema, findings: Sequence[Finding], site: Site) -> Line:
+def _column_line(
+    name: str, table: pd.DataFrame, missing: int, schema: Schema, findings: Sequence[Finding], site: Site
+) -> Line:
     broken = "; ".join(_broken(finding) for finding in findings if finding.column == name)
     if broken:
         return Line(name, False, broken)
     column = schema.columns[name]
     kind = ", ".join(filter(None, (column.kind, column.unit)))
-    missing = int(table[name].isna().sum())
     # An empty table has a finding of its own.
     if missing == len(table) and missing:
         if site.columns.get(name, name) is None:

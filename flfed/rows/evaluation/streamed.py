@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
-from flfed.rows.evaluation.bootstrap import Size, sum_by_part
+from flfed.rows.evaluation.bootstrap import PARTS, Size, sum_by_part
 from flfed.rows.evaluation.intervals import Areas, Difference, Estimate, Z
 from flfed.rows.evaluation.scoring import auc_of_histogram
 from flfed.rows.evaluation.weighted_metrics import Floats, Score, SumMetric, Target
@@ -23,8 +23,6 @@ from flfed.words import render
 
 FINE = 16
 """Bins of an area for each bin of a histogram: 4,096 in all."""
-PARTS = 200
-"""Parts of the rows, drawn at random."""
 
 
 class ScoreSums:

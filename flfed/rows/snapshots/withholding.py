@@ -13,6 +13,7 @@ in a part depends on this row alone, so that withholding moves no other row.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -21,8 +22,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import numpy as np
 
 from flfed.rows.data import datasets
-from flfed.rows.data.holdout import SortedRows, for_validation, row_keys
-from flfed.rows.data.origin import BYTES
+from flfed.rows.data.holdout import Holdout, SortedRows, canonical_rows, for_validation
+from flfed.rows.data.origin import BYTES, as_bytes
+from flfed.rows.data.schema import Schema, of_schema
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots.differencing import (
     OF_PEOPLE,
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
 
 PARTS = ("validation", "fitted", "training", "holdout")
 """Parts of the rows with sums: `fitted` are the training rows without those for validation."""
+SIDES_BY = "sides-by"
+ROW_KEYS = "row-keys"
+"""Key and value of a line whose sides row keys chose; in lines of before 0.5, texts of the rows chose them."""
 BY_ROWS = "rows"
 BY_NAME = "name"
 """Keys of a person: the values of the rows, and the identifier of the group."""
@@ -59,16 +64,19 @@ class Chosen:
         Share of the training rows for validation; 0 unless the part depends on it.
     seed : int
         Of the run, which draws them; 0 unless the part depends on it.
+    by_texts : bool
+        Whether the rows' texts chose the sides, as before 0.5. Such a part is compared by the same texts for ever.
     """
 
     part: str
     complete: tuple[str, ...] = ()
     validation: float = 0.0
     seed: int = 0
+    by_texts: bool = False
 
     def facts(self) -> dict[str, Any]:
         """Return the facts for a line of the ledger."""
-        facts: dict[str, Any] = {"part": self.part, "complete": list(self.complete)}
+        facts: dict[str, Any] = {"part": self.part, "complete": list(self.complete), SIDES_BY: ROW_KEYS}
         if self.validation:
             facts |= {"validation": self.validation, "seed": self.seed}
         return facts
@@ -81,7 +89,7 @@ class Chosen:
         share = float(facts.get("validation", 0))
         if part not in PARTS:
             raise ValueError(part)
-        return cls(part, complete, share, int(facts.get("seed", 0)))
+        return cls(part, complete, share, int(facts.get("seed", 0)), facts.get(SIDES_BY) != ROW_KEYS)
 
     def rows(self, site: Site, table: pd.DataFrame) -> np.ndarray:
         """Return the positions of the part's rows in a mapped table of the site.
@@ -93,17 +101,32 @@ class Chosen:
         table : DataFrame
         """
         schema = datasets.load(site.dataset).schema
-        # Positions pass through two steps: rows that are left out, then the canonical order.
         complete_rows = np.flatnonzero(table[[schema.target, *self.complete]].notna().all(axis=1).to_numpy(dtype=bool))
         rows = SortedRows.of(table, schema, self.complete)
         training, holdout = rows.sides(site.holdout, 0)
-        rows_of_side = holdout if self.part == "holdout" else training
-        side = np.flatnonzero(rows_of_side)
+        validation = np.zeros(len(training), bool)
         if self.validation:
-            keys = row_keys(rows.table.take(side), schema)
-            apart = for_validation(keys, site.holdout, site.name, self.seed, self.validation)
-            side = side[apart == (self.part == "validation")]
-        return np.asarray(complete_rows[rows.order[side]])
+            validation = for_validation(rows.keys, site.holdout, site.name, self.seed, self.validation)
+        if self.by_texts:
+            texts = _side_texts(rows.source, schema)
+            salt = getattr(site.holdout, "salt", "")
+            if isinstance(site.holdout, Holdout):
+                holdout = _fractions(texts, salt) < site.holdout.share
+                training = ~holdout
+            validation = _fractions(texts, f"{salt}/{self.seed}/{site.name}/validation") < self.validation
+        parts = {"holdout": holdout, "validation": training & validation}
+        return np.asarray(complete_rows[parts.get(self.part, training & ~validation)])
+
+
+def _side_texts(table: pd.DataFrame, schema: Schema) -> list[str]:
+    """Return the text by which each row's side was drawn before 0.5: of its group, else of the row."""
+    return list(map(str, table[schema.group])) if schema.group else canonical_rows(of_schema(table, schema))
+
+
+def _fractions(texts: Sequence[str], salt: str) -> np.ndarray:
+    """Return the number in [0, 1) that drew a row's side before 0.5 [rows]."""
+    digests = [hashlib.sha256(as_bytes(f"{salt}\x1e{text}")).digest() for text in texts]
+    return np.array([int.from_bytes(digest[:7]) / 2**56 for digest in digests])
 
 
 _Set: TypeAlias = tuple[Chosen, str]

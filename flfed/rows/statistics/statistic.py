@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from flfed.summaries.summary import Arrays
 from flfed.words import flfed_error, usage_error
 
 if TYPE_CHECKING:
@@ -54,6 +55,43 @@ class Statistic(Protocol):
 
         `of_all` has the sums of all sites, added up, for figures of one site beside those of all.
         """
+        ...
+
+
+class Visit(NamedTuple):
+    """A visit to the sites: the requested numbers, and the sums over all of them; none where a site refused them."""
+
+    point: Arrays
+    sums: Sums
+
+
+@runtime_checkable
+class VisitedStatistic(Protocol):
+    """What a statistic has besides that asks the sites again, each time for sums at other numbers.
+
+    Its sums and figures are those at one visit's numbers.
+    """
+
+    visits: int
+    """How often it asks, at most."""
+
+    def first(self, schema: Schema) -> Arrays:
+        """Return the numbers of the first visit."""
+        ...
+
+    def at(self, point: Arrays) -> Statistic:
+        """Return the statistic at the numbers of a visit."""
+        ...
+
+    def next(self, visits: Sequence[Visit], schema: Schema) -> Arrays | None:
+        """Return the numbers of the next visit, None after the last one, whose figures are those of the statistic.
+
+        Raises UsageError where there is no answer.
+        """
+        ...
+
+    def largest_share(self, table: pd.DataFrame, schema: Schema) -> float:
+        """Return the largest part that one row of a site has of its sums."""
         ...
 
 

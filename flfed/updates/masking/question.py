@@ -9,15 +9,19 @@ from functools import lru_cache
 from typing import Any
 
 from flfed.signatures import canonical
-from flfed.study.kinds import exchange_number, exchanges_of, grows, is_statistic, round_and_level
+from flfed.study.kinds import exchange_number, exchanges_of, grows, is_statistic, round_and_level, visits_of
 from flfed.study.study import Study
 from flfed.study.tables import Named
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.checkpoints.site_state import OF_RUN
 from flfed.updates.messages.compare import CompareRequest
-from flfed.updates.messages.kinds import BINS, COMPARE, EVALUATE, TRAIN
+from flfed.updates.messages.kinds import BINS, COMPARE, EVALUATE, STATISTIC, TRAIN
+from flfed.updates.messages.summarise import ASKED, StatisticRequest
 from flfed.updates.messages.train import MARKS, TREE, Same, TrainRequest, sha256_of
 from flfed.updates.ring import Ring, ring_of_counts, rings
+
+SumRequest = TrainRequest | CompareRequest | StatisticRequest | None
+"""A request whose answers are added up; None where the study has all of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +54,7 @@ class SumContext:
         """Return the ring of sums to which a row adds 1 at most."""
         return ring_of_counts(len(self.cohort), self.most_rows)
 
-    def binding(self, kind: str, request: TrainRequest | CompareRequest | None) -> bytes:
+    def binding(self, kind: str, request: SumRequest) -> bytes:
         """Return the hash that a sum's seeds, shares and confirmations are made of, of 32 bytes.
 
         Whoever is sent another request, in whatever it means, has other masks: no sum with the others' comes of it.
@@ -63,20 +67,23 @@ class SumContext:
             facts["round"] = request.round
             if not request.trees_sha256:
                 facts["score"] = request.score
+        elif isinstance(request, StatisticRequest):
+            facts["round"] = request.round
         place = {**asdict(self), "kind": kind, **facts}
         return hashlib.sha256(canonical({"what": "sum", **_meaning(request), **place})).digest()
 
 
-def question_sha256(study: Study, kind: str, request: TrainRequest | CompareRequest | None) -> str:
+def question_sha256(study: Study, kind: str, request: SumRequest) -> str:
     """Return the hash of the question by which the lists of a sum are kept, whatever run and round ask it.
 
     All sums over rows that do not depend on a model are one question of a dataset. Table 1, counts before trees, a
-    statistic, and the roots of trees share columns, and of two lists their difference would be one site's. So are all
-    comparisons. Features, holdout, plan, model and rows of the day are not in it: who asks for others asks again.
+    statistic at whatever numbers, and the roots of trees share columns, and of two lists their difference would be one
+    site's. So are all comparisons. Features, holdout, plan, model and rows of the day are not in it: who asks for
+    others asks again.
     """
     if kind == COMPARE:
         return _sha256(study.dataset.name, {"kind": COMPARE})
-    if request is None or (kind == TRAIN and _is_root(request)):
+    if kind == STATISTIC or request is None or (kind == TRAIN and _is_root(request)):
         return rows_question(study.dataset.name)
     return rounding_sha256(study, kind, request)
 
@@ -86,7 +93,7 @@ def rows_question(dataset: str) -> str:
     return _sha256(dataset, {"kind": "over-rows"})
 
 
-def _is_root(request: TrainRequest | CompareRequest) -> bool:
+def _is_root(request: SumRequest) -> bool:
     """Return whether the root of a tree is asked for, whatever cuts and trees come with it.
 
     A first tree of zeros would ask the root of the first one again.
@@ -94,7 +101,7 @@ def _is_root(request: TrainRequest | CompareRequest) -> bool:
     return isinstance(request, TrainRequest) and bool(request.trees_sha256) and not request.settings["level"]
 
 
-def rounding_sha256(study: Study, kind: str, request: TrainRequest | CompareRequest | None) -> str:
+def rounding_sha256(study: Study, kind: str, request: SumRequest) -> str:
     """Return the hash of a request's content, from which the rounding of a reply follows.
 
     Neither name, seed nor dates of the study are in it, nor what a vector is scaled by, nor whether scores are asked
@@ -111,7 +118,7 @@ def rounding_sha256(study: Study, kind: str, request: TrainRequest | CompareRequ
             "privacy": _named(study.privacy),
         }
     meant = {}
-    if isinstance(request, TrainRequest):
+    if isinstance(request, TrainRequest | StatisticRequest):
         meant = _meaning(request)
     # Losses of one model over two lists would differ by one site's, whether it was trained from or scored only.
     if kind == EVALUATE:
@@ -124,10 +131,12 @@ def _sha256(dataset: str, facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical({"what": "question", "dataset": dataset, **facts})).hexdigest()
 
 
-def _meaning(request: TrainRequest | CompareRequest | None) -> dict[str, Any]:
+def _meaning(request: SumRequest) -> dict[str, Any]:
     """Return what the vector that a request asks for depends on, arrays by their hash."""
     if request is None:
         return {}
+    if isinstance(request, StatisticRequest):
+        return {ASKED: arrays_sha256(request.point)}
     encoder = sha256_of(request.encoder)
     if isinstance(request, CompareRequest):
         return {
@@ -200,7 +209,7 @@ class QuestionOrder:
     """Order of the masked questions of a run, by which the links between its sites move.
 
     Sums over training rows come first, then rows by cell where trees grow, the rounds, the losses of the last model,
-    and the comparison.
+    and the comparison. A statistic has its visits.
 
     Attributes
     ----------
@@ -209,16 +218,22 @@ class QuestionOrder:
         Of a round: one, or one a level of a tree.
     cells : {0, 1}
         Questions between the sums over training rows and the first round.
+    visits : int
+        Of a statistic, each a question.
     """
 
     rounds: int
     exchanges: int = 1
     cells: int = 0
+    visits: int = 0
 
     @property
     def repeatable_requests(self) -> int:
-        """Questions that may be asked again, the newest counted: a run that was killed begins its round anew."""
-        return self.exchanges + 1
+        """Questions that may be asked again, the newest counted: a run that was killed begins its round anew.
+
+        One of a statistic begins with the first visit.
+        """
+        return max(self.exchanges + 1, self.visits)
 
     def number(self, request: TrainRequest) -> int:
         """Return the number of a question of a round, that of the round unless trees grow."""
@@ -228,7 +243,7 @@ class QuestionOrder:
     @property
     def last(self) -> int:
         """The largest number of a question: after the last round its model is scored."""
-        return self.rounds * self.exchanges + 1
+        return max(self.rounds * self.exchanges + 1, self.visits - 1)
 
     def place(self, number: int) -> tuple[int, int]:
         """Return round and level of a question by its number.
@@ -254,13 +269,13 @@ class QuestionOrder:
             return self.cells + self.last + 1
         if kind == BINS:
             return self.cells
-        return 0
+        return number
 
 
 def order_of(study: Study) -> QuestionOrder:
     """Return the order of a study's masked questions."""
     if not grows(study):
-        return QuestionOrder(study.rounds)
+        return QuestionOrder(study.rounds, visits=visits_of(study))
     return QuestionOrder(study.rounds, exchanges_of(study), cells=1)
 
 

@@ -19,6 +19,8 @@ SUMMARISE = kinds.SUMMARISE
 BINS = kinds.BINS
 STATISTIC = kinds.STATISTIC
 SCORES = kinds.SCORES
+ASKED = "asked"
+"""Section of a request with the numbers at which sums are requested."""
 
 
 class _Empty:
@@ -140,12 +142,36 @@ class BinsReply:
         return cls(**_read_sums(record, "counts"))
 
 
-@dataclass(frozen=True, kw_only=True)
-class StatisticRequest(_Empty):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StatisticRequest:
     """Request for the sums of the study's statistic, or for the noised counts that its encoder is made of.
 
-    Reveals: nothing about rows; it goes to the site.
+    Attributes
+    ----------
+    round : int
+        Number of the visit, from 0; crosses only where a statistic has several.
+    point : dict of name to array
+        The numbers at which such a statistic's sums are requested, such as coefficients.
+
+    Reveals: nothing about rows of the site it goes to. The numbers follow from the sums of earlier visits.
     """
+
+    round: int = 0
+    point: Arrays = field(default_factory=dict)
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        if not self.point:
+            return fields.message_record()
+        return fields.message_record({ASKED: array_record(self.point)}, round=self.round)
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> Self:
+        """Read the message's content."""
+        config = fields.config_of(record)
+        if ASKED not in record and "round" not in config:
+            return cls()
+        return fields.made(cls, {"round": config.get("round"), "point": fields.ndarrays(record, ASKED)})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -161,8 +187,8 @@ class StatisticReply:
 
     Reveals: the sums of the study's statistic, of this site alone and exact; the statistic states what they reveal. Of
     an analysis they have noise. Where ε covers a study with a model, they are counts of training rows by cell of each
-    column, with noise. The reply crosses once a run. Under secure aggregation the sums are masked, and what they reveal
-    is of all sites of a list: see `Masked`.
+    column, with noise. The reply crosses once a run, or once a visit. Under secure aggregation the sums are masked, and
+    what they reveal is of all sites of a list: see `Masked`.
     """
 
     sums: Arrays = field(default_factory=dict)

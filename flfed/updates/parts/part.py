@@ -259,6 +259,10 @@ class Border(Protocol):
         """Names, shapes and types of the statistic's sums."""
 
     @property
+    def statistic_point(self) -> Shapes:
+        """The same of the numbers at which a visit requests sums; none of a statistic with one visit."""
+
+    @property
     def statistic_type(self) -> type:
         """Class of the study's statistic, or of its analysis."""
 

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from typing import get_args
 
 from flfed import registry
-from flfed.study.kinds import is_statistic, most_rounds
+from flfed.study.kinds import is_statistic, most_rounds, visits_of
 from flfed.summaries.score_bins import GroupFigure, PointCounts
+from flfed.updates.arrays import entries_of
 from flfed.updates.messages.compare import (
     AUDIT,
     MOST_FIGURES,
@@ -22,7 +23,7 @@ from flfed.updates.messages.compare import (
 from flfed.updates.messages.enrol import SEAL, SEALED, EnrolReply, SealReply
 from flfed.updates.messages.fields import METRIC
 from flfed.updates.messages.kinds import COMPARE, ENROL, STATISTIC, SUMMARISE
-from flfed.updates.messages.summarise import StatisticReply, SummariseReply
+from flfed.updates.messages.summarise import ASKED, StatisticReply, SummariseReply
 from flfed.updates.messages.train import EVALUATE, OFFSET, TRAIN, Offset, Scores, TrainReply
 from flfed.updates.parts.part import (
     Border,
@@ -250,8 +251,13 @@ class Statistic(Part):
         return is_statistic(facts.study)
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
-        """Return a request that says nothing: the study has all."""
-        return {"config": config({})} if kind == STATISTIC else sections
+        """Return a request that says nothing: the study has all. One of several visits has its numbers."""
+        if kind != STATISTIC:
+            return sections
+        visits = visits_of(border.study)
+        if visits < 2:
+            return {"config": config({})}
+        return {"config": config({"round": whole(0, visits - 1)}), ASKED: arrays(border.statistic_point)}
 
     def reply_sections(self, border: Border, wanted: Wanted, sections: Sections) -> Sections:
         """Return the statistic's sums."""
@@ -260,15 +266,17 @@ class Statistic(Part):
         return {"config": config({}), "sums": arrays(border.statistic)}
 
     def exchanges(self, border: Border, without: Exchanges) -> Exchanges:
-        """Return the one exchange, and what opens its sum."""
+        """Return the exchange of each visit, and what opens its sum."""
         if not is_statistic(border.study):
             return without
-        return Exchanges(once=(ENROL, SEAL, STATISTIC, SEAL, SEALED), sums=1)
+        visits = visits_of(border.study)
+        return Exchanges(once=(ENROL, SEAL, *(STATISTIC,) * visits, SEAL, SEALED), sums=visits)
 
     def releases(self, border: Border, without: Releases) -> Releases:
-        """Return the one answer, and what opens its sum."""
+        """Return the answer of each visit, and what opens its sum."""
         if not is_statistic(border.study):
             return without
+        visits = visits_of(border.study)
         name = border.study.statistic.name
         statistic = border.statistic_type
         if border.study.analysis is not None:
@@ -278,7 +286,10 @@ class Statistic(Part):
             enrolment = Text("statistic-enrolment", {"reveals": EnrolReply})
             label = registry.load("statistic", name).label
             facts = {"reveals": StatisticReply, "name": name, "label": label, "of_statistic": statistic}
-            answer = Text("statistic", facts)
+            if visits > 1:
+                numbers = entries_of(border.statistic)
+                facts |= {"visits": visits, "numbers": numbers, "all_numbers": visits * numbers}
+            answer = Text("statistic-visits" if visits > 1 else "statistic", facts)
         return (Release(Place.ENROLMENT, enrolment), Release(Place.ROUND, answer, STATISTIC))
 
     def guarantee(self, border: Border, without: str) -> str:

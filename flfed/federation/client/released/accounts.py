@@ -132,7 +132,9 @@ def holdout_hash(site: Site, frozen: Frozen | None = None) -> str:
         frozen = site.snapshot
     by_person = isinstance(site.holdout, Holdout) and datasets.load(site.dataset).schema.group
     at = "" if by_person or frozen is None else frozen.at
-    return hashlib.sha256(f"{site.holdout!r} {at}".encode()).hexdigest()[:RULE]
+    # Until 0.5 texts of rows decided, and people may have been on the other side.
+    hashed = "row keys" if isinstance(site.holdout, Holdout) else ""
+    return hashlib.sha256(f"{site.holdout!r} {at}{hashed}".encode()).hexdigest()[:RULE]
 
 
 def identifying_origin(origin: Origin | None) -> Origin | None:

@@ -28,8 +28,8 @@ from flfed.paths import SiteFolder
 from flfed.records.ledger import Ledger, LockedLedger
 from flfed.records.ledger_line import ASKS, Line, Run, run_of
 from flfed.refusals import Refusal
-from flfed.rows.data.holdout import row_texts
 from flfed.rows.data.origin import Origin, SourceRows, is_plain, rows_here
+from flfed.rows.data.row_keys import find_rows, row_keys
 from flfed.rows.data.site import Site
 from flfed.rows.session import SiteSession
 from flfed.rows.snapshots.differencing import RowSet, SourceSet, apart_by_few, too_close
@@ -82,18 +82,14 @@ def parts_of(session: SiteSession, key: bytes) -> Parts:
         complete = tuple(schema.features(study.dataset.features))
     parts = []
     whole, source = _rows_of(site)
-    places = defaultdict[str, list[int]](list)
-    # Equal rows have one text, and get its places one after the other.
-    if source is not None:
-        for at, text in enumerate(row_texts(whole)):
-            places[text].append(at)
+    keys = row_keys(whole)
     for part, table in session.parts().items():
         apart = part in ("fitted", "validation")
         share = study.plan.validation if apart else 0.0
         seed = session.seed if apart else 0
         persons = None
-        if source is not None and (chosen := _places_of(table, places)) is not None:
-            persons = SourceSet.of(source, chosen, key, grouped=bool(schema.group))
+        if source is not None and (places := find_rows(row_keys(table), keys)) is not None:
+            persons = SourceSet.of(source, places.tolist(), key, grouped=bool(schema.group))
         parts.append(Part(Chosen(part, complete, share, seed), RowSet.of(table, schema, key), persons))
     return Parts(parts, None if source is None else identifying_origin(source.origin))
 
@@ -108,23 +104,6 @@ def _rows_of(site: Site) -> tuple[pd.DataFrame, SourceRows | None]:
     if isinstance(site, FrozenSite):
         return site.inspect()[0], site.source_rows
     return rows_here(site) if is_plain(site) else (pd.DataFrame(), None)
-
-
-def _places_of(table: pd.DataFrame, places: Mapping[str, list[int]]) -> list[int] | None:
-    """Return the positions of a part in the whole table.
-
-    None where a row is missing there.
-
-    Rows that are equal in all columns are on the same side of every split that an institution allows.
-    """
-    seen = defaultdict[str, int](int)
-    positions = list[int]()
-    for text in row_texts(table):
-        if seen[text] >= len(places.get(text, ())):
-            return None
-        positions.append(places[text][seen[text]])
-        seen[text] += 1
-    return positions
 
 
 class Releases:

@@ -13,9 +13,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from flfed.errors import RunStopped
 from flfed.federation.recording.pooled_figures import together
 from flfed.federation.server.parts.server_part import FinalModel, ServerPart
-from flfed.federation.server.row_sums import CellShapes, SiteSums, StatisticSums
+from flfed.federation.server.row_sums import CellShapes, NumbersRefused, SiteSums, StatisticSums, check_numbers
 from flfed.federation.server.run_setting import RunSetting, nodes_of
 from flfed.federation.server.secure_sums import check_enrolled, exchange_keys, rehearse_keys
 from flfed.refusals import Refusal
@@ -224,44 +225,56 @@ class SecureSiteSums(SiteSums):
         parts = np.split(totals, np.cumsum(sizes)[:-1])
         return {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
 
-    def statistic(self, participants: Participants, statistic: Statistic) -> StatisticSums:
+    def statistic(
+        self, participants: Participants, statistic: Statistic, request: StatisticRequest, needed: int = 0
+    ) -> StatisticSums:
         """Return the sums of a statistic over the sites of a list.
 
         Raises FlfedError without such a sum.
         """
         schema = self.run.schema
         entries = sum(math.prod(shape) for shape, _ in statistic.shapes(schema).values())
-        totals, listed = self._sum(STATISTIC, participants, StatisticRequest(), StatisticReply, entries)
+        totals, listed = self._sum(STATISTIC, participants, request, StatisticReply, entries, needed)
         whole = of_entries(statistic, self.sums.decode_counts(totals), schema)
         return StatisticSums(parts=[whole], sites=tuple(sorted(listed)), least=self.sums.least)
 
     def _sum(
-        self, kind: str, participants: Participants, request: Request, reply: AnyReply, entries: int
+        self, kind: str, participants: Participants, request: Request, reply: AnyReply, entries: int, needed: int = 0
     ) -> tuple[np.ndarray, frozenset[str]]:
         """Return the sum of the replies to one request, and its sites.
 
-        Raises FlfedError without one.
+        Of a later visit as many are `needed` as the first one had. Raises FlfedError without a sum, and RunStopped
+        where a statistic has visits: a resumed run begins with the first one.
         """
         cohort = len(self.sums.cohort) if self.sums.masked else 0
-        questions = _questions(self.run, kind, participants)
+        has_visits = isinstance(request, StatisticRequest) and bool(request.point)
+        number = request.round if isinstance(request, StatisticRequest) else 0
+        questions = _questions(self.run, kind, participants, number)
         replies = questions.answers(
             kind,
             dict.fromkeys(participants, request),
             reply,
             lambda one: _has_sums(one.masked, entries, cohort),
-            self.sums.least,
+            max(self.sums.least, needed),
         )
+        try:
+            check_numbers(questions.faults, needed)
+        except NumbersRefused:
+            _record_crossing(self.run, questions)
+            raise
         vectors = {site: one.masked for site, one in replies.items() if one.masked is not None}
-        totals = _totals(self.run, self.sums, questions, vectors)
+        totals = _totals(self.run, self.sums, questions, vectors, needed)
         if isinstance(totals, Refusal):
             rows = "rows" if kind == STATISTIC else "training rows"
-            raise self.run.error(render("run.sums.none", rows=rows, why=totals))
+            error = self.run.error(render("run.sums.none", rows=rows, why=totals))
+            raise RunStopped(str(error)) if has_visits else error
         return totals
 
 
-def _questions(run: RunSetting, kind: str, participants: Participants) -> SumQuestions:
-    """Return the questions of a sum that a run has once."""
-    return SumQuestions.over(run.grid, kind=kind, nodes=nodes_of(participants), timeout=run.deadline)
+def _questions(run: RunSetting, kind: str, participants: Participants, number: int = 0) -> SumQuestions:
+    """Return the questions of a sum that a run has once, or once a visit."""
+    nodes = nodes_of(participants)
+    return SumQuestions.over(run.grid, kind=kind, number=number, nodes=nodes, timeout=run.deadline)
 
 
 def _has_sums(masked: Masked | None, entries: int, cohort: int) -> bool:
@@ -274,18 +287,22 @@ def _has_sums(masked: Masked | None, entries: int, cohort: int) -> bool:
 
 
 def _totals(
-    run: RunSetting, sums: SecureSums, questions: SumQuestions, vectors: Mapping[str, Masked]
+    run: RunSetting, sums: SecureSums, questions: SumQuestions, vectors: Mapping[str, Masked], needed: int = 0
 ) -> tuple[np.ndarray, frozenset[str]] | Refusal:
     """Return a sum of numbers and its sites, or the refusal.
 
     The numbers have 64 bits; the bytes for the sum are recorded.
     """
     try:
-        totals, listed = sums.summed(questions, vectors)
+        totals, listed = sums.summed(questions, vectors, needed)
         return totals.sums, listed
     except Unsummed as error:
         return error.why
     finally:
-        for kind, crossed in questions.crossed.items():
-            run.recorder.crossed(kind, *crossed)
+        _record_crossing(run, questions)
         run.recorder.events("fault", questions.faults)
+
+
+def _record_crossing(run: RunSetting, questions: SumQuestions) -> None:
+    for kind, crossed in questions.crossed.items():
+        run.recorder.crossed(kind, *crossed)

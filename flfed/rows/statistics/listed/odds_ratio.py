@@ -33,9 +33,9 @@ class OddsRatio:
     Notes
     -----
     Odds ratio a d / (b c). Its 95 % interval after Woolf is exp(log ratio ± 1.96 √(1/a + 1/b + 1/c + 1/d)), the p-value
-    Wald's of the same. With an empty cell there is none. All rows are one table: no hospital's own odds are held fixed,
-    as Mantel and Haenszel's ratio would. Source: B. Woolf 1955, "On estimating the relation between blood group and
-    disease".
+    Wald's of the same. With an empty cell there is none. Pearson's χ² of the table has no correction for continuity.
+    All rows are one table: no hospital's own odds are held fixed, as the ratio of `mantel-haenszel` does. Source: B.
+    Woolf 1955, "On estimating the relation between blood group and disease".
     """
 
     label = "odds ratio of the outcome between two groups"
@@ -50,7 +50,7 @@ class OddsRatio:
         Raises UsageError where they have other than two values.
         """
         name = column_of(self.by, schema, where="by", kinds=("flag", "category"))
-        if len(_values(schema, name)) != 2 or schema.task != "binary":
+        if len(values_of(schema, name)) != 2 or schema.task != "binary":
             raise usage_error("study.statistic.values", name=name)
         return name, schema.target
 
@@ -67,7 +67,7 @@ class OddsRatio:
         groups = table[self.by]
         outcomes = table[schema.target]
         # A flag is 0 or 1 in a mapped table.
-        of = [0, 1] if schema.columns[self.by].kind == "flag" else _values(schema, self.by)
+        of = [0, 1] if schema.columns[self.by].kind == "flag" else values_of(schema, self.by)
         counts = []
         for one in of:
             counts.append([int(((groups == one) & (outcomes == outcome)).sum()) for outcome in schema.classes])
@@ -75,24 +75,39 @@ class OddsRatio:
         return {"table": np.array(counts, dtype=np.uint64), "missing": np.array(missing, dtype=np.uint64)}
 
     def figures(self, sites: Sequence[Sums], schema: Schema, of_all: Sums) -> dict[str, Any]:
-        """Return the groups' rows and events, the odds ratio with interval and p-value."""
+        """Return the groups' rows and events, the odds ratio with interval and p-value, and Pearson's χ²."""
         sums = added(sites)
         (d, c), (b, a) = sums["table"].astype(int).tolist()
-        rows = zip(_values(schema, self.by), ((c, d), (a, b)))
-        groups = [{"group": of, "rows": yes + no, "events": yes} for of, (yes, no) in rows]
-        figures: dict[str, Any] = {"groups": groups, "rows-without-a-group": int(sums["missing"][0])}
+        figures = self.groups(sums, schema)
+        # Of an empty row or column of the table there is no test either.
+        if margins := (a + b) * (c + d) * (a + c) * (b + d):
+            chi2 = (a + b + c + d) * (a * d - b * c) ** 2 / margins
+            figures["pearson"] = {"chi2": {"value": chi2}, "p": {"value": math.erfc(math.sqrt(chi2 / 2))}}
         if not min(a, b, c, d):
             return figures | {"odds-ratio": None, "why": render("study.statistic.ratio")}
         log = math.log(a * d / (b * c))
         sd = math.sqrt(1 / a + 1 / b + 1 / c + 1 / d)
-        ratio = {
-            "value": math.exp(log),
-            "low": math.exp(log - NORMAL_975 * sd),
-            "high": math.exp(log + NORMAL_975 * sd),
-        }
-        return figures | {"odds-ratio": ratio, "p": {"value": math.erfc(abs(log) / sd / math.sqrt(2))}}
+        p = math.erfc(abs(log) / sd / math.sqrt(2))
+        return figures | {"odds-ratio": ratio_of(log, sd), "p": {"value": p}}
+
+    def groups(self, sums: Sums, schema: Schema) -> dict[str, Any]:
+        """Return each group's rows and events, and the rows without a group."""
+        groups = []
+        for value, (others, events) in zip(values_of(schema, self.by), sums["table"].astype(int).tolist(), strict=True):
+            groups.append({"group": value, "rows": others + events, "events": events})
+        return {"by": self.by, "groups": groups, "rows-without-a-group": int(sums["missing"][0])}
 
 
-def _values(schema: Schema, name: str) -> tuple[str, ...]:
+def ratio_of(log: float, sd: float) -> dict[str, float]:
+    """Return a ratio with its 95 % interval, of its logarithm and the standard error of that."""
+    return {
+        "value": math.exp(log),
+        "low": math.exp(log - NORMAL_975 * sd),
+        "high": math.exp(log + NORMAL_975 * sd),
+    }
+
+
+def values_of(schema: Schema, name: str) -> tuple[str, ...]:
+    """Return the values of a category, or of a flag as words."""
     column = schema.columns[name]
     return column.values if column.kind == "category" else ("no", "yes")

@@ -1,0 +1,127 @@
+"""A run of a statistic: one visit to the sites, or several."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from flfed.errors import RunStopped
+from flfed.federation.client.statistic import protection_of
+from flfed.federation.recording.run_record import Outcome
+from flfed.federation.server.rounds import site_sums
+from flfed.federation.server.row_sums import NumbersRefused, StatisticSums
+from flfed.federation.server.server import FederatedRun
+from flfed.rows.statistics.statistic import Statistic, Visit, VisitedStatistic, added
+from flfed.study.kinds import ANALYSIS
+from flfed.summaries.summary import schema_encoder
+from flfed.updates.aggregation.rounds import Participants
+from flfed.updates.messages.summarise import StatisticRequest
+from flfed.words import render, usage_error
+
+ROWS_EACH = 10
+"""Rows of all sites for each coefficient, at least, under secure sums."""
+
+
+def conduct_statistic(run: FederatedRun) -> Outcome:
+    """Request and record a statistic, and return the outcome.
+
+    The sites send the sums of the study's statistic. There is no model: the outcome has no arrays, and no encoder was
+    fitted to rows.
+    """
+    # A resumed run asks the sites that had each other's keys: over others the sum would be another one.
+    participants, _ = run.enrol_cohort()
+    protection = protection_of(run.study)
+    statistic = protection.statistic
+    several: dict[str, Any] = {}
+    with run.privacy.during(participants):
+        if isinstance(statistic, VisitedStatistic):
+            statistic, sums, visits = _visit(run, participants, statistic)
+            several = {"visits": visits}
+        else:
+            sums = site_sums(run, run.parts).statistic(participants, statistic, StatisticRequest())
+        run.privacy.answered(sums.sites)
+        if run.study.analysis is not None:
+            # The noised count is all that the server knows of a site's rows.
+            rows = {site: statistic.figures([own], run.schema, own)["rows"] for site, own in sums.by_site.items()}
+            run.privacy.counted({site: count["value"] for site, count in rows.items()})
+    if sums.least and not several:
+        # One answer is of all sites of the list, with the noise of each.
+        statistic = protection.statistic_of_sum(sums.least, len(sums.sites))
+    of_all = added(sums.parts)
+    by_site = {}
+    if not several:
+        by_site = {site: statistic.figures([own], run.schema, of_all) for site, own in sums.by_site.items()}
+    name = run.study.statistic.name if run.study.analysis is None else ANALYSIS
+    figures = {
+        "name": name,
+        "sites": len(sums.sites),
+        **several,
+        **statistic.figures(sums.parts, run.schema, of_all),
+        "by-site": run.recorder.shared_as.own(by_site),
+    }
+    run.recorder.summary("statistics", figures)
+    return Outcome(
+        status="completed",
+        arrays={},
+        encoder=schema_encoder(run.layout),
+        sites=sums.sites,
+        seconds=run.writer.seconds(),
+    )
+
+
+def _visit(
+    run: FederatedRun, participants: Participants, statistic: VisitedStatistic
+) -> tuple[Statistic, StatisticSums, int]:
+    """Ask the sites until the statistic has its answer; return it at its last numbers, their sums, and the visits.
+
+    Raises
+    ------
+    UsageError
+        Where there is no answer.
+    RunStopped
+        Where a site of the first visit is missing in a later one.
+    """
+    point = statistic.first(run.schema)
+    if run.study.aggregation.sums_updates:
+        _check_coefficients(participants, sum(values.size for values in point.values()))
+    visits: list[Visit] = []
+    sites: tuple[str, ...] = ()
+    while True:
+        now = statistic.at(point)
+        request = StatisticRequest(round=len(visits), point=point)
+        asked_sites = {site: participants[site] for site in sites or participants}
+        try:
+            sums = site_sums(run, run.parts).statistic(asked_sites, now, request, len(sites))
+        except NumbersRefused:
+            visits.append(Visit(point, {}))
+        else:
+            _check_sites(run, sites, sums.sites, len(visits) + 1)
+            sites = sums.sites
+            visits.append(Visit(point, added(sums.parts)))
+        following = statistic.next(visits, run.schema)
+        if following is None:
+            return now, sums, len(visits)
+        point = following
+
+
+def _check_sites(run: FederatedRun, before: Collection[str], now: Collection[str], visit: int) -> None:
+    """Stop a run in which a site of the first visit is missing in a later one."""
+    missing = sorted(set(before) - set(now))
+    if missing:
+        why = render("run.stops.visit", visit=visit, sites=", ".join(missing))
+        raise RunStopped(run.recorder.shared_as.text(why))
+
+
+def _check_coefficients(participants: Participants, coefficients: int) -> None:
+    """Refuse more than one coefficient for ten rows, by the low ends of the bands.
+
+    Raises
+    ------
+    UsageError
+        With both numbers.
+    """
+    # A band is a power of ten.
+    rows = sum((one.rows_high + 1) // 10 for one in participants.values())
+    needed = ROWS_EACH * coefficients
+    if rows < needed:
+        raise usage_error("run.stops.coefficients", coefficients=coefficients, needed=needed, rows=rows)

@@ -1,0 +1,235 @@
+"""A statistic of several visits at real gates: what they let in, note and repeat, in the clear and in secure sums."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Message
+
+from flfed import Study, run
+from flfed.errors import RunStopped
+from flfed.records.store.reader import RunReader
+from flfed.refusals import decline
+from flfed.rows.data.policy import Policy
+from flfed.rows.data.site import Site
+from flfed.rows.statistics.listed.glm import Glm
+from flfed.updates.messages.kinds import STATISTIC, UNMASK
+from flfed.updates.messages.summarise import StatisticReply, StatisticRequest
+from tests.deployment.summing import Consortium, Coordinator, SummingGrid
+from tests.small_runs import tables as rows_of
+
+Small = Callable[..., list[Site]]
+GLM = """
+format = 1
+name = "small-odds"
+purpose = "Estimate the odds of the outcome"
+legal-basis = "made for tests"
+
+[dataset]
+name = "small"
+
+[statistic]
+name = "glm"
+family = "binomial"
+of = ["x1", "x2", "flag"]
+"""
+SECURE = f'{GLM}\n[privacy]\nsecure-aggregation = "on"\n'
+INSTITUTION = Policy(outputs=("single-cells-in-sums",))
+
+
+@pytest.fixture
+def clear(small_sites: Small) -> Consortium:
+    found = Consortium(small_sites(3), Study.parse(GLM))
+    for name in found.sites:
+        found.approve(name, sums=False, pins={})
+    return found
+
+
+@pytest.fixture
+def secure(small_sites: Small) -> Consortium:
+    """Three institutions whose policies let single cells into sums."""
+    return Consortium([replace(site, policy=INSTITUTION) for site in small_sites(3, rows=200)], Study.parse(SECURE))
+
+
+def statistic_of(name: str) -> dict[str, Any]:
+    with RunReader.open() as reader:
+        found = reader.summary(name, "statistics")
+    assert found is not None
+    return dict(found)
+
+
+def visits_of(consortium: Consortium, name: str) -> list[Any]:
+    return [line for line in consortium.lines(name) if line.kind == STATISTIC.rpartition(".")[2]]
+
+
+def ask(grid: SummingGrid, site: str, request: StatisticRequest) -> Message:
+    message = Message(request.to_record(), dst_node_id=grid.nodes[site], message_type=STATISTIC)
+    (reply,) = grid.send_and_receive([message])
+    return reply
+
+
+def at(*coefficients: float, round: int = 0) -> StatisticRequest:
+    return StatisticRequest(round=round, point={"coefficients": np.array(coefficients, dtype=float)})
+
+
+def test_gates_answer_each_visit_once_and_write_a_line(clear: Consortium):
+    here = run(clear.study, sites=list(clear.sites.values())).report["statistics"]
+    ended = Coordinator(clear).run()
+    assert ended.status == "completed", ended.reason
+    assert statistic_of(ended.run) == here
+    lines = visits_of(clear, "site-01")
+    assert [line.facts["round"] for line in lines] == list(range(here["visits"]))
+    assert len({line.facts["asked-sha256"] for line in lines}) == here["visits"] >= 4
+
+
+def test_a_visit_has_one_set_of_numbers_and_a_run_has_ten(clear: Consortium):
+    grid = SummingGrid(clear, run="asked")
+    first = ask(grid, "site-01", at(0, 0, 0, 0))
+    assert not first.has_error()
+    again = ask(grid, "site-01", at(0, 0, 0, 0))
+    assert (
+        StatisticReply.from_record(again.content).sums["gradient"].tobytes()
+        == StatisticReply.from_record(first.content).sums["gradient"].tobytes()
+    )
+    refused = [
+        (at(0, 0, 0, 1), "at other numbers in visit 1 of this run"),
+        (at(0, 0, 0, 0, round=10), "'round'"),
+        (at(0, 0, 0), "shape"),
+        (at(0, 0, 0, np.nan, round=1), "finite"),
+        (StatisticRequest(), "has no value 'round'"),
+    ]
+    for request, words in refused:
+        reply = ask(grid, "site-01", request)
+        assert reply.has_error() and words in reply.error.reason, reply
+        assert clear.lines("site-01")[-1].kind == "refused"
+    # Another process of the site knows it by the ledger.
+    clear.restart("site-01")
+    assert "at other numbers" in ask(grid, "site-01", at(0, 0, 0, 1)).error.reason
+    assert not ask(grid, "site-01", at(0, 0, 0, 1, round=1)).has_error()
+
+
+def test_runs_of_other_numbers_are_few(clear: Consortium):
+    for number in range(clear.sites["site-01"].policy.runs):
+        grid = SummingGrid(clear, run=f"asked-{number}")
+        assert not ask(grid, "site-01", at(number, 0, 0, 0)).has_error()
+    reply = ask(SummingGrid(clear, run="asked-more"), "site-01", at(0.5, 0, 0, 0))
+    assert "of a study have answers" in reply.error.reason
+
+
+def test_institutions_give_sums_of_all_alone(secure: Consortium):
+    open_rows = [replace(site, policy=Policy(disclosure="open")) for site in secure.sites.values()]
+    here = run(Study.parse(GLM), sites=open_rows).report["statistics"]
+    coordinator = Coordinator(secure)
+    ended = coordinator.run()
+    assert ended.status == "completed", ended.reason
+    found = statistic_of(ended.run)
+    assert (found["rows"], found["sites"], found["by-site"]) == (here["rows"], 3, {})
+    for name, one in here["coefficients"].items():
+        assert found["coefficients"][name]["value"] == pytest.approx(one["value"], rel=1e-9)
+        assert found["coefficients"][name]["standard-error"] == pytest.approx(one["standard-error"], rel=1e-9)
+    replies = [reply for _, sent, reply in coordinator.grid.sent if sent.metadata.message_type == STATISTIC]
+    assert len(replies) == 3 * found["visits"]
+    for reply in replies:
+        answer = StatisticReply.from_record(reply.content)
+        # What crossed looks like chance, each number of it.
+        assert not answer.sums and answer.masked is not None
+        assert answer.masked.sums.max() > 2**60
+    bindings = [line.facts["asked-sha256"] for line in visits_of(secure, "site-02")]
+    assert len(set(bindings)) == found["visits"]
+
+
+@pytest.mark.parametrize("visit", [1, 3])
+@pytest.mark.parametrize("kind", [STATISTIC, UNMASK])
+def test_a_coordinator_that_is_killed_between_visits_goes_on_to_the_same_figures(
+    secure: Consortium, kind: str, visit: int
+):
+    whole = Coordinator(secure).run()
+    requests = 0
+
+    def crash(site: str, asked: str) -> bool | str:
+        nonlocal requests
+        requests += (site, asked) == ("site-03", kind)
+        return "crash" if (site, asked, requests) == ("site-03", kind, visit) else False
+
+    coordinator = Coordinator(secure)
+    begun = coordinator.run(absent=crash)
+    assert begun.status != "completed"
+    for name in secure.sites:
+        secure.restart(name)
+    ended = coordinator.run(begun.run)
+    assert ended.status == "completed", ended.reason
+    assert statistic_of(ended.run) == statistic_of(whole.run)
+
+
+def test_a_site_that_is_away_after_the_first_visit_stops_the_run(secure: Consortium):
+    requests = 0
+
+    def away(site: str, asked: str) -> bool:
+        nonlocal requests
+        requests += (site, asked) == ("site-03", STATISTIC)
+        return site == "site-03" and requests > 2
+
+    coordinator = Coordinator(secure)
+    with pytest.raises(RunStopped):
+        coordinator.run(absent=away)
+    with RunReader.open() as reader:
+        stopped = next(iter(reader.runs()))
+    assert stopped.status == "stopped"
+    ended = coordinator.run(stopped.run)
+    assert ended.status == "completed", ended.reason
+
+
+def test_in_the_clear_too_a_site_that_is_away_stops_the_run(clear: Consortium):
+    requests = 0
+
+    def away(site: str, asked: str) -> bool:
+        nonlocal requests
+        requests += (site, asked) == ("site-03", STATISTIC)
+        return site == "site-03" and requests > 1
+
+    with pytest.raises(RunStopped, match="site-03 did not answer visit 2"):
+        Coordinator(clear).run(absent=away)
+
+
+def test_an_institution_sends_no_sums_in_which_one_row_outweighs_others(secure: Consortium):
+    ended = Coordinator(secure).run()
+    assert ended.status == "completed", ended.reason
+    grid = SummingGrid(secure, run=ended.run)
+    steep = at(-30.0, 400.0, -300.0, 50.0, round=9)
+    reply = ask(grid, "site-01", steep)
+    assert reply.has_error() and "more than a tenth of its weights" in reply.error.reason
+    assert secure.lines("site-01")[-1].kind == "error"
+
+
+@pytest.mark.parametrize("gated", ["clear", "secure"])
+def test_where_a_site_refuses_the_numbers_of_a_visit_the_step_is_halved(
+    request: pytest.FixtureRequest, gated: str, monkeypatch: pytest.MonkeyPatch
+):
+    consortium: Consortium = request.getfixturevalue(gated)
+    whole = statistic_of(Coordinator(consortium).run().run)
+    sums = Glm.sums
+
+    def refusing(model: Glm, table: Any, schema: Any) -> Any:
+        # The first step from 0 is too long for the smallest site, however often it is asked.
+        if len(table) == smallest and model._coefficients.any():
+            asked.append(model._coefficients)
+            if np.array_equal(asked[-1], asked[0]):
+                decline("sums-too-large")
+        return sums(model, table, schema)
+
+    smallest, asked = min(len(rows_of([site])) for site in consortium.sites.values()), list[np.ndarray]()
+    monkeypatch.setattr(Glm, "sums", refusing)
+    ended = Coordinator(consortium).run()
+    assert ended.status == "completed", ended.reason
+    found = statistic_of(ended.run)
+    assert found["visits"] > whole["visits"]
+    for name, one in whole["coefficients"].items():
+        assert found["coefficients"][name]["value"] == pytest.approx(one["value"], rel=1e-8)
+    halved = next(one for one in asked if not np.array_equal(one, asked[0]))
+    np.testing.assert_allclose(halved, asked[0] / 2)
+    with RunReader.open() as reader:
+        assert not [event for event in reader.events([ended.run]) if event.kind == "fault"]

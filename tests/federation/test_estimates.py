@@ -1,0 +1,138 @@
+"""Studies of coefficients over visits: their JSON, table, document, files, approval, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from flfed import Study, run
+from flfed.cli.run_tables import print_report
+from flfed.cli.runs import app as runs
+from flfed.cli.study import app as studies
+from flfed.cli.study import visits_in_words
+from flfed.errors import UsageError
+from flfed.export.run_folder import export
+from flfed.records.document.document import document
+from flfed.rows.data.site import Site
+from flfed.updates.masking.question import SumContext, question_sha256, rounding_sha256
+from flfed.updates.messages.kinds import STATISTIC
+from flfed.updates.messages.summarise import StatisticRequest
+from tests.approval_text import details, ten_lines
+from tests.records.one_answer import page
+from tests.records.one_answer import words as words_of
+
+Small = Callable[..., list[Site]]
+HEAD = """
+format = 1
+name = "small-estimate"
+purpose = "Estimate"
+legal-basis = "made for tests"
+
+[dataset]
+name = "small"
+"""
+GLM = f'{HEAD}\n[statistic]\nname = "glm"\nfamily = "binomial"\nof = ["x1", "colour", "flag"]\n'
+COX = f'{HEAD}\n[statistic]\nname = "cox"\ntime = "x1"\nof = ["x2", "colour"]\n'
+GAUSSIAN = f'{HEAD}\n[statistic]\nname = "glm"\nfamily = "gaussian"\noutcome = "x1"\nof = ["flag"]\n'
+SECURE = '\n[privacy]\nsecure-aggregation = "on"\n'
+
+
+@pytest.mark.parametrize(("text", "effect", "names"), [
+    (GLM, "odds ratio of y", ["intercept", "x1", "colour=green", "colour=blue", "flag"]),
+    (COX, "hazard ratio of y", ["x2", "colour=green", "colour=blue"]),
+    (GAUSSIAN, "difference of x1", ["intercept", "flag"]),
+])  # fmt: skip
+def test_estimates_are_in_json_table_document_and_file(
+    text: str, effect: str, names: list[str], small_sites: Small, capsys, tmp_path: Path
+):
+    done = run(Study.parse(text + SECURE), sites=small_sites(3, rows=120))
+    print_report(done.report)
+    for shown in (capsys.readouterr().out, document(done.run)):
+        words = " ".join(shown.split())
+        assert effect in words and "95 % CI" in words and "after" in words and "visits" in words
+        assert "Sums are exact, and no site" in words
+    assert "<svg" in document(done.run)
+    opened = page("p20_overview", done.run)
+    assert effect in words_of(opened) and opened.main.children and opened.get("vega_lite_chart")
+    found = json.loads(CliRunner().invoke(runs, ["show", done.run, "--json"]).stdout)["statistics"]
+    assert list(found["coefficients"]) == names
+    assert all(set(one) == {"value", "standard-error", "low", "high", "p"} for one in found["coefficients"].values())
+    assert "by-site" not in found
+    export(done.run, tmp_path / "folder")
+    with (tmp_path / "folder" / "statistics.csv").open() as file:
+        lines = [line for line in csv.DictReader(file) if line["figure"] == "coefficient"]
+    assert [line["column"] for line in lines] == names
+    for line in lines:
+        one = found["coefficients"][line["column"]]
+        assert (float(line["value"]), float(line["low"]), float(line["high"])) == (
+            one["value"],
+            one["low"],
+            one["high"],
+        )
+
+
+def test_an_approval_says_how_many_numbers_leave_and_what_they_reveal(small_sites: Small):
+    sites = small_sites(3)
+    words = " ".join(details(Study.parse(GLM + SECURE), sites[0], ["site-02", "site-03"]))
+    # Five coefficients: a gradient, 15 pairs and a deviance, and two counts.
+    assert "Released at most 10 times" in words and "of 23 numbers; 230 in all" in words
+    assert "three visits reveal how many rows have each combination of values" in words
+    assert "none, and 10 exchanges at most" in words
+    lines = " ".join(ten_lines(Study.parse(GLM + SECURE), sites[0], ["site-02", "site-03"]))
+    assert "23 numbers at each of up to 10 visits" in lines and "cross-table of all sites" in lines
+
+
+def test_a_check_says_how_many_visits_and_rows_a_model_takes(small_sites: Small):
+    small_sites(3)
+    (line,) = visits_in_words(Study.parse(GLM + SECURE))
+    assert "Visits: at most 10" in line and "5 coefficients need at least 50 rows in all" in line
+
+
+def test_ten_rows_a_coefficient_are_needed_in_secure_sums(small_sites: Small):
+    # Bands of 10 to 99 rows have 30 in all.
+    with pytest.raises(UsageError, match="5 coefficients need 50 rows at institutions"):
+        run(Study.parse(GLM + SECURE), sites=small_sites(3, rows=60))
+    assert run(Study.parse(GLM), sites=small_sites(3, rows=60)).report["statistics"]["sites"] == 3
+
+
+@pytest.mark.parametrize("added", [
+    '[privacy]\nsecure-aggregation = "ckks"\n', '[privacy]\nname = "record-dp"\nepsilon = 1.0\n',
+    '[privacy]\nname = "record-dp"\nepsilon = 1.0\ncovers = "study"\n',
+])  # fmt: skip
+def test_noise_and_homomorphic_encryption_are_refused(added: str):
+    with pytest.raises(UsageError, match="not available in this version"):
+        Study.parse(f"{GLM}\n{added}")
+
+
+@pytest.mark.parametrize(("old", "new", "words"), [
+    ('"flag"]', '"flog"]', "of names 'flog'"), ('"binomial"', '"gamma"', "family"), ('"flag"]', '"y"]', "of names 'y'"),
+    ('"binomial"', '"poisson"', "does not fit outcome='y'"),
+])  # fmt: skip
+def test_a_wrong_column_or_family_ends_with_code_2_and_a_sentence(
+    small_sites: Small, tmp_path: Path, old: str, new: str, words: str
+):
+    small_sites(3)
+    path = tmp_path / "study.toml"
+    path.write_text(GLM.replace(old, new))
+    with pytest.raises(UsageError) as error:
+        CliRunner().invoke(studies, ["check", str(path)], catch_exceptions=False)
+    assert words in str(error.value) and error.value.exit_code == 2
+
+
+def test_masks_are_bound_to_the_visit_and_to_its_numbers_and_the_list_is_not():
+    study = Study.parse(GLM + SECURE)
+    context = SumContext(
+        study_sha256="ab" * 32, run="r", repeat=0, cohort=("a", "b", "c"), most_rows=99, largest_entry=8.0
+    )
+    places = [(0, 0.0), (0, 1.0), (1, 0.0), (1, 1.0)]
+    visits = [StatisticRequest(round=number, point={"coefficients": np.full(5, at)}) for number, at in places]
+    requests = [None, *visits]
+    assert len({context.binding(STATISTIC, request) for request in requests}) == 5
+    assert len({question_sha256(study, STATISTIC, request) for request in requests}) == 1
+    assert len({rounding_sha256(study, STATISTIC, request) for request in requests}) == 3
