@@ -1,4 +1,4 @@
-"""Times, and callables that are passed down: their types, clocks and silent versions."""
+"""Times, callables and jobs that are passed down: their types, clocks and silent versions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from flfed.words import render
 
@@ -23,6 +23,24 @@ Notify = Callable[[str], None]
 """Gets a sentence about an event, which may be shown to a person."""
 Progress = Callable[[str, int, int], None]
 """Gets a stage, its finished part, and its whole."""
+
+
+class Nodes(Protocol):
+    """The nodes of a cluster, which run tasks in place of processes of this machine."""
+
+    @property
+    def processes(self) -> int:
+        """How many may run at a time."""
+
+    def start(self, connection: Any, packed: Any, /) -> Any:
+        """Start a process."""
+
+    def drop(self, key: str, /) -> None:
+        """Free the memory of packed tasks."""
+
+
+Jobs = int | Nodes
+"""Number of processes on this machine, -1 for all cores that memory can feed, or the nodes of a cluster."""
 READING = "reading tables"
 """Stage before the first one of a run."""
 WARNING = "warning: "

@@ -12,6 +12,7 @@ import mmap
 import multiprocessing
 import os
 import pickle
+import secrets
 import signal
 import sys
 import tempfile
@@ -26,10 +27,10 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from flfed import registry
-from flfed.callbacks import WARNING, Progress, display_paused, no_progress
+from flfed.callbacks import WARNING, Jobs, Progress, display_paused, no_progress
 from flfed.errors import FlfedError
 from flfed.words import flfed_error, render, usage_error
 
@@ -44,8 +45,10 @@ Run = Callable[[Any, "Driver"], Any]
 """Runs one task in a process, and returns what can be pickled."""
 
 
-def read_jobs(n_jobs: int | None) -> int:
+def read_jobs(n_jobs: int | None, cluster: str | None = None) -> int:
     """Return the number of jobs of a program's `n_jobs`: None is one, and -1 all cores that may be used.
+
+    With a cluster None is all its cores.
 
     Raises
     ------
@@ -53,15 +56,17 @@ def read_jobs(n_jobs: int | None) -> int:
         For any other number below 1.
     """
     if n_jobs is None:
-        return 1
+        return 1 if cluster is None else ALL
     if type(n_jobs) is not int or (n_jobs < 1 and n_jobs != ALL):
         raise usage_error("run.jobs.number", jobs=n_jobs)
     return n_jobs
 
 
-def usable_jobs(jobs: int, tasks: int) -> int:
+def usable_jobs(jobs: Jobs, tasks: int) -> int:
     """Return the number of processes for some tasks: `jobs`, or of `ALL` the cores that memory can feed."""
-    if jobs == ALL:
+    if not isinstance(jobs, int):
+        jobs = jobs.processes
+    elif jobs == ALL:
         jobs = min(_allowed_cores(), _free_bytes() // WORKER_BYTES)
     return max(1, min(jobs, tasks))
 
@@ -157,8 +162,8 @@ class Tasks:
     ----------
     run : callable (task, Driver)
     tasks : sequence
-    jobs : int, >= 1
-        Processes at a time.
+    jobs : int >= 1, ALL, or Cluster
+        Processes at a time, or where they run.
     functions : mapping of name to callable (number of the task, ...)
         What tasks may call; they run in the driver.
     progress : callable (stage, done, of)
@@ -176,14 +181,14 @@ class Tasks:
         self,
         run: Run,
         tasks: Sequence[Any],
-        jobs: int,
+        jobs: Jobs,
         *,
         functions: Mapping[str, Callable[..., Any]] | None = None,
         progress: Progress = no_progress,
         lost: Callable[[int], None] = lambda task: None,
     ) -> None:
         self._count = len(tasks)
-        self._jobs = jobs
+        self._jobs = usable_jobs(jobs, len(tasks)) if isinstance(jobs, int) else jobs
         self._functions = {"progress": self._show, **(functions or {})}
         self._progress = progress
         self._lost = lost
@@ -193,10 +198,10 @@ class Tasks:
         self._losses: Counter[int] = Counter()
         self._workers: list[_Worker] = []
         self._content = (run, tasks, registry.lent_classes())
-        self._packed: _Packed | None = None
+        self._packed: Packed | None = None
         with display_paused():
-            if not may_fork():
-                self._packed = _Packed(self._content)
+            if not (isinstance(self._jobs, int) and may_fork()):
+                self._packed = _pack(self._content)
         self._deal()
 
     def __enter__(self) -> Self:
@@ -211,6 +216,8 @@ class Tasks:
             self._close(worker)
         self._workers.clear()
         if self._packed is not None:
+            if not isinstance(self._jobs, int):
+                self._jobs.drop(self._packed.key)
             self._packed.file.close()
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
@@ -244,7 +251,7 @@ class Tasks:
         for worker in self._workers:
             if worker.task is None and self._waiting:
                 self._give(worker, self._waiting.popleft())
-        while self._waiting and len(self._workers) < self._jobs:
+        while self._waiting and len(self._workers) < usable_jobs(self._jobs, self._count):
             self._give(self._start(), self._waiting.popleft())
         if self._last_tries and all(worker.task is None for worker in self._workers):
             for worker in self._workers:
@@ -316,8 +323,9 @@ class Tasks:
                 process = _forked(worker_end, lambda: self._content)
             else:
                 # A thread may have begun since the first one.
-                self._packed = self._packed or _Packed(self._content)
-                process = _served(worker_end, self._packed)
+                self._packed = self._packed or _pack(self._content)
+                start = start_served if isinstance(self._jobs, int) else self._jobs.start
+                process = start(worker_end, self._packed)
         worker_end.close()
         worker = _Worker(process, driver_end)
         self._workers.append(worker)
@@ -340,15 +348,13 @@ class Tasks:
 
 
 def open_tasks(
-    run: Run, tasks: Sequence[Any], jobs: int, *, progress: Progress = no_progress, **options: Any
+    run: Run, tasks: Sequence[Any], jobs: Jobs, *, progress: Progress = no_progress, **options: Any
 ) -> Tasks | None:
     """Return tasks that run in other processes, or None where this process has to run them.
 
-    That is so with one job or one task, or where the tasks cannot be sent. Parameters are those of `Tasks`, and `jobs`
-    may be `ALL`.
+    That is so with one job or one task, or where the tasks cannot be sent. Parameters are those of `Tasks`.
     """
-    jobs = usable_jobs(jobs, len(tasks))
-    if jobs == 1:
+    if usable_jobs(jobs, len(tasks)) == 1:
         return None
     try:
         return Tasks(run, tasks, jobs, progress=progress, **options)
@@ -361,34 +367,55 @@ class NotShareable(Exception):
     """What tasks need cannot be sent to another process."""
 
 
-class _Packed:
+@dataclass(eq=False)
+class Packed:
     """A pickled object in shared memory, which each process maps.
+
+    Attributes
+    ----------
+    key : str
+        Its name on other machines.
+    file : file
+    bounds : list of (int, int)
+        First and last byte of each part.
+    """
+
+    key: str
+    file: IO[bytes]
+    bounds: list[tuple[int, int]]
+
+
+def _pack(content: Any) -> Packed:
+    """Return a pickled object.
 
     Raises
     ------
     NotShareable
         If it cannot be pickled, or only the program's own script could read it.
     """
+    buffers: list[pickle.PickleBuffer] = []
+    try:
+        head = pickle.dumps(content, protocol=5, buffer_callback=buffers.append)
+    except (pickle.PicklingError, TypeError, AttributeError):
+        raise NotShareable from None
+    # The script is not run again in the process, so that its classes are unknown there.
+    if b"__main__" in head or "forkserver" not in multiprocessing.get_all_start_methods():
+        raise NotShareable
+    packed = Packed(secrets.token_hex(8), memory_file(), [])
+    for part in (memoryview(head), *[buffer.raw() for buffer in buffers]):
+        packed.file.write(bytes(-packed.file.tell() % 64))  # numpy's arrays are aligned
+        start = packed.file.tell()
+        packed.file.write(part)
+        packed.bounds.append((start, packed.file.tell()))
+    packed.file.flush()
+    return packed
 
-    def __init__(self, content: Any) -> None:
-        buffers: list[pickle.PickleBuffer] = []
-        try:
-            head = pickle.dumps(content, protocol=5, buffer_callback=buffers.append)
-        except (pickle.PicklingError, TypeError, AttributeError):
-            raise NotShareable from None
-        # The script is not run again in the process, so that its classes are unknown there.
-        if b"__main__" in head or "forkserver" not in multiprocessing.get_all_start_methods():
-            raise NotShareable
-        is_linux = hasattr(os, "memfd_create")
-        number = os.memfd_create("flfed") if is_linux else os.dup(tempfile.TemporaryFile().fileno())  # noqa: SIM115 - closed with its copy
-        self.file = os.fdopen(number, "w+b")
-        self.bounds = []
-        for part in (memoryview(head), *[buffer.raw() for buffer in buffers]):
-            self.file.write(bytes(-self.file.tell() % 64))  # numpy's arrays are aligned
-            start = self.file.tell()
-            self.file.write(part)
-            self.bounds.append((start, self.file.tell()))
-        self.file.flush()
+
+def memory_file() -> IO[bytes]:
+    """Return an open file in memory; where the system has none, in the folder of temporary files."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("flfed"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 def _unpack(file: Connection, bounds: Sequence[tuple[int, int]]) -> Any:
@@ -413,7 +440,7 @@ def _forked(connection: Connection, content: Callable[[], Any]) -> Any:
     return process
 
 
-def _served(connection: Connection, packed: _Packed) -> Any:
+def start_served(connection: Connection, packed: Packed) -> Any:
     """Return a started process of the fork server."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)

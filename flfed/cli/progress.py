@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from flfed.callbacks import READING, WARNING, Clock, Progress, displaying, loading, repeating
+from flfed.cluster import opened_jobs
 from flfed.errors import RunStopped, Terminated, interruption
+from flfed.tasks import ALL
 from flfed.words import render
 
 if TYPE_CHECKING:
@@ -56,6 +58,13 @@ def progress(quiet: bool = False, *, steady: bool = False) -> Iterator[Progress]
     else:
         # A redrawn bar would fill a log file.
         yield ProgressLines()
+
+
+@contextmanager
+def places_of(jobs: int | None, cluster: str | None, quiet: bool) -> Iterator[dict[str, Any]]:
+    """Yield the progress of a command, and where its tasks run, as options of a function."""
+    with progress(quiet) as show_progress, opened_jobs(jobs or ALL, cluster, show_progress) as places:
+        yield {"progress": show_progress, "jobs": places}
 
 
 @contextmanager

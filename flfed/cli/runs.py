@@ -11,11 +11,10 @@ import typer
 from flfed.callbacks import loading
 from flfed.cli import completion, output
 from flfed.cli.catalogue import LATEST, WHICH
-from flfed.cli.progress import progress, stoppable
-from flfed.cli.study import JOBS
+from flfed.cli.progress import places_of, stoppable
+from flfed.cli.study import CLUSTER, JOBS
 from flfed.errors import UsageError, counted, unknown
 from flfed.records.statistics.verdict import interval, number
-from flfed.tasks import ALL
 from flfed.words import render
 
 if TYPE_CHECKING:
@@ -212,6 +211,7 @@ def audit(
     attacks: list[str] = typer.Option([], "--attack", metavar="NAME", help="Only this attack."),
     all_figures: bool = typer.Option(False, "--all", help="Print all figures."),
     jobs: int | None = JOBS,
+    cluster: str | None = CLUSTER,
     as_json: bool = output.JSON,
 ) -> None:
     """Attack the model of a run at its sites, and compare each result with the privacy guarantee.
@@ -226,8 +226,8 @@ def audit(
     with stoppable("before the first attack: nothing is recorded"):
         with loading(freeze=True):
             from flfed.experiments.audit import audit as audit_run
-        with progress(quiet=as_json) as show_progress:
-            outcome = audit_run(run, only=sites, attacks=attacks, progress=show_progress, jobs=jobs or ALL)
+        with places_of(jobs, cluster, as_json) as places:
+            outcome = audit_run(run, only=sites, attacks=attacks, **places)
     if as_json:
         output.print_json(outcome.as_object())
     else:

@@ -31,6 +31,13 @@ JOBS = typer.Option(
     envvar="FLFED_JOBS",
     help="Processes; default: the cores allowed, as many as memory can feed. The figures are the same.",
 )
+CLUSTER = typer.Option(
+    None,
+    "--cluster",
+    metavar="ADDRESS",
+    envvar="FLFED_CLUSTER",
+    help="Run on a Ray cluster: auto, or ray://HOST:PORT. Its nodes see the rows (docs/scale.md).",
+)
 
 
 @app.command("list")

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flfed.callbacks import Progress
 from flfed.cli import output, runs
 from flfed.cli.catalogue import LATEST
-from flfed.cli.progress import loading_line, progress, stoppable
-from flfed.cli.study import JOBS, NAME, SET, app, study_of
+from flfed.cli.progress import loading_line, places_of, progress, stoppable
+from flfed.cli.study import CLUSTER, JOBS, NAME, SET, app, study_of
 from flfed.errors import FlfedError, UsageError, counted, people_in_words
 from flfed.records.statistics.verdict import describe_verdict, format_as_written, number
-from flfed.tasks import ALL
 from flfed.words import render
 
 if TYPE_CHECKING:
@@ -57,6 +56,7 @@ def run_study(
         help="Run with growing shares of SITE's training rows, and print its gain from joining for each.",
     ),
     jobs: int | None = JOBS,
+    cluster: str | None = CLUSTER,
     as_json: bool = output.JSON,
 ) -> None:
     """Run a study and print the results by site.
@@ -74,13 +74,12 @@ def run_study(
         _run_curve(name, changes, curve, repeats, as_json)
         return
     options: dict[str, Any] = {"engine": engine, "repeats": repeats, "sites": sites or None, "stacked": not one_by_one}
-    options["jobs"] = jobs or ALL
     with stoppable():
         # Imported in the block: it loads torch, which takes most of a short command's time.
         with loading_line():
             study = study_of(name, changes)
             from flfed.federation.server.run import run
-        result = _ran(lambda show_progress: run(study, progress=show_progress, **options), as_json)
+        result = _ran(partial(run, study, **options), jobs, cluster, as_json)
     _show(result, as_json)
 
 
@@ -131,7 +130,9 @@ def _run_curve(name: str, changes: list[str], site: str, repeats: int, as_json: 
 
 @app.command("resume", epilog="latest")
 @output.tables
-def resume_study(run: str = LATEST, jobs: int | None = JOBS, as_json: bool = output.JSON) -> None:
+def resume_study(
+    run: str = LATEST, jobs: int | None = JOBS, cluster: str | None = CLUSTER, as_json: bool = output.JSON
+) -> None:
     """Resume a run that died, stopped or failed, and run its remaining repeats.
 
     No round is lost or counted twice. Exit codes: as for study run.
@@ -139,15 +140,15 @@ def resume_study(run: str = LATEST, jobs: int | None = JOBS, as_json: bool = out
     with stoppable():
         with loading_line():
             from flfed.federation.server.run import resume
-        result = _ran(lambda show_progress: resume(run, progress=show_progress, jobs=jobs or ALL), as_json)
+        result = _ran(partial(resume, run), jobs, cluster, as_json)
     _show(result, as_json)
 
 
-def _ran(go: Callable[[Progress], Result], as_json: bool) -> Result:
+def _ran(go: Callable[..., Result], jobs: int | None, cluster: str | None, as_json: bool) -> Result:
     """Run, show progress, and return the result."""
     try:
-        with progress(quiet=as_json) as show_progress:
-            return go(show_progress)
+        with places_of(jobs, cluster, as_json) as places:
+            return go(**places)
     # A failed run is in the store, and --json prints its results so far.
     except FlfedError as error:
         if as_json and error.run:
@@ -176,6 +177,7 @@ def verify_study(
     engine: str = typer.Option("inprocess", help="Engine, as for study run."),
     changes: list[str] = SET,
     jobs: int | None = JOBS,
+    cluster: str | None = CLUSTER,
     as_json: bool = output.JSON,
 ) -> None:
     """Run a study with its own number of repeats, and compare it with its expected figures.
@@ -186,8 +188,8 @@ def verify_study(
     with stoppable():
         from flfed.experiments.verify import verify
 
-        with progress(quiet=as_json) as show_progress:
-            verification = verify(study, engine=engine, progress=show_progress, jobs=jobs or ALL)
+        with places_of(jobs, cluster, as_json) as places:
+            verification = verify(study, engine=engine, **places)
     output.show(_verified(verification), as_json)
     # All figures are printed before the error ends the command.
     if error := verification.error():
@@ -237,6 +239,7 @@ def sweep_study(
     grid: list[str] = GRID,
     changes: list[str] = SET,
     jobs: int | None = JOBS,
+    cluster: str | None = CLUSTER,
     as_json: bool = output.JSON,
 ) -> None:
     """Run each point of a grid, and name the best on validation rows; no holdout is read.
@@ -252,8 +255,8 @@ def sweep_study(
         if not as_json:
             facts = {"points": counted(len(points), "point"), "rounds": counted(study.rounds, "round")}
             typer.echo(render("commands.sweep.begin", study=study.name, **facts))
-        with progress(quiet=as_json) as show_progress:
-            sweep_outcome = sweep(study, points, progress=show_progress, jobs=jobs or ALL)
+        with places_of(jobs, cluster, as_json) as places:
+            sweep_outcome = sweep(study, points, **places)
     output.show(_swept(sweep_outcome), as_json)
     if error := sweep_outcome.error():
         raise error

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import torch
 
-from flfed.callbacks import Progress, no_progress
+from flfed.callbacks import Jobs, Progress, no_progress
 from flfed.errors import FlfedError, RunStopped, UsageError, interruption
 from flfed.federation.client.client import read_ahead
 from flfed.federation.client.protection import follows_history
@@ -229,7 +229,7 @@ def sweep(
     *,
     sites: Sequence[str | Site] | None = None,
     progress: Progress = no_progress,
-    jobs: int = 1,
+    jobs: Jobs = 1,
 ) -> Swept:
     """Run every point to its last evaluation, without a comparison, and return the validation losses.
 
@@ -245,7 +245,7 @@ def sweep(
     sites : sequence of names, import paths or Site, optional
         As `run` takes them.
     progress : callable (stage, done, of)
-    jobs : int
+    jobs : int or Cluster
         Processes, as for `run`.
 
     Raises
@@ -275,9 +275,9 @@ def sweep(
     return Swept(study=study.name, primary=check(study)["primary"], points=_comparable(done), stopped=stopped)
 
 
-def _run_elsewhere(series: str, sites: Sequence[Site], address: str, point: Study, driver: Driver) -> str:
+def _run_elsewhere(series: str, sites: Sequence[Site], point: Study, driver: Driver) -> str:
     """Run a point in another process, and return the id of the run."""
-    return _run_of(series, point, sites, cast(RunStore, ForwardedStore(driver, address)), driver.progress)
+    return _run_of(series, point, sites, cast(RunStore, ForwardedStore(driver)), driver.progress)
 
 
 def _run_all(
@@ -286,7 +286,7 @@ def _run_all(
     sites: Sequence[Site],
     store: RunStore,
     progress: Progress,
-    jobs: int,
+    jobs: Jobs,
     add: Callable[[int, str], None],
 ) -> None:
     """Run all points, and call `add` with the number and the run of each as it ends."""
@@ -297,7 +297,7 @@ def _run_all(
             checkpoints.forget(run)
 
     series = f"{study.name}-sweep"
-    task = partial(_run_elsewhere, series, sites, store.address)
+    task = partial(_run_elsewhere, series, sites)
     if any(follows_history(study, site) for site in sites):
         jobs = 1
     if usable_jobs(jobs, len(points)) > 1:

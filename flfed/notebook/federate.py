@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flfed.callbacks import READING, Notify, Progress, is_watched, loading, no_progress, progress_line
+from flfed.cluster import opened_jobs
 from flfed.errors import UsageError
 from flfed.study.study import Study, keys_of, plain_value
 from flfed.study.tables import HOLDOUT_SHARE
@@ -51,6 +52,7 @@ def federate(
     progress: Progress | None = None,
     callback: RoundCallback | None = None,
     n_jobs: int | None = None,
+    cluster: str | None = None,
     **changes: Any,
 ) -> Result:
     """Train one model on several tables, as if each were at its owner, and compare.
@@ -99,6 +101,8 @@ def federate(
         Gets the figures of each round. The run ends after a round for which it returns true.
     n_jobs : int, optional
         Processes, as for `run`.
+    cluster : str, optional
+        Ray cluster that they run on, as for `run`. Its nodes see the rows.
     **changes
         Keys of the study, such as `lr=0.1`, `hidden=[8]` with `model="mlp"`, `mu=0.1` with `strategy="fedprox"`, or
         `encode={"scaler": "per-site"}`.
@@ -123,7 +127,7 @@ def federate(
     for option, word in ({"target": target} | columns).items():
         if not isinstance(word, Hashable):
             raise UsageError(f"{option}={word!r} must be the name of one column")
-    jobs = read_jobs(plain_value(n_jobs))
+    jobs = read_jobs(plain_value(n_jobs), cluster)
     share = plain_value(holdout)
     if isinstance(share, bool) or not isinstance(share, (int, float)):
         raise UsageError(f"holdout={share!r} must be a number in [0, 1)")
@@ -154,10 +158,10 @@ def federate(
         study = study.replace(own_keys, "keyword") if own_keys else study
         # Studies find the schema by name; the reading of the data frames is beside it.
         workspace.reading().keep(workspace.name, workspace.files())
-        with _shown(progress) as show_progress:
+        with _shown(progress) as show_progress, opened_jobs(jobs, cluster, show_progress) as places:
             result = server.run(
                 study, repeats=plain_value(repeats), sites=list(workspace.sites), store=store, progress=show_progress,
-                callback=callback, jobs=jobs,
+                callback=callback, jobs=places,
             )  # fmt: skip
     return with_model(result, workspace)
 
@@ -185,6 +189,7 @@ def run(
     observer: RunObserver | None = None,
     callback: RoundCallback | None = None,
     n_jobs: int | None = None,
+    cluster: str | None = None,
     **changes: Any,
 ) -> Result:
     """Run a study and return its result.
@@ -197,6 +202,9 @@ def run(
         Default: a line on a terminal or in a notebook, once something takes longer than 2 s.
     n_jobs : int, optional
         Processes; default one, and -1 all cores that may be used. It replaces `jobs`.
+    cluster : str, optional
+        Ray cluster whose nodes run `n_jobs` processes, or all cores where that is None: `"auto"`, or
+        `"ray://HOST:PORT"`. They see the rows (docs/scale.md).
     **changes
         Keys of the study, as for `--set`: `rounds=5`, or `encode={"scaler": "per-site"}`.
 
@@ -220,10 +228,11 @@ def run(
         from flfed.notebook.result import with_model
     chosen = study if isinstance(study, Study) else Study.load(study)
     chosen = chosen.replace(keys_of(changes), "keyword") if changes else chosen
-    with _shown(progress) as show_progress:
+    jobs = read_jobs(n_jobs, cluster)
+    with _shown(progress) as show_progress, opened_jobs(jobs, cluster, show_progress) as places:
         result = server.run(
             chosen, engine=engine, repeats=plain_value(repeats), sites=sites, store=store, stacked=stacked,
-            progress=show_progress, observer=observer or no_observer, callback=callback, jobs=read_jobs(n_jobs),
+            progress=show_progress, observer=observer or no_observer, callback=callback, jobs=places,
         )  # fmt: skip
     return with_model(result)
 
@@ -236,10 +245,12 @@ def resume(
     progress: Progress | None = None,
     observer: RunObserver | None = None,
     n_jobs: int | None = None,
+    cluster: str | None = None,
 ) -> Result:
     """Resume a run that died, stopped or failed.
 
-    Parameters and errors as for `flfed.federation.server.run.resume`; `progress` and `n_jobs` as for `run`.
+    Parameters and errors as for `flfed.federation.server.run.resume`; `progress`, `n_jobs` and `cluster` as for
+    `run`.
 
     Examples
     --------
@@ -257,9 +268,10 @@ def resume(
         from flfed.federation.server import run as server
         from flfed.federation.server.checkpoint_writer import no_observer
         from flfed.notebook.result import with_model
-    with _shown(progress) as show_progress:
+    jobs = read_jobs(n_jobs, cluster)
+    with _shown(progress) as show_progress, opened_jobs(jobs, cluster, show_progress) as places:
         result = server.resume(
             run, sites=sites, store=store, progress=show_progress, observer=observer or no_observer,
-            jobs=read_jobs(n_jobs),
+            jobs=places,
         )  # fmt: skip
     return with_model(result)

@@ -21,6 +21,7 @@ SEARCHED = {
     "boosted trees": "boosted-trees.html",
     "predictions": "predict.html",
     "performance": "performance.html",
+    "cluster": "scale.html",
     "limits": "limits.html",
     "methods": "methods.html",
     "extend": "extend.html",

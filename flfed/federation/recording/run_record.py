@@ -74,7 +74,7 @@ def recorded_training(
     model = study.model.build("model")
     trees = bool(getattr(model, "plain", False))
     arm = "validation" if study.plan.validation else "fit"
-    points = writer.reader().curves([writer.run], arm=arm, metric="loss")
+    points = writer.curves(arm, "loss")
     summed = any(point.site is None for point in points) and float(study.strategy.settings.get("fraction", 1.0)) < 1
     chosen = study.strategy.settings.get("select") == "best" or bool(study.strategy.settings.get("patience"))
     fall = None if trees or summed or chosen else loss_fall(points)

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import torch
 
-from flfed.callbacks import Progress, no_progress
+from flfed.callbacks import Jobs, Progress, no_progress
 from flfed.errors import RunStopped, UsageError, interruption
 from flfed.federation.client.client import read_ahead
 from flfed.federation.client.protection import follows_history
@@ -81,7 +81,7 @@ class Series:
         turn.
     callback : callable (figures), optional
         Receives the figures of each round of each repeat; that repeat ends after it where it returns true.
-    jobs : int
+    jobs : int or Cluster
         Processes; `tasks.ALL` for the cores that memory can feed.
     """
 
@@ -97,7 +97,7 @@ class Series:
     progress: Progress
     observer: RunObserver
     callback: RoundCallback | None = None
-    jobs: int = 1
+    jobs: Jobs = 1
 
     def go_on(self, entries: dict[int, RunEntry]) -> None:
         """Run every repeat that is not completed.
@@ -179,7 +179,7 @@ class Series:
         )
         calls = {"observer": self.observer is not no_observer, "callback": self.callback is not None}
         present = [name for name, is_there in calls.items() if is_there]
-        task = partial(_run_elsewhere, bare, self.store.address, before, present)
+        task = partial(_run_elsewhere, bare, before, present)
         tasks = open_tasks(task, groups, self.jobs, functions=functions, progress=self.progress, lost=again)
         if tasks is None:
             return False
@@ -339,7 +339,7 @@ class Series:
 
 
 def _run_elsewhere(
-    series: Series, address: str, before: SourceRows | None, calls: Sequence[str], group: Sequence[int], driver: Driver
+    series: Series, before: SourceRows | None, calls: Sequence[str], group: Sequence[int], driver: Driver
 ) -> None:
     """Run the repeats of a group that are not completed, in another process.
 
@@ -349,7 +349,7 @@ def _run_elsewhere(
     entries = driver.call("entries")
     left = [repeat for repeat in group if repeat not in entries or entries[repeat].status != "completed"]
     own: dict[str, Any] = {name: partial(driver.call, name) for name in calls}
-    here = replace(series, store=cast(RunStore, ForwardedStore(driver, address)), progress=driver.progress, **own)
+    here = replace(series, store=cast(RunStore, ForwardedStore(driver)), progress=driver.progress, **own)
     with rarely_collected():
         here.run_group(left, entries, before)
 

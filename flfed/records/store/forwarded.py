@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sqlalchemy import create_engine
-
 from flfed.errors import FlfedError
-from flfed.records.store.database import OpenStore, store_url
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore, RunWriter
 from flfed.tasks import Driver
@@ -30,6 +27,7 @@ class DriverStore:
             "begin-run": lambda task, series, /, **row: self._add(task, store.begin_run(series, **row)),
             "resume-run": self._resume,
             "write": self._write,
+            "rounds": self._rounds,
         }
 
     def _add(self, task: int, writer: RunWriter) -> str:
@@ -44,11 +42,16 @@ class DriverStore:
 
         return self._add(task, self._store.resume_run(run, keep))
 
-    def _write(self, task: int, run: str, method: str, *values: Any, **options: Any) -> None:
+    def _write(self, task: int, run: str, method: str, *values: Any, **options: Any) -> Any:
         _, writer = self._open[run]
-        getattr(writer, method)(*values, **options)
+        result = getattr(writer, method)(*values, **options)
         if method == "finish":
             del self._open[run]
+        return result
+
+    def _rounds(self, task: int, run: str) -> int:
+        with RunReader.open(self._store.address) as reader:
+            return reader.runs_of(run)[0].rounds
 
     def end(self, status: str, reason: str, task: int | None = None) -> list[str]:
         """Record the end of the open runs of a task, or of all, and return them."""
@@ -59,18 +62,15 @@ class DriverStore:
         return runs
 
 
-class ForwardedStore(OpenStore):
+class ForwardedStore:
     """The task's half of a run store, in place of a `RunStore`.
 
     Parameters
     ----------
     driver : Driver
-    address : str
-        By which the task reads the store.
     """
 
-    def __init__(self, driver: Driver, address: str) -> None:
-        super().__init__(create_engine("sqlite://"), store_url(address))
+    def __init__(self, driver: Driver) -> None:
         self._driver = driver
 
     def begin_series(self, **row: Any) -> str:
@@ -79,30 +79,28 @@ class ForwardedStore(OpenStore):
 
     def begin_run(self, series: str, **row: Any) -> RunWriter:
         """Record the start of a run; see `RunStore`."""
-        return ForwardedWriter(self._driver, self.address, self._driver.call("begin-run", series, **row))
+        return ForwardedWriter(self._driver, self._driver.call("begin-run", series, **row))
 
     def resume_run(self, run: str, keep: Callable[[int], int]) -> RunWriter:
         """Take over a run; see `RunStore`."""
-        with RunReader.open(self.address) as reader:
-            rounds = reader.runs_of(run)[0].rounds
+        rounds = self._driver.call("rounds", run)
         rounds_to_keep: int | FlfedError
         try:
             rounds_to_keep = keep(rounds)
         except FlfedError as error:
             rounds_to_keep = error
-        return ForwardedWriter(self._driver, self.address, self._driver.call("resume-run", run, rounds_to_keep))
+        return ForwardedWriter(self._driver, self._driver.call("resume-run", run, rounds_to_keep))
 
 
 def _forwarded(method: str, *, waits: bool) -> Any:
     """Return a method that the driver's writer carries out."""
 
-    def forward(self: ForwardedWriter, *values: Any, **options: Any) -> None:
+    def forward(self: ForwardedWriter, *values: Any, **options: Any) -> Any:
         ready = [_listed(value) for value in values]
         named = {name: _listed(value) for name, value in options.items()}
         if waits or options.get("durable"):
-            self.driver.call("write", self.run, method, *ready, **named)
-        else:
-            self.driver.post("write", self.run, method, *ready, **named)
+            return self.driver.call("write", self.run, method, *ready, **named)
+        return self.driver.post("write", self.run, method, *ready, **named)
 
     return forward
 
@@ -118,9 +116,8 @@ class ForwardedWriter(RunWriter):
     An error of what need not be on the disk at once is raised by a later call.
     """
 
-    def __init__(self, driver: Driver, address: str, run: str) -> None:
+    def __init__(self, driver: Driver, run: str) -> None:
         self.driver = driver
-        self._address = address
         self.run = run
 
     sites = _forwarded("sites", waits=False)
@@ -132,8 +129,4 @@ class ForwardedWriter(RunWriter):
     comparison = _forwarded("comparison", waits=True)
     flush = _forwarded("flush", waits=True)
     finish = _forwarded("finish", waits=True)
-
-    def reader(self) -> RunReader:
-        """Return a reader of the same store, after writing the rounds that wait."""
-        self.flush()
-        return RunReader.open(self._address)
+    curves = _forwarded("curves", waits=True)

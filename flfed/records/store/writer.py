@@ -23,6 +23,7 @@ from flfed.records.store.entries import (
     PERSONS_NOTE,
     AuditRow,
     ComparisonRow,
+    CurvePoint,
     DifferenceRow,
     EventRow,
     MetricRow,
@@ -399,10 +400,10 @@ class RunWriter:
             self._written = now
             self._write_pending(durable=durable)
 
-    def reader(self) -> RunReader:
-        """Return a reader of the same store, after writing the rounds that wait."""
+    def curves(self, arm: str, metric: str) -> list[CurvePoint]:
+        """Return the run's figures by round, after writing the rounds that wait; see `RunReader.curves`."""
         self.flush()
-        return RunReader(self._engine, self._url)
+        return RunReader(self._engine, self._url).curves([self.run], arm=arm, metric=metric)
 
     def flush(self) -> None:
         """Write the rounds that wait, if any."""

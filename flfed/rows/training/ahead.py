@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from flfed.callbacks import Jobs
 from flfed.rows.training.answer import compute_one_by_one
 from flfed.rows.training.requests import Compute, Request, SearchRequest
 from flfed.tasks import Driver, NotShareable, Tasks, usable_jobs
@@ -19,11 +20,11 @@ class ModelsAhead:
     ----------
     answer : callable
         Answers all others.
-    jobs : int
+    jobs : int or Cluster
         Processes; with one, nothing is begun before.
     """
 
-    def __init__(self, answer: Compute, jobs: int) -> None:
+    def __init__(self, answer: Compute, jobs: Jobs) -> None:
         self._answer = answer
         self._jobs = jobs
         self._tasks: Tasks | None = None
@@ -42,7 +43,7 @@ class ModelsAhead:
         searches.sort(key=lambda request: -len(request.rows))
         self._keys = [_key_of(request) for request in searches]
         try:
-            self._tasks = Tasks(_answer_alone, searches, usable_jobs(self._jobs, len(searches)))
+            self._tasks = Tasks(_answer_alone, searches, self._jobs)
         except NotShareable:
             return
         self._outcomes = iter(self._tasks)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from flfed.callbacks import Jobs
 from flfed.rows.training.batches import BLOCK_BYTES, BatchPlan, BufferPool, PackCache, gathered
 from flfed.rows.training.fit import fit
 from flfed.rows.training.inference import measure_stacked, score_stacked
@@ -88,7 +89,7 @@ def run_client(handler: ClientGenerator) -> Any:
     return run_client_by(handler, compute_one_by_one)
 
 
-def stacked_compute(jobs: int = 1) -> Compute:
+def stacked_compute(jobs: Jobs = 1) -> Compute:
     """Return `compute_stacked` with a cache of its own.
 
     A site's rows are then packed once, and not in every round. Shadow models are trained in `jobs` processes.
@@ -96,7 +97,7 @@ def stacked_compute(jobs: int = 1) -> Compute:
     return partial(compute_stacked, cache=PackCache(), jobs=jobs)
 
 
-def compute_stacked(requests: Sequence[Request], cache: PackCache | None = None, jobs: int = 1) -> list[Any]:
+def compute_stacked(requests: Sequence[Request], cache: PackCache | None = None, jobs: Jobs = 1) -> list[Any]:
     """Compute the result of each request.
 
     One site's failure is its own: it is `Failed` in place of that result.
@@ -140,7 +141,7 @@ def _alone(request: Request) -> Any:
         return Failed(error)
 
 
-def train_stacks(requests: Sequence[ShadowsRequest], jobs: int = 1) -> list[Any]:
+def train_stacks(requests: Sequence[ShadowsRequest], jobs: Jobs = 1) -> list[Any]:
     """Train the models of each request as a stack of their own, in several processes where there are jobs."""
     tasks = open_tasks(_train_stack, requests, jobs)
     if tasks is None:
