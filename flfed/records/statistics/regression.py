@@ -31,6 +31,11 @@ class Coefficient:
     high: float
     p: float
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether its interval is on one side of 0."""
+        return self.low > 0 or self.high < 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Coefficients:
@@ -92,7 +97,7 @@ def coefficients_in_words(statistic: Mapping[str, Any]) -> list[str]:
     name = next(iter(effects))
     one = model.coefficients[name]
     conclusion = render("report.regression.unclear")
-    if one.low > 0 or one.high < 0:
+    if one.is_clear:
         conclusion = render("report.regression.shown")
     value, _, ends = _with_ends(*effects[name]).partition(" (")
     facts = {"effect": model.effect, "outcome": model.outcome, "column": name, "value": value}
