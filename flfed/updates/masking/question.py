@@ -269,7 +269,7 @@ class QuestionOrder:
             return self.cells + self.last + 1
         if kind == BINS:
             return self.cells
-        return number
+        return number if kind == STATISTIC else 0
 
 
 def order_of(study: Study) -> QuestionOrder:
