@@ -188,11 +188,14 @@ class NodeProcess:
                 action()
             # The driver has closed its end, or the packed tasks.
             except (OSError, ValueError, ray.exceptions.RayTaskError):
-                self.kill()
+                with suppress(OSError, ray.exceptions.RayError):  # its connection to the cluster may be lost, too
+                    self.kill()
             except ray.exceptions.RayError:
-                self._lose()
-            with suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
+                with suppress(OSError, ray.exceptions.RayError):
+                    self._lose()
+            finally:
+                with suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
 
         thread = threading.Thread(target=run, daemon=True)
         self._threads.append(thread)

@@ -203,6 +203,11 @@ def test_an_institution_sends_no_sums_in_which_one_row_outweighs_others(secure: 
     reply = ask(grid, "site-01", steep)
     assert reply.has_error() and "more than a tenth of its weights" in reply.error.reason
     assert secure.lines("site-01")[-1].kind == "error"
+    # The refusal was an answer: no other numbers in this visit, which would show where the rule begins.
+    for _ in range(2):
+        reply = ask(grid, "site-01", at(-15.0, 200.0, -150.0, 25.0, round=9))
+        assert "at other numbers in visit 10 of this run" in reply.error.reason
+        secure.restart("site-01")
 
 
 @pytest.mark.parametrize("gated", ["clear", "secure"])

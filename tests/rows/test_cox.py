@@ -14,6 +14,7 @@ from lifelines import CoxPHFitter
 from flfed.errors import UsageError
 from flfed.rows.data.schema import Schema
 from flfed.rows.statistics import newton
+from flfed.rows.statistics.hazards import event_risks
 from flfed.rows.statistics.listed.cox import Cox
 from tests.fitting import fitted, ring_of
 
@@ -157,3 +158,15 @@ def test_steep_coefficients_give_a_row_away_and_do_not_pass():
         point = {"coefficients": draw.normal(size=len(case.of)) * 3000}
         passed += max(model.at(point).largest_share(site, case.schema) for site in case.sites) <= 0.1
     assert passed == 0
+
+
+def test_a_row_that_is_all_of_each_risk_set_is_a_whole_part_of_them():
+    # Twenty alike are censored before the first event; one is followed to the end.
+    times = np.array([1.0] * 20 + [200.0] + list(range(2, 102)))
+    events = np.array([False] * 21 + [True] * 100)
+    predictor = np.array([60.0] * 21 + [0.0] * 100)
+    assert newton.largest_part(np.exp(predictor - 60)) < 0.05
+    assert newton.largest_part(event_risks(times, events, predictor)) > 0.999
+    # At coefficients of 0 it is a mean over the events of one in those at risk.
+    at_zero = event_risks(times, events, np.zeros(121))
+    assert at_zero.sum() == pytest.approx(100)

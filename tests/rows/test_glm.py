@@ -14,6 +14,7 @@ import pytest
 import statsmodels.api as sm
 
 from flfed.errors import UsageError
+from flfed.records.statistics.regression import coefficient_lines, coefficients_in_words
 from flfed.refusals import NotTakingPart
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
@@ -362,6 +363,51 @@ def test_an_outcome_without_another_is_refused(settings: dict[str, Any], outcome
     tables = [table.assign(event=outcome, y=0.0) for table in made_tables()]
     name = "event" if settings["family"] == "binomial" else "y"
     assert "all rows have one outcome" in refused(Glm(of=["x"], outcome=name, **settings), tables, schema)
+
+
+@pytest.mark.parametrize("outcome", [3.0, 10.0])
+def test_a_number_that_is_the_same_in_all_rows_has_no_errors(outcome: float):
+    schema = schema_of({"range": (0, 20)}, MADE)
+    tables = [table.assign(y=outcome) for table in made_tables()]
+    assert "has no errors" in refused(Glm(family="gaussian", of=["x"], outcome="y"), tables, schema)
+
+
+def test_counts_whose_second_visit_every_site_refuses_end_with_a_sentence(monkeypatch: pytest.MonkeyPatch):
+    sums = Glm.sums
+
+    def refusing(model: Glm, table: pd.DataFrame, schema: Schema) -> Any:
+        if model._coefficients.any():
+            raise NotTakingPart("sums-too-large")
+        return sums(model, table, schema)
+
+    monkeypatch.setattr(Glm, "sums", refusing)
+    schema = schema_of({"range": (0, 20)}, MADE)
+    words = refused(Glm(family="poisson", of=["x"], outcome="y"), made_tables(), schema)
+    assert "sites refused the sums at the first coefficients" in words
+
+
+def test_the_visit_for_the_starting_rate_has_no_sum_that_nobody_needs():
+    schema = schema_of({"range": (0, 20)}, MADE)
+    model = Glm(family="poisson", of=["x"], outcome="y", robust=True)
+    sums = model.at(model.first(schema)).sums(made_tables()[0], schema)
+    assert sums["gradient"][0] and sums["hessian"][0]
+    assert not any(sums[name].any() for name in ("deviance", "chi2", "scores"))
+
+
+def test_a_ratio_that_no_number_has_is_left_out():
+    one = {"value": 17044.0, "standard-error": 2136.0, "low": 12857.0, "high": 21231.0, "p": 0.0}
+    ordinary = {"value": 0.5, "standard-error": 0.1, "low": 0.3, "high": 0.7, "p": 0.0}
+    record = {
+        "family": "binomial", "outcome": "y", "coefficients": {"creatinine": one, "age": ordinary}, "sites": 3,
+        "visits": 6, "rows": 400, "deviance": 300.0, "aic": 304.0,
+    }  # fmt: skip
+    first, second = coefficient_lines(record)
+    assert (first["Odds ratio (95 % CI)"], second["Odds ratio (95 % CI)"]) == ("", "1.65 (1.35 to 2.01)")
+    assert "for age is 1.65" in coefficients_in_words(record)[0]
+    alone = record | {"coefficients": {"creatinine": one}}
+    assert coefficients_in_words(alone) == [
+        "No ratio for one unit fits in a number: choose smaller units for the columns."
+    ]
 
 
 def test_a_step_after_which_the_deviance_rises_or_a_site_refuses_is_halved():

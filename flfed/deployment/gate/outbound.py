@@ -186,6 +186,9 @@ class Leaving:
         reason = may_leave(text, self._site)
         if reason is None:
             LOG.error(render("gate.log.withheld", length=len(text)))
+        if message.metadata.message_type == STATISTIC and (chosen := run_limits.request_sha256(message)):
+            # A visit that a site refuses is a visit all the same.
+            facts = {**facts, "asked_sha256": chosen}
         return self._record_error(ERROR, message, reason or Refusal("error-untold"), facts)
 
     def _record_error(self, kind: str, message: Message, reason: Refusal, facts: Facts) -> Message:

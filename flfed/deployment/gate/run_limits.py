@@ -291,6 +291,7 @@ class RunLimits:
             self._sums.begin(line)
         # A refused or withheld reply gave the run nothing, so that it may request it again.
         if line.kind in (ledger_line.REFUSED, ledger_line.ERROR, ledger_line.WITHHELD) or not line.facts.get("run"):
+            self._add_refused_visit(line)
             return
         run = run_of(line.facts)
         kind = _question_of(line)
@@ -305,6 +306,15 @@ class RunLimits:
         if kind:
             self._request_hashes[run, kind, _place(kind, line.facts)].add(line.text(COMPARED_HASH))
         self._add_choices(line, run, kind)
+
+    def _add_refused_visit(self, line: Line) -> None:
+        """Note the numbers of a visit that the site refused: the refusal reveals that a row outweighs others there."""
+        if line.kind != ledger_line.ERROR or COMPARED_HASH not in line.facts:
+            return
+        run = run_of(line.facts)
+        self._studies[run[1]].add(run[0])
+        self._runs[str(line.facts.get(ledger_line.ASKS, run[0]))].add(run)
+        self._request_hashes[run, STATISTIC, _place(STATISTIC, line.facts)].add(line.text(COMPARED_HASH))
 
     def _add_choices(self, line: Line, run: Run, kind: str) -> None:
         """Note the coordinator's choices for a request that was answered."""

@@ -82,8 +82,9 @@ def _visit(
         Where a site of the first visit is missing in a later one.
     """
     point = statistic.first(run.schema)
+    coefficients = sum(values.size for values in point.values())
     if run.study.aggregation.sums_updates:
-        _check_coefficients(participants, sum(values.size for values in point.values()))
+        _check_coefficients(participants, coefficients)
     visits: list[Visit] = []
     sites: tuple[str, ...] = ()
     while True:
@@ -96,6 +97,9 @@ def _visit(
             visits.append(Visit(point, {}))
         else:
             _check_sites(run, sites, sums.sites, len(visits) + 1)
+            if run.study.aggregation.sums_updates:
+                # The list of sites may be shorter than that of those enrolled.
+                _check_coefficients({site: participants[site] for site in sums.sites}, coefficients)
             sites = sums.sites
             visits.append(Visit(point, added(sums.parts)))
         following = statistic.next(visits, run.schema)

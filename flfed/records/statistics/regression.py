@@ -17,6 +17,8 @@ INTERCEPT = "intercept"
 RATIOS = {"binomial": "odds ratio", "poisson": "rate ratio", "cox": "hazard ratio"}
 """What the exponential of a coefficient is, by family."""
 DIFFERENCE = "difference"
+LARGEST_LOGARITHM = 700.0
+"""Of a ratio that float64 has."""
 OVERDISPERSED = 1.5
 """Pearson's χ² for each degree of freedom above which a Poisson model's errors are too small."""
 
@@ -32,9 +34,11 @@ class Coefficient:
     p: float
 
     @property
-    def is_clear(self) -> bool:
-        """Whether its interval is on one side of 0."""
-        return self.low > 0 or self.high < 0
+    def conclusion(self) -> str:
+        """Whether its interval is on one side of 0, in words."""
+        if self.low > 0 or self.high < 0:
+            return render("report.regression.shown")
+        return render("report.regression.unclear")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +67,15 @@ class Coefficients:
         return RATIOS.get(self.family, DIFFERENCE)
 
     def effects(self) -> dict[str, tuple[float, float, float]]:
-        """Return each column's ratio or difference with its interval; the intercept has none."""
+        """Return each column's ratio or difference with its interval; the intercept has none.
+
+        Nor has a ratio for one unit that is too large for a number: the column needs a smaller unit.
+        """
         effects = {}
         for name, one in self.coefficients.items():
             ends = (one.value, one.low, one.high)
+            if self.family in RATIOS and max(map(abs, ends)) > LARGEST_LOGARITHM:
+                continue
             if self.family in RATIOS:
                 ends = (exp(ends[0]), exp(ends[1]), exp(ends[2]))
             if name != INTERCEPT:
@@ -94,11 +103,11 @@ def coefficients_in_words(statistic: Mapping[str, Any]) -> list[str]:
     """Return the first column's effect, and what the model rests on."""
     model = read(Coefficients, statistic)
     effects = model.effects()
+    if not effects:
+        return [render("report.regression.units")]
     name = next(iter(effects))
     one = model.coefficients[name]
-    conclusion = render("report.regression.unclear")
-    if one.is_clear:
-        conclusion = render("report.regression.shown")
+    conclusion = one.conclusion
     value, _, ends = _with_ends(*effects[name]).partition(" (")
     facts = {"effect": model.effect, "outcome": model.outcome, "column": name, "value": value}
     facts |= {"interval": ends.rstrip(")"), "p": format_p(one.p), "conclusion": conclusion}

@@ -83,4 +83,7 @@ def own_intercept(family: Family, predictor: np.ndarray, outcome: np.ndarray) ->
     intercept = float(brentq(excess, low, high, xtol=1e-12, rtol=1e-14))
     # One step of Newton's method takes the last digits.
     mean = expit(intercept + predictor)
-    return intercept - excess(intercept) / float((mean * (1 - mean)).sum())
+    slope = float((mean * (1 - mean)).sum())
+    if not slope:
+        return intercept
+    return intercept - excess(intercept) / slope

@@ -8,6 +8,20 @@ from flfed.rows.statistics.newton import triangle
 from flfed.rows.statistics.statistic import Sums
 
 
+def event_risks(times: np.ndarray, events: np.ndarray, predictor: np.ndarray) -> np.ndarray:
+    """Return each row's part in the risk sets of all events [rows], by time; without a number where risks vanish.
+
+    Of tied events each has the whole risk set.
+    """
+    order = np.argsort(times, kind="stable")
+    times = times[order]
+    risks = np.exp(predictor[order] - predictor.max())
+    at_risk = np.cumsum(risks[::-1])[::-1][np.searchsorted(times, times)]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        until = np.cumsum(events[order] / at_risk)[np.searchsorted(times, times, side="right") - 1]
+        return np.asarray(risks * until)
+
+
 def partial_likelihood(design: np.ndarray, times: np.ndarray, events: np.ndarray, coefficients: np.ndarray) -> Sums:
     """Return gradient, Hessian's upper triangle and deviance of the log partial likelihood.
 

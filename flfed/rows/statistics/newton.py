@@ -99,6 +99,8 @@ def next_coefficients(visits: Sequence[Visit], names: Sequence[str], most: int =
     UsageError
         For a column without an answer, or one whose coefficient does not settle.
     """
+    if not any(visit.sums for visit in visits):
+        raise usage_error("study.regression.refused")
     good = 0
     for number, visit in enumerate(visits):
         if visit.sums and not _rises(visits[good], visit):

@@ -122,6 +122,10 @@ class Regression:
         """Whether the first visit is for the starting rate of counts."""
         return self.family == "poisson" and not self.has_site_intercept
 
+    def is_for_rate(self, coefficients: np.ndarray) -> bool:
+        """Return whether a visit is for the starting rate of counts."""
+        return self.starts_with_rate and not coefficients.any()
+
     def encode(self, table: pd.DataFrame) -> ModelRows:
         """Return a site's complete rows."""
         design = self.design.matrix(table)
@@ -159,7 +163,7 @@ class Regression:
         """
         fit = self.fit(rows, coefficients)
         design = rows.design
-        if self.starts_with_rate and not coefficients.any():
+        if self.is_for_rate(coefficients):
             # For the starting rate the sums of outcome and exposure are enough.
             design = design * (np.arange(design.shape[1]) == 0)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -176,6 +180,9 @@ class Regression:
             if self.family == "poisson":
                 numbers["chi2"] = np.array([np.sum(fit.residual**2 / fit.weight)])
                 numbers["saturated"] = np.array([saturated(rows.outcome)])
+        if self.is_for_rate(coefficients):
+            unused = ("deviance", "scores", "chi2")
+            numbers |= {name: np.zeros_like(numbers[name]) for name in unused if name in numbers}
         return numbers
 
     def in_units(self, coefficients: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

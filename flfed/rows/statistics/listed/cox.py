@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flfed.rows.statistics.design import Design
-from flfed.rows.statistics.hazards import partial_likelihood
+from flfed.rows.statistics.hazards import event_risks, partial_likelihood
 from flfed.rows.statistics.newton import (
     COEFFICIENTS,
     MOST_VISITS,
@@ -135,12 +135,16 @@ class Cox:
         return sums | numbers
 
     def largest_share(self, table: pd.DataFrame, schema: Schema) -> float:
-        """Return the largest part that one row has of the site's risks; a site without an event sends none of them."""
+        """Return the largest part that one row has of the site's risks, or of the risk sets of its events.
+
+        A site without an event sends none of them.
+        """
         rows = self._rows(table, schema)
         if not rows.events.any():
             return 0.0
         predictor = rows.design @ self._coefficients
-        return largest_part(np.exp(predictor - predictor.max()))
+        in_risk_sets = event_risks(rows.times, rows.events, predictor)
+        return max(largest_part(np.exp(predictor - predictor.max())), largest_part(in_risk_sets))
 
     def figures(self, sites: Sequence[Sums], schema: Schema, of_all: Sums) -> dict[str, Any]:
         """Return coefficients with errors, intervals and p-values, deviance, AIC, rows and events."""

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 ROOM = 16.0
 """Times the largest number that a residual may be in the sums of a visit."""
+EXACT = 1e-20
+"""Squared residual of a scaled outcome, for each row, below which a fit leaves nothing to estimate errors from."""
 LARGEST_PART = 64.0
 """Most that rows add to the deviance, or to Pearson's χ², on average, by the largest residual."""
 
@@ -56,7 +58,8 @@ class Glm:
 
     Reveals: at each visit, for coefficients that the coordinator chooses, the sums over the rows of the gradient and
     the Hessian of the log-likelihood, and of the deviance. Of one row these are its values. Where all columns are
-    categories, three visits reveal how many rows have each combination of values.
+    categories, three visits reveal how many rows have each combination of values. Of counts also Pearson's χ², of which
+    one row may be most.
 
     Notes
     -----
@@ -175,13 +178,19 @@ class Glm:
         return sums | numbers
 
     def largest_share(self, table: pd.DataFrame, schema: Schema) -> float:
-        """Return the largest part that one row has of the site's weights, or of its absolute residuals."""
+        """Return the largest part that one row has of the weights, of the absolute residuals, or of squared scores.
+
+        Pearson's χ² of counts is not held to it: at honest coefficients, too, one row may be a third of it.
+        """
         model = self._model(schema)
         rows = model.encode(table)
         if model.has_one_outcome(rows) or not len(rows.outcome):
             return 0.0
         fit = model.fit(rows, self._coefficients)
-        return max(largest_part(fit.weight), largest_part(np.abs(fit.residual)))
+        parts = [fit.weight, np.abs(fit.residual)]
+        if model.robust:
+            parts.append(fit.residual**2)
+        return max(map(largest_part, parts))
 
     def figures(self, sites: Sequence[Sums], schema: Schema, of_all: Sums) -> dict[str, Any]:
         """Return coefficients with errors, intervals and p-values, deviance, AIC and rows."""
@@ -194,6 +203,8 @@ class Glm:
             parameters += int(sums["intercepts"][0])
         freedom = rows - parameters
         deviance = float(sums["deviance"][0]) * model.half**2
+        if model.family == "gaussian" and (freedom < 1 or sums["deviance"][0] <= EXACT * rows):
+            raise usage_error("study.regression.exact")
         covariance = newton.covariance
         if model.family == "gaussian":
             covariance = covariance * deviance / max(1, freedom)
