@@ -289,9 +289,7 @@ class RunLimits:
         self._compared.add(line)
         if line.n == 1:
             self._sums.begin(line)
-        # A refused or withheld reply gave the run nothing, so that it may request it again.
-        if line.kind in (ledger_line.REFUSED, ledger_line.ERROR, ledger_line.WITHHELD) or not line.facts.get("run"):
-            self._add_refused_visit(line)
+        if _gave_nothing(line) or not line.facts.get("run"):
             return
         run = run_of(line.facts)
         kind = _question_of(line)
@@ -306,15 +304,6 @@ class RunLimits:
         if kind:
             self._request_hashes[run, kind, _place(kind, line.facts)].add(line.text(COMPARED_HASH))
         self._add_choices(line, run, kind)
-
-    def _add_refused_visit(self, line: Line) -> None:
-        """Note the numbers of a visit that the site refused: the refusal reveals that a row outweighs others there."""
-        if line.kind != ledger_line.ERROR or COMPARED_HASH not in line.facts:
-            return
-        run = run_of(line.facts)
-        self._studies[run[1]].add(run[0])
-        self._runs[str(line.facts.get(ledger_line.ASKS, run[0]))].add(run)
-        self._request_hashes[run, STATISTIC, _place(STATISTIC, line.facts)].add(line.text(COMPARED_HASH))
 
     def _add_choices(self, line: Line, run: Run, kind: str) -> None:
         """Note the coordinator's choices for a request that was answered."""
@@ -334,8 +323,16 @@ def _refuse_other(kind: str, round: int) -> Refusal:
     return Refusal("other-model", question=QUESTIONS[kind])
 
 
+def _gave_nothing(line: Line) -> bool:
+    """Return whether a reply was refused or withheld, so that its run may request it again."""
+    return line.kind in (ledger_line.REFUSED, ledger_line.ERROR, ledger_line.WITHHELD) and not _question_of(line)
+
+
 def _question_of(line: Line) -> str:
     """Return the kind of the question that a line notes; "" where it notes none."""
+    # Of errors a visit's alone has its numbers: the site's refusal reveals that a row outweighs others there.
+    if line.kind == ledger_line.ERROR and COMPARED_HASH in line.facts:
+        return STATISTIC
     kind = _OF_LINE.get(line.kind, "")
     # A statistic of one visit asks for nothing that its study does not say.
     if kind == STATISTIC and COMPARED_HASH not in line.facts:

@@ -31,7 +31,7 @@ from flfed.updates.arrays import Arrays
 from flfed.updates.messages.summarise import STATISTIC, StatisticReply, StatisticRequest
 
 LARGEST_SHARE = 0.1
-"""Most that one row may have of its site's weights, or of its absolute residuals."""
+"""Most that one row may have of what its site's sums are made of: see a statistic's `largest_share`."""
 
 
 @dataclass(frozen=True)

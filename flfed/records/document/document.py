@@ -50,13 +50,14 @@ def answer(content: Content) -> Markup:
     first, *others = _verdict(content)
     words = [line for line in _words(content) if line not in {first, *others}]
     tables = Markup()
-    if content.shown.run.statistics:
+    if statistics := content.shown.run.statistics:
         # The figure stands first, with the sites missing from it; notes on the tables follow them.
-        tables = joined(sections.tables_of(one) for one in statistic_tables(content.shown.run.statistics))
-        tables = joined([tables, *sections.part(estimates(content.shown.run.statistics))])
+        listed = map(sections.tables_of, statistic_tables(statistics))
+        curves = sections.part(scores.survival(statistics))
+        effects = sections.part(estimates(statistics))
+        tables = joined([*curves, *listed, *effects])
         words = [*others, *words]
         others = missing_in_words(report)
-        tables = joined([*sections.part(scores.survival(content.shown.run.statistics)), tables])
     verdict = [element("strong", first), *others]
     box = element("div", *(element("p", line) for line in verdict), class_="verdict")
     warnings = bullets([line for line in _warnings(content) if line not in others], class_="warnings")

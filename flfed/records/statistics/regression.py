@@ -73,13 +73,12 @@ class Coefficients:
         """
         effects = {}
         for name, one in self.coefficients.items():
-            ends = (one.value, one.low, one.high)
-            if self.family in RATIOS and max(map(abs, ends)) > LARGEST_LOGARITHM:
+            if name == INTERCEPT:
                 continue
-            if self.family in RATIOS:
-                ends = (exp(ends[0]), exp(ends[1]), exp(ends[2]))
-            if name != INTERCEPT:
-                effects[name] = ends
+            if self.family not in RATIOS:
+                effects[name] = (one.value, one.low, one.high)
+            elif max(abs(one.low), abs(one.high)) <= LARGEST_LOGARITHM:
+                effects[name] = (exp(one.value), exp(one.low), exp(one.high))
         return effects
 
 
@@ -107,10 +106,9 @@ def coefficients_in_words(statistic: Mapping[str, Any]) -> list[str]:
         return [render("report.regression.units")]
     name = next(iter(effects))
     one = model.coefficients[name]
-    conclusion = one.conclusion
     value, _, ends = _with_ends(*effects[name]).partition(" (")
     facts = {"effect": model.effect, "outcome": model.outcome, "column": name, "value": value}
-    facts |= {"interval": ends.rstrip(")"), "p": format_p(one.p), "conclusion": conclusion}
+    facts |= {"interval": ends.rstrip(")"), "p": format_p(one.p), "conclusion": one.conclusion}
     first = render("report.regression.effect", **facts)
     basis = {"rows": counted(model.rows, "row"), "sites": counted(model.sites, "site"), "visits": model.visits}
     basis |= {"deviance": number(model.deviance, 2), "freedom": model.degrees_of_freedom, "aic": number(model.aic, 2)}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
@@ -12,7 +14,11 @@ from scipy.special import stdtr, stdtrit
 
 from flfed.refusals import decline
 from flfed.rows.statistics.statistic import Sums, Visit
+from flfed.summaries.summary import Arrays
 from flfed.words import usage_error
+
+if TYPE_CHECKING:
+    from flfed.rows.data.schema import Schema
 
 MOST_VISITS = 10
 """Visits of a run, at most."""
@@ -26,6 +32,28 @@ COLLINEAR = 1e-12
 """Part of a column's variation that others leave, below which it follows from them."""
 CONSTANT = 1e-18
 """Variation of a scaled column, for each row, below which it is the same in all rows."""
+
+
+class NewtonStatistic:
+    """What statistics share whose visits ask for gradient and Hessian at some coefficients."""
+
+    adds_up = True
+    visits = MOST_VISITS
+    _coefficients = np.zeros(0)
+
+    def names(self, schema: Schema) -> tuple[str, ...]:
+        """Return the names of the coefficients."""
+        raise NotImplementedError
+
+    def first(self, schema: Schema) -> Arrays:
+        """Return the coefficients of the first visit, all 0."""
+        return {COEFFICIENTS: np.zeros(len(self.names(schema)))}
+
+    def at(self, point: Arrays) -> Self:
+        """Return the model at the coefficients of a visit."""
+        model = copy(self)
+        model._coefficients = point[COEFFICIENTS]
+        return model
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from flfed.rows.statistics.design import Design
 from flfed.rows.statistics.hazards import event_risks, partial_likelihood
 from flfed.rows.statistics.newton import (
     COEFFICIENTS,
-    MOST_VISITS,
+    NewtonStatistic,
     check_bounds,
     describe_coefficients,
     largest_part,
@@ -42,7 +41,7 @@ class _Rows:
     missing: int
 
 
-class Cox:
+class Cox(NewtonStatistic):
     """Hazard ratios of Cox's model, the same as of all rows in one table that is stratified by site.
 
     Parameters
@@ -67,28 +66,19 @@ class Cox:
     """
 
     label = "Cox's proportional hazards"
-    adds_up = True
-    visits = MOST_VISITS
 
     def __init__(self, *, time: str, of: Sequence[str], event: str = "") -> None:
         self.time = time
         self.of = tuple(of)
         self.event = event
-        self._coefficients = np.zeros(0)
 
     def columns(self, schema: Schema) -> tuple[str, ...]:
         """Return the columns that are read; raises UsageError for one that does not fit."""
         return (*self._design(schema).columns, self.time, self._event(schema))
 
-    def first(self, schema: Schema) -> Arrays:
-        """Return the coefficients of the first visit, all 0."""
-        return {COEFFICIENTS: np.zeros(len(self._design(schema).names))}
-
-    def at(self, point: Arrays) -> Cox:
-        """Return the model at the coefficients of a visit."""
-        model = copy(self)
-        model._coefficients = point[COEFFICIENTS]
-        return model
+    def names(self, schema: Schema) -> tuple[str, ...]:
+        """Return the names of the coefficients."""
+        return self._design(schema).names
 
     def next(self, visits: Sequence[Visit], schema: Schema) -> Arrays | None:
         """Return the coefficients of the next visit, None after the last one.
@@ -100,7 +90,7 @@ class Cox:
         """
         if not visits[0].sums["events"][0]:
             raise usage_error("study.regression.eventless")
-        following = next_coefficients(visits, self._design(schema).names)
+        following = next_coefficients(visits, self.names(schema))
         return None if following is None else {COEFFICIENTS: following}
 
     def shapes(self, schema: Schema) -> Shapes:

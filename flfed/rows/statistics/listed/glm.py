@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from copy import copy
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from flfed.rows.statistics.newton import (
     COEFFICIENTS,
     MOST_VISITS,
+    NewtonStatistic,
     check_bounds,
     describe_coefficients,
     largest_part,
@@ -37,7 +37,7 @@ LARGEST_PART = 64.0
 """Most that rows add to the deviance, or to Pearson's χ², on average, by the largest residual."""
 
 
-class Glm:
+class Glm(NewtonStatistic):
     """Coefficients of a generalised linear model, the same as of all rows in one table.
 
     Parameters
@@ -69,8 +69,6 @@ class Glm:
     """
 
     label = "generalised linear model"
-    adds_up = True
-    visits = MOST_VISITS
 
     def __init__(
         self,
@@ -84,7 +82,6 @@ class Glm:
     ) -> None:
         self._settings: dict[str, Any] = {"family": family, "of": tuple(of), "outcome": outcome, "exposure": exposure}
         self._settings |= {"site": intercept == "site", "robust": robust}
-        self._coefficients = np.zeros(0)
 
     def columns(self, schema: Schema) -> tuple[str, ...]:
         """Return the columns that are read; raises UsageError for one that does not fit."""
@@ -92,15 +89,9 @@ class Glm:
         others = [name for name in (model.exposure, model.outcome) if name]
         return (*model.design.columns, *others)
 
-    def first(self, schema: Schema) -> Arrays:
-        """Return the coefficients of the first visit, all 0."""
-        return {COEFFICIENTS: np.zeros(len(self._model(schema).names))}
-
-    def at(self, point: Arrays) -> Glm:
-        """Return the model at the coefficients of a visit."""
-        model = copy(self)
-        model._coefficients = point[COEFFICIENTS]
-        return model
+    def names(self, schema: Schema) -> tuple[str, ...]:
+        """Return the names of the coefficients."""
+        return self._model(schema).names
 
     def next(self, visits: Sequence[Visit], schema: Schema) -> Arrays | None:
         """Return the coefficients of the next visit, None after the last one.

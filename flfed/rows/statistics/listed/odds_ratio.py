@@ -66,10 +66,8 @@ class OddsRatio:
         """Return how many rows of each group have each outcome."""
         groups = table[self.by]
         outcomes = table[schema.target]
-        # A flag is 0 or 1 in a mapped table.
-        of = [0, 1] if schema.columns[self.by].kind == "flag" else values_of(schema, self.by)
         counts = []
-        for one in of:
+        for one in cells_of(schema, self.by):
             counts.append([int(((groups == one) & (outcomes == outcome)).sum()) for outcome in schema.classes])
         missing = [int(groups.isna().sum())]
         return {"table": np.array(counts, dtype=np.uint64), "missing": np.array(missing, dtype=np.uint64)}
@@ -105,6 +103,11 @@ def ratio_of(log: float, sd: float) -> dict[str, float]:
         "low": math.exp(log - NORMAL_975 * sd),
         "high": math.exp(log + NORMAL_975 * sd),
     }
+
+
+def cells_of(schema: Schema, name: str) -> tuple[Any, ...]:
+    """Return how a mapped table has the `values_of` a column: those of a flag are 0 and 1."""
+    return (0, 1) if schema.columns[name].kind == "flag" else values_of(schema, name)
 
 
 def values_of(schema: Schema, name: str) -> tuple[str, ...]:

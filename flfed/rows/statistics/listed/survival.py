@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import chdtrc
 
-from flfed.rows.statistics.listed.odds_ratio import values_of
+from flfed.rows.statistics.listed.odds_ratio import cells_of, values_of
 from flfed.rows.statistics.statistic import Shapes, Sums, added, column_of
 from flfed.summaries.drift import NORMAL_975
 from flfed.words import usage_error
@@ -117,14 +117,14 @@ class Survival:
         events = (rows[self.event] == happened).to_numpy()
         group = np.zeros(len(rows), dtype=int)
         if self.by:
-            values = (0, 1) if schema.columns[self.by].kind == "flag" else groups
-            group = rows[self.by].map({value: place for place, value in enumerate(values)}).to_numpy(dtype=int)
+            places_by_cell = {cell: place for place, cell in enumerate(cells_of(schema, self.by))}
+            group = rows[self.by].map(places_by_cell).to_numpy(dtype=int)
         steps = self._steps(schema)
         places = group * steps + np.floor(times / self.step + ALMOST).astype(int)
         counts = {}
         for name, chosen in (("events", events), ("censored", ~events)):
-            cells_of = np.bincount(places[chosen], minlength=len(groups) * steps)
-            counts[name] = cells_of.reshape(len(groups), steps).astype(np.uint64)
+            counted = np.bincount(places[chosen], minlength=len(groups) * steps)
+            counts[name] = counted.reshape(len(groups), steps).astype(np.uint64)
         difference, variance = log_rank_terms(times, events, group, len(groups))
         return counts | {
             "fractions": np.array([(times % 1 != 0).sum()], dtype=np.uint64),
