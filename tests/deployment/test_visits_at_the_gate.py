@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from flwr.app import Message
 
 from flfed import Study, run
-from flfed.errors import RunStopped
+from flfed.deployment.gate.run_limits import SumLines
+from flfed.errors import FlfedError, RunStopped
+from flfed.federation.client.run_keys import QuestionHistory
 from flfed.records.store.reader import RunReader
-from flfed.refusals import decline
+from flfed.refusals import Refusal, decline
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.statistics.listed.glm import Glm
+from flfed.updates.aggregation import secure_sum
 from flfed.updates.messages.kinds import STATISTIC, UNMASK
 from flfed.updates.messages.summarise import StatisticReply, StatisticRequest
 from tests.deployment.summing import Consortium, Coordinator, SummingGrid
@@ -37,7 +42,11 @@ name = "glm"
 family = "binomial"
 of = ["x1", "x2", "flag"]
 """
-SECURE = f'{GLM}\n[privacy]\nsecure-aggregation = "on"\n'
+SUMS = '\n[privacy]\nsecure-aggregation = "on"\n'
+SECURE = f"{GLM}{SUMS}"
+HEAD = GLM.partition("[statistic]")[0]
+COX = f'{HEAD}[statistic]\nname = "cox"\ntime = "x1"\nof = ["x2", "flag"]\n'
+SURVIVAL = f'{HEAD}[statistic]\nname = "survival"\ntime = "x1"\nevent = "y"\nby = "flag"\nstep = 5\n'
 INSTITUTION = Policy(outputs=("single-cells-in-sums",))
 
 
@@ -49,10 +58,21 @@ def clear(small_sites: Small) -> Consortium:
     return found
 
 
+def institutions(sites: list[Site], study: str = SECURE) -> Consortium:
+    """Return institutions whose policies let single cells into sums."""
+    return Consortium([replace(site, policy=INSTITUTION) for site in sites], Study.parse(study))
+
+
 @pytest.fixture
 def secure(small_sites: Small) -> Consortium:
-    """Three institutions whose policies let single cells into sums."""
-    return Consortium([replace(site, policy=INSTITUTION) for site in small_sites(3, rows=200)], Study.parse(SECURE))
+    """Three institutions with a model of four coefficients."""
+    return institutions(small_sites(3, rows=200))
+
+
+def in_the_clear(consortium: Consortium, study: str) -> dict[str, Any]:
+    """Return the figures of a study without secure sums over the same rows, in one process."""
+    open_rows = [replace(site, policy=Policy(disclosure="open")) for site in consortium.sites.values()]
+    return dict(run(Study.parse(study), sites=open_rows).report["statistics"])
 
 
 def statistic_of(name: str) -> dict[str, Any]:
@@ -121,8 +141,7 @@ def test_runs_of_other_numbers_are_few(clear: Consortium):
 
 
 def test_institutions_give_sums_of_all_alone(secure: Consortium):
-    open_rows = [replace(site, policy=Policy(disclosure="open")) for site in secure.sites.values()]
-    here = run(Study.parse(GLM), sites=open_rows).report["statistics"]
+    here = in_the_clear(secure, GLM)
     coordinator = Coordinator(secure)
     ended = coordinator.run()
     assert ended.status == "completed", ended.reason
@@ -201,7 +220,7 @@ def test_an_institution_sends_no_sums_in_which_one_row_outweighs_others(secure: 
     grid = SummingGrid(secure, run=ended.run)
     steep = at(-30.0, 400.0, -300.0, 50.0, round=9)
     reply = ask(grid, "site-01", steep)
-    assert reply.has_error() and "more than a tenth of its weights" in reply.error.reason
+    assert reply.has_error() and "over a tenth of its weights" in reply.error.reason
     assert secure.lines("site-01")[-1].kind == "error"
     # The refusal was an answer: no other numbers in this visit, which would show where the rule begins.
     for _ in range(2):
@@ -238,3 +257,101 @@ def test_where_a_site_refuses_the_numbers_of_a_visit_the_step_is_halved(
     np.testing.assert_allclose(halved, asked[0] / 2)
     with RunReader.open() as reader:
         assert not [event for event in reader.events([ended.run]) if event.kind == "fault"]
+
+
+def figures_by_path(figures: Any) -> dict[str, Any]:
+    """Return each figure of a nested record by the path to it."""
+    if isinstance(figures, dict):
+        figures = figures.items()
+    elif isinstance(figures, list):
+        figures = enumerate(figures)
+    else:
+        return {"": figures}
+    return {f".{key}{path}": one for key, inner in figures for path, one in figures_by_path(inner).items()}
+
+
+@pytest.mark.parametrize("study", [COX, SURVIVAL], ids=["cox", "survival"])
+def test_hazard_ratios_and_survival_at_institutions_are_those_of_one_process(small_sites: Small, study: str):
+    gated = institutions(small_sites(3, rows=200), study + SUMS)
+    here = in_the_clear(gated, study)
+    coordinator = Coordinator(gated)
+    ended = coordinator.run()
+    assert ended.status == "completed", ended.reason
+    found = statistic_of(ended.run)
+    # No figure of one site alone, of a survival study too, whose sites in the clear have theirs.
+    assert found.pop("by-site") == {}
+    assert here.pop("by-site", {}) or study == COX
+    figures, expected = figures_by_path(found), figures_by_path(here)
+    assert figures.keys() == expected.keys()
+    for path, value in expected.items():
+        # Whole numbers and words are the same; the others are rounded to the ring of the sums.
+        if isinstance(value, float):
+            assert figures[path] == pytest.approx(value, rel=1e-8, abs=1e-12), path
+        else:
+            assert figures[path] == value, path
+    # Whatever is in no sum is no number that a site sent.
+    for _, sent, reply in coordinator.grid.sent:
+        if sent.metadata.message_type == STATISTIC:
+            answer = StatisticReply.from_record(reply.content)
+            assert not answer.sums and answer.masked is not None and answer.masked.sums.max() > 2**60
+
+
+class Shortened:
+    """A coordinator's choice of a sum's sites: those that its first sum had, and one fewer from the second on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.lists: list[frozenset[str]] = []
+        monkeypatch.setattr(secure_sum, "choose_list", self)
+
+    def __call__(self, answered: dict[str, Any], **rules: Any) -> frozenset[str]:
+        gone = {max(answered)} if self.lists else set()
+        self.lists.append(frozenset(answered) - gone)
+        return self.lists[-1]
+
+
+@pytest.mark.parametrize("rule", [True, False], ids=["rule", "no rule"])
+def test_a_later_visit_has_the_list_of_sites_of_the_first(
+    small_sites: Small, monkeypatch: pytest.MonkeyPatch, rule: bool
+):
+    four = institutions(small_sites(4, rows=200))
+    if not rule:
+        monkeypatch.setattr(SumLines, "get_history", lambda lines, question, dataset: QuestionHistory())
+    shortened = Shortened(monkeypatch)
+    with suppress(FlfedError):
+        Coordinator(four).run()
+    opened = {line.facts["listed"] for site in four.sites for line in four.lines(site) if line.kind == "unmask"}
+    everybody, others = ",".join(sorted(four.sites)), ",".join(sorted(four.sites)[:3])
+    assert [len(listed) for listed in shortened.lists[:2]] == [4, 3]
+    if not rule:
+        # The difference of two such sums would be those of the fourth site.
+        assert opened == {everybody, others}
+        return
+    assert opened == {everybody}
+    for site in others.split(","):
+        last = four.lines(site)[-1]
+        assert (last.kind, last.facts["reason"]) == ("error", Refusal("list-differs")), last
+
+
+@pytest.mark.parametrize("sites", [3, 4])
+def test_a_site_of_too_few_events_says_so_and_a_run_that_lacks_it_ends_with_its_reason(small_sites: Small, sites: int):
+    def small_first(number: int, table: pd.DataFrame) -> pd.DataFrame:
+        # Of 30 rows the last one is in every risk set.
+        return table if number else table.dropna().tail(30).reset_index(drop=True)
+
+    gated = institutions(small_sites(sites, rows=200, change=small_first), COX + SUMS)
+    why = "one of its rows carries over a tenth of its sums from the start: it has too few rows or events"
+    if sites == 4:
+        ended = Coordinator(gated).run()
+        assert (ended.status, statistic_of(ended.run)["sites"]) == ("completed", 3)
+    else:
+        # Resumed it would ask for the same numbers.
+        with pytest.raises(FlfedError, match=f"no sum over the rows of the sites .site-01: {why}"):
+            Coordinator(gated).run()
+        with RunReader.open() as reader:
+            ended = next(iter(reader.runs()))
+        assert ended.status == "failed" and why in ended.reason
+    with RunReader.open() as reader:
+        (event,) = (event for event in reader.events([ended.run]) if event.kind == "fault")
+    assert event.site == "site-01" and event.reason.startswith(why)
+    last = gated.lines("site-01")[-1]
+    assert last.kind == "error" and str(last.facts["reason"]).startswith(why)

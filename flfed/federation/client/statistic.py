@@ -64,8 +64,12 @@ class ExactSums:
         statistic = self.statistic
         if session.site.policy.is_open or not isinstance(statistic, VisitedStatistic):
             return None
-        share = statistic.largest_share(all_rows(session), session.schema)
-        return None if share <= LARGEST_SHARE else Refusal("row-outweighs")
+        if statistic.largest_share(all_rows(session), session.schema) <= LARGEST_SHARE:
+            return None
+        if any(values.any() for values in self.point.values()):
+            return Refusal("row-outweighs")
+        # At coefficients of 0 every run begins.
+        return Refusal("row-outweighs-first")
 
     def refusal(self, session: SiteSession) -> Refusal | None:
         """Return why a site's policy forbids its sums to leave alone, or None."""

@@ -58,15 +58,19 @@ class NumbersRefused(FlfedError):
     """A visit at whose numbers a site sends no sums; at others it may."""
 
 
-REFUSING = frozenset({"row-outweighs", "sums-too-large"})
+REFUSING = frozenset({"row-outweighs", "row-outweighs-first", "sums-too-large"})
 """Codes of such sites."""
+
+
+def has_refused_numbers(faults: Mapping[str, Refusal]) -> bool:
+    """Return whether some site refused the numbers of a visit."""
+    return any(why.cause.code in REFUSING for why in faults.values())
 
 
 def check_numbers(faults: Mapping[str, Refusal], needed: int) -> None:
     """Raise NumbersRefused where a site refused the numbers of a later visit."""
-    refusals = [why for why in faults.values() if why.cause.code in REFUSING]
-    if needed and refusals:
-        raise NumbersRefused(refusals[0])
+    if needed and has_refused_numbers(faults):
+        raise NumbersRefused
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,14 @@ import numpy as np
 from flfed.errors import RunStopped
 from flfed.federation.recording.pooled_figures import together
 from flfed.federation.server.parts.server_part import FinalModel, ServerPart
-from flfed.federation.server.row_sums import CellShapes, NumbersRefused, SiteSums, StatisticSums, check_numbers
+from flfed.federation.server.row_sums import (
+    CellShapes,
+    NumbersRefused,
+    SiteSums,
+    StatisticSums,
+    check_numbers,
+    has_refused_numbers,
+)
 from flfed.federation.server.run_setting import RunSetting, nodes_of
 from flfed.federation.server.secure_sums import check_enrolled, exchange_keys, rehearse_keys
 from flfed.refusals import Refusal
@@ -266,8 +273,13 @@ class SecureSiteSums(SiteSums):
         totals = _totals(self.run, self.sums, questions, vectors, needed)
         if isinstance(totals, Refusal):
             rows = "rows" if kind == STATISTIC else "training rows"
-            error = self.run.error(render("run.sums.none", rows=rows, why=totals))
-            if has_visits:
+            why = str(totals)
+            # The numbers are the same in a resumed run, and so is a site's refusal of them.
+            is_refused = has_refused_numbers(questions.faults)
+            if is_refused:
+                why = "; ".join(f"{site}: {fault}" for site, fault in sorted(questions.faults.items()))
+            error = self.run.error(render("run.sums.none", rows=rows, why=why))
+            if has_visits and not is_refused:
                 raise RunStopped(str(error))
             raise error
         return totals
