@@ -20,7 +20,14 @@ from flfed.parsers import parse_toml
 from flfed.registry import kebab, snake
 from flfed.words import render, usage_error
 
-WORDS = {"bool": "true or false", "float": "a number", "int": "a whole number", "string": "a text", "tuple": "a list"}
+WORDS = {
+    "bool": "true or false",
+    "float": "a number",
+    "int": "a whole number",
+    "sequence_str": "a list",
+    "string": "a text",
+    "tuple": "a list",
+}
 """What a value must be, by pydantic's name of the type that it is not."""
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -113,6 +114,7 @@ def test_noise_and_homomorphic_encryption_are_refused(added: str):
 @pytest.mark.parametrize(("old", "new", "words"), [
     ('"flag"]', '"flog"]', "of names 'flog'"), ('"binomial"', '"gamma"', "family"), ('"flag"]', '"y"]', "of names 'y'"),
     ('"binomial"', '"poisson"', "does not fit outcome='y'"),
+    ('["x1", "colour", "flag"]', '"x1"', "of='x1' must be a list"),
 ])  # fmt: skip
 def test_a_wrong_column_or_family_ends_with_code_2_and_a_sentence(
     small_sites: Small, tmp_path: Path, old: str, new: str, words: str
@@ -122,6 +124,47 @@ def test_a_wrong_column_or_family_ends_with_code_2_and_a_sentence(
     path.write_text(GLM.replace(old, new))
     with pytest.raises(UsageError) as error:
         CliRunner().invoke(studies, ["check", str(path)], catch_exceptions=False)
+    assert words in str(error.value) and error.value.exit_code == 2
+
+
+def constant_flag(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(flag=0)
+
+
+def same_twice(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(x2=table["x1"] / 10 - 5)
+
+
+def nobody(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(y="no")
+
+
+def never_blue(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(y=table["y"].where(table["colour"] != "blue", "no"))
+
+
+def statistic(settings: str) -> str:
+    return f"{HEAD}\n[statistic]\n{settings}\n"
+
+
+@pytest.mark.parametrize(("text", "change", "words"), [
+    (GLM, constant_flag, "'flag' is the same in all rows; leave it out"),
+    (GLM.replace("flag", "x2"), same_twice, "'x2' follows from the columns before it; leave it out"),
+    (GLM, nobody, "all rows have one value of the outcome 'y'"),
+    (COX, nobody, "no row of any site has the event 'y'"),
+    (GLM, never_blue, "not converged after 10 visits: the coefficient of 'colour=blue' still moves"),
+    (COX.replace('"x1"', '"x2"'), None, "time='x2' has a range below 0"),
+    (COX.replace('"x1"', '"when"'), None, "time='when' must be a column"),
+    (f'{COX}event = "dead"\n', None, "event='dead' must be a column of the dataset: flag, y"),
+    (statistic('name = "survival"\ntime = "x2"\nevent = "y"'), None, "'x2' must begin at 0"),
+    (GAUSSIAN.replace("gaussian", "poisson").replace('"x1"', '"x2"'), None, "outcome='x2' has a range below 0"),
+])  # fmt: skip
+def test_a_run_without_an_answer_ends_with_code_2_and_names_the_column(
+    small_sites: Small, text: str, change: Callable[[pd.DataFrame], pd.DataFrame] | None, words: str
+):
+    changed = None if change is None else lambda number, table: change(table)
+    with pytest.raises(UsageError) as error:
+        run(Study.parse(text), sites=small_sites(3, rows=120, change=changed))
     assert words in str(error.value) and error.value.exit_code == 2
 
 

@@ -136,7 +136,7 @@ def test_ties_by_breslow_and_a_step_too_few_are_seen(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(("settings", "words"), [
     ({"time": "when"}, "time='when' must be a column"), ({"of": ["time"]}, "of names 'time'"),
     ({"event": "age"}, "event='age' must be a column"), ({"of": []}, "at least one column"),
-    ({"time": "below"}, "time='below' has a range below 0"), ({}, "no row of any site has the event"),
+    ({"time": "below"}, "time='below' has a range below 0"), ({}, "no row of any site has the event 'event'"),
 ])  # fmt: skip
 def test_what_has_no_answer_is_refused_with_the_column(settings: dict[str, Any], words: str):
     case = gbsg()

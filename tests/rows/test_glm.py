@@ -333,9 +333,9 @@ MADE = {
 
 @pytest.mark.parametrize(("settings", "words"), [
     ({"of": ["x", "z"]}, "'z' follows from the columns before it"),
-    ({"of": ["x", "same"]}, "'same' follows from the columns before it"),
+    ({"of": ["x", "same"]}, "'same' is the same in all rows"),
     ({"of": ["x", "same"], "intercept": "site"}, "'same' is the same in all rows"),
-    ({"of": ["x", "age"]}, "of names 'age', which is no number, flag or category"),
+    ({"of": ["x", "age"]}, "of names 'age'; it must be a number, flag or category"),
     ({"of": ["x", "name"]}, "of names 'name'"), ({"of": ["event"]}, "of names 'event'"),
     ({"of": []}, "at least one column"),
     ({"of": ["x", "x"]}, "names 'x' twice"), ({"of": ["x * x"]}, "a product of two different ones"),
@@ -362,7 +362,8 @@ def test_an_outcome_without_another_is_refused(settings: dict[str, Any], outcome
     schema = schema_of({"range": (0, 20)}, MADE)
     tables = [table.assign(event=outcome, y=0.0) for table in made_tables()]
     name = "event" if settings["family"] == "binomial" else "y"
-    assert "all rows have one outcome" in refused(Glm(of=["x"], outcome=name, **settings), tables, schema)
+    words = f"all rows have one value of the outcome {name!r}"
+    assert words in refused(Glm(of=["x"], outcome=name, **settings), tables, schema)
 
 
 @pytest.mark.parametrize("outcome", [3.0, 10.0])

@@ -111,6 +111,9 @@ def newton_step(sums: Sums, names: Sequence[str]) -> NewtonStep:
 def _check_collinear(correlations: np.ndarray, names: Sequence[str]) -> None:
     left = correlations.copy()
     for place, name in enumerate(names):
+        # What follows from the intercept alone is the same in all rows.
+        if names[0] == "intercept" and place and correlations[0, place] ** 2 >= 1 - COLLINEAR:
+            raise usage_error("study.regression.constant", column=name)
         if left[place, place] <= COLLINEAR:
             raise usage_error("study.regression.collinear", column=name)
         column = left[place:, place] / left[place, place]

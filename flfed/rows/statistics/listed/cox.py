@@ -56,7 +56,8 @@ class Cox(NewtonStatistic):
 
     Reveals: at each visit, for coefficients that the coordinator chooses, the sums over the events of the gradient and
     the Hessian of the log partial likelihood, and the likelihood; and the number of events. Of few events these are
-    their rows' values.
+    their rows' values. The coordinator alone checks that ten rows of all sites stand behind each coefficient, since a
+    site does not know how many rows the others have.
 
     Notes
     -----
@@ -89,7 +90,7 @@ class Cox(NewtonStatistic):
             Without an event, and for a column without an answer.
         """
         if not visits[0].sums["events"][0]:
-            raise usage_error("study.regression.eventless")
+            raise usage_error("study.regression.eventless", column=self._event(schema))
         following = next_coefficients(visits, self.names(schema))
         return None if following is None else {COEFFICIENTS: following}
 
@@ -176,7 +177,5 @@ class Cox(NewtonStatistic):
 
     def _event(self, schema: Schema) -> str:
         """Return the event's column; raises UsageError where it is neither a flag nor a target of two values."""
-        name = self.event or schema.target
-        if name == schema.target and schema.task == "binary":
-            return name
-        return column_of(name, schema, where="event", kinds=("flag",))
+        kinds = ("flag", "target") if schema.task == "binary" else ("flag",)
+        return column_of(self.event or schema.target, schema, where="event", kinds=kinds)

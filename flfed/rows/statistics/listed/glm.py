@@ -59,7 +59,8 @@ class Glm(NewtonStatistic):
     Reveals: at each visit, for coefficients that the coordinator chooses, the sums over the rows of the gradient and
     the Hessian of the log-likelihood, and of the deviance. Of one row these are its values. Where all columns are
     categories, three visits reveal how many rows have each combination of values. Of counts also Pearson's χ², of which
-    one row may be most.
+    one row may be most. The coordinator alone checks that ten rows of all sites stand behind each coefficient, since a
+    site does not know how many rows the others have.
 
     Notes
     -----
@@ -249,4 +250,4 @@ def _check_outcomes(model: Regression, sums: Sums) -> None:
         # The mean of each row is a half.
         has_both = abs(sums["gradient"][0]) < (float(sums["rows"][0]) - 1) / 2 + 0.25
     if not has_both:
-        raise usage_error("study.regression.outcomes")
+        raise usage_error("study.regression.outcomes", column=model.outcome)
