@@ -20,8 +20,8 @@ OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
-    "tokens of code": 728_700,
-    "lines of code": 68_300,
+    "tokens of code": 728_740,
+    "lines of code": 68_320,
     "Python files": 525,
     "most imports of a module": 30,
     "modules with more than 15 imports": 47,

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from flfed.errors import RunStopped
+from flfed.errors import FlfedError, RunStopped
 from flfed.federation.recording.pooled_figures import together
 from flfed.federation.server.parts.server_part import FinalModel, ServerPart
 from flfed.federation.server.row_sums import (
@@ -272,17 +272,18 @@ class SecureSiteSums(SiteSums):
         vectors = {site: one.masked for site, one in replies.items() if one.masked is not None}
         totals = _totals(self.run, self.sums, questions, vectors, needed)
         if isinstance(totals, Refusal):
-            rows = "rows" if kind == STATISTIC else "training rows"
-            why = str(totals)
-            # The numbers are the same in a resumed run, and so is a site's refusal of them.
-            is_refused = has_refused_numbers(questions.faults)
-            if is_refused:
-                why = "; ".join(f"{site}: {fault}" for site, fault in sorted(questions.faults.items()))
-            error = self.run.error(render("run.sums.none", rows=rows, why=why))
-            if has_visits and not is_refused:
-                raise RunStopped(str(error))
-            raise error
+            raise self._error(kind, totals, questions.faults, has_visits=has_visits)
         return totals
+
+    def _error(self, kind: str, why: Refusal, faults: Mapping[str, Refusal], *, has_visits: bool) -> FlfedError:
+        """Return the error of a run without a sum."""
+        rows = "rows" if kind == STATISTIC else "training rows"
+        if has_refused_numbers(faults):
+            # In a resumed run the numbers are the same, and so is a site's refusal of them.
+            reasons = "; ".join(f"{site}: {fault}" for site, fault in sorted(faults.items()))
+            return self.run.error(render("run.sums.none", rows=rows, why=reasons))
+        error = self.run.error(render("run.sums.none", rows=rows, why=why))
+        return RunStopped(str(error)) if has_visits else error
 
 
 def _questions(run: RunSetting, kind: str, participants: Participants, number: int = 0) -> SumQuestions:
