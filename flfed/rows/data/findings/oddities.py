@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -58,6 +58,7 @@ def oddities(
     mapping: ColumnMapping,
     *,
     today: date | None = None,
+    missing: Mapping[str, int] | None = None,
 ) -> list[Note]:
     """List the oddities of a table that its mapping accepted.
 
@@ -71,7 +72,10 @@ def oddities(
     mapping : mapping of schema column to own column, Field or None
     today : date, optional
         Later dates are reported; default: the day of the call.
+    missing : mapping of schema column to int, optional
+        Its missing cells, where they were counted before.
     """
+    missing = missing or missing_cells(table, schema)
     candidates = _alike_but_for_class(table, schema, mapping)
     notes = _notes("table", _of_the_whole(raw, table, mapping, candidates))
     fields = {name: mapping.get(name, name) for name in schema.columns}
@@ -82,11 +86,16 @@ def oddities(
         # Another column of nearly the same name may be the intended one.
         notes += _notes(name, _of_names(own, unread))
         if own in read:
-            notes += _notes(name, _of_cells(name, table, schema, today or date.today()))
+            notes += _notes(name, _of_cells(name, table, schema, today or date.today(), missing[name]))
     notes += _notes("table", contradictions(table, schema, candidates))
     if len(raw) == len(table) and row_of_means(_numbers(raw, table, schema, fields)):
         notes.append(Note("table", render("findings.table.means")))
     return notes
+
+
+def missing_cells(table: pd.DataFrame, schema: Schema) -> dict[str, int]:
+    """Return the number of missing cells of each of the schema's columns."""
+    return {name: int(table[name].isna().sum()) for name in schema.columns}
 
 
 def _notes(place: str, texts: Iterable[str]) -> list[Note]:
@@ -99,7 +108,7 @@ def _of_names(own: str | None, unread: Sequence[object]) -> Iterator[str]:
 
 
 def _alike_but_for_class(table: pd.DataFrame, schema: Schema, mapping: ColumnMapping) -> np.ndarray:
-    """Return the places of rows that equal another one in the columns of both searches for copies, int [rows that do]."""
+    """Return the places of rows that equal another one in the columns of both searches, int [rows that do]."""
     return rows_alike(table[[name for name in _compared_columns(schema) if _is_compared(name, mapping)]])
 
 
@@ -131,13 +140,10 @@ def _texts_of(raw: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({place: plain_text(raw.iloc[:, place]) for place in range(raw.shape[1])})
 
 
-def _of_cells(name: str, table: pd.DataFrame, schema: Schema, today: date) -> Iterator[str]:
+def _of_cells(name: str, table: pd.DataFrame, schema: Schema, today: date, missing: int) -> Iterator[str]:
     cells = table[name]
-    present = cells.notna()
-    present_cells = cells
     # Most columns are complete, and need no copy.
-    if not present.all():
-        present_cells = cells[present]
+    present_cells = cells.dropna() if missing else cells
     column = schema.columns[name]
     if column.kind == "id":
         yield from _of_identifiers(name, present_cells, len(cells), schema)
