@@ -16,7 +16,7 @@ import pandas as pd
 from flfed.errors import count_in_words, counted
 from flfed.paths import write_private
 from flfed.rows.data import datasets
-from flfed.rows.data.findings.oddities import EMPTY, foreign_rows, oddities, spelling
+from flfed.rows.data.findings.oddities import EMPTY, foreign_rows, missing_cells, oddities, spelling
 from flfed.rows.data.holdout import Holdout, SortedRows
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parquet_blocks import ParquetBlocks, together
@@ -99,7 +99,7 @@ def check_site(site: Site, *, today: date | None = None) -> Checked:
         return _check_blocks(site)
     raw, table, findings, schema = site.examine()
     every = site.schema_of(schema)
-    missing = {name: int(table[name].isna().sum()) for name in every.columns}
+    missing = missing_cells(table, every)
     lines = [_column_line(name, table, missing[name], every, findings, site) for name in every.columns]
     lines += [
         Line(finding.column, False, _broken(finding)) for finding in findings if finding.column not in every.columns
@@ -117,7 +117,7 @@ def check_site(site: Site, *, today: date | None = None) -> Checked:
     if site.policy.width < 1:
         lines.append(_note("table", render("findings.check.width", part=width_in_words(site.policy.width))))
     lines += [_note("table", words) for words in foreign_rows(raw)]
-    noted = oddities(raw, table, every, site.columns, today=today)
+    noted = oddities(raw, table, every, site.columns, today=today, missing=missing)
     # The line of an empty column says so already.
     lines += [_note(odd.column, odd.text) for odd in noted if odd.text != EMPTY]
     once = CachedSite.of(site)
