@@ -356,3 +356,18 @@ def test_a_site_of_too_few_events_says_so_and_a_run_that_lacks_it_ends_with_its_
     assert event.site == "site-01" and event.reason.startswith(why)
     last = gated.lines("site-01")[-1]
     assert last.kind == "error" and str(last.facts["reason"]).startswith(why)
+
+
+def test_a_fit_of_an_open_sites_own_rows_leaves_with_its_first_visit(small_sites: Small):
+    found = Consortium(small_sites(3, rows=200), Study.parse(f'{GLM}intercept = "site"\n'))
+    for name in found.sites:
+        found.approve(name, sums=False, pins={})
+    here = run(found.study, sites=list(found.sites.values())).report["statistics"]
+    ended = Coordinator(found).run()
+    assert ended.status == "completed", ended.reason
+    assert statistic_of(ended.run) == here
+    assert here["averaging"]["own-fits"] == 3 and len(here["by-site"]) == 3
+    grid = SummingGrid(found, run="asked")
+    replies = [ask(grid, "site-01", at(0, 0, 0)), ask(grid, "site-01", at(0.1, 0, 0, round=1))]
+    fits = [StatisticReply.from_record(reply.content).fit for reply in replies]
+    assert list(fits[0]) == ["coefficients", "variances"] and fits[1] == {}
