@@ -12,9 +12,10 @@ from flfed.cli import completion, output
 from flfed.cli.data import TO
 from flfed.errors import UsageError
 from flfed.records.statistics.verdict import number
-from flfed.words import render
+from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
+    from flfed.rows.data.schema import Schema
     from flfed.study.study import Study
 
 app = typer.Typer(no_args_is_help=True, help="List, check and run studies.")
@@ -105,14 +106,22 @@ def show_study(name: str = NAME, changes: list[str] = SET) -> None:
         typer.echo(f"# {line}", err=True)
 
 
-@app.command("new", epilog="--dataset heart-disease --model logistic --name my-study")
+@app.command("new", epilog="--dataset heart-flamby --estimate glm --of age,sex,exang --name my-study")
 def new_study(
     dataset: str = typer.Option(..., help="Dataset.", autocompletion=completion.datasets),
     model: str = typer.Option("", help="logistic, linear, mlp or boosted-trees; default: the first that fits."),
     private: bool = typer.Option(False, "--private/--not-private", help="Differential privacy for each row."),
     covers: str = typer.Option("updates", help="Scope of epsilon: updates, or study for all releases of a site."),
     summary: bool = typer.Option(False, "--summary", help="Counts and means under one epsilon, without a model."),
-    name: str = typer.Option("", help="Name; default: the dataset's with -study or -table."),
+    estimate: str = typer.Option(
+        "", help="Exact sums without a model: glm, cox, mantel-haenszel, odds-ratio or survival."
+    ),
+    of: str = typer.Option("", metavar="COLUMN,...", help="Columns of a glm or cox; products such as 'age * sex'."),
+    by: str = typer.Option("", metavar="COLUMN", help="Groups that an odds ratio or survival compares."),
+    time: str = typer.Option("", metavar="COLUMN", help="Time until the event, of cox or survival."),
+    event: str = typer.Option("", metavar="COLUMN", help="Flag of the event; default: the target."),
+    outcome: str = typer.Option("", metavar="COLUMN", help="Outcome of a glm; default: the target."),
+    name: str = typer.Option("", help="Name; default: the dataset's with -study, -table or the statistic."),
     purpose: str = typer.Option("", help="Purpose, which is part of each approval."),
     to: Path = TO,
 ) -> None:
@@ -124,9 +133,21 @@ def new_study(
     from flfed.study.template import MODELS, StudyTemplate
 
     schema = datasets.load(dataset).schema
-    choices: dict[str, Any] = {"model": model, "private": private}
+    sites = site_discovery.of_dataset(dataset)
+    # Only open sites refit on their validation rows; sites cut from one table are open.
+    opened = all(site.policy.is_open for site in sites)
+    columns = {"of": of, "by": by, "time": time, "event": event, "outcome": outcome}
+    choices: dict[str, Any] = {"model": model, "private": private, "sums": True}
     suffix = "study"
-    if summary:
+    if estimate or any(columns.values()):
+        others = {"model": model, "private": private, "covers": covers != "updates", "summary": summary}
+        choices = _choose_estimate(estimate, schema, columns, others)
+        choices["sums"] = not opened
+        if not sites:
+            choices["settings"] = {"dataset.partition": {"by": "iid", "sites": 3}}
+            choices["reasons"] = {"dataset.partition": render("study.estimate.cut")}
+        suffix = estimate
+    elif summary:
         suffix = "table"
         from flfed.rows.statistics.analysis import COUNTED
 
@@ -135,17 +156,33 @@ def new_study(
     else:
         choices["model"] = model or MODELS[schema.task]
     named = name or f"{dataset}-{suffix}"
-    # Only open sites refit on their validation rows; sites cut from one table are open.
-    opened = all(site.policy.is_open for site in site_discovery.of_dataset(dataset))
     template = StudyTemplate(
-        name=named, dataset=dataset, purpose=purpose, task=schema.task, covers=covers, sums=True,
-        refit=opened, **choices,
+        name=named, dataset=dataset, purpose=purpose, task=schema.task, covers=covers, refit=opened, **choices,
     )  # fmt: skip
     # A study that cannot run is refused before it is written.
     text = template.text()
     check(Study.parse(text))
     path = write_new(to, {f"{named}.toml": text})[0]
     typer.echo(render("commands.study.written", file=path))
+    if estimate and not opened:
+        output.say(render("study.estimate.sums"))
+
+
+def _choose_estimate(
+    estimate: str, schema: Schema, columns: Mapping[str, str], others: Mapping[str, object]
+) -> dict[str, Any]:
+    """Return the choices of a new study of a statistic; `others` are options of a study with a model."""
+    from flfed.rows.statistics.of_study import choose_estimate
+
+    chosen: dict[str, object] = {option: column for option, column in columns.items() if column}
+    if not estimate:
+        raise usage_error("study.estimate.alone", option=next(iter(chosen)))
+    for option, value in others.items():
+        if value:
+            raise usage_error("study.estimate.model", option=option)
+    if columns["of"]:
+        chosen["of"] = tuple(name.strip() for name in columns["of"].split(","))
+    return {"estimate": choose_estimate(estimate, schema, chosen)}
 
 
 @app.command("check", epilog="my-study.toml")
