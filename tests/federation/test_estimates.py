@@ -24,6 +24,8 @@ from flfed.export.run_folder import export
 from flfed.federation.engines.engine import find_sites
 from flfed.records.document.document import document
 from flfed.records.reports.report import report
+from flfed.records.sections.estimates import estimates
+from flfed.records.statistics.regression import coefficient_lines
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 from flfed.rows.data.site import Site
@@ -69,6 +71,9 @@ def test_estimates_are_in_json_table_document_and_file(
     assert "<svg" in document(done.run)
     opened = page("p20_overview", done.run)
     assert effect in words_of(opened) and opened.main.children and opened.get("vega_lite_chart")
+    # The title of the chart is the only one.
+    assert words_of(opened).count(f"{effect.capitalize()} (95 % CI)") == 1
+    assert f"## {effect.partition(' of ')[0].capitalize()}" not in words_of(opened)
     found = json.loads(CliRunner().invoke(runs, ["show", done.run, "--json"]).stdout)["statistics"]
     assert list(found["coefficients"]) == names
     assert all(set(one) == {"value", "standard-error", "low", "high", "p"} for one in found["coefficients"].values())
@@ -84,6 +89,19 @@ def test_estimates_are_in_json_table_document_and_file(
             one["low"],
             one["high"],
         )
+
+
+def test_table_and_chart_have_the_same_digits():
+    # An interval to above 1.5 has two decimals, and so has its figure; alone it would have three.
+    ends = {"value": -0.2293, "standard-error": 0.45, "low": -1.11, "high": 0.65, "p": 0.61}
+    exact = {"value": 0.02, "standard-error": 0.001, "low": 0.018, "high": 0.022, "p": 0.0}
+    figures = {"family": "binomial", "outcome": "y", "sites": 2, "visits": 3, "rows": 9, "deviance": 1.0, "aic": 1.0}
+    figures["coefficients"] = {"intercept": exact, "wide": ends, "narrow": exact}
+    section = estimates(figures)
+    assert section is not None
+    drawn = section.charts[0].draw().rows
+    table = [line["Odds ratio (95 % CI)"] for line in coefficient_lines(figures)]
+    assert [text.partition(" ")[0] for text in table] == ["", "0.80", "1.020"] == ["", *drawn["shown"]]
 
 
 def test_an_approval_says_how_many_numbers_leave_and_what_they_reveal(small_sites: Small):
