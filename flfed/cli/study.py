@@ -12,10 +12,9 @@ from flfed.cli import completion, output
 from flfed.cli.data import TO
 from flfed.errors import UsageError
 from flfed.records.statistics.verdict import number
-from flfed.words import render, usage_error
+from flfed.words import render
 
 if TYPE_CHECKING:
-    from flfed.rows.data.schema import Schema
     from flfed.study.study import Study
 
 app = typer.Typer(no_args_is_help=True, help="List, check and run studies.")
@@ -129,6 +128,7 @@ def new_study(
     from flfed.federation.server.preflight import check
     from flfed.rows.data import datasets, site_discovery
     from flfed.rows.proposals.texts import write_new
+    from flfed.rows.statistics.of_study import choose_estimate
     from flfed.study.study import Study
     from flfed.study.template import MODELS, StudyTemplate
 
@@ -141,18 +141,14 @@ def new_study(
     suffix = "study"
     if estimate or any(columns.values()):
         others = {"model": model, "private": private, "covers": covers != "updates", "summary": summary}
-        choices = _choose_estimate(estimate, schema, columns, others)
-        choices["sums"] = not opened
+        choices = {"estimate": choose_estimate(estimate, schema, columns, others), "sums": not opened}
         if not sites:
             choices["settings"] = {"dataset.partition": {"by": "iid", "sites": 3}}
             choices["reasons"] = {"dataset.partition": render("study.estimate.cut")}
         suffix = estimate
     elif summary:
         suffix = "table"
-        from flfed.rows.statistics.analysis import COUNTED
-
-        confirmed = [name for name in schema.columns if name not in schema.unconfirmed]
-        choices["columns"] = [name for name in confirmed if schema.columns[name].kind in COUNTED]
+        choices["columns"] = _list_counted(schema)
     else:
         choices["model"] = model or MODELS[schema.task]
     named = name or f"{dataset}-{suffix}"
@@ -168,21 +164,12 @@ def new_study(
         output.say(render("study.estimate.sums"))
 
 
-def _choose_estimate(
-    estimate: str, schema: Schema, columns: Mapping[str, str], others: Mapping[str, object]
-) -> dict[str, Any]:
-    """Return the choices of a new study of a statistic; `others` are options of a study with a model."""
-    from flfed.rows.statistics.of_study import choose_estimate
+def _list_counted(schema: Any) -> list[str]:
+    """Return the columns that a new study counts: those that somebody has confirmed."""
+    from flfed.rows.statistics.analysis import COUNTED
 
-    chosen: dict[str, object] = {option: column for option, column in columns.items() if column}
-    if not estimate:
-        raise usage_error("study.estimate.alone", option=next(iter(chosen)))
-    for option, value in others.items():
-        if value:
-            raise usage_error("study.estimate.model", option=option)
-    if columns["of"]:
-        chosen["of"] = tuple(name.strip() for name in columns["of"].split(","))
-    return {"estimate": choose_estimate(estimate, schema, chosen)}
+    confirmed = [name for name in schema.columns if name not in schema.unconfirmed]
+    return [name for name in confirmed if schema.columns[name].kind in COUNTED]
 
 
 @app.command("check", epilog="my-study.toml")

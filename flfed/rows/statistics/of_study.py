@@ -48,26 +48,57 @@ def unconfirmed_columns(study: Study, schema: Schema) -> list[str]:
     return [name for name in statistic_of(study).columns(schema) if name in schema.unconfirmed]
 
 
-def choose_estimate(name: str, schema: Schema, chosen: Mapping[str, object]) -> dict[str, object]:
+def choose_estimate(
+    name: str, schema: Schema, columns: Mapping[str, str], others: Mapping[str, object]
+) -> dict[str, object]:
     """Return the settings of a new study's statistic: those that are chosen, and those that follow from the schema.
 
-    Raises UsageError for an unknown statistic, and for a setting that it does not take, or lacks.
+    Parameters
+    ----------
+    name : str
+        "" where only columns are named.
+    schema : Schema
+    columns, others : mapping of str to str or object
+        Options of `flfed study new` for a statistic, and for a study with a model; empty where not given.
+
+    Raises
+    ------
+    UsageError
+        For an unknown statistic, and for an option that it does not take, or lacks.
     """
-    if name not in ESTIMATES:
-        raise unknown("--estimate", name, ESTIMATES)
+    _check_statistic(name, columns, others)
     parameters = inspect.signature(registry.load("statistic", name)).parameters
-    options = [f"--{option}" for option in (*KINDS_BY_OPTION, "outcome") if option in parameters]
-    for option in chosen:
+    values = _chosen_columns(columns)
+    for option in values:
         if option not in parameters:
-            raise usage_error("study.estimate.option", name=name, option=option, options=", ".join(options))
-    values = dict(chosen)
+            taken = ", ".join(f"--{other}" for other in columns if other in parameters)
+            raise usage_error("study.estimate.option", name=name, option=option, options=taken)
+    values["family"] = _family_of(schema, columns["outcome"] or schema.target)
     if schema.task == "binary":
         values.setdefault("event", schema.target)
-    values["family"] = _family_of(schema, str(values.get("outcome", schema.target)))
     for option, parameter in parameters.items():
         if parameter.default is inspect.Parameter.empty and option not in values:
             raise _missing_option(name, option, schema)
     return {"name": name} | {key: values[key] for key in parameters if key in values}
+
+
+def _check_statistic(name: str, columns: Mapping[str, str], others: Mapping[str, object]) -> None:
+    """Refuse columns without a statistic, an unknown one, and options of a study with a model."""
+    if not name:
+        raise usage_error("study.estimate.alone", option=next(filter(columns.get, columns)))
+    if name not in ESTIMATES:
+        raise unknown("--estimate", name, ESTIMATES)
+    for option, value in others.items():
+        if value:
+            raise usage_error("study.estimate.model", option=option)
+
+
+def _chosen_columns(columns: Mapping[str, str]) -> dict[str, object]:
+    """Return the columns that are given, by option."""
+    chosen: dict[str, object] = {option: column for option, column in columns.items() if column}
+    if columns["of"]:
+        chosen["of"] = tuple(part.strip() for part in columns["of"].split(","))
+    return chosen
 
 
 def _family_of(schema: Schema, outcome: str) -> str:
