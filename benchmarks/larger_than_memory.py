@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
+import sys
 import tempfile
 import threading
 import time
@@ -121,7 +123,23 @@ def write_sites(root: Path, rows: int) -> None:
         (site / "__init__.py").write_text(SITE.format(name=name, streamed=name == "large"))
 
 
-def measure(rows: int) -> dict[str, Any]:
+class Log:
+    """A line on standard error where a stage begins or ends, and at most one a minute between."""
+
+    def __init__(self, began: float) -> None:
+        self._began = began
+        self._last = (-math.inf, "")
+
+    def show(self, stage: str, done: int, of: int) -> None:
+        """Print how far a stage is."""
+        now = time.perf_counter() - self._began
+        last, before = self._last
+        if stage != before or done == of or now - last >= 60:
+            print(f"{now:7.0f} s  {stage}: {done:,} of {of:,}", file=sys.stderr, flush=True)
+            self._last = (now, stage)
+
+
+def measure(rows: int, rounds: int = 5) -> dict[str, Any]:
     """Run the study in this process and return CPU seconds and the most anonymous memory, in MB."""
     import flfed
     from flfed import Study
@@ -139,13 +157,15 @@ def measure(rows: int) -> dict[str, Any]:
     thread.start()
     wall = time.perf_counter()
     cpu = time.process_time()
-    result = flfed.run(Study.parse(STUDY), sites=["large", "small"])
+    study = Study.parse(STUDY).replace({"rounds": rounds})
+    result = flfed.run(study, sites=["large", "small"], progress=Log(wall).show)
     seconds = time.process_time() - cpu
     ended.set()
     thread.join()
     figures = result.report["sites"]["large"]
     return {
         "rows": rows,
+        "rounds": rounds,
         "cpu-seconds": round(seconds, 1),
         "cpu-microseconds-a-row": round(1e6 * seconds / rows, 2),
         "wall-seconds": round(time.perf_counter() - wall, 1),
@@ -159,16 +179,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="*", default=list(ROWS))
     parser.add_argument("--here", type=int, help="rows of the sites under FLFED_PATH, run in this process")
+    parser.add_argument("--rounds", type=int, default=5)
     chosen = parser.parse_args()
     if chosen.here:
-        print(json.dumps(measure(chosen.here)))
+        print(json.dumps(measure(chosen.here, chosen.rounds)))
         return
     figures: dict[str, Any] = {"machine": machine(), "runs": []}
     for rows in chosen.rows:
         with tempfile.TemporaryDirectory() as folder:
             write_sites(Path(folder), rows)
             os.environ |= {"FLFED_PATH": folder, "FLFED_HOME": str(Path(folder) / "home")}
-            figures["runs"].append(in_child("larger_than_memory", "--here", str(rows), seconds=SECONDS))
+            asked = ("--here", str(rows), "--rounds", str(chosen.rounds))
+            figures["runs"].append(in_child("larger_than_memory", *asked, seconds=SECONDS))
     print(json.dumps(figures, indent=2))
 
 

@@ -16,9 +16,11 @@ from flfed.errors import UsageError, unknown
 from flfed.export.model_folder import SharedModel, write_files
 from flfed.federation.engines.engine import engine_of
 from flfed.paths import RUN
+from flfed.records.objects import read, write
 from flfed.records.reports.narrative import story
 from flfed.records.reports.report import metrics_of, report
 from flfed.records.reports.site_verdict import gain_at
+from flfed.records.statistics.averaging import Averaging
 from flfed.records.statistics.noised_scores import is_uncompared, with_verdict
 from flfed.records.statistics.recorded_statistic import ANALYSIS, statistic_in_words, statistic_object
 from flfed.records.store.entries import EventEntry, MetricRow, RunEntry, SeriesEntry
@@ -441,17 +443,18 @@ def _of_statistic(statistic: Payload, before: str = "") -> Iterator[Figure]:
     columns = statistic.get("columns", [])
     for name, one in statistic.items():
         figure = f"{before}{name}"
-        if name in ("by-site", "sites", "columns") or isinstance(one, str | bool):
+        if name in ("by-site", "sites", "columns") or isinstance(one, str | bool | None):
             continue
         if name == "coefficients":
             yield from _of_coefficients(one)
-            continue
-        if isinstance(one, list):
+        elif name == "averaging":
+            yield from _of_averages(read(Averaging, one))
+        elif isinstance(one, list):
             yield from _of_list(one, figure, columns)
         # A column may be called "value", too.
         elif isinstance(one, Mapping) and (isinstance(one.get("value"), Mapping) or "value" not in one):
             yield from _of_parts(one, figure, columns)
-        elif one is not None:
+        else:
             yield _figure("", "", figure, one)
 
 
@@ -460,7 +463,19 @@ def _of_coefficients(coefficients: Payload) -> Iterator[Figure]:
     for column, one in coefficients.items():
         yield _figure("", column, "coefficient", one)
         yield _figure("", column, "standard error", one["standard-error"])
-        yield _figure("", column, "p", one["p"])
+        # A site's own fit has no test.
+        if "p" in one:
+            yield _figure("", column, "p", one["p"])
+
+
+def _of_averages(averaging: Averaging) -> Iterator[Figure]:
+    """Yield what averaging the sites' own fits would have said."""
+    for column, one in averaging.coefficients.items():
+        yield _figure("", column, "average of own fits", one.value)
+        yield _figure("", column, "standard error of the average", one.standard_error)
+        yield _figure("", column, "standard errors between average and coefficient", one.distance)
+        yield _figure("", column, "random-effects mean", write(one.random_effects))
+        yield _figure("", column, "I2", one.random_effects.i2)
 
 
 def _of_parts(parts: Payload, figure: str, columns: list[str]) -> Iterator[Figure]:

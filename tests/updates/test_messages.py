@@ -102,6 +102,10 @@ EXTRAS = [
 STATISTICS = [
     StatisticRequest(), StatisticRequest(round=1, point={"coefficients": np.zeros(3)}),
     StatisticReply(sums={"table": np.arange(4, dtype=np.uint64).reshape(2, 2)}),
+    StatisticReply(
+        sums={"table": np.ones(2, dtype=np.uint64)},
+        fit={"coefficients": np.array([1.5]), "variances": np.array([0.25])},
+    ),
     summarise.ScoresRequest(arrays=ARRAYS, encoder=ENCODER),
     summarise.ScoresRequest(arrays=ARRAYS, encoder=ENCODER, edges=np.array([0, 64, 128])),
     summarise.ScoresRequest(arrays=ARRAYS, encoder=ENCODER, pairs=True),
@@ -201,7 +205,7 @@ def test_without_a_required_section_or_field_the_error_names_it(example):
     whole = example.to_record()
     optional = {
         "settings", "extra", "scores", "holdout", "summary", "histogram", "arms", "differences", "offset", "masked",
-        "opened", "signed", "edges",
+        "opened", "signed", "edges", "fit",
     }  # fmt: skip
     if isinstance(example, SummariseReply):
         optional.remove("summary")

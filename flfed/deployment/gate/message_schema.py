@@ -20,6 +20,7 @@ from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.rows.evaluation.scoring import list_study_metrics, primary_of
+from flfed.rows.statistics.newton import fit_shapes
 from flfed.rows.statistics.noised_counts import shapes_of_cells
 from flfed.rows.statistics.of_study import statistic_of
 from flfed.rows.statistics.statistic import VisitedStatistic
@@ -141,6 +142,13 @@ class StudyMessages:
         if not isinstance(statistic, VisitedStatistic):
             return {}
         return {name: (values.shape, values.dtype) for name, values in statistic.first(self.schema).items()}
+
+    @property
+    def own_fit(self) -> Shapes:
+        """Names, shapes and types of a fit to the site's rows alone; none where it does not leave."""
+        if self.pinned or not self.site.policy.shares_own_fit(self.study):
+            return {}
+        return fit_shapes(statistic_of(self.study), self.schema)
 
     @property
     def statistic_type(self) -> type:

@@ -22,6 +22,7 @@ from flfed.federation.client.training import RunKind
 from flfed.refusals import Refusal, refuse
 from flfed.rows.session import SiteSession
 from flfed.rows.statistics.analysis import ANSWER, NoisedAnalysis
+from flfed.rows.statistics.newton import has_own_fits, own_fit
 from flfed.rows.statistics.of_study import statistic_of
 from flfed.rows.statistics.statistic import Statistic, VisitedStatistic, entries
 from flfed.rows.training.requests import ComputeRequest
@@ -75,6 +76,13 @@ class ExactSums:
         """Return the outbound sums: alone, or for a secure sum."""
         sums = self.statistic.sums(all_rows(session), session.schema)
         return {name: np.asarray(values) for name, values in sums.items()}
+
+    def own_fit(self, session: SiteSession) -> Arrays:
+        """Return a fit to the site's rows alone, where its policy lets one leave; else nothing."""
+        statistic = self.statistic
+        if has_own_fits(statistic) and session.site.policy.shares_own_fit(session.study):
+            return own_fit(statistic, all_rows(session), session.schema)
+        return {}
 
     def statistic_of_sum(self, least: int, sites: int) -> Statistic:
         """Return the statistic of a secure sum.
@@ -185,7 +193,8 @@ def count_statistic(
     refuse(protection.row_refusal(session))
     sums = protection.sums(session, secure)
     if secure is None:
-        return StatisticReply(sums=sums)
+        fit = protection.own_fit(session) if request.round == 0 else {}
+        return StatisticReply(sums=sums, fit=fit)
     own.under(session)
     numbers = entries(protection.statistic, sums, session.schema)
     visit = request if request.point else None

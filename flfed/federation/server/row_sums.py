@@ -13,6 +13,7 @@ import numpy as np
 from flfed.errors import FlfedError
 from flfed.federation.server.run_setting import RunSetting
 from flfed.refusals import Refusal
+from flfed.rows.statistics.newton import VARIANCES, fit_shapes
 from flfed.rows.statistics.statistic import Shapes, Statistic
 from flfed.summaries.summary import Summary
 from flfed.trees.cut_points import cell_shapes, chosen_cuts
@@ -46,12 +47,15 @@ class StatisticSums:
         Each site's own, where the server receives them.
     least : int
         The fewest sites in a sum, where the server receives only the sum; else 0.
+    fits : mapping of site to dict of name to array
+        Fits of sites to their own rows, where they send one.
     """
 
     parts: list[Arrays]
     sites: tuple[str, ...]
     by_site: Mapping[str, Arrays] = field(default_factory=dict)
     least: int = 0
+    fits: Mapping[str, Arrays] = field(default_factory=dict)
 
 
 class NumbersRefused(FlfedError):
@@ -132,32 +136,37 @@ class SiteSums:
         FlfedError
             If too few sites sent any.
         """
-        good = statistic_sums(self.run, participants, statistic.shapes(self.run.schema), request, needed)
-        return StatisticSums(parts=list(good.values()), sites=tuple(good), by_site=good)
+        schema = self.run.schema
+        own = fit_shapes(statistic, schema)
+        replies = statistic_replies(self.run, participants, statistic.shapes(schema), request, needed, own)
+        sums = {site: reply.sums for site, reply in replies.items()}
+        fits = {site: reply.fit for site, reply in replies.items() if reply.fit}
+        return StatisticSums(parts=list(sums.values()), sites=tuple(sums), by_site=sums, fits=fits)
 
 
-def statistic_sums(
+def statistic_replies(
     run: RunSetting,
     participants: Participants,
     shapes: Shapes,
     request: StatisticRequest | None = None,
     needed: int = 0,
-) -> dict[str, Arrays]:
-    """Return each site's own sums of a statistic.
+    own: Shapes | None = None,
+) -> dict[str, StatisticReply]:
+    """Return each site's reply with its own sums of a statistic.
 
     Raises FlfedError where too few sent valid ones at the first visit; a later one needs all of them, and raises
     NumbersRefused where one refused its numbers.
     """
 
     def defect(site: str, reply: StatisticReply) -> Refusal | None:
-        return sums_defect(reply.sums, shapes)
+        return sums_defect(reply.sums, shapes) or fit_defect(reply.fit, own or {})
 
     answers = run.ask(STATISTIC, request or StatisticRequest(), participants, StatisticReply.from_record)
     check_numbers(answers.faults, needed)
     answers = run.check_replies(answers, defect)
     if not needed:
         run.check_answers(answers)
-    return {site: reply.sums for site, reply in answers.replies.items()}
+    return dict(answers.replies)
 
 
 def begun_forest(run: RunSetting, participants: Participants, sums: SiteSums) -> Arrays:
@@ -190,3 +199,13 @@ def sums_defect(sums: Arrays, shapes: Shapes) -> Refusal | None:
     if actual_shapes == shapes and all(np.isfinite(values).all() for values in sums.values()):
         return None
     return Refusal("statistic-unfit")
+
+
+def fit_defect(fit: Arrays, shapes: Shapes) -> Refusal | None:
+    """Return why arrays are no fit of these shapes, or None; a site need not have one."""
+    if not fit:
+        return None
+    defect = sums_defect(fit, shapes)
+    if defect is None and not (fit[VARIANCES] > 0).all():
+        defect = Refusal("statistic-unfit")
+    return defect

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 from flfed.errors import RunStopped
 from flfed.federation.client.statistic import protection_of
 from flfed.federation.recording.run_record import Outcome
+from flfed.federation.server.own_fits import describe_fits
 from flfed.federation.server.rounds import site_sums
 from flfed.federation.server.row_sums import NumbersRefused, StatisticSums
 from flfed.federation.server.server import FederatedRun
@@ -15,6 +17,7 @@ from flfed.rows.statistics.statistic import Statistic, Visit, VisitedStatistic, 
 from flfed.study.kinds import ANALYSIS
 from flfed.summaries.summary import schema_encoder
 from flfed.updates.aggregation.rounds import Participants
+from flfed.updates.arrays import Arrays
 from flfed.updates.messages.summarise import StatisticRequest
 from flfed.words import render, usage_error
 
@@ -48,18 +51,21 @@ def conduct_statistic(run: FederatedRun) -> Outcome:
         # One answer is of all sites of the list, with the noise of each.
         statistic = protection.statistic_of_sum(sums.least, len(sums.sites))
     of_all = added(sums.parts)
-    by_site = {}
-    if not several:
+    figures = statistic.figures(sums.parts, run.schema, of_all)
+    by_site: dict[str, Any] = {}
+    if several:
+        several["averaging"], by_site = describe_fits(run, sums.fits, sums.sites, figures)
+    else:
         by_site = {site: statistic.figures([own], run.schema, of_all) for site, own in sums.by_site.items()}
     name = run.study.statistic.name if run.study.analysis is None else ANALYSIS
-    figures = {
+    record = {
         "name": name,
         "sites": len(sums.sites),
         **several,
-        **statistic.figures(sums.parts, run.schema, of_all),
+        **figures,
         "by-site": run.recorder.shared_as.own(by_site),
     }
-    run.recorder.summary("statistics", figures)
+    run.recorder.summary("statistics", record)
     return Outcome(
         status="completed",
         arrays={},
@@ -87,6 +93,7 @@ def _visit(
         _check_coefficients(participants, coefficients)
     visits: list[Visit] = []
     sites: tuple[str, ...] = ()
+    fits: dict[str, Arrays] = {}
     while True:
         now = statistic.at(point)
         request = StatisticRequest(round=len(visits), point=point)
@@ -101,10 +108,11 @@ def _visit(
                 # The list of sites may be shorter than that of those enrolled.
                 _check_coefficients({site: participants[site] for site in sums.sites}, coefficients)
             sites = sums.sites
+            fits.update(sums.fits)
             visits.append(Visit(point, added(sums.parts)))
         following = statistic.next(visits, run.schema)
         if following is None:
-            return now, sums, len(visits)
+            return now, replace(sums, fits=fits), len(visits)
         point = following
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, replace
+from dataclasses import replace
 
 from flfed.records.objects import FigureReport, VerdictRule, figure_of, read, read_figure, site_of
 from flfed.records.statistics import Report, intervals, verdict
@@ -200,7 +200,8 @@ def mean_gain(rows: Mapping[str, Pairs], metric: str, of: int) -> Report:
         return dict.fromkeys(names) | {"reason": why} | facts
     # Sites whose error is unknown have no weight in the mean and are left out.
     mean = mean_over_sites(*zip(*gain_by_site.values(), strict=True))
-    summary = dict(zip(names, astuple(mean), strict=True))
+    figures = (mean.value, mean.low, mean.high, mean.between, mean.alike)
+    summary: Report = dict(zip(names, figures, strict=True))
     return summary | {key: possible(metric, summary[key], difference=True) for key in ("low", "high")} | facts
 
 

@@ -151,6 +151,8 @@ class MeanOverSites:
         Standard deviation of the sites' own gains about it, beyond what each one's uncertainty explains.
     alike : float
         The p-value of Cochran's test that all sites gain the same.
+    i2 : float, 0 to 1
+        I², the share of the sites' weighted squares that their errors do not explain.
     """
 
     value: float
@@ -158,6 +160,7 @@ class MeanOverSites:
     high: float
     between: float
     alike: float
+    i2: float
 
 
 def mean_over_sites(values: Sequence[float], errors: Sequence[float]) -> MeanOverSites:
@@ -182,7 +185,7 @@ def mean_over_sites(values: Sequence[float], errors: Sequence[float]) -> MeanOve
     Source: Paule and Mandel 1982 (variance between sites), by the steps of DerSimonian and Kacker
     2007; Cochran 1954 (test); Knapp and Hartung 2003, "Improved tests for a random effects
     meta-regression with a single covariate"; Roever, Knapp and Friede 2015, BMC Medical Research
-    Methodology 15:99 (factor).
+    Methodology 15:99 (factor); Higgins and Thompson 2002 (I²).
 
     Examples
     --------
@@ -192,11 +195,13 @@ def mean_over_sites(values: Sequence[float], errors: Sequence[float]) -> MeanOve
     freedom = len(values) - 1
     # Cochran's test is of weights without a variance between sites.
     apart, total, mean = _weighted(values, errors, 0.0)
-    alike = chi_squared_beyond(math.fsum(apart), freedom)
+    squares = math.fsum(apart)
+    alike = chi_squared_beyond(squares, freedom)
+    i2 = 1 - freedom / squares if squares > freedom else 0.0
     between = variance_between(values, errors)
     _, total, mean = _weighted(values, errors, between)
     reach = student_t_bound(freedom) / math.sqrt(total)
-    return MeanOverSites(mean, mean - reach, mean + reach, math.sqrt(between), alike)
+    return MeanOverSites(mean, mean - reach, mean + reach, math.sqrt(between), alike, i2)
 
 
 def variance_between(values: Sequence[float], errors: Sequence[float], mean: float | None = None) -> float:

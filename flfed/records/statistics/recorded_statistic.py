@@ -14,7 +14,7 @@ from flfed.records.section import Lines, Table
 from flfed.records.statistics import Report
 from flfed.records.statistics.analysis import Analysis, analysis_in_words, analysis_tables
 from flfed.records.statistics.intervals import NORMAL_95
-from flfed.records.statistics.regression import coefficient_lines, coefficients_in_words
+from flfed.records.statistics.regression import averaging_lines, coefficient_lines, coefficients_in_words
 from flfed.records.statistics.verdict import (
     Figure,
     decimals_beside,
@@ -33,6 +33,8 @@ ANALYSIS = "analysis"
 """Name of an analysis among recorded statistics."""
 SURVIVAL = "survival"
 LIFE_TABLE = "life-table"
+COEFFICIENTS = ("cox", "glm")
+"""Statistics with coefficients."""
 SIGNIFICANT = 0.05
 """Below this p, the ratios of sites, or the curves of groups, are said to differ."""
 
@@ -43,7 +45,10 @@ def statistic_tables(statistic: StatisticObject) -> list[Table]:
     if name == ANALYSIS:
         return analysis_tables(read(Analysis, statistic))
     lines = _lines_and_words(name)[0](statistic)
-    return [Table(lines=lines)] if lines else []
+    tables = [Table(lines=lines)] if lines else []
+    if name in COEFFICIENTS and (averages := averaging_lines(statistic)):
+        tables.append(Table(title=render("report.averaging.title"), lines=averages))
+    return tables
 
 
 def statistic_in_words(statistic: StatisticObject, repeats: int = 1) -> list[str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import exp
 from typing import Any
 
 from flfed.errors import counted
 from flfed.records.objects import read
 from flfed.records.section import Lines
+from flfed.records.statistics.averaging import Averaging
 from flfed.records.statistics.verdict import decimals_beside, decimals_of, format_p, interval, number
 from flfed.words import render
 
@@ -60,26 +61,32 @@ class Coefficients:
     intercept_of: str = "all"
     sites_of_one_outcome: int = 0
     dispersion: float | None = None
+    averaging: Averaging = field(default_factory=Averaging)
 
     @property
     def effect(self) -> str:
         """What a coefficient is shown as: a ratio, or a difference."""
         return RATIOS.get(self.family, DIFFERENCE)
 
-    def effects(self) -> dict[str, tuple[float, float, float]]:
+    def effects(self) -> dict[str, tuple[float, ...]]:
         """Return each column's ratio or difference with its interval; the intercept has none.
 
         Nor has a ratio for one unit that is too large for a number: the column needs a smaller unit.
         """
         effects = {}
         for name, one in self.coefficients.items():
-            if name == INTERCEPT:
-                continue
-            if self.family not in RATIOS:
-                effects[name] = (one.value, one.low, one.high)
-            elif max(abs(one.low), abs(one.high)) <= LARGEST_LOGARITHM:
-                effects[name] = (exp(one.value), exp(one.low), exp(one.high))
+            effect = self.effect_of(one.value, one.low, one.high)
+            if name != INTERCEPT and effect:
+                effects[name] = effect
         return effects
+
+    def effect_of(self, *values: float) -> tuple[float, ...]:
+        """Return what coefficients are shown as; nothing where a ratio is too large for a number."""
+        if self.family not in RATIOS:
+            return values
+        if max(map(abs, values)) > LARGEST_LOGARITHM:
+            return ()
+        return tuple(map(exp, values))
 
 
 def coefficient_lines(statistic: Mapping[str, Any]) -> Lines:
@@ -128,6 +135,46 @@ def coefficients_in_words(statistic: Mapping[str, Any]) -> list[str]:
     if model.dispersion is not None and model.dispersion > OVERDISPERSED and not model.robust:
         lines.append(render("report.regression.dispersion", dispersion=number(model.dispersion)))
     lines.append(render("report.regression.adjusted"))
+    return [*lines, *_averaging_in_words(model)]
+
+
+def averaging_lines(statistic: Mapping[str, Any]) -> Lines:
+    """Return a line for the average of each coefficient of the sites' own fits."""
+    model = read(Coefficients, statistic)
+    lines = []
+    for name, one in model.averaging.coefficients.items():
+        random = one.random_effects
+        average = model.effect_of(one.value)
+        ends = model.effect_of(random.value, random.low, random.high)
+        with_ends = ""
+        if ends:
+            with_ends = _with_ends(*ends)
+        line = {
+            "Column": name,
+            f"Average {model.effect}": "".join(map(number, average)),
+            "Standard errors apart": number(one.distance, 2),
+            "Random effects (95 % CI)": with_ends,
+            "I²": f"{number(100 * random.i2, 0)} %",
+        }
+        lines.append(line)
+    return lines
+
+
+def _averaging_in_words(model: Coefficients) -> list[str]:
+    """Return by how much an average of own fits is off, or why there is none."""
+    averaging = model.averaging
+    if not averaging.coefficients:
+        return [averaging.why] if averaging.why else []
+    name = averaging.farthest
+    average = averaging.coefficients[name]
+    facts = {"fits": averaging.own_fits, "sites": counted(model.sites, "site"), "column": name}
+    shown = model.effect_of(average.value) or (average.value,)
+    facts["value"] = number(shown[0])
+    facts["distance"] = number(abs(average.distance), 2)
+    lines = [render("report.averaging.farthest", **facts)]
+    if averaging.sites_without_fit:
+        absent = counted(averaging.sites_without_fit, "site")
+        lines.append(render("report.averaging.absent", sites=absent))
     return lines
 
 

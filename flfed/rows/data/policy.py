@@ -287,6 +287,10 @@ class Policy(Strict):
             return None
         return Refusal("statistic-exact")
 
+    def shares_own_fit(self, study: Study) -> bool:
+        """Return whether a fit to the site's rows alone is released: of an open site that is named."""
+        return self.is_open and self.sharing(study) == "named"
+
     def analysis_refusal(self, *, summed: bool) -> Refusal | None:
         """Return the refusal of an analysis, or None; its result has noise, and is the site's own unless `summed`."""
         return Refusal("analysis-own") if in_sums_only(self.share_metrics) and not summed else None

@@ -6,24 +6,29 @@ import math
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeGuard
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.special import stdtr, stdtrit
 
-from flfed.refusals import decline
-from flfed.rows.statistics.statistic import Sums, Visit
+from flfed.errors import UsageError
+from flfed.refusals import NotTakingPart, decline
+from flfed.rows.statistics.statistic import Shapes, Statistic, Sums, Visit, VisitedStatistic
 from flfed.summaries.summary import Arrays
 from flfed.words import usage_error
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from flfed.rows.data.schema import Schema
 
 MOST_VISITS = 10
 """Visits of a run, at most."""
 COEFFICIENTS = "coefficients"
 """Name of the array of a request for sums at coefficients."""
+VARIANCES = "variances"
+"""Name of the array of a site's own fit, beside its coefficients."""
 TOLERANCE = 1e-14
 """Times deviance + 1: the decrement at which the next step is the last."""
 RISE = 1e-9
@@ -39,6 +44,7 @@ class NewtonStatistic:
 
     adds_up = True
     visits = MOST_VISITS
+    has_own_fits = True
     _coefficients = np.zeros(0)
 
     def names(self, schema: Schema) -> tuple[str, ...]:
@@ -54,6 +60,48 @@ class NewtonStatistic:
         model = copy(self)
         model._coefficients = point[COEFFICIENTS]
         return model
+
+
+def has_own_fits(statistic: Statistic) -> TypeGuard[VisitedStatistic]:
+    """Return whether a fit to one site's rows estimates the same coefficients as that to all rows."""
+    return isinstance(statistic, VisitedStatistic) and statistic.has_own_fits
+
+
+def fit_shapes(statistic: Statistic, schema: Schema) -> Shapes:
+    """Return the names, shapes and types of a site's own fit; none of a statistic without."""
+    if not has_own_fits(statistic):
+        return {}
+    shape = statistic.first(schema)[COEFFICIENTS].shape, np.dtype(float)
+    return {COEFFICIENTS: shape, VARIANCES: shape}
+
+
+def own_fit(statistic: VisitedStatistic, table: pd.DataFrame, schema: Schema) -> Arrays:
+    """Return the coefficients of a fit to a site's rows alone with their variances; nothing without such a fit.
+
+    There is none where a column has one value, or separates the outcomes.
+    """
+    visits: list[Visit] = []
+    point: Arrays | None = statistic.first(schema)
+    try:
+        while point is not None:
+            model = statistic.at(point)
+            visits.append(Visit(point, _sums_or_none(model, table, schema)))
+            point = statistic.next(visits, schema)
+        sums = visits[-1].sums
+        own = model.figures([sums], schema, sums)[COEFFICIENTS]
+    except UsageError:
+        return {}
+    values = np.array([one["value"] for one in own.values()])
+    errors = np.array([one["standard-error"] for one in own.values()])
+    return {COEFFICIENTS: values, VARIANCES: errors**2}
+
+
+def _sums_or_none(statistic: Statistic, table: pd.DataFrame, schema: Schema) -> Sums:
+    """Return a site's sums; none where they are too large."""
+    try:
+        return statistic.sums(table, schema)
+    except NotTakingPart:
+        return {}
 
 
 @dataclass(frozen=True)

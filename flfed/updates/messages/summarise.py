@@ -21,6 +21,8 @@ STATISTIC = kinds.STATISTIC
 SCORES = kinds.SCORES
 POINT = "asked"
 """Section of a request with the numbers at which sums are requested."""
+FIT = "fit"
+"""Section of a reply with a fit to the site's rows alone."""
 
 
 class _Empty:
@@ -184,24 +186,32 @@ class StatisticReply:
         What the site adds up, by the names, shapes and types of the study's statistic.
     masked : Masked or None
         In their place, where the study has secure sums.
+    fit : dict of name to array
+        Coefficients and variances of a fit to this site's rows alone, with the first visit's sums; only of a site that
+        is open and named, and of a statistic that has such fits.
 
     Reveals: the sums of the study's statistic, of this site alone and exact; the statistic states what they reveal. Of
-    an analysis they have noise. Where ε covers a study with a model, they are counts of training rows by cell of each
-    column, with noise. The reply crosses once a run, or once a visit. Under secure aggregation the sums are masked, and
-    what they reveal is of all sites of a list: see `Masked`.
+    an analysis they have noise. A fit follows from the site's own sums over all visits. Where ε covers a study with a
+    model, they are counts of training rows by cell of each column, with noise. The reply crosses once a run, or once a
+    visit. Under secure aggregation the sums are masked, and what they reveal is of all sites of a list: see `Masked`.
     """
 
     sums: Arrays = field(default_factory=dict)
     masked: Masked | None = None
+    fit: Arrays = field(default_factory=dict)
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        return _sums_record("sums", self.sums, self.masked)
+        record = _sums_record("sums", self.sums, self.masked)
+        if self.fit:
+            record[FIT] = array_record(self.fit)
+        return record
 
     @classmethod
     def from_record(cls, record: RecordDict) -> StatisticReply:
         """Read the message's content."""
-        return cls(**_read_sums(record, "sums"))
+        fit = fields.ndarrays(record, FIT) if FIT in record else {}
+        return cls(**_read_sums(record, "sums"), fit=fit)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -263,6 +263,10 @@ class Border(Protocol):
         """The same of the numbers at which a visit requests sums; none of a statistic with one visit."""
 
     @property
+    def own_fit(self) -> Shapes:
+        """The same of a fit to the site's rows alone; none where it does not leave."""
+
+    @property
     def statistic_type(self) -> type:
         """Class of the study's statistic, or of its analysis."""
 

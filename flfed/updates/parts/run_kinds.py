@@ -23,7 +23,7 @@ from flfed.updates.messages.compare import (
 from flfed.updates.messages.enrol import SEAL, SEALED, EnrolReply, SealReply
 from flfed.updates.messages.fields import METRIC
 from flfed.updates.messages.kinds import COMPARE, ENROL, STATISTIC, SUMMARISE
-from flfed.updates.messages.summarise import POINT, StatisticReply, SummariseReply
+from flfed.updates.messages.summarise import FIT, POINT, StatisticReply, SummariseReply
 from flfed.updates.messages.train import EVALUATE, OFFSET, TRAIN, Offset, Scores, TrainReply
 from flfed.updates.parts.part import (
     Border,
@@ -263,7 +263,10 @@ class Statistic(Part):
         """Return the statistic's sums."""
         if wanted.kind != STATISTIC or not is_statistic(border.study):
             return sections
-        return {"config": config({}), "sums": arrays(border.statistic)}
+        left: dict[str, Section] = {"config": config({}), "sums": arrays(border.statistic)}
+        if border.own_fit:
+            left[FIT] = arrays(border.own_fit, needed=False)
+        return left
 
     def exchanges(self, border: Border, without: Exchanges) -> Exchanges:
         """Return the exchange of each visit, and what opens its sum."""
@@ -292,7 +295,10 @@ class Statistic(Part):
                 facts |= {"visits": visits, "numbers": numbers, "all_numbers": visits * numbers}
                 words = "statistic-visits"
             answer = Text(words, facts)
-        return (Release(Place.ENROLMENT, enrolment), Release(Place.ROUND, answer, STATISTIC))
+        released: Releases = (Release(Place.ENROLMENT, enrolment), Release(Place.ROUND, answer, STATISTIC))
+        if border.own_fit:
+            released += (Release(Place.ROUND, Text("own-fit", {"numbers": entries_of(border.own_fit)})),)
+        return released
 
     def guarantee(self, border: Border, without: str) -> str:
         """Return that the coordinator's memory has the site's own sums."""

@@ -15,7 +15,7 @@ import numpy as np
 from flfed.federation.client.released.noised_answer import cells_of, releases_of
 from flfed.federation.recording.pseudonyms import WITHHELD
 from flfed.federation.server.parts.server_part import FinalModel, ServerPart
-from flfed.federation.server.row_sums import statistic_sums, sums_defect
+from flfed.federation.server.row_sums import statistic_replies, sums_defect
 from flfed.federation.server.run_setting import RunSetting
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, SiteRow
 from flfed.refusals import Refusal
@@ -68,8 +68,8 @@ class CoveringNoise(ServerPart):
             If too few sites did.
         """
         run = self.run
-        good = statistic_sums(run, participants, shapes_of_cells(run.layout))
-        cells = {site: cells_of(run.study, run.layout, sums) for site, sums in good.items()}
+        replies = statistic_replies(run, participants, shapes_of_cells(run.layout))
+        cells = {site: cells_of(run.study, run.layout, reply.sums) for site, reply in replies.items()}
         rows = {site: noised_rows(run.layout, own)[0] for site, own in cells.items()}
         run.privacy.counted(rows)
         own = run.recorder.shared_as.own(rows)
@@ -78,7 +78,7 @@ class CoveringNoise(ServerPart):
         encoder = schema_encoder(run.layout)
         if run.study.encode.scaler == "private":
             encoder = private_encoder(run.layout, merged)
-        return {site: participants[site] for site in good}, encoder
+        return {site: participants[site] for site in replies}, encoder
 
     def context(self, context: RunContext, *, is_recorded: bool) -> RunContext:
         """Request no exact score of a round's model."""

@@ -500,14 +500,15 @@ def row_of_means(columns: Sequence[tuple[pd.Series, float]]) -> bool:
 
 def _chance(numbers: pd.Series, place: float, kind: str) -> float | None:
     """Return the share of rows above that equal their figure too; None where the last row does not."""
-    above = numbers.iloc[:-1].dropna()
-    if above.empty:
+    above = numbers.iloc[:-1]
+    count = int(above.count())
+    if not count:
         return None
     figure = float(getattr(above, kind)())
     near = place + 1e-9 * abs(figure)
     if abs(float(numbers.iloc[-1]) - figure) > near:
         return None
-    return max(1, int(((above - figure).abs() <= near).sum())) / len(above)
+    return max(1, int(((above - figure).abs() <= near).sum())) / count
 
 
 _DECIMALS = re.compile(r"[.,](\d*)$")

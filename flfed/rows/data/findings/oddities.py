@@ -72,7 +72,8 @@ def oddities(
     today : date, optional
         Later dates are reported; default: the day of the call.
     """
-    notes = _notes("table", _of_the_whole(raw, table, mapping))
+    candidates = _alike_but_for_class(table, schema, mapping)
+    notes = _notes("table", _of_the_whole(raw, table, mapping, candidates))
     fields = {name: mapping.get(name, name) for name in schema.columns}
     read = set(map(own_name, fields.values())) & set(raw.columns)
     unread = [other for other in raw.columns if other not in read]
@@ -82,7 +83,7 @@ def oddities(
         notes += _notes(name, _of_names(own, unread))
         if own in read:
             notes += _notes(name, _of_cells(name, table, schema, today or date.today()))
-    notes += _notes("table", contradictions(table, schema))
+    notes += _notes("table", contradictions(table, schema, candidates))
     if len(raw) == len(table) and row_of_means(_numbers(raw, table, schema, fields)):
         notes.append(Note("table", render("findings.table.means")))
     return notes
@@ -97,17 +98,29 @@ def _of_names(own: str | None, unread: Sequence[object]) -> Iterator[str]:
         yield render("findings.column.similar", others=", ".join(map(repr, others)), own=own)
 
 
-def _of_the_whole(raw: pd.DataFrame, table: pd.DataFrame, mapping: ColumnMapping) -> Iterator[str]:
+def _alike_but_for_class(table: pd.DataFrame, schema: Schema, mapping: ColumnMapping) -> np.ndarray:
+    """Return the places of rows that equal another one in the columns of both searches for copies, int [rows that do]."""
+    return rows_alike(table[[name for name in _compared_columns(schema) if _is_compared(name, mapping)]])
+
+
+def _is_compared(name: object, mapping: ColumnMapping) -> bool:
+    """Return whether equal texts of a column have equal values: marks of thousands may stand in one of two."""
+    return not getattr(mapping.get(str(name)), "thousands", None)
+
+
+def _of_the_whole(
+    raw: pd.DataFrame, table: pd.DataFrame, mapping: ColumnMapping, candidates: np.ndarray
+) -> Iterator[str]:
     if raw.attrs.get(UNENDED):
         yield render("findings.table.unended")
     # Texts are compared only of rows whose mapped cells are all missing, or those of another row.
-    read = [name for name in table if not getattr(mapping.get(str(name)), "thousands", None)]
+    read = [name for name in table if _is_compared(name, mapping)]
     whole = len(raw) != len(table)
     rows = np.arange(len(raw))
     blank = rows if whole else rows_without_value(table)
     if empty := int(_texts_of(raw.iloc[blank]).isna().all(axis=1).sum()):
         yield render("findings.table.empty", rows=count_in_words(empty))
-    alike = rows if whole else rows_alike(table[read])
+    alike = rows if whole else candidates[rows_alike(table[read].iloc[candidates])]
     # With few columns, rows are equal by chance and no copies.
     many = int(_texts_of(raw.iloc[alike]).dropna(how="all").duplicated().sum())
     if many and many > TIMES * pairs_by_chance(_texts_of(raw)):
@@ -120,7 +133,11 @@ def _texts_of(raw: pd.DataFrame) -> pd.DataFrame:
 
 def _of_cells(name: str, table: pd.DataFrame, schema: Schema, today: date) -> Iterator[str]:
     cells = table[name]
-    present_cells = cells.dropna()
+    present = cells.notna()
+    present_cells = cells
+    # Most columns are complete, and need no copy.
+    if not present.all():
+        present_cells = cells[present]
     column = schema.columns[name]
     if column.kind == "id":
         yield from _of_identifiers(name, present_cells, len(cells), schema)
@@ -271,7 +288,7 @@ TIMES = 3
 """Copies are reported where they are so many times the pairs of rows that are alike by chance."""
 
 
-def contradictions(table: pd.DataFrame, schema: Schema) -> Iterator[str]:
+def contradictions(table: pd.DataFrame, schema: Schema, candidates: np.ndarray | None = None) -> Iterator[str]:
     """Yield how many rows differ from another one in their class alone.
 
     Parameters
@@ -280,22 +297,24 @@ def contradictions(table: pd.DataFrame, schema: Schema) -> Iterator[str]:
         In the schema's columns.
     schema : Schema
         Of a regression nothing is reported: two measurements of one quantity differ.
+    candidates : int array, optional
+        Places of the rows that equal another one in some of the compared columns; default: all rows.
     """
     others = _compared_columns(schema)
     named = [name for name in others if schema.columns[name].kind == "id" and table[name].notna().any()]
     # Without identifiers two people may well be alike in every column.
     if schema.task == "regression" or not named:
         return
-    rows = rows_alike(table[others])
-    alike = table.iloc[rows]
+    alike = table if candidates is None else table.iloc[candidates]
+    alike = alike.iloc[rows_alike(alike[others])]
     alike = alike[alike[schema.target].notna() & alike[others].notna().any(axis=1)]
     alike = alike[alike.duplicated(others, keep=False)]
     if alike.empty:
         return
-    candidates = table[table[schema.target].notna() & table[others].notna().any(axis=1)]
+    filled = table[table[schema.target].notna() & table[others].notna().any(axis=1)]
     classes = alike.groupby(others, dropna=False, observed=True)[schema.target].transform("nunique")
     many = int((classes > 1).sum())
-    if many > 2 * TIMES * pairs_by_chance(candidates[others]):
+    if many > 2 * TIMES * pairs_by_chance(filled[others]):
         yield render("findings.table.contradictions", rows=count_in_words(many), target=schema.target)
 
 

@@ -82,6 +82,8 @@ class Glm(NewtonStatistic):
     ) -> None:
         self._settings: dict[str, Any] = {"family": family, "of": tuple(of), "outcome": outcome, "exposure": exposure}
         self._settings |= {"site": intercept == "site", "robust": robust}
+        # With one intercept for all sites, an own fit has another meaning.
+        self.has_own_fits = intercept == "site"
 
     def columns(self, schema: Schema) -> tuple[str, ...]:
         """Return the columns that are read; raises UsageError for one that does not fit."""
