@@ -268,7 +268,7 @@ class StudyTemplate:
         """Return the statistic of exact sums, and secure aggregation where a site needs it."""
         table = {key: Setting(value, self._comment(key, value)) for key, value in self.estimate.items()}
         if self.estimate["name"] == "glm":
-            own = f"# {_line('intercept', 'site', render('study.estimate.intercept'))}"
+            own = f"# {_line('intercept', 'site', render('study.choices.intercept'))}"
             table["of"] = replace(table["of"], below=(own,))
         privacy = {}
         if self.sums:
@@ -277,9 +277,9 @@ class StudyTemplate:
 
     def _comment(self, key: str, value: object) -> str:
         """Return the comment of a statistic's setting: that of its value, of its statistic, or of its key."""
-        comments = sentences("study", "estimate")
+        comments = sentences("study", "choices")
         names = [name for name in (f"{key}-{value}", f"{key}-{self.estimate['name']}", key) if name in comments]
-        return comments[names[0]]
+        return render(f"study.choices.{names[0]}")
 
 
 def _noise(epsilon: float) -> Table:
