@@ -20,13 +20,13 @@ OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
-    "tokens of code": 731_240,
-    "lines of code": 68_570,
+    "tokens of code": 732_410,
+    "lines of code": 68_660,
     "Python files": 527,
     "most imports of a module": 30,
     "modules with more than 15 imports": 48,
     "modules that know four or more concepts": 2,
-    "modules that know secure sums": 43,
+    "modules that know secure sums": 42,
     "modules that know covers": 20,
     "modules that know aggregate-only": 11,
     "comparisons with a mode's name": 0,
@@ -38,14 +38,14 @@ RATCHET = {
     "comprehensions per 1,000 lines": 51.9,
     "conditional expressions within another": 118,
     "nested comprehensions": 61,
-    "keys by string in records/": 256,
+    "keys by string in records/": 254,
     "test lines per line of code": 1.233,
     "private names that are bound": 22,
     "'what is', 'what leaves' and the like": 106,
     "told, tell, tells": 62,
     "median sentence of pages, words": 12.0,
     "longest sentence of pages, words": 35,
-    "lines of code with text": 1_764,
+    "lines of code with text": 1_774,
 }
 """Most that each counter of `tests/house.py` and of `tests/words_counted.py` may reach: what it was when the last
 change was made, or less."""

@@ -73,13 +73,17 @@ FAULTS = "recognise failures of machines"
 LIFE = "estimate how long an engine lasts"
 HEAT = "estimate how much heat a building needs"
 ASPIRIN = "measure whether aspirin helps after a stroke, each country compared within itself"
+ADJUSTED = "measure whether aspirin helps after a stroke, adjusted for age, blood pressure and sex"
+EXERCISE = "measure how findings in an exercise test go with coronary artery disease"
 SURVIVAL = "compare survival with and without hormonal therapy"
 LISTED = (
     Listed("Diagnosis", "heart-disease", "hospitals", "recognise coronary artery disease"),
+    Listed("Diagnosis", "heart-odds", "hospitals", EXERCISE),
     Listed("Telemedicine", "telemonitoring", "homes", "follow the symptoms of Parkinson's disease"),
     Listed("A drug's effect", "pancreatitis-trial", "hospitals", "measure whether indomethacin prevents pancreatitis"),
     Listed("A drug's effect", "stroke-aspirin", "countries", "measure whether aspirin helps after a stroke"),
     Listed("A drug's effect", "stroke-aspirin-by-country", "countries", ASPIRIN),
+    Listed("A drug's effect", "stroke-logistic", "countries", ADJUSTED),
     Listed("Survival", "breast-cancer-survival", "research sites", SURVIVAL),
     Listed("Side effects of drugs", "drug-reviews", "groups of drug reviews", "recognise severe side effects"),
     Listed("Disease monitoring", "influenza", "states", "forecast next week's admissions with influenza"),

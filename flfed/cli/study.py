@@ -105,14 +105,22 @@ def show_study(name: str = NAME, changes: list[str] = SET) -> None:
         typer.echo(f"# {line}", err=True)
 
 
-@app.command("new", epilog="--dataset heart-disease --model logistic --name my-study")
+@app.command("new", epilog="--dataset heart-flamby --estimate glm --of age,sex,exang --name my-study")
 def new_study(
     dataset: str = typer.Option(..., help="Dataset.", autocompletion=completion.datasets),
     model: str = typer.Option("", help="logistic, linear, mlp or boosted-trees; default: the first that fits."),
     private: bool = typer.Option(False, "--private/--not-private", help="Differential privacy for each row."),
     covers: str = typer.Option("updates", help="Scope of epsilon: updates, or study for all releases of a site."),
     summary: bool = typer.Option(False, "--summary", help="Counts and means under one epsilon, without a model."),
-    name: str = typer.Option("", help="Name; default: the dataset's with -study or -table."),
+    estimate: str = typer.Option(
+        "", help="Exact sums without a model: glm, cox, mantel-haenszel, odds-ratio or survival."
+    ),
+    of: str = typer.Option("", metavar="COLUMN,...", help="Columns of a glm or cox; products such as 'age * sex'."),
+    by: str = typer.Option("", metavar="COLUMN", help="Groups that an odds ratio or survival compares."),
+    time: str = typer.Option("", metavar="COLUMN", help="Time until the event, of cox or survival."),
+    event: str = typer.Option("", metavar="COLUMN", help="Flag of the event; default: the target."),
+    outcome: str = typer.Option("", metavar="COLUMN", help="Outcome of a glm; default: the target."),
+    name: str = typer.Option("", help="Name; default: the dataset's with -study, -table or the statistic."),
     purpose: str = typer.Option("", help="Purpose, which is part of each approval."),
     to: Path = TO,
 ) -> None:
@@ -120,32 +128,48 @@ def new_study(
     from flfed.federation.server.preflight import check
     from flfed.rows.data import datasets, site_discovery
     from flfed.rows.proposals.texts import write_new
+    from flfed.rows.statistics.of_study import choose_estimate
     from flfed.study.study import Study
     from flfed.study.template import MODELS, StudyTemplate
 
     schema = datasets.load(dataset).schema
-    choices: dict[str, Any] = {"model": model, "private": private}
+    sites = site_discovery.of_dataset(dataset)
+    # Only open sites refit on their validation rows; sites cut from one table are open.
+    opened = all(site.policy.is_open for site in sites)
+    columns = {"of": of, "by": by, "time": time, "event": event, "outcome": outcome}
+    choices: dict[str, Any] = {"model": model, "private": private, "sums": True}
     suffix = "study"
-    if summary:
+    if estimate or any(columns.values()):
+        others = {"model": model, "private": private, "covers": covers != "updates", "summary": summary}
+        choices = {"estimate": choose_estimate(estimate, schema, columns, others), "sums": not opened}
+        if not sites:
+            choices["settings"] = {"dataset.partition": {"by": "iid", "sites": 3}}
+            choices["reasons"] = {"dataset.partition": render("study.estimate.cut")}
+        suffix = estimate
+    elif summary:
         suffix = "table"
-        from flfed.rows.statistics.analysis import COUNTED
-
-        confirmed = [name for name in schema.columns if name not in schema.unconfirmed]
-        choices["columns"] = [name for name in confirmed if schema.columns[name].kind in COUNTED]
+        choices["columns"] = _list_counted(schema)
     else:
         choices["model"] = model or MODELS[schema.task]
     named = name or f"{dataset}-{suffix}"
-    # Only open sites refit on their validation rows; sites cut from one table are open.
-    opened = all(site.policy.is_open for site in site_discovery.of_dataset(dataset))
     template = StudyTemplate(
-        name=named, dataset=dataset, purpose=purpose, task=schema.task, covers=covers, sums=True,
-        refit=opened, **choices,
+        name=named, dataset=dataset, purpose=purpose, task=schema.task, covers=covers, refit=opened, **choices,
     )  # fmt: skip
     # A study that cannot run is refused before it is written.
     text = template.text()
     check(Study.parse(text))
     path = write_new(to, {f"{named}.toml": text})[0]
     typer.echo(render("commands.study.written", file=path))
+    if estimate and not opened:
+        output.say(render("study.estimate.sums"))
+
+
+def _list_counted(schema: Any) -> list[str]:
+    """Return the columns that a new study counts: those that somebody has confirmed."""
+    from flfed.rows.statistics.analysis import COUNTED
+
+    confirmed = [name for name in schema.columns if name not in schema.unconfirmed]
+    return [name for name in confirmed if schema.columns[name].kind in COUNTED]
 
 
 @app.command("check", epilog="my-study.toml")

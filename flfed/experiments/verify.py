@@ -293,6 +293,9 @@ def entry_at(run_report: Report, path: str, *, strict: bool = True) -> Report | 
             return None
     if isinstance(place, Mapping) and "value" in place:
         return dict(place)
+    # Of a statistic some figures are plain numbers; whole numbers are counts.
+    if isinstance(place, float):
+        return {"value": place}
     if strict:
         raise usage_error("experiments.verify.path", path=path)
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import starmap
 
 import tomli_w
@@ -90,6 +90,8 @@ class StudyTemplate:
         Whether validation rows choose how many trees there are, which then grow anew on all training rows.
     columns : sequence of str
         Columns that are counted in place of training a model; empty for a study with a model.
+    estimate : mapping of str to object
+        Settings of a statistic of exact sums in place of a model, its name among them; empty for a study with a model.
     settings : mapping of str to object
         Values in place of the template's, or beside them, by table and key: "plan.lr". None leaves a key out.
     reasons : mapping of str to str
@@ -114,6 +116,7 @@ class StudyTemplate:
     covers: str = "updates"
     refit: bool = False
     columns: Sequence[str] = ()
+    estimate: Mapping[str, object] = field(default_factory=dict)
     settings: Mapping[str, object] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
     heading: tuple[str, ...] = ()
@@ -138,6 +141,8 @@ class StudyTemplate:
         tables = {"dataset": self._dataset()}
         if self.columns:
             tables |= self._analysis()
+        elif self.estimate:
+            tables |= self._estimate()
         else:
             tables |= {"encode": self._encode(), "model": self._model(), "plan": self._plan()}
             tables |= {"strategy": self._strategy(), "privacy": self._privacy()}
@@ -153,7 +158,11 @@ class StudyTemplate:
 
     def _head(self) -> list[str]:
         """Return what every study begins with."""
-        purpose = render("study.template.counts") if self.columns else render("study.template.purpose")
+        purpose = render("study.template.purpose")
+        if self.columns:
+            purpose = render("study.template.counts")
+        elif self.estimate:
+            purpose = render("study.template.estimate")
         basis = self.legal_basis or render("study.template.basis")
         return [
             "format = 1",
@@ -254,6 +263,23 @@ class StudyTemplate:
             "quantiles": Setting((0.25, 0.5, 0.75), below=(groups,)),
         }
         return {"statistic": table, "privacy": _noise(ONE_EPSILON)}
+
+    def _estimate(self) -> dict[str, Table]:
+        """Return the statistic of exact sums, and secure aggregation where a site needs it."""
+        table = {key: Setting(value, self._comment(key, value)) for key, value in self.estimate.items()}
+        if self.estimate["name"] == "glm":
+            own = f"# {_line('intercept', 'site', render('study.choices.intercept'))}"
+            table["of"] = replace(table["of"], below=(own,))
+        privacy = {}
+        if self.sums:
+            privacy["secure-aggregation"] = Setting("on", above=wrap_comment(render("study.estimate.sums")))
+        return {"statistic": table, "privacy": privacy}
+
+    def _comment(self, key: str, value: object) -> str:
+        """Return the comment of a statistic's setting: that of its value, of its statistic, or of its key."""
+        comments = sentences("study", "choices")
+        names = [name for name in (f"{key}-{value}", f"{key}-{self.estimate['name']}", key) if name in comments]
+        return render(f"study.choices.{names[0]}")
 
 
 def _noise(epsilon: float) -> Table:

@@ -369,3 +369,59 @@ def test_a_first_study_under_one_epsilon_is_written_of_a_model_and_of_counts(fol
     assert "mean radius" in table.analysis.columns and "what the rows of all sites are like" in table.purpose
     words = ("--dataset", "breast-cancer", "--model", "logistic", "--private", "--covers", "everything")
     assert "must be one of 'updates', 'study'" in flfed("study", "new", *words)[2]
+
+
+@pytest.mark.parametrize(("dataset", "options", "settings"), [
+    ("heart-flamby", "glm --of age,sex,age*sex", {"family": "binomial", "of": ["age", "sex", "age*sex"]}),
+    ("heart-flamby", "glm --of sex --outcome oldpeak", {"family": "gaussian", "of": ["sex"], "outcome": "oldpeak"}),
+    ("heart-flamby", "mantel-haenszel --by sex", {"by": "sex"}), ("heart-flamby", "odds-ratio --by fbs", {"by": "fbs"}),
+    ("breast-cancer-survival", "cox --time time --of age", {"time": "time", "of": ["age"], "event": "event"}),
+    ("breast-cancer-survival", "survival --time time", {"time": "time", "event": "event"}),
+])  # fmt: skip
+def test_a_new_study_estimates_and_has_what_follows_from_the_schema(
+    dataset: str, options: str, settings: dict[str, Any], folder: Path, flfed: Command
+):
+    code, out, err = flfed("study", "new", "--dataset", dataset, "--estimate", *options.split(), "--name", "mine")
+    assert code == 0 and "policy" not in out, err
+    text = Path("mine.toml").read_text()
+    study = tomllib.loads(text)
+    assert study["statistic"] == {"name": options.split()[0], **settings} and "privacy" not in study
+    lines = text.partition("[statistic]\n")[2].splitlines()
+    assert all("  # " in line for line in lines)
+    # One table is cut into sites.
+    assert ("partition" in study["dataset"]) == (dataset == "breast-cancer-survival")
+
+
+def test_a_new_study_of_institutions_estimates_in_secure_sums(folder: Path, flfed: Command):
+    table = clinics().assign(ill=np.arange(400) % 3 == 0)
+    for place, name in enumerate(("north", "south", "west")):
+        table[place * 130 : place * 130 + 130].to_csv(f"{name}.csv", index=False)
+    files = ("north.csv", "south.csv", "west.csv")
+    assert flfed("data", "new", *files, "--target", "died", "--name", "ward")[0] == 0
+    code, out, err = flfed("study", "new", "--dataset", "ward", "--estimate", "glm", "--of", "age,sex")
+    assert code == 0 and 'outputs = ["single-cells-in-sums"]' in out, err
+    assert tomllib.loads(Path("ward-glm.toml").read_text())["privacy"] == {"secure-aggregation": "on"}
+    for name in ("north", "south", "west"):
+        with Path("sites", name, "policy.toml").open("a") as policy:
+            policy.write('outputs = ["single-cells-in-sums"]\n')
+    assert flfed("study", "check", "ward-glm.toml")[0] == 0
+    code, out, err = flfed("study", "run", "ward-glm.toml", "--json")
+    assert code == 0 and set(json.loads(out)["statistics"]["coefficients"]) == {"intercept", "age", "sex=M"}, err
+
+
+@pytest.mark.parametrize(("options", "says"), [
+    ("--of age", "--of is for a statistic: add --estimate"), ("--estimate gml --of age", "did you mean 'glm'?"),
+    ("--estimate glm", "needs --of (columns, separated by commas); columns of heart-flamby: age, sex,"),
+    ("--estimate glm --of age,sexx", "of names 'sexx'"), ("--estimate glm --of age --outcome oldpek", "'oldpeak'?"),
+    ("--estimate glm --of age --model mlp", "leave out --model"), ("--estimate cox --of sex --time day", "time='day'"),
+    ("--estimate cox --of age", "needs --time (time until the event: a number from 0 on); columns of heart-flamby: "),
+    ("--estimate odds-ratio", "needs --by (two groups: a flag, or a category of two values); columns of heart-flamby:"),
+    ("--estimate odds-ratio --by sex --of age", "takes no --of, but --by"),
+    ("--dataset wine --estimate survival --time alcohol", "does not fit wine, which has no column for --event"),
+])  # fmt: skip
+def test_a_statistic_without_what_it_needs_is_refused_in_a_sentence(
+    options: str, says: str, folder: Path, flfed: Command
+):
+    code, _, err = flfed("study", "new", "--dataset", "heart-flamby", *options.split())
+    assert code == 2 and says in err and len(err.strip().splitlines()) == 1
+    assert not list(folder.iterdir())

@@ -92,6 +92,7 @@ def test_a_figure_that_only_some_repeats_have_does_not_hold_although_their_mean_
 
 def test_a_path_leads_to_a_figure_or_to_an_error_that_says_what_is_there():
     found = {"global": {"roc_auc_score": {"value": 0.5}}, "rounds": 3, "pooled": None}
+    assert entry_at(found | {"statistics": {"deviance": 2.5}}, "statistics.deviance") == {"value": 2.5}
     assert entry_at(found, "global.roc_auc_score") == {"value": 0.5}
     with pytest.raises(UsageError, match="no 'roc_auc'; did you mean 'roc_auc_score'"):
         entry_at(found, "global.roc_auc")

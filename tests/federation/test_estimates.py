@@ -6,10 +6,12 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import statsmodels.api as sm
 from typer.testing import CliRunner
 
 from flfed import Study, run
@@ -18,15 +20,24 @@ from flfed.cli.runs import app as runs
 from flfed.cli.study import app as studies
 from flfed.cli.study import visits_in_words
 from flfed.errors import UsageError
+from flfed.experiments.verify import verify
 from flfed.export.run_folder import export
+from flfed.federation.engines.engine import find_sites
 from flfed.records.document.document import document
+from flfed.records.reports.report import report
+from flfed.records.sections.estimates import estimates
+from flfed.records.statistics.regression import coefficient_lines
+from flfed.records.store.reader import RunReader
+from flfed.rows.data import datasets
 from flfed.rows.data.site import Site
 from flfed.updates.masking.question import SumContext, question_sha256, rounding_sha256
 from flfed.updates.messages.kinds import STATISTIC
 from flfed.updates.messages.summarise import StatisticRequest
 from tests.approval_text import details, ten_lines
+from tests.fitting import design, distances, glm
 from tests.records.one_answer import page
 from tests.records.one_answer import words as words_of
+from tests.small_runs import tables
 
 Small = Callable[..., list[Site]]
 HEAD = """
@@ -61,6 +72,9 @@ def test_estimates_are_in_json_table_document_and_file(
     assert "<svg" in document(done.run)
     opened = page("p20_overview", done.run)
     assert effect in words_of(opened) and opened.main.children and opened.get("vega_lite_chart")
+    # The title of the chart is the only one.
+    assert words_of(opened).count(f"{effect.capitalize()} (95 % CI)") == 1
+    assert f"## {effect.partition(' of ')[0].capitalize()}" not in words_of(opened)
     found = json.loads(CliRunner().invoke(runs, ["show", done.run, "--json"]).stdout)["statistics"]
     assert list(found["coefficients"]) == names
     assert all(set(one) == {"value", "standard-error", "low", "high", "p"} for one in found["coefficients"].values())
@@ -76,6 +90,19 @@ def test_estimates_are_in_json_table_document_and_file(
             one["low"],
             one["high"],
         )
+
+
+def test_table_and_chart_have_the_same_digits():
+    # An interval to above 1.5 has two decimals, and so has its figure; alone it would have three.
+    ends = {"value": -0.2293, "standard-error": 0.45, "low": -1.11, "high": 0.65, "p": 0.61}
+    exact = {"value": 0.02, "standard-error": 0.001, "low": 0.018, "high": 0.022, "p": 0.0}
+    figures = {"family": "binomial", "outcome": "y", "sites": 2, "visits": 3, "rows": 9, "deviance": 1.0, "aic": 1.0}
+    figures["coefficients"] = {"intercept": exact, "wide": ends, "narrow": exact}
+    section = estimates(figures)
+    assert section is not None
+    drawn = section.charts[0].draw().rows
+    table = [line["Odds ratio (95 % CI)"] for line in coefficient_lines(figures)]
+    assert [text.partition(" ")[0] for text in table] == ["", "0.80", "1.020"] == ["", *drawn["shown"]]
 
 
 def test_an_approval_says_how_many_numbers_leave_and_what_they_reveal(small_sites: Small):
@@ -179,3 +206,33 @@ def test_masks_are_bound_to_the_visit_and_to_its_numbers_and_the_list_is_not():
     assert len({context.binding(STATISTIC, request) for request in requests}) == 5
     assert len({question_sha256(study, STATISTIC, request) for request in requests}) == 1
     assert len({rounding_sha256(study, STATISTIC, request) for request in requests}) == 3
+
+
+def fit_of_one_table(study: Study) -> Any:
+    """Return statsmodels' fit of a study's complete rows."""
+    schema = datasets.load(study.dataset.name).schema
+    of = study.statistic.settings["of"]
+    rows = tables(find_sites(study)).dropna(subset=of)
+    columns = design(rows, of, schema)
+    return glm((rows[schema.target] == schema.classes[1]) * 1.0, columns, sm.families.Binomial())
+
+
+@pytest.mark.slow
+@pytest.mark.studies
+@pytest.mark.parametrize(("name", "files", "rows"), [
+    ("heart-odds", "heart", 857), ("stroke-logistic", "stroke_trial", 19285),
+])  # fmt: skip
+def test_a_shipped_study_of_odds_ratios_is_statsmodels_of_all_rows(
+    name: str, files: str, rows: int, request: pytest.FixtureRequest
+):
+    request.getfixturevalue(files)
+    study = Study.load(name)
+    verified = verify(study)
+    assert verified.holds
+    with RunReader.open() as reader:
+        found = report(reader, verified.run)["statistics"]
+    fit = fit_of_one_table(study)
+    assert (found["rows"], fit.nobs) == (rows, rows)
+    assert found["deviance"] == pytest.approx(fit.deviance, rel=1e-12)
+    far = distances(found, fit)
+    assert far["coefficients"] < 1e-8 and far["errors"] < 1e-7

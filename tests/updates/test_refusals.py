@@ -224,3 +224,13 @@ def test_names_and_words_of_a_comparison_are_held_to_ours():
         "rows left out because a feature is missing: fewer than 10; withheld by the site's policy: fewer than 10 rows"
     )
     assert recorded_note(note) == note
+
+
+@pytest.mark.parametrize(("code", "facts", "one", "two"), [
+    ("too-many-queries", {"had": 1}, "lets 1 run have sums", "lets 2 runs have sums"),
+    ("too-many-rounds", {"rounds": 3}, "allows 1 round, the", "allows 2 rounds, the"),
+])  # fmt: skip
+def test_one_of_a_thing_is_singular_and_is_read_back(code: str, facts: dict[str, int], one: str, two: str):
+    for most, words in ((1, one), (2, two)):
+        refusal = Refusal(code, most=most, **facts)
+        assert words in refusal and read_of_site(refusal) == refusal

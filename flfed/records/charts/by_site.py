@@ -290,14 +290,14 @@ def effect_chart(lines: Sequence[Line], title: str, *, is_ratio: bool) -> Chart:
 
     Parameters
     ----------
-    lines : sequence of mappings with name, value, low, high
+    lines : sequence of mappings with name, value, low, high, shown
+        `shown` is the text of the value.
     title : str
         Of the axis.
     is_ratio : bool
         Whether 1 means no effect, else 0.
     """
     rows = pd.DataFrame(lines).astype(dict.fromkeys(ENDS, "float64"))
-    rows["shown"] = [verdict.number(value) for value in rows["value"]]
     x = quantitative("value", **figure_axis(title, ticks_of([0.0, *_spread(lines)])))
     if is_ratio:
         x |= {"axis": {"title": title}, "scale": {"type": "log"}}

@@ -178,7 +178,12 @@ def _averaging_in_words(model: Coefficients) -> list[str]:
     return lines
 
 
+def effect_decimals(value: float, low: float, high: float) -> int:
+    """Return the decimals of an effect and its interval, of which none reads as 0 or 1 that is neither."""
+    return decimals_beside((value, low, high), decimals_of(value, low, high), marks=(0.0, 1.0))
+
+
 def _with_ends(value: float, low: float, high: float) -> str:
-    """Return an effect with its interval, of which none reads as 0 or 1 that is neither."""
-    decimals = decimals_beside((value, low, high), decimals_of(value, low, high), marks=(0.0, 1.0))
+    """Return an effect with its interval."""
+    decimals = effect_decimals(value, low, high)
     return f"{number(value, decimals)} ({interval(low, high, decimals)})"

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Mapping
 
 from flfed import registry
+from flfed.errors import UsageError, unknown
 from flfed.rows.data.schema import Schema
+from flfed.rows.statistics.design import KINDS
 from flfed.rows.statistics.statistic import Statistic
 from flfed.study.study import Study
-from flfed.words import usage_error
+from flfed.words import render, usage_error
+
+ESTIMATES = ("glm", "cox", "mantel-haenszel", "odds-ratio", "survival")
+"""Statistics that `flfed study new` writes."""
+KINDS_BY_OPTION = {"of": KINDS, "by": ("flag", "category"), "time": ("number",), "event": ("flag",)}
+"""Kinds of columns that an option of `flfed study new` may name."""
 
 
 def statistic_of(study: Study) -> Statistic:
@@ -38,3 +46,77 @@ def unconfirmed_columns(study: Study, schema: Schema) -> list[str]:
     if study.analysis is None:
         return schema.unconfirmed_features(study.dataset.features)
     return [name for name in statistic_of(study).columns(schema) if name in schema.unconfirmed]
+
+
+def choose_estimate(
+    name: str, schema: Schema, columns: Mapping[str, str], others: Mapping[str, object]
+) -> dict[str, object]:
+    """Return the settings of a new study's statistic: those that are chosen, and those that follow from the schema.
+
+    Parameters
+    ----------
+    name : str
+        "" where only columns are named.
+    schema : Schema
+    columns, others : mapping of str to str or object
+        Options of `flfed study new` for a statistic, and for a study with a model; empty where not given.
+
+    Raises
+    ------
+    UsageError
+        For an unknown statistic, and for an option that it does not take, or lacks.
+    """
+    _check_statistic(name, columns, others)
+    parameters = inspect.signature(registry.load("statistic", name)).parameters
+    values = _chosen_columns(columns)
+    for option in values:
+        if option not in parameters:
+            taken = ", ".join(f"--{other}" for other in columns if other in parameters)
+            raise usage_error("study.estimate.option", name=name, option=option, options=taken)
+    values["family"] = _family_of(schema, columns["outcome"] or schema.target)
+    if schema.task == "binary":
+        values.setdefault("event", schema.target)
+    for option, parameter in parameters.items():
+        if parameter.default is inspect.Parameter.empty and option not in values:
+            raise _missing_option(name, option, schema)
+    return {"name": name} | {key: values[key] for key in parameters if key in values}
+
+
+def _check_statistic(name: str, columns: Mapping[str, str], others: Mapping[str, object]) -> None:
+    """Refuse columns without a statistic, an unknown one, and options of a study with a model."""
+    if not name:
+        raise usage_error("study.estimate.alone", option=next(filter(columns.get, columns)))
+    if name not in ESTIMATES:
+        raise unknown("--estimate", name, ESTIMATES)
+    for option, value in others.items():
+        if value:
+            raise usage_error("study.estimate.model", option=option)
+
+
+def _chosen_columns(columns: Mapping[str, str]) -> dict[str, object]:
+    """Return the columns that are given, by option."""
+    chosen: dict[str, object] = {option: column for option, column in columns.items() if column}
+    if columns["of"]:
+        chosen["of"] = tuple(part.strip() for part in columns["of"].split(","))
+    return chosen
+
+
+def _family_of(schema: Schema, outcome: str) -> str:
+    """Return the family of an outcome; whether a number is a count cannot be seen."""
+    if outcome not in schema.columns:
+        raise unknown("--outcome", outcome, tuple(schema.columns))
+    return "gaussian" if schema.columns[outcome].is_number() else "binomial"
+
+
+def _missing_option(name: str, option: str, schema: Schema) -> UsageError:
+    """Return the refusal of a statistic without a column that it needs."""
+    columns = []
+    for column, of in schema.columns.items():
+        is_pair = option != "by" or of.kind == "flag" or len(of.values) == 2
+        is_time = option != "time" or (of.range or (0.0, 1.0))[0] >= 0
+        if of.kind in KINDS_BY_OPTION[option] and is_pair and is_time:
+            columns.append(column)
+    facts = {"name": name, "option": option, "dataset": schema.name, "what": render(f"study.estimate.needs-{option}")}
+    if columns:
+        return usage_error("study.estimate.needed", columns=", ".join(columns), **facts)
+    return usage_error("study.estimate.lacking", **facts)

@@ -169,7 +169,8 @@ def statistic(report: Report) -> None:
         if one.title:
             st.markdown(f"### {escape(one.title)}")
         sections.table(one.lines)
-    sections.show(estimates(figures))
+    # The title of its chart is enough.
+    sections.show(estimates(figures), titled=False)
     st.markdown(sections.bullets(map(escape, others)))
 
 
