@@ -219,15 +219,8 @@ def _day(text: str) -> date:
 
 
 def canonical_rows(table: pd.DataFrame) -> list[str]:
-    """Return one text for each row of a mapped table, with columns in the schema's order.
-
-    Texts are built in pieces of `CELLS_AT_ONCE`, since those of single cells need much more memory than numbers.
-    """
-    rows = max(1, CELLS_AT_ONCE // max(1, table.shape[1]))
-    texts: list[str] = []
-    for start in range(0, len(table), rows):
-        texts.extend(map("\x1f".join, zip(*_texts(table.iloc[start : start + rows]), strict=True)))
-    return texts
+    """Return one text for each row of a mapped table, with columns in the schema's order."""
+    return _joined(table, str)
 
 
 def row_texts(table: pd.DataFrame) -> list[str]:
@@ -236,15 +229,26 @@ def row_texts(table: pd.DataFrame) -> list[str]:
     As `canonical_rows`, with the length before each text: no cell can look like two, and an empty text
     differs from a missing one. -0.0 is 0.0.
     """
-    plain: dict[object, Any] = {}
-    for name, cells in table.items():
-        plain[name] = cells
-        if cells.dtype.kind == "O":
-            plain[name] = [cell if cell is None else f"{len(cell)}:{cell}" for cell in cells]
-    return canonical_rows(table_of(plain, table.index))
+    return _joined(table, _after_length)
 
 
-def _texts(table: pd.DataFrame) -> list[list[str]]:
+def _after_length(text: str) -> str:
+    return f"{len(text)}:{text}"
+
+
+def _joined(table: pd.DataFrame, as_text: Callable[[Any], str]) -> list[str]:
+    """Return one text for each row, of its cells' texts.
+
+    Texts are built in pieces of `CELLS_AT_ONCE`, since those of single cells need much more memory than numbers.
+    """
+    rows = max(1, CELLS_AT_ONCE // max(1, table.shape[1]))
+    texts: list[str] = []
+    for start in range(0, len(table), rows):
+        texts.extend(map("\x1f".join, zip(*_texts(table.iloc[start : start + rows], as_text), strict=True)))
+    return texts
+
+
+def _texts(table: pd.DataFrame, as_text: Callable[[Any], str]) -> list[list[str]]:
     """Return the cells as text, column by column; all numbers are converted at once."""
     kinds = [dtype.kind for dtype in table.dtypes]
     numbers = [place for place, kind in enumerate(kinds) if kind == "f"]
@@ -252,7 +256,7 @@ def _texts(table: pd.DataFrame) -> list[list[str]]:
     text_columns = dict(zip(numbers, _number_texts(values).tolist(), strict=True))
     for at in range(len(kinds)):
         if at not in text_columns:
-            text_columns[at] = _cell_texts(table.iloc[:, at])
+            text_columns[at] = _cell_texts(table.iloc[:, at], as_text)
     return [text_columns[at] for at in range(len(kinds))]
 
 
@@ -266,17 +270,22 @@ def _number_texts(values: np.ndarray) -> np.ndarray:
     return np.array([*map(repr, uniques.tolist()), ""], dtype=object)[place].reshape(values.shape)
 
 
-def _cell_texts(cells: pd.Series) -> list[str]:
-    """Return one column's cells as text, missing ones empty."""
+def _cell_texts(cells: pd.Series, as_text: Callable[[Any], str]) -> list[str]:
+    """Return one column's cells as text, missing ones empty; of objects as `as_text` writes them."""
     import pandas as pd
 
     if cells.dtype.kind == "f":
         return list(_number_texts(cells.to_numpy(dtype=np.float64)))
     if cells.dtype.kind != "M":
-        return ["" if cell is None or cell is pd.NaT else str(cell) for cell in cells]
-    # Dates repeat, so each is converted once.
+        if pd.api.types.infer_dtype(cells, skipna=True) != "string":
+            return ["" if cell is None or cell is pd.NaT else as_text(cell) for cell in cells]
+        write = as_text
+    else:
+        write = str
+    # Texts and dates repeat, so each is converted once.
     place, uniques = pd.factorize(cells)
-    return list(np.array([*map(str, uniques), ""], dtype=object)[place])
+    texts: list[str] = np.array([*map(write, uniques), ""], dtype=object)[place].tolist()
+    return texts
 
 
 @dataclass(frozen=True, eq=False)

@@ -111,7 +111,7 @@ def as_rows(site: Site) -> Site:
     """Return a site with its rows in memory, also those of transactions, if its table comes from its source."""
     if isinstance(site.source, Frame) or not is_plain(site):
         return site
-    return replace(site, source=Frame(site.source_table(), site.source.missing))
+    return replace(site, source=Frame(site.source_table(compact=True), site.source.missing))
 
 
 def source_rows(site: Site, whole: Site, served: Site, table: pd.DataFrame, schema: Schema) -> SourceRows | None:

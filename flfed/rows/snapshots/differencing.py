@@ -99,7 +99,9 @@ class Persons:
         numbered_texts = []
         # Equal texts get a running number, so that two people with equal rows remain two.
         for rows in whose.values():
-            person_text = "\x1e".join(sorted(texts[row] for row in rows))
+            person_text = texts[rows[0]]
+            if len(rows) > 1:
+                person_text = "\x1e".join(sorted(texts[row] for row in rows))
             numbered_texts.append(f"{seen[person_text]}\x1e{person_text}")
             seen[person_text] += 1
         return cls(numbered_texts, list(whose.values()))
