@@ -17,6 +17,8 @@ from flfed.summaries.summary import Arrays, Encoder, arrays_sha256
 
 CLOSE = 1e-6
 """Distance up to which two scores are one, and a score is sure."""
+AT_FIRST = 100
+"""Rows for each person of the cell minimum among which enough people are looked for at first."""
 SURE = 0.9
 """Share of sure scores from which on a model is a threshold."""
 Start = Callable[[], Arrays | None]
@@ -47,10 +49,16 @@ def tells_single_rows(score: np.ndarray, person: np.ndarray, task: str, least: i
         if np.mean(surest >= 1 - CLOSE) >= SURE:
             return True
     scores = score.reshape(len(score), -1)
+    one_of_each = scores
+    # Where each row is a person, none needs to be looked for.
+    if not np.array_equal(person, np.arange(len(person))):
+        one_of_each = scores[np.unique(person, return_index=True)[1]]
     # If nearly all people have one score, the median over people is that one.
-    _, one_of_each = np.unique(person, return_index=True)
-    middle = np.median(scores[one_of_each], axis=0)
+    middle = np.median(one_of_each, axis=0)
     others = person[(np.abs(scores - middle) > CLOSE).any(axis=1)]
+    # The first rows are usually of enough people.
+    if len(np.unique(others[: AT_FIRST * least])) >= least:
+        return False
     return len(np.unique(others)) < least
 
 
