@@ -188,4 +188,4 @@ def test_a_ledger_of_the_version_before_is_read_verified_and_gone_on_with(gated,
     assert flfed("site", "ledger", "site-01", "--verify")[0] == 0
     # The parts are others than before: of these very rows one run had sums.
     site.policy(queries=1)
-    assert "runs have sums over one set of rows, and 1 had them" in asked(site, "2026-d")
+    assert "lets 1 run have sums over one set of rows, and 1 had them" in asked(site, "2026-d")

@@ -19,8 +19,10 @@ from flfed.export.run_folder import export
 from flfed.federation.server.row_sums import fit_defect
 from flfed.records.statistics.averaging import Estimate, average_fits
 from flfed.rows.data.datasets import load
+from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Policy, Site
 from flfed.rows.statistics.listed.cox import Cox
+from flfed.rows.statistics.listed.glm import Glm
 from flfed.rows.statistics.newton import COEFFICIENTS, VARIANCES, fit_shapes, own_fit
 from flfed.updates.messages.kinds import STATISTIC
 from tests.approval_text import details
@@ -151,3 +153,16 @@ def test_a_server_refuses_a_fit_of_another_shape_or_without_variance():
         {COEFFICIENTS: coefficients * np.nan, VARIANCES: variances},
     ):
         assert fit_defect(wrong, shapes) is not None
+
+
+@pytest.mark.parametrize("counts", [[1, 1], [1, 2, 1, 2], [3, 5], [4, 4]])
+def test_rows_that_a_robust_model_fits_exactly_have_no_own_fit(counts: list[int]):
+    columns = {
+        "n": {"kind": "number", "range": (0, 9)},
+        "f": {"kind": "flag"},
+        "y": {"kind": "target", "values": ["a", "b"]},
+    }
+    schema = Schema.model_validate({"name": "made", "task": "binary", "target": "y", "columns": columns})
+    table = pd.DataFrame({"n": np.array(counts, dtype=float), "f": np.arange(len(counts)) % 2.0, "y": "a"})
+    model = Glm(family="poisson", of=["f"], outcome="n", intercept="site", robust=True)
+    assert own_fit(model, table, schema) == {}

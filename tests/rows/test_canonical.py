@@ -7,7 +7,7 @@ import pandas as pd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flfed.rows.data.holdout import canonical_rows
+from flfed.rows.data.holdout import canonical_rows, row_texts
 
 DATES = [pd.NaT, pd.Timestamp("2026-01-02"), pd.Timestamp("2026-01-02T03:04:05.678")]
 PLAIN = ["", "a", "ab", "b", "a b", "ä", None]
@@ -50,3 +50,11 @@ def test_a_large_table_is_made_text_piece_by_piece(monkeypatch):
     monkeypatch.setattr("flfed.rows.data.holdout.CELLS_AT_ONCE", 35)
     assert canonical_rows(table) == whole
     assert len(set(whole)) == 50
+
+
+def test_texts_that_differ_after_a_nul_or_in_a_lone_surrogate_are_different_rows():
+    cells = ["P1", "P1\0x", "P1\0y", "P1", "\ud800", "'\\ud800'", None, ""]
+    texts = row_texts(pd.DataFrame({"pid": pd.Series(cells, dtype=object)}))
+    assert texts == ["2:P1", "4:P1\0x", "4:P1\0y", "2:P1", "1:\ud800", "8:'\\ud800'", "", "0:"]
+    mixed = pd.DataFrame({"flag": [True, False], "count": [1, 2]})
+    assert row_texts(mixed) == ["True\x1f1", "False\x1f2"]

@@ -11,7 +11,7 @@ from flfed.errors import counted
 from flfed.federation.server.run_setting import RunSetting
 from flfed.records.objects import write
 from flfed.records.statistics.averaging import Averaging, Estimate, average_fits
-from flfed.rows.statistics.newton import COEFFICIENTS, VARIANCES, has_own_fits
+from flfed.rows.statistics.newton import COEFFICIENTS, VARIANCES, NewtonStatistic, has_own_fits
 from flfed.rows.statistics.of_study import statistic_of
 from flfed.updates.arrays import Arrays
 from flfed.words import render
@@ -42,10 +42,10 @@ def describe_fits(
         own[site] = dict(zip(names, map(Estimate, fit[COEFFICIENTS].tolist(), errors), strict=True))
     why = _without_average(run, sites)
     if why:
-        averaging = Averaging(why=why)
-    else:
-        of_all = {name: Estimate(one["value"], one["standard-error"]) for name, one in names.items()}
-        averaging = average_fits(own, len(sites), of_all)
+        # Beside the fits of the others, the estimate of all rows would nearly give that of a site without a name.
+        return write(Averaging(why=why)), {}
+    of_all = {name: Estimate(one["value"], one["standard-error"]) for name, one in names.items()}
+    averaging = average_fits(own, len(sites), of_all)
     by_site = {}
     for site, estimates in own.items():
         by_site[site] = {COEFFICIENTS: {name: write(one) for name, one in estimates.items()}}
@@ -56,8 +56,11 @@ def _without_average(run: RunSetting, sites: Collection[str]) -> str:
     """Return why own fits are not averaged, or ""."""
     if run.study.aggregation.sums_updates:
         return render("report.averaging.summed")
-    if not has_own_fits(statistic_of(run.study)):
+    statistic = statistic_of(run.study)
+    if isinstance(statistic, NewtonStatistic) and not statistic.has_own_fits:
         return render("report.averaging.intercept")
+    if not has_own_fits(statistic):
+        return render("report.averaging.unlike")
     sharing = run.recorder.shared_as.sharing
     unnamed = sum(sharing.get(site, "named") != "named" for site in sites)
     if unnamed:

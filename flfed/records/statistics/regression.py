@@ -168,8 +168,10 @@ def _averaging_in_words(model: Coefficients) -> list[str]:
     name = averaging.farthest
     average = averaging.coefficients[name]
     facts = {"fits": averaging.own_fits, "sites": counted(model.sites, "site"), "column": name}
-    shown = model.effect_of(average.value) or (average.value,)
-    facts["value"] = number(shown[0])
+    shown = model.effect_of(average.value)
+    facts |= {"effect": model.effect, "value": "".join(map(number, shown))}
+    if not shown:
+        facts |= {"effect": "a coefficient of", "value": number(average.value)}
     facts["distance"] = number(abs(average.distance), 2)
     lines = [render("report.averaging.farthest", **facts)]
     if averaging.sites_without_fit:

@@ -271,21 +271,22 @@ def _number_texts(values: np.ndarray) -> np.ndarray:
 
 
 def _cell_texts(cells: pd.Series, as_text: Callable[[Any], str]) -> list[str]:
-    """Return one column's cells as text, missing ones empty; of objects as `as_text` writes them."""
+    """Return one column's cells as text, missing ones empty; objects as `as_text` writes them."""
     import pandas as pd
 
     if cells.dtype.kind == "f":
         return list(_number_texts(cells.to_numpy(dtype=np.float64)))
-    if cells.dtype.kind != "M":
-        if pd.api.types.infer_dtype(cells, skipna=True) != "string":
-            return ["" if cell is None or cell is pd.NaT else as_text(cell) for cell in cells]
-        write = as_text
-    else:
-        write = str
-    # Texts and dates repeat, so each is converted once.
-    place, uniques = pd.factorize(cells)
-    texts: list[str] = np.array([*map(write, uniques), ""], dtype=object)[place].tolist()
-    return texts
+    if cells.dtype.kind == "M":
+        place, uniques = pd.factorize(cells)
+        return list(np.array([*map(str, uniques), ""], dtype=object)[place])
+    write = as_text if cells.dtype.kind == "O" else str
+    values = cells.tolist()
+    if pd.api.types.infer_dtype(cells, skipna=True) != "string":
+        return ["" if cell is None or cell is pd.NaT else write(cell) for cell in values]
+    # Texts repeat, and each is converted once. pandas' codes would take texts for one that differ after a NUL.
+    written = {cell: write(cell) for cell in set(values) if cell is not None}
+    written[None] = ""
+    return [written[cell] for cell in values]
 
 
 @dataclass(frozen=True, eq=False)

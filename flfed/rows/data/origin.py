@@ -111,7 +111,9 @@ def as_rows(site: Site) -> Site:
     """Return a site with its rows in memory, also those of transactions, if its table comes from its source."""
     if isinstance(site.source, Frame) or not is_plain(site):
         return site
-    return replace(site, source=Frame(site.source_table(compact=True), site.source.missing))
+    # Only of CSV files it is sure that Arrow's texts are those of objects: Parquet's may have a NUL.
+    compact = isinstance(site.source, Csv)
+    return replace(site, source=Frame(site.source_table(compact=compact), site.source.missing))
 
 
 def source_rows(site: Site, whole: Site, served: Site, table: pd.DataFrame, schema: Schema) -> SourceRows | None:

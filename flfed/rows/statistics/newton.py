@@ -45,6 +45,7 @@ class NewtonStatistic:
     adds_up = True
     visits = MOST_VISITS
     has_own_fits = True
+    """Whether a fit to one site's rows estimates the same coefficients as that to all rows."""
     _coefficients = np.zeros(0)
 
     def names(self, schema: Schema) -> tuple[str, ...]:
@@ -64,7 +65,7 @@ class NewtonStatistic:
 
 def has_own_fits(statistic: Statistic) -> TypeGuard[VisitedStatistic]:
     """Return whether a fit to one site's rows estimates the same coefficients as that to all rows."""
-    return isinstance(statistic, VisitedStatistic) and statistic.has_own_fits
+    return isinstance(statistic, VisitedStatistic) and getattr(statistic, "has_own_fits", False)
 
 
 def fit_shapes(statistic: Statistic, schema: Schema) -> Shapes:
@@ -92,8 +93,10 @@ def own_fit(statistic: VisitedStatistic, table: pd.DataFrame, schema: Schema) ->
     except UsageError:
         return {}
     values = np.array([one["value"] for one in own.values()])
-    errors = np.array([one["standard-error"] for one in own.values()])
-    return {COEFFICIENTS: values, VARIANCES: errors**2}
+    variances = np.array([one["standard-error"] for one in own.values()]) ** 2
+    if not (np.isfinite(values).all() and np.isfinite(variances).all() and (variances > 0).all()):
+        return {}
+    return {COEFFICIENTS: values, VARIANCES: variances}
 
 
 def _sums_or_none(statistic: Statistic, table: pd.DataFrame, schema: Schema) -> Sums:

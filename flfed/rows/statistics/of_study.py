@@ -97,7 +97,7 @@ def _chosen_columns(columns: Mapping[str, str]) -> dict[str, object]:
     """Return the columns that are given, by option."""
     chosen: dict[str, object] = {option: column for option, column in columns.items() if column}
     if columns["of"]:
-        chosen["of"] = tuple(part.strip() for part in columns["of"].split(","))
+        chosen["of"] = tuple(part.strip() for part in columns["of"].split(",") if part.strip())
     return chosen
 
 

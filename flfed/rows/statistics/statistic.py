@@ -74,8 +74,6 @@ class VisitedStatistic(Protocol):
 
     visits: int
     """How often it asks, at most."""
-    has_own_fits: bool
-    """Whether a fit to one site's rows estimates the same coefficients as that to all rows."""
 
     def first(self, schema: Schema) -> Arrays:
         """Return the numbers of the first visit."""

@@ -33,6 +33,8 @@ ROOM = 16.0
 """Times the largest number that a residual may be in the sums of a visit."""
 EXACT = 1e-20
 """Squared residual of a scaled outcome, for each row, below which a fit leaves nothing to estimate errors from."""
+ROUNDED = 1e-12
+"""Part of the model's variance below which one from the rows' scores is rounding: the rows fit exactly."""
 LARGEST_PART = 64.0
 """Most that rows add to the deviance, or to Pearson's χ², on average, by the largest residual."""
 
@@ -205,6 +207,8 @@ class Glm(NewtonStatistic):
         if model.robust:
             scores = symmetric(sums["scores"], len(model.names)) * model.half**2
             covariance = newton.covariance @ scores @ newton.covariance
+            if (np.diag(covariance) <= ROUNDED * np.diag(newton.covariance)).any():
+                raise usage_error("study.regression.exact")
         values, covariance = model.in_units(self._coefficients + newton.step, covariance)
         errors = np.sqrt(np.diag(covariance))
         degrees = freedom if model.family == "gaussian" else math.inf
