@@ -80,7 +80,7 @@ def test_every_control_is_used_by_keyboard(demo: Window):
     folded.locator("details[open]").wait_for()
     demo.drawn()
     # Its file is the next control; a wide table before it takes the focus, and arrows move it.
-    page.set_viewport_size({"width": 390, "height": 900})
+    page.set_viewport_size({"width": 250, "height": 900})
     demo.drawn()
     tab_to(demo, "[data-testid=stTable] > div")
     page.keyboard.press("ArrowRight")

@@ -12,6 +12,7 @@ from flfed.rows.statistics.newton import (
     COEFFICIENTS,
     MOST_VISITS,
     NewtonStatistic,
+    NewtonStep,
     check_bounds,
     describe_coefficients,
     largest_part,
@@ -205,10 +206,7 @@ class Glm(NewtonStatistic):
         if model.family == "gaussian":
             covariance = covariance * deviance / max(1, freedom)
         if model.robust:
-            scores = symmetric(sums["scores"], len(model.names)) * model.half**2
-            covariance = newton.covariance @ scores @ newton.covariance
-            if (np.diag(covariance) <= ROUNDED * np.diag(newton.covariance)).any():
-                raise usage_error("study.regression.exact")
+            covariance = _robust_covariance(newton, symmetric(sums["scores"], len(model.names)) * model.half**2)
         values, covariance = model.in_units(self._coefficients + newton.step, covariance)
         errors = np.sqrt(np.diag(covariance))
         degrees = freedom if model.family == "gaussian" else math.inf
@@ -233,6 +231,14 @@ class Glm(NewtonStatistic):
 
     def _model(self, schema: Schema) -> Regression:
         return Regression.of(schema, **self._settings)
+
+
+def _robust_covariance(newton: NewtonStep, scores: np.ndarray) -> np.ndarray:
+    """Return the covariance by the rows' squared scores (HC0); raises UsageError where the rows fit exactly."""
+    covariance = newton.covariance @ scores @ newton.covariance
+    if (np.diag(covariance) <= ROUNDED * np.diag(newton.covariance)).any():
+        raise usage_error("study.regression.exact")
+    return np.asarray(covariance)
 
 
 def _information(model: Regression, sums: Sums, deviance: float, rows: int) -> float:
