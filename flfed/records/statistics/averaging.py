@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from flfed.records.statistics.intervals import mean_over_sites
+from flfed.records.statistics.intervals import inverse_variance_mean, mean_over_sites
 from flfed.words import render
 
 LEAST_FITS = 2
@@ -95,9 +95,7 @@ def average_fits(fits: Mapping[str, Estimates], sites: int, of_all: Estimates) -
 def _average(own: Sequence[Estimate], of_all: Estimate) -> Average:
     values = [one.value for one in own]
     errors = [one.standard_error for one in own]
-    weights = [1 / error**2 for error in errors]
-    total = math.fsum(weights)
-    mean = math.fsum(weight * value for weight, value in zip(weights, values, strict=True)) / total
+    _, total, mean = inverse_variance_mean(values, errors)
     random = mean_over_sites(values, errors)
     return Average(
         value=mean,

@@ -194,12 +194,12 @@ def mean_over_sites(values: Sequence[float], errors: Sequence[float]) -> MeanOve
     """
     freedom = len(values) - 1
     # Cochran's test is of weights without a variance between sites.
-    apart, total, mean = _weighted(values, errors, 0.0)
+    apart, total, mean = inverse_variance_mean(values, errors)
     squares = math.fsum(apart)
     alike = chi_squared_beyond(squares, freedom)
     i2 = 1 - freedom / squares if squares > freedom else 0.0
     between = variance_between(values, errors)
-    _, total, mean = _weighted(values, errors, between)
+    _, total, mean = inverse_variance_mean(values, errors, between)
     reach = student_t_bound(freedom) / math.sqrt(total)
     return MeanOverSites(mean, mean - reach, mean + reach, math.sqrt(between), alike, i2)
 
@@ -228,7 +228,7 @@ def variance_between(values: Sequence[float], errors: Sequence[float], mean: flo
     expected = len(values) - (mean is None)
     # Newton's method on the excess of the weighted squares over their expectation.
     for _ in range(STEPS):
-        apart, _, _ = _weighted(values, errors, between, mean)
+        apart, _, _ = inverse_variance_mean(values, errors, between, mean)
         left = math.fsum(apart) - expected
         if left <= 0 and not between:
             break  # the errors explain the distances of the sites
@@ -239,10 +239,10 @@ def variance_between(values: Sequence[float], errors: Sequence[float], mean: flo
     return between
 
 
-def _weighted(
-    values: Sequence[float], errors: Sequence[float], between: float, mean: float | None = None
+def inverse_variance_mean(
+    values: Sequence[float], errors: Sequence[float], between: float = 0.0, mean: float | None = None
 ) -> tuple[list[float], float, float]:
-    """Return weighted squares about the mean, sum of weights and mean."""
+    """Return weighted squares about the mean, sum of weights and mean, by weights `1 / (error**2 + between)`."""
     weights = [1 / (error**2 + between) for error in errors]
     total = math.fsum(weights)
     if mean is None:
