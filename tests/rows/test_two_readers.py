@@ -35,7 +35,6 @@ from tests.test_every_damage import SOUND, SOUND_OF, package
 CASES = {f"{title}: {case.about}": case for title, cases in CATALOGUE.items() for case in cases}
 CASES = {name: case for name, case in CASES.items() if case.package.startswith(("Csv", "Parquet"))}
 TEXTS = {name: case for name, case in CASES.items() if case.file == "rows.csv"}
-READING = Reading("a table", Limits())
 BLOCKS = (1, 7, 1000)
 """Lines of a block."""
 WIDE = (-1e12, 1e12)
@@ -144,10 +143,15 @@ def differing_columns(compact: pd.DataFrame, objects: pd.DataFrame) -> Iterator[
                 yield f"{name} as kind {number}"
 
 
+def new_reading() -> Reading:
+    """Return a reading whose clock begins now: one for the whole file ends half an hour after its import."""
+    return Reading("a table", Limits())
+
+
 def in_blocks(content: bytes, lines: int, source: Csv = PLAIN) -> pd.DataFrame | None:
     """Read a file in blocks of about so many of its lines."""
     block = lines * max(map(len, content.split(b"\n"))) + 2
-    return read_plain_csv(content, source.encoding, source.separator, source.columns, READING, block=block)
+    return read_plain_csv(content, source.encoding, source.separator, source.columns, new_reading(), block=block)
 
 
 def as_objects(content: bytes) -> pd.DataFrame:
@@ -251,7 +255,7 @@ def test_both_readers_agree_on_columns_of_odd_cells_as_any_kind(seed):
 @pytest.mark.parametrize("cell", [*NUMBERS, *ODD])
 def test_one_odd_cell_in_the_last_block_reads_alike(cell):
     content = "\n".join(["c1;c2", *["7.25;4"] * 12, *["6.5;5"] * 12, f"{cell};8", ""]).encode()
-    compact = read_plain_csv(content, "utf-8", ";", None, READING, block=len(cell) + 20)
+    compact = read_plain_csv(content, "utf-8", ";", None, new_reading(), block=len(cell) + 20)
     assert compact is not None
     objects = pd.read_csv(io.BytesIO(content), sep=";", dtype=str, keep_default_na=False)
     assert list(differing_columns(compact[["c1"]], objects[["c1"]])) == []
