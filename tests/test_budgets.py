@@ -20,10 +20,10 @@ OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
-    "tokens of code": 732_740,
-    "lines of code": 68_680,
-    "Python files": 527,
-    "most imports of a module": 30,
+    "tokens of code": 739_700,
+    "lines of code": 69_330,
+    "Python files": 534,
+    "most imports of a module": 33,
     "modules with more than 15 imports": 48,
     "modules that know four or more concepts": 2,
     "modules that know secure sums": 42,
@@ -36,16 +36,16 @@ RATCHET = {
     "conditional expressions per 1,000 lines": 23.0,
     "packed assignments per 1,000 lines": 0.8,
     "comprehensions per 1,000 lines": 51.9,
-    "conditional expressions within another": 118,
-    "nested comprehensions": 61,
-    "keys by string in records/": 254,
+    "conditional expressions within another": 119,
+    "nested comprehensions": 64,
+    "keys by string in records/": 260,
     "test lines per line of code": 1.233,
-    "private names that are bound": 22,
-    "'what is', 'what leaves' and the like": 106,
+    "private names that are bound": 23,
+    "'what is', 'what leaves' and the like": 109,
     "told, tell, tells": 62,
     "median sentence of pages, words": 12.0,
     "longest sentence of pages, words": 35,
-    "lines of code with text": 1_774,
+    "lines of code with text": 1_801,
 }
 """Most that each counter of `tests/house.py` and of `tests/words_counted.py` may reach: what it was when the last
 change was made, or less."""

@@ -19,6 +19,7 @@ from flfed.records.reports.privacy import epsilon_in_words, power_of_ten, privat
 from flfed.records.reports.privacy_tables import charged_lines, describe_outcome_disclosure
 from flfed.records.reports.report import metrics_of, primary_of, purpose_in_words
 from flfed.records.reports.site_verdict import best_arm, best_gain, site_verdict
+from flfed.records.sections.gains import by_size
 from flfed.records.statistics import verdict
 from flfed.records.statistics.importances import largest_gains
 from flfed.records.statistics.noised_scores import over_all_rows, released
@@ -59,6 +60,7 @@ def print_report(report: dict[str, Any], *, whole: bool = False) -> None:
         joining = [narrative.joining_in_words(report, metric), narrative.tally(report, metric)]
         output.say_all([*first, *joining, narrative.describe_mean_beside_sites(report, metric)])
         _print_sites(report, headers, rows, every=whole or len(report["sites"]) <= MANY)
+        _print_size_classes(report, metric)
     if "statistics" in report:
         below = _print_statistic(report, whole=whole)
     output.say_all([*below, *faults.unfinished_in_words(report)])
@@ -136,6 +138,17 @@ def _print_sites(report: dict[str, Any], headers: Sequence[str], rows: Sequence[
     if adjusted & set(shown):
         output.say(render("commands.show.adjusted", mark=narrative.MARK.strip()))
     _print_references(rows[many:], names[:gain], verdict.metric_name(metric))
+
+
+def _print_size_classes(report: dict[str, Any], metric: str) -> None:
+    """Print the gains over all sites of a size class, where the study names classes."""
+    section = by_size(report, metric)
+    if section is None:
+        return
+    table = section.tables[0]
+    rows = [list(line.values()) for line in table.lines]
+    output.as_table(list(table.lines[0]), rows, section.title, spare=table.spare)
+    output.say_all(section.says)
 
 
 def _put_gains(report: dict[str, Any], metric: str, rows: dict[str, list[str]], place: int) -> set[str]:

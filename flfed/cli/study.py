@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,9 @@ import typer
 
 from flfed.cli import completion, output
 from flfed.cli.data import TO
-from flfed.errors import UsageError
-from flfed.records.statistics.verdict import number
-from flfed.words import render
+from flfed.errors import UsageError, counted
+from flfed.records.statistics.verdict import format_as_written, number
+from flfed.words import render, usage_error
 
 if TYPE_CHECKING:
     from flfed.study.study import Study
@@ -226,6 +227,52 @@ def _print_sites(sites: list[str], sizes: Mapping[str, Mapping[str, int]], whole
     for size_text, alike in by_words.items():
         whose = "Each site" if len(by_words) == 1 else listed(alike)
         output.say(f"{whose}: {size_text}.")
+
+
+@app.command("power", epilog="heart-disease --auc 0.88 --repeats 10")
+@output.tables
+def study_power(
+    name: str = NAME,
+    changes: list[str] = SET,
+    auc: float = typer.Option(0.75, help="AUC that the shared model is assumed to have."),
+    sites: list[str] = typer.Option(
+        [], "--site", metavar="NAME=ROWS,EVENTS", help="Rows and events of a site; default: the study's own tables."
+    ),
+    repeats: int = typer.Option(1, min=1, help="Random splits of each site's rows, as of `flfed study run`."),
+    whole: bool = output.ALL,
+) -> output.Shown:
+    """Predict which gain a study can show at each site, and which is to be expected, before anybody trains."""
+    from flfed.experiments import study_power as experiment
+    from flfed.records.sections.prospect import NEEDED, mean_in_words, prospect_line
+    from flfed.records.statistics.power import STUDIES
+
+    study = study_of(name, changes)
+    result = experiment.study_power(study, auc=auc, counts=_sites_as_counts(sites) or None, repeats=repeats)
+    yield result.as_object()
+    facts = {"inputs": result.inputs, "repeats": counted(repeats, "split")}
+    least = format_as_written(result.design.worthwhile)
+    output.say(render("experiments.power.assumed", auc=format_as_written(auc), least=least, **facts))
+    lines = []
+    for site, prospect in result.sites.items():
+        line = {"site": site, "rows": str(result.rows[site]), "events": str(result.events[site])}
+        lines.append(line | prospect_line(prospect))
+    cells = [list(line.values()) for line in lines]
+    output.as_table(list(lines[0]), cells, study.name, more="sites: --all", whole=whole, spare=(NEEDED,))
+    output.say(mean_in_words(result.mean))
+    output.say(render("experiments.power.limits", studies=STUDIES))
+
+
+def _sites_as_counts(sites: list[str]) -> dict[str, tuple[int, int]]:
+    """Return rows and events by site, as `--site` gives them."""
+    counts = {}
+    for text in sites:
+        match = re.fullmatch(r"(.+)=(\d+),(\d+)", text)
+        if match is None:
+            raise usage_error("experiments.power.syntax", text=text)
+        if match[1] in counts:
+            raise usage_error("experiments.power.twice", site=match[1])
+        counts[match[1]] = (int(match[2]), int(match[3]))
+    return counts
 
 
 def study_of(name: str, changes: list[str]) -> Any:

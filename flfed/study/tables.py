@@ -337,6 +337,10 @@ class Compare(Settings, where="[compare]", frozen=True):
         Training rows of a site's own model, at most, drawn at random; None takes all. Where it leaves rows out and the
         model still gains more than the minimum gain from half of its rows to all of them, the verdict is that the
         gain from joining is inconclusive. Example: `own-rows = 50000`.
+    size_classes : tuple of int
+        Numbers of rows at which a class of sites begins. The gain from joining is given over all sites of a
+        class together, where single sites are too small. Named before the run; nothing more is asked of a site.
+        Example: `size-classes = [20, 50, 200]`.
     """
 
     primary: str = ""
@@ -358,10 +362,14 @@ class Compare(Settings, where="[compare]", frozen=True):
     site_model: SiteModelKind = "best"
     naive_forecasts: tuple[str, ...] = ()
     own_rows: Annotated[int | None, Field(ge=100), "100 or more"] = None
+    size_classes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
         super().__post_init__()
+        sizes = list(self.size_classes)
+        if sizes != sorted(set(sizes)) or len(sizes) > MOST_POINTS or min(sizes, default=2) < 2:
+            raise usage_error("study.compare.size-classes", sizes=sizes, most=MOST_POINTS)
         for kind, values in self.points_by_kind.items():
             key = f"{kind}s"
             if not are_shares(values):

@@ -19,4 +19,4 @@ def test_a_new_page_comes_by_its_file_alone_in_the_order_of_its_number(tmp_path:
 def test_the_margin_lists_every_page(window):
     links = window.page.locator(LINKS)
     links.first.wait_for()
-    assert [link.strip().lower() for link in links.all_inner_texts()] == list(page_files())
+    assert [link.strip().lower().replace(" ", "-") for link in links.all_inner_texts()] == list(page_files())

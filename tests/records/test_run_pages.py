@@ -14,7 +14,7 @@ from tests.conftest import ABSENT
 from tests.records.real_runs import Runs
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.timeout(900)]
-PAGES = [name for name in page_files() if name != "runs"]
+PAGES = [name for name in page_files() if name not in ("runs", "before-you-join")]
 HEIGHTS = dict(zip(WIDTHS, (844, 1024, 900), strict=True))
 """The first screen of a phone, a tablet and a desk."""
 UNCHARTED: dict[str, tuple[str, ...]] = {

@@ -24,7 +24,7 @@ from flfed.records.section import Section, divide
 from flfed.records.sections import answer as answers
 from flfed.records.sections import scores
 from flfed.records.sections.estimates import estimates
-from flfed.records.sections.gains import are_known, at_the_ends, gains, references
+from flfed.records.sections.gains import are_known, at_the_ends, by_size, gains, references
 from flfed.records.statistics import importances, noised_scores, score_curves
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
 from flfed.records.statistics.verdict import sentence_case, with_interval
@@ -203,6 +203,13 @@ def forest(content: Content) -> Section | None:
     return gains(report, metric, shown, len(own))
 
 
+def by_number_of_rows(content: Content) -> Section | None:
+    """Return the gains over all sites of a size class, where the study names classes."""
+    if content.shown.metric is None or content.shown.only:
+        return None
+    return by_size(content.shown.report, content.shown.metric)
+
+
 def by_round(content: Content) -> Section | None:
     """Return the figure by round, of all sites together and of each."""
     rounds = content.rounds
@@ -301,6 +308,7 @@ def words(content: Content) -> Section:
 SECTIONS: tuple[Callable[[Content], Section | Markup | None], ...] = (
     answer,
     forest,
+    by_number_of_rows,
     lambda content: answers.basis(content.shown),
     lambda content: answers.next_steps(content.shown),
     figures,
@@ -322,7 +330,7 @@ SECTIONS: tuple[Callable[[Content], Section | Markup | None], ...] = (
     evidence.hashes,
 )
 """Sections in their order."""
-WITHOUT_MODEL = (answer, *SECTIONS[2:4], evidence.sites, evidence.privacy, words, evidence.hashes)
+WITHOUT_MODEL = (answer, *SECTIONS[3:5], evidence.sites, evidence.privacy, words, evidence.hashes)
 """Sections of a study that trains nothing, whose limits stand with its figures."""
 
 

@@ -202,22 +202,32 @@ def absence_in_words(
     --------
     >>> absence_in_words(4, {"basel": 2, "bern": 10}, 10)
     ['1 of 4 sites took no part: bern', 'basel took no part in 2 of 10 repeats']
+    >>> absence_in_words(9, dict(zip("abcdefg", range(1, 8))), 10)
+    ['g, f, e and 4 more took no part in 1 to 7 of 10 repeats']
     """
-    # Sites that were absent equally often share a sentence.
-    by_count = group((count, site) for site, count in absent.items())
+    always = [site for site, count in absent.items() if count >= repeats]
     lines = []
-    for count, names in sorted(by_count.items(), reverse=True):
+    if always:
+        listed = some([named + why for named, why in _groups_with_why(always, reasons or {})])
+        lines.append(render("faults.absent.always", absent=len(always), sites=sites, listed=listed))
+    for count, names in _sometimes_absent(absent, repeats).items():
         groups = _groups_with_why(names, reasons or {})
-        if count >= repeats:
-            listed = some([named + why for named, why in groups])
-            lines.append(render("faults.absent.always", absent=len(names), sites=sites, listed=listed))
-            continue
         shown = groups[:SITES_NAMED]
         if len(groups) > SITES_NAMED:
             shown.append((f"{len(groups) - SITES_NAMED} more", ""))
         for named, why in shown:
             lines.append(render("faults.absent.sometimes", sites=named, count=count, repeats=repeats, why=why))
     return lines
+
+
+def _sometimes_absent(absent: Mapping[str, int], repeats: int) -> dict[str, list[str]]:
+    """Return the sites that were absent in some repeats by how many; all together where these would be many."""
+    by_count = group((count, site) for site, count in absent.items() if count < repeats)
+    counts = sorted(by_count, reverse=True)
+    names_by_count = {str(count): by_count[count] for count in counts}
+    if len(counts) > SITES_NAMED:
+        return {f"{counts[-1]} to {counts[0]}": list(chain.from_iterable(names_by_count.values()))}
+    return names_by_count
 
 
 def _groups_with_why(names: Sequence[str], reasons: Mapping[str, str]) -> list[tuple[str, str]]:

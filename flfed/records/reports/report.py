@@ -26,6 +26,7 @@ from flfed.records.reports.site_verdict import (
     too_few,
     widened,
 )
+from flfed.records.reports.size_classes import KEY, Counts, size_classes
 from flfed.records.statistics import Report, intervals
 from flfed.records.statistics.importances import gains_over_repeats, over_repeats
 from flfed.records.statistics.noised_scores import NOT_COMPARED, SCORES, released
@@ -86,6 +87,8 @@ class _Opened:
         Compared ones, the primary one first.
     counted : list of dict
         Score counts, by repeat.
+    class_counts : list of dict
+        Test rows by site and outcome, by repeat.
     own : list of OwnModels
         By repeat.
     """
@@ -96,6 +99,7 @@ class _Opened:
     metrics: list[str]
     rule: Report
     counted: Sequence[Report]
+    class_counts: Sequence[Counts]
     own: Sequence[OwnModels]
 
     @classmethod
@@ -108,7 +112,7 @@ class _Opened:
         rule = verdict_rule(reader, runs, metrics)
         counted = [reader.summary(run.run, "score-histograms") or {} for run in runs]
         own = [read(OwnModels, reader.summary(run.run, "own-models") or {}) for run in runs]
-        return cls(reader, runs, recorded, metrics, rule, counted, own)
+        return cls(reader, runs, recorded, metrics, rule, counted, [_count_classes(each) for each in counted], own)
 
     def of_each(self, name: str) -> list[Report | None]:
         """Return a named object of every repeat, None where it has none."""
@@ -151,6 +155,7 @@ def report(reader: RunReader, name: str) -> Report:
         "training": training,
         "leaking-columns": leaking_columns(opened.first("leaks")),
         "mean-gain": _mean_gains(opened, sites, private_of(privacy), training),
+        **_size_classes(opened, sites, private_of(privacy)),
         "faults": faults_of(reader, opened.recorded),
         "privacy": privacy,
         "audit": audit_of(reader, opened.recorded.runs),
@@ -209,7 +214,7 @@ def conclusion(reader: RunsReader, runs: Sequence[RunEntry], *, site: str | None
             return none
         gain = read_figure(gain_at(own, metric))
         return Conclusion(site_verdict(own, metric)[0], Difference(gain.value, gain.low, gain.high), *facts)
-    sites = {name: {"holdout-classes": _classes(opened.counted, name)} for name in _accepted(opened)}
+    sites = {name: {"holdout-classes": _classes(opened.class_counts, name)} for name in _accepted(opened)}
     mean = figure_of(_mean_gains(opened, sites, privacy, training), metric)
     return Conclusion(code_of_mean(mean, facts[0]), Difference(mean.value, mean.low, mean.high), *facts)
 
@@ -349,16 +354,23 @@ def _why_none(value: float | None, low: float | None, rows: Sequence[ComparisonR
     return {"method": AGAIN.join(methods)}
 
 
-def _classes(counted: Sequence[Report], site: str) -> Report | None:
+def _classes(class_counts: Sequence[Counts], site: str) -> Report | None:
     """Return a site's test rows without and with the outcome, by its score counts averaged over repeats.
 
     None where its policy does not name score counts.
     """
-    rows: dict[str, list[int | None]] = {label: [] for label in CLASSES}
-    for payload in counted:
-        for label, bins in read(Counted, payload).sites.get(site, {}).items():
-            rows[label].append(sum(count for _, count in bins))
-    return {label: _whole_mean(counts) for label, counts in rows.items() if counts} or None
+    known = [counts[site] for counts in class_counts if site in counts]
+    if not known:
+        return None
+    return {label: _whole_mean([counts[label] for counts in known]) for label in CLASSES}
+
+
+def _count_classes(payload: Report) -> Counts:
+    """Return the test rows by site and outcome, by a repeat's score counts."""
+    return {
+        site: {label: sum(count for _, count in bins.get(label, [])) for label in CLASSES}
+        for site, bins in read(Counted, payload).sites.items()
+    }
 
 
 def _site(opened: _Opened, site: str) -> Report:
@@ -369,7 +381,7 @@ def _site(opened: _Opened, site: str) -> Report:
         "rows": next((entry.rows for entry in entries if entry.rows is not None), None),
         "holdout-rows": _whole_mean(test_rows),
         "holdout-rows-range": _range(test_rows),
-        "holdout-classes": _classes(opened.counted, site),
+        "holdout-classes": _classes(opened.class_counts, site),
         **{arm: opened.figures(site, arm) for arm in SITE_ARMS},
         "difference": _differences(opened, site, "global"),
         "difference-personalised": _differences(opened, site, "personalised"),
@@ -463,6 +475,16 @@ def _mean_gains(opened: _Opened, sites: Report, privacy: PrivacyReport, training
         pairs = {site: opened.recorded.differences.get((site, "global", metric), []) for site in compared_sites}
         gains[metric] = mean_gain(pairs, metric, len(sites)) | {"minimum-gain": worthwhile} | more
     return gains
+
+
+def _size_classes(opened: _Opened, sites: Report, privacy: PrivacyReport) -> Report:
+    """Return the gains by classes of sites under their key; nothing where the study names none."""
+    series = opened.reader.series(opened.runs[0].series)
+    bounds = parsed_study(series.study_text).get("compare", {}).get(KEY)
+    least = read(VerdictRule, opened.rule).minimum_gain
+    if not bounds or not least or not privacy.is_compared:
+        return {}
+    return {KEY: size_classes(opened.recorded, opened.class_counts, sites, bounds, least)}
 
 
 def metrics_of(run_report: Report) -> list[str]:

@@ -12,6 +12,7 @@ from flfed.records.reports.narrative import MARK, ends_of, forest_lines, interva
 from flfed.records.reports.report import REFERENCES
 from flfed.records.reports.site_answer import order_of_sites
 from flfed.records.reports.site_verdict import best_gain
+from flfed.records.reports.size_classes import class_lines, classes_in_words
 from flfed.records.section import Drawing, Section, Table
 from flfed.records.statistics import Report, verdict
 from flfed.records.statistics.noised_scores import own_under_noise
@@ -71,6 +72,26 @@ def gains(
         if rows[-1].site is None:
             note.append(render("pages.forest.mean" if own_under_noise(report) else "pages.forest.adjusted"))
     return Section(title=render("pages.forest.plot"), charts=(drawing,), note=note)
+
+
+def by_size(report: Report, metric: str) -> Section | None:
+    """Return the gains over all sites of a size class; None where the study names no classes, or none by `metric`."""
+    lines = class_lines(report, metric)
+    if not lines:
+        return None
+    table = Table(
+        lines=lines,
+        spare=("Log loss, adjusted to the site", "Gain in log loss", "Sites"),
+        key="size-classes",
+        is_whole=True,
+    )
+    return Section(
+        title=render("report.size-classes.title"),
+        lead=(render("report.size-classes.lead", classes=len(lines)),),
+        tables=(table,),
+        says=classes_in_words(report, metric),
+        note=(render("report.size-classes.weights"),),
+    )
 
 
 def references(report: Report, metric: str) -> Section:

@@ -34,7 +34,7 @@ def student_t_within(t: float, freedom: int) -> float:
     return 1 - 2 * float(stdtr(freedom, -t))
 
 
-def student_t_bound(freedom: int, level: float = LEVEL) -> float:
+def student_t_bound(freedom: float, level: float = LEVEL) -> float:
     """Return the t with P(|T| <= t) = `level`.
 
     Examples
@@ -277,14 +277,14 @@ def freedom_of(method: str) -> int | None:
     return None if match is None else int(match[1]) - 1
 
 
-def widening(comparisons: int, freedom: int | None = None) -> float:
+def widening(comparisons: int, freedom: float | None = None) -> float:
     """Return the Bonferroni factor that widens an interval where the best of several is looked at.
 
     Parameters
     ----------
     comparisons : int, >= 1
         Number of intervals looked at, which then hold together with 95 %.
-    freedom : int, optional
+    freedom : float, optional
         Degrees of freedom of Student's t; None for a normal interval.
 
     Examples

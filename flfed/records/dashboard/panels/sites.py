@@ -200,6 +200,9 @@ def who_gains(report: Report, metric: str) -> None:
     else:
         figures_of_all(report, metric)
     st.markdown(escape(" ".join([narrative.tally(report, metric), *narrative.untold_in_words(report, metric)])))
+    by_size = gains.by_size(report, metric)
+    if by_size is not None:
+        show(by_size)
 
 
 def how_to_read(report: Report, metric: str) -> None:

@@ -1,0 +1,39 @@
+"""Page Before you join: the gain that a study could show at a site of so many rows, before anybody trains."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from flfed.records.charts.by_size import chart_of_gains
+from flfed.records.dashboard import sections
+from flfed.records.sections.prospect import SIZES, curve_lines, in_words
+from flfed.records.statistics.power import Curve, Design
+from flfed.records.text import escape
+from flfed.words import render
+
+
+def show() -> None:
+    """Show the sliders, the answer for a site of that size, and the chart of all sizes."""
+    sections.close_up()
+    st.title("Before you join")
+    st.markdown(escape(render("pages.prospect.lead")))
+    left, right = st.columns(2)
+    rows = left.select_slider(render("pages.prospect.rows"), SIZES, value=500, format_func=lambda size: f"{size:,}")
+    share = right.slider(render("pages.prospect.share"), 1, 50, 20, format="%d %%")
+    with st.expander(render("pages.prospect.more")):
+        auc = st.slider(render("pages.prospect.auc"), 0.55, 0.95, 0.75, step=0.01)
+        inputs = int(st.number_input(render("pages.prospect.inputs"), 1, 1000, 30))
+        sites = int(st.number_input(render("pages.prospect.sites"), 2, 1000, 5))
+        repeats = int(st.number_input(render("pages.prospect.repeats"), 1, 100, 10))
+    design = Design(auc=auc, sites=sites, repeats=repeats)
+    curve = Curve.of_inputs(inputs)
+    for line in in_words(rows, share / 100, design, curve):
+        st.markdown(f"**{escape(line)}**")
+    lines = curve_lines(share / 100, design, curve)
+    title = render("pages.prospect.title")
+    sections.figure(st, title, chart_of_gains(lines), lines, key="prospect", says=render("pages.prospect.says"))
+    st.caption(escape(render("pages.prospect.legend")))
+
+
+if __name__ == "__main__":
+    show()

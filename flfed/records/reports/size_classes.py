@@ -1,0 +1,227 @@
+"""Gain from joining by classes of sites that a study names beforehand, by their number of rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+from flfed.errors import counted
+from flfed.records.objects import FigureReport, figure_of, read_all, site_of, write
+from flfed.records.reports.recorded_run import LOSS, Recorded
+from flfed.records.statistics import Report, verdict
+from flfed.records.statistics.intervals import possible
+from flfed.records.statistics.odd_sites import AUC
+from flfed.records.statistics.size_classes import (
+    LEAST_FREEDOM,
+    LEAST_SITES,
+    ClassGain,
+    WeightedGain,
+    class_gain,
+)
+from flfed.records.statistics.verdict import Difference
+from flfed.words import render
+
+KEY = "size-classes"
+Counts = Mapping[str, Mapping[str, int]]
+"""Test rows of a repeat by site and outcome; without the sites that give no counts."""
+
+
+@dataclass(frozen=True)
+class SizeClass:
+    """A class of sites in a report.
+
+    Attributes
+    ----------
+    rows : [int, int or None]
+        Fewest and most rows of its sites, all rows counted; None without an upper end.
+    sites : int
+        Sites of this size.
+    not_shared : int
+        Those of them whose figures or numbers of test rows are not known, and which are in no gain.
+    constant : int
+        Those whose own model ranks no two rows: their training rows are too few, or of one class.
+    gains, gains_adjusted : dict of metric to object
+        Mean gain of the shared model, and of the one adjusted to a site, over each site's own.
+    """
+
+    rows: Any = (0, None)
+    sites: int = 0
+    not_shared: int = 0
+    constant: int = 0
+    gains: dict[str, Any] = field(default_factory=dict)
+    gains_adjusted: dict[str, Any] = field(default_factory=dict)
+
+
+def size_classes(
+    recorded: Recorded,
+    counts: Sequence[Counts],
+    sites: Mapping[str, Report],
+    bounds: Sequence[int],
+    minimum_gain: Mapping[str, float],
+) -> list[Report]:
+    """Return the classes of a report, smallest sites first.
+
+    Parameters
+    ----------
+    recorded : Recorded
+    counts : sequence, one a repeat
+    sites : dict of name to a report's site
+        A site of unknown size is in no class.
+    bounds : sequence of int
+        Numbers of rows at which a class begins.
+    minimum_gain : dict of metric to float
+        The primary metric first. A class has gains in that and in log loss.
+    """
+    primary, *others = minimum_gain
+    metrics = [primary, *(metric for metric in others if metric == LOSS)]
+    classes = []
+    for low, after in zip([0, *bounds], [*bounds, math.inf], strict=True):
+        members = [name for name, site in sites.items() if _is_within(site_of(site).rows, low, after)]
+        shared = [name for name in members if _weighted_gain(recorded, counts, name, "global", primary)]
+        entry = SizeClass(
+            rows=[low, _before(after)],
+            sites=len(members),
+            not_shared=len(members) - len(shared),
+            constant=sum(_is_constant(recorded, name) for name in shared),
+        )
+        for metric in metrics:
+            for arm, gains in (("global", entry.gains), ("personalised", entry.gains_adjusted)):
+                of_sites = [_weighted_gain(recorded, counts, name, arm, metric) for name in shared]
+                mean = class_gain(list(filter(None, of_sites)), len(bounds) + 1)
+                gains[metric] = _as_object(mean, metric) | {"minimum-gain": minimum_gain[metric]}
+        classes.append(write(entry))
+    return classes
+
+
+def _before(after: float) -> int | None:
+    """Return the most rows of a class, None without an upper end."""
+    if math.isinf(after):
+        return None
+    return int(after) - 1
+
+
+def _is_constant(recorded: Recorded, site: str) -> bool:
+    """Return whether a site's own model ranks no two of its test rows in most repeats."""
+    aucs = [value for value in recorded.values((site, "local-only", AUC)) if value is not None]
+    return 2 * aucs.count(0.5) > len(aucs)
+
+
+def _is_within(rows: int | None, low: int, after: float) -> bool:
+    return rows is not None and low <= rows < after
+
+
+def _weighted_gain(
+    recorded: Recorded, counts: Sequence[Counts], site: str, arm: str, metric: str
+) -> WeightedGain | None:
+    """Return a site's gain with its weight over all repeats, None where figures or weights are not known."""
+    pairs = iter(recorded.differences.get((site, arm, metric), []))
+    weights = []
+    products = []
+    for (_, entries), of_repeat in zip(recorded.runs, counts, strict=True):
+        entry = entries.get(site)
+        # A repeat that leaves a site no row to train on or to test has no pair, as one with a single outcome.
+        if entry is None or entry.status == "refused":
+            weights.append(0.0)
+            continue
+        row, _ = next(pairs, (None, None))
+        weight = _weight(of_repeat.get(site), entry.holdout_rows, metric)
+        if row is None or weight is None:
+            return None
+        gain = verdict.gain_of(Difference(row.value), verdict.better_of(metric)).value
+        if gain is None:
+            weight = 0.0
+        weights.append(weight)
+        products.append(weight * (gain or 0.0))
+    return WeightedGain(fmean(weights), math.fsum(products) / len(weights))
+
+
+def _weight(classes: Mapping[str, int] | None, rows: int | None, metric: str) -> float | None:
+    """Return the weight of a repeat: of an AUC, the product of both classes' test rows over all; else the rows."""
+    if metric != AUC:
+        return rows
+    if classes is None:
+        return None
+    others, events = classes.values()
+    return others * events / max(others + events, 1)
+
+
+def _as_object(gain: ClassGain, metric: str) -> Report:
+    """Return a class's gain as a report has it, with the reason where there is none."""
+    figure: Report = {"value": gain.value, "freedom": gain.freedom, "sites": gain.sites}
+    for key in ("low", "high"):
+        figure[key] = possible(metric, getattr(gain, key), difference=True)
+    if gain.value is None and gain.sites < LEAST_SITES:
+        figure["reason"] = render("report.size-classes.few", sites=gain.sites, least=LEAST_SITES)
+    elif gain.value is None:
+        figure["reason"] = render("report.size-classes.freedom", least=f"{LEAST_FREEDOM + 1:g}")
+    return figure
+
+
+def rows_in_words(rows: Sequence[int | None]) -> str:
+    """Return the size of a class's sites.
+
+    Examples
+    --------
+    >>> rows_in_words([0, 19]), rows_in_words([20, 49]), rows_in_words([200, None])
+    ('fewer than 20 rows', '20 to 49 rows', '200 rows or more')
+    """
+    low, high = rows
+    if high is None:
+        return f"{low} rows or more"
+    if not low:
+        return f"fewer than {high + 1} rows"
+    return f"{low} to {high} rows"
+
+
+def class_verdict(gain: FigureReport) -> str:
+    """Return the verdict on a class's gain."""
+    return verdict.code_of(Difference(gain.value, gain.low, gain.high), gain.minimum_gain or 0.0)
+
+
+def classes_of(report: Report) -> list[SizeClass]:
+    """Return the classes of a report; none where its study names none."""
+    return read_all(SizeClass, report.get(KEY) or [])
+
+
+def class_lines(report: Report, metric: str) -> list[dict[str, str]]:
+    """Return the table of a report's classes, a line each; none by a metric in which classes have no gain."""
+    classes = [of for of in classes_of(report) if metric in of.gains]
+    adjusts = any(figure_of(of.gains_adjusted, LOSS).value is not None for of in classes)
+    lines = []
+    for of in classes:
+        gain = figure_of(of.gains, metric)
+        line = {"Sites with": rows_in_words(of.rows), "Sites": str(of.sites), "Judged": str(gain.sites)}
+        line[f"Gain in {verdict.metric_name(metric)}"] = _gain_in_words(gain)
+        if metric != LOSS and LOSS in of.gains:
+            line["Gain in log loss"] = _gain_in_words(figure_of(of.gains, LOSS))
+        if adjusts:
+            line["Log loss, adjusted to the site"] = _gain_in_words(figure_of(of.gains_adjusted, LOSS))
+        line["Verdict"] = verdict.describe_verdict(class_verdict(gain), metric)
+        lines.append(line)
+    return lines
+
+
+def _gain_in_words(gain: FigureReport) -> str:
+    return verdict.gain_in_brackets(Difference(gain.value, gain.low, gain.high), gain.minimum_gain or 0.0)
+
+
+def classes_in_words(report: Report, metric: str) -> list[str]:
+    """Return the gain of each class as a sentence, then what the gains do not include."""
+    sentences = []
+    classes = [of for of in classes_of(report) if metric in of.gains]
+    for of in classes:
+        gain = figure_of(of.gains, metric)
+        facts = {"sites": gain.sites, "rows": rows_in_words(of.rows), "metric": verdict.metric_name(metric)}
+        if gain.value is None:
+            sentences.append(render("report.size-classes.absent", reason=gain.reason, **facts))
+        else:
+            size, span = verdict.size_and_span(Difference(gain.value, gain.low, gain.high), gain.minimum_gain or 0.0)
+            sentences.append(render("report.size-classes.gain", gain=size, interval=span, **facts))
+    if constant := sum(of.constant for of in classes):
+        sentences.append(render("report.size-classes.constant", sites=counted(constant, "site")))
+    if absent := sum(of.not_shared for of in classes):
+        sentences.append(render("report.size-classes.not-shared", sites=counted(absent, "site")))
+    return sentences

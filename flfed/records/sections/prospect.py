@@ -1,0 +1,80 @@
+"""Gain that a study could show at a site of a given size, in words and as lines of a chart."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from flfed.records.charts.by_size import EXPECTED, LEAST
+from flfed.records.statistics import verdict
+from flfed.records.statistics.power import LEAST_OF_A_CLASS, Curve, Design, Outlook, Range, SiteRows, outlook
+from flfed.words import render
+
+CHANCE = "chance of a clear gain"
+NEEDED = "test rows for twice the minimum"
+number = partial(verdict.number, decimals=3)
+
+SIZES = (20, 50, 100, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000, 10_000, 20_000, 50_000)
+"""Rows of a site of which the chart has a point."""
+TEST_SHARE = 0.2
+
+
+def site_rows(rows: float, share: float) -> SiteRows:
+    """Return the rows of a site of which a fifth is held out; `share` of all rows have the outcome."""
+    test = TEST_SHARE * rows
+    return SiteRows((1 - TEST_SHARE) * rows, share * test, (1 - share) * test)
+
+
+def in_words(rows: float, share: float, design: Design, curve: Curve) -> list[str]:
+    """Return the gains that a study could show at a site, in sentences."""
+    prospect = outlook(site_rows(rows, share), design, curve)
+    sentences = [render("pages.prospect.none")]
+    if prospect.least is not None:
+        sentences = [render("pages.prospect.least", gain=number(prospect.least.value), interval=_span(prospect.least))]
+    facts = {"gain": number(prospect.expected.value), "interval": _span(prospect.expected)}
+    return [*sentences, render("pages.prospect.expected", chance=_percent(prospect.power.value), **facts)]
+
+
+def prospect_line(prospect: Outlook | None) -> dict[str, str]:
+    """Return the cells of a site in a table; dashes where its events are too few."""
+    if prospect is None:
+        return dict.fromkeys((EXPECTED, LEAST, CHANCE, NEEDED), "–")
+    least = "none"
+    if prospect.least is not None:
+        least = f"{number(prospect.least.value)} ({_span(prospect.least)})"
+    return {
+        EXPECTED: f"{number(prospect.expected.value)} ({_span(prospect.expected)})",
+        LEAST: least,
+        CHANCE: _chance(prospect.power),
+        NEEDED: f"{prospect.test_rows:,}",
+    }
+
+
+def mean_in_words(mean: tuple[Range, Range] | None) -> str:
+    """Return the expected mean gain over sites, and the chance that it is clear."""
+    if mean is None:
+        return render("experiments.power.fewer", least=verdict.LEAST_SITES, rows=LEAST_OF_A_CLASS)
+    gain, clear = mean
+    return render("experiments.power.mean", gain=number(gain.value), interval=_span(gain), chance=_chance(clear))
+
+
+def _span(values: Range) -> str:
+    return verdict.interval(values.low, values.high, 3)
+
+
+def _percent(chance: float) -> str:
+    return f"{100 * chance:.0f} %"
+
+
+def _chance(chance: Range) -> str:
+    return f"{_percent(chance.value)} ({_percent(chance.low)} to {_percent(chance.high)})"
+
+
+def curve_lines(share: float, design: Design, curve: Curve) -> list[dict[str, Any]]:
+    """Return expected gain and least gain shown by a site's number of rows."""
+    lines = []
+    for rows in SIZES:
+        prospect = outlook(site_rows(rows, share), design, curve)
+        least = prospect.least.value if prospect.least else None
+        lines.append({"Rows": rows, EXPECTED: prospect.expected.value, LEAST: least})
+    return lines

@@ -1,0 +1,329 @@
+"""Gains that joining could show at a site, before anybody trains: its own AUC by its rows, and the error of the gain.
+
+One curve for all sites. Scores of a linear model are normal within each class. With `e` the effective rows (rows with
+the outcome times those without, over all training rows) and `δ = √2 Φ⁻¹(AUC of the shared model)`, a linear
+discriminant fitted on the site's rows alone has `AUC = Φ(δ² / √(2(δ² + d/e)))`. Within a class its scores correlate
+with the shared model's by `δ / √(δ² + c/e)`. docs/methods.md derives both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from flfed.records.statistics.intervals import NORMAL_95, inverse_variance_mean, student_t_bound, widening
+from flfed.records.statistics.verdict import LEAST_SITES
+
+NORMAL = NormalDist()
+POWER = 0.8
+"""Power with which the least gain is shown."""
+HALVINGS = 60
+LEAST_EVENTS = 2
+LEAST_OF_A_CLASS = 10
+"""Fewest test rows of each outcome at a site whose gain counts in the mean."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """A number with the least and largest that studies had."""
+
+    value: float
+    low: float
+    high: float
+
+    def times(self, factor: float) -> Range:
+        """Return the range of a multiple."""
+        return Range(factor * self.value, factor * self.low, factor * self.high)
+
+
+STUDIES = 6
+"""Number of studies on real data of which the next figures are (docs/methods.md)."""
+DIMENSIONS_AN_INPUT = Range(0.35, 0.2, 0.6)
+"""`d` for each input of the model."""
+UNLIKENESS_AN_INPUT = Range(0.9, 0.4, 2.3)
+"""`c` for each input."""
+SPREAD = 0.015
+"""Standard deviation of the sites' gains about the curve."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The curve of own models by rows: `d` and `c`, each with its range over studies."""
+
+    dimensions: Range
+    unlikeness: Range
+
+    @classmethod
+    def of_inputs(cls, inputs: int) -> Curve:
+        """Return the curve for models of so many inputs."""
+        return cls(DIMENSIONS_AN_INPUT.times(inputs), UNLIKENESS_AN_INPUT.times(inputs))
+
+
+@dataclass(frozen=True)
+class SiteRows:
+    """Rows of a site: to train on, and test rows with the outcome and without."""
+
+    training: float
+    events: float
+    others: float
+
+    @property
+    def effective(self) -> float:
+        """Training rows with the outcome times those without, over all."""
+        share = self.events / (self.events + self.others)
+        return self.training * share * (1 - share)
+
+
+@dataclass(frozen=True)
+class Design:
+    """Basis of a site's verdict.
+
+    Attributes
+    ----------
+    auc : float in (0.5, 1)
+        AUC of the shared model.
+    worthwhile : float, >= 0
+        Gain above which joining pays.
+    sites : int
+        Sites looked at, for which each interval is widened.
+    repeats : int
+        Random splits of each site's rows.
+    ratio : float
+        Test rows per training row.
+    """
+
+    auc: float
+    worthwhile: float = 0.005
+    sites: int = 1
+    repeats: int = 1
+    ratio: float = 0.25
+
+    @property
+    def quantile(self) -> float:
+        """Errors between a gain and the lower end of its interval."""
+        if self.repeats < 2:
+            return NORMAL_95 * widening(self.sites)
+        freedom = self.repeats - 1
+        return student_t_bound(freedom) * widening(self.sites, freedom)
+
+    @property
+    def shrinkage(self) -> float:
+        """Error of the mean of all repeats over that of one.
+
+        Source: Nadeau and Bengio 2003, equations 7 and 8.
+        """
+        shared = self.ratio / (1 + self.ratio)
+        return math.sqrt(shared + (1 - shared) / self.repeats)
+
+
+def own_auc(auc: float, effective: float, dimensions: float) -> float:
+    """Return the AUC that a model of a site's own rows is expected to have.
+
+    Parameters
+    ----------
+    auc : float in (0.5, 1)
+        That of the shared model.
+    effective : float, > 0
+        `SiteRows.effective`.
+    dimensions : float, >= 0
+        `d`: directions in which the site's model errs.
+
+    Source: the expected AUC of a linear discriminant whose mean difference is estimated.
+
+    Examples
+    --------
+    >>> round(own_auc(0.8, 40, 9.5), 3), round(own_auc(0.8, 1e9, 9.5), 6)
+    (0.782, 0.8)
+    """
+    squared = 2 * NORMAL.inv_cdf(auc) ** 2
+    return NORMAL.cdf(squared / math.sqrt(2 * (squared + dimensions / effective)))
+
+
+def correlation(auc: float, effective: float, unlikeness: float) -> float:
+    """Return the correlation, within a class, of the shared model's scores and the site model's.
+
+    Examples
+    --------
+    >>> round(correlation(0.8, 40, 20), 3), round(correlation(0.8, 1e9, 20), 6)
+    (0.86, 1.0)
+    """
+    squared = 2 * NORMAL.inv_cdf(auc) ** 2
+    return math.sqrt(squared / (squared + unlikeness / effective))
+
+
+def placement_covariance(auc: float, other: float, correlation: float) -> float:
+    """Return the covariance of the placement values of two models' scores, of which DeLong's variance is made.
+
+    Of scores that are normal within a class it is `Φ₂(a, b; ρ/2) − Φ(a) Φ(b)` with `a = Φ⁻¹(AUC)`, which is the
+    integral of the bivariate normal density over its correlation from 0 to `ρ/2`.
+
+    Source: DeLong, DeLong and Clarke-Pearson 1988; Plackett 1954, "A reduction formula for normal multivariate
+    integrals".
+
+    Examples
+    --------
+    >>> round(placement_covariance(0.5, 0.5, 1.0), 8)  # uniform on 0 to 1: 1/12
+    0.08333333
+    """
+    a = NORMAL.inv_cdf(auc)
+    b = NORMAL.inv_cdf(other)
+
+    def density(r: float) -> float:
+        rest = 1 - r * r
+        return math.exp(-(a * a - 2 * r * a * b + b * b) / (2 * rest)) / (2 * math.pi * math.sqrt(rest))
+
+    return _integral(density, correlation / 2)
+
+
+def _integral(function: Callable[[float], float], end: float, steps: int = 32) -> float:
+    """Return the integral from 0 to `end` by Simpson's rule."""
+    width = end / steps
+    weights = [1, *([4, 2] * (steps // 2))]
+    weights[-1] = 1
+    return width / 3 * math.fsum(weight * function(number * width) for number, weight in enumerate(weights))
+
+
+def gain_error(auc: float, own: float, correlation: float, events: float, others: float) -> float:
+    """Return the standard error of the difference of two AUCs on the same test rows.
+
+    Parameters
+    ----------
+    auc, own : float in (0, 1)
+    correlation : float in [0, 1]
+        Of both models' scores within a class.
+    events, others : float, > 0
+        Test rows with the outcome and without.
+    """
+    apart = placement_covariance(auc, auc, 1.0) + placement_covariance(own, own, 1.0)
+    apart -= 2 * placement_covariance(auc, own, correlation)
+    return math.sqrt(max(apart, 0.0) * (1 / events + 1 / others))
+
+
+def error_at(site: SiteRows, design: Design, own: float, unlikeness: float) -> float:
+    """Return the standard error of a site's gain where its own model has this AUC."""
+    alike = correlation(design.auc, site.effective, unlikeness)
+    return gain_error(design.auc, own, alike, site.events, site.others) * design.shrinkage
+
+
+def expected_gain(site: SiteRows, design: Design, dimensions: float) -> float:
+    """Return the gain in AUC that a site is expected to have from joining."""
+    return design.auc - own_auc(design.auc, site.effective, dimensions)
+
+
+def power(site: SiteRows, design: Design, gain: float, unlikeness: float, spread: float = 0.0) -> float:
+    """Return the chance of the verdict that joining pays at a site.
+
+    Parameters
+    ----------
+    site : SiteRows
+    design : Design
+    gain : float
+        Expected gain in AUC.
+    unlikeness : float
+    spread : float, >= 0
+        Standard deviation of such sites' gains about it.
+    """
+    error = error_at(site, design, design.auc - gain, unlikeness)
+    return NORMAL.cdf((gain - design.worthwhile - quantile_at(site, design) * error) / math.hypot(error, spread))
+
+
+def quantile_at(site: SiteRows, design: Design) -> float:
+    """Return the errors between a site's gain and the lower end of its interval, as they are on average.
+
+    With few events the error by DeLong's method varies itself, as that of two means does: Student's t, with the degrees
+    of freedom of Welch and Satterthwaite.
+    """
+    m = site.events
+    n = site.others
+    if design.repeats > 1 or min(m, n) < LEAST_EVENTS:
+        return design.quantile
+    freedom = (1 / m + 1 / n) ** 2 / (1 / (m * m * (m - 1)) + 1 / (n * n * (n - 1)))
+    return student_t_bound(freedom) * widening(design.sites, freedom)
+
+
+def least_gain(site: SiteRows, design: Design, unlikeness: float) -> float | None:
+    """Return the least gain that a site's test rows show with 80 % power, None where they show none."""
+    low = design.worthwhile
+    high = design.auc - 0.5
+    if power(site, design, high, unlikeness) < POWER:
+        return None
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        if power(site, design, middle, unlikeness) < POWER:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def count_test_rows(site: SiteRows, design: Design, gain: float, unlikeness: float) -> int:
+    """Return the test rows with which a site shows a gain with 80 % power, its share of events as it is."""
+    reach = (quantile_at(site, design) + NORMAL.inv_cdf(POWER)) * error_at(site, design, design.auc - gain, unlikeness)
+    return math.ceil((site.events + site.others) * (reach / (gain - design.worthwhile)) ** 2)
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """Gains that a study could show at a site.
+
+    Attributes
+    ----------
+    expected : Range
+        Gain in AUC; its 95 % interval is that of the figure which such a study measures there.
+    least : Range or None
+        Least gain shown with 80 % power; None where the test rows show none.
+    power : Range
+        Chance of the verdict that joining pays.
+    test_rows : int
+        Test rows with which it would show a gain of twice the minimum.
+    """
+
+    expected: Range
+    least: Range | None
+    power: Range
+    test_rows: int
+
+
+def outlook(site: SiteRows, design: Design, curve: Curve) -> Outlook:
+    """Return the gains that a study could show at a site."""
+    d = curve.dimensions
+    c = curve.unlikeness
+    gains = Range(*(expected_gain(site, design, each) for each in (d.value, d.low, d.high)))
+    reach = NORMAL_95 * math.hypot(error_at(site, design, design.auc - gains.value, c.value), SPREAD)
+    least = [least_gain(site, design, each) for each in (c.value, c.low, c.high)]
+    chances = (
+        power(site, design, gains.value, c.value, SPREAD),
+        power(site, design, gains.low, c.high, SPREAD),
+        power(site, design, gains.high, c.low, SPREAD),
+    )
+    return Outlook(
+        expected=Range(gains.value, gains.low - reach, gains.high + reach),
+        least=None if None in least else Range(*(each or 0.0 for each in least)),
+        power=Range(*chances),
+        test_rows=count_test_rows(site, design, 2 * design.worthwhile or 0.01, c.value),
+    )
+
+
+def mean_outlook(sites: Sequence[SiteRows], design: Design, curve: Curve) -> tuple[Range, Range] | None:
+    """Return expected mean gain and the chance that it is clear, None of too few sites.
+
+    The mean is that of `intervals.mean_over_sites`, over sites with ten test rows of each outcome or more.
+    """
+    judged = [site for site in sites if min(site.events, site.others) >= LEAST_OF_A_CLASS]
+    if len(judged) < LEAST_SITES:
+        return None
+    gains = []
+    chances = []
+    for d, c in (
+        (curve.dimensions.value, curve.unlikeness.value),
+        (curve.dimensions.low, curve.unlikeness.high),
+        (curve.dimensions.high, curve.unlikeness.low),
+    ):
+        expected = [expected_gain(site, design, d) for site in judged]
+        errors = [error_at(site, design, design.auc - gain, c) for site, gain in zip(judged, expected, strict=True)]
+        _, weight, mean = inverse_variance_mean(expected, errors, SPREAD**2)
+        gains.append(mean)
+        chances.append(NORMAL.cdf((mean - design.worthwhile) * math.sqrt(weight) - student_t_bound(len(judged) - 1)))
+    return Range(*gains), Range(*chances)

@@ -1,0 +1,162 @@
+"""What a study could show before it is run: against simulated scores, and as command and page have it."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from flfed.records.charts.by_size import chart_of_gains
+from flfed.records.charts.chart import picture
+from flfed.records.sections.prospect import curve_lines, in_words, site_rows
+from flfed.records.statistics.power import (
+    POWER,
+    Curve,
+    Design,
+    SiteRows,
+    correlation,
+    count_test_rows,
+    expected_gain,
+    gain_error,
+    least_gain,
+    mean_outlook,
+    outlook,
+    own_auc,
+    placement_covariance,
+    power,
+)
+from flfed.rows.evaluation.delong import delong
+
+CURVE = Curve.of_inputs(30)
+
+
+def separation(auc):
+    return np.sqrt(2) * stats.norm.ppf(auc)
+
+
+def drawn_scores(rng, aucs, correlation, events, others):
+    """Return scores [rows, 2] of two models, normal within a class, and the outcomes."""
+    y = np.r_[np.ones(events, int), np.zeros(others, int)]
+    scores = rng.multivariate_normal([0, 0], [[1, correlation], [correlation, 1]], events + others)
+    return scores + y[:, None] * separation(np.array(aucs)), y
+
+
+@pytest.mark.parametrize(
+    ("auc", "other", "rho"), [(0.8, 0.7, 0.6), (0.95, 0.94, 0.99), (0.9, 0.5, 0.3), (0.7, 0.7, 1.0)]
+)
+def test_the_covariance_of_placement_values_is_that_of_the_bivariate_normal(auc, other, rho):
+    ends = stats.norm.ppf([auc, other])
+    joint = stats.multivariate_normal.cdf(ends, cov=[[1, rho / 2], [rho / 2, 1]], abseps=1e-10, releps=1e-10)
+    assert placement_covariance(auc, other, rho) == pytest.approx(joint - auc * other, abs=1e-8)
+
+
+@pytest.mark.parametrize(("events", "others", "dimensions"), [(30, 70, 10), (12, 200, 20), (150, 150, 5)])
+def test_a_discriminant_of_few_rows_has_the_auc_and_the_correlation_of_the_curve(events, others, dimensions):
+    rng = np.random.default_rng(events)
+    delta = separation(0.8)
+    means = np.zeros(dimensions)
+    means[0] = delta
+    directions = means + rng.normal(size=(20_000, dimensions)) * np.sqrt(1 / events + 1 / others)
+    lengths = np.linalg.norm(directions, axis=1)
+    effective = events * others / (events + others)
+    aucs = stats.norm.cdf(directions @ means / lengths / np.sqrt(2))
+    assert own_auc(0.8, effective, dimensions) == pytest.approx(aucs.mean(), abs=0.006)
+    alike = (directions[:, 0] / lengths).mean()
+    assert correlation(0.8, effective, dimensions) == pytest.approx(alike, abs=0.03)
+
+
+def test_the_error_of_a_gain_is_delongs_and_one_without_correlation_is_not():
+    rng = np.random.default_rng(2)
+    errors = []
+    for _ in range(200):
+        scores, y = drawn_scores(rng, (0.8, 0.75), 0.85, 60, 140)
+        _, covariance = delong(y, scores.T)
+        errors.append(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
+    measured = np.sqrt(np.mean(errors))
+    assert gain_error(0.8, 0.75, 0.85, 60, 140) == pytest.approx(measured, rel=0.03)
+    assert gain_error(0.8, 0.75, 0.0, 60, 140) > 1.8 * measured
+
+
+@pytest.mark.parametrize("gain", [0.0, 0.02, 0.05, 0.10])
+@pytest.mark.parametrize("rows", [100, 600, 2000])
+def test_the_chance_of_a_clear_gain_is_the_share_of_simulated_sites_that_have_one(gain, rows):
+    rng = np.random.default_rng([rows, int(1000 * gain)])
+    design = Design(auc=0.8, sites=4)
+    site = SiteRows(training=4 * rows, events=rows // 4, others=rows - rows // 4)
+    unlikeness = 20.0
+    alike = correlation(0.8, site.effective, unlikeness)
+    pays = []
+    for _ in range(300):
+        scores, y = drawn_scores(rng, (0.8, 0.8 - gain), alike, rows // 4, rows - rows // 4)
+        aucs, covariance = delong(y, scores.T)
+        error = np.sqrt(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
+        pays.append(aucs[0] - aucs[1] - design.quantile * error > design.worthwhile)
+    assert np.mean(pays) == pytest.approx(power(site, design, gain, unlikeness), abs=0.08)
+    if gain == 0:
+        assert np.mean(pays) <= 0.025
+
+
+def test_the_least_gain_is_shown_with_the_power_named_and_more_rows_show_less():
+    design = Design(auc=0.75, sites=5, repeats=10)
+    site = site_rows(1000, 0.2)
+    least = least_gain(site, design, 20.0)
+    assert power(site, design, least, 20.0) == pytest.approx(POWER, abs=1e-9)
+    assert least_gain(site_rows(4000, 0.2), design, 20.0) < least
+    assert least_gain(site_rows(30, 0.2), design, 20.0) is None
+    needed = count_test_rows(site, design, least, 20.0)
+    assert needed == pytest.approx(site.events + site.others, rel=0.01)
+
+
+def test_a_site_with_more_rows_gains_less_and_intervals_hold_their_values():
+    design = Design(auc=0.75, sites=5, repeats=10)
+    gains = [expected_gain(site_rows(rows, 0.3), design, 10.0) for rows in (50, 200, 1000, 10_000)]
+    assert gains == sorted(gains, reverse=True) and gains[-1] < 0.001
+    prospect = outlook(site_rows(1000, 0.3), design, CURVE)
+    for values in (prospect.expected, prospect.least, prospect.power):
+        assert values.low <= values.value <= values.high
+    assert mean_outlook([site_rows(1000, 0.3)] * 2, design, CURVE) is None
+    gain, chance = mean_outlook([site_rows(1000, 0.3)] * 10, design, CURVE)
+    assert gain.value == pytest.approx(expected_gain(site_rows(1000, 0.3), design, CURVE.dimensions.value))
+    assert chance.low < chance.value < chance.high
+
+
+def test_the_chart_shades_what_no_site_could_see():
+    lines = curve_lines(0.2, Design(auc=0.75, sites=5), CURVE)
+    assert lines[0]["least gain shown"] is None and lines[-1]["least gain shown"] < 0.05
+    drawn = chart_of_gains(lines, [{"Site": "a", "Rows": 300, "Gain in AUC": 0.04}])
+    assert drawn.rows["shaded"].max() == 0.5
+    assert "<svg" in picture(drawn, 400)
+    assert chart_of_gains([]) is None
+
+
+def test_the_page_says_what_can_be_shown_and_what_cannot():
+    design = Design(auc=0.75, sites=5, repeats=10)
+    assert in_words(2000, 0.2, design, CURVE)[0].startswith("With what you have, this can show a gain in AUC of ")
+    assert "no gain in AUC can be shown" in in_words(20, 0.2, design, CURVE)[0]
+
+
+def test_the_command_predicts_for_sites_that_are_named_and_counts_those_of_a_study(flfed):
+    words = ("study", "power", "breast-cancer", "--json")
+    named = json.loads(flfed(*words, "--site", "a=2000,400", "--site", "b=9,1")[1])
+    assert named["sites"]["b"] == {"rows": 9, "events": 1}
+    assert named["sites"]["a"]["least"]["value"] > named["minimum-gain"] == 0.005
+    assert named["mean"] is None and named["inputs"] == 30
+    counted = json.loads(flfed(*words, "--auc", "0.9", "--repeats", "10")[1])
+    assert sum(site["rows"] for site in counted["sites"].values()) == 569
+    shown = flfed("study", "power", "breast-cancer", "--site", "a=2000,400", "--site", "b=9,1")[1]
+    assert "chance of a clear gain" in shown and "There is no mean over the sites" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["breast-cancer", "--site", "a=20"], "write it as NAME=ROWS,EVENTS"),
+        (["breast-cancer", "--site", "a=20,30"], "30 events of 20 rows"),
+        (["breast-cancer", "--site", "a=20,3", "--site", "a=20,3"], "is there twice"),
+        (["breast-cancer", "--auc", "0.4"], "between 0.5 and 1"),
+        (["wine"], "not judged by AUC"),
+    ],
+)
+def test_an_impossible_question_is_refused(flfed, words, reason):
+    code, _, error = flfed("study", "power", *words)
+    assert code == 2 and reason in error

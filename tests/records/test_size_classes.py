@@ -1,0 +1,165 @@
+"""The gain over all sites of a size: its interval by simulation and statsmodels, and from the run to the page."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.api import WLS
+
+import flfed
+from flfed.errors import UsageError
+from flfed.records.reports.report import report
+from flfed.records.reports.size_classes import class_lines, classes_in_words
+from flfed.records.sections.gains import by_size
+from flfed.records.statistics.size_classes import LEAST_SITES, WeightedGain, class_gain
+from flfed.records.store.reader import RunReader
+from flfed.study.study import Study
+from flfed.words import render
+
+AUC, LOSS = "roc_auc_score", "log_loss"
+STUDY = """
+format = 1
+name = "small-clinics"
+purpose = "Tell malignant from benign breast masses, at many small clinics"
+legal-basis = "public data"
+seed = 3
+[dataset]
+name = "breast-cancer"
+partition = { by = "quantity", sites = 24, alpha = 1.0, min-rows = 1 }
+features = ["mean texture", "mean smoothness"]
+[model]
+name = "logistic"
+[plan]
+optimiser = "sgd"
+lr = 0.3
+batch = 16
+[strategy]
+name = "fedavg"
+rounds = 4
+quorum = 0.5
+[compare]
+site-model = "same"
+size-classes = [20]
+"""
+
+
+def test_the_mean_of_a_class_is_the_weighted_one_of_statsmodels_with_its_robust_error():
+    rng = np.random.default_rng(0)
+    weights, gains = rng.uniform(1, 9, 12), rng.normal(0.03, 0.1, 12)
+    found = class_gain([WeightedGain(w, w * g) for w, g in zip(weights, gains, strict=True)], 1)
+    theirs = WLS(gains, np.ones(12), weights=weights).fit(cov_type="HC0")
+    effective = weights.sum() ** 2 / (weights**2).sum()
+    error = theirs.bse[0] * np.sqrt(effective / (effective - 1))
+    assert found.value == pytest.approx(theirs.params[0], rel=1e-12)
+    assert found.freedom == pytest.approx(effective - 1)
+    assert found.high - found.value == pytest.approx(stats.t.ppf(0.975, effective - 1) * error, rel=1e-9)
+    wider = class_gain([WeightedGain(w, w * g) for w, g in zip(weights, gains, strict=True)], 3)
+    assert wider.high - wider.value == pytest.approx(stats.t.ppf(1 - 0.025 / 3, effective - 1) * error, rel=1e-9)
+
+
+def test_a_site_without_a_pair_changes_nothing_and_few_sites_or_one_large_one_tell_nothing():
+    sites = [WeightedGain(2.0, 0.2 * number) for number in range(LEAST_SITES)]
+    assert class_gain([*sites, WeightedGain(0.0, 0.0)], 1) == class_gain(sites, 1)
+    assert class_gain(sites[1:], 1).value is None
+    heavy = class_gain([*sites, WeightedGain(100.0, 1.0)], 1)
+    assert heavy.value is None and heavy.freedom < 4 and heavy.sites == LEAST_SITES + 1
+
+
+def drawn_sites(rng, gain, spread):
+    """Return 20 sites of 40 to 400 test rows whose scores are normal within a class, a third with the outcome."""
+    sites = []
+    errors = []
+    for rows in rng.integers(40, 400, 20):
+        events = max(rng.binomial(rows, 1 / 3), 1)
+        own = np.sqrt(2) * stats.norm.ppf(0.78 - gain - spread * rng.normal())
+        scores = rng.multivariate_normal([0, 0], [[1, 0.7], [0.7, 1]], rows)
+        scores[:events] += (np.sqrt(2) * stats.norm.ppf(0.78), own)
+        aucs = [
+            stats.mannwhitneyu(column[:events], column[events:]).statistic / (events * (rows - events))
+            for column in scores.T
+        ]
+        weight = events * (rows - events) / rows
+        sites.append(WeightedGain(weight, weight * (aucs[0] - aucs[1])))
+        errors.append(0.03 / weight)
+    return sites, errors
+
+
+@pytest.mark.parametrize(("spread", "by_rows"), [(0.0, True), (0.08, False)])
+def test_the_interval_holds_where_sites_differ_and_one_by_rows_does_not(spread, by_rows):
+    rng = np.random.default_rng(5)
+    covered, pays, plain = [], [], []
+    for _ in range(250):
+        sites, errors = drawn_sites(rng, 0.0, spread)
+        found = class_gain(sites, 1)
+        covered.append(found.low <= 0 <= found.high)
+        pays.append(found.low > 0.005)
+        # The wrong one: rows are independent draws, whatever their site.
+        total = sum(site.weight for site in sites)
+        error = np.sqrt(sum(site.weight**2 * each for site, each in zip(sites, errors, strict=True))) / total
+        plain.append(abs(found.value) <= 1.96 * error)
+    assert np.mean(covered) >= 0.92
+    assert np.mean(pays) <= 0.04
+    assert bool(np.mean(plain) >= 0.9) is by_rows
+
+
+@pytest.fixture(scope="module")
+def small_clinics(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLFED_HOME", str(tmp_path_factory.mktemp("home")))
+        run = flfed.run(Study.parse(STUDY), repeats=2)
+        with RunReader.open() as reader:
+            yield (
+                report(reader, run.report["run"]),
+                [report(reader, one.run) for one in reader.runs_of(run.report["run"])],
+            )
+
+
+def test_the_classes_of_a_run_are_those_of_its_sites_with_pairs_within_a_site_only(small_clinics):
+    found, repeats = small_clinics
+    small, large = found["size-classes"]
+    assert (small["rows"], large["rows"]) == ([0, 19], [20, None])
+    sites = {name: site for name, site in found["sites"].items() if site["rows"] >= 20}
+    assert large["sites"] == len(sites) >= LEAST_SITES
+    weights = {name: [] for name in sites}
+    products = {name: [] for name in sites}
+    for repeat in repeats:
+        for name in sites:
+            classes = repeat["sites"][name]["holdout-classes"]
+            weight = classes["0"] * classes["1"] / (classes["0"] + classes["1"])
+            gain = repeat["sites"][name]["difference"][AUC]["value"]
+            assert (gain is None) == (weight == 0)
+            weights[name].append(weight)
+            products[name].append(weight * (gain or 0.0))
+    w = np.array([np.mean(weights[name]) for name in sites])
+    wg = np.array([np.mean(products[name]) for name in sites])
+    value = wg.sum() / w.sum()
+    error = np.sqrt(((wg - value * w) ** 2).sum()) / w.sum()
+    effective = w.sum() ** 2 / (w**2).sum()
+    reach = stats.t.ppf(1 - 0.025 / 2, effective - 1) * error * np.sqrt(effective / (effective - 1))
+    gain = large["gains"][AUC]
+    assert gain["value"] == pytest.approx(value, rel=1e-9)
+    assert gain["high"] - gain["value"] == pytest.approx(reach, rel=1e-9)
+    assert gain["sites"] == (w > 0).sum()
+    assert large["gains"][LOSS]["sites"] == len(sites) and large["not-shared"] == 0
+
+
+def test_a_page_has_a_line_and_a_sentence_a_class(small_clinics):
+    found, _ = small_clinics
+    lines = class_lines(found, AUC)
+    assert [line["Sites with"] for line in lines] == ["fewer than 20 rows", "20 rows or more"]
+    assert by_size(found, AUC).title == render("report.size-classes.title")
+    assert by_size(found, "brier_score_loss") is None
+    told = classes_in_words(found, AUC)[1]
+    assert told.startswith(f"For the {found['size-classes'][1]['gains'][AUC]['sites']} sites with 20 rows or more")
+    assert by_size({**found, "size-classes": None}, AUC) is None
+
+
+@pytest.mark.parametrize("sizes", [[50, 20], [20, 20], [1, 20], list(range(2, 13))])
+def test_classes_that_do_not_rise_are_refused(sizes):
+    with pytest.raises(UsageError, match="size-classes="):
+        Study.parse(STUDY.replace("[20]", str(sizes)))
+
+
+def test_a_site_that_sends_no_counts_is_counted_and_in_no_gain(small_clinics):
+    found, _ = small_clinics
+    hidden = {**found, "size-classes": [{**found["size-classes"][1], "not-shared": 2}]}
+    assert "2 sites sent no figures" in " ".join(classes_in_words(hidden, AUC))
