@@ -20,11 +20,11 @@ OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
-    "tokens of code": 739_700,
-    "lines of code": 69_330,
-    "Python files": 534,
+    "tokens of code": 741_850,
+    "lines of code": 69_540,
+    "Python files": 535,
     "most imports of a module": 33,
-    "modules with more than 15 imports": 48,
+    "modules with more than 15 imports": 49,
     "modules that know four or more concepts": 2,
     "modules that know secure sums": 42,
     "modules that know covers": 20,
@@ -45,7 +45,7 @@ RATCHET = {
     "told, tell, tells": 62,
     "median sentence of pages, words": 12.0,
     "longest sentence of pages, words": 35,
-    "lines of code with text": 1_801,
+    "lines of code with text": 1_812,
 }
 """Most that each counter of `tests/house.py` and of `tests/words_counted.py` may reach: what it was when the last
 change was made, or less."""

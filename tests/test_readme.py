@@ -156,13 +156,13 @@ def value_at(printed: object, path: str) -> object:
 
 
 def gains_of(text: str) -> dict[str, list[float]]:
-    """Return the three signed numbers of each site's line."""
-    numbers = {site: re.findall(rf"^{site} .*?([+-]\d.*)$", text, re.MULTILINE) for site in ("north", "south", "west")}
-    return {
-        site: [float(number) for number in re.findall(r"[+-]\d\.\d+", lines[0])]
-        for site, lines in numbers.items()
-        if lines
-    }
+    """Return the last three numbers of each site's line: its gain, which has no sign where it is 0, and both ends."""
+    numbers = {}
+    for site in ("north", "south", "west"):
+        lines = re.findall(rf"^{site} .*[+-]\d\.\d.*$", text, re.MULTILINE)
+        if lines:
+            numbers[site] = [float(number) for number in re.findall(r"[+-]?\d\.\d+", lines[0])[-3:]]
+    return numbers
 
 
 @pytest.mark.studies

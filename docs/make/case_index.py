@@ -75,10 +75,23 @@ HEAT = "estimate how much heat a building needs"
 ASPIRIN = "measure whether aspirin helps after a stroke, each country compared within itself"
 ADJUSTED = "measure whether aspirin helps after a stroke, adjusted for age, blood pressure and sex"
 EXERCISE = "measure how findings in an exercise test go with coronary artery disease"
+BY_ROWS = "gain-by-rows"
+"""Folder of the pictures of gains by a site's number of rows, which `docs.make.case_studies` draws."""
+FOR_WHOM = (
+    "**It pays for small sites.** Of 464 hospitals of a stroke trial, those with fewer than 200 patients rank theirs "
+    "clearly better with the shared model; the fewer patients, the more. A site with thousands of rows and a good "
+    "model of its own gains little, and one that differs from the others may lose.",
+    f"[![Gain by rows of a hospital]({BY_ROWS}/stroke-outcome-by-hospital.svg)](stroke-outcome-by-hospital.md)",
+    "A point is a hospital. Blue: the gain expected before the study. In the shaded region no hospital's own test rows "
+    "could show a gain; all hospitals of a size together do. `flfed study power STUDY` predicts both for your sites.",
+)
+STROKE = "predict death or dependence after a stroke"
 SURVIVAL = "compare survival with and without hormonal therapy"
 LISTED = (
     Listed("Diagnosis", "heart-disease", "hospitals", "recognise coronary artery disease"),
     Listed("Diagnosis", "heart-odds", "hospitals", EXERCISE),
+    Listed("Prognosis", "stroke-outcome", "countries", STROKE),
+    Listed("Prognosis", "stroke-outcome-by-hospital", "hospitals", STROKE),
     Listed("Telemedicine", "telemonitoring", "homes", "follow the symptoms of Parkinson's disease"),
     Listed("A drug's effect", "pancreatitis-trial", "hospitals", "measure whether indomethacin prevents pancreatitis"),
     Listed("A drug's effect", "stroke-aspirin", "countries", "measure whether aspirin helps after a stroke"),
@@ -178,6 +191,8 @@ def read_page(listed: Listed, text: str) -> Page:
     sites = re.search(r"^(\d+) sites", text, re.MULTILINE) or re.search(r"\b(\d+) sites\b", text)
     if answer is None or sites is None:
         raise ValueError(f"{listed.name}: the page has no answer, or no number of sites")
+    # A page may begin with the sites that took no part.
+    stated = JOINING.search(text)
     metric = metric_of(text)
     lines = tuple(forest_line(row, metric) for row in site_rows(text))
     mean, judged = mean_line(text, int(sites[1]))
@@ -186,7 +201,7 @@ def read_page(listed: Listed, text: str) -> Page:
         raise ValueError(f"{listed.name}: the verdicts are of other sites: {counts}")
     return Page(
         listed=listed,
-        answer=answer[1],
+        answer=answer[1] if stated is None else stated[0],
         sites=int(sites[1]),
         metric=metric,
         lines=lines,
@@ -256,7 +271,7 @@ def tally_of(text: str, metric: str) -> dict[str, int]:
     """Return the number of sites by verdict, from the record's sentence."""
     words = {code: describe_verdict(code, metric).removesuffix(" here") for code in VERDICTS}
     # The record begins with sites that gain, or, where most can show nothing, with these.
-    first = "|".join(sentence_case(words[code]) for code in (PAYS, INCONCLUSIVE))
+    first = "|".join(sentence_case(words[code]) for code in (PAYS, NO_CLEAR_GAIN, INCONCLUSIVE))
     line = re.search(rf"\b(?:{first}) at \d+ of \d+ sites.*", text)
     counts = {}
     for code, named in words.items():
@@ -360,6 +375,11 @@ def thumbnail(page: Page) -> str | None:
     ]
     drawn = picture(Chart(rows, plot(ROW_HEIGHT * len(lines), encoding=encoding, layer=layers)), WIDTH)
     # A page shows it as a file, and not as a part of its own text.
+    return svg_file(drawn)
+
+
+def svg_file(drawn: str) -> str:
+    """Return a picture as the text of a file."""
     return drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + "\n"
 
 
@@ -423,7 +443,7 @@ def index(pages: Sequence[Page]) -> str:
     others = [page for page in pages if page.share is None]
     # Python keeps the order of pages that are alike: that of the fields.
     others.sort(key=lambda page: (not page.metric, not any(line.value is not None for line in page.lines)))
-    parts = ["# Case studies", TITLE, "## By gain", table(HEADERS, map(row_of, with_gain))]
+    parts = ["# Case studies", *FOR_WHOM, TITLE, "## By gain", table(HEADERS, map(row_of, with_gain))]
     parts += ["## Without an average gain", table(OTHERS, map(row_of, others))]
     return "\n\n".join([*parts, READ[0], "\n".join(READ[1:]), MADE]) + "\n"
 

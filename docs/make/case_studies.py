@@ -15,23 +15,35 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from docs.make import case_index
-from docs.make.case_index import FOLDER, LISTED, MADE, SIMULATED
+from docs.make.case_index import BY_ROWS, FOLDER, LISTED, MADE, SIMULATED
 from docs.make.reference import table
 from flfed import Study, run
 from flfed.experiments.verify import Verified, verify
+from flfed.records.charts.by_size import chart_of_gains
+from flfed.records.charts.chart import picture
 from flfed.records.reports.narrative import comparison_rows, verdict_in_words
 from flfed.records.reports.report import primary_of, report
+from flfed.records.sections.gains import by_size
+from flfed.records.sections.prospect import curve_lines
 from flfed.records.statistics.noised_scores import is_covered
+from flfed.records.statistics.power import Curve, Design
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
 from flfed.records.statistics.score_curves import ranks_in_words
 from flfed.records.statistics.verdict import metric_name, number
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
+from flfed.rows.features.encode import input_names
+from flfed.rows.study_model import study_layout
 
 ROOT = Path(__file__).resolve().parents[2]
+AUC = "roc_auc_score"
+CAPTION = """\
+A point is a site. Blue: the gain expected before the study. In the shaded region, below the dashed line, no site's \
+own test rows could show a gain."""
 MOST_SITES, MOST_LINES = 12, 24
 """Of more sites, and more lines, Table 1 stands in the app and the report alone."""
 
@@ -152,6 +164,13 @@ def comparison_parts(case: CaseStudy) -> list[str]:
     kept = [place for place in range(len(headers)) if place not in empty]
     parts.append(table([headers[place] for place in kept], [[row[place] for place in kept] for row in shown]))
     parts += [line for line in map(anonymous, below) if not (is_covered(found) and line in verdict(case))]
+    by_rows = by_size(found, metric or "")
+    if by_rows is not None:
+        lines = by_rows.tables[0].lines
+        parts += [f"## {by_rows.title}", f"![Gain by rows of a site]({BY_ROWS}/{case.study.name}.svg)", CAPTION]
+        parts += by_rows.lead
+        parts.append(table(list(lines[0]), [list(line.values()) for line in lines]))
+        parts += [*by_rows.says, *by_rows.note]
     points = found.get("operating-points", {}).get("all", [])
     parts += [alarm_line(point) for point in points if point["by"] == "false-positive-rate"]
     lines = [row for row in case.table_one if ": " not in row["Characteristic"] or many <= 4][:MOST_LINES]
@@ -159,6 +178,27 @@ def comparison_parts(case: CaseStudy) -> list[str]:
         columns = list(lines[0])
         parts += ["## Table 1", table(columns, [[row.get(name, "") for name in columns] for row in lines])]
     return parts
+
+
+def gain_by_rows(case: CaseStudy) -> str | None:
+    """Return the picture of the gain by a site's number of rows, None of a study without classes of sites."""
+    if by_size(case.found, AUC) is None:
+        return None
+    points = []
+    shares = []
+    for name, site in case.found["sites"].items():
+        gain = site["difference"].get(AUC, {}).get("value")
+        classes = site["holdout-classes"]
+        if gain is not None and site["rows"]:
+            points.append({"Site": name, "Rows": site["rows"], "Gain in AUC": gain})
+            shares.append(classes["1"] / max(sum(classes.values()), 1))
+    design = Design(
+        auc=case.found["sites-mean"][AUC]["value"], sites=len(points), repeats=case.found["repeats"]
+    )  # fmt: skip
+    inputs = len(input_names(study_layout(case.study, case.dataset.schema)))
+    lines = curve_lines(fmean(shares), design, Curve.of_inputs(inputs))
+    drawn = chart_of_gains(lines, points)
+    return None if drawn is None else case_index.svg_file(picture(drawn, 720))
 
 
 def alarm_line(point: Mapping[str, Any]) -> str:
@@ -216,6 +256,10 @@ def main(names: Sequence[str]) -> int:
             case = run_of(listed.name)
             wrong += not case.verified.holds
             (FOLDER / f"{listed.name}.md").write_text(page(case), encoding="utf-8")
+            drawn = gain_by_rows(case)
+            if drawn is not None:
+                (FOLDER / BY_ROWS).mkdir(exist_ok=True)
+                (FOLDER / BY_ROWS / f"{listed.name}.svg").write_text(drawn, encoding="utf-8")
             case_index.write()
             error = "" if case.verified.holds else case.verified.error()
             print(f"docs/case-studies/{listed.name}.md", error, flush=True)

@@ -15,7 +15,7 @@ from flfed.cli.catalogue import LATEST
 from flfed.cli.progress import loading_line, places_of, progress, stoppable
 from flfed.cli.study import CLUSTER, JOBS, NAME, SET, app, study_of
 from flfed.errors import FlfedError, UsageError, counted, people_in_words
-from flfed.records.statistics.verdict import describe_verdict, format_as_written, number
+from flfed.records.statistics.verdict import describe_verdict, format_as_written, interval, metric_name, number
 from flfed.words import render
 
 if TYPE_CHECKING:
@@ -55,6 +55,9 @@ def run_study(
         metavar="SITE",
         help="Run with growing shares of SITE's training rows, and print its gain from joining for each.",
     ),
+    new_site: bool = typer.Option(
+        False, "--new-site", help="Run without each site in turn, and print the gain there: of a site without data."
+    ),
     jobs: int | None = JOBS,
     cluster: str | None = CLUSTER,
     as_json: bool = output.JSON,
@@ -63,15 +66,18 @@ def run_study(
 
     Exit codes: 0 completed, 1 failed, 2 wrong use or wrong input, 3 stopped.
     """
+    plain = engine == "inprocess" and not sites and not one_by_one
     if without is not None:
-        if engine != "inprocess" or repeats != 1 or sites or one_by_one:
-            raise UsageError("--without goes with no other option: it runs the study twice, in process")
+        _check_option("--without", plain and repeats == 1)
         _run_without(name, changes, without, as_json)
         return
     if curve is not None:
-        if engine != "inprocess" or sites or one_by_one:
-            raise UsageError("--curve goes with --repeats only: it runs the study several times, in process")
+        _check_option("--curve", plain)
         _run_curve(name, changes, curve, repeats, as_json)
+        return
+    if new_site:
+        _check_option("--new-site", plain)
+        _run_new_site(name, changes, repeats, as_json)
         return
     options: dict[str, Any] = {"engine": engine, "repeats": repeats, "sites": sites or None, "stacked": not one_by_one}
     with stoppable():
@@ -81,6 +87,13 @@ def run_study(
             from flfed.federation.server.run import run
         result = _ran(partial(run, study, **options), jobs, cluster, as_json)
     _show(result, as_json)
+
+
+def _check_option(option: str, plain: bool) -> None:
+    """Refuse an option that runs a study several times beside one that changes where it runs."""
+    if not plain:
+        beside = "no other option" if option == "--without" else "--repeats only"
+        raise UsageError(f"{option} goes with {beside}: it runs the study several times, in process")
 
 
 def _run_without(name: str, changes: list[str], people: Path, as_json: bool) -> None:
@@ -104,6 +117,33 @@ def _without(comparison: Without, study: str) -> output.Shown:
     lines = [[metric, number(all_), number(left)] for metric, (all_, left) in comparison.figures.items()]
     output.as_table(["over all test rows", "all rows", "without them"], lines, study)
     output.say(render("commands.without.runs", run=shown["run"], other=shown["run-without"]))
+
+
+def _run_new_site(name: str, changes: list[str], repeats: int, as_json: bool) -> None:
+    """Run a study without each site, and print the figures of its model there."""
+    with stoppable():
+        with loading_line():
+            study = study_of(name, changes)
+            from flfed.experiments.new_site import run_new_site
+        with progress(quiet=as_json) as show_progress:
+            result = run_new_site(study, repeats=repeats, progress=show_progress)
+    if as_json:
+        output.print_json(result.as_object())
+        return
+    lines = []
+    for site, figures in result.sites.items():
+        lines.append([site, *map(number, (figures.single, figures.without, figures.with_rows))])
+    headers = ["site", "another site's model", "shared, without it", "shared, with it"]
+    output.as_table(headers, lines, study.name, more="sites: --json", most=12)
+    span = ""
+    if result.gain.low is not None:
+        span = f" (95 % CI {interval(result.gain.low, result.gain.high, signed=True)})"
+    facts = {"without": number(result.mean.without), "single": number(result.mean.single), "interval": span}
+    gain = number(result.mean.without - result.mean.single, signed=True)
+    output.say(render("experiments.new-site.verdict", metric=metric_name(result.metric), gain=gain, **facts))
+    output.say(render("experiments.new-site.rows", with_rows=number(result.mean.with_rows)))
+    counts = {"sites": len(result.sites), "groups": result.groups, "repeats": counted(repeats, "repeat")}
+    output.say(render("experiments.new-site.basis", **counts))
 
 
 def _run_curve(name: str, changes: list[str], site: str, repeats: int, as_json: bool) -> None:

@@ -55,7 +55,7 @@ def chart_of_gains(curve: Sequence[Line], sites: Sequence[Line] = ()) -> Chart |
     points = {"x": x, "y": quantitative(GAIN, **y), "tooltip": tooltip(ROWS, GAIN)}
     layers = [
         layer("area", shaded | {"y2": {"datum": 0}}, of_curve, color=NEUTRAL, opacity=0.18, clip=True),
-        layer("line", shaded, of_curve, color=ORANGE, strokeDash=[5, 4], clip=True),
+        layer("line", {"x": x, "y": quantitative(LEAST, **y)}, of_curve, color=ORANGE, strokeDash=[5, 4], clip=True),
         layer("line", expected, of_curve, color=BLUE, strokeWidth=2.5, clip=True),
         layer("point", points, "datum.kind == 'site'", color=FAINT, filled=True, size=40, clip=True),
     ]

@@ -14,7 +14,7 @@ CHANCE = "chance of a clear gain"
 NEEDED = "test rows for twice the minimum"
 number = partial(verdict.number, decimals=3)
 
-SIZES = (20, 50, 100, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000, 10_000, 20_000, 50_000)
+SIZES = (10, 20, 50, 100, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000, 10_000, 20_000, 50_000)
 """Rows of a site of which the chart has a point."""
 TEST_SHARE = 0.2
 

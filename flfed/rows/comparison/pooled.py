@@ -140,7 +140,7 @@ def _own_everywhere(
     by_metric: dict[str, list[float]] = {name: [] for name in metrics}
     # The mean would be dragged to chance by models that are constants.
     for session, model in zip(sessions, local):
-        if _has_one_class(session):
+        if has_one_class(session):
             continue
         outputs = model.outputs(encode(union, first.layout, model.encoder).x)
         score = first.predictions(outputs, model.encoder)
@@ -149,7 +149,7 @@ def _own_everywhere(
             by_metric[name].append(value)
     # How many were left out stands with the figure.
     method = "mean over sites"
-    left = sum(map(_has_one_class, sessions))
+    left = sum(map(has_one_class, sessions))
     if left:
         method = Refusal("mean-without-one-class", sites=len(local) - left, left=left)
     means = {}
@@ -159,7 +159,7 @@ def _own_everywhere(
     return means
 
 
-def _has_one_class(session: SiteSession) -> bool:
+def has_one_class(session: SiteSession) -> bool:
     """Return whether training rows have one class.
 
     They are one site's, and its own model is then a constant.
