@@ -95,6 +95,9 @@ class ColumnArrays:
 
     def take(self, rows: np.ndarray) -> ColumnArrays:
         """Return the rows of a mask or of indices."""
+        # A mask would be counted anew for each column.
+        if isinstance(rows, np.ndarray) and rows.dtype == bool:
+            rows = np.flatnonzero(rows)
         codes = {name: of[rows] for name, of in self.codes.items()}
         values = {name: of[rows] for name, of in self.values.items()}
         return ColumnArrays(len(np.arange(self.rows)[rows]), codes, values)
@@ -107,18 +110,26 @@ class ColumnArrays:
         return _scaled(self.values[column.name], column)
 
 
-def coded(table: pd.DataFrame | ColumnArrays, layout: Layout) -> ColumnArrays:
+def coded(table: pd.DataFrame | ColumnArrays, layout: Layout, *, binned: bool = True) -> ColumnArrays:
     """Extract a layout's columns from a table.
 
-    `ColumnArrays` are returned as they are.
+    `ColumnArrays` are returned as they are. Rows that are not `binned` are for inputs alone, which need no bins.
     """
     if isinstance(table, ColumnArrays):
         return table
     # pandas keeps a Series of each column that is asked for, as much memory as the rows: with a copy, it goes.
     table = table.copy(deep=False)
-    # Small codes: they may be kept beside the table of each of many sites.
-    cell_codes = {c.name: codes(table[c.name], c).astype(np.min_scalar_type(len(c.cells))) for c in layout.columns}
     values = {c.name: table[c.name].to_numpy(dtype=float) for c in layout.columns if c.kind == "number"}
+    cell_codes = {}
+    for column in layout.columns:
+        if binned or column.kind != "number":
+            own = codes(table[column.name], column)
+        elif layout.missing_indicator:
+            own = np.where(np.isnan(values[column.name]), len(column.cells) - 1, 0)
+        else:
+            continue
+        # Small codes: they may be kept beside the table of each of many sites.
+        cell_codes[column.name] = own.astype(np.min_scalar_type(len(column.cells)))
     return ColumnArrays(len(table), cell_codes, values)
 
 

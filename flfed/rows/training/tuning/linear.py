@@ -486,7 +486,7 @@ def tuned_on_blocks(rows: EncodedBlocks, few: Encoded, task: str, rng: np.random
     if isinstance(search, LinearPredictor):
         return search
     l2 = float(search.penalties[chosen(sum_test_losses(search))])
-    return _descend(rows, fit_at(search, l2), l2 * len(few), task)[0]
+    return _descend(rows, fit_at(search, l2), l2 * len(few), task, CLOSE_STEP)[0]
 
 
 def fit_from(cv_search: Search, l2: float, start: LinearPredictor) -> LinearPredictor:
@@ -504,14 +504,14 @@ def fit_from(cv_search: Search, l2: float, start: LinearPredictor) -> LinearPred
 
     # A start too far away has no curvature, or steps that do not shrink.
     with suppress(np.linalg.LinAlgError):
-        fitted, solved = _descend(EncodedBlocks(len(rows), blocks), start, l2 * len(rows), "binary", STILL)
+        fitted, solved = _descend(EncodedBlocks(len(rows), blocks), start, l2 * len(rows), "binary", STILL, keeps=True)
         if solved:
             return fitted
     return fit_at(cv_search, l2)
 
 
 def _descend(
-    rows: EncodedBlocks, start: LinearPredictor, ridge: float, task: str, still: float = 0.0
+    rows: EncodedBlocks, start: LinearPredictor, ridge: float, task: str, close: float, *, keeps: bool = False
 ) -> tuple[LinearPredictor, bool]:
     """Return a linear model with a ridge penalty by Newton's method, and whether its last step was short enough.
 
@@ -524,40 +524,54 @@ def _descend(
     ridge : float
         Precision of the weights' prior; intercepts have none.
     task : {"binary", "regression"}
-    still : float
-        Largest change of a coefficient in the last step. Where it is 0, passes cost more than Hessians, and each has
-        its own. Else a Hessian serves while each step is a quarter of the one before, and no step is cut.
+    close : float
+        Largest change of a coefficient in the last step.
+    keeps : bool
+        Whether a Hessian serves while each step is a quarter of the one before; no step is then cut. Else each step
+        has its own, where a pass costs more than that.
     """
     coefficients = np.vstack([start.weight, start.bias])
     prior = np.append(np.full(len(start.weight), ridge), 0.0)
-    largest = np.zeros(len(prior))
     fresh = True
     far = False
     size = np.inf
     for _ in range(PASSES):
-        slope = prior[:, None] * coefficients
+        slope, bend, reach = _pass(rows, coefficients, task, fresh)
         if fresh:
-            hessian = np.diag(prior)
-        for block in rows.blocks(None):
-            outputs = block.x @ coefficients[:-1] + coefficients[-1]
-            expects = outputs if task == "regression" else expit(outputs)
-            off = block.weight[:, None] * (expects - block.y[:, None])
-            slope += np.vstack([block.x.T @ off, off.sum(axis=0)])
-            if fresh:
-                x = np.column_stack([block.x, np.ones(len(block))])
-                hessian += curvature(x * np.sqrt(block.weight)[:, None], outputs, task)[1]
-                largest = np.maximum(largest, np.abs(x).max(axis=0, initial=0.0))
-        step = np.linalg.solve(hessian, slope)
+            hessian = bend + np.diag(prior)
+        step = np.linalg.solve(hessian, slope + prior[:, None] * coefficients)
         before = size
         size = float(np.abs(step).max())
         # From near the solution steps become shorter; from far away they are cut.
-        far = not still and (far or size >= before)
-        way = float(largest @ np.abs(step[:, 0])) if far else 0.0
+        far = not keeps and (far or size >= before)
+        way = float(reach @ np.abs(step[:, 0])) if far else 0.0
         coefficients = coefficients - step * (np.log1p(way) / way if way else 1.0)
-        if task == "regression" or size < (still or CLOSE_STEP):
+        if task == "regression" or size < close:
             return LinearPredictor(coefficients[:-1], coefficients[-1]), True
-        fresh = not still or size > before / 4
+        fresh = not keeps or size > before / 4
     return LinearPredictor(coefficients[:-1], coefficients[-1]), False
+
+
+def _pass(
+    rows: EncodedBlocks, coefficients: np.ndarray, task: str, fresh: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the slope of the summed loss, its Hessian and each input's largest size; the last two are 0 if not fresh.
+
+    Intercepts stand last in all of them, and in the coefficients [inputs + 1, 1].
+    """
+    slope = np.zeros(coefficients.shape)
+    hessian = np.zeros((len(slope), len(slope)))
+    largest = np.zeros(len(slope))
+    for block in rows.blocks(None):
+        outputs = block.x @ coefficients[:-1] + coefficients[-1]
+        expects = expit(outputs) if task == "binary" else outputs
+        off = block.weight[:, None] * (expects - block.y[:, None])
+        slope += np.vstack([block.x.T @ off, off.sum(axis=0)])
+        if fresh:
+            x = np.column_stack([block.x, np.ones(len(block))])
+            hessian += curvature(x * np.sqrt(block.weight)[:, None], outputs, task)[1]
+            largest = np.maximum(largest, np.abs(x).max(axis=0, initial=0.0))
+    return slope, hessian, largest
 
 
 def curvature(x: np.ndarray, outputs: np.ndarray, task: str) -> tuple[np.ndarray, np.ndarray]:
