@@ -108,8 +108,6 @@ def measure(way: str, ending: str) -> dict[str, float]:
     import pyarrow.csv
     import pyarrow.parquet  # noqa: F401  # imports are not measured
 
-    import flfed
-    import flfed.federation.server.run
     from flfed.rows.data import datasets, site_discovery
     from flfed.rows.data.holdout import SortedRows
     from flfed.rows.data.mapping import map_table
@@ -136,6 +134,9 @@ def measure(way: str, ending: str) -> dict[str, float]:
     elif way == "check":
         timed("check", lambda: check_site(site))
     elif way == "study":
+        import flfed
+        import flfed.federation.server.run
+
         study = flfed.Study.parse(STUDY)
         timed("study", lambda: flfed.run(study, sites=["big-csv", "big-parquet"]))
     else:

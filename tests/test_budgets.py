@@ -20,7 +20,7 @@ OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
-    "tokens of code": 733_830,
+    "tokens of code": 733_850,
     "lines of code": 68_790,
     "Python files": 527,
     "most imports of a module": 30,
