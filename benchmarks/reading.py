@@ -1,6 +1,7 @@
-"""A site's table from its file to its split rows, and its check, against pandas: `make bench-tables`.
+"""A site's table from its file to its split rows, its check, and a study, against pandas: `make bench-tables`.
 
 Rows of 30 columns are drawn: an identifier, 22 numbers, five categories, a flag and a class, as CSV and as Parquet.
+The study is of both files as two sites, from the files to the verdict: logistic, 20 rounds of 100 steps of 1,024 rows.
 Each way runs in a process of its own, one thread, after the others; CPU seconds are its own, imports apart. Figures of
 `read_csv` and `read_parquet` of the same turn stand beside them, and of Polars and DuckDB (extra `bench`) where they
 are installed: these read alone, with one thread, every column as a type of theirs.
@@ -27,12 +28,38 @@ from benchmarks.machine import machine
 ROWS = 1_000_000
 SECONDS = 1800.0
 DECIMALS = (0, 1, 2, 2, 3)
-WAYS = ("pandas", "rows", "check")
+WAYS = ("pandas", "rows", "check", "study")
 OTHERS = ("polars", "duckdb")
 SOURCE = 'format = 1\nlicence = "none"\ncitation = "made up"\nsynthetic = true\n'
-SITE = """from flfed import Csv, Holdout, Parquet, Site
+SITE = """from flfed import Csv, Holdout, Parquet, Policy, Site
 
-site = Site("big-{ending}", "million", {kind}("t.{ending}"), holdout=Holdout(salt="of a benchmark"))
+site = Site(
+    "big-{ending}",
+    "million",
+    {kind}("t.{ending}"),
+    holdout=Holdout(salt="of a benchmark"),
+    policy=Policy(disclosure="open"),
+)
+"""
+STUDY = """
+format = 1
+name = "million"
+purpose = "A benchmark of many rows"
+legal-basis = "none needed: rows are made up"
+seed = 7
+[dataset]
+name = "million"
+[model]
+name = "logistic"
+[plan]
+lr = 0.1
+batch = 1024
+steps = 100
+[strategy]
+name = "fedavg"
+rounds = 20
+[compare]
+site-model = "same"
 """
 
 
@@ -106,6 +133,12 @@ def measure(way: str, ending: str) -> dict[str, float]:
         timed("read", lambda: read_by(way, path, ending))
     elif way == "check":
         timed("check", lambda: check_site(site))
+    elif way == "study":
+        import flfed
+        import flfed.federation.server.run
+
+        study = flfed.Study.parse(STUDY)
+        timed("study", lambda: flfed.run(study, sites=["big-csv", "big-parquet"]))
     else:
         schema = datasets.load(site.dataset).schema
         raw = timed("read", lambda: site.source_table(compact=True))
@@ -143,13 +176,14 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         write_sites(Path(folder), chosen.rows)
-        os.environ |= {"FLFED_PATH": folder, "POLARS_MAX_THREADS": "1"}
+        os.environ |= {"FLFED_PATH": folder, "FLFED_HOME": f"{folder}/home", "POLARS_MAX_THREADS": "1"}
         figures: dict[str, Any] = {"machine": machine(), "rows": chosen.rows}
         for ending in ("csv", "parquet"):
             ways = [*WAYS, *(way for way in OTHERS if importlib.util.find_spec(way))]
             found = {way: in_child("reading", way, ending, seconds=SECONDS) for way in ways}
             base = found["pandas"]["read"]
-            times = {"rows": found["rows"]["total"] / base, "check": found["check"]["check"] / base}
+            times = {"rows": found["rows"]["total"] / base}
+            times |= {way: found[way][way] / base for way in WAYS[2:]}
             figures[ending] = {**found, "times-pandas": {name: round(ratio, 2) for name, ratio in times.items()}}
     print(json.dumps(figures, indent=2))
 

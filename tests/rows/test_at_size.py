@@ -21,7 +21,7 @@ from flfed.rows.training.answer import compute_stacked
 from flfed.rows.training.requests import RivalRequest, TreesRequest, TuneRequest
 from flfed.rows.training.tuning import linear
 from flfed.rows.training.tuning.best_model import TREES, _boosted
-from flfed.rows.training.tuning.linear import fit_at, search_of
+from flfed.rows.training.tuning.linear import LinearPredictor, fit_at, fit_from, search_of
 from flfed.study.request_hash import asks_sha256
 from flfed.updates.messages.fields import recorded_words
 from tests.rows.test_rival import rows_of
@@ -60,6 +60,21 @@ def test_settings_are_chosen_on_a_sample_and_the_fit_takes_all_rows(task, sample
     assert min(np.abs(found(rows.x) - one(rows.x)).max() for one in direct) < 1e-5
     few = replace(search, all_rows=search.rows)
     assert min(np.abs(found(rows.x) - fit_at(few, float(l2))(rows.x)).max() for l2 in few.penalties) > 1e-3
+
+
+@pytest.mark.parametrize("l2", [1e-4, 0.03])
+def test_a_fit_of_all_rows_from_that_of_a_sample_is_scikit_learns(l2, sampled):
+    rows = rows_of("binary", "line", rows=9000)
+    rows.x[:, 0] = np.arange(9000) % 700 == 1  # a rare value: of a sample it says little
+    search = search_of(replace(rows, weight=np.where(rows.y == 1, 1.7, 0.6)), "binary", 2, np.random.default_rng(4))
+    start = fit_at(replace(search, all_rows=search.rows), l2)
+    theirs = fit_at(search, l2)
+    assert np.abs(start.weight - theirs.weight).max() > 0.01
+    # From far away, too, where steps do not shrink.
+    for begun in (start, LinearPredictor(start.weight * 50, start.bias - 90)):
+        ours = fit_from(search, l2, begun)
+        np.testing.assert_allclose(ours.weight, theirs.weight, rtol=0, atol=1e-8)
+        np.testing.assert_allclose(ours.bias, theirs.bias, rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize("kind", [RivalRequest, TreesRequest])

@@ -9,7 +9,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from flfed.rows.features.encode import Encoded, decode_target, encode, input_names
+from flfed.rows.features.encode import AT_ONCE, Encoded, coded, decode_target, encode, input_names
 from flfed.rows.features.summarise import summarise
 from flfed.rows.session import SiteSession
 from flfed.study.study import Study
@@ -45,6 +45,19 @@ def test_numbers_are_imputed_and_scaled_as_scikit_learn_does_on_the_pooled_rows(
     imputed = SimpleImputer().fit_transform(pooled[["x2"]].to_numpy())
     np.testing.assert_allclose(encoder.center[1], imputed.mean(), atol=1e-9)
     assert (places[0].training(encoder).x[:, names.index("x2")] == 0).all()
+
+
+@pytest.mark.parametrize("indicator", [True, False])
+def test_a_rows_inputs_do_not_depend_on_how_many_rows_are_encoded_at_a_time(small_sites, small_study, indicator):
+    study = Study.parse(small_study).replace({"encode.missing-indicator": indicator})
+    (place,) = [SiteSession(site, study) for site in small_sites(1)]
+    encoder = fit_encoder(place.layout, place.summary())
+    rows = coded(place.table.training, place.layout)
+    many = rows.take(np.arange(2 * AT_ONCE + 5) % rows.rows)
+    x = encode(many, place.layout, encoder).x
+    pieces = [encode(many.take(slice(start, start + 999)), place.layout, encoder).x for start in range(0, len(x), 999)]
+    assert x.tobytes() == np.vstack(pieces).tobytes()
+    assert encode(many.take(slice(0)), place.layout, encoder).x.shape == (0, x.shape[1])
 
 
 def test_indicators_are_scaled_as_scikit_learn_scales_dummies(places):

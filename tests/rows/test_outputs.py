@@ -222,3 +222,17 @@ def test_arrays_that_no_one_may_write_into_are_read_without_a_warning(task: str)
     for found in (*score_stacked(asked), *map(score, asked)):
         np.testing.assert_allclose(found, before, atol=1e-15)
     assert measure(request(task, model, arrays, rows)).loss > 0
+
+
+@pytest.mark.parametrize("width", [1, 7, 96])
+@pytest.mark.parametrize("offset", range(4))
+def test_blocks_of_a_large_table_have_the_outputs_of_copied_ones_wherever_they_lie(width, offset):
+    rng = np.random.default_rng(width)
+    memory = rng.normal(size=9000 * width + offset)
+    x = memory[offset:].reshape(9000, width)
+    elsewhere = x.copy()
+    elsewhere.flags.writeable = False  # is copied block by block
+    model = Mlp()
+    for arrays in (model.first_arrays(width, 1, rng), model.first_arrays(width, 3, rng)):
+        there, copied = (score(ScoreRequest(model=model, arrays=arrays, x=of)) for of in (x, elsewhere))
+        assert there.tobytes() == copied.tobytes()

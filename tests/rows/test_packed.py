@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flfed.rows.features.encode import Encoded
-from flfed.rows.training.batches import BatchPlan, BufferPool, PackCache, gathered, pack
+from flfed.rows.training.batches import BatchPlan, BufferPool, PackCache, Unpacked, gathered, pack
 from flfed.study.plan import Plan
 from tests.rows.drawn import batches
 
@@ -90,3 +91,15 @@ def test_packed_rows_are_not_mistaken_for_those_of_an_object_that_took_their_pla
     while len(copies) < 1000 and (not copies or id(copies[-1]) != number):
         copies.append(Encoded(other.x, other.y, other.weight))
     np.testing.assert_array_equal(kept.packed(copies[-1:], "binary", torch.float64).x[:9, :4], other.x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("plan", [Plan(batch=8, steps=5), Plan(batch=8, epochs=2), Plan(epochs=3, batch=0)])
+def test_rows_of_a_large_site_are_gathered_from_where_they_lie_as_from_a_packed_copy(plan, dtype):
+    rows = table(61)
+    for block in BatchPlan([61], plan, [np.random.default_rng(3)]).blocks(20):
+        copied = gathered(pack([rows], "binary", dtype), block, BufferPool())
+        where_they_lie = gathered(Unpacked.of(rows, "binary", dtype), block, BufferPool())
+        for part in ("x", "y", "share"):
+            assert torch.equal(getattr(where_they_lie, part), getattr(copied, part))
+            assert getattr(where_they_lie, part).dtype == getattr(copied, part).dtype

@@ -6,7 +6,7 @@ Each column passes or fails, with counts and never a cell. The oddities of a tab
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from flfed.rows.data.parquet_blocks import ParquetBlocks, together
 from flfed.rows.data.parsing.fields import Field, Finding
 from flfed.rows.data.policy import width_in_words
 from flfed.rows.data.schema import Schema
-from flfed.rows.data.site import CachedSite, Site, SiteTable
+from flfed.rows.data.site import Site, SiteTable, split_rows
 from flfed.rows.data.sources import Selection
 from flfed.rows.data.transactions import Transactions
 from flfed.spreadsheet import csv_text
@@ -120,11 +120,12 @@ def check_site(site: Site, *, today: date | None = None) -> Checked:
     noted = oddities(raw, table, every, site.columns, today=today, missing=missing)
     # The line of an empty column says so already.
     lines += [_note(odd.column, odd.text) for odd in noted if odd.text != EMPTY]
-    once = CachedSite.of(site)
-    # Only a site with its own way of reading reads a second time.
-    if isinstance(once, CachedSite):
-        once.opened[()] = SortedRows.of(table, schema)
-    opened = once.read()
+    # Only a site with its own way of reading reads a second time. Of the others' sides outcomes are looked at alone.
+    if type(site) is Site:
+        rows = SortedRows.of(table, schema)
+        opened = split_rows(replace(rows, source=rows.source[[schema.target]]), rows.sides(site.holdout, 0))
+    else:
+        opened = site.read()
     lines += _table_lines(opened, schema, site)
     lines += _declared(table, schema, site)
     training = len(opened.training)

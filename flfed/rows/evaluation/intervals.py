@@ -210,8 +210,7 @@ class Areas:
         stack[~np.isfinite(stack).all(axis=1)] = np.nan
         auc, self.covariance = delong(y, stack)
         self.value = {arm: float(auc[place]) for arm, place in self.at.items()}
-        # Equal where two arms put the rows in one order; adding the row's zeros keeps NaN apart from itself.
-        self.ranks = np.stack([np.unique(row, return_inverse=True)[1] + 0.0 * row for row in stack])
+        self.scores = stack
         self.counts = (int((y == 1).sum()), int((y == 0).sum()))
 
     def estimate(self, arm: str) -> Estimate:
@@ -227,11 +226,17 @@ class Areas:
             method = "Hanley-McNeil"
         return Estimate(value, *logit_limits(value, centre, variance, Z), variance, method)
 
+    def rank_alike(self, i: int, j: int) -> bool:
+        """Return whether two models put the rows in one order, by their places."""
+        order = np.argsort(self.scores[i])
+        steps = np.diff(self.scores[[i, j]][:, order], axis=1)
+        return bool((steps >= 0).all() and np.array_equal(steps[0] > 0, steps[1] > 0))
+
     def difference(self, a: str, b: str) -> Difference:
         """Return the difference of two areas with its interval."""
         value = self.value[a] - self.value[b]
         (i, j) = (self.at[a], self.at[b])
-        if np.array_equal(self.ranks[i], self.ranks[j]):
+        if self.rank_alike(i, j):
             return Difference(0.0, 0.0, 0.0, 1.0, "identical scores")
         own = self.covariance[i, i] + self.covariance[j, j]
         variance = float(own - 2 * self.covariance[i, j])

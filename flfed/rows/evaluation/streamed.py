@@ -170,8 +170,7 @@ class BinnedArea(Areas):
         self.at = {arm: place for place, arm in enumerate(sums.arms)}
         self.value = {arm: auc_of_histogram(sums.counts[place]) for arm, place in self.at.items()}
         self.bound = {arm: auc_bound(*sums.counts[place]) for arm, place in self.at.items()}
-        # Two models with the same counts order all rows alike.
-        self.ranks = sums.counts.reshape(len(self.at), -1)
+        self.scores = sums.counts.reshape(len(self.at), -1)
         totals = sums.counts[0].sum(axis=1)
         self.counts = (int(totals[1]), int(totals[0]))
         areas = np.array(list(self.value.values()))
@@ -183,6 +182,10 @@ class BinnedArea(Areas):
     def defined(self, y: Target) -> str:
         """Return "" or why there is no figure."""
         return self.why
+
+    def rank_alike(self, i: int, j: int) -> bool:
+        """Return whether two models have the same counts, and so order all rows alike."""
+        return np.array_equal(self.scores[i], self.scores[j])
 
     def estimate(self, arm: str) -> Estimate:
         """Return the area, its interval as much wider as the area of the rows may be away."""

@@ -22,6 +22,8 @@ from flfed.summaries.summary import Arrays, ColumnLayout, Encoder, Layout
 
 LARGE = 10_000
 """Rows from which on codes are computed for distinct values, and bins by a division."""
+AT_ONCE = 4096
+"""Rows that are encoded at a time: their inputs stay in the processor's cache."""
 LATEST = 0.25
 """Share of a site's training rows, the latest, by which models are chosen under a holdout by time."""
 MOST_ROWS = 20_000
@@ -93,6 +95,9 @@ class ColumnArrays:
 
     def take(self, rows: np.ndarray) -> ColumnArrays:
         """Return the rows of a mask or of indices."""
+        # A mask would be counted anew for each column.
+        if isinstance(rows, np.ndarray) and rows.dtype == bool:
+            rows = np.flatnonzero(rows)
         codes = {name: of[rows] for name, of in self.codes.items()}
         values = {name: of[rows] for name, of in self.values.items()}
         return ColumnArrays(len(np.arange(self.rows)[rows]), codes, values)
@@ -105,18 +110,26 @@ class ColumnArrays:
         return _scaled(self.values[column.name], column)
 
 
-def coded(table: pd.DataFrame | ColumnArrays, layout: Layout) -> ColumnArrays:
+def coded(table: pd.DataFrame | ColumnArrays, layout: Layout, *, binned: bool = True) -> ColumnArrays:
     """Extract a layout's columns from a table.
 
-    `ColumnArrays` are returned as they are.
+    `ColumnArrays` are returned as they are. Rows that are not `binned` are for inputs alone, which need no bins.
     """
     if isinstance(table, ColumnArrays):
         return table
     # pandas keeps a Series of each column that is asked for, as much memory as the rows: with a copy, it goes.
     table = table.copy(deep=False)
-    # Small codes: they may be kept beside the table of each of many sites.
-    cell_codes = {c.name: codes(table[c.name], c).astype(np.min_scalar_type(len(c.cells))) for c in layout.columns}
     values = {c.name: table[c.name].to_numpy(dtype=float) for c in layout.columns if c.kind == "number"}
+    cell_codes = {}
+    for column in layout.columns:
+        if binned or column.kind != "number":
+            own = codes(table[column.name], column)
+        elif layout.missing_indicator:
+            own = np.where(np.isnan(values[column.name]), len(column.cells) - 1, 0)
+        else:
+            continue
+        # Small codes: they may be kept beside the table of each of many sites.
+        cell_codes[column.name] = own.astype(np.min_scalar_type(len(column.cells)))
     return ColumnArrays(len(table), cell_codes, values)
 
 
@@ -303,28 +316,48 @@ def encode(table: pd.DataFrame | ColumnArrays, layout: Layout, encoder: Encoder,
 
 
 def _scaled_inputs(rows: ColumnArrays, layout: Layout, encoder: Encoder) -> np.ndarray:
-    cells = layout.slices()
-    # The matrix is filled in place: parts that are joined later would hold it twice.
     x = np.empty((rows.rows, len(input_names(layout))))
     places = input_slices(layout)
-    for number, column in enumerate(layout.features):
-        inputs = x[:, places[column.name]]
-        chosen = rows.codes[column.name]
-        missing = len(column.cells) - 1
-        shares = encoder.frequency[cells[column.name]]
-        spread = encoder.spread[cells[column.name]]
-        if column.kind == "number":
-            # A missing number becomes 0, the centre, so that it moves no output by itself.
-            values = (rows.scaled(column) - encoder.center[number]) / encoder.scale[number]
-            inputs[:, 0] = np.where(np.isnan(values), 0.0, values)
-        else:
-            # Each value's inputs are made once and looked up by code.
-            of_cell = (np.eye(missing + 1, missing) - shares[:-1]) / spread[:-1]
-            of_cell[missing] = 0.0
-            inputs[:, : missing - 1] = of_cell[:, 1:].take(chosen, axis=0)
-        if layout.missing_indicator:
-            inputs[:, -1] = ((chosen == missing) - shares[-1]) / spread[-1]
+    by_code = _inputs_by_code(layout, encoder)
+    # Few rows at a time, one input after the other: written into all rows, each value costs a line of memory.
+    block = np.empty((x.shape[1], min(AT_ONCE, rows.rows)))
+    for start in range(0, rows.rows, AT_ONCE):
+        some = slice(start, min(start + AT_ONCE, rows.rows))
+        inputs = block[:, : some.stop - start]
+        for number, column in enumerate(layout.features):
+            own = inputs[places[column.name]]
+            if column.kind == "number":
+                # A missing number becomes 0, the centre, so that it moves no output by itself.
+                values = _scaled(rows.values[column.name][some], column) - encoder.center[number]
+                values /= encoder.scale[number]
+                values[np.isnan(values)] = 0.0
+                own[0] = values
+                own = own[1:]
+            if len(own):
+                np.take(by_code[number], rows.codes[column.name][some], axis=1, out=own, mode="clip")
+        x[some] = inputs.T
     return x
+
+
+def _inputs_by_code(layout: Layout, encoder: Encoder) -> list[np.ndarray]:
+    """Return each column's inputs by the code of a cell, [inputs, cells]; of a number that of being missing alone."""
+    places = layout.slices()
+    width = int(layout.missing_indicator)
+    tables = []
+    for column in layout.features:
+        missing = len(column.cells) - 1
+        shares = encoder.frequency[places[column.name]]
+        spread = encoder.spread[places[column.name]]
+        if column.kind == "number":
+            inputs = np.zeros((width, missing + 1))
+        else:
+            # A missing value has 0 in all of them but the last.
+            inputs = np.zeros((missing - 1 + width, missing + 1))
+            inputs[: missing - 1, :missing] = ((np.eye(missing) - shares[:-1]) / spread[:-1]).T[1:]
+        if width:
+            inputs[-1] = ((np.arange(missing + 1) == missing) - shares[-1]) / spread[-1]
+        tables.append(inputs)
+    return tables
 
 
 def plain_inputs(rows: ColumnArrays, layout: Layout) -> np.ndarray:

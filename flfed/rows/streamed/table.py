@@ -101,7 +101,7 @@ class StreamedTable:
         needed = self.schema.model_copy(update={"columns": columns})
         for start, table, _ in self._files.tables(needed, rng):
             chosen = self.sides[start : start + len(table)] == side
-            yield coded(table, self.layout).take(chosen)
+            yield coded(table, self.layout, binned=False).take(chosen)
 
 
 def _of_one_site(parts: list[Summary]) -> Summary:

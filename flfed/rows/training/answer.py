@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from flfed.callbacks import Jobs
-from flfed.rows.training.batches import BLOCK_BYTES, BatchPlan, BufferPool, PackCache, gathered
+from flfed.rows.training.batches import BLOCK_BYTES, CACHE_BYTES, BatchPlan, BufferPool, PackCache, Unpacked, gathered
 from flfed.rows.training.fit import fit
 from flfed.rows.training.inference import measure_stacked, score_stacked
 from flfed.rows.training.private_fit import fit_private_stack, private_fit
@@ -268,11 +268,14 @@ def _fit_stack(requests: list[FitRequest], cache: PackCache, room: BufferPool) -
     task = requests[0].task
     rows = [request.rows for request in requests]
     sizes = [len(site.y) for site in rows]
-    packed = cache.packed(rows, task, getattr(torch, plan.precision))
+    dtype = getattr(torch, plan.precision)
     if requests[0].private is not None:
-        return fit_private_stack(requests, packed, room)
+        return fit_private_stack(requests, cache.packed(rows, task, dtype), room)
+    # Rows that would not be kept for the next round: a stack of so many is of one site.
+    large = len(rows) == 1 and rows[0].x.size * dtype.itemsize > CACHE_BYTES
+    packed = Unpacked.of(rows[0], task, dtype) if large else cache.packed(rows, task, dtype)
     course = BatchPlan(sizes, plan, [request.rng for request in requests])
-    stack = Stack(requests, packed.x.dtype, room)
-    for block in course.blocks(BLOCK_BYTES // (packed.x.shape[1] * packed.x.element_size())):
+    stack = Stack(requests, dtype, room)
+    for block in course.blocks(BLOCK_BYTES // (packed.width * dtype.itemsize)):
         stack.train(gathered(packed, block, room))
     return stack.results([plan.steps_a_round(n) for n in sizes])

@@ -66,9 +66,53 @@ class Packed:
     y: Tensor
     weight: Tensor
 
+    @property
+    def width(self) -> int:
+        """Inputs of a row, with the one that meets the intercepts."""
+        return self.x.shape[1]
+
+    def write_inputs(self, places: np.ndarray, out: np.ndarray) -> None:
+        """Write the inputs of the rows at some places to `out` [places, inputs + 1]."""
+        # Numpy takes rows in two thirds of torch's time; "clip" as else it would write to memory of its own first.
+        np.take(self.x.numpy(), places, axis=0, out=out, mode="clip")
+
     def nbytes(self) -> int:
         """Return the memory it takes."""
         return sum(part.numel() * part.element_size() for part in (self.x, self.y, self.weight))
+
+
+@dataclass(frozen=True, eq=False)
+class Unpacked:
+    """Rows of one large site, whose inputs stay where they are.
+
+    A fit of few steps takes few of them, and a copy of all would cost more than the fit.
+
+    Attributes
+    ----------
+    inputs : float64 array [rows, inputs]
+    y, weight : tensor [rows]
+        As of `Packed`.
+    """
+
+    inputs: np.ndarray
+    y: Tensor
+    weight: Tensor
+
+    @classmethod
+    def of(cls, rows: Encoded, task: str, dtype: torch.dtype) -> Unpacked:
+        """Return a site's rows."""
+        y = torch.tensor(rows.y, dtype=target_dtype(task, dtype))
+        return cls(rows.x, y, torch.tensor(rows.weight, dtype=dtype))
+
+    @property
+    def width(self) -> int:
+        """Inputs of a row, with the one that meets the intercepts."""
+        return int(self.inputs.shape[1]) + 1
+
+    def write_inputs(self, places: np.ndarray, out: np.ndarray) -> None:
+        """Write the inputs of the rows at some places to `out` [places, inputs + 1]."""
+        out[:, :-1] = self.inputs[places]
+        out[:, -1] = 1
 
 
 def pack(rows: Sequence[Encoded], task: str, dtype: torch.dtype) -> Packed:
@@ -176,16 +220,14 @@ class Batches:
     absent: list[Tensor] | None
 
 
-def gathered(packed: Packed, block: Block, room: BufferPool) -> Batches:
+def gathered(packed: Packed | Unpacked, block: Block, room: BufferPool) -> Batches:
     """Gather the rows that a block's steps take.
 
     The inputs are overwritten when the next ones are gathered.
     """
     flat = block.index.reshape(-1)
-    inputs = packed.x.shape[1]
-    x = room.of(("inputs",), packed.x.dtype, *block.index.shape, inputs)
-    # Numpy takes rows in two thirds of torch's time; "clip" as else it would write to memory of its own first.
-    np.take(packed.x.numpy(), flat, axis=0, out=x.numpy().reshape(-1, inputs), mode="clip")
+    x = room.of(("inputs",), packed.weight.dtype, *block.index.shape, packed.width)
+    packed.write_inputs(flat, x.numpy().reshape(-1, packed.width))
     y, weight = (
         part.index_select(0, torch.from_numpy(flat)).view(block.index.shape) for part in (packed.y, packed.weight)
     )

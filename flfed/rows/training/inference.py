@@ -192,14 +192,21 @@ def _blocks(xs: Sequence[np.ndarray], precision: str) -> Iterator[tuple[np.ndarr
 
     With each block comes the number of its rows that are real; there is at least one block.
 
-    Each block lies where the one before did: rows that are not real are zeros, or left from it.
+    A block of one input's rows lies there. Others lie where the one before did: rows that are not real are zeros, or
+    left from it.
     """
     block = np.zeros((min(BLOCK, _up(sum(map(len, xs)))), xs[0].shape[1]), dtype=precision)
     filled = 0
     yielded = False
     for x in xs:
         start = 0
+        as_it_is = x.dtype == block.dtype and x.flags.carray
         while start < len(x):
+            if as_it_is and not filled and len(x) - start >= len(block):
+                yield x[start : start + len(block)], len(block)
+                start += len(block)
+                yielded = True
+                continue
             taken = min(len(x) - start, len(block) - filled)
             block[filled : filled + taken] = x[start : start + taken]
             start = start + taken

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logsumexp, softmax
 
 from flfed.rows.evaluation.bootstrap import units_of
-from flfed.rows.features.encode import MOST_ROWS, Encoded, EncodedBlocks
+from flfed.rows.features.encode import AT_ONCE, MOST_ROWS, Encoded, EncodedBlocks
 from flfed.rows.training.functional import loss_of_rows
 
 PENALTIES = np.logspace(-4, 1, 11)
@@ -34,6 +34,8 @@ PASSES = 20
 """Most steps of Newton's method over rows that come block by block."""
 CLOSE_STEP = 1e-4
 """Largest change of a coefficient in the last of these steps."""
+STILL = 1e-8
+"""The same where rows are in memory."""
 NEAR = 1e-7
 """Largest change of a coefficient in a step that is the last: what it leaves is about the square of it."""
 
@@ -477,34 +479,99 @@ def tuned_on_blocks(rows: EncodedBlocks, few: Encoded, task: str, rng: np.random
     -----
     The penalty is the precision of a prior, which does not grow with the rows.
 
-    Newton's method, a pass over the rows for each step; steps are cut as in `fit_beside`, by a bound of the change of
-    any row's output.
+    Newton's method, a pass over the rows for each step. Once a step is no shorter than the one before, steps are cut as
+    in `fit_beside`, by a bound of the change of any row's output.
     """
     search = search_of(few, task, 2, rng)
     if isinstance(search, LinearPredictor):
         return search
     l2 = float(search.penalties[chosen(sum_test_losses(search))])
-    begun = fit_at(search, l2)
-    coefficients = np.vstack([begun.weight, begun.bias])
-    prior = np.append(np.full(len(begun.weight), l2 * len(few)), 0.0)
+    return _descend(rows, fit_at(search, l2), l2 * len(few), task, CLOSE_STEP)[0]
+
+
+def fit_from(cv_search: Search, l2: float, start: LinearPredictor) -> LinearPredictor:
+    """Return the fit on all rows at one penalty, which begins at that of a sample.
+
+    Each coefficient is within 1e-8 of that of `fit_at`, which takes three times as long for a million rows.
+    """
+    rows = cv_search.all_rows
+    if cv_search.task != "binary":
+        return fit_at(cv_search, l2)
+
+    def blocks(_: object) -> Iterator[Encoded]:
+        for place in range(0, len(rows), AT_ONCE):
+            yield rows.take(slice(place, place + AT_ONCE))
+
+    # A start too far away has no curvature, or steps that do not shrink.
+    with suppress(np.linalg.LinAlgError):
+        fitted, solved = _descend(EncodedBlocks(len(rows), blocks), start, l2 * len(rows), "binary", STILL, keeps=True)
+        if solved:
+            return fitted
+    return fit_at(cv_search, l2)
+
+
+def _descend(
+    rows: EncodedBlocks, start: LinearPredictor, ridge: float, task: str, close: float, *, keeps: bool = False
+) -> tuple[LinearPredictor, bool]:
+    """Return a linear model with a ridge penalty by Newton's method, and whether its last step was short enough.
+
+    Parameters
+    ----------
+    rows : EncodedBlocks
+        Each step takes a pass over them.
+    start : LinearPredictor
+        With one output.
+    ridge : float
+        Precision of the weights' prior; intercepts have none.
+    task : {"binary", "regression"}
+    close : float
+        Largest change of a coefficient in the last step.
+    keeps : bool
+        Whether a Hessian serves while each step is a quarter of the one before; no step is then cut. Else each step
+        has its own, where a pass costs more than that.
+    """
+    coefficients = np.vstack([start.weight, start.bias])
+    prior = np.append(np.full(len(start.weight), ridge), 0.0)
+    fresh = True
+    far = False
+    size = np.inf
     for _ in range(PASSES):
-        slope = prior[:, None] * coefficients
-        hessian = np.diag(prior)
-        largest = np.zeros(len(prior))
-        for block in rows.blocks(None):
+        slope, bend, reach = _pass(rows, coefficients, task, fresh)
+        if fresh:
+            hessian = bend + np.diag(prior)
+        step = np.linalg.solve(hessian, slope + prior[:, None] * coefficients)
+        before = size
+        size = float(np.abs(step).max())
+        # From near the solution steps become shorter; from far away they are cut.
+        far = not keeps and (far or size >= before)
+        way = float(reach @ np.abs(step[:, 0])) if far else 0.0
+        coefficients = coefficients - step * (np.log1p(way) / way if way else 1.0)
+        if task == "regression" or size < close:
+            return LinearPredictor(coefficients[:-1], coefficients[-1]), True
+        fresh = not keeps or size > before / 4
+    return LinearPredictor(coefficients[:-1], coefficients[-1]), False
+
+
+def _pass(
+    rows: EncodedBlocks, coefficients: np.ndarray, task: str, fresh: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the slope of the summed loss, its Hessian and each input's largest size; the last two are 0 if not fresh.
+
+    Intercepts stand last in all of them, and in the coefficients [inputs + 1, 1].
+    """
+    slope = np.zeros(coefficients.shape)
+    hessian = np.zeros((len(slope), len(slope)))
+    largest = np.zeros(len(slope))
+    for block in rows.blocks(None):
+        outputs = block.x @ coefficients[:-1] + coefficients[-1]
+        expects = expit(outputs) if task == "binary" else outputs
+        off = block.weight[:, None] * (expects - block.y[:, None])
+        slope += np.vstack([block.x.T @ off, off.sum(axis=0)])
+        if fresh:
             x = np.column_stack([block.x, np.ones(len(block))])
-            root = np.sqrt(block.weight)[:, None]
-            expects, bend = curvature(x * root, x @ coefficients, task)
-            slope += x.T @ (block.weight[:, None] * (expects - block.y[:, None]))
-            hessian += bend
+            hessian += curvature(x * np.sqrt(block.weight)[:, None], outputs, task)[1]
             largest = np.maximum(largest, np.abs(x).max(axis=0, initial=0.0))
-        step = np.linalg.solve(hessian, slope)
-        way = 0.0 if task == "regression" else float(largest @ np.abs(step[:, 0]))
-        shortened = np.log1p(way) / way if way else 1.0
-        coefficients = coefficients - step * shortened
-        if task == "regression" or np.abs(step).max() < CLOSE_STEP:
-            break
-    return LinearPredictor(coefficients[:-1], coefficients[-1])
+    return slope, hessian, largest
 
 
 def curvature(x: np.ndarray, outputs: np.ndarray, task: str) -> tuple[np.ndarray, np.ndarray]:

@@ -25,7 +25,7 @@ from flfed.rows.training.tuning.linear import (
     LinearPredictor,
     Search,
     chosen,
-    fit_at,
+    fit_from,
     log_losses,
     search_alone,
     search_of,
@@ -152,10 +152,9 @@ def _best(search: Search, path: np.ndarray) -> LinearPredictor:
         y = search.rows.y[fold.test]
         losses += log_losses(x @ w[..., :-1].swapaxes(-1, -2) + w[:, None, :, -1], y).sum(axis=-1)
     place = chosen(losses)
-    if len(search.rows) < len(search.all_rows):
-        return fit_at(search, float(PENALTIES[place]))
     best = path[-1, place]
-    return LinearPredictor(best[:, :-1].T, best[:, -1])
+    fitted = LinearPredictor(best[:, :-1].T, best[:, -1])
+    return fitted if len(search.rows) == len(search.all_rows) else fit_from(search, float(PENALTIES[place]), fitted)
 
 
 def _paths(searches: Sequence[Search]) -> list[np.ndarray]:
