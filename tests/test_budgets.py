@@ -20,8 +20,8 @@ OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
-    "tokens of code": 732_740,
-    "lines of code": 68_680,
+    "tokens of code": 733_100,
+    "lines of code": 68_712,
     "Python files": 527,
     "most imports of a module": 30,
     "modules with more than 15 imports": 48,
