@@ -117,12 +117,14 @@ _DISPLAYS: list[Any] = []
 
 @contextmanager
 def displaying(display: Any) -> Iterator[None]:
-    """Let `display_paused` stop a display while the block runs."""
+    """Start a display, which `display_paused` stops for a while, and stop it after the block."""
+    display.start()
     _DISPLAYS.append(display)
     try:
         yield
     finally:
         _DISPLAYS.remove(display)
+        display.stop()
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import IO, Any, Self
@@ -34,6 +34,8 @@ from flfed.callbacks import WARNING, Jobs, Progress, display_paused, no_progress
 from flfed.errors import FlfedError
 from flfed.words import flfed_error, render, usage_error
 
+SAME = ("flfed", "torch", "numpy")
+"""Packages of which the driver and its processes have one version."""
 WORKER_BYTES = 400 * 2**20
 """Memory of a process beyond what it shares, by which the number of processes is chosen."""
 TRIES = 3
@@ -418,8 +420,23 @@ def memory_file() -> IO[bytes]:
     return tempfile.TemporaryFile()
 
 
-def _unpack(file: Connection, bounds: Sequence[tuple[int, int]]) -> Any:
-    """Return a packed object; its arrays share the pages until they are written to."""
+def _versions() -> dict[str, str]:
+    """Return the versions of these packages, as they are loaded."""
+    return {name: str(sys.modules[name].__version__) for name in SAME if name in sys.modules}
+
+
+def _unpack(file: Connection, bounds: Sequence[tuple[int, int]], versions: Mapping[str, str]) -> Any:
+    """Return a packed object; its arrays share the pages until they are written to.
+
+    Raises
+    ------
+    UsageError
+        If the driver has other versions: a new fork server loads packages that were installed since a notebook began.
+    """
+    for package, theirs in _versions().items():
+        ours = versions.get(package, theirs)
+        if theirs != ours:
+            raise usage_error("run.jobs.version", package=package, theirs=theirs, ours=ours)
     whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
     head, *buffers = [whole[start:end] for start, end in bounds]
     return pickle.loads(head, buffers=buffers)
@@ -446,7 +463,7 @@ def start_served(connection: Connection, packed: Packed) -> Any:
     context.set_forkserver_preload(PRELOADED)
     # A process can be given a connection, and so any file.
     file = Connection(os.dup(packed.file.fileno()), writable=False)
-    content = partial(_unpack, file, packed.bounds)
+    content = partial(_unpack, file, packed.bounds, _versions())
     process = context.Process(target=_work, args=(connection, content, dict(os.environ)), daemon=True)
     # A program's script is not run again: without its guard it would start the study once more.
     main = sys.modules["__main__"]
@@ -479,8 +496,7 @@ def _work(connection: Connection, content: Callable[[], Any], environment: Mappi
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(1)
-    run, tasks, classes = content()
-    registry.lend_classes(classes)
+    load = cache(content)
     driver = Driver(connection)
     while True:
         try:
@@ -488,6 +504,8 @@ def _work(connection: Connection, content: Callable[[], Any], environment: Mappi
         except EOFError:
             return
         try:
+            run, tasks, classes = load()
+            registry.lend_classes(classes)
             outcome = run(tasks[task], driver)
         except Exception as error:  # noqa: BLE001 - it is the outcome of the task
             if not isinstance(error, FlfedError):

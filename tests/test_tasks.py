@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,13 @@ def test_beside_another_thread_a_fork_server_has_the_same_outcomes(beside: None)
     outcomes, _, _ = outcomes_of(2, [1, 4])
     assert [outcome[::2] for _, outcome in sorted(outcomes.items())] == [(499_500.0, 2), (1_998_000.0, 8)]
     assert os.getpid() not in {outcome[1] for outcome in outcomes.values()}
+
+
+def test_a_fork_server_with_another_version_is_refused(beside: None, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("flfed.__version__", "0.0.1")
+    outcomes, _, _ = outcomes_of(2, [1, 4])
+    assert {type(outcome) for outcome in outcomes.values()} == {UsageError}
+    assert f"loads flfed {version('flfed')}, and this one has 0.0.1: start this program anew" in str(outcomes[0])
 
 
 def test_a_thread_never_forks():

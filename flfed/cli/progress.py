@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from flfed.tasks import ALL
 from flfed.words import render
 
 if TYPE_CHECKING:
+    import rich.progress
     from rich.console import Console
 
 SENTENCES = ("Waiting for ", "without ", WARNING)
@@ -32,6 +33,8 @@ LOADING = 1.0
 """Seconds after which an import that goes on is named."""
 SOON = 10.0
 """Most and least seconds between two lines: a short run prints none."""
+REDRAWN = 0.1
+"""Seconds between two drawings of a bar."""
 STEADY = 4.0
 """Seconds between two lines where a person waits for a short run."""
 TENTHS = 10
@@ -83,6 +86,7 @@ def loading_line() -> Iterator[None]:
             timers[0].start()
         else:
             timers[0].cancel()
+            timers[0].join()
 
     with loading(report_stage, freeze=True):
         yield
@@ -105,6 +109,26 @@ def _steady_lines() -> Iterator[Progress]:
         yield report_stage
 
 
+class _Display:
+    """Bars with a thread that draws them anew, and has ended when `stop` returns, as the thread of rich may not have.
+
+    Parameters
+    ----------
+    bars : rich.progress.Progress
+    """
+
+    def __init__(self, bars: rich.progress.Progress) -> None:
+        self._bars = bars
+        self._shown = ExitStack()
+
+    def start(self) -> None:
+        self._shown.enter_context(self._bars)
+        self._shown.enter_context(repeating(REDRAWN, self._bars.refresh))
+
+    def stop(self) -> None:
+        self._shown.close()
+
+
 @contextmanager
 def _bars(console: Console) -> Iterator[Progress]:
     """Yield a function that shows stages as bars."""
@@ -119,7 +143,8 @@ def _bars(console: Console) -> Iterator[Progress]:
 
     clocks = (TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn())
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *clocks)
-    with Progress(*columns, console=console, transient=True) as bars, displaying(bars):
+    bars = Progress(*columns, console=console, transient=True, auto_refresh=False)
+    with displaying(_Display(bars)):
         # A stage without a count has no total: its bar moves, and its clock runs.
         tasks: dict[str, Any] = {}
         stand_in = [bars.add_task(READING, total=None)]

@@ -253,8 +253,8 @@ def sweep(
     FlfedError
         If a point failed; the store has it.
     """
-    # All points share one reading of the tables.
-    taking_part = list(map(CachedSite.of, find_sites(study, sites)))
+    # All points share one reading of the tables, and its split.
+    taking_part = [CachedSite.of(site, splits_once=True) for site in find_sites(study, sites)]
     torch.set_num_threads(1)
     outcomes: dict[int, Point] = {}
     stopped = ""

@@ -1,14 +1,17 @@
 """How far a run is, where no bar can be drawn: a line each tenth or each minute, and how long it will take."""
 
+import io
 import subprocess
 import sys
+import threading
 from itertools import count
 
 import pytest
+from rich.console import Console
 
 from flfed import Study, run
-from flfed.callbacks import WARNING
-from flfed.cli.progress import ProgressLines, progress
+from flfed.callbacks import WARNING, display_paused
+from flfed.cli.progress import ProgressLines, _bars, progress
 from tests.terminal import in_terminal
 
 
@@ -44,6 +47,17 @@ def test_of_a_long_run_a_line_comes_each_minute():
     said = told([(20.0 * done, done) for done in range(31)], 3000)
     assert len(said) == 10  # 30 rounds of 20 s are 10 minutes, and not yet a tenth
     assert said[0] == "rounds: 3 of 3000, 1 min 0 s, about 16 h 39 min left"
+
+
+def test_while_a_bar_is_paused_it_has_no_thread():
+    threads = threading.active_count()
+    with _bars(Console(file=io.StringIO(), force_terminal=True)) as show_stage:
+        for done in range(20):
+            show_stage("rounds", done, 20)
+            assert threading.active_count() == threads + 1
+            with display_paused():
+                assert threading.active_count() == threads
+    assert threading.active_count() == threads
 
 
 def test_a_short_run_and_a_fast_one_print_next_to_nothing():

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from flfed import Study, federate
+from flfed import Study, federate, tasks
 from flfed.experiments.audit import audit
 from flfed.experiments.sweep import points_of, sweep
 from flfed.federation.server.run import resume, run
@@ -58,7 +58,21 @@ def wine() -> StudyText:
     return Study.load("wine").replace(QUICK)
 
 
-def test_repeats_have_the_same_arrays_for_any_number_of_jobs(home, wine):
+@pytest.fixture
+def forks(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of each fork, whether it is from the main thread and there is no other."""
+    safe: list[bool] = []
+    fork = os.fork
+
+    def noted() -> int:
+        safe.append(threading.current_thread() is threading.main_thread() and threading.active_count() == 1)
+        return fork()
+
+    monkeypatch.setattr(os, "fork", noted)
+    return safe
+
+
+def test_repeats_have_the_same_arrays_for_any_number_of_jobs(home, wine, forks):
     # Two stacks: the first ten repeats, and three.
     rounds: list[int] = []
     alone = run(wine, repeats=13)
@@ -70,6 +84,15 @@ def test_repeats_have_the_same_arrays_for_any_number_of_jobs(home, wine):
     assert without_names(forked.report) == without_names(served.report) == without_names(alone.report)
     # The driver's own observer saw each round of each repeat.
     assert rounds.count(3) >= 13
+    # Neither a thread forks, nor a repeat, each of which has a thread.
+    assert forks == [True, True]
+
+
+def test_a_repeat_beside_others_starts_no_process_for_its_own_models(home, forks, monkeypatch):
+    monkeypatch.delattr(tasks, "start_served")
+    study = Study.load("breast-cancer").replace({"rounds": 1, "compare.resamples": 200})
+    assert run(study, repeats=2, jobs=2).status == "completed"
+    assert forks == []
 
 
 def test_a_callback_in_the_driver_ends_a_repeat(home, wine):

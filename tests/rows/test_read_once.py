@@ -88,6 +88,19 @@ def test_what_was_read_is_not_taken_along_to_a_changed_site_or_another_run(small
     assert len(CachedSite.of(replace(site, source=shorter)).sorted_rows().source) == 40
 
 
+def test_runs_of_one_split_share_it_and_open_the_holdout_each_for_itself(small_sites):
+    site = small_sites(1)[0]
+    once = CachedSite.of(site, splits_once=True)
+    one, two, other = once.read(), once.read(), once.read(1)
+    assert one.training is two.training and one.holdout("one") is two.holdout("two")
+    assert (one.opened, two.opened) == (["one"], ["two"])
+    pd.testing.assert_frame_equal(one.training, site.read().training)
+    pd.testing.assert_frame_equal(other.training, site.read(1).training)
+    assert not one.training.equals(other.training)
+    several = CachedSite.of(site)
+    assert several.read().training is not several.read().training
+
+
 def test_a_site_that_reads_in_a_way_of_its_own_is_left_as_it_is(small_sites):
     class Own(Site):
         """A subclass."""

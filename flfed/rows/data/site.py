@@ -273,9 +273,12 @@ class Site:
         rows = self.sorted_rows(complete)
         # Only a policy with `resplit` lets a repeat hold out other rows.
         if published is None:
-            own_repeat = repeat if self.policy.resplit else 0
-            return split_rows(rows, rows.sides(self.holdout, own_repeat))
+            return self._split(rows, repeat if self.policy.resplit else 0)
         return split_rows(rows, published.split(rows.source.reset_index(drop=True), rows.schema, repeat))
+
+    def _split(self, rows: SortedRows, repeat: int) -> SiteTable:
+        """Return the rows split by the site's own holdout."""
+        return split_rows(rows, rows.sides(self.holdout, repeat))
 
     def _has_periods(self) -> bool:
         """Return whether rows are transactions, which are held out by time alone."""
@@ -463,14 +466,28 @@ class CachedSite(Site):
     opened : dict of tuple of str to SortedRows
         Rows before the split, by the columns that must be complete. A site copied from this
         one by `replace` reads for itself.
+    splits_once : bool
+        Whether its runs have one split, which is kept, and shared by all processes that are forked.
     """
 
     opened: dict[tuple[str, ...], SortedRows] = field(default_factory=dict, init=False, repr=False, compare=False)
+    splits_once: bool = False
+    _tables: list[tuple[SortedRows, int, SiteTable]] = field(
+        default_factory=list, init=False, repr=False, compare=False
+    )
 
     @classmethod
-    def of(cls, site: Site) -> Site:
+    def of(cls, site: Site, *, splits_once: bool = False) -> Site:
         """Return the same site, reading its table once; a subclass is returned unchanged."""
-        return site if type(site) is not Site else cls(**vars(site))
+        return site if type(site) is not Site else cls(**vars(site), splits_once=splits_once)
+
+    def _split(self, rows: SortedRows, repeat: int) -> SiteTable:
+        """Return the split rows, of which nobody has opened the holdout."""
+        tables = [table for own, number, table in self._tables if own is rows and number == repeat]
+        table = tables[0] if tables else super()._split(rows, repeat)
+        if self.splits_once and not tables:
+            self._tables.append((rows, repeat, table))
+        return replace(table, opened=[])
 
     def sorted_rows(self, complete: Sequence[str] = ()) -> SortedRows:
         """Return sorted rows, cached by `complete`."""
