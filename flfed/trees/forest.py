@@ -17,7 +17,7 @@ import numpy as np
 
 from flfed.errors import FlfedError
 from flfed.refusals import Refusal
-from flfed.summaries.summary import Arrays, arrays_sha256
+from flfed.summaries.summary import Arrays
 
 UNIT = 2.0**-30
 """What one of a sum of gradients stands for: they are whole numbers, so that no order of adding changes a bit."""
@@ -191,7 +191,7 @@ def margins(trees: Sequence[Sequence[Tree]], codes: np.ndarray, missing: np.ndar
 
 
 NODES = tuple(field.name for field in fields(Tree))
-_WHOLE = [NODES.index(name) for name in ("column", "code", "left", "cover")]
+WHOLE = [NODES.index(name) for name in ("column", "code", "left", "cover")]
 KEYS = tuple(name.replace("_", "-") for name in NODES)
 """Names of a tree's arrays, and of those of a forest."""
 
@@ -281,7 +281,7 @@ LARGEST = 2.0**62
 
 def _sound(of: Arrays, every: np.ndarray, columns: int) -> bool:
     """Return whether a tree's arrays are one: each split has a column, and as its children the next pair of nodes."""
-    whole = every[_WHOLE]
+    whole = every[WHOLE]
     if not ((np.abs(every) < LARGEST).all() and (whole == np.rint(whole)).all()):
         return False
     column = of["column"]
@@ -306,25 +306,6 @@ def with_round(arrays: Arrays, number: int, stacked: np.ndarray) -> Arrays:
         forest[key] = forest[key].copy()
         forest[key][number] = value
     return forest
-
-
-@dataclass(frozen=True)
-class NextRound:
-    """A forest's arrays, known by their hash, and the trees of a round that come into their place."""
-
-    sha256: str
-    number: int
-    last: bytes
-    arrays: Arrays = field(compare=False)
-    stacked: np.ndarray = field(compare=False)
-
-
-# Sites of one process have the same forests.
-@lru_cache(maxsize=2)
-def after_round(given: NextRound) -> tuple[Arrays, str]:
-    """Return the forest's arrays with the round's trees, and their hash."""
-    arrays = with_round(given.arrays, given.number, given.stacked)
-    return arrays, arrays_sha256(arrays)
 
 
 def without_trees(arrays: Arrays) -> Arrays:

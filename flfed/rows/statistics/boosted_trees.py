@@ -6,6 +6,8 @@ The other half, which makes sums into splits, is `flfed/trees/forest.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from scipy.special import expit
@@ -14,7 +16,7 @@ from flfed.rows.features.encode import ColumnArrays
 from flfed.rows.statistics.coded_rows import CodedRows
 from flfed.summaries.summary import Arrays, ColumnLayout, Layout, arrays_sha256
 from flfed.trees.cut_points import cells_of, codes_in, codes_of, counted_columns, cuts_sha256, edges_of, widths_of
-from flfed.trees.forest import UNIT, NextRound, Tree, after_round, forest_of, margins, trees_of
+from flfed.trees.forest import UNIT, Tree, forest_of, margins, trees_of, with_round
 
 CHUNK = 2**23
 """Rows summed at once: as many gradients of at most 2^30 units add up exactly in float64."""
@@ -138,6 +140,25 @@ def node_sums(
         if counted:
             totals[:, :, 2] += rows.sums(own, part, np.ones(len(part), dtype=np.int64), len(nodes))
     return totals
+
+
+@dataclass(frozen=True)
+class NextRound:
+    """A forest's arrays, known by their hash, and the trees of a round that come into their place."""
+
+    sha256: str
+    number: int
+    last: bytes
+    arrays: Arrays = field(compare=False)
+    stacked: np.ndarray = field(compare=False)
+
+
+# Sites of one process have the same forests.
+@lru_cache(maxsize=2)
+def after_round(given: NextRound) -> tuple[Arrays, str]:
+    """Return the forest's arrays with the round's trees, and their hash."""
+    arrays = with_round(given.arrays, given.number, given.stacked)
+    return arrays, arrays_sha256(arrays)
 
 
 class SiteTrees:
