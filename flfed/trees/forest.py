@@ -260,10 +260,10 @@ class _Bytes:
 
 # Sites of one process take the same trees one after the other.
 @lru_cache(maxsize=16)
-def _decoded(given: _Bytes, columns: int) -> tuple[Tree, ...]:
+def _decoded(sent: _Bytes, columns: int) -> tuple[Tree, ...]:
     round_trees = []
-    for output in range(given.shape[1]):
-        every = given.stacked[:, output]
+    for output in range(sent.shape[1]):
+        every = sent.stacked[:, output]
         of = dict(zip(NODES, every, strict=True))
         if not _sound(of, every, columns):
             raise NoTrees

@@ -155,9 +155,9 @@ class NextRound:
 
 # Sites of one process have the same forests.
 @lru_cache(maxsize=2)
-def after_round(given: NextRound) -> tuple[Arrays, str]:
+def after_round(following: NextRound) -> tuple[Arrays, str]:
     """Return the forest's arrays with the round's trees, and their hash."""
-    arrays = with_round(given.arrays, given.number, given.stacked)
+    arrays = with_round(following.arrays, following.number, following.stacked)
     return arrays, arrays_sha256(arrays)
 
 

@@ -52,13 +52,13 @@ class Bundle:
         pair += codes
         is_there = np.zeros(possible, dtype=bool)
         is_there[pair] = True
-        found = np.flatnonzero(is_there)
-        more = len(found) * (len(self.columns) + 1) - self.codes.size
-        if len(found) > MOST_COMBINATIONS or 2 * more > len(codes):
+        present = np.flatnonzero(is_there)
+        more = len(present) * (len(self.columns) + 1) - self.codes.size
+        if len(present) > MOST_COMBINATIONS or 2 * more > len(codes):
             return None
-        place = np.zeros(possible, dtype=np.min_scalar_type(len(found)))
-        place[found] = np.arange(len(found))
-        before, last = np.divmod(found, width)
+        place = np.zeros(possible, dtype=np.min_scalar_type(len(present)))
+        place[present] = np.arange(len(present))
+        before, last = np.divmod(present, width)
         return Bundle([*self.columns, number], np.vstack([self.codes[:, before], last]), place.take(pair))
 
 
