@@ -11,8 +11,10 @@ MOST_COMBINATIONS = 2**13
 """Of a bundle: their sums at one node fit into a processor's second cache."""
 MOST_POSSIBLE = 2**20
 """Combinations of a bundle and one more column that are looked through for those that rows have."""
-MOST_CELLS = 2**19
+MOST_CELLS = 2**18
 """Of a table that has the cell of each row and column; with more, the table would be too large for its use."""
+FEW_ROWS = 3000
+"""Of more rows a call for each column takes less time than the table."""
 BLOCK = 2**15
 """Cells of the rows that are summed by one call: they fit into a processor's second cache."""
 
@@ -151,7 +153,7 @@ class CodedRows:
             for own, to in zip(by_combination, sums, strict=True):
                 np.add.at(to, self._cells_of_places, own.take(self._places))
             return sums
-        if self._table is None:
+        if self._table is None or len(values) > FEW_ROWS:
             return _sums_by_code(self.codes, self.widths, rows, node, values, nodes)
         return self._sums_by_table(self._table, rows, node, values, nodes)
 
