@@ -18,6 +18,7 @@ from flfed.rows.data.mapping import map_table
 from flfed.rows.data.site import study_table
 from flfed.rows.features.encode import ColumnArrays, coded, joined, plain_inputs
 from flfed.rows.statistics import boosted_trees as half
+from flfed.rows.statistics.coded_rows import CodedRows
 from flfed.rows.study_model import study_layout
 from flfed.summaries.summary import Layout
 from flfed.trees.cut_points import CODES, chosen_cuts, codes_in, widths_of
@@ -56,6 +57,7 @@ class Boosting:
         places = range(int(self.site.max()) + 1) if sites is None else sites
         rows = [np.flatnonzero(self.training & (self.site == place)) for place in places]
         codes = [self.codes[:, at] for at in rows]
+        coded_rows = [CodedRows(own, self.widths) for own in codes]
         scores = [np.zeros((len(at), self.outputs)) for at in rows]
         forest: Forest = []
         for _ in range(rounds):
@@ -67,10 +69,8 @@ class Boosting:
                 while len(growing.requested_nodes):
                     counted = bool(settings.least_rows)
                     found = [
-                        half.node_sums(
-                            c, self.widths, n, growing.requested_nodes, g[:, output], h[:, output], counted=counted
-                        )
-                        for c, n, (g, h) in zip(codes, nodes, sums)
+                        half.node_sums(c, n, growing.requested_nodes, g[:, output] + 1j * h[:, output], counted=counted)
+                        for c, n, (g, h) in zip(coded_rows, nodes, sums)
                     ]
                     growing.grow(merge(found, [len(at) for at in rows]))
                     nodes = [growing.tree.step(n, c, self.widths - 1) for n, c in zip(nodes, codes)]

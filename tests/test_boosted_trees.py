@@ -104,16 +104,16 @@ def unrounded(score: np.ndarray, y: np.ndarray, task: str) -> tuple[np.ndarray, 
     return slope / UNIT, (slope + y[:, None]) * (1 - slope - y[:, None]) / UNIT
 
 
-def float_sums(codes, widths, node, asked, slope, curvature, *, counted) -> np.ndarray:
+def float_sums(of_site, node, asked, both, *, counted) -> np.ndarray:
     """Return a site's sums in float64, as they are added up where gradients are not rounded."""
     place = np.full(node.max() + 2, -1)
     place[asked[asked <= node.max()]] = np.flatnonzero(asked <= node.max())
     rows = np.flatnonzero(place[node] >= 0)
-    cells = np.concatenate([[0], np.cumsum(widths)])
+    cells = np.concatenate([[0], np.cumsum(of_site.widths)])
     found = np.zeros((len(asked), cells[-1], 2))
     for column, first in enumerate(cells[:-1]):
-        at = place[node[rows]], first + codes[column, rows].astype(int)
-        for kind, weight in enumerate((slope, curvature)):
+        at = place[node[rows]], first + of_site.codes[column, rows].astype(int)
+        for kind, weight in enumerate((both.real, both.imag)):
             np.add.at(found[..., kind], at, weight[rows])
     return found
 

@@ -7,8 +7,10 @@ import pytest
 from sklearn.tree import DecisionTreeRegressor
 
 from flfed.rows.statistics import boosted_trees as half
+from flfed.rows.statistics import coded_rows
+from flfed.rows.statistics.coded_rows import CodedRows
 from flfed.trees.cut_points import codes_of, cut_points, fine_edges, merged_codes
-from flfed.trees.forest import UNIT, GrowingTree, TreeSettings, best_splits, contributions, margins
+from flfed.trees.forest import UNIT, GrowingTree, Tree, TreeSettings, best_splits, contributions, margins
 from tests.boosting import Boosting, arrays_of
 
 ONE_TREE = TreeSettings(depth=3, learning_rate=1.0, l2=0.0, min_child_weight=0.0)
@@ -37,15 +39,49 @@ def sums_of(rows: Boosting, at: np.ndarray) -> np.ndarray:
     return np.array(cells).astype(np.int64)
 
 
+@pytest.mark.parametrize("most_cells", [0, coded_rows.MOST_CELLS])
 @pytest.mark.parametrize("chunk", [7, half.CHUNK])
-def test_a_sites_sums_are_those_of_its_rows(chunk: int, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("bundled", [False, True])
+def test_a_sites_sums_are_those_of_its_rows(
+    chunk: int, most_cells: int, bundled: bool, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(half, "CHUNK", chunk)
+    monkeypatch.setattr(coded_rows, "MOST_CELLS", most_cells)
+    monkeypatch.setattr(coded_rows, "BLOCK", 50)
     rows = drawn()
-    node = np.random.default_rng(1).integers(0, 5, len(rows.y))
+    of_site = CodedRows(rows.codes, rows.widths, bundled=bundled)
     slope, curvature = half.gradients(np.zeros((len(rows.y), 1)), rows.y, rows.task)
-    found = half.node_sums(rows.codes, rows.widths, node, np.array([3, 1]), slope[:, 0], curvature[:, 0])
-    assert found.dtype == np.int64
-    assert (found[0] == sums_of(rows, node == 3)).all() and (found[1] == sums_of(rows, node == 1)).all()
+    both = slope[:, 0] + 1j * curvature[:, 0]
+    node = np.random.default_rng(1).integers(0, 5, len(rows.y))
+    for at, asked in ((node, [3, 1]), (np.zeros_like(node), [0])):
+        found = half.node_sums(of_site, at, np.array(asked), both, counted=True)
+        assert found.dtype == np.int64
+        for of_node, number in zip(found, asked, strict=True):
+            assert (of_node[:, :2] == sums_of(rows, at == number)).all()
+            assert of_node[: rows.widths[0], 2].sum() == (at == number).sum()
+
+
+def test_columns_whose_codes_go_together_are_looked_up_as_one_with_the_same_sums():
+    rng = np.random.default_rng(0)
+    first = rng.integers(0, 6, 4000)
+    apart = rng.integers(0, 64, (2, 4000))
+    codes = np.stack([apart[0], first, (first + rng.integers(0, 2, 4000)) % 6, apart[1], first // 2]).astype(np.uint8)
+    widths = np.array([65, 7, 7, 65, 4])
+    bundled, alone = CodedRows(codes, widths), CodedRows(codes, widths, bundled=False)
+    # Rows have 12 combinations of three columns, and too many of the two that are drawn apart.
+    assert [bundle.codes.shape for bundle in bundled.bundles] == [(3, 12), (1, 65), (1, 65)]
+    assert bundled.bundles[0].columns == [4, 1, 2] and alone.bundles == []
+    node = rng.integers(0, 3, 4000)
+    both = rng.integers(-(2**30), 2**30, 4000) + 1j * rng.integers(0, 2**28, 4000)
+    asked = np.array([1, 2])
+    for counted in (False, True):
+        wanted = half.node_sums(alone, node, asked, both, counted=counted)
+        assert half.node_sums(bundled, node, asked, both, counted=counted).tobytes() == wanted.tobytes()
+        # Combinations of other rows give other sums: bundles are in use here.
+        of_others = replace(bundled.bundles[0], combination=np.roll(bundled.bundles[0].combination, 1))
+        wrong = CodedRows(codes, widths)
+        wrong.bundles[0] = of_others
+        assert (half.node_sums(wrong, node, asked, both, counted=counted) != wanted).any()
 
 
 def test_gradients_are_those_of_the_losses_in_whole_units():
@@ -112,6 +148,49 @@ def test_a_site_that_is_lost_within_a_tree_leaves_its_rows_in_the_sibling():
     fewer, whole = (arrays_of(rows.grown(settings, 1, sites=sites)) for sites in ((1, 2), (0, 1, 2)))
     same = [all(lost[name].tobytes() == other[name].tobytes() for name in lost) for other in (fewer, whole)]
     assert same == [False, False]
+
+
+def walk(tree: Tree, codes: np.ndarray, missing: np.ndarray) -> list[int]:
+    """Return each row's leaf, row by row and split by split."""
+    leaves = []
+    for row in codes.T:
+        node = 0
+        while (column := tree.column[node]) >= 0:
+            goes_left = row[column] <= tree.code[node]
+            if row[column] == missing[column]:
+                goes_left = tree.missing_left[node]
+            node = tree.left[node] + (not goes_left)
+        leaves.append(node)
+    return leaves
+
+
+def test_rows_come_to_the_same_leaves_from_the_root_and_from_the_level_before():
+    rows = drawn()
+    missing = rows.widths - 1
+    slope, curvature = half.gradients(np.zeros((len(rows.y), 1)), rows.y, rows.task)
+    of_site = CodedRows(rows.codes, rows.widths)
+    trees = []
+    for seed in (0, 1):
+        both = np.random.default_rng(seed).permutation(slope[:, 0] + 1j * curvature[:, 0])
+        growing = GrowingTree(rows.widths, TreeSettings(depth=4))
+        trees.append([growing.tree])
+        while len(growing.requested_nodes):
+            node = growing.tree.leaves(rows.codes, missing)
+            growing.grow(half.node_sums(of_site, node, growing.requested_nodes, both))
+            trees[-1].append(growing.tree)
+    assert any(tree.missing_left.any() for levels in trees for tree in levels)
+    for levels, others in (trees, trees[::-1]):
+        node, before = np.zeros(len(rows.y), dtype=np.int64), levels[0]
+        for tree in levels[1:]:
+            wanted = walk(tree, rows.codes, missing)
+            node = tree.leaves(rows.codes, missing, node, before)
+            before = tree
+            assert node.tolist() == wanted == tree.leaves(rows.codes, missing).tolist()
+            # From the nodes of another tree rows begin at the root again.
+            elsewhere = others[2].leaves(rows.codes, missing)
+            assert tree.leaves(rows.codes, missing, elsewhere, others[2]).tolist() == wanted
+    only_missing = replace(trees[0][1], code=np.full(3, -1), missing_left=np.ones(3, dtype=bool))
+    assert only_missing.leaves(rows.codes, missing).tolist() == walk(only_missing, rows.codes, missing)
 
 
 ODD = {

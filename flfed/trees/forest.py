@@ -7,7 +7,8 @@ They grow of sums of gradients over all sites, which become splits. The half at 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from functools import cached_property, lru_cache
 from itertools import chain
 from math import factorial
 from typing import Any
@@ -64,7 +65,25 @@ class Tree:
 
     def arrays(self) -> Arrays:
         """Return the arrays by name."""
-        return dict(vars(self))
+        return {name: getattr(self, name) for name in NODES}
+
+    @cached_property
+    def _split_column(self) -> np.ndarray:
+        return np.maximum(self.column, 0)
+
+    @cached_property
+    def _first_right(self) -> np.ndarray:
+        """The lowest code that goes right, by node. At a leaf all rows go right, which is to the leaf itself."""
+        return np.asarray(np.where(self.column < 0, 0, np.maximum(self.code + 1, 0)))
+
+    @cached_property
+    def _before_right(self) -> np.ndarray:
+        """The node before the right child, by node; before the leaf itself at a leaf."""
+        return np.where(self.column < 0, np.arange(-1, len(self.column) - 1), self.left)
+
+    @cached_property
+    def _any_missing_left(self) -> bool:
+        return bool(self.missing_left.any())
 
     def step(self, node: np.ndarray, codes: np.ndarray, missing: np.ndarray) -> np.ndarray:
         """Return the node of each row one level further down.
@@ -78,42 +97,80 @@ class Tree:
         missing : int array [columns]
             The code of a missing value, by column.
         """
-        is_leaf = self.column < 0
-        column = np.where(is_leaf, 0, self.column)
+        column = self._split_column
         missing_code = missing.take(column)
-        # By node: the last code that goes left, the code that goes left although it is higher, and the left child.
-        # At a leaf all rows go left, to the leaf itself.
-        last_left = np.where(is_leaf, missing_code, np.minimum(self.code, missing_code - 1))
-        also_left = np.where(self.missing_left, missing_code, -1)
-        left = np.where(is_leaf, np.arange(len(column)), self.left)
         places = (column * codes.shape[1]).take(node)
         places += np.arange(len(node))
         row_code = codes.ravel().take(places)
-        # Small numbers are looked up faster.
-        goes_right = row_code > last_left.astype(np.int32).take(node)
-        goes_right &= row_code != also_left.astype(np.int32).take(node)
-        node = left.take(node)
+        # Numbers of one small type are compared fastest.
+        first_right = np.minimum(self._first_right, missing_code).astype(codes.dtype)
+        goes_right = row_code >= first_right.take(node)
+        if self._any_missing_left:
+            also_left = np.where(self.missing_left & (self.column >= 0), missing_code, -1)
+            goes_right &= row_code != also_left.astype(np.int32).take(node)
+        node = self._before_right.take(node)
         node += goes_right
         return np.asarray(node)
 
-    def continues(self, before: Tree) -> bool:
-        """Return whether the tree has all splits of an earlier one, so that rows go on from its leaves."""
-        split = np.flatnonzero(before.column >= 0)
-        if len(before.column) > len(self.column):
-            return False
-        for name in ("column", "code", "missing_left", "left"):
-            if (getattr(self, name)[split] != getattr(before, name)[split]).any():
-                return False
-        return True
+    def _from_root(self, codes: np.ndarray, missing: np.ndarray) -> np.ndarray:
+        """Return the node of each row after the first split, as `step` does from the root."""
+        column = self.column[0]
+        missing_code = int(missing[column])
+        goes_right = codes[column] > min(int(self.code[0]), missing_code - 1)
+        if self.missing_left[0]:
+            goes_right &= codes[column] != missing_code
+        return np.asarray(self.left[0] + goes_right)
 
-    def leaves(self, codes: np.ndarray, missing: np.ndarray, node: np.ndarray | None = None) -> np.ndarray:
-        """Return the leaf that each row comes to, of codes as `step` takes them; from a node of each, or the root."""
-        if node is None:
+    def leaves(
+        self, codes: np.ndarray, missing: np.ndarray, node: np.ndarray | None = None, before: Tree | None = None
+    ) -> np.ndarray:
+        """Return the leaf that each row comes to.
+
+        Parameters
+        ----------
+        codes, missing
+            As `step` takes them.
+        node : int array [rows], optional
+            The leaf of each row in an earlier tree; used where this one has all of its splits.
+        before : Tree, optional
+            The earlier tree.
+        """
+        levels = None
+        if node is not None and before is not None:
+            levels = levels_after(self, before)
+        if node is None or levels is None:
             node = np.zeros(codes.shape[1], dtype=np.int64)
-        is_split = self.column >= 0
-        while is_split.take(node).any():
-            node = self.step(node, codes, missing)
+            levels = levels_after(self, None)
+        for level in range(levels or 0):
+            if not level and (before is None or len(before.column) == 1):
+                node = self._from_root(codes, missing)
+            else:
+                node = self.step(node, codes, missing)
         return node
+
+
+@lru_cache(maxsize=64)
+def levels_after(tree: Tree, before: Tree | None) -> int | None:
+    """Return how many levels of splits a tree has below the leaves of an earlier one, or None.
+
+    It is None where the tree lacks a split of the earlier one. Without an earlier one all levels count.
+    """
+    below = np.zeros(1, dtype=np.int64)
+    if before is not None:
+        count = len(before.column)
+        split = np.flatnonzero(before.column >= 0)
+        if count > len(tree.column):
+            return None
+        for name in ("column", "code", "missing_left", "left"):
+            if (getattr(tree, name)[split] != getattr(before, name)[split]).any():
+                return None
+        below = np.flatnonzero(before.column < 0)
+    levels = 0
+    while len(below := below[tree.column[below] >= 0]):
+        levels += 1
+        left = tree.left[below]
+        below = np.concatenate([left, left + 1])
+    return levels
 
 
 def margins(trees: Sequence[Sequence[Tree]], codes: np.ndarray, missing: np.ndarray) -> np.ndarray:
@@ -129,11 +186,12 @@ def margins(trees: Sequence[Sequence[Tree]], codes: np.ndarray, missing: np.ndar
     scores = np.zeros((codes.shape[1], outputs))
     for round_trees in trees:
         for output, tree in enumerate(round_trees):
-            scores[:, output] += tree.value[tree.leaves(codes, missing)]
+            scores[:, output] += tree.value.take(tree.leaves(codes, missing))
     return scores
 
 
 NODES = tuple(field.name for field in fields(Tree))
+WHOLE = [NODES.index(name) for name in ("column", "code", "left", "cover")]
 KEYS = tuple(name.replace("_", "-") for name in NODES)
 """Names of a tree's arrays, and of those of a forest."""
 
@@ -188,31 +246,46 @@ def trees_of(stacked: np.ndarray, columns: int) -> list[Tree]:
     NoTrees
         If they are none: a row might be led round in a circle for ever, or to a node that is not there.
     """
+    return list(_decoded(_Bytes(stacked.tobytes(), stacked.shape, stacked), columns))
+
+
+@dataclass(frozen=True)
+class _Bytes:
+    """One round's trees, which are the same where their bytes are."""
+
+    content: bytes
+    shape: tuple[int, ...]
+    stacked: np.ndarray = field(compare=False)
+
+
+# Sites of one process take the same trees one after the other.
+@lru_cache(maxsize=16)
+def _decoded(sent: _Bytes, columns: int) -> tuple[Tree, ...]:
     round_trees = []
-    for output in range(stacked.shape[1]):
-        of = dict(zip(NODES, stacked[:, output], strict=True))
-        if not _sound(of, columns):
+    for output in range(sent.shape[1]):
+        every = sent.stacked[:, output]
+        of = dict(zip(NODES, every, strict=True))
+        if not _sound(of, every, columns):
             raise NoTrees
         # Children come in pairs after the root.
         count = 1 + 2 * int((of["column"] >= 0).sum())
         round_trees.append(
             Tree(**{name: value[:count].astype(_TYPES.get(name, np.int64)) for name, value in of.items()})
         )
-    return round_trees
+    return tuple(round_trees)
 
 
 LARGEST = 2.0**62
 """No number of a tree is as large: a leaf's is at most a sum of gradients in `UNIT`, which fits 62 bits."""
 
 
-def _sound(of: Arrays, columns: int) -> bool:
+def _sound(of: Arrays, every: np.ndarray, columns: int) -> bool:
     """Return whether a tree's arrays are one: each split has a column, and as its children the next pair of nodes."""
-    whole = np.stack([of["column"], of["code"], of["left"], of["cover"]])
-    every = np.stack(list(of.values()))
+    whole = every[WHOLE]
     if not ((np.abs(every) < LARGEST).all() and (whole == np.rint(whole)).all()):
         return False
     column = of["column"]
-    splits = np.flatnonzero(of["column"] >= 0)
+    splits = np.flatnonzero(column >= 0)
     left = 1 + 2 * np.arange(len(splits))
     fits = ((column >= -1) & (column < columns)).all() and 2 * len(splits) < len(column)
     return bool(fits and (of["left"][splits] == left).all() and (splits < left).all())
@@ -418,49 +491,78 @@ def best_splits(sums: np.ndarray, widths: np.ndarray, settings: TreeSettings) ->
     and columns come in their order. Of one column first come splits whose missing rows go right, from the lowest code
     on, then those whose missing rows go left, from the highest code down.
     """
-    # By kind of sum, node, column and code, without the last code of each column: that of missing rows.
-    codes = int(widths.max()) - 1
-    ends = np.cumsum(widths)
-    by_kind = np.ascontiguousarray(np.moveaxis(sums, -1, 0))
-    missing = by_kind[..., ends - 1]
-    padded = np.zeros((*missing.shape, codes), dtype=sums.dtype)
-    padded[..., np.arange(codes) < (widths - 1)[:, None]] = np.delete(by_kind, ends - 1, axis=-1)
-    # What goes left by a split after each code, without missing rows; and by one before each code, with them: of a
-    # split before code 0 only missing rows go left.
-    below = np.cumsum(padded, axis=-1)
-    total = below[..., -1] + missing
-    before = below - padded + missing[..., None]
-    gain = np.concatenate(
-        [_split_gains(below, total, settings), _split_gains(before, total, settings)[..., ::-1]], axis=-1
+    first = np.cumsum(widths) - widths
+    column_of_cell = np.repeat(np.arange(len(widths)), widths)
+    # By kind of sum, node and cell: what lies below a cell's end, of all columns one after the other.
+    below = np.zeros((sums.shape[2], len(sums), sums.shape[1] + 1), dtype=sums.dtype)
+    np.cumsum(np.moveaxis(sums, -1, 0), axis=-1, out=below[..., 1:])
+    starts = below.take(first, axis=-1)
+    ends = below.take(first + widths, axis=-1)
+    parent = _gain(ends[..., :1] - starts[..., :1], settings)[..., 0]
+    # Missing rows, whose cell is a column's last, go right with the higher codes.
+    left = below[..., 1:] - starts.take(column_of_cell, axis=-1)
+    right = ends.take(column_of_cell, axis=-1) - below[..., 1:]
+    best = _best_of(left, right, parent, column_of_cell, settings)
+    code = best.cell - first[best.column]
+    missing = ends - below.take(first + widths - 1, axis=-1)
+    with_missing = missing.any(axis=(0, 1))
+    if not with_missing.any():
+        return Splits(best.gain, best.column, code, np.zeros(len(sums), dtype=bool), best.left)
+    # They go left with the lower codes: cells backwards, and of the lowest code only they go left.
+    cells = np.flatnonzero(with_missing[column_of_cell])
+    cells = cells[np.lexsort((-cells, column_of_cell[cells]))]
+    column = column_of_cell[cells]
+    left = below.take(cells, axis=-1) - starts.take(column, axis=-1) + missing.take(column, axis=-1)
+    right = (ends - starts).take(column, axis=-1) - left
+    other = _best_of(left, right, parent, column, settings)
+    # Of one column those of before come first.
+    is_other = (other.gain > best.gain) | ((other.gain == best.gain) & (other.column < best.column))
+    return Splits(
+        np.where(is_other, other.gain, best.gain),
+        np.where(is_other, other.column, best.column),
+        np.where(is_other, cells[other.cell] - first[other.column] - 1, code),
+        is_other,
+        np.where(is_other[:, None], other.left, best.left),
     )
-    nodes = np.arange(len(sums))
-    column, place = np.divmod(_first_of_best(gain.reshape(len(sums), -1)), 2 * codes)
-    missing_left = place >= codes
-    code = np.where(missing_left, 2 * codes - 2 - place, place)
-    left = np.where(missing_left, before[:, nodes, column, (code + 1) % codes], below[:, nodes, column, code])
-    return Splits(gain[nodes, column, place], column, code, missing_left, left.T)
 
 
-def _split_gains(left: np.ndarray, total: np.ndarray, settings: TreeSettings) -> np.ndarray:
-    """Return the gain of each split, float32 [nodes, columns, codes]; -inf where a rule forbids it.
+@dataclass(frozen=True, eq=False)
+class _Best:
+    """The first of the best splits of each node, whose left sums are [nodes, 2 or 3]."""
+
+    gain: np.ndarray
+    column: np.ndarray
+    cell: np.ndarray
+    left: np.ndarray
+
+
+def _best_of(
+    left: np.ndarray, right: np.ndarray, parent: np.ndarray, column: np.ndarray, settings: TreeSettings
+) -> _Best:
+    """Return the best of some splits of each node, whose gain is -inf where a rule forbids all.
 
     Parameters
     ----------
-    left : int64 array [2 or 3, nodes, columns, codes]
-        Sums of the rows that go left.
-    total : int64 array [2 or 3, nodes, columns]
-        Sums of all rows of a node.
+    left, right : int64 arrays [2 or 3, nodes, splits]
+        Sums of the rows that go left and right.
+    parent : float32 array [nodes]
+        `_gain` of all rows.
+    column : int array [splits]
     settings : TreeSettings
     """
-    right = total[..., None] - left
-    parent = _gain(total[:, :, :1], settings)
-    gain = (_gain(left, settings) + _gain(right, settings)) - parent[..., None]
-    least = settings.min_child_weight
-    allowed = (left[1] * UNIT >= least) & (right[1] * UNIT >= least)
-    allowed &= (left[1] > 0) & (right[1] > 0) & (gain > LEAST_GAIN)
+    gain = _gain(left, settings)
+    gain += _gain(right, settings)
+    gain -= parent[:, None]
+    least = settings.min_child_weight / UNIT
+    # Sums of Hessians are whole numbers, so that more than 0 is 1 at least.
+    allowed = np.minimum(left[1], right[1]) >= max(least, 1.0)
+    allowed &= gain > LEAST_GAIN
     if settings.least_rows:
-        allowed &= (left[2] >= settings.least_rows) & (right[2] >= settings.least_rows)
-    return np.where(allowed, gain, -np.inf).astype(np.float32)
+        allowed &= np.minimum(left[2], right[2]) >= settings.least_rows
+    gain[~allowed] = -np.inf
+    split = _first_of_best(gain)
+    nodes = np.arange(len(gain))
+    return _Best(gain[nodes, split], column[split], split, left[:, nodes, split].T)
 
 
 def _first_of_best(gain: np.ndarray) -> np.ndarray:
@@ -470,9 +572,12 @@ def _first_of_best(gain: np.ndarray) -> np.ndarray:
 def _gain(sums: np.ndarray, settings: TreeSettings) -> np.ndarray:
     """Return `G^2 / (H + l2)` in float32, of sums [2 or 3, ...]."""
     slope = sums[0] * UNIT
-    curvature = sums[1] * UNIT
-    gain = np.square(slope) / np.maximum(curvature + settings.l2, 1e-300)
-    return np.asarray(gain, dtype=np.float32)
+    size = sums[1] * UNIT
+    size += settings.l2
+    np.maximum(size, 1e-300, out=size)
+    slope *= slope
+    slope /= size
+    return np.asarray(slope, dtype=np.float32)
 
 
 class GrowingTree:
@@ -509,24 +614,27 @@ class GrowingTree:
         else:
             # Children are numbered in pairs after the root, so that a left one is odd. Those that were not asked for
             # are what their parents have more than their siblings.
-            every = np.concatenate([nodes, nodes + np.where(nodes % 2, 1, -1)])
-            order = np.argsort(every)
-            nodes = every[order]
-            sums = np.concatenate([sums, self._parents - sums])[order]
+            asked = 2 * np.arange(len(nodes)) + 1 - nodes % 2
+            both = np.empty((2 * len(nodes), *sums.shape[1:]), dtype=sums.dtype)
+            both[asked] = sums
+            both[asked ^ 1] = self._parents - sums
+            nodes = (nodes - asked % 2)[0] + np.arange(2 * len(nodes))
+            sums = both
         splits = best_splits(sums, self.widths, self.settings)
         split = np.flatnonzero(np.isfinite(splits.gain))
         self._levels += 1
         total = sums[split, : self.widths[0]].sum(axis=1)
         children = np.stack([splits.left[split], total - splits.left[split]], axis=1)
         first = len(self.tree.column) + 2 * np.arange(len(split))
-        tree = self.tree
+        # A tree that was given away stays as it is.
+        arrays = {name: value.copy() for name, value in self.tree.arrays().items()}
         at = nodes[split]
         for name in ("column", "code", "missing_left", "gain"):
-            getattr(tree, name)[at] = getattr(splits, name)[split]
-        tree.left[at] = first
-        tree.value[at] = 0.0
+            arrays[name][at] = getattr(splits, name)[split]
+        arrays["left"][at] = first
+        arrays["value"][at] = 0.0
         more = _leaves(children.reshape(-1, sums.shape[2]), self.settings).arrays()
-        self.tree = Tree(**{name: np.concatenate([own, more[name]]) for name, own in tree.arrays().items()})
+        self.tree = Tree(**{name: np.concatenate([own, more[name]]) for name, own in arrays.items()})
         self.requested_nodes = first + (children[:, 0, 1] > children[:, 1, 1])
         if self._levels == self.settings.depth:
             self.requested_nodes = first[:0]

@@ -6,11 +6,14 @@ The other half, which makes sums into splits, is `flfed/trees/forest.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from scipy.special import expit
 
 from flfed.rows.features.encode import ColumnArrays
+from flfed.rows.statistics.coded_rows import CodedRows
 from flfed.summaries.summary import Arrays, ColumnLayout, Layout, arrays_sha256
 from flfed.trees.cut_points import cells_of, codes_in, codes_of, counted_columns, cuts_sha256, edges_of, widths_of
 from flfed.trees.forest import UNIT, Tree, forest_of, margins, trees_of, with_round
@@ -91,32 +94,25 @@ def gradients(score: np.ndarray, y: np.ndarray, task: str) -> tuple[np.ndarray, 
         p = odds / odds.sum(axis=1, keepdims=True)
         slope = p - (y[:, None] == np.arange(score.shape[1]))
         curvature = 2 * p * (1 - p)
-    return np.rint(slope / UNIT), np.rint(curvature / UNIT)
+    slope /= UNIT
+    curvature /= UNIT
+    return np.rint(slope, out=slope), np.rint(curvature, out=curvature)
 
 
 def node_sums(
-    codes: np.ndarray,
-    widths: np.ndarray,
-    node: np.ndarray,
-    nodes: np.ndarray,
-    slope: np.ndarray,
-    curvature: np.ndarray,
-    *,
-    counted: bool = False,
+    rows: CodedRows, node: np.ndarray, nodes: np.ndarray, both: np.ndarray, *, counted: bool = False
 ) -> np.ndarray:
     """Return sums of gradients and Hessians by node, column and code.
 
     Parameters
     ----------
-    codes : int array [columns, rows]
-    widths : int array [columns]
-        Number of codes of each column, that of a missing value among them.
+    rows : CodedRows
     node : int array [rows]
         The node that each row is at.
     nodes : int array [nodes]
         The nodes whose sums are wanted.
-    slope, curvature : float64 arrays [rows]
-        As `gradients` returns them.
+    both : complex128 array [rows]
+        Gradients and, as imaginary parts, Hessians, as `gradients` returns them.
     counted : bool
         Whether rows are counted too.
 
@@ -127,31 +123,42 @@ def node_sums(
     """
     place = np.full(int(max(node.max(initial=0), nodes.max(initial=0))) + 1, -1)
     place[nodes] = np.arange(len(nodes))
-    cells = int(widths.sum())
-    totals = np.zeros((len(nodes), cells, 2 + counted), dtype=np.int64)
+    totals = np.zeros((len(nodes), rows.cells, 2 + counted), dtype=np.int64)
     for start in range(0, len(node), CHUNK):
-        part = place.take(node[start : start + CHUNK])
-        rows = np.flatnonzero(part >= 0)
-        first_cell = part.take(rows) * cells
-        rows += start
-        # Where all rows are meant no copy of their codes is needed.
-        own_codes = codes if len(rows) == codes.shape[1] else codes.take(rows, axis=1)
-        # One complex number has both sums, so that each row's cell is looked up once.
-        both = np.empty(len(rows), dtype=np.complex128)
-        both.real = slope.take(rows)
-        both.imag = curvature.take(rows)
-        sums = np.zeros(len(nodes) * cells, dtype=np.complex128)
-        counts = np.zeros(len(nodes) * cells, dtype=np.int64)
-        cell = np.empty_like(first_cell)
-        for first, row_codes in zip(np.cumsum(widths) - widths, own_codes, strict=True):
-            np.add(first_cell, row_codes, out=cell)
-            np.add.at(sums[first:], cell, both)
-            if counted:
-                np.add.at(counts[first:], cell, 1)
-        totals[:, :, :2] += sums.view(np.float64).reshape(len(nodes), cells, 2).astype(np.int64)
+        part = node[start : start + CHUNK]
+        own: np.ndarray | slice = slice(start, start + len(part))
+        values = both[own]
+        # At the root no row needs to be looked for.
+        if len(place) > 1:
+            part = place.take(part)
+            own = np.flatnonzero(part >= 0)
+            part = part.take(own)
+            own += start
+            values = both.take(own)
+        sums = rows.sums(own, part, values, len(nodes))
+        totals[:, :, :2] += sums.view(np.float64).reshape(len(nodes), rows.cells, 2).astype(np.int64)
         if counted:
-            totals[:, :, 2] += counts.reshape(len(nodes), cells)
+            totals[:, :, 2] += rows.sums(own, part, np.ones(len(part), dtype=np.int64), len(nodes))
     return totals
+
+
+@dataclass(frozen=True)
+class NextRound:
+    """A forest's arrays, known by their hash, and the trees of a round that come into their place."""
+
+    sha256: str
+    number: int
+    last: bytes
+    arrays: Arrays = field(compare=False)
+    stacked: np.ndarray = field(compare=False)
+
+
+# Sites of one process have the same forests.
+@lru_cache(maxsize=2)
+def after_round(following: NextRound) -> tuple[Arrays, str]:
+    """Return the forest's arrays with the round's trees, and their hash."""
+    arrays = with_round(following.arrays, following.number, following.stacked)
+    return arrays, arrays_sha256(arrays)
 
 
 class SiteTrees:
@@ -184,7 +191,8 @@ class SiteTrees:
         self.arrays: Arrays = {}
         self._codes: Arrays = {}
         self._widths = np.zeros(0, dtype=np.intp)
-        self._sums: tuple[np.ndarray, np.ndarray] | None = None
+        self._rows = CodedRows(np.zeros((0, 0), dtype=np.uint8), self._widths)
+        self._sums: np.ndarray | None = None
         self._reached: dict[int, tuple[Tree, np.ndarray]] = {}
         self.sha256 = ""
         self.scores: Arrays = {}
@@ -207,6 +215,7 @@ class SiteTrees:
         self._widths = widths_of(arrays)
         missing = self._widths - 1
         self._codes = {part: codes_in(x, arrays) for part, x in self._parts.items()}
+        self._rows = CodedRows(self._codes["fitted"], self._widths)
         self._reached = {}
         self.scores = {
             part: np.zeros((codes.shape[1], outputs)) + margins(trees, codes, missing)
@@ -233,9 +242,9 @@ class SiteTrees:
             return True
         if not self.arrays or not 2 <= round <= len(self.arrays["value"]) + 1:
             return False
-        arrays = with_round(self.arrays, round - 2, last)
+        arrays, after = after_round(NextRound(self.sha256, round - 2, last.tobytes(), self.arrays, last))
         missing = self._widths - 1
-        if arrays_sha256(arrays) != sha256:
+        if after != sha256:
             return False
         added = trees_of(last, len(arrays["cuts"]))
         scores = {}
@@ -243,7 +252,7 @@ class SiteTrees:
             scores[part] = self.scores[part].copy()
             for output, tree in enumerate(added):
                 leaf = self._leaves(output, tree, missing) if part == "fitted" else tree.leaves(codes, missing)
-                scores[part][:, output] += tree.value[leaf]
+                scores[part][:, output] += tree.value.take(leaf)
         self.scores = scores
         self.arrays = arrays
         self._sums = None
@@ -263,24 +272,19 @@ class SiteTrees:
             Whether rows are counted too.
         """
         if self._sums is None:
-            self._sums = gradients(self.scores["fitted"], self.y, self._task)
-        slope, curvature = self._sums
-        codes = self._codes["fitted"]
-        widths = self._widths
+            slope, curvature = gradients(self.scores["fitted"], self.y, self._task)
+            self._sums = np.empty(slope.T.shape, dtype=np.complex128)
+            self._sums.real = slope.T
+            self._sums.imag = curvature.T
         parts = []
-        for output, (tree, nodes) in enumerate(zip(trees, nodes_by_tree, strict=True)):
-            at = self._leaves(output, tree, widths - 1)
-            own = (slope[:, output], curvature[:, output])
-            parts.append(node_sums(codes, widths, at, nodes, *own, counted=counted))
+        for own, (output, tree), nodes in zip(self._sums, enumerate(trees), nodes_by_tree, strict=True):
+            at = self._leaves(output, tree, self._widths - 1)
+            parts.append(node_sums(self._rows, at, nodes, own, counted=counted))
         return np.concatenate(parts)
 
     def _leaves(self, output: int, tree: Tree, missing: np.ndarray) -> np.ndarray:
         """Return the leaf of each fitted row, from the one it was at where the tree has only grown further."""
-        node = None
-        if output in self._reached:
-            before, reached = self._reached[output]
-            if tree.continues(before):
-                node = reached
-        node = tree.leaves(self._codes["fitted"], missing, node)
+        before, node = self._reached.get(output, (None, None))
+        node = tree.leaves(self._codes["fitted"], missing, node, before)
         self._reached[output] = (tree, node)
         return node
