@@ -58,7 +58,7 @@ class SiteFigures:
 
 @dataclass(frozen=True, kw_only=True)
 class NewSite:
-    """What a site without a model gains, over all sites.
+    """Gains of a site without a model, over all sites.
 
     Attributes
     ----------

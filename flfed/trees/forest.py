@@ -69,7 +69,7 @@ class Tree:
 
     @cached_property
     def _split_column(self) -> np.ndarray:
-        return np.maximum(self.column, 0)
+        return np.asarray(np.maximum(self.column, 0))
 
     @cached_property
     def _first_right(self) -> np.ndarray:

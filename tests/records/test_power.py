@@ -131,7 +131,7 @@ def test_the_chart_shades_what_no_site_could_see():
 
 def test_the_page_says_what_can_be_shown_and_what_cannot():
     design = Design(auc=0.75, sites=5, repeats=10)
-    assert in_words(2000, 0.2, design, CURVE)[0].startswith("With what you have, this can show a gain in AUC of ")
+    assert in_words(2000, 0.2, design, CURVE)[0].startswith("With your rows, this can show a gain in AUC of ")
     assert "no gain in AUC can be shown" in in_words(20, 0.2, design, CURVE)[0]
 
 
