@@ -19,7 +19,7 @@ from flfed.records.reports.privacy import epsilon_in_words, power_of_ten, privat
 from flfed.records.reports.privacy_tables import charged_lines, describe_outcome_disclosure
 from flfed.records.reports.report import metrics_of, primary_of, purpose_in_words
 from flfed.records.reports.site_verdict import best_arm, best_gain, site_verdict
-from flfed.records.sections.gains import by_size
+from flfed.records.reports.size_classes import KEY
 from flfed.records.statistics import verdict
 from flfed.records.statistics.importances import largest_gains
 from flfed.records.statistics.noised_scores import over_all_rows, released
@@ -142,6 +142,10 @@ def _print_sites(report: dict[str, Any], headers: Sequence[str], rows: Sequence[
 
 def _print_size_classes(report: dict[str, Any], metric: str) -> None:
     """Print the gains over all sites of a size class, where the study names classes."""
+    if not report.get(KEY):
+        return
+    from flfed.records.sections.gains import by_size  # with charts, and so pandas
+
     section = by_size(report, metric)
     if section is None:
         return

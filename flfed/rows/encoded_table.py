@@ -107,19 +107,18 @@ class EncodedTable:
 
     def summary(self) -> Summary:
         """Return the sums over training rows that may leave."""
-        return self._leaving(self.table.training, self.exact_summary)
+        return self._leaving(self.table.training, self._find_columns(self.table.training))
 
     def holdout_summary(self) -> Summary | None:
         """Return the holdout sums that may leave, None if too small."""
         holdout = self.table.holdout("compare")
         if len(holdout) < self.policy.least_rows():
             return None
-        return self._leaving(holdout)
+        return self._leaving(holdout, self.coded(holdout))
 
-    def _leaving(self, table: pd.DataFrame, exact: Summary | None = None) -> Summary:
+    def _leaving(self, table: pd.DataFrame, rows: pd.DataFrame | ColumnArrays) -> Summary:
         minimum = None if self.policy.is_open else self.policy.cell_minimum
-        one_each = one_of_each(table, self.schema.group)
-        return leaving(self.coded(table), self.layout, minimum, one_each, exact)
+        return leaving(rows, self.layout, minimum, one_of_each(table, self.schema.group))
 
     def own_encoder(self, encoder: Encoder | None = None) -> Encoder:
         """Return the encoder of this site's training rows alone.
@@ -152,7 +151,10 @@ class EncodedTable:
         return summarise(self.coded(self.table.training), self.layout)
 
     def coded(self, table: pd.DataFrame) -> ColumnArrays:
-        """Extract a table's columns from pandas and keep them: rows are summed and encoded several times."""
+        """Extract a table's columns from pandas and keep them.
+
+        For what comes after the rounds: the comparison encodes the same rows several times.
+        """
         columns = self._find_columns(table)
         if not isinstance(columns, ColumnArrays):
             columns = coded(table, self.layout)

@@ -18,7 +18,7 @@ from flfed.study.tables import Compare, Named
 
 WORDS = ("name", "purpose", "legal_basis", "expires", "seed", "text", "expected", "sweep")
 """Fields of a study that ask nothing of a site's rows; the seed says only which chance a run has."""
-AFTERWARDS = ("pooled", "union_scaler", "minimum_gain")
+AFTERWARDS = ("pooled", "union_scaler", "minimum_gain", "size_classes")
 """Fields of `[compare]` that no site behind a gate reads: they judge or rerun what left."""
 LATER = ("own_rows",)
 """Fields of `[compare]` that came since: where a study does not set them, the hash is as on ledgers."""

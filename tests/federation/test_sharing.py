@@ -312,7 +312,7 @@ def test_what_a_site_asked_for_stays_when_its_run_is_gone_on_with(sites, small_s
         conductor.conduct()
     assert LONE not in str(said.value)
     assert recorder.shared_as.in_sums_only == {"site-03"}
-    assert LONE not in repr(run_writer.said) and "did not come back" in repr(run_writer.said)
+    assert repr(LONE) not in repr(run_writer.said) and "did not come back" in repr(run_writer.said)
 
 
 class _Kept:

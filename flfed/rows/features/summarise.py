@@ -109,11 +109,7 @@ def one_of_each(table: pd.DataFrame, group: str) -> np.ndarray | None:
 
 
 def leaving(
-    table: pd.DataFrame | ColumnArrays,
-    layout: Layout,
-    minimum: int | None,
-    one_each: np.ndarray | None = None,
-    exact: Summary | None = None,
+    table: pd.DataFrame | ColumnArrays, layout: Layout, minimum: int | None, one_each: np.ndarray | None = None
 ) -> Summary:
     """Return the sums over `table` that may leave.
 
@@ -127,11 +123,9 @@ def leaving(
         Smallest count that leaves; None under disclosure "open".
     one_each : int array, optional
         From `one_of_each`: rows that leaks are looked for in.
-    exact : Summary, optional
-        From `summarise`, where that was called before.
     """
     rows = coded(table, layout)
-    exact = exact or summarise(rows, layout)
+    exact = summarise(rows, layout)
     people = None if one_each is None else summarise(rows.take(one_each), layout)
     if people is not None:
         exact = replace(exact, leaks=people.leaks)
