@@ -106,7 +106,7 @@ def run_without(
     """
     sites_argument = sites
     sites = find_sites(study, sites)
-    if closed := _closed(sites):
+    if closed := closed_names(sites):
         raise usage_error("experiments.subset.open", sites=closed)
     whole = run(study, sites=sites_argument, progress=progress)
     if study.dataset.partition is not None:
@@ -130,7 +130,7 @@ def run_without(
     return Without(*counts, whole=whole, left=left, largest=largest, root_mean_square=root, figures=figures)
 
 
-def _closed(sites: Iterable[Site]) -> str:
+def closed_names(sites: Iterable[Site]) -> str:
     """Return the names of the sites whose policy is not open, with commas."""
     return ", ".join(site.name for site in sites if not site.policy.is_open)
 
@@ -245,7 +245,7 @@ def run_curve(
     site_by_name = {one.name: one for one in find_sites(study, sites)}
     if site not in site_by_name:
         raise unknown("--curve: site", site, list(site_by_name))
-    if closed := _closed(site_by_name.values()):
+    if closed := closed_names(site_by_name.values()):
         raise usage_error("experiments.subset.curve", sites=closed)
     # Research sites are made here, so that one of them can have fewer rows.
     if study.dataset.partition is not None:

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from flfed.callbacks import Progress, no_progress
+from flfed.experiments.fewer_rows import closed_names
 from flfed.federation.engines.engine import find_sites
 from flfed.federation.server.run import run
 from flfed.records.objects import write
-from flfed.records.statistics.size_classes import ClassGain, WeightedGain, class_gain
+from flfed.records.statistics.odd_sites import AUC
+from flfed.records.statistics.size_classes import ClassGain, WeightedGain, class_gain, weigh_auc
 from flfed.records.statistics.verdict import Difference, better_of, gain_of
 from flfed.records.store.reader import RunReader
 from flfed.rows.baselines import LocalModel
@@ -28,7 +30,6 @@ from flfed.study.study import Study
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.words import usage_error
 
-AUC = "roc_auc_score"
 FOLDS = 10
 """Most groups of sites, each of which is left out together."""
 MOST_OTHERS = 20
@@ -145,9 +146,8 @@ def run_new_site(
 
 
 def _check(sites: Sequence[Site]) -> None:
-    closed = [site.name for site in sites if not site.policy.is_open]
-    if closed:
-        raise usage_error("experiments.new-site.open", sites=", ".join(closed))
+    if closed := closed_names(sites):
+        raise usage_error("experiments.new-site.open", sites=closed)
     if len(sites) < LEAST_SITES:
         raise usage_error("experiments.new-site.few", sites=len(sites), least=LEAST_SITES)
 
@@ -215,7 +215,7 @@ class _Measured:
         if self.metric != AUC:
             return float(len(y))
         events = int((y == 1).sum())
-        return events * (len(y) - events) / len(y)
+        return weigh_auc(len(y) - events, events)
 
 
 def _figures_by_site(measured: Sequence[_Measured]) -> dict[str, SiteFigures]:

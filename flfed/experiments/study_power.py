@@ -8,7 +8,9 @@ from typing import Any
 
 from flfed.federation.engines.engine import find_sites
 from flfed.records.objects import write
-from flfed.records.statistics.power import Curve, Design, Outlook, Range, SiteRows, mean_outlook, outlook
+from flfed.records.sections.prospect import site_rows
+from flfed.records.statistics.odd_sites import AUC
+from flfed.records.statistics.power import LEAST_EVENTS, Curve, Design, Outlook, Range, mean_outlook, outlook
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.features.encode import input_names
@@ -17,10 +19,6 @@ from flfed.rows.study_model import study_layout
 from flfed.study.kinds import is_statistic
 from flfed.study.study import Study
 from flfed.words import usage_error
-
-AUC = "roc_auc_score"
-LEAST_EVENTS = 2
-"""Fewest rows of either outcome at a site with a prediction."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +104,7 @@ def study_power(
     )
     curve = Curve.of_inputs(inputs)
     judged = {
-        name: SiteRows((1 - share) * rows, share * events, share * (rows - events))
+        name: site_rows(rows, events, share)
         for name, (rows, events) in counts.items()
         if min(events, rows - events) >= LEAST_EVENTS
     }

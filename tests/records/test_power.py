@@ -98,25 +98,25 @@ def test_the_chance_of_a_clear_gain_is_the_share_of_simulated_sites_that_have_on
 
 def test_the_least_gain_is_shown_with_the_power_named_and_more_rows_show_less():
     design = Design(auc=0.75, sites=5, repeats=10)
-    site = site_rows(1000, 0.2)
+    site = site_rows(1000, 0.2 * 1000)
     least = least_gain(site, design, 20.0)
     assert power(site, design, least, 20.0) == pytest.approx(POWER, abs=1e-9)
-    assert least_gain(site_rows(4000, 0.2), design, 20.0) < least
-    assert least_gain(site_rows(30, 0.2), design, 20.0) is None
+    assert least_gain(site_rows(4000, 0.2 * 4000), design, 20.0) < least
+    assert least_gain(site_rows(30, 0.2 * 30), design, 20.0) is None
     needed = count_test_rows(site, design, least, 20.0)
     assert needed == pytest.approx(site.events + site.others, rel=0.01)
 
 
 def test_a_site_with_more_rows_gains_less_and_intervals_hold_their_values():
     design = Design(auc=0.75, sites=5, repeats=10)
-    gains = [expected_gain(site_rows(rows, 0.3), design, 10.0) for rows in (50, 200, 1000, 10_000)]
+    gains = [expected_gain(site_rows(rows, 0.3 * rows), design, 10.0) for rows in (50, 200, 1000, 10_000)]
     assert gains == sorted(gains, reverse=True) and gains[-1] < 0.001
-    prospect = outlook(site_rows(1000, 0.3), design, CURVE)
+    prospect = outlook(site_rows(1000, 0.3 * 1000), design, CURVE)
     for values in (prospect.expected, prospect.least, prospect.power):
         assert values.low <= values.value <= values.high
-    assert mean_outlook([site_rows(1000, 0.3)] * 2, design, CURVE) is None
-    gain, chance = mean_outlook([site_rows(1000, 0.3)] * 10, design, CURVE)
-    assert gain.value == pytest.approx(expected_gain(site_rows(1000, 0.3), design, CURVE.dimensions.value))
+    assert mean_outlook([site_rows(1000, 0.3 * 1000)] * 2, design, CURVE) is None
+    gain, chance = mean_outlook([site_rows(1000, 0.3 * 1000)] * 10, design, CURVE)
+    assert gain.value == pytest.approx(expected_gain(site_rows(1000, 0.3 * 1000), design, CURVE.dimensions.value))
     assert chance.low < chance.value < chance.high
 
 

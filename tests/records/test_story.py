@@ -21,12 +21,13 @@ from flfed.records.reports.narrative import (
     untold_in_words,
 )
 from flfed.records.reports.report import metrics_of, report
-from flfed.records.reports.site_verdict import LEAST_OF_A_CLASS, best_arm, best_gain, site_verdict
+from flfed.records.reports.site_verdict import best_arm, best_gain, site_verdict
 from flfed.records.statistics.intervals import resplit_interval, widening
 from flfed.records.statistics.verdict import (
     ARM_NAMES,
     DO_NOT_USE,
     INCONCLUSIVE,
+    LEAST_OF_A_CLASS,
     MINUS,
     NO_CLEAR_GAIN,
     PAYS,

@@ -20,16 +20,14 @@ UNDERTRAINED = "undertrained"
 SITE_ARMS = ("global", "local-only", "personalised")
 DIFFERENCES = ("difference", "difference-personalised")
 """Keys of a site: shared model, and the one adjusted to the site, each minus the site's own."""
-LEAST_OF_A_CLASS = 10
-"""Fewest test rows of each class for a comparison of models: with fewer no 95 % CI holds (simulated)."""
 
 
 def too_few(site: Report) -> str | None:
     """Return why a site's holdout is too small to compare models, or None."""
     classes = site_of(site).holdout_classes
-    if classes is None or min(classes.values()) >= LEAST_OF_A_CLASS:
+    if classes is None or min(classes.values()) >= verdict.LEAST_OF_A_CLASS:
         return None
-    return render("report.verdict.few", rows=class_words(site), least=LEAST_OF_A_CLASS)
+    return render("report.verdict.few", rows=class_words(site), least=verdict.LEAST_OF_A_CLASS)
 
 
 def no_interval(site: Report, metric: str) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any
 from flfed.errors import counted
 from flfed.records.objects import FigureReport, figure_of, read_all, site_of, write
 from flfed.records.reports.recorded_run import LOSS, Recorded
+from flfed.records.reports.site_verdict import code_of_mean
 from flfed.records.statistics import Report, verdict
 from flfed.records.statistics.intervals import possible
 from flfed.records.statistics.odd_sites import AUC
@@ -20,6 +21,7 @@ from flfed.records.statistics.size_classes import (
     ClassGain,
     WeightedGain,
     class_gain,
+    weigh_auc,
 )
 from flfed.records.statistics.verdict import Difference
 from flfed.words import render
@@ -144,8 +146,7 @@ def _weight(classes: Mapping[str, int] | None, rows: int | None, metric: str) ->
         return rows
     if classes is None:
         return None
-    others, events = classes.values()
-    return others * events / max(others + events, 1)
+    return weigh_auc(*classes.values())
 
 
 def _as_object(gain: ClassGain, metric: str) -> Report:
@@ -176,11 +177,6 @@ def rows_in_words(rows: Sequence[int | None]) -> str:
     return f"{low} to {high} rows"
 
 
-def class_verdict(gain: FigureReport) -> str:
-    """Return the verdict on a class's gain."""
-    return verdict.code_of(Difference(gain.value, gain.low, gain.high), gain.minimum_gain or 0.0)
-
-
 def classes_of(report: Report) -> list[SizeClass]:
     """Return the classes of a report; none where its study names none."""
     return read_all(SizeClass, report.get(KEY) or [])
@@ -199,7 +195,7 @@ def class_lines(report: Report, metric: str) -> list[dict[str, str]]:
             line["Gain in log loss"] = _gain_in_words(figure_of(of.gains, LOSS))
         if adjusts:
             line["Log loss, adjusted to the site"] = _gain_in_words(figure_of(of.gains_adjusted, LOSS))
-        line["Verdict"] = verdict.describe_verdict(class_verdict(gain), metric)
+        line["Verdict"] = verdict.describe_verdict(code_of_mean(gain), metric)
         lines.append(line)
     return lines
 

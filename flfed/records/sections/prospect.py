@@ -7,7 +7,7 @@ from typing import Any
 
 from flfed.records.charts.by_size import EXPECTED, LEAST
 from flfed.records.statistics import verdict
-from flfed.records.statistics.power import LEAST_OF_A_CLASS, Curve, Design, Outlook, Range, SiteRows, outlook
+from flfed.records.statistics.power import Curve, Design, Outlook, Range, SiteRows, outlook
 from flfed.words import render
 
 CHANCE = "chance of a clear gain"
@@ -19,15 +19,14 @@ SIZES = (10, 20, 50, 100, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000, 10_0
 TEST_SHARE = 0.2
 
 
-def site_rows(rows: float, share: float) -> SiteRows:
-    """Return the rows of a site of which a fifth is held out; `share` of all rows have the outcome."""
-    test = TEST_SHARE * rows
-    return SiteRows((1 - TEST_SHARE) * rows, share * test, (1 - share) * test)
+def site_rows(rows: float, events: float, test_share: float = TEST_SHARE) -> SiteRows:
+    """Return the rows of a site, of which a share is held out; `events` of them have the outcome."""
+    return SiteRows((1 - test_share) * rows, test_share * events, test_share * (rows - events))
 
 
 def in_words(rows: float, share: float, design: Design, curve: Curve) -> list[str]:
     """Return the gains that a study could show at a site, in sentences."""
-    prospect = outlook(site_rows(rows, share), design, curve)
+    prospect = outlook(site_rows(rows, share * rows), design, curve)
     sentences = [render("pages.prospect.none")]
     if prospect.least is not None:
         sentences = [render("pages.prospect.least", gain=number(prospect.least.value), interval=_span(prospect.least))]
@@ -53,7 +52,7 @@ def prospect_line(prospect: Outlook | None) -> dict[str, str]:
 def mean_in_words(mean: tuple[Range, Range] | None) -> str:
     """Return the expected mean gain over sites, and the chance that it is clear."""
     if mean is None:
-        return render("experiments.power.fewer", least=verdict.LEAST_SITES, rows=LEAST_OF_A_CLASS)
+        return render("experiments.power.fewer", least=verdict.LEAST_SITES, rows=verdict.LEAST_OF_A_CLASS)
     gain, clear = mean
     return render("experiments.power.mean", gain=number(gain.value), interval=_span(gain), chance=_chance(clear))
 
@@ -74,7 +73,7 @@ def curve_lines(share: float, design: Design, curve: Curve) -> list[dict[str, An
     """Return expected gain and least gain shown by a site's number of rows."""
     lines = []
     for rows in SIZES:
-        prospect = outlook(site_rows(rows, share), design, curve)
+        prospect = outlook(site_rows(rows, share * rows), design, curve)
         least = prospect.least.value if prospect.least else None
         lines.append({"Rows": rows, EXPECTED: prospect.expected.value, LEAST: least})
     return lines

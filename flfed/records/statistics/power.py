@@ -14,15 +14,14 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 from flfed.records.statistics.intervals import NORMAL_95, inverse_variance_mean, student_t_bound, widening
-from flfed.records.statistics.verdict import LEAST_SITES
+from flfed.records.statistics.verdict import LEAST_OF_A_CLASS, LEAST_SITES
 
 NORMAL = NormalDist()
 POWER = 0.8
 """Power with which the least gain is shown."""
 HALVINGS = 60
 LEAST_EVENTS = 2
-LEAST_OF_A_CLASS = 10
-"""Fewest test rows of each outcome at a site whose gain counts in the mean."""
+"""Fewest rows of either outcome at a site with a prediction."""
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,11 @@ class ClassGain:
     freedom: float | None = None
 
 
+def weigh_auc(others: int, events: int) -> float:
+    """Return the weight of a site's AUC: test rows without the outcome times those with it, over all of them."""
+    return others * events / max(others + events, 1)
+
+
 def class_gain(sites: Sequence[WeightedGain], classes: int) -> ClassGain:
     """Return the weighted mean gain over sites, with an interval that is robust to what each site's error is.
 

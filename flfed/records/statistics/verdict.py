@@ -591,6 +591,8 @@ def _sentence(
 
 FEW_SITES = 4
 """With so many sites or fewer a mean is hardly ever clear: Student's t then has few degrees of freedom."""
+LEAST_OF_A_CLASS = 10
+"""Fewest test rows of each class for a comparison of models: with fewer no 95 % CI holds (simulated)."""
 LEAST_SITES = 3
 """Fewest sites from which the interval of a mean is of use."""
 UNLIKE = 0.05
