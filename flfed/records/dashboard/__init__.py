@@ -31,7 +31,7 @@ def page_files() -> dict[str, Path]:
     Examples
     --------
     >>> list(page_files())[:2]
-    ['runs', 'overview']
+    ['runs', 'before-you-join']
     """
     return pages_in(Path(__file__).parent / "pages")
 
