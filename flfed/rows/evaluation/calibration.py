@@ -1,0 +1,141 @@
+"""Calibration of predicted probabilities: slope, and intercept with the slope fixed at 1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import expit, logit
+
+from flfed.rows.evaluation.bootstrap import Groups
+from flfed.rows.evaluation.intervals import NAN, Estimate, Z
+from flfed.rows.evaluation.weighted_metrics import Floats
+from flfed.words import render
+
+LEAST_EVENTS = 100
+"""Rows of either outcome below which calibration is imprecise.
+
+Source: Collins, Ogundimu and Altman 2016, "Sample size considerations for the external validation of a multivariable
+prognostic model".
+"""
+MOST_STEPS = 100
+LONGEST_STEP = 2.0
+"""Of one Newton step."""
+TOLERANCE = 1e-11
+WALD = "Wald"
+CLUSTERED = "Wald, over groups"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Slope and intercept of a logistic regression of the outcome on the log-odds of the predictions.
+
+    Attributes
+    ----------
+    slope : Estimate
+        1 is calibrated, less than 1 too extreme.
+    intercept : Estimate
+        With the slope fixed at 1, in log-odds: above 0 the model predicts too few events.
+    few : bool
+        Whether an outcome has fewer than 100 rows.
+    """
+
+    slope: Estimate
+    intercept: Estimate
+    few: bool
+
+
+def calibrate(y: np.ndarray, score: np.ndarray, groups: Groups = None) -> Calibration:
+    """Return the calibration of predicted probabilities.
+
+    Parameters
+    ----------
+    y : int codes 0 or 1 [n]
+    score : probability of class 1 [n]
+        Clipped to `[eps, 1 - eps]`, eps of its own dtype, as log loss does.
+    groups : int [n], optional
+        Rows of one code belong together: the variance is over groups.
+
+    Notes
+    -----
+    Source: Cox 1958, "Two further applications of a model for binary regression"; Van Calster et al. 2016, "A
+    calibration hierarchy for risk models was defined". Over groups the variance is the sandwich of Liang and Zeger
+    1986, with the factor for few groups that statsmodels takes.
+
+    Examples
+    --------
+    >>> y = np.repeat([0, 1, 0, 1], [80, 20, 40, 60])
+    >>> measured = calibrate(y, np.repeat([0.2, 0.6], 100))
+    >>> abs(round(measured.slope.value, 6)), abs(round(measured.intercept.value, 6)), measured.few
+    (1.0, 0.0, True)
+    """
+    events = int(np.sum(y == 1))
+    few = min(events, len(y) - events) < LEAST_EVENTS
+    reason = ""
+    if events in (0, len(y)):
+        reason = render("figures.methods.class")
+    elif groups is not None and len(np.unique(groups)) < 2:
+        reason = render("figures.methods.one-group")
+    if reason:
+        absent = _undefined(reason)
+        return Calibration(absent, absent, few)
+    eps = np.finfo(score.dtype).eps
+    odds = logit(np.clip(score, eps, 1 - eps).astype(float))
+    happened = (y == 1).astype(float)
+    constant = np.ones((len(y), 1))
+    intercept = _fit(happened, constant, odds, groups)
+    reason = _slope_reason(happened, odds)
+    if reason:
+        slope = _undefined(reason)
+    else:
+        slope = _fit(happened, np.column_stack([constant, odds]), np.zeros(len(y)), groups)
+    return Calibration(slope, intercept, few)
+
+
+def _undefined(reason: str) -> Estimate:
+    return Estimate(NAN, NAN, NAN, NAN, reason)
+
+
+def _slope_reason(y: Floats, odds: Floats) -> str:
+    """Return why the regression has no slope, or ""."""
+    if odds.min() == odds.max():
+        return render("figures.methods.same-predictions")
+    with_event = odds[y == 1]
+    without = odds[y == 0]
+    if with_event.min() >= without.max() or with_event.max() <= without.min():
+        return render("figures.methods.separated")
+    return ""
+
+
+def _fit(y: Floats, design: Floats, offset: Floats, groups: Groups) -> Estimate:
+    """Return the last coefficient of a logistic regression, by Newton's method from 0."""
+    coefficients = np.zeros(design.shape[1])
+    for _ in range(MOST_STEPS):
+        p = expit(offset + design @ coefficients)
+        hessian = design.T @ (design * (p * (1 - p))[:, None])
+        step = np.linalg.solve(hessian, design.T @ (y - p))
+        coefficients = coefficients + np.clip(step, -LONGEST_STEP, LONGEST_STEP)
+        if np.abs(step).max() <= TOLERANCE * (1 + np.abs(coefficients).max()):
+            break
+    else:
+        return _undefined(render("figures.methods.separated"))
+    p = expit(offset + design @ coefficients)
+    covariance = np.linalg.inv(design.T @ (design * (p * (1 - p))[:, None]))
+    method = WALD
+    if groups is not None:
+        covariance = _cluster_covariance(covariance, design * (y - p)[:, None], groups)
+        method = CLUSTERED
+    value = float(coefficients[-1])
+    variance = float(covariance[-1, -1])
+    reach = Z * variance**0.5
+    return Estimate(value, value - reach, value + reach, variance, method)
+
+
+def _cluster_covariance(inverse: Floats, scores: Floats, groups: np.ndarray) -> Floats:
+    """Return the sandwich covariance [k, k], of the inverse Hessian and each row's gradient [n, k]."""
+    _, codes = np.unique(groups, return_inverse=True)
+    count = int(codes.max()) + 1
+    rows, parameters = scores.shape
+    sums = np.stack([np.bincount(codes, column, count) for column in scores.T], axis=1)
+    factor = count / (count - 1) * (rows - 1) / (rows - parameters)
+    return np.asarray(factor * inverse @ (sums.T @ sums) @ inverse)
