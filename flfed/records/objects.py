@@ -178,8 +178,8 @@ class FigureReport:
         None where not known; `reason` is why there is no value, `method` why there is no interval.
     widened_low, widened_high, sites, minimum_gain
         Of a difference: the interval widened for so many sites, and the minimum gain.
-    sites, of, between_sites_p, between_sites_sd
-        Of a mean: the number of sites in it and of all, and the spread between them.
+    sites, of, between_sites_p, between_sites_sd, i2
+        Of a mean: the number of sites in it and of all, the spread between them, and I².
     bound : float or None
         Largest distance of an AUC from counts by bin to that of the rows.
     """
@@ -200,6 +200,7 @@ class FigureReport:
     minimum_gain: float | None = None
     between_sites_p: float | None = None
     between_sites_sd: float | None = None
+    i2: float | None = None
     undertrained: bool = False
 
 

@@ -20,8 +20,9 @@ WORDS = ("name", "purpose", "legal_basis", "expires", "seed", "text", "expected"
 """Fields of a study that ask nothing of a site's rows; the seed says only which chance a run has."""
 AFTERWARDS = ("pooled", "union_scaler", "minimum_gain", "size_classes")
 """Fields of `[compare]` that no site behind a gate reads: they judge or rerun what left."""
-LATER = ("own_rows",)
-"""Fields of `[compare]` that came since: where a study does not set them, the hash is as on ledgers."""
+LATER = {"own_rows": None, "calibration": False}
+"""Fields of `[compare]` that came since, with their defaults: where a study does not set them, the hash is as on
+ledgers."""
 FORMER: dict[str, dict[str, Any]] = {
     "compare": {"holdout_curve": False, "own_columns": ()},
     "encode": {"impute": "mean"},
@@ -82,7 +83,7 @@ def asks_sha256(text: str) -> str:
 def _compared(study: Study) -> dict[str, Any]:
     read = [one.name for one in fields(Compare) if one.name not in AFTERWARDS]
     values = {name: _plain(getattr(study.compare, name)) for name in read}
-    return {name: value for name, value in values.items() if name not in LATER or value is not None}
+    return {name: value for name, value in values.items() if name not in LATER or value != LATER[name]}
 
 
 def _whole(named: Named, kind: str) -> dict[str, Any]:

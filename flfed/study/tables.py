@@ -316,6 +316,9 @@ class Compare(Settings, where="[compare]", frozen=True):
         Permutations of each column. Sites shuffle its values among their own test rows, and say by how much the shared
         model's loss grows. 0 asks for nothing. An institution gives it only as its policy allows, and of any row in one
         run alone, as of exact counts. Example: `importance = 10`.
+    calibration : bool
+        Whether each site measures the shared model's calibration on its test rows: slope, and intercept with the slope
+        fixed at 1. No verdict uses them. Example: `calibration = true`.
     site_columns : bool
         Whether each site uses the columns that its own package declares beside the schema's. Where at least half of its
         training rows have a value, the model adjusted to that site adds their fit to the shared score. They are in no
@@ -357,6 +360,7 @@ class Compare(Settings, where="[compare]", frozen=True):
     rank_within: str = ""
     subgroups: tuple[str, ...] = ()
     importance: Annotated[int, Field(ge=0, le=100), "0 to 100"] = 0
+    calibration: bool = False
     site_columns: bool = False
     minimum_gain: Annotated[float | None, Field(ge=0), "0 or more"] = None
     site_model: SiteModelKind = "best"

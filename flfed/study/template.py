@@ -145,7 +145,7 @@ class StudyTemplate:
             tables |= self._estimate()
         else:
             tables |= {"encode": self._encode(), "model": self._model(), "plan": self._plan()}
-            tables |= {"strategy": self._strategy(), "privacy": self._privacy()}
+            tables |= {"strategy": self._strategy(), "privacy": self._privacy(), "compare": self._compare()}
         for path, value in self.settings.items():
             name, key = path.split(".")
             tables[name].pop(key, None)
@@ -253,6 +253,12 @@ class StudyTemplate:
     @property
     def _protected(self) -> bool:
         return self.private or self._covered
+
+    def _compare(self) -> Table:
+        """Return the rules of the comparison; under noise that covers all, sites send no calibration."""
+        if self.task != "binary" or (self.private and self.covers == "study"):
+            return {}
+        return {"calibration": Setting(True, "slope and intercept at each site")}
 
     def _analysis(self) -> dict[str, Table]:
         """Return the columns that are counted in place of training a model, and their budget."""

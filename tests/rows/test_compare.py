@@ -13,6 +13,7 @@ from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
 from flfed.rows.comparison.compare import PAIRS, SiteComparison, arm_scores, compare, groups_of
 from flfed.rows.data.site import Policy, Site
+from flfed.rows.evaluation.calibration import calibrate
 from flfed.rows.features.encode import encode, joined
 from flfed.rows.features.summarise import summarise
 from flfed.rows.own_parts import own_intercept
@@ -328,3 +329,14 @@ def test_the_arms_of_a_site_ask_side_by_side(small_sites, small_study):
     assert [len(getattr(asked[place], "x", asked[1].rows.x)) for place in range(3)] == [
         work.table.holdout_rows, len(work.table.training), len(work.table.training),
     ]  # fmt: skip
+
+
+def test_calibration_is_of_the_shared_models_predictions(small_sites, small_study):
+    work, found, scores = judged(small_sites(2), small_study.replace("[compare]\n", "[compare]\ncalibration = true\n"))
+    expected = calibrate(work.target(work.table.holdout("test")), scores["global"])
+    assert found.calibration == expected
+    assert np.isfinite([expected.slope.value, expected.intercept.value]).all()
+
+
+def test_calibration_is_measured_only_where_the_study_asks(small_sites, small_study):
+    assert judged(small_sites(2), small_study)[1].calibration is None

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from flfed.updates.aggregation.guard import comparison_defect
-from flfed.updates.messages.compare import CompareReply, Figure, GroupFigure
+from flfed.updates.messages.compare import CalibrationFigure, CompareReply, Figure, GroupFigure
 
 
 def comparison(**changes) -> CompareReply:
@@ -41,3 +41,17 @@ def test_the_figure_of_a_group_may_stand_without_an_interval_and_not_with_an_imp
     area = GroupFigure(column="sex", group="f", value=value, low=low, high=high, method="")
     found = comparison_defect(dataclasses.replace(comparison(), groups=(area,)))
     assert (found is None) if reason is None else reason in str(found)
+
+
+@pytest.mark.parametrize(("value", "low", "high", "reason"), [
+    (1.1, 0.9, 1.3, None), (NAN, NAN, NAN, None), (1.1, 1.2, 1.3, "impossible"), (1.1, 0.9, float("inf"), "impossible"),
+])  # fmt: skip
+def test_calibration_with_an_impossible_interval_is_a_fault(value, low, high, reason):
+    slope = CalibrationFigure(name="slope", value=value, low=low, high=high, variance=0.1, method="Wald")
+    found = comparison_defect(dataclasses.replace(comparison(), calibration=(slope,)))
+    assert (found is None) if reason is None else reason in str(found)
+
+
+def test_a_slope_that_stands_twice_is_a_fault():
+    slope = CalibrationFigure(name="slope", value=1.0, low=0.9, high=1.1, variance=0.1, method="Wald")
+    assert "twice" in str(comparison_defect(dataclasses.replace(comparison(), calibration=(slope, slope))))

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import Literal
+from typing import Literal, get_args
 
 import flfed
 from flfed.paths import RUN
@@ -33,7 +33,7 @@ from flfed.summaries.score_bins import LEAST_SPREAD
 from flfed.summaries.summary import Layout, schema_encoder
 from flfed.updates.arrays import Shapes
 from flfed.updates.messages import kinds
-from flfed.updates.messages.compare import LEAST_ROWS, MOST_SITES, ROWS_IN_CLEAR, TRAINED
+from flfed.updates.messages.compare import LEAST_ROWS, MOST_SITES, ROWS_IN_CLEAR, TRAINED, CalibrationName
 from flfed.updates.messages.train import ENCODER_SHA256
 from flfed.updates.parts.every_part import BORDER
 from flfed.updates.parts.part import Exchanges, Releases, Wanted, histogram_section
@@ -356,6 +356,7 @@ def comparison(messages: StudyMessages) -> Sections:
         **points(messages),
         **groups(study, schema),
         **importance(study, messages.layout),
+        **calibration(study),
     }
 
 
@@ -427,6 +428,19 @@ def groups(study: Study, schema: Schema) -> Sections:
     named = {"column": one_of([one.column for one in group_columns]), "group": one_of(labels)}
     figures = {name: number(nan=True) for name in ("value", "low", "high")}
     return {"groups": Columns(fields={**named, **figures, "method": text(WORDS, SENTENCE)}, longest=len(labels))}
+
+
+def calibration(study: Study) -> Sections:
+    """Return the section of slope and intercept.
+
+    There is none where the study does not ask for calibration.
+    """
+    if not study.compare.calibration:
+        return {}
+    names = get_args(CalibrationName)
+    figures = {name: number(nan=True) for name in ("value", "low", "high", "variance")}
+    fields = {"name": one_of(names), **figures, "method": text(WORDS, SENTENCE)}
+    return {"calibration": Columns(fields=fields, longest=len(names), distinct="name")}
 
 
 def importance(study: Study, layout: Layout) -> Sections:

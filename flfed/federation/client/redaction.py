@@ -11,7 +11,7 @@ import math
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from flwr.app import Context, Error, Message
@@ -20,14 +20,18 @@ from flfed.errors import TableError
 from flfed.refusals import NotSpent, NotTakingPart, Refusal, of_table, refusal_of
 from flfed.rows.comparison.compare import SiteComparison
 from flfed.rows.data.policy import RoundFigures
+from flfed.rows.evaluation.calibration import Calibration
+from flfed.rows.evaluation.intervals import Estimate
 from flfed.rows.evaluation.scoring import three_digits
 from flfed.rows.session import SiteSession
 from flfed.study.study import Study, covers_model, is_covered
-from flfed.summaries.score_bins import RowScores
+from flfed.summaries.score_bins import GroupFigure, RowScores
 from flfed.trees.forest import NoTrees
 from flfed.updates.aggregation.losses import RowLoss
 from flfed.updates.checkpoints.site_state import StorageError
 from flfed.updates.messages.compare import (
+    CalibrationFigure,
+    CalibrationName,
     ColumnImportance,
     CompareReply,
     Figure,
@@ -87,6 +91,7 @@ def _no_memory(error: Exception) -> bool:
 
 Rounding = Callable[[float], float]
 """Returns the outbound figure."""
+Rounded = TypeVar("Rounded", Figure, GroupFigure, CalibrationFigure)
 
 
 def choose_rounding(session: SiteSession) -> Rounding:
@@ -237,7 +242,8 @@ def rounded_comparison(reply: CompareReply) -> CompareReply:
     """
     arms = tuple(_with_all(one, three_digits) for one in reply.arms)
     differences = tuple(_with_all(one, three_digits) for one in reply.differences)
-    return replace(reply, arms=arms, differences=differences)
+    calibration = tuple(_with_all(one, three_digits) for one in reply.calibration)
+    return replace(reply, arms=arms, differences=differences, calibration=calibration)
 
 
 def withheld_comparison(reply: CompareReply, why: Refusal) -> CompareReply:
@@ -252,9 +258,10 @@ def withheld_comparison(reply: CompareReply, why: Refusal) -> CompareReply:
         note=f"withheld by the site's policy: {why}" if reply.arms else reply.note,
         own_family=None,
         points=tuple(replace(one, tp=-1, fp=-1, fn=-1, tn=-1, method=method) for one in reply.points),
-        groups=tuple(replace(one, value=math.nan, low=math.nan, high=math.nan, method=method) for one in reply.groups),
+        groups=tuple(replace(_with_all(one, _nothing), method=method) for one in reply.groups),
         importance=(),
         withheld=tuple(WithheldColumn(column=column, method=method) for column in columns),
+        calibration=tuple(replace(_with_all(one, _nothing), method=method) for one in reply.calibration),
         masked=None,
     )
 
@@ -269,10 +276,13 @@ def _nothing(_: float) -> float:
     return math.nan
 
 
-def _with_all(figure: Figure, rounding: Rounding) -> Figure:
+def _with_all(figure: Rounded, rounding: Rounding) -> Rounded:
     """Return a figure with all its numbers rounded."""
-    value, low, high, extra = map(rounding, (figure.value, figure.low, figure.high, figure.extra))
-    return replace(figure, value=value, low=low, high=high, extra=extra)
+    numbers: dict[str, Any] = {}
+    for name, value in vars(figure).items():
+        if isinstance(value, float):
+            numbers[name] = rounding(value)
+    return replace(figure, **numbers)
 
 
 def count_rows(session: SiteSession) -> dict[str, Any]:
@@ -298,7 +308,23 @@ def redact_comparison(session: SiteSession, comparison: SiteComparison) -> Compa
             ColumnImportance(column=o.column, increase=o.increase) for o in comparison.importance if not o.method
         ),
         withheld=tuple(WithheldColumn(column=o.column, method=o.method) for o in comparison.importance if o.method),
+        calibration=_calibration_of(comparison.calibration, rounding),
     )
+
+
+def _calibration_of(calibration: Calibration | None, rounding: Rounding) -> tuple[CalibrationFigure, ...]:
+    """Return the outbound slope and intercept; none where the study does not ask for them."""
+    if calibration is None:
+        return ()
+    return (
+        _calibration_figure("slope", calibration.slope, rounding),
+        _calibration_figure("intercept", calibration.intercept, rounding),
+    )
+
+
+def _calibration_figure(name: CalibrationName, figure: Estimate, rounding: Rounding) -> CalibrationFigure:
+    value, low, high, variance = map(rounding, (figure.value, figure.low, figure.high, figure.variance))
+    return CalibrationFigure(name=name, value=value, low=low, high=high, variance=variance, method=figure.method)
 
 
 def table_error(study: Study, error: TableError) -> TableError:

@@ -23,7 +23,7 @@ from flfed.summaries.summary import Layout, Summary, merge
 from flfed.summaries.table_one import table_one
 from flfed.updates.aggregation.rounds import RoundRecord
 from flfed.updates.masking.figure_sums import SummedFigures
-from flfed.updates.messages.compare import CompareReplies, CompareReply
+from flfed.updates.messages.compare import CalibrationFigure, CompareReplies, CompareReply
 from flfed.updates.messages.train import Scores
 
 Counts = dict[str, list[list[int]]]
@@ -177,6 +177,32 @@ def subgroups(replies: CompareReplies, shared_as: SharedAs) -> dict[str, Any] | 
 
 def _group(of: GroupFigure) -> dict[str, Any]:
     return {**vars(of), **{name: finite(getattr(of, name)) for name in ("value", "low", "high")}}
+
+
+def calibrations(replies: CompareReplies, shared_as: SharedAs) -> dict[str, Any] | None:
+    """Return slope and intercept of the shared model's calibration, at each site that shares its own figures.
+
+    The result is None where none were requested.
+
+    Returns
+    -------
+    dict
+        `rows` (which), `requested-sites` (number of sites), and `sites`: by site `slope` and `intercept`, each with
+        `value`, `low`, `high` and `variance` (None where undefined or suppressed) and `method`, which is also the
+        reason.
+    """
+    figures_by_site = {site: reply.calibration for site, reply in replies.items() if reply.calibration}
+    if not figures_by_site:
+        return None
+    sites = {}
+    for site, figures in shared_as.own(figures_by_site).items():
+        sites[site] = {of.name: _calibration_figure(of) for of in figures}
+    return {"rows": "holdout", "requested-sites": len(replies), "sites": sites}
+
+
+def _calibration_figure(of: CalibrationFigure) -> dict[str, Any]:
+    numbers = {name: finite(getattr(of, name)) for name in ("value", "low", "high", "variance")}
+    return {**numbers, "method": of.method}
 
 
 def importances(replies: CompareReplies, shared_as: SharedAs, columns: Sequence[str]) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from flfed.callbacks import Progress, no_progress
 from flfed.federation.recording.pooled_figures import (
     MEANS,
     auc_interval,
+    calibrations,
     exact_counts,
     overall_figures,
     score_histograms,
@@ -250,6 +251,7 @@ class Recorder:
             "score-histograms": score_histograms(replies, self.shared_as, bins),
             "operating-points": exact_counts(replies, self.shared_as),
             "subgroups": subgroups(replies, self.shared_as),
+            "calibration": calibrations(replies, self.shared_as),
         }
         for name, summary in summaries.items():
             if summary is not None:

@@ -220,6 +220,7 @@ class Comparison:
             groups=tuple(one for one in reply.groups if (one.column, one.group) in groups),
             importance=tuple(one for one in reply.importance if one.column in columns),
             withheld=tuple(one for one in reply.withheld if one.column in columns),
+            calibration=reply.calibration if self.run.study.compare.calibration else (),
         )
 
     def _reference(self, replies: CompareReplies, deviation: float | None) -> Reference | None:

@@ -63,6 +63,7 @@ def check(study: Study) -> dict[str, str]:
         partial(_check_points, study, dataset),
         partial(_check_steps, study, dataset),
         partial(groupings, study.compare.subgroups, schema),
+        partial(_check_calibration, study, schema.task),
         partial(check_own_columns, study, schema),
         partial(check_naive, study, schema),
         partial(_check_expired, study),
@@ -110,6 +111,12 @@ def _check_points(study: Study, dataset: datasets.Dataset) -> None:
     """Refuse counts of flagged rows where no row is flagged."""
     if study.compare.points and dataset.schema.task != "binary":
         raise usage_error("run.check.points", task=dataset.schema.task)
+
+
+def _check_calibration(study: Study, task: str) -> None:
+    """Refuse calibration of an outcome that is not yes or no."""
+    if study.compare.calibration and task != "binary":
+        raise usage_error("run.check.calibration", task=task)
 
 
 def _check_steps(study: Study, dataset: datasets.Dataset) -> None:

@@ -26,6 +26,7 @@ from flfed.records.sections import scores
 from flfed.records.sections.estimates import estimates
 from flfed.records.sections.gains import are_known, at_the_ends, by_size, gains, references
 from flfed.records.statistics import importances, noised_scores, score_curves
+from flfed.records.statistics.calibration import calibration_of_sites
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
 from flfed.records.statistics.verdict import sentence_case, with_interval
 from flfed.records.store.reader import RunReader
@@ -256,6 +257,11 @@ def calibrated(content: Content) -> Section | None:
     return scores.calibrated(counts_by_name, content.counted.report, content.looks, drawn, named=True)
 
 
+def calibrated_sites(content: Content) -> Section | None:
+    """Return slope and intercept at each site, where the study asks for them."""
+    return calibration_of_sites(content.shown.report)
+
+
 def flagged(content: Content) -> Section | None:
     """Return the rows flagged at a threshold and at an alert budget, by the stored score counts."""
     if content.counted is None or not content.counted.drawn:
@@ -317,6 +323,7 @@ SECTIONS: tuple[Callable[[Content], Section | Markup | None], ...] = (
     by_round,
     curves,
     calibrated,
+    calibrated_sites,
     flagged,
     exactly_flagged,
     decision_curves,

@@ -27,7 +27,7 @@ from flfed.records.reports.site_verdict import (
     widened,
 )
 from flfed.records.reports.size_classes import KEY, Counts, size_classes
-from flfed.records.statistics import Report, intervals
+from flfed.records.statistics import Report, calibration, intervals
 from flfed.records.statistics.importances import gains_over_repeats, over_repeats
 from flfed.records.statistics.noised_scores import NOT_COMPARED, SCORES, released
 from flfed.records.statistics.odd_sites import AUC, apart, reversed_outcomes
@@ -145,6 +145,7 @@ def report(reader: RunReader, name: str) -> Report:
     over_all["global"] = _with_bound(opened, over_all["global"])
     training = _training(opened, over_all, private_of(privacy))
     sites = _sites(opened, private_of(privacy), training)
+    mean_calibration = _put_calibration(opened, sites)
     return {
         **head(opened.runs, name),
         **{arm: over_all[arm] for arm in REFERENCES if arm != "pooled-same"},
@@ -156,6 +157,7 @@ def report(reader: RunReader, name: str) -> Report:
         "leaking-columns": leaking_columns(opened.first("leaks")),
         "mean-gain": _mean_gains(opened, sites, private_of(privacy), training),
         **_size_classes(opened, sites, private_of(privacy)),
+        **mean_calibration,
         "faults": faults_of(reader, opened.recorded),
         "privacy": privacy,
         "audit": audit_of(reader, opened.recorded.runs),
@@ -485,6 +487,19 @@ def _size_classes(opened: _Opened, sites: Report, privacy: PrivacyReport) -> Rep
     if not bounds or not least or not privacy.is_compared:
         return {}
     return {KEY: size_classes(opened.recorded, opened.class_counts, sites, bounds, least)}
+
+
+def _put_calibration(opened: _Opened, sites: Report) -> Report:
+    """Put slope and intercept into the sites' entries, and return their means over sites under their key.
+
+    Nothing is returned where the study does not ask for them.
+    """
+    by_site, means = calibration.over_repeats(opened.of_each(calibration.KEY))
+    for site, figures in by_site.items():
+        sites[site][calibration.KEY] = figures
+    if means is None:
+        return {}
+    return {calibration.KEY: means}
 
 
 def metrics_of(run_report: Report) -> list[str]:

@@ -36,6 +36,7 @@ VISIBLE_KEYS = {
     "score-histograms": ("bins", "limit", "centre", "spread", "combined-sites", "requested-sites"),
     "operating-points": ("rows", "requested-sites"),
     "subgroups": ("metric", "rows", "requested-sites"),
+    "calibration": ("rows", "requested-sites"),
     "revealed-outcomes": (),
     "trained-test-rows": ("source", "why"),
     "importances": ("loss", "permutations", "rows", "requested-sites"),
@@ -49,7 +50,7 @@ VISIBLE_KEYS = {
 """Keys by named object that no row of a site affects: settings, and sentences that follow from the study."""
 OF_SITES = (
     "score-histograms", "operating-points", "subgroups", "importances", "privacy", "own-models", "revealed-outcomes",
-    "trained-test-rows",
+    "trained-test-rows", "calibration",
 )  # fmt: skip
 """Objects with a part for each site."""
 NOT_OVER_ALL: Mapping[str, Mapping[str, Any]] = {

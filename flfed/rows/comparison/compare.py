@@ -24,8 +24,9 @@ from flfed.rows.comparison.operating_points import (
 )
 from flfed.rows.comparison.own_columns import ARM as OWN_COLUMNS
 from flfed.rows.comparison.own_columns import adjusted_scores, local_scores, used_at
-from flfed.rows.comparison.subgroups import GroupScores, groupings
-from flfed.rows.evaluation.bootstrap import PARTS, Metrics, Pair
+from flfed.rows.comparison.subgroups import METRIC, GroupScores, groupings
+from flfed.rows.evaluation.bootstrap import PARTS, Groups, Metrics, Pair
+from flfed.rows.evaluation.calibration import Calibration, calibrate, without_calibration
 from flfed.rows.evaluation.intervals import NAN, Difference, Estimate, row_losses, widen_differences
 from flfed.rows.evaluation.intervals import compare as compare_scores
 from flfed.rows.evaluation.scoring import histogram, is_count, too_few, withheld, within_steps
@@ -86,6 +87,7 @@ class SiteComparison:
     points: Sequence[PointCounts] = ()
     groups: Sequence[GroupFigure] = ()
     importance: Sequence[ColumnImportance] = ()
+    calibration: Calibration | None = None
 
 
 def arm_scores(
@@ -228,8 +230,25 @@ def compare(
         points=points,
         groups=_by_group(session, table, scores["global"]),
         importance=importance,
+        calibration=_calibration(session, y, scores["global"], groups, reasons),
         note="; ".join(notes),
     )
+
+
+def _calibration(
+    session: SiteSession, y: np.ndarray, score: np.ndarray, groups: Groups, reasons: Mapping[str, str]
+) -> Calibration | None:
+    """Return the calibration of the shared model, None where the study does not ask for it.
+
+    It stays where the area under the ROC curve does. `reasons` are why each metric stays, or "".
+    """
+    if not session.study.compare.calibration:
+        return None
+    if isinstance(session, StreamedSession):
+        return without_calibration(render("figures.methods.streamed"))
+    if reasons[METRIC]:
+        return without_calibration(f"withheld: {reasons[METRIC]}")
+    return calibrate(y, score, groups)
 
 
 def _without_growing(

@@ -22,8 +22,6 @@ MOST_STEPS = 100
 LONGEST_STEP = 2.0
 """Of one Newton step."""
 TOLERANCE = 1e-11
-WALD = "Wald"
-CLUSTERED = "Wald, over groups"
 
 
 @dataclass(frozen=True)
@@ -77,23 +75,39 @@ def calibrate(y: np.ndarray, score: np.ndarray, groups: Groups = None) -> Calibr
     elif groups is not None and len(np.unique(groups)) < 2:
         reason = render("figures.methods.one-group")
     if reason:
-        absent = _undefined(reason)
-        return Calibration(absent, absent, few)
+        return without_calibration(reason)
     eps = np.finfo(score.dtype).eps
     odds = logit(np.clip(score, eps, 1 - eps).astype(float))
     happened = (y == 1).astype(float)
     constant = np.ones((len(y), 1))
-    intercept = _fit(happened, constant, odds, groups)
+    method = _describe_method(few=few, grouped=groups is not None)
+    intercept = _fit(happened, constant, odds, groups, method)
     reason = _slope_reason(happened, odds)
     if reason:
         slope = _undefined(reason)
     else:
-        slope = _fit(happened, np.column_stack([constant, odds]), np.zeros(len(y)), groups)
+        slope = _fit(happened, np.column_stack([constant, odds]), np.zeros(len(y)), groups, method)
     return Calibration(slope, intercept, few)
+
+
+def without_calibration(reason: str) -> Calibration:
+    """Return a calibration without figures."""
+    absent = _undefined(reason)
+    return Calibration(absent, absent, few=False)
 
 
 def _undefined(reason: str) -> Estimate:
     return Estimate(NAN, NAN, NAN, NAN, reason)
+
+
+def _describe_method(*, few: bool, grouped: bool) -> str:
+    if few and grouped:
+        return render("figures.methods.few-events-groups")
+    if few:
+        return render("figures.methods.few-events")
+    if grouped:
+        return render("figures.methods.wald-groups")
+    return render("figures.methods.wald")
 
 
 def _slope_reason(y: Floats, odds: Floats) -> str:
@@ -107,7 +121,7 @@ def _slope_reason(y: Floats, odds: Floats) -> str:
     return ""
 
 
-def _fit(y: Floats, design: Floats, offset: Floats, groups: Groups) -> Estimate:
+def _fit(y: Floats, design: Floats, offset: Floats, groups: Groups, method: str) -> Estimate:
     """Return the last coefficient of a logistic regression, by Newton's method from 0."""
     coefficients = np.zeros(design.shape[1])
     for _ in range(MOST_STEPS):
@@ -121,10 +135,8 @@ def _fit(y: Floats, design: Floats, offset: Floats, groups: Groups) -> Estimate:
         return _undefined(render("figures.methods.separated"))
     p = expit(offset + design @ coefficients)
     covariance = np.linalg.inv(design.T @ (design * (p * (1 - p))[:, None]))
-    method = WALD
     if groups is not None:
         covariance = _cluster_covariance(covariance, design * (y - p)[:, None], groups)
-        method = CLUSTERED
     value = float(coefficients[-1])
     variance = float(covariance[-1, -1])
     reach = Z * variance**0.5

@@ -16,7 +16,7 @@ from flfed.refusals import Refusal
 from flfed.summaries.score_bins import GroupFigure
 from flfed.summaries.summary import Layout, Summary
 from flfed.updates.arrays import Arrays, Shapes, arrays_defect, shapes_of
-from flfed.updates.messages.compare import LEAST_ROWS, CompareReply
+from flfed.updates.messages.compare import LEAST_ROWS, CalibrationFigure, CompareReply
 from flfed.updates.messages.train import Replies, TrainReply
 
 BLOCK = 64
@@ -356,6 +356,8 @@ def comparison_defect(reply: CompareReply) -> Refusal | None:
         return Refusal("rows-impossible")
     if defect := _figures_defect(reply) or _groups_defect(reply.groups):
         return defect
+    if defect := _calibration_defect(reply.calibration):
+        return defect
     columns = [one.column for one in reply.importance] + [one.column for one in reply.withheld]
     if len(set(columns)) < len(columns):
         return Refusal("figure-twice")
@@ -393,6 +395,17 @@ def _groups_defect(groups: Sequence[GroupFigure]) -> Refusal | None:
             return Refusal("interval-impossible", metric="roc_auc_score")
     if len({(area.column, area.group) for area in groups}) < len(groups):
         return Refusal("figure-twice")
+    return None
+
+
+def _calibration_defect(calibration: Sequence[CalibrationFigure]) -> Refusal | None:
+    """Return why slope and intercept are not credible, else None."""
+    if len({one.name for one in calibration}) < len(calibration):
+        return Refusal("figure-twice")
+    for one in calibration:
+        numbers = (one.value, one.low, one.high, one.variance)
+        if any(map(math.isinf, numbers)) or not (math.isnan(one.value) or one.low <= one.value <= one.high):
+            return Refusal("interval-impossible", metric=f"calibration {one.name}")
     return None
 
 

@@ -39,6 +39,7 @@ MOST_SITES = 100_000
 TRAINED_UNKNOWN = "not-known"
 TRAINED = ("enough", "not-enough", TRAINED_UNKNOWN)
 """Whether a model was trained enough to be judged, as a request says it."""
+CalibrationName = Literal["slope", "intercept"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +96,35 @@ class ColumnImportance:
 
     column: str
     increase: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationFigure:
+    """Slope or intercept of the shared model's calibration.
+
+    It crosses only where the study asks for calibration.
+
+    Attributes
+    ----------
+    name : {"slope", "intercept"}
+        The intercept is with the slope fixed at 1, in log-odds.
+    value, low, high, variance : float
+        The figure with its 95 % interval and its variance; NaN where undefined or withheld.
+    method : str
+        "Wald", or why the figure is undefined or stays.
+
+    Reveals: how the outcomes of a site's holdout rows relate to the shared model's predictions there, in two numbers
+    with intervals. Under disclosure "institution", they have three digits and leave where the area under the ROC curve
+    does. The intercept says by how much the number of events differs from the expected one, and the method whether an
+    outcome has fewer than 100 rows. They have no noise, and no promise of differential privacy covers them.
+    """
+
+    name: CalibrationName
+    value: float
+    low: float
+    high: float
+    variance: float
+    method: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,6 +258,8 @@ class CompareReply:
         Of the global model, of the columns of which it leaves.
     withheld : tuple of WithheldColumn
         The other columns, where the study asks for importance.
+    calibration : tuple of CalibrationFigure
+        Of the global model.
     masked : Masked or None
         Of a site that shares figures in sums only, under secure sums with enough such sites: in place of its figures.
 
@@ -263,6 +295,7 @@ class CompareReply:
     groups: tuple[GroupFigure, ...] = ()
     importance: tuple[ColumnImportance, ...] = ()
     withheld: tuple[WithheldColumn, ...] = ()
+    calibration: tuple[CalibrationFigure, ...] = ()
     masked: Masked | None = None
 
     @property
@@ -286,7 +319,7 @@ class CompareReply:
             records["histogram"] = array_record({"counts": small(self.histogram)})
         if self.own_family is not None:
             records["own-model"] = config_record({"family": self.own_family})
-        records |= fields.rows_records(self, "points", "groups", IMPORTANCE, "withheld")
+        records |= fields.rows_records(self, "points", "groups", IMPORTANCE, "withheld", "calibration")
         if self.masked is not None:
             self.masked.into(records)
         plain = {name: getattr(self, name) for name in (*LEAST_ROWS, "note")}
@@ -309,6 +342,7 @@ class CompareReply:
             groups=fields.read_figures(record, "groups", GroupFigure),
             importance=fields.read_figures(record, IMPORTANCE, ColumnImportance),
             withheld=fields.read_figures(record, "withheld", WithheldColumn),
+            calibration=fields.read_figures(record, "calibration", CalibrationFigure),
             masked=Masked.out_of(record),
         )
 

@@ -16,6 +16,7 @@ from flfed.updates.messages.compare import (
     AUDIT,
     MOST_FIGURES,
     AuditReply,
+    CalibrationFigure,
     ColumnImportance,
     CompareReply,
     Verdict,
@@ -183,6 +184,8 @@ def _comparison_releases(border: Border) -> Iterator[Release]:
         beside.append(Text("groups", {"columns": Foreign(tuple(compare.subgroups)), "reveals": GroupFigure}))
     if compare.importance:
         beside.append(Text("importance", {"permutations": compare.importance, "reveals": ColumnImportance}))
+    if compare.calibration:
+        beside.append(Text("calibration", {"reveals": CalibrationFigure}))
     for one in beside:
         yield Release(Place.END, one)
 

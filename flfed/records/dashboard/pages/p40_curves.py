@@ -14,6 +14,7 @@ from flfed.records.dashboard import run_page, sections
 from flfed.records.dashboard.panels import curves, overview
 from flfed.records.dashboard.refresh import Opened
 from flfed.records.sections.scores import within_groups
+from flfed.records.statistics.calibration import calibration_of_sites
 from flfed.records.statistics.importances import coefficients, needed_columns, split_columns
 from flfed.records.statistics.noised_scores import SCORES
 from flfed.records.statistics.score_curves import no_curves_in_words, read_score_counts, says_whose
@@ -73,7 +74,8 @@ def _first_with(opened: Opened, name: str) -> tuple[Opened, dict[str, Any]] | No
 
 
 def _more(opened: Opened) -> None:
-    """Show exact counts, groups and importances of the study; a linear model's coefficients, trees' gains."""
+    """Show calibration, exact counts, groups and importances of the study; coefficients, trees' gains."""
+    sections.show(calibration_of_sites(opened.report))
     if points := _first_with(opened, "operating-points"):
         sections.contained(curves.exact_counts, points[1], _repeat_of(opened, points[0]))
     if groups := _first_with(opened, "subgroups"):

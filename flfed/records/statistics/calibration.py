@@ -1,0 +1,170 @@
+"""Calibration of the shared model at each site: over repeats, over sites, in a table and in sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flfed.records.objects import FigureReport, read, read_figure, read_some
+from flfed.records.section import Section, Table
+from flfed.records.statistics import Report
+from flfed.records.statistics.intervals import mean_of, mean_over_sites
+from flfed.records.statistics.verdict import LEAST_SITES, UNLIKE, interval, number
+from flfed.words import render
+
+KEY = "calibration"
+FIGURES = ("slope", "intercept")
+DECIMALS = 2
+TARGETS = {"slope": 1.0, "intercept": 0.0}
+"""Values of calibrated predictions."""
+
+
+@dataclass(frozen=True)
+class RecordedFigure:
+    """Slope or intercept at a site in one repeat; None where undefined or suppressed, with the reason in `method`."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    variance: float | None = None
+    method: str = ""
+
+
+@dataclass(frozen=True)
+class RecordedCalibration:
+    """The object "calibration" of a repeat."""
+
+    sites: dict[str, dict[str, RecordedFigure]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SiteCalibration:
+    """Slope and intercept at a site, or of their means over sites (`FigureReport`)."""
+
+    slope: Any = None
+    intercept: Any = None
+
+
+def over_repeats(payloads: Sequence[Mapping[str, Any] | None]) -> tuple[dict[str, Report], Report | None]:
+    """Return slope and intercept by site over the repeats, and their means over sites; None where not requested.
+
+    A site's figure is the mean of its repeats, and its ends are the means of theirs: repeats share most rows.
+
+    Parameters
+    ----------
+    payloads : sequence of dict or None
+        The objects "calibration" of the repeats.
+    """
+    repeats = read_some(RecordedCalibration, payloads)
+    if not repeats:
+        return {}, None
+    names = sorted({site for one in repeats for site in one.sites})
+    sites: dict[str, Report] = {name: {} for name in names}
+    means = {}
+    for name in FIGURES:
+        known = []
+        for site in names:
+            figures = [one.sites[site][name] for one in repeats if site in one.sites]
+            sites[site][name] = _over_repeats(figures)
+            variance = mean_of([figure.variance for figure in figures])
+            if sites[site][name]["value"] is not None and variance:
+                known.append((sites[site][name]["value"], math.sqrt(variance)))
+        means[name] = describe_mean(known, len(names))
+    return sites, means
+
+
+def _over_repeats(figures: Sequence[RecordedFigure]) -> Report:
+    """Return a site's figure over its repeats; none where it is defined in less than half of them."""
+    defined = [figure for figure in figures if figure.value is not None]
+    if 2 * len(defined) < len(figures) or not defined:
+        reason = next(figure.method for figure in figures if figure.value is None)
+        return {"value": None, "low": None, "high": None, "reason": reason}
+    ends = {end: mean_of([getattr(figure, end) for figure in defined]) for end in ("value", "low", "high")}
+    return {**ends, "method": defined[0].method}
+
+
+def describe_mean(known: Sequence[tuple[float, float]], of: int) -> Report:
+    """Return the random-effects mean of figures with their errors, over sites, as report keys.
+
+    Parameters
+    ----------
+    known : sequence of (value, error)
+    of : int
+        Sites that took part.
+    """
+    facts: Report = {"sites": len(known), "of": of}
+    if len(known) < LEAST_SITES:
+        why = render("report.mean.minimum", sites=len(known), of=of, least=LEAST_SITES)
+        return {"value": None, "low": None, "high": None, "reason": why} | facts
+    mean = mean_over_sites(*zip(*known, strict=True))
+    ends = {name: getattr(mean, name) for name in ("value", "low", "high", "i2")}
+    return {**ends, "between-sites-sd": mean.between, "between-sites-p": mean.alike} | facts
+
+
+def calibration_of_sites(report: Mapping[str, Any], *, note: Sequence[str] = ()) -> Section | None:
+    """Return slope and intercept at each site and over sites, None where the study does not ask for them.
+
+    `note` has the sentences before how to read them.
+    """
+    sites = {site: read(SiteCalibration, of[KEY]) for site, of in report["sites"].items() if KEY in of}
+    if not sites:
+        return None
+    lines = [_line(site, of) for site, of in sites.items()]
+    means = read(SiteCalibration, report.get(KEY) or {})
+    differing = [_spread(name, read_figure(getattr(means, name))) for name in FIGURES]
+    if read_figure(means.slope).value is not None or read_figure(means.intercept).value is not None:
+        lines.append(_line(render("report.calibration.mean"), means))
+    return Section(
+        title=render("report.calibration.title"),
+        tables=(Table(lines=lines, spare=("Finding",)),),
+        note=(*note, *filter(None, differing), render("report.calibration.reading")),
+    )
+
+
+def _line(name: str, of: SiteCalibration) -> dict[str, str]:
+    slope = read_figure(of.slope)
+    intercept = read_figure(of.intercept)
+    return {
+        "Test rows of": name,
+        "Slope (95 % CI)": _in_words(slope, signed=False),
+        "Intercept (95 % CI)": _in_words(intercept, signed=True),
+        "Finding": describe_finding(slope, intercept),
+    }
+
+
+def _in_words(of: FigureReport, *, signed: bool) -> str:
+    if of.value is None:
+        return of.reason
+    return f"{number(of.value, DECIMALS, signed=signed)} ({interval(of.low, of.high, DECIMALS, signed=signed)})"
+
+
+def describe_finding(slope: FigureReport, intercept: FigureReport) -> str:
+    """Return in which way predictions are not calibrated beyond chance, and whether events are few.
+
+    Examples
+    --------
+    >>> slope = FigureReport(value=0.7, low=0.6, high=0.8)
+    >>> describe_finding(slope, FigureReport(value=0.1, low=-0.2, high=0.4))
+    'too extreme'
+    """
+    findings = []
+    for name, of in (("intercept", intercept), ("slope", slope)):
+        if of.low is not None and of.low > TARGETS[name]:
+            findings.append(render(f"report.calibration.{name}-above"))
+        elif of.high is not None and of.high < TARGETS[name]:
+            findings.append(render(f"report.calibration.{name}-below"))
+    if not findings and intercept.value is not None:
+        findings.append(render("report.calibration.no-fault"))
+    few = (render("figures.methods.few-events"), render("figures.methods.few-events-groups"))
+    if slope.method in few or intercept.method in few:
+        findings.append(render("report.calibration.few"))
+    return "; ".join(findings)
+
+
+def _spread(name: str, mean: FigureReport) -> str:
+    """Return how far sites differ, "" where no further than chance explains."""
+    if mean.i2 is None or mean.between_sites_p is None or mean.between_sites_p >= UNLIKE:
+        return ""
+    return render("report.calibration.differ", figure=name, share=f"{100 * mean.i2:.0f}")
