@@ -70,7 +70,8 @@ def test_gate_lets_only_slope_and_intercept_out(small_sites, asking):
     leaving = StudyMessages(study, datasets.load("small").schema, site).leaving(COMPARE)
     first = {"name": "slope", "value": 1.1, "low": 0.9, "high": 1.3, "variance": 0.01, "method": "Wald"}
     for changes, named in (
-        ({}, ""), ({"name": "P0_0017"}, "'name'"), ({"value": math.inf}, "'value'"), ({"method": "P0_0017"}, "'method'"),
+        ({}, ""), ({"name": "P0_0017"}, "'name'"), ({"value": math.inf}, "'value'"),
+        ({"method": "P0_0017"}, "'method'"),
     ):  # fmt: skip
         figure = CalibrationFigure(**{**first, **changes})
         reply = CompareReply(num_examples=9, holdout_rows=40, arms=(), differences=(), calibration=(figure,))

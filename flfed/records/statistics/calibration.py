@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from flfed.records.objects import FigureReport, read, read_figure, read_some
 from flfed.records.section import Section, Table
 from flfed.records.statistics import Report
-from flfed.records.statistics.intervals import mean_of, mean_over_sites
+from flfed.records.statistics.intervals import mean_of, mean_over_sites, standard_error
 from flfed.records.statistics.verdict import LEAST_SITES, UNLIKE, interval, number
 from flfed.words import render
 
@@ -60,18 +60,15 @@ def over_repeats(payloads: Sequence[Mapping[str, Any] | None]) -> tuple[dict[str
     repeats = read_some(RecordedCalibration, payloads)
     if not repeats:
         return {}, None
-    names = sorted({site for one in repeats for site in one.sites})
-    sites: dict[str, Report] = {name: {} for name in names}
+    names = sorted(set(chain.from_iterable(one.sites for one in repeats)))
+    sites = {}
+    for site in names:
+        of_site = [one.sites[site] for one in repeats if site in one.sites]
+        sites[site] = {name: _over_repeats([figures[name] for figures in of_site]) for name in FIGURES}
     means = {}
     for name in FIGURES:
-        known = []
-        for site in names:
-            figures = [one.sites[site][name] for one in repeats if site in one.sites]
-            sites[site][name] = _over_repeats(figures)
-            variance = mean_of([figure.variance for figure in figures])
-            if sites[site][name]["value"] is not None and variance:
-                known.append((sites[site][name]["value"], math.sqrt(variance)))
-        means[name] = describe_mean(known, len(names))
+        known = [read_figure(of[name]) for of in sites.values()]
+        means[name] = describe_mean([figure for figure in known if figure.value is not None], len(names))
     return sites, means
 
 
@@ -85,15 +82,16 @@ def _over_repeats(figures: Sequence[RecordedFigure]) -> Report:
     return {**ends, "method": defined[0].method}
 
 
-def describe_mean(known: Sequence[tuple[float, float]], of: int) -> Report:
-    """Return the random-effects mean of figures with their errors, over sites, as report keys.
+def describe_mean(figures: Sequence[FigureReport], of: int) -> Report:
+    """Return the random-effects mean of the figures of some sites, of `of` that took part, as report keys.
 
-    Parameters
-    ----------
-    known : sequence of (value, error)
-    of : int
-        Sites that took part.
+    A figure without an interval has no error, and is left out.
     """
+    known = []
+    for figure in figures:
+        error = standard_error("", figure.value, figure.low, figure.high)
+        if figure.value is not None and error is not None:
+            known.append((figure.value, error))
     facts: Report = {"sites": len(known), "of": of}
     if len(known) < LEAST_SITES:
         why = render("report.mean.minimum", sites=len(known), of=of, least=LEAST_SITES)

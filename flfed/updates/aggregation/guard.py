@@ -354,9 +354,9 @@ def comparison_defect(reply: CompareReply) -> Refusal | None:
     """Return why a comparison is not credible, else None."""
     if any(getattr(reply, name) < least for name, least in LEAST_ROWS.items()):
         return Refusal("rows-impossible")
-    if defect := _figures_defect(reply) or _groups_defect(reply.groups):
-        return defect
-    if defect := _calibration_defect(reply.calibration):
+    defects = (_figures_defect(reply), _groups_defect(reply.groups), _calibration_defect(reply.calibration))
+    defect = next(filter(None, defects), None)
+    if defect is not None:
         return defect
     columns = [one.column for one in reply.importance] + [one.column for one in reply.withheld]
     if len(set(columns)) < len(columns):
