@@ -67,6 +67,7 @@ class Listed:
 
 TREES = ", with boosted trees"
 DEFAULTS = "rank loans by their risk of default"
+GRADE = "rank loans without the lender's own risk grade, and compare with that grade"
 CARDS = "rank card clients by their risk of default"
 DELIVERIES = "foresee late deliveries of HIV medicines"
 FAULTS = "recognise failures of machines"
@@ -104,6 +105,7 @@ LISTED = (
     Listed("Credit", "taiwan-credit", "banks", CARDS),
     Listed("Credit", "taiwan-credit-trees", "banks", CARDS, TREES),
     Listed("Credit", "loan-default", "lenders", DEFAULTS),
+    Listed("Credit", "loan-default-incumbent", "lenders", GRADE),
     Listed("Credit", "sba-loans", "lenders to small businesses", DEFAULTS),
     Listed("Credit", "sba-loans-trees", "lenders to small businesses", DEFAULTS, TREES),
     Listed("Fraud", "card-fraud", "banks", "find fraud in card payments"),

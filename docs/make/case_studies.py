@@ -27,8 +27,11 @@ from flfed.records.charts.by_size import chart_of_gains
 from flfed.records.charts.chart import picture
 from flfed.records.reports.narrative import comparison_rows, verdict_in_words
 from flfed.records.reports.report import primary_of, report
+from flfed.records.section import Section
 from flfed.records.sections.gains import by_size
 from flfed.records.sections.prospect import curve_lines
+from flfed.records.sections.score_in_use import score_in_use
+from flfed.records.statistics.calibration import calibration_of_sites
 from flfed.records.statistics.noised_scores import is_covered
 from flfed.records.statistics.power import Curve, Design
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
@@ -166,11 +169,10 @@ def comparison_parts(case: CaseStudy) -> list[str]:
     parts += [line for line in map(anonymous, below) if not (is_covered(found) and line in verdict(case))]
     by_rows = by_size(found, metric or "")
     if by_rows is not None:
-        lines = by_rows.tables[0].lines
-        parts += [f"## {by_rows.title}", f"![Gain by rows of a site]({BY_ROWS}/{case.study.name}.svg)", CAPTION]
-        parts += by_rows.lead
-        parts.append(table(list(lines[0]), [list(line.values()) for line in lines]))
-        parts += [*by_rows.says, *by_rows.note]
+        parts += section_parts(by_rows, f"![Gain by rows of a site]({BY_ROWS}/{case.study.name}.svg)", CAPTION)
+    for section in (score_in_use(found), calibration_of_sites(found)):
+        if section is not None:
+            parts += section_parts(section)
     points = found.get("operating-points", {}).get("all", [])
     parts += [alarm_line(point) for point in points if point["by"] == "false-positive-rate"]
     lines = [row for row in case.table_one if ": " not in row["Characteristic"] or many <= 4][:MOST_LINES]
@@ -178,6 +180,13 @@ def comparison_parts(case: CaseStudy) -> list[str]:
         columns = list(lines[0])
         parts += ["## Table 1", table(columns, [[row.get(name, "") for name in columns] for row in lines])]
     return parts
+
+
+def section_parts(section: Section, *first: str) -> list[str]:
+    """Return a section of the app with its first table; `first` stands below the title."""
+    lines = section.tables[0].lines
+    figures = table(list(lines[0]), [list(line.values()) for line in lines])
+    return [f"## {section.title}", *first, *section.lead, figures, *section.says, *section.note]
 
 
 def gain_by_rows(case: CaseStudy) -> str | None:

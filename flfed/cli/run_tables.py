@@ -21,6 +21,7 @@ from flfed.records.reports.report import metrics_of, primary_of, purpose_in_word
 from flfed.records.reports.site_verdict import best_arm, best_gain, site_verdict
 from flfed.records.reports.size_classes import KEY
 from flfed.records.section import Section
+from flfed.records.sections.score_in_use import score_in_use
 from flfed.records.statistics import verdict
 from flfed.records.statistics.calibration import calibration_of_sites
 from flfed.records.statistics.importances import largest_gains
@@ -63,6 +64,7 @@ def print_report(report: dict[str, Any], *, whole: bool = False) -> None:
         output.say_all([*first, *joining, narrative.describe_mean_beside_sites(report, metric)])
         _print_sites(report, headers, rows, every=whole or len(report["sites"]) <= MANY)
         _print_size_classes(report, metric)
+        _print_section(score_in_use(report))
         _print_section(calibration_of_sites(report))
     if "statistics" in report:
         below = _print_statistic(report, whole=whole)

@@ -20,7 +20,7 @@ WORDS = ("name", "purpose", "legal_basis", "expires", "seed", "text", "expected"
 """Fields of a study that ask nothing of a site's rows; the seed says only which chance a run has."""
 AFTERWARDS = ("pooled", "union_scaler", "minimum_gain", "size_classes")
 """Fields of `[compare]` that no site behind a gate reads: they judge or rerun what left."""
-LATER = {"own_rows": None, "calibration": False}
+LATER = {"own_rows": None, "calibration": False, "incumbent": None}
 """Fields of `[compare]` that came since, with their defaults: where a study does not set them, the hash is as on
 ledgers."""
 FORMER: dict[str, dict[str, Any]] = {

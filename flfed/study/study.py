@@ -31,6 +31,7 @@ from flfed.study.tables import (
     Dataset,
     Encode,
     Expected,
+    Incumbent,
     Named,
     Partition,
     Split,
@@ -341,12 +342,13 @@ def names() -> list[str]:
 
 
 _TABLES = {"dataset": Dataset, "split": Split, "encode": Encode, "plan": Plan, "compare": Compare}
-_NESTED = {("dataset", "partition"): Partition, ("compare", "pooled"): Plan}
+_NESTED = {("dataset", "partition"): Partition, ("compare", "pooled"): Plan, ("compare", "incumbent"): Incumbent}
 _LISTED = {TABLE_OF.get(kind, kind): kind for kind in ("model", "strategy", "mechanism", "codec", "statistic")}
 """Tables that name a listed thing, with its kind."""
 _EXAMPLES = {
     "partition": "{ by = 'iid', sites = 4 }",
     "pooled": "{ optimiser = 'adam', epochs = 50 }",
+    "incumbent": "{ column = 'sub_grade', riskier = 'high' }",
 }
 _LOOSE = ("expected", "sweep")
 _TOP = ("format", "name", "purpose", "legal-basis", "expires", "seed")

@@ -273,6 +273,22 @@ class Split(Settings, where="[split]", frozen=True):
             raise usage_error("study.dataset.redraw")
 
 
+class Incumbent(Settings, where="[compare] incumbent", frozen=True):
+    """Score in use, which the shared model is compared with.
+
+    Attributes
+    ----------
+    column : str
+        A number, a category in the order of its values, or a flag of the schema; no feature of the study.
+        Example: `column = "sub_grade"`.
+    riskier : {"high", "low"}
+        Which values, or later values of a category, stand for more risk of the outcome.
+    """
+
+    column: str = ""
+    riskier: Literal["high", "low"] = "high"
+
+
 class Compare(Settings, where="[compare]", frozen=True):
     """Rules by which a study's result is judged.
 
@@ -340,6 +356,10 @@ class Compare(Settings, where="[compare]", frozen=True):
         Training rows of a site's own model, at most, drawn at random; None takes all. Where it leaves rows out and the
         model still gains more than the minimum gain from half of its rows to all of them, the verdict is that the
         gain from joining is inconclusive. Example: `own-rows = 50000`.
+    incumbent : Incumbent or None
+        The score in use, such as a lender's grade. Each site compares the shared model with it by AUC and average
+        precision, on the test rows that have it. Keys: `column`, of the schema and no feature of the study; `riskier`,
+        "high" or "low". Example: `incumbent = { column = "sub_grade", riskier = "high" }`.
     size_classes : tuple of int
         Numbers of rows at which a class of sites begins. The gain from joining is given over all sites of a
         class together, where single sites are too small. Named before the run; nothing more is asked of a site.
@@ -366,6 +386,7 @@ class Compare(Settings, where="[compare]", frozen=True):
     site_model: SiteModelKind = "best"
     naive_forecasts: tuple[str, ...] = ()
     own_rows: Annotated[int | None, Field(ge=100), "100 or more"] = None
+    incumbent: Incumbent | None = None
     size_classes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:

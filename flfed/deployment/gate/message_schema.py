@@ -15,10 +15,13 @@ import flfed
 from flfed.paths import RUN
 from flfed.refusals import LONGEST
 from flfed.rows.comparison.compare import OWN_SAME, PAIRS, STARTED
+from flfed.rows.comparison.incumbent import ARM as INCUMBENT
+from flfed.rows.comparison.incumbent import PAIR as INCUMBENT_PAIR
 from flfed.rows.comparison.own_columns import ARM as OWN_COLUMNS
 from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
+from flfed.rows.evaluation.bootstrap import Pair
 from flfed.rows.evaluation.scoring import list_study_metrics, primary_of
 from flfed.rows.statistics.newton import fit_shapes
 from flfed.rows.statistics.noised_counts import shapes_of_cells
@@ -349,7 +352,7 @@ def comparison(messages: StudyMessages) -> Sections:
     return {
         "config": config({**_numbers_of_rows(LEAST_ROWS), "note": text(WORDS, LONGEST)}),
         "arms": _figures(metrics, sorted(_arms(study, schema))),
-        "differences": _figures(metrics, [" - ".join(pair) for pair in PAIRS]),
+        "differences": _figures(metrics, [" - ".join(pair) for pair in _pairs(study)]),
         "summary": arrays(messages.sums, needed=False),
         **histogram_section(messages, "histogram"),
         **family,
@@ -390,7 +393,16 @@ def _arms(study: Study, schema: Schema) -> set[str]:
         arms |= set(STARTED)
     if study.compare.site_columns:
         arms.add(OWN_COLUMNS)
+    if study.compare.incumbent is not None:
+        arms.add(INCUMBENT)
     return arms
+
+
+def _pairs(study: Study) -> list[Pair]:
+    """Return the pairs of compared models."""
+    if study.compare.incumbent is None:
+        return [*PAIRS]
+    return [*PAIRS, INCUMBENT_PAIR]
 
 
 def _figures(metrics: Collection[str], arms: Collection[str]) -> Columns:

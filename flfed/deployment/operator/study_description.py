@@ -162,6 +162,10 @@ def _columns(proposal: Proposal) -> Iterator[str]:
         yield f"{name} ({_kind(schema.columns[name])})"
     for name in grouped_columns(study, schema):
         yield render("approval.study.looked-at", column=name, kind=_kind(schema.columns[name]))
+    incumbent = study.compare.incumbent
+    if incumbent is not None:
+        kind = _kind(schema.columns[incumbent.column])
+        yield render("approval.study.incumbent", column=incumbent.column, kind=kind)
     for name in list_requested_columns(study, proposal.site):
         kind = _kind(proposal.site.schema_of(schema).columns[name])
         yield render("approval.study.own-column", column=name, kind=kind)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from flfed.errors import UsageError
+from flfed.rows.comparison.incumbent import check_incumbent
 from flfed.rows.comparison.own_columns import check_own_columns
 from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data import datasets
@@ -64,6 +65,7 @@ def check(study: Study) -> dict[str, str]:
         partial(_check_steps, study, dataset),
         partial(groupings, study.compare.subgroups, schema),
         partial(_check_calibration, study, schema.task),
+        partial(check_incumbent, study, schema),
         partial(check_own_columns, study, schema),
         partial(check_naive, study, schema),
         partial(_check_expired, study),

@@ -25,6 +25,7 @@ from flfed.records.sections import answer as answers
 from flfed.records.sections import scores
 from flfed.records.sections.estimates import estimates
 from flfed.records.sections.gains import are_known, at_the_ends, by_size, gains, references
+from flfed.records.sections.score_in_use import score_in_use
 from flfed.records.statistics import importances, noised_scores, score_curves
 from flfed.records.statistics.calibration import calibration_of_sites
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
@@ -257,6 +258,11 @@ def calibrated(content: Content) -> Section | None:
     return scores.calibrated(counts_by_name, content.counted.report, content.looks, drawn, named=True)
 
 
+def against_score_in_use(content: Content) -> Section | None:
+    """Return the shared model beside the score in use, where the study names one."""
+    return score_in_use(content.shown.report)
+
+
 def calibrated_sites(content: Content) -> Section | None:
     """Return slope and intercept at each site, where the study asks for them."""
     return calibration_of_sites(content.shown.report)
@@ -324,6 +330,7 @@ SECTIONS: tuple[Callable[[Content], Section | Markup | None], ...] = (
     curves,
     calibrated,
     calibrated_sites,
+    against_score_in_use,
     flagged,
     exactly_flagged,
     decision_curves,

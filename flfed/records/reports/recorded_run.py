@@ -19,6 +19,10 @@ Place = tuple[str | None, str, str]
 """Key of a figure: site (None is all together), arm, metric. Of a difference, the arm compared with local-only."""
 
 
+INCUMBENT = "incumbent"
+"""Arm of the score in use."""
+
+
 @dataclass(frozen=True)
 class Recorded:
     """Records of a run's repeats, by place.
@@ -30,7 +34,8 @@ class Recorded:
     figures : dict of place to rows
         One row for each repeat with the figure.
     differences : dict of place to (row, ratio)
-        Arm minus local-only, with the repeat's holdout rows per training row (`_ratio`).
+        Arm minus local-only, with the repeat's holdout rows per training row (`_ratio`); under the arm "incumbent"
+        the shared model minus the score in use.
     """
 
     runs: list[tuple[RunEntry, dict[str, SiteEntry]]] = field(default_factory=list)
@@ -51,9 +56,10 @@ class Recorded:
             for figure in reader.figures(run.run):
                 recorded.figures.setdefault((figure.site, figure.arm, figure.metric), []).append(figure)
             for row in reader.differences(run.run):
-                # Each arm is compared with the site's own model; other pairs are not reported.
-                if row.b == "local-only":
-                    pairs = recorded.differences.setdefault((row.site, row.a, row.metric), [])
+                # Each arm is compared with the site's own model, and the shared one with the score in use.
+                if row.b in ("local-only", INCUMBENT):
+                    arm = INCUMBENT if row.b == INCUMBENT else row.a
+                    pairs = recorded.differences.setdefault((row.site, arm, row.metric), [])
                     pairs.append((row, _ratio(sites.get(row.site or ""))))
         return recorded
 

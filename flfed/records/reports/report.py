@@ -14,7 +14,7 @@ from flfed.records.objects import VerdictRule, figure_of, read, read_figure, run
 from flfed.records.reports.audit_headlines import audit_of
 from flfed.records.reports.faults import faults_of, leaking_columns
 from flfed.records.reports.privacy import PrivacyReport, privacy_of, private_of
-from flfed.records.reports.recorded_run import Recorded
+from flfed.records.reports.recorded_run import INCUMBENT, Recorded
 from flfed.records.reports.round_totals import round_bytes
 from flfed.records.reports.site_verdict import (
     SITE_ARMS,
@@ -158,6 +158,7 @@ def report(reader: RunReader, name: str) -> Report:
         "mean-gain": _mean_gains(opened, sites, private_of(privacy), training),
         **_size_classes(opened, sites, private_of(privacy)),
         **mean_calibration,
+        **_mean_over_incumbent(opened, sites, private_of(privacy), training),
         "faults": faults_of(reader, opened.recorded),
         "privacy": privacy,
         "audit": audit_of(reader, opened.recorded.runs),
@@ -390,6 +391,9 @@ def _site(opened: _Opened, site: str) -> Report:
     }
     beside = {arm: opened.figures(site, arm) for arm in (*STARTED, *NAIVE_FAMILIES)}
     result |= {arm: figures for arm, figures in beside.items() if figures}
+    incumbent = opened.figures(site, INCUMBENT)
+    if incumbent:
+        result |= {INCUMBENT: incumbent, "difference-incumbent": _differences(opened, site, INCUMBENT)}
     # Where the site model is of another family, a model of the shared one's kind is shown beside it.
     same = opened.figures(site, "local-only-same")
     result |= family_keys("local-only", [repeat.sites.get(site) for repeat in opened.own], other=same or None)
@@ -463,10 +467,12 @@ def _resplit_difference(values: Sequence[float], ratio: float, metric: str) -> R
     return difference
 
 
-def _mean_gains(opened: _Opened, sites: Report, privacy: PrivacyReport, training: Report | None) -> Report:
+def _mean_gains(
+    opened: _Opened, sites: Report, privacy: PrivacyReport, training: Report | None, arm: str = "global"
+) -> Report:
     """Return the shared model's mean gain over sites by metric, nothing where no comparison was released.
 
-    One site's people do not see it.
+    With `arm` "incumbent" it is the gain on the score in use. One site's people do not see it.
     """
     if not privacy.is_compared:
         return {}
@@ -474,9 +480,18 @@ def _mean_gains(opened: _Opened, sites: Report, privacy: PrivacyReport, training
     compared_sites = [site for site, of in sites.items() if too_few(of) is None]
     more = {UNDERTRAINED: True} if not_enough(training) else {}
     for metric, worthwhile in read(VerdictRule, opened.rule).minimum_gain.items():
-        pairs = {site: opened.recorded.differences.get((site, "global", metric), []) for site in compared_sites}
+        pairs = {site: opened.recorded.differences.get((site, arm, metric), []) for site in compared_sites}
         gains[metric] = mean_gain(pairs, metric, len(sites)) | {"minimum-gain": worthwhile} | more
     return gains
+
+
+def _mean_over_incumbent(opened: _Opened, sites: Report, privacy: PrivacyReport, training: Report | None) -> Report:
+    """Return the shared model's mean gain on the score in use, under its key; nothing where the study names none."""
+    metrics = {metric for _, arm, metric in opened.recorded.differences if arm == INCUMBENT}
+    if not metrics:
+        return {}
+    gains = _mean_gains(opened, sites, privacy, training, INCUMBENT)
+    return {INCUMBENT: {metric: gain for metric, gain in gains.items() if metric in metrics}}
 
 
 def _size_classes(opened: _Opened, sites: Report, privacy: PrivacyReport) -> Report:

@@ -61,14 +61,12 @@ def over_repeats(payloads: Sequence[Mapping[str, Any] | None]) -> tuple[dict[str
     if not repeats:
         return {}, None
     names = sorted(set(chain.from_iterable(one.sites for one in repeats)))
-    sites = {}
-    for site in names:
-        of_site = [one.sites[site] for one in repeats if site in one.sites]
-        sites[site] = {name: _over_repeats([figures[name] for figures in of_site]) for name in FIGURES}
+    sites: dict[str, Report] = {site: {} for site in names}
     means = {}
     for name in FIGURES:
-        known = [read_figure(of[name]) for of in sites.values()]
-        means[name] = describe_mean([figure for figure in known if figure.value is not None], len(names))
+        for site in names:
+            sites[site][name] = _over_repeats([one.sites[site][name] for one in repeats if site in one.sites])
+        means[name] = describe_mean([read_figure(of[name]) for of in sites.values()], len(names))
     return sites, means
 
 
@@ -87,16 +85,16 @@ def describe_mean(figures: Sequence[FigureReport], of: int) -> Report:
 
     A figure without an interval has no error, and is left out.
     """
-    known = []
+    measured = []
     for figure in figures:
         error = standard_error("", figure.value, figure.low, figure.high)
         if figure.value is not None and error is not None:
-            known.append((figure.value, error))
-    facts: Report = {"sites": len(known), "of": of}
-    if len(known) < LEAST_SITES:
-        why = render("report.mean.minimum", sites=len(known), of=of, least=LEAST_SITES)
+            measured.append((figure.value, error))
+    facts: Report = {"sites": len(measured), "of": of}
+    if len(measured) < LEAST_SITES:
+        why = render("report.mean.minimum", sites=len(measured), of=of, least=LEAST_SITES)
         return {"value": None, "low": None, "high": None, "reason": why} | facts
-    mean = mean_over_sites(*zip(*known, strict=True))
+    mean = mean_over_sites(*zip(*measured, strict=True))
     ends = {name: getattr(mean, name) for name in ("value", "low", "high", "i2")}
     return {**ends, "between-sites-sd": mean.between, "between-sites-p": mean.alike} | facts
 

@@ -16,6 +16,9 @@ import pandas as pd
 
 from flfed.rows.baselines import naive_outputs
 from flfed.rows.comparison.importance import ColumnImportance, importances
+from flfed.rows.comparison.incumbent import ARM as INCUMBENT
+from flfed.rows.comparison.incumbent import PAIR as INCUMBENT_PAIR
+from flfed.rows.comparison.incumbent import IncumbentFigures, compare_incumbent
 from flfed.rows.comparison.operating_points import (
     CellSuppression,
     count_points,
@@ -212,9 +215,12 @@ def compare(
     # Two accuracies over the same rows say how many rows two models call differently.
     counts = {name: reasons[name] for name in judged[0] if not policy.is_open and is_count(name, task, budget)}
     arms, differences = _one_accuracy(*judged, list(counts))
+    incumbent = compare_incumbent(session, table, y, scores["global"], groups)
+    if incumbent is not None:
+        arms, differences = _with_incumbent(arms, differences, incumbent)
     points = yield from _points(session, table, scores["global"], counts, arrays, encoder)
     importance = yield from importances(session, table, _persons(session, table), arrays, encoder)
-    notes = _left_out(session)
+    notes = _left_out(session, incumbent)
     if sums is not None:
         notes.append(render("figures.notes.streamed"))
     if explanations := sorted(set(filter(None, reasons.values()))):
@@ -233,6 +239,15 @@ def compare(
         calibration=_calibration(session, y, scores["global"], groups, reasons),
         note="; ".join(notes),
     )
+
+
+def _with_incumbent(arms: Arms, differences: Differences, incumbent: IncumbentFigures) -> tuple[Arms, Differences]:
+    """Return the figures with those of the score in use."""
+    with_score = dict(arms), dict(differences)
+    for name, figure in incumbent.estimates.items():
+        with_score[0][name] = arms[name] | {INCUMBENT: figure}
+        with_score[1][name] = differences[name] | {INCUMBENT_PAIR: incumbent.differences[name]}
+    return with_score
 
 
 def _calibration(
@@ -402,11 +417,19 @@ def _one_accuracy(arms: Arms, differences: Differences, counts: Sequence[str]) -
     return figures
 
 
-def _left_out(session: SiteSession) -> list[str]:
+def _left_out(session: SiteSession, incumbent: IncumbentFigures | None) -> list[str]:
     """Return the number of left-out rows in words.
 
     It is empty where the study leaves none out.
     """
+    notes = _incomplete(session)
+    if incumbent is not None and incumbent.note:
+        notes.append(incumbent.note)
+    return notes
+
+
+def _incomplete(session: SiteSession) -> list[str]:
+    """Return the number of rows that lack a feature in words, empty where the study takes them."""
     if session.study.encode.rows != "complete":
         return []
     count = session.table.left_out

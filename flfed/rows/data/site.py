@@ -359,6 +359,7 @@ def _streamed_refusal(study: Study, site: Site) -> Refusal | None:
         f"metric {primary}": not sums,
         "a figure at a threshold": bool(compare.points),
         "a figure by subgroup": bool(compare.subgroups),
+        "a score in use": compare.incumbent is not None,
         "a rank within steps": bool(compare.rank_within),
         "the importance of columns": bool(compare.importance),
         "a cap on the rows of an own model": compare.own_rows is not None,

@@ -17,6 +17,7 @@ from flfed.records.reports.report import arms_shown, metrics_of
 from flfed.records.reports.site_verdict import best_gain, site_verdict
 from flfed.records.section import Table
 from flfed.records.sections import gains
+from flfed.records.sections.score_in_use import score_in_use
 from flfed.records.statistics import Report, verdict
 from flfed.records.statistics import noised_scores as noised
 from flfed.records.statistics.own_models import OwnParts, own_parts_in_words
@@ -200,9 +201,8 @@ def who_gains(report: Report, metric: str) -> None:
     else:
         figures_of_all(report, metric)
     st.markdown(escape(" ".join([narrative.tally(report, metric), *narrative.untold_in_words(report, metric)])))
-    by_size = gains.by_size(report, metric)
-    if by_size is not None:
-        show(by_size)
+    show(gains.by_size(report, metric))
+    show(score_in_use(report))
 
 
 def how_to_read(report: Report, metric: str) -> None:

@@ -1,0 +1,23 @@
+"""Through the gate: figures of the score in use leave an institution with three digits, and only where asked for."""
+
+import pytest
+
+from flfed.rows.data.policy import Policy
+from flfed.rows.evaluation.scoring import three_digits
+from flfed.updates.messages.compare import CompareReply
+
+FEATURES = ('name = "small"\n[model]', 'name = "small"\nfeatures = ["x1", "flag"]\n[model]')
+INCUMBENT = ("[compare]\n", '[compare]\nincumbent = { column = "x2" }\n')
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_the_score_in_use_leaves_only_where_the_study_names_it(gated, compared, small_study: str, asked: bool):
+    text = small_study.replace(*FEATURES)
+    if asked:
+        text = text.replace(*INCUMBENT)
+    reply = CompareReply.from_record(compared(gated(text, policy=Policy(), rows=1200)))
+    arms = [one for one in reply.arms if one.arm == "incumbent"]
+    pairs = [one for one in reply.differences if one.arm == "global - incumbent"]
+    assert sorted(one.metric for one in arms) == ["average_precision_score", "roc_auc_score"] * asked
+    assert len(pairs) == len(arms)
+    assert all(one.value == three_digits(one.value) for one in [*arms, *pairs])
