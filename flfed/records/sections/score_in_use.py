@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flfed.records.objects import figure_of
+from flfed.records.objects import figure_of, run_of
 from flfed.records.reports.recorded_run import INCUMBENT
 from flfed.records.reports.site_verdict import as_difference, code_of_mean, too_few
 from flfed.records.section import Section, Table
@@ -21,6 +21,7 @@ def score_in_use(report: Mapping[str, Any]) -> Section | None:
     if not sites:
         return None
     lines = [_line(site, of) for site, of in sites.items()]
+    wide = verdict.name_interval(run_of(report).rule.sites)
     mean = figure_of(report.get(INCUMBENT), METRICS[0])
     says = []
     if mean.value is not None:
@@ -32,13 +33,12 @@ def score_in_use(report: Mapping[str, Any]) -> Section | None:
         title=render("report.incumbent.title"),
         tables=(Table(lines=lines, spare=(list(lines[0])[3],)),),
         says=says,
-        note=(render("report.incumbent.reading"),),
+        note=(render("report.incumbent.reading", interval=wide),),
     )
 
 
 def _line(site: str, of: Mapping[str, Any]) -> dict[str, str]:
     differences = of["difference-incumbent"]
-    wide = verdict.name_interval(figure_of(differences, METRICS[0]).sites)
     score = figure_of(of[INCUMBENT], METRICS[0])
     auc = verdict.with_interval(score.value, score.low, score.high)
     if score.value is None:
@@ -47,7 +47,7 @@ def _line(site: str, of: Mapping[str, Any]) -> dict[str, str]:
     for metric in METRICS:
         gain = as_difference(differences.get(metric)) or verdict.Difference(None)
         least = figure_of(differences, metric).minimum_gain or 0.0
-        line[f"Gain in {verdict.metric_name(metric)} ({wide})"] = verdict.gain_in_brackets(gain, least)
+        line[f"Gain in {verdict.metric_name(metric)}"] = verdict.gain_in_brackets(gain, least)
     return line | {"Verdict": _describe(_code(of))}
 
 
