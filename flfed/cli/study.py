@@ -234,32 +234,37 @@ def _print_sites(sites: list[str], sizes: Mapping[str, Mapping[str, int]], whole
 def study_power(
     name: str = NAME,
     changes: list[str] = SET,
-    auc: float = typer.Option(0.75, help="AUC that the shared model is assumed to have."),
+    auc: float | None = typer.Option(None, help="AUC of the shared model; default: 0.75, or that of --run."),
     sites: list[str] = typer.Option(
         [], "--site", metavar="NAME=ROWS,EVENTS", help="Rows and events of a site; default: the study's own tables."
     ),
     repeats: int = typer.Option(1, min=1, help="Random splits of each site's rows, as of `flfed study run`."),
+    run: str = typer.Option("", metavar="RUN", help="A first run, whose figures take the place of other studies'."),
     whole: bool = output.ALL,
 ) -> output.Shown:
     """Predict which gain a study can show at each site, and which is to be expected, before anybody trains."""
     from flfed.experiments import study_power as experiment
-    from flfed.records.sections.prospect import NEEDED, mean_in_words, prospect_line
+    from flfed.records.sections.prospect import NEEDED, class_in_words, mean_in_words, prospect_line
     from flfed.records.statistics.power import STUDIES
 
     study = study_of(name, changes)
-    result = experiment.study_power(study, auc=auc, counts=_sites_as_counts(sites) or None, repeats=repeats)
+    counts = _sites_as_counts(sites) or None
+    result = experiment.study_power(study, auc=auc, counts=counts, repeats=repeats, run=run)
     yield result.as_object()
     facts = {"inputs": result.inputs, "repeats": counted(repeats, "split")}
     least = format_as_written(result.design.worthwhile)
-    output.say(render("experiments.power.assumed", auc=format_as_written(auc), least=least, **facts))
+    output.say(render("experiments.power.assumed", auc=number(result.design.auc), least=least, **facts))
     lines = []
     for site, prospect in result.sites.items():
         line = {"site": site, "rows": str(result.rows[site]), "events": str(result.events[site])}
         lines.append(line | prospect_line(prospect))
     cells = [list(line.values()) for line in lines]
     output.as_table(list(lines[0]), cells, study.name, more="sites: --all", whole=whole, spare=(NEEDED,))
-    output.say(mean_in_words(result.mean))
-    output.say(render("experiments.power.limits", studies=STUDIES))
+    output.say_all([mean_in_words(result.mean), *map(class_in_words, result.classes)])
+    if run:
+        output.say(render("experiments.power.of-run", run=run))
+    else:
+        output.say(render("experiments.power.limits", studies=STUDIES))
 
 
 def _sites_as_counts(sites: list[str]) -> dict[str, tuple[int, int]]:

@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from flfed.federation.engines.engine import find_sites
-from flfed.records.objects import write
+from flfed.records.objects import figure_of, run_of, site_of, write
+from flfed.records.reports.report import report
 from flfed.records.sections.prospect import site_rows
+from flfed.records.statistics import Report
+from flfed.records.statistics.intervals import NORMAL_95, student_t_bound
 from flfed.records.statistics.odd_sites import AUC
-from flfed.records.statistics.power import LEAST_EVENTS, Curve, Design, Outlook, Range, mean_outlook, outlook
+from flfed.records.statistics.power import (
+    LEAST_EVENTS,
+    Curve,
+    Design,
+    MeasuredSite,
+    Outlook,
+    Range,
+    SiteRows,
+    class_outlook,
+    fit_curve,
+    mean_outlook,
+    outlook,
+)
+from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.features.encode import input_names
 from flfed.rows.features.summarise import outcomes
 from flfed.rows.study_model import study_layout
+from flfed.study.former_names import parsed_study
 from flfed.study.kinds import is_statistic
 from flfed.study.study import Study
 from flfed.words import usage_error
+
+DEFAULT_AUC = 0.75
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +56,8 @@ class StudyPower:
     rows, events : dict of name to int
     mean : (Range, Range) or None
         Expected mean gain, and the chance that it is clear; None of fewer than three sites of some size.
+    classes : list of ([fewest, most rows], sites, gain and chance or None)
+        The same over all sites of each size class that the study names; most is None without an upper end.
     """
 
     study: str
@@ -45,6 +67,7 @@ class StudyPower:
     rows: dict[str, int]
     events: dict[str, int]
     mean: tuple[Range, Range] | None
+    classes: Sequence[tuple[list[int | None], int, tuple[Range, Range] | None]] = ()
 
     def as_object(self) -> dict[str, Any]:
         """Return the object for JSON."""
@@ -61,12 +84,24 @@ class StudyPower:
             "minimum-gain": design.worthwhile,
             "repeats": design.repeats,
             "sites": sites,
-            "mean": self.mean and {"expected": write(self.mean[0]), "power": write(self.mean[1])},
+            "mean": _write(self.mean),
+            "size-classes": [{"rows": rows, "sites": sites, "gain": _write(of)} for rows, sites, of in self.classes],
         }
 
 
+def _write(outlook: tuple[Range, Range] | None) -> dict[str, Any] | None:
+    if outlook is None:
+        return None
+    return {"expected": write(outlook[0]), "power": write(outlook[1])}
+
+
 def study_power(
-    study: Study, *, auc: float, counts: Mapping[str, tuple[int, int]] | None = None, repeats: int = 1
+    study: Study,
+    *,
+    auc: float | None = None,
+    counts: Mapping[str, tuple[int, int]] | None = None,
+    repeats: int = 1,
+    run: str = "",
 ) -> StudyPower:
     """Return the gains that a study could show at each site and on average.
 
@@ -74,20 +109,28 @@ def study_power(
     ----------
     study : Study
         Of a binary outcome, judged by AUC.
-    auc : float in (0.5, 1)
-        AUC that the shared model is assumed to have.
+    auc : float in (0.5, 1), optional
+        AUC that the shared model is assumed to have; default: that of the `run`, else 0.75.
     counts : dict of site to (rows, events), optional
         Default: the training rows of the study's own sites are counted.
     repeats : int, >= 1
+    run : str
+        A first run, whose figures set the curve in place of those of other studies; "" for none.
 
     Raises
     ------
     UsageError
-        If the study is judged by another metric, a count or `auc` is impossible, or there are no sites.
+        If the study is judged by another metric, a count or `auc` is impossible, there are no sites, or the run is of
+        another dataset or has no mean gain in AUC.
     """
     schema = datasets.load(study.dataset.name).schema
     if is_statistic(study) or schema.task != "binary" or study.compare.primary not in ("", AUC):
         raise usage_error("experiments.power.metric", study=study.name)
+    first = None
+    if run:
+        first = _report_of(run, study)
+    if auc is None:
+        auc = _auc_of(first)
     if not 0.5 < auc < 1:
         raise usage_error("experiments.power.auc", auc=auc)
     if counts is None:
@@ -103,6 +146,8 @@ def study_power(
         ratio=share / (1 - share),
     )
     curve = Curve.of_inputs(inputs)
+    if first is not None:
+        curve = curve_of_run(first, curve, design.worthwhile)
     judged = {
         name: site_rows(rows, events, share)
         for name, (rows, events) in counts.items()
@@ -117,7 +162,92 @@ def study_power(
         rows={name: rows for name, (rows, _) in counts.items()},
         events={name: events for name, (_, events) in counts.items()},
         mean=mean_outlook(list(judged.values()), design, curve),
+        classes=_classes(study, counts, judged, design, curve),
     )
+
+
+def _classes(
+    study: Study,
+    counts: Mapping[str, tuple[int, int]],
+    judged: Mapping[str, SiteRows],
+    design: Design,
+    curve: Curve,
+) -> list[tuple[list[int | None], int, tuple[Range, Range] | None]]:
+    """Return the outlook of each size class that a study names."""
+    bounds = study.compare.size_classes
+    classes = []
+    for low, after in zip((0, *bounds), (*bounds, None), strict=True):
+        inside = []
+        for name, rows in judged.items():
+            size = counts[name][0]
+            if size >= low and (after is None or size < after):
+                inside.append(rows)
+        most = None
+        if after is not None:
+            most = after - 1
+        classes.append(([low, most], len(inside), class_outlook(inside, len(bounds) + 1, design, curve)))
+    if not bounds:
+        return []
+    return classes
+
+
+def _report_of(name: str, study: Study) -> Report:
+    """Return the report of a run, which must be of the study's dataset."""
+    with RunReader.open() as reader:
+        opened = report(reader, name)
+        dataset = parsed_study(reader.series(opened["run"]).study_text)["dataset"]["name"]
+    if dataset != study.dataset.name:
+        raise usage_error("experiments.power.dataset", run=name, of_run=dataset, of_study=study.dataset.name)
+    return opened
+
+
+def _auc_of(run: Mapping[str, Any] | None) -> float:
+    """Return the mean AUC of a run's shared model at its sites, 0.75 without a run."""
+    if run is None:
+        return DEFAULT_AUC
+    value = figure_of(run_of(run).sites_mean, AUC).value
+    if value is None:
+        raise usage_error("experiments.power.run", run=run_of(run).run)
+    return float(value)
+
+
+def curve_of_run(run: Mapping[str, Any], prior: Curve, worthwhile: float) -> Curve:
+    """Return the curve that the figures of a run make.
+
+    They are those that sites sent: AUCs, intervals of the gains, and test rows by outcome.
+
+    Raises
+    ------
+    UsageError
+        If the run has no mean gain in AUC.
+    """
+    opened = run_of(run)
+    mean = figure_of(opened.mean_gain, AUC)
+    if mean.value is None or mean.low is None or mean.high is None:
+        raise usage_error("experiments.power.run", run=opened.run)
+    design = Design(auc=_auc_of(run), worthwhile=worthwhile, sites=opened.rule.sites, repeats=opened.repeats)
+    measured = [site for site in map(partial(_measured, design), opened.sites.values()) if site is not None]
+    if not measured:
+        raise usage_error("experiments.power.run", run=opened.run)
+    return fit_curve(measured, Range(mean.value, mean.low, mean.high), design, prior)
+
+
+def _measured(design: Design, entry: Mapping[str, Any]) -> MeasuredSite | None:
+    """Return a site of a report; None where its rows are not counted by outcome."""
+    site = site_of(entry)
+    classes = site.holdout_classes
+    if not classes or not site.rows or min(classes.values()) < LEAST_EVENTS:
+        return None
+    events = classes["1"]
+    others = classes["0"]
+    gain = figure_of(site.difference, AUC)
+    error = None
+    if gain.low is not None and gain.high is not None and gain.high > gain.low:
+        quantile = NORMAL_95
+        if gain.freedom is not None:
+            quantile = student_t_bound(gain.freedom)
+        error = (gain.high - gain.low) / (2 * quantile * design.shrinkage)
+    return MeasuredSite(SiteRows(site.rows - events - others, events, others), error)
 
 
 def _check_counts(study: Study, counts: Mapping[str, tuple[int, int]]) -> None:

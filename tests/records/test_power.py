@@ -5,18 +5,26 @@ import json
 import numpy as np
 import pytest
 from scipy import stats
+from streamlit.testing.v1 import AppTest
 
 from flfed.records.charts.by_size import chart_of_gains
 from flfed.records.charts.chart import picture
-from flfed.records.sections.prospect import curve_lines, in_words, site_rows
+from flfed.records.dashboard import page_files
+from flfed.records.sections.prospect import curve_lines, in_words, prospect_of_site, site_rows
 from flfed.records.statistics.power import (
     POWER,
+    SPREAD,
     Curve,
     Design,
+    MeasuredSite,
+    Range,
     SiteRows,
+    class_outlook,
     correlation,
     count_test_rows,
+    error_at,
     expected_gain,
+    fit_curve,
     gain_error,
     least_gain,
     mean_outlook,
@@ -25,6 +33,7 @@ from flfed.records.statistics.power import (
     placement_covariance,
     power,
 )
+from flfed.records.statistics.size_classes import WeightedGain, class_gain
 from flfed.rows.evaluation.delong import delong
 
 CURVE = Curve.of_inputs(30)
@@ -120,6 +129,50 @@ def test_a_site_with_more_rows_gains_less_and_intervals_hold_their_values():
     assert chance.low < chance.value < chance.high
 
 
+@pytest.mark.parametrize(("sites", "rows", "auc"), [(8, 60, 0.75), (12, 150, 0.75), (20, 400, 0.75), (30, 40, 0.65)])
+def test_the_chance_of_a_clear_class_is_the_share_of_simulated_classes(sites, rows, auc):
+    rng = np.random.default_rng(sites)
+    design = Design(auc=auc, sites=sites, repeats=10)
+    sizes = rng.integers(rows // 2, 2 * rows, sites)
+    members = [site_rows(float(size), 0.3 * size) for size in sizes]
+    gain, chance = class_outlook(members, 3, design, CURVE)
+    weights = np.array([of.events * of.others / (of.events + of.others) for of in members])
+    expected = np.array([expected_gain(of, design, CURVE.dimensions.value) for of in members])
+    errors = [error_at(of, design, auc - one, CURVE.unlikeness.value) for of, one in zip(members, expected)]
+    assert gain.value == pytest.approx((weights * expected).sum() / weights.sum())
+    clear = 0
+    for _ in range(600):
+        gains = rng.normal(expected, np.hypot(errors, SPREAD))
+        measured = class_gain([WeightedGain(w, w * g) for w, g in zip(weights, gains)], 3)
+        clear += measured.low > design.worthwhile
+    assert chance.value == pytest.approx(clear / 600, abs=0.1)
+    assert chance.low <= chance.value <= chance.high
+
+
+def test_a_class_of_few_sites_has_no_outlook():
+    assert class_outlook([site_rows(100.0, 30.0)] * 7, 3, Design(auc=0.75), CURVE) is None
+    uneven = [site_rows(100.0, 30.0)] * 8 + [site_rows(1_000_000.0, 300_000.0)]
+    assert class_outlook(uneven, 3, Design(auc=0.75), CURVE) is None
+
+
+@pytest.mark.parametrize(("d", "c"), [(9.5, 20.0), (2.0, 60.0)])
+def test_the_curve_of_a_run_is_the_one_that_made_its_figures(d, c):
+    design = Design(auc=0.8, sites=6, repeats=10)
+    members = [site_rows(float(size), 0.3 * size) for size in (80, 120, 200, 400, 800, 1600)]
+    gains = np.array([expected_gain(of, design, d) for of in members])
+    single = Design(auc=0.8, sites=6)
+    sites = [MeasuredSite(of, error_at(of, single, 0.8 - one, c)) for of, one in zip(members, gains)]
+    # A site's error is of its own gain; the fit takes the curve's, which is the same here.
+    weights = np.array([of.events * of.others / (of.events + of.others) for of in members])
+    mean = float((weights * gains).sum() / weights.sum())
+    fitted = fit_curve(sites, Range(mean, mean / 2, 2 * mean), design, CURVE)
+    assert fitted.dimensions.value == pytest.approx(d, rel=1e-6)
+    assert fitted.unlikeness.value == pytest.approx(c, rel=1e-6)
+    assert fitted.dimensions.low < d < fitted.dimensions.high
+    few = fit_curve(sites[:3], Range(mean, mean / 2, 2 * mean), design, CURVE)
+    assert few.unlikeness == CURVE.unlikeness
+
+
 def test_the_chart_shades_what_no_site_could_see():
     lines = curve_lines(0.2, Design(auc=0.75, sites=5), CURVE)
     assert lines[0]["least gain shown"] is None and lines[-1]["least gain shown"] < 0.05
@@ -160,3 +213,36 @@ def test_the_command_predicts_for_sites_that_are_named_and_counts_those_of_a_stu
 def test_an_impossible_question_is_refused(flfed, words, reason):
     code, _, error = flfed("study", "power", *words)
     assert code == 2 and reason in error
+
+
+def test_a_first_run_sets_the_curve_and_one_of_another_dataset_is_refused(flfed):
+    code, out, error = flfed("study", "run", "breast-cancer", "--set", "rounds=3", "--json")
+    assert code == 0, error
+    run = json.loads(out)
+    counted = json.loads(flfed("study", "power", "breast-cancer", "--run", run["run"], "--json")[1])
+    assert counted["auc"] == pytest.approx(run["sites-mean"]["roc_auc_score"]["value"])
+    others = json.loads(flfed("study", "power", "breast-cancer", "--auc", str(counted["auc"]), "--json")[1])
+    assert counted["sites"] != others["sites"]
+    code, _, error = flfed("study", "power", "loan-default", "--run", run["run"])
+    assert code == 2
+    assert "is of dataset 'breast-cancer'" in error
+
+
+def test_the_page_takes_the_numbers_of_a_link():
+    page = AppTest.from_file(str(page_files()["before-you-join"]), default_timeout=60)
+    for key, value in {"rows": "120", "share": "7", "auc": "0.83", "sites": "12", "repeats": "x"}.items():
+        page.query_params[key] = value
+    page.run()
+    assert not page.exception
+    assert page.select_slider[0].value == 100
+    assert [slider.value for slider in page.slider] == [7, 0.83]
+    assert [number.value for number in page.number_input] == [30, 12, 10]
+
+
+def test_a_link_has_the_numbers_of_the_site():
+    site = {"rows": 480, "holdout-rows": 100, "holdout-classes": {"0": 80, "1": 20}}
+    site["global"] = {"roc_auc_score": {"value": 0.7349}}
+    report = {"sites": {"a": site, "b": site}, "repeats": 10}
+    expected = {"rows": "500", "share": "20", "auc": "0.73", "sites": "2", "repeats": "10"}
+    assert prospect_of_site(report, "a") == expected
+    assert prospect_of_site({"sites": {"a": site | {"holdout-classes": None}}}, "a") == {}

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from flfed.records.charts.by_size import EXPECTED, LEAST
+from flfed.records.objects import figure_of, run_of, site_of
+from flfed.records.reports.size_classes import rows_in_words
 from flfed.records.statistics import verdict
+from flfed.records.statistics.odd_sites import AUC
 from flfed.records.statistics.power import Curve, Design, Outlook, Range, SiteRows, outlook
 from flfed.words import render
 
@@ -17,6 +22,9 @@ number = partial(verdict.number, decimals=3)
 SIZES = (10, 20, 50, 100, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000, 10_000, 20_000, 50_000)
 """Rows of a site of which the chart has a point."""
 TEST_SHARE = 0.2
+LEAST_AUC = 0.55
+MOST_AUC = 0.95
+"""AUC of the shared model, as the page offers it."""
 
 
 def site_rows(rows: float, events: float, test_share: float = TEST_SHARE) -> SiteRows:
@@ -55,6 +63,37 @@ def mean_in_words(mean: tuple[Range, Range] | None) -> str:
         return render("experiments.power.fewer", least=verdict.LEAST_SITES, rows=verdict.LEAST_OF_A_CLASS)
     gain, clear = mean
     return render("experiments.power.mean", gain=number(gain.value), interval=_span(gain), chance=_chance(clear))
+
+
+def class_in_words(of: tuple[Sequence[int | None], int, tuple[Range, Range] | None]) -> str:
+    """Return the expected gain over the sites of a size class, and the chance that it is clear."""
+    rows, sites, outlook_of_class = of
+    facts = {"sites": sites, "rows": rows_in_words(rows)}
+    if outlook_of_class is None:
+        return render("experiments.power.class-few", **facts)
+    gain, clear = outlook_of_class
+    facts |= {"gain": number(gain.value), "interval": _span(gain), "chance": _chance(clear)}
+    return render("experiments.power.class", **facts)
+
+
+def prospect_of_site(report: Mapping[str, Any], site: str) -> dict[str, str]:
+    """Return a site's numbers as the page *Before you join* takes them; nothing where outcomes are not counted."""
+    of = site_of(report["sites"][site])
+    shared = figure_of(of.global_, AUC).value
+    classes = of.holdout_classes
+    if not classes or not of.rows or not sum(classes.values()) or shared is None:
+        return {}
+    share = min(classes.values()) / sum(classes.values())
+    logarithm = math.log(of.rows)
+    rows = min(SIZES, key=lambda size: abs(math.log(size) - logarithm))
+    run = run_of(report)
+    return {
+        "rows": str(rows),
+        "share": f"{max(1, round(100 * share))}",
+        "auc": f"{min(max(shared, LEAST_AUC), MOST_AUC):.2f}",
+        "sites": str(max(2, len(run.sites))),
+        "repeats": str(run.repeats),
+    }
 
 
 def _span(values: Range) -> str:

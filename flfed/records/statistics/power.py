@@ -10,16 +10,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from statistics import NormalDist
+from dataclasses import dataclass, replace
+from functools import partial
+from statistics import NormalDist, quantiles
 
 from flfed.records.statistics.intervals import NORMAL_95, inverse_variance_mean, student_t_bound, widening
+from flfed.records.statistics.size_classes import LEAST_FREEDOM
+from flfed.records.statistics.size_classes import LEAST_SITES as LEAST_CLASS_SITES
 from flfed.records.statistics.verdict import LEAST_OF_A_CLASS, LEAST_SITES
 
 NORMAL = NormalDist()
 POWER = 0.8
 """Power with which the least gain is shown."""
 HALVINGS = 60
+LEAST_FITTED = 4
+"""Fewest sites with an error from which `c` is estimated."""
 LEAST_EVENTS = 2
 """Fewest rows of either outcome at a site with a prediction."""
 
@@ -58,6 +63,70 @@ class Curve:
     def of_inputs(cls, inputs: int) -> Curve:
         """Return the curve for models of so many inputs."""
         return cls(DIMENSIONS_AN_INPUT.times(inputs), UNLIKENESS_AN_INPUT.times(inputs))
+
+    @property
+    def cases(self) -> tuple[tuple[float, float], ...]:
+        """`d` and `c` of the expected gain, of the least and of the largest."""
+        d = self.dimensions
+        c = self.unlikeness
+        return (d.value, c.value), (d.low, c.high), (d.high, c.low)
+
+
+@dataclass(frozen=True)
+class MeasuredSite:
+    """A site of a run: its rows, and the error of its gain on one split, None where it is not known."""
+
+    rows: SiteRows
+    error: float | None
+
+
+def fit_curve(sites: Sequence[MeasuredSite], gain: Range, design: Design, prior: Curve) -> Curve:
+    """Return the curve of a run.
+
+    `d` makes the expected gain, weighted as a size class, that of the run; its range comes from the interval of the
+    run's gain. `c` makes the predicted error that of the median site, with the quartiles of sites as range.
+
+    Parameters
+    ----------
+    sites : sequence of MeasuredSite
+    gain : Range
+        Mean gain over these sites with its interval.
+    design : Design
+        Of the run; errors are of one split.
+    prior : Curve
+        Whose `c` is kept where fewer than four sites have an error.
+    """
+    weights = [site.rows.events * site.rows.others / (site.rows.events + site.rows.others) for site in sites]
+
+    def mean_gain(d: float) -> float:
+        expected = [weight * expected_gain(site.rows, design, d) for weight, site in zip(weights, sites, strict=True)]
+        return math.fsum(expected) / math.fsum(weights)
+
+    ends = [_solve(mean_gain, of) for of in (gain.value, gain.low, gain.high)]
+    single = replace(design, repeats=1)
+    fitted = []
+    for site in sites:
+        if site.error is not None:
+            own = own_auc(design.auc, site.rows.effective, ends[0])
+            fitted.append(_solve(partial(error_at, site.rows, single, own), site.error))
+    unlikeness = prior.unlikeness
+    if len(fitted) >= LEAST_FITTED:
+        low, middle, high = quantiles(fitted, n=4)
+        unlikeness = Range(middle, low, high)
+    return Curve(Range(*ends), unlikeness)
+
+
+def _solve(rising: Callable[[float], float], value: float) -> float:
+    """Return the argument from 0 to 1,000,000 at which a rising function has a value, or the nearer end."""
+    low = 0.0
+    high = 1e6
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        if rising(middle) < value:
+            low = middle
+        else:
+            high = middle
+    return high
 
 
 @dataclass(frozen=True)
@@ -305,6 +374,41 @@ def outlook(site: SiteRows, design: Design, curve: Curve) -> Outlook:
     )
 
 
+def class_outlook(sites: Sequence[SiteRows], classes: int, design: Design, curve: Curve) -> tuple[Range, Range] | None:
+    """Return expected gain over the sites of a size class and the chance that it is clear, None of too few sites.
+
+    The gain is that of `size_classes.class_gain`, whose weights are test rows with the outcome times those without,
+    over all of them. Its variance is that of the sites' errors and of their spread about the curve.
+
+    Parameters
+    ----------
+    sites : sequence of SiteRows
+    classes : int, >= 1
+        Number of classes, for which the interval is widened.
+    design : Design
+    curve : Curve
+    """
+    weights = [site.events * site.others / (site.events + site.others) for site in sites]
+    total = math.fsum(weights)
+    if len(sites) < LEAST_CLASS_SITES:
+        return None
+    freedom = total**2 / math.fsum(weight**2 for weight in weights) - 1
+    if freedom < LEAST_FREEDOM:
+        return None
+    quantile = student_t_bound(freedom) * widening(classes, freedom)
+    gains = []
+    chances = []
+    for d, c in curve.cases:
+        expected = [expected_gain(site, design, d) for site in sites]
+        errors = [error_at(site, design, design.auc - gain, c) for site, gain in zip(sites, expected, strict=True)]
+        gain = math.fsum(weight * of for weight, of in zip(weights, expected, strict=True)) / total
+        squares = [(weight * math.hypot(of, SPREAD)) ** 2 for weight, of in zip(weights, errors, strict=True)]
+        error = math.sqrt(math.fsum(squares)) / total
+        gains.append(gain)
+        chances.append(NORMAL.cdf((gain - design.worthwhile) / error - quantile))
+    return Range(*gains), Range(*chances)
+
+
 def mean_outlook(sites: Sequence[SiteRows], design: Design, curve: Curve) -> tuple[Range, Range] | None:
     """Return expected mean gain and the chance that it is clear, None of too few sites.
 
@@ -315,11 +419,7 @@ def mean_outlook(sites: Sequence[SiteRows], design: Design, curve: Curve) -> tup
         return None
     gains = []
     chances = []
-    for d, c in (
-        (curve.dimensions.value, curve.unlikeness.value),
-        (curve.dimensions.low, curve.unlikeness.high),
-        (curve.dimensions.high, curve.unlikeness.low),
-    ):
+    for d, c in curve.cases:
         expected = [expected_gain(site, design, d) for site in judged]
         errors = [error_at(site, design, design.auc - gain, c) for site, gain in zip(judged, expected, strict=True)]
         _, weight, mean = inverse_variance_mean(expected, errors, SPREAD**2)

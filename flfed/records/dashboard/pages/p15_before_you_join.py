@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import streamlit as st
 
 from flfed.records.charts.by_size import chart_of_gains
 from flfed.records.dashboard import sections
-from flfed.records.sections.prospect import SIZES, curve_lines, in_words
+from flfed.records.sections.prospect import LEAST_AUC, MOST_AUC, SIZES, curve_lines, in_words
 from flfed.records.statistics.power import Curve, Design
 from flfed.records.text import escape
 from flfed.words import render
+
+Number = TypeVar("Number", int, float)
+
+
+def _given(key: str, default: Number, least: Number = 1, most: Number = 50_000) -> Number:
+    """Return a number of the page's address, as a link from a run has it; the default where there is none."""
+    try:
+        number = type(default)(st.query_params.get(key, default))
+    except ValueError:
+        return default
+    return min(max(number, least), most)
 
 
 def show() -> None:
@@ -18,13 +31,15 @@ def show() -> None:
     st.title("Before you join")
     st.markdown(escape(render("pages.prospect.lead")))
     left, right = st.columns(2)
-    rows = left.select_slider(render("pages.prospect.rows"), SIZES, value=500, format_func=lambda size: f"{size:,}")
-    share = right.slider(render("pages.prospect.share"), 1, 50, 20, format="%d %%")
+    size = min(SIZES, key=lambda of: abs(of - _given("rows", 500)))
+    rows = left.select_slider(render("pages.prospect.rows"), SIZES, value=size, format_func=lambda of: f"{of:,}")
+    share = right.slider(render("pages.prospect.share"), 1, 50, _given("share", 20, 1, 50), format="%d %%")
     with st.expander(render("pages.prospect.more")):
-        auc = st.slider(render("pages.prospect.auc"), 0.55, 0.95, 0.75, step=0.01)
+        assumed = _given("auc", 0.75, LEAST_AUC, MOST_AUC)
+        auc = st.slider(render("pages.prospect.auc"), LEAST_AUC, MOST_AUC, assumed, step=0.01)
         inputs = int(st.number_input(render("pages.prospect.inputs"), 1, 1000, 30))
-        sites = int(st.number_input(render("pages.prospect.sites"), 2, 1000, 5))
-        repeats = int(st.number_input(render("pages.prospect.repeats"), 1, 100, 10))
+        sites = int(st.number_input(render("pages.prospect.sites"), 2, 1000, _given("sites", 5, 2, 1000)))
+        repeats = int(st.number_input(render("pages.prospect.repeats"), 1, 100, _given("repeats", 10, 1, 100)))
     design = Design(auc=auc, sites=sites, repeats=repeats)
     curve = Curve.of_inputs(inputs)
     for line in in_words(rows, share / 100, design, curve):

@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 
 from flfed.records.charts.by_site import forest_plot, interval_chart, sites_by_arm
+from flfed.records.dashboard import page_files
 from flfed.records.dashboard.panels.overview import not_compared
 from flfed.records.dashboard.refresh import Opened
 from flfed.records.dashboard.sections import SITES_SHOWN, bullets, figure, show, show_table, table
@@ -17,9 +18,11 @@ from flfed.records.reports.report import arms_shown, metrics_of
 from flfed.records.reports.site_verdict import best_gain, site_verdict
 from flfed.records.section import Table
 from flfed.records.sections import gains
+from flfed.records.sections.prospect import prospect_of_site
 from flfed.records.sections.score_in_use import score_in_use
 from flfed.records.statistics import Report, verdict
 from flfed.records.statistics import noised_scores as noised
+from flfed.records.statistics.odd_sites import AUC
 from flfed.records.statistics.own_models import OwnParts, own_parts_in_words
 from flfed.records.text import escape
 from flfed.words import render
@@ -41,6 +44,17 @@ def answer(report: Report, site: str, metric: str) -> None:
             st.markdown(escape(line))
         with st.expander("Basis and limits"):
             st.markdown(bullets(map(escape, site_answer.rests_on(report, site, metric))))
+        if metric == AUC and site_verdict(of_site, metric)[0] != verdict.PAYS:
+            _link_prospect(report, site)
+
+
+def _link_prospect(report: Report, site: str) -> None:
+    """Show a link to the gain that a site of this size could show, where its test rows are counted by outcome."""
+    numbers = prospect_of_site(report, site)
+    if numbers:
+        label = render("pages.prospect.link")
+        page = page_files()["before-you-join"]
+        st.page_link(page, label=label, icon=":material/arrow_forward:", query_params=numbers)
 
 
 def figures_of_all(report: Report, metric: str) -> None:
