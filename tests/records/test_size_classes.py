@@ -1,5 +1,7 @@
 """The gain over all sites of a size: its interval by simulation and statsmodels, and from the run to the page."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -163,3 +165,25 @@ def test_a_site_that_sends_no_counts_is_counted_and_in_no_gain(small_clinics):
     found, _ = small_clinics
     hidden = {**found, "size-classes": [{**found["size-classes"][1], "not-shared": 2}]}
     assert "2 sites sent no figures" in " ".join(classes_in_words(hidden, AUC))
+
+
+def test_five_sums_over_three_sites_would_give_each_sites_gain_away():
+    """Why gains of a class are not summed under masks: test rows are known, and events are whole numbers."""
+    rng = np.random.default_rng(1)
+    rows = [24, 37, 45]
+    weights = np.array([events * (n - events) / n for n, events in zip(rows, (7, 10, 17))])
+    gains = rng.normal(0.08, 0.06, 3)
+    sums = [(weights**power * gains**of).sum() for power, of in ((1, 0), (1, 1), (2, 0), (2, 1), (2, 2))]
+    possible = [[events * (n - events) / n for events in range(1, n // 2 + 1)] for n in rows]
+    fitting = [
+        np.array(guess) for guess in product(*possible)
+        if abs(sum(guess) - sums[0]) < 1e-9 and abs(np.square(guess).sum() - sums[2]) < 1e-8
+    ]  # fmt: skip
+    (found,) = fitting
+    assert found == pytest.approx(weights)
+    # Two linear equations leave a line, and the quadratic one has two points on it.
+    system = np.array([found, found**2])
+    point = np.linalg.lstsq(system, np.array([sums[1], sums[3]]))[0]
+    along = np.linalg.svd(system)[2][-1]
+    roots = np.roots([(found**2 * along**2).sum(), 2 * (found**2 * point * along).sum(), found**2 @ point**2 - sums[4]])
+    assert min(np.abs(point + root * along - gains).max() for root in roots) < 1e-9
