@@ -50,6 +50,16 @@ def test_variance_over_persons_equals_statsmodels() -> None:
     assert measured.slope.variance != pytest.approx(calibrate(y, score).slope.variance, rel=1e-3)
 
 
+@pytest.mark.parametrize("spread", [1e-3, 0.05, 6.0])
+def test_narrow_and_wide_predictions_have_a_slope(spread: float) -> None:
+    rng = np.random.default_rng(8)
+    odds = rng.normal(0, 1, 800)
+    y = (rng.random(800) < expit(odds - 3)).astype(int)
+    score = expit(-6 + spread * odds)
+    scaled = sm.GLM(y, sm.add_constant(odds), family=sm.families.Binomial()).fit(tol=1e-14, maxiter=200)
+    assert calibrate(y, score).slope.value == pytest.approx(scaled.params[1] / spread, rel=1e-6)
+
+
 def test_separated_predictions_have_no_slope() -> None:
     y = np.repeat([0, 1], 5)
     measured = calibrate(y, np.linspace(0.1, 0.9, 10))

@@ -19,8 +19,8 @@ Source: Collins, Ogundimu and Altman 2016, "Sample size considerations for the e
 prognostic model".
 """
 MOST_STEPS = 100
-LONGEST_STEP = 2.0
-"""Of one Newton step."""
+HALVINGS = 30
+"""Of a Newton step that lowers the likelihood, at most."""
 TOLERANCE = 1e-11
 
 
@@ -86,7 +86,12 @@ def calibrate(y: np.ndarray, score: np.ndarray, groups: Groups = None) -> Calibr
     if reason:
         slope = _undefined(reason)
     else:
-        slope = _fit(happened, np.column_stack([constant, odds]), np.zeros(len(y)), groups, method)
+        # In standard deviations, so that the two columns are orthogonal however narrow the predictions are.
+        spread = float(odds.std())
+        scaled = (odds - odds.mean()) / spread
+        slope = _fit(happened, np.column_stack([constant, scaled]), np.zeros(len(y)), groups, method)
+        ends = [end / spread for end in (slope.value, slope.low, slope.high)]
+        slope = Estimate(*ends, slope.variance / spread**2, slope.method)
     return Calibration(slope, intercept, few)
 
 
@@ -128,7 +133,8 @@ def _fit(y: Floats, design: Floats, offset: Floats, groups: Groups, method: str)
         p = expit(offset + design @ coefficients)
         hessian = design.T @ (design * (p * (1 - p))[:, None])
         step = np.linalg.solve(hessian, design.T @ (y - p))
-        coefficients = coefficients + np.clip(step, -LONGEST_STEP, LONGEST_STEP)
+        step = _halved(step, coefficients, y, design, offset)
+        coefficients = coefficients + step
         if np.abs(step).max() <= TOLERANCE * (1 + np.abs(coefficients).max()):
             break
     else:
@@ -141,6 +147,21 @@ def _fit(y: Floats, design: Floats, offset: Floats, groups: Groups, method: str)
     variance = float(covariance[-1, -1])
     reach = Z * variance**0.5
     return Estimate(value, value - reach, value + reach, variance, method)
+
+
+def _halved(step: Floats, coefficients: Floats, y: Floats, design: Floats, offset: Floats) -> Floats:
+    """Return a Newton step, halved until the likelihood does not fall."""
+    start = _log_likelihood(y, offset + design @ coefficients)
+    for _ in range(HALVINGS):
+        reached = _log_likelihood(y, offset + design @ (coefficients + step))
+        if reached >= start - 1e-12 * (1 + abs(start)):
+            break
+        step = step / 2
+    return step
+
+
+def _log_likelihood(y: Floats, odds: Floats) -> float:
+    return float(y @ odds - np.logaddexp(0.0, odds).sum())
 
 
 def _cluster_covariance(inverse: Floats, scores: Floats, groups: np.ndarray) -> Floats:
