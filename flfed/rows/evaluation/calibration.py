@@ -90,8 +90,8 @@ def calibrate(y: np.ndarray, score: np.ndarray, groups: Groups = None) -> Calibr
         spread = float(odds.std())
         scaled = (odds - odds.mean()) / spread
         slope = _fit(happened, np.column_stack([constant, scaled]), np.zeros(len(y)), groups, method)
-        ends = [end / spread for end in (slope.value, slope.low, slope.high)]
-        slope = Estimate(*ends, slope.variance / spread**2, slope.method)
+        value, low, high = (end / spread for end in (slope.value, slope.low, slope.high))
+        slope = Estimate(value, low, high, slope.variance / spread**2, slope.method)
     return Calibration(slope, intercept, few)
 
 
