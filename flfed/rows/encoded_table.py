@@ -20,6 +20,9 @@ from flfed.study.kinds import refits
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, Layout, Summary, fit_encoder, schema_encoder
 
+PARTS = ("fitted", "validation")
+"""Training rows by whether a round's model is trained on them."""
+
 
 @dataclass(eq=False, repr=False)
 class EncodedTable:
@@ -225,6 +228,9 @@ class EncodedTable:
         """Return the encoded training rows, kept for later rounds."""
         cache = self._through(encoder)
         if "training" not in cache:
+            # Its parts are made again where another round asks for them: else every row would be kept twice.
+            for part in PARTS:
+                cache.pop(part, None)
             cache["training"] = self.encode(self.table.training, self.in_use(encoder))
         return cache["training"]
 
@@ -253,9 +259,14 @@ class EncodedTable:
             return rows, rows
         cache = self._through(encoder)
         if "validation" not in cache:
-            rows = self.training(encoder)
-            cache |= {"fitted": rows.take(~self._validation), "validation": rows.take(self._validation)}
-            del cache["training"]  # made again after the rounds: else every row would be kept twice
+            if "training" in cache:
+                # Rows that somebody has already are not taken apart in place.
+                rows = cache.pop("training")
+                parts = rows.take(~self._validation), rows.take(self._validation)
+            else:
+                rows = self.encode(self.table.training, self.in_use(encoder))
+                parts = rows.split(self._validation)
+            cache |= dict(zip(PARTS, parts, strict=True))
         return cache["fitted"], cache["validation"]
 
     @property

@@ -162,3 +162,17 @@ def test_encoded_rows_know_their_patients_where_one_has_several(small_sites, sma
     table = several.table.training
     codes = several.encode(table, several.own_encoder()).group
     assert len(set(zip(codes, table["person"], strict=True))) == len(set(codes)) == table["person"].nunique() < 21
+
+
+@pytest.mark.parametrize("rows", [1, 5, 4096, 9000])
+def test_rows_that_are_taken_apart_in_place_are_those_of_two_masks(rows: int):
+    rng = np.random.default_rng(rows)
+    whole = Encoded(
+        rng.normal(size=(rows, 3)), rng.integers(0, 2, rows), np.ones(rows), rng.integers(0, 9, rows), None, 1
+    )  # fmt: skip
+    apart = rng.random(rows) < 0.2
+    expected = (whole.take(~apart), whole.take(apart))
+    for ours, theirs in zip(whole.split(apart), expected, strict=True):
+        for name in ("x", "y", "weight", "group"):
+            assert np.array_equal(getattr(ours, name), getattr(theirs, name)), name
+        assert ours.x.flags.c_contiguous

@@ -181,6 +181,18 @@ class Encoded:
         elapsed = None if self.elapsed is None else self.elapsed[rows]
         return Encoded(self.x[rows], self.y[rows], self.weight[rows], group, elapsed, self.sites)
 
+    def split(self, apart: np.ndarray) -> tuple[Encoded, Encoded]:
+        """Return the rows outside a mask and those inside; the first have the memory of all, which are no more."""
+        inside = self.take(apart)
+        outside = replace(self, x=np.empty((len(self), 0))).take(~apart)
+        filled = 0
+        for start in range(0, len(self), AT_ONCE):
+            stop = start + AT_ONCE
+            block = self.x[start:stop][~apart[start:stop]]
+            self.x[filled : filled + len(block)] = block
+            filled += len(block)
+        return replace(outside, x=self.x[:filled]), inside
+
     def sample(self, most: int, rng: np.random.Generator) -> np.ndarray | slice:
         """Return the places of `most` rows drawn at random, in their order; all where there are no more.
 
