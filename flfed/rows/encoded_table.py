@@ -190,14 +190,13 @@ class EncodedTable:
     def _schema_encoder(self) -> Encoder:
         return schema_encoder(self.layout)
 
-    def encode(self, table: pd.DataFrame, encoder: Encoder) -> Encoded:
-        """Encode mapped rows as inputs.
+    def encode(self, table: pd.DataFrame, encoder: Encoder, into: np.ndarray | None = None) -> Encoded:
+        """Encode mapped rows as inputs, written `into` an array where there is one.
 
         They have the study's class weights, and groups where one of these has several rows.
         """
-        rows = encode(
-            self._find_columns(table), self.layout, encoder, weighted=self.study.plan.class_weight == "balanced"
-        )
+        weighted = self.study.plan.class_weight == "balanced"
+        rows = encode(self._find_columns(table), self.layout, encoder, weighted=weighted, into=into)
         if table is self.table.training:
             rows = replace(rows, elapsed=self._elapsed)
         if not self.schema.group:
@@ -233,6 +232,10 @@ class EncodedTable:
                 cache.pop(part, None)
             cache["training"] = self.encode(self.table.training, self.in_use(encoder))
         return cache["training"]
+
+    def release_rows(self) -> None:
+        """Drop the encoded rows, which are made again where somebody asks for them."""
+        self._encoded = {}
 
     def holdout_rows(self, encoder: Encoder) -> Encoded:
         """Return the encoded holdout rows, kept for later rounds: they are scored before figures of a model leave."""

@@ -71,14 +71,14 @@ def adjusted_scores(
     Without own columns they are those of `SiteSession.personalised`; with them, of the shared model's score and
     the fit of the site's own columns beside it.
     """
-    x = session.encode(table, session.in_use(encoder)).x
+    # The rows are encoded when they are needed: while other models are fitted they would only take memory.
     if not used_at(session):
         personalised = yield from session.personalised(arrays, encoder, sd)
-        return session.predictions(personalised(x), encoder)
+        return session.predictions(personalised(session.encode(table, session.in_use(encoder)).x), encoder)
     # Of a site that trains a model of its own beside the shared one, that is its adjusted model.
     arrays = session.own_arrays.model or session.own_arrays.at_site(arrays)
     own = yield from own_part(session, arrays, encoder, sd)
-    outputs = yield from session.outputs(arrays, x)
+    outputs = yield from session.outputs(arrays, session.encode(table, session.in_use(encoder)).x)
     return session.predictions(outputs + own(table)[:, None], encoder)
 
 

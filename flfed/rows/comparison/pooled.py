@@ -21,7 +21,7 @@ from flfed.rows.comparison.own_columns import adjusted_scores
 from flfed.rows.evaluation.bootstrap import Metrics
 from flfed.rows.evaluation.intervals import NAN, Estimate, compare
 from flfed.rows.evaluation.scoring import within_steps
-from flfed.rows.features.encode import ColumnArrays, Encoded, codes_apart, encode, joined, pooled_rows
+from flfed.rows.features.encode import ColumnArrays, Encoded, codes_apart, encode, input_names, joined, pooled_rows
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import Asking, FitRequest, Fitted, Request, listed, together
 from flfed.rows.training.tuning.linear import Predictor
@@ -86,6 +86,9 @@ def reference(
         Prior deviation of a site's own intercept that the sites were sent.
     """
     first = sessions[0]
+    # No round follows, and the pooled rows are as many again.
+    for session in sessions:
+        session.release_rows()
     holdouts = [w.table.holdout("compare") for w in sessions]
     metrics = within_steps(first.metrics, holdouts, first.study.compare)
     y = np.concatenate([w.target(t) for w, t in zip(sessions, holdouts)])
@@ -172,7 +175,7 @@ def _pooled(sessions: Sequence[SiteSession], exact: Encoder) -> Asking[dict[str,
 
     They are trained on the training rows of all, and returned by arm.
     """
-    rows = pooled_rows([w.encode(w.table.training, exact) for w in sessions])
+    rows = _encode_training(sessions, exact)
     # The pooled model draws as no single site does.
     joint_trainable = replace(sessions[0].trainable(), site="")
     plan = sessions[0].study.compare.pooled
@@ -187,6 +190,18 @@ def _pooled(sessions: Sequence[SiteSession], exact: Encoder) -> Asking[dict[str,
         local_model(rows, joint_trainable, layout, exact, own, compare.naive_forecasts) for own in kinds.values()
     ]
     return dict(zip(kinds, (yield from together(requests))))
+
+
+def _encode_training(sessions: Sequence[SiteSession], encoder: Encoder) -> Encoded:
+    """Return the training rows of all sites as inputs, each written once."""
+    counts = [len(session.table.training) for session in sessions]
+    x = np.empty((sum(counts), len(input_names(sessions[0].layout))))
+    parts = []
+    start = 0
+    for session, count in zip(sessions, counts, strict=True):
+        parts.append(session.encode(session.table.training, encoder, into=x[start : start + count]))
+        start += count
+    return pooled_rows(parts, x)
 
 
 def first_searches(sessions: Sequence[SiteSession]) -> list[Request]:

@@ -241,12 +241,13 @@ class EncodedBlocks:
         return self.rows
 
 
-def pooled_rows(parts: Sequence[Encoded]) -> Encoded:
+def pooled_rows(parts: Sequence[Encoded], x: np.ndarray | None = None) -> Encoded:
     """Return the rows of all parts.
 
-    Two parts' groups are never one.
+    Two parts' groups are never one. `x` has the inputs of all parts, where these were written into it.
     """
-    x = np.concatenate([part.x for part in parts])
+    if x is None:
+        x = np.concatenate([part.x for part in parts])
     y = np.concatenate([part.y for part in parts])
     weight = np.concatenate([part.weight for part in parts])
     group = codes_apart([part.group for part in parts], [len(part) for part in parts])
@@ -305,7 +306,14 @@ def input_slices(layout: Layout) -> dict[str, slice]:
     return slices
 
 
-def encode(table: pd.DataFrame | ColumnArrays, layout: Layout, encoder: Encoder, *, weighted: bool = False) -> Encoded:
+def encode(
+    table: pd.DataFrame | ColumnArrays,
+    layout: Layout,
+    encoder: Encoder,
+    *,
+    weighted: bool = False,
+    into: np.ndarray | None = None,
+) -> Encoded:
     """Return mapped rows as the model's inputs and targets.
 
     Parameters
@@ -316,9 +324,17 @@ def encode(table: pd.DataFrame | ColumnArrays, layout: Layout, encoder: Encoder,
     encoder : Encoder
     weighted : bool
         Whether rows count by the encoder's class weights.
+    into : float64 array [rows, inputs], optional
+        Where the inputs are written; a new array by default.
     """
     rows = coded(table, layout)
-    x = plain_inputs(rows, layout) if layout.plain else _scaled_inputs(rows, layout, encoder)
+    x = into
+    if x is None:
+        x = np.empty((rows.rows, len(input_names(layout))))
+    if layout.plain:
+        _write_plain_inputs(x, rows, layout)
+    else:
+        _write_scaled_inputs(x, rows, layout, encoder)
     if layout.task == "regression":
         values = rows.scaled(layout.target)
         return Encoded(x, (values - encoder.center[-1]) / encoder.scale[-1], np.ones(rows.rows))
@@ -327,8 +343,7 @@ def encode(table: pd.DataFrame | ColumnArrays, layout: Layout, encoder: Encoder,
     return Encoded(x, y, weight)
 
 
-def _scaled_inputs(rows: ColumnArrays, layout: Layout, encoder: Encoder) -> np.ndarray:
-    x = np.empty((rows.rows, len(input_names(layout))))
+def _write_scaled_inputs(x: np.ndarray, rows: ColumnArrays, layout: Layout, encoder: Encoder) -> None:
     places = input_slices(layout)
     by_code = _inputs_by_code(layout, encoder)
     # Few rows at a time, one input after the other: written into all rows, each value costs a line of memory.
@@ -348,7 +363,6 @@ def _scaled_inputs(rows: ColumnArrays, layout: Layout, encoder: Encoder) -> np.n
             if len(own):
                 np.take(by_code[number], rows.codes[column.name][some], axis=1, out=own, mode="clip")
         x[some] = inputs.T
-    return x
 
 
 def _inputs_by_code(layout: Layout, encoder: Encoder) -> list[np.ndarray]:
@@ -375,13 +389,17 @@ def _inputs_by_code(layout: Layout, encoder: Encoder) -> list[np.ndarray]:
 def plain_inputs(rows: ColumnArrays, layout: Layout) -> np.ndarray:
     """Return the columns as they are, float64 [rows, columns]: numbers, places of values, NaN where missing."""
     x = np.empty((rows.rows, len(layout.features)))
+    _write_plain_inputs(x, rows, layout)
+    return x
+
+
+def _write_plain_inputs(x: np.ndarray, rows: ColumnArrays, layout: Layout) -> None:
     for number, column in enumerate(layout.features):
         if column.kind == "number":
             x[:, number] = rows.values[column.name]
         else:
             codes = rows.codes[column.name]
             x[:, number] = np.where(codes == len(column.cells) - 1, np.nan, codes)
-    return x
 
 
 def scaled_of(x: np.ndarray, layout: Layout, encoder: Encoder) -> np.ndarray:
@@ -395,7 +413,10 @@ def scaled_of(x: np.ndarray, layout: Layout, encoder: Encoder) -> np.ndarray:
         plain = 0 if column.kind == "number" else inputs
         codes[column.name] = np.where(np.isnan(inputs), missing, plain).astype(int)
         values[column.name] = inputs
-    return _scaled_inputs(ColumnArrays(len(x), codes, values), replace(layout, plain=False), encoder)
+    scaling = replace(layout, plain=False)
+    inputs = np.empty((len(x), len(input_names(scaling))))
+    _write_scaled_inputs(inputs, ColumnArrays(len(x), codes, values), scaling, encoder)
+    return inputs
 
 
 def decode_target(values: np.ndarray, layout: Layout, encoder: Encoder) -> np.ndarray:

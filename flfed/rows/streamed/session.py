@@ -66,10 +66,11 @@ class StreamedSession(SiteSession):
         """Return the holdout sums, None without a row."""
         return self.rows.sums.get(HOLDOUT)
 
-    def encode(self, table: Any, encoder: Encoder) -> Any:
+    def encode(self, table: Any, encoder: Encoder, into: np.ndarray | None = None) -> Any:
         """Return the rows of a side, encoded block by block in each pass; others at once."""
         if not isinstance(table, Side):
-            return encode(table, self.layout, encoder, weighted=self.study.plan.class_weight == "balanced")
+            weighted = self.study.plan.class_weight == "balanced"
+            return encode(table, self.layout, encoder, weighted=weighted, into=into)
 
         def blocks(rng: np.random.Generator | None) -> Iterator[Encoded]:
             for rows in self.rows.blocks(table.side, rng):
