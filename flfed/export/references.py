@@ -102,16 +102,20 @@ def read_references(content: bytes, layout: Layout, folder: Path) -> References:
 
 def _are_of(references: References, layout: Layout) -> bool:
     """Return whether groups are those of a layout's columns, in its order, and of the bins of a score."""
-    bins = references.bins
-    spread = 1.0 if bins.spread is None else bins.spread
-    if not 1 <= bins.bins <= MOST_BINS or min(bins.limit, spread) <= 0:
-        return False
     if [one.column for one in references.columns] != [column.name for column in layout.features]:
         return False
     for reference, column in zip(references.columns, layout.features, strict=True):
         if not _fits(reference, len(column.cells), has_mean=column.kind == "number"):
             return False
-    return _fits(references.score, bins.bins + 1, has_mean=False)
+    if layout.task != "binary" and references.score.reason != "unscored":
+        return False
+    return _are_bins(references.bins) and _fits(references.score, references.bins.bins + 1, has_mean=False)
+
+
+def _are_bins(bins: ScoreBins) -> bool:
+    """Return whether bins are few, and have a width."""
+    spread = 1.0 if bins.spread is None else bins.spread
+    return 1 <= bins.bins <= MOST_BINS and min(bins.limit, spread) > 0
 
 
 def _fits(reference: Reference, cells: int, *, has_mean: bool) -> bool:

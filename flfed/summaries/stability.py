@@ -119,7 +119,7 @@ def training_references(layout: Layout, summary: Summary) -> list[Reference]:
 
 def _column_reference(column: ColumnLayout, summary: Summary, number: int, place: slice) -> Reference:
     counts = np.rint(summary.cells[place]).astype(int)
-    known = summary.cells_known[place] == summary.sites[0]
+    is_released = summary.cells_known[place] == summary.sites[0]
     rows = round(float(summary.rows[0]))
     mean, deviation = _moments(summary.moments[number])
     values = np.arange(len(counts) - 1)
@@ -127,17 +127,17 @@ def _column_reference(column: ColumnLayout, summary: Summary, number: int, place
     if 0 < deviation < 2 / len(values):
         if in_groups(column, [summary], number, place):
             return Reference(column=column.name, reason="wide")
-        groups, rare = _joined_groups([values], counts, known, rows)
+        groups, rare = _joined_groups([values], counts, is_released, rows)
         center = column.middle + column.half * mean
         return Reference(column=column.name, groups=groups, rare=rare, mean=center, deviation=column.half * deviation)
     # The bins of a constant number are like values: all but one are rare.
     if column.kind == "number" and deviation > 0:
-        return make_reference(column.name, counts, known, rows)
-    parts = [values[place : place + 1] for place in np.flatnonzero(known[:-1])]
-    return _reference(column.name, *_joined_groups(parts, counts, known, rows), known=known)
+        return make_reference(column.name, counts, is_released, rows)
+    parts = [values[place : place + 1] for place in np.flatnonzero(is_released[:-1])]
+    return _reference(column.name, *_joined_groups(parts, counts, is_released, rows), is_released=is_released)
 
 
-def make_reference(column: str, counts: np.ndarray, known: np.ndarray, rows: int) -> Reference:
+def make_reference(column: str, counts: np.ndarray, is_released: np.ndarray, rows: int) -> Reference:
     """Return ten groups of ordered cells by their quantiles.
 
     Parameters
@@ -145,23 +145,23 @@ def make_reference(column: str, counts: np.ndarray, known: np.ndarray, rows: int
     column : str
     counts : int array [cells]
         Rows by cell, the last of them without a value.
-    known : bool array [cells]
+    is_released : bool array [cells]
         Whether every site released the count.
     rows : int
     """
-    cells = np.flatnonzero(known[:-1])
+    cells = np.flatnonzero(is_released[:-1])
     rows_by_cell = counts[cells]
     # The quantile of the middle of a cell: one with many rows has a group of its own.
     quantile = (np.cumsum(rows_by_cell) - rows_by_cell / 2) / max(rows_by_cell.sum(), 1)
     number = np.minimum((quantile * QUANTILES).astype(int), QUANTILES - 1)
     parts = [cells[number == one] for one in np.unique(number)]
-    return _reference(column, *_neighbour_groups(parts, counts, known, rows), known=known)
+    return _reference(column, *_neighbour_groups(parts, counts, is_released, rows), is_released=is_released)
 
 
-def _reference(column: str, groups: tuple[Group, ...], rare: tuple[int, ...], known: np.ndarray) -> Reference:
+def _reference(column: str, groups: tuple[Group, ...], rare: tuple[int, ...], is_released: np.ndarray) -> Reference:
     reason: Reason = ""
     if len(groups) < 2 and not (groups and rare):
-        reason = "single" if known.all() else "suppressed"
+        reason = "single" if is_released.all() else "suppressed"
     return Reference(column=column, groups=groups, rare=rare, reason=reason)
 
 
@@ -178,22 +178,22 @@ def _moments(sums: np.ndarray) -> tuple[float, float]:
     return float(mean), math.sqrt(variance)
 
 
-def _all_groups(parts: list[np.ndarray], counts: np.ndarray, known: np.ndarray, rows: int) -> list[Group]:
+def _all_groups(parts: list[np.ndarray], counts: np.ndarray, is_released: np.ndarray, rows: int) -> list[Group]:
     """Return the parts as groups, then that of missing values, then that of suppressed cells."""
     groups = [Group(tuple(part.tolist()), int(counts[part].sum())) for part in parts]
-    if known[-1]:
+    if is_released[-1]:
         groups.append(Group((len(counts) - 1,), int(counts[-1])))
-    suppressed = np.flatnonzero(~known)
+    suppressed = np.flatnonzero(~is_released)
     if len(suppressed):
-        groups.append(Group(tuple(suppressed.tolist()), int(rows - counts[known].sum())))
+        groups.append(Group(tuple(suppressed.tolist()), int(rows - counts[is_released].sum())))
     return groups
 
 
 def _joined_groups(
-    parts: list[np.ndarray], counts: np.ndarray, known: np.ndarray, rows: int
+    parts: list[np.ndarray], counts: np.ndarray, is_released: np.ndarray, rows: int
 ) -> tuple[tuple[Group, ...], tuple[int, ...]]:
     """Return groups with the small ones joined to one, or the cells of the small ones if they stay small."""
-    groups = _all_groups(parts, counts, known, rows)
+    groups = _all_groups(parts, counts, is_released, rows)
     large = [group for group in groups if group.rows >= LEAST_ROWS]
     small = [group for group in groups if group.rows < LEAST_ROWS]
     cells = tuple(sorted(chain.from_iterable(group.cells for group in small)))
@@ -204,12 +204,12 @@ def _joined_groups(
 
 
 def _neighbour_groups(
-    parts: list[np.ndarray], counts: np.ndarray, known: np.ndarray, rows: int
+    parts: list[np.ndarray], counts: np.ndarray, is_released: np.ndarray, rows: int
 ) -> tuple[tuple[Group, ...], tuple[int, ...]]:
     """Return groups with each small one joined to its smaller neighbour, and a rare missing value in none."""
-    groups = _all_groups(parts, counts, known, rows)
+    groups = _all_groups(parts, counts, is_released, rows)
     rare: tuple[int, ...] = ()
-    if known[-1] and counts[-1] < LEAST_ROWS:
+    if is_released[-1] and counts[-1] < LEAST_ROWS:
         rare = (len(counts) - 1,)
         groups = [group for group in groups if group.cells != rare]
     while len(groups) > 1:
