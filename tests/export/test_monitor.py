@@ -207,3 +207,34 @@ def test_a_crafted_file_is_refused_in_a_sentence(exported, flfed) -> None:
         code, out, err = flfed("monitor", folder, table)
         assert (code, out, len(err.splitlines())) == (2, "", 1), err
         assert "its groups are not those of the model's columns" in err
+
+
+COVERED = """
+[privacy]
+name = "record-dp"
+epsilon = 3.0
+delta = 1e-5
+sampling = 0.2
+covers = "study"
+"""
+
+
+def test_a_run_whose_counts_all_have_noise_has_no_groups(small_sites, small_study, tmp_path: Path, flfed) -> None:
+    without_plan, _, rest = small_study.partition("[plan]")
+    strategy = rest.partition("[strategy]")[2]
+    plan = '[plan]\noptimiser = "sgd"\nlr = 0.5\nsteps = 4\n'
+    study = Study.parse(f"{without_plan}{plan}[strategy]{strategy}{COVERED}")
+    done = run(study, sites=small_sites(3, rows=2000, policy=Policy(epsilon=3.2)))
+    folder = export(done.run, tmp_path / "model").folder
+    assert not (folder / MONITOR).exists()
+    assert SharedModel.read(folder).references is None
+    code, _, err = flfed("monitor", folder, written(small_table(50, seed=1), folder))
+    assert code == 2 and "its run recorded no counts of training rows that are free of noise" in err
+
+
+def test_groups_under_secure_aggregation_are_those_over_all_sites(exported) -> None:
+    folder = exported(Policy(disclosure="open", share_metrics="aggregate-only"), **{"secure-aggregation": "on"})
+    references = SharedModel.read(folder).references
+    assert references is not None
+    plain = references.columns[0]
+    assert len(plain.groups) == 10 and plain.rows > 0.6 * len(training_rows())
