@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from flfed.summaries.summary import ColumnLayout
 from flfed.words import render, usage_error
 
 MISSING = "missing"
+MEAN = "mean"
 LONGEST = 40
 """Characters of a group's name."""
 
@@ -36,7 +37,8 @@ class Monitored:
     movement : Movement or None
         None where nothing is compared.
     group : str
-        Name of the group that moved most, "" where nothing is compared.
+        Name of the group that moved most, "" where nothing is compared. It is `MEAN` for a number whose mean is
+        compared: `movement` then has the means, of a logarithmic column the geometric ones.
     missing : float
         Share of rows without a value.
     missing_before : float or None
@@ -71,7 +73,8 @@ class Monitored:
         if self.movement is not None:
             index = number(self.movement.index)
             bound = number(self.movement.bound)
-            facts = {"now": format_share(self.movement.now), "before": format_share(self.movement.before)}
+            form = number if self.group == MEAN else format_share
+            facts = {"now": form(self.movement.now), "before": form(self.movement.before)}
             moved = render("export.monitor.moved", group=self.group, **facts)
         before = ""
         if self.missing_before is not None:
@@ -88,7 +91,8 @@ class Monitored:
         if self.movement is not None:
             index = finite(self.movement.index)
             bound = self.movement.bound
-            moved = {"group": self.group, "now": self.movement.now, "training": self.movement.before}
+            shares = {"now": finite(self.movement.now), "training": self.movement.before}
+            moved = {"group": self.group, **shares}
         return {
             "psi": index,
             "alarm-above": bound,
@@ -187,8 +191,12 @@ def monitor(model: SharedModel, predictions: Predictions) -> Monitoring:
     columns = []
     for column, reference in zip(model.layout.features, references.columns, strict=True):
         counts = np.bincount(rows.codes[column.name], minlength=len(column.cells))
-        movement = measure_movement(reference, counts, _mean(rows, column, reference), tests, independent)
-        columns.append(_monitored(reference, movement, counts, _name_column_cells(column, movement)))
+        mean = _mean(rows, column, reference)
+        movement = measure_movement(reference, counts, mean, tests, independent)
+        monitored = _monitored(reference, movement, counts, _name_column_cells(column, movement))
+        if movement is not None and reference.mean is not None and movement.cells == reference.groups[0].cells:
+            monitored = _with_means(monitored, movement, column, reference.mean, mean)
+        columns.append(monitored)
     counts = _count_scores(references, predictions)
     movement = measure_movement(references.score, counts, np.nan, tests, independent)
     score = _monitored(references.score, movement, counts, _name_score_cells(references.bins, movement))
@@ -257,6 +265,15 @@ def _monitored(reference: Reference, movement: Movement | None, counts: np.ndarr
         is_rare=last in reference.rare,
         reason=reason,
     )
+
+
+def _with_means(monitored: Monitored, movement: Movement, column: ColumnLayout, before: float, now: float) -> Monitored:
+    """Return the result of a number whose mean moved most, with its means in place of shares."""
+    means = np.array([before, now])
+    if column.transform == "log1p":
+        means = np.expm1(means)
+    moved = replace(movement, before=float(means[0]), now=float(means[1]))
+    return replace(monitored, movement=moved, group=MEAN)
 
 
 def _name_column_cells(column: ColumnLayout, movement: Movement | None) -> str:

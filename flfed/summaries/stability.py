@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from flfed.summaries.drift import by_chance
+from flfed.summaries.drift import BINNING, by_chance
 from flfed.summaries.summary import ColumnLayout, Layout, Summary
 from flfed.summaries.table_one import in_groups
 
@@ -52,7 +52,10 @@ class Reference:
     rare : tuple of int
         Cells with fewer than `LEAST_ROWS` rows together, in no group.
     mean, deviation : float or None
-        Of a number whose bins are wider than its standard deviation, after its transform: its mean is compared.
+        Of a number, after its transform, whose mean is compared: its bins are wider than its standard deviation, or
+        bins with more than a tenth of the rows are suppressed.
+    about : bool
+        Whether the mean comes from groups of bins.
     reason : str
         Why nothing is compared, or "".
     """
@@ -62,6 +65,7 @@ class Reference:
     rare: tuple[int, ...] = ()
     mean: float | None = None
     deviation: float | None = None
+    about: bool = False
     reason: Reason = ""
 
     @property
@@ -121,20 +125,43 @@ def _column_reference(column: ColumnLayout, summary: Summary, number: int, place
     counts = np.rint(summary.cells[place]).astype(int)
     is_released = summary.cells_known[place] == summary.sites[0]
     rows = round(float(summary.rows[0]))
+    if column.kind != "number":
+        return _value_reference(column.name, counts, is_released, rows)
     mean, deviation = _moments(summary.moments[number])
-    values = np.arange(len(counts) - 1)
     # In these units, the half range, all bins together are 2 wide.
-    if 0 < deviation < 2 / len(values):
-        if in_groups(column, [summary], number, place):
-            return Reference(column=column.name, reason="wide")
-        groups, rare = _joined_groups([values], counts, is_released, rows)
+    is_wide = 0 < deviation < 2 / (len(counts) - 1)
+    is_suppressed = (rows - counts[is_released].sum()) * QUANTILES > rows
+    about = in_groups(column, [summary], number, place)
+    if is_wide and about:
+        return Reference(column=column.name, reason="wide")
+    if is_suppressed and not (deviation and summary.moments_known[number] == summary.sites[0]):
+        return Reference(column=column.name, reason="suppressed")
+    if is_wide or is_suppressed:
+        groups, rare = _one_group(counts, is_released, rows)
         center = column.middle + column.half * mean
-        return Reference(column=column.name, groups=groups, rare=rare, mean=center, deviation=column.half * deviation)
-    # The bins of a constant number are like values: all but one are rare.
-    if column.kind == "number" and deviation > 0:
+        spread = column.half * deviation
+        return Reference(column=column.name, groups=groups, rare=rare, mean=center, deviation=spread, about=about)
+    if deviation:
         return make_reference(column.name, counts, is_released, rows)
-    parts = [values[place : place + 1] for place in np.flatnonzero(is_released[:-1])]
-    return _reference(column.name, *_joined_groups(parts, counts, is_released, rows), is_released=is_released)
+    # The bins of a constant number are like values: all but one are rare.
+    return _value_reference(column.name, counts, is_released, rows)
+
+
+def _value_reference(column: str, counts: np.ndarray, is_released: np.ndarray, rows: int) -> Reference:
+    parts = [np.array([cell]) for cell in np.flatnonzero(is_released[:-1])]
+    return _reference(column, *_joined_groups(parts, counts, is_released, rows), is_released=is_released)
+
+
+def _one_group(counts: np.ndarray, is_released: np.ndarray, rows: int) -> tuple[tuple[Group, ...], tuple[int, ...]]:
+    """Return all values as a group, and missing ones apart where their number is released."""
+    last = len(counts) - 1
+    if not is_released[last]:
+        return (Group(tuple(range(last + 1)), rows),), ()
+    missing = int(counts[last])
+    groups = (Group(tuple(range(last)), rows - missing),)
+    if missing < LEAST_ROWS:
+        return groups, (last,)
+    return (*groups, Group((last,), missing)), ()
 
 
 def make_reference(column: str, counts: np.ndarray, is_released: np.ndarray, rows: int) -> Reference:
@@ -267,7 +294,8 @@ def measure_movement(
     -----
     No alarm at an index up to 0.1, or where chance alone stays below it in 95 of 100 tables for all comparisons
     together: without a change, the index over `1/n + 1/m` is about chi-squared, with one degree of freedom less than
-    groups. The standardised difference of a mean, squared, is the index of two normal distributions of one spread.
+    groups. The standardised difference of a mean, squared, is the index of two normal distributions of one spread. Of a
+    mean from groups of bins it counts beyond `drift.BINNING`.
 
     Source: Yurdakul and Naranjo 2020, "Statistical properties of the population stability index".
     """
@@ -291,8 +319,11 @@ def _group_movement(
     terms = index_terms(now, before)
     if reference.mean is not None and reference.deviation is not None:
         freedom += 1
-        if now[0]:
-            difference = (mean - reference.mean) / reference.deviation
+        if not math.isnan(mean):
+            difference = abs(mean - reference.mean) / reference.deviation
+            # Groups of bins give a mean within this distance.
+            if reference.about:
+                difference = max(0.0, difference - BINNING)
             terms[0] += (now[0] / rows + before[0] / before.sum()) / 2 * difference**2
     if not freedom:
         return None
