@@ -37,8 +37,7 @@ class Monitored:
     movement : Movement or None
         None where nothing is compared.
     group : str
-        Name of the group that moved most, "" where nothing is compared. It is `MEAN` for a number whose mean is
-        compared: `movement` then has the means, of a logarithmic column the geometric ones.
+        Name of the group that moved most, "" where nothing is compared.
     missing : float
         Share of rows without a value.
     missing_before : float or None
@@ -47,6 +46,9 @@ class Monitored:
         Whether that is only the largest share that it can be.
     reason : str
         Why nothing is compared.
+    is_mean : bool
+        Whether the mean of a number moved most: `movement` then has the means, of a logarithmic column the geometric
+        ones.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Monitored:
     missing_before: float | None
     is_rare: bool
     reason: str
+    is_mean: bool = False
 
     @property
     def is_alarm(self) -> bool:
@@ -73,7 +76,7 @@ class Monitored:
         if self.movement is not None:
             index = number(self.movement.index)
             bound = number(self.movement.bound)
-            form = number if self.group == MEAN else format_share
+            form = number if self.is_mean else format_share
             facts = {"now": form(self.movement.now), "before": form(self.movement.before)}
             moved = render("export.monitor.moved", group=self.group, **facts)
         before = ""
@@ -273,7 +276,7 @@ def _with_means(monitored: Monitored, movement: Movement, column: ColumnLayout, 
     if column.transform == "log1p":
         means = np.expm1(means)
     moved = replace(movement, before=float(means[0]), now=float(means[1]))
-    return replace(monitored, movement=moved, group=MEAN)
+    return replace(monitored, movement=moved, group=MEAN, is_mean=True)
 
 
 def _name_column_cells(column: ColumnLayout, movement: Movement | None) -> str:

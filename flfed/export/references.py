@@ -57,13 +57,17 @@ FILE: TypeAdapter[References] = TypeAdapter(References)
 RECORD: TypeAdapter[tuple[Reference, ...]] = TypeAdapter(tuple[Reference, ...])
 
 
-def recorded_references(groups: Mapping[str, Any] | None, histograms: Mapping[str, Any] | None) -> References | None:
+def recorded_references(
+    groups: Mapping[str, Any] | None, histograms: Mapping[str, Any] | None, least_sites: int = 1
+) -> References | None:
     """Return the groups of a run's record, or None where it has none.
 
     Parameters
     ----------
     groups, histograms : dict or None
         Objects "training-groups" and "score-histograms" of the record.
+    least_sites : int
+        Sites that the groups of the score are of at least: of two, a site could subtract its own rows.
     """
     if groups is None:
         return None
@@ -73,11 +77,13 @@ def recorded_references(groups: Mapping[str, Any] | None, histograms: Mapping[st
     sites = requested = 0
     if histograms is not None and histograms["all"] is not None:
         bins = ScoreBins.of(histograms)
-        # Test rows all have a score; the last cell is for rows without one.
-        counts = np.append(dense(histograms["all"], bins.bins).sum(axis=0), 0).astype(int)
-        score = make_reference("", counts, np.ones(len(counts), dtype=bool), int(counts.sum()))
         sites = histograms["combined-sites"]
         requested = histograms["requested-sites"]
+        score = Reference(column="", reason="few-sites")
+        if sites >= least_sites:
+            # Test rows all have a score; the last cell is for rows without one.
+            counts = np.append(dense(histograms["all"], bins.bins).sum(axis=0), 0).astype(int)
+            score = make_reference("", counts, np.ones(len(counts), dtype=bool), int(counts.sum()))
     about = render("export.notes.monitor")
     return References(about=about, columns=columns, score=score, bins=bins, sites=sites, requested=requested)
 
@@ -107,7 +113,7 @@ def _are_of(references: References, layout: Layout) -> bool:
     for reference, column in zip(references.columns, layout.features, strict=True):
         if not _fits(reference, len(column.cells), has_mean=column.kind == "number"):
             return False
-    if layout.task != "binary" and references.score.reason != "unscored":
+    if layout.task != "binary" and not references.score.reason:
         return False
     return _are_bins(references.bins) and _fits(references.score, references.bins.bins + 1, has_mean=False)
 

@@ -26,6 +26,7 @@ from flfed.records.statistics.noised_scores import is_uncompared, with_verdict
 from flfed.records.statistics.recorded_statistic import ANALYSIS, statistic_in_words, statistic_object
 from flfed.records.store.entries import EventEntry, MetricRow, RunEntry, SeriesEntry
 from flfed.records.store.reader import RunReader
+from flfed.records.store.visibility import LEAST_TOGETHER
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
 from flfed.rows.model_files import ENCODER, INDEX, MODEL, MONITOR, SCHEMA, STUDY, TREE_FILES
@@ -162,7 +163,12 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
 
 def _references(reader: RunReader, run: str) -> References | None:
     """Return the groups of training rows in a run's record, or None."""
-    return recorded_references(reader.summary(run, "training-groups"), reader.summary(run, "score-histograms"))
+    is_open = all(site.disclosure == "open" for site in reader.sites(run) if site.status == "accepted")
+    return recorded_references(
+        reader.summary(run, "training-groups"),
+        reader.summary(run, "score-histograms"),
+        least_sites=1 if is_open else LEAST_TOGETHER,
+    )
 
 
 def _in_dtype(model: SharedModel, dtype: str) -> SharedModel:

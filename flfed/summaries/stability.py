@@ -20,7 +20,7 @@ NOTABLE = 0.1
 """Index up to which a change is usually read as none.
 
 Source: Siddiqi 2006, "Credit risk scorecards"."""
-Reason = Literal["", "suppressed", "wide", "single", "unscored"]
+Reason = Literal["", "suppressed", "wide", "single", "unscored", "few-sites"]
 """Why nothing is compared; the sentences are in `flfed/words/export.toml`."""
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from flfed import Policy
 from flfed.export.model_folder import SharedModel
+from flfed.export.references import recorded_references
 from flfed.export.run_folder import export
 from flfed.federation.server.run import run
 from flfed.records.store.reader import RunReader
@@ -219,6 +220,15 @@ def test_a_crafted_file_is_refused_in_a_sentence(exported, flfed) -> None:
         code, out, err = flfed("monitor", folder, table)
         assert (code, out, len(err.splitlines())) == (2, "", 1), err
         assert "its groups are not those of the model's columns" in err
+
+
+def test_scores_of_two_institutions_are_no_groups() -> None:
+    counts = {"0": [[place, 20] for place in range(100)], "1": [[place, 10] for place in range(50, 150)]}
+    histograms = {"bins": 256, "limit": 12.0, "all": counts, "combined-sites": 2, "requested-sites": 3}
+    two = recorded_references({"columns": []}, histograms, 3)
+    assert two is not None and (two.score.reason, two.score.groups) == ("few-sites", ())
+    three = recorded_references({"columns": []}, histograms | {"combined-sites": 3}, 3)
+    assert three is not None and [group.rows for group in three.score.groups] == [300] * 10
 
 
 COVERED = """
