@@ -20,8 +20,8 @@ OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
-    "tokens of code": 752_400,
-    "lines of code": 70_530,
+    "tokens of code": 752_900,
+    "lines of code": 70_570,
     "Python files": 541,
     "most imports of a module": 33,
     "modules with more than 15 imports": 49,

@@ -164,11 +164,9 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
 def _references(reader: RunReader, run: str) -> References | None:
     """Return the groups of training rows in a run's record, or None."""
     is_open = all(site.disclosure == "open" for site in reader.sites(run) if site.status == "accepted")
-    return recorded_references(
-        reader.summary(run, "training-groups"),
-        reader.summary(run, "score-histograms"),
-        least_sites=1 if is_open else LEAST_TOGETHER,
-    )
+    least = 1 if is_open else LEAST_TOGETHER
+    histograms = reader.summary(run, "score-histograms")
+    return recorded_references(reader.summary(run, "training-groups"), histograms, least)
 
 
 def _in_dtype(model: SharedModel, dtype: str) -> SharedModel:

