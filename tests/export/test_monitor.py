@@ -24,6 +24,7 @@ from flfed.rows.model_files import INDEX, MONITOR, seal
 from flfed.study.study import Study
 from flfed.summaries.score_bins import ScoreBins
 from flfed.summaries.stability import LEAST_ROWS
+from tests.boosting import trees_study
 from tests.conftest import small_table
 
 
@@ -220,6 +221,16 @@ def test_a_crafted_file_is_refused_in_a_sentence(exported, flfed) -> None:
         code, out, err = flfed("monitor", folder, table)
         assert (code, out, len(err.splitlines())) == (2, "", 1), err
         assert "its groups are not those of the model's columns" in err
+
+
+def test_trees_have_the_groups_of_the_same_rows(exported, small_sites, small_study, tmp_path: Path, flfed) -> None:
+    linear = SharedModel.read(exported()).references
+    done = run(Study.parse(trees_study(small_study)), sites=small_sites(3, rows=300))
+    folder = export(done.run, tmp_path / "trees").folder
+    trees = SharedModel.read(folder).references
+    assert linear is not None and trees is not None and trees.columns == linear.columns
+    code, out, _ = flfed("monitor", folder, written(small_table(400, seed=77), folder), "--json")
+    assert code == 0 and json.loads(out)["score"]["psi"] < 0.1
 
 
 def test_scores_of_two_institutions_are_no_groups() -> None:
