@@ -20,9 +20,9 @@ OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
-    "tokens of code": 745_600,
-    "lines of code": 69_870,
-    "Python files": 536,
+    "tokens of code": 752_900,
+    "lines of code": 70_570,
+    "Python files": 541,
     "most imports of a module": 33,
     "modules with more than 15 imports": 49,
     "modules that know four or more concepts": 2,
@@ -45,7 +45,7 @@ RATCHET = {
     "told, tell, tells": 62,
     "median sentence of pages, words": 12.0,
     "longest sentence of pages, words": 35,
-    "lines of code with text": 1_812,
+    "lines of code with text": 1_817,
 }
 """Most that each counter of `tests/house.py` and of `tests/words_counted.py` may reach: what it was when the last
 change was made, or less."""

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
 from flfed.errors import FlfedError, UsageError
+from flfed.export.explanations import explain_predictions
 from flfed.export.model_folder import SharedModel, dequantise
-from flfed.export.predict import explained, predict_table
+from flfed.export.predict import predict_table
 from flfed.parsers import parse_tensors
 from flfed.records.dashboard.access import role_of
 from flfed.rows.data import datasets
@@ -137,8 +138,8 @@ def predicted(folder: Path, files: dict[str, bytes]) -> str:
     try:
         model = SharedModel.read(folder)
         found = predict_table(model, folder.parent / "rows.csv")
-        if model.layout.plain:
-            explained(model, found.inputs)
+        if model.study.model.name != "mlp":
+            explain_predictions(model, found)
     except FlfedError as error:
         assert error.exit_code == 2 and CELL not in str(error)
         return str(error)

@@ -90,7 +90,9 @@ def test_every_command_of_the_page_on_predicting_runs_in_an_empty_folder(flfed, 
     monkeypatch.chdir(tmp_path)
     for words in commands_of("docs/predict.md"):
         code, out, err = flfed(*words)
-        assert (code, bool(out.strip())) == (0, True), (words, err)
+        # A clinic may differ from all clinics together: an alarm.
+        expected = (0, 1) if words[0] == "monitor" else (0,)
+        assert code in expected and out.strip(), (words, err)
     assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 209  # 208 patients and a header
 
 

@@ -18,6 +18,8 @@ from flfed.records.statistics.verdict import interval, number
 from flfed.words import render
 
 if TYPE_CHECKING:
+    from flfed.deployment.model_signer import Whose
+    from flfed.export.model_folder import SharedModel
     from flfed.export.predict import Predictions
 
 
@@ -117,54 +119,51 @@ def report_run(
         yield render("commands.report.run", file=to, run=name)
 
 
+MODEL = typer.Argument(..., help="Exported model folder.")
+TABLE = typer.Argument(None, help="CSV or Parquet with the columns of the model's schema.")
+SITE = typer.Option("", metavar="NAME", help="Site whose own table and mapping are used instead.")
+SIGNED_BY = typer.Option(
+    "",
+    "--signed-by",
+    metavar="FILE|FINGERPRINT",
+    help="Require this coordinator's signature: its kit, or its key's SHA256:...",
+)
+
+
 def predict(
-    model: Path = typer.Argument(..., help="Exported model folder."),
-    table: Path | None = typer.Argument(None, help="CSV or Parquet with the columns of the model's schema."),
-    site: str = typer.Option("", metavar="NAME", help="Site whose own table and mapping are used instead."),
+    model: Path = MODEL,
+    table: Path | None = TABLE,
+    site: str = SITE,
     out: Path | None = typer.Option(None, "--output", help="New file for the predictions (mode 600)."),
     explain: Path | None = typer.Option(
         None,
         metavar="FILE",
-        help="New CSV file for the contribution of each column to each row (boosted trees).",
+        help="New CSV file for the contribution of each column to each row (trees, linear and logistic models).",
     ),
-    signed_by: str = typer.Option(
-        "",
-        metavar="FILE|FINGERPRINT",
-        help="Require this coordinator's signature: its kit, or its key's SHA256:...",
-    ),
+    signed_by: str = SIGNED_BY,
     as_json: bool = output.JSON,
 ) -> None:
     """Predict each row of a table with a run's model; a table that breaks the schema is refused.
 
     Prints CSV: the number of the row, from 1, and its probability, probabilities or prediction. If the table has the
-    outcome, metrics are printed as well. In any case the signer of the model is printed.
+    outcome, metrics and calibration are printed as well. In any case the signer of the model is printed.
     """
-    if (table is None) == (not site):
-        raise UsageError("give either a table or --site NAME")
+    shared, signed, predictions = _predicted(model, table, site, signed_by)
     # Imported late, so that wrong usage is refused at once.
-    from flfed.deployment.model_signer import whose
-    from flfed.export.model_folder import SharedModel
-    from flfed.export.predict import explained, predict_site, predict_table
+    from flfed.export.explanations import explain_predictions
     from flfed.paths import write_private
 
-    shared = SharedModel.read(model)
-    signed = whose(shared.signature, signed_by)
-    predictions = predict_table(shared, table) if table is not None else predict_site(shared, site)
     # The file is written before anything is printed: its errors end the command.
     reasons = None
     if explain is not None:
-        reasons = explained(shared, predictions.inputs)
+        reasons = explain_predictions(shared, predictions)
         write_private(explain, reasons.as_csv(), advice="choose another file with --explain")
     if out is not None:
         write_private(out, predictions.as_csv(), advice="choose another file with --output")
     if as_json:
         shown = {"model": str(model), "run": shared.run, "of": predictions.of, "rows": len(predictions.values)}
         shown |= signed.as_object()
-        shown |= {
-            "metrics": predictions.figures or None,
-            "metric-rows": predictions.known,
-            "notes": list(predictions.notes),
-        }
+        shown |= {**predictions.measured(), "notes": list(predictions.notes)}
         if out is None:
             shown["predictions"] = predictions.rows()
         else:
@@ -185,6 +184,50 @@ def predict(
     _print_figures(predictions, to_stderr=out is None)
 
 
+def _predicted(model: Path, table: Path | None, site: str, signed_by: str) -> tuple[SharedModel, Whose, Predictions]:
+    """Return a model, its signer, and its predictions for a table or a site's rows."""
+    if (table is None) == (not site):
+        raise UsageError("give either a table or --site NAME")
+    from flfed.deployment.model_signer import whose
+    from flfed.export.model_folder import SharedModel
+    from flfed.export.predict import predict_site, predict_table
+
+    shared = SharedModel.read(model)
+    signed = whose(shared.signature, signed_by)
+    predictions = predict_table(shared, table) if table is not None else predict_site(shared, site)
+    return shared, signed, predictions
+
+
+@output.tables
+def monitor(
+    model: Path = MODEL,
+    table: Path | None = TABLE,
+    site: str = SITE,
+    signed_by: str = SIGNED_BY,
+    as_json: bool = output.JSON,
+) -> None:
+    """Compare a table with the training rows of a run's model, to see whether the model still fits.
+
+    Printed are the population stability index and the missing share of each column and of the score. If the table has
+    the outcome, metrics and calibration are printed as well. Nothing leaves this machine.
+
+    Exit codes: 0 no alarm, 1 an alarm, 2 wrong use or wrong input.
+    """
+    shared, signed, predictions = _predicted(model, table, site, signed_by)
+    from flfed.export.monitor import monitor as monitor_rows
+
+    result = monitor_rows(shared, predictions)
+    if as_json:
+        output.print_json({"model": str(model), "run": shared.run, **signed.as_object(), **result.as_object()})
+    else:
+        output.as_table(*result.table(), spare=("largest change", "alarm above"))
+        output.say_all([*result.describe(), signed.sentence])
+        _print_figures(predictions, to_stderr=False)
+    # A script notices an alarm.
+    if result.alarms:
+        raise typer.Exit(1)
+
+
 def _print_figures(predictions: Predictions, *, to_stderr: bool) -> None:
     """Print notes and metrics; on standard error where standard output holds the predictions."""
     for note in predictions.notes:
@@ -197,6 +240,8 @@ def _print_figures(predictions: Predictions, *, to_stderr: bool) -> None:
                 span = f"95 % CI {interval(figure['low'], figure['high'])}"
             text = f"{number(figure['value'])} ({span})"
         typer.echo(f"  {name}: {text}", err=to_stderr)
+    for sentence in predictions.describe_calibration():
+        typer.echo(sentence, err=to_stderr)
 
 
 @output.tables

@@ -19,6 +19,7 @@ import tomli_w
 from safetensors.numpy import save
 
 import flfed
+from flfed.export.references import References, read_references
 from flfed.export.xgboost_file import xgboost_files
 from flfed.rows.data.schema import Schema
 from flfed.rows.features.encode import ColumnArrays, decode_target, encode, input_names
@@ -28,6 +29,7 @@ from flfed.rows.model_files import (
     FORMAT_INT8,
     INDEX,
     MODEL,
+    MONITOR,
     SCALE,
     SCHEMA,
     STUDY,
@@ -78,6 +80,8 @@ class SharedModel:
         The weights as int8, if `arrays` are made of them.
     rounded_of : str
         SHA-256 of the arrays before rounding to float32; "" if they are as trained.
+    references : References, optional
+        Groups of training rows, if the run's record has them.
     """
 
     run: str
@@ -89,6 +93,7 @@ class SharedModel:
     signature: Signature | None = None
     quantised: Quantised | None = None
     rounded_of: str = ""
+    references: References | None = None
 
     @property
     def layout(self) -> Layout:
@@ -178,6 +183,8 @@ class SharedModel:
             SCHEMA: tomli_w.dumps(meaning).encode(),
             STUDY: self.study.text.encode(),
         }
+        if self.references is not None:
+            files[MONITOR] = self.references.as_json()
         if self.layout.plain:
             files |= xgboost_files(self.arrays, self.layout, self.encoder)
         index = self._index()
@@ -250,6 +257,9 @@ class SharedModel:
         if facts.quantised is not None:
             quantised = Quantised(stored=arrays, **facts.quantised.model_dump())
             arrays = dequantise(arrays)
+        references = None
+        if files.monitor is not None:
+            references = read_references(files.monitor, study_layout(files.study, files.schema), folder)
         made = cls(
             run=facts.run,
             study=files.study,
@@ -259,6 +269,7 @@ class SharedModel:
             figures=facts.figures,
             signature=_signature(folder, files.index),
             quantised=quantised,
+            references=references,
         )
         # Each file may be whole and still belong to another model.
         if made._hashes() != facts.hashes:

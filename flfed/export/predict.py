@@ -1,14 +1,10 @@
-"""Predictions of an exported model, and the contributions of columns to those of trees.
-
-They are for a table with the schema's columns, or for a site's own rows.
-"""
+"""Predictions of an exported model for a table with the schema's columns, or for a site's own rows."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +13,7 @@ import pandas as pd
 
 from flfed.errors import TableError, UsageError, count_in_words
 from flfed.export.model_folder import SharedModel
+from flfed.records.statistics.verdict import interval, number
 from flfed.records.store.tables import finite
 from flfed.rows.data import datasets
 from flfed.rows.data import site_discovery as sites
@@ -24,16 +21,13 @@ from flfed.rows.data.findings.oddities import oddities
 from flfed.rows.data.mapping import map_table
 from flfed.rows.data.parsing.fields import MAP_IT, NO_COLUMN, Field, Finding, with_text_names
 from flfed.rows.data.sources import Csv, Parquet
-from flfed.rows.evaluation.intervals import compare
+from flfed.rows.evaluation.calibration import LEAST_EVENTS, Calibration, calibrate
+from flfed.rows.evaluation.intervals import Estimate, compare
 from flfed.rows.evaluation.scoring import metrics_of
 from flfed.rows.features.encode import codes, encode
 from flfed.seeds import generator
 from flfed.spreadsheet import csv_text
-from flfed.trees.cut_points import contributions_of
 from flfed.words import render, usage_error
-
-MEAN = "mean of all rows"
-"""Header of the prediction without any column."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,6 +45,8 @@ class Predictions:
         Target of a value: the last class, the classes, or the target with its unit.
     figures : dict of metric to {"value", "low", "high", "method"}
         On the rows with an outcome; empty if the table has none.
+    calibration : Calibration or None
+        On the same rows; None without an outcome, and unless the target has two classes.
     known : int
         Number of rows with an outcome and a prediction.
     notes : tuple of str
@@ -59,30 +55,73 @@ class Predictions:
         A sentence for each column with values outside an unconfirmed range.
     inputs : float64 array [rows, inputs]
         The rows as inputs of the model.
+    table : DataFrame
+        The rows in the schema's columns.
     """
 
     headers: tuple[str, ...]
     values: np.ndarray
     of: str
     figures: Mapping[str, Mapping[str, Any]]
+    calibration: Calibration | None
     known: int
     notes: tuple[str, ...]
     clipped: tuple[str, ...] = ()
     inputs: np.ndarray
+    table: pd.DataFrame
 
     def rows(self) -> list[dict[str, float | int | None]]:
         """Return one object a row: its number from 1, and its values by name."""
         rows = []
-        for number, row in enumerate(self.values.tolist(), start=1):
-            rows.append({"row": number, **dict(zip(self.headers, map(finite, row), strict=True))})
+        for place, row in enumerate(self.values.tolist(), start=1):
+            rows.append({"row": place, **dict(zip(self.headers, map(finite, row), strict=True))})
         return rows
 
     def as_csv(self) -> str:
         """Return the rows as CSV: "row", then the values with all their digits."""
-        return _as_csv(self.headers, self.values)
+        return rows_csv(self.headers, self.values)
+
+    def measured(self) -> dict[str, Any]:
+        """Return the figures of rows with an outcome, as `--json` has them."""
+        calibration = None
+        if self.calibration is not None:
+            calibration = {
+                "slope": _figure(self.calibration.slope),
+                "intercept": _figure(self.calibration.intercept),
+                "few-events": self.calibration.few,
+            }
+        return {"metrics": self.figures or None, "calibration": calibration, "metric-rows": self.known}
+
+    def describe_calibration(self) -> list[str]:
+        """Return the calibration in sentences; none where there is none."""
+        if self.calibration is None:
+            return []
+        sentences = [
+            _describe("slope", self.calibration.slope, 1.0, ("extreme", "narrow")),
+            _describe("intercept", self.calibration.intercept, 0.0, ("high", "low")),
+        ]
+        if self.calibration.few:
+            sentences.append(render("export.calibration.few", least=LEAST_EVENTS))
+        return sentences
 
 
-def _as_csv(headers: Sequence[str], values: np.ndarray) -> str:
+def _describe(name: str, estimate: Estimate, calibrated: float, words: tuple[str, str]) -> str:
+    """Return an estimate of calibration in a sentence: below what is calibrated, above, or neither."""
+    if not math.isfinite(estimate.value):
+        return render("export.calibration.undefined", name=name, reason=estimate.method)
+    below, above = words
+    word = "fits"
+    if estimate.high < calibrated:
+        word = below
+    elif estimate.low > calibrated:
+        word = above
+    signed = name == "intercept"
+    span = interval(estimate.low, estimate.high, signed=signed)
+    figure = f"{number(estimate.value, signed=signed)} (95 % CI {span})"
+    return render(f"export.calibration.{name}-{word}", figure=figure)
+
+
+def rows_csv(headers: Sequence[str], values: np.ndarray) -> str:
     """Return the values of all rows as CSV, with the row's number first; NaN is an empty cell."""
     cells = values.astype(object)
     cells[np.isnan(values)] = None
@@ -172,16 +211,18 @@ def _predict(
         notes.append(render("export.predict.gaps", rows=count_in_words(int((~usable).sum()))))
     # Figures need rows that have both an outcome and a prediction.
     comparable_rows = usable & table[model.schema.target].notna().to_numpy()
-    figures = {}
+    figures: dict[str, dict[str, Any]] = {}
+    calibration = None
     if comparable_rows.any():
-        figures = _figures(model, table[comparable_rows], values[comparable_rows])
+        compared = table[comparable_rows]
+        figures, calibration = _measure(model, compared, values[comparable_rows], person_codes(model, compared))
         notes.append(render(f"export.figures.{scope}"))
         if not comparable_rows.all():
             notes.append(render("export.predict.known", known=comparable_rows.sum(), rows=len(table)))
     headers, of = _headers(model)
     return Predictions(
-        headers=headers, values=values, of=of, figures=figures, known=int(comparable_rows.sum()),
-        notes=tuple(notes), clipped=tuple(clipped), inputs=x,
+        headers=headers, values=values, of=of, figures=figures, calibration=calibration,
+        known=int(comparable_rows.sum()), notes=tuple(notes), clipped=tuple(clipped), inputs=x, table=table,
     )  # fmt: skip
 
 
@@ -296,14 +337,26 @@ def _headers(model: SharedModel) -> tuple[tuple[str, ...], str]:
     return tuple(f"probability {name}" for name in schema.classes), schema.target
 
 
-def _figures(model: SharedModel, table: pd.DataFrame, values: np.ndarray) -> dict[str, dict[str, Any]]:
-    """Return each metric with interval and method, or the reason why it is undefined."""
+def person_codes(model: SharedModel, table: pd.DataFrame) -> np.ndarray | None:
+    """Return the code of each row's person, or None where each row is its own."""
+    if not model.schema.group:
+        return None
+    group = table[model.schema.group]
+    if group.isna().any() or group.is_unique:
+        return None
+    return pd.factorize(group)[0]
+
+
+def _measure(
+    model: SharedModel, table: pd.DataFrame, values: np.ndarray, groups: np.ndarray | None
+) -> tuple[dict[str, dict[str, Any]], Calibration | None]:
+    """Return each metric with interval and method, or why it is undefined, and the calibration of probabilities.
+
+    Rows of one person go together, or the intervals would be too short.
+    """
     task = model.schema.task
     cells = table[model.schema.target]
     y = cells.to_numpy(dtype=float) if task == "regression" else codes(cells, model.layout.target)
-    group = table[model.schema.group] if model.schema.group else None
-    # Rows of one person are resampled together, or the interval would be too short.
-    groups = pd.factorize(group)[0] if group is not None and group.notna().all() and not group.is_unique else None
     score = values if task == "multi-class" else values[:, 0]
     interval_by_metric, _ = compare(
         metrics_of(task, model.study.compare.alert_budget),
@@ -314,69 +367,12 @@ def _figures(model: SharedModel, table: pd.DataFrame, values: np.ndarray) -> dic
         draws=model.study.compare.resamples,
         groups=groups,
     )
-    figures = {}
-    for name, arms in interval_by_metric.items():
-        ends = {end: finite(getattr(arms[""], end)) for end in ("value", "low", "high")}
-        figures[name] = {**ends, "method": arms[""].method}
-    return figures
+    figures = {name: _figure(arms[""]) for name, arms in interval_by_metric.items()}
+    calibration = calibrate(y, score, groups) if task == "binary" else None
+    return figures, calibration
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Explanations:
-    """Contribution of each column to the score of each row, in the order of the rows.
-
-    Attributes
-    ----------
-    headers : tuple of str
-        The columns, then `MEAN`; with several classes, once for each class.
-    values : float64 array [rows, headers]
-        In the unit of the score: log-odds of the last class, a score of each class, or the predicted number (its
-        logarithm under the transform log1p). Those of one class, or of a number, add up to the row's score. NaN for a
-        row without a prediction.
-    unit : str
-    """
-
-    headers: tuple[str, ...]
-    values: np.ndarray
-    unit: str
-
-    def as_csv(self) -> str:
-        """Return the rows as CSV, the row's number first."""
-        return _as_csv(self.headers, self.values)
-
-
-def explained(model: SharedModel, x: np.ndarray) -> Explanations:
-    """Return the contribution of each column to predictions.
-
-    Parameters
-    ----------
-    model : SharedModel
-    x : float64 array [rows, columns]
-        The encoder's inputs; NaN where a value is missing.
-
-    Raises
-    ------
-    UsageError
-        If the model has no trees.
-
-    Notes
-    -----
-    Source: Lundberg et al. 2020, "From local explanations to global understanding with explainable AI for trees".
-    """
-    if not model.layout.plain:
-        raise usage_error("export.errors.explain", model=model.study.model.title)
-    schema = model.schema
-    scale = 1.0
-    base = 0.0
-    unit = "log-odds" if schema.task == "binary" else "score"
-    if schema.task == "regression":
-        scale = float(model.encoder.scale[-1])
-        base = float(model.encoder.center[-1])
-        column = schema.columns[schema.target]
-        unit = f"logarithm of {schema.target}" if column.transform == "log1p" else column.unit or schema.target
-    values = scale * contributions_of(model.arrays, x)
-    values[:, :, -1] += base
-    columns = [*(column.name for column in model.layout.features), MEAN]
-    classes = [f" ({name})" for name in schema.classes] if values.shape[1] > 1 else [""]
-    headers = tuple(name + of for of, name in product(classes, columns))
-    return Explanations(headers=headers, values=values.reshape(len(x), -1), unit=unit)
+def _figure(estimate: Estimate) -> dict[str, Any]:
+    """Return an estimate as JSON has it."""
+    ends = {end: finite(getattr(estimate, end)) for end in ("value", "low", "high")}
+    return {**ends, "method": estimate.method}

@@ -6,7 +6,7 @@ import json
 import textwrap
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from flfed import registry
 from flfed.errors import UsageError, unknown
 from flfed.export.model_folder import SharedModel, write_files
+from flfed.export.references import References, recorded_references
 from flfed.federation.engines.engine import engine_of
 from flfed.paths import RUN
 from flfed.records.objects import read, write
@@ -25,9 +26,10 @@ from flfed.records.statistics.noised_scores import is_uncompared, with_verdict
 from flfed.records.statistics.recorded_statistic import ANALYSIS, statistic_in_words, statistic_object
 from flfed.records.store.entries import EventEntry, MetricRow, RunEntry, SeriesEntry
 from flfed.records.store.reader import RunReader
+from flfed.records.store.visibility import LEAST_TOGETHER
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
-from flfed.rows.model_files import ENCODER, INDEX, MODEL, SCHEMA, STUDY, TREE_FILES
+from flfed.rows.model_files import ENCODER, INDEX, MODEL, MONITOR, SCHEMA, STUDY, TREE_FILES
 from flfed.signatures import Signer, fingerprint_of, signing_public
 from flfed.spreadsheet import csv_text
 from flfed.study.study import Study
@@ -146,7 +148,7 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
         signer = engine_of(runs[0].engine).signer() if model else None
         target = folder or Path(run_report["run"])
         if model is not None:
-            model = _in_dtype(model, dtype)
+            model = replace(_in_dtype(model, dtype), references=_references(reader, model.run))
         # Refused before anything is written: two exports are never mixed.
         _refuse_taken(target)
         files = _tables(reader, runs, run_report)
@@ -157,6 +159,14 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
         model.write(target, signer)
         exported = model.run
     return Exported(run_report["run"], target, exported, reason, _names(target), signer)
+
+
+def _references(reader: RunReader, run: str) -> References | None:
+    """Return the groups of training rows in a run's record, or None."""
+    is_open = all(site.disclosure == "open" for site in reader.sites(run) if site.status == "accepted")
+    least = 1 if is_open else LEAST_TOGETHER
+    histograms = reader.summary(run, "score-histograms")
+    return recorded_references(reader.summary(run, "training-groups"), histograms, least)
 
 
 def _in_dtype(model: SharedModel, dtype: str) -> SharedModel:
@@ -360,6 +370,8 @@ def _readme(
         return "\n".join([*lines, render("export.readme.absent", reason=reason), ""])
     schema = model.schema
     names = [INDEX, MODEL, ENCODER, SCHEMA, STUDY]
+    if model.references is not None:
+        names.append(MONITOR)
     if model.layout.plain:
         names += TREE_FILES
     lines += ["The model", "", *_described(names)]

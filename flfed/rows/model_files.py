@@ -34,6 +34,8 @@ STUDY = "study.toml"
 INDEX = "model.json"
 SCALE = ".scale"
 """What a weight's name ends with in the name of its scales, where weights are int8."""
+MONITOR = "monitor.json"
+"""Groups of training rows, for `flfed monitor`; a model may lack them."""
 TREE_FILES = ("xgboost.json", "xgboost.ubj")
 """Of trees, in XGBoost's formats."""
 READ = (MODEL, ENCODER, SCHEMA, STUDY)
@@ -86,6 +88,8 @@ class ModelFiles:
     arrays : dict of name to array
         As they are stored: int8, with scales, where `facts` has `quantised`.
     encoder : Encoder
+    monitor : bytes or None
+        Content of `monitor.json`, if the folder has it.
     """
 
     index: Mapping[str, Any]
@@ -94,6 +98,7 @@ class ModelFiles:
     schema: Schema
     arrays: Arrays
     encoder: Encoder
+    monitor: bytes | None
 
 
 def read_model_files(folder: Path) -> ModelFiles:
@@ -117,7 +122,15 @@ def read_model_files(folder: Path) -> ModelFiles:
     layout = study_layout(study, schema)
     if not _encoder_fits(encoder, layout) or (layout.plain and not _are_trees(stored)):
         raise parts_apart(folder)
-    return ModelFiles(index=index, facts=facts, study=study, schema=schema, arrays=stored, encoder=Encoder(**encoder))
+    return ModelFiles(
+        index=index,
+        facts=facts,
+        study=study,
+        schema=schema,
+        arrays=stored,
+        encoder=Encoder(**encoder),
+        monitor=content.get(MONITOR),
+    )
 
 
 def parts_apart(folder: Path) -> UsageError:
@@ -167,18 +180,18 @@ def _verified_files(folder: Path, files: Mapping[str, str]) -> dict[str, bytes]:
         If one is missing, not the one that was exported, or larger than any model's.
     """
     # Only files of ours are read: a name from the index could lead out of the folder.
-    if not set(READ) <= set(files) <= {*READ, *TREE_FILES}:
+    if not set(READ) <= set(files) <= {*READ, *TREE_FILES, MONITOR}:
         raise usage_error("models.files.names", path=folder / INDEX)
     bytes_by_name = {}
     for name, sha256 in files.items():
         path = folder / name
         if not os.path.isfile(path):
             raise usage_error("models.files.missing", folder=folder, name=name)
-        largest = LARGEST_FILE if name in READ else LARGEST_TREES
+        largest = LARGEST_TREES if name in TREE_FILES else LARGEST_FILE
         content = _content(path, largest)
         if hashlib.sha256(content).hexdigest() != sha256:
             raise usage_error("models.files.differs", path=path)
-        if name in READ:
+        if name not in TREE_FILES:
             bytes_by_name[name] = content
     return bytes_by_name
 

@@ -62,7 +62,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 def test_an_exported_run_says_what_the_store_says(ran, tmp_path):
     done = export(ran.first, tmp_path / "out")
-    assert done.model == ran.first and len(done.files) == 11
+    assert done.model == ran.first and len(done.files) == 12
     with RunReader.open() as reader:
         assert json.loads((tmp_path / "out" / "report.json").read_text()) == report(reader, ran.first)
         figures, differences = reader.figures(ran.first), reader.differences(ran.first)

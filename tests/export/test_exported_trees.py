@@ -10,8 +10,9 @@ import xgboost
 
 from flfed import Study, run
 from flfed.errors import UsageError
+from flfed.export.explanations import explain_predictions
 from flfed.export.model_folder import SharedModel
-from flfed.export.predict import explained, inputs_of
+from flfed.export.predict import inputs_of, predict_frame
 from flfed.export.run_folder import export
 from flfed.export.xgboost_file import xgboost_files
 from flfed.rows.data import datasets
@@ -149,18 +150,20 @@ def test_explanations_of_classes_and_numbers_add_up_to_the_score(dataset: str, h
     done = run(study_of(dataset))
     folder = export(done.run, tmp_path / "folder").folder
     model = SharedModel.read(folder)
-    x = encode(coded(datasets.load(dataset).whole_table(), model.layout), model.layout, model.encoder).x
-    found = explained(model, x)
+    predictions = predict_frame(model, datasets.load(dataset).whole_table())
+    x = predictions.inputs
+    found = explain_predictions(model, predictions)
     given = xgboost.DMatrix(x.astype(np.float32), feature_names=names_of(model))
     theirs = booster(folder, FILES[0]).predict(given, pred_contribs=True).reshape(len(x), -1)
     np.testing.assert_allclose(found.values, theirs, rtol=1e-5, atol=1e-5 * np.abs(theirs).max())
 
 
-def test_a_model_that_is_no_trees_is_not_explained(small_sites, small_study, home, tmp_path: Path, flfed):
+def test_a_network_is_not_explained(small_sites, small_study, home, tmp_path: Path, flfed):
     sites = small_sites(2)
-    folder = export(run(Study.parse(small_study), sites=sites).run, tmp_path / "folder").folder
+    study = Study.parse(small_study).replace({"model.name": "mlp"})
+    folder = export(run(study, sites=sites).run, tmp_path / "folder").folder
     table = tmp_path / "rows.csv"
     sites[0].read().training.to_csv(table, index=False)
     code, out, said = flfed("predict", folder, table, "--explain", tmp_path / "why.csv")
-    assert code == 2 and "--explain needs boosted trees" in said and out == ""
+    assert code == 2 and "--explain needs boosted trees, or a linear" in said and out == ""
     assert not (tmp_path / "why.csv").exists()

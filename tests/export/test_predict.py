@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import statsmodels.api as sm
 from safetensors.numpy import load, save
-from scipy.special import expit, softmax
+from scipy.special import expit, logit, softmax
 from sklearn import metrics as sk
 
 from flfed.errors import FlfedError, UsageError
@@ -235,6 +236,37 @@ def test_metrics_are_of_the_rows_whose_outcome_is_known(small_model, written):
     assert "4 of 6 rows" in found.notes[1] and "this table only" in found.notes[0]
     one_class = predict_table(small_model, written(ROWS.assign(y="yes")))
     assert one_class.figures["roc_auc_score"]["value"] is None and one_class.figures["roc_auc_score"]["method"]
+
+
+def test_calibration_equals_statsmodels(small_model, written):
+    rng = np.random.default_rng(4)
+    rows = ROWS.sample(400, replace=True, random_state=1, ignore_index=True)
+    rows = rows.assign(x1=rng.uniform(0, 100, 400), y=rng.choice(["no", "yes"], 400, p=[0.7, 0.3]))
+    found = predict_table(small_model, written(rows))
+    y, odds = (rows["y"] == "yes").astype(float), logit(found.values[:, 0])
+    binomial = sm.families.Binomial()
+    joint = sm.GLM(y, sm.add_constant(odds), family=binomial).fit(tol=1e-14, maxiter=200)
+    alone = sm.GLM(y, np.ones(400), offset=odds, family=binomial).fit(tol=1e-14, maxiter=200)
+    shown = found.measured()["calibration"]
+    for name, theirs in (("slope", joint), ("intercept", alone)):
+        expected = [np.asarray(theirs.params)[-1], *np.asarray(theirs.conf_int())[-1]]
+        assert [shown[name][end] for end in ("value", "low", "high")] == pytest.approx(expected, abs=1e-8)
+    assert shown["few-events"] is False
+    # The joint fit's intercept is another.
+    assert abs(np.asarray(joint.params)[0] - shown["intercept"]["value"]) > 0.05
+    slope, intercept = found.describe_calibration()
+    assert "predictions are too extreme. High ones are too high, and low ones too low." in slope
+    assert intercept.startswith("Calibration intercept ") and "95 % CI" in intercept
+
+
+def test_few_events_are_named_and_a_table_without_outcome_has_no_calibration(small_model, written):
+    found = predict_table(small_model, written(pd.concat([ROWS] * 5)))
+    assert found.calibration is not None and found.calibration.few
+    assert found.describe_calibration()[-1].startswith("Few events: fewer than 100 rows have the outcome")
+    one_class = predict_table(small_model, written(ROWS.assign(y="yes")))
+    assert "is not defined: only one class" in one_class.describe_calibration()[0]
+    without = predict_table(small_model, written(ROWS.drop(columns="y")))
+    assert (without.measured()["calibration"], without.describe_calibration()) == (None, [])
 
 
 def test_rows_of_one_person_go_together_into_the_interval(small_sites, small_study, written):

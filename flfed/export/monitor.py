@@ -1,0 +1,330 @@
+"""Monitoring of a model in use: how far a table has moved from the training rows, at home."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy.special import expit, logit
+
+from flfed.export.model_folder import SharedModel
+from flfed.export.predict import Predictions, person_codes
+from flfed.export.references import References
+from flfed.records.statistics.verdict import number
+from flfed.records.store.tables import finite
+from flfed.rows.features.encode import ColumnArrays, coded
+from flfed.summaries.score_bins import ScoreBins
+from flfed.summaries.stability import LEAST_ROWS, Movement, Reference, measure_movement
+from flfed.summaries.summary import ColumnLayout
+from flfed.words import render, usage_error
+
+MISSING = "missing"
+MEAN = "mean"
+LONGEST = 40
+"""Characters of a group's name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Monitored:
+    """Comparison of one column, or of the score, with the training rows.
+
+    Attributes
+    ----------
+    name : str
+        "" is the score.
+    movement : Movement or None
+        None where nothing is compared.
+    group : str
+        Name of the group that moved most, "" where nothing is compared.
+    missing : float
+        Share of rows without a value.
+    missing_before : float or None
+        That of the training rows; None where it is not known.
+    is_rare : bool
+        Whether that is only the largest share that it can be.
+    reason : str
+        Why nothing is compared.
+    is_mean : bool
+        Whether the mean of a number moved most: `movement` then has the means, of a logarithmic column the geometric
+        ones.
+    """
+
+    name: str
+    movement: Movement | None
+    group: str
+    missing: float
+    missing_before: float | None
+    is_rare: bool
+    reason: str
+    is_mean: bool = False
+
+    @property
+    def is_alarm(self) -> bool:
+        """Whether it moved beyond the bound."""
+        return self.movement is not None and self.movement.is_alarm
+
+    @property
+    def title(self) -> str:
+        """Name for people."""
+        return self.name or render("export.monitor.score")
+
+    def as_line(self) -> list[str]:
+        """Return the cells of a table for people."""
+        index = bound = moved = ""
+        if self.movement is not None:
+            index = number(self.movement.index)
+            bound = number(self.movement.bound)
+            form = number if self.is_mean else format_share
+            facts = {"now": form(self.movement.now), "before": form(self.movement.before)}
+            moved = render("export.monitor.moved", group=self.group, **facts)
+        before = ""
+        if self.missing_before is not None:
+            before = format_share(self.missing_before)
+            if self.is_rare:
+                before = render("export.monitor.rare", share=before)
+        alarm = "yes" if self.is_alarm else ""
+        return [self.title, index, bound, alarm, format_share(self.missing), before, moved]
+
+    def as_object(self) -> dict[str, Any]:
+        """Return the entry of `flfed monitor --json`."""
+        moved = None
+        index = bound = None
+        if self.movement is not None:
+            index = finite(self.movement.index)
+            bound = self.movement.bound
+            shares = {"now": finite(self.movement.now), "training": self.movement.before}
+            moved = {"group": self.group, **shares}
+        return {
+            "psi": index,
+            "alarm-above": bound,
+            "alarm": self.is_alarm,
+            "moved-most": moved,
+            "missing": self.missing,
+            "missing-in-training": self.missing_before,
+            "missing-in-training-at-most": self.is_rare,
+            "reason": self.reason or None,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Monitoring:
+    """Comparison of a table with the training rows of a model.
+
+    Attributes
+    ----------
+    columns : tuple of Monitored
+        In the layout's order.
+    score : Monitored
+    rows : int
+    training_rows : int
+    sites, requested : int
+        Sites in the groups of the score, and in the comparison.
+    predictions : Predictions
+        With figures and calibration on rows with an outcome.
+    """
+
+    columns: tuple[Monitored, ...]
+    score: Monitored
+    rows: int
+    training_rows: int
+    sites: int
+    requested: int
+    predictions: Predictions
+
+    @property
+    def alarms(self) -> list[Monitored]:
+        """Score and columns that moved beyond their bounds."""
+        return [one for one in (self.score, *self.columns) if one.is_alarm]
+
+    def as_object(self) -> dict[str, Any]:
+        """Return the results for `flfed monitor --json`."""
+        return {
+            "rows": self.rows,
+            "training-rows": self.training_rows,
+            "alarm": bool(self.alarms),
+            "score": self.score.as_object(),
+            "columns": {column.name: column.as_object() for column in self.columns},
+            **self.predictions.measured(),
+            "notes": list(self.predictions.notes),
+        }
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Return headers and lines of a table for people, alarms first, then as in the schema."""
+        headers = ["column", "index", "alarm above", "alarm", "missing", "in training", "largest change"]
+        lines = [one.as_line() for one in (self.score, *self.columns)]
+        return headers, sorted(lines, key=lambda line: not line[3])
+
+    def describe(self) -> list[str]:
+        """Return the result in sentences."""
+        sentences = [render("export.monitor.calm")]
+        if self.alarms:
+            named = ", ".join(one.title for one in self.alarms)
+            sentences = [render("export.monitor.alarm", named=named)]
+        sentences.append(render("export.monitor.rows", rows=self.rows, training=self.training_rows))
+        for one in (self.score, *self.columns):
+            if one.reason:
+                sentences.append(render("export.monitor.absent", name=one.title, reason=one.reason))
+        if 0 < self.sites < self.requested:
+            sentences.append(render("export.monitor.partial", sites=self.sites, requested=self.requested))
+        return sentences
+
+
+def monitor(model: SharedModel, predictions: Predictions) -> Monitoring:
+    """Return how far the rows of predictions have moved from the model's training rows.
+
+    Parameters
+    ----------
+    model : SharedModel
+    predictions : Predictions
+        Of this model.
+
+    Raises
+    ------
+    UsageError
+        If the model's folder has no groups of training rows.
+    """
+    references = model.references
+    if references is None:
+        raise usage_error("export.errors.unmonitored")
+    rows = coded(predictions.table, model.layout)
+    tests = max(1, sum(not reference.reason for reference in (*references.columns, references.score)))
+    independent = _independent_share(person_codes(model, predictions.table))
+    columns = []
+    for column, reference in zip(model.layout.features, references.columns, strict=True):
+        counts = np.bincount(rows.codes[column.name], minlength=len(column.cells))
+        mean = _mean(rows, column, reference)
+        movement = measure_movement(reference, counts, mean, tests, independent)
+        monitored = _monitored(reference, movement, counts, _name_column_cells(column, movement))
+        if movement is not None and reference.mean is not None and movement.cells == reference.groups[0].cells:
+            monitored = _with_means(monitored, movement, column, reference.mean, mean)
+        columns.append(monitored)
+    counts = _count_scores(references, predictions)
+    movement = measure_movement(references.score, counts, np.nan, tests, independent)
+    score = _monitored(references.score, movement, counts, _name_score_cells(references.bins, movement))
+    training = max((reference.rows for reference in references.columns), default=0)
+    return Monitoring(
+        columns=tuple(columns),
+        score=score,
+        rows=rows.rows,
+        training_rows=training,
+        sites=references.sites,
+        requested=references.requested,
+        predictions=predictions,
+    )
+
+
+def _independent_share(persons: np.ndarray | None) -> float:
+    """Return the least number of independent rows in a row: a person's rows may all be alike.
+
+    Source: Kish 1965, "Survey sampling", effective sample size of clusters.
+    """
+    if persons is None:
+        return 1.0
+    sizes = np.bincount(persons).astype(float)
+    return float(sizes.sum() / (sizes**2).sum())
+
+
+def _mean(rows: ColumnArrays, column: ColumnLayout, reference: Reference) -> float:
+    """Return the mean of a number's values after its transform; NaN where it is not compared or has no value."""
+    if reference.mean is None:
+        return np.nan
+    values = rows.scaled(column)
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else np.nan
+
+
+def _count_scores(references: References, predictions: Predictions) -> np.ndarray:
+    """Return the rows by bin of the score, the last those without one."""
+    bins = references.bins
+    probability = predictions.values[:, 0]
+    places = np.full(len(probability), bins.bins)
+    has_score = ~np.isnan(probability)
+    # Only a target of two classes has groups of its score.
+    if not references.score.reason:
+        with np.errstate(divide="ignore"):
+            places[has_score] = bins.places(logit(probability[has_score]))
+    else:
+        places[has_score] = 0
+    return np.bincount(places, minlength=bins.bins + 1)
+
+
+def _monitored(reference: Reference, movement: Movement | None, counts: np.ndarray, group: str) -> Monitored:
+    last = len(counts) - 1
+    reason = render(f"export.unmonitored.{reference.reason}") if reference.reason else ""
+    before = None
+    if last in reference.rare:
+        before = LEAST_ROWS / (reference.rows + LEAST_ROWS)
+    for one in reference.groups:
+        if one.cells == (last,):
+            before = one.rows / reference.rows
+    return Monitored(
+        name=reference.column,
+        movement=movement,
+        group=group,
+        missing=float(counts[last] / counts.sum()),
+        missing_before=before,
+        is_rare=last in reference.rare,
+        reason=reason,
+    )
+
+
+def _with_means(monitored: Monitored, movement: Movement, column: ColumnLayout, before: float, now: float) -> Monitored:
+    """Return the result of a number whose mean moved most, with its means in place of shares."""
+    means = np.array([before, now])
+    if column.transform == "log1p":
+        means = np.expm1(means)
+    moved = replace(movement, before=float(means[0]), now=float(means[1]))
+    return replace(monitored, movement=moved, group=MEAN, is_mean=True)
+
+
+def _name_column_cells(column: ColumnLayout, movement: Movement | None) -> str:
+    """Return the values of a column's cells in words."""
+    if movement is None:
+        return ""
+    last = len(column.cells) - 1
+    cells = [cell for cell in movement.cells if cell != last]
+    names = [column.cells[cell] for cell in cells]
+    if column.kind == "number":
+        edges = np.expm1(column.edges) if column.transform == "log1p" else np.array(column.edges)
+        names = [f"{edges[low]:.4g} to {edges[high + 1]:.4g}" for low, high in _runs(cells)]
+    if last in movement.cells:
+        names.append(MISSING)
+    return _shortened(", ".join(names))
+
+
+def _name_score_cells(bins: ScoreBins, movement: Movement | None) -> str:
+    """Return the probabilities of bins in words."""
+    if movement is None:
+        return ""
+    edges = expit(bins.points()[::2])
+    cells = [cell for cell in movement.cells if cell != bins.bins]
+    names = [f"{edges[low]:.3g} to {edges[high + 1]:.3g}" for low, high in _runs(cells)]
+    if bins.bins in movement.cells:
+        names.append(MISSING)
+    return _shortened(", ".join(names))
+
+
+def _runs(cells: list[int]) -> Iterator[tuple[int, int]]:
+    """Yield the first and last of cells that follow each other."""
+    start = 0
+    for place in range(1, len(cells) + 1):
+        if place == len(cells) or cells[place] != cells[place - 1] + 1:
+            yield cells[start], cells[place - 1]
+            start = place
+
+
+def format_share(share: float) -> str:
+    """Return a share in percent.
+
+    Examples
+    --------
+    >>> format_share(0.1234), format_share(0.0004), format_share(0.0)
+    ('12 %', '0.04 %', '0 %')
+    """
+    return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.0f} %"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
