@@ -20,8 +20,10 @@ from flfed.records.reports.privacy_tables import charged_lines, describe_outcome
 from flfed.records.reports.report import metrics_of, primary_of, purpose_in_words
 from flfed.records.reports.site_verdict import best_arm, best_gain, site_verdict
 from flfed.records.reports.size_classes import KEY
+from flfed.records.section import Section
 from flfed.records.statistics import verdict
 from flfed.records.statistics.importances import largest_gains
+from flfed.records.statistics.left_out import KEY as LEFT_OUT
 from flfed.records.statistics.noised_scores import over_all_rows, released
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
 from flfed.records.store.reader import RunReader
@@ -61,6 +63,7 @@ def print_report(report: dict[str, Any], *, whole: bool = False) -> None:
         output.say_all([*first, *joining, narrative.describe_mean_beside_sites(report, metric)])
         _print_sites(report, headers, rows, every=whole or len(report["sites"]) <= MANY)
         _print_size_classes(report, metric)
+    print_left_out(report)
     if "statistics" in report:
         below = _print_statistic(report, whole=whole)
     output.say_all([*below, *faults.unfinished_in_words(report)])
@@ -146,7 +149,20 @@ def _print_size_classes(report: dict[str, Any], metric: str) -> None:
         return
     from flfed.records.sections.gains import by_size  # with charts, and so pandas
 
-    section = by_size(report, metric)
+    _print_section(by_size(report, metric))
+
+
+def print_left_out(report: dict[str, Any]) -> None:
+    """Print the model at each site that was left out, where the run has such figures."""
+    if not report.get(LEFT_OUT):
+        return
+    from flfed.records.sections.left_out import unseen_sites  # with charts, and so pandas
+
+    _print_section(unseen_sites(report))
+
+
+def _print_section(section: Section | None) -> None:
+    """Print the table of a section and its findings."""
     if section is None:
         return
     table = section.tables[0]

@@ -25,6 +25,7 @@ from flfed.records.sections import answer as answers
 from flfed.records.sections import scores
 from flfed.records.sections.estimates import estimates
 from flfed.records.sections.gains import are_known, at_the_ends, by_size, gains, references
+from flfed.records.sections.left_out import unseen_sites
 from flfed.records.statistics import importances, noised_scores, score_curves
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
 from flfed.records.statistics.verdict import sentence_case, with_interval
@@ -312,6 +313,7 @@ SECTIONS: tuple[Callable[[Content], Section | Markup | None], ...] = (
     lambda content: answers.basis(content.shown),
     lambda content: answers.next_steps(content.shown),
     figures,
+    lambda content: unseen_sites(content.shown.report),
     evidence.sites,
     evidence.table_1,
     by_round,
