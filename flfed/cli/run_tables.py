@@ -25,6 +25,7 @@ from flfed.records.sections.score_in_use import score_in_use
 from flfed.records.statistics import verdict
 from flfed.records.statistics.calibration import calibration_of_sites
 from flfed.records.statistics.importances import largest_gains
+from flfed.records.statistics.left_out import KEY as LEFT_OUT
 from flfed.records.statistics.noised_scores import over_all_rows, released
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
 from flfed.records.store.reader import RunReader
@@ -66,6 +67,7 @@ def print_report(report: dict[str, Any], *, whole: bool = False) -> None:
         _print_size_classes(report, metric)
         _print_section(score_in_use(report))
         _print_section(calibration_of_sites(report))
+    print_left_out(report)
     if "statistics" in report:
         below = _print_statistic(report, whole=whole)
     output.say_all([*below, *faults.unfinished_in_words(report)])
@@ -154,8 +156,17 @@ def _print_size_classes(report: dict[str, Any], metric: str) -> None:
     _print_section(by_size(report, metric))
 
 
+def print_left_out(report: dict[str, Any]) -> None:
+    """Print the model at each site that was left out, where the run has such figures."""
+    if not report.get(LEFT_OUT):
+        return
+    from flfed.records.sections.left_out import unseen_sites  # with charts, and so pandas
+
+    _print_section(unseen_sites(report))
+
+
 def _print_section(section: Section | None) -> None:
-    """Print the first table of a section, and its sentences."""
+    """Print the table of a section and its findings."""
     if section is None:
         return
     table = section.tables[0]

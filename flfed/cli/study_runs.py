@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from flfed.federation.server.run import Result
 
 ABSENT = "–"
+SINGLE = ("--without", "--leave-one-site-out")
+"""Options of several runs that have no repeats."""
 GRID = typer.Option(
     [], "--grid", metavar="KEY=V1,V2", help="Values of a key: plan.lr=0.01,0.1. Repeat it for more keys."
 )
@@ -58,6 +60,11 @@ def run_study(
     new_site: bool = typer.Option(
         False, "--new-site", help="Run without each site in turn, and print the gain there: of a site without data."
     ),
+    leave_one_site_out: bool = typer.Option(
+        False,
+        "--leave-one-site-out",
+        help="Run without each site in turn, and add AUC and calibration on all of its rows to the report.",
+    ),
     jobs: int | None = JOBS,
     cluster: str | None = CLUSTER,
     as_json: bool = output.JSON,
@@ -79,6 +86,10 @@ def run_study(
         _check_option("--new-site", plain)
         _run_new_site(name, changes, repeats, as_json)
         return
+    if leave_one_site_out:
+        _check_option("--leave-one-site-out", plain and repeats == 1)
+        _run_leave_one_site_out(name, changes, as_json)
+        return
     options: dict[str, Any] = {"engine": engine, "repeats": repeats, "sites": sites or None, "stacked": not one_by_one}
     with stoppable():
         # Imported in the block: it loads torch, which takes most of a short command's time.
@@ -92,7 +103,7 @@ def run_study(
 def _check_option(option: str, plain: bool) -> None:
     """Refuse an option that runs a study several times beside one that changes where it runs."""
     if not plain:
-        beside = "no other option" if option == "--without" else "--repeats only"
+        beside = "no other option" if option in SINGLE else "--repeats only"
         raise UsageError(f"{option} goes with {beside}: it runs the study several times, in process")
 
 
@@ -144,6 +155,24 @@ def _run_new_site(name: str, changes: list[str], repeats: int, as_json: bool) ->
     output.say(render("experiments.new-site.rows", with_rows=number(result.mean.with_rows)))
     counts = {"sites": len(result.sites), "groups": result.groups, "repeats": counted(repeats, "repeat")}
     output.say(render("experiments.new-site.basis", **counts))
+
+
+def _run_leave_one_site_out(name: str, changes: list[str], as_json: bool) -> None:
+    """Run a study without each site, and print the figures of its model on the rows of that site."""
+    with stoppable():
+        with loading_line():
+            study = study_of(name, changes)
+            from flfed.experiments.leave_one_out import leave_one_site_out
+        with progress(quiet=as_json) as show_progress:
+            run = leave_one_site_out(study, progress=show_progress)
+    report = runs.object_of(run)
+    if as_json:
+        output.print_json(report)
+        return
+    from flfed.cli.run_tables import print_left_out
+
+    print_left_out(report)
+    output.say(render("experiments.left-out.recorded", run=run))
 
 
 def _run_curve(name: str, changes: list[str], site: str, repeats: int, as_json: bool) -> None:

@@ -11,14 +11,11 @@ from typing import Any
 import numpy as np
 
 from flfed.callbacks import Progress, no_progress
-from flfed.experiments.fewer_rows import closed_names
-from flfed.federation.engines.engine import find_sites
-from flfed.federation.server.run import run
+from flfed.experiments.left_out import find_participants, open_sites, run_sites
 from flfed.records.objects import write
 from flfed.records.statistics.odd_sites import AUC
 from flfed.records.statistics.size_classes import ClassGain, WeightedGain, class_gain, weigh_auc
 from flfed.records.statistics.verdict import Difference, better_of, gain_of
-from flfed.records.store.reader import RunReader
 from flfed.rows.baselines import LocalModel
 from flfed.rows.comparison.pooled import has_one_class, union_scores
 from flfed.rows.data.site import Site
@@ -34,7 +31,6 @@ FOLDS = 10
 """Most groups of sites, each of which is left out together."""
 MOST_OTHERS = 20
 """Most other sites whose models are tried at a site; of more they are drawn at random."""
-LEAST_SITES = 3
 KEYS = ("without", "single", "with_rows")
 
 
@@ -107,27 +103,23 @@ def run_new_site(
     Raises
     ------
     UsageError
-        If a site's policy is not open (two runs that differ by a site give its update away), the study compares
-        nothing, or there are fewer than three sites.
+        As `open_sites`, or if the study compares nothing.
+    RunStopped
+        If a run ended before its last round.
     """
-    sites = find_sites(study, sites)
-    _check(sites)
-    # The sites are made here: a partition would be cut anew for the rest of them.
-    if study.dataset.partition is not None:
-        study = study.replace({"dataset.partition": None})
-    everybody = run(study, sites=sites, repeats=repeats, progress=progress).run
+    study, sites = open_sites(study, sites, "--new-site")
+    everybody = run_sites(study, sites, repeats, progress)
     measured = []
-    for repeat, run_id in enumerate(_runs(everybody)):
-        present = _took_part(run_id)
+    for repeat, entry in enumerate(everybody):
+        present = find_participants(entry.run)
         measured.append(_Measured(study, [site for site in sites if site.name in present], repeat))
-        measured[repeat].score("with_rows", run_id, present)
+        measured[repeat].score("with_rows", entry.run, present)
     groups = min(FOLDS, len(sites))
     for group in range(groups):
         left_out = {site.name for site in sites[group::groups]}
         rest = [site for site in sites if site.name not in left_out]
-        without = run(study, sites=rest, repeats=repeats, progress=progress).run
-        for repeat, run_id in enumerate(_runs(without)):
-            measured[repeat].score("without", run_id, left_out)
+        for repeat, entry in enumerate(run_sites(study, rest, repeats, progress)):
+            measured[repeat].score("without", entry.run, left_out)
     for one in measured:
         one.score_single()
     figures = _figures_by_site(measured)
@@ -135,7 +127,7 @@ def run_new_site(
     return NewSite(
         study=study.name,
         metric=metric,
-        run=everybody,
+        run=everybody[0].series,
         repeats=repeats,
         groups=groups,
         sites=figures,
@@ -143,23 +135,6 @@ def run_new_site(
         gain=_gain(figures, "without", "single", metric),
         gain_of_rows=_gain(figures, "with_rows", "without", metric),
     )
-
-
-def _check(sites: Sequence[Site]) -> None:
-    if closed := closed_names(sites):
-        raise usage_error("experiments.new-site.open", sites=closed)
-    if len(sites) < LEAST_SITES:
-        raise usage_error("experiments.new-site.few", sites=len(sites), least=LEAST_SITES)
-
-
-def _runs(series: str) -> list[str]:
-    with RunReader.open() as reader:
-        return [run.run for run in reader.runs_of(series)]
-
-
-def _took_part(run: str) -> set[str]:
-    with RunReader.open() as reader:
-        return {site.site for site in reader.sites(run) if site.status != "refused"}
 
 
 class _Measured:

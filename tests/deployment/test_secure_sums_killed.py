@@ -272,6 +272,20 @@ def test_a_list_with_a_site_that_is_not_in_the_new_run_ends_it_and_names_the_sit
     assert lists(found) == [ALL] * (ROUNDS + 1)
 
 
+@pytest.mark.parametrize(("scaler", "status"), [("schema", "stopped"), ("global", "completed")])
+def test_a_later_run_without_a_site_has_no_sum_of_the_same_model_and_encoder(
+    consortium: Make, scaler, status, small_study
+):
+    # As docs/validation.md says: an encoder of all sites is another one without a site, that of the schema is not.
+    found = consortium(text=f'{small_study}\n[encode]\nscaler = "{scaler}"\n')
+    coordinator = Coordinator(found)
+    ended(coordinator.run())
+    run = coordinator.run(sites=THREE.split(","))
+    ended(run, status, 0 if status == "stopped" else ROUNDS)
+    reason = "site site-04 is in a list of this question that was opened before, and not in this run"
+    assert (reason in run.reason) == (scaler == "schema")
+
+
 def run_folder(site: str, run: str) -> Path:
     return home() / "sites" / site / "runs" / run
 

@@ -25,6 +25,7 @@ from flfed.records.sections import answer as answers
 from flfed.records.sections import scores
 from flfed.records.sections.estimates import estimates
 from flfed.records.sections.gains import are_known, at_the_ends, by_size, gains, references
+from flfed.records.sections.left_out import unseen_sites
 from flfed.records.sections.score_in_use import score_in_use
 from flfed.records.statistics import importances, noised_scores, score_curves
 from flfed.records.statistics.calibration import calibration_of_sites
@@ -324,6 +325,7 @@ SECTIONS: tuple[Callable[[Content], Section | Markup | None], ...] = (
     lambda content: answers.basis(content.shown),
     lambda content: answers.next_steps(content.shown),
     figures,
+    lambda content: unseen_sites(content.shown.report),
     evidence.sites,
     evidence.table_1,
     by_round,

@@ -29,6 +29,7 @@ from flfed.records.reports.site_verdict import (
 from flfed.records.reports.size_classes import KEY, Counts, size_classes
 from flfed.records.statistics import Report, calibration, intervals
 from flfed.records.statistics.importances import gains_over_repeats, over_repeats
+from flfed.records.statistics.left_out import KEY as LEFT_OUT
 from flfed.records.statistics.noised_scores import NOT_COMPARED, SCORES, released
 from flfed.records.statistics.odd_sites import AUC, apart, reversed_outcomes
 from flfed.records.statistics.own_models import family_keys
@@ -266,7 +267,16 @@ def _read_optional_objects(opened: _Opened) -> Report:
 
     They are of the first repeat that has them: other repeats look at the same rows, which an institution counts once.
     """
-    names = ("operating-points", "subgroups", "sums-only", "own-parts", "revealed-outcomes", "statistics", SCORES)
+    names = (
+        "operating-points",
+        "subgroups",
+        "sums-only",
+        "own-parts",
+        "revealed-outcomes",
+        "statistics",
+        SCORES,
+        LEFT_OUT,
+    )
     payloads = {name: opened.first(name) for name in names}
     payloads["importances"] = over_repeats(opened.of_each("importances"))
     payloads[TRAINED_TEST_ROWS] = trained_over_repeats(opened.of_each(TRAINED_TEST_ROWS))

@@ -204,6 +204,25 @@ def mean_over_sites(values: Sequence[float], errors: Sequence[float]) -> MeanOve
     return MeanOverSites(mean, mean - reach, mean + reach, math.sqrt(between), alike, i2)
 
 
+def prediction_interval(mean: MeanOverSites, sites: int) -> tuple[float, float]:
+    """Return the 95 % interval of the value at another site like these.
+
+    `mean ± t * sqrt(between**2 + error**2)`, with two degrees of freedom less than there are sites.
+
+    Parameters
+    ----------
+    mean : MeanOverSites
+    sites : int, >= 3
+        Sites in the mean.
+
+    Source: Higgins, Thompson and Spiegelhalter 2009, "A re-evaluation of random-effects meta-analysis"; Debray et al.
+    2017, "A guide to systematic review and meta-analysis of prediction model performance".
+    """
+    error = (mean.high - mean.value) / student_t_bound(sites - 1)
+    reach = student_t_bound(sites - 2) * math.hypot(mean.between, error)
+    return mean.value - reach, mean.value + reach
+
+
 def variance_between(values: Sequence[float], errors: Sequence[float], mean: float | None = None) -> float:
     """Return the variance between sites with which their weighted squares have the expected size.
 

@@ -285,6 +285,20 @@ def hanley_mcneil(auc: float, positives: int, negatives: int) -> tuple[float, fl
     return moved, variance / (positives * negatives)
 
 
+def logit_with_error(area: Estimate, y: Target) -> tuple[float, float]:
+    """Return an area on the logit scale, and its standard error there; NaN where unknown.
+
+    One with Hanley and McNeil's variance is moved as that is, so that it is finite.
+    """
+    centre = area.value
+    variance = area.variance
+    if area.method == "Hanley-McNeil":
+        centre, variance = hanley_mcneil(centre, int((y == 1).sum()), int((y == 0).sum()))
+    if not (0 < centre < 1 and variance > 0):
+        return NAN, NAN
+    return float(logit(centre)), math.sqrt(variance) / (centre * (1 - centre))
+
+
 def wilson(value: float, rows: int) -> tuple[float, float, float]:
     """Return the limits and half the width of Wilson's interval of a share of rows, at 95 %."""
     total = rows + Z**2

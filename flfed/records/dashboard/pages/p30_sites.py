@@ -7,9 +7,11 @@ import streamlit as st
 from flfed.records.dashboard import run_page
 from flfed.records.dashboard.panels import overview, sites
 from flfed.records.dashboard.refresh import Opened
+from flfed.records.dashboard.sections import show
 from flfed.records.reports import report
 from flfed.records.reports.faults import leaks_in_words
 from flfed.records.reports.site_answer import own_figures, together
+from flfed.records.sections.left_out import unseen_sites
 from flfed.records.statistics.noised_scores import is_uncompared
 from flfed.records.text import escape
 from flfed.words import render
@@ -34,6 +36,7 @@ def parts(opened: Opened) -> None:
     with st.container():
         if metric is not None:
             sites.everywhere(opened, metric)
+            show(unseen_sites(run_report))
             sites.how_to_read(run_report, metric)
             return
         if not opened.only:

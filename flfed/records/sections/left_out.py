@@ -1,0 +1,107 @@
+"""Section on the model at sites that took no part in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from flfed.records.charts.by_site import interval_chart
+from flfed.records.objects import FigureReport, figure_of, read
+from flfed.records.section import Drawing, Section, Table
+from flfed.records.statistics import Report
+from flfed.records.statistics.left_out import INTERCEPT, KEY, SLOPE, LeftOut, MeanLeftOut, SiteLeftOut, figures_of
+from flfed.records.statistics.odd_sites import AUC
+from flfed.records.statistics.verdict import ABSENT, interval, metric_name, number
+from flfed.words import render
+
+MEAN = "Mean over sites"
+HEADINGS = {AUC: metric_name(AUC), SLOPE: "Calibration slope", INTERCEPT: "Calibration intercept"}
+"""Heading of each figure."""
+DECIMALS = {AUC: 3, SLOPE: 2, INTERCEPT: 2}
+
+
+def unseen_sites(report: Report) -> Section | None:
+    """Return the figures at each site that was left out of a run; None where no site was."""
+    if not report.get(KEY):
+        return None
+    recorded = read(LeftOut, report[KEY])
+    lines = []
+    areas: dict[str, FigureReport | MeanLeftOut] = {}
+    notes = [render("report.left-out.calibration")]
+    for name, site in recorded.sites.items():
+        figures = figures_of(site)
+        of_site = read(SiteLeftOut, site)
+        rows = str(of_site.rows)
+        if of_site.calibration.few_events:
+            rows += f", {render('report.left-out.few-events')}"
+        cells = {"Site": name, "Rows": rows}
+        for key, heading in HEADINGS.items():
+            figure = figure_of(figures, key)
+            cells[heading] = _with_interval(figure, key)
+            if figure.value is None:
+                notes.append(render("report.left-out.absent", site=name, figure=heading, reason=figure.reason))
+        lines.append(cells)
+        areas[name] = figure_of(figures, AUC)
+    means = {key: read(MeanLeftOut, mean) for key, mean in figures_of(recorded.mean).items()}
+    if means[AUC].value is not None:
+        areas[MEAN] = means[AUC]
+    lines += _mean_lines(means)
+    return Section(
+        title=render("report.left-out.title"),
+        lead=(render("report.left-out.lead"),),
+        charts=(_chart(areas),),
+        tables=(Table(lines=lines, spare=("Rows",), key="left-out-sites", is_whole=True),),
+        says=_findings(means),
+        note=[*notes, render("report.left-out.means")],
+    )
+
+
+def _chart(areas: Mapping[str, FigureReport | MeanLeftOut]) -> Drawing:
+    """Return the AUC at each site, and last the mean."""
+    drawn = []
+    lines = []
+    for name, of in areas.items():
+        arm = "sites-mean" if name == MEAN else "global"
+        drawn.append({"name": name, "arm": arm, "value": of.value, "low": of.low, "high": of.high})
+        lines.append({"Site": name, HEADINGS[AUC]: of.value, "95 % low": of.low, "95 % high": of.high})
+    title = render("report.left-out.drawn", metric=metric_name(AUC))
+    says = "; ".join(f"{name} {_with_interval(of, AUC)}" for name, of in areas.items())
+    return Drawing(title=title, draw=partial(interval_chart, drawn, AUC), key="left-out", says=says, lines=lines)
+
+
+def _with_interval(of: FigureReport | MeanLeftOut, key: str) -> str:
+    """Return a figure with its interval, all figures of a column with equally many decimals."""
+    if of.value is None:
+        return ABSENT
+    value = number(of.value, DECIMALS[key])
+    return f"{value} ({interval(of.low, of.high, DECIMALS[key])})"
+
+
+def _percent(share: float | None) -> str:
+    if share is None:
+        return ABSENT
+    return f"{100 * share:.0f} %"
+
+
+def _mean_lines(means: Mapping[str, MeanLeftOut]) -> list[dict[str, str]]:
+    """Return the lines of the table below the sites: means, I², and the interval for another site."""
+    mean = {"Site": MEAN, "Rows": ""}
+    share = {"Site": "I²", "Rows": ""}
+    another = {"Site": "Another such site", "Rows": ""}
+    for key, heading in HEADINGS.items():
+        of = means[key]
+        mean[heading] = _with_interval(of, key)
+        share[heading] = _percent(of.i2)
+        another[heading] = interval(of.prediction_low, of.prediction_high, DECIMALS[key])
+    if all(of.prediction_low is None for of in means.values()):
+        return [mean, share]
+    return [mean, share, another]
+
+
+def _findings(means: Mapping[str, MeanLeftOut]) -> list[str]:
+    """Return the mean AUC as a sentence, or why there is none."""
+    of = means[AUC]
+    if of.value is None or of.i2 is None:
+        return [render("report.left-out.no-mean", reason=of.reason)]
+    facts = {"metric": metric_name(AUC), "sites": of.sites, "share": _percent(of.i2)}
+    return [render("report.left-out.mean", value=number(of.value), interval=interval(of.low, of.high), **facts)]
