@@ -379,8 +379,8 @@ def thumbnail(page: Page) -> str | None:
 
 
 def svg_file(drawn: str) -> str:
-    """Return a picture as the text of a file."""
-    return drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + "\n"
+    """Return a picture as the text of a file; on white, since its words are dark in a dark theme, too."""
+    return drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" style="background: #fff" ', 1) + "\n"
 
 
 def _row(line: ForestLine) -> dict[str, object]:
