@@ -92,6 +92,7 @@ LISTED = (
     Listed("Diagnosis", "heart-odds", "hospitals", EXERCISE),
     Listed("Prognosis", "stroke-outcome", "countries", STROKE),
     Listed("Prognosis", "stroke-outcome-by-hospital", "hospitals", STROKE),
+    Listed("Prognosis", "readmission", "specialties", "foresee who with diabetes is back in hospital within 30 days"),
     Listed("Telemedicine", "telemonitoring", "homes", "follow the symptoms of Parkinson's disease"),
     Listed("A drug's effect", "pancreatitis-trial", "hospitals", "measure whether indomethacin prevents pancreatitis"),
     Listed("A drug's effect", "stroke-aspirin", "countries", "measure whether aspirin helps after a stroke"),
