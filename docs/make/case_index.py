@@ -104,6 +104,7 @@ LISTED = (
     Listed("Disease monitoring", "influenza-alarm", "states", "warn of many admissions with influenza"),
     Listed("Credit", "taiwan-credit", "banks", CARDS),
     Listed("Credit", "taiwan-credit-trees", "banks", CARDS, TREES),
+    Listed("Credit", "taiwan-credit-branches", "branches cut by lot", CARDS),
     Listed("Credit", "loan-default", "lenders", DEFAULTS),
     Listed("Credit", "sba-loans", "lenders to small businesses", DEFAULTS),
     Listed("Credit", "sba-loans-trees", "lenders to small businesses", DEFAULTS, TREES),

@@ -35,6 +35,7 @@ LEFT_OUT = {
     "stroke-logistic": "a statistic, too",
     "stroke-outcome": "its figures [expected] has; no arrays are kept yet",
     "stroke-outcome-by-hospital": "as stroke-outcome",
+    "taiwan-credit-branches": "as stroke-outcome",
 }
 """Studies that are not here, and why."""
 
