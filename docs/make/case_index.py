@@ -93,6 +93,7 @@ LISTED = (
     Listed("Diagnosis", "heart-odds", "hospitals", EXERCISE),
     Listed("Prognosis", "stroke-outcome", "countries", STROKE),
     Listed("Prognosis", "stroke-outcome-by-hospital", "hospitals", STROKE),
+    Listed("Prognosis", "readmission", "specialties", "foresee who with diabetes is back in hospital within 30 days"),
     Listed("Telemedicine", "telemonitoring", "homes", "follow the symptoms of Parkinson's disease"),
     Listed("A drug's effect", "pancreatitis-trial", "hospitals", "measure whether indomethacin prevents pancreatitis"),
     Listed("A drug's effect", "stroke-aspirin", "countries", "measure whether aspirin helps after a stroke"),
@@ -104,6 +105,7 @@ LISTED = (
     Listed("Disease monitoring", "influenza-alarm", "states", "warn of many admissions with influenza"),
     Listed("Credit", "taiwan-credit", "banks", CARDS),
     Listed("Credit", "taiwan-credit-trees", "banks", CARDS, TREES),
+    Listed("Credit", "taiwan-credit-branches", "branches cut by lot", CARDS),
     Listed("Credit", "loan-default", "lenders", DEFAULTS),
     Listed("Credit", "loan-default-incumbent", "lenders", GRADE),
     Listed("Credit", "sba-loans", "lenders to small businesses", DEFAULTS),
@@ -381,8 +383,8 @@ def thumbnail(page: Page) -> str | None:
 
 
 def svg_file(drawn: str) -> str:
-    """Return a picture as the text of a file."""
-    return drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + "\n"
+    """Return a picture as the text of a file; on white, since its words are dark in a dark theme, too."""
+    return drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" style="background: #fff" ', 1) + "\n"
 
 
 def _row(line: ForestLine) -> dict[str, object]:

@@ -23,12 +23,12 @@ from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.section import Section, divide
 from flfed.records.sections import answer as answers
 from flfed.records.sections import scores
+from flfed.records.sections.calibration import calibration_of_sites
 from flfed.records.sections.estimates import estimates
 from flfed.records.sections.gains import are_known, at_the_ends, by_size, gains, references
 from flfed.records.sections.left_out import unseen_sites
 from flfed.records.sections.score_in_use import score_in_use
 from flfed.records.statistics import importances, noised_scores, score_curves
-from flfed.records.statistics.calibration import calibration_of_sites
 from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
 from flfed.records.statistics.verdict import sentence_case, with_interval
 from flfed.records.store.reader import RunReader

@@ -27,7 +27,8 @@ from flfed.records.reports.site_verdict import (
     widened,
 )
 from flfed.records.reports.size_classes import KEY, Counts, size_classes
-from flfed.records.statistics import Report, calibration, intervals
+from flfed.records.sections import calibration
+from flfed.records.statistics import Report, intervals
 from flfed.records.statistics.importances import gains_over_repeats, over_repeats
 from flfed.records.statistics.left_out import KEY as LEFT_OUT
 from flfed.records.statistics.noised_scores import NOT_COMPARED, SCORES, released

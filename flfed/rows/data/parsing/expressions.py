@@ -376,8 +376,16 @@ def _holds(op: type[ast.cmpop], left: Any, right: Any) -> Any:
         if not isinstance(right, list) or not right:
             raise usage_error("rows.expression.list")
         others = right
-    equal = reduce(operator.or_, [_equal(left, one) for one in others])
+    equal = _is_one_of(left, others)
     return equal if op in (ast.In, ast.Eq) else ~equal & _has_value(left) & _has_value(right)
+
+
+def _is_one_of(left: Any, others: list[Any]) -> Any:
+    """Return where a side equals one of some [rows]; a long list of texts, such as diagnoses, is looked up at once."""
+    is_plain = isinstance(left, SourceColumn) and left.cells.dtype.kind != "M"
+    if is_plain and all(isinstance(one, str) for one in others):
+        return left.texts.isin(plain_text(pd.Series(others, dtype=object)).dropna()).to_numpy()
+    return reduce(operator.or_, [_equal(left, one) for one in others])
 
 
 def _times(side: Any) -> Any:
