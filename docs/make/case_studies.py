@@ -25,10 +25,10 @@ from flfed import Study, run
 from flfed.experiments.verify import Verified, verify
 from flfed.records.charts.by_size import chart_of_gains
 from flfed.records.charts.chart import picture
+from flfed.records.reports.calibration import calibration_of_sites
 from flfed.records.reports.narrative import comparison_rows, verdict_in_words
 from flfed.records.reports.report import primary_of, report
 from flfed.records.section import Section
-from flfed.records.sections.calibration import calibration_of_sites
 from flfed.records.sections.gains import by_size
 from flfed.records.sections.prospect import curve_lines
 from flfed.records.sections.score_in_use import score_in_use

@@ -14,6 +14,7 @@ from flfed.errors import counted
 from flfed.records.objects import read_all
 from flfed.records.reports import audit_headlines as audits
 from flfed.records.reports import faults, narrative
+from flfed.records.reports.calibration import calibration_of_sites
 from flfed.records.reports.catalogue import note_in_words, notes_of
 from flfed.records.reports.privacy import epsilon_in_words, power_of_ten, private_of
 from flfed.records.reports.privacy_tables import charged_lines, describe_outcome_disclosure
@@ -21,7 +22,6 @@ from flfed.records.reports.report import metrics_of, primary_of, purpose_in_word
 from flfed.records.reports.site_verdict import best_arm, best_gain, site_verdict
 from flfed.records.reports.size_classes import KEY
 from flfed.records.section import Section
-from flfed.records.sections.calibration import calibration_of_sites
 from flfed.records.sections.score_in_use import score_in_use
 from flfed.records.statistics import verdict
 from flfed.records.statistics.importances import largest_gains

@@ -11,7 +11,7 @@ from flfed import Study, run
 from flfed.deployment.gate.message_check import message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.errors import UsageError
-from flfed.records.sections.calibration import calibration_of_sites, over_repeats
+from flfed.records.reports.calibration import calibration_of_sites, over_repeats
 from flfed.records.statistics.intervals import mean_over_sites
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets

@@ -17,13 +17,13 @@ from flfed.records.document.content import Content
 from flfed.records.document.sections import Markup, bullets, element, joined, paragraphs, plain, section, table
 from flfed.records.objects import figure_of
 from flfed.records.reports import narrative, site_answer
+from flfed.records.reports.calibration import calibration_of_sites
 from flfed.records.reports.faults import STATUS_WORDS, missing_in_words, unfinished_in_words
 from flfed.records.reports.report import arms_shown, metrics_of, purpose_in_words
 from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.section import Section, divide
 from flfed.records.sections import answer as answers
 from flfed.records.sections import scores
-from flfed.records.sections.calibration import calibration_of_sites
 from flfed.records.sections.estimates import estimates
 from flfed.records.sections.gains import are_known, at_the_ends, by_size, gains, references
 from flfed.records.sections.left_out import unseen_sites

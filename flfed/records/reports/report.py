@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from flfed import refusals
 from flfed.records.objects import VerdictRule, figure_of, read, read_figure, run_of, site_of
+from flfed.records.reports import calibration
 from flfed.records.reports.audit_headlines import audit_of
 from flfed.records.reports.faults import faults_of, leaking_columns
 from flfed.records.reports.privacy import PrivacyReport, privacy_of, private_of
@@ -27,7 +28,6 @@ from flfed.records.reports.site_verdict import (
     widened,
 )
 from flfed.records.reports.size_classes import KEY, Counts, size_classes
-from flfed.records.sections import calibration
 from flfed.records.statistics import Report, intervals
 from flfed.records.statistics.importances import gains_over_repeats, over_repeats
 from flfed.records.statistics.left_out import KEY as LEFT_OUT

@@ -13,7 +13,7 @@ from flfed.records.charts.colours import site_looks
 from flfed.records.dashboard import run_page, sections
 from flfed.records.dashboard.panels import curves, overview
 from flfed.records.dashboard.refresh import Opened
-from flfed.records.sections.calibration import calibration_of_sites
+from flfed.records.reports.calibration import calibration_of_sites
 from flfed.records.sections.scores import within_groups
 from flfed.records.statistics.importances import coefficients, needed_columns, split_columns
 from flfed.records.statistics.noised_scores import SCORES
