@@ -106,7 +106,7 @@ class Predictions:
 
 
 def _describe(name: str, estimate: Estimate, calibrated: float, words: tuple[str, str]) -> str:
-    """Return an estimate of calibration in a sentence: below what is calibrated, above, or neither."""
+    """Return an estimate of calibration in a sentence: too low, too high, or neither."""
     if not math.isfinite(estimate.value):
         return render("export.calibration.undefined", name=name, reason=estimate.method)
     below, above = words

@@ -16,7 +16,7 @@ from flfed.words import render
 Number = TypeVar("Number", int, float)
 
 
-def _given(key: str, default: Number, least: Number = 1, most: Number = 50_000) -> Number:
+def _read_number(key: str, default: Number, least: Number = 1, most: Number = 50_000) -> Number:
     """Return a number of the page's address, as a link from a run has it; the default where there is none."""
     try:
         number = type(default)(st.query_params.get(key, default))
@@ -31,15 +31,15 @@ def show() -> None:
     st.title("Before you join")
     st.markdown(escape(render("pages.prospect.lead")))
     left, right = st.columns(2)
-    size = min(SIZES, key=lambda of: abs(of - _given("rows", 500)))
+    size = min(SIZES, key=lambda of: abs(of - _read_number("rows", 500)))
     rows = left.select_slider(render("pages.prospect.rows"), SIZES, value=size, format_func=lambda of: f"{of:,}")
-    share = right.slider(render("pages.prospect.share"), 1, 50, _given("share", 20, 1, 50), format="%d %%")
+    share = right.slider(render("pages.prospect.share"), 1, 50, _read_number("share", 20, 1, 50), format="%d %%")
     with st.expander(render("pages.prospect.more")):
-        assumed = _given("auc", 0.75, LEAST_AUC, MOST_AUC)
+        assumed = _read_number("auc", 0.75, LEAST_AUC, MOST_AUC)
         auc = st.slider(render("pages.prospect.auc"), LEAST_AUC, MOST_AUC, assumed, step=0.01)
         inputs = int(st.number_input(render("pages.prospect.inputs"), 1, 1000, 30))
-        sites = int(st.number_input(render("pages.prospect.sites"), 2, 1000, _given("sites", 5, 2, 1000)))
-        repeats = int(st.number_input(render("pages.prospect.repeats"), 1, 100, _given("repeats", 10, 1, 100)))
+        sites = int(st.number_input(render("pages.prospect.sites"), 2, 1000, _read_number("sites", 5, 2, 1000)))
+        repeats = int(st.number_input(render("pages.prospect.repeats"), 1, 100, _read_number("repeats", 10, 1, 100)))
     design = Design(auc=auc, sites=sites, repeats=repeats)
     curve = Curve.of_inputs(inputs)
     for line in in_words(rows, share / 100, design, curve):
