@@ -138,7 +138,7 @@ def test_slope_and_its_words():
 
     assert "): predictions are too extreme. A slope of 1 is calibrated" in says(0.8, 0.7, 0.9)
     assert "): no fault is shown." in says(0.95, 0.85, 1.05)
-    assert "): predictions are too near to the mean." in says(1.3, 1.1, 1.5)
+    assert "): predictions are not extreme enough." in says(1.3, 1.1, 1.5)
     assert "): predictions may say nothing." in says(0.2, -0.1, 0.5)
     assert slope_in_words(None) == ""
 
