@@ -206,7 +206,7 @@ def _auc_of(run: Mapping[str, Any] | None) -> float:
     if run is None:
         return DEFAULT_AUC
     value = figure_of(run_of(run).sites_mean, AUC).value
-    if value is None:
+    if value is None or not 0.5 < value < 1:
         raise usage_error("experiments.power.run", run=run_of(run).run)
     return float(value)
 

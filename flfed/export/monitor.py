@@ -188,9 +188,13 @@ def monitor(model: SharedModel, predictions: Predictions) -> Monitoring:
     references = model.references
     if references is None:
         raise usage_error("export.errors.unmonitored")
-    rows = coded(predictions.table, model.layout)
+    table = predictions.table
+    if model.study.encode.rows == "complete":
+        # The model was trained on such rows alone, and predicts no others.
+        table = table[~np.isnan(predictions.values).any(axis=1)]
+    rows = coded(table, model.layout)
     tests = max(1, sum(not reference.reason for reference in (*references.columns, references.score)))
-    independent = _independent_share(person_codes(model, predictions.table))
+    independent = _independent_share(person_codes(model, table))
     columns = []
     for column, reference in zip(model.layout.features, references.columns, strict=True):
         counts = np.bincount(rows.codes[column.name], minlength=len(column.cells))
@@ -236,17 +240,15 @@ def _mean(rows: ColumnArrays, column: ColumnLayout, reference: Reference) -> flo
 
 
 def _count_scores(references: References, predictions: Predictions) -> np.ndarray:
-    """Return the rows by bin of the score, the last those without one."""
+    """Return the rows with a prediction by bin of the score; the last bin would have those without one."""
     bins = references.bins
     probability = predictions.values[:, 0]
-    places = np.full(len(probability), bins.bins)
-    has_score = ~np.isnan(probability)
+    probability = probability[~np.isnan(probability)]
+    places = np.zeros(len(probability), int)
     # Only a target of two classes has groups of its score.
     if not references.score.reason:
         with np.errstate(divide="ignore"):
-            places[has_score] = bins.places(logit(probability[has_score]))
-    else:
-        places[has_score] = 0
+            places = bins.places(logit(probability))
     return np.bincount(places, minlength=bins.bins + 1)
 
 

@@ -233,12 +233,13 @@ def _joined_groups(
 def _neighbour_groups(
     parts: list[np.ndarray], counts: np.ndarray, is_released: np.ndarray, rows: int
 ) -> tuple[tuple[Group, ...], tuple[int, ...]]:
-    """Return groups with each small one joined to its smaller neighbour, and a rare missing value in none."""
-    groups = _all_groups(parts, counts, is_released, rows)
-    rare: tuple[int, ...] = ()
-    if is_released[-1] and counts[-1] < LEAST_ROWS:
-        rare = (len(counts) - 1,)
-        groups = [group for group in groups if group.cells != rare]
+    """Return groups with each small bin joined to its smaller neighbour.
+
+    Missing values and suppressed cells are nobody's neighbours: few of them are in no group.
+    """
+    groups = [Group(tuple(part.tolist()), int(counts[part].sum())) for part in parts]
+    others = _all_groups([], counts, is_released, rows)
+    rare = tuple(chain.from_iterable(group.cells for group in others if group.rows < LEAST_ROWS))
     while len(groups) > 1:
         sizes = [group.rows for group in groups]
         small = sizes.index(min(sizes))
@@ -249,7 +250,7 @@ def _neighbour_groups(
         cells = groups[first].cells + groups[second].cells
         groups[first : second + 1] = [Group(tuple(sorted(cells)), sizes[first] + sizes[second])]
     # Fewer than ten rows in all are no group.
-    return tuple(group for group in groups if group.rows >= LEAST_ROWS), rare
+    return tuple(group for group in (*groups, *others) if group.rows >= LEAST_ROWS), rare
 
 
 def index_terms(now: np.ndarray, before: np.ndarray) -> np.ndarray:

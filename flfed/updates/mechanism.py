@@ -349,6 +349,10 @@ def uncharged_outputs(study: Study) -> tuple[str, ...]:
     keys = ["rows", "reasons", sums, "loss", "metrics", "replies", "ledger", "comparison", "histograms", "audit"]
     keys.append("pooled")
     # The next outputs are of some studies only.
+    if study.compare.calibration:
+        keys.append("calibration")
+    if study.compare.incumbent is not None:
+        keys.append("incumbent")
     if study.adjusts_intercept():
         keys.append("intercept")
     # A loss steers the run only where some rule of the study reads it.

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from flfed.deployment.site_state.request_archive import content_sha256
 from flfed.rows.data.policy import Policy
 from flfed.rows.evaluation.scoring import three_digits
-from flfed.updates.messages.compare import CompareReply
+from flfed.updates.messages.compare import COMPARE, CompareReply
+from flfed.updates.messages.in_memory import count_bytes
 
 CALIBRATION = ("[compare]\n", "[compare]\ncalibration = true\n")
 
@@ -58,3 +60,13 @@ def test_the_section_crosses_only_where_the_study_asks(gated, compared, small_st
         text = small_study.replace(*CALIBRATION)
     record = compared(gated(text, policy=Policy(), rows=1200))
     assert ("calibration" in record) is asked
+
+
+def test_the_ledger_has_the_bytes_that_crossed(gated, conducted_through, small_study: str):
+    site = gated(small_study.replace(*CALIBRATION), policy=Policy(), rows=1200)
+    _, grid = conducted_through(site)
+    lines = [line for line in site.lines() if line.facts.get("kind") == COMPARE and "bytes" in line.facts]
+    replies = [one for one in grid.replied if one.metadata.message_type == COMPARE]
+    assert ["calibration" in one.content for one in replies] == [True]
+    assert [line.facts["bytes"] for line in lines] == [count_bytes(one.content) for one in replies]
+    assert [line.facts["sha256"] for line in lines] == [content_sha256(one.content) for one in replies]

@@ -102,3 +102,16 @@ def test_certain_predictions_are_clipped_as_by_log_loss() -> None:
     y[:4], score[:4] = [0, 1, 0, 1], [0.0, 1.0, 1.0, 0.0]
     measured = calibrate(y, score)
     assert np.isfinite([measured.slope.value, measured.intercept.value]).all()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("odds", [20.0, 1000.0])
+def test_sure_predictions_with_errors_have_figures_or_a_reason(kind: type, odds: float) -> None:
+    rng = np.random.default_rng(2)
+    spread = rng.normal(0, odds, 300)
+    y = (spread > 0).astype(int)
+    y[:6] = 1 - y[:6]
+    y[np.flatnonzero(y == 1)[:4]] = 0
+    measured = calibrate(y, expit(spread).astype(kind))
+    for figure in (measured.intercept, measured.slope):
+        assert np.isfinite([figure.value, figure.low, figure.high]).all() or "separate" in figure.method

@@ -54,7 +54,7 @@ def test_a_score_compared_with_itself_differs_by_0(small_sites, small_study):
     work = sessions[0]
     table = work.table.holdout("test")
     score = table["x2"].to_numpy(float)
-    figures = compare_incumbent(work, table, work.target(table), score, None)
+    figures = compare_incumbent(work, table, work.target(table), score, np.arange(len(table)))
     assert [one.value for one in figures.differences.values()] == [0.0, 0.0]
 
 
@@ -68,6 +68,38 @@ def test_category_is_ranked_by_its_place_in_the_schema(small_sites, small_study)
         assert np.isnan(risk) if cell is None or cell != cell else risk == values.index(cell)
 
 
+def test_rows_of_few_people_without_a_score_are_not_given_away(small_sites, small_study):
+    sites = small_sites(2, rows=400, policy=Policy())
+    work = at_work(sites, naming(small_study))[0][0]
+    work.counts_may_leave = lambda *, claim: True
+    table = work.table.holdout("test").assign(x2=0.0)
+    y = work.target(table)
+    table.loc[table.index[np.r_[np.flatnonzero(y == 0)[:15], np.flatnonzero(y == 1)[:15]]], "x2"] = np.nan
+    score = np.linspace(0.1, 0.9, len(table))
+    alone = np.arange(len(table))
+    one_person = np.where(table["x2"].isna(), 0, alone + 1)
+    methods = []
+    for person in (one_person, alone):
+        (figure, _) = compare_incumbent(work, table, y, score, person).estimates.values()
+        methods.append(figure.method)
+    work.counts_may_leave = lambda *, claim: False
+    (figure, _) = compare_incumbent(work, table, y, score, alone).estimates.values()
+    assert "left in another run" in figure.method
+    assert methods[0] == "withheld: fewer than 10 rows of a class"
+    assert not methods[1].startswith("withheld")
+
+
+def test_too_few_events_with_a_score_have_no_figure(small_sites, small_study):
+    work = at_work(small_sites(2, rows=400), naming(small_study))[0][0]
+    table = work.table.holdout("test").assign(x2=0.0)
+    y = work.target(table)
+    table.loc[table.index[np.flatnonzero(y == 1)[3:]], "x2"] = np.nan
+    figures = compare_incumbent(work, table, y, np.linspace(0.1, 0.9, len(table)), np.arange(len(table)))
+    assert {one.method for one in figures.estimates.values()} == {
+        "fewer than 10 test rows of an outcome have the score in use"
+    }
+
+
 @pytest.mark.parametrize("withheld", [True, False])
 def test_few_rows_without_a_score_are_not_given_away(small_sites, small_study, withheld: bool):
     def holes(number: int, table):
@@ -78,6 +110,7 @@ def test_few_rows_without_a_score_are_not_given_away(small_sites, small_study, w
     sessions, encoder = at_work(sites, naming(small_study))
     work = sessions[0]
     weight = model_of(work, encoder)
+    work.counts_may_leave = lambda *, claim: True
     found = run_client(compare(work, weight, encoder))
     assert np.isnan(found.arms[AUC][ARM].value) == withheld
     assert found.arms[AUC][ARM].method.startswith("withheld") == withheld

@@ -100,6 +100,8 @@ def _describe_columns(proposal: Proposal, facts: SiteFacts) -> str:
     line = render("approval.line.columns", columns=columns, target=schema.target)
     if grouped := grouped_columns(study, schema):
         line += render("approval.line.grouped", columns=", ".join(grouped))
+    if study.compare.incumbent is not None:
+        line += render("approval.line.incumbent", column=study.compare.incumbent.column)
     if own := list_requested_columns(study, proposal.site):
         line += render("approval.line.own-columns", columns=", ".join(own))
     return line

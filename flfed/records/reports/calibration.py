@@ -147,7 +147,9 @@ def describe_finding(slope: FigureReport, intercept: FigureReport) -> str:
     """
     findings = []
     for name, of in (("intercept", intercept), ("slope", slope)):
-        if of.low is not None and of.low > TARGETS[name]:
+        if name == "slope" and of.high is not None and of.low is not None and of.low <= 0 and of.high < 1:
+            findings.append(render("report.calibration.no-skill"))
+        elif of.low is not None and of.low > TARGETS[name]:
             findings.append(render(f"report.calibration.{name}-above"))
         elif of.high is not None and of.high < TARGETS[name]:
             findings.append(render(f"report.calibration.{name}-below"))

@@ -7,7 +7,7 @@ from typing import Any
 
 from flfed.records.objects import figure_of, run_of
 from flfed.records.reports.recorded_run import INCUMBENT
-from flfed.records.reports.site_verdict import as_difference, code_of_mean, too_few
+from flfed.records.reports.site_verdict import UNDERTRAINED, as_difference, code_of_mean, too_few
 from flfed.records.section import Section, Table
 from flfed.records.statistics import verdict
 from flfed.words import render
@@ -57,7 +57,10 @@ def _code(of: Mapping[str, Any]) -> str:
     gain = as_difference(differences.get(METRICS[0]))
     if gain is None or too_few(dict(of)) is not None:
         return verdict.INCONCLUSIVE
-    return verdict.code_of(gain.deciding, figure_of(differences, METRICS[0]).minimum_gain or 0.0)
+    code = verdict.code_of(gain.deciding, figure_of(differences, METRICS[0]).minimum_gain or 0.0)
+    if code == verdict.DO_NOT_USE and of.get(UNDERTRAINED):
+        return verdict.INCONCLUSIVE
+    return code
 
 
 def _describe(code: str) -> str:

@@ -36,6 +36,7 @@ ARM_NAMES = {
     "last-value": "the site's last training value",
     "named-column": "column that the study names",
     "personalised": "shared model adjusted to the site",
+    "incumbent": "score in use",
     "warm-start": "model that the run began with",
     "warm-start-tuned": "site model drawn to the one that the run began with",
     "pooled": "all rows in one place (pooled)",

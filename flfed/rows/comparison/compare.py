@@ -215,7 +215,7 @@ def compare(
     # Two accuracies over the same rows say how many rows two models call differently.
     counts = {name: reasons[name] for name in judged[0] if not policy.is_open and is_count(name, task, budget)}
     arms, differences = _one_accuracy(*judged, list(counts))
-    incumbent = compare_incumbent(session, table, y, scores["global"], groups)
+    incumbent = compare_incumbent(session, table, y, scores["global"], _persons(session, table), groups)
     if incumbent is not None:
         arms, differences = _with_incumbent(arms, differences, incumbent)
     points = yield from _points(session, table, scores["global"], counts, arrays, encoder)

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 
 from flfed.errors import nearest
+from flfed.rows.comparison.subgroups import few_people
 from flfed.rows.data.schema import Schema
 from flfed.rows.evaluation.bootstrap import Groups, Pair
 from flfed.rows.evaluation.intervals import NAN, Difference, Estimate, compare
-from flfed.rows.evaluation.scoring import metrics_of, too_few
+from flfed.rows.evaluation.scoring import metrics_of
 from flfed.rows.features.encode import codes
 from flfed.rows.features.summarise import layout_of
 from flfed.rows.session import SiteSession
@@ -22,6 +23,8 @@ from flfed.words import render, usage_error
 
 ARM = "incumbent"
 PAIR: Pair = ("global", ARM)
+LEAST_OF_A_CLASS = 10
+"""Fewest test rows of either outcome with a score, as for any verdict."""
 METRICS = ("roc_auc_score", "average_precision_score")
 """Metrics that a score without probabilities has."""
 KINDS = ("number", "category", "flag")
@@ -86,7 +89,12 @@ def has_no_score(session: SiteSession) -> bool:
 
 
 def compare_incumbent(
-    session: SiteSession, table: pd.DataFrame, y: np.ndarray, score: np.ndarray, groups: Groups
+    session: SiteSession,
+    table: pd.DataFrame,
+    y: np.ndarray,
+    score: np.ndarray,
+    person: np.ndarray,
+    groups: Groups = None,
 ) -> IncumbentFigures | None:
     """Return the score in use beside the shared model; None where the study names none.
 
@@ -98,6 +106,8 @@ def compare_incumbent(
     y : int codes [rows]
     score : array [rows]
         Predicted probabilities of the shared model.
+    person : int [rows]
+        Whose each row is.
     groups : int [rows] or None
         As in `intervals.compare`.
     """
@@ -106,7 +116,7 @@ def compare_incumbent(
         return None
     risks = rank_risks(table, session.schema, incumbent)
     has_score = ~np.isnan(risks)
-    reason = _reason(session, y, has_score)
+    reason = _reason(session, y, has_score, person)
     if reason:
         return _without_figures(reason)
     groups_compared = None
@@ -128,19 +138,23 @@ def compare_incumbent(
     )
 
 
-def _reason(session: SiteSession, y: np.ndarray, has_score: np.ndarray) -> str:
-    """Return why no figure of the score in use leaves, or "".
+def _reason(session: SiteSession, y: np.ndarray, has_score: np.ndarray, person: np.ndarray) -> str:
+    """Return why there is no figure of the score in use, or "".
 
-    Figures over all rows and over those with a score would give away a few rows without one.
+    Figures over all rows and over those with a score would give away a few rows without one. Figures over other parts
+    of the rows would do so in another run: so those of a part leave in one run alone, as exact counts do.
     """
-    for rows in (has_score, ~has_score):
-        if rows.any():
-            why = too_few(y[rows], session.task, session.classes, session.policy)
-            if why:
-                return f"withheld: {why}"
+    policy = session.policy
     if not has_score.any():
         return render("figures.methods.no-incumbent")
-    return ""
+    for rows in (has_score, ~has_score):
+        if rows.any() and (why := few_people(y[rows], person[rows], policy)):
+            return f"withheld: {why}"
+    if np.bincount(y[has_score], minlength=2).min() < LEAST_OF_A_CLASS:
+        return render("figures.methods.few-scores", n=LEAST_OF_A_CLASS)
+    if policy.is_open or has_score.all() or session.counts_may_leave(claim=True):
+        return ""
+    return f"withheld: {render('figures.withheld.once')}"
 
 
 def _without_figures(reason: str) -> IncumbentFigures:

@@ -108,6 +108,24 @@ def _bands(column: str, schema: Schema, words: str, ends: str) -> Grouping:
     return Grouping(column, (f"below {cuts[0]:g}", *between, f"{cuts[-1]:g} and above"), cuts)
 
 
+def few_people(y: np.ndarray, person: np.ndarray, policy: Policy) -> str:
+    """Return why no figure over some rows may leave, "" where rows and people of each class are enough.
+
+    Parameters
+    ----------
+    y : int array [rows]
+        Class codes.
+    person : int array [rows]
+        Whose each row is.
+    policy : Policy
+    """
+    why = too_few(y, "binary", 2, policy)
+    people = min(len(np.unique(person[y == label])) for label in (0, 1))
+    if not why and not policy.is_open and people < policy.cell_minimum:
+        return render("figures.withheld.class", n=policy.cell_minimum)
+    return why
+
+
 @dataclass(frozen=True, eq=False)
 class GroupScores:
     """Scores of one model on a site's holdout, by group.
@@ -158,13 +176,7 @@ class GroupScores:
 
     def _small(self, rows: np.ndarray) -> str:
         """Return why no figure over these rows may leave, or ""."""
-        y = self.y[rows]
-        person = self.person[rows]
-        why = too_few(y, "binary", 2, self.policy)
-        people = min(len(np.unique(person[y == label])) for label in (0, 1))
-        if not why and not self.policy.is_open and people < self.policy.cell_minimum:
-            return render("figures.withheld.class", n=self.policy.cell_minimum)
-        return why
+        return few_people(self.y[rows], self.person[rows], self.policy)
 
     def _withheld(self, rows: np.ndarray) -> Estimate:
         why = self._small(rows) or render("figures.withheld.rest", n=self.policy.cell_minimum)

@@ -18,7 +18,8 @@ LEAST_EVENTS = 100
 Source: Collins, Ogundimu and Altman 2016, "Sample size considerations for the external validation of a multivariable
 prognostic model".
 """
-MOST_STEPS = 100
+MOST_STEPS = 300
+LONGEST_STEP = 2.0
 HALVINGS = 30
 """Of a Newton step that lowers the likelihood, at most."""
 TOLERANCE = 1e-11
@@ -132,7 +133,8 @@ def _fit(y: Floats, design: Floats, offset: Floats, groups: Groups, method: str)
     for _ in range(MOST_STEPS):
         p = expit(offset + design @ coefficients)
         hessian = design.T @ (design * (p * (1 - p))[:, None])
-        step = np.linalg.solve(hessian, design.T @ (y - p))
+        # Far from the optimum the curvature of sure predictions is nothing, and the step without end.
+        step = np.clip(np.linalg.pinv(hessian) @ (design.T @ (y - p)), -LONGEST_STEP, LONGEST_STEP)
         step = _halved(step, coefficients, y, design, offset)
         coefficients = coefficients + step
         if np.abs(step).max() <= TOLERANCE * (1 + np.abs(coefficients).max()):
@@ -140,7 +142,10 @@ def _fit(y: Floats, design: Floats, offset: Floats, groups: Groups, method: str)
     else:
         return _undefined(render("figures.methods.separated"))
     p = expit(offset + design @ coefficients)
-    covariance = np.linalg.inv(design.T @ (design * (p * (1 - p))[:, None]))
+    hessian = design.T @ (design * (p * (1 - p))[:, None])
+    if np.linalg.matrix_rank(hessian) < len(hessian):
+        return _undefined(render("figures.methods.separated"))
+    covariance = np.linalg.inv(hessian)
     if groups is not None:
         covariance = _cluster_covariance(covariance, design * (y - p)[:, None], groups)
     value = float(coefficients[-1])
