@@ -152,7 +152,15 @@ class Monitoring:
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Return headers and lines of a table for people, alarms first, then as in the schema."""
-        headers = ["column", "index", "alarm above", "alarm", "missing", "in training", "largest change"]
+        headers = [
+            "column",
+            "stability index",
+            "alarm above",
+            "alarm",
+            "missing",
+            "missing in training",
+            "largest change",
+        ]
         lines = [one.as_line() for one in (self.score, *self.columns)]
         return headers, sorted(lines, key=lambda line: not line[3])
 

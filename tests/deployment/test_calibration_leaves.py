@@ -65,7 +65,7 @@ def test_the_section_crosses_only_where_the_study_asks(gated, compared, small_st
 def test_the_ledger_has_the_bytes_that_crossed(gated, conducted_through, small_study: str):
     site = gated(small_study.replace(*CALIBRATION), policy=Policy(), rows=1200)
     _, grid = conducted_through(site)
-    lines = [line for line in site.lines() if line.facts.get("kind") == COMPARE and "bytes" in line.facts]
+    lines = [line for line in site.lines() if line.kind == "compare"]
     replies = [one for one in grid.replied if one.metadata.message_type == COMPARE]
     assert ["calibration" in one.content for one in replies] == [True]
     assert [line.facts["bytes"] for line in lines] == [count_bytes(one.content) for one in replies]

@@ -25,6 +25,7 @@ from flfed.updates.aggregation.rounds import RoundRecord
 from flfed.updates.masking.figure_sums import SummedFigures
 from flfed.updates.messages.compare import CalibrationFigure, CompareReplies, CompareReply
 from flfed.updates.messages.train import Scores
+from flfed.words import render
 
 Counts = dict[str, list[list[int]]]
 """By class, "0" and "1": pairs of a bin and its rows, for the bins that have any."""
@@ -188,8 +189,8 @@ def calibrations(replies: CompareReplies, shared_as: SharedAs) -> dict[str, Any]
     -------
     dict
         `rows` (which), `requested-sites` (number of sites), and `sites`: by site `slope` and `intercept`, each with
-        `value`, `low`, `high` and `variance` (None where undefined or suppressed) and `method`, which is also the
-        reason.
+        `value`, `low`, `high` and `variance` (None where undefined or suppressed), `few-events` (whether an outcome
+        has fewer than 100 rows) and `method`, which is also the reason.
     """
     figures_by_site = {site: reply.calibration for site, reply in replies.items() if reply.calibration}
     if not figures_by_site:
@@ -202,7 +203,8 @@ def calibrations(replies: CompareReplies, shared_as: SharedAs) -> dict[str, Any]
 
 def _calibration_figure(of: CalibrationFigure) -> dict[str, Any]:
     numbers = {name: finite(getattr(of, name)) for name in ("value", "low", "high", "variance")}
-    return {**numbers, "method": of.method}
+    few = (render("figures.methods.few-events"), render("figures.methods.few-events-groups"))
+    return {**numbers, "few-events": of.method in few, "method": of.method}
 
 
 def importances(replies: CompareReplies, shared_as: SharedAs, columns: Sequence[str]) -> dict[str, Any] | None:

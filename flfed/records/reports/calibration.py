@@ -29,6 +29,7 @@ class RecordedFigure:
     low: float | None = None
     high: float | None = None
     variance: float | None = None
+    few_events: bool = False
     method: str = ""
 
 
@@ -41,10 +42,14 @@ class RecordedCalibration:
 
 @dataclass(frozen=True)
 class SiteCalibration:
-    """Slope and intercept at a site, or of their means over sites (`FigureReport`)."""
+    """Slope and intercept at a site, or of their means over sites (`FigureReport`).
+
+    `few_events` is whether an outcome has fewer than 100 test rows there.
+    """
 
     slope: Any = None
     intercept: Any = None
+    few_events: bool = False
 
 
 def over_repeats(payloads: Sequence[Mapping[str, Any] | None]) -> tuple[dict[str, Report], Report | None]:
@@ -65,7 +70,9 @@ def over_repeats(payloads: Sequence[Mapping[str, Any] | None]) -> tuple[dict[str
     means = {}
     for name in FIGURES:
         for site in names:
-            sites[site][name] = _over_repeats([one.sites[site][name] for one in repeats if site in one.sites])
+            figures = [one.sites[site][name] for one in repeats if site in one.sites]
+            sites[site][name] = _over_repeats(figures)
+            sites[site]["few-events"] = any(figure.few_events for figure in figures)
         means[name] = describe_mean([read_figure(of[name]) for of in sites.values()], len(names))
     return sites, means
 
@@ -122,11 +129,14 @@ def calibration_of_sites(report: Mapping[str, Any], *, note: Sequence[str] = ())
 def _line(name: str, of: SiteCalibration) -> dict[str, str]:
     slope = read_figure(of.slope)
     intercept = read_figure(of.intercept)
+    finding = describe_finding(slope, intercept)
+    if of.few_events:
+        finding = "; ".join(filter(None, (finding, render("report.calibration.few"))))
     return {
         "Test rows of": name,
         "Slope (95 % CI)": _in_words(slope, signed=False),
         "Intercept (95 % CI)": _in_words(intercept, signed=True),
-        "Finding": describe_finding(slope, intercept),
+        "Finding": finding,
     }
 
 
@@ -137,7 +147,7 @@ def _in_words(of: FigureReport, *, signed: bool) -> str:
 
 
 def describe_finding(slope: FigureReport, intercept: FigureReport) -> str:
-    """Return in which way predictions are not calibrated beyond chance, and whether events are few.
+    """Return in which way predictions are not calibrated beyond chance.
 
     Examples
     --------
@@ -155,9 +165,6 @@ def describe_finding(slope: FigureReport, intercept: FigureReport) -> str:
             findings.append(render(f"report.calibration.{name}-below"))
     if not findings and intercept.value is not None:
         findings.append(render("report.calibration.no-fault"))
-    few = (render("figures.methods.few-events"), render("figures.methods.few-events-groups"))
-    if slope.method in few or intercept.method in few:
-        findings.append(render("report.calibration.few"))
     return "; ".join(findings)
 
 
