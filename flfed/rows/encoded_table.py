@@ -227,9 +227,6 @@ class EncodedTable:
         """Return the encoded training rows, kept for later rounds."""
         cache = self._through(encoder)
         if "training" not in cache:
-            # Its parts are made again where another round asks for them: else every row would be kept twice.
-            for part in PARTS:
-                cache.pop(part, None)
             cache["training"] = self.encode(self.table.training, self.in_use(encoder))
         return cache["training"]
 

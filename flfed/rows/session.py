@@ -343,6 +343,9 @@ class SiteSession(EncodedTable):
         """
         if not self.study.adjusts_intercept() or self.protection is not None:
             return None
+        # No round follows that asks for parts of the rows: with them every row would be kept twice.
+        if self._validation_rows:
+            self.release_rows()
         rows = self.training(encoder)
         arrays = self.own_arrays.at_site(arrays)
         if too_few(rows.y, self.task, self.classes, self.policy):
