@@ -20,11 +20,11 @@ OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
-    "tokens of code": 763_716,
-    "lines of code": 71_595,
+    "tokens of code": 764_074,
+    "lines of code": 71_634,
     "Python files": 549,
     "most imports of a module": 33,
-    "modules with more than 15 imports": 52,
+    "modules with more than 15 imports": 53,
     "modules that know four or more concepts": 2,
     "modules that know secure sums": 42,
     "modules that know covers": 20,
@@ -38,14 +38,14 @@ RATCHET = {
     "comprehensions per 1,000 lines": 51.9,
     "conditional expressions within another": 122,
     "nested comprehensions": 65,
-    "keys by string in records/": 266,
+    "keys by string in records/": 267,
     "test lines per line of code": 1.233,
     "private names that are bound": 24,
     "'what is', 'what leaves' and the like": 109,
     "told, tell, tells": 63,
     "median sentence of pages, words": 12.0,
     "longest sentence of pages, words": 35,
-    "lines of code with text": 1861,
+    "lines of code with text": 1864,
 }
 """Most that each counter of `tests/house.py` and of `tests/words_counted.py` may reach: what it was when the last
 change was made, or less."""
