@@ -10,6 +10,7 @@ from typing import Any
 from flfed.federation.engines.engine import find_sites
 from flfed.records.objects import figure_of, run_of, site_of, write
 from flfed.records.reports.report import report
+from flfed.records.reports.size_classes import is_within, size_ranges
 from flfed.records.sections.prospect import site_rows
 from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import NORMAL_95, student_t_bound
@@ -175,19 +176,13 @@ def _classes(
 ) -> list[tuple[list[int | None], int, tuple[Range, Range] | None]]:
     """Return the outlook of each size class that a study names."""
     bounds = study.compare.size_classes
-    classes = []
-    for low, after in zip((0, *bounds), (*bounds, None), strict=True):
-        inside = []
-        for name, rows in judged.items():
-            size = counts[name][0]
-            if size >= low and (after is None or size < after):
-                inside.append(rows)
-        most = None
-        if after is not None:
-            most = after - 1
-        classes.append(([low, most], len(inside), class_outlook(inside, len(bounds) + 1, design, curve)))
     if not bounds:
         return []
+    ranges = size_ranges(bounds)
+    classes = []
+    for low, most in ranges:
+        inside = [rows for name, rows in judged.items() if is_within(counts[name][0], low, most)]
+        classes.append(([low, most], len(inside), class_outlook(inside, len(ranges), design, curve)))
     return classes
 
 

@@ -207,6 +207,18 @@ class FigureReport:
     undertrained: bool = False
 
 
+@dataclass(frozen=True)
+class CalibrationReport:
+    """Slope and intercept of calibration at a site, or their means over sites; `FigureReport` reads each.
+
+    `few_events` is whether an outcome has fewer than 100 rows there.
+    """
+
+    slope: Any = None
+    intercept: Any = None
+    few_events: bool = False
+
+
 def figure_of(figures: Mapping[str, Any] | None, metric: str) -> FigureReport:
     """Return one metric's figure, without a value where there is none.
 

@@ -26,7 +26,7 @@ from flfed.federation.client.run_keys import Approving, check_lasting
 from flfed.federation.client.site_run import SiteRun, run_of, study_of
 from flfed.federation.client.training import LastUpdates, load_or_train
 from flfed.refusals import NotTakingPart, decline, of_table, refuse
-from flfed.rows.comparison.incumbent import has_no_score
+from flfed.rows.comparison.incumbent import refuse_without_score
 from flfed.rows.data.site import Site, dataset_refusal, study_refusal, study_table
 from flfed.rows.session import FIT, SiteSession
 from flfed.rows.streamed.session import open_session
@@ -285,6 +285,5 @@ def _opened(site: Site, study: Study, repeat: int, draws: Draws) -> SiteSession:
         least = max(CROSSING, site.policy.cell_minimum)
         raise NotTakingPart(of_table(table_error(study, error), least)) from None
     refuse(rows_refusal(study, session.table.training, run_kind(study).too_small(session)))
-    if study.compare.incumbent is not None and has_no_score(session):
-        decline("no-incumbent", column=study.compare.incumbent.column)
+    refuse_without_score(session)
     return session

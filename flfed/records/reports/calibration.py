@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
-from flfed.records.objects import FigureReport, read, read_figure, read_some
+from flfed.records.objects import CalibrationReport, FigureReport, read, read_figure, read_some
 from flfed.records.section import Section, Table
 from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import mean_of, mean_over_sites, standard_error
@@ -38,18 +38,6 @@ class RecordedCalibration:
     """The object "calibration" of a repeat."""
 
     sites: dict[str, dict[str, RecordedFigure]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class SiteCalibration:
-    """Slope and intercept at a site, or of their means over sites (`FigureReport`).
-
-    `few_events` is whether an outcome has fewer than 100 test rows there.
-    """
-
-    slope: Any = None
-    intercept: Any = None
-    few_events: bool = False
 
 
 def over_repeats(payloads: Sequence[Mapping[str, Any] | None]) -> tuple[dict[str, Report], Report | None]:
@@ -106,27 +94,24 @@ def describe_mean(figures: Sequence[FigureReport], of: int) -> Report:
     return {**ends, "between-sites-sd": mean.between, "between-sites-p": mean.alike} | facts
 
 
-def calibration_of_sites(report: Mapping[str, Any], *, note: Sequence[str] = ()) -> Section | None:
-    """Return slope and intercept at each site and over sites, None where the study does not ask for them.
-
-    `note` has the sentences before how to read them.
-    """
-    sites = {site: read(SiteCalibration, of[KEY]) for site, of in report["sites"].items() if KEY in of}
+def calibration_of_sites(report: Mapping[str, Any]) -> Section | None:
+    """Return slope and intercept at each site and over sites, None where the study does not ask for them."""
+    sites = {site: read(CalibrationReport, of[KEY]) for site, of in report["sites"].items() if KEY in of}
     if not sites:
         return None
     lines = [_line(site, of) for site, of in sites.items()]
-    means = read(SiteCalibration, report.get(KEY) or {})
+    means = read(CalibrationReport, report.get(KEY) or {})
     differing = [_spread(name, read_figure(getattr(means, name))) for name in FIGURES]
     if read_figure(means.slope).value is not None or read_figure(means.intercept).value is not None:
         lines.append(_line(render("report.calibration.mean"), means))
     return Section(
         title=render("report.calibration.title"),
         tables=(Table(lines=lines, spare=("Finding",)),),
-        note=(*note, *filter(None, differing), render("report.calibration.reading")),
+        note=(*filter(None, differing), render("report.calibration.reading")),
     )
 
 
-def _line(name: str, of: SiteCalibration) -> dict[str, str]:
+def _line(name: str, of: CalibrationReport) -> dict[str, str]:
     slope = read_figure(of.slope)
     intercept = read_figure(of.intercept)
     finding = describe_finding(slope, intercept)

@@ -80,11 +80,11 @@ def size_classes(
     primary, *others = minimum_gain
     metrics = [primary, *(metric for metric in others if metric == LOSS)]
     classes = []
-    for low, after in zip([0, *bounds], [*bounds, math.inf], strict=True):
-        members = [name for name, site in sites.items() if _is_within(site_of(site).rows, low, after)]
+    for low, most in size_ranges(bounds):
+        members = [name for name, site in sites.items() if is_within(site_of(site).rows, low, most)]
         shared = [name for name in members if _weighted_gain(recorded, counts, name, "global", primary)]
         entry = SizeClass(
-            rows=[low, _before(after)],
+            rows=[low, most],
             sites=len(members),
             not_shared=len(members) - len(shared),
             constant=sum(_is_constant(recorded, name) for name in shared),
@@ -98,21 +98,26 @@ def size_classes(
     return classes
 
 
-def _before(after: float) -> int | None:
-    """Return the most rows of a class, None without an upper end."""
-    if math.isinf(after):
-        return None
-    return int(after) - 1
+def size_ranges(bounds: Sequence[int]) -> list[tuple[int, int | None]]:
+    """Return the fewest and most rows of each class; the last has no upper end.
+
+    Examples
+    --------
+    >>> size_ranges([20, 50])
+    [(0, 19), (20, 49), (50, None)]
+    """
+    return list(zip([0, *bounds], [*(bound - 1 for bound in bounds), None], strict=True))
+
+
+def is_within(rows: int | None, low: int, most: int | None) -> bool:
+    """Return whether a site's rows are known, and those of a class."""
+    return rows is not None and low <= rows and (most is None or rows <= most)
 
 
 def _is_constant(recorded: Recorded, site: str) -> bool:
     """Return whether a site's own model ranks no two of its test rows in most repeats."""
     aucs = [value for value in recorded.values((site, "local-only", AUC)) if value is not None]
     return 2 * aucs.count(0.5) > len(aucs)
-
-
-def _is_within(rows: int | None, low: int, after: float) -> bool:
-    return rows is not None and low <= rows < after
 
 
 def _weighted_gain(

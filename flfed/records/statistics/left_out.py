@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flfed.records.objects import read, write
+from flfed.records.objects import CalibrationReport, read, write
 from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import mean_over_sites, prediction_interval
 from flfed.records.statistics.odd_sites import AUC
@@ -42,16 +42,7 @@ class SiteLeftOut:
     """Figures of a site beside its AUC, or their means; each is a `FigureReport` or a `MeanLeftOut`."""
 
     rows: int = 0
-    calibration: CalibrationLeftOut = field(default_factory=lambda: CalibrationLeftOut())
-
-
-@dataclass(frozen=True)
-class CalibrationLeftOut:
-    """Calibration of a site, or its means; few events are fewer than 100 rows of an outcome."""
-
-    slope: Any = None
-    intercept: Any = None
-    few_events: bool = False
+    calibration: CalibrationReport = field(default_factory=CalibrationReport)
 
 
 @dataclass(frozen=True)

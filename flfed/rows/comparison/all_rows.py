@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from flfed.rows.comparison.compare import groups_of
+from flfed.rows.comparison.subgroups import METRIC as AUC
 from flfed.rows.evaluation.calibration import calibrate
 from flfed.rows.evaluation.intervals import Estimate, estimate, logit_with_error
 from flfed.rows.features.encode import encode
@@ -16,8 +17,6 @@ from flfed.rows.session import SiteSession
 from flfed.seeds import generator
 from flfed.summaries.summary import Encoder
 from flfed.words import render
-
-AUC = "roc_auc_score"
 
 
 def measure_all_rows(

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from flfed.errors import nearest
+from flfed.refusals import decline
 from flfed.rows.comparison.subgroups import few_people
 from flfed.rows.data.schema import Schema
 from flfed.rows.evaluation.bootstrap import Groups, Pair
@@ -82,10 +83,11 @@ def rank_risks(table: pd.DataFrame, schema: Schema, incumbent: Incumbent) -> np.
     return score
 
 
-def has_no_score(session: SiteSession) -> bool:
-    """Return whether no training row of a site has the score in use that its study names."""
+def refuse_without_score(session: SiteSession) -> None:
+    """Refuse a study whose score in use no training row of the site has; raises NotTakingPart."""
     incumbent = session.study.compare.incumbent
-    return incumbent is not None and bool(session.table.training[incumbent.column].isna().all())
+    if incumbent is not None and session.table.training[incumbent.column].isna().all():
+        decline("no-incumbent", column=incumbent.column)
 
 
 def compare_incumbent(

@@ -278,7 +278,8 @@ class CompareReply:
     them, and that of the latest ones. At an "institution" these are over at least the cell minimum of rows and persons.
     Where the study requests columns of a site's own, figures of their model show that the site has values of one. Where
     the study names a score in use, the reply has figures of that column, over the rows that have it; the note counts
-    the others. At an institution both have at least the cell minimum of rows of each class, or there are no others. A
+    the others. At an institution both have at least the cell minimum of rows and people of each class, or there are no
+    others. Where there are some, these figures leave in one run alone. A
     site that shares figures in sums only, under secure aggregation, sends the two numbers of rows by themselves and
     nothing else. Where three or more such sites take part (more among six sites and up), further numbers leave under
     masks. They are means over rows, counts at operating points and rows by predicted probability: see `Masked`, and
